@@ -1,0 +1,279 @@
+# Insula. `make help` lists the targets. Two commands do everything on a fresh Debian 12: make demo, make check.
+
+VERSION := 0.1.0
+BUILD   ?= build
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CC      ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+MUSL_CC ?= musl-gcc
+# SAN=1: ASan + UBSan with clang, dynamic. For tests only; `make install` refuses it.
+SAN     ?=
+
+WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wconversion -Werror
+STD     := -std=gnu11 -D_GNU_SOURCE -DINSULA_VERSION='"$(VERSION)"' -Iinclude -Isrc
+HARDEN  := -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fno-common
+# clang 14 knows the flag but wants another one with it that later versions refuse.
+ifeq ($(shell $(CC) -Werror -ftrivial-auto-var-init=zero -E -x c /dev/null >/dev/null 2>&1 && echo yes),yes)
+HARDEN  += -ftrivial-auto-var-init=zero
+endif
+CFLAGS  ?= -O2 -g
+ifneq ($(SAN),)
+CC      := clang
+CFLAGS  := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+STD     += -DINSULA_SANITIZE
+HARDEN  :=
+STATIC  :=
+else
+STATIC  := -static-pie
+endif
+ALL_CFLAGS = $(CFLAGS) $(STD) $(WARN) $(HARDEN) -fPIE -pthread
+LDFLAGS   ?=
+ALL_LDFLAGS = $(LDFLAGS) -pthread -Wl,-z,relro,-z,now -Wl,-z,noexecstack
+
+# V=1 shows the commands.
+ifeq ($(V),)
+Q := @
+say = @printf '  %-6s %s\n' "$(1)" "$(patsubst $(BUILD)/%,%,$@)"
+endif
+
+# ---- rooms: one library each; main.c and *_main.c belong to a program alone
+ROOMS := base hv x86 whp vmm devices jail image supervisor guest daemon ctl
+src_base       := $(wildcard src/base/*.c)
+src_hv         := $(wildcard src/hv/kvm/*.c) src/hv/common.c
+# The Windows backend; all but *_win.c also builds here, for the tests. x86: its instruction emulator.
+src_x86        := $(wildcard src/hv/whp/x86*.c)
+src_whp        := $(filter-out $(src_x86),$(wildcard src/hv/whp/*.c)) src/hv/common.c
+src_vmm        := $(wildcard src/vmm/*.c)
+src_devices    := $(wildcard src/devices/*.c)
+src_jail       := $(wildcard src/jail/*.c)
+src_image      := $(wildcard src/image/*.c)
+src_supervisor := $(wildcard src/supervisor/*.c)
+src_daemon     := $(wildcard src/daemon/*.c)
+src_ctl        := $(wildcard src/ctl/*.c)
+# Of the guest's side the part that needs no guest, for the tests.
+src_guest      := $(wildcard src/guest/agent*.c) src/guest/env.c
+lib_of   = $(filter-out %/main.c %_main.c %_win.c,$(src_$(1)))
+objs     = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+lib      = $(BUILD)/lib/lib$(1).a
+HELPERS  := insula-blk insula-console insula-exec insula-net insula-rng insula-vsock
+BIN      := $(addprefix $(BUILD)/bin/,insula-run insula-initrd insulad insulactl)
+LIBEXEC  := $(addprefix $(BUILD)/libexec/insula/,insula-vmm $(HELPERS) insula-init busybox)
+
+.PHONY: all help demo check check-fast bench lab guest fmt fmt-check lint loc install clean deps-% \
+	programs tests fuzzers payloads san windows-hv
+.DELETE_ON_ERROR:
+.SECONDARY:
+MAKEFLAGS += --no-builtin-rules
+
+all: deps-build
+	@$(MAKE) --no-print-directory programs
+
+help:
+	@printf '%s\n' \
+	'make            build everything into $(BUILD)/' \
+	'make demo       install what is needed, build, boot a Linux microVM and run a command in it' \
+	'make check      install what is needed, run all tests' \
+	'make check-fast the tests that need no lab' \
+	'make bench      the tables of docs/performance.md' \
+	'make lab CMD=.. run a command in the lab (a machine with AMD-V, emulated)' \
+	'make guest      fetch and unpack the Debian cloud kernel into $(BUILD)/guest' \
+	'make install    DESTDIR= PREFIX=/usr/local' \
+	'make windows-hv the hypervisor library for Windows, with mingw-w64 (docs/windows.md)' \
+	'make fmt lint loc clean'
+
+# ---- what has to be installed: done by root on Debian, otherwise said in one line
+deps-%:
+	@tests/deps $*
+
+programs: $(BIN) $(LIBEXEC) $(BUILD)/lib/libinsula-hv.a
+
+$(BUILD)/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+define room_lib
+$(call lib,$(1)): $(call objs,$(call lib_of,$(1)))
+	@mkdir -p $$(@D)
+	@rm -f $$@
+	@ar rcsD $$@ $$^
+endef
+$(foreach r,$(ROOMS),$(eval $(call room_lib,$(r))))
+
+HV_OBJS := $(call objs,$(src_hv) src/base/err.c src/base/errtext_linux.c)
+$(BUILD)/lib/libinsula-hv.a: $(HV_OBJS)
+	@mkdir -p $(@D)
+	@rm -f $@
+	@ar rcsD $@ $^
+
+# The parent's side of the jail uses libcap-ng, the child's side libseccomp.
+JAIL_LIBS := -lseccomp
+SPAWN_LIBS := -lcap-ng
+
+$(BUILD)/libexec/insula/insula-vmm: $(call objs,src/vmm/main.c) $(call lib,vmm) $(call lib,hv) $(call lib,jail) $(call lib,base)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $^ $(JAIL_LIBS)
+# One program a device: src/devices/NAME_main.c. Only the disk needs a library of its own.
+HELPER_LIBS_insula-blk := -luring
+$(addprefix $(BUILD)/libexec/insula/,$(HELPERS)): $(BUILD)/libexec/insula/insula-%: \
+		$(BUILD)/obj/src/devices/%_main.o $(call lib,devices) $(call lib,jail) $(call lib,base)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $^ $(HELPER_LIBS_$(@F)) $(JAIL_LIBS)
+$(BUILD)/bin/insula-run: $(call objs,tools/insula-run.c) $(call lib,supervisor) $(call lib,image) $(call lib,jail) $(call lib,base)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	@# libcap-ng's capng_change_id(), which nobody calls, makes ld warn about name services in a static program.
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $^ -ljson-c $(SPAWN_LIBS) 2>$@.log; rc=$$?; \
+		grep -vE 'in function .capng_change_id|in statically linked applications' $@.log >&2; rm -f $@.log; exit $$rc
+$(BUILD)/bin/insulactl: $(call objs,tools/insulactl.c src/daemon/json.c) $(call lib,ctl) $(call lib,base)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -pie -o $@ $^ -ljson-c
+# The daemon serves nobody's guest: it is an ordinary dynamic program.
+$(BUILD)/bin/insulad: $(call objs,src/daemon/main.c) $(call lib,daemon) $(call lib,supervisor) $(call lib,image) $(call lib,base)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -pie -o $@ $^ -luv -ljson-c
+$(BUILD)/bin/insula-initrd: $(call objs,tools/insula-initrd.c) $(call lib,image) $(call lib,base)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $^
+
+# ---- the guest side: musl, static, no sanitizer
+GUEST_SRC := $(wildcard src/guest/*.c) src/base/guestproto.c
+$(BUILD)/libexec/insula/insula-init: $(GUEST_SRC) $(wildcard src/guest/*.h) include/insula/board.h include/insula/guestproto.h Makefile
+	@mkdir -p $(@D)
+	$(call say,MUSL)
+	$(Q)$(MUSL_CC) -std=gnu11 -D_GNU_SOURCE -Os -g0 -Wall -Wextra -Wshadow -Wstrict-prototypes -Werror -Iinclude \
+		-static -s -o $@ $(GUEST_SRC)
+$(BUILD)/libexec/insula/busybox: /bin/busybox
+	@mkdir -p $(@D)
+	@ln -sfn $< $@
+/bin/busybox: ;
+
+guest: deps-guest
+	@tests/lab/fetch-guest $(BUILD)/guest
+
+# ---- for Windows: the hypervisor library alone, cross-built
+WIN_CC    ?= x86_64-w64-mingw32-gcc
+WIN_FLAGS := -O2 -g -std=gnu11 -D_GNU_SOURCE -DWIN32_LEAN_AND_MEAN -D_WIN32_WINNT=0x0A00 -Iinclude -Isrc $(WARN)
+WIN_SRC   := $(src_whp) $(src_x86) src/base/err.c src/base/errtext_win.c
+windows-hv: deps-windows
+	@$(MAKE) --no-print-directory $(BUILD)/windows/hello.exe
+$(BUILD)/windows/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(call say,WINCC)
+	$(Q)$(WIN_CC) $(WIN_FLAGS) -MMD -MP -c -o $@ $<
+$(BUILD)/windows/libinsula-hv.a: $(patsubst %.c,$(BUILD)/windows/obj/%.o,$(WIN_SRC))
+	@rm -f $@
+	$(call say,WINAR)
+	$(Q)x86_64-w64-mingw32-ar rcsD $@ $^
+$(BUILD)/windows/hello.exe: $(BUILD)/windows/obj/src/hv/example/hello_win.o $(BUILD)/windows/libinsula-hv.a
+	$(call say,WINLD)
+	$(Q)$(WIN_CC) -o $@ $^
+
+# ---- tests
+UNIT_SRC := $(wildcard tests/unit/test_*.c)
+UNIT     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
+UNIT_LIBS = $(foreach r,daemon supervisor image vmm hv x86 devices guest jail base,$(call lib,$(r)))
+tests: $(UNIT) $(BUILD)/tests/jail_child $(BUILD)/tests/vsockpeer payloads
+
+# Runs in guests: no loader, no libraries, no sanitizer.
+$(BUILD)/tests/vsockpeer: tests/lab/vsockpeer.c Makefile
+	@mkdir -p $(@D)
+	$(call say,STATIC)
+	$(Q)gcc -O2 -g $(STD) $(WARN) -static -o $@ $<
+
+$(BUILD)/tests/jail_child: $(call objs,tests/unit/jail_child_main.c) $(call lib,jail) $(call lib,base)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $^ $(JAIL_LIBS)
+$(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(UNIT_LIBS)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -Wl,--start-group $(UNIT_LIBS) -Wl,--end-group \
+		-lcheck -lsubunit -lrt -lm -luring -luv -ljson-c $(JAIL_LIBS) $(SPAWN_LIBS)
+
+# The Windows backend with the scripted double in the place of Windows and of KVM.
+DOUBLE := $(call objs,$(wildcard tests/whp-double/*.c))
+$(BUILD)/tests/test_whp: $(BUILD)/obj/tests/unit/test_whp.o $(DOUBLE) $(call lib,whp) $(call lib,x86) $(call lib,base)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
+		-lcheck -lsubunit -lrt -lm
+
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZERS  := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
+FUZZ_LIB_SRC := $(foreach r,base x86 vmm devices image supervisor daemon,$(call lib_of,$(r)))
+FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+fuzzers: $(FUZZERS)
+$(BUILD)/fuzz/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(call say,FUZZ)
+	$(Q)clang $(FUZZ_FLAGS) $(STD) -DINSULA_SANITIZE $(WARN) -pthread -MMD -MP -c -o $@ $<
+$(BUILD)/fuzz/librooms.a: $(patsubst %.c,$(BUILD)/fuzz/obj/%.o,$(FUZZ_LIB_SRC) $(call lib_of,jail) $(src_hv))
+	@rm -f $@
+	@ar rcsD $@ $^
+$(BUILD)/fuzz/%: $(BUILD)/fuzz/obj/tests/fuzz/%.o $(BUILD)/fuzz/librooms.a
+	$(call say,LINK)
+	$(Q)clang -fsanitize=fuzzer,address,undefined -pthread -o $@ $^ -luring -luv -ljson-c $(JAIL_LIBS) $(SPAWN_LIBS)
+
+-include tests/guests/payloads.mk
+payloads: $(PAYLOADS)
+
+san:
+	@$(MAKE) --no-print-directory SAN=1 BUILD=$(BUILD)/san programs tests
+
+demo: all guest
+	@tests/lab/demo $(BUILD)
+
+check: deps-guest deps-lab deps-windows
+check check-fast: deps-build deps-check
+	@tests/check $@ $(BUILD)
+
+bench: all guest deps-lab
+	@tests/bench/bench $(BUILD)
+
+lab: deps-lab guest
+	@tests/lab/lab $(LABFLAGS) '$(subst ','\'',$(CMD))'
+
+# ---- care
+C_FILES := $(shell find include src tools tests -name '*.[ch]' 2>/dev/null)
+fmt:
+	@clang-format -i $(C_FILES)
+fmt-check:
+	@clang-format --dry-run -Werror $(C_FILES)
+lint:
+	@tests/lint $(BUILD)
+loc:
+	@tests/loc
+
+install: programs
+	@test -z "$(SAN)" || { echo "make install: not from a sanitizer build"; exit 2; }
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/insula $(DESTDIR)$(PREFIX)/lib/pkgconfig \
+		$(DESTDIR)$(PREFIX)/include/insula $(addprefix $(DESTDIR)$(PREFIX)/share/man/man,1 5 8) \
+		$(DESTDIR)$(PREFIX)/share/doc/insula/examples $(DESTDIR)$(PREFIX)/lib/systemd/system \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	install -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(LIBEXEC) $(DESTDIR)$(PREFIX)/libexec/insula
+	install -m 644 $(BUILD)/lib/libinsula-hv.a $(DESTDIR)$(PREFIX)/lib
+	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' src/hv/insula-hv.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/insula-hv.pc
+	install -m 644 include/insula/hv.h include/insula/err.h $(DESTDIR)$(PREFIX)/include/insula
+	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 docs/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
+	install -m 644 docs/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
+	sed -e 's|@PREFIX@|$(PREFIX)|g' tools/dist/insulad.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/insulad.service
+	install -m 644 tools/dist/insulad.socket $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 644 tools/dist/insulactl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/insulactl
+	install -m 644 docs/examples/* $(DESTDIR)$(PREFIX)/share/doc/insula/examples
+	install -m 644 README.md LICENSE docs/*.md src/hv/example/hello.c $(DESTDIR)$(PREFIX)/share/doc/insula
+
+clean:
+	rm -rf $(BUILD)
+
+-include $(shell find $(BUILD)/obj $(BUILD)/fuzz/obj $(BUILD)/windows/obj -name '*.d' 2>/dev/null)
