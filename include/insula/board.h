@@ -1,0 +1,70 @@
+/*
+ * The board: every address, port and interrupt line of the machine, in one place.
+ *
+ * x86-64, legacy-free: no PIC, no PIT, no CMOS RTC, no i8042, no VGA, no PCI yet. LAPIC in the
+ * hypervisor, one IOAPIC in user space, edge-triggered lines only.
+ * ACPI 6.5: 4.8.3.7 (sleep and reset registers), 5.2.9 (FADT, hardware-reduced).
+ */
+#ifndef INSULA_BOARD_H
+#define INSULA_BOARD_H
+
+#include <stdint.h>
+
+#define BOARD_PAGE 4096u
+
+/* ---- guest physical memory ---- */
+#define BOARD_LOW_RAM_END 0xc0000000ull  /* RAM below the hole ends here at the latest (3 GiB) */
+#define BOARD_HIGH_RAM 0x100000000ull    /* RAM beyond 3 GiB continues here (4 GiB) */
+#define BOARD_VIRTIO_MMIO 0xd0000000ull  /* device i: one 4 KiB window at + i * 4 KiB */
+#define BOARD_IOAPIC 0xfec00000ull       /* one 4 KiB window */
+#define BOARD_LAPIC 0xfee00000ull        /* in the hypervisor */
+#define BOARD_KVM_IDENTITY 0xfffbc000ull /* KVM on Intel: identity map page, then 3 TSS pages */
+#define BOARD_KVM_TSS 0xfffbd000ull
+
+/* What the loader puts below 1 MiB (all reserved or reclaimable in the e820 map). */
+#define BOARD_GDT 0x500ull
+#define BOARD_PVH_INFO 0x6000ull
+#define BOARD_BOOT_PARAMS 0x7000ull /* struct boot_params, 4 KiB */
+#define BOARD_BOOT_STACK 0x8ff0ull
+#define BOARD_PAGE_TABLES 0x9000ull /* PML4, PDPT, 4 PD: 24 KiB up to 0xf000 */
+#define BOARD_CMDLINE 0x20000ull    /* up to BOARD_CMDLINE_MAX bytes with the NUL */
+#define BOARD_CMDLINE_MAX 0x10000ull
+#define BOARD_ACPI 0xe0000ull /* RSDP first, then the other tables; 128 KiB */
+#define BOARD_ACPI_SIZE 0x20000ull
+#define BOARD_KERNEL 0x100000ull /* lowest address that a kernel image may use (1 MiB) */
+
+/* ---- ports ---- */
+#define BOARD_COM1 0x3f8 /* 16550, 8 ports */
+#define BOARD_REGS 0x600 /* the board's own registers, 16 ports: */
+#define BOARD_REG_SLEEP_CTL \
+	0x600 /* 8 bit, ACPI SLEEP_CONTROL_REG: bit 5 SLP_EN, bits 2-4 SLP_TYP */
+#define BOARD_REG_SLEEP_STS 0x601 /* 8 bit, ACPI SLEEP_STATUS_REG: reads 0, writes ignored */
+#define BOARD_REG_RESET 0x602     /* 8 bit, ACPI RESET_REG: BOARD_RESET_VALUE ends the VM: reboot */
+#define BOARD_REG_EVENT 0x603     /* 8 bit, from insula-init: BOARD_EVENT_* */
+#define BOARD_REG_EXIT 0x604      /* 32 bit: a write ends the VM at once with this status (0-255) */
+#define BOARD_REG_PVPANIC 0x608   /* 8 bit, QEMU pvpanic: read BOARD_PVPANIC_EVENTS, write events */
+#define BOARD_REGS_LEN 16
+
+#define BOARD_SLEEP_TYP_S5 5
+#define BOARD_RESET_VALUE 1
+#define BOARD_EVENT_INIT_STARTED 1 /* PID 1 of Insula's own initrd runs */
+#define BOARD_EVENT_AGENT_READY 2  /* it listens on its vsock port (insula/guestproto.h) */
+#define BOARD_PVPANIC_PANICKED 1
+#define BOARD_PVPANIC_CRASH_LOADED 2
+#define BOARD_PVPANIC_EVENTS 3
+
+/* ---- interrupt lines (GSI = IOAPIC pin) ---- */
+#define BOARD_GSI_COM1 4
+#define BOARD_GSI_VIRTIO 5 /* device i: 5 + i */
+
+#define BOARD_MAX_VIRTIO 50
+#define BOARD_MAX_CPUS 32
+#define BOARD_MIN_MEM (16ull << 20)
+#define BOARD_MAX_MEM (1ull << 40)
+
+/* Pins of the IOAPIC for a board with this many virtio devices: no more than it needs, because a
+ * kernel writes each of them several times while it boots. */
+#define BOARD_IOAPIC_PINS(nvirtio) \
+	(BOARD_GSI_VIRTIO + (nvirtio) < 8 ? 8 : BOARD_GSI_VIRTIO + (nvirtio))
+
+#endif

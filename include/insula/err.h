@@ -1,0 +1,31 @@
+/*
+ * Errors: a negative errno as the return value, one line of text for people.
+ *
+ * A function that can fail returns 0 (or a count) or a negative errno and, when it takes a
+ * `struct err *`, fills it. It never prints. The text names the thing, the value and what was
+ * expected; it has no trailing newline. Thread: none, the caller owns the struct.
+ */
+#ifndef INSULA_ERR_H
+#define INSULA_ERR_H
+
+#include <stdint.h>
+
+struct err {
+	int code;       /* negative errno, 0 when unset */
+	char text[252]; /* always terminated, always printable ASCII or UTF-8 */
+};
+
+/* Fill `e` (which may be NULL) and return `code`, so that `return err_set(...)` reads well. */
+int err_set(struct err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* The same with ": strerror(-code)" appended. */
+int err_sys(struct err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* Replace control characters (C0, DEL, C1) and what is not UTF-8 by '?', in place: texts from
+ * files, guests and jailed processes must not write escape sequences to somebody's terminal. */
+void err_clean(char *text);
+
+/* A broken invariant of our own: one line on stderr, then _exit(70). Works under every jail. */
+_Noreturn void panic(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+#endif

@@ -1,0 +1,43 @@
+/*
+ * Guest physical memory as a jailed process sees it.
+ *
+ * A guest address is a gpa_t, never a pointer. gm_ptr() is the one function that turns a range of
+ * guest addresses into memory, and it refuses everything that is not wholly inside one RAM region.
+ * What lies behind the pointer may change at any time: copy once, check the copy, use the copy.
+ *
+ * Owner: the process that called gm_map(); after that it is read-only and any thread may use it.
+ */
+#ifndef INSULA_GUESTMEM_H
+#define INSULA_GUESTMEM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <insula/err.h>
+
+typedef uint64_t gpa_t; /* guest physical address, bytes */
+
+#define GM_MAX_REGIONS 2 /* below and above the hole under 4 GiB; see board.h */
+
+struct gm_region {
+	gpa_t gpa;     /* 4 KiB aligned */
+	uint64_t size; /* bytes, multiple of 4 KiB */
+	uint8_t *host; /* mapping of the same size */
+};
+
+struct guestmem {
+	unsigned nregions;
+	struct gm_region region[GM_MAX_REGIONS];
+};
+
+/*
+ * Map a sealed memfd of `size` bytes as the RAM of the board (board.h: the part below
+ * BOARD_LOW_RAM_END first, the rest at 4 GiB). -EINVAL, -EPERM (not sealed) or mmap's errno.
+ */
+int gm_map(struct guestmem *gm, int memfd, uint64_t size, struct err *e);
+void gm_unmap(struct guestmem *gm);
+
+/* The host address of [gpa, gpa + len), or NULL if any byte of it is not RAM. len 0 is NULL. */
+void *gm_ptr(const struct guestmem *gm, gpa_t gpa, uint64_t len);
+
+#endif

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The protocol between insula-exec on the host and insula-init in the guest: frames on one stream
+ * (vsock port GP_PORT of the guest) per command or request. docs/guest-protocol.md explains it;
+ * this header is the wire format and the codec that both sides share (src/base/guestproto.c).
+ *
+ * A frame is a header of GP_HDR_LEN bytes, then `len` bytes of body; all fields little endian, no
+ * pointers. Either side closes the stream at the first frame that its peer may not send, or whose
+ * length is not what the type's table says. Nothing here allocates, and nothing keeps a pointer.
+ * One thread per object.
+ *
+ * Data is under credit, per stream of a command and not per connection: a stream that nobody reads
+ * stops itself and neither the others nor a signal behind it.
+ */
+#ifndef INSULA_GUESTPROTO_H
+#define INSULA_GUESTPROTO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define GP_PORT 1u           /* vsock port that insula-init listens on */
+#define GP_MAGIC 0x31504749u /* "IGP1" */
+#define GP_VERSION 1u
+#define GP_HDR_LEN 8u
+#define GP_DATA_MAX 32768u    /* bytes of one GP_STDIN, GP_STDOUT or GP_STDERR frame */
+#define GP_START_MAX 262144u  /* body of GP_START: the arguments and the environment */
+#define GP_ARGS_MAX 1024u     /* arguments, and as many variables */
+#define GP_WINDOW_IN 65536u   /* credit at the start: standard input */
+#define GP_WINDOW_OUT 262144u /* the same: standard output and standard error each */
+#define GP_TEXT_LEN 192u
+
+enum gp_side { GP_HOST, GP_GUEST };
+enum gp_stream { GP_STREAM_IN, GP_STREAM_OUT, GP_STREAM_ERR };
+
+enum gp_type {
+	GP_HELLO = 1, /* struct gp_hello: the first frame of both sides */
+	GP_START,     /* struct gp_start and its strings: run this command here */
+	GP_POWEROFF,  /* struct gp_poweroff: end the machine in order */
+	GP_PING,      /* empty; answered by GP_PONG */
+	GP_STDIN,     /* bytes */
+	GP_STDIN_END, /* empty */
+	GP_SIGNAL,    /* struct gp_signal; answered by GP_SIGNALED */
+	GP_RESIZE,    /* struct gp_size */
+	GP_CREDIT,    /* struct gp_credit: so much more may be sent (both sides) */
+	GP_CLOSE,     /* struct gp_close: nobody reads this stream any more (both sides) */
+
+	GP_PONG = 64, /* empty */
+	GP_STARTED,   /* struct gp_started */
+	GP_STDOUT,    /* bytes */
+	GP_STDERR,    /* bytes */
+	GP_SIGNALED,  /* empty */
+	GP_EXIT,      /* struct gp_exit: the last frame; all output came before it */
+};
+
+struct gp_hdr {
+	uint32_t len; /* bytes of body */
+	uint16_t type;
+	uint16_t zero;
+};
+_Static_assert(sizeof(struct gp_hdr) == GP_HDR_LEN, "wire size");
+
+struct gp_hello {
+	uint32_t magic;
+	uint32_t version; /* the sender's; both must be the same */
+};
+
+enum gp_start_flags {
+	GP_START_TTY = 1,   /* a terminal of rows x cols; no stream of its own for errors */
+	GP_START_STDIN = 2, /* there is an input; else it is empty */
+	GP_START_ONLY = 4,  /* the machine's one task: when it ends, kill every other process and
+			     * write back and unmount the disks, then send GP_EXIT */
+};
+#define GP_NO_GID UINT32_MAX /* the group of that user */
+/* Followed by 1 + argc + envc strings, each with its NUL: directory, arguments, NAME=VALUE. */
+struct gp_start {
+	uint32_t flags; /* enum gp_start_flags */
+	uint32_t uid, gid;
+	uint16_t rows, cols;
+	uint32_t argc, envc;
+};
+
+enum gp_poweroff_how { GP_END_POWEROFF = 1, GP_END_STATUS };
+struct gp_poweroff {
+	uint32_t how;    /* enum gp_poweroff_how */
+	uint32_t status; /* GP_END_STATUS: 0-255, for the board's exit register */
+};
+
+struct gp_signal {
+	uint32_t signo; /* Linux's number, 1-64; to the whole process group */
+};
+
+struct gp_size {
+	uint16_t rows, cols;
+};
+
+struct gp_credit {
+	uint32_t stream; /* enum gp_stream */
+	uint32_t bytes;  /* at least 1; all credit together never exceeds the window */
+};
+
+struct gp_close {
+	uint32_t stream; /* the host: output or error; the guest: input */
+};
+
+struct gp_started {
+	uint32_t pid;
+};
+
+enum gp_exit_kind {
+	GP_EXIT_CODE = 1, /* value: 0-255 */
+	GP_EXIT_SIGNAL,   /* value: the signal */
+	GP_EXIT_REFUSED,  /* it never ran; value: 125, 126 or 127; the text says why */
+};
+enum gp_exit_flags { GP_EXIT_OOM = 1 /* the guest ran out of memory and killed something */ };
+struct gp_exit {
+	uint32_t kind; /* enum gp_exit_kind */
+	uint32_t value;
+	uint32_t flags; /* enum gp_exit_flags */
+	uint32_t zero;
+	char text[GP_TEXT_LEN]; /* terminated */
+};
+
+/* May `from` send a frame with this header? 0 or -EPROTO. */
+int gp_check(const struct gp_hdr *h, enum gp_side from);
+
+/* ---- receiving: exactly one frame at a time, so that nothing is left over ---- */
+
+struct gp_in {
+	struct gp_hdr hdr;
+	uint8_t *body; /* the caller's */
+	uint32_t room, have;
+};
+
+/* `body` has `room` bytes and is the caller's; a longer frame is -EPROTO. */
+void gp_in_init(struct gp_in *in, void *body, uint32_t room);
+/* Where the next bytes of the stream belong, and how many (never 0). */
+size_t gp_in_want(struct gp_in *in, uint8_t **at);
+/* `n` bytes (at most what was wanted) have arrived there. 1: hdr and body are a whole, checked
+ * frame, valid until the next gp_in_want(); 0: not yet; -EPROTO. */
+int gp_in_got(struct gp_in *in, size_t n, enum gp_side from);
+
+/* ---- sending: a buffer for one frame of data and the small ones that wait with it ---- */
+
+#define GP_OUT_SMALL 1024u
+struct gp_out {
+	uint32_t at, len; /* bytes [at, len) are still to be written */
+	uint8_t buf[GP_HDR_LEN + GP_DATA_MAX + GP_OUT_SMALL];
+};
+
+/* Append a frame: 0, or -ENOSPC when there is no room now. */
+int gp_put(struct gp_out *o, enum gp_type type, const void *body, uint32_t len);
+/* Where to put the body of a data frame: at most GP_DATA_MAX bytes, only while nothing else waits;
+ * else NULL. gp_put_data() then makes a frame of its first `len` bytes. */
+uint8_t *gp_data_room(struct gp_out *o);
+void gp_put_data(struct gp_out *o, enum gp_type type, uint32_t len);
+/* Is there room for any of the small frames? Stop receiving when not. */
+bool gp_out_ready(const struct gp_out *o);
+/* `n` bytes from buf + at have been written. */
+void gp_out_sent(struct gp_out *o, size_t n);
+
+/* ---- GP_START ---- */
+
+/* Check a whole body: the counts, the flags, the strings. 0 or -EPROTO. */
+int gp_start_check(const uint8_t *body, size_t len, struct gp_start *out);
+/* Point into a body that gp_start_check() has accepted. argv and env have room for GP_ARGS_MAX + 1
+ * and end with NULL. */
+void gp_start_strings(uint8_t *body, char **cwd, char **argv, char **env);
+/* Build a body; its length or -E2BIG (too many or too long for `size`), -EINVAL (no argument). */
+int gp_start_build(uint8_t *body, size_t size, const struct gp_start *s, const char *cwd,
+		   char *const *argv, char *const *env);
+
+#endif

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the guest boots from: the initrd with insula-init, the configuration that insula-init reads,
+ * and root images made of directories. Implemented in src/image; linked into insula-run and
+ * insula-initrd, never into a helper.
+ *
+ * Both builders keep their results in a cache directory, named after the identity (path, size,
+ * times, inode) of everything that went into them. A cache entry appears under its name complete
+ * and on disk, or not at all; any number of builders may run at once, and one that is killed leaves
+ * nothing that the next one does not remove.
+ *
+ * All functions block (they read files and run programs), start no threads, need no privilege, and
+ * return 0 or a negative errno with the text in `e`. A forked child is waited for before they
+ * return. Thread: any one at a time.
+ */
+#ifndef INSULA_IMAGE_H
+#define INSULA_IMAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <insula/err.h>
+
+#define IMAGE_PATH_MAX 4096
+
+/* $XDG_CACHE_HOME/insula, else $HOME/.cache/insula, else /var/cache/insula for root. Not created
+ * yet. -ENOENT if none applies. */
+int image_cache_dir(char out[IMAGE_PATH_MAX], struct err *e);
+
+/* ---- the kernel ---- */
+
+/*
+ * The ELF kernel inside a bzImage, unpacked once and cached: it boots faster than the bzImage, at a
+ * fixed address. *fd is open for reading only (close-on-exec) and stays the caller's; `kernel` is
+ * not moved or closed. -ENOTSUP  not a bzImage, or packed in a way that is not known here: boot it
+ * as it is -ENOENT   the program that unpacks it is not installed (the text names its package): the
+ * same else      the image contradicts itself, or the cache cannot be written
+ */
+int image_unpack(int kernel, const char *cache_dir, int *fd, struct err *e);
+
+/* ---- the initrd ---- */
+
+struct image_initrd_params {
+	const char *kernel; /* bzImage or ELF vmlinux; its version selects the modules */
+	const char *init;   /* insula-init */
+	const char
+		*busybox; /* a static busybox; NULL: the one in /bin, /usr/bin or /usr/local/bin */
+	const char *cache_dir; /* created with its parents, mode 0700, if it is missing */
+	const char *modules; /* the module tree of this kernel (holds modules.dep); NULL: looked for
+			      * next to the kernel, then in /lib/modules; an empty directory stands
+			      * for a kernel without modules */
+	bool root_disk; /* also the modules that a root disk may need: overlay and the file systems
+			 */
+};
+
+/* A finished initrd, open for reading only (close-on-exec); the caller closes *fd. Not found
+ * modules are an error that names where they were looked for; an ELF kernel without a module tree
+ * is taken to have none. */
+int image_initrd(const struct image_initrd_params *p, int *fd, struct err *e);
+
+/* ---- what insula-init does ---- */
+
+enum image_root { IMAGE_ROOT_INITRD, IMAGE_ROOT_RO, IMAGE_ROOT_RW };
+
+/* The root disk is the virtio disk with this serial. */
+#define IMAGE_ROOT_SERIAL "insula-root"
+
+/* A read-only file system to be mounted: the virtio disk with the serial IMAGE_SHARE_SERIAL and its
+ * number, from 0, in decimal. */
+#define IMAGE_SHARE_SERIAL "insula-share"
+
+struct image_config {
+	char *const *nets; /* NULL-terminated "MAC[,dhcp][,ip=A/N][,gw=A][,dns=A]"; may be NULL */
+	const char *hostname; /* NULL: insula */
+	enum image_root root;
+	enum {
+		IMAGE_AGENT_NONE,
+		IMAGE_AGENT_ALONE, /* serve the host's commands (insula/guestproto.h), nothing else
+				    */
+		IMAGE_AGENT_BESIDE /* serve them beside the shell, or the init of the root */
+	} agent;
+	char *const *share; /* absolute paths; NULL-terminated; may be NULL */
+};
+
+/* A sealed memfd (close-on-exec) with a cpio archive that holds /insula/config: the second initrd
+ * part. The caller closes *fd. */
+int image_config_cpio(const struct image_config *c, int *fd, struct err *e);
+
+/* ---- root images ---- */
+
+struct image_rootfs_params {
+	const char *dir; /* packed as it is: owners, modes, links, attributes; not what is mounted
+			    below it */
+	const char *cache_dir; /* as above */
+	/* Called a few times per second while a long pack runs, and with done == total at its end;
+	 * may be NULL. */
+	void (*progress)(void *ctx, const char *dir, uint64_t done, uint64_t total);
+	void *ctx;
+};
+
+/* Pack a directory into a sparse ext4 image without a journal (mke2fs of e2fsprogs >= 1.43). *path
+ * is the cached image: never write to it. It may be removed once *hold (a descriptor with a shared
+ * lock, close-on-exec) is closed and the directory has changed; the caller closes it. -EAGAIN: the
+ * directory changed while it was packed. */
+int image_rootfs(const struct image_rootfs_params *p, char path[IMAGE_PATH_MAX], int *hold,
+		 struct err *e);
+
+/* A progress function: one line on stderr, rewritten in place, if stderr is a terminal; otherwise
+ * nothing. */
+void image_progress_stderr(void *ctx, const char *dir, uint64_t done, uint64_t total);
+
+#endif

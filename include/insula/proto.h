@@ -1,0 +1,331 @@
+/*
+ * The channel between the supervisor and each of its children: one AF_UNIX SOCK_SEQPACKET pair per
+ * child.
+ *
+ * Every message is one packet: struct msg_hdr, then `len` bytes of the body that belongs to its
+ * type, with up to MSG_MAX_FDS descriptors. All fields are little endian, fixed width, without
+ * pointers. The receiver checks version, type, exact length and exact number of descriptors
+ * (msg_recv() closes what it did not expect). A child sees the end of the channel when the
+ * supervisor is gone, and exits.
+ *
+ *   supervisor                       child
+ *     spawn (jail.h) ------------------> main(): jail_enter()
+ *     MSG_DEVICE (to the vmm, n times) ->
+ *     MSG_START_xxx -------------------> set up, jail_seal()
+ *     <--------------------- MSG_READY     (or MSG_FAILED {step, errno, text}, then exit 1)
+ *     verify /proc/PID, MSG_GO --------> the vmm runs the guest; a helper may answer registers from
+ * its MSG_READY on
+ *     <----- MSG_VM_EXIT, MSG_DEV_STUCK, MSG_QUIT
+ *     MSG_STOP ------------------------> a helper finishes what is in flight
+ *     <--------------------- MSG_STOPPED, then exit 0
+ */
+#ifndef INSULA_PROTO_H
+#define INSULA_PROTO_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <insula/err.h>
+
+#define MSG_VERSION 1
+#define MSG_MAX_BODY 8192
+#define MSG_MAX_FDS 32
+#define MSG_CHANNEL_FD 3 /* the child's end after exec */
+
+enum msg_type {
+	MSG_START_VMM = 1,    /* struct msg_start_vmm */
+	MSG_DEVICE,           /* struct msg_device */
+	MSG_START_BLK,        /* struct msg_start_blk */
+	MSG_START_UART,       /* struct msg_start_uart */
+	MSG_GO,               /* empty */
+	MSG_STOP,             /* empty */
+	MSG_DEV_UP,           /* struct msg_dev: its helper is back (to the vmm) */
+	MSG_START_RNG,        /* struct msg_start_rng */
+	MSG_START_NET,        /* struct msg_start_net */
+	MSG_START_VSOCK = 32, /* struct msg_start_vsock */
+	MSG_VSOCK_CONNECTED,  /* struct msg_vsock_connected: the answer (to a vsock helper) */
+	MSG_VSOCK_STREAM,     /* struct msg_vsock_stream (to a vsock helper) */
+	MSG_START_EXEC = 40,  /* struct msg_start_exec */
+	MSG_EXEC_SIGNAL,      /* struct msg_exec_signal (to an insula-exec) */
+	MSG_EXEC_RESIZE,      /* struct msg_exec_size (to an insula-exec) */
+	MSG_PAUSE = 48,       /* empty: take the vCPUs out of the guest (to the vmm) */
+	MSG_RESUME,           /* empty: let them go on (to the vmm) */
+	MSG_READY = 64,       /* empty */
+	MSG_FAILED,           /* struct msg_failed */
+	MSG_VM_EXIT,          /* struct msg_vm_exit (from the vmm) */
+	MSG_DEV_STUCK, /* struct msg_dev: its helper missed a deadline or broke the protocol (from
+			  the vmm) */
+	MSG_QUIT,      /* empty: the user typed the escape (from a console) */
+	MSG_STOPPED,   /* struct msg_stats */
+	MSG_VSOCK_CONNECT = 96, /* struct msg_vsock_connect: the guest wants a stream (from a vsock
+				   helper) */
+	MSG_VM_EVENT = 104,     /* struct msg_vm_event (from the vmm) */
+	MSG_EXEC_STARTED,  /* empty: the command runs (from an insula-exec, like the next two) */
+	MSG_EXEC_SIGNALED, /* empty: the guest has taken the signals so far */
+	MSG_EXEC_EXIT,     /* struct msg_exec_exit: it has ended, all output is written */
+	MSG_PAUSED = 112,  /* struct msg_paused (from the vmm) */
+};
+
+struct msg_hdr {
+	uint32_t version;
+	uint32_t type;
+	uint32_t len; /* bytes of body */
+	uint32_t nfds;
+};
+
+/* What the two kinds of device look like on the bus. */
+enum dev_kind {
+	DEV_UART = 1,        /* 8 ports */
+	DEV_VIRTIO_MMIO = 2, /* one 4 KiB window, virtio 1.2, 4.2.2 */
+};
+
+#define DEV_NAME_LEN 16
+#define VIRTIO_MAX_QUEUES 17 /* of a network device with 8 pairs and its control queue */
+#define BLK_MAX_QUEUES 8
+#define NET_MAX_PAIRS 8
+
+/* Descriptors: page, call event, interrupt event, then nkicks kick events (queue i), for
+ * DEV_VIRTIO_MMIO also the acknowledge event right after the interrupt event. */
+struct msg_device {
+	uint32_t kind;  /* enum dev_kind */
+	uint32_t index; /* 0..: the number in MSG_DEV_* */
+	uint64_t base;  /* port or gpa */
+	uint32_t gsi;
+	uint32_t nkicks;
+	char name[DEV_NAME_LEN]; /* "vda", "com1" */
+};
+
+#define MSG_CMDLINE_MAX 4096
+#define VMM_MAX_INITRDS 2
+/* Descriptors: /dev/kvm, guest memory, kernel, then ninitrds initrd parts (loaded one after the
+ * other, each padded to 4 bytes, as the kernel's initramfs format allows). */
+struct msg_start_vmm {
+	uint64_t mem_size;
+	uint32_t ncpus;
+	uint32_t ndevices; /* MSG_DEVICE messages that came before */
+	uint32_t ninitrds;
+	uint32_t log_level;
+	char cmdline[MSG_CMDLINE_MAX];
+};
+
+enum blk_engine { BLK_ENGINE_URING = 1, BLK_ENGINE_THREADS = 2 };
+enum blk_flags { BLK_RO = 1, BLK_DIRECT = 2 };
+/* Descriptors: guest memory, page, call event, interrupt event, disk, then nqueues kick events. The
+ * disk descriptor is open as the flags say (read-only, O_DIRECT), locked, and belongs to this
+ * generation of the helper alone. */
+struct msg_start_blk {
+	uint64_t mem_size;
+	uint64_t capacity;      /* bytes, multiple of 512 */
+	uint32_t nqueues;       /* 1..BLK_MAX_QUEUES */
+	uint32_t flags;         /* enum blk_flags */
+	uint32_t engine;        /* enum blk_engine */
+	uint32_t logical;       /* logical block size, 512..4096 */
+	uint32_t physical;      /* physical block size, >= logical, power of two */
+	uint32_t opt_io;        /* optimal I/O size in logical blocks, 0 unknown */
+	uint32_t discard_align; /* bytes; 0: the backing cannot discard */
+	uint32_t log_level;
+	char serial[20]; /* virtio 1.2, 5.2.6: not necessarily terminated */
+};
+
+/* Descriptors: guest memory, page, call event, interrupt event, kick event. */
+struct msg_start_rng {
+	uint64_t mem_size;
+	uint64_t rate; /* bytes a second */
+	uint32_t log_level;
+	uint32_t pad;
+};
+
+enum uart_flags {
+	UART_HAS_INPUT = 1,
+	UART_ESCAPE = 2, /* Ctrl-A x ends the VM, Ctrl-A Ctrl-A is Ctrl-A */
+	UART_STREAM = 4, /* the input is a stream for insula-init: it waits until the guest sets
+			  * MCR.OUT1 (its terminal is set up), and its end is given as Ctrl-D */
+};
+/* Descriptors: page, call event, interrupt event, output, then input if UART_HAS_INPUT. */
+struct msg_start_uart {
+	uint32_t flags; /* enum uart_flags */
+	uint32_t log_level;
+};
+
+#define VSOCK_MIN_CID 3u /* 0 to 2 are the hypervisor, local and the host; virtio 1.2, 5.10.4 */
+#define VSOCK_MAX_CID 0xfffffffeu
+#define VSOCK_DEFAULT_CID 3u
+#define VSOCK_MAX_CONNS 4096u
+#define VSOCK_MAX_ASKED 32u /* MSG_VSOCK_CONNECT without an answer */
+enum vsock_flags {
+	VSOCK_LISTENS =
+		1, /* there is a socket for the host's clients, and the guest may connect to
+		    * sockets next to it; otherwise every connection of the guest is refused */
+};
+/* Descriptors: guest memory, page, call event, interrupt event, the listening socket if
+ * VSOCK_LISTENS, kick events of rx, tx and event queue. */
+struct msg_start_vsock {
+	uint64_t mem_size;
+	uint32_t guest_cid;
+	uint32_t flags;     /* enum vsock_flags */
+	uint32_t max_conns; /* 1..VSOCK_MAX_CONNS: as many descriptors may the helper have for them
+			     */
+	uint32_t log_level;
+};
+
+/* At most VSOCK_MAX_ASKED at a time. */
+struct msg_vsock_connect {
+	uint32_t id; /* comes back in the answer */
+	uint32_t port;
+};
+
+/* Descriptors: the connected stream, not blocking, if error is 0. */
+struct msg_vsock_connected {
+	uint32_t id;
+	int32_t error; /* 0 or a negative errno */
+};
+
+/* Connect this stream (the one descriptor, not blocking) to a port on which the guest listens. When
+ * the guest refuses, or does not answer in time, the descriptor is closed. */
+struct msg_vsock_stream {
+	uint32_t port;
+	uint32_t pad;
+};
+
+enum net_kind { NET_TAP = 1, NET_STREAM = 2 };
+/* Descriptors: guest memory, page, call event, interrupt event, then 2 * npairs + 1 kick events
+ * (receiveq 1, transmitq 1, ... controlq), then for NET_TAP one queue of the TAP per pair, for
+ * NET_STREAM one connected stream socket. They do not block. The socket belongs to this generation
+ * of the helper alone. */
+struct msg_start_net {
+	uint64_t mem_size;
+	uint64_t rate, pps;    /* limits in each direction, bytes and frames a second; 0: none */
+	uint32_t kind;         /* enum net_kind */
+	uint32_t npairs;       /* 1..NET_MAX_PAIRS; 1 for NET_STREAM */
+	uint32_t tun_offloads; /* TUN_F_* that the TAP can do; 0 for NET_STREAM */
+	uint32_t mtu;          /* told to the guest; 0: nothing is told */
+	uint32_t log_level;
+	uint8_t mac[6];
+	uint8_t pad[6];
+};
+
+struct msg_dev {
+	uint32_t index;
+};
+
+struct msg_vm_event {
+	uint32_t event; /* BOARD_EVENT_*, each at most once: 8 bits from the guest */
+};
+
+enum exec_flags {
+	EXEC_STDIN = 1,    /* there is an input */
+	EXEC_ESCAPE = 2,   /* Ctrl-] three times within a second ends the VM */
+	EXEC_POWEROFF = 4, /* no command: the description is the body of a GP_POWEROFF frame */
+};
+/* Descriptors: the stream to the guest, the body of its GP_START frame (a sealed memfd), output,
+ * errors, then input if EXEC_STDIN. The last three are the user's: others have them open too. */
+struct msg_start_exec {
+	uint32_t flags; /* enum exec_flags */
+	uint32_t log_level;
+	uint32_t start_len; /* bytes of the GP_START body */
+};
+
+struct msg_exec_signal {
+	uint32_t signo;
+};
+
+struct msg_exec_size {
+	uint16_t rows, cols;
+};
+
+enum exec_end {
+	EXEC_CODE = 1, /* value: 0-255 */
+	EXEC_SIGNALED, /* value: the signal */
+	EXEC_REFUSED,  /* could not be started; value: 125, 126 or 127; text: why */
+	EXEC_LOST,     /* the stream ended or broke the protocol; text: how */
+};
+enum exec_exit_flags {
+	EXEC_OOM = 1,         /* the guest says that it ran out of memory */
+	EXEC_OUTPUT_LOST = 2, /* a descriptor of the user's refused output; text: which and why */
+};
+#define EXEC_TEXT_LEN 192
+struct msg_exec_exit {
+	uint32_t end; /* enum exec_end */
+	uint32_t value;
+	uint32_t flags; /* enum exec_exit_flags */
+	char text[EXEC_TEXT_LEN];
+};
+
+/* The answer to MSG_PAUSE, when no vCPU is in the guest any more, and to MSG_RESUME. */
+struct msg_paused {
+	uint32_t paused; /* 1: no vCPU is in the guest, 0: they go on */
+};
+
+struct msg_failed {
+	char step[32];      /* name of the step: "root", "seccomp", "kernel", "memory" ... */
+	int32_t code;       /* negative errno */
+	uint32_t bad_input; /* 1: the user's input is to blame, not Insula or the machine */
+	char text[252];
+};
+
+enum vm_exit_reason {
+	VM_EXIT_POWEROFF = 1,
+	VM_EXIT_REBOOT,
+	VM_EXIT_STATUS, /* BOARD_REG_EXIT: status */
+	VM_EXIT_PANIC,  /* the guest kernel said so through pvpanic */
+	VM_EXIT_TRIPLE_FAULT,
+	VM_EXIT_ERROR,   /* the hypervisor cannot go on: text, rip, insn */
+	VM_EXIT_STOPPED, /* MSG_STOP */
+};
+
+#define VM_MAX_DEVICES (1 + 50) /* the console and BOARD_MAX_VIRTIO */
+struct vm_dev_metrics {
+	char name[DEV_NAME_LEN];
+	uint64_t shadow_reads; /* user-space exits answered from the shadow page */
+	uint64_t posted;       /* writes posted */
+	uint64_t calls;        /* synchronous calls */
+	uint64_t call_ns_max;
+	uint64_t timeouts;
+	uint64_t doorbells; /* doorbell writes that exited all the same */
+};
+struct msg_vm_exit {
+	uint32_t reason;       /* enum vm_exit_reason */
+	uint32_t status;       /* VM_EXIT_STATUS: 0-255 */
+	uint32_t init_started; /* BOARD_EVENT_INIT_STARTED was seen */
+	uint32_t ndevices;
+	uint64_t rip;
+	uint8_t insn[15];
+	uint8_t ninsn;
+	char text[128];
+	uint64_t first_run_ns;  /* CLOCK_MONOTONIC just before the boot CPU's first run */
+	uint64_t exits[16];     /* by enum hv_exit_kind */
+	uint64_t unclaimed;     /* accesses that no device took */
+	uint64_t ioapic, board; /* exits handled in the core itself */
+	struct vm_dev_metrics dev[VM_MAX_DEVICES];
+};
+_Static_assert(sizeof(struct msg_vm_exit) <= MSG_MAX_BODY, "fits one message");
+_Static_assert(sizeof(struct msg_start_vmm) <= MSG_MAX_BODY, "fits one message");
+
+struct msg_stats { /* counters of a helper; meaning by program, see docs/protocol.md */
+	uint64_t n[16];
+};
+
+/* ---- functions (src/base/msg.c); blocking unless the socket is not; any one thread per socket
+ * ---- */
+
+/* Send one message. 0 or a negative errno (-EPIPE: the peer is gone). Descriptors stay the
+ * caller's. */
+int msg_send(int sock, enum msg_type type, const void *body, size_t len, const int *fds,
+	     unsigned nfds);
+
+/* Receive one message of at most `size` body bytes into `body`. On success *type, *len,
+ * fds[0..*nfds) are set and the caller owns the descriptors (close-on-exec). -EPIPE at the end of
+ * the channel, -EPROTO for a malformed message (nothing is kept open). fds has room for
+ * MSG_MAX_FDS. */
+int msg_recv(int sock, enum msg_type *type, void *body, size_t size, size_t *len, int *fds,
+	     unsigned *nfds);
+
+/* Receive, and insist on this type, exact length and exact number of descriptors (max MSG_MAX_FDS);
+ * else -EPROTO, or, if the peer sent MSG_FAILED, its code with the text "step: text" in e. */
+int msg_expect(int sock, enum msg_type type, void *body, size_t len, int *fds, unsigned nfds,
+	       struct err *e);
+
+/* Send MSG_FAILED. */
+void msg_fail(int sock, const char *step, int code, const char *text, int bad_input);
+
+#endif

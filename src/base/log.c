@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* One line, one write(2). See insula/log.h. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <insula/err.h>
+#include <insula/log.h>
+
+/* Set once at start-up, before any thread exists; only read after that. */
+static struct {
+	char name[32];
+	enum log_level most;
+} conf = {.most = LOG_LVL_WARN};
+
+void log_setup(const char *name, enum log_level most)
+{
+	snprintf(conf.name, sizeof(conf.name), "%s", name);
+	conf.most = most;
+}
+
+enum log_level log_most(void)
+{
+	return conf.most;
+}
+
+void log_at(enum log_level l, const char *fmt, ...)
+{
+	static const char *const word[] = {"error: ", "warning: ", "", ""};
+	char line[512];
+	va_list ap;
+	size_t n;
+	int keep = errno;
+
+	if (l > conf.most)
+		return;
+	snprintf(line, sizeof(line), "%s%s%s", conf.name, conf.name[0] ? ": " : "", word[l]);
+	n = strlen(line);
+	va_start(ap, fmt);
+	vsnprintf(line + n, sizeof(line) - n - 1, fmt, ap);
+	va_end(ap);
+	err_clean(line);
+	n = strlen(line);
+	line[n++] = '\n';
+	/* A log that cannot be written has nowhere to complain. */
+	ssize_t r = write(STDERR_FILENO, line, n);
+	(void)r;
+	errno = keep;
+}

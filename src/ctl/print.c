@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Tables for people, JSON for pipes. See ctl.h. */
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ctl.h"
+#include "daemon/json.h"
+
+bool print_is_table(bool json)
+{
+	return !json && isatty(STDOUT_FILENO);
+}
+
+void print_json(json_object *o)
+{
+	puts(j_text(o));
+}
+
+static void age(int64_t since_ms, char out[24])
+{
+	struct timespec now;
+	long long s;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	s = now.tv_sec - since_ms / 1000;
+	if (s < 120)
+		snprintf(out, 24, "%llds", s < 0 ? 0 : s);
+	else if (s < 7200)
+		snprintf(out, 24, "%lldm", s / 60);
+	else if (s < 172800)
+		snprintf(out, 24, "%lldh", s / 3600);
+	else
+		snprintf(out, 24, "%lldd", s / 86400);
+}
+
+static void print_vm(json_object *v)
+{
+	char created[24], mem[24], end[64] = "";
+	const char *reason = j_get_str(v, "reason", NULL);
+
+	age(j_get_int(v, "created_ms", 0), created);
+	snprintf(mem, sizeof(mem), "%lldM", (long long)(j_get_int(v, "mem", 0) >> 20));
+	if (reason)
+		snprintf(end, sizeof(end), "%.40s, status %d", reason,
+			 (int)j_get_int(v, "status", 0));
+	printf("%-16s  %-20s  %-8s  %4d  %7s  %6s  %s\n", j_get_str(v, "id", ""),
+	       j_get_str(v, "name", ""), j_get_str(v, "state", ""), (int)j_get_int(v, "cpus", 0),
+	       mem, created, end);
+}
+
+void print_vms(json_object *list)
+{
+	printf("%-16s  %-20s  %-8s  %4s  %7s  %6s  %s\n", "ID", "NAME", "STATE", "CPUS", "MEMORY",
+	       "AGE", "END");
+	for (size_t i = 0; i < json_object_array_length(list); i++)
+		print_vm(json_object_array_get_idx(list, i));
+}
+
+void print_members(json_object *o)
+{
+	size_t width = 0;
+
+	json_object_object_foreach(o, key, v)
+	{
+		(void)v;
+		width = strlen(key) > width ? strlen(key) : width;
+	}
+	json_object_object_foreach(o, name, value)
+	{
+		const char *text = json_object_is_type(value, json_type_string)
+					   ? json_object_get_string(value)
+					   : j_text(value);
+
+		printf("%-*s  %s\n", (int)width, name, text);
+	}
+}
+
+void print_event(json_object *p)
+{
+	time_t t = (time_t)(j_get_int(p, "time_ms", 0) / 1000);
+	char when[16] = "";
+	struct tm tm;
+
+	if (localtime_r(&t, &tm))
+		strftime(when, sizeof(when), "%H:%M:%S", &tm);
+	printf("%s  %-16s  %-20s  %-16s  %s\n", when, j_get_str(p, "id", ""),
+	       j_get_str(p, "name", ""), j_get_str(p, "event", ""),
+	       j_get(p, "data") ? j_text(j_get(p, "data")) : "");
+	fflush(stdout);
+}

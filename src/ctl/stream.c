@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A console on the standard streams. See ctl.h. */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+
+#include "ctl.h"
+
+#define ESCAPE 0x1d /* Ctrl-] */
+
+static bool make_raw(struct termios *saved)
+{
+	struct termios raw;
+
+	if (!isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, saved))
+		return false;
+	raw = *saved;
+	cfmakeraw(&raw);
+	return !tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
+}
+
+/* True: the stream has ended. */
+static bool copy_out(int fd)
+{
+	char buf[16384];
+	ssize_t n = recv(fd, buf, sizeof(buf), 0);
+
+	if (n < 0)
+		return errno != EINTR && errno != EAGAIN;
+	return n == 0 || write_full(STDOUT_FILENO, buf, (size_t)n) != 0;
+}
+
+/* 1: the escape; -1: the end of the input. */
+static int copy_in(int fd, bool escape)
+{
+	char buf[4096], *at;
+	ssize_t n = read(STDIN_FILENO, buf, sizeof(buf));
+	size_t len;
+
+	if (n <= 0)
+		return n < 0 && errno == EINTR ? 0 : -1;
+	len = (size_t)n;
+	at = escape ? memchr(buf, ESCAPE, len) : NULL;
+	if (at)
+		len = (size_t)(at - buf);
+	if (len && write_full(fd, buf, len))
+		return -1;
+	return at ? 1 : 0;
+}
+
+static int copy(int fd, bool input, bool escape)
+{
+	struct pollfd p[] = {{fd, POLLIN, 0}, {input ? STDIN_FILENO : -1, POLLIN, 0}};
+
+	for (;;) {
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			return 0;
+		if (p[0].revents && copy_out(fd))
+			return 0;
+		if (p[1].revents) {
+			int rc = copy_in(fd, escape);
+
+			if (rc > 0)
+				return 1;
+			if (rc < 0) {
+				p[1].fd = -1;
+				shutdown(fd, SHUT_WR);
+			}
+		}
+	}
+}
+
+int stream_console(int fd, bool input, struct err *e)
+{
+	struct termios saved;
+	bool raw = input && make_raw(&saved);
+	int rc = copy(fd, input, raw);
+
+	(void)e;
+	if (raw)
+		tcsetattr(STDIN_FILENO, TCSADRAIN, &saved);
+	return rc;
+}

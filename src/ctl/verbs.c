@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The verbs of insulactl: one function each, and their table. See ctl.h. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+
+#include "ctl.h"
+#include "daemon/json.h"
+
+static int fail(const struct err *e)
+{
+	fprintf(stderr, "insulactl: %s\n", e->text);
+	return e->code == -EREMOTEIO ? CTL_REFUSED
+	       : e->code == -EINVAL  ? CTL_BAD_INPUT
+				     : CTL_FAILED;
+}
+
+static json_object *with_id(const char *id)
+{
+	json_object *o = json_object_new_object();
+
+	j_str(o, "id", id);
+	return o;
+}
+
+/* A number argument; false: not one. */
+static bool number(const char *text, int64_t *out)
+{
+	char *end;
+
+	errno = 0;
+	*out = strtoll(text, &end, 10);
+	return text[0] >= '0' && text[0] <= '9' && !*end && !errno;
+}
+
+/* Call, and print what came. */
+static int simple(struct ctl *c, const char *method, json_object *params)
+{
+	struct err e;
+	json_object *r = conn_call(&c->conn, method, params, &e);
+
+	if (!r)
+		return fail(&e);
+	if (print_is_table(c->json))
+		print_members(r);
+	else
+		print_json(r);
+	json_object_put(r);
+	return 0;
+}
+
+/* The same for several VMs; quiet on a terminal. */
+static int each(struct ctl *c, const char *method, int argc, char **argv, int64_t deadline)
+{
+	int status = 0;
+
+	for (int i = 0; i < argc; i++) {
+		json_object *params = with_id(argv[i]), *r;
+		struct err e;
+
+		if (deadline >= 0)
+			j_int(params, "deadline_ms", deadline);
+		r = conn_call(&c->conn, method, params, &e);
+		if (!r)
+			status = fail(&e);
+		else if (print_is_table(c->json))
+			puts(argv[i]);
+		else
+			print_json(r);
+		json_object_put(r);
+	}
+	return status;
+}
+
+/* ---- starting ---- */
+
+static json_object *start_params(struct run_options *o)
+{
+	json_object *params = json_object_new_object();
+
+	j_str(params, "name", o->name);
+	j_obj(params, "config", json_object_get(o->config));
+	return params;
+}
+
+static int end_status(json_object *r)
+{
+	const char *message = j_get_str(r, "message", NULL);
+
+	if (message)
+		fprintf(stderr, "insulactl: %s\n", message);
+	return (int)j_get_int(r, "status", CTL_FAILED);
+}
+
+/* The console is ours until the VM ends; then its status is ours too. */
+static int run_attached(struct ctl *c, struct run_options *o)
+{
+	json_object *params = start_params(o), *answer = NULL, *r;
+	int pair[2], status;
+	struct err e;
+	int64_t id;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
+		err_sys(&e, -errno, "socketpair");
+		json_object_put(params);
+		return fail(&e);
+	}
+	j_bool(params, "wait", true);
+	id = conn_send(&c->conn, "vm.run", params, &pair[1], 1, &e);
+	close(pair[1]);
+	if (id >= 0 && stream_console(pair[0], true, &e) == 1) {
+		fprintf(stderr, "\r\ninsulactl: detached, the VM runs on\n");
+		close(pair[0]);
+		return 0;
+	}
+	close(pair[0]);
+	while (id >= 0 && (answer = conn_next(&c->conn, &e)) && j_get_int(answer, "id", -1) != id)
+		json_object_put(answer);
+	r = answer ? conn_result(answer, &e) : NULL;
+	status = r ? end_status(r) : fail(&e);
+	json_object_put(r);
+	json_object_put(answer);
+	return status;
+}
+
+static int verb_run(struct ctl *c, int argc, char **argv)
+{
+	struct run_options o = {0};
+	struct err e;
+	int status;
+
+	if (config_flags(&o, argc, argv, &e))
+		status = fail(&e);
+	else if (o.detach)
+		status = simple(c, "vm.run", start_params(&o));
+	else
+		status = run_attached(c, &o);
+	json_object_put(o.config);
+	return status;
+}
+
+static int verb_create(struct ctl *c, int argc, char **argv)
+{
+	struct run_options o = {0};
+	struct err e;
+	int status = config_flags(&o, argc, argv, &e) ? fail(&e)
+						      : simple(c, "vm.create", start_params(&o));
+
+	json_object_put(o.config);
+	return status;
+}
+
+static int verb_start(struct ctl *c, int argc, char **argv)
+{
+	return each(c, "vm.start", argc - 1, argv + 1, -1);
+}
+
+static int verb_exec(struct ctl *c, int argc, char **argv)
+{
+	struct err e;
+	int status;
+
+	return ctl_exec(c, argc, argv, &status, &e) ? fail(&e) : status;
+}
+
+/* ---- looking ---- */
+
+static int verb_ps(struct ctl *c, int argc, char **argv)
+{
+	struct err e;
+	json_object *r = conn_call(&c->conn, "vm.list", NULL, &e);
+
+	(void)argc;
+	(void)argv;
+	if (!r)
+		return fail(&e);
+	if (print_is_table(c->json))
+		print_vms(j_get(r, "vms"));
+	else
+		print_json(r);
+	json_object_put(r);
+	return 0;
+}
+
+static int verb_info(struct ctl *c, int argc, char **argv)
+{
+	return argc > 1 ? simple(c, "vm.info", with_id(argv[1])) : simple(c, "daemon.info", NULL);
+}
+
+static int verb_metrics(struct ctl *c, int argc, char **argv)
+{
+	return argc > 1 ? simple(c, "vm.metrics", with_id(argv[1]))
+			: simple(c, "daemon.metrics", NULL);
+}
+
+static int verb_logs(struct ctl *c, int argc, char **argv)
+{
+	struct err e;
+	json_object *r = conn_call(&c->conn, "vm.logs", with_id(argv[1]), &e);
+
+	(void)argc;
+	if (!r)
+		return fail(&e);
+	if (c->json)
+		print_json(r);
+	else
+		fputs(j_get_str(r, "text", ""), stdout);
+	json_object_put(r);
+	return 0;
+}
+
+static int verb_events(struct ctl *c, int argc, char **argv)
+{
+	struct err e;
+	json_object *r = conn_call(&c->conn, "events.subscribe", argc > 1 ? with_id(argv[1]) : NULL,
+				   &e),
+		    *o;
+
+	if (!r)
+		return fail(&e);
+	json_object_put(r);
+	while ((o = conn_next(&c->conn, &e))) {
+		if (print_is_table(c->json))
+			print_event(j_get(o, "params"));
+		else
+			print_json(j_get(o, "params"));
+		fflush(stdout);
+		json_object_put(o);
+	}
+	return fail(&e);
+}
+
+static int verb_console(struct ctl *c, int argc, char **argv)
+{
+	json_object *params = with_id(argv[1]), *r;
+	struct err e;
+	int fd;
+
+	(void)argc;
+	j_int(params, "scrollback", 65536);
+	r = conn_call(&c->conn, "vm.console", params, &e);
+	if (!r)
+		return fail(&e);
+	json_object_put(r);
+	fd = c->conn.got;
+	c->conn.got = -1;
+	if (fd < 0) {
+		err_set(&e, -EPROTO, "insulad has sent no descriptor");
+		return fail(&e);
+	}
+	if (isatty(STDIN_FILENO))
+		fprintf(stderr, "insulactl: Ctrl-] detaches\r\n");
+	if (stream_console(fd, true, &e) == 1)
+		fprintf(stderr, "\r\ninsulactl: detached\n");
+	close(fd);
+	return 0;
+}
+
+/* ---- ending ---- */
+
+static int verb_stop(struct ctl *c, int argc, char **argv)
+{
+	int64_t seconds = 10;
+	struct err e;
+
+	if (argc > 3 && !strcmp(argv[1], "-t")) {
+		if (!number(argv[2], &seconds) || seconds > 3600) {
+			err_set(&e, -EINVAL, "-t: '%.20s'; expected seconds from 0 to 3600",
+				argv[2]);
+			return fail(&e);
+		}
+		argc -= 2;
+		argv += 2;
+	}
+	return each(c, "vm.stop", argc - 1, argv + 1, seconds * 1000);
+}
+
+static int verb_kill(struct ctl *c, int argc, char **argv)
+{
+	return each(c, "vm.kill", argc - 1, argv + 1, -1);
+}
+
+static int verb_rm(struct ctl *c, int argc, char **argv)
+{
+	return each(c, "vm.delete", argc - 1, argv + 1, -1);
+}
+
+static int verb_pause(struct ctl *c, int argc, char **argv)
+{
+	return each(c, "vm.pause", argc - 1, argv + 1, -1);
+}
+
+static int verb_resume(struct ctl *c, int argc, char **argv)
+{
+	return each(c, "vm.resume", argc - 1, argv + 1, -1);
+}
+
+static int verb_wait(struct ctl *c, int argc, char **argv)
+{
+	struct err e;
+	json_object *r = conn_call(&c->conn, "vm.wait", with_id(argv[1]), &e);
+	int status;
+
+	(void)argc;
+	if (!r)
+		return fail(&e);
+	if (!print_is_table(c->json))
+		print_json(r);
+	status = end_status(r);
+	json_object_put(r);
+	return status;
+}
+
+/* ---- anything ---- */
+
+static int verb_rpc(struct ctl *c, int argc, char **argv)
+{
+	json_object *params = NULL, *r;
+	const char *why = "";
+	struct err e;
+
+	if (argc > 2 && !(params = j_parse(argv[2], strlen(argv[2]), 32, &why))) {
+		err_set(&e, -EINVAL, "parameters: %s; expected a JSON object", why);
+		return fail(&e);
+	}
+	r = conn_call(&c->conn, argv[1], params, &e);
+	if (!r)
+		return fail(&e);
+	print_json(r);
+	json_object_put(r);
+	return 0;
+}
+
+const struct verb verbs[] = {
+	{"run", "[flags] [--] [command...]",
+	 "start a VM that is deleted when it ends (-d: in the background)", verb_run, 0, -1},
+	{"create", "[flags] [--] [command...]", "make a VM, start nothing", verb_create, 0, -1},
+	{"start", "VM...", "start VMs that were created or have ended", verb_start, 1, -1},
+	{"exec", "[-i] [-t] [-e NAME=VALUE] [-w DIR] [-u UID] VM [--] command...",
+	 "run a command in a VM; exit with its status", verb_exec, 2, -1},
+	{"ps", "", "list VMs", verb_ps, 0, 0},
+	{"info", "[VM]", "one VM, or the daemon", verb_info, 0, 1},
+	{"console", "VM", "attach to the console; Ctrl-] detaches", verb_console, 1, 1},
+	{"logs", "VM", "what its processes said", verb_logs, 1, 1},
+	{"pause", "VM...", "take the processors out of the guest", verb_pause, 1, -1},
+	{"resume", "VM...", "let them go on", verb_resume, 1, -1},
+	{"stop", "[-t SECONDS] VM...", "end VMs in order", verb_stop, 1, -1},
+	{"kill", "VM...", "end VMs at once", verb_kill, 1, -1},
+	{"wait", "VM", "until it ends; exit with its status", verb_wait, 1, 1},
+	{"rm", "VM...", "forget VMs that do not run", verb_rm, 1, -1},
+	{"metrics", "[VM]", "counters of one VM, or of the daemon", verb_metrics, 0, 1},
+	{"events", "[VM]", "print events as they come", verb_events, 0, 1},
+	{"rpc", "METHOD [PARAMS]", "call any method, with a JSON object", verb_rpc, 1, 2},
+};
+const size_t nverbs = ARRAY_LEN(verbs);

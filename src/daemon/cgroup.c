@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Control groups, v2. See cgroup.h and the kernel's admin-guide/cgroup-v2. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include <linux/magic.h>
+
+#include <insula/base.h>
+
+#include "cgroup.h"
+
+#define MOUNT "/sys/fs/cgroup"
+#define PERIOD_US 100000u
+
+static int put(int dir, const char *file, const char *text)
+{
+	int fd = openat(dir, file, O_WRONLY | O_CLOEXEC), rc;
+
+	if (fd < 0)
+		return -errno;
+	rc = write(fd, text, strlen(text)) == (ssize_t)strlen(text) ? 0 : -errno;
+	close(fd);
+	return rc;
+}
+
+static ssize_t get(int dir, const char *file, char *out, size_t size)
+{
+	int fd = openat(dir, file, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return -errno;
+	n = read(fd, out, size - 1);
+	close(fd);
+	if (n >= 0)
+		out[n] = 0;
+	return n;
+}
+
+/* The line of version 2 in /proc/self/cgroup: "0::/path". */
+static int own_path(char *out, size_t size, struct err *e)
+{
+	char line[CGROUP_PATH_MAX];
+	FILE *f = fopen("/proc/self/cgroup", "re");
+	bool found = false;
+
+	if (!f)
+		return err_sys(e, -errno, "/proc/self/cgroup");
+	while (!found && fgets(line, sizeof(line), f)) {
+		line[strcspn(line, "\n")] = 0;
+		found = !strncmp(line, "0::/", 4);
+	}
+	fclose(f);
+	if (!found)
+		return err_set(e, -ENOENT, "no control groups of version 2");
+	if (strlen(line + 3) >= size)
+		return err_set(e, -ENAMETOOLONG, "the path of the control group is too long");
+	strcpy(out, line + 3);
+	return 0;
+}
+
+/* "auto": with processes in it a group cannot have limits for its children, so the daemon moves
+ * into a leaf. The root is the exception, and belongs to everybody: ours is one below. */
+static int find_place(struct cgroups *g, struct err *e)
+{
+	char own[CGROUP_PATH_MAX - 64], leaf[CGROUP_PATH_MAX], pid[16];
+	int rc = own_path(own, sizeof(own), e), dir;
+
+	if (rc)
+		return rc;
+	if (!strcmp(own, "/")) {
+		snprintf(g->path, sizeof(g->path), MOUNT "/insula");
+		return 0;
+	}
+	/* Restarted inside the leaf that an earlier daemon made. */
+	if (strlen(own) > 7 && !strcmp(own + strlen(own) - 7, "/daemon"))
+		own[strlen(own) - 7] = 0;
+	snprintf(g->path, sizeof(g->path), MOUNT "%s", own);
+	snprintf(leaf, sizeof(leaf), MOUNT "%s/daemon", own);
+	if (mkdir(leaf, 0755) && errno != EEXIST)
+		return err_sys(e, -errno, "%s", leaf);
+	dir = open(leaf, O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return err_sys(e, -errno, "%s", leaf);
+	snprintf(pid, sizeof(pid), "%d", (int)getpid());
+	rc = put(dir, "cgroup.procs", pid);
+	close(dir);
+	return rc ? err_sys(e, rc, "%s/cgroup.procs", leaf) : 0;
+}
+
+static int enable(struct cgroups *g, struct err *e)
+{
+	static const char *const wanted[] = {"memory", "cpu", "pids", "io"};
+	char have[256], word[16];
+	ssize_t n = get(g->dir, "cgroup.controllers", have, sizeof(have));
+	int rc = 0;
+
+	if (n < 0)
+		return err_sys(e, (int)n, "%s/cgroup.controllers", g->path);
+	for (size_t i = 0; i < ARRAY_LEN(wanted) && !rc; i++) {
+		/* Without the first three there is nothing to promise; io is a bonus. */
+		snprintf(word, sizeof(word), "+%s", wanted[i]);
+		if (strstr(have, wanted[i]))
+			rc = put(g->dir, "cgroup.subtree_control", word);
+		else if (i < 3)
+			return err_set(e, -ENOENT, "%s: no %s controller", g->path, wanted[i]);
+	}
+	return rc ? err_sys(e, rc, "%s/cgroup.subtree_control", g->path) : 0;
+}
+
+static int open_place(struct cgroups *g, const char *how, struct err *e)
+{
+	struct statfs fs;
+	int rc = 0;
+
+	if (how[0] == '/')
+		snprintf(g->path, sizeof(g->path), "%s", how);
+	else if (statfs(MOUNT, &fs) || fs.f_type != CGROUP2_SUPER_MAGIC)
+		return err_set(e, -ENOENT, MOUNT " is not cgroup2");
+	else
+		rc = find_place(g, e);
+	if (rc)
+		return rc;
+	if (mkdir(g->path, 0755) && errno != EEXIST)
+		return err_sys(e, -errno, "%s", g->path);
+	g->dir = open(g->path, O_DIRECTORY | O_CLOEXEC);
+	if (g->dir < 0)
+		return err_sys(e, -errno, "%s", g->path);
+	/* Our own directory in the root: its parent gives the controllers. */
+	if (!strcmp(g->path, MOUNT "/insula")) {
+		int up = open(MOUNT, O_DIRECTORY | O_CLOEXEC);
+
+		(void)put(up, "cgroup.subtree_control", "+memory +cpu +pids");
+		(void)put(up, "cgroup.subtree_control", "+io");
+		fd_close(&up);
+	}
+	return enable(g, e);
+}
+
+void cgroups_open(struct cgroups *g, const char *how, struct err *e)
+{
+	*g = (struct cgroups){.dir = -1};
+	if (!strcmp(how, "off")) {
+		err_set(e, -ENOENT, "switched off by the configuration");
+		return;
+	}
+	if (open_place(g, how, e)) {
+		cgroups_close(g);
+		return;
+	}
+	g->on = true;
+}
+
+void cgroups_close(struct cgroups *g)
+{
+	fd_close(&g->dir);
+	g->on = false;
+}
+
+static void name_of(const char *id, char out[32])
+{
+	snprintf(out, 32, "vm-%s", id);
+}
+
+static int set_limits(int dir, const struct cgroup_limits *l, struct err *e)
+{
+	char text[64];
+	int rc;
+
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)l->memory);
+	rc = put(dir, "memory.max", text);
+	if (!rc)
+		(void)put(dir, "memory.swap.max", "0");
+	/* One killed process would leave half a VM: all or none. */
+	if (!rc)
+		rc = put(dir, "memory.oom.group", "1");
+	snprintf(text, sizeof(text), "%u %u", l->cpus * PERIOD_US, PERIOD_US);
+	if (!rc)
+		rc = put(dir, "cpu.max", text);
+	snprintf(text, sizeof(text), "%u", l->pids);
+	if (!rc)
+		rc = put(dir, "pids.max", text);
+	if (!rc && l->io_max[0])
+		rc = put(dir, "io.max", l->io_max);
+	return rc ? err_sys(e, rc, "limits of the control group") : 0;
+}
+
+int cgroup_make(const struct cgroups *g, const char *id, const struct cgroup_limits *l,
+		struct err *e)
+{
+	char name[32];
+	int dir, rc, procs = -1;
+
+	name_of(id, name);
+	if (mkdirat(g->dir, name, 0755) && errno != EEXIST)
+		return err_sys(e, -errno, "%s/%s", g->path, name);
+	dir = openat(g->dir, name, O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return err_sys(e, -errno, "%s/%s", g->path, name);
+	rc = set_limits(dir, l, e);
+	if (!rc) {
+		procs = openat(dir, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+		rc = procs < 0 ? err_sys(e, -errno, "%s/%s/cgroup.procs", g->path, name) : procs;
+	}
+	close(dir);
+	if (rc < 0)
+		unlinkat(g->dir, name, AT_REMOVEDIR);
+	return rc;
+}
+
+bool cgroup_remove(const struct cgroups *g, const char *id)
+{
+	char name[32];
+	int dir;
+
+	name_of(id, name);
+	if (!unlinkat(g->dir, name, AT_REMOVEDIR) || errno == ENOENT)
+		return true;
+	dir = openat(g->dir, name, O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return true;
+	(void)put(dir, "cgroup.kill", "1");
+	close(dir);
+	return false;
+}
+
+bool cgroup_had_oom(const struct cgroups *g, const char *id)
+{
+	char file[64], name[32], text[512];
+	const char *at;
+
+	name_of(id, name);
+	snprintf(file, sizeof(file), "%s/memory.events", name);
+	if (get(g->dir, file, text, sizeof(text)) <= 0)
+		return false;
+	at = strstr(text, "oom_kill ");
+	return at && strtoul(at + 9, NULL, 10) > 0;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One control group (v2) per VM, where the daemon may make them: cpu.max, memory.max, pids.max,
+ * io.max. Everything of a VM starts in its group. Without, the daemon says so, and a VM has rlimits
+ * only.
+ */
+#ifndef DAEMON_CGROUP_H
+#define DAEMON_CGROUP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <insula/err.h>
+
+#define CGROUP_PATH_MAX 512
+
+struct cgroups {
+	bool on;
+	int dir; /* of all groups of VMs; owned; -1: none */
+	char path[CGROUP_PATH_MAX];
+};
+
+struct cgroup_limits {
+	uint64_t memory; /* bytes */
+	unsigned cpus, pids;
+	const char *io_max; /* "": none */
+};
+
+/* `how`: "auto": under the daemon's own group (or /insula, if that is the root), "off", or a
+ * directory. Not being able to is no error: on is false and `e` says why. */
+void cgroups_open(struct cgroups *g, const char *how, struct err *e);
+void cgroups_close(struct cgroups *g);
+/* Make the group of one VM: a descriptor of its cgroup.procs, or a negative errno. */
+int cgroup_make(const struct cgroups *g, const char *id, const struct cgroup_limits *l,
+		struct err *e);
+/* Kill what is left and remove it. False: it is still busy, try again. */
+bool cgroup_remove(const struct cgroups *g, const char *id);
+/* Has the kernel killed something in it because memory ran out? */
+bool cgroup_had_oom(const struct cgroups *g, const char *id);
+
+#endif

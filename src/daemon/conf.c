@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The daemon's configuration. See conf.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+
+#include "conf.h"
+#include "json.h"
+#include "supervisor/config.h"
+
+#define DEPTH 6
+#define PATH_IN_SOCKET 107
+
+void conf_init(struct conf *c)
+{
+	*c = (struct conf){.socket_mode = 0660,
+			   .overcommit_percent = 100,
+			   .max_vms = 4096,
+			   .max_clients = 256,
+			   .max_clients_per_uid = 64,
+			   .max_requests = 64,
+			   .max_line = 1u << 20,
+			   .max_queue = 1u << 20,
+			   .overhead_mib = 64,
+			   .limits = {.vms = 64, .vcpus = 64, .memory = 16ull << 30}};
+	strcpy(c->socket, "/run/insula/insulad.sock");
+	strcpy(c->state_dir, "/var/lib/insula");
+	strcpy(c->cgroup, "auto");
+}
+
+/* ---- one parser per kind of value ---- */
+
+struct setting {
+	const char *name;
+	int (*parse)(const struct setting *s, struct conf *c, json_object *v, struct err *e);
+	size_t offset, size;
+	int64_t min, max;
+};
+
+static int wrong(const struct setting *s, json_object *v, const char *expected, struct err *e)
+{
+	return err_set(e, -EINVAL, "%s: %.60s; expected %s", s->name, j_text(v), expected);
+}
+
+static int text_setting(const struct setting *s, struct conf *c, json_object *v, struct err *e)
+{
+	char expected[64];
+	size_t len;
+
+	if (!json_object_is_type(v, json_type_string))
+		return wrong(s, v, "a string", e);
+	len = strlen(json_object_get_string(v));
+	if (len != (size_t)json_object_get_string_len(v) || len >= s->size ||
+	    (s->max && len > (size_t)s->max)) {
+		snprintf(expected, sizeof(expected), "at most %zu bytes of text",
+			 s->max ? (size_t)s->max : s->size - 1);
+		return wrong(s, v, expected, e);
+	}
+	memcpy((char *)c + s->offset, json_object_get_string(v), len + 1);
+	return 0;
+}
+
+static int path_setting(const struct setting *s, struct conf *c, json_object *v, struct err *e)
+{
+	const char *text = json_object_get_string(v);
+
+	if (json_object_is_type(v, json_type_string) && text[0] != '/')
+		return wrong(s, v, "an absolute path", e);
+	return text_setting(s, c, v, e);
+}
+
+static int cgroup_setting(const struct setting *s, struct conf *c, json_object *v, struct err *e)
+{
+	const char *text = json_object_get_string(v);
+
+	if (json_object_is_type(v, json_type_string) && text[0] != '/' && strcmp(text, "auto") &&
+	    strcmp(text, "off"))
+		return wrong(s, v, "auto, off or a directory of the cgroup2 file system", e);
+	return text_setting(s, c, v, e);
+}
+
+static int number_setting(const struct setting *s, struct conf *c, json_object *v, struct err *e)
+{
+	char expected[64];
+	unsigned n;
+
+	snprintf(expected, sizeof(expected), "a number from %lld to %lld", (long long)s->min,
+		 (long long)s->max);
+	if (!json_object_is_type(v, json_type_int) || json_object_get_int64(v) < s->min ||
+	    json_object_get_int64(v) > s->max)
+		return wrong(s, v, expected, e);
+	n = (unsigned)json_object_get_int64(v);
+	memcpy((char *)c + s->offset, &n, sizeof(n));
+	return 0;
+}
+
+static int mode_setting(const struct setting *s, struct conf *c, json_object *v, struct err *e)
+{
+	const char *text = json_object_get_string(v);
+	char *end;
+	unsigned long n;
+
+	if (!json_object_is_type(v, json_type_string) || !text[0])
+		return wrong(s, v, "an octal mode such as \"0660\"", e);
+	n = strtoul(text, &end, 8);
+	if (*end || n > 0777 || text[0] == '-' || text[0] == '+' || text[0] == ' ')
+		return wrong(s, v, "an octal mode such as \"0660\"", e);
+	c->socket_mode = (unsigned)n;
+	return 0;
+}
+
+static int log_setting(const struct setting *s, struct conf *c, json_object *v, struct err *e)
+{
+	const char *text = json_object_get_string(v);
+
+	if (!json_object_is_type(v, json_type_string) ||
+	    (strcmp(text, "text") && strcmp(text, "json")))
+		return wrong(s, v, "text or json", e);
+	c->log_json = !strcmp(text, "json");
+	return 0;
+}
+
+static int flag_setting(const struct setting *s, struct conf *c, json_object *v, struct err *e)
+{
+	if (!json_object_is_type(v, json_type_boolean))
+		return wrong(s, v, "true or false", e);
+	*((bool *)((char *)c + s->offset)) = json_object_get_boolean(v);
+	return 0;
+}
+
+/* ---- limits ---- */
+
+static int limit_number(const char *where, json_object *v, unsigned *out, struct err *e)
+{
+	if (!json_object_is_type(v, json_type_int) || json_object_get_int64(v) < 0 ||
+	    json_object_get_int64(v) > 1000000)
+		return err_set(e, -EINVAL, "%s: %.60s; expected a number from 0 to 1000000", where,
+			       j_text(v));
+	*out = (unsigned)json_object_get_int64(v);
+	return 0;
+}
+
+static int limit_member(struct limits *l, const char *where, const char *key, json_object *v,
+			struct err *e)
+{
+	char name[96];
+
+	snprintf(name, sizeof(name), "%.40s.%.40s", where, key);
+	if (!strcmp(key, "vms"))
+		return limit_number(name, v, &l->vms, e);
+	if (!strcmp(key, "vcpus"))
+		return limit_number(name, v, &l->vcpus, e);
+	if (strcmp(key, "memory") != 0)
+		return err_set(e, -EINVAL, "%s: unknown; expected vms, vcpus or memory", name);
+	if (!json_object_is_type(v, json_type_string) ||
+	    !parse_size(json_object_get_string(v), &l->memory))
+		return err_set(e, -EINVAL, "%s: %.60s; expected a size such as \"16G\"", name,
+			       j_text(v));
+	return 0;
+}
+
+static int parse_limits(struct limits *l, const char *where, json_object *v, struct err *e)
+{
+	int rc = 0;
+
+	if (!json_object_is_type(v, json_type_object))
+		return err_set(e, -EINVAL, "%s: %.60s; expected an object", where, j_text(v));
+	json_object_object_foreach(v, key, member)
+	{
+		if (!rc)
+			rc = limit_member(l, where, key, member, e);
+	}
+	return rc;
+}
+
+static int limits_setting(const struct setting *s, struct conf *c, json_object *v, struct err *e)
+{
+	return parse_limits(&c->limits, s->name, v, e);
+}
+
+/* {"1000": {...}}: what is not said is as for everybody. */
+static int one_user(struct conf *c, const char *key, json_object *v, struct err *e)
+{
+	char where[40], *end;
+	unsigned long uid = strtoul(key, &end, 10);
+
+	if (key[0] < '0' || key[0] > '9' || *end || uid >= UINT32_MAX)
+		return err_set(e, -EINVAL, "users: '%.40s'; expected a numeric user id", key);
+	if (c->nusers == CONF_MAX_USERS)
+		return err_set(e, -EINVAL, "users: more than %d", CONF_MAX_USERS);
+	snprintf(where, sizeof(where), "users.%lu", uid);
+	c->user[c->nusers].uid = (uid_t)uid;
+	c->user[c->nusers].limits = c->limits;
+	return parse_limits(&c->user[c->nusers++].limits, where, v, e);
+}
+
+static int users_setting(const struct setting *s, struct conf *c, json_object *v, struct err *e)
+{
+	int rc = 0;
+
+	if (!json_object_is_type(v, json_type_object))
+		return wrong(s, v, "an object of user ids", e);
+	c->nusers = 0;
+	json_object_object_foreach(v, key, member)
+	{
+		if (!rc)
+			rc = one_user(c, key, member, e);
+	}
+	return rc;
+}
+
+#define AT(field) offsetof(struct conf, field), sizeof(((struct conf *)0)->field)
+
+/* "limits" stands before "users", which start from it, whatever the order in the file. */
+static const struct setting settings[] = {
+	{"socket", path_setting, AT(socket), 0, PATH_IN_SOCKET},
+	{"socket_mode", mode_setting, AT(socket_mode), 0, 0},
+	{"socket_group", text_setting, AT(socket_group), 0, 0},
+	{"metrics_socket", path_setting, AT(metrics_socket), 0, PATH_IN_SOCKET},
+	{"state_dir", path_setting, AT(state_dir), 0, 0},
+	{"supervisor", path_setting, AT(supervisor), 0, 0},
+	{"cgroup", cgroup_setting, AT(cgroup), 0, 0},
+	{"io_max", text_setting, AT(io_max), 0, 0},
+	{"log", log_setting, 0, 0, 0, 0},
+	{"verbose", flag_setting, AT(verbose), 0, 0},
+	{"overcommit_percent", number_setting, AT(overcommit_percent), 1, 10000},
+	{"max_vms", number_setting, AT(max_vms), 1, 65536},
+	{"max_clients", number_setting, AT(max_clients), 1, 65536},
+	{"max_clients_per_uid", number_setting, AT(max_clients_per_uid), 1, 65536},
+	{"max_requests", number_setting, AT(max_requests), 1, 4096},
+	{"max_line", number_setting, AT(max_line), 4096, 16 << 20},
+	{"max_queue", number_setting, AT(max_queue), 65536, 64 << 20},
+	{"overhead_mib", number_setting, AT(overhead_mib), 16, 65536},
+	{"limits", limits_setting, 0, 0, 0, 0},
+	{"users", users_setting, 0, 0, 0, 0},
+};
+
+static int check_keys(json_object *root, struct err *e)
+{
+	json_object_object_foreach(root, key, v)
+	{
+		bool known = false;
+
+		(void)v;
+		for (size_t i = 0; i < ARRAY_LEN(settings); i++)
+			known |= !strcmp(settings[i].name, key);
+		if (!known)
+			return err_set(e, -EINVAL, "unknown setting '%.60s'; see insulad.json(5)",
+				       key);
+	}
+	return 0;
+}
+
+int conf_parse(struct conf *c, const char *text, size_t len, struct err *e)
+{
+	const char *why;
+	json_object *root = j_parse(text, len, DEPTH, &why), *v;
+	int rc;
+
+	if (!root)
+		return err_set(e, -EINVAL, "not JSON: %s", why);
+	if (!json_object_is_type(root, json_type_object)) {
+		json_object_put(root);
+		return err_set(e, -EINVAL, "expected one object");
+	}
+	rc = check_keys(root, e);
+	for (size_t i = 0; i < ARRAY_LEN(settings) && !rc; i++) {
+		if (json_object_object_get_ex(root, settings[i].name, &v))
+			rc = settings[i].parse(&settings[i], c, v, e);
+	}
+	json_object_put(root);
+	return rc;
+}
+
+int conf_load(struct conf *c, const char *path, bool must_exist, struct err *e)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY), rc = 0;
+	struct err why;
+	struct stat st = {0};
+	char *text;
+
+	if (fd < 0 && errno == ENOENT && !must_exist)
+		return 0;
+	if (fd < 0 || fstat(fd, &st))
+		rc = err_sys(e, -errno, "%s", path);
+	else if (!S_ISREG(st.st_mode) || st.st_size > CONF_MAX_BYTES)
+		rc = err_set(e, -EINVAL, "%s: expected a file of at most %u bytes", path,
+			     CONF_MAX_BYTES);
+	if (!rc) {
+		text = malloc((size_t)st.st_size + 1);
+		rc = text ? read_full(fd, text, (size_t)st.st_size, 0) : -ENOMEM;
+		if (rc)
+			err_sys(e, rc, "%s", path);
+		else
+			rc = conf_parse(c, text, (size_t)st.st_size, &why) == 0
+				     ? 0
+				     : err_set(e, -EINVAL, "%.100s: %s", path, why.text);
+		free(text);
+	}
+	fd_close(&fd);
+	return rc;
+}
+
+const struct limits *conf_limits(const struct conf *c, uid_t uid)
+{
+	for (unsigned i = 0; i < c->nusers; i++) {
+		if (c->user[i].uid == uid)
+			return &c->user[i].limits;
+	}
+	return &c->limits;
+}
+
+void conf_reload(struct conf *c, const struct conf *from, char *kept, size_t size)
+{
+	static const char *const fixed[] = {"socket",         "socket_mode", "socket_group",
+					    "metrics_socket", "state_dir",   "supervisor",
+					    "cgroup"};
+	struct conf old = *c;
+
+	*c = *from;
+	kept[0] = 0;
+	for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
+		for (size_t k = 0; k < ARRAY_LEN(fixed); k++) {
+			const struct setting *s = &settings[i];
+			char *to = (char *)c + s->offset;
+			const char *was = (const char *)&old + s->offset;
+			size_t n = strlen(kept);
+
+			if (strcmp(s->name, fixed[k]) != 0)
+				continue;
+			if (memcmp(to, was, s->size) != 0)
+				snprintf(kept + n, size - n, "%s%s", n ? ", " : "", s->name);
+			memcpy(to, was, s->size);
+		}
+	}
+}

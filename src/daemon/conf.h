@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * insulad.json: the daemon's configuration. One table of settings; what is unknown or of the wrong
+ * type is refused with one line. See insulad.json(5).
+ */
+#ifndef DAEMON_CONF_H
+#define DAEMON_CONF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <insula/err.h>
+
+#define CONF_PATH_MAX 256
+#define CONF_MAX_USERS 64
+#define CONF_MAX_BYTES (256u << 10)
+#define CONF_DEFAULT_FILE "/etc/insula/insulad.json"
+
+struct limits {
+	unsigned vms, vcpus;
+	uint64_t memory; /* bytes */
+};
+
+struct conf {
+	char socket[CONF_PATH_MAX];
+	unsigned socket_mode;
+	char socket_group[64];              /* "": the daemon's own */
+	char metrics_socket[CONF_PATH_MAX]; /* "": none */
+	char state_dir[CONF_PATH_MAX];
+	char supervisor[CONF_PATH_MAX]; /* "": insula-run next to insulad */
+	char cgroup[CONF_PATH_MAX];     /* "auto", "off" or a directory */
+	char io_max[128];               /* a line for io.max, "": none */
+	bool log_json;
+	bool verbose;
+	unsigned overcommit_percent; /* memory of all running VMs against that of the host */
+	unsigned max_vms;            /* records */
+	unsigned max_clients, max_clients_per_uid;
+	unsigned max_requests; /* outstanding per client */
+	unsigned max_line;     /* bytes of one request */
+	unsigned max_queue;    /* bytes that a client has not read */
+	unsigned overhead_mib; /* of one VM beside its guest's memory */
+	struct limits limits;  /* of each uid but root */
+	struct {
+		uid_t uid;
+		struct limits limits;
+	} user[CONF_MAX_USERS];
+	unsigned nusers;
+};
+
+void conf_init(struct conf *c); /* the defaults */
+/* Apply a JSON object. -EINVAL with a line for people. */
+int conf_parse(struct conf *c, const char *text, size_t len, struct err *e);
+/* Read a file; `must_exist` false: none is as good as an empty one. */
+int conf_load(struct conf *c, const char *path, bool must_exist, struct err *e);
+const struct limits *conf_limits(const struct conf *c, uid_t uid);
+/* Take over what SIGHUP may change: limits, log settings. The names of other settings that differ
+ * are put into `kept`. */
+void conf_reload(struct conf *c, const struct conf *from, char *kept, size_t size);
+
+#endif

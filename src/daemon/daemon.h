@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * insulad: the door and the registry. No guest memory, no device.
+ *
+ *   client.c    sockets of clients: lines in, lines out, limits
+ *   rpc.c       JSON-RPC 2.0: a line becomes requests, answers become lines
+ *   methods.c   the table of methods, and what each does
+ *   exec.c      the methods that run commands in a VM
+ *   machine.c   one VM: its record, its supervisor, its end
+ *   talk.c      the socket of a supervisor
+ *   spawn.c     starting one
+ *   state.c     the state directory
+ *   event.c     who is told what
+ *   cgroup.c    the control group of a VM
+ *
+ * One thread, one loop. Nothing here blocks but fsync of a record, and start-up.
+ */
+#ifndef DAEMON_DAEMON_H
+#define DAEMON_DAEMON_H
+
+#include <json-c/json.h>
+#include <uv.h>
+
+#include "cgroup.h"
+#include "conf.h"
+#include "json.h"
+#include "record.h"
+#include "watch.h"
+
+struct client;
+struct daemon;
+struct machine;
+struct method;
+struct request;
+
+/* ---- requests (rpc.c) ---- */
+
+#define REQUEST_FDS 3
+#define RPC_DEPTH 24
+#define RPC_BATCH 64
+
+/* Codes of JSON-RPC 2.0, 5.1, and ours; each reason has one of them. */
+enum rpc_code {
+	RPC_PARSE = -32700,
+	RPC_INVALID = -32600,
+	RPC_NO_METHOD = -32601,
+	RPC_BAD_PARAMS = -32602,
+	RPC_INTERNAL = -32603,
+	RPC_NOT_FOUND = -32001,
+	RPC_EXISTS = -32002,
+	RPC_STATE = -32003,
+	RPC_LIMIT = -32004,
+	RPC_FAILED = -32005,
+	RPC_TIMEOUT = -32006,
+	RPC_BUSY = -32007,
+	RPC_UNSUPPORTED = -32008,
+};
+
+struct refusal {
+	enum rpc_code code;
+	const char *reason;                          /* stable, a static string */
+	const char *field, *value, *expected, *text; /* NULL: nothing to say */
+};
+
+struct batch;
+struct request {
+	struct request *next;  /* of the same client */
+	struct client *client; /* NULL: it has gone; answering is still right */
+	struct batch *batch;
+	json_object *id; /* owned; may be JSON's null */
+	bool notification;
+	const struct method *method;
+	json_object *params; /* an object; owned */
+	int fd[REQUEST_FDS]; /* owned; -1: none */
+	unsigned nfds;
+	bool more_fds; /* than a request may have */
+	uint32_t exec; /* of a held request that waits for a command, not for the VM's end; 0 */
+	/* While a machine keeps it: machine_hold(). */
+	struct machine *machine;
+	struct request *next_held;
+	struct timer *timer;
+};
+
+/* One line of a client, without its end. */
+void rpc_line(struct daemon *d, struct client *c, const char *text, size_t len);
+/* A request whose client is gone and that nobody keeps. */
+void request_free(struct request *r);
+/* Each request is answered once, by one of these, now or later; it is freed then. `result` is taken
+ * over; `fd` goes with it (-1: none) and stays the caller's. */
+void request_answer(struct request *r, json_object *result);
+void request_answer_fd(struct request *r, json_object *result, int fd);
+void request_refuse(struct request *r, const struct refusal *why);
+/* A refusal outside any request: the line cannot be understood. */
+void rpc_refuse_line(struct client *c, const struct refusal *why);
+
+/* ---- methods (methods.c, discover.c) ---- */
+
+struct method {
+	const char *name, *summary;
+	void (*run)(struct daemon *d, struct request *r);
+	const char *params, *result; /* JSON schemas */
+	bool takes_fds;
+};
+/* exec.c */
+void vm_exec(struct daemon *d, struct request *r);
+void vm_exec_signal(struct daemon *d, struct request *r);
+void vm_exec_resize(struct daemon *d, struct request *r);
+void vm_exec_wait(struct daemon *d, struct request *r);
+/* The VM's supervisor says that a command has ended: {exec, status, reason, text}. */
+void exec_ended(struct machine *m, json_object *data);
+
+/* For them (methods.c). The VM that the parameter "id" names, and it runs; NULL: refused. */
+struct machine *method_machine(struct daemon *d, struct request *r);
+void method_refuse(struct request *r, enum rpc_code code, const char *reason, const char *text);
+/* A supervisor's error. */
+void method_refuse_as(struct request *r, json_object *error);
+/* reply_fn: what the supervisor said, as it is. */
+void method_pass_on(struct machine *m, struct request *r, json_object *result, json_object *error,
+		    int fd);
+extern const struct method methods[];
+extern const size_t nmethods;
+/* The schemas as objects; owned by the daemon. */
+struct schemas {
+	json_object **params, **result;
+};
+int schemas_load(struct schemas *s, struct err *e);
+void schemas_free(struct schemas *s);
+const struct method *method_find(const char *name, size_t *index);
+json_object *discover_document(void); /* the caller's */
+int discover_markdown(void);          /* to standard output */
+
+/* ---- clients (client.c) ---- */
+
+struct chunk;
+struct client {
+	struct client *next;
+	struct daemon *d;
+	int fd;
+	struct watch *watch;
+	uid_t uid;
+	gid_t gid;
+	gid_t groups[MAX_GROUPS];
+	unsigned ngroups;
+	bool http;           /* of the metrics socket */
+	bool closing;        /* when everything is written */
+	bool eof;            /* it will not send more; it may still read */
+	struct timer *again; /* lines are left in the buffer */
+	bool gone;           /* freed when nothing in the call stack uses it */
+	char *in;
+	size_t nin, in_size;
+	int got[REQUEST_FDS]; /* descriptors for the next line */
+	unsigned ngot;
+	bool got_more; /* than REQUEST_FDS: they are closed already */
+	struct chunk *out, **out_end;
+	size_t queued;
+	struct request *requests;
+	unsigned nrequests;
+	bool subscribed;
+	char filter[ID_LEN + 1]; /* events of this VM only; "": all */
+	uint64_t seq;
+};
+
+int clients_listen(struct daemon *d, struct err *e);
+void clients_close(struct daemon *d);
+/* Queue one line (its end is added); `fd` is duplicated, -1: none. */
+void client_send(struct client *c, const char *text, int fd);
+void client_close(struct client *c);
+/* After a request has been answered: read on, or close. */
+void client_settle(struct client *c);
+/* For tests and fuzzers: a client without a socket; what it is sent stays in its queue. */
+struct client *client_make(struct daemon *d, int fd, uid_t uid);
+const char *client_first_line(const struct client *c);
+void client_free_line(struct client *c);
+
+/* ---- events (event.c) ---- */
+
+/* Tell the subscribers who may know of `m`. `data` is taken over, may be NULL. */
+void event_emit(struct daemon *d, struct machine *m, const char *what, json_object *data);
+
+/* ---- machines (machine.c, talk.c, spawn.c) ---- */
+
+typedef void reply_fn(struct machine *m, struct request *r, json_object *result, json_object *error,
+		      int fd);
+struct pending;
+
+struct machine {
+	struct machine *next;
+	struct daemon *d;
+	struct record r;
+	int pidfd, sock; /* -1: none; owned */
+	int console; /* attached from the first byte on; -1: nobody; borrowed, for machine_start()
+		      */
+	struct watch *death, *talk;
+	bool hello;    /* its supervisor has shown the token */
+	bool adopted;  /* started by an earlier insulad */
+	bool in_group; /* it has a control group */
+	int64_t next_op;
+	struct pending *pending;
+	struct request *starting; /* answered when the guest runs, or will not */
+	struct request *waiting;  /* answered at the end; by next_held */
+	char reason[32];          /* of the end; "" before */
+	int status;
+	struct timer *force; /* kills the supervisor if nothing else ends it */
+	struct timer *grace; /* removes what ended while nobody could see it */
+	unsigned restarts;
+};
+
+/* May this client see and touch it? */
+bool machine_visible(const struct machine *m, const struct client *c);
+/* By id or name. */
+struct machine *machine_find(struct daemon *d, const struct client *c, const char *which);
+struct machine *machine_new(struct daemon *d);
+/* Forget one that nobody has seen. */
+void machine_forget(struct machine *m);
+/* Forget it, with everything in the state directory. It must not run. */
+void machine_remove(struct machine *m);
+bool machine_active(const struct machine *m); /* it has a supervisor */
+int machine_save(struct machine *m, struct err *e);
+int machine_start(struct machine *m, struct err *e);
+void machine_set_state(struct machine *m, enum vm_state s);
+/* Its supervisor has died. */
+void machine_ended(struct machine *m);
+/* Answer `r` with machine_result() at the end, or refuse it after `ms` (0: no limit). */
+void machine_hold(struct machine *m, struct request *r, uint64_t ms);
+/* Refuse those of them that wait for a command. */
+void machine_refuse_execs(struct machine *m);
+/* The client of a held request has gone: unlink it. */
+void machine_release(struct request *r);
+/* SIGKILL to the supervisor, and with it everything. */
+void machine_shoot(struct machine *m);
+/* After `ms`, unless it has ended before. */
+void machine_shoot_later(struct machine *m, uint64_t ms);
+json_object *machine_json(const struct machine *m, bool full);
+json_object *machine_result(const struct machine *m); /* the caller's; "{}" if it has not ended */
+int machines_load(struct daemon *d, struct err *e);
+void machines_close(struct daemon *d);
+
+/* Connect to its supervisor and say hello. */
+int talk_open(struct machine *m, struct err *e);
+void talk_close(struct machine *m);
+/* Ask the supervisor; `done` is called exactly once, with a result or an error. Takes `params`
+ * over. `fd` descriptors of `r` go along when `with_fds`. */
+void talk_ask(struct machine *m, const char *op, json_object *params, reply_fn *done,
+	      struct request *r, bool with_fds);
+
+/* Start the supervisor: r.pid, r.start_time, pidfd. It begins when spawn_go() is called, and never
+ * if insulad dies before. */
+int spawn_supervisor(struct machine *m, int *go, struct err *e);
+
+/* ---- state directory (state.c) ---- */
+
+/* Create and lock it; the descriptor of STATE/vm. */
+int state_open(const char *path, int *lock, struct err *e);
+int state_make(int dir, const char *id, struct err *e);
+/* The directory of one VM. */
+int state_enter(int dir, const char *id);
+/* Replace a file: a temporary one, fsync if `durable`, rename. */
+int state_write(int dir, const char *id, const char *name, const char *text, bool durable,
+		struct err *e);
+/* A whole file of at most `max` bytes; the caller's, with a NUL behind it. */
+int state_read(int dir, const char *id, const char *name, size_t max, char **text, size_t *len);
+void state_remove(int dir, const char *id);
+
+/* ---- the rest ---- */
+
+/* log.c: one line, as text or as JSON; with fields where the journal listens. */
+void dlog_setup(const struct conf *c);
+void dlog(int level, const struct machine *m, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* notify.c: what systemd wants to know, and the sockets that it hands over. */
+int notify_sockets(int *out, unsigned max); /* number of descriptors */
+void notify_send(const char *text);
+uint64_t notify_watchdog_ms(void); /* 0: none */
+
+/* metrics.c */
+json_object *metrics_json(struct daemon *d);
+char *metrics_text(struct daemon *d); /* Prometheus; the caller's */
+
+struct daemon {
+	uv_loop_t loop;
+	struct conf conf;
+	const char *conf_path;
+	struct schemas schemas;
+	struct cgroups cgroups;
+	int state, state_lock, supervisor;
+	int listen, listen_metrics;
+	struct watch *listen_watch, *listen_metrics_watch;
+	struct timer *watchdog;
+	struct client *clients;
+	unsigned nclients;
+	struct machine *machines;
+	unsigned nmachines;
+	char boot_id[37];
+	struct rlimit_pair {
+		uint64_t soft, hard;
+	} nofile; /* as it was, for supervisors */
+	bool quitting;
+	uint64_t started_ns;
+	struct {
+		uint64_t requests, refusals, bad_lines, clients, refused_clients,
+			dropped_subscribers;
+		uint64_t created, started, ended, deleted, adopted;
+	} n;
+};
+
+int64_t now_ms(void); /* since 1970 */
+/* Hexadecimal digits from the kernel's random numbers. */
+void random_hex(char *out, size_t digits);
+/* Field 22 of /proc/PID/stat; 0: there is no such process. */
+uint64_t process_start_time(pid_t pid);
+
+#endif

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The table of methods as schemas, as an OpenRPC document, and as docs/control-api.md. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon.h"
+#include "schema.h"
+
+static json_object *load(const char *method, const char *text, struct err *e)
+{
+	const char *why = "";
+	json_object *o = j_parse(text, strlen(text), RPC_DEPTH, &why);
+	struct problem p;
+
+	if (!o)
+		err_set(e, -EINVAL, "schema of %s: %s", method, why);
+	else if (schema_check(o, &p))
+		err_set(e, -EINVAL, "schema of %s: %s: expected %s", method, p.field, p.expected);
+	else
+		return o;
+	json_object_put(o);
+	return NULL;
+}
+
+int schemas_load(struct schemas *s, struct err *e)
+{
+	*s = (struct schemas){.params = calloc(nmethods, sizeof(json_object *)),
+			      .result = calloc(nmethods, sizeof(json_object *))};
+	if (!s->params || !s->result) {
+		schemas_free(s);
+		return err_set(e, -ENOMEM, "out of memory");
+	}
+	for (size_t i = 0; i < nmethods; i++) {
+		s->params[i] = load(methods[i].name, methods[i].params, e);
+		s->result[i] = load(methods[i].name, methods[i].result, e);
+		if (!s->params[i] || !s->result[i]) {
+			schemas_free(s);
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
+
+void schemas_free(struct schemas *s)
+{
+	for (size_t i = 0; i < nmethods; i++) {
+		if (s->params)
+			json_object_put(s->params[i]);
+		if (s->result)
+			json_object_put(s->result[i]);
+	}
+	free(s->params);
+	free(s->result);
+	*s = (struct schemas){0};
+}
+
+/* OpenRPC 1.2.6, content descriptors: one per parameter. */
+static json_object *params_of(json_object *schema)
+{
+	json_object *list = json_object_new_array(), *required = j_get(schema, "required");
+
+	json_object_object_foreach(j_get(schema, "properties"), name, v)
+	{
+		json_object *o = json_object_new_object();
+		bool must = false;
+
+		for (size_t i = 0; i < json_object_array_length(required); i++)
+			must |= !strcmp(name, json_object_get_string(
+						      json_object_array_get_idx(required, i)));
+		j_str(o, "name", name);
+		j_bool(o, "required", must);
+		j_obj(o, "schema", json_object_get(v));
+		json_object_array_add(list, o);
+	}
+	return list;
+}
+
+static json_object *one_method(const struct method *m)
+{
+	json_object *o = json_object_new_object(), *result = json_object_new_object();
+	json_object *params = json_tokener_parse(m->params);
+
+	j_str(o, "name", m->name);
+	j_str(o, "summary", m->summary);
+	j_str(o, "paramStructure", "by-name");
+	j_obj(o, "params", params_of(params));
+	j_str(result, "name", "result");
+	j_obj(result, "schema", json_tokener_parse(m->result));
+	j_obj(o, "result", result);
+	json_object_put(params);
+	return o;
+}
+
+json_object *discover_document(void)
+{
+	json_object *o = json_object_new_object(), *info = json_object_new_object();
+	json_object *list = json_object_new_array();
+
+	j_str(o, "openrpc", "1.2.6");
+	j_str(info, "title", "insulad");
+	j_str(info, "version", INSULA_VERSION);
+	j_obj(o, "info", info);
+	for (size_t i = 0; i < nmethods; i++)
+		json_object_array_add(list, one_method(&methods[i]));
+	j_obj(o, "methods", list);
+	return o;
+}
+
+/* ---- for people ---- */
+
+static void print_members(json_object *schema, bool params)
+{
+	json_object *required = j_get(schema, "required");
+
+	json_object_object_foreach(j_get(schema, "properties"), name, v)
+	{
+		const char *words = j_get_str(v, "description", "");
+		bool must = false;
+
+		for (size_t i = 0; params && i < json_object_array_length(required); i++)
+			must |= !strcmp(name, json_object_get_string(
+						      json_object_array_get_idx(required, i)));
+		printf("| `%s` | %s%s | %s |\n", name, j_get_str(v, "type", ""),
+		       must ? ", required" : "", words);
+	}
+}
+
+static void print_method(const struct method *m)
+{
+	json_object *params = json_tokener_parse(m->params);
+	json_object *result = json_tokener_parse(m->result);
+
+	printf("### %s\n\n", m->name);
+	for (const char *p = m->summary; *p; p++) {
+		if (*p != '\\')
+			putchar(*p);
+	}
+	printf("\n\n");
+	if (json_object_object_length(j_get(params, "properties"))) {
+		printf("| parameter | | |\n| --- | --- | --- |\n");
+		print_members(params, true);
+		printf("\n");
+	}
+	if (json_object_object_length(j_get(result, "properties"))) {
+		printf("| answer | | |\n| --- | --- | --- |\n");
+		print_members(result, false);
+		printf("\n");
+	}
+	json_object_put(params);
+	json_object_put(result);
+}
+
+int discover_markdown(void)
+{
+	for (size_t i = 0; i < nmethods; i++)
+		print_method(&methods[i]);
+	return fflush(stdout) ? -errno : 0;
+}

@@ -1,0 +1,676 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One VM: from its record to its end.
+ *
+ * created -> starting (a supervisor lives) -> running <-> paused -> ended; vm.stop and vm.kill go
+ * by way of stopping. The record is written when the VM is made, when its supervisor is about to
+ * begin and when it has ended; what lies between is asked of the supervisor, by a daemon that comes
+ * back too.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "daemon.h"
+#include "supervisor/vm.h"
+
+#define GRACE_MS 60000 /* an ended VM that goes by itself, found after a restart */
+#define BURY_MS 20     /* between attempts to remove a control group */
+#define BURY_TRIES 250
+#define BOOT_ID "/proc/sys/kernel/random/boot_id"
+
+int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+void random_hex(char *out, size_t digits)
+{
+	unsigned char b[32];
+
+	if (digits > 2 * sizeof(b) || getrandom(b, sizeof(b), 0) != (ssize_t)sizeof(b))
+		panic("no random numbers");
+	for (size_t i = 0; i < digits; i++)
+		out[i] = "0123456789abcdef"[i % 2 ? b[i / 2] & 15 : b[i / 2] >> 4];
+	out[digits] = 0;
+}
+
+uint64_t process_start_time(pid_t pid)
+{
+	unsigned long long t = 0;
+	char path[32], text[1024], *p;
+	size_t n;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	n = fread(text, 1, sizeof(text) - 1, f);
+	fclose(f);
+	text[n] = 0;
+	p = strrchr(text, ')');
+	/* State is field 3, the start time is 22. */
+	if (!p || p[1] != ' ' || p[2] == 'Z' || p[2] == 'X' ||
+	    sscanf(p + 2,
+		   "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d "
+		   "%llu",
+		   &t) != 1)
+		return 0;
+	return t;
+}
+
+/* ---- looking up ---- */
+
+bool machine_active(const struct machine *m)
+{
+	return m->r.state != VM_CREATED && m->r.state != VM_ENDED;
+}
+
+bool machine_visible(const struct machine *m, const struct client *c)
+{
+	return c->uid == 0 || c->uid == m->r.uid;
+}
+
+/* A name is one user's; root means its own first. */
+struct machine *machine_find(struct daemon *d, const struct client *c, const char *which)
+{
+	struct machine *found = NULL;
+
+	for (struct machine *m = d->machines; m; m = m->next) {
+		if (!machine_visible(m, c))
+			continue;
+		if (!strcmp(m->r.id, which))
+			return m;
+		if (!strcmp(m->r.name, which) && (!found || m->r.uid == c->uid))
+			found = m;
+	}
+	return found;
+}
+
+/* ---- requests that wait for the end ---- */
+
+static void refuse_late(void *ctx)
+{
+	struct request *r = ctx;
+	const struct refusal why = {RPC_TIMEOUT,
+				    "timeout",
+				    NULL,
+				    NULL,
+				    NULL,
+				    r->exec ? "the command has not ended in that time"
+					    : "the VM has not ended in that time"};
+
+	r->timer = NULL;
+	machine_release(r);
+	request_refuse(r, &why);
+}
+
+void machine_hold(struct machine *m, struct request *r, uint64_t ms)
+{
+	r->machine = m;
+	r->next_held = m->waiting;
+	m->waiting = r;
+	if (ms)
+		r->timer = timer_after(&m->d->loop, ms, refuse_late, r);
+}
+
+void machine_release(struct request *r)
+{
+	struct machine *m = r->machine;
+	struct request **at = m ? &m->waiting : NULL;
+
+	timer_cancel(r->timer);
+	r->timer = NULL;
+	if (m && m->starting == r)
+		m->starting = NULL;
+	while (at && *at && *at != r)
+		at = &(*at)->next_held;
+	if (at && *at)
+		*at = r->next_held;
+	r->machine = NULL;
+}
+
+static void answer_waiting(struct machine *m)
+{
+	machine_refuse_execs(m);
+	while (m->waiting) {
+		struct request *r = m->waiting;
+
+		machine_release(r);
+		request_answer(r, machine_result(m));
+	}
+}
+
+void machine_refuse_execs(struct machine *m)
+{
+	static const struct refusal why = {
+		RPC_STATE, "ended", NULL, NULL, NULL, "the VM has ended, and its commands with it"};
+
+	for (struct request *r = m->waiting, *next; r; r = next) {
+		next = r->next_held;
+		if (!r->exec)
+			continue;
+		machine_release(r);
+		request_refuse(r, &why);
+	}
+}
+
+/* Started, but the guest never ran. */
+static void refuse_starting(struct machine *m)
+{
+	struct request *r = m->starting;
+	json_object *result = m->r.result ? json_tokener_parse(m->r.result) : NULL;
+	const struct refusal why = {
+		RPC_FAILED, "start-failed",
+		NULL,       NULL,
+		NULL,       j_get_str(result, "message", "the VM ended before it ran")};
+
+	if (r) {
+		machine_release(r);
+		/* A guest may well have run and ended before anybody looked. */
+		if (!strcmp(m->reason, "bad-input") || !strcmp(m->reason, "failed") ||
+		    !strcmp(m->reason, "start-failed") || !strcmp(m->reason, "supervisor-killed"))
+			request_refuse(r, &why);
+		else
+			request_answer(r, machine_json(m, false));
+	}
+	json_object_put(result);
+}
+
+/* ---- descriptions ---- */
+
+json_object *machine_result(const struct machine *m)
+{
+	json_object *o = m->r.result ? json_tokener_parse(m->r.result) : NULL;
+
+	if (!o)
+		o = json_object_new_object();
+	j_str(o, "id", m->r.id);
+	j_str(o, "name", m->r.name);
+	return o;
+}
+
+json_object *machine_json(const struct machine *m, bool full)
+{
+	json_object *o = json_object_new_object();
+
+	j_str(o, "id", m->r.id);
+	j_str(o, "name", m->r.name);
+	j_int(o, "uid", m->r.uid);
+	j_str(o, "state", vm_state_names[m->r.state]);
+	j_bool(o, "transient", m->r.transient);
+	j_int(o, "cpus", m->r.cpus);
+	j_int(o, "mem", (int64_t)m->r.mem);
+	j_int(o, "created_ms", m->r.created_ms);
+	if (m->r.started_ms)
+		j_int(o, "started_ms", m->r.started_ms);
+	if (m->r.pid)
+		j_int(o, "pid", m->r.pid);
+	if (m->reason[0]) {
+		j_int(o, "ended_ms", m->r.ended_ms);
+		j_str(o, "reason", m->reason);
+		j_int(o, "status", m->status);
+	}
+	j_int(o, "restarts", m->restarts);
+	if (!full)
+		return o;
+	j_bool(o, "adopted", m->adopted);
+	j_bool(o, "cgroup", m->in_group);
+	j_obj(o, "config", json_tokener_parse(m->r.config));
+	if (m->r.result)
+		j_obj(o, "result", json_tokener_parse(m->r.result));
+	return o;
+}
+
+/* ---- life ---- */
+
+static struct machine *add(struct daemon *d)
+{
+	struct machine *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return NULL;
+	m->d = d;
+	m->pidfd = m->sock = m->console = -1;
+	m->next = d->machines;
+	d->machines = m;
+	d->nmachines++;
+	return m;
+}
+
+struct machine *machine_new(struct daemon *d)
+{
+	struct machine *m = add(d);
+
+	if (!m)
+		return NULL;
+	random_hex(m->r.id, ID_LEN);
+	random_hex(m->r.token, TOKEN_LEN);
+	strcpy(m->r.boot_id, d->boot_id);
+	m->r.created_ms = now_ms();
+	return m;
+}
+
+int machine_save(struct machine *m, struct err *e)
+{
+	char *text = record_print(&m->r);
+	int rc;
+
+	if (!text)
+		return err_set(e, -ENOMEM, "out of memory");
+	/* vm.run's do not outlive a power failure, so their records need not either. */
+	rc = state_write(m->d->state, m->r.id, "record.json", text, !m->r.transient, e);
+	free(text);
+	return rc;
+}
+
+void machine_set_state(struct machine *m, enum vm_state s)
+{
+	m->r.state = s;
+}
+
+struct grave {
+	struct daemon *d;
+	char id[ID_LEN + 1];
+	unsigned tries;
+};
+
+/* The processes of a dead supervisor's VM are on their way out. */
+static void bury(void *ctx)
+{
+	struct grave *g = ctx;
+
+	if (cgroup_remove(&g->d->cgroups, g->id) || ++g->tries == BURY_TRIES ||
+	    !timer_after(&g->d->loop, BURY_MS, bury, g))
+		free(g);
+}
+
+static void leave_group(struct machine *m)
+{
+	struct grave *g;
+
+	if (!m->in_group)
+		return;
+	m->in_group = false;
+	if (cgroup_remove(&m->d->cgroups, m->r.id))
+		return;
+	g = calloc(1, sizeof(*g));
+	if (!g)
+		return;
+	g->d = m->d;
+	strcpy(g->id, m->r.id);
+	bury(g);
+}
+
+static void close_process(struct machine *m)
+{
+	talk_close(m);
+	watch_free(m->death);
+	m->death = NULL;
+	fd_close(&m->pidfd);
+	timer_cancel(m->force);
+	m->force = NULL;
+	m->r.pid = 0;
+	m->r.start_time = 0;
+}
+
+static void on_death(void *ctx, int events)
+{
+	(void)events;
+	machine_ended(ctx);
+}
+
+static int watch_process(struct machine *m, struct err *e)
+{
+	m->death = watch_new(&m->d->loop, m->pidfd, on_death, m);
+	if (!m->death)
+		return err_set(e, -ENOMEM, "out of memory");
+	watch_set(m->death, UV_READABLE);
+	return talk_open(m, e);
+}
+
+/* What spawn_supervisor() has begun does not go on. */
+static void undo_start(struct machine *m)
+{
+	pid_t pid = m->r.pid;
+
+	close_process(m);
+	if (pid > 0) {
+		kill(pid, SIGKILL);
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	leave_group(m);
+	m->r.state = VM_CREATED;
+	(void)machine_save(m, NULL);
+}
+
+int machine_start(struct machine *m, struct err *e)
+{
+	int go = -1, rc = state_make(m->d->state, m->r.id, e);
+
+	if (rc)
+		return rc;
+	free(m->r.result);
+	m->r.result = NULL;
+	m->reason[0] = 0;
+	m->status = 0;
+	m->restarts = 0;
+	m->adopted = false;
+	m->r.started_ms = now_ms();
+	m->r.state = VM_STARTING;
+	strcpy(m->r.boot_id, m->d->boot_id);
+	random_hex(m->r.token, TOKEN_LEN);
+	rc = spawn_supervisor(m, &go, e);
+	if (!rc)
+		rc = machine_save(m, e);
+	if (!rc)
+		rc = watch_process(m, e);
+	if (!rc && write(go, "", 1) != 1)
+		rc = err_sys(e, -errno, "supervisor of %s", m->r.id);
+	fd_close(&go);
+	if (rc) {
+		undo_start(m);
+		return rc;
+	}
+	m->d->n.started++;
+	event_emit(m->d, m, "starting", NULL);
+	return 0;
+}
+
+/* ---- end ---- */
+
+/* The status as the parent has it, -1: the supervisor was an earlier daemon's child. */
+static int reap(pid_t pid)
+{
+	int status;
+
+	return pid > 0 && waitpid(pid, &status, WNOHANG) == pid ? status : -1;
+}
+
+static void describe_loss(int status, char *reason, char *text, size_t size)
+{
+	strcpy(reason, "supervisor-killed");
+	if (status >= 0 && WIFSIGNALED(status)) {
+		snprintf(text, size, "the supervisor was killed by signal %d", WTERMSIG(status));
+	} else if (status >= 0) {
+		strcpy(reason, "start-failed");
+		snprintf(text, size, "the supervisor exited with status %d; see its log",
+			 WEXITSTATUS(status));
+	} else {
+		snprintf(text, size, "the supervisor was killed");
+	}
+}
+
+static char *make_result(const char *reason, const char *text)
+{
+	json_object *o = json_object_new_object();
+	char *copy;
+
+	j_str(o, "reason", reason);
+	j_int(o, "status", RUN_FAILED);
+	j_str(o, "message", text);
+	copy = strdup(j_text(o));
+	json_object_put(o);
+	return copy;
+}
+
+/* A supervisor that ends by itself has left its result; one that has not was killed. */
+static void find_result(struct machine *m, int status)
+{
+	char reason[32], text[128], *file = NULL;
+	size_t len;
+
+	free(m->r.result);
+	m->r.result = NULL;
+	if (!state_read(m->d->state, m->r.id, "result", RECORD_MAX, &file, &len)) {
+		m->r.result = result_parse(file, len, m->r.token);
+		free(file);
+	}
+	if (m->in_group && cgroup_had_oom(&m->d->cgroups, m->r.id)) {
+		free(m->r.result);
+		m->r.result = make_result("oom", "the VM used more memory than its control group "
+						 "has: memory.max, see overhead_mib");
+	} else if (!m->r.result && strcmp(m->r.boot_id, m->d->boot_id) != 0) {
+		m->r.result = make_result("host-reboot", "the host has started anew meanwhile");
+	} else if (!m->r.result) {
+		describe_loss(status, reason, text, sizeof(text));
+		m->r.result = make_result(reason, text);
+	}
+}
+
+static void take_result(struct machine *m)
+{
+	json_object *o = m->r.result ? json_tokener_parse(m->r.result) : NULL;
+
+	snprintf(m->reason, sizeof(m->reason), "%s", j_get_str(o, "reason", "failed"));
+	err_clean(m->reason);
+	m->status = (int)j_get_int(o, "status", RUN_FAILED);
+	json_object_put(o);
+}
+
+static void tell_end(struct machine *m)
+{
+	json_object *o = m->r.result ? json_tokener_parse(m->r.result) : NULL;
+	json_object *data = json_object_new_object();
+
+	j_str(data, "reason", m->reason);
+	j_int(data, "status", m->status);
+	j_str(data, "message", j_get_str(o, "message", NULL));
+	json_object_put(o);
+	event_emit(m->d, m, "ended", data);
+}
+
+void machine_ended(struct machine *m)
+{
+	int status = reap(m->r.pid);
+	struct err e;
+
+	find_result(m, status);
+	take_result(m);
+	close_process(m);
+	leave_group(m);
+	m->r.state = VM_ENDED;
+	m->r.ended_ms = now_ms();
+	m->d->n.ended++;
+	if (!m->r.transient && machine_save(m, &e))
+		dlog(LOG_LVL_ERROR, m, "%s", e.text);
+	dlog(LOG_LVL_INFO, m, "ended: %s, status %d", m->reason, m->status);
+	tell_end(m);
+	refuse_starting(m);
+	answer_waiting(m);
+	if (m->r.transient)
+		machine_remove(m);
+}
+
+void machine_shoot(struct machine *m)
+{
+	if (m->pidfd >= 0)
+		syscall(SYS_pidfd_send_signal, m->pidfd, SIGKILL, NULL, 0);
+}
+
+static void on_force(void *ctx)
+{
+	struct machine *m = ctx;
+
+	m->force = NULL;
+	dlog(LOG_LVL_WARN, m, "did not end in time: its supervisor is killed");
+	machine_shoot(m);
+}
+
+void machine_shoot_later(struct machine *m, uint64_t ms)
+{
+	timer_cancel(m->force);
+	m->force = timer_after(&m->d->loop, ms, on_force, m);
+}
+
+void machine_forget(struct machine *m)
+{
+	struct machine **at = &m->d->machines;
+
+	while (*at != m)
+		at = &(*at)->next;
+	*at = m->next;
+	m->d->nmachines--;
+	timer_cancel(m->grace);
+	record_free(&m->r);
+	free(m);
+}
+
+/* Somebody waited for the end of a VM that was never started. */
+static void refuse_waiting(struct machine *m)
+{
+	const struct refusal why = {
+		RPC_STATE, "deleted", NULL, NULL, NULL, "the VM was deleted before it was started"};
+
+	while (m->waiting) {
+		struct request *r = m->waiting;
+
+		machine_release(r);
+		request_refuse(r, &why);
+	}
+}
+
+void machine_remove(struct machine *m)
+{
+	refuse_waiting(m);
+	m->d->n.deleted++;
+	event_emit(m->d, m, "deleted", NULL);
+	state_remove(m->d->state, m->r.id);
+	machine_forget(m);
+}
+
+/* ---- after a restart ---- */
+
+static void on_grace(void *ctx)
+{
+	struct machine *m = ctx;
+
+	m->grace = NULL;
+	machine_remove(m);
+}
+
+static bool still_runs(struct machine *m)
+{
+	if (m->r.pid <= 0 || strcmp(m->r.boot_id, m->d->boot_id) != 0)
+		return false;
+	m->pidfd = (int)syscall(SYS_pidfd_open, m->r.pid, 0);
+	/* Looked at after the descriptor is ours: now the number cannot change its owner. */
+	if (m->pidfd >= 0 && process_start_time(m->r.pid) == m->r.start_time)
+		return true;
+	fd_close(&m->pidfd);
+	return false;
+}
+
+static void adopt(struct machine *m)
+{
+	struct err e;
+
+	m->in_group = m->d->cgroups.on;
+	if (!still_runs(m)) {
+		bool transient = m->r.transient;
+
+		m->r.transient = false; /* somebody may still want to know how it ended */
+		machine_ended(m);
+		m->r.transient = transient;
+		if (transient)
+			m->grace = timer_after(&m->d->loop, GRACE_MS, on_grace, m);
+		return;
+	}
+	m->adopted = true;
+	m->d->n.adopted++;
+	m->r.state = VM_STARTING;
+	if (watch_process(m, &e))
+		dlog(LOG_LVL_ERROR, m, "%s", e.text);
+	dlog(LOG_LVL_INFO, m, "found again, process %d", (int)m->r.pid);
+}
+
+static void load_one(struct daemon *d, const char *id)
+{
+	char *text = NULL;
+	struct machine *m;
+	size_t len;
+	struct err e;
+	int rc = state_read(d->state, id, "record.json", RECORD_MAX, &text, &len);
+
+	if (rc == -ENOENT) {
+		/* It was about to be made, or its removal was about to be finished: no supervisor
+		 * has begun. */
+		state_remove(d->state, id);
+		return;
+	}
+	m = rc ? NULL : add(d);
+	if (!m || record_parse(&m->r, text, len, &e) || strcmp(m->r.id, id) != 0) {
+		dlog(LOG_LVL_ERROR, NULL, "state of %s: %s; it is left alone", id,
+		     rc || !m ? strerrordesc_np(-rc) : e.text);
+		if (m)
+			machine_forget(m);
+	} else if (machine_active(m)) {
+		adopt(m);
+	} else if (m->r.state == VM_ENDED) {
+		take_result(m);
+		if (m->r.transient)
+			m->grace = timer_after(&d->loop, GRACE_MS, on_grace, m);
+	}
+	free(text);
+}
+
+static int read_boot_id(struct daemon *d, struct err *e)
+{
+	FILE *f = fopen(BOOT_ID, "re");
+	bool ok = f && fgets(d->boot_id, sizeof(d->boot_id), f);
+
+	if (f)
+		fclose(f);
+	d->boot_id[strcspn(d->boot_id, "\n")] = 0;
+	return ok ? 0 : err_set(e, -EIO, BOOT_ID ": cannot be read");
+}
+
+int machines_load(struct daemon *d, struct err *e)
+{
+	int rc = read_boot_id(d, e), fd = rc ? -1 : fcntl(d->state, F_DUPFD_CLOEXEC, 3);
+	struct dirent *entry;
+	DIR *list;
+
+	if (rc)
+		return rc;
+	list = fdopendir(fd);
+	if (!list) {
+		rc = err_sys(e, -errno, "state_dir");
+		fd_close(&fd);
+		return rc;
+	}
+	while ((entry = readdir(list))) {
+		if (id_is_valid(entry->d_name))
+			load_one(d, entry->d_name);
+	}
+	closedir(list);
+	return 0;
+}
+
+/* The VMs run on. */
+void machines_close(struct daemon *d)
+{
+	for (struct machine *m = d->machines, *next; m; m = next) {
+		next = m->next;
+		m->r.transient = false;
+		close_process(m);
+		machine_forget(m);
+	}
+}

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * insulad: stages of start-up.
+ *
+ *   1. configuration       -n ends here
+ *   2. state directory     locked: there is one daemon for it
+ *   3. control groups
+ *   4. sockets             made or taken from systemd; nobody is served yet
+ *   5. records             VMs that an earlier daemon has left are found again
+ *   6. READY=1, loop
+ *
+ * At its end it leaves every VM alone.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <libgen.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "daemon.h"
+
+#define STATUS_BAD_INPUT 2
+#define STATUS_FAILED 1
+
+static const char usage[] =
+	"usage: insulad [options]\n"
+	"\n"
+	"Keep microVMs and offer them on a socket: JSON-RPC 2.0, one object per line.\n"
+	"\n"
+	"  --config FILE  configuration (default " CONF_DEFAULT_FILE ", if it exists)\n"
+	"  -n             check the configuration, start nothing\n"
+	"  --api          print the methods as Markdown, start nothing\n"
+	"  -v             say more\n"
+	"  --help, --version\n"
+	"\n"
+	"See insulad(8), insulad.json(5), insulactl(1).\n";
+
+struct options {
+	const char *config;
+	bool check, api, verbose;
+};
+
+static int parse_options(struct options *o, int argc, char **argv)
+{
+	enum { OPT_CONFIG = 256, OPT_API, OPT_HELP, OPT_VERSION };
+	static const struct option longopts[] = {{"config", required_argument, NULL, OPT_CONFIG},
+						 {"api", no_argument, NULL, OPT_API},
+						 {"help", no_argument, NULL, OPT_HELP},
+						 {"version", no_argument, NULL, OPT_VERSION},
+						 {NULL, 0, NULL, 0}};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "nv", longopts, NULL)) >= 0) {
+		if (c == OPT_CONFIG)
+			o->config = optarg;
+		else if (c == 'n')
+			o->check = true;
+		else if (c == 'v')
+			o->verbose = true;
+		else if (c == OPT_API)
+			o->api = true;
+		else if (c == OPT_HELP)
+			exit(fputs(usage, stdout) < 0 || fflush(stdout) ? STATUS_FAILED : 0);
+		else if (c == OPT_VERSION)
+			exit(puts("insulad " INSULA_VERSION) < 0 ? STATUS_FAILED : 0);
+		else
+			return -EINVAL;
+	}
+	if (optind == argc)
+		return 0;
+	fprintf(stderr, "insulad: '%.60s': expected no argument\n", argv[optind]);
+	return -EINVAL;
+}
+
+static int load_conf(const struct options *o, struct conf *c, struct err *e)
+{
+	int rc;
+
+	conf_init(c);
+	rc = conf_load(c, o->config ? o->config : CONF_DEFAULT_FILE, o->config != NULL, e);
+	c->verbose |= o->verbose;
+	return rc;
+}
+
+/* Two descriptors per VM and one per client: as many as may be had. Supervisors get the old limit.
+ */
+static void raise_nofile(struct daemon *d)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l))
+		return;
+	d->nofile.soft = l.rlim_cur;
+	d->nofile.hard = l.rlim_max;
+	l.rlim_cur = l.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &l);
+}
+
+static int open_supervisor(struct daemon *d, struct err *e)
+{
+	char self[PATH_MAX - 16] = "", path[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	if (d->conf.supervisor[0])
+		snprintf(path, sizeof(path), "%s", d->conf.supervisor);
+	else if (n > 0)
+		snprintf(path, sizeof(path), "%s/insula-run", dirname(self));
+	else
+		return err_sys(e, -errno, "/proc/self/exe");
+	d->supervisor = open(path, O_RDONLY | O_CLOEXEC);
+	if (d->supervisor < 0)
+		return err_sys(e, -errno, "%s", path);
+	return access(path, X_OK) ? err_sys(e, -errno, "%s", path) : 0;
+}
+
+static void open_groups(struct daemon *d)
+{
+	struct err e;
+
+	cgroups_open(&d->cgroups, d->conf.cgroup, &e);
+	if (d->cgroups.on)
+		dlog(LOG_LVL_INFO, NULL, "control groups below %s", d->cgroups.path);
+	else
+		dlog(LOG_LVL_WARN, NULL,
+		     "no control groups (%s): VMs have no limit of processor time, and of memory "
+		     "only what the guest was given",
+		     e.text);
+}
+
+static int open_all(struct daemon *d, struct err *e)
+{
+	int rc;
+
+	raise_nofile(d);
+	rc = open_supervisor(d, e);
+	if (!rc)
+		rc = schemas_load(&d->schemas, e);
+	if (rc)
+		return rc;
+	d->state = state_open(d->conf.state_dir, &d->state_lock, e);
+	if (d->state < 0)
+		return d->state;
+	open_groups(d);
+	rc = clients_listen(d, e);
+	return rc ? rc : machines_load(d, e);
+}
+
+/* ---- signals ---- */
+
+static void reload(struct daemon *d)
+{
+	struct conf fresh;
+	struct err e;
+	char kept[200];
+	bool named = strcmp(d->conf_path, CONF_DEFAULT_FILE) != 0;
+
+	notify_send("RELOADING=1");
+	conf_init(&fresh);
+	if (conf_load(&fresh, d->conf_path, named, &e)) {
+		dlog(LOG_LVL_ERROR, NULL, "%s; the old configuration stays", e.text);
+	} else {
+		fresh.verbose |= d->conf.verbose;
+		conf_reload(&d->conf, &fresh, kept, sizeof(kept));
+		dlog_setup(&d->conf);
+		if (kept[0])
+			dlog(LOG_LVL_WARN, NULL, "takes a restart: %s", kept);
+		dlog(LOG_LVL_INFO, NULL, "configuration read again");
+	}
+	notify_send("READY=1");
+}
+
+static void on_signal(uv_signal_t *s, int number)
+{
+	struct daemon *d = s->data;
+
+	if (number == SIGHUP)
+		reload(d);
+	else
+		uv_stop(&d->loop);
+}
+
+/* systemd kills a daemon whose loop stands still. Without a watchdog there is no timer. */
+static void on_watchdog(void *ctx)
+{
+	struct daemon *d = ctx;
+
+	notify_send("WATCHDOG=1");
+	d->watchdog = timer_after(&d->loop, notify_watchdog_ms(), on_watchdog, d);
+}
+
+static void close_handle(uv_handle_t *h, void *arg)
+{
+	(void)arg;
+	/* Ours close themselves; only the signals are static. */
+	if (h->type == UV_SIGNAL && !uv_is_closing(h))
+		uv_close(h, NULL);
+}
+
+static void shut(struct daemon *d)
+{
+	notify_send("STOPPING=1");
+	timer_cancel(d->watchdog);
+	clients_close(d);
+	machines_close(d);
+	uv_walk(&d->loop, close_handle, NULL);
+	/* What is left are closing handles and timers of graves. */
+	for (int i = 0; i < 100 && uv_run(&d->loop, UV_RUN_NOWAIT); i++)
+		;
+	cgroups_close(&d->cgroups);
+	schemas_free(&d->schemas);
+	fd_close(&d->state);
+	fd_close(&d->state_lock);
+	fd_close(&d->supervisor);
+}
+
+static void run(struct daemon *d)
+{
+	static const int wanted[] = {SIGTERM, SIGINT, SIGHUP};
+	uv_signal_t signals[ARRAY_LEN(wanted)];
+
+	for (size_t i = 0; i < ARRAY_LEN(wanted); i++) {
+		uv_signal_init(&d->loop, &signals[i]);
+		signals[i].data = d;
+		uv_signal_start(&signals[i], on_signal, wanted[i]);
+	}
+	if (notify_watchdog_ms())
+		on_watchdog(d);
+	notify_send("READY=1");
+	dlog(LOG_LVL_INFO, NULL, "ready on %s, %u VMs", d->conf.socket, d->nmachines);
+	uv_run(&d->loop, UV_RUN_DEFAULT);
+	dlog(LOG_LVL_INFO, NULL, "ends; VMs run on");
+	shut(d);
+}
+
+static void occupy_standard_streams(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
+int main(int argc, char **argv)
+{
+	static struct daemon d = {.state = -1,
+				  .state_lock = -1,
+				  .listen = -1,
+				  .listen_metrics = -1,
+				  .supervisor = -1,
+				  .cgroups = {.dir = -1}};
+	struct options o = {0};
+	struct err e;
+	int rc;
+
+	occupy_standard_streams();
+	if (parse_options(&o, argc, argv))
+		return STATUS_BAD_INPUT;
+	if (o.api)
+		return discover_markdown() ? STATUS_FAILED : 0;
+	if (load_conf(&o, &d.conf, &e)) {
+		fprintf(stderr, "insulad: %s\n", e.text);
+		return STATUS_BAD_INPUT;
+	}
+	if (o.check) {
+		puts("insulad: the configuration is good; nothing was started");
+		return 0;
+	}
+	d.conf_path = o.config ? o.config : CONF_DEFAULT_FILE;
+	d.started_ns = clock_ns();
+	signal(SIGPIPE, SIG_IGN);
+	dlog_setup(&d.conf);
+	if (uv_loop_init(&d.loop))
+		return STATUS_FAILED;
+	rc = open_all(&d, &e);
+	if (rc) {
+		fprintf(stderr, "insulad: %s\n", e.text);
+		return STATUS_FAILED;
+	}
+	run(&d);
+	return 0;
+}

@@ -1,0 +1,907 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The methods: one table, from which requests are dispatched and checked, rpc.discover and
+ * docs/control-api.md are made, and tests check the answers. One function per method.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "daemon.h"
+#include "supervisor/config.h"
+
+#define KILL_GRACE_MS 3000
+#define STOP_SPARE_MS 15000 /* for helpers that drain, after the deadline */
+#define STOP_DEFAULT_MS 10000
+#define LOG_DEFAULT 65536
+
+/* ---- refusals ---- */
+
+void method_refuse(struct request *r, enum rpc_code code, const char *reason, const char *text)
+{
+	const struct refusal why = {code, reason, NULL, NULL, NULL, text};
+
+	request_refuse(r, &why);
+}
+
+static void refuse_field(struct request *r, enum rpc_code code, const char *reason,
+			 const char *field, const char *value, const char *expected)
+{
+	const struct refusal why = {code, reason, field, value, expected, NULL};
+
+	request_refuse(r, &why);
+}
+
+/* The VM that the parameter "id" names; NULL: refused. One that is somebody else's is not there. */
+static struct machine *named(struct daemon *d, struct request *r)
+{
+	const char *id = j_get_str(r->params, "id", "");
+	struct machine *m = machine_find(d, r->client, id);
+
+	if (!m)
+		refuse_field(r, RPC_NOT_FOUND, "not-found", "id", id, "the id or name of a VM");
+	return m;
+}
+
+struct machine *method_machine(struct daemon *d, struct request *r)
+{
+	struct machine *m = named(d, r);
+
+	if (!m || machine_active(m))
+		return m;
+	refuse_field(r, RPC_STATE, "wrong-state", "state", vm_state_names[m->r.state],
+		     "a VM that runs");
+	return NULL;
+}
+
+/* ---- supervisors' answers ---- */
+
+static const struct {
+	const char *reason;
+	enum rpc_code code;
+} codes[] = {{"wrong-state", RPC_STATE},      {"busy", RPC_BUSY},
+	     {"timeout", RPC_TIMEOUT},        {"ended", RPC_STATE},
+	     {"not-ready", RPC_STATE},        {"no-agent", RPC_UNSUPPORTED},
+	     {"no-console", RPC_UNSUPPORTED}, {"unsupported", RPC_UNSUPPORTED},
+	     {"unknown-op", RPC_UNSUPPORTED}, {"not-found", RPC_NOT_FOUND},
+	     {"bad-params", RPC_BAD_PARAMS},  {"failed", RPC_FAILED}};
+
+void method_refuse_as(struct request *r, json_object *error)
+{
+	const char *reason = j_get_str(error, "reason", "failed");
+
+	for (size_t i = 0; i < ARRAY_LEN(codes); i++) {
+		if (!strcmp(codes[i].reason, reason)) {
+			method_refuse(r, codes[i].code, codes[i].reason,
+				      j_get_str(error, "text", NULL));
+			return;
+		}
+	}
+	method_refuse(r, RPC_FAILED, "failed", j_get_str(error, "text", NULL));
+}
+
+/* What it said, as it is. */
+void method_pass_on(struct machine *m, struct request *r, json_object *result, json_object *error,
+		    int fd)
+{
+	(void)m;
+	if (error)
+		method_refuse_as(r, error);
+	else
+		request_answer_fd(r, json_object_get(result), fd);
+}
+
+static void answer_state(struct machine *m, struct request *r, json_object *result,
+			 json_object *error, int fd)
+{
+	const char *state = j_get_str(result, "state", "");
+
+	(void)fd;
+	if (error) {
+		method_refuse_as(r, error);
+		return;
+	}
+	if (m->r.state != VM_STOPPING && (!strcmp(state, "paused") || !strcmp(state, "running")))
+		machine_set_state(m, !strcmp(state, "paused") ? VM_PAUSED : VM_RUNNING);
+	request_answer(r, machine_json(m, false));
+}
+
+/* ---- daemon ---- */
+
+static uint64_t host_memory(void)
+{
+	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void daemon_info(struct daemon *d, struct request *r)
+{
+	const struct limits *l = conf_limits(&d->conf, r->client->uid);
+	json_object *o = json_object_new_object(), *limits = json_object_new_object();
+
+	j_str(o, "version", INSULA_VERSION);
+	j_int(o, "pid", getpid());
+	j_int(o, "uptime_ms", (int64_t)((clock_ns() - d->started_ns) / 1000000));
+	j_int(o, "uid", r->client->uid);
+	j_bool(o, "cgroup", d->cgroups.on);
+	j_int(o, "host_memory", (int64_t)host_memory());
+	j_int(o, "overcommit_percent", d->conf.overcommit_percent);
+	if (r->client->uid) {
+		j_int(limits, "vms", l->vms);
+		j_int(limits, "vcpus", l->vcpus);
+		j_int(limits, "memory", (int64_t)l->memory);
+		j_obj(o, "limits", limits);
+	} else {
+		json_object_put(limits);
+	}
+	request_answer(r, o);
+}
+
+static void daemon_metrics(struct daemon *d, struct request *r)
+{
+	request_answer(r, metrics_json(d));
+}
+
+/* ---- making ---- */
+
+/* "json: cpus: '99'; expected a number from 1 to 32", as insula-run says it, in its parts. */
+static void refuse_config(struct request *r, const char *text)
+{
+	char field[96], value[128] = "", expected[200] = "";
+	const char *at = !strncmp(text, "json: ", 6) ? text + 6 : text, *p, *q;
+	size_t n = strcspn(at, ":");
+
+	snprintf(field, sizeof(field), "config%s%.*s", n < 40 ? "." : "", n < 40 ? (int)n : 0, at);
+	p = strchr(at, '\'');
+	q = p ? strchr(p + 1, '\'') : NULL;
+	if (q)
+		snprintf(value, sizeof(value), "%.*s", (int)(q - p - 1), p + 1);
+	p = strstr(at, "expected ");
+	if (p)
+		snprintf(expected, sizeof(expected), "%s", p + 9);
+	{
+		const struct refusal why = {RPC_BAD_PARAMS,
+					    "config",
+					    field,
+					    value[0] ? value : NULL,
+					    expected[0] ? expected : NULL,
+					    at};
+
+		request_refuse(r, &why);
+	}
+}
+
+/* A supervisor starts in "/": a path that means something else there must not reach it. */
+static const char *relative_path(const struct vm_config *c, const char **field)
+{
+	const struct {
+		const char *field, *path;
+	} paths[] = {{"config.kernel", c->kernel},
+		     {"config.initrd", c->initrd},
+		     {"config.rootfs", c->rootfs},
+		     {"config.metrics", c->metrics},
+		     {"config.console", c->console_file}};
+
+	*field = "config.disks";
+	for (unsigned i = 0; i < c->ndisks; i++) {
+		if (c->disk[i].path[0] != '/')
+			return c->disk[i].path;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
+		*field = paths[i].field;
+		if (paths[i].path && paths[i].path[0] != '/')
+			return paths[i].path;
+	}
+	return NULL;
+}
+
+/* Validate with insula-run's own code; what the record needs of it goes into `rec`. */
+static bool take_config(struct request *r, struct record *rec)
+{
+	struct vm_config *c = calloc(1, sizeof(*c));
+	json_object *config = j_get(r->params, "config");
+	const char *text = config ? j_text(config) : "{}", *field, *path;
+	struct err e;
+	bool ok = false;
+
+	rec->config = strdup(text);
+	if (!c || !rec->config) {
+		free(c);
+		method_refuse(r, RPC_INTERNAL, "no-memory", NULL);
+		return false;
+	}
+	config_init(c);
+	if (config_json(c, text, strlen(text), &e) || config_check(c, &e)) {
+		refuse_config(r, e.text);
+	} else if ((path = relative_path(c, &field))) {
+		refuse_field(r, RPC_BAD_PARAMS, "config", field, path, "an absolute path");
+	} else {
+		rec->cpus = c->cpus;
+		rec->mem = c->mem;
+		ok = true;
+	}
+	config_free(c);
+	free(c);
+	return ok;
+}
+
+static struct machine *same_name(struct daemon *d, const struct client *c, const char *name)
+{
+	for (struct machine *m = d->machines; m; m = m->next) {
+		if (m->r.uid == c->uid && !strcmp(m->r.name, name))
+			return m;
+	}
+	return NULL;
+}
+
+static bool room_for_record(struct daemon *d, struct request *r)
+{
+	const struct limits *l = conf_limits(&d->conf, r->client->uid);
+	unsigned mine = 0;
+	char n[16];
+
+	for (struct machine *m = d->machines; m; m = m->next)
+		mine += m->r.uid == r->client->uid;
+	if (d->nmachines >= d->conf.max_vms) {
+		snprintf(n, sizeof(n), "%u", d->conf.max_vms);
+		refuse_field(r, RPC_LIMIT, "limit", "max_vms", n, "fewer VMs on this host");
+		return false;
+	}
+	if (r->client->uid && mine >= l->vms) {
+		snprintf(n, sizeof(n), "%u", l->vms);
+		refuse_field(r, RPC_LIMIT, "limit", "vms", n, "fewer VMs of this user");
+		return false;
+	}
+	return true;
+}
+
+static void own(struct record *rec, const struct client *c)
+{
+	rec->uid = c->uid;
+	rec->gid = c->gid;
+	rec->ngroups = c->ngroups;
+	memcpy(rec->groups, c->groups, sizeof(rec->groups));
+}
+
+/* NULL: refused. */
+static struct machine *make(struct daemon *d, struct request *r, bool transient)
+{
+	const char *name = j_get_str(r->params, "name", NULL);
+	struct machine *m = NULL;
+
+	if (name && !name_is_valid(name)) {
+		refuse_field(r, RPC_BAD_PARAMS, "value", "name", name,
+			     "1 to 63 letters, digits, dots, dashes and underscores, the first a "
+			     "letter or digit");
+		return NULL;
+	}
+	if (!room_for_record(d, r))
+		return NULL;
+	m = machine_new(d);
+	if (!m) {
+		method_refuse(r, RPC_INTERNAL, "no-memory", NULL);
+		return NULL;
+	}
+	own(&m->r, r->client);
+	m->r.transient = transient;
+	if (name)
+		strcpy(m->r.name, name);
+	else
+		snprintf(m->r.name, sizeof(m->r.name), "vm-%.12s", m->r.id);
+	if (!take_config(r, &m->r)) {
+		machine_forget(m);
+		return NULL;
+	}
+	return m;
+}
+
+/* Asked for twice, it is there once. */
+static void answer_existing(struct request *r, struct machine *m)
+{
+	json_object *old = json_tokener_parse(m->r.config), *o;
+	json_object *new = j_get(r->params, "config");
+	json_object *empty = json_object_new_object();
+	bool equal = json_object_equal(old, new ? new : empty) && !m->r.transient;
+
+	json_object_put(old);
+	json_object_put(empty);
+	if (!equal) {
+		refuse_field(r, RPC_EXISTS, "exists", "name", m->r.name,
+			     "a name that no other VM of this user has");
+		return;
+	}
+	o = machine_json(m, false);
+	j_bool(o, "existed", true);
+	request_answer(r, o);
+}
+
+static void vm_create(struct daemon *d, struct request *r)
+{
+	const char *name = j_get_str(r->params, "name", NULL);
+	struct machine *m = name ? same_name(d, r->client, name) : NULL;
+	struct err e;
+
+	if (m) {
+		answer_existing(r, m);
+		return;
+	}
+	m = make(d, r, false);
+	if (!m)
+		return;
+	if (state_make(d->state, m->r.id, &e) || machine_save(m, &e)) {
+		state_remove(d->state, m->r.id);
+		machine_forget(m);
+		method_refuse(r, RPC_INTERNAL, "state", e.text);
+		return;
+	}
+	d->n.created++;
+	event_emit(d, m, "created", NULL);
+	request_answer(r, machine_json(m, false));
+}
+
+/* ---- starting ---- */
+
+static bool within(struct request *r, const char *what, uint64_t used, uint64_t more,
+		   uint64_t limit)
+{
+	char value[96];
+
+	if (used <= limit && more <= limit - used)
+		return true;
+	snprintf(value, sizeof(value), "%llu in use, %llu more", (unsigned long long)used,
+		 (unsigned long long)more);
+	{
+		char expected[64];
+
+		snprintf(expected, sizeof(expected), "at most %llu", (unsigned long long)limit);
+		refuse_field(r, RPC_LIMIT, "limit", what, value, expected);
+	}
+	return false;
+}
+
+static bool room_to_run(struct daemon *d, struct request *r, const struct machine *m)
+{
+	const struct limits *l = conf_limits(&d->conf, m->r.uid);
+	uint64_t cpus = 0, mem = 0, all = 0;
+
+	for (const struct machine *o = d->machines; o; o = o->next) {
+		if (o == m || !machine_active(o))
+			continue;
+		all += o->r.mem;
+		if (o->r.uid == m->r.uid) {
+			cpus += o->r.cpus;
+			mem += o->r.mem;
+		}
+	}
+	if (m->r.uid && (!within(r, "vcpus", cpus, m->r.cpus, l->vcpus) ||
+			 !within(r, "memory", mem, m->r.mem, l->memory)))
+		return false;
+	return within(r, "overcommit_percent", all, m->r.mem,
+		      host_memory() / 100 * d->conf.overcommit_percent);
+}
+
+static bool is_stream(int fd)
+{
+	socklen_t len = sizeof(int);
+	int type = 0;
+
+	return !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) && type == SOCK_STREAM;
+}
+
+static bool begin(struct daemon *d, struct request *r, struct machine *m)
+{
+	bool wait = j_get_bool(r->params, "wait", false);
+	struct err e;
+	int rc;
+
+	if (!room_to_run(d, r, m))
+		return false;
+	m->console = r->fd[0];
+	if (r->more_fds || r->nfds > 1 || (r->nfds && !is_stream(r->fd[0]))) {
+		refuse_field(r, RPC_BAD_PARAMS, "descriptor", "descriptors", NULL,
+			     "none, or one stream socket for the console");
+		return false;
+	}
+	rc = machine_start(m, &e);
+	m->console = -1;
+	if (rc) {
+		method_refuse(r, RPC_FAILED, "start-failed", e.text);
+		return false;
+	}
+	if (wait) {
+		machine_hold(m, r, 0);
+	} else {
+		r->machine = m;
+		m->starting = r;
+	}
+	return true;
+}
+
+static void vm_start(struct daemon *d, struct request *r)
+{
+	struct machine *m = named(d, r);
+
+	if (!m)
+		return;
+	if (machine_active(m) || m->r.transient)
+		refuse_field(r, RPC_STATE, "wrong-state", "state", vm_state_names[m->r.state],
+			     "created or ended");
+	else
+		begin(d, r, m);
+}
+
+static void vm_run(struct daemon *d, struct request *r)
+{
+	const char *name = j_get_str(r->params, "name", NULL);
+	struct machine *m;
+
+	if (name && same_name(d, r->client, name)) {
+		refuse_field(r, RPC_EXISTS, "exists", "name", name,
+			     "a name that no other VM of this user has");
+		return;
+	}
+	m = make(d, r, true);
+	if (!m)
+		return;
+	d->n.created++;
+	event_emit(d, m, "created", NULL);
+	if (!begin(d, r, m))
+		machine_remove(m);
+}
+
+/* ---- looking ---- */
+
+static void vm_list(struct daemon *d, struct request *r)
+{
+	json_object *o = json_object_new_object(), *list = json_object_new_array();
+
+	for (struct machine *m = d->machines; m; m = m->next) {
+		if (machine_visible(m, r->client))
+			json_object_array_add(list, machine_json(m, false));
+	}
+	j_obj(o, "vms", list);
+	request_answer(r, o);
+}
+
+static void add_info(struct machine *m, struct request *r, json_object *result, json_object *error,
+		     int fd)
+{
+	json_object *o = machine_json(m, true);
+	json_object *processes = j_get(result, "processes");
+
+	(void)fd;
+	(void)error; /* a supervisor that does not answer: what we know ourselves */
+	if (json_object_is_type(processes, json_type_array))
+		j_obj(o, "processes", json_object_get(processes));
+	j_bool(o, "answers", !error);
+	request_answer(r, o);
+}
+
+static void vm_info(struct daemon *d, struct request *r)
+{
+	struct machine *m = named(d, r);
+
+	if (!m)
+		return;
+	if (m->hello)
+		talk_ask(m, "info", NULL, add_info, r, false);
+	else
+		request_answer(r, machine_json(m, true));
+}
+
+static void vm_metrics(struct daemon *d, struct request *r)
+{
+	struct machine *m = named(d, r);
+
+	if (!m)
+		return;
+	if (m->hello)
+		talk_ask(m, "metrics", NULL, method_pass_on, r, false);
+	else
+		request_answer(r, machine_result(m));
+}
+
+static void vm_logs(struct daemon *d, struct request *r)
+{
+	struct machine *m = named(d, r);
+	size_t want = (size_t)j_get_int(r->params, "bytes", LOG_DEFAULT), len, from;
+	json_object *o;
+	char *text;
+
+	if (!m)
+		return;
+	o = json_object_new_object();
+	if (state_read(d->state, m->r.id, "log", 16u << 20, &text, &len)) {
+		j_str(o, "text", "");
+	} else {
+		from = len > want ? len - want : 0;
+		/* From a whole line on; err_clean() would take the line ends. */
+		while (from && from < len && text[from - 1] != '\n')
+			from++;
+		for (char *p = text + from, *end; *p; p = end) {
+			end = p + strcspn(p, "\n");
+			char keep = *end;
+			*end = 0;
+			err_clean(p);
+			*end = keep;
+			end += keep != 0;
+		}
+		j_str(o, "text", text + from);
+		free(text);
+	}
+	request_answer(r, o);
+}
+
+/* ---- running ---- */
+
+static void vm_pause(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_machine(d, r);
+
+	if (m)
+		talk_ask(m, "pause", NULL, answer_state, r, false);
+}
+
+static void vm_resume(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_machine(d, r);
+
+	if (m)
+		talk_ask(m, "resume", NULL, answer_state, r, false);
+}
+
+/* The end itself is the answer; a supervisor that does not take the order is shot. */
+static void after_order(struct machine *m, struct request *r, json_object *result,
+			json_object *error, int fd)
+{
+	(void)r;
+	(void)result;
+	(void)fd;
+	if (error && strcmp(j_get_str(error, "reason", ""), "ended") != 0)
+		machine_shoot(m);
+}
+
+static void order_end(struct machine *m, struct request *r, const char *op, uint64_t ms)
+{
+	json_object *params = json_object_new_object();
+
+	j_int(params, "deadline_ms", (int64_t)ms);
+	if (m->r.state != VM_STOPPING)
+		event_emit(m->d, m, "stopping", NULL);
+	machine_set_state(m, VM_STOPPING);
+	machine_hold(m, r, 0);
+	talk_ask(m, op, params, after_order, NULL, false);
+}
+
+static void vm_stop_method(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_machine(d, r);
+	uint64_t ms = (uint64_t)j_get_int(r->params, "deadline_ms", STOP_DEFAULT_MS);
+
+	if (!m)
+		return;
+	machine_shoot_later(m, ms + STOP_SPARE_MS);
+	order_end(m, r, "stop", ms);
+}
+
+static void vm_kill(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_machine(d, r);
+
+	if (!m)
+		return;
+	machine_shoot_later(m, KILL_GRACE_MS);
+	order_end(m, r, "kill", 0);
+}
+
+static void vm_wait(struct daemon *d, struct request *r)
+{
+	struct machine *m = named(d, r);
+
+	if (!m)
+		return;
+	if (m->r.state == VM_ENDED)
+		request_answer(r, machine_result(m));
+	else
+		machine_hold(m, r, (uint64_t)j_get_int(r->params, "timeout_ms", 0));
+}
+
+static void vm_delete(struct daemon *d, struct request *r)
+{
+	struct machine *m = named(d, r);
+
+	if (!m)
+		return;
+	if (machine_active(m)) {
+		refuse_field(r, RPC_STATE, "wrong-state", "state", vm_state_names[m->r.state],
+			     "created or ended");
+		return;
+	}
+	machine_remove(m);
+	request_answer(r, NULL);
+}
+
+static void vm_console(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_machine(d, r);
+	json_object *params;
+
+	if (!m)
+		return;
+	if (r->batch) {
+		method_refuse(r, RPC_UNSUPPORTED, "batch",
+			      "a descriptor cannot come with the answers of a batch");
+		return;
+	}
+	params = json_object_new_object();
+	j_int(params, "scrollback", j_get_int(r->params, "scrollback", 0));
+	talk_ask(m, "console", params, method_pass_on, r, false);
+}
+
+/* ---- events ---- */
+
+static void events_subscribe(struct daemon *d, struct request *r)
+{
+	json_object *o = json_object_new_object();
+	struct client *c = r->client;
+
+	c->filter[0] = 0;
+	if (j_get(r->params, "id")) {
+		struct machine *m = named(d, r);
+
+		if (!m) {
+			json_object_put(o);
+			return;
+		}
+		strcpy(c->filter, m->r.id);
+	}
+	c->subscribed = true;
+	j_int(o, "next_seq", (int64_t)c->seq + 1);
+	request_answer(r, o);
+}
+
+static void events_unsubscribe(struct daemon *d, struct request *r)
+{
+	(void)d;
+	r->client->subscribed = false;
+	request_answer(r, NULL);
+}
+
+static void rpc_discover(struct daemon *d, struct request *r)
+{
+	(void)d;
+	request_answer(r, discover_document());
+}
+
+/* ---- the table ---- */
+
+#define OBJECT(required, members)                                                          \
+	"{\"type\":\"object\",\"additionalProperties\":false,\"required\":[" required "]," \
+	"\"properties\":{" members "}}"
+/* Answers may grow. */
+#define ANSWER(required, members) \
+	"{\"type\":\"object\",\"required\":[" required "],\"properties\":{" members "}}"
+#define TEXT(name, words) "\"" name "\":{\"type\":\"string\",\"description\":\"" words "\"}"
+#define NUMBER(name, min, max, words)                                             \
+	"\"" name "\":{\"type\":\"integer\",\"minimum\":" min ",\"maximum\":" max \
+	",\"description\":\"" words "\"}"
+#define COUNT(name, words) \
+	"\"" name "\":{\"type\":\"integer\",\"minimum\":0,\"description\":\"" words "\"}"
+#define FLAG(name, words) "\"" name "\":{\"type\":\"boolean\",\"description\":\"" words "\"}"
+#define ID                                                              \
+	"\"id\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":63," \
+	"\"description\":\"id or name of the VM\"}"
+#define NAME                                                              \
+	"\"name\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":63," \
+	"\"description\":\"letters, digits, dots, dashes and underscores; without, one is made\"}"
+#define CONFIG                                                                                   \
+	"\"config\":{\"type\":\"object\",\"description\":\"what insula-run --json takes; paths " \
+	"are absolute\"}"
+#define WAIT FLAG("wait", "answer when the VM has ended, with its result; else when the guest runs")
+#define NOTHING OBJECT("", "")
+#define DONE ANSWER("", "")
+#define MACHINE_MEMBERS                                                                                                                                                                                                                                                \
+	TEXT("id", "never used again")                                                                                                                                                                                                                                 \
+	"," TEXT("name", "") "," COUNT(                                                                                                                                                                                                                                \
+		"uid",                                                                                                                                                                                                                                                 \
+		"whose it is") ","                                                                                                                                                                                                                                     \
+			       "\"state\":{\"type\":\"string\",\"enum\":[\"created\","                                                                                                                                                                                 \
+			       "\"starting\",\"running\","                                                                                                                                                                                                             \
+			       "\"paused\",\"stopping\",\"ended\"]}," FLAG(                                                                                                                                                                                            \
+				       "transient",                                                                                                                                                                                                                    \
+				       "deleted "                                                                                                                                                                                                                      \
+				       "when it "                                                                                                                                                                                                                      \
+				       "ends") "," COUNT("cpus",                                                                                                                                                                                                       \
+							 "") "," COUNT("mem",                                                                                                                                                                                          \
+								       "bytes") "," COUNT("create"                                                                                                                                                                     \
+											  "d_ms",                                                                                                                                                                      \
+											  "since "                                                                                                                                                                     \
+											  "1970") "," COUNT("started_ms",                                                                                                                                              \
+													    "") "," COUNT("ended_ms",                                                                                                                                  \
+															  "") "," COUNT("pid",                                                                                                                         \
+																	"of "                                                                                                                          \
+																	"its "                                                                                                                         \
+																	"super"                                                                                                                        \
+																	"viso"                                                                                                                         \
+																	"r") "," COUNT("restarts",                                                                                                     \
+																		       "of its device processes") "," TEXT("reason",                                                                   \
+																							   "how it ended") "," COUNT("status",                                         \
+																										     "that insula-run would have") "," FLAG("existed", \
+																															    "vm.create: it was there before")
+#define MACHINE_REQUIRED "\"id\",\"name\",\"uid\",\"state\",\"cpus\",\"mem\""
+#define MACHINE ANSWER(MACHINE_REQUIRED, MACHINE_MEMBERS)
+#define RESULT_MEMBERS                                                                            \
+	TEXT("id", "")                                                                            \
+	"," TEXT("name", "") "," TEXT("reason", "how it ended") "," COUNT(                        \
+		"status",                                                                         \
+		"that insula-run would have") "," TEXT("message",                                 \
+						       "one line for people, if there is "        \
+						       "something to say") ","                    \
+									   "\"devices\":{"        \
+									   "\"type\":\"array\","  \
+									   "\"items\":{\"type\":" \
+									   "\"object\"}}"
+#define STOP_MEMBER                                                                      \
+	"\"stop\":{\"type\":\"string\",\"enum\":[\"clean\",\"forced\"],\"description\":" \
+	"\"after vm.stop: the guest has ended by itself, or was stopped\"}"
+#define EXEC NUMBER("exec", "1", "4294967295", "the command, as vm.exec has named it")
+#define STRINGS(name, max, words)                                                                \
+	"\"" name "\":{\"type\":\"array\",\"maxItems\":" max ",\"items\":{\"type\":\"string\"}," \
+	"\"description\":\"" words "\"}"
+#define SIZE                                            \
+	NUMBER("rows", "1", "65535", "of the terminal") \
+	"," NUMBER("cols", "1", "65535", "")
+#define RESULT ANSWER("\"id\",\"name\"", RESULT_MEMBERS "," STOP_MEMBER)
+/* With "wait" the answer is the result, without it is the VM: both have these. */
+#define STARTED ANSWER("\"id\",\"name\"", MACHINE_MEMBERS)
+
+const struct method methods[] = {
+	{"daemon.info", "What this daemon is, and what the client may use.", daemon_info, NOTHING,
+	 ANSWER("\"version\",\"pid\",\"uid\",\"cgroup\"",
+		TEXT("version", "") "," COUNT("pid", "") "," COUNT("uptime_ms", "") "," COUNT("uid", "the client's") "," FLAG(
+			"cgroup",
+			"VMs have control groups") "," COUNT("host_memory",
+							     "bytes") "," COUNT("overcommit_"
+										"percent",
+										"") ","
+										    "\"limits\":{"
+										    "\"type\":"
+										    "\"object\","
+										    "\"description"
+										    "\":\"of this "
+										    "user; "
+										    "root has "
+										    "none\"}"),
+	 false},
+	{"daemon.metrics", "Counters of the daemon.", daemon_metrics, NOTHING,
+	 ANSWER("\"requests\",\"vms\"",
+		COUNT("requests",
+		      "") ",\"vms\":{\"type\":\"object\",\"description\":\"by state\"}"),
+	 false},
+	{"vm.create",
+	 "Make a VM, and start nothing. The same name and configuration again is the same VM.",
+	 vm_create, OBJECT("\"config\"", NAME "," CONFIG), MACHINE, false},
+	{"vm.start",
+	 "Start a VM that is created or has ended. A stream socket that comes with the request "
+	 "(SCM_RIGHTS) is attached to the console from the first byte on.",
+	 vm_start, OBJECT("\"id\"", ID "," WAIT), STARTED, true},
+	{"vm.run", "Create, start, and delete at the end. A stream socket as with vm.start.",
+	 vm_run, OBJECT("\"config\"", NAME "," CONFIG "," WAIT), STARTED, true},
+	{"vm.list", "All VMs of the client; root sees everybody's.", vm_list, NOTHING,
+	 ANSWER("\"vms\"", "\"vms\":{\"type\":\"array\",\"items\":" MACHINE "}"), false},
+	{"vm.info", "One VM, with its configuration and processes.", vm_info, OBJECT("\"id\"", ID),
+	 ANSWER(MACHINE_REQUIRED ",\"config\"", MACHINE_MEMBERS
+		"," CONFIG "," FLAG("adopted", "started by an earlier daemon") "," FLAG(
+			"answers", "its supervisor does") ","
+							  "\"processes\":{\"type\":\"array\","
+							  "\"items\":{\"type\":\"object\"}}"),
+	 false},
+	{"vm.pause", "Take the processors out of the guest. Answered when none is in it.", vm_pause,
+	 OBJECT("\"id\"", ID), MACHINE, false},
+	{"vm.resume", "Let them go on.", vm_resume, OBJECT("\"id\"", ID), MACHINE, false},
+	{"vm.stop",
+	 "End a VM in order. A guest that runs Insula's own initrd is asked to power off; one that "
+	 "does not by the deadline, or cannot be asked, is stopped. Devices write out what they "
+	 "have. "
+	 "Answered at the end; \\\"stop\\\" says which it was.",
+	 vm_stop_method,
+	 OBJECT("\"id\"",
+		ID "," NUMBER("deadline_ms", "0", "3600000",
+			      "for the guest to power off; default 10000, 0: it is not asked")),
+	 RESULT, false},
+	{"vm.kill", "End a VM at once. Answered at the end.", vm_kill, OBJECT("\"id\"", ID), RESULT,
+	 false},
+	{"vm.wait", "Answered when the VM has ended, with its result.", vm_wait,
+	 OBJECT("\"id\"", ID "," NUMBER("timeout_ms", "1", "86400000", "default: none")), RESULT,
+	 false},
+	{"vm.delete", "Forget a VM that does not run.", vm_delete, OBJECT("\"id\"", ID), DONE,
+	 false},
+	{"vm.console",
+	 "Attach to the console. The answer brings a descriptor (SCM_RIGHTS): a stream socket, "
+	 "output out, input in; closing it detaches.",
+	 vm_console,
+	 OBJECT("\"id\"", ID "," NUMBER("scrollback", "0", "65536", "bytes of earlier output")),
+	 DONE, false},
+	/* It never comes to rest here. */
+	/* clang-format off */
+	{"vm.exec",
+	 "Run a command in a VM that boots Insula's own initrd. Two or three descriptors come with "
+	 "the request (SCM_RIGHTS): output and errors, or input, output and errors. Answered when "
+	 "it is on its way; vm.exec.wait and the event \\\"exec-ended\\\" tell its end, by when all "
+	 "output is written.",
+	 vm_exec,
+	 OBJECT("\"id\",\"command\"",
+		ID ","
+		STRINGS("command", "1024", "the program and its arguments") ","
+		STRINGS("env", "1000", "NAME=VALUE") ","
+		TEXT("cwd", "an absolute path") ","
+		TEXT("user", "UID[:GID], numbers; default 0") ","
+		FLAG("tty", "on a terminal; errors come with the output") ","
+		SIZE ","
+		FLAG("queue", "a guest that still boots is waited for, up to a minute; without, "
+			      "the request is refused: not-ready")),
+	 ANSWER("\"exec\"", EXEC), true},
+	/* clang-format on */
+	{"vm.exec.signal",
+	 "Send a signal to the process group of a command. 9 also ends one that has not begun.",
+	 vm_exec_signal,
+	 OBJECT("\"id\",\"exec\",\"signal\"",
+		ID "," EXEC "," NUMBER("signal", "1", "64", "Linux's number")),
+	 DONE, false},
+	{"vm.exec.resize", "The terminal of a command has another size.", vm_exec_resize,
+	 OBJECT("\"id\",\"exec\",\"rows\",\"cols\"", ID "," EXEC "," SIZE), DONE, false},
+	{"vm.exec.wait",
+	 "Answered when a command has ended. The VM remembers the last 64 of its commands, also "
+	 "when "
+	 "insulad is started anew.",
+	 vm_exec_wait,
+	 OBJECT("\"id\",\"exec\"",
+		ID "," EXEC "," NUMBER("timeout_ms", "1", "86400000", "default: none")),
+	 ANSWER("\"exec\",\"status\",\"reason\"", EXEC
+		"," NUMBER("status", "0", "255",
+			   "128 + the signal that ended it; 125 to 127: it "
+			   "could not be run, or is lost") ","
+							   "\"reason\":{\"type\":\"string\","
+							   "\"enum\":[\"exited\",\"signaled\","
+							   "\"refused\",\"lost\",\"output-lost\"]}"
+							   "," TEXT("text",
+								    "why, if there is more to "
+								    "say")),
+	 false},
+	{"vm.logs", "What the supervisor and its children said: the last lines.", vm_logs,
+	 OBJECT("\"id\"", ID "," NUMBER("bytes", "1", "524288", "default 65536")),
+	 ANSWER("\"text\"", TEXT("text", "")), false},
+	{"vm.metrics", "Counters: live ones while it runs, all of them once it has ended.",
+	 vm_metrics, OBJECT("\"id\"", ID),
+	 ANSWER("", COUNT("run_ns", "") "," COUNT("cpu_ns", "of all its processes") "," COUNT(
+			    "rss_bytes", "of all its processes") "," COUNT("restarts", "")),
+	 false},
+	{"events.subscribe",
+	 "From now on this connection gets notifications \\\"event\\\": {seq, time_ms, event, id, "
+	 "name, data}. A reader too slow gets \\\"events.dropped\\\" and no more.",
+	 events_subscribe, OBJECT("", ID),
+	 ANSWER("\"next_seq\"", COUNT("next_seq", "of the first one to come")), false},
+	{"events.unsubscribe", "No more of them.", events_unsubscribe, NOTHING, DONE, false},
+	{"rpc.discover", "This table as an OpenRPC document.", rpc_discover, NOTHING,
+	 ANSWER("\"openrpc\",\"info\",\"methods\"",
+		TEXT("openrpc",
+		     "") ",\"info\":{\"type\":\"object\"},\"methods\":{\"type\":\"array\"}"),
+	 false},
+};
+const size_t nmethods = ARRAY_LEN(methods);
+
+const struct method *method_find(const char *name, size_t *index)
+{
+	for (size_t i = 0; i < nmethods; i++) {
+		if (!strcmp(methods[i].name, name)) {
+			*index = i;
+			return &methods[i];
+		}
+	}
+	return NULL;
+}

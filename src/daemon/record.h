@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What insulad knows about one VM, as it stands in the state directory: STATE/vm/ID/record.json.
+ *
+ * The text is written and read here and nowhere else. A file is read as if an enemy had written it.
+ */
+#ifndef DAEMON_RECORD_H
+#define DAEMON_RECORD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <insula/err.h>
+
+#define ID_LEN 16
+#define NAME_MAX_LEN 63
+#define TOKEN_LEN 64
+#define RECORD_MAX ((1u << 20) + (256u << 10))
+#define MAX_GROUPS 64
+
+enum vm_state {
+	VM_CREATED,  /* a record, no process */
+	VM_STARTING, /* a supervisor that has not said that the guest runs */
+	VM_RUNNING,
+	VM_PAUSED,
+	VM_STOPPING,
+	VM_ENDED,
+	VM_STATES
+};
+extern const char *const vm_state_names[VM_STATES];
+
+struct record {
+	char id[ID_LEN + 1];
+	char name[NAME_MAX_LEN + 1];
+	uid_t uid;
+	gid_t gid;
+	gid_t groups[MAX_GROUPS];
+	unsigned ngroups;
+	enum vm_state state;
+	bool transient;                           /* vm.run: goes when it ends */
+	int64_t created_ms, started_ms, ended_ms; /* since 1970 */
+	char *config;                             /* JSON object, one line; owned */
+	unsigned cpus;
+	uint64_t mem;
+	/* The supervisor, while there is one. */
+	pid_t pid;
+	uint64_t start_time; /* field 22 of /proc/PID/stat */
+	char boot_id[37];
+	char token[TOKEN_LEN + 1];
+	char *result; /* how it ended: JSON object, one line; NULL: not ended; owned */
+};
+
+bool name_is_valid(const char *name);
+bool id_is_valid(const char *id);
+/* The text, the caller's; NULL: no memory. */
+char *record_print(const struct record *r);
+/* -EINVAL and a line. On success the caller calls record_free(). */
+int record_parse(struct record *r, const char *text, size_t len, struct err *e);
+void record_free(struct record *r);
+
+/* A result file: complete with its line end, an object with the strings "reason" and "token" ==
+ * `token`. Its text without the token, the caller's; NULL: not complete, or not this VM's. */
+char *result_parse(const char *text, size_t len, const char *token);
+
+#endif

@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Starting a supervisor: fork, and in the child only system calls until exec.
+ *
+ * The child waits for one byte before it becomes a supervisor. insulad writes the record with its
+ * process id first and gives the byte then; if insulad dies in between, the child sees the end of
+ * the pipe and goes. So there is no supervisor without a record.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "daemon.h"
+
+#define HIGH_FD 32
+#define CONTROL_FD 3 /* and those after it: supervisor/control.h */
+#define DATA_LIMIT (1ull << 30)
+#define NOFILE_LIMIT 4096
+#define PIDS_SPARE 64
+#define ENV_MAX 8
+
+enum {
+	FD_NULL,
+	FD_LOG,
+	FD_LISTEN,
+	FD_SETUP,
+	FD_RESULT,
+	FD_CONSOLE,
+	FD_EXEC,
+	FD_GO,
+	FD_PROCS,
+	NFDS
+};
+
+struct plan {
+	int fd[NFDS]; /* owned but FD_EXEC and FD_CONSOLE; -1: none */
+	const struct record *r;
+	bool change_user;
+	bool limit_data; /* no control group */
+	struct rlimit nofile;
+	char *env[ENV_MAX];
+	unsigned nenv;
+};
+
+/* ---- in the child ---- */
+
+static void give_up(const char *what)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), "insulad: %s: %s\n", what, strerrordesc_np(errno));
+	(void)!write(STDERR_FILENO, text, strlen(text));
+	_exit(127);
+}
+
+/* Everything above what dup2() will overwrite. */
+static void move_up(struct plan *p)
+{
+	for (int i = 0; i < NFDS; i++) {
+		if (p->fd[i] < 0)
+			continue;
+		p->fd[i] = fcntl(p->fd[i], F_DUPFD_CLOEXEC, HIGH_FD);
+		if (p->fd[i] < 0)
+			give_up("descriptors");
+	}
+}
+
+static void become_user(const struct plan *p)
+{
+	const struct record *r = p->r;
+
+	if (!p->change_user)
+		return;
+	if (setgroups(r->ngroups, r->groups) || setresgid(r->gid, r->gid, r->gid) ||
+	    setresuid(r->uid, r->uid, r->uid))
+		give_up("ids");
+}
+
+static void limit(const struct plan *p)
+{
+	struct rlimit core = {0, 0}, data = {DATA_LIMIT, DATA_LIMIT};
+
+	if (setrlimit(RLIMIT_CORE, &core) || setrlimit(RLIMIT_NOFILE, &p->nofile) ||
+	    (p->limit_data && setrlimit(RLIMIT_DATA, &data)))
+		give_up("limits");
+}
+
+static void wait_for_byte(int fd)
+{
+	char byte;
+
+	if (read(fd, &byte, 1) != 1)
+		_exit(126);
+}
+
+static _Noreturn void child(struct plan *p)
+{
+	char arg[8], *argv[] = {(char *)(uintptr_t) "insula-run", (char *)(uintptr_t) "--control",
+				arg, NULL};
+	int last;
+
+	move_up(p);
+	if (dup2(p->fd[FD_NULL], 0) < 0 || dup2(p->fd[FD_LOG], 1) < 0 || dup2(p->fd[FD_LOG], 2) < 0)
+		_exit(127);
+	if (setsid() < 0)
+		give_up("session");
+	if (p->fd[FD_PROCS] >= 0 && write(p->fd[FD_PROCS], "0", 1) != 1)
+		give_up("control group");
+	wait_for_byte(p->fd[FD_GO]);
+	limit(p);
+	become_user(p);
+	for (int i = 0; i < 4; i++) {
+		if (p->fd[FD_LISTEN + i] >= 0 && dup2(p->fd[FD_LISTEN + i], CONTROL_FD + i) < 0)
+			give_up("descriptors");
+	}
+	last = p->fd[FD_EXEC];
+	syscall(SYS_close_range, CONTROL_FD + (p->fd[FD_CONSOLE] >= 0 ? 4 : 3), last - 1, 0);
+	syscall(SYS_close_range, last + 1, ~0u, 0);
+	umask(022);
+	if (chdir("/"))
+		give_up("/");
+	snprintf(arg, sizeof(arg), "%d", CONTROL_FD);
+	syscall(SYS_execveat, last, "", argv, p->env, 0x1000 /* AT_EMPTY_PATH */);
+	give_up("exec");
+	_exit(127);
+}
+
+/* ---- in the daemon ---- */
+
+static int bind_control(int at, const struct record *r, struct err *e)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), rc = 0;
+
+	if (fd < 0)
+		return err_sys(e, -errno, "socket");
+	/* Through the directory's descriptor: no limit on the length of its path. */
+	snprintf(a.sun_path, sizeof(a.sun_path), "/proc/self/fd/%d/control", at);
+	unlinkat(at, "control", 0);
+	if (bind(fd, (struct sockaddr *)&a, sizeof(a)) || listen(fd, 8) ||
+	    fchmodat(at, "control", 0600, 0) ||
+	    (geteuid() == 0 && fchownat(at, "control", r->uid, r->gid, AT_SYMLINK_NOFOLLOW)))
+		rc = err_sys(e, -errno, "control socket of %s", r->id);
+	if (rc)
+		close(fd);
+	return rc ? rc : fd;
+}
+
+static int make_setup(const struct record *r, bool console, struct err *e)
+{
+	json_object *o = json_object_new_object();
+	int fd = memfd_create("insula-setup", MFD_CLOEXEC | MFD_ALLOW_SEALING), rc;
+
+	j_str(o, "id", r->id);
+	j_str(o, "token", r->token);
+	j_obj(o, "config", json_tokener_parse(r->config));
+	if (console)
+		j_bool(o, "console", true);
+	rc = fd < 0 ? -errno : write_full(fd, j_text(o), strlen(j_text(o)));
+	json_object_put(o);
+	if (!rc && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL))
+		rc = -errno;
+	if (rc) {
+		fd_close(&fd);
+		return err_sys(e, rc, "set-up of %s", r->id);
+	}
+	return fd;
+}
+
+static int open_files(struct plan *p, int at, struct err *e)
+{
+	const int make = O_CREAT | O_CLOEXEC | O_NOFOLLOW;
+
+	p->fd[FD_NULL] = open("/dev/null", O_RDWR | O_CLOEXEC);
+	p->fd[FD_LOG] = openat(at, "log", O_RDWR | O_APPEND | make, 0600);
+	p->fd[FD_RESULT] = openat(at, "result", O_WRONLY | O_TRUNC | make, 0600);
+	if (p->fd[FD_NULL] < 0 || p->fd[FD_LOG] < 0 || p->fd[FD_RESULT] < 0)
+		return err_sys(e, -errno, "files of %s", p->r->id);
+	/* It shortens its log by itself: supervisor/control.c opens it by /proc/self/fd/2. */
+	if (p->change_user && (fchown(p->fd[FD_LOG], p->r->uid, p->r->gid)))
+		return err_sys(e, -errno, "log of %s", p->r->id);
+	p->fd[FD_LISTEN] = bind_control(at, p->r, e);
+	if (p->fd[FD_LISTEN] < 0)
+		return p->fd[FD_LISTEN];
+	p->fd[FD_SETUP] = make_setup(p->r, p->fd[FD_CONSOLE] >= 0, e);
+	return p->fd[FD_SETUP] < 0 ? p->fd[FD_SETUP] : 0;
+}
+
+static int join_group(struct machine *m, struct plan *p, struct err *e)
+{
+	struct daemon *d = m->d;
+	const struct cgroup_limits l = {.memory = m->r.mem + ((uint64_t)d->conf.overhead_mib << 20),
+					.cpus = m->r.cpus,
+					.pids = m->r.cpus + 32 * 34 +
+						PIDS_SPARE, /* devices have up to 24 threads */
+					.io_max = d->conf.io_max};
+
+	p->limit_data = !d->cgroups.on;
+	if (!d->cgroups.on)
+		return 0;
+	p->fd[FD_PROCS] = cgroup_make(&d->cgroups, m->r.id, &l, e);
+	m->in_group = p->fd[FD_PROCS] >= 0;
+	return m->in_group ? 0 : p->fd[FD_PROCS];
+}
+
+static void add_env(struct plan *p, const char *name, const char *value)
+{
+	if (value && p->nenv < ENV_MAX - 1 && asprintf(&p->env[p->nenv], "%s=%s", name, value) > 0)
+		p->nenv++;
+}
+
+/* Root's cache is /var/cache/insula. Another user's is in his home directory, which a daemon does
+ * not look up: it is a directory of his own beside the state. */
+static void make_env(struct machine *m, struct plan *p)
+{
+	char path[CONF_PATH_MAX + 40];
+
+	add_env(p, "PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+	if (!p->change_user && geteuid() != 0) {
+		add_env(p, "HOME", getenv("HOME"));
+		add_env(p, "XDG_CACHE_HOME", getenv("XDG_CACHE_HOME"));
+	} else if (p->change_user) {
+		snprintf(path, sizeof(path), "%s/cache-%u", m->d->conf.state_dir, m->r.uid);
+		if (!mkdir(path, 0700) && chown(path, m->r.uid, m->r.gid))
+			rmdir(path);
+		add_env(p, "XDG_CACHE_HOME", path);
+	}
+}
+
+static int start(struct machine *m, struct plan *p, int *go, struct err *e)
+{
+	int pipe_fd[2];
+	pid_t pid;
+
+	if (pipe2(pipe_fd, O_CLOEXEC))
+		return err_sys(e, -errno, "pipe");
+	p->fd[FD_GO] = pipe_fd[0];
+	pid = fork();
+	if (pid == 0) {
+		close(pipe_fd[1]); /* or it would keep its own pipe open */
+		child(p);
+	}
+	if (pid < 0) {
+		close(pipe_fd[1]);
+		return err_sys(e, -errno, "fork");
+	}
+	*go = pipe_fd[1];
+	m->r.pid = pid;
+	m->r.start_time = process_start_time(pid);
+	m->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	return m->pidfd < 0 ? err_sys(e, -errno, "pidfd_open") : 0;
+}
+
+static void free_plan(struct plan *p)
+{
+	for (int i = 0; i < NFDS; i++) {
+		if (i != FD_EXEC && i != FD_CONSOLE)
+			fd_close(&p->fd[i]);
+	}
+	for (unsigned i = 0; i < p->nenv; i++)
+		free(p->env[i]);
+}
+
+int spawn_supervisor(struct machine *m, int *go, struct err *e)
+{
+	struct daemon *d = m->d;
+	uint64_t files = d->nofile.hard < NOFILE_LIMIT ? d->nofile.hard : NOFILE_LIMIT;
+	struct plan p = {.r = &m->r,
+			 .change_user = geteuid() == 0 && m->r.uid != 0,
+			 .nofile = {files, files}};
+	int at = state_enter(d->state, m->r.id), rc;
+
+	*go = -1;
+	for (int i = 0; i < NFDS; i++)
+		p.fd[i] = -1;
+	if (at < 0)
+		return err_sys(e, at, "state directory of %s", m->r.id);
+	p.fd[FD_EXEC] = d->supervisor;
+	p.fd[FD_CONSOLE] = m->console;
+	rc = open_files(&p, at, e);
+	if (!rc)
+		rc = join_group(m, &p, e);
+	if (!rc) {
+		make_env(m, &p);
+		rc = start(m, &p, go, e);
+	}
+	close(at);
+	free_plan(&p);
+	return rc;
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The state directory: STATE/lock, and for each VM STATE/vm/ID with
+ *
+ *   record.json   what insulad knows (record.h)
+ *   control       the supervisor's socket
+ *   result        how it ended; the supervisor holds it open and writes it
+ *   log           standard error of the supervisor
+ *
+ * All of it belongs to the daemon's user, mode 0700: supervisors of other users get descriptors.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+
+#include "daemon.h"
+
+static int make_dirs(const char *path, struct err *e)
+{
+	char copy[CONF_PATH_MAX + 8];
+
+	snprintf(copy, sizeof(copy), "%s", path);
+	for (char *p = copy + 1; *p; p++) {
+		if (*p != '/')
+			continue;
+		*p = 0;
+		if (mkdir(copy, 0755) && errno != EEXIST)
+			return err_sys(e, -errno, "%s", copy);
+		*p = '/';
+	}
+	if (mkdir(copy, 0700) && errno != EEXIST)
+		return err_sys(e, -errno, "%s", copy);
+	return 0;
+}
+
+/* Two daemons in one state directory would both believe that they own the VMs. */
+static int lock_state(int dir, const char *path, struct err *e)
+{
+	int fd = openat(dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	if (fd < 0)
+		return err_sys(e, -errno, "%s/lock", path);
+	if (flock(fd, LOCK_EX | LOCK_NB)) {
+		close(fd);
+		return err_set(e, -EBUSY, "state_dir: %s: another insulad uses it", path);
+	}
+	return fd;
+}
+
+int state_open(const char *path, int *lock, struct err *e)
+{
+	int rc = make_dirs(path, e), top, dir;
+	struct stat st;
+
+	if (rc)
+		return rc;
+	top = open(path, O_DIRECTORY | O_CLOEXEC);
+	if (top < 0 || fstat(top, &st)) {
+		rc = err_sys(e, -errno, "state_dir: %s", path);
+		fd_close(&top);
+		return rc;
+	}
+	if (st.st_uid != geteuid() || (st.st_mode & 022)) {
+		close(top);
+		return err_set(e, -EPERM,
+			       "state_dir: %s: expected a directory of this user that nobody else "
+			       "may write",
+			       path);
+	}
+	*lock = lock_state(top, path, e);
+	if (*lock < 0) {
+		close(top);
+		return *lock;
+	}
+	if (mkdirat(top, "vm", 0700) && errno != EEXIST)
+		rc = -errno;
+	dir = openat(top, "vm", O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	close(top);
+	return dir < 0 ? err_sys(e, rc ? rc : -errno, "%s/vm", path) : dir;
+}
+
+int state_make(int dir, const char *id, struct err *e)
+{
+	if (mkdirat(dir, id, 0700) && errno != EEXIST)
+		return err_sys(e, -errno, "state directory of %s", id);
+	return 0;
+}
+
+int state_enter(int dir, const char *id)
+{
+	int fd = openat(dir, id, O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int write_file(int fd, const char *text, bool durable)
+{
+	int rc = write_full(fd, text, strlen(text));
+
+	if (!rc && durable && fsync(fd))
+		rc = -errno;
+	return rc;
+}
+
+int state_write(int dir, const char *id, const char *name, const char *text, bool durable,
+		struct err *e)
+{
+	int at = state_enter(dir, id), fd, rc;
+
+	if (at < 0)
+		return err_sys(e, at, "state directory of %s", id);
+	fd = openat(at, "new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	rc = fd < 0 ? -errno : write_file(fd, text, durable);
+	if (!rc && renameat(at, "new", at, name))
+		rc = -errno;
+	if (!rc && durable && (fsync(at) || fsync(dir)))
+		rc = -errno;
+	fd_close(&fd);
+	close(at);
+	return rc ? err_sys(e, rc, "%s of %s", name, id) : 0;
+}
+
+static int read_open(int fd, size_t max, char **text, size_t *len)
+{
+	struct stat st;
+	int rc;
+
+	if (fstat(fd, &st))
+		return -errno;
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > max)
+		return -EFBIG;
+	*text = malloc((size_t)st.st_size + 1);
+	if (!*text)
+		return -ENOMEM;
+	rc = read_full(fd, *text, (size_t)st.st_size, 0);
+	(*text)[st.st_size] = 0;
+	*len = (size_t)st.st_size;
+	if (rc)
+		free(*text);
+	return rc;
+}
+
+int state_read(int dir, const char *id, const char *name, size_t max, char **text, size_t *len)
+{
+	int at = state_enter(dir, id), fd, rc;
+
+	if (at < 0)
+		return at;
+	fd = openat(at, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	rc = fd < 0 ? -errno : read_open(fd, max, text, len);
+	fd_close(&fd);
+	close(at);
+	return rc;
+}
+
+/* Nobody else puts anything there, so there are no directories below. */
+void state_remove(int dir, const char *id)
+{
+	int at = state_enter(dir, id);
+	struct dirent *entry;
+	DIR *list;
+
+	if (at < 0)
+		return;
+	list = fdopendir(at);
+	if (!list) {
+		close(at);
+		return;
+	}
+	while ((entry = readdir(list))) {
+		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+			unlinkat(at, entry->d_name, 0);
+	}
+	closedir(list);
+	unlinkat(dir, id, AT_REMOVEDIR);
+}

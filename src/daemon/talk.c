@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The conversation with a supervisor: packets of JSON, see supervisor/control.h.
+ *
+ * A supervisor runs as its user, who may have taken it over: what it says is checked, and can harm
+ * nobody but this VM. A question that it does not answer in time is answered for it.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "daemon.h"
+
+#define PACKET (64u << 10)
+#define PACKETS 8 /* per wake-up */
+#define ANSWER_MS 10000
+#define DEPTH 16
+
+struct pending {
+	struct pending *next;
+	struct machine *m;
+	int64_t id;
+	reply_fn *done;
+	struct request *r;
+	struct timer *timer;
+};
+
+static json_object *error_object(const char *reason, const char *text)
+{
+	json_object *o = json_object_new_object();
+
+	j_str(o, "reason", reason);
+	j_str(o, "text", text);
+	return o;
+}
+
+static void finish(struct pending *p, json_object *result, json_object *error, int fd)
+{
+	struct pending **at = &p->m->pending;
+
+	while (*at != p)
+		at = &(*at)->next;
+	*at = p->next;
+	timer_cancel(p->timer);
+	p->done(p->m, p->r, result, error, fd);
+	free(p);
+}
+
+static void fail(struct pending *p, const char *reason, const char *text)
+{
+	json_object *error = error_object(reason, text);
+
+	finish(p, NULL, error, -1);
+	json_object_put(error);
+}
+
+static void on_timeout(void *ctx)
+{
+	struct pending *p = ctx;
+
+	p->timer = NULL;
+	fail(p, "timeout", "the supervisor of this VM does not answer");
+}
+
+/* ---- in ---- */
+
+static void on_answer(struct machine *m, json_object *o, int fd)
+{
+	int64_t id = j_get_int(o, "id", -1);
+	struct pending *p = m->pending;
+	json_object *result = j_get(o, "result"), *error = j_get(o, "error");
+
+	while (p && p->id != id)
+		p = p->next;
+	if (!p)
+		return;
+	if (json_object_is_type(error, json_type_object))
+		finish(p, NULL, error, -1);
+	else if (json_object_is_type(result, json_type_object))
+		finish(p, result, NULL, fd);
+	else
+		fail(p, "failed", "the supervisor's answer is malformed");
+}
+
+static void on_running(struct machine *m)
+{
+	machine_set_state(m, VM_RUNNING);
+	event_emit(m->d, m, "running", NULL);
+	if (m->starting) {
+		struct request *r = m->starting;
+
+		m->starting = NULL;
+		r->machine = NULL;
+		request_answer(r, machine_json(m, false));
+	}
+}
+
+static void on_event(struct machine *m, const char *what, json_object *data)
+{
+	static const struct {
+		const char *name;
+		int state; /* -1: no change */
+	} known[] = {{"paused", VM_PAUSED},    {"resumed", VM_RUNNING}, {"helper-died", -1},
+		     {"helper-restarted", -1}, {"device-failed", -1},   {"exec-ended", -1}};
+	const char *device = j_get_str(data, "device", NULL), *text = j_get_str(data, "text", NULL);
+
+	if (!strcmp(what, "running")) {
+		if (m->r.state == VM_STARTING)
+			on_running(m);
+		return;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+		json_object *copy;
+
+		if (strcmp(known[i].name, what) != 0)
+			continue;
+		if (known[i].state >= 0 && m->r.state != VM_STOPPING)
+			machine_set_state(m, (enum vm_state)known[i].state);
+		m->restarts += !strcmp(what, "helper-died");
+		copy = json_object_new_object();
+		if (device && strlen(device) < 32)
+			j_str(copy, "device", device);
+		if (text && strlen(text) < 400)
+			j_str(copy, "text", text);
+		if (!strcmp(what, "exec-ended"))
+			exec_ended(m, data);
+		if (j_get(data, "exec"))
+			j_int(copy, "exec", j_get_int(data, "exec", 0));
+		if (j_get(data, "status"))
+			j_int(copy, "status", j_get_int(data, "status", 0));
+		event_emit(m->d, m, what, copy);
+	}
+}
+
+/* 1: a packet was there, 0: none, negative: the end. */
+static int on_packet(struct machine *m)
+{
+	char buf[PACKET];
+	union {
+		struct cmsghdr align;
+		char buf[CMSG_SPACE(sizeof(int))];
+	} ctl;
+	struct iovec iov = {buf, sizeof(buf)};
+	struct msghdr h = {.msg_iov = &iov,
+			   .msg_iovlen = 1,
+			   .msg_control = ctl.buf,
+			   .msg_controllen = sizeof(ctl.buf)};
+	ssize_t n = recvmsg(m->sock, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&h) : NULL;
+	json_object *o;
+	const char *why;
+	int fd = -1;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (n <= 0)
+		return -EPIPE;
+	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
+		memcpy(&fd, CMSG_DATA(c), sizeof(int));
+	o = h.msg_flags & MSG_TRUNC ? NULL : j_parse(buf, (size_t)n, DEPTH, &why);
+	if (json_object_is_type(o, json_type_object)) {
+		if (j_get_str(o, "event", NULL))
+			on_event(m, j_get_str(o, "event", ""), j_get(o, "data"));
+		else
+			on_answer(m, o, fd);
+	}
+	fd_close(&fd);
+	n = json_object_is_type(o, json_type_object);
+	json_object_put(o);
+	return n ? 1 : -EPROTO;
+}
+
+static void on_readable(void *ctx, int events)
+{
+	struct machine *m = ctx;
+	int rc = 1;
+
+	(void)events;
+	for (int i = 0; i < PACKETS && rc > 0 && m->sock >= 0; i++)
+		rc = on_packet(m);
+	if (rc < 0 && m->sock >= 0) {
+		if (rc == -EPROTO)
+			dlog(LOG_LVL_ERROR, m, "its supervisor does not speak the protocol");
+		talk_close(m); /* its death, if it is that, shows at the pidfd */
+	}
+}
+
+/* ---- out ---- */
+
+static int send_packet(struct machine *m, json_object *o, const int *fds, unsigned nfds)
+{
+	const char *text = j_text(o);
+	struct iovec iov = {(void *)(uintptr_t)text, strlen(text)};
+	union {
+		struct cmsghdr align;
+		char buf[CMSG_SPACE(sizeof(int) * REQUEST_FDS)];
+	} ctl = {.buf = {0}};
+	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	/* The supervisor would take a longer one for no request, and hang up. */
+	if (iov.iov_len > PACKET)
+		return -EMSGSIZE;
+	if (nfds) {
+		h.msg_control = ctl.buf;
+		h.msg_controllen = CMSG_SPACE(sizeof(int) * nfds);
+		ctl.align = (struct cmsghdr){CMSG_LEN(sizeof(int) * nfds), SOL_SOCKET, SCM_RIGHTS};
+		memcpy(CMSG_DATA(&ctl.align), fds, sizeof(int) * nfds);
+	}
+	return sendmsg(m->sock, &h, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+void talk_ask(struct machine *m, const char *op, json_object *params, reply_fn *done,
+	      struct request *r, bool with_fds)
+{
+	struct pending *p = calloc(1, sizeof(*p));
+	json_object *o = json_object_new_object();
+	int rc = p ? 0 : -ENOMEM;
+
+	j_int(o, "id", ++m->next_op);
+	j_str(o, "op", op);
+	if (params)
+		j_obj(o, "params", params);
+	if (!rc)
+		rc = m->sock < 0 ? -ENOTCONN
+				 : send_packet(m, o, r ? r->fd : NULL, with_fds && r ? r->nfds : 0);
+	json_object_put(o);
+	if (rc) {
+		json_object *error =
+			rc == -EMSGSIZE
+				? error_object("bad-params", "the request is longer than 64 KiB")
+				: error_object("failed",
+					       "the supervisor of this VM cannot be reached");
+
+		free(p);
+		done(m, r, NULL, error, -1);
+		json_object_put(error);
+		return;
+	}
+	*p = (struct pending){.next = m->pending, .m = m, .id = m->next_op, .done = done, .r = r};
+	p->timer = timer_after(&m->d->loop, ANSWER_MS, on_timeout, p);
+	m->pending = p;
+}
+
+/* ---- begin and end ---- */
+
+static void on_hello(struct machine *m, struct request *r, json_object *result, json_object *error,
+		     int fd)
+{
+	const char *state = j_get_str(result, "state", "");
+
+	(void)r;
+	(void)fd;
+	if (error) {
+		/* It may still be opening kernels; its pidfd tells if it dies over that. */
+		if (m->sock >= 0 && !strcmp(j_get_str(error, "reason", ""), "timeout"))
+			talk_ask(m, "hello", NULL, on_hello, NULL, false);
+		return;
+	}
+	if (strcmp(j_get_str(result, "token", ""), m->r.token) != 0) {
+		dlog(LOG_LVL_ERROR, m, "what answers on its socket is not its supervisor");
+		talk_close(m);
+		return;
+	}
+	m->hello = true;
+	if (m->r.state == VM_STOPPING)
+		return;
+	if (!strcmp(state, "running") && m->r.state == VM_STARTING)
+		on_running(m);
+	else if (!strcmp(state, "running") || !strcmp(state, "paused"))
+		machine_set_state(m, !strcmp(state, "paused") ? VM_PAUSED : VM_RUNNING);
+}
+
+int talk_open(struct machine *m, struct err *e)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int at = state_enter(m->d->state, m->r.id), rc = 0;
+
+	if (at < 0)
+		return err_sys(e, at, "state directory of %s", m->r.id);
+	m->sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	snprintf(a.sun_path, sizeof(a.sun_path), "/proc/self/fd/%d/control", at);
+	if (m->sock < 0 || connect(m->sock, (struct sockaddr *)&a, sizeof(a)))
+		rc = err_sys(e, -errno, "control socket of %s", m->r.id);
+	close(at);
+	if (!rc) {
+		m->talk = watch_new(&m->d->loop, m->sock, on_readable, m);
+		rc = m->talk ? 0 : err_set(e, -ENOMEM, "out of memory");
+	}
+	if (rc) {
+		fd_close(&m->sock);
+		return rc;
+	}
+	watch_set(m->talk, UV_READABLE);
+	talk_ask(m, "hello", NULL, on_hello, NULL, false);
+	return 0;
+}
+
+void talk_close(struct machine *m)
+{
+	watch_free(m->talk);
+	m->talk = NULL;
+	fd_close(&m->sock);
+	m->hello = false;
+	for (struct pending *p = m->pending, *next; p; p = next) {
+		next = p->next;
+		fail(p, "ended", "the VM has ended");
+	}
+	machine_refuse_execs(m);
+}

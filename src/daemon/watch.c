@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Handles that free themselves. See watch.h. */
+#include <stdlib.h>
+
+#include "watch.h"
+
+struct watch {
+	uv_poll_t handle;
+	watch_fn *fn;
+	void *ctx;
+	int events;
+};
+
+struct timer {
+	uv_timer_t handle;
+	timer_fn *fn;
+	void *ctx;
+};
+
+static void on_closed(uv_handle_t *h)
+{
+	free(h->data);
+}
+
+static void on_poll(uv_poll_t *h, int status, int events)
+{
+	struct watch *w = h->data;
+
+	w->fn(w->ctx, status < 0 ? UV_READABLE | UV_DISCONNECT : events);
+}
+
+struct watch *watch_new(uv_loop_t *loop, int fd, watch_fn *fn, void *ctx)
+{
+	struct watch *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return NULL;
+	w->fn = fn;
+	w->ctx = ctx;
+	if (uv_poll_init(loop, &w->handle, fd)) {
+		free(w);
+		return NULL;
+	}
+	w->handle.data = w;
+	return w;
+}
+
+void watch_set(struct watch *w, int events)
+{
+	if (w->events == events)
+		return;
+	w->events = events;
+	if (events)
+		uv_poll_start(&w->handle, events, on_poll);
+	else
+		uv_poll_stop(&w->handle);
+}
+
+void watch_free(struct watch *w)
+{
+	if (w)
+		uv_close((uv_handle_t *)&w->handle, on_closed);
+}
+
+static void on_timer(uv_timer_t *h)
+{
+	struct timer *t = h->data;
+	timer_fn *fn = t->fn;
+	void *ctx = t->ctx;
+
+	timer_cancel(t);
+	fn(ctx);
+}
+
+struct timer *timer_after(uv_loop_t *loop, uint64_t ms, timer_fn *fn, void *ctx)
+{
+	struct timer *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	t->fn = fn;
+	t->ctx = ctx;
+	uv_timer_init(loop, &t->handle);
+	t->handle.data = t;
+	uv_timer_start(&t->handle, on_timer, ms, 0);
+	return t;
+}
+
+void timer_cancel(struct timer *t)
+{
+	if (t)
+		uv_close((uv_handle_t *)&t->handle, on_closed);
+}

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The control thread's part of a virtio-blk device. See blk.h. */
+#include <errno.h>
+#include <linux/virtio_ids.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+
+#include "blk.h"
+
+#define BIT(n) (UINT64_C(1) << (n))
+
+/* ---- what the device is ---- */
+
+static bool power_of_two(uint32_t v)
+{
+	return v && (v & (v - 1)) == 0;
+}
+
+int blk_check_conf(const struct msg_start_blk *m, struct err *e)
+{
+	if (m->capacity == 0 || m->capacity % BLK_SECTOR || m->capacity > INT64_MAX)
+		return err_set(e, -EINVAL, "capacity of %llu bytes",
+			       (unsigned long long)m->capacity);
+	if (m->nqueues == 0 || m->nqueues > BLK_MAX_QUEUES)
+		return err_set(e, -EINVAL, "%u queues", m->nqueues);
+	if (m->flags & ~(uint32_t)(BLK_RO | BLK_DIRECT))
+		return err_set(e, -EINVAL, "unknown flags %#x", m->flags);
+	if (!blk_engine_find(m->engine))
+		return err_set(e, -EINVAL, "unknown engine %u", m->engine);
+	if (!power_of_two(m->logical) || m->logical < BLK_SECTOR || m->logical > 4096)
+		return err_set(e, -EINVAL, "logical block of %u bytes", m->logical);
+	if (!power_of_two(m->physical) || m->physical < m->logical ||
+	    m->physical / m->logical > UINT16_MAX)
+		return err_set(e, -EINVAL, "physical block of %u bytes", m->physical);
+	if (m->discard_align % BLK_SECTOR)
+		return err_set(e, -EINVAL, "discard alignment of %u bytes", m->discard_align);
+	if (m->log_level > LOG_LVL_DEBUG)
+		return err_set(e, -EINVAL, "log level %u", m->log_level);
+	return 0;
+}
+
+uint64_t blk_features(const struct msg_start_blk *m)
+{
+	uint64_t f = BIT(VIRTIO_BLK_F_SEG_MAX) | BIT(VIRTIO_BLK_F_SIZE_MAX) |
+		     BIT(VIRTIO_BLK_F_BLK_SIZE) | BIT(VIRTIO_BLK_F_TOPOLOGY) |
+		     BIT(VIRTIO_BLK_F_FLUSH);
+
+	if (m->nqueues > 1)
+		f |= BIT(VIRTIO_BLK_F_MQ);
+	if (m->flags & BLK_RO)
+		return f | BIT(VIRTIO_BLK_F_RO);
+	if (m->discard_align)
+		f |= BIT(VIRTIO_BLK_F_DISCARD);
+	return f | BIT(VIRTIO_BLK_F_WRITE_ZEROES);
+}
+
+struct virtio_blk_config blk_config_space(const struct msg_start_blk *m)
+{
+	return (struct virtio_blk_config){
+		.capacity = m->capacity / BLK_SECTOR,
+		.size_max = BLK_SIZE_MAX,
+		.seg_max = BLK_SEG_MAX,
+		.blk_size = m->logical,
+		.physical_block_exp = (uint8_t)__builtin_ctz(m->physical / m->logical),
+		.min_io_size = (uint16_t)(m->physical / m->logical),
+		.opt_io_size = m->opt_io,
+		.num_queues = (uint16_t)m->nqueues,
+		.max_discard_sectors = BLK_DISCARD_SECTORS,
+		.max_discard_seg = BLK_RANGES,
+		.discard_sector_alignment = m->discard_align / BLK_SECTOR,
+		.max_write_zeroes_sectors = BLK_ZEROES_SECTORS,
+		.max_write_zeroes_seg = BLK_RANGES,
+		.write_zeroes_may_unmap = m->discard_align != 0,
+	};
+}
+
+/* ---- start ---- */
+
+const struct blk_engine_ops *blk_engine_find(uint32_t kind)
+{
+	switch (kind) {
+	case BLK_ENGINE_URING:
+		return &blk_uring;
+	case BLK_ENGINE_THREADS:
+		return &blk_threads;
+	default:
+		return NULL;
+	}
+}
+
+/* Anonymous memory: costs nothing until it is touched, and is aligned for direct I/O. */
+static void *reserve(size_t len, int prot)
+{
+	void *p = mmap(NULL, len, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static int get_memory(struct blk *b, struct err *e)
+{
+	bool direct = b->conf.flags & BLK_DIRECT;
+	uint8_t *bounce = NULL;
+
+	b->pool = reserve(BLK_POOL * sizeof(*b->pool), PROT_READ | PROT_WRITE);
+	b->zeros = reserve(BLK_ZERO_SIZE, PROT_READ);
+	if (direct)
+		bounce = reserve(BLK_BOUNCES * BLK_BOUNCE_SIZE, PROT_READ | PROT_WRITE);
+	if (!b->pool || !b->zeros || (direct && !bounce))
+		return err_set(e, -ENOMEM, "out of memory");
+	for (; direct && b->nbounce < BLK_BOUNCES; b->nbounce++)
+		b->bounce[b->nbounce] = bounce + (size_t)b->nbounce * BLK_BOUNCE_SIZE;
+	b->waiting_end = &b->waiting;
+	return 0;
+}
+
+static int open_engine(struct blk *b, struct err *e)
+{
+	const struct blk_engine_conf c = {
+		.disk_fd = b->disk_fd,
+		.readonly = b->conf.flags & BLK_RO,
+		.ctl_fd = b->w.ctl_fd,
+		.kick_fd = b->w.kick_fd,
+		.nkicks = b->conf.nqueues,
+		.depth = BLK_POOL,
+		.done = blk_io_done,
+		.ctx = b,
+		.kicks = &b->w.stat[STAT_BLK_KICKS],
+	};
+
+	b->ops = blk_engine_find(b->conf.engine);
+	return b->ops->open(&b->engine, &c, e);
+}
+
+/* The queues are about to run: what an earlier helper had in flight is counted. The dev of a model
+ * is the worker, and the worker is the first member. */
+static void model_start(void *dev)
+{
+	struct blk *b = dev;
+
+	for (unsigned i = 0; i < b->conf.nqueues; i++)
+		b->w.stat[STAT_BLK_RESUBMITTED] += vq_resumed(&b->w.mmio.v.vq[i]);
+	worker_start(&b->w);
+}
+
+static void describe(struct blk *b)
+{
+	b->config = blk_config_space(&b->conf);
+	worker_describe(&b->w, VIRTIO_ID_BLOCK, blk_features(&b->conf), b->conf.nqueues, &b->config,
+			sizeof(b->config));
+	b->w.model.start = model_start;
+}
+
+int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m, const int *fds,
+	     const char **step, struct err *e)
+{
+	int rc;
+
+	memset(b, 0, sizeof(*b));
+	b->conf = *m;
+	b->disk_fd = fds[4];
+	rc = worker_open(&b->w, h, fds[0], m->mem_size, fds[1], fds[2], fds[3], &fds[5], m->nqueues,
+			 BLK_TAG, step, e);
+	if (rc)
+		return rc;
+	*step = "memory";
+	rc = get_memory(b, e);
+	if (rc)
+		return rc;
+	*step = "engine";
+	rc = open_engine(b, e);
+	if (!rc)
+		rc = worker_begin(&b->w, blk_io_main, b, e);
+	if (rc)
+		return rc;
+	describe(b);
+	return 0;
+}
+
+void blk_rules(const struct blk *b, struct rule_list *l)
+{
+	worker_rules(&b->w, l, false);
+	b->ops->rules(b->engine, l);
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What moves the bytes between guest memory and the disk: one small interface, two engines.
+ *
+ *   blk_uring     io_uring: one system call per turn for submissions, completions, kicks and
+ * commands blk_threads   a pool of threads with preadv and pwritev, for hosts that forbid io_uring
+ *
+ * The supervisor chooses. An engine makes one attempt per request and reports the result as the
+ * system call does (bytes or a negative errno); what to do about short transfers is decided in one
+ * place, blk_req.c.
+ *
+ * Thread: open and rules by the control thread before the jail is sealed; the rest by the I/O
+ * thread.
+ */
+#ifndef DEVICES_BLK_ENGINE_H
+#define DEVICES_BLK_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include <insula/err.h>
+#include <insula/proto.h>
+
+#include "helper.h"
+
+enum blk_op { BLK_OP_READ, BLK_OP_WRITE, BLK_OP_SYNC, BLK_OP_FALLOCATE };
+
+struct blk_io {
+	enum blk_op op;
+	int mode; /* of BLK_OP_FALLOCATE */
+	const struct iovec *iov;
+	unsigned niov;
+	uint64_t off, len;   /* len: BLK_OP_FALLOCATE alone */
+	int res;             /* the engine's own */
+	struct blk_io *next; /* the engine's own */
+};
+
+struct blk_eng; /* the engine's own */
+
+struct blk_engine_conf {
+	int disk_fd;
+	bool readonly;
+	int ctl_fd; /* eventfd: a command of the control thread */
+	const int *kick_fd;
+	unsigned nkicks;
+	unsigned depth; /* requests submitted and not done, at most */
+	void (*done)(void *ctx, struct blk_io *io, int res);
+	void *ctx;
+	uint64_t *kicks; /* counter, the I/O thread's */
+};
+
+struct blk_engine_ops {
+	/* Allocate, start threads of its own. */
+	int (*open)(struct blk_eng **out, const struct blk_engine_conf *c, struct err *e);
+	/* First call of the I/O thread. */
+	int (*enter)(struct blk_eng *g, struct err *e);
+	/* Queue one request; it starts at the next wait at the latest. */
+	void (*submit)(struct blk_eng *g, struct blk_io *io);
+	/* Start what was submitted, call done() for what has finished. If `block`, wait until
+	 * something has, or a kick or a command has come. */
+	void (*wait)(struct blk_eng *g, bool block);
+	/* Would wait() find something that has finished? Cheap, no system call. */
+	bool (*ready)(struct blk_eng *g);
+	void (*rules)(const struct blk_eng *g, struct rule_list *l);
+};
+
+extern const struct blk_engine_ops blk_uring, blk_threads;
+
+/* NULL: no such engine. */
+const struct blk_engine_ops *blk_engine_find(uint32_t kind);
+
+#endif

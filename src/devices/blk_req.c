@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One request of a virtio-blk device: parsed, done in as many steps as it takes, answered.
+ *
+ * The header and the ranges are copied out of guest memory once. The data is not looked at.
+ */
+#include <errno.h>
+#include <linux/falloc.h>
+#include <string.h>
+
+#include <insula/base.h>
+
+#include "blk.h"
+
+_Static_assert(offsetof(struct blk_req, io) == 0, "a request is found from its blk_io");
+
+static void proceed(struct blk_req *r);
+
+/* ---- segments ---- */
+
+/* Drop the first n bytes of what is left. */
+static void iov_skip(struct iovec **iov, unsigned *niov, uint64_t n)
+{
+	while (*niov && n >= (*iov)->iov_len) {
+		n -= (*iov)->iov_len;
+		(*iov)++;
+		(*niov)--;
+	}
+	if (*niov) {
+		(*iov)->iov_base = (uint8_t *)(*iov)->iov_base + n;
+		(*iov)->iov_len -= n;
+	}
+}
+
+/* Copy between a flat buffer and the first n bytes of the segments. */
+static void iov_copy(const struct iovec *iov, unsigned niov, void *buf, size_t n, bool to_iov)
+{
+	uint8_t *p = buf;
+
+	for (unsigned i = 0; i < niov && n; i++) {
+		size_t k = iov[i].iov_len < n ? iov[i].iov_len : n;
+
+		if (to_iov)
+			memcpy(iov[i].iov_base, p, k);
+		else
+			memcpy(p, iov[i].iov_base, k);
+		p += k;
+		n -= k;
+	}
+}
+
+/* ---- one step to the disk ---- */
+
+static void submit(struct blk_req *r)
+{
+	r->b->ops->submit(r->b->engine, &r->io);
+}
+
+/* Direct I/O wants memory and lengths aligned to the logical block. */
+static bool needs_bounce(const struct blk_req *r)
+{
+	uint64_t mask = r->b->conf.logical - 1;
+
+	if (!(r->b->conf.flags & BLK_DIRECT))
+		return false;
+	for (unsigned i = 0; i < r->niov; i++) {
+		if (((uintptr_t)r->iov[i].iov_base | r->iov[i].iov_len) & mask)
+			return true;
+	}
+	return false;
+}
+
+static void wait_for_bounce(struct blk_req *r)
+{
+	r->next = NULL;
+	*r->b->waiting_end = r;
+	r->b->waiting_end = &r->next;
+}
+
+static void drop_bounce(struct blk_req *r)
+{
+	struct blk *b = r->b;
+	struct blk_req *w = b->waiting;
+
+	if (!r->bounce)
+		return;
+	b->bounce[b->nbounce++] = r->bounce;
+	r->bounce = NULL;
+	if (!w)
+		return;
+	b->waiting = w->next;
+	if (!b->waiting)
+		b->waiting_end = &b->waiting;
+	proceed(w);
+}
+
+static void transfer_bounced(struct blk_req *r)
+{
+	struct iovec *one = &r->bounce_iov;
+	size_t n = r->len < BLK_BOUNCE_SIZE ? (size_t)r->len : BLK_BOUNCE_SIZE;
+
+	if (!r->bounce) {
+		if (!r->b->nbounce) {
+			wait_for_bounce(r);
+			return;
+		}
+		r->bounce = r->b->bounce[--r->b->nbounce];
+		r->b->w.stat[STAT_BLK_BOUNCED]++;
+	}
+	if (r->type == VIRTIO_BLK_T_OUT)
+		iov_copy(r->iov, r->niov, r->bounce, n, false);
+	*one = (struct iovec){.iov_base = r->bounce, .iov_len = n};
+	r->io.iov = one;
+	r->io.niov = 1;
+	submit(r);
+}
+
+static void transfer(struct blk_req *r)
+{
+	r->io.op = r->type == VIRTIO_BLK_T_IN ? BLK_OP_READ : BLK_OP_WRITE;
+	r->io.off = r->off;
+	if (r->bounce || needs_bounce(r)) {
+		transfer_bounced(r);
+		return;
+	}
+	r->io.iov = r->iov;
+	r->io.niov = r->niov;
+	submit(r);
+}
+
+/* ---- discard and write zeroes ---- */
+
+static void write_zeros(struct blk_req *r)
+{
+	uint64_t left = r->len;
+	unsigned n = 0;
+
+	for (; n < BLK_ZERO_IOVS && left; n++) {
+		size_t k = left < BLK_ZERO_SIZE ? (size_t)left : BLK_ZERO_SIZE;
+
+		r->vec[n] =
+			(struct iovec){.iov_base = (void *)(uintptr_t)r->b->zeros, .iov_len = k};
+		left -= k;
+	}
+	r->io.op = BLK_OP_WRITE;
+	r->io.iov = r->vec;
+	r->io.niov = n;
+	r->io.off = r->off;
+	submit(r);
+}
+
+static void change_range(struct blk_req *r)
+{
+	const struct blk_range *g = &r->range[r->irange];
+	bool punch = r->type == VIRTIO_BLK_T_DISCARD || g->unmap;
+
+	if (r->fallback) {
+		write_zeros(r);
+		return;
+	}
+	r->io.op = BLK_OP_FALLOCATE;
+	r->io.mode = (punch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE) | FALLOC_FL_KEEP_SIZE;
+	r->io.off = r->off;
+	r->io.len = r->len;
+	submit(r);
+}
+
+/* The next range that is not empty, or the end of the request. */
+static void next_range(struct blk_req *r)
+{
+	while (r->len == 0) {
+		if (++r->irange >= r->nranges) {
+			blk_finish(r, VIRTIO_BLK_S_OK);
+			return;
+		}
+		r->off = r->range[r->irange].off;
+		r->len = r->range[r->irange].len;
+	}
+	change_range(r);
+}
+
+/* ---- the state machine ---- */
+
+static bool has_ranges(const struct blk_req *r)
+{
+	return r->type == VIRTIO_BLK_T_DISCARD || r->type == VIRTIO_BLK_T_WRITE_ZEROES;
+}
+
+/* Do the next step of what is left. */
+static void proceed(struct blk_req *r)
+{
+	if (has_ranges(r))
+		next_range(r);
+	else if (r->type == VIRTIO_BLK_T_FLUSH)
+		submit(r);
+	else if (r->len)
+		transfer(r);
+	else
+		blk_finish(r, VIRTIO_BLK_S_OK);
+}
+
+static void failed(struct blk_req *r, int code)
+{
+	if (code == -EINTR || (code == -EAGAIN && r->tries++ < BLK_TRIES)) {
+		proceed(r);
+		return;
+	}
+	if (r->type == VIRTIO_BLK_T_WRITE_ZEROES && code == -EOPNOTSUPP && !r->fallback) {
+		r->fallback = true;
+		proceed(r);
+		return;
+	}
+	drop_bounce(r);
+	blk_finish(r, r->type == VIRTIO_BLK_T_DISCARD && code == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP
+									     : VIRTIO_BLK_S_IOERR);
+}
+
+/* `n` bytes were moved; never more than were asked for. */
+static void moved(struct blk_req *r, uint64_t n)
+{
+	if (r->bounce && r->type == VIRTIO_BLK_T_IN)
+		iov_copy(r->iov, r->niov, r->bounce, n, true);
+	if (!has_ranges(r)) {
+		iov_skip(&r->iov, &r->niov, n);
+		r->b->w.stat[r->type == VIRTIO_BLK_T_IN ? STAT_BLK_READ_BYTES
+							: STAT_BLK_WRITTEN_BYTES] += n;
+	}
+	r->tries = 0;
+	r->off += n;
+	r->len -= n;
+	if (r->len == 0)
+		drop_bounce(r);
+	proceed(r);
+}
+
+void blk_io_done(void *ctx, struct blk_io *io, int res)
+{
+	struct blk_req *r = (struct blk_req *)(void *)io;
+
+	(void)ctx;
+	if (res < 0)
+		failed(r, res);
+	else if (io->op == BLK_OP_SYNC)
+		blk_finish(r, VIRTIO_BLK_S_OK);
+	else if (io->op == BLK_OP_FALLOCATE)
+		moved(r, r->len);
+	else if (res == 0)
+		failed(r, -EIO); /* the file has become shorter */
+	else
+		moved(r, (uint64_t)res);
+}
+
+/* ---- a new request ---- */
+
+static bool in_capacity(const struct blk *b, uint64_t sector, uint64_t nsect)
+{
+	uint64_t cap = b->conf.capacity / BLK_SECTOR;
+
+	return sector <= cap && nsect <= cap - sector;
+}
+
+static uint8_t begin_transfer(struct blk_req *r, uint64_t sector)
+{
+	const struct blk *b = r->b;
+	bool direct = b->conf.flags & BLK_DIRECT;
+
+	if (r->type == VIRTIO_BLK_T_OUT && (b->conf.flags & BLK_RO))
+		return VIRTIO_BLK_S_IOERR;
+	if (r->len % BLK_SECTOR || r->len > BLK_MAX_DATA ||
+	    !in_capacity(b, sector, r->len / BLK_SECTOR))
+		return VIRTIO_BLK_S_IOERR;
+	r->off = sector * BLK_SECTOR;
+	if (direct && ((r->off | r->len) & (b->conf.logical - 1)))
+		return VIRTIO_BLK_S_IOERR;
+	if (r->type == VIRTIO_BLK_T_IN)
+		r->used_len += (uint32_t)r->len;
+	proceed(r);
+	return VIRTIO_BLK_S_OK;
+}
+
+/* One element of the list of ranges, already copied. */
+static uint8_t check_range(struct blk_req *r, const struct virtio_blk_discard_write_zeroes *d,
+			   struct blk_range *out)
+{
+	bool discard = r->type == VIRTIO_BLK_T_DISCARD;
+	uint32_t known = discard ? 0 : VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
+
+	if (d->flags & ~known)
+		return VIRTIO_BLK_S_UNSUPP;
+	if (d->num_sectors > (discard ? BLK_DISCARD_SECTORS : BLK_ZEROES_SECTORS) ||
+	    !in_capacity(r->b, d->sector, d->num_sectors))
+		return VIRTIO_BLK_S_IOERR;
+	*out = (struct blk_range){
+		.off = d->sector * BLK_SECTOR,
+		.len = (uint64_t)d->num_sectors * BLK_SECTOR,
+		.unmap = d->flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP && r->b->conf.discard_align,
+	};
+	return VIRTIO_BLK_S_OK;
+}
+
+static uint8_t begin_ranges(struct blk_req *r)
+{
+	struct virtio_blk_discard_write_zeroes list[BLK_RANGES] = {0};
+	const struct blk *b = r->b;
+	uint8_t st = VIRTIO_BLK_S_OK;
+
+	if (r->type == VIRTIO_BLK_T_DISCARD && !b->conf.discard_align)
+		return VIRTIO_BLK_S_UNSUPP;
+	if ((b->conf.flags & BLK_RO) || r->len == 0 || r->len % sizeof(list[0]) ||
+	    r->len > sizeof(list))
+		return VIRTIO_BLK_S_IOERR;
+	iov_copy(r->iov, r->niov, list, (size_t)r->len, false);
+	r->nranges = (unsigned)(r->len / sizeof(list[0]));
+	for (unsigned i = 0; i < r->nranges && st == VIRTIO_BLK_S_OK; i++)
+		st = check_range(r, &list[i], &r->range[i]);
+	if (st != VIRTIO_BLK_S_OK)
+		return st;
+	r->irange = 0;
+	r->off = r->range[0].off;
+	r->len = r->range[0].len;
+	proceed(r);
+	return VIRTIO_BLK_S_OK;
+}
+
+static void give_id(struct blk_req *r)
+{
+	uint32_t n = r->len < VIRTIO_BLK_ID_BYTES ? (uint32_t)r->len : VIRTIO_BLK_ID_BYTES;
+
+	iov_copy(r->iov, r->niov, r->b->conf.serial, n, true);
+	r->used_len += n;
+	blk_finish(r, VIRTIO_BLK_S_OK);
+}
+
+static void begin_flush(struct blk_req *r)
+{
+	r->io.op = BLK_OP_SYNC;
+	proceed(r);
+}
+
+static void dispatch(struct blk_req *r, uint64_t sector)
+{
+	uint8_t st = VIRTIO_BLK_S_OK;
+
+	switch (r->type) {
+	case VIRTIO_BLK_T_IN:
+	case VIRTIO_BLK_T_OUT:
+		st = begin_transfer(r, sector);
+		break;
+	case VIRTIO_BLK_T_DISCARD:
+	case VIRTIO_BLK_T_WRITE_ZEROES:
+		st = begin_ranges(r);
+		break;
+	case VIRTIO_BLK_T_FLUSH:
+		begin_flush(r);
+		break;
+	case VIRTIO_BLK_T_GET_ID:
+		give_id(r);
+		break;
+	default:
+		st = VIRTIO_BLK_S_UNSUPP;
+	}
+	if (st != VIRTIO_BLK_S_OK)
+		blk_finish(r, st);
+}
+
+/* The status is the last writable byte, wherever the driver has put it (2.7.4.2: no layout is
+ * assumed). */
+static void split_status(struct blk_req *r, const struct vq_chain *c, unsigned *nwrite)
+{
+	struct iovec *last = &r->vec[c->nread + c->nwrite - 1];
+
+	last->iov_len--;
+	r->status = (uint8_t *)last->iov_base + last->iov_len;
+	*nwrite = last->iov_len ? c->nwrite : c->nwrite - 1u;
+}
+
+int blk_begin(struct blk_req *r, const struct vq_chain *c, const char **why)
+{
+	struct virtio_blk_outhdr hdr = {0};
+	unsigned nwrite;
+
+	if (c->read_len < sizeof(hdr) || c->write_len < 1) {
+		*why = "a request without a header or without a status byte";
+		return -EINVAL;
+	}
+	r->head = c->head;
+	r->tries = 0;
+	r->fallback = false;
+	r->bounce = NULL;
+	r->used_len = 1;
+	split_status(r, c, &nwrite);
+	iov_copy(r->vec, c->nread, &hdr, sizeof(hdr), false);
+	r->type = hdr.type;
+	if (hdr.type == VIRTIO_BLK_T_IN || hdr.type == VIRTIO_BLK_T_GET_ID) {
+		r->iov = &r->vec[c->nread];
+		r->niov = nwrite;
+		r->len = c->write_len - 1;
+	} else {
+		r->iov = r->vec;
+		r->niov = c->nread;
+		iov_skip(&r->iov, &r->niov, sizeof(hdr));
+		r->len = c->read_len - sizeof(hdr);
+	}
+	dispatch(r, hdr.sector);
+	return 0;
+}

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * insula-exec: one command in the guest, between the stream to insula-init and the user's three
+ * descriptors. It parses what the guest wrote, so that insula-run does not have to.
+ *
+ *   main thread     the stream and the channel; never blocks on the user's descriptors
+ *   writer threads  one each for output and errors: ring -> descriptor; may block for ever
+ *   reader thread   descriptor -> ring; only if there is an input
+ *
+ * The user's descriptors are open elsewhere too, so their flags stay as they are, blocking or not;
+ * that is what the threads are for. Each ring has one producer and one consumer, is as large as the
+ * window of its stream, and wake-ups go through eventfds: a stream that nobody reads fills its
+ * ring, uses up its credit and stops, alone.
+ *
+ * insula/guestproto.h has the protocol, docs/guest-protocol.md the explanation.
+ */
+#ifndef DEVICES_EXEC_H
+#define DEVICES_EXEC_H
+
+#include <stdatomic.h>
+
+#include <insula/guestproto.h>
+
+#include "helper.h"
+
+#define EXEC_ESCAPE_KEY 0x1d /* Ctrl-] */
+#define EXEC_ESCAPE_TIMES 3u
+#define EXEC_ESCAPE_NS 1000000000ull
+
+struct exec_ring {
+	_Atomic uint32_t head, tail; /* free-running */
+	uint32_t size;               /* a power of two */
+	uint8_t *buf;
+};
+
+/* One of the two outputs. */
+struct exec_out {
+	struct exec *x;
+	int fd, wake; /* owned; wake: main -> writer */
+	struct exec_ring ring;
+	uint32_t credited; /* main: ring.tail up to which credit was given back */
+	uint32_t unsaid;   /* writer: written since it last woke the main thread */
+	_Atomic int error; /* writer: errno of the write that ended it */
+	bool closed;       /* main: the guest has been told */
+	uint8_t buf[GP_WINDOW_OUT];
+};
+
+struct exec {
+	int channel, stream; /* channel borrowed, stream owned */
+	int event;           /* the threads -> main */
+	struct gp_in rx;
+	struct gp_out tx;
+	struct exec_out out[2];
+	bool hello, done, reported; /* main: the guest's hello was seen; nothing more will come */
+	struct msg_exec_exit exit;  /* valid when done */
+
+	int in_fd, in_wake; /* owned; -1: no input */
+	struct exec_ring in;
+	uint32_t in_credit;   /* main */
+	bool in_ended;        /* main: GP_STDIN_END was sent, or the guest does not want more */
+	_Atomic bool in_eof;  /* reader */
+	_Atomic bool in_stop; /* main -> reader */
+	_Atomic bool quit;    /* reader: the escape was typed */
+	bool escape;
+	unsigned escapes; /* reader */
+	uint64_t escape_ns;
+
+	uint32_t start_len; /* of the frame */
+	uint8_t in_buf[GP_WINDOW_IN];
+	uint8_t body[GP_DATA_MAX];
+	uint8_t start[GP_HDR_LEN + GP_START_MAX]; /* the whole frame */
+};
+
+/* Take over the descriptors (in -1: no input). `start_len` bytes of the GP_START body (with
+ * EXEC_POWEROFF in the flags: of GP_POWEROFF) are read from `spec`, which is closed. No thread yet:
+ * exec_threads() starts them. */
+int exec_open(struct exec *x, int channel, int stream, int spec, uint32_t start_len, int out,
+	      int err_out, int in, uint32_t flags, struct err *e);
+int exec_threads(struct exec *x, struct err *e);
+void exec_rules(const struct exec *x, struct rule_list *l);
+/* Serve until the supervisor ends it: 0, or a negative errno when the channel is gone. */
+int exec_loop(struct exec *x);
+
+/* ---- for exec_loop(), tests and the fuzzer ---- */
+
+/* One frame from the guest: header and body in x->rx. -EPROTO. */
+int exec_frame(struct exec *x);
+/* The stream has ended or is not to be believed: x->exit says so, unless the command had ended. */
+void exec_lost(struct exec *x, const char *why);
+
+#endif

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The control thread of a helper. See helper.h. */
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/stats.h>
+
+#include "helper.h"
+
+#ifdef INSULA_SANITIZE
+#define STACK_SIZE (1024u << 10)
+#else
+#define STACK_SIZE (64u << 10)
+#endif
+
+static bool more_than_one_cpu(void)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
+}
+
+int helper_open(struct helper *h, int page_fd, int call_fd, int irq_fd, uint32_t tag, struct err *e)
+{
+	int rc;
+
+	memset(h, 0, sizeof(*h));
+	h->page_fd = page_fd;
+	h->call_fd = call_fd;
+	h->irq_fd = irq_fd;
+	h->event_fd = event_create();
+	h->channel = -1;
+	h->spin = more_than_one_cpu();
+	if (h->event_fd < 0) {
+		rc = err_sys(e, h->event_fd, "eventfd");
+		goto out_close;
+	}
+	rc = shm_map(page_fd, DP_SIZE, 0, DP_SIZE, true, &h->page, e);
+	if (rc)
+		goto out_close;
+	fd_close(&h->page_fd);
+	rc = port_open(&h->port, h->page, tag, e);
+	if (rc)
+		goto out_close;
+	return 0;
+out_close:
+	helper_close(h);
+	return rc;
+}
+
+void helper_close(struct helper *h)
+{
+	if (h->page)
+		munmap(h->page, DP_SIZE);
+	h->page = NULL;
+	fd_close(&h->page_fd);
+	fd_close(&h->call_fd);
+	fd_close(&h->irq_fd);
+	fd_close(&h->event_fd);
+}
+
+/* The last act before MSG_READY: once the core hears that the helper is back it may call, and a
+ * call that an earlier helper left pending must be out of the slot by then. */
+int helper_attach(struct helper *h, const struct helper_ops *ops, void *dev, struct err *e)
+{
+	int rc;
+
+	h->ops = ops;
+	h->dev = dev;
+	port_attach(&h->port, &ops->regs, dev);
+	rc = port_run(&h->port);
+	return rc < 0 ? err_set(e, rc,
+				"device page: what the core left there is not a valid access")
+		      : 0;
+}
+
+void helper_irq(struct helper *h)
+{
+	h->irqs++;
+	event_signal(h->irq_fd);
+}
+
+static int stop(struct helper *h)
+{
+	struct msg_stats s = {0};
+	/* What the guest wrote last may still be in the ring. */
+	int rc = port_run(&h->port);
+
+	if (rc < 0)
+		return rc;
+	h->ops->stop(h->dev, &s);
+	s.n[STAT_CALLS] = h->port.calls;
+	s.n[STAT_POSTED] = h->port.posted;
+	s.n[STAT_IRQS] += h->irqs;
+	s.n[STAT_WAKEUPS] = h->wakeups;
+	rc = msg_send(h->channel, MSG_STOPPED, &s, sizeof(s), NULL, 0);
+	return rc ? rc : 1;
+}
+
+/* 1: stopped; 0: carry on. */
+static int take_message(struct helper *h)
+{
+	int fds[MSG_MAX_FDS];
+	uint8_t body[64];
+	enum msg_type type;
+	unsigned nfds;
+	size_t len;
+	int rc = msg_recv(h->channel, &type, body, sizeof(body), &len, fds, &nfds);
+
+	if (rc)
+		return rc;
+	if (len == 0 && nfds == 0 && type == MSG_GO)
+		return 0;
+	if (len == 0 && nfds == 0 && type == MSG_STOP)
+		return stop(h);
+	rc = h->ops->message ? h->ops->message(h->dev, type, body, len, fds, nfds) : -EPROTO;
+	if (rc)
+		log_error("unexpected message %d on the channel", (int)type);
+	return rc;
+}
+
+/* Wait for the core, the supervisor or the device's own threads. */
+static int wait_events(struct helper *h, int timeout)
+{
+	struct pollfd p[] = {
+		{.fd = h->call_fd, .events = POLLIN},
+		{.fd = h->channel, .events = POLLIN},
+		{.fd = h->event_fd, .events = POLLIN},
+	};
+
+	if (poll(p, ARRAY_LEN(p), timeout) <= 0)
+		return 0;
+	if (p[0].revents)
+		event_drain(h->call_fd);
+	if (p[2].revents) {
+		event_drain(h->event_fd);
+		h->ops->event(h->dev);
+	}
+	return p[1].revents ? take_message(h) : 0;
+}
+
+static int sleep_until_event(struct helper *h)
+{
+	int rc;
+
+	if (h->ops->idle)
+		h->ops->idle(h->dev);
+	if (!port_may_sleep(&h->port))
+		return 0;
+	rc = wait_events(h, -1);
+	port_awake(&h->port);
+	h->wakeups++;
+	return rc;
+}
+
+int helper_loop(struct helper *h, int channel)
+{
+	uint64_t active, polled, now;
+	int rc;
+
+	h->channel = channel;
+	rc = msg_send(channel, MSG_READY, NULL, 0, NULL, 0);
+	active = polled = clock_ns();
+	while (!rc) {
+		int n = port_run(&h->port);
+
+		if (n < 0) {
+			log_error("the core broke the device page protocol");
+			return n;
+		}
+		now = clock_ns();
+		if (n > 0)
+			active = now;
+		if (now - polled > HELPER_BUSY_NS) {
+			polled = now;
+			rc = wait_events(h, 0);
+		} else if (n == 0 && (!h->spin || now - active > HELPER_SPIN_NS)) {
+			rc = sleep_until_event(h);
+			active = polled = clock_ns();
+		} else if (n == 0) {
+			__builtin_ia32_pause();
+		}
+	}
+	return rc > 0 ? 0 : rc;
+}
+
+/* ---- the jail's list ---- */
+
+void rule_arg(struct rule_list *l, int nr, struct jail_arg a, struct jail_arg b, const char *why)
+{
+	if (l->n >= ARRAY_LEN(l->rule))
+		panic("more than %zu jail rules", ARRAY_LEN(l->rule));
+	l->rule[l->n++] = (struct jail_rule){.nr = nr, .why = why, .arg = {a, b}};
+}
+
+void rule_any(struct rule_list *l, int nr, const char *why)
+{
+	rule_arg(l, nr, (struct jail_arg){0}, (struct jail_arg){0}, why);
+}
+
+void rule_fd(struct rule_list *l, int nr, int fd, const char *why)
+{
+	rule_arg(l, nr,
+		 (struct jail_arg){.index = 0, .cmp = JAIL_EQ, .value = (uint64_t)(unsigned)fd},
+		 (struct jail_arg){0}, why);
+}
+
+void rule_ioctl(struct rule_list *l, int fd, unsigned long request, const char *why)
+{
+	rule_arg(l, SYS_ioctl,
+		 (struct jail_arg){.index = 0, .cmp = JAIL_EQ, .value = (uint64_t)(unsigned)fd},
+		 (struct jail_arg){.index = 1, .cmp = JAIL_EQ, .value = request}, why);
+}
+
+void helper_rules(const struct helper *h, struct rule_list *l)
+{
+	rule_any(l, SYS_poll, "wait for the core, the supervisor and our own threads");
+	rule_fd(l, SYS_read, h->call_fd, "the core's wake-up");
+	rule_fd(l, SYS_read, h->event_fd, "wake-up by our own threads");
+	rule_fd(l, SYS_write, h->event_fd, "wake-up by our own threads");
+	rule_fd(l, SYS_write, h->irq_fd, "interrupt the guest");
+}
+
+void helper_fail(int channel, const char *step, const struct err *e)
+{
+	msg_fail(channel, step, e->code, e->text, 0);
+	_exit(1);
+}
+
+void helper_signals(void)
+{
+	signal(SIGPIPE, SIG_IGN);
+}
+
+struct begin {
+	void *(*fn)(void *);
+	void *arg;
+	pthread_barrier_t up;
+};
+
+static void *begin(void *p)
+{
+	struct begin *b = p;
+	void *(*fn)(void *) = b->fn;
+	void *arg = b->arg;
+
+	pthread_barrier_wait(&b->up);
+	return fn(arg);
+}
+
+int helper_thread(pthread_t *t, void *(*fn)(void *), void *arg)
+{
+	struct begin b = {.fn = fn, .arg = arg};
+	sigset_t all, old;
+	pthread_attr_t a;
+	int rc;
+
+	pthread_barrier_init(&b.up, NULL, 2);
+	pthread_attr_init(&a);
+	pthread_attr_setstacksize(&a, STACK_SIZE);
+	/* Signals, if there are any, belong to the control thread. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	rc = pthread_create(t, &a, begin, &b);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&a);
+	/* A thread that has not begun when the jail closes would make its first system calls under
+	 * the filter. */
+	if (!rc)
+		pthread_barrier_wait(&b.up);
+	pthread_barrier_destroy(&b.up);
+	return -rc;
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What every helper program has in common: its control thread.
+ *
+ *   main()           jail_enter(), receive MSG_START_xxx, map, start threads, helper_open(), the
+ * device, helper_attach() jail_seal(helper_rules() and the program's own; jail.h adds what all
+ * programs need) helper_loop()    MSG_READY, then registers and messages until MSG_STOP or the end
+ * of the channel
+ *
+ * The control thread never does I/O on a disk or a terminal: a vCPU waits for its answers.
+ */
+#ifndef DEVICES_HELPER_H
+#define DEVICES_HELPER_H
+
+#include <insula/jail.h>
+#include <insula/log.h>
+#include <insula/proto.h>
+
+#include "dev_port.h"
+
+struct helper_ops {
+	struct dev_ops regs;
+	/* Nothing has happened for a while: last chance before the thread sleeps. May be NULL. */
+	void (*idle)(void *dev);
+	/* The device's own event was signalled (and is drained): one of its threads wants
+	 * something. */
+	void (*event)(void *dev);
+	/* A message that only this device gets. It owns the descriptors, whatever it returns.
+	 * -EPROTO: not a message for it. May be NULL: there is none. */
+	int (*message)(void *dev, enum msg_type type, const void *body, size_t len, const int *fds,
+		       unsigned nfds);
+	/* MSG_STOP: finish what is in flight, bounded in time, then fill in the program's counters.
+	 */
+	void (*stop)(void *dev, struct msg_stats *s);
+};
+
+struct helper {
+	struct dev_port port;
+	const struct helper_ops *ops;
+	void *dev;
+	void *page;
+	int page_fd;  /* owned until helper_open() returns */
+	int channel;  /* borrowed */
+	int call_fd;  /* owned: the core's wake-up */
+	int irq_fd;   /* owned: interrupt line */
+	int event_fd; /* owned: for the device's own threads; may be signalled by any thread */
+	bool spin;    /* more than one CPU */
+	uint64_t irqs, wakeups;
+};
+
+/* How long the control thread looks for more after the last thing it did, before it sleeps. A
+ * wake-up costs some 10 us, so a burst of register accesses is worth the wait; it is also what the
+ * core spins for an answer. */
+#define HELPER_SPIN_NS DP_SPIN_NS
+/* A busy core must not keep the thread from its messages for longer than this. */
+#define HELPER_BUSY_NS 1000000ull
+
+/* Map the page and take over page_fd, call_fd, irq_fd (closed on error as well). `tag` as in
+ * port_state. */
+int helper_open(struct helper *h, int page_fd, int call_fd, int irq_fd, uint32_t tag,
+		struct err *e);
+/* The device is ready: execute what an earlier helper left pending. -EPROTO as port_run(). */
+int helper_attach(struct helper *h, const struct helper_ops *ops, void *dev, struct err *e);
+/* Unmap and close. For tests; a program just exits. */
+void helper_close(struct helper *h);
+
+/* Send MSG_READY and serve. 0: stopped and MSG_STOPPED sent; -EPIPE: the supervisor is gone;
+ * -EPROTO. */
+int helper_loop(struct helper *h, int channel);
+
+/* Signal the interrupt line. Control thread only (other threads signal irq_fd and count
+ * themselves). */
+void helper_irq(struct helper *h);
+
+/* ---- the list for jail_seal() ---- */
+struct rule_list {
+	struct jail_rule rule[64];
+	size_t n;
+};
+/* Allow a call with any arguments, or with this descriptor as the first one. More rules than there
+ * is room for: panic. */
+void rule_any(struct rule_list *l, int nr, const char *why);
+void rule_fd(struct rule_list *l, int nr, int fd, const char *why);
+void rule_arg(struct rule_list *l, int nr, struct jail_arg a, struct jail_arg b, const char *why);
+/* One request of one descriptor. */
+void rule_ioctl(struct rule_list *l, int fd, unsigned long request, const char *why);
+/* What the control thread needs in every helper, beyond jail_base_rules. */
+void helper_rules(const struct helper *h, struct rule_list *l);
+
+/* Say over the channel which step failed, and exit. */
+_Noreturn void helper_fail(int channel, const char *step, const struct err *e);
+
+/* Block all signals in the threads that the caller makes, and make a closed pipe an error instead
+ * of a signal. */
+void helper_signals(void);
+
+/* pthread_create() with a stack as small as it can be. 0 or a negative errno. */
+#include <pthread.h>
+int helper_thread(pthread_t *t, void *(*fn)(void *), void *arg);
+
+#endif

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The control thread's part of a virtio-net device. See net.h. */
+#include <errno.h>
+#include <linux/virtio_ids.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+
+#include "net.h"
+
+#define BIT(n) (UINT64_C(1) << (n))
+#define FIXED_FDS 4 /* memory, page, call, irq */
+
+/* ---- what the device is ---- */
+
+static unsigned nqueues(const struct msg_start_net *m)
+{
+	return 2 * m->npairs + 1;
+}
+
+unsigned net_nfds(const struct msg_start_net *m)
+{
+	return FIXED_FDS + nqueues(m) + (m->kind == NET_TAP ? m->npairs : 1);
+}
+
+int net_check_conf(const struct msg_start_net *m, struct err *e)
+{
+	if (!net_backing_find(m->kind))
+		return err_set(e, -EINVAL, "unknown backing %u", m->kind);
+	if (m->npairs == 0 || m->npairs > NET_MAX_PAIRS || (m->kind != NET_TAP && m->npairs > 1))
+		return err_set(e, -EINVAL, "%u queue pairs", m->npairs);
+	if (m->kind != NET_TAP && m->tun_offloads)
+		return err_set(e, -EINVAL, "offloads %#x of a stream", m->tun_offloads);
+	if (m->mtu && (m->mtu < NET_MIN_MTU || m->mtu > NET_MAX_MTU))
+		return err_set(e, -EINVAL, "MTU %u", m->mtu);
+	if (m->mac[0] & 1)
+		return err_set(e, -EINVAL, "a multicast MAC address");
+	if (m->rate > NET_MAX_RATE || m->pps > NET_MAX_RATE)
+		return err_set(e, -EINVAL, "limit of %llu bytes and %llu frames a second",
+			       (unsigned long long)m->rate, (unsigned long long)m->pps);
+	if (m->log_level > LOG_LVL_DEBUG)
+		return err_set(e, -EINVAL, "log level %u", m->log_level);
+	return 0;
+}
+
+uint64_t net_features(const struct msg_start_net *m)
+{
+	uint64_t f = BIT(VIRTIO_NET_F_MAC) | BIT(VIRTIO_NET_F_STATUS) |
+		     BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_NET_F_CTRL_VQ) |
+		     BIT(VIRTIO_NET_F_CTRL_RX) | BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) |
+		     net_tap_features(m->tun_offloads);
+
+	if (m->mtu)
+		f |= BIT(VIRTIO_NET_F_MTU);
+	if (m->npairs > 1)
+		f |= BIT(VIRTIO_NET_F_MQ);
+	if (f & BIT(VIRTIO_NET_F_GUEST_CSUM))
+		f |= BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS);
+	return f;
+}
+
+static void fill_config(struct net *n)
+{
+	n->config = (struct virtio_net_config){
+		.status = n->st->link_down ? 0 : VIRTIO_NET_S_LINK_UP,
+		.max_virtqueue_pairs = (uint16_t)n->conf.npairs,
+		.mtu = (uint16_t)n->conf.mtu,
+	};
+	memcpy(n->config.mac, n->st->valid ? n->st->mac : n->conf.mac, sizeof(n->config.mac));
+}
+
+/* ---- between the threads ---- */
+
+static void model_reset(void *dev)
+{
+	struct net *n = dev;
+	uint8_t link_down = n->st->link_down;
+
+	memset(n->st, 0, sizeof(*n->st));
+	n->st->link_down = link_down;
+	fill_config(n);
+	vmmio_show_config(&n->w.mmio);
+}
+
+static void event(void *dev)
+{
+	struct net *n = dev;
+	uint32_t news = atomic_exchange(&n->told, 0);
+
+	worker_helper_ops.event(dev);
+	/* A new process gets a new connection. Nothing is lost but frames. */
+	if (news & NET_NEWS_PEER) {
+		log_error("the connection is closed");
+		_exit(1);
+	}
+	if (!news)
+		return;
+	fill_config(n);
+	vmmio_show_config(&n->w.mmio);
+	if (news & NET_NEWS_LINK) {
+		log_warn("the TAP interface has been removed: the link is down");
+		virtio_config_changed(&n->w.mmio.v);
+	}
+}
+
+/* ---- start ---- */
+
+/* Anonymous memory costs nothing until it is touched. */
+static void *reserve(size_t len)
+{
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static int get_memory(struct net *n, struct err *e)
+{
+	n->rx = reserve(n->conf.npairs * sizeof(*n->rx));
+	n->tx = reserve(n->conf.npairs * sizeof(*n->tx));
+	if (!n->rx || !n->tx)
+		return err_set(e, -ENOMEM, "out of memory");
+	return 0;
+}
+
+static int open_backing(struct net *n, const int *fds, struct err *e)
+{
+	bool stream = n->conf.kind == NET_STREAM;
+
+	n->nbackings = n->conf.npairs;
+	for (unsigned i = 0; i < n->nbackings; i++) {
+		struct net_backing *b = &n->backing[i];
+
+		*b = (struct net_backing){.ops = net_backing_find(n->conf.kind), .fd = fds[i]};
+		if (!stream)
+			continue;
+		b->in = reserve(NET_STREAM_IN);
+		b->out = reserve(NET_STREAM_OUT);
+		if (!b->in || !b->out)
+			return err_set(e, -ENOMEM, "out of memory");
+	}
+	return 0;
+}
+
+static void describe(struct net *n)
+{
+	struct net_page *page = n->w.h->port.dev_state;
+
+	n->st = &page->net;
+	if (!n->w.h->port.resumed)
+		memset(n->st, 0, sizeof(*n->st));
+	n->st->link_down = 0;
+	fill_config(n);
+	worker_describe(&n->w, VIRTIO_ID_NET, net_features(&n->conf), nqueues(&n->conf), &n->config,
+			sizeof(n->config));
+	n->w.model.reset = model_reset;
+	n->ops = worker_helper_ops;
+	n->ops.event = event;
+}
+
+int net_open(struct net *n, struct helper *h, const struct msg_start_net *m, const int *fds,
+	     const char **step, struct err *e)
+{
+	int rc;
+
+	memset(n, 0, sizeof(*n));
+	n->conf = *m;
+	rc = worker_open(&n->w, h, fds[0], m->mem_size, fds[1], fds[2], fds[3], &fds[FIXED_FDS],
+			 nqueues(m), NET_TAG, step, e);
+	if (rc)
+		return rc;
+	*step = "memory";
+	rc = get_memory(n, e);
+	if (!rc)
+		rc = open_backing(n, &fds[FIXED_FDS + nqueues(m)], e);
+	if (rc)
+		return rc;
+	describe(n);
+	*step = "thread";
+	return worker_begin(&n->w, net_io_main, n, e);
+}
+
+void net_rules(const struct net *n, struct rule_list *l)
+{
+	worker_rules(&n->w, l, true);
+	for (unsigned i = 0; i < n->nbackings; i++)
+		n->backing[i].ops->rules(&n->backing[i], l);
+}

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * virtio-net (virtio 1.2, 5.1) over a TAP or a stream socket.
+ *
+ *   control thread   registers, configuration space (net.c)
+ *   I/O thread       all queues and the backing (net_io.c; net_rx.c, net_tx.c, net_ctrl.c)
+ *
+ * One thread serves both directions: a turn takes at most NET_BUDGET frames or NET_BUDGET_BYTES in
+ * each direction of each pair, so that neither starves the other. With a TAP, frames move between
+ * guest memory and the kernel without a copy of ours, except for the part of a received frame that
+ * has come before the guest had buffers enough for it.
+ *
+ * Frames may be lost or, when a process dies, sent twice; what the guest gave is always given back.
+ *
+ * With several pairs, the backing's queues that have no active pair are received by the active
+ * ones: a frame of queue i goes to pair i modulo the number of active pairs.
+ */
+#ifndef DEVICES_NET_H
+#define DEVICES_NET_H
+
+#include "bucket.h"
+#include "net_backing.h"
+#include "worker.h"
+
+#define NET_TAG 0x3154454eu           /* "NET1" */
+#define NET_BUDGET 64u                /* frames of one direction of one pair in one turn, */
+#define NET_BUDGET_BYTES (512u << 10) /* or about so many bytes */
+#define NET_RX_IOVS 768u              /* segments of receive buffers that are held at once */
+#define NET_MIN_MTU 68u               /* 5.1.4.1 */
+#define NET_MAX_MTU 65535u
+#define NET_MAX_COMMAND 1024u     /* bytes of one command; more: two tables of 64 addresses fit */
+#define NET_MAX_RATE (1ull << 40) /* of a limit: what struct bucket can count */
+#define NET_COMMANDS 16u          /* of one turn */
+
+/* What the driver has set with commands; in the device page, behind struct virtio_state. */
+struct net_state {
+	uint64_t offloads; /* VIRTIO_NET_F_GUEST_* in force */
+	uint16_t npairs;   /* active */
+	uint8_t mac[6];
+	uint8_t promisc, allmulti;
+	uint8_t link_down; /* the TAP is gone */
+	uint8_t valid;     /* this was filled in for the driver that runs */
+	uint8_t pad[4];
+};
+
+struct net_page {
+	struct virtio_state virtio;
+	struct net_state net;
+};
+_Static_assert(sizeof(struct net_page) <= PORT_DEV_STATE_SIZE, "the state fits the page");
+
+/* Receive buffers of one queue that were taken and not used yet, in order, and a frame that waits
+ * for more of them. */
+struct net_rx {
+	struct virtqueue *q;
+	struct {
+		uint16_t head, niov;
+		uint64_t len;
+	} buf[VQ_MAX_NUM];
+	unsigned nbuf, niov;
+	uint64_t bytes;  /* of all of them */
+	size_t want;     /* take buffers until there are so many bytes */
+	size_t held;     /* length of the frame that waits; 0: none */
+	size_t in_guest; /* so much of it is in the buffers already */
+	struct iovec iov[NET_RX_IOVS + VQ_MAX_NUM + 1];
+	uint8_t spill[NET_MAX_PACKET]; /* the rest of it */
+};
+
+/* The frame of one transmit queue that is being sent. */
+struct net_tx {
+	struct virtqueue *q;
+	bool held; /* the backing did not take it yet */
+	uint16_t head;
+	unsigned n; /* iov[1] to iov[n] are the frame */
+	size_t len;
+	struct virtio_net_hdr_v1 hdr;
+	struct iovec iov[1 + VQ_MAX_NUM];
+};
+
+struct net_limit {
+	struct bucket bytes, frames;
+};
+
+struct net {
+	struct worker w; /* first: the dev of the model is the worker */
+	struct msg_start_net conf;
+	struct helper_ops ops;
+	struct virtio_net_config config; /* control thread's */
+	struct net_state *st;
+	_Atomic uint32_t told; /* enum net_news from the I/O thread to the control thread */
+
+	/* the I/O thread's, from a start on */
+	uint64_t features; /* negotiated */
+	unsigned npairs;   /* that the driver may use */
+	unsigned nbackings;
+	struct net_backing backing[NET_MAX_PAIRS];
+	struct net_rx *rx; /* [npairs] */
+	struct net_tx *tx;
+	struct net_limit rx_limit, tx_limit;
+	uint32_t started; /* w.seen of the last start */
+};
+
+enum net_news { NET_NEWS_MAC = 1, NET_NEWS_LINK = 2, NET_NEWS_PEER = 4 };
+
+/* The descriptors of MSG_START_NET in their order. Takes them over. Maps memory, starts the thread,
+ * does not serve yet. *step is what failed. helper_attach() with &n->ops. */
+int net_open(struct net *n, struct helper *h, const struct msg_start_net *m, const int *fds,
+	     const char **step, struct err *e);
+void net_rules(const struct net *n, struct rule_list *l);
+/* Is this a message that can be obeyed? -EINVAL says what is not. */
+int net_check_conf(const struct msg_start_net *m, struct err *e);
+/* Number of descriptors that belong to it. */
+unsigned net_nfds(const struct msg_start_net *m);
+uint64_t net_features(const struct msg_start_net *m);
+
+/* ---- net_io.c: the I/O thread ---- */
+void *net_io_main(void *arg);
+/* One turn: every queue, each within its budget. True: there is more to do at once. */
+bool net_turn(struct net *n);
+/* Sleep until something can be done. */
+void net_wait(struct net *n);
+/* The backing's other side is gone. */
+void net_lost(struct net *n, struct net_backing *b, int rc);
+void net_tell(struct net *n, enum net_news news);
+bool net_has(const struct net *n, unsigned feature);
+/* Does the limit let a frame through now? */
+bool net_allowed(struct net_limit *l);
+/* One of `len` bytes passed. */
+void net_passed(struct net_limit *l, size_t len);
+
+/* ---- net_rx.c ---- */
+void net_rx_start(struct net *n, struct net_rx *r, struct virtqueue *q);
+/* Receive from `b` into the buffers of `r`. True: the budget is used up. */
+bool net_rx_serve(struct net *n, struct net_rx *r, struct net_backing *b);
+/* Only more buffers of the guest help. */
+bool net_rx_starved(const struct net_rx *r);
+/* May a frame with this header be given to the guest? */
+bool net_rx_header(uint64_t offloads, const struct virtio_net_hdr_v1 *h);
+
+/* ---- net_tx.c ---- */
+void net_tx_start(struct net *n, struct net_tx *t, struct virtqueue *q);
+bool net_tx_serve(struct net *n, struct net_tx *t, struct net_backing *b);
+/* Check the header of a frame of `len` bytes against what was negotiated, and clear what means
+ * nothing. False: do not send it. */
+bool net_tx_header(uint64_t features, struct virtio_net_hdr_v1 *h, size_t len);
+
+/* ---- net_ctrl.c ---- */
+bool net_ctrl_serve(struct net *n, struct virtqueue *q);
+/* One command (class, command, data; `len` bytes): VIRTIO_NET_OK or VIRTIO_NET_ERR. */
+uint8_t net_command(struct net *n, const uint8_t *cmd, size_t len);
+
+#endif

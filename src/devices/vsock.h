@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * virtio-vsock (virtio 1.2, 5.10): streams between the guest and AF_UNIX sockets of the host.
+ *
+ *   control thread   registers, and messages: what the supervisor sends goes to the I/O thread,
+ * what the I/O thread wants from the supervisor goes out (the mailbox) I/O thread       queues,
+ * connections (vsock_conn.h), and their descriptors, in one epoll set
+ *
+ * The process holds streams that others have connected, and accepts on one socket. It can read,
+ * write, shut down and close them: writev() and readv() carry no descriptors, so even a helper that
+ * was taken over cannot pass on what it holds.
+ *
+ * Restart: the connections die with the process that held them. The next one says so on the event
+ * queue (5.10.6.7), and the driver ends its sockets.
+ */
+#ifndef DEVICES_VSOCK_H
+#define DEVICES_VSOCK_H
+
+#include <pthread.h>
+
+#include "vsock_conn.h"
+#include "worker.h"
+
+#define VSOCK_TAG 0x314b5356u /* "VSK1" */
+#define VSOCK_QUEUES 3u
+enum vsock_queue { VSOCK_RX, VSOCK_TX, VSOCK_EVENT };
+
+#define VSOCK_TX_BUDGET 64u       /* packets of the guest in one turn, */
+#define VSOCK_TX_BYTES (1u << 20) /* with so many bytes; */
+#define VSOCK_RX_BUDGET 64u       /* connections that have a turn for the guest, */
+#define VSOCK_RX_BYTES (1u << 20) /* with so many bytes */
+#define VSOCK_ACCEPTS 64u         /* new clients in one turn */
+#define VSOCK_EVENTS 64u          /* of one epoll_wait() */
+#define VSOCK_MAX_STREAMS 64u     /* MSG_VSOCK_STREAM that have not been looked at */
+#define VSOCK_MAIL (VSOCK_MAX_STREAMS + VSOCK_MAX_ASKED)
+
+/* One message of the supervisor, or one for it. Descriptors belong to the mail. */
+struct vsock_mail {
+	enum msg_type type;
+	uint32_t id, port;
+	int error, fd;
+};
+
+struct vsock_box {
+	pthread_mutex_t lock; /* held for a copy; no other lock is taken under it */
+	unsigned first;
+	_Atomic unsigned n;
+	struct vsock_mail mail[VSOCK_MAIL];
+};
+
+struct vsock_held { /* a buffer of the guest's that was taken, and not used yet */
+	uint16_t head;
+	int niov;
+	uint64_t len;
+	struct iovec iov[VQ_MAX_NUM];
+};
+
+struct vsockdev {
+	struct worker w; /* first */
+	struct msg_start_vsock conf;
+	struct virtio_vsock_config config;
+	struct helper_ops ops;         /* for helper_attach(); dev is the vsockdev */
+	int ep_fd, mail_fd, listen_fd; /* listen_fd: -1 for none */
+	struct vsock_box in, out;      /* control -> I/O (mail_fd), I/O -> control (h->event_fd) */
+
+	/* the I/O thread's */
+	struct vconns conns;
+	bool announce; /* the guest has to hear that its connections are gone */
+	bool clients;  /* there may be some to be accepted */
+	bool retry;    /* accepting failed for want of something: later */
+	bool resumed;  /* an earlier process served this driver */
+	uint64_t next_tick;
+	unsigned first, nheld;
+	struct vsock_held held[VCONN_MAX_BUFS];
+	struct iovec iov[VQ_MAX_NUM];
+};
+
+/* Is this a message that can be obeyed? -EINVAL says what is not. */
+int vsock_check_conf(const struct msg_start_vsock *m, struct err *e);
+/* `d` is all zeros: to clear it here would touch the whole table. The descriptors of
+ * MSG_START_VSOCK in their order; taken over. *step is what failed. */
+int vsockdev_open(struct vsockdev *d, struct helper *h, const struct msg_start_vsock *m,
+		  const int *fds, const char **step, struct err *e);
+void vsock_rules(const struct vsockdev *d, struct rule_list *l);
+
+/* ---- vsock_box.c ---- */
+void vsock_box_init(struct vsock_box *b);
+/* False: it is full. */
+bool vsock_box_put(struct vsock_box *b, const struct vsock_mail *m);
+bool vsock_box_get(struct vsock_box *b, struct vsock_mail *m);
+
+/* ---- vsock_io.c: the I/O thread ---- */
+extern const struct vconn_ops vsock_host_ops; /* ctx is the vsockdev */
+void *vsock_io_main(void *arg);
+/* One turn without a wait. True: there is more to do at once. */
+bool vsock_turn(struct vsockdev *d);
+/* Ask for kicks where something is wanted. For how many ms to sleep; -1: until something comes. */
+int vsock_rest(struct vsockdev *d);
+/* Wait for events, at most `timeout` ms, and hand them on to the connections. */
+void vsock_wait(struct vsockdev *d, int timeout);
+/* Add a descriptor that is always in the epoll set. */
+int vsock_poll_add(struct vsockdev *d, unsigned what, int fd);
+enum vsock_what { VSOCK_ON_CONN, VSOCK_ON_CTL, VSOCK_ON_KICK, VSOCK_ON_MAIL, VSOCK_ON_CLIENT };
+
+#endif

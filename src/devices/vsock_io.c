@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The I/O thread of a virtio-vsock device.
+ *
+ * A turn: mail of the supervisor, new clients, packets of the guest, packets for the guest, what
+ * has waited too long; each of them bounded. Then kicks are asked for where they are wanted, and
+ * epoll_wait(): events of the connections' descriptors only set marks in the table.
+ *
+ * Descriptors are watched by edges. A stream that nobody has credit for costs no event after the
+ * first one, and one that was read until nothing is left costs no system call to be watched again.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+
+#include "iov.h"
+#include "vsock.h"
+
+#define HDR_LEN sizeof(struct virtio_vsock_hdr)
+#define CONN_EVENTS ((uint32_t)(EPOLLIN | EPOLLRDHUP) | EPOLLET)
+#define TICK_MS ((int)(VCONN_TICK_NS / 1000000u))
+
+/* ---- the host's ends ---- */
+
+static uint64_t tag(unsigned what, uint32_t id)
+{
+	return (uint64_t)what << 32 | id;
+}
+
+static int control(struct vsockdev *d, int op, int fd, uint32_t events, uint64_t data)
+{
+	struct epoll_event ev = {.events = events, .data.u64 = data};
+
+	return epoll_ctl(d->ep_fd, op, fd, &ev) ? -errno : 0;
+}
+
+int vsock_poll_add(struct vsockdev *d, unsigned what, int fd)
+{
+	return control(d, EPOLL_CTL_ADD, fd, (uint32_t)EPOLLIN | EPOLLET, tag(what, 0));
+}
+
+static int host_open(void *ctx, struct vconn *c)
+{
+	struct vsockdev *d = ctx;
+
+	return control(d, EPOLL_CTL_ADD, c->fd, CONN_EVENTS,
+		       tag(VSOCK_ON_CONN, vconn_id(&d->conns, c)));
+}
+
+static ssize_t host_read(void *ctx, struct vconn *c, const struct iovec *iov, int niov)
+{
+	ssize_t n = readv(c->fd, iov, niov);
+
+	(void)ctx;
+	return n < 0 ? -errno : n;
+}
+
+static ssize_t host_write(void *ctx, struct vconn *c, const struct iovec *iov, int niov)
+{
+	ssize_t n = writev(c->fd, iov, niov);
+
+	(void)ctx;
+	return n < 0 ? -errno : n;
+}
+
+static void host_shut(void *ctx, struct vconn *c, int how)
+{
+	(void)ctx;
+	/* ENOTCONN: the other end is gone; that is another event. */
+	(void)shutdown(c->fd, how);
+}
+
+static void host_close(void *ctx, struct vconn *c)
+{
+	/* Explicitly: whoever made the descriptor may still hold the same open file. */
+	(void)control(ctx, EPOLL_CTL_DEL, c->fd, 0, 0);
+	close(c->fd);
+}
+
+static void host_watch(void *ctx, struct vconn *c, bool on)
+{
+	struct vsockdev *d = ctx;
+	int rc = control(d, EPOLL_CTL_MOD, c->fd, CONN_EVENTS | (on ? (uint32_t)EPOLLOUT : 0),
+			 tag(VSOCK_ON_CONN, vconn_id(&d->conns, c)));
+
+	if (rc) /* what was added can be changed, and that takes no memory */
+		panic("epoll_ctl: %d", rc);
+}
+
+static void host_ask(void *ctx, uint32_t id, uint32_t port)
+{
+	struct vsockdev *d = ctx;
+	const struct vsock_mail m = {.type = MSG_VSOCK_CONNECT, .id = id, .port = port, .fd = -1};
+
+	/* There is room for all questions that may be open at a time. */
+	if (!vsock_box_put(&d->out, &m))
+		panic("more than %u questions", VSOCK_MAX_ASKED);
+	event_signal(d->w.h->event_fd);
+}
+
+static void host_forget(void *ctx, void *ring, size_t size)
+{
+	(void)ctx;
+	(void)madvise(ring, size, MADV_DONTNEED);
+}
+
+const struct vconn_ops vsock_host_ops = {
+	.open = host_open,
+	.read = host_read,
+	.write = host_write,
+	.shut = host_shut,
+	.close = host_close,
+	.watch = host_watch,
+	.ask = host_ask,
+	.forget = host_forget,
+};
+
+/* ---- what others want ---- */
+
+static void take_mail(struct vsockdev *d)
+{
+	struct vsock_mail m;
+
+	for (unsigned i = 0; i < VSOCK_MAIL && vsock_box_get(&d->in, &m); i++) {
+		if (m.type == MSG_VSOCK_STREAM && vconn_has_room(&d->conns))
+			vconn_stream(&d->conns, m.fd, m.port);
+		else if (m.type == MSG_VSOCK_STREAM)
+			fd_close(&m.fd);
+		else if (!vconn_connected(&d->conns, m.id, m.error, m.fd))
+			fd_close(&m.fd);
+	}
+}
+
+static void accept_clients(struct vsockdev *d)
+{
+	for (unsigned i = 0; i < VSOCK_ACCEPTS && d->clients && vconn_has_room(&d->conns); i++) {
+		int fd = accept4(d->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (fd >= 0) {
+			vconn_client(&d->conns, fd);
+		} else if (errno == EAGAIN) {
+			d->clients = false;
+		} else if (errno != ECONNABORTED && errno != EINTR) {
+			d->retry = true; /* out of something: not at once again */
+			return;
+		}
+	}
+}
+
+/* ---- packets of the guest ---- */
+
+/* The number of bytes, or -1: the guest's mistake. */
+static int64_t take_packet(struct vsockdev *d, const struct vq_chain *c)
+{
+	struct virtio_vsock_hdr h;
+	size_t total;
+	int niov;
+
+	if (c->nwrite || c->read_len < HDR_LEN) {
+		worker_fault(&d->w, "a packet without a header, or one to write to");
+		return -1;
+	}
+	iov_get(c->iov, c->nread, &h, HDR_LEN);
+	if (h.len > c->read_len - HDR_LEN) {
+		worker_fault(&d->w, "a packet that is longer than its buffer");
+		return -1;
+	}
+	niov = iov_cut(c->iov, c->nread, c->iov, c->nread, HDR_LEN, h.len, &total);
+	vconn_packet(&d->conns, &h, c->iov, niov);
+	return (int64_t)h.len;
+}
+
+/* True: there is more to take at once. */
+static bool serve_tx(struct vsockdev *d)
+{
+	struct virtqueue *q = &d->w.mmio.v.vq[VSOCK_TX];
+	uint64_t bytes = 0;
+
+	for (unsigned n = 0; n < VSOCK_TX_BUDGET && bytes < VSOCK_TX_BYTES; n++) {
+		struct vq_chain c = {.iov = d->iov};
+		int64_t len;
+		int rc;
+
+		if (!q->num || !vconn_may_take(&d->conns))
+			return false;
+		rc = vq_next(q, &c);
+		if (rc < 0)
+			worker_fault(&d->w, q->why);
+		if (rc <= 0)
+			return false;
+		len = take_packet(d, &c);
+		if (len < 0)
+			return false;
+		vq_push(q, c.head, 0);
+		bytes += (uint64_t)len;
+	}
+	return true;
+}
+
+/* ---- packets for the guest ---- */
+
+/* Take buffers until as many are held as one connection may fill. False: none. */
+static bool hold(struct vsockdev *d)
+{
+	struct virtqueue *q = &d->w.mmio.v.vq[VSOCK_RX];
+
+	while (q->num && d->nheld < VCONN_MAX_BUFS) {
+		struct vsock_held *b = &d->held[(d->first + d->nheld) % VCONN_MAX_BUFS];
+		struct vq_chain c = {.iov = b->iov};
+		int rc = vq_next(q, &c);
+
+		if (rc == 0)
+			break;
+		if (rc < 0 || c.nread || c.write_len <= HDR_LEN) {
+			worker_fault(&d->w,
+				     rc < 0 ? q->why : "a receive buffer without room for a byte");
+			return false;
+		}
+		b->head = c.head;
+		b->niov = c.nwrite;
+		b->len = c.write_len;
+		d->nheld++;
+	}
+	return d->nheld > 0;
+}
+
+/* One connection's turn. The number of bytes. */
+static uint64_t give_packets(struct vsockdev *d)
+{
+	struct vconn_buf b[VCONN_MAX_BUFS];
+	uint64_t bytes = 0;
+	unsigned k;
+
+	for (unsigned i = 0; i < d->nheld; i++) {
+		struct vsock_held *x = &d->held[(d->first + i) % VCONN_MAX_BUFS];
+
+		b[i] = (struct vconn_buf){.iov = x->iov, .niov = x->niov, .len = x->len};
+	}
+	k = vconn_fill(&d->conns, b, d->nheld);
+	for (unsigned i = 0; i < k; i++) {
+		vq_push(&d->w.mmio.v.vq[VSOCK_RX], d->held[d->first].head, b[i].used);
+		d->first = (d->first + 1) % VCONN_MAX_BUFS;
+		bytes += b[i].used;
+	}
+	d->nheld -= k;
+	return bytes;
+}
+
+static bool serve_rx(struct vsockdev *d)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned n = 0; vconn_pending(&d->conns); n++) {
+		if (n == VSOCK_RX_BUDGET || bytes >= VSOCK_RX_BYTES)
+			return true;
+		if (!hold(d))
+			return false;
+		bytes += give_packets(d);
+	}
+	return false;
+}
+
+/* 5.10.6.7: tell the driver that its connections are gone. */
+static void serve_event(struct vsockdev *d)
+{
+	const struct virtio_vsock_event ev = {.id = VIRTIO_VSOCK_EVENT_TRANSPORT_RESET};
+	struct virtqueue *q = &d->w.mmio.v.vq[VSOCK_EVENT];
+	struct vq_chain c = {.iov = d->iov};
+	int rc;
+
+	if (!d->announce || !q->num)
+		return;
+	rc = vq_next(q, &c);
+	if (rc == 0)
+		return;
+	if (rc < 0 || c.nread || c.write_len < sizeof(ev)) {
+		worker_fault(&d->w, rc < 0 ? q->why : "an event buffer without room for an event");
+		return;
+	}
+	iov_put(c.iov, c.nwrite, &ev, sizeof(ev));
+	vq_push(q, c.head, sizeof(ev));
+	d->announce = false;
+}
+
+/* ---- turns ---- */
+
+static void copy_stats(struct vsockdev *d)
+{
+	const struct vconn_stats *s = &d->conns.stat;
+
+	d->w.stat[STAT_VSOCK_CONNECTIONS] = s->connections;
+	d->w.stat[STAT_VSOCK_TO_GUEST] = s->to_guest;
+	d->w.stat[STAT_VSOCK_TO_HOST] = s->to_host;
+	d->w.stat[STAT_VSOCK_RESETS] = s->resets;
+	d->w.stat[STAT_VSOCK_STALLS] = s->stalls;
+	d->w.stat[STAT_VSOCK_BAD_PACKETS] = s->bad_packets;
+}
+
+/* The driver has taken the queues away, and with them all connections. If it does not know that
+ * (one queue was disabled and enabled), it is told when they run again. */
+static void be_quiet(struct vsockdev *d)
+{
+	if (!worker_commanded(&d->w))
+		return;
+	d->announce = d->conns.used > 0;
+	vconn_drop_all(&d->conns);
+	d->nheld = 0;
+	copy_stats(d);
+	worker_calm(&d->w);
+}
+
+/* The queues run: look for what came before. */
+static void begin(struct vsockdev *d)
+{
+	d->clients = d->listen_fd >= 0;
+	d->announce |= d->resumed;
+	d->resumed = false;
+}
+
+static void tick(struct vsockdev *d)
+{
+	if (d->conns.now < d->next_tick)
+		return;
+	d->next_tick = d->conns.now + VCONN_TICK_NS;
+	(void)vconn_tick(&d->conns);
+}
+
+bool vsock_turn(struct vsockdev *d)
+{
+	bool new = worker_commanded(&d->w), more;
+
+	d->conns.now = clock_ns();
+	if (!worker_runs(&d->w)) {
+		be_quiet(d);
+		return false;
+	}
+	if (new)
+		begin(d);
+	tick(d);
+	take_mail(d);
+	accept_clients(d);
+	more = serve_tx(d);
+	more |= serve_rx(d);
+	serve_event(d);
+	worker_publish(&d->w);
+	more |= d->clients && !d->retry && vconn_has_room(&d->conns);
+	return more && !d->w.broken;
+}
+
+int vsock_rest(struct vsockdev *d)
+{
+	bool more = false, timed = d->conns.timed || d->retry;
+
+	if (!worker_runs(&d->w))
+		return -1;
+	d->retry = false;
+	if (vconn_may_take(&d->conns))
+		more |= worker_arm(&d->w, VSOCK_TX);
+	if (vconn_pending(&d->conns)) /* for want of buffers */
+		more |= worker_arm(&d->w, VSOCK_RX);
+	if (d->announce)
+		more |= worker_arm(&d->w, VSOCK_EVENT);
+	return more ? 0 : timed ? TICK_MS : -1;
+}
+
+static void on_connection(struct vsockdev *d, uint32_t id, uint32_t events)
+{
+	static const struct {
+		uint32_t events;
+		void (*fn)(struct vconns *t, struct vconn *c);
+	} handlers[] = {
+		{EPOLLOUT, vconn_writable},
+		{EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR, vconn_readable},
+		{EPOLLHUP | EPOLLERR, vconn_hangup},
+	};
+
+	/* Each of them may be the end of the connection. */
+	for (unsigned i = 0; i < ARRAY_LEN(handlers); i++) {
+		struct vconn *c = vconn_find_id(&d->conns, id);
+
+		if (c && (events & handlers[i].events))
+			handlers[i].fn(&d->conns, c);
+	}
+}
+
+void vsock_wait(struct vsockdev *d, int timeout)
+{
+	struct epoll_event ev[VSOCK_EVENTS];
+	int n = epoll_wait(d->ep_fd, ev, (int)VSOCK_EVENTS, timeout);
+
+	d->conns.now = clock_ns();
+	for (int i = 0; i < n; i++) {
+		unsigned what = (unsigned)(ev[i].data.u64 >> 32);
+
+		if (what == VSOCK_ON_CONN)
+			on_connection(d, (uint32_t)ev[i].data.u64, ev[i].events);
+		else if (what == VSOCK_ON_KICK)
+			d->w.stat[STAT_VSOCK_KICKS]++;
+		else if (what == VSOCK_ON_CLIENT)
+			d->clients = true;
+	}
+}
+
+void *vsock_io_main(void *arg)
+{
+	struct vsockdev *d = arg;
+
+	worker_born(&d->w);
+	for (;;) {
+		bool more = vsock_turn(d);
+
+		vsock_wait(d, more ? 0 : vsock_rest(d));
+	}
+	return NULL;
+}

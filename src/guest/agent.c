@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* insula-init's server: the loop. See agent.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "agent.h"
+
+uint64_t agent_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+int agent_init(struct agent *a, int listener, const struct agent_ops *ops)
+{
+	sigset_t set;
+
+	memset(a, 0, sizeof *a);
+	a->listener = listener;
+	a->ops = ops;
+	a->childless = true;
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	signal(SIGPIPE, SIG_IGN);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0 || fcntl(listener, F_SETFL, O_NONBLOCK) < 0)
+		return -errno;
+	a->sigfd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return a->sigfd < 0 ? -errno : 0;
+}
+
+static struct task **free_slot(struct agent *a)
+{
+	for (unsigned i = 0; i < AGENT_TASKS; i++)
+		if (!a->task[i])
+			return &a->task[i];
+	return NULL;
+}
+
+static void accept_one(struct agent *a)
+{
+	struct task **slot = free_slot(a);
+	int fd = slot ? accept4(a->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
+
+	if (fd < 0)
+		return;
+	*slot = task_new(fd);
+	if (!*slot)
+		close(fd);
+}
+
+/* As PID 1 everybody's orphans are ours. */
+static void reap(struct agent *a)
+{
+	struct signalfd_siginfo si;
+	int status;
+	pid_t pid;
+
+	while (read(a->sigfd, &si, sizeof si) > 0)
+		;
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		for (unsigned i = 0; i < AGENT_TASKS; i++) {
+			struct task *t = a->task[i];
+
+			if (t && t->pid == pid && !t->reaped)
+				task_reaped(a, t, status);
+		}
+	}
+	a->childless = pid < 0;
+}
+
+static int until_deadline(const struct agent *a, int timeout)
+{
+	uint64_t now = agent_now();
+
+	for (unsigned i = 0; i < AGENT_TASKS; i++) {
+		uint64_t d = a->task[i] ? a->task[i]->deadline : 0;
+		int ms = !d ? -1 : d <= now ? 0 : (int)(d - now);
+
+		if (ms >= 0 && (timeout < 0 || ms < timeout))
+			timeout = ms;
+	}
+	return timeout;
+}
+
+void agent_step(struct agent *a, int timeout)
+{
+	struct pollfd p[2 + AGENT_TASKS * TASK_FDS];
+	struct task *who[AGENT_TASKS];
+	unsigned n = 0;
+	uint64_t now;
+
+	for (unsigned i = 0; i < AGENT_TASKS; i++) {
+		if (!a->task[i])
+			continue;
+		task_poll(a->task[i], &p[2 + n * TASK_FDS]);
+		who[n++] = a->task[i];
+	}
+	p[0] = (struct pollfd){.fd = a->sigfd, .events = POLLIN};
+	p[1] = (struct pollfd){.fd = n < AGENT_TASKS ? a->listener : -1, .events = POLLIN};
+	if (poll(p, 2 + n * TASK_FDS, until_deadline(a, timeout)) < 0)
+		return;
+	if (p[0].revents)
+		reap(a);
+	for (unsigned i = 0; i < n; i++)
+		task_serve(a, who[i], &p[2 + i * TASK_FDS]);
+	now = agent_now();
+	for (unsigned i = 0; i < AGENT_TASKS; i++)
+		if (a->task[i] && !task_settle(a, a->task[i], now))
+			a->task[i] = NULL;
+	if (p[1].revents)
+		accept_one(a);
+}

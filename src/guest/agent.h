@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * insula-init's server: runs commands for the host, one stream each (insula/guestproto.h).
+ *
+ *   agent.c        the loop: accept, reap, deadlines
+ *   agent_task.c   one stream: frames in, output, credit, the end
+ *   agent_spawn.c  one process: pipes or a terminal, environment, exec
+ *
+ * One thread, one poll loop, nothing that waits anywhere else; memory is bounded by AGENT_TASKS
+ * and the windows. The host is trusted by its guest, but no stream can stop another one, and the
+ * commands are nobody's friend: whatever they do with their pipes and processes, the loop goes on.
+ * Runs on any listening stream socket, so it is tested outside a guest as well.
+ */
+#ifndef GUEST_AGENT_H
+#define GUEST_AGENT_H
+
+#include <poll.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <insula/guestproto.h>
+
+#define AGENT_TASKS 64
+#define AGENT_GRACE_MS 200    /* a background process keeps the output open: so long at most */
+#define AGENT_KILL_MS 2000    /* SIGHUP, then SIGKILL; and how long killed processes may take */
+#define AGENT_LINGER_MS 10000 /* the host closes a finished stream within this */
+
+#define STATUS_INTERNAL 125
+#define STATUS_NOT_EXECUTABLE 126
+#define STATUS_NOT_FOUND 127
+#define STATUS_SIGNAL 128
+
+/* What only the machine's PID 1 can do. */
+struct agent_ops {
+	void (*kill_all)(void);                     /* every process but this one; no waiting */
+	void (*finish)(void);                       /* write back and unmount */
+	void (*end)(const struct gp_poweroff *how); /* does not return in a guest */
+};
+
+enum task_state {
+	TASK_HELLO,
+	TASK_REQUEST,
+	TASK_STARTING, /* forked; exec_fd tells how exec went */
+	TASK_RUNNING,
+	TASK_ENDED,   /* the process has ended; its output has not */
+	TASK_CLOSING, /* GP_EXIT is on its way; the host closes */
+	TASK_LOST,    /* the stream is dead; the processes follow */
+};
+
+struct task {
+	enum task_state state;
+	int sock, exec_fd, in, out[2]; /* -1: closed */
+	pid_t pid;                     /* session and process group; 0: none */
+	bool reaped, tty, only, in_end, turn;
+	struct gp_in rx;
+	uint8_t *body;             /* rx's: GP_START_MAX at first, then GP_DATA_MAX */
+	uint32_t in_head, in_tail; /* free-running, into in_buf */
+	uint32_t in_owed;          /* taken by the command, not yet given back as credit */
+	uint32_t credit[2];        /* what the host takes of each output */
+	uint32_t left[2];          /* TASK_ENDED: bytes that were there when it ended */
+	uint64_t deadline;         /* ms; 0: none */
+	uint64_t oom_kills;        /* of the whole guest when it started */
+	struct gp_exit exit;       /* valid from TASK_ENDED on */
+	struct gp_out tx;
+	uint8_t in_buf[GP_WINDOW_IN];
+};
+
+struct agent {
+	int listener, sigfd;
+	bool childless; /* no process but this one, as far as is known */
+	const struct agent_ops *ops;
+	struct task *task[AGENT_TASKS];
+};
+
+/* `listener` is a listening stream socket, borrowed. Blocks SIGCHLD, ignores SIGPIPE. 0 or a
+ * negative errno. */
+int agent_init(struct agent *a, int listener, const struct agent_ops *ops);
+/* Wait at most `timeout` ms (-1: for ever) and serve. */
+void agent_step(struct agent *a, int timeout);
+
+/* ---- agent_task.c ---- */
+
+#define TASK_FDS 5
+struct task *task_new(int sock);
+/* What to wait for: TASK_FDS entries, -1 where there is nothing. */
+void task_poll(const struct task *t, struct pollfd p[TASK_FDS]);
+void task_serve(struct agent *a, struct task *t, const struct pollfd p[TASK_FDS]);
+/* Its process has ended with this wait status. */
+void task_reaped(struct agent *a, struct task *t, int status);
+/* After everything: deadlines and ends. False: the task is over and freed. */
+bool task_settle(struct agent *a, struct task *t, uint64_t now);
+
+uint64_t agent_now(void); /* ms */
+
+/* ---- agent_spawn.c ---- */
+
+/* Start the command of an accepted GP_START body: fills pid, in, out, exec_fd, tty. -errno. */
+int spawn_command(struct task *t, const struct gp_start *s, uint8_t *body);
+/* What the child says through exec_fd if it cannot become the command. */
+struct spawn_failure {
+	int status;
+	char text[GP_TEXT_LEN];
+};
+
+/* env.c */
+struct env_who {
+	const char *home, *user, *hostname;
+};
+/* `set` (NULL-terminated NAME=VALUE; of equal names the last counts), then the defaults of what it
+ * does not set. NULL-terminated; never freed; NULL: out of memory. */
+char **env_make(char *const *set, const struct env_who *who);
+
+#endif

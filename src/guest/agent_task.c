@@ -1,0 +1,569 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* insula-init's server: one stream of the host and the process behind it. See agent.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "agent.h"
+
+#define MAX_READS 16 /* of one stream per wake-up */
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+
+enum { FD_SOCK, FD_EXEC, FD_IN, FD_OUT };
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static void close_streams(struct task *t)
+{
+	close_fd(&t->exec_fd);
+	close_fd(&t->in);
+	close_fd(&t->out[0]);
+	close_fd(&t->out[1]);
+}
+
+/* How many processes this guest has lost to a lack of memory. */
+static uint64_t oom_kills(void)
+{
+	char line[128];
+	unsigned long long n = 0;
+	FILE *f = fopen("/proc/vmstat", "re");
+
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof line, f))
+		if (sscanf(line, "oom_kill %llu", &n) == 1)
+			break;
+	fclose(f);
+	return n;
+}
+
+struct task *task_new(int sock)
+{
+	struct task *t = calloc(1, sizeof *t);
+	uint8_t *body = malloc(GP_START_MAX);
+
+	if (!t || !body) {
+		free(body);
+		free(t);
+		return NULL;
+	}
+	t->sock = sock;
+	t->exec_fd = t->in = t->out[0] = t->out[1] = -1;
+	t->credit[0] = t->credit[1] = GP_WINDOW_OUT;
+	t->body = body;
+	gp_in_init(&t->rx, body, GP_START_MAX);
+	return t;
+}
+
+static void task_free(struct task *t)
+{
+	close_streams(t);
+	close_fd(&t->sock);
+	free(t->body);
+	free(t);
+}
+
+/* Its stream is dead, or it broke the protocol: what it started ends as if a terminal had hung up,
+ * and soon by force. */
+static void lose(struct task *t)
+{
+	bool alive = t->pid && !t->reaped;
+
+	if (t->state == TASK_LOST)
+		return;
+	close_fd(&t->sock);
+	close_streams(t);
+	if (alive) {
+		kill(-t->pid, SIGHUP);
+		kill(-t->pid, SIGCONT);
+	}
+	t->state = TASK_LOST;
+	t->deadline = agent_now() + (alive ? AGENT_KILL_MS : 0);
+}
+
+static void flush(struct task *t)
+{
+	while (t->sock >= 0 && t->tx.at < t->tx.len) {
+		ssize_t n = send(t->sock, t->tx.buf + t->tx.at, t->tx.len - t->tx.at, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN)
+			return;
+		if (n < 0)
+			lose(t);
+		else
+			gp_out_sent(&t->tx, (size_t)n);
+	}
+}
+
+/* ---- the command's input ---- */
+
+static void close_input(struct task *t)
+{
+	const struct gp_close m = {.stream = GP_STREAM_IN};
+
+	close_fd(&t->in);
+	t->in_tail = t->in_head;
+	if (!t->in_end)
+		(void)gp_put(&t->tx, GP_CLOSE, &m, sizeof m);
+	t->in_end = true;
+}
+
+/* A terminal has no end; what its line discipline takes for one goes over it. */
+static void end_input(struct task *t)
+{
+	static const char ctrl_d = 4;
+
+	if (t->tty)
+		(void)!write(t->in, &ctrl_d, 1);
+	else
+		close_fd(&t->in);
+}
+
+/* A quarter of the window at once: the host always has the rest. */
+static void give_credit(struct task *t)
+{
+	const struct gp_credit m = {.stream = GP_STREAM_IN, .bytes = t->in_owed};
+
+	if (!t->in_end && t->in_owed >= GP_WINDOW_IN / 4 &&
+	    !gp_put(&t->tx, GP_CREDIT, &m, sizeof m))
+		t->in_owed = 0;
+}
+
+static void pump_input(struct task *t)
+{
+	bool had = t->in_head != t->in_tail;
+
+	while (t->in >= 0 && t->in_head != t->in_tail) {
+		uint32_t at = t->in_tail % GP_WINDOW_IN;
+		uint32_t n = MIN(t->in_head - t->in_tail, GP_WINDOW_IN - at);
+		ssize_t r = write(t->in, t->in_buf + at, n);
+
+		if (r < 0 && errno == EAGAIN)
+			break;
+		if (r < 0 && errno != EINTR)
+			close_input(t);
+		if (r > 0) {
+			t->in_tail += (uint32_t)r;
+			t->in_owed += (uint32_t)r;
+		}
+	}
+	if (had && t->in >= 0 && t->in_end && t->in_head == t->in_tail)
+		end_input(t);
+	give_credit(t);
+}
+
+/* ---- its output ---- */
+
+static void pump_output(struct task *t, unsigned i)
+{
+	static const enum gp_type type[] = {GP_STDOUT, GP_STDERR};
+	uint8_t *room = t->out[i] >= 0 && t->credit[i] ? gp_data_room(&t->tx) : NULL;
+	ssize_t n;
+
+	if (!room)
+		return;
+	n = read(t->out[i], room, MIN(GP_DATA_MAX, t->credit[i]));
+	if (n > 0) {
+		gp_put_data(&t->tx, type[i], (uint32_t)n);
+		t->credit[i] -= (uint32_t)n;
+		t->left[i] -= MIN(t->left[i], (uint32_t)n);
+		flush(t);
+	} else if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+		t->left[i] = 0;
+	} else {
+		close_fd(&t->out[i]);
+		t->left[i] = 0;
+	}
+}
+
+static void pump_outputs(struct task *t)
+{
+	unsigned first = t->turn;
+
+	t->turn = !t->turn; /* neither of the two may always be the first */
+	pump_output(t, first);
+	pump_output(t, !first);
+}
+
+/* ---- start and end of the process ---- */
+
+static void ended(struct agent *a, struct task *t)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		int n = 0;
+
+		if (t->out[i] >= 0 && ioctl(t->out[i], FIONREAD, &n) == 0 && n > 0)
+			t->left[i] = (uint32_t)n;
+	}
+	t->state = TASK_ENDED;
+	if (t->only) {
+		a->ops->kill_all();
+		a->childless = false; /* until the next look */
+		kill(getpid(), SIGCHLD);
+	}
+}
+
+static void refused(struct agent *a, struct task *t, int status, const char *text)
+{
+	t->exit = (struct gp_exit){.kind = GP_EXIT_REFUSED, .value = (uint32_t)status};
+	snprintf(t->exit.text, sizeof t->exit.text, "%s", text);
+	close_streams(t);
+	ended(a, t);
+}
+
+static void started(struct agent *a, struct task *t)
+{
+	const struct gp_started m = {.pid = (uint32_t)t->pid};
+	struct spawn_failure f;
+	ssize_t n = read(t->exec_fd, &f, sizeof f);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	close_fd(&t->exec_fd);
+	if (n == (ssize_t)sizeof f) {
+		f.text[sizeof f.text - 1] = '\0';
+		refused(a, t, f.status, f.text);
+		return;
+	}
+	(void)gp_put(&t->tx, GP_STARTED, &m, sizeof m);
+	t->state = TASK_RUNNING;
+	if (t->reaped)
+		ended(a, t);
+}
+
+void task_reaped(struct agent *a, struct task *t, int status)
+{
+	bool signaled = WIFSIGNALED(status);
+	uint32_t value = (uint32_t)(signaled ? WTERMSIG(status) : WEXITSTATUS(status));
+
+	t->reaped = true;
+	if (t->state != TASK_STARTING && t->state != TASK_RUNNING)
+		return;
+	t->exit =
+		(struct gp_exit){.kind = signaled ? GP_EXIT_SIGNAL : GP_EXIT_CODE, .value = value};
+	/* A shell whose command was killed says 128 + 9. */
+	if ((signaled ? value == SIGKILL : value == STATUS_SIGNAL + SIGKILL) &&
+	    oom_kills() > t->oom_kills)
+		t->exit.flags = GP_EXIT_OOM;
+	if (t->state == TASK_RUNNING)
+		ended(a, t);
+}
+
+/* ---- frames ---- */
+
+static int on_hello(struct agent *a, struct task *t)
+{
+	const struct gp_hello mine = {.magic = GP_MAGIC, .version = GP_VERSION};
+	struct gp_hello m;
+
+	(void)a;
+	memcpy(&m, t->body, sizeof m);
+	/* Also to a host of another version, so that it can say what is wrong. */
+	(void)gp_put(&t->tx, GP_HELLO, &mine, sizeof mine);
+	if (m.magic != GP_MAGIC || m.version != GP_VERSION) {
+		flush(t);
+		return -EPROTO;
+	}
+	t->state = TASK_REQUEST;
+	return 0;
+}
+
+/* The frames that follow are small ones: the big buffer has done its work. */
+static void shrink_body(struct task *t)
+{
+	uint8_t *small = malloc(GP_DATA_MAX);
+
+	if (small) {
+		free(t->body);
+		t->body = small;
+		gp_in_init(&t->rx, small, GP_DATA_MAX);
+	}
+}
+
+static int on_start(struct agent *a, struct task *t)
+{
+	struct gp_start s;
+	char text[GP_TEXT_LEN];
+	int rc = gp_start_check(t->body, t->rx.hdr.len, &s);
+
+	if (rc)
+		return rc;
+	t->only = s.flags & GP_START_ONLY;
+	t->in_end = !(s.flags & GP_START_STDIN);
+	t->oom_kills = oom_kills();
+	t->state = TASK_STARTING;
+	a->childless = false;
+	rc = spawn_command(t, &s, t->body);
+	if (rc) {
+		snprintf(text, sizeof text, "the command cannot be started: %s", strerror(-rc));
+		refused(a, t, STATUS_INTERNAL, text);
+	}
+	shrink_body(t);
+	return 0;
+}
+
+static int on_poweroff(struct agent *a, struct task *t)
+{
+	struct gp_poweroff m;
+
+	memcpy(&m, t->body, sizeof m);
+	if ((m.how != GP_END_POWEROFF && m.how != GP_END_STATUS) || m.status > 255)
+		return -EPROTO;
+	a->ops->kill_all();
+	a->ops->finish();
+	a->ops->end(&m);
+	return 0;
+}
+
+static int on_ping(struct agent *a, struct task *t)
+{
+	(void)a;
+	return gp_put(&t->tx, GP_PONG, NULL, 0);
+}
+
+static int on_stdin(struct agent *a, struct task *t)
+{
+	uint32_t len = t->rx.hdr.len, at = t->in_head % GP_WINDOW_IN;
+	uint32_t first = MIN(len, GP_WINDOW_IN - at);
+
+	(void)a;
+	if (t->in < 0)
+		return 0; /* it was under way when the input was closed */
+	if (t->in_end || len > GP_WINDOW_IN - (t->in_head - t->in_tail) - t->in_owed)
+		return -EPROTO;
+	memcpy(t->in_buf + at, t->body, first);
+	memcpy(t->in_buf, t->body + first, len - first);
+	t->in_head += len;
+	pump_input(t);
+	return 0;
+}
+
+static int on_stdin_end(struct agent *a, struct task *t)
+{
+	(void)a;
+	if (t->in < 0 || t->in_end)
+		return 0;
+	t->in_end = true;
+	if (t->in_head == t->in_tail)
+		end_input(t);
+	return 0;
+}
+
+static int on_signal(struct agent *a, struct task *t)
+{
+	struct gp_signal m;
+
+	(void)a;
+	memcpy(&m, t->body, sizeof m);
+	if (m.signo < 1 || m.signo > 64)
+		return -EPROTO;
+	if (t->pid && !t->reaped) {
+		/* Before exec it may not lead its group yet. */
+		if (kill(-t->pid, (int)m.signo) < 0)
+			kill(t->pid, (int)m.signo);
+	}
+	return gp_put(&t->tx, GP_SIGNALED, NULL, 0);
+}
+
+static int on_resize(struct agent *a, struct task *t)
+{
+	struct gp_size m;
+	struct winsize w = {0};
+
+	(void)a;
+	memcpy(&m, t->body, sizeof m);
+	w.ws_row = m.rows;
+	w.ws_col = m.cols;
+	if (t->tty && t->out[0] >= 0)
+		ioctl(t->out[0], TIOCSWINSZ, &w);
+	return 0;
+}
+
+static int on_credit(struct agent *a, struct task *t)
+{
+	struct gp_credit m;
+	unsigned i;
+
+	(void)a;
+	memcpy(&m, t->body, sizeof m);
+	i = m.stream - GP_STREAM_OUT;
+	if (i > 1 || !m.bytes || m.bytes > GP_WINDOW_OUT - t->credit[i])
+		return -EPROTO;
+	t->credit[i] += m.bytes;
+	return 0;
+}
+
+/* The host's reader is gone: so is the command's, and it gets SIGPIPE; a terminal hangs up. */
+static int on_close(struct agent *a, struct task *t)
+{
+	struct gp_close m;
+	unsigned i;
+
+	(void)a;
+	memcpy(&m, t->body, sizeof m);
+	i = m.stream - GP_STREAM_OUT;
+	if (i > 1)
+		return -EPROTO;
+	close_fd(&t->out[i]);
+	t->left[i] = 0;
+	if (t->tty)
+		close_fd(&t->in);
+	return 0;
+}
+
+#define IN(state) (1u << (state))
+#define WITH_PROCESS (IN(TASK_STARTING) | IN(TASK_RUNNING) | IN(TASK_ENDED))
+
+static const struct handler {
+	enum gp_type type;
+	unsigned states;
+	int (*run)(struct agent *a, struct task *t);
+} handlers[] = {
+	{GP_HELLO, IN(TASK_HELLO), on_hello},
+	{GP_START, IN(TASK_REQUEST), on_start},
+	{GP_POWEROFF, IN(TASK_REQUEST), on_poweroff},
+	{GP_PING, IN(TASK_REQUEST) | WITH_PROCESS, on_ping},
+	{GP_STDIN, WITH_PROCESS, on_stdin},
+	{GP_STDIN_END, WITH_PROCESS, on_stdin_end},
+	{GP_SIGNAL, WITH_PROCESS, on_signal},
+	{GP_RESIZE, WITH_PROCESS, on_resize},
+	{GP_CREDIT, WITH_PROCESS, on_credit},
+	{GP_CLOSE, WITH_PROCESS, on_close},
+};
+
+static int on_frame(struct agent *a, struct task *t)
+{
+	for (unsigned i = 0; i < sizeof handlers / sizeof handlers[0]; i++)
+		if (handlers[i].type == t->rx.hdr.type)
+			return handlers[i].states & IN(t->state) ? handlers[i].run(a, t) : -EPROTO;
+	return -EPROTO;
+}
+
+/* The last frame is out; nothing that comes now matters but the end. */
+static void await_close(struct task *t)
+{
+	ssize_t n = read(t->sock, t->body, GP_DATA_MAX);
+
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+		t->deadline = agent_now();
+}
+
+static void receive(struct agent *a, struct task *t)
+{
+	for (unsigned i = 0; i < MAX_READS && t->sock >= 0 && gp_out_ready(&t->tx); i++) {
+		uint8_t *at;
+		size_t want = gp_in_want(&t->rx, &at);
+		ssize_t n = read(t->sock, at, want);
+		int rc;
+
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return;
+		rc = n <= 0 ? -EPIPE : gp_in_got(&t->rx, (size_t)n, GP_HOST);
+		if (rc > 0)
+			rc = on_frame(a, t);
+		if (rc < 0)
+			lose(t);
+	}
+}
+
+/* ---- for the loop ---- */
+
+void task_poll(const struct task *t, struct pollfd p[TASK_FDS])
+{
+	bool idle = t->tx.at == t->tx.len, waiting = t->in_head != t->in_tail;
+
+	for (unsigned i = 0; i < TASK_FDS; i++)
+		p[i] = (struct pollfd){.fd = -1, .events = POLLIN};
+	p[FD_SOCK].fd = t->sock;
+	p[FD_SOCK].events = (short)((gp_out_ready(&t->tx) ? POLLIN : 0) | (idle ? 0 : POLLOUT));
+	p[FD_EXEC].fd = t->exec_fd;
+	/* Without something to write: only to hear that the reader is gone. A terminal's reader
+	 * comes and goes. */
+	if (!t->tty || waiting)
+		p[FD_IN].fd = t->in;
+	p[FD_IN].events = waiting ? POLLOUT : 0;
+	for (unsigned i = 0; i < 2; i++)
+		if (idle && t->credit[i])
+			p[FD_OUT + i].fd = t->out[i];
+}
+
+void task_serve(struct agent *a, struct task *t, const struct pollfd p[TASK_FDS])
+{
+	if (p[FD_EXEC].revents)
+		started(a, t);
+	if (p[FD_IN].revents & POLLOUT)
+		pump_input(t);
+	else if (p[FD_IN].revents && t->in >= 0)
+		close_input(t);
+	if (p[FD_SOCK].revents & POLLOUT)
+		flush(t);
+	if (p[FD_SOCK].revents & ~POLLOUT) {
+		if (t->state == TASK_CLOSING)
+			await_close(t);
+		else
+			receive(a, t);
+	}
+	if (p[FD_OUT].revents || p[FD_OUT + 1].revents)
+		pump_outputs(t);
+	flush(t);
+}
+
+static bool drained(const struct agent *a, struct task *t, uint64_t now)
+{
+	bool closed = t->out[0] < 0 && t->out[1] < 0;
+
+	if (closed && (!t->only || a->childless))
+		return true;
+	if (!closed && (t->left[0] || t->left[1]))
+		return false; /* the host takes it when it can: no deadline of ours */
+	if (!t->deadline)
+		t->deadline = now + (t->only ? AGENT_KILL_MS : AGENT_GRACE_MS);
+	return now >= t->deadline;
+}
+
+static void say_exit(struct agent *a, struct task *t, uint64_t now)
+{
+	if (!gp_out_ready(&t->tx))
+		return;
+	close_streams(t);
+	if (t->only)
+		a->ops->finish();
+	(void)gp_put(&t->tx, GP_EXIT, &t->exit, sizeof t->exit);
+	t->state = TASK_CLOSING;
+	t->deadline = now + AGENT_LINGER_MS;
+	flush(t);
+}
+
+bool task_settle(struct agent *a, struct task *t, uint64_t now)
+{
+	if (t->state == TASK_STARTING || t->state == TASK_RUNNING)
+		give_credit(t); /* what did not fit into the buffer earlier */
+	if (t->state == TASK_ENDED && drained(a, t, now))
+		say_exit(a, t, now);
+	if (t->state == TASK_LOST && (t->reaped || !t->pid || now >= t->deadline)) {
+		if (t->pid)
+			kill(-t->pid, SIGKILL);
+		task_free(t);
+		return false;
+	}
+	if (t->state == TASK_CLOSING && now >= t->deadline) {
+		task_free(t);
+		return false;
+	}
+	return true;
+}

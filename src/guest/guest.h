@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * insula-init's own parts, in the order in which a boot uses them. One process, one thread, and no
+ * state outside of struct config: what fails ends the VM through die(), so most functions return
+ * nothing.
+ */
+#ifndef INSULA_GUEST_H
+#define INSULA_GUEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define NAME "insula-init"
+#define CONSOLE_TTY "/dev/ttyS0"
+
+#include "agent.h" /* exit statuses */
+
+/* ---- board.c: the board's registers (insula/board.h) ---- */
+
+void board_started(void);
+/* The agent listens. */
+void board_agent_ready(void);
+/* End the VM with this status. Powers off where the register does nothing. */
+_Noreturn void board_exit(int status);
+_Noreturn void board_poweroff(void);
+/* One line on the console, then board_exit(STATUS_INTERNAL). */
+void die(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
+/* The same with ": strerror(errno)". */
+void die_errno(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
+
+/* ---- config.c: /insula/config (docs/man/insula-initrd.1 has the format) ---- */
+
+enum root_mode { ROOT_INITRD, ROOT_RO, ROOT_RW };
+
+struct config {
+	char **argv; /* NULL-terminated; argv[0] is NULL without a command */
+	char **env;  /* NULL-terminated, complete */
+	char **nets; /* NULL-terminated: one record per network card, see net.c */
+	const char *cwd;
+	const char *hostname;
+	enum root_mode root;
+	/* Serve the host instead, or in a process of its own beside the shell or the root's init.
+	 */
+	enum { AGENT_NONE, AGENT_ALONE, AGENT_BESIDE } agent;
+	char **share; /* where to mount the read-only disks of the host; NULL-terminated */
+};
+
+/* The strings point into memory that is never freed. Without the file: no command, root in the
+ * initrd. */
+void config_read(struct config *c);
+
+/* ---- modules.c ---- */
+
+/* Load the modules of a group of /insula/modules in their order. Returns their number: 0 means
+ * built in or not there. */
+unsigned modules_load(const char *group);
+/* The same for what a device of the board needs, if the ACPI tables describe one. */
+void modules_load_for(const char *hid, const char *group);
+/* The group "virtio-ID" for each virtio device that the transport has found; twice does no harm. */
+void modules_load_virtio(void);
+
+/* ---- net.c ---- */
+
+/* Bring up the cards that the configuration names. Before the root disk is entered: it runs the
+ * initrd's busybox. */
+void net_up(const struct config *c);
+/* /etc/resolv.conf of the final root, if name servers are known. */
+void net_resolv(const struct config *c);
+
+/* ---- mounts.c ---- */
+
+/* What every Linux program expects: /proc /sys /dev /dev/pts /dev/shm /run /sys/fs/cgroup; /tmp if
+ * the root is the initrd. */
+void mounts_early(bool initrd_root);
+/* Find, mount and enter the root disk. */
+void mounts_switch_root(enum root_mode mode);
+/* Load what mounts_shares() needs: once the root is another one, the modules are out of reach. */
+void mounts_prepare_shares(void);
+/* Mount the nth share disk at share[n], which is made if it is missing. */
+void mounts_shares(char *const share[]);
+/* Write everything back; unmount or make read-only every file system on a disk. */
+void mounts_finish(void);
+
+/* ---- task.c ---- */
+
+/* Open the serial console as the controlling terminal and as descriptors 0, 1 and 2. */
+void tty_setup(bool cooked_output);
+/* Run it, reap everything until it ends, kill the rest. Returns its exit status as a shell would.
+ */
+int task_run(char *const argv[], const struct config *c);
+
+#endif

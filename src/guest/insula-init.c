@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * insula-init: PID 1 inside the microVM.
+ *
+ * Stages: tell the board; mount the kernel's file systems; read what to do; load the modules that
+ * this takes; enter the root disk if there is one; then one of
+ *
+ *     agent            serve the host's commands over vsock until the host ends the machine
+ *     a command        run it alone on the serial console, write its status to the exit register
+ *     a root disk      become its init
+ *     none of these    a shell on the console, and power off when it ends
+ *
+ * In the last two a process of its own may serve the host's commands beside. Whatever fails before
+ * that is one line on the console and status 125.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "guest.h"
+
+#define APPLETS "/insula/applets"
+
+/* The network stack may be missing from the kernel; then nobody misses the loopback either. */
+static void loopback_up(void)
+{
+	struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return;
+	if (ioctl(fd, SIOCSIFFLAGS, &r) < 0)
+		die_errno("bring up lo");
+	close(fd);
+}
+
+/* The links to busybox, one path per line. Made here and not stored in the initrd, because a root
+ * disk needs none. */
+static void install_applets(void)
+{
+	char line[64];
+	FILE *f = fopen(APPLETS, "re");
+
+	if (!f)
+		die_errno(APPLETS);
+	while (fgets(line, sizeof line, f)) {
+		line[strcspn(line, "\n")] = '\0';
+		symlink("/bin/busybox", line); /* EEXIST: busybox itself */
+	}
+	fclose(f);
+}
+
+static _Noreturn void become_init(const struct config *c)
+{
+	static const char *const candidates[] = {"/sbin/init", "/lib/systemd/systemd",
+						 "/usr/lib/systemd/systemd", "/init", "/bin/sh"};
+
+	for (size_t i = 0; i < sizeof candidates / sizeof candidates[0]; i++)
+		execle(candidates[i], candidates[i], (char *)NULL, c->env);
+	die("the root holds no init: none of /sbin/init, /lib/systemd/systemd, /init, /bin/sh "
+	    "runs");
+}
+
+static _Noreturn void run_command(const struct config *c)
+{
+	int status;
+
+	tty_setup(false);
+	status = task_run(c->argv, c);
+	mounts_finish();
+	board_exit(status);
+}
+
+static _Noreturn void run_shell(const struct config *c)
+{
+	char *const argv[] = {"/bin/sh", "-l", NULL};
+
+	tty_setup(true);
+	task_run(argv, c);
+	mounts_finish();
+	tcdrain(STDOUT_FILENO);
+	board_poweroff();
+}
+
+/* ---- serve the host ---- */
+
+static void kill_all(void)
+{
+	kill(-1, SIGKILL);
+}
+
+static void end_machine(const struct gp_poweroff *how)
+{
+	if (how->how == GP_END_STATUS)
+		board_exit((int)how->status);
+	board_poweroff();
+}
+
+/* The kernel's struct sockaddr_vm; its headers are not musl's. vsock(7). */
+struct vsock_addr {
+	sa_family_t family;
+	uint16_t reserved;
+	uint32_t port, cid;
+	uint8_t zero[4];
+};
+#define ANY_CID UINT32_MAX
+
+static int listen_vsock(void)
+{
+	const struct vsock_addr a = {.family = AF_VSOCK, .port = GP_PORT, .cid = ANY_CID};
+	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -1;
+	if (bind(fd, (const struct sockaddr *)&a, sizeof a) < 0 || listen(fd, AGENT_TASKS) < 0) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static _Noreturn void serve_host(int listener)
+{
+	static const struct agent_ops ops = {kill_all, mounts_finish, end_machine};
+	static struct agent agent;
+
+	if (agent_init(&agent, listener, &ops) < 0)
+		die_errno("the server for the host");
+	board_agent_ready();
+	for (;;)
+		agent_step(&agent, -1);
+}
+
+#define NO_VSOCK "vsock (has this kernel vmw_vsock_virtio_transport?)"
+
+static _Noreturn void serve_alone(void)
+{
+	int listener = listen_vsock();
+
+	if (listener < 0)
+		die_errno(NO_VSOCK);
+	serve_host(listener);
+}
+
+/* The guest's own task is not the host's commands: a kernel that cannot do these runs it all the
+ * same. */
+static void serve_beside(void)
+{
+	int listener = listen_vsock();
+	pid_t pid = listener < 0 ? -1 : fork();
+
+	if (pid == 0) {
+		setsid();
+		serve_host(listener);
+	}
+	if (pid < 0)
+		dprintf(STDERR_FILENO, NAME ": no commands of the host: " NO_VSOCK ": %s\n",
+			strerror(errno));
+	if (listener >= 0)
+		close(listener);
+}
+
+int main(void)
+{
+	struct config c;
+
+	if (getpid() != 1) { /* before anything touches a port */
+		dprintf(STDERR_FILENO, NAME ": runs as PID 1 of a microVM only\n");
+		return STATUS_INTERNAL;
+	}
+	board_started();
+	umask(022);
+	config_read(&c);
+	mounts_early(c.root == ROOT_INITRD);
+	modules_load_for("QEMU0001", "panic");
+	modules_load_for("LNRO0005", "virtio");
+	modules_load_virtio();
+	if (sethostname(c.hostname, strlen(c.hostname)) < 0)
+		die_errno("host name \"%s\"", c.hostname);
+	loopback_up();
+	net_up(&c);
+	if (c.share[0])
+		mounts_prepare_shares();
+	if (c.root == ROOT_INITRD)
+		install_applets();
+	else
+		mounts_switch_root(c.root);
+	net_resolv(&c);
+	mounts_shares(c.share);
+	if (c.agent == AGENT_ALONE)
+		serve_alone();
+	if (c.agent == AGENT_BESIDE)
+		serve_beside();
+	if (c.argv[0])
+		run_command(&c);
+	if (c.root == ROOT_INITRD)
+		run_shell(&c);
+	become_init(&c);
+}

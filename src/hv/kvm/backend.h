@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The KVM backend's own types. Not installed; the unit tests look at them too.
+ *
+ * Lock: hv_vm.lock covers slots, routes and created. It is never held across KVM_RUN.
+ */
+#ifndef INSULA_HV_KVM_BACKEND_H
+#define INSULA_HV_KVM_BACKEND_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <linux/kvm.h>
+
+#include <insula/hv.h>
+
+#include "hv/common.h"
+
+#define KVM_SLOTS HV_SLOTS
+#define KVM_MAX_LINES HV_MAX_LINES
+#define KVM_CPUID_MAX 256 /* entries */
+
+struct kvm_slot {
+	bool used;
+	unsigned flags; /* enum hv_mem_flags */
+	uint64_t gpa;
+	uint64_t size;
+	uint8_t *host;
+};
+
+struct kvm_route {
+	bool used;
+	uint64_t addr;
+	uint32_t data;
+};
+
+/* What the CPUID of a vCPU depends on besides the supported set. */
+struct kvm_cpuid_params {
+	unsigned index; /* the vCPU, and its APIC id */
+	unsigned ncpus;
+	uint32_t tsc_khz; /* 0: unknown */
+	bool tsc_deadline;
+};
+
+struct hv_vm {
+	int fd;
+	unsigned ncpus;
+	unsigned nlines;
+	size_t run_size;
+	bool tsc_deadline;
+	bool has_tsc_khz;
+	struct kvm_cpuid2 *supported; /* read-only after hv_vm_create() */
+	pthread_mutex_t lock;
+	uint64_t created; /* bit i: vCPU i was created */
+	struct kvm_slot slot[KVM_SLOTS];
+	struct kvm_route route[KVM_MAX_LINES];
+	/* What KVM_SET_GSI_ROUTING takes. Here, because a sealed process cannot allocate; under
+	 * `lock`. */
+	_Alignas(8) uint8_t routing[sizeof(struct kvm_irq_routing) +
+				    KVM_MAX_LINES * sizeof(struct kvm_irq_routing_entry)];
+};
+
+struct hv_vcpu {
+	struct hv_vm *vm;
+	unsigned index;
+	int fd;
+	struct kvm_run *run;
+	_Atomic pid_t tid; /* of the owning thread, 0: none yet */
+};
+
+/* ioctl() that returns a negative errno. */
+int kvm_call(int fd, unsigned long request, void *arg);
+int kvm_call_value(int fd, unsigned long request, unsigned long arg);
+
+/* An empty table with room for KVM_CPUID_MAX entries, or NULL. The caller frees. */
+struct kvm_cpuid2 *kvm_cpuid_alloc(void);
+/* Turn the supported set into the CPUID of one vCPU, in place. Pure. -E2BIG: no room for a leaf. */
+int kvm_cpuid_build(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p);
+
+/* Copy up to `len` bytes of guest memory that lie in one slot, for error reports. Returns the
+ * number copied. */
+unsigned kvm_mem_peek(struct hv_vm *vm, uint64_t gpa, void *buf, unsigned len);
+
+#endif

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The cache directory: files "KIND-SUBJECT-KEY", where SUBJECT stands for the kernel or directory
+ * that it was made from and KEY for the exact state of all inputs. An entry gets its name when it
+ * is complete and on disk. Who uses an entry holds a shared flock on it; an older entry of the same
+ * subject is removed when a newer one appears and nobody holds it.
+ */
+#ifndef IMAGE_CACHE_H
+#define IMAGE_CACHE_H
+
+#include <stdbool.h>
+
+#include <insula/err.h>
+
+#include "hash.h"
+
+#define CACHE_NAME_MAX 128
+
+struct cache {
+	int dir;                   /* the directory */
+	int tmp;                   /* the entry that is being made, or -1 */
+	char tmp_name[32];         /* its name where the file system has no O_TMPFILE, or "" */
+	char name[CACHE_NAME_MAX]; /* what it will be called */
+	char prefix[CACHE_NAME_MAX];
+};
+
+/* Open (make) the directory. It must belong to the caller, and nobody else may write to it. */
+int cache_open(struct cache *c, const char *dir, struct err *e);
+void cache_close(struct cache *c); /* also drops an unfinished entry */
+void cache_name(struct cache *c, const char *kind, const struct hash *subject,
+		const struct hash *key);
+/* The finished entry, read-only, with a shared lock; -ENOENT if there is none. */
+int cache_get(struct cache *c, int *fd, struct err *e);
+/* c->tmp becomes an empty file, open for reading and writing. */
+int cache_begin(struct cache *c, struct err *e);
+/* Flush it, give it its name, remove what it replaces. c->tmp is closed either way. */
+int cache_commit(struct cache *c, struct err *e);
+
+#endif

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A kernel's module tree. See modules.h. The formats are those of depmod(8): modules.dep has "PATH:
+ * PATH..." with all dependencies, to be loaded from the last to the first; modules.softdep has
+ * "softdep NAME pre: NAME... post: NAME..."; modules.alias "alias PATTERN NAME". In names - and _
+ * are the same.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+
+#include "modules.h"
+#include "spawn.h"
+
+#define TREE_FILE_MAX (64u << 20)
+#define SOFTDEP_DEPTH 4
+
+/* The whole text file, terminated; NULL and -ENOENT if there is none. */
+static int slurp(int dir, const char *name, char **out)
+{
+	struct stat st;
+	int r = 0, fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+
+	*out = NULL;
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st))
+		r = -errno;
+	else if (st.st_size > TREE_FILE_MAX)
+		r = -EFBIG;
+	else if (!(*out = calloc(1, (size_t)st.st_size + 1)))
+		r = -ENOMEM;
+	else
+		r = read_full(fd, *out, (size_t)st.st_size, 0);
+	close(fd);
+	if (r) {
+		free(*out);
+		*out = NULL;
+	}
+	return r;
+}
+
+static bool dir_is_empty(int dir)
+{
+	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *de;
+	bool empty = true;
+
+	if (!d) {
+		fd_close(&fd);
+		return false;
+	}
+	while (empty && (de = readdir(d)))
+		empty = strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0;
+	closedir(d);
+	return empty;
+}
+
+int modules_open(struct modules *k, const char *dir, struct err *e)
+{
+	int r;
+
+	*k = (struct modules){.dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+	if (k->dir < 0)
+		return err_sys(e, -errno, "module tree %s", dir);
+	if (dir_is_empty(k->dir)) {
+		fd_close(&k->dir);
+		return 0;
+	}
+	r = slurp(k->dir, "modules.dep", &k->dep);
+	if (r) {
+		modules_close(k);
+		return err_sys(e, r, "module tree %s: modules.dep (made by depmod)", dir);
+	}
+	/* Older trees have no soft dependencies, and no file is as good as an empty one. */
+	slurp(k->dir, "modules.softdep", &k->softdep);
+	slurp(k->dir, "modules.alias", &k->alias);
+	return 0;
+}
+
+void modules_close(struct modules *k)
+{
+	for (size_t i = 0; i < k->n; i++)
+		free(k->m[i].path);
+	free(k->dep);
+	free(k->softdep);
+	free(k->alias);
+	fd_close(&k->dir);
+	*k = (struct modules){.dir = -1};
+}
+
+/* Compare a name with `len` characters of a path or list; - equals _. */
+static bool same_name(const char *name, const char *p, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		char a = name[i] == '-' ? '_' : name[i], b = p[i] == '-' ? '_' : p[i];
+
+		if (!a || a != b)
+			return false;
+	}
+	return name[len] == '\0';
+}
+
+/* The name inside a path of `len` characters: after the last slash, before ".ko". */
+static const char *path_name(const char *path, size_t len, size_t *name_len)
+{
+	const char *slash = memrchr(path, '/', len), *p = slash ? slash + 1 : path;
+	size_t rest = len - (size_t)(p - path);
+	const char *ko = memmem(p, rest, ".ko", 3);
+
+	*name_len = ko ? (size_t)(ko - p) : rest;
+	return p;
+}
+
+/* The line of modules.dep that describes the module, or NULL. */
+static const char *find_dep(const struct modules *k, const char *name)
+{
+	for (const char *line = k->dep; line && *line;) {
+		size_t len = strcspn(line, ":\n"), n;
+		const char *p = path_name(line, len, &n);
+
+		if (line[len] == ':' && same_name(name, p, n))
+			return line;
+		line += strcspn(line, "\n");
+		line += *line == '\n';
+	}
+	return NULL;
+}
+
+static int append(struct modules *k, const char *group, const char *path, size_t len, bool optional,
+		  struct err *e)
+{
+	size_t n;
+	const char *name = path_name(path, len, &n);
+	struct module *m = &k->m[k->n];
+
+	for (size_t i = 0; i < k->n; i++)
+		if (strcmp(k->m[i].group, group) == 0 && same_name(k->m[i].name, name, n))
+			return 0;
+	if (k->n == MODULES_MAX || n >= MODULE_NAME_MAX)
+		return err_set(e, -E2BIG, "module %.*s: too many modules or too long a name",
+			       (int)len, path);
+	*m = (struct module){.group = group, .path = strndup(path, len), .optional = optional};
+	if (!m->path)
+		return err_set(e, -ENOMEM, "out of memory");
+	memcpy(m->name, name, n);
+	k->n++;
+	return 0;
+}
+
+static int need(struct modules *k, const char *group, const char *name, size_t len, bool optional,
+		unsigned depth, struct err *e);
+
+/* The module itself, or every driver that has it as an alias ("crc32c" is crc32c_generic and
+ * crc32c_intel). */
+static int need_alias(struct modules *k, const char *group, const char *name, size_t len,
+		      unsigned depth, struct err *e)
+{
+	int r = 0;
+
+	for (const char *line = k->alias; line && *line && !r;) {
+		const char *pattern = line + strcspn(line, " \n"), *target;
+		size_t plen;
+
+		pattern += strspn(pattern, " ");
+		plen = strcspn(pattern, " \n");
+		target = pattern + plen + strspn(pattern + plen, " ");
+		if (plen == len && memcmp(pattern, name, len) == 0)
+			r = need(k, group, target, strcspn(target, " \n"), true, depth, e);
+		line += strcspn(line, "\n");
+		line += *line == '\n';
+	}
+	return r;
+}
+
+/* "softdep NAME pre: A B post: C": A and B, if there are such modules. */
+static int need_soft(struct modules *k, const char *group, const char *name, size_t len,
+		     unsigned depth, struct err *e)
+{
+	int r = 0;
+
+	for (const char *line = k->softdep; line && *line && !r;) {
+		const char *end = line + strcspn(line, "\n"), *p = line;
+		bool pre = false;
+		size_t n;
+
+		p += strncmp(p, "softdep ", 8) == 0 ? 8 : end - p;
+		n = strcspn(p, " \n");
+		if (n && n == len && strncmp(p, name, n) == 0) {
+			for (p += n; p < end && !r; p += n) {
+				p += strspn(p, " ");
+				n = strcspn(p, " \n");
+				if (n && p[n - 1] == ':')
+					pre = n == 4 && memcmp(p, "pre:", 4) == 0;
+				else if (n && pre)
+					r = need(k, group, p, n, true, depth + 1, e);
+			}
+		}
+		line = end + (*end == '\n');
+	}
+	return r;
+}
+
+/* Append every path of a list in reverse, each after its own soft dependencies. */
+static int append_list(struct modules *k, const char *group, const char *list, size_t len,
+		       bool optional, unsigned depth, struct err *e)
+{
+	while (len) {
+		size_t start = len, n;
+		const char *name;
+		int r;
+
+		while (start && list[start - 1] != ' ')
+			start--;
+		name = path_name(list + start, len - start, &n);
+		r = n ? need_soft(k, group, name, n, depth, e) : 0;
+		if (!r && n)
+			r = append(k, group, list + start, len - start, optional, e);
+		if (r)
+			return r;
+		len = start ? start - 1 : 0;
+	}
+	return 0;
+}
+
+static int need(struct modules *k, const char *group, const char *name, size_t len, bool optional,
+		unsigned depth, struct err *e)
+{
+	char text[MODULE_NAME_MAX];
+	const char *line;
+	size_t path;
+	int r;
+
+	if (len >= sizeof(text) || depth > SOFTDEP_DEPTH)
+		return 0; /* no module has such a name; a circle of soft dependencies ends here */
+	memcpy(text, name, len);
+	text[len] = '\0';
+	line = find_dep(k, text);
+	if (!line)
+		return optional && depth <= SOFTDEP_DEPTH
+			       ? need_alias(k, group, name, len, depth + 1, e)
+			       : 0;
+	path = strcspn(line, ":");
+	r = append_list(k, group, line + path + 1, strcspn(line + path + 1, "\n"), false, depth, e);
+	if (!r)
+		r = append_list(k, group, line, path, optional, depth, e);
+	return r;
+}
+
+int modules_need(struct modules *k, const char *group, const char *name, struct err *e)
+{
+	return need(k, group, name, strlen(name), false, 0, e);
+}
+
+int modules_hash(const struct modules *k, struct hash *h, struct err *e)
+{
+	struct stat st;
+
+	for (size_t i = 0; i < k->n; i++) {
+		if (fstatat(k->dir, k->m[i].path, &st, 0))
+			return err_sys(e, -errno, "module %s", k->m[i].path);
+		hash_str(h, k->m[i].group);
+		hash_str(h, k->m[i].path);
+		hash_u64(h, k->m[i].optional);
+		hash_stat(h, &st);
+	}
+	return 0;
+}
+
+static const struct decompressor {
+	const char *suffix, *program, *package;
+} decompressors[] = {
+	{".xz", "xz", "xz-utils"},
+	{".zst", "zstd", "zstd"},
+	{".gz", "gzip", "gzip"},
+};
+
+static int decompress(const struct decompressor *d, int in, int *out, struct err *e)
+{
+	const char *const argv[] = {d->program, "-dc", NULL};
+	struct spawn s = {.argv = argv, .package = d->package, .in = in, .out = -1, .extra = -1};
+	int r;
+
+	s.out = memfd_create("module", MFD_CLOEXEC);
+	if (s.out < 0)
+		return err_sys(e, -errno, "memory for a module");
+	r = spawn_run(&s, e);
+	if (r)
+		close(s.out);
+	else
+		*out = s.out;
+	return r;
+}
+
+int modules_read(const struct modules *k, const struct module *m, int *out, struct err *e)
+{
+	int fd = openat(k->dir, m->path, O_RDONLY | O_CLOEXEC), r;
+	size_t len = strlen(m->path);
+
+	if (fd < 0)
+		return err_sys(e, -errno, "module %s", m->path);
+	for (size_t i = 0; i < ARRAY_LEN(decompressors); i++) {
+		size_t n = strlen(decompressors[i].suffix);
+
+		if (len > n && strcmp(m->path + len - n, decompressors[i].suffix) == 0) {
+			r = decompress(&decompressors[i], fd, out, e);
+			close(fd);
+			return r;
+		}
+	}
+	*out = fd;
+	return 0;
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A kernel's module tree (modules.dep and friends, as depmod writes them), and the modules out of
+ * it that an initrd needs, each after those that it depends on.
+ */
+#ifndef IMAGE_MODULES_H
+#define IMAGE_MODULES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <insula/err.h>
+
+#include "hash.h"
+
+#define MODULES_MAX 96
+#define MODULE_NAME_MAX 56
+
+struct module {
+	const char *group;
+	char *path;                 /* in the tree: kernel/fs/erofs/erofs.ko.xz */
+	char name[MODULE_NAME_MAX]; /* erofs */
+	bool optional;              /* may fail to load: an alias of several drivers */
+};
+
+struct modules {
+	int dir;       /* the tree, -1: a kernel without modules */
+	char *dep;     /* modules.dep */
+	char *softdep; /* modules.softdep */
+	char *alias;   /* modules.alias */
+	size_t n;
+	struct module m[MODULES_MAX];
+};
+
+/* Open the tree. A directory without modules.dep is an error, an empty one stands for no modules.
+ */
+int modules_open(struct modules *k, const char *dir, struct err *e);
+void modules_close(struct modules *k);
+/* Append a module and all that it needs. One that the kernel has built in or does not have adds
+ * nothing. */
+int modules_need(struct modules *k, const char *group, const char *name, struct err *e);
+/* Identity of the files of all appended modules. */
+int modules_hash(const struct modules *k, struct hash *h, struct err *e);
+/* The decompressed content: a descriptor that the caller closes. */
+int modules_read(const struct modules *k, const struct module *m, int *fd, struct err *e);
+
+#endif

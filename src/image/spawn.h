@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Runs a program (a decompressor, busybox, mke2fs) to its end. */
+#ifndef IMAGE_SPAWN_H
+#define IMAGE_SPAWN_H
+
+#include <insula/err.h>
+
+#define SPAWN_FD 3 /* where `extra` is in the child */
+
+struct spawn {
+	const char *const *
+		argv; /* argv[0] is looked for in PATH, /usr/sbin and /sbin unless it has a slash */
+	const char *package; /* of Debian, named when the program is missing */
+	int in;              /* its stdin, or -1: /dev/null */
+	int out;             /* its stdout, or -1: /dev/null */
+	int extra;           /* its descriptor SPAWN_FD, or -1 */
+	const char *bare;    /* a directory that it must see without anything mounted below, or NULL
+				(needs CAP_SYS_ADMIN) */
+	void (*tick)(void *ctx); /* called about 4 times a second while it runs, or NULL */
+	void *ctx;
+};
+
+/* 0 if it ends with status 0; otherwise -EIO with the last line of its stderr, -ENOENT if it is not
+ * installed. It dies with the caller. */
+int spawn_run(const struct spawn *s, struct err *e);
+
+#endif

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the guest boots. See boot.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "boot.h"
+#include "nic.h"
+
+/* panic=-1: a panic resets at once, after pvpanic has reported it. pci=off: there is no PCI, and
+ * looking for it costs thousands of exits. The rest saves probing that the board makes pointless:
+ * one UART, a TSC that is what it says.
+ * reboot=acpi: on a hardware-reduced machine Linux prefers EFI's reset, even without EFI, and ends
+ * in a triple fault. cryptomgr.notests: distribution kernels test every cipher at every boot, a
+ * tenth of it; upstream's default is not to. */
+#define CMDLINE_BASE                                                                     \
+	"console=ttyS0 panic=-1 pci=off 8250.nr_uarts=1 tsc=reliable cryptomgr.notests " \
+	"reboot=acpi"
+/* Nothing less than a panic: without PCI the kernel complains at the level of an error, which
+ * "quiet" would show. */
+#define QUIET " loglevel=3"
+#define ELF_MAGIC "\177ELF"
+
+static int open_file(const char *path, const char *what, struct err *e)
+{
+	struct stat st;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+
+	if (fd < 0)
+		return err_sys(e, -errno, "%s: %s", what, path);
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || !st.st_size) {
+		close(fd);
+		return err_set(e, -EINVAL, "%s: %s: expected a file that is not empty", what, path);
+	}
+	return fd;
+}
+
+/* A payload of its own is an ELF image that is not Linux: it gets no initrd. */
+static bool is_elf(int fd)
+{
+	char magic[4];
+
+	return !read_full(fd, magic, sizeof(magic), 0) && !memcmp(magic, ELF_MAGIC, sizeof(magic));
+}
+
+static int make_cmdline(struct boot *b, const struct vm_config *c, bool verbose, struct err *e)
+{
+	int n = snprintf(b->cmdline, sizeof(b->cmdline), "%s%s%s%s", CMDLINE_BASE,
+			 verbose ? "" : QUIET, c->append ? " " : "", c->append ? c->append : "");
+
+	if (n < 0 || (size_t)n >= sizeof(b->cmdline))
+		return err_set(e, -E2BIG, "--append: %zu bytes; expected at most %zu",
+			       c->append ? strlen(c->append) : 0,
+			       sizeof(b->cmdline) - sizeof(CMDLINE_BASE) - sizeof(QUIET " "));
+	return 0;
+}
+
+static int open_rootfs(struct boot *b, const struct vm_config *c, const struct paths *p,
+		       bool check_only, struct err *e)
+{
+	const struct image_rootfs_params rp = {
+		.dir = c->rootfs, .cache_dir = p->cache, .progress = image_progress_stderr};
+	struct stat st;
+
+	if (stat(c->rootfs, &st))
+		return err_sys(e, -errno, "--rootfs: %s", c->rootfs);
+	b->root_ro = !c->rootfs_rw;
+	if (!S_ISDIR(st.st_mode)) {
+		snprintf(b->root_image, sizeof(b->root_image), "%s", c->rootfs);
+		return 0;
+	}
+	if (c->rootfs_rw)
+		return err_set(e, -EINVAL,
+			       "--rootfs: %s,rw: a directory is packed into a read-only image; "
+			       "expected an image for rw",
+			       c->rootfs);
+	return check_only ? 0 : image_rootfs(&rp, b->root_image, &b->root_hold, e);
+}
+
+/* Each a disk of its own, packed as a root directory is. */
+static int open_shares(struct boot *b, const struct vm_config *c, const struct paths *p,
+		       bool check_only, struct err *e)
+{
+	struct stat st;
+	int rc = 0;
+
+	for (unsigned i = 0; i < c->nshares && !rc; i++) {
+		const struct image_rootfs_params rp = {.dir = c->share[i].dir,
+						       .cache_dir = p->cache,
+						       .progress = image_progress_stderr};
+
+		if (stat(rp.dir, &st))
+			return err_sys(e, -errno, "--share: %s", rp.dir);
+		if (!S_ISDIR(st.st_mode))
+			return err_set(e, -ENOTDIR, "--share: %s; expected a directory", rp.dir);
+		if (!check_only)
+			rc = image_rootfs(&rp, b->share_image[i], &b->share_hold[i], e);
+		b->nshares += !rc && !check_only;
+	}
+	return rc;
+}
+
+#define NET_RECORD 128
+
+/* What insula-init does with each card: src/guest/net.c. */
+static void describe_net(const struct net_config *n, unsigned nth, char out[NET_RECORD])
+{
+	uint8_t mac[6];
+
+	memcpy(mac, n->mac, sizeof(mac));
+	if (!n->has_mac)
+		nic_address(n, nth, mac);
+	snprintf(out, NET_RECORD, "%02x:%02x:%02x:%02x:%02x:%02x%s%s%s%s%s%s%s", mac[0], mac[1],
+		 mac[2], mac[3], mac[4], mac[5], n->dhcp ? ",dhcp" : "", n->ip[0] ? ",ip=" : "",
+		 n->ip, n->gw[0] ? ",gw=" : "", n->gw, n->dns[0] && !n->dhcp ? ",dns=" : "",
+		 n->dhcp ? "" : n->dns);
+}
+
+static int add_own_initrd(struct boot *b, const struct vm_config *c, const struct paths *p,
+			  const char *kernel, struct err *e)
+{
+	char init[PATH_MAX + 32], busybox[PATH_MAX + 32];
+	struct image_initrd_params ip = {.kernel = kernel,
+					 .init = init,
+					 .busybox = busybox,
+					 .cache_dir = p->cache,
+					 .root_disk = c->rootfs != NULL || c->nshares};
+	char *share[CONFIG_MAX_SHARES + 1] = {NULL};
+	struct image_config ic = {.agent = c->command ? IMAGE_AGENT_ALONE
+					   : c->serve ? IMAGE_AGENT_BESIDE
+						      : IMAGE_AGENT_NONE,
+				  .share = share,
+				  .root = !c->rootfs     ? IMAGE_ROOT_INITRD
+					  : c->rootfs_rw ? IMAGE_ROOT_RW
+							 : IMAGE_ROOT_RO};
+	char record[CONFIG_MAX_NETS][NET_RECORD], *nets[CONFIG_MAX_NETS + 1] = {NULL};
+	int rc;
+
+	for (unsigned i = 0; i < c->nshares; i++)
+		share[i] = c->share[i].guest;
+	for (unsigned i = 0; i < c->nnets; i++) {
+		describe_net(&c->net[i], i, record[i]);
+		nets[i] = record[i];
+	}
+	ic.nets = nets;
+	snprintf(init, sizeof(init), "%s/insula-init", p->libexec);
+	snprintf(busybox, sizeof(busybox), "%s/busybox", p->libexec);
+	rc = image_initrd(&ip, &b->initrd[0], e);
+	if (!rc)
+		rc = image_config_cpio(&ic, &b->initrd[1], e);
+	b->ninitrds = rc ? 0 : 2;
+	b->own_initrd = !rc;
+	return rc;
+}
+
+static int open_initrd(struct boot *b, const struct vm_config *c, const struct paths *p,
+		       const char *kernel, bool check_only, struct err *e)
+{
+	if (c->initrd) {
+		b->initrd[0] = open_file(c->initrd, "--initrd", e);
+		b->ninitrds = 1;
+		return b->initrd[0] < 0 ? b->initrd[0] : 0;
+	}
+	if (is_elf(b->kernel) && !c->command && !c->rootfs && !c->nshares)
+		return 0;
+	return check_only ? 0 : add_own_initrd(b, c, p, kernel, e);
+}
+
+/* Boot the ELF kernel inside a bzImage, unless ",packed" asks for the image as it is. */
+static int unpack_kernel(struct boot *b, const struct paths *p, struct err *e)
+{
+	int fd, rc = image_unpack(b->kernel, p->cache, &fd, e);
+
+	if (rc == -ENOTSUP || rc == -ENOENT) {
+		log_info("kernel: booted as it is: %s", e->text);
+		return 0;
+	}
+	if (rc)
+		return rc;
+	close(b->kernel);
+	b->kernel = fd;
+	return 0;
+}
+
+void boot_init(struct boot *b)
+{
+	*b = (struct boot){.kernel = -1, .initrd = {-1, -1}, .root_hold = -1};
+	for (unsigned i = 0; i < CONFIG_MAX_SHARES; i++)
+		b->share_hold[i] = -1;
+}
+
+int boot_open(struct boot *b, const struct vm_config *c, const struct paths *p, bool check_only,
+	      bool verbose, struct err *e)
+{
+	char kernel[PATH_MAX];
+	int rc = 0;
+
+	boot_init(b);
+	if (c->kernel)
+		snprintf(kernel, sizeof(kernel), "%s", c->kernel);
+	else
+		rc = paths_default_kernel(p, kernel, sizeof(kernel), e);
+	if (!rc)
+		rc = b->kernel = open_file(kernel, "--kernel", e);
+	if (rc >= 0)
+		rc = make_cmdline(b, c, verbose, e);
+	if (!rc && c->rootfs)
+		rc = open_rootfs(b, c, p, check_only, e);
+	if (!rc)
+		rc = open_shares(b, c, p, check_only, e);
+	if (!rc)
+		rc = open_initrd(b, c, p, kernel, check_only, e);
+	if (!rc && !c->kernel_packed && !check_only)
+		rc = unpack_kernel(b, p, e);
+	if (rc)
+		boot_close(b);
+	return rc;
+}
+
+void boot_close(struct boot *b)
+{
+	fd_close(&b->kernel);
+	for (unsigned i = 0; i < VMM_MAX_INITRDS; i++)
+		fd_close(&b->initrd[i]);
+	fd_close(&b->root_hold);
+	for (unsigned i = 0; i < CONFIG_MAX_SHARES; i++)
+		fd_close(&b->share_hold[i]);
+}

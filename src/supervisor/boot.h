@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the guest boots: kernel, initrd parts, command line, and the root disk that --rootfs asks
+ * for. */
+#ifndef SUPERVISOR_BOOT_H
+#define SUPERVISOR_BOOT_H
+
+#include <insula/image.h>
+#include <insula/proto.h>
+
+#include "config.h"
+#include "paths.h"
+
+struct boot {
+	int kernel, initrd[VMM_MAX_INITRDS]; /* owned; -1: none */
+	unsigned ninitrds;
+	bool own_initrd; /* insula-init is in it: it says when it starts, and how the command ended
+			  */
+	char cmdline[MSG_CMDLINE_MAX];
+	char root_image[IMAGE_PATH_MAX]; /* "" without --rootfs */
+	bool root_ro;
+	int root_hold; /* keeps a cached root image from being removed; owned */
+	unsigned nshares;
+	char share_image[CONFIG_MAX_SHARES][IMAGE_PATH_MAX];
+	int share_hold[CONFIG_MAX_SHARES]; /* likewise */
+};
+
+/* Nothing is open: boot_close() does no harm. */
+void boot_init(struct boot *b);
+/* Open and build everything. `check_only`: open and check, build nothing. -EINVAL and the like: the
+ * user's input; see err. */
+int boot_open(struct boot *b, const struct vm_config *c, const struct paths *p, bool check_only,
+	      bool verbose, struct err *e);
+void boot_close(struct boot *b);
+
+#endif

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The configuration of one VM: what insula-run's flags and its JSON object say, before anything is
+ * opened.
+ *
+ * One table of settings serves both: a JSON value is handed to the same parser as the text of a
+ * flag, so that both accept and refuse the same things with the same words.
+ */
+#ifndef SUPERVISOR_CONFIG_H
+#define SUPERVISOR_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <insula/board.h>
+#include <insula/err.h>
+
+#define CONFIG_MAX_DISKS 31 /* the other windows are for the root disk and the other devices */
+#define DISK_SERIAL_LEN 20  /* virtio 1.2, 5.2.6: VIRTIO_BLK_ID_BYTES */
+#define CONFIG_MAX_ARGS 1024
+#define CONFIG_MAX_ENV 1000 /* GP_ARGS_MAX less a few of our own */
+#define CONFIG_MAX_SHARES 8
+
+/* CONSOLE_STREAM: a descriptor that the supervisor itself holds; cannot be configured. */
+enum console_kind {
+	CONSOLE_STDIO,
+	CONSOLE_PTY,
+	CONSOLE_NONE,
+	CONSOLE_STDERR,
+	CONSOLE_FILE,
+	CONSOLE_STREAM
+};
+
+struct disk_config {
+	char *path;
+	bool ro, direct;
+	char serial[DISK_SERIAL_LEN + 1];
+};
+
+struct vsock_config {
+	bool on;      /* the guest has a vsock device: --vsock; see also vm_has_agent() */
+	char *path;   /* of the host's socket; NULL: none */
+	uint32_t cid; /* of the guest */
+};
+
+struct share_config {
+	char *dir, *guest; /* a directory of the host; an absolute path in the guest */
+};
+
+#define CONFIG_MAX_NETS 8
+#define CONFIG_MAX_PAIRS 8 /* of queues of a card */
+#define CONFIG_MAX_FORWARDS 16
+
+enum net_kind_config { NET_ON_NOTHING, NET_ON_TAP, NET_ON_FD, NET_ON_USER, NET_ON_SOCKET };
+
+struct net_forward {
+	bool udp;
+	char address[16]; /* of the host, IPv4 */
+	uint16_t host, guest;
+};
+
+struct net_config {
+	enum net_kind_config kind;
+	char *name; /* of the TAP, or the socket's path; NULL: neither */
+	int fd[CONFIG_MAX_PAIRS];
+	unsigned nfds;
+	bool has_mac;
+	uint8_t mac[6];
+	unsigned queues; /* pairs */
+	unsigned mtu;    /* 0: not given */
+	uint64_t rate, pps;
+	struct net_forward forward[CONFIG_MAX_FORWARDS];
+	unsigned nforwards;
+	bool dhcp;   /* what insula-init does: ask; or else set these, where not empty */
+	char ip[20]; /* with the length of the prefix */
+	char gw[16], dns[16];
+};
+
+struct vm_config {
+	char *kernel, *initrd, *append, *rootfs, *metrics, *console_file; /* NULL: not given */
+	bool rootfs_rw, kernel_packed;
+	bool rng_off;
+	uint64_t rng_rate; /* bytes a second */
+	unsigned cpus;
+	uint64_t mem; /* bytes */
+	unsigned ndisks;
+	struct disk_config disk[CONFIG_MAX_DISKS];
+	struct vsock_config vsock;
+	unsigned nnets;
+	struct net_config net[CONFIG_MAX_NETS];
+	bool console_given;
+	enum console_kind console; /* if given; see config_console() */
+	int console_fd;            /* CONSOLE_STREAM; borrowed */
+	int command_fd;   /* the command's streams; borrowed; 0: the standard ones. Cannot be
+			     configured */
+	unsigned timeout; /* seconds, 0: none */
+	char **command;   /* NULL-terminated; NULL: none */
+	unsigned ncommand;
+	/* of the command: */
+	char *env[CONFIG_MAX_ENV + 1]; /* NAME=VALUE; NULL behind the last */
+	unsigned nenv;
+	char *cwd; /* NULL: / */
+	uint32_t uid, gid;
+	bool has_user, has_gid, tty, interactive;
+	bool serve; /* Insula's own initrd serves the host's commands even without a command:
+		       insulad's VMs; cannot be configured */
+	unsigned nshares;
+	struct share_config share[CONFIG_MAX_SHARES];
+};
+
+void config_init(struct vm_config *c); /* the defaults */
+void config_free(struct vm_config *c);
+void config_drop_disks(struct vm_config *c);
+void config_drop_nets(struct vm_config *c);
+
+/* Apply one setting ("cpus", "disk" ...) from text. `where` names it in messages ("--cpus").
+ * -EINVAL with a line for people. */
+int config_set(struct vm_config *c, const char *where, const char *name, const char *value,
+	       struct err *e);
+/* Is there a setting of this name? */
+bool config_knows(const char *name);
+/* Replace the command. */
+int config_set_command(struct vm_config *c, char *const *argv, unsigned n, struct err *e);
+
+/* Apply a JSON object of `len` bytes (at most CONFIG_JSON_MAX). Unknown keys and wrong types are
+ * errors. */
+#define CONFIG_JSON_MAX (1u << 20)
+int config_json(struct vm_config *c, const char *text, size_t len, struct err *e);
+
+/* Where the console goes: standard input and output, or with a command, whose they are then,
+ * standard error. */
+enum console_kind config_console(const struct vm_config *c);
+/* config_net.c: the setting "net". */
+int config_net(struct vm_config *c, const char *where, const char *v, struct err *e);
+/* Cut the next item off at a comma, in place; ",," stands for a comma in the text. NULL: the end.
+ */
+char *config_next_item(char **rest);
+
+/* What only the whole can tell: a command with a foreign initrd, and the like. */
+int config_check(const struct vm_config *c, struct err *e);
+
+/* "64M" -> bytes. Suffixes K, M, G (powers of 1024). False if it is not a size or does not fit 64
+ * bits. */
+bool parse_size(const char *text, uint64_t *out);
+
+#endif

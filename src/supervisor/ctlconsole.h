@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The console of a VM under insulad: the console's helper has one end of a stream, the supervisor
+ * the other, keeps the last output, and copies between it and whoever is attached.
+ *
+ * A client that does not read loses output, never the guest's time; what clients type is taken only
+ * while there is room for it. One thread: the supervisor's.
+ */
+#ifndef SUPERVISOR_CTLCONSOLE_H
+#define SUPERVISOR_CTLCONSOLE_H
+
+#include <poll.h>
+#include <stdbool.h>
+
+#include <insula/err.h>
+
+#include "scrollback.h"
+
+#define CTLCONSOLE_CLIENTS 4
+#define CTLCONSOLE_POLL (1 + CTLCONSOLE_CLIENTS)
+#define CTLCONSOLE_IN 4096
+
+struct ctlconsole {
+	int fd;     /* our end, non-blocking; owned */
+	int helper; /* the helper's end, kept for its successors; owned */
+	struct scrollback out;
+	struct {
+		int fd;   /* -1: free; owned */
+		bool eof; /* it sends no more, and still reads */
+		uint64_t pos;
+	} client[CTLCONSOLE_CLIENTS];
+	uint64_t lost; /* bytes that slow clients have not seen */
+	char in[CTLCONSOLE_IN];
+	size_t nin;
+};
+
+int ctlconsole_open(struct ctlconsole *c, struct err *e);
+void ctlconsole_close(struct ctlconsole *c);
+/* A stream for a new client, which begins with the last `scrollback` bytes: the client's end (the
+ * caller's to close after it is handed on) or a negative errno; -EBUSY: too many are attached. */
+int ctlconsole_attach(struct ctlconsole *c, uint64_t scrollback, struct err *e);
+/* The same with a stream that the client has made: it is taken over. */
+int ctlconsole_adopt(struct ctlconsole *c, int fd, uint64_t scrollback, struct err *e);
+unsigned ctlconsole_clients(const struct ctlconsole *c);
+/* CTLCONSOLE_POLL entries. */
+void ctlconsole_fill(const struct ctlconsole *c, struct pollfd *p);
+void ctlconsole_serve(struct ctlconsole *c, const struct pollfd *p);
+/* The helper has ended: take what it still wrote, and give it to the clients as far as they take it
+ * at once. */
+void ctlconsole_drain(struct ctlconsole *c);
+
+#endif

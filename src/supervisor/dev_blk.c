@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A disk as a device: the start message of insula-blk, the fence, the engine. */
+#include <linux/io_uring.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+#include <insula/stats.h>
+
+#include "device.h"
+
+/* Containers often forbid io_uring, and a host may: /proc/sys/kernel/io_uring_disabled (1 allows it
+ * to privileged processes only, which a helper is not). Asked once, before any helper starts. */
+static enum blk_engine choose_engine(void)
+{
+	struct io_uring_params p = {0};
+	char c = '0';
+	FILE *f = fopen("/proc/sys/kernel/io_uring_disabled", "re");
+	long fd;
+
+	if (f) {
+		if (fread(&c, 1, 1, f) != 1)
+			c = '0';
+		fclose(f);
+	}
+	if (c != '0')
+		return BLK_ENGINE_THREADS;
+	fd = syscall(SYS_io_uring_setup, 1, &p);
+	if (fd < 0)
+		return BLK_ENGINE_THREADS;
+	close((int)fd);
+	return BLK_ENGINE_URING;
+}
+
+static const char *engine_name(const struct device *d)
+{
+	return d->engine == BLK_ENGINE_URING ? "io_uring" : "threads";
+}
+
+static int start(struct device *d, int mem, uint64_t mem_size, struct err *e)
+{
+	const struct disk *disk = d->back.disk;
+	struct msg_start_blk m = disk->start;
+	int fd = disk_generation(disk, e), rc;
+
+	if (fd < 0)
+		return fd;
+	m.mem_size = mem_size;
+	m.nqueues = d->msg.nkicks;
+	m.engine = d->engine = choose_engine();
+	m.log_level = log_most();
+	log_info("%s: %s, %llu bytes, %s", d->msg.name, disk->conf->path,
+		 (unsigned long long)m.capacity,
+		 d->engine == BLK_ENGINE_URING ? "io_uring"
+					       : "threads: io_uring is not allowed here");
+	rc = device_send_start(d, MSG_START_BLK, &m, sizeof(m), mem, fd, e);
+	close(fd);
+	return rc;
+}
+
+/* A dead helper's I/O may still be under way in the kernel; until it is not, nobody else touches
+ * the disk. */
+static int quiet(const struct device *d)
+{
+	return disk_quiet(d->back.disk);
+}
+
+static const struct stat_name stats[] = {
+	{STAT_BLK_READS, "reads"},           {STAT_BLK_WRITES, "writes"},
+	{STAT_BLK_FLUSHES, "flushes"},       {STAT_BLK_DISCARDS, "discards"},
+	{STAT_BLK_ZEROES, "write_zeroes"},   {STAT_BLK_OTHERS, "others"},
+	{STAT_BLK_READ_BYTES, "read_bytes"}, {STAT_BLK_WRITTEN_BYTES, "written_bytes"},
+	{STAT_BLK_KICKS, "kicks"},           {STAT_BLK_RESUBMITTED, "resubmitted"},
+	{STAT_BLK_ERRORS, "errors"},         {STAT_BLK_BOUNCED, "bounced"}};
+
+const struct device_class device_blk = {
+	.program = "insula-blk",
+	.kind = DEV_VIRTIO_MMIO,
+	.threads = 24, /* control, I/O, and the pool of the threads engine */
+	.nofile = 64,
+	.start = start,
+	.quiet = quiet,
+	.engine = engine_name,
+	.stats = stats,
+	.nstats = ARRAY_LEN(stats),
+};

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The serial console as a device: the start message of insula-console, and the escape. */
+#include <insula/base.h>
+#include <insula/log.h>
+#include <insula/stats.h>
+
+#include "vm.h"
+
+static int start(struct device *d, int mem, uint64_t mem_size, struct err *e)
+{
+	const struct terminal *t = d->back.terminal;
+	struct msg_start_uart m = {.log_level = log_most()};
+	int fds[] = {d->page, d->call, d->irq, t->out, t->in};
+	int rc;
+
+	(void)mem; /* a console has no business in guest memory */
+	(void)mem_size;
+	m.flags = (t->in >= 0 ? UART_HAS_INPUT : 0) | (t->escape ? UART_ESCAPE : 0) |
+		  (t->stream ? UART_STREAM : 0);
+	rc = msg_send(d->child.jail.channel, MSG_START_UART, &m, sizeof(m), fds,
+		      t->in >= 0 ? 5 : 4);
+	return rc ? err_sys(e, rc, "%s: channel", d->child.name) : 0;
+}
+
+static bool message(struct vm *vm, struct device *d, enum msg_type t, const void *body, size_t len)
+{
+	(void)d;
+	(void)body;
+	if (t != MSG_QUIT || len)
+		return false;
+	vm_quit(vm);
+	return true;
+}
+
+static const struct stat_name stats[] = {{STAT_UART_OUT_BYTES, "out_bytes"},
+					 {STAT_UART_OUT_WRITES, "out_writes"},
+					 {STAT_UART_IN_BYTES, "in_bytes"},
+					 {STAT_UART_OUT_DROPPED, "out_dropped"},
+					 {STAT_UART_OUT_LOST, "out_lost"}};
+
+const struct device_class device_uart = {
+	.program = "insula-console",
+	.kind = DEV_UART,
+	.threads = 4, /* control, output, input */
+	.nofile = 64,
+	.start = start,
+	.message = message,
+	.stats = stats,
+	.nstats = ARRAY_LEN(stats),
+};

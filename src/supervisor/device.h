@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One device: its page and events, which outlive helpers, and the helper that serves it now.
+ * The supervisor maps neither the page nor guest memory.
+ */
+#ifndef SUPERVISOR_DEVICE_H
+#define SUPERVISOR_DEVICE_H
+
+#include <insula/proto.h>
+
+#include "child.h"
+#include "disk.h"
+#include "terminal.h"
+
+/* More restarts than this in so many nanoseconds, and the device stays dead. */
+#define DEVICE_RESTARTS 5
+#define DEVICE_WINDOW_NS 10000000000ull
+
+struct device;
+struct nic;
+struct vm;
+struct vsock;
+
+/* A counter of the helper (insula/stats.h) and its name in the metrics. */
+struct stat_name {
+	unsigned index;
+	const char *name;
+};
+
+/* What is particular to a kind of device: one table each, in dev_KIND.c. */
+struct device_class {
+	const char *program; /* "insula-blk" */
+	enum dev_kind kind;
+	unsigned threads, nofile; /* limits of the helper; see struct jail_plan */
+	/* Send the start message to the helper that was just spawned. */
+	int (*start)(struct device *d, int mem, uint64_t mem_size, struct err *e);
+	/* May a new helper start? 1, 0 (not yet) or a negative errno (never). NULL: at once. */
+	int (*quiet)(const struct device *d);
+	/* A message that only this kind sends. False: it breaks the protocol. NULL: there is none.
+	 * `fds` are closed by the caller. */
+	bool (*message)(struct vm *vm, struct device *d, enum msg_type t, const void *body,
+			size_t len);
+	/* "io_uring", "threads" ...: how it is served, for the metrics; NULL: one way only. */
+	const char *(*engine)(const struct device *d);
+	/* A program of the host that belongs to it (passt), for its log and its end; NULL: none. */
+	struct child *(*peer)(const struct device *d);
+	const struct stat_name *stats;
+	size_t nstats;
+};
+
+struct device {
+	const struct device_class *class;
+	struct msg_device msg;
+	int page, call, irq, kick[VIRTIO_MAX_QUEUES]; /* owned */
+	struct child child;
+	union { /* what is behind it, borrowed */
+		struct disk *disk;
+		struct terminal *terminal;
+		const struct vsock *vsock;
+		struct nic *nic;
+		const void *conf;
+	} back;
+
+	bool waiting; /* its helper is dead; a new one starts when class->quiet() */
+	bool dead;    /* restarted too often */
+	unsigned restarts, recent;
+	uint64_t window_ns, started_ns;
+	enum blk_engine engine; /* of the last start, for a disk */
+	struct msg_stats stats; /* of all helpers that stopped in order */
+};
+
+extern const struct device_class device_uart, device_blk, device_net, device_rng, device_vsock;
+
+/* Make page and events. `libexec` as in child_init(); `name` as the guest calls it; `nth`: the
+ * window (virtio-mmio); `nqueues`: doorbells. Set d->back after it. */
+int device_init(struct device *d, const struct device_class *class, unsigned index, unsigned nth,
+		const char *name, unsigned nqueues, const char *libexec, struct err *e);
+/* "vda" ... "vdz", "vdaa" ...: as Linux names the nth disk. */
+void device_disk_name(unsigned nth, char name[DEV_NAME_LEN]);
+/* The descriptors that every virtio helper begins with: memory, page, call, irq; then `extra` (-1:
+ * none), then the kicks. Sends the message. */
+int device_send_start(struct device *d, enum msg_type t, const void *body, size_t len, int mem,
+		      int extra, struct err *e);
+void device_free(struct device *d);
+
+/* Tell insula-vmm about it. `ack` is the event that takes acknowledges. */
+int device_announce(const struct device *d, int vmm_channel, int ack, struct err *e);
+/* Spawn its helper and send it what it needs. */
+int device_start(struct device *d, int mem, uint64_t mem_size, struct err *e);
+/* Count a death. False: it has died too often. */
+bool device_may_restart(struct device *d);
+
+#endif

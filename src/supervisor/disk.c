@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Disks. See disk.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+
+#include "disk.h"
+
+#define SECTOR 512u
+#define MAX_BLOCK 4096u
+
+static int open_flags(const struct disk_config *c)
+{
+	return (c->ro ? O_RDONLY : O_RDWR) | (c->direct ? O_DIRECT : 0) | O_CLOEXEC | O_NOCTTY;
+}
+
+static int check_geometry(struct disk *d, struct err *e)
+{
+	const char *path = d->conf->path;
+	struct msg_start_blk *s = &d->start;
+
+	if (!s->capacity)
+		return err_set(e, -EINVAL, "disk %s: empty; expected at least %u bytes", path,
+			       SECTOR);
+	if (s->capacity % SECTOR)
+		return err_set(e, -EINVAL, "disk %s: %llu bytes; expected a multiple of %u", path,
+			       (unsigned long long)s->capacity, SECTOR);
+	if (s->logical > MAX_BLOCK || s->capacity % s->logical)
+		return err_set(e, -EINVAL, "disk %s: %llu bytes; expected a multiple of %u%s", path,
+			       (unsigned long long)s->capacity, s->logical,
+			       d->conf->direct ? ", as direct I/O needs it here" : "");
+	return 0;
+}
+
+/* queue/discard_granularity of a block device or of the whole that a partition is part of; 0 if it
+ * cannot discard. */
+static uint32_t discard_granularity(dev_t dev)
+{
+	static const char *const up[] = {"", "../"};
+	unsigned long n = 0;
+
+	for (unsigned i = 0; i < 2 && !n; i++) {
+		char path[96];
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%squeue/discard_granularity",
+			 major(dev), minor(dev), up[i]);
+		f = fopen(path, "re");
+		if (!f)
+			continue;
+		if (fscanf(f, "%lu", &n) != 1)
+			n = 0;
+		fclose(f);
+	}
+	return n <= UINT32_MAX ? (uint32_t)n : 0;
+}
+
+static int block_geometry(struct disk *d, const struct stat *st, struct err *e)
+{
+	struct msg_start_blk *s = &d->start;
+	int logical = 0;
+	unsigned physical = 0;
+
+	if (ioctl(d->fd, BLKGETSIZE64, &s->capacity) || ioctl(d->fd, BLKSSZGET, &logical) ||
+	    ioctl(d->fd, BLKPBSZGET, &physical))
+		return err_sys(e, -errno, "disk %s: size of the block device", d->conf->path);
+	s->logical = (uint32_t)logical;
+	s->physical = physical;
+	s->discard_align = d->conf->ro ? 0 : discard_granularity(st->st_rdev);
+	return 0;
+}
+
+/* O_DIRECT on a file needs the alignment of what is below the file system. */
+static uint32_t direct_alignment(int fd)
+{
+#ifdef STATX_DIOALIGN
+	struct statx sx;
+
+	if (!statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) && (sx.stx_mask & STATX_DIOALIGN) &&
+	    sx.stx_dio_offset_align)
+		return sx.stx_dio_offset_align;
+#else
+	(void)fd;
+#endif
+	return SECTOR;
+}
+
+static int file_geometry(struct disk *d, const struct stat *st)
+{
+	struct msg_start_blk *s = &d->start;
+
+	s->capacity = (uint64_t)st->st_size;
+	s->logical = d->conf->direct ? direct_alignment(d->fd) : SECTOR;
+	s->physical = s->logical > MAX_BLOCK ? s->logical : MAX_BLOCK;
+	s->discard_align = d->conf->ro ? 0 : (uint32_t)st->st_blksize;
+	return 0;
+}
+
+static int inspect(struct disk *d, struct err *e)
+{
+	struct stat st;
+	int rc;
+
+	if (fstat(d->fd, &st))
+		return err_sys(e, -errno, "disk %s", d->conf->path);
+	if (S_ISBLK(st.st_mode))
+		rc = block_geometry(d, &st, e);
+	else if (S_ISREG(st.st_mode))
+		rc = file_geometry(d, &st);
+	else
+		rc = err_set(e, -EINVAL, "disk %s: neither a file nor a block device",
+			     d->conf->path);
+	return rc ? rc : check_geometry(d, e);
+}
+
+/* A random byte beyond the end of any file: other VMs that read the same image have their own. */
+static int choose_lock_byte(struct disk *d, struct err *e)
+{
+	uint64_t r;
+
+	if (getrandom(&r, sizeof(r), 0) != (ssize_t)sizeof(r))
+		return err_sys(e, -errno, "getrandom");
+	d->lock_byte = (off_t)(1ull << 62 | r >> 3);
+	return 0;
+}
+
+int disk_open(struct disk *d, const struct disk_config *conf, struct err *e)
+{
+	int rc;
+
+	memset(d, 0, sizeof(*d));
+	d->conf = conf;
+	/* O_NONBLOCK: a FIFO somebody named must not hang us; without effect on disks. */
+	d->fd = open(conf->path, open_flags(conf) | O_NONBLOCK);
+	if (d->fd < 0)
+		return err_sys(e, -errno, "disk %s%s", conf->path,
+			       errno == EINVAL && conf->direct ? ": direct I/O is not possible here"
+							       : "");
+	d->start.flags = (conf->ro ? BLK_RO : 0) | (conf->direct ? BLK_DIRECT : 0);
+	memcpy(d->start.serial, conf->serial, sizeof(d->start.serial));
+	rc = choose_lock_byte(d, e);
+	if (!rc)
+		rc = inspect(d, e);
+	if (!rc && flock(d->fd, (conf->ro ? LOCK_SH : LOCK_EX) | LOCK_NB))
+		rc = errno == EWOULDBLOCK
+			     ? err_set(e, -EBUSY, "disk %s: locked by another VM%s", conf->path,
+				       conf->ro ? " that writes to it" : "")
+			     : err_sys(e, -errno, "disk %s: lock", conf->path);
+	if (rc)
+		disk_close(d);
+	return rc;
+}
+
+void disk_close(struct disk *d)
+{
+	fd_close(&d->fd);
+}
+
+static struct flock generation_lock(const struct disk *d, short type)
+{
+	return (struct flock){
+		.l_type = type, .l_whence = SEEK_SET, .l_start = d->lock_byte, .l_len = 1};
+}
+
+int disk_generation(const struct disk *d, struct err *e)
+{
+	struct flock l = generation_lock(d, F_RDLCK);
+	char self[40];
+	int fd;
+
+	/* Through /proc: the same file, even if the path has been given to another one since. */
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", d->fd);
+	fd = open(self, open_flags(d->conf));
+	if (fd < 0)
+		return err_sys(e, -errno, "disk %s: open for its helper", d->conf->path);
+	if (fcntl(fd, F_OFD_SETLK, &l)) {
+		int rc = -errno;
+		close(fd);
+		return err_sys(e, rc, "disk %s: generation lock", d->conf->path);
+	}
+	return fd;
+}
+
+int disk_quiet(const struct disk *d)
+{
+	struct flock l = generation_lock(d, F_WRLCK);
+
+	if (fcntl(d->fd, F_OFD_GETLK, &l))
+		return -errno;
+	return l.l_type == F_UNLCK;
+}

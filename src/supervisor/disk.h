@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A disk as the supervisor holds it: found fit, locked for the life of the VM, and opened anew for
+ * each generation of its helper.
+ *
+ * Two locks, two purposes:
+ *   flock(2) on `fd`     no two VMs write to one image: exclusive for a writable disk, shared for a
+ * read-only one. an open-file-description lock on the helper's own descriptor, at a byte that is
+ * this VM's alone: the kernel releases it only when the last reference to that description is gone,
+ * and requests that are still under way in the kernel hold one. So while the lock is there, I/O of
+ * a dead helper may still land, and no new helper starts (disk_quiet()).
+ */
+#ifndef SUPERVISOR_DISK_H
+#define SUPERVISOR_DISK_H
+
+#include <sys/types.h>
+
+#include <insula/proto.h>
+
+#include "config.h"
+
+struct disk {
+	const struct disk_config *conf; /* borrowed */
+	int fd;                         /* holds the flock; never handed out */
+	off_t lock_byte;                /* of the generation locks */
+	struct msg_start_blk start;     /* capacity, block sizes, flags, serial filled in */
+};
+
+/* Open, check, lock. `d->fd` is -1 on error. The text names the path and what was expected. */
+int disk_open(struct disk *d, const struct disk_config *conf, struct err *e);
+void disk_close(struct disk *d);
+
+/* A new open file description for a helper, with its generation lock. Returns the descriptor or a
+ * negative errno. */
+int disk_generation(const struct disk *d, struct err *e);
+/* Is no I/O of an earlier generation under way any more? 1, 0 or a negative errno. */
+int disk_quiet(const struct disk *d);
+
+#endif

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Commands in the guest: one jailed insula-exec each, which holds the user's descriptors and the
+ * stream to insula-init and parses what comes out of it. The supervisor sees fixed messages only.
+ *
+ *   exec_start()        spawn insula-exec, give it the descriptors and one end of a socket pair
+ *   jailed, verified, and insula-init listens (BOARD_EVENT_AGENT_READY)
+ *                       the other end goes to insula-vsock, which connects it to the guest
+ *   MSG_EXEC_EXIT       the command has ended and all its output is written: `done` is called,
+ *                       insula-exec is killed; its place is free when it is reaped
+ *
+ * Thread: the supervisor's. Nothing here blocks.
+ */
+#ifndef SUPERVISOR_EXEC_H
+#define SUPERVISOR_EXEC_H
+
+#include "child.h"
+
+#define VM_MAX_EXECS 16u
+#define VM_EXEC_PLACES (VM_MAX_EXECS + 1) /* the last is exec_poweroff()'s */
+
+struct vm;
+
+struct exec_spec {
+	char *const *argv; /* NULL-terminated, at least one */
+	char *const *env;  /* NULL-terminated NAME=VALUE, added to insula-init's own; may be NULL */
+	const char *cwd;   /* NULL: / */
+	uint32_t uid, gid; /* gid GP_NO_GID: that user's */
+	bool tty;          /* a terminal of rows x cols in the guest */
+	uint16_t rows, cols;
+	bool input;  /* fds[0] is its input; else it has none */
+	bool escape; /* a person types: Ctrl-] three times within a second is vm_quit() */
+	bool only;   /* the VM's one task: disks are written back and unmounted when it ends */
+};
+
+/* Called once for every started command, from the supervisor's loop; the id is free afterwards.
+ * The text in `x` is not clean. */
+typedef void exec_done(struct vm *vm, uint32_t id, const struct msg_exec_exit *x);
+
+struct exec_proc {
+	struct child child; /* CHILD_NONE and id 0: a free place */
+	uint32_t id;
+	exec_done *done;
+	int stream; /* for insula-vsock until it is connected; owned; -1 */
+	bool connected, started, ended;
+	uint64_t signaled_ns; /* when a signal was passed on that the guest has not taken yet; 0 */
+};
+
+/* Check what only exec_start() would find out: -E2BIG (too many or too long arguments). */
+int exec_check(const struct exec_spec *s, struct err *e);
+/* Start a command as soon as the guest is up. fds: input (ignored without spec->input), output,
+ * errors; they stay the caller's, their flags are not changed. -EAGAIN: VM_MAX_EXECS run already.
+ */
+int exec_start(struct vm *vm, const struct exec_spec *s, const int fds[3], exec_done *done,
+	       uint32_t *id, struct err *e);
+/* Ask insula-init to end the machine in order: kill what runs, write back, unmount, power off. Goes
+ * out as soon as the guest is up; `done` is only called if that fails or the stream ends, which a
+ * power-off does too. -EALREADY: it has been asked. */
+int exec_poweroff(struct vm *vm, exec_done *done, struct err *e);
+/* Give one up: `done` is called with EXEC_LOST and this text, insula-exec is killed, and the guest
+ * ends what it has begun as if a terminal had hung up. -ESRCH: there is no such command. */
+int exec_cancel(struct vm *vm, uint32_t id, const char *why);
+/* To its whole process group. -ESRCH: there is no such command, or it has not started yet. */
+int exec_signal(struct vm *vm, uint32_t id, int signo);
+int exec_resize(struct vm *vm, uint32_t id, uint16_t rows, uint16_t cols);
+/* Has the command begun to run? */
+bool exec_running(const struct vm *vm, uint32_t id);
+/* When the oldest signal was passed on that the guest has not taken; 0: none. */
+uint64_t exec_unanswered(const struct vm *vm, uint32_t id);
+
+/* ---- for vm.c ---- */
+
+void exec_init(struct vm *vm); /* all places are free */
+void exec_free(struct vm *vm);
+/* insula-init listens now: connect what waits. */
+void exec_agent_ready(struct vm *vm);
+/* It is jailed and verified. */
+void exec_ready(struct vm *vm, struct exec_proc *p);
+/* A message that only insula-exec sends. False: it breaks the protocol. */
+bool exec_message(struct vm *vm, struct exec_proc *p, enum msg_type t, const void *body,
+		  size_t len);
+/* It is dead and reaped, or could not set itself up: `how`. */
+void exec_gone(struct vm *vm, struct exec_proc *p, const char *how);
+/* Is any command still between its connection and its end? */
+bool exec_pending(const struct vm *vm);
+
+#endif

@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Network cards. See nic.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <image/hash.h>
+#include <insula/base.h>
+
+#include "nic.h"
+
+#define HEADER_LEN 12 /* of virtio 1.2, 5.1.6: struct virtio_net_hdr with num_buffers */
+#define STREAM_BUFFER (1 << 20)
+#ifndef TUN_F_USO4 /* Linux 6.2 */
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
+
+/* ---- the address ---- */
+
+/* Two machines that run at once have different TAPs, and what is behind a stream is a network of
+ * its own; so the TAP's name (or the path) and the host tell cards apart. */
+void nic_address(const struct net_config *conf, unsigned nth, uint8_t mac[6])
+{
+	char id[64] = "";
+	struct hash h;
+	int fd = open("/etc/machine-id", O_RDONLY | O_CLOEXEC);
+
+	if (fd >= 0) {
+		if (read(fd, id, sizeof(id) - 1) < 0)
+			id[0] = 0;
+		close(fd);
+	}
+	hash_init(&h);
+	hash_str(&h, id);
+	hash_u64(&h, conf->kind);
+	hash_str(&h, conf->name ? conf->name : "");
+	hash_u64(&h, nth);
+	memcpy(mac, &h.v, 6);
+	mac[0] = (uint8_t)((mac[0] & 0xfc) | 2); /* one station, locally administered */
+}
+
+/* ---- TAP ---- */
+
+static int tap_flags(const char *name, unsigned *flags)
+{
+	char path[64 + IFNAMSIZ];
+	FILE *f;
+	int n;
+
+	*flags = 0;
+	snprintf(path, sizeof(path), "/sys/class/net/%s/tun_flags", name);
+	f = fopen(path, "re");
+	if (!f)
+		return -errno;
+	n = fscanf(f, "%x", flags);
+	fclose(f);
+	return n == 1 ? 0 : -EINVAL;
+}
+
+static int check_tap(const struct net_config *c, unsigned *flags, struct err *e)
+{
+	if (!if_nametoindex(c->name))
+		return err_set(e, -ENODEV,
+			       "--net: tap %s: no such interface; make one with: ip tuntap add %s "
+			       "mode tap%s",
+			       c->name, c->name, c->queues > 1 ? " multi_queue" : "");
+	if (tap_flags(c->name, flags) || !(*flags & IFF_TAP))
+		return err_set(e, -EINVAL, "--net: tap %s: not a TAP interface", c->name);
+	if (c->queues > 1 && !(*flags & IFF_MULTI_QUEUE))
+		return err_set(e, -EINVAL,
+			       "--net: tap %s: it has one queue; expected one made with: ip tuntap "
+			       "add %s mode tap multi_queue",
+			       c->name, c->name);
+	return 0;
+}
+
+static int attach_error(const struct net_config *c, int code, struct err *e)
+{
+	if (code == -EBUSY)
+		return err_set(e, code, "--net: tap %s: in use by another program", c->name);
+	if (code == -EPERM)
+		return err_set(
+			e, code,
+			"--net: tap %s: no permission; expected root, or a TAP made with: ip "
+			"tuntap add %s mode tap user NAME",
+			c->name, c->name);
+	return err_sys(e, code, "--net: tap %s", c->name);
+}
+
+static int open_queue(const struct net_config *c, unsigned flags, struct err *e)
+{
+	struct ifreq r = {0};
+	int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC), rc;
+
+	if (fd < 0)
+		return err_sys(e, -errno, "--net: /dev/net/tun%s",
+			       errno == ENOENT ? " (is the module tun loaded?)" : "");
+	snprintf(r.ifr_name, sizeof(r.ifr_name), "%s", c->name);
+	r.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (flags & IFF_MULTI_QUEUE));
+	if (!ioctl(fd, TUNSETIFF, &r))
+		return fd;
+	rc = attach_error(c, -errno, e);
+	close(fd);
+	return rc;
+}
+
+/* A descriptor that the user has opened: is it what it must be? */
+static int check_fd(int fd, struct err *e)
+{
+	struct ifreq r = {0};
+
+	if (fcntl(fd, F_SETFD, FD_CLOEXEC))
+		return err_sys(e, -errno, "--net: fd %d", fd);
+	if (ioctl(fd, TUNGETIFF, &r))
+		return err_set(e, -EINVAL, "--net: fd %d: not a TAP", fd);
+	if (!(r.ifr_flags & IFF_TAP) || !(r.ifr_flags & IFF_VNET_HDR) || !(r.ifr_flags & IFF_NO_PI))
+		return err_set(e, -EINVAL,
+			       "--net: fd %d: flags %#x; expected IFF_TAP, IFF_NO_PI and "
+			       "IFF_VNET_HDR",
+			       fd, (unsigned)(unsigned short)r.ifr_flags);
+	if (fcntl(fd, F_SETFL, O_NONBLOCK))
+		return err_sys(e, -errno, "--net: fd %d", fd);
+	return 0;
+}
+
+/* The best that this kernel has; the helper chooses less when the guest wants less. */
+static int probe_offloads(int fd, uint32_t *out)
+{
+	static const uint32_t best[] = {
+		TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN | TUN_F_UFO | TUN_F_USO4 |
+			TUN_F_USO6,
+		TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN | TUN_F_UFO,
+		TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN,
+		TUN_F_CSUM,
+	};
+
+	*out = 0;
+	for (unsigned i = 0; i < ARRAY_LEN(best) && !*out; i++) {
+		if (!ioctl(fd, TUNSETOFFLOAD, (unsigned long)best[i]))
+			*out = best[i];
+	}
+	return ioctl(fd, TUNSETOFFLOAD, 0ul) ? -errno : 0;
+}
+
+static uint32_t interface_mtu(int tap)
+{
+	struct ifreq r = {0};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	uint32_t mtu = 0;
+
+	if (!ioctl(tap, TUNGETIFF, &r) && fd >= 0 && !ioctl(fd, SIOCGIFMTU, &r) &&
+	    r.ifr_mtu >= 68 && r.ifr_mtu <= 65535)
+		mtu = (uint32_t)r.ifr_mtu;
+	fd_close(&fd);
+	return mtu;
+}
+
+static int set_up_tap(struct nic *c, struct err *e)
+{
+	int len = HEADER_LEN, rc = 0;
+
+	for (unsigned i = 0; i < c->ntaps && !rc; i++) {
+		if (ioctl(c->tap[i], TUNSETVNETHDRSZ, &len))
+			rc = err_sys(e, -errno, "--net: length of the TAP's header");
+		else if ((rc = probe_offloads(c->tap[i], &c->start.tun_offloads)))
+			err_sys(e, rc, "--net: offloads of the TAP");
+	}
+	if (!rc && !c->start.mtu)
+		c->start.mtu = interface_mtu(c->tap[0]);
+	return rc;
+}
+
+static int open_tap(struct nic *c, struct err *e)
+{
+	unsigned flags = 0;
+	int rc = check_tap(c->conf, &flags, e);
+
+	for (; !rc && c->ntaps < c->conf->queues; c->ntaps++) {
+		int fd = open_queue(c->conf, flags, e);
+
+		if (fd < 0)
+			rc = fd;
+		else
+			c->tap[c->ntaps] = fd;
+		if (rc)
+			break;
+	}
+	return rc ? rc : set_up_tap(c, e);
+}
+
+static int open_fds(struct nic *c, struct err *e)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < c->conf->nfds && !rc; i++) {
+		rc = check_fd(c->conf->fd[i], e);
+		if (!rc)
+			c->tap[c->ntaps++] = c->conf->fd[i];
+	}
+	return rc ? rc : set_up_tap(c, e);
+}
+
+/* ---- streams ---- */
+
+static int connect_socket(const char *path)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int size = STREAM_BUFFER;
+	/* Non-blocking: a switch whose queue of connections is full must not hold up the VM. */
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	strcpy(a.sun_path, path); /* its length was checked with the setting */
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	if (!connect(fd, (struct sockaddr *)&a, sizeof(a)))
+		return fd;
+	size = -errno;
+	close(fd);
+	return size;
+}
+
+static int open_socket(struct nic *c, bool check_only, struct err *e)
+{
+	const char *path = c->conf->name;
+	struct stat st;
+
+	if (stat(path, &st))
+		return err_sys(e, -errno, "--net: socket %s", path);
+	if (!S_ISSOCK(st.st_mode))
+		return err_set(e, -EINVAL, "--net: socket %s: not a socket", path);
+	if (check_only)
+		return 0;
+	c->conn = connect_socket(path);
+	return c->conn < 0 ? err_sys(e, c->conn, "--net: socket %s", path) : 0;
+}
+
+static int connect_passt(struct nic *c, struct err *e)
+{
+	int pair[2], size = STREAM_BUFFER, rc;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return err_sys(e, -errno, "socketpair");
+	for (unsigned i = 0; i < 2; i++)
+		setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	child_kill(&c->passt); /* the one before has lost its connection */
+	rc = fcntl(pair[0], F_SETFL, O_NONBLOCK)
+		     ? err_sys(e, -errno, "socket")
+		     : passt_spawn(&c->passt, c->passt_path, c->conf, pair[1], e);
+	close(pair[1]);
+	if (!rc)
+		return pair[0];
+	close(pair[0]);
+	return rc;
+}
+
+int nic_connect(struct nic *c, struct err *e)
+{
+	int fd = c->conn;
+
+	if (c->conf->kind == NET_ON_USER)
+		return connect_passt(c, e);
+	c->conn = -1;
+	if (fd < 0)
+		fd = connect_socket(c->conf->name);
+	return fd < 0 ? err_sys(e, fd, "--net: socket %s", c->conf->name) : fd;
+}
+
+int nic_reachable(struct nic *c)
+{
+	uint64_t now = clock_ns();
+
+	if (c->conf->kind != NET_ON_SOCKET || c->conn >= 0)
+		return 1;
+	if (now - c->tried_ns < NIC_RETRY_NS)
+		return 0;
+	c->tried_ns = now;
+	c->conn = connect_socket(c->conf->name);
+	return c->conn >= 0;
+}
+
+/* ---- all kinds ---- */
+
+static int open_backing(struct nic *c, bool check_only, struct err *e)
+{
+	switch (c->conf->kind) {
+	case NET_ON_TAP:
+		return open_tap(c, e);
+	case NET_ON_FD:
+		return open_fds(c, e);
+	case NET_ON_SOCKET:
+		return open_socket(c, check_only, e);
+	case NET_ON_USER:
+		return passt_find(c->passt_path, sizeof(c->passt_path), e);
+	case NET_ON_NOTHING:
+		break;
+	}
+	return err_set(e, -EINVAL, "--net: no backing");
+}
+
+int nic_open(struct nic *c, const struct net_config *conf, unsigned nth, bool check_only,
+	     struct err *e)
+{
+	bool tap = conf->kind == NET_ON_TAP || conf->kind == NET_ON_FD;
+	int rc;
+
+	*c = (struct nic){.conf = conf,
+			  .conn = -1,
+			  .start = {.rate = conf->rate,
+				    .pps = conf->pps,
+				    .kind = tap ? NET_TAP : NET_STREAM,
+				    .npairs = conf->queues,
+				    .mtu = conf->mtu},
+			  .passt = {.exec_fd = -1,
+				    .jail = {.pid = -1, .pidfd = -1, .channel = -1, .log = -1}}};
+	memcpy(c->start.mac, conf->mac, sizeof(c->start.mac));
+	if (!conf->has_mac)
+		nic_address(conf, nth, c->start.mac);
+	rc = open_backing(c, check_only, e);
+	if (rc)
+		nic_close(c);
+	return rc;
+}
+
+void nic_close(struct nic *c)
+{
+	child_free(&c->passt);
+	for (unsigned i = 0; i < c->ntaps; i++)
+		fd_close(&c->tap[i]);
+	c->ntaps = 0;
+	fd_close(&c->conn);
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * passt: networking without privileges, as a program of the host with a socket to insula-net.
+ *
+ * It is not jailed by us (it takes its own namespaces, user and system-call filter), it gets no
+ * descriptor but its socket and its log, and it ends when the socket's other end is gone: so it
+ * outlives neither its helper nor insula-run, however they end. What the guest may reach through it
+ * is what the user may reach, except for the host itself: --no-map-gw, or the gateway's address
+ * would be the host's loopback, with everything that listens there.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+
+#include "nic.h"
+
+#define SOCK_FD 3
+#define MAX_ARGS (20 + 2 * CONFIG_MAX_FORWARDS)
+#define SPEC_LEN 48
+
+int passt_find(char *path, size_t size, struct err *e)
+{
+	static const char usual[] = "/usr/local/bin:/usr/bin:/bin";
+	const char *dirs = getenv("PATH"), *p;
+
+	for (p = dirs && *dirs ? dirs : usual; *p;) {
+		size_t len = strcspn(p, ":");
+
+		/* Absolute ones only: the current directory is no place for programs. */
+		if (*p == '/' && (size_t)snprintf(path, size, "%.*s/passt", (int)len, p) < size &&
+		    !access(path, X_OK))
+			return 0;
+		p += len + (p[len] == ':');
+	}
+	return err_set(e, -ENOENT,
+		       "--net: user needs the program passt (Debian: apt-get install passt)");
+}
+
+struct args {
+	const char *v[MAX_ARGS];
+	unsigned n;
+	char spec[CONFIG_MAX_FORWARDS][SPEC_LEN], mtu[16];
+};
+
+static void add(struct args *a, const char *flag, const char *value)
+{
+	a->v[a->n++] = flag;
+	if (value)
+		a->v[a->n++] = value;
+}
+
+static void build(struct args *a, const struct net_config *c)
+{
+	*a = (struct args){0};
+	add(a, "passt", NULL);
+	add(a, "--foreground", NULL);
+	add(a, "--quiet", NULL);
+	add(a, "--stderr", NULL);
+	add(a, "--no-map-gw", NULL);
+	add(a, "--fd", "3");
+	if (geteuid() == 0) /* what it would choose itself, with a complaint */
+		add(a, "--runas", "nobody");
+	if (c->mtu) {
+		snprintf(a->mtu, sizeof(a->mtu), "%u", c->mtu);
+		add(a, "--mtu", a->mtu);
+	}
+	if (c->dns[0])
+		add(a, "--dns", c->dns);
+	for (unsigned i = 0; i < c->nforwards; i++) {
+		const struct net_forward *f = &c->forward[i];
+
+		snprintf(a->spec[i], SPEC_LEN, "%s/%u:%u", f->address, f->host, f->guest);
+		add(a, f->udp ? "--udp-ports" : "--tcp-ports", a->spec[i]);
+	}
+	a->v[a->n] = NULL;
+}
+
+/* In the child: nothing but async-signal-safe calls. */
+static _Noreturn void become(const char *path, const struct args *a, int sock, int null, int log,
+			     pid_t parent)
+{
+	sigset_t none;
+
+	/* Goes with us. Where passt changes its user the kernel forgets this, and the end of the
+	 * socket does the same. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(127);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGPIPE, SIG_DFL);
+	if (dup2(null, 0) < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0)
+		_exit(127);
+	if (sock == SOCK_FD ? fcntl(sock, F_SETFD, 0) : dup2(sock, SOCK_FD) < 0)
+		_exit(127);
+	if (syscall(SYS_close_range, SOCK_FD + 1, ~0u, 0))
+		_exit(127);
+	execv(path, (char *const *)(uintptr_t)a->v);
+	_exit(127);
+}
+
+int passt_spawn(struct child *c, const char *path, const struct net_config *conf, int sock,
+		struct err *e)
+{
+	int log[2] = {-1, -1}, null = open("/dev/null", O_RDWR | O_CLOEXEC), rc = 0;
+	pid_t parent = getpid(), pid = -1;
+	struct args a;
+
+	*c = (struct child){.program = "passt",
+			    .name = "passt",
+			    .exec_fd = -1,
+			    .talkative = true,
+			    .jail = {.pid = -1, .pidfd = -1, .channel = -1, .log = -1}};
+	build(&a, conf);
+	if (null < 0 || pipe2(log, O_CLOEXEC | O_NONBLOCK))
+		rc = err_sys(e, -errno, "passt: pipe");
+	if (!rc && (pid = fork()) < 0)
+		rc = err_sys(e, -errno, "passt: fork");
+	if (pid == 0)
+		become(path, &a, sock, null, log[1], parent);
+	fd_close(&null);
+	fd_close(&log[1]);
+	if (rc) {
+		fd_close(&log[0]);
+		return rc;
+	}
+	c->jail.pid = pid;
+	c->jail.log = log[0];
+	c->jail.pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	c->state = CHILD_READY;
+	if (c->jail.pidfd >= 0)
+		return 0;
+	rc = err_sys(e, -errno, "passt: pidfd");
+	kill(pid, SIGKILL);
+	child_reap(c);
+	return rc;
+}

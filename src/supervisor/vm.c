@@ -1,0 +1,847 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* One VM: open, spawn, watch, restart, end. See vm.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "vm.h"
+
+#define SECOND_NS 1000000000ull
+#define START_DEADLINE_NS (30 * SECOND_NS)   /* all children jailed and ready */
+#define STOP_DEADLINE_NS (2 * SECOND_NS)     /* insula-vmm leaves the guest */
+#define RESTART_DEADLINE_NS (10 * SECOND_NS) /* a new helper is jailed and ready */
+#define DRAIN_DEADLINE_NS (10 * SECOND_NS)   /* helpers finish what is in flight */
+#define FENCE_POLL_MS 1
+#define VMM_NOFILE 1024
+#define VMM_OTHER_THREADS \
+	2 /* main, and the one that KVM starts in its user's process at the first run */
+#define OUTPUT_DEADLINE_NS (2 * SECOND_NS) /* a command's last output, when the guest is gone */
+#define MAX_POLL \
+	(1 + 3 * (1 + VM_MAX_DEVICES + VM_EXEC_PLACES + CONFIG_MAX_NETS) + CONTROL_MAX_POLL)
+
+/* ---- open ---- */
+
+/* /dev/kvm: say what to do, since this is what most people meet first. */
+static int open_kvm(struct err *e)
+{
+	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	struct stat st;
+
+	if (fd >= 0)
+		return fd;
+	if (errno == ENOENT)
+		return err_set(e, -ENOENT,
+			       "no /dev/kvm: expected a Linux host with KVM (module kvm_intel or "
+			       "kvm_amd loaded, virtualization on in the firmware)");
+	if ((errno == EACCES || errno == EPERM) && !stat("/dev/kvm", &st))
+		return err_set(
+			e, -EACCES,
+			"no permission to open /dev/kvm: expected a member of its group (gid "
+			"%u, usually \"kvm\"): usermod -aG kvm USER, then log in again",
+			(unsigned)st.st_gid);
+	return err_sys(e, -errno, "/dev/kvm");
+}
+
+/* KVM without VT-x or AMD-V (software KVM in some clouds) runs small programs, but no Linux. Say so
+ * before somebody waits for it. */
+static void warn_software_kvm(const struct boot *b)
+{
+	char line[8192];
+	bool found = false;
+	FILE *f = b->ninitrds ? fopen("/proc/cpuinfo", "re") : NULL;
+
+	if (!f)
+		return;
+	while (!found && fgets(line, sizeof(line), f))
+		found = !strncmp(line, "flags", 5) &&
+			(strstr(line, " vmx") || strstr(line, " svm"));
+	fclose(f);
+	if (!found)
+		log_warn("this KVM has neither VT-x nor AMD-V behind it: a Linux guest will hardly "
+			 "boot here; in the source tree, `make lab` has a machine where it does");
+}
+
+static int check_memory(uint64_t mem, struct err *e)
+{
+	uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+
+	if (mem > host)
+		return err_set(e, -EINVAL,
+			       "--mem: %lluM; expected at most %lluM, what this host has",
+			       (unsigned long long)(mem >> 20), (unsigned long long)(host >> 20));
+	return 0;
+}
+
+static int open_disk(struct vm *vm, const struct disk_config *c, struct err *e)
+{
+	int rc;
+
+	if (vm->ndisks == CONFIG_MAX_DISKS + 1)
+		return err_set(e, -EINVAL,
+			       "--share: more than %d disks, the root and the shares among them",
+			       CONFIG_MAX_DISKS + 1);
+	rc = disk_open(&vm->disk[vm->ndisks], c, e);
+	vm->ndisks += !rc;
+	return rc;
+}
+
+static int open_disks(struct vm *vm, struct err *e)
+{
+	const struct vm_config *c = vm->conf;
+	int rc = 0;
+
+	for (unsigned i = 0; i < c->ndisks && !rc; i++)
+		rc = open_disk(vm, &c->disk[i], e);
+	if (!rc && vm->boot.root_image[0]) {
+		vm->root_disk =
+			(struct disk_config){.path = vm->boot.root_image, .ro = vm->boot.root_ro};
+		strcpy(vm->root_disk.serial, IMAGE_ROOT_SERIAL);
+		rc = open_disk(vm, &vm->root_disk, e);
+	}
+	for (unsigned i = 0; i < vm->boot.nshares && !rc; i++) {
+		struct disk_config *s = &vm->share_disk[i];
+
+		*s = (struct disk_config){.path = vm->boot.share_image[i], .ro = true};
+		snprintf(s->serial, sizeof(s->serial), IMAGE_SHARE_SERIAL "%u", i);
+		rc = open_disk(vm, s, e);
+	}
+	return rc;
+}
+
+static int open_nics(struct vm *vm, bool check_only, struct err *e)
+{
+	int rc = 0;
+
+	for (; vm->nnics < vm->conf->nnets && !rc; vm->nnics += !rc)
+		rc = nic_open(&vm->nic[vm->nnics], &vm->conf->net[vm->nnics], vm->nnics, check_only,
+			      e);
+	return rc;
+}
+
+/* Can it be written, or made? It is opened when there is something to write: bad input leaves no
+ * file behind. */
+static int check_output(const char *what, const char *path, struct err *e)
+{
+	char copy[PATH_MAX];
+	struct stat st;
+	int rc;
+
+	if (!path)
+		return 0;
+	if (!stat(path, &st) && S_ISDIR(st.st_mode))
+		return err_set(e, -EISDIR, "%s: %s: a directory; expected a file", what, path);
+	rc = faccessat(AT_FDCWD, path, W_OK, AT_EACCESS);
+	if (rc && errno == ENOENT && strlen(path) < sizeof(copy)) {
+		strcpy(copy, path);
+		rc = faccessat(AT_FDCWD, dirname(copy), W_OK | X_OK, AT_EACCESS);
+	}
+	return rc ? err_sys(e, -errno, "%s: %s", what, path) : 0;
+}
+
+static int check_outputs(const struct vm_config *c, struct err *e)
+{
+	int rc = check_output("--metrics", c->metrics, e);
+
+	return rc || config_console(c) != CONSOLE_FILE
+		       ? rc
+		       : check_output("--console", c->console_file, e);
+}
+
+/* The console is the first device; the others take the windows in their order. */
+static int add_device(struct vm *vm, const struct device_class *class, const char *name,
+		      unsigned nqueues, struct device **out, struct err *e)
+{
+	unsigned i = vm->ndevices++;
+
+	*out = &vm->device[i];
+	return device_init(*out, class, i, i ? i - 1 : 0, name, nqueues, vm->paths.libexec, e);
+}
+
+static int make_devices(struct vm *vm, struct err *e)
+{
+	unsigned nqueues = vm->conf->cpus < BLK_MAX_QUEUES ? vm->conf->cpus : BLK_MAX_QUEUES;
+	char name[DEV_NAME_LEN];
+	struct device *d;
+	int rc = add_device(vm, &device_uart, "com1", 0, &d, e);
+
+	d->back.terminal = &vm->terminal;
+	for (unsigned i = 0; i < vm->ndisks && !rc; i++) {
+		device_disk_name(i, name);
+		rc = add_device(vm, &device_blk, name, nqueues, &d, e);
+		d->back.disk = &vm->disk[i];
+	}
+	for (unsigned i = 0; i < vm->nnics && !rc; i++) {
+		snprintf(name, sizeof(name), "eth%u", i);
+		rc = add_device(vm, &device_net, name, 2 * vm->nic[i].start.npairs + 1, &d, e);
+		d->back.nic = &vm->nic[i];
+	}
+	if (!rc && !vm->conf->rng_off) {
+		rc = add_device(vm, &device_rng, "rng", 1, &d, e);
+		d->back.conf = vm->conf;
+	}
+	if (!rc && (vm->conf->vsock.on || vm->conf->command || vm_has_agent(vm))) {
+		rc = add_device(vm, &device_vsock, "vsock", 3, &d, e);
+		d->back.vsock = &vm->vsock;
+		d->child.nofile = vsock_nofile();
+	}
+	if (!rc)
+		rc = child_init(&vm->vmm, vm->paths.libexec, "insula-vmm", "",
+				vm->conf->cpus + VMM_OTHER_THREADS, VMM_NOFILE, e);
+	vm->vmm.no_file_writes = true;
+	return rc;
+}
+
+static int open_own(struct vm *vm, struct err *e)
+{
+	vm->ack = event_create();
+	if (vm->ack < 0)
+		return err_sys(e, vm->ack, "eventfd");
+	vm->mem = shm_create("insula-guest", vm->conf->mem, e);
+	return vm->mem < 0 ? vm->mem : make_devices(vm, e);
+}
+
+/* What the user named: what is wrong here is the user's to mend. */
+static int open_named(struct vm *vm, bool check_only, bool verbose, struct err *e)
+{
+	const struct vm_config *c = vm->conf;
+	int rc = check_memory(c->mem, e);
+
+	if (!rc)
+		rc = boot_open(&vm->boot, c, &vm->paths, check_only, verbose, e);
+	if (!rc)
+		rc = open_disks(vm, e);
+	if (!rc)
+		rc = open_nics(vm, check_only, e);
+	if (!rc)
+		rc = check_outputs(c, e);
+	if (!rc)
+		rc = vsock_open(&vm->vsock, &c->vsock, check_only, e);
+	if (!rc && c->command)
+		rc = command_open(vm, e);
+	if (rc && rc != -ENOMEM && rc != -EMFILE && rc != -ENFILE && rc != -EAGAIN)
+		vm->status = RUN_BAD_INPUT;
+	return rc;
+}
+
+/* After everything that may be refused: a console file is made here. */
+static int open_terminal(struct vm *vm, struct err *e)
+{
+	int rc = terminal_open(&vm->terminal, vm->conf, e);
+
+	if (rc)
+		vm->status = RUN_BAD_INPUT;
+	/* Insula's own shell, and nothing else in a guest, says when it wants its input. */
+	vm->terminal.stream = vm->boot.own_initrd && !vm->conf->rootfs && !vm->conf->command &&
+			      config_console(vm->conf) == CONSOLE_STDIO && vm->terminal.in >= 0 &&
+			      !vm->terminal.escape;
+	vm->terminal.raw_wanted = vm->terminal.escape || vm->command.raw;
+	return rc;
+}
+
+int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verbose, struct err *e)
+{
+	int rc;
+
+	memset(vm, 0, sizeof(*vm));
+	vm->conf = c;
+	vm->kvm = vm->mem = vm->ack = vm->signals = -1;
+	vm->started_ns = clock_ns();
+	vm->vmm.exec_fd = -1;
+	boot_init(&vm->boot);
+	vm->vsock = (struct vsock){.dir = -1, .listener = -1};
+	vm->terminal = (struct terminal){.in = -1, .out = -1, .slave = -1};
+	exec_init(vm);
+	command_init(&vm->command);
+	vm->status = RUN_FAILED;
+	rc = paths_find(&vm->paths, e);
+	if (!rc)
+		rc = open_named(vm, check_only, verbose, e);
+	if (!rc)
+		rc = vm->kvm = open_kvm(e);
+	if (rc >= 0)
+		rc = check_only ? 0 : open_terminal(vm, e);
+	if (!rc)
+		rc = open_own(vm, e);
+	if (rc)
+		vm_close(vm);
+	else
+		vm->status = 0;
+	return rc;
+}
+
+void vm_close(struct vm *vm)
+{
+	child_free(&vm->vmm);
+	exec_free(vm);
+	command_close(&vm->command);
+	for (unsigned i = 0; i < vm->ndevices; i++)
+		device_free(&vm->device[i]);
+	for (unsigned i = 0; i < vm->ndisks; i++)
+		disk_close(&vm->disk[i]);
+	vsock_close(&vm->vsock);
+	for (unsigned i = 0; i < vm->nnics; i++)
+		nic_close(&vm->nic[i]);
+	terminal_close(&vm->terminal);
+	boot_close(&vm->boot);
+	fd_close(&vm->kvm);
+	fd_close(&vm->mem);
+	fd_close(&vm->ack);
+	fd_close(&vm->signals);
+}
+
+bool vm_has_agent(const struct vm *vm)
+{
+	return vm->boot.own_initrd && (vm->conf->command || vm->conf->serve);
+}
+
+struct device *vm_vsock(struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		if (vm->device[i].class == &device_vsock)
+			return &vm->device[i];
+	}
+	return NULL;
+}
+
+/* ---- start ---- */
+
+void vm_end(struct vm *vm, int status, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (vm->ended)
+		return;
+	vm->ended = true;
+	vm->status = status;
+	va_start(ap, fmt);
+	vsnprintf(vm->why, sizeof(vm->why), fmt, ap);
+	va_end(ap);
+	err_clean(vm->why); /* a jailed process may have worded it */
+}
+
+void vm_stop(struct vm *vm, const char *reason, int status, bool hard)
+{
+	vm->hard |= hard;
+	if (!vm->ended)
+		vm->reason = reason;
+	vm_end(vm, status, "%s", "");
+}
+
+static int start_vmm(struct vm *vm, struct err *e)
+{
+	struct msg_start_vmm m = {.mem_size = vm->conf->mem,
+				  .ncpus = vm->conf->cpus,
+				  .ndevices = vm->ndevices,
+				  .ninitrds = vm->boot.ninitrds,
+				  .log_level = log_most()};
+	int fds[MSG_MAX_FDS] = {vm->kvm, vm->mem, vm->boot.kernel};
+	int rc = child_spawn(&vm->vmm, e);
+
+	for (unsigned i = 0; i < vm->ndevices && !rc; i++)
+		rc = device_announce(&vm->device[i], vm->vmm.jail.channel, vm->ack, e);
+	if (rc)
+		return rc;
+	for (unsigned i = 0; i < vm->boot.ninitrds; i++)
+		fds[3 + i] = vm->boot.initrd[i];
+	memcpy(m.cmdline, vm->boot.cmdline, sizeof(m.cmdline));
+	rc = msg_send(vm->vmm.jail.channel, MSG_START_VMM, &m, sizeof(m), fds,
+		      3 + vm->boot.ninitrds);
+	return rc ? err_sys(e, rc, "insula-vmm: channel") : 0;
+}
+
+static void start_all(struct vm *vm)
+{
+	struct err e;
+	int rc = start_vmm(vm, &e);
+
+	for (unsigned i = 0; i < vm->ndevices && !rc; i++)
+		rc = device_start(&vm->device[i], vm->mem, vm->conf->mem, &e);
+	if (!rc && vm->conf->command)
+		rc = command_start(vm, &e);
+	if (rc)
+		vm_end(vm, RUN_FAILED, "%s", e.text);
+}
+
+static bool all_ready(const struct vm *vm)
+{
+	if (vm->vmm.state != CHILD_READY)
+		return false;
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		if (vm->device[i].child.state != CHILD_READY)
+			return false;
+	}
+	return true;
+}
+
+static void go(struct vm *vm)
+{
+	if (vm->running || vm->ended || !all_ready(vm))
+		return;
+	warn_software_kvm(&vm->boot);
+	terminal_raw(&vm->terminal);
+	if (msg_send(vm->vmm.jail.channel, MSG_GO, NULL, 0, NULL, 0)) {
+		vm_end(vm, RUN_FAILED, "insula-vmm: its channel is closed");
+		return;
+	}
+	vm->running = true;
+	control_event(vm->control, "running", NULL, NULL);
+	log_info("running after %llu us",
+		 (unsigned long long)((clock_ns() - vm->started_ns) / 1000));
+}
+
+/* ---- messages ---- */
+
+union body {
+	struct msg_failed failed;
+	struct msg_vm_exit exit;
+	struct msg_dev dev;
+	struct msg_vm_event event;
+	struct msg_paused paused;
+	struct msg_stats stats;
+	uint8_t bytes[MSG_MAX_BODY];
+};
+
+/* The child says that it is jailed; believe the kernel, not the child. */
+static void on_ready(struct vm *vm, struct child *c, struct device *d, struct exec_proc *x)
+{
+	struct err e;
+	int rc = jail_verify(c->jail.pid, &e);
+
+	if (rc == -ESRCH)
+		return; /* it has died meanwhile: its pidfd tells */
+	if (rc) {
+		vm_end(vm, RUN_FAILED, "%s: not in its jail: %s", c->name, e.text);
+		return;
+	}
+	c->state = CHILD_READY;
+	if (vm->running && d) {
+		struct msg_dev m = {d->msg.index};
+		(void)msg_send(vm->vmm.jail.channel, MSG_DEV_UP, &m, sizeof(m), NULL, 0);
+		log_warn("%s: restarted, carries on", c->name);
+		control_event(vm->control, "helper-restarted", d->msg.name, NULL);
+	}
+	if (x)
+		exec_ready(vm, x);
+	go(vm);
+}
+
+static void on_failed(struct vm *vm, struct child *c, struct msg_failed *f)
+{
+	f->step[sizeof(f->step) - 1] = 0;
+	f->text[sizeof(f->text) - 1] = 0;
+	if (f->bad_input)
+		vm_end(vm, RUN_BAD_INPUT, "%s", f->text);
+	else
+		vm_end(vm, RUN_FAILED, "%s: %s: %s", c->name, f->step, f->text);
+}
+
+static void on_vm_exit(struct vm *vm, const struct msg_vm_exit *x)
+{
+	vm->exit = *x;
+	vm->exit.text[sizeof(vm->exit.text) - 1] = 0;
+	vm->have_exit = true;
+	vm->vmm.state = CHILD_DONE;
+	if (!vm->ended) {
+		vm->ended = true;
+		result_from_exit(vm);
+		err_clean(vm->why);
+	}
+}
+
+static void on_stuck(struct vm *vm, uint32_t index)
+{
+	const struct child *c = index < vm->ndevices ? &vm->device[index].child : NULL;
+
+	/* One that is starting is the answer to what is reported here. */
+	if (!c || c->state != CHILD_READY)
+		return;
+	log_warn("%s: did not answer in time; it is killed and started anew", c->name);
+	kill(c->jail.pid, SIGKILL);
+}
+
+void vm_quit(struct vm *vm)
+{
+	vm_end(vm, vm->conf->command ? RUN_SIGNAL + SIGINT : 0, "%s", "");
+}
+
+static bool from_vmm(struct vm *vm, enum msg_type t, const union body *b, size_t len)
+{
+	if (t == MSG_VM_EXIT && len == sizeof(b->exit))
+		on_vm_exit(vm, &b->exit);
+	else if (t == MSG_DEV_STUCK && len == sizeof(b->dev))
+		on_stuck(vm, b->dev.index);
+	else if (t == MSG_VM_EVENT && len == sizeof(b->event) &&
+		 b->event.event == BOARD_EVENT_AGENT_READY)
+		exec_agent_ready(vm);
+	else if (t == MSG_PAUSED && len == sizeof(b->paused))
+		control_paused(vm->control, vm, b->paused.paused);
+	else
+		return false;
+	return true;
+}
+
+static bool from_helper(struct vm *vm, struct device *d, enum msg_type t, const union body *b,
+			size_t len)
+{
+	if (t == MSG_STOPPED && len == sizeof(b->stats)) {
+		for (unsigned i = 0; i < ARRAY_LEN(b->stats.n); i++)
+			d->stats.n[i] += b->stats.n[i];
+		d->child.state = CHILD_DONE;
+		return true;
+	}
+	return d->class->message && d->class->message(vm, d, t, b, len);
+}
+
+/* One message. A child that breaks the protocol is killed; what that means is decided where its
+ * death is seen. */
+static bool on_message(struct vm *vm, struct child *c, struct device *d, struct exec_proc *x)
+{
+	union body b;
+	int fds[MSG_MAX_FDS];
+	enum msg_type t;
+	size_t len;
+	unsigned nfds;
+	bool ok = true;
+	int rc = msg_recv(c->jail.channel, &t, &b, sizeof(b), &len, fds, &nfds);
+
+	if (rc == -EPIPE || rc == -EAGAIN)
+		return false;
+	for (unsigned i = 0; i < nfds && !rc; i++)
+		close(fds[i]);
+	if (rc || nfds)
+		ok = false;
+	else if (t == MSG_READY && len == 0 && c->state == CHILD_STARTING)
+		on_ready(vm, c, d, x);
+	else if (t == MSG_FAILED && len == sizeof(b.failed))
+		on_failed(vm, c, &b.failed);
+	else
+		ok = x   ? exec_message(vm, x, t, &b, len)
+		     : d ? from_helper(vm, d, t, &b, len)
+			 : from_vmm(vm, t, &b, len);
+	if (!ok) {
+		log_error("%s: broke the protocol", c->name);
+		kill(c->jail.pid, SIGKILL);
+	}
+	return ok;
+}
+
+/* ---- deaths ---- */
+
+static void on_helper_death(struct vm *vm, struct device *d, enum child_state before,
+			    const char *how)
+{
+	if (vm->ended || before == CHILD_DONE || before == CHILD_STOPPING)
+		return;
+	if (!vm->running) {
+		vm_end(vm, RUN_FAILED, "%s %s before the guest ran", d->child.name, how);
+		return;
+	}
+	control_event(vm->control, "helper-died", d->msg.name, how);
+	if (!device_may_restart(d)) {
+		control_event(vm->control, "device-failed", d->msg.name, how);
+		log_error("%s %s; it has died too often, the guest goes on without the device",
+			  d->child.name, how);
+		return;
+	}
+	log_warn("%s %s", d->child.name, how);
+	d->waiting = true;
+}
+
+static void on_death(struct vm *vm, struct child *c, struct device *d, struct exec_proc *x)
+{
+	enum child_state before;
+	char how[96];
+
+	/* What it said before it died comes first. */
+	while (on_message(vm, c, d, x))
+		;
+	before = c->state;
+	child_describe(child_reap(c), how, sizeof(how));
+	if (x) {
+		exec_gone(vm, x, how);
+	} else if (d) {
+		on_helper_death(vm, d, before, how);
+	} else if (before != CHILD_DONE) {
+		if (!vm->ended)
+			vm->reason = "vmm-died";
+		vm_end(vm, RUN_FAILED, "insula-vmm %s", how);
+	}
+}
+
+static void restart_one(struct vm *vm, struct device *d)
+{
+	int quiet = d->class->quiet ? d->class->quiet(d) : 1;
+	struct err e;
+
+	if (quiet == 0)
+		return;
+	if (quiet < 0) {
+		/* Without the fence two helpers could write at once: better no disk than a wrong
+		 * one. */
+		log_error("%s: generation lock: %s; the guest goes on without the device",
+			  d->child.name, strerror(-quiet));
+		d->waiting = false;
+		d->dead = true;
+	} else if (device_start(d, vm->mem, vm->conf->mem, &e)) {
+		log_error("%s: %s", d->child.name, e.text);
+		child_kill(&d->child);
+		d->waiting = device_may_restart(d);
+	}
+}
+
+/* True: look again soon. */
+static bool restart_waiting(struct vm *vm)
+{
+	bool again = false;
+
+	for (unsigned i = 0; i < vm->ndevices && !vm->ended; i++) {
+		struct device *d = &vm->device[i];
+		bool starting = vm->running && d->child.state == CHILD_STARTING;
+
+		if (starting && clock_ns() - d->started_ns > RESTART_DEADLINE_NS)
+			kill(d->child.jail.pid, SIGKILL);
+		if (d->waiting)
+			restart_one(vm, d);
+		again |= d->waiting || (vm->running && d->child.state == CHILD_STARTING);
+	}
+	return again;
+}
+
+/* ---- loop ---- */
+
+static void on_signal(struct vm *vm)
+{
+	struct signalfd_siginfo si;
+
+	if (read(vm->signals, &si, sizeof(si)) != (ssize_t)sizeof(si))
+		return;
+	if (vm->conf->command && command_signal(vm, (int)si.ssi_signo))
+		return;
+	vm_end(vm, RUN_SIGNAL + (int)si.ssi_signo, "%s", "");
+}
+
+static void fill(struct pollfd *p, struct child *c)
+{
+	p[0] = (struct pollfd){c->jail.channel, POLLIN, 0};
+	p[1] = (struct pollfd){c->jail.log, POLLIN, 0};
+	p[2] = (struct pollfd){c->jail.pidfd, POLLIN, 0};
+}
+
+static void serve(struct vm *vm, const struct pollfd *p, struct child *c, struct device *d,
+		  struct exec_proc *x)
+{
+	if (p[1].revents)
+		child_log(c);
+	if (p[2].revents)
+		on_death(vm, c, d, x);
+	else if (p[0].revents & POLLIN)
+		on_message(vm, c, d, x);
+	else if (p[0].revents)
+		kill(c->jail.pid, SIGKILL); /* it closed its channel: it is of no use any more */
+}
+
+static struct child *peer_of(const struct device *d)
+{
+	return d->class->peer ? d->class->peer(d) : NULL;
+}
+
+/* Its helper sees the end of the connection, ends, and gets a new one. */
+static void serve_peer(struct vm *vm, const struct pollfd *p, struct child *c)
+{
+	char how[96];
+
+	if (p[1].revents)
+		child_log(c);
+	if (!p[2].revents)
+		return;
+	child_describe(child_reap(c), how, sizeof(how));
+	if (!vm->running)
+		vm_end(vm, RUN_FAILED, "%s %s before the guest ran%s%s", c->name, how,
+		       c->last[0] ? ": " : "", c->last);
+	else if (!vm->ended)
+		log_warn("%s %s%s%s", c->name, how, c->last[0] ? ": " : "", c->last);
+}
+
+/* Wait for something and deal with it; at most until `deadline_ns` (0: none). */
+static void step(struct vm *vm, uint64_t deadline_ns, bool poll_fences)
+{
+	struct pollfd p[MAX_POLL];
+	unsigned n = 0, execs, peers, controls, ncontrols;
+	uint64_t now = clock_ns(), wake = control_deadline(vm->control, vm);
+	int ms = -1;
+
+	p[n++] = (struct pollfd){vm->signals, POLLIN, 0};
+	fill(&p[n], &vm->vmm);
+	n += 3;
+	for (unsigned i = 0; i < vm->ndevices; i++, n += 3)
+		fill(&p[n], &vm->device[i].child);
+	execs = n;
+	for (unsigned i = 0; i < VM_EXEC_PLACES; i++, n += 3)
+		fill(&p[n], &vm->exec[i].child);
+	peers = n;
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		struct child *c = peer_of(&vm->device[i]);
+
+		if (c) {
+			fill(&p[n], c);
+			n += 3;
+		}
+	}
+	controls = n;
+	ncontrols = control_fill(vm->control, &p[n]);
+	if (wake && (!deadline_ns || wake < deadline_ns))
+		deadline_ns = wake;
+	if (deadline_ns)
+		ms = deadline_ns <= now ? 0 : (int)((deadline_ns - now) / 1000000 % 1000000) + 1;
+	if (poll_fences && (ms < 0 || ms > FENCE_POLL_MS))
+		ms = FENCE_POLL_MS;
+	if (poll(p, n + ncontrols, ms) < 0)
+		return;
+	control_serve(vm->control, vm, &p[controls], ncontrols);
+	if (p[0].revents)
+		on_signal(vm);
+	serve(vm, &p[1], &vm->vmm, NULL, NULL);
+	for (unsigned i = 0; i < vm->ndevices; i++)
+		serve(vm, &p[4 + 3 * i], &vm->device[i].child, &vm->device[i], NULL);
+	for (unsigned i = 0; i < VM_EXEC_PLACES; i++)
+		serve(vm, &p[execs + 3 * i], &vm->exec[i].child, NULL, &vm->exec[i]);
+	n = peers;
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		struct child *c = peer_of(&vm->device[i]);
+
+		/* A device that has just been served may have a new one by now. */
+		if (c && p[n + 2].fd == c->jail.pidfd)
+			serve_peer(vm, &p[n], c);
+		n += c ? 3 : 0;
+	}
+}
+
+static bool sooner(uint64_t limit, uint64_t than)
+{
+	return limit && (!than || limit < than);
+}
+
+static void run_until_ended(struct vm *vm)
+{
+	uint64_t start_limit = clock_ns() + START_DEADLINE_NS;
+
+	while (!vm->ended) {
+		uint64_t limit = vm->deadline_ns, deaf = command_deadline(vm);
+		bool fences = restart_waiting(vm);
+
+		if (!vm->running && sooner(start_limit, limit))
+			limit = start_limit;
+		if (sooner(deaf, limit))
+			limit = deaf;
+		step(vm, limit, fences);
+		if (!limit || clock_ns() < limit)
+			continue;
+		if (limit == vm->deadline_ns)
+			vm_end(vm, RUN_TIMEOUT, "--timeout: %u seconds have passed",
+			       vm->conf->timeout);
+		else if (!vm->running)
+			vm_end(vm, RUN_FAILED, "the VM was not ready to run in time");
+		else if (limit == command_deadline(vm))
+			command_overdue(vm);
+	}
+}
+
+/* ---- end ---- */
+
+static void stop_vmm(struct vm *vm)
+{
+	uint64_t limit = clock_ns() + STOP_DEADLINE_NS;
+
+	if (vm->running && vm->vmm.state == CHILD_READY &&
+	    !msg_send(vm->vmm.jail.channel, MSG_STOP, NULL, 0, NULL, 0)) {
+		vm->vmm.state = CHILD_STOPPING;
+		while (vm->vmm.state == CHILD_STOPPING && clock_ns() < limit)
+			step(vm, limit, false);
+	}
+}
+
+static bool stop_helpers(struct vm *vm)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		struct child *c = &vm->device[i].child;
+
+		vm->device[i].waiting = false;
+		if (c->state == CHILD_READY)
+			c->state = msg_send(c->jail.channel, MSG_STOP, NULL, 0, NULL, 0)
+					   ? CHILD_DONE
+					   : CHILD_STOPPING;
+		any |= c->state == CHILD_STOPPING;
+	}
+	return any;
+}
+
+/* The guest has stopped: nothing is posted any more. Helpers write out what they have, then
+ * everything goes. */
+static void wind_down(struct vm *vm)
+{
+	uint64_t limit = clock_ns() + DRAIN_DEADLINE_NS;
+
+	if (!vm->hard)
+		stop_vmm(vm);
+	child_kill(&vm->vmm);
+	while (!vm->hard && vm->running && stop_helpers(vm) && clock_ns() < limit)
+		step(vm, limit, false);
+	for (unsigned i = 0; i < vm->ndevices; i++)
+		child_kill(&vm->device[i].child);
+	/* With insula-vsock the streams have ended: what came through them is still written. */
+	limit = clock_ns() + OUTPUT_DEADLINE_NS;
+	while (exec_pending(vm) && clock_ns() < limit)
+		step(vm, limit, false);
+	exec_free(vm);
+	terminal_close(&vm->terminal);
+}
+
+static int catch_signals(struct vm *vm)
+{
+	static const int wanted[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH};
+	const unsigned n =
+		vm->conf->command ? ARRAY_LEN(wanted) : 4; /* the others are a command's */
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (unsigned i = 0; i < n; i++)
+		sigaddset(&set, wanted[i]);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGCHLD, SIG_DFL);
+	vm->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return vm->signals < 0 ? -errno : 0;
+}
+
+int vm_run(struct vm *vm)
+{
+	int rc = catch_signals(vm);
+
+	if (vm->conf->timeout)
+		vm->deadline_ns = vm->started_ns + vm->conf->timeout * SECOND_NS;
+	if (rc)
+		vm_end(vm, RUN_FAILED, "signalfd: %s", strerror(-rc));
+	else
+		start_all(vm);
+	if (vm->terminal.slave >= 0)
+		fprintf(stderr, "console: %s\n", vm->terminal.slave_name);
+	run_until_ended(vm);
+	wind_down(vm);
+	metrics_write(vm);
+	return vm->status;
+}

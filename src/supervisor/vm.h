@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One VM: open everything, spawn insula-vmm and the helpers, watch over them, end.
+ *
+ * Stages of vm_open(): check and open what the user named; nothing is started. vm_run(): spawn all
+ * children at once, wait until each is jailed and verified, let the guest run, restart helpers that
+ * die, end. One thread, one poll loop, no wait without a deadline but the guest's own life.
+ */
+#ifndef SUPERVISOR_VM_H
+#define SUPERVISOR_VM_H
+
+#include "boot.h"
+#include "child.h"
+#include "command.h"
+#include "config.h"
+#include "control.h"
+#include "device.h"
+#include "disk.h"
+#include "exec.h"
+#include "nic.h"
+#include "paths.h"
+#include "terminal.h"
+#include "vsock.h"
+
+/* Exit statuses of insula-run; docs/man/insula-run.1 */
+enum run_status {
+	RUN_BAD_INPUT = 2,
+	RUN_GUEST_PANIC = 120,
+	RUN_GUEST_CRASH = 121,
+	RUN_NO_STATUS = 122, /* the guest ended before its command did */
+	RUN_TIMEOUT = 124,
+	RUN_FAILED = 125,
+	RUN_SIGNAL = 128, /* + number */
+};
+
+struct vm {
+	const struct vm_config *conf; /* borrowed */
+	struct paths paths;
+	struct boot boot;
+	struct terminal terminal;
+	struct disk disk[BOARD_MAX_VIRTIO];
+	unsigned ndisks;
+	struct nic nic[CONFIG_MAX_NETS];
+	unsigned nnics;
+	struct disk_config root_disk, share_disk[CONFIG_MAX_SHARES];
+	struct vsock vsock;
+	struct device device[VM_MAX_DEVICES];
+	unsigned ndevices;
+	struct exec_proc exec[VM_EXEC_PLACES];
+	uint32_t exec_ids; /* ever given */
+	struct command command;
+	struct child vmm;
+	int kvm, mem, ack, signals; /* owned */
+
+	uint64_t started_ns, deadline_ns; /* --timeout; 0: none */
+	bool running;                     /* MSG_GO was sent */
+	bool agent_ready;                 /* insula-init listens */
+	bool command_ended;               /* vm->status is the command's */
+	bool have_exit;
+	struct msg_vm_exit exit;
+	int status; /* of insula-run; valid once ended */
+	bool ended;
+	bool hard;          /* do not wait for helpers at the end */
+	const char *reason; /* stable name of the end, if MSG_VM_EXIT does not tell it; static */
+	struct control *control; /* insulad's door; NULL without (borrowed) */
+	char why[320];           /* one line for people; "" if there is nothing to say */
+};
+
+/* Open and check. On error nothing is left open, and vm->status tells whose fault it is:
+ * RUN_BAD_INPUT or RUN_FAILED. */
+int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verbose, struct err *e);
+/* Run to the end; the status of insula-run. vm->why has the reason. */
+int vm_run(struct vm *vm);
+void vm_close(struct vm *vm);
+/* Does the guest run insula-init's server for commands, once it is up? */
+bool vm_has_agent(const struct vm *vm);
+/* The vsock device; NULL: there is none. */
+struct device *vm_vsock(struct vm *vm);
+/* The VM shall end, with this status and line. The first reason counts; what fails on the way down
+ * is its consequence. */
+void vm_end(struct vm *vm, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The user typed the escape: end as an interrupt would. */
+void vm_quit(struct vm *vm);
+/* End it from outside: `reason` is a static string, `hard` loses what the helpers hold. The first
+ * reason counts. */
+void vm_stop(struct vm *vm, const char *reason, int status, bool hard);
+
+/* result.c */
+/* Turn the guest's end into a status and a line. */
+void result_from_exit(struct vm *vm);
+/* How it ended and what it cost, as one object; the caller's. */
+struct json_object *result_json(const struct vm *vm);
+/* Write the metrics if the guest has run; a failure is logged. */
+void metrics_write(const struct vm *vm);
+
+#endif

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The supervisor's part of a vsock device. See vsock.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "vsock.h"
+
+#define BACKLOG 4096 /* the kernel takes less: net.core.somaxconn */
+#define PORT_DIGITS 10
+
+static int stream_socket(void)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* An address that goes through a descriptor: "/proc/self/fd/DIR/NAME", or without a name the
+ * object itself. Names of any length of a path fit, and no directory is looked up again. */
+static int address(struct sockaddr_un *a, int fd, const char *name)
+{
+	int n;
+
+	memset(a, 0, sizeof(*a));
+	a->sun_family = AF_UNIX;
+	n = snprintf(a->sun_path, sizeof(a->sun_path), "/proc/self/fd/%d%s%s", fd, *name ? "/" : "",
+		     name);
+	return n < 0 || (size_t)n >= sizeof(a->sun_path) ? -ENAMETOOLONG : 0;
+}
+
+/* Connect to a socket in `dir`, and to nothing but a socket: it is looked at through the descriptor
+ * that is then connected to, and a symbolic link is not followed. */
+static int connect_at(int dir, const char *name)
+{
+	struct sockaddr_un a;
+	struct stat st;
+	int s = -1, rc = 0, at = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+
+	if (at < 0)
+		return -errno;
+	if (fstat(at, &st))
+		rc = -errno;
+	else if (!S_ISSOCK(st.st_mode))
+		rc = -ENOTSOCK;
+	if (!rc)
+		rc = s = stream_socket();
+	if (rc >= 0)
+		rc = address(&a, at, "");
+	if (!rc && connect(s, (const struct sockaddr *)&a, sizeof(a)))
+		rc = -errno;
+	if (rc < 0)
+		fd_close(&s);
+	close(at);
+	return rc < 0 ? rc : s;
+}
+
+int vsock_connect(const struct vsock *v, uint32_t port)
+{
+	char name[sizeof(v->name) + PORT_DIGITS + 1];
+
+	if (v->dir < 0)
+		return -ENETUNREACH;
+	snprintf(name, sizeof(name), "%s_%u", v->name, port);
+	return connect_at(v->dir, name);
+}
+
+/* ---- the listening socket ---- */
+
+/* P's directory, once, and its last component. */
+static int open_dir(struct vsock *v, const char *path, struct err *e)
+{
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	char dir[PATH_MAX];
+	struct sockaddr_un a;
+	size_t len = slash == path ? 1 : slash ? (size_t)(slash - path) : 0;
+
+	if (!*name || !strcmp(name, ".") || !strcmp(name, "..") || len >= sizeof(dir))
+		return err_set(e, -EINVAL, "--vsock: path %.100s; expected the path of a socket",
+			       path);
+	memcpy(dir, path, len);
+	dir[len] = 0;
+	v->dir = open(len ? dir : ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (v->dir < 0)
+		return err_sys(e, -errno, "--vsock: %.200s", len ? dir : ".");
+	/* Room for the port as well: P_<port>. */
+	if (strlen(name) + 1 + PORT_DIGITS > NAME_MAX || address(&a, v->dir, name))
+		return err_set(e, -ENAMETOOLONG,
+			       "--vsock: %.100s: the name of the socket is too long", name);
+	strcpy(v->name, name);
+	return 0;
+}
+
+/* What a VM leaves behind that was killed: a socket on which nobody listens. */
+static int remove_dead(const struct vsock *v, const char *path, bool check_only, struct err *e)
+{
+	int fd = connect_at(v->dir, v->name);
+
+	if (fd >= 0)
+		close(fd);
+	if (fd == -ENOENT)
+		return 0;
+	if (fd != -ECONNREFUSED)
+		return err_set(e, -EADDRINUSE,
+			       "--vsock: %.150s: %s; expected a path where nothing is", path,
+			       fd == -ENOTSOCK ? "something else is there already"
+					       : "a socket is in use there");
+	if (!check_only && unlinkat(v->dir, v->name, 0))
+		return err_sys(e, -errno, "--vsock: %.200s", path);
+	return 0;
+}
+
+/* For check_only: could it be bound? */
+static int check_dir(const struct vsock *v, const char *path, struct err *e)
+{
+	return faccessat(v->dir, ".", W_OK | X_OK, AT_EACCESS)
+		       ? err_sys(e, -errno, "--vsock: %.200s", path)
+		       : 0;
+}
+
+static int bind_listener(struct vsock *v, const char *path, struct err *e)
+{
+	struct sockaddr_un a;
+	struct stat st;
+	mode_t old;
+	int rc = v->listener = stream_socket();
+
+	if (rc >= 0)
+		rc = address(&a, v->dir, v->name);
+	if (rc)
+		return err_sys(e, rc, "--vsock: socket");
+	/* The mode is right from the first moment on: whoever connects, reaches the guest. */
+	old = umask(0177);
+	if (bind(v->listener, (const struct sockaddr *)&a, sizeof(a)))
+		rc = -errno;
+	umask(old);
+	if (!rc &&
+	    (fstatat(v->dir, v->name, &st, AT_SYMLINK_NOFOLLOW) || listen(v->listener, BACKLOG)))
+		rc = -errno;
+	if (rc)
+		return err_sys(e, rc, "--vsock: %.200s", path);
+	v->dev = st.st_dev;
+	v->ino = st.st_ino;
+	return 0;
+}
+
+int vsock_open(struct vsock *v, const struct vsock_config *c, bool check_only, struct err *e)
+{
+	int rc;
+
+	*v = (struct vsock){.dir = -1, .listener = -1, .cid = c->cid};
+	if (!c->path)
+		return 0;
+	rc = open_dir(v, c->path, e);
+	if (!rc)
+		rc = remove_dead(v, c->path, check_only, e);
+	if (!rc)
+		rc = check_only ? check_dir(v, c->path, e) : bind_listener(v, c->path, e);
+	if (rc)
+		vsock_close(v);
+	return rc;
+}
+
+void vsock_close(struct vsock *v)
+{
+	struct stat st;
+
+	if (v->ino && !fstatat(v->dir, v->name, &st, AT_SYMLINK_NOFOLLOW) && st.st_dev == v->dev &&
+	    st.st_ino == v->ino)
+		unlinkat(v->dir, v->name, 0);
+	v->ino = 0;
+	fd_close(&v->listener);
+	fd_close(&v->dir);
+}
+
+/* ---- messages ---- */
+
+int vsock_stream(struct device *d, uint32_t port, int fd, struct err *e)
+{
+	const struct msg_vsock_stream m = {.port = port};
+	int rc, flags = fcntl(fd, F_GETFL);
+
+	if (d->child.jail.channel < 0)
+		return err_set(e, -ENOTCONN, "%s: no process serves it now", d->msg.name);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK))
+		return err_sys(e, -errno, "stream for %s", d->msg.name);
+	rc = msg_send(d->child.jail.channel, MSG_VSOCK_STREAM, &m, sizeof(m), &fd, 1);
+	return rc ? err_sys(e, rc, "%s: channel", d->child.name) : 0;
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The board's own registers (insula/board.h): sleep, reset, exit status, pvpanic; and the window of
+ * the IOAPIC. */
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "ioapic.h"
+#include "vmm.h"
+
+#define SLP_EN (1u << 5) /* ACPI 6.5, 4.8.3.7, table 4.22 */
+#define SLP_TYP(v) ((v) >> 2 & 7)
+
+static void sleep_control(struct vmm *vm, uint64_t value)
+{
+	if ((value & SLP_EN) && SLP_TYP(value) == BOARD_SLEEP_TYP_S5)
+		vmm_end(vm, VM_EXIT_POWEROFF, NULL);
+}
+
+static void reset(struct vmm *vm, uint64_t value)
+{
+	if ((value & 0xff) == BOARD_RESET_VALUE)
+		vmm_end(vm, VM_EXIT_REBOOT, NULL);
+}
+
+static void event(struct vmm *vm, uint64_t value)
+{
+	uint32_t none = 0;
+
+	if ((value & 0xff) == BOARD_EVENT_INIT_STARTED)
+		atomic_store(&vm->init_started, 1);
+	/* Once: whatever the guest writes, the supervisor hears one message. */
+	if ((value & 0xff) == BOARD_EVENT_AGENT_READY &&
+	    atomic_compare_exchange_strong(&vm->agent_ready, &none, 1))
+		event_signal(vm->main_event);
+}
+
+static void exit_status(struct vmm *vm, uint64_t value)
+{
+	struct msg_vm_exit x = {.status = (uint32_t)value & 0xff};
+
+	vmm_end(vm, VM_EXIT_STATUS, &x);
+}
+
+static void pvpanic(struct vmm *vm, uint64_t value)
+{
+	if (value & BOARD_PVPANIC_PANICKED)
+		vmm_end(vm, VM_EXIT_PANIC, NULL);
+}
+
+static const struct board_reg {
+	uint16_t port;
+	uint8_t size; /* accesses of another size do nothing and read all ones */
+	uint8_t reads;
+	void (*write)(struct vmm *, uint64_t);
+} regs[] = {
+	{BOARD_REG_SLEEP_CTL, 1, 0, sleep_control},
+	{BOARD_REG_SLEEP_STS, 1, 0, NULL},
+	{BOARD_REG_RESET, 1, 0, reset},
+	{BOARD_REG_EVENT, 1, 0, event},
+	{BOARD_REG_EXIT, 4, 0, exit_status},
+	{BOARD_REG_PVPANIC, 1, BOARD_PVPANIC_EVENTS, pvpanic},
+};
+
+static const struct board_reg *find_reg(uint64_t off, unsigned size)
+{
+	for (unsigned i = 0; i < sizeof(regs) / sizeof(regs[0]); i++) {
+		if (regs[i].port == BOARD_REGS + off && regs[i].size == size)
+			return &regs[i];
+	}
+	return NULL;
+}
+
+static uint64_t board_read(void *self, uint64_t off, unsigned size)
+{
+	struct vmm *vm = self;
+	const struct board_reg *r = find_reg(off, size);
+
+	atomic_fetch_add_explicit(&vm->board_accesses, 1, memory_order_relaxed);
+	return r ? r->reads : ~0ull;
+}
+
+static void board_write(void *self, uint64_t off, unsigned size, uint64_t value)
+{
+	struct vmm *vm = self;
+	const struct board_reg *r = find_reg(off, size);
+
+	atomic_fetch_add_explicit(&vm->board_accesses, 1, memory_order_relaxed);
+	if (r && r->write)
+		r->write(vm, value);
+}
+
+static uint64_t ioapic_window_read(void *self, uint64_t off, unsigned size)
+{
+	struct vmm *vm = self;
+
+	atomic_fetch_add_explicit(&vm->ioapic_accesses, 1, memory_order_relaxed);
+	return ioapic_read(vm->ioapic, off, size);
+}
+
+static void ioapic_window_write(void *self, uint64_t off, unsigned size, uint64_t value)
+{
+	struct vmm *vm = self;
+
+	atomic_fetch_add_explicit(&vm->ioapic_accesses, 1, memory_order_relaxed);
+	if (ioapic_write(vm->ioapic, off, size, value)) {
+		struct err e;
+
+		ioapic_failure(vm->ioapic, &e);
+		log_error("interrupt controller: %s", e.text);
+	}
+}
+
+int board_init(struct vmm *vm, struct err *e)
+{
+	static const struct bus_ops board_ops = {board_read, board_write};
+	static const struct bus_ops ioapic_ops = {ioapic_window_read, ioapic_window_write};
+	int rc = bus_add(&vm->pio, BOARD_REGS, BOARD_REGS_LEN, &board_ops, vm, e);
+
+	return rc ? rc : bus_add(&vm->mmio, BOARD_IOAPIC, BOARD_PAGE, &ioapic_ops, vm, e);
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * IOAPIC: the registers of an 82093AA (version 0x20) in user space. Edge lines only.
+ *
+ * Each pin is one line of the hypervisor (hv.h) with one event. A pin that may deliver has its
+ * event bound, so that an interrupt never passes through this program; a pin that may not has it
+ * unbound, and an edge that comes meanwhile stays in the event until it is bound again. Nothing is
+ * asked of the hypervisor when a write changes nothing, and a masked pin is routed only when it is
+ * unmasked: kernels rewrite every entry several times while they boot.
+ *
+ * Differences to the hardware:
+ *   - a level-triggered entry is kept as written but delivers edges; remote IRR and delivery status
+ * read 0;
+ *   - an edge on a masked pin is delivered when it is unmasked (hardware drops it);
+ *   - delivery modes other than fixed and lowest priority (SMI, NMI, INIT, ExtINT) and vectors
+ * below 16 deliver nothing: the entry behaves as if it were masked;
+ *   - 8 bits of destination: no remapping format, no extended destination.
+ */
+#ifndef VMM_IOAPIC_H
+#define VMM_IOAPIC_H
+
+#include <stdint.h>
+
+#include <insula/err.h>
+#include <insula/hv.h>
+
+#define IOAPIC_MAX_PINS 120 /* what an 8-bit index reaches: 0x10 + 2 * pin */
+
+struct ioapic;
+
+/* hv_irq_route, hv_irq_bind, hv_irq_unbind; a test has its own. Called under the IOAPIC's lock,
+ * from the thread that calls. */
+struct ioapic_ops {
+	int (*route)(struct hv_vm *vm, unsigned line, uint64_t addr, uint32_t data, struct err *e);
+	int (*bind)(struct hv_vm *vm, unsigned line, hv_event event, struct err *e);
+	int (*unbind)(struct hv_vm *vm, unsigned line, hv_event event, struct err *e);
+};
+
+/* npins 1..IOAPIC_MAX_PINS, else -EINVAL; -ENOMEM. All pins are masked and have no event. `ops` and
+ * `vm` outlive it. */
+int ioapic_create(struct ioapic **out, unsigned npins, const struct ioapic_ops *ops,
+		  struct hv_vm *vm, struct err *e);
+/* Unbinds what is bound. No other thread may use it any more. NULL is fine. */
+void ioapic_destroy(struct ioapic *a);
+
+/* The event of a pin, -1 for none; the caller's, to be kept open until it is replaced or the IOAPIC
+ * is destroyed. Any thread. -EINVAL: no such pin; or what the hypervisor said (never while the pin
+ * is masked: nothing is asked of it then). */
+int ioapic_set_event(struct ioapic *a, unsigned pin, hv_event event, struct err *e);
+
+/* The window at BOARD_IOAPIC, offsets from its start. Any vCPU thread. The data register takes
+ * 32-bit accesses only: others read 0 and write nothing, as everything undefined does. */
+uint64_t ioapic_read(struct ioapic *a, uint64_t off, unsigned size);
+/* 0, or the negative errno of the hypervisor when it refused the change: the line does not work
+ * then, and the text is in ioapic_failure(). The register has its new value all the same; the next
+ * write to it tries again. */
+int ioapic_write(struct ioapic *a, uint64_t off, unsigned size, uint64_t value);
+/* The last failure of ioapic_write(); code 0: there was none. */
+void ioapic_failure(struct ioapic *a, struct err *e);
+
+#endif

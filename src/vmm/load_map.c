@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The memory map that the guest is told. ACPI 6.5, chapter 15. */
+#include <insula/board.h>
+
+#include "load_image.h"
+
+#define LOW_RAM_TOP \
+	0x9fc00ull /* where an EBDA begins on a PC; kernels expect no RAM from here to 1 MiB */
+#define KVM_PAGES 0x4000ull /* identity map page and three TSS pages */
+
+static void add(struct load_map *map, uint64_t from, uint64_t to, uint32_t type)
+{
+	map->entry[map->n++] =
+		(struct load_map_entry){.gpa = from, .size = to - from, .type = type};
+}
+
+/*
+ * What is not listed is not RAM. The windows of devices in the hole are not listed: their drivers
+ * claim them, and a reserved entry would only stand in the way. KVM's own pages are, so that
+ * nothing is ever placed on them.
+ */
+void load_map_make(struct load_map *map, uint64_t mem_size)
+{
+	const uint64_t low_end = mem_size < BOARD_LOW_RAM_END ? mem_size : BOARD_LOW_RAM_END;
+
+	map->n = 0;
+	add(map, 0, LOW_RAM_TOP, LOAD_MAP_RAM);
+	add(map, LOW_RAM_TOP, BOARD_ACPI, LOAD_MAP_RESERVED);
+	add(map, BOARD_ACPI, BOARD_ACPI + BOARD_ACPI_SIZE, LOAD_MAP_ACPI);
+	add(map, BOARD_KERNEL, low_end, LOAD_MAP_RAM);
+	add(map, BOARD_KVM_IDENTITY, BOARD_KVM_IDENTITY + KVM_PAGES, LOAD_MAP_RESERVED);
+	if (mem_size > BOARD_LOW_RAM_END)
+		add(map, BOARD_HIGH_RAM, BOARD_HIGH_RAM + (mem_size - BOARD_LOW_RAM_END),
+		    LOAD_MAP_RAM);
+}
+
+_Static_assert(BOARD_ACPI + BOARD_ACPI_SIZE == BOARD_KERNEL,
+	       "no gap between the ACPI area and the kernel");

@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * insula-vmm: stages of start-up, and the main thread's loop.
+ *
+ *   1. jail_enter()         nothing has been received yet
+ *   2. receive              devices and MSG_START_VMM, over the channel
+ *   3. build                guest memory, VM, slots, doorbells, vCPUs and their threads (waiting at
+ * the gate)
+ *   4. jail_seal()          from here on no descriptor can be opened; not one byte from outside has
+ * been looked at
+ *   5. load                 kernel, initrd, ACPI tables into guest memory: the first untrusted
+ * input
+ *   6. MSG_READY, MSG_GO    open the gate
+ *   7. loop                 until the VM ends or the supervisor is gone
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/jail.h>
+#include <insula/log.h>
+
+#include "acpi.h"
+#include "ioapic.h"
+#include "load.h"
+#include "vmm.h"
+
+#define PARK_DEADLINE_NS 1000000000ull
+
+/* Descriptors of MSG_START_VMM. */
+struct start_fds {
+	int kvm, mem, kernel, initrd[VMM_MAX_INITRDS];
+};
+
+static _Noreturn void fail(const char *step, int code, const char *text, int bad_input)
+{
+	msg_fail(MSG_CHANNEL_FD, step, code, text, bad_input);
+	_exit(1);
+}
+
+/* ---- 2. receive ---- */
+
+static void add_device(struct vmm *vm, const void *body, size_t len, const int *fds, unsigned nfds)
+{
+	struct msg_device m;
+	struct err e;
+	int rc;
+
+	if (len != sizeof(m) || vm->ndevices == VM_MAX_DEVICES)
+		fail("device", -EPROTO, "a device that does not fit", 0);
+	memcpy(&m, body, sizeof(m));
+	if (m.index != vm->ndevices)
+		fail("device", -EPROTO, "devices out of order", 0);
+	rc = remote_init(&vm->dev[vm->ndevices], &m, fds, nfds, &e);
+	if (rc)
+		fail("device", rc, e.text, 0);
+	vm->nvirtio += m.kind == DEV_VIRTIO_MMIO;
+	vm->com1 |= m.kind == DEV_UART;
+	vm->ndevices++;
+}
+
+static void check_start(const struct vmm *vm, const struct msg_start_vmm *m, size_t len,
+			unsigned nfds)
+{
+	if (len != sizeof(*m) || m->ninitrds > VMM_MAX_INITRDS || nfds != 3 + m->ninitrds ||
+	    m->ndevices != vm->ndevices || m->ncpus < 1 || m->ncpus > BOARD_MAX_CPUS ||
+	    m->log_level > LOG_LVL_DEBUG || !memchr(m->cmdline, 0, sizeof(m->cmdline)))
+		fail("start", -EPROTO, "malformed MSG_START_VMM", 0);
+}
+
+static void receive(struct vmm *vm, struct msg_start_vmm *start, struct start_fds *f)
+{
+	union {
+		struct msg_start_vmm start;
+		uint8_t bytes[MSG_MAX_BODY];
+	} b;
+	int fds[MSG_MAX_FDS];
+	enum msg_type type;
+	size_t len;
+	unsigned nfds;
+
+	for (;;) {
+		int rc = msg_recv(MSG_CHANNEL_FD, &type, &b, sizeof(b), &len, fds, &nfds);
+		if (rc == -EPIPE)
+			_exit(1);
+		if (rc)
+			fail("start", rc, "malformed message", 0);
+		if (type == MSG_START_VMM)
+			break;
+		if (type != MSG_DEVICE)
+			fail("start", -EPROTO, "unexpected message", 0);
+		add_device(vm, &b, len, fds, nfds);
+	}
+	check_start(vm, &b.start, len, nfds);
+	*start = b.start;
+	f->kvm = fds[0];
+	f->mem = fds[1];
+	f->kernel = fds[2];
+	for (unsigned i = 0; i < VMM_MAX_INITRDS; i++)
+		f->initrd[i] = i < start->ninitrds ? fds[3 + i] : -1;
+	vm->ncpus = start->ncpus;
+}
+
+/* ---- 3. build ---- */
+
+static int map_ram(struct vmm *vm, struct err *e)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < vm->gm.nregions && !rc; i++) {
+		const struct gm_region *r = &vm->gm.region[i];
+		rc = hv_mem_map(vm->hv, vm->next_slot++, r->gpa, r->host, r->size, HV_MEM_RW, e);
+	}
+	return rc;
+}
+
+static int bind_doorbells(struct vmm *vm, const struct remote *d, struct err *e)
+{
+	struct hv_doorbell b = {.size = 4, .match = true};
+	int rc = 0;
+
+	for (unsigned q = 0; q < d->nkicks && !rc; q++) {
+		b.addr = d->base + (uint64_t)d->policy->doorbell;
+		b.value = q;
+		b.event = d->kick[q];
+		rc = hv_doorbell_bind(vm->hv, &b, e);
+	}
+	if (!rc && d->policy->ack >= 0) {
+		b.addr = d->base + (uint64_t)d->policy->ack;
+		b.value = 1; /* the ring bit alone: see docs/protocol.md */
+		b.event = d->ack_event;
+		rc = hv_doorbell_bind(vm->hv, &b, e);
+	}
+	return rc;
+}
+
+static int attach_device(struct vmm *vm, struct remote *d, bool may_spin, struct err *e)
+{
+	bool mmio = d->kind == DEV_VIRTIO_MMIO;
+	int rc;
+
+	if (d->gsi >= vm->npins)
+		return err_set(e, -EPROTO, "device %u: interrupt line %u", d->index, d->gsi);
+	d->wake_event = vm->main_event;
+	d->ending = &vm->ending;
+	d->may_spin = may_spin;
+	rc = ioapic_set_event(vm->ioapic, d->gsi, d->irq_event, e);
+	if (rc)
+		return rc;
+	rc = bus_add(mmio ? &vm->mmio : &vm->pio, d->base, d->policy->len, &remote_bus_ops, d, e);
+	if (rc || !mmio)
+		return rc;
+	rc = hv_mem_map(vm->hv, vm->next_slot++, d->base, d->shadow, DP_SHADOW_SIZE,
+			HV_MEM_READONLY, e);
+	return rc ? rc : bind_doorbells(vm, d, e);
+}
+
+static bool several_cpus(void)
+{
+	cpu_set_t set;
+
+	return !sched_getaffinity(0, sizeof(set), &set) && CPU_COUNT(&set) > 1;
+}
+
+static int build_vm(struct vmm *vm, int kvm, struct err *e)
+{
+	static const struct ioapic_ops irq_ops = {hv_irq_route, hv_irq_bind, hv_irq_unbind};
+	struct hv_vm_params p = {.dev = kvm, .ncpus = vm->ncpus, .nlines = vm->npins};
+	bool spin = several_cpus();
+	int rc = hv_vm_create(&vm->hv, &p, e);
+
+	if (!rc)
+		rc = map_ram(vm, e);
+	if (!rc)
+		rc = ioapic_create(&vm->ioapic, vm->npins, &irq_ops, vm->hv, e);
+	if (!rc)
+		rc = board_init(vm, e);
+	for (unsigned i = 0; i < vm->ndevices && !rc; i++)
+		rc = attach_device(vm, &vm->dev[i], spin, e);
+	for (unsigned i = 0; i < vm->ncpus && !rc; i++) {
+		vm->vcpu[i].vm = vm;
+		vm->vcpu[i].index = i;
+		rc = hv_vcpu_create(vm->hv, i, &vm->vcpu[i].hv, e);
+	}
+	return rc;
+}
+
+static int start_threads(struct vmm *vm, struct err *e)
+{
+	pthread_attr_t attr;
+	int rc = 0;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 256 << 10);
+	pthread_barrier_init(&vm->begun, NULL, vm->ncpus + 1);
+	atomic_store(&vm->running, vm->ncpus);
+	for (unsigned i = 0; i < vm->ncpus && !rc; i++)
+		rc = -pthread_create(&vm->vcpu[i].thread, &attr, vcpu_thread, &vm->vcpu[i]);
+	pthread_attr_destroy(&attr);
+	/* A thread that has not begun yet would make its first system calls under the filter. */
+	if (!rc)
+		pthread_barrier_wait(&vm->begun);
+	return rc ? err_sys(e, rc, "vCPU threads") : 0;
+}
+
+static void build(struct vmm *vm, const struct msg_start_vmm *start, struct start_fds *f)
+{
+	struct err e;
+	int rc;
+
+	vm->npins = BOARD_IOAPIC_PINS(vm->nvirtio);
+	vm->main_event = event_create();
+	if (vm->main_event < 0)
+		fail("event", vm->main_event, "eventfd", 0);
+	rc = gm_map(&vm->gm, f->mem, start->mem_size, &e);
+	if (rc)
+		fail("memory", rc, e.text, 0);
+	rc = build_vm(vm, f->kvm, &e);
+	if (rc)
+		fail("hypervisor", rc, e.text, 0);
+	fd_close(&f->kvm);
+	fd_close(&f->mem);
+	rc = start_threads(vm, &e);
+	if (rc)
+		fail("threads", rc, e.text, 0);
+}
+
+/* ---- 4. jail ---- */
+
+#define ANY               \
+	{                 \
+		{         \
+			0 \
+		}         \
+	}
+static const struct jail_rule fixed_rules[] = {
+	{SYS_read, "own events", ANY},
+	{SYS_write, "events and the log: no descriptor held here leads anywhere else", ANY},
+	{SYS_pread64, "kernel and initrd", ANY},
+	{SYS_fstat, "size of kernel and initrd", ANY},
+	{SYS_newfstatat, "the same, as newer C libraries call it; the root is empty", ANY},
+	{SYS_close, "kernel and initrd when they are loaded", ANY},
+	{SYS_poll, "main loop", ANY},
+	{SYS_ppoll, "main loop, as some C libraries call it", ANY},
+	{SYS_gettid, "kick", ANY},
+	{SYS_getpid, "kick", ANY},
+#ifdef INSULA_SANITIZE
+	{SYS_mmap, "sanitizer", ANY},
+	{SYS_munmap, "sanitizer", ANY},
+	{SYS_mprotect, "sanitizer", ANY},
+	{SYS_madvise, "sanitizer", ANY},
+	{SYS_sched_yield, "sanitizer", ANY},
+	{SYS_sigaltstack, "sanitizer", ANY},
+	{SYS_openat, "sanitizer; the root is empty", ANY},
+	{SYS_readlink, "sanitizer; the root is empty", ANY},
+	{SYS_rt_sigprocmask, "sanitizer", ANY},
+	{SYS_rt_sigaction, "sanitizer", ANY},
+#endif
+};
+
+static void seal(void)
+{
+	struct jail_rule rules[96];
+	size_t n = ARRAY_LEN(fixed_rules);
+	struct err e;
+	int rc;
+
+	memcpy(rules, fixed_rules, sizeof(fixed_rules));
+	rules[n++] = (struct jail_rule){
+		SYS_tgkill, "kick a vCPU of this process", {{0, JAIL_EQ, (uint64_t)getpid(), 0}}};
+	for (const unsigned long *r = hv_ioctls_used(); *r; r++) {
+		if (n < ARRAY_LEN(rules))
+			rules[n++] = (struct jail_rule){
+				SYS_ioctl, "hypervisor request", {{1, JAIL_EQ, *r, 0}}};
+		else
+			panic("too many jail rules");
+	}
+	rc = jail_seal(rules, n, &e);
+	if (rc)
+		fail("seccomp", rc, e.text, 0);
+}
+
+/* ---- 5. load ---- */
+
+static void load(struct vmm *vm, const struct msg_start_vmm *start, struct start_fds *f)
+{
+	struct acpi_params ap = {.ncpus = vm->ncpus, .nvirtio = vm->nvirtio, .com1 = vm->com1};
+	struct load_params lp = {.gm = &vm->gm,
+				 .mem_size = start->mem_size,
+				 .kernel_fd = f->kernel,
+				 .ninitrds = start->ninitrds,
+				 .cmdline = start->cmdline};
+	struct load_entry entry;
+	struct hv_regs regs;
+	struct err e;
+	int rc = acpi_build(&vm->gm, &ap, &lp.acpi_rsdp, &e);
+
+	if (rc)
+		fail("acpi", rc, e.text, 0);
+	memcpy(lp.initrd_fd, f->initrd, sizeof(lp.initrd_fd));
+	rc = load_kernel(&lp, &entry, &e);
+	if (rc)
+		fail("load", rc, e.text, 1);
+	load_entry_regs(&entry, &regs);
+	rc = hv_vcpu_set_regs(vm->vcpu[0].hv, &regs, &e);
+	if (rc)
+		fail("registers", rc, e.text, 0);
+	fd_close(&f->kernel);
+	for (unsigned i = 0; i < VMM_MAX_INITRDS; i++)
+		fd_close(&f->initrd[i]);
+}
+
+/* ---- 7. loop ---- */
+
+void vmm_end(struct vmm *vm, enum vm_exit_reason reason, const struct msg_vm_exit *x)
+{
+	uint32_t none = 0;
+
+	if (!atomic_compare_exchange_strong(&vm->reason, &none, reason))
+		return;
+	if (x) {
+		vm->exit.status = x->status;
+		vm->exit.rip = x->rip;
+		vm->exit.ninsn = x->ninsn;
+		memcpy(vm->exit.insn, x->insn, sizeof(x->insn));
+		memcpy(vm->exit.text, x->text, sizeof(x->text));
+	}
+	atomic_store(&vm->ending, true);
+	event_signal(vm->main_event);
+}
+
+static void wake_resting(struct vmm *vm)
+{
+	atomic_store(&vm->paused, 0);
+	syscall(SYS_futex, &vm->paused, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+/* Answered by report_paused() when the last vCPU has come out; the supervisor has the deadline. */
+static void pause_vm(struct vmm *vm)
+{
+	atomic_store(&vm->paused, 1);
+	vm->pausing = true;
+	for (unsigned i = 0; i < vm->ncpus; i++)
+		hv_vcpu_kick(vm->vcpu[i].hv);
+}
+
+static void send_paused(uint32_t paused)
+{
+	struct msg_paused m = {paused};
+
+	(void)msg_send(MSG_CHANNEL_FD, MSG_PAUSED, &m, sizeof(m), NULL, 0);
+}
+
+static void resume_vm(struct vmm *vm)
+{
+	vm->pausing = false;
+	wake_resting(vm);
+	send_paused(0);
+}
+
+static void report_paused(struct vmm *vm)
+{
+	if (!vm->pausing || atomic_load(&vm->resting) < vm->ncpus)
+		return;
+	vm->pausing = false;
+	send_paused(1);
+}
+
+static void handle_message(struct vmm *vm)
+{
+	union {
+		struct msg_dev dev;
+		uint8_t bytes[MSG_MAX_BODY];
+	} b;
+	int fds[MSG_MAX_FDS];
+	enum msg_type type;
+	size_t len;
+	unsigned nfds;
+
+	/* The supervisor is gone or speaks another language: nothing may outlive it. */
+	if (msg_recv(MSG_CHANNEL_FD, &type, &b, sizeof(b), &len, fds, &nfds))
+		_exit(1);
+	for (unsigned i = 0; i < nfds; i++)
+		close(fds[i]);
+	if (type == MSG_STOP)
+		vmm_end(vm, VM_EXIT_STOPPED, NULL);
+	else if (type == MSG_PAUSE && len == 0)
+		pause_vm(vm);
+	else if (type == MSG_RESUME && len == 0)
+		resume_vm(vm);
+	else if (type == MSG_DEV_UP && len == sizeof(b.dev) && b.dev.index < vm->ndevices)
+		remote_up(&vm->dev[b.dev.index]);
+}
+
+static void report_stuck(struct vmm *vm)
+{
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		struct msg_dev m = {i};
+
+		if (atomic_exchange(&vm->dev[i].stuck, false))
+			(void)msg_send(MSG_CHANNEL_FD, MSG_DEV_STUCK, &m, sizeof(m), NULL, 0);
+	}
+}
+
+static void report_ready(struct vmm *vm)
+{
+	const struct msg_vm_event m = {BOARD_EVENT_AGENT_READY};
+	uint32_t seen = 1;
+
+	if (atomic_compare_exchange_strong(&vm->agent_ready, &seen, 2))
+		(void)msg_send(MSG_CHANNEL_FD, MSG_VM_EVENT, &m, sizeof(m), NULL, 0);
+}
+
+static void loop(struct vmm *vm)
+{
+	struct pollfd p[] = {{MSG_CHANNEL_FD, POLLIN, 0}, {vm->main_event, POLLIN, 0}};
+
+	while (!atomic_load(&vm->ending)) {
+		if (poll(p, 2, -1) < 0)
+			continue;
+		if (p[1].revents) {
+			event_drain(vm->main_event);
+			report_stuck(vm);
+			report_ready(vm);
+		}
+		if (p[0].revents)
+			handle_message(vm);
+		report_paused(vm);
+	}
+}
+
+/* Bring the vCPUs out of the guest, so that the counters are final. One that does not come is not
+ * waited for. */
+static void stop_vcpus(struct vmm *vm)
+{
+	uint64_t start = clock_ns();
+	struct pollfd p = {vm->main_event, POLLIN, 0};
+
+	wake_resting(vm);
+	for (unsigned i = 0; i < vm->ncpus; i++)
+		hv_vcpu_kick(vm->vcpu[i].hv);
+	while (atomic_load(&vm->running) && clock_ns() - start < PARK_DEADLINE_NS) {
+		if (poll(&p, 1, 10) > 0)
+			event_drain(vm->main_event);
+	}
+}
+
+static void report_exit(struct vmm *vm)
+{
+	struct msg_vm_exit *x = &vm->exit;
+
+	x->reason = atomic_load(&vm->reason);
+	x->init_started = atomic_load(&vm->init_started);
+	x->first_run_ns = vm->first_run_ns;
+	x->board = atomic_load(&vm->board_accesses);
+	x->ioapic = atomic_load(&vm->ioapic_accesses);
+	for (unsigned i = 0; i < vm->ncpus; i++) {
+		for (unsigned k = 0; k < HV_EXIT_KINDS; k++)
+			x->exits[k] += vm->vcpu[i].exits[k];
+		x->unclaimed += vm->vcpu[i].unclaimed;
+	}
+	x->ndevices = vm->ndevices;
+	for (unsigned i = 0; i < vm->ndevices; i++)
+		remote_metrics(&vm->dev[i], &x->dev[i]);
+	(void)msg_send(MSG_CHANNEL_FD, MSG_VM_EXIT, x, sizeof(*x), NULL, 0);
+}
+
+_Static_assert(HV_EXIT_KINDS <= ARRAY_LEN(((struct msg_vm_exit *)0)->exits), "counters fit");
+
+int main(void)
+{
+	static struct vmm vm; /* too large for the stack; used by this program only */
+	struct msg_start_vmm start;
+	struct start_fds fds;
+	struct err e;
+	int rc;
+
+	jail_enter();
+	receive(&vm, &start, &fds);
+	log_setup("", (enum log_level)start.log_level);
+	build(&vm, &start, &fds);
+	seal();
+	load(&vm, &start, &fds);
+	rc = msg_send(MSG_CHANNEL_FD, MSG_READY, NULL, 0, NULL, 0);
+	if (!rc)
+		rc = msg_expect(MSG_CHANNEL_FD, MSG_GO, NULL, 0, NULL, 0, &e);
+	if (rc)
+		_exit(1);
+	atomic_store(&vm.gate, 1);
+	syscall(SYS_futex, &vm.gate, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+	loop(&vm);
+	stop_vcpus(&vm);
+	report_exit(&vm);
+	_exit(0);
+}

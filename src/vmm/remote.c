@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The core's side of a device page. See remote.h. */
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+
+#include "remote.h"
+
+/* virtio 1.2, 4.2.2: registers that the driver only writes and that no readable register depends
+ * on. */
+#define REG4(off) (1ull << ((off) / 4))
+static const struct reg_policy virtio_mmio_policy = {
+	.shift = 2,
+	.posted_writes = REG4(0x020) | REG4(0x024)    /* DriverFeatures, DriverFeaturesSel */
+			 | REG4(0x038)                /* QueueNum */
+			 | REG4(0x080) | REG4(0x084)  /* QueueDescLow, High */
+			 | REG4(0x090) | REG4(0x094)  /* QueueDriverLow, High */
+			 | REG4(0x0a0) | REG4(0x0a4), /* QueueDeviceLow, High */
+	.call_reads = 0,
+	.len = DP_SHADOW_SIZE,
+	.doorbell = 0x050,
+	.ack = 0x064,
+};
+
+/* 16550: RBR and IIR change state when read; only THR (or DLL) writes have nothing that reads them
+ * back without a call. */
+static const struct reg_policy uart_policy = {
+	.shift = 0,
+	.posted_writes = 1ull << 0,
+	.call_reads = 1ull << 0 | 1ull << 2,
+	.len = 8,
+	.doorbell = -1,
+	.ack = -1,
+};
+
+const struct reg_policy *reg_policy(enum dev_kind kind)
+{
+	switch (kind) {
+	case DEV_UART:
+		return &uart_policy;
+	case DEV_VIRTIO_MMIO:
+		return &virtio_mmio_policy;
+	}
+	return NULL;
+}
+
+static bool in_mask(const struct reg_policy *p, uint64_t mask, uint64_t off)
+{
+	uint64_t i = off >> p->shift;
+
+	return i < 64 && (mask >> i & 1);
+}
+
+static void fail(struct remote *d)
+{
+	d->metrics.timeouts++;
+	atomic_fetch_add(&d->ctrl->lost, 1);
+	atomic_store(&d->failed, true);
+	atomic_store(&d->stuck, true);
+	event_signal(d->wake_event);
+}
+
+/* What was stored before is visible before `asleep` is looked at: both sides use seq_cst, see
+ * devpage.h. */
+static void wake_helper(struct remote *d)
+{
+	if (atomic_load(&d->ctrl->asleep))
+		event_signal(d->call_event);
+}
+
+static bool answered(struct remote *d)
+{
+	return atomic_load(&d->ctrl->ack_seq) == d->seq;
+}
+
+static bool spin_for_answer(struct remote *d, uint64_t start)
+{
+	while (d->may_spin) {
+		for (int i = 0; i < 64; i++) {
+			if (answered(d))
+				return true;
+			__builtin_ia32_pause();
+		}
+		if (clock_ns() - start > DP_SPIN_NS)
+			break;
+	}
+	return answered(d);
+}
+
+static bool sleep_for_answer(struct remote *d, uint64_t start)
+{
+	bool ok = false;
+
+	atomic_store(&d->ctrl->core_waits, 1);
+	for (;;) {
+		uint32_t seen = atomic_load(&d->ctrl->ack_seq);
+		uint64_t now = clock_ns();
+
+		ok = seen == d->seq;
+		if (ok || now - start >= DP_DEADLINE_NS || atomic_load(d->ending))
+			break;
+		uint64_t left = DP_DEADLINE_NS - (now - start);
+		struct timespec ts = {(time_t)(left / 1000000000u), (long)(left % 1000000000u)};
+		syscall(SYS_futex, &d->ctrl->ack_seq, FUTEX_WAIT, seen, &ts, NULL, 0);
+	}
+	atomic_store(&d->ctrl->core_waits, 0);
+	return ok;
+}
+
+/* One synchronous call. The lock is held. False: the device has failed or the VM ends. */
+static bool call(struct remote *d, enum dp_op op, uint64_t off, unsigned size, uint64_t *value)
+{
+	struct dp_ctrl *c = d->ctrl;
+	uint64_t start = clock_ns(), took;
+
+	if (atomic_load(&d->failed)) {
+		atomic_fetch_add(&c->lost, 1);
+		return false;
+	}
+	c->req_op = op;
+	c->req_offset = (uint32_t)off;
+	c->req_size = size;
+	c->req_value = *value;
+	atomic_store(&c->req_seq, ++d->seq);
+	wake_helper(d);
+	d->metrics.calls++;
+	if (!spin_for_answer(d, start) && !sleep_for_answer(d, start)) {
+		if (!atomic_load(d->ending))
+			fail(d);
+		return false;
+	}
+	*value = c->ack_value;
+	took = clock_ns() - start;
+	if (took > d->metrics.call_ns_max)
+		d->metrics.call_ns_max = took;
+	return true;
+}
+
+/* The lock is held. A full ring (or a helper that lies about it) turns the write into a call, which
+ * waits with a deadline. */
+static void post(struct remote *d, uint64_t off, unsigned size, uint64_t value)
+{
+	if (atomic_load(&d->failed)) {
+		atomic_fetch_add(&d->ctrl->lost, 1);
+		return;
+	}
+	if (d->head - atomic_load(&d->ctrl->ring_tail) >= DP_RING_LEN) {
+		call(d, DP_OP_WRITE, off, size, &value);
+		return;
+	}
+	d->ring[d->head % DP_RING_LEN] = (struct dp_post){(uint32_t)off, size, value};
+	atomic_store(&d->ctrl->ring_head, ++d->head);
+	wake_helper(d);
+	d->metrics.posted++;
+}
+
+static uint64_t read_shadow(const struct remote *d, uint64_t off, unsigned size)
+{
+	const volatile uint8_t *p = d->shadow + off;
+	uint64_t v = 0;
+
+	/* An aligned register is read in one piece; anything else has no atomicity to keep. */
+	if (size == 4 && off % 4 == 0)
+		return *(const volatile uint32_t *)p;
+	for (unsigned i = 0; i < size; i++)
+		v |= (uint64_t)p[i] << (8 * i);
+	return v;
+}
+
+static uint64_t remote_read(void *self, uint64_t off, unsigned size)
+{
+	struct remote *d = self;
+	uint64_t v = 0;
+	bool ok;
+
+	if (atomic_load_explicit(&d->failed, memory_order_relaxed))
+		return ~0ull;
+	if (!in_mask(d->policy, d->policy->call_reads, off)) {
+		atomic_fetch_add_explicit(&d->shadow_reads, 1, memory_order_relaxed);
+		return read_shadow(d, off, size);
+	}
+	pthread_mutex_lock(&d->lock);
+	ok = call(d, DP_OP_READ, off, size, &v);
+	pthread_mutex_unlock(&d->lock);
+	return ok ? v : ~0ull;
+}
+
+/* The exit path of a doorbell: what the hypervisor would have done without an exit. */
+static bool doorbell(struct remote *d, uint64_t off, uint64_t value)
+{
+	if ((int64_t)off == d->policy->doorbell) {
+		if (value < d->nkicks)
+			event_signal(d->kick[value]);
+	} else if ((int64_t)off != d->policy->ack || value != 1) {
+		return false;
+	}
+	atomic_fetch_add_explicit(&d->doorbells, 1, memory_order_relaxed);
+	return true;
+}
+
+static void remote_write(void *self, uint64_t off, unsigned size, uint64_t value)
+{
+	struct remote *d = self;
+
+	if (doorbell(d, off, value))
+		return;
+	pthread_mutex_lock(&d->lock);
+	if (in_mask(d->policy, d->policy->posted_writes, off))
+		post(d, off, size, value);
+	else
+		call(d, DP_OP_WRITE, off, size, &value);
+	pthread_mutex_unlock(&d->lock);
+}
+
+const struct bus_ops remote_bus_ops = {remote_read, remote_write};
+
+static void take_descriptors(struct remote *d, const int *fds)
+{
+	unsigned n = 1;
+
+	d->call_event = fds[n++];
+	d->irq_event = fds[n++];
+	d->ack_event = d->kind == DEV_VIRTIO_MMIO ? fds[n++] : -1;
+	for (unsigned i = 0; i < d->nkicks; i++)
+		d->kick[i] = fds[n++];
+}
+
+int remote_init(struct remote *d, const struct msg_device *m, const int *fds, unsigned nfds,
+		struct err *e)
+{
+	const struct reg_policy *p = reg_policy((enum dev_kind)m->kind);
+	unsigned fixed = m->kind == DEV_VIRTIO_MMIO ? 4 : 3;
+	void *page;
+	int rc;
+
+	memset(d, 0, sizeof(*d));
+	if (!p || m->nkicks > VIRTIO_MAX_QUEUES || nfds != fixed + m->nkicks) {
+		rc = err_set(e, -EPROTO, "device %u: kind %u, %u kicks, %u descriptors", m->index,
+			     m->kind, m->nkicks, nfds);
+		goto out_close;
+	}
+	rc = shm_map(fds[0], DP_SIZE, 0, DP_CORE_SIZE, true, &page, e);
+	if (rc)
+		goto out_close;
+	close(fds[0]);
+	d->policy = p;
+	d->index = m->index;
+	d->kind = (enum dev_kind)m->kind;
+	d->base = m->base;
+	d->gsi = m->gsi;
+	d->nkicks = m->nkicks;
+	take_descriptors(d, fds);
+	snprintf(d->metrics.name, sizeof(d->metrics.name), "%.*s", DEV_NAME_LEN - 1, m->name);
+	d->shadow = page;
+	d->ctrl = (struct dp_ctrl *)(d->shadow + DP_CTRL_OFF);
+	d->ring = (struct dp_post *)(d->shadow + DP_RING_OFF);
+	pthread_mutex_init(&d->lock, NULL);
+	return 0;
+out_close:
+	for (unsigned i = 0; i < nfds; i++)
+		close(fds[i]);
+	return rc;
+}
+
+void remote_up(struct remote *d)
+{
+	atomic_store(&d->failed, false);
+}
+
+void remote_metrics(struct remote *d, struct vm_dev_metrics *out)
+{
+	pthread_mutex_lock(&d->lock);
+	*out = d->metrics;
+	pthread_mutex_unlock(&d->lock);
+	out->shadow_reads = atomic_load(&d->shadow_reads);
+	out->doorbells = atomic_load(&d->doorbells);
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The vCPU loop: run, look at the exit, let the bus answer, complete. No device logic here. */
+#include <linux/futex.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+
+#include "vmm.h"
+
+#define RESET_VECTOR_IP 0xfff0u
+
+static void handle_pio(struct vcpu *c, struct hv_exit *x)
+{
+	uint8_t *p = x->u.pio.data;
+	unsigned size = x->u.pio.size;
+
+	for (uint32_t i = 0; i < x->u.pio.count; i++, p += size) {
+		uint64_t v = 0;
+		bool claimed;
+
+		if (x->u.pio.out) {
+			memcpy(&v, p, size);
+			claimed = bus_write(&c->vm->pio, x->u.pio.port, size, v);
+		} else {
+			claimed = bus_read(&c->vm->pio, x->u.pio.port, size, &v);
+			memcpy(p, &v, size);
+		}
+		c->unclaimed += !claimed;
+	}
+}
+
+/* One access of a size that the bus knows. */
+static bool mmio_part(struct vcpu *c, struct hv_exit *x, unsigned at, unsigned size)
+{
+	uint64_t v = 0, gpa = x->u.mmio.gpa + at;
+	bool claimed;
+
+	if (x->u.mmio.write) {
+		memcpy(&v, x->u.mmio.data + at, size);
+		return bus_write(&c->vm->mmio, gpa, size, v);
+	}
+	claimed = bus_read(&c->vm->mmio, gpa, size, &v);
+	memcpy(x->u.mmio.data + at, &v, size);
+	return claimed;
+}
+
+static void handle_mmio(struct vcpu *c, struct hv_exit *x)
+{
+	unsigned size = x->u.mmio.size;
+	bool whole = size == 1 || size == 2 || size == 4 || size == 8;
+
+	for (unsigned at = 0; at < size; at += whole ? size : 1)
+		c->unclaimed += !mmio_part(c, x, at, whole ? size : 1);
+}
+
+static void handle_msr(struct vcpu *c, struct hv_exit *x)
+{
+	(void)c;
+	x->u.msr.fault = true;
+}
+
+/* The hypervisor's defaults are the answer. */
+static void handle_cpuid(struct vcpu *c, struct hv_exit *x)
+{
+	(void)c;
+	(void)x;
+}
+
+static void handle_shutdown(struct vcpu *c, struct hv_exit *x)
+{
+	struct msg_vm_exit m = {0};
+	struct hv_regs r;
+
+	(void)x;
+	/* KVM on AMD has reset the processor by now: where it was is not known any more. */
+	if (!hv_vcpu_get_regs(c->hv, &r, NULL) && r.rip != RESET_VECTOR_IP)
+		m.rip = r.rip;
+	snprintf(m.text, sizeof(m.text), "vCPU %u", c->index);
+	vmm_end(c->vm, VM_EXIT_TRIPLE_FAULT, &m);
+}
+
+static void handle_error(struct vcpu *c, struct hv_exit *x)
+{
+	struct msg_vm_exit m = {.rip = x->u.error.rip};
+
+	m.ninsn = x->u.error.ninsn < sizeof(m.insn) ? x->u.error.ninsn : sizeof(m.insn);
+	memcpy(m.insn, x->u.error.insn, m.ninsn);
+	snprintf(m.text, sizeof(m.text), "vCPU %u: %.100s", c->index, x->u.error.text);
+	vmm_end(c->vm, VM_EXIT_ERROR, &m);
+}
+
+static const struct {
+	void (*handle)(struct vcpu *, struct hv_exit *); /* NULL: nothing to do */
+	bool complete;                                   /* an answer goes back */
+} handlers[HV_EXIT_KINDS] = {
+	[HV_EXIT_PIO] = {handle_pio, true},
+	[HV_EXIT_MMIO] = {handle_mmio, true},
+	[HV_EXIT_MSR] = {handle_msr, true},
+	[HV_EXIT_CPUID] = {handle_cpuid, true},
+	[HV_EXIT_SHUTDOWN] = {handle_shutdown, false},
+	[HV_EXIT_ERROR] = {handle_error, false},
+};
+
+static int handle_exit(struct vcpu *c, struct hv_exit *x)
+{
+	if (x->kind >= HV_EXIT_KINDS)
+		panic("vCPU %u: exit of unknown kind %d", c->index, (int)x->kind);
+	c->exits[x->kind]++;
+	if (handlers[x->kind].handle)
+		handlers[x->kind].handle(c, x);
+	return handlers[x->kind].complete ? hv_vcpu_complete(c->hv, x) : 0;
+}
+
+/* MSG_PAUSE: out of the guest until MSG_RESUME or the end. What was posted and what a helper owes
+ * goes on without us. */
+static void rest(struct vcpu *c)
+{
+	struct vmm *vm = c->vm;
+
+	atomic_fetch_add(&vm->resting, 1);
+	event_signal(vm->main_event);
+	while (atomic_load(&vm->paused) && !atomic_load(&vm->ending))
+		syscall(SYS_futex, &vm->paused, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+	atomic_fetch_sub(&vm->resting, 1);
+	hv_vcpu_was_paused(c->hv);
+}
+
+static void run(struct vcpu *c)
+{
+	struct hv_exit x;
+	int rc = 0;
+
+	while (!atomic_load_explicit(&c->vm->ending, memory_order_relaxed) && !rc) {
+		if (atomic_load(&c->vm->paused)) {
+			rest(c);
+			continue;
+		}
+		rc = hv_vcpu_run(c->hv, &x);
+		if (!rc)
+			rc = handle_exit(c, &x);
+	}
+	if (rc) {
+		struct msg_vm_exit m = {0};
+		const char *why = strerrordesc_np(-rc);
+
+		snprintf(m.text, sizeof(m.text), "vCPU %u: %s", c->index, why ? why : "unknown");
+		vmm_end(c->vm, VM_EXIT_ERROR, &m);
+	}
+}
+
+static void wait_for_gate(struct vmm *vm)
+{
+	while (!atomic_load(&vm->gate))
+		syscall(SYS_futex, &vm->gate, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+}
+
+/* A finished thread sleeps until the process exits: leaving it would need system calls that the
+ * jail has no reason to allow. */
+static _Noreturn void park(struct vmm *vm)
+{
+	atomic_fetch_sub(&vm->running, 1);
+	event_signal(vm->main_event);
+	for (;;)
+		syscall(SYS_futex, &vm->running, FUTEX_WAIT_PRIVATE, atomic_load(&vm->running),
+			NULL, NULL, 0);
+}
+
+void *vcpu_thread(void *arg)
+{
+	struct vcpu *c = arg;
+	struct err e;
+
+	if (hv_vcpu_bind(c->hv, &e))
+		panic("vCPU %u: %s", c->index, e.text);
+	pthread_barrier_wait(&c->vm->begun);
+	wait_for_gate(c->vm);
+	if (c->index == 0)
+		c->vm->first_run_ns = clock_ns();
+	run(c);
+	park(c->vm);
+}

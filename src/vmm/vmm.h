@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * insula-vmm: one virtual machine. Who owns what, and which thread may touch it:
+ *
+ *   main thread   the channel; set-up and the end. Everything in struct vmm is filled in before the
+ * vCPU threads pass the gate and is read-only after that, except the fields marked atomic. vCPU
+ * thread i vcpu[i] alone.
+ *
+ * Locks: one mutex per remote device, one in the IOAPIC. No thread holds two.
+ */
+#ifndef VMM_VMM_H
+#define VMM_VMM_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include <insula/board.h>
+#include <insula/guestmem.h>
+#include <insula/hv.h>
+#include <insula/proto.h>
+
+#include "bus.h"
+#include "remote.h"
+
+struct ioapic;
+struct vmm;
+
+struct vcpu {
+	struct vmm *vm;
+	unsigned index;
+	struct hv_vcpu *hv;
+	pthread_t thread;
+	uint64_t exits[HV_EXIT_KINDS];
+	uint64_t unclaimed;
+};
+
+struct vmm {
+	struct hv_vm *hv;
+	struct guestmem gm;
+	struct bus pio, mmio;
+	struct ioapic *ioapic;
+	unsigned ncpus, ndevices, nvirtio, npins;
+	struct vcpu vcpu[BOARD_MAX_CPUS];
+	struct remote dev[VM_MAX_DEVICES];
+	bool com1;
+	unsigned next_slot;
+
+	int main_event;           /* wakes the main thread: a device is stuck, or the VM ends */
+	atomic_bool ending;       /* vCPUs leave their loops */
+	_Atomic uint32_t reason;  /* enum vm_exit_reason, set once by whoever ends the VM first */
+	_Atomic uint32_t running; /* vCPU threads that have not parked */
+	pthread_barrier_t begun;  /* all vCPU threads and main: they are up, the jail may close */
+	_Atomic uint32_t gate;    /* 0: vCPU threads wait; futex word */
+	_Atomic uint32_t paused;  /* 1: vCPU threads stay out of the guest; futex word */
+	_Atomic uint32_t resting; /* vCPU threads that do so */
+	bool pausing;             /* main thread: MSG_PAUSED is owed */
+	struct msg_vm_exit exit;  /* written by the thread that won `reason`, then read by main */
+	_Atomic uint32_t init_started;
+	_Atomic uint32_t agent_ready; /* 1: to be reported, 2: has been */
+	_Atomic uint64_t board_accesses, ioapic_accesses;
+	uint64_t first_run_ns; /* by vCPU 0 before its first run */
+};
+
+/* End the VM (first caller wins). `x` is copied if not NULL: its status, rip, insn and text. Any
+ * thread. */
+void vmm_end(struct vmm *vm, enum vm_exit_reason reason, const struct msg_vm_exit *x);
+
+/* board.c: the board's own registers, and the IOAPIC's window. */
+int board_init(struct vmm *vm, struct err *e);
+
+/* vcpu.c: a vCPU thread: waits for the gate, runs until the VM ends, parks. */
+void *vcpu_thread(void *vcpu);
+
+#endif
