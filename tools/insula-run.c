@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* insula-run: the command line of one microVM. Flags and JSON become a struct vm_config;
+ * src/supervisor does the rest. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "supervisor/vm.h"
+
+static const char usage[] =
+	"usage: insula-run [options] [--] [command [arg...]]\n"
+	"\n"
+	"Run one microVM, every device in a jailed process of its own. With a command, the guest\n"
+	"runs it as its only task and insula-run exits with its status; without one, the guest\n"
+	"boots what the initrd or the root disk holds.\n"
+	"\n"
+	"  --kernel FILE[,packed]\n"
+	"                    bzImage or ELF (default: the one that `make guest` fetched, else\n"
+	"                    /boot/vmlinuz-$(uname -r)); a bzImage is unpacked once and cached, "
+	"packed\n"
+	"                    boots it as it is (slower; the kernel then chooses a random address)\n"
+	"  --initrd FILE     used as it is (default: Insula's own, with a static busybox)\n"
+	"  --append STRING   added to the kernel command line\n"
+	"  --cpus N          vCPUs, 1 to 32 (default 1)\n"
+	"  --mem SIZE        memory with K, M or G (default 256M)\n"
+	"  --disk path=FILE[,ro][,direct][,serial=S]\n"
+	"                    a raw image or block device; repeat for /dev/vdb ...\n"
+	"  --rootfs DIR|IMAGE[,rw]\n"
+	"                    root file system: a directory (packed once, cached) or a raw image;\n"
+	"                    read-only below, memory above, unless rw (images only)\n"
+	"  --share DIR:GUESTDIR[:ro]\n"
+	"                    a directory of the host in the guest: a copy, packed once and "
+	"cached,\n"
+	"                    which the guest can only read (sharing it live comes with virtio-fs)\n"
+	"  --console stdio|stderr|pty|none|file=FILE\n"
+	"                    the serial console (default: with a command stderr, else stdio, "
+	"where\n"
+	"                    Ctrl-A x ends the VM and Ctrl-A h helps)\n"
+	"  --net tap=NAME|fd=N|user|socket=PATH[,mac=M][,queues=N][,mtu=N][,rate=BYTES][,pps=N]\n"
+	"        [,fwd=tcp:[ADDR:]HOST:GUEST][,ip=ADDR/LEN[,gw=A][,dns=A]]\n"
+	"                    a network card: a TAP, passt, or a switch's socket; repeat for eth1 "
+	"...\n"
+	"  --rng on|off|rate=BYTES\n"
+	"                    virtio-rng (default on, 1M bytes a second at most)\n"
+	"  --vsock path=FILE[,cid=N]\n"
+	"                    virtio-vsock: a socket for the host's clients (\"CONNECT <port>\"); "
+	"the "
+	"guest\n"
+	"                    reaches FILE_<port>\n"
+	"  -i                pass standard input on, also from a terminal (default: not from one)\n"
+	"  -t                give the command a terminal; with -i yours becomes its keyboard, and\n"
+	"                    Ctrl-] three times within a second ends the VM\n"
+	"  -e NAME=VALUE     a variable for the command; -e NAME takes it from here\n"
+	"  -w DIR            its directory (default /)\n"
+	"  -u UID[:GID]      its user (default 0)\n"
+	"  --json FILE|-     the same settings as one JSON object; flags win\n"
+	"  -n                check everything, start nothing\n"
+	"  --metrics FILE    write counters as JSON at the end\n"
+	"  --timeout SECONDS end the VM after so long, with status 124\n"
+	"  -v                say what happens, show the kernel's messages (-vv: more)\n"
+	"  --help, --version\n"
+	"\n"
+	"Exit status: the command's; 128+N for a signal; 120 guest panic, 121 guest crash, 122 "
+	"the\n"
+	"guest ended before the command did, 124 timeout, 125 failure of Insula, 126 and 127 as a\n"
+	"shell, 2 bad input (nothing was started). See insula-run(1).\n";
+
+struct options {
+	struct vm_config conf;
+	struct control *control; /* --control */
+	bool has_control;
+	bool check_only;
+	int verbose;
+};
+
+#define SHORT_OPTIONS "+:nvite:w:u:"
+
+/* Short options that are settings; without a value they stand for "on". */
+static const struct {
+	char option;
+	const char *setting;
+} short_settings[] = {
+	{'i', "interactive"}, {'t', "tty"}, {'e', "env"}, {'w', "cwd"}, {'u', "user"}};
+
+enum { OPT_SETTING = 256, OPT_JSON, OPT_CONTROL, OPT_HELP, OPT_VERSION };
+
+static const struct option longopts[] = {
+	{"kernel", required_argument, NULL, OPT_SETTING},
+	{"initrd", required_argument, NULL, OPT_SETTING},
+	{"append", required_argument, NULL, OPT_SETTING},
+	{"cpus", required_argument, NULL, OPT_SETTING},
+	{"mem", required_argument, NULL, OPT_SETTING},
+	{"disk", required_argument, NULL, OPT_SETTING},
+	{"rootfs", required_argument, NULL, OPT_SETTING},
+	{"console", required_argument, NULL, OPT_SETTING},
+	{"net", required_argument, NULL, OPT_SETTING},
+	{"rng", required_argument, NULL, OPT_SETTING},
+	{"vsock", required_argument, NULL, OPT_SETTING},
+	{"share", required_argument, NULL, OPT_SETTING},
+	{"metrics", required_argument, NULL, OPT_SETTING},
+	{"timeout", required_argument, NULL, OPT_SETTING},
+	{"json", required_argument, NULL, OPT_JSON},
+	{"control", required_argument, NULL, OPT_CONTROL},
+	{"help", no_argument, NULL, OPT_HELP},
+	{"version", no_argument, NULL, OPT_VERSION},
+	{NULL, 0, NULL, 0},
+};
+
+static int read_json(struct vm_config *c, const char *path, struct err *e)
+{
+	bool std = !strcmp(path, "-");
+	int fd = std ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	size_t len = 0;
+	ssize_t n = 1;
+	char *text;
+	int rc;
+
+	if (fd < 0)
+		return err_sys(e, -errno, "--json: %s", path);
+	text = malloc(CONFIG_JSON_MAX + 1);
+	rc = text ? 0 : err_set(e, -ENOMEM, "out of memory");
+	while (!rc && n > 0 && len <= CONFIG_JSON_MAX) {
+		n = read(fd, text + len, CONFIG_JSON_MAX + 1 - len);
+		if (n < 0)
+			rc = err_sys(e, -errno, "--json: %s", path);
+		else
+			len += (size_t)n;
+	}
+	close(fd);
+	if (!rc)
+		rc = config_json(c, text, len, e);
+	free(text);
+	return rc;
+}
+
+/* insulad's side of it has opened FD, FD + 1 and FD + 2. */
+static int use_control(struct options *o, const char *text, struct err *e)
+{
+	char *end;
+	long fd = strtol(text, &end, 10);
+
+	for (long i = fd; i <= fd + 2; i++) {
+		if (*end || fd <= STDERR_FILENO || fd > 1000 || fcntl((int)i, F_GETFD) < 0)
+			return err_set(e, -EINVAL,
+				       "--control: '%.20s'; expected a descriptor from insulad",
+				       text);
+	}
+	o->has_control = true;
+	return control_open(&o->control, (int)fd, &o->conf, e);
+}
+
+/* First pass: only --json, so that flags win over it wherever they stand. Complains about unknown
+ * flags. */
+static int first_pass(struct options *o, int argc, char **argv, struct err *e)
+{
+	int c, rc = 0;
+
+	opterr = 0;
+	while (!rc && (c = getopt_long(argc, argv, SHORT_OPTIONS, longopts, NULL)) >= 0) {
+		const char *flag = argv[optind - 1];
+
+		if (c == OPT_JSON)
+			rc = read_json(&o->conf, optarg, e);
+		else if (c == OPT_CONTROL)
+			rc = o->has_control ? err_set(e, -EINVAL, "--control: given twice")
+					    : use_control(o, optarg, e);
+		else if (c == ':')
+			rc = err_set(e, -EINVAL, "%.60s: no value; expected one (see --help)",
+				     flag);
+		else if (c == '?')
+			rc = err_set(e, -EINVAL, "%.60s: unknown flag (see --help)", flag);
+		else if (c == OPT_HELP)
+			exit(fputs(usage, stdout) < 0 || fflush(stdout) ? RUN_FAILED : 0);
+		else if (c == OPT_VERSION)
+			exit(puts("insula-run " INSULA_VERSION) < 0 ? RUN_FAILED : 0);
+	}
+	return rc;
+}
+
+/* "-e NAME": from our own environment, or not at all. */
+static int env_from_here(struct options *o, const char *name, struct err *e)
+{
+	const char *value = getenv(name);
+	char *text;
+	int rc;
+
+	if (!*name)
+		return config_set(&o->conf, "-e", "env", name, e);
+	if (!value)
+		return 0;
+	if (asprintf(&text, "%s=%s", name, value) < 0)
+		return err_set(e, -ENOMEM, "out of memory");
+	rc = config_set(&o->conf, "-e", "env", text, e);
+	free(text);
+	return rc;
+}
+
+static int short_option(struct options *o, int option, const char *value, struct err *e)
+{
+	const char where[] = {'-', (char)option, 0};
+
+	if (option == 'e' && !strchr(value, '='))
+		return env_from_here(o, value, e);
+	for (unsigned i = 0; i < ARRAY_LEN(short_settings); i++) {
+		if (short_settings[i].option == option)
+			return config_set(&o->conf, where, short_settings[i].setting,
+					  value ? value : "on", e);
+	}
+	return 0;
+}
+
+static int second_pass(struct options *o, int argc, char **argv, struct err *e)
+{
+	bool disks_replaced = false, nets_replaced = false;
+	int c, i, rc = 0;
+
+	optind = 0; /* start over, with GNU's extensions initialized anew */
+	while (!rc && (c = getopt_long(argc, argv, SHORT_OPTIONS, longopts, &i)) >= 0) {
+		char where[32];
+
+		if (c == 'n')
+			o->check_only = true;
+		else if (c == 'v')
+			o->verbose++;
+		if (c != OPT_SETTING) {
+			rc = short_option(o, c, optarg, e);
+			continue;
+		}
+		if (!strcmp(longopts[i].name, "disk") && !disks_replaced) {
+			config_drop_disks(&o->conf);
+			disks_replaced = true;
+		}
+		if (!strcmp(longopts[i].name, "net") && !nets_replaced) {
+			config_drop_nets(&o->conf);
+			nets_replaced = true;
+		}
+		snprintf(where, sizeof(where), "--%s", longopts[i].name);
+		rc = config_set(&o->conf, where, longopts[i].name, optarg, e);
+	}
+	if (!rc && optind < argc)
+		rc = config_set_command(&o->conf, argv + optind, (unsigned)(argc - optind), e);
+	return rc ? rc : config_check(&o->conf, e);
+}
+
+static int fail(struct vm *vm, const struct err *e, int status)
+{
+	fprintf(stderr, "insula-run: %s\n", e->text);
+	vm->status = status;
+	snprintf(vm->why, sizeof(vm->why), "%s", e->text);
+	return status;
+}
+
+static int run(struct vm *vm, struct options *o)
+{
+	struct err e;
+	int status, rc = vm_open(vm, &o->conf, o->check_only, o->verbose > 0, &e);
+
+	if (rc)
+		return fail(vm, &e, vm->status);
+	vm->control = o->control;
+	if (o->check_only) {
+		puts("insula-run: the configuration is good; nothing was started");
+		status = 0;
+	} else {
+		status = vm_run(vm);
+		if (vm->why[0])
+			fprintf(stderr, "insula-run: %s\n", vm->why);
+	}
+	vm_close(vm);
+	return status;
+}
+
+/* Descriptors 0, 1 and 2 must be somebody's before anything is opened, or a disk could become
+ * standard output. */
+static void occupy_standard_streams(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
+int main(int argc, char **argv)
+{
+	static struct vm vm; /* large */
+	struct options o = {0};
+	struct err e;
+	int status, rc;
+
+	occupy_standard_streams();
+	config_init(&o.conf);
+	rc = first_pass(&o, argc, argv, &e);
+	if (!rc)
+		rc = second_pass(&o, argc, argv, &e);
+	log_setup("insula-run", o.verbose > 1   ? LOG_LVL_DEBUG
+				: o.verbose > 0 ? LOG_LVL_INFO
+						: LOG_LVL_WARN);
+	status = rc ? fail(&vm, &e, RUN_BAD_INPUT) : run(&vm, &o);
+	control_finish(o.control, &vm);
+	config_free(&o.conf);
+	return status;
+}
