@@ -1,0 +1,53 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# What this machine's own /dev/kvm shows: start-up, the cost of an access by kind, memory. tests/bench/host.sh BUILD
+set -eu
+cd "$(dirname "$0")/../.."
+. tests/bench/lib.sh
+build=$1
+run=$build/bin/insula-run
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+truncate -s 64M "$dir/disk"
+
+head_row "this machine's KVM, bare-metal payloads"
+
+for _ in $(seq 15); do
+	timeout 30 "$run" --kernel "$build/guests/hello.elf" --disk "path=$dir/disk" --console none --metrics "$dir/m" </dev/null || true
+	json "$dir/m" first_instruction_ns
+done | awk '{ print $1 / 1e6 }' | median >"$dir/first"
+alone "exec to first guest instruction" "$(cat "$dir/first")" "<= 20 ms" " ms"
+
+# Several runs; the median of each run's medians.
+for _ in 1 2 3 4 5; do
+	timeout 60 "$run" --kernel "$build/guests/bench.elf" --disk "path=$dir/disk" </dev/null | tr -d '\r'
+done >"$dir/bench"
+khz=$(awk '/^tsc_khz/ { print $2; exit }' "$dir/bench")
+us() { awk -v n="$1" '$1 == "bench" && $2 == n { print $3 }' "$dir/bench" | median | awk -v k="$khz" '{ print $1 * 1000 / k }'; }
+bare=$(us bare_write)
+row "posted port write / bare exit" "$(us posted_port)" "$bare" "<= 1.3" " us"
+row "posted MMIO write / bare exit" "$(us posted_mmio)" "$bare" "" " us"
+row "synchronous call, port / bare exit" "$(us sync_port)" "$bare" "<= 3" " us"
+row "synchronous call, MMIO / bare exit" "$(us sync_mmio)" "$bare" "<= 3" " us"
+row "doorbell (no user-space exit) / bare exit" "$(us doorbell)" "$bare" "" " us"
+row "virtio register read (no exit) / bare exit" "$(us shadow_mmio)" "$bare" "" " us"
+
+# Memory of a running VM: all processes, without the mappings of guest RAM.
+pss() { # ARG...: MiB
+	local pid p kb sum=0
+	"$run" --kernel "$build/guests/spin.elf" --disk "path=$dir/disk" --console none "$@" </dev/null >/dev/null 2>&1 &
+	pid=$!
+	sleep 3
+	for p in $pid $(cat /proc/$pid/task/*/children); do
+		kb=$(awk '/^[0-9a-f]+-/ { guest = /insula-guest/ } /^Pss:/ && !guest { n += $2 } END { print n + 0 }' "/proc/$p/smaps")
+		sum=$((sum + kb))
+	done
+	kill -TERM $pid
+	wait $pid || true
+	awk -v k=$sum 'BEGIN { print k / 1024 }'
+}
+alone "PSS without guest RAM: console, disk" "$(pss --rng off)" "<= 5 MiB" " MiB"
+if ip tuntap add dev insula-bench mode tap 2>/dev/null; then
+	alone "PSS with rng, vsock and a TAP as well" "$(pss --vsock path="$dir/v" --net tap=insula-bench)" "<= 6 MiB" " MiB"
+	ip link del insula-bench
+fi

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Shared by the benchmarks. Rows: NAME, our median, the peer's median, ratio, what it should reach.
+# shellcheck shell=bash
+now_ns() { date +%s%N; }
+
+median() { sort -n | awk '{ v[NR] = $1 } END { if (NR) print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+
+head_row() { printf '%-44s %12s %12s %7s  %s\n' "$1" ours peer ratio target; }
+
+# row NAME OURS PEER TARGET [UNIT]: the ratio is ours / peer
+row() {
+	awk -v n="$1" -v a="$2" -v b="$3" -v t="$4" -v u="${5:-}" 'BEGIN {
+		printf "%-44s %12s %12s %7s  %s\n", n, sprintf("%.4g%s", a, u), sprintf("%.4g%s", b, u), b ? sprintf("%.2f", a / b) : "-", t }'
+}
+
+# alone NAME VALUE TARGET [UNIT]: a figure without a peer
+alone() { awk -v n="$1" -v a="$2" -v t="$3" -v u="${4:-}" 'BEGIN { printf "%-44s %12s %12s %7s  %s\n", n, sprintf("%.4g%s", a, u), "", "", t }'; }
+
+json() { python3 -c 'import json,sys
+v = json.load(open(sys.argv[1]))
+for k in sys.argv[2].split("."):
+    v = v[int(k)] if isinstance(v, list) else v[k]
+print(v)' "$1" "$2"; }
+
+# bench_initrd OUT SCRIPT MODULE...: an initrd of a static busybox, these modules with what they depend on, and an init of our own that loads
+# them and runs SCRIPT. One for us and the peers: insula-init would not do, because QEMU's q35 in the lab gives TR another type, for which TCG
+# refuses port access from user space.
+bench_initrd() {
+	local out=$1 script=$2 kernel version i m
+	shift 2
+	kernel=$(echo "$BUILD"/guest/boot/vmlinuz-*)
+	version=${kernel##*/vmlinuz-}
+	i=$(mktemp -d)
+	mkdir -p "$i"/{bin,dev,proc,sys,mnt,m}
+	cp -L "$BUILD/libexec/insula/busybox" "$i/bin/busybox"
+	for m; do
+		modprobe -d "$BUILD/guest" -S "$version" --show-depends "$m"
+	done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' | while read -r m; do
+		cp "$m" "$i/m/"
+		echo "insmod /m/${m##*/}"
+	done >"$i/modules"
+	cat >"$i/init" <<-INIT
+		#!/bin/busybox sh
+		/bin/busybox --install -s /bin
+		mount -t proc proc /proc
+		mount -t sysfs sys /sys
+		mount -t devtmpfs dev /dev
+		. /modules
+		$script
+		poweroff -f
+	INIT
+	chmod 755 "$i/init"
+	(cd "$i" && find . | LC_ALL=C sort | cpio -o -H newc --quiet) >"$out"
+	rm -rf "$i"
+}
+PATH=$PATH:/usr/sbin:/sbin

@@ -1,0 +1,891 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""insulad with real VMs. One line per case: ok, not ok, skip. Names as arguments choose cases."""
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "../../docs/examples"))
+from insulad_client import Insulad  # noqa: E402  the client of the documentation is the client of the test
+import schema  # noqa: E402
+
+BUILD = os.environ["BUILD"]
+BIN = BUILD + "/bin/"
+ONE = len(os.sched_getaffinity(0)) == 1
+VMS = int(os.environ.get("DAEMON_VMS", 40 if ONE else 200))
+CHURN = int(os.environ.get("DAEMON_CHURN", 60 if ONE else 200))
+KILLS = int(os.environ.get("DAEMON_KILLS", 5))
+SLOW = 5 if ONE else 1  # the lab emulates its processor
+failed = 0
+
+
+def check(name, truth, detail=""):
+    global failed
+    if truth:
+        print("ok daemon: " + name)
+    else:
+        failed = 1
+        print("not ok daemon: %s - %s" % (name, str(detail)[:600].replace("\n", " | ")))
+
+
+def wait_for(what, seconds=5):
+    end = time.monotonic() + seconds * SLOW
+    while time.monotonic() < end:
+        if what():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def gone(pid):
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read().rsplit(")", 1)[1].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def children(pid):
+    try:
+        with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
+            return [int(p) for p in f.read().split()]
+    except OSError:
+        return []
+
+
+class Daemon:
+    """One insulad with its own state directory and socket."""
+
+    def __init__(self, **conf):
+        self.dir = tempfile.mkdtemp(prefix="insulad-", dir=os.environ.get("TMPDIR", "/tmp"))
+        os.chmod(self.dir, 0o755)
+        self.socket = self.dir + "/s"
+        self.state = self.dir + "/state"
+        self.conf = dict(socket=self.socket, state_dir=self.state, socket_mode="0666", cgroup="off",
+                         overcommit_percent=1000, limits=dict(vms=2000, vcpus=2000, memory="64G"), **conf)
+        self.proc = None
+        self.write()
+        self.start()
+
+    def write(self):
+        with open(self.dir + "/conf", "w") as f:
+            json.dump(self.conf, f)
+
+    def start(self):
+        self.log = open(self.dir + "/log", "a")
+        self.proc = subprocess.Popen([BIN + "insulad", "--config", self.dir + "/conf"], stdin=subprocess.DEVNULL,
+                                     stdout=self.log, stderr=self.log)
+        assert wait_for(self.answers, 10), self.said()
+
+    def answers(self):
+        try:
+            Insulad(self.socket).call("daemon.info")
+            return True
+        except (OSError, ConnectionError):
+            return False
+
+    def said(self):
+        with open(self.dir + "/log") as f:
+            return f.read()[-400:]
+
+    def client(self):
+        return Insulad(self.socket)
+
+    def kill(self):
+        self.proc.kill()
+        self.proc.wait()
+
+    def restart(self):
+        self.kill()
+        self.start()
+
+    def stop(self):
+        c = self.client()
+        for v in c.call("vm.list")["vms"]:
+            try:
+                if v["state"] not in ("created", "ended"):
+                    c.call("vm.kill", id=v["id"])
+            except RuntimeError:
+                pass
+        self.proc.terminate()
+        status = self.proc.wait(20)
+        self.log.close()
+        shutil.rmtree(self.dir, ignore_errors=True)
+        return status
+
+
+def guest(name, **more):
+    return dict(kernel="%s/guests/%s.elf" % (BUILD, name), mem="16M", **more)
+
+
+def refused(c, method, **params):
+    try:
+        c.call(method, **params)
+    except RuntimeError as e:
+        return e.args[0]
+    return {"code": 0, "data": {}}
+
+
+def vm_processes(info):
+    return [info["pid"]] + [p["pid"] for p in info["processes"]]
+
+
+# What the methods need beside the VM.
+EXEC_PARAMS = {"vm.exec": {"command": ["true"]}, "vm.exec.signal": {"exec": 1, "signal": 15}, "vm.exec.resize": {"exec": 1, "rows": 1, "cols": 1},
+               "vm.exec.wait": {"exec": 1}}
+
+
+# ---- cases
+
+
+def case_life(d):
+    c = d.client()
+    r = c.call("vm.run", config=guest("hello"), wait=True)
+    check("vm.run with wait answers with the guest's status", (r["reason"], r["status"]) == ("status", 42), r)
+    check("and is gone afterwards", c.call("vm.list")["vms"] == [] and os.listdir(d.state + "/vm") == [], c.call("vm.list"))
+    a = c.call("vm.create", name="one", config=guest("spin"))
+    b = c.call("vm.create", name="one", config=guest("spin"))
+    check("vm.create is idempotent by name", a["id"] == b["id"] and b["existed"], b)
+    e = refused(c, "vm.create", name="one", config=guest("hello"))
+    check("another configuration of that name is refused", e["code"] == -32002 and e["data"]["reason"] == "exists", e)
+    check("vm.start", c.call("vm.start", id="one")["state"] == "running")
+    e = refused(c, "vm.start", id="one")
+    check("a second start is refused", e["data"] == {"reason": "wrong-state", "field": "state", "value": "running", "expected": "created or ended"}, e)
+    e = refused(c, "vm.delete", id="one")
+    check("a running VM is not deleted", e["code"] == -32003, e)
+
+    def cpu():
+        return c.call("vm.metrics", id="one")["cpu_ns"]
+
+    # How long this machine, which may be busy, takes to give it 300 ms: so long it is watched while it is paused.
+    x, start = cpu(), time.monotonic()
+    while (ran := cpu() - x) < 300e6 and time.monotonic() - start < 30:
+        time.sleep(0.2)
+    seconds = time.monotonic() - start
+    check("a running guest uses the processor", ran >= 300e6, ran)
+    check("vm.pause", c.call("vm.pause", id="one")["state"] == "paused")
+    x = cpu()
+    time.sleep(seconds)
+    used = cpu() - x
+    check("a paused guest uses no processor", used < 100e6, "%.0f ms in %.1f s, %.0f ms when it ran" % (used / 1e6, seconds, ran / 1e6))
+    check("vm.resume", c.call("vm.resume", id="one")["state"] == "running")
+    x = cpu()
+    check("a resumed guest does", wait_for(lambda: cpu() - x > 50e6), cpu() - x)
+    info = c.call("vm.info", id="one")
+    names = sorted(p["name"].split()[0] for p in info["processes"])
+    check("vm.info names its processes", "insula-vmm" in names and "insula-console" in names, names)
+    r = c.call("vm.stop", id="one")
+    check("vm.stop answers with the end", r["reason"] == "stopped", r)
+    check("all processes are gone", wait_for(lambda: all(map(gone, vm_processes(info))), 1))
+    check("vm.wait of an ended VM answers at once", c.call("vm.wait", id="one")["reason"] == "stopped")
+    check("vm.info keeps the result", c.call("vm.info", id="one")["result"]["reason"] == "stopped")
+    c.call("vm.start", id="one")
+    c.call("vm.pause", id="one")
+    r = c.call("vm.kill", id="one")
+    check("vm.kill, and of a paused VM", r["reason"] == "killed" and r["status"] == 137, r)
+    check("vm.delete", c.call("vm.delete", id="one") == {} and c.call("vm.list")["vms"] == [])
+    e = refused(c, "vm.info", id="one")
+    check("then it is not found", e["code"] == -32001 and e["data"]["field"] == "id", e)
+
+
+def case_ends(d):
+    c = d.client()
+    for name, reason, status in [("hello", "status", 42), ("poweroff", "poweroff", 0), ("reboot", "reboot", 0), ("pvpanic", "guest-panic", 120),
+                                 ("tfault", "triple-fault", 121)]:
+        r = c.call("vm.run", config=guest(name), wait=True)
+        check("reason of %s" % name, (r["reason"], r["status"]) == (reason, status), r)
+    r = c.call("vm.run", config=guest("spin", timeout=1), wait=True)
+    check("reason of a time limit", (r["reason"], r["status"]) == ("timeout", 124), r)
+    r = c.call("vm.run", config=dict(kernel="/nonexistent"), wait=True)
+    check("reason of a kernel that is not there", r["reason"] == "bad-input" and "/nonexistent" in r["message"], r)
+    e = refused(c, "vm.run", config=dict(kernel="/nonexistent"))
+    check("the same without wait: refused", e["data"]["reason"] == "start-failed" and "/nonexistent" in e["message"], e)
+    check("none left", c.call("vm.list")["vms"] == [], c.call("vm.list"))
+
+
+def case_kills(d):
+    """Death of each process, as the kernel sees it."""
+    c = d.client()
+    c.call("events.subscribe")
+    for victim, reason in [("supervisor", "supervisor-killed"), ("insula-vmm", "vmm-died")]:
+        c.call("vm.create", name="v", config=guest("spin"))
+        c.call("vm.start", id="v")
+        info = c.call("vm.info", id="v")
+        pid = info["pid"] if victim == "supervisor" else [p["pid"] for p in info["processes"] if p["name"] == victim][0]
+        start = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        r = c.call("vm.wait", id="v")
+        check("kill -9 of %s: %s" % (victim, reason), r["reason"] == reason and "signal 9" in r["message"], r)
+        ok = wait_for(lambda: all(map(gone, vm_processes(info))), 1)
+        check("kill -9 of %s: all gone within a second" % victim, ok and time.monotonic() - start < SLOW + 0.2, time.monotonic() - start)
+        ended = [e["params"] for e in c.events if e["params"]["event"] == "ended"][-1]
+        check("kill -9 of %s: the event says so" % victim, ended["data"]["reason"] == reason, ended)
+        c.call("vm.delete", id="v")
+    c.call("vm.create", name="v", config=guest("spin"))
+    c.call("vm.start", id="v")
+    pid = [p["pid"] for p in c.call("vm.info", id="v")["processes"] if p["name"].startswith("insula-console")][0]
+    os.kill(pid, signal.SIGKILL)
+
+    def told():
+        c.call("daemon.info")
+        mine = [e["params"] for e in c.events if e["params"]["name"] == "v"]
+        return ("helper-died", "com1") in [(e["event"], e.get("data", {}).get("device")) for e in mine] and "helper-restarted" in [e["event"] for e in mine]
+
+    check("kill -9 of a helper: events, and the VM goes on", wait_for(told) and c.call("vm.info", id="v")["state"] == "running", c.events[-3:])
+    check("kill -9 of a helper: it is counted", c.call("vm.info", id="v")["restarts"] == 1)
+    sup = c.call("vm.info", id="v")["pid"]
+    os.kill(sup, signal.SIGSTOP)
+    r = c.call("vm.kill", id="v")
+    check("a supervisor that does not answer is shot", r["reason"] == "supervisor-killed", r)
+    c.call("vm.delete", id="v")
+    seqs = [e["params"]["seq"] for e in c.events if e.get("method") == "event"]
+    check("events are numbered without gaps", seqs == list(range(1, len(seqs) + 1)), seqs[:20])
+
+
+def case_restart(d):
+    c = d.client()
+    vms = [c.call("vm.run", config=guest("spin")) for _ in range(5)]
+    paused, killed, stopped = vms[0]["id"], vms[1], vms[2]["id"]
+    c.call("vm.pause", id=paused)
+    c.call("vm.create", name="kept", config=guest("hello"))
+    d.kill()
+    check("the VMs run on without insulad", not any(gone(v["pid"]) for v in vms))
+    os.kill(killed["pid"], signal.SIGKILL)
+    wait_for(lambda: gone(killed["pid"]))
+    d.start()
+    c = d.client()
+    found = {v["id"]: v for v in c.call("vm.list")["vms"]}
+    check("a new insulad finds them, with the same ids", set(v["id"] for v in vms) <= set(found), found)
+    check("one killed meanwhile has its reason", found[killed["id"]]["reason"] == "supervisor-killed", found[killed["id"]])
+    check("a created VM is there", [v["name"] for v in found.values() if v["state"] == "created"] == ["kept"])
+    check("states are right", wait_for(lambda: c.call("vm.info", id=paused)["state"] == "paused" and c.call("vm.info", id=stopped)["state"] == "running"),
+          c.call("vm.list"))
+    check("they obey", c.call("vm.resume", id=paused)["state"] == "running" and c.call("vm.stop", id=stopped)["reason"] == "stopped")
+    check("it says that it has adopted them", c.call("vm.info", id=paused)["adopted"])
+    d.proc.terminate()
+    check("an orderly end leaves them alone", d.proc.wait(10) == 0 and not gone(vms[0]["pid"]))
+    # A record that points to a process that insulad did not start: the number of an innocent one.
+    path = "%s/vm/%s/record.json" % (d.state, vms[3]["id"])
+    with open(path) as f:
+        record = json.load(f)
+    innocent = subprocess.Popen(["sleep", "1000"])
+    real, record["pid"] = record["pid"], innocent.pid
+    with open(path, "w") as f:
+        json.dump(record, f)
+    os.mkdir(d.state + "/vm/0123456789abcdef")
+    with open("%s/vm/%s/record.json" % (d.state, vms[4]["id"]), "w") as f:
+        f.write('{"version": 1, "id"')
+    d.start()
+    c = d.client()
+    found = {v["id"]: v for v in c.call("vm.list")["vms"]}
+    check("nothing is adopted that insulad did not start", found[vms[3]["id"]]["state"] == "ended" and innocent.poll() is None, found[vms[3]["id"]])
+    check("a broken record is left alone", vms[4]["id"] not in found and os.path.exists(d.state + "/vm/" + vms[4]["id"]), list(found))
+    check("a directory without a record is removed", not os.path.exists(d.state + "/vm/0123456789abcdef"))
+    second = subprocess.run([BIN + "insulad", "--config", d.dir + "/conf"], capture_output=True, text=True, timeout=20)
+    check("a second insulad in the same state is refused", second.returncode == 1 and "another insulad uses it" in second.stderr, second)
+    innocent.kill()
+    innocent.wait()
+    for pid in (real, vms[4]["pid"]):
+        os.kill(pid, signal.SIGKILL)
+    for v in c.call("vm.list")["vms"]:
+        if v["state"] == "running":
+            c.call("vm.kill", id=v["id"])
+    c.call("vm.delete", id="kept")
+    shutil.rmtree(d.state + "/vm/" + vms[4]["id"])
+
+
+def case_console(d):
+    c = d.client()
+    mine, theirs = socket.socketpair()
+    r = c.call("vm.run", fds=[theirs.fileno()], name="e", config=guest("echo"))
+    theirs.close()
+    mine.settimeout(10 * SLOW)
+
+    def until(s, text):
+        got = b""
+        while text not in got:
+            more = s.recv(4096)
+            if not more:
+                break
+            got += more
+        return got
+
+    check("attached from the first byte on", b"echo ready" in until(mine, b"echo ready"))
+    mine.sendall(b"first")
+    check("input and output", b"first" in until(mine, b"first"))
+    mine.close()
+    c.call("vm.console", id="e", scrollback=65536)
+    s = socket.socket(fileno=c.fds.pop())
+    s.settimeout(10 * SLOW)
+    got = until(s, b"first")
+    check("detached and attached again: the scroll-back is there", b"echo ready" in got and b"first" in got, got)
+    c.call("vm.console", id="e")
+    quiet = socket.socket(fileno=c.fds.pop())
+    for _ in range(2):
+        c.call("vm.console", id="e")
+    e = refused(c, "vm.console", id="e")
+    check("a fifth client is refused", e["code"] == -32007, e)
+    d.restart()
+    s.sendall(b"second")
+    check("the console outlives insulad", b"second" in until(s, b"second"))
+    s.sendall(b"q")
+    got = until(s, b"never")
+    check("the last words arrive, then the end", b"echo done" in got, got)
+    got = until(quiet, b"never")
+    check("without scroll-back only what is new", b"ready" not in got and b"echo done" in got, got)
+    c = d.client()
+    check("its end was seen", wait_for(lambda: all(v["state"] == "ended" for v in c.call("vm.list")["vms"])), r)
+    c.call("vm.create", name="none", config=guest("spin", console="none"))
+    c.call("vm.start", id="none")
+    e = refused(c, "vm.console", id="none")
+    check("a VM without a console says so", e["data"]["reason"] == "no-console", e)
+    c.call("vm.kill", id="none")
+    c.call("vm.delete", id="none")
+
+
+def case_exec(d):
+    """What is refused; tests/lab/70-daemon.sh has the guests that run commands."""
+    c = d.client()
+    null = os.open("/dev/null", os.O_RDWR)
+    before = len(os.listdir("/proc/%d/fd" % d.proc.pid))
+
+    def tried(fds, **params):
+        try:
+            c.call("vm.exec", fds=[null] * fds, **dict(dict(id="x", command=["true"]), **params))
+        except RuntimeError as e:
+            return e.args[0]
+        return {"code": 0, "data": {}}
+
+    e = tried(2)
+    check("vm.exec in an unknown VM", e["code"] == -32001, e)
+    c.call("vm.create", name="x", config=guest("spin"))
+    for method, params in EXEC_PARAMS.items():
+        e = refused(c, method, id="x", **params)
+        check("%s in a VM that does not run" % method, e["code"] == -32003 and e["data"]["value"] == "created", e)
+    c.call("vm.start", id="x")
+    supervisor = "/proc/%d/fd" % c.call("vm.info", id="x")["pid"]
+    files = len(os.listdir(supervisor))
+    for n, value in ((0, "0"), (1, "1"), (4, "more than 3"), (200, "more than 3")):
+        e = tried(n)
+        check("vm.exec with %d descriptors" % n, e["code"] == -32602 and e["data"]["field"] == "descriptors" and e["data"]["value"] == value, e)
+    for n in (2, 3):
+        e = tried(n)
+        check("vm.exec in a VM without insula-init", e["code"] == -32008 and e["data"]["reason"] == "no-agent", e)
+    e = tried(2, command=["x" * 70000])
+    check("vm.exec: too long", e["code"] == -32602 and "64 KiB" in e["message"], e)
+    for method in ("vm.exec.signal", "vm.exec.resize", "vm.exec.wait"):
+        e = refused(c, method, id="x", **EXEC_PARAMS[method])
+        check("%s of an unknown command" % method, e["code"] == -32001, e)
+    check("the VM runs on", c.call("vm.info", id="x")["answers"])
+    check("no descriptor is left in the supervisor", len(os.listdir(supervisor)) == files)
+    check("nor in insulad", wait_for(lambda: len(os.listdir("/proc/%d/fd" % d.proc.pid)) == before + 2), os.listdir("/proc/%d/fd" % d.proc.pid))
+    r = c.call("vm.stop", id="x", deadline_ms=60000)
+    check("vm.stop of a guest that cannot be asked does not wait", (r["reason"], r["stop"]) == ("stopped", "forced"), r)
+    c.call("vm.delete", id="x")
+    os.close(null)
+
+
+def case_many(d):
+    """All at once: created, listed, paused, killed at random; none left."""
+    c = d.client()
+    for i in range(VMS):
+        c.call("vm.create", name="m%d" % i, config=guest("idle"))
+    check("%d VMs created" % VMS, len(c.call("vm.list")["vms"]) == VMS)
+    text = "".join(json.dumps({"jsonrpc": "2.0", "id": "s%d" % i, "method": "vm.start", "params": {"id": "m%d" % i}}) + "\n" for i in range(VMS))
+    threading.Thread(target=c.sock.sendall, args=(text.encode(),)).start()
+    answers = [c.line() for _ in range(VMS)]
+    bad = [a for a in answers if a.get("result", {}).get("state") != "running"]
+    check("%d VMs started at once" % VMS, not bad, bad[:2])
+    vms = c.call("vm.list")["vms"]
+    check("all run", sum(v["state"] == "running" for v in vms) == VMS, [v for v in vms if v["state"] != "running"][:2])
+    some = random.sample(vms, VMS // 4)
+    check("a quarter is paused", all(c.call("vm.pause", id=v["id"])["state"] == "paused" for v in some))
+    shot = random.sample(vms, VMS // 2)
+    for v in shot[::2]:
+        os.kill(v["pid"], signal.SIGKILL)
+    for v in shot[1::2]:
+        c.call("vm.kill", id=v["id"])
+    reasons = [c.call("vm.wait", id=v["id"])["reason"] for v in shot]
+    want = ["killed" if i % 2 else "supervisor-killed" for i in range(len(shot))]
+    check("half of them killed at random, with the right reasons", reasons == want, [r for r, w in zip(reasons, want) if r != w][:5])
+    for v in vms:
+        if v not in shot:
+            c.call("vm.stop", id=v["id"])
+        c.call("vm.delete", id=v["id"])
+    check("none left", c.call("vm.list")["vms"] == [] and os.listdir(d.state + "/vm") == [])
+    check("no process left", wait_for(lambda: all(gone(v["pid"]) for v in vms)) and children(d.proc.pid) == [], children(d.proc.pid))
+
+
+def footprint(d):
+    pid = d.proc.pid
+    with open("/proc/%d/status" % pid) as f:
+        rss = [int(line.split()[1]) for line in f if line.startswith("VmRSS")][0]
+    mounts = len(open("/proc/self/mounts").readlines())
+    return dict(rss_kib=rss, fds=len(os.listdir("/proc/%d/fd" % pid)), threads=len(os.listdir("/proc/%d/task" % pid)), mounts=mounts,
+                files=sum(len(f) for _, _, f in os.walk(d.dir)), children=len(children(pid)))
+
+
+def churn(d, n, stop):
+    """Runs n VMs to their end on a connection; the ids, and results that are not right."""
+    ids, wrong = [], []
+    c = None
+    while n and not stop.is_set():
+        try:
+            c = c or d.client()
+            r = c.call("vm.run", config=guest("hello"), wait=True)
+            ids.append(r["id"])
+            if (r["reason"], r["status"]) != ("status", 42):
+                wrong.append(r)
+            n -= 1
+        except (OSError, ConnectionError, json.JSONDecodeError):
+            c = None
+            time.sleep(0.02)
+    return ids, wrong
+
+
+def case_churn(d):
+    stop = threading.Event()
+    churn(d, 10, stop)
+    before = footprint(d)
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(churn(d, CHURN // 2, stop))) for _ in range(2)]
+    start = time.monotonic()
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    seconds = time.monotonic() - start
+    ids = [i for r in results for i in r[0]]
+    check("%d VMs in a row, each with its status (%.1f a second)" % (CHURN, CHURN / seconds), len(ids) >= CHURN // 2 * 2 and not any(r[1] for r in results),
+          [r[1][:1] for r in results])
+    check("no id twice", len(set(ids)) == len(ids))
+    time.sleep(0.3)
+    after = footprint(d)
+    grown = after.pop("rss_kib") - before.pop("rss_kib")
+    check("descriptors, threads, mounts, files, children are what they were", after == before, (before, after))
+    check("so is the memory of insulad", grown < 256, "%d KiB more" % grown)
+
+
+def case_storm(d):
+    """kill -9 of insulad in the middle of a churn."""
+    stop = threading.Event()
+    seen = []
+    t = threading.Thread(target=lambda: seen.append(churn(d, 1 << 30, stop)))
+    t.start()
+    steady = d.client().call("vm.run", name="steady", config=guest("spin"))
+    all_ids, lost = set(), []
+    for _ in range(KILLS):
+        time.sleep(random.uniform(0.2, 0.8) * (2 if ONE else 1))
+        d.kill()
+        # Every record is a VM that lives or has ended in a way that it tells; every supervisor has a record.
+        d.start()
+        c = d.client()
+        for v in c.call("vm.list")["vms"]:
+            all_ids.add(v["id"])
+            if v["state"] == "ended" and (v["reason"], v["status"]) != ("status", 42):
+                lost.append(v)
+    stop.set()
+    t.join()
+    c = d.client()
+    check("insulad killed %d times: every end has the right reason" % KILLS, not lost and not any(r[1] for r in seen), lost[:2] or [r[1][:1] for r in seen])
+    s = c.call("vm.info", id="steady")
+    check("a VM has lived through it all", s["id"] == steady["id"] and s["pid"] == steady["pid"] and s["state"] == "running", s)
+    check("nobody else is left", wait_for(lambda: [v["name"] for v in c.call("vm.list")["vms"] if v["state"] != "ended"] == ["steady"], 10), c.call("vm.list"))
+    out = subprocess.run(["pgrep", "-f", d.dir], capture_output=True, text=True).stdout.split()
+    sup = [p for p in out if "insula-run" in open("/proc/%s/cmdline" % p).read()] if out else []
+    check("no supervisor without a record", sup in ([], [str(steady["pid"])]), sup)
+    c.call("vm.kill", id="steady")
+
+
+def as_user(d, uid, call):
+    """call(client) in a process of that user; what it returns."""
+    r, w = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            kvm = os.stat("/dev/kvm").st_gid
+            os.setgroups([kvm])
+            os.setgid(uid)
+            os.setuid(uid)
+            out = call(d.client())
+        except Exception as e:  # noqa: BLE001  whatever it is, the parent tells
+            out = {"exception": repr(e)}
+        os.write(w, json.dumps(out).encode())
+        os._exit(0)
+    os.close(w)
+    with os.fdopen(r) as f:
+        text = f.read()
+    os.waitpid(pid, 0)
+    return json.loads(text)
+
+
+def case_users(d):
+    if os.getuid():
+        print("skip daemon: two users - not root")
+        return
+    a = as_user(d, 4001, lambda c: c.call("vm.create", name="mine", config=guest("spin")))
+    check("a user makes a VM", a.get("uid") == 4001, a)
+    r = as_user(d, 4001, lambda c: c.call("vm.start", id="mine"))
+    check("and starts it", r.get("state") == "running", r)
+    if r.get("state") == "running":
+        check("its supervisor runs as that user", os.stat("/proc/%d" % r["pid"]).st_uid == 4001)
+    b = as_user(d, 4002, lambda c: c.call("vm.list"))
+    check("another user does not see it", b == {"vms": []}, b)
+    for method in ("vm.info", "vm.console", "vm.stop", "vm.kill", "vm.pause", "vm.logs", "vm.metrics", "vm.wait", "vm.delete", "vm.exec", "vm.exec.signal", "vm.exec.resize", "vm.exec.wait", "events.subscribe"):
+        more = EXEC_PARAMS.get(method, {})
+        e = as_user(d, 4002, lambda c, m=method: refused(c, m, id=a["id"], **more))
+        check("nor may he use %s" % method, e.get("code") == -32001, e)
+    e = as_user(d, 4002, lambda c: refused(c, "vm.create", name="x", config=dict(kernel=d.state + "/lock")))
+    e = as_user(d, 4002, lambda c: refused(c, "vm.start", id="x"))
+    check("files are opened with the user's rights", e.get("data", {}).get("reason") == "start-failed" and "ermission" in e["message"], e)
+    root = d.client()
+    check("root sees both", len(root.call("vm.list")["vms"]) == 2)
+    check("root may end it", root.call("vm.kill", id=a["id"])["reason"] == "killed")
+    root.call("vm.delete", id=a["id"])
+    as_user(d, 4002, lambda c: c.call("vm.delete", id="x"))
+
+
+def case_limits(d):
+    if os.getuid():
+        print("skip daemon: limits - not root")
+        return
+    d.conf["users"] = {"4003": {"vms": 2, "vcpus": 3, "memory": "40M"}}
+    d.write()
+    d.proc.send_signal(signal.SIGHUP)
+    check("SIGHUP reads the limits", wait_for(lambda: as_user(d, 4003, lambda c: c.call("daemon.info"))["limits"]["vms"] == 2))
+
+    def three(c):
+        out = [c.call("vm.create", name="a", config=guest("spin", cpus=2)), c.call("vm.create", name="b", config=guest("spin", cpus=2))]
+        out.append(refused(c, "vm.create", name="c", config=guest("spin")))
+        out.append(c.call("vm.start", id="a"))
+        out.append(refused(c, "vm.start", id="b"))
+        c.call("vm.kill", id="a")
+        c.call("vm.delete", id="a")
+        c.call("vm.delete", id="b")
+        return out
+
+    r = as_user(d, 4003, three)
+    check("too many VMs", isinstance(r, list) and r[2]["code"] == -32004 and r[2]["data"]["field"] == "vms", r)
+    check("too many processors", isinstance(r, list) and r[4]["code"] == -32004 and r[4]["data"]["field"] == "vcpus", r)
+    d.conf["overcommit_percent"] = 1
+    d.conf.pop("users")
+    d.write()
+    d.proc.send_signal(signal.SIGHUP)
+    c = d.client()
+    wait_for(lambda: c.call("daemon.info")["overcommit_percent"] == 1)
+    c.call("vm.create", name="big", config=dict(guest("spin"), mem="1G"))
+    e = refused(c, "vm.start", id="big")
+    check("more memory than may be promised", e["code"] == -32004 and e["data"]["field"] == "overcommit_percent", e)
+    c.call("vm.delete", id="big")
+    with open(d.dir + "/conf", "w") as f:
+        f.write('{"max_vms": "many"}')
+    d.proc.send_signal(signal.SIGHUP)
+    check("a bad configuration is told and not used", wait_for(lambda: "max_vms" in d.said()) and c.call("daemon.info")["overcommit_percent"] == 1, d.said())
+    d.conf["overcommit_percent"] = 1000
+    d.write()
+    d.proc.send_signal(signal.SIGHUP)
+    wait_for(lambda: c.call("daemon.info")["overcommit_percent"] == 1000)
+
+
+def malformed(rng):
+    good = {"jsonrpc": "2.0", "id": rng.randrange(1000), "method": rng.choice(["daemon.info", "vm.info", "vm.list", "vm.create", "x"]), "params": {}}
+    kind = rng.randrange(9)
+    if kind == 0:
+        return bytes(rng.randrange(256) for _ in range(rng.randrange(200))).replace(b"\n", b" ")
+    if kind == 1:
+        text = json.dumps(good)
+        return text[:rng.randrange(1, len(text))].encode()
+    if kind == 2:
+        good[rng.choice(list(good))] = rng.choice([None, [], {}, 1.5, -1, "", "\0", [[[]]], {"a": {"b": {}}}])
+    if kind == 3:
+        good["params"] = {rng.choice(["id", "name", "config", "x"]): rng.choice([1, None, [], "a" * 100, "../../etc", "\0", {}])}
+    if kind == 4:
+        return b"[" * rng.randrange(1, 300)
+    if kind == 5:
+        return json.dumps([good] * rng.choice([0, 65, 100])).encode()
+    if kind == 6:
+        good["method"] = "vm.create"
+        good["params"] = {"config": {rng.choice(["cpus", "mem", "disks", "kernel", "console", "y"]): rng.choice([-1, "x", [], {}, 1e300, "relative"])}}
+    if kind == 7:
+        return json.dumps(good).replace(":", rng.choice(["", "::", ": NaN,", ":'"]), 1).encode()
+    if kind == 8:
+        good.pop(rng.choice(["jsonrpc", "method"]))
+    return json.dumps(good).encode()
+
+
+def case_malformed(d):
+    rng = random.Random(7)
+    before = footprint(d)
+    total = answered = 0
+    for _ in range(10):
+        c = d.client()
+        lines = [malformed(rng) for _ in range(1000)]
+        mark = json.dumps({"jsonrpc": "2.0", "id": "mark", "method": "daemon.info"}).encode()
+        threading.Thread(target=c.sock.sendall, args=(b"\n".join(lines) + b"\n" + mark + b"\n",)).start()
+        while True:
+            a = c.line()
+            if isinstance(a, dict) and a.get("id") == "mark":
+                break
+            answered += 1
+        total += len(lines)
+        c.sock.close()
+    check("10,000 malformed requests: the daemon answers on", total == 10000 and answered > 5000, answered)
+    c = d.client()
+    for v in c.call("vm.list")["vms"]:  # {} is a good configuration
+        c.call("vm.delete", id=v["id"])
+    c.sock.close()
+    c = d.client()
+    c.sock.sendall(b"x" * ((1 << 20) + 70000))
+    check("a line that is too long is refused", c.line()["error"]["data"]["reason"] == "too-long")
+    slow = [d.client() for _ in range(20)]
+    for s in slow:
+        s.sock.sendall(b'{"jsonrpc"')
+    start = time.monotonic()
+    d.client().call("vm.list")
+    check("clients with half a request harm nobody", time.monotonic() - start < SLOW * 0.5)
+    greedy = d.client()
+    greedy.sock.settimeout(0.2)
+    try:
+        for _ in range(5000):
+            greedy.sock.sendall(b'{"jsonrpc":"2.0","id":1,"method":"rpc.discover"}\n' * 20)
+    except (OSError, TimeoutError):
+        pass
+    check("one that does not read is not served without end", d.answers() and footprint(d)["rss_kib"] < before["rss_kib"] + 8192, footprint(d))
+    for s in slow + [greedy, c]:
+        s.sock.close()
+    wait_for(lambda: footprint(d)["fds"] <= before["fds"])
+    check("no descriptor is left", footprint(d)["fds"] <= before["fds"], (before, footprint(d)))
+    many = []
+    try:
+        for _ in range(100):
+            many.append(d.client())
+            many[-1].call("daemon.info")
+        check("connections of one user are limited", False, len(many))
+    except (OSError, ConnectionError):
+        check("connections of one user are limited", 60 <= len(many) <= 66, len(many))
+    for m in many:
+        m.sock.close()
+
+
+def case_slow_subscriber(d):
+    c, other = d.client(), d.client()
+    c.call("events.subscribe")
+    c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+
+    def dropped():
+        for i in range(50):
+            other.call("vm.create", name="s%d" % i, config={})
+            other.call("vm.delete", id="s%d" % i)
+        return other.call("daemon.metrics")["dropped_subscribers"] >= 1
+
+    check("a subscriber that does not read is dropped", any(dropped() for _ in range(200)))
+    events = []
+    while True:
+        e = c.line()
+        events.append(e)
+        if e["method"] == "events.dropped":
+            break
+    check("it is told, after what it was sent", events[-1]["params"]["next_seq"] == len(events), events[-1])
+    c.ids += 1
+    check("it is still a client, and may subscribe again", c.call("events.subscribe")["next_seq"] == len(events))
+
+
+def case_schema(d):
+    """Every method's requests and answers against rpc.discover."""
+    c = d.client()
+    doc = c.call("rpc.discover")
+    methods = {m["name"]: m for m in doc["methods"]}
+    called = set()
+
+    def call(method, **params):
+        called.add(method)
+        m = methods[method]
+        names = {p["name"]: p for p in m["params"]}
+        for p in params:
+            schema.validate(names[p]["schema"], params[p], method + "." + p)
+        for p in m["params"]:
+            assert p["name"] in params or not p["required"], (method, p)
+        r = c.call(method, **params)
+        schema.validate(m["result"]["schema"], r, method)
+        for p in m["params"]:
+            if p["required"]:
+                less = {k: v for k, v in params.items() if k != p["name"]}
+                e = refused(c, method, **less)
+                check("%s without %s is refused" % (method, p["name"]), e["code"] == -32602 and e["data"]["reason"] == "missing" and
+                      e["data"]["field"] == p["name"], e)
+        e = refused(c, method, **dict(params, nonsense=1))
+        check("%s refuses what it does not know" % method, e["code"] == -32602 and e["data"]["field"] == "nonsense", e)
+        return r
+
+    try:
+        for method in ("daemon.info", "daemon.metrics", "rpc.discover", "vm.list"):
+            call(method)
+        call("vm.create", name="sc", config=guest("spin"))
+        call("vm.start", id="sc")
+        for method in ("vm.pause", "vm.resume", "vm.info", "vm.metrics", "vm.logs", "vm.console"):
+            call(method, id="sc")
+        call("events.subscribe", id="sc")
+        call("events.unsubscribe")
+        call("vm.stop", id="sc", deadline_ms=1000)
+        call("vm.wait", id="sc")
+        call("vm.start", id="sc")
+        call("vm.kill", id="sc")
+        call("vm.info", id="sc")
+        call("vm.metrics", id="sc")
+        call("vm.list")
+        call("vm.delete", id="sc")
+        call("vm.run", config=guest("hello"), wait=True)
+        check("every answer is as rpc.discover says", True)
+    except (AssertionError, RuntimeError) as e:
+        check("every answer is as rpc.discover says", False, e)
+    left = set(methods) - called
+    check("every method was called", all(m.startswith("vm.exec") for m in left), left)
+
+
+def case_clients(d):
+    """The documented ways to speak to it."""
+    env = dict(os.environ, INSULA_SOCKET=d.socket)
+
+    def ctl(*args, **kw):
+        return subprocess.run([BIN + "insulactl", *args], env=env, capture_output=True, text=True, timeout=60 * SLOW, stdin=subprocess.DEVNULL, **kw)
+
+    script = os.path.join(HERE, "../../docs/examples/insulad_client.py")
+    r = subprocess.run([sys.executable, script, d.socket, "daemon.info"], capture_output=True, text=True, timeout=60)
+    check("the Python client of the documentation", json.loads(r.stdout or "{}").get("pid") == d.proc.pid, r.stderr)
+    if shutil.which("socat") and shutil.which("jq"):
+        r = subprocess.run("jq -nc '{jsonrpc:\"2.0\",id:1,method:\"vm.list\"}' | socat -t 5 - UNIX-CONNECT:%s | jq -c .result.vms" % d.socket, shell=True,
+                           capture_output=True, text=True, timeout=60)
+        check("socat and jq", r.stdout == "[]\n", r)
+    else:
+        print("skip daemon: socat and jq - not installed")
+    r = ctl("run", "--kernel", BUILD + "/guests/hello.elf", "--mem", "16M")
+    check("insulactl run: output and status", "Hello from a payload" in r.stdout and r.returncode == 42, r)
+    r = ctl("create", "--name", "c1", "--kernel", os.path.relpath(BUILD + "/guests/spin.elf"), "--mem", "16M")
+    check("insulactl create, with a relative path", r.returncode == 0 and json.loads(r.stdout)["name"] == "c1", r)
+    for verb, want in [("start", "running"), ("pause", "paused"), ("resume", "running")]:
+        r = ctl(verb, "c1")
+        check("insulactl %s" % verb, r.returncode == 0 and json.loads(r.stdout)["state"] == want, r)
+    r = ctl("ps")
+    check("insulactl ps", [v["name"] for v in json.loads(r.stdout)["vms"]] == ["c1"], r)
+    r = subprocess.run(["script", "-qec", BIN + "insulactl ps", "/dev/null"], env=env, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    check("insulactl ps on a terminal: a table", "NAME" in r.stdout and "c1" in r.stdout and "{" not in r.stdout, r)
+    r = ctl("logs", "c1")
+    check("insulactl logs", r.returncode == 0, r)
+    r = ctl("stop", "-t", "1", "c1")
+    check("insulactl stop", json.loads(r.stdout)["reason"] == "stopped", r)
+    r = ctl("wait", "c1")
+    check("insulactl wait has the VM's status", r.returncode == 143, r)
+    check("insulactl rm", ctl("rm", "c1").returncode == 0 and ctl("info", "c1").returncode == 1)
+    r = ctl("rpc", "vm.info", '{"id": "no"}')
+    check("insulactl rpc: a refusal", r.returncode == 1 and "Not found" in r.stderr, r)
+    for args in (["frobnicate"], [], ["ps", "x"], ["stop", "-t", "x", "y"], ["--bad"], ["run", "--unknown"]):
+        r = ctl(*args)
+        check("insulactl %s: status 2 and one line" % " ".join(args), r.returncode == 2 and r.stderr.count("\n") == 1, r)
+
+
+def case_metrics(d):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(d.dir + "/m")
+    s.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    text = b""
+    while more := s.recv(65536):
+        text += more
+    head, _, body = text.partition(b"\r\n\r\n")
+    lines = [line.split() for line in body.decode().splitlines() if not line.startswith("#")]
+    check("metrics for Prometheus", head.startswith(b"HTTP/1.0 200") and lines and all(len(x) == 2 and x[1].isdigit() for x in lines), text[:200])
+
+
+def idle_wakeups(d):
+    with open("/proc/%d/status" % d.proc.pid) as f:
+        return sum(int(line.split()[1]) for line in f if "ctxt_switches" in line)
+
+
+def case_idle(d):
+    c = d.client()
+    n = 3 if ONE else 20
+    for i in range(n):
+        c.call("vm.run", name="i%d" % i, config=guest("idle"))
+    time.sleep(1)
+    x = idle_wakeups(d)
+    time.sleep(3)
+    check("an idle daemon with %d VMs does not wake up" % n, idle_wakeups(d) - x <= 1, idle_wakeups(d) - x)
+    for i in range(n):
+        c.call("vm.kill", id="i%d" % i)
+
+
+def notify_socket(d):
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    s.bind(d + "/notify")
+    s.settimeout(10)
+    return s
+
+
+def case_systemd(_):
+    """Socket activation, readiness and watchdog, as systemd would do them."""
+    tmp = tempfile.mkdtemp(prefix="insulad-")
+    with open(tmp + "/conf", "w") as f:
+        json.dump(dict(socket=tmp + "/unused", state_dir=tmp + "/state", cgroup="off"), f)
+    s = socket.socket(socket.AF_UNIX)
+    s.bind(tmp + "/given")
+    s.listen(5)
+    note = notify_socket(tmp)
+
+    def pre():
+        os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), NOTIFY_SOCKET=tmp + "/notify", WATCHDOG_USEC="400000")
+        if s.fileno() != 3:
+            os.dup2(s.fileno(), 3)
+        os.set_inheritable(3, True)
+        os.execv(BIN + "insulad", ["insulad", "--config", tmp + "/conf"])
+
+    pid = os.fork()
+    if pid == 0:
+        pre()
+    said = [note.recv(100) for _ in range(3)]
+    check("READY and WATCHDOG", said.count(b"READY=1") == 1 and said.count(b"WATCHDOG=1") == 2, said)
+    check("the given socket is used", Insulad(tmp + "/given").call("daemon.info")["pid"] == pid and not os.path.exists(tmp + "/unused"))
+    os.kill(pid, signal.SIGTERM)
+    check("it ends with 0", os.waitpid(pid, 0)[1] == 0)
+    shutil.rmtree(tmp)
+
+
+def sweep(d):
+    """What a case has left: the next one begins with none."""
+    c = d.client()
+    for v in c.call("vm.list")["vms"]:
+        try:
+            if v["state"] not in ("created", "ended"):
+                c.call("vm.kill", id=v["id"])
+            c.call("vm.delete", id=v["id"])
+        except RuntimeError:
+            pass  # a transient one has gone by itself
+
+
+def main():
+    cases = [n[5:] for n in globals() if n.startswith("case_")]
+    chosen = sys.argv[1:] or cases
+    d = Daemon()
+    d.conf["metrics_socket"] = d.dir + "/m"
+    d.write()
+    d.restart()
+    for name in chosen:
+        try:
+            globals()["case_" + name](d)
+            sweep(d)
+        except Exception as e:  # noqa: BLE001  the other cases still count
+            check(name, False, "%r: %s" % (e, d.said()))
+            if d.proc.poll() is not None:
+                d.start()
+    check("insulad ends with 0", d.stop() == 0)
+    sys.exit(failed)
+
+
+main()

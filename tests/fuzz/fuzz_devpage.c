@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A hostile core and a hostile guest against the helpers: device page, virtio registers,
+ * virtqueues, block requests, restarts, and the UART. The disk is an array; everything runs in one
+ * thread.
+ *
+ * The first byte chooses the device; then each byte is an action that takes its operands from what
+ * follows. Some actions do what a real driver does, so that the fuzzer need not guess a whole
+ * negotiation.
+ */
+#include <errno.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_mmio.h>
+#include <linux/virtio_ring.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include <devices/blk.h>
+#include <devices/console.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define MEM_SIZE (16u << 20)
+#define DISK_SIZE (256u << 10)
+#define NQUEUES 2
+#define QNUM 16
+#define RINGS(q) (0x1000u + (q)*0x3000u) /* table, driver area + 0x1000, device area + 0x2000 */
+#define MAX_ACTIONS 400
+#define MAX_TURNS 64 /* for what one turn can leave to do: more is a loop without a bound */
+
+static struct {
+	const uint8_t *p;
+	size_t n;
+} in;
+
+static struct {
+	struct guestmem gm;
+	int mem_fd;
+	uint8_t *page, *disk;
+	struct dp_ctrl *ctrl;
+	struct dp_post *ring;
+	struct helper h;
+	struct blk b;
+	struct blk_req *pool;
+	struct blk_io *first, *last; /* submitted to the engine */
+	uint8_t chaos;               /* the engine's results are bent by this */
+	struct uart uart;
+	struct console_state *cs;
+	uint16_t avail[NQUEUES];
+} x;
+
+static void must(bool ok, const char *what)
+{
+	if (ok)
+		return;
+	fprintf(stderr, "broken: %s\n", what);
+	abort();
+}
+
+static uint64_t take(unsigned bytes)
+{
+	uint64_t v = 0;
+
+	for (unsigned i = 0; i < bytes && in.n; i++, in.p++, in.n--)
+		v |= (uint64_t)*in.p << (8 * i);
+	return v;
+}
+
+/* ---- an engine on an array ---- */
+
+static void mem_submit(struct blk_eng *g, struct blk_io *io)
+{
+	(void)g;
+	io->next = NULL;
+	if (x.first)
+		x.last->next = io;
+	else
+		x.first = io;
+	x.last = io;
+}
+
+static bool in_guest_or_own(const struct iovec *v)
+{
+	const uint8_t *p = v->iov_base;
+
+	for (unsigned i = 0; i < x.gm.nregions; i++) {
+		const struct gm_region *r = &x.gm.region[i];
+
+		if (p >= r->host && v->iov_len <= r->size &&
+		    (uint64_t)(p - r->host) <= r->size - v->iov_len)
+			return true;
+	}
+	for (unsigned i = 0; i < BLK_BOUNCES; i++) {
+		if (x.b.bounce[0] && p == x.b.bounce[0] + i * BLK_BOUNCE_SIZE &&
+		    v->iov_len <= BLK_BOUNCE_SIZE)
+			return true;
+	}
+	return p == x.b.zeros && v->iov_len <= BLK_ZERO_SIZE;
+}
+
+static int move(const struct blk_io *io)
+{
+	uint64_t off = io->off, done = 0;
+
+	for (unsigned i = 0; i < io->niov; i++) {
+		const struct iovec *v = &io->iov[i];
+
+		must(in_guest_or_own(v), "a segment outside of guest memory");
+		must(off <= DISK_SIZE && v->iov_len <= DISK_SIZE - off,
+		     "a transfer outside of the disk");
+		if (io->op == BLK_OP_READ)
+			memcpy(v->iov_base, x.disk + off, v->iov_len);
+		else
+			memcpy(x.disk + off, v->iov_base, v->iov_len);
+		off += v->iov_len;
+		done += v->iov_len;
+	}
+	/* Now and then it is a short one. */
+	if (x.chaos & 1 && done > 512)
+		done = 512;
+	return (int)done;
+}
+
+static int execute(const struct blk_io *io)
+{
+	static const int errors[] = {-EIO, -EINTR, -EAGAIN, -EOPNOTSUPP, -ENOSPC, 0};
+
+	if (x.chaos & 2 && x.chaos >> 2 < ARRAY_LEN(errors)) {
+		int e = errors[x.chaos >> 2];
+
+		x.chaos = 0; /* EINTR for ever would be for ever */
+		return io->op == BLK_OP_SYNC || io->op == BLK_OP_FALLOCATE ? (e ? e : -EIO) : e;
+	}
+	if (io->op == BLK_OP_SYNC)
+		return 0;
+	if (io->op != BLK_OP_FALLOCATE)
+		return move(io);
+	must(io->off <= DISK_SIZE && io->len <= DISK_SIZE - io->off,
+	     "fallocate outside of the disk");
+	memset(x.disk + io->off, 0, io->len);
+	return 0;
+}
+
+static void mem_wait(struct blk_eng *g, bool block)
+{
+	(void)g;
+	(void)block;
+	while (x.first) {
+		struct blk_io *io = x.first;
+
+		x.first = io->next;
+		blk_io_done(&x.b, io, execute(io));
+	}
+}
+
+static const struct blk_engine_ops mem_engine = {.submit = mem_submit, .wait = mem_wait};
+
+/* ---- the block device, without its threads ---- */
+
+static void turns(void)
+{
+	unsigned n = 0;
+
+	do {
+		mem_wait(NULL, false);
+		must(++n < MAX_TURNS, "turns without an end");
+	} while (blk_turn(&x.b) || x.first || blk_arm(&x.b));
+}
+
+static void model_start(void *dev)
+{
+	struct worker *w = dev;
+
+	atomic_fetch_add(&w->want, 1);
+}
+
+static void model_stop(void *dev)
+{
+	struct worker *w = dev;
+
+	atomic_fetch_add(&w->want, 1);
+	turns();
+	must(x.b.in_flight == 0, "requests in flight after the stop");
+	event_drain(w->quiet_fd);
+	atomic_store(&w->fault, NULL);
+}
+
+/* A new process on the same page: everything else is fresh. False: it refuses the page. */
+static bool blk_birth(uint8_t flags)
+{
+	struct blk *b = &x.b;
+	int ctl = b->w.ctl_fd, quiet = b->w.quiet_fd;
+	uint8_t *bounce = b->bounce[0];
+	const uint8_t *zeros = b->zeros;
+
+	if (port_open(&x.h.port, x.page, BLK_TAG, NULL))
+		return false;
+	memset(b, 0, sizeof(*b));
+	b->w.h = &x.h;
+	b->w.ctl_fd = ctl;
+	b->w.quiet_fd = quiet;
+	b->pool = x.pool;
+	b->zeros = zeros;
+	b->ops = &mem_engine;
+	b->waiting_end = &b->waiting;
+	for (b->nbounce = 0; b->nbounce < BLK_BOUNCES; b->nbounce++)
+		b->bounce[b->nbounce] = bounce + (size_t)b->nbounce * BLK_BOUNCE_SIZE;
+	b->w.gm = x.gm;
+	b->conf = (struct msg_start_blk){.capacity = DISK_SIZE,
+					 .nqueues = NQUEUES,
+					 .flags = flags & (BLK_RO | BLK_DIRECT),
+					 .logical = flags & 4 ? 4096 : 512,
+					 .physical = 4096,
+					 .discard_align = flags & 8 ? 0 : 4096};
+	b->config = blk_config_space(&b->conf);
+	worker_describe(&b->w, 2, blk_features(&b->conf), NQUEUES, &b->config, sizeof(b->config));
+	b->w.model.start = model_start;
+	b->w.model.stop = model_stop;
+	x.first = NULL;
+	worker_resume(&b->w);
+	port_attach(&x.h.port, &worker_helper_ops.regs, &b->w);
+	return true;
+}
+
+/* ---- the UART, without its threads ---- */
+
+static size_t tx_room(void *ctx)
+{
+	(void)ctx;
+	return x.chaos & 4 ? x.chaos : 1u << 16;
+}
+
+static void tx(void *ctx, uint8_t byte)
+{
+	(void)ctx;
+	x.disk[byte] = byte;
+}
+
+static void rx_back(void *ctx, const uint8_t *buf, size_t n)
+{
+	(void)ctx;
+	must(n <= UART_FIFO, "more given back than was there");
+	memcpy(x.disk, buf, n);
+}
+
+static void uart_irq(void *ctx)
+{
+	(void)ctx;
+}
+
+static const struct uart_ops uart_ops = {tx_room, tx, rx_back, uart_irq};
+
+static void uart_reg_write(void *dev, uint32_t off, uint32_t size, uint64_t val)
+{
+	(void)size;
+	uart_write(dev, off, (uint8_t)val);
+}
+
+static uint64_t uart_reg_read(void *dev, uint32_t off, uint32_t size)
+{
+	(void)size;
+	return uart_read(dev, off);
+}
+
+static void uart_reg_settle(void *dev)
+{
+	uart_settle(dev);
+}
+
+static const struct dev_ops uart_regs = {uart_reg_write, uart_reg_read, uart_reg_settle, NULL};
+
+static bool uart_birth(void)
+{
+	if (port_open(&x.h.port, x.page, CONSOLE_TAG, NULL))
+		return false;
+	x.cs = x.h.port.dev_state;
+	if (!x.h.port.resumed)
+		uart_reset_state(&x.cs->uart);
+	uart_init(&x.uart, &x.cs->uart, x.h.port.shadow, &uart_ops, NULL);
+	port_attach(&x.h.port, &uart_regs, &x.uart);
+	return true;
+}
+
+/* ---- actions ---- */
+
+static void call(uint32_t op, uint32_t off, uint32_t size, uint64_t val)
+{
+	x.ctrl->req_op = op;
+	x.ctrl->req_offset = off;
+	x.ctrl->req_size = size;
+	x.ctrl->req_value = val;
+	atomic_fetch_add(&x.ctrl->req_seq, 1);
+}
+
+static bool reg(uint32_t off, uint32_t val)
+{
+	call(DP_OP_WRITE, off, 4, val);
+	return port_run(&x.h.port) >= 0;
+}
+
+static void bring_up(uint32_t low)
+{
+	static const uint32_t area[] = {VIRTIO_MMIO_QUEUE_DESC_LOW, VIRTIO_MMIO_QUEUE_AVAIL_LOW,
+					VIRTIO_MMIO_QUEUE_USED_LOW};
+
+	reg(VIRTIO_MMIO_STATUS, 0);
+	reg(VIRTIO_MMIO_STATUS, 3);
+	reg(VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1);
+	reg(VIRTIO_MMIO_DRIVER_FEATURES, 1);
+	reg(VIRTIO_MMIO_DRIVER_FEATURES_SEL, 0);
+	reg(VIRTIO_MMIO_DRIVER_FEATURES, low & (uint32_t)(x.b.w.model.features | 3u << 28));
+	reg(VIRTIO_MMIO_STATUS, 11);
+	for (unsigned q = 0; q < NQUEUES; q++) {
+		reg(VIRTIO_MMIO_QUEUE_SEL, q);
+		reg(VIRTIO_MMIO_QUEUE_NUM, QNUM);
+		for (unsigned i = 0; i < 3; i++)
+			reg(area[i], RINGS(q) + i * 0x1000);
+		reg(VIRTIO_MMIO_QUEUE_READY, 1);
+		memset(gm_ptr(&x.gm, RINGS(q), 0x3000), 0, 0x3000);
+		x.avail[q] = 0;
+	}
+	reg(VIRTIO_MMIO_STATUS, 15);
+}
+
+/* A request as a driver makes it, with fields from the input, and descriptors from there if it
+ * wants to. */
+static void add_request(void)
+{
+	unsigned q = take(1) % NQUEUES, n = 1 + take(1) % 6;
+	uint8_t *avail = gm_ptr(&x.gm, RINGS(q) + 0x1000, 0x1000);
+	struct vring_desc *d = gm_ptr(&x.gm, RINGS(q), QNUM * sizeof(*d));
+	uint16_t head = (uint16_t)(x.avail[q] * 6 % QNUM), idx;
+	struct virtio_blk_outhdr hdr = {.type = (uint32_t)take(1), .sector = take(2)};
+
+	if (hdr.sector == 0xffff)
+		hdr.sector = take(8);
+	memcpy(gm_ptr(&x.gm, 0x100000 + head * 64u, 16), &hdr, 16);
+	for (unsigned i = 0; i < n; i++) {
+		unsigned at = (head + i) % QNUM;
+		uint8_t how = (uint8_t)take(1);
+
+		d[at] = (struct vring_desc){.addr = 0x200000 + at * 0x10000u +
+						    (how & 4 ? take(1) : 0),
+					    .len = 512 * (1 + (how >> 5)),
+					    .flags = (uint16_t)(how & 3),
+					    .next = (uint16_t)((at + 1) % QNUM)};
+		if (how & 8) {
+			d[at].addr = take(4);
+			d[at].len = (uint32_t)take(4);
+			d[at].flags = (uint16_t)take(1);
+			d[at].next = (uint16_t)take(1);
+		}
+	}
+	if (take(1) & 1) {
+		d[head].addr = 0x100000 + head * 64u;
+		d[head].len = 16;
+		d[head].flags = VRING_DESC_F_NEXT;
+	}
+	memcpy(avail + 4 + 2 * (x.avail[q] % QNUM), &head, 2);
+	idx = ++x.avail[q];
+	memcpy(avail + 2, &idx, 2);
+}
+
+static void write_guest(void)
+{
+	uint64_t gpa = take(3) % MEM_SIZE, n = take(1) % 64;
+	uint8_t *p = gm_ptr(&x.gm, gpa, n);
+
+	for (uint64_t i = 0; p && i < n; i++)
+		p[i] = (uint8_t)take(1);
+}
+
+static void hostile_ctrl(void)
+{
+	uint32_t v = (uint32_t)take(4);
+
+	switch (take(1) % 6) {
+	case 0:
+		atomic_store(&x.ctrl->ring_head, v);
+		break;
+	case 1:
+		atomic_store(&x.ctrl->req_seq, v);
+		break;
+	case 2:
+		atomic_store(&x.ctrl->ring_tail, v);
+		break;
+	case 3:
+		atomic_store(&x.ctrl->ack_seq, v);
+		break;
+	case 4:
+		x.ctrl->magic = v;
+		break;
+	case 5:
+		atomic_fetch_add(&x.ctrl->lost, 1);
+		break;
+	}
+}
+
+static void post(void)
+{
+	uint32_t head = atomic_load(&x.ctrl->ring_head);
+
+	x.ring[head % DP_RING_LEN] =
+		(struct dp_post){(uint32_t)take(2), 1u << take(1) % 5, take(4)};
+	atomic_store(&x.ctrl->ring_head, head + 1);
+}
+
+/* A predecessor that was taken over may have written anything into the state. */
+static void hostile_state(void)
+{
+	uint32_t off = DP_STATE_OFF + (uint32_t)take(2) % (DP_STATE_SIZE - 8);
+	uint64_t v = take(8);
+
+	memcpy(x.page + off, &v, take(1) % 9);
+}
+
+static bool action(bool uart)
+{
+	uint8_t fresh;
+
+	switch (take(1) % 12) {
+	case 0:
+		post();
+		break;
+	case 1:
+		call(DP_OP_WRITE, (uint32_t)take(2), 4, take(4));
+		break;
+	case 2:
+		call((uint32_t)take(1) % 4, (uint32_t)take(2), (uint32_t)take(1), take(8));
+		break;
+	case 3:
+		hostile_ctrl();
+		break;
+	case 4:
+		write_guest();
+		break;
+	case 5:
+		x.chaos = (uint8_t)take(1);
+		break;
+	case 6:
+		if (!uart)
+			bring_up((uint32_t)take(4));
+		break;
+	case 7:
+	case 8:
+		if (!uart)
+			add_request();
+		break;
+	case 9:
+		if (!uart)
+			turns();
+		else
+			uart_rx(&x.uart, (const uint8_t *)"0123456789abcdef0123456789",
+				take(1) % 26);
+		break;
+	case 10:
+		hostile_state();
+		/* fall through: only a new process reads the state */
+	case 11:
+		fresh = (uint8_t)take(1);
+		return uart ? uart_birth() : blk_birth(fresh);
+	}
+	return port_run(&x.h.port) >= 0;
+}
+
+static void init_once(void)
+{
+	struct err e;
+
+	if (x.page)
+		return;
+	log_setup("", LOG_LVL_ERROR);
+	x.mem_fd = shm_create("fuzz", MEM_SIZE, &e);
+	must(x.mem_fd >= 0 && gm_map(&x.gm, x.mem_fd, MEM_SIZE, &e) == 0, "guest memory");
+	x.page = aligned_alloc(4096, DP_SIZE);
+	x.disk = malloc(DISK_SIZE);
+	x.pool = malloc(BLK_POOL * sizeof(*x.pool));
+	x.b.zeros = calloc(1, BLK_ZERO_SIZE);
+	x.b.bounce[0] = malloc(BLK_BOUNCES * BLK_BOUNCE_SIZE);
+	must(x.page && x.disk && x.pool && x.b.zeros && x.b.bounce[0], "memory");
+	x.ctrl = (struct dp_ctrl *)(void *)(x.page + DP_CTRL_OFF);
+	x.ring = (struct dp_post *)(void *)(x.page + DP_RING_OFF);
+	x.h.irq_fd = event_create();
+	x.h.event_fd = event_create();
+	x.b.w.ctl_fd = event_create();
+	x.b.w.quiet_fd = event_create();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	bool uart, ok;
+
+	init_once();
+	in.p = data;
+	in.n = size;
+	memset(x.page, 0, DP_SIZE);
+	must(madvise(x.gm.region[0].host, MEM_SIZE, MADV_REMOVE) == 0, "MADV_REMOVE");
+	x.ctrl->magic = DP_MAGIC;
+	x.ctrl->size = DP_SIZE;
+	x.chaos = 0;
+	uart = take(1) & 1;
+	ok = uart ? uart_birth() : blk_birth((uint8_t)take(1));
+	for (unsigned i = 0; ok && in.n && i < MAX_ACTIONS; i++)
+		ok = action(uart);
+	event_drain(x.h.irq_fd);
+	event_drain(x.h.event_fd);
+	event_drain(x.b.w.quiet_fd);
+	return 0;
+}

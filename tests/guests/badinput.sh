@@ -1,0 +1,315 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Bad input to insula-run: one clear line, status 2 (or 125 where the machine is to blame), nothing started, nothing left,
+# nothing written. BUILD names the build directory. One line per case: ok, not ok, skip.
+# shellcheck disable=SC2317 # functions that are handed to trap
+set -u
+BUILD=$(cd "${BUILD:-build}" && pwd -P) || exit 1
+RUN=$BUILD/bin/insula-run
+KERNEL=$BUILD/guests/hello.elf
+failed=0
+
+ok() { echo "ok badinput: $1"; }
+skip() { echo "skip badinput: $1 - $2"; }
+not_ok() { echo "not ok badinput: $1 - $2"; failed=1; }
+holds() { if [ "$2" = 0 ]; then ok "$1"; else not_ok "$1" "${3:-no}"; fi; }
+
+for f in "$RUN" "$KERNEL"; do
+	[ -e "$f" ] || { not_ok all "$f is not built"; exit 1; }
+done
+dir=$(mktemp -d "${TMPDIR:-/tmp}/badinput.XXXXXX") || exit 1
+holder=
+cleanup() {
+	[ -z "$holder" ] || kill -KILL "$holder" 2>/dev/null
+	rm -rf "$dir"
+}
+trap cleanup EXIT
+trap 'exit 1' INT TERM
+mkdir "$dir/tmp"
+truncate -s 1M "$dir/disk.img"
+
+# What is left running of a VM: processes of one whose insula-run is gone. Those of other tests at the same time have theirs, and what
+# was left before this run does not count.
+others() {
+	local p
+	for p in $(pgrep -f '^insula-(vmm|blk|console)$' 2>/dev/null); do
+		[ "$(cat "/proc/$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$p/status" 2>/dev/null)/comm" 2>/dev/null)" = insula-run ] || echo "$p"
+	done
+}
+
+# judge NAME STATUS PART...: the run that has ended, by $status, $dir/err and what is left
+judge() {
+	local name=$1 want=$2 why='' part
+	shift 2
+	[ "$status" = "$want" ] || why="status $status, expected $want;"
+	[ "$(wc -l <"$dir/err")" = 1 ] || why="$why $(wc -l <"$dir/err") lines;"
+	grep -q '^insula-run: .' "$dir/err" || why="$why no 'insula-run: ';"
+	for part in "$@"; do
+		grep -qF -- "$part" "$dir/err" || why="$why no '$part';"
+	done
+	[ -z "$(LC_ALL=C tr -d '\12\40-\176' <"$dir/err" | LC_ALL=C tr -d '\200-\377')" ] || why="$why control characters;"
+	[ ! -s "$dir/out" ] || why="$why it wrote '$(head -c 80 "$dir/out")';"
+	[ -z "$(ls -A "$dir/tmp")" ] || why="$why left $(ls -A "$dir/tmp");"
+	[ ! -e "$dir/metrics" ] || why="$why made the metrics file;"
+	[ "$(cat "$dir/kept")" = before ] || why="$why touched a metrics file;"
+	[ "$(others)" = "$before" ] || { sleep 0.2; [ "$(others)" = "$before" ] || why="$why left processes: $(others | tr '\n' ' ');"; }
+	rm -f "$dir/metrics"
+	if [ -z "$why" ]; then ok "$name"; else not_ok "$name" "$why it said: $(head -c 400 "$dir/err" | tr '\n' '|')"; fi
+}
+execute() {
+	before=$(others)
+	TMPDIR=$dir/tmp timeout -s KILL 30 "$@" <"${IN:-/dev/null}" >"$dir/out" 2>"$dir/err"
+	status=$?
+}
+echo before >"$dir/kept"
+
+# bad NAME STATUS PART... -- ARG...: with a good kernel unless one is given, twice over: with a metrics file that is not there, and with one
+# that is. With STATUS 2 and no need to start anything, -n says the same.
+bad() {
+	local name=$1 want=$2 parts=()
+	shift 2
+	while [ "$1" != -- ]; do
+		parts+=("$1")
+		shift
+	done
+	shift
+	execute "$RUN" --kernel "$KERNEL" --metrics "$dir/metrics" --console none "$@"
+	judge "$name" "$want" "${parts[@]}"
+	execute "$RUN" --kernel "$KERNEL" --metrics "$dir/kept" --console none "$@"
+	[[ $status = "$want" && $(cat "$dir/kept") = before ]] || not_ok "$name (metrics file)" "status $status, $(head -c 80 "$dir/kept")"
+	echo before >"$dir/kept"
+}
+# dry NAME: -n refuses it too, with the same words
+dry() {
+	local name=$1
+	shift
+	cp "$dir/err" "$dir/err.run"
+	execute "$RUN" -n --kernel "$KERNEL" "$@"
+	cmp -s "$dir/err" "$dir/err.run"
+	holds "$name (-n)" $? "it said: $(head -c 300 "$dir/err"), without -n: $(head -c 300 "$dir/err.run")"
+}
+bad_dry() {
+	bad "$@"
+	local name=$1
+	while [ "$1" != -- ]; do shift; done
+	shift
+	dry "$name" "$@"
+}
+
+# ---- flags
+
+bad 'an unknown flag' 2 '--kernal' 'unknown flag' -- --kernal x
+bad 'an unknown short flag' 2 '-z' 'unknown flag' -- -z
+bad 'a flag without its value' 2 '--mem' 'expected one' -- --mem
+bad 'a flag with a value too many' 2 '--help' -- --help=yes
+for m in 0 1 1K 15M -5 '' abc 256m 99999999999999999999G; do
+	bad_dry "--mem '$m'" 2 '--mem' 'expected a size from 16M' -- --mem "$m"
+done
+bad '--mem not a multiple of a page' 2 '--mem' 'multiple of 4096' -- --mem 16777217
+bad_dry 'more memory than the host has' 2 '--mem' 'what this host has' -- --mem 1024G
+for c in 0 33 -1 x ''; do
+	bad "--cpus '$c'" 2 '--cpus' 'expected a number from 1 to 32' -- --cpus "$c"
+done
+bad '--timeout 0' 2 '--timeout' 'expected seconds from 1' -- --timeout 0
+bad '--console tty' 2 '--console' 'expected stdio, stderr, pty, none or file=FILE' -- --console tty
+bad_dry '--console in no directory' 2 '--console' "$dir/no/console" -- --console file="$dir/no/console"
+bad '--append of two lines' 2 '--append' 'expected one line' -- --append $'a\nb'
+bad 'control characters are not passed on' 2 '--console' "'?[31m'" -- --console $'\e[31m'
+bad 'nor are those of ISO 6429 in UTF-8' 2 '--console' "'??31m'" -- --console $'\xc2\x9b31m'
+bad 'an initrd and a command' 2 '--initrd' 'leave out one' -- --initrd "$KERNEL" true
+execute "$RUN" --kernel "$KERNEL" --metrics "$dir/no/metrics"
+judge '--metrics in no directory' 2 '--metrics' "$dir/no/metrics"
+dry '--metrics in no directory' --metrics "$dir/no/metrics"
+execute "$RUN" --kernel "$KERNEL" --metrics "$dir"
+judge '--metrics is a directory' 2 '--metrics' 'expected a file'
+
+# ---- kernels
+
+kernel() { bad "$1" 2 "${@:3}" -- --kernel "$2"; }
+bad_dry 'kernel: missing' 2 '--kernel' "$dir/none" 'No such file' -- --kernel "$dir/none"
+: >"$dir/empty"
+bad_dry 'kernel: empty' 2 '--kernel' 'expected a file that is not empty' -- --kernel "$dir/empty"
+kernel 'kernel: a directory' "$dir" '--kernel' 'expected a file'
+mkfifo "$dir/fifo"
+kernel 'kernel: a FIFO' "$dir/fifo" '--kernel' 'expected a file'
+head -c 100000 /dev/urandom >"$dir/garbage"
+kernel 'kernel: garbage' "$dir/garbage" 'neither a bzImage nor an ELF image'
+head -c 100000 /dev/urandom | gzip >"$dir/garbage.gz"
+kernel 'kernel: compressed garbage' "$dir/garbage.gz" 'neither a bzImage nor an ELF image'
+head -c 40 "$KERNEL" >"$dir/cut"
+kernel 'kernel: ELF, cut in its header' "$dir/cut" 'kernel'
+size=$(stat -c %s "$KERNEL")
+head -c 4200 "$KERNEL" >"$dir/cut"
+[ "$size" -gt 4200 ] || not_ok 'kernel: ELF, cut' "it has only $size bytes"
+kernel 'kernel: ELF, cut in a segment' "$dir/cut" 'kernel'
+
+# poke FILE OFFSET BYTES(octal escapes): change a copy of the payload
+poke() {
+	cp "$KERNEL" "$1"
+	printf '%b' "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+poke "$dir/elf32" 4 '\0001'
+kernel 'kernel: 32-bit ELF' "$dir/elf32" 'kernel' '64'
+poke "$dir/elfarm" 18 '\0267\0000'
+kernel 'kernel: ELF for another machine' "$dir/elfarm" 'kernel' 'x86'
+phoff=$(od -An -tu8 -j32 -N8 "$KERNEL" | tr -d ' ')
+phnum=$(od -An -tu2 -j56 -N2 "$KERNEL" | tr -d ' ')
+load=
+for ((i = 0; i < phnum; i++)); do
+	at=$((phoff + i * 56))
+	[ "$(od -An -tu4 -j$at -N4 "$KERNEL" | tr -d ' ')" != 1 ] || { load=$at; break; }
+done
+if [ -n "$load" ]; then
+	poke "$dir/low" $((load + 24)) '\0000\0160\0000\0000\0000\0000\0000\0000' # p_paddr 0x7000: the boot parameters
+	kernel 'kernel: ELF over the boot structures' "$dir/low" 'kernel' '0x7000'
+	poke "$dir/high" $((load + 24)) '\0000\0000\0000\0200\0000\0000\0000\0000' # 2 GiB
+	kernel 'kernel: ELF beyond memory' "$dir/high" 'kernel' '0x80000000'
+	poke "$dir/large" $((load + 40)) '\0000\0000\0000\0000\0001\0000\0000\0000' # p_memsz 4 GiB
+	kernel 'kernel: ELF larger than memory' "$dir/large" 'kernel'
+	poke "$dir/wrap" $((load + 40)) '\0377\0377\0377\0377\0377\0377\0377\0377' # p_memsz 2^64 - 1
+	kernel 'kernel: ELF that wraps' "$dir/wrap" 'kernel'
+else
+	not_ok 'kernel: ELF segments' 'the payload has none'
+fi
+bz=
+for f in "$BUILD"/guest/boot/vmlinuz-*; do [ ! -f "$f" ] || bz=$f; done
+if [ -n "$bz" ]; then
+	head -c 20000 "$bz" >"$dir/bz1"
+	kernel 'kernel: bzImage, cut in its setup' "$dir/bz1" 'kernel'
+	head -c 1000000 "$bz" >"$dir/bz2"
+	bad 'kernel: bzImage, cut in its body' 2 'kernel' -- --kernel "$dir/bz2" --initrd "$KERNEL"
+	# Smaller than its setup says that the kernel needs (init_size).
+	bad 'kernel: bzImage in too little memory' 2 'kernel' 'the VM has 16' -- --kernel "$bz" --initrd "$KERNEL" --mem 16M
+else
+	skip 'kernel: bzImage' 'none unpacked (make guest)'
+fi
+
+# ---- initrd and command line
+
+bad_dry 'initrd: missing' 2 '--initrd' "$dir/none" -- --initrd "$dir/none"
+bad_dry 'initrd: empty' 2 '--initrd' 'not empty' -- --initrd "$dir/empty"
+truncate -s 300M "$dir/initrd"
+bad 'initrd: too large' 2 'initrd' 'the VM has 64 MiB' -- --initrd "$dir/initrd" --mem 64M
+rm "$dir/initrd"
+bad_dry 'command line: too long' 2 '--append' 'expected at most' -- --append "$(head -c 5000 /dev/zero | tr '\0' a)"
+
+# ---- disks
+
+bad_dry 'disk: missing' 2 'disk' "$dir/none" 'No such file' -- --disk path="$dir/none"
+bad_dry 'disk: empty' 2 'disk' 'empty; expected at least 512' -- --disk path="$dir/empty"
+truncate -s 1000 "$dir/odd"
+bad_dry 'disk: not a multiple of 512' 2 'disk' '1000 bytes; expected a multiple of 512' -- --disk path="$dir/odd"
+bad_dry 'disk: a directory' 2 'disk' 'directory' -- --disk path="$dir"
+bad_dry 'disk: a FIFO' 2 'disk' 'neither a file nor a block device' -- --disk path="$dir/fifo"
+bad_dry 'disk: a terminal' 2 'disk' 'neither a file nor a block device' -- --disk path=/dev/null
+bad 'disk: no path' 2 '--disk' 'expected path=FILE' -- --disk ro
+bad 'disk: an unknown part' 2 '--disk' 'format=qcow2' 'expected path=FILE' -- --disk path="$dir/disk.img",format=qcow2
+bad 'disk: a serial too long' 2 '--disk' 'expected 1 to 20' -- --disk path="$dir/disk.img",serial=123456789012345678901
+bad_dry 'disk: one image twice' 2 'disk' 'locked' -- --disk path="$dir/disk.img" --disk path="$dir/disk.img"
+bad '--rootfs: missing' 2 '--rootfs' "$dir/none" -- --rootfs "$dir/none"
+bad '--rootfs: a directory, rw' 2 '--rootfs' 'expected an image' -- --rootfs "$dir,rw"
+flock -x "$dir/disk.img" sleep 30 &
+holder=$!
+for _ in $(seq 100); do
+	flock -xn "$dir/disk.img" true || break
+	sleep 0.05
+done
+bad_dry 'disk: locked by another' 2 'disk' "$dir/disk.img" 'locked by another VM' -- --disk path="$dir/disk.img"
+kill -KILL $holder $(pgrep -P $holder) 2>/dev/null
+wait $holder 2>/dev/null
+holder=
+
+# ---- JSON
+
+json() { # NAME TEXT PART...
+	printf '%s' "$2" >"$dir/json"
+	bad "json: $1" 2 'json' "${@:3}" -- --json "$dir/json"
+}
+json 'an unknown key' '{"cpu":1}' "unknown key 'cpu'"
+json 'an unknown key of a disk' '{"disks":[{"path":"x","rw":true}]}' "unknown key 'rw'" 'expected path, ro, direct, serial'
+json 'a wrong type' '{"cpus":true}' 'cpus' 'expected a string or a whole number'
+json 'a bad value' '{"mem":"1"}' 'mem' 'expected a size'
+json 'cut off' '{"cpus":1' 'the text ends inside a value'
+json 'nothing' '' 'expected one object'
+json 'no object' '[1]' 'expected one object'
+json 'text after it' '{"cpus":1} {}' 'byte'
+json 'too deep' "{\"disks\":$(printf '[%.0s' {1..1000})" 'nesting too deep'
+json 'a NUL in a text' '{"kernel":"a\u0000b"}' 'kernel' 'expected a string'
+printf '{"cpus":1}\0' >"$dir/json"
+bad 'json: a NUL behind it' 2 'json' -- --json "$dir/json"
+{ printf '{"append":"'; head -c 1100000 /dev/zero | tr '\0' x; printf '"}'; } >"$dir/json"
+bad 'json: too large' 2 'json' 'expected at most 1048576' -- --json "$dir/json"
+bad 'json: missing' 2 '--json' "$dir/none" -- --json "$dir/none"
+bad 'json: a directory' 2 '--json' "$dir" -- --json "$dir"
+printf '{"mem":"0"}' >"$dir/json"
+IN=$dir/json bad 'json: from the standard input' 2 'json' 'mem' -- --json -
+
+# ---- -n checks and starts nothing; flags win over JSON
+
+if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
+	skip 'the rest' 'no access to /dev/kvm'
+	exit $failed
+fi
+quietly() { # NAME ARG...: -n finds it good
+	before=$(others)
+	TMPDIR=$dir/tmp timeout -s KILL 30 "$RUN" -n --metrics "$dir/metrics" "${@:2}" <"${IN:-/dev/null}" >"$dir/out" 2>"$dir/err"
+	[[ $? = 0 && ! -s $dir/err && $(cat "$dir/out") = 'insula-run: the configuration is good; nothing was started' &&
+		! -e $dir/metrics && -z $(ls -A "$dir/tmp") && $(others) = "$before" ]]
+	holds "-n: $1" $? "$(cat "$dir/out" "$dir/err")"
+}
+quietly 'a good configuration' --kernel "$KERNEL" --disk path="$dir/disk.img" --console file="$dir/console"
+[ ! -e "$dir/console" ]
+holds '-n: makes no console file' $? "$(ls "$dir")"
+printf '{"kernel":"%s","cpus":2,"mem":"1024G","disks":[{"path":"%s"}],"timeout":5}' "$dir/none" "$dir/none" >"$dir/json"
+quietly 'flags win, before it' --kernel "$KERNEL" --mem 64M --disk path="$dir/disk.img" --json "$dir/json"
+quietly 'flags win, after it' --json "$dir/json" --kernel "$KERNEL" --mem 64M --disk path="$dir/disk.img"
+IN=$dir/json quietly 'flags win, from the standard input' --json - --kernel "$KERNEL" --mem 64M --disk path="$dir/disk.img"
+cp "$dir/disk.img" "$dir/a,b"
+quietly 'commas in a path' --kernel "$KERNEL" --disk path="$dir/a,,b",ro
+printf '{"kernel":"%s","disks":[{"path":"%s","ro":true}]}' "$KERNEL" "$dir/a,b" >"$dir/json"
+quietly 'commas in a path of JSON' --json "$dir/json"
+printf '{"kernel":"%s","timeout":"20","console":"none","cpus":2}' "$KERNEL" >"$dir/json"
+execute "$RUN" --json "$dir/json"
+[ "$status" = 42 ]
+holds 'json: runs a VM' $? "status $status: $(cat "$dir/err")"
+
+# ---- /dev/kvm
+
+kvm() { # NAME STATUS PART... -- COMMAND...
+	local name=$1 want=$2 parts=()
+	shift 2
+	while [ "$1" != -- ]; do
+		parts+=("$1")
+		shift
+	done
+	shift
+	execute "$@"
+	judge "/dev/kvm: $name" "$want" "${parts[@]}"
+}
+if unshare -m true 2>/dev/null; then
+	# shellcheck disable=SC2016
+	kvm 'is not there' 125 'no /dev/kvm' 'expected a Linux host with KVM' -- \
+		unshare -m sh -c 'mount -t tmpfs none /dev && exec "$@"' sh "$RUN" --kernel "$KERNEL"
+	# shellcheck disable=SC2016
+	kvm 'is something else' 125 'not a KVM device' -- unshare -m sh -c 'mount --bind /dev/null /dev/kvm && exec "$@"' sh "$RUN" --kernel "$KERNEL"
+else
+	skip '/dev/kvm is not there' 'mount namespaces are not allowed'
+fi
+if [ "$(id -u)" = 0 ]; then
+	cp "$KERNEL" "$dir/kernel"
+	chmod 755 "$dir"
+	chmod 777 "$dir/tmp"
+	# A copy of the node that only root may open, whatever the mode of the real one; a path that the user may search.
+	if setpriv --reuid 65534 --regid 65534 --clear-groups test -x "$RUN" 2>/dev/null; then
+		# shellcheck disable=SC2016
+		HOME=$dir/tmp kvm 'may not be opened: the group is named' 125 'no permission to open /dev/kvm' 'gid 4711' 'usermod -aG kvm' -- \
+			unshare -m sh -c 'cp -a /dev/kvm "$0/node" && chown 0:4711 "$0/node" && chmod 600 "$0/node" &&
+				mount --bind "$0/node" /dev/kvm && exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"' \
+			"$dir" "$RUN" --kernel "$dir/kernel"
+	else
+		skip '/dev/kvm may not be opened' 'an ordinary user cannot reach the build directory'
+	fi
+else
+	skip '/dev/kvm may not be opened' 'only root can try'
+fi
+exit $failed

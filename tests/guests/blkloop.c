@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A disk under load for a time: requests of several blocks are in flight all the while, writes of a
+ * pattern that names its round, then reads that compare. Whatever happens to the helper meanwhile,
+ * each request is answered once, without an error, and what was acknowledged is there.
+ *
+ * Command line: `seconds=N` (default 3). Prints `rounds N` and the usual result lines; `looping`
+ * when the first round is through.
+ */
+#include "virtio.h"
+
+#define SLOTS 16
+#define BLOCK 4096u
+#define SPAN 512u     /* blocks; the disk has at least as many: 2 MiB */
+#define WAIT_MS 20000 /* longer than a restart takes, whatever the machine does besides */
+#define DEFAULT_SECONDS 3
+
+static struct blk b;
+static struct blk_slot slot[SLOTS];
+static _Alignas(4096) uint8_t data[SLOTS][BLOCK];
+static uint32_t round_of[SPAN]; /* that was written last and acknowledged */
+
+/* PVH: xen/include/public/arch-x86/hvm/start_info.h, cmdline_paddr */
+#define START_INFO_CMDLINE 24
+
+static unsigned seconds(void)
+{
+	static const char key[] = "seconds=";
+	const char *c = (const char *)read64(boot_info + START_INFO_CMDLINE);
+	unsigned n = 0;
+
+	for (; boot_kind == BOOT_PVH && c && *c; c++) {
+		if (memcmp(c, key, sizeof(key) - 1) == 0) {
+			for (c += sizeof(key) - 1; *c >= '0' && *c <= '9'; c++)
+				n = n * 10 + (unsigned)(*c - '0');
+			return n;
+		}
+	}
+	return DEFAULT_SECONDS;
+}
+
+/* Each sector begins with its block and round. No more than that: these guests run a few million
+ * instructions a second. */
+static uint64_t stamp(uint32_t block, unsigned sector, uint32_t round)
+{
+	return (uint64_t)round << 32 | block << 4 | sector;
+}
+static void put_stamps(uint8_t *p, uint32_t block, uint32_t round)
+{
+	for (unsigned i = 0; i < BLOCK / SECTOR; i++)
+		*(uint64_t *)(p + (size_t)i * SECTOR) = stamp(block, i, round);
+}
+static bool has_stamps(const uint8_t *p, uint32_t block, uint32_t round)
+{
+	for (unsigned i = 0; i < BLOCK / SECTOR; i++)
+		if (*(const uint64_t *)(p + (size_t)i * SECTOR) != stamp(block, i, round))
+			return false;
+	return true;
+}
+
+/* One block per slot, all sent at once. */
+static void send(uint32_t type, uint32_t first)
+{
+	for (unsigned i = 0; i < SLOTS; i++) {
+		blk_fill(&b.q, (uint16_t)(3 * i), &slot[i], type,
+			 (uint64_t)((first + i) % SPAN) * (BLOCK / SECTOR), data[i], BLOCK);
+		vq_push(&b.q, (uint16_t)(3 * i));
+	}
+	vq_kick(&b.q);
+}
+
+/* Each answered exactly once and well. */
+static bool collect(const char *what, uint32_t round)
+{
+	uint32_t answered = 0;
+
+	for (unsigned i = 0; i < SLOTS; i++) {
+		struct vring_used_elem u;
+
+		if (!vq_pop(&b.q, &u, WAIT_MS))
+			return check(what, false, "round %u: %u of %u answered", round, i, SLOTS);
+		if (u.id % 3 || u.id / 3 >= SLOTS || answered >> (u.id / 3) & 1)
+			return check(what, false, "round %u: id %u, answered 0x%x", round, u.id,
+				     answered);
+		if (slot[u.id / 3].status != VIRTIO_BLK_S_OK)
+			return check(what, false, "round %u: status %u", round,
+				     slot[u.id / 3].status);
+		answered |= 1u << (u.id / 3);
+	}
+	return true;
+}
+
+static bool write_round(uint32_t first, uint32_t round)
+{
+	for (unsigned i = 0; i < SLOTS; i++)
+		put_stamps(data[i], (first + i) % SPAN, round);
+	send(VIRTIO_BLK_T_OUT, first);
+	if (!collect("writes", round))
+		return false;
+	for (unsigned i = 0; i < SLOTS; i++)
+		round_of[(first + i) % SPAN] = round;
+	return true;
+}
+
+static bool read_round(uint32_t first, uint32_t round)
+{
+	for (unsigned i = 0; i < SLOTS; i++)
+		put_stamps(data[i], SPAN, 0); /* nobody's */
+	send(VIRTIO_BLK_T_IN, first);
+	if (!collect("reads", round))
+		return false;
+	for (unsigned i = 0; i < SLOTS; i++) {
+		uint32_t block = (first + i) % SPAN;
+
+		if (!round_of[block])
+			continue;
+		if (!has_stamps(data[i], block, round_of[block]))
+			return check("data", false, "round %u: block %u is not what round %u wrote",
+				     round, block, round_of[block]);
+	}
+	return true;
+}
+
+int main(void)
+{
+	uint64_t end, random = 0x9e3779b97f4a7c15ull;
+	uint32_t round = 0;
+	bool good = true;
+	struct vring_used_elem u;
+
+	if (!check("disk",
+		   blk_find(&b) && blk_start(&b, 0, 64) && b.writable &&
+			   b.capacity >= SPAN * (BLOCK / SECTOR),
+		   "none that can be written, of 2 MiB"))
+		return finish();
+	end = deadline_ms(seconds() * 1000);
+	/* Until the time is over or somebody types. */
+	while (good &&
+	       ((rdtsc() < end && !(inb(BOARD_COM1 + UART_LSR) & UART_LSR_DR)) || round == 0)) {
+		uint32_t first = (uint32_t)xorshift(&random) % SPAN;
+
+		round++;
+		/* Where has been written before, and where has just been written. */
+		good = read_round((uint32_t)xorshift(&random) % SPAN, round) &&
+		       write_round(first, round) && read_round(first, round);
+		if (round == 1)
+			print("looping\n");
+	}
+	/* All that was ever acknowledged, at the end. */
+	for (uint32_t block = 0; good && block < SPAN; block += SLOTS)
+		good = read_round(block, round);
+	check("nothing_answered_twice", !vq_pop(&b.q, &u, 10), "id %u", u.id);
+	check("all_rounds", good, "no");
+	print("rounds %u\n", round);
+	return finish();
+}

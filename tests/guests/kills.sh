@@ -1,0 +1,255 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Death of each process of a VM under load, on this machine's /dev/kvm: helpers are replaced and the guest does not notice; without
+# insula-vmm or insula-run nothing is left. BUILD names the build directory. One line per case: ok, not ok, skip.
+# shellcheck disable=SC2317 # functions that are handed to wait_for or trap
+set -u
+BUILD=$(cd "${BUILD:-build}" && pwd -P) || exit 1
+RUN=$BUILD/bin/insula-run
+GUESTS=$BUILD/guests
+DEVICE_RESTARTS=5 # in ten seconds: src/supervisor/device.h
+failed=0
+
+ok() { echo "ok kills: $1"; }
+skip() { echo "skip kills: $1 - $2"; }
+not_ok() { echo "not ok kills: $1 - $2"; failed=1; }
+# holds NAME TRUTH DETAIL: TRUTH is the status of the test before it
+holds() { if [ "$2" = 0 ]; then ok "$1"; else not_ok "$1" "${3:-no}"; fi; }
+
+if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
+	skip all 'no access to /dev/kvm'
+	exit 0
+fi
+dir=$(mktemp -d "${TMPDIR:-/tmp}/kills.XXXXXX") || exit 1
+run='' keep_open=''
+cleanup() {
+	[ -z "$run" ] || kill -KILL "$run" 2>/dev/null
+	[ -z "$keep_open" ] || kill -KILL "$keep_open" 2>/dev/null
+	rm -rf "$dir"
+}
+trap cleanup EXIT
+trap 'exit 1' INT TERM
+truncate -s 8M "$dir/disk.img"
+
+# An emulated machine is slower than the limits below were made for; so is a sanitizer. Nothing that is repeated starts a process.
+slow=1
+! grep -qs ' lab=' /proc/cmdline || slow=4
+mkfifo "$dir/nap" "$dir/type"
+exec {nap}<>"$dir/nap" {type}<>"$dir/type"
+
+# wait_for SECONDS COMMAND...: until it succeeds
+wait_for() {
+	local end=$((SECONDS + $1 * slow))
+	shift
+	while ! "$@"; do
+		[ $SECONDS -le $end ] || return 1
+		read -rt 0.02 -u $nap
+	done
+	return 0
+}
+children() {
+	local f c
+	for f in /proc/"$run"/task/*/children; do
+		read -r c <"$f" && echo "$c"
+	done 2>/dev/null
+}
+# pid_of PROGRAM: sets pid. It sets argv[0] itself, /proc/PID/exe would need privilege.
+pid_of() {
+	local f c p name
+	pid=
+	for f in /proc/"$run"/task/*/children; do
+		c=
+		read -r c <"$f"
+		for p in $c; do
+			name=
+			IFS= read -r -d '' name <"/proc/$p/cmdline"
+			[ "$name" != "$1" ] || pid=$p
+		done
+	done 2>/dev/null
+	[ -n "$pid" ]
+}
+sealed() {
+	local key value rest
+	pid_of "$1" || return 1
+	while read -r key value rest; do
+		[ "$key $value" != 'Seccomp: 2' ] || return 0
+	done 2>/dev/null <"/proc/$pid/status"
+	return 1
+}
+said() { grep -qs -- "$1" "$dir/out"; }
+logged() { grep -qs -- "$1" "$dir/err"; }
+# gone_one PID: no such process, or one that nobody has waited for yet (the shell itself does that when it likes)
+gone_one() {
+	local key value rest
+	while read -r key value rest; do
+		[ "$key" != State: ] || break
+	done 2>/dev/null <"/proc/$1/status"
+	case ${value-} in '' | Z | X) ;; *) return 1 ;; esac
+}
+ended() { gone_one "$run"; }
+log() { tail -n 3 "$dir/err" | tr '\n' '|'; }
+
+# start PAYLOAD ARG...: in the background, up to its first words
+start() {
+	local kernel=$GUESTS/$1.elf word=$2
+	shift 2
+	rm -f "$dir/out" "$dir/err" "$dir/m.json"
+	"$RUN" --kernel "$kernel" --disk path="$dir/disk.img" --metrics "$dir/m.json" "$@" <"${IN:-/dev/null}" >"$dir/out" 2>"$dir/err" &
+	run=$!
+	wait_for 20 said "$word" || not_ok "$kernel starts" "it said: $(log)"
+}
+# finish SECONDS: wait for the end; $status
+finish() {
+	if ! wait_for "$1" ended; then
+		kill -KILL "$run"
+		not_ok 'it ends' "not after $1 s: $(log)"
+	fi
+	wait "$run" 2>/dev/null
+	status=$?
+	run=
+}
+# shoot PROGRAM: kill -9, wait for its successor
+shoot() {
+	local old
+	wait_for 10 sealed "$1" || { not_ok "shoot $1" "there is none: $(log)"; return 1; }
+	old=$pid
+	kill -KILL "$old" 2>/dev/null
+	wait_for 5 reaped "$old" || not_ok "shoot $1" "process $old is still there"
+}
+reaped() { [ ! -e /proc/"$1" ]; }
+restarts() { sed -n "/\"name\": *\"$1\"/,/\"restarts\"/s/.*\"restarts\": *\([0-9]*\).*/\1/p" "$dir/m.json" 2>/dev/null; }
+gone() {
+	local p
+	for p in $pids; do
+		gone_one "$p" || return 1
+	done
+}
+pause() { read -rt "0.$((RANDOM % 7 + 1))" -u $nap; }
+
+# ---- insula-blk, as often as it may in ten seconds
+
+IN=$dir/type start blkloop looping --append seconds=120
+for ((i = 0; i < DEVICE_RESTARTS; i++)); do
+	pause
+	shoot insula-blk
+done
+wait_for 10 sealed insula-blk
+pause
+printf q >&$type
+finish 60
+[[ $status = 0 && $(grep -c '^ok ' "$dir/out") -ge 3 ]] && ! grep -q '^not ok' "$dir/out"
+holds "insula-blk, $DEVICE_RESTARTS times: the guest does not notice" $? "status $status: $(grep '^not ok' "$dir/out"), $(log)"
+[ "$(restarts vda)" = $DEVICE_RESTARTS ]
+holds 'insula-blk: restarts are counted' $? "$(restarts vda)"
+[ "$(grep -c 'insula-blk vda was killed by signal 9' "$dir/err")" = $DEVICE_RESTARTS ]
+holds 'insula-blk: each death is told' $? "$(log)"
+
+# ---- both at once
+
+IN=$dir/type start blkloop looping --append seconds=120
+for _ in 1 2 3; do
+	pause
+	pid_of insula-console && kill -KILL $pid
+	pid_of insula-blk && kill -KILL $pid
+	sleep 0.1
+	wait_for 10 sealed insula-console && wait_for 10 sealed insula-blk
+	holds 'both helpers are back' $? "$(log)"
+done
+pause
+printf q >&$type
+finish 60
+[ "$status" = 0 ] && said '^ok all_rounds'
+holds 'both helpers at once: the guest does not notice' $? "status $status: $(grep '^not ok' "$dir/out"), $(log)"
+[[ $(restarts vda) = 3 && $(restarts com1) = 3 ]]
+holds 'both helpers: restarts are counted' $? "$(restarts vda) $(restarts com1)"
+
+# ---- insula-console between two words
+
+mkfifo "$dir/in"
+sleep 120 >"$dir/in" &
+keep_open=$!
+IN=$dir/in start echo 'echo ready'
+for word in first second third; do
+	printf '%s' "$word" >"$dir/in"
+	wait_for 10 said "$word"
+	holds "insula-console: '$word' is echoed" $? "$(tail -n 2 "$dir/out") $(log)"
+	shoot insula-console
+	wait_for 10 sealed insula-console
+done
+printf q >"$dir/in"
+finish 20
+kill $keep_open
+wait $keep_open 2>/dev/null
+keep_open=
+[ "$status" = 0 ] && said 'firstsecondthird' && said 'echo done'
+holds 'insula-console: input and output go on' $? "status $status: $(cat "$dir/out") $(log)"
+[ "$(restarts com1)" = 3 ]
+holds 'insula-console: restarts are counted' $? "$(restarts com1)"
+
+# ---- a helper that does not answer
+
+for program in insula-blk insula-console; do
+	start callloop looping --append seconds=$((6 * slow))
+	wait_for 10 sealed $program
+	stopped=$pid
+	kill -STOP "$stopped"
+	wait_for 5 logged "$program .*did not answer in time; it is killed and started anew"
+	holds "$program stopped: noticed" $? "$(log)"
+	wait_for 3 reaped "$stopped"
+	holds "$program stopped: killed" $? "$(log)"
+	wait_for 3 sealed $program
+	holds "$program stopped: there is a new one" $? "$(log)"
+	finish 30
+	[ "$status" = 0 ] && said '^ok no_access_hangs' && said '^ok devices_work_in_the_end'
+	holds "$program stopped: no vCPU hangs, the VM goes on" $? "status $status: $(grep -v looping "$dir/out" | tr '\n' '|') $(log)"
+	ms=$(sed -n 's/^slowest \([0-9]*\).*/\1/p' "$dir/out")
+	[ "${ms:-0}" -ge 1500 ]
+	holds "$program stopped: the deadline was waited out" $? "${ms:-?} ms"
+	grep -q '"timeouts": *1' "$dir/m.json"
+	holds "$program stopped: counted" $? "$(grep timeouts "$dir/m.json")"
+done
+
+# ---- killed once too often
+
+start blkloop looping --append seconds=$((30 * slow))
+begin=$SECONDS
+for ((i = 0; i <= DEVICE_RESTARTS; i++)); do
+	shoot insula-blk || break
+done
+if [ $((SECONDS - begin)) -ge 9 ]; then
+	skip 'once too often' "six deaths took $((SECONDS - begin)) s on this machine, and the limit counts those of 10 s"
+else
+	wait_for 5 logged 'it has died too often, the guest goes on without the device'
+	holds 'once too often: the device is given up' $? "$(log)"
+	sleep 0.3
+	! ended && sealed insula-vmm && sealed insula-console && ! pid_of insula-blk
+	holds 'once too often: the VM goes on without it' $? "$(log)"
+fi
+kill -TERM "$run"
+finish 5
+[ "$status" = 143 ]
+holds 'once too often: and ends as it is told' $? "status $status, $(log)"
+
+# ---- insula-vmm, insula-run
+
+start blkloop looping --append seconds=$((30 * slow))
+pids=$(children)
+pid_of insula-vmm && kill -KILL $pid
+wait_for 1 ended && gone
+holds 'insula-vmm: all gone within a second' $? "$(children)"
+finish 10
+[ "$status" = 125 ]
+holds 'insula-vmm: status 125' $? "status $status"
+[[ $(wc -l <"$dir/err") = 1 && $(cat "$dir/err") = 'insula-run: insula-vmm was killed by signal 9' ]]
+holds 'insula-vmm: one clear line' $? "$(log)"
+
+start blkloop looping --append seconds=$((30 * slow))
+pids=$(children)
+kill -KILL "$run"
+wait_for 1 gone
+holds 'insula-run: all gone within a second' $? "$(for p in $pids; do tr '\0' ' ' <"/proc/$p/cmdline"; done)"
+wait "$run" 2>/dev/null
+run=
+flock -xn "$dir/disk.img" true
+holds 'insula-run: the disk is free again' $? 'locked'
+exit $failed

@@ -1,0 +1,73 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# A stock kernel boots, runs a command, and every way in which that can end has its status.
+. "$(dirname "$0")/lib.sh"
+
+# A lab whose KVM holds the lab's TSC for one of another rate lets guests stall for minutes: see lab-init.
+if [ -d /run/lab ]; then
+	expect lab-keeps-time 0 '^[0-9]{5,}$' cat /sys/module/kvm/parameters/tsc_tolerance_ppm
+else
+	skip lab-keeps-time "this machine is not the lab"
+fi
+expect uname 0 '^Linux insula .* x86_64' "$RUN" -- uname -a
+expect exit-3 3 '' "$RUN" -- sh -c 'exit 3'
+expect not-found-127 127 'no-such-program: command not found' "$RUN" -- no-such-program
+expect not-executable-126 126 '/etc/hosts: Permission denied' "$RUN" -- /etc/hosts
+expect signal-9 137 '' "$RUN" -- sh -c 'kill -9 $$'
+expect signal-15 143 '' "$RUN" -- sh -c 'kill -15 $$'
+
+# One boot, many looks.
+inside='
+printf "[%s]" "$@"; echo
+echo "env $HOME $USER $PATH $LANG $HOSTNAME $PWD $(id -u)"
+for m in /proc /sys /dev /dev/pts /dev/shm /run /sys/fs/cgroup /tmp; do
+	grep -q " $m " /proc/mounts && seen="$seen ${m##*/}"
+done
+echo "mounted$seen"
+ping -c 1 -W 2 127.0.0.1
+echo "pid 1 is $(cat /proc/1/comm)"
+echo "hwrng $(cat /sys/class/misc/hw_random/rng_current) $(dd if=/dev/hwrng bs=64 count=4 2>/dev/null | wc -c)"
+awk "/MemTotal/ { print \"memory\", (\$2 > 180000 && \$2 < 262144) ? \"fits\" : \$2 }" /proc/meminfo
+(sleep 1000 &)'
+expect inside 0 '' "$RUN" -- sh -c "$inside" sh 'a b' '' '$x "y"'
+also arguments '^\[a b\]\[\]\[\$x "y"\]$'
+also environment '^env /root root /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin C.UTF-8 insula / 0$'
+also filesystems '^mounted proc sys dev pts shm run cgroup tmp$'
+also loopback 'bytes from 127.0.0.1'
+also hwrng '^hwrng virtio_rng\.[0-9]+ 256$'
+also pid-1-is-ours '^pid 1 is init$'
+also memory-default '^memory fits$'
+
+# The output is the command's, byte for byte, and all of it has left when the VM ends; so is its input. (15-command has more.)
+seq 1 3000 >"$T/want"
+exact() { # NAME COMMAND...
+	local name=$1
+	shift
+	timeout -k 2 240 "$RUN" -- "$@" >"$T/got" 2>"$T/out"
+	if cmp -s "$T/got" "$T/want"; then ok "$name"; else not_ok "$name" "$(cmp "$T/got" "$T/want" 2>&1)"; fi
+}
+exact output-exact seq 1 3000 </dev/null
+exact input-exact cat <"$T/want"
+
+# Without a command: a shell on the console, and status 0 when the guest ends.
+echo 'echo in-$((40+2)); poweroff -f' >"$T/in"
+IN=$T/in expect no-command-poweroff 0 'in-42' "$RUN"
+echo 'reboot -f' >"$T/in"
+IN=$T/in expect no-command-reboot 0 '' "$RUN"
+echo 'exit 7' >"$T/in"
+IN=$T/in expect no-command-exit 0 '' "$RUN"
+
+# Ends that are nobody's status.
+expect panic-120 120 'panic' "$RUN" -- sh -c 'echo c >/proc/sysrq-trigger'
+expect triple-fault-121 121 'triple fault' "$RUN" --append reboot=t -- reboot -f
+expect poweroff-under-command-122 122 '' "$RUN" -- poweroff -f
+expect timeout-124 124 '' "$RUN" --timeout 6 -- sleep 100
+
+for n in 2 4; do
+	expect cpus-$n 0 "^$n\$" "$RUN" --cpus $n -- nproc
+done
+expect memory-6G 0 '^memory fits$' "$RUN" --mem 6G -- \
+	awk '/MemTotal/ { print "memory", ($2 > 5900000 && $2 < 6291456) ? "fits" : $2 } / : System RAM/' /proc/meminfo /proc/iomem
+also memory-6G-below-the-hole '^00100000-bfffffff : System RAM'
+also memory-6G-above-the-hole '^100000000-1bfffffff : System RAM'
+expect ordinary-user 4 '' "${AS_USER[@]}" "$RUN" -- sh -c 'exit 4'

@@ -1,0 +1,68 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# kill -9 of insula-blk under a guest that reads, writes and verifies with fio: the guest sees no error, nothing that was acknowledged is
+# lost, nothing is answered twice.
+. "$(dirname "$0")/lib.sh"
+export XDG_CACHE_HOME=$T/cache
+if ! command -v fio >/dev/null; then
+	not_ok fio "needs fio"
+	exit 1
+fi
+
+# A root file system with fio and the libraries that it uses.
+make_root "$T/root"
+mkdir -p "$T/root/lib64" "$T/root/lib" "$T/root/usr"
+for f in $(command -v fio) $(ldd "$(command -v fio)" | grep -oE '/[^ ]+'); do
+	install -D "$(realpath "$f")" "$T/root$f"
+done
+truncate -s 48M "$T/disk"
+
+# Writes with checksums all over the disk, each read back; every block carries what fio expects to find there.
+job=(fio --name=v --filename=/dev/vda --direct=1 --ioengine=psync --rw=randwrite --bs=4k --size=48M --io_size=8M --numjobs=1
+	--verify=crc32c --verify_fatal=1 --verify_backlog=256 --do_verify=1 --fsync=64 --randseed=7)
+deep=(fio --name=d --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite --bs=8k --size=48M --io_size=48M
+	--verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=8)
+
+# helpers PID: the insula-blk processes of this VM, the first disk's first
+helpers() { pgrep -P "$1" -x insula-blk | sort -n; }
+
+killing() { # NAME SECONDS FIO...: run it in a guest and kill its disk's helper again and again
+	local name=$1 every=$2 pid status kills=0 restarts resubmitted errors
+	shift 2
+	"$RUN" --disk "path=$T/disk" --rootfs "$T/root" --metrics "$T/m" --timeout 240 -- "$@" >"$T/out" 2>&1 </dev/null &
+	pid=$!
+	# Until the guest is at work there is nothing to disturb.
+	for _ in $(seq 150); do
+		grep -qE 'Starting|fio-' "$T/out" && break
+		kill -0 $pid 2>/dev/null || break
+		sleep 0.2
+	done
+	while kill -0 $pid 2>/dev/null && [ $kills -lt 6 ]; do
+		sleep "$every"
+		for h in $(helpers $pid); do
+			kill -9 "$h" 2>/dev/null && kills=$((kills + 1))
+			break
+		done
+	done
+	wait $pid
+	status=$?
+	restarts=$(python3 -c 'import json,sys; print(sum(d["restarts"] for d in json.load(open(sys.argv[1]))["devices"]))' "$T/m")
+	errors=$(python3 -c 'import json,sys; print(sum(d["helper"].get("errors", 0) for d in json.load(open(sys.argv[1]))["devices"]))' "$T/m")
+	resubmitted=$(python3 -c 'import json,sys; print(sum(d["helper"].get("resubmitted", 0) for d in json.load(open(sys.argv[1]))["devices"]))' "$T/m")
+	echo "# $name: $kills kills, $restarts restarts, $resubmitted requests submitted again by the last helper"
+	if [ $status -ne 0 ]; then
+		not_ok "$name" "status $status"
+	elif grep -qE 'verify: bad|err= *[1-9]|I/O error' "$T/out"; then
+		not_ok "$name" "the guest saw an error"
+	else
+		ok "$name"
+	fi
+	if [ "$restarts" -ge 2 ] && [ "$errors" -eq 0 ]; then
+		ok "$name-restarted"
+	else
+		not_ok "$name-restarted" "$kills kills, $restarts restarts, $errors errors"
+	fi
+}
+
+killing verify-each 2.5 "${job[@]}"
+killing verify-deep 2.5 "${deep[@]}"

@@ -1,0 +1,161 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Network cards with real guests: TAP with iperf3 both ways at once, a server of the host, kill -9 of insula-net under load; passt with DHCP,
+# a download, names, and a forwarded port; what is left afterwards.
+. "$(dirname "$0")/lib.sh"
+export XDG_CACHE_HOME=$T/cache LIMIT=${LIMIT:-150}
+for p in iperf3 curl passt ip; do
+	command -v $p >/dev/null || { not_ok $p "not installed"; exit 1; }
+done
+modprobe -a tun dummy 2>/dev/null
+
+# A root with iperf3, curl and what they load.
+make_root "$T/root"
+mkdir -p "$T/root/lib64" "$T/root/lib" "$T/root/usr"
+for p in iperf3 curl; do
+	for f in $(command -v $p) $(ldd "$(command -v $p)" | grep -oE '/[^ ]+'); do
+		install -D "$(realpath "$f")" "$T/root$f"
+	done
+done
+for a in ip ping wget httpd nslookup sleep grep cut md5sum head kill seq; do
+	[ -e "$T/root/bin/$a" ] || ln -s busybox "$T/root/bin/$a"
+done
+
+ip link set lo up
+ip tuntap add tap0 mode tap
+ip addr add 192.0.2.1/24 dev tap0
+ip link set tap0 up
+# The host's way out, for passt: an address, and a second one that the guest has not been given.
+ip link show dummy0 >/dev/null 2>&1 || ip link add dummy0 type dummy
+ip addr add 198.51.100.1/24 dev dummy0
+ip addr add 198.51.100.9/24 dev dummy0
+ip link set dummy0 up
+ip route add default via 198.51.100.254 dev dummy0
+
+# Servers of the host.
+mkdir "$T/www"
+head -c 3000000 /dev/urandom >"$T/www/data"
+echo "hello from the host" >"$T/www/hello"
+sum=$(md5sum <"$T/www/data" | cut -d' ' -f1)
+python3 -m http.server --directory "$T/www" 8000 >/dev/null 2>&1 &
+servers=$!
+iperf3 -s >/dev/null 2>&1 &
+servers="$servers $!"
+cat >"$T/dns.py" <<'PY'
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("198.51.100.9", 53))
+while True:  # every question about an IPv4 address has one answer
+    q, who = s.recvfrom(512)
+    end = q.index(0, 12) + 5
+    a = q[end - 4:end - 2] == b"\0\1"
+    s.sendto(q[:2] + b"\x81\x80\0\1" + (b"\0\1" if a else b"\0\0") + b"\0\0\0\0" + q[12:end] +
+             (b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xc6\x33\x64\x09" if a else b""), who)
+PY
+python3 "$T/dns.py" &
+servers="$servers $!"
+trap 'kill $servers 2>/dev/null; rm -rf "$T"' EXIT
+tap=tap=tap0,ip=192.0.2.2/24,gw=192.0.2.1,dns=192.0.2.1
+number() { python3 -c 'import json,sys; d = json.load(open(sys.argv[1]))["devices"]
+e = [x for x in d if x["name"] == "eth0"][0]
+for k in sys.argv[2].split("."): e = e[k]
+print(e)' "$T/m" "$1"; }
+
+# ---- TAP
+
+expect tap 0 '^hello from the host' "$RUN" --rootfs "$T/root" --net $tap --metrics "$T/m" -- sh -c '
+	ip addr show eth0 | grep -o "inet [0-9./]*"; cat /etc/resolv.conf
+	ping -c 2 -W 5 192.0.2.1 && curl -s -m 20 http://192.0.2.1:8000/hello && curl -s -m 60 http://192.0.2.1:8000/data | md5sum'
+also tap-address 'inet 192.0.2.2/24'
+also tap-names 'nameserver 192.0.2.1'
+also tap-ping ' 2 packets received'
+also tap-download "$sum"
+
+# In steady state: frames, and no exit to user space.
+n=$(($(number helper.rx_packets) + $(number helper.tx_packets)))
+x=$(($(number exits.shadow_reads) + $(number exits.posted) + $(number exits.calls) + $(number exits.doorbells)))
+echo "# $n frames and $x user-space exits of the card in the life of the machine"
+[ $n -gt 100 ] && [ $x -lt 60 ] && ok tap-no-exit-per-frame || not_ok tap-no-exit-per-frame "$n frames, $x exits"
+
+# Both ways at once, and the process of the card is killed twice in the middle.
+"$RUN" --rootfs "$T/root" --net $tap --metrics "$T/m" --timeout 120 -- sh -c '
+	echo begin; iperf3 -c 192.0.2.1 -t 8 --bidir --forceflush --connect-timeout 5000 && curl -s -m 20 http://192.0.2.1:8000/hello' >"$T/out" 2>&1 </dev/null &
+pid=$!
+for _ in $(seq 150); do
+	! grep -q 'connected to' "$T/out" || break
+	sleep 0.2
+done
+kills=0
+for _ in 1 2; do
+	sleep 2.5
+	h=$(pgrep -P $pid -x insula-net) && kill -9 "$h" && kills=$((kills + 1))
+done
+wait $pid
+status=$?
+[ $status = 0 ] && grep -q '^hello from the host' "$T/out" && ok tap-killed || not_ok tap-killed "status $status"
+grep -E 'sender|receiver' "$T/out" | sed 's/^/# /'
+[ $kills -gt 0 ] && [ "$(number restarts)" = $kills ] && ok tap-restarted || not_ok tap-restarted "$kills kills, $(number restarts) restarts"
+r=$(grep -cE '\[(TX|RX)-C\].*receiver' "$T/out")
+[ "$r" = 2 ] && ! grep -E 'receiver' "$T/out" | grep -qE ' 0\.00 Bytes' && ok tap-both-ways || not_ok tap-both-ways "$r results"
+
+# Two pairs of queues; and a limit that holds: 3 MB at 1 MB a second take 3 seconds, less what is saved up.
+ip tuntap add tapm mode tap multi_queue
+ip addr add 192.0.3.1/24 dev tapm
+ip link set tapm up
+expect tap-queues 0 '^queues 2' "$RUN" --cpus 2 --rootfs "$T/root" --net tap=tapm,queues=2,ip=192.0.3.2/24,rate=1000000 -- sh -c '
+	echo queues $(ls -d /sys/class/net/eth0/queues/rx-* | grep -c .); curl -s -m 20 http://192.0.3.1:8000/hello
+	a=$(cut -d. -f1 /proc/uptime); curl -s -m 60 http://192.0.3.1:8000/data | md5sum; b=$(cut -d. -f1 /proc/uptime); echo took $((b - a))'
+also tap-queues-work '^hello from the host'
+also tap-rate '^took ([2-9]|[1-9][0-9])$'
+
+# ---- passt
+
+expect user 0 '^hello from the host' "$RUN" --rootfs "$T/root" --net user,dns=198.51.100.9 -- sh -c '
+	ip addr show eth0 | grep -o "inet [0-9./]*"; nslookup some.name.example; curl -s -m 20 http://some.name.example:8000/hello
+	curl -s -m 60 http://198.51.100.9:8000/data | md5sum
+	curl -s -m 4 http://198.51.100.254:8000/hello >/dev/null || echo the host is not behind the gateway; exit 0'
+also user-not-the-host '^the host is not behind the gateway'
+also user-dhcp 'inet 198.51.100.1/24'
+also user-names '198\.51\.100\.9'
+also user-download "$sum"
+
+"$RUN" --rootfs "$T/root" --net user,fwd=tcp:8080:80 --timeout 120 -- sh -c '
+	mkdir /tmp/w; echo hello from the guest >/tmp/w/index.html; httpd -p 80 -h /tmp/w; echo ready; sleep 100' >"$T/out" 2>&1 </dev/null &
+pid=$!
+for _ in $(seq 150); do
+	! grep -q '^ready' "$T/out" || break
+	sleep 0.2
+done
+fetch() { curl -s -m 10 --retry 5 --retry-all-errors --retry-delay 1 http://127.0.0.1:8080/; }
+got=$(fetch)
+[ "$got" = 'hello from the guest' ] && ok user-forward || not_ok user-forward "'$got'"
+kill -9 "$(pgrep -P $pid -x insula-net)"
+sleep 1
+got=$(fetch)
+[ "$got" = 'hello from the guest' ] && ok user-killed || not_ok user-killed "'$got'"
+pkill -9 -P $pid -f passt
+sleep 1
+got=$(fetch)
+[ "$got" = 'hello from the guest' ] && ok user-passt-killed || not_ok user-passt-killed "'$got'"
+kill -9 $pid
+wait $pid 2>/dev/null
+for _ in $(seq 30); do
+	left=$(pgrep -x passt; pgrep -x passt.avx2; pgrep -x insula-net)
+	[ -n "$left" ] || break
+	sleep 0.1
+done
+[ -z "$left" ] && ok user-nothing-left || not_ok user-nothing-left "processes $left"
+
+# ---- refusals: one line, status 2, nothing started
+
+refuse() { expect "refused-$1" 2 "$2" "$RUN" -n --net "$3"; }
+refuse no-tap 'tap nope: no such interface; make one with: ip tuntap add nope mode tap$' tap=nope
+refuse not-a-tap 'tap dummy0: not a TAP interface' tap=dummy0
+refuse one-queue 'tap tap0: it has one queue; expected one made with' tap=tap0,queues=2
+refuse fd 'fd 3: not a TAP' fd=3
+refuse socket "socket $T/none: No such file" "socket=$T/none"
+refuse not-a-socket 'not a socket' "socket=$T/dns.py"
+chmod 666 /dev/net/tun # as it usually is
+ip tuntap add tapr mode tap user root
+expect refused-no-permission 2 'tap tapr: no permission; expected root' "${AS_USER[@]}" "$RUN" -n --net tap=tapr
+expect refused-no-passt 2 'needs the program passt .Debian: apt-get install passt' env PATH=/nonexistent "$RUN" -n --net user

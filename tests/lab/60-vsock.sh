@@ -1,0 +1,115 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# vsock with a real Linux guest: streams both ways, a thousand at once, clients that know Firecracker's convention, half-closes, and
+# kill -9 of insula-vsock: its connections end, new ones work. All in one guest.
+. "$(dirname "$0")/lib.sh"
+export XDG_CACHE_HOME=$T/cache
+PEER=$BUILD/tests/vsockpeer
+SOCK=$T/v.sock
+ANY=4294967295
+make_root "$T/root"
+cp "$PEER" "$T/root/bin/"
+for a in sleep kill; do ln -s busybox "$T/root/bin/$a"; done
+
+# Ports of the guest: 52 echoes, 53 reads, 9x wait for one connection each, and so tell the script to go on.
+# It is the root's own init and not a command: a command's streams are connections too, and end with insula-vsock.
+cat >"$T/root/sbin/init" <<END
+#!/bin/sh
+export PATH=/bin
+vsockpeer echo vsock:$ANY:52 &
+vsockpeer sink vsock:$ANY:53 &
+vsockpeer accept vsock:$ANY:90
+vsockpeer load vsock:2:77 100 60000 5 && echo guest-begins
+vsockpeer load vsock:2:78 1 10 5 || echo nobody-there
+vsockpeer load vsock:2:79 1 10 5 || echo link-refused
+vsockpeer load vsock:5:52 1 10 5 || echo other-cid-refused
+vsockpeer rtt vsock:2:77 10000000 || echo guest-hears
+vsockpeer accept vsock:$ANY:91
+vsockpeer load vsock:2:77 20 60000 6 && echo guest-begins-again
+echo end-of-script
+poweroff -f
+END
+chmod 755 "$T/root/sbin/init"
+
+"$RUN" --rootfs "$T/root" --vsock "path=$SOCK,cid=42" --metrics "$T/m" --timeout 500 >"$T/out" 2>&1 </dev/null &
+vm=$!
+
+go_on() { (printf 'CONNECT %s\n' "$1"; sleep 0.2) | timeout 90 socat - "UNIX-CONNECT:$SOCK" >/dev/null 2>&1; }
+wait_line() { # REGEX SECONDS
+	for _ in $(seq $(($2 * 5))); do
+		grep -qE -- "$1" "$T/out" && return
+		kill -0 $vm 2>/dev/null || return
+		sleep 0.2
+	done
+}
+# check NAME REGEX COMMAND...: as expect, but $T/out is the guest's
+check() {
+	local name=$1 regex=$2 said
+	shift 2
+	said=$(timeout 60 "$@" 2>&1) && grep -qE -- "$regex" <<<"$said" && { ok "$name"; return; }
+	echo "not ok $name - said: $said"
+}
+
+# The guest's port is there when it answers: until then clients wait for the driver, or are refused.
+for _ in $(seq 60); do
+	"$PEER" rtt "fc:$SOCK:52" 1 >/dev/null 2>&1 && break
+	sleep 0.3
+done
+check round-trips '^[0-9]+$' "$PEER" rtt "fc:$SOCK:52" 100
+
+# A client as Firecracker's users write it.
+said=$( (printf 'CONNECT 52\n'; sleep 0.5; printf 'hello from the host'; sleep 0.5) | timeout 90 socat -t 5 - "UNIX-CONNECT:$SOCK")
+if [[ $said =~ ^OK\ [0-9]+$'\n'hello\ from\ the\ host$ ]]; then ok socat; else echo "not ok socat - said: $said"; fi
+# With the data right behind the line, and the end of it right behind the data.
+said=$(printf 'CONNECT 52\nat once' | timeout 90 socat -t 5 - "UNIX-CONNECT:$SOCK")
+if [[ $said =~ ^OK\ [0-9]+$'\n'at\ once$ ]]; then ok half-close; else echo "not ok half-close - said: $said"; fi
+
+for bad in 'CONNECT 59' 'CONNECT x' 'HELLO' 'CONNECT 99999999999'; do
+	said=$( (echo "$bad"; sleep 0.3) | timeout 90 socat -t 5 - "UNIX-CONNECT:$SOCK" 2>&1)
+	if [[ $said == *OK* ]]; then echo "not ok refuses '$bad' - said: $said"; else ok "refuses '$bad'"; fi
+done
+# One that says nothing is let go.
+began=$SECONDS
+timeout 60 socat -u "UNIX-CONNECT:$SOCK" - >/dev/null 2>&1
+if [ $((SECONDS - began)) -lt 12 ]; then ok silent-client; else echo "not ok silent-client - held for $((SECONDS - began)) s"; fi
+
+check thousand '1000 connections' "$PEER" load "fc:$SOCK:52" 1000 20000 1
+check large '8 connections' "$PEER" load "fc:$SOCK:52" 8 1500000 2
+
+# The guest begins: to what is next to the socket, and to nothing else.
+"$PEER" echo "unix:${SOCK}_77" &
+echo77=$!
+ln -s "${SOCK}_77" "${SOCK}_79"
+sleep 0.3
+go_on 90
+wait_line other-cid-refused 40
+also guest-begins '^guest-begins'
+also nobody-there '^nobody-there'
+also link-refused '^link-refused'
+also other-cid-refused '^other-cid-refused'
+
+# A connection from each side is open when the helper dies: both ends hear of it.
+began=$SECONDS
+(printf 'CONNECT 52\n'; sleep 2; kill -9 "$(pgrep -P $vm -x insula-vsock)") | timeout 90 socat -t 15 - "UNIX-CONNECT:$SOCK" >/dev/null 2>&1
+if [ $((SECONDS - began)) -lt 12 ]; then ok host-hears-of-kill; else echo "not ok host-hears-of-kill - $((SECONDS - began)) s"; fi
+wait_line guest-hears 20
+also guest-hears-of-kill '^guest-hears'
+for _ in $(seq 50); do
+	"$PEER" rtt "fc:$SOCK:52" 1 >/dev/null 2>&1 && break
+	sleep 0.2
+done
+check after-kill '200 connections' "$PEER" load "fc:$SOCK:52" 200 20000 4
+go_on 91
+wait_line end-of-script 30
+also guest-begins-after-kill '^guest-begins-again'
+wait $vm
+status=$?
+kill $echo77 2>/dev/null
+if [ $status -eq 0 ]; then ok status; else not_ok status "status $status, expected 0"; fi
+if [ ! -e "$SOCK" ]; then ok socket-removed; else echo "not ok socket-removed - it is there"; fi
+python3 - "$T/m" <<'END'
+import json, sys
+d = [d for d in json.load(open(sys.argv[1]))["devices"] if d["name"] == "vsock"][0]
+good = d["restarts"] == 1 and d["helper"]["connections"] >= 220 and d["helper"]["bad_packets"] == 0
+print("ok metrics" if good else "not ok metrics - %s" % d)
+END

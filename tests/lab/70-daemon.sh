@@ -1,0 +1,121 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# insulad with a Linux guest: commands, console, an insulad that is killed and comes back, the clean end.
+. "$(dirname "$0")/lib.sh"
+CTL=$BUILD/bin/insulactl
+export INSULA_SOCKET=$T/s
+insulad=
+trap '[ -z "$insulad" ] || { "$CTL" kill l p >/dev/null 2>&1; kill "$insulad"; wait "$insulad"; }; rm -rf "$T"' EXIT
+printf '{"socket": "%s", "state_dir": "%s", "cgroup": "off"}' "$T/s" "$T/state" >"$T/conf"
+
+up() {
+	"$BUILD/bin/insulad" --config "$T/conf" >>"$T/log" 2>&1 </dev/null &
+	insulad=$!
+	for _ in $(seq 200); do
+		! "$CTL" info >/dev/null 2>&1 || return 0
+		sleep 0.05
+	done
+	not_ok start "$(tail -n 3 "$T/log")"
+	exit 1
+}
+# same NAME WANT GOT
+same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got '$3'"; fi; }
+# member NAME: of the JSON object on standard input
+member() { python3 -c 'import json, sys; print(json.load(sys.stdin).get(sys.argv[1]))' "$1"; }
+
+up
+"$CTL" create --name l --mem 192M >/dev/null
+expect exec-before-start 1 'Wrong state' "$CTL" exec l -- true
+"$CTL" start l >/dev/null
+# Not queued: the guest has only begun to boot.
+cat >"$T/try.py" <<PY
+import os, sys
+sys.path.insert(0, "$(cd "$(dirname "$0")/../../docs/examples" && pwd)")
+from insulad_client import Insulad
+null = os.open("/dev/null", os.O_RDWR)
+for n, more in ((0, {}), (1, {}), (4, {}), (2, {}), (2, {"cwd": "relative"}), (2, {"env": ["x"], "queue": True})):
+    try:
+        print(n, Insulad("$T/s").call("vm.exec", fds=[null] * n, id="l", command=["true"], **more))
+    except RuntimeError as e:
+        print(n, e.args[0]["data"]["reason"], e.args[0]["message"])
+PY
+python3 "$T/try.py" >"$T/out" 2>&1
+also exec-without-descriptors '^0 descriptor'
+also exec-one-descriptor '^1 descriptor'
+also exec-four-descriptors '^4 descriptor'
+also exec-not-ready '^2 not-ready .*still booting'
+also exec-bad-env '^2 bad-params .*NAME=VALUE'
+
+# ---- three at once; the first of them waits for the guest
+
+for i in 1 2 3; do
+	timeout 60 "$CTL" exec -i l -- sh -c "cat; echo out $i; echo err $i >&2; exit 4$i" <<<"in $i" >"$T/o$i" 2>"$T/e$i" &
+	pid[i]=$!
+done
+for i in 1 2 3; do
+	wait "${pid[i]}"
+	same "exec-$i-of-three" "41/in 1/out 1/err 1/" "$(printf '%s/' $(($? - i + 1)) "$(tr "$i" 1 <"$T/o$i" | tr '\n' /)" "$(tr "$i" 1 <"$T/e$i")" | sed 's,//,/,g')"
+done
+expect exec-not-found 127 'nope: command not found' "$CTL" exec l nope
+expect exec-settings 0 '^one /proc 1000$' "$CTL" exec -e A=one -w /proc -u 1000 l -- sh -c 'echo $A $PWD $(id -u)'
+expect exec-binary 0 '^1000000$' sh -c 'head -c 1000000 /dev/zero | "$1" exec -i l -- cat | wc -c' - "$CTL"
+expect exec-unknown-vm 1 'Not found' "$CTL" exec nobody -- true
+expect exec-no-command 2 'a VM and a command' "$CTL" exec l --
+expect exec-terminal 0 '33 99' script -qec "stty rows 33 cols 99; $CTL exec -it l -- sh -c 'stty size; tty'" /dev/null
+also exec-terminal-tty '/dev/pts/'
+"$CTL" exec l -- sh -c 'echo ready; exec sleep 100' >"$T/o1" 2>&1 &
+for _ in $(seq 300); do ! grep -q ready "$T/o1" || break; sleep 0.05; done
+kill -TERM $!
+wait $!
+same exec-signal 143 $?
+
+# ---- the console: a shell, as without the daemon
+
+mkfifo "$T/in"
+exec 9<>"$T/in"
+# attach NAME REGEX [INPUT]: until REGEX is there, at most 30 s
+attach() {
+	"$CTL" console l <"$T/in" >"$T/out" 2>&1 &
+	[ -z "${3:-}" ] || echo "$3" >&9
+	for _ in $(seq 300); do ! grep -q "$2" "$T/out" || break; sleep 0.1; done
+	kill $!
+	wait $! 2>/dev/null
+	also "$1" "$2"
+}
+attach console-shell mark-42 'echo mark-$((40 + 2))'
+attach console-scroll-back mark-42
+
+# ---- insulad dies in between
+
+timeout 60 "$CTL" exec l -- sh -c 'echo before; sleep 3; echo after; exit 9' >"$T/o1" 2>"$T/e1" &
+command=$!
+for _ in $(seq 300); do ! grep -q before "$T/o1" || break; sleep 0.05; done
+kill -9 "$insulad"
+wait "$insulad" 2>/dev/null
+up
+wait "$command"
+same exec-outlives-insulad "9/before/after/" "$?/$(tr '\n' / <"$T/o1")"
+expect exec-after-restart 3 '^again$' "$CTL" exec l -- sh -c 'echo again; exit 3'
+attach console-after-restart mark-42
+
+# ---- ends
+
+"$CTL" stop -t 30 l >"$T/out"
+same stop-clean "poweroff clean" "$(member reason <"$T/out") $(member stop <"$T/out")"
+"$CTL" start l >/dev/null
+expect exec-after-start 0 '^up$' "$CTL" exec l echo up
+timeout 30 "$CTL" exec l -- sh -c 'kill -STOP $PPID' >/dev/null 2>&1 & # the server of the commands itself
+sleep 1
+"$CTL" stop -t 2 l >"$T/out"
+same stop-forced "stopped forced" "$(member reason <"$T/out") $(member stop <"$T/out")"
+wait $!
+same exec-of-a-stopped-vm 125 $?
+"$CTL" create --name p --kernel "$BUILD/guests/spin.elf" --mem 16M >/dev/null
+"$CTL" start p >/dev/null
+expect exec-in-a-payload 1 "does not boot Insula's own initrd" "$CTL" exec p -- true
+"$CTL" kill p >/dev/null
+"$CTL" rm l p >/dev/null
+expect run-command 5 '^shown$' "$CTL" run --mem 128M -- sh -c 'echo shown; exit 5'
+kill "$insulad" && wait "$insulad"
+same insulad-ends 0 $?
+insulad=

@@ -1,0 +1,50 @@
+# shellcheck shell=bash disable=SC2034
+# SPDX-License-Identifier: BSD-2-Clause
+# Shared by tests/lab/NN-*.sh: one line per case, "ok NAME", "not ok NAME - why" or "skip NAME - why".
+# BUILD is the build directory; RUN is insula-run; T is a scratch directory of the test.
+set -u
+BUILD=$(cd "${BUILD:-build}" && pwd -P)
+RUN=$BUILD/bin/insula-run
+T=$(mktemp -d "/tmp/${0##*/}.XXXXXX")
+trap 'rm -rf "$T"' EXIT
+
+ok() { echo "ok $*"; }
+skip() { echo "skip $1 - ${*:2}"; }
+not_ok() {
+	echo "not ok $1 - ${*:2}"
+	[ ! -s "$T/out" ] || sed 's/^/#   /' "$T/out" | tail -n 15
+}
+
+# expect NAME STATUS REGEX COMMAND...: both streams together must match REGEX ('' for any). IN is the input (/dev/null).
+expect() {
+	local name=$1 want=$2 regex=$3 got=0
+	shift 3
+	timeout -k 2 "${LIMIT:-180}" "$@" <"${IN:-/dev/null}" >"$T/out" 2>&1 || got=$?
+	if [ "$got" != "$want" ]; then
+		not_ok "$name" "status $got, expected $want"
+	elif [ -n "$regex" ] && ! grep -qE -- "$regex" "$T/out"; then
+		not_ok "$name" "no line matches $regex"
+	else
+		ok "$name"
+	fi
+}
+
+# also NAME REGEX: one more thing about the output of the last command.
+also() {
+	if grep -qE -- "$2" "$T/out"; then ok "$1"; else not_ok "$1" "no line matches $2"; fi
+}
+
+# A root file system of busybox alone, in the directory $1.
+make_root() {
+	mkdir -p "$1"/{bin,etc,sbin,proc,sys,dev,run,tmp,root}
+	cp -L "$BUILD/libexec/insula/busybox" "$1/bin/busybox"
+	local a
+	for a in sh cat ls echo mount sync touch rm id poweroff grep dd; do
+		ln -s busybox "$1/bin/$a"
+	done
+	echo "this is the root" >"$1/etc/marker"
+}
+
+# Run as an ordinary user who may open /dev/kvm: "${AS_USER[@]}" COMMAND...
+mkdir -p "$T/home" && chmod 755 "$T" && chown 1000:1000 "$T/home"
+AS_USER=(env "HOME=$T/home" USER=lab setpriv --reuid 1000 --regid 1000 --groups "$(stat -c %g /dev/kvm 2>/dev/null || echo 0)" --inh-caps=-all)

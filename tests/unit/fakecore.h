@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The core's side of a device page (insula/devpage.h), for tests: one "vCPU" that posts writes and
+ * makes calls, either of a helper in another thread or process, or (pump set) of one that runs
+ * inside the waiting loop.
+ */
+#ifndef TESTS_FAKECORE_H
+#define TESTS_FAKECORE_H
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/devpage.h>
+
+#define FC_DEADLINE_NS (20 * DP_DEADLINE_NS) /* a test machine may be slow */
+
+struct fakecore {
+	int page_fd, call_fd, irq_fd;
+	uint8_t *page;
+	struct dp_ctrl *ctrl;
+	struct dp_post *ring;
+	uint32_t head, seq;
+	void (*pump)(void *arg);
+	void *arg;
+};
+
+_Noreturn static inline void fc_die(const char *what)
+{
+	fprintf(stderr, "fake core: %s\n", what);
+	abort();
+}
+
+static inline void fc_open(struct fakecore *f)
+{
+	struct err e = {0};
+	void *p;
+
+	memset(f, 0, sizeof(*f));
+	f->page_fd = shm_create("page", DP_SIZE, &e);
+	if (f->page_fd < 0 || shm_map(f->page_fd, DP_SIZE, 0, DP_SIZE, true, &p, &e))
+		fc_die(e.text);
+	f->page = p;
+	f->ctrl = (struct dp_ctrl *)(void *)(f->page + DP_CTRL_OFF);
+	f->ring = (struct dp_post *)(void *)(f->page + DP_RING_OFF);
+	f->ctrl->magic = DP_MAGIC;
+	f->ctrl->size = DP_SIZE;
+	f->call_fd = event_create();
+	f->irq_fd = event_create();
+	if (f->call_fd < 0 || f->irq_fd < 0)
+		fc_die("eventfd");
+}
+
+static inline void fc_close(struct fakecore *f)
+{
+	munmap(f->page, DP_SIZE);
+	fd_close(&f->page_fd);
+	fd_close(&f->call_fd);
+	fd_close(&f->irq_fd);
+}
+
+static inline void fc_wake(struct fakecore *f)
+{
+	if (atomic_load(&f->ctrl->asleep))
+		event_signal(f->call_fd);
+}
+
+static inline void fc_wait_ack(struct fakecore *f)
+{
+	uint64_t until = clock_ns() + FC_DEADLINE_NS;
+
+	while (atomic_load(&f->ctrl->ack_seq) != f->seq) {
+		const struct timespec ts = {.tv_sec = 1};
+		uint32_t seen;
+
+		if (clock_ns() > until)
+			fc_die("no answer");
+		if (f->pump) {
+			f->pump(f->arg);
+			continue;
+		}
+		atomic_store(&f->ctrl->core_waits, 1);
+		seen = atomic_load(&f->ctrl->ack_seq);
+		if (seen != f->seq)
+			syscall(SYS_futex, &f->ctrl->ack_seq, FUTEX_WAIT, seen, &ts, NULL, 0);
+		atomic_store(&f->ctrl->core_waits, 0);
+	}
+}
+
+/* Make a call without waiting. */
+static inline void fc_call_start(struct fakecore *f, uint32_t op, uint32_t off, uint32_t size,
+				 uint64_t v)
+{
+	f->ctrl->req_op = op;
+	f->ctrl->req_offset = off;
+	f->ctrl->req_size = size;
+	f->ctrl->req_value = v;
+	atomic_store(&f->ctrl->req_seq, ++f->seq);
+	fc_wake(f);
+}
+
+static inline void fc_write(struct fakecore *f, uint32_t off, uint32_t size, uint64_t v)
+{
+	fc_call_start(f, DP_OP_WRITE, off, size, v);
+	fc_wait_ack(f);
+}
+
+static inline uint64_t fc_read(struct fakecore *f, uint32_t off, uint32_t size)
+{
+	fc_call_start(f, DP_OP_READ, off, size, 0);
+	fc_wait_ack(f);
+	return f->ctrl->ack_value;
+}
+
+static inline void fc_post(struct fakecore *f, uint32_t off, uint32_t size, uint64_t v)
+{
+	if (f->head - atomic_load(&f->ctrl->ring_tail) >= DP_RING_LEN) {
+		fc_write(f, off, size, v);
+		return;
+	}
+	f->ring[f->head % DP_RING_LEN] = (struct dp_post){off, size, v};
+	atomic_store(&f->ctrl->ring_head, ++f->head);
+	fc_wake(f);
+}
+
+static inline uint32_t fc_shadow32(const struct fakecore *f, uint32_t off)
+{
+	return *(const volatile uint32_t *)(const void *)(f->page + DP_SHADOW_OFF + off);
+}
+
+static inline uint8_t fc_shadow8(const struct fakecore *f, uint32_t off)
+{
+	return *(const volatile uint8_t *)(f->page + DP_SHADOW_OFF + off);
+}
+
+#endif

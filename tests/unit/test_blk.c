@@ -1,0 +1,1233 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * virtio-blk with both engines on real files: every kind of request, every kind of mistake, random
+ * traffic against a model, and processes that are killed hundreds of times under it.
+ */
+#include <check.h>
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <linux/virtio_blk.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <insula/stats.h>
+
+#include <devices/blk.h>
+
+#include "fakedrv.h"
+
+#define MEM_SIZE (64u << 20)
+#define DISK_SIZE (8u << 20)
+#define NQUEUES 2
+#define QNUM 128
+#define RINGS(i) (0x10000u + (i)*DRV_QUEUE_BYTES)
+#define HEADERS 0x100000u /* one 64-byte slot per request: header, then status at + 32 */
+#define DATA 0x1000000u
+#define WAIT_MS 60000
+
+static const uint32_t engines[] = {BLK_ENGINE_URING, BLK_ENGINE_THREADS};
+
+static struct fakecore core;
+static struct guestmem gm;
+static struct drvq drv[NQUEUES];
+static int mem_fd, disk_fd, kick[NQUEUES], chan[2];
+static char disk_path[] = "/tmp/insula-test-blk-XXXXXX";
+static struct rig { /* fresh for every start */
+	struct helper h;
+	struct blk b;
+} * rig;
+static pthread_t thread;
+static bool threaded;
+static struct msg_start_blk conf;
+
+static bool uring_works(void)
+{
+	struct io_uring_params p = {0};
+	int fd = (int)syscall(SYS_io_uring_setup, 4, &p);
+
+	if (fd < 0) {
+		fprintf(stderr, "io_uring: not possible here (%s), not tested\n", strerror(errno));
+		return false;
+	}
+	close(fd);
+	return true;
+}
+
+/* ---- the device, in a thread or in a process ---- */
+
+static void *loop(void *arg)
+{
+	return (void *)(intptr_t)helper_loop(arg, chan[1]);
+}
+
+static int open_rig(int disk)
+{
+	int fds[5 + NQUEUES] = {dup(mem_fd), dup(core.page_fd), dup(core.call_fd), dup(core.irq_fd),
+				disk};
+	const char *step;
+	struct err e = {0};
+
+	for (unsigned i = 0; i < conf.nqueues; i++)
+		fds[5 + i] = dup(kick[i]);
+	rig = calloc(1, sizeof(*rig));
+	if (!rig || blk_check_conf(&conf, &e) ||
+	    blk_open(&rig->b, &rig->h, &conf, fds, &step, &e)) {
+		fprintf(stderr, "blk_open: %s\n", e.text);
+		return -1;
+	}
+	worker_resume(&rig->b.w);
+	return helper_attach(&rig->h, &worker_helper_ops, &rig->b.w, &e);
+}
+
+static void start_device(void)
+{
+	struct err e = {0};
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, chan), 0);
+	ck_assert_int_eq(open_rig(dup(disk_fd)), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, loop, &rig->h), 0);
+	ck_assert_int_eq(msg_expect(chan[0], MSG_READY, NULL, 0, NULL, 0, &e), 0);
+	threaded = true;
+}
+
+static struct msg_stats stop_device(void)
+{
+	struct msg_stats s;
+	struct err e = {0};
+
+	ck_assert_int_eq(msg_send(chan[0], MSG_STOP, NULL, 0, NULL, 0), 0);
+	ck_assert_int_eq(msg_expect(chan[0], MSG_STOPPED, &s, sizeof(s), NULL, 0, &e), 0);
+	if (threaded)
+		pthread_join(thread, NULL);
+	return s;
+}
+
+/* ---- a disk and a driver ---- */
+
+static uint8_t pattern(uint64_t seed, size_t i)
+{
+	return (uint8_t)((seed * 0x9e3779b97f4a7c15u + i * 0x2545f4914f6cdd1du) >> 56);
+}
+
+static void fill(void *p, size_t n, uint64_t seed)
+{
+	for (size_t i = 0; i < n; i++)
+		((uint8_t *)p)[i] = pattern(seed, i);
+}
+
+/* Check writes to a pipe at every assertion: one per comparison of many bytes, not one per byte. */
+static void expect_fill_at(const void *p, size_t n, uint64_t seed, size_t first)
+{
+	const uint8_t *b = p;
+	size_t i = 0;
+
+	while (i < n && b[i] == pattern(seed, first + i))
+		i++;
+	ck_assert_msg(i == n, "byte %zu of %zu differs", i, n);
+}
+
+static void expect_fill(const void *p, size_t n, uint64_t seed)
+{
+	expect_fill_at(p, n, seed, 0);
+}
+
+static void expect_bytes(const void *p, size_t n, uint8_t byte)
+{
+	const uint8_t *b = p;
+	size_t i = 0;
+
+	while (i < n && b[i] == byte)
+		i++;
+	ck_assert_msg(i == n, "byte %zu of %zu is %#x", i, n, b[i]);
+}
+
+static void make_disk(int flags)
+{
+	uint8_t *buf = malloc(DISK_SIZE);
+	int fd;
+
+	strcpy(disk_path, "/tmp/insula-test-blk-XXXXXX");
+	fd = mkstemp(disk_path);
+	ck_assert_int_ge(fd, 0);
+	fill(buf, DISK_SIZE, 1);
+	ck_assert_int_eq(write_full(fd, buf, DISK_SIZE), 0);
+	free(buf);
+	disk_fd = open(disk_path, flags | O_CLOEXEC);
+	close(fd);
+}
+
+static void setup(void)
+{
+	fc_open(&core);
+	threaded = false;
+	mem_fd = drv_memory(&gm, MEM_SIZE);
+	for (unsigned i = 0; i < NQUEUES; i++)
+		kick[i] = event_create();
+	make_disk(O_RDWR);
+	conf = (struct msg_start_blk){.mem_size = MEM_SIZE,
+				      .capacity = DISK_SIZE,
+				      .nqueues = NQUEUES,
+				      .logical = 512,
+				      .physical = 4096,
+				      .discard_align = 4096,
+				      .serial = "serial-0123456789"};
+}
+
+static void teardown(void)
+{
+	unlink(disk_path);
+	fd_close(&disk_fd);
+	gm_unmap(&gm);
+	fd_close(&mem_fd);
+	for (unsigned i = 0; i < NQUEUES; i++)
+		fd_close(&kick[i]);
+	close(chan[0]);
+	close(chan[1]);
+	fc_close(&core);
+}
+
+static void bring_up(uint64_t features)
+{
+	ck_assert(drv_negotiate(&core, features));
+	for (unsigned i = 0; i < NQUEUES; i++) {
+		drvq_init(&drv[i], &gm, RINGS(i), QNUM, features & DRV_F(VIRTIO_RING_F_EVENT_IDX),
+			  kick[i]);
+		ck_assert(drv_queue(&core, i, &drv[i]));
+	}
+	drv_ok(&core);
+	ck_assert_uint_eq(drv_status(&core), 0xf);
+}
+
+/* False: io_uring is not possible on this machine. */
+static bool start(int i)
+{
+	conf.engine = engines[i];
+	if (conf.engine == BLK_ENGINE_URING && !uring_works())
+		return false;
+	start_device();
+	bring_up(DRV_COMMON);
+	return true;
+}
+
+static struct virtio_blk_outhdr *header(unsigned slot, uint32_t type, uint64_t sector)
+{
+	struct virtio_blk_outhdr *h = gm_ptr(&gm, HEADERS + slot * 64, 64);
+
+	*h = (struct virtio_blk_outhdr){.type = type, .sector = sector};
+	((uint8_t *)h)[32] = 0xee;
+	return h;
+}
+
+static volatile uint8_t *status_of(unsigned slot)
+{
+	return (uint8_t *)gm_ptr(&gm, HEADERS + slot * 64, 64) + 32;
+}
+
+/* A driver that sleeps until the interrupt: one that is lost hangs it. */
+static void wait_irq(void)
+{
+	struct pollfd p = {.fd = core.irq_fd, .events = POLLIN};
+
+	ck_assert_msg(poll(&p, 1, WAIT_MS) == 1, "no interrupt came");
+	event_drain(core.irq_fd);
+}
+
+static void get_one(struct drvq *q, uint32_t *len)
+{
+	uint16_t head;
+	void *cookie;
+
+	while (!drvq_get(q, &head, len, &cookie))
+		wait_irq();
+}
+
+/* Offer descriptors as they are, wait, and return the status byte of slot 0. */
+static uint8_t run_chain(const struct vring_desc *d, unsigned n, uint32_t *len)
+{
+	uint16_t old = drv[0].avail_idx;
+
+	drvq_add(&drv[0], d, n, NULL);
+	drvq_kick(&drv[0], old);
+	get_one(&drv[0], len);
+	return *status_of(0);
+}
+
+/* One request with n bytes of data at DATA; the used length must be what was written. */
+static uint8_t request(uint32_t type, uint64_t sector, uint32_t n, bool write)
+{
+	struct vring_desc d[3] = {drv_desc(HEADERS, 16, false), drv_desc(DATA, n, write),
+				  drv_desc(HEADERS + 32, 1, true)};
+	uint8_t st;
+	uint32_t len;
+
+	header(0, type, sector);
+	if (n == 0)
+		d[1] = d[2];
+	st = run_chain(d, n ? 3 : 2, &len);
+	ck_assert_uint_eq(len, st == VIRTIO_BLK_S_OK && write ? n + 1 : 1);
+	return st;
+}
+
+static void *data(uint32_t off)
+{
+	return gm_ptr(&gm, DATA + off, 1);
+}
+
+static void expect_disk(uint64_t off, size_t n, uint64_t seed)
+{
+	uint8_t *buf = malloc(n);
+
+	ck_assert_int_eq(read_full(disk_fd, buf, n, off), 0);
+	expect_fill(buf, n, seed);
+	free(buf);
+}
+
+static void expect_zeros(uint64_t off, size_t n)
+{
+	uint8_t *buf = malloc(n);
+
+	ck_assert_int_eq(read_full(disk_fd, buf, n, off), 0);
+	expect_bytes(buf, n, 0);
+	free(buf);
+}
+
+/* ---- requests ---- */
+
+START_TEST(configuration)
+{
+	struct virtio_blk_config *c = (void *)(core.page + VIRTIO_MMIO_CONFIG);
+
+	conf.opt_io = 16;
+	if (!start(_i))
+		return;
+	ck_assert_uint_eq(fc_shadow32(&core, VIRTIO_MMIO_DEVICE_ID), 2);
+	ck_assert_uint_eq(c->capacity, DISK_SIZE / 512);
+	ck_assert_uint_eq(c->seg_max, 254);
+	ck_assert_uint_eq(c->blk_size, 512);
+	ck_assert_uint_eq(c->physical_block_exp, 3);
+	ck_assert_uint_eq(c->min_io_size, 8);
+	ck_assert_uint_eq(c->opt_io_size, 16);
+	ck_assert_uint_eq(c->num_queues, NQUEUES);
+	ck_assert_uint_eq(c->discard_sector_alignment, 8);
+	ck_assert_uint_eq(c->write_zeroes_may_unmap, 1);
+	ck_assert_uint_eq(drv_features(&core),
+			  DRV_COMMON | DRV_F(VIRTIO_BLK_F_SEG_MAX) | DRV_F(VIRTIO_BLK_F_SIZE_MAX) |
+				  DRV_F(VIRTIO_BLK_F_BLK_SIZE) | DRV_F(VIRTIO_BLK_F_TOPOLOGY) |
+				  DRV_F(VIRTIO_BLK_F_FLUSH) | DRV_F(VIRTIO_BLK_F_MQ) |
+				  DRV_F(VIRTIO_BLK_F_DISCARD) | DRV_F(VIRTIO_BLK_F_WRITE_ZEROES));
+	stop_device();
+}
+END_TEST
+
+START_TEST(read_write_flush)
+{
+	struct msg_stats s;
+
+	if (!start(_i))
+		return;
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, 65536, true), VIRTIO_BLK_S_OK);
+	expect_fill(data(0), 65536, 1);
+	fill(data(0), 4096, 7);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, 9, 4096, false), VIRTIO_BLK_S_OK);
+	expect_disk(9 * 512, 4096, 7);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_OK);
+	/* The last sector, and nothing at all. */
+	fill(data(0), 512, 8);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, DISK_SIZE / 512 - 1, 512, false),
+			  VIRTIO_BLK_S_OK);
+	expect_disk(DISK_SIZE - 512, 512, 8);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, DISK_SIZE / 512, 0, true), VIRTIO_BLK_S_OK);
+	s = stop_device();
+	ck_assert_uint_eq(s.n[STAT_BLK_READS], 2);
+	ck_assert_uint_eq(s.n[STAT_BLK_WRITES], 2);
+	ck_assert_uint_eq(s.n[STAT_BLK_FLUSHES], 1);
+	ck_assert_uint_eq(s.n[STAT_BLK_READ_BYTES], 65536);
+	ck_assert_uint_eq(s.n[STAT_BLK_WRITTEN_BYTES], 4096 + 512);
+	ck_assert_uint_eq(s.n[STAT_BLK_ERRORS], 0);
+	ck_assert_uint_ge(s.n[STAT_BLK_KICKS], 1); /* several rings may be one event */
+	ck_assert_uint_ge(s.n[STAT_IRQS], 1);
+}
+END_TEST
+
+START_TEST(bounds)
+{
+	static const struct {
+		uint64_t sector;
+		uint32_t len;
+	} bad[] = {{DISK_SIZE / 512, 512},
+		   {DISK_SIZE / 512 - 1, 1024},
+		   {UINT64_MAX, 512},
+		   {UINT64_MAX / 512, 512},
+		   {UINT64_MAX - 7, 4096},
+		   {UINT64_C(1) << 55, 512},
+		   {0, 100},
+		   {0, 513}};
+
+	if (!start(_i))
+		return;
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, bad[i].sector, bad[i].len, true),
+				  VIRTIO_BLK_S_IOERR);
+		ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, bad[i].sector, bad[i].len, false),
+				  VIRTIO_BLK_S_IOERR);
+	}
+	expect_disk(0, DISK_SIZE, 1);
+	ck_assert_uint_eq(stop_device().n[STAT_BLK_ERRORS], 2 * ARRAY_LEN(bad));
+}
+END_TEST
+
+START_TEST(identity_and_unknown)
+{
+	if (!start(_i))
+		return;
+	memset(data(0), 'x', 64);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_GET_ID, 0, 20, true), VIRTIO_BLK_S_OK);
+	ck_assert_mem_eq(data(0), conf.serial, 20);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_GET_ID, 0, 5, true), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(request(2, 0, 512, true), VIRTIO_BLK_S_UNSUPP);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_SECURE_ERASE, 0, 512, false), VIRTIO_BLK_S_UNSUPP);
+	ck_assert_uint_eq(request(UINT32_MAX, 0, 512, false), VIRTIO_BLK_S_UNSUPP);
+	stop_device();
+}
+END_TEST
+
+/* 2.7.4.2: where one buffer ends and the next begins means nothing. */
+START_TEST(any_layout)
+{
+	struct vring_desc d[40];
+	unsigned n = 0;
+	uint32_t len;
+
+	if (!start(_i))
+		return;
+	/* A header in three pieces, data in sixteen odd ones, the last of them with the status byte
+	 * at its end. */
+	header(0, VIRTIO_BLK_T_IN, 3);
+	d[n++] = drv_desc(HEADERS, 1, false);
+	d[n++] = drv_desc(HEADERS + 1, 7, false);
+	d[n++] = drv_desc(HEADERS + 8, 8, false);
+	for (unsigned i = 0; i < 15; i++)
+		d[n++] = drv_desc(DATA + i * 31, 31, true);
+	d[n++] = drv_desc(DATA + 15 * 31, 512 - 15 * 31 + 1, true);
+	memset(data(512), 0xee, 1);
+	run_chain(d, n, &len);
+	ck_assert_uint_eq(len, 513);
+	ck_assert_uint_eq(*(uint8_t *)data(512), VIRTIO_BLK_S_OK);
+	expect_fill_at(data(0), 512, 1, 3 * 512);
+	/* Header and data to write in one piece. */
+	n = 0;
+	*(struct virtio_blk_outhdr *)data(0) =
+		(struct virtio_blk_outhdr){.type = VIRTIO_BLK_T_OUT, .sector = 5};
+	fill(data(16), 1024, 3);
+	*status_of(0) = 0xee;
+	d[n++] = drv_desc(DATA, 16 + 1024, false);
+	d[n++] = drv_desc(HEADERS + 32, 1, true);
+	ck_assert_uint_eq(run_chain(d, n, &len), VIRTIO_BLK_S_OK);
+	expect_disk(5 * 512, 1024, 3);
+	stop_device();
+}
+END_TEST
+
+static struct virtio_blk_discard_write_zeroes range(uint64_t sector, uint32_t n, uint32_t flags)
+{
+	return (struct virtio_blk_discard_write_zeroes){
+		.sector = sector, .num_sectors = n, .flags = flags};
+}
+
+static uint8_t ranges(uint32_t type, const struct virtio_blk_discard_write_zeroes *r, unsigned n)
+{
+	memcpy(data(0), r, n * sizeof(*r));
+	return request(type, 0, (uint32_t)(n * sizeof(*r)), false);
+}
+
+static void check_ranges(void)
+{
+	const uint64_t end = DISK_SIZE / 512;
+	struct virtio_blk_discard_write_zeroes r[BLK_RANGES + 1] = {0};
+
+	/* Two ranges, an empty one between. */
+	r[0] = range(8, 16, 0);
+	r[1] = range(0, 0, 0);
+	r[2] = range(end - 8, 8, 0);
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_WRITE_ZEROES, r, 3), VIRTIO_BLK_S_OK);
+	expect_zeros(8 * 512, 16 * 512);
+	expect_zeros(DISK_SIZE - 8 * 512, 8 * 512);
+	expect_disk(0, 8 * 512, 1);
+	/* Not aligned to anything but the sector, larger than one write of the fallback, and
+	 * unmapped. */
+	r[0] = range(101, 5003, 0);
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_WRITE_ZEROES, r, 1), VIRTIO_BLK_S_OK);
+	expect_zeros(101 * 512, 5003 * 512);
+	r[0] = range(6000, 8, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP);
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_WRITE_ZEROES, r, 1), VIRTIO_BLK_S_OK);
+	expect_zeros(6000 * 512, 8 * 512);
+	r[0] = range(7000, 1000, 0);
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_DISCARD, r, 1), VIRTIO_BLK_S_OK);
+	expect_zeros(7000 * 512, 1000 * 512);
+	/* Mistakes. */
+	r[0] = range(0, 8, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP);
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_DISCARD, r, 1), VIRTIO_BLK_S_UNSUPP);
+	r[0] = range(0, 8, 2);
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_WRITE_ZEROES, r, 1), VIRTIO_BLK_S_UNSUPP);
+	r[0] = range(end, 1, 0);
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_DISCARD, r, 1), VIRTIO_BLK_S_IOERR);
+	r[0] = range(UINT64_MAX, 8, 0);
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_WRITE_ZEROES, r, 1), VIRTIO_BLK_S_IOERR);
+	r[0] = range(0, UINT32_MAX, 0);
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_DISCARD, r, 1), VIRTIO_BLK_S_IOERR);
+	r[0] = range(0, 8, 0);
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_DISCARD, r, BLK_RANGES + 1), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_DISCARD, 0, 15, false), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_DISCARD, 0, 0, false), VIRTIO_BLK_S_IOERR);
+	/* A bad range behind a good one: nothing is done. */
+	r[0] = range(0, 8, 0);
+	r[1] = range(end, 8, 0);
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_WRITE_ZEROES, r, 2), VIRTIO_BLK_S_IOERR);
+	expect_disk(0, 8 * 512, 1);
+}
+
+START_TEST(discard_and_write_zeroes)
+{
+	struct stat before, after;
+
+	if (!start(_i))
+		return;
+	fstat(disk_fd, &before);
+	check_ranges();
+	fstat(disk_fd, &after);
+	ck_assert_int_eq(after.st_size, DISK_SIZE);
+	ck_assert_int_lt(after.st_blocks, before.st_blocks); /* the discarded blocks are free */
+	stop_device();
+}
+END_TEST
+
+/* tmpfs cannot zero a range: zeros are written instead. */
+START_TEST(write_zeroes_without_the_file_system)
+{
+	uint8_t *buf = malloc(DISK_SIZE);
+
+	close(disk_fd);
+	disk_fd = memfd_create("disk", MFD_CLOEXEC);
+	ck_assert_int_eq(fallocate(disk_fd, 0, 0, DISK_SIZE), 0);
+	fill(buf, DISK_SIZE, 1);
+	ck_assert_int_eq(write_full(disk_fd, buf, DISK_SIZE), 0);
+	free(buf);
+	if (!start(_i))
+		return;
+	check_ranges();
+	stop_device();
+}
+END_TEST
+
+START_TEST(read_only)
+{
+	struct virtio_blk_discard_write_zeroes r = range(0, 8, 0);
+
+	close(disk_fd);
+	disk_fd = open(disk_path, O_RDONLY | O_CLOEXEC);
+	conf.flags = BLK_RO;
+	if (!start(_i))
+		return;
+	ck_assert_uint_eq(drv_features(&core) &
+				  (DRV_F(VIRTIO_BLK_F_RO) | DRV_F(VIRTIO_BLK_F_DISCARD) |
+				   DRV_F(VIRTIO_BLK_F_WRITE_ZEROES)),
+			  DRV_F(VIRTIO_BLK_F_RO));
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, 0, 512, false), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_DISCARD, &r, 1), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_WRITE_ZEROES, &r, 1), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, 512, true), VIRTIO_BLK_S_OK);
+	expect_fill(data(0), 512, 1);
+	expect_disk(0, DISK_SIZE, 1);
+	stop_device();
+}
+END_TEST
+
+START_TEST(no_discard)
+{
+	struct virtio_blk_discard_write_zeroes r = range(0, 8, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP);
+
+	conf.discard_align = 0;
+	if (!start(_i))
+		return;
+	ck_assert_uint_eq(drv_features(&core) & DRV_F(VIRTIO_BLK_F_DISCARD), 0);
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_WRITE_ZEROES, &r, 1), VIRTIO_BLK_S_OK);
+	expect_zeros(0, 8 * 512);
+	r.flags = 0;
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_DISCARD, &r, 1), VIRTIO_BLK_S_UNSUPP);
+	stop_device();
+}
+END_TEST
+
+/* Somebody has cut the file: an error, no loop. */
+START_TEST(file_became_shorter)
+{
+	if (!start(_i))
+		return;
+	ck_assert_int_eq(ftruncate(disk_fd, 4096 + 512), 0);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, 8192, true), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 64, 512, true), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, 4096, true), VIRTIO_BLK_S_OK);
+	stop_device();
+}
+END_TEST
+
+/* ---- direct I/O ---- */
+
+START_TEST(direct)
+{
+	struct vring_desc d[4];
+	uint32_t len;
+	struct msg_stats s;
+
+	close(disk_fd);
+	disk_fd = open(disk_path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	if (disk_fd < 0) {
+		fprintf(stderr, "direct: the file system of /tmp cannot do it, not tested\n");
+		return;
+	}
+	conf.flags = BLK_DIRECT;
+	if (!start(_i))
+		return;
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, 1u << 20, true), VIRTIO_BLK_S_OK);
+	expect_fill(data(0), 1u << 20, 1);
+	/* Buffers that are not aligned, in pieces, larger than a bounce buffer: up to the last byte
+	 * and not beyond. */
+	header(0, VIRTIO_BLK_T_IN, 1);
+	*(uint8_t *)data(5 + (1u << 20)) = 0x11;
+	d[0] = drv_desc(HEADERS, 16, false);
+	d[1] = drv_desc(DATA + 5, 100, true);
+	d[2] = drv_desc(DATA + 105, (1u << 20) - 100, true);
+	d[3] = drv_desc(HEADERS + 32, 1, true);
+	ck_assert_uint_eq(run_chain(d, 4, &len), VIRTIO_BLK_S_OK);
+	expect_fill_at(data(5), 1u << 20, 1, 512);
+	ck_assert_uint_eq(*(uint8_t *)data(5 + (1u << 20)), 0x11);
+	fill(data(5), 1u << 20, 9);
+	header(0, VIRTIO_BLK_T_OUT, 2);
+	d[1].flags = d[2].flags = 0;
+	ck_assert_uint_eq(run_chain(d, 4, &len), VIRTIO_BLK_S_OK);
+	s = stop_device();
+	ck_assert_uint_eq(s.n[STAT_BLK_BOUNCED], 2);
+	close(disk_fd);
+	disk_fd = open(disk_path, O_RDWR | O_CLOEXEC);
+	expect_disk(1024, 1u << 20, 9);
+}
+END_TEST
+
+/* More unaligned requests than bounce buffers at the same time: they wait for each other. */
+START_TEST(direct_bounce_queue)
+{
+	enum { N = 5 * BLK_BOUNCES };
+
+	close(disk_fd);
+	disk_fd = open(disk_path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	conf.flags = BLK_DIRECT;
+	if (disk_fd < 0 || !start(_i))
+		return;
+	for (unsigned i = 0; i < N; i++) {
+		struct vring_desc d[3] = {drv_desc(HEADERS + i * 64, 16, false),
+					  drv_desc(DATA + i * 0x40000 + 3, 0x20000, true),
+					  drv_desc(HEADERS + i * 64 + 32, 1, true)};
+
+		header(i, VIRTIO_BLK_T_IN, i * 8);
+		drvq_add(&drv[0], d, 3, NULL);
+	}
+	event_signal(kick[0]);
+	for (unsigned i = 0; i < N; i++) {
+		uint32_t len;
+
+		get_one(&drv[0], &len);
+		ck_assert_uint_eq(len, 0x20001);
+	}
+	for (unsigned i = 0; i < N; i++) {
+		ck_assert_uint_eq(*status_of(i), VIRTIO_BLK_S_OK);
+		expect_fill_at(data(i * 0x40000 + 3), 0x20000, 1, i * 4096);
+	}
+	ck_assert_uint_eq(stop_device().n[STAT_BLK_BOUNCED], N);
+}
+END_TEST
+
+START_TEST(direct_alignment_of_offsets)
+{
+	close(disk_fd);
+	disk_fd = open(disk_path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	conf.flags = BLK_DIRECT;
+	conf.logical = 4096;
+	if (disk_fd < 0 || !start(_i))
+		return;
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 1, 4096, true), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, 512, true), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 8, 4096, true), VIRTIO_BLK_S_OK);
+	stop_device();
+}
+END_TEST
+
+/* ---- mistakes of the driver ---- */
+
+static void wait_needs_reset(void)
+{
+	uint64_t until = clock_ns() + WAIT_MS * 1000000ull;
+
+	while (!(drv_status(&core) & VIRTIO_CONFIG_S_NEEDS_RESET)) {
+		ck_assert(clock_ns() < until);
+		usleep(500);
+	}
+	ck_assert_uint_eq(fc_shadow32(&core, VIRTIO_MMIO_INTERRUPT_STATUS) & VIRTIO_MMIO_INT_CONFIG,
+			  VIRTIO_MMIO_INT_CONFIG);
+}
+
+static void bad_chain(const struct vring_desc *d, unsigned n)
+{
+	drvq_add(&drv[0], d, n, NULL);
+	event_signal(kick[0]);
+	wait_needs_reset();
+	/* A reset heals it. */
+	bring_up(DRV_COMMON);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, 512, true), VIRTIO_BLK_S_OK);
+}
+
+START_TEST(mistakes_need_a_reset)
+{
+	struct vring_desc d[3];
+
+	if (!start(_i))
+		return;
+	header(0, VIRTIO_BLK_T_IN, 0);
+	/* A header that is too short; no status byte; a buffer outside of memory; a readable
+	 * status. */
+	d[0] = drv_desc(HEADERS, 15, false);
+	d[1] = drv_desc(HEADERS + 32, 1, true);
+	bad_chain(d, 2);
+	d[0] = drv_desc(HEADERS, 16, false);
+	bad_chain(d, 1);
+	d[1] = drv_desc(MEM_SIZE - 1, 2, true);
+	bad_chain(d, 2);
+	d[1] = drv_desc(HEADERS + 32, 1, true);
+	d[2] = drv_desc(DATA, 512, false);
+	bad_chain(d, 3);
+	/* The same head twice. */
+	drvq_add(&drv[0], d, 2, NULL);
+	drv_store16(drv[0].avail + 4 + 2 * (drv[0].avail_idx % QNUM),
+		    drv_load16(drv[0].avail + 4 + 2 * ((drv[0].avail_idx - 1u) % QNUM)));
+	drv_store16(drv[0].avail + 2, ++drv[0].avail_idx);
+	event_signal(kick[0]);
+	wait_needs_reset();
+	stop_device();
+}
+END_TEST
+
+START_TEST(configurations_refused)
+{
+	static const struct msg_start_blk good = {.mem_size = MEM_SIZE,
+						  .capacity = 512,
+						  .nqueues = 1,
+						  .engine = BLK_ENGINE_THREADS,
+						  .logical = 512,
+						  .physical = 512};
+	struct msg_start_blk m[12];
+	struct err e;
+
+	for (size_t i = 0; i < ARRAY_LEN(m); i++)
+		m[i] = good;
+	ck_assert_int_eq(blk_check_conf(&m[0], &e), 0);
+	m[0].capacity = 0;
+	m[1].capacity = 513;
+	m[2].capacity = UINT64_MAX - 511;
+	m[3].nqueues = 0;
+	m[4].nqueues = VIRTIO_MAX_QUEUES + 1;
+	m[5].flags = 4;
+	m[6].engine = 0;
+	m[7].logical = 256;
+	m[8].logical = 8192;
+	m[9].physical = 256;
+	m[10].discard_align = 100;
+	m[11].log_level = 9;
+	for (size_t i = 0; i < ARRAY_LEN(m); i++)
+		ck_assert_int_eq(blk_check_conf(&m[i], &e), -EINVAL);
+}
+END_TEST
+
+/* ---- random traffic against a model ---- */
+
+#define BLOCK 4096u
+#define NBLOCKS (DISK_SIZE / BLOCK)
+#define SLOTS 48
+#define MAX_BLOCKS 4
+
+static struct traffic {
+	uint32_t version[NBLOCKS]; /* 0: as made */
+	bool busy[NBLOCKS];
+	struct slot {
+		bool used, write, flush;
+		uint32_t first, n, version;
+	} slot[SLOTS];
+	unsigned in_flight;
+	uint64_t submitted, completed;
+	uint32_t next_version, rnd;
+	bool indirect;
+} * tr;
+
+static uint32_t rnd(void)
+{
+	tr->rnd ^= tr->rnd << 13;
+	tr->rnd ^= tr->rnd >> 17;
+	tr->rnd ^= tr->rnd << 5;
+	return tr->rnd;
+}
+
+/* Enough of a block to tell it from every other block and version. */
+static uint8_t content(uint32_t block, uint32_t version, size_t i)
+{
+	if (version == 0)
+		return pattern(1, (size_t)block * BLOCK + i);
+	return pattern(((uint64_t)version << 32) | block, i);
+}
+
+static void expect_content(const uint8_t *p, uint32_t block)
+{
+	uint32_t v = tr->version[block];
+	size_t k = 0;
+
+	while (k < BLOCK && p[k] == content(block, v, k))
+		k++;
+	ck_assert_msg(k == BLOCK, "block %u version %u differs at %zu", block, v, k);
+}
+
+static uint8_t *slot_data(const struct slot *s)
+{
+	return data((uint32_t)(s - tr->slot) * MAX_BLOCKS * BLOCK);
+}
+
+static bool choose(struct slot *s)
+{
+	s->flush = rnd() % 16 == 0;
+	s->write = !s->flush && rnd() % 2;
+	s->n = s->flush ? 0 : 1 + rnd() % MAX_BLOCKS;
+	s->first = rnd() % (NBLOCKS - MAX_BLOCKS);
+	for (uint32_t i = 0; i < s->n; i++) {
+		if (tr->busy[s->first + i])
+			return false;
+	}
+	return true;
+}
+
+static void submit_chain(struct drvq *q, struct slot *s, const struct vring_desc *d, unsigned n)
+{
+	unsigned at = (unsigned)(s - tr->slot);
+	uint16_t old = q->avail_idx;
+
+	if (tr->indirect) {
+		gpa_t table = HEADERS + 0x80000 + at * 0x400;
+		struct vring_desc in, *t = gm_ptr(&gm, table, 0x400);
+
+		for (unsigned i = 0; i < n; i++) {
+			t[i] = d[i];
+			if (i + 1 < n) {
+				t[i].flags |= VRING_DESC_F_NEXT;
+				t[i].next = (uint16_t)(i + 1);
+			}
+		}
+		in = drv_desc(table, n * 16, false);
+		in.flags = VRING_DESC_F_INDIRECT;
+		drvq_add(q, &in, 1, s);
+	} else {
+		drvq_add(q, d, n, s);
+	}
+	drvq_kick(q, old);
+}
+
+static void submit(struct slot *s)
+{
+	unsigned at = (unsigned)(s - tr->slot), n = 0;
+	struct vring_desc d[2 + MAX_BLOCKS];
+	uint8_t *p = slot_data(s);
+
+	s->used = true;
+	s->version = s->write ? ++tr->next_version : 0;
+	header(at,
+	       s->flush   ? VIRTIO_BLK_T_FLUSH
+	       : s->write ? VIRTIO_BLK_T_OUT
+			  : VIRTIO_BLK_T_IN,
+	       (uint64_t)s->first * (BLOCK / 512));
+	d[n++] = drv_desc(HEADERS + at * 64, 16, false);
+	for (uint32_t i = 0; i < s->n; i++) {
+		tr->busy[s->first + i] = true;
+		for (size_t k = 0; k < BLOCK; k++)
+			p[i * BLOCK + k] = s->write ? content(s->first + i, s->version, k) : 0xaa;
+		d[n++] = drv_desc(DATA + (at * MAX_BLOCKS + i) * BLOCK, BLOCK, !s->write);
+	}
+	d[n++] = drv_desc(HEADERS + at * 64 + 32, 1, true);
+	submit_chain(&drv[at % NQUEUES], s, d, n);
+	tr->submitted++;
+	tr->in_flight++;
+}
+
+static void complete(struct slot *s)
+{
+	const uint8_t *p = slot_data(s);
+
+	ck_assert(s->used);
+	s->used = false;
+	ck_assert_uint_eq(*status_of((unsigned)(s - tr->slot)), VIRTIO_BLK_S_OK);
+	for (uint32_t i = 0; i < s->n; i++) {
+		uint32_t b = s->first + i;
+
+		if (s->write)
+			tr->version[b] = s->version;
+		else
+			expect_content(p + i * BLOCK, b);
+		tr->busy[b] = false;
+	}
+	tr->completed++;
+	tr->in_flight--;
+}
+
+static bool reap(void)
+{
+	bool any = false;
+	uint16_t head;
+	uint32_t len;
+	void *cookie;
+
+	for (unsigned i = 0; i < NQUEUES; i++) {
+		while (drvq_get(&drv[i], &head, &len, &cookie)) {
+			complete(cookie);
+			any = true;
+		}
+	}
+	return any;
+}
+
+static void reap_until(unsigned left)
+{
+	while (tr->in_flight > left) {
+		if (!reap())
+			wait_irq();
+	}
+}
+
+static void some_traffic(unsigned n)
+{
+	while (n) {
+		struct slot *s = &tr->slot[rnd() % SLOTS];
+
+		if (!s->used && choose(s)) {
+			submit(s);
+			n--;
+		}
+		if (rnd() % 4 == 0)
+			reap();
+		if (tr->in_flight == SLOTS)
+			reap_until(rnd() % SLOTS);
+	}
+}
+
+static void verify_disk(void)
+{
+	uint8_t *buf = malloc(DISK_SIZE);
+
+	ck_assert_int_eq(read_full(disk_fd, buf, DISK_SIZE, 0), 0);
+	for (uint32_t b = 0; b < NBLOCKS; b++)
+		expect_content(buf + (size_t)b * BLOCK, b);
+	free(buf);
+}
+
+static void start_traffic(uint32_t seed)
+{
+	tr = calloc(1, sizeof(*tr));
+	ck_assert_ptr_nonnull(tr);
+	tr->rnd = seed;
+}
+
+START_TEST(random_traffic)
+{
+	static const uint64_t features[] = {DRV_COMMON, DRV_F(VIRTIO_F_VERSION_1),
+					    DRV_F(VIRTIO_F_VERSION_1) |
+						    DRV_F(VIRTIO_RING_F_INDIRECT_DESC)};
+	struct msg_stats s;
+
+	if (!start(_i))
+		return;
+	start_traffic(12345);
+	for (unsigned i = 0; i < ARRAY_LEN(features); i++) {
+		bring_up(features[i]);
+		tr->indirect = features[i] & DRV_F(VIRTIO_RING_F_INDIRECT_DESC);
+		some_traffic(2000);
+		reap_until(0);
+	}
+	s = stop_device();
+	verify_disk();
+	ck_assert_uint_eq(s.n[STAT_BLK_READS] + s.n[STAT_BLK_WRITES] + s.n[STAT_BLK_FLUSHES],
+			  tr->submitted);
+	free(tr);
+}
+END_TEST
+
+/* A reset with requests under way: when it is answered nothing touches guest memory any more. */
+START_TEST(reset_under_traffic)
+{
+	if (!start(_i))
+		return;
+	for (unsigned round = 0; round < 40; round++) {
+		for (unsigned i = 0; i < 32; i++) {
+			struct vring_desc d[3] = {drv_desc(HEADERS + i * 64, 16, false),
+						  drv_desc(DATA + i * 0x10000, 0x10000, true),
+						  drv_desc(HEADERS + i * 64 + 32, 1, true)};
+
+			header(i, VIRTIO_BLK_T_IN, i * 128);
+			drvq_add(&drv[i % NQUEUES], d, 3, NULL);
+		}
+		event_signal(kick[0]);
+		event_signal(kick[1]);
+		usleep(round * 20);
+		drv_reg(&core, VIRTIO_MMIO_STATUS, 0);
+		memset(data(0), 0x5c, 32 * 0x10000);
+		usleep(500);
+		expect_bytes(data(0), 32 * 0x10000, 0x5c);
+		bring_up(DRV_COMMON);
+	}
+	stop_device();
+}
+END_TEST
+
+/* More than the pool holds. */
+START_TEST(more_requests_than_the_pool)
+{
+	enum { N = 200 };
+
+	if (!start(_i))
+		return;
+	ck_assert(drv_negotiate(&core, DRV_COMMON));
+	for (unsigned i = 0; i < NQUEUES; i++) {
+		drvq_init(&drv[i], &gm, RINGS(i), 256, true, kick[i]);
+		ck_assert(drv_queue(&core, i, &drv[i]));
+	}
+	drv_ok(&core);
+	for (unsigned q = 0; q < NQUEUES; q++) {
+		for (unsigned i = 0; i < N; i++) {
+			unsigned at = q * N + i;
+			gpa_t table = HEADERS + 0x80000 + at * 64;
+			struct vring_desc in = drv_desc(table, 48, false),
+					  *t = gm_ptr(&gm, table, 64);
+
+			header(at, VIRTIO_BLK_T_IN, at * 8);
+			t[0] = drv_desc(HEADERS + at * 64, 16, false);
+			t[1] = drv_desc(DATA + at * BLOCK, BLOCK, true);
+			t[2] = drv_desc(HEADERS + at * 64 + 32, 1, true);
+			t[0].flags |= VRING_DESC_F_NEXT;
+			t[0].next = 1;
+			t[1].flags |= VRING_DESC_F_NEXT;
+			t[1].next = 2;
+			in.flags = VRING_DESC_F_INDIRECT;
+			drvq_add(&drv[q], &in, 1, NULL);
+		}
+	}
+	event_signal(kick[1]);
+	event_signal(kick[0]);
+	for (unsigned i = 0; i < 2 * N; i++) {
+		uint32_t len;
+
+		get_one(&drv[i / N], &len);
+	}
+	expect_fill(data(0), 2 * N * BLOCK, 1);
+	stop_device();
+}
+END_TEST
+
+/* ---- kills ---- */
+
+static int kills_wanted(void)
+{
+	const char *s = getenv("INSULA_TEST_KILLS");
+
+	return s ? atoi(s) : 150;
+}
+
+static struct {
+	pid_t pid;
+	_Atomic int kills;
+	_Atomic bool end;
+	uint32_t rnd;
+} killer;
+
+/* A generation of the disk as the supervisor makes it: its own description and a lock that lasts as
+ * long as anything (an I/O of a dead process included) refers to it. */
+static int disk_generation(void)
+{
+	struct flock l = {
+		.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 1LL << 40, .l_len = 1};
+	int fd = open(disk_path, O_RDWR | O_CLOEXEC | (conf.flags & BLK_DIRECT ? O_DIRECT : 0));
+
+	if (fd < 0 || fcntl(fd, F_OFD_SETLK, &l))
+		fc_die("generation of the disk");
+	return fd;
+}
+
+static void wait_quiet(void)
+{
+	for (;;) {
+		struct flock l = {
+			.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 1LL << 40, .l_len = 1};
+
+		if (fcntl(disk_fd, F_OFD_GETLK, &l))
+			fc_die("F_OFD_GETLK");
+		if (l.l_type == F_UNLCK)
+			return;
+		usleep(100);
+	}
+}
+
+static void spawn_device(void)
+{
+	int disk = disk_generation();
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, chan))
+		fc_die("socketpair");
+	killer.pid = fork();
+	if (killer.pid == 0) {
+		close(chan[0]);
+		if (open_rig(disk))
+			_exit(1);
+		_exit(helper_loop(&rig->h, chan[1]) ? 1 : 0);
+	}
+	close(chan[1]);
+	close(disk);
+}
+
+static void kill_device(void)
+{
+	int status;
+
+	kill(killer.pid, SIGKILL);
+	waitpid(killer.pid, &status, 0);
+	if (!WIFSIGNALED(status))
+		fc_die("the device ended by itself");
+	close(chan[0]);
+	wait_quiet();
+	killer.kills++;
+}
+
+static void *killer_main(void *arg)
+{
+	struct err e;
+
+	(void)arg;
+	while (!killer.end) {
+		killer.rnd = killer.rnd * 1664525 + 1013904223;
+		/* Most of the time let it come up, sometimes kill it while it does. */
+		if (killer.rnd >> 16 & 7 && msg_expect(chan[0], MSG_READY, NULL, 0, NULL, 0, &e))
+			fc_die(e.text);
+		usleep((killer.rnd >> 20) % 3000);
+		kill_device();
+		spawn_device();
+	}
+	if (msg_expect(chan[0], MSG_READY, NULL, 0, NULL, 0, &e))
+		fc_die(e.text);
+	return NULL;
+}
+
+static void under_kills(uint32_t seed)
+{
+	pthread_t t;
+	uint64_t resets = 0;
+
+	killer.kills = 0;
+	killer.end = false;
+	killer.rnd = seed;
+	start_traffic(seed);
+	/* The lock must be this process's business alone: disk_fd has none. */
+	spawn_device();
+	ck_assert_int_eq(pthread_create(&t, NULL, killer_main, NULL), 0);
+	bring_up(DRV_COMMON);
+	while (killer.kills < kills_wanted()) {
+		tr->indirect = rnd() % 2;
+		some_traffic(200 + rnd() % 200);
+		/* Registers too: a reset and a new negotiation under kills. */
+		if (rnd() % 4 == 0) {
+			reap_until(0);
+			bring_up(DRV_COMMON);
+			resets++;
+		}
+	}
+	killer.end = true;
+	pthread_join(t, NULL);
+	reap_until(0);
+	ck_assert_uint_eq(tr->submitted, tr->completed);
+	/* Nobody needed a reset, and nothing comes twice or late. */
+	ck_assert_uint_eq(drv_status(&core), 0xf);
+	usleep(20000);
+	ck_assert(!reap());
+	stop_device();
+	ck_assert(!reap());
+	waitpid(killer.pid, NULL, 0);
+	wait_quiet();
+	verify_disk();
+	fprintf(stderr, "%d kills, %llu requests, %llu resets\n", (int)killer.kills,
+		(unsigned long long)tr->completed, (unsigned long long)resets);
+	free(tr);
+}
+
+START_TEST(killed_again_and_again)
+{
+	conf.engine = engines[_i];
+	if (conf.engine == BLK_ENGINE_URING && !uring_works())
+		return;
+	under_kills(4711);
+}
+END_TEST
+
+START_TEST(killed_with_direct_io)
+{
+	int fd = open(disk_path, O_RDWR | O_DIRECT | O_CLOEXEC);
+
+	conf.engine = engines[_i];
+	conf.flags = BLK_DIRECT;
+	if (fd < 0 || (conf.engine == BLK_ENGINE_URING && !uring_works()))
+		return;
+	close(fd);
+	under_kills(815);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("blk");
+	TCase *c = tcase_create("requests"), *k = tcase_create("kills");
+	SRunner *sr = srunner_create(s);
+	int failed, n = ARRAY_LEN(engines);
+
+	tcase_add_checked_fixture(c, setup, teardown);
+	tcase_set_timeout(c, 120);
+	tcase_add_loop_test(c, configuration, 0, n);
+	tcase_add_loop_test(c, read_write_flush, 0, n);
+	tcase_add_loop_test(c, bounds, 0, n);
+	tcase_add_loop_test(c, identity_and_unknown, 0, n);
+	tcase_add_loop_test(c, any_layout, 0, n);
+	tcase_add_loop_test(c, discard_and_write_zeroes, 0, n);
+	tcase_add_loop_test(c, write_zeroes_without_the_file_system, 0, n);
+	tcase_add_loop_test(c, read_only, 0, n);
+	tcase_add_loop_test(c, no_discard, 0, n);
+	tcase_add_loop_test(c, file_became_shorter, 0, n);
+	tcase_add_loop_test(c, direct, 0, n);
+	tcase_add_loop_test(c, direct_bounce_queue, 0, n);
+	tcase_add_loop_test(c, direct_alignment_of_offsets, 0, n);
+	tcase_add_loop_test(c, mistakes_need_a_reset, 0, n);
+	tcase_add_test(c, configurations_refused);
+	tcase_add_loop_test(c, random_traffic, 0, n);
+	tcase_add_loop_test(c, reset_under_traffic, 0, n);
+	tcase_add_loop_test(c, more_requests_than_the_pool, 0, n);
+	suite_add_tcase(s, c);
+	tcase_add_checked_fixture(k, setup, teardown);
+	tcase_set_timeout(k, 300);
+	tcase_add_loop_test(k, killed_again_and_again, 0, n);
+	tcase_add_loop_test(k, killed_with_direct_io, 0, n);
+	suite_add_tcase(s, k);
+	srunner_run_all(sr, CK_ENV);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed != 0;
+}

@@ -1,0 +1,997 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Settings from flags and JSON, disks with their two locks, paths: what is refused, with which
+ * words, and what is taken. */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/proto.h>
+
+#include "supervisor/config.h"
+#include "supervisor/disk.h"
+#include "supervisor/paths.h"
+
+static struct vm_config c;
+static struct err e;
+static char dir[64];
+
+static void setup(void)
+{
+	config_init(&c);
+	memset(&e, 0, sizeof(e));
+}
+
+static void teardown(void)
+{
+	config_free(&c);
+}
+
+static int set(const char *name, const char *value)
+{
+	char where[32];
+
+	snprintf(where, sizeof(where), "--%s", name);
+	e.text[0] = 0;
+	return config_set(&c, where, name, value, &e);
+}
+
+/* Refused, in one line that names the setting and says what was expected. */
+static void refused(const char *name, const char *value, const char *expected)
+{
+	char where[32];
+
+	snprintf(where, sizeof(where), "--%s: ", name);
+	ck_assert_msg(set(name, value) == -EINVAL, "%s '%s' is taken", name, value);
+	ck_assert_msg(!strncmp(e.text, where, strlen(where)), "%s", e.text);
+	ck_assert_msg(strstr(e.text, expected) != NULL, "'%s' lacks '%s'", e.text, expected);
+	ck_assert_ptr_null(strchr(e.text, '\n'));
+}
+
+START_TEST(defaults)
+{
+	ck_assert_uint_eq(c.cpus, 1);
+	ck_assert_uint_eq(c.mem, 256u << 20);
+	ck_assert_int_eq(c.console, CONSOLE_STDIO);
+	ck_assert(!c.kernel && !c.initrd && !c.append && !c.rootfs && !c.metrics && !c.command &&
+		  !c.ndisks && !c.timeout);
+	ck_assert_int_eq(config_check(&c, &e), 0);
+}
+END_TEST
+
+START_TEST(known_names)
+{
+	static const char *const known[] = {"kernel",  "initrd",  "append", "cpus",
+					    "mem",     "disk",    "rootfs", "console",
+					    "metrics", "timeout", "rng"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(known); i++)
+		ck_assert(config_knows(known[i]));
+	ck_assert(!config_knows("") && !config_knows("cpu") && !config_knows("cpuss") &&
+		  !config_knows("Mem"));
+	ck_assert_int_eq(set("cpu", "1"), -EINVAL);
+	ck_assert_str_eq(e.text, "--cpu: no such setting");
+}
+END_TEST
+
+START_TEST(sizes)
+{
+	static const struct {
+		const char *text;
+		uint64_t bytes;
+	} good[] = {{"0", 0},
+		    {"1", 1},
+		    {"1K", 1024},
+		    {"3M", 3u << 20},
+		    {"6G", 6ull << 30},
+		    {"007M", 7u << 20},
+		    {"18446744073709551615", UINT64_MAX},
+		    {"17179869183G", 17179869183ull << 30}};
+	static const char *const bad[] = {"",
+					  "M",
+					  "-1",
+					  "+1",
+					  " 1",
+					  "1 ",
+					  "1k",
+					  "1m",
+					  "1MB",
+					  "1T",
+					  "1.5G",
+					  "0x10",
+					  "1KK",
+					  "18446744073709551616",
+					  "17179869184G",
+					  "99999999999999999999M"};
+	uint64_t n;
+
+	for (unsigned i = 0; i < ARRAY_LEN(good); i++) {
+		ck_assert(parse_size(good[i].text, &n));
+		ck_assert_uint_eq(n, good[i].bytes);
+	}
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
+		ck_assert_msg(!parse_size(bad[i], &n), "'%s'", bad[i]);
+}
+END_TEST
+
+START_TEST(memory)
+{
+	static const char *const bad[] = {"",
+					  "0",
+					  "1",
+					  "1K",
+					  "15M",
+					  "16777215",
+					  "1025G",
+					  "2048G",
+					  "-256M",
+					  "256",
+					  "lots",
+					  "256m",
+					  "99999999999999999999999G"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
+		refused("mem", bad[i], "expected a size from 16M to 1024G, such as 256M");
+	refused("mem", "16777217", "expected a multiple of 4096 bytes");
+	ck_assert_uint_eq(c.mem, 256u << 20); /* untouched */
+	ck_assert_int_eq(set("mem", "16M"), 0);
+	ck_assert_uint_eq(c.mem, 16u << 20);
+	ck_assert_int_eq(set("mem", "1024G"), 0);
+	ck_assert_uint_eq(c.mem, 1ull << 40);
+	ck_assert_int_eq(set("mem", "16781312"), 0);
+}
+END_TEST
+
+START_TEST(numbers)
+{
+	static const char *const bad[] = {"",    "0",   "33",         "-1",
+					  "+1",  "1 ",  " 1",         "1x",
+					  "0x1", "1.0", "4294967297", "18446744073709551617",
+					  "one"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
+		refused("cpus", bad[i], "expected a number from 1 to 32");
+	refused("timeout", "0", "expected seconds from 1 to 31536000");
+	refused("timeout", "31536001", "expected seconds from 1 to 31536000");
+	refused("timeout", "1s", "'1s'");
+	ck_assert_int_eq(set("cpus", "32"), 0);
+	ck_assert_uint_eq(c.cpus, 32);
+	ck_assert_int_eq(set("timeout", "31536000"), 0);
+	ck_assert_uint_eq(c.timeout, 31536000);
+}
+END_TEST
+
+START_TEST(text_settings)
+{
+	static const char *const paths[] = {"kernel", "initrd", "metrics", "rootfs"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(paths); i++) {
+		refused(paths[i], "", "empty; expected a path");
+		ck_assert_int_eq(set(paths[i], "/first"), 0);
+		ck_assert_int_eq(set(paths[i], "/a b,c"), 0); /* the last one wins */
+	}
+	ck_assert_str_eq(c.kernel, "/a b,c");
+	ck_assert_str_eq(c.initrd, "/a b,c");
+	ck_assert_str_eq(c.metrics, "/a b,c");
+	ck_assert_str_eq(c.rootfs, "/a b,c");
+	refused("append", "a\nb", "expected one line");
+	refused("append", "a\rb", "expected one line");
+	ck_assert_int_eq(set("append", ""), 0);
+	ck_assert_int_eq(set("append", "root=/dev/vda x"), 0);
+	ck_assert_str_eq(c.append, "root=/dev/vda x");
+}
+END_TEST
+
+START_TEST(rootfs)
+{
+	static const struct {
+		const char *text, *path;
+		bool rw;
+	} good[] = {{"/a,rw", "/a", true},       {"/a,ro", "/a", false},
+		    {"/a", "/a", false},         {"/a,rw,rw", "/a,rw", true},
+		    {"/a,rwx", "/a,rwx", false}, {",rw", ",rw", false}};
+
+	for (unsigned i = 0; i < ARRAY_LEN(good); i++) {
+		ck_assert_int_eq(set("rootfs", good[i].text), 0);
+		ck_assert_str_eq(c.rootfs, good[i].path);
+		ck_assert_int_eq(c.rootfs_rw, good[i].rw);
+	}
+}
+END_TEST
+
+START_TEST(random_numbers)
+{
+	ck_assert(!c.rng_off && c.rng_rate == 1 << 20);
+	ck_assert_int_eq(set("rng", "off"), 0);
+	ck_assert(c.rng_off);
+	ck_assert_int_eq(set("rng", "rate=64K"), 0);
+	ck_assert(!c.rng_off && c.rng_rate == 64 << 10);
+	ck_assert_int_eq(set("rng", "on"), 0);
+	ck_assert(!c.rng_off && c.rng_rate == 1 << 20);
+	refused("rng", "", "expected on, off or rate=BYTES");
+	refused("rng", "rate=", "'rate='");
+	refused("rng", "rate=1023", "1K to 1G");
+	refused("rng", "rate=2G", "'rate=2G'");
+	refused("rng", "maybe", "'maybe'");
+}
+END_TEST
+
+START_TEST(consoles)
+{
+	static const char *const bad[] = {"",     "tty",   "STDIO", "stdio ",
+					  "file", "file=", "pty=1", "\x1b[31m"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
+		refused("console", bad[i], "expected stdio, stderr, pty, none or file=FILE");
+	ck_assert_ptr_null(strchr(e.text, 0x1b));
+	ck_assert_int_eq(set("console", "pty"), 0);
+	ck_assert_int_eq(c.console, CONSOLE_PTY);
+	ck_assert_int_eq(set("console", "none"), 0);
+	ck_assert_int_eq(c.console, CONSOLE_NONE);
+	ck_assert_int_eq(set("console", "file=/x,y=z"), 0);
+	ck_assert_int_eq(c.console, CONSOLE_FILE);
+	ck_assert_str_eq(c.console_file, "/x,y=z");
+	ck_assert_int_eq(set("console", "stdio"), 0);
+	ck_assert_int_eq(c.console, CONSOLE_STDIO);
+}
+END_TEST
+
+START_TEST(long_values_are_cut)
+{
+	char big[5000];
+
+	memset(big, '7', sizeof(big) - 1);
+	big[sizeof(big) - 1] = 0;
+	refused("cpus", big, "expected a number");
+	refused("mem", big, "expected a size");
+	refused("console", big, "expected stdio");
+	refused("disk", big, "expected path=FILE");
+}
+END_TEST
+
+/* ---- disks ---- */
+
+static void one_disk(const char *text, const char *path, bool ro, bool direct, const char *serial)
+{
+	config_drop_disks(&c);
+	ck_assert_msg(set("disk", text) == 0, "'%s': %s", text, e.text);
+	ck_assert_uint_eq(c.ndisks, 1);
+	ck_assert_str_eq(c.disk[0].path, path);
+	ck_assert_int_eq(c.disk[0].ro, ro);
+	ck_assert_int_eq(c.disk[0].direct, direct);
+	ck_assert_str_eq(c.disk[0].serial, serial);
+}
+
+START_TEST(disk_texts)
+{
+	one_disk("path=/a", "/a", false, false, "");
+	one_disk("path=/a,ro,direct,serial=S1", "/a", true, true, "S1");
+	one_disk("serial=S1,direct,path=/a", "/a", false, true, "S1");
+	one_disk("path=/a,path=/b", "/b", false, false, ""); /* the last one wins */
+	one_disk("path=a=b", "a=b", false, false, "");
+	one_disk("path=/a,serial=12345678901234567890", "/a", false, false, "12345678901234567890");
+}
+END_TEST
+
+START_TEST(disk_commas)
+{
+	one_disk("path=/a,,b", "/a,b", false, false, "");
+	one_disk("path=/a,,,ro", "/a,", true, false, "");
+	one_disk("path=/a,,,,b", "/a,,b", false, false, "");
+	one_disk("path=/a,,ro", "/a,ro", false, false, "");
+	one_disk("path=/a,serial=x,,y,ro", "/a", true, false, "x,y");
+	one_disk("path=,,", ",", false, false, "");
+}
+END_TEST
+
+START_TEST(disk_refused)
+{
+	static const char *const bad[] = {"",           ",",        "/a",           "ro",
+					  "path=/a,",   ",path=/a", "path=/a,rw",   "path=/a, ro",
+					  "path=/a,RO", "PATH=/a",  "path=/a,ro=1", "file=/a",
+					  "path=/a,,,", "serial=x"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
+		refused("disk", bad[i], "expected path=FILE[,ro][,direct][,serial=S]");
+	refused("disk", "path=", "empty; expected a path");
+	refused("disk", "path=/a,path=", "empty; expected a path");
+	refused("disk", "path=/a,serial=", "expected 1 to 20 characters");
+	refused("disk", "path=/a,serial=123456789012345678901", "expected 1 to 20 characters");
+	ck_assert_uint_eq(c.ndisks, 0);
+	for (unsigned i = 0; i < CONFIG_MAX_DISKS; i++)
+		ck_assert_int_eq(set("disk", "path=/a"), 0);
+	refused("disk", "path=/a", "more than 31 disks");
+	ck_assert_uint_eq(c.ndisks, CONFIG_MAX_DISKS);
+}
+END_TEST
+
+START_TEST(vsock_texts)
+{
+	ck_assert(!c.vsock.on && c.vsock.cid == 3);
+	ck_assert_int_eq(set("vsock", "path=/run/v,,1,cid=4294967294"), 0);
+	ck_assert(c.vsock.on && c.vsock.cid == 4294967294u);
+	ck_assert_str_eq(c.vsock.path, "/run/v,1");
+	ck_assert_int_eq(set("vsock", "path=/b"), 0); /* as a whole: the last one wins */
+	ck_assert_uint_eq(c.vsock.cid, 3);
+	ck_assert_str_eq(c.vsock.path, "/b");
+	refused("vsock", "", "expected path=FILE[,cid=N]");
+	refused("vsock", "cid=5", "expected path=FILE[,cid=N]");
+	refused("vsock", "/run/v", "expected path=FILE[,cid=N]");
+	refused("vsock", "path=", "empty; expected a path");
+	refused("vsock", "path=/a,cid=2", "expected a number from 3 to 4294967294");
+	refused("vsock", "path=/a,cid=4294967295", "expected a number from 3");
+	refused("vsock", "path=/a,cid=", "expected a number from 3");
+	refused("vsock", "path=/a,cid=0x5", "expected a number from 3");
+	refused("vsock", "path=/a,port=5", "'port=5'; expected path=FILE");
+}
+END_TEST
+
+/* ---- commands, and the whole ---- */
+
+START_TEST(commands)
+{
+	char *first[] = {"a", "b c", ""}, *many[CONFIG_MAX_ARGS + 1];
+
+	ck_assert_int_eq(config_set_command(&c, first, 3, &e), 0);
+	ck_assert(c.ncommand == 3 && c.command[0] != first[0] && !c.command[3]);
+	ck_assert_str_eq(c.command[1], "b c");
+	for (unsigned i = 0; i <= CONFIG_MAX_ARGS; i++)
+		many[i] = first[0];
+	ck_assert_int_eq(config_set_command(&c, many, CONFIG_MAX_ARGS + 1, &e), -EINVAL);
+	ck_assert_str_eq(e.text, "command: 1025 arguments; expected at most 1024");
+	ck_assert_uint_eq(c.ncommand, 3);
+	ck_assert_int_eq(config_set_command(&c, many, CONFIG_MAX_ARGS, &e), 0);
+	ck_assert_uint_eq(c.ncommand, CONFIG_MAX_ARGS);
+	ck_assert_int_eq(config_set_command(&c, NULL, 0, &e), 0);
+	ck_assert(!c.command && !c.ncommand);
+}
+END_TEST
+
+START_TEST(contradictions)
+{
+	char *cmd[] = {"true"}, *nothing[] = {""};
+
+	ck_assert_int_eq(set("initrd", "/i"), 0);
+	ck_assert_int_eq(config_check(&c, &e), 0);
+	ck_assert_int_eq(config_set_command(&c, cmd, 1, &e), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(e.text, "--initrd: a command is run by"));
+	config_free(&c);
+	ck_assert_int_eq(set("initrd", "/i") | set("rootfs", "/r"), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(e.text, "--initrd: --rootfs is mounted by"));
+	config_free(&c);
+	ck_assert_int_eq(config_set_command(&c, nothing, 1, &e), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_str_eq(e.text, "command: empty; expected a program's name");
+}
+END_TEST
+
+/* ---- JSON ---- */
+
+static int json_n(const char *text, size_t n)
+{
+	char *exact = malloc(n + !n); /* so that a sanitizer sees one byte too many */
+	int rc;
+
+	memcpy(exact, text, n);
+	e.text[0] = 0;
+	rc = config_json(&c, exact, n, &e);
+	free(exact);
+	return rc;
+}
+
+static int json(const char *text)
+{
+	return json_n(text, strlen(text));
+}
+
+static void json_refused(const char *text, const char *part)
+{
+	ck_assert_msg(json(text) == -EINVAL, "'%s' is taken", text);
+	ck_assert_msg(!strncmp(e.text, "json: ", 6) && strstr(e.text, part),
+		      "'%s': '%s' lacks '%s'", text, e.text, part);
+}
+
+START_TEST(json_everything)
+{
+	ck_assert_msg(json(" {\"kernel\":\"/k\",\"initrd\":\"/i\",\"append\":\"a "
+			   "b\",\"cpus\":4,\"mem\":\"64M\","
+			   "\"rootfs\":\"/r,rw\",\"console\":\"file=/c\",\"metrics\":\"/"
+			   "m\",\"timeout\":9,"
+			   "\"disks\":[{\"path\":\"/"
+			   "d,1\",\"ro\":true,\"direct\":false,\"serial\":\"a,b\"},\"path=/"
+			   "e,direct\",{\"path\":\"/f\"}],"
+			   "\"vsock\":{\"path\":\"/v,w\",\"cid\":77},"
+			   "\"command\":[\"sh\",\"-c\",\"exit 3\"]} \n\t") == 0,
+		      "%s", e.text);
+	ck_assert_str_eq(c.kernel, "/k");
+	ck_assert_str_eq(c.initrd, "/i");
+	ck_assert_str_eq(c.append, "a b");
+	ck_assert(c.cpus == 4 && c.mem == 64u << 20 && c.timeout == 9 && c.rootfs_rw &&
+		  c.console == CONSOLE_FILE);
+	ck_assert_str_eq(c.metrics, "/m");
+	ck_assert_uint_eq(c.ndisks, 3);
+	ck_assert_str_eq(c.disk[0].path, "/d,1");
+	ck_assert_str_eq(c.disk[0].serial, "a,b");
+	ck_assert(c.disk[0].ro && !c.disk[0].direct && c.disk[1].direct && !c.disk[2].ro);
+	ck_assert_uint_eq(c.ncommand, 3);
+	ck_assert_str_eq(c.command[2], "exit 3");
+	ck_assert_str_eq(c.vsock.path, "/v,w");
+	ck_assert_uint_eq(c.vsock.cid, 77);
+}
+END_TEST
+
+/* Numbers and their texts are the same; so are the words of a refusal. */
+START_TEST(json_values)
+{
+	ck_assert_int_eq(json("{\"mem\":33554432,\"cpus\":\"2\"}"), 0);
+	ck_assert(c.mem == 32u << 20 && c.cpus == 2);
+	ck_assert_int_eq(json("{}"), 0);
+	json_refused("{\"cpus\":0}", "json: cpus: '0'; expected a number from 1 to 32");
+	json_refused("{\"cpus\":-1}", "json: cpus: '-1'; expected a number");
+	json_refused("{\"cpus\":99999999999999999999}", "json: cpus: '");
+	json_refused("{\"mem\":1}", "json: mem: '1'; expected a size");
+	json_refused("{\"mem\":\"\"}", "json: mem: ''");
+	json_refused("{\"kernel\":\"\"}", "json: kernel: empty; expected a path");
+	json_refused("{\"console\":\"x\"}", "json: console: 'x'; expected stdio");
+	json_refused("{\"append\":\"a\\nb\"}", "json: append: a line break");
+}
+END_TEST
+
+/* ---- the command's ---- */
+
+START_TEST(command_settings)
+{
+	char *const argv[] = {"ls", NULL};
+
+	ck_assert_int_eq(set("env", "A=1"), 0);
+	ck_assert_int_eq(set("env", "A="), 0);
+	ck_assert_int_eq(set("cwd", "/srv"), 0);
+	ck_assert_int_eq(set("tty", "on"), 0);
+	ck_assert_int_eq(set("interactive", "on"), 0);
+	ck_assert_int_eq(set("user", "7"), 0);
+	ck_assert(c.has_user && !c.has_gid && c.uid == 7);
+	ck_assert_int_eq(set("user", "4294967294:0"), 0);
+	ck_assert(c.has_gid && c.uid == 4294967294u && c.gid == 0);
+	ck_assert_uint_eq(c.nenv, 2);
+	ck_assert_str_eq(c.env[1], "A=");
+	ck_assert_str_eq(c.cwd, "/srv");
+	ck_assert(c.tty && c.interactive);
+	ck_assert_int_eq(config_console(&c), CONSOLE_STDIO);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_str_eq(e.text, "-t: no command; expected one at the end of the line");
+	ck_assert_int_eq(config_set_command(&c, argv, 1, &e), 0);
+	ck_assert_int_eq(config_check(&c, &e), 0);
+	ck_assert_int_eq(config_console(&c), CONSOLE_STDERR);
+	ck_assert_int_eq(set("console", "stdio"), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(e.text, "expected stderr, pty, none or file=FILE"));
+}
+END_TEST
+
+START_TEST(command_settings_refused)
+{
+	static const char *const users[] = {
+		"",      "root", "-1",         "1:",           ":1",
+		"1:2:3", "1 ",   "4294967295", "1:4294967295", "99999999999999999999999999999999"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(users); i++)
+		refused("user", users[i], "expected UID or UID:GID");
+	refused("env", "A", "'A'; expected NAME=VALUE");
+	refused("env", "=x", "expected NAME=VALUE");
+	refused("env", "", "expected NAME=VALUE");
+	refused("cwd", "srv", "'srv'; expected an absolute path");
+	refused("cwd", "", "expected an absolute path");
+	refused("tty", "yes", "'yes'; expected on or off");
+	refused("interactive", "", "expected on or off");
+	for (unsigned i = 0; i < CONFIG_MAX_ENV; i++)
+		ck_assert_int_eq(set("env", "A=1"), 0);
+	refused("env", "A=1", "more than 1000 variables");
+}
+END_TEST
+
+START_TEST(shares)
+{
+	static const char *const bad[] = {"",     "/a",       "/a:",      ":/b",     "/a:b",
+					  "/a:/", "/a:/b/..", "/a:/../b", "/a:/b:x", "/a:ro"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
+		refused("share", bad[i], "expected DIR:GUESTDIR[:ro]");
+	refused("share", "/a:/b:rw", "the guest gets a packed copy, which it can only read");
+	ck_assert_uint_eq(c.nshares, 0);
+	ck_assert_int_eq(set("share", "./a:b:/mnt/x..y:ro"), 0);
+	ck_assert_str_eq(c.share[0].dir, "./a:b");
+	ck_assert_str_eq(c.share[0].guest, "/mnt/x..y");
+	for (unsigned i = 1; i < CONFIG_MAX_SHARES; i++)
+		ck_assert_int_eq(set("share", "/a:/b"), 0);
+	refused("share", "/a:/b", "more than 8 directories");
+}
+END_TEST
+
+START_TEST(json_command_settings)
+{
+	ck_assert_int_eq(json("{\"command\":[\"ls\"],\"env\":[\"A=1\",\"B=2\"],\"cwd\":\"/\","
+			      "\"user\":\"1:2\",\"tty\":true,\"interactive\":false,"
+			      "\"shares\":[\"/a:/b\"]}"),
+			 0);
+	ck_assert(c.nenv == 2 && c.uid == 1 && c.gid == 2 && c.tty && !c.interactive);
+	ck_assert_uint_eq(c.nshares, 1);
+	ck_assert_int_eq(json("{\"user\":5}"), 0);
+	ck_assert_uint_eq(c.uid, 5);
+	json_refused("{\"env\":\"A=1\"}", "env: wrong type; expected an array of strings");
+	json_refused("{\"env\":[1]}", "env: wrong type; expected an array of strings");
+	json_refused("{\"env\":[\"A\"]}", "json: env: 'A'; expected NAME=VALUE");
+	json_refused("{\"tty\":1}", "tty: wrong type; expected true or false");
+	json_refused("{\"interactive\":\"on\"}", "interactive: wrong type");
+	json_refused("{\"share\":\"/a:/b\"}", "json: unknown key 'share'");
+	json_refused("{\"shares\":\"/a:/b\"}", "shares: wrong type; expected an array of strings");
+	json_refused("{\"shares\":[\"/a:/b:rw\"]}", "json: shares: '/a:/b:rw'");
+}
+END_TEST
+
+START_TEST(json_unknown_keys)
+{
+	json_refused("{\"cpu\":1}", "json: unknown key 'cpu'");
+	json_refused("{\"\":1}", "json: unknown key ''");
+	json_refused("{\"disk\":\"path=/a\"}", "json: unknown key 'disk'");
+	json_refused("{\"json\":\"x\"}", "json: unknown key 'json'");
+	json_refused("{\"help\":true}", "json: unknown key 'help'");
+	json_refused("{\"a\\u001b[31m\":1}", "json: unknown key 'a?[31m'");
+	json_refused("{\"disks\":[{\"path\":\"/a\",\"rw\":true}]}",
+		     "json: disks: unknown key 'rw'; expected path, ro, direct, serial");
+}
+END_TEST
+
+START_TEST(json_wrong_types)
+{
+	static const char *const scalars[] = {"kernel", "initrd",  "append",  "cpus",    "mem",
+					      "rootfs", "console", "metrics", "timeout", "rng"};
+	static const char *const wrong[] = {"null", "true", "1.5", "NaN", "[]", "{}", "[1]"};
+	char text[80];
+
+	for (unsigned i = 0; i < ARRAY_LEN(scalars); i++) {
+		for (unsigned k = 0; k < ARRAY_LEN(wrong); k++) {
+			snprintf(text, sizeof(text), "{\"%s\":%s}", scalars[i], wrong[k]);
+			json_refused(text, "wrong type; expected a string or a whole number");
+			ck_assert_ptr_nonnull(strstr(e.text, scalars[i]));
+		}
+	}
+	json_refused("{\"disks\":\"path=/a\"}", "disks: wrong type; expected an array");
+	json_refused("{\"disks\":{}}", "disks: wrong type; expected an array");
+	json_refused("{\"disks\":[1]}",
+		     "disks: wrong type; expected an array of objects or strings");
+	json_refused("{\"disks\":[null]}", "disks: wrong type");
+	json_refused("{\"disks\":[{\"path\":1}]}", "path: wrong type; expected a string");
+	json_refused("{\"disks\":[{\"path\":\"/a\",\"ro\":1}]}",
+		     "ro: wrong type; expected true or false");
+	json_refused("{\"disks\":[{\"path\":\"/a\",\"direct\":null}]}",
+		     "direct: wrong type; expected true or false");
+	json_refused("{\"disks\":[{}]}", "json: disks: ''; expected path=FILE");
+	json_refused("{\"disks\":[{\"ro\":true}]}", "json: disks: 'ro'; expected path=FILE");
+	json_refused("{\"vsock\":[]}", "vsock: wrong type; expected an object or a string");
+	json_refused("{\"vsock\":{\"path\":1}}", "path: wrong type; expected a string");
+	json_refused("{\"vsock\":{\"path\":\"/v\",\"cid\":\"5\"}}",
+		     "cid: wrong type; expected a whole number");
+	json_refused("{\"vsock\":{\"path\":\"/v\",\"cid\":-1}}", "json: vsock: cid '-1'");
+	json_refused("{\"vsock\":{\"paths\":\"/v\"}}", "vsock: unknown key 'paths'");
+	json_refused("{\"vsock\":{}}", "json: vsock: ''; expected path=FILE");
+	json_refused("{\"command\":\"ls\"}", "command: wrong type; expected an array of strings");
+	json_refused("{\"command\":[\"ls\",1]}",
+		     "command: wrong type; expected an array of strings");
+	json_refused("{\"command\":[null]}", "command: wrong type");
+	ck_assert_uint_eq(c.ndisks, 0);
+}
+END_TEST
+
+START_TEST(json_not_an_object)
+{
+	static const char *const texts[] = {"[]", "\"x\"", "null", "true", "[{}]"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(texts); i++)
+		json_refused(texts[i], "expected one object");
+	json_refused("7 ", "expected one object");
+	json_refused("", "json: the text ends inside a value; expected one object");
+	json_refused(" \n", "json: the text ends inside a value");
+}
+END_TEST
+
+START_TEST(json_truncated)
+{
+	static const char whole[] =
+		"{\"cpus\":2,\"disks\":[{\"path\":\"/\\u00e9\",\"ro\":true}],\"command\":[\"a\"]}";
+
+	for (size_t n = 0; n < sizeof(whole) - 1; n++) {
+		ck_assert_int_eq(json_n(whole, n), -EINVAL);
+		ck_assert_msg(strstr(e.text, "the text ends inside a value") != NULL, "%zu: %s", n,
+			      e.text);
+	}
+	ck_assert_int_eq(json(whole), 0);
+}
+END_TEST
+
+START_TEST(json_malformed)
+{
+	static const char *const texts[] = {"{cpus:1}",
+
+					    "{\"cpus\":1,}",
+					    "{\"cpus\" 1}",
+					    "{\"cpus\":01}",
+
+					    "{\"cpus\":1}}",
+					    "{\"cpus\":1}{}",
+					    "{\"cpus\":1} x",
+					    "// c\n{}",
+					    "{\"kernel\":\"\xff\"}",
+					    "]",
+					    "{\"kernel\":\"\\x\"}"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(texts); i++)
+		json_refused(texts[i], "json: byte ");
+	ck_assert(!c.kernel);
+}
+END_TEST
+
+START_TEST(json_nul)
+{
+	static const char inside[] = "{\"cpus\":2}\0{\"mem\":1}", before[] = "\0{}",
+			  in_string[] = "{\"kernel\":\"a\0b\"}";
+
+	ck_assert_int_eq(json_n(inside, sizeof(inside) - 1), -EINVAL);
+	ck_assert_int_eq(json_n(before, sizeof(before) - 1), -EINVAL);
+	ck_assert_int_eq(json_n(in_string, sizeof(in_string) - 1), -EINVAL);
+	json_refused("{\"kernel\":\"a\\u0000b\"}", "kernel: wrong type; expected a string");
+	json_refused("{\"command\":[\"a\\u0000\"]}", "command: wrong type");
+	json_refused("{\"disks\":[\"path=/a\\u0000\"]}", "disks: wrong type");
+	json_refused("{\"disks\":[{\"path\":\"/a\\u0000\"}]}", "path: wrong type");
+	ck_assert_int_eq(json_n("{\"cp\\u0000us\":1}", 15), -EINVAL);
+	ck_assert(!c.kernel && !c.command && !c.ndisks);
+}
+END_TEST
+
+START_TEST(json_deep)
+{
+	char text[64 + 2 * 5000];
+	size_t n = (size_t)sprintf(text, "{\"disks\":");
+
+	memset(text + n, '[', 5000);
+	memset(text + n + 5000, ']', 5000);
+	strcpy(text + n + 10000, "}");
+	json_refused(text, "nesting too deep");
+}
+END_TEST
+
+START_TEST(json_huge)
+{
+	size_t n = CONFIG_JSON_MAX + 1;
+	char *text = malloc(n + 1);
+
+	memset(text, ' ', n);
+	text[n] = 0;
+	memcpy(text, "{\"cpus\":3}", 10);
+	ck_assert_int_eq(json_n(text, n), -EINVAL);
+	ck_assert_str_eq(e.text, "json: 1048577 bytes; expected at most 1048576");
+	ck_assert_int_eq(json_n(text, n - 1), 0);
+	ck_assert_uint_eq(c.cpus, 3);
+	/* One string nearly as large: a path nobody has, but a text like any other. */
+	memset(text, 'x', n - 1);
+	memcpy(text, "{\"kernel\":\"", 11);
+	memcpy(text + n - 3, "\"}", 2);
+	ck_assert_int_eq(json_n(text, n - 1), 0);
+	ck_assert_uint_eq(strlen(c.kernel), n - 1 - 13);
+	free(text);
+}
+END_TEST
+
+START_TEST(json_limits)
+{
+	char *text = malloc(1 << 16);
+	size_t n = (size_t)sprintf(text, "{\"command\":[\"a\"");
+
+	for (unsigned i = 0; i < CONFIG_MAX_ARGS; i++)
+		n += (size_t)sprintf(text + n, ",\"a\"");
+	strcpy(text + n, "]}");
+	json_refused(text, "json: command: 1025 arguments; expected at most 1024");
+	n = (size_t)sprintf(text, "{\"disks\":[\"path=/a\"");
+	for (unsigned i = 0; i < CONFIG_MAX_DISKS; i++)
+		n += (size_t)sprintf(text + n, ",\"path=/a\"");
+	strcpy(text + n, "]}");
+	json_refused(text, "json: disks: more than 31 disks");
+	free(text);
+}
+END_TEST
+
+/* ---- disk files ---- */
+
+static struct disk d, d2;
+static char path[128];
+
+static void make_dir(void)
+{
+	setup();
+	strcpy(dir, "/tmp/insula-test-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	d.fd = d2.fd = -1;
+	snprintf(path, sizeof(path), "%s/disk", dir);
+}
+
+static void remove_dir(void)
+{
+	disk_close(&d);
+	disk_close(&d2);
+	unlink(path);
+	rmdir(path);
+	ck_assert_int_eq(rmdir(dir), 0);
+	teardown();
+}
+
+static void make_image(off_t size)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ftruncate(fd, size), 0);
+	close(fd);
+}
+
+static struct disk_config writable = {.path = path}, read_only = {.path = path, .ro = true};
+
+static void open_refused(const struct disk_config *conf, int code, const char *part)
+{
+	ck_assert_int_eq(disk_open(&d, conf, &e), code);
+	ck_assert_int_eq(d.fd, -1);
+	ck_assert_msg(!strncmp(e.text, "disk /tmp/", 10) && strstr(e.text, part), "'%s' lacks '%s'",
+		      e.text, part);
+}
+
+START_TEST(disk_good)
+{
+	struct disk_config conf = {.path = path, .serial = "12345678901234567890"};
+
+	make_image(3 * 512);
+	ck_assert_int_eq(disk_open(&d, &conf, &e), 0);
+	ck_assert_uint_eq(d.start.capacity, 3 * 512);
+	ck_assert_uint_eq(d.start.logical, 512);
+	ck_assert_uint_ge(d.start.physical, d.start.logical);
+	ck_assert_uint_eq(d.start.flags, 0);
+	ck_assert_uint_gt(d.start.discard_align, 0);
+	ck_assert_int_eq(memcmp(d.start.serial, conf.serial, 20), 0);
+	ck_assert_int_eq(fcntl(d.fd, F_GETFD), FD_CLOEXEC);
+	disk_close(&d);
+	ck_assert_int_eq(disk_open(&d, &read_only, &e), 0);
+	ck_assert_uint_eq(d.start.flags, BLK_RO);
+	ck_assert_uint_eq(d.start.discard_align, 0);
+	ck_assert_int_eq(fcntl(d.fd, F_GETFL) & O_ACCMODE, O_RDONLY);
+}
+END_TEST
+
+START_TEST(disk_bad_files)
+{
+	open_refused(&writable, -ENOENT, "No such file");
+	make_image(0);
+	open_refused(&writable, -EINVAL, "empty; expected at least 512 bytes");
+	open_refused(&read_only, -EINVAL, "empty; expected at least 512 bytes");
+	make_image(511);
+	open_refused(&writable, -EINVAL, "511 bytes; expected a multiple of 512");
+	make_image(1025);
+	open_refused(&read_only, -EINVAL, "1025 bytes; expected a multiple of 512");
+	unlink(path);
+	ck_assert_int_eq(mkdir(path, 0700), 0);
+	open_refused(&writable, -EISDIR, "Is a directory");
+	open_refused(&read_only, -EINVAL, "neither a file nor a block device");
+	rmdir(path);
+	ck_assert_int_eq(mkfifo(path, 0600), 0); /* nobody on its other side: must not hang */
+	open_refused(&read_only, -EINVAL, "neither a file nor a block device");
+	open_refused(&writable, -EINVAL, "neither a file nor a block device");
+	unlink(path);
+	ck_assert_int_eq(symlink("/dev/null", path), 0);
+	open_refused(&writable, -EINVAL, "neither a file nor a block device");
+	unlink(path);
+	ck_assert_int_eq(symlink(path, path), 0);
+	open_refused(&writable, -ELOOP, "symbolic links");
+}
+END_TEST
+
+START_TEST(disk_sharing)
+{
+	make_image(512);
+	ck_assert_int_eq(disk_open(&d2, &writable, &e), 0);
+	open_refused(&writable, -EBUSY, "locked by another VM");
+	open_refused(&read_only, -EBUSY, "locked by another VM that writes to it");
+	disk_close(&d2);
+	ck_assert_int_eq(disk_open(&d2, &read_only, &e), 0);
+	open_refused(&writable, -EBUSY, "locked by another VM");
+	ck_assert_int_eq(disk_open(&d, &read_only, &e), 0); /* readers share */
+	ck_assert_int_ne(d.lock_byte, d2.lock_byte);
+	disk_close(&d);
+	disk_close(&d2);
+	ck_assert_int_eq(disk_open(&d, &writable, &e), 0); /* and nothing stays locked */
+}
+END_TEST
+
+/* The generation lock lives as long as any reference to the helper's descriptor, in whatever
+ * process. */
+static void generation(const struct disk_config *conf)
+{
+	int hold[2], fd, status;
+	char byte;
+	pid_t pid;
+
+	make_image(4096);
+	ck_assert_int_eq(disk_open(&d, conf, &e), 0);
+	ck_assert_int_eq(disk_quiet(&d), 1);
+	fd = disk_generation(&d, &e);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(fcntl(fd, F_GETFL) & O_ACCMODE, conf->ro ? O_RDONLY : O_RDWR);
+	ck_assert_int_eq(fcntl(fd, F_GETFL) & O_NONBLOCK, 0);
+	ck_assert_int_eq(disk_quiet(&d), 0);
+	ck_assert_int_eq(pipe(hold), 0);
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (!pid) { /* a helper that has it too */
+		close(hold[1]);
+		_exit(read(hold[0], &byte, 1) == 0 ? 0 : 1);
+	}
+	close(hold[0]);
+	fd_close(&fd);
+	ck_assert_int_eq(disk_quiet(&d), 0);
+	close(hold[1]);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
+	ck_assert_int_eq(disk_quiet(&d), 1);
+	/* The next generation, and the one after a kill. */
+	fd = disk_generation(&d, &e);
+	pid = fork();
+	if (!pid) {
+		pause();
+		_exit(1);
+	}
+	fd_close(&fd);
+	ck_assert_int_eq(disk_quiet(&d), 0);
+	kill(pid, SIGKILL);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(disk_quiet(&d), 1);
+}
+
+START_TEST(generation_writable)
+{
+	generation(&writable);
+}
+END_TEST
+
+START_TEST(generation_read_only)
+{
+	generation(&read_only);
+}
+END_TEST
+
+/* Two VMs that read one image do not see each other's generations; the path may be given to another
+ * file. */
+START_TEST(generations_are_apart)
+{
+	struct stat a, b;
+	int fd;
+
+	make_image(512);
+	ck_assert_int_eq(disk_open(&d, &read_only, &e) | disk_open(&d2, &read_only, &e), 0);
+	ck_assert_int_eq(unlink(path), 0);
+	make_image(1024);
+	fd = disk_generation(&d, &e);
+	ck_assert_int_ge(fd, 0);
+	ck_assert(!fstat(fd, &a) && !fstat(d.fd, &b) && a.st_ino == b.st_ino && a.st_size == 512);
+	ck_assert_int_eq(disk_quiet(&d), 0);
+	ck_assert_int_eq(disk_quiet(&d2), 1);
+	fd_close(&fd);
+}
+END_TEST
+
+/* ---- paths ---- */
+
+START_TEST(path_lookup)
+{
+	struct paths p;
+	char exe[PATH_MAX], found[PATH_MAX], boot[160], file[200];
+	static const char *const names[] = {"vmlinuz-6.1.0-9", "vmlinuz-6.1.0-56",
+					    "vmlinuz-5.10.0-99", "initrd.img-9.9"};
+	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+
+	ck_assert_int_gt(n, 0);
+	exe[n] = 0;
+	ck_assert_int_eq(paths_find(&p, &e), 0);
+	*strrchr(exe, '/') = 0;
+	*strrchr(exe, '/') = 0;
+	ck_assert(!strncmp(p.libexec, exe, strlen(exe)) &&
+		  !strcmp(p.libexec + strlen(exe), "/libexec/insula"));
+	ck_assert_ptr_nonnull(strstr(p.guest, "/guest"));
+	ck_assert(p.cache[0] == '/');
+
+	snprintf(p.guest, sizeof(p.guest), "%s", dir);
+	snprintf(boot, sizeof(boot), "%s/boot", dir);
+	ck_assert_int_eq(mkdir(boot, 0700), 0);
+	for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
+		snprintf(file, sizeof(file), "%s/%s", boot, names[i]);
+		close(open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+	}
+	ck_assert_int_eq(paths_default_kernel(&p, found, sizeof(found), &e), 0);
+	snprintf(file, sizeof(file), "%s/vmlinuz-6.1.0-56", boot); /* by version, not by letters */
+	ck_assert_str_eq(found, file);
+	ck_assert_int_eq(paths_default_kernel(&p, found, 8, &e), -ENAMETOOLONG);
+	for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
+		snprintf(file, sizeof(file), "%s/%s", boot, names[i]);
+		unlink(file);
+	}
+	rmdir(boot);
+	/* None unpacked: the host's own, or a line that says where was looked. */
+	if (paths_default_kernel(&p, found, sizeof(found), &e))
+		ck_assert(strstr(e.text, "--kernel: not given") && strstr(e.text, dir) &&
+			  strstr(e.text, "/boot/vmlinuz-"));
+	else
+		ck_assert_int_eq(strncmp(found, "/boot/vmlinuz-", 14), 0);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("config");
+	TCase *flags = tcase_create("flags"), *js = tcase_create("json"),
+	      *files = tcase_create("files");
+	SRunner *sr;
+	int failures;
+
+	tcase_add_checked_fixture(flags, setup, teardown);
+	tcase_add_test(flags, defaults);
+	tcase_add_test(flags, known_names);
+	tcase_add_test(flags, sizes);
+	tcase_add_test(flags, memory);
+	tcase_add_test(flags, numbers);
+	tcase_add_test(flags, text_settings);
+	tcase_add_test(flags, rootfs);
+	tcase_add_test(flags, random_numbers);
+	tcase_add_test(flags, consoles);
+	tcase_add_test(flags, command_settings);
+	tcase_add_test(flags, command_settings_refused);
+	tcase_add_test(flags, shares);
+	tcase_add_test(flags, json_command_settings);
+	tcase_add_test(flags, long_values_are_cut);
+	tcase_add_test(flags, disk_texts);
+	tcase_add_test(flags, disk_commas);
+	tcase_add_test(flags, disk_refused);
+	tcase_add_test(flags, vsock_texts);
+	tcase_add_test(flags, commands);
+	tcase_add_test(flags, contradictions);
+	tcase_add_checked_fixture(js, setup, teardown);
+	tcase_add_test(js, json_everything);
+	tcase_add_test(js, json_values);
+	tcase_add_test(js, json_unknown_keys);
+	tcase_add_test(js, json_wrong_types);
+	tcase_add_test(js, json_not_an_object);
+	tcase_add_test(js, json_truncated);
+	tcase_add_test(js, json_malformed);
+	tcase_add_test(js, json_nul);
+	tcase_add_test(js, json_deep);
+	tcase_add_test(js, json_huge);
+	tcase_add_test(js, json_limits);
+	tcase_add_checked_fixture(files, make_dir, remove_dir);
+	tcase_add_test(files, disk_good);
+	tcase_add_test(files, disk_bad_files);
+	tcase_add_test(files, disk_sharing);
+	tcase_add_test(files, generation_writable);
+	tcase_add_test(files, generation_read_only);
+	tcase_add_test(files, generations_are_apart);
+	tcase_add_test(files, path_lookup);
+	suite_add_tcase(s, flags);
+	suite_add_tcase(s, js);
+	suite_add_tcase(s, files);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_ENV);
+	failures = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failures != 0;
+}

@@ -1,0 +1,964 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * insula-exec against insula-init's server, both with their real code, on this machine: the server
+ * listens on an AF_UNIX socket in a process of its own, the other side is exec_loop() in another
+ * one, without a jail, and the test is the supervisor and the user. Then a server that lies.
+ */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+
+#include "devices/exec.h"
+#include "guest/agent.h"
+
+#define PATIENCE_MS 10000
+
+static int listener; /* of the server */
+static pid_t server;
+static int finished[2]; /* a byte for every agent_ops.finish() */
+
+/* ---- the server ---- */
+
+/* Not kill(-1): this is not PID 1 of a guest. The children of this process, orphans included. */
+static void kill_children(void)
+{
+	char path[64], line[4096] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+	f = fopen(path, "re");
+	if (f && fgets(line, sizeof(line), f))
+		for (char *save = NULL, *p = strtok_r(line, " ", &save); p;
+		     p = strtok_r(NULL, " ", &save))
+			kill((pid_t)atoi(p), SIGKILL);
+	if (f)
+		fclose(f);
+}
+
+static void finish(void)
+{
+	(void)!write(finished[1], "f", 1);
+}
+
+static void end_machine(const struct gp_poweroff *how)
+{
+	(void)!write(finished[1], how->how == GP_END_STATUS ? "s" : "p", 1);
+}
+
+static void serve(void)
+{
+	static const struct agent_ops ops = {kill_children, finish, end_machine};
+	static struct agent a;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	if (agent_init(&a, listener, &ops))
+		_exit(1);
+	for (;;)
+		agent_step(&a, -1);
+}
+
+static void setup(void)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+
+	signal(SIGPIPE, SIG_IGN);
+	ck_assert_int_eq(pipe2(finished, O_CLOEXEC), 0);
+	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_ge(listener, 0);
+	/* Without a name: the kernel chooses an abstract one. */
+	ck_assert_int_eq(bind(listener, (struct sockaddr *)&un, sizeof(sa_family_t)), 0);
+	ck_assert_int_eq(listen(listener, 64), 0);
+	server = fork();
+	if (server == 0)
+		serve();
+}
+
+static void teardown(void)
+{
+	kill(server, SIGKILL);
+	waitpid(server, NULL, 0);
+	close(listener);
+	fd_close(&finished[0]);
+	fd_close(&finished[1]);
+}
+
+static int connect_server(void)
+{
+	struct sockaddr_un un;
+	socklen_t len = sizeof(un);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&un, &len), 0);
+	ck_assert_int_eq(connect(fd, (struct sockaddr *)&un, len), 0);
+	return fd;
+}
+
+/* ---- a command ---- */
+
+struct run {
+	pid_t pid;
+	int channel, in, out, err; /* our ends; -1 */
+};
+
+struct how {
+	unsigned flags;
+	const char *cwd;
+	char *const *env;
+	uint32_t uid;
+	int out, err; /* the user's descriptors instead of pipes; 0: a pipe */
+	int stream;   /* instead of the server; 0 */
+	bool escape;
+};
+
+static int spec_fd(const struct how *h, char *const *argv, uint32_t *len)
+{
+	static uint8_t body[GP_START_MAX];
+	struct gp_start s = {
+		.flags = h->flags, .uid = h->uid, .gid = GP_NO_GID, .rows = 33, .cols = 77};
+	int fd = memfd_create("spec", MFD_CLOEXEC);
+	int n = gp_start_build(body, sizeof(body), &s, h->cwd ? h->cwd : "/", argv, h->env);
+
+	ck_assert_int_gt(n, 0);
+	*len = (uint32_t)n;
+	ck_assert_int_eq(write(fd, body, (size_t)n), n);
+	return fd;
+}
+
+static void child(const struct how *h, int channel, int stream, int spec, uint32_t len, int out,
+		  int err, int in)
+{
+	static struct exec x;
+	struct err e;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	helper_signals();
+	if (exec_open(&x, channel, stream, spec, len, out, err, in, h->escape ? EXEC_ESCAPE : 0,
+		      &e) ||
+	    exec_threads(&x, &e))
+		_exit(1);
+	_exit(exec_loop(&x) ? 1 : 0);
+}
+
+static void start(struct run *r, const struct how *h, char *const *argv)
+{
+	int ch[2], in[2] = {-1, -1}, out[2] = {-1, h->out}, err[2] = {-1, h->err};
+	uint32_t len;
+	int spec = spec_fd(h, argv, &len), stream = h->stream ? h->stream : connect_server();
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ch), 0);
+	if (h->flags & GP_START_STDIN)
+		ck_assert_int_eq(pipe2(in, O_CLOEXEC), 0);
+	if (!h->out)
+		ck_assert_int_eq(pipe2(out, O_CLOEXEC), 0);
+	if (!h->err)
+		ck_assert_int_eq(pipe2(err, O_CLOEXEC), 0);
+	r->pid = fork();
+	if (r->pid == 0) {
+		fd_close(&ch[0]);
+		fd_close(&in[1]);
+		fd_close(&out[0]);
+		fd_close(&err[0]);
+		child(h, ch[1], stream, spec, len, out[1], err[1], in[0]);
+	}
+	close(ch[1]);
+	close(stream);
+	close(spec);
+	fd_close(&in[0]);
+	if (!h->out)
+		close(out[1]);
+	if (!h->err)
+		close(err[1]);
+	*r = (struct run){
+		.pid = r->pid, .channel = ch[0], .in = in[1], .out = out[0], .err = err[0]};
+}
+
+#define SH(text) ((char *const[]){"sh", "-c", text, NULL})
+
+static bool ready(int fd, int ms)
+{
+	struct pollfd p = {fd, POLLIN, 0};
+
+	return poll(&p, 1, ms) == 1;
+}
+
+/* The next message of this type, others skipped. */
+static void message(struct run *r, enum msg_type want, void *body, size_t size)
+{
+	int fds[MSG_MAX_FDS];
+	enum msg_type type = MSG_GO;
+	unsigned nfds;
+	size_t len;
+
+	while (type != want) {
+		ck_assert_msg(ready(r->channel, PATIENCE_MS), "no message %d", (int)want);
+		ck_assert_int_eq(msg_recv(r->channel, &type, body, size, &len, fds, &nfds), 0);
+	}
+}
+
+static struct msg_exec_exit wait_exit(struct run *r)
+{
+	struct msg_exec_exit x = {0};
+
+	message(r, MSG_EXEC_EXIT, &x, sizeof(x));
+	return x;
+}
+
+static void stop(struct run *r)
+{
+	int status;
+
+	ck_assert_int_eq(msg_send(r->channel, MSG_STOP, NULL, 0, NULL, 0), 0);
+	ck_assert_int_eq(waitpid(r->pid, &status, 0), r->pid);
+	ck_assert_int_eq(status, 0);
+	fd_close(&r->channel);
+	fd_close(&r->in);
+	fd_close(&r->out);
+	fd_close(&r->err);
+}
+
+/* Everything until the end of the pipe, at most size - 1 bytes. */
+static size_t slurp(int fd, char *buf, size_t size)
+{
+	size_t n = 0;
+	ssize_t r = 1;
+
+	while (r > 0 && n < size - 1 && ready(fd, PATIENCE_MS)) {
+		r = read(fd, buf + n, size - 1 - n);
+		n += r > 0 ? (size_t)r : 0;
+	}
+	buf[n] = 0;
+	return n;
+}
+
+/* Run to the end; what it printed is in the buffers. */
+static struct msg_exec_exit run(const struct how *h, char *const *argv, char *out, char *err,
+				size_t size)
+{
+	struct run r;
+	struct msg_exec_exit x;
+
+	start(&r, h, argv);
+	fd_close(&r.in);
+	x = wait_exit(&r);
+	ck_assert_int_eq(msg_send(r.channel, MSG_STOP, NULL, 0, NULL, 0), 0);
+	if (out)
+		slurp(r.out, out, size);
+	if (err)
+		slurp(r.err, err, size);
+	waitpid(r.pid, NULL, 0);
+	fd_close(&r.channel);
+	fd_close(&r.out);
+	fd_close(&r.err);
+	return x;
+}
+
+static void ck_exit(struct msg_exec_exit x, uint32_t end, uint32_t value)
+{
+	ck_assert_msg(x.end == end && x.value == value, "%u %u '%s'", x.end, x.value, x.text);
+}
+
+START_TEST(streams_and_status)
+{
+	char out[256], err[256];
+	struct msg_exec_exit x = run(&(struct how){0}, SH("echo to out; echo to err >&2; exit 3"),
+				     out, err, sizeof(out));
+
+	ck_exit(x, EXEC_CODE, 3);
+	ck_assert_str_eq(out, "to out\n");
+	ck_assert_str_eq(err, "to err\n");
+}
+END_TEST
+
+START_TEST(signal_status)
+{
+	ck_exit(run(&(struct how){0}, SH("kill -9 $$"), NULL, NULL, 0), EXEC_SIGNALED, 9);
+	ck_exit(run(&(struct how){0}, SH("kill -TERM $$"), NULL, NULL, 0), EXEC_SIGNALED, 15);
+}
+END_TEST
+
+START_TEST(refused)
+{
+	char *const missing[] = {"/no/such/program", NULL}, *const name[] = {"no-such-program",
+									     NULL};
+	char *const file[] = {"/etc", NULL};
+	struct msg_exec_exit x = run(&(struct how){0}, missing, NULL, NULL, 0);
+
+	ck_exit(x, EXEC_REFUSED, 127);
+	ck_assert_str_eq(x.text, "/no/such/program: command not found");
+	x = run(&(struct how){0}, name, NULL, NULL, 0);
+	ck_exit(x, EXEC_REFUSED, 127);
+	x = run(&(struct how){0}, file, NULL, NULL, 0);
+	ck_exit(x, EXEC_REFUSED, 126);
+	x = run(&(struct how){.cwd = "/nowhere"}, SH("true"), NULL, NULL, 0);
+	ck_exit(x, EXEC_REFUSED, 126);
+	ck_assert_str_eq(x.text, "/nowhere: No such file or directory");
+}
+END_TEST
+
+START_TEST(environment)
+{
+	char *const env[] = {"A=two words", "HOME=/x", "A=b", "TERM=vt100", NULL};
+	char out[512];
+
+	run(&(struct how){.env = env, .cwd = "/tmp"},
+	    SH("echo $A $HOME $USER $TERM $PWD; cat; echo end"), out, NULL, sizeof(out));
+	ck_assert_str_eq(out, "b /x root vt100 /tmp\nend\n");
+}
+END_TEST
+
+START_TEST(user)
+{
+	char out[512];
+	struct msg_exec_exit x;
+
+	if (geteuid())
+		return;
+	x = run(&(struct how){.uid = 54321}, SH("id -u; id -g; echo $HOME $USER; id -G"), out, NULL,
+		sizeof(out));
+	ck_exit(x, EXEC_CODE, 0);
+	ck_assert_str_eq(out, "54321\n54321\n/ 54321\n54321\n");
+}
+END_TEST
+
+/* ---- amounts ---- */
+
+struct pour {
+	int fd;
+	size_t n;
+};
+
+static uint8_t pattern(size_t i)
+{
+	return (uint8_t)(i * 2654435761u >> 13);
+}
+
+static void *pour(void *arg)
+{
+	struct pour *p = arg;
+	uint8_t buf[5000];
+
+	for (size_t at = 0; at < p->n;) {
+		size_t n = p->n - at < sizeof(buf) ? p->n - at : sizeof(buf);
+		ssize_t w;
+
+		for (size_t i = 0; i < n; i++)
+			buf[i] = pattern(at + i);
+		w = write(p->fd, buf, n);
+		if (w <= 0)
+			break;
+		at += (size_t)w;
+	}
+	close(p->fd);
+	return NULL;
+}
+
+/* Through the command and back, byte for byte. */
+START_TEST(amount)
+{
+	const size_t n = 30u << 20;
+	struct run r;
+	struct pour p;
+	pthread_t t;
+	static uint8_t buf[65536];
+	size_t at = 0;
+	ssize_t got;
+
+	start(&r, &(struct how){.flags = GP_START_STDIN}, SH("cat; exit 4"));
+	p = (struct pour){r.in, n};
+	r.in = -1;
+	ck_assert_int_eq(pthread_create(&t, NULL, pour, &p), 0);
+	while (at < n && (got = read(r.out, buf, sizeof(buf))) > 0)
+		for (ssize_t i = 0; i < got; i++, at++)
+			if (buf[i] != pattern(at))
+				ck_abort_msg("byte %zu differs", at);
+	ck_assert_uint_eq(at, n);
+	pthread_join(t, NULL);
+	ck_exit(wait_exit(&r), EXEC_CODE, 4);
+	stop(&r);
+}
+END_TEST
+
+/* In, and not a byte out. */
+START_TEST(amount_in)
+{
+	struct run r;
+	struct pour p;
+	pthread_t t;
+	char out[32];
+
+	start(&r, &(struct how){.flags = GP_START_STDIN}, SH("wc -c"));
+	p = (struct pour){r.in, 8u << 20};
+	r.in = -1;
+	ck_assert_int_eq(pthread_create(&t, NULL, pour, &p), 0);
+	ck_exit(wait_exit(&r), EXEC_CODE, 0);
+	ck_assert_int_gt(read(r.out, out, sizeof(out)), 0);
+	ck_assert_int_eq(atoi(out), 8 << 20);
+	pthread_join(t, NULL);
+	stop(&r);
+}
+END_TEST
+
+/* What is in the ring goes out to its last byte, also when it lies around the ring's end and no
+ * thread wakes the main one any more. */
+START_TEST(input_around_the_end)
+{
+	const uint32_t hello[] = {8, GP_HELLO, GP_MAGIC, 1};
+	static struct exec x;
+	uint32_t len;
+	int ch[2], sv[2], spec = spec_fd(&(struct how){.flags = GP_START_STDIN}, SH("cat"), &len);
+	char buf[4096];
+	size_t n = 0, want;
+	struct err e;
+	pid_t pid;
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ch), 0);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+	ck_assert_int_eq(exec_open(&x, ch[1], sv[1], spec, len, 1, 2, 0, 0, &e), 0);
+	x.in.head = GP_WINDOW_IN + 100;
+	x.in.tail = GP_WINDOW_IN - 100;
+	x.in_eof = true;
+	want = 16 + GP_HDR_LEN + len + 2 * (GP_HDR_LEN + 100) + GP_HDR_LEN;
+	pid = fork();
+	if (pid == 0)
+		_exit(exec_loop(&x) ? 1 : 0);
+	ck_assert_int_eq(write(sv[0], hello, sizeof(hello)), sizeof(hello));
+	while (n < want && ready(sv[0], 2000))
+		n += (size_t)read(sv[0], buf + n, sizeof(buf) - n);
+	ck_assert_uint_eq(n, want);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+END_TEST
+
+/* The end of a lot of output must not be lost when the command ends at once. */
+START_TEST(last_bytes)
+{
+	static char out[1 << 20];
+	struct msg_exec_exit x;
+	struct run r;
+
+	start(&r, &(struct how){0},
+	      SH("head -c 300000 /dev/zero; head -c 100 /dev/zero | tr '\\0' e"));
+	usleep(100000); /* it is stuck in its pipe now, or ended */
+	ck_assert_uint_eq(slurp(r.out, out, 300101), 300100);
+	ck_assert_int_eq(out[300099], 'e');
+	x = wait_exit(&r);
+	ck_exit(x, EXEC_CODE, 0);
+	stop(&r);
+}
+END_TEST
+
+START_TEST(reader_gone)
+{
+	struct run r;
+	struct msg_exec_exit x;
+	char buf[16];
+
+	start(&r, &(struct how){0}, SH("exec yes"));
+	ck_assert_int_gt(read(r.out, buf, sizeof(buf)), 0);
+	fd_close(&r.out);
+	x = wait_exit(&r);
+	ck_exit(x, EXEC_SIGNALED, SIGPIPE);
+	ck_assert_uint_eq(x.flags, 0);
+	stop(&r);
+}
+END_TEST
+
+START_TEST(disk_full)
+{
+	struct run r;
+	struct msg_exec_exit x;
+
+	start(&r, &(struct how){.out = open("/dev/full", O_WRONLY | O_CLOEXEC)}, SH("exec yes"));
+	x = wait_exit(&r);
+	ck_exit(x, EXEC_SIGNALED, SIGPIPE);
+	ck_assert_uint_eq(x.flags, EXEC_OUTPUT_LOST);
+	ck_assert_str_eq(x.text, "standard output: No space left on device");
+	stop(&r);
+}
+END_TEST
+
+/* A stream that nobody reads stops neither the other one, nor a signal, nor another command. */
+START_TEST(one_stream_blocks)
+{
+	struct msg_exec_signal s = {SIGUSR1};
+	struct run r;
+	char buf[64] = "";
+
+	start(&r, &(struct how){0},
+	      SH("trap 'echo signaled >&2' USR1; (trap '' USR1; exec yes) & echo errors >&2; wait; "
+		 "wait"));
+	ck_assert(ready(r.err, PATIENCE_MS));
+	ck_assert_int_gt(read(r.err, buf, sizeof(buf) - 1), 0);
+	ck_assert_str_eq(buf, "errors\n");
+	usleep(200000); /* the output is full up to the last buffer */
+	ck_exit(run(&(struct how){0}, SH("exit 5"), NULL, NULL, 0), EXEC_CODE, 5);
+	ck_assert_int_eq(msg_send(r.channel, MSG_EXEC_SIGNAL, &s, sizeof(s), NULL, 0), 0);
+	message(&r, MSG_EXEC_SIGNALED, buf, sizeof(buf));
+	ck_assert(ready(r.err, PATIENCE_MS));
+	memset(buf, 0, sizeof(buf));
+	ck_assert_int_gt(read(r.err, buf, sizeof(buf) - 1), 0);
+	ck_assert_ptr_nonnull(strstr(buf, "signaled"));
+	/* First the signal, or the command could end by itself because nobody reads any more. */
+	s.signo = SIGKILL;
+	ck_assert_int_eq(msg_send(r.channel, MSG_EXEC_SIGNAL, &s, sizeof(s), NULL, 0), 0);
+	message(&r, MSG_EXEC_SIGNALED, buf, sizeof(buf));
+	fd_close(&r.out);
+	ck_exit(wait_exit(&r), EXEC_SIGNALED, SIGKILL);
+	stop(&r);
+}
+END_TEST
+
+/* The command reads nothing, or closes its input: whoever writes is stopped, or told. */
+START_TEST(input_unread)
+{
+	struct run r;
+	struct pour p;
+	pthread_t t;
+
+	start(&r, &(struct how){.flags = GP_START_STDIN},
+	      SH("exec 0<&-; echo closed; sleep 0.3; exit 6"));
+	p = (struct pour){r.in, 8u << 20};
+	r.in = -1;
+	ck_assert_int_eq(pthread_create(&t, NULL, pour, &p), 0);
+	ck_exit(wait_exit(&r), EXEC_CODE, 6);
+	stop(&r);
+	pthread_join(t, NULL);
+}
+END_TEST
+
+/* ---- ends ---- */
+
+static bool ends_soon(pid_t pid, int ms)
+{
+	while (ms > 0 && kill(pid, 0) == 0) {
+		usleep(20000);
+		ms -= 20;
+	}
+	return ms > 0;
+}
+
+START_TEST(background_child)
+{
+	uint64_t before = clock_ns();
+	char out[64];
+	struct msg_exec_exit x =
+		run(&(struct how){0}, SH("sleep 100 & echo $!; exit 2"), out, NULL, sizeof(out));
+
+	ck_exit(x, EXEC_CODE, 2);
+	ck_assert_uint_lt(clock_ns() - before, 3000000000ull);
+	/* It may go on: that is what "&" means. */
+	ck_assert_int_eq(kill((pid_t)atoi(out), SIGKILL), 0);
+}
+END_TEST
+
+/* Read and throw away until the command has ended. */
+static struct msg_exec_exit drain_until_exit(struct run *r)
+{
+	static char buf[65536];
+	uint64_t before = clock_ns();
+	struct msg_exec_exit x = {0};
+	enum msg_type type = MSG_GO;
+
+	while (type != MSG_EXEC_EXIT) {
+		struct pollfd p[] = {{r->channel, POLLIN, 0}, {r->out, POLLIN, 0}};
+		int fds[MSG_MAX_FDS];
+		unsigned nfds;
+		size_t len;
+
+		ck_assert(poll(p, 2, PATIENCE_MS) > 0 && clock_ns() - before < 8000000000ull);
+		if (p[1].revents)
+			(void)!read(r->out, buf, sizeof(buf));
+		if (p[0].revents)
+			ck_assert_int_eq(
+				msg_recv(r->channel, &type, &x, sizeof(x), &len, fds, &nfds), 0);
+	}
+	return x;
+}
+
+START_TEST(background_flood)
+{
+	struct run r;
+	char pid[16] = "";
+
+	start(&r, &(struct how){0}, SH("yes & echo $! >&2; exit 2"));
+	ck_assert(ready(r.err, PATIENCE_MS));
+	ck_assert_int_gt(read(r.err, pid, sizeof(pid) - 1), 0);
+	ck_exit(drain_until_exit(&r), EXEC_CODE, 2);
+	stop(&r);
+	/* Nobody reads what it writes any more. */
+	ck_assert(ends_soon((pid_t)atoi(pid), 3000));
+}
+END_TEST
+
+START_TEST(only_task)
+{
+	uint64_t before = clock_ns();
+	char out[64];
+	struct msg_exec_exit x = run(&(struct how){.flags = GP_START_ONLY},
+				     SH("sleep 100 & echo $!; exit 2"), out, NULL, sizeof(out));
+	char byte;
+
+	ck_exit(x, EXEC_CODE, 2);
+	ck_assert_uint_lt(clock_ns() - before, 3000000000ull);
+	ck_assert_int_eq(kill((pid_t)atoi(out), 0), -1); /* killed */
+	ck_assert(ready(finished[0], 0));                /* before the exit was said */
+	ck_assert_int_eq(read(finished[0], &byte, 1), 1);
+	ck_assert_int_eq(byte, 'f');
+}
+END_TEST
+
+/* insula-exec is killed: the command's processes go, the server stays. */
+START_TEST(stream_dies)
+{
+	struct run r;
+	char buf[32] = "";
+
+	start(&r, &(struct how){0}, SH("trap '' HUP; echo $$; sleep 100"));
+	ck_assert(ready(r.out, PATIENCE_MS));
+	ck_assert_int_gt(read(r.out, buf, sizeof(buf) - 1), 0);
+	kill(r.pid, SIGKILL);
+	waitpid(r.pid, NULL, 0);
+	ck_assert(ends_soon((pid_t)atoi(buf), AGENT_KILL_MS + 2000));
+	ck_exit(run(&(struct how){0}, SH("exit 5"), NULL, NULL, 0), EXEC_CODE, 5);
+	fd_close(&r.channel);
+}
+END_TEST
+
+START_TEST(server_dies)
+{
+	struct run r;
+	struct msg_exec_exit x;
+	char buf[32];
+
+	start(&r, &(struct how){0}, SH("echo here; exec sleep 5"));
+	ck_assert(ready(r.out, PATIENCE_MS));
+	kill(server, SIGKILL);
+	x = wait_exit(&r);
+	ck_exit(x, EXEC_LOST, 0);
+	ck_assert_str_eq(x.text, "the stream ended");
+	ck_assert_int_eq(read(r.out, buf, sizeof(buf)), 5);
+	stop(&r);
+}
+END_TEST
+
+START_TEST(many_at_once)
+{
+	struct run r[20];
+	char buf[16];
+
+	for (unsigned i = 0; i < ARRAY_LEN(r); i++) {
+		snprintf(buf, sizeof(buf), "exit %u", i);
+		start(&r[i], &(struct how){0}, SH(buf));
+	}
+	for (unsigned i = 0; i < ARRAY_LEN(r); i++) {
+		ck_exit(wait_exit(&r[i]), EXEC_CODE, i);
+		stop(&r[i]);
+	}
+}
+END_TEST
+
+/* ---- terminal ---- */
+
+static void expect(int fd, const char *want)
+{
+	char buf[4096] = "";
+	size_t n = 0;
+
+	while (!strstr(buf, want)) {
+		ssize_t r;
+
+		ck_assert_msg(ready(fd, PATIENCE_MS) && n < sizeof(buf) - 1, "no '%s' in '%s'",
+			      want, buf);
+		r = read(fd, buf + n, sizeof(buf) - 1 - n);
+		ck_assert_msg(r > 0, "no '%s' in '%s'", want, buf);
+		n += (size_t)r;
+		buf[n] = 0;
+	}
+}
+
+static void type(int fd, const char *text)
+{
+	ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+}
+
+START_TEST(terminal)
+{
+	struct msg_exec_size size = {.rows = 50, .cols = 100};
+	struct run r;
+
+	start(&r, &(struct how){.flags = GP_START_TTY | GP_START_STDIN},
+	      SH("stty size; trap 'stty size; echo INT' INT; echo ready; read a; read a; echo got "
+		 "$a; exit 7"));
+	expect(r.out, "33 77\r\nready\r\n");
+	ck_assert_int_eq(msg_send(r.channel, MSG_EXEC_RESIZE, &size, sizeof(size), NULL, 0), 0);
+	usleep(100000);
+	type(r.in, "\003");
+	expect(r.out, "50 100\r\nINT");
+	type(r.in, "word\n\nmore\n");
+	expect(r.out, "got");
+	ck_exit(wait_exit(&r), EXEC_CODE, 7);
+	stop(&r);
+}
+END_TEST
+
+START_TEST(terminal_end_of_input)
+{
+	struct run r;
+
+	start(&r, &(struct how){.flags = GP_START_TTY | GP_START_STDIN}, SH("cat; echo end"));
+	type(r.in, "line\n");
+	fd_close(&r.in);
+	expect(r.out, "end\r\n");
+	ck_exit(wait_exit(&r), EXEC_CODE, 0);
+	stop(&r);
+}
+END_TEST
+
+START_TEST(escape)
+{
+	struct run r;
+	char buf[16];
+
+	start(&r, &(struct how){.flags = GP_START_STDIN, .escape = true}, SH("exec sleep 100"));
+	type(r.in, "\035\035x\035\035");
+	usleep(50000);
+	/* A full input must not hide it either. */
+	for (int i = 0; i < 40; i++)
+		type(r.in, (char[4001]){[0 ... 3999] = 'x'});
+	type(r.in, "\035\035\035");
+	message(&r, MSG_QUIT, buf, sizeof(buf));
+	stop(&r);
+}
+END_TEST
+
+/* ---- a host that breaks the rules: the server drops it and goes on ---- */
+
+static const struct {
+	const char *name;
+	uint32_t words[8];
+	unsigned n;
+} bad_host[] = {
+	{"no hello", {0, GP_PING}, 2},
+	{"other magic", {8, GP_HELLO, 1, 1}, 4},
+	{"second hello", {8, GP_HELLO, GP_MAGIC, 1, 8, GP_HELLO, GP_MAGIC, 1}, 8},
+	{"signal without a command", {8, GP_HELLO, GP_MAGIC, 1, 4, GP_SIGNAL, 9}, 7},
+	{"a guest's frame", {8, GP_HELLO, GP_MAGIC, 1, 0, GP_PONG}, 6},
+	{"endless", {8, GP_HELLO, GP_MAGIC, 1, 0xffffffff, GP_START}, 6},
+	{"power-off of another kind", {8, GP_HELLO, GP_MAGIC, 1, 8, GP_POWEROFF, 9, 0}, 8},
+};
+
+START_TEST(bad_hosts)
+{
+	int fd = connect_server();
+	char buf[256];
+	ssize_t n;
+
+	ck_assert_int_eq(write(fd, bad_host[_i].words, bad_host[_i].n * 4), bad_host[_i].n * 4);
+	do {
+		ck_assert_msg(ready(fd, PATIENCE_MS), "%s: not dropped", bad_host[_i].name);
+		n = read(fd, buf, sizeof(buf));
+	} while (n > 0);
+	close(fd);
+	ck_exit(run(&(struct how){0}, SH("exit 5"), NULL, NULL, 0), EXEC_CODE, 5);
+}
+END_TEST
+
+START_TEST(too_much_credit)
+{
+	const uint32_t words[] = {8, GP_HELLO, GP_MAGIC, 1};
+	struct gp_credit m = {.stream = GP_STREAM_OUT, .bytes = 1};
+	static struct gp_out o;
+	static uint8_t body[4096];
+	struct gp_start s = {.gid = GP_NO_GID};
+	int fd = connect_server(),
+	    n = gp_start_build(body, sizeof(body), &s, "/", SH("trap '' HUP; sleep 100"), NULL);
+	char buf[256];
+	ssize_t r;
+
+	ck_assert_int_eq(write(fd, words, sizeof(words)), sizeof(words));
+	ck_assert_int_eq(gp_put(&o, GP_START, body, (uint32_t)n), 0);
+	ck_assert_int_eq(gp_put(&o, GP_CREDIT, &m, sizeof(m)), 0);
+	ck_assert_int_eq(write(fd, o.buf, o.len), (ssize_t)o.len);
+	do {
+		ck_assert(ready(fd, PATIENCE_MS));
+		r = read(fd, buf, sizeof(buf));
+	} while (r > 0);
+	close(fd);
+}
+END_TEST
+
+START_TEST(power_off)
+{
+	const uint32_t words[] = {8, GP_HELLO, GP_MAGIC, 1, 8, GP_POWEROFF, GP_END_STATUS, 7};
+	int fd = connect_server();
+	char buf[2];
+
+	ck_assert_int_eq(write(fd, words, sizeof(words)), sizeof(words));
+	ck_assert(ready(finished[0], PATIENCE_MS));
+	usleep(20000);
+	ck_assert_int_eq(read(finished[0], buf, 2), 2);
+	ck_assert_mem_eq(buf, "fs", 2); /* disks first */
+	close(fd);
+}
+END_TEST
+
+/* ---- a guest that breaks the rules ---- */
+
+static const struct {
+	const char *text; /* of MSG_EXEC_EXIT */
+	uint32_t words[10];
+	unsigned n;
+} bad_guest[] = {
+	{"nobody answered", {0}, 0},
+	{"the guest broke the protocol", {0, GP_PONG}, 2},
+	{"the guest broke the protocol", {8, GP_HELLO, 1, 1}, 4},
+	{"the guest speaks version 9 of the protocol, not 1", {8, GP_HELLO, GP_MAGIC, 9}, 4},
+	{"the stream ended", {8, GP_HELLO, GP_MAGIC, 1}, 4},
+	{"the guest broke the protocol", {8, GP_HELLO, GP_MAGIC, 1, 0, GP_STDIN_END}, 6},
+	{"the guest broke the protocol", {8, GP_HELLO, GP_MAGIC, 1, 0xffffffff, GP_STDOUT}, 6},
+	{"the guest broke the protocol", {8, GP_HELLO, GP_MAGIC, 1, 8, GP_CREDIT, 0, 1}, 8},
+	{"the guest broke the protocol", {8, GP_HELLO, GP_MAGIC, 1, 8, GP_CREDIT, 1, 1}, 8},
+	{"the guest broke the protocol", {8, GP_HELLO, GP_MAGIC, 1, 4, GP_CLOSE, 1}, 7},
+	{"the guest broke the protocol", {8, GP_HELLO, GP_MAGIC, 1, 8, GP_HELLO, GP_MAGIC, 1}, 8},
+};
+
+START_TEST(bad_guests)
+{
+	struct run r;
+	struct msg_exec_exit x;
+	int sv[2];
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+	start(&r, &(struct how){.stream = sv[1]}, SH("true"));
+	ck_assert_int_eq(write(sv[0], bad_guest[_i].words, bad_guest[_i].n * 4),
+			 bad_guest[_i].n * 4);
+	shutdown(sv[0], SHUT_WR);
+	x = wait_exit(&r);
+	ck_exit(x, EXEC_LOST, 0);
+	ck_assert_str_eq(x.text, bad_guest[_i].text);
+	stop(&r);
+	close(sv[0]);
+}
+END_TEST
+
+/* More output than there is credit for, to a user who does not read. */
+START_TEST(guest_ignores_credit)
+{
+	const uint32_t hello[] = {8, GP_HELLO, GP_MAGIC, 1};
+	static uint8_t frame[GP_HDR_LEN + GP_DATA_MAX];
+	const struct gp_hdr h = {.len = GP_DATA_MAX, .type = GP_STDOUT};
+	struct run r;
+	struct msg_exec_exit x = {0};
+	int sv[2];
+
+	memcpy(frame, &h, sizeof(h));
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+	start(&r, &(struct how){.stream = sv[1]}, SH("true"));
+	ck_assert_int_eq(write(sv[0], hello, sizeof(hello)), sizeof(hello));
+	for (unsigned i = 0; i < GP_WINDOW_OUT / GP_DATA_MAX + 8; i++)
+		(void)!send(sv[0], frame, sizeof(frame), MSG_NOSIGNAL);
+	close(sv[0]);
+	fd_close(&r.out); /* or it would wait until what came is written */
+	x = wait_exit(&r);
+	ck_exit(x, EXEC_LOST, 0);
+	ck_assert_str_eq(x.text, "the guest broke the protocol");
+	stop(&r);
+}
+END_TEST
+
+static const struct gp_exit bad_exit[] = {
+	{.kind = 0},
+	{.kind = 4},
+	{.kind = GP_EXIT_CODE, .value = 256},
+	{.kind = GP_EXIT_SIGNAL, .value = 0},
+	{.kind = GP_EXIT_SIGNAL, .value = 65},
+	{.kind = GP_EXIT_REFUSED, .value = 127, .text = {[0 ... GP_TEXT_LEN - 1] = 'x'}},
+};
+
+START_TEST(bad_exits)
+{
+	struct exec *x = calloc(1, sizeof(*x));
+
+	ck_assert_ptr_nonnull(x);
+	x->hello = true;
+	memcpy(x->body, &bad_exit[_i], sizeof(bad_exit[_i]));
+	x->rx.hdr = (struct gp_hdr){.len = sizeof(struct gp_exit), .type = GP_EXIT};
+	ck_assert_int_eq(exec_frame(x), -EPROTO);
+	ck_assert(!x->done);
+	free(x);
+}
+END_TEST
+
+static TCase *add_case(Suite *s, const char *name)
+{
+	TCase *t = tcase_create(name);
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 60);
+	suite_add_tcase(s, t);
+	return t;
+}
+
+int main(void)
+{
+	Suite *s = suite_create("exec");
+	SRunner *r;
+	TCase *t;
+	int failed;
+
+	t = add_case(s, "commands");
+	tcase_add_test(t, streams_and_status);
+	tcase_add_test(t, signal_status);
+	tcase_add_test(t, refused);
+	tcase_add_test(t, environment);
+	tcase_add_test(t, user);
+	t = add_case(s, "amounts");
+	tcase_add_test(t, amount);
+	tcase_add_test(t, amount_in);
+	tcase_add_test(t, input_around_the_end);
+	tcase_add_test(t, last_bytes);
+	tcase_add_test(t, reader_gone);
+	tcase_add_test(t, disk_full);
+	tcase_add_test(t, one_stream_blocks);
+	tcase_add_test(t, input_unread);
+	t = add_case(s, "ends");
+	tcase_add_test(t, background_child);
+	tcase_add_test(t, background_flood);
+	tcase_add_test(t, only_task);
+	tcase_add_test(t, stream_dies);
+	tcase_add_test(t, server_dies);
+	tcase_add_test(t, many_at_once);
+	t = add_case(s, "terminal");
+	tcase_add_test(t, terminal);
+	tcase_add_test(t, terminal_end_of_input);
+	tcase_add_test(t, escape);
+	t = add_case(s, "hostile");
+	tcase_add_loop_test(t, bad_hosts, 0, (int)ARRAY_LEN(bad_host));
+	tcase_add_test(t, too_much_credit);
+	tcase_add_test(t, power_off);
+	tcase_add_loop_test(t, bad_guests, 0, (int)ARRAY_LEN(bad_guest));
+	tcase_add_test(t, guest_ignores_credit);
+	tcase_add_loop_test(t, bad_exits, 0, (int)ARRAY_LEN(bad_exit));
+	r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0;
+}

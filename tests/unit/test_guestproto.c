@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The codec of the guest protocol: frames in pieces, every frame that must be refused, GP_START. */
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <insula/base.h>
+#include <insula/guestproto.h>
+
+/* ---- frames ---- */
+
+/* Feed `n` bytes, `step` at a time. The number of whole frames, or the first error. */
+static int feed(struct gp_in *in, const uint8_t *buf, size_t n, size_t step, enum gp_side from)
+{
+	int frames = 0;
+
+	while (n) {
+		uint8_t *at;
+		size_t want = gp_in_want(in, &at);
+		int rc;
+
+		ck_assert_uint_gt(want, 0);
+		want = want < step ? want : step;
+		want = want < n ? want : n;
+		memcpy(at, buf, want);
+		rc = gp_in_got(in, want, from);
+		if (rc < 0)
+			return rc;
+		frames += rc;
+		buf += want;
+		n -= want;
+	}
+	return frames;
+}
+
+START_TEST(frames_in_pieces)
+{
+	static struct gp_out o;
+	static uint8_t body[GP_DATA_MAX];
+	struct gp_hello hello = {GP_MAGIC, GP_VERSION};
+	struct gp_in in;
+	uint8_t *room;
+
+	room = gp_data_room(&o);
+	ck_assert_ptr_nonnull(room);
+	memset(room, 'x', GP_DATA_MAX);
+	gp_put_data(&o, GP_STDIN, GP_DATA_MAX);
+	ck_assert_ptr_null(gp_data_room(&o));
+	ck_assert_int_eq(gp_put(&o, GP_HELLO, &hello, sizeof(hello)), 0);
+	ck_assert_int_eq(gp_put(&o, GP_STDIN_END, NULL, 0), 0);
+	for (size_t step = 1; step < 70000; step = step * 3 + 1) {
+		gp_in_init(&in, body, sizeof(body));
+		ck_assert_int_eq(feed(&in, o.buf, o.len, step, GP_HOST), 3);
+		ck_assert_uint_eq(in.hdr.type, GP_STDIN_END);
+	}
+	gp_out_sent(&o, 10);
+	ck_assert_uint_eq(o.at, 10);
+	gp_out_sent(&o, o.len - o.at);
+	ck_assert_uint_eq(o.len, 0);
+}
+END_TEST
+
+START_TEST(small_frames_fill_the_buffer)
+{
+	static struct gp_out o;
+	struct gp_exit x = {.kind = GP_EXIT_CODE};
+	unsigned n = 0;
+
+	gp_put_data(&o, GP_STDOUT, GP_DATA_MAX);
+	ck_assert(gp_out_ready(&o));
+	while (gp_put(&o, GP_PONG, NULL, 0) == 0)
+		n++;
+	ck_assert_uint_eq(n, GP_OUT_SMALL / GP_HDR_LEN);
+	ck_assert(!gp_out_ready(&o));
+	ck_assert_int_eq(gp_put(&o, GP_EXIT, &x, sizeof(x)), -ENOSPC);
+	gp_out_sent(&o, o.len);
+	ck_assert(gp_out_ready(&o));
+	ck_assert_int_eq(gp_put(&o, GP_EXIT, &x, sizeof(x)), 0);
+	ck_assert_int_eq(gp_put(&o, GP_EXIT, &x, UINT32_MAX), -ENOSPC);
+}
+END_TEST
+
+static const struct {
+	struct gp_hdr h;
+	enum gp_side from;
+} refused[] = {
+	{{0, 0, 0}, GP_HOST},
+	{{0, 11, 0}, GP_HOST},
+	{{0, 0xffff, 0}, GP_GUEST},
+	{{8, GP_HELLO, 1}, GP_HOST},
+	{{7, GP_HELLO, 0}, GP_HOST},
+	{{9, GP_HELLO, 0}, GP_GUEST},
+	{{0, GP_STDIN, 0}, GP_HOST},
+	{{GP_DATA_MAX + 1, GP_STDIN, 0}, GP_HOST},
+	{{1, GP_STDIN, 0}, GP_GUEST},
+	{{1, GP_STDOUT, 0}, GP_HOST},
+	{{0, GP_STDOUT, 0}, GP_GUEST},
+	{{UINT32_MAX, GP_STDERR, 0}, GP_GUEST},
+	{{1, GP_STDIN_END, 0}, GP_HOST},
+	{{GP_START_MAX + 1, GP_START, 0}, GP_HOST},
+	{{sizeof(struct gp_start) + 1, GP_START, 0}, GP_HOST},
+	{{sizeof(struct gp_exit), GP_EXIT, 0}, GP_HOST},
+	{{sizeof(struct gp_exit) - 1, GP_EXIT, 0}, GP_GUEST},
+	{{sizeof(struct gp_signal), GP_SIGNAL, 0}, GP_GUEST},
+};
+
+START_TEST(refused_frames)
+{
+	struct gp_in in;
+	uint8_t body[64];
+
+	ck_assert_int_eq(gp_check(&refused[_i].h, refused[_i].from), -EPROTO);
+	gp_in_init(&in, body, sizeof(body));
+	ck_assert_int_eq(
+		feed(&in, (const uint8_t *)&refused[_i].h, GP_HDR_LEN, 3, refused[_i].from),
+		-EPROTO);
+}
+END_TEST
+
+/* Allowed by the protocol, but more than this receiver has room for. */
+START_TEST(frame_without_room)
+{
+	const struct gp_hdr h = {.len = 65, .type = GP_STDIN};
+	struct gp_in in;
+	uint8_t body[64];
+
+	ck_assert_int_eq(gp_check(&h, GP_HOST), 0);
+	gp_in_init(&in, body, sizeof(body));
+	ck_assert_int_eq(feed(&in, (const uint8_t *)&h, GP_HDR_LEN, 8, GP_HOST), -EPROTO);
+}
+END_TEST
+
+/* ---- GP_START ---- */
+
+static char *const args[] = {"sh", "-c", "", NULL};
+static char *const vars[] = {"A=1", "B=", NULL};
+
+START_TEST(start_round_trip)
+{
+	struct gp_start s = {.flags = GP_START_TTY, .uid = 7, .gid = 8, .rows = 3, .cols = 4}, got;
+	static uint8_t body[GP_START_MAX];
+	static char *argv[GP_ARGS_MAX + 1], *env[GP_ARGS_MAX + 1];
+	char *cwd;
+	int n = gp_start_build(body, sizeof(body), &s, "/tmp", args, vars);
+
+	ck_assert_int_gt(n, 0);
+	ck_assert_int_eq(gp_start_check(body, (size_t)n, &got), 0);
+	ck_assert_uint_eq(got.argc, 3);
+	ck_assert_uint_eq(got.envc, 2);
+	ck_assert_uint_eq(got.uid, 7);
+	ck_assert_uint_eq(got.cols, 4);
+	gp_start_strings(body, &cwd, argv, env);
+	ck_assert_str_eq(cwd, "/tmp");
+	for (unsigned i = 0; i < 3; i++)
+		ck_assert_str_eq(argv[i], args[i]);
+	ck_assert_ptr_null(argv[3]);
+	ck_assert_str_eq(env[1], "B=");
+	ck_assert_ptr_null(env[2]);
+	/* Every shorter or longer one is refused. */
+	for (int i = 0; i < n; i++)
+		ck_assert_int_eq(gp_start_check(body, (size_t)i, &got), -EPROTO);
+	ck_assert_int_eq(gp_start_check(body, (size_t)n + 1, &got), -EPROTO);
+}
+END_TEST
+
+START_TEST(start_refused)
+{
+	struct gp_start s = {.argc = 0}, got;
+	static uint8_t body[GP_START_MAX];
+	int n = gp_start_build(body, sizeof(body), &s, "/", args, NULL);
+
+	ck_assert_int_gt(n, 0);
+	memcpy(&s, body, sizeof(s));
+	s.argc = 0;
+	memcpy(body, &s, sizeof(s));
+	ck_assert_int_eq(gp_start_check(body, (size_t)n, &got), -EPROTO);
+	s.argc = GP_ARGS_MAX + 1;
+	memcpy(body, &s, sizeof(s));
+	ck_assert_int_eq(gp_start_check(body, (size_t)n, &got), -EPROTO);
+	s.argc = UINT32_MAX;
+	s.envc = 4; /* the sum wraps to what is there */
+	memcpy(body, &s, sizeof(s));
+	ck_assert_int_eq(gp_start_check(body, (size_t)n, &got), -EPROTO);
+	s.argc = 3;
+	s.envc = 0;
+	s.flags = 8;
+	memcpy(body, &s, sizeof(s));
+	ck_assert_int_eq(gp_start_check(body, (size_t)n, &got), -EPROTO);
+	s.flags = GP_START_ONLY;
+	memcpy(body, &s, sizeof(s));
+	ck_assert_int_eq(gp_start_check(body, (size_t)n, &got), 0);
+}
+END_TEST
+
+START_TEST(start_limits)
+{
+	static char *many[GP_ARGS_MAX + 2];
+	static uint8_t body[GP_START_MAX];
+	static char big[GP_START_MAX];
+	char *const one[] = {big, NULL}, *const none[] = {NULL};
+	struct gp_start s = {0};
+
+	for (unsigned i = 0; i <= GP_ARGS_MAX; i++)
+		many[i] = "x";
+	ck_assert_int_eq(gp_start_build(body, sizeof(body), &s, "/", many, NULL), -E2BIG);
+	ck_assert_int_eq(gp_start_build(body, sizeof(body), &s, "/", args, many), -E2BIG);
+	many[GP_ARGS_MAX] = NULL;
+	ck_assert_int_gt(gp_start_build(body, sizeof(body), &s, "/", many, many), 0);
+	ck_assert_int_eq(gp_start_build(body, sizeof(body), &s, "/", none, NULL), -EINVAL);
+	memset(big, 'a', sizeof(big) - 1);
+	ck_assert_int_eq(gp_start_build(body, sizeof(body), &s, "/", one, NULL), -E2BIG);
+	ck_assert_int_eq(gp_start_build(body, 4, &s, "/", args, NULL), -E2BIG);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("guestproto");
+	TCase *t = tcase_create("frames");
+	SRunner *r;
+	int failed;
+
+	tcase_add_test(t, frames_in_pieces);
+	tcase_add_test(t, small_frames_fill_the_buffer);
+	tcase_add_loop_test(t, refused_frames, 0, (int)ARRAY_LEN(refused));
+	tcase_add_test(t, frame_without_room);
+	suite_add_tcase(s, t);
+	t = tcase_create("start");
+	tcase_add_test(t, start_round_trip);
+	tcase_add_test(t, start_refused);
+	tcase_add_test(t, start_limits);
+	suite_add_tcase(s, t);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0;
+}

@@ -1,0 +1,747 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The image room: the configuration archive, the initrd builder on kernels and module trees made up
+ * here, the cache under competition and failure, and root images (read back with e2fsck and
+ * debugfs).
+ */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <glob.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/image.h>
+
+#include "image/cache.h"
+#include "image/kernel.h"
+
+static char top[] = "/tmp/insula-image.XXXXXX"; /* made and entered by the fixture: all paths below
+						   are relative to it */
+
+/* ---- helpers ---- */
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *w)
+{
+	(void)st, (void)flag, (void)w;
+	return remove(path);
+}
+
+static void setup(void)
+{
+	strcpy(top + strlen(top) - 6, "XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(top));
+	ck_assert_int_eq(chdir(top), 0);
+}
+
+static void teardown(void)
+{
+	ck_assert_int_eq(chdir("/"), 0);
+	nftw(top, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void run(const char *command)
+{
+	ck_assert_msg(system(command) == 0, "%s", command);
+}
+
+static void put(const char *path, const void *data, size_t len)
+{
+	char dir[512];
+
+	snprintf(dir, sizeof(dir), "%s", path);
+	for (char *p = dir + 1; *p; p++)
+		if (*p == '/') {
+			*p = '\0';
+			mkdir(dir, 0755);
+			*p = '/';
+		}
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
+
+	ck_assert_msg(fd >= 0, "%s", path);
+	ck_assert_int_eq(write_full(fd, data, len), 0);
+	close(fd);
+}
+
+static void put_text(const char *path, const char *text)
+{
+	put(path, text, strlen(text));
+}
+
+static char *get(int fd, size_t *len)
+{
+	struct stat st;
+
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	char *p = calloc(1, (size_t)st.st_size + 1);
+	ck_assert_int_eq(read_full(fd, p, (size_t)st.st_size, 0), 0);
+	*len = (size_t)st.st_size;
+	return p;
+}
+
+static int count(const char *pattern)
+{
+	glob_t g;
+	int n = glob(pattern, GLOB_PERIOD, NULL, &g) ? 0 : (int)g.gl_pathc;
+
+	globfree(&g);
+	return n;
+}
+
+static unsigned hex8(const char *p)
+{
+	char t[9] = {0};
+
+	memcpy(t, p, 8);
+	return (unsigned)strtoul(t, NULL, 16);
+}
+
+/* Walk an archive; return the content of `name` (NULL: not there) and check that the format is
+ * right up to the trailer. */
+static const char *find(const char *a, size_t len, const char *name, size_t *size, unsigned *mode)
+{
+	const char *found = NULL;
+	size_t off = 0;
+
+	for (;;) {
+		ck_assert_uint_le(off + 110, len);
+		ck_assert_int_eq(memcmp(a + off, "070701", 6), 0);
+		unsigned fmode = hex8(a + off + 14), fsize = hex8(a + off + 54),
+			 nsize = hex8(a + off + 94);
+		const char *n = a + off + 110;
+		size_t data = (off + 110 + nsize + 3) & ~3ul;
+
+		ck_assert_uint_eq(hex8(a + off + 22) | hex8(a + off + 30) | hex8(a + off + 46),
+				  0); /* uid, gid, time */
+		ck_assert_uint_le(data + fsize, len);
+		ck_assert_int_eq(n[nsize - 1], 0);
+		if (strcmp(n, "TRAILER!!!") == 0)
+			break;
+		if (strcmp(n, name) == 0) {
+			found = a + data;
+			*size = fsize;
+			if (mode)
+				*mode = fmode;
+		}
+		off = (data + fsize + 3) & ~3ul;
+	}
+	return found;
+}
+
+static bool has(const char *a, size_t len, const char *name, const char *text)
+{
+	size_t n;
+	const char *p = find(a, len, name, &n, NULL);
+
+	return p && n == strlen(text) && memcmp(p, text, n) == 0;
+}
+
+/* ---- inputs made up ---- */
+
+/* The few bytes of a bzImage that say its version. */
+static void put_bzimage(const char *path, const char *version)
+{
+	char b[0x400] = {0};
+
+	memcpy(b + 0x202, "HdrS", 4);
+	b[0x20e] = 0x60; /* 0x200 + 0x160 */
+	b[0x20f] = 0x01;
+	snprintf(b + 0x360, 0x90, "%s (somebody@somewhere) #1 SMP", version);
+	put(path, b, sizeof(b));
+}
+
+#define TREE "x/lib/modules/6.1.0-test"
+
+static void put_tree(void)
+{
+	put_bzimage("x/boot/vmlinuz-6.1.0-test", "6.1.0-test");
+	put_text("init", "#!init");
+	put_text(TREE "/kernel/a/pvpanic.ko", "pvpanic");
+	put_text(TREE "/kernel/a/pvpanic-mmio.ko", "pvpanic-mmio");
+	put_text(TREE "/kernel/v/virtio.ko", "virtio");
+	put_text(TREE "/kernel/v/virtio_ring.ko", "ring");
+	put_text(TREE "/kernel/v/virtio_mmio.ko", "mmio");
+	put_text(TREE "/kernel/v/virtio-rng.ko", "rng");
+	put_text(TREE "/kernel/f/erofs.ko", "erofs");
+	put_text(TREE "/kernel/f/libcrc32c.ko", "libcrc32c");
+	put_text(TREE "/kernel/c/crc32c-fast.ko", "fast");
+	put_text(TREE "/kernel/c/crc32c_slow.ko", "slow");
+	put_text(TREE "/modules.dep",
+		 "kernel/a/pvpanic.ko:\n"
+		 "kernel/a/pvpanic-mmio.ko: kernel/a/pvpanic.ko\n"
+		 "kernel/v/virtio.ko: kernel/v/virtio_ring.ko\n"
+		 "kernel/v/virtio_ring.ko:\n"
+		 "kernel/v/virtio_mmio.ko: kernel/v/virtio.ko kernel/v/virtio_ring.ko\n"
+		 "kernel/v/virtio-rng.ko: kernel/v/virtio.ko kernel/v/virtio_ring.ko\n"
+		 "kernel/f/erofs.ko: kernel/f/libcrc32c.ko\n"
+		 "kernel/f/libcrc32c.ko:\n"
+		 "kernel/c/crc32c-fast.ko:\n"
+		 "kernel/c/crc32c_slow.ko:\n");
+	put_text(TREE "/modules.softdep", "# comment\nsoftdep libcrc32c pre: crc32c nothing post: "
+					  "pvpanic\nsoftdep erofs post: virtio\n");
+	put_text(TREE "/modules.alias",
+		 "alias crc32 virtio\nalias crc32c crc32c_fast\nalias crc32c crc32c_slow\n");
+}
+
+static struct image_initrd_params params(void)
+{
+	return (struct image_initrd_params){
+		.kernel = "x/boot/vmlinuz-6.1.0-test", .init = "init", .cache_dir = "cache"};
+}
+
+static char *build(const struct image_initrd_params *p, size_t *len)
+{
+	struct err e = {0};
+	int fd = -1;
+
+	ck_assert_msg(image_initrd(p, &fd, &e) == 0, "%s", e.text);
+	ck_assert_int_eq(fcntl(fd, F_GETFL) & O_ACCMODE, O_RDONLY);
+	ck_assert_int_eq(fcntl(fd, F_GETFD), FD_CLOEXEC);
+	char *a = get(fd, len);
+	close(fd);
+	return a;
+}
+
+static void refuse(const struct image_initrd_params *p, int code, const char *text)
+{
+	struct err e = {0};
+	int fd = -1;
+
+	ck_assert_int_eq(image_initrd(p, &fd, &e), code);
+	ck_assert_int_eq(fd, -1);
+	ck_assert_msg(strstr(e.text, text) != NULL, "\"%s\" does not say \"%s\"", e.text, text);
+	ck_assert_int_eq(count("cache/initrd*"), 0);
+	ck_assert_int_eq(count("cache/.new*"), 0);
+}
+
+/* ---- configuration ---- */
+
+START_TEST(config)
+{
+	char *const share[] = {"/srv/a=b", "/x y", NULL};
+	struct image_config c = {
+		.hostname = "h", .root = IMAGE_ROOT_RW, .agent = IMAGE_AGENT_ALONE, .share = share};
+	static const char want[] = "hostname=h\0root=rw\0agent=vsock\0share=/srv/a=b\0share=/x y";
+	struct err e = {0};
+	size_t len, n = 0;
+	int fd = -1;
+
+	ck_assert_msg(image_config_cpio(&c, &fd, &e) == 0, "%s", e.text);
+	ck_assert_int_eq(fcntl(fd, F_GET_SEALS),
+			 F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
+	char *a = get(fd, &len);
+	const char *p = find(a, len, "insula/config", &n, NULL);
+	ck_assert_ptr_nonnull(p);
+	ck_assert_uint_eq(n, sizeof(want));
+	ck_assert_int_eq(memcmp(p, want, n), 0);
+	ck_assert_uint_eq(len % 4, 0);
+	free(a);
+	close(fd);
+}
+END_TEST
+
+START_TEST(config_empty)
+{
+	struct image_config c = {0};
+	size_t len, n = 1;
+	int fd = -1;
+
+	ck_assert_int_eq(image_config_cpio(&c, &fd, NULL), 0);
+	char *a = get(fd, &len);
+	ck_assert_ptr_nonnull(find(a, len, "insula/config", &n, NULL));
+	ck_assert_uint_eq(n, 0);
+	free(a);
+	close(fd);
+}
+END_TEST
+
+/* ---- initrd ---- */
+
+START_TEST(initrd_content)
+{
+	struct image_initrd_params p = params();
+	unsigned mode = 0;
+	size_t len, n;
+
+	put_tree();
+	char *a = build(&p, &len);
+	ck_assert(has(a, len, "init", "#!init"));
+	ck_assert(has(a, len, "insula/m/virtio_mmio.ko", "mmio"));
+	ck_assert(has(a, len, "insula/modules",
+		      "panic pvpanic.ko\npanic pvpanic-mmio.ko\n"
+		      "virtio virtio_ring.ko\nvirtio virtio.ko\nvirtio virtio_mmio.ko\n"
+		      "virtio-4 virtio_ring.ko\nvirtio-4 virtio.ko\nvirtio-4 virtio-rng.ko\n"));
+	ck_assert_ptr_null(find(a, len, "insula/m/erofs.ko", &n, NULL));
+	ck_assert_ptr_nonnull(find(a, len, "dev/console", &n, &mode));
+	ck_assert_uint_eq(mode, S_IFCHR | 0600);
+	const char *applets = find(a, len, "insula/applets", &n, NULL);
+	ck_assert_ptr_nonnull(applets);
+	ck_assert_ptr_nonnull(memmem(applets, n, "/bin/sh\n", 8));
+	ck_assert_ptr_nonnull(find(a, len, "bin/busybox", &n, &mode));
+	ck_assert_uint_eq(mode, S_IFREG | 0755);
+	free(a);
+}
+END_TEST
+
+START_TEST(initrd_softdeps)
+{
+	struct image_initrd_params p = params();
+	size_t len;
+
+	put_tree();
+	p.root_disk = true;
+	char *a = build(&p, &len);
+	ck_assert(has(a, len, "insula/modules",
+		      "panic pvpanic.ko\npanic pvpanic-mmio.ko\n"
+		      "virtio virtio_ring.ko\nvirtio virtio.ko\nvirtio virtio_mmio.ko\n"
+		      "virtio-4 virtio_ring.ko\nvirtio-4 virtio.ko\nvirtio-4 virtio-rng.ko\n"
+		      "erofs ?crc32c-fast.ko\nerofs ?crc32c_slow.ko\nerofs libcrc32c.ko\nerofs "
+		      "erofs.ko\n"));
+	free(a);
+}
+END_TEST
+
+START_TEST(initrd_softdep_circle)
+{
+	struct image_initrd_params p = params();
+	size_t len;
+
+	put_tree();
+	p.root_disk = true;
+	put_text(TREE "/modules.softdep",
+		 "softdep erofs pre: libcrc32c\nsoftdep libcrc32c pre: erofs loop\n");
+	put_text(TREE "/modules.alias", "alias loop loop\nalias loop erofs\n");
+	char *a = build(&p, &len);
+	ck_assert(has(a, len, "insula/m/erofs.ko", "erofs"));
+	free(a);
+}
+END_TEST
+
+START_TEST(initrd_compressed)
+{
+	struct image_initrd_params p = params();
+	size_t len;
+
+	put_tree();
+	run("cd " TREE "/kernel && gzip -n a/pvpanic.ko && xz v/virtio.ko && "
+	    "if command -v zstd >/dev/null; then zstd -q --rm v/virtio_ring.ko; else gzip -n "
+	    "v/virtio_ring.ko; fi && "
+	    "cd .. && for f in kernel/a/pvpanic kernel/v/virtio kernel/v/virtio_ring; do "
+	    "set -- $f.ko.*; sed -i \"s|$f\\.ko|$1|g\" modules.dep; done");
+	char *a = build(&p, &len);
+	ck_assert(has(a, len, "insula/m/pvpanic.ko", "pvpanic"));
+	ck_assert(has(a, len, "insula/m/virtio.ko", "virtio"));
+	ck_assert(has(a, len, "insula/m/virtio_ring.ko", "ring"));
+	free(a);
+}
+END_TEST
+
+START_TEST(initrd_corrupt_module)
+{
+	struct image_initrd_params p = params();
+
+	put_tree();
+	put_text(TREE "/kernel/a/pvpanic.ko.xz", "this is not xz");
+	run("sed -i 's|pvpanic.ko|pvpanic.ko.xz|g' " TREE "/modules.dep");
+	refuse(&p, -EIO, "xz: ");
+}
+END_TEST
+
+START_TEST(initrd_deterministic)
+{
+	struct image_initrd_params p = params();
+	size_t la, lb;
+
+	put_tree();
+	char *a = build(&p, &la);
+	p.cache_dir = "deep/er/cache2";
+	char *b = build(&p, &lb);
+	ck_assert_uint_eq(la, lb);
+	ck_assert_int_eq(memcmp(a, b, la), 0);
+	free(a);
+	free(b);
+}
+END_TEST
+
+START_TEST(initrd_cached)
+{
+	struct image_initrd_params p = params();
+	size_t len;
+
+	put_tree();
+	char *a = build(&p, &len);
+	free(a);
+	ck_assert_int_eq(count("cache/initrd-*"), 1);
+	/* A hit reads nothing but the cache: what the entry holds is what comes out. */
+	run("for f in cache/initrd-*; do printf marked >$f; done");
+	a = build(&p, &len);
+	ck_assert_str_eq(a, "marked");
+	free(a);
+	/* Each input that changes makes it new, and the old one goes. */
+	static const char *const inputs[] = {"init", "x/boot/vmlinuz-6.1.0-test",
+					     TREE "/kernel/v/virtio.ko"};
+	for (size_t i = 0; i < ARRAY_LEN(inputs); i++) {
+		char cmd[256];
+
+		run("for f in cache/initrd-*; do printf marked >$f; done");
+		snprintf(cmd, sizeof(cmd), "touch -d @1 %s", inputs[i]);
+		run(cmd);
+		a = build(&p, &len);
+		ck_assert_str_ne(a, "marked");
+		free(a);
+		ck_assert_int_eq(count("cache/initrd-*"), 1);
+	}
+}
+END_TEST
+
+START_TEST(initrd_concurrent)
+{
+	struct image_initrd_params p = params();
+	int status;
+
+	put_tree();
+	for (int i = 0; i < 8; i++)
+		if (fork() == 0) {
+			int fd = -1;
+
+			_exit(image_initrd(&p, &fd, NULL) == 0 && lseek(fd, 0, SEEK_END) > 100000
+				      ? 0
+				      : 1);
+		}
+	for (int i = 0; i < 8; i++) {
+		ck_assert_int_gt(wait(&status), 0);
+		ck_assert_int_eq(status, 0);
+	}
+	ck_assert_int_eq(count("cache/initrd-*"), 1);
+	ck_assert_int_eq(count("cache/.new*"), 0);
+}
+END_TEST
+
+START_TEST(initrd_no_modules)
+{
+	struct image_initrd_params p = params();
+	char want[256];
+
+	put_tree();
+	p.kernel = "y/boot/vmlinuz";
+	put_bzimage(p.kernel, "9.9.9-none");
+	snprintf(want, sizeof(want),
+		 "no modules for kernel 9.9.9-none: looked in %s/y/lib/modules/9.9.9-none, ", top);
+	refuse(&p, -ENOENT, want);
+	refuse(&p, -ENOENT, ", /lib/modules/9.9.9-none");
+	run("mkdir -p y/usr/lib/modules/9.9.9-none/kernel");
+	refuse(&p, -ENOENT, "modules.dep");
+	p.modules = "nowhere";
+	refuse(&p, -ENOENT, "nowhere");
+	p.modules = NULL;
+	run("rmdir y/usr/lib/modules/9.9.9-none/kernel"); /* an empty tree: it has none */
+	size_t len;
+	char *a = build(&p, &len);
+	ck_assert(has(a, len, "insula/modules", ""));
+	free(a);
+}
+END_TEST
+
+START_TEST(initrd_elf_kernel)
+{
+	struct image_initrd_params p = params();
+	char b[4096] = "\177ELF";
+	size_t len;
+
+	put_tree();
+	p.kernel = "x/boot/vmlinux";
+	strcpy(b + 1000, "Linux version %s (%s)");
+	strcpy(b + 2000, "Linux version 6.1.0-test (somebody) #1");
+	put(p.kernel, b, sizeof(b));
+	char *a = build(&p, &len);
+	ck_assert(has(a, len, "insula/m/virtio.ko", "virtio"));
+	free(a);
+	memset(b + 2000, 0, 100); /* says nothing: it has none */
+	put(p.kernel, b, sizeof(b));
+	a = build(&p, &len);
+	ck_assert(has(a, len, "insula/modules", ""));
+	free(a);
+	p.kernel = "x/boot/vmlinux-6.1.0-test"; /* says it in its name only */
+	put(p.kernel, b, sizeof(b));
+	a = build(&p, &len);
+	ck_assert(has(a, len, "insula/m/virtio.ko", "virtio"));
+	free(a);
+}
+END_TEST
+
+START_TEST(initrd_bad_inputs)
+{
+	struct image_initrd_params p = params();
+
+	put_tree();
+	p.kernel = "missing";
+	refuse(&p, -ENOENT, "kernel missing");
+	p.kernel = "x";
+	refuse(&p, -EINVAL, "not a file");
+	p.kernel = "init";
+	refuse(&p, -ENOEXEC, "neither a bzImage nor an ELF image");
+	put_bzimage("short", "6.1.0-test");
+	run("truncate -s 832 short"); /* the version is beyond the end */
+	p.kernel = "short";
+	refuse(&p, -ENOEXEC, "does not say its kernel version");
+	put_bzimage("climbs", "../../../etc");
+	p.kernel = "climbs";
+	refuse(&p, -ENOEXEC, "does not say its kernel version");
+	p = params();
+	p.init = "missing";
+	refuse(&p, -ENOENT, "insula-init missing");
+	p = params();
+	p.busybox = "/usr/bin/env";
+	refuse(&p, -EINVAL, "not static");
+	p.busybox = "init";
+	refuse(&p, -EINVAL, "not static");
+}
+END_TEST
+
+/* ---- cache ---- */
+
+START_TEST(cache_is_private)
+{
+	struct image_initrd_params p = params();
+	struct err e = {0};
+	int fd = -1;
+
+	put_tree();
+	run("mkdir -m 777 cache");
+	ck_assert_int_eq(image_initrd(&p, &fd, &e), -EPERM);
+	run("rmdir cache && touch cache");
+	ck_assert_int_eq(image_initrd(&p, &fd, &e), -ENOTDIR);
+}
+END_TEST
+
+START_TEST(cache_orphans)
+{
+	struct image_initrd_params p = params();
+	size_t len;
+
+	put_tree();
+	run("mkdir -m 700 cache && touch cache/.new-1-0 cache/.new-2-0");
+	int live = open("cache/.new-2-0", O_RDWR | O_CLOEXEC);
+	ck_assert_int_eq(flock(live, LOCK_EX), 0);
+	free(build(&p, &len));
+	ck_assert_int_eq(count("cache/.new-1-0"), 0); /* its maker is dead */
+	ck_assert_int_eq(count("cache/.new-2-0"), 1); /* its maker works on it */
+	close(live);
+}
+END_TEST
+
+START_TEST(cache_dir_choice)
+{
+	char d[IMAGE_PATH_MAX];
+
+	setenv("HOME", "/h", 1);
+	unsetenv("XDG_CACHE_HOME");
+	ck_assert_int_eq(image_cache_dir(d, NULL), 0);
+	ck_assert_str_eq(d, "/h/.cache/insula");
+	setenv("XDG_CACHE_HOME", "/x", 1);
+	ck_assert_int_eq(image_cache_dir(d, NULL), 0);
+	ck_assert_str_eq(d, "/x/insula");
+	setenv("XDG_CACHE_HOME", "relative", 1); /* the specification says: ignore it */
+	ck_assert_int_eq(image_cache_dir(d, NULL), 0);
+	ck_assert_str_eq(d, "/h/.cache/insula");
+	unsetenv("XDG_CACHE_HOME");
+	unsetenv("HOME");
+	ck_assert_int_eq(image_cache_dir(d, NULL), geteuid() == 0 ? 0 : -ENOENT);
+}
+END_TEST
+
+/* ---- root images ---- */
+
+static int rootfs(const char *dir, char path[IMAGE_PATH_MAX], int *hold, struct err *e)
+{
+	struct image_rootfs_params p = {.dir = dir, .cache_dir = "cache"};
+
+	return image_rootfs(&p, path, hold, e);
+}
+
+static void put_root(void)
+{
+	put_text("root/etc/hello", "hello\n");
+	put_text("root/bin/prog", "x");
+	run("ln root/etc/hello root/etc/hello2; ln -s /etc/hello root/link; mkfifo root/etc/fifo; "
+	    "chmod 4755 root/bin/prog; "
+	    "mkdir root/dev; truncate -s 1G root/sparse; chmod 700 root/etc");
+}
+
+START_TEST(rootfs_content)
+{
+	char path[IMAGE_PATH_MAX];
+	struct err e = {0};
+	struct stat st;
+	int hold = -1;
+
+	put_root();
+	ck_assert_msg(rootfs("root", path, &hold, &e) == 0, "%s", e.text);
+	setenv("IMAGE", path, 1);
+	run("PATH=$PATH:/sbin:/usr/sbin; e2fsck -fn $IMAGE >/dev/null 2>&1");
+	run("PATH=$PATH:/sbin:/usr/sbin; d() { debugfs -R \"$1\" $IMAGE 2>/dev/null; }; set -e; "
+	    "test \"$(d 'cat /etc/hello2')\" = hello; d 'stat /bin/prog' | grep -q 'Mode: *04755'; "
+	    "d 'stat /link' | grep -q 'Fast link dest: \"/etc/hello\"'; d 'stat /etc/fifo' | grep "
+	    "-q FIFO; "
+	    "d 'stat /etc/hello' | grep -q 'Links: 2'; d 'stat /sparse' | grep -q 'Size: "
+	    "1073741824'; "
+	    "! d features | grep -q has_journal");
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_int_lt(st.st_blocks * 512, 8 << 20); /* the hole stayed one */
+	close(hold);
+}
+END_TEST
+
+START_TEST(rootfs_cached)
+{
+	char one[IMAGE_PATH_MAX], two[IMAGE_PATH_MAX], three[IMAGE_PATH_MAX];
+	struct err e = {0};
+	int h1 = -1, h2 = -1, h3 = -1;
+
+	put_root();
+	ck_assert_int_eq(rootfs("root", one, &h1, &e), 0);
+	ck_assert_int_eq(rootfs("./root/", two, &h2, &e), 0);
+	ck_assert_str_eq(one, two);
+	ck_assert_int_eq(count("cache/rootfs-*"), 1);
+	run("chmod 711 root/etc");
+	ck_assert_int_eq(rootfs("root", three, &h3, &e), 0);
+	ck_assert_str_ne(one, three);
+	ck_assert_int_eq(count("cache/rootfs-*"), 2); /* the first is in use */
+	close(h1);
+	close(h2);
+	close(h3);
+	h1 = -1;
+	run("touch root/etc/more");
+	ck_assert_int_eq(rootfs("root", one, &h1, &e), 0);
+	ck_assert_int_eq(count("cache/rootfs-*"), 1);
+	close(h1);
+}
+END_TEST
+
+START_TEST(rootfs_failure_leaves_nothing)
+{
+	char path[IMAGE_PATH_MAX];
+	struct rlimit old, small;
+	struct err e = {0};
+	int hold = -1;
+
+	put_root();
+	getrlimit(RLIMIT_FSIZE, &old);
+	small = (struct rlimit){.rlim_cur = 65536, .rlim_max = old.rlim_max};
+	setrlimit(RLIMIT_FSIZE, &small);
+	ck_assert_int_eq(rootfs("root", path, &hold, &e), -EIO);
+	setrlimit(RLIMIT_FSIZE, &old);
+	ck_assert_msg(strncmp(e.text, "mke2fs", 6) == 0, "%s", e.text);
+	ck_assert_int_eq(count("cache/rootfs*") + count("cache/.new*"), 0);
+	ck_assert_int_eq(rootfs("missing", path, &hold, &e), -ENOENT);
+	ck_assert_int_eq(rootfs("root/etc/hello", path, &hold, &e), -ENOTDIR);
+	ck_assert_int_eq(rootfs(".", path, &hold, &e), -EINVAL); /* the cache is inside */
+	ck_assert_int_eq(hold, -1);
+}
+END_TEST
+
+static void grow(void *ctx, const char *dir, uint64_t done, uint64_t total)
+{
+	(void)dir, (void)done, (void)total;
+	put_text(ctx, "appeared");
+}
+
+START_TEST(rootfs_changed_meanwhile)
+{
+	struct image_rootfs_params p = {
+		.dir = "root", .cache_dir = "cache", .progress = grow, .ctx = "root/etc/late"};
+	char path[IMAGE_PATH_MAX];
+	struct err e = {0};
+	int hold = -1;
+
+	put_root();
+	ck_assert_int_eq(image_rootfs(&p, path, &hold, &e), -EAGAIN);
+	ck_assert_int_eq(count("cache/rootfs*") + count("cache/.new*"), 0);
+}
+END_TEST
+
+/* In a mount namespace of a child: what is mounted below the directory stays out. 77: not allowed
+ * here. */
+static int pack_with_mount(void)
+{
+	char path[IMAGE_PATH_MAX];
+	int hold = -1;
+
+	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount("tmpfs", "root/dev", "tmpfs", 0, NULL))
+		return 77;
+	put_text("root/dev/secret", "s");
+	if (rootfs("root", path, &hold, NULL))
+		return 1;
+	setenv("IMAGE", path, 1);
+	return system("PATH=$PATH:/sbin:/usr/sbin; debugfs -R 'ls /dev' $IMAGE 2>&1 | grep -q "
+		      "secret && exit 1; "
+		      "debugfs -R 'ls /' $IMAGE 2>&1 | grep -q dev")
+		       ? 2
+		       : 0;
+}
+
+START_TEST(rootfs_mount_below)
+{
+	int status;
+
+	put_root();
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(pack_with_mount());
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	if (WEXITSTATUS(status) == 77)
+		fprintf(stderr, "rootfs_mount_below: not allowed to mount here, skipped\n");
+	else
+		ck_assert_int_eq(status, 0);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("image");
+	TCase *t = tcase_create("image");
+	SRunner *sr = srunner_create(s);
+	int failed;
+
+	tcase_set_timeout(t, 60);
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, config);
+	tcase_add_test(t, config_empty);
+	tcase_add_test(t, initrd_content);
+	tcase_add_test(t, initrd_softdeps);
+	tcase_add_test(t, initrd_softdep_circle);
+	tcase_add_test(t, initrd_compressed);
+	tcase_add_test(t, initrd_corrupt_module);
+	tcase_add_test(t, initrd_deterministic);
+	tcase_add_test(t, initrd_cached);
+	tcase_add_test(t, initrd_concurrent);
+	tcase_add_test(t, initrd_no_modules);
+	tcase_add_test(t, initrd_elf_kernel);
+	tcase_add_test(t, initrd_bad_inputs);
+	tcase_add_test(t, cache_is_private);
+	tcase_add_test(t, cache_orphans);
+	tcase_add_test(t, cache_dir_choice);
+	tcase_add_test(t, rootfs_content);
+	tcase_add_test(t, rootfs_cached);
+	tcase_add_test(t, rootfs_failure_leaves_nothing);
+	tcase_add_test(t, rootfs_changed_meanwhile);
+	tcase_add_test(t, rootfs_mount_below);
+	suite_add_tcase(s, t);
+	srunner_run_all(sr, CK_ENV);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed != 0;
+}

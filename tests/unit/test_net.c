@@ -1,0 +1,1352 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * virtio-net over a fake TAP (a packet socket pair) and over a stream: frames in both directions in
+ * every layout of buffers, commands, limits, mistakes, and what a successor finds.
+ */
+#include <arpa/inet.h>
+#include <check.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include <insula/stats.h>
+
+#include <devices/segments.h>
+#include <devices/net.h>
+
+#include "fakedrv.h"
+
+#define MEM_SIZE (64u << 20)
+#define MAX_PAIRS 2
+#define NQUEUES (2 * MAX_PAIRS + 1)
+#define QNUM 64
+#define RINGS(i) (0x10000u + (i)*DRV_QUEUE_BYTES)
+#define RX_BUFS 0x100000u /* receive buffers */
+#define TX_BUFS 0x800000u
+#define CTRL 0x1000000u
+#define WAIT_MS 20000
+#define TAP_OFFLOADS (TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN | TUN_F_UFO)
+
+#define MRG DRV_F(VIRTIO_NET_F_MRG_RXBUF)
+#define CTRL_FEATURES                                                \
+	(DRV_F(VIRTIO_NET_F_CTRL_VQ) | DRV_F(VIRTIO_NET_F_CTRL_RX) | \
+	 DRV_F(VIRTIO_NET_F_CTRL_MAC_ADDR))
+
+static const uint8_t mac[6] = {0x02, 0x11, 0x22, 0x33, 0x44, 0x55};
+
+static struct fakecore core;
+static struct guestmem gm;
+static struct drvq drv[NQUEUES];
+static int mem_fd, kick[NQUEUES], chan[2];
+static int tap[MAX_PAIRS]; /* the far end: what a host would see */
+static int near_end[MAX_PAIRS];
+static struct rig { /* fresh for every start */
+	struct helper h;
+	struct net n;
+} * rig;
+static pthread_t thread;
+static struct msg_start_net conf;
+static uint64_t tap_offload; /* of the last call */
+
+/* ---- the device ---- */
+
+static int fake_offload(struct net_backing *b, uint64_t features)
+{
+	(void)b;
+	tap_offload = features;
+	return features & DRV_F(VIRTIO_NET_F_GUEST_UFO) ? -EINVAL : 0;
+}
+
+static struct net_backing_ops fake_tap;
+
+static void *loop(void *arg)
+{
+	return (void *)(intptr_t)helper_loop(arg, chan[1]);
+}
+
+static int open_rig(void)
+{
+	int fds[MSG_MAX_FDS] = {dup(mem_fd), dup(core.page_fd), dup(core.call_fd),
+				dup(core.irq_fd)};
+	unsigned nq = 2 * conf.npairs + 1;
+	const char *step;
+	struct err e = {0};
+
+	for (unsigned i = 0; i < nq; i++)
+		fds[4 + i] = dup(kick[i]);
+	for (unsigned i = 0; i < conf.npairs; i++)
+		fds[4 + nq + i] = dup(near_end[i]);
+	rig = calloc(1, sizeof(*rig));
+	if (!rig || net_check_conf(&conf, &e) ||
+	    net_open(&rig->n, &rig->h, &conf, fds, &step, &e)) {
+		fprintf(stderr, "net_open: %s\n", e.text);
+		return -1;
+	}
+	fake_tap = net_tap;
+	fake_tap.offload = fake_offload;
+	for (unsigned i = 0; i < conf.npairs && conf.kind == NET_TAP; i++)
+		rig->n.backing[i].ops = &fake_tap;
+	worker_resume(&rig->n.w);
+	return helper_attach(&rig->h, &rig->n.ops, &rig->n.w, &e);
+}
+
+static void start_device(void)
+{
+	struct err e = {0};
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, chan), 0);
+	ck_assert_int_eq(open_rig(), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, loop, &rig->h), 0);
+	ck_assert_int_eq(msg_expect(chan[0], MSG_READY, NULL, 0, NULL, 0, &e), 0);
+}
+
+static struct msg_stats stop_device(void)
+{
+	struct msg_stats s;
+	struct err e = {0};
+
+	ck_assert_int_eq(msg_send(chan[0], MSG_STOP, NULL, 0, NULL, 0), 0);
+	ck_assert_int_eq(msg_expect(chan[0], MSG_STOPPED, &s, sizeof(s), NULL, 0, &e), 0);
+	pthread_join(thread, NULL);
+	return s;
+}
+
+static void make_pairs(int type)
+{
+	for (unsigned i = 0; i < MAX_PAIRS; i++) {
+		int p[2], size = 1 << 20;
+
+		ck_assert_int_eq(socketpair(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, p), 0);
+		near_end[i] = p[0];
+		tap[i] = p[1];
+		for (unsigned k = 0; k < 2; k++)
+			setsockopt(p[k], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	}
+}
+
+static void setup(void)
+{
+	fc_open(&core);
+	mem_fd = drv_memory(&gm, MEM_SIZE);
+	for (unsigned i = 0; i < NQUEUES; i++)
+		kick[i] = event_create();
+	make_pairs(SOCK_SEQPACKET);
+	conf = (struct msg_start_net){.mem_size = MEM_SIZE,
+				      .kind = NET_TAP,
+				      .npairs = 1,
+				      .tun_offloads = TAP_OFFLOADS,
+				      .mtu = 1500};
+	memcpy(conf.mac, mac, sizeof(mac));
+}
+
+static void setup_stream(void)
+{
+	setup();
+	for (unsigned i = 0; i < MAX_PAIRS; i++) {
+		close(near_end[i]);
+		close(tap[i]);
+	}
+	make_pairs(SOCK_STREAM);
+	conf.kind = NET_STREAM;
+	conf.tun_offloads = 0;
+	conf.mtu = 0;
+}
+
+static void teardown(void)
+{
+	for (unsigned i = 0; i < MAX_PAIRS; i++) {
+		close(near_end[i]);
+		close(tap[i]);
+	}
+	gm_unmap(&gm);
+	fd_close(&mem_fd);
+	for (unsigned i = 0; i < NQUEUES; i++)
+		fd_close(&kick[i]);
+	close(chan[0]);
+	close(chan[1]);
+	fc_close(&core);
+}
+
+/* Receive buffers: as many slots of memory as descriptors, each in use once. */
+static unsigned nslots;
+static gpa_t slots[QNUM];
+
+static void fresh_slots(void)
+{
+	for (nslots = 0; nslots < QNUM; nslots++)
+		slots[nslots] = RX_BUFS + nslots * 0x11000u;
+}
+
+static void bring_up(uint64_t features)
+{
+	unsigned nq = 2 * conf.npairs + 1;
+
+	ck_assert(drv_negotiate(&core, features));
+	for (unsigned i = 0; i < nq; i++) {
+		drvq_init(&drv[i], &gm, RINGS(i), QNUM, features & DRV_F(VIRTIO_RING_F_EVENT_IDX),
+			  kick[i]);
+		ck_assert(drv_queue(&core, i, &drv[i]));
+	}
+	fresh_slots();
+	drv_ok(&core);
+	ck_assert_uint_eq(drv_status(&core), 0xf);
+}
+
+/* ---- bytes ---- */
+
+static uint8_t pattern(uint64_t seed, size_t i)
+{
+	return (uint8_t)((seed * 0x9e3779b97f4a7c15u + i * 0x2545f4914f6cdd1du) >> 56);
+}
+
+static void fill(void *p, size_t n, uint64_t seed)
+{
+	for (size_t i = 0; i < n; i++)
+		((uint8_t *)p)[i] = pattern(seed, i);
+}
+
+static bool filled(const void *p, size_t n, uint64_t seed)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (((const uint8_t *)p)[i] != pattern(seed, i))
+			return false;
+	}
+	return true;
+}
+
+static void wait_fd(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	ck_assert_msg(poll(&p, 1, WAIT_MS) == 1, "nothing came");
+}
+
+static void get_one(struct drvq *q, uint16_t *head, uint32_t *len)
+{
+	void *cookie;
+
+	while (!drvq_get(q, head, len, &cookie)) {
+		wait_fd(core.irq_fd);
+		event_drain(core.irq_fd);
+	}
+}
+
+static void wait_status(uint32_t bit)
+{
+	for (unsigned i = 0; i < WAIT_MS && !(drv_status(&core) & bit); i++)
+		usleep(1000);
+	ck_assert(drv_status(&core) & bit);
+}
+
+/* ---- the pure parts ---- */
+
+START_TEST(vectors)
+{
+	uint8_t a[3], b[1], c[5], got[9], all[9];
+	struct iovec iov[] = {{a, 3}, {b, 1}, {c, 5}};
+
+	for (unsigned i = 0; i < 9; i++)
+		all[i] = (uint8_t)(i + 1);
+	ck_assert_uint_eq(seg_put(iov, 3, 0, all, 9), 9);
+	for (size_t off = 0; off <= 10; off++) {
+		for (size_t len = 0; len <= 9; len++) {
+			size_t want = off >= 9 ? 0 : len < 9 - off ? len : 9 - off;
+
+			ck_assert_uint_eq(seg_get(iov, 3, off, got, len), want);
+			ck_assert_mem_eq(got, all + (off < 9 ? off : 0), want);
+		}
+	}
+	seg_skip(iov, 3, 4);
+	ck_assert_uint_eq(iov[0].iov_len + iov[1].iov_len, 0);
+	ck_assert_uint_eq(seg_get(iov, 3, 0, got, 9), 5);
+	ck_assert_mem_eq(got, all + 4, 5);
+}
+END_TEST
+
+#define TX_ALL                                                      \
+	(DRV_F(VIRTIO_NET_F_CSUM) | DRV_F(VIRTIO_NET_F_HOST_TSO4) | \
+	 DRV_F(VIRTIO_NET_F_HOST_TSO6) | DRV_F(VIRTIO_NET_F_HOST_UFO))
+
+START_TEST(headers_from_the_guest)
+{
+	static const struct {
+		struct virtio_net_hdr_v1 h;
+		uint64_t features;
+		size_t len;
+		bool ok;
+	} t[] = {
+		{{0}, 0, 14, true},
+		{{0}, 0, 13, false},
+		{{0}, 0, NET_MAX_FRAME, true},
+		{{0}, 0, NET_MAX_FRAME + 1, false},
+		{{0}, 0, (size_t)UINT32_MAX, false},
+		{{.flags = 1, .csum_start = 34, .csum_offset = 16}, TX_ALL, 60, true},
+		{{.flags = 1, .csum_start = 34, .csum_offset = 16}, 0, 60, false},
+		{{.flags = 1, .csum_start = 58, .csum_offset = 0}, TX_ALL, 60, true},
+		{{.flags = 1, .csum_start = 59, .csum_offset = 0}, TX_ALL, 60, false},
+		{{.flags = 1, .csum_start = 65535, .csum_offset = 65535}, TX_ALL, 60, false},
+		{{.flags = 1, .gso_type = 1, .gso_size = 1448, .csum_start = 34, .csum_offset = 16},
+		 TX_ALL,
+		 9000,
+		 true},
+		{{.flags = 1, .gso_type = 1, .gso_size = 0, .csum_start = 34, .csum_offset = 16},
+		 TX_ALL,
+		 9000,
+		 false},
+		{{.flags = 0, .gso_type = 1, .gso_size = 1448}, TX_ALL, 9000, false},
+		{{.flags = 1,
+		  .gso_type = 0x81,
+		  .gso_size = 1448,
+		  .csum_start = 34,
+		  .csum_offset = 16},
+		 TX_ALL,
+		 9000,
+		 false},
+		{{.flags = 1,
+		  .gso_type = 0x81,
+		  .gso_size = 1448,
+		  .csum_start = 34,
+		  .csum_offset = 16},
+		 TX_ALL | DRV_F(VIRTIO_NET_F_HOST_ECN),
+		 9000,
+		 true},
+		{{.flags = 1, .gso_type = 4, .gso_size = 1448, .csum_start = 34, .csum_offset = 16},
+		 TX_ALL & ~DRV_F(VIRTIO_NET_F_HOST_TSO6),
+		 9000,
+		 false},
+		{{.flags = 1, .gso_type = 2, .gso_size = 1448, .csum_start = 34, .csum_offset = 16},
+		 TX_ALL,
+		 9000,
+		 false},
+		{{.flags = 1, .gso_type = 5, .gso_size = 1448, .csum_start = 34, .csum_offset = 16},
+		 TX_ALL,
+		 9000,
+		 false},
+		{{.flags = 1, .gso_type = 0x7f, .gso_size = 1, .csum_start = 34, .csum_offset = 16},
+		 ~0ull,
+		 9000,
+		 false},
+		{{.flags = 1, .gso_type = 0x80, .gso_size = 1, .csum_start = 34, .csum_offset = 16},
+		 ~0ull,
+		 9000,
+		 false},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(t); i++) {
+		struct virtio_net_hdr_v1 h = t[i].h;
+
+		ck_assert_msg(net_tx_header(t[i].features, &h, t[i].len) == t[i].ok, "header %zu",
+			      i);
+	}
+	/* What means nothing is not passed on. */
+	struct virtio_net_hdr_v1 h;
+	memset(&h, 0xff, sizeof(h));
+	h.gso_type = 0;
+	h.flags = 0xfe;
+	ck_assert(net_tx_header(0, &h, 60));
+	ck_assert_mem_eq(&h, &(struct virtio_net_hdr_v1){0}, sizeof(h));
+	h = (struct virtio_net_hdr_v1){.flags = 1,
+				       .gso_type = 1,
+				       .gso_size = 100,
+				       .hdr_len = 65535,
+				       .csum_start = 34,
+				       .csum_offset = 16};
+	ck_assert(net_tx_header(TX_ALL, &h, 100));
+	ck_assert_uint_eq(h.hdr_len, 100);
+}
+END_TEST
+
+START_TEST(headers_for_the_guest)
+{
+	static const struct {
+		struct virtio_net_hdr_v1 h;
+		uint64_t offloads;
+		bool ok;
+	} t[] = {
+		{{0}, 0, true},
+		{{.flags = 1}, 0, false},
+		{{.flags = 2}, 0, true},
+		{{.flags = 1}, DRV_F(VIRTIO_NET_F_GUEST_CSUM), true},
+		{{.flags = 1, .gso_type = 1}, DRV_F(VIRTIO_NET_F_GUEST_CSUM), false},
+		{{.flags = 1, .gso_type = 1},
+		 DRV_F(VIRTIO_NET_F_GUEST_CSUM) | DRV_F(VIRTIO_NET_F_GUEST_TSO4),
+		 true},
+		{{.flags = 1, .gso_type = 0x81},
+		 DRV_F(VIRTIO_NET_F_GUEST_CSUM) | DRV_F(VIRTIO_NET_F_GUEST_TSO4),
+		 false},
+		{{.gso_type = 4}, DRV_F(VIRTIO_NET_F_GUEST_TSO4), false},
+		{{.gso_type = 3}, DRV_F(VIRTIO_NET_F_GUEST_UFO), true},
+		{{.gso_type = 5}, DRV_F(VIRTIO_NET_F_GUEST_USO4), true},
+		{{.gso_type = 2}, ~0ull, false},
+		{{.gso_type = 0x7f}, ~0ull, false},
+		{{.gso_type = 0x80}, ~0ull, false},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(t); i++)
+		ck_assert_msg(net_rx_header(t[i].offloads, &t[i].h) == t[i].ok, "header %zu", i);
+}
+END_TEST
+
+START_TEST(offload_bits)
+{
+	ck_assert_uint_eq(net_tap_features(0), 0);
+	ck_assert_uint_eq(net_tap_features(TUN_F_TSO4 | TUN_F_UFO), 0);
+	ck_assert_uint_eq(net_tap_features(TUN_F_CSUM),
+			  DRV_F(VIRTIO_NET_F_CSUM) | DRV_F(VIRTIO_NET_F_GUEST_CSUM));
+	for (uint32_t tun = 0; tun < 0x80; tun++) {
+		uint64_t f = net_tap_features(tun);
+
+		/* What is offered can be taken, and never more than the TAP has. */
+		ck_assert_uint_eq(net_tap_offloads(f) & ~tun, 0);
+		ck_assert_uint_eq(net_tap_offloads(f & ~DRV_F(VIRTIO_NET_F_GUEST_CSUM)), 0);
+	}
+	ck_assert_uint_eq(net_tap_offloads(net_tap_features(TAP_OFFLOADS)), TAP_OFFLOADS);
+	ck_assert_uint_eq(
+		net_tap_offloads(DRV_F(VIRTIO_NET_F_GUEST_CSUM) | DRV_F(VIRTIO_NET_F_GUEST_ECN)),
+		TUN_F_CSUM);
+}
+END_TEST
+
+START_TEST(messages_refused)
+{
+	struct msg_start_net good = conf, m[12];
+	struct err e;
+
+	for (size_t i = 0; i < ARRAY_LEN(m); i++)
+		m[i] = good;
+	m[0].kind = 0;
+	m[1].kind = 3;
+	m[2].npairs = 0;
+	m[3].npairs = NET_MAX_PAIRS + 1;
+	m[4].kind = NET_STREAM;
+	m[5].kind = NET_STREAM;
+	m[5].tun_offloads = 0;
+	m[5].npairs = 2;
+	m[6].mtu = 67;
+	m[7].mtu = 65536;
+	m[8].mac[0] = 1;
+	m[9].rate = NET_MAX_RATE + 1;
+	m[10].pps = UINT64_MAX;
+	m[11].log_level = 9;
+	ck_assert_int_eq(net_check_conf(&good, &e), 0);
+	for (size_t i = 0; i < ARRAY_LEN(m); i++) {
+		ck_assert_msg(net_check_conf(&m[i], &e) == -EINVAL, "message %zu", i);
+		ck_assert(e.text[0]);
+	}
+}
+END_TEST
+
+/* ---- what the driver sees ---- */
+
+START_TEST(configuration)
+{
+	struct virtio_net_config *c = (void *)(core.page + VIRTIO_MMIO_CONFIG);
+
+	conf.npairs = 2;
+	start_device();
+	ck_assert_uint_eq(fc_shadow32(&core, VIRTIO_MMIO_DEVICE_ID), 1);
+	ck_assert_mem_eq(c->mac, mac, 6);
+	ck_assert_uint_eq(c->status, VIRTIO_NET_S_LINK_UP);
+	ck_assert_uint_eq(c->max_virtqueue_pairs, 2);
+	ck_assert_uint_eq(c->mtu, 1500);
+	ck_assert_uint_eq(drv_features(&core),
+			  DRV_COMMON | MRG | CTRL_FEATURES | DRV_F(VIRTIO_NET_F_MAC) |
+				  DRV_F(VIRTIO_NET_F_STATUS) | DRV_F(VIRTIO_NET_F_MTU) |
+				  DRV_F(VIRTIO_NET_F_MQ) | DRV_F(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) |
+				  net_tap_features(TAP_OFFLOADS));
+	stop_device();
+}
+END_TEST
+
+START_TEST(a_stream_offers_no_offloads)
+{
+	start_device();
+	ck_assert_uint_eq(drv_features(&core), DRV_COMMON | MRG | CTRL_FEATURES |
+						       DRV_F(VIRTIO_NET_F_MAC) |
+						       DRV_F(VIRTIO_NET_F_STATUS));
+	stop_device();
+}
+END_TEST
+
+/* ---- the guest's side of frames ---- */
+
+static uint8_t *mem(gpa_t at)
+{
+	return gm_ptr(&gm, at, 1);
+}
+
+/* Offer n receive buffers of `len` bytes each. */
+static void offer(struct drvq *q, unsigned n, uint32_t len)
+{
+	uint16_t old = q->avail_idx;
+
+	ck_assert_uint_le(n, nslots);
+	while (n--) {
+		struct vring_desc d = drv_desc(slots[--nslots], len, true);
+
+		memset(mem(d.addr), 0xee, len);
+		drvq_add(q, &d, 1, mem(d.addr));
+	}
+	drvq_kick(q, old);
+}
+
+static void give_slot(const void *at)
+{
+	slots[nslots++] = (gpa_t)((const uint8_t *)at - gm.region[0].host);
+}
+
+/* Take one frame from as many buffers as it says; its length without the header. */
+static size_t take_frame(struct drvq *q, uint8_t *frame, struct virtio_net_hdr_v1 *h)
+{
+	size_t done = 0;
+	uint16_t head, left = 1;
+	uint32_t len;
+	void *at;
+
+	for (bool first = true; left; left--, first = false) {
+		unsigned skip = first ? NET_HDR_LEN : 0;
+
+		while (!drvq_get(q, &head, &len, &at)) {
+			wait_fd(core.irq_fd);
+			event_drain(core.irq_fd);
+		}
+		if (first) {
+			memcpy(h, at, NET_HDR_LEN);
+			left = h->num_buffers;
+			ck_assert_uint_ge(left, 1);
+		}
+		memcpy(frame + done, (uint8_t *)at + skip, len - skip);
+		done += len - skip;
+		give_slot(at);
+	}
+	return done;
+}
+
+/* A frame from the host, behind a header. */
+static void host_sends(int fd, const struct virtio_net_hdr_v1 *h, size_t len, uint64_t seed)
+{
+	uint8_t *p = malloc(NET_HDR_LEN + len);
+
+	memcpy(p, h, NET_HDR_LEN);
+	fill(p + NET_HDR_LEN, len, seed);
+	ck_assert_int_eq(send(fd, p, NET_HDR_LEN + len, 0), (ssize_t)(NET_HDR_LEN + len));
+	free(p);
+}
+
+/* A frame from the guest, cut into segments at the given lengths (0 ends; the rest is the last). */
+static void guest_sends(struct drvq *q, const struct virtio_net_hdr_v1 *h, size_t len,
+			uint64_t seed, const uint32_t *cuts)
+{
+	struct vring_desc d[8];
+	uint32_t total = NET_HDR_LEN + (uint32_t)len, at = 0;
+	uint16_t old = q->avail_idx;
+	unsigned n = 0;
+
+	memcpy(mem(TX_BUFS), h, NET_HDR_LEN);
+	fill(mem(TX_BUFS + NET_HDR_LEN), len, seed);
+	for (; cuts && *cuts && at + *cuts < total; cuts++) {
+		d[n++] = drv_desc(TX_BUFS + at, *cuts, false);
+		at += *cuts;
+	}
+	d[n++] = drv_desc(TX_BUFS + at, total - at, false);
+	drvq_add(q, d, n, NULL);
+	drvq_kick(q, old);
+}
+
+static void expect_sent(struct drvq *q)
+{
+	uint16_t head;
+	uint32_t len;
+
+	get_one(q, &head, &len);
+	ck_assert_uint_eq(len, 0);
+}
+
+static void host_takes(int fd, struct virtio_net_hdr_v1 *h, size_t len, uint64_t seed)
+{
+	static uint8_t p[NET_MAX_PACKET + 1];
+
+	wait_fd(fd);
+	ck_assert_int_eq(recv(fd, p, sizeof(p), 0), (ssize_t)(NET_HDR_LEN + len));
+	memcpy(h, p, NET_HDR_LEN);
+	ck_assert(filled(p + NET_HDR_LEN, len, seed));
+}
+
+static const struct virtio_net_hdr_v1 plain;
+
+START_TEST(frames_out)
+{
+	static const uint32_t cuts[][6] = {{0},        {12, 0},    {1, 0},
+					   {11, 1, 0}, {13, 1, 0}, {5, 5, 5, 5, 5, 0}};
+	static const size_t lens[] = {14, 60, 1514, 9000, NET_MAX_FRAME};
+	struct virtio_net_hdr_v1 h;
+	struct msg_stats s;
+
+	start_device();
+	bring_up(DRV_COMMON | MRG | TX_ALL);
+	for (size_t c = 0; c < ARRAY_LEN(cuts); c++) {
+		for (size_t l = 0; l < ARRAY_LEN(lens); l++) {
+			guest_sends(&drv[1], &plain, lens[l], c * 10 + l, cuts[c]);
+			host_takes(tap[0], &h, lens[l], c * 10 + l);
+			ck_assert_mem_eq(&h, &plain, sizeof(h));
+			expect_sent(&drv[1]);
+		}
+	}
+	/* A header that counts arrives as it was. */
+	struct virtio_net_hdr_v1 tso = {.flags = 1,
+					.gso_type = 1,
+					.hdr_len = 54,
+					.gso_size = 1448,
+					.csum_start = 34,
+					.csum_offset = 16};
+	guest_sends(&drv[1], &tso, 20000, 7, NULL);
+	host_takes(tap[0], &h, 20000, 7);
+	ck_assert_mem_eq(&h, &tso, sizeof(h));
+	expect_sent(&drv[1]);
+	/* What may not be sent is given back all the same, and nothing arrives. */
+	tso.gso_type = 4 | 0x80;
+	guest_sends(&drv[1], &tso, 20000, 8, NULL);
+	expect_sent(&drv[1]);
+	guest_sends(&drv[1], &plain, 13, 8, NULL);
+	expect_sent(&drv[1]);
+	ck_assert_int_eq(recv(tap[0], &h, sizeof(h), 0), -1);
+	s = stop_device();
+	ck_assert_uint_eq(s.n[STAT_NET_TX_PACKETS], ARRAY_LEN(cuts) * ARRAY_LEN(lens) + 1);
+	ck_assert_uint_eq(s.n[STAT_NET_TX_DROPPED], 2);
+}
+END_TEST
+
+/* Buffers of this size, frames of that: mergeable. */
+START_TEST(frames_in)
+{
+	static const uint32_t sizes[] = {12, 100, 1526, 4096, 65565};
+	static const size_t lens[] = {14, 60, 88, 89, 1514, 1515, 5600};
+	static uint8_t frame[NET_MAX_PACKET];
+	struct virtio_net_hdr_v1 h;
+
+	start_device();
+	for (size_t s = 0; s < ARRAY_LEN(sizes); s++) {
+		bring_up(DRV_COMMON | MRG | net_tap_features(TAP_OFFLOADS & ~TUN_F_UFO));
+		offer(&drv[0], QNUM, sizes[s]);
+		for (size_t l = 0; l < ARRAY_LEN(lens); l++) {
+			size_t n = (NET_HDR_LEN + lens[l] + sizes[s] - 1) / sizes[s];
+
+			if (n > QNUM)
+				continue;
+			host_sends(tap[0], &plain, lens[l], s * 10 + l);
+			ck_assert_uint_eq(take_frame(&drv[0], frame, &h), lens[l]);
+			ck_assert_uint_eq(h.num_buffers, n);
+			ck_assert(filled(frame, lens[l], s * 10 + l));
+			offer(&drv[0], (unsigned)n, sizes[s]);
+		}
+		drv_reg(&core, VIRTIO_MMIO_STATUS, 0);
+	}
+	stop_device();
+}
+END_TEST
+
+/* A frame comes when there are fewer buffers than it needs: it waits for them, and is not lost. */
+START_TEST(frame_waits_for_buffers)
+{
+	static uint8_t frame[NET_MAX_PACKET];
+	struct virtio_net_hdr_v1 h;
+	uint16_t head;
+	uint32_t len;
+	void *cookie;
+	struct msg_stats s;
+
+	start_device();
+	bring_up(DRV_COMMON | MRG);
+	offer(&drv[0], 2, 1000);
+	host_sends(tap[0], &plain, 4500, 1);
+	host_sends(tap[0], &plain, 100, 2);
+	usleep(20000);
+	ck_assert(!drvq_get(&drv[0], &head, &len, &cookie));
+	offer(&drv[0], 1, 1000);
+	usleep(20000);
+	ck_assert(!drvq_get(&drv[0], &head, &len, &cookie));
+	offer(&drv[0], 3, 1000);
+	ck_assert_uint_eq(take_frame(&drv[0], frame, &h), 4500);
+	ck_assert_uint_eq(h.num_buffers, 5);
+	ck_assert(filled(frame, 4500, 1));
+	ck_assert_uint_eq(take_frame(&drv[0], frame, &h), 100);
+	ck_assert(filled(frame, 100, 2));
+	/* One that all buffers of the queue together cannot hold is lost, the next one is not. */
+	bring_up(DRV_COMMON | MRG);
+	offer(&drv[0], QNUM, 20);
+	host_sends(tap[0], &plain, 4500, 3);
+	host_sends(tap[0], &plain, 100, 4);
+	ck_assert_uint_eq(take_frame(&drv[0], frame, &h), 100);
+	ck_assert(filled(frame, 100, 4));
+	s = stop_device();
+	ck_assert_uint_eq(s.n[STAT_NET_RX_SPILLED], 2);
+	ck_assert_uint_eq(s.n[STAT_NET_RX_DROPPED], 1);
+}
+END_TEST
+
+START_TEST(buffers_that_are_not_merged)
+{
+	static uint8_t frame[NET_MAX_PACKET];
+	struct virtio_net_hdr_v1 h;
+	struct msg_stats s;
+
+	start_device();
+	bring_up(DRV_COMMON);
+	offer(&drv[0], 4, 1526);
+	host_sends(tap[0], &plain, 1514, 1);
+	ck_assert_uint_eq(take_frame(&drv[0], frame, &h), 1514);
+	ck_assert_uint_eq(h.num_buffers, 1);
+	host_sends(tap[0], &plain, 1515, 2);
+	host_sends(tap[0], &plain, 70, 3);
+	ck_assert_uint_eq(take_frame(&drv[0], frame, &h), 70);
+	ck_assert(filled(frame, 70, 3));
+	/* What was not negotiated does not reach the driver. */
+	host_sends(tap[0], &(struct virtio_net_hdr_v1){.flags = 1}, 70, 4);
+	host_sends(tap[0], &(struct virtio_net_hdr_v1){.gso_type = 1, .gso_size = 9}, 70, 5);
+	host_sends(tap[0], &plain, 71, 6);
+	ck_assert_uint_eq(take_frame(&drv[0], frame, &h), 71);
+	s = stop_device();
+	ck_assert_uint_eq(s.n[STAT_NET_RX_DROPPED], 3);
+	ck_assert_uint_eq(s.n[STAT_NET_RX_PACKETS], 3);
+}
+END_TEST
+
+/* Both directions at once, sizes at random, more frames than buffers: all arrive, in order. */
+static uint64_t rnd_state;
+static uint64_t rnd(uint64_t below)
+{
+	rnd_state = rnd_state * 6364136223846793005u + 1442695040888963407u;
+	return (rnd_state >> 33) % below;
+}
+
+#define TRAFFIC 3000
+START_TEST(traffic)
+{
+	static uint8_t frame[NET_MAX_PACKET];
+	size_t in_len[TRAFFIC], out_len[TRAFFIC];
+	unsigned in_sent = 0, in_got = 0, out_sent = 0, out_got = 0, out_done = 0;
+	struct virtio_net_hdr_v1 h;
+
+	rnd_state = 42;
+	start_device();
+	bring_up(_i ? DRV_COMMON | MRG : (DRV_COMMON & ~DRV_F(VIRTIO_RING_F_EVENT_IDX)) | MRG);
+	while (in_got < TRAFFIC || out_got < TRAFFIC) {
+		static uint8_t p[NET_MAX_PACKET];
+		ssize_t n;
+
+		while (drv[0].nfree && rnd(8)) {
+			offer(&drv[0], 1, 1526);
+		}
+		if (in_sent < TRAFFIC) {
+			size_t len = 14 + rnd(rnd(4) ? 200 : 3000);
+
+			memcpy(p, &plain, NET_HDR_LEN);
+			fill(p + NET_HDR_LEN, len, in_sent);
+			if (send(tap[0], p, NET_HDR_LEN + len, MSG_DONTWAIT) > 0)
+				in_len[in_sent++] = len;
+		}
+		/* One at a time: all frames use the same memory. */
+		if (out_sent < TRAFFIC && out_done == out_sent) {
+			out_len[out_sent] = 14 + rnd(2000);
+			guest_sends(&drv[1], &plain, out_len[out_sent], out_sent, NULL);
+			out_sent++;
+		}
+		n = recv(tap[0], p, sizeof(p), MSG_DONTWAIT);
+		if (n > 0) {
+			ck_assert_int_eq(n, (ssize_t)(NET_HDR_LEN + out_len[out_got]));
+			ck_assert(filled(p + NET_HDR_LEN, out_len[out_got], out_got));
+			out_got++;
+		}
+		uint16_t head;
+		uint32_t len;
+		void *cookie;
+		if (drvq_get(&drv[1], &head, &len, &cookie))
+			out_done++;
+		if (drv_load16(drv[0].used + 2) != drv[0].used_idx) {
+			ck_assert_uint_eq(take_frame(&drv[0], frame, &h), in_len[in_got]);
+			ck_assert(filled(frame, in_len[in_got], in_got));
+			in_got++;
+		}
+	}
+	stop_device();
+}
+END_TEST
+
+/* A side that only floods does not keep the other from its turn: bounded work, both in each. */
+START_TEST(neither_starves)
+{
+	static uint8_t frame[NET_MAX_PACKET];
+	struct virtio_net_hdr_v1 h;
+	unsigned out = 0;
+
+	start_device();
+	bring_up(DRV_COMMON | MRG);
+	offer(&drv[0], QNUM, 1526);
+	for (unsigned round = 0; round < 200; round++) {
+		uint16_t head;
+		uint32_t len;
+		void *cookie;
+
+		while (drv[1].nfree > 1)
+			guest_sends(&drv[1], &plain, 100, 1, NULL);
+		host_sends(tap[0], &plain, 100, round);
+		ck_assert_uint_eq(take_frame(&drv[0], frame, &h), 100);
+		offer(&drv[0], 1, 1526);
+		while (drvq_get(&drv[1], &head, &len, &cookie))
+			out++;
+		while (recv(tap[0], frame, sizeof(frame), MSG_DONTWAIT) > 0)
+			;
+	}
+	ck_assert_uint_ge(out, 200);
+	stop_device();
+}
+END_TEST
+
+/* ---- commands ---- */
+
+static uint8_t command(unsigned q, uint8_t class, uint8_t cmd, const void *data, size_t len)
+{
+	struct vring_desc d[3] = {drv_desc(CTRL, 2, false),
+				  drv_desc(CTRL + 16, (uint32_t)len, false),
+				  drv_desc(CTRL + 8, 1, true)};
+	uint8_t *p = mem(CTRL);
+	uint16_t old = drv[q].avail_idx, head;
+	uint32_t used;
+
+	p[0] = class;
+	p[1] = cmd;
+	p[8] = 0xee;
+	if (len)
+		memcpy(p + 16, data, len);
+	else
+		d[1] = d[2];
+	drvq_add(&drv[q], d, len ? 3 : 2, NULL);
+	drvq_kick(&drv[q], old);
+	get_one(&drv[q], &head, &used);
+	ck_assert_uint_eq(used, 1);
+	return p[8];
+}
+
+#define RX VIRTIO_NET_CTRL_RX
+#define MAC VIRTIO_NET_CTRL_MAC
+START_TEST(commands)
+{
+	struct virtio_net_config *c = (void *)(core.page + VIRTIO_MMIO_CONFIG);
+	static const uint8_t other[6] = {0x02, 9, 8, 7, 6, 5}, multi[6] = {1, 9, 8, 7, 6, 5};
+	uint8_t tables[4 + 12 + 4 + 6] = {2};
+	uint8_t big[NET_MAX_COMMAND + 10] = {0};
+	uint16_t pairs = 1;
+	uint64_t off;
+
+	start_device();
+	bring_up(DRV_COMMON | MRG | CTRL_FEATURES | net_tap_features(TAP_OFFLOADS & ~TUN_F_UFO) |
+		 DRV_F(VIRTIO_NET_F_GUEST_UFO) | DRV_F(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS));
+	ck_assert_uint_eq(command(2, RX, 0, "\1", 1), VIRTIO_NET_OK);
+	ck_assert_uint_eq(command(2, RX, 1, "\1", 1), VIRTIO_NET_OK);
+	ck_assert_uint_eq(command(2, RX, 1, "\0", 1), VIRTIO_NET_OK);
+	ck_assert_uint_eq(rig->n.st->promisc, 1);
+	ck_assert_uint_eq(rig->n.st->allmulti, 0);
+	ck_assert_uint_eq(command(2, RX, 0, "\2", 1), VIRTIO_NET_ERR);
+	ck_assert_uint_eq(command(2, RX, 0, "\1\1", 2), VIRTIO_NET_ERR);
+	ck_assert_uint_eq(command(2, RX, 0, NULL, 0), VIRTIO_NET_ERR);
+	ck_assert_uint_eq(command(2, RX, 2, "\1", 1), VIRTIO_NET_ERR); /* not negotiated */
+	ck_assert_uint_eq(command(2, 77, 77, "\1", 1), VIRTIO_NET_ERR);
+	/* tables */
+	tables[16] = 1;
+	ck_assert_uint_eq(command(2, MAC, 0, tables, sizeof(tables)), VIRTIO_NET_OK);
+	for (size_t len = 1; len < sizeof(tables); len++)
+		ck_assert_uint_eq(command(2, MAC, 0, tables, len), VIRTIO_NET_ERR);
+	memset(tables, 0xff, 4);
+	ck_assert_uint_eq(command(2, MAC, 0, tables, sizeof(tables)), VIRTIO_NET_ERR);
+	ck_assert_uint_eq(command(2, MAC, 0, big, 8), VIRTIO_NET_OK);
+	ck_assert_uint_eq(command(2, MAC, 0, big, sizeof(big)), VIRTIO_NET_ERR);
+	/* the address, which a reset takes back */
+	ck_assert_uint_eq(command(2, MAC, 1, multi, 6), VIRTIO_NET_ERR);
+	ck_assert_uint_eq(command(2, MAC, 1, other, 5), VIRTIO_NET_ERR);
+	ck_assert_uint_eq(command(2, MAC, 1, other, 6), VIRTIO_NET_OK);
+	for (unsigned i = 0; i < WAIT_MS && memcmp(c->mac, other, 6); i++)
+		usleep(1000);
+	ck_assert_mem_eq(c->mac, other, 6);
+	/* pairs: MQ was not negotiated */
+	ck_assert_uint_eq(command(2, VIRTIO_NET_CTRL_MQ, 0, &pairs, 2), VIRTIO_NET_ERR);
+	/* offloads; the fake TAP refuses UFO */
+	off = DRV_F(VIRTIO_NET_F_GUEST_CSUM);
+	ck_assert_uint_eq(command(2, VIRTIO_NET_CTRL_GUEST_OFFLOADS, 0, &off, 8), VIRTIO_NET_OK);
+	ck_assert_uint_eq(tap_offload, off);
+	ck_assert_uint_eq(command(2, VIRTIO_NET_CTRL_GUEST_OFFLOADS, 0, &off, 4), VIRTIO_NET_ERR);
+	off |= DRV_F(VIRTIO_NET_F_GUEST_UFO);
+	ck_assert_uint_eq(command(2, VIRTIO_NET_CTRL_GUEST_OFFLOADS, 0, &off, 8), VIRTIO_NET_ERR);
+	off = DRV_F(VIRTIO_NET_F_HOST_TSO4);
+	ck_assert_uint_eq(command(2, VIRTIO_NET_CTRL_GUEST_OFFLOADS, 0, &off, 8), VIRTIO_NET_ERR);
+	off = ~0ull;
+	ck_assert_uint_eq(command(2, VIRTIO_NET_CTRL_GUEST_OFFLOADS, 0, &off, 8), VIRTIO_NET_ERR);
+	drv_reg(&core, VIRTIO_MMIO_STATUS, 0);
+	ck_assert_mem_eq(c->mac, mac, 6);
+	ck_assert_uint_eq(rig->n.st->promisc, 0);
+	stop_device();
+}
+END_TEST
+
+/* Two pairs: the control queue is behind both if MQ was negotiated, behind the first if not. */
+START_TEST(several_pairs)
+{
+	static uint8_t frame[NET_MAX_PACKET];
+	struct virtio_net_hdr_v1 h;
+	uint16_t pairs;
+
+	conf.npairs = 2;
+	start_device();
+	bring_up(DRV_COMMON | MRG | CTRL_FEATURES | DRV_F(VIRTIO_NET_F_MQ));
+	offer(&drv[0], 8, 1526);
+	offer(&drv[2], 8, 1526);
+	/* Until the driver asks for more, what comes by the second TAP queue goes to the first
+	 * pair. */
+	host_sends(tap[1], &plain, 100, 1);
+	ck_assert_uint_eq(take_frame(&drv[0], frame, &h), 100);
+	for (unsigned i = 0; i < 4; i++) {
+		static const uint16_t wrong[] = {0, 3, 0x8000, 0xffff};
+		ck_assert_uint_eq(command(4, VIRTIO_NET_CTRL_MQ, 0, &wrong[i], 2), VIRTIO_NET_ERR);
+	}
+	pairs = 2;
+	ck_assert_uint_eq(command(4, VIRTIO_NET_CTRL_MQ, 0, &pairs, 2), VIRTIO_NET_OK);
+	host_sends(tap[1], &plain, 101, 2);
+	ck_assert_uint_eq(take_frame(&drv[2], frame, &h), 101);
+	host_sends(tap[0], &plain, 102, 3);
+	ck_assert_uint_eq(take_frame(&drv[0], frame, &h), 102);
+	guest_sends(&drv[3], &plain, 103, 4, NULL);
+	host_takes(tap[1], &h, 103, 4);
+	expect_sent(&drv[3]);
+
+	bring_up(DRV_COMMON | MRG | CTRL_FEATURES);
+	ck_assert_uint_eq(command(2, RX, 0, "\1", 1), VIRTIO_NET_OK);
+	offer(&drv[0], 8, 1526);
+	host_sends(tap[1], &plain, 104, 5);
+	ck_assert_uint_eq(take_frame(&drv[0], frame, &h), 104);
+	stop_device();
+}
+END_TEST
+
+/* ---- mistakes ---- */
+
+START_TEST(mistakes)
+{
+	static const struct {
+		unsigned queue;
+		uint32_t len;
+		bool write;
+		gpa_t at;
+	} t[] = {
+		{0, 1526, false, RX_BUFS},      /* a receive buffer that cannot be written */
+		{0, 11, true, RX_BUFS},         /* and one without room for a header */
+		{0, 1526, true, MEM_SIZE - 20}, /* outside of memory */
+		{0, 0, true, RX_BUFS},
+		{1, 100, true, TX_BUFS}, /* a frame to be sent that is for writing */
+		{1, 11, false, TX_BUFS},
+		{1, 100, false, UINT64_MAX - 10},
+		{2, 10, false, CTRL}, /* a command that cannot be answered */
+		{2, 0, true, CTRL},
+	};
+
+	start_device();
+	for (size_t i = 0; i < ARRAY_LEN(t); i++) {
+		struct drvq *q = &drv[t[i].queue];
+		struct vring_desc d = drv_desc(t[i].at, t[i].len, t[i].write);
+
+		bring_up(DRV_COMMON | MRG | CTRL_FEATURES);
+		host_sends(tap[0], &plain, 60, 1);
+		drvq_add(q, &d, 1, NULL);
+		event_signal(q->kick_fd);
+		wait_status(VIRTIO_CONFIG_S_NEEDS_RESET);
+		/* And a reset mends it. */
+		bring_up(DRV_COMMON | MRG | CTRL_FEATURES);
+		guest_sends(&drv[1], &plain, 60, i, NULL);
+		expect_sent(&drv[1]);
+		struct virtio_net_hdr_v1 h;
+		host_takes(tap[0], &h, 60, i);
+	}
+	stop_device();
+}
+END_TEST
+
+/* The TAP's interface is removed: the link goes down, and the guest's frames come back. */
+static int gone_send(struct net_backing *b, const struct virtio_net_hdr_v1 *h, struct iovec *iov,
+		     unsigned n, size_t len)
+{
+	(void)b, (void)h, (void)iov, (void)n, (void)len;
+	return -EPIPE;
+}
+
+START_TEST(link_down)
+{
+	struct virtio_net_config *c = (void *)(core.page + VIRTIO_MMIO_CONFIG);
+
+	start_device();
+	bring_up(DRV_COMMON | MRG | DRV_F(VIRTIO_NET_F_STATUS));
+	fake_tap.send = gone_send;
+	guest_sends(&drv[1], &plain, 60, 1, NULL);
+	expect_sent(&drv[1]);
+	for (unsigned i = 0; i < WAIT_MS && c->status; i++)
+		usleep(1000);
+	ck_assert_uint_eq(c->status, 0);
+	for (unsigned i = 0; i < WAIT_MS && !(fc_shadow32(&core, VIRTIO_MMIO_INTERRUPT_STATUS) & 2);
+	     i++)
+		usleep(1000);
+	ck_assert_uint_eq(fc_shadow32(&core, VIRTIO_MMIO_INTERRUPT_STATUS) & 2, 2);
+	guest_sends(&drv[1], &plain, 60, 1, NULL);
+	expect_sent(&drv[1]);
+	stop_device();
+}
+END_TEST
+
+/* ---- limits ---- */
+
+START_TEST(limits)
+{
+	static uint8_t frame[NET_MAX_PACKET];
+	uint64_t start = clock_ns(), took;
+	struct virtio_net_hdr_v1 h;
+	struct msg_stats s;
+
+	conf.pps = 200; /* 16 at once, then 5 ms each */
+	start_device();
+	bring_up(DRV_COMMON | MRG);
+	if (_i == 0) {
+		for (unsigned i = 0; i < 56; i++) {
+			guest_sends(&drv[1], &plain, 100, i, NULL);
+			expect_sent(&drv[1]);
+			host_takes(tap[0], &h, 100, i);
+		}
+	} else {
+		offer(&drv[0], QNUM - 1, 1526);
+		for (unsigned i = 0; i < 56; i++)
+			host_sends(tap[0], &plain, 100, i);
+		for (unsigned i = 0; i < 56; i++)
+			ck_assert_uint_eq(take_frame(&drv[0], frame, &h), 100);
+	}
+	took = (clock_ns() - start) / 1000000;
+	ck_assert_msg(took >= 180, "%llu ms", (unsigned long long)took);
+	s = stop_device();
+	ck_assert_uint_ge(s.n[STAT_NET_THROTTLED], 5);
+	/* The thread slept and did not spin. */
+	ck_assert_uint_le(s.n[STAT_NET_IO_WAKEUPS], 1000);
+}
+END_TEST
+
+/* ---- streams ---- */
+
+static size_t stream_frame(uint8_t *p, size_t len, uint64_t seed)
+{
+	uint32_t be = htonl((uint32_t)len);
+
+	memcpy(p, &be, 4);
+	fill(p + 4, len, seed);
+	return 4 + len;
+}
+
+static void send_all(const uint8_t *p, size_t n)
+{
+	while (n) {
+		ssize_t k = send(tap[0], p, n, 0);
+
+		if (k < 0) {
+			ck_assert_int_eq(errno, EAGAIN);
+			usleep(100);
+			continue;
+		}
+		p += k;
+		n -= (size_t)k;
+	}
+}
+
+START_TEST(stream_in_pieces)
+{
+	static uint8_t bytes[2 * NET_MAX_PACKET], frame[NET_MAX_PACKET];
+	static const size_t lens[] = {14, 60, 61, 1514};
+	struct virtio_net_hdr_v1 h;
+	size_t n = 0, at = 0;
+
+	start_device();
+	bring_up(DRV_COMMON | MRG);
+	offer(&drv[0], QNUM, 1526);
+	for (size_t i = 0; i < ARRAY_LEN(lens); i++)
+		n += stream_frame(bytes + n, lens[i], i);
+	/* Every cut: pieces of 1 to 70 bytes. */
+	for (size_t piece = 1; at < n; piece = piece % 70 + 1) {
+		size_t k = piece < n - at ? piece : n - at;
+
+		send_all(bytes + at, k);
+		at += k;
+		if (at % 7 == 0)
+			usleep(500);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(lens); i++) {
+		ck_assert_uint_eq(take_frame(&drv[0], frame, &h), lens[i]);
+		ck_assert(filled(frame, lens[i], i));
+		ck_assert_uint_eq(h.flags | h.gso_type | h.gso_size, 0);
+	}
+	offer(&drv[0], ARRAY_LEN(lens), 1526);
+	/* Many in one piece, and the longest. */
+	n = 0;
+	for (size_t i = 0; i < 40; i++)
+		n += stream_frame(bytes + n, 60 + i, i);
+	send_all(bytes, n);
+	for (size_t i = 0; i < 40; i++) {
+		ck_assert_uint_eq(take_frame(&drv[0], frame, &h), 60 + i);
+		ck_assert(filled(frame, 60 + i, i));
+	}
+	offer(&drv[0], 40, 1526);
+	send_all(bytes, stream_frame(bytes, NET_MAX_FRAME, 99));
+	ck_assert_uint_eq(take_frame(&drv[0], frame, &h), NET_MAX_FRAME);
+	ck_assert(filled(frame, NET_MAX_FRAME, 99));
+	stop_device();
+}
+END_TEST
+
+/* A socket that takes a frame in pieces: the frames stay whole and in order. */
+START_TEST(stream_out_in_pieces)
+{
+	static uint8_t got[4 + NET_MAX_FRAME];
+	int small = 4096;
+
+	setsockopt(near_end[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+	start_device();
+	bring_up(DRV_COMMON | MRG);
+	for (unsigned i = 0; i < 40; i++) {
+		size_t len = i % 4 ? 100 + i * 37 : NET_MAX_FRAME - i, at = 0;
+		uint32_t be;
+
+		guest_sends(&drv[1], &plain, len, i, NULL);
+		while (at < 4 + len) {
+			ssize_t n;
+
+			wait_fd(tap[0]);
+			n = recv(tap[0], got + at, 4 + len - at, 0);
+			ck_assert_int_gt(n, 0);
+			at += (size_t)n;
+		}
+		memcpy(&be, got, 4);
+		ck_assert_uint_eq(ntohl(be), len);
+		expect_sent(&drv[1]);
+		/* The rest of a frame is a copy: its end may differ only if the memory was reused.
+		 */
+		ck_assert(filled(got + 4, len, i));
+	}
+	stop_device();
+}
+END_TEST
+
+/* A length that cannot be, and the end of the connection: the process ends, for the supervisor to
+ * make a new one with a new connection. */
+START_TEST(stream_broken)
+{
+	static const uint8_t bad[][4] = {{0, 0, 0, 0}, {0xff, 0xff, 0xff, 0xff}, {0, 1, 0, 0x12}};
+	pid_t pid;
+	int st;
+
+	pid = fork();
+	if (pid == 0) {
+		start_device();
+		bring_up(DRV_COMMON | MRG);
+		offer(&drv[0], 8, 1526);
+		if (_i < (int)ARRAY_LEN(bad)) {
+			ck_assert_int_eq(send(tap[0], bad[_i], 4, 0), 4);
+		} else {
+			shutdown(tap[0], SHUT_RDWR);
+		}
+		for (;;)
+			pause();
+	}
+	alarm(30);
+	ck_assert_int_eq(waitpid(pid, &st, 0), pid);
+	ck_assert(WIFEXITED(st));
+	ck_assert_int_eq(WEXITSTATUS(st), 1);
+	chan[0] = chan[1] = -1;
+}
+END_TEST
+
+/* ---- restart ---- */
+
+/* The device runs in a process that is killed at random moments, and another one carries on: what
+ * the guest gave is given back exactly once (the driver dies if not), frames go on in both
+ * directions. */
+static pid_t start_process(void)
+{
+	pid_t pid;
+	struct err e = {0};
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, chan), 0);
+	pid = fork();
+	if (pid == 0) {
+		close(chan[0]);
+		if (open_rig())
+			_exit(2);
+		_exit(helper_loop(&rig->h, chan[1]) ? 1 : 0);
+	}
+	close(chan[1]);
+	ck_assert_int_eq(msg_expect(chan[0], MSG_READY, NULL, 0, NULL, 0, &e), 0);
+	return pid;
+}
+
+START_TEST(killed)
+{
+	static uint8_t frame[NET_MAX_PACKET];
+	struct virtio_net_hdr_v1 h;
+	unsigned in = 0, out = 0, seen_in = 0;
+	pid_t pid;
+
+	rnd_state = 7;
+	pid = start_process();
+	bring_up(DRV_COMMON | MRG);
+	for (unsigned kills = 0; kills < 120; kills++) {
+		uint64_t until = clock_ns() + rnd(3000000);
+
+		while (clock_ns() < until) {
+			uint16_t head;
+			uint32_t len;
+			void *cookie;
+
+			while (drv[0].nfree) {
+				offer(&drv[0], 1, 500);
+			}
+			for (unsigned i = 0; i < 5; i++) {
+				static uint8_t p[NET_MAX_PACKET];
+				size_t n = 100 + rnd(1500);
+
+				memcpy(p, &plain, NET_HDR_LEN);
+				fill(p + NET_HDR_LEN, n, n);
+				if (send(tap[0], p, NET_HDR_LEN + n, MSG_DONTWAIT) > 0)
+					in++;
+			}
+			if (drv[1].nfree)
+				guest_sends(&drv[1], &plain, 60, 1, NULL);
+			while (drvq_get(&drv[1], &head, &len, &cookie))
+				out++;
+			while (recv(tap[0], frame, sizeof(frame), MSG_DONTWAIT) > 0)
+				;
+			while (drv_load16(drv[0].used + 2) != drv[0].used_idx) {
+				size_t n = take_frame(&drv[0], frame, &h);
+
+				ck_assert_msg(filled(frame, n, n), "frame %u of %zu bytes", seen_in,
+					      n);
+				seen_in++;
+			}
+		}
+		kill(pid, SIGKILL);
+		ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+		close(chan[0]);
+		pid = start_process();
+	}
+	ck_assert_uint_ge(seen_in, 200);
+	ck_assert_uint_ge(out, 100);
+	/* A frame may be lost at each kill, but not more than were in hand. */
+	while (drv[0].nfree) {
+		offer(&drv[0], 1, 500);
+	}
+	/* The queue may be full of earlier ones. */
+	for (unsigned i = 0, len; i < 2000; i++) {
+		memset(frame, 0, NET_HDR_LEN);
+		fill(frame + NET_HDR_LEN, 77, 77);
+		if (send(tap[0], frame, NET_HDR_LEN + 77, MSG_DONTWAIT) > 0)
+			break;
+		len = (unsigned)take_frame(&drv[0], frame, &h);
+		offer(&drv[0], nslots, 500);
+		ck_assert_uint_ge(len, 60);
+	}
+	for (size_t n = 0; n != 77;) {
+		offer(&drv[0], nslots, 500);
+		n = take_frame(&drv[0], frame, &h);
+	}
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	close(chan[0]);
+	chan[0] = chan[1] = -1;
+}
+END_TEST
+
+/* A queue is taken away and the others go on; a reset in the middle of traffic. */
+START_TEST(reset_in_the_middle)
+{
+	static uint8_t frame[NET_MAX_PACKET];
+	struct virtio_net_hdr_v1 h;
+
+	start_device();
+	for (unsigned i = 0; i < 50; i++) {
+		bring_up(DRV_COMMON | MRG);
+		offer(&drv[0], QNUM, 300);
+		for (unsigned k = 0; k < 20; k++) {
+			(void)send(tap[0], frame, NET_HDR_LEN + 1000, MSG_DONTWAIT);
+			if (drv[1].nfree)
+				guest_sends(&drv[1], &plain, 60, 1, NULL);
+		}
+		if (i % 2)
+			usleep(300);
+		if (i % 3 == 0) { /* the transmit queue goes, and buffers that wait are not lost */
+			drv_reg(&core, VIRTIO_MMIO_QUEUE_SEL, 1);
+			drv_reg(&core, VIRTIO_MMIO_QUEUE_READY, 0);
+		}
+		drv_reg(&core, VIRTIO_MMIO_STATUS, 0);
+		ck_assert_uint_eq(drv_status(&core), 0);
+		while (recv(tap[0], frame, sizeof(frame), MSG_DONTWAIT) > 0)
+			;
+		memset(frame, 0, sizeof(frame));
+	}
+	while (recv(near_end[0], frame, sizeof(frame), MSG_DONTWAIT) > 0)
+		;
+	bring_up(DRV_COMMON | MRG);
+	offer(&drv[0], 10, 300);
+	drv_reg(&core, VIRTIO_MMIO_QUEUE_SEL, 1);
+	drv_reg(&core, VIRTIO_MMIO_QUEUE_READY, 0);
+	host_sends(tap[0], &plain, 1000, 9);
+	ck_assert_uint_eq(take_frame(&drv[0], frame, &h), 1000);
+	ck_assert(filled(frame, 1000, 9));
+	stop_device();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("net");
+	TCase *pure = tcase_create("pure"), *dev = tcase_create("tap"),
+	      *st = tcase_create("stream");
+	SRunner *r = srunner_create(s);
+	int failed;
+
+	tcase_set_timeout(dev, 120);
+	tcase_set_timeout(st, 120);
+	tcase_add_checked_fixture(dev, setup, teardown);
+	tcase_add_checked_fixture(st, setup_stream, teardown);
+	tcase_add_test(pure, vectors);
+	tcase_add_test(pure, headers_from_the_guest);
+	tcase_add_test(pure, headers_for_the_guest);
+	tcase_add_test(pure, offload_bits);
+	tcase_add_test(dev, messages_refused);
+	tcase_add_test(dev, configuration);
+	tcase_add_test(dev, frames_out);
+	tcase_add_test(dev, frames_in);
+	tcase_add_test(dev, frame_waits_for_buffers);
+	tcase_add_test(dev, buffers_that_are_not_merged);
+	tcase_add_loop_test(dev, traffic, 0, 2);
+	tcase_add_test(dev, neither_starves);
+	tcase_add_test(dev, commands);
+	tcase_add_test(dev, several_pairs);
+	tcase_add_test(dev, mistakes);
+	tcase_add_test(dev, link_down);
+	tcase_add_loop_test(dev, limits, 0, 2);
+	tcase_add_test(dev, killed);
+	tcase_add_test(dev, reset_in_the_middle);
+	tcase_add_test(st, a_stream_offers_no_offloads);
+	tcase_add_test(st, stream_in_pieces);
+	tcase_add_test(st, stream_out_in_pieces);
+	tcase_add_loop_test(st, stream_broken, 0, 4);
+	suite_add_tcase(s, pure);
+	suite_add_tcase(s, dev);
+	suite_add_tcase(s, st);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? 1 : 0;
+}

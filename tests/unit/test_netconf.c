@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Network cards in the supervisor: the setting from text and JSON, addresses, backings that are
+ * refused, connections, and passt (a stand-in for it) from start to end.
+ */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+
+#include "supervisor/nic.h"
+
+static struct vm_config c;
+static struct err e;
+static char dir[64];
+
+static void setup(void)
+{
+	config_init(&c);
+	memset(&e, 0, sizeof(e));
+	strcpy(dir, "/tmp/insula-test-nic-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+}
+
+static void teardown(void)
+{
+	char cmd[96];
+
+	config_free(&c);
+	snprintf(cmd, sizeof(cmd), "/bin/rm -rf %s", dir);
+	ck_assert_int_eq(system(cmd), 0);
+}
+
+static int set(const char *v)
+{
+	e.text[0] = 0;
+	return config_set(&c, "--net", "net", v, &e);
+}
+
+START_TEST(texts)
+{
+	const struct net_config *n = c.net;
+
+	ck_assert_int_eq(set("tap=tap0"), 0);
+	ck_assert_int_eq(n[0].kind, NET_ON_TAP);
+	ck_assert_str_eq(n[0].name, "tap0");
+	ck_assert_uint_eq(n[0].queues, 1);
+	ck_assert(!n[0].has_mac && !n[0].dhcp && !n[0].mtu && !n[0].rate);
+	ck_assert_int_eq(set("tap=t,queues=8,mac=02:aB:00:00:00:ff,mtu=9000,rate=10M,pps=1000,"
+			     "ip=192.0.2.2/24,gw=192.0.2.1,dns=192.0.2.53"),
+			 0);
+	ck_assert_uint_eq(n[1].queues, 8);
+	ck_assert_uint_eq(n[1].mac[1], 0xab);
+	ck_assert_uint_eq(n[1].mac[5], 0xff);
+	ck_assert_uint_eq(n[1].mtu, 9000);
+	ck_assert_uint_eq(n[1].rate, 10u << 20);
+	ck_assert_uint_eq(n[1].pps, 1000);
+	ck_assert_str_eq(n[1].ip, "192.0.2.2/24");
+	ck_assert_str_eq(n[1].gw, "192.0.2.1");
+	ck_assert_str_eq(n[1].dns, "192.0.2.53");
+	ck_assert_int_eq(set("fd=5:7,queues=2"), 0);
+	ck_assert_uint_eq(n[2].nfds, 2);
+	ck_assert_int_eq(n[2].fd[1], 7);
+	ck_assert_int_eq(set("fd=5"), 0);
+	ck_assert_uint_eq(n[3].queues, 1);
+	ck_assert_int_eq(set("user,fwd=tcp:8080:80,fwd=udp:0.0.0.0:53:5353"), 0);
+	ck_assert(n[4].dhcp);
+	ck_assert_uint_eq(n[4].nforwards, 2);
+	ck_assert_str_eq(n[4].forward[0].address, "127.0.0.1");
+	ck_assert_uint_eq(n[4].forward[0].host, 8080);
+	ck_assert_uint_eq(n[4].forward[0].guest, 80);
+	ck_assert(!n[4].forward[0].udp && n[4].forward[1].udp);
+	ck_assert_str_eq(n[4].forward[1].address, "0.0.0.0");
+	ck_assert_uint_eq(n[4].forward[1].host, 53);
+	ck_assert_uint_eq(n[4].forward[1].guest, 5353);
+	ck_assert_int_eq(set("socket=/a,,b"), 0);
+	ck_assert_str_eq(n[5].name, "/a,b");
+	ck_assert_int_eq(set("tap=x,ip=dhcp"), 0);
+	ck_assert(n[6].dhcp);
+	ck_assert_int_eq(set("user"), 0);
+	ck_assert_int_eq(set("user"), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(e.text, "more than 8"));
+}
+END_TEST
+
+START_TEST(refused_texts)
+{
+	static const char *const bad[] = {
+		"",
+		",",
+		"tap",
+		"tap=",
+		"tap=0123456789abcdef",
+		"tap=a/b",
+		"user=1",
+		"users",
+		"socket=",
+		"fd=",
+		"fd=2",
+		"fd=-1",
+		"fd=x",
+		"fd=5:",
+		"fd=5:6,queues=3",
+		"fd=3:4:5:6:7:8:9:10:11",
+		"tap=a,user",
+		"tap=a,tap=b",
+		"mac=02:00:00:00:00:01",
+		"user,mac=02:00:00:00:00",
+		"user,mac=02:00:00:00:00:0",
+		"user,mac=02:00:00:00:00:001",
+		"user,mac=01:00:00:00:00:01",
+		"user,mac=00:00:00:00:00:00",
+		"user,mac=02-00-00-00-00-01",
+		"user,queues=2",
+		"socket=/x,queues=2",
+		"tap=a,queues=0",
+		"tap=a,queues=9",
+		"tap=a,mtu=67",
+		"tap=a,mtu=65536",
+		"tap=a,rate=0",
+		"tap=a,rate=1023",
+		"tap=a,rate=9999999G",
+		"tap=a,pps=0",
+		"tap=a,pps=-1",
+		"tap=a,fwd=tcp:1:2",
+		"user,fwd=",
+		"user,fwd=tcp",
+		"user,fwd=tcp:",
+		"user,fwd=tcp:80",
+		"user,fwd=icmp:1:2",
+		"user,fwd=tcp:0:80",
+		"user,fwd=tcp:80:65536",
+		"user,fwd=tcp:80:8x",
+		"user,fwd=tcp:1K:2",
+		"user,fwd=tcp::80",
+		"user,fwd=tcp:host:80:80",
+		"user,fwd=tcp:1.2.3.4.5:80:80",
+		"user,fwd=tcp:1.2.3.4,,5:80:80",
+		"user,fwd=tcp:255.255.255.255.255.255:1:1",
+		"user,ip=192.0.2.1/24",
+		"tap=a,ip=192.0.2.1",
+		"tap=a,ip=192.0.2.1/0",
+		"tap=a,ip=192.0.2.1/33",
+		"tap=a,ip=192.0.2/24",
+		"tap=a,ip=::1/64",
+		"tap=a,gw=192.0.2.1",
+		"tap=a,ip=192.0.2.2/24,gw=x",
+		"tap=a,ip=192.0.2.2/24,dns=2001:db8::1",
+		"tap=a,nonsense",
+		"tap=a,mac",
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		ck_assert_msg(set(bad[i]) == -EINVAL, "'%s' is taken", bad[i]);
+		ck_assert_msg(!strncmp(e.text, "--net: ", 7), "%s", e.text);
+		ck_assert_ptr_null(strchr(e.text, '\n'));
+		ck_assert_uint_eq(c.nnets, 0);
+	}
+	/* One too many ports. */
+	char many[1024] = "user";
+	for (unsigned i = 0; i <= CONFIG_MAX_FORWARDS; i++)
+		strcat(many, ",fwd=tcp:1:1");
+	ck_assert_int_eq(set(many), -EINVAL);
+}
+END_TEST
+
+START_TEST(json)
+{
+	static const char good[] =
+		"{\"nets\":[{\"tap\":\"t\",\"queues\":2,\"mtu\":1400,\"rate\":\"1M\"},"
+		"{\"user\":true,\"fwd\":[\"tcp:1:2\",\"udp:3:4\"]},{\"user\":true,\"fwd\":\"tcp:5:"
+		"6\"},"
+		"\"socket=/a\",{\"fd\":9,\"user\":false}]}";
+	static const char *const bad[] = {
+		"{\"nets\":{}}",
+		"{\"nets\":[1]}",
+		"{\"nets\":[{}]}",
+		"{\"nets\":[{\"tap\":1}]}",
+		"{\"nets\":[{\"user\":\"yes\"}]}",
+		"{\"nets\":[{\"user\":true,\"fwd\":[1]}]}",
+		"{\"nets\":[{\"user\":true,\"fwd\":{}}]}",
+		"{\"nets\":[{\"tap\":\"t\",\"queues\":1.5}]}",
+		"{\"nets\":[{\"tap\":\"t\",\"path\":\"x\"}]}",
+		"{\"nets\":[{\"tap\":\"t,user\"}]}",
+		"{\"net\":\"user\"}",
+	};
+
+	ck_assert_int_eq(config_json(&c, good, strlen(good), &e), 0);
+	ck_assert_uint_eq(c.nnets, 5);
+	ck_assert_uint_eq(c.net[0].queues, 2);
+	ck_assert_uint_eq(c.net[0].rate, 1u << 20);
+	ck_assert_uint_eq(c.net[1].nforwards, 2);
+	ck_assert_uint_eq(c.net[2].forward[0].guest, 6);
+	ck_assert_str_eq(c.net[3].name, "/a");
+	ck_assert_int_eq(c.net[4].fd[0], 9);
+	config_drop_nets(&c);
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		int rc = config_json(&c, bad[i], strlen(bad[i]), &e);
+
+		/* A comma in a name stays a part of it: that name is only too odd for a TAP later.
+		 */
+		if (i == 9)
+			ck_assert_str_eq(c.net[0].name, "t,user");
+		else
+			ck_assert_msg(rc == -EINVAL, "%s", bad[i]);
+		config_drop_nets(&c);
+	}
+}
+END_TEST
+
+START_TEST(addresses)
+{
+	uint8_t a[6], b[6];
+
+	ck_assert_int_eq(set("tap=tap0"), 0);
+	ck_assert_int_eq(set("tap=tap1"), 0);
+	ck_assert_int_eq(set("user"), 0);
+	nic_address(&c.net[0], 0, a);
+	nic_address(&c.net[0], 0, b);
+	ck_assert_mem_eq(a, b, 6);
+	for (unsigned i = 0; i < 3; i++) {
+		nic_address(&c.net[i], i, b);
+		ck_assert_uint_eq(b[0] & 3, 2);
+		ck_assert(i == 0 || memcmp(a, b, 6) != 0);
+	}
+	nic_address(&c.net[0], 1, b);
+	ck_assert(memcmp(a, b, 6) != 0);
+}
+END_TEST
+
+static void refused(const char *setting, const char *words)
+{
+	struct nic n;
+
+	ck_assert_int_eq(set(setting), 0);
+	ck_assert_int_lt(nic_open(&n, &c.net[c.nnets - 1], 0, false, &e), 0);
+	ck_assert_msg(strstr(e.text, words) != NULL, "'%s' lacks '%s'", e.text, words);
+	nic_close(&n);
+	config_drop_nets(&c);
+}
+
+START_TEST(refused_backings)
+{
+	char text[160];
+	int fd = open("/dev/null", O_RDWR);
+
+	refused("tap=insula-none", "no such interface; make one with: ip tuntap add");
+	refused("tap=lo", "not a TAP interface");
+	snprintf(text, sizeof(text), "fd=%d", fd);
+	refused(text, "not a TAP");
+	close(fd);
+	refused("fd=999", "fd 999");
+	snprintf(text, sizeof(text), "socket=%s/none", dir);
+	refused(text, "No such file");
+	snprintf(text, sizeof(text), "socket=%s", dir);
+	refused(text, "not a socket");
+	setenv("PATH", dir, 1);
+	refused("user", "apt-get install passt");
+	setenv("PATH", ".:", 1); /* no program of the current directory */
+	refused("user", "apt-get install passt");
+}
+END_TEST
+
+static int listener(char path[108])
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(path, 108, "%s/switch", dir);
+	strcpy(a.sun_path, path);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	ck_assert_int_eq(listen(fd, 4), 0);
+	return fd;
+}
+
+/* Every helper has a connection of its own; without a switch a new one waits. */
+START_TEST(connections)
+{
+	char path[108], text[160];
+	int fd = listener(path), conn, a, b;
+	struct nic n;
+
+	snprintf(text, sizeof(text), "socket=%s", path);
+	ck_assert_int_eq(set(text), 0);
+	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, true, &e), 0);
+	ck_assert_int_eq(n.conn, -1); /* checked, not connected */
+	nic_close(&n);
+	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, false, &e), 0);
+	ck_assert_int_eq(nic_reachable(&n), 1);
+	conn = nic_connect(&n, &e);
+	ck_assert_int_ge(conn, 0);
+	a = accept(fd, NULL, NULL);
+	ck_assert_int_eq(write(conn, "x", 1), 1);
+	ck_assert_int_eq(read(a, text, 1), 1);
+	close(conn);
+	ck_assert_int_eq(nic_reachable(&n), 1);
+	conn = nic_connect(&n, &e);
+	ck_assert_int_ge(conn, 0);
+	b = accept(fd, NULL, NULL);
+	ck_assert_int_ge(b, 0);
+	close(conn);
+	close(fd);
+	usleep(NIC_RETRY_NS / 1000 + 1000);
+	ck_assert_int_eq(nic_reachable(&n), 0);
+	ck_assert_int_lt(nic_connect(&n, &e), 0);
+	unlink(path);
+	fd = listener(path);
+	usleep(NIC_RETRY_NS / 1000 + 1000);
+	ck_assert_int_eq(nic_reachable(&n), 1);
+	nic_close(&n);
+	close(fd);
+	close(a);
+	close(b);
+}
+END_TEST
+
+/* A stand-in: says its arguments and its descriptors, then waits for the end of its socket. */
+static void fake_passt(void)
+{
+	char path[96];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/passt", dir);
+	f = fopen(path, "w");
+	fprintf(f, "#!/bin/sh\nPATH=/usr/bin:/bin\necho \"$@\" >&2\n"
+		   "echo sockets $(ls -l /proc/$$/fd | grep -c socket:) >&2\ncat <&3 "
+		   ">/dev/null\nexit 9\n");
+	fclose(f);
+	chmod(path, 0755);
+	setenv("PATH", dir, 1);
+}
+
+static void log_until(struct child *p, const char *word)
+{
+	char all[2048] = "";
+	size_t n = 0;
+
+	for (unsigned i = 0; i < 100 && !strstr(all, word); i++) {
+		ssize_t k = read(p->jail.log, all + n, sizeof(all) - 1 - n);
+
+		if (k > 0)
+			n += (size_t)k;
+		else
+			usleep(50000);
+		all[n] = 0;
+	}
+	ck_assert_msg(strstr(all, word) != NULL, "'%s' lacks '%s'", all, word);
+}
+
+static bool ends(const struct child *p)
+{
+	struct pollfd fd = {p->jail.pidfd, POLLIN, 0};
+
+	return poll(&fd, 1, 10000) == 1;
+}
+
+START_TEST(passt_life)
+{
+	struct nic n;
+	pid_t first;
+	int conn;
+
+	fake_passt();
+	ck_assert_int_eq(set("user,mtu=1400,dns=192.0.2.53,fwd=tcp:8080:80,fwd=udp:0.0.0.0:5:6"),
+			 0);
+	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, false, &e), 0);
+	ck_assert_int_eq(n.passt.jail.pid, -1); /* not before the VM starts */
+	conn = nic_connect(&n, &e);
+	ck_assert_int_ge(conn, 0);
+	first = n.passt.jail.pid;
+	log_until(&n.passt, "--no-map-gw --fd 3");
+	/* It ends with its connection: nobody else has the other end. */
+	close(conn);
+	ck_assert(ends(&n.passt));
+	child_reap(&n.passt);
+	/* The next helper gets another one. */
+	conn = nic_connect(&n, &e);
+	ck_assert_int_ge(conn, 0);
+	ck_assert_int_ne(n.passt.jail.pid, first);
+	log_until(&n.passt, "--mtu 1400 --dns 192.0.2.53 --tcp-ports 127.0.0.1/8080:80 "
+			    "--udp-ports 0.0.0.0/5:6\nsockets 1");
+	close(conn);
+	nic_close(&n);
+	ck_assert_int_eq(kill(n.passt.jail.pid > 0 ? n.passt.jail.pid : first, 0), -1);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("netconf");
+	TCase *t = tcase_create("all");
+	SRunner *r = srunner_create(s);
+	int failed;
+
+	tcase_set_timeout(t, 60);
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, texts);
+	tcase_add_test(t, refused_texts);
+	tcase_add_test(t, json);
+	tcase_add_test(t, addresses);
+	tcase_add_test(t, refused_backings);
+	tcase_add_test(t, connections);
+	tcase_add_test(t, passt_life);
+	suite_add_tcase(s, t);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? 1 : 0;
+}
