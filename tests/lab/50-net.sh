@@ -45,6 +45,7 @@ cat >"$T/dns.py" <<'PY'
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(("198.51.100.9", 53))
+open(__file__ + ".ready", "w").close()
 while True:  # every question about an IPv4 address has one answer
     q, who = s.recvfrom(512)
     end = q.index(0, 12) + 5
@@ -55,6 +56,13 @@ PY
 python3 "$T/dns.py" &
 servers="$servers $!"
 trap 'kill $servers 2>/dev/null; rm -rf "$T"' EXIT
+# Here a guest can be up before an interpreter is.
+listening() { [ -e "$T/dns.py.ready" ] && [ "$(ss -Hltn '( sport = :8000 or sport = :5201 )' | grep -c .)" -ge 2 ]; }
+for _ in $(seq 300); do
+	! listening || break
+	sleep 0.2
+done
+listening && ok servers || not_ok servers "not listening after 60 s"
 tap=tap=tap0,ip=192.0.2.2/24,gw=192.0.2.1,dns=192.0.2.1
 number() { python3 -c 'import json,sys; d = json.load(open(sys.argv[1]))["devices"]
 e = [x for x in d if x["name"] == "eth0"][0]
