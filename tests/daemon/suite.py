@@ -66,7 +66,7 @@ class Daemon:
     """One insulad with its own state directory and socket."""
 
     def __init__(self, **conf):
-        self.dir = tempfile.mkdtemp(prefix="insulad-", dir=os.environ.get("TMPDIR", "/tmp"))
+        self.dir = tempfile.mkdtemp(prefix="daemon.", dir=os.environ.get("TMPDIR", "/tmp"))
         os.chmod(self.dir, 0o755)
         self.socket = self.dir + "/s"
         self.state = self.dir + "/state"
@@ -842,7 +842,7 @@ def notify_socket(d):
 
 def case_systemd(_):
     """Socket activation, readiness and watchdog, as systemd would do them."""
-    tmp = tempfile.mkdtemp(prefix="insulad-")
+    tmp = tempfile.mkdtemp(prefix="daemon.")
     with open(tmp + "/conf", "w") as f:
         json.dump(dict(socket=tmp + "/unused", state_dir=tmp + "/state", cgroup="off"), f)
     s = socket.socket(socket.AF_UNIX)

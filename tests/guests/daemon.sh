@@ -12,7 +12,7 @@ export BUILD
 # Some cases run as another user, who may open /dev/kvm as its group may. Where only root may, the suite gets a device node of its own.
 if [ "$(id -u)" = 0 ] && [ "$(($(stat -c 0%a /dev/kvm) & 060))" != 48 ] && [ -z "${DAEMON_KVM:-}" ]; then
 	export DAEMON_KVM=1
-	node=$(mktemp -d)
+	node=$(mktemp -d "${TMPDIR:-/tmp}/daemon.XXXXXX")
 	trap 'rm -rf "$node"' EXIT
 	unshare -m sh -c 'cp -a /dev/kvm "$0/kvm" && chown 0:4711 "$0/kvm" && chmod 660 "$0/kvm" && mount --bind "$0/kvm" /dev/kvm && exec "$@"' \
 		"$node" bash "$0" "$@"
