@@ -508,8 +508,9 @@ static void vm_metrics(struct daemon *d, struct request *r)
 
 static void vm_logs(struct daemon *d, struct request *r)
 {
-	struct machine *m = named(d, r);
+	/* First of all: a refusal takes the request with it. */
 	size_t want = (size_t)j_get_int(r->params, "bytes", LOG_DEFAULT), len, from;
+	struct machine *m = named(d, r);
 	json_object *o;
 	char *text;
 

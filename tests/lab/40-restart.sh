@@ -18,7 +18,7 @@ done
 truncate -s 48M "$T/disk"
 
 # Writes with checksums all over the disk, each read back; every block carries what fio expects to find there.
-job=(fio --name=v --filename=/dev/vda --direct=1 --ioengine=psync --rw=randwrite --bs=4k --size=48M --io_size=8M --numjobs=1
+job=(fio --name=v --filename=/dev/vda --direct=1 --ioengine=psync --rw=randwrite --bs=4k --size=48M --io_size=16M --numjobs=1
 	--verify=crc32c --verify_fatal=1 --verify_backlog=256 --do_verify=1 --fsync=64 --randseed=7)
 deep=(fio --name=d --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite --bs=8k --size=48M --io_size=48M
 	--verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=8)
@@ -37,12 +37,13 @@ killing() { # NAME SECONDS FIO...: run it in a guest and kill its disk's helper 
 		kill -0 $pid 2>/dev/null || break
 		sleep 0.2
 	done
+	sleep 0.5
 	while kill -0 $pid 2>/dev/null && [ $kills -lt 6 ]; do
-		sleep "$every"
 		for h in $(helpers $pid); do
 			kill -9 "$h" 2>/dev/null && kills=$((kills + 1))
 			break
 		done
+		sleep "$every"
 	done
 	wait $pid
 	status=$?
