@@ -69,6 +69,7 @@ struct request {
 	struct batch *batch;
 	json_object *id; /* owned; may be JSON's null */
 	bool notification;
+	bool running, over; /* its method runs; and has answered it already */
 	const struct method *method;
 	json_object *params; /* an object; owned */
 	int fd[REQUEST_FDS]; /* owned; -1: none */
@@ -85,7 +86,8 @@ struct request {
 void rpc_line(struct daemon *d, struct client *c, const char *text, size_t len);
 /* A request whose client is gone and that nobody keeps. */
 void request_free(struct request *r);
-/* Each request is answered once, by one of these, now or later; it is freed then. `result` is taken
+/* Each request is answered once, by one of these, now or later; it is freed then, or when the method
+ * that was called for it returns, whichever is later. `result` is taken
  * over; `fd` goes with it (-1: none) and stays the caller's. */
 void request_answer(struct request *r, json_object *result);
 void request_answer_fd(struct request *r, json_object *result, int fd);

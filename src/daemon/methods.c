@@ -508,9 +508,8 @@ static void vm_metrics(struct daemon *d, struct request *r)
 
 static void vm_logs(struct daemon *d, struct request *r)
 {
-	/* First of all: a refusal takes the request with it. */
-	size_t want = (size_t)j_get_int(r->params, "bytes", LOG_DEFAULT), len, from;
 	struct machine *m = named(d, r);
+	size_t want = (size_t)j_get_int(r->params, "bytes", LOG_DEFAULT), len, from;
 	json_object *o;
 	char *text;
 

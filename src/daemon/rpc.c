@@ -116,8 +116,13 @@ static void unlink_request(struct request *r)
 	}
 }
 
+/* Not under the feet of a method that has just answered it. */
 static void destroy(struct request *r)
 {
+	if (r->running) {
+		r->over = true;
+		return;
+	}
 	for (unsigned i = 0; i < r->nfds; i++)
 		fd_close(&r->fd[i]);
 	timer_cancel(r->timer);
@@ -258,7 +263,11 @@ static void dispatch(struct daemon *d, struct request *r, const char *name)
 			r->client->got_more = false;
 			r->client->ngot = 0;
 		}
+		r->running = true;
 		r->method->run(d, r);
+		r->running = false;
+		if (r->over)
+			destroy(r);
 	}
 }
 
