@@ -11,6 +11,11 @@
  *
  * Data is under credit, per stream of a command and not per connection: a stream that nobody reads
  * stops itself and neither the others nor a signal behind it.
+ *
+ * The command outlives the connection (insula-vsock may die): each side counts the bytes of the
+ * whole frames that it has received, keeps what it has sent until the peer has acknowledged it, and
+ * sends the rest again on the next connection. HELLO, ACK and HANGUP belong to one connection: they
+ * are not counted, not kept, and go ahead of what waits.
  */
 #ifndef INSULA_GUESTPROTO_H
 #define INSULA_GUESTPROTO_H
@@ -28,6 +33,8 @@
 #define GP_ARGS_MAX 1024u     /* arguments, and as many variables */
 #define GP_WINDOW_IN 65536u   /* credit at the start: standard input */
 #define GP_WINDOW_OUT 262144u /* the same: standard output and standard error each */
+#define GP_REPLAY 131072u     /* bytes that a side may have sent and not seen acknowledged */
+#define GP_ACK_EVERY 32768u   /* a side acknowledges at the latest after so many */
 #define GP_TEXT_LEN 192u
 
 enum gp_side { GP_HOST, GP_GUEST };
@@ -44,12 +51,14 @@ enum gp_type {
 	GP_RESIZE,    /* struct gp_size */
 	GP_CREDIT,    /* struct gp_credit: so much more may be sent (both sides) */
 	GP_CLOSE,     /* struct gp_close: nobody reads this stream any more (both sides) */
+	GP_ACK,       /* struct gp_ack: received so far (both sides) */
+	GP_HANGUP,    /* empty: the command is given up, no other connection will come */
 
-	GP_PONG = 64, /* empty */
+	GP_PONG = 64, /* empty; one may answer several */
 	GP_STARTED,   /* struct gp_started */
 	GP_STDOUT,    /* bytes */
 	GP_STDERR,    /* bytes */
-	GP_SIGNALED,  /* empty */
+	GP_SIGNALED,  /* empty: the signals so far have been sent */
 	GP_EXIT,      /* struct gp_exit: the last frame; all output came before it */
 };
 
@@ -60,9 +69,17 @@ struct gp_hdr {
 };
 _Static_assert(sizeof(struct gp_hdr) == GP_HDR_LEN, "wire size");
 
+enum gp_hello_flags { GP_HELLO_GONE = 1 /* guest: no such command (any more); the last frame */ };
 struct gp_hello {
 	uint32_t magic;
 	uint32_t version; /* the sender's; both must be the same */
+	uint32_t id;    /* the command's, not 0; of one VM each has its own; the guest repeats it */
+	uint32_t flags; /* enum gp_hello_flags */
+	uint64_t received;
+};
+
+struct gp_ack {
+	uint64_t received; /* bytes of whole frames, headers included, since the command began */
 };
 
 enum gp_start_flags {
@@ -130,34 +147,60 @@ struct gp_in {
 	struct gp_hdr hdr;
 	uint8_t *body; /* the caller's */
 	uint32_t room, have;
+	uint64_t received, acked; /* counted bytes; and those that the peer has been told of */
 };
 
 /* `body` has `room` bytes and is the caller's; a longer frame is -EPROTO. */
 void gp_in_init(struct gp_in *in, void *body, uint32_t room);
+/* Another connection: half a frame is forgotten, it will come again. */
+void gp_in_restart(struct gp_in *in);
 /* Where the next bytes of the stream belong, and how many (never 0). */
 size_t gp_in_want(struct gp_in *in, uint8_t **at);
 /* `n` bytes (at most what was wanted) have arrived there. 1: hdr and body are a whole, checked
  * frame, valid until the next gp_in_want(); 0: not yet; -EPROTO. */
 int gp_in_got(struct gp_in *in, size_t n, enum gp_side from);
 
-/* ---- sending: a buffer for one frame of data and the small ones that wait with it ---- */
+/* ---- sending: a ring of what has been sent and not acknowledged, and what is still to be sent.
+ * Positions are counted bytes since the command began: acked <= sent <= head. ---- */
 
-#define GP_OUT_SMALL 1024u
+#define GP_OUT_SMALL 1024u /* data leaves so much room for the small frames */
+#define GP_OUT_OWN 64u
 struct gp_out {
-	uint32_t at, len; /* bytes [at, len) are still to be written */
-	uint8_t buf[GP_HDR_LEN + GP_DATA_MAX + GP_OUT_SMALL];
+	uint64_t acked, sent, head;
+	uint32_t left;          /* of the frame that has been sent in part */
+	uint32_t own_at, own_n; /* the connection's own frames: bytes [own_at, own_n) wait */
+	uint8_t own[GP_OUT_OWN];
+	uint8_t ring[GP_REPLAY];
 };
 
+/* `start`: counted bytes that the caller has sent, or will send first, by itself. */
+void gp_out_init(struct gp_out *o, uint64_t start);
 /* Append a frame: 0, or -ENOSPC when there is no room now. */
 int gp_put(struct gp_out *o, enum gp_type type, const void *body, uint32_t len);
-/* Where to put the body of a data frame: at most GP_DATA_MAX bytes, only while nothing else waits;
- * else NULL. gp_put_data() then makes a frame of its first `len` bytes. */
-uint8_t *gp_data_room(struct gp_out *o);
+/* The same for HELLO, ACK and HANGUP. */
+int gp_put_own(struct gp_out *o, enum gp_type type, const void *body, uint32_t len);
+/* How long a data frame may be now; 0: something waits to be sent, or to be acknowledged. Then
+ * where to put its body; gp_put_data() makes a frame of the first `len` bytes. */
+uint32_t gp_data_max(const struct gp_out *o);
+uint8_t *gp_data_at(struct gp_out *o);
 void gp_put_data(struct gp_out *o, enum gp_type type, uint32_t len);
-/* Is there room for any of the small frames? Stop receiving when not. */
+/* Is there room for any of the small frames? */
 bool gp_out_ready(const struct gp_out *o);
-/* `n` bytes from buf + at have been written. */
+/* Does anything wait to be sent? */
+bool gp_out_waits(const struct gp_out *o);
+/* The next bytes for the connection, at most one frame; 0: nothing waits. Then how many of them
+ * have gone. */
+size_t gp_out_piece(struct gp_out *o, const uint8_t **at);
 void gp_out_sent(struct gp_out *o, size_t n);
+/* The peer has received so much. -EPROTO: more than was sent, or less than it said before. */
+int gp_out_acked(struct gp_out *o, uint64_t received);
+/* Another connection, whose peer has received so much: the rest is sent again. -EPROTO as above. */
+int gp_out_restart(struct gp_out *o, uint64_t received);
+/* Forget the connection's own frames: it has ended. */
+void gp_out_drop(struct gp_out *o);
+
+/* Acknowledge what `in` has received if so much is due (GP_ACK_EVERY; 1: whatever there is). */
+void gp_acknowledge(struct gp_in *in, struct gp_out *o, uint32_t due);
 
 /* ---- GP_START ---- */
 

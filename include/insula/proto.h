@@ -48,21 +48,24 @@ enum msg_type {
 	MSG_START_EXEC = 40,  /* struct msg_start_exec */
 	MSG_EXEC_SIGNAL,      /* struct msg_exec_signal (to an insula-exec) */
 	MSG_EXEC_RESIZE,      /* struct msg_exec_size (to an insula-exec) */
-	MSG_PAUSE = 48,       /* empty: take the vCPUs out of the guest (to the vmm) */
-	MSG_RESUME,           /* empty: let them go on (to the vmm) */
-	MSG_READY = 64,       /* empty */
-	MSG_FAILED,           /* struct msg_failed */
-	MSG_VM_EXIT,          /* struct msg_vm_exit (from the vmm) */
-	MSG_DEV_STUCK, /* struct msg_dev: its helper missed a deadline or broke the protocol (from
-			  the vmm) */
-	MSG_QUIT,      /* empty: the user typed the escape (from a console) */
-	MSG_STOPPED,   /* struct msg_stats */
+	MSG_EXEC_STREAM, /* empty; a descriptor: the next stream to the guest, or none: there will
+			  * be no other (to an insula-exec that said MSG_EXEC_BROKEN) */
+	MSG_PAUSE = 48,  /* empty: take the vCPUs out of the guest (to the vmm) */
+	MSG_RESUME,      /* empty: let them go on (to the vmm) */
+	MSG_READY = 64,  /* empty */
+	MSG_FAILED,      /* struct msg_failed */
+	MSG_VM_EXIT,     /* struct msg_vm_exit (from the vmm) */
+	MSG_DEV_STUCK,   /* struct msg_dev: its helper missed a deadline or broke the protocol (from
+			    the vmm) */
+	MSG_QUIT,        /* empty: the user typed the escape (from a console) */
+	MSG_STOPPED,     /* struct msg_stats */
 	MSG_VSOCK_CONNECT = 96, /* struct msg_vsock_connect: the guest wants a stream (from a vsock
 				   helper) */
 	MSG_VM_EVENT = 104,     /* struct msg_vm_event (from the vmm) */
-	MSG_EXEC_STARTED,  /* empty: the command runs (from an insula-exec, like the next two) */
+	MSG_EXEC_STARTED,  /* empty: the command runs (from an insula-exec, like the next three) */
 	MSG_EXEC_SIGNALED, /* empty: the guest has taken the signals so far */
 	MSG_EXEC_EXIT,     /* struct msg_exec_exit: it has ended, all output is written */
+	MSG_EXEC_BROKEN,   /* empty: the stream has ended before the command did */
 	MSG_PAUSED = 112,  /* struct msg_paused (from the vmm) */
 };
 
@@ -223,6 +226,7 @@ struct msg_start_exec {
 	uint32_t flags; /* enum exec_flags */
 	uint32_t log_level;
 	uint32_t start_len; /* bytes of the GP_START body */
+	uint32_t id;        /* of the command, not 0; each of a VM has its own */
 };
 
 struct msg_exec_signal {

@@ -26,6 +26,8 @@ static const struct frame {
 	{GP_RESIZE, HOST, sizeof(struct gp_size), sizeof(struct gp_size)},
 	{GP_CREDIT, HOST | GUEST, sizeof(struct gp_credit), sizeof(struct gp_credit)},
 	{GP_CLOSE, HOST | GUEST, sizeof(struct gp_close), sizeof(struct gp_close)},
+	{GP_ACK, HOST | GUEST, sizeof(struct gp_ack), sizeof(struct gp_ack)},
+	{GP_HANGUP, HOST, 0, 0},
 	{GP_PONG, GUEST, 0, 0},
 	{GP_STARTED, GUEST, sizeof(struct gp_started), sizeof(struct gp_started)},
 	{GP_STDOUT, GUEST, 1, GP_DATA_MAX},
@@ -48,11 +50,22 @@ int gp_check(const struct gp_hdr *h, enum gp_side from)
 	return -EPROTO;
 }
 
+/* Frames of the connection, not of the command. */
+static bool counts(unsigned type)
+{
+	return type != GP_HELLO && type != GP_ACK && type != GP_HANGUP;
+}
+
 /* ---- receiving ---- */
 
 void gp_in_init(struct gp_in *in, void *body, uint32_t room)
 {
 	*in = (struct gp_in){.body = body, .room = room};
+}
+
+void gp_in_restart(struct gp_in *in)
+{
+	in->have = 0;
 }
 
 size_t gp_in_want(struct gp_in *in, uint8_t **at)
@@ -74,54 +87,167 @@ int gp_in_got(struct gp_in *in, size_t n, enum gp_side from)
 		return 0;
 	if (in->have == GP_HDR_LEN && (gp_check(&in->hdr, from) || in->hdr.len > in->room))
 		return -EPROTO;
-	return in->have - GP_HDR_LEN == in->hdr.len;
+	if (in->have - GP_HDR_LEN != in->hdr.len)
+		return 0;
+	if (counts(in->hdr.type))
+		in->received += in->have;
+	return 1;
 }
 
 /* ---- sending ---- */
 
-static void start_over(struct gp_out *o)
+void gp_out_init(struct gp_out *o, uint64_t start)
 {
-	if (o->at == o->len)
-		o->at = o->len = 0;
+	o->acked = o->sent = o->head = start;
+	o->left = 0;
+	gp_out_drop(o);
+}
+
+static uint32_t room(const struct gp_out *o)
+{
+	return GP_REPLAY - (uint32_t)(o->head - o->acked);
+}
+
+static void ring_put(struct gp_out *o, const void *p, uint32_t n)
+{
+	uint32_t at = (uint32_t)(o->head % GP_REPLAY);
+	uint32_t first = n < GP_REPLAY - at ? n : GP_REPLAY - at;
+
+	memcpy(o->ring + at, p, first);
+	memcpy(o->ring, (const uint8_t *)p + first, n - first);
+	o->head += n;
 }
 
 int gp_put(struct gp_out *o, enum gp_type type, const void *body, uint32_t len)
 {
 	const struct gp_hdr h = {.len = len, .type = (uint16_t)type};
 
-	start_over(o);
-	if (len > sizeof(o->buf) || GP_HDR_LEN + len > sizeof(o->buf) - o->len)
+	if (len > GP_REPLAY - GP_HDR_LEN || GP_HDR_LEN + len > room(o))
 		return -ENOSPC;
-	memcpy(o->buf + o->len, &h, sizeof(h));
+	ring_put(o, &h, sizeof(h));
 	if (len)
-		memcpy(o->buf + o->len + GP_HDR_LEN, body, len);
-	o->len += GP_HDR_LEN + len;
+		ring_put(o, body, len);
 	return 0;
 }
 
-uint8_t *gp_data_room(struct gp_out *o)
+int gp_put_own(struct gp_out *o, enum gp_type type, const void *body, uint32_t len)
 {
-	start_over(o);
-	return o->len ? NULL : o->buf + GP_HDR_LEN;
+	const struct gp_hdr h = {.len = len, .type = (uint16_t)type};
+
+	if (len > GP_OUT_OWN - GP_HDR_LEN || GP_HDR_LEN + len > GP_OUT_OWN - o->own_n)
+		return -ENOSPC;
+	memcpy(o->own + o->own_n, &h, sizeof(h));
+	if (len)
+		memcpy(o->own + o->own_n + GP_HDR_LEN, body, len);
+	o->own_n += GP_HDR_LEN + len;
+	return 0;
+}
+
+static uint32_t data_at(const struct gp_out *o)
+{
+	return (uint32_t)((o->head + GP_HDR_LEN) % GP_REPLAY);
+}
+
+uint32_t gp_data_max(const struct gp_out *o)
+{
+	uint32_t n = room(o), end = GP_REPLAY - data_at(o);
+
+	if (o->sent != o->head || n <= GP_HDR_LEN + GP_OUT_SMALL)
+		return 0;
+	n -= GP_HDR_LEN + GP_OUT_SMALL;
+	if (n > end)
+		n = end;
+	return n < GP_DATA_MAX ? n : GP_DATA_MAX;
+}
+
+uint8_t *gp_data_at(struct gp_out *o)
+{
+	return o->ring + data_at(o);
 }
 
 void gp_put_data(struct gp_out *o, enum gp_type type, uint32_t len)
 {
 	const struct gp_hdr h = {.len = len, .type = (uint16_t)type};
 
-	memcpy(o->buf, &h, sizeof(h));
-	o->len = GP_HDR_LEN + len;
+	ring_put(o, &h, sizeof(h));
+	o->head += len;
 }
 
 bool gp_out_ready(const struct gp_out *o)
 {
-	return o->at == o->len || sizeof(o->buf) - o->len >= GP_OUT_SMALL / 2;
+	return room(o) >= GP_OUT_SMALL / 2;
+}
+
+bool gp_out_waits(const struct gp_out *o)
+{
+	return o->own_at < o->own_n || o->sent < o->head;
+}
+
+static void ring_get(const struct gp_out *o, uint64_t from, void *p, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		((uint8_t *)p)[i] = o->ring[(from + i) % GP_REPLAY];
+}
+
+size_t gp_out_piece(struct gp_out *o, const uint8_t **at)
+{
+	uint32_t i = (uint32_t)(o->sent % GP_REPLAY);
+	struct gp_hdr h;
+
+	if (!o->left && o->own_at < o->own_n) {
+		*at = o->own + o->own_at;
+		return o->own_n - o->own_at;
+	}
+	if (!o->left && o->sent < o->head) {
+		ring_get(o, o->sent, &h, sizeof(h));
+		o->left = GP_HDR_LEN + h.len;
+	}
+	*at = o->ring + i;
+	return o->left < GP_REPLAY - i ? o->left : GP_REPLAY - i;
 }
 
 void gp_out_sent(struct gp_out *o, size_t n)
 {
-	o->at += (uint32_t)n;
-	start_over(o);
+	if (o->left) {
+		o->sent += n;
+		o->left -= (uint32_t)n;
+		return;
+	}
+	o->own_at += (uint32_t)n;
+	if (o->own_at == o->own_n)
+		o->own_at = o->own_n = 0;
+}
+
+int gp_out_acked(struct gp_out *o, uint64_t received)
+{
+	if (received < o->acked || received > o->sent)
+		return -EPROTO;
+	o->acked = received;
+	return 0;
+}
+
+int gp_out_restart(struct gp_out *o, uint64_t received)
+{
+	int rc = gp_out_acked(o, received);
+
+	if (!rc) {
+		o->sent = received;
+		o->left = 0;
+	}
+	return rc;
+}
+
+void gp_out_drop(struct gp_out *o)
+{
+	o->own_at = o->own_n = 0;
+}
+
+void gp_acknowledge(struct gp_in *in, struct gp_out *o, uint32_t due)
+{
+	const struct gp_ack m = {.received = in->received};
+
+	if (in->received - in->acked >= due && !gp_put_own(o, GP_ACK, &m, sizeof(m)))
+		in->acked = in->received;
 }
 
 /* ---- GP_START ---- */

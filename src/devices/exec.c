@@ -168,12 +168,11 @@ static void *reader_main(void *arg)
 static bool send_input(struct exec *x)
 {
 	uint32_t at, n = ring_piece(&x->in, &at);
-	uint8_t *room = n && x->in_credit && !x->in_ended ? gp_data_room(&x->tx) : NULL;
 
-	if (!room)
+	n = MIN(MIN(n, x->in_credit), gp_data_max(&x->tx));
+	if (!n || x->in_ended)
 		return false;
-	n = MIN(MIN(n, x->in_credit), GP_DATA_MAX);
-	memcpy(room, x->in.buf + at, n);
+	memcpy(gp_data_at(&x->tx), x->in.buf + at, n);
 	gp_put_data(&x->tx, GP_STDIN, n);
 	ring_took(&x->in, n);
 	x->in_credit -= n;
@@ -212,26 +211,56 @@ static void close_output(struct exec *x, unsigned i)
 	o->closed = x->done || !gp_put(&x->tx, GP_CLOSE, &m, sizeof(m));
 }
 
-static int flush(struct exec *x)
+/* Bytes into the stream: how many it took; 0: no more now. When it takes no more at all, the end
+ * shows when it is read: what the guest has sent before that is still wanted. */
+static size_t put(struct exec *x, const uint8_t *p, size_t n)
 {
-	while (x->tx.at < x->tx.len) {
-		ssize_t n = write(x->stream, x->tx.buf + x->tx.at, x->tx.len - x->tx.at);
+	ssize_t r;
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return errno == EAGAIN ? 0 : -errno;
-		gp_out_sent(&x->tx, (size_t)n);
-	}
-	return 0;
+	if (x->stream < 0 || x->mute || !n)
+		return 0;
+	r = write(x->stream, p, n);
+	x->mute = r < 0 && errno != EAGAIN && errno != EINTR;
+	return r < 0 ? 0 : (size_t)r;
 }
 
-/* A failure shows as the end of the stream when it is read: what the guest has sent before that is
- * still wanted, and what we have for it is not. */
-static void flush_or_drop(struct exec *x)
+static bool start_waits(const struct exec *x)
 {
-	if (flush(x))
-		x->tx.at = x->tx.len = 0;
+	return x->start_sent < x->start_len;
+}
+
+/* Of another stream the guest must say first where it goes on. */
+static bool held(const struct exec *x)
+{
+	return x->again && !x->hello;
+}
+
+static bool waits(const struct exec *x)
+{
+	return x->tx.own_n || (!held(x) && (start_waits(x) || gp_out_waits(&x->tx)));
+}
+
+/* The connection's own frames, GP_START from where it is (it is longer than the ring), the ring. */
+static void flush(struct exec *x)
+{
+	const uint8_t *at;
+	size_t n, done;
+
+	do {
+		bool start = start_waits(x) && !held(x) && (x->start_sent || !x->tx.own_n);
+
+		if (held(x) && !x->tx.own_n)
+			return;
+		if (start) {
+			n = x->start_len - x->start_sent;
+			done = put(x, x->start + x->start_sent, n);
+			x->start_sent += (uint32_t)done;
+		} else {
+			n = gp_out_piece(&x->tx, &at);
+			done = put(x, at, n);
+			gp_out_sent(&x->tx, done);
+		}
+	} while (n && done == n);
 }
 
 static void to_guest(struct exec *x)
@@ -240,12 +269,14 @@ static void to_guest(struct exec *x)
 		give_credit(x, i);
 		close_output(x, i);
 	}
-	flush_or_drop(x);
+	if (x->hello)
+		gp_acknowledge(&x->rx, &x->tx, GP_ACK_EVERY);
+	flush(x);
 	/* All that may go, which the window bounds: nobody wakes us for what is left. */
 	while (send_input(x))
-		flush_or_drop(x);
+		flush(x);
 	end_input(x);
-	flush_or_drop(x);
+	flush(x);
 }
 
 /* ---- main thread: from the guest ---- */
@@ -259,6 +290,17 @@ void exec_lost(struct exec *x, const char *why)
 	snprintf(x->exit.text, sizeof(x->exit.text), "%s", why);
 }
 
+/* The guest has received so much of what we sent over earlier streams. */
+static int go_on(struct exec *x, uint64_t received)
+{
+	if (!x->again)
+		return received ? -EPROTO : 0;
+	if (received == 0)
+		return gp_out_restart(&x->tx, x->start_len);
+	x->start_sent = x->start_len;
+	return gp_out_restart(&x->tx, received);
+}
+
 static int on_hello(struct exec *x)
 {
 	struct gp_hello m;
@@ -267,13 +309,26 @@ static int on_hello(struct exec *x)
 	memcpy(&m, x->body, sizeof(m));
 	if (m.magic != GP_MAGIC)
 		return -EPROTO;
+	x->hello = x->met = true;
 	if (m.version != GP_VERSION) {
 		snprintf(why, sizeof(why), "the guest speaks version %u of the protocol, not %u",
 			 m.version, GP_VERSION);
 		exec_lost(x, why);
+		return 0;
 	}
-	x->hello = true;
-	return 0;
+	if (m.flags & GP_HELLO_GONE) {
+		exec_lost(x, "the guest has given the command up");
+		return 0;
+	}
+	return m.id == x->id && !m.flags ? go_on(x, m.received) : -EPROTO;
+}
+
+static int on_ack(struct exec *x)
+{
+	struct gp_ack m;
+
+	memcpy(&m, x->body, sizeof(m));
+	return gp_out_acked(&x->tx, m.received);
 }
 
 static int on_started(struct exec *x)
@@ -355,7 +410,7 @@ static const struct handler {
 } handlers[] = {
 	{GP_STARTED, on_started},   {GP_STDOUT, on_output}, {GP_STDERR, on_output},
 	{GP_SIGNALED, on_signaled}, {GP_CREDIT, on_credit}, {GP_CLOSE, on_close},
-	{GP_EXIT, on_exit},
+	{GP_EXIT, on_exit},         {GP_ACK, on_ack},
 };
 
 int exec_frame(struct exec *x)
@@ -369,9 +424,28 @@ int exec_frame(struct exec *x)
 	return -EPROTO;
 }
 
+static void greet(struct exec *x)
+{
+	const struct gp_hello m = {
+		.magic = GP_MAGIC, .version = GP_VERSION, .id = x->id, .received = x->rx.received};
+
+	(void)gp_put_own(&x->tx, GP_HELLO, &m, sizeof(m)); /* the first frame: there is room */
+}
+
+static void stream_ended(struct exec *x)
+{
+	fd_close(&x->stream);
+	x->again = true;
+	x->hello = x->mute = false;
+	x->start_sent = 0;
+	gp_in_restart(&x->rx);
+	gp_out_drop(&x->tx);
+	(void)msg_send(x->channel, MSG_EXEC_BROKEN, NULL, 0, NULL, 0);
+}
+
 static void receive(struct exec *x)
 {
-	for (unsigned i = 0; i < MAX_READS && !x->done && gp_out_ready(&x->tx); i++) {
+	for (unsigned i = 0; i < MAX_READS && !x->done; i++) {
 		uint8_t *at;
 		size_t want = gp_in_want(&x->rx, &at);
 		ssize_t n = read(x->stream, at, want);
@@ -380,7 +454,7 @@ static void receive(struct exec *x)
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
 		if (n <= 0) {
-			exec_lost(x, x->hello ? "the stream ended" : "nobody answered");
+			stream_ended(x);
 			return;
 		}
 		rc = gp_in_got(&x->rx, (size_t)n, GP_GUEST);
@@ -392,6 +466,29 @@ static void receive(struct exec *x)
 }
 
 /* ---- main thread: the supervisor ---- */
+
+/* Another stream, or the news that there will be none. */
+static int on_stream(struct exec *x, const int *fds, unsigned nfds)
+{
+	if (x->stream >= 0 || !x->again || nfds > 1 || (nfds && fds[0] != x->place)) {
+		log_error("a stream that was not asked for, or in another place");
+		return -EPROTO;
+	}
+	if (!nfds)
+		exec_lost(x, x->met ? "the stream ended" : "nobody answered");
+	else
+		x->stream = fds[0];
+	if (nfds)
+		greet(x);
+	return 0;
+}
+
+/* The supervisor gives it up: the guest need not wait for another stream. */
+static void hang_up(struct exec *x)
+{
+	if (!x->done && !gp_put_own(&x->tx, GP_HANGUP, NULL, 0))
+		flush(x);
+}
 
 static int on_message(struct exec *x)
 {
@@ -414,7 +511,10 @@ static int on_message(struct exec *x)
 	} else if (nfds == 0 && type == MSG_EXEC_RESIZE && len == sizeof(b.size)) {
 		struct gp_size m = {.rows = b.size.rows, .cols = b.size.cols};
 		(void)gp_put(&x->tx, GP_RESIZE, &m, sizeof(m));
+	} else if (len == 0 && type == MSG_EXEC_STREAM) {
+		return on_stream(x, fds, nfds);
 	} else if (nfds == 0 && len == 0 && type == MSG_STOP) {
+		hang_up(x);
 		return -ESHUTDOWN;
 	} else {
 		log_error("unexpected message %d on the channel", (int)type);
@@ -456,61 +556,39 @@ static void say_quit(struct exec *x)
 		(void)msg_send(x->channel, MSG_QUIT, NULL, 0, NULL, 0);
 }
 
-static void greet(struct exec *x)
+/* The last frame was the last; the guest hears that it has arrived. */
+static void close_stream(struct exec *x)
 {
-	const struct gp_hello hello = {.magic = GP_MAGIC, .version = GP_VERSION};
-
-	(void)gp_put(&x->tx, GP_HELLO, &hello, sizeof(hello));
-}
-
-/* Longer than the buffer for everything else, and the first thing that is sent: straight from
- * where it is. */
-static int send_start(struct exec *x, uint32_t *sent)
-{
-	while (*sent < x->start_len) {
-		ssize_t n = write(x->stream, x->start + *sent, x->start_len - *sent);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return errno == EAGAIN ? 0 : -errno;
-		*sent += (uint32_t)n;
-	}
-	return 0;
+	gp_acknowledge(&x->rx, &x->tx, 1);
+	flush(x);
+	fd_close(&x->stream);
 }
 
 int exec_loop(struct exec *x)
 {
-	uint32_t sent = 0;
 	int rc = 0;
 
 	greet(x);
 	while (!rc) {
 		struct pollfd p[] = {
-			{x->channel, POLLIN, 0}, {x->event, POLLIN, 0}, {x->stream, 0, 0}};
-		bool pending = sent < x->start_len || x->tx.at < x->tx.len;
+			{x->channel, POLLIN, 0}, {x->event, POLLIN, 0}, {x->stream, POLLIN, 0}};
 
-		p[2].events =
-			(short)((gp_out_ready(&x->tx) ? POLLIN : 0) | (pending ? POLLOUT : 0));
+		if (waits(x) && !x->mute)
+			p[2].events |= POLLOUT;
 		if (poll(p, ARRAY_LEN(p), -1) < 0)
 			continue;
 		if (p[1].revents)
 			event_drain(x->event);
 		if (p[2].revents & ~POLLOUT)
 			receive(x);
-		if (sent < x->start_len) {
-			flush_or_drop(x);
-			if (x->tx.at == x->tx.len && send_start(x, &sent))
-				sent = x->start_len;
-		}
-		if (x->done)
-			fd_close(&x->stream); /* the last frame was the last */
-		else if (sent == x->start_len)
-			to_guest(x);
-		say_quit(x);
-		report(x);
 		if (p[0].revents)
 			rc = on_message(x);
+		if (!x->done)
+			to_guest(x);
+		else if (x->stream >= 0)
+			close_stream(x);
+		say_quit(x);
+		report(x);
 	}
 	return rc == -ESHUTDOWN ? 0 : rc;
 }
@@ -529,28 +607,30 @@ static int open_out(struct exec *x, unsigned i, int fd)
 	return o->wake < 0 ? o->wake : 0;
 }
 
-int exec_open(struct exec *x, int channel, int stream, int spec, uint32_t start_len, int out,
-	      int err_out, int in, uint32_t flags, struct err *e)
+int exec_open(struct exec *x, const struct msg_start_exec *m, int channel, int stream, int spec,
+	      int out, int err_out, int in, struct err *e)
 {
-	const struct gp_hdr h = {.len = start_len,
-				 .type = flags & EXEC_POWEROFF ? GP_POWEROFF : GP_START};
+	const struct gp_hdr h = {.len = m->start_len,
+				 .type = m->flags & EXEC_POWEROFF ? GP_POWEROFF : GP_START};
 	int rc = 0;
 
 	x->channel = channel;
-	x->stream = stream;
+	x->stream = x->place = stream;
+	x->id = m->id;
 	x->in_fd = in;
 	x->in.buf = x->in_buf;
 	x->in.size = sizeof(x->in_buf);
 	x->in_credit = GP_WINDOW_IN;
-	x->escape = flags & EXEC_ESCAPE;
+	x->escape = m->flags & EXEC_ESCAPE;
 	gp_in_init(&x->rx, x->body, sizeof(x->body));
 	if (gp_check(&h, GP_HOST))
 		rc = -EMSGSIZE;
 	memcpy(x->start, &h, sizeof(h));
 	if (!rc)
-		rc = read_full(spec, x->start + sizeof(h), start_len, 0);
+		rc = read_full(spec, x->start + sizeof(h), m->start_len, 0);
 	close(spec);
-	x->start_len = start_len + (uint32_t)sizeof(h);
+	x->start_len = m->start_len + (uint32_t)sizeof(h);
+	gp_out_init(&x->tx, x->start_len);
 	if (rc)
 		return err_sys(e, rc, "the command's description");
 	x->event = event_create();

@@ -12,6 +12,9 @@
  * window of its stream, and wake-ups go through eventfds: a stream that nobody reads fills its
  * ring, uses up its credit and stops, alone.
  *
+ * When the stream ends before the command does (insula-vsock has died), the supervisor is told and
+ * sends another one, over which the two sides go on where they were, or says that none will come.
+ *
  * insula/guestproto.h has the protocol, docs/guest-protocol.md the explanation.
  */
 #ifndef DEVICES_EXEC_H
@@ -46,12 +49,17 @@ struct exec_out {
 };
 
 struct exec {
-	int channel, stream; /* channel borrowed, stream owned */
+	int channel, stream; /* channel borrowed, stream owned; -1: none now */
+	int place;           /* the number of every stream's descriptor: the filter names it */
 	int event;           /* the threads -> main */
+	uint32_t id;         /* the command's */
 	struct gp_in rx;
 	struct gp_out tx;
 	struct exec_out out[2];
-	bool hello, done, reported; /* main: the guest's hello was seen; nothing more will come */
+	bool hello, done, reported; /* main: the guest's hello was seen on this stream; nothing more
+				     * will come */
+	bool met, again, mute;      /* main: a hello was seen; not the first stream; it takes no
+				     * more */
 	struct msg_exec_exit exit;  /* valid when done */
 
 	int in_fd, in_wake; /* owned; -1: no input */
@@ -65,17 +73,18 @@ struct exec {
 	unsigned escapes; /* reader */
 	uint64_t escape_ns;
 
-	uint32_t start_len; /* of the frame */
+	uint32_t start_len, start_sent; /* of the frame */
 	uint8_t in_buf[GP_WINDOW_IN];
 	uint8_t body[GP_DATA_MAX];
 	uint8_t start[GP_HDR_LEN + GP_START_MAX]; /* the whole frame */
 };
 
-/* Take over the descriptors (in -1: no input). `start_len` bytes of the GP_START body (with
+/* Take over the descriptors (in -1: no input). The stream's number is the lowest free one once it
+ * is closed: so the next one gets the same. `start_len` bytes of the GP_START body (with
  * EXEC_POWEROFF in the flags: of GP_POWEROFF) are read from `spec`, which is closed. No thread yet:
  * exec_threads() starts them. */
-int exec_open(struct exec *x, int channel, int stream, int spec, uint32_t start_len, int out,
-	      int err_out, int in, uint32_t flags, struct err *e);
+int exec_open(struct exec *x, const struct msg_start_exec *m, int channel, int stream, int spec,
+	      int out, int err_out, int in, struct err *e);
 int exec_threads(struct exec *x, struct err *e);
 void exec_rules(const struct exec *x, struct rule_list *l);
 /* Serve until the supervisor ends it: 0, or a negative errno when the channel is gone. */

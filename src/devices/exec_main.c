@@ -44,8 +44,8 @@ static const char *set_up(struct exec *x, struct err *e)
 	if (receive(&m, fds, e))
 		return "start";
 	log_setup("", (enum log_level)m.log_level);
-	if (exec_open(x, MSG_CHANNEL_FD, fds[FD_STREAM], fds[FD_SPEC], m.start_len, fds[FD_OUT],
-		      fds[FD_ERR], fds[FD_IN], m.flags, e))
+	if (exec_open(x, &m, MSG_CHANNEL_FD, fds[FD_STREAM], fds[FD_SPEC], fds[FD_OUT], fds[FD_ERR],
+		      fds[FD_IN], e))
 		return "streams";
 	if (exec_threads(x, e))
 		return "threads";

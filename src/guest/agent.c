@@ -28,6 +28,7 @@ int agent_init(struct agent *a, int listener, const struct agent_ops *ops)
 	a->listener = listener;
 	a->ops = ops;
 	a->childless = true;
+	a->resume_ms = AGENT_RESUME_MS;
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);
 	signal(SIGPIPE, SIG_IGN);
@@ -77,16 +78,22 @@ static void reap(struct agent *a)
 	a->childless = pid < 0;
 }
 
+static int sooner(uint64_t deadline, uint64_t now, int timeout)
+{
+	int ms = !deadline ? -1 : deadline <= now ? 0 : (int)(deadline - now);
+
+	return ms >= 0 && (timeout < 0 || ms < timeout) ? ms : timeout;
+}
+
 static int until_deadline(const struct agent *a, int timeout)
 {
 	uint64_t now = agent_now();
 
 	for (unsigned i = 0; i < AGENT_TASKS; i++) {
-		uint64_t d = a->task[i] ? a->task[i]->deadline : 0;
-		int ms = !d ? -1 : d <= now ? 0 : (int)(d - now);
+		const struct task *t = a->task[i];
 
-		if (ms >= 0 && (timeout < 0 || ms < timeout))
-			timeout = ms;
+		if (t)
+			timeout = sooner(t->resume_by, now, sooner(t->deadline, now, timeout));
 	}
 	return timeout;
 }

@@ -24,6 +24,7 @@
 #define AGENT_GRACE_MS 200    /* a background process keeps the output open: so long at most */
 #define AGENT_KILL_MS 2000    /* SIGHUP, then SIGKILL; and how long killed processes may take */
 #define AGENT_LINGER_MS 10000 /* the host closes a finished stream within this */
+#define AGENT_RESUME_MS 10000 /* a stream has ended: the host comes back within this */
 
 #define STATUS_INTERNAL 125
 #define STATUS_NOT_EXECUTABLE 126
@@ -44,14 +45,16 @@ enum task_state {
 	TASK_RUNNING,
 	TASK_ENDED,   /* the process has ended; its output has not */
 	TASK_CLOSING, /* GP_EXIT is on its way; the host closes */
-	TASK_LOST,    /* the stream is dead; the processes follow */
+	TASK_LOST,    /* given up; the processes follow */
 };
 
 struct task {
 	enum task_state state;
+	uint32_t id;                   /* the host's; 0: not yet said */
 	int sock, exec_fd, in, out[2]; /* -1: closed */
 	pid_t pid;                     /* session and process group; 0: none */
 	bool reaped, tty, only, in_end, turn;
+	bool owe_close, owe_pong, owe_signaled; /* frames that wait for room */
 	struct gp_in rx;
 	uint8_t *body;             /* rx's: GP_START_MAX at first, then GP_DATA_MAX */
 	uint32_t in_head, in_tail; /* free-running, into in_buf */
@@ -59,15 +62,17 @@ struct task {
 	uint32_t credit[2];        /* what the host takes of each output */
 	uint32_t left[2];          /* TASK_ENDED: bytes that were there when it ended */
 	uint64_t deadline;         /* ms; 0: none */
-	uint64_t oom_kills;        /* of the whole guest when it started */
-	struct gp_exit exit;       /* valid from TASK_ENDED on */
+	uint64_t resume_by;  /* ms; without a stream: the host is back by then; 0: it is here */
+	uint64_t oom_kills;  /* of the whole guest when it started */
+	struct gp_exit exit; /* valid from TASK_ENDED on */
 	struct gp_out tx;
 	uint8_t in_buf[GP_WINDOW_IN];
 };
 
 struct agent {
 	int listener, sigfd;
-	bool childless; /* no process but this one, as far as is known */
+	bool childless;     /* no process but this one, as far as is known */
+	unsigned resume_ms; /* AGENT_RESUME_MS */
 	const struct agent_ops *ops;
 	struct task *task[AGENT_TASKS];
 };

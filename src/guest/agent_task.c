@@ -64,6 +64,7 @@ struct task *task_new(int sock)
 	t->exec_fd = t->in = t->out[0] = t->out[1] = -1;
 	t->credit[0] = t->credit[1] = GP_WINDOW_OUT;
 	t->body = body;
+	gp_out_init(&t->tx, 0);
 	gp_in_init(&t->rx, body, GP_START_MAX);
 	return t;
 }
@@ -76,8 +77,8 @@ static void task_free(struct task *t)
 	free(t);
 }
 
-/* Its stream is dead, or it broke the protocol: what it started ends as if a terminal had hung up,
- * and soon by force. */
+/* The host has given it up, or broke the protocol: what it started ends as if a terminal had hung
+ * up, and soon by force. */
 static void lose(struct task *t)
 {
 	bool alive = t->pid && !t->reaped;
@@ -91,35 +92,65 @@ static void lose(struct task *t)
 		kill(-t->pid, SIGCONT);
 	}
 	t->state = TASK_LOST;
+	t->resume_by = 0;
 	t->deadline = agent_now() + (alive ? AGENT_KILL_MS : 0);
 }
 
+/* Its stream has ended: if what carries it has died on the host, another one comes. Until then the
+ * command runs on, as far as it may without a reader. */
+static void hang_up(const struct agent *a, struct task *t)
+{
+	if (t->state == TASK_HELLO) {
+		lose(t);
+		return;
+	}
+	close_fd(&t->sock);
+	gp_out_drop(&t->tx);
+	if (t->state == TASK_CLOSING && t->tx.acked == t->tx.head)
+		t->deadline = agent_now(); /* the host has all it wants */
+	else
+		t->resume_by = agent_now() + a->resume_ms;
+}
+
+/* A stream that takes no more has ended: that is seen when it is read. */
 static void flush(struct task *t)
 {
-	while (t->sock >= 0 && t->tx.at < t->tx.len) {
-		ssize_t n = send(t->sock, t->tx.buf + t->tx.at, t->tx.len - t->tx.at, MSG_NOSIGNAL);
+	const uint8_t *at;
+	size_t n;
 
-		if (n < 0 && errno == EINTR)
+	while (t->sock >= 0 && (n = gp_out_piece(&t->tx, &at)) > 0) {
+		ssize_t done = send(t->sock, at, n, MSG_NOSIGNAL);
+
+		if (done < 0 && errno == EINTR)
 			continue;
-		if (n < 0 && errno == EAGAIN)
+		if (done < 0)
 			return;
-		if (n < 0)
-			lose(t);
-		else
-			gp_out_sent(&t->tx, (size_t)n);
+		gp_out_sent(&t->tx, (size_t)done);
 	}
+}
+
+/* What waited for room, and what the peer is told of now and then. */
+static void pay(struct task *t)
+{
+	const struct gp_close m = {.stream = GP_STREAM_IN};
+
+	if (t->owe_close && !gp_put(&t->tx, GP_CLOSE, &m, sizeof m))
+		t->owe_close = false;
+	if (t->owe_pong && !gp_put(&t->tx, GP_PONG, NULL, 0))
+		t->owe_pong = false;
+	if (t->owe_signaled && !gp_put(&t->tx, GP_SIGNALED, NULL, 0))
+		t->owe_signaled = false;
+	if (t->sock >= 0)
+		gp_acknowledge(&t->rx, &t->tx, GP_ACK_EVERY);
 }
 
 /* ---- the command's input ---- */
 
 static void close_input(struct task *t)
 {
-	const struct gp_close m = {.stream = GP_STREAM_IN};
-
 	close_fd(&t->in);
 	t->in_tail = t->in_head;
-	if (!t->in_end)
-		(void)gp_put(&t->tx, GP_CLOSE, &m, sizeof m);
+	t->owe_close |= !t->in_end;
 	t->in_end = true;
 }
 
@@ -172,12 +203,12 @@ static void pump_input(struct task *t)
 static void pump_output(struct task *t, unsigned i)
 {
 	static const enum gp_type type[] = {GP_STDOUT, GP_STDERR};
-	uint8_t *room = t->out[i] >= 0 && t->credit[i] ? gp_data_room(&t->tx) : NULL;
+	uint32_t max = MIN(gp_data_max(&t->tx), t->credit[i]);
 	ssize_t n;
 
-	if (!room)
+	if (t->out[i] < 0 || !max)
 		return;
-	n = read(t->out[i], room, MIN(GP_DATA_MAX, t->credit[i]));
+	n = read(t->out[i], gp_data_at(&t->tx), max);
 	if (n > 0) {
 		gp_put_data(&t->tx, type[i], (uint32_t)n);
 		t->credit[i] -= (uint32_t)n;
@@ -266,19 +297,71 @@ void task_reaped(struct agent *a, struct task *t, int status)
 
 /* ---- frames ---- */
 
+static void greet(struct task *t, uint32_t flags)
+{
+	const struct gp_hello m = {.magic = GP_MAGIC,
+				   .version = GP_VERSION,
+				   .id = t->id,
+				   .flags = flags,
+				   .received = t->rx.received};
+
+	(void)gp_put_own(&t->tx, GP_HELLO, &m, sizeof m); /* the first frame: there is room */
+}
+
+static struct task *find(const struct agent *a, uint32_t id)
+{
+	for (unsigned i = 0; i < AGENT_TASKS; i++)
+		if (a->task[i] && a->task[i]->id == id && a->task[i]->state != TASK_LOST)
+			return a->task[i];
+	return NULL;
+}
+
+/* `t` was accepted for a command that has been here before: its stream becomes that one's. */
+static void go_on(struct task *t, struct task *old, uint64_t received)
+{
+	close_fd(&old->sock); /* its end may not have been seen yet */
+	gp_out_drop(&old->tx);
+	gp_in_restart(&old->rx);
+	old->sock = t->sock;
+	t->sock = -1;
+	old->resume_by = 0;
+	if (old->state == TASK_CLOSING)
+		old->deadline = agent_now() + AGENT_LINGER_MS;
+	if (gp_out_restart(&old->tx, received)) {
+		lose(old);
+		return;
+	}
+	greet(old, 0);
+	flush(old);
+}
+
+/* Refused, but told why: what it sent is read no more. */
+static int turn_away(struct task *t, uint32_t id, uint32_t flags)
+{
+	t->id = id;
+	greet(t, flags);
+	flush(t);
+	return -EPROTO;
+}
+
 static int on_hello(struct agent *a, struct task *t)
 {
-	const struct gp_hello mine = {.magic = GP_MAGIC, .version = GP_VERSION};
 	struct gp_hello m;
+	struct task *old;
 
-	(void)a;
 	memcpy(&m, t->body, sizeof m);
 	/* Also to a host of another version, so that it can say what is wrong. */
-	(void)gp_put(&t->tx, GP_HELLO, &mine, sizeof mine);
-	if (m.magic != GP_MAGIC || m.version != GP_VERSION) {
-		flush(t);
-		return -EPROTO;
+	if (m.magic != GP_MAGIC || m.version != GP_VERSION || !m.id || m.flags)
+		return turn_away(t, 0, 0);
+	old = find(a, m.id);
+	if (!old && m.received)
+		return turn_away(t, m.id, GP_HELLO_GONE);
+	if (old) {
+		go_on(t, old, m.received);
+		return -EPIPE;
 	}
+	t->id = m.id;
+	greet(t, 0);
 	t->state = TASK_REQUEST;
 	return 0;
 }
@@ -290,8 +373,8 @@ static void shrink_body(struct task *t)
 
 	if (small) {
 		free(t->body);
-		t->body = small;
-		gp_in_init(&t->rx, small, GP_DATA_MAX);
+		t->body = t->rx.body = small;
+		t->rx.room = GP_DATA_MAX;
 	}
 }
 
@@ -333,7 +416,8 @@ static int on_poweroff(struct agent *a, struct task *t)
 static int on_ping(struct agent *a, struct task *t)
 {
 	(void)a;
-	return gp_put(&t->tx, GP_PONG, NULL, 0);
+	t->owe_pong = true;
+	return 0;
 }
 
 static int on_stdin(struct agent *a, struct task *t)
@@ -377,7 +461,8 @@ static int on_signal(struct agent *a, struct task *t)
 		if (kill(-t->pid, (int)m.signo) < 0)
 			kill(t->pid, (int)m.signo);
 	}
-	return gp_put(&t->tx, GP_SIGNALED, NULL, 0);
+	t->owe_signaled = true;
+	return 0;
 }
 
 static int on_resize(struct agent *a, struct task *t)
@@ -426,6 +511,22 @@ static int on_close(struct agent *a, struct task *t)
 	return 0;
 }
 
+static int on_ack(struct agent *a, struct task *t)
+{
+	struct gp_ack m;
+
+	(void)a;
+	memcpy(&m, t->body, sizeof m);
+	return gp_out_acked(&t->tx, m.received);
+}
+
+static int on_hangup(struct agent *a, struct task *t)
+{
+	(void)a;
+	(void)t;
+	return -EPIPE;
+}
+
 #define IN(state) (1u << (state))
 #define WITH_PROCESS (IN(TASK_STARTING) | IN(TASK_RUNNING) | IN(TASK_ENDED))
 
@@ -444,28 +545,28 @@ static const struct handler {
 	{GP_RESIZE, WITH_PROCESS, on_resize},
 	{GP_CREDIT, WITH_PROCESS, on_credit},
 	{GP_CLOSE, WITH_PROCESS, on_close},
+	{GP_ACK, IN(TASK_REQUEST) | WITH_PROCESS | IN(TASK_CLOSING), on_ack},
+	{GP_HANGUP, IN(TASK_REQUEST) | WITH_PROCESS | IN(TASK_CLOSING), on_hangup},
 };
 
 static int on_frame(struct agent *a, struct task *t)
 {
-	for (unsigned i = 0; i < sizeof handlers / sizeof handlers[0]; i++)
-		if (handlers[i].type == t->rx.hdr.type)
-			return handlers[i].states & IN(t->state) ? handlers[i].run(a, t) : -EPROTO;
+	for (unsigned i = 0; i < sizeof handlers / sizeof handlers[0]; i++) {
+		const struct handler *h = &handlers[i];
+
+		if (h->type != t->rx.hdr.type)
+			continue;
+		if (h->states & IN(t->state))
+			return h->run(a, t);
+		/* It was under way when the last frame went out. */
+		return t->state == TASK_CLOSING && (h->states & WITH_PROCESS) ? 0 : -EPROTO;
+	}
 	return -EPROTO;
-}
-
-/* The last frame is out; nothing that comes now matters but the end. */
-static void await_close(struct task *t)
-{
-	ssize_t n = read(t->sock, t->body, GP_DATA_MAX);
-
-	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-		t->deadline = agent_now();
 }
 
 static void receive(struct agent *a, struct task *t)
 {
-	for (unsigned i = 0; i < MAX_READS && t->sock >= 0 && gp_out_ready(&t->tx); i++) {
+	for (unsigned i = 0; i < MAX_READS && t->sock >= 0; i++) {
 		uint8_t *at;
 		size_t want = gp_in_want(&t->rx, &at);
 		ssize_t n = read(t->sock, at, want);
@@ -473,7 +574,11 @@ static void receive(struct agent *a, struct task *t)
 
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
-		rc = n <= 0 ? -EPIPE : gp_in_got(&t->rx, (size_t)n, GP_HOST);
+		if (n <= 0) {
+			hang_up(a, t);
+			return;
+		}
+		rc = gp_in_got(&t->rx, (size_t)n, GP_HOST);
 		if (rc > 0)
 			rc = on_frame(a, t);
 		if (rc < 0)
@@ -485,12 +590,12 @@ static void receive(struct agent *a, struct task *t)
 
 void task_poll(const struct task *t, struct pollfd p[TASK_FDS])
 {
-	bool idle = t->tx.at == t->tx.len, waiting = t->in_head != t->in_tail;
+	bool waiting = t->in_head != t->in_tail;
 
 	for (unsigned i = 0; i < TASK_FDS; i++)
 		p[i] = (struct pollfd){.fd = -1, .events = POLLIN};
 	p[FD_SOCK].fd = t->sock;
-	p[FD_SOCK].events = (short)((gp_out_ready(&t->tx) ? POLLIN : 0) | (idle ? 0 : POLLOUT));
+	p[FD_SOCK].events = (short)(POLLIN | (gp_out_waits(&t->tx) ? POLLOUT : 0));
 	p[FD_EXEC].fd = t->exec_fd;
 	/* Without something to write: only to hear that the reader is gone. A terminal's reader
 	 * comes and goes. */
@@ -498,7 +603,7 @@ void task_poll(const struct task *t, struct pollfd p[TASK_FDS])
 		p[FD_IN].fd = t->in;
 	p[FD_IN].events = waiting ? POLLOUT : 0;
 	for (unsigned i = 0; i < 2; i++)
-		if (idle && t->credit[i])
+		if (t->credit[i] && gp_data_max(&t->tx))
 			p[FD_OUT + i].fd = t->out[i];
 }
 
@@ -512,14 +617,11 @@ void task_serve(struct agent *a, struct task *t, const struct pollfd p[TASK_FDS]
 		close_input(t);
 	if (p[FD_SOCK].revents & POLLOUT)
 		flush(t);
-	if (p[FD_SOCK].revents & ~POLLOUT) {
-		if (t->state == TASK_CLOSING)
-			await_close(t);
-		else
-			receive(a, t);
-	}
+	if (p[FD_SOCK].revents & ~POLLOUT)
+		receive(a, t);
 	if (p[FD_OUT].revents || p[FD_OUT + 1].revents)
 		pump_outputs(t);
+	pay(t);
 	flush(t);
 }
 
@@ -543,6 +645,7 @@ static void say_exit(struct agent *a, struct task *t, uint64_t now)
 	close_streams(t);
 	if (t->only)
 		a->ops->finish();
+	t->owe_close = t->owe_pong = t->owe_signaled = false; /* nothing comes after it */
 	(void)gp_put(&t->tx, GP_EXIT, &t->exit, sizeof t->exit);
 	t->state = TASK_CLOSING;
 	t->deadline = now + AGENT_LINGER_MS;
@@ -553,6 +656,8 @@ bool task_settle(struct agent *a, struct task *t, uint64_t now)
 {
 	if (t->state == TASK_STARTING || t->state == TASK_RUNNING)
 		give_credit(t); /* what did not fit into the buffer earlier */
+	if (t->resume_by && now >= t->resume_by)
+		lose(t);
 	if (t->state == TASK_ENDED && drained(a, t, now))
 		say_exit(a, t, now);
 	if (t->state == TASK_LOST && (t->reaped || !t->pid || now >= t->deadline)) {

@@ -133,7 +133,7 @@ static bool vsock_died(struct vm *vm)
 {
 	const struct device *d = vm_vsock(vm);
 
-	return !d || d->restarts || child_ended(&d->child);
+	return !d || d->dead || child_ended(&d->child);
 }
 
 static void done(struct vm *vm, uint32_t id, const struct msg_exec_exit *x)

@@ -18,6 +18,12 @@
 
 #define EXEC_THREADS 4 /* main, two writers, reader */
 #define EXEC_NOFILE 32
+#define SECOND_NS 1000000000ull
+#define BROKEN_NS SECOND_NS /* the death of insula-vsock is seen within this, if it is that */
+#define RESUME_NS                                                                       \
+	(8 * SECOND_NS) /* less than AGENT_RESUME_MS: what the guest has forgotten must \
+			 * not look new to it */
+#define STOP_NS SECOND_NS
 
 /* ---- the description ---- */
 
@@ -117,13 +123,21 @@ static int send_order(struct exec_proc *p, const struct order *o, int stream, st
 	return rc ? err_sys(e, rc, "%s: channel", p->child.name) : 0;
 }
 
-static int launch(struct vm *vm, struct exec_proc *p, const struct order *o, exec_done *done,
+/* [0] for insula-exec, [1] for insula-vsock. */
+static int make_stream(int pair[2])
+{
+	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) ? -errno
+											: 0;
+}
+
+static int launch(struct vm *vm, struct exec_proc *p, struct order *o, exec_done *done,
 		  struct err *e)
 {
-	int pair[2], rc;
+	int pair[2], rc = make_stream(pair);
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
-		return err_sys(e, -errno, "socketpair");
+	if (rc)
+		return err_sys(e, rc, "socketpair");
+	o->msg.id = ++vm->exec_ids;
 	*p = (struct exec_proc){.stream = pair[1], .done = done, .child = {.exec_fd = -1}};
 	rc = child_init(&p->child, vm->paths.libexec, "insula-exec", "", EXEC_THREADS, EXEC_NOFILE,
 			e);
@@ -135,7 +149,7 @@ static int launch(struct vm *vm, struct exec_proc *p, const struct order *o, exe
 	if (rc)
 		release(p);
 	else
-		p->id = ++vm->exec_ids;
+		p->id = o->msg.id;
 	return rc;
 }
 
@@ -190,9 +204,10 @@ static void finish(struct vm *vm, struct exec_proc *p, const struct msg_exec_exi
 	if (p->ended)
 		return;
 	p->ended = true;
+	p->broken_ns = 0;
 	p->child.state = CHILD_DONE;
 	/* It has nothing left to do, and its place is wanted. */
-	if (p->child.jail.pid > 0)
+	if (p->child.jail.pid > 0 && !p->kill_ns)
 		kill(p->child.jail.pid, SIGKILL);
 	p->done(vm, p->id, x);
 }
@@ -205,20 +220,142 @@ static void lost(struct vm *vm, struct exec_proc *p, const char *why)
 	finish(vm, p, &x);
 }
 
+/* For a second insula-vsock is given what the first one had; before it is there, it waits. */
 static void connect_stream(struct vm *vm, struct exec_proc *p)
 {
 	struct device *d = vm_vsock(vm);
 	struct err e;
 
-	if (p->connected || p->child.state != CHILD_READY || !vm->agent_ready)
+	if (p->stream < 0 || p->child.state != CHILD_READY || !vm->agent_ready)
 		return;
-	p->connected = true;
-	if (!d)
+	if (!d) {
 		lost(vm, p, "this machine has no vsock device");
-	else if (vsock_stream(d, GP_PORT, p->stream, &e))
+	} else if (d->dead) {
+		lost(vm, p, "insula-vsock has died too often");
+	} else if (d->child.state != CHILD_READY) {
+		if (!p->broken_ns)
+			p->broken_ns = clock_ns();
+		return;
+	} else if (vsock_stream(d, GP_PORT, p->stream, &e)) {
 		lost(vm, p, e.text);
+	} else {
+		p->connected = true;
+		p->broken_ns = 0;
+		p->generation = d->restarts;
+	}
 	fd_close(&p->stream);
 }
+
+/* No stream will come: insula-exec writes out what it has and reports. */
+static void no_more(struct vm *vm, struct exec_proc *p)
+{
+	p->broken_ns = 0;
+	fd_close(&p->stream);
+	if (!p->connected) {
+		lost(vm, p, "insula-vsock did not come back in time");
+		return;
+	}
+	(void)msg_send(p->child.jail.channel, MSG_EXEC_STREAM, NULL, 0, NULL, 0);
+}
+
+/* Its end of another stream, if there is an insula-vsock that has not had one yet. */
+static void reconnect(struct vm *vm, struct exec_proc *p)
+{
+	const struct device *d = vm_vsock(vm);
+	int pair[2];
+
+	if (!p->broken_ns || !p->connected || p->ended || d->child.state != CHILD_READY ||
+	    d->restarts == p->generation)
+		return;
+	if (make_stream(pair)) {
+		no_more(vm, p);
+		return;
+	}
+	p->stream = pair[1];
+	if (msg_send(p->child.jail.channel, MSG_EXEC_STREAM, NULL, 0, &pair[0], 1))
+		fd_close(&p->stream); /* it is dying: its end is seen elsewhere */
+	close(pair[0]);
+	connect_stream(vm, p);
+}
+
+static void broken(struct vm *vm, struct exec_proc *p)
+{
+	p->broken_ns = clock_ns();
+	if (vm->ended)
+		no_more(vm, p);
+	else
+		reconnect(vm, p);
+}
+
+void exec_vsock_ready(struct vm *vm)
+{
+	for (unsigned i = 0; i < VM_EXEC_PLACES; i++) {
+		connect_stream(vm, &vm->exec[i]);
+		reconnect(vm, &vm->exec[i]);
+	}
+}
+
+void exec_guest_gone(struct vm *vm)
+{
+	for (unsigned i = 0; i < VM_EXEC_PLACES; i++) {
+		if (vm->exec[i].broken_ns)
+			no_more(vm, &vm->exec[i]);
+	}
+}
+
+/* ---- deadlines ---- */
+
+static uint64_t resume_limit(const struct vm *vm, const struct exec_proc *p)
+{
+	const struct device *d = vm_vsock((struct vm *)vm);
+
+	if (!p->broken_ns)
+		return 0;
+	/* One that serves, and is the same, has not died: the guest has ended the stream. */
+	return p->broken_ns + (d->dead || (p->connected && d->child.state == CHILD_READY &&
+					   d->restarts == p->generation)
+				       ? BROKEN_NS
+				       : RESUME_NS);
+}
+
+static uint64_t limit_of(const struct vm *vm, const struct exec_proc *p)
+{
+	uint64_t resume = resume_limit(vm, p);
+
+	return resume && (!p->kill_ns || resume < p->kill_ns) ? resume : p->kill_ns;
+}
+
+uint64_t exec_deadline(const struct vm *vm)
+{
+	uint64_t first = 0;
+
+	for (unsigned i = 0; i < VM_EXEC_PLACES; i++) {
+		uint64_t limit = limit_of(vm, &vm->exec[i]);
+
+		if (limit && (!first || limit < first))
+			first = limit;
+	}
+	return first;
+}
+
+void exec_overdue(struct vm *vm)
+{
+	uint64_t now = clock_ns();
+
+	for (unsigned i = 0; i < VM_EXEC_PLACES; i++) {
+		struct exec_proc *p = &vm->exec[i];
+		uint64_t resume = resume_limit(vm, p);
+
+		if (resume && now >= resume)
+			no_more(vm, p);
+		if (p->kill_ns && now >= p->kill_ns && p->child.jail.pid > 0) {
+			kill(p->child.jail.pid, SIGKILL);
+			p->kill_ns = 0;
+		}
+	}
+}
+
+/* ---- events ---- */
 
 void exec_agent_ready(struct vm *vm)
 {
@@ -242,6 +379,8 @@ bool exec_message(struct vm *vm, struct exec_proc *p, enum msg_type t, const voi
 		finish(vm, p, &x);
 	} else if (t == MSG_EXEC_STARTED && len == 0) {
 		p->started = true;
+	} else if (t == MSG_EXEC_BROKEN && len == 0 && !p->broken_ns) {
+		broken(vm, p);
 	} else if (t == MSG_EXEC_SIGNALED && len == 0) {
 		p->signaled_ns = 0;
 	} else if (t == MSG_QUIT && len == 0) {
@@ -304,6 +443,10 @@ int exec_cancel(struct vm *vm, uint32_t id, const char *why)
 
 	if (!p || p->ended)
 		return -ESRCH;
+	/* It tells the guest, which would wait for another stream otherwise. */
+	if (p->child.state == CHILD_READY &&
+	    !msg_send(p->child.jail.channel, MSG_STOP, NULL, 0, NULL, 0))
+		p->kill_ns = clock_ns() + STOP_NS;
 	lost(vm, p, why);
 	return 0;
 }

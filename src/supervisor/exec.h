@@ -6,6 +6,9 @@
  *   exec_start()        spawn insula-exec, give it the descriptors and one end of a socket pair
  *   jailed, verified, and insula-init listens (BOARD_EVENT_AGENT_READY)
  *                       the other end goes to insula-vsock, which connects it to the guest
+ *   MSG_EXEC_BROKEN     that connection has ended. If insula-vsock has died, the next one gets
+ *                       another pair's other end, and the command goes on; else there is nothing
+ *                       to go on with, and insula-exec is told so
  *   MSG_EXEC_EXIT       the command has ended and all its output is written: `done` is called,
  *                       insula-exec is killed; its place is free when it is reaped
  *
@@ -43,6 +46,9 @@ struct exec_proc {
 	exec_done *done;
 	int stream; /* for insula-vsock until it is connected; owned; -1 */
 	bool connected, started, ended;
+	uint64_t broken_ns;   /* since when it has had no connection; 0: it has one, or not yet */
+	uint64_t kill_ns;     /* it was told to stop and is killed then; 0 */
+	unsigned generation;  /* of insula-vsock, that the stream was given to */
 	uint64_t signaled_ns; /* when a signal was passed on that the guest has not taken yet; 0 */
 };
 
@@ -74,6 +80,13 @@ void exec_init(struct vm *vm); /* all places are free */
 void exec_free(struct vm *vm);
 /* insula-init listens now: connect what waits. */
 void exec_agent_ready(struct vm *vm);
+/* A new insula-vsock serves: connect what waits, and what the old one took with it. */
+void exec_vsock_ready(struct vm *vm);
+/* The guest has ended: no stream will come any more. */
+void exec_guest_gone(struct vm *vm);
+/* When exec_overdue() wants to be called; 0: not at all. */
+uint64_t exec_deadline(const struct vm *vm);
+void exec_overdue(struct vm *vm);
 /* It is jailed and verified. */
 void exec_ready(struct vm *vm, struct exec_proc *p);
 /* A message that only insula-exec sends. False: it breaks the protocol. */

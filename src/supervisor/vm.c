@@ -433,6 +433,8 @@ static void on_ready(struct vm *vm, struct child *c, struct device *d, struct ex
 		log_warn("%s: restarted, carries on", c->name);
 		control_event(vm->control, "helper-restarted", d->msg.name, NULL);
 	}
+	if (d && d->class == &device_vsock)
+		exec_vsock_ready(vm);
 	if (x)
 		exec_ready(vm, x);
 	go(vm);
@@ -740,12 +742,15 @@ static void run_until_ended(struct vm *vm)
 
 	while (!vm->ended) {
 		uint64_t limit = vm->deadline_ns, deaf = command_deadline(vm);
+		uint64_t execs = exec_deadline(vm);
 		bool fences = restart_waiting(vm);
 
 		if (!vm->running && sooner(start_limit, limit))
 			limit = start_limit;
 		if (sooner(deaf, limit))
 			limit = deaf;
+		if (sooner(execs, limit))
+			limit = execs;
 		step(vm, limit, fences);
 		if (!limit || clock_ns() < limit)
 			continue;
@@ -756,6 +761,8 @@ static void run_until_ended(struct vm *vm)
 			vm_end(vm, RUN_FAILED, "the VM was not ready to run in time");
 		else if (limit == command_deadline(vm))
 			command_overdue(vm);
+		else
+			exec_overdue(vm);
 	}
 }
 
@@ -804,6 +811,7 @@ static void wind_down(struct vm *vm)
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		child_kill(&vm->device[i].child);
 	/* With insula-vsock the streams have ended: what came through them is still written. */
+	exec_guest_gone(vm);
 	limit = clock_ns() + OUTPUT_DEADLINE_NS;
 	while (exec_pending(vm) && clock_ns() < limit)
 		step(vm, limit, false);

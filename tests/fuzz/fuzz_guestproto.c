@@ -2,7 +2,8 @@
 /*
  * The guest protocol, with any bytes on the stream. Input: one byte of choice, then the stream.
  *   bit 0   0: what a guest sends to insula-exec; 1: what a host sends (frames and GP_START alone)
- *   bits 1-7  how many bytes arrive at a time, less one
+ *   bits 1-6  how many bytes arrive at a time, less one; all: everything
+ *   bit 7   the stream is not the command's first one
  *
  * Besides not crashing: a frame that is accepted fits its table, output never exceeds its ring, the
  * input's credit never its window, nothing is accepted after the last frame, and every accepted
@@ -85,7 +86,7 @@ static void drain(struct exec *x, uint8_t often)
 	MUST(x->in_credit <= GP_WINDOW_IN);
 }
 
-static void from_guest(const uint8_t *p, size_t n, size_t step)
+static void from_guest(const uint8_t *p, size_t n, size_t step, bool again)
 {
 	static struct exec x;
 	static int null = -1;
@@ -99,6 +100,14 @@ static void from_guest(const uint8_t *p, size_t n, size_t step)
 		x.out[i].ring = (struct exec_ring){.buf = x.out[i].buf, .size = GP_WINDOW_OUT};
 	}
 	gp_in_init(&x.rx, x.body, sizeof(x.body));
+	x.id = 1;
+	x.again = again;
+	x.start_len = 64;
+	gp_out_init(&x.tx, x.start_len);
+	if (again) {
+		MUST(!gp_put(&x.tx, GP_STDIN_END, NULL, 0));
+		gp_out_sent(&x.tx, gp_out_piece(&x.tx, &(const uint8_t *){NULL}));
+	}
 	while (n && !x.done) {
 		uint8_t *at;
 		size_t want = gp_in_want(&x.rx, &at);
@@ -117,6 +126,7 @@ static void from_guest(const uint8_t *p, size_t n, size_t step)
 		p += want;
 		n -= want;
 	}
+	MUST(x.tx.acked <= x.tx.sent && x.tx.sent <= x.tx.head);
 	MUST(!x.done ||
 	     (x.exit.end >= EXEC_CODE && x.exit.end <= EXEC_LOST && x.exit.value <= 255));
 	MUST(memchr(x.exit.text, 0, sizeof(x.exit.text)));
@@ -130,12 +140,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size < 1)
 		return 0;
-	step = (size_t)(data[0] >> 1) + 1;
-	if (step == 128)
+	step = (size_t)(data[0] >> 1 & 63) + 1;
+	if (step == 64)
 		step = SIZE_MAX;
 	if (data[0] & 1)
 		from_host(data + 1, size - 1, step);
 	else
-		from_guest(data + 1, size - 1, step);
+		from_guest(data + 1, size - 1, step, data[0] & 0x80);
 	return 0;
 }

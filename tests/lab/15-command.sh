@@ -103,11 +103,22 @@ running 'trap "" INT TERM; echo ready; while :; do sleep 1; done'
 kill -INT "$pid"; sleep 1; kill -INT "$pid"
 wait $waiter
 same second-interrupt 130 $?
-running 'echo ready; exec sleep 1000'
-kill -KILL "$(pgrep -P "$pid" -x insula-vsock)"
-wait $waiter
-same stream-lost 125 $?
-also stream-lost-says-so 'the connection to the command is lost: insula-vsock has died'
+# The process that carries its streams is killed three times, in the middle of data both ways: the command and every byte live on.
+head -c 6000000 /dev/urandom >"$T/in"
+mkfifo "$T/fifo"
+"$RUN" -- sh -c 'echo up >&2; cat; echo done >&2; exit 6' <"$T/fifo" >"$T/o" 2>"$T/out" &
+pid=$!
+(for i in $(seq 0 59); do dd if="$T/in" bs=100000 skip=$i count=1 2>/dev/null; sleep 0.1; done) >"$T/fifo" &
+kills=0
+for _ in $(seq 300); do ! grep -q up "$T/out" || break; sleep 0.1; done
+for _ in 1 2 3; do
+	sleep 1.5
+	h=$(pgrep -P $pid -x insula-vsock) && kill -KILL "$h" && kills=$((kills + 1))
+done
+wait $pid
+same vsock-killed-status "6 3" "$? $kills"
+also vsock-killed-errors '^done'
+if cmp -s "$T/in" "$T/o"; then ok vsock-killed-streams; else not_ok vsock-killed-streams "$(cmp "$T/in" "$T/o" 2>&1)"; fi
 running 'echo ready; exec sleep 1000'
 kill -KILL "$(pgrep -P "$pid" -x insula-exec)"
 wait $waiter

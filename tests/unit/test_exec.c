@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -27,6 +28,10 @@
 #include "guest/agent.h"
 
 #define PATIENCE_MS 10000
+#define RESUME_MS 700 /* instead of AGENT_RESUME_MS */
+
+/* A hello of 32 bytes, of the command with the number 1. */
+#define HELLO 24, GP_HELLO, GP_MAGIC, 1, 1, 0, 0, 0
 
 static int listener; /* of the server */
 static pid_t server;
@@ -69,6 +74,7 @@ static void serve(void)
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	if (agent_init(&a, listener, &ops))
 		_exit(1);
+	a.resume_ms = RESUME_MS;
 	for (;;)
 		agent_step(&a, -1);
 }
@@ -123,6 +129,7 @@ struct how {
 	uint32_t uid;
 	int out, err; /* the user's descriptors instead of pipes; 0: a pipe */
 	int stream;   /* instead of the server; 0 */
+	uint32_t id;  /* 0: one that no other has */
 	bool escape;
 };
 
@@ -143,14 +150,15 @@ static int spec_fd(const struct how *h, char *const *argv, uint32_t *len)
 static void child(const struct how *h, int channel, int stream, int spec, uint32_t len, int out,
 		  int err, int in)
 {
+	const struct msg_start_exec m = {.flags = h->escape ? EXEC_ESCAPE : 0,
+					 .start_len = len,
+					 .id = h->id ? h->id : (uint32_t)getpid()};
 	static struct exec x;
 	struct err e;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	helper_signals();
-	if (exec_open(&x, channel, stream, spec, len, out, err, in, h->escape ? EXEC_ESCAPE : 0,
-		      &e) ||
-	    exec_threads(&x, &e))
+	if (exec_open(&x, &m, channel, stream, spec, out, err, in, &e) || exec_threads(&x, &e))
 		_exit(1);
 	_exit(exec_loop(&x) ? 1 : 0);
 }
@@ -159,7 +167,8 @@ static void start(struct run *r, const struct how *h, char *const *argv)
 {
 	int ch[2], in[2] = {-1, -1}, out[2] = {-1, h->out}, err[2] = {-1, h->err};
 	uint32_t len;
-	int spec = spec_fd(h, argv, &len), stream = h->stream ? h->stream : connect_server();
+	/* The stream first: its place must be the lowest that is free once it is closed. */
+	int stream = h->stream ? h->stream : connect_server(), spec = spec_fd(h, argv, &len);
 
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ch), 0);
 	if (h->flags & GP_START_STDIN)
@@ -197,7 +206,13 @@ static bool ready(int fd, int ms)
 	return poll(&p, 1, ms) == 1;
 }
 
-/* The next message of this type, others skipped. */
+/* The next stream; -1: there is none. */
+static int give_stream(struct run *r, int fd)
+{
+	return msg_send(r->channel, MSG_EXEC_STREAM, NULL, 0, &fd, fd >= 0);
+}
+
+/* The next message of this type, others skipped; a stream that has ended has no successor. */
 static void message(struct run *r, enum msg_type want, void *body, size_t size)
 {
 	int fds[MSG_MAX_FDS];
@@ -208,6 +223,8 @@ static void message(struct run *r, enum msg_type want, void *body, size_t size)
 	while (type != want) {
 		ck_assert_msg(ready(r->channel, PATIENCE_MS), "no message %d", (int)want);
 		ck_assert_int_eq(msg_recv(r->channel, &type, body, size, &len, fds, &nfds), 0);
+		if (type == MSG_EXEC_BROKEN && want != MSG_EXEC_BROKEN)
+			ck_assert_int_eq(give_stream(r, -1), 0);
 	}
 }
 
@@ -219,7 +236,8 @@ static struct msg_exec_exit wait_exit(struct run *r)
 	return x;
 }
 
-static void stop(struct run *r)
+/* Its own descriptors too, but for one that somebody still reads (NULL: all). */
+static void stop_keeping(struct run *r, int *keep)
 {
 	int status;
 
@@ -228,8 +246,14 @@ static void stop(struct run *r)
 	ck_assert_int_eq(status, 0);
 	fd_close(&r->channel);
 	fd_close(&r->in);
-	fd_close(&r->out);
+	if (keep != &r->out)
+		fd_close(&r->out);
 	fd_close(&r->err);
+}
+
+static void stop(struct run *r)
+{
+	stop_keeping(r, NULL);
 }
 
 /* Everything until the end of the pipe, at most size - 1 bytes. */
@@ -418,10 +442,11 @@ END_TEST
  * thread wakes the main one any more. */
 START_TEST(input_around_the_end)
 {
-	const uint32_t hello[] = {8, GP_HELLO, GP_MAGIC, 1};
+	const uint32_t hello[] = {HELLO};
 	static struct exec x;
-	uint32_t len;
-	int ch[2], sv[2], spec = spec_fd(&(struct how){.flags = GP_START_STDIN}, SH("cat"), &len);
+	struct msg_start_exec m = {.id = 1};
+	int ch[2], sv[2];
+	int spec = spec_fd(&(struct how){.flags = GP_START_STDIN}, SH("cat"), &m.start_len);
 	char buf[4096];
 	size_t n = 0, want;
 	struct err e;
@@ -429,11 +454,11 @@ START_TEST(input_around_the_end)
 
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ch), 0);
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
-	ck_assert_int_eq(exec_open(&x, ch[1], sv[1], spec, len, 1, 2, 0, 0, &e), 0);
+	ck_assert_int_eq(exec_open(&x, &m, ch[1], sv[1], spec, 1, 2, 0, &e), 0);
 	x.in.head = GP_WINDOW_IN + 100;
 	x.in.tail = GP_WINDOW_IN - 100;
 	x.in_eof = true;
-	want = 16 + GP_HDR_LEN + len + 2 * (GP_HDR_LEN + 100) + GP_HDR_LEN;
+	want = sizeof(hello) + GP_HDR_LEN + m.start_len + 2 * (GP_HDR_LEN + 100) + GP_HDR_LEN;
 	pid = fork();
 	if (pid == 0)
 		_exit(exec_loop(&x) ? 1 : 0);
@@ -635,9 +660,194 @@ START_TEST(stream_dies)
 	ck_assert_int_gt(read(r.out, buf, sizeof(buf) - 1), 0);
 	kill(r.pid, SIGKILL);
 	waitpid(r.pid, NULL, 0);
-	ck_assert(ends_soon((pid_t)atoi(buf), AGENT_KILL_MS + 2000));
+	ck_assert(ends_soon((pid_t)atoi(buf), RESUME_MS + AGENT_KILL_MS + 2000));
 	ck_exit(run(&(struct how){0}, SH("exit 5"), NULL, NULL, 0), EXEC_CODE, 5);
 	fd_close(&r.channel);
+}
+END_TEST
+
+/* The supervisor gives it up: at once, although another stream could come. */
+START_TEST(given_up)
+{
+	struct run r;
+	char buf[32] = "";
+
+	start(&r, &(struct how){0}, SH("echo $$; sleep 100"));
+	ck_assert(ready(r.out, PATIENCE_MS));
+	ck_assert_int_gt(read(r.out, buf, sizeof(buf) - 1), 0);
+	stop(&r);
+	ck_assert(ends_soon((pid_t)atoi(buf), RESUME_MS / 2));
+}
+END_TEST
+
+/* ---- insula-vsock dies: the stream ends, and another one follows ---- */
+
+/* Copy from one to the other, at most *left bytes; what is beyond is taken and lost. */
+static bool copy(int from, int to, size_t *left)
+{
+	char buf[3000];
+	ssize_t n = read(from, buf, sizeof(buf));
+	size_t want = n > 0 ? (size_t)n : 0;
+
+	want = want < *left ? want : *left;
+	for (size_t at = 0; at < want;) {
+		ssize_t w = write(to, buf + at, want - at);
+
+		if (w <= 0)
+			return false;
+		at += (size_t)w;
+	}
+	*left -= want;
+	return n > 0 && *left;
+}
+
+static void carry(int a, int b, size_t left)
+{
+	struct pollfd p[] = {{a, POLLIN, 0}, {b, POLLIN, 0}};
+	bool going = true;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* Not the ends of the command's pipes. */
+	for (int i = 3; i < 200; i++)
+		if (i != a && i != b)
+			close(i);
+	while (going && poll(p, 2, -1) > 0)
+		going = (!p[0].revents || copy(a, b, &left)) &&
+			(!p[1].revents || copy(b, a, &left));
+	_exit(0);
+}
+
+/* A stream to the server that ends when so many bytes have gone through it, both ways together. */
+static int mortal(size_t bytes)
+{
+	int sv[2], to;
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+	to = connect_server();
+	if (fork() == 0) {
+		close(sv[0]);
+		carry(sv[1], to, bytes);
+	}
+	close(sv[1]);
+	close(to);
+	fcntl(sv[0], F_SETFL, O_NONBLOCK);
+	return sv[0];
+}
+
+struct check {
+	int fd;
+	size_t n, wrong;
+};
+
+static void *check(void *arg)
+{
+	struct check *c = arg;
+	uint8_t buf[8000];
+	ssize_t got;
+
+	while ((got = read(c->fd, buf, sizeof(buf))) > 0)
+		for (ssize_t i = 0; i < got; i++, c->n++)
+			c->wrong += buf[i] != pattern(c->n);
+	return NULL;
+}
+
+/* Every message until the end; a stream that has ended is followed by one that lives longer. */
+static struct msg_exec_exit survive(struct run *r, size_t bytes, unsigned *broken)
+{
+	struct msg_exec_exit x = {0};
+	enum msg_type type = MSG_GO;
+	int fds[MSG_MAX_FDS], fd;
+	unsigned nfds;
+	size_t len;
+
+	for (*broken = 0; type != MSG_EXEC_EXIT; *broken += type == MSG_EXEC_BROKEN) {
+		ck_assert(ready(r->channel, PATIENCE_MS));
+		ck_assert_int_eq(msg_recv(r->channel, &type, &x, sizeof(x), &len, fds, &nfds), 0);
+		if (type != MSG_EXEC_BROKEN)
+			continue;
+		bytes = bytes < 100000 ? bytes + bytes / 4 + 1 : bytes + 30000;
+		fd = mortal(bytes);
+		ck_assert_int_eq(give_stream(r, fd), 0);
+		close(fd);
+	}
+	return x;
+}
+
+static const size_t first_life[] = {0, 1, 40, 70, 150, 5000, 70000};
+
+/* Through the command and back, byte for byte, with the connection ending anywhere. */
+START_TEST(streams_go_on)
+{
+	const size_t n = 3u << 20;
+	struct run r;
+	struct pour p;
+	struct check c = {.n = 0};
+	struct msg_exec_exit x;
+	pthread_t in, out;
+	unsigned broken;
+
+	start(&r, &(struct how){.flags = GP_START_STDIN, .stream = mortal(first_life[_i])},
+	      SH("cat; exit 4"));
+	p = (struct pour){r.in, n};
+	c.fd = r.out;
+	r.in = -1;
+	ck_assert_int_eq(pthread_create(&in, NULL, pour, &p), 0);
+	ck_assert_int_eq(pthread_create(&out, NULL, check, &c), 0);
+	x = survive(&r, first_life[_i], &broken);
+	ck_exit(x, EXEC_CODE, 4);
+	stop_keeping(&r, &r.out);
+	pthread_join(in, NULL);
+	pthread_join(out, NULL);
+	ck_assert_uint_eq(c.n, n);
+	ck_assert_uint_eq(c.wrong, 0);
+	ck_assert_uint_gt(broken, 5);
+}
+END_TEST
+
+/* The command is started once, whenever the first streams end. */
+START_TEST(started_once)
+{
+	char name[] = "/tmp/test_exec.XXXXXX", text[128];
+	int fd = mkstemp(name);
+	struct stat st;
+
+	ck_assert_int_ge(fd, 0);
+	snprintf(text, sizeof(text), "echo x >>%s; exit 5", name);
+	for (size_t bytes = 0; bytes < 220; bytes += 3) {
+		unsigned broken;
+		struct run r;
+
+		start(&r, &(struct how){.stream = mortal(bytes)}, SH(text));
+		ck_exit(survive(&r, 1 << 20, &broken), EXEC_CODE, 5);
+		stop(&r);
+		ck_assert_int_eq(fstat(fd, &st), 0);
+		ck_assert_int_eq(st.st_size, 2);
+		ck_assert_int_eq(ftruncate(fd, 0), 0);
+	}
+	close(fd);
+	unlink(name);
+}
+END_TEST
+
+/* A host that does not come back in time finds nothing, and is told so. */
+START_TEST(too_late)
+{
+	struct msg_exec_exit x = {0};
+	struct run r;
+	char buf[32] = "";
+	int fd;
+
+	start(&r, &(struct how){.stream = mortal(400)}, SH("echo $$; exec yes >&2"));
+	message(&r, MSG_EXEC_BROKEN, &x, sizeof(x));
+	ck_assert_int_gt(read(r.out, buf, sizeof(buf) - 1), 0);
+	ck_assert(ends_soon((pid_t)atoi(buf), RESUME_MS + AGENT_KILL_MS + 2000));
+	fd = mortal(1 << 20);
+	ck_assert_int_eq(give_stream(&r, fd), 0);
+	close(fd);
+	x = wait_exit(&r);
+	ck_exit(x, EXEC_LOST, 0);
+	ck_assert_str_eq(x.text, "the guest has given the command up");
+	stop(&r);
 }
 END_TEST
 
@@ -752,16 +962,20 @@ END_TEST
 
 static const struct {
 	const char *name;
-	uint32_t words[8];
+	uint32_t words[16];
 	unsigned n;
 } bad_host[] = {
 	{"no hello", {0, GP_PING}, 2},
-	{"other magic", {8, GP_HELLO, 1, 1}, 4},
-	{"second hello", {8, GP_HELLO, GP_MAGIC, 1, 8, GP_HELLO, GP_MAGIC, 1}, 8},
-	{"signal without a command", {8, GP_HELLO, GP_MAGIC, 1, 4, GP_SIGNAL, 9}, 7},
-	{"a guest's frame", {8, GP_HELLO, GP_MAGIC, 1, 0, GP_PONG}, 6},
-	{"endless", {8, GP_HELLO, GP_MAGIC, 1, 0xffffffff, GP_START}, 6},
-	{"power-off of another kind", {8, GP_HELLO, GP_MAGIC, 1, 8, GP_POWEROFF, 9, 0}, 8},
+	{"other magic", {24, GP_HELLO, 1, 1, 1, 0, 0, 0}, 8},
+	{"no number", {24, GP_HELLO, GP_MAGIC, 1, 0, 0, 0, 0}, 8},
+	{"a guest's flag", {24, GP_HELLO, GP_MAGIC, 1, 1, GP_HELLO_GONE, 0, 0}, 8},
+	{"of nobody here", {24, GP_HELLO, GP_MAGIC, 1, 99, 0, 8, 0}, 8},
+	{"second hello", {HELLO, HELLO}, 16},
+	{"signal without a command", {HELLO, 4, GP_SIGNAL, 9}, 11},
+	{"a guest's frame", {HELLO, 0, GP_PONG}, 10},
+	{"endless", {HELLO, 0xffffffff, GP_START}, 10},
+	{"power-off of another kind", {HELLO, 8, GP_POWEROFF, 9, 0}, 12},
+	{"acknowledged, but never sent", {HELLO, 8, GP_ACK, 1, 0}, 12},
 };
 
 START_TEST(bad_hosts)
@@ -782,7 +996,7 @@ END_TEST
 
 START_TEST(too_much_credit)
 {
-	const uint32_t words[] = {8, GP_HELLO, GP_MAGIC, 1};
+	const uint32_t words[] = {HELLO};
 	struct gp_credit m = {.stream = GP_STREAM_OUT, .bytes = 1};
 	static struct gp_out o;
 	static uint8_t body[4096];
@@ -793,9 +1007,10 @@ START_TEST(too_much_credit)
 	ssize_t r;
 
 	ck_assert_int_eq(write(fd, words, sizeof(words)), sizeof(words));
+	gp_out_init(&o, 0);
 	ck_assert_int_eq(gp_put(&o, GP_START, body, (uint32_t)n), 0);
 	ck_assert_int_eq(gp_put(&o, GP_CREDIT, &m, sizeof(m)), 0);
-	ck_assert_int_eq(write(fd, o.buf, o.len), (ssize_t)o.len);
+	ck_assert_int_eq(write(fd, o.ring, o.head), (ssize_t)o.head);
 	do {
 		ck_assert(ready(fd, PATIENCE_MS));
 		r = read(fd, buf, sizeof(buf));
@@ -806,7 +1021,7 @@ END_TEST
 
 START_TEST(power_off)
 {
-	const uint32_t words[] = {8, GP_HELLO, GP_MAGIC, 1, 8, GP_POWEROFF, GP_END_STATUS, 7};
+	const uint32_t words[] = {HELLO, 8, GP_POWEROFF, GP_END_STATUS, 7};
 	int fd = connect_server();
 	char buf[2];
 
@@ -823,20 +1038,29 @@ END_TEST
 
 static const struct {
 	const char *text; /* of MSG_EXEC_EXIT */
-	uint32_t words[10];
+	uint32_t words[16];
 	unsigned n;
 } bad_guest[] = {
 	{"nobody answered", {0}, 0},
 	{"the guest broke the protocol", {0, GP_PONG}, 2},
-	{"the guest broke the protocol", {8, GP_HELLO, 1, 1}, 4},
-	{"the guest speaks version 9 of the protocol, not 1", {8, GP_HELLO, GP_MAGIC, 9}, 4},
-	{"the stream ended", {8, GP_HELLO, GP_MAGIC, 1}, 4},
-	{"the guest broke the protocol", {8, GP_HELLO, GP_MAGIC, 1, 0, GP_STDIN_END}, 6},
-	{"the guest broke the protocol", {8, GP_HELLO, GP_MAGIC, 1, 0xffffffff, GP_STDOUT}, 6},
-	{"the guest broke the protocol", {8, GP_HELLO, GP_MAGIC, 1, 8, GP_CREDIT, 0, 1}, 8},
-	{"the guest broke the protocol", {8, GP_HELLO, GP_MAGIC, 1, 8, GP_CREDIT, 1, 1}, 8},
-	{"the guest broke the protocol", {8, GP_HELLO, GP_MAGIC, 1, 4, GP_CLOSE, 1}, 7},
-	{"the guest broke the protocol", {8, GP_HELLO, GP_MAGIC, 1, 8, GP_HELLO, GP_MAGIC, 1}, 8},
+	{"the guest broke the protocol", {24, GP_HELLO, 1, 1, 1, 0, 0, 0}, 8},
+	{"the guest speaks version 9 of the protocol, not 1",
+	 {24, GP_HELLO, GP_MAGIC, 9, 1, 0, 0, 0},
+	 8},
+	{"the guest broke the protocol", {24, GP_HELLO, GP_MAGIC, 1, 2, 0, 0, 0}, 8},
+	{"the guest broke the protocol", {24, GP_HELLO, GP_MAGIC, 1, 1, 0, 1, 0}, 8},
+	{"the guest has given the command up",
+	 {24, GP_HELLO, GP_MAGIC, 1, 1, GP_HELLO_GONE, 0, 0},
+	 8},
+	{"the stream ended", {HELLO}, 8},
+	{"the guest broke the protocol", {HELLO, 0, GP_STDIN_END}, 10},
+	{"the guest broke the protocol", {HELLO, 0xffffffff, GP_STDOUT}, 10},
+	{"the guest broke the protocol", {HELLO, 8, GP_CREDIT, 0, 1}, 12},
+	{"the guest broke the protocol", {HELLO, 8, GP_CREDIT, 1, 1}, 12},
+	{"the guest broke the protocol", {HELLO, 4, GP_CLOSE, 1}, 11},
+	{"the guest broke the protocol", {HELLO, 8, GP_ACK, 7, 0}, 12},
+	{"the guest broke the protocol", {HELLO, 8, GP_ACK, 0xffffff, 0}, 12},
+	{"the guest broke the protocol", {HELLO, HELLO}, 16},
 };
 
 START_TEST(bad_guests)
@@ -846,7 +1070,7 @@ START_TEST(bad_guests)
 	int sv[2];
 
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
-	start(&r, &(struct how){.stream = sv[1]}, SH("true"));
+	start(&r, &(struct how){.stream = sv[1], .id = 1}, SH("true"));
 	ck_assert_int_eq(write(sv[0], bad_guest[_i].words, bad_guest[_i].n * 4),
 			 bad_guest[_i].n * 4);
 	shutdown(sv[0], SHUT_WR);
@@ -861,7 +1085,7 @@ END_TEST
 /* More output than there is credit for, to a user who does not read. */
 START_TEST(guest_ignores_credit)
 {
-	const uint32_t hello[] = {8, GP_HELLO, GP_MAGIC, 1};
+	const uint32_t hello[] = {HELLO};
 	static uint8_t frame[GP_HDR_LEN + GP_DATA_MAX];
 	const struct gp_hdr h = {.len = GP_DATA_MAX, .type = GP_STDOUT};
 	struct run r;
@@ -870,7 +1094,7 @@ START_TEST(guest_ignores_credit)
 
 	memcpy(frame, &h, sizeof(h));
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
-	start(&r, &(struct how){.stream = sv[1]}, SH("true"));
+	start(&r, &(struct how){.stream = sv[1], .id = 1}, SH("true"));
 	ck_assert_int_eq(write(sv[0], hello, sizeof(hello)), sizeof(hello));
 	for (unsigned i = 0; i < GP_WINDOW_OUT / GP_DATA_MAX + 8; i++)
 		(void)!send(sv[0], frame, sizeof(frame), MSG_NOSIGNAL);
@@ -943,8 +1167,13 @@ int main(void)
 	tcase_add_test(t, background_flood);
 	tcase_add_test(t, only_task);
 	tcase_add_test(t, stream_dies);
+	tcase_add_test(t, given_up);
 	tcase_add_test(t, server_dies);
 	tcase_add_test(t, many_at_once);
+	t = add_case(s, "another stream");
+	tcase_add_loop_test(t, streams_go_on, 0, (int)ARRAY_LEN(first_life));
+	tcase_add_test(t, started_once);
+	tcase_add_test(t, too_late);
 	t = add_case(s, "terminal");
 	tcase_add_test(t, terminal);
 	tcase_add_test(t, terminal_end_of_input);

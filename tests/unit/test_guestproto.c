@@ -34,47 +34,189 @@ static int feed(struct gp_in *in, const uint8_t *buf, size_t n, size_t step, enu
 	return frames;
 }
 
+/* Everything that waits, as a connection would take it, at most `step` bytes at a time. */
+static size_t take(struct gp_out *o, uint8_t *buf, size_t step)
+{
+	const uint8_t *at;
+	size_t n, total = 0;
+
+	while ((n = gp_out_piece(o, &at)) > 0) {
+		n = n < step ? n : step;
+		memcpy(buf + total, at, n);
+		gp_out_sent(o, n);
+		total += n;
+	}
+	return total;
+}
+
+static void put_data(struct gp_out *o, enum gp_type type, int c, uint32_t n)
+{
+	ck_assert_uint_ge(gp_data_max(o), n);
+	memset(gp_data_at(o), c, n);
+	gp_put_data(o, type, n);
+}
+
 START_TEST(frames_in_pieces)
 {
 	static struct gp_out o;
-	static uint8_t body[GP_DATA_MAX];
-	struct gp_hello hello = {GP_MAGIC, GP_VERSION};
+	static uint8_t body[GP_DATA_MAX], buf[GP_REPLAY];
+	struct gp_hello hello = {.magic = GP_MAGIC, .version = GP_VERSION, .id = 1};
 	struct gp_in in;
-	uint8_t *room;
 
-	room = gp_data_room(&o);
-	ck_assert_ptr_nonnull(room);
-	memset(room, 'x', GP_DATA_MAX);
-	gp_put_data(&o, GP_STDIN, GP_DATA_MAX);
-	ck_assert_ptr_null(gp_data_room(&o));
-	ck_assert_int_eq(gp_put(&o, GP_HELLO, &hello, sizeof(hello)), 0);
-	ck_assert_int_eq(gp_put(&o, GP_STDIN_END, NULL, 0), 0);
 	for (size_t step = 1; step < 70000; step = step * 3 + 1) {
+		size_t n;
+
+		gp_out_init(&o, 0);
+		put_data(&o, GP_STDIN, 'x', GP_DATA_MAX);
+		ck_assert_uint_eq(gp_data_max(&o), 0);
+		ck_assert_int_eq(gp_put_own(&o, GP_HELLO, &hello, sizeof(hello)), 0);
+		ck_assert_int_eq(gp_put(&o, GP_STDIN_END, NULL, 0), 0);
+		ck_assert(gp_out_waits(&o));
+		n = take(&o, buf, step);
+		ck_assert(!gp_out_waits(&o));
 		gp_in_init(&in, body, sizeof(body));
-		ck_assert_int_eq(feed(&in, o.buf, o.len, step, GP_HOST), 3);
+		ck_assert_int_eq(feed(&in, buf, n, step, GP_HOST), 3);
 		ck_assert_uint_eq(in.hdr.type, GP_STDIN_END);
+		ck_assert_uint_eq(in.received, o.head); /* the hello is not counted */
 	}
-	gp_out_sent(&o, 10);
-	ck_assert_uint_eq(o.at, 10);
-	gp_out_sent(&o, o.len - o.at);
-	ck_assert_uint_eq(o.len, 0);
 }
 END_TEST
 
-START_TEST(small_frames_fill_the_buffer)
+/* What one connection has lost comes over the next one, each frame once, whatever was under way. */
+START_TEST(another_connection)
 {
 	static struct gp_out o;
+	static uint8_t body[GP_DATA_MAX], buf[GP_REPLAY];
+	struct gp_in in;
+	uint32_t sent = 0, got = 0;
+
+	srandom(1);
+	gp_out_init(&o, 500);
+	gp_in_init(&in, body, sizeof(body));
+	in.received = in.acked = 500;
+	while (got < 3000) {
+		const uint8_t *at;
+		size_t n, cut;
+
+		while (gp_out_ready(&o) && sent < 3000) {
+			if (sent % 7 == 0 && gp_data_max(&o) >= sizeof(sent)) {
+				memcpy(gp_data_at(&o), &sent, sizeof(sent));
+				gp_put_data(&o, GP_STDOUT, sizeof(sent));
+			} else if (gp_put(&o, GP_STDERR, &sent, sizeof(sent))) {
+				break;
+			}
+			sent++;
+		}
+		for (n = 0; n < 2000 && gp_out_waits(&o); n += cut) {
+			cut = gp_out_piece(&o, &at);
+			cut = cut < 5 ? cut : 1 + (size_t)random() % cut;
+			memcpy(buf + n, at, cut);
+			gp_out_sent(&o, cut);
+		}
+		cut = (size_t)random() % (n + 1); /* so much arrives, then it ends */
+		for (size_t i = 0; i < cut; i++) {
+			uint8_t *to;
+			int rc;
+
+			gp_in_want(&in, &to);
+			*to = buf[i];
+			rc = gp_in_got(&in, 1, GP_GUEST);
+			ck_assert_int_ge(rc, 0);
+			if (rc) {
+				ck_assert_mem_eq(body, &got, sizeof(got));
+				got++;
+			}
+		}
+		gp_in_restart(&in);
+		ck_assert_int_eq(gp_out_restart(&o, in.received), 0);
+	}
+	ck_assert_uint_eq(got, 3000);
+}
+END_TEST
+
+START_TEST(acknowledged)
+{
+	static struct gp_out o;
+	static uint8_t body[64], buf[GP_REPLAY];
+	struct gp_in in;
+	unsigned n = 0;
+
+	gp_out_init(&o, 100);
+	ck_assert_int_eq(gp_out_acked(&o, 99), -EPROTO);
+	ck_assert_int_eq(gp_out_acked(&o, 101), -EPROTO);
+	/* Data stops before there is no room for the small frames. */
+	while (gp_data_max(&o)) {
+		put_data(&o, GP_STDOUT, 'x', gp_data_max(&o));
+		take(&o, buf, SIZE_MAX);
+		n++;
+	}
+	ck_assert_uint_ge(n, 3);
+	ck_assert(gp_out_ready(&o));
+	ck_assert_int_eq(gp_out_acked(&o, o.sent), 0);
+	ck_assert_int_eq(gp_out_acked(&o, o.sent - 1), -EPROTO);
+	ck_assert_int_eq(gp_out_restart(&o, o.sent + 1), -EPROTO);
+	ck_assert_uint_gt(gp_data_max(&o), 0);
+
+	gp_in_init(&in, body, sizeof(body));
+	in.received = GP_ACK_EVERY - 1;
+	gp_acknowledge(&in, &o, GP_ACK_EVERY);
+	ck_assert(!gp_out_waits(&o));
+	in.received++;
+	gp_acknowledge(&in, &o, GP_ACK_EVERY);
+	ck_assert_uint_eq(take(&o, buf, SIZE_MAX), GP_HDR_LEN + sizeof(struct gp_ack));
+	gp_acknowledge(&in, &o, 1);
+	ck_assert(!gp_out_waits(&o));
+}
+END_TEST
+
+/* A frame of the connection goes ahead of what waits, but not into the middle of a frame. */
+START_TEST(own_frames)
+{
+	static struct gp_out o;
+	static uint8_t body[64], buf[GP_REPLAY];
+	const struct gp_ack m = {0};
+	struct gp_in in;
+	const uint8_t *at;
+	size_t n = 0;
+
+	gp_out_init(&o, 0);
+	ck_assert_int_eq(gp_put(&o, GP_STDOUT, "abc", 3), 0);
+	ck_assert_int_eq(gp_put(&o, GP_STDOUT, "def", 3), 0);
+	ck_assert_uint_eq(gp_out_piece(&o, &at), GP_HDR_LEN + 3);
+	memcpy(buf, at, 2);
+	gp_out_sent(&o, 2);
+	while (gp_put_own(&o, GP_ACK, &m, sizeof(m)) == 0)
+		n++;
+	ck_assert_uint_eq(n, GP_OUT_OWN / (GP_HDR_LEN + sizeof(m)));
+	n = 2 + take(&o, buf + 2, SIZE_MAX);
+	gp_in_init(&in, body, sizeof(body));
+	ck_assert_int_eq(feed(&in, buf, GP_HDR_LEN + 3, 1, GP_GUEST), 1);
+	ck_assert_mem_eq(body, "abc", 3);
+	ck_assert_int_eq(feed(&in, buf + GP_HDR_LEN + 3, GP_HDR_LEN + sizeof(m), 1, GP_GUEST), 1);
+	ck_assert_uint_eq(in.hdr.type, GP_ACK);
+	ck_assert_int_ge(feed(&in, buf + 2 * GP_HDR_LEN + 3 + sizeof(m),
+			      n - 2 * GP_HDR_LEN - 3 - sizeof(m), 1, GP_GUEST),
+			 1);
+	ck_assert_mem_eq(body, "def", 3);
+}
+END_TEST
+
+START_TEST(small_frames_fill_the_ring)
+{
+	static struct gp_out o;
+	static uint8_t buf[GP_REPLAY];
 	struct gp_exit x = {.kind = GP_EXIT_CODE};
 	unsigned n = 0;
 
-	gp_put_data(&o, GP_STDOUT, GP_DATA_MAX);
-	ck_assert(gp_out_ready(&o));
+	gp_out_init(&o, 0);
 	while (gp_put(&o, GP_PONG, NULL, 0) == 0)
 		n++;
-	ck_assert_uint_eq(n, GP_OUT_SMALL / GP_HDR_LEN);
+	ck_assert_uint_eq(n, GP_REPLAY / GP_HDR_LEN);
 	ck_assert(!gp_out_ready(&o));
 	ck_assert_int_eq(gp_put(&o, GP_EXIT, &x, sizeof(x)), -ENOSPC);
-	gp_out_sent(&o, o.len);
+	take(&o, buf, SIZE_MAX);
+	ck_assert(!gp_out_ready(&o)); /* sent is not received */
+	ck_assert_int_eq(gp_out_acked(&o, o.sent), 0);
 	ck_assert(gp_out_ready(&o));
 	ck_assert_int_eq(gp_put(&o, GP_EXIT, &x, sizeof(x)), 0);
 	ck_assert_int_eq(gp_put(&o, GP_EXIT, &x, UINT32_MAX), -ENOSPC);
@@ -86,11 +228,13 @@ static const struct {
 	enum gp_side from;
 } refused[] = {
 	{{0, 0, 0}, GP_HOST},
-	{{0, 11, 0}, GP_HOST},
+	{{0, 13, 0}, GP_HOST},
 	{{0, 0xffff, 0}, GP_GUEST},
-	{{8, GP_HELLO, 1}, GP_HOST},
-	{{7, GP_HELLO, 0}, GP_HOST},
-	{{9, GP_HELLO, 0}, GP_GUEST},
+	{{24, GP_HELLO, 1}, GP_HOST},
+	{{23, GP_HELLO, 0}, GP_HOST},
+	{{25, GP_HELLO, 0}, GP_GUEST},
+	{{0, GP_HANGUP, 0}, GP_GUEST},
+	{{7, GP_ACK, 0}, GP_HOST},
 	{{0, GP_STDIN, 0}, GP_HOST},
 	{{GP_DATA_MAX + 1, GP_STDIN, 0}, GP_HOST},
 	{{1, GP_STDIN, 0}, GP_GUEST},
@@ -222,7 +366,10 @@ int main(void)
 	int failed;
 
 	tcase_add_test(t, frames_in_pieces);
-	tcase_add_test(t, small_frames_fill_the_buffer);
+	tcase_add_test(t, small_frames_fill_the_ring);
+	tcase_add_test(t, own_frames);
+	tcase_add_test(t, acknowledged);
+	tcase_add_test(t, another_connection);
 	tcase_add_loop_test(t, refused_frames, 0, (int)ARRAY_LEN(refused));
 	tcase_add_test(t, frame_without_room);
 	suite_add_tcase(s, t);
