@@ -7,8 +7,9 @@
  *
  * The includer says what may differ: cases_open() and cases_close() for hv_vm_params.dev;
  * CASES_NO_EVENT(fixture), a handle of something else; CASES_PORT_DOORBELLS, whether a doorbell at
- * a port takes writes or lets them exit; CASES_ERROR_CODE and CASES_ERROR_TEXT of a guest that runs
- * where nothing is.
+ * a port takes writes or lets them exit; CASES_TIME_STOPS, what hv_vm_suspend_time() does
+ * where it is not -ENOSYS;
+ * CASES_ERROR_CODE and CASES_ERROR_TEXT of a guest that runs where nothing is.
  */
 #ifndef INSULA_TEST_HV_CASES_H
 #define INSULA_TEST_HV_CASES_H
@@ -598,6 +599,52 @@ START_TEST(kick_before_run)
 }
 END_TEST
 
+/* ---- time ---- */
+
+#define NAP_US 200000
+
+GUEST(guest_tsc, "1: rdtsc\n outl %eax, $0x20\n mov %edx, %eax\n outl %eax, $0x21\n jmp 1b\n");
+
+static uint64_t guest_time(struct hv_vcpu *v)
+{
+	uint64_t tsc = 0;
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct hv_exit x;
+
+		next_exit(v, &x);
+		ck_assert(x.kind == HV_EXIT_PIO && x.u.pio.port == 0x20 + i);
+		memcpy((uint8_t *)&tsc + 4 * i, x.u.pio.data, 4);
+		ck_assert_int_eq(hv_vcpu_complete(v, &x), 0);
+	}
+	return tsc;
+}
+
+START_TEST(suspended_time)
+{
+	struct fixture f;
+	uint64_t t[3];
+	int r;
+
+	open_vm(&f, 1);
+	LOAD(&f, guest_tsc);
+	guest_time(f.v[0]);
+	t[0] = guest_time(f.v[0]);
+	host_sleep_us(NAP_US);
+	t[1] = guest_time(f.v[0]);
+	r = hv_vm_suspend_time(f.vm, &f.e);
+	ck_assert(r == 0 || r == -ENOSYS); /* this host cannot */
+	ck_assert_int_eq(hv_vm_suspend_time(f.vm, &f.e), r);
+	host_sleep_us(NAP_US);
+	hv_vcpu_was_paused(f.v[0]);
+	t[2] = guest_time(f.v[0]);
+	ck_assert_uint_gt(t[1], t[0]);
+	ck_assert_uint_ge(t[2], t[1]);
+	ck_assert((t[2] - t[1] < (t[1] - t[0]) / 2) == (CASES_TIME_STOPS && r == 0));
+	close_vm(&f);
+}
+END_TEST
+
 /* ---- interrupts ---- */
 
 /* x2APIC on (MSR 0x1b), LAPIC enabled (0x80f); handlers at CODE + 0x100 and + 0x180 report AL and
@@ -856,6 +903,7 @@ static void add_cases(TCase *t)
 	tcase_add_test(t, kick_between_exits);
 	tcase_add_test(t, kick_of_a_waiting_cpu);
 	tcase_add_test(t, kick_before_run);
+	tcase_add_test(t, suspended_time);
 	tcase_add_test(t, msi);
 	tcase_add_test(t, irq_line);
 	tcase_add_test(t, unbound_event_is_a_latch);

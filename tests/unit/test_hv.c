@@ -13,6 +13,7 @@
 
 #define CASES_NO_EVENT(f) ((f)->dev)
 #define CASES_PORT_DOORBELLS true
+#define CASES_TIME_STOPS false
 #define CASES_ERROR_CODE KVM_EXIT_INTERNAL_ERROR
 #define CASES_ERROR_TEXT "KVM internal error"
 

@@ -616,6 +616,18 @@ START_TEST(read_only_memory)
 	ck_assert_uint_eq(f.x.u.mmio.data[0], 0x42);
 	complete(&f);
 	ck_assert_uint_eq(f.rom[8], 0x41);
+	/* From where nothing is into read-only memory: two accesses to devices. */
+	set_reg(&f, WHP_REG_RIP, CODE);
+	set_reg(&f, X86_RBX, ROM - 4);
+	set_reg(&f, X86_RAX, 0x1111111122222222);
+	PUSH_MEMORY(&f, 0x48, 0x89, 0x03);
+	run(&f, HV_EXIT_MMIO);
+	ck_assert_uint_eq(f.x.u.mmio.gpa, ROM - 4);
+	complete(&f);
+	run(&f, HV_EXIT_MMIO);
+	ck_assert_uint_eq(f.x.u.mmio.gpa, ROM);
+	ck_assert_mem_eq(f.x.u.mmio.data, "\x11\x11\x11\x11", 4);
+	complete(&f);
 	close_vm(&f);
 }
 END_TEST

@@ -108,7 +108,6 @@ struct vp {
 	uint32_t asked; /* entries of it that have been answered */
 	bool asking;
 	struct kvm_regs saved;
-	uint64_t tsc; /* while time is suspended */
 };
 
 struct partition {
@@ -127,7 +126,8 @@ struct partition {
 	HANDLE watcher;
 	bool stop;
 	volatile bool suspended;
-	struct kvm_clock_data clock;
+	struct kvm_clock_data clock; /* then, as the host's TSC */
+	uint64_t suspended_at;
 	struct vp vp[DOUBLE_VPS];
 };
 
@@ -150,10 +150,14 @@ void fill_context(const struct kvm_regs *r, const struct kvm_sregs *s, WHV_RUN_V
 void close_vps(struct partition *p);
 
 /* kvm_insn.c: the registers before the write that KVM has just reported, or false. */
+#define STORE_PARTS 4
 struct store {
-	uint64_t gpa;
-	uint8_t size;
-	uint8_t data[8];
+	unsigned n; /* over the end of a page it has two parts */
+	struct store_part {
+		uint64_t gpa;
+		uint8_t size;
+		uint8_t data[8];
+	} part[STORE_PARTS];
 };
 bool find_store(struct vp *v, const struct store *st, struct kvm_regs *r,
 		const struct kvm_sregs *s);

@@ -113,15 +113,28 @@ struct attempt {
 	const struct port_write *out;
 };
 
-static bool same_access(const struct attempt *a, const struct x86 *x, int result)
+static bool same_part(const struct x86_access *m, const struct store_part *p)
 {
-	const struct x86_access *m = &x->log[0];
+	return m->write && m->gpa == p->gpa && m->size == p->size &&
+	       memcmp(m->data, p->data, m->size) == 0;
+}
 
-	if (a->store)
-		return result == X86_MMIO && m->write && m->gpa == a->store->gpa &&
-		       m->size == a->store->size && memcmp(m->data, a->store->data, m->size) == 0;
-	return result == X86_PIO && x->pio.out && x->pio.port == a->out->port &&
-	       x->pio.size == a->out->size && memcmp(x->pio.data, a->out->data, x->pio.size) == 0;
+/* Runs on to the last part. */
+static bool same_store(const struct store *st, struct x86 *x, int *result)
+{
+	for (unsigned i = 0; i < st->n; i++) {
+		if (*result != X86_MMIO || !same_part(&x->log[x->nlog], &st->part[i]))
+			return false;
+		if (i + 1 < st->n)
+			*result = x86_resume(x);
+	}
+	return true;
+}
+
+static bool same_out(const struct port_write *w, const struct x86 *x, int result)
+{
+	return result == X86_PIO && x->pio.out && x->pio.port == w->port &&
+	       x->pio.size == w->size && memcmp(x->pio.data, w->data, w->size) == 0;
 }
 
 /* One that repeats has not moved RIP and is not at its end. */
@@ -132,12 +145,11 @@ static bool fits(const struct attempt *a, const struct kvm_regs *before, bool re
 
 	load_emulator(a->v, &x, before, a->s);
 	r = x86_begin(&x, a->store ? X86_WHY_MMIO : X86_WHY_PIO, NULL, 0);
-	if (!same_access(a, &x, r))
+	if (!(a->store ? same_store(a->store, &x, &r) : same_out(a->out, &x, r)))
 		return false;
 	if (repeats || x.insn.rep)
 		return repeats && x.insn.rep;
-	while (r == X86_MMIO || r == X86_PIO)
-		r = x86_resume(&x);
+	r = x86_resume(&x); /* one that accesses more is another instruction */
 	return r == X86_DONE && same_registers(&x, a->after);
 }
 
@@ -181,10 +193,13 @@ bool find_store(struct vp *v, const struct store *st, struct kvm_regs *r, const 
 {
 	struct kvm_regs after = *r;
 	struct attempt a = {v, &after, s, st, NULL};
+	unsigned size = 0;
 	bool found;
 
+	for (unsigned i = 0; i < st->n; i++)
+		size += st->part[i].size;
 	AcquireSRWLockShared(&v->p->lock);
-	found = find_start(&a, st->size, r);
+	found = st->n && find_start(&a, size, r);
 	ReleaseSRWLockShared(&v->p->lock);
 	return found;
 }

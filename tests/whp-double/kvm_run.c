@@ -43,12 +43,27 @@ static void answer_with_zeros(struct vp *v)
 		run->msr.error = 0;
 }
 
-/* Let KVM end it without entering the guest. All registers may be different afterwards. */
-static HRESULT finish(struct vp *v)
+static void collect(const struct vp *v, struct store *st)
+{
+	struct store_part *p = &st->part[st->n];
+
+	if (v->run->exit_reason != KVM_EXIT_MMIO || !v->run->mmio.is_write || st->n == STORE_PARTS)
+		return;
+	p->gpa = v->run->mmio.phys_addr;
+	p->size = (uint8_t)v->run->mmio.len;
+	memcpy(p->data, v->run->mmio.data, sizeof(p->data));
+	st->n++;
+}
+
+/* Let KVM end it without entering the guest. All registers may be different afterwards. What it
+ * writes to devices goes to `st`, if there is one. */
+static HRESULT finish(struct vp *v, struct store *st)
 {
 	int r = 0;
 
 	for (unsigned i = 0; i < FINISH_ROUNDS && r != -EINTR; i++) {
+		if (st)
+			collect(v, st);
 		answer_with_zeros(v);
 		v->run->immediate_exit = 1;
 		r = sys_ioctl(v->fd, KVM_RUN, NULL);
@@ -86,28 +101,37 @@ static unsigned fill_bytes(struct vp *v, const struct registers *g, UINT8 *count
 
 /* ---- exits ---- */
 
+static HRESULT rewind_store(struct vp *v, struct registers *g)
+{
+	struct store st = {.n = 0};
+	HRESULT hr = finish(v, &st);
+
+	if (hr != S_OK || find_store(v, &st, &g->r, &g->s))
+		return hr;
+	return complain(
+		E_FAIL,
+		"no instruction before RIP 0x%llx stores %u bytes 0x%llx at 0x%llx, %u parts",
+		(unsigned long long)g->r.rip, st.part[0].size,
+		*(unsigned long long *)(void *)st.part[0].data, (unsigned long long)st.part[0].gpa,
+		st.n);
+}
+
 static HRESULT on_mmio(struct vp *v, WHV_RUN_VP_EXIT_CONTEXT *x)
 {
-	struct store st = {.gpa = v->run->mmio.phys_addr, .size = (uint8_t)v->run->mmio.len};
+	uint64_t gpa = v->run->mmio.phys_addr;
 	bool write = v->run->mmio.is_write;
 	struct registers g;
 	HRESULT hr = get_registers(v, &g);
 
-	memcpy(st.data, v->run->mmio.data, sizeof(st.data));
-	if (hr == S_OK && write && !find_store(v, &st, &g.r, &g.s))
-		hr = complain(E_FAIL,
-			      "no instruction before RIP 0x%llx stores %u bytes 0x%llx at 0x%llx",
-			      (unsigned long long)g.r.rip, st.size,
-			      *(unsigned long long *)(void *)st.data, (unsigned long long)st.gpa);
 	if (hr == S_OK)
-		hr = finish(v);
+		hr = write ? rewind_store(v, &g) : finish(v, NULL);
 	if (hr == S_OK)
 		hr = put_back(v, &g.r);
 	fill_context(&g.r, &g.s, x);
 	x->ExitReason = WHvRunVpExitReasonMemoryAccess;
 	x->MemoryAccess.AccessInfo.AccessType = write ? WHvMemoryAccessWrite : WHvMemoryAccessRead;
 	x->MemoryAccess.AccessInfo.GpaUnmapped = 1;
-	x->MemoryAccess.Gpa = st.gpa;
+	x->MemoryAccess.Gpa = gpa;
 	fill_bytes(v, &g, &x->MemoryAccess.InstructionByteCount, x->MemoryAccess.InstructionBytes);
 	return hr;
 }
@@ -116,7 +140,7 @@ static HRESULT on_mmio(struct vp *v, WHV_RUN_VP_EXIT_CONTEXT *x)
 static HRESULT rewind_out(struct vp *v, const struct port_write *w, struct registers *g)
 {
 	struct kvm_regs after;
-	HRESULT hr = finish(v);
+	HRESULT hr = finish(v, NULL);
 
 	if (hr == S_OK)
 		hr = from_errno(sys_ioctl(v->fd, KVM_GET_REGS, &after));
@@ -165,7 +189,7 @@ static HRESULT on_io(struct vp *v, WHV_RUN_VP_EXIT_CONTEXT *x)
 
 	memcpy(w.data, (const uint8_t *)run + run->io.data_offset, w.size & 7);
 	if (hr == S_OK)
-		hr = out ? rewind_out(v, &w, &g) : finish(v);
+		hr = out ? rewind_out(v, &w, &g) : finish(v, NULL);
 	if (hr == S_OK)
 		hr = put_back(v, &g.r);
 	return hr == S_OK ? fill_port(v, &w, out, &g, x) : hr;
@@ -179,7 +203,7 @@ static HRESULT on_msr(struct vp *v, WHV_RUN_VP_EXIT_CONTEXT *x)
 	HRESULT hr = get_registers(v, &g);
 
 	if (hr == S_OK)
-		hr = finish(v);
+		hr = finish(v, NULL);
 	if (hr == S_OK)
 		hr = put_back(v, &g.r);
 	fill_context(&g.r, &g.s, x);
@@ -199,7 +223,7 @@ static HRESULT on_eoi(struct vp *v, WHV_RUN_VP_EXIT_CONTEXT *x)
 	HRESULT hr = get_registers(v, &g);
 
 	if (hr == S_OK)
-		hr = finish(v);
+		hr = finish(v, NULL);
 	fill_context(&g.r, &g.s, x);
 	x->ExitReason = WHvRunVpExitReasonX64ApicEoi;
 	x->ApicEoi.InterruptVector = vector;

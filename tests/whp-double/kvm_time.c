@@ -5,33 +5,56 @@
  */
 #include "kvm.h"
 
-#define MSR_TSC 0x10
-
-static int tsc(struct vp *v, uint32_t request, uint64_t *value)
+/* A TSC that is written a second off or less is taken by KVM for an attempt to synchronize it, so
+ * the offset is set instead. The guest's frequency is the host's. */
+static int tsc_offset(struct vp *v, uint32_t request, uint64_t *offset)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} m = {.head = {.nmsrs = 1}, .entry = {.index = MSR_TSC, .data = *value}};
-	int r = sys_ioctl(v->fd, request, &m);
+	struct kvm_device_attr a = {
+		.group = KVM_VCPU_TSC_CTRL,
+		.attr = KVM_VCPU_TSC_OFFSET,
+		.addr = (uintptr_t)offset,
+	};
 
-	*value = m.entry.data;
-	return r == 1 ? 0 : -22;
+	return sys_ioctl(v->fd, request, &a);
+}
+
+static int move_tsc(struct vp *v, uint64_t back)
+{
+	uint64_t offset = 0;
+	int r = tsc_offset(v, KVM_GET_DEVICE_ATTR, &offset);
+
+	offset -= back;
+	return r < 0 ? r : tsc_offset(v, KVM_SET_DEVICE_ATTR, &offset);
+}
+
+/* A KVM without VT-x and AMD-V takes an offset and does nothing with it. */
+static bool can_move(struct vp *v)
+{
+	uint64_t before = 0, after = 0;
+	int r = tsc_offset(v, KVM_GET_DEVICE_ATTR, &before);
+
+	if (r < 0 || move_tsc(v, 1) < 0)
+		return false;
+	r = tsc_offset(v, KVM_GET_DEVICE_ATTR, &after);
+	tsc_offset(v, KVM_SET_DEVICE_ATTR, &before);
+	return r >= 0 && after != before;
 }
 
 static HRESULT suspend(struct partition *p)
 {
 	int r = sys_ioctl(p->vm, KVM_GET_CLOCK, &p->clock);
 
-	for (unsigned i = 0; i < DOUBLE_VPS && r >= 0; i++)
-		if (p->vp[i].exists)
-			r = tsc(&p->vp[i], KVM_GET_MSRS, &p->vp[i].tsc);
+	for (unsigned i = 0; i < DOUBLE_VPS; i++)
+		if (p->vp[i].exists && !can_move(&p->vp[i]))
+			return E_NOTIMPL;
+	p->suspended_at = __builtin_ia32_rdtsc();
 	p->suspended = r >= 0;
 	return from_errno(r);
 }
 
 static HRESULT resume(struct partition *p)
 {
+	uint64_t back = __builtin_ia32_rdtsc() - p->suspended_at;
 	int r;
 
 	p->suspended = false;
@@ -39,7 +62,7 @@ static HRESULT resume(struct partition *p)
 	r = sys_ioctl(p->vm, KVM_SET_CLOCK, &p->clock);
 	for (unsigned i = 0; i < DOUBLE_VPS && r >= 0; i++)
 		if (p->vp[i].exists)
-			r = tsc(&p->vp[i], KVM_SET_MSRS, &p->vp[i].tsc);
+			r = move_tsc(&p->vp[i], back);
 	return from_errno(r);
 }
 

@@ -6,11 +6,12 @@
 
 WIN_TEST_FLAGS := $(WIN_FLAGS) -Itests/unit/win -Itests/unit -D__USE_MINGW_ANSI_STDIO=1
 WIN_LINUX      := -idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu
-WIN_TESTS      := $(addprefix $(BUILD)/windows/tests/,test_x86.exe test_whp.exe test_hv.exe)
+WIN_TESTS      := $(addprefix $(BUILD)/windows/tests/,test_x86.exe test_whp.exe test_hv.exe hvrun.exe)
+HVRUN_SRC      := $(addprefix tests/whp-double/,hvrun.c hvrun_board.c hvrun_load.c)
 win_objs        = $(patsubst %.c,$(BUILD)/windows/obj/%.o,$(1))
 win_test_objs   = $(patsubst %.c,$(BUILD)/windows/testobj/%.o,$(1))
 
-windows-tests: $(BUILD)/windows/double/winhvplatform.dll $(WIN_TESTS) $(BUILD)/windows/hello.exe
+windows-tests: $(BUILD)/tests/hvrun $(BUILD)/windows/double/winhvplatform.dll $(WIN_TESTS) $(BUILD)/windows/hello.exe
 
 $(BUILD)/windows/testobj/tests/whp-double/kvm%.o: tests/whp-double/kvm%.c Makefile tests/whp-double/windows.mk
 	@mkdir -p $(@D)
@@ -33,5 +34,12 @@ $(BUILD)/windows/tests/%.exe:
 $(BUILD)/windows/tests/test_x86.exe: $(call win_test_objs,tests/unit/test_x86.c) $(BUILD)/windows/libinsula-hv.a
 $(BUILD)/windows/tests/test_whp.exe: $(call win_test_objs,tests/unit/test_whp.c tests/whp-double/double.c) $(BUILD)/windows/libinsula-hv.a
 $(BUILD)/windows/tests/test_hv.exe: $(call win_test_objs,tests/unit/win/test_hv.c) $(BUILD)/windows/libinsula-hv.a
+$(BUILD)/windows/tests/hvrun.exe: $(call win_test_objs,$(HVRUN_SRC) tests/whp-double/hvrun_win.c) $(BUILD)/windows/libinsula-hv.a
+
+# The same VMM on KVM, to compare with.
+$(BUILD)/tests/hvrun: $(call objs,$(HVRUN_SRC) tests/whp-double/hvrun_linux.c) $(BUILD)/lib/libinsula-hv.a
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^
 
 -include $(shell find $(BUILD)/windows/testobj -name '*.d' 2>/dev/null)

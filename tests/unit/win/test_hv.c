@@ -9,6 +9,7 @@
 
 #define CASES_NO_EVENT(f) ((hv_event)((f)->dev + 0x7ffffff0))
 #define CASES_PORT_DOORBELLS false
+#define CASES_TIME_STOPS true
 #define CASES_ERROR_CODE WHP_EXIT_MEMORY
 #define CASES_ERROR_TEXT "cannot be emulated"
 
