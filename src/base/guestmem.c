@@ -50,6 +50,22 @@ void gm_unmap(struct guestmem *gm)
 	memset(gm, 0, sizeof(*gm));
 }
 
+void gm_collapse(const struct guestmem *gm, gpa_t from, gpa_t to)
+{
+	volatile uint8_t *host;
+
+	from = (from + GM_HUGE_PAGE - 1) & ~(GM_HUGE_PAGE - 1);
+	to &= ~(GM_HUGE_PAGE - 1);
+	host = from < to ? gm_ptr(gm, from, to - from) : NULL;
+	if (!host)
+		return;
+	/* Linux collapses only what has a page table. */
+	for (uint64_t off = 0; off < to - from; off += GM_HUGE_PAGE)
+		(void)host[off];
+	/* Without it everything is as before, only slower: nothing to report. */
+	(void)madvise((void *)host, to - from, GM_ADVICE);
+}
+
 void *gm_ptr(const struct guestmem *gm, gpa_t gpa, uint64_t len)
 {
 	for (unsigned i = 0; i < gm->nregions && len; i++) {
