@@ -11,43 +11,11 @@
 #include <insula/base.h>
 
 #include "blk.h"
+#include "iov.h"
 
 _Static_assert(offsetof(struct blk_req, io) == 0, "a request is found from its blk_io");
 
 static void proceed(struct blk_req *r);
-
-/* ---- segments ---- */
-
-/* Drop the first n bytes of what is left. */
-static void iov_skip(struct iovec **iov, unsigned *niov, uint64_t n)
-{
-	while (*niov && n >= (*iov)->iov_len) {
-		n -= (*iov)->iov_len;
-		(*iov)++;
-		(*niov)--;
-	}
-	if (*niov) {
-		(*iov)->iov_base = (uint8_t *)(*iov)->iov_base + n;
-		(*iov)->iov_len -= n;
-	}
-}
-
-/* Copy between a flat buffer and the first n bytes of the segments. */
-static void iov_copy(const struct iovec *iov, unsigned niov, void *buf, size_t n, bool to_iov)
-{
-	uint8_t *p = buf;
-
-	for (unsigned i = 0; i < niov && n; i++) {
-		size_t k = iov[i].iov_len < n ? iov[i].iov_len : n;
-
-		if (to_iov)
-			memcpy(iov[i].iov_base, p, k);
-		else
-			memcpy(p, iov[i].iov_base, k);
-		p += k;
-		n -= k;
-	}
-}
 
 /* ---- one step to the disk ---- */
 
@@ -108,7 +76,7 @@ static void transfer_bounced(struct blk_req *r)
 		r->b->w.stat[STAT_BLK_BOUNCED]++;
 	}
 	if (r->type == VIRTIO_BLK_T_OUT)
-		iov_copy(r->iov, r->niov, r->bounce, n, false);
+		iov_get(r->iov, r->niov, 0, r->bounce, n);
 	*one = (struct iovec){.iov_base = r->bounce, .iov_len = n};
 	r->io.iov = one;
 	r->io.niov = 1;
@@ -219,7 +187,7 @@ static void failed(struct blk_req *r, int code)
 static void moved(struct blk_req *r, uint64_t n)
 {
 	if (r->bounce && r->type == VIRTIO_BLK_T_IN)
-		iov_copy(r->iov, r->niov, r->bounce, n, true);
+		iov_put(r->iov, r->niov, 0, r->bounce, n);
 	if (!has_ranges(r)) {
 		iov_skip(&r->iov, &r->niov, n);
 		r->b->w.stat[r->type == VIRTIO_BLK_T_IN ? STAT_BLK_READ_BYTES
@@ -309,7 +277,7 @@ static uint8_t begin_ranges(struct blk_req *r)
 	if ((b->conf.flags & BLK_RO) || r->len == 0 || r->len % sizeof(list[0]) ||
 	    r->len > sizeof(list))
 		return VIRTIO_BLK_S_IOERR;
-	iov_copy(r->iov, r->niov, list, (size_t)r->len, false);
+	iov_get(r->iov, r->niov, 0, list, (size_t)r->len);
 	r->nranges = (unsigned)(r->len / sizeof(list[0]));
 	for (unsigned i = 0; i < r->nranges && st == VIRTIO_BLK_S_OK; i++)
 		st = check_range(r, &list[i], &r->range[i]);
@@ -326,7 +294,7 @@ static void give_id(struct blk_req *r)
 {
 	uint32_t n = r->len < VIRTIO_BLK_ID_BYTES ? (uint32_t)r->len : VIRTIO_BLK_ID_BYTES;
 
-	iov_copy(r->iov, r->niov, r->b->conf.serial, n, true);
+	iov_put(r->iov, r->niov, 0, r->b->conf.serial, n);
 	r->used_len += n;
 	blk_finish(r, VIRTIO_BLK_S_OK);
 }
@@ -389,7 +357,7 @@ int blk_begin(struct blk_req *r, const struct vq_chain *c, const char **why)
 	r->bounce = NULL;
 	r->used_len = 1;
 	split_status(r, c, &nwrite);
-	iov_copy(r->vec, c->nread, &hdr, sizeof(hdr), false);
+	iov_get(r->vec, c->nread, 0, &hdr, sizeof(hdr));
 	r->type = hdr.type;
 	if (hdr.type == VIRTIO_BLK_T_IN || hdr.type == VIRTIO_BLK_T_GET_ID) {
 		r->iov = &r->vec[c->nread];

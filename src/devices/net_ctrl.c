@@ -6,10 +6,11 @@
  * ("the filter may be imperfect"), so the commands about filters are checked, recorded and granted.
  */
 #include <errno.h>
+#include <string.h>
 
 #include <insula/base.h>
 
-#include "segments.h"
+#include "iov.h"
 #include "net.h"
 
 static uint8_t set_flag(uint8_t *flag, const uint8_t *data, size_t len)
@@ -130,10 +131,10 @@ static bool serve_one(struct net *n, struct virtqueue *q)
 		worker_fault(&n->w, "a command without room for its answer");
 		return false;
 	}
-	len = seg_get(iov, c.nread, 0, cmd, sizeof(cmd));
+	len = iov_get(iov, c.nread, 0, cmd, sizeof(cmd));
 	if (len == c.read_len) /* else it is longer than any command */
 		answer = net_command(n, cmd, len);
-	seg_put(iov + c.nread, c.nwrite, 0, &answer, sizeof(answer));
+	iov_put(iov + c.nread, c.nwrite, 0, &answer, sizeof(answer));
 	vq_push(q, c.head, sizeof(answer));
 	n->w.stat[STAT_NET_COMMANDS]++;
 	return true;

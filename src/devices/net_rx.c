@@ -9,10 +9,11 @@
  * that a successor finds it.
  */
 #include <errno.h>
+#include <string.h>
 
 #include <insula/base.h>
 
-#include "segments.h"
+#include "iov.h"
 #include "net.h"
 
 /* Kept small where no larger frame can come: each segment costs a little in each read. */
@@ -107,7 +108,7 @@ static void give(struct net *n, struct net_rx *r, size_t len)
 	}
 	/* 5.1.6.4.1: 1 where buffers are not merged. */
 	count = (uint16_t)k;
-	seg_put(r->iov, r->niov, offsetof(struct virtio_net_hdr_v1, num_buffers), &count,
+	iov_put(r->iov, r->niov, offsetof(struct virtio_net_hdr_v1, num_buffers), &count,
 		sizeof(count));
 	forget(r, k);
 	n->w.stat[STAT_NET_RX_PACKETS]++;
@@ -138,7 +139,7 @@ static bool acceptable(const struct net *n, const struct net_rx *r)
 {
 	struct virtio_net_hdr_v1 h = {0};
 
-	seg_get(r->iov, r->niov, 0, &h, sizeof(h));
+	iov_get(r->iov, r->niov, 0, &h, sizeof(h));
 	return net_rx_header(n->st->offloads, &h);
 }
 
@@ -150,7 +151,7 @@ static bool finish_held(struct net *n, struct net_rx *r)
 	if (!take_buffers(n, r, r->held))
 		return false;
 	if (r->bytes >= r->held) {
-		seg_put(r->iov, r->niov, at, r->spill, r->held - at);
+		iov_put(r->iov, r->niov, at, r->spill, r->held - at);
 		give(n, r, r->held);
 	} else if (r->nbuf < r->q->num && r->niov < NET_RX_IOVS) {
 		return false;

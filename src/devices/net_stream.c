@@ -13,12 +13,13 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <insula/base.h>
 
-#include "segments.h"
+#include "iov.h"
 #include "net_backing.h"
 
 static int result(ssize_t n)
@@ -48,7 +49,7 @@ static void keep_rest(struct net_backing *b, const struct iovec *iov, unsigned n
 		      size_t total)
 {
 	b->out_at = 0;
-	b->out_end = (uint32_t)seg_get(iov, n, done, b->out, total - done);
+	b->out_end = (uint32_t)iov_get(iov, n, done, b->out, total - done);
 }
 
 static int stream_send(struct net_backing *b, const struct virtio_net_hdr_v1 *h, struct iovec *iov,
@@ -111,8 +112,8 @@ static ssize_t stream_recv(struct net_backing *b, struct iovec *iov, unsigned n)
 	}
 	if (len < 0)
 		return len;
-	seg_put(iov, n, 0, no_header, sizeof(no_header));
-	seg_put(iov, n, NET_HDR_LEN, b->in + b->in_at + sizeof(uint32_t), (size_t)len);
+	iov_put(iov, n, 0, no_header, sizeof(no_header));
+	iov_put(iov, n, NET_HDR_LEN, b->in + b->in_at + sizeof(uint32_t), (size_t)len);
 	b->in_at += (uint32_t)sizeof(uint32_t) + (uint32_t)len;
 	return len < (int)NET_ETH_LEN ? -EINVAL : (ssize_t)NET_HDR_LEN + len;
 }

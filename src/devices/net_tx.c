@@ -9,7 +9,7 @@
 
 #include <insula/base.h>
 
-#include "segments.h"
+#include "iov.h"
 #include "net.h"
 
 void net_tx_start(struct net *n, struct net_tx *t, struct virtqueue *q)
@@ -74,11 +74,9 @@ static int take(struct net *n, struct net_tx *t)
 			     "a frame to send that is for writing, or shorter than its header");
 		return -1;
 	}
-	seg_get(c.iov, c.nread, 0, &t->hdr, NET_HDR_LEN);
-	seg_skip(c.iov, c.nread, NET_HDR_LEN);
+	iov_get(c.iov, c.nread, 0, &t->hdr, NET_HDR_LEN);
 	t->head = c.head;
-	t->n = c.nread;
-	t->len = (size_t)(c.read_len - NET_HDR_LEN);
+	t->n = iov_cut(c.iov, VQ_MAX_NUM, c.iov, c.nread, NET_HDR_LEN, SIZE_MAX, &t->len);
 	return 1;
 }
 

@@ -1,51 +1,48 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * insula-rng: one virtio-rng device, in a jail of its own.
- *
- * Stages: jail_enter(); MSG_START_RNG; map the page and guest memory; thread; jail_seal(); take up
- * what an earlier helper left; MSG_READY; serve. Nothing that the guest wrote is looked at before
- * jail_seal().
- */
-#include <unistd.h>
-
+/* insula-rng: one virtio-rng device, in a jail of its own. Its stages are in program.h. */
+#include "program.h"
 #include "rng.h"
 
 #define NFDS 5 /* memory, page, call, irq, kick */
 
-static const char *set_up(struct helper *h, struct rng *r, struct err *e)
+static int check(const void *start, struct err *e)
 {
-	struct rule_list rules = {.n = 0};
-	struct msg_start_rng m = {0};
-	int fds[MSG_MAX_FDS];
-	const char *step;
+	int rc = rng_check_conf(start, e);
 
-	if (msg_expect(MSG_CHANNEL_FD, MSG_START_RNG, &m, sizeof(m), fds, NFDS, e) ||
-	    rng_check_conf(&m, e))
-		return "start";
-	log_setup("", (enum log_level)m.log_level);
-	if (rng_open(r, h, &m, fds, &step, e))
-		return step;
-	helper_rules(h, &rules);
-	rng_rules(r, &rules);
-	if (jail_seal(rules.rule, rules.n, e))
-		return "seccomp";
+	return rc ? rc : NFDS;
+}
+
+static int open_device(void *dev, struct helper *h, const void *start, const int *fds,
+		       const char **step, struct err *e)
+{
+	return rng_open(dev, h, start, fds, step, e);
+}
+
+static void rules(const void *dev, struct rule_list *l)
+{
+	rng_rules(dev, l);
+}
+
+static int attach(void *dev, struct helper *h, struct err *e)
+{
+	struct rng *r = dev;
+
 	worker_resume(&r->w);
-	if (helper_attach(h, &worker_helper_ops, &r->w, e))
-		return "page";
-	return NULL;
+	return helper_attach(h, &worker_helper_ops, &r->w, e);
 }
 
 int main(void)
 {
-	static struct helper helper;
 	static struct rng rng;
-	const char *step;
-	struct err e = {0};
 
-	jail_enter();
-	helper_signals();
-	step = set_up(&helper, &rng, &e);
-	if (step)
-		helper_fail(MSG_CHANNEL_FD, step, &e);
-	_exit(helper_loop(&helper, MSG_CHANNEL_FD) ? 1 : 0);
+	helper_main(&(struct helper_program){
+		.start = MSG_START_RNG,
+		.start_size = sizeof(struct msg_start_rng),
+		.log_level = offsetof(struct msg_start_rng, log_level),
+		.dev = &rng,
+		.check = check,
+		.open = open_device,
+		.rules = rules,
+		.attach = attach,
+	});
 }

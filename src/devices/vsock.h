@@ -50,7 +50,7 @@ struct vsock_box {
 
 struct vsock_held { /* a buffer of the guest's that was taken, and not used yet */
 	uint16_t head;
-	int niov;
+	unsigned niov;
 	uint64_t len;
 	struct iovec iov[VQ_MAX_NUM];
 };

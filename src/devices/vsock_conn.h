@@ -113,8 +113,8 @@ struct vconn {
 struct vconn_ops {
 	/* c->fd is there: see to it that vconn_readable() will be called. 0 or a negative errno. */
 	int (*open)(void *ctx, struct vconn *c);
-	ssize_t (*read)(void *ctx, struct vconn *c, const struct iovec *iov, int niov);
-	ssize_t (*write)(void *ctx, struct vconn *c, const struct iovec *iov, int niov);
+	ssize_t (*read)(void *ctx, struct vconn *c, const struct iovec *iov, unsigned niov);
+	ssize_t (*write)(void *ctx, struct vconn *c, const struct iovec *iov, unsigned niov);
 	void (*shut)(void *ctx, struct vconn *c, int how); /* SHUT_RD or SHUT_WR */
 	void (*close)(void *ctx, struct vconn *c);         /* c->fd is set to -1 afterwards */
 	void (*watch)(void *ctx, struct vconn *c, bool on);
@@ -172,13 +172,13 @@ struct vconn *vconn_find_id(struct vconns *t, uint32_t id);
 bool vconn_may_take(const struct vconns *t);
 /* One packet: its header (a copy), and exactly hdr->len bytes of payload in iov[]. */
 void vconn_packet(struct vconns *t, const struct virtio_vsock_hdr *hdr, const struct iovec *iov,
-		  int niov);
+		  unsigned niov);
 
 /* ---- to the guest ---- */
 
 struct vconn_buf { /* a buffer of the guest; header and payload may be cut anywhere */
 	struct iovec *iov;
-	int niov;
+	unsigned niov;
 	uint64_t len;  /* of all of iov, more than a header */
 	uint32_t used; /* out */
 };

@@ -52,17 +52,17 @@ static int host_open(void *ctx, struct vconn *c)
 		       tag(VSOCK_ON_CONN, vconn_id(&d->conns, c)));
 }
 
-static ssize_t host_read(void *ctx, struct vconn *c, const struct iovec *iov, int niov)
+static ssize_t host_read(void *ctx, struct vconn *c, const struct iovec *iov, unsigned niov)
 {
-	ssize_t n = readv(c->fd, iov, niov);
+	ssize_t n = readv(c->fd, iov, (int)niov);
 
 	(void)ctx;
 	return n < 0 ? -errno : n;
 }
 
-static ssize_t host_write(void *ctx, struct vconn *c, const struct iovec *iov, int niov)
+static ssize_t host_write(void *ctx, struct vconn *c, const struct iovec *iov, unsigned niov)
 {
-	ssize_t n = writev(c->fd, iov, niov);
+	ssize_t n = writev(c->fd, iov, (int)niov);
 
 	(void)ctx;
 	return n < 0 ? -errno : n;
@@ -159,13 +159,13 @@ static int64_t take_packet(struct vsockdev *d, const struct vq_chain *c)
 {
 	struct virtio_vsock_hdr h;
 	size_t total;
-	int niov;
+	unsigned niov;
 
 	if (c->nwrite || c->read_len < HDR_LEN) {
 		worker_fault(&d->w, "a packet without a header, or one to write to");
 		return -1;
 	}
-	iov_get(c->iov, c->nread, &h, HDR_LEN);
+	iov_get(c->iov, c->nread, 0, &h, HDR_LEN);
 	if (h.len > c->read_len - HDR_LEN) {
 		worker_fault(&d->w, "a packet that is longer than its buffer");
 		return -1;
@@ -282,7 +282,7 @@ static void serve_event(struct vsockdev *d)
 		worker_fault(&d->w, rc < 0 ? q->why : "an event buffer without room for an event");
 		return;
 	}
-	iov_put(c.iov, c.nwrite, &ev, sizeof(ev));
+	iov_put(c.iov, c.nwrite, 0, &ev, sizeof(ev));
 	vq_push(q, c.head, sizeof(ev));
 	d->announce = false;
 }

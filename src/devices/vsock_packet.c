@@ -55,10 +55,10 @@ static void refuse(struct vconns *t, struct vconn *c)
 }
 
 typedef void handler(struct vconns *t, struct vconn *c, const struct virtio_vsock_hdr *h,
-		     const struct iovec *iov, int niov);
+		     const struct iovec *iov, unsigned niov);
 
 static void on_response(struct vconns *t, struct vconn *c, const struct virtio_vsock_hdr *h,
-			const struct iovec *iov, int niov)
+			const struct iovec *iov, unsigned niov)
 {
 	char ok[sizeof("OK 4294967295\n")];
 	struct iovec text = {ok, 0};
@@ -80,7 +80,7 @@ static void on_response(struct vconns *t, struct vconn *c, const struct virtio_v
 }
 
 static void on_reset(struct vconns *t, struct vconn *c, const struct virtio_vsock_hdr *h,
-		     const struct iovec *iov, int niov)
+		     const struct iovec *iov, unsigned niov)
 {
 	(void)h, (void)iov, (void)niov;
 	vtab_release(t, c);
@@ -103,7 +103,7 @@ static void guest_closed(struct vconns *t, struct vconn *c, const struct virtio_
 }
 
 static void on_shutdown(struct vconns *t, struct vconn *c, const struct virtio_vsock_hdr *h,
-			const struct iovec *iov, int niov)
+			const struct iovec *iov, unsigned niov)
 {
 	uint8_t more = (uint8_t)(h->flags & VSOCK_SHUT_BOTH & ~(uint32_t)c->guest_shut);
 
@@ -122,12 +122,12 @@ static void on_shutdown(struct vconns *t, struct vconn *c, const struct virtio_v
 }
 
 /* Into the ring, from the byte number `c->received - left` on. */
-static void keep(struct vconns *t, struct vconn *c, const struct iovec *iov, int niov, size_t skip,
-		 uint32_t left)
+static void keep(struct vconns *t, struct vconn *c, const struct iovec *iov, unsigned niov,
+		 size_t skip, uint32_t left)
 {
 	uint32_t number = c->received - left;
 
-	for (int i = 0; i < niov && left; i++) {
+	for (unsigned i = 0; i < niov && left; i++) {
 		struct iovec one;
 		size_t n;
 
@@ -142,7 +142,7 @@ static void keep(struct vconns *t, struct vconn *c, const struct iovec *iov, int
 	}
 }
 
-static void to_host(struct vconns *t, struct vconn *c, const struct iovec *iov, int niov,
+static void to_host(struct vconns *t, struct vconn *c, const struct iovec *iov, unsigned niov,
 		    uint32_t len)
 {
 	bool empty = c->fwd == c->received;
@@ -166,7 +166,7 @@ static void to_host(struct vconns *t, struct vconn *c, const struct iovec *iov, 
 }
 
 static void on_data(struct vconns *t, struct vconn *c, const struct virtio_vsock_hdr *h,
-		    const struct iovec *iov, int niov)
+		    const struct iovec *iov, unsigned niov)
 {
 	if ((c->guest_shut & VIRTIO_VSOCK_SHUTDOWN_SEND) ||
 	    h->len > vtab_ring_size(t, c) - (c->received - c->fwd)) {
@@ -186,7 +186,7 @@ static void on_data(struct vconns *t, struct vconn *c, const struct virtio_vsock
 }
 
 static void on_credit_request(struct vconns *t, struct vconn *c, const struct virtio_vsock_hdr *h,
-			      const struct iovec *iov, int niov)
+			      const struct iovec *iov, unsigned niov)
 {
 	(void)t, (void)h, (void)iov, (void)niov;
 	c->owes |= OWES_CREDIT;
@@ -194,7 +194,7 @@ static void on_credit_request(struct vconns *t, struct vconn *c, const struct vi
 
 /* learn_credit() has done it. */
 static void on_nothing(struct vconns *t, struct vconn *c, const struct virtio_vsock_hdr *h,
-		       const struct iovec *iov, int niov)
+		       const struct iovec *iov, unsigned niov)
 {
 	(void)t, (void)c, (void)h, (void)iov, (void)niov;
 }
@@ -232,7 +232,7 @@ static void on_request(struct vconns *t, const struct virtio_vsock_hdr *h)
 }
 
 static void for_connection(struct vconns *t, struct vconn *c, const struct virtio_vsock_hdr *h,
-			   const struct iovec *iov, int niov)
+			   const struct iovec *iov, unsigned niov)
 {
 	unsigned op = h->op;
 	bool known = op < ARRAY_LEN(handlers) && handlers[op].fn;
@@ -254,7 +254,7 @@ static void for_connection(struct vconns *t, struct vconn *c, const struct virti
 }
 
 void vconn_packet(struct vconns *t, const struct virtio_vsock_hdr *h, const struct iovec *iov,
-		  int niov)
+		  unsigned niov)
 {
 	struct vconn *c;
 
@@ -301,7 +301,7 @@ static void put_header(struct vconns *t, struct vconn *c, struct vconn_buf *b,
 		.fwd_cnt = c->fwd,
 	};
 
-	iov_put(b->iov, b->niov, &h, HDR_LEN);
+	iov_put(b->iov, b->niov, 0, &h, HDR_LEN);
 	b->used = (uint32_t)HDR_LEN + len;
 	c->told_fwd = c->fwd;
 	c->owes &= (uint8_t)~OWES_CREDIT;
@@ -312,7 +312,7 @@ static unsigned fill_data(struct vconns *t, struct vconn *c, struct vconn_buf *b
 {
 	struct iovec iov[VCONN_MAX_IOVS];
 	size_t room[VCONN_MAX_BUFS], left = vtab_credit(c);
-	int niov = 0;
+	unsigned niov = 0;
 	unsigned nb = 0, used = 0;
 	ssize_t r;
 
@@ -374,7 +374,7 @@ static unsigned fill_one(struct vconns *t, struct vconn *c, struct vconn_buf *b,
 
 static void fill_stray(struct vconns *t, struct vconn_buf *b)
 {
-	iov_put(b->iov, b->niov, &t->strays[t->stray], HDR_LEN);
+	iov_put(b->iov, b->niov, 0, &t->strays[t->stray], HDR_LEN);
 	b->used = (uint32_t)HDR_LEN;
 	t->stray = (t->stray + 1) % VCONN_STRAYS;
 	t->nstrays--;

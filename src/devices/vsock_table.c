@@ -222,7 +222,7 @@ void vtab_ring_put(struct vconns *t, struct vconn *c, uint32_t at_byte, const ui
 	memcpy(ring_of(t, c), data + first, len - first);
 }
 
-int vtab_ring_get(const struct vconns *t, const struct vconn *c, struct iovec iov[2])
+unsigned vtab_ring_get(const struct vconns *t, const struct vconn *c, struct iovec iov[2])
 {
 	uint32_t size = vtab_ring_size(t, c), pos = c->fwd & (size - 1), len = c->received - c->fwd;
 	uint32_t first = len < size - pos ? len : size - pos;

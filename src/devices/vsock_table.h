@@ -37,7 +37,7 @@ uint32_t vtab_ring_size(const struct vconns *t, const struct vconn *c);
 /* Copy the bytes with the numbers from `at` on into the ring. */
 void vtab_ring_put(struct vconns *t, struct vconn *c, uint32_t at, const uint8_t *data, size_t len);
 /* Up to two segments with all that is in the ring. */
-int vtab_ring_get(const struct vconns *t, const struct vconn *c, struct iovec iov[2]);
+unsigned vtab_ring_get(const struct vconns *t, const struct vconn *c, struct iovec iov[2]);
 
 /* Is there something in the ring that waits for the host? Then vconn_writable() is wanted. */
 void vtab_watch(struct vconns *t, struct vconn *c);

@@ -56,13 +56,13 @@ static inline int fh_op_open(void *ctx, struct vconn *c)
 	return h->open_fails ? -ENOSPC : 0;
 }
 
-static inline ssize_t fh_op_read(void *ctx, struct vconn *c, const struct iovec *iov, int niov)
+static inline ssize_t fh_op_read(void *ctx, struct vconn *c, const struct iovec *iov, unsigned niov)
 {
 	struct fh_end *e = fh_of(ctx, c);
 	size_t n = 0;
 
 	fh_must(niov > 0 && niov <= VCONN_MAX_IOVS, "segments of a read");
-	for (int i = 0; i < niov; i++) {
+	for (unsigned i = 0; i < niov; i++) {
 		size_t k = e->nin - e->at < iov[i].iov_len ? e->nin - e->at : iov[i].iov_len;
 
 		fh_must(iov[i].iov_len > 0, "an empty segment");
@@ -75,7 +75,8 @@ static inline ssize_t fh_op_read(void *ctx, struct vconn *c, const struct iovec 
 	return e->read_error ? e->read_error : e->eof ? 0 : -EAGAIN;
 }
 
-static inline ssize_t fh_op_write(void *ctx, struct vconn *c, const struct iovec *iov, int niov)
+static inline ssize_t fh_op_write(void *ctx, struct vconn *c, const struct iovec *iov,
+				  unsigned niov)
 {
 	struct fh_end *e = fh_of(ctx, c);
 	size_t n = 0;
@@ -83,7 +84,7 @@ static inline ssize_t fh_op_write(void *ctx, struct vconn *c, const struct iovec
 	fh_must(niov > 0 && niov <= VCONN_MAX_IOVS && !e->shut_wr, "a write");
 	if (e->write_error)
 		return e->write_error;
-	for (int i = 0; i < niov; i++) {
+	for (unsigned i = 0; i < niov; i++) {
 		size_t k = iov[i].iov_len < e->room ? iov[i].iov_len : e->room;
 
 		for (size_t j = 0; j < k; j++, e->nout++)

@@ -15,7 +15,7 @@
 
 #include <insula/stats.h>
 
-#include <devices/segments.h>
+#include <devices/iov.h>
 #include <devices/net.h>
 
 #include "fakedrv.h"
@@ -251,19 +251,31 @@ START_TEST(vectors)
 
 	for (unsigned i = 0; i < 9; i++)
 		all[i] = (uint8_t)(i + 1);
-	ck_assert_uint_eq(seg_put(iov, 3, 0, all, 9), 9);
+	ck_assert_uint_eq(iov_put(iov, 3, 0, all, 9), 9);
 	for (size_t off = 0; off <= 10; off++) {
 		for (size_t len = 0; len <= 9; len++) {
 			size_t want = off >= 9 ? 0 : len < 9 - off ? len : 9 - off;
 
-			ck_assert_uint_eq(seg_get(iov, 3, off, got, len), want);
+			ck_assert_uint_eq(iov_get(iov, 3, off, got, len), want);
 			ck_assert_mem_eq(got, all + (off < 9 ? off : 0), want);
 		}
 	}
-	seg_skip(iov, 3, 4);
-	ck_assert_uint_eq(iov[0].iov_len + iov[1].iov_len, 0);
-	ck_assert_uint_eq(seg_get(iov, 3, 0, got, 9), 5);
-	ck_assert_mem_eq(got, all + 4, 5);
+	for (size_t skip = 0; skip <= 10; skip++) {
+		struct iovec list[] = {{a, 3}, {b, 1}, {c, 5}}, *rest = list, part[3];
+		size_t left = skip < 9 ? 9 - skip : 0, total, most = left < 3 ? left : 3;
+		unsigned n = 3;
+
+		iov_skip(&rest, &n, skip);
+		ck_assert_uint_eq(iov_get(rest, n, 0, got, 9), left);
+		ck_assert_mem_eq(got, all + 9 - left, left);
+		ck_assert(n == 0 || rest[0].iov_len);
+		n = iov_cut(part, 3, iov, 3, skip, 3, &total);
+		ck_assert_uint_eq(total, most);
+		ck_assert_uint_eq(iov_get(part, n, 0, got, 9), most);
+		ck_assert_mem_eq(got, all + 9 - left, most);
+		for (unsigned i = 0; i < n; i++)
+			ck_assert_uint_gt(part[i].iov_len, 0);
+	}
 }
 END_TEST
 
