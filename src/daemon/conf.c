@@ -11,7 +11,7 @@
 #include <insula/base.h>
 
 #include "conf.h"
-#include "json.h"
+#include "supervisor/json.h"
 #include "supervisor/config.h"
 
 #define DEPTH 6

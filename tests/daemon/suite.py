@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """insulad with real VMs. One line per case: ok, not ok, skip. Names as arguments choose cases."""
+import errno
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -452,10 +454,22 @@ def churn(d, n, stop):
     return ids, wrong
 
 
+def settled(d):
+    """The footprint, once two in a row are the same: connections of clients that have gone are closed."""
+    last = None
+    for _ in range(100):
+        now = footprint(d)
+        if now == last:
+            break
+        last = now
+        time.sleep(0.1)
+    return now
+
+
 def case_churn(d):
     stop = threading.Event()
     churn(d, 10, stop)
-    before = footprint(d)
+    before = settled(d)
     results = []
     threads = [threading.Thread(target=lambda: results.append(churn(d, CHURN // 2, stop))) for _ in range(2)]
     start = time.monotonic()
@@ -468,8 +482,7 @@ def case_churn(d):
     check("%d VMs in a row, each with its status (%.1f a second)" % (CHURN, CHURN / seconds), len(ids) >= CHURN // 2 * 2 and not any(r[1] for r in results),
           [r[1][:1] for r in results])
     check("no id twice", len(set(ids)) == len(ids))
-    time.sleep(0.3)
-    after = footprint(d)
+    after = settled(d)
     grown = after.pop("rss_kib") - before.pop("rss_kib")
     check("descriptors, threads, mounts, files, children are what they were", after == before, (before, after))
     check("so is the memory of insulad", grown < 256, "%d KiB more" % grown)
@@ -481,29 +494,41 @@ def case_storm(d):
     seen = []
     t = threading.Thread(target=lambda: seen.append(churn(d, 1 << 30, stop)))
     t.start()
-    steady = d.client().call("vm.run", name="steady", config=guest("spin"))
-    all_ids, lost = set(), []
-    for _ in range(KILLS):
-        time.sleep(random.uniform(0.2, 0.8) * (2 if ONE else 1))
-        d.kill()
-        # Every record is a VM that lives or has ended in a way that it tells; every supervisor has a record.
-        d.start()
-        c = d.client()
-        for v in c.call("vm.list")["vms"]:
-            all_ids.add(v["id"])
-            if v["state"] == "ended" and (v["reason"], v["status"]) != ("status", 42):
-                lost.append(v)
-    stop.set()
-    t.join()
+    lost = []
+    try:
+        steady = d.client().call("vm.run", name="steady", config=guest("spin"))
+        for _ in range(KILLS):
+            time.sleep(random.uniform(0.2, 0.8) * (2 if ONE else 1))
+            d.kill()
+            # Every record is a VM that lives or has ended in a way that it tells; every supervisor has a record.
+            d.start()
+            for v in d.client().call("vm.list")["vms"]:
+                if v["state"] == "ended" and (v["reason"], v["status"]) != ("status", 42):
+                    lost.append(v)
+    finally:
+        stop.set()
+        t.join()
     c = d.client()
+    ids = [i for r in seen for i in r[0]]
     check("insulad killed %d times: every end has the right reason" % KILLS, not lost and not any(r[1] for r in seen), lost[:2] or [r[1][:1] for r in seen])
+    check("no id is used again", len(set(ids)) == len(ids) and steady["id"] not in ids, len(ids))
     s = c.call("vm.info", id="steady")
     check("a VM has lived through it all", s["id"] == steady["id"] and s["pid"] == steady["pid"] and s["state"] == "running", s)
     check("nobody else is left", wait_for(lambda: [v["name"] for v in c.call("vm.list")["vms"] if v["state"] != "ended"] == ["steady"], 10), c.call("vm.list"))
-    out = subprocess.run(["pgrep", "-f", d.dir], capture_output=True, text=True).stdout.split()
-    sup = [p for p in out if "insula-run" in open("/proc/%s/cmdline" % p).read()] if out else []
-    check("no supervisor without a record", sup in ([], [str(steady["pid"])]), sup)
+    check("no supervisor without a record", wait_for(lambda: supervisors_of(d) == [steady["pid"]], 10), supervisors_of(d))
     c.call("vm.kill", id="steady")
+
+
+def supervisors_of(d):
+    """All insula-run of this daemon: their standard error is a log in its state directory."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.path.basename(os.readlink("/proc/%s/exe" % pid)) == "insula-run" and os.readlink("/proc/%s/fd/2" % pid).startswith(d.state):
+                found.append(int(pid))
+        except OSError:
+            pass  # it has gone, or is not ours
+    return found
 
 
 def as_user(d, uid, call):
@@ -528,6 +553,15 @@ def as_user(d, uid, call):
     return json.loads(text)
 
 
+def connects(path):
+    s = socket.socket(socket.AF_UNIX)
+    try:
+        s.connect(path)
+        return "connected"
+    except OSError as e:
+        return errno.errorcode[e.errno]
+
+
 def case_users(d):
     if os.getuid():
         print("skip daemon: two users - not root")
@@ -547,6 +581,17 @@ def case_users(d):
     e = as_user(d, 4002, lambda c: refused(c, "vm.create", name="x", config=dict(kernel=d.state + "/lock")))
     e = as_user(d, 4002, lambda c: refused(c, "vm.start", id="x"))
     check("files are opened with the user's rights", e.get("data", {}).get("reason") == "start-failed" and "ermission" in e["message"], e)
+    e = as_user(d, 4002, lambda c: refused(c, "vm.create", name="y", config=guest("spin", nets=["fd=3"])))
+    check("nor may a configuration name descriptors, which would be insulad's", e.get("data", {}).get("field") == "config.nets", e)
+    home = d.dir + "/home"
+    os.mkdir(home, 0o755)
+    os.chown(home, 4001, 4001)
+    r = as_user(d, 4001, lambda c: c.call("vm.run", name="v", config=guest("spin", vsock=dict(path=home + "/v"))))
+    check("a VM with vsock", r.get("state") == "running", r)
+    check("its owner may connect", as_user(d, 4001, lambda _: connects(home + "/v")) == "connected")
+    check("another user may not", as_user(d, 4002, lambda _: connects(home + "/v")) == "EACCES")
+    as_user(d, 4001, lambda c: c.call("vm.kill", id="v"))
+    shutil.rmtree(home)
     root = d.client()
     check("root sees both", len(root.call("vm.list")["vms"]) == 2)
     check("root may end it", root.call("vm.kill", id=a["id"])["reason"] == "killed")
@@ -785,6 +830,24 @@ def case_clients(d):
     r = ctl("wait", "c1")
     check("insulactl wait has the VM's status", r.returncode == 143, r)
     check("insulactl rm", ctl("rm", "c1").returncode == 0 and ctl("info", "c1").returncode == 1)
+    r = subprocess.run([BIN + "insulactl", "create", "--name", "all", "--mem", "1G", "--share", "d:/s:ro", "--net", "user,fwd=tcp:8080:80", "--vsock", "cid=7,path=v",
+                        "--rng", "rate=64K", "--disk", "ro,path=a", "--disk", "path=/b", "--console", "file=c", "-it", "-e", "A=1", "-e", "UNSET_HERE", "-e", "FROM",
+                        "-w", "/tmp", "-u", "1:2", "--", "sh", "-c", "x"],
+                       env=dict(env, FROM="here"), cwd=d.dir, capture_output=True, text=True, timeout=60)
+    want = dict(mem="1G", shares=[d.dir + "/d:/s:ro"], nets=["user,fwd=tcp:8080:80"], vsock="cid=7,path=%s/v" % d.dir, rng="rate=64K",
+                disks=["ro,path=%s/a" % d.dir, "path=/b"], console="file=%s/c" % d.dir, interactive=True, tty=True, env=["A=1", "FROM=here"], cwd="/tmp", user="1:2",
+                command=["sh", "-c", "x"])
+    got = d.client().call("vm.info", id="all")["config"] if r.returncode == 0 else r
+    check("insulactl create takes the flags of insula-run", got == want, got)
+    ctl("rm", "all")
+    flags = subprocess.run([BIN + "insula-run", "--help"], capture_output=True, text=True).stdout
+    longs = set(re.findall(r"^  (--[a-z]+) ", flags, re.M)) - {"--json", "--help"}
+    with open(os.path.join(HERE, "../../tools/dist/insulactl.bash")) as f:
+        known = f.read()
+    check("the completion knows them all", len(longs) >= 14 and all(f in known for f in longs), [f for f in longs if f not in known])
+    for name, bad in (("shares", ["d:/s"]), ("vsock", "path=v"), ("nets", ["socket=s"]), ("disks", ["path=d"]), ("kernel", "k"), ("console", "file=c")):
+        e = refused(d.client(), "vm.create", config={name: bad})
+        check("a relative path in %s is refused" % name, e["code"] == -32602 and e["data"]["field"] == "config." + name and e["data"]["expected"] == "an absolute path", e)
     r = ctl("rpc", "vm.info", '{"id": "no"}')
     check("insulactl rpc: a refusal", r.returncode == 1 and "Not found" in r.stderr, r)
     for args in (["frobnicate"], [], ["ps", "x"], ["stop", "-t", "x", "y"], ["--bad"], ["run", "--unknown"]):
