@@ -836,10 +836,10 @@ const struct method methods[] = {
 	 OBJECT("\"id\"", ID), MACHINE, false},
 	{"vm.resume", "Let them go on.", vm_resume, OBJECT("\"id\"", ID), MACHINE, false},
 	{"vm.stop",
-	 "End a VM in order. A guest that runs Insula's own initrd is asked to power off; one that "
-	 "does not by the deadline, or cannot be asked, is stopped. Devices write out what they "
-	 "have. "
-	 "Answered at the end; \\\"stop\\\" says which it was.",
+	 "End a VM in order. A guest that boots Insula's own initrd is asked to power off, and "
+	 "asks an init of the root's own; one that does not by the deadline, or cannot be asked, "
+	 "is stopped. Devices write out what they have. Answered at the end; \\\"stop\\\" says "
+	 "which it was.",
 	 vm_stop_method,
 	 OBJECT("\"id\"",
 		ID "," NUMBER("deadline_ms", "0", "3600000",

@@ -259,18 +259,20 @@ static void op_stop(struct call *c)
 {
 	struct control *k = c->k;
 	struct vm *vm = c->vm;
-	int64_t ms = number(c, "deadline_ms", 0);
-	uint64_t limit = clock_ns() + (uint64_t)(ms > 0 && ms < STOP_MAX_MS ? ms : 0) * 1000000;
+	int64_t given = number(c, "deadline_ms", 0);
+	uint32_t ms = given > 0 && given < STOP_MAX_MS ? (uint32_t)given : 0;
+	uint64_t limit = clock_ns() + ms * 1000000ull;
 	struct err e;
 	int rc;
 
 	answer(k, c->conn, c->id, NULL);
 	k->stopping = true;
-	if (ms <= 0 || !vm_has_agent(vm) || vm->ended) {
+	if (!ms || !vm_has_agent(vm) || vm->ended) {
 		force(k, vm);
 		return;
 	}
-	rc = exec_poweroff(vm, poweroff_over, &e);
+	/* What is left is insula-init's, should the root's own init not have done it by then. */
+	rc = exec_poweroff(vm, ms - ms / 4, poweroff_over, &e);
 	if (rc && rc != -EALREADY) {
 		log_warn("%s; the VM is stopped without it", e.text);
 		force(k, vm);

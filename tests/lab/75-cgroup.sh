@@ -133,11 +133,11 @@ down
 
 up
 truncate -s 300M "$T/disk"
-run m --mem 160M --disk "path=$T/disk"
+run m --mem 192M --disk "path=$T/disk"
 g=$(group m)
-expect memory-is-enough 0 '' "$CTL" exec m -- sh -c 'mkdir /m && mount -t tmpfs -o size=100% t /m && dd if=/dev/zero of=/m/f bs=1M count=110 && dd if=/dev/zero of=/dev/vda bs=1M count=300'
+expect memory-is-enough 0 '' "$CTL" exec m -- sh -c 'mkdir /m && mount -t tmpfs -o size=100% t /m && dd if=/dev/zero of=/m/f bs=1M count=100 && dd if=/dev/zero of=/dev/vda bs=1M count=300'
 same no-oom 0 "$(sed -n 's/^oom_kill //p' "$g/memory.events")"
-between memory-is-charged $((110 << 20)) $(((160 + 64) << 20)) "$(cat "$g/memory.peak" 2>/dev/null || cat "$g/memory.current")"
+between memory-is-charged $((100 << 20)) $(((192 + 64) << 20)) "$(cat "$g/memory.peak" 2>/dev/null || cat "$g/memory.current")"
 "$CTL" stop m >"$T/out"
 same stop-clean poweroff "$(member reason <"$T/out")"
 "$CTL" rm m >/dev/null
