@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """insulad with real VMs. One line per case: ok, not ok, skip. Names as arguments choose cases."""
 import errno
+import grp
 import json
 import os
 import random
@@ -67,13 +68,13 @@ def children(pid):
 class Daemon:
     """One insulad with its own state directory and socket."""
 
-    def __init__(self, **conf):
+    def __init__(self, **more):
         self.dir = tempfile.mkdtemp(prefix="insulad-", dir=os.environ.get("TMPDIR", "/tmp"))
         os.chmod(self.dir, 0o755)
         self.socket = self.dir + "/s"
         self.state = self.dir + "/state"
-        self.conf = dict(socket=self.socket, state_dir=self.state, socket_mode="0666", cgroup="off",
-                         overcommit_percent=1000, limits=dict(vms=2000, vcpus=2000, memory="64G"), **conf)
+        self.conf = dict(dict(socket=self.socket, state_dir=self.state, socket_mode="0666", cgroup="off",
+                              overcommit_percent=1000, limits=dict(vms=2000, vcpus=2000, memory="64G")), **more)
         self.proc = None
         self.write()
         self.start()
@@ -275,6 +276,13 @@ def case_restart(d):
     check("it says that it has adopted them", c.call("vm.info", id=paused)["adopted"])
     d.proc.terminate()
     check("an orderly end leaves them alone", d.proc.wait(10) == 0 and not gone(vms[0]["pid"]))
+    # A record of another boot, where the process id means nothing.
+    path = "%s/vm/%s/record.json" % (d.state, vms[0]["id"])
+    with open(path) as f:
+        record = json.load(f)
+    record["boot_id"] = "00000000-0000-0000-0000-000000000000"
+    with open(path, "w") as f:
+        json.dump(record, f)
     # A record that points to a process that insulad did not start: the number of an innocent one.
     path = "%s/vm/%s/record.json" % (d.state, vms[3]["id"])
     with open(path) as f:
@@ -290,19 +298,56 @@ def case_restart(d):
     c = d.client()
     found = {v["id"]: v for v in c.call("vm.list")["vms"]}
     check("nothing is adopted that insulad did not start", found[vms[3]["id"]]["state"] == "ended" and innocent.poll() is None, found[vms[3]["id"]])
+    check("one of another boot has ended with that", (found[vms[0]["id"]]["reason"], gone(vms[0]["pid"])) == ("host-reboot", False), found[vms[0]["id"]])
     check("a broken record is left alone", vms[4]["id"] not in found and os.path.exists(d.state + "/vm/" + vms[4]["id"]), list(found))
     check("a directory without a record is removed", not os.path.exists(d.state + "/vm/0123456789abcdef"))
     second = subprocess.run([BIN + "insulad", "--config", d.dir + "/conf"], capture_output=True, text=True, timeout=20)
     check("a second insulad in the same state is refused", second.returncode == 1 and "another insulad uses it" in second.stderr, second)
     innocent.kill()
     innocent.wait()
-    for pid in (real, vms[4]["pid"]):
+    for pid in (real, vms[0]["pid"], vms[4]["pid"]):
         os.kill(pid, signal.SIGKILL)
     for v in c.call("vm.list")["vms"]:
         if v["state"] == "running":
             c.call("vm.kill", id=v["id"])
     c.call("vm.delete", id="kept")
     shutil.rmtree(d.state + "/vm/" + vms[4]["id"])
+
+
+def case_requests(d):
+    """A connection with too many requests under way waits; nobody else does."""
+    c, other = d.client(), d.client()
+    c.call("vm.create", name="w", config=guest("spin"))
+    wait = b'{"jsonrpc":"2.0","id":1,"method":"vm.wait","params":{"id":"w"}}\n'
+    c.sock.sendall(wait * 64 + b'{"jsonrpc":"2.0","id":"next","method":"vm.list"}\n')
+    c.sock.settimeout(0.5)
+    try:
+        check("with 64 under way the 65th is not read", False, c.line())
+    except TimeoutError:
+        check("with 64 under way the 65th is not read", True)
+    check("another connection is served", len(other.call("vm.list")["vms"]) == 1)
+    other.call("vm.delete", id="w")
+    c = d.client()
+    c.sock.sendall(wait * 65 + b'{"jsonrpc":"2.0","id":"next","method":"vm.list"}\n')
+    check("when they are answered it goes on", [c.line()["id"] for _ in range(66)] == [1] * 65 + ["next"])
+
+
+def case_logs(_):
+    d = Daemon(log="json", socket_mode="0660", socket_group="nogroup")
+    r = d.client().call("vm.run", name='q', config=guest("hello"), wait=True)
+    with open(d.dir + "/log") as f:
+        lines = [json.loads(line) for line in f]
+    check("the log as JSON lines", any(x["message"].startswith("ended") and (x["vm"], x["name"], x["level"]) == (r["id"], "q", "info") for x in lines), lines)
+    check("without control groups it warns", any("no control groups" in x["message"] and x["level"] == "warning" for x in lines), lines)
+    s = os.stat(d.socket)
+    check("mode and group of the socket", (s.st_mode & 0o777, s.st_gid) == (0o660, grp.getgrnam("nogroup").gr_gid) or os.getuid(), s)
+    if os.getuid() == 0:
+        check("who may not write to it cannot connect", as_user(d, 4001, lambda _: connects(d.socket)) == {"exception": "PermissionError(13, 'Permission denied')"})
+    v = d.client().call("vm.run", config=guest("spin"))
+    with open("/proc/%d/limits" % v["pid"]) as f:
+        limits = {line[:26].strip(): line[26:].split()[:2] for line in f}
+    check("resource limits of a supervisor", limits["Max data size"] == [str(1 << 30)] * 2 and limits["Max core file size"] == ["0"] * 2, limits)
+    check("insulad ends with 0, with VMs", d.stop() == 0)
 
 
 def case_console(d):
@@ -823,8 +868,23 @@ def case_clients(d):
     check("insulactl ps", [v["name"] for v in json.loads(r.stdout)["vms"]] == ["c1"], r)
     r = subprocess.run(["script", "-qec", BIN + "insulactl ps", "/dev/null"], env=env, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
     check("insulactl ps on a terminal: a table", "NAME" in r.stdout and "c1" in r.stdout and "{" not in r.stdout, r)
+    r = ctl("metrics", "c1")
+    check("insulactl metrics", json.loads(r.stdout)["run_ns"] > 0, r)
+    r = ctl("metrics")
+    check("insulactl metrics of the daemon", json.loads(r.stdout)["vms"]["running"] == 1, r)
+    watch = subprocess.Popen([BIN + "insulactl", "events", "c1"], env=env, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+    wait_for(lambda: d.client().call("daemon.metrics")["subscribers_now"] == 1)
+    ctl("pause", "c1")
+    ctl("resume", "c1")
+    check("insulactl events", [json.loads(watch.stdout.readline())["event"] for _ in range(2)] == ["paused", "resumed"])
+    watch.kill()
+    watch.wait()
     r = ctl("logs", "c1")
     check("insulactl logs", r.returncode == 0, r)
+    r = subprocess.run(["bash", "-c", """. "$1"; PATH=$2:$PATH; try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _insulactl; echo "${COMPREPLY[*]}"; }
+        try insulactl st; try insulactl stop ''; try insulactl run --vs; try insulactl --socket x lo""",
+                        "-", os.path.join(HERE, "../../tools/dist/insulactl.bash"), BIN], env=env, capture_output=True, text=True, timeout=60)
+    check("the completion for bash", r.stdout.split("\n")[:4] == ["start stop", "c1", "--vsock", "logs"], r)
     r = ctl("stop", "-t", "1", "c1")
     check("insulactl stop", json.loads(r.stdout)["reason"] == "stopped", r)
     r = ctl("wait", "c1")

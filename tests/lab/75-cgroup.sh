@@ -5,7 +5,7 @@
 CTL=$BUILD/bin/insulactl
 ROOT=/sys/fs/cgroup
 export INSULA_SOCKET=$T/s
-insulad='' io=
+insulad=
 trap 'down; rm -rf "$T"' EXIT
 
 # up CONF...: more members of the configuration; GROUP: in which group insulad starts
@@ -129,11 +129,16 @@ same may-start-again running "$("$CTL" info c | member state)"
 "$CTL" rm c >/dev/null
 down
 
-# ---- what a VM may use: all of its guest's memory, and a disk through the page cache, with the default
+# ---- what a VM may use: all of its guest's memory, and a disk through the page cache, with the default. The disk is a file on a disk: what is
+# written to a tmpfs stays in memory, and in the group.
 
+modprobe brd rd_nr=1 rd_size=409600 && [ -b /dev/ram0 ] || { not_ok disk "no module brd"; exit 1; }
+mke2fs -q -F -t ext4 /dev/ram0 >/dev/null 2>&1
+mkdir "$T/mnt"
+mount /dev/ram0 "$T/mnt"
+truncate -s 300M "$T/mnt/disk"
 up
-truncate -s 300M "$T/disk"
-run m --mem 192M --disk "path=$T/disk"
+run m --mem 192M --disk "path=$T/mnt/disk"
 g=$(group m)
 expect memory-is-enough 0 '' "$CTL" exec m -- sh -c 'mkdir /m && mount -t tmpfs -o size=100% t /m && dd if=/dev/zero of=/m/f bs=1M count=100 && dd if=/dev/zero of=/dev/vda bs=1M count=300'
 same no-oom 0 "$(sed -n 's/^oom_kill //p' "$g/memory.events")"
@@ -143,10 +148,11 @@ same stop-clean poweroff "$(member reason <"$T/out")"
 "$CTL" rm m >/dev/null
 none_left stop-leaves-no-group
 down
+umount "$T/mnt"
 
 # ---- disk: 4 MiB at 1 MiB a second
 
-if grep -qw io "$ROOT/cgroup.controllers" && modprobe brd rd_nr=1 rd_size=65536 && [ -b /dev/ram0 ]; then
+if grep -qw io "$ROOT/cgroup.controllers"; then
 	io="$(stat -c '%Hr:%Lr' /dev/ram0)"
 	written() {
 		local start
@@ -169,10 +175,10 @@ if grep -qw io "$ROOT/cgroup.controllers" && modprobe brd rd_nr=1 rd_size=65536 
 	"$CTL" stop i >/dev/null
 	"$CTL" rm i >/dev/null
 	down
-	rmmod brd
 else
-	skip io-holds "no io controller, or no module brd"
+	skip io-holds "no io controller"
 fi
+rmmod brd
 
 # ---- nothing is left, whoever dies
 
