@@ -5,9 +5,8 @@
 
 /* memory, page, call, irq, kicks; and perhaps the socket */
 #define MIN_FDS ((int)(4 + VSOCK_QUEUES))
-* /
 
-	static int check(const void *start, struct err *e)
+static int check(const void *start, struct err *e)
 {
 	const struct msg_start_vsock *m = start;
 	int rc = vsock_check_conf(m, e);
