@@ -63,7 +63,7 @@ BIN      := $(addprefix $(BUILD)/bin/,insula-run insula-initrd insulad insulactl
 LIBEXEC  := $(addprefix $(BUILD)/libexec/insula/,insula-vmm $(HELPERS) insula-init busybox)
 
 .PHONY: all help demo check check-fast bench lab guest fmt fmt-check lint loc install clean deps-% \
-	programs tests fuzzers payloads san windows-hv
+	programs tests fuzzers payloads san windows-hv windows-tests check-windows
 .DELETE_ON_ERROR:
 .SECONDARY:
 MAKEFLAGS += --no-builtin-rules
@@ -177,6 +177,8 @@ $(BUILD)/windows/hello.exe: $(BUILD)/windows/obj/src/hv/example/hello_win.o $(BU
 	$(call say,WINLD)
 	$(Q)$(WIN_CC) -o $@ $^
 
+include tests/whp-double/windows.mk
+
 # ---- tests
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
@@ -200,7 +202,7 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(UNIT_LIBS)
 		-lcheck -lsubunit -lrt -lm -luring -luv -ljson-c $(JAIL_LIBS) $(SPAWN_LIBS)
 
 # The Windows backend with the scripted double in the place of Windows and of KVM.
-DOUBLE := $(call objs,$(wildcard tests/whp-double/*.c))
+DOUBLE := $(call objs,tests/whp-double/double.c tests/whp-double/os_linux.c)
 $(BUILD)/tests/test_whp: $(BUILD)/obj/tests/unit/test_whp.o $(DOUBLE) $(call lib,whp) $(call lib,x86) $(call lib,base)
 	@mkdir -p $(@D)
 	$(call say,LINK)

@@ -51,6 +51,11 @@ struct hv_vm_params {
 int hv_vm_create(struct hv_vm **out, const struct hv_vm_params *p, struct err *e);
 void hv_vm_destroy(struct hv_vm *vm);
 
+/* While no vCPU runs: the guest's time stands still until the next hv_vcpu_run(), where the
+ * hypervisor can do that. KVM cannot (0 all the same): there time goes on, and the guest is told by
+ * hv_vcpu_was_paused(). Any thread. */
+int hv_vm_suspend_time(struct hv_vm *vm, struct err *e);
+
 /* ---- memory slots ---- */
 enum hv_mem_flags {
 	HV_MEM_RW = 0,
@@ -185,7 +190,7 @@ int hv_msi_send(struct hv_vm *vm, uint64_t addr, uint32_t data);
 int hv_irq_route(struct hv_vm *vm, unsigned line, uint64_t addr, uint32_t data, struct err *e);
 /* While bound, a signal of `event` sends the message of `line`. A signal that came before the bind
  * is delivered at the bind, so an unbound event is a latch: masking is unbind, unmasking is bind.
- * One event per line. */
+ * One event per line, and one line per event. */
 int hv_irq_bind(struct hv_vm *vm, unsigned line, hv_event event, struct err *e);
 int hv_irq_unbind(struct hv_vm *vm, unsigned line, hv_event event, struct err *e);
 

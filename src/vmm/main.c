@@ -371,9 +371,13 @@ static void resume_vm(struct vmm *vm)
 
 static void report_paused(struct vmm *vm)
 {
+	struct err e;
+
 	if (!vm->pausing || atomic_load(&vm->resting) < vm->ncpus)
 		return;
 	vm->pausing = false;
+	if (hv_vm_suspend_time(vm->hv, &e))
+		log_warn("paused, but time goes on: %s", e.text);
 	send_paused(1);
 }
 

@@ -425,6 +425,17 @@ static whp_hr unregister_doorbell(void *p, const struct whp_doorbell *d)
 	return WHP_E_INVALIDARG;
 }
 
+static whp_hr suspend_time(void *p)
+{
+	whp_hr hr;
+
+	check_partition(p, "WHvSuspendPartitionTime");
+	if (refuse("suspend_time", &hr))
+		return hr;
+	the->suspensions++;
+	return 0;
+}
+
 /* ---- for the test ---- */
 
 struct whp_api double_api(bool old)
@@ -449,11 +460,13 @@ struct whp_api double_api(bool old)
 		delete_port,
 		register_doorbell,
 		unregister_doorbell,
+		suspend_time,
 	};
 
 	if (old) {
 		a.create_port = NULL;
 		a.delete_port = NULL;
+		a.suspend_time = NULL;
 	}
 	return a;
 }

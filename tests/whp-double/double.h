@@ -71,7 +71,7 @@ struct whp_double {
 	uint64_t dirty[4]; /* what the next query says */
 	struct whp_exit script[DOUBLE_LIST];
 	unsigned nscript, at;
-	unsigned runs, cancels;
+	unsigned runs, cancels, suspensions;
 	char violation[160];
 	pthread_mutex_t lock;
 	pthread_cond_t changed;

@@ -242,6 +242,7 @@ SAME_CALL(create_port, WHvCreateNotificationPort, whp_p, whp_p, whp_p, whp_p);
 SAME_CALL(delete_port, WHvDeleteNotificationPort, whp_p, whp_p);
 SAME_CALL(register_doorbell, WHvRegisterPartitionDoorbellEvent, whp_p, whp_p, whp_p);
 SAME_CALL(unregister_doorbell, WHvUnregisterPartitionDoorbellEvent, whp_p, whp_p);
+SAME_CALL(suspend_time, WHvSuspendPartitionTime, whp_p);
 
 void whp_abi_check(void);
 void whp_abi_check(void)

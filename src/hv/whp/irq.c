@@ -76,6 +76,15 @@ static void signalled(void *ctx)
 		hv_msi_send(vm, addr, data);
 }
 
+/* An event resets itself for the first who sees it: it can belong to one line. */
+static bool is_bound(const struct hv_vm *vm, hv_event event)
+{
+	for (unsigned i = 0; i < vm->nlines; i++)
+		if (vm->line[i].watch && vm->line[i].event == event)
+			return true;
+	return false;
+}
+
 /* The watch begins with the lock held: signalled() waits for it, nobody waits for signalled(). */
 int hv_irq_bind(struct hv_vm *vm, unsigned line, hv_event event, struct err *e)
 {
@@ -85,7 +94,7 @@ int hv_irq_bind(struct hv_vm *vm, unsigned line, hv_event event, struct err *e)
 	if (r < 0)
 		return r;
 	whp_lock_take(&vm->lock);
-	if (l->watch)
+	if (l->watch || is_bound(vm, event))
 		r = -EBUSY;
 	else
 		r = whp_watch(event, signalled, l, &l->watch);

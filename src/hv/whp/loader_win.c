@@ -41,6 +41,7 @@ static const struct {
 	SLOT("WHvDeleteNotificationPort", delete_port, false),
 	SLOT("WHvRegisterPartitionDoorbellEvent", register_doorbell, false),
 	SLOT("WHvUnregisterPartitionDoorbellEvent", unregister_doorbell, false),
+	SLOT("WHvSuspendPartitionTime", suspend_time, false),
 };
 
 /* The library stays loaded: a partition may outlive any one caller. */

@@ -59,8 +59,13 @@ static VOID CALLBACK on_event(PVOID p, BOOLEAN timed_out)
 
 int whp_watch(hv_event event, void (*fn)(void *ctx), void *ctx, void **handle)
 {
-	struct watch *w = HeapAlloc(GetProcessHeap(), HEAP_ZERO_MEMORY, sizeof(*w));
+	struct watch *w;
+	DWORD flags;
 
+	/* A handle that is none would end the waits of others that share its pool thread. */
+	if (!GetHandleInformation((HANDLE)event, &flags))
+		return -EBADF;
+	w = HeapAlloc(GetProcessHeap(), HEAP_ZERO_MEMORY, sizeof(*w));
 	if (!w)
 		return -ENOMEM;
 	w->fn = fn;

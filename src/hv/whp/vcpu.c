@@ -77,6 +77,20 @@ int hv_vcpu_bind(struct hv_vcpu *v, struct err *e)
 	return 0;
 }
 
+/* Resumed by the platform at the next run. Windows before 1903 cannot: time goes on. */
+int hv_vm_suspend_time(struct hv_vm *vm, struct err *e)
+{
+	whp_hr hr = vm->api.suspend_time ? vm->api.suspend_time(vm->partition) : 0;
+
+	return hr < 0 ? whp_fail(e, hr, "WHvSuspendPartitionTime") : 0;
+}
+
+/* Time stood still, so there is nothing to tell. */
+void hv_vcpu_was_paused(struct hv_vcpu *v)
+{
+	(void)v;
+}
+
 void hv_vcpu_kick(struct hv_vcpu *v)
 {
 	atomic_store(&v->kicked, true);

@@ -238,7 +238,7 @@ struct whp_port_params {
 	struct whp_doorbell doorbell;
 };
 
-/* What is NULL is not there: only the last four may be. */
+/* What is NULL is not there: only the last five may be. */
 struct whp_api {
 	whp_hr (*get_capability)(uint32_t code, void *buf, uint32_t size, uint32_t *written);
 	whp_hr (*create_partition)(void **p);
@@ -265,6 +265,8 @@ struct whp_api {
 	/* before that, deprecated */
 	whp_hr (*register_doorbell)(void *p, const struct whp_doorbell *d, void *event);
 	whp_hr (*unregister_doorbell)(void *p, const struct whp_doorbell *d);
+	/* Windows 10 1903 */
+	whp_hr (*suspend_time)(void *p);
 };
 
 #endif

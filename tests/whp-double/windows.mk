@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Tests of the Windows side, cross-built for wine; included by the Makefile, which has WIN_CC and WIN_FLAGS.
+#
+#   windows/double/winhvplatform.dll  WinHvPlatform.dll on KVM (kvm.h). Linux's headers come after Windows', for linux/kvm.h alone.
+#   windows/tests/*.exe               the hypervisor layer's unit tests, with tests/unit/win/check.h in the place of Check
+
+WIN_TEST_FLAGS := $(WIN_FLAGS) -Itests/unit/win -Itests/unit -D__USE_MINGW_ANSI_STDIO=1
+WIN_LINUX      := -idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu
+WIN_TESTS      := $(addprefix $(BUILD)/windows/tests/,test_x86.exe test_whp.exe test_hv.exe hvrun.exe)
+HVRUN_SRC      := $(addprefix tests/whp-double/,hvrun.c hvrun_board.c hvrun_load.c)
+win_objs        = $(patsubst %.c,$(BUILD)/windows/obj/%.o,$(1))
+win_test_objs   = $(patsubst %.c,$(BUILD)/windows/testobj/%.o,$(1))
+
+windows-tests: $(BUILD)/tests/hvrun $(BUILD)/windows/double/winhvplatform.dll $(WIN_TESTS) $(BUILD)/windows/hello.exe
+
+$(BUILD)/windows/testobj/tests/whp-double/kvm%.o: tests/whp-double/kvm%.c Makefile tests/whp-double/windows.mk
+	@mkdir -p $(@D)
+	$(call say,WINCC)
+	$(Q)$(WIN_CC) $(WIN_TEST_FLAGS) $(WIN_LINUX) -MMD -MP -c -o $@ $<
+$(BUILD)/windows/testobj/%.o: %.c Makefile tests/whp-double/windows.mk
+	@mkdir -p $(@D)
+	$(call say,WINCC)
+	$(Q)$(WIN_CC) $(WIN_TEST_FLAGS) -MMD -MP -c -o $@ $<
+$(BUILD)/windows/double/winhvplatform.dll: $(call win_test_objs,$(wildcard tests/whp-double/kvm*.c)) $(call win_objs,$(src_x86)) \
+		tests/whp-double/WinHvPlatform.def
+	@mkdir -p $(@D)
+	$(call say,WINLD)
+	$(Q)$(WIN_CC) -shared -static-libgcc -o $@ $^
+
+$(BUILD)/windows/tests/%.exe:
+	@mkdir -p $(@D)
+	$(call say,WINLD)
+	$(Q)$(WIN_CC) -static -o $@ $(filter %.o,$^) $(filter %.a,$^) -lpthread
+$(BUILD)/windows/tests/test_x86.exe: $(call win_test_objs,tests/unit/test_x86.c) $(BUILD)/windows/libinsula-hv.a
+$(BUILD)/windows/tests/test_whp.exe: $(call win_test_objs,tests/unit/test_whp.c tests/whp-double/double.c) $(BUILD)/windows/libinsula-hv.a
+$(BUILD)/windows/tests/test_hv.exe: $(call win_test_objs,tests/unit/win/test_hv.c) $(BUILD)/windows/libinsula-hv.a
+$(BUILD)/windows/tests/hvrun.exe: $(call win_test_objs,$(HVRUN_SRC) tests/whp-double/hvrun_win.c) $(BUILD)/windows/libinsula-hv.a
+
+# The same VMM on KVM, to compare with.
+$(BUILD)/tests/hvrun: $(call objs,$(HVRUN_SRC) tests/whp-double/hvrun_linux.c) $(BUILD)/lib/libinsula-hv.a
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^
+
+-include $(shell find $(BUILD)/windows/testobj -name '*.d' 2>/dev/null)
