@@ -12,6 +12,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "supervisor/settings.h"
 #include "supervisor/vm.h"
 
 static const char usage[] =
@@ -78,40 +79,31 @@ struct options {
 	bool has_control;
 	bool check_only;
 	int verbose;
+	bool disks_replaced, nets_replaced;
 };
 
-#define SHORT_OPTIONS "+:nvite:w:u:"
+enum { OPT_JSON = 256, OPT_CONTROL, OPT_HELP, OPT_VERSION };
 
-/* Short options that are settings; without a value they stand for "on". */
-static const struct {
-	char option;
-	const char *setting;
-} short_settings[] = {
-	{'i', "interactive"}, {'t', "tty"}, {'e', "env"}, {'w', "cwd"}, {'u', "user"}};
-
-enum { OPT_SETTING = 256, OPT_JSON, OPT_CONTROL, OPT_HELP, OPT_VERSION };
-
-static const struct option longopts[] = {
-	{"kernel", required_argument, NULL, OPT_SETTING},
-	{"initrd", required_argument, NULL, OPT_SETTING},
-	{"append", required_argument, NULL, OPT_SETTING},
-	{"cpus", required_argument, NULL, OPT_SETTING},
-	{"mem", required_argument, NULL, OPT_SETTING},
-	{"disk", required_argument, NULL, OPT_SETTING},
-	{"rootfs", required_argument, NULL, OPT_SETTING},
-	{"console", required_argument, NULL, OPT_SETTING},
-	{"net", required_argument, NULL, OPT_SETTING},
-	{"rng", required_argument, NULL, OPT_SETTING},
-	{"vsock", required_argument, NULL, OPT_SETTING},
-	{"share", required_argument, NULL, OPT_SETTING},
-	{"metrics", required_argument, NULL, OPT_SETTING},
-	{"timeout", required_argument, NULL, OPT_SETTING},
+static const struct option own_options[] = {
 	{"json", required_argument, NULL, OPT_JSON},
 	{"control", required_argument, NULL, OPT_CONTROL},
 	{"help", no_argument, NULL, OPT_HELP},
 	{"version", no_argument, NULL, OPT_VERSION},
-	{NULL, 0, NULL, 0},
 };
+
+/* Ours, and one for each setting. */
+struct flags {
+	char letters[2 * SETTINGS + 8];
+	struct option longopts[SETTINGS + ARRAY_LEN(own_options) + 1];
+};
+
+static void make_flags(struct flags *f)
+{
+	*f = (struct flags){.letters = "+:nv"};
+	settings_letters(f->letters + strlen(f->letters));
+	memcpy(f->longopts, own_options, sizeof(own_options));
+	settings_longopts(f->longopts + ARRAY_LEN(own_options));
+}
 
 static int read_json(struct vm_config *c, const char *path, struct err *e)
 {
@@ -158,12 +150,13 @@ static int use_control(struct options *o, const char *text, struct err *e)
 
 /* First pass: only --json, so that flags win over it wherever they stand. Complains about unknown
  * flags. */
-static int first_pass(struct options *o, int argc, char **argv, struct err *e)
+static int first_pass(struct options *o, const struct flags *f, int argc, char **argv,
+		      struct err *e)
 {
 	int c, rc = 0;
 
 	opterr = 0;
-	while (!rc && (c = getopt_long(argc, argv, SHORT_OPTIONS, longopts, NULL)) >= 0) {
+	while (!rc && (c = getopt_long(argc, argv, f->letters, f->longopts, NULL)) >= 0) {
 		const char *flag = argv[optind - 1];
 
 		if (c == OPT_JSON)
@@ -184,65 +177,51 @@ static int first_pass(struct options *o, int argc, char **argv, struct err *e)
 	return rc;
 }
 
-/* "-e NAME": from our own environment, or not at all. */
-static int env_from_here(struct options *o, const char *name, struct err *e)
+/* What may come several times: the first flag replaces what JSON said. */
+static void drop_replaced(struct options *o, const struct setting *s)
 {
-	const char *value = getenv(name);
-	char *text;
+	if (!strcmp(s->name, "disk") && !o->disks_replaced) {
+		config_drop_disks(&o->conf);
+		o->disks_replaced = true;
+	} else if (!strcmp(s->name, "net") && !o->nets_replaced) {
+		config_drop_nets(&o->conf);
+		o->nets_replaced = true;
+	}
+}
+
+static int set_flag(struct options *o, const struct setting *s, const char *value, struct err *e)
+{
+	char where[32], *text = NULL;
 	int rc;
 
-	if (!*name)
-		return config_set(&o->conf, "-e", "env", name, e);
-	if (!value)
-		return 0;
-	if (asprintf(&text, "%s=%s", name, value) < 0)
-		return err_set(e, -ENOMEM, "out of memory");
-	rc = config_set(&o->conf, "-e", "env", text, e);
+	if (s->letter)
+		snprintf(where, sizeof(where), "-%c", s->letter);
+	else
+		snprintf(where, sizeof(where), "--%s", s->name);
+	drop_replaced(o, s);
+	if (strcmp(s->name, "env") != 0 || !*value) /* config_set() words what is empty */
+		return config_set(&o->conf, where, s->name, s->on ? "on" : value, e);
+	rc = setting_env(value, &text);
+	if (rc < 0)
+		return err_set(e, rc, "out of memory");
+	rc = rc ? config_set(&o->conf, where, s->name, text, e) : 0;
 	free(text);
 	return rc;
 }
 
-static int short_option(struct options *o, int option, const char *value, struct err *e)
+static int second_pass(struct options *o, const struct flags *f, int argc, char **argv,
+		       struct err *e)
 {
-	const char where[] = {'-', (char)option, 0};
-
-	if (option == 'e' && !strchr(value, '='))
-		return env_from_here(o, value, e);
-	for (unsigned i = 0; i < ARRAY_LEN(short_settings); i++) {
-		if (short_settings[i].option == option)
-			return config_set(&o->conf, where, short_settings[i].setting,
-					  value ? value : "on", e);
-	}
-	return 0;
-}
-
-static int second_pass(struct options *o, int argc, char **argv, struct err *e)
-{
-	bool disks_replaced = false, nets_replaced = false;
-	int c, i, rc = 0;
+	int c, rc = 0;
 
 	optind = 0; /* start over, with GNU's extensions initialized anew */
-	while (!rc && (c = getopt_long(argc, argv, SHORT_OPTIONS, longopts, &i)) >= 0) {
-		char where[32];
+	while (!rc && (c = getopt_long(argc, argv, f->letters, f->longopts, NULL)) >= 0) {
+		const struct setting *s = setting_of_flag(c);
 
-		if (c == 'n')
-			o->check_only = true;
-		else if (c == 'v')
-			o->verbose++;
-		if (c != OPT_SETTING) {
-			rc = short_option(o, c, optarg, e);
-			continue;
-		}
-		if (!strcmp(longopts[i].name, "disk") && !disks_replaced) {
-			config_drop_disks(&o->conf);
-			disks_replaced = true;
-		}
-		if (!strcmp(longopts[i].name, "net") && !nets_replaced) {
-			config_drop_nets(&o->conf);
-			nets_replaced = true;
-		}
-		snprintf(where, sizeof(where), "--%s", longopts[i].name);
-		rc = config_set(&o->conf, where, longopts[i].name, optarg, e);
+		o->check_only |= c == 'n';
+		o->verbose += c == 'v';
+		if (s)
+			rc = set_flag(o, s, optarg, e);
 	}
 	if (!rc && optind < argc)
 		rc = config_set_command(&o->conf, argv + optind, (unsigned)(argc - optind), e);
@@ -294,14 +273,16 @@ int main(int argc, char **argv)
 {
 	static struct vm vm; /* large */
 	struct options o = {0};
+	struct flags f;
 	struct err e;
 	int status, rc;
 
 	occupy_standard_streams();
 	config_init(&o.conf);
-	rc = first_pass(&o, argc, argv, &e);
+	make_flags(&f);
+	rc = first_pass(&o, &f, argc, argv, &e);
 	if (!rc)
-		rc = second_pass(&o, argc, argv, &e);
+		rc = second_pass(&o, &f, argc, argv, &e);
 	log_setup("insula-run", o.verbose > 1   ? LOG_LVL_DEBUG
 				: o.verbose > 0 ? LOG_LVL_INFO
 						: LOG_LVL_WARN);

@@ -78,6 +78,8 @@ void shm_unmap(void *at, size_t len);
 /* A mapping is a guest's memory: keep it out of core dumps, back it with huge pages. Best effort.
  */
 void shm_is_guest(void *at, size_t len);
+/* Huge pages for whole, aligned 2 MiB blocks, as far as the host will: see gm_collapse(). */
+void shm_collapse(void *at, size_t len);
 
 /* Memory of the process's own, all zeros, aligned to pages; costs nothing until it is touched. It
  * is there until the process ends. NULL: there is none. */

@@ -17,6 +17,9 @@
 
 typedef uint64_t gpa_t; /* guest physical address, bytes */
 
+#define GM_HUGE_PAGE (2ull << 20)
+#define GM_ADVICE \
+	25 /* MADV_COLLAPSE, which C libraries' headers may lack: for madvise(2) and the jail */
 #define GM_MAX_REGIONS 2 /* below and above the hole under 4 GiB; see board.h */
 
 struct gm_region {
@@ -36,6 +39,14 @@ struct guestmem {
  */
 int gm_map(struct guestmem *gm, int memfd, uint64_t size, struct err *e);
 void gm_unmap(struct guestmem *gm);
+
+/*
+ * Make the whole 2 MiB blocks inside [from, to) huge pages, as far as the host will: for a range
+ * that is about to be written from end to end. Best effort: Linux 6.1 and newer can (MADV_COLLAPSE,
+ * which does not depend on the settings in /sys/kernel/mm/transparent_hugepage). Contents are kept.
+ * May block for as long as it takes to find and clear the memory.
+ */
+void gm_collapse(const struct guestmem *gm, gpa_t from, gpa_t to);
 
 /* The host address of [gpa, gpa + len), or NULL if any byte of it is not RAM. len 0 is NULL. */
 void *gm_ptr(const struct guestmem *gm, gpa_t gpa, uint64_t len);

@@ -101,6 +101,9 @@ enum gp_poweroff_how { GP_END_POWEROFF = 1, GP_END_STATUS };
 struct gp_poweroff {
 	uint32_t how;    /* enum gp_poweroff_how */
 	uint32_t status; /* GP_END_STATUS: 0-255, for the board's exit register */
+	/* An init of the root's own is asked first, and has so long; 0, or a frame that ends before
+	 * this: it is not asked. */
+	uint32_t init_ms;
 };
 
 struct gp_signal {

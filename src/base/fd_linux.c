@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <insula/base.h>
+#include <insula/guestmem.h>
 
 void fd_close(int *fd)
 {
@@ -210,6 +211,17 @@ void shm_is_guest(void *at, size_t len)
 	/* Where the host allows it for shared memory (transparent_hugepage/shmem_enabled = advise).
 	 */
 	(void)madvise(at, len, MADV_HUGEPAGE);
+}
+
+void shm_collapse(void *at, size_t len)
+{
+	const volatile uint8_t *p = at;
+
+	/* Linux collapses only what has a page table. */
+	for (size_t off = 0; off < len; off += GM_HUGE_PAGE)
+		(void)p[off];
+	/* Without it everything is as before, only slower: nothing to report. */
+	(void)madvise(at, len, GM_ADVICE);
 }
 
 void *reserve_memory(size_t len, bool writable)

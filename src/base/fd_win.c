@@ -19,16 +19,16 @@ int win_errno(DWORD error)
 		DWORD error;
 		int code;
 	} table[] = {
-		{ERROR_FILE_NOT_FOUND, -ENOENT},     {ERROR_PATH_NOT_FOUND, -ENOENT},
-		{ERROR_ACCESS_DENIED, -EACCES},	     {ERROR_INVALID_HANDLE, -EBADF},
-		{ERROR_NOT_ENOUGH_MEMORY, -ENOMEM},  {ERROR_OUTOFMEMORY, -ENOMEM},
-		{ERROR_COMMITMENT_LIMIT, -ENOMEM},   {ERROR_SHARING_VIOLATION, -EBUSY},
-		{ERROR_LOCK_VIOLATION, -EBUSY},	     {ERROR_INVALID_PARAMETER, -EINVAL},
-		{ERROR_INVALID_NAME, -EINVAL},	     {ERROR_NOT_SUPPORTED, -EOPNOTSUPP},
+		{ERROR_FILE_NOT_FOUND, -ENOENT},       {ERROR_PATH_NOT_FOUND, -ENOENT},
+		{ERROR_ACCESS_DENIED, -EACCES},        {ERROR_INVALID_HANDLE, -EBADF},
+		{ERROR_NOT_ENOUGH_MEMORY, -ENOMEM},    {ERROR_OUTOFMEMORY, -ENOMEM},
+		{ERROR_COMMITMENT_LIMIT, -ENOMEM},     {ERROR_SHARING_VIOLATION, -EBUSY},
+		{ERROR_LOCK_VIOLATION, -EBUSY},        {ERROR_INVALID_PARAMETER, -EINVAL},
+		{ERROR_INVALID_NAME, -EINVAL},         {ERROR_NOT_SUPPORTED, -EOPNOTSUPP},
 		{ERROR_INVALID_FUNCTION, -EOPNOTSUPP}, {ERROR_DISK_FULL, -ENOSPC},
-		{ERROR_HANDLE_DISK_FULL, -ENOSPC},   {ERROR_BROKEN_PIPE, -EPIPE},
-		{ERROR_PIPE_NOT_CONNECTED, -EPIPE},  {ERROR_NO_DATA, -EPIPE},
-		{ERROR_WRITE_PROTECT, -EROFS},	     {ERROR_HANDLE_EOF, -ENODATA},
+		{ERROR_HANDLE_DISK_FULL, -ENOSPC},     {ERROR_BROKEN_PIPE, -EPIPE},
+		{ERROR_PIPE_NOT_CONNECTED, -EPIPE},    {ERROR_NO_DATA, -EPIPE},
+		{ERROR_WRITE_PROTECT, -EROFS},         {ERROR_HANDLE_EOF, -ENODATA},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(table); i++) {
@@ -40,7 +40,8 @@ int win_errno(DWORD error)
 
 static SECURITY_ATTRIBUTES inherited(void)
 {
-	return (SECURITY_ATTRIBUTES){.nLength = sizeof(SECURITY_ATTRIBUTES), .bInheritHandle = TRUE};
+	return (SECURITY_ATTRIBUTES){.nLength = sizeof(SECURITY_ATTRIBUTES),
+				     .bInheritHandle = TRUE};
 }
 
 void fd_close(int *fd)
@@ -188,9 +189,8 @@ int shm_create(const char *name, uint64_t size, struct err *e)
 
 		if (whole)
 			CloseHandle(whole);
-		return err_set(e, win_errno(error),
-			       "shared memory %s of %llu bytes: error %lu", name,
-			       (unsigned long long)size, error);
+		return err_set(e, win_errno(error), "shared memory %s of %llu bytes: error %lu",
+			       name, (unsigned long long)size, error);
 	}
 	CloseHandle(whole);
 	return handle_fd(h);
@@ -224,6 +224,12 @@ void shm_unmap(void *at, size_t len)
 void shm_is_guest(void *at, size_t len)
 {
 	(void)at;
+	(void)len;
+}
+
+void shm_collapse(void *at, size_t len)
+{
+	(void)at; /* large pages are for those who hold a privilege that nobody here has */
 	(void)len;
 }
 

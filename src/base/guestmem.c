@@ -45,6 +45,17 @@ void gm_unmap(struct guestmem *gm)
 	memset(gm, 0, sizeof(*gm));
 }
 
+void gm_collapse(const struct guestmem *gm, gpa_t from, gpa_t to)
+{
+	void *host;
+
+	from = (from + GM_HUGE_PAGE - 1) & ~(GM_HUGE_PAGE - 1);
+	to &= ~(GM_HUGE_PAGE - 1);
+	host = from < to ? gm_ptr(gm, from, to - from) : NULL;
+	if (host)
+		shm_collapse(host, to - from);
+}
+
 void *gm_ptr(const struct guestmem *gm, gpa_t gpa, uint64_t len)
 {
 	for (unsigned i = 0; i < gm->nregions && len; i++) {

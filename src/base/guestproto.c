@@ -2,6 +2,7 @@
 /* The codec of the guest protocol. See insula/guestproto.h. Compiled for the host and, with musl,
  * into insula-init: standard C only. */
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 
 #include <insula/guestproto.h>
@@ -18,7 +19,7 @@ static const struct frame {
 } frames[] = {
 	{GP_HELLO, HOST | GUEST, sizeof(struct gp_hello), sizeof(struct gp_hello)},
 	{GP_START, HOST, sizeof(struct gp_start) + 2, GP_START_MAX},
-	{GP_POWEROFF, HOST, sizeof(struct gp_poweroff), sizeof(struct gp_poweroff)},
+	{GP_POWEROFF, HOST, offsetof(struct gp_poweroff, init_ms), sizeof(struct gp_poweroff)},
 	{GP_PING, HOST, 0, 0},
 	{GP_STDIN, HOST, 1, GP_DATA_MAX},
 	{GP_STDIN_END, HOST, 0, 0},

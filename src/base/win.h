@@ -3,9 +3,9 @@
  * Windows: handles as descriptors, its errors as errnos, the channel.
  *
  * A channel is a named pipe of whole messages with one instance. A message is struct msg_hdr, the
- * body, and one int32_t per descriptor: the value of a handle that the receiver has already, because
- * it inherited all that it may ever get when it was made. So only a child takes descriptors out of a
- * message, and only from its supervisor.
+ * body, and one int32_t per descriptor: the value of a handle that the receiver has already,
+ * because it inherited all that it may ever get when it was made. So only a child takes descriptors
+ * out of a message, and only from its supervisor.
  */
 #ifndef BASE_WIN_H
 #define BASE_WIN_H

@@ -12,76 +12,51 @@
 #include <insula/base.h>
 
 #include "ctl.h"
-#include "daemon/json.h"
+#include "supervisor/json.h"
+#include "supervisor/settings.h"
 
 #define JSON_MAX (1u << 20)
 #define DEPTH 16
 
-enum { PLAIN, PATH, CONSOLE, DISK };
-enum { NAME = 256, CONFIG, DETACH, SETTING };
-#define OWN_FLAGS 3
+enum { NAME = 256, CONFIG };
 
-/* The settings of insula-run; insulad checks their values. */
-static const struct {
-	const char *name;
-	int kind;
-} settings[] = {{"kernel", PATH},  {"initrd", PATH},  {"append", PLAIN}, {"cpus", PLAIN},
-		{"mem", PLAIN},    {"disk", DISK},    {"rootfs", PATH},  {"console", CONSOLE},
-		{"metrics", PATH}, {"timeout", PLAIN}};
+static const struct option own_options[] = {{"name", required_argument, NULL, NAME},
+					    {"config", required_argument, NULL, CONFIG},
+					    {"detach", no_argument, NULL, 'd'}};
 
-/* `prefix` + an absolute path; the caller's. */
-static char *absolute(const char *prefix, const char *path)
+static void add_text(json_object *config, const struct setting *s, const char *text)
 {
-	char cwd[PATH_MAX] = "", *out = NULL;
+	json_object *list = s->many ? j_get(config, s->many) : NULL;
 
-	if (path[0] == '/' || !getcwd(cwd, sizeof(cwd)))
-		return asprintf(&out, "%s%s", prefix, path) < 0 ? NULL : out;
-	return asprintf(&out, "%s%s/%s", prefix, cwd, path) < 0 ? NULL : out;
-}
-
-/* path=FILE,... in any order; the first path= counts, as there can be only one. */
-static char *absolute_disk(const char *text)
-{
-	const char *at = !strncmp(text, "path=", 5) ? text : strstr(text, ",path=");
-	char *head, *out;
-
-	if (!at)
-		return strdup(text);
-	at += *at == ',' ? 6 : 5;
-	head = strndup(text, (size_t)(at - text));
-	out = head ? absolute(head, at) : NULL;
-	free(head);
-	return out;
-}
-
-static int add_setting(json_object *config, size_t i, const char *value)
-{
-	json_object *disks = j_get(config, "disks");
-	char *text;
-
-	switch (settings[i].kind) {
-	case PATH:
-		text = absolute("", value);
-		break;
-	case CONSOLE:
-		text = !strncmp(value, "file=", 5) ? absolute("file=", value + 5) : strdup(value);
-		break;
-	case DISK:
-		text = absolute_disk(value);
-		break;
-	default:
-		text = strdup(value);
+	if (!s->many) {
+		j_str(config, s->name, text);
+		return;
 	}
-	if (!text)
-		return -ENOMEM;
-	if (settings[i].kind == DISK && !disks)
-		j_obj(config, "disks", disks = json_object_new_array());
-	if (settings[i].kind == DISK)
-		json_object_array_add(disks, json_object_new_string(text));
+	if (!json_object_is_type(list, json_type_array))
+		j_obj(config, s->many, list = json_object_new_array());
+	json_object_array_add(list, json_object_new_string(text));
+}
+
+/* insulad checks the value. */
+static int add_setting(json_object *config, const struct setting *s, const char *value)
+{
+	char cwd[PATH_MAX], *text;
+	int rc = 1;
+
+	if (s->on) {
+		j_bool(config, s->name, true);
+		return 0;
+	}
+	if (!strcmp(s->name, "env") && *value)
+		rc = setting_env(value, &text);
 	else
-		j_str(config, settings[i].name, text);
+		text = setting_absolute(s, value, getcwd(cwd, sizeof(cwd)) ? cwd : "");
+	if (rc > 0 && !text)
+		rc = -ENOMEM;
+	if (rc > 0)
+		add_text(config, s, text);
 	free(text);
-	return 0;
+	return rc < 0 ? rc : 0;
 }
 
 static int read_config(json_object **out, const char *path, struct err *e)
@@ -120,8 +95,10 @@ static int add_command(json_object *config, int argc, char **argv)
 	return 0;
 }
 
-static int one_flag(struct run_options *o, int c, int index, struct err *e)
+static int one_flag(struct run_options *o, int c, struct err *e)
 {
+	const struct setting *s = setting_of_flag(c);
+
 	switch (c) {
 	case NAME:
 		o->name = optarg;
@@ -130,34 +107,30 @@ static int one_flag(struct run_options *o, int c, int index, struct err *e)
 		json_object_put(o->config);
 		return read_config(&o->config, optarg, e);
 	case 'd':
-	case DETACH:
 		o->detach = true;
 		return 0;
-	case SETTING:
-		return add_setting(o->config, (size_t)index - OWN_FLAGS, optarg)
-			       ? err_set(e, -ENOMEM, "out of memory")
-			       : 0;
 	default:
-		return err_set(e, -EINVAL, "unknown flag, or one without its value; see --help");
+		if (!s)
+			return err_set(e, -EINVAL,
+				       "unknown flag, or one without its value; see --help");
+		return add_setting(o->config, s, optarg) ? err_set(e, -ENOMEM, "out of memory") : 0;
 	}
 }
 
 int config_flags(struct run_options *o, int argc, char **argv, struct err *e)
 {
-	struct option longopts[ARRAY_LEN(settings) + OWN_FLAGS + 1] = {
-		{"name", required_argument, NULL, NAME},
-		{"config", required_argument, NULL, CONFIG},
-		{"detach", no_argument, NULL, DETACH}};
-	int c, index = 0, rc = 0;
+	struct option longopts[SETTINGS + ARRAY_LEN(own_options) + 1] = {0};
+	char letters[2 * SETTINGS + 4] = "+d";
+	int c, rc = 0;
 
-	for (size_t i = 0; i < ARRAY_LEN(settings); i++)
-		longopts[OWN_FLAGS + i] =
-			(struct option){settings[i].name, required_argument, NULL, SETTING};
+	memcpy(longopts, own_options, sizeof(own_options));
+	settings_longopts(longopts + ARRAY_LEN(own_options));
+	settings_letters(letters + strlen(letters));
 	o->config = json_object_new_object();
 	optind = 0;
 	opterr = 0;
-	while (!rc && (c = getopt_long(argc, argv, "+d", longopts, &index)) >= 0)
-		rc = one_flag(o, c, index, e);
+	while (!rc && (c = getopt_long(argc, argv, letters, longopts, NULL)) >= 0)
+		rc = one_flag(o, c, e);
 	if (!rc)
 		rc = add_command(o->config, argc - optind, argv + optind);
 	return rc;

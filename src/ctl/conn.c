@@ -10,9 +10,10 @@
 #include <unistd.h>
 
 #include <insula/base.h>
+#include <insula/scm.h>
 
 #include "ctl.h"
-#include "daemon/json.h"
+#include "supervisor/json.h"
 
 #define MAX_LINE (64u << 20) /* vm.list of many */
 #define DEPTH 32
@@ -46,23 +47,14 @@ void conn_close(struct conn *c)
 
 static int send_all(int fd, const char *text, size_t len, const int *fds, unsigned nfds)
 {
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(sizeof(int) * CTL_FDS)];
-	} ctl = {.buf = {0}};
+	union scm_buf ctl;
 
 	while (len) {
 		struct iovec iov = {(void *)(uintptr_t)text, len};
 		struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
 		ssize_t n;
 
-		if (nfds) {
-			m.msg_control = ctl.buf;
-			m.msg_controllen = CMSG_SPACE(sizeof(int) * nfds);
-			ctl.align = (struct cmsghdr){CMSG_LEN(sizeof(int) * nfds), SOL_SOCKET,
-						     SCM_RIGHTS};
-			memcpy(CMSG_DATA(&ctl.align), fds, sizeof(int) * nfds);
-		}
+		scm_attach(&m, &ctl, fds, nfds);
 		n = sendmsg(fd, &m, MSG_NOSIGNAL);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -96,27 +88,24 @@ int64_t conn_send(struct conn *c, const char *method, json_object *params, const
 	return rc ? err_sys(e, rc, "insulad") : c->id;
 }
 
+/* The last one that comes counts. */
 static void take_fd(struct conn *c, struct msghdr *m)
 {
-	struct cmsghdr *h = CMSG_FIRSTHDR(m);
+	unsigned n = 0;
+	int fd;
 
-	if (!h || h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-		return;
-	fd_close(&c->got);
-	memcpy(&c->got, CMSG_DATA(h), sizeof(int));
+	(void)scm_take(m, &fd, &n, 1);
+	if (n) {
+		fd_close(&c->got);
+		c->got = fd;
+	}
 }
 
 static int receive(struct conn *c, struct err *e)
 {
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(sizeof(int))];
-	} ctl;
+	union scm_buf ctl;
 	struct iovec iov;
-	struct msghdr m = {.msg_iov = &iov,
-			   .msg_iovlen = 1,
-			   .msg_control = ctl.buf,
-			   .msg_controllen = sizeof(ctl.buf)};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
 	ssize_t n;
 
 	if (c->size - c->nin < 4096) {
@@ -129,9 +118,10 @@ static int receive(struct conn *c, struct err *e)
 		c->size = size;
 	}
 	iov = (struct iovec){c->in + c->nin, c->size - c->nin};
-	do
+	do {
+		scm_expect(&m, &ctl, 1);
 		n = recvmsg(c->fd, &m, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
+	} while (n < 0 && errno == EINTR);
 	if (n <= 0)
 		return n ? err_sys(e, -errno, "insulad")
 			 : err_set(e, -EPIPE, "insulad has closed the connection");

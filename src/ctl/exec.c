@@ -20,7 +20,8 @@
 #include <insula/base.h>
 
 #include "ctl.h"
-#include "daemon/json.h"
+#include "supervisor/json.h"
+#include "supervisor/settings.h"
 
 #define AGAIN_NS 1000000000ull /* a second interrupt within this does not wait for the guest */
 #define RETRIES 100            /* of the connection to an insulad that starts anew */
@@ -51,17 +52,15 @@ static json_object *list_in(json_object *o, const char *key)
 	return list;
 }
 
-/* NAME=VALUE, or NAME: from our own environment, or not at all. */
 static void add_env(json_object *params, const char *text)
 {
-	const char *value = strchr(text, '=') ? "" : getenv(text);
 	char *whole;
+	int rc = setting_env(text, &whole);
 
-	if (!value)
-		return;
-	if (asprintf(&whole, "%s%s%s", text, strchr(text, '=') ? "" : "=", value) < 0)
+	if (rc < 0)
 		panic("out of memory");
-	json_object_array_add(list_in(params, "env"), json_object_new_string(whole));
+	if (rc)
+		json_object_array_add(list_in(params, "env"), json_object_new_string(whole));
 	free(whole);
 }
 

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "ctl.h"
-#include "daemon/json.h"
+#include "supervisor/json.h"
 
 bool print_is_table(bool json)
 {

@@ -10,7 +10,7 @@
 #include <insula/base.h>
 
 #include "ctl.h"
-#include "daemon/json.h"
+#include "supervisor/json.h"
 
 static int fail(const struct err *e)
 {

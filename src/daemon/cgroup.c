@@ -180,7 +180,7 @@ static int set_limits(int dir, const struct cgroup_limits *l, struct err *e)
 	/* One killed process would leave half a VM: all or none. */
 	if (!rc)
 		rc = put(dir, "memory.oom.group", "1");
-	snprintf(text, sizeof(text), "%u %u", l->cpus * PERIOD_US, PERIOD_US);
+	snprintf(text, sizeof(text), "%u %u", l->cpu_percent * (PERIOD_US / 100), PERIOD_US);
 	if (!rc)
 		rc = put(dir, "cpu.max", text);
 	snprintf(text, sizeof(text), "%u", l->pids);

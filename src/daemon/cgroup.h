@@ -21,8 +21,9 @@ struct cgroups {
 };
 
 struct cgroup_limits {
-	uint64_t memory; /* bytes */
-	unsigned cpus, pids;
+	uint64_t memory;      /* bytes */
+	unsigned cpu_percent; /* of one processor */
+	unsigned pids;
 	const char *io_max; /* "": none */
 };
 

@@ -17,6 +17,7 @@
 
 #include <insula/base.h>
 #include <insula/log.h>
+#include <insula/scm.h>
 
 #include "daemon.h"
 
@@ -86,19 +87,11 @@ static bool write_chunk(struct client *c)
 {
 	struct chunk *k = c->out;
 	struct iovec iov = {k->text + k->at, k->len - k->at};
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(sizeof(int))];
-	} ctl = {.buf = {0}};
+	union scm_buf ctl;
 	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
 	ssize_t n;
 
-	if (k->fd >= 0) {
-		m.msg_control = ctl.buf;
-		m.msg_controllen = sizeof(ctl.buf);
-		ctl.align = (struct cmsghdr){CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
-		memcpy(CMSG_DATA(&ctl.align), &k->fd, sizeof(int));
-	}
+	scm_attach(&m, &ctl, &k->fd, k->fd >= 0);
 	n = sendmsg(c->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (n < 0) {
 		if (errno != EAGAIN && errno != EINTR)
@@ -161,28 +154,6 @@ static void drop_fds(struct client *c)
 	while (c->ngot)
 		close(c->got[--c->ngot]);
 	c->got_more = false;
-}
-
-static void take_fds(struct client *c, struct msghdr *m)
-{
-	c->got_more |= (m->msg_flags & MSG_CTRUNC) != 0;
-	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
-		size_t n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < n; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(int));
-			if (c->ngot < REQUEST_FDS) {
-				c->got[c->ngot++] = fd;
-			} else {
-				close(fd);
-				c->got_more = true;
-			}
-		}
-	}
 }
 
 /* The metrics socket speaks as much HTTP as a scraper needs. */
@@ -266,15 +237,9 @@ static bool make_room(struct client *c)
 
 static void receive(struct client *c)
 {
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(sizeof(int) * 32)];
-	} ctl;
+	union scm_buf ctl;
 	struct iovec iov;
-	struct msghdr m = {.msg_iov = &iov,
-			   .msg_iovlen = 1,
-			   .msg_control = ctl.buf,
-			   .msg_controllen = sizeof(ctl.buf)};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
 	ssize_t n;
 
 	/* Lines that were left because of other limits come first. */
@@ -285,6 +250,7 @@ static void receive(struct client *c)
 		return;
 	}
 	iov = (struct iovec){c->in + c->nin, c->in_size - c->nin};
+	scm_expect(&m, &ctl, REQUEST_FDS + 1);
 	n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -293,7 +259,7 @@ static void receive(struct client *c)
 		return;
 	}
 	c->eof = n == 0;
-	take_fds(c, &m);
+	c->got_more |= scm_take(&m, c->got, &c->ngot, REQUEST_FDS);
 	c->nin += (size_t)n;
 }
 

@@ -11,7 +11,7 @@
 #include <insula/base.h>
 
 #include "conf.h"
-#include "json.h"
+#include "supervisor/json.h"
 #include "supervisor/config.h"
 
 #define DEPTH 6
@@ -28,6 +28,7 @@ void conf_init(struct conf *c)
 			   .max_line = 1u << 20,
 			   .max_queue = 1u << 20,
 			   .overhead_mib = 64,
+			   .cpu_percent = 100,
 			   .limits = {.vms = 64, .vcpus = 64, .memory = 16ull << 30}};
 	strcpy(c->socket, "/run/insula/insulad.sock");
 	strcpy(c->state_dir, "/var/lib/insula");
@@ -237,6 +238,7 @@ static const struct setting settings[] = {
 	{"max_line", number_setting, AT(max_line), 4096, 16 << 20},
 	{"max_queue", number_setting, AT(max_queue), 65536, 64 << 20},
 	{"overhead_mib", number_setting, AT(overhead_mib), 16, 65536},
+	{"cpu_percent", number_setting, AT(cpu_percent), 1, 100},
 	{"limits", limits_setting, 0, 0, 0, 0},
 	{"users", users_setting, 0, 0, 0, 0},
 };

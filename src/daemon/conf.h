@@ -41,6 +41,7 @@ struct conf {
 	unsigned max_line;     /* bytes of one request */
 	unsigned max_queue;    /* bytes that a client has not read */
 	unsigned overhead_mib; /* of one VM beside its guest's memory */
+	unsigned cpu_percent;  /* of one processor, for each vCPU */
 	struct limits limits;  /* of each uid but root */
 	struct {
 		uid_t uid;

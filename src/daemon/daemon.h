@@ -23,7 +23,7 @@
 
 #include "cgroup.h"
 #include "conf.h"
-#include "json.h"
+#include "supervisor/json.h"
 #include "record.h"
 #include "watch.h"
 

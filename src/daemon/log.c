@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -66,7 +67,7 @@ static void to_journal(int level, const struct machine *m, const char *text)
 static void to_json(int level, const struct machine *m, const char *text)
 {
 	json_object *o = json_object_new_object();
-	char line[1024];
+	struct iovec line[2];
 
 	j_int(o, "time_ms", now_ms());
 	j_str(o, "level", names[level]);
@@ -75,9 +76,10 @@ static void to_json(int level, const struct machine *m, const char *text)
 		j_str(o, "name", m->r.name);
 	}
 	j_str(o, "message", text);
-	snprintf(line, sizeof(line), "%.1020s\n", j_text(o));
+	line[0] = (struct iovec){(void *)(uintptr_t)j_text(o), strlen(j_text(o))};
+	line[1] = (struct iovec){(void *)(uintptr_t) "\n", 1};
+	(void)!writev(STDERR_FILENO, line, 2);
 	json_object_put(o);
-	(void)!write(STDERR_FILENO, line, strlen(line));
 }
 
 void dlog(int level, const struct machine *m, const char *fmt, ...)

@@ -177,27 +177,55 @@ static void refuse_config(struct request *r, const char *text)
 }
 
 /* A supervisor starts in "/": a path that means something else there must not reach it. */
+static bool is_relative(const char *path)
+{
+	return path && path[0] != '/';
+}
+
+static const char *relative_item(const struct vm_config *c, const char **field)
+{
+	*field = "config.disks";
+	for (unsigned i = 0; i < c->ndisks; i++) {
+		if (is_relative(c->disk[i].path))
+			return c->disk[i].path;
+	}
+	*field = "config.shares";
+	for (unsigned i = 0; i < c->nshares; i++) {
+		if (is_relative(c->share[i].dir))
+			return c->share[i].dir;
+	}
+	*field = "config.nets";
+	for (unsigned i = 0; i < c->nnets; i++) {
+		if (c->net[i].kind == NET_ON_SOCKET && is_relative(c->net[i].name))
+			return c->net[i].name;
+	}
+	return NULL;
+}
+
 static const char *relative_path(const struct vm_config *c, const char **field)
 {
 	const struct {
 		const char *field, *path;
-	} paths[] = {{"config.kernel", c->kernel},
-		     {"config.initrd", c->initrd},
-		     {"config.rootfs", c->rootfs},
-		     {"config.metrics", c->metrics},
-		     {"config.console", c->console_file}};
+	} paths[] = {{"config.kernel", c->kernel},        {"config.initrd", c->initrd},
+		     {"config.rootfs", c->rootfs},        {"config.metrics", c->metrics},
+		     {"config.console", c->console_file}, {"config.vsock", c->vsock.path}};
 
-	*field = "config.disks";
-	for (unsigned i = 0; i < c->ndisks; i++) {
-		if (c->disk[i].path[0] != '/')
-			return c->disk[i].path;
-	}
 	for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
 		*field = paths[i].field;
-		if (paths[i].path && paths[i].path[0] != '/')
+		if (is_relative(paths[i].path))
 			return paths[i].path;
 	}
-	return NULL;
+	return relative_item(c, field);
+}
+
+/* A descriptor is one of whoever starts insula-run, and that is insulad. */
+static bool has_descriptor(const struct vm_config *c)
+{
+	for (unsigned i = 0; i < c->nnets; i++) {
+		if (c->net[i].kind == NET_ON_FD)
+			return true;
+	}
+	return false;
 }
 
 /* Validate with insula-run's own code; what the record needs of it goes into `rec`. */
@@ -220,6 +248,9 @@ static bool take_config(struct request *r, struct record *rec)
 		refuse_config(r, e.text);
 	} else if ((path = relative_path(c, &field))) {
 		refuse_field(r, RPC_BAD_PARAMS, "config", field, path, "an absolute path");
+	} else if (has_descriptor(c)) {
+		refuse_field(r, RPC_BAD_PARAMS, "config", "config.nets", "fd",
+			     "tap=NAME, user or socket=PATH");
 	} else {
 		rec->cpus = c->cpus;
 		rec->mem = c->mem;
@@ -805,10 +836,10 @@ const struct method methods[] = {
 	 OBJECT("\"id\"", ID), MACHINE, false},
 	{"vm.resume", "Let them go on.", vm_resume, OBJECT("\"id\"", ID), MACHINE, false},
 	{"vm.stop",
-	 "End a VM in order. A guest that runs Insula's own initrd is asked to power off; one that "
-	 "does not by the deadline, or cannot be asked, is stopped. Devices write out what they "
-	 "have. "
-	 "Answered at the end; \\\"stop\\\" says which it was.",
+	 "End a VM in order. A guest that boots Insula's own initrd is asked to power off, and "
+	 "asks an init of the root's own; one that does not by the deadline, or cannot be asked, "
+	 "is stopped. Devices write out what they have. Answered at the end; \\\"stop\\\" says "
+	 "which it was.",
 	 vm_stop_method,
 	 OBJECT("\"id\"",
 		ID "," NUMBER("deadline_ms", "0", "3600000",

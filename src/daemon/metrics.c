@@ -40,6 +40,15 @@ static void count_states(const struct daemon *d, unsigned n[VM_STATES])
 		n[m->r.state]++;
 }
 
+static unsigned count_subscribers(const struct daemon *d)
+{
+	unsigned n = 0;
+
+	for (const struct client *c = d->clients; c; c = c->next)
+		n += c->subscribed;
+	return n;
+}
+
 json_object *metrics_json(struct daemon *d)
 {
 	json_object *o = json_object_new_object(), *vms = json_object_new_object();
@@ -51,6 +60,7 @@ json_object *metrics_json(struct daemon *d)
 	for (unsigned i = 0; i < VM_STATES; i++)
 		j_int(vms, vm_state_names[i], n[i]);
 	j_int(o, "clients_now", d->nclients);
+	j_int(o, "subscribers_now", count_subscribers(d));
 	j_int(o, "uptime_ms", (int64_t)((clock_ns() - d->started_ns) / 1000000));
 	j_obj(o, "vms", vms);
 	return o;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "json.h"
+#include "supervisor/json.h"
 #include "record.h"
 
 #define VERSION 1

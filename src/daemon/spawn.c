@@ -204,7 +204,7 @@ static int join_group(struct machine *m, struct plan *p, struct err *e)
 {
 	struct daemon *d = m->d;
 	const struct cgroup_limits l = {.memory = m->r.mem + ((uint64_t)d->conf.overhead_mib << 20),
-					.cpus = m->r.cpus,
+					.cpu_percent = m->r.cpus * d->conf.cpu_percent,
 					.pids = m->r.cpus + 32 * 34 +
 						PIDS_SPARE, /* devices have up to 24 threads */
 					.io_max = d->conf.io_max};

@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -41,14 +40,17 @@ static int make_dirs(const char *path, struct err *e)
 	return 0;
 }
 
-/* Two daemons in one state directory would both believe that they own the VMs. */
+/* Two daemons in one state directory would both believe that they own the VMs. A lock of the
+ * process: one of the open file would live on in a child that insulad was killed over forking, and
+ * keep the next one out. */
 static int lock_state(int dir, const char *path, struct err *e)
 {
+	struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	int fd = openat(dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
 	if (fd < 0)
 		return err_sys(e, -errno, "%s/lock", path);
-	if (flock(fd, LOCK_EX | LOCK_NB)) {
+	if (fcntl(fd, F_SETLK, &whole)) {
 		close(fd);
 		return err_set(e, -EBUSY, "state_dir: %s: another insulad uses it", path);
 	}

@@ -15,6 +15,7 @@
 
 #include <insula/base.h>
 #include <insula/log.h>
+#include <insula/scm.h>
 
 #include "daemon.h"
 
@@ -143,27 +144,22 @@ static void on_event(struct machine *m, const char *what, json_object *data)
 static int on_packet(struct machine *m)
 {
 	char buf[PACKET];
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(sizeof(int))];
-	} ctl;
+	union scm_buf ctl;
 	struct iovec iov = {buf, sizeof(buf)};
-	struct msghdr h = {.msg_iov = &iov,
-			   .msg_iovlen = 1,
-			   .msg_control = ctl.buf,
-			   .msg_controllen = sizeof(ctl.buf)};
-	ssize_t n = recvmsg(m->sock, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&h) : NULL;
+	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
+	unsigned nfds = 0;
 	json_object *o;
 	const char *why;
 	int fd = -1;
+	ssize_t n;
 
+	scm_expect(&h, &ctl, 1);
+	n = recvmsg(m->sock, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	if (n <= 0)
 		return -EPIPE;
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
-		memcpy(&fd, CMSG_DATA(c), sizeof(int));
+	(void)scm_take(&h, &fd, &nfds, 1);
 	o = h.msg_flags & MSG_TRUNC ? NULL : j_parse(buf, (size_t)n, DEPTH, &why);
 	if (json_object_is_type(o, json_type_object)) {
 		if (j_get_str(o, "event", NULL))
@@ -198,21 +194,13 @@ static int send_packet(struct machine *m, json_object *o, const int *fds, unsign
 {
 	const char *text = j_text(o);
 	struct iovec iov = {(void *)(uintptr_t)text, strlen(text)};
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(sizeof(int) * REQUEST_FDS)];
-	} ctl = {.buf = {0}};
+	union scm_buf ctl;
 	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
 
 	/* The supervisor would take a longer one for no request, and hang up. */
 	if (iov.iov_len > PACKET)
 		return -EMSGSIZE;
-	if (nfds) {
-		h.msg_control = ctl.buf;
-		h.msg_controllen = CMSG_SPACE(sizeof(int) * nfds);
-		ctl.align = (struct cmsghdr){CMSG_LEN(sizeof(int) * nfds), SOL_SOCKET, SCM_RIGHTS};
-		memcpy(CMSG_DATA(&ctl.align), fds, sizeof(int) * nfds);
-	}
+	scm_attach(&h, &ctl, fds, nfds);
 	return sendmsg(m->sock, &h, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 

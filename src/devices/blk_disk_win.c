@@ -26,9 +26,8 @@ int blk_disk_event(void)
 
 static OVERLAPPED place(uint64_t off, int event)
 {
-	return (OVERLAPPED){.Offset = (DWORD)off,
-			    .OffsetHigh = (DWORD)(off >> 32),
-			    .hEvent = fd_handle(event)};
+	return (OVERLAPPED){
+		.Offset = (DWORD)off, .OffsetHigh = (DWORD)(off >> 32), .hEvent = fd_handle(event)};
 }
 
 /* Bytes moved, or a negative errno. 0 at the end of the file. */

@@ -22,7 +22,7 @@ int helper_thread(pthread_t *t, void *(*fn)(void *), void *arg)
 
 void helper_signals(void)
 {
-	/* No signals, and a closed pipe is an error by itself. A crash ends the process; it must not
-	 * ask anybody what to do. */
+	/* No signals, and a closed pipe is an error by itself. A crash ends the process; it must
+	 * not ask anybody what to do. */
 	SetErrorMode(SEM_FAILCRITICALERRORS | SEM_NOGPFAULTERRORBOX | SEM_NOOPENFILEERRORBOX);
 }

@@ -68,6 +68,9 @@ static void reap(struct agent *a)
 	while (read(a->sigfd, &si, sizeof si) > 0)
 		;
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		/* Nobody there who could be asked: no use in waiting. */
+		if (pid == a->asking && status)
+			a->end_at = agent_now();
 		for (unsigned i = 0; i < AGENT_TASKS; i++) {
 			struct task *t = a->task[i];
 
@@ -89,6 +92,7 @@ static int until_deadline(const struct agent *a, int timeout)
 {
 	uint64_t now = agent_now();
 
+	timeout = sooner(a->end_at, now, timeout);
 	for (unsigned i = 0; i < AGENT_TASKS; i++) {
 		const struct task *t = a->task[i];
 
@@ -96,6 +100,26 @@ static int until_deadline(const struct agent *a, int timeout)
 			timeout = sooner(t->resume_by, now, sooner(t->deadline, now, timeout));
 	}
 	return timeout;
+}
+
+static void end_now(struct agent *a)
+{
+	a->end_at = 0;
+	a->ops->kill_all();
+	a->ops->finish();
+	a->ops->end(&a->end);
+}
+
+void agent_end(struct agent *a, const struct gp_poweroff *how)
+{
+	bool ask = how->init_ms && a->ops->ask_init && !a->end_at;
+
+	a->end = *how;
+	a->asking = ask ? a->ops->ask_init() : -1;
+	if (a->asking > 0)
+		a->end_at = agent_now() + how->init_ms;
+	else
+		end_now(a);
 }
 
 void agent_step(struct agent *a, int timeout)
@@ -125,4 +149,6 @@ void agent_step(struct agent *a, int timeout)
 			a->task[i] = NULL;
 	if (p[1].revents)
 		accept_one(a);
+	if (a->end_at && now >= a->end_at)
+		end_now(a);
 }

@@ -33,6 +33,9 @@
 
 /* What only the machine's PID 1 can do. */
 struct agent_ops {
+	/* Start a program that asks the root's own init to power off: its process id, or -1. NULL:
+	 * there is no such init. */
+	pid_t (*ask_init)(void);
 	void (*kill_all)(void);                     /* every process but this one; no waiting */
 	void (*finish)(void);                       /* write back and unmount */
 	void (*end)(const struct gp_poweroff *how); /* does not return in a guest */
@@ -75,6 +78,11 @@ struct agent {
 	unsigned resume_ms; /* AGENT_RESUME_MS */
 	const struct agent_ops *ops;
 	struct task *task[AGENT_TASKS];
+	/* The machine ends at `end_at` (ms; 0: it does not), if the init that `asking` speaks to
+	 * has not ended it before. */
+	struct gp_poweroff end;
+	uint64_t end_at;
+	pid_t asking;
 };
 
 /* `listener` is a listening stream socket, borrowed. Blocks SIGCHLD, ignores SIGPIPE. 0 or a
@@ -82,6 +90,8 @@ struct agent {
 int agent_init(struct agent *a, int listener, const struct agent_ops *ops);
 /* Wait at most `timeout` ms (-1: for ever) and serve. */
 void agent_step(struct agent *a, int timeout);
+/* End the machine in order, as GP_POWEROFF says. */
+void agent_end(struct agent *a, const struct gp_poweroff *how);
 
 /* ---- agent_task.c ---- */
 
@@ -101,6 +111,9 @@ uint64_t agent_now(void); /* ms */
 
 /* Start the command of an accepted GP_START body: fills pid, in, out, exec_fd, tty. -errno. */
 int spawn_command(struct task *t, const struct gp_start *s, uint8_t *body);
+/* For a child between fork and exec: signals as a program expects them, and no protection against
+ * the guest's out-of-memory killer, which insula-init may have. */
+void spawn_defaults(void);
 /* What the child says through exec_fd if it cannot become the command. */
 struct spawn_failure {
 	int status;

@@ -109,10 +109,15 @@ static void standard_streams(const struct ends *c, bool tty)
 	}
 }
 
-static void default_signals(void)
+void spawn_defaults(void)
 {
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 	sigset_t none;
 
+	if (fd >= 0) {
+		(void)!write(fd, "0", 1);
+		close(fd);
+	}
 	sigemptyset(&none);
 	signal(SIGPIPE, SIG_DFL);
 	signal(SIGTTOU, SIG_DFL);
@@ -139,7 +144,7 @@ static _Noreturn void child(const struct gp_start *s, uint8_t *body, const struc
 	int code;
 
 	standard_streams(c, s->flags & GP_START_TTY);
-	default_signals();
+	spawn_defaults();
 	gp_start_strings(body, &cwd, argv, set);
 	gethostname(host, sizeof host - 1);
 	pw = s->uid ? getpwuid(s->uid) : NULL;

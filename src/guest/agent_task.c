@@ -402,14 +402,12 @@ static int on_start(struct agent *a, struct task *t)
 
 static int on_poweroff(struct agent *a, struct task *t)
 {
-	struct gp_poweroff m;
+	struct gp_poweroff m = {0};
 
-	memcpy(&m, t->body, sizeof m);
+	memcpy(&m, t->body, t->rx.hdr.len);
 	if ((m.how != GP_END_POWEROFF && m.how != GP_END_STATUS) || m.status > 255)
 		return -EPROTO;
-	a->ops->kill_all();
-	a->ops->finish();
-	a->ops->end(&m);
+	agent_end(a, &m);
 	return 0;
 }
 

@@ -92,6 +92,21 @@ static _Noreturn void run_shell(const struct config *c)
 
 /* ---- serve the host ---- */
 
+/* Each init has a program of this name that knows how to talk to it. */
+static pid_t ask_init(void)
+{
+	static char *const argv[] = {"poweroff", NULL};
+	static char *env[] = {"PATH=/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin", NULL};
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	spawn_defaults();
+	environ = env;
+	execvp(argv[0], argv);
+	_exit(STATUS_NOT_FOUND);
+}
+
 static void kill_all(void)
 {
 	kill(-1, SIGKILL);
@@ -127,12 +142,13 @@ static int listen_vsock(void)
 	return fd;
 }
 
-static _Noreturn void serve_host(int listener)
+static _Noreturn void serve_host(int listener, bool own_init)
 {
-	static const struct agent_ops ops = {kill_all, mounts_finish, end_machine};
+	static const struct agent_ops alone = {NULL, kill_all, mounts_finish, end_machine};
+	static const struct agent_ops beside = {ask_init, kill_all, mounts_finish, end_machine};
 	static struct agent agent;
 
-	if (agent_init(&agent, listener, &ops) < 0)
+	if (agent_init(&agent, listener, own_init ? &beside : &alone) < 0)
 		die_errno("the server for the host");
 	board_agent_ready();
 	for (;;)
@@ -147,19 +163,31 @@ static _Noreturn void serve_alone(void)
 
 	if (listener < 0)
 		die_errno(NO_VSOCK);
-	serve_host(listener);
+	serve_host(listener, false);
+}
+
+/* A guest that has no memory left must still be one that can be asked to end. */
+static void outlive_oom(void)
+{
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, "-1000", 5) < 0)
+		dprintf(STDERR_FILENO, NAME ": /proc/self/oom_score_adj: %s\n", strerror(errno));
+	if (fd >= 0)
+		close(fd);
 }
 
 /* The guest's own task is not the host's commands: a kernel that cannot do these runs it all the
  * same. */
-static void serve_beside(void)
+static void serve_beside(bool own_init)
 {
 	int listener = listen_vsock();
 	pid_t pid = listener < 0 ? -1 : fork();
 
 	if (pid == 0) {
 		setsid();
-		serve_host(listener);
+		outlive_oom();
+		serve_host(listener, own_init);
 	}
 	if (pid < 0)
 		dprintf(STDERR_FILENO, NAME ": no commands of the host: " NO_VSOCK ": %s\n",
@@ -198,7 +226,7 @@ int main(void)
 	if (c.agent == AGENT_ALONE)
 		serve_alone();
 	if (c.agent == AGENT_BESIDE)
-		serve_beside();
+		serve_beside(c.root != ROOT_INITRD && !c.argv[0]);
 	if (c.argv[0])
 		run_command(&c);
 	if (c.root == ROOT_INITRD)

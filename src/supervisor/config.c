@@ -465,7 +465,7 @@ static int set_vsock(struct vm_config *c, const char *where, const char *v, stru
 static const struct {
 	const char *name;
 	setter *set;
-} settings[] = {
+} setters[] = {
 	{"kernel", set_kernel},
 	{"initrd", set_initrd},
 	{"append", set_append},
@@ -487,21 +487,12 @@ static const struct {
 	{"net", config_net},
 };
 
-bool config_knows(const char *name)
-{
-	for (unsigned i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
-		if (!strcmp(settings[i].name, name))
-			return true;
-	}
-	return false;
-}
-
 int config_set(struct vm_config *c, const char *where, const char *name, const char *value,
 	       struct err *e)
 {
-	for (unsigned i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
-		if (!strcmp(settings[i].name, name))
-			return settings[i].set(c, where, value, e);
+	for (unsigned i = 0; i < sizeof(setters) / sizeof(setters[0]); i++) {
+		if (!strcmp(setters[i].name, name))
+			return setters[i].set(c, where, value, e);
 	}
 	return err_set(e, -EINVAL, "%s: no such setting", where);
 }

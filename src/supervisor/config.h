@@ -3,8 +3,8 @@
  * The configuration of one VM: what insula-run's flags and its JSON object say, before anything is
  * opened.
  *
- * One table of settings serves both: a JSON value is handed to the same parser as the text of a
- * flag, so that both accept and refuse the same things with the same words.
+ * One table of settings (settings.h) serves both: a JSON value is handed to the same parser as the
+ * text of a flag, so that both accept and refuse the same things with the same words.
  */
 #ifndef SUPERVISOR_CONFIG_H
 #define SUPERVISOR_CONFIG_H
@@ -117,8 +117,6 @@ void config_drop_nets(struct vm_config *c);
  * -EINVAL with a line for people. */
 int config_set(struct vm_config *c, const char *where, const char *name, const char *value,
 	       struct err *e);
-/* Is there a setting of this name? */
-bool config_knows(const char *name);
 /* Replace the command. */
 int config_set_command(struct vm_config *c, char *const *argv, unsigned n, struct err *e);
 

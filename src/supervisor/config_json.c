@@ -10,6 +10,7 @@
 #include <insula/base.h>
 
 #include "config.h"
+#include "settings.h"
 
 #define MAX_DEPTH 8
 
@@ -92,11 +93,6 @@ static const struct list lists[] = {
 	{"vsock", "vsock", "path, cid", "an object or a string", vsock_members,
 	 ARRAY_LEN(vsock_members)},
 };
-/* Arrays of texts, each as after the flag. */
-static const struct {
-	const char *key, *setting;
-} text_lists[] = {{"env", "env"}, {"shares", "share"}};
-
 static int add_item(struct text *t, const char *key, const char *value, struct err *e)
 {
 	int rc = t->len ? text_add(t, ",", false) : 0;
@@ -251,33 +247,21 @@ static int set_boolean(struct vm_config *c, const char *key, json_object *v, str
 	return config_set(c, key, key, json_object_get_boolean(v) ? "on" : "off", e);
 }
 
-/* Settings that may come several times are lists here, under the name of many. */
-static bool is_item(const char *key)
-{
-	for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
-		if (is_many(&lists[i]) && !strcmp(key, lists[i].setting))
-			return true;
-	}
-	return !strcmp(key, "share");
-}
-
 static int set_key(struct vm_config *c, const char *key, json_object *v, struct err *e)
 {
+	const struct setting *s = setting_of_key(key);
+
 	for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
 		if (!strcmp(key, lists[i].key))
 			return set_list(c, &lists[i], v, e);
 	}
-	for (size_t i = 0; i < ARRAY_LEN(text_lists); i++) {
-		if (!strcmp(key, text_lists[i].key))
-			return set_each(c, key, text_lists[i].setting, v, e);
-	}
 	if (!strcmp(key, "command"))
 		return set_command(c, v, e);
-	if (!strcmp(key, "tty") || !strcmp(key, "interactive"))
-		return set_boolean(c, key, v, e);
-	if (is_item(key) || !config_knows(key))
+	if (!s)
 		return err_set(e, -EINVAL, "json: unknown key '%.60s'", key);
-	return set_scalar(c, key, v, e);
+	if (s->many)
+		return set_each(c, key, s->name, v, e);
+	return s->on ? set_boolean(c, key, v, e) : set_scalar(c, key, v, e);
 }
 
 int config_json(struct vm_config *c, const char *text, size_t len, struct err *e)

@@ -14,9 +14,11 @@
 
 #include <insula/base.h>
 #include <insula/log.h>
+#include <insula/scm.h>
 
 #include "control.h"
 #include "ctlexec.h"
+#include "json.h"
 #include "usage.h"
 #include "vm.h"
 
@@ -66,21 +68,12 @@ static void drop(struct control *k, unsigned i)
 /* One packet; a peer that does not read is dropped, it may come again. Takes over `o`. */
 static void send_object(struct control *k, unsigned i, json_object *o, int fd)
 {
-	const char *text = json_object_to_json_string_ext(
-		o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
+	const char *text = j_text(o);
 	struct iovec iov = {(void *)(uintptr_t)text, strlen(text)};
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(sizeof(int))];
-	} ctl = {.buf = {0}};
+	union scm_buf ctl;
 	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
 
-	if (fd >= 0) {
-		m.msg_control = ctl.buf;
-		m.msg_controllen = sizeof(ctl.buf);
-		ctl.align = (struct cmsghdr){CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
-		memcpy(CMSG_DATA(&ctl.align), &fd, sizeof(int));
-	}
+	scm_attach(&m, &ctl, &fd, fd >= 0);
 	if (i < CONTROL_CONNS && k->conn[i].fd >= 0 &&
 	    sendmsg(k->conn[i].fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
 		log_warn("control: the peer does not take what it asked for: %s", strerror(errno));
@@ -93,7 +86,7 @@ static json_object *reply(int64_t id)
 {
 	json_object *o = json_object_new_object();
 
-	json_object_object_add(o, "id", json_object_new_int64(id));
+	j_int(o, "id", id);
 	return o;
 }
 
@@ -101,7 +94,7 @@ static void answer(struct control *k, unsigned i, int64_t id, json_object *resul
 {
 	json_object *o = reply(id);
 
-	json_object_object_add(o, "result", result ? result : json_object_new_object());
+	j_obj(o, "result", result ? result : json_object_new_object());
 	send_object(k, i, o, -1);
 }
 
@@ -109,9 +102,9 @@ static void refuse(struct control *k, unsigned i, int64_t id, const char *reason
 {
 	json_object *o = reply(id), *error = json_object_new_object();
 
-	json_object_object_add(error, "reason", json_object_new_string(reason));
-	json_object_object_add(error, "text", json_object_new_string(text));
-	json_object_object_add(o, "error", error);
+	j_str(error, "reason", reason);
+	j_str(error, "text", text);
+	j_obj(o, "error", error);
 	send_object(k, i, o, -1);
 }
 
@@ -124,8 +117,8 @@ static void emit(struct control *k, const char *event, json_object *data)
 		if (!k->conn[i].hello)
 			continue;
 		o = json_object_new_object();
-		json_object_object_add(o, "event", json_object_new_string(event));
-		json_object_object_add(o, "data", json_object_get(data));
+		j_str(o, "event", event);
+		j_obj(o, "data", json_object_get(data));
 		send_object(k, i, o, -1);
 	}
 	json_object_put(data);
@@ -138,9 +131,9 @@ void control_event(struct control *k, const char *event, const char *name, const
 	if (!k)
 		return;
 	if (name)
-		json_object_object_add(data, "device", json_object_new_string(name));
+		j_str(data, "device", name);
 	if (text)
-		json_object_object_add(data, "text", json_object_new_string(text));
+		j_str(data, "text", text);
 	emit(k, event, data);
 }
 
@@ -159,12 +152,7 @@ struct call {
 
 static int64_t number(const struct call *c, const char *key, int64_t otherwise)
 {
-	json_object *v;
-
-	if (!c->params || !json_object_object_get_ex(c->params, key, &v) ||
-	    !json_object_is_type(v, json_type_int))
-		return otherwise;
-	return json_object_get_int64(v);
+	return j_get_int(c->params, key, otherwise);
 }
 
 static const char *state_name(const struct control *k, const struct vm *vm)
@@ -180,8 +168,8 @@ static json_object *describe(const struct control *k, const struct vm *vm)
 {
 	json_object *o = json_object_new_object();
 
-	json_object_object_add(o, "state", json_object_new_string(state_name(k, vm)));
-	json_object_object_add(o, "pid", json_object_new_int(getpid()));
+	j_str(o, "state", state_name(k, vm));
+	j_int(o, "pid", getpid());
 	return o;
 }
 
@@ -190,7 +178,7 @@ static void op_hello(struct call *c)
 	json_object *o = describe(c->k, c->vm);
 
 	c->k->conn[c->conn].hello = true;
-	json_object_object_add(o, "token", json_object_new_string(c->k->token));
+	j_str(o, "token", c->k->token);
 	answer(c->k, c->conn, c->id, o);
 }
 
@@ -198,9 +186,8 @@ static void op_info(struct call *c)
 {
 	json_object *o = describe(c->k, c->vm);
 
-	json_object_object_add(o, "console_clients",
-			       json_object_new_int((int)ctlconsole_clients(&c->k->console)));
-	json_object_object_add(o, "processes", usage_processes(c->vm));
+	j_int(o, "console_clients", (int)ctlconsole_clients(&c->k->console));
+	j_obj(o, "processes", usage_processes(c->vm));
 	answer(c->k, c->conn, c->id, o);
 }
 
@@ -208,10 +195,8 @@ static void op_metrics(struct call *c)
 {
 	json_object *o = usage_metrics(c->vm);
 
-	json_object_object_add(o, "console_bytes",
-			       json_object_new_int64((int64_t)c->k->console.out.total));
-	json_object_object_add(o, "console_lost_bytes",
-			       json_object_new_int64((int64_t)c->k->console.lost));
+	j_int(o, "console_bytes", (int64_t)c->k->console.out.total);
+	j_int(o, "console_lost_bytes", (int64_t)c->k->console.lost);
 	answer(c->k, c->conn, c->id, o);
 }
 
@@ -274,18 +259,20 @@ static void op_stop(struct call *c)
 {
 	struct control *k = c->k;
 	struct vm *vm = c->vm;
-	int64_t ms = number(c, "deadline_ms", 0);
-	uint64_t limit = clock_ns() + (uint64_t)(ms > 0 && ms < STOP_MAX_MS ? ms : 0) * 1000000;
+	int64_t given = number(c, "deadline_ms", 0);
+	uint32_t ms = given > 0 && given < STOP_MAX_MS ? (uint32_t)given : 0;
+	uint64_t limit = clock_ns() + ms * 1000000ull;
 	struct err e;
 	int rc;
 
 	answer(k, c->conn, c->id, NULL);
 	k->stopping = true;
-	if (ms <= 0 || !vm_has_agent(vm) || vm->ended) {
+	if (!ms || !vm_has_agent(vm) || vm->ended) {
 		force(k, vm);
 		return;
 	}
-	rc = exec_poweroff(vm, poweroff_over, &e);
+	/* What is left is insula-init's, should the root's own init not have done it by then. */
+	rc = exec_poweroff(vm, ms - ms / 4, poweroff_over, &e);
 	if (rc && rc != -EALREADY) {
 		log_warn("%s; the VM is stopped without it", e.text);
 		force(k, vm);
@@ -322,7 +309,7 @@ static void op_console(struct call *c)
 		return;
 	}
 	o = reply(c->id);
-	json_object_object_add(o, "result", json_object_new_object());
+	j_obj(o, "result", json_object_new_object());
 	send_object(c->k, c->conn, o, fd);
 	close(fd);
 }
@@ -351,7 +338,7 @@ static void op_exec(struct call *c)
 		return;
 	}
 	o = json_object_new_object();
-	json_object_object_add(o, "exec", json_object_new_int64(id));
+	j_int(o, "exec", id);
 	answer(c->k, c->conn, c->id, o);
 }
 
@@ -448,43 +435,13 @@ static bool run_op(struct call *c, json_object *root)
 	return true;
 }
 
-/* All that came with a packet, so that nothing is left open. */
-static void take_fds(struct call *c, struct msghdr *m)
-{
-	c->more_fds = m->msg_flags & MSG_CTRUNC;
-	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
-		size_t n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < n; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(int));
-			if (c->nfds < CTLEXEC_FDS) {
-				c->fd[c->nfds++] = fd;
-			} else {
-				close(fd);
-				c->more_fds = true;
-			}
-		}
-	}
-}
-
 static bool parse_and_run(struct call *c, const char *text, size_t len)
 {
-	json_tokener *tok = json_tokener_new_ex(DEPTH);
-	json_object *root;
-	bool ok = false;
+	const char *why;
+	json_object *root = j_parse(text, len, DEPTH, &why);
+	bool ok = root && run_op(c, root);
 
-	if (!tok)
-		return false;
-	json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
-	root = json_tokener_parse_ex(tok, text, (int)len);
-	if (json_tokener_get_error(tok) == json_tokener_success)
-		ok = run_op(c, root);
 	json_object_put(root);
-	json_tokener_free(tok);
 	return ok;
 }
 
@@ -492,22 +449,18 @@ static bool on_packet(struct control *k, struct vm *vm, unsigned i)
 {
 	static char buf[CONTROL_PACKET]; /* one thread; too large for the stack */
 	struct call c = {.k = k, .vm = vm, .conn = i};
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(sizeof(int) * (CTLEXEC_FDS + 1))];
-	} ctl;
+	union scm_buf ctl;
 	struct iovec iov = {buf, sizeof(buf)};
-	struct msghdr m = {.msg_iov = &iov,
-			   .msg_iovlen = 1,
-			   .msg_control = ctl.buf,
-			   .msg_controllen = sizeof(ctl.buf)};
-	ssize_t n = recvmsg(k->conn[i].fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t n;
 	bool ok;
 
+	scm_expect(&m, &ctl, CTLEXEC_FDS + 1);
+	n = recvmsg(k->conn[i].fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return false;
 	if (n >= 0)
-		take_fds(&c, &m);
+		c.more_fds = scm_take(&m, c.fd, &c.nfds, CTLEXEC_FDS);
 	ok = n > 0 && !(m.msg_flags & MSG_TRUNC) && parse_and_run(&c, buf, (size_t)n);
 	while (c.nfds)
 		close(c.fd[--c.nfds]);
@@ -736,9 +689,8 @@ static void write_result(struct control *k, const struct vm *vm)
 	char *line;
 
 	if (k->stopping)
-		json_object_object_add(o, "stop",
-				       json_object_new_string(k->forced ? "forced" : "clean"));
-	json_object_object_add(o, "token", json_object_new_string(k->token));
+		j_str(o, "stop", k->forced ? "forced" : "clean");
+	j_str(o, "token", k->token);
 	line = strdup(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN |
 								JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(o);

@@ -10,6 +10,7 @@
 #include <insula/guestproto.h>
 
 #include "ctlexec.h"
+#include "json.h"
 #include "vm.h"
 
 #define READY_DEADLINE_NS 60000000000ull /* the guest of a command that waits for it is up */
@@ -46,22 +47,6 @@ static struct ctlexec_one *room(struct ctlexec *x)
 
 /* ---- start ---- */
 
-static int64_t number(json_object *o, const char *key, int64_t otherwise)
-{
-	json_object *v;
-
-	if (!json_object_object_get_ex(o, key, &v) || !json_object_is_type(v, json_type_int))
-		return otherwise;
-	return json_object_get_int64(v);
-}
-
-static bool flag(json_object *o, const char *key)
-{
-	json_object *v;
-
-	return json_object_object_get_ex(o, key, &v) && json_object_get_boolean(v);
-}
-
 /* With the code that reads insula-run's own command. */
 static int read_config(struct vm_config *c, json_object *params, struct err *e)
 {
@@ -90,8 +75,8 @@ static int start(struct vm *vm, const struct vm_config *c, json_object *params, 
 		.uid = c->uid,
 		.gid = c->has_gid ? c->gid : GP_NO_GID,
 		.tty = c->tty,
-		.rows = (uint16_t)number(params, "rows", DEFAULT_ROWS),
-		.cols = (uint16_t)number(params, "cols", DEFAULT_COLS),
+		.rows = (uint16_t)j_get_int(params, "rows", DEFAULT_ROWS),
+		.cols = (uint16_t)j_get_int(params, "cols", DEFAULT_COLS),
 		.input = nfds == CTLEXEC_FDS,
 	};
 	const int in_order[] = {s.input ? fds[0] : -1, fds[nfds - 2], fds[nfds - 1]};
@@ -116,7 +101,7 @@ static const char *may_start(const struct vm *vm, json_object *params, unsigned 
 			"this VM does not boot Insula's own initrd, which runs commands");
 		return "no-agent";
 	}
-	if (!vm->agent_ready && !flag(params, "queue")) {
+	if (!vm->agent_ready && !j_get_bool(params, "queue", false)) {
 		err_set(e, -EAGAIN, "the guest does not take commands yet; it is still booting");
 		return "not-ready";
 	}
@@ -252,14 +237,14 @@ json_object *ctlexec_result(const struct ctlexec *x, int64_t id)
 
 	if (!o)
 		return NULL;
-	json_object_object_add(r, "exec", json_object_new_int64(o->id));
-	json_object_object_add(r, "ended", json_object_new_boolean(o->ended));
+	j_int(r, "exec", o->id);
+	j_bool(r, "ended", o->ended);
 	if (!o->ended)
 		return r;
-	json_object_object_add(r, "status", json_object_new_int(o->status));
-	json_object_object_add(r, "reason", json_object_new_string(o->reason));
+	j_int(r, "status", o->status);
+	j_str(r, "reason", o->reason);
 	if (o->text[0])
-		json_object_object_add(r, "text", json_object_new_string(o->text));
+		j_str(r, "text", o->text);
 	return r;
 }
 

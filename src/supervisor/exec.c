@@ -177,9 +177,9 @@ int exec_start(struct vm *vm, const struct exec_spec *s, const int fds[3], exec_
 	return rc;
 }
 
-int exec_poweroff(struct vm *vm, exec_done *done, struct err *e)
+int exec_poweroff(struct vm *vm, uint32_t init_ms, exec_done *done, struct err *e)
 {
-	const struct gp_poweroff how = {.how = GP_END_POWEROFF};
+	const struct gp_poweroff how = {.how = GP_END_POWEROFF, .init_ms = init_ms};
 	struct exec_proc *p = &vm->exec[VM_EXEC_PLACES - 1];
 	struct order o = {
 		.msg = {.flags = EXEC_POWEROFF, .log_level = log_most(), .start_len = sizeof(how)}};

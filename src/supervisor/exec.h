@@ -59,10 +59,11 @@ int exec_check(const struct exec_spec *s, struct err *e);
  */
 int exec_start(struct vm *vm, const struct exec_spec *s, const int fds[3], exec_done *done,
 	       uint32_t *id, struct err *e);
-/* Ask insula-init to end the machine in order: kill what runs, write back, unmount, power off. Goes
- * out as soon as the guest is up; `done` is only called if that fails or the stream ends, which a
- * power-off does too. -EALREADY: it has been asked. */
-int exec_poweroff(struct vm *vm, exec_done *done, struct err *e);
+/* Ask insula-init to end the machine in order: it asks an init of the root's own, which has
+ * `init_ms` for it, or else kills what runs, writes back, unmounts and powers off. Goes out as soon
+ * as the guest is up; `done` is only called if that fails or the stream ends, which a power-off
+ * does too. -EALREADY: it has been asked. */
+int exec_poweroff(struct vm *vm, uint32_t init_ms, exec_done *done, struct err *e);
 /* Give one up: `done` is called with EXEC_LOST and this text, insula-exec is killed, and the guest
  * ends what it has begun as if a terminal had hung up. -ESRCH: there is no such command. */
 int exec_cancel(struct vm *vm, uint32_t id, const char *why);

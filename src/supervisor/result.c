@@ -13,6 +13,7 @@
 #include <insula/log.h>
 #include <insula/stats.h>
 
+#include "json.h"
 #include "vm.h"
 
 static const char *const reason_names[] = {
@@ -157,10 +158,10 @@ static json_object *device_json(const struct device *d, const struct vm_dev_metr
 	json_object *core = json_object_new_object();
 	json_object *helper = json_object_new_object();
 
-	json_object_object_add(o, "name", json_object_new_string(d->msg.name));
+	j_str(o, "name", d->msg.name);
 	add(o, "restarts", d->restarts);
 	if (d->class->engine)
-		json_object_object_add(o, "engine", json_object_new_string(d->class->engine(d)));
+		j_str(o, "engine", d->class->engine(d));
 	add(core, "shadow_reads", m->shadow_reads);
 	add(core, "posted", m->posted);
 	add(core, "calls", m->calls);
@@ -179,10 +180,10 @@ json_object *result_json(const struct vm *vm)
 	const struct msg_vm_exit *x = &vm->exit;
 	json_object *o = json_object_new_object(), *devices = json_object_new_array();
 
-	json_object_object_add(o, "reason", json_object_new_string(reason_name(vm)));
-	json_object_object_add(o, "status", json_object_new_int(vm->status));
+	j_str(o, "reason", reason_name(vm));
+	j_int(o, "status", vm->status);
 	if (vm->why[0])
-		json_object_object_add(o, "message", json_object_new_string(vm->why));
+		j_str(o, "message", vm->why);
 	add(o, "run_ns", clock_ns() - vm->started_ns);
 	add(o, "first_instruction_ns",
 	    x->first_run_ns > vm->started_ns ? x->first_run_ns - vm->started_ns : 0);

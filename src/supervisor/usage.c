@@ -7,6 +7,7 @@
 #include <insula/base.h>
 
 #include "usage.h"
+#include "json.h"
 #include "vm.h"
 
 struct usage {
@@ -52,9 +53,9 @@ static void add_child(json_object *list, const struct child *c)
 	if (c->jail.pid <= 0)
 		return;
 	o = json_object_new_object();
-	json_object_object_add(o, "name", json_object_new_string(c->name));
-	json_object_object_add(o, "pid", json_object_new_int(c->jail.pid));
-	json_object_object_add(o, "state", json_object_new_string(states[c->state]));
+	j_str(o, "name", c->name);
+	j_int(o, "pid", c->jail.pid);
+	j_str(o, "state", states[c->state]);
 	json_object_array_add(list, o);
 }
 
@@ -86,15 +87,14 @@ json_object *usage_metrics(const struct vm *vm)
 		if (d->child.jail.pid > 0)
 			add_process(&u, d->child.jail.pid);
 		restarts += d->restarts;
-		json_object_object_add(one, "name", json_object_new_string(d->msg.name));
-		json_object_object_add(one, "restarts", json_object_new_int64(d->restarts));
+		j_str(one, "name", d->msg.name);
+		j_int(one, "restarts", d->restarts);
 		json_object_array_add(devices, one);
 	}
-	json_object_object_add(o, "run_ns",
-			       json_object_new_int64((int64_t)(clock_ns() - vm->started_ns)));
-	json_object_object_add(o, "cpu_ns", json_object_new_int64((int64_t)u.cpu_ns));
-	json_object_object_add(o, "rss_bytes", json_object_new_int64((int64_t)u.rss));
-	json_object_object_add(o, "restarts", json_object_new_int64((int64_t)restarts));
+	j_int(o, "run_ns", (int64_t)(clock_ns() - vm->started_ns));
+	j_int(o, "cpu_ns", (int64_t)u.cpu_ns);
+	j_int(o, "rss_bytes", (int64_t)u.rss);
+	j_int(o, "restarts", (int64_t)restarts);
 	json_object_object_add(o, "devices", devices);
 	return o;
 }

@@ -180,9 +180,21 @@ static int place_initrd(const struct load_image *img, uint64_t low_end, uint64_t
 	return 0;
 }
 
+/* A kernel is written here and read, patched and partly zeroed by itself from end to end: in 4 KiB
+ * pages each of them costs a fault here and one of the guest's. */
+static void prepare(const struct load_params *p, const struct load_image *img)
+{
+	gpa_t first = img->end;
+
+	for (unsigned i = 0; i < img->nsegs; i++)
+		first = img->seg[i].gpa < first ? img->seg[i].gpa : first;
+	gm_collapse(p->gm, first, img->end);
+}
+
 static int copy_kernel(const struct load_params *p, const struct load_file *f,
 		       const struct load_image *img, struct err *e)
 {
+	prepare(p, img);
 	for (unsigned i = 0; i < img->nsegs; i++) {
 		const struct load_seg *s = &img->seg[i];
 		void *dst = gm_ptr(p->gm, s->gpa, s->memsz);

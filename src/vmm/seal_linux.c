@@ -27,6 +27,7 @@ static const struct jail_rule fixed_rules[] = {
 	{SYS_fstat, "size of kernel and initrd", ANY},
 	{SYS_newfstatat, "the same, as newer C libraries call it; the root is empty", ANY},
 	{SYS_close, "kernel and initrd when they are loaded", ANY},
+	{SYS_madvise, "the kernel's memory in huge pages", {{2, JAIL_EQ, GM_ADVICE, 0}}},
 	{SYS_poll, "main loop", ANY},
 	{SYS_ppoll, "main loop, as some C libraries call it", ANY},
 	{SYS_gettid, "kick", ANY},

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """insulad with real VMs. One line per case: ok, not ok, skip. Names as arguments choose cases."""
+import errno
+import grp
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -65,13 +68,13 @@ def children(pid):
 class Daemon:
     """One insulad with its own state directory and socket."""
 
-    def __init__(self, **conf):
+    def __init__(self, **more):
         self.dir = tempfile.mkdtemp(prefix="daemon.", dir=os.environ.get("TMPDIR", "/tmp"))
         os.chmod(self.dir, 0o755)
         self.socket = self.dir + "/s"
         self.state = self.dir + "/state"
-        self.conf = dict(socket=self.socket, state_dir=self.state, socket_mode="0666", cgroup="off",
-                         overcommit_percent=1000, limits=dict(vms=2000, vcpus=2000, memory="64G"), **conf)
+        self.conf = dict(dict(socket=self.socket, state_dir=self.state, socket_mode="0666", cgroup="off",
+                              overcommit_percent=1000, limits=dict(vms=2000, vcpus=2000, memory="64G")), **more)
         self.proc = None
         self.write()
         self.start()
@@ -273,6 +276,13 @@ def case_restart(d):
     check("it says that it has adopted them", c.call("vm.info", id=paused)["adopted"])
     d.proc.terminate()
     check("an orderly end leaves them alone", d.proc.wait(10) == 0 and not gone(vms[0]["pid"]))
+    # A record of another boot, where the process id means nothing.
+    path = "%s/vm/%s/record.json" % (d.state, vms[0]["id"])
+    with open(path) as f:
+        record = json.load(f)
+    record["boot_id"] = "00000000-0000-0000-0000-000000000000"
+    with open(path, "w") as f:
+        json.dump(record, f)
     # A record that points to a process that insulad did not start: the number of an innocent one.
     path = "%s/vm/%s/record.json" % (d.state, vms[3]["id"])
     with open(path) as f:
@@ -288,19 +298,56 @@ def case_restart(d):
     c = d.client()
     found = {v["id"]: v for v in c.call("vm.list")["vms"]}
     check("nothing is adopted that insulad did not start", found[vms[3]["id"]]["state"] == "ended" and innocent.poll() is None, found[vms[3]["id"]])
+    check("one of another boot has ended with that", (found[vms[0]["id"]]["reason"], gone(vms[0]["pid"])) == ("host-reboot", False), found[vms[0]["id"]])
     check("a broken record is left alone", vms[4]["id"] not in found and os.path.exists(d.state + "/vm/" + vms[4]["id"]), list(found))
     check("a directory without a record is removed", not os.path.exists(d.state + "/vm/0123456789abcdef"))
     second = subprocess.run([BIN + "insulad", "--config", d.dir + "/conf"], capture_output=True, text=True, timeout=20)
     check("a second insulad in the same state is refused", second.returncode == 1 and "another insulad uses it" in second.stderr, second)
     innocent.kill()
     innocent.wait()
-    for pid in (real, vms[4]["pid"]):
+    for pid in (real, vms[0]["pid"], vms[4]["pid"]):
         os.kill(pid, signal.SIGKILL)
     for v in c.call("vm.list")["vms"]:
         if v["state"] == "running":
             c.call("vm.kill", id=v["id"])
     c.call("vm.delete", id="kept")
     shutil.rmtree(d.state + "/vm/" + vms[4]["id"])
+
+
+def case_requests(d):
+    """A connection with too many requests under way waits; nobody else does."""
+    c, other = d.client(), d.client()
+    c.call("vm.create", name="w", config=guest("spin"))
+    wait = b'{"jsonrpc":"2.0","id":1,"method":"vm.wait","params":{"id":"w"}}\n'
+    c.sock.sendall(wait * 64 + b'{"jsonrpc":"2.0","id":"next","method":"vm.list"}\n')
+    c.sock.settimeout(0.5)
+    try:
+        check("with 64 under way the 65th is not read", False, c.line())
+    except TimeoutError:
+        check("with 64 under way the 65th is not read", True)
+    check("another connection is served", len(other.call("vm.list")["vms"]) == 1)
+    other.call("vm.delete", id="w")
+    c = d.client()
+    c.sock.sendall(wait * 65 + b'{"jsonrpc":"2.0","id":"next","method":"vm.list"}\n')
+    check("when they are answered it goes on", [c.line()["id"] for _ in range(66)] == [1] * 65 + ["next"])
+
+
+def case_logs(_):
+    d = Daemon(log="json", socket_mode="0660", socket_group="nogroup")
+    r = d.client().call("vm.run", name='q', config=guest("hello"), wait=True)
+    with open(d.dir + "/log") as f:
+        lines = [json.loads(line) for line in f]
+    check("the log as JSON lines", any(x["message"].startswith("ended") and (x["vm"], x["name"], x["level"]) == (r["id"], "q", "info") for x in lines), lines)
+    check("without control groups it warns", any("no control groups" in x["message"] and x["level"] == "warning" for x in lines), lines)
+    s = os.stat(d.socket)
+    check("mode and group of the socket", (s.st_mode & 0o777, s.st_gid) == (0o660, grp.getgrnam("nogroup").gr_gid) or os.getuid(), s)
+    if os.getuid() == 0:
+        check("who may not write to it cannot connect", as_user(d, 4001, lambda _: connects(d.socket)) == {"exception": "PermissionError(13, 'Permission denied')"})
+    v = d.client().call("vm.run", config=guest("spin"))
+    with open("/proc/%d/limits" % v["pid"]) as f:
+        limits = {line[:26].strip(): line[26:].split()[:2] for line in f}
+    check("resource limits of a supervisor", limits["Max data size"] == [str(1 << 30)] * 2 and limits["Max core file size"] == ["0"] * 2, limits)
+    check("insulad ends with 0, with VMs", d.stop() == 0)
 
 
 def case_console(d):
@@ -464,6 +511,18 @@ def churn(d, n, stop):
     return ids, wrong
 
 
+def settled(d):
+    """The footprint, once two in a row are the same: connections of clients that have gone are closed."""
+    last = None
+    for _ in range(100):
+        now = footprint(d)
+        if now == last:
+            break
+        last = now
+        time.sleep(0.1)
+    return now
+
+
 def case_churn(d):
     stop = threading.Event()
     churn(d, 10, stop)
@@ -492,29 +551,41 @@ def case_storm(d):
     seen = []
     t = threading.Thread(target=lambda: seen.append(churn(d, 1 << 30, stop)))
     t.start()
-    steady = d.client().call("vm.run", name="steady", config=guest("spin"))
-    all_ids, lost = set(), []
-    for _ in range(KILLS):
-        time.sleep(random.uniform(0.2, 0.8) * (2 if ONE else 1))
-        d.kill()
-        # Every record is a VM that lives or has ended in a way that it tells; every supervisor has a record.
-        d.start()
-        c = d.client()
-        for v in c.call("vm.list")["vms"]:
-            all_ids.add(v["id"])
-            if v["state"] == "ended" and (v["reason"], v["status"]) != ("status", 42):
-                lost.append(v)
-    stop.set()
-    t.join()
+    lost = []
+    try:
+        steady = d.client().call("vm.run", name="steady", config=guest("spin"))
+        for _ in range(KILLS):
+            time.sleep(random.uniform(0.2, 0.8) * (2 if ONE else 1))
+            d.kill()
+            # Every record is a VM that lives or has ended in a way that it tells; every supervisor has a record.
+            d.start()
+            for v in d.client().call("vm.list")["vms"]:
+                if v["state"] == "ended" and (v["reason"], v["status"]) != ("status", 42):
+                    lost.append(v)
+    finally:
+        stop.set()
+        t.join()
     c = d.client()
+    ids = [i for r in seen for i in r[0]]
     check("insulad killed %d times: every end has the right reason" % KILLS, not lost and not any(r[1] for r in seen), lost[:2] or [r[1][:1] for r in seen])
+    check("no id is used again", len(set(ids)) == len(ids) and steady["id"] not in ids, len(ids))
     s = c.call("vm.info", id="steady")
     check("a VM has lived through it all", s["id"] == steady["id"] and s["pid"] == steady["pid"] and s["state"] == "running", s)
     check("nobody else is left", wait_for(lambda: [v["name"] for v in c.call("vm.list")["vms"] if v["state"] != "ended"] == ["steady"], 10), c.call("vm.list"))
-    out = subprocess.run(["pgrep", "-f", d.dir], capture_output=True, text=True).stdout.split()
-    sup = [p for p in out if "insula-run" in open("/proc/%s/cmdline" % p).read()] if out else []
-    check("no supervisor without a record", sup in ([], [str(steady["pid"])]), sup)
+    check("no supervisor without a record", wait_for(lambda: supervisors_of(d) == [steady["pid"]], 10), supervisors_of(d))
     c.call("vm.kill", id="steady")
+
+
+def supervisors_of(d):
+    """All insula-run of this daemon: their standard error is a log in its state directory."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.path.basename(os.readlink("/proc/%s/exe" % pid)) == "insula-run" and os.readlink("/proc/%s/fd/2" % pid).startswith(d.state):
+                found.append(int(pid))
+        except OSError:
+            pass  # it has gone, or is not ours
+    return found
 
 
 def as_user(d, uid, call):
@@ -539,6 +610,15 @@ def as_user(d, uid, call):
     return json.loads(text)
 
 
+def connects(path):
+    s = socket.socket(socket.AF_UNIX)
+    try:
+        s.connect(path)
+        return "connected"
+    except OSError as e:
+        return errno.errorcode[e.errno]
+
+
 def case_users(d):
     if os.getuid():
         print("skip daemon: two users - not root")
@@ -558,6 +638,17 @@ def case_users(d):
     e = as_user(d, 4002, lambda c: refused(c, "vm.create", name="x", config=dict(kernel=d.state + "/lock")))
     e = as_user(d, 4002, lambda c: refused(c, "vm.start", id="x"))
     check("files are opened with the user's rights", e.get("data", {}).get("reason") == "start-failed" and "ermission" in e["message"], e)
+    e = as_user(d, 4002, lambda c: refused(c, "vm.create", name="y", config=guest("spin", nets=["fd=3"])))
+    check("nor may a configuration name descriptors, which would be insulad's", e.get("data", {}).get("field") == "config.nets", e)
+    home = d.dir + "/home"
+    os.mkdir(home, 0o755)
+    os.chown(home, 4001, 4001)
+    r = as_user(d, 4001, lambda c: c.call("vm.run", name="v", config=guest("spin", vsock=dict(path=home + "/v"))))
+    check("a VM with vsock", r.get("state") == "running", r)
+    check("its owner may connect", as_user(d, 4001, lambda _: connects(home + "/v")) == "connected")
+    check("another user may not", as_user(d, 4002, lambda _: connects(home + "/v")) == "EACCES")
+    as_user(d, 4001, lambda c: c.call("vm.kill", id="v"))
+    shutil.rmtree(home)
     root = d.client()
     check("root sees both", len(root.call("vm.list")["vms"]) == 2)
     check("root may end it", root.call("vm.kill", id=a["id"])["reason"] == "killed")
@@ -789,13 +880,46 @@ def case_clients(d):
     check("insulactl ps", [v["name"] for v in json.loads(r.stdout)["vms"]] == ["c1"], r)
     r = subprocess.run(["script", "-qec", BIN + "insulactl ps", "/dev/null"], env=env, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
     check("insulactl ps on a terminal: a table", "NAME" in r.stdout and "c1" in r.stdout and "{" not in r.stdout, r)
+    r = ctl("metrics", "c1")
+    check("insulactl metrics", json.loads(r.stdout)["run_ns"] > 0, r)
+    r = ctl("metrics")
+    check("insulactl metrics of the daemon", json.loads(r.stdout)["vms"]["running"] == 1, r)
+    watch = subprocess.Popen([BIN + "insulactl", "events", "c1"], env=env, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+    wait_for(lambda: d.client().call("daemon.metrics")["subscribers_now"] == 1)
+    ctl("pause", "c1")
+    ctl("resume", "c1")
+    check("insulactl events", [json.loads(watch.stdout.readline())["event"] for _ in range(2)] == ["paused", "resumed"])
+    watch.kill()
+    watch.wait()
     r = ctl("logs", "c1")
     check("insulactl logs", r.returncode == 0, r)
+    r = subprocess.run(["bash", "-c", """. "$1"; PATH=$2:$PATH; try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _insulactl; echo "${COMPREPLY[*]}"; }
+        try insulactl st; try insulactl stop ''; try insulactl run --vs; try insulactl --socket x lo""",
+                        "-", os.path.join(HERE, "../../tools/dist/insulactl.bash"), BIN], env=env, capture_output=True, text=True, timeout=60)
+    check("the completion for bash", r.stdout.split("\n")[:4] == ["start stop", "c1", "--vsock", "logs"], r)
     r = ctl("stop", "-t", "1", "c1")
     check("insulactl stop", json.loads(r.stdout)["reason"] == "stopped", r)
     r = ctl("wait", "c1")
     check("insulactl wait has the VM's status", r.returncode == 143, r)
     check("insulactl rm", ctl("rm", "c1").returncode == 0 and ctl("info", "c1").returncode == 1)
+    r = subprocess.run([BIN + "insulactl", "create", "--name", "all", "--mem", "1G", "--share", "d:/s:ro", "--net", "user,fwd=tcp:8080:80", "--vsock", "cid=7,path=v",
+                        "--rng", "rate=64K", "--disk", "ro,path=a", "--disk", "path=/b", "--console", "file=c", "-it", "-e", "A=1", "-e", "UNSET_HERE", "-e", "FROM",
+                        "-w", "/tmp", "-u", "1:2", "--", "sh", "-c", "x"],
+                       env=dict(env, FROM="here"), cwd=d.dir, capture_output=True, text=True, timeout=60)
+    want = dict(mem="1G", shares=[d.dir + "/d:/s:ro"], nets=["user,fwd=tcp:8080:80"], vsock="cid=7,path=%s/v" % d.dir, rng="rate=64K",
+                disks=["ro,path=%s/a" % d.dir, "path=/b"], console="file=%s/c" % d.dir, interactive=True, tty=True, env=["A=1", "FROM=here"], cwd="/tmp", user="1:2",
+                command=["sh", "-c", "x"])
+    got = d.client().call("vm.info", id="all")["config"] if r.returncode == 0 else r
+    check("insulactl create takes the flags of insula-run", got == want, got)
+    ctl("rm", "all")
+    flags = subprocess.run([BIN + "insula-run", "--help"], capture_output=True, text=True).stdout
+    longs = set(re.findall(r"^  (--[a-z]+) ", flags, re.M)) - {"--json", "--help"}
+    with open(os.path.join(HERE, "../../tools/dist/insulactl.bash")) as f:
+        known = f.read()
+    check("the completion knows them all", len(longs) >= 14 and all(f in known for f in longs), [f for f in longs if f not in known])
+    for name, bad in (("shares", ["d:/s"]), ("vsock", "path=v"), ("nets", ["socket=s"]), ("disks", ["path=d"]), ("kernel", "k"), ("console", "file=c")):
+        e = refused(d.client(), "vm.create", config={name: bad})
+        check("a relative path in %s is refused" % name, e["code"] == -32602 and e["data"]["field"] == "config." + name and e["data"]["expected"] == "an absolute path", e)
     r = ctl("rpc", "vm.info", '{"id": "no"}')
     check("insulactl rpc: a refusal", r.returncode == 1 and "Not found" in r.stderr, r)
     for args in (["frobnicate"], [], ["ps", "x"], ["stop", "-t", "x", "y"], ["--bad"], ["run", "--unknown"]):

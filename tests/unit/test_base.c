@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -462,6 +463,35 @@ START_TEST(gm_map_refused)
 }
 END_TEST
 
+/* Contents stay, whether the host collapses or not, and nothing outside of whole blocks is made. */
+START_TEST(gm_collapsed)
+{
+	const uint64_t mib = 1 << 20, size = 16 * mib,
+		       marks[] = {0, mib, 2 * mib, 5 * mib + 77, 9 * mib};
+	int fd = shm_create("guest", size, &e);
+	struct guestmem gm;
+	struct stat st;
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(gm_map(&gm, fd, size, &e), 0);
+	for (unsigned i = 0; i < ARRAY_LEN(marks); i++)
+		*(uint8_t *)gm_ptr(&gm, marks[i], 1) = (uint8_t)(i + 1);
+	gm_collapse(&gm, 0, 2 * mib - 1);
+	gm_collapse(&gm, 15 * mib, 17 * mib);
+	gm_collapse(&gm, 8 * mib, 4 * mib);
+	gm_collapse(&gm, UINT64_MAX - 10, UINT64_MAX);
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	ck_assert_int_le((int64_t)st.st_blocks * 512, (int64_t)(ARRAY_LEN(marks) * BOARD_PAGE));
+	gm_collapse(&gm, mib + 1, 9 * mib);
+	for (unsigned i = 0; i < ARRAY_LEN(marks); i++)
+		ck_assert_uint_eq(*(uint8_t *)gm_ptr(&gm, marks[i], 1), i + 1);
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	ck_assert_int_le((int64_t)st.st_blocks * 512, (int64_t)(6 * mib + 3 * BOARD_PAGE));
+	gm_unmap(&gm);
+	close(fd);
+}
+END_TEST
+
 /* ---- descriptors, events, files ---- */
 
 START_TEST(descriptors)
@@ -661,6 +691,7 @@ int main(void)
 	tcase_add_test(mem, shm_refused);
 	tcase_add_test(mem, gm_ptr_bounds);
 	tcase_add_test(mem, gm_map_layout);
+	tcase_add_test(mem, gm_collapsed);
 	tcase_add_test(mem, gm_map_refused);
 	tcase_add_test(rest, descriptors);
 	tcase_add_test(rest, events);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <insula/base.h>
@@ -302,18 +303,61 @@ END_TEST
 
 /* ---- state directory ---- */
 
+/* What another process gets. */
+static int open_elsewhere(const char *path)
+{
+	int status, lock = -1;
+	pid_t pid = fork();
+	struct err e;
+
+	if (pid == 0)
+		_exit(state_open(path, &lock, &e) == -EBUSY ? 17 : 0);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* insulad is killed while a child of its own has not become a supervisor yet. */
+static void lock_is_not_inherited(const char *path)
+{
+	int ready[2], stay[2], lock = -1;
+	struct err e;
+	char byte;
+	pid_t pid;
+
+	ck_assert(!pipe(ready) && !pipe(stay));
+	pid = fork();
+	if (pid == 0) {
+		int dir = state_open(path, &lock, &e);
+
+		if (dir >= 0 && fork() == 0) {
+			close(stay[1]);
+			(void)!write(ready[1], "", 1);
+			(void)!read(stay[0], &byte, 1);
+		}
+		_exit(dir < 0);
+	}
+	close(stay[0]);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	ck_assert_int_eq(read(ready[0], &byte, 1), 1);
+	ck_assert_int_eq(open_elsewhere(path), 0);
+	close(stay[1]);
+	close(ready[0]);
+	close(ready[1]);
+}
+
 START_TEST(state_files)
 {
 	char top[] = "/tmp/test_daemon.XXXXXX", path[64], *text;
-	int lock = -1, second = -1, dir;
+	int lock = -1, dir;
 	struct err e;
 	size_t len;
 
 	ck_assert_ptr_nonnull(mkdtemp(top));
 	snprintf(path, sizeof(path), "%s/s", top);
+	lock_is_not_inherited(path);
 	dir = state_open(path, &lock, &e);
 	ck_assert_int_ge(dir, 0);
-	ck_assert_int_eq(state_open(path, &second, &e), -EBUSY);
+	ck_assert_int_eq(open_elsewhere(path), 17);
 	ck_assert_int_eq(state_make(dir, "0123456789abcdef", &e), 0);
 	ck_assert_int_eq(state_write(dir, "0123456789abcdef", "record.json", "one", true, &e), 0);
 	ck_assert_int_eq(state_write(dir, "0123456789abcdef", "record.json", "two", false, &e), 0);

@@ -36,6 +36,7 @@
 static int listener; /* of the server */
 static pid_t server;
 static int finished[2]; /* a byte for every agent_ops.finish() */
+static int answer[2];   /* the status of the program that asks the root's own init */
 
 /* ---- the server ---- */
 
@@ -55,6 +56,20 @@ static void kill_children(void)
 		fclose(f);
 }
 
+static pid_t ask_init(void)
+{
+	pid_t pid = fork();
+	char status = 99;
+
+	if (pid == 0) {
+		signal(SIGTERM, SIG_DFL);
+		(void)!write(finished[1], "a", 1);
+		(void)!read(answer[0], &status, 1);
+		_exit(status);
+	}
+	return pid;
+}
+
 static void finish(void)
 {
 	(void)!write(finished[1], "f", 1);
@@ -67,7 +82,7 @@ static void end_machine(const struct gp_poweroff *how)
 
 static void serve(void)
 {
-	static const struct agent_ops ops = {kill_children, finish, end_machine};
+	static const struct agent_ops ops = {ask_init, kill_children, finish, end_machine};
 	static struct agent a;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -85,6 +100,7 @@ static void setup(void)
 
 	signal(SIGPIPE, SIG_IGN);
 	ck_assert_int_eq(pipe2(finished, O_CLOEXEC), 0);
+	ck_assert_int_eq(pipe2(answer, O_CLOEXEC), 0);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	ck_assert_int_ge(listener, 0);
 	/* Without a name: the kernel chooses an abstract one. */
@@ -102,6 +118,8 @@ static void teardown(void)
 	close(listener);
 	fd_close(&finished[0]);
 	fd_close(&finished[1]);
+	fd_close(&answer[0]);
+	fd_close(&answer[1]);
 }
 
 static int connect_server(void)
@@ -1034,6 +1052,71 @@ START_TEST(power_off)
 }
 END_TEST
 
+/* What the server has done, one letter each, once there are `n`. */
+static void ck_done(const char *want, int ms)
+{
+	char got[8] = "";
+	size_t n = strlen(want);
+
+	for (size_t i = 0; i < n; i++) {
+		ck_assert_msg(ready(finished[0], ms), "%s, not %s, after %d ms", got, want, ms);
+		ck_assert_int_eq(read(finished[0], got + i, 1), 1);
+	}
+	ck_assert_str_eq(got, want);
+}
+
+static int ask_to_end(uint32_t init_ms)
+{
+	static uint32_t id = 100;
+	const uint32_t words[] = {24, GP_HELLO,    GP_MAGIC,        1, ++id,   0, 0, 0,
+				  12, GP_POWEROFF, GP_END_POWEROFF, 0, init_ms};
+	int fd = connect_server();
+
+	ck_assert_int_eq(write(fd, words, sizeof(words)), sizeof(words));
+	return fd;
+}
+
+/* It is asked, and until its time is over nothing else happens: commands still run. */
+START_TEST(own_init_is_asked)
+{
+	int fd = ask_to_end(1000);
+
+	ck_done("a", PATIENCE_MS);
+	ck_assert_int_eq(write(answer[1], "", 1), 1);
+	ck_exit(run(&(struct how){0}, SH("exit 5"), NULL, NULL, 0), EXEC_CODE, 5);
+	ck_assert(!ready(finished[0], 300));
+	ck_done("fp", PATIENCE_MS); /* it did not do it */
+	close(fd);
+}
+END_TEST
+
+START_TEST(own_init_cannot_be_asked)
+{
+	int fd = ask_to_end(60000);
+
+	ck_done("a", PATIENCE_MS);
+	ck_assert_int_eq(write(answer[1], "\001", 1), 1);
+	ck_done("fp", PATIENCE_MS);
+	close(fd);
+}
+END_TEST
+
+/* Neither twice, nor at all without time for it. */
+START_TEST(own_init_is_not_asked)
+{
+	int fd = ask_to_end(0), second;
+
+	ck_done("fp", PATIENCE_MS);
+	close(fd);
+	fd = ask_to_end(60000);
+	ck_done("a", PATIENCE_MS);
+	second = ask_to_end(60000);
+	ck_done("fp", PATIENCE_MS);
+	close(fd);
+	close(second);
+}
+END_TEST
+
 /* ---- a guest that breaks the rules ---- */
 
 static const struct {
@@ -1182,6 +1265,9 @@ int main(void)
 	tcase_add_loop_test(t, bad_hosts, 0, (int)ARRAY_LEN(bad_host));
 	tcase_add_test(t, too_much_credit);
 	tcase_add_test(t, power_off);
+	tcase_add_test(t, own_init_is_asked);
+	tcase_add_test(t, own_init_cannot_be_asked);
+	tcase_add_test(t, own_init_is_not_asked);
 	tcase_add_loop_test(t, bad_guests, 0, (int)ARRAY_LEN(bad_guest));
 	tcase_add_test(t, guest_ignores_credit);
 	tcase_add_loop_test(t, bad_exits, 0, (int)ARRAY_LEN(bad_exit));

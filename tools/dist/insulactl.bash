@@ -6,7 +6,7 @@ _insulactl_vms() {
 _insulactl() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
 	local verbs='run create start exec ps info console logs pause resume stop kill wait rm metrics events rpc'
-	local flags='--name --config --detach --kernel --initrd --append --cpus --mem --disk --rootfs --console --metrics --timeout'
+	local flags='--name --config --detach --kernel --initrd --append --cpus --mem --disk --rootfs --share --console --net --rng --vsock --metrics --timeout -d -i -t -e -w -u'
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
 		--socket) i=$((i + 1)) ;;
