@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <winioctl.h>
 
 #include <insula/base.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* insula-vmm on Windows: its handle of the hypervisor is the library's own, and from here on it
  * needs no rights but to what it holds. See vmm.h. */
-#include <insula/jail.h>
+#include "jail/contain.h"
 
 #include "vmm.h"
 
@@ -12,5 +12,7 @@ unsigned vmm_device_fds(void)
 
 int vmm_seal(struct err *e)
 {
-	return jail_seal(NULL, 0, e);
+	int rc = contain_lower(e);
+
+	return rc ? rc : contain_check(GetCurrentProcess(), NULL, CONTAIN_VMM, true, e);
 }
