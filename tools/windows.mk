@@ -11,7 +11,7 @@ WIN_BASE    := $(filter-out %/guestproto.c %/scm.c,$(call win_room,base))
 WIN_DEVICES := $(filter-out $(addprefix src/devices/,net%.c vsock%.c exec%.c),$(call win_room,devices))
 WIN_VMM     := $(call win_room,vmm) $(src_whp) $(src_x86)
 WIN_JAIL    := src/jail/check_win.c src/jail/seal_win.c
-WIN_RUN     := $(wildcard src/supervisor/*_win.c) $(addprefix src/supervisor/,config.c settings.c ending.c) src/jail/check_win.c src/jail/spawn_win.c \
+WIN_RUN     := $(wildcard src/supervisor/*_win.c) $(addprefix src/supervisor/,cmdline.c config.c settings.c ending.c) src/jail/check_win.c src/jail/spawn_win.c \
 	tools/insula-run_win.c
 WIN_HELPERS := insula-console insula-rng insula-blk
 WIN_EXES    := insula-run insula-vmm $(WIN_HELPERS)

@@ -21,9 +21,11 @@ int contain_missing(struct err *e, const char *program, const char *fmt, ...)
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
 #ifdef INSULA_TEST_UNCONTAINED
+	char line[300];
+	int n = snprintf(line, sizeof(line), "TEST BUILD, NOT CONTAINED: %s: %s\n", program, what);
+
 	(void)e;
-	fprintf(stderr, "TEST BUILD, NOT CONTAINED: %s: %s\n", program, what);
-	fflush(stderr);
+	stderr_write(line, (size_t)n);
 	return 0;
 #else
 	return err_set(e, -EPERM, "%s is not contained: %s", program, what);
@@ -37,7 +39,7 @@ static bool token_word(HANDLE token, int class, DWORD *out)
 	DWORD n;
 
 	*out = 0;
-	return GetTokenInformation(token, (TOKEN_INFORMATION_CLASS)class, out, sizeof(*out), &n);
+	return GetTokenInformation(token, (TOKEN_INFORMATION_CLASS) class, out, sizeof(*out), &n);
 }
 
 /* The level of the token's integrity, such as SECURITY_MANDATORY_LOW_RID; MAXDWORD: not known. */
@@ -91,7 +93,7 @@ static const char *container_lacks(HANDLE token)
 	if (!token_word(token, TOKEN_IS_LESS_PRIVILEGED_APP_CONTAINER, &v) || v != 1)
 		return "the AppContainer is not a less privileged one";
 	return integrity(token) > SECURITY_MANDATORY_LOW_RID ? "the integrity level is not low"
-							       : NULL;
+							     : NULL;
 }
 
 static const char *token_lacks(HANDLE process, enum contain_kind kind, bool sealed)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The jail on Windows: a process that is made contained, looked at before its first instruction, and
- * only then let go.
+ * The jail on Windows: a process that is made contained, looked at before its first instruction,
+ * and only then let go.
  *
  *   job                kill on close, one process, no user interface
  *   handles            the list that the supervisor gives, and nothing else that could be inherited
@@ -14,8 +14,8 @@
  *                      no extension points; helpers: no window manager
  *   children           none
  *
- * Each of them is read back from the system, by the supervisor from the suspended process and by the
- * process itself in jail_seal(): contain_check(). What cannot be read back is not there.
+ * Each of them is read back from the system, by the supervisor from the suspended process and by
+ * the process itself in jail_seal(): contain_check(). What cannot be read back is not there.
  *
  * Wine takes most of this without doing it. A build with INSULA_TEST_UNCONTAINED goes on all the
  * same, and says so on standard error for each process; it is for the tests under wine and nothing
@@ -32,20 +32,20 @@
 
 enum contain_kind { CONTAIN_HELPER, CONTAIN_VMM };
 
-#define CONTAIN_MAX_HANDLES 128
+#define CONTAIN_MAX_HANDLES 512
 
 struct contain_plan {
 	enum contain_kind kind;
-	const char *program;	/* "insula-blk": for messages */
-	const wchar_t *path;	/* of the .exe, absolute */
-	HANDLE channel, log;	/* standard input, standard error; inheritable */
-	const int *fds;		/* what else it inherits; inheritable */
-	unsigned nfds;		/* at most CONTAIN_MAX_HANDLES - 2 */
+	const char *program; /* "insula-blk": for messages */
+	const wchar_t *path; /* of the .exe, absolute */
+	HANDLE channel, log; /* standard input, standard error; inheritable */
+	const int *fds;      /* what else it inherits; inheritable */
+	unsigned nfds;       /* at most CONTAIN_MAX_HANDLES - 2 */
 };
 
 struct contained {
 	HANDLE process; /* owned */
-	HANDLE job;	/* owned: the process ends with it */
+	HANDLE job;     /* owned: the process ends with it */
 	DWORD pid;
 };
 
@@ -59,7 +59,6 @@ int contain_check(HANDLE process, HANDLE job, enum contain_kind kind, bool seale
 int contain_lower(struct err *e);
 /* The end of every refusal: returns -EPERM with the text; in a test build it says it on standard
  * error and returns 0. */
-int contain_missing(struct err *e, const char *program, const char *fmt, ...)
-	INSULA_PRINTF(3, 4);
+int contain_missing(struct err *e, const char *program, const char *fmt, ...) INSULA_PRINTF(3, 4);
 
 #endif

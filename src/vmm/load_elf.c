@@ -5,9 +5,9 @@
  * Entry: the PVH note if there is one (PT_NOTE, name "Xen", type 18), else e_entry, which is a
  * physical address too.
  */
+#include <elf.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <linux/elf.h>
 #include <string.h>
 
 #include <insula/board.h>
