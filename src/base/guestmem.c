@@ -50,7 +50,7 @@ void gm_unmap(struct guestmem *gm)
 	memset(gm, 0, sizeof(*gm));
 }
 
-void gm_collapse(const struct guestmem *gm, gpa_t from, gpa_t to)
+int gm_collapse(const struct guestmem *gm, gpa_t from, gpa_t to)
 {
 	volatile uint8_t *host;
 
@@ -58,12 +58,11 @@ void gm_collapse(const struct guestmem *gm, gpa_t from, gpa_t to)
 	to &= ~(GM_HUGE_PAGE - 1);
 	host = from < to ? gm_ptr(gm, from, to - from) : NULL;
 	if (!host)
-		return;
+		return 0;
 	/* Linux collapses only what has a page table. */
 	for (uint64_t off = 0; off < to - from; off += GM_HUGE_PAGE)
 		(void)host[off];
-	/* Without it everything is as before, only slower: nothing to report. */
-	(void)madvise((void *)host, to - from, GM_ADVICE);
+	return madvise((void *)host, to - from, GM_ADVICE) ? -errno : 0;
 }
 
 void *gm_ptr(const struct guestmem *gm, gpa_t gpa, uint64_t len)
