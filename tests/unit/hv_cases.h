@@ -633,7 +633,8 @@ START_TEST(suspended_time)
 	host_sleep_us(NAP_US);
 	t[1] = guest_time(f.v[0]);
 	r = hv_vm_suspend_time(f.vm, &f.e);
-	ck_assert(r == 0 || r == -ENOSYS); /* this host cannot */
+	/* Some KVMs cannot move a TSC; the lab's can, and says so. */
+	ck_assert(r == 0 || (r == -ENOSYS && !getenv("INSULA_TEST_TIME_STOPS")));
 	ck_assert_int_eq(hv_vm_suspend_time(f.vm, &f.e), r);
 	host_sleep_us(NAP_US);
 	hv_vcpu_was_paused(f.v[0]);
@@ -696,7 +697,8 @@ static void expect_irqs(struct fixture *f, unsigned a, unsigned b)
 {
 	unsigned got_a, got_b;
 
-	count_irqs(f, 30000, &got_a, &got_b);
+	/* Longer where one must come: a busy host is late. */
+	count_irqs(f, a + b ? 200000 : 30000, &got_a, &got_b);
 	ck_assert_uint_eq(got_a, a);
 	ck_assert_uint_eq(got_b, b);
 }
