@@ -2,6 +2,8 @@
 
 VERSION := 0.1.0
 BUILD   ?= build
+# One spelling of it, or the dependencies that one of tests/check and make has written are not the other's.
+override BUILD := $(patsubst $(CURDIR)/%,%,$(BUILD))
 PREFIX  ?= /usr/local
 DESTDIR ?=
 CC      ?= gcc
