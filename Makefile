@@ -2,6 +2,8 @@
 
 VERSION := 0.1.0
 BUILD   ?= build
+# One spelling of it, or the dependencies that one of tests/check and make has written are not the other's.
+override BUILD := $(patsubst $(CURDIR)/%,%,$(BUILD))
 PREFIX  ?= /usr/local
 DESTDIR ?=
 CC      ?= gcc
@@ -77,6 +79,7 @@ help:
 	'make demo       install what is needed, build, boot a Linux microVM and run a command in it' \
 	'make check      install what is needed, run all tests' \
 	'make check-fast the tests that need no lab' \
+	'make check-windows the tests of the Windows backend, under wine' \
 	'make bench      the tables of docs/performance.md' \
 	'make lab CMD=.. run a command in the lab (a machine with AMD-V, emulated)' \
 	'make guest      fetch and unpack the Debian cloud kernel into $(BUILD)/guest' \
@@ -235,8 +238,8 @@ san:
 demo: all guest
 	@tests/lab/demo $(BUILD)
 
-check: deps-guest deps-lab deps-windows
-check check-fast: deps-build deps-check
+check check-windows: deps-guest deps-lab deps-windows deps-wine
+check check-fast check-windows: deps-build deps-check
 	@tests/check $@ $(BUILD)
 
 bench: all guest deps-lab

@@ -79,7 +79,7 @@ void shm_unmap(void *at, size_t len);
  */
 void shm_is_guest(void *at, size_t len);
 /* Huge pages for whole, aligned 2 MiB blocks, as far as the host will: see gm_collapse(). */
-void shm_collapse(void *at, size_t len);
+int shm_collapse(void *at, size_t len);
 
 /* Memory of the process's own, all zeros, aligned to pages; costs nothing until it is touched. It
  * is there until the process ends. NULL: there is none. */

@@ -44,9 +44,11 @@ void gm_unmap(struct guestmem *gm);
  * Make the whole 2 MiB blocks inside [from, to) huge pages, as far as the host will: for a range
  * that is about to be written from end to end. Best effort: Linux 6.1 and newer can (MADV_COLLAPSE,
  * which does not depend on the settings in /sys/kernel/mm/transparent_hugepage). Contents are kept.
- * May block for as long as it takes to find and clear the memory.
+ * May block for as long as it takes to find and clear the memory. 0, also when there is no whole
+ * block, or a negative errno if a block stayed as it was: -EINVAL (an older kernel), -ENOMEM or
+ * -EAGAIN (no such memory is free).
  */
-void gm_collapse(const struct guestmem *gm, gpa_t from, gpa_t to);
+int gm_collapse(const struct guestmem *gm, gpa_t from, gpa_t to);
 
 /* The host address of [gpa, gpa + len), or NULL if any byte of it is not RAM. len 0 is NULL. */
 void *gm_ptr(const struct guestmem *gm, gpa_t gpa, uint64_t len);

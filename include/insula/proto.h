@@ -102,11 +102,13 @@ struct msg_device {
 #define VMM_MAX_INITRDS 2
 /* Descriptors: /dev/kvm, guest memory, kernel, then ninitrds initrd parts (loaded one after the
  * other, each padded to 4 bytes, as the kernel's initramfs format allows). */
+enum vmm_flags { VMM_HUGEPAGES = 1 /* all of guest memory, from the start */ };
 struct msg_start_vmm {
 	uint64_t mem_size;
 	uint32_t ncpus;
 	uint32_t ndevices; /* MSG_DEVICE messages that came before */
 	uint32_t ninitrds;
+	uint32_t flags; /* enum vmm_flags */
 	uint32_t log_level;
 	char cmdline[MSG_CMDLINE_MAX];
 };

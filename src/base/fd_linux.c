@@ -213,15 +213,14 @@ void shm_is_guest(void *at, size_t len)
 	(void)madvise(at, len, MADV_HUGEPAGE);
 }
 
-void shm_collapse(void *at, size_t len)
+int shm_collapse(void *at, size_t len)
 {
 	const volatile uint8_t *p = at;
 
 	/* Linux collapses only what has a page table. */
 	for (size_t off = 0; off < len; off += GM_HUGE_PAGE)
 		(void)p[off];
-	/* Without it everything is as before, only slower: nothing to report. */
-	(void)madvise(at, len, GM_ADVICE);
+	return madvise(at, len, GM_ADVICE) ? -errno : 0;
 }
 
 void *reserve_memory(size_t len, bool writable)

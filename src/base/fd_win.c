@@ -227,10 +227,12 @@ void shm_is_guest(void *at, size_t len)
 	(void)len;
 }
 
-void shm_collapse(void *at, size_t len)
+int shm_collapse(void *at, size_t len)
 {
-	(void)at; /* large pages are for those who hold a privilege that nobody here has */
+	(void)at;
 	(void)len;
+	return -EOPNOTSUPP; /* large pages are for those who hold a privilege that nobody here has
+			     */
 }
 
 void *reserve_memory(size_t len, bool writable)

@@ -45,15 +45,14 @@ void gm_unmap(struct guestmem *gm)
 	memset(gm, 0, sizeof(*gm));
 }
 
-void gm_collapse(const struct guestmem *gm, gpa_t from, gpa_t to)
+int gm_collapse(const struct guestmem *gm, gpa_t from, gpa_t to)
 {
 	void *host;
 
 	from = (from + GM_HUGE_PAGE - 1) & ~(GM_HUGE_PAGE - 1);
 	to &= ~(GM_HUGE_PAGE - 1);
 	host = from < to ? gm_ptr(gm, from, to - from) : NULL;
-	if (host)
-		shm_collapse(host, to - from);
+	return host ? shm_collapse(host, to - from) : 0;
 }
 
 void *gm_ptr(const struct guestmem *gm, gpa_t gpa, uint64_t len)

@@ -187,11 +187,18 @@ static int set_timeout(struct vm_config *c, const char *where, const char *v, st
 	return 0;
 }
 
+/* SIZE[,hugepages] */
 static int set_mem(struct vm_config *c, const char *where, const char *v, struct err *e)
 {
+	const char *comma = strchr(v, ',');
+	char size[32];
 	uint64_t n;
 
-	if (!parse_size(v, &n) || n < BOARD_MIN_MEM || n > BOARD_MAX_MEM)
+	snprintf(size, sizeof(size), "%.*s", comma ? (int)(comma - v) : (int)strlen(v), v);
+	if (comma && strcmp(comma, ",hugepages") != 0)
+		return err_set(e, -EINVAL, "%s: '%.40s'; expected SIZE or SIZE,hugepages", where,
+			       v);
+	if (!parse_size(size, &n) || n < BOARD_MIN_MEM || n > BOARD_MAX_MEM)
 		return err_set(e, -EINVAL,
 			       "%s: '%.40s'; expected a size from %lluM to %lluG, such as 256M",
 			       where, v, BOARD_MIN_MEM >> 20, BOARD_MAX_MEM >> 30);
@@ -199,6 +206,7 @@ static int set_mem(struct vm_config *c, const char *where, const char *v, struct
 		return err_set(e, -EINVAL, "%s: '%.40s'; expected a multiple of %u bytes", where, v,
 			       BOARD_PAGE);
 	c->mem = n;
+	c->mem_huge = comma != NULL;
 	return 0;
 }
 

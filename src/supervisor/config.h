@@ -82,7 +82,8 @@ struct vm_config {
 	bool rng_off;
 	uint64_t rng_rate; /* bytes a second */
 	unsigned cpus;
-	uint64_t mem; /* bytes */
+	uint64_t mem;  /* bytes */
+	bool mem_huge; /* all of it in huge pages, from the start */
 	unsigned ndisks;
 	struct disk_config disk[CONFIG_MAX_DISKS];
 	struct vsock_config vsock;

@@ -346,6 +346,7 @@ static int start_vmm(struct vm *vm, struct err *e)
 				  .ncpus = vm->conf->cpus,
 				  .ndevices = vm->ndevices,
 				  .ninitrds = vm->boot.ninitrds,
+				  .flags = vm->conf->mem_huge ? VMM_HUGEPAGES : 0,
 				  .log_level = log_most()};
 	int fds[MSG_MAX_FDS] = {vm->kvm, vm->mem, vm->boot.kernel};
 	int rc = child_spawn(&vm->vmm, e);

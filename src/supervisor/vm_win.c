@@ -69,6 +69,7 @@ static int refuse(const struct vm_config *c, struct err *e)
 			   : c->nnets    ? "--net"
 			   : c->vsock.on ? "--vsock"
 			   : c->metrics  ? "--metrics"
+			   : c->mem_huge ? "--mem ...,hugepages"
 			   : !c->kernel  ? "a default kernel (give --kernel)"
 					 : NULL;
 

@@ -65,8 +65,8 @@ static void check_start(const struct vmm *vm, const struct msg_start_vmm *m, siz
 {
 	if (len != sizeof(*m) || m->ninitrds > VMM_MAX_INITRDS ||
 	    nfds != vmm_device_fds() + 2 + m->ninitrds || m->ndevices != vm->ndevices ||
-	    m->ncpus < 1 || m->ncpus > BOARD_MAX_CPUS || m->log_level > LOG_LVL_DEBUG ||
-	    !memchr(m->cmdline, 0, sizeof(m->cmdline)))
+	    m->ncpus < 1 || m->ncpus > BOARD_MAX_CPUS || (m->flags & ~(uint32_t)VMM_HUGEPAGES) ||
+	    m->log_level > LOG_LVL_DEBUG || !memchr(m->cmdline, 0, sizeof(m->cmdline)))
 		fail("start", -EPROTO, "malformed MSG_START_VMM", 0);
 }
 
@@ -199,6 +199,20 @@ static int start_threads(struct vmm *vm, struct err *e)
 	return rc ? err_sys(e, rc, "vCPU threads") : 0;
 }
 
+/* All of it now, as the user asked; what the host cannot give is said, and the guest runs without.
+ */
+static void take_huge_pages(const struct guestmem *gm)
+{
+	for (unsigned i = 0; i < gm->nregions; i++) {
+		const struct gm_region *r = &gm->region[i];
+		int rc = gm_collapse(gm, r->gpa, r->gpa + r->size);
+
+		if (rc)
+			log_warn("hugepages: not all memory is in huge pages: %s",
+				 rc == -EINVAL ? "expected Linux 6.1 or newer" : strerror(-rc));
+	}
+}
+
 static void build(struct vmm *vm, const struct msg_start_vmm *start, struct start_fds *f)
 {
 	struct err e;
@@ -211,6 +225,8 @@ static void build(struct vmm *vm, const struct msg_start_vmm *start, struct star
 	rc = gm_map(&vm->gm, f->mem, start->mem_size, &e);
 	if (rc)
 		fail("memory", rc, e.text, 0);
+	if (start->flags & VMM_HUGEPAGES)
+		take_huge_pages(&vm->gm);
 	rc = build_vm(vm, f->dev, &e);
 	if (rc)
 		fail("hypervisor", rc, e.text, 0);

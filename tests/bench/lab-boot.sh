@@ -19,7 +19,7 @@ one() { # NAME COMMAND...: milliseconds of one run, appended to NAME; a run that
 		rc=0
 		t0=$(now_ns)
 		timeout 120 "$@" </dev/null >"$dir/out" 2>&1 || rc=$?
-		if [ $rc -eq 0 ] && grep -q all-well "$dir/out"; then
+		if [ $rc -eq 0 ] && { [ "$name" = command ] || grep -q all-well "$dir/out"; }; then
 			echo $((($(now_ns) - t0) / 1000000)) >>"$dir/$name"
 			return
 		fi
@@ -33,16 +33,18 @@ export XDG_CACHE_HOME=$dir/cache
 
 for i in $(seq 0 "$rounds"); do # round 0 warms the caches
 	one insula "$build/bin/insula-run" --mem 128M --kernel "$kernel" --initrd "$dir/initrd" --rng off --metrics "$dir/m"
+	one command "$build/bin/insula-run" --mem 128M --kernel "$kernel" -- /bin/true
 	# shellcheck disable=SC2046
 	one q35 $(qemu) -M q35 -kernel "$kernel" -append "$args"
 	# shellcheck disable=SC2046
 	one microvm $(qemu) -M microvm -kernel "$kernel" -append "$args"
 	# shellcheck disable=SC2046
 	one unpacked $(qemu) -M q35 -kernel "$dir"/cache/insula/vmlinux-* -append "$args"
-	[ "$i" -gt 0 ] || rm -f "$dir/insula" "$dir/q35" "$dir/microvm" "$dir/unpacked"
+	[ "$i" -gt 0 ] || rm -f "$dir/insula" "$dir/command" "$dir/q35" "$dir/microvm" "$dir/unpacked"
 done
 head_row "lab, Debian kernel, 1 vCPU, 128 MiB, ms"
 row "boot to exit / QEMU q35" "$(median <"$dir/insula")" "$(median <"$dir/q35")" "<= 0.6" " ms"
 row "boot to exit / QEMU microvm" "$(median <"$dir/insula")" "$(median <"$dir/microvm")" "<= 0.5" " ms"
 row "boot to exit / QEMU q35, unpacked kernel" "$(median <"$dir/insula")" "$(median <"$dir/unpacked")" "" " ms"
+row "insula-run -- /bin/true / that boot" "$(median <"$dir/command")" "$(median <"$dir/insula")" "<= 1.15" " ms"
 alone "user-space exits of the boot" "$(json "$dir/m" exits.total)" "< 1500"

@@ -26,13 +26,12 @@ JOB
 chmod +x "$T/root/bin/job"
 mke2fs -q -F -t ext4 -d "$T/root" "$T/root.img" 128M >/dev/null 2>&1
 
-bench_initrd "$T/initrd" 'mount -t ext4 -o ro /dev/vdb /mnt; mount -t devtmpfs dev /mnt/dev; mount -t proc proc /mnt/proc; chroot /mnt /bin/job' \
-	virtio_mmio virtio_pci virtio_blk ext4
+bench_initrd "$T/initrd" "$(bench_root /dev/vdb)" virtio_mmio virtio_pci virtio_blk ext4
 
 qemu() {
 	qemu-system-x86_64 -accel kvm -cpu host -m 256 -smp 1 -nodefaults -no-user-config -display none -serial stdio -no-reboot -M q35 \
 		-kernel "$kernel" -initrd "$T/initrd" \
-		-append 'console=ttyS0 panic=-1 loglevel=3 tsc=reliable' \
+		-append 'console=ttyS0 panic=-1 loglevel=3 tsc=reliable cryptomgr.notests' \
 		-object iothread,id=io \
 		-drive if=none,id=d,format=raw,aio=io_uring,cache=none,file=$disk -device virtio-blk-pci,drive=d,iothread=io \
 		-drive if=none,id=r,format=raw,readonly=on,file="$T/root.img" -device virtio-blk-pci,drive=r
@@ -41,8 +40,8 @@ insula() {
 	"$RUN" --mem 256M --kernel "$kernel" --initrd "$T/initrd" --disk "path=$disk,direct" --disk "path=$T/root.img,ro" --rng off --metrics "$T/m"
 }
 for _ in $(seq "$rounds"); do
-	insula </dev/null | tr -d '\r' >>"$T/insula"
-	qemu </dev/null | tr -d '\r' >>"$T/qemu"
+	measured "$T/insula" 3 insula
+	measured "$T/qemu" 3 qemu
 done
 med() { awk -v n="$2" '$1 == n { print $2 }' "$T/$1" | median; }
 head_row "lab, fio in the guest, NVMe below"

@@ -11,7 +11,6 @@ BUILD=$1 rounds=${2:-5}
 set -eu
 export XDG_CACHE_HOME=$T/cache
 kernel=$(echo "$BUILD"/guest/boot/vmlinuz-*)
-version=${kernel##*/vmlinuz-}
 modprobe tun 2>/dev/null || true
 modprobe vhost_net 2>/dev/null || true
 ip link set lo up
@@ -68,15 +67,15 @@ int main(void)
 }
 C
 make_root "$T/root"
-mkdir -p "$T/root/lib64" "$T/root/lib" "$T/root/usr"
+mkdir -p "$T/root/lib64" "$T/root/lib" "$T/root/usr" "$T/root/tmp"
 gcc -O2 -static -o "$T/root/bin/rr" "$T/rr.c"
 for f in $(command -v iperf3) $(ldd "$(command -v iperf3)" | grep -oE '/[^ ]+'); do
 	install -D "$(realpath "$f")" "$T/root$f"
 done
-for a in ip sleep; do ln -s busybox "$T/root/bin/$a"; done
+for a in ifconfig sleep; do ln -s busybox "$T/root/bin/$a"; done
 cat >"$T/root/bin/job" <<'JOB'
 #!/bin/sh
-ip addr show eth0 | grep -q 192.0.2.2 || { ip link set eth0 up; ip addr add 192.0.2.2/24 dev eth0; }
+ifconfig eth0 192.0.2.2 netmask 255.255.255.0 up
 i() { iperf3 -c 192.0.2.1 -t 4 -O 1 -f k "$@" | grep receiver; }
 set -- $(i); echo "tx $7"
 set -- $(i -R); echo "rx $7"
@@ -84,35 +83,23 @@ rr
 JOB
 chmod +x "$T/root/bin/job"
 mke2fs -q -F -t ext4 -d "$T/root" "$T/root.img" 128M >/dev/null 2>&1
-
-# The initrd of insula-run, and in front of the configuration what QEMU's PCI devices need.
-"$BUILD/bin/insula-initrd" --kernel "$kernel" --root-disk -o "$T/base"
-mkdir -p "$T/c/insula/m"
-for m in virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci; do
-	cp "$(find "$BUILD/guest" -path "*$version*" -name "$m.ko" | head -1)" "$T/c/insula/m/"
-done
-(cd "$T" && cpio -i --to-stdout insula/modules <base 2>/dev/null) >"$T/c/insula/modules"
-printf 'virtio virtio_pci_legacy_dev.ko\nvirtio virtio_pci_modern_dev.ko\nvirtio virtio_pci.ko\n' >>"$T/c/insula/modules"
-printf 'arg=/bin/job\0root=ro\0net=02:00:00:00:00:01,ip=192.0.2.2/24\0' >"$T/c/insula/config"
-(cd "$T/c" && find . -mindepth 1 | cpio -o -H newc 2>/dev/null) >"$T/more"
-cat "$T/base" "$T/more" >"$T/initrd"
+bench_initrd "$T/initrd" "$(bench_root /dev/vda)" virtio_mmio virtio_pci virtio_blk virtio_net ext4
 
 qemu() { # VHOST
 	qemu-system-x86_64 -accel kvm -cpu host -m 256 -smp 1 -nodefaults -no-user-config -display none -serial stdio -no-reboot -M q35 \
-		-device isa-debug-exit,iobase=0x604,iosize=4 -kernel "$kernel" -initrd "$T/initrd" \
-		-append 'console=ttyS0 panic=-1 loglevel=3 tsc=reliable cryptomgr.notests' \
-		-netdev tap,id=n,ifname=tap0,script=no,downscript=no,vhost="$1" -device virtio-net-pci,netdev=n,mac=02:00:00:00:00:01 \
-		-drive if=none,id=r,format=raw,readonly=on,file="$T/root.img" -device virtio-blk-pci,drive=r,serial=insula-root || [ $? -eq 1 ]
+		-kernel "$kernel" -initrd "$T/initrd" -append 'console=ttyS0 panic=-1 loglevel=3 tsc=reliable cryptomgr.notests' \
+		-netdev tap,id=n,ifname=tap0,script=no,downscript=no,vhost="$1" -device virtio-net-pci,netdev=n,romfile=,mac=02:00:00:00:00:01 \
+		-drive if=none,id=r,format=raw,readonly=on,file="$T/root.img" -device virtio-blk-pci,drive=r
 }
 insula() {
-	"$RUN" --mem 256M --kernel "$kernel" --net tap=tap0,mac=02:00:00:00:00:01,ip=192.0.2.2/24 --rootfs "$T/root.img" --metrics "$T/m" -- /bin/job
+	"$RUN" --mem 256M --kernel "$kernel" --initrd "$T/initrd" --net tap=tap0,mac=02:00:00:00:00:01 --disk "path=$T/root.img,ro" --rng off --metrics "$T/m"
 }
 vhost=
 [ ! -c /dev/vhost-net ] || vhost=1
 for _ in $(seq "$rounds"); do
-	insula </dev/null | tr -d '\r' >>"$T/insula"
-	qemu off </dev/null | tr -d '\r' >>"$T/qemu"
-	[ -z "$vhost" ] || qemu on </dev/null | tr -d '\r' >>"$T/vhost"
+	measured "$T/insula" 3 insula
+	measured "$T/qemu" 3 qemu off
+	[ -z "$vhost" ] || measured "$T/vhost" 3 qemu on
 done
 med() { awk -v n="$2" '$1 == n { print $2 }' "$T/$1" | median; }
 head_row "lab, TAP, one TCP stream, 1 vCPU"

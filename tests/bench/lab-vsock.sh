@@ -11,7 +11,6 @@ BUILD=$1 rounds=${2:-5}
 set -eu
 PEER=$BUILD/tests/vsockpeer
 kernel=$(echo "$BUILD"/guest/boot/vmlinuz-*)
-version=${kernel##*/vmlinuz-}
 ANY=4294967295
 trips=${TRIPS:-1000} bytes=${BYTES:-64000000}
 make_root "$T/root"
@@ -19,12 +18,8 @@ cp "$PEER" "$T/root/bin/"
 for a in ifconfig sleep; do ln -s busybox "$T/root/bin/$a"; done
 cat >"$T/root/bin/job" <<JOB
 #!/bin/sh
-if [ -e /dev/vsock ]; then
-	any=vsock:$ANY
-else
-	ifconfig eth0 10.99.0.2 netmask 255.255.255.0 up
-	any=tcp:0.0.0.0
-fi
+any=vsock:$ANY
+ifconfig eth0 10.99.0.2 netmask 255.255.255.0 up 2>/dev/null && any=tcp:0.0.0.0
 vsockpeer echo \$any:52 &
 vsockpeer sink \$any:53 &
 vsockpeer accept \$any:91
@@ -32,32 +27,16 @@ JOB
 chmod +x "$T/root/bin/job"
 mke2fs -q -F -t ext4 -d "$T/root" "$T/root.img" 64M >/dev/null 2>&1
 
-# The initrd of insula-run, and in front of the configuration what QEMU's PCI devices need: insula-init loads that group for its pvpanic.
-"$BUILD/bin/insula-initrd" --kernel "$kernel" --root-disk -o "$T/base"
-mkdir -p "$T/c/insula/m"
-pci=(virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net)
-for m in "${pci[@]}"; do
-	f=$(find "$BUILD/guest" -path "*$version*" -name "$m.ko" | head -1)
-	[ -z "$f" ] || cp "$f" "$T/c/insula/m/"
-done
-(cd "$T" && cpio -i --to-stdout insula/modules <base 2>/dev/null) >"$T/c/insula/modules"
-{
-	sed -n 's/^virtio-2 /panic /p' "$T/c/insula/modules"
-	for m in "${pci[@]}"; do [ ! -e "$T/c/insula/m/$m.ko" ] || echo "panic $m.ko"; done
-} >>"$T/c/insula/modules"
-printf 'arg=/bin/job\0root=ro\0' >"$T/c/insula/config"
-(cd "$T/c" && find . -mindepth 1 | cpio -o -H newc 2>/dev/null) >"$T/more"
-cat "$T/base" "$T/more" >"$T/initrd"
+bench_initrd "$T/initrd" "$(bench_root /dev/vda)" virtio_mmio virtio_pci virtio_blk virtio_net vmw_vsock_virtio_transport ext4
 
 qemu() {
 	qemu-system-x86_64 -accel kvm -cpu host -m 256 -smp 1 -nodefaults -no-user-config -display none -serial stdio -no-reboot -M q35 \
-		-device isa-debug-exit,iobase=0x604,iosize=4 -device pvpanic -kernel "$kernel" -initrd "$T/initrd" \
-		-append 'console=ttyS0 panic=-1 loglevel=3 tsc=reliable' \
+		-kernel "$kernel" -initrd "$T/initrd" -append 'console=ttyS0 panic=-1 loglevel=3 tsc=reliable cryptomgr.notests' \
 		-netdev tap,id=n,ifname=benchtap,script=no,downscript=no,vhost=off -device virtio-net-pci,netdev=n,romfile= \
-		-drive if=none,id=r,format=raw,readonly=on,file="$T/root.img" -device virtio-blk-pci,drive=r,serial=insula-root || [ $? -eq 1 ]
+		-drive if=none,id=r,format=raw,readonly=on,file="$T/root.img" -device virtio-blk-pci,drive=r
 }
 insula() {
-	"$RUN" --mem 256M --kernel "$kernel" --rootfs "$T/root.img" --rng off --vsock "path=$T/v" --metrics "$T/m" -- /bin/job
+	"$RUN" --mem 256M --kernel "$kernel" --initrd "$T/initrd" --disk "path=$T/root.img,ro" --rng off --vsock "path=$T/v" --metrics "$T/m"
 }
 modprobe tun 2>/dev/null || true
 ip tuntap add dev benchtap mode tap

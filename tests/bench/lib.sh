@@ -53,4 +53,19 @@ bench_initrd() {
 	(cd "$i" && find . | LC_ALL=C sort | cpio -o -H newc --quiet) >"$out"
 	rm -rf "$i"
 }
+# bench_root DEVICE: for bench_initrd, run /bin/job below the file system there
+bench_root() { echo "mount -t ext4 -o ro $1 /mnt; mount -t devtmpfs dev /mnt/dev; mount -t proc proc /mnt/proc; mount -t tmpfs tmp /mnt/tmp; chroot /mnt /bin/job"; }
+
+# measured FILE N COMMAND...: append the N lines "NAME NUMBER" that it must print. A run without all of them is no run: it says what it printed.
+measured() {
+	local file=$1 n=$2
+	shift 2
+	"$@" </dev/null 2>&1 | tr -d '\r' >"$file.log"
+	if [ "$(grep -cE '^[a-z]+ [0-9.]+$' "$file.log")" != "$n" ]; then
+		echo "${file##*/}: expected $n figures; the last lines were:"
+		tail -n 15 "$file.log"
+		return 1
+	fi
+	grep -E '^[a-z]+ [0-9.]+$' "$file.log" >>"$file"
+}
 PATH=$PATH:/usr/sbin:/sbin

@@ -38,6 +38,15 @@ also hwrng '^hwrng virtio_rng\.[0-9]+ 256$'
 also pid-1-is-ours '^pid 1 is init$'
 also memory-default '^memory fits$'
 
+# Memory in huge pages: all of it, from the start. (The mapping that holds gpa 0 is the first of 120 MiB or more.)
+"$RUN" --mem 128M,hugepages -- sh -c 'echo up; read x' >"$T/got" 2>"$T/out" < <(sleep 60) &
+pid=$!
+for _ in $(seq 300); do ! grep -q up "$T/got" || break; sleep 0.1; done
+awk '/ShmemPmdMapped:/ && $2 > most { most = $2 } END { print "huge", most, "KiB" }' "/proc/$(pgrep -P $pid -x insula-vmm)/smaps" >>"$T/out"
+kill $pid
+wait $pid
+also huge-pages '^huge 131072 KiB$'
+
 # The output is the command's, byte for byte, and all of it has left when the VM ends; so is its input. (15-command has more.)
 seq 1 3000 >"$T/want"
 exact() { # NAME COMMAND...

@@ -57,7 +57,7 @@ HOST_FN void host_ring(hv_event ev)
 /* What came before this is seen: a doorbell may need a moment to get through. */
 HOST_FN uint64_t host_drain(hv_event ev)
 {
-	return WaitForSingleObject((HANDLE)ev, 50) == WAIT_OBJECT_0;
+	return WaitForSingleObject((HANDLE)ev, 300) == WAIT_OBJECT_0;
 }
 
 HOST_FN void host_close(hv_event ev)

@@ -633,7 +633,8 @@ START_TEST(suspended_time)
 	host_sleep_us(NAP_US);
 	t[1] = guest_time(f.v[0]);
 	r = hv_vm_suspend_time(f.vm, &f.e);
-	ck_assert(r == 0 || r == -ENOSYS); /* this host cannot */
+	/* Some KVMs cannot move a TSC; the lab's can, and says so. */
+	ck_assert(r == 0 || (r == -ENOSYS && !getenv("INSULA_TEST_TIME_STOPS")));
 	ck_assert_int_eq(hv_vm_suspend_time(f.vm, &f.e), r);
 	host_sleep_us(NAP_US);
 	hv_vcpu_was_paused(f.v[0]);
@@ -696,7 +697,8 @@ static void expect_irqs(struct fixture *f, unsigned a, unsigned b)
 {
 	unsigned got_a, got_b;
 
-	count_irqs(f, 30000, &got_a, &got_b);
+	/* Longer where one must come: a busy host is late. */
+	count_irqs(f, a + b ? 200000 : 30000, &got_a, &got_b);
 	ck_assert_uint_eq(got_a, a);
 	ck_assert_uint_eq(got_b, b);
 }
@@ -741,6 +743,31 @@ START_TEST(irq_line)
 	close_vm(&f);
 	host_close(ev);
 	host_close(ev2);
+}
+END_TEST
+
+#define LEVEL_ASSERTED 0xc000u
+
+/* The end of a level-triggered interrupt is an exit, with its vector. */
+START_TEST(level_triggered)
+{
+	hv_event ev = host_event();
+	struct fixture f;
+	struct hv_exit x;
+
+	start_irq_guest(&f);
+	ck_assert_int_eq(hv_irq_route(f.vm, 3, MSI_CPU0, VECTOR_B | LEVEL_ASSERTED, &f.e), 0);
+	ck_assert_int_eq(hv_irq_bind(f.vm, 3, ev, &f.e), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		host_ring(ev);
+		expect_out(f.v[0], PORT_IRQ, 1, VECTOR_B);
+		next_exit(f.v[0], &x);
+		ck_assert_int_eq(x.kind, HV_EXIT_EOI);
+		ck_assert_uint_eq(x.u.eoi.vector, VECTOR_B);
+	}
+	expect_irqs(&f, 0, 0);
+	close_vm(&f);
+	host_close(ev);
 }
 END_TEST
 
@@ -906,6 +933,7 @@ static void add_cases(TCase *t)
 	tcase_add_test(t, suspended_time);
 	tcase_add_test(t, msi);
 	tcase_add_test(t, irq_line);
+	tcase_add_test(t, level_triggered);
 	tcase_add_test(t, unbound_event_is_a_latch);
 	tcase_add_test(t, second_cpu_starts);
 	tcase_add_test(t, triple_fault);

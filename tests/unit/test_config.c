@@ -218,12 +218,19 @@ START_TEST(memory)
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
 		refused("mem", bad[i], "expected a size from 16M to 1024G, such as 256M");
 	refused("mem", "16777217", "expected a multiple of 4096 bytes");
+	refused("mem", "64M,", "expected SIZE or SIZE,hugepages");
+	refused("mem", "64M,hugepages,", "expected SIZE or SIZE,hugepages");
+	refused("mem", ",hugepages", "expected a size");
+	refused("mem", "1,hugepages", "expected a size");
 	ck_assert_uint_eq(c.mem, 256u << 20); /* untouched */
 	ck_assert_int_eq(set("mem", "16M"), 0);
 	ck_assert_uint_eq(c.mem, 16u << 20);
 	ck_assert_int_eq(set("mem", "1024G"), 0);
 	ck_assert_uint_eq(c.mem, 1ull << 40);
+	ck_assert_int_eq(set("mem", "64M,hugepages"), 0);
+	ck_assert(c.mem == 64 << 20 && c.mem_huge);
 	ck_assert_int_eq(set("mem", "16781312"), 0);
+	ck_assert(!c.mem_huge);
 }
 END_TEST
 

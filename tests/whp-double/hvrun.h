@@ -11,6 +11,7 @@
 #include <insula/hv.h>
 
 #include "hvrun_board.h"
+#include "vmm/ioapic.h"
 
 /* Before anything else: what is printed is what the guest writes, byte for byte. */
 void host_begin(void);
@@ -24,6 +25,7 @@ struct board {
 	uint8_t uart[8];
 	uint32_t sum, pattern;
 	unsigned exits;
+	struct ioapic *ioapic;
 	bool ended, trace;
 	int status;
 };
@@ -38,6 +40,7 @@ struct load {
 	size_t size;
 	const char *kernel, *initrd, *cmdline; /* initrd: NULL */
 	uint64_t entry;
+	unsigned ncpus;
 };
 int load(struct load *l);
 void load_registers(const struct load *l, struct hv_regs *r);

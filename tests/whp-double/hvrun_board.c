@@ -91,10 +91,27 @@ void board_port(struct board *b, uint16_t port, bool out, void *data, unsigned s
 	}
 }
 
+static void ioapic_access(struct board *b, struct hv_exit *x)
+{
+	uint64_t off = x->u.mmio.gpa - BOARD_IOAPIC, v = 0;
+
+	memcpy(&v, x->u.mmio.data, sizeof(v));
+	if (x->u.mmio.write && ioapic_write(b->ioapic, off, x->u.mmio.size, v) < 0)
+		fprintf(stderr, "hvrun: the hypervisor refuses an interrupt line\n");
+	if (!x->u.mmio.write)
+		v = ioapic_read(b->ioapic, off, x->u.mmio.size);
+	memcpy(x->u.mmio.data, &v, sizeof(v));
+}
+
 void board_memory(struct board *b, struct hv_exit *x)
 {
 	uint64_t off = x->u.mmio.gpa - HVRUN_DEVICE;
 	unsigned size = x->u.mmio.size;
+
+	if (x->u.mmio.gpa - BOARD_IOAPIC < BOARD_PAGE) {
+		ioapic_access(b, x);
+		return;
+	}
 
 	if (off < sizeof(b->device) && size <= sizeof(b->device) - off) {
 		if (x->u.mmio.write)

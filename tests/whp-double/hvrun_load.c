@@ -11,8 +11,10 @@
 #include <insula/board.h>
 
 #include "hvrun.h"
+#include "vmm/acpi.h"
 
 /* struct boot_params: Documentation/arch/x86/zero-page.rst */
+#define BP_RSDP 0x70
 #define BP_E820_ENTRIES 0x1e8
 #define BP_HEADER 0x1f1
 #define BP_MAGIC 0x202
@@ -148,6 +150,28 @@ static void add_e820(uint8_t *bp, uint64_t at, uint64_t size, uint32_t type)
 	put(e + 16, 4, type);
 }
 
+/* For src/vmm/acpi.c: all RAM is one region, below the hole. */
+void *gm_ptr(const struct guestmem *gm, gpa_t gpa, uint64_t len)
+{
+	const struct gm_region *r = &gm->region[0];
+
+	return gpa <= r->size && len <= r->size - gpa ? r->host + gpa : NULL;
+}
+
+static int write_acpi(const struct load *l, uint8_t *bp)
+{
+	struct guestmem gm = {1, {{0, l->size, l->ram}}};
+	struct acpi_params p = {.ncpus = l->ncpus};
+	struct err e;
+	uint64_t rsdp;
+	int r = acpi_build(&gm, &p, &rsdp, &e);
+
+	if (r < 0)
+		return complain("ACPI", e.text);
+	put(bp + BP_RSDP, 8, rsdp);
+	return 0;
+}
+
 static void write_boot_params(const struct load *l, uint8_t *bp)
 {
 	put(bp + BP_MAGIC, 4, MAGIC);
@@ -188,6 +212,8 @@ int load(struct load *l)
 	free(f.data);
 	if (r == 0)
 		r = load_initrd(l, bp);
+	if (r == 0)
+		r = write_acpi(l, bp);
 	if (r == 0) {
 		write_boot_params(l, bp);
 		write_tables(l->ram);

@@ -3,9 +3,9 @@
  * A WinHvPlatform.dll on KVM, for tests under wine: real guests through the functions that
  * src/hv/whp calls. Never installed.
  *
- * It is Windows code (mingw-w64) that makes Linux system calls by itself; wine lets them through up
- * to version 11.4. All of them are in kvm_sys.c. Numbers and structures of the platform come from
- * mingw's winhvplatform.h, not from the backend's own whp_abi.h.
+ * It is Windows code (mingw-w64) that makes Linux system calls by itself; wine 8 lets them
+ * through, 11.5 and later are reported not to. All of them are in kvm_sys.c. Numbers and structures
+ * of the platform come from mingw's winhvplatform.h, not from the backend's own whp_abi.h.
  *
  * How the platform's "stop before the instruction" is got from KVM, which stops in its middle:
  *

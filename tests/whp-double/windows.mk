@@ -7,7 +7,7 @@
 WIN_TEST_FLAGS := $(WIN_FLAGS) -Itests/unit/win -Itests/unit -D__USE_MINGW_ANSI_STDIO=1
 WIN_LINUX      := -idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu
 WIN_TESTS      := $(addprefix $(BUILD)/windows/tests/,test_x86.exe test_whp.exe test_hv.exe hvrun.exe)
-HVRUN_SRC      := $(addprefix tests/whp-double/,hvrun.c hvrun_board.c hvrun_load.c)
+HVRUN_SRC      := $(addprefix tests/whp-double/,hvrun.c hvrun_board.c hvrun_load.c) $(addprefix src/vmm/,acpi.c ioapic.c)
 win_objs        = $(patsubst %.c,$(BUILD)/windows/obj/%.o,$(1))
 win_test_objs   = $(patsubst %.c,$(BUILD)/windows/testobj/%.o,$(1))
 
@@ -21,6 +21,8 @@ $(BUILD)/windows/testobj/%.o: %.c Makefile tests/whp-double/windows.mk
 	@mkdir -p $(@D)
 	$(call say,WINCC)
 	$(Q)$(WIN_CC) $(WIN_TEST_FLAGS) -MMD -MP -c -o $@ $<
+# Its panic() has a %zu, which this compiler does not believe msvcrt to know.
+$(BUILD)/windows/testobj/src/vmm/acpi.o: WIN_TEST_FLAGS += -Wno-format -Wno-format-extra-args
 $(BUILD)/windows/double/winhvplatform.dll: $(call win_test_objs,$(wildcard tests/whp-double/kvm*.c)) $(call win_objs,$(src_x86)) \
 		tests/whp-double/WinHvPlatform.def
 	@mkdir -p $(@D)
