@@ -45,10 +45,20 @@ endef
 $(eval $(call win_build,bin,))
 $(eval $(call win_build,test-bin,-DINSULA_TEST_UNCONTAINED))
 
+# Their unit test and the child that it makes, of the same objects as test-bin.
+$(BUILD)/windows/test-bin/obj/tests/unit/win/%.o: WIN_PROG_FLAGS += -Itests/unit/win
+$(BUILD)/windows/test-bin/test_win.exe: $(patsubst %.c,$(BUILD)/windows/test-bin/obj/%.o,tests/unit/win/test_win.c \
+	src/jail/check_win.c src/jail/spawn_win.c $(WIN_BASE))
+$(BUILD)/windows/test-bin/contained.exe: $(patsubst %.c,$(BUILD)/windows/test-bin/obj/%.o,tests/unit/win/contained_main.c \
+	$(WIN_JAIL) $(WIN_BASE))
+$(BUILD)/windows/test-bin/test_win.exe $(BUILD)/windows/test-bin/contained.exe:
+	$(call say,WINLD)
+	$(Q)$(WIN_CC) -static -o $@ $(filter %.o,$^) $(WIN_LIBS)
+
 .PHONY: windows windows-programs windows-test-programs
 windows: deps-windows
 	@$(MAKE) --no-print-directory windows-programs $(BUILD)/windows/hello.exe
 windows-programs: $(foreach x,$(WIN_EXES),$(BUILD)/windows/bin/$(x).exe)
-windows-test-programs: $(foreach x,$(WIN_EXES),$(BUILD)/windows/test-bin/$(x).exe)
+windows-test-programs: $(foreach x,$(WIN_EXES) test_win contained,$(BUILD)/windows/test-bin/$(x).exe)
 
 -include $(shell find $(BUILD)/windows/bin $(BUILD)/windows/test-bin -name '*.d' 2>/dev/null)

@@ -30,6 +30,11 @@ static inline int handle_fd(HANDLE h)
 /* A negative errno for what GetLastError() said. */
 int win_errno(DWORD error);
 
+/* A new pipe. `messages`: of whole messages in both directions, for a channel; else of bytes from
+ * them to us, which never stops the writer: what does not fit is lost. Both ends are the caller's.
+ * Theirs can be inherited; ours, and for messages both, are open for overlapped I/O. */
+int pipe_pair(bool messages, HANDLE *ours, HANDLE *theirs, struct err *e);
+
 /* The size of the largest message. */
 #define CHANNEL_MAX (sizeof(struct msg_hdr) + MSG_MAX_BODY + MSG_MAX_FDS * sizeof(int32_t))
 

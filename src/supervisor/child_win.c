@@ -3,7 +3,6 @@
 #include "child_win.h"
 
 #include <errno.h>
-#include <sddl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,7 +12,6 @@
 #define CHILD_LINES 10 /* log lines a second that one child may print */
 #define KILL_WAIT_MS 5000
 #define SECOND_NS 1000000000ull
-#define PIPE_BYTES 65536
 
 void child_init(struct child *c, const char *program, const char *device, enum contain_kind kind)
 {
@@ -23,56 +21,11 @@ void child_init(struct child *c, const char *program, const char *device, enum c
 	snprintf(c->name, sizeof(c->name), "%s%s%s", program, *device ? " " : "", device);
 }
 
-/* ---- pipes ---- */
-
 static void close_handle(HANDLE *h)
 {
 	if (*h && *h != INVALID_HANDLE_VALUE)
 		CloseHandle(*h);
 	*h = NULL;
-}
-
-/* A pipe's name is only good for the moment in which we open both ends of it ourselves: one
- * instance, which nobody else may open, and which is taken from then on. */
-static int open_pipe(bool messages, HANDLE *ours, HANDLE *theirs, struct err *e)
-{
-	static unsigned count; /* names are never used twice */
-	SECURITY_ATTRIBUTES own = {sizeof(own), NULL, FALSE},
-			    inherit = {sizeof(inherit), NULL, TRUE};
-	DWORD mode = messages ? PIPE_READMODE_MESSAGE : PIPE_READMODE_BYTE | PIPE_NOWAIT;
-	ULONG client = 0;
-	wchar_t name[96];
-	uint64_t r;
-	int rc = 0;
-
-	random_bytes(&r, sizeof(r));
-	swprintf(name, ARRAY_LEN(name), L"\\\\.\\pipe\\insula-%lu-%u-%llx", GetCurrentProcessId(),
-		 count++, (unsigned long long)r);
-	if (!ConvertStringSecurityDescriptorToSecurityDescriptorW(
-		    L"D:P(A;;GA;;;OW)", SDDL_REVISION_1, &own.lpSecurityDescriptor, NULL))
-		return err_set(e, -EIO, "security descriptor: error %lu", GetLastError());
-	*ours = CreateNamedPipeW(name,
-				 (messages ? PIPE_ACCESS_DUPLEX : PIPE_ACCESS_INBOUND) |
-					 FILE_FLAG_OVERLAPPED | FILE_FLAG_FIRST_PIPE_INSTANCE,
-				 (messages ? PIPE_TYPE_MESSAGE | PIPE_READMODE_MESSAGE
-					   : PIPE_TYPE_BYTE | PIPE_READMODE_BYTE) |
-					 PIPE_REJECT_REMOTE_CLIENTS,
-				 1, PIPE_BYTES, PIPE_BYTES, 0, &own);
-	LocalFree(own.lpSecurityDescriptor);
-	*theirs =
-		*ours == INVALID_HANDLE_VALUE
-			? INVALID_HANDLE_VALUE
-			: CreateFileW(name, messages ? GENERIC_READ | GENERIC_WRITE : GENERIC_WRITE,
-				      0, &inherit, OPEN_EXISTING,
-				      messages ? FILE_FLAG_OVERLAPPED : 0, NULL);
-	if (*theirs == INVALID_HANDLE_VALUE || !GetNamedPipeClientProcessId(*ours, &client) ||
-	    client != GetCurrentProcessId() || !SetNamedPipeHandleState(*theirs, &mode, NULL, NULL))
-		rc = err_set(e, -EIO, "pipe: error %lu", GetLastError());
-	if (rc) {
-		close_handle(ours);
-		close_handle(theirs);
-	}
-	return rc;
 }
 
 /* ---- log ---- */
@@ -158,9 +111,9 @@ int child_spawn(struct child *c, const int *fds, unsigned nfds, struct err *e)
 	int rc = find_program(c->program, path, ARRAY_LEN(path), e);
 
 	if (!rc)
-		rc = open_pipe(true, &c->pipe, &channel, e);
+		rc = pipe_pair(true, &c->pipe, &channel, e);
 	if (!rc)
-		rc = open_pipe(false, &c->log, &log, e);
+		rc = pipe_pair(false, &c->log, &log, e);
 	c->log_event = rc ? NULL : CreateEventW(NULL, TRUE, FALSE, NULL);
 	if (!rc && (!c->log_event || channel_init(&c->channel, c->pipe)))
 		rc = err_set(e, -ENOMEM, "event: error %lu", GetLastError());
