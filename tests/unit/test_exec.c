@@ -858,6 +858,7 @@ START_TEST(too_late)
 	/* So much that the first line has come, even if frames of the other stream overtook it. */
 	start(&r, &(struct how){.stream = mortal(100000)}, SH("echo $$; exec yes >&2"));
 	message(&r, MSG_EXEC_BROKEN, &x, sizeof(x));
+	fd_close(&r.err); /* or it would wait until what came is written */
 	ck_assert_int_gt(read(r.out, buf, sizeof(buf) - 1), 0);
 	ck_assert(ends_soon((pid_t)atoi(buf), RESUME_MS + AGENT_KILL_MS + 2000));
 	fd = mortal(1 << 20);
