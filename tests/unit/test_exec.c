@@ -28,7 +28,7 @@
 #include "guest/agent.h"
 
 #define PATIENCE_MS 10000
-#define RESUME_MS 700 /* instead of AGENT_RESUME_MS */
+#define RESUME_MS 3000 /* instead of AGENT_RESUME_MS */
 
 /* A hello of 32 bytes, of the command with the number 1. */
 #define HELLO 24, GP_HELLO, GP_MAGIC, 1, 1, 0, 0, 0
