@@ -350,6 +350,27 @@ def case_logs(_):
     check("insulad ends with 0, with VMs", d.stop() == 0)
 
 
+def case_configuration(_):
+    """insulad -n and bad configurations; nothing is made."""
+    tmp = tempfile.mkdtemp(prefix="insulad-")
+
+    def tried(text, *args):
+        with open(tmp + "/conf", "w") as f:
+            f.write(text)
+        return subprocess.run([BIN + "insulad", *args, "--config", tmp + "/conf"], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+
+    good = '{"socket": "%s/s", "state_dir": "%s/state"%s}'
+    r = tried(good % (tmp, tmp, ""), "-n")
+    check("insulad -n: good", r.returncode == 0 and os.listdir(tmp) == ["conf"], r)
+    for more, word in ((', "max_vms": -1', "max_vms"), (', "max_vmz": 1', "max_vmz"), (', "socket_mode": "9"', "octal"), (', "limits": {"memory": "much"}', "limits.memory"),
+                       (', "cpu_percent": 101', "from 1 to 100"), (",", "")):
+        for args in (("-n",), ()):
+            r = tried(good % (tmp, tmp, more), *args)
+            check("insulad %s with %s: status 2 and one line" % (" ".join(args), more), r.returncode == 2 and r.stderr.count("\n") == 1 and word in r.stderr, r)
+    check("nothing was made", os.listdir(tmp) == ["conf"], os.listdir(tmp))
+    shutil.rmtree(tmp)
+
+
 def case_console(d):
     c = d.client()
     mine, theirs = socket.socketpair()
@@ -670,6 +691,9 @@ def case_limits(d):
         out.append(refused(c, "vm.create", name="c", config=guest("spin")))
         out.append(c.call("vm.start", id="a"))
         out.append(refused(c, "vm.start", id="b"))
+        c.call("vm.delete", id="b")
+        c.call("vm.create", name="b", config=dict(guest("spin"), mem="32M"))
+        out.append(refused(c, "vm.start", id="b"))
         c.call("vm.kill", id="a")
         c.call("vm.delete", id="a")
         c.call("vm.delete", id="b")
@@ -678,6 +702,7 @@ def case_limits(d):
     r = as_user(d, 4003, three)
     check("too many VMs", isinstance(r, list) and r[2]["code"] == -32004 and r[2]["data"]["field"] == "vms", r)
     check("too many processors", isinstance(r, list) and r[4]["code"] == -32004 and r[4]["data"]["field"] == "vcpus", r)
+    check("too much memory", isinstance(r, list) and r[5]["code"] == -32004 and r[5]["data"]["field"] == "memory" and "at most 41943040" in r[5]["data"]["expected"], r)
     d.conf["overcommit_percent"] = 1
     d.conf.pop("users")
     d.write()
