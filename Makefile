@@ -162,7 +162,7 @@ $(BUILD)/libexec/insula/busybox: /bin/busybox
 guest: deps-guest
 	@tests/lab/fetch-guest $(BUILD)/guest
 
-# ---- for Windows: the hypervisor library alone, cross-built
+# ---- for Windows, cross-built (docs/windows.md)
 WIN_CC    ?= x86_64-w64-mingw32-gcc
 WIN_FLAGS := -O2 -g -std=gnu11 -D_GNU_SOURCE -DWIN32_LEAN_AND_MEAN -D_WIN32_WINNT=0x0A00 -Iinclude -Isrc $(WARN)
 WIN_SRC   := $(src_whp) $(src_x86) src/base/err.c src/base/errtext_win.c
@@ -180,6 +180,7 @@ $(BUILD)/windows/hello.exe: $(BUILD)/windows/obj/src/hv/example/hello_win.o $(BU
 	$(call say,WINLD)
 	$(Q)$(WIN_CC) -o $@ $^
 
+include tools/windows.mk
 include tests/whp-double/windows.mk
 
 # ---- tests

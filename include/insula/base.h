@@ -1,10 +1,15 @@
 /*
- * Small things that every process uses: descriptors, sealed shared memory, clocks.
- * Implemented in src/base. Return 0 or a negative errno unless stated otherwise.
+ * Small things that every process uses: descriptors, events, sealed shared memory, waiting, clocks.
+ * Return 0 or a negative errno unless stated otherwise.
+ *
+ * Each function that needs the system exists twice, in src/base: *_linux.c and *_win.c. A
+ * descriptor is an int on both: on Windows the value of a HANDLE, which has 32 significant bits
+ * there.
  */
 #ifndef INSULA_BASE_H
 #define INSULA_BASE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,18 +21,47 @@
 /* Close *fd if it is >= 0, set it to -1, keep errno. */
 void fd_close(int *fd);
 
-/* CLOCK_MONOTONIC in nanoseconds. */
+/* CLOCK_MONOTONIC in nanoseconds. Windows: the performance counter. */
 uint64_t clock_ns(void);
+/* May this process run on more than one processor? */
+bool several_cpus(void);
 
-/* eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); returns the descriptor or a negative errno. */
+/* eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), or an event that resets itself; returns the descriptor or
+ * a negative errno. */
 int event_create(void);
 /* Add one. Never blocks (a saturated counter is as good as a signal). */
 void event_signal(int fd);
-/* Read and reset the counter; 0 if it was not signalled. */
+/* Read and reset the counter; 0 if it was not signalled. Windows counts no further than 1. */
 uint64_t event_drain(int fd);
 
+#define EVENTS_MAX 62u
+#define EVENTS_CHANNEL (UINT64_C(1) << 63)
+/* Wait until one of `n` (at most EVENTS_MAX) events is signalled, or `channel` (-1: none) has a
+ * message or its end, or `timeout_ms` (-1: none) is over. Bit i: event i was signalled, and is
+ * drained now; EVENTS_CHANNEL. 0: the timeout, or for no reason. */
+uint64_t events_wait(const int *event, unsigned n, int channel, int timeout_ms);
+
+/* Sleep while *word is `seen`; may return for no reason. Wake all that do. Within one process. */
+void word_wait(_Atomic uint32_t *word, uint32_t seen);
+void word_wake(_Atomic uint32_t *word);
+/* The same between processes that share the memory, for `timeout_ns` at most. Where the system only
+ * knows words of one process (Windows), `event` carries it; -1 elsewhere. One process wakes. */
+void word_wait_shared(_Atomic uint32_t *word, uint32_t seen, int event, uint64_t timeout_ns);
+void word_wake_shared(_Atomic uint32_t *word, int event);
+/* How many events word_*_shared() needs: 0 or 1. It is the last descriptor of MSG_DEVICE and of the
+ * helper's start message. */
+unsigned word_events(void);
+
+/* Up to `n` bytes, all of which can be read without blocking ever again, from the system's source
+ * of random numbers. It cannot fail. */
+size_t random_bytes(void *buf, size_t n);
+
+/* One piece of the process's log, to descriptor 2. It may be lost. */
+void stderr_write(const char *text, size_t len);
+
 /*
- * A memfd of `size` bytes (multiple of 4096), sealed against shrinking, growing and further seals.
+ * A memfd of `size` bytes (multiple of 4096), sealed against shrinking, growing and further seals;
+ * on Windows a section of the paging file, which has one size for good. All zeros.
  * Returns the descriptor (the caller owns it) or a negative errno.
  */
 int shm_create(const char *name, uint64_t size, struct err *e);
@@ -35,11 +69,24 @@ int shm_create(const char *name, uint64_t size, struct err *e);
 /*
  * Check that `fd` is a memfd of exactly `size` bytes with F_SEAL_SHRINK and F_SEAL_GROW set, then
  * map [off, off + len) shared. A peer may have sent any descriptor: without the seals a mapping
- * could fault later. The caller unmaps. Does not close `fd`.
+ * could fault later. The caller unmaps. Does not close `fd`. Windows knows no other sections than
+ * such of one size; `off` is a multiple of 64 KiB there.
  */
 int shm_map(int fd, uint64_t size, uint64_t off, size_t len, bool writable, void **out,
 	    struct err *e);
+void shm_unmap(void *at, size_t len);
+/* A mapping is a guest's memory: keep it out of core dumps, back it with huge pages. Best effort.
+ */
+void shm_is_guest(void *at, size_t len);
+/* Huge pages for whole, aligned 2 MiB blocks, as far as the host will: see gm_collapse(). */
+int shm_collapse(void *at, size_t len);
 
+/* Memory of the process's own, all zeros, aligned to pages; costs nothing until it is touched. It
+ * is there until the process ends. NULL: there is none. */
+void *reserve_memory(size_t len, bool writable);
+
+/* Size in bytes of a regular file; of anything else -EINVAL. */
+int file_size(int fd, uint64_t *size);
 /* pread/pwrite until done or error; a short file is -ENODATA. */
 int read_full(int fd, void *buf, size_t len, uint64_t off);
 int write_full(int fd, const void *buf, size_t len);

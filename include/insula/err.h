@@ -10,22 +10,29 @@
 
 #include <stdint.h>
 
+/* Windows' C library has formats of its own, which nobody here uses. */
+#ifdef __MINGW_GNU_PRINTF
+#define INSULA_PRINTF(format_at, args_at) __MINGW_GNU_PRINTF(format_at, args_at)
+#else
+#define INSULA_PRINTF(format_at, args_at) __attribute__((format(printf, format_at, args_at)))
+#endif
+
 struct err {
 	int code;       /* negative errno, 0 when unset */
 	char text[252]; /* always terminated, always printable ASCII or UTF-8 */
 };
 
 /* Fill `e` (which may be NULL) and return `code`, so that `return err_set(...)` reads well. */
-int err_set(struct err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int err_set(struct err *e, int code, const char *fmt, ...) INSULA_PRINTF(3, 4);
 
 /* The same with ": strerror(-code)" appended. */
-int err_sys(struct err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int err_sys(struct err *e, int code, const char *fmt, ...) INSULA_PRINTF(3, 4);
 
 /* Replace control characters (C0, DEL, C1) and what is not UTF-8 by '?', in place: texts from
  * files, guests and jailed processes must not write escape sequences to somebody's terminal. */
 void err_clean(char *text);
 
 /* A broken invariant of our own: one line on stderr, then _exit(70). Works under every jail. */
-_Noreturn void panic(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+_Noreturn void panic(const char *fmt, ...) INSULA_PRINTF(1, 2);
 
 #endif

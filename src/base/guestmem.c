@@ -2,7 +2,6 @@
 /* Guest physical memory. See insula/guestmem.h. */
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include <insula/base.h>
 #include <insula/board.h>
@@ -17,11 +16,7 @@ static int map_region(struct guestmem *gm, int memfd, uint64_t total, gpa_t gpa,
 
 	if (rc)
 		return rc;
-	/* Guest memory in a core dump or in a child would be a leak. */
-	(void)madvise(host, size, MADV_DONTDUMP);
-	/* Where the host allows it for shared memory (transparent_hugepage/shmem_enabled = advise).
-	 */
-	(void)madvise(host, size, MADV_HUGEPAGE);
+	shm_is_guest(host, size);
 	*r = (struct gm_region){.gpa = gpa, .size = size, .host = host};
 	gm->nregions++;
 	return 0;
@@ -46,23 +41,18 @@ int gm_map(struct guestmem *gm, int memfd, uint64_t size, struct err *e)
 void gm_unmap(struct guestmem *gm)
 {
 	for (unsigned i = 0; i < gm->nregions; i++)
-		munmap(gm->region[i].host, gm->region[i].size);
+		shm_unmap(gm->region[i].host, gm->region[i].size);
 	memset(gm, 0, sizeof(*gm));
 }
 
 int gm_collapse(const struct guestmem *gm, gpa_t from, gpa_t to)
 {
-	volatile uint8_t *host;
+	void *host;
 
 	from = (from + GM_HUGE_PAGE - 1) & ~(GM_HUGE_PAGE - 1);
 	to &= ~(GM_HUGE_PAGE - 1);
 	host = from < to ? gm_ptr(gm, from, to - from) : NULL;
-	if (!host)
-		return 0;
-	/* Linux collapses only what has a page table. */
-	for (uint64_t off = 0; off < to - from; off += GM_HUGE_PAGE)
-		(void)host[off];
-	return madvise((void *)host, to - from, GM_ADVICE) ? -errno : 0;
+	return host ? shm_collapse(host, to - from) : 0;
 }
 
 void *gm_ptr(const struct guestmem *gm, gpa_t gpa, uint64_t len)

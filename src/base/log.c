@@ -4,9 +4,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-#include <insula/err.h>
+#include <insula/base.h>
 #include <insula/log.h>
 
 /* Set once at start-up, before any thread exists; only read after that. */
@@ -44,8 +43,6 @@ void log_at(enum log_level l, const char *fmt, ...)
 	err_clean(line);
 	n = strlen(line);
 	line[n++] = '\n';
-	/* A log that cannot be written has nowhere to complain. */
-	ssize_t r = write(STDERR_FILENO, line, n);
-	(void)r;
+	stderr_write(line, n);
 	errno = keep;
 }

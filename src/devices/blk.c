@@ -3,8 +3,6 @@
 #include <errno.h>
 #include <linux/virtio_ids.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 
@@ -79,35 +77,15 @@ struct virtio_blk_config blk_config_space(const struct msg_start_blk *m)
 
 /* ---- start ---- */
 
-const struct blk_engine_ops *blk_engine_find(uint32_t kind)
-{
-	switch (kind) {
-	case BLK_ENGINE_URING:
-		return &blk_uring;
-	case BLK_ENGINE_THREADS:
-		return &blk_threads;
-	default:
-		return NULL;
-	}
-}
-
-/* Anonymous memory: costs nothing until it is touched, and is aligned for direct I/O. */
-static void *reserve(size_t len, int prot)
-{
-	void *p = mmap(NULL, len, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
-
 static int get_memory(struct blk *b, struct err *e)
 {
 	bool direct = b->conf.flags & BLK_DIRECT;
 	uint8_t *bounce = NULL;
 
-	b->pool = reserve(BLK_POOL * sizeof(*b->pool), PROT_READ | PROT_WRITE);
-	b->zeros = reserve(BLK_ZERO_SIZE, PROT_READ);
+	b->pool = reserve_memory(BLK_POOL * sizeof(*b->pool), true);
+	b->zeros = reserve_memory(BLK_ZERO_SIZE, false);
 	if (direct)
-		bounce = reserve(BLK_BOUNCES * BLK_BOUNCE_SIZE, PROT_READ | PROT_WRITE);
+		bounce = reserve_memory(BLK_BOUNCES * BLK_BOUNCE_SIZE, true);
 	if (!b->pool || !b->zeros || (direct && !bounce))
 		return err_set(e, -ENOMEM, "out of memory");
 	for (; direct && b->nbounce < BLK_BOUNCES; b->nbounce++)

@@ -3,8 +3,8 @@
  * virtio-blk (virtio 1.2, 5.2) over a raw file or block device.
  *
  *   control thread   registers; starts and stops the I/O thread's work (blk.c)
- *   I/O thread       queues, requests, the engine (blk_io.c, blk_req.c, blk_uring.c or
- * blk_threads.c)
+ *   I/O thread       queues, requests, the engine (blk_io.c, blk_req.c, blk_uring_linux.c
+ *                    or blk_threads.c)
  *
  * Data moves between guest memory and the disk without a copy, except for direct I/O of buffers
  * that are not aligned. A request lives in a fixed pool from the moment that its chain is taken

@@ -24,14 +24,19 @@
 
 #include "helper.h"
 
-enum blk_op { BLK_OP_READ, BLK_OP_WRITE, BLK_OP_SYNC, BLK_OP_FALLOCATE };
+enum blk_op {
+	BLK_OP_READ,
+	BLK_OP_WRITE,
+	BLK_OP_SYNC,
+	BLK_OP_PUNCH, /* give the range back; it reads as zeros afterwards */
+	BLK_OP_ZERO,  /* make the range zeros, and keep its space */
+};
 
 struct blk_io {
 	enum blk_op op;
-	int mode; /* of BLK_OP_FALLOCATE */
 	const struct iovec *iov;
 	unsigned niov;
-	uint64_t off, len;   /* len: BLK_OP_FALLOCATE alone */
+	uint64_t off, len;   /* len: of BLK_OP_PUNCH and BLK_OP_ZERO alone */
 	int res;             /* the engine's own */
 	struct blk_io *next; /* the engine's own */
 };
@@ -65,9 +70,10 @@ struct blk_engine_ops {
 	void (*rules)(const struct blk_eng *g, struct rule_list *l);
 };
 
+/* Linux; Windows has blk_threads, on ReadFile and WriteFile. */
 extern const struct blk_engine_ops blk_uring, blk_threads;
 
-/* NULL: no such engine. */
+/* NULL: there is no such engine here. */
 const struct blk_engine_ops *blk_engine_find(uint32_t kind);
 
 #endif

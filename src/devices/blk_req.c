@@ -5,7 +5,6 @@
  * The header and the ranges are copied out of guest memory once. The data is not looked at.
  */
 #include <errno.h>
-#include <linux/falloc.h>
 #include <string.h>
 
 #include <insula/base.h>
@@ -126,8 +125,7 @@ static void change_range(struct blk_req *r)
 		write_zeros(r);
 		return;
 	}
-	r->io.op = BLK_OP_FALLOCATE;
-	r->io.mode = (punch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE) | FALLOC_FL_KEEP_SIZE;
+	r->io.op = punch ? BLK_OP_PUNCH : BLK_OP_ZERO;
 	r->io.off = r->off;
 	r->io.len = r->len;
 	submit(r);
@@ -210,7 +208,7 @@ void blk_io_done(void *ctx, struct blk_io *io, int res)
 		failed(r, res);
 	else if (io->op == BLK_OP_SYNC)
 		blk_finish(r, VIRTIO_BLK_S_OK);
-	else if (io->op == BLK_OP_FALLOCATE)
+	else if (io->op == BLK_OP_PUNCH || io->op == BLK_OP_ZERO)
 		moved(r, r->len);
 	else if (res == 0)
 		failed(r, -EIO); /* the file has become shorter */

@@ -1,12 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A serial console. See console.h. */
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 #include <insula/stats.h>
@@ -77,46 +72,6 @@ static void uart_irq(void *ctx)
 
 /* ---- output thread ---- */
 
-static void wait_readable(int fd, int timeout)
-{
-	struct pollfd p = {.fd = fd, .events = POLLIN};
-
-	(void)poll(&p, 1, timeout);
-}
-
-/* The output is full. The number of bytes to give up. */
-static uint32_t wait_writable(struct console *c, uint32_t n)
-{
-	struct pollfd p = {.fd = c->out_fd, .events = POLLOUT};
-	int timeout = !c->out_pty ? -1 : c->out_deaf ? 0 : CONSOLE_DEAF_MS;
-
-	if (poll(&p, 1, timeout) != 0)
-		return 0;
-	c->out_deaf = true;
-	c->out_lost += n;
-	return n;
-}
-
-/* Write some of [buf, buf + n). The number of bytes that are dealt with: written, or lost because
- * the other side is gone. It may come back (a pty is opened again), so each piece is tried. */
-static uint32_t write_some(struct console *c, const uint8_t *buf, uint32_t n)
-{
-	ssize_t r = write(c->out_fd, buf, n);
-
-	if (r > 0) {
-		c->out_bytes += (uint64_t)r;
-		c->out_writes++;
-		c->out_deaf = false;
-		return (uint32_t)r;
-	}
-	if (r < 0 && errno == EINTR)
-		return 0;
-	if (r < 0 && errno == EAGAIN)
-		return wait_writable(c, n);
-	c->out_lost += n;
-	return n;
-}
-
 static void out_progress(struct console *c, uint32_t tail)
 {
 	atomic_store(&c->st->out_tail, tail);
@@ -140,13 +95,12 @@ static void *output_main(void *arg)
 		uint32_t n = mark - tail;
 
 		if (n == 0) {
-			wait_readable(c->out_event, -1);
-			event_drain(c->out_event);
+			events_wait(&c->out_event, 1, -1, -1);
 			continue;
 		}
 		if (n > CONSOLE_OUT_LEN - at)
 			n = CONSOLE_OUT_LEN - at;
-		tail += write_some(c, c->st->out + at, n);
+		tail += console_write(c, c->st->out + at, n);
 		out_progress(c, tail);
 	}
 	return NULL;
@@ -214,8 +168,7 @@ static void wait_room(struct console *c)
 	while (in_room(c) < 2 && !c->in_stuck) {
 		atomic_store(&c->in_waits, 1);
 		if (in_room(c) < 2)
-			wait_readable(c->in_event, c->escape ? CONSOLE_FULL_MS : -1);
-		event_drain(c->in_event);
+			events_wait(&c->in_event, 1, -1, c->escape ? CONSOLE_FULL_MS : -1);
 		c->in_stuck = c->escape && clock_ns() - start >= CONSOLE_FULL_MS * 1000000ull;
 	}
 	atomic_store(&c->in_waits, 0);
@@ -250,21 +203,17 @@ static void *input_main(void *arg)
 	uint8_t buf[512];
 
 	for (;;) {
-		ssize_t r;
+		int n;
 
 		wait_room(c);
-		r = read(c->in_fd, buf, in_want(c, sizeof(buf)));
-		if (r > 0)
-			take_input(c, buf, (size_t)r);
-		else if (r < 0 && errno == EAGAIN)
-			wait_readable(c->in_fd, -1);
-		else if (r < 0 && errno == EIO && c->in_pty)
-			(void)poll(NULL, 0, CONSOLE_RETRY_MS);
-		else if (r == 0 && c->stream)
+		n = console_read(c, buf, in_want(c, sizeof(buf)));
+		if (n > 0)
+			take_input(c, buf, (size_t)n);
+		else if (n == 0 && c->stream)
 			end_of_stream(c);
-		else if (r == 0 || errno != EINTR)
-			(void)poll(NULL, 0, -1); /* the end of the input; of the thread too, but for
-						    its stack */
+		else
+			(void)events_wait(NULL, 0, -1, -1); /* the end of the input; of the thread
+							       too, but for its stack */
 	}
 	return NULL;
 }
@@ -358,8 +307,7 @@ static void stop(void *dev, struct msg_stats *s)
 		uint32_t now;
 
 		atomic_store(&c->want_room, 1);
-		wait_readable(c->h->event_fd, 10);
-		event_drain(c->h->event_fd);
+		events_wait(&c->h->event_fd, 1, -1, 10);
 		now = atomic_load(&c->st->out_tail);
 		if (now != tail)
 			since = clock_ns();
@@ -378,13 +326,6 @@ const struct helper_ops console_ops = {
 	.event = event,
 	.stop = stop,
 };
-
-static bool is_pty_master(int fd)
-{
-	unsigned n;
-
-	return fd >= 0 && ioctl(fd, TIOCGPTN, &n) == 0;
-}
 
 static void init_state(struct console *c)
 {
@@ -413,11 +354,9 @@ int console_open(struct console *c, struct helper *h, int out_fd, int in_fd, uns
 	c->st = h->port.dev_state;
 	c->out_fd = out_fd;
 	c->in_fd = in_fd;
-	c->out_pty = is_pty_master(out_fd);
-	c->in_pty = is_pty_master(in_fd);
-	/* Ours alone; a terminal's flags would be the user's shell's too. */
-	if (c->out_pty && fcntl(out_fd, F_SETFL, O_RDWR | O_NONBLOCK))
-		return err_sys(e, -errno, "pty");
+	rc = console_ends(c, e);
+	if (rc)
+		return rc;
 	c->escape = flags & UART_ESCAPE;
 	c->stream = flags & UART_STREAM;
 	c->out_event = event_create();
@@ -431,16 +370,4 @@ int console_open(struct console *c, struct helper *h, int out_fd, int in_fd, uns
 	if (!rc && in_fd >= 0)
 		rc = helper_thread(&t, input_main, c);
 	return rc ? err_sys(e, rc, "thread") : 0;
-}
-
-void console_rules(const struct console *c, struct rule_list *l)
-{
-	rule_fd(l, SYS_write, c->out_fd, "what the guest prints");
-	rule_fd(l, SYS_read, c->out_event, "output thread: wake-up");
-	rule_fd(l, SYS_write, c->out_event, "wake the output thread");
-	if (c->in_fd < 0)
-		return;
-	rule_fd(l, SYS_read, c->in_fd, "what the user types");
-	rule_fd(l, SYS_read, c->in_event, "input thread: wake-up");
-	rule_fd(l, SYS_write, c->in_event, "wake the input thread");
 }

@@ -72,4 +72,14 @@ int console_open(struct console *c, struct helper *h, int out_fd, int in_fd, uns
 		 struct err *e);
 void console_rules(const struct console *c, struct rule_list *l);
 
+/* ---- console_linux.c, console_win.c: the two descriptors ---- */
+
+/* See what they are, and make them fit. */
+int console_ends(struct console *c, struct err *e);
+/* Output thread: write some of [buf, buf + n); may block for ever. The number of bytes that are
+ * dealt with: written, or lost because the other side is gone. */
+uint32_t console_write(struct console *c, const uint8_t *buf, uint32_t n);
+/* Input thread: bytes read, at least one; 0: the end; a negative errno. Blocks. */
+int console_read(struct console *c, void *buf, size_t n);
+
 #endif

@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The helper's side of a device page. See dev_port.h. */
 #include <errno.h>
-#include <limits.h>
-#include <linux/futex.h>
 #include <stddef.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+
+#include <insula/base.h>
 
 #include "dev_port.h"
 
@@ -19,6 +17,7 @@ int port_open(struct dev_port *p, void *page, uint32_t tag, struct err *e)
 	uint32_t head;
 
 	memset(p, 0, sizeof(*p));
+	p->answer_event = -1;
 	p->shadow = base + DP_SHADOW_OFF;
 	p->ctrl = (struct dp_ctrl *)(base + DP_CTRL_OFF);
 	p->ring = (const struct dp_post *)(base + DP_RING_OFF);
@@ -86,7 +85,7 @@ static void answer(struct dev_port *p, uint32_t seq, uint64_t value)
 	 * see that it waits. */
 	atomic_store(&p->ctrl->ack_seq, seq);
 	if (atomic_load(&p->ctrl->core_waits))
-		syscall(SYS_futex, &p->ctrl->ack_seq, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+		word_wake_shared(&p->ctrl->ack_seq, p->answer_event);
 }
 
 static int run_call(struct dev_port *p, uint32_t seq)

@@ -55,6 +55,7 @@ struct dev_port {
 	uint32_t tail, ack; /* our own copies: never read back */
 	const struct dev_ops *ops;
 	void *dev;
+	int answer_event; /* for word_wake_shared(); -1 or the program's */
 	uint64_t calls, posted;
 };
 

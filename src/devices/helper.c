@@ -1,33 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The control thread of a helper. See helper.h. */
 #include <errno.h>
-#include <poll.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <insula/base.h>
 #include <insula/stats.h>
 
 #include "helper.h"
-
-#ifdef INSULA_SANITIZE
-#define STACK_SIZE (1024u << 10)
-#else
-#define STACK_SIZE (64u << 10)
-#endif
-
-static bool more_than_one_cpu(void)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
-}
 
 int helper_open(struct helper *h, int page_fd, int call_fd, int irq_fd, uint32_t tag, struct err *e)
 {
@@ -39,7 +19,7 @@ int helper_open(struct helper *h, int page_fd, int call_fd, int irq_fd, uint32_t
 	h->irq_fd = irq_fd;
 	h->event_fd = event_create();
 	h->channel = -1;
-	h->spin = more_than_one_cpu();
+	h->spin = several_cpus();
 	if (h->event_fd < 0) {
 		rc = err_sys(e, h->event_fd, "eventfd");
 		goto out_close;
@@ -60,7 +40,7 @@ out_close:
 void helper_close(struct helper *h)
 {
 	if (h->page)
-		munmap(h->page, DP_SIZE);
+		shm_unmap(h->page, DP_SIZE);
 	h->page = NULL;
 	fd_close(&h->page_fd);
 	fd_close(&h->call_fd);
@@ -131,21 +111,12 @@ static int take_message(struct helper *h)
 /* Wait for the core, the supervisor or the device's own threads. */
 static int wait_events(struct helper *h, int timeout)
 {
-	struct pollfd p[] = {
-		{.fd = h->call_fd, .events = POLLIN},
-		{.fd = h->channel, .events = POLLIN},
-		{.fd = h->event_fd, .events = POLLIN},
-	};
+	const int event[] = {h->call_fd, h->event_fd};
+	uint64_t got = events_wait(event, ARRAY_LEN(event), h->channel, timeout);
 
-	if (poll(p, ARRAY_LEN(p), timeout) <= 0)
-		return 0;
-	if (p[0].revents)
-		event_drain(h->call_fd);
-	if (p[2].revents) {
-		event_drain(h->event_fd);
+	if (got & 2)
 		h->ops->event(h->dev);
-	}
-	return p[1].revents ? take_message(h) : 0;
+	return got & EVENTS_CHANNEL ? take_message(h) : 0;
 }
 
 static int sleep_until_event(struct helper *h)
@@ -214,69 +185,10 @@ void rule_fd(struct rule_list *l, int nr, int fd, const char *why)
 		 (struct jail_arg){0}, why);
 }
 
-void rule_ioctl(struct rule_list *l, int fd, unsigned long request, const char *why)
-{
-	rule_arg(l, SYS_ioctl,
-		 (struct jail_arg){.index = 0, .cmp = JAIL_EQ, .value = (uint64_t)(unsigned)fd},
-		 (struct jail_arg){.index = 1, .cmp = JAIL_EQ, .value = request}, why);
-}
-
-void helper_rules(const struct helper *h, struct rule_list *l)
-{
-	rule_any(l, SYS_poll, "wait for the core, the supervisor and our own threads");
-	rule_fd(l, SYS_read, h->call_fd, "the core's wake-up");
-	rule_fd(l, SYS_read, h->event_fd, "wake-up by our own threads");
-	rule_fd(l, SYS_write, h->event_fd, "wake-up by our own threads");
-	rule_fd(l, SYS_write, h->irq_fd, "interrupt the guest");
-}
+/* ---- start ---- */
 
 void helper_fail(int channel, const char *step, const struct err *e)
 {
 	msg_fail(channel, step, e->code, e->text, 0);
 	_exit(1);
-}
-
-void helper_signals(void)
-{
-	signal(SIGPIPE, SIG_IGN);
-}
-
-struct begin {
-	void *(*fn)(void *);
-	void *arg;
-	pthread_barrier_t up;
-};
-
-static void *begin(void *p)
-{
-	struct begin *b = p;
-	void *(*fn)(void *) = b->fn;
-	void *arg = b->arg;
-
-	pthread_barrier_wait(&b->up);
-	return fn(arg);
-}
-
-int helper_thread(pthread_t *t, void *(*fn)(void *), void *arg)
-{
-	struct begin b = {.fn = fn, .arg = arg};
-	sigset_t all, old;
-	pthread_attr_t a;
-	int rc;
-
-	pthread_barrier_init(&b.up, NULL, 2);
-	pthread_attr_init(&a);
-	pthread_attr_setstacksize(&a, STACK_SIZE);
-	/* Signals, if there are any, belong to the control thread. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	rc = pthread_create(t, &a, begin, &b);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&a);
-	/* A thread that has not begun when the jail closes would make its first system calls under
-	 * the filter. */
-	if (!rc)
-		pthread_barrier_wait(&b.up);
-	pthread_barrier_destroy(&b.up);
-	return -rc;
 }

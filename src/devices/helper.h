@@ -12,6 +12,8 @@
 #ifndef DEVICES_HELPER_H
 #define DEVICES_HELPER_H
 
+#include <pthread.h>
+
 #include <insula/jail.h>
 #include <insula/log.h>
 #include <insula/proto.h>
@@ -95,7 +97,6 @@ _Noreturn void helper_fail(int channel, const char *step, const struct err *e);
 void helper_signals(void);
 
 /* pthread_create() with a stack as small as it can be. 0 or a negative errno. */
-#include <pthread.h>
 int helper_thread(pthread_t *t, void *(*fn)(void *), void *arg);
 
 #endif

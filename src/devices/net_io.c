@@ -9,6 +9,7 @@
  * refused a frame, or the time when a limit lets the next frame through.
  */
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 
 #include <insula/base.h>

@@ -13,6 +13,7 @@
 struct start {
 	_Alignas(8) uint8_t body[MAX_START];
 	int fds[MSG_MAX_FDS];
+	int answer; /* the event of the answer word; -1: the system needs none */
 };
 
 /* Take the log level out of the message and set it. */
@@ -32,6 +33,7 @@ static int receive(const struct helper_program *p, struct start *s, struct err *
 	enum msg_type type;
 	unsigned nfds;
 	size_t len;
+	unsigned own = p->loop ? 0 : word_events();
 	int rc;
 
 	if (p->start_size > sizeof(s->body))
@@ -46,8 +48,9 @@ static int receive(const struct helper_program *p, struct start *s, struct err *
 		rc = p->check(s->body, e);
 	if (rc < 0)
 		return rc;
-	if (nfds != (unsigned)rc)
-		return err_set(e, -EPROTO, "%u descriptors, expected %d", nfds, rc);
+	if (nfds != (unsigned)rc + own)
+		return err_set(e, -EPROTO, "%u descriptors, expected %u", nfds, (unsigned)rc + own);
+	s->answer = own ? s->fds[--nfds] : -1;
 	for (; nfds < MSG_MAX_FDS; nfds++)
 		s->fds[nfds] = -1;
 	return 0;
@@ -64,6 +67,7 @@ static const char *set_up(const struct helper_program *p, struct helper *h, stru
 		return "start";
 	if (p->open(p->dev, h, s.body, s.fds, &step, e))
 		return step;
+	h->port.answer_event = s.answer;
 	if (!p->loop)
 		helper_rules(h, &rules);
 	p->rules(p->dev, &rules);

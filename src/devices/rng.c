@@ -3,8 +3,6 @@
 #include <errno.h>
 #include <linux/virtio_ids.h>
 #include <string.h>
-#include <sys/random.h>
-#include <sys/syscall.h>
 
 #include <insula/base.h>
 
@@ -20,14 +18,8 @@ static uint32_t fill_chain(const struct vq_chain *c)
 
 	for (unsigned i = c->nread; i < c->nread + c->nwrite && done < RNG_REQUEST_MAX; i++) {
 		size_t n = c->iov[i].iov_len, left = RNG_REQUEST_MAX - done;
-		ssize_t got;
 
-		do
-			got = getrandom(c->iov[i].iov_base, n < left ? n : left, 0);
-		while (got < 0 && errno == EINTR);
-		if (got < 0)
-			panic("getrandom: %d", errno);
-		done += (uint32_t)got;
+		done += (uint32_t)random_bytes(c->iov[i].iov_base, n < left ? n : left);
 	}
 	return done;
 }
@@ -89,7 +81,7 @@ static void *io_main(void *arg)
 	for (;;) {
 		bool more = rng_turn(r);
 
-		r->w.stat[STAT_RNG_KICKS] += worker_wait(&r->w, NULL, 0, more ? 0 : rest(r));
+		r->w.stat[STAT_RNG_KICKS] += worker_sleep(&r->w, more ? 0 : rest(r));
 	}
 	return NULL;
 }
@@ -124,10 +116,4 @@ int rng_open(struct rng *r, struct helper *h, const struct msg_start_rng *m, con
 		return rc;
 	worker_describe(&r->w, VIRTIO_ID_RNG, 0, 1, NULL, 0);
 	return 0;
-}
-
-void rng_rules(const struct rng *r, struct rule_list *l)
-{
-	worker_rules(&r->w, l, true);
-	rule_any(l, SYS_getrandom, "what the device is for");
 }

@@ -2,8 +2,6 @@
 /* A virtio device with one I/O thread. See worker.h. */
 #include <errno.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 
@@ -28,16 +26,13 @@ static void command(struct worker *w)
 
 static bool wait_quiet(struct worker *w, int timeout)
 {
-	struct pollfd p = {.fd = w->quiet_fd, .events = POLLIN};
-	uint64_t until = clock_ns() + (uint64_t)timeout * 1000000u;
-	int left = timeout;
+	uint64_t now = clock_ns(), until = now + (uint64_t)timeout * 1000000u;
 
-	while (poll(&p, 1, left) < 0 && errno == EINTR) {
-		uint64_t now = clock_ns();
-
-		left = now < until ? (int)((until - now) / 1000000u) : 0;
+	for (; now < until; now = clock_ns()) {
+		if (events_wait(&w->quiet_fd, 1, -1, (int)((until - now) / 1000000u)))
+			return true;
 	}
-	return event_drain(w->quiet_fd) != 0;
+	return false;
 }
 
 void worker_start(void *dev)
@@ -135,7 +130,7 @@ int worker_open(struct worker *w, struct helper *h, int mem_fd, uint64_t mem_siz
 	rc = gm_map(&w->gm, mem_fd, mem_size, e);
 	if (rc)
 		return rc;
-	close(mem_fd);
+	fd_close(&mem_fd);
 	*step = "event";
 	w->ctl_fd = event_create();
 	w->quiet_fd = event_create();
@@ -177,18 +172,6 @@ void worker_describe(struct worker *w, uint32_t device_id, uint64_t features, un
 void worker_resume(struct worker *w)
 {
 	virtio_resume(&w->mmio.v);
-}
-
-void worker_rules(const struct worker *w, struct rule_list *l, bool poll)
-{
-	rule_fd(l, SYS_write, w->ctl_fd, "command the I/O thread");
-	rule_fd(l, SYS_read, w->quiet_fd, "the I/O thread is quiet");
-	rule_fd(l, SYS_write, w->quiet_fd, "the I/O thread is quiet");
-	if (!poll)
-		return;
-	rule_fd(l, SYS_read, w->ctl_fd, "I/O thread: commands");
-	for (unsigned i = 0; i < w->nkicks; i++)
-		rule_fd(l, SYS_read, w->kick_fd[i], "I/O thread: kicks");
 }
 
 /* ---- I/O thread ---- */
@@ -259,27 +242,10 @@ bool worker_arm(struct worker *w, unsigned q)
 	return vq->num && vq_arm(vq);
 }
 
-unsigned worker_wait(struct worker *w, struct pollfd *extra, unsigned nextra, int timeout)
+unsigned worker_sleep(struct worker *w, int timeout)
 {
-	struct pollfd p[1 + VIRTIO_MAX_QUEUES + WORKER_MAX_EXTRA];
-	unsigned n = 0, kicks = 0;
+	int event[1 + VIRTIO_MAX_QUEUES] = {w->ctl_fd};
 
-	if (nextra > WORKER_MAX_EXTRA)
-		panic("%u descriptors to wait for", nextra);
-	p[n++] = (struct pollfd){.fd = w->ctl_fd, .events = POLLIN};
-	for (unsigned i = 0; i < w->nkicks; i++)
-		p[n++] = (struct pollfd){.fd = w->kick_fd[i], .events = POLLIN};
-	if (nextra)
-		memcpy(&p[n], extra, nextra * sizeof(*extra));
-	if (poll(p, n + nextra, timeout) <= 0)
-		memset(&p[0], 0, sizeof(p));
-	for (unsigned i = 0; i < n; i++) {
-		if (!p[i].revents)
-			continue;
-		event_drain(p[i].fd);
-		kicks += i > 0;
-	}
-	for (unsigned i = 0; i < nextra; i++)
-		extra[i].revents = p[n + i].revents;
-	return kicks;
+	memcpy(&event[1], w->kick_fd, w->nkicks * sizeof(*event));
+	return (unsigned)__builtin_popcountll(events_wait(event, 1 + w->nkicks, -1, timeout) >> 1);
 }

@@ -13,7 +13,6 @@
 #ifndef DEVICES_WORKER_H
 #define DEVICES_WORKER_H
 
-#include <poll.h>
 #include <stdatomic.h>
 
 #include <insula/stats.h>
@@ -22,6 +21,8 @@
 
 #define WORKER_MAX_EXTRA 16   /* descriptors of its own that a device may wait for */
 #define WORKER_QUIET_MS 30000 /* a backing that does not finish in this time has failed */
+
+struct pollfd;
 
 struct worker {
 	struct helper *h;
@@ -85,9 +86,10 @@ void worker_fault(struct worker *w, const char *why);
 void worker_publish(struct worker *w);
 /* Ask for kicks on queue q. True: there is something to take first. */
 bool worker_arm(struct worker *w, unsigned q);
-/* Wait for a command, a kick or one of `extra` (at most WORKER_MAX_EXTRA, revents filled in); at
- * most `timeout` ms (-1: for ever). Drains commands and kicks. Interrupted waits return early.
- * Returns how many queues were kicked. */
+/* Wait for a command or a kick; at most `timeout` ms (-1: for ever). Drains them. Interrupted waits
+ * return early. Returns how many queues were kicked. */
+unsigned worker_sleep(struct worker *w, int timeout);
+/* The same, or for one of `extra` (at most WORKER_MAX_EXTRA, revents filled in). Linux alone. */
 unsigned worker_wait(struct worker *w, struct pollfd *extra, unsigned nextra, int timeout);
 
 #endif

@@ -11,20 +11,9 @@
 #include <insula/log.h>
 
 #include "boot.h"
+#include "cmdline.h"
 #include "nic.h"
 
-/* panic=-1: a panic resets at once, after pvpanic has reported it. pci=off: there is no PCI, and
- * looking for it costs thousands of exits. The rest saves probing that the board makes pointless:
- * one UART, a TSC that is what it says.
- * reboot=acpi: on a hardware-reduced machine Linux prefers EFI's reset, even without EFI, and ends
- * in a triple fault. cryptomgr.notests: distribution kernels test every cipher at every boot, a
- * tenth of it; upstream's default is not to. */
-#define CMDLINE_BASE                                                                     \
-	"console=ttyS0 panic=-1 pci=off 8250.nr_uarts=1 tsc=reliable cryptomgr.notests " \
-	"reboot=acpi"
-/* Nothing less than a panic: without PCI the kernel complains at the level of an error, which
- * "quiet" would show. */
-#define QUIET " loglevel=3"
 #define ELF_MAGIC "\177ELF"
 
 static int open_file(const char *path, const char *what, struct err *e)
@@ -47,18 +36,6 @@ static bool is_elf(int fd)
 	char magic[4];
 
 	return !read_full(fd, magic, sizeof(magic), 0) && !memcmp(magic, ELF_MAGIC, sizeof(magic));
-}
-
-static int make_cmdline(struct boot *b, const struct vm_config *c, bool verbose, struct err *e)
-{
-	int n = snprintf(b->cmdline, sizeof(b->cmdline), "%s%s%s%s", CMDLINE_BASE,
-			 verbose ? "" : QUIET, c->append ? " " : "", c->append ? c->append : "");
-
-	if (n < 0 || (size_t)n >= sizeof(b->cmdline))
-		return err_set(e, -E2BIG, "--append: %zu bytes; expected at most %zu",
-			       c->append ? strlen(c->append) : 0,
-			       sizeof(b->cmdline) - sizeof(CMDLINE_BASE) - sizeof(QUIET " "));
-	return 0;
 }
 
 static int open_rootfs(struct boot *b, const struct vm_config *c, const struct paths *p,
@@ -209,7 +186,7 @@ int boot_open(struct boot *b, const struct vm_config *c, const struct paths *p, 
 	if (!rc)
 		rc = b->kernel = open_file(kernel, "--kernel", e);
 	if (rc >= 0)
-		rc = make_cmdline(b, c, verbose, e);
+		rc = cmdline_make(b->cmdline, c, verbose, e);
 	if (!rc && c->rootfs)
 		rc = open_rootfs(b, c, p, check_only, e);
 	if (!rc)

@@ -43,70 +43,13 @@ static const char *reason_name(const struct vm *vm)
 	return reason_names[r];
 }
 
-/* Power-off or reboot: fine on its own, but a command has not told how it ended then. */
-static void ended_quietly(struct vm *vm, const char *how)
-{
-	if (vm->boot.own_initrd && !vm->exit.init_started) {
-		vm->status = RUN_GUEST_PANIC;
-		snprintf(vm->why, sizeof(vm->why),
-			 "the guest %s before init ran: the kernel could not start (-v shows its "
-			 "messages)",
-			 how);
-	} else if (vm->conf->command) {
-		vm->status = RUN_NO_STATUS;
-		snprintf(vm->why, sizeof(vm->why), "the guest %s before the command ended", how);
-	}
-}
-
-static void crashed(struct vm *vm)
-{
-	const struct msg_vm_exit *x = &vm->exit;
-	char bytes[3 * sizeof(x->insn) + 1] = "", rip[32] = "";
-
-	for (unsigned i = 0; i < x->ninsn && i < sizeof(x->insn); i++)
-		snprintf(bytes + 3 * i, 4, " %02x", x->insn[i]);
-	if (x->reason == VM_EXIT_TRIPLE_FAULT) {
-		vm->status = RUN_GUEST_CRASH;
-		if (x->rip)
-			snprintf(rip, sizeof(rip), ", rip %#llx", (unsigned long long)x->rip);
-		snprintf(vm->why, sizeof(vm->why), "the guest crashed: triple fault, %.100s%s",
-			 x->text, rip);
-	} else {
-		vm->status = RUN_FAILED;
-		snprintf(vm->why, sizeof(vm->why), "the guest cannot go on: %.120s, rip %#llx%s%s",
-			 x->text, (unsigned long long)x->rip, bytes[0] ? ", bytes" : "", bytes);
-	}
-}
-
 void result_from_exit(struct vm *vm)
 {
-	const struct msg_vm_exit *x = &vm->exit;
+	struct ending end = {.status = vm->status};
 
-	switch ((enum vm_exit_reason)x->reason) {
-	case VM_EXIT_POWEROFF:
-		ended_quietly(vm, "powered off");
-		break;
-	case VM_EXIT_REBOOT:
-		ended_quietly(vm, "rebooted");
-		break;
-	case VM_EXIT_STATUS:
-		vm->status = (int)x->status & 0xff;
-		break;
-	case VM_EXIT_PANIC:
-		vm->status = RUN_GUEST_PANIC;
-		snprintf(vm->why, sizeof(vm->why), "the guest kernel panicked");
-		break;
-	case VM_EXIT_TRIPLE_FAULT:
-	case VM_EXIT_ERROR:
-		crashed(vm);
-		break;
-	case VM_EXIT_STOPPED:
-		break; /* whoever asked for it has set the status */
-	default:
-		vm->status = RUN_FAILED;
-		snprintf(vm->why, sizeof(vm->why), "insula-vmm reported an unknown end (%u)",
-			 x->reason);
-	}
+	ending_of(&vm->exit, vm->boot.own_initrd, vm->conf->command != NULL, &end);
+	vm->status = end.status;
+	memcpy(vm->why, end.why, sizeof(vm->why));
 }
 
 /* ---- metrics ---- */

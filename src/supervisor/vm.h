@@ -16,22 +16,12 @@
 #include "control.h"
 #include "device.h"
 #include "disk.h"
+#include "ending.h"
 #include "exec.h"
 #include "nic.h"
 #include "paths.h"
 #include "terminal.h"
 #include "vsock.h"
-
-/* Exit statuses of insula-run; docs/man/insula-run.1 */
-enum run_status {
-	RUN_BAD_INPUT = 2,
-	RUN_GUEST_PANIC = 120,
-	RUN_GUEST_CRASH = 121,
-	RUN_NO_STATUS = 122, /* the guest ended before its command did */
-	RUN_TIMEOUT = 124,
-	RUN_FAILED = 125,
-	RUN_SIGNAL = 128, /* + number */
-};
 
 struct vm {
 	const struct vm_config *conf; /* borrowed */
@@ -63,7 +53,7 @@ struct vm {
 	bool hard;          /* do not wait for helpers at the end */
 	const char *reason; /* stable name of the end, if MSG_VM_EXIT does not tell it; static */
 	struct control *control; /* insulad's door; NULL without (borrowed) */
-	char why[320];           /* one line for people; "" if there is nothing to say */
+	char why[ENDING_LINE];   /* one line for people; "" if there is nothing to say */
 };
 
 /* Open and check. On error nothing is left open, and vm->status tells whose fault it is:

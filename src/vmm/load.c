@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include <insula/base.h>
 #include <insula/board.h>
@@ -39,18 +38,16 @@ int load_read(const struct load_file *f, const char *field, uint64_t off, void *
 
 static int open_file(struct load_file *f, int fd, const char *what, struct err *e)
 {
-	struct stat st;
+	int rc;
 
 	f->fd = fd;
 	f->what = what;
 	f->size = 0;
 	f->head_len = 0;
-	if (fstat(fd, &st))
-		return err_sys(e, -errno, "%s: fstat", what);
-	if (!S_ISREG(st.st_mode))
-		return err_set(e, -EINVAL, "%s: not a regular file (mode 0%o)", what, st.st_mode);
-	f->size = (uint64_t)st.st_size;
-	return 0;
+	rc = file_size(fd, &f->size);
+	return rc == -EINVAL ? err_set(e, rc, "%s: not a regular file", what)
+	       : rc          ? err_sys(e, rc, "%s: size", what)
+			     : 0;
 }
 
 static int open_kernel(struct load_file *f, int fd, struct err *e)

@@ -84,7 +84,7 @@ struct load_map {
 /* The memory map of the board, ascending and disjoint. */
 void load_map_make(struct load_map *map, uint64_t mem_size);
 
-/* ---- load_linux.c, load_pvh.c: write what the guest finds in rsi or ebx. `low` is gpa 0 ..
+/* ---- load_bootparams.c, load_pvh.c: write what the guest finds in rsi or ebx. `low` is gpa 0 ..
  * BOARD_KERNEL. ---- */
 void load_write_boot_params(uint8_t *low, const struct load_params *p, const struct load_image *img,
 			    const struct load_initrd *initrd);

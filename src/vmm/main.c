@@ -14,16 +14,7 @@
  *   7. loop                 until the VM ends or the supervisor is gone
  */
 #include <errno.h>
-#include <linux/futex.h>
-#include <poll.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <insula/base.h>
@@ -39,7 +30,7 @@
 
 /* Descriptors of MSG_START_VMM. */
 struct start_fds {
-	int kvm, mem, kernel, initrd[VMM_MAX_INITRDS];
+	int dev, mem, kernel, initrd[VMM_MAX_INITRDS];
 };
 
 static _Noreturn void fail(const char *step, int code, const char *text, int bad_input)
@@ -50,7 +41,7 @@ static _Noreturn void fail(const char *step, int code, const char *text, int bad
 
 /* ---- 2. receive ---- */
 
-static void add_device(struct vmm *vm, const void *body, size_t len, const int *fds, unsigned nfds)
+static void add_device(struct vmm *vm, const void *body, size_t len, int *fds, unsigned nfds)
 {
 	struct msg_device m;
 	struct err e;
@@ -72,10 +63,10 @@ static void add_device(struct vmm *vm, const void *body, size_t len, const int *
 static void check_start(const struct vmm *vm, const struct msg_start_vmm *m, size_t len,
 			unsigned nfds)
 {
-	if (len != sizeof(*m) || m->ninitrds > VMM_MAX_INITRDS || nfds != 3 + m->ninitrds ||
-	    m->ndevices != vm->ndevices || m->ncpus < 1 || m->ncpus > BOARD_MAX_CPUS ||
-	    (m->flags & ~(uint32_t)VMM_HUGEPAGES) || m->log_level > LOG_LVL_DEBUG ||
-	    !memchr(m->cmdline, 0, sizeof(m->cmdline)))
+	if (len != sizeof(*m) || m->ninitrds > VMM_MAX_INITRDS ||
+	    nfds != vmm_device_fds() + 2 + m->ninitrds || m->ndevices != vm->ndevices ||
+	    m->ncpus < 1 || m->ncpus > BOARD_MAX_CPUS || (m->flags & ~(uint32_t)VMM_HUGEPAGES) ||
+	    m->log_level > LOG_LVL_DEBUG || !memchr(m->cmdline, 0, sizeof(m->cmdline)))
 		fail("start", -EPROTO, "malformed MSG_START_VMM", 0);
 }
 
@@ -104,11 +95,12 @@ static void receive(struct vmm *vm, struct msg_start_vmm *start, struct start_fd
 	}
 	check_start(vm, &b.start, len, nfds);
 	*start = b.start;
-	f->kvm = fds[0];
-	f->mem = fds[1];
-	f->kernel = fds[2];
+	nfds = vmm_device_fds();
+	f->dev = nfds ? fds[0] : -1;
+	f->mem = fds[nfds++];
+	f->kernel = fds[nfds++];
 	for (unsigned i = 0; i < VMM_MAX_INITRDS; i++)
-		f->initrd[i] = i < start->ninitrds ? fds[3 + i] : -1;
+		f->initrd[i] = i < start->ninitrds ? fds[nfds + i] : -1;
 	vm->ncpus = start->ncpus;
 }
 
@@ -166,17 +158,10 @@ static int attach_device(struct vmm *vm, struct remote *d, bool may_spin, struct
 	return rc ? rc : bind_doorbells(vm, d, e);
 }
 
-static bool several_cpus(void)
-{
-	cpu_set_t set;
-
-	return !sched_getaffinity(0, sizeof(set), &set) && CPU_COUNT(&set) > 1;
-}
-
-static int build_vm(struct vmm *vm, int kvm, struct err *e)
+static int build_vm(struct vmm *vm, int dev, struct err *e)
 {
 	static const struct ioapic_ops irq_ops = {hv_irq_route, hv_irq_bind, hv_irq_unbind};
-	struct hv_vm_params p = {.dev = kvm, .ncpus = vm->ncpus, .nlines = vm->npins};
+	struct hv_vm_params p = {.dev = dev, .ncpus = vm->ncpus, .nlines = vm->npins};
 	bool spin = several_cpus();
 	int rc = hv_vm_create(&vm->hv, &p, e);
 
@@ -242,70 +227,14 @@ static void build(struct vmm *vm, const struct msg_start_vmm *start, struct star
 		fail("memory", rc, e.text, 0);
 	if (start->flags & VMM_HUGEPAGES)
 		take_huge_pages(&vm->gm);
-	rc = build_vm(vm, f->kvm, &e);
+	rc = build_vm(vm, f->dev, &e);
 	if (rc)
 		fail("hypervisor", rc, e.text, 0);
-	fd_close(&f->kvm);
+	fd_close(&f->dev);
 	fd_close(&f->mem);
 	rc = start_threads(vm, &e);
 	if (rc)
 		fail("threads", rc, e.text, 0);
-}
-
-/* ---- 4. jail ---- */
-
-#define ANY               \
-	{                 \
-		{         \
-			0 \
-		}         \
-	}
-static const struct jail_rule fixed_rules[] = {
-	{SYS_read, "own events", ANY},
-	{SYS_write, "events and the log: no descriptor held here leads anywhere else", ANY},
-	{SYS_pread64, "kernel and initrd", ANY},
-	{SYS_fstat, "size of kernel and initrd", ANY},
-	{SYS_newfstatat, "the same, as newer C libraries call it; the root is empty", ANY},
-	{SYS_close, "kernel and initrd when they are loaded", ANY},
-	{SYS_madvise, "the kernel's memory in huge pages", {{2, JAIL_EQ, GM_ADVICE, 0}}},
-	{SYS_poll, "main loop", ANY},
-	{SYS_ppoll, "main loop, as some C libraries call it", ANY},
-	{SYS_gettid, "kick", ANY},
-	{SYS_getpid, "kick", ANY},
-#ifdef INSULA_SANITIZE
-	{SYS_mmap, "sanitizer", ANY},
-	{SYS_munmap, "sanitizer", ANY},
-	{SYS_mprotect, "sanitizer", ANY},
-	{SYS_madvise, "sanitizer", ANY},
-	{SYS_sched_yield, "sanitizer", ANY},
-	{SYS_sigaltstack, "sanitizer", ANY},
-	{SYS_openat, "sanitizer; the root is empty", ANY},
-	{SYS_readlink, "sanitizer; the root is empty", ANY},
-	{SYS_rt_sigprocmask, "sanitizer", ANY},
-	{SYS_rt_sigaction, "sanitizer", ANY},
-#endif
-};
-
-static void seal(void)
-{
-	struct jail_rule rules[96];
-	size_t n = ARRAY_LEN(fixed_rules);
-	struct err e;
-	int rc;
-
-	memcpy(rules, fixed_rules, sizeof(fixed_rules));
-	rules[n++] = (struct jail_rule){
-		SYS_tgkill, "kick a vCPU of this process", {{0, JAIL_EQ, (uint64_t)getpid(), 0}}};
-	for (const unsigned long *r = hv_ioctls_used(); *r; r++) {
-		if (n < ARRAY_LEN(rules))
-			rules[n++] = (struct jail_rule){
-				SYS_ioctl, "hypervisor request", {{1, JAIL_EQ, *r, 0}}};
-		else
-			panic("too many jail rules");
-	}
-	rc = jail_seal(rules, n, &e);
-	if (rc)
-		fail("seccomp", rc, e.text, 0);
 }
 
 /* ---- 5. load ---- */
@@ -360,7 +289,7 @@ void vmm_end(struct vmm *vm, enum vm_exit_reason reason, const struct msg_vm_exi
 static void wake_resting(struct vmm *vm)
 {
 	atomic_store(&vm->paused, 0);
-	syscall(SYS_futex, &vm->paused, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+	word_wake(&vm->paused);
 }
 
 /* Answered by report_paused() when the last vCPU has come out; the supervisor has the deadline. */
@@ -413,7 +342,7 @@ static void handle_message(struct vmm *vm)
 	if (msg_recv(MSG_CHANNEL_FD, &type, &b, sizeof(b), &len, fds, &nfds))
 		_exit(1);
 	for (unsigned i = 0; i < nfds; i++)
-		close(fds[i]);
+		fd_close(&fds[i]);
 	if (type == MSG_STOP)
 		vmm_end(vm, VM_EXIT_STOPPED, NULL);
 	else if (type == MSG_PAUSE && len == 0)
@@ -445,17 +374,14 @@ static void report_ready(struct vmm *vm)
 
 static void loop(struct vmm *vm)
 {
-	struct pollfd p[] = {{MSG_CHANNEL_FD, POLLIN, 0}, {vm->main_event, POLLIN, 0}};
-
 	while (!atomic_load(&vm->ending)) {
-		if (poll(p, 2, -1) < 0)
-			continue;
-		if (p[1].revents) {
-			event_drain(vm->main_event);
+		uint64_t got = events_wait(&vm->main_event, 1, MSG_CHANNEL_FD, -1);
+
+		if (got & 1) {
 			report_stuck(vm);
 			report_ready(vm);
 		}
-		if (p[0].revents)
+		if (got & EVENTS_CHANNEL)
 			handle_message(vm);
 		report_paused(vm);
 	}
@@ -466,15 +392,12 @@ static void loop(struct vmm *vm)
 static void stop_vcpus(struct vmm *vm)
 {
 	uint64_t start = clock_ns();
-	struct pollfd p = {vm->main_event, POLLIN, 0};
 
 	wake_resting(vm);
 	for (unsigned i = 0; i < vm->ncpus; i++)
 		hv_vcpu_kick(vm->vcpu[i].hv);
-	while (atomic_load(&vm->running) && clock_ns() - start < PARK_DEADLINE_NS) {
-		if (poll(&p, 1, 10) > 0)
-			event_drain(vm->main_event);
-	}
+	while (atomic_load(&vm->running) && clock_ns() - start < PARK_DEADLINE_NS)
+		(void)events_wait(&vm->main_event, 1, -1, 10);
 }
 
 static void report_exit(struct vmm *vm)
@@ -511,7 +434,9 @@ int main(void)
 	receive(&vm, &start, &fds);
 	log_setup("", (enum log_level)start.log_level);
 	build(&vm, &start, &fds);
-	seal();
+	rc = vmm_seal(&e);
+	if (rc)
+		fail("seccomp", rc, e.text, 0);
 	load(&vm, &start, &fds);
 	rc = msg_send(MSG_CHANNEL_FD, MSG_READY, NULL, 0, NULL, 0);
 	if (!rc)
@@ -519,7 +444,7 @@ int main(void)
 	if (rc)
 		_exit(1);
 	atomic_store(&vm.gate, 1);
-	syscall(SYS_futex, &vm.gate, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+	word_wake(&vm.gate);
 	loop(&vm);
 	stop_vcpus(&vm);
 	report_exit(&vm);

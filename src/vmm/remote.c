@@ -1,13 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The core's side of a device page. See remote.h. */
 #include <errno.h>
-#include <linux/futex.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 
@@ -106,9 +101,8 @@ static bool sleep_for_answer(struct remote *d, uint64_t start)
 		ok = seen == d->seq;
 		if (ok || now - start >= DP_DEADLINE_NS || atomic_load(d->ending))
 			break;
-		uint64_t left = DP_DEADLINE_NS - (now - start);
-		struct timespec ts = {(time_t)(left / 1000000000u), (long)(left % 1000000000u)};
-		syscall(SYS_futex, &d->ctrl->ack_seq, FUTEX_WAIT, seen, &ts, NULL, 0);
+		word_wait_shared(&d->ctrl->ack_seq, seen, d->answer_event,
+				 DP_DEADLINE_NS - (now - start));
 	}
 	atomic_store(&d->ctrl->core_waits, 0);
 	return ok;
@@ -221,7 +215,7 @@ static void remote_write(void *self, uint64_t off, unsigned size, uint64_t value
 
 const struct bus_ops remote_bus_ops = {remote_read, remote_write};
 
-static void take_descriptors(struct remote *d, const int *fds)
+static void take_descriptors(struct remote *d, int *fds)
 {
 	unsigned n = 1;
 
@@ -230,13 +224,14 @@ static void take_descriptors(struct remote *d, const int *fds)
 	d->ack_event = d->kind == DEV_VIRTIO_MMIO ? fds[n++] : -1;
 	for (unsigned i = 0; i < d->nkicks; i++)
 		d->kick[i] = fds[n++];
+	d->answer_event = word_events() ? fds[n] : -1;
 }
 
-int remote_init(struct remote *d, const struct msg_device *m, const int *fds, unsigned nfds,
+int remote_init(struct remote *d, const struct msg_device *m, int *fds, unsigned nfds,
 		struct err *e)
 {
 	const struct reg_policy *p = reg_policy((enum dev_kind)m->kind);
-	unsigned fixed = m->kind == DEV_VIRTIO_MMIO ? 4 : 3;
+	unsigned fixed = (m->kind == DEV_VIRTIO_MMIO ? 4 : 3) + word_events();
 	void *page;
 	int rc;
 
@@ -249,7 +244,7 @@ int remote_init(struct remote *d, const struct msg_device *m, const int *fds, un
 	rc = shm_map(fds[0], DP_SIZE, 0, DP_CORE_SIZE, true, &page, e);
 	if (rc)
 		goto out_close;
-	close(fds[0]);
+	fd_close(&fds[0]);
 	d->policy = p;
 	d->index = m->index;
 	d->kind = (enum dev_kind)m->kind;
@@ -265,7 +260,7 @@ int remote_init(struct remote *d, const struct msg_device *m, const int *fds, un
 	return 0;
 out_close:
 	for (unsigned i = 0; i < nfds; i++)
-		close(fds[i]);
+		fd_close(&fds[i]);
 	return rc;
 }
 

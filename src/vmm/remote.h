@@ -44,7 +44,7 @@ struct remote {
 	struct dp_ctrl *ctrl;
 	struct dp_post *ring;
 
-	int call_event, irq_event, ack_event, kick[VIRTIO_MAX_QUEUES]; /* owned */
+	int call_event, irq_event, ack_event, answer_event, kick[VIRTIO_MAX_QUEUES]; /* owned */
 	int wake_event;            /* borrowed: tells the main thread that `stuck` is set */
 	const atomic_bool *ending; /* borrowed: the VM ends, do not wait any longer */
 	bool may_spin;
@@ -59,7 +59,7 @@ struct remote {
 extern const struct bus_ops remote_bus_ops;
 
 /* Take over the descriptors of a MSG_DEVICE and map its page. On error everything is closed. */
-int remote_init(struct remote *d, const struct msg_device *m, const int *fds, unsigned nfds,
+int remote_init(struct remote *d, const struct msg_device *m, int *fds, unsigned nfds,
 		struct err *e);
 /* The helper is back. Any thread. */
 void remote_up(struct remote *d);

@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The vCPU loop: run, look at the exit, let the bus answer, complete. No device logic here. */
-#include <linux/futex.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 
@@ -123,7 +120,7 @@ static void rest(struct vcpu *c)
 	atomic_fetch_add(&vm->resting, 1);
 	event_signal(vm->main_event);
 	while (atomic_load(&vm->paused) && !atomic_load(&vm->ending))
-		syscall(SYS_futex, &vm->paused, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+		word_wait(&vm->paused, 1);
 	atomic_fetch_sub(&vm->resting, 1);
 	hv_vcpu_was_paused(c->hv);
 }
@@ -144,9 +141,10 @@ static void run(struct vcpu *c)
 	}
 	if (rc) {
 		struct msg_vm_exit m = {0};
-		const char *why = strerrordesc_np(-rc);
+		struct err e;
 
-		snprintf(m.text, sizeof(m.text), "vCPU %u: %s", c->index, why ? why : "unknown");
+		err_sys(&e, rc, "vCPU %u", c->index);
+		snprintf(m.text, sizeof(m.text), "%.120s", e.text);
 		vmm_end(c->vm, VM_EXIT_ERROR, &m);
 	}
 }
@@ -154,7 +152,7 @@ static void run(struct vcpu *c)
 static void wait_for_gate(struct vmm *vm)
 {
 	while (!atomic_load(&vm->gate))
-		syscall(SYS_futex, &vm->gate, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+		word_wait(&vm->gate, 0);
 }
 
 /* A finished thread sleeps until the process exits: leaving it would need system calls that the
@@ -164,8 +162,7 @@ static _Noreturn void park(struct vmm *vm)
 	atomic_fetch_sub(&vm->running, 1);
 	event_signal(vm->main_event);
 	for (;;)
-		syscall(SYS_futex, &vm->running, FUTEX_WAIT_PRIVATE, atomic_load(&vm->running),
-			NULL, NULL, 0);
+		word_wait(&vm->running, atomic_load(&vm->running));
 }
 
 void *vcpu_thread(void *arg)

@@ -66,6 +66,12 @@ struct vmm {
  * thread. */
 void vmm_end(struct vmm *vm, enum vm_exit_reason reason, const struct msg_vm_exit *x);
 
+/* seal_linux.c, seal_win.c */
+/* Descriptors of the hypervisor that MSG_START_VMM begins with: /dev/kvm on Linux. */
+unsigned vmm_device_fds(void);
+/* jail_seal() with all that the program needs from now on. */
+int vmm_seal(struct err *e);
+
 /* board.c: the board's own registers, and the IOAPIC's window. */
 int board_init(struct vmm *vm, struct err *e);
 

@@ -134,11 +134,11 @@ static int execute(const struct blk_io *io)
 		int e = errors[x.chaos >> 2];
 
 		x.chaos = 0; /* EINTR for ever would be for ever */
-		return io->op == BLK_OP_SYNC || io->op == BLK_OP_FALLOCATE ? (e ? e : -EIO) : e;
+		return io->op != BLK_OP_READ && io->op != BLK_OP_WRITE ? (e ? e : -EIO) : e;
 	}
 	if (io->op == BLK_OP_SYNC)
 		return 0;
-	if (io->op != BLK_OP_FALLOCATE)
+	if (io->op == BLK_OP_READ || io->op == BLK_OP_WRITE)
 		return move(io);
 	must(io->off <= DISK_SIZE && io->len <= DISK_SIZE - io->off,
 	     "fallocate outside of the disk");

@@ -756,7 +756,7 @@ START_TEST(initrd_bad)
 	par.initrd_fd[par.ninitrds++] = p[0];
 	refused(&im, -EINVAL, "initrd 1: not a regular file");
 	par.initrd_fd[par.ninitrds++] = 9999;
-	refused(&im, -EBADF, "initrd 1: fstat");
+	refused(&im, -EBADF, "initrd 1: size");
 	par.ninitrds = VMM_MAX_INITRDS + 1;
 	ck_assert_int_eq(load(&im), -EINVAL);
 	ck_assert_str_eq(err.text, "initrd: 3 parts, expected at most 2");
@@ -1042,7 +1042,7 @@ START_TEST(bad_descriptors)
 	int p[2];
 
 	par.kernel_fd = -1;
-	refused(NULL, -EBADF, "kernel: fstat: Bad file descriptor");
+	refused(NULL, -EBADF, "kernel: size: Bad file descriptor");
 	par.kernel_fd = open("/dev/zero", O_RDONLY);
 	refused(NULL, -EINVAL, "kernel: not a regular file");
 	par.kernel_fd = open("/", O_RDONLY | O_DIRECTORY);

@@ -2,13 +2,20 @@
 /* Descriptors, events, sealed shared memory, clocks, whole reads and writes. See insula/base.h. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <insula/base.h>
+#include <insula/guestmem.h>
 
 void fd_close(int *fd)
 {
@@ -27,6 +34,16 @@ uint64_t clock_ns(void)
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
+
+bool several_cpus(void)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
+}
+
+/* ---- events and words ---- */
 
 int event_create(void)
 {
@@ -49,6 +66,77 @@ uint64_t event_drain(int fd)
 
 	return read(fd, &n, sizeof(n)) == (ssize_t)sizeof(n) ? n : 0;
 }
+
+uint64_t events_wait(const int *event, unsigned n, int channel, int timeout_ms)
+{
+	struct pollfd p[EVENTS_MAX + 1];
+	uint64_t got = 0;
+
+	if (n > EVENTS_MAX)
+		panic("%u events to wait for", n);
+	for (unsigned i = 0; i < n; i++)
+		p[i] = (struct pollfd){.fd = event[i], .events = POLLIN};
+	p[n] = (struct pollfd){.fd = channel, .events = POLLIN};
+	if (poll(p, channel < 0 ? n : n + 1, timeout_ms) <= 0)
+		return 0;
+	for (unsigned i = 0; i < n; i++) {
+		if (!p[i].revents)
+			continue;
+		event_drain(event[i]);
+		got |= UINT64_C(1) << i;
+	}
+	return p[n].revents ? got | EVENTS_CHANNEL : got;
+}
+
+void word_wait(_Atomic uint32_t *word, uint32_t seen)
+{
+	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+void word_wake(_Atomic uint32_t *word)
+{
+	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+void word_wait_shared(_Atomic uint32_t *word, uint32_t seen, int event, uint64_t timeout_ns)
+{
+	struct timespec ts = {(time_t)(timeout_ns / 1000000000u), (long)(timeout_ns % 1000000000u)};
+
+	(void)event;
+	syscall(SYS_futex, word, FUTEX_WAIT, seen, &ts, NULL, 0);
+}
+
+void word_wake_shared(_Atomic uint32_t *word, int event)
+{
+	(void)event;
+	syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+unsigned word_events(void)
+{
+	return 0;
+}
+
+size_t random_bytes(void *buf, size_t n)
+{
+	ssize_t got;
+
+	do
+		got = getrandom(buf, n, 0);
+	while (got < 0 && errno == EINTR);
+	if (got < 0)
+		panic("getrandom: %d", errno);
+	return (size_t)got;
+}
+
+void stderr_write(const char *text, size_t len)
+{
+	/* A log that cannot be written has nowhere to complain. */
+	ssize_t r = write(STDERR_FILENO, text, len);
+	(void)r;
+}
+
+/* ---- memory ---- */
 
 int shm_create(const char *name, uint64_t size, struct err *e)
 {
@@ -108,6 +196,52 @@ int shm_map(int fd, uint64_t size, uint64_t off, size_t len, bool writable, void
 	if (p == MAP_FAILED)
 		return err_sys(e, -errno, "mmap of %zu bytes of shared memory", len);
 	*out = p;
+	return 0;
+}
+
+void shm_unmap(void *at, size_t len)
+{
+	munmap(at, len);
+}
+
+void shm_is_guest(void *at, size_t len)
+{
+	/* Guest memory in a core dump or in a child would be a leak. */
+	(void)madvise(at, len, MADV_DONTDUMP);
+	/* Where the host allows it for shared memory (transparent_hugepage/shmem_enabled = advise).
+	 */
+	(void)madvise(at, len, MADV_HUGEPAGE);
+}
+
+int shm_collapse(void *at, size_t len)
+{
+	const volatile uint8_t *p = at;
+
+	/* Linux collapses only what has a page table. */
+	for (size_t off = 0; off < len; off += GM_HUGE_PAGE)
+		(void)p[off];
+	return madvise(at, len, GM_ADVICE) ? -errno : 0;
+}
+
+void *reserve_memory(size_t len, bool writable)
+{
+	void *p = mmap(NULL, len, writable ? PROT_READ | PROT_WRITE : PROT_READ,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/* ---- files ---- */
+
+int file_size(int fd, uint64_t *size)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	*size = (uint64_t)st.st_size;
 	return 0;
 }
 

@@ -13,6 +13,7 @@
  */
 #include <errno.h>
 #include <liburing.h>
+#include <linux/falloc.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -184,8 +185,13 @@ static void uring_submit(struct blk_eng *g, struct blk_io *io)
 	case BLK_OP_SYNC:
 		io_uring_prep_fsync(s, FILE_DISK, IORING_FSYNC_DATASYNC);
 		break;
-	case BLK_OP_FALLOCATE:
-		io_uring_prep_fallocate(s, FILE_DISK, io->mode, (off_t)io->off, (off_t)io->len);
+	case BLK_OP_PUNCH:
+		io_uring_prep_fallocate(s, FILE_DISK, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					(off_t)io->off, (off_t)io->len);
+		break;
+	case BLK_OP_ZERO:
+		io_uring_prep_fallocate(s, FILE_DISK, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+					(off_t)io->off, (off_t)io->len);
 		break;
 	}
 	io_uring_sqe_set_flags(s, IOSQE_FIXED_FILE);
@@ -249,3 +255,15 @@ const struct blk_engine_ops blk_uring = {
 	.ready = uring_ready,
 	.rules = uring_rules,
 };
+
+const struct blk_engine_ops *blk_engine_find(uint32_t kind)
+{
+	switch (kind) {
+	case BLK_ENGINE_URING:
+		return &blk_uring;
+	case BLK_ENGINE_THREADS:
+		return &blk_threads;
+	default:
+		return NULL;
+	}
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Windows: handles as descriptors, its errors as errnos, the channel.
+ *
+ * A channel is a named pipe of whole messages with one instance. A message is struct msg_hdr, the
+ * body, and one int32_t per descriptor: the value of a handle that the receiver has already,
+ * because it inherited all that it may ever get when it was made. So only a child takes descriptors
+ * out of a message, and only from its supervisor.
+ */
+#ifndef BASE_WIN_H
+#define BASE_WIN_H
+
+#include <windows.h>
+
+#include <stdbool.h>
+
+#include <insula/proto.h>
+
+/* Handles have 32 significant bits, so that 32-bit and 64-bit programs can share them. */
+static inline HANDLE fd_handle(int fd)
+{
+	return (HANDLE)(intptr_t)fd;
+}
+
+static inline int handle_fd(HANDLE h)
+{
+	return (int)(intptr_t)h;
+}
+
+/* A negative errno for what GetLastError() said. */
+int win_errno(DWORD error);
+
+/* The size of the largest message. */
+#define CHANNEL_MAX (sizeof(struct msg_hdr) + MSG_MAX_BODY + MSG_MAX_FDS * sizeof(int32_t))
+
+/* The reading end of a channel. One thread. */
+struct channel {
+	HANDLE pipe;  /* borrowed; open for overlapped I/O, reads whole messages */
+	HANDLE event; /* owned: there is something to receive */
+	bool reading; /* the system writes into buf */
+	OVERLAPPED ov;
+	_Alignas(8) uint8_t buf[CHANNEL_MAX];
+};
+
+int channel_init(struct channel *c, HANDLE pipe);
+/* Ends the read that is under way, closes the event. */
+void channel_free(struct channel *c);
+/* Wait for this before channel_recv(): it is set while a message or the end is there. */
+HANDLE channel_event(struct channel *c);
+/* The next message; blocks. As msg_recv(), but a message with descriptors is -EPROTO: what a child
+ * names would be a handle of ours. */
+int channel_recv(struct channel *c, enum msg_type *type, void *body, size_t size, size_t *len);
+/* The channel to the supervisor: standard input, where msg_recv(MSG_CHANNEL_FD) reads. */
+struct channel *channel_own(void);
+
+#endif

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The lists of system calls stay empty on Windows: it has no filter that takes them. What a helper
+ * may do there is decided by its container alone (src/jail/contain_win.c).
+ */
+#include "blk_disk.h"
+#include "console.h"
+#include "rng.h"
+
+void helper_rules(const struct helper *h, struct rule_list *l)
+{
+	(void)h;
+	(void)l;
+}
+
+void worker_rules(const struct worker *w, struct rule_list *l, bool poll)
+{
+	(void)w;
+	(void)l;
+	(void)poll;
+}
+
+void blk_disk_rules(const struct blk_engine_conf *c, const int *event, unsigned n,
+		    struct rule_list *l)
+{
+	(void)c;
+	(void)event;
+	(void)n;
+	(void)l;
+}
+
+void console_rules(const struct console *c, struct rule_list *l)
+{
+	(void)c;
+	(void)l;
+}
+
+void rng_rules(const struct rng *r, struct rule_list *l)
+{
+	(void)r;
+	(void)l;
+}

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Children on Windows. See child_win.h. */
+#include "child_win.h"
+
+#include <errno.h>
+#include <sddl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#define CHILD_LINES 10 /* log lines a second that one child may print */
+#define KILL_WAIT_MS 5000
+#define SECOND_NS 1000000000ull
+#define PIPE_BYTES 65536
+
+void child_init(struct child *c, const char *program, const char *device, enum contain_kind kind)
+{
+	memset(c, 0, sizeof(*c));
+	c->program = program;
+	c->kind = kind;
+	snprintf(c->name, sizeof(c->name), "%s%s%s", program, *device ? " " : "", device);
+}
+
+/* ---- pipes ---- */
+
+static void close_handle(HANDLE *h)
+{
+	if (*h && *h != INVALID_HANDLE_VALUE)
+		CloseHandle(*h);
+	*h = NULL;
+}
+
+/* A pipe's name is only good for the moment in which we open both ends of it ourselves: one
+ * instance, which nobody else may open, and which is taken from then on. */
+static int open_pipe(bool messages, HANDLE *ours, HANDLE *theirs, struct err *e)
+{
+	static unsigned count; /* names are never used twice */
+	SECURITY_ATTRIBUTES own = {sizeof(own), NULL, FALSE},
+			    inherit = {sizeof(inherit), NULL, TRUE};
+	DWORD mode = messages ? PIPE_READMODE_MESSAGE : PIPE_READMODE_BYTE | PIPE_NOWAIT;
+	ULONG client = 0;
+	wchar_t name[96];
+	uint64_t r;
+	int rc = 0;
+
+	random_bytes(&r, sizeof(r));
+	swprintf(name, ARRAY_LEN(name), L"\\\\.\\pipe\\insula-%lu-%u-%llx", GetCurrentProcessId(),
+		 count++, (unsigned long long)r);
+	if (!ConvertStringSecurityDescriptorToSecurityDescriptorW(
+		    L"D:P(A;;GA;;;OW)", SDDL_REVISION_1, &own.lpSecurityDescriptor, NULL))
+		return err_set(e, -EIO, "security descriptor: error %lu", GetLastError());
+	*ours = CreateNamedPipeW(name,
+				 (messages ? PIPE_ACCESS_DUPLEX : PIPE_ACCESS_INBOUND) |
+					 FILE_FLAG_OVERLAPPED | FILE_FLAG_FIRST_PIPE_INSTANCE,
+				 (messages ? PIPE_TYPE_MESSAGE | PIPE_READMODE_MESSAGE
+					   : PIPE_TYPE_BYTE | PIPE_READMODE_BYTE) |
+					 PIPE_REJECT_REMOTE_CLIENTS,
+				 1, PIPE_BYTES, PIPE_BYTES, 0, &own);
+	LocalFree(own.lpSecurityDescriptor);
+	*theirs =
+		*ours == INVALID_HANDLE_VALUE
+			? INVALID_HANDLE_VALUE
+			: CreateFileW(name, messages ? GENERIC_READ | GENERIC_WRITE : GENERIC_WRITE,
+				      0, &inherit, OPEN_EXISTING,
+				      messages ? FILE_FLAG_OVERLAPPED : 0, NULL);
+	if (*theirs == INVALID_HANDLE_VALUE || !GetNamedPipeClientProcessId(*ours, &client) ||
+	    client != GetCurrentProcessId() || !SetNamedPipeHandleState(*theirs, &mode, NULL, NULL))
+		rc = err_set(e, -EIO, "pipe: error %lu", GetLastError());
+	if (rc) {
+		close_handle(ours);
+		close_handle(theirs);
+	}
+	return rc;
+}
+
+/* ---- log ---- */
+
+/* A contained process may be an enemy: no control characters on our terminal, no flood. */
+static void print_line(struct child *c)
+{
+	uint64_t now = clock_ns();
+
+	for (size_t i = 0; i < c->nline; i++) {
+		unsigned char ch = (unsigned char)c->line[i];
+
+		if ((ch < 0x20 && ch != '\t') || ch >= 0x7f)
+			c->line[i] = '?';
+	}
+	if (now - c->window_ns > SECOND_NS) {
+		if (c->dropped)
+			log_warn("%s: %u log lines dropped", c->name, c->dropped);
+		c->window_ns = now;
+		c->lines = c->dropped = 0;
+	}
+	if (++c->lines > CHILD_LINES)
+		c->dropped++;
+	else
+		fprintf(stderr, "%s: %.*s\n", c->name, (int)c->nline, c->line);
+	c->nline = 0;
+}
+
+HANDLE child_log_event(struct child *c)
+{
+	if (!c->log || c->log_reading)
+		return c->log ? c->log_event : NULL;
+	c->log_ov = (OVERLAPPED){.hEvent = c->log_event};
+	c->log_reading = true;
+	if (!ReadFile(c->log, c->log_buf, sizeof(c->log_buf), NULL, &c->log_ov) &&
+	    GetLastError() != ERROR_IO_PENDING) {
+		c->log_reading = false;
+		close_handle(&c->log); /* it has none any more */
+		return NULL;
+	}
+	return c->log_event;
+}
+
+void child_log(struct child *c)
+{
+	DWORD n = 0;
+
+	if (!c->log_reading)
+		return;
+	c->log_reading = false;
+	if (!GetOverlappedResult(c->log, &c->log_ov, &n, TRUE)) {
+		close_handle(&c->log);
+		n = 0;
+	}
+	for (DWORD i = 0; i < n; i++) {
+		if (c->log_buf[i] == '\n' || c->nline == sizeof(c->line))
+			print_line(c);
+		if (c->log_buf[i] != '\n')
+			c->line[c->nline++] = c->log_buf[i];
+	}
+}
+
+/* ---- process ---- */
+
+/* Next to insula-run.exe. */
+static int find_program(const char *program, wchar_t *path, size_t size, struct err *e)
+{
+	DWORD n = GetModuleFileNameW(NULL, path, (DWORD)size);
+	wchar_t *name = n && n < size ? wcsrchr(path, L'\\') : NULL;
+
+	if (!name || (size_t)(name - path) + strlen(program) + sizeof("\\.exe") > size)
+		return err_set(e, -ENAMETOOLONG, "the path of insula-run.exe");
+	swprintf(name, size - (size_t)(name - path), L"\\%hs.exe", program);
+	return 0;
+}
+
+int child_spawn(struct child *c, const int *fds, unsigned nfds, struct err *e)
+{
+	wchar_t path[1024];
+	HANDLE channel = NULL, log = NULL;
+	struct contain_plan p = {
+		.kind = c->kind, .program = c->program, .path = path, .fds = fds, .nfds = nfds};
+	int rc = find_program(c->program, path, ARRAY_LEN(path), e);
+
+	if (!rc)
+		rc = open_pipe(true, &c->pipe, &channel, e);
+	if (!rc)
+		rc = open_pipe(false, &c->log, &log, e);
+	c->log_event = rc ? NULL : CreateEventW(NULL, TRUE, FALSE, NULL);
+	if (!rc && (!c->log_event || channel_init(&c->channel, c->pipe)))
+		rc = err_set(e, -ENOMEM, "event: error %lu", GetLastError());
+	p.channel = channel;
+	p.log = log;
+	if (!rc)
+		rc = contain_spawn(&p, &c->box, e);
+	close_handle(&channel);
+	close_handle(&log);
+	c->state = rc ? CHILD_NONE : CHILD_STARTING;
+	c->nline = 0;
+	if (rc)
+		child_reap(c);
+	return rc;
+}
+
+int child_send(struct child *c, enum msg_type type, const void *body, size_t len, const int *fds,
+	       unsigned nfds)
+{
+	return c->pipe ? msg_send(handle_fd(c->pipe), type, body, len, fds, nfds) : -EPIPE;
+}
+
+DWORD child_reap(struct child *c)
+{
+	DWORD code = 1;
+
+	if (c->box.process)
+		GetExitCodeProcess(c->box.process, &code);
+	while (child_log_event(c) && WaitForSingleObject(c->log_event, 0) == WAIT_OBJECT_0)
+		child_log(c);
+	if (c->nline)
+		print_line(c);
+	if (c->log_reading) {
+		DWORD n;
+
+		CancelIoEx(c->log, &c->log_ov);
+		GetOverlappedResult(c->log, &c->log_ov, &n, TRUE);
+		c->log_reading = false;
+	}
+	channel_free(&c->channel);
+	close_handle(&c->pipe);
+	close_handle(&c->log);
+	close_handle(&c->log_event);
+	close_handle(&c->box.process);
+	close_handle(&c->box.job);
+	c->state = CHILD_NONE;
+	return code;
+}
+
+void child_kill(struct child *c)
+{
+	if (!c->box.process)
+		return;
+	TerminateJobObject(c->box.job, 1);
+	TerminateProcess(c->box.process, 1);
+	if (WaitForSingleObject(c->box.process, KILL_WAIT_MS) != WAIT_OBJECT_0)
+		log_warn("%s: does not end, it is left behind", c->name);
+	child_reap(c);
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One device on Windows: its page and events, which outlive helpers, what is behind it, and the
+ * helper that serves it now. The supervisor maps the page once, when it is new and nobody's.
+ */
+#ifndef SUPERVISOR_DEVICE_WIN_H
+#define SUPERVISOR_DEVICE_WIN_H
+
+#include "child_win.h"
+#include "config.h"
+
+/* More restarts than this in so many nanoseconds, and the device stays dead. */
+#define DEVICE_RESTARTS 5
+#define DEVICE_WINDOW_NS 10000000000ull
+
+/* What is behind a disk: a file, open once and for all helpers. The handle keeps other VMs away. */
+struct disk {
+	int fd; /* owned */
+	struct msg_start_blk start;
+};
+
+/* The console's ends: pipes or files. */
+struct terminal {
+	int in, out; /* owned; -1: no input */
+	bool escape; /* a person types */
+	DWORD saved; /* the console window's mode, to be restored if `raw` */
+	bool raw;
+};
+
+enum device_type { DEVICE_UART, DEVICE_BLK, DEVICE_RNG };
+
+struct device {
+	enum device_type type;
+	struct msg_device msg;
+	int page, call, irq, answer, kick[VIRTIO_MAX_QUEUES]; /* owned */
+	struct child child;
+	const struct disk *disk;
+	const struct terminal *terminal;
+	uint64_t rate; /* of random bytes */
+
+	bool waiting, dead; /* as on Linux: a new helper is due; restarted too often */
+	unsigned restarts, recent;
+	uint64_t window_ns, started_ns;
+};
+
+/* `nth`: the window (virtio-mmio). Set disk, terminal, rate after it. */
+int device_init(struct device *d, enum device_type type, unsigned index, unsigned nth,
+		const char *name, unsigned nqueues, struct err *e);
+void device_free(struct device *d);
+/* Descriptors that insula-vmm gets for it, in the order of MSG_DEVICE; how many. */
+unsigned device_vmm_fds(const struct device *d, int ack, int fds[MSG_MAX_FDS]);
+/* Make its helper and send it what it needs. */
+int device_start(struct device *d, int mem, uint64_t mem_size, struct err *e);
+/* Count a death. False: it has died too often. */
+bool device_may_restart(struct device *d);
+
+/* ---- ends_win.c ---- */
+int file_open(const char *path, const char *what, struct err *e); /* to read; a descriptor */
+int disk_open(struct disk *d, const struct disk_config *c, struct err *e);
+int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e);
+void terminal_close(struct terminal *t);
+
+#endif

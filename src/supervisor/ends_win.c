@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the user named, opened on Windows: kernel, disks, the console's ends. See device_win.h. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "device_win.h"
+
+#define SECTOR 512u
+#define PATH_CHARS 4096
+
+/* ---- files ---- */
+
+/* Inheritable. */
+static int open_path(const char *path, DWORD access, DWORD share, DWORD how, DWORD flags)
+{
+	SECURITY_ATTRIBUTES sa = {sizeof(sa), NULL, TRUE};
+	wchar_t wide[PATH_CHARS];
+	HANDLE h;
+
+	if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, wide, PATH_CHARS))
+		return -EINVAL;
+	h = CreateFileW(wide, access, share, &sa, how, flags, NULL);
+	return h == INVALID_HANDLE_VALUE ? win_errno(GetLastError()) : handle_fd(h);
+}
+
+int file_open(const char *path, const char *what, struct err *e)
+{
+	int fd = open_path(path, GENERIC_READ, FILE_SHARE_READ, OPEN_EXISTING, 0);
+	uint64_t size = 0;
+
+	if (fd < 0)
+		return err_sys(e, fd, "%s: %s", what, path);
+	if (file_size(fd, &size) || !size) {
+		fd_close(&fd);
+		return err_set(e, -EINVAL, "%s: %s: expected a file that is not empty", what, path);
+	}
+	return fd;
+}
+
+/* No sharing with a writer: that is the lock. The helper's handle is this one; when its process has
+ * ended, so have its requests. */
+int disk_open(struct disk *d, const struct disk_config *c, struct err *e)
+{
+	uint64_t size = 0;
+
+	memset(d, 0, sizeof(*d));
+	d->fd = -1;
+	if (c->direct)
+		return err_set(e, -EOPNOTSUPP, "disk %s: direct: not on Windows yet", c->path);
+	d->fd = open_path(c->path, c->ro ? GENERIC_READ : GENERIC_READ | GENERIC_WRITE,
+			  c->ro ? FILE_SHARE_READ : 0, OPEN_EXISTING, FILE_FLAG_OVERLAPPED);
+	if (d->fd == -EBUSY)
+		return err_set(e, -EBUSY, "disk %s: locked by another VM%s", c->path,
+			       c->ro ? " that writes to it" : "");
+	if (d->fd < 0)
+		return err_sys(e, d->fd, "disk %s", c->path);
+	if (file_size(d->fd, &size))
+		return err_set(e, -EINVAL, "disk %s: not a file", c->path);
+	if (!size)
+		return err_set(e, -EINVAL, "disk %s: empty; expected at least %u bytes", c->path,
+			       SECTOR);
+	if (size % SECTOR)
+		return err_set(e, -EINVAL, "disk %s: %llu bytes; expected a multiple of %u",
+			       c->path, (unsigned long long)size, SECTOR);
+	d->start = (struct msg_start_blk){
+		.capacity = size,
+		.flags = c->ro ? BLK_RO : 0,
+		.logical = SECTOR,
+		.physical = 4096,
+	};
+	memcpy(d->start.serial, c->serial, sizeof(d->start.serial));
+	return 0;
+}
+
+/* ---- console ---- */
+
+/* Between a console window, which no helper gets a handle of, and a pipe. */
+struct pump {
+	HANDLE from, to;
+};
+
+static DWORD WINAPI pump_main(void *arg)
+{
+	struct pump *p = arg;
+	uint8_t buf[512];
+	DWORD n, done;
+
+	while (ReadFile(p->from, buf, sizeof(buf), &n, NULL) && n) {
+		for (DWORD at = 0; at < n; at += done) {
+			if (!WriteFile(p->to, buf + at, n - at, &done, NULL))
+				return 0;
+		}
+	}
+	return 0;
+}
+
+/* Our end is kept by the thread until the process ends. */
+static int start_pump(HANDLE window, bool input, int *fd, struct err *e)
+{
+	SECURITY_ATTRIBUTES sa = {sizeof(sa), NULL, FALSE};
+	struct pump *p = malloc(sizeof(*p));
+	HANDLE r, w, theirs, t;
+
+	if (!p)
+		return err_set(e, -ENOMEM, "out of memory");
+	if (!CreatePipe(&r, &w, &sa, 0)) {
+		free(p);
+		return err_set(e, -EIO, "pipe: error %lu", GetLastError());
+	}
+	*p = input ? (struct pump){window, w} : (struct pump){r, window};
+	theirs = input ? r : w;
+	SetHandleInformation(theirs, HANDLE_FLAG_INHERIT, HANDLE_FLAG_INHERIT);
+	*fd = handle_fd(theirs);
+	t = CreateThread(NULL, 65536, pump_main, p, 0, NULL);
+	if (!t)
+		return err_set(e, -EIO, "thread: error %lu", GetLastError());
+	CloseHandle(t);
+	return 0;
+}
+
+static int std_end(DWORD which, int *fd, bool *window, struct err *e)
+{
+	HANDLE h = GetStdHandle(which), copy;
+	DWORD mode;
+
+	*window = h && h != INVALID_HANDLE_VALUE && GetConsoleMode(h, &mode);
+	if (*window)
+		return start_pump(h, which == STD_INPUT_HANDLE, fd, e);
+	if (!h || h == INVALID_HANDLE_VALUE) {
+		*fd = open_path("NUL", GENERIC_READ | GENERIC_WRITE,
+				FILE_SHARE_READ | FILE_SHARE_WRITE, OPEN_EXISTING, 0);
+		return *fd < 0 ? err_sys(e, *fd, "NUL") : 0;
+	}
+	if (!DuplicateHandle(GetCurrentProcess(), h, GetCurrentProcess(), &copy, 0, TRUE,
+			     DUPLICATE_SAME_ACCESS))
+		return err_set(e, -EIO, "standard stream: error %lu", GetLastError());
+	*fd = handle_fd(copy);
+	return 0;
+}
+
+static int open_stdio(struct terminal *t, struct err *e)
+{
+	bool in_window, out_window;
+	int rc = std_end(STD_OUTPUT_HANDLE, &t->out, &out_window, e);
+	HANDLE in = GetStdHandle(STD_INPUT_HANDLE);
+
+	if (!rc)
+		rc = std_end(STD_INPUT_HANDLE, &t->in, &in_window, e);
+	if (rc || !in_window)
+		return rc;
+	t->escape = true;
+	t->raw = GetConsoleMode(in, &t->saved) &&
+		 SetConsoleMode(in, ENABLE_VIRTUAL_TERMINAL_INPUT | ENABLE_EXTENDED_FLAGS);
+	return 0;
+}
+
+int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e)
+{
+	bool window;
+
+	*t = (struct terminal){.in = -1, .out = -1};
+	switch (config_console(c)) {
+	case CONSOLE_STDIO:
+		return open_stdio(t, e);
+	case CONSOLE_STDERR:
+		return std_end(STD_ERROR_HANDLE, &t->out, &window, e);
+	case CONSOLE_NONE:
+		t->out = open_path("NUL", GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_WRITE,
+				   OPEN_EXISTING, 0);
+		return t->out < 0 ? err_sys(e, t->out, "NUL") : 0;
+	case CONSOLE_FILE:
+		t->out = open_path(c->console_file, FILE_APPEND_DATA, FILE_SHARE_READ, OPEN_ALWAYS,
+				   0);
+		return t->out < 0 ? err_sys(e, t->out, "--console: %s", c->console_file) : 0;
+	case CONSOLE_PTY:
+	case CONSOLE_STREAM:
+		break;
+	}
+	return err_set(e, -EOPNOTSUPP, "--console: that kind is not on Windows");
+}
+
+void terminal_close(struct terminal *t)
+{
+	if (t->raw)
+		SetConsoleMode(GetStdHandle(STD_INPUT_HANDLE), t->saved);
+	t->raw = false;
+	fd_close(&t->in);
+	fd_close(&t->out);
+}

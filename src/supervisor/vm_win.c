@@ -1,0 +1,564 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* One VM on Windows. See vm_win.h. */
+#include "vm_win.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "cmdline.h"
+#include "device_win.h"
+
+#define SECOND_NS 1000000000ull
+#define START_DEADLINE_NS (30 * SECOND_NS)   /* all children contained and ready */
+#define STOP_DEADLINE_NS (2 * SECOND_NS)     /* insula-vmm leaves the guest */
+#define RESTART_DEADLINE_NS (10 * SECOND_NS) /* a new helper is contained and ready */
+#define DRAIN_DEADLINE_NS (10 * SECOND_NS)   /* helpers finish what is in flight */
+#define TICK_MS 10                           /* while something is waited for that has no event */
+
+/* One wait takes 64 handles: three of each child, and the user's interrupt. */
+#define MAX_DEVICES 20
+#define MAX_SLOTS (1 + 3 * (1 + MAX_DEVICES))
+_Static_assert(MAX_SLOTS <= MAXIMUM_WAIT_OBJECTS, "one wait for all of them");
+
+struct vm {
+	const struct vm_config *conf;
+	struct ending *end;
+	int kernel, initrd, mem, ack; /* owned; -1: none */
+	char cmdline[MSG_CMDLINE_MAX];
+	struct terminal terminal;
+	struct disk disk[MAX_DEVICES];
+	unsigned ndisks;
+	struct device device[MAX_DEVICES];
+	unsigned ndevices;
+	struct child vmm;
+	HANDLE interrupt;
+	uint64_t started_ns;
+	bool running, ended;
+	struct msg_vm_exit exit;
+};
+
+static void vm_end(struct vm *vm, int status, const char *fmt, ...) INSULA_PRINTF(3, 4);
+static void vm_end(struct vm *vm, int status, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (vm->ended)
+		return;
+	vm->ended = true;
+	vm->end->status = status;
+	va_start(ap, fmt);
+	vsnprintf(vm->end->why, sizeof(vm->end->why), fmt, ap);
+	va_end(ap);
+	err_clean(vm->end->why); /* a contained process may have worded it */
+}
+
+/* ---- open ---- */
+
+static int refuse(const struct vm_config *c, struct err *e)
+{
+	const char *what = c->command    ? "a command in the guest"
+			   : c->rootfs   ? "--rootfs"
+			   : c->nshares  ? "--share"
+			   : c->nnets    ? "--net"
+			   : c->vsock.on ? "--vsock"
+			   : c->metrics  ? "--metrics"
+			   : c->mem_huge ? "--mem ...,hugepages"
+			   : !c->kernel  ? "a default kernel (give --kernel)"
+					 : NULL;
+
+	return what ? err_set(e, -EOPNOTSUPP, "%s: not on Windows yet", what) : 0;
+}
+
+static int check_memory(uint64_t mem, struct err *e)
+{
+	MEMORYSTATUSEX m = {.dwLength = sizeof(m)};
+
+	if (GlobalMemoryStatusEx(&m) && mem > m.ullTotalPhys)
+		return err_set(e, -EINVAL,
+			       "--mem: %lluM; expected at most %lluM, what this host has",
+			       (unsigned long long)(mem >> 20),
+			       (unsigned long long)(m.ullTotalPhys >> 20));
+	return 0;
+}
+
+static int open_disks(struct vm *vm, struct err *e)
+{
+	int rc = 0;
+
+	if (vm->conf->ndisks + 2 > MAX_DEVICES)
+		return err_set(e, -EINVAL, "--disk: more than %d", MAX_DEVICES - 2);
+	while (vm->ndisks < vm->conf->ndisks && !rc) {
+		rc = disk_open(&vm->disk[vm->ndisks], &vm->conf->disk[vm->ndisks], e);
+		vm->ndisks++; /* or its handle would stay */
+	}
+	return rc;
+}
+
+static int open_named(struct vm *vm, bool verbose, struct err *e)
+{
+	const struct vm_config *c = vm->conf;
+	int rc = refuse(c, e);
+
+	if (!rc)
+		rc = check_memory(c->mem, e);
+	if (!rc) {
+		vm->kernel = file_open(c->kernel, "--kernel", e);
+		rc = vm->kernel < 0 ? vm->kernel : 0;
+	}
+	if (!rc && c->initrd) {
+		vm->initrd = file_open(c->initrd, "--initrd", e);
+		rc = vm->initrd < 0 ? vm->initrd : 0;
+	}
+	if (!rc)
+		rc = cmdline_make(vm->cmdline, c, verbose, e);
+	return rc ? rc : open_disks(vm, e);
+}
+
+static int add_device(struct vm *vm, enum device_type type, const char *name, unsigned nqueues,
+		      struct device **out, struct err *e)
+{
+	unsigned i = vm->ndevices++;
+
+	*out = &vm->device[i];
+	return device_init(*out, type, i, i ? i - 1 : 0, name, nqueues, e);
+}
+
+/* The console is the first device; the others take the windows in their order. */
+static int make_devices(struct vm *vm, struct err *e)
+{
+	unsigned nqueues = vm->conf->cpus < BLK_MAX_QUEUES ? vm->conf->cpus : BLK_MAX_QUEUES;
+	char name[DEV_NAME_LEN];
+	struct device *d;
+	int rc = add_device(vm, DEVICE_UART, "com1", 0, &d, e);
+
+	d->terminal = &vm->terminal;
+	for (unsigned i = 0; i < vm->ndisks && !rc; i++) {
+		snprintf(name, sizeof(name), "vd%c", (char)('a' + i));
+		rc = add_device(vm, DEVICE_BLK, name, nqueues, &d, e);
+		d->disk = &vm->disk[i];
+	}
+	if (!rc && !vm->conf->rng_off) {
+		rc = add_device(vm, DEVICE_RNG, "rng", 1, &d, e);
+		d->rate = vm->conf->rng_rate;
+	}
+	return rc;
+}
+
+static int open_own(struct vm *vm, struct err *e)
+{
+	child_init(&vm->vmm, "insula-vmm", "", CONTAIN_VMM);
+	vm->ack = event_create();
+	if (vm->ack < 0)
+		return err_sys(e, vm->ack, "event");
+	vm->mem = shm_create("insula-guest", vm->conf->mem, e);
+	return vm->mem < 0 ? vm->mem : make_devices(vm, e);
+}
+
+static void vm_close(struct vm *vm)
+{
+	child_kill(&vm->vmm);
+	for (unsigned i = 0; i < vm->ndevices; i++)
+		device_free(&vm->device[i]);
+	for (unsigned i = 0; i < vm->ndisks; i++)
+		fd_close(&vm->disk[i].fd);
+	terminal_close(&vm->terminal);
+	fd_close(&vm->kernel);
+	fd_close(&vm->initrd);
+	fd_close(&vm->mem);
+	fd_close(&vm->ack);
+}
+
+/* ---- start ---- */
+
+static int start_vmm(struct vm *vm, struct err *e)
+{
+	struct msg_start_vmm m = {.mem_size = vm->conf->mem,
+				  .ncpus = vm->conf->cpus,
+				  .ndevices = vm->ndevices,
+				  .ninitrds = vm->initrd >= 0,
+				  .log_level = log_most()};
+	int fds[3] = {vm->mem, vm->kernel, vm->initrd};
+	int all[CONTAIN_MAX_HANDLES], one[MSG_MAX_FDS];
+	unsigned n = 0, k;
+	int rc;
+
+	for (unsigned i = 0; i < 2 + m.ninitrds; i++)
+		all[n++] = fds[i];
+	all[n++] = vm->ack;
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		k = device_vmm_fds(&vm->device[i], -1, one);
+		for (unsigned f = 0; f < k; f++) {
+			if (one[f] >= 0) /* the acknowledge event is in the list already */
+				all[n++] = one[f];
+		}
+	}
+	rc = child_spawn(&vm->vmm, all, n, e);
+	if (rc)
+		return rc;
+	for (unsigned i = 0; i < vm->ndevices && !rc; i++) {
+		k = device_vmm_fds(&vm->device[i], vm->ack, one);
+		rc = child_send(&vm->vmm, MSG_DEVICE, &vm->device[i].msg, sizeof(struct msg_device),
+				one, k);
+	}
+	memcpy(m.cmdline, vm->cmdline, sizeof(m.cmdline));
+	if (!rc)
+		rc = child_send(&vm->vmm, MSG_START_VMM, &m, sizeof(m), fds, 2 + m.ninitrds);
+	return rc ? err_sys(e, rc, "insula-vmm: channel") : 0;
+}
+
+static void start_all(struct vm *vm)
+{
+	struct err e;
+	int rc = start_vmm(vm, &e);
+
+	for (unsigned i = 0; i < vm->ndevices && !rc; i++)
+		rc = device_start(&vm->device[i], vm->mem, vm->conf->mem, &e);
+	if (rc)
+		vm_end(vm, RUN_FAILED, "%s", e.text);
+}
+
+static void go(struct vm *vm)
+{
+	bool ready = vm->vmm.state == CHILD_READY;
+
+	for (unsigned i = 0; i < vm->ndevices; i++)
+		ready &= vm->device[i].child.state == CHILD_READY;
+	if (vm->running || vm->ended || !ready)
+		return;
+	if (child_send(&vm->vmm, MSG_GO, NULL, 0, NULL, 0)) {
+		vm_end(vm, RUN_FAILED, "insula-vmm: its channel is closed");
+		return;
+	}
+	vm->running = true;
+	log_info("running after %llu us",
+		 (unsigned long long)((clock_ns() - vm->started_ns) / 1000));
+}
+
+/* ---- messages ---- */
+
+union body {
+	struct msg_failed failed;
+	struct msg_vm_exit exit;
+	struct msg_dev dev;
+	uint8_t bytes[MSG_MAX_BODY];
+};
+
+/* The child says that it is contained; believe the system, not the child. */
+static void on_ready(struct vm *vm, struct child *c, struct device *d)
+{
+	struct err e;
+
+	if (contain_check(c->box.process, c->box.job, c->kind, true, &e)) {
+		vm_end(vm, RUN_FAILED, "%s: %s", c->name, e.text);
+		return;
+	}
+	c->state = CHILD_READY;
+	if (vm->running && d) {
+		struct msg_dev m = {d->msg.index};
+
+		(void)child_send(&vm->vmm, MSG_DEV_UP, &m, sizeof(m), NULL, 0);
+		log_warn("%s: restarted, carries on", c->name);
+	}
+	go(vm);
+}
+
+static void on_failed(struct vm *vm, const struct child *c, struct msg_failed *f)
+{
+	f->step[sizeof(f->step) - 1] = 0;
+	f->text[sizeof(f->text) - 1] = 0;
+	if (f->bad_input)
+		vm_end(vm, RUN_BAD_INPUT, "%s", f->text);
+	else
+		vm_end(vm, RUN_FAILED, "%s: %s: %s", c->name, f->step, f->text);
+}
+
+static void on_vm_exit(struct vm *vm, const struct msg_vm_exit *x)
+{
+	vm->exit = *x;
+	vm->exit.text[sizeof(vm->exit.text) - 1] = 0;
+	vm->vmm.state = CHILD_DONE;
+	if (vm->ended)
+		return;
+	vm->ended = true;
+	ending_of(&vm->exit, false, false, vm->end);
+	err_clean(vm->end->why);
+}
+
+static void on_stuck(struct vm *vm, uint32_t index)
+{
+	struct child *c = index < vm->ndevices ? &vm->device[index].child : NULL;
+
+	/* One that is starting is the answer to what is reported here. */
+	if (!c || c->state != CHILD_READY)
+		return;
+	log_warn("%s: did not answer in time; it is killed and started anew", c->name);
+	TerminateProcess(c->box.process, 1);
+}
+
+static bool from_vmm(struct vm *vm, enum msg_type t, const union body *b, size_t len)
+{
+	if (t == MSG_VM_EXIT && len == sizeof(b->exit))
+		on_vm_exit(vm, &b->exit);
+	else if (t == MSG_DEV_STUCK && len == sizeof(b->dev))
+		on_stuck(vm, b->dev.index);
+	else
+		return t == MSG_VM_EVENT; /* of insula-init, which nobody listens to here */
+	return true;
+}
+
+static bool from_helper(struct vm *vm, struct device *d, enum msg_type t, size_t len)
+{
+	if (t == MSG_STOPPED && len == sizeof(struct msg_stats))
+		d->child.state = CHILD_DONE;
+	else if (t == MSG_QUIT && len == 0 && d->type == DEVICE_UART)
+		vm_end(vm, 0, "%s", "");
+	else
+		return false;
+	return true;
+}
+
+/* One message; the channel's event is set. False: it was the last one. A child that breaks the
+ * protocol is ended; what that means is decided where its end is seen. */
+static bool on_message(struct vm *vm, struct child *c, struct device *d)
+{
+	union body b;
+	enum msg_type t;
+	size_t len;
+	bool ok = true;
+	int rc = channel_recv(&c->channel, &t, &b, sizeof(b), &len);
+
+	if (rc == -EPIPE)
+		return false;
+	if (rc)
+		ok = false;
+	else if (t == MSG_READY && len == 0 && c->state == CHILD_STARTING)
+		on_ready(vm, c, d);
+	else if (t == MSG_FAILED && len == sizeof(b.failed))
+		on_failed(vm, c, &b.failed);
+	else
+		ok = d ? from_helper(vm, d, t, len) : from_vmm(vm, t, &b, len);
+	if (!ok) {
+		log_error("%s: broke the protocol", c->name);
+		TerminateProcess(c->box.process, 1);
+	}
+	return ok;
+}
+
+/* ---- ends of children ---- */
+
+static void on_helper_end(struct vm *vm, struct device *d, enum child_state before, DWORD code)
+{
+	const char *name = d->child.name;
+
+	if (vm->ended || before == CHILD_DONE || before == CHILD_STOPPING)
+		return;
+	if (!vm->running) {
+		vm_end(vm, RUN_FAILED, "%s exited with status %lu before the guest ran", name,
+		       code);
+	} else if (!device_may_restart(d)) {
+		log_error("%s exited with status %lu; it has died too often, the guest goes on "
+			  "without the device",
+			  name, code);
+	} else {
+		log_warn("%s exited with status %lu", name, code);
+		d->waiting = true;
+	}
+}
+
+static void on_end(struct vm *vm, struct child *c, struct device *d)
+{
+	enum child_state before;
+	DWORD code;
+
+	/* What it said before it ended comes first. */
+	while (WaitForSingleObject(channel_event(&c->channel), 0) == WAIT_OBJECT_0 &&
+	       on_message(vm, c, d))
+		;
+	before = c->state;
+	code = child_reap(c);
+	if (d)
+		on_helper_end(vm, d, before, code);
+	else if (before != CHILD_DONE)
+		vm_end(vm, RUN_FAILED, "insula-vmm exited with status %lu", code);
+}
+
+/* True: look again soon. */
+static bool restart_waiting(struct vm *vm)
+{
+	bool again = false;
+
+	for (unsigned i = 0; i < vm->ndevices && !vm->ended; i++) {
+		struct device *d = &vm->device[i];
+		struct err e;
+
+		if (vm->running && d->child.state == CHILD_STARTING &&
+		    clock_ns() - d->started_ns > RESTART_DEADLINE_NS)
+			TerminateProcess(d->child.box.process, 1);
+		if (d->waiting && device_start(d, vm->mem, vm->conf->mem, &e)) {
+			log_error("%s: %s", d->child.name, e.text);
+			child_kill(&d->child);
+			d->waiting = device_may_restart(d);
+		}
+		again |= d->waiting || (vm->running && d->child.state == CHILD_STARTING);
+	}
+	return again;
+}
+
+/* ---- loop ---- */
+
+static unsigned add_slots(HANDLE *h, struct child *c)
+{
+	HANDLE log = c->box.process ? child_log_event(c) : NULL;
+	unsigned n = 0;
+
+	if (!c->box.process)
+		return 0;
+	h[n++] = c->box.process;
+	h[n++] = channel_event(&c->channel);
+	if (log)
+		h[n++] = log;
+	return n;
+}
+
+static bool is_set(HANDLE h)
+{
+	return h && WaitForSingleObject(h, 0) == WAIT_OBJECT_0;
+}
+
+static void serve(struct vm *vm, struct child *c, struct device *d)
+{
+	if (!c->box.process)
+		return;
+	if (is_set(child_log_event(c)))
+		child_log(c);
+	if (is_set(c->box.process))
+		on_end(vm, c, d);
+	else if (is_set(channel_event(&c->channel)) && !on_message(vm, c, d))
+		TerminateProcess(c->box.process, 1); /* it closed its channel */
+}
+
+/* Wait for something and deal with it; at most until `deadline_ns` (0: none). */
+static void step(struct vm *vm, uint64_t deadline_ns, bool soon)
+{
+	uint64_t now = clock_ns();
+	HANDLE h[MAX_SLOTS];
+	DWORD n = 0, ms = INFINITE;
+
+	h[n++] = vm->interrupt;
+	n += add_slots(&h[n], &vm->vmm);
+	for (unsigned i = 0; i < vm->ndevices; i++)
+		n += add_slots(&h[n], &vm->device[i].child);
+	if (deadline_ns)
+		ms = deadline_ns <= now ? 0 : (DWORD)((deadline_ns - now) / 1000000 % 1000000) + 1;
+	if (soon && ms > TICK_MS)
+		ms = TICK_MS;
+	WaitForMultipleObjects(n, h, FALSE, ms);
+	if (is_set(vm->interrupt))
+		vm_end(vm, RUN_SIGNAL + SIGINT, "%s", "");
+	serve(vm, &vm->vmm, NULL);
+	for (unsigned i = 0; i < vm->ndevices; i++)
+		serve(vm, &vm->device[i].child, &vm->device[i]);
+}
+
+static void run_until_ended(struct vm *vm)
+{
+	uint64_t start_limit = vm->started_ns + START_DEADLINE_NS, timeout = 0;
+
+	if (vm->conf->timeout)
+		timeout = vm->started_ns + vm->conf->timeout * SECOND_NS;
+	while (!vm->ended) {
+		uint64_t limit = timeout;
+
+		if (!vm->running && (!limit || start_limit < limit))
+			limit = start_limit;
+		step(vm, limit, restart_waiting(vm));
+		if (!limit || clock_ns() < limit)
+			continue;
+		if (limit == timeout)
+			vm_end(vm, RUN_TIMEOUT, "--timeout: %u seconds have passed",
+			       vm->conf->timeout);
+		else if (!vm->running)
+			vm_end(vm, RUN_FAILED, "the VM was not ready to run in time");
+	}
+}
+
+/* ---- end ---- */
+
+static bool stop_helpers(struct vm *vm)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		struct child *c = &vm->device[i].child;
+
+		vm->device[i].waiting = false;
+		if (c->state == CHILD_READY)
+			c->state = child_send(c, MSG_STOP, NULL, 0, NULL, 0) ? CHILD_DONE
+									     : CHILD_STOPPING;
+		any |= c->state == CHILD_STOPPING;
+	}
+	return any;
+}
+
+/* The guest has stopped: nothing is posted any more. Helpers write out what they have, then
+ * everything goes. */
+static void wind_down(struct vm *vm)
+{
+	uint64_t limit = clock_ns() + STOP_DEADLINE_NS;
+
+	if (vm->running && vm->vmm.state == CHILD_READY &&
+	    !child_send(&vm->vmm, MSG_STOP, NULL, 0, NULL, 0)) {
+		vm->vmm.state = CHILD_STOPPING;
+		while (vm->vmm.state == CHILD_STOPPING && clock_ns() < limit)
+			step(vm, limit, false);
+	}
+	child_kill(&vm->vmm);
+	limit = clock_ns() + DRAIN_DEADLINE_NS;
+	while (vm->running && stop_helpers(vm) && clock_ns() < limit)
+		step(vm, limit, false);
+}
+
+/* The handler runs on a thread of the system's and gets no argument. */
+static HANDLE interrupted;
+
+static BOOL WINAPI on_interrupt(DWORD which)
+{
+	(void)which;
+	return SetEvent(interrupted);
+}
+
+void vm_win_run(const struct vm_config *c, bool check_only, bool verbose, struct ending *end)
+{
+	static struct vm vm; /* large */
+	struct err e = {0};
+	int rc;
+
+	vm.conf = c;
+	vm.end = end;
+	vm.kernel = vm.initrd = vm.mem = vm.ack = -1;
+	vm.terminal = (struct terminal){.in = -1, .out = -1};
+	vm.started_ns = clock_ns();
+	rc = open_named(&vm, verbose, &e);
+	if (!rc && !check_only)
+		rc = terminal_open(&vm.terminal, c, &e);
+	if (rc) {
+		vm_end(&vm, RUN_BAD_INPUT, "%s", e.text);
+	} else if (!check_only) {
+		interrupted = vm.interrupt = CreateEventW(NULL, TRUE, FALSE, NULL);
+		SetConsoleCtrlHandler(on_interrupt, TRUE);
+		if (open_own(&vm, &e))
+			vm_end(&vm, RUN_FAILED, "%s", e.text);
+		else
+			start_all(&vm);
+		run_until_ended(&vm);
+		wind_down(&vm);
+	}
+	vm_close(&vm);
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* insula-run.exe: the command line of one microVM. Flags become a struct vm_config, as on Linux. */
+#include <windows.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <io.h>
+#include <shellapi.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "supervisor/settings.h"
+#include "supervisor/vm_win.h"
+
+static const char usage[] =
+	"usage: insula-run --kernel FILE [options]\n"
+	"\n"
+	"Run one microVM on the Windows Hypervisor Platform, every device in a contained process "
+	"of\n"
+	"its own.\n"
+	"\n"
+	"  --kernel FILE     bzImage or ELF\n"
+	"  --initrd FILE     used as it is\n"
+	"  --append STRING   added to the kernel command line\n"
+	"  --cpus N          vCPUs, 1 to 32 (default 1)\n"
+	"  --mem SIZE        memory with K, M or G (default 256M)\n"
+	"  --disk path=FILE[,ro][,serial=S]\n"
+	"                    a raw image; repeat for /dev/vdb ...\n"
+	"  --console stdio|stderr|none|file=FILE\n"
+	"                    the serial console (default stdio, where Ctrl-A x ends the VM)\n"
+	"  --rng on|off|rate=BYTES\n"
+	"                    virtio-rng (default on, 1M bytes a second at most)\n"
+	"  -n                check everything, start nothing\n"
+	"  --timeout SECONDS end the VM after so long, with status 124\n"
+	"  -v                say what happens, show the kernel's messages (-vv: more)\n"
+	"  --help, --version\n"
+	"\n"
+	"Exit status: the guest's; 120 guest panic, 121 guest crash, 124 timeout, 125 failure of\n"
+	"Insula, 130 interrupt, 2 bad input (nothing was started).\n";
+
+struct options {
+	struct vm_config conf;
+	bool check_only;
+	int verbose;
+};
+
+enum { OPT_HELP = 256, OPT_VERSION };
+
+static int set_flag(struct options *o, const struct setting *s, const char *value, struct err *e)
+{
+	char where[32];
+
+	if (s->letter)
+		snprintf(where, sizeof(where), "-%c", s->letter);
+	else
+		snprintf(where, sizeof(where), "--%s", s->name);
+	return config_set(&o->conf, where, s->name, s->on ? "on" : value, e);
+}
+
+static int parse(struct options *o, int argc, char **argv, struct err *e)
+{
+	struct option longopts[SETTINGS + 3] = {{"help", no_argument, NULL, OPT_HELP},
+						{"version", no_argument, NULL, OPT_VERSION}};
+	char letters[2 * SETTINGS + 8] = "+:nv";
+	int c, rc = 0;
+
+	settings_letters(letters + strlen(letters));
+	settings_longopts(longopts + 2);
+	opterr = 0;
+	while (!rc && (c = getopt_long(argc, argv, letters, longopts, NULL)) >= 0) {
+		const char *flag = argv[optind - 1];
+		const struct setting *s = setting_of_flag(c);
+
+		o->check_only |= c == 'n';
+		o->verbose += c == 'v';
+		if (s)
+			rc = set_flag(o, s, optarg, e);
+		else if (c == ':')
+			rc = err_set(e, -EINVAL, "%.60s: no value; expected one (see --help)",
+				     flag);
+		else if (c == '?')
+			rc = err_set(e, -EINVAL, "%.60s: unknown flag (see --help)", flag);
+		else if (c == OPT_HELP)
+			exit(fputs(usage, stdout) < 0 || fflush(stdout) ? RUN_FAILED : 0);
+		else if (c == OPT_VERSION)
+			exit(puts("insula-run " INSULA_VERSION) < 0 ? RUN_FAILED : 0);
+	}
+	if (!rc && optind < argc)
+		rc = config_set_command(&o->conf, argv + optind, (unsigned)(argc - optind), e);
+	return rc ? rc : config_check(&o->conf, e);
+}
+
+/* The arguments in UTF-8, which is what every text is in here. */
+static char **utf8_arguments(int *argc)
+{
+	wchar_t **wide = CommandLineToArgvW(GetCommandLineW(), argc);
+	char **argv = wide ? calloc((size_t)*argc + 1, sizeof(*argv)) : NULL;
+
+	for (int i = 0; argv && i < *argc; i++) {
+		int n = WideCharToMultiByte(CP_UTF8, 0, wide[i], -1, NULL, 0, NULL, NULL);
+
+		argv[i] = n > 0 ? malloc((size_t)n) : NULL;
+		if (!argv[i])
+			return NULL;
+		WideCharToMultiByte(CP_UTF8, 0, wide[i], -1, argv[i], n, NULL, NULL);
+	}
+	return argv;
+}
+
+int main(void)
+{
+	struct ending end = {0};
+	struct options o = {0};
+	struct err e = {0};
+	int argc = 0;
+	char **argv = utf8_arguments(&argc);
+
+	_setmode(_fileno(stdout), _O_BINARY);
+	_setmode(_fileno(stderr), _O_BINARY);
+	config_init(&o.conf);
+	if (!argv || parse(&o, argc, argv, &e)) {
+		end.status = RUN_BAD_INPUT;
+		snprintf(end.why, sizeof(end.why), "%s", argv ? e.text : "arguments");
+	} else {
+		log_setup("insula-run", o.verbose > 1   ? LOG_LVL_DEBUG
+					: o.verbose > 0 ? LOG_LVL_INFO
+							: LOG_LVL_WARN);
+		vm_win_run(&o.conf, o.check_only, o.verbose > 0, &end);
+		if (o.check_only && !end.status)
+			puts("insula-run: the configuration is good; nothing was started");
+	}
+	if (end.why[0])
+		fprintf(stderr, "insula-run: %s\n", end.why);
+	config_free(&o.conf);
+	fflush(NULL);
+	return end.status;
+}
