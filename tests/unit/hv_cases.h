@@ -748,22 +748,40 @@ END_TEST
 
 #define LEVEL_ASSERTED 0xc000u
 
-/* The end of a level-triggered interrupt is an exit, with its vector. */
+/* One interrupt: the guest's report and the exit of its end, once each. The report comes first, but
+ * on a KVM without VT-x and AMD-V the other order has been seen. */
+static void expect_level_irq(struct fixture *f, uint8_t vector)
+{
+	unsigned reports = 0, ends = 0;
+
+	while (reports + ends < 2) {
+		struct hv_exit x;
+
+		next_exit(f->v[0], &x);
+		if (x.kind == HV_EXIT_EOI) {
+			ck_assert_uint_eq(x.u.eoi.vector, vector);
+			ends++;
+			continue;
+		}
+		ck_assert(x.kind == HV_EXIT_PIO && x.u.pio.port == PORT_IRQ);
+		ck_assert_uint_eq(*(uint8_t *)x.u.pio.data, vector);
+		hv_vcpu_complete(f->v[0], &x);
+		reports++;
+	}
+	ck_assert_uint_eq(reports, 1);
+}
+
 START_TEST(level_triggered)
 {
 	hv_event ev = host_event();
 	struct fixture f;
-	struct hv_exit x;
 
 	start_irq_guest(&f);
 	ck_assert_int_eq(hv_irq_route(f.vm, 3, MSI_CPU0, VECTOR_B | LEVEL_ASSERTED, &f.e), 0);
 	ck_assert_int_eq(hv_irq_bind(f.vm, 3, ev, &f.e), 0);
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < 5; i++) {
 		host_ring(ev);
-		expect_out(f.v[0], PORT_IRQ, 1, VECTOR_B);
-		next_exit(f.v[0], &x);
-		ck_assert_int_eq(x.kind, HV_EXIT_EOI);
-		ck_assert_uint_eq(x.u.eoi.vector, VECTOR_B);
+		expect_level_irq(&f, VECTOR_B);
 	}
 	expect_irqs(&f, 0, 0);
 	close_vm(&f);
