@@ -79,12 +79,12 @@ help:
 	'make demo       install what is needed, build, boot a Linux microVM and run a command in it' \
 	'make check      install what is needed, run all tests' \
 	'make check-fast the tests that need no lab' \
-	'make check-windows the tests of the Windows backend, under wine' \
+	'make check-windows the tests of the Windows side, under wine' \
 	'make bench      the tables of docs/performance.md' \
 	'make lab CMD=.. run a command in the lab (a machine with AMD-V, emulated)' \
 	'make guest      fetch and unpack the Debian cloud kernel into $(BUILD)/guest' \
 	'make install    DESTDIR= PREFIX=/usr/local' \
-	'make windows-hv the hypervisor library for Windows, with mingw-w64 (docs/windows.md)' \
+	'make windows    the programs for Windows, with mingw-w64 (docs/windows.md); windows-hv: the hypervisor library alone' \
 	'make fmt lint loc clean'
 
 # ---- what has to be installed: done by root on Debian, otherwise said in one line

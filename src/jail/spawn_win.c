@@ -197,6 +197,19 @@ static int make_attributes(struct making *m, struct err *e)
 	return fill_attributes(m, e);
 }
 
+/* All of the environment: some of the system's DLLs look for the system there. The block ends with
+ * an empty string. */
+static void make_environment(wchar_t *out, size_t size)
+{
+	static const wchar_t name[] = L"SystemRoot=";
+	size_t n = ARRAY_LEN(name) - 1;
+
+	memset(out, 0, size * sizeof(*out));
+	memcpy(out, name, sizeof(name));
+	if (GetWindowsDirectoryW(out + n, (UINT)(size - n - 2)) >= size - n - 2)
+		panic("the path of the system");
+}
+
 static int start(struct making *m, struct err *e)
 {
 	const struct contain_plan *p = m->plan;
@@ -210,15 +223,16 @@ static int start(struct making *m, struct err *e)
 					     .hStdError = p->log},
 			     .lpAttributeList = m->list};
 	PROCESS_INFORMATION pi;
-	wchar_t nothing[2] = {0}; /* no environment: the block's end */
+	wchar_t environment[MAX_PATH + 16];
 	BOOL ok;
 	int rc;
 
+	make_environment(environment, ARRAY_LEN(environment));
 	if (m->token)
-		ok = CreateProcessAsUserW(m->token, p->path, NULL, &sa, &sa, TRUE, flags, nothing,
-					  NULL, &si.StartupInfo, &pi);
+		ok = CreateProcessAsUserW(m->token, p->path, NULL, &sa, &sa, TRUE, flags,
+					  environment, NULL, &si.StartupInfo, &pi);
 	else
-		ok = CreateProcessW(p->path, NULL, &sa, &sa, TRUE, flags, nothing, NULL,
+		ok = CreateProcessW(p->path, NULL, &sa, &sa, TRUE, flags, environment, NULL,
 				    &si.StartupInfo, &pi);
 	if (!ok)
 		return err_set(e, win_errno(GetLastError()), "%s: start: error %lu", p->program,

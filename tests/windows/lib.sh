@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# For the tests of the Windows programs under wine; sourced. $build, $here (tests) and $t are set by whoever does.
+# shellcheck shell=bash disable=SC2034
+bin=$build/windows/test-bin
+guests=$build/guests
+failed=0
+
+ok() { echo "ok $1"; }
+not_ok() { echo "not ok $1 - $2"; failed=1; }
+# verdict NAME WHY: WHY is empty if all is well
+verdict() { if [ -z "$2" ]; then ok "$1"; else not_ok "$1" "$2"; fi; }
+
+# exe DIRECTORY ARGUMENT...: insula-run.exe of that build; $t/wout, $t/werr without carriage returns and without the lines that say that
+# nobody is contained, which are counted in $bare; the status in $wrc
+exe() {
+	local dir=$1
+	shift
+	timeout -k 5 120 "$here/whp-double/wine" "$build" "$dir/insula-run.exe" "$@" <"${IN:-/dev/null}" >"$t/wout" 2>"$t/wraw"
+	wrc=$?
+	tidy
+}
+tidy() {
+	bare=$(grep -c 'TEST BUILD, NOT CONTAINED' "$t/wraw")
+	grep -v 'TEST BUILD, NOT CONTAINED' "$t/wraw" | tr -d '\r' >"$t/werr"
+}
