@@ -74,18 +74,18 @@ uint64_t events_wait(const int *event, unsigned n, int channel, int timeout_ms)
 
 	if (n > EVENTS_MAX)
 		panic("%u events to wait for", n);
+	p[0] = (struct pollfd){.fd = channel, .events = POLLIN}; /* -1 is passed over */
 	for (unsigned i = 0; i < n; i++)
-		p[i] = (struct pollfd){.fd = event[i], .events = POLLIN};
-	p[n] = (struct pollfd){.fd = channel, .events = POLLIN};
-	if (poll(p, channel < 0 ? n : n + 1, timeout_ms) <= 0)
+		p[1 + i] = (struct pollfd){.fd = event[i], .events = POLLIN};
+	if (poll(p, 1 + n, timeout_ms) <= 0)
 		return 0;
 	for (unsigned i = 0; i < n; i++) {
-		if (!p[i].revents)
+		if (!p[1 + i].revents)
 			continue;
 		event_drain(event[i]);
 		got |= UINT64_C(1) << i;
 	}
-	return p[n].revents ? got | EVENTS_CHANNEL : got;
+	return p[0].revents ? got | EVENTS_CHANNEL : got;
 }
 
 void word_wait(_Atomic uint32_t *word, uint32_t seen)

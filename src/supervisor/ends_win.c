@@ -144,7 +144,7 @@ static int std_end(DWORD which, int *fd, bool *window, struct err *e)
 
 static int open_stdio(struct terminal *t, struct err *e)
 {
-	bool in_window, out_window;
+	bool in_window = false, out_window;
 	int rc = std_end(STD_OUTPUT_HANDLE, &t->out, &out_window, e);
 	HANDLE in = GetStdHandle(STD_INPUT_HANDLE);
 
