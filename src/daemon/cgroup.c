@@ -69,7 +69,7 @@ static int own_path(char *out, size_t size, struct err *e)
  * daemon moves into a leaf. */
 static int own_place(struct cgroups *g, struct err *e)
 {
-	char own[CGROUP_PATH_MAX - 64], leaf[CGROUP_PATH_MAX], pid[16];
+	char own[CGROUP_PATH_MAX - 64] = "", leaf[CGROUP_PATH_MAX], pid[16];
 	int rc = own_path(own, sizeof(own), e), dir;
 
 	if (rc)

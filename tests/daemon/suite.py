@@ -592,6 +592,7 @@ def case_storm(d):
     ids = [i for r in seen for i in r[0]]
     check("insulad killed %d times: every end has the right reason" % KILLS, not lost and not any(r[1] for r in seen), lost[:2] or [r[1][:1] for r in seen])
     check("no id is used again", len(set(ids)) == len(ids) and steady["id"] not in ids, len(ids))
+    wait_for(lambda: c.call("vm.info", id="steady")["state"] == "running")  # its supervisor is still being asked
     s = c.call("vm.info", id="steady")
     check("a VM has lived through it all", s["id"] == steady["id"] and s["pid"] == steady["pid"] and s["state"] == "running", s)
     check("nobody else is left", wait_for(lambda: [v["name"] for v in c.call("vm.list")["vms"] if v["state"] != "ended"] == ["steady"], 10), c.call("vm.list"))

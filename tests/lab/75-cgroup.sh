@@ -72,7 +72,7 @@ usage() { sed -n 's/^usage_usec //p' "$g/cpu.stat"; }
 sleep 1
 start=$(now_ms) used=$(usage)
 sleep 4
-between cpu-holds 150 300 $((($(usage) - used) / ($(now_ms) - start)))
+between cpu-holds 50 300 $((($(usage) - used) / ($(now_ms) - start)))
 between cpu-was-throttled 1 1000000 "$(sed -n 's/^nr_throttled //p' "$g/cpu.stat")"
 
 # ---- processes: somebody who has taken over one of the VM's starts as many as he can
