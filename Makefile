@@ -276,7 +276,7 @@ install: programs
 	sed -e 's|@PREFIX@|$(PREFIX)|g' tools/dist/insulad.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/insulad.service
 	install -m 644 tools/dist/insulad.socket $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 644 tools/dist/insulactl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/insulactl
-	install -m 644 docs/examples/* $(DESTDIR)$(PREFIX)/share/doc/insula/examples
+	install -m 644 docs/examples/*.py $(DESTDIR)$(PREFIX)/share/doc/insula/examples
 	install -m 644 README.md LICENSE docs/*.md src/hv/example/hello.c $(DESTDIR)$(PREFIX)/share/doc/insula
 
 clean:

@@ -126,7 +126,7 @@ int gp_put(struct gp_out *o, enum gp_type type, const void *body, uint32_t len)
 	if (len > GP_REPLAY - GP_HDR_LEN || GP_HDR_LEN + len > room(o))
 		return -ENOSPC;
 	ring_put(o, &h, sizeof(h));
-	if (len)
+	if (body)
 		ring_put(o, body, len);
 	return 0;
 }

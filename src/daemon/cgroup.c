@@ -65,22 +65,20 @@ static int own_path(char *out, size_t size, struct err *e)
 	return 0;
 }
 
-/* "auto": with processes in it a group cannot have limits for its children, so the daemon moves
- * into a leaf. The root is the exception, and belongs to everybody: ours is one below. */
-static int find_place(struct cgroups *g, struct err *e)
+/* The daemon's own group. With processes in it, it cannot have limits for its children: so the
+ * daemon moves into a leaf. */
+static int own_place(struct cgroups *g, struct err *e)
 {
-	char own[CGROUP_PATH_MAX - 64], leaf[CGROUP_PATH_MAX], pid[16];
+	char own[CGROUP_PATH_MAX - 64] = "", leaf[CGROUP_PATH_MAX], pid[16];
 	int rc = own_path(own, sizeof(own), e), dir;
 
 	if (rc)
 		return rc;
-	if (!strcmp(own, "/")) {
-		snprintf(g->path, sizeof(g->path), MOUNT "/insula");
-		return 0;
-	}
 	/* Restarted inside the leaf that an earlier daemon made. */
 	if (strlen(own) > 7 && !strcmp(own + strlen(own) - 7, "/daemon"))
 		own[strlen(own) - 7] = 0;
+	if (!own[0] || !strcmp(own, "/"))
+		return err_set(e, -EBUSY, MOUNT ": the group of all processes");
 	snprintf(g->path, sizeof(g->path), MOUNT "%s", own);
 	snprintf(leaf, sizeof(leaf), MOUNT "%s/daemon", own);
 	if (mkdir(leaf, 0755) && errno != EEXIST)
@@ -114,33 +112,57 @@ static int enable(struct cgroups *g, struct err *e)
 	return rc ? err_sys(e, rc, "%s/cgroup.subtree_control", g->path) : 0;
 }
 
+/* Make it, if it is not there, and have limits below it. */
+static int open_path(struct cgroups *g, struct err *e)
+{
+	bool made = !mkdir(g->path, 0755);
+	int rc;
+
+	if (!made && errno != EEXIST)
+		return err_sys(e, -errno, "%s", g->path);
+	g->dir = open(g->path, O_DIRECTORY | O_CLOEXEC);
+	rc = g->dir < 0 ? err_sys(e, -errno, "%s", g->path) : enable(g, e);
+	if (rc) {
+		fd_close(&g->dir);
+		if (made)
+			rmdir(g->path);
+	}
+	return rc;
+}
+
+/* One below the root, as long as it is ours to make: not below the daemon's own group, where a
+ * service manager could not start the next daemon while VMs run, for it puts that into a group that
+ * has limits for its children. */
+static int top_place(struct cgroups *g, struct err *e)
+{
+	int up = open(MOUNT, O_DIRECTORY | O_CLOEXEC);
+
+	if (up < 0 || faccessat(up, "cgroup.subtree_control", W_OK, AT_EACCESS)) {
+		fd_close(&up);
+		return err_set(e, -EACCES, MOUNT ": may not be changed");
+	}
+	(void)put(up, "cgroup.subtree_control", "+memory +cpu +pids");
+	(void)put(up, "cgroup.subtree_control", "+io");
+	fd_close(&up);
+	strcpy(g->path, MOUNT "/insula");
+	return open_path(g, e);
+}
+
 static int open_place(struct cgroups *g, const char *how, struct err *e)
 {
 	struct statfs fs;
-	int rc = 0;
+	int rc;
 
-	if (how[0] == '/')
+	if (how[0] == '/') {
 		snprintf(g->path, sizeof(g->path), "%s", how);
-	else if (statfs(MOUNT, &fs) || fs.f_type != CGROUP2_SUPER_MAGIC)
-		return err_set(e, -ENOENT, MOUNT " is not cgroup2");
-	else
-		rc = find_place(g, e);
-	if (rc)
-		return rc;
-	if (mkdir(g->path, 0755) && errno != EEXIST)
-		return err_sys(e, -errno, "%s", g->path);
-	g->dir = open(g->path, O_DIRECTORY | O_CLOEXEC);
-	if (g->dir < 0)
-		return err_sys(e, -errno, "%s", g->path);
-	/* Our own directory in the root: its parent gives the controllers. */
-	if (!strcmp(g->path, MOUNT "/insula")) {
-		int up = open(MOUNT, O_DIRECTORY | O_CLOEXEC);
-
-		(void)put(up, "cgroup.subtree_control", "+memory +cpu +pids");
-		(void)put(up, "cgroup.subtree_control", "+io");
-		fd_close(&up);
+		return open_path(g, e);
 	}
-	return enable(g, e);
+	if (statfs(MOUNT, &fs) || fs.f_type != CGROUP2_SUPER_MAGIC)
+		return err_set(e, -ENOENT, MOUNT " is not cgroup2");
+	if (!top_place(g, e))
+		return 0;
+	rc = own_place(g, e);
+	return rc ? rc : open_path(g, e);
 }
 
 void cgroups_open(struct cgroups *g, const char *how, struct err *e)

@@ -27,7 +27,7 @@ struct cgroup_limits {
 	const char *io_max; /* "": none */
 };
 
-/* `how`: "auto": under the daemon's own group (or /insula, if that is the root), "off", or a
+/* `how`: "auto": /insula, or where that cannot be made, below the daemon's own group; "off"; or a
  * directory. Not being able to is no error: on is false and `e` says why. */
 void cgroups_open(struct cgroups *g, const char *how, struct err *e);
 void cgroups_close(struct cgroups *g);

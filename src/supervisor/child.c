@@ -132,13 +132,19 @@ bool child_ended(const struct child *c)
 	return c->jail.pid <= 0 || poll(&p, 1, 0) > 0;
 }
 
+void child_shoot(const struct child *c)
+{
+	if (c->jail.pid > 0)
+		kill(c->jail.pid, SIGKILL);
+}
+
 void child_kill(struct child *c)
 {
 	struct pollfd p = {c->jail.pidfd, POLLIN, 0};
 
 	if (c->jail.pid <= 0)
 		return;
-	kill(c->jail.pid, SIGKILL);
+	child_shoot(c);
 	/* A process that waits for a dead disk in the kernel does not die. It holds nothing of ours
 	 * but its own descriptors. */
 	if (poll(&p, 1, KILL_WAIT_MS) > 0) {

@@ -49,6 +49,8 @@ void child_log(struct child *c);
 int child_reap(struct child *c);
 /* Has it ended, reaped or not? */
 bool child_ended(const struct child *c);
+/* SIGKILL; it is still to be reaped. No-op without a process. */
+void child_shoot(const struct child *c);
 /* SIGKILL, reap, close; no-op without a process. */
 void child_kill(struct child *c);
 void child_free(struct child *c);

@@ -806,9 +806,13 @@ static void wind_down(struct vm *vm)
 
 	if (!vm->hard)
 		stop_vmm(vm);
-	child_kill(&vm->vmm);
+	/* Nobody is waited for that others could be dying beside. */
+	child_shoot(&vm->vmm);
 	while (!vm->hard && vm->running && stop_helpers(vm) && clock_ns() < limit)
 		step(vm, limit, false);
+	for (unsigned i = 0; i < vm->ndevices; i++)
+		child_shoot(&vm->device[i].child);
+	child_kill(&vm->vmm);
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		child_kill(&vm->device[i].child);
 	/* With insula-vsock the streams have ended: what came through them is still written. */

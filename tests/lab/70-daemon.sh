@@ -69,6 +69,43 @@ kill -TERM $!
 wait $!
 same exec-signal 143 $?
 
+# ---- the answers of vm.exec and its like are as rpc.discover says (tests/daemon/suite.py has the other methods)
+
+cat >"$T/schema.py" <<PY
+import os, sys, time
+sys.path[:0] = ["$(cd "$(dirname "$0")/../../docs/examples" && pwd)", "$(cd "$(dirname "$0")/../daemon" && pwd)"]
+from insulad_client import Insulad
+import schema
+c = Insulad("$T/s")
+methods = {m["name"]: m for m in c.call("rpc.discover")["methods"]}
+null = os.open("/dev/null", os.O_RDWR)
+
+def call(method, fds=(), **params):
+    m = methods[method]
+    for p in m["params"]:
+        if p["name"] in params:
+            schema.validate(p["schema"], params[p["name"]], method + "." + p["name"])
+        else:
+            assert not p["required"], (method, p)
+    assert set(params) <= {p["name"] for p in m["params"]}, (method, params)
+    r = c.call(method, fds=fds, **params)
+    schema.validate(m["result"]["schema"], r, method)
+    return r
+
+n = call("vm.exec", fds=[null] * 2, id="l", command=["sh", "-c", "sleep 100"], env=["A=b"], cwd="/", user="0:0", tty=True, rows=20, cols=70, queue=True)["exec"]
+for _ in range(100):
+    try:
+        call("vm.exec.resize", id="l", exec=n, rows=30, cols=80)
+        break
+    except RuntimeError as e:  # it has not begun yet
+        assert e.args[0]["data"]["reason"] == "not-ready", e
+        time.sleep(0.1)
+call("vm.exec.signal", id="l", exec=n, signal=9)
+r = call("vm.exec.wait", id="l", exec=n, timeout_ms=60000)
+print("validated", r["status"])
+PY
+expect exec-schemas 0 '^validated 137$' python3 "$T/schema.py"
+
 # ---- the console: a shell, as without the daemon
 
 mkfifo "$T/in"
@@ -116,6 +153,14 @@ expect exec-in-a-payload 1 "does not boot Insula's own initrd" "$CTL" exec p -- 
 "$CTL" kill p >/dev/null
 "$CTL" rm l p >/dev/null
 expect run-command 5 '^shown$' "$CTL" run --mem 128M -- sh -c 'echo shown; exit 5'
+mkdir "$T/shared"
+echo content >"$T/shared/file"
+cd "$T" || exit 1
+echo input >"$T/input"
+IN=$T/input expect run-flags 6 '^one from-here /proc 1000:1001 content input /dev/hwrng$' env HERE=from-here "$CTL" run --mem 128M -i -e A=one -e HERE -w /proc -u 1000:1001 \
+	--share shared:/s --vsock path=v.sock --rng rate=64K -- \
+	sh -c 'read -r x; echo $A $HERE $PWD $(id -u):$(id -g) $(cat /s/file) $x $(ls /dev/hwrng); exit 6'
+expect run-terminal 0 '/dev/pts/0' script -qec "$CTL run --mem 128M -it -- tty" /dev/null
 kill "$insulad" && wait "$insulad"
 same insulad-ends 0 $?
 insulad=

@@ -423,10 +423,10 @@ START_TEST(port_doorbell)
 	if (!CASES_PORT_DOORBELLS) /* every write exits; the caller's exit path signals */
 		expect_out(f.v[0], 0x700, 2, 5);
 	expect_out(f.v[0], 0x700, 2, 6);
-	ck_assert_uint_eq(host_drain(ev), CASES_PORT_DOORBELLS);
+	ck_assert_uint_eq(host_drain(ev, CASES_PORT_DOORBELLS), CASES_PORT_DOORBELLS);
 	ck_assert_int_eq(hv_doorbell_unbind(f.vm, &d, &f.e), 0);
 	expect_out(f.v[0], 0x700, 2, 5);
-	ck_assert_uint_eq(host_drain(ev), 0);
+	ck_assert_uint_eq(host_drain(ev, false), 0);
 	expect_done(f.v[0]);
 	ck_assert_int_eq(hv_doorbell_unbind(f.vm, &d, &f.e), -ENOENT);
 	close_vm(&f);
@@ -451,13 +451,13 @@ START_TEST(doorbell_in_read_only_slot)
 	ck_assert_int_eq(hv_doorbell_bind(f.vm, &a, &f.e), 0);
 	expect_mmio(f.v[0], &x, ROM + 0x50, 4, true); /* another value */
 	ck_assert_uint_eq(mmio_value(&x), 1);
-	ck_assert_uint_eq(host_drain(queue0), 1);
+	ck_assert_uint_eq(host_drain(queue0, true), 1);
 	hv_vcpu_complete(f.v[0], &x);
 	expect_mmio(f.v[0], &x, ROM + 0x50, 2, true); /* another size */
 	hv_vcpu_complete(f.v[0], &x);
 	expect_done(f.v[0]);
-	ck_assert_uint_eq(host_drain(queue0), 0);
-	ck_assert_uint_eq(host_drain(ack), HOST_EVENTS_COUNT ? 2 : 1); /* any value */
+	ck_assert_uint_eq(host_drain(queue0, false), 0);
+	ck_assert_uint_eq(host_drain(ack, true), HOST_EVENTS_COUNT ? 2 : 1); /* any value */
 	close_vm(&f);
 	host_close(queue0);
 	host_close(ack);
@@ -641,7 +641,8 @@ START_TEST(suspended_time)
 	t[2] = guest_time(f.v[0]);
 	ck_assert_uint_gt(t[1], t[0]);
 	ck_assert_uint_ge(t[2], t[1]);
-	ck_assert((t[2] - t[1] < (t[1] - t[0]) / 2) == (CASES_TIME_STOPS && r == 0));
+	if (CASES_TIME_STOPS && r == 0)
+		ck_assert_uint_lt(t[2] - t[1], (t[1] - t[0]) / 2);
 	close_vm(&f);
 }
 END_TEST
@@ -693,12 +694,19 @@ static void count_irqs(struct fixture *f, unsigned us, unsigned *a, unsigned *b)
 	pthread_join(t, NULL);
 }
 
+/* These, however late a busy host brings them, and then no other. */
 static void expect_irqs(struct fixture *f, unsigned a, unsigned b)
 {
-	unsigned got_a, got_b;
+	time_t end = time(NULL) + 20;
+	unsigned got_a = 0, got_b = 0, more_a, more_b;
+	bool all;
 
-	/* Longer where one must come: a busy host is late. */
-	count_irqs(f, a + b ? 200000 : 30000, &got_a, &got_b);
+	do {
+		all = got_a + got_b >= a + b;
+		count_irqs(f, 30000, &more_a, &more_b);
+		got_a += more_a;
+		got_b += more_b;
+	} while (!all && time(NULL) < end);
 	ck_assert_uint_eq(got_a, a);
 	ck_assert_uint_eq(got_b, b);
 }
@@ -748,22 +756,40 @@ END_TEST
 
 #define LEVEL_ASSERTED 0xc000u
 
-/* The end of a level-triggered interrupt is an exit, with its vector. */
+/* One interrupt: the guest's report and the exit of its end, once each. The report comes first, but
+ * on a KVM without VT-x and AMD-V the other order has been seen. */
+static void expect_level_irq(struct fixture *f, uint8_t vector)
+{
+	unsigned reports = 0, ends = 0;
+
+	while (reports + ends < 2) {
+		struct hv_exit x;
+
+		next_exit(f->v[0], &x);
+		if (x.kind == HV_EXIT_EOI) {
+			ck_assert_uint_eq(x.u.eoi.vector, vector);
+			ends++;
+			continue;
+		}
+		ck_assert(x.kind == HV_EXIT_PIO && x.u.pio.port == PORT_IRQ);
+		ck_assert_uint_eq(*(uint8_t *)x.u.pio.data, vector);
+		hv_vcpu_complete(f->v[0], &x);
+		reports++;
+	}
+	ck_assert_uint_eq(reports, 1);
+}
+
 START_TEST(level_triggered)
 {
 	hv_event ev = host_event();
 	struct fixture f;
-	struct hv_exit x;
 
 	start_irq_guest(&f);
 	ck_assert_int_eq(hv_irq_route(f.vm, 3, MSI_CPU0, VECTOR_B | LEVEL_ASSERTED, &f.e), 0);
 	ck_assert_int_eq(hv_irq_bind(f.vm, 3, ev, &f.e), 0);
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < 5; i++) {
 		host_ring(ev);
-		expect_out(f.v[0], PORT_IRQ, 1, VECTOR_B);
-		next_exit(f.v[0], &x);
-		ck_assert_int_eq(x.kind, HV_EXIT_EOI);
-		ck_assert_uint_eq(x.u.eoi.vector, VECTOR_B);
+		expect_level_irq(&f, VECTOR_B);
 	}
 	expect_irqs(&f, 0, 0);
 	close_vm(&f);

@@ -28,7 +28,7 @@
 #include "guest/agent.h"
 
 #define PATIENCE_MS 10000
-#define RESUME_MS 700 /* instead of AGENT_RESUME_MS */
+#define RESUME_MS 3000 /* instead of AGENT_RESUME_MS */
 
 /* A hello of 32 bytes, of the command with the number 1. */
 #define HELLO 24, GP_HELLO, GP_MAGIC, 1, 1, 0, 0, 0
@@ -855,8 +855,10 @@ START_TEST(too_late)
 	char buf[32] = "";
 	int fd;
 
-	start(&r, &(struct how){.stream = mortal(400)}, SH("echo $$; exec yes >&2"));
+	/* So much that the first line has come, even if frames of the other stream overtook it. */
+	start(&r, &(struct how){.stream = mortal(100000)}, SH("echo $$; exec yes >&2"));
 	message(&r, MSG_EXEC_BROKEN, &x, sizeof(x));
+	fd_close(&r.err); /* or it would wait until what came is written */
 	ck_assert_int_gt(read(r.out, buf, sizeof(buf) - 1), 0);
 	ck_assert(ends_soon((pid_t)atoi(buf), RESUME_MS + AGENT_KILL_MS + 2000));
 	fd = mortal(1 << 20);
