@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <insula/base.h>
@@ -78,6 +79,31 @@ static bool privileged(HANDLE token)
 	return false;
 }
 
+/* Do the rights of an administrator work for it? */
+static bool administrator(HANDLE token)
+{
+	union {
+		SID sid;
+		uint8_t room[SECURITY_MAX_SID_SIZE];
+	} admins;
+	DWORD n = sizeof(admins), size = 0;
+	TOKEN_GROUPS *g;
+	bool yes = false;
+
+	GetTokenInformation(token, TokenGroups, NULL, 0, &size);
+	g = malloc(size);
+	if (!g || !CreateWellKnownSid(WinBuiltinAdministratorsSid, NULL, &admins.sid, &n) ||
+	    !GetTokenInformation(token, TokenGroups, g, size, &size)) {
+		free(g);
+		return true;
+	}
+	for (DWORD i = 0; i < g->GroupCount && !yes; i++)
+		yes = (g->Groups[i].Attributes & SE_GROUP_ENABLED) &&
+		      EqualSid(g->Groups[i].Sid, &admins.sid);
+	free(g);
+	return yes;
+}
+
 static const char *container_lacks(HANDLE token)
 {
 	union {
@@ -107,6 +133,8 @@ static const char *token_lacks(HANDLE process, enum contain_kind kind, bool seal
 		lacks = container_lacks(token);
 	else if (privileged(token))
 		lacks = "the token has privileges";
+	else if (administrator(token))
+		lacks = "the token is an administrator's";
 	else if (sealed && integrity(token) > SECURITY_MANDATORY_LOW_RID)
 		lacks = "the integrity level is not low";
 	CloseHandle(token);

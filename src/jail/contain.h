@@ -7,9 +7,9 @@
  *   handles            the list that the supervisor gives, and nothing else that could be inherited
  *   token, helpers     an AppContainer without capabilities that is no member of "all application
  *                      packages" (LPAC): no file, no network, no object that has a name
- *   token, insula-vmm  no privilege but one that everybody has, and low integrity from the moment
- *                      that it has its partition (contain_lower()): the hypervisor's device, which
- *                      it opens itself, is not for AppContainers
+ *   token, insula-vmm  no privilege but one that everybody has, no administrator's rights, and low
+ *                      integrity from the moment that it has its partition (contain_lower()): the
+ *                      hypervisor's device, which it opens itself, is not for AppContainers
  *   mitigations        no code but that of images, only Microsoft's DLLs and none from the network,
  *                      no extension points; helpers: no window manager
  *   children           none

@@ -111,15 +111,24 @@ static int contain_helper(struct making *m, struct err *e)
 
 static int restrict_vmm(struct making *m, struct err *e)
 {
+	union {
+		SID sid;
+		uint8_t room[SECURITY_MAX_SID_SIZE];
+	} admins;
+	SID_AND_ATTRIBUTES off = {.Sid = &admins.sid};
+	DWORD n = sizeof(admins);
 	HANDLE own;
 	BOOL ok;
+
+	if (!CreateWellKnownSid(WinBuiltinAdministratorsSid, NULL, &admins.sid, &n))
+		return missing(m, e, "the administrators' group");
 
 	if (!OpenProcessToken(GetCurrentProcess(),
 			      TOKEN_DUPLICATE | TOKEN_QUERY | TOKEN_ASSIGN_PRIMARY |
 				      TOKEN_ADJUST_DEFAULT,
 			      &own))
 		return missing(m, e, "own token");
-	ok = CreateRestrictedToken(own, DISABLE_MAX_PRIVILEGE, 0, NULL, 0, NULL, 0, NULL,
+	ok = CreateRestrictedToken(own, DISABLE_MAX_PRIVILEGE, 1, &off, 0, NULL, 0, NULL,
 				   &m->token);
 	if (!ok)
 		m->token = NULL;
