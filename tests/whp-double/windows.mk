@@ -21,8 +21,6 @@ $(BUILD)/windows/testobj/%.o: %.c Makefile tests/whp-double/windows.mk
 	@mkdir -p $(@D)
 	$(call say,WINCC)
 	$(Q)$(WIN_CC) $(WIN_TEST_FLAGS) -MMD -MP -c -o $@ $<
-# Its panic() has a %zu, which this compiler does not believe msvcrt to know.
-$(BUILD)/windows/testobj/src/vmm/acpi.o: WIN_TEST_FLAGS += -Wno-format -Wno-format-extra-args
 $(BUILD)/windows/double/winhvplatform.dll: $(call win_test_objs,$(wildcard tests/whp-double/kvm*.c)) $(call win_objs,$(src_x86)) \
 		tests/whp-double/WinHvPlatform.def
 	@mkdir -p $(@D)
