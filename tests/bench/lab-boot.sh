@@ -33,6 +33,7 @@ export XDG_CACHE_HOME=$dir/cache
 
 for i in $(seq 0 "$rounds"); do # round 0 warms the caches
 	one insula "$build/bin/insula-run" --mem 128M --kernel "$kernel" --initrd "$dir/initrd" --rng off --metrics "$dir/m"
+	one huge "$build/bin/insula-run" --mem 128M,hugepages --kernel "$kernel" --initrd "$dir/initrd" --rng off
 	one command "$build/bin/insula-run" --mem 128M --kernel "$kernel" -- /bin/true
 	# shellcheck disable=SC2046
 	one q35 $(qemu) -M q35 -kernel "$kernel" -append "$args"
@@ -40,11 +41,12 @@ for i in $(seq 0 "$rounds"); do # round 0 warms the caches
 	one microvm $(qemu) -M microvm -kernel "$kernel" -append "$args"
 	# shellcheck disable=SC2046
 	one unpacked $(qemu) -M q35 -kernel "$dir"/cache/insula/vmlinux-* -append "$args"
-	[ "$i" -gt 0 ] || rm -f "$dir/insula" "$dir/command" "$dir/q35" "$dir/microvm" "$dir/unpacked"
+	[ "$i" -gt 0 ] || rm -f "$dir/insula" "$dir/huge" "$dir/command" "$dir/q35" "$dir/microvm" "$dir/unpacked"
 done
 head_row "lab, Debian kernel, 1 vCPU, 128 MiB, ms"
 row "boot to exit / QEMU q35" "$(median <"$dir/insula")" "$(median <"$dir/q35")" "<= 0.6" " ms"
 row "boot to exit / QEMU microvm" "$(median <"$dir/insula")" "$(median <"$dir/microvm")" "<= 0.5" " ms"
 row "boot to exit / QEMU q35, unpacked kernel" "$(median <"$dir/insula")" "$(median <"$dir/unpacked")" "" " ms"
+row "with hugepages / QEMU q35" "$(median <"$dir/huge")" "$(median <"$dir/q35")" "" " ms"
 row "insula-run -- /bin/true / that boot" "$(median <"$dir/command")" "$(median <"$dir/insula")" "<= 1.15" " ms"
 alone "user-space exits of the boot" "$(json "$dir/m" exits.total)" "< 1500"

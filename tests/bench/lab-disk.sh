@@ -36,11 +36,12 @@ qemu() {
 		-drive if=none,id=d,format=raw,aio=io_uring,cache=none,file=$disk -device virtio-blk-pci,drive=d,iothread=io \
 		-drive if=none,id=r,format=raw,readonly=on,file="$T/root.img" -device virtio-blk-pci,drive=r
 }
-insula() {
-	"$RUN" --mem 256M --kernel "$kernel" --initrd "$T/initrd" --disk "path=$disk,direct" --disk "path=$T/root.img,ro" --rng off --metrics "$T/m"
+insula() { # MEM
+	"$RUN" --mem "$1" --kernel "$kernel" --initrd "$T/initrd" --disk "path=$disk,direct" --disk "path=$T/root.img,ro" --rng off --metrics "$T/m"
 }
 for _ in $(seq "$rounds"); do
-	measured "$T/insula" 3 insula
+	measured "$T/huge" 3 insula 256M,hugepages
+	measured "$T/insula" 3 insula 256M
 	measured "$T/qemu" 3 qemu
 done
 med() { awk -v n="$2" '$1 == n { print $2 }' "$T/$1" | median; }
@@ -48,6 +49,9 @@ head_row "lab, fio in the guest, NVMe below"
 row "4 KiB random reads, depth 32 / QEMU, IOPS" "$(med insula randread)" "$(med qemu randread)" ">= 1.0"
 row "1 MiB sequential reads / QEMU, KiB/s" "$(med insula seqread)" "$(med qemu seqread)" ">= 1.0"
 row "1 MiB sequential writes / QEMU, KiB/s" "$(med insula seqwrite)" "$(med qemu seqwrite)" ">= 1.0"
+row "the same reads with hugepages, IOPS" "$(med huge randread)" "$(med qemu randread)" ">= 1.0"
+row "the same sequential reads, KiB/s" "$(med huge seqread)" "$(med qemu seqread)" ">= 1.0"
+row "the same sequential writes, KiB/s" "$(med huge seqwrite)" "$(med qemu seqwrite)" ">= 1.0"
 python3 - "$T/m" <<'PY'
 import json, sys
 m = json.load(open(sys.argv[1]))

@@ -426,7 +426,7 @@ def case_exec(d):
     """What is refused; tests/lab/70-daemon.sh has the guests that run commands."""
     c = d.client()
     null = os.open("/dev/null", os.O_RDWR)
-    before = len(os.listdir("/proc/%d/fd" % d.proc.pid))
+    before = settled(d)["fds"]
 
     def tried(fds, **params):
         try:
