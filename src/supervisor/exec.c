@@ -24,6 +24,8 @@
 	(8 * SECOND_NS) /* less than AGENT_RESUME_MS: what the guest has forgotten must \
 			 * not look new to it */
 #define STOP_NS SECOND_NS
+#define MAX_TRIES 3 /* streams for one generation of insula-vsock, after its first */
+#define RETRY_NS (SECOND_NS / 10)
 
 /* ---- the description ---- */
 
@@ -237,7 +239,11 @@ static void connect_stream(struct vm *vm, struct exec_proc *p)
 			p->broken_ns = clock_ns();
 		return;
 	} else if (vsock_stream(d, GP_PORT, p->stream, &e)) {
-		lost(vm, p, e.text);
+		/* It is dying. insula-exec sees the end of what it has, and says so. */
+		log_debug("%s: %s", p->child.name, e.text);
+		p->connected = true;
+		p->broken_ns = 0;
+		p->generation = d->restarts;
 	} else {
 		p->connected = true;
 		p->broken_ns = 0;
@@ -258,15 +264,11 @@ static void no_more(struct vm *vm, struct exec_proc *p)
 	(void)msg_send(p->child.jail.channel, MSG_EXEC_STREAM, NULL, 0, NULL, 0);
 }
 
-/* Its end of another stream, if there is an insula-vsock that has not had one yet. */
-static void reconnect(struct vm *vm, struct exec_proc *p)
+/* Its end of another stream goes to insula-exec, the other one to insula-vsock. */
+static void another_stream(struct vm *vm, struct exec_proc *p)
 {
-	const struct device *d = vm_vsock(vm);
 	int pair[2];
 
-	if (!p->broken_ns || !p->connected || p->ended || d->child.state != CHILD_READY ||
-	    d->restarts == p->generation)
-		return;
 	if (make_stream(pair)) {
 		no_more(vm, p);
 		return;
@@ -276,6 +278,30 @@ static void reconnect(struct vm *vm, struct exec_proc *p)
 		fd_close(&p->stream); /* it is dying: its end is seen elsewhere */
 	close(pair[0]);
 	connect_stream(vm, p);
+}
+
+static bool same_vsock(const struct exec_proc *p, const struct device *d)
+{
+	return p->connected && d->child.state == CHILD_READY && d->restarts == p->generation;
+}
+
+/* Linux resets all its connections when it hears that the device has been replaced, and the first
+ * of the new ones may be among them. */
+static bool may_retry(const struct exec_proc *p, const struct device *d)
+{
+	return same_vsock(p, d) && d->restarts && p->tries < MAX_TRIES;
+}
+
+/* If there is an insula-vsock that has not had a stream of this command yet. */
+static void reconnect(struct vm *vm, struct exec_proc *p)
+{
+	const struct device *d = vm_vsock(vm);
+
+	if (!p->broken_ns || !p->connected || p->ended || d->child.state != CHILD_READY ||
+	    d->restarts == p->generation)
+		return;
+	p->tries = 0;
+	another_stream(vm, p);
 }
 
 static void broken(struct vm *vm, struct exec_proc *p)
@@ -311,11 +337,10 @@ static uint64_t resume_limit(const struct vm *vm, const struct exec_proc *p)
 
 	if (!p->broken_ns)
 		return 0;
+	if (may_retry(p, d))
+		return p->broken_ns + RETRY_NS;
 	/* One that serves, and is the same, has not died: the guest has ended the stream. */
-	return p->broken_ns + (d->dead || (p->connected && d->child.state == CHILD_READY &&
-					   d->restarts == p->generation)
-				       ? BROKEN_NS
-				       : RESUME_NS);
+	return p->broken_ns + (d->dead || same_vsock(p, d) ? BROKEN_NS : RESUME_NS);
 }
 
 static uint64_t limit_of(const struct vm *vm, const struct exec_proc *p)
@@ -338,6 +363,16 @@ uint64_t exec_deadline(const struct vm *vm)
 	return first;
 }
 
+static void overdue(struct vm *vm, struct exec_proc *p)
+{
+	if (may_retry(p, vm_vsock(vm))) {
+		p->tries++;
+		another_stream(vm, p);
+	} else {
+		no_more(vm, p);
+	}
+}
+
 void exec_overdue(struct vm *vm)
 {
 	uint64_t now = clock_ns();
@@ -347,7 +382,7 @@ void exec_overdue(struct vm *vm)
 		uint64_t resume = resume_limit(vm, p);
 
 		if (resume && now >= resume)
-			no_more(vm, p);
+			overdue(vm, p);
 		if (p->kill_ns && now >= p->kill_ns && p->child.jail.pid > 0) {
 			kill(p->child.jail.pid, SIGKILL);
 			p->kill_ns = 0;

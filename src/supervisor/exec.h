@@ -49,6 +49,7 @@ struct exec_proc {
 	uint64_t broken_ns;   /* since when it has had no connection; 0: it has one, or not yet */
 	uint64_t kill_ns;     /* it was told to stop and is killed then; 0 */
 	unsigned generation;  /* of insula-vsock, that the stream was given to */
+	unsigned tries;       /* more streams that this generation was given */
 	uint64_t signaled_ns; /* when a signal was passed on that the guest has not taken yet; 0 */
 };
 
