@@ -45,18 +45,24 @@ static bool has_line(const struct client *c)
 	return c->nin && !c->http && !c->closing && memchr(c->in, '\n', c->nin);
 }
 
-/* Read from it only while it may have more requests, and reads what it gets. A hang-up is told
- * whatever one asks for; PRIORITIZED asks for nothing else, as no such data exist here. */
+/* It has enough under way, or has not read what it has got: the next line waits. */
+static bool is_full(const struct client *c)
+{
+	return c->nrequests >= c->d->conf.max_requests ||
+	       c->queued > c->d->conf.max_queue / 4 || c->closing;
+}
+
+/* A hang-up is told whatever one asks for; PRIORITIZED asks for nothing else, as no such data
+ * exist here. */
 static void update(struct client *c)
 {
-	bool full = c->nrequests >= c->d->conf.max_requests ||
-		    c->queued > c->d->conf.max_queue / 4 || c->closing;
+	bool wait = is_full(c);
 
 	if (c->gone || !c->watch)
 		return;
 	watch_set(c->watch,
-		  (full || c->eof ? UV_PRIORITIZED : UV_READABLE) | (c->out ? UV_WRITABLE : 0));
-	if (!full && !c->again && has_line(c))
+		  (wait || c->eof ? UV_PRIORITIZED : UV_READABLE) | (c->out ? UV_WRITABLE : 0));
+	if (!wait && !c->again && has_line(c))
 		c->again = timer_after(&c->d->loop, 0, on_again, c);
 }
 
@@ -197,8 +203,7 @@ static void serve_lines(struct client *c)
 	size_t at = 0;
 	int lines = 0;
 
-	while (!c->gone && !c->closing && c->nrequests < c->d->conf.max_requests &&
-	       lines++ < LINES) {
+	while (!c->gone && !is_full(c) && lines++ < LINES) {
 		char *end = memchr(c->in + at, '\n', c->nin - at);
 
 		if (!end)
@@ -288,7 +293,8 @@ static void on_socket(void *ctx, int events)
 {
 	struct client *c = ctx;
 
-	if (events & UV_PRIORITIZED) {
+	/* It is gone, and did not read all: what is not yet begun stays so. */
+	if (events & UV_PRIORITIZED || (events & UV_DISCONNECT && is_full(c))) {
 		client_close(c);
 		return;
 	}

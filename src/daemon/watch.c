@@ -26,6 +26,10 @@ static void on_poll(uv_poll_t *h, int status, int events)
 {
 	struct watch *w = h->data;
 
+	/* libuv takes an error at the descriptor for its end, and has stopped. But a peer that went
+	 * without reading all leaves an error too, and may have sent more than one turn takes. */
+	if (status < 0)
+		uv_poll_start(h, w->events, on_poll);
 	w->fn(w->ctx, status < 0 ? UV_READABLE | UV_DISCONNECT : events);
 }
 

@@ -11,7 +11,9 @@
 #include <uv.h>
 
 struct watch;
-typedef void watch_fn(void *ctx, int events); /* UV_READABLE, UV_WRITABLE, UV_DISCONNECT */
+/* UV_READABLE, UV_WRITABLE, UV_PRIORITIZED. UV_READABLE | UV_DISCONNECT: an error at the descriptor;
+ * it is told until it was read or written from it, or the watch is freed. */
+typedef void watch_fn(void *ctx, int events);
 /* NULL: no memory, or a descriptor that cannot be watched. `fd` stays the caller's; it must outlive
  * the watch, and becomes non-blocking. Nothing is watched yet. */
 struct watch *watch_new(uv_loop_t *loop, int fd, watch_fn *fn, void *ctx);
