@@ -48,8 +48,8 @@ static bool has_line(const struct client *c)
 /* It has enough under way, or has not read what it has got: the next line waits. */
 static bool is_full(const struct client *c)
 {
-	return c->nrequests >= c->d->conf.max_requests ||
-	       c->queued > c->d->conf.max_queue / 4 || c->closing;
+	return c->nrequests >= c->d->conf.max_requests || c->queued > c->d->conf.max_queue / 4 ||
+	       c->closing;
 }
 
 /* A hang-up is told whatever one asks for; PRIORITIZED asks for nothing else, as no such data

@@ -11,8 +11,8 @@
 #include <uv.h>
 
 struct watch;
-/* UV_READABLE, UV_WRITABLE, UV_PRIORITIZED. UV_READABLE | UV_DISCONNECT: an error at the descriptor;
- * it is told until it was read or written from it, or the watch is freed. */
+/* UV_READABLE, UV_WRITABLE, UV_PRIORITIZED. UV_READABLE | UV_DISCONNECT: an error at the
+ * descriptor; it is told until it was read or written from it, or the watch is freed. */
 typedef void watch_fn(void *ctx, int events);
 /* NULL: no memory, or a descriptor that cannot be watched. `fd` stays the caller's; it must outlive
  * the watch, and becomes non-blocking. Nothing is watched yet. */
