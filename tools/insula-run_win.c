@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <io.h>
-#include <shellapi.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "supervisor/utf8_win.h"
 #include "supervisor/options.h"
 #include "supervisor/vm_win.h"
 
@@ -46,26 +46,7 @@ static const char usage[] =
 
 static int use_control(struct options *o, const char *text, struct err *e)
 {
-	(void)o;
-	return err_set(e, -EOPNOTSUPP, "--control: '%.20s': there is no insulad on Windows yet",
-		       text);
-}
-
-/* The arguments in UTF-8, which is what every text is in here. */
-static char **utf8_arguments(int *argc)
-{
-	wchar_t **wide = CommandLineToArgvW(GetCommandLineW(), argc);
-	char **argv = wide ? calloc((size_t)*argc + 1, sizeof(*argv)) : NULL;
-
-	for (int i = 0; argv && i < *argc; i++) {
-		int n = WideCharToMultiByte(CP_UTF8, 0, wide[i], -1, NULL, 0, NULL, NULL);
-
-		argv[i] = n > 0 ? malloc((size_t)n) : NULL;
-		if (!argv[i])
-			return NULL;
-		WideCharToMultiByte(CP_UTF8, 0, wide[i], -1, argv[i], n, NULL, NULL);
-	}
-	return argv;
+	return control_open(&o->control, text, &o->conf, e);
 }
 
 int main(void)
@@ -82,11 +63,12 @@ int main(void)
 	if (!argv || options_parse(&o, argc, argv, &e)) {
 		end.status = RUN_BAD_INPUT;
 		snprintf(end.why, sizeof(end.why), "%s", argv ? e.text : "arguments");
+		vm_win_refused(o.control, &end);
 	} else {
 		log_setup("insula-run", o.verbose > 1   ? LOG_LVL_DEBUG
 					: o.verbose > 0 ? LOG_LVL_INFO
 							: LOG_LVL_WARN);
-		vm_win_run(&o.conf, o.check_only, o.verbose > 0, &end);
+		vm_win_run(&o.conf, o.control, o.check_only, o.verbose > 0, &end);
 		if (o.check_only && !end.status)
 			puts("insula-run: the configuration is good; nothing was started");
 	}

@@ -14,8 +14,9 @@ WIN_VMM     := $(call win_room,vmm) $(src_whp) $(src_x86)
 WIN_JAIL    := src/jail/check_win.c src/jail/seal_win.c
 WIN_RUN     := $(wildcard src/supervisor/*_win.c) $(addprefix src/supervisor/,cmdline.c config.c config_json.c settings.c options.c ending.c json.c result.c stats.c) src/jail/check_win.c src/jail/spawn_win.c \
 	tools/insula-run_win.c
+WIN_DAEMON  := $(call win_room,daemon) src/daemon/main.c src/supervisor/utf8_win.c $(addprefix src/supervisor/,config.c config_json.c config_net_win.c settings.c json.c)
 WIN_HELPERS := insula-console insula-rng insula-blk
-WIN_EXES    := insula-run insula-vmm $(WIN_HELPERS)
+WIN_EXES    := insulad insula-run insula-vmm $(WIN_HELPERS)
 WIN_LIBS    := -lbcrypt -lsynchronization -ladvapi32 -lpthread
 
 WIN_UAPI := $(BUILD)/windows/uapi/.done
@@ -39,6 +40,8 @@ $(BUILD)/windows/$(1)/obj/%.o: %.c Makefile tools/windows.mk | $(WIN_UAPI) $(WIN
 	@mkdir -p $$(@D)
 	$$(call say,WINCC)
 	$$(Q)$$(WIN_CC) $$(WIN_PROG_FLAGS) $(2) -MMD -MP -c -o $$@ $$<
+$(BUILD)/windows/$(1)/insulad.exe: win_json = $(WIN_DEBIAN)/lib/libuv.a $(WIN_DEBIAN)/lib/libjson-c.a -lws2_32 -liphlpapi -lpsapi -luserenv -luser32
+$(BUILD)/windows/$(1)/insulad.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,$(WIN_DAEMON) $(WIN_BASE))
 $(BUILD)/windows/$(1)/insula-run.exe: win_json = $(WIN_DEBIAN)/lib/libjson-c.a
 $(BUILD)/windows/$(1)/insula-run.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,$(WIN_RUN) $(WIN_BASE))
 $(BUILD)/windows/$(1)/insula-vmm.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,src/vmm/main.c $(WIN_VMM) $(WIN_JAIL) $(WIN_BASE))
@@ -58,7 +61,8 @@ $(BUILD)/windows/test-bin/test_win.exe: $(patsubst %.c,$(BUILD)/windows/test-bin
 	src/jail/check_win.c src/jail/spawn_win.c $(WIN_BASE))
 $(BUILD)/windows/test-bin/contained.exe: $(patsubst %.c,$(BUILD)/windows/test-bin/obj/%.o,tests/unit/win/contained_main.c \
 	$(WIN_JAIL) $(WIN_BASE))
-$(BUILD)/windows/test-bin/test_win.exe $(BUILD)/windows/test-bin/contained.exe:
+$(BUILD)/windows/test-bin/pipecat.exe: $(BUILD)/windows/test-bin/obj/tests/windows/pipecat.o
+$(foreach x,test_win contained pipecat,$(BUILD)/windows/test-bin/$(x).exe):
 	$(call say,WINLD)
 	$(Q)$(WIN_CC) -static -o $@ $(filter %.o,$^) $(WIN_LIBS)
 
@@ -66,6 +70,6 @@ $(BUILD)/windows/test-bin/test_win.exe $(BUILD)/windows/test-bin/contained.exe:
 windows: deps-windows
 	@$(MAKE) --no-print-directory windows-programs $(BUILD)/windows/hello.exe
 windows-programs: $(foreach x,$(WIN_EXES),$(BUILD)/windows/bin/$(x).exe)
-windows-test-programs: $(foreach x,$(WIN_EXES) test_win contained,$(BUILD)/windows/test-bin/$(x).exe)
+windows-test-programs: $(foreach x,$(WIN_EXES) test_win contained pipecat,$(BUILD)/windows/test-bin/$(x).exe)
 
 -include $(shell find $(BUILD)/windows/bin $(BUILD)/windows/test-bin -name '*.d' 2>/dev/null)

@@ -21,6 +21,9 @@
 /* Close *fd if it is >= 0, set it to -1, keep errno. */
 void fd_close(int *fd);
 
+/* Another descriptor of the same, not inherited; -1: there is none. */
+int fd_copy(int fd);
+
 /* CLOCK_MONOTONIC in nanoseconds. Windows: the performance counter. */
 uint64_t clock_ns(void);
 /* May this process run on more than one processor? */

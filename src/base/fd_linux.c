@@ -27,6 +27,11 @@ void fd_close(int *fd)
 	errno = keep;
 }
 
+int fd_copy(int fd)
+{
+	return fcntl(fd, F_DUPFD_CLOEXEC, 3);
+}
+
 uint64_t clock_ns(void)
 {
 	struct timespec ts;

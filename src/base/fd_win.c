@@ -54,6 +54,16 @@ void fd_close(int *fd)
 	SetLastError(keep);
 }
 
+int fd_copy(int fd)
+{
+	HANDLE copy;
+
+	return DuplicateHandle(GetCurrentProcess(), fd_handle(fd), GetCurrentProcess(), &copy, 0,
+			       FALSE, DUPLICATE_SAME_ACCESS)
+		       ? handle_fd(copy)
+		       : -1;
+}
+
 uint64_t clock_ns(void)
 {
 	const uint64_t second = 1000000000u;

@@ -5,27 +5,17 @@
  * requests under way (it is not read from while it has more), a bounded amount of work per wake-up.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 #include <insula/log.h>
-#include <insula/scm.h>
 
 #include "daemon.h"
 
 #define READ_SIZE 16384
 #define LINES 32   /* per wake-up */
-#define ACCEPTS 16 /* per wake-up */
-#define HTTP_MAX 4096
-#define BACKLOG 128
 
 struct chunk {
 	struct chunk *next;
@@ -42,7 +32,7 @@ static void on_again(void *ctx);
 
 static bool has_line(const struct client *c)
 {
-	return c->nin && !c->http && !c->closing && memchr(c->in, '\n', c->nin);
+	return c->nin && !c->serve && !c->closing && memchr(c->in, '\n', c->nin);
 }
 
 /* It has enough under way, or has not read what it has got: the next line waits. */
@@ -58,10 +48,10 @@ static void update(struct client *c)
 {
 	bool wait = is_full(c);
 
-	if (c->gone || !c->watch)
+	if (c->gone || !c->link)
 		return;
-	watch_set(c->watch,
-		  (wait || c->eof ? UV_PRIORITIZED : UV_READABLE) | (c->out ? UV_WRITABLE : 0));
+	link_set(c->link,
+		 (wait || c->eof ? UV_PRIORITIZED : UV_READABLE) | (c->out ? UV_WRITABLE : 0));
 	if (!wait && !c->again && has_line(c))
 		c->again = timer_after(&c->d->loop, 0, on_again, c);
 }
@@ -92,15 +82,10 @@ static void free_chunk(struct client *c)
 static bool write_chunk(struct client *c)
 {
 	struct chunk *k = c->out;
-	struct iovec iov = {k->text + k->at, k->len - k->at};
-	union scm_buf ctl;
-	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
-	ssize_t n;
+	int n = link_send(c->link, k->text + k->at, k->len - k->at, &k->fd, k->fd >= 0);
 
-	scm_attach(&m, &ctl, &k->fd, k->fd >= 0);
-	n = sendmsg(c->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (n < 0) {
-		if (errno != EAGAIN && errno != EINTR)
+		if (n != -EAGAIN)
 			client_close(c);
 		return false;
 	}
@@ -113,7 +98,7 @@ static bool write_chunk(struct client *c)
 
 static void flush(struct client *c)
 {
-	while (c->out && c->fd >= 0 && !c->gone && write_chunk(c))
+	while (c->out && c->link && !c->gone && write_chunk(c))
 		;
 	if (!c->out && c->closing)
 		client_close(c);
@@ -132,11 +117,17 @@ static void queue(struct client *c, const char *text, size_t len, bool end, int 
 	if (end)
 		k->text[len] = '\n';
 	if (fd >= 0)
-		k->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+		k->fd = fd_copy(fd);
 	*c->out_end = k;
 	c->out_end = &k->next;
 	c->queued += k->len;
 	flush(c);
+}
+
+void client_write(struct client *c, const char *text, size_t len)
+{
+	if (!c->gone)
+		queue(c, text, len, false, -1);
 }
 
 void client_send(struct client *c, const char *text, int fd)
@@ -145,7 +136,7 @@ void client_send(struct client *c, const char *text, int fd)
 		return;
 	if (c->queued > c->d->conf.max_queue) {
 		dlog(LOG_LVL_WARN, NULL, "client of uid %u: does not read its answers; closed",
-		     (unsigned)c->uid);
+		     (unsigned)c->who.uid);
 		client_close(c);
 		return;
 	}
@@ -158,32 +149,8 @@ void client_send(struct client *c, const char *text, int fd)
 static void drop_fds(struct client *c)
 {
 	while (c->ngot)
-		close(c->got[--c->ngot]);
+		fd_close(&c->got[--c->ngot]);
 	c->got_more = false;
-}
-
-/* The metrics socket speaks as much HTTP as a scraper needs. */
-static void serve_http(struct client *c)
-{
-	char head[160], *body;
-
-	if (!memmem(c->in, c->nin, "\r\n\r\n", 4) && !memmem(c->in, c->nin, "\n\n", 2)) {
-		if (c->nin >= HTTP_MAX)
-			client_close(c);
-		return;
-	}
-	body = c->nin >= 4 && !memcmp(c->in, "GET ", 4) ? metrics_text(c->d) : NULL;
-	snprintf(head, sizeof(head),
-		 "HTTP/1.0 %s\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: %zu\r\n"
-		 "Connection: close\r\n\r\n",
-		 body ? "200 OK" : "405 Method Not Allowed", body ? strlen(body) : 0);
-	queue(c, head, strlen(head), false, -1);
-	if (body && !c->gone)
-		queue(c, body, strlen(body), false, -1);
-	free(body);
-	c->nin = 0;
-	c->closing = true;
-	flush(c);
 }
 
 static void too_long(struct client *c)
@@ -242,10 +209,8 @@ static bool make_room(struct client *c)
 
 static void receive(struct client *c)
 {
-	union scm_buf ctl;
-	struct iovec iov;
-	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
-	ssize_t n;
+	struct link_fds fds = {c->got, &c->ngot, REQUEST_FDS, false};
+	int n;
 
 	/* Lines that were left because of other limits come first. */
 	if (c->nin && memchr(c->in, '\n', c->nin))
@@ -254,26 +219,24 @@ static void receive(struct client *c)
 		client_close(c);
 		return;
 	}
-	iov = (struct iovec){c->in + c->nin, c->in_size - c->nin};
-	scm_expect(&m, &ctl, REQUEST_FDS + 1);
-	n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	n = link_recv(c->link, c->in + c->nin, c->in_size - c->nin, &fds);
+	if (n == -EAGAIN)
 		return;
 	if (n < 0) {
 		client_close(c);
 		return;
 	}
 	c->eof = n == 0;
-	c->got_more |= scm_take(&m, c->got, &c->ngot, REQUEST_FDS);
+	c->got_more |= fds.more;
 	c->nin += (size_t)n;
 }
 
-static void serve(struct client *c)
+static void serve_client(struct client *c)
 {
 	if (c->gone || !c->nin)
 		return;
-	if (c->http)
-		serve_http(c);
+	if (c->serve)
+		c->serve(c);
 	else
 		serve_lines(c);
 }
@@ -302,7 +265,7 @@ static void on_socket(void *ctx, int events)
 		flush(c);
 	if (!c->gone && (events & UV_READABLE))
 		receive(c);
-	serve(c);
+	serve_client(c);
 	client_settle(c);
 }
 
@@ -311,7 +274,7 @@ static void on_again(void *ctx)
 	struct client *c = ctx;
 
 	c->again = NULL;
-	serve(c);
+	serve_client(c);
 	client_settle(c);
 }
 
@@ -344,23 +307,21 @@ void client_close(struct client *c)
 		free_chunk(c);
 	timer_cancel(c->again);
 	c->again = NULL;
-	watch_free(c->watch);
-	c->watch = NULL;
-	fd_close(&c->fd);
+	link_free(c->link);
+	c->link = NULL;
 	/* Somebody up the stack may still hold it. */
 	if (!timer_after(&c->d->loop, 0, on_gone, c))
 		dlog(LOG_LVL_ERROR, NULL, "out of memory");
 }
 
-struct client *client_make(struct daemon *d, int fd, uid_t uid)
+struct client *client_make(struct daemon *d, const struct owner *who)
 {
 	struct client *c = calloc(1, sizeof(*c));
 
 	if (!c)
 		return NULL;
 	c->d = d;
-	c->fd = fd;
-	c->uid = uid;
+	c->who = *who;
 	c->out_end = &c->out;
 	c->next = d->clients;
 	d->clients = c;
@@ -380,147 +341,37 @@ void client_free_line(struct client *c)
 	free_chunk(c);
 }
 
-static bool has_room(const struct daemon *d, uid_t uid)
+static bool has_room(const struct daemon *d, uint32_t uid)
 {
 	unsigned same = 0;
 
 	for (const struct client *c = d->clients; c; c = c->next)
-		same += !c->gone && c->uid == uid;
+		same += !c->gone && c->who.uid == uid;
 	/* The last few are root's, so that somebody can always look. */
 	return same < d->conf.max_clients_per_uid &&
 	       d->nclients < d->conf.max_clients + (uid == 0 ? 8u : 0u);
 }
 
-static void take(struct daemon *d, int fd, bool http)
+void client_take(struct daemon *d, struct link *l, const struct owner *who,
+		 void (*serve)(struct client *c))
 {
-	struct ucred u;
-	socklen_t len = sizeof(u), groups;
-	struct client *c;
+	struct client *c = has_room(d, who->uid) ? client_make(d, who) : NULL;
 
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &len) || !has_room(d, u.uid)) {
-		d->n.refused_clients++;
-		close(fd);
-		return;
-	}
-	c = client_make(d, fd, u.uid);
 	if (!c) {
-		close(fd);
+		d->n.refused_clients++;
+		link_free(l);
 		return;
 	}
-	c->gid = u.gid;
-	c->http = http;
-	groups = sizeof(c->groups);
-	if (!getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, c->groups, &groups))
-		c->ngroups = (unsigned)(groups / sizeof(gid_t));
-	c->watch = watch_new(&d->loop, fd, on_socket, c);
+	c->serve = serve;
+	c->link = l;
 	d->n.clients++;
-	if (c->watch)
-		update(c);
-	else
-		client_close(c);
-}
-
-static void accept_all(struct daemon *d, int listener, bool http)
-{
-	for (int i = 0; i < ACCEPTS; i++) {
-		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-		if (fd < 0)
-			return;
-		take(d, fd, http);
-	}
-}
-
-static void on_listen(void *ctx, int events)
-{
-	struct daemon *d = ctx;
-
-	(void)events;
-	accept_all(d, d->listen, false);
-}
-
-static void on_listen_metrics(void *ctx, int events)
-{
-	struct daemon *d = ctx;
-
-	(void)events;
-	accept_all(d, d->listen_metrics, true);
-}
-
-static int own_socket(const struct conf *c, const char *path, struct err *e)
-{
-	struct group *g = c->socket_group[0] ? getgrnam(c->socket_group) : NULL;
-
-	if (c->socket_group[0] && !g)
-		return err_set(e, -EINVAL, "socket_group: '%s': no such group", c->socket_group);
-	if (chmod(path, (mode_t)c->socket_mode) || (g && chown(path, (uid_t)-1, g->gr_gid)))
-		return err_sys(e, -errno, "%s", path);
-	return 0;
-}
-
-/* The state directory is locked, so what stands here is left over, or is somebody else's. */
-static int make_socket(const struct conf *c, const char *path, struct err *e)
-{
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	char dir[CONF_PATH_MAX];
-	struct stat st;
-	int fd, rc = 0;
-	mode_t mask;
-
-	snprintf(dir, sizeof(dir), "%s", path);
-	*strrchr(dir, '/') = 0;
-	if (dir[0] && mkdir(dir, 0755) && errno != EEXIST)
-		return err_sys(e, -errno, "%s", dir);
-	if (!lstat(path, &st) && !S_ISSOCK(st.st_mode))
-		return err_set(e, -EEXIST, "%s: exists and is no socket", path);
-	unlink(path);
-	strcpy(a.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	mask = umask(0177);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)))
-		rc = err_sys(e, -errno, "%s", path);
-	umask(mask);
-	if (!rc)
-		rc = own_socket(c, path, e);
-	if (!rc && listen(fd, BACKLOG))
-		rc = err_sys(e, -errno, "%s", path);
-	if (rc)
-		fd_close(&fd);
-	return rc ? rc : fd;
-}
-
-int clients_listen(struct daemon *d, struct err *e)
-{
-	int given[2] = {-1, -1}, n = notify_sockets(given, 2);
-
-	d->listen = n > 0 ? given[0] : make_socket(&d->conf, d->conf.socket, e);
-	if (d->listen < 0)
-		return d->listen;
-	d->listen_metrics = n > 1 ? given[1]
-			    : d->conf.metrics_socket[0]
-				    ? make_socket(&d->conf, d->conf.metrics_socket, e)
-				    : -1;
-	if (d->conf.metrics_socket[0] && d->listen_metrics < 0)
-		return d->listen_metrics;
-	d->listen_watch = watch_new(&d->loop, d->listen, on_listen, d);
-	if (d->listen_metrics >= 0)
-		d->listen_metrics_watch =
-			watch_new(&d->loop, d->listen_metrics, on_listen_metrics, d);
-	if (!d->listen_watch || (d->listen_metrics >= 0 && !d->listen_metrics_watch))
-		return err_set(e, -ENOTSOCK, "the sockets cannot be watched");
-	watch_set(d->listen_watch, UV_READABLE);
-	if (d->listen_metrics_watch)
-		watch_set(d->listen_metrics_watch, UV_READABLE);
-	return 0;
+	link_watch(l, on_socket, c);
+	update(c);
 }
 
 void clients_close(struct daemon *d)
 {
 	for (struct client *c = d->clients; c; c = c->next)
 		client_close(c);
-	watch_free(d->listen_watch);
-	watch_free(d->listen_metrics_watch);
-	d->listen_watch = d->listen_metrics_watch = NULL;
-	fd_close(&d->listen);
-	fd_close(&d->listen_metrics);
+	clients_unlisten(d);
 }

@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The daemon's configuration. See conf.h. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 
@@ -30,9 +27,8 @@ void conf_init(struct conf *c)
 			   .overhead_mib = 64,
 			   .cpu_percent = 100,
 			   .limits = {.vms = 64, .vcpus = 64, .memory = 16ull << 30}};
-	strcpy(c->socket, "/run/insula/insulad.sock");
-	strcpy(c->state_dir, "/var/lib/insula");
 	strcpy(c->cgroup, "auto");
+	conf_init_paths(c);
 }
 
 /* ---- one parser per kind of value ---- */
@@ -71,8 +67,15 @@ static int path_setting(const struct setting *s, struct conf *c, json_object *v,
 {
 	const char *text = json_object_get_string(v);
 
-	if (json_object_is_type(v, json_type_string) && text[0] != '/')
+	if (json_object_is_type(v, json_type_string) && !conf_is_path(text))
 		return wrong(s, v, "an absolute path", e);
+	return text_setting(s, c, v, e);
+}
+
+static int socket_setting(const struct setting *s, struct conf *c, json_object *v, struct err *e)
+{
+	if (json_object_is_type(v, json_type_string) && !conf_is_socket(json_object_get_string(v)))
+		return wrong(s, v, conf_socket_words, e);
 	return text_setting(s, c, v, e);
 }
 
@@ -196,7 +199,7 @@ static int one_user(struct conf *c, const char *key, json_object *v, struct err 
 	if (c->nusers == CONF_MAX_USERS)
 		return err_set(e, -EINVAL, "users: more than %d", CONF_MAX_USERS);
 	snprintf(where, sizeof(where), "users.%lu", uid);
-	c->user[c->nusers].uid = (uid_t)uid;
+	c->user[c->nusers].uid = (uint32_t)uid;
 	c->user[c->nusers].limits = c->limits;
 	return parse_limits(&c->user[c->nusers++].limits, where, v, e);
 }
@@ -220,10 +223,10 @@ static int users_setting(const struct setting *s, struct conf *c, json_object *v
 
 /* "limits" stands before "users", which start from it, whatever the order in the file. */
 static const struct setting settings[] = {
-	{"socket", path_setting, AT(socket), 0, PATH_IN_SOCKET},
+	{"socket", socket_setting, AT(socket), 0, PATH_IN_SOCKET},
 	{"socket_mode", mode_setting, AT(socket_mode), 0, 0},
 	{"socket_group", text_setting, AT(socket_group), 0, 0},
-	{"metrics_socket", path_setting, AT(metrics_socket), 0, PATH_IN_SOCKET},
+	{"metrics_socket", socket_setting, AT(metrics_socket), 0, PATH_IN_SOCKET},
 	{"state_dir", path_setting, AT(state_dir), 0, 0},
 	{"supervisor", path_setting, AT(supervisor), 0, 0},
 	{"cgroup", cgroup_setting, AT(cgroup), 0, 0},
@@ -252,6 +255,10 @@ static int check_keys(json_object *root, struct err *e)
 		(void)v;
 		for (size_t i = 0; i < ARRAY_LEN(settings); i++)
 			known |= !strcmp(settings[i].name, key);
+		for (const char *const *m = conf_missing; *m; m++) {
+			if (!strcmp(*m, key))
+				return err_set(e, -EOPNOTSUPP, "%s: not on this system", key);
+		}
 		if (!known)
 			return err_set(e, -EINVAL, "unknown setting '%.60s'; see insulad.json(5)",
 				       key);
@@ -282,34 +289,24 @@ int conf_parse(struct conf *c, const char *text, size_t len, struct err *e)
 
 int conf_load(struct conf *c, const char *path, bool must_exist, struct err *e)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY), rc = 0;
 	struct err why;
-	struct stat st = {0};
 	char *text;
+	size_t len;
+	int rc = text_read(path, CONF_MAX_BYTES, &text, &len);
 
-	if (fd < 0 && errno == ENOENT && !must_exist)
+	if (rc == -ENOENT && !must_exist)
 		return 0;
-	if (fd < 0 || fstat(fd, &st))
-		rc = err_sys(e, -errno, "%s", path);
-	else if (!S_ISREG(st.st_mode) || st.st_size > CONF_MAX_BYTES)
-		rc = err_set(e, -EINVAL, "%s: expected a file of at most %u bytes", path,
-			     CONF_MAX_BYTES);
-	if (!rc) {
-		text = malloc((size_t)st.st_size + 1);
-		rc = text ? read_full(fd, text, (size_t)st.st_size, 0) : -ENOMEM;
-		if (rc)
-			err_sys(e, rc, "%s", path);
-		else
-			rc = conf_parse(c, text, (size_t)st.st_size, &why) == 0
-				     ? 0
-				     : err_set(e, -EINVAL, "%.100s: %s", path, why.text);
-		free(text);
-	}
-	fd_close(&fd);
-	return rc;
+	if (rc == -EFBIG)
+		return err_set(e, -EINVAL, "%s: expected a file of at most %u bytes", path,
+			       CONF_MAX_BYTES);
+	if (rc)
+		return err_sys(e, rc, "%s", path);
+	rc = conf_parse(c, text, len, &why);
+	free(text);
+	return rc ? err_set(e, -EINVAL, "%.100s: %s", path, why.text) : 0;
 }
 
-const struct limits *conf_limits(const struct conf *c, uid_t uid)
+const struct limits *conf_limits(const struct conf *c, uint32_t uid)
 {
 	for (unsigned i = 0; i < c->nusers; i++) {
 		if (c->user[i].uid == uid)

@@ -9,14 +9,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 #include <insula/err.h>
 
 #define CONF_PATH_MAX 256
 #define CONF_MAX_USERS 64
 #define CONF_MAX_BYTES (256u << 10)
-#define CONF_DEFAULT_FILE "/etc/insula/insulad.json"
 
 struct limits {
 	unsigned vms, vcpus;
@@ -44,18 +42,25 @@ struct conf {
 	unsigned cpu_percent;  /* of one processor, for each vCPU */
 	struct limits limits;  /* of each uid but root */
 	struct {
-		uid_t uid;
+		uint32_t uid;
 		struct limits limits;
 	} user[CONF_MAX_USERS];
 	unsigned nusers;
 };
 
 void conf_init(struct conf *c); /* the defaults */
+/* conf_*.c: the system's own: where things are, and what it has not got. */
+const char *conf_default_file(void);
+void conf_init_paths(struct conf *c);
+bool conf_is_path(const char *text);   /* an absolute one */
+bool conf_is_socket(const char *text); /* where clients may come in */
+extern const char conf_socket_words[]; /* what it must be */
+extern const char *const conf_missing[]; /* settings that are refused; NULL behind the last */
 /* Apply a JSON object. -EINVAL with a line for people. */
 int conf_parse(struct conf *c, const char *text, size_t len, struct err *e);
 /* Read a file; `must_exist` false: none is as good as an empty one. */
 int conf_load(struct conf *c, const char *path, bool must_exist, struct err *e);
-const struct limits *conf_limits(const struct conf *c, uid_t uid);
+const struct limits *conf_limits(const struct conf *c, uint32_t uid);
 /* Take over what SIGHUP may change: limits, log settings. The names of other settings that differ
  * are put into `kept`. */
 void conf_reload(struct conf *c, const struct conf *from, char *kept, size_t size);

@@ -2,16 +2,21 @@
 /*
  * insulad: the door and the registry. No guest memory, no device.
  *
- *   client.c    sockets of clients: lines in, lines out, limits
+ *   client.c    clients: lines in, lines out, limits
+ *   listen_*.c  where they come in, and who they are
+ *   link_*.c    a connection: a socket, or a named pipe
+ *   http_linux.c  the metrics socket
  *   rpc.c       JSON-RPC 2.0: a line becomes requests, answers become lines
  *   methods.c   the table of methods, and what each does
  *   exec.c      the methods that run commands in a VM
  *   machine.c   one VM: its record, its supervisor, its end
  *   talk.c      the socket of a supervisor
- *   spawn.c     starting one
- *   state.c     the state directory
+ *   spawn_*.c   starting one
+ *   process_*.c its process: whether it lives, its end
+ *   state_*.c   the state directory
  *   event.c     who is told what
- *   cgroup.c    the control group of a VM
+ *   cgroup_*.c  the control group of a VM
+ *   host_*.c    what else the system has of its own
  *
  * One thread, one loop. Nothing here blocks but fsync of a record, and start-up.
  */
@@ -23,8 +28,9 @@
 
 #include "cgroup.h"
 #include "conf.h"
-#include "supervisor/json.h"
+#include "link.h"
 #include "record.h"
+#include "supervisor/json.h"
 #include "watch.h"
 
 struct client;
@@ -137,13 +143,9 @@ struct chunk;
 struct client {
 	struct client *next;
 	struct daemon *d;
-	int fd;
-	struct watch *watch;
-	uid_t uid;
-	gid_t gid;
-	gid_t groups[MAX_GROUPS];
-	unsigned ngroups;
-	bool http;           /* of the metrics socket */
+	struct link *link; /* owned; NULL: a test's */
+	struct owner who;
+	void (*serve)(struct client *c); /* what it sends is not JSON-RPC; NULL: it is */
 	bool closing;        /* when everything is written */
 	bool eof;            /* it will not send more; it may still read */
 	struct timer *again; /* lines are left in the buffer */
@@ -162,17 +164,30 @@ struct client {
 	uint64_t seq;
 };
 
-int clients_listen(struct daemon *d, struct err *e);
 void clients_close(struct daemon *d);
+/* Somebody has come in. Takes `l` over. */
+void client_take(struct daemon *d, struct link *l, const struct owner *who,
+		 void (*serve)(struct client *c));
+/* Queue bytes as they are. */
+void client_write(struct client *c, const char *text, size_t len);
 /* Queue one line (its end is added); `fd` is duplicated, -1: none. */
 void client_send(struct client *c, const char *text, int fd);
 void client_close(struct client *c);
 /* After a request has been answered: read on, or close. */
 void client_settle(struct client *c);
-/* For tests and fuzzers: a client without a socket; what it is sent stays in its queue. */
-struct client *client_make(struct daemon *d, int fd, uid_t uid);
+/* For tests and fuzzers: a client without a connection; what it is sent stays in its queue. */
+struct client *client_make(struct daemon *d, const struct owner *who);
 const char *client_first_line(const struct client *c);
 void client_free_line(struct client *c);
+
+/* listen_*.c */
+struct door; /* where clients come in */
+int clients_listen(struct daemon *d, struct err *e);
+void clients_unlisten(struct daemon *d);
+/* A record was read: what its owner is called in this daemon. Linux: as it says. */
+int owner_found_again(struct daemon *d, struct owner *who, struct err *e);
+/* http_linux.c */
+void http_serve(struct client *c);
 
 /* ---- events (event.c) ---- */
 
@@ -189,10 +204,11 @@ struct machine {
 	struct machine *next;
 	struct daemon *d;
 	struct record r;
-	int pidfd, sock; /* -1: none; owned */
+	int process;       /* pidfd or handle of its supervisor; -1: none; owned */
+	struct link *talk; /* to it; NULL: none */
 	int console; /* attached from the first byte on; -1: nobody; borrowed, for machine_start()
 		      */
-	struct watch *death, *talk;
+	struct watch *death;
 	bool hello;    /* its supervisor has shown the token */
 	bool adopted;  /* started by an earlier insulad */
 	bool in_group; /* it has a control group */
@@ -245,9 +261,27 @@ void talk_close(struct machine *m);
 void talk_ask(struct machine *m, const char *op, json_object *params, reply_fn *done,
 	      struct request *r, bool with_fds);
 
-/* Start the supervisor: r.pid, r.start_time, pidfd. It begins when spawn_go() is called, and never
- * if insulad dies before. */
+/* Start the supervisor: r.pid, r.start_time, process. It begins when one byte is written to *go, and
+ * never if insulad dies before. */
 int spawn_supervisor(struct machine *m, int *go, struct err *e);
+/* Connect to it: a descriptor for link_new(), of packets. */
+int supervisor_connect(struct machine *m, struct err *e);
+
+/* ---- processes (process_*.c) ---- */
+
+/* When it started, in its own units; 0: there is no such process. */
+uint64_t process_start_time(int pid);
+/* That very process: pidfd or handle, or a negative errno if it is no more. */
+int process_open(const struct record *r);
+void process_shoot(int process);
+/* One that we have just made: end it and wait for that. */
+void process_undo(const struct machine *m);
+/* It has ended: how, -1: nobody knows. */
+int64_t process_reap(const struct machine *m);
+/* And without a result: `reason` (of 32 bytes) and a line. */
+void process_loss(int64_t how, char *reason, char *text, size_t size);
+/* What tells one run of the system from the next, "": nothing does. */
+int process_boot_id(char *out, size_t size, struct err *e);
 
 /* ---- state directory (state.c) ---- */
 
@@ -262,6 +296,9 @@ int state_write(int dir, const char *id, const char *name, const char *text, boo
 /* A whole file of at most `max` bytes; the caller's, with a NUL behind it. */
 int state_read(int dir, const char *id, const char *name, size_t max, char **text, size_t *len);
 void state_remove(int dir, const char *id);
+/* Call `fn` with each id that has a directory. */
+int state_list(int dir, void (*fn)(struct daemon *d, const char *id), struct daemon *d,
+	       struct err *e);
 
 /* ---- the rest ---- */
 
@@ -270,14 +307,37 @@ void dlog_setup(const struct conf *c);
 void dlog(int level, const struct machine *m, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* notify.c: what systemd wants to know, and the sockets that it hands over. */
+/* log_*.c: the system's own log. */
+void journal_open(void);
+/* False: there is none. */
+bool journal_write(int level, const struct machine *m, const char *text);
+
+/* notify_*.c: what systemd wants to know, and the sockets that it hands over. */
 int notify_sockets(int *out, unsigned max); /* number of descriptors */
 void notify_send(const char *text);
 uint64_t notify_watchdog_ms(void); /* 0: none */
 
 /* metrics.c */
 json_object *metrics_json(struct daemon *d);
-char *metrics_text(struct daemon *d); /* Prometheus; the caller's */
+#define METRICS 11
+/* One of the counters. */
+uint64_t metric(const struct daemon *d, size_t i, const char **name, const char **help);
+void metrics_states(const struct daemon *d, unsigned n[VM_STATES]);
+
+/* host_*.c */
+void host_prepare(struct daemon *d); /* limits, signals; before everything */
+/* Where the supervisors' program is: d->supervisor. */
+int host_supervisor(struct daemon *d, struct err *e);
+uint64_t host_memory(void); /* bytes */
+bool host_path_is_absolute(const char *path);
+/* A client's descriptor that can be a console. */
+bool host_is_stream(int fd);
+/* What ends the daemon, and what makes it read its configuration again (0: nothing). */
+extern const int host_signals[];
+extern const size_t host_nsignals;
+extern const int host_reload_signal;
+/* Arguments in UTF-8. */
+char **host_arguments(int *argc, char **argv);
 
 struct daemon {
 	uv_loop_t loop;
@@ -286,8 +346,7 @@ struct daemon {
 	struct schemas schemas;
 	struct cgroups cgroups;
 	int state, state_lock, supervisor;
-	int listen, listen_metrics;
-	struct watch *listen_watch, *listen_metrics_watch;
+	struct door *door;
 	struct timer *watchdog;
 	struct client *clients;
 	unsigned nclients;
@@ -309,7 +368,5 @@ struct daemon {
 int64_t now_ms(void); /* since 1970 */
 /* Hexadecimal digits from the kernel's random numbers. */
 void random_hex(char *out, size_t digits);
-/* Field 22 of /proc/PID/stat; 0: there is no such process. */
-uint64_t process_start_time(pid_t pid);
 
 #endif

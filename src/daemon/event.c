@@ -33,13 +33,15 @@ static json_object *make_event(struct machine *m, const char *what, json_object 
 	j_str(o, "event", what);
 	j_str(o, "id", m->r.id);
 	j_str(o, "name", m->r.name);
-	j_int(o, "uid", m->r.uid);
+	j_int(o, "uid", m->r.owner.uid);
+	if (m->r.owner.sid[0])
+		j_str(o, "sid", m->r.owner.sid);
 	if (data)
 		j_obj(o, "data", json_object_get(data));
 	return o;
 }
 
-static void tell(struct client *c, struct machine *m, const char *what, json_object *data)
+static void tell_one(struct client *c, struct machine *m, const char *what, json_object *data)
 {
 	json_object *o;
 
@@ -63,7 +65,7 @@ void event_emit(struct daemon *d, struct machine *m, const char *what, json_obje
 		next = c->next;
 		if (c->subscribed && !c->gone && machine_visible(m, c) &&
 		    (!c->filter[0] || !strcmp(c->filter, m->r.id)))
-			tell(c, m, what, data);
+			tell_one(c, m, what, data);
 	}
 	json_object_put(data);
 }

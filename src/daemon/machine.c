@@ -7,29 +7,22 @@
  * begin and when it has ended; what lies between is asked of the supervisor, by a daemon that comes
  * back too.
  */
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "base/errtext.h"
 #include "daemon.h"
-#include "supervisor/vm.h"
+#include "supervisor/ending.h"
 
 #define GRACE_MS 60000 /* an ended VM that goes by itself, found after a restart */
 #define BURY_MS 20     /* between attempts to remove a control group */
 #define BURY_TRIES 250
-#define BOOT_ID "/proc/sys/kernel/random/boot_id"
 
 int64_t now_ms(void)
 {
@@ -43,36 +36,11 @@ void random_hex(char *out, size_t digits)
 {
 	unsigned char b[32];
 
-	if (digits > 2 * sizeof(b) || getrandom(b, sizeof(b), 0) != (ssize_t)sizeof(b))
+	if (digits > 2 * sizeof(b) || random_bytes(b, sizeof(b)) != sizeof(b))
 		panic("no random numbers");
 	for (size_t i = 0; i < digits; i++)
 		out[i] = "0123456789abcdef"[i % 2 ? b[i / 2] & 15 : b[i / 2] >> 4];
 	out[digits] = 0;
-}
-
-uint64_t process_start_time(pid_t pid)
-{
-	unsigned long long t = 0;
-	char path[32], text[1024], *p;
-	size_t n;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	f = fopen(path, "re");
-	if (!f)
-		return 0;
-	n = fread(text, 1, sizeof(text) - 1, f);
-	fclose(f);
-	text[n] = 0;
-	p = strrchr(text, ')');
-	/* State is field 3, the start time is 22. */
-	if (!p || p[1] != ' ' || p[2] == 'Z' || p[2] == 'X' ||
-	    sscanf(p + 2,
-		   "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d "
-		   "%llu",
-		   &t) != 1)
-		return 0;
-	return t;
 }
 
 /* ---- looking up ---- */
@@ -84,7 +52,7 @@ bool machine_active(const struct machine *m)
 
 bool machine_visible(const struct machine *m, const struct client *c)
 {
-	return c->uid == 0 || c->uid == m->r.uid;
+	return c->who.uid == 0 || c->who.uid == m->r.owner.uid;
 }
 
 /* A name is one user's; root means its own first. */
@@ -97,7 +65,7 @@ struct machine *machine_find(struct daemon *d, const struct client *c, const cha
 			continue;
 		if (!strcmp(m->r.id, which))
 			return m;
-		if (!strcmp(m->r.name, which) && (!found || m->r.uid == c->uid))
+		if (!strcmp(m->r.name, which) && (!found || m->r.owner.uid == c->who.uid))
 			found = m;
 	}
 	return found;
@@ -212,7 +180,9 @@ json_object *machine_json(const struct machine *m, bool full)
 
 	j_str(o, "id", m->r.id);
 	j_str(o, "name", m->r.name);
-	j_int(o, "uid", m->r.uid);
+	j_int(o, "uid", m->r.owner.uid);
+	if (m->r.owner.sid[0])
+		j_str(o, "sid", m->r.owner.sid);
 	j_str(o, "state", vm_state_names[m->r.state]);
 	j_bool(o, "transient", m->r.transient);
 	j_int(o, "cpus", m->r.cpus);
@@ -247,7 +217,7 @@ static struct machine *add(struct daemon *d)
 	if (!m)
 		return NULL;
 	m->d = d;
-	m->pidfd = m->sock = m->console = -1;
+	m->process = m->console = -1;
 	m->next = d->machines;
 	d->machines = m;
 	d->nmachines++;
@@ -323,7 +293,7 @@ static void close_process(struct machine *m)
 	talk_close(m);
 	watch_free(m->death);
 	m->death = NULL;
-	fd_close(&m->pidfd);
+	fd_close(&m->process);
 	timer_cancel(m->force);
 	m->force = NULL;
 	m->r.pid = 0;
@@ -338,7 +308,7 @@ static void on_death(void *ctx, int events)
 
 static int watch_process(struct machine *m, struct err *e)
 {
-	m->death = watch_new(&m->d->loop, m->pidfd, on_death, m);
+	m->death = watch_new(&m->d->loop, m->process, on_death, m);
 	if (!m->death)
 		return err_set(e, -ENOMEM, "out of memory");
 	watch_set(m->death, UV_READABLE);
@@ -348,14 +318,9 @@ static int watch_process(struct machine *m, struct err *e)
 /* What spawn_supervisor() has begun does not go on. */
 static void undo_start(struct machine *m)
 {
-	pid_t pid = m->r.pid;
-
+	if (m->r.pid > 0)
+		process_undo(m);
 	close_process(m);
-	if (pid > 0) {
-		kill(pid, SIGKILL);
-		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-			;
-	}
 	leave_group(m);
 	m->r.state = VM_CREATED;
 	(void)machine_save(m, NULL);
@@ -382,8 +347,11 @@ int machine_start(struct machine *m, struct err *e)
 		rc = machine_save(m, e);
 	if (!rc)
 		rc = watch_process(m, e);
-	if (!rc && write(go, "", 1) != 1)
-		rc = err_sys(e, -errno, "supervisor of %s", m->r.id);
+	if (!rc) {
+		rc = write_full(go, "", 1);
+		if (rc)
+			err_sys(e, rc, "supervisor of %s", m->r.id);
+	}
 	fd_close(&go);
 	if (rc) {
 		undo_start(m);
@@ -395,28 +363,6 @@ int machine_start(struct machine *m, struct err *e)
 }
 
 /* ---- end ---- */
-
-/* The status as the parent has it, -1: the supervisor was an earlier daemon's child. */
-static int reap(pid_t pid)
-{
-	int status;
-
-	return pid > 0 && waitpid(pid, &status, WNOHANG) == pid ? status : -1;
-}
-
-static void describe_loss(int status, char *reason, char *text, size_t size)
-{
-	strcpy(reason, "supervisor-killed");
-	if (status >= 0 && WIFSIGNALED(status)) {
-		snprintf(text, size, "the supervisor was killed by signal %d", WTERMSIG(status));
-	} else if (status >= 0) {
-		strcpy(reason, "start-failed");
-		snprintf(text, size, "the supervisor exited with status %d; see its log",
-			 WEXITSTATUS(status));
-	} else {
-		snprintf(text, size, "the supervisor was killed");
-	}
-}
 
 static char *make_result(const char *reason, const char *text)
 {
@@ -432,7 +378,7 @@ static char *make_result(const char *reason, const char *text)
 }
 
 /* A supervisor that ends by itself has left its result; one that has not was killed. */
-static void find_result(struct machine *m, int status)
+static void find_result(struct machine *m, int64_t status)
 {
 	char reason[32], text[128], *file = NULL;
 	size_t len;
@@ -450,7 +396,7 @@ static void find_result(struct machine *m, int status)
 	} else if (!m->r.result && strcmp(m->r.boot_id, m->d->boot_id) != 0) {
 		m->r.result = make_result("host-reboot", "the host has started anew meanwhile");
 	} else if (!m->r.result) {
-		describe_loss(status, reason, text, sizeof(text));
+		process_loss(status, reason, text, sizeof(text));
 		m->r.result = make_result(reason, text);
 	}
 }
@@ -479,7 +425,7 @@ static void tell_end(struct machine *m)
 
 void machine_ended(struct machine *m)
 {
-	int status = reap(m->r.pid);
+	int64_t status = process_reap(m);
 	struct err e;
 
 	find_result(m, status);
@@ -501,8 +447,8 @@ void machine_ended(struct machine *m)
 
 void machine_shoot(struct machine *m)
 {
-	if (m->pidfd >= 0)
-		syscall(SYS_pidfd_send_signal, m->pidfd, SIGKILL, NULL, 0);
+	if (m->process >= 0)
+		process_shoot(m->process);
 }
 
 static void on_force(void *ctx)
@@ -570,12 +516,10 @@ static bool still_runs(struct machine *m)
 {
 	if (m->r.pid <= 0 || strcmp(m->r.boot_id, m->d->boot_id) != 0)
 		return false;
-	m->pidfd = (int)syscall(SYS_pidfd_open, m->r.pid, 0);
-	/* Looked at after the descriptor is ours: now the number cannot change its owner. */
-	if (m->pidfd >= 0 && process_start_time(m->r.pid) == m->r.start_time)
-		return true;
-	fd_close(&m->pidfd);
-	return false;
+	m->process = process_open(&m->r);
+	if (m->process < 0)
+		m->process = -1;
+	return m->process >= 0;
 }
 
 static void adopt(struct machine *m)
@@ -616,9 +560,10 @@ static void load_one(struct daemon *d, const char *id)
 		return;
 	}
 	m = rc ? NULL : add(d);
-	if (!m || record_parse(&m->r, text, len, &e) || strcmp(m->r.id, id) != 0) {
+	if (!m || record_parse(&m->r, text, len, &e) || owner_found_again(d, &m->r.owner, &e) ||
+	    strcmp(m->r.id, id) != 0) {
 		dlog(LOG_LVL_ERROR, NULL, "state of %s: %s; it is left alone", id,
-		     rc || !m ? strerrordesc_np(-rc) : e.text);
+		     rc || !m ? err_text(-rc) : e.text);
 		if (m)
 			machine_forget(m);
 	} else if (machine_active(m)) {
@@ -631,37 +576,11 @@ static void load_one(struct daemon *d, const char *id)
 	free(text);
 }
 
-static int read_boot_id(struct daemon *d, struct err *e)
-{
-	FILE *f = fopen(BOOT_ID, "re");
-	bool ok = f && fgets(d->boot_id, sizeof(d->boot_id), f);
-
-	if (f)
-		fclose(f);
-	d->boot_id[strcspn(d->boot_id, "\n")] = 0;
-	return ok ? 0 : err_set(e, -EIO, BOOT_ID ": cannot be read");
-}
-
 int machines_load(struct daemon *d, struct err *e)
 {
-	int rc = read_boot_id(d, e), fd = rc ? -1 : fcntl(d->state, F_DUPFD_CLOEXEC, 3);
-	struct dirent *entry;
-	DIR *list;
+	int rc = process_boot_id(d->boot_id, sizeof(d->boot_id), e);
 
-	if (rc)
-		return rc;
-	list = fdopendir(fd);
-	if (!list) {
-		rc = err_sys(e, -errno, "state_dir");
-		fd_close(&fd);
-		return rc;
-	}
-	while ((entry = readdir(list))) {
-		if (id_is_valid(entry->d_name))
-			load_one(d, entry->d_name);
-	}
-	closedir(list);
-	return 0;
+	return rc ? rc : state_list(d->state, load_one, d, e);
 }
 
 /* The VMs run on. */

@@ -12,16 +12,10 @@
  * At its end it leaves every VM alone.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
-#include <libgen.h>
-#include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 #include <insula/log.h>
@@ -30,13 +24,14 @@
 
 #define STATUS_BAD_INPUT 2
 #define STATUS_FAILED 1
+#define MAX_SIGNALS 4
 
 static const char usage[] =
 	"usage: insulad [options]\n"
 	"\n"
 	"Keep microVMs and offer them on a socket: JSON-RPC 2.0, one object per line.\n"
 	"\n"
-	"  --config FILE  configuration (default " CONF_DEFAULT_FILE ", if it exists)\n"
+	"  --config FILE  configuration (default %s, if it exists)\n"
 	"  -n             check the configuration, start nothing\n"
 	"  --api          print the methods as Markdown, start nothing\n"
 	"  -v             say more\n"
@@ -69,7 +64,9 @@ static int parse_options(struct options *o, int argc, char **argv)
 		else if (c == OPT_API)
 			o->api = true;
 		else if (c == OPT_HELP)
-			exit(fputs(usage, stdout) < 0 || fflush(stdout) ? STATUS_FAILED : 0);
+			exit(printf(usage, conf_default_file()) < 0 || fflush(stdout)
+				     ? STATUS_FAILED
+				     : 0);
 		else if (c == OPT_VERSION)
 			exit(puts("insulad " INSULA_VERSION) < 0 ? STATUS_FAILED : 0);
 		else
@@ -86,40 +83,9 @@ static int load_conf(const struct options *o, struct conf *c, struct err *e)
 	int rc;
 
 	conf_init(c);
-	rc = conf_load(c, o->config ? o->config : CONF_DEFAULT_FILE, o->config != NULL, e);
+	rc = conf_load(c, o->config ? o->config : conf_default_file(), o->config != NULL, e);
 	c->verbose |= o->verbose;
 	return rc;
-}
-
-/* Two descriptors per VM and one per client: as many as may be had. Supervisors get the old limit.
- */
-static void raise_nofile(struct daemon *d)
-{
-	struct rlimit l;
-
-	if (getrlimit(RLIMIT_NOFILE, &l))
-		return;
-	d->nofile.soft = l.rlim_cur;
-	d->nofile.hard = l.rlim_max;
-	l.rlim_cur = l.rlim_max;
-	(void)setrlimit(RLIMIT_NOFILE, &l);
-}
-
-static int open_supervisor(struct daemon *d, struct err *e)
-{
-	char self[PATH_MAX - 16] = "", path[PATH_MAX];
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-
-	if (d->conf.supervisor[0])
-		snprintf(path, sizeof(path), "%s", d->conf.supervisor);
-	else if (n > 0)
-		snprintf(path, sizeof(path), "%s/insula-run", dirname(self));
-	else
-		return err_sys(e, -errno, "/proc/self/exe");
-	d->supervisor = open(path, O_RDONLY | O_CLOEXEC);
-	if (d->supervisor < 0)
-		return err_sys(e, -errno, "%s", path);
-	return access(path, X_OK) ? err_sys(e, -errno, "%s", path) : 0;
 }
 
 static void open_groups(struct daemon *d)
@@ -140,8 +106,7 @@ static int open_all(struct daemon *d, struct err *e)
 {
 	int rc;
 
-	raise_nofile(d);
-	rc = open_supervisor(d, e);
+	rc = host_supervisor(d, e);
 	if (!rc)
 		rc = schemas_load(&d->schemas, e);
 	if (rc)
@@ -161,7 +126,7 @@ static void reload(struct daemon *d)
 	struct conf fresh;
 	struct err e;
 	char kept[200];
-	bool named = strcmp(d->conf_path, CONF_DEFAULT_FILE) != 0;
+	bool named = strcmp(d->conf_path, conf_default_file()) != 0;
 
 	notify_send("RELOADING=1");
 	conf_init(&fresh);
@@ -182,7 +147,7 @@ static void on_signal(uv_signal_t *s, int number)
 {
 	struct daemon *d = s->data;
 
-	if (number == SIGHUP)
+	if (number == host_reload_signal)
 		reload(d);
 	else
 		uv_stop(&d->loop);
@@ -224,13 +189,12 @@ static void shut(struct daemon *d)
 
 static void run(struct daemon *d)
 {
-	static const int wanted[] = {SIGTERM, SIGINT, SIGHUP};
-	uv_signal_t signals[ARRAY_LEN(wanted)];
+	uv_signal_t signals[MAX_SIGNALS];
 
-	for (size_t i = 0; i < ARRAY_LEN(wanted); i++) {
+	for (size_t i = 0; i < host_nsignals; i++) {
 		uv_signal_init(&d->loop, &signals[i]);
 		signals[i].data = d;
-		uv_signal_start(&signals[i], on_signal, wanted[i]);
+		uv_signal_start(&signals[i], on_signal, host_signals[i]);
 	}
 	if (notify_watchdog_ms())
 		on_watchdog(d);
@@ -241,31 +205,19 @@ static void run(struct daemon *d)
 	shut(d);
 }
 
-static void occupy_standard_streams(void)
-{
-	int fd;
-
-	do
-		fd = open("/dev/null", O_RDWR);
-	while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd >= 0)
-		close(fd);
-}
-
 int main(int argc, char **argv)
 {
 	static struct daemon d = {.state = -1,
 				  .state_lock = -1,
-				  .listen = -1,
-				  .listen_metrics = -1,
 				  .supervisor = -1,
 				  .cgroups = {.dir = -1}};
 	struct options o = {0};
 	struct err e;
 	int rc;
 
-	occupy_standard_streams();
-	if (parse_options(&o, argc, argv))
+	host_prepare(&d);
+	argv = host_arguments(&argc, argv);
+	if (!argv || parse_options(&o, argc, argv))
 		return STATUS_BAD_INPUT;
 	if (o.api)
 		return discover_markdown() ? STATUS_FAILED : 0;
@@ -277,9 +229,8 @@ int main(int argc, char **argv)
 		puts("insulad: the configuration is good; nothing was started");
 		return 0;
 	}
-	d.conf_path = o.config ? o.config : CONF_DEFAULT_FILE;
+	d.conf_path = o.config ? o.config : conf_default_file();
 	d.started_ns = clock_ns();
-	signal(SIGPIPE, SIG_IGN);
 	dlog_setup(&d.conf);
 	if (uv_loop_init(&d.loop))
 		return STATUS_FAILED;

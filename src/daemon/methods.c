@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <insula/base.h>
@@ -114,24 +113,21 @@ static void answer_state(struct machine *m, struct request *r, json_object *resu
 
 /* ---- daemon ---- */
 
-static uint64_t host_memory(void)
-{
-	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
 static void daemon_info(struct daemon *d, struct request *r)
 {
-	const struct limits *l = conf_limits(&d->conf, r->client->uid);
+	const struct limits *l = conf_limits(&d->conf, r->client->who.uid);
 	json_object *o = json_object_new_object(), *limits = json_object_new_object();
 
 	j_str(o, "version", INSULA_VERSION);
 	j_int(o, "pid", getpid());
 	j_int(o, "uptime_ms", (int64_t)((clock_ns() - d->started_ns) / 1000000));
-	j_int(o, "uid", r->client->uid);
+	j_int(o, "uid", r->client->who.uid);
+	if (r->client->who.sid[0])
+		j_str(o, "sid", r->client->who.sid);
 	j_bool(o, "cgroup", d->cgroups.on);
 	j_int(o, "host_memory", (int64_t)host_memory());
 	j_int(o, "overcommit_percent", d->conf.overcommit_percent);
-	if (r->client->uid) {
+	if (r->client->who.uid) {
 		j_int(limits, "vms", l->vms);
 		j_int(limits, "vcpus", l->vcpus);
 		j_int(limits, "memory", (int64_t)l->memory);
@@ -176,10 +172,10 @@ static void refuse_config(struct request *r, const char *text)
 	}
 }
 
-/* A supervisor starts in "/": a path that means something else there must not reach it. */
+/* A supervisor starts in "/" (Windows: in the system's directory): a path that means something else there must not reach it. */
 static bool is_relative(const char *path)
 {
-	return path && path[0] != '/';
+	return path && !host_path_is_absolute(path);
 }
 
 static const char *relative_item(const struct vm_config *c, const char **field)
@@ -264,7 +260,7 @@ static bool take_config(struct request *r, struct record *rec)
 static struct machine *same_name(struct daemon *d, const struct client *c, const char *name)
 {
 	for (struct machine *m = d->machines; m; m = m->next) {
-		if (m->r.uid == c->uid && !strcmp(m->r.name, name))
+		if (m->r.owner.uid == c->who.uid && !strcmp(m->r.name, name))
 			return m;
 	}
 	return NULL;
@@ -272,31 +268,23 @@ static struct machine *same_name(struct daemon *d, const struct client *c, const
 
 static bool room_for_record(struct daemon *d, struct request *r)
 {
-	const struct limits *l = conf_limits(&d->conf, r->client->uid);
+	const struct limits *l = conf_limits(&d->conf, r->client->who.uid);
 	unsigned mine = 0;
 	char n[16];
 
 	for (struct machine *m = d->machines; m; m = m->next)
-		mine += m->r.uid == r->client->uid;
+		mine += m->r.owner.uid == r->client->who.uid;
 	if (d->nmachines >= d->conf.max_vms) {
 		snprintf(n, sizeof(n), "%u", d->conf.max_vms);
 		refuse_field(r, RPC_LIMIT, "limit", "max_vms", n, "fewer VMs on this host");
 		return false;
 	}
-	if (r->client->uid && mine >= l->vms) {
+	if (r->client->who.uid && mine >= l->vms) {
 		snprintf(n, sizeof(n), "%u", l->vms);
 		refuse_field(r, RPC_LIMIT, "limit", "vms", n, "fewer VMs of this user");
 		return false;
 	}
 	return true;
-}
-
-static void own(struct record *rec, const struct client *c)
-{
-	rec->uid = c->uid;
-	rec->gid = c->gid;
-	rec->ngroups = c->ngroups;
-	memcpy(rec->groups, c->groups, sizeof(rec->groups));
 }
 
 /* NULL: refused. */
@@ -318,7 +306,7 @@ static struct machine *make(struct daemon *d, struct request *r, bool transient)
 		method_refuse(r, RPC_INTERNAL, "no-memory", NULL);
 		return NULL;
 	}
-	own(&m->r, r->client);
+	m->r.owner = r->client->who;
 	m->r.transient = transient;
 	if (name)
 		strcpy(m->r.name, name);
@@ -397,31 +385,23 @@ static bool within(struct request *r, const char *what, uint64_t used, uint64_t 
 
 static bool room_to_run(struct daemon *d, struct request *r, const struct machine *m)
 {
-	const struct limits *l = conf_limits(&d->conf, m->r.uid);
+	const struct limits *l = conf_limits(&d->conf, m->r.owner.uid);
 	uint64_t cpus = 0, mem = 0, all = 0;
 
 	for (const struct machine *o = d->machines; o; o = o->next) {
 		if (o == m || !machine_active(o))
 			continue;
 		all += o->r.mem;
-		if (o->r.uid == m->r.uid) {
+		if (o->r.owner.uid == m->r.owner.uid) {
 			cpus += o->r.cpus;
 			mem += o->r.mem;
 		}
 	}
-	if (m->r.uid && (!within(r, "vcpus", cpus, m->r.cpus, l->vcpus) ||
+	if (m->r.owner.uid && (!within(r, "vcpus", cpus, m->r.cpus, l->vcpus) ||
 			 !within(r, "memory", mem, m->r.mem, l->memory)))
 		return false;
 	return within(r, "overcommit_percent", all, m->r.mem,
 		      host_memory() / 100 * d->conf.overcommit_percent);
-}
-
-static bool is_stream(int fd)
-{
-	socklen_t len = sizeof(int);
-	int type = 0;
-
-	return !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) && type == SOCK_STREAM;
 }
 
 static bool begin(struct daemon *d, struct request *r, struct machine *m)
@@ -433,7 +413,7 @@ static bool begin(struct daemon *d, struct request *r, struct machine *m)
 	if (!room_to_run(d, r, m))
 		return false;
 	m->console = r->fd[0];
-	if (r->more_fds || r->nfds > 1 || (r->nfds && !is_stream(r->fd[0]))) {
+	if (r->more_fds || r->nfds > 1 || (r->nfds && !host_is_stream(r->fd[0]))) {
 		refuse_field(r, RPC_BAD_PARAMS, "descriptor", "descriptors", NULL,
 			     "none, or one stream socket for the console");
 		return false;
@@ -717,7 +697,7 @@ static void rpc_discover(struct daemon *d, struct request *r)
 /* Answers may grow. */
 #define ANSWER(required, members) \
 	"{\"type\":\"object\",\"required\":[" required "],\"properties\":{" members "}}"
-#define TEXT(name, words) "\"" name "\":{\"type\":\"string\",\"description\":\"" words "\"}"
+#define WORDS(name, words) "\"" name "\":{\"type\":\"string\",\"description\":\"" words "\"}"
 #define NUMBER(name, min, max, words)                                             \
 	"\"" name "\":{\"type\":\"integer\",\"minimum\":" min ",\"maximum\":" max \
 	",\"description\":\"" words "\"}"
@@ -737,8 +717,8 @@ static void rpc_discover(struct daemon *d, struct request *r)
 #define NOTHING OBJECT("", "")
 #define DONE ANSWER("", "")
 #define MACHINE_MEMBERS                                                                                                                                                                                                                                                \
-	TEXT("id", "never used again")                                                                                                                                                                                                                                 \
-	"," TEXT("name", "") "," COUNT(                                                                                                                                                                                                                                \
+	WORDS("id", "never used again")                                                                                                                                                                                                                                 \
+	"," WORDS("name", "") "," COUNT(                                                                                                                                                                                                                                \
 		"uid",                                                                                                                                                                                                                                                 \
 		"whose it is") ","                                                                                                                                                                                                                                     \
 			       "\"state\":{\"type\":\"string\",\"enum\":[\"created\","                                                                                                                                                                                 \
@@ -760,17 +740,17 @@ static void rpc_discover(struct daemon *d, struct request *r)
 																	"super"                                                                                                                        \
 																	"viso"                                                                                                                         \
 																	"r") "," COUNT("restarts",                                                                                                     \
-																		       "of its device processes") "," TEXT("reason",                                                                   \
+																		       "of its device processes") "," WORDS("reason",                                                                   \
 																							   "how it ended") "," COUNT("status",                                         \
 																										     "that insula-run would have") "," FLAG("existed", \
 																															    "vm.create: it was there before")
 #define MACHINE_REQUIRED "\"id\",\"name\",\"uid\",\"state\",\"cpus\",\"mem\""
 #define MACHINE ANSWER(MACHINE_REQUIRED, MACHINE_MEMBERS)
 #define RESULT_MEMBERS                                                                            \
-	TEXT("id", "")                                                                            \
-	"," TEXT("name", "") "," TEXT("reason", "how it ended") "," COUNT(                        \
+	WORDS("id", "")                                                                            \
+	"," WORDS("name", "") "," WORDS("reason", "how it ended") "," COUNT(                        \
 		"status",                                                                         \
-		"that insula-run would have") "," TEXT("message",                                 \
+		"that insula-run would have") "," WORDS("message",                                 \
 						       "one line for people, if there is "        \
 						       "something to say") ","                    \
 									   "\"devices\":{"        \
@@ -794,7 +774,7 @@ static void rpc_discover(struct daemon *d, struct request *r)
 const struct method methods[] = {
 	{"daemon.info", "What this daemon is, and what the client may use.", daemon_info, NOTHING,
 	 ANSWER("\"version\",\"pid\",\"uid\",\"cgroup\"",
-		TEXT("version", "") "," COUNT("pid", "") "," COUNT("uptime_ms", "") "," COUNT("uid", "the client's") "," FLAG(
+		WORDS("version", "") "," COUNT("pid", "") "," COUNT("uptime_ms", "") "," COUNT("uid", "the client's") "," FLAG(
 			"cgroup",
 			"VMs have control groups") "," COUNT("host_memory",
 							     "bytes") "," COUNT("overcommit_"
@@ -870,8 +850,8 @@ const struct method methods[] = {
 		ID ","
 		STRINGS("command", "1024", "the program and its arguments") ","
 		STRINGS("env", "1000", "NAME=VALUE") ","
-		TEXT("cwd", "an absolute path") ","
-		TEXT("user", "UID[:GID], numbers; default 0") ","
+		WORDS("cwd", "an absolute path") ","
+		WORDS("user", "UID[:GID], numbers; default 0") ","
 		FLAG("tty", "on a terminal; errors come with the output") ","
 		SIZE ","
 		FLAG("queue", "a guest that still boots is waited for, up to a minute; without, "
@@ -900,13 +880,13 @@ const struct method methods[] = {
 							   "\"reason\":{\"type\":\"string\","
 							   "\"enum\":[\"exited\",\"signaled\","
 							   "\"refused\",\"lost\",\"output-lost\"]}"
-							   "," TEXT("text",
+							   "," WORDS("text",
 								    "why, if there is more to "
 								    "say")),
 	 false},
 	{"vm.logs", "What the supervisor and its children said: the last lines.", vm_logs,
 	 OBJECT("\"id\"", ID "," NUMBER("bytes", "1", "524288", "default 65536")),
-	 ANSWER("\"text\"", TEXT("text", "")), false},
+	 ANSWER("\"text\"", WORDS("text", "")), false},
 	{"vm.metrics", "Counters: live ones while it runs, all of them once it has ended.",
 	 vm_metrics, OBJECT("\"id\"", ID),
 	 ANSWER("", COUNT("run_ns", "") "," COUNT("cpu_ns", "of all its processes") "," COUNT(
@@ -920,7 +900,7 @@ const struct method methods[] = {
 	{"events.unsubscribe", "No more of them.", events_unsubscribe, NOTHING, DONE, false},
 	{"rpc.discover", "This table as an OpenRPC document.", rpc_discover, NOTHING,
 	 ANSWER("\"openrpc\",\"info\",\"methods\"",
-		TEXT("openrpc",
+		WORDS("openrpc",
 		     "") ",\"info\":{\"type\":\"object\"},\"methods\":{\"type\":\"array\"}"),
 	 false},
 };

@@ -34,14 +34,16 @@ static json_object *to_json(const struct record *r)
 {
 	json_object *o = json_object_new_object(), *groups = json_object_new_array();
 
-	for (unsigned i = 0; i < r->ngroups; i++)
-		json_object_array_add(groups, json_object_new_int64(r->groups[i]));
+	for (unsigned i = 0; i < r->owner.ngroups; i++)
+		json_object_array_add(groups, json_object_new_int64(r->owner.groups[i]));
 	j_int(o, "version", VERSION);
 	j_str(o, "id", r->id);
 	j_str(o, "name", r->name);
-	j_int(o, "uid", r->uid);
-	j_int(o, "gid", r->gid);
+	j_int(o, "uid", r->owner.uid);
+	j_int(o, "gid", r->owner.gid);
 	j_obj(o, "groups", groups);
+	if (r->owner.sid[0])
+		j_str(o, "sid", r->owner.sid);
 	j_str(o, "state", vm_state_names[r->state]);
 	j_bool(o, "transient", r->transient);
 	j_int(o, "created_ms", r->created_ms);
@@ -100,6 +102,8 @@ static int take_names(struct record *r, json_object *o, struct err *e)
 		rc = copy_text(o, "token", r->token, sizeof(r->token), e);
 	while (s < VM_STATES && strcmp(vm_state_names[s], state) != 0)
 		s++;
+	if (!rc && j_get(o, "sid"))
+		rc = copy_text(o, "sid", r->owner.sid, sizeof(r->owner.sid), e);
 	if (!rc && (!id_is_valid(r->id) || !name_is_valid(r->name) || s == VM_STATES ||
 		    strlen(r->token) != TOKEN_LEN))
 		rc = err_set(e, -EINVAL, "record: id, name, state or token is malformed");
@@ -131,11 +135,11 @@ static int take_numbers(struct record *r, json_object *o, struct err *e)
 		rc = take_number(o, "ended_ms", INT64_MAX, &r->ended_ms, e);
 	if (rc)
 		return rc;
-	r->uid = (uid_t)uid;
-	r->gid = (gid_t)gid;
+	r->owner.uid = (uint32_t)uid;
+	r->owner.gid = (uint32_t)gid;
 	r->cpus = (unsigned)cpus;
 	r->mem = (uint64_t)mem;
-	r->pid = (pid_t)pid;
+	r->pid = (int)pid;
 	r->start_time = (uint64_t)start;
 	return 0;
 }
@@ -151,7 +155,7 @@ static int take_groups(struct record *r, json_object *list, struct err *e)
 
 		if (n < 0 || n >= UINT32_MAX)
 			return err_set(e, -EINVAL, "record: groups: not a group id");
-		r->groups[r->ngroups++] = (gid_t)n;
+		r->owner.groups[r->owner.ngroups++] = (uint32_t)n;
 	}
 	return 0;
 }

@@ -10,7 +10,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 #include <insula/err.h>
 
@@ -31,13 +30,20 @@ enum vm_state {
 };
 extern const char *const vm_state_names[VM_STATES];
 
+/* Whose a VM is, and who a client is. `uid` is what is compared; 0 may see and touch everything.
+ * Windows: a number that this daemon has given the SID; 0 are SYSTEM and elevated administrators. */
+#define SID_LEN 187 /* "S-1-" and what a SID can have at most, and a NUL */
+struct owner {
+	uint32_t uid, gid;
+	uint32_t groups[MAX_GROUPS];
+	unsigned ngroups;
+	char sid[SID_LEN]; /* Windows; else "" */
+};
+
 struct record {
 	char id[ID_LEN + 1];
 	char name[NAME_MAX_LEN + 1];
-	uid_t uid;
-	gid_t gid;
-	gid_t groups[MAX_GROUPS];
-	unsigned ngroups;
+	struct owner owner;
 	enum vm_state state;
 	bool transient;                           /* vm.run: goes when it ends */
 	int64_t created_ms, started_ms, ended_ms; /* since 1970 */
@@ -45,8 +51,8 @@ struct record {
 	unsigned cpus;
 	uint64_t mem;
 	/* The supervisor, while there is one. */
-	pid_t pid;
-	uint64_t start_time; /* field 22 of /proc/PID/stat */
+	int pid;
+	uint64_t start_time; /* field 22 of /proc/PID/stat; Windows: a FILETIME */
 	char boot_id[37];
 	char token[TOKEN_LEN + 1];
 	char *result; /* how it ended: JSON object, one line; NULL: not ended; owned */

@@ -9,13 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 #include <insula/log.h>
-#include <insula/scm.h>
 
 #include "daemon.h"
 
@@ -144,23 +140,18 @@ static void on_event(struct machine *m, const char *what, json_object *data)
 static int on_packet(struct machine *m)
 {
 	char buf[PACKET];
-	union scm_buf ctl;
-	struct iovec iov = {buf, sizeof(buf)};
-	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
-	unsigned nfds = 0;
 	json_object *o;
 	const char *why;
-	int fd = -1;
-	ssize_t n;
+	int fd = -1, n;
+	unsigned nfds = 0;
+	struct link_fds fds = {&fd, &nfds, 1, false};
 
-	scm_expect(&h, &ctl, 1);
-	n = recvmsg(m->sock, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	n = link_recv(m->talk, buf, sizeof(buf), &fds);
+	if (n == -EAGAIN)
 		return 0;
-	if (n <= 0)
+	if (n <= 0 && n != -EMSGSIZE)
 		return -EPIPE;
-	(void)scm_take(&h, &fd, &nfds, 1);
-	o = h.msg_flags & MSG_TRUNC ? NULL : j_parse(buf, (size_t)n, DEPTH, &why);
+	o = n < 0 ? NULL : j_parse(buf, (size_t)n, DEPTH, &why);
 	if (json_object_is_type(o, json_type_object)) {
 		if (j_get_str(o, "event", NULL))
 			on_event(m, j_get_str(o, "event", ""), j_get(o, "data"));
@@ -179,12 +170,12 @@ static void on_readable(void *ctx, int events)
 	int rc = 1;
 
 	(void)events;
-	for (int i = 0; i < PACKETS && rc > 0 && m->sock >= 0; i++)
+	for (int i = 0; i < PACKETS && rc > 0 && m->talk; i++)
 		rc = on_packet(m);
-	if (rc < 0 && m->sock >= 0) {
+	if (rc < 0 && m->talk) {
 		if (rc == -EPROTO)
 			dlog(LOG_LVL_ERROR, m, "its supervisor does not speak the protocol");
-		talk_close(m); /* its death, if it is that, shows at the pidfd */
+		talk_close(m); /* its death, if it is that, shows at its process */
 	}
 }
 
@@ -193,15 +184,14 @@ static void on_readable(void *ctx, int events)
 static int send_packet(struct machine *m, json_object *o, const int *fds, unsigned nfds)
 {
 	const char *text = j_text(o);
-	struct iovec iov = {(void *)(uintptr_t)text, strlen(text)};
-	union scm_buf ctl;
-	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
+	size_t len = strlen(text);
+	int n;
 
 	/* The supervisor would take a longer one for no request, and hang up. */
-	if (iov.iov_len > PACKET)
+	if (len > PACKET)
 		return -EMSGSIZE;
-	scm_attach(&h, &ctl, fds, nfds);
-	return sendmsg(m->sock, &h, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+	n = link_send(m->talk, text, len, fds, nfds);
+	return n < 0 ? n : 0;
 }
 
 void talk_ask(struct machine *m, const char *op, json_object *params, reply_fn *done,
@@ -216,7 +206,7 @@ void talk_ask(struct machine *m, const char *op, json_object *params, reply_fn *
 	if (params)
 		j_obj(o, "params", params);
 	if (!rc)
-		rc = m->sock < 0 ? -ENOTCONN
+		rc = !m->talk ? -ENOTCONN
 				 : send_packet(m, o, r ? r->fd : NULL, with_fds && r ? r->nfds : 0);
 	json_object_put(o);
 	if (rc) {
@@ -246,8 +236,8 @@ static void on_hello(struct machine *m, struct request *r, json_object *result, 
 	(void)r;
 	(void)fd;
 	if (error) {
-		/* It may still be opening kernels; its pidfd tells if it dies over that. */
-		if (m->sock >= 0 && !strcmp(j_get_str(error, "reason", ""), "timeout"))
+		/* It may still be opening kernels; its process tells if it dies over that. */
+		if (m->talk && !strcmp(j_get_str(error, "reason", ""), "timeout"))
 			talk_ask(m, "hello", NULL, on_hello, NULL, false);
 		return;
 	}
@@ -267,34 +257,23 @@ static void on_hello(struct machine *m, struct request *r, json_object *result, 
 
 int talk_open(struct machine *m, struct err *e)
 {
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	int at = state_enter(m->d->state, m->r.id), rc = 0;
+	int fd = supervisor_connect(m, e);
 
-	if (at < 0)
-		return err_sys(e, at, "state directory of %s", m->r.id);
-	m->sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	snprintf(a.sun_path, sizeof(a.sun_path), "/proc/self/fd/%d/control", at);
-	if (m->sock < 0 || connect(m->sock, (struct sockaddr *)&a, sizeof(a)))
-		rc = err_sys(e, -errno, "control socket of %s", m->r.id);
-	close(at);
-	if (!rc) {
-		m->talk = watch_new(&m->d->loop, m->sock, on_readable, m);
-		rc = m->talk ? 0 : err_set(e, -ENOMEM, "out of memory");
-	}
-	if (rc) {
-		fd_close(&m->sock);
-		return rc;
-	}
-	watch_set(m->talk, UV_READABLE);
+	if (fd < 0)
+		return fd;
+	m->talk = link_new(&m->d->loop, fd, true);
+	if (!m->talk)
+		return err_set(e, -ENOMEM, "out of memory");
+	link_watch(m->talk, on_readable, m);
+	link_set(m->talk, UV_READABLE);
 	talk_ask(m, "hello", NULL, on_hello, NULL, false);
 	return 0;
 }
 
 void talk_close(struct machine *m)
 {
-	watch_free(m->talk);
+	link_free(m->talk);
 	m->talk = NULL;
-	fd_close(&m->sock);
 	m->hello = false;
 	for (struct pending *p = m->pending, *next; p; p = next) {
 		next = p->next;

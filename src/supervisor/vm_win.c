@@ -38,6 +38,14 @@ static void vm_end(struct vm *vm, int status, const char *fmt, ...)
 	err_clean(vm->end->why); /* a contained process may have worded it */
 }
 
+void vm_stop(struct vm *vm, const char *reason, int status, bool hard)
+{
+	vm->hard |= hard;
+	if (!vm->ended)
+		vm->reason = reason;
+	vm_end(vm, status, "%s", "");
+}
+
 /* ---- open ---- */
 
 static int refuse(const struct vm_config *c, struct err *e)
@@ -215,6 +223,7 @@ static void go(struct vm *vm)
 		return;
 	}
 	vm->running = true;
+	control_event(vm->control, "running", NULL, NULL);
 	log_info("running after %llu us",
 		 (unsigned long long)((clock_ns() - vm->started_ns) / 1000));
 }
@@ -226,6 +235,7 @@ union body {
 	struct msg_vm_exit exit;
 	struct msg_dev dev;
 	struct msg_stats stats;
+	struct msg_paused paused;
 	uint8_t bytes[MSG_MAX_BODY];
 };
 
@@ -244,6 +254,7 @@ static void on_ready(struct vm *vm, struct child *c, struct device *d)
 
 		(void)child_send(&vm->vmm, MSG_DEV_UP, &m, sizeof(m), NULL, 0);
 		log_warn("%s: restarted, carries on", c->name);
+		control_event(vm->control, "helper-restarted", d->msg.name, NULL);
 	}
 	go(vm);
 }
@@ -288,6 +299,8 @@ static bool from_vmm(struct vm *vm, enum msg_type t, const union body *b, size_t
 		on_vm_exit(vm, &b->exit);
 	else if (t == MSG_DEV_STUCK && len == sizeof(b->dev))
 		on_stuck(vm, b->dev.index);
+	else if (t == MSG_PAUSED && len == sizeof(b->paused))
+		control_paused(vm->control, vm, b->paused.paused);
 	else
 		return t == MSG_VM_EVENT; /* of insula-init, which nobody listens to here */
 	return true;
@@ -349,8 +362,10 @@ static void on_helper_end(struct vm *vm, struct device *d, enum child_state befo
 		log_error("%s exited with status %lu; it has died too often, the guest goes on "
 			  "without the device",
 			  name, code);
+		control_event(vm->control, "device-failed", d->msg.name, NULL);
 	} else {
 		log_warn("%s exited with status %lu", name, code);
+		control_event(vm->control, "helper-died", d->msg.name, NULL);
 		d->waiting = true;
 	}
 }
@@ -430,19 +445,23 @@ static void serve(struct vm *vm, struct child *c, struct device *d)
 /* Wait for something and deal with it; at most until `deadline_ns` (0: none). */
 static void step(struct vm *vm, uint64_t deadline_ns, bool soon)
 {
-	uint64_t now = clock_ns();
+	uint64_t now = clock_ns(), turn = control_deadline(vm->control);
 	HANDLE h[MAX_SLOTS];
 	DWORD n = 0, ms = INFINITE;
 
 	h[n++] = vm->interrupt;
+	n += control_slots(vm->control, &h[n]);
 	n += add_slots(&h[n], &vm->vmm);
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		n += add_slots(&h[n], &vm->device[i].child);
+	if (turn && (!deadline_ns || turn < deadline_ns))
+		deadline_ns = turn;
 	if (deadline_ns)
 		ms = deadline_ns <= now ? 0 : (DWORD)((deadline_ns - now) / 1000000 % 1000000) + 1;
 	if (soon && ms > TICK_MS)
 		ms = TICK_MS;
 	WaitForMultipleObjects(n, h, FALSE, ms);
+	control_serve(vm->control, vm);
 	if (is_set(vm->interrupt))
 		vm_end(vm, RUN_SIGNAL + SIGINT, "%s", "");
 	serve(vm, &vm->vmm, NULL);
@@ -496,6 +515,8 @@ static void wind_down(struct vm *vm)
 {
 	uint64_t limit = clock_ns() + STOP_DEADLINE_NS;
 
+	if (vm->hard)
+		return;
 	if (vm->running && vm->vmm.state == CHILD_READY &&
 	    !child_send(&vm->vmm, MSG_STOP, NULL, 0, NULL, 0)) {
 		vm->vmm.state = CHILD_STOPPING;
@@ -508,9 +529,10 @@ static void wind_down(struct vm *vm)
 		step(vm, limit, false);
 }
 
-static json_object *result_json(const struct vm *vm)
+json_object *result_json(const struct vm *vm)
 {
-	struct result r = {.have_exit = vm->have_exit,
+	struct result r = {.reason = vm->reason,
+			   .have_exit = vm->have_exit,
 			   .status = vm->end->status,
 			   .why = vm->end->why,
 			   .started_ns = vm->started_ns,
@@ -552,7 +574,8 @@ static BOOL WINAPI on_interrupt(DWORD which)
 	return SetEvent(interrupted);
 }
 
-void vm_win_run(const struct vm_config *c, bool check_only, bool verbose, struct ending *end)
+void vm_win_run(const struct vm_config *c, struct control *control, bool check_only, bool verbose,
+		struct ending *end)
 {
 	static struct vm vm; /* large */
 	struct err e = {0};
@@ -560,6 +583,7 @@ void vm_win_run(const struct vm_config *c, bool check_only, bool verbose, struct
 
 	vm.conf = c;
 	vm.end = end;
+	vm.control = control;
 	vm.kernel = vm.initrd = vm.mem = vm.ack = -1;
 	vm.terminal = (struct terminal){.in = -1, .out = -1};
 	vm.started_ns = clock_ns();
@@ -579,5 +603,15 @@ void vm_win_run(const struct vm_config *c, bool check_only, bool verbose, struct
 		wind_down(&vm);
 		metrics_write(&vm);
 	}
+	control_finish(control, &vm);
 	vm_close(&vm);
+}
+
+void vm_win_refused(struct control *control, struct ending *end)
+{
+	static struct vm vm; /* large */
+
+	vm.end = end;
+	vm.started_ns = clock_ns();
+	control_finish(control, &vm);
 }

@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * One VM on Windows: open everything, make insula-vmm and the helpers, watch over them, end. The
- * stages are those of vm.h; commands, networks, vsock, shares and insulad's door are not there yet,
- * and are refused.
+ * stages are those of vm.h; commands, networks, vsock and shares are not there yet, and are refused.
  */
 #ifndef SUPERVISOR_VM_WIN_H
 #define SUPERVISOR_VM_WIN_H
 
+#include <json-c/json.h>
+
 #include "config.h"
+#include "control_win.h"
 #include "device_win.h"
 #include "ending.h"
 
-/* One wait takes 64 handles: three of each child, and the user's interrupt. */
-#define MAX_DEVICES 20
-#define MAX_SLOTS (1 + 3 * (1 + MAX_DEVICES))
+/* One wait takes 64 handles: three of each child, insulad's door, and the user's interrupt. */
+#define MAX_DEVICES 19
+#define MAX_SLOTS (1 + CONTROL_SLOTS + 3 * (1 + MAX_DEVICES))
 _Static_assert(MAX_SLOTS <= MAXIMUM_WAIT_OBJECTS, "one wait for all of them");
 
 struct vm {
@@ -31,10 +33,21 @@ struct vm {
 	uint64_t started_ns;
 	bool running, ended, have_exit;
 	struct msg_vm_exit exit;
+	bool hard;               /* do not wait for helpers at the end */
+	const char *reason;      /* stable name of the end, if MSG_VM_EXIT does not tell it; static */
+	struct control *control; /* insulad's door; NULL without */
 };
 
 /* Run to the end. `check_only`: open and check, start nothing. end->status is insula-run's, why has
- * the line for people. Once in a process. */
-void vm_win_run(const struct vm_config *c, bool check_only, bool verbose, struct ending *end);
+ * the line for people. Once in a process. `control`: taken over; NULL: without. */
+void vm_win_run(const struct vm_config *c, struct control *control, bool check_only, bool verbose,
+		struct ending *end);
+/* It could not even be tried: tell insulad. */
+void vm_win_refused(struct control *control, struct ending *end);
+/* End it from outside: `reason` is a static string, `hard` loses what the helpers hold. The first
+ * reason counts. */
+void vm_stop(struct vm *vm, const char *reason, int status, bool hard);
+/* How it ended and what it cost; the caller's. */
+json_object *result_json(const struct vm *vm);
 
 #endif

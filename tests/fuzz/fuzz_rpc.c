@@ -43,7 +43,7 @@ static void add_machine(struct daemon *d, uid_t uid, const char *name, const cha
 	struct machine *m = machine_new(d);
 
 	MUST(m);
-	m->r.uid = uid;
+	m->r.owner.uid = uid;
 	strcpy(m->r.name, name);
 	strcpy(m->r.id, id);
 	m->r.config = strdup("{}");
@@ -78,7 +78,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* A refusal repeats what it refuses: whoever says the name himself may hear it. */
 	if (memmem(data, size, "hidden", 6))
 		end = at;
-	c = client_make(&d, -1, 1000);
+	c = client_make(&d, &(struct owner){.uid = 1000});
 	MUST(c);
 	while (at < end && !c->gone) {
 		const char *nl = memchr(at, '\n', (size_t)(end - at));

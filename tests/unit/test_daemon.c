@@ -185,10 +185,7 @@ END_TEST
 
 static struct record sample(void)
 {
-	struct record r = {.uid = 1000,
-			   .gid = 100,
-			   .groups = {100, 27},
-			   .ngroups = 2,
+	struct record r = {.owner = {.uid = 1000, .gid = 100, .groups = {100, 27}, .ngroups = 2},
 			   .state = VM_STARTING,
 			   .transient = true,
 			   .created_ms = 1,
@@ -220,8 +217,8 @@ START_TEST(record_round_trip)
 	ck_assert_str_eq(s.result, r.result);
 	ck_assert_uint_eq(s.mem, r.mem);
 	ck_assert_uint_eq(s.start_time, r.start_time);
-	ck_assert(s.state == VM_STARTING && s.transient && s.pid == 77 && s.ngroups == 2);
-	ck_assert_uint_eq(s.groups[1], 27);
+	ck_assert(s.state == VM_STARTING && s.transient && s.pid == 77 && s.owner.ngroups == 2);
+	ck_assert_uint_eq(s.owner.groups[1], 27);
 	record_free(&s);
 	/* Half of it is no record, whatever half. */
 	for (size_t n = 0; n < strlen(text); n++)
@@ -395,12 +392,12 @@ static void setup(void)
 	struct err e;
 
 	memset(&d, 0, sizeof(d));
-	d.listen = d.listen_metrics = d.state_lock = d.supervisor = d.cgroups.dir = -1;
+	d.state_lock = d.supervisor = d.cgroups.dir = -1;
 	d.state = open("/", O_DIRECTORY | O_PATH); /* nothing can be made there */
 	ck_assert_int_eq(uv_loop_init(&d.loop), 0);
 	conf_init(&d.conf);
 	ck_assert_int_eq(schemas_load(&d.schemas, &e), 0);
-	client = client_make(&d, -1, 1000);
+	client = client_make(&d, &(struct owner){.uid = 1000});
 	ck_assert_ptr_nonnull(client);
 }
 
@@ -544,9 +541,9 @@ END_TEST
 START_TEST(visibility)
 {
 	struct machine *m = machine_new(&d);
-	struct client *other = client_make(&d, -1, 1001), *root = client_make(&d, -1, 0);
+	struct client *other = client_make(&d, &(struct owner){.uid = 1001}), *root = client_make(&d, &(struct owner){.uid = 0});
 
-	m->r.uid = 1000;
+	m->r.owner.uid = 1000;
 	m->r.config = strdup("{}");
 	strcpy(m->r.name, "mine");
 	ck_assert_ptr_eq(machine_find(&d, client, "mine"), m);
@@ -565,7 +562,7 @@ START_TEST(slow_subscriber)
 {
 	struct machine *m = machine_new(&d);
 
-	m->r.uid = 1000;
+	m->r.owner.uid = 1000;
 	m->r.config = strdup("{}");
 	client->subscribed = true;
 	for (int i = 0; i < 100000 && client->subscribed; i++)
@@ -582,7 +579,7 @@ START_TEST(waiter_goes)
 	struct machine *m = machine_new(&d);
 	char line[128];
 
-	m->r.uid = 1000;
+	m->r.owner.uid = 1000;
 	m->r.config = strdup("{}");
 	snprintf(line, sizeof(line),
 		 "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.wait\",\"params\":{\"id\":\"%s\"}}",
@@ -604,12 +601,13 @@ static struct machine *with_supervisor(int *peer)
 	struct machine *m = machine_new(&d);
 	int sv[2];
 
-	m->r.uid = 1000;
+	m->r.owner.uid = 1000;
 	m->r.config = strdup("{}");
 	m->r.state = VM_RUNNING;
 	strcpy(m->r.name, "x");
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
-	m->sock = sv[0];
+	m->talk = link_new(&d.loop, sv[0], true);
+	ck_assert_ptr_nonnull(m->talk);
 	*peer = sv[1];
 	return m;
 }

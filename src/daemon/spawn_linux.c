@@ -89,8 +89,8 @@ static void become_user(const struct plan *p)
 
 	if (!p->change_user)
 		return;
-	if (setgroups(r->ngroups, r->groups) || setresgid(r->gid, r->gid, r->gid) ||
-	    setresuid(r->uid, r->uid, r->uid))
+	if (setgroups(r->owner.ngroups, r->owner.groups) || setresgid(r->owner.gid, r->owner.gid, r->owner.gid) ||
+	    setresuid(r->owner.uid, r->owner.uid, r->owner.uid))
 		give_up("ids");
 }
 
@@ -157,7 +157,7 @@ static int bind_control(int at, const struct record *r, struct err *e)
 	unlinkat(at, "control", 0);
 	if (bind(fd, (struct sockaddr *)&a, sizeof(a)) || listen(fd, 8) ||
 	    fchmodat(at, "control", 0600, 0) ||
-	    (geteuid() == 0 && fchownat(at, "control", r->uid, r->gid, AT_SYMLINK_NOFOLLOW)))
+	    (geteuid() == 0 && fchownat(at, "control", r->owner.uid, r->owner.gid, AT_SYMLINK_NOFOLLOW)))
 		rc = err_sys(e, -errno, "control socket of %s", r->id);
 	if (rc)
 		close(fd);
@@ -195,7 +195,7 @@ static int open_files(struct plan *p, int at, struct err *e)
 	if (p->fd[FD_NULL] < 0 || p->fd[FD_LOG] < 0 || p->fd[FD_RESULT] < 0)
 		return err_sys(e, -errno, "files of %s", p->r->id);
 	/* It shortens its log by itself: supervisor/control.c opens it by /proc/self/fd/2. */
-	if (p->change_user && (fchown(p->fd[FD_LOG], p->r->uid, p->r->gid)))
+	if (p->change_user && (fchown(p->fd[FD_LOG], p->r->owner.uid, p->r->owner.gid)))
 		return err_sys(e, -errno, "log of %s", p->r->id);
 	p->fd[FD_LISTEN] = bind_control(at, p->r, e);
 	if (p->fd[FD_LISTEN] < 0)
@@ -238,8 +238,8 @@ static void make_env(struct machine *m, struct plan *p)
 		add_env(p, "HOME", getenv("HOME"));
 		add_env(p, "XDG_CACHE_HOME", getenv("XDG_CACHE_HOME"));
 	} else if (p->change_user) {
-		snprintf(path, sizeof(path), "%s/cache-%u", m->d->conf.state_dir, m->r.uid);
-		if (!mkdir(path, 0700) && chown(path, m->r.uid, m->r.gid))
+		snprintf(path, sizeof(path), "%s/cache-%u", m->d->conf.state_dir, m->r.owner.uid);
+		if (!mkdir(path, 0700) && chown(path, m->r.owner.uid, m->r.owner.gid))
 			rmdir(path);
 		add_env(p, "XDG_CACHE_HOME", path);
 	}
@@ -265,8 +265,8 @@ static int start(struct machine *m, struct plan *p, int *go, struct err *e)
 	*go = pipe_fd[1];
 	m->r.pid = pid;
 	m->r.start_time = process_start_time(pid);
-	m->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	return m->pidfd < 0 ? err_sys(e, -errno, "pidfd_open") : 0;
+	m->process = (int)syscall(SYS_pidfd_open, pid, 0);
+	return m->process < 0 ? err_sys(e, -errno, "pidfd_open") : 0;
 }
 
 static void free_plan(struct plan *p)
@@ -284,7 +284,7 @@ int spawn_supervisor(struct machine *m, int *go, struct err *e)
 	struct daemon *d = m->d;
 	uint64_t files = d->nofile.hard < NOFILE_LIMIT ? d->nofile.hard : NOFILE_LIMIT;
 	struct plan p = {.r = &m->r,
-			 .change_user = geteuid() == 0 && m->r.uid != 0,
+			 .change_user = geteuid() == 0 && m->r.owner.uid != 0,
 			 .nofile = {files, files}};
 	int at = state_enter(d->state, m->r.id), rc;
 
@@ -305,4 +305,21 @@ int spawn_supervisor(struct machine *m, int *go, struct err *e)
 	close(at);
 	free_plan(&p);
 	return rc;
+}
+
+int supervisor_connect(struct machine *m, struct err *e)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int at = state_enter(m->d->state, m->r.id), fd, rc = 0;
+
+	if (at < 0)
+		return err_sys(e, at, "state directory of %s", m->r.id);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	snprintf(a.sun_path, sizeof(a.sun_path), "/proc/self/fd/%d/control", at);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a)))
+		rc = err_sys(e, -errno, "control socket of %s", m->r.id);
+	close(at);
+	if (rc)
+		fd_close(&fd);
+	return rc ? rc : fd;
 }

@@ -184,3 +184,23 @@ void state_remove(int dir, const char *id)
 	closedir(list);
 	unlinkat(dir, id, AT_REMOVEDIR);
 }
+
+int state_list(int dir, void (*fn)(struct daemon *d, const char *id), struct daemon *d,
+	       struct err *e)
+{
+	int fd = fcntl(dir, F_DUPFD_CLOEXEC, 3), rc;
+	struct dirent *entry;
+	DIR *list = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!list) {
+		rc = err_sys(e, -errno, "state_dir");
+		fd_close(&fd);
+		return rc;
+	}
+	while ((entry = readdir(list))) {
+		if (id_is_valid(entry->d_name))
+			fn(d, entry->d_name);
+	}
+	closedir(list);
+	return 0;
+}

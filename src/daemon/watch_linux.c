@@ -11,12 +11,6 @@ struct watch {
 	int events;
 };
 
-struct timer {
-	uv_timer_t handle;
-	timer_fn *fn;
-	void *ctx;
-};
-
 static void on_closed(uv_handle_t *h)
 {
 	free(h->data);
@@ -64,34 +58,4 @@ void watch_free(struct watch *w)
 {
 	if (w)
 		uv_close((uv_handle_t *)&w->handle, on_closed);
-}
-
-static void on_timer(uv_timer_t *h)
-{
-	struct timer *t = h->data;
-	timer_fn *fn = t->fn;
-	void *ctx = t->ctx;
-
-	timer_cancel(t);
-	fn(ctx);
-}
-
-struct timer *timer_after(uv_loop_t *loop, uint64_t ms, timer_fn *fn, void *ctx)
-{
-	struct timer *t = calloc(1, sizeof(*t));
-
-	if (!t)
-		return NULL;
-	t->fn = fn;
-	t->ctx = ctx;
-	uv_timer_init(loop, &t->handle);
-	t->handle.data = t;
-	uv_timer_start(&t->handle, on_timer, ms, 0);
-	return t;
-}
-
-void timer_cancel(struct timer *t)
-{
-	if (t)
-		uv_close((uv_handle_t *)&t->handle, on_closed);
 }

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Where insulad's things are on Windows. See conf.h. */
+#include <windows.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "conf.h"
+
+#define PIPE_PREFIX "\\\\.\\pipe\\"
+
+/* An access-control list has no mode, and a metrics socket is for Unix scrapers. */
+const char *const conf_missing[] = {"socket_mode", "metrics_socket", "cgroup", "io_max",
+				    "cpu_percent", "overhead_mib",   NULL};
+const char conf_socket_words[] = PIPE_PREFIX "NAME";
+
+/* Of the user that insulad runs as; "" if the system does not say where that is. */
+static void below_appdata(char *out, size_t size, const char *what)
+{
+	const wchar_t *base = _wgetenv(L"LOCALAPPDATA");
+	char utf8[CONF_PATH_MAX];
+
+	out[0] = 0;
+	if (base && WideCharToMultiByte(CP_UTF8, 0, base, -1, utf8, sizeof(utf8), NULL, NULL) &&
+	    conf_is_path(utf8))
+		snprintf(out, size, "%s\\insula%s", utf8, what);
+}
+
+const char *conf_default_file(void)
+{
+	static char path[CONF_PATH_MAX]; /* the same each time */
+
+	below_appdata(path, sizeof(path), "\\insulad.json");
+	return path;
+}
+
+void conf_init_paths(struct conf *c)
+{
+	strcpy(c->socket, PIPE_PREFIX "insula");
+	strcpy(c->cgroup, "off");
+	below_appdata(c->state_dir, sizeof(c->state_dir), "\\state");
+}
+
+/* With a drive, or of a share; not relative to a drive's directory. */
+bool conf_is_path(const char *text)
+{
+	bool drive = ((text[0] | 32) >= 'a' && (text[0] | 32) <= 'z') && text[1] == ':';
+
+	return (drive && (text[2] == '\\' || text[2] == '/')) || !strncmp(text, "\\\\", 2);
+}
+
+bool conf_is_socket(const char *text)
+{
+	const char *name = text + strlen(PIPE_PREFIX);
+
+	return !strncmp(text, PIPE_PREFIX, strlen(PIPE_PREFIX)) && *name && !strchr(name, '\\');
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Limits, signals, programs and paths of Linux. See daemon.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+
+#include "daemon.h"
+
+const int host_signals[] = {SIGTERM, SIGINT, SIGHUP};
+const size_t host_nsignals = ARRAY_LEN(host_signals);
+const int host_reload_signal = SIGHUP;
+
+/* Two descriptors per VM and one per client: as many as may be had. Supervisors get the old limit.
+ */
+static void raise_nofile(struct daemon *d)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l))
+		return;
+	d->nofile.soft = l.rlim_cur;
+	d->nofile.hard = l.rlim_max;
+	l.rlim_cur = l.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &l);
+}
+
+int host_supervisor(struct daemon *d, struct err *e)
+{
+	char self[PATH_MAX - 16] = "", path[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	if (d->conf.supervisor[0])
+		snprintf(path, sizeof(path), "%s", d->conf.supervisor);
+	else if (n > 0)
+		snprintf(path, sizeof(path), "%s/insula-run", dirname(self));
+	else
+		return err_sys(e, -errno, "/proc/self/exe");
+	d->supervisor = open(path, O_RDONLY | O_CLOEXEC);
+	if (d->supervisor < 0)
+		return err_sys(e, -errno, "%s", path);
+	return access(path, X_OK) ? err_sys(e, -errno, "%s", path) : 0;
+}
+
+static void occupy_standard_streams(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
+void host_prepare(struct daemon *d)
+{
+	occupy_standard_streams();
+	signal(SIGPIPE, SIG_IGN);
+	raise_nofile(d);
+}
+
+uint64_t host_memory(void)
+{
+	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+bool host_path_is_absolute(const char *path)
+{
+	return path[0] == '/';
+}
+
+bool host_is_stream(int fd)
+{
+	socklen_t len = sizeof(int);
+	int type = 0;
+
+	return !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) && type == SOCK_STREAM;
+}
+
+char **host_arguments(int *argc, char **argv)
+{
+	(void)argc;
+	return argv;
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Connections over Unix sockets. See link.h. */
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include <insula/base.h>
+#include <insula/scm.h>
+
+#include "link.h"
+
+struct link {
+	uv_loop_t *loop;
+	int fd;
+	struct watch *watch;
+};
+
+struct link *link_new(uv_loop_t *loop, int fd, bool packets)
+{
+	struct link *l = calloc(1, sizeof(*l));
+
+	(void)packets; /* a socket knows */
+	if (!l) {
+		fd_close(&fd);
+		return NULL;
+	}
+	l->loop = loop;
+	l->fd = fd;
+	return l;
+}
+
+void link_watch(struct link *l, watch_fn *fn, void *ctx)
+{
+	watch_free(l->watch);
+	l->watch = watch_new(l->loop, l->fd, fn, ctx);
+}
+
+void link_set(struct link *l, int events)
+{
+	if (l->watch)
+		watch_set(l->watch, events);
+}
+
+void link_free(struct link *l)
+{
+	if (!l)
+		return;
+	watch_free(l->watch);
+	fd_close(&l->fd);
+	free(l);
+}
+
+int link_recv(struct link *l, void *buf, size_t size, struct link_fds *fds)
+{
+	struct iovec iov = {buf, size < INT_MAX ? size : INT_MAX};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+	union scm_buf ctl;
+	ssize_t n;
+
+	scm_expect(&m, &ctl, fds->max + 1);
+	n = recvmsg(l->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	if (n < 0)
+		return errno == EINTR ? -EAGAIN : -errno;
+	fds->more |= scm_take(&m, fds->fd, fds->n, fds->max);
+	return m.msg_flags & MSG_TRUNC ? -EMSGSIZE : (int)n;
+}
+
+int link_send(struct link *l, const void *buf, size_t len, const int *fds, unsigned nfds)
+{
+	struct iovec iov = {(void *)(uintptr_t)buf, len < INT_MAX ? len : INT_MAX};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+	union scm_buf ctl;
+	ssize_t n;
+
+	scm_attach(&m, &ctl, fds, nfds);
+	n = sendmsg(l->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+	return n >= 0 ? (int)n : errno == EINTR ? -EAGAIN : -errno;
+}

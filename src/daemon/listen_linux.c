@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Where clients come in: Unix sockets, our own or systemd's. The kernel says who they are. */
+#include <errno.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+
+#include "daemon.h"
+
+#define ACCEPTS 16 /* per wake-up */
+#define BACKLOG 128
+
+struct door {
+	int listen, metrics; /* owned; -1: none */
+	struct watch *watch, *watch_metrics;
+};
+
+static int identify(int fd, struct owner *who)
+{
+	struct ucred u;
+	socklen_t len = sizeof(u), groups = sizeof(who->groups);
+
+	*who = (struct owner){0};
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &len))
+		return -errno;
+	who->uid = u.uid;
+	who->gid = u.gid;
+	if (!getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, who->groups, &groups))
+		who->ngroups = (unsigned)(groups / sizeof(gid_t));
+	return 0;
+}
+
+static void take(struct daemon *d, int fd, void (*serve)(struct client *c))
+{
+	struct owner who;
+	struct link *l = NULL;
+
+	if (identify(fd, &who))
+		close(fd);
+	else
+		l = link_new(&d->loop, fd, false);
+	if (l)
+		client_take(d, l, &who, serve);
+	else
+		d->n.refused_clients++;
+}
+
+static void accept_all(struct daemon *d, int listener, void (*serve)(struct client *c))
+{
+	for (int i = 0; i < ACCEPTS; i++) {
+		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd < 0)
+			return;
+		take(d, fd, serve);
+	}
+}
+
+static void on_listen(void *ctx, int events)
+{
+	struct daemon *d = ctx;
+
+	(void)events;
+	accept_all(d, d->door->listen, NULL);
+}
+
+static void on_listen_metrics(void *ctx, int events)
+{
+	struct daemon *d = ctx;
+
+	(void)events;
+	accept_all(d, d->door->metrics, http_serve);
+}
+
+static int own_socket(const struct conf *c, const char *path, struct err *e)
+{
+	struct group *g = c->socket_group[0] ? getgrnam(c->socket_group) : NULL;
+
+	if (c->socket_group[0] && !g)
+		return err_set(e, -EINVAL, "socket_group: '%s': no such group", c->socket_group);
+	if (chmod(path, (mode_t)c->socket_mode) || (g && chown(path, (uid_t)-1, g->gr_gid)))
+		return err_sys(e, -errno, "%s", path);
+	return 0;
+}
+
+/* The state directory is locked, so what stands here is left over, or is somebody else's. */
+static int make_socket(const struct conf *c, const char *path, struct err *e)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	char dir[CONF_PATH_MAX];
+	struct stat st;
+	int fd, rc = 0;
+	mode_t mask;
+
+	snprintf(dir, sizeof(dir), "%s", path);
+	*strrchr(dir, '/') = 0;
+	if (dir[0] && mkdir(dir, 0755) && errno != EEXIST)
+		return err_sys(e, -errno, "%s", dir);
+	if (!lstat(path, &st) && !S_ISSOCK(st.st_mode))
+		return err_set(e, -EEXIST, "%s: exists and is no socket", path);
+	unlink(path);
+	strcpy(a.sun_path, path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	mask = umask(0177);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)))
+		rc = err_sys(e, -errno, "%s", path);
+	umask(mask);
+	if (!rc)
+		rc = own_socket(c, path, e);
+	if (!rc && listen(fd, BACKLOG))
+		rc = err_sys(e, -errno, "%s", path);
+	if (rc)
+		fd_close(&fd);
+	return rc ? rc : fd;
+}
+
+static int open_sockets(struct daemon *d, struct door *k, struct err *e)
+{
+	int given[2] = {-1, -1}, n = notify_sockets(given, 2);
+
+	k->listen = n > 0 ? given[0] : make_socket(&d->conf, d->conf.socket, e);
+	if (k->listen < 0)
+		return k->listen;
+	k->metrics = n > 1                        ? given[1]
+		     : d->conf.metrics_socket[0] ? make_socket(&d->conf, d->conf.metrics_socket, e)
+						  : -1;
+	return d->conf.metrics_socket[0] && k->metrics < 0 ? k->metrics : 0;
+}
+
+int clients_listen(struct daemon *d, struct err *e)
+{
+	struct door *k = calloc(1, sizeof(*k));
+	int rc;
+
+	if (!k)
+		return err_set(e, -ENOMEM, "out of memory");
+	d->door = k;
+	k->listen = k->metrics = -1;
+	rc = open_sockets(d, k, e);
+	if (rc)
+		return rc;
+	k->watch = watch_new(&d->loop, k->listen, on_listen, d);
+	if (k->metrics >= 0)
+		k->watch_metrics = watch_new(&d->loop, k->metrics, on_listen_metrics, d);
+	if (!k->watch || (k->metrics >= 0 && !k->watch_metrics))
+		return err_set(e, -ENOTSOCK, "the sockets cannot be watched");
+	watch_set(k->watch, UV_READABLE);
+	if (k->watch_metrics)
+		watch_set(k->watch_metrics, UV_READABLE);
+	return 0;
+}
+
+void clients_unlisten(struct daemon *d)
+{
+	struct door *k = d->door;
+
+	if (!k)
+		return;
+	watch_free(k->watch);
+	watch_free(k->watch_metrics);
+	fd_close(&k->listen);
+	fd_close(&k->metrics);
+	free(k);
+	d->door = NULL;
+}
+
+int owner_found_again(struct daemon *d, struct owner *who, struct err *e)
+{
+	(void)d;
+	(void)who;
+	(void)e;
+	return 0;
+}
