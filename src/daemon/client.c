@@ -15,7 +15,7 @@
 #include "daemon.h"
 
 #define READ_SIZE 16384
-#define LINES 32   /* per wake-up */
+#define LINES 32 /* per wake-up */
 
 struct chunk {
 	struct chunk *next;

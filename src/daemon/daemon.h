@@ -146,10 +146,10 @@ struct client {
 	struct link *link; /* owned; NULL: a test's */
 	struct owner who;
 	void (*serve)(struct client *c); /* what it sends is not JSON-RPC; NULL: it is */
-	bool closing;        /* when everything is written */
-	bool eof;            /* it will not send more; it may still read */
-	struct timer *again; /* lines are left in the buffer */
-	bool gone;           /* freed when nothing in the call stack uses it */
+	bool closing;                    /* when everything is written */
+	bool eof;                        /* it will not send more; it may still read */
+	struct timer *again;             /* lines are left in the buffer */
+	bool gone;                       /* freed when nothing in the call stack uses it */
 	char *in;
 	size_t nin, in_size;
 	int got[REQUEST_FDS]; /* descriptors for the next line */
@@ -261,8 +261,8 @@ void talk_close(struct machine *m);
 void talk_ask(struct machine *m, const char *op, json_object *params, reply_fn *done,
 	      struct request *r, bool with_fds);
 
-/* Start the supervisor: r.pid, r.start_time, process. It begins when one byte is written to *go, and
- * never if insulad dies before. */
+/* Start the supervisor: r.pid, r.start_time, process. It begins when one byte is written to *go,
+ * and never if insulad dies before. */
 int spawn_supervisor(struct machine *m, int *go, struct err *e);
 /* Connect to it: a descriptor for link_new(), of packets. */
 int supervisor_connect(struct machine *m, struct err *e);

@@ -14,9 +14,9 @@
 #include "watch.h"
 
 struct link;
-/* Takes `fd` over, also when it fails. Windows: a pipe's handle, open for overlapped I/O. `packets`:
- * one packet for each link_send(), at most 64 KiB; else a stream. Nobody is told anything before
- * link_watch(). NULL: no memory, or not such a descriptor. */
+/* Takes `fd` over, also when it fails. Windows: a pipe's handle, open for overlapped I/O.
+ * `packets`: one packet for each link_send(), at most 64 KiB; else a stream. Nobody is told
+ * anything before link_watch(). NULL: no memory, or not such a descriptor. */
 struct link *link_new(uv_loop_t *loop, int fd, bool packets);
 /* Whom to tell, from now on, and of what: as watch_new(), watch_set(). */
 void link_watch(struct link *l, watch_fn *fn, void *ctx);

@@ -20,7 +20,7 @@
 struct link {
 	uv_loop_t *loop;
 	HANDLE pipe;
-	bool packets, freed;
+	bool packets, freed, telling;
 	watch_fn *fn;
 	void *ctx;
 	int events;
@@ -52,7 +52,8 @@ static void begin_read(struct link *l)
 	if (l->reading || has_news(l) || l->freed)
 		return;
 	l->reading = true;
-	/* Whatever comes of it at once or later, the event is set then; but not if it fails here. */
+	/* Whatever comes of it at once or later, the event is set then; but not if it fails here.
+	 */
 	if (!ReadFile(l->pipe, l->in, PIECE, NULL, &l->in_ov) &&
 	    GetLastError() != ERROR_IO_PENDING && GetLastError() != ERROR_MORE_DATA) {
 		l->error = win_errno(GetLastError());
@@ -110,6 +111,7 @@ int link_recv(struct link *l, void *buf, size_t size, struct link_fds *fds)
 /* ---- out ---- */
 
 static void destroy(struct link *l);
+static void finish(struct link *l);
 
 static void on_written(void *ctx, int events)
 {
@@ -187,11 +189,15 @@ static void tell_owner(struct link *l)
 {
 	int is = what_is(l);
 
-	if (is && l->fn && !l->freed) {
-		l->fn(l->ctx, is);
-		if (!l->freed && what_is(l))
-			look_again(l);
-	}
+	if (!is || !l->fn || l->freed)
+		return;
+	l->telling = true;
+	l->fn(l->ctx, is);
+	l->telling = false;
+	if (l->freed)
+		finish(l);
+	else if (what_is(l))
+		look_again(l);
 }
 
 void link_watch(struct link *l, watch_fn *fn, void *ctx)
@@ -270,6 +276,15 @@ static void on_linger(void *ctx)
 	destroy(l);
 }
 
+/* What it has taken goes out first, if that takes no longer than may be. */
+static void finish(struct link *l)
+{
+	if (l->writing)
+		l->linger = timer_after(l->loop, LINGER_MS, on_linger, l);
+	if (!l->linger)
+		destroy(l);
+}
+
 void link_free(struct link *l)
 {
 	if (!l)
@@ -281,8 +296,6 @@ void link_free(struct link *l)
 		cancel(l, &l->in_ov);
 	l->reading = false;
 	watch_set(l->in_watch, 0);
-	if (l->writing)
-		l->linger = timer_after(l->loop, LINGER_MS, on_linger, l);
-	if (!l->linger)
-		destroy(l);
+	if (!l->telling)
+		finish(l);
 }

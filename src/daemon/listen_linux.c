@@ -128,9 +128,9 @@ static int open_sockets(struct daemon *d, struct door *k, struct err *e)
 	k->listen = n > 0 ? given[0] : make_socket(&d->conf, d->conf.socket, e);
 	if (k->listen < 0)
 		return k->listen;
-	k->metrics = n > 1                        ? given[1]
+	k->metrics = n > 1                       ? given[1]
 		     : d->conf.metrics_socket[0] ? make_socket(&d->conf, d->conf.metrics_socket, e)
-						  : -1;
+						 : -1;
 	return d->conf.metrics_socket[0] && k->metrics < 0 ? k->metrics : 0;
 }
 

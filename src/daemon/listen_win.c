@@ -224,11 +224,12 @@ static void wait_again(struct daemon *d);
 static int make_instance(struct door *k, bool first, struct err *e)
 {
 	SECURITY_ATTRIBUTES sa = {sizeof(sa), k->sd, FALSE};
-	HANDLE h = CreateNamedPipeW(k->name,
-				    PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED |
-					    (first ? FILE_FLAG_FIRST_PIPE_INSTANCE : 0),
-				    PIPE_TYPE_BYTE | PIPE_READMODE_BYTE | PIPE_REJECT_REMOTE_CLIENTS,
-				    PIPE_UNLIMITED_INSTANCES, PIPE_BYTES, PIPE_BYTES, 0, &sa);
+	HANDLE h =
+		CreateNamedPipeW(k->name,
+				 PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED |
+					 (first ? FILE_FLAG_FIRST_PIPE_INSTANCE : 0),
+				 PIPE_TYPE_BYTE | PIPE_READMODE_BYTE | PIPE_REJECT_REMOTE_CLIENTS,
+				 PIPE_UNLIMITED_INSTANCES, PIPE_BYTES, PIPE_BYTES, 0, &sa);
 	DWORD error = GetLastError();
 
 	if (h == INVALID_HANDLE_VALUE)
@@ -305,7 +306,8 @@ static int more_ace(const char *account, char *out, size_t size, struct err *e)
 	LocalFree(given);
 	LocalFree(text);
 	return ok ? 0
-		  : err_set(e, -EINVAL, "socket_group: '%s'; expected the name of an account or a SID",
+		  : err_set(e, -EINVAL,
+			    "socket_group: '%s'; expected the name of an account or a SID",
 			    account);
 }
 

@@ -58,8 +58,8 @@ void dlog(int level, const struct machine *m, const char *fmt, ...)
 		to_json(level, m, text, line, sizeof(line));
 	else
 		snprintf(line, sizeof(line), "insulad: %s%s%s%s%s%s%s%s\n",
-		 level < LOG_LVL_INFO ? names[level] : "", level < LOG_LVL_INFO ? ": " : "",
-		 m ? m->r.name : "", m ? " (" : "", m ? m->r.id : "", m ? ")" : "", m ? ": " : "",
-		 text);
+			 level < LOG_LVL_INFO ? names[level] : "", level < LOG_LVL_INFO ? ": " : "",
+			 m ? m->r.name : "", m ? " (" : "", m ? m->r.id : "", m ? ")" : "",
+			 m ? ": " : "", text);
 	stderr_write(line, strlen(line));
 }

@@ -172,7 +172,8 @@ static void refuse_config(struct request *r, const char *text)
 	}
 }
 
-/* A supervisor starts in "/" (Windows: in the system's directory): a path that means something else there must not reach it. */
+/* A supervisor starts in "/" (Windows: in the system's directory): a path that means something else
+ * there must not reach it. */
 static bool is_relative(const char *path)
 {
 	return path && !host_path_is_absolute(path);
@@ -398,7 +399,7 @@ static bool room_to_run(struct daemon *d, struct request *r, const struct machin
 		}
 	}
 	if (m->r.owner.uid && (!within(r, "vcpus", cpus, m->r.cpus, l->vcpus) ||
-			 !within(r, "memory", mem, m->r.mem, l->memory)))
+			       !within(r, "memory", mem, m->r.mem, l->memory)))
 		return false;
 	return within(r, "overcommit_percent", all, m->r.mem,
 		      host_memory() / 100 * d->conf.overcommit_percent);
@@ -716,47 +717,48 @@ static void rpc_discover(struct daemon *d, struct request *r)
 #define WAIT FLAG("wait", "answer when the VM has ended, with its result; else when the guest runs")
 #define NOTHING OBJECT("", "")
 #define DONE ANSWER("", "")
-#define MACHINE_MEMBERS                                                                                                                                                                                                                                                \
+#define MACHINE_MEMBERS                                                                                                                                                                                                                                                 \
 	WORDS("id", "never used again")                                                                                                                                                                                                                                 \
 	"," WORDS("name", "") "," COUNT(                                                                                                                                                                                                                                \
-		"uid",                                                                                                                                                                                                                                                 \
-		"whose it is") ","                                                                                                                                                                                                                                     \
-			       "\"state\":{\"type\":\"string\",\"enum\":[\"created\","                                                                                                                                                                                 \
-			       "\"starting\",\"running\","                                                                                                                                                                                                             \
-			       "\"paused\",\"stopping\",\"ended\"]}," FLAG(                                                                                                                                                                                            \
-				       "transient",                                                                                                                                                                                                                    \
-				       "deleted "                                                                                                                                                                                                                      \
-				       "when it "                                                                                                                                                                                                                      \
-				       "ends") "," COUNT("cpus",                                                                                                                                                                                                       \
-							 "") "," COUNT("mem",                                                                                                                                                                                          \
-								       "bytes") "," COUNT("create"                                                                                                                                                                     \
-											  "d_ms",                                                                                                                                                                      \
-											  "since "                                                                                                                                                                     \
-											  "1970") "," COUNT("started_ms",                                                                                                                                              \
-													    "") "," COUNT("ended_ms",                                                                                                                                  \
-															  "") "," COUNT("pid",                                                                                                                         \
-																	"of "                                                                                                                          \
-																	"its "                                                                                                                         \
-																	"super"                                                                                                                        \
-																	"viso"                                                                                                                         \
-																	"r") "," COUNT("restarts",                                                                                                     \
+		"uid",                                                                                                                                                                                                                                                  \
+		"whose it is") ","                                                                                                                                                                                                                                      \
+			       "\"state\":{\"type\":\"string\",\"enum\":[\"created\","                                                                                                                                                                                  \
+			       "\"starting\",\"running\","                                                                                                                                                                                                              \
+			       "\"paused\",\"stopping\",\"ended\"]}," FLAG(                                                                                                                                                                                             \
+				       "transient",                                                                                                                                                                                                                     \
+				       "deleted "                                                                                                                                                                                                                       \
+				       "when it "                                                                                                                                                                                                                       \
+				       "ends") "," COUNT("cpus",                                                                                                                                                                                                        \
+							 "") "," COUNT("mem",                                                                                                                                                                                           \
+								       "bytes") "," COUNT("create"                                                                                                                                                                      \
+											  "d_ms",                                                                                                                                                                       \
+											  "since "                                                                                                                                                                      \
+											  "1970") "," COUNT("started_ms",                                                                                                                                               \
+													    "") "," COUNT("ended_ms",                                                                                                                                   \
+															  "") "," COUNT("pid",                                                                                                                          \
+																	"of "                                                                                                                           \
+																	"its "                                                                                                                          \
+																	"super"                                                                                                                         \
+																	"viso"                                                                                                                          \
+																	"r") "," COUNT("restarts",                                                                                                      \
 																		       "of its device processes") "," WORDS("reason",                                                                   \
-																							   "how it ended") "," COUNT("status",                                         \
-																										     "that insula-run would have") "," FLAG("existed", \
-																															    "vm.create: it was there before")
+																							    "how it ended") "," COUNT("status",                                         \
+																										      "that insula-run would have") "," FLAG("existed", \
+																															     "vm.create: it was there before")
+#define OWNER_SID WORDS("sid", "Windows: whose it is; uid is then a number of this daemon's own")
 #define MACHINE_REQUIRED "\"id\",\"name\",\"uid\",\"state\",\"cpus\",\"mem\""
-#define MACHINE ANSWER(MACHINE_REQUIRED, MACHINE_MEMBERS)
-#define RESULT_MEMBERS                                                                            \
+#define MACHINE ANSWER(MACHINE_REQUIRED, MACHINE_MEMBERS "," OWNER_SID)
+#define RESULT_MEMBERS                                                                             \
 	WORDS("id", "")                                                                            \
-	"," WORDS("name", "") "," WORDS("reason", "how it ended") "," COUNT(                        \
-		"status",                                                                         \
+	"," WORDS("name", "") "," WORDS("reason", "how it ended") "," COUNT(                       \
+		"status",                                                                          \
 		"that insula-run would have") "," WORDS("message",                                 \
-						       "one line for people, if there is "        \
-						       "something to say") ","                    \
-									   "\"devices\":{"        \
-									   "\"type\":\"array\","  \
-									   "\"items\":{\"type\":" \
-									   "\"object\"}}"
+							"one line for people, if there is "        \
+							"something to say") ","                    \
+									    "\"devices\":{"        \
+									    "\"type\":\"array\","  \
+									    "\"items\":{\"type\":" \
+									    "\"object\"}}"
 #define STOP_MEMBER                                                                      \
 	"\"stop\":{\"type\":\"string\",\"enum\":[\"clean\",\"forced\"],\"description\":" \
 	"\"after vm.stop: the guest has ended by itself, or was stopped\"}"
@@ -771,75 +773,98 @@ static void rpc_discover(struct daemon *d, struct request *r)
 /* With "wait" the answer is the result, without it is the VM: both have these. */
 #define STARTED ANSWER("\"id\",\"name\"", MACHINE_MEMBERS)
 
-const struct method methods[] = {
-	{"daemon.info", "What this daemon is, and what the client may use.", daemon_info, NOTHING,
-	 ANSWER("\"version\",\"pid\",\"uid\",\"cgroup\"",
-		WORDS("version", "") "," COUNT("pid", "") "," COUNT("uptime_ms", "") "," COUNT("uid", "the client's") "," FLAG(
-			"cgroup",
-			"VMs have control groups") "," COUNT("host_memory",
-							     "bytes") "," COUNT("overcommit_"
-										"percent",
-										"") ","
-										    "\"limits\":{"
-										    "\"type\":"
-										    "\"object\","
-										    "\"description"
-										    "\":\"of this "
-										    "user; "
-										    "root has "
-										    "none\"}"),
-	 false},
-	{"daemon.metrics", "Counters of the daemon.", daemon_metrics, NOTHING,
-	 ANSWER("\"requests\",\"vms\"",
-		COUNT("requests",
-		      "") ",\"vms\":{\"type\":\"object\",\"description\":\"by state\"}"),
-	 false},
-	{"vm.create",
-	 "Make a VM, and start nothing. The same name and configuration again is the same VM.",
-	 vm_create, OBJECT("\"config\"", NAME "," CONFIG), MACHINE, false},
-	{"vm.start",
-	 "Start a VM that is created or has ended. A stream socket that comes with the request "
-	 "(SCM_RIGHTS) is attached to the console from the first byte on.",
-	 vm_start, OBJECT("\"id\"", ID "," WAIT), STARTED, true},
-	{"vm.run", "Create, start, and delete at the end. A stream socket as with vm.start.",
-	 vm_run, OBJECT("\"config\"", NAME "," CONFIG "," WAIT), STARTED, true},
-	{"vm.list", "All VMs of the client; root sees everybody's.", vm_list, NOTHING,
-	 ANSWER("\"vms\"", "\"vms\":{\"type\":\"array\",\"items\":" MACHINE "}"), false},
-	{"vm.info", "One VM, with its configuration and processes.", vm_info, OBJECT("\"id\"", ID),
-	 ANSWER(MACHINE_REQUIRED ",\"config\"", MACHINE_MEMBERS
-		"," CONFIG "," FLAG("adopted", "started by an earlier daemon") "," FLAG(
-			"answers", "its supervisor does") ","
-							  "\"processes\":{\"type\":\"array\","
-							  "\"items\":{\"type\":\"object\"}}"),
-	 false},
-	{"vm.pause", "Take the processors out of the guest. Answered when none is in it.", vm_pause,
-	 OBJECT("\"id\"", ID), MACHINE, false},
-	{"vm.resume", "Let them go on.", vm_resume, OBJECT("\"id\"", ID), MACHINE, false},
-	{"vm.stop",
-	 "End a VM in order. A guest that boots Insula's own initrd is asked to power off, and "
-	 "asks an init of the root's own; one that does not by the deadline, or cannot be asked, "
-	 "is stopped. Devices write out what they have. Answered at the end; \\\"stop\\\" says "
-	 "which it was.",
-	 vm_stop_method,
-	 OBJECT("\"id\"",
-		ID "," NUMBER("deadline_ms", "0", "3600000",
-			      "for the guest to power off; default 10000, 0: it is not asked")),
-	 RESULT, false},
-	{"vm.kill", "End a VM at once. Answered at the end.", vm_kill, OBJECT("\"id\"", ID), RESULT,
-	 false},
-	{"vm.wait", "Answered when the VM has ended, with its result.", vm_wait,
-	 OBJECT("\"id\"", ID "," NUMBER("timeout_ms", "1", "86400000", "default: none")), RESULT,
-	 false},
-	{"vm.delete", "Forget a VM that does not run.", vm_delete, OBJECT("\"id\"", ID), DONE,
-	 false},
-	{"vm.console",
-	 "Attach to the console. The answer brings a descriptor (SCM_RIGHTS): a stream socket, "
-	 "output out, input in; closing it detaches.",
-	 vm_console,
-	 OBJECT("\"id\"", ID "," NUMBER("scrollback", "0", "65536", "bytes of earlier output")),
-	 DONE, false},
-	/* It never comes to rest here. */
-	/* clang-format off */
+const struct method methods[] =
+	{
+		{"daemon.info", "What this daemon is, and what the client may use.", daemon_info,
+		 NOTHING,
+		 ANSWER("\"version\",\"pid\",\"uid\",\"cgroup\"",
+			WORDS("version", "") "," COUNT("pid", "") "," COUNT("uptime_ms", "") "," COUNT("uid", "the client's") "," FLAG(
+				"cgroup",
+				"VMs have control groups") "," COUNT("host_memory",
+								     "bytes") "," COUNT("overcommit"
+											"_"
+											"percent",
+											"") ","
+											    "\"limi"
+											    "ts\":{"
+											    "\"type"
+											    "\":"
+											    "\"obje"
+											    "ct\","
+											    "\"desc"
+											    "riptio"
+											    "n"
+											    "\":"
+											    "\"of "
+											    "this "
+											    "user; "
+											    "root "
+											    "has "
+											    "none\""
+											    "}"),
+		 false},
+		{"daemon.metrics", "Counters of the daemon.", daemon_metrics, NOTHING,
+		 ANSWER("\"requests\",\"vms\"",
+			COUNT("requests",
+			      "") ",\"vms\":{\"type\":\"object\",\"description\":\"by state\"}"),
+		 false},
+		{"vm.create",
+		 "Make a VM, and start nothing. The same name and configuration again is the same "
+		 "VM.",
+		 vm_create, OBJECT("\"config\"", NAME "," CONFIG), MACHINE, false},
+		{"vm.start",
+		 "Start a VM that is created or has ended. A stream socket that comes with the "
+		 "request "
+		 "(SCM_RIGHTS) is attached to the console from the first byte on.",
+		 vm_start, OBJECT("\"id\"", ID "," WAIT), STARTED, true},
+		{"vm.run",
+		 "Create, start, and delete at the end. A stream socket as with vm.start.", vm_run,
+		 OBJECT("\"config\"", NAME "," CONFIG "," WAIT), STARTED, true},
+		{"vm.list", "All VMs of the client; root sees everybody's.", vm_list, NOTHING,
+		 ANSWER("\"vms\"", "\"vms\":{\"type\":\"array\",\"items\":" MACHINE "}"), false},
+		{"vm.info", "One VM, with its configuration and processes.", vm_info,
+		 OBJECT("\"id\"", ID),
+		 ANSWER(MACHINE_REQUIRED ",\"config\"", MACHINE_MEMBERS
+			"," CONFIG "," FLAG("adopted", "started by an earlier daemon") "," FLAG(
+				"answers",
+				"its supervisor does") ","
+						       "\"processes\":{\"type\":\"array\","
+						       "\"items\":{\"type\":\"object\"}}"),
+		 false},
+		{"vm.pause", "Take the processors out of the guest. Answered when none is in it.",
+		 vm_pause, OBJECT("\"id\"", ID), MACHINE, false},
+		{"vm.resume", "Let them go on.", vm_resume, OBJECT("\"id\"", ID), MACHINE, false},
+		{"vm.stop",
+		 "End a VM in order. A guest that boots Insula's own initrd is asked to power off, "
+		 "and "
+		 "asks an init of the root's own; one that does not by the deadline, or cannot be "
+		 "asked, "
+		 "is stopped. Devices write out what they have. Answered at the end; \\\"stop\\\" "
+		 "says "
+		 "which it was.",
+		 vm_stop_method,
+		 OBJECT("\"id\"",
+			ID "," NUMBER(
+				"deadline_ms", "0", "3600000",
+				"for the guest to power off; default 10000, 0: it is not asked")),
+		 RESULT, false},
+		{"vm.kill", "End a VM at once. Answered at the end.", vm_kill, OBJECT("\"id\"", ID),
+		 RESULT, false},
+		{"vm.wait", "Answered when the VM has ended, with its result.", vm_wait,
+		 OBJECT("\"id\"", ID "," NUMBER("timeout_ms", "1", "86400000", "default: none")),
+		 RESULT, false},
+		{"vm.delete", "Forget a VM that does not run.", vm_delete, OBJECT("\"id\"", ID),
+		 DONE, false},
+		{"vm.console",
+		 "Attach to the console. The answer brings a descriptor (SCM_RIGHTS): a stream "
+		 "socket, "
+		 "output out, input in; closing it detaches.",
+		 vm_console,
+		 OBJECT("\"id\"",
+			ID "," NUMBER("scrollback", "0", "65536", "bytes of earlier output")),
+		 DONE, false},
+		/* It never comes to rest here. */
+		/* clang-format off */
 	{"vm.exec",
 	 "Run a command in a VM that boots Insula's own initrd. Two or three descriptors come with "
 	 "the request (SCM_RIGHTS): output and errors, or input, output and errors. Answered when "
@@ -857,52 +882,60 @@ const struct method methods[] = {
 		FLAG("queue", "a guest that still boots is waited for, up to a minute; without, "
 			      "the request is refused: not-ready")),
 	 ANSWER("\"exec\"", EXEC), true},
-	/* clang-format on */
-	{"vm.exec.signal",
-	 "Send a signal to the process group of a command. 9 also ends one that has not begun.",
-	 vm_exec_signal,
-	 OBJECT("\"id\",\"exec\",\"signal\"",
-		ID "," EXEC "," NUMBER("signal", "1", "64", "Linux's number")),
-	 DONE, false},
-	{"vm.exec.resize", "The terminal of a command has another size.", vm_exec_resize,
-	 OBJECT("\"id\",\"exec\",\"rows\",\"cols\"", ID "," EXEC "," SIZE), DONE, false},
-	{"vm.exec.wait",
-	 "Answered when a command has ended. The VM remembers the last 64 of its commands, also "
-	 "when "
-	 "insulad is started anew.",
-	 vm_exec_wait,
-	 OBJECT("\"id\",\"exec\"",
-		ID "," EXEC "," NUMBER("timeout_ms", "1", "86400000", "default: none")),
-	 ANSWER("\"exec\",\"status\",\"reason\"", EXEC
-		"," NUMBER("status", "0", "255",
-			   "128 + the signal that ended it; 125 to 127: it "
-			   "could not be run, or is lost") ","
-							   "\"reason\":{\"type\":\"string\","
-							   "\"enum\":[\"exited\",\"signaled\","
-							   "\"refused\",\"lost\",\"output-lost\"]}"
-							   "," WORDS("text",
-								    "why, if there is more to "
-								    "say")),
-	 false},
-	{"vm.logs", "What the supervisor and its children said: the last lines.", vm_logs,
-	 OBJECT("\"id\"", ID "," NUMBER("bytes", "1", "524288", "default 65536")),
-	 ANSWER("\"text\"", WORDS("text", "")), false},
-	{"vm.metrics", "Counters: live ones while it runs, all of them once it has ended.",
-	 vm_metrics, OBJECT("\"id\"", ID),
-	 ANSWER("", COUNT("run_ns", "") "," COUNT("cpu_ns", "of all its processes") "," COUNT(
-			    "rss_bytes", "of all its processes") "," COUNT("restarts", "")),
-	 false},
-	{"events.subscribe",
-	 "From now on this connection gets notifications \\\"event\\\": {seq, time_ms, event, id, "
-	 "name, data}. A reader too slow gets \\\"events.dropped\\\" and no more.",
-	 events_subscribe, OBJECT("", ID),
-	 ANSWER("\"next_seq\"", COUNT("next_seq", "of the first one to come")), false},
-	{"events.unsubscribe", "No more of them.", events_unsubscribe, NOTHING, DONE, false},
-	{"rpc.discover", "This table as an OpenRPC document.", rpc_discover, NOTHING,
-	 ANSWER("\"openrpc\",\"info\",\"methods\"",
-		WORDS("openrpc",
-		     "") ",\"info\":{\"type\":\"object\"},\"methods\":{\"type\":\"array\"}"),
-	 false},
+		/* clang-format on */
+		{"vm.exec.signal",
+		 "Send a signal to the process group of a command. 9 also ends one that has not "
+		 "begun.",
+		 vm_exec_signal,
+		 OBJECT("\"id\",\"exec\",\"signal\"",
+			ID "," EXEC "," NUMBER("signal", "1", "64", "Linux's number")),
+		 DONE, false},
+		{"vm.exec.resize", "The terminal of a command has another size.", vm_exec_resize,
+		 OBJECT("\"id\",\"exec\",\"rows\",\"cols\"", ID "," EXEC "," SIZE), DONE, false},
+		{"vm.exec.wait",
+		 "Answered when a command has ended. The VM remembers the last 64 of its commands, "
+		 "also "
+		 "when "
+		 "insulad is started anew.",
+		 vm_exec_wait,
+		 OBJECT("\"id\",\"exec\"",
+			ID "," EXEC "," NUMBER("timeout_ms", "1", "86400000", "default: none")),
+		 ANSWER("\"exec\",\"status\",\"reason\"",
+			EXEC "," NUMBER(
+				"status", "0", "255",
+				"128 + the signal that ended it; 125 to 127: it "
+				"could not be run, or is lost") ","
+								"\"reason\":{\"type\":\"string\","
+								"\"enum\":[\"exited\",\"signaled\","
+								"\"refused\",\"lost\",\"output-"
+								"lost\"]}"
+								"," WORDS(
+									"text",
+									"why, if there is more to "
+									"say")),
+		 false},
+		{"vm.logs", "What the supervisor and its children said: the last lines.", vm_logs,
+		 OBJECT("\"id\"", ID "," NUMBER("bytes", "1", "524288", "default 65536")),
+		 ANSWER("\"text\"", WORDS("text", "")), false},
+		{"vm.metrics", "Counters: live ones while it runs, all of them once it has ended.",
+		 vm_metrics, OBJECT("\"id\"", ID),
+		 ANSWER("",
+			COUNT("run_ns", "") "," COUNT("cpu_ns", "of all its processes") "," COUNT(
+				"rss_bytes", "of all its processes") "," COUNT("restarts", "")),
+		 false},
+		{"events.subscribe",
+		 "From now on this connection gets notifications \\\"event\\\": {seq, time_ms, "
+		 "event, id, "
+		 "name, data}. A reader too slow gets \\\"events.dropped\\\" and no more.",
+		 events_subscribe, OBJECT("", ID),
+		 ANSWER("\"next_seq\"", COUNT("next_seq", "of the first one to come")), false},
+		{"events.unsubscribe", "No more of them.", events_unsubscribe, NOTHING, DONE,
+		 false},
+		{"rpc.discover", "This table as an OpenRPC document.", rpc_discover, NOTHING,
+		 ANSWER("\"openrpc\",\"info\",\"methods\"",
+			WORDS("openrpc", "") ",\"info\":{\"type\":\"object\"},\"methods\":{"
+					     "\"type\":\"array\"}"),
+		 false},
 };
 const size_t nmethods = ARRAY_LEN(methods);
 

@@ -62,7 +62,8 @@ int64_t process_reap(const struct machine *m)
 {
 	DWORD code;
 
-	return m->process >= 0 && GetExitCodeProcess(fd_handle(m->process), &code) ? (int64_t)code : -1;
+	return m->process >= 0 && GetExitCodeProcess(fd_handle(m->process), &code) ? (int64_t)code
+										   : -1;
 }
 
 /* Whoever ends a process says what its status is; insula-run's own end at 255. */

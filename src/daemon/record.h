@@ -31,7 +31,8 @@ enum vm_state {
 extern const char *const vm_state_names[VM_STATES];
 
 /* Whose a VM is, and who a client is. `uid` is what is compared; 0 may see and touch everything.
- * Windows: a number that this daemon has given the SID; 0 are SYSTEM and elevated administrators. */
+ * Windows: a number that this daemon has given the SID; 0 are SYSTEM and elevated administrators.
+ */
 #define SID_LEN 187 /* "S-1-" and what a SID can have at most, and a NUL */
 struct owner {
 	uint32_t uid, gid;

@@ -89,7 +89,8 @@ static void become_user(const struct plan *p)
 
 	if (!p->change_user)
 		return;
-	if (setgroups(r->owner.ngroups, r->owner.groups) || setresgid(r->owner.gid, r->owner.gid, r->owner.gid) ||
+	if (setgroups(r->owner.ngroups, r->owner.groups) ||
+	    setresgid(r->owner.gid, r->owner.gid, r->owner.gid) ||
 	    setresuid(r->owner.uid, r->owner.uid, r->owner.uid))
 		give_up("ids");
 }
@@ -157,7 +158,8 @@ static int bind_control(int at, const struct record *r, struct err *e)
 	unlinkat(at, "control", 0);
 	if (bind(fd, (struct sockaddr *)&a, sizeof(a)) || listen(fd, 8) ||
 	    fchmodat(at, "control", 0600, 0) ||
-	    (geteuid() == 0 && fchownat(at, "control", r->owner.uid, r->owner.gid, AT_SYMLINK_NOFOLLOW)))
+	    (geteuid() == 0 &&
+	     fchownat(at, "control", r->owner.uid, r->owner.gid, AT_SYMLINK_NOFOLLOW)))
 		rc = err_sys(e, -errno, "control socket of %s", r->id);
 	if (rc)
 		close(fd);

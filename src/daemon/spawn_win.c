@@ -71,8 +71,8 @@ static int open_files(struct plan *p, int dir, struct err *e)
 	int rc = 0;
 
 	p->fd[FD_NULL] = win_open("NUL", GENERIC_READ, FILE_SHARE_READ, OPEN_EXISTING, 0);
-	p->fd[FD_LOG] =
-		state_file(dir, id, "log", GENERIC_READ | GENERIC_WRITE, FILE_SHARE_READ, OPEN_ALWAYS);
+	p->fd[FD_LOG] = state_file(dir, id, "log", GENERIC_READ | GENERIC_WRITE, FILE_SHARE_READ,
+				   OPEN_ALWAYS);
 	p->fd[FD_RESULT] =
 		state_file(dir, id, "result", GENERIC_WRITE, FILE_SHARE_READ, CREATE_ALWAYS);
 	p->fd[FD_SETUP] =
@@ -98,7 +98,8 @@ static DWORD breakaway(void)
 	BOOL in_job = FALSE;
 
 	if (!IsProcessInJob(GetCurrentProcess(), NULL, &in_job) || !in_job ||
-	    !QueryInformationJobObject(NULL, JobObjectExtendedLimitInformation, &l, sizeof(l), NULL))
+	    !QueryInformationJobObject(NULL, JobObjectExtendedLimitInformation, &l, sizeof(l),
+				       NULL))
 		return 0;
 	return l.BasicLimitInformation.LimitFlags & JOB_OBJECT_LIMIT_BREAKAWAY_OK
 		       ? CREATE_BREAKAWAY_FROM_JOB

@@ -54,8 +54,9 @@ PSECURITY_DESCRIPTOR own_descriptor(bool inherit, const char *more, struct err *
 
 	if (own_sid(sid, e))
 		return NULL;
-	snprintf(text, sizeof(text), "D:P(A;%s;GA;;;%s)(A;%s;GA;;;SY)(A;%s;GA;;;BA)%sS:(ML;%s;NRNW;;;ME)",
-		 how, sid, how, how, more, how);
+	snprintf(text, sizeof(text),
+		 "D:P(A;%s;GA;;;%s)(A;%s;GA;;;SY)(A;%s;GA;;;BA)%sS:(ML;%s;NRNW;;;ME)", how, sid,
+		 how, how, more, how);
 	if (ConvertStringSecurityDescriptorToSecurityDescriptorA(text, SDDL_REVISION_1, &sd, NULL))
 		return sd;
 	err_set(e, -EIO, "security descriptor: error %lu", GetLastError());
@@ -287,7 +288,8 @@ int state_list(int dir, void (*fn)(struct daemon *d, const char *id), struct dae
 	if (h == INVALID_HANDLE_VALUE)
 		return err_sys(e, win_errno(GetLastError()), "state_dir");
 	do {
-		if (WideCharToMultiByte(CP_UTF8, 0, found.cFileName, -1, id, sizeof(id), NULL, NULL) &&
+		if (WideCharToMultiByte(CP_UTF8, 0, found.cFileName, -1, id, sizeof(id), NULL,
+					NULL) &&
 		    id_is_valid(id))
 			fn(d, id);
 	} while (FindNextFileW(h, &found));

@@ -207,7 +207,7 @@ void talk_ask(struct machine *m, const char *op, json_object *params, reply_fn *
 		j_obj(o, "params", params);
 	if (!rc)
 		rc = !m->talk ? -ENOTCONN
-				 : send_packet(m, o, r ? r->fd : NULL, with_fds && r ? r->nfds : 0);
+			      : send_packet(m, o, r ? r->fd : NULL, with_fds && r ? r->nfds : 0);
 	json_object_put(o);
 	if (rc) {
 		json_object *error =

@@ -12,8 +12,8 @@
 
 struct watch;
 /* Windows: of a handle that can be waited for, which is UV_READABLE while it is signalled; the rest
- * is Linux's. UV_READABLE, UV_WRITABLE, UV_PRIORITIZED. UV_READABLE | UV_DISCONNECT: an error at the
- * descriptor; it is told until it was read or written from it, or the watch is freed. */
+ * is Linux's. UV_READABLE, UV_WRITABLE, UV_PRIORITIZED. UV_READABLE | UV_DISCONNECT: an error at
+ * the descriptor; it is told until it was read or written from it, or the watch is freed. */
 typedef void watch_fn(void *ctx, int events);
 /* NULL: no memory, or a descriptor that cannot be watched. `fd` stays the caller's; it must outlive
  * the watch, and becomes non-blocking. Nothing is watched yet. */

@@ -18,7 +18,8 @@
 #define SETUP_MAX (CONFIG_JSON_MAX + 4096)
 #define PACKET (64u << 10)
 #define DEPTH 16
-#define QUEUE_MAX 64 /* messages that the peer has not taken; then it is dropped, it may come again */
+#define QUEUE_MAX \
+	64 /* messages that the peer has not taken; then it is dropped, it may come again */
 #define PAUSE_DEADLINE_NS 3000000000ull
 #define LOG_MAX (512 << 10)
 #define LOG_KEEP (64 << 10)
@@ -79,7 +80,8 @@ static void wait_for_peer(struct control *k)
 	ResetEvent(k->in_ov.hEvent);
 	k->waiting = true;
 	if (!ConnectNamedPipe(k->pipe, &k->in_ov) && GetLastError() != ERROR_IO_PENDING)
-		SetEvent(k->in_ov.hEvent); /* it is there already; what is wrong shows at the read */
+		SetEvent(
+			k->in_ov.hEvent); /* it is there already; what is wrong shows at the read */
 }
 
 static void drop(struct control *k)
@@ -276,10 +278,10 @@ static const struct {
 	const char *name;
 	void (*run)(struct call *c);
 } ops[] = {
-	{"hello", op_hello},       {"info", op_info},         {"metrics", op_metrics},
-	{"pause", op_pause},       {"resume", op_resume},     {"stop", op_stop},
-	{"kill", op_kill},         {"console", op_none},      {"exec", op_none},
-	{"exec-signal", op_none},  {"exec-resize", op_none},  {"exec-result", op_none},
+	{"hello", op_hello},      {"info", op_info},        {"metrics", op_metrics},
+	{"pause", op_pause},      {"resume", op_resume},    {"stop", op_stop},
+	{"kill", op_kill},        {"console", op_none},     {"exec", op_none},
+	{"exec-signal", op_none}, {"exec-resize", op_none}, {"exec-result", op_none},
 };
 
 void control_paused(struct control *k, struct vm *vm, bool paused)
@@ -429,8 +431,9 @@ static int parse_handles(const char *text, int fd[4], struct err *e)
 			       text);
 	for (int i = 0; i < 4; i++) {
 		if (!GetHandleInformation(fd_handle(fd[i]), &flags))
-			return err_set(e, -EINVAL, "--control: '%.40s'; expected handles from "
-						   "insulad",
+			return err_set(e, -EINVAL,
+				       "--control: '%.40s'; expected handles from "
+				       "insulad",
 				       text);
 		/* For us, not for our children. */
 		SetHandleInformation(fd_handle(fd[i]), HANDLE_FLAG_INHERIT, 0);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * One VM on Windows: open everything, make insula-vmm and the helpers, watch over them, end. The
- * stages are those of vm.h; commands, networks, vsock and shares are not there yet, and are refused.
+ * stages are those of vm.h; commands, networks, vsock and shares are not there yet, and are
+ * refused.
  */
 #ifndef SUPERVISOR_VM_WIN_H
 #define SUPERVISOR_VM_WIN_H
@@ -33,8 +34,8 @@ struct vm {
 	uint64_t started_ns;
 	bool running, ended, have_exit;
 	struct msg_vm_exit exit;
-	bool hard;               /* do not wait for helpers at the end */
-	const char *reason;      /* stable name of the end, if MSG_VM_EXIT does not tell it; static */
+	bool hard;          /* do not wait for helpers at the end */
+	const char *reason; /* stable name of the end, if MSG_VM_EXIT does not tell it; static */
 	struct control *control; /* insulad's door; NULL without */
 };
 

@@ -541,7 +541,8 @@ END_TEST
 START_TEST(visibility)
 {
 	struct machine *m = machine_new(&d);
-	struct client *other = client_make(&d, &(struct owner){.uid = 1001}), *root = client_make(&d, &(struct owner){.uid = 0});
+	struct client *other = client_make(&d, &(struct owner){.uid = 1001}),
+		      *root = client_make(&d, &(struct owner){.uid = 0});
 
 	m->r.owner.uid = 1000;
 	m->r.config = strdup("{}");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A client of a named pipe, for tests/windows/daemon: pipecat NAME connects standard input to it and
- * it to standard output. Status 1: it is not there or does not let us in; 0: it has ended. */
+/* A client of a named pipe, for tests/windows/daemon: pipecat NAME connects standard input to it
+ * and it to standard output. Status 1: it is not there or does not let us in; 0: it has ended. */
 #include <windows.h>
 
 #include <stdio.h>
