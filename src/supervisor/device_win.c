@@ -18,6 +18,7 @@ static const struct {
 	[DEVICE_UART] = {"insula-console", DEV_UART},
 	[DEVICE_BLK] = {"insula-blk", DEV_VIRTIO_MMIO},
 	[DEVICE_RNG] = {"insula-rng", DEV_VIRTIO_MMIO},
+	[DEVICE_VSOCK] = {"insula-vsock", DEV_VIRTIO_MMIO},
 };
 
 static int make_page(struct err *e)
@@ -164,6 +165,17 @@ static int start_rng(struct device *d, int mem, uint64_t mem_size, struct err *e
 	return start_virtio(d, MSG_START_RNG, &m, sizeof(m), mem, -1, e);
 }
 
+static int start_vsock(struct device *d, int mem, uint64_t mem_size, struct err *e)
+{
+	struct msg_start_vsock m = {.mem_size = mem_size,
+				    .guest_cid = d->vsock->cid,
+				    .flags = vsock_has_path(d->vsock) ? VSOCK_REACHES : 0,
+				    .max_conns = VSOCK_WIN_CONNS,
+				    .log_level = log_most()};
+
+	return start_virtio(d, MSG_START_VSOCK, &m, sizeof(m), mem, -1, e);
+}
+
 int device_start(struct device *d, int mem, uint64_t mem_size, struct err *e)
 {
 	d->waiting = false;
@@ -175,6 +187,8 @@ int device_start(struct device *d, int mem, uint64_t mem_size, struct err *e)
 		return start_blk(d, mem, mem_size, e);
 	case DEVICE_RNG:
 		return start_rng(d, mem, mem_size, e);
+	case DEVICE_VSOCK:
+		return start_vsock(d, mem, mem_size, e);
 	}
 	panic("device of type %d", (int)d->type);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * One VM on Windows: open everything, make insula-vmm and the helpers, watch over them, end. The
- * stages are those of vm.h; commands, networks, vsock, shares and insulad's door are not there yet,
+ * stages are those of vm.h; commands, networks, shares and insulad's door are not there yet,
  * and are refused.
  */
 #ifndef SUPERVISOR_VM_WIN_H
