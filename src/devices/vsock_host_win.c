@@ -123,7 +123,7 @@ static void begin(struct end *e, struct request *r)
 /* More of a message than there is room for is no error: the rest comes with the next read. */
 static void start_read(struct end *e)
 {
-	if (e->in.busy || e->read || e->eof)
+	if (e->in.busy || e->read || e->gone)
 		return;
 	begin(e, &e->in);
 	if (!ReadFileEx(e->pipe, e->data, END_BYTES, &e->in.ov, on_ended) &&
@@ -139,6 +139,7 @@ static void start_write(struct end *e, struct request *r, DWORD n)
 	look();
 }
 
+/* After the end of its direction a client has nothing to say, but it can still go. */
 static void finish_read(struct end *e)
 {
 	const struct request *r = &e->in;
@@ -147,11 +148,11 @@ static void finish_read(struct end *e)
 	if (!e->read)
 		return;
 	e->read = false;
-	e->at = 0;
-	e->have = good && !e->deaf ? r->n : 0;
 	e->gone = !good;
-	e->eof = !good || (r->error == 0 && r->n == 0);
-	if (e->deaf)
+	e->at = 0;
+	e->have = good && !e->deaf && !e->eof ? r->n : 0;
+	e->eof |= !good || (r->error == 0 && r->n == 0);
+	if (e->deaf || e->eof)
 		start_read(e);
 }
 

@@ -144,6 +144,7 @@ static void echo(const char *name)
 
 		if (h == INVALID_HANDLE_VALUE)
 			die(name);
+		printf("serving\n");
 		if (!ConnectNamedPipe(h, &ov) && GetLastError() == ERROR_IO_PENDING)
 			WaitForSingleObject(ov.hEvent, INFINITE);
 		CloseHandle(ov.hEvent);
@@ -176,7 +177,7 @@ static DWORD WINAPI send_main(void *arg)
 	uint8_t buf[CHUNK];
 
 	while (left) {
-		uint32_t n = 1 + next_byte(&seed) * 79u;
+		uint32_t n = 1 + next_byte(&seed) * 78u;
 
 		n = n < left ? n : left;
 		for (uint32_t i = 0; i < n; i++)
@@ -205,7 +206,7 @@ static DWORD WINAPI load_main(void *arg)
 			if (!left)
 				die("more came back than was sent");
 			if (!piece)
-				piece = 1 + next_byte(&seed) * 79u;
+				piece = 1 + next_byte(&seed) * 78u;
 			if (piece > left)
 				piece = left;
 			if (buf[i] != next_byte(&seed))
