@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "vsock_table.h"
 
@@ -150,7 +149,7 @@ static void drained(struct vconns *t, struct vconn *c)
 	if (c->state == VCONN_LINGER)
 		vtab_release(t, c);
 	else if (c->guest_shut & VIRTIO_VSOCK_SHUTDOWN_SEND)
-		t->ops->shut(t->ctx, c, SHUT_WR);
+		t->ops->shut(t->ctx, c, VCONN_SHUT_WRITE);
 }
 
 void vconn_writable(struct vconns *t, struct vconn *c)

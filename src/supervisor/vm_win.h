@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * One VM on Windows: open everything, make insula-vmm and the helpers, watch over them, end. The
- * stages are those of vm.h; commands, networks, vsock, shares and insulad's door are not there yet,
+ * stages are those of vm.h; commands, networks, shares and insulad's door are not there yet,
  * and are refused.
  */
 #ifndef SUPERVISOR_VM_WIN_H
@@ -11,9 +11,11 @@
 #include "device_win.h"
 #include "ending.h"
 
-/* One wait takes 64 handles: three of each child, and the user's interrupt. */
-#define MAX_DEVICES 20
-#define MAX_SLOTS (1 + 3 * (1 + MAX_DEVICES))
+/* One wait takes 64 handles: three of each child, the user's interrupt, the next client of vsock.
+ */
+#define MAX_DEVICES 19
+#define OTHER_DEVICES 3 /* than disks: console, random numbers, vsock */
+#define MAX_SLOTS (2 + 3 * (1 + MAX_DEVICES))
 _Static_assert(MAX_SLOTS <= MAXIMUM_WAIT_OBJECTS, "one wait for all of them");
 
 struct vm {
@@ -24,6 +26,8 @@ struct vm {
 	struct terminal terminal;
 	struct disk disk[MAX_DEVICES];
 	unsigned ndisks;
+	struct vsock vsock;
+	struct device *vsock_device; /* NULL: none */
 	struct device device[MAX_DEVICES];
 	unsigned ndevices;
 	struct child vmm;

@@ -1005,7 +1005,7 @@ START_TEST(configurations_refused)
 	bad[1].guest_cid = UINT32_MAX;
 	bad[2].max_conns = 0;
 	bad[3].max_conns = VSOCK_MAX_CONNS + 1;
-	bad[4].flags = 2;
+	bad[4].flags = 4;
 	bad[5].log_level = 99;
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
 		ck_assert_int_eq(vsock_check_conf(&bad[i], &e), -EINVAL);
