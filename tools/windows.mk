@@ -9,13 +9,13 @@
 # What of a room builds here: not *_linux.c, not main.c and *_main.c, and not what has no counterpart yet.
 win_room     = $(filter-out %_linux.c %/main.c %_main.c,$(wildcard src/$(1)/*.c))
 WIN_BASE    := $(filter-out %/guestproto.c %/scm.c,$(call win_room,base))
-WIN_DEVICES := $(filter-out $(addprefix src/devices/,net%.c vsock%.c exec%.c),$(call win_room,devices))
+WIN_DEVICES := $(filter-out $(addprefix src/devices/,net%.c exec%.c),$(call win_room,devices))
 WIN_VMM     := $(call win_room,vmm) $(src_whp) $(src_x86)
 WIN_JAIL    := src/jail/check_win.c src/jail/seal_win.c
 WIN_RUN     := $(wildcard src/supervisor/*_win.c) $(addprefix src/supervisor/,cmdline.c config.c config_json.c settings.c options.c ending.c json.c result.c stats.c) src/jail/check_win.c src/jail/spawn_win.c \
 	tools/insula-run_win.c
 WIN_DAEMON  := $(call win_room,daemon) src/daemon/main.c src/supervisor/utf8_win.c $(addprefix src/supervisor/,config.c config_json.c config_net_win.c settings.c json.c)
-WIN_HELPERS := insula-console insula-rng insula-blk
+WIN_HELPERS := insula-console insula-rng insula-blk insula-vsock
 WIN_EXES    := insulad insula-run insula-vmm $(WIN_HELPERS)
 WIN_LIBS    := -lbcrypt -lsynchronization -ladvapi32 -lpthread
 
@@ -62,7 +62,8 @@ $(BUILD)/windows/test-bin/test_win.exe: $(patsubst %.c,$(BUILD)/windows/test-bin
 $(BUILD)/windows/test-bin/contained.exe: $(patsubst %.c,$(BUILD)/windows/test-bin/obj/%.o,tests/unit/win/contained_main.c \
 	$(WIN_JAIL) $(WIN_BASE))
 $(BUILD)/windows/test-bin/pipecat.exe: $(BUILD)/windows/test-bin/obj/tests/windows/pipecat.o
-$(foreach x,test_win contained pipecat,$(BUILD)/windows/test-bin/$(x).exe):
+$(BUILD)/windows/test-bin/pipepeer.exe: $(BUILD)/windows/test-bin/obj/tests/windows/pipepeer.o
+$(foreach x,test_win contained pipecat pipepeer,$(BUILD)/windows/test-bin/$(x).exe):
 	$(call say,WINLD)
 	$(Q)$(WIN_CC) -static -o $@ $(filter %.o,$^) $(WIN_LIBS)
 
@@ -70,6 +71,6 @@ $(foreach x,test_win contained pipecat,$(BUILD)/windows/test-bin/$(x).exe):
 windows: deps-windows
 	@$(MAKE) --no-print-directory windows-programs $(BUILD)/windows/hello.exe
 windows-programs: $(foreach x,$(WIN_EXES),$(BUILD)/windows/bin/$(x).exe)
-windows-test-programs: $(foreach x,$(WIN_EXES) test_win contained pipecat,$(BUILD)/windows/test-bin/$(x).exe)
+windows-test-programs: $(foreach x,$(WIN_EXES) test_win contained pipecat pipepeer,$(BUILD)/windows/test-bin/$(x).exe)
 
 -include $(shell find $(BUILD)/windows/bin $(BUILD)/windows/test-bin -name '*.d' 2>/dev/null)

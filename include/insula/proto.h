@@ -45,9 +45,11 @@ enum msg_type {
 	MSG_START_VSOCK = 32, /* struct msg_start_vsock */
 	MSG_VSOCK_CONNECTED,  /* struct msg_vsock_connected: the answer (to a vsock helper) */
 	MSG_VSOCK_STREAM,     /* struct msg_vsock_stream (to a vsock helper) */
-	MSG_START_EXEC = 40,  /* struct msg_start_exec */
-	MSG_EXEC_SIGNAL,      /* struct msg_exec_signal (to an insula-exec) */
-	MSG_EXEC_RESIZE,      /* struct msg_exec_size (to an insula-exec) */
+	MSG_VSOCK_CLIENT,    /* empty; a descriptor: a stream on which a client will say CONNECT (to
+			      * a vsock helper that cannot accept: Windows) */
+	MSG_START_EXEC = 40, /* struct msg_start_exec */
+	MSG_EXEC_SIGNAL,     /* struct msg_exec_signal (to an insula-exec) */
+	MSG_EXEC_RESIZE,     /* struct msg_exec_size (to an insula-exec) */
 	MSG_EXEC_STREAM, /* empty; a descriptor: the next stream to the guest, or none: there will
 			  * be no other (to an insula-exec that said MSG_EXEC_BROKEN) */
 	MSG_PAUSE = 48,  /* empty: take the vCPUs out of the guest (to the vmm) */
@@ -128,6 +130,7 @@ struct msg_start_blk {
 	uint32_t physical;      /* physical block size, >= logical, power of two */
 	uint32_t opt_io;        /* optimal I/O size in logical blocks, 0 unknown */
 	uint32_t discard_align; /* bytes; 0: the backing cannot discard */
+	uint32_t max_io;        /* bytes that the backing takes at once; 0 unknown */
 	uint32_t log_level;
 	char serial[20]; /* virtio 1.2, 5.2.6: not necessarily terminated */
 };
@@ -159,8 +162,9 @@ struct msg_start_uart {
 #define VSOCK_MAX_ASKED 32u /* MSG_VSOCK_CONNECT without an answer */
 enum vsock_flags {
 	VSOCK_LISTENS =
-		1, /* there is a socket for the host's clients, and the guest may connect to
-		    * sockets next to it; otherwise every connection of the guest is refused */
+		1,         /* there is a socket for the host's clients, and the guest may connect to
+			    * sockets next to it; otherwise every connection of the guest is refused */
+	VSOCK_REACHES = 2, /* the same without a socket: clients come by MSG_VSOCK_CLIENT */
 };
 /* Descriptors: guest memory, page, call event, interrupt event, the listening socket if
  * VSOCK_LISTENS, kick events of rx, tx and event queue. */

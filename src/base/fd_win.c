@@ -121,7 +121,8 @@ uint64_t events_wait(const int *event, unsigned n, int channel, int timeout_ms)
 	for (unsigned i = 0; i < n; i++)
 		h[i] = fd_handle(event[i]);
 	h[n] = channel >= 0 ? channel_event(channel_own()) : NULL;
-	r = WaitForMultipleObjects(total, h, FALSE, ms);
+	/* Completion routines run here (vsock_host_win.c), and end the wait for no reason. */
+	r = WaitForMultipleObjectsEx(total, h, FALSE, ms, TRUE);
 	if (r == WAIT_FAILED)
 		panic("wait for %lu handles: error %lu", total, GetLastError());
 	if (r >= total)

@@ -6,6 +6,7 @@
 #include "blk_disk.h"
 #include "console.h"
 #include "rng.h"
+#include "vsock.h"
 
 void helper_rules(const struct helper *h, struct rule_list *l)
 {
@@ -32,6 +33,12 @@ void blk_disk_rules(const struct blk_engine_conf *c, const int *event, unsigned 
 void console_rules(const struct console *c, struct rule_list *l)
 {
 	(void)c;
+	(void)l;
+}
+
+void vsock_rules(const struct vsockdev *d, struct rule_list *l)
+{
+	(void)d;
 	(void)l;
 }
 

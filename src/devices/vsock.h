@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * virtio-vsock (virtio 1.2, 5.10): streams between the guest and AF_UNIX sockets of the host.
+ * virtio-vsock (virtio 1.2, 5.10): streams between the guest and AF_UNIX sockets of the host, or
+ * named pipes.
  *
  *   control thread   registers, and messages: what the supervisor sends goes to the I/O thread,
- * what the I/O thread wants from the supervisor goes out (the mailbox) I/O thread       queues,
- * connections (vsock_conn.h), and their descriptors, in one epoll set
+ *                    what the I/O thread wants from the supervisor goes out (the mailbox)
+ *   I/O thread       queues, connections (vsock_conn.h), and their descriptors: in one epoll set;
+ *                    on Windows the requests that are under way on them
  *
- * The process holds streams that others have connected, and accepts on one socket. It can read,
- * write, shut down and close them: writev() and readv() carry no descriptors, so even a helper that
- * was taken over cannot pass on what it holds.
+ * The process holds streams that others have connected, and accepts on one socket (on Windows the
+ * supervisor does, and sends each client). It can read, write, shut down and close them: writev()
+ * and readv() carry no descriptors, so even a helper that was taken over cannot pass on what it
+ * holds.
  *
  * Restart: the connections die with the process that held them. The next one says so on the event
  * queue (5.10.6.7), and the driver ends its sockets.
@@ -31,7 +34,7 @@ enum vsock_queue { VSOCK_RX, VSOCK_TX, VSOCK_EVENT };
 #define VSOCK_RX_BYTES (1u << 20) /* with so many bytes */
 #define VSOCK_ACCEPTS 64u         /* new clients in one turn */
 #define VSOCK_EVENTS 64u          /* of one epoll_wait() */
-#define VSOCK_MAX_STREAMS 64u     /* MSG_VSOCK_STREAM that have not been looked at */
+#define VSOCK_MAX_STREAMS 64u     /* MSG_VSOCK_STREAM, MSG_VSOCK_CLIENT that were not looked at */
 #define VSOCK_MAIL (VSOCK_MAX_STREAMS + VSOCK_MAX_ASKED)
 
 /* One message of the supervisor, or one for it. Descriptors belong to the mail. */
@@ -59,11 +62,12 @@ struct vsockdev {
 	struct worker w; /* first */
 	struct msg_start_vsock conf;
 	struct virtio_vsock_config config;
-	struct helper_ops ops;         /* for helper_attach(); dev is the vsockdev */
-	int ep_fd, mail_fd, listen_fd; /* listen_fd: -1 for none */
-	struct vsock_box in, out;      /* control -> I/O (mail_fd), I/O -> control (h->event_fd) */
+	struct helper_ops ops;    /* for helper_attach(); dev is the vsockdev */
+	int mail_fd, listen_fd;   /* listen_fd: -1 for none */
+	struct vsock_box in, out; /* control -> I/O (mail_fd), I/O -> control (h->event_fd) */
 
 	/* the I/O thread's */
+	struct vsock_host *host; /* what the system keeps of the ends */
 	struct vconns conns;
 	bool announce; /* the guest has to hear that its connections are gone */
 	bool clients;  /* there may be some to be accepted */
@@ -90,16 +94,22 @@ bool vsock_box_put(struct vsock_box *b, const struct vsock_mail *m);
 bool vsock_box_get(struct vsock_box *b, struct vsock_mail *m);
 
 /* ---- vsock_io.c: the I/O thread ---- */
-extern const struct vconn_ops vsock_host_ops; /* ctx is the vsockdev */
 void *vsock_io_main(void *arg);
 /* One turn without a wait. True: there is more to do at once. */
 bool vsock_turn(struct vsockdev *d);
 /* Ask for kicks where something is wanted. For how many ms to sleep; -1: until something comes. */
 int vsock_rest(struct vsockdev *d);
+/* To the control thread: ask the supervisor for the other end (vconn_ops.ask). */
+void vsock_ask(struct vsockdev *d, uint32_t id, uint32_t port);
+
+/* ---- vsock_host_linux.c, vsock_host_win.c: the host's ends, for the I/O thread ---- */
+extern const struct vconn_ops vsock_host_ops; /* ctx is the vsockdev */
+/* Before the thread: kicks, mail and listen_fd are there. */
+int vsock_host_open(struct vsockdev *d, struct err *e);
+/* d->clients: take new ones, a bounded number. It is unset when there are no more; d->retry is set
+ * if that has failed for want of something. */
+void vsock_accept(struct vsockdev *d);
 /* Wait for events, at most `timeout` ms, and hand them on to the connections. */
 void vsock_wait(struct vsockdev *d, int timeout);
-/* Add a descriptor that is always in the epoll set. */
-int vsock_poll_add(struct vsockdev *d, unsigned what, int fd);
-enum vsock_what { VSOCK_ON_CONN, VSOCK_ON_CTL, VSOCK_ON_KICK, VSOCK_ON_MAIL, VSOCK_ON_CLIENT };
 
 #endif

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "vsock_table.h"
 
@@ -113,8 +112,8 @@ bool vconn_connected(struct vconns *t, uint32_t id, int error, int fd)
 	if (t->asked > 0)
 		t->asked--;
 	vtab_ask(t);
-	if (!c || c->state != VCONN_ASKING)
-		return false;
+	if (!c || c->state != VCONN_ASKING || c->listed == VCONN_ASK)
+		return false; /* gone, answered before, or not asked for yet */
 	if (error) {
 		vtab_reset(t, c);
 		return false;
@@ -150,7 +149,7 @@ static void drained(struct vconns *t, struct vconn *c)
 	if (c->state == VCONN_LINGER)
 		vtab_release(t, c);
 	else if (c->guest_shut & VIRTIO_VSOCK_SHUTDOWN_SEND)
-		t->ops->shut(t->ctx, c, SHUT_WR);
+		t->ops->shut(t->ctx, c, VCONN_SHUT_WRITE);
 }
 
 void vconn_writable(struct vconns *t, struct vconn *c)

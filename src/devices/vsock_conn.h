@@ -41,6 +41,13 @@
 #define VCONN_SMALL_RING (32u << 10)
 #define VCONN_RINGS_SIZE \
 	(VCONN_BIG_RINGS * VCONN_BIG_RING + (VSOCK_MAX_CONNS - VCONN_BIG_RINGS) * VCONN_SMALL_RING)
+/* Bytes of the rings of `max` connections. */
+static inline size_t vconn_rings_size(unsigned max)
+{
+	size_t big = max < VCONN_BIG_RINGS ? max : VCONN_BIG_RINGS;
+
+	return big * VCONN_BIG_RING + (max - big) * VCONN_SMALL_RING;
+}
 #define VCONN_BUCKETS 4096u
 #define VCONN_STRAYS 64u   /* resets owed to nobody's connections */
 #define VCONN_LINE 20u     /* "CONNECT 4294967295\n" has 19 */
@@ -57,6 +64,8 @@
 #define VCONN_TICK_NS 500000000u
 
 #define VCONN_NONE UINT16_MAX
+
+enum vconn_shut { VCONN_SHUT_READ, VCONN_SHUT_WRITE };
 
 enum vconn_state {
 	VCONN_FREE,
@@ -115,8 +124,8 @@ struct vconn_ops {
 	int (*open)(void *ctx, struct vconn *c);
 	ssize_t (*read)(void *ctx, struct vconn *c, const struct iovec *iov, unsigned niov);
 	ssize_t (*write)(void *ctx, struct vconn *c, const struct iovec *iov, unsigned niov);
-	void (*shut)(void *ctx, struct vconn *c, int how); /* SHUT_RD or SHUT_WR */
-	void (*close)(void *ctx, struct vconn *c);         /* c->fd is set to -1 afterwards */
+	void (*shut)(void *ctx, struct vconn *c, enum vconn_shut how);
+	void (*close)(void *ctx, struct vconn *c); /* c->fd is set to -1 afterwards */
 	void (*watch)(void *ctx, struct vconn *c, bool on);
 	/* Ask for the other end of the guest's connection: vconn_connected() is the answer. */
 	void (*ask)(void *ctx, uint32_t id, uint32_t port);
@@ -140,7 +149,7 @@ struct vconns {
 	unsigned max;
 	bool reachable; /* the guest may connect to the host */
 	uint64_t now;   /* ns; the caller's */
-	uint8_t *rings; /* VCONN_RINGS_SIZE bytes, the caller's */
+	uint8_t *rings; /* vconn_rings_size(max) bytes, the caller's */
 
 	unsigned used, timed, asked; /* slots in use; with a deadline; of the supervisor */
 	unsigned nfresh;             /* slots that were ever used */

@@ -4,17 +4,9 @@
  *
  * A turn: mail of the supervisor, new clients, packets of the guest, packets for the guest, what
  * has waited too long; each of them bounded. Then kicks are asked for where they are wanted, and
- * epoll_wait(): events of the connections' descriptors only set marks in the table.
- *
- * Descriptors are watched by edges. A stream that nobody has credit for costs no event after the
- * first one, and one that was read until nothing is left costs no system call to be watched again.
+ * vsock_wait().
  */
-#include <errno.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 
@@ -22,79 +14,10 @@
 #include "vsock.h"
 
 #define HDR_LEN sizeof(struct virtio_vsock_hdr)
-#define CONN_EVENTS ((uint32_t)(EPOLLIN | EPOLLRDHUP) | EPOLLET)
 #define TICK_MS ((int)(VCONN_TICK_NS / 1000000u))
 
-/* ---- the host's ends ---- */
-
-static uint64_t tag(unsigned what, uint32_t id)
+void vsock_ask(struct vsockdev *d, uint32_t id, uint32_t port)
 {
-	return (uint64_t)what << 32 | id;
-}
-
-static int control(struct vsockdev *d, int op, int fd, uint32_t events, uint64_t data)
-{
-	struct epoll_event ev = {.events = events, .data.u64 = data};
-
-	return epoll_ctl(d->ep_fd, op, fd, &ev) ? -errno : 0;
-}
-
-int vsock_poll_add(struct vsockdev *d, unsigned what, int fd)
-{
-	return control(d, EPOLL_CTL_ADD, fd, (uint32_t)EPOLLIN | EPOLLET, tag(what, 0));
-}
-
-static int host_open(void *ctx, struct vconn *c)
-{
-	struct vsockdev *d = ctx;
-
-	return control(d, EPOLL_CTL_ADD, c->fd, CONN_EVENTS,
-		       tag(VSOCK_ON_CONN, vconn_id(&d->conns, c)));
-}
-
-static ssize_t host_read(void *ctx, struct vconn *c, const struct iovec *iov, unsigned niov)
-{
-	ssize_t n = readv(c->fd, iov, (int)niov);
-
-	(void)ctx;
-	return n < 0 ? -errno : n;
-}
-
-static ssize_t host_write(void *ctx, struct vconn *c, const struct iovec *iov, unsigned niov)
-{
-	ssize_t n = writev(c->fd, iov, (int)niov);
-
-	(void)ctx;
-	return n < 0 ? -errno : n;
-}
-
-static void host_shut(void *ctx, struct vconn *c, int how)
-{
-	(void)ctx;
-	/* ENOTCONN: the other end is gone; that is another event. */
-	(void)shutdown(c->fd, how);
-}
-
-static void host_close(void *ctx, struct vconn *c)
-{
-	/* Explicitly: whoever made the descriptor may still hold the same open file. */
-	(void)control(ctx, EPOLL_CTL_DEL, c->fd, 0, 0);
-	close(c->fd);
-}
-
-static void host_watch(void *ctx, struct vconn *c, bool on)
-{
-	struct vsockdev *d = ctx;
-	int rc = control(d, EPOLL_CTL_MOD, c->fd, CONN_EVENTS | (on ? (uint32_t)EPOLLOUT : 0),
-			 tag(VSOCK_ON_CONN, vconn_id(&d->conns, c)));
-
-	if (rc) /* what was added can be changed, and that takes no memory */
-		panic("epoll_ctl: %d", rc);
-}
-
-static void host_ask(void *ctx, uint32_t id, uint32_t port)
-{
-	struct vsockdev *d = ctx;
 	const struct vsock_mail m = {.type = MSG_VSOCK_CONNECT, .id = id, .port = port, .fd = -1};
 
 	/* There is room for all questions that may be open at a time. */
@@ -103,23 +26,6 @@ static void host_ask(void *ctx, uint32_t id, uint32_t port)
 	event_signal(d->w.h->event_fd);
 }
 
-static void host_forget(void *ctx, void *ring, size_t size)
-{
-	(void)ctx;
-	(void)madvise(ring, size, MADV_DONTNEED);
-}
-
-const struct vconn_ops vsock_host_ops = {
-	.open = host_open,
-	.read = host_read,
-	.write = host_write,
-	.shut = host_shut,
-	.close = host_close,
-	.watch = host_watch,
-	.ask = host_ask,
-	.forget = host_forget,
-};
-
 /* ---- what others want ---- */
 
 static void take_mail(struct vsockdev *d)
@@ -127,28 +33,16 @@ static void take_mail(struct vsockdev *d)
 	struct vsock_mail m;
 
 	for (unsigned i = 0; i < VSOCK_MAIL && vsock_box_get(&d->in, &m); i++) {
-		if (m.type == MSG_VSOCK_STREAM && vconn_has_room(&d->conns))
+		bool room = vconn_has_room(&d->conns);
+
+		if (m.type == MSG_VSOCK_STREAM && room)
 			vconn_stream(&d->conns, m.fd, m.port);
-		else if (m.type == MSG_VSOCK_STREAM)
+		else if (m.type == MSG_VSOCK_CLIENT && room)
+			vconn_client(&d->conns, m.fd);
+		else if (m.type != MSG_VSOCK_CONNECTED)
 			fd_close(&m.fd);
 		else if (!vconn_connected(&d->conns, m.id, m.error, m.fd))
 			fd_close(&m.fd);
-	}
-}
-
-static void accept_clients(struct vsockdev *d)
-{
-	for (unsigned i = 0; i < VSOCK_ACCEPTS && d->clients && vconn_has_room(&d->conns); i++) {
-		int fd = accept4(d->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-
-		if (fd >= 0) {
-			vconn_client(&d->conns, fd);
-		} else if (errno == EAGAIN) {
-			d->clients = false;
-		} else if (errno != ECONNABORTED && errno != EINTR) {
-			d->retry = true; /* out of something: not at once again */
-			return;
-		}
 	}
 }
 
@@ -343,7 +237,8 @@ bool vsock_turn(struct vsockdev *d)
 		begin(d);
 	tick(d);
 	take_mail(d);
-	accept_clients(d);
+	if (d->clients)
+		vsock_accept(d);
 	more = serve_tx(d);
 	more |= serve_rx(d);
 	serve_event(d);
@@ -366,44 +261,6 @@ int vsock_rest(struct vsockdev *d)
 	if (d->announce)
 		more |= worker_arm(&d->w, VSOCK_EVENT);
 	return more ? 0 : timed ? TICK_MS : -1;
-}
-
-static void on_connection(struct vsockdev *d, uint32_t id, uint32_t events)
-{
-	static const struct {
-		uint32_t events;
-		void (*fn)(struct vconns *t, struct vconn *c);
-	} handlers[] = {
-		{EPOLLOUT, vconn_writable},
-		{EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR, vconn_readable},
-		{EPOLLHUP | EPOLLERR, vconn_hangup},
-	};
-
-	/* Each of them may be the end of the connection. */
-	for (unsigned i = 0; i < ARRAY_LEN(handlers); i++) {
-		struct vconn *c = vconn_find_id(&d->conns, id);
-
-		if (c && (events & handlers[i].events))
-			handlers[i].fn(&d->conns, c);
-	}
-}
-
-void vsock_wait(struct vsockdev *d, int timeout)
-{
-	struct epoll_event ev[VSOCK_EVENTS];
-	int n = epoll_wait(d->ep_fd, ev, (int)VSOCK_EVENTS, timeout);
-
-	d->conns.now = clock_ns();
-	for (int i = 0; i < n; i++) {
-		unsigned what = (unsigned)(ev[i].data.u64 >> 32);
-
-		if (what == VSOCK_ON_CONN)
-			on_connection(d, (uint32_t)ev[i].data.u64, ev[i].events);
-		else if (what == VSOCK_ON_KICK)
-			d->w.stat[STAT_VSOCK_KICKS]++;
-		else if (what == VSOCK_ON_CLIENT)
-			d->clients = true;
-	}
 }
 
 void *vsock_io_main(void *arg)

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include <insula/base.h>
 
@@ -116,9 +115,9 @@ static void on_shutdown(struct vconns *t, struct vconn *c, const struct virtio_v
 	if (c->fd < 0)
 		return;
 	if (more & VIRTIO_VSOCK_SHUTDOWN_RCV)
-		t->ops->shut(t->ctx, c, SHUT_RD);
+		t->ops->shut(t->ctx, c, VCONN_SHUT_READ);
 	if ((more & VIRTIO_VSOCK_SHUTDOWN_SEND) && c->fwd == c->received)
-		t->ops->shut(t->ctx, c, SHUT_WR);
+		t->ops->shut(t->ctx, c, VCONN_SHUT_WRITE);
 }
 
 /* Into the ring, from the byte number `c->received - left` on. */

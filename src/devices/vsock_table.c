@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The connection table. See vsock_table.h. */
 #include <string.h>
-#include <sys/socket.h>
 
 #include <insula/err.h>
 

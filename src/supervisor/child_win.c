@@ -136,6 +136,17 @@ int child_send(struct child *c, enum msg_type type, const void *body, size_t len
 	return c->pipe ? msg_send(handle_fd(c->pipe), type, body, len, fds, nfds) : -EPIPE;
 }
 
+int child_give(struct child *c, HANDLE h, DWORD access)
+{
+	HANDLE theirs = NULL;
+	BOOL ok =
+		DuplicateHandle(GetCurrentProcess(), h, c->box.process, &theirs, access, FALSE, 0);
+	int rc = ok ? handle_fd(theirs) : win_errno(GetLastError());
+
+	CloseHandle(h);
+	return rc;
+}
+
 DWORD child_reap(struct child *c)
 {
 	DWORD code = 1;

@@ -38,9 +38,12 @@ struct child {
 void child_init(struct child *c, const char *program, const char *device, enum contain_kind kind);
 /* Start it, with these descriptors besides its channel and its log. */
 int child_spawn(struct child *c, const int *fds, unsigned nfds, struct err *e);
-/* Message to it; fds are among those that it was started with. */
+/* Message to it; fds are among those that it was started with, or came from child_give(). */
 int child_send(struct child *c, enum msg_type type, const void *body, size_t len, const int *fds,
 	       unsigned nfds);
+/* A handle of its own for what `h` stands for, with `access`; its value, which means nothing in
+ * this process, or a negative errno. `h` is closed in any case. */
+int child_give(struct child *c, HANDLE h, DWORD access);
 /* Set while it has written something; NULL: it has no log any more. Then child_log(): pass it on as
  * clean lines with its name. */
 HANDLE child_log_event(struct child *c);

@@ -19,6 +19,7 @@ static const struct {
 	[DEVICE_UART] = {"insula-console", DEV_UART, &stats_uart},
 	[DEVICE_BLK] = {"insula-blk", DEV_VIRTIO_MMIO, &stats_blk},
 	[DEVICE_RNG] = {"insula-rng", DEV_VIRTIO_MMIO, &stats_rng},
+	[DEVICE_VSOCK] = {"insula-vsock", DEV_VIRTIO_MMIO, &stats_vsock},
 };
 
 const struct stat_names *device_stats(const struct device *d)
@@ -170,6 +171,17 @@ static int start_rng(struct device *d, int mem, uint64_t mem_size, struct err *e
 	return start_virtio(d, MSG_START_RNG, &m, sizeof(m), mem, -1, e);
 }
 
+static int start_vsock(struct device *d, int mem, uint64_t mem_size, struct err *e)
+{
+	struct msg_start_vsock m = {.mem_size = mem_size,
+				    .guest_cid = d->vsock->cid,
+				    .flags = vsock_has_path(d->vsock) ? VSOCK_REACHES : 0,
+				    .max_conns = VSOCK_WIN_CONNS,
+				    .log_level = log_most()};
+
+	return start_virtio(d, MSG_START_VSOCK, &m, sizeof(m), mem, -1, e);
+}
+
 int device_start(struct device *d, int mem, uint64_t mem_size, struct err *e)
 {
 	d->waiting = false;
@@ -181,6 +193,8 @@ int device_start(struct device *d, int mem, uint64_t mem_size, struct err *e)
 		return start_blk(d, mem, mem_size, e);
 	case DEVICE_RNG:
 		return start_rng(d, mem, mem_size, e);
+	case DEVICE_VSOCK:
+		return start_vsock(d, mem, mem_size, e);
 	}
 	panic("device of type %d", (int)d->type);
 }

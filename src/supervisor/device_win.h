@@ -9,6 +9,7 @@
 #include "child_win.h"
 #include "config.h"
 #include "stats.h"
+#include "vsock_win.h"
 
 /* More restarts than this in so many nanoseconds, and the device stays dead. */
 #define DEVICE_RESTARTS 5
@@ -28,7 +29,7 @@ struct terminal {
 	bool raw;
 };
 
-enum device_type { DEVICE_UART, DEVICE_BLK, DEVICE_RNG };
+enum device_type { DEVICE_UART, DEVICE_BLK, DEVICE_RNG, DEVICE_VSOCK };
 
 struct device {
 	enum device_type type;
@@ -37,6 +38,7 @@ struct device {
 	struct child child;
 	const struct disk *disk;
 	const struct terminal *terminal;
+	struct vsock *vsock;
 	uint64_t rate;          /* of random bytes */
 	struct msg_stats stats; /* of all helpers that stopped in order */
 
@@ -45,7 +47,7 @@ struct device {
 	uint64_t window_ns, started_ns;
 };
 
-/* `nth`: the window (virtio-mmio). Set disk, terminal, rate after it. */
+/* `nth`: the window (virtio-mmio). Set disk, terminal, vsock, rate after it. */
 int device_init(struct device *d, enum device_type type, unsigned index, unsigned nth,
 		const char *name, unsigned nqueues, struct err *e);
 void device_free(struct device *d);

@@ -11,8 +11,14 @@
 
 #define SECTOR 512u
 #define PATH_CHARS 4096
+#define MAX_BLOCK 4096u
 
 /* ---- files ---- */
+
+static bool widen(const char *path, wchar_t wide[PATH_CHARS])
+{
+	return MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, wide, PATH_CHARS);
+}
 
 /* Inheritable. */
 static int open_path(const char *path, DWORD access, DWORD share, DWORD how, DWORD flags)
@@ -21,7 +27,7 @@ static int open_path(const char *path, DWORD access, DWORD share, DWORD how, DWO
 	wchar_t wide[PATH_CHARS];
 	HANDLE h;
 
-	if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, wide, PATH_CHARS))
+	if (!widen(path, wide))
 		return -EINVAL;
 	h = CreateFileW(wide, access, share, &sa, how, flags, NULL);
 	return h == INVALID_HANDLE_VALUE ? win_errno(GetLastError()) : handle_fd(h);
@@ -41,36 +47,73 @@ int file_open(const char *path, const char *what, struct err *e)
 	return fd;
 }
 
+/* What offsets, lengths and addresses of unbuffered I/O are multiples of: the volume's sector, and
+ * the alignment that its drivers want of memory. */
+static int direct_block(const char *path, int fd, uint32_t *block, struct err *e)
+{
+	wchar_t wide[PATH_CHARS], volume[PATH_CHARS];
+	FILE_ALIGNMENT_INFO a = {0};
+	DWORD sector = 0, other;
+
+	if (!widen(path, wide) || !GetVolumePathNameW(wide, volume, PATH_CHARS) ||
+	    !GetDiskFreeSpaceW(volume, &other, &sector, &other, &other))
+		return err_set(e, -EOPNOTSUPP,
+			       "disk %s: direct I/O is not possible here: error %lu", path,
+			       GetLastError());
+	/* A mask. Not every file system says it: then it is the sector. */
+	GetFileInformationByHandleEx(fd_handle(fd), FileAlignmentInfo, &a, sizeof(a));
+	*block = sector > SECTOR ? sector : SECTOR;
+	if (a.AlignmentRequirement >= *block)
+		*block = a.AlignmentRequirement + 1;
+	if (*block > MAX_BLOCK || (*block & (*block - 1)))
+		return err_set(e, -EOPNOTSUPP,
+			       "disk %s: direct I/O is not possible here: blocks of %u bytes", path,
+			       *block);
+	return 0;
+}
+
+static int open_disk(const struct disk_config *c, struct err *e)
+{
+	int fd = open_path(c->path, c->ro ? GENERIC_READ : GENERIC_READ | GENERIC_WRITE,
+			   c->ro ? FILE_SHARE_READ : 0, OPEN_EXISTING,
+			   FILE_FLAG_OVERLAPPED | (c->direct ? FILE_FLAG_NO_BUFFERING : 0));
+
+	if (fd == -EBUSY)
+		return err_set(e, -EBUSY, "disk %s: locked by another VM%s", c->path,
+			       c->ro ? " that writes to it" : "");
+	return fd < 0 ? err_sys(e, fd, "disk %s", c->path) : fd;
+}
+
 /* No sharing with a writer: that is the lock. The helper's handle is this one; when its process has
  * ended, so have its requests. */
 int disk_open(struct disk *d, const struct disk_config *c, struct err *e)
 {
+	uint32_t block = SECTOR;
 	uint64_t size = 0;
+	int rc = 0;
 
 	memset(d, 0, sizeof(*d));
-	d->fd = -1;
-	if (c->direct)
-		return err_set(e, -EOPNOTSUPP, "disk %s: direct: not on Windows yet", c->path);
-	d->fd = open_path(c->path, c->ro ? GENERIC_READ : GENERIC_READ | GENERIC_WRITE,
-			  c->ro ? FILE_SHARE_READ : 0, OPEN_EXISTING, FILE_FLAG_OVERLAPPED);
-	if (d->fd == -EBUSY)
-		return err_set(e, -EBUSY, "disk %s: locked by another VM%s", c->path,
-			       c->ro ? " that writes to it" : "");
+	d->fd = open_disk(c, e);
 	if (d->fd < 0)
-		return err_sys(e, d->fd, "disk %s", c->path);
+		return d->fd;
 	if (file_size(d->fd, &size))
 		return err_set(e, -EINVAL, "disk %s: not a file", c->path);
 	if (!size)
 		return err_set(e, -EINVAL, "disk %s: empty; expected at least %u bytes", c->path,
 			       SECTOR);
-	if (size % SECTOR)
-		return err_set(e, -EINVAL, "disk %s: %llu bytes; expected a multiple of %u",
-			       c->path, (unsigned long long)size, SECTOR);
+	if (c->direct)
+		rc = direct_block(c->path, d->fd, &block, e);
+	if (rc)
+		return rc;
+	if (size % block)
+		return err_set(e, -EINVAL, "disk %s: %llu bytes; expected a multiple of %u%s",
+			       c->path, (unsigned long long)size, block,
+			       c->direct ? ", as direct I/O needs it here" : "");
 	d->start = (struct msg_start_blk){
 		.capacity = size,
-		.flags = c->ro ? BLK_RO : 0,
-		.logical = SECTOR,
-		.physical = 4096,
+		.flags = (c->ro ? BLK_RO : 0) | (c->direct ? BLK_DIRECT : 0),
+		.logical = block,
+		.physical = MAX_BLOCK,
 	};
 	memcpy(d->start.serial, c->serial, sizeof(d->start.serial));
 	return 0;

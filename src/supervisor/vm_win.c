@@ -54,7 +54,6 @@ static int refuse(const struct vm_config *c, struct err *e)
 			   : c->rootfs   ? "--rootfs"
 			   : c->nshares  ? "--share"
 			   : c->nnets    ? "--net"
-			   : c->vsock.on ? "--vsock"
 			   : c->mem_huge ? "--mem ...,hugepages"
 			   : !c->kernel  ? "a default kernel (give --kernel)"
 					 : NULL;
@@ -78,8 +77,8 @@ static int open_disks(struct vm *vm, struct err *e)
 {
 	int rc = 0;
 
-	if (vm->conf->ndisks + 2 > MAX_DEVICES)
-		return err_set(e, -EINVAL, "--disk: more than %d", MAX_DEVICES - 2);
+	if (vm->conf->ndisks + OTHER_DEVICES > MAX_DEVICES)
+		return err_set(e, -EINVAL, "--disk: more than %d", MAX_DEVICES - OTHER_DEVICES);
 	while (vm->ndisks < vm->conf->ndisks && !rc) {
 		rc = disk_open(&vm->disk[vm->ndisks], &vm->conf->disk[vm->ndisks], e);
 		vm->ndisks++; /* or its handle would stay */
@@ -87,7 +86,7 @@ static int open_disks(struct vm *vm, struct err *e)
 	return rc;
 }
 
-static int open_named(struct vm *vm, bool verbose, struct err *e)
+static int open_named(struct vm *vm, bool check_only, bool verbose, struct err *e)
 {
 	const struct vm_config *c = vm->conf;
 	int rc = refuse(c, e);
@@ -104,6 +103,8 @@ static int open_named(struct vm *vm, bool verbose, struct err *e)
 	}
 	if (!rc)
 		rc = cmdline_make(vm->cmdline, c, verbose, e);
+	if (!rc && c->vsock.on)
+		rc = vsock_open(&vm->vsock, &c->vsock, check_only, e);
 	return rc ? rc : open_disks(vm, e);
 }
 
@@ -134,6 +135,11 @@ static int make_devices(struct vm *vm, struct err *e)
 		rc = add_device(vm, DEVICE_RNG, "rng", 1, &d, e);
 		d->rate = vm->conf->rng_rate;
 	}
+	if (!rc && vm->conf->vsock.on) {
+		rc = add_device(vm, DEVICE_VSOCK, "vsock", 3, &d, e);
+		d->vsock = &vm->vsock;
+		vm->vsock_device = d;
+	}
 	return rc;
 }
 
@@ -154,6 +160,7 @@ static void vm_close(struct vm *vm)
 		device_free(&vm->device[i]);
 	for (unsigned i = 0; i < vm->ndisks; i++)
 		fd_close(&vm->disk[i].fd);
+	vsock_close(&vm->vsock);
 	terminal_close(&vm->terminal);
 	fd_close(&vm->kernel);
 	fd_close(&vm->initrd);
@@ -236,6 +243,7 @@ union body {
 	struct msg_dev dev;
 	struct msg_stats stats;
 	struct msg_paused paused;
+	struct msg_vsock_connect connect;
 	uint8_t bytes[MSG_MAX_BODY];
 };
 
@@ -313,7 +321,9 @@ static bool from_helper(struct vm *vm, struct device *d, enum msg_type t, const 
 		for (unsigned i = 0; i < ARRAY_LEN(b->stats.n); i++)
 			d->stats.n[i] += b->stats.n[i];
 		d->child.state = CHILD_DONE;
-	} else if (t == MSG_QUIT && len == 0 && d->type == DEVICE_UART)
+	} else if (t == MSG_VSOCK_CONNECT && len == sizeof(b->connect) && d->type == DEVICE_VSOCK)
+		return vsock_asked(d->vsock, &d->child, &b->connect);
+	else if (t == MSG_QUIT && len == 0 && d->type == DEVICE_UART)
 		vm_end(vm, 0, "%s", "");
 	else
 		return false;
@@ -409,6 +419,12 @@ static bool restart_waiting(struct vm *vm)
 	return again;
 }
 
+/* A pipe of the host's was busy. True: look again soon. */
+static bool ask_again(struct vm *vm)
+{
+	return vm->vsock_device && vsock_retry(&vm->vsock, &vm->vsock_device->child);
+}
+
 /* ---- loop ---- */
 
 static unsigned add_slots(HANDLE *h, struct child *c)
@@ -423,6 +439,14 @@ static unsigned add_slots(HANDLE *h, struct child *c)
 	if (log)
 		h[n++] = log;
 	return n;
+}
+
+/* Clients wait while no helper is there that could take them. */
+static HANDLE client_event(struct vm *vm)
+{
+	bool up = vm->vsock_device && vm->vsock_device->child.state == CHILD_READY;
+
+	return up ? vsock_event(&vm->vsock) : NULL;
 }
 
 static bool is_set(HANDLE h)
@@ -451,6 +475,8 @@ static void step(struct vm *vm, uint64_t deadline_ns, bool soon)
 
 	h[n++] = vm->interrupt;
 	n += control_slots(vm->control, &h[n]);
+	if (client_event(vm))
+		h[n++] = client_event(vm);
 	n += add_slots(&h[n], &vm->vmm);
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		n += add_slots(&h[n], &vm->device[i].child);
@@ -464,6 +490,8 @@ static void step(struct vm *vm, uint64_t deadline_ns, bool soon)
 	control_serve(vm->control, vm);
 	if (is_set(vm->interrupt))
 		vm_end(vm, RUN_SIGNAL + SIGINT, "%s", "");
+	if (is_set(client_event(vm)))
+		vsock_client(&vm->vsock, &vm->vsock_device->child);
 	serve(vm, &vm->vmm, NULL);
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		serve(vm, &vm->device[i].child, &vm->device[i]);
@@ -480,7 +508,7 @@ static void run_until_ended(struct vm *vm)
 
 		if (!vm->running && (!limit || start_limit < limit))
 			limit = start_limit;
-		step(vm, limit, restart_waiting(vm));
+		step(vm, limit, restart_waiting(vm) | ask_again(vm));
 		if (!limit || clock_ns() < limit)
 			continue;
 		if (limit == timeout)
@@ -587,7 +615,7 @@ void vm_win_run(const struct vm_config *c, struct control *control, bool check_o
 	vm.kernel = vm.initrd = vm.mem = vm.ack = -1;
 	vm.terminal = (struct terminal){.in = -1, .out = -1};
 	vm.started_ns = clock_ns();
-	rc = open_named(&vm, verbose, &e);
+	rc = open_named(&vm, check_only, verbose, &e);
 	if (!rc && !check_only)
 		rc = terminal_open(&vm.terminal, c, &e);
 	if (rc) {

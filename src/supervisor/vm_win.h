@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * One VM on Windows: open everything, make insula-vmm and the helpers, watch over them, end. The
- * stages are those of vm.h; commands, networks, vsock and shares are not there yet, and are
- * refused.
+ * stages are those of vm.h; commands, networks and shares are not there yet, and are refused.
  */
 #ifndef SUPERVISOR_VM_WIN_H
 #define SUPERVISOR_VM_WIN_H
@@ -14,9 +13,11 @@
 #include "device_win.h"
 #include "ending.h"
 
-/* One wait takes 64 handles: three of each child, insulad's door, and the user's interrupt. */
+/* One wait takes 64 handles: three of each child, insulad's door, the user's interrupt, the next
+ * client of vsock. */
 #define MAX_DEVICES 19
-#define MAX_SLOTS (1 + CONTROL_SLOTS + 3 * (1 + MAX_DEVICES))
+#define OTHER_DEVICES 3 /* than disks: console, random numbers, vsock */
+#define MAX_SLOTS (2 + CONTROL_SLOTS + 3 * (1 + MAX_DEVICES))
 _Static_assert(MAX_SLOTS <= MAXIMUM_WAIT_OBJECTS, "one wait for all of them");
 
 struct vm {
@@ -27,6 +28,8 @@ struct vm {
 	struct terminal terminal;
 	struct disk disk[MAX_DEVICES];
 	unsigned ndisks;
+	struct vsock vsock;
+	struct device *vsock_device; /* NULL: none */
 	struct device device[MAX_DEVICES];
 	unsigned ndevices;
 	struct child vmm;

@@ -1,36 +1,46 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # The distribution's kernel under insula-run.exe, wine and the WinHvPlatform.dll that is made of KVM: two processors, and each device in its
-# own process: the console, a disk that is read and written, random numbers. The same guest under insula-run says the same.
+# own process: the console, a disk that is read and written, random numbers, vsock streams both ways. The same guest under insula-run says
+# the same.
 . "$(dirname "$0")/lib.sh"
 cd "$(dirname "$0")/../.." || exit 1
 EXE=$BUILD/windows/test-bin/insula-run.exe
 KERNEL=$(readlink -f "$BUILD/guest/vmlinuz")
-MODULES=$(echo "$BUILD"/guest/lib/modules/*/kernel/drivers)
-[ -e "$EXE" ] || { not_ok build "make windows-test-programs was not run"; exit 1; }
+MODULES=$(echo "$BUILD"/guest/lib/modules/*/kernel)
+PEER=$BUILD/tests/vsockpeer
+ANY=4294967295
+PIPE='\\.\pipe\insula-lab'
+export WINE_SESSION=$T/session
+[ -e "$EXE" ] && [ -e "$PEER" ] || { not_ok build "make tests windows-test-programs was not run"; exit 1; }
 
 make_root "$T/root"
-for m in virtio/virtio_ring virtio/virtio virtio/virtio_mmio block/virtio_blk char/hw_random/virtio-rng; do
+for m in drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_mmio drivers/block/virtio_blk drivers/char/hw_random/virtio-rng \
+	net/vmw_vsock/vsock net/vmw_vsock/vmw_vsock_virtio_transport_common net/vmw_vsock/vmw_vsock_virtio_transport; do
 	cp "$MODULES/$m.ko" "$T/root/"
 done
-cat >"$T/root/init" <<'EOI'
+cp "$PEER" "$T/root/"
+cat >"$T/root/init" <<EOI
 #!/bin/sh
 b=/bin/busybox
-$b mount -t devtmpfs dev /dev
-$b mount -t proc proc /proc
-$b mount -t sysfs sys /sys
-say() { echo "guest: $*"; }
-for m in virtio_ring virtio virtio_mmio virtio_blk virtio-rng; do
-	$b insmod /$m.ko
+\$b mount -t devtmpfs dev /dev
+\$b mount -t proc proc /proc
+\$b mount -t sysfs sys /sys
+say() { echo "guest: \$*"; }
+for m in virtio_ring virtio virtio_mmio virtio_blk virtio-rng vsock vmw_vsock_virtio_transport_common vmw_vsock_virtio_transport; do
+	\$b insmod /\$m.ko
 done
-say "processors $($b nproc)"
-say "disk $($b cat /sys/block/vda/size) $($b cat /sys/block/vda/serial)"
-say "read $($b sha256sum </dev/vda)"
-$b dd if=/bin/busybox of=/dev/vda bs=64k seek=8 conv=fsync 2>/dev/null
+say "processors \$(\$b nproc)"
+say "disk \$(\$b cat /sys/block/vda/size) \$(\$b cat /sys/block/vda/serial)"
+say "read \$(\$b sha256sum </dev/vda)"
+\$b dd if=/bin/busybox of=/dev/vda bs=64k seek=8 conv=fsync 2>/dev/null
 echo 3 >/proc/sys/vm/drop_caches
-say "written $($b dd if=/dev/vda bs=64k skip=8 count=8 2>/dev/null | $b sha256sum)"
-$b head -c 64 /dev/hwrng >/tmp/random && say "random numbers: $($b wc -c </tmp/random)"
-$b poweroff -f
+say "written \$(\$b dd if=/dev/vda bs=64k skip=8 count=8 2>/dev/null | \$b sha256sum)"
+\$b head -c 64 /dev/hwrng >/tmp/random && say "random numbers: \$(\$b wc -c </tmp/random)"
+/vsockpeer echo vsock:$ANY:52 &
+/vsockpeer accept vsock:$ANY:90
+say "vsock: \$(/vsockpeer load vsock:2:77 8 60000 5)"
+\$b poweroff -f
 EOI
 chmod +x "$T/root/init"
 (cd "$T/root" && find . | cpio -o -H newc 2>/dev/null) >"$T/initrd"
@@ -39,17 +49,46 @@ for s in linux windows; do
 	dd if="$BUILD/libexec/insula/busybox" of="$T/$s.img" conv=notrunc bs=64k count=4 2>/dev/null
 done
 
-# boot NAME DISK COMMAND...
+# The host's side: an echo that the guest connects to, and a client of the guest's echo, which then tells the guest to go on.
+serve() { # NAME
+	case $1 in
+	linux_on_kvm) exec "$PEER" echo "unix:$T/v_77" ;;
+	*) exec tests/whp-double/wine "$BUILD" "${EXE%/*}/pipepeer.exe" echo "${PIPE}_77" ;;
+	esac
+}
+client() { # NAME
+	until said=$(load "$1"); do sleep 1; done
+	echo "$said" | tr -d '\r' | grep -o 'all came back'
+	case $1 in
+	linux_on_kvm) (printf 'CONNECT 90\n'; sleep 1) | socat - "UNIX-CONNECT:$T/v" ;;
+	*) tests/whp-double/wine "$BUILD" "${EXE%/*}/pipepeer.exe" line "$PIPE" 'CONNECT 90\n' ;;
+	esac >/dev/null
+}
+load() { # NAME
+	case $1 in
+	linux_on_kvm) "$PEER" load "fc:$T/v:52" 8 60000 3 ;;
+	*) tests/whp-double/wine "$BUILD" "${EXE%/*}/pipepeer.exe" load "$PIPE" 52 8 60000 3 ;;
+	esac 2>/dev/null
+}
+
+# boot NAME DISK PATH COMMAND...
 boot() {
-	local name=$1 disk=$2
-	shift 2
-	LIMIT=500 expect "$name" 0 'guest: random numbers: 64' "$@" --kernel "$KERNEL" --initrd "$T/initrd" --cpus 2 --mem 512M \
+	local name=$1 disk=$2 path=$3 echo client
+	shift 3
+	serve "$name" >/dev/null 2>&1 &
+	echo=$!
+	client "$name" >"$T/$name.client" &
+	client=$!
+	LIMIT=500 expect "$name" 0 'guest: vsock: .*all came back' "$@" --vsock "path=$path" --kernel "$KERNEL" --initrd "$T/initrd" --cpus 2 --mem 512M \
 		--disk path="$disk,serial=data" --console stdio
+	kill $echo $client 2>/dev/null
+	if grep -q '^all came back' "$T/$name.client"; then ok "$name: clients"; else not_ok "$name: clients" 'they said nothing'; fi
 	tr -d '\r' <"$T/out" | sed -n 's/^guest: //p' >"$T/$name.lines"
 }
-boot linux_on_kvm "$T/linux.img" "$RUN"
-boot linux_on_whp "$T/windows.img" tests/whp-double/wine "$BUILD" "$EXE"
-if [ "$(wc -l <"$T/linux_on_kvm.lines")" = 5 ] && diff "$T/linux_on_kvm.lines" "$T/linux_on_whp.lines" >"$T/out"; then
+boot linux_on_kvm "$T/linux.img" "$T/v" "$RUN"
+boot linux_on_whp "$T/windows.img" "$PIPE" tests/whp-double/wine "$BUILD" "$EXE"
+tests/whp-double/wine "$BUILD" --end
+if [ "$(wc -l <"$T/linux_on_kvm.lines")" = 6 ] && diff "$T/linux_on_kvm.lines" "$T/linux_on_whp.lines" >"$T/out"; then
 	ok linux_says_the_same
 else
 	cat "$T/linux_on_kvm.lines" "$T/linux_on_whp.lines" >"$T/out"

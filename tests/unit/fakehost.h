@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include <devices/vsock_table.h>
 
@@ -96,12 +95,12 @@ static inline ssize_t fh_op_write(void *ctx, struct vconn *c, const struct iovec
 	return n ? (ssize_t)n : -EAGAIN;
 }
 
-static inline void fh_op_shut(void *ctx, struct vconn *c, int how)
+static inline void fh_op_shut(void *ctx, struct vconn *c, enum vconn_shut how)
 {
 	struct fh_end *e = fh_of(ctx, c);
-	bool *what = how == SHUT_WR ? &e->shut_wr : &e->shut_rd;
+	bool *what = how == VCONN_SHUT_WRITE ? &e->shut_wr : &e->shut_rd;
 
-	fh_must(how == SHUT_WR || how == SHUT_RD, "a shutdown of what");
+	fh_must(how == VCONN_SHUT_WRITE || how == VCONN_SHUT_READ, "a shutdown of what");
 	fh_must(!*what, "a shutdown twice");
 	*what = true;
 }

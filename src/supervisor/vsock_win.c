@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The supervisor's part of a vsock device on Windows. See vsock_win.h. */
+#include "vsock_win.h"
+
+#include <aclapi.h>
+#include <errno.h>
+#include <sddl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#define PREFIX L"\\\\.\\pipe\\"
+#define PREFIX_LEN (ARRAY_LEN(PREFIX) - 1)
+#define PORT_DIGITS 10
+#define PIPE_BYTES 65536
+/* Of the helper's handles. The right to make another instance, which is FILE_APPEND_DATA, is not
+ * among them. */
+#define STREAM_ACCESS (FILE_READ_DATA | FILE_WRITE_DATA | FILE_READ_ATTRIBUTES | SYNCHRONIZE)
+
+bool vsock_has_path(const struct vsock *v)
+{
+	return v->name[0];
+}
+
+/* ---- the pipe ---- */
+
+/* \\.\pipe\NAME of this computer, with room for the port. */
+static int take_name(struct vsock *v, const char *path, struct err *e)
+{
+	int n = MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, v->name,
+				    (int)ARRAY_LEN(v->name) - PORT_DIGITS - 1);
+
+	if (n > (int)PREFIX_LEN + 1 && !_wcsnicmp(v->name, PREFIX, PREFIX_LEN) &&
+	    !wcschr(v->name + PREFIX_LEN, L'\\'))
+		return 0;
+	v->name[0] = 0;
+	return err_set(e, -EINVAL,
+		       "--vsock: path %.100s; expected the name of a pipe, such as "
+		       "\\\\.\\pipe\\NAME",
+		       path);
+}
+
+static int make_instance(struct vsock *v, bool first, HANDLE *out)
+{
+	SECURITY_ATTRIBUTES sa = {sizeof(sa), v->ours, FALSE};
+
+	*out = CreateNamedPipeW(v->name,
+				PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED |
+					(first ? FILE_FLAG_FIRST_PIPE_INSTANCE : 0),
+				PIPE_TYPE_MESSAGE | PIPE_READMODE_MESSAGE |
+					PIPE_REJECT_REMOTE_CLIENTS,
+				PIPE_UNLIMITED_INSTANCES, PIPE_BYTES, PIPE_BYTES, 0, &sa);
+	return *out == INVALID_HANDLE_VALUE ? win_errno(GetLastError()) : 0;
+}
+
+/* Wait for somebody who opens it. */
+static void listen(struct vsock *v, HANDLE instance)
+{
+	v->instance = instance;
+	ResetEvent(v->ov.hEvent);
+	v->ov = (OVERLAPPED){.hEvent = v->ov.hEvent};
+	/* Somebody is there already, or has come and gone: both are seen by whoever reads. */
+	if (!ConnectNamedPipe(instance, &v->ov) && GetLastError() != ERROR_IO_PENDING)
+		SetEvent(v->ov.hEvent);
+}
+
+/* Also where no instance is free. */
+static bool exists(const struct vsock *v)
+{
+	return WaitNamedPipeW(v->name, 1) || GetLastError() != ERROR_FILE_NOT_FOUND;
+}
+
+static int make_pipe(struct vsock *v, const char *path, struct err *e)
+{
+	HANDLE first;
+	int rc;
+
+	v->ov.hEvent = CreateEventW(NULL, TRUE, FALSE, NULL);
+	if (!v->ov.hEvent || !ConvertStringSecurityDescriptorToSecurityDescriptorW(
+				     L"D:P(A;;GA;;;OW)", SDDL_REVISION_1, &v->ours, NULL))
+		return err_set(e, -EIO, "--vsock: error %lu", GetLastError());
+	rc = make_instance(v, true, &first);
+	if (rc)
+		return err_sys(e, rc, "--vsock: %.200s", path);
+	listen(v, first);
+	return 0;
+}
+
+int vsock_open(struct vsock *v, const struct vsock_config *c, bool check_only, struct err *e)
+{
+	int rc;
+
+	memset(v, 0, sizeof(*v));
+	v->cid = c->cid;
+	if (!c->path)
+		return 0;
+	rc = take_name(v, c->path, e);
+	if (!rc && exists(v))
+		rc = err_set(e, -EADDRINUSE,
+			     "--vsock: %.150s: a pipe is in use there; expected a name that "
+			     "nobody uses",
+			     c->path);
+	return rc || check_only ? rc : make_pipe(v, c->path, e);
+}
+
+static void drop_instance(struct vsock *v)
+{
+	DWORD n;
+
+	if (!v->instance)
+		return;
+	if (CancelIoEx(v->instance, &v->ov))
+		GetOverlappedResult(v->instance, &v->ov, &n, TRUE);
+	CloseHandle(v->instance);
+	v->instance = NULL;
+}
+
+void vsock_close(struct vsock *v)
+{
+	drop_instance(v);
+	if (v->ov.hEvent)
+		CloseHandle(v->ov.hEvent);
+	if (v->ours)
+		LocalFree(v->ours);
+	v->ov.hEvent = NULL;
+	v->ours = NULL;
+}
+
+/* ---- clients ---- */
+
+HANDLE vsock_event(const struct vsock *v)
+{
+	return v->instance ? v->ov.hEvent : NULL;
+}
+
+void vsock_client(struct vsock *v, struct child *helper)
+{
+	HANDLE next, client = v->instance;
+	int fd;
+
+	/* Before the other one goes: the name is never free. */
+	if (make_instance(v, false, &next)) {
+		log_warn("--vsock: a client is sent away: error %lu", GetLastError());
+		DisconnectNamedPipe(client);
+		listen(v, client);
+		return;
+	}
+	listen(v, next);
+	fd = child_give(helper, client, STREAM_ACCESS);
+	if (fd >= 0)
+		(void)child_send(helper, MSG_VSOCK_CLIENT, NULL, 0, &fd, 1);
+}
+
+/* ---- what the guest reaches ---- */
+
+/* Names belong to whoever comes first, and anybody can come: whoever made the pipe must be us, or
+ * somebody who can do anything here. */
+static bool may_own(PSID owner)
+{
+	union {
+		TOKEN_USER user;
+		uint8_t room[sizeof(TOKEN_USER) + SECURITY_MAX_SID_SIZE];
+	} me;
+	HANDLE token;
+	DWORD n;
+	bool known;
+
+	if (IsWellKnownSid(owner, WinBuiltinAdministratorsSid) ||
+	    IsWellKnownSid(owner, WinLocalSystemSid))
+		return true;
+	if (!OpenProcessToken(GetCurrentProcess(), TOKEN_QUERY, &token))
+		return false;
+	known = GetTokenInformation(token, TokenUser, &me, sizeof(me), &n);
+	CloseHandle(token);
+	return known && EqualSid(owner, me.user.User.Sid);
+}
+
+static bool is_ours(HANDLE pipe)
+{
+	PSECURITY_DESCRIPTOR sd = NULL;
+	PSID owner = NULL;
+	struct err e;
+	bool ours;
+
+	if (GetSecurityInfo(pipe, SE_KERNEL_OBJECT, OWNER_SECURITY_INFORMATION, &owner, NULL, NULL,
+			    NULL, &sd))
+		return false;
+	/* Wine knows no owners of pipes. */
+	ours = owner ? may_own(owner) : !contain_missing(&e, "a pipe", "it has no owner");
+	LocalFree(sd);
+	return ours;
+}
+
+/* The server learns nothing of us (anonymous), and reads what we write by messages if it has made
+ * its pipe so. */
+static int connect_to(const struct vsock *v, uint32_t port, HANDLE *out)
+{
+	wchar_t name[ARRAY_LEN(v->name) + PORT_DIGITS + 1];
+	DWORD mode = PIPE_READMODE_MESSAGE;
+
+	swprintf(name, ARRAY_LEN(name), L"%ls_%u", v->name, port);
+	*out = CreateFileW(name, GENERIC_READ | GENERIC_WRITE, 0, NULL, OPEN_EXISTING,
+			   FILE_FLAG_OVERLAPPED | SECURITY_SQOS_PRESENT | SECURITY_ANONYMOUS, NULL);
+	if (*out == INVALID_HANDLE_VALUE)
+		return GetLastError() == ERROR_PIPE_BUSY ? -EAGAIN : win_errno(GetLastError());
+	if (!is_ours(*out)) {
+		CloseHandle(*out);
+		return -EPERM;
+	}
+	SetNamedPipeHandleState(*out, &mode, NULL, NULL); /* fails for a pipe of bytes */
+	return 0;
+}
+
+/* False: all instances of that pipe are in use. */
+static bool answer(struct vsock *v, struct child *helper, const struct vsock_asked *k)
+{
+	struct msg_vsock_connected a = {.id = k->q.id};
+	HANDLE pipe;
+	int fd = -ENETUNREACH;
+
+	if (vsock_has_path(v))
+		fd = connect_to(v, k->q.port, &pipe);
+	if (fd == -EAGAIN && clock_ns() < k->limit_ns)
+		return false;
+	if (fd == 0)
+		fd = child_give(helper, pipe, STREAM_ACCESS);
+	if (fd < 0) {
+		log_debug("%s: port %u: %s", helper->name, k->q.port, strerror(-fd));
+		a.error = fd;
+	}
+	/* One that has died does not read it. */
+	(void)child_send(helper, MSG_VSOCK_CONNECTED, &a, sizeof(a), &fd, fd >= 0);
+	return true;
+}
+
+bool vsock_asked(struct vsock *v, struct child *helper, const struct msg_vsock_connect *q)
+{
+	const struct vsock_asked k = {*q, clock_ns() + VSOCK_BUSY_NS};
+
+	if (v->nasked == VSOCK_MAX_ASKED)
+		return false;
+	if (!answer(v, helper, &k))
+		v->asked[v->nasked++] = k;
+	return true;
+}
+
+bool vsock_retry(struct vsock *v, struct child *helper)
+{
+	unsigned left = 0;
+
+	/* The questions of a helper that has gone are nobody's. */
+	for (unsigned i = 0; i < v->nasked && helper->state == CHILD_READY; i++) {
+		if (!answer(v, helper, &v->asked[i]))
+			v->asked[left++] = v->asked[i];
+	}
+	v->nasked = left;
+	return left;
+}
