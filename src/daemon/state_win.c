@@ -17,6 +17,7 @@
 
 #include "win.h"
 
+#include <aclapi.h>
 #include <sddl.h>
 
 #define SHARE_ALL (FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE)
@@ -95,7 +96,7 @@ static int make_dirs(wchar_t *path, PSECURITY_DESCRIPTOR sd)
 {
 	SECURITY_ATTRIBUTES sa = {sizeof(sa), sd, FALSE};
 
-	for (wchar_t *p = path + 3; *p; p++) {
+	for (wchar_t *p = path + wcsspn(path, L"\\/"); *p; p++) {
 		if (*p != L'\\' && *p != L'/')
 			continue;
 		*p = 0;
@@ -106,6 +107,26 @@ static int make_dirs(wchar_t *path, PSECURITY_DESCRIPTOR sd)
 	if (!CreateDirectoryW(path, &sa) && GetLastError() != ERROR_ALREADY_EXISTS)
 		return win_errno(GetLastError());
 	return 0;
+}
+
+/* Whose it is may give itself any right to it. */
+static bool is_ours(HANDLE h)
+{
+	PSECURITY_DESCRIPTOR sd;
+	char own[SID_LEN], *text;
+	PSID owner;
+	bool ours;
+
+	if (own_sid(own, NULL) || GetSecurityInfo(h, SE_FILE_OBJECT, OWNER_SECURITY_INFORMATION,
+						  &owner, NULL, NULL, NULL, &sd))
+		return false;
+	ours = ConvertSidToStringSidA(owner, &text);
+	LocalFree(sd);
+	if (!ours)
+		return false;
+	ours = !strcmp(text, own) || !strcmp(text, "S-1-5-18") || !strcmp(text, "S-1-5-32-544");
+	LocalFree(text);
+	return ours;
 }
 
 /* One that was there before may be open to others. The handle keeps its name: nobody may move it.
@@ -125,6 +146,8 @@ static int open_dir(const wchar_t *path, PSECURITY_DESCRIPTOR sd)
 	else if (!(i.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY) ||
 		 i.dwFileAttributes & FILE_ATTRIBUTE_REPARSE_POINT)
 		rc = -ENOTDIR;
+	else if (!is_ours(h))
+		rc = -EPERM;
 	else if (!SetKernelObjectSecurity(
 			 h, DACL_SECURITY_INFORMATION | PROTECTED_DACL_SECURITY_INFORMATION, sd))
 		rc = win_errno(GetLastError());

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include <insula/err.h>
+
 #include "base/win.h"
 #include "watch.h"
 
@@ -36,11 +38,12 @@ static void stop(struct watch *w)
 	w->wait = NULL;
 }
 
+/* A daemon that cannot wait for what it has to wait for is of no use; its VMs run on. */
 static void begin(struct watch *w)
 {
 	if (!w->wait && !RegisterWaitForSingleObject(&w->wait, w->handle, on_signalled, w, INFINITE,
 						     WT_EXECUTEONLYONCE))
-		w->wait = NULL;
+		panic("RegisterWaitForSingleObject: error %lu", GetLastError());
 }
 
 static void on_async(uv_async_t *a)
