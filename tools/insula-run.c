@@ -3,7 +3,6 @@
  * src/supervisor does the rest. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +11,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
-#include "supervisor/settings.h"
+#include "supervisor/options.h"
 #include "supervisor/vm.h"
 
 static const char usage[] =
@@ -76,65 +75,6 @@ static const char usage[] =
 	"guest ended before the command did, 124 timeout, 125 failure of Insula, 126 and 127 as a\n"
 	"shell, 2 bad input (nothing was started). See insula-run(1).\n";
 
-struct options {
-	struct vm_config conf;
-	struct control *control; /* --control */
-	bool has_control;
-	bool check_only;
-	int verbose;
-	bool disks_replaced, nets_replaced;
-};
-
-enum { OPT_JSON = 256, OPT_CONTROL, OPT_HELP, OPT_VERSION };
-
-static const struct option own_options[] = {
-	{"json", required_argument, NULL, OPT_JSON},
-	{"control", required_argument, NULL, OPT_CONTROL},
-	{"help", no_argument, NULL, OPT_HELP},
-	{"version", no_argument, NULL, OPT_VERSION},
-};
-
-/* Ours, and one for each setting. */
-struct flags {
-	char letters[2 * SETTINGS + 8];
-	struct option longopts[SETTINGS + ARRAY_LEN(own_options) + 1];
-};
-
-static void make_flags(struct flags *f)
-{
-	*f = (struct flags){.letters = "+:nv"};
-	settings_letters(f->letters + strlen(f->letters));
-	memcpy(f->longopts, own_options, sizeof(own_options));
-	settings_longopts(f->longopts + ARRAY_LEN(own_options));
-}
-
-static int read_json(struct vm_config *c, const char *path, struct err *e)
-{
-	bool std = !strcmp(path, "-");
-	int fd = std ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-	size_t len = 0;
-	ssize_t n = 1;
-	char *text;
-	int rc;
-
-	if (fd < 0)
-		return err_sys(e, -errno, "--json: %s", path);
-	text = malloc(CONFIG_JSON_MAX + 1);
-	rc = text ? 0 : err_set(e, -ENOMEM, "out of memory");
-	while (!rc && n > 0 && len <= CONFIG_JSON_MAX) {
-		n = read(fd, text + len, CONFIG_JSON_MAX + 1 - len);
-		if (n < 0)
-			rc = err_sys(e, -errno, "--json: %s", path);
-		else
-			len += (size_t)n;
-	}
-	close(fd);
-	if (!rc)
-		rc = config_json(c, text, len, e);
-	free(text);
-	return rc;
-}
-
 /* insulad's side of it has opened FD, FD + 1 and FD + 2. */
 static int use_control(struct options *o, const char *text, struct err *e)
 {
@@ -147,88 +87,7 @@ static int use_control(struct options *o, const char *text, struct err *e)
 				       "--control: '%.20s'; expected a descriptor from insulad",
 				       text);
 	}
-	o->has_control = true;
 	return control_open(&o->control, (int)fd, &o->conf, e);
-}
-
-/* First pass: only --json, so that flags win over it wherever they stand. Complains about unknown
- * flags. */
-static int first_pass(struct options *o, const struct flags *f, int argc, char **argv,
-		      struct err *e)
-{
-	int c, rc = 0;
-
-	opterr = 0;
-	while (!rc && (c = getopt_long(argc, argv, f->letters, f->longopts, NULL)) >= 0) {
-		const char *flag = argv[optind - 1];
-
-		if (c == OPT_JSON)
-			rc = read_json(&o->conf, optarg, e);
-		else if (c == OPT_CONTROL)
-			rc = o->has_control ? err_set(e, -EINVAL, "--control: given twice")
-					    : use_control(o, optarg, e);
-		else if (c == ':')
-			rc = err_set(e, -EINVAL, "%.60s: no value; expected one (see --help)",
-				     flag);
-		else if (c == '?')
-			rc = err_set(e, -EINVAL, "%.60s: unknown flag (see --help)", flag);
-		else if (c == OPT_HELP)
-			exit(fputs(usage, stdout) < 0 || fflush(stdout) ? RUN_FAILED : 0);
-		else if (c == OPT_VERSION)
-			exit(puts("insula-run " INSULA_VERSION) < 0 ? RUN_FAILED : 0);
-	}
-	return rc;
-}
-
-/* What may come several times: the first flag replaces what JSON said. */
-static void drop_replaced(struct options *o, const struct setting *s)
-{
-	if (!strcmp(s->name, "disk") && !o->disks_replaced) {
-		config_drop_disks(&o->conf);
-		o->disks_replaced = true;
-	} else if (!strcmp(s->name, "net") && !o->nets_replaced) {
-		config_drop_nets(&o->conf);
-		o->nets_replaced = true;
-	}
-}
-
-static int set_flag(struct options *o, const struct setting *s, const char *value, struct err *e)
-{
-	char where[32], *text = NULL;
-	int rc;
-
-	if (s->letter)
-		snprintf(where, sizeof(where), "-%c", s->letter);
-	else
-		snprintf(where, sizeof(where), "--%s", s->name);
-	drop_replaced(o, s);
-	if (strcmp(s->name, "env") != 0 || !*value) /* config_set() words what is empty */
-		return config_set(&o->conf, where, s->name, s->on ? "on" : value, e);
-	rc = setting_env(value, &text);
-	if (rc < 0)
-		return err_set(e, rc, "out of memory");
-	rc = rc ? config_set(&o->conf, where, s->name, text, e) : 0;
-	free(text);
-	return rc;
-}
-
-static int second_pass(struct options *o, const struct flags *f, int argc, char **argv,
-		       struct err *e)
-{
-	int c, rc = 0;
-
-	optind = 0; /* start over, with GNU's extensions initialized anew */
-	while (!rc && (c = getopt_long(argc, argv, f->letters, f->longopts, NULL)) >= 0) {
-		const struct setting *s = setting_of_flag(c);
-
-		o->check_only |= c == 'n';
-		o->verbose += c == 'v';
-		if (s)
-			rc = set_flag(o, s, optarg, e);
-	}
-	if (!rc && optind < argc)
-		rc = config_set_command(&o->conf, argv + optind, (unsigned)(argc - optind), e);
-	return rc ? rc : config_check(&o->conf, e);
 }
 
 static int fail(struct vm *vm, const struct err *e, int status)
@@ -275,17 +134,13 @@ static void occupy_standard_streams(void)
 int main(int argc, char **argv)
 {
 	static struct vm vm; /* large */
-	struct options o = {0};
-	struct flags f;
+	struct options o = {.usage = usage, .use_control = use_control};
 	struct err e;
 	int status, rc;
 
 	occupy_standard_streams();
 	config_init(&o.conf);
-	make_flags(&f);
-	rc = first_pass(&o, &f, argc, argv, &e);
-	if (!rc)
-		rc = second_pass(&o, &f, argc, argv, &e);
+	rc = options_parse(&o, argc, argv, &e);
 	log_setup("insula-run", o.verbose > 1   ? LOG_LVL_DEBUG
 				: o.verbose > 0 ? LOG_LVL_INFO
 						: LOG_LVL_WARN);

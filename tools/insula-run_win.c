@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <io.h>
 #include <shellapi.h>
 #include <stdio.h>
@@ -14,7 +13,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
-#include "supervisor/settings.h"
+#include "supervisor/options.h"
 #include "supervisor/vm_win.h"
 
 static const char usage[] =
@@ -38,7 +37,9 @@ static const char usage[] =
 	"                    the guest's port N of the host is NAME_N\n"
 	"  --rng on|off|rate=BYTES\n"
 	"                    virtio-rng (default on, 1M bytes a second at most)\n"
+	"  --json FILE|-     the same settings as one JSON object; flags win\n"
 	"  -n                check everything, start nothing\n"
+	"  --metrics FILE    write counters as JSON at the end\n"
 	"  --timeout SECONDS end the VM after so long, with status 124\n"
 	"  -v                say what happens, show the kernel's messages (-vv: more)\n"
 	"  --help, --version\n"
@@ -46,56 +47,11 @@ static const char usage[] =
 	"Exit status: the guest's; 120 guest panic, 121 guest crash, 124 timeout, 125 failure of\n"
 	"Insula, 130 interrupt, 2 bad input (nothing was started).\n";
 
-struct options {
-	struct vm_config conf;
-	bool check_only;
-	int verbose;
-};
-
-enum { OPT_HELP = 256, OPT_VERSION };
-
-static int set_flag(struct options *o, const struct setting *s, const char *value, struct err *e)
+static int use_control(struct options *o, const char *text, struct err *e)
 {
-	char where[32];
-
-	if (s->letter)
-		snprintf(where, sizeof(where), "-%c", s->letter);
-	else
-		snprintf(where, sizeof(where), "--%s", s->name);
-	return config_set(&o->conf, where, s->name, s->on ? "on" : value, e);
-}
-
-static int parse(struct options *o, int argc, char **argv, struct err *e)
-{
-	struct option longopts[SETTINGS + 3] = {{"help", no_argument, NULL, OPT_HELP},
-						{"version", no_argument, NULL, OPT_VERSION}};
-	char letters[2 * SETTINGS + 8] = "+:nv";
-	int c, rc = 0;
-
-	settings_letters(letters + strlen(letters));
-	settings_longopts(longopts + 2);
-	opterr = 0;
-	while (!rc && (c = getopt_long(argc, argv, letters, longopts, NULL)) >= 0) {
-		const char *flag = argv[optind - 1];
-		const struct setting *s = setting_of_flag(c);
-
-		o->check_only |= c == 'n';
-		o->verbose += c == 'v';
-		if (s)
-			rc = set_flag(o, s, optarg, e);
-		else if (c == ':')
-			rc = err_set(e, -EINVAL, "%.60s: no value; expected one (see --help)",
-				     flag);
-		else if (c == '?')
-			rc = err_set(e, -EINVAL, "%.60s: unknown flag (see --help)", flag);
-		else if (c == OPT_HELP)
-			exit(fputs(usage, stdout) < 0 || fflush(stdout) ? RUN_FAILED : 0);
-		else if (c == OPT_VERSION)
-			exit(puts("insula-run " INSULA_VERSION) < 0 ? RUN_FAILED : 0);
-	}
-	if (!rc && optind < argc)
-		rc = config_set_command(&o->conf, argv + optind, (unsigned)(argc - optind), e);
-	return rc ? rc : config_check(&o->conf, e);
+	(void)o;
+	return err_set(e, -EOPNOTSUPP, "--control: '%.20s': there is no insulad on Windows yet",
+		       text);
 }
 
 /* The arguments in UTF-8, which is what every text is in here. */
@@ -118,7 +74,7 @@ static char **utf8_arguments(int *argc)
 int main(void)
 {
 	struct ending end = {0};
-	struct options o = {0};
+	struct options o = {.usage = usage, .use_control = use_control};
 	struct err e = {0};
 	int argc = 0;
 	char **argv = utf8_arguments(&argc);
@@ -126,7 +82,7 @@ int main(void)
 	_setmode(_fileno(stdout), _O_BINARY);
 	_setmode(_fileno(stderr), _O_BINARY);
 	config_init(&o.conf);
-	if (!argv || parse(&o, argc, argv, &e)) {
+	if (!argv || options_parse(&o, argc, argv, &e)) {
 		end.status = RUN_BAD_INPUT;
 		snprintf(end.why, sizeof(end.why), "%s", argv ? e.text : "arguments");
 	} else {

@@ -3,6 +3,7 @@
 #
 #   windows/bin/       insula-run.exe and the programs that it starts
 #   windows/test-bin/  the same with INSULA_TEST_UNCONTAINED (src/jail/contain.h), for the tests under wine: never to be given to anybody
+#   windows/libs/      json-c and libuv, from Debian's sources (tools/windows-libs)
 #   windows/uapi/      the kernel's headers of the virtio structures and boot protocols, and nothing else of Linux's
 
 # What of a room builds here: not *_linux.c, not main.c and *_main.c, and not what has no counterpart yet.
@@ -11,7 +12,7 @@ WIN_BASE    := $(filter-out %/guestproto.c %/scm.c,$(call win_room,base))
 WIN_DEVICES := $(filter-out $(addprefix src/devices/,net%.c exec%.c),$(call win_room,devices))
 WIN_VMM     := $(call win_room,vmm) $(src_whp) $(src_x86)
 WIN_JAIL    := src/jail/check_win.c src/jail/seal_win.c
-WIN_RUN     := $(wildcard src/supervisor/*_win.c) $(addprefix src/supervisor/,cmdline.c config.c settings.c ending.c) src/jail/check_win.c src/jail/spawn_win.c \
+WIN_RUN     := $(wildcard src/supervisor/*_win.c) $(addprefix src/supervisor/,cmdline.c config.c config_json.c settings.c options.c ending.c json.c result.c stats.c) src/jail/check_win.c src/jail/spawn_win.c \
 	tools/insula-run_win.c
 WIN_HELPERS := insula-console insula-rng insula-blk insula-vsock
 WIN_EXES    := insula-run insula-vmm $(WIN_HELPERS)
@@ -25,14 +26,20 @@ $(WIN_UAPI):
 	@ln -sfn /usr/include/video $(@D)/video
 	@ln -sfn /usr/include/$(shell gcc -dumpmachine)/asm $(@D)/asm
 	@touch $@
-WIN_PROG_FLAGS = $(WIN_FLAGS) -DINSULA_VERSION='"$(VERSION)"' -Iinclude/win -isystem $(BUILD)/windows/uapi -DUNICODE -D_UNICODE
+# Once: it takes half a minute and the network.
+WIN_DEBIAN := $(BUILD)/windows/libs
+$(WIN_DEBIAN)/versions:
+	@mkdir -p $(@D)
+	@tools/windows-libs $(@D)
+WIN_PROG_FLAGS = $(WIN_FLAGS) -DINSULA_VERSION='"$(VERSION)"' -Iinclude/win -isystem $(BUILD)/windows/uapi -isystem $(WIN_DEBIAN)/include -DUNICODE -D_UNICODE
 
 # win_build DIRECTORY FLAGS: all programs into windows/DIRECTORY
 define win_build
-$(BUILD)/windows/$(1)/obj/%.o: %.c Makefile tools/windows.mk | $(WIN_UAPI)
+$(BUILD)/windows/$(1)/obj/%.o: %.c Makefile tools/windows.mk | $(WIN_UAPI) $(WIN_DEBIAN)/versions
 	@mkdir -p $$(@D)
 	$$(call say,WINCC)
 	$$(Q)$$(WIN_CC) $$(WIN_PROG_FLAGS) $(2) -MMD -MP -c -o $$@ $$<
+$(BUILD)/windows/$(1)/insula-run.exe: win_json = $(WIN_DEBIAN)/lib/libjson-c.a
 $(BUILD)/windows/$(1)/insula-run.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,$(WIN_RUN) $(WIN_BASE))
 $(BUILD)/windows/$(1)/insula-vmm.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,src/vmm/main.c $(WIN_VMM) $(WIN_JAIL) $(WIN_BASE))
 $(foreach h,$(WIN_HELPERS),$(eval $(BUILD)/windows/$(1)/$(h).exe: \
@@ -40,7 +47,7 @@ $(foreach h,$(WIN_HELPERS),$(eval $(BUILD)/windows/$(1)/$(h).exe: \
 $(foreach x,$(WIN_EXES),$(BUILD)/windows/$(1)/$(x).exe):
 	@mkdir -p $$(@D)
 	$$(call say,WINLD)
-	$$(Q)$$(WIN_CC) -static -Wl,--dynamicbase,--high-entropy-va,--nxcompat -o $$@ $$(filter %.o,$$^) $(WIN_LIBS)
+	$$(Q)$$(WIN_CC) -static -Wl,--dynamicbase,--high-entropy-va,--nxcompat -o $$@ $$(filter %.o,$$^) $$(win_json) $(WIN_LIBS)
 endef
 $(eval $(call win_build,bin,))
 $(eval $(call win_build,test-bin,-DINSULA_TEST_UNCONTAINED))

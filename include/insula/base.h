@@ -91,4 +91,12 @@ int file_size(int fd, uint64_t *size);
 int read_full(int fd, void *buf, size_t len, uint64_t off);
 int write_full(int fd, const void *buf, size_t len);
 
+/* What the user named, by a path in UTF-8. For insula-run and insulad alone: no other process opens
+ * paths. */
+/* All of a file, or of standard input if `path` is "-", which has at most `max` bytes; -EFBIG if it
+ * has more. *text is the caller's, with a NUL behind it. */
+int text_read(const char *path, size_t max, char **text, size_t *len);
+/* Make or replace a file: `text` and a line end. */
+int text_write(const char *path, const char *text);
+
 #endif

@@ -130,6 +130,7 @@ struct msg_start_blk {
 	uint32_t physical;      /* physical block size, >= logical, power of two */
 	uint32_t opt_io;        /* optimal I/O size in logical blocks, 0 unknown */
 	uint32_t discard_align; /* bytes; 0: the backing cannot discard */
+	uint32_t max_io;        /* bytes that the backing takes at once; 0 unknown */
 	uint32_t log_level;
 	char serial[20]; /* virtio 1.2, 5.2.6: not necessarily terminated */
 };

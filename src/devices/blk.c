@@ -33,6 +33,8 @@ int blk_check_conf(const struct msg_start_blk *m, struct err *e)
 	if (!power_of_two(m->physical) || m->physical < m->logical ||
 	    m->physical / m->logical > UINT16_MAX)
 		return err_set(e, -EINVAL, "physical block of %u bytes", m->physical);
+	if (m->max_io % BLK_SECTOR)
+		return err_set(e, -EINVAL, "largest request of %u bytes", m->max_io);
 	if (m->discard_align % BLK_SECTOR)
 		return err_set(e, -EINVAL, "discard alignment of %u bytes", m->discard_align);
 	if (m->log_level > LOG_LVL_DEBUG)
@@ -103,6 +105,8 @@ static int open_engine(struct blk *b, struct err *e)
 		.kick_fd = b->w.kick_fd,
 		.nkicks = b->conf.nqueues,
 		.depth = BLK_POOL,
+		/* The page cache takes a request of any size at once. */
+		.max_io = b->conf.flags & BLK_DIRECT ? b->conf.max_io : 0,
 		.done = blk_io_done,
 		.ctx = b,
 		.kicks = &b->w.stat[STAT_BLK_KICKS],

@@ -32,13 +32,21 @@ enum blk_op {
 	BLK_OP_ZERO,  /* make the range zeros, and keep its space */
 };
 
+#define BLK_PARTS 8u
+
 struct blk_io {
 	enum blk_op op;
 	const struct iovec *iov;
 	unsigned niov;
-	uint64_t off, len;   /* len: of BLK_OP_PUNCH and BLK_OP_ZERO alone */
-	int res;             /* the engine's own */
-	struct blk_io *next; /* the engine's own */
+	uint64_t off, len; /* len: of BLK_OP_PUNCH and BLK_OP_ZERO alone */
+	/* The engine's own: */
+	int res;
+	struct blk_io *next;
+	unsigned nparts, pending;
+	struct blk_part {
+		uint64_t len;
+		int res;
+	} part[BLK_PARTS];
 };
 
 struct blk_eng; /* the engine's own */
@@ -49,7 +57,8 @@ struct blk_engine_conf {
 	int ctl_fd; /* eventfd: a command of the control thread */
 	const int *kick_fd;
 	unsigned nkicks;
-	unsigned depth; /* requests submitted and not done, at most */
+	unsigned depth;  /* requests submitted and not done, at most */
+	uint32_t max_io; /* bytes that the disk takes at once; 0: not known */
 	void (*done)(void *ctx, struct blk_io *io, int res);
 	void *ctx;
 	uint64_t *kicks; /* counter, the I/O thread's */

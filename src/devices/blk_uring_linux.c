@@ -21,7 +21,10 @@
 
 #include <insula/base.h>
 
-#include "blk_engine.h"
+#include "blk.h"
+
+_Static_assert(_Alignof(struct blk_io) >= BLK_PARTS && BLK_MAX_DATA <= INT32_MAX,
+	       "the low bits of a pointer tell the part; a request's bytes fit into a result");
 
 /* Registered descriptors. */
 #define FILE_DISK 0
@@ -157,45 +160,115 @@ static int uring_enter(struct blk_eng *g, struct err *e)
 	return 0;
 }
 
-static void prepare_rw(struct io_uring_sqe *s, const struct blk_io *io)
+static void prepare_rw(struct io_uring_sqe *s, enum blk_op op, const struct iovec *v, unsigned n,
+		       uint64_t off)
 {
-	bool w = io->op == BLK_OP_WRITE;
-	const struct iovec *v = io->iov;
+	bool w = op == BLK_OP_WRITE;
 
 	/* One segment needs no copy of the vector in the kernel. */
-	if (io->niov == 1 && w)
-		io_uring_prep_write(s, FILE_DISK, v->iov_base, (unsigned)v->iov_len, io->off);
-	else if (io->niov == 1)
-		io_uring_prep_read(s, FILE_DISK, v->iov_base, (unsigned)v->iov_len, io->off);
+	if (n == 1 && w)
+		io_uring_prep_write(s, FILE_DISK, v->iov_base, (unsigned)v->iov_len, off);
+	else if (n == 1)
+		io_uring_prep_read(s, FILE_DISK, v->iov_base, (unsigned)v->iov_len, off);
 	else if (w)
-		io_uring_prep_writev(s, FILE_DISK, v, io->niov, io->off);
+		io_uring_prep_writev(s, FILE_DISK, v, n, off);
 	else
-		io_uring_prep_readv(s, FILE_DISK, v, io->niov, io->off);
+		io_uring_prep_readv(s, FILE_DISK, v, n, off);
+}
+
+/* The next piece of what is left: whole segments, up to `max` bytes, but at least one. */
+static unsigned cut(const struct iovec *v, unsigned n, uint64_t max, uint64_t *len)
+{
+	unsigned k = 0;
+
+	*len = 0;
+	while (k < n && (k == 0 || *len + v[k].iov_len <= max))
+		*len += v[k++].iov_len;
+	return k;
+}
+
+/*
+ * The kernel does not split a request that must not block: it refuses it, and has one of its worker
+ * threads do all of the work once more. So a request that is larger than the disk takes at once
+ * goes down in parts. The last one has all that is left. Every request has an entry of its own;
+ * parts take what is over.
+ */
+static void submit_rw(struct blk_eng *g, struct blk_io *io)
+{
+	const struct iovec *v = io->iov;
+	unsigned left = io->niov, spare = io_uring_sq_space_left(&g->ring);
+	uint64_t off = io->off;
+
+	spare = spare > g->conf.depth + MAX_EVENTS ? spare - g->conf.depth - MAX_EVENTS : 0;
+	io->nparts = 0;
+	do {
+		struct blk_part *p = &io->part[io->nparts];
+		bool last = io->nparts == BLK_PARTS - 1 || io->nparts == spare;
+		uint64_t max = last || !g->conf.max_io ? UINT64_MAX : g->conf.max_io;
+		unsigned n = cut(v, left, max, &p->len);
+		struct io_uring_sqe *s = get_sqe(g);
+
+		prepare_rw(s, io->op, v, n, off);
+		io_uring_sqe_set_flags(s, IOSQE_FIXED_FILE);
+		s->user_data = (uintptr_t)io | io->nparts++;
+		off += p->len;
+		v += n;
+		left -= n;
+	} while (left);
+	io->pending = io->nparts;
+}
+
+static void submit_one(struct blk_eng *g, struct blk_io *io)
+{
+	struct io_uring_sqe *s = get_sqe(g);
+
+	if (io->op == BLK_OP_SYNC)
+		io_uring_prep_fsync(s, FILE_DISK, IORING_FSYNC_DATASYNC);
+	else
+		io_uring_prep_fallocate(
+			s, FILE_DISK,
+			(io->op == BLK_OP_PUNCH ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE) |
+				FALLOC_FL_KEEP_SIZE,
+			(off_t)io->off, (off_t)io->len);
+	io_uring_sqe_set_flags(s, IOSQE_FIXED_FILE);
+	io_uring_sqe_set_data(s, io);
+	io->nparts = io->pending = 1;
+	io->part[0].len = 0;
 }
 
 static void uring_submit(struct blk_eng *g, struct blk_io *io)
 {
-	struct io_uring_sqe *s = get_sqe(g);
+	if (io->op == BLK_OP_READ || io->op == BLK_OP_WRITE)
+		submit_rw(g, io);
+	else
+		submit_one(g, io);
+}
 
-	switch (io->op) {
-	case BLK_OP_READ:
-	case BLK_OP_WRITE:
-		prepare_rw(s, io);
-		break;
-	case BLK_OP_SYNC:
-		io_uring_prep_fsync(s, FILE_DISK, IORING_FSYNC_DATASYNC);
-		break;
-	case BLK_OP_PUNCH:
-		io_uring_prep_fallocate(s, FILE_DISK, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-					(off_t)io->off, (off_t)io->len);
-		break;
-	case BLK_OP_ZERO:
-		io_uring_prep_fallocate(s, FILE_DISK, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
-					(off_t)io->off, (off_t)io->len);
-		break;
+/* As one system call would have answered: bytes from the beginning on without a gap, or the error
+ * of the first part. What was moved behind a gap is moved again. */
+static int outcome(const struct blk_io *io)
+{
+	uint64_t total = 0;
+
+	for (unsigned i = 0; i < io->nparts; i++) {
+		const struct blk_part *p = &io->part[i];
+
+		if (p->res < 0)
+			return total ? (int)total : p->res;
+		total += (uint64_t)p->res;
+		if ((uint64_t)p->res < p->len)
+			break;
 	}
-	io_uring_sqe_set_flags(s, IOSQE_FIXED_FILE);
-	io_uring_sqe_set_data(s, io);
+	return (int)total;
+}
+
+static void take_part(struct blk_eng *g, uint64_t data, int res)
+{
+	struct blk_io *io = (struct blk_io *)(uintptr_t)(data & ~(uint64_t)(BLK_PARTS - 1));
+
+	io->part[data & (BLK_PARTS - 1)].res = res;
+	if (--io->pending == 0)
+		g->conf.done(g->conf.ctx, io, outcome(io));
 }
 
 static void take_completion(struct blk_eng *g, const struct io_uring_cqe *c)
@@ -203,7 +276,7 @@ static void take_completion(struct blk_eng *g, const struct io_uring_cqe *c)
 	unsigned event = (unsigned)c->user_data;
 
 	if (c->user_data >= MAX_EVENTS) {
-		g->conf.done(g->conf.ctx, (struct blk_io *)(uintptr_t)c->user_data, c->res);
+		take_part(g, c->user_data, c->res);
 		return;
 	}
 	if (event > 0)

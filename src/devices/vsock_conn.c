@@ -112,8 +112,8 @@ bool vconn_connected(struct vconns *t, uint32_t id, int error, int fd)
 	if (t->asked > 0)
 		t->asked--;
 	vtab_ask(t);
-	if (!c || c->state != VCONN_ASKING)
-		return false;
+	if (!c || c->state != VCONN_ASKING || c->listed == VCONN_ASK)
+		return false; /* gone, answered before, or not asked for yet */
 	if (error) {
 		vtab_reset(t, c);
 		return false;

@@ -7,7 +7,6 @@
 
 #include <insula/base.h>
 #include <insula/log.h>
-#include <insula/stats.h>
 
 #include "device.h"
 
@@ -67,14 +66,6 @@ static int quiet(const struct device *d)
 	return disk_quiet(d->back.disk);
 }
 
-static const struct stat_name stats[] = {
-	{STAT_BLK_READS, "reads"},           {STAT_BLK_WRITES, "writes"},
-	{STAT_BLK_FLUSHES, "flushes"},       {STAT_BLK_DISCARDS, "discards"},
-	{STAT_BLK_ZEROES, "write_zeroes"},   {STAT_BLK_OTHERS, "others"},
-	{STAT_BLK_READ_BYTES, "read_bytes"}, {STAT_BLK_WRITTEN_BYTES, "written_bytes"},
-	{STAT_BLK_KICKS, "kicks"},           {STAT_BLK_RESUBMITTED, "resubmitted"},
-	{STAT_BLK_ERRORS, "errors"},         {STAT_BLK_BOUNCED, "bounced"}};
-
 const struct device_class device_blk = {
 	.program = "insula-blk",
 	.kind = DEV_VIRTIO_MMIO,
@@ -83,6 +74,5 @@ const struct device_class device_blk = {
 	.start = start,
 	.quiet = quiet,
 	.engine = engine_name,
-	.stats = stats,
-	.nstats = ARRAY_LEN(stats),
+	.stats = &stats_blk,
 };

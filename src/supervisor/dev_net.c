@@ -5,7 +5,6 @@
 
 #include <insula/base.h>
 #include <insula/log.h>
-#include <insula/stats.h>
 
 #include "device.h"
 #include "nic.h"
@@ -55,13 +54,6 @@ static struct child *peer(const struct device *d)
 	return d->back.nic->conf->kind == NET_ON_USER ? &d->back.nic->passt : NULL;
 }
 
-static const struct stat_name stats[] = {
-	{STAT_NET_RX_PACKETS, "rx_packets"}, {STAT_NET_RX_BYTES, "rx_bytes"},
-	{STAT_NET_RX_DROPPED, "rx_dropped"}, {STAT_NET_TX_PACKETS, "tx_packets"},
-	{STAT_NET_TX_BYTES, "tx_bytes"},     {STAT_NET_TX_DROPPED, "tx_dropped"},
-	{STAT_NET_COMMANDS, "commands"},     {STAT_NET_RX_SPILLED, "rx_spilled"},
-	{STAT_NET_THROTTLED, "throttled"},   {STAT_NET_IO_WAKEUPS, "io_wakeups"}};
-
 const struct device_class device_net = {
 	.program = "insula-net",
 	.kind = DEV_VIRTIO_MMIO,
@@ -70,6 +62,5 @@ const struct device_class device_net = {
 	.start = start,
 	.quiet = quiet,
 	.peer = peer,
-	.stats = stats,
-	.nstats = ARRAY_LEN(stats),
+	.stats = &stats_net,
 };

@@ -2,7 +2,6 @@
 /* The source of random numbers as a device: the start message of insula-rng. */
 #include <insula/base.h>
 #include <insula/log.h>
-#include <insula/stats.h>
 
 #include "config.h"
 #include "device.h"
@@ -16,17 +15,11 @@ static int start(struct device *d, int mem, uint64_t mem_size, struct err *e)
 	return device_send_start(d, MSG_START_RNG, &m, sizeof(m), mem, -1, e);
 }
 
-static const struct stat_name stats[] = {{STAT_RNG_REQUESTS, "requests"},
-					 {STAT_RNG_BYTES, "bytes"},
-					 {STAT_RNG_KICKS, "kicks"},
-					 {STAT_RNG_HELD, "held_back"}};
-
 const struct device_class device_rng = {
 	.program = "insula-rng",
 	.kind = DEV_VIRTIO_MMIO,
 	.threads = 3, /* control, I/O */
 	.nofile = 32,
 	.start = start,
-	.stats = stats,
-	.nstats = ARRAY_LEN(stats),
+	.stats = &stats_rng,
 };

@@ -2,7 +2,6 @@
 /* The serial console as a device: the start message of insula-console, and the escape. */
 #include <insula/base.h>
 #include <insula/log.h>
-#include <insula/stats.h>
 
 #include "vm.h"
 
@@ -32,12 +31,6 @@ static bool message(struct vm *vm, struct device *d, enum msg_type t, const void
 	return true;
 }
 
-static const struct stat_name stats[] = {{STAT_UART_OUT_BYTES, "out_bytes"},
-					 {STAT_UART_OUT_WRITES, "out_writes"},
-					 {STAT_UART_IN_BYTES, "in_bytes"},
-					 {STAT_UART_OUT_DROPPED, "out_dropped"},
-					 {STAT_UART_OUT_LOST, "out_lost"}};
-
 const struct device_class device_uart = {
 	.program = "insula-console",
 	.kind = DEV_UART,
@@ -45,6 +38,5 @@ const struct device_class device_uart = {
 	.nofile = 64,
 	.start = start,
 	.message = message,
-	.stats = stats,
-	.nstats = ARRAY_LEN(stats),
+	.stats = &stats_uart,
 };

@@ -7,7 +7,6 @@
 
 #include <insula/base.h>
 #include <insula/log.h>
-#include <insula/stats.h>
 
 #include "vsock.h"
 
@@ -62,14 +61,6 @@ static bool message(struct vm *vm, struct device *d, enum msg_type t, const void
 	return rc == 0 || rc == -EPIPE || rc == -ECONNRESET;
 }
 
-static const struct stat_name stats[] = {{STAT_VSOCK_CONNECTIONS, "connections"},
-					 {STAT_VSOCK_TO_GUEST, "to_guest_bytes"},
-					 {STAT_VSOCK_TO_HOST, "to_host_bytes"},
-					 {STAT_VSOCK_RESETS, "resets"},
-					 {STAT_VSOCK_STALLS, "credit_stalls"},
-					 {STAT_VSOCK_BAD_PACKETS, "bad_packets"},
-					 {STAT_VSOCK_KICKS, "kicks"}};
-
 const struct device_class device_vsock = {
 	.program = "insula-vsock",
 	.kind = DEV_VIRTIO_MMIO,
@@ -77,6 +68,5 @@ const struct device_class device_vsock = {
 	.nofile = VSOCK_MAX_CONNS + OTHER_FDS,
 	.start = start,
 	.message = message,
-	.stats = stats,
-	.nstats = ARRAY_LEN(stats),
+	.stats = &stats_vsock,
 };

@@ -9,6 +9,7 @@
 #include <insula/proto.h>
 
 #include "child.h"
+#include "stats.h"
 #include "disk.h"
 #include "terminal.h"
 
@@ -20,12 +21,6 @@ struct device;
 struct nic;
 struct vm;
 struct vsock;
-
-/* A counter of the helper (insula/stats.h) and its name in the metrics. */
-struct stat_name {
-	unsigned index;
-	const char *name;
-};
 
 /* What is particular to a kind of device: one table each, in dev_KIND.c. */
 struct device_class {
@@ -44,8 +39,7 @@ struct device_class {
 	const char *(*engine)(const struct device *d);
 	/* A program of the host that belongs to it (passt), for its log and its end; NULL: none. */
 	struct child *(*peer)(const struct device *d);
-	const struct stat_name *stats;
-	size_t nstats;
+	const struct stat_names *stats;
 };
 
 struct device {

@@ -14,12 +14,18 @@
 static const struct {
 	const char *program;
 	enum dev_kind kind;
+	const struct stat_names *stats;
 } types[] = {
-	[DEVICE_UART] = {"insula-console", DEV_UART},
-	[DEVICE_BLK] = {"insula-blk", DEV_VIRTIO_MMIO},
-	[DEVICE_RNG] = {"insula-rng", DEV_VIRTIO_MMIO},
-	[DEVICE_VSOCK] = {"insula-vsock", DEV_VIRTIO_MMIO},
+	[DEVICE_UART] = {"insula-console", DEV_UART, &stats_uart},
+	[DEVICE_BLK] = {"insula-blk", DEV_VIRTIO_MMIO, &stats_blk},
+	[DEVICE_RNG] = {"insula-rng", DEV_VIRTIO_MMIO, &stats_rng},
+	[DEVICE_VSOCK] = {"insula-vsock", DEV_VIRTIO_MMIO, &stats_vsock},
 };
+
+const struct stat_names *device_stats(const struct device *d)
+{
+	return types[d->type].stats;
+}
 
 static int make_page(struct err *e)
 {

@@ -8,6 +8,7 @@
 
 #include "child_win.h"
 #include "config.h"
+#include "stats.h"
 #include "vsock_win.h"
 
 /* More restarts than this in so many nanoseconds, and the device stays dead. */
@@ -38,7 +39,8 @@ struct device {
 	const struct disk *disk;
 	const struct terminal *terminal;
 	struct vsock *vsock;
-	uint64_t rate; /* of random bytes */
+	uint64_t rate;          /* of random bytes */
+	struct msg_stats stats; /* of all helpers that stopped in order */
 
 	bool waiting, dead; /* as on Linux: a new helper is due; restarted too often */
 	unsigned restarts, recent;
@@ -53,6 +55,8 @@ void device_free(struct device *d);
 unsigned device_vmm_fds(const struct device *d, int ack, int fds[MSG_MAX_FDS]);
 /* Make its helper and send it what it needs. */
 int device_start(struct device *d, int mem, uint64_t mem_size, struct err *e);
+/* What its counters are called. */
+const struct stat_names *device_stats(const struct device *d);
 /* Count a death. False: it has died too often. */
 bool device_may_restart(struct device *d);
 

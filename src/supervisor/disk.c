@@ -42,9 +42,9 @@ static int check_geometry(struct disk *d, struct err *e)
 	return 0;
 }
 
-/* queue/discard_granularity of a block device or of the whole that a partition is part of; 0 if it
- * cannot discard. */
-static uint32_t discard_granularity(dev_t dev)
+/* A limit from queue/ of a block device or of the whole that a partition is part of; 0 if it is not
+ * there, as for a file system without a device of its own. */
+static uint32_t queue_limit(dev_t dev, const char *name, unsigned unit)
 {
 	static const char *const up[] = {"", "../"};
 	unsigned long n = 0;
@@ -53,8 +53,8 @@ static uint32_t discard_granularity(dev_t dev)
 		char path[96];
 		FILE *f;
 
-		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%squeue/discard_granularity",
-			 major(dev), minor(dev), up[i]);
+		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%squeue/%s", major(dev),
+			 minor(dev), up[i], name);
 		f = fopen(path, "re");
 		if (!f)
 			continue;
@@ -62,7 +62,7 @@ static uint32_t discard_granularity(dev_t dev)
 			n = 0;
 		fclose(f);
 	}
-	return n <= UINT32_MAX ? (uint32_t)n : 0;
+	return n <= UINT32_MAX / unit ? (uint32_t)n * unit : 0;
 }
 
 static int block_geometry(struct disk *d, const struct stat *st, struct err *e)
@@ -76,7 +76,8 @@ static int block_geometry(struct disk *d, const struct stat *st, struct err *e)
 		return err_sys(e, -errno, "disk %s: size of the block device", d->conf->path);
 	s->logical = (uint32_t)logical;
 	s->physical = physical;
-	s->discard_align = d->conf->ro ? 0 : discard_granularity(st->st_rdev);
+	s->max_io = queue_limit(st->st_rdev, "max_sectors_kb", 1024);
+	s->discard_align = d->conf->ro ? 0 : queue_limit(st->st_rdev, "discard_granularity", 1);
 	return 0;
 }
 
@@ -102,6 +103,7 @@ static int file_geometry(struct disk *d, const struct stat *st)
 	s->capacity = (uint64_t)st->st_size;
 	s->logical = d->conf->direct ? direct_alignment(d->fd) : SECTOR;
 	s->physical = s->logical > MAX_BLOCK ? s->logical : MAX_BLOCK;
+	s->max_io = queue_limit(st->st_dev, "max_sectors_kb", 1024);
 	s->discard_align = d->conf->ro ? 0 : (uint32_t)st->st_blksize;
 	return 0;
 }

@@ -75,7 +75,7 @@ void vm_quit(struct vm *vm);
  * reason counts. */
 void vm_stop(struct vm *vm, const char *reason, int status, bool hard);
 
-/* result.c */
+/* result_linux.c */
 /* Turn the guest's end into a status and a line. */
 void result_from_exit(struct vm *vm);
 /* How it ended and what it cost, as one object; the caller's. */

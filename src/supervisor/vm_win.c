@@ -12,8 +12,9 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "base/errtext.h"
 #include "cmdline.h"
-#include "device_win.h"
+#include "result.h"
 
 #define SECOND_NS 1000000000ull
 #define START_DEADLINE_NS (30 * SECOND_NS)   /* all children contained and ready */
@@ -21,32 +22,6 @@
 #define RESTART_DEADLINE_NS (10 * SECOND_NS) /* a new helper is contained and ready */
 #define DRAIN_DEADLINE_NS (10 * SECOND_NS)   /* helpers finish what is in flight */
 #define TICK_MS 10                           /* while something is waited for that has no event */
-
-/* One wait takes 64 handles: three of each child, the user's interrupt, the next client of vsock.
- */
-#define MAX_DEVICES 19
-#define OTHER_DEVICES 3 /* than disks: console, random numbers, vsock */
-#define MAX_SLOTS (2 + 3 * (1 + MAX_DEVICES))
-_Static_assert(MAX_SLOTS <= MAXIMUM_WAIT_OBJECTS, "one wait for all of them");
-
-struct vm {
-	const struct vm_config *conf;
-	struct ending *end;
-	int kernel, initrd, mem, ack; /* owned; -1: none */
-	char cmdline[MSG_CMDLINE_MAX];
-	struct terminal terminal;
-	struct disk disk[MAX_DEVICES];
-	unsigned ndisks;
-	struct vsock vsock;
-	struct device *vsock_device; /* NULL: none */
-	struct device device[MAX_DEVICES];
-	unsigned ndevices;
-	struct child vmm;
-	HANDLE interrupt;
-	uint64_t started_ns;
-	bool running, ended;
-	struct msg_vm_exit exit;
-};
 
 static void vm_end(struct vm *vm, int status, const char *fmt, ...) INSULA_PRINTF(3, 4);
 static void vm_end(struct vm *vm, int status, const char *fmt, ...)
@@ -71,7 +46,6 @@ static int refuse(const struct vm_config *c, struct err *e)
 			   : c->rootfs   ? "--rootfs"
 			   : c->nshares  ? "--share"
 			   : c->nnets    ? "--net"
-			   : c->metrics  ? "--metrics"
 			   : c->mem_huge ? "--mem ...,hugepages"
 			   : !c->kernel  ? "a default kernel (give --kernel)"
 					 : NULL;
@@ -259,6 +233,7 @@ union body {
 	struct msg_vm_exit exit;
 	struct msg_dev dev;
 	struct msg_vsock_connect connect;
+	struct msg_stats stats;
 	uint8_t bytes[MSG_MAX_BODY];
 };
 
@@ -295,6 +270,7 @@ static void on_vm_exit(struct vm *vm, const struct msg_vm_exit *x)
 {
 	vm->exit = *x;
 	vm->exit.text[sizeof(vm->exit.text) - 1] = 0;
+	vm->have_exit = true;
 	vm->vmm.state = CHILD_DONE;
 	if (vm->ended)
 		return;
@@ -328,11 +304,13 @@ static bool from_vmm(struct vm *vm, enum msg_type t, const union body *b, size_t
 static bool from_helper(struct vm *vm, struct device *d, enum msg_type t, const union body *b,
 			size_t len)
 {
-	if (t == MSG_STOPPED && len == sizeof(struct msg_stats))
+	if (t == MSG_STOPPED && len == sizeof(b->stats)) {
+		for (unsigned i = 0; i < ARRAY_LEN(b->stats.n); i++)
+			d->stats.n[i] += b->stats.n[i];
 		d->child.state = CHILD_DONE;
-	else if (t == MSG_VSOCK_CONNECT && len == sizeof(b->connect) && d->type == DEVICE_VSOCK)
+	} else if (t == MSG_VSOCK_CONNECT && len == sizeof(b->connect) && d->type == DEVICE_VSOCK) {
 		return vsock_asked(d->vsock, &d->child, &b->connect);
-	else if (t == MSG_QUIT && len == 0 && d->type == DEVICE_UART)
+	} else if (t == MSG_QUIT && len == 0 && d->type == DEVICE_UART)
 		vm_end(vm, 0, "%s", "");
 	else
 		return false;
@@ -558,6 +536,41 @@ static void wind_down(struct vm *vm)
 		step(vm, limit, false);
 }
 
+static json_object *result_json(const struct vm *vm)
+{
+	struct result r = {.have_exit = vm->have_exit,
+			   .status = vm->end->status,
+			   .why = vm->end->why,
+			   .started_ns = vm->started_ns,
+			   .exit = &vm->exit,
+			   .ndevices = vm->ndevices};
+
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		const struct device *d = &vm->device[i];
+
+		r.device[i] = (struct result_device){.name = d->msg.name,
+						     .restarts = d->restarts,
+						     .stats = &d->stats,
+						     .names = device_stats(d)};
+	}
+	return result_object(&r);
+}
+
+static void metrics_write(const struct vm *vm)
+{
+	const char *path = vm->conf->metrics;
+	json_object *o;
+	int rc;
+
+	if (!path || !vm->running)
+		return;
+	o = result_json(vm);
+	rc = text_write(path, result_text(o));
+	if (rc)
+		log_error("--metrics: %s: %s", path, err_text(-rc));
+	json_object_put(o);
+}
+
 /* The handler runs on a thread of the system's and gets no argument. */
 static HANDLE interrupted;
 
@@ -592,6 +605,7 @@ void vm_win_run(const struct vm_config *c, bool check_only, bool verbose, struct
 			start_all(&vm);
 		run_until_ended(&vm);
 		wind_down(&vm);
+		metrics_write(&vm);
 	}
 	vm_close(&vm);
 }

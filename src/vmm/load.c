@@ -180,22 +180,65 @@ static int place_initrd(const struct load_image *img, uint64_t low_end, uint64_t
 	return 0;
 }
 
-/* A kernel is written here and read, patched and partly zeroed by itself from end to end: in 4 KiB
- * pages each of them costs a fault here and one of the guest's. */
-static void prepare(const struct load_params *p, const struct load_image *img)
+/* Smaller ones are payloads and unikernels, which touch what they like. */
+#define DENSE_KERNEL (8ull << 20)
+
+static gpa_t lower(gpa_t a, gpa_t b)
 {
-	gpa_t first = img->end;
+	return a < b ? a : b;
+}
+
+/*
+ * Linux fills two places before it runs its init. From the end of memory downwards: the memory map,
+ * 1/64 of the memory, and its first tables. And from its own end upwards, block by block: what it
+ * allocates and unpacks, for a distribution's kernel about half of its own size. Measured: of these
+ * blocks a seventh is unused when init starts (docs/performance.md).
+ */
+unsigned load_dense(const struct load_image *img, const struct load_initrd *initrd,
+		    uint64_t mem_size, struct load_range out[LOAD_DENSE_MAX])
+{
+	const gpa_t low_end = lower(mem_size, BOARD_LOW_RAM_END);
+	const bool high = mem_size > BOARD_LOW_RAM_END;
+	const gpa_t top = high ? BOARD_HIGH_RAM + (mem_size - BOARD_LOW_RAM_END) : low_end;
+	const gpa_t limit = initrd->size ? initrd->gpa : low_end;
+	struct load_range tail = {limit, initrd->size ? initrd->gpa + initrd->size : limit};
+	gpa_t first = img->end, size;
+	unsigned n = 0;
 
 	for (unsigned i = 0; i < img->nsegs; i++)
-		first = img->seg[i].gpa < first ? img->seg[i].gpa : first;
+		first = lower(img->seg[i].gpa, first);
+	size = img->end - first;
+	out[n++] = (struct load_range){first, img->end};
+	if (size >= DENSE_KERNEL) {
+		gpa_t tables = mem_size / 64 + size / 8;
+
+		out[0].to = lower((img->end + size / 2 + GM_HUGE_PAGE - 1) & ~(GM_HUGE_PAGE - 1),
+				  limit);
+		if (high)
+			out[n++] =
+				(struct load_range){top - lower(tables, top - BOARD_HIGH_RAM), top};
+		else
+			tail = (struct load_range){limit - lower(tables, limit - out[0].to), top};
+	}
+	out[n++] = tail;
+	return n;
+}
+
+/* In 4 KiB pages each page costs a fault here or in the guest, or both. */
+static void prepare(const struct load_params *p, const struct load_image *img,
+		    const struct load_initrd *initrd)
+{
+	struct load_range r[LOAD_DENSE_MAX];
+	unsigned n = load_dense(img, initrd, p->mem_size, r);
+
 	/* Without it everything is as before, only slower: nothing to report. */
-	(void)gm_collapse(p->gm, first, img->end);
+	for (unsigned i = 0; i < n; i++)
+		(void)gm_collapse(p->gm, r[i].from, r[i].to);
 }
 
 static int copy_kernel(const struct load_params *p, const struct load_file *f,
 		       const struct load_image *img, struct err *e)
 {
-	prepare(p, img);
 	for (unsigned i = 0; i < img->nsegs; i++) {
 		const struct load_seg *s = &img->seg[i];
 		void *dst = gm_ptr(p->gm, s->gpa, s->memsz);
@@ -271,6 +314,7 @@ int load_kernel(const struct load_params *p, struct load_entry *out, struct err 
 	    (rc = place_initrd(&img, low_end, parts.total, &initrd, e)))
 		return rc;
 
+	prepare(p, &img, &initrd);
 	if ((rc = copy_kernel(p, &kernel, &img, e)) || (rc = copy_initrds(p, &parts, &initrd, e)))
 		return rc;
 	write_low(p, cmdline, &img, &initrd, low);

@@ -51,6 +51,11 @@ struct load_initrd {
 	uint64_t gpa, size; /* size 0: none */
 };
 
+#define LOAD_DENSE_MAX 3
+struct load_range {
+	gpa_t from, to;
+};
+
 /* ---- load.c ---- */
 /* Read [off, off + len) of the file. What is in `head` is taken from there: a byte that has been
  * checked is never read again. -ENOEXEC if the range is not in the file, and `field` says whose
@@ -59,6 +64,10 @@ int load_read(const struct load_file *f, const char *field, uint64_t off, void *
 	      struct err *e);
 /* Whole MiB, rounded up: for messages. */
 uint64_t load_mib(uint64_t bytes);
+/* What is written from end to end until the guest has booted, disjoint, all of it RAM: the kernel
+ * and the initrd, and where Linux lies down for good (see load.c). Returns how many. */
+unsigned load_dense(const struct load_image *img, const struct load_initrd *initrd,
+		    uint64_t mem_size, struct load_range out[LOAD_DENSE_MAX]);
 
 /* ---- load_elf.c, load_bzimage.c: check, and fill the plan; [BOARD_KERNEL, low_end) is there for
  * it ---- */

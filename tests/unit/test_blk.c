@@ -578,20 +578,67 @@ END_TEST
 
 /* ---- direct I/O ---- */
 
+/* False: not possible here. */
+static bool start_direct(int i)
+{
+	close(disk_fd);
+	disk_fd = open(disk_path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	if (disk_fd < 0) {
+		fprintf(stderr, "direct: the file system of /tmp cannot do it, not tested\n");
+		return false;
+	}
+	conf.flags = BLK_DIRECT;
+	return start(i);
+}
+
+/* A request in n segments of 4 KiB from DATA on. */
+static uint8_t request_in_segments(uint32_t type, uint64_t sector, unsigned n)
+{
+	struct vring_desc d[66];
+	uint32_t len;
+
+	header(0, type, sector);
+	d[0] = drv_desc(HEADERS, 16, false);
+	for (unsigned i = 0; i < n; i++)
+		d[1 + i] = drv_desc(DATA + i * 4096, 4096, type == VIRTIO_BLK_T_IN);
+	d[1 + n] = drv_desc(HEADERS + 32, 1, true);
+	return run_chain(d, n + 2, &len);
+}
+
+/* What is larger than the disk takes at once: every part in its place, however many there are. */
+START_TEST(direct_in_parts)
+{
+	conf.max_io = 3 * 4096;
+	if (!start_direct(_i))
+		return;
+	for (unsigned n = 1; n <= 64; n += 7) {
+		memset(data(0), 0x5c, 65 * 4096);
+		ck_assert_uint_eq(request_in_segments(VIRTIO_BLK_T_IN, 8, n), VIRTIO_BLK_S_OK);
+		expect_fill_at(data(0), n * 4096, 1, 4096);
+		expect_bytes(data(n * 4096), 4096, 0x5c);
+	}
+	fill(data(0), 64 * 4096, 9);
+	ck_assert_uint_eq(request_in_segments(VIRTIO_BLK_T_OUT, 16, 64), VIRTIO_BLK_S_OK);
+	memset(data(0), 0, 64 * 4096);
+	ck_assert_uint_eq(request_in_segments(VIRTIO_BLK_T_IN, 16, 64), VIRTIO_BLK_S_OK);
+	expect_fill(data(0), 64 * 4096, 9);
+	/* The disk ends in the second part, at a boundary of blocks and elsewhere. */
+	ck_assert_int_eq(ftruncate(disk_fd, 4 * 4096), 0);
+	ck_assert_uint_eq(request_in_segments(VIRTIO_BLK_T_IN, 0, 16), VIRTIO_BLK_S_IOERR);
+	ck_assert_int_eq(ftruncate(disk_fd, 4 * 4096 + 100), 0);
+	ck_assert_uint_eq(request_in_segments(VIRTIO_BLK_T_IN, 0, 16), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(request_in_segments(VIRTIO_BLK_T_IN, 0, 4), VIRTIO_BLK_S_OK);
+	stop_device();
+}
+END_TEST
+
 START_TEST(direct)
 {
 	struct vring_desc d[4];
 	uint32_t len;
 	struct msg_stats s;
 
-	close(disk_fd);
-	disk_fd = open(disk_path, O_RDWR | O_DIRECT | O_CLOEXEC);
-	if (disk_fd < 0) {
-		fprintf(stderr, "direct: the file system of /tmp cannot do it, not tested\n");
-		return;
-	}
-	conf.flags = BLK_DIRECT;
-	if (!start(_i))
+	if (!start_direct(_i))
 		return;
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, 1u << 20, true), VIRTIO_BLK_S_OK);
 	expect_fill(data(0), 1u << 20, 1);
@@ -623,10 +670,7 @@ START_TEST(direct_bounce_queue)
 {
 	enum { N = 5 * BLK_BOUNCES };
 
-	close(disk_fd);
-	disk_fd = open(disk_path, O_RDWR | O_DIRECT | O_CLOEXEC);
-	conf.flags = BLK_DIRECT;
-	if (disk_fd < 0 || !start(_i))
+	if (!start_direct(_i))
 		return;
 	for (unsigned i = 0; i < N; i++) {
 		struct vring_desc d[3] = {drv_desc(HEADERS + i * 64, 16, false),
@@ -653,11 +697,8 @@ END_TEST
 
 START_TEST(direct_alignment_of_offsets)
 {
-	close(disk_fd);
-	disk_fd = open(disk_path, O_RDWR | O_DIRECT | O_CLOEXEC);
-	conf.flags = BLK_DIRECT;
 	conf.logical = 4096;
-	if (disk_fd < 0 || !start(_i))
+	if (!start_direct(_i))
 		return;
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 1, 4096, true), VIRTIO_BLK_S_IOERR);
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, 512, true), VIRTIO_BLK_S_IOERR);
@@ -728,7 +769,7 @@ START_TEST(configurations_refused)
 						  .engine = BLK_ENGINE_THREADS,
 						  .logical = 512,
 						  .physical = 512};
-	struct msg_start_blk m[12];
+	struct msg_start_blk m[13];
 	struct err e;
 
 	for (size_t i = 0; i < ARRAY_LEN(m); i++)
@@ -746,6 +787,7 @@ START_TEST(configurations_refused)
 	m[9].physical = 256;
 	m[10].discard_align = 100;
 	m[11].log_level = 9;
+	m[12].max_io = 100;
 	for (size_t i = 0; i < ARRAY_LEN(m); i++)
 		ck_assert_int_eq(blk_check_conf(&m[i], &e), -EINVAL);
 }
@@ -929,8 +971,10 @@ static void some_traffic(unsigned n)
 static void verify_disk(void)
 {
 	uint8_t *buf = malloc(DISK_SIZE);
+	int fd = open(disk_path, O_RDONLY | O_CLOEXEC); /* disk_fd may be direct, buf is anywhere */
 
-	ck_assert_int_eq(read_full(disk_fd, buf, DISK_SIZE, 0), 0);
+	ck_assert_int_eq(read_full(fd, buf, DISK_SIZE, 0), 0);
+	close(fd);
 	for (uint32_t b = 0; b < NBLOCKS; b++)
 		expect_content(buf + (size_t)b * BLOCK, b);
 	free(buf);
@@ -943,15 +987,14 @@ static void start_traffic(uint32_t seed)
 	tr->rnd = seed;
 }
 
-START_TEST(random_traffic)
+/* With every way to lay out a queue. */
+static void traffic(void)
 {
 	static const uint64_t features[] = {DRV_COMMON, DRV_F(VIRTIO_F_VERSION_1),
 					    DRV_F(VIRTIO_F_VERSION_1) |
 						    DRV_F(VIRTIO_RING_F_INDIRECT_DESC)};
 	struct msg_stats s;
 
-	if (!start(_i))
-		return;
 	start_traffic(12345);
 	for (unsigned i = 0; i < ARRAY_LEN(features); i++) {
 		bring_up(features[i]);
@@ -964,6 +1007,21 @@ START_TEST(random_traffic)
 	ck_assert_uint_eq(s.n[STAT_BLK_READS] + s.n[STAT_BLK_WRITES] + s.n[STAT_BLK_FLUSHES],
 			  tr->submitted);
 	free(tr);
+}
+
+START_TEST(random_traffic)
+{
+	if (start(_i))
+		traffic();
+}
+END_TEST
+
+/* Most requests are larger than the disk takes at once. */
+START_TEST(random_traffic_in_parts)
+{
+	conf.max_io = 2 * BLOCK;
+	if (start_direct(_i))
+		traffic();
 }
 END_TEST
 
@@ -1186,6 +1244,7 @@ START_TEST(killed_with_direct_io)
 
 	conf.engine = engines[_i];
 	conf.flags = BLK_DIRECT;
+	conf.max_io = BLOCK; /* in parts: all of them belong to the one request */
 	if (fd < 0 || (conf.engine == BLK_ENGINE_URING && !uring_works()))
 		return;
 	close(fd);
@@ -1213,11 +1272,13 @@ int main(void)
 	tcase_add_loop_test(c, no_discard, 0, n);
 	tcase_add_loop_test(c, file_became_shorter, 0, n);
 	tcase_add_loop_test(c, direct, 0, n);
+	tcase_add_loop_test(c, direct_in_parts, 0, n);
 	tcase_add_loop_test(c, direct_bounce_queue, 0, n);
 	tcase_add_loop_test(c, direct_alignment_of_offsets, 0, n);
 	tcase_add_loop_test(c, mistakes_need_a_reset, 0, n);
 	tcase_add_test(c, configurations_refused);
 	tcase_add_loop_test(c, random_traffic, 0, n);
+	tcase_add_loop_test(c, random_traffic_in_parts, 0, n);
 	tcase_add_loop_test(c, reset_under_traffic, 0, n);
 	tcase_add_loop_test(c, more_requests_than_the_pool, 0, n);
 	suite_add_tcase(s, c);

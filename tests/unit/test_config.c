@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -836,6 +837,26 @@ static void open_refused(const struct disk_config *conf, int code, const char *p
 		      e.text, part);
 }
 
+/* max_sectors_kb of the device that a file lies on, asked in another way; 0: it has none. */
+static uint32_t device_max_kb(int fd)
+{
+	char cmd[200];
+	struct stat st;
+	unsigned kb = 0;
+	FILE *f;
+
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	snprintf(cmd, sizeof(cmd),
+		 "cd $(readlink -f /sys/dev/block/%u:%u) 2>/dev/null &&"
+		 "cat queue/max_sectors_kb 2>/dev/null || cat ../queue/max_sectors_kb 2>/dev/null",
+		 major(st.st_dev), minor(st.st_dev));
+	f = popen(cmd, "r");
+	if (fscanf(f, "%u", &kb) != 1)
+		kb = 0;
+	pclose(f);
+	return kb;
+}
+
 START_TEST(disk_good)
 {
 	struct disk_config conf = {.path = path, .serial = "12345678901234567890"};
@@ -847,6 +868,7 @@ START_TEST(disk_good)
 	ck_assert_uint_ge(d.start.physical, d.start.logical);
 	ck_assert_uint_eq(d.start.flags, 0);
 	ck_assert_uint_gt(d.start.discard_align, 0);
+	ck_assert_uint_eq(d.start.max_io, 1024 * device_max_kb(d.fd));
 	ck_assert_int_eq(memcmp(d.start.serial, conf.serial, 20), 0);
 	ck_assert_int_eq(fcntl(d.fd, F_GETFD), FD_CLOEXEC);
 	disk_close(&d);

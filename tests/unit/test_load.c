@@ -20,6 +20,7 @@
 #include <insula/board.h>
 
 #include "vmm/load.h"
+#include "vmm/load_image.h"
 
 #define MIB (1ull << 20)
 #define GIB (1ull << 30)
@@ -764,6 +765,71 @@ START_TEST(initrd_bad)
 }
 END_TEST
 
+/* ---- what is going to be written from end to end ---- */
+
+static unsigned dense(uint64_t kernel, uint64_t initrd, uint64_t mem,
+		      struct load_range r[LOAD_DENSE_MAX])
+{
+	struct load_image img = {.end = 16 * MIB + kernel, .nsegs = 2};
+	struct load_initrd rd = {.size = initrd};
+
+	/* Segments need not ascend. */
+	img.seg[0] = (struct load_seg){.gpa = 16 * MIB + kernel / 2, .memsz = kernel / 2};
+	img.seg[1] = (struct load_seg){.gpa = 16 * MIB, .memsz = kernel / 2};
+	if (initrd)
+		rd.gpa = (mem < BOARD_LOW_RAM_END ? mem : BOARD_LOW_RAM_END) - initrd;
+	return load_dense(&img, &rd, mem, r);
+}
+
+static void expect_range(struct load_range r, uint64_t from, uint64_t to)
+{
+	ck_assert_uint_eq(r.from, from);
+	ck_assert_uint_eq(r.to, to);
+}
+
+START_TEST(dense_places)
+{
+	struct load_range r[LOAD_DENSE_MAX];
+
+	/* Debian's kernel in 128 MiB: 23 MiB above it, and 2 + 5.75 MiB below the initrd. */
+	ck_assert_uint_eq(dense(46 * MIB, 2 * MIB, 128 * MIB, r), 2);
+	expect_range(r[0], 16 * MIB, 86 * MIB);
+	expect_range(r[1], 126 * MIB - 2 * MIB - 46 * MIB / 8, 128 * MIB);
+	/* A payload: itself, and its initrd. */
+	ck_assert_uint_eq(dense(MIB, MIB, 128 * MIB, r), 2);
+	expect_range(r[0], 16 * MIB, 17 * MIB);
+	expect_range(r[1], 127 * MIB, 128 * MIB);
+	ck_assert_uint_eq(dense(MIB, 0, 128 * MIB, r), 2);
+	ck_assert_uint_eq(r[1].from, r[1].to);
+	/* Memory on both sides of the hole: tables at the end of the upper part. */
+	ck_assert_uint_eq(dense(40 * MIB, 4 * MIB, BOARD_LOW_RAM_END + 1024 * MIB, r), 3);
+	expect_range(r[0], 16 * MIB, 76 * MIB);
+	expect_range(r[1],
+		     BOARD_HIGH_RAM + 1024 * MIB - BOARD_LOW_RAM_END / 64 - 16 * MIB - 5 * MIB,
+		     BOARD_HIGH_RAM + 1024 * MIB);
+	expect_range(r[2], BOARD_LOW_RAM_END - 4 * MIB, BOARD_LOW_RAM_END);
+	/* An upper part that is smaller than they are. */
+	ck_assert_uint_eq(dense(40 * MIB, 0, BOARD_LOW_RAM_END + 4096, r), 3);
+	expect_range(r[1], BOARD_HIGH_RAM, BOARD_HIGH_RAM + 4096);
+}
+END_TEST
+
+/* However little room there is: disjoint, and RAM. */
+START_TEST(dense_stays_in_memory)
+{
+	for (uint64_t kernel = MIB; kernel <= 100 * MIB; kernel += 3 * MIB) {
+		for (uint64_t initrd = 0; initrd <= 60 * MIB; initrd += 4096 * 333) {
+			uint64_t mem = 16 * MIB + kernel + initrd + (kernel % 7) * 4096;
+			struct load_range r[LOAD_DENSE_MAX];
+
+			ck_assert_uint_eq(dense(kernel, initrd, mem, r), 2);
+			ck_assert(r[0].from == 16 * MIB && r[0].to >= 16 * MIB + kernel &&
+				  r[0].to <= r[1].from && r[1].from <= r[1].to && r[1].to <= mem);
+		}
+	}
+}
+END_TEST
+
 /* ---- command line ---- */
 
 START_TEST(cmdline_length)
@@ -1187,6 +1253,8 @@ static void add_tests(TCase *tc)
 	tcase_add_test(tc, initrd_below_its_limit);
 	tcase_add_test(tc, initrd_just_fits);
 	tcase_add_test(tc, initrd_bad);
+	tcase_add_test(tc, dense_places);
+	tcase_add_test(tc, dense_stays_in_memory);
 	tcase_add_test(tc, cmdline_length);
 	tcase_add_loop_test(tc, elf_refused, 0, sizeof(bad_elf) / sizeof(bad_elf[0]));
 	tcase_add_loop_test(tc, pvh_refused, 0, sizeof(bad_pvh) / sizeof(bad_pvh[0]));

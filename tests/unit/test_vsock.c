@@ -859,6 +859,23 @@ START_TEST(questions_are_bounded)
 }
 END_TEST
 
+/* An answer to a question that still waits for its turn is none, and takes nothing with it. */
+START_TEST(answers_need_a_question)
+{
+	struct vconn *c;
+
+	for (unsigned i = 0; i < VSOCK_MAX_ASKED + 3; i++)
+		say(VIRTIO_VSOCK_OP_REQUEST, GUEST_PORT + i, HOST_PORT);
+	c = &t->conn[t->list[VCONN_ASK].last];
+	ck_assert(!vconn_connected(t, vconn_id(t, c), 0, -1));
+	ck_assert(!vconn_connected(t, vconn_id(t, c), -ENOENT, -1));
+	ck_assert_uint_eq(c->state, VCONN_ASKING);
+	fh_check(&h);
+	vconn_drop_all(t);
+	ck_assert_uint_eq(t->used, 0);
+}
+END_TEST
+
 /* A flood of packets that get resets, without a buffer for a single one. */
 START_TEST(resets_are_bounded)
 {
@@ -1052,6 +1069,7 @@ int main(void)
 	tcase_add_test(c, nobody_is_reachable);
 	tcase_add_test(c, supervisor_refuses);
 	tcase_add_test(c, questions_are_bounded);
+	tcase_add_test(c, answers_need_a_question);
 	tcase_add_test(c, resets_are_bounded);
 	tcase_add_test(c, table_is_full);
 	tcase_add_test(c, thousands);

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Files of text, by path. See insula/base.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+
+static int read_all(int fd, char *text, size_t max, size_t *len)
+{
+	ssize_t n = 1;
+
+	*len = 0;
+	while (n > 0 && *len <= max) {
+		n = read(fd, text + *len, max + 1 - *len);
+		if (n < 0)
+			return -errno;
+		*len += (size_t)n;
+	}
+	if (*len > max)
+		return -EFBIG;
+	text[*len] = 0;
+	return 0;
+}
+
+int text_read(const char *path, size_t max, char **text, size_t *len)
+{
+	bool std = !strcmp(path, "-");
+	int fd = std ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY), rc;
+
+	*text = NULL;
+	if (fd < 0)
+		return -errno;
+	*text = malloc(max + 2);
+	rc = *text ? read_all(fd, *text, max, len) : -ENOMEM;
+	close(fd);
+	if (rc) {
+		free(*text);
+		*text = NULL;
+	}
+	return rc;
+}
+
+int text_write(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
+	int rc = fd < 0 ? -errno : write_full(fd, text, strlen(text));
+
+	if (!rc)
+		rc = write_full(fd, "\n", 1);
+	fd_close(&fd);
+	return rc;
+}

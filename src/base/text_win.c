@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Files of text, by path. See insula/base.h. */
+#include "base/win.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <insula/base.h>
+
+int win_open(const char *path, DWORD access, DWORD share, DWORD how, DWORD flags)
+{
+	wchar_t wide[WIN_PATH_CHARS];
+	HANDLE h;
+
+	if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, wide, WIN_PATH_CHARS))
+		return -EINVAL;
+	h = CreateFileW(wide, access, share, NULL, how, flags, NULL);
+	return h == INVALID_HANDLE_VALUE ? win_errno(GetLastError()) : handle_fd(h);
+}
+
+static int open_to_read(const char *path)
+{
+	HANDLE in = GetStdHandle(STD_INPUT_HANDLE), copy;
+
+	if (strcmp(path, "-") != 0)
+		return win_open(path, GENERIC_READ, FILE_SHARE_READ, OPEN_EXISTING, 0);
+	if (!DuplicateHandle(GetCurrentProcess(), in, GetCurrentProcess(), &copy, 0, FALSE,
+			     DUPLICATE_SAME_ACCESS))
+		return win_errno(GetLastError());
+	return handle_fd(copy);
+}
+
+static int read_all(int fd, char *text, size_t max, size_t *len)
+{
+	DWORD n = 1;
+
+	*len = 0;
+	while (n && *len <= max) {
+		if (!ReadFile(fd_handle(fd), text + *len, (DWORD)(max + 1 - *len), &n, NULL)) {
+			if (GetLastError() != ERROR_BROKEN_PIPE) /* the end of a pipe */
+				return win_errno(GetLastError());
+			n = 0;
+		}
+		*len += n;
+	}
+	if (*len > max)
+		return -EFBIG;
+	text[*len] = 0;
+	return 0;
+}
+
+int text_read(const char *path, size_t max, char **text, size_t *len)
+{
+	int fd = open_to_read(path), rc;
+
+	*text = NULL;
+	if (fd < 0)
+		return fd;
+	*text = max < INT32_MAX ? malloc(max + 2) : NULL;
+	rc = *text ? read_all(fd, *text, max, len) : -ENOMEM;
+	fd_close(&fd);
+	if (rc) {
+		free(*text);
+		*text = NULL;
+	}
+	return rc;
+}
+
+int text_write(const char *path, const char *text)
+{
+	int fd = win_open(path, GENERIC_WRITE, FILE_SHARE_READ, CREATE_ALWAYS, 0);
+	int rc = fd < 0 ? fd : write_full(fd, text, strlen(text));
+
+	if (!rc)
+		rc = write_full(fd, "\n", 1);
+	fd_close(&fd);
+	return rc;
+}

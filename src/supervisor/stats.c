@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Names of counters. See stats.h. */
+#include <insula/base.h>
+#include <insula/stats.h>
+
+#include "stats.h"
+
+static const struct stat_name common[] = {{STAT_CALLS, "calls"},
+					  {STAT_POSTED, "posted"},
+					  {STAT_IRQS, "interrupts"},
+					  {STAT_WAKEUPS, "wakeups"}};
+static const struct stat_name blk[] = {
+	{STAT_BLK_READS, "reads"},           {STAT_BLK_WRITES, "writes"},
+	{STAT_BLK_FLUSHES, "flushes"},       {STAT_BLK_DISCARDS, "discards"},
+	{STAT_BLK_ZEROES, "write_zeroes"},   {STAT_BLK_OTHERS, "others"},
+	{STAT_BLK_READ_BYTES, "read_bytes"}, {STAT_BLK_WRITTEN_BYTES, "written_bytes"},
+	{STAT_BLK_KICKS, "kicks"},           {STAT_BLK_RESUBMITTED, "resubmitted"},
+	{STAT_BLK_ERRORS, "errors"},         {STAT_BLK_BOUNCED, "bounced"}};
+static const struct stat_name net[] = {
+	{STAT_NET_RX_PACKETS, "rx_packets"}, {STAT_NET_RX_BYTES, "rx_bytes"},
+	{STAT_NET_RX_DROPPED, "rx_dropped"}, {STAT_NET_TX_PACKETS, "tx_packets"},
+	{STAT_NET_TX_BYTES, "tx_bytes"},     {STAT_NET_TX_DROPPED, "tx_dropped"},
+	{STAT_NET_COMMANDS, "commands"},     {STAT_NET_RX_SPILLED, "rx_spilled"},
+	{STAT_NET_THROTTLED, "throttled"},   {STAT_NET_IO_WAKEUPS, "io_wakeups"}};
+static const struct stat_name rng[] = {{STAT_RNG_REQUESTS, "requests"},
+				       {STAT_RNG_BYTES, "bytes"},
+				       {STAT_RNG_KICKS, "kicks"},
+				       {STAT_RNG_HELD, "held_back"}};
+static const struct stat_name uart[] = {{STAT_UART_OUT_BYTES, "out_bytes"},
+					{STAT_UART_OUT_WRITES, "out_writes"},
+					{STAT_UART_IN_BYTES, "in_bytes"},
+					{STAT_UART_OUT_DROPPED, "out_dropped"},
+					{STAT_UART_OUT_LOST, "out_lost"}};
+static const struct stat_name vsock[] = {{STAT_VSOCK_CONNECTIONS, "connections"},
+					 {STAT_VSOCK_TO_GUEST, "to_guest_bytes"},
+					 {STAT_VSOCK_TO_HOST, "to_host_bytes"},
+					 {STAT_VSOCK_RESETS, "resets"},
+					 {STAT_VSOCK_STALLS, "credit_stalls"},
+					 {STAT_VSOCK_BAD_PACKETS, "bad_packets"},
+					 {STAT_VSOCK_KICKS, "kicks"}};
+
+const struct stat_names stats_common = {common, ARRAY_LEN(common)};
+const struct stat_names stats_blk = {blk, ARRAY_LEN(blk)};
+const struct stat_names stats_net = {net, ARRAY_LEN(net)};
+const struct stat_names stats_rng = {rng, ARRAY_LEN(rng)};
+const struct stat_names stats_uart = {uart, ARRAY_LEN(uart)};
+const struct stat_names stats_vsock = {vsock, ARRAY_LEN(vsock)};

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The counters of each kind of helper by name, for the metrics. */
+#ifndef SUPERVISOR_STATS_H
+#define SUPERVISOR_STATS_H
+
+#include <stddef.h>
+
+/* A counter of the helper (insula/stats.h) and its name in the metrics. */
+struct stat_name {
+	unsigned index;
+	const char *name;
+};
+
+struct stat_names {
+	const struct stat_name *name;
+	size_t n;
+};
+
+extern const struct stat_names stats_common, stats_blk, stats_net, stats_rng, stats_uart,
+	stats_vsock;
+
+#endif
