@@ -232,8 +232,8 @@ union body {
 	struct msg_failed failed;
 	struct msg_vm_exit exit;
 	struct msg_dev dev;
-	struct msg_vsock_connect connect;
 	struct msg_stats stats;
+	struct msg_vsock_connect connect;
 	uint8_t bytes[MSG_MAX_BODY];
 };
 
