@@ -69,7 +69,7 @@ go_on() { # NAME
 }
 load() { # NAME
 	case $1 in
-	linux_on_kvm) "$PEER" load "fc:$T/v:52" 8 60000 3 ;;
+	linux_on_kvm) "$PEER" rtt "fc:$T/v:52" 1 >/dev/null && "$PEER" load "fc:$T/v:52" 8 60000 3 ;;
 	*) tests/whp-double/wine "$BUILD" "${EXE%/*}/pipepeer.exe" load "$PIPE" 52 8 60000 3 ;;
 	esac 2>/dev/null
 }
