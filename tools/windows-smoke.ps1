@@ -3,9 +3,9 @@
 .SYNOPSIS
     Does Insula run on this Windows? Writes a report that can be sent to its makers.
 .DESCRIPTION
-    Needs a folder with hello.exe, insula-run.exe, insula-vmm.exe, insula-console.exe, insula-rng.exe and insula-blk.exe (build/windows and
-    build/windows/bin of `make windows`), and one with the payloads (build/guests of `make payloads`). Nothing is installed or changed; a disk
-    image of 8 MiB is made in the temporary folder and removed. The report has the version of Windows, the processor's name, whether the
+    Needs a folder with hello.exe, insula-run.exe, insula-vmm.exe, insula-console.exe, insula-rng.exe, insula-blk.exe and insula-vsock.exe
+    (build/windows and build/windows/bin of `make windows`), and one with the payloads (build/guests of `make payloads`). Nothing is installed
+    or changed; a disk image of 8 MiB is made in the temporary folder and removed. The report has the version of Windows, the processor's name, whether the
     feature HypervisorPlatform is on, and what the programs printed: read it before you send it.
 .EXAMPLE
     powershell -ExecutionPolicy Bypass -File windows-smoke.ps1 -Bin C:\insula\bin -Guests C:\insula\guests -Report report.txt
@@ -81,9 +81,36 @@ Test-Case 'a helper that dies is replaced' 0 (Invoke-Vm 'blkloop' @('--append', 
         Start-Sleep -Seconds 4
         Get-Process insula-blk -ErrorAction SilentlyContinue | Stop-Process -Force
     }) 'restarted, carries on'
+Test-Case 'disk, unbuffered' 0 (Invoke-Vm 'blk' @('--disk', "path=`"$disk`",direct"))
 Remove-Item $disk -ErrorAction SilentlyContinue
+
+# The client's conversation with a port of the guest, which echoes; what came back. The end of the VM, if nothing else, ends a read.
+function Use-Vsock([int]$port) {
+    $pipe = New-Object IO.Pipes.NamedPipeClientStream('.', 'insula-smoke', [IO.Pipes.PipeDirection]::InOut,
+        [IO.Pipes.PipeOptions]::None, [Security.Principal.TokenImpersonationLevel]::Anonymous)
+    $buffer = New-Object byte[] 100
+    $said = ''
+    try {
+        $pipe.Connect(20000)
+        foreach ($text in @("CONNECT $port`n", 'hello')) {
+            $bytes = [Text.Encoding]::ASCII.GetBytes($text)
+            $pipe.Write($bytes, 0, $bytes.Length)
+            $n = $pipe.Read($buffer, 0, $buffer.Length)
+            $said += [Text.Encoding]::ASCII.GetString($buffer, 0, $n)
+        }
+    }
+    catch { $said += "($_)" }
+    finally { $pipe.Dispose() }
+    return $said
+}
+$script:said = ''
+Test-Case 'vsock: the guest serves, and is told to end' 0 (Invoke-Vm 'vsockloop' @('--vsock', 'path=\\.\pipe\insula-smoke', '--timeout', '60') {
+        $script:said = Use-Vsock 9
+        $null = Use-Vsock 1
+    }) 'connections 1'
+if ($script:said -match '^OK \d+\nhello$') { Say 'ok vsock: an echo' } else { $script:failed++; Say "not ok vsock: an echo - $script:said" }
 Start-Sleep -Seconds 2
-$left = @(Get-Process insula-vmm, insula-blk, insula-rng, insula-console -ErrorAction SilentlyContinue)
+$left = @(Get-Process insula-vmm, insula-blk, insula-rng, insula-console, insula-vsock -ErrorAction SilentlyContinue)
 if ($left.Count) { $script:failed++; Say "not ok nothing is left - $($left.Count) processes" } else { Say 'ok nothing is left' }
 Say "failed    $script:failed"
 exit [int]($script:failed -gt 0)

@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A command's streams on the host. See exec.h. */
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 
@@ -51,17 +47,15 @@ static void ring_took(struct exec_ring *r, uint32_t n)
 
 /* ---- writer threads ---- */
 
-static void wait_for(int fd, short events)
+static void sleep_until(int event)
 {
-	struct pollfd p = {.fd = fd, .events = events};
-
-	(void)poll(&p, 1, -1);
+	(void)events_wait(&event, 1, -1, -1);
 }
 
 static void write_some(struct exec_out *o)
 {
 	uint32_t at, n = ring_piece(&o->ring, &at);
-	ssize_t r = write(o->fd, o->ring.buf + at, n);
+	ssize_t r = exec_user_write(o->fd, o->ring.buf + at, n);
 
 	if (r > 0) {
 		ring_took(&o->ring, (uint32_t)r);
@@ -70,10 +64,8 @@ static void write_some(struct exec_out *o)
 			return;
 		o->unsaid = 0; /* credit is due, or this may have been the last of it */
 		event_signal(o->x->event);
-	} else if (r < 0 && errno == EAGAIN) {
-		wait_for(o->fd, POLLOUT);
-	} else if (r < 0 && errno != EINTR) {
-		atomic_store(&o->error, errno);
+	} else if (r < 0 && r != -EAGAIN) {
+		atomic_store(&o->error, (int)-r);
 		event_signal(o->x->event);
 	}
 }
@@ -83,12 +75,10 @@ static void *writer_main(void *arg)
 	struct exec_out *o = arg;
 
 	for (;;) {
-		if (ring_used(&o->ring) && !atomic_load(&o->error)) {
+		if (ring_used(&o->ring) && !atomic_load(&o->error))
 			write_some(o);
-		} else {
-			wait_for(o->wake, POLLIN);
-			event_drain(o->wake);
-		}
+		else
+			sleep_until(o->wake);
 	}
 	return NULL;
 }
@@ -120,10 +110,8 @@ static uint32_t in_want(struct exec *x, uint32_t size)
 {
 	uint32_t room;
 
-	while (!(room = x->in.size - ring_used(&x->in)) && !x->escape) {
-		wait_for(x->in_wake, POLLIN);
-		event_drain(x->in_wake);
-	}
+	while (!(room = x->in.size - ring_used(&x->in)) && !x->escape)
+		sleep_until(x->in_wake);
 	return room && room < size ? room : size;
 }
 
@@ -145,20 +133,18 @@ static void *reader_main(void *arg)
 
 	while (!eof && !atomic_load(&x->in_stop)) {
 		uint32_t want = in_want(x, sizeof(buf));
-		ssize_t n = read(x->in_fd, buf, want);
+		ssize_t n = exec_user_read(x->in_fd, buf, want);
 
 		if (n > 0)
 			take_input(x, buf, (uint32_t)n);
-		else if (n < 0 && errno == EAGAIN)
-			wait_for(x->in_fd, POLLIN);
 		else
-			eof = n == 0 || errno != EINTR;
+			eof = n != -EAGAIN;
 	}
 	atomic_store(&x->in_eof, true);
 	event_signal(x->event);
 	for (;;)
-		(void)poll(NULL, 0,
-			   -1); /* the end of a thread would make system calls of its own */
+		(void)events_wait(NULL, 0, -1,
+				  -1); /* the end of a thread would make system calls of its own */
 	return NULL;
 }
 
@@ -219,8 +205,8 @@ static size_t put(struct exec *x, const uint8_t *p, size_t n)
 
 	if (x->stream < 0 || x->mute || !n)
 		return 0;
-	r = write(x->stream, p, n);
-	x->mute = r < 0 && errno != EAGAIN && errno != EINTR;
+	r = exec_stream_write(x, p, n);
+	x->mute = r < 0 && r != -EAGAIN;
 	return r < 0 ? 0 : (size_t)r;
 }
 
@@ -434,7 +420,7 @@ static void greet(struct exec *x)
 
 static void stream_ended(struct exec *x)
 {
-	fd_close(&x->stream);
+	exec_stream_close(x);
 	x->again = true;
 	x->hello = x->mute = false;
 	x->start_sent = 0;
@@ -448,10 +434,10 @@ static void receive(struct exec *x)
 	for (unsigned i = 0; i < MAX_READS && !x->done; i++) {
 		uint8_t *at;
 		size_t want = gp_in_want(&x->rx, &at);
-		ssize_t n = read(x->stream, at, want);
+		ssize_t n = exec_stream_read(x, at, want);
 		int rc;
 
-		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		if (n == -EAGAIN)
 			return;
 		if (n <= 0) {
 			stream_ended(x);
@@ -470,16 +456,18 @@ static void receive(struct exec *x)
 /* Another stream, or the news that there will be none. */
 static int on_stream(struct exec *x, const int *fds, unsigned nfds)
 {
-	if (x->stream >= 0 || !x->again || nfds > 1 || (nfds && fds[0] != x->place)) {
+	int rc = x->stream >= 0 || !x->again || nfds > 1 ? -EPROTO : 0;
+
+	if (!rc && nfds)
+		rc = exec_stream_open(x, fds[0]);
+	if (rc) {
 		log_error("a stream that was not asked for, or in another place");
-		return -EPROTO;
+		return rc;
 	}
-	if (!nfds)
-		exec_lost(x, x->met ? "the stream ended" : "nobody answered");
-	else
-		x->stream = fds[0];
 	if (nfds)
 		greet(x);
+	else
+		exec_lost(x, x->met ? "the stream ended" : "nobody answered");
 	return 0;
 }
 
@@ -561,7 +549,7 @@ static void close_stream(struct exec *x)
 {
 	gp_acknowledge(&x->rx, &x->tx, 1);
 	flush(x);
-	fd_close(&x->stream);
+	exec_stream_close(x);
 }
 
 int exec_loop(struct exec *x)
@@ -570,18 +558,11 @@ int exec_loop(struct exec *x)
 
 	greet(x);
 	while (!rc) {
-		struct pollfd p[] = {
-			{x->channel, POLLIN, 0}, {x->event, POLLIN, 0}, {x->stream, POLLIN, 0}};
+		unsigned news = exec_wait(x, waits(x) && !x->mute);
 
-		if (waits(x) && !x->mute)
-			p[2].events |= POLLOUT;
-		if (poll(p, ARRAY_LEN(p), -1) < 0)
-			continue;
-		if (p[1].revents)
-			event_drain(x->event);
-		if (p[2].revents & ~POLLOUT)
+		if (news & EXEC_ON_STREAM)
 			receive(x);
-		if (p[0].revents)
+		if (news & EXEC_ON_CHANNEL)
 			rc = on_message(x);
 		if (!x->done)
 			to_guest(x);
@@ -615,7 +596,7 @@ int exec_open(struct exec *x, const struct msg_start_exec *m, int channel, int s
 	int rc = 0;
 
 	x->channel = channel;
-	x->stream = x->place = stream;
+	x->stream = x->place = -1;
 	x->id = m->id;
 	x->in_fd = in;
 	x->in.buf = x->in_buf;
@@ -628,7 +609,7 @@ int exec_open(struct exec *x, const struct msg_start_exec *m, int channel, int s
 	memcpy(x->start, &h, sizeof(h));
 	if (!rc)
 		rc = read_full(spec, x->start + sizeof(h), m->start_len, 0);
-	close(spec);
+	fd_close(&spec);
 	x->start_len = m->start_len + (uint32_t)sizeof(h);
 	gp_out_init(&x->tx, x->start_len);
 	if (rc)
@@ -637,10 +618,8 @@ int exec_open(struct exec *x, const struct msg_start_exec *m, int channel, int s
 	x->in_wake = event_create();
 	if (x->event < 0 || x->in_wake < 0 || open_out(x, 0, out) || open_out(x, 1, err_out))
 		return err_set(e, -EMFILE, "eventfd");
-	/* Ours alone, unlike the user's descriptors. */
-	if (fcntl(stream, F_SETFL, O_NONBLOCK))
-		return err_sys(e, -errno, "stream");
-	return 0;
+	rc = exec_stream_open(x, stream);
+	return rc ? err_sys(e, rc, "stream") : 0;
 }
 
 int exec_threads(struct exec *x, struct err *e)
@@ -653,26 +632,4 @@ int exec_threads(struct exec *x, struct err *e)
 	if (!rc && x->in_fd >= 0)
 		rc = helper_thread(&t, reader_main, x);
 	return rc ? err_sys(e, rc, "thread") : 0;
-}
-
-void exec_rules(const struct exec *x, struct rule_list *l)
-{
-	rule_any(l, SYS_poll, "wait for the stream, the supervisor, the threads, the user");
-	rule_fd(l, SYS_read, x->stream, "frames from the guest");
-	rule_fd(l, SYS_write, x->stream, "frames to the guest");
-	rule_fd(l, SYS_close, x->stream, "the command has ended");
-	rule_fd(l, SYS_read, x->event, "wake-up by our own threads");
-	rule_fd(l, SYS_write, x->event, "wake-up by our own threads");
-	for (unsigned i = 0; i < 2; i++) {
-		const struct exec_out *o = &x->out[i];
-
-		rule_fd(l, SYS_write, o->fd, "what the command prints");
-		rule_fd(l, SYS_read, o->wake, "writer thread: wake-up");
-		rule_fd(l, SYS_write, o->wake, "wake the writer thread");
-	}
-	rule_fd(l, SYS_write, x->in_wake, "wake the reader thread");
-	if (x->in_fd < 0)
-		return;
-	rule_fd(l, SYS_read, x->in_fd, "what the command reads");
-	rule_fd(l, SYS_read, x->in_wake, "reader thread: wake-up");
 }

@@ -21,6 +21,7 @@
 #define DEVICES_EXEC_H
 
 #include <stdatomic.h>
+#include <sys/types.h>
 
 #include <insula/guestproto.h>
 
@@ -89,6 +90,21 @@ int exec_threads(struct exec *x, struct err *e);
 void exec_rules(const struct exec *x, struct rule_list *l);
 /* Serve until the supervisor ends it: 0, or a negative errno when the channel is gone. */
 int exec_loop(struct exec *x);
+
+/* ---- exec_linux.c: the system's part ---- */
+
+/* Blocks. Bytes, 0 for the end of what is read, or a negative errno; -EAGAIN: try again. */
+ssize_t exec_user_write(int fd, const void *buf, size_t n);
+ssize_t exec_user_read(int fd, void *buf, size_t n);
+/* `fd` becomes x->stream. -EPROTO: it is not where the next stream has to be. */
+int exec_stream_open(struct exec *x, int fd);
+void exec_stream_close(struct exec *x);
+/* Do not block: -EAGAIN. */
+ssize_t exec_stream_read(struct exec *x, void *buf, size_t n);
+ssize_t exec_stream_write(struct exec *x, const void *buf, size_t n);
+/* Sleep until there is news; `room`: also until the stream takes something. x->event is drained. */
+enum exec_news { EXEC_ON_CHANNEL = 1, EXEC_ON_STREAM = 2 };
+unsigned exec_wait(struct exec *x, bool room);
 
 /* ---- for exec_loop(), tests and the fuzzer ---- */
 

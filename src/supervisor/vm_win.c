@@ -321,9 +321,10 @@ static bool from_helper(struct vm *vm, struct device *d, enum msg_type t, const 
 		for (unsigned i = 0; i < ARRAY_LEN(b->stats.n); i++)
 			d->stats.n[i] += b->stats.n[i];
 		d->child.state = CHILD_DONE;
-	} else if (t == MSG_VSOCK_CONNECT && len == sizeof(b->connect) && d->type == DEVICE_VSOCK)
+	} else if (t == MSG_VSOCK_CONNECT && len == sizeof(b->connect) && d->type == DEVICE_VSOCK &&
+		   d->child.state != CHILD_STARTING) { /* nothing for one that was not verified */
 		return vsock_asked(d->vsock, &d->child, &b->connect);
-	else if (t == MSG_QUIT && len == 0 && d->type == DEVICE_UART)
+	} else if (t == MSG_QUIT && len == 0 && d->type == DEVICE_UART)
 		vm_end(vm, 0, "%s", "");
 	else
 		return false;

@@ -33,7 +33,7 @@ static int take_name(struct vsock *v, const char *path, struct err *e)
 				    (int)ARRAY_LEN(v->name) - PORT_DIGITS - 1);
 
 	if (n > (int)PREFIX_LEN + 1 && !_wcsnicmp(v->name, PREFIX, PREFIX_LEN) &&
-	    !wcschr(v->name + PREFIX_LEN, L'\\'))
+	    !wcspbrk(v->name + PREFIX_LEN, L"\\/"))
 		return 0;
 	v->name[0] = 0;
 	return err_set(e, -EINVAL,

@@ -59,14 +59,17 @@ serve() { # NAME
 client() { # NAME
 	until said=$(load "$1"); do sleep 1; done
 	echo "$said" | tr -d '\r' | grep -o 'all came back'
+	until go_on "$1" | grep -q OK; do sleep 1; done
+}
+go_on() { # NAME
 	case $1 in
 	linux_on_kvm) (printf 'CONNECT 90\n'; sleep 1) | socat - "UNIX-CONNECT:$T/v" ;;
 	*) tests/whp-double/wine "$BUILD" "${EXE%/*}/pipepeer.exe" line "$PIPE" 'CONNECT 90\n' ;;
-	esac >/dev/null
+	esac 2>/dev/null
 }
 load() { # NAME
 	case $1 in
-	linux_on_kvm) "$PEER" load "fc:$T/v:52" 8 60000 3 ;;
+	linux_on_kvm) "$PEER" rtt "fc:$T/v:52" 1 >/dev/null && "$PEER" load "fc:$T/v:52" 8 60000 3 ;;
 	*) tests/whp-double/wine "$BUILD" "${EXE%/*}/pipepeer.exe" load "$PIPE" 52 8 60000 3 ;;
 	esac 2>/dev/null
 }
