@@ -40,7 +40,8 @@ static void try_record(const char *text, size_t len)
 		return;
 	}
 	MUST(id_is_valid(r.id) && name_is_valid(r.name) && r.state < VM_STATES);
-	MUST(r.ngroups <= MAX_GROUPS && strlen(r.token) == TOKEN_LEN && r.config && r.pid >= 0);
+	MUST(r.owner.ngroups <= MAX_GROUPS && strlen(r.token) == TOKEN_LEN && r.config &&
+	     r.pid >= 0);
 	one = record_print(&r);
 	MUST(one && !record_parse(&again, one, strlen(one), &e));
 	two = record_print(&again);
