@@ -96,9 +96,10 @@ int write_full(int fd, const void *buf, size_t len);
 
 /* What the user named, by a path in UTF-8. For insula-run and insulad alone: no other process opens
  * paths. */
-/* All of a file, or of standard input if `path` is "-", which has at most `max` bytes; -EFBIG if it
- * has more. *text is the caller's, with a NUL behind it. */
-int text_read(const char *path, size_t max, char **text, size_t *len);
+/* All of what has at most `max` bytes; -EFBIG if it has more. `streams`: "-" is standard input, and
+ * what can only be waited for is fine; else -EINVAL for anything but a regular file. *text is the
+ * caller's, with a NUL behind it. */
+int text_read(const char *path, bool streams, size_t max, char **text, size_t *len);
 /* Make or replace a file: `text` and a line end. */
 int text_write(const char *path, const char *text);
 

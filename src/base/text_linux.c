@@ -25,16 +25,22 @@ static int read_all(int fd, char *text, size_t max, size_t *len)
 	return 0;
 }
 
-int text_read(const char *path, size_t max, char **text, size_t *len)
+int text_read(const char *path, bool streams, size_t max, char **text, size_t *len)
 {
-	bool std = !strcmp(path, "-");
-	int fd = std ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY), rc;
+	bool std = streams && !strcmp(path, "-");
+	int flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | (streams ? 0 : O_NONBLOCK);
+	int fd = std ? dup(STDIN_FILENO) : open(path, flags), rc;
+	uint64_t size;
 
 	*text = NULL;
 	if (fd < 0)
 		return -errno;
 	*text = malloc(max + 2);
-	rc = *text ? read_all(fd, *text, max, len) : -ENOMEM;
+	rc = *text ? 0 : -ENOMEM;
+	if (!rc && !streams)
+		rc = file_size(fd, &size);
+	if (!rc)
+		rc = read_all(fd, *text, max, len);
 	close(fd);
 	if (rc) {
 		free(*text);

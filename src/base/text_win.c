@@ -19,11 +19,11 @@ int win_open(const char *path, DWORD access, DWORD share, DWORD how, DWORD flags
 	return h == INVALID_HANDLE_VALUE ? win_errno(GetLastError()) : handle_fd(h);
 }
 
-static int open_to_read(const char *path)
+static int open_to_read(const char *path, bool streams)
 {
 	HANDLE in = GetStdHandle(STD_INPUT_HANDLE), copy;
 
-	if (strcmp(path, "-") != 0)
+	if (!streams || strcmp(path, "-") != 0)
 		return win_open(path, GENERIC_READ, FILE_SHARE_READ, OPEN_EXISTING, 0);
 	if (!DuplicateHandle(GetCurrentProcess(), in, GetCurrentProcess(), &copy, 0, FALSE,
 			     DUPLICATE_SAME_ACCESS))
@@ -50,15 +50,20 @@ static int read_all(int fd, char *text, size_t max, size_t *len)
 	return 0;
 }
 
-int text_read(const char *path, size_t max, char **text, size_t *len)
+int text_read(const char *path, bool streams, size_t max, char **text, size_t *len)
 {
-	int fd = open_to_read(path), rc;
+	int fd = open_to_read(path, streams), rc;
+	uint64_t size;
 
 	*text = NULL;
 	if (fd < 0)
 		return fd;
 	*text = max < INT32_MAX ? malloc(max + 2) : NULL;
-	rc = *text ? read_all(fd, *text, max, len) : -ENOMEM;
+	rc = *text ? 0 : -ENOMEM;
+	if (!rc && !streams)
+		rc = file_size(fd, &size);
+	if (!rc)
+		rc = read_all(fd, *text, max, len);
 	fd_close(&fd);
 	if (rc) {
 		free(*text);

@@ -213,7 +213,7 @@ static void receive(struct client *c)
 	int n;
 
 	/* Lines that were left because of other limits come first. */
-	if (c->nin && memchr(c->in, '\n', c->nin))
+	if (has_line(c))
 		return;
 	if (!make_room(c)) {
 		client_close(c);
@@ -365,8 +365,10 @@ void client_take(struct daemon *d, struct link *l, const struct owner *who,
 	c->serve = serve;
 	c->link = l;
 	d->n.clients++;
-	link_watch(l, on_socket, c);
-	update(c);
+	if (link_watch(l, on_socket, c))
+		client_close(c);
+	else
+		update(c);
 }
 
 void clients_close(struct daemon *d)

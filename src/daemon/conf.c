@@ -292,11 +292,11 @@ int conf_load(struct conf *c, const char *path, bool must_exist, struct err *e)
 	struct err why;
 	char *text;
 	size_t len;
-	int rc = text_read(path, CONF_MAX_BYTES, &text, &len);
+	int rc = text_read(path, false, CONF_MAX_BYTES, &text, &len);
 
 	if (rc == -ENOENT && !must_exist)
 		return 0;
-	if (rc == -EFBIG)
+	if (rc == -EFBIG || rc == -EINVAL)
 		return err_set(e, -EINVAL, "%s: expected a file of at most %u bytes", path,
 			       CONF_MAX_BYTES);
 	if (rc)

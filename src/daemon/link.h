@@ -18,8 +18,9 @@ struct link;
  * `packets`: one packet for each link_send(), at most 64 KiB; else a stream. Nobody is told
  * anything before link_watch(). NULL: no memory, or not such a descriptor. */
 struct link *link_new(uv_loop_t *loop, int fd, bool packets);
-/* Whom to tell, from now on, and of what: as watch_new(), watch_set(). */
-void link_watch(struct link *l, watch_fn *fn, void *ctx);
+/* Whom to tell, from now on, and of what: as watch_new(), watch_set(). 0, or -ENOMEM: nobody will
+ * be told. */
+int link_watch(struct link *l, watch_fn *fn, void *ctx);
 void link_set(struct link *l, int events);
 /* Windows sends on what it has taken, for a short while. NULL is fine; may be called from its
  * function. */

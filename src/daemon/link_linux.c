@@ -30,10 +30,11 @@ struct link *link_new(uv_loop_t *loop, int fd, bool packets)
 	return l;
 }
 
-void link_watch(struct link *l, watch_fn *fn, void *ctx)
+int link_watch(struct link *l, watch_fn *fn, void *ctx)
 {
 	watch_free(l->watch);
 	l->watch = watch_new(l->loop, l->fd, fn, ctx);
+	return l->watch ? 0 : -ENOMEM;
 }
 
 void link_set(struct link *l, int events)
@@ -60,6 +61,10 @@ int link_recv(struct link *l, void *buf, size_t size, struct link_fds *fds)
 
 	scm_expect(&m, &ctl, fds->max + 1);
 	n = recvmsg(l->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	/* A peer that went and had not read all: that is said once, and of packets before those
+	 * that are still there. */
+	if (n < 0 && errno == ECONNRESET)
+		n = recvmsg(l->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n < 0)
 		return errno == EINTR ? -EAGAIN : -errno;
 	fds->more |= scm_take(&m, fds->fd, fds->n, fds->max);

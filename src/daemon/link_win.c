@@ -200,10 +200,11 @@ static void tell_owner(struct link *l)
 		look_again(l);
 }
 
-void link_watch(struct link *l, watch_fn *fn, void *ctx)
+int link_watch(struct link *l, watch_fn *fn, void *ctx)
 {
 	l->fn = fn;
 	l->ctx = ctx;
+	return 0;
 }
 
 void link_set(struct link *l, int events)

@@ -213,7 +213,7 @@ static void receive(struct daemon *d, int pipe)
 		forget(g);
 		return;
 	}
-	link_watch(g->link, on_first, g);
+	(void)link_watch(g->link, on_first, g); /* needs no memory here */
 	link_set(g->link, UV_READABLE);
 }
 

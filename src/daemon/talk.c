@@ -262,9 +262,11 @@ int talk_open(struct machine *m, struct err *e)
 	if (fd < 0)
 		return fd;
 	m->talk = link_new(&m->d->loop, fd, true);
-	if (!m->talk)
+	if (!m->talk || link_watch(m->talk, on_readable, m)) {
+		link_free(m->talk);
+		m->talk = NULL;
 		return err_set(e, -ENOMEM, "out of memory");
-	link_watch(m->talk, on_readable, m);
+	}
 	link_set(m->talk, UV_READABLE);
 	talk_ask(m, "hello", NULL, on_hello, NULL, false);
 	return 0;

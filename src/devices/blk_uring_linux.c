@@ -75,8 +75,11 @@ static int make_ring(struct blk_eng *g)
 	int rc = -EINVAL;
 
 	for (size_t i = 0; i < ARRAY_LEN(flags) && rc == -EINVAL; i++) {
+		/* Room for every part of every request: what does not fit would need memory. */
 		struct io_uring_params p = {.flags = flags[i] | IORING_SETUP_R_DISABLED |
-						     IORING_SETUP_CLAMP};
+						     IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
+					    .cq_entries =
+						    g->conf.depth * BLK_PARTS + 2 * MAX_EVENTS};
 
 		rc = io_uring_queue_init_params(g->conf.depth + MAX_EVENTS, &g->ring, &p);
 	}

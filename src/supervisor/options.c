@@ -39,7 +39,7 @@ static int read_json(struct vm_config *c, const char *path, struct err *e)
 {
 	char *text;
 	size_t len;
-	int rc = text_read(path, CONFIG_JSON_MAX, &text, &len);
+	int rc = text_read(path, true, CONFIG_JSON_MAX, &text, &len);
 
 	if (rc == -EFBIG)
 		return err_set(e, -EINVAL, "json: %s: too long; expected at most %u bytes", path,

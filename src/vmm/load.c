@@ -202,6 +202,7 @@ unsigned load_dense(const struct load_image *img, const struct load_initrd *init
 	const gpa_t top = high ? BOARD_HIGH_RAM + (mem_size - BOARD_LOW_RAM_END) : low_end;
 	const gpa_t limit = initrd->size ? initrd->gpa : low_end;
 	struct load_range tail = {limit, initrd->size ? initrd->gpa + initrd->size : limit};
+	const gpa_t floor = high ? BOARD_HIGH_RAM : tail.to;
 	gpa_t first = img->end, size;
 	unsigned n = 0;
 
@@ -210,13 +211,13 @@ unsigned load_dense(const struct load_image *img, const struct load_initrd *init
 	size = img->end - first;
 	out[n++] = (struct load_range){first, img->end};
 	if (size >= DENSE_KERNEL) {
-		gpa_t tables = mem_size / 64 + size / 8;
+		const gpa_t tables = mem_size / 64 + size / 8;
 
 		out[0].to = lower((img->end + size / 2 + GM_HUGE_PAGE - 1) & ~(GM_HUGE_PAGE - 1),
 				  limit);
-		if (high)
-			out[n++] =
-				(struct load_range){top - lower(tables, top - BOARD_HIGH_RAM), top};
+		/* An initrd far below the end of memory has a range of its own. */
+		if (high || top - floor >= GM_HUGE_PAGE)
+			out[n++] = (struct load_range){top - lower(tables, top - floor), top};
 		else
 			tail = (struct load_range){limit - lower(tables, limit - out[0].to), top};
 	}

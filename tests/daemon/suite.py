@@ -972,7 +972,39 @@ def case_metrics(d):
         text += more
     head, _, body = text.partition(b"\r\n\r\n")
     lines = [line.split() for line in body.decode().splitlines() if not line.startswith("#")]
+    s.close()
     check("metrics for Prometheus", head.startswith(b"HTTP/1.0 200") and lines and all(len(x) == 2 and x[1].isdigit() for x in lines), text[:200])
+
+
+def scraper(d, *parts):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(10 * SLOW)
+    s.connect(d.dir + "/m")
+    for part in parts:
+        s.sendall(part)
+        time.sleep(0.1)
+    return s
+
+
+def case_slow_scraper(d):
+    before = footprint(d)["fds"]
+    s = scraper(d, b"GET / HTTP/1.0\r\n", b"Host: x\r\n", b"\r\n")
+    check("a scraper may send its header in pieces", s.recv(12) == b"HTTP/1.0 200")
+    s.close()
+    half = scraper(d, b"GET / HTTP/1.0\r\n", b"Host: x\r\n")
+    x = idle_wakeups(d)
+    time.sleep(0.5)
+    check("half a header costs nothing", idle_wakeups(d) - x <= 1, idle_wakeups(d) - x)
+    half.close()
+    long = scraper(d, b"GET / HTTP/1.0\r\n", b"X: " + b"y" * 8000)
+    try:
+        left = long.recv(1)
+    except ConnectionResetError:
+        left = b""
+    check("a header without an end is cut off", left == b"")
+    long.close()
+    wait_for(lambda: footprint(d)["fds"] <= before)
+    check("scrapers that went are gone", footprint(d)["fds"] <= before, (before, footprint(d)))
 
 
 def idle_wakeups(d):

@@ -165,6 +165,27 @@ START_TEST(conf_bad)
 }
 END_TEST
 
+/* What would have to be waited for is no configuration. */
+START_TEST(conf_no_file)
+{
+	char dir[] = "/tmp/insula-conf-XXXXXX", path[64];
+	struct conf c;
+	struct err e = {0};
+
+	conf_init(&c);
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/fifo", dir);
+	ck_assert_int_eq(mkfifo(path, 0600), 0);
+	ck_assert_int_eq(conf_load(&c, path, true, &e), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(e.text, "expected a file of at most"));
+	ck_assert_int_eq(conf_load(&c, dir, true, &e), -EINVAL);
+	ck_assert_int_eq(conf_load(&c, "-", true, &e), -ENOENT);
+	ck_assert_int_eq(conf_load(&c, "-", false, &e), 0);
+	unlink(path);
+	rmdir(dir);
+}
+END_TEST
+
 START_TEST(conf_reload_keeps)
 {
 	struct conf c, fresh;
@@ -900,6 +921,7 @@ int main(void)
 	tcase_add_test(plain, schema_words);
 	tcase_add_test(plain, conf_good);
 	tcase_add_test(plain, conf_bad);
+	tcase_add_test(plain, conf_no_file);
 	tcase_add_test(plain, conf_reload_keeps);
 	tcase_add_test(plain, record_round_trip);
 	tcase_add_test(plain, record_members);

@@ -814,6 +814,21 @@ START_TEST(dense_places)
 }
 END_TEST
 
+/* A bzImage may want its initrd far below the end of memory: the space between is not filled. */
+START_TEST(dense_far_initrd)
+{
+	struct load_image img = {.end = 76 * MIB, .nsegs = 1};
+	struct load_initrd rd = {.gpa = 2046 * MIB, .size = 2 * MIB};
+	struct load_range r[LOAD_DENSE_MAX];
+
+	img.seg[0] = (struct load_seg){.gpa = 16 * MIB, .memsz = 60 * MIB};
+	ck_assert_uint_eq(load_dense(&img, &rd, 3072 * MIB, r), 3);
+	expect_range(r[0], 16 * MIB, 106 * MIB);
+	expect_range(r[1], 3072 * MIB - 48 * MIB - 60 * MIB / 8, 3072 * MIB);
+	expect_range(r[2], 2046 * MIB, 2048 * MIB);
+}
+END_TEST
+
 /* However little room there is: disjoint, and RAM. */
 START_TEST(dense_stays_in_memory)
 {
@@ -1254,6 +1269,7 @@ static void add_tests(TCase *tc)
 	tcase_add_test(tc, initrd_just_fits);
 	tcase_add_test(tc, initrd_bad);
 	tcase_add_test(tc, dense_places);
+	tcase_add_test(tc, dense_far_initrd);
 	tcase_add_test(tc, dense_stays_in_memory);
 	tcase_add_test(tc, cmdline_length);
 	tcase_add_loop_test(tc, elf_refused, 0, sizeof(bad_elf) / sizeof(bad_elf[0]));
