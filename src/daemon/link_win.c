@@ -113,15 +113,21 @@ int link_recv(struct link *l, void *buf, size_t size, struct link_fds *fds)
 static void destroy(struct link *l);
 static void finish(struct link *l);
 
-static void on_written(void *ctx, int events)
+static void end_write(struct link *l)
 {
-	struct link *l = ctx;
 	DWORD n = 0;
 
-	(void)events;
 	l->writing = false;
 	watch_set(l->out_watch, 0);
 	l->broken |= !GetOverlappedResult(l->pipe, &l->out_ov, &n, TRUE);
+}
+
+static void on_written(void *ctx, int events)
+{
+	struct link *l = ctx;
+
+	(void)events;
+	end_write(l);
 	if (l->freed)
 		destroy(l);
 	else
@@ -135,6 +141,9 @@ int link_send(struct link *l, const void *buf, size_t len, const int *fds, unsig
 	(void)fds;
 	if (nfds)
 		return -EOPNOTSUPP;
+	/* Most writes are done at once, long before the loop hears of it. */
+	if (l->writing && WaitForSingleObject(l->out_ov.hEvent, 0) == WAIT_OBJECT_0)
+		end_write(l);
 	if (l->broken)
 		return -EPIPE;
 	if (l->packets && len > PIECE)

@@ -112,8 +112,8 @@ static bool is_contained(HANDLE token)
 	if (*GetSidSubAuthority(sid, (DWORD)(*GetSidSubAuthorityCount(sid) - 1)) <
 	    SECURITY_MANDATORY_MEDIUM_RID)
 		return true;
-	return GetTokenInformation(token, TokenIsAppContainer, &in_container, sizeof(in_container),
-				   &n) &&
+	return !GetTokenInformation(token, TokenIsAppContainer, &in_container, sizeof(in_container),
+				    &n) ||
 	       in_container;
 }
 
@@ -240,7 +240,8 @@ static int make_instance(struct door *k, bool first, struct err *e)
 	ResetEvent(k->ov.hEvent);
 	if (!ConnectNamedPipe(h, &k->ov)) {
 		error = GetLastError();
-		if (error == ERROR_PIPE_CONNECTED) {
+		/* NO_DATA: it was here, and has gone again. The read will say so. */
+		if (error == ERROR_PIPE_CONNECTED || error == ERROR_NO_DATA) {
 			SetEvent(k->ov.hEvent);
 		} else if (error != ERROR_IO_PENDING) {
 			fd_close(&k->pipe);

@@ -71,10 +71,10 @@ static int open_files(struct plan *p, int dir, struct err *e)
 	int rc = 0;
 
 	p->fd[FD_NULL] = win_open("NUL", GENERIC_READ, FILE_SHARE_READ, OPEN_EXISTING, 0);
-	p->fd[FD_LOG] = state_file(dir, id, "log", GENERIC_READ | GENERIC_WRITE, FILE_SHARE_READ,
-				   OPEN_ALWAYS);
-	p->fd[FD_RESULT] =
-		state_file(dir, id, "result", GENERIC_WRITE, FILE_SHARE_READ, CREATE_ALWAYS);
+	p->fd[FD_LOG] = state_file(dir, id, "log", GENERIC_READ | GENERIC_WRITE,
+				   FILE_SHARE_READ | FILE_SHARE_DELETE, OPEN_ALWAYS);
+	p->fd[FD_RESULT] = state_file(dir, id, "result", GENERIC_WRITE,
+				      FILE_SHARE_READ | FILE_SHARE_DELETE, CREATE_ALWAYS);
 	p->fd[FD_SETUP] =
 		state_file(dir, id, "setup", GENERIC_READ | GENERIC_WRITE, 0, CREATE_ALWAYS);
 	for (int i = 0; i < NFDS && !rc; i++) {

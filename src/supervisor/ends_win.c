@@ -165,21 +165,33 @@ static int start_pump(HANDLE window, bool input, int *fd, struct err *e)
 	return 0;
 }
 
+/* No more than the helper needs. Of a file: to write at its end, not to change what is there, to
+ * cut, or to lock it. */
+static DWORD std_access(HANDLE h, bool in)
+{
+	DWORD a = FILE_READ_ATTRIBUTES | SYNCHRONIZE;
+
+	if (in)
+		return a | FILE_READ_DATA;
+	return a | (GetFileType(h) == FILE_TYPE_DISK ? FILE_APPEND_DATA : FILE_WRITE_DATA);
+}
+
 static int std_end(DWORD which, int *fd, bool *window, struct err *e)
 {
 	HANDLE h = GetStdHandle(which), copy;
+	bool in = which == STD_INPUT_HANDLE;
 	DWORD mode;
 
 	*window = h && h != INVALID_HANDLE_VALUE && GetConsoleMode(h, &mode);
 	if (*window)
-		return start_pump(h, which == STD_INPUT_HANDLE, fd, e);
+		return start_pump(h, in, fd, e);
 	if (!h || h == INVALID_HANDLE_VALUE) {
-		*fd = open_path("NUL", GENERIC_READ | GENERIC_WRITE,
+		*fd = open_path("NUL", in ? GENERIC_READ : GENERIC_WRITE,
 				FILE_SHARE_READ | FILE_SHARE_WRITE, OPEN_EXISTING, 0);
 		return *fd < 0 ? err_sys(e, *fd, "NUL") : 0;
 	}
-	if (!DuplicateHandle(GetCurrentProcess(), h, GetCurrentProcess(), &copy, 0, TRUE,
-			     DUPLICATE_SAME_ACCESS))
+	if (!DuplicateHandle(GetCurrentProcess(), h, GetCurrentProcess(), &copy, std_access(h, in),
+			     TRUE, 0))
 		return err_set(e, -EIO, "standard stream: error %lu", GetLastError());
 	*fd = handle_fd(copy);
 	return 0;

@@ -21,6 +21,7 @@
 #define STOP_DEADLINE_NS (2 * SECOND_NS)     /* insula-vmm leaves the guest */
 #define RESTART_DEADLINE_NS (10 * SECOND_NS) /* a new helper is contained and ready */
 #define DRAIN_DEADLINE_NS (10 * SECOND_NS)   /* helpers finish what is in flight */
+#define LOG_MS 1000                          /* between two looks at how long the log is */
 #define TICK_MS 10                           /* while something is waited for that has no event */
 
 static void vm_end(struct vm *vm, int status, const char *fmt, ...) INSULA_PRINTF(3, 4);
@@ -487,6 +488,9 @@ static void step(struct vm *vm, uint64_t deadline_ns, bool soon)
 		ms = deadline_ns <= now ? 0 : (DWORD)((deadline_ns - now) / 1000000 % 1000000) + 1;
 	if (soon && ms > TICK_MS)
 		ms = TICK_MS;
+	/* The guest's console goes into insulad's log without a word to us: see control_serve(). */
+	if (vm->control && ms > LOG_MS)
+		ms = LOG_MS;
 	WaitForMultipleObjects(n, h, FALSE, ms);
 	control_serve(vm->control, vm);
 	if (is_set(vm->interrupt))

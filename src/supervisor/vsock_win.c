@@ -78,8 +78,9 @@ static int make_pipe(struct vsock *v, const char *path, struct err *e)
 	int rc;
 
 	v->ov.hEvent = CreateEventW(NULL, TRUE, FALSE, NULL);
-	if (!v->ov.hEvent || !ConvertStringSecurityDescriptorToSecurityDescriptorW(
-				     L"D:P(A;;GA;;;OW)", SDDL_REVISION_1, &v->ours, NULL))
+	if (!v->ov.hEvent ||
+	    !ConvertStringSecurityDescriptorToSecurityDescriptorW(
+		    L"D:P(A;;GA;;;OW)S:(ML;;NRNW;;;ME)", SDDL_REVISION_1, &v->ours, NULL))
 		return err_set(e, -EIO, "--vsock: error %lu", GetLastError());
 	rc = make_instance(v, true, &first);
 	if (rc)
@@ -135,6 +136,14 @@ HANDLE vsock_event(const struct vsock *v)
 	return v->instance ? v->ov.hEvent : NULL;
 }
 
+/* One that has died does not read it. One that lives and does not, holds up the whole VM. */
+static void tell(struct child *helper, enum msg_type type, const void *body, size_t len,
+		 const int *fds, unsigned nfds)
+{
+	if (child_send(helper, type, body, len, fds, nfds))
+		TerminateProcess(helper->box.process, 1);
+}
+
 void vsock_client(struct vsock *v, struct child *helper)
 {
 	HANDLE next, client = v->instance;
@@ -150,7 +159,7 @@ void vsock_client(struct vsock *v, struct child *helper)
 	listen(v, next);
 	fd = child_give(helper, client, STREAM_ACCESS);
 	if (fd >= 0)
-		(void)child_send(helper, MSG_VSOCK_CLIENT, NULL, 0, &fd, 1);
+		tell(helper, MSG_VSOCK_CLIENT, NULL, 0, &fd, 1);
 }
 
 /* ---- what the guest reaches ---- */
@@ -177,18 +186,40 @@ static bool may_own(PSID owner)
 	return known && EqualSid(owner, me.user.User.Sid);
 }
 
+/* Below medium integrity, as insula-vmm is: it has our user, and is not us. No label means medium.
+ */
+static bool is_low(PACL sacl)
+{
+	for (DWORD i = 0; sacl && i < sacl->AceCount; i++) {
+		SYSTEM_MANDATORY_LABEL_ACE *ace;
+		PSID sid;
+
+		if (!GetAce(sacl, i, (void **)&ace))
+			return true;
+		sid = &ace->SidStart;
+		if (ace->Header.AceType == SYSTEM_MANDATORY_LABEL_ACE_TYPE &&
+		    *GetSidSubAuthority(sid, (DWORD)(*GetSidSubAuthorityCount(sid) - 1)) <
+			    SECURITY_MANDATORY_MEDIUM_RID)
+			return true;
+	}
+	return false;
+}
+
 static bool is_ours(HANDLE pipe)
 {
 	PSECURITY_DESCRIPTOR sd = NULL;
 	PSID owner = NULL;
+	PACL label = NULL;
 	struct err e;
 	bool ours;
 
-	if (GetSecurityInfo(pipe, SE_KERNEL_OBJECT, OWNER_SECURITY_INFORMATION, &owner, NULL, NULL,
-			    NULL, &sd))
+	if (GetSecurityInfo(pipe, SE_KERNEL_OBJECT,
+			    OWNER_SECURITY_INFORMATION | LABEL_SECURITY_INFORMATION, &owner, NULL,
+			    NULL, &label, &sd))
 		return false;
 	/* Wine knows no owners of pipes. */
-	ours = owner ? may_own(owner) : !contain_missing(&e, "a pipe", "it has no owner");
+	ours = owner ? may_own(owner) && !is_low(label)
+		     : !contain_missing(&e, "a pipe", "it has no owner");
 	LocalFree(sd);
 	return ours;
 }
@@ -213,6 +244,14 @@ static int connect_to(const struct vsock *v, uint32_t port, HANDLE *out)
 	return 0;
 }
 
+/* An honest helper closes as many as it gets. */
+static bool has_too_many(struct child *helper)
+{
+	DWORD n;
+
+	return GetProcessHandleCount(helper->box.process, &n) && n > VSOCK_WIN_CONNS + 512;
+}
+
 /* False: all instances of that pipe are in use. */
 static bool answer(struct vsock *v, struct child *helper, const struct vsock_asked *k)
 {
@@ -224,14 +263,17 @@ static bool answer(struct vsock *v, struct child *helper, const struct vsock_ask
 		fd = connect_to(v, k->q.port, &pipe);
 	if (fd == -EAGAIN && clock_ns() < k->limit_ns)
 		return false;
+	if (fd == 0 && has_too_many(helper)) {
+		CloseHandle(pipe);
+		fd = -EMFILE;
+	}
 	if (fd == 0)
 		fd = child_give(helper, pipe, STREAM_ACCESS);
 	if (fd < 0) {
 		log_debug("%s: port %u: %s", helper->name, k->q.port, strerror(-fd));
 		a.error = fd;
 	}
-	/* One that has died does not read it. */
-	(void)child_send(helper, MSG_VSOCK_CONNECTED, &a, sizeof(a), &fd, fd >= 0);
+	tell(helper, MSG_VSOCK_CONNECTED, &a, sizeof(a), &fd, fd >= 0);
 	return true;
 }
 
