@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "../../docs/examples"))
@@ -812,6 +813,7 @@ def case_malformed(d):
         check("connections of one user are limited", 60 <= len(many) <= 66, len(many))
     for m in many:
         m.sock.close()
+    wait_for(lambda: footprint(d)["fds"] <= before["fds"])  # else the next client is one too many
 
 
 def case_slow_subscriber(d):
@@ -1084,7 +1086,9 @@ def main():
             globals()["case_" + name](d)
             sweep(d)
         except Exception as e:  # noqa: BLE001  the other cases still count
-            check(name, False, "%r: %s" % (e, d.said()))
+            at = traceback.extract_tb(e.__traceback__)
+            where = ", ".join("%d" % f.lineno for f in at if f.filename == __file__)
+            check(name, False, "%r at lines %s: %s" % (e, where, d.said()))
             if d.proc.poll() is not None:
                 d.start()
     check("insulad ends with 0", d.stop() == 0)
