@@ -118,19 +118,6 @@ static int run(struct vm *vm, struct options *o)
 	return status;
 }
 
-/* Descriptors 0, 1 and 2 must be somebody's before anything is opened, or a disk could become
- * standard output. */
-static void occupy_standard_streams(void)
-{
-	int fd;
-
-	do
-		fd = open("/dev/null", O_RDWR);
-	while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd >= 0)
-		close(fd);
-}
-
 int main(int argc, char **argv)
 {
 	static struct vm vm; /* large */
@@ -138,7 +125,7 @@ int main(int argc, char **argv)
 	struct err e;
 	int status, rc;
 
-	occupy_standard_streams();
+	fd_occupy_standard();
 	config_init(&o.conf);
 	rc = options_parse(&o, argc, argv, &e);
 	log_setup("insula-run", o.verbose > 1   ? LOG_LVL_DEBUG

@@ -20,6 +20,9 @@
 
 /* Close *fd if it is >= 0, set it to -1, keep errno. */
 void fd_close(int *fd);
+/* Descriptors 0, 1 and 2 are somebody's from here on, or a disk could become standard output.
+ * Before anything is opened; Linux alone. */
+void fd_occupy_standard(void);
 
 /* Another descriptor of the same, not inherited; -1: there is none. */
 int fd_copy(int fd);

@@ -27,6 +27,17 @@ void fd_close(int *fd)
 	errno = keep;
 }
 
+void fd_occupy_standard(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 int fd_copy(int fd)
 {
 	return fcntl(fd, F_DUPFD_CLOEXEC, 3);

@@ -49,20 +49,9 @@ int host_supervisor(struct daemon *d, struct err *e)
 	return access(path, X_OK) ? err_sys(e, -errno, "%s", path) : 0;
 }
 
-static void occupy_standard_streams(void)
-{
-	int fd;
-
-	do
-		fd = open("/dev/null", O_RDWR);
-	while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd >= 0)
-		close(fd);
-}
-
 void host_prepare(struct daemon *d)
 {
-	occupy_standard_streams();
+	fd_occupy_standard();
 	signal(SIGPIPE, SIG_IGN);
 	raise_nofile(d);
 }

@@ -2,6 +2,7 @@
 /* How a VM ended, as an object. See result.h. */
 #include <insula/base.h>
 #include <insula/hv.h>
+#include <insula/log.h>
 
 #include "ending.h"
 #include "json.h"
@@ -115,4 +116,16 @@ const char *result_text(json_object *o)
 {
 	return json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY |
 							 JSON_C_TO_STRING_NOSLASHESCAPE);
+}
+
+void result_write(const char *path, json_object *o)
+{
+	int rc = text_write(path, result_text(o));
+	struct err e;
+
+	if (rc) {
+		err_sys(&e, rc, "--metrics: %s", path);
+		log_error("%s", e.text);
+	}
+	json_object_put(o);
 }

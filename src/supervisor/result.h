@@ -35,5 +35,7 @@ struct result {
 json_object *result_object(const struct result *r);
 /* As --metrics has it; owned by the object. */
 const char *result_text(json_object *o);
+/* The same into a file; what prevents it is logged. Takes `o` over. */
+void result_write(const char *path, json_object *o);
 
 #endif

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include <insula/base.h>
-#include <insula/log.h>
 
 #include "result.h"
 #include "vm.h"
@@ -44,15 +43,6 @@ json_object *result_json(const struct vm *vm)
 
 void metrics_write(const struct vm *vm)
 {
-	const char *path = vm->conf->metrics;
-	json_object *o;
-	int rc;
-
-	if (!path || !vm->running)
-		return;
-	o = result_json(vm);
-	rc = text_write(path, result_text(o));
-	if (rc)
-		log_error("--metrics: %s: %s", path, strerror(-rc));
-	json_object_put(o);
+	if (vm->conf->metrics && vm->running)
+		result_write(vm->conf->metrics, result_json(vm));
 }

@@ -12,7 +12,6 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
-#include "base/errtext.h"
 #include "cmdline.h"
 #include "result.h"
 
@@ -585,17 +584,8 @@ json_object *result_json(const struct vm *vm)
 
 static void metrics_write(const struct vm *vm)
 {
-	const char *path = vm->conf->metrics;
-	json_object *o;
-	int rc;
-
-	if (!path || !vm->running)
-		return;
-	o = result_json(vm);
-	rc = text_write(path, result_text(o));
-	if (rc)
-		log_error("--metrics: %s: %s", path, err_text(-rc));
-	json_object_put(o);
+	if (vm->conf->metrics && vm->running)
+		result_write(vm->conf->metrics, result_json(vm));
 }
 
 /* The handler runs on a thread of the system's and gets no argument. */
