@@ -630,6 +630,40 @@ static void expect_input(const char *s)
 	}
 }
 
+/* The ring is full when the UART gives back what was in its FIFO, as a driver that opens the port
+ * makes it do: nothing is overwritten. */
+START_TEST(input_given_back_to_a_full_ring)
+{
+	static uint8_t d[16384];
+	static const uint8_t clear[] = {
+		UART_FCR_ENABLE_FIFO,
+		UART_FCR_ENABLE_FIFO | UART_FCR_CLEAR_RCVR | UART_FCR_CLEAR_XMIT, 0};
+	int p[2];
+
+	for (size_t i = 0; i < sizeof(d); i++)
+		d[i] = pattern(i);
+	ck_assert_int_eq(pipe(p), 0);
+	console_start(open("/dev/null", O_WRONLY), p[0], 0);
+	fc_write(&core, UART_FCR, 1, UART_FCR_ENABLE_FIFO);
+	ck_assert_int_eq(write(p[1], d, 100), 100);
+	usleep(50000); /* the FIFO is full, and then the ring: */
+	ck_assert_int_eq(write(p[1], d + 100, sizeof(d) - 100), (ssize_t)sizeof(d) - 100);
+	usleep(200000);
+	for (unsigned i = 0; i < ARRAY_LEN(clear); i++)
+		fc_write(&core, UART_FCR, 1, clear[i]);
+	usleep(200000); /* time to overwrite it */
+	fc_write(&core, UART_FCR, 1, UART_FCR_ENABLE_FIFO);
+	for (size_t i = 0; i < sizeof(d); i++) {
+		uint8_t b;
+
+		read_byte(&b);
+		ck_assert_msg(b == pattern(i), "byte %zu", i);
+	}
+	console_stop();
+	close(p[1]);
+}
+END_TEST
+
 START_TEST(input_with_backpressure)
 {
 	enum { LEN = 5 * CONSOLE_IN_LEN };
@@ -923,6 +957,7 @@ int main(void)
 	tcase_add_checked_fixture(c, console_setup, NULL);
 	tcase_set_timeout(c, 60);
 	tcase_add_test(c, slow_reader_loses_nothing);
+	tcase_add_test(c, input_given_back_to_a_full_ring);
 	tcase_add_test(c, nobody_reads_and_registers_still_answer);
 	tcase_add_test(c, output_is_batched);
 	tcase_add_test(c, prompt_appears);

@@ -330,11 +330,13 @@ START_TEST(configuration_change)
 {
 	uint32_t gen = rd(VIRTIO_MMIO_CONFIG_GENERATION);
 
-	virtio_config_changed(&dev->m.v);
+	config[0]++;
+	vmmio_config_changed(&dev->m, true);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG_GENERATION), gen + 1);
+	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG) & 0xff, config[0]);
 	ck_assert_uint_eq(event_drain(core.irq_fd), 0); /* no driver yet */
 	bring_up();
-	virtio_config_changed(&dev->m.v);
+	vmmio_config_changed(&dev->m, true);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG_GENERATION), gen + 2);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_INTERRUPT_STATUS) & VIRTIO_MMIO_INT_CONFIG,
 			  VIRTIO_MMIO_INT_CONFIG);
@@ -342,6 +344,8 @@ START_TEST(configuration_change)
 	/* A reset must not make the generation go back to what a reader may still remember. */
 	wr(VIRTIO_MMIO_STATUS, 0);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG_GENERATION), gen + 2);
+	vmmio_config_changed(&dev->m, false);
+	ck_assert_uint_eq(rd(VIRTIO_MMIO_INTERRUPT_STATUS) & VIRTIO_MMIO_INT_CONFIG, 0);
 }
 END_TEST
 
