@@ -15,8 +15,9 @@ WIN_JAIL    := src/jail/check_win.c src/jail/seal_win.c
 WIN_RUN     := $(wildcard src/supervisor/*_win.c) $(addprefix src/supervisor/,cmdline.c config.c config_json.c settings.c options.c ending.c json.c result.c stats.c) src/jail/check_win.c src/jail/spawn_win.c \
 	tools/insula-run_win.c
 WIN_DAEMON  := $(call win_room,daemon) src/daemon/main.c src/supervisor/utf8_win.c $(addprefix src/supervisor/,config.c config_json.c config_net_win.c settings.c json.c)
+WIN_CTL     := $(call win_room,ctl) src/supervisor/utf8_win.c src/supervisor/json.c src/supervisor/settings.c tools/insulactl.c
 WIN_HELPERS := insula-console insula-rng insula-blk insula-vsock
-WIN_EXES    := insulad insula-run insula-vmm $(WIN_HELPERS)
+WIN_EXES    := insulad insulactl insula-run insula-vmm $(WIN_HELPERS)
 WIN_LIBS    := -lbcrypt -lsynchronization -ladvapi32 -lpthread
 
 WIN_UAPI := $(BUILD)/windows/uapi/.done
@@ -42,6 +43,8 @@ $(BUILD)/windows/$(1)/obj/%.o: %.c Makefile tools/windows.mk | $(WIN_UAPI) $(WIN
 	$$(Q)$$(WIN_CC) $$(WIN_PROG_FLAGS) $(2) -MMD -MP -c -o $$@ $$<
 $(BUILD)/windows/$(1)/insulad.exe: win_json = $(WIN_DEBIAN)/lib/libuv.a $(WIN_DEBIAN)/lib/libjson-c.a -lws2_32 -liphlpapi -lpsapi -luserenv -luser32
 $(BUILD)/windows/$(1)/insulad.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,$(WIN_DAEMON) $(WIN_BASE))
+$(BUILD)/windows/$(1)/insulactl.exe: win_json = $(WIN_DEBIAN)/lib/libjson-c.a
+$(BUILD)/windows/$(1)/insulactl.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,$(WIN_CTL) $(WIN_BASE))
 $(BUILD)/windows/$(1)/insula-run.exe: win_json = $(WIN_DEBIAN)/lib/libjson-c.a
 $(BUILD)/windows/$(1)/insula-run.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,$(WIN_RUN) $(WIN_BASE))
 $(BUILD)/windows/$(1)/insula-vmm.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,src/vmm/main.c $(WIN_VMM) $(WIN_JAIL) $(WIN_BASE))

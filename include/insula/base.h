@@ -97,6 +97,11 @@ int file_size(int fd, uint64_t *size);
 int read_full(int fd, void *buf, size_t len, uint64_t off);
 int write_full(int fd, const void *buf, size_t len);
 
+/* Does a path mean the same from every directory? */
+bool path_is_absolute(const char *path);
+/* Can it follow a directory and a slash? Windows: "C:x" and "\\x" are neither this nor that. */
+bool path_is_relative(const char *path);
+
 /* What the user named, by a path in UTF-8. For insula-run and insulad alone: no other process opens
  * paths. */
 /* All of what has at most `max` bytes; -EFBIG if it has more. `streams`: "-" is standard input, and

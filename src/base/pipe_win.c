@@ -5,10 +5,19 @@
 #include <errno.h>
 #include <sddl.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <insula/base.h>
 
 #define PIPE_BYTES 65536
+
+bool pipe_is_name(const char *text)
+{
+	static const char prefix[] = "\\\\.\\pipe\\";
+	const size_t n = sizeof(prefix) - 1;
+
+	return !strncmp(text, prefix, n) && text[n] && !strpbrk(text + n, "\\/");
+}
 
 static void close_handle(HANDLE *h)
 {

@@ -34,6 +34,8 @@ int win_errno(DWORD error);
 /* CreateFile() with a path in UTF-8; not inherited. A descriptor or a negative errno. */
 int win_open(const char *path, DWORD access, DWORD share, DWORD how, DWORD flags);
 
+/* \\.\pipe\NAME of this computer, in UTF-8. */
+bool pipe_is_name(const char *text);
 /* A new pipe. `messages`: of whole messages in both directions, for a channel; else of bytes from
  * them to us, which never stops the writer: what does not fit is lost. Both ends are the caller's.
  * Theirs can be inherited; ours, and for messages both, are open for overlapped I/O. */

@@ -329,7 +329,6 @@ void host_prepare(struct daemon *d); /* limits, signals; before everything */
 /* Where the supervisors' program is: d->supervisor. */
 int host_supervisor(struct daemon *d, struct err *e);
 uint64_t host_memory(void); /* bytes */
-bool host_path_is_absolute(const char *path);
 /* A client's descriptor that can be a console. */
 bool host_is_stream(int fd);
 /* What ends the daemon, and what makes it read its configuration again (0: nothing). */

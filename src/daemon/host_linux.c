@@ -61,11 +61,6 @@ uint64_t host_memory(void)
 	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-bool host_path_is_absolute(const char *path)
-{
-	return path[0] == '/';
-}
-
 bool host_is_stream(int fd)
 {
 	socklen_t len = sizeof(int);

@@ -55,11 +55,6 @@ uint64_t host_memory(void)
 	return GlobalMemoryStatusEx(&m) ? m.ullTotalPhys : 0;
 }
 
-bool host_path_is_absolute(const char *path)
-{
-	return conf_is_path(path);
-}
-
 bool host_is_stream(int fd)
 {
 	(void)fd;

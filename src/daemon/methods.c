@@ -176,7 +176,7 @@ static void refuse_config(struct request *r, const char *text)
  * there must not reach it. */
 static bool is_relative(const char *path)
 {
-	return path && !host_path_is_absolute(path);
+	return path && !path_is_absolute(path);
 }
 
 static const char *relative_item(const struct vm_config *c, const char **field)
