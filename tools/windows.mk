@@ -66,7 +66,8 @@ $(BUILD)/windows/test-bin/contained.exe: $(patsubst %.c,$(BUILD)/windows/test-bi
 	$(WIN_JAIL) $(WIN_BASE))
 $(BUILD)/windows/test-bin/pipecat.exe: $(BUILD)/windows/test-bin/obj/tests/windows/pipecat.o
 $(BUILD)/windows/test-bin/pipepeer.exe: $(BUILD)/windows/test-bin/obj/tests/windows/pipepeer.o
-$(foreach x,test_win contained pipecat pipepeer,$(BUILD)/windows/test-bin/$(x).exe):
+$(BUILD)/windows/test-bin/deny.exe: $(BUILD)/windows/test-bin/obj/tests/windows/deny.o
+$(foreach x,test_win contained pipecat pipepeer deny,$(BUILD)/windows/test-bin/$(x).exe):
 	$(call say,WINLD)
 	$(Q)$(WIN_CC) -static -o $@ $(filter %.o,$^) $(WIN_LIBS)
 
@@ -74,6 +75,6 @@ $(foreach x,test_win contained pipecat pipepeer,$(BUILD)/windows/test-bin/$(x).e
 windows: deps-windows
 	@$(MAKE) --no-print-directory windows-programs $(BUILD)/windows/hello.exe
 windows-programs: $(foreach x,$(WIN_EXES),$(BUILD)/windows/bin/$(x).exe)
-windows-test-programs: $(foreach x,$(WIN_EXES) test_win contained pipecat pipepeer,$(BUILD)/windows/test-bin/$(x).exe)
+windows-test-programs: $(foreach x,$(WIN_EXES) test_win contained pipecat pipepeer deny,$(BUILD)/windows/test-bin/$(x).exe)
 
 -include $(shell find $(BUILD)/windows/bin $(BUILD)/windows/test-bin -name '*.d' 2>/dev/null)

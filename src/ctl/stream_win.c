@@ -8,8 +8,9 @@ int stream_offer(json_object *params, int *peer, struct err *e)
 {
 	(void)params;
 	*peer = -1;
-	return err_set(e, -EINVAL, "the console cannot be attached on Windows yet; expected -d, or "
-				   "create and start");
+	return err_set(e, -EINVAL,
+		       "the console cannot be attached on Windows yet; expected -d, or "
+		       "create and start");
 }
 
 /* For insulad to refuse. */

@@ -15,8 +15,8 @@ static int fail(const struct err *e)
 {
 	fprintf(stderr, "insulactl: %s\n", e->text);
 	return e->code == -CONN_REFUSED ? CTL_REFUSED
-	       : e->code == -EINVAL  ? CTL_BAD_INPUT
-				     : CTL_FAILED;
+	       : e->code == -EINVAL     ? CTL_BAD_INPUT
+					: CTL_FAILED;
 }
 
 static json_object *with_id(const char *id)

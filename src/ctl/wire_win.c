@@ -22,7 +22,11 @@ const char wire_default[] = "\\\\.\\pipe\\insula";
 /* All instances can be taken for a moment: insulad makes the next one when one is. */
 static int open_pipe(const char *path)
 {
+	wchar_t wide[CTL_PATH_MAX];
 	int fd = -EBUSY;
+
+	if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, wide, CTL_PATH_MAX))
+		return -EINVAL;
 
 	for (int i = 0; i < BUSY_TRIES && fd == -EBUSY; i++) {
 		/* Who serves it learns who we are, and cannot be us. */
@@ -30,7 +34,7 @@ static int open_pipe(const char *path)
 			      FILE_FLAG_OVERLAPPED | SECURITY_SQOS_PRESENT |
 				      SECURITY_IDENTIFICATION);
 		if (fd == -EBUSY)
-			WaitNamedPipeA(path, BUSY_MS);
+			WaitNamedPipeW(wide, BUSY_MS);
 	}
 	return fd;
 }

@@ -17,7 +17,6 @@
 #include "win.h"
 
 #define PACKET 65536
-#define CONNECT_MS 2000
 
 enum { FD_NULL, FD_LOG, FD_LISTEN, FD_SETUP, FD_RESULT, FD_GO, NFDS };
 
@@ -188,8 +187,6 @@ int supervisor_connect(struct machine *m, struct err *e)
 	HANDLE h;
 
 	pipe_name(m->r.id, name);
-	/* After a restart the supervisor may not have let go of the daemon before us yet. */
-	WaitNamedPipeW(name, CONNECT_MS);
 	h = CreateFileW(name, GENERIC_READ | GENERIC_WRITE, 0, NULL, OPEN_EXISTING,
 			FILE_FLAG_OVERLAPPED | SECURITY_SQOS_PRESENT | SECURITY_IDENTIFICATION,
 			NULL);

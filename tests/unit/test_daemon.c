@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -634,6 +635,64 @@ static struct machine *with_supervisor(int *peer)
 	return m;
 }
 
+/* The next connection of insulad's, after it was sent away if `before` is one. */
+static int wait_for_insulad(int listener, int before)
+{
+	uint64_t limit = clock_ns() + 3000000000u;
+	int fd = -1;
+
+	if (before >= 0)
+		close(before);
+	while (fd < 0 && clock_ns() < limit) {
+		uv_run(&d.loop, UV_RUN_NOWAIT);
+		fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		usleep(1000);
+	}
+	ck_assert_int_ge(fd, 0);
+	return fd;
+}
+
+/* A supervisor that is not there yet, or hangs up, is asked again; one that says what it must not
+ * say is not. */
+START_TEST(supervisor_is_asked_again)
+{
+	char top[] = "/tmp/insula.XXXXXX", buf[256];
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), peer;
+	struct machine *m = machine_new(&d);
+	ssize_t n;
+
+	ck_assert_ptr_nonnull(mkdtemp(top));
+	close(d.state);
+	d.state = open(top, O_DIRECTORY | O_PATH | O_CLOEXEC);
+	ck_assert_int_eq(mkdirat(d.state, m->r.id, 0700), 0);
+	m->r.config = strdup("{}");
+	m->r.state = VM_STARTING;
+	m->process = dup(d.state); /* not ended, as far as anybody can see */
+	talk_find(m);
+	ck_assert_ptr_null(m->talk);
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s/%s/control", top, m->r.id);
+	ck_assert_int_eq(bind(listener, (struct sockaddr *)&a, sizeof(a)), 0);
+	ck_assert_int_eq(listen(listener, 4), 0);
+	peer = wait_for_insulad(listener, -1);
+	peer = wait_for_insulad(listener, peer);
+	n = read(peer, buf, sizeof(buf) - 1);
+	ck_assert_int_gt(n, 0);
+	buf[n] = 0;
+	ck_assert_ptr_nonnull(strstr(buf, "\"op\":\"hello\""));
+	ck_assert_int_eq(write(peer, "no", 2), 2);
+	while (m->talk)
+		uv_run(&d.loop, UV_RUN_ONCE);
+	ck_assert_ptr_null(m->again);
+	m->r.state = VM_ENDED;
+	close(peer);
+	close(listener);
+	ck_assert_int_eq(unlink(a.sun_path), 0);
+	ck_assert_int_eq(unlinkat(d.state, m->r.id, AT_REMOVEDIR), 0);
+	ck_assert_int_eq(rmdir(top), 0);
+}
+END_TEST
+
 static void ask_exec(const char *method, const char *more)
 {
 	char line[512];
@@ -942,6 +1001,7 @@ int main(void)
 	tcase_add_test(rpc, visibility);
 	tcase_add_test(rpc, slow_subscriber);
 	tcase_add_test(rpc, waiter_goes);
+	tcase_add_test(rpc, supervisor_is_asked_again);
 	tcase_add_test(rpc, exec_goes_on);
 	tcase_add_test(rpc, exec_refusals);
 	tcase_add_test(rpc, exec_waits);
