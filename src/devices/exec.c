@@ -608,7 +608,7 @@ int exec_open(struct exec *x, const struct msg_start_exec *m, int channel, int s
 		rc = -EMSGSIZE;
 	memcpy(x->start, &h, sizeof(h));
 	if (!rc)
-		rc = read_full(spec, x->start + sizeof(h), m->start_len, 0);
+		rc = exec_spec_read(spec, x->start + sizeof(h), m->start_len);
 	fd_close(&spec);
 	x->start_len = m->start_len + (uint32_t)sizeof(h);
 	gp_out_init(&x->tx, x->start_len);
@@ -618,6 +618,9 @@ int exec_open(struct exec *x, const struct msg_start_exec *m, int channel, int s
 	x->in_wake = event_create();
 	if (x->event < 0 || x->in_wake < 0 || open_out(x, 0, out) || open_out(x, 1, err_out))
 		return err_set(e, -EMFILE, "eventfd");
+	rc = exec_user_check(x, e);
+	if (rc)
+		return rc;
 	rc = exec_stream_open(x, stream);
 	return rc ? err_sys(e, rc, "stream") : 0;
 }

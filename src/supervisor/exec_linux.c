@@ -2,7 +2,6 @@
 /* insula-exec and its streams on Linux: socket pairs. See exec_os.h. */
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,14 +18,14 @@
 /* A sealed memfd: insula-exec sends it as it is. */
 int exec_os_seal(const void *body, size_t len, struct err *e)
 {
-	const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
-	int fd = memfd_create("insula-command", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int fd = memfile_create("insula-command");
+	int rc = fd < 0 ? fd : write_full(fd, body, len);
 
-	if (fd < 0 || write_full(fd, body, len) || fcntl(fd, F_ADD_SEALS, seals)) {
-		int rc = err_sys(e, -errno, "command");
-
+	if (!rc)
+		rc = memfile_seal(&fd);
+	if (rc) {
 		fd_close(&fd);
-		return rc;
+		return err_sys(e, rc, "command");
 	}
 	return fd;
 }
