@@ -503,7 +503,7 @@ static int on_message(struct exec *x)
 		return on_stream(x, fds, nfds);
 	} else if (nfds == 0 && len == 0 && type == MSG_STOP) {
 		hang_up(x);
-		return -ESHUTDOWN;
+		return -ECANCELED;
 	} else {
 		log_error("unexpected message %d on the channel", (int)type);
 		return -EPROTO;
@@ -571,7 +571,7 @@ int exec_loop(struct exec *x)
 		say_quit(x);
 		report(x);
 	}
-	return rc == -ESHUTDOWN ? 0 : rc;
+	return rc == -ECANCELED ? 0 : rc;
 }
 
 /* ---- set-up ---- */

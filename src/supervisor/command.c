@@ -27,6 +27,7 @@ void command_close(struct command *c)
 	fd_close(&c->in);
 	fd_close(&c->out);
 	fd_close(&c->err);
+	command_drain(c);
 }
 
 /* ---- description ---- */

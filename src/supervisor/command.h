@@ -31,6 +31,7 @@ struct command {
 	bool ended;              /* the status of insula-run is the command's */
 	uint64_t lost_ns;        /* when the stream ended before the command did; 0 */
 	char lost[EXEC_TEXT_LEN];
+	void *pump[2]; /* threads that write to a console window (Windows); owned */
 };
 
 void command_init(struct command *c);
@@ -52,6 +53,8 @@ void command_overdue(struct vm *vm);
 
 /* The user's streams into c->in, out, err, and c->raw. */
 int command_streams(struct command *c, const struct vm_config *conf, struct err *e);
+/* Its descriptors are closed: let what is on the way to the user arrive. */
+void command_drain(struct command *c);
 /* Of the first standard stream that is a terminal; without one they stay as they are. */
 void command_size(uint16_t *rows, uint16_t *cols);
 /* Its type, for $TERM; NULL: not known. */
