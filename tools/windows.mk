@@ -8,15 +8,16 @@
 
 # What of a room builds here: not *_linux.c, not main.c and *_main.c, and not what has no counterpart yet.
 win_room     = $(filter-out %_linux.c %/main.c %_main.c,$(wildcard src/$(1)/*.c))
-WIN_BASE    := $(filter-out %/guestproto.c %/scm.c,$(call win_room,base))
-WIN_DEVICES := $(filter-out $(addprefix src/devices/,net%.c exec%.c),$(call win_room,devices))
+WIN_BASE    := $(filter-out %/scm.c,$(call win_room,base))
+WIN_DEVICES := $(filter-out $(addprefix src/devices/,net%.c),$(call win_room,devices))
 WIN_VMM     := $(call win_room,vmm) $(src_whp) $(src_x86)
 WIN_JAIL    := src/jail/check_win.c src/jail/seal_win.c
-WIN_RUN     := $(wildcard src/supervisor/*_win.c) $(addprefix src/supervisor/,cmdline.c config.c config_json.c settings.c options.c ending.c json.c result.c stats.c) src/jail/check_win.c src/jail/spawn_win.c \
+WIN_RUN     := $(wildcard src/supervisor/*_win.c) $(addprefix src/supervisor/,cmdline.c command.c config.c config_json.c exec.c settings.c options.c ending.c json.c result.c stats.c) \
+	src/image/config.c src/image/cpio.c src/jail/check_win.c src/jail/spawn_win.c \
 	tools/insula-run_win.c
 WIN_DAEMON  := $(call win_room,daemon) src/daemon/main.c src/supervisor/utf8_win.c $(addprefix src/supervisor/,config.c config_json.c config_net_win.c settings.c json.c)
 WIN_CTL     := $(call win_room,ctl) src/supervisor/utf8_win.c src/supervisor/json.c src/supervisor/settings.c tools/insulactl.c
-WIN_HELPERS := insula-console insula-rng insula-blk insula-vsock
+WIN_HELPERS := insula-console insula-rng insula-blk insula-vsock insula-exec
 WIN_EXES    := insulad insulactl insula-run insula-vmm $(WIN_HELPERS)
 WIN_LIBS    := -lbcrypt -lsynchronization -ladvapi32 -lpthread
 

@@ -37,6 +37,8 @@ struct child {
 	unsigned lines, dropped;
 };
 
+/* There is nothing; child_free() does no harm. */
+void child_none(struct child *c);
 /* Open the binary LIBEXEC/PROGRAM. */
 int child_init(struct child *c, const char *libexec, const char *program, const char *device,
 	       unsigned threads, unsigned nofile, struct err *e);

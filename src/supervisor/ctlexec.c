@@ -101,7 +101,7 @@ static const char *may_start(const struct vm *vm, json_object *params, unsigned 
 			"this VM does not boot Insula's own initrd, which runs commands");
 		return "no-agent";
 	}
-	if (!vm->agent_ready && !j_get_bool(params, "queue", false)) {
+	if (!vm->execs.agent_ready && !j_get_bool(params, "queue", false)) {
 		err_set(e, -EAGAIN, "the guest does not take commands yet; it is still booting");
 		return "not-ready";
 	}
@@ -136,7 +136,7 @@ const char *ctlexec_start(struct ctlexec *x, struct vm *vm, json_object *params,
 	if (rc)
 		return reason_of(rc);
 	*room(x) = (struct ctlexec_one){
-		.id = *id, .ready_ns = vm->agent_ready ? 0 : clock_ns() + READY_DEADLINE_NS};
+		.id = *id, .ready_ns = vm->execs.agent_ready ? 0 : clock_ns() + READY_DEADLINE_NS};
 	return NULL;
 }
 
@@ -256,7 +256,7 @@ static uint64_t limit_of(const struct ctlexec_one *o, const struct vm *vm)
 
 	if (deaf)
 		return deaf + COMMAND_DEAF_NS;
-	return vm->agent_ready ? 0 : o->ready_ns;
+	return vm->execs.agent_ready ? 0 : o->ready_ns;
 }
 
 uint64_t ctlexec_deadline(const struct ctlexec *x, const struct vm *vm)

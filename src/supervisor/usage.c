@@ -67,7 +67,7 @@ json_object *usage_processes(const struct vm *vm)
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		add_child(list, &vm->device[i].child);
 	for (unsigned i = 0; i < VM_EXEC_PLACES; i++)
-		add_child(list, &vm->exec[i].child);
+		add_child(list, &vm->exec[i]);
 	return list;
 }
 

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What exec.c and command.c need of the VM that they run in, on every system. struct vm is the
+ * system's own (vm.h, vm_win.h), and these functions are in the file that has it. Thread: the
+ * supervisor's; none of them blocks.
+ */
+#ifndef SUPERVISOR_VM_COMMON_H
+#define SUPERVISOR_VM_COMMON_H
+
+#include <stdbool.h>
+
+#include <insula/err.h>
+
+struct command;
+struct execs;
+struct vm;
+struct vm_config;
+
+const struct vm_config *vm_conf(const struct vm *vm);
+struct execs *vm_execs(const struct vm *vm);
+struct command *vm_command(struct vm *vm);
+bool vm_has_ended(const struct vm *vm);
+
+/* NONE: there is no such device. DEAD: it has died too often, or cannot be made anew. AWAY: a
+ * process of it is starting, or about to. */
+enum vm_vsock { VM_VSOCK_NONE, VM_VSOCK_DEAD, VM_VSOCK_AWAY, VM_VSOCK_SERVES };
+/* *generation: of the process that serves, or of the last one; 0 is the first. */
+enum vm_vsock vm_vsock_state(const struct vm *vm, unsigned *generation);
+/* Has its process died, seen by us or not? */
+bool vm_vsock_died(const struct vm *vm);
+
+/* The VM shall end, with this status and line. The first reason counts; what fails on the way down
+ * is its consequence. */
+void vm_end(struct vm *vm, int status, const char *fmt, ...) INSULA_PRINTF(3, 4);
+/* The user typed the escape: end as an interrupt would. */
+void vm_quit(struct vm *vm);
+
+#endif
