@@ -56,14 +56,14 @@ void print_event(json_object *params);
 
 /* stream_*.c: consoles. Each has an end that is ours, a descriptor; the other goes to insulad. */
 /* Make one whose other end goes with a request: *peer is for conn_send(), the caller's (-1: it goes
- * by name, in `params`). Our end, or a negative errno. */
-int stream_offer(json_object *params, int *peer, struct err *e);
+ * by name, in `params`). Our end, or a negative errno. Once in a process. */
+int stream_offer(struct conn *c, json_object *params, int *peer, struct err *e);
 /* Call vm.console, whose answer is only about that. Takes `params` over. Our end, or a negative
  * errno as conn_call() has it. */
 int stream_attach(struct conn *c, json_object *params, struct err *e);
 /* Copy between the standard streams and it until it ends (0), or the user types the escape, Ctrl-]
- * (1). */
-int stream_console(int fd);
+ * (1). One that was offered and is refused by an answer on `c` ends too. */
+int stream_console(struct conn *c, int fd);
 
 /* config.c: flags as insula-run has them, up to the command; optind-like: *used says how many. */
 struct run_options {

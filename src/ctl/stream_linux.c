@@ -75,21 +75,23 @@ static int copy(int fd, bool escape)
 	}
 }
 
-int stream_console(int fd)
+int stream_console(struct conn *c, int fd)
 {
 	struct termios saved;
 	bool raw = make_raw(&saved);
 	int rc = copy(fd, raw);
 
+	(void)c;
 	if (raw)
 		tcsetattr(STDIN_FILENO, TCSADRAIN, &saved);
 	return rc;
 }
 
-int stream_offer(json_object *params, int *peer, struct err *e)
+int stream_offer(struct conn *c, json_object *params, int *peer, struct err *e)
 {
 	int pair[2];
 
+	(void)c;
 	(void)params;
 	*peer = -1;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))

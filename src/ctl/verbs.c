@@ -101,7 +101,7 @@ static int run_attached(struct ctl *c, struct run_options *o)
 {
 	json_object *params = start_params(o), *answer = NULL, *r;
 	struct err e;
-	int peer, status, fd = stream_offer(params, &peer, &e);
+	int peer, status, fd = stream_offer(&c->conn, params, &peer, &e);
 	int64_t id;
 
 	if (fd < 0) {
@@ -111,7 +111,7 @@ static int run_attached(struct ctl *c, struct run_options *o)
 	j_bool(params, "wait", true);
 	id = conn_send(&c->conn, "vm.run", params, &peer, peer >= 0, &e);
 	fd_close(&peer);
-	if (id >= 0 && stream_console(fd) == 1) {
+	if (id >= 0 && stream_console(&c->conn, fd) == 1) {
 		fprintf(stderr, "\r\ninsulactl: detached, the VM runs on\n");
 		fd_close(&fd);
 		return 0;
@@ -246,7 +246,7 @@ static int verb_console(struct ctl *c, int argc, char **argv)
 		return fail(&e);
 	if (isatty(STDIN_FILENO))
 		fprintf(stderr, "insulactl: Ctrl-] detaches\r\n");
-	if (stream_console(fd) == 1)
+	if (stream_console(&c->conn, fd) == 1)
 		fprintf(stderr, "\r\ninsulactl: detached\n");
 	fd_close(&fd);
 	return 0;

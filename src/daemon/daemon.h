@@ -119,6 +119,11 @@ void exec_ended(struct machine *m, json_object *data);
 
 /* For them (methods.c). The VM that the parameter "id" names, and it runs; NULL: refused. */
 struct machine *method_machine(struct daemon *d, struct request *r);
+/* How many streams came with the request, as descriptors or as names of pipes; negative: it is
+ * refused. */
+int method_streams(struct request *r);
+/* Whose such pipes must be; NULL: anybody's. */
+const char *method_owner(const struct request *r);
 void method_refuse(struct request *r, enum rpc_code code, const char *reason, const char *text);
 /* A supervisor's error. */
 void method_refuse_as(struct request *r, json_object *error);
@@ -206,8 +211,11 @@ struct machine {
 	struct record r;
 	int process;       /* pidfd or handle of its supervisor; -1: none, or not for us; owned */
 	struct link *talk; /* to it; NULL: none */
-	int console; /* attached from the first byte on; -1: nobody; borrowed, for machine_start()
-		      */
+	struct console_of {
+		int fd;            /* -1: none */
+		const char *name;  /* Windows: the client's pipe; NULL: none */
+		const char *owner; /* whose it must be; NULL: anybody's */
+	} console; /* attached from the first byte on; borrowed, for machine_start() */
 	struct watch *death;
 	bool hello;    /* its supervisor has shown the token */
 	bool adopted;  /* started by an earlier insulad */
@@ -337,6 +345,8 @@ void host_prepare(struct daemon *d); /* limits, signals; before everything */
 /* Where the supervisors' program is: d->supervisor. */
 int host_supervisor(struct daemon *d, struct err *e);
 uint64_t host_memory(void); /* bytes */
+/* Clients name their streams, because no descriptor can travel. */
+extern const bool host_names_streams;
 /* A client's descriptor that can be a console. */
 bool host_is_stream(int fd);
 /* What ends the daemon, and what makes it read its configuration again (0: nothing). */

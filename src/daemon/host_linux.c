@@ -61,6 +61,8 @@ uint64_t host_memory(void)
 	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+const bool host_names_streams = false;
+
 bool host_is_stream(int fd)
 {
 	socklen_t len = sizeof(int);

@@ -55,6 +55,8 @@ uint64_t host_memory(void)
 	return GlobalMemoryStatusEx(&m) ? m.ullTotalPhys : 0;
 }
 
+const bool host_names_streams = true;
+
 bool host_is_stream(int fd)
 {
 	(void)fd;

@@ -217,7 +217,7 @@ static struct machine *add(struct daemon *d)
 	if (!m)
 		return NULL;
 	m->d = d;
-	m->process = m->console = -1;
+	m->process = m->console.fd = -1;
 	m->next = d->machines;
 	d->machines = m;
 	d->nmachines++;

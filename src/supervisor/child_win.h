@@ -6,16 +6,9 @@
 
 #include "base/win.h"
 #include "jail/contain.h"
+#include "child_state.h"
 
 #define CHILD_LINE 512
-
-enum child_state {
-	CHILD_NONE,     /* no process */
-	CHILD_STARTING, /* made; MSG_READY is not there yet */
-	CHILD_READY,    /* contained, verified, at work */
-	CHILD_STOPPING, /* MSG_STOP was sent */
-	CHILD_DONE,     /* MSG_STOPPED or MSG_VM_EXIT came */
-};
 
 struct child {
 	const char *program; /* "insula-blk" */

@@ -20,7 +20,7 @@ static int take(int fd, int *out, struct err *e)
 
 int command_streams(struct command *c, const struct vm_config *conf, struct err *e)
 {
-	int given = conf->command_fd;
+	int given = conf->command_out;
 	bool person = !given && isatty(STDIN_FILENO);
 	int rc = take(given ? given : STDOUT_FILENO, &c->out, e);
 
@@ -28,7 +28,7 @@ int command_streams(struct command *c, const struct vm_config *conf, struct err 
 		rc = take(given ? given : STDERR_FILENO, &c->err, e);
 	/* Somebody who may come and go: the stream has no end that the command could see. */
 	if (!rc && given && conf->interactive)
-		rc = take(given, &c->in, e);
+		rc = take(conf->command_in, &c->in, e);
 	/* What a person types goes to the guest only if they say so, and never to a background
 	 * job; everything else is passed on. */
 	if (!rc && !given && (!person || (conf->interactive && terminal_may_read())))

@@ -73,6 +73,8 @@ void terminal_close(struct terminal *t);
  * rights than it needs, of what was given, of NUL if nothing was, or, for a console window, of a
  * pipe to or from a thread of ours, which *pump is then (the caller's; NULL otherwise). */
 int std_open(DWORD which, int *fd, void **pump, struct err *e);
+/* Another handle for a stream of insulad's, which a child can inherit; -1: none. */
+int stream_copy(int fd);
 /* After the last descriptor of an output was closed: its thread writes out what it has. */
 void std_drain(void **pump);
 /* Is it a console window? */

@@ -240,6 +240,16 @@ static int open_stdio(struct terminal *t, struct err *e)
 	return 0;
 }
 
+int stream_copy(int fd)
+{
+	HANDLE copy;
+
+	return DuplicateHandle(GetCurrentProcess(), fd_handle(fd), GetCurrentProcess(), &copy, 0,
+			       TRUE, DUPLICATE_SAME_ACCESS)
+		       ? handle_fd(copy)
+		       : -1;
+}
+
 int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e)
 {
 	*t = (struct terminal){.in = -1, .out = -1};
@@ -256,8 +266,11 @@ int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e)
 		t->out = open_path(c->console_file, FILE_APPEND_DATA, FILE_SHARE_READ, OPEN_ALWAYS,
 				   0);
 		return t->out < 0 ? err_sys(e, t->out, "--console: %s", c->console_file) : 0;
-	case CONSOLE_PTY:
 	case CONSOLE_STREAM:
+		t->out = stream_copy(c->console_out);
+		t->in = stream_copy(c->console_in);
+		return t->out < 0 || t->in < 0 ? err_set(e, -EIO, "console: no handle") : 0;
+	case CONSOLE_PTY:
 		break;
 	}
 	return err_set(e, -EOPNOTSUPP, "--console: that kind is not on Windows");

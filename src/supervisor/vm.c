@@ -337,9 +337,34 @@ struct command *vm_command(struct vm *vm)
 	return &vm->command;
 }
 
+struct control *vm_control(const struct vm *vm)
+{
+	return vm->control;
+}
+
+bool vm_is_running(const struct vm *vm)
+{
+	return vm->running;
+}
+
 bool vm_has_ended(const struct vm *vm)
 {
 	return vm->ended;
+}
+
+uint64_t vm_started_ns(const struct vm *vm)
+{
+	return vm->started_ns;
+}
+
+const char *vm_why(const struct vm *vm)
+{
+	return vm->why;
+}
+
+int vm_order(struct vm *vm, enum msg_type t)
+{
+	return msg_send(vm->vmm.jail.channel, t, NULL, 0, NULL, 0);
 }
 
 enum vm_vsock vm_vsock_state(const struct vm *vm, unsigned *generation)

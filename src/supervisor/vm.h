@@ -13,7 +13,7 @@
 #include "child.h"
 #include "command.h"
 #include "config.h"
-#include "control.h"
+#include "control_linux.h"
 #include "device.h"
 #include "disk.h"
 #include "ending.h"
@@ -61,19 +61,12 @@ int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verb
 /* Run to the end; the status of insula-run. vm->why has the reason. */
 int vm_run(struct vm *vm);
 void vm_close(struct vm *vm);
-/* Does the guest run insula-init's server for commands, once it is up? */
-bool vm_has_agent(const struct vm *vm);
 /* The vsock device; NULL: there is none. */
 struct device *vm_vsock(struct vm *vm);
-/* End it from outside: `reason` is a static string, `hard` loses what the helpers hold. The first
- * reason counts. */
-void vm_stop(struct vm *vm, const char *reason, int status, bool hard);
 
 /* result_linux.c */
 /* Turn the guest's end into a status and a line. */
 void result_from_exit(struct vm *vm);
-/* How it ended and what it cost, as one object; the caller's. */
-struct json_object *result_json(const struct vm *vm);
 /* Write the metrics if the guest has run; a failure is logged. */
 void metrics_write(const struct vm *vm);
 

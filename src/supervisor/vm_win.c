@@ -202,9 +202,34 @@ struct command *vm_command(struct vm *vm)
 	return &vm->command;
 }
 
+struct control *vm_control(const struct vm *vm)
+{
+	return vm->control;
+}
+
+bool vm_is_running(const struct vm *vm)
+{
+	return vm->running;
+}
+
 bool vm_has_ended(const struct vm *vm)
 {
 	return vm->ended;
+}
+
+uint64_t vm_started_ns(const struct vm *vm)
+{
+	return vm->started_ns;
+}
+
+const char *vm_why(const struct vm *vm)
+{
+	return vm->end->why;
+}
+
+int vm_order(struct vm *vm, enum msg_type t)
+{
+	return child_send(&vm->vmm, t, NULL, 0, NULL, 0);
 }
 
 enum vm_vsock vm_vsock_state(const struct vm *vm, unsigned *generation)
@@ -570,7 +595,7 @@ static void look_at_window(struct vm *vm)
 
 static DWORD wait_ms(const struct vm *vm, uint64_t deadline_ns, bool soon)
 {
-	uint64_t now = clock_ns(), turn = control_deadline(vm->control);
+	uint64_t now = clock_ns(), turn = control_deadline(vm->control, vm);
 	DWORD ms = INFINITE;
 
 	if (turn && (!deadline_ns || turn < deadline_ns))

@@ -7,8 +7,6 @@
 #ifndef SUPERVISOR_VM_WIN_H
 #define SUPERVISOR_VM_WIN_H
 
-#include <json-c/json.h>
-
 #include "boot.h"
 #include "child_win.h"
 #include "command.h"
@@ -59,12 +57,5 @@ void vm_win_run(const struct vm_config *c, struct control *control, bool check_o
 		struct ending *end);
 /* It could not even be tried: tell insulad. */
 void vm_win_refused(struct control *control, struct ending *end);
-/* Does the guest run insula-init's server for commands, once it is up? Then exec_start() works. */
-bool vm_has_agent(const struct vm *vm);
-/* End it from outside: `reason` is a static string, `hard` loses what the helpers hold. The first
- * reason counts. */
-void vm_stop(struct vm *vm, const char *reason, int status, bool hard);
-/* How it ended and what it cost; the caller's. */
-json_object *result_json(const struct vm *vm);
 
 #endif
