@@ -156,8 +156,9 @@ int control_os_streams(json_object *params, int fd[CTLEXEC_FDS], unsigned *n, st
 	for (size_t i = 0; i < have && *n < CTLEXEC_FDS; i++) {
 		const char *name = json_object_get_string(json_object_array_get_idx(list, i));
 		bool input = have == CTLEXEC_FDS && !i;
-		int one = pipe_take(name ? name : "", input ? GENERIC_READ : GENERIC_WRITE, 0,
-				    j_get_str(params, "owner", NULL), e);
+		int one = pipe_take(name ? name : "",
+				    input ? GENERIC_READ : FILE_WRITE_DATA | FILE_WRITE_ATTRIBUTES,
+				    0, j_get_str(params, "owner", NULL), e);
 
 		if (one < 0)
 			return one;
@@ -299,7 +300,8 @@ static void wait_for_byte(int fd)
 
 static int attach_first(struct control *k, json_object *console, struct err *e)
 {
-	int fd = pipe_take(j_get_str(console, "pipe", ""), GENERIC_READ | GENERIC_WRITE,
+	int fd = pipe_take(j_get_str(console, "pipe", ""),
+			   GENERIC_READ | FILE_WRITE_DATA | FILE_WRITE_ATTRIBUTES,
 			   FILE_FLAG_OVERLAPPED, j_get_str(console, "owner", NULL), e);
 
 	if (fd < 0)
