@@ -72,10 +72,13 @@ $(foreach x,test_win contained pipecat pipepeer deny,$(BUILD)/windows/test-bin/$
 	$(call say,WINLD)
 	$(Q)$(WIN_CC) -static -o $@ $(filter %.o,$^) $(WIN_LIBS)
 
-.PHONY: windows windows-programs windows-test-programs
+.PHONY: windows windows-programs windows-test-programs windows-guest
 windows: deps-windows
 	@$(MAKE) --no-print-directory windows-programs $(BUILD)/windows/hello.exe
 windows-programs: $(foreach x,$(WIN_EXES),$(BUILD)/windows/bin/$(x).exe)
+# What insula-run.exe boots by itself, beside it.
+windows-guest: guest programs
+	@tools/windows-guest $(BUILD) $(BUILD)/windows/bin/guest
 windows-test-programs: $(foreach x,$(WIN_EXES) test_win contained pipecat pipepeer deny,$(BUILD)/windows/test-bin/$(x).exe)
 
 -include $(shell find $(BUILD)/windows/bin $(BUILD)/windows/test-bin -name '*.d' 2>/dev/null)

@@ -66,6 +66,8 @@ struct execs { /* of a VM */
 int exec_check(const struct exec_spec *s, struct err *e);
 /* Start a command as soon as the guest is up. fds: input (ignored without spec->input), output,
  * errors; they stay the caller's, their flags are not changed. -EAGAIN: VM_MAX_EXECS run already.
+ * Windows: handles that can be inherited, of pipes or files (a console window is refused:
+ * std_open() in device_win.h turns one into a pipe), with no more rights than to read or to write.
  */
 int exec_start(struct vm *vm, const struct exec_spec *s, const int fds[3], exec_done *done,
 	       uint32_t *id, struct err *e);
