@@ -53,10 +53,9 @@ int pipe_pair(bool messages, HANDLE *ours, HANDLE *theirs, struct err *e);
  * overlapped I/O, theirs is not, and can be inherited. */
 int pipe_stream(bool to_them, HANDLE *ours, HANDLE *theirs, struct err *e);
 #define PIPE_NAME_LEN 96
-/* The only instance of a pipe of bytes with a name that nobody can guess, for one client on this
- * computer: `access` is PIPE_ACCESS_DUPLEX or the like, with PIPE_TYPE_MESSAGE for whole
- * messages instead; open for overlapped I/O. `name` gets
- * PIPE_NAME_LEN. A descriptor; not inherited. */
+/* The only instance of a new pipe of bytes, for one client on this computer: `access` is
+ * PIPE_ACCESS_DUPLEX or the like, with PIPE_TYPE_MESSAGE for whole messages instead; open for
+ * overlapped I/O. `name` gets PIPE_NAME_LEN. A descriptor; not inherited. */
 int pipe_offer(DWORD access, PSECURITY_DESCRIPTOR sd, char *name, struct err *e);
 /* The end of its client: a pipe of this computer that somebody else has made, who learns who we are
  * and cannot be us. `access` as of CreateFile(); can be inherited. `owner`: whose it must be, NULL:

@@ -67,9 +67,9 @@ static const struct {
 } codes[] = {{"wrong-state", RPC_STATE},      {"busy", RPC_BUSY},
 	     {"timeout", RPC_TIMEOUT},        {"ended", RPC_STATE},
 	     {"not-ready", RPC_STATE},        {"no-agent", RPC_UNSUPPORTED},
-	     {"no-console", RPC_UNSUPPORTED}, {"unsupported", RPC_UNSUPPORTED},
-	     {"unknown-op", RPC_UNSUPPORTED}, {"not-found", RPC_NOT_FOUND},
-	     {"bad-params", RPC_BAD_PARAMS},  {"failed", RPC_FAILED}};
+	     {"no-console", RPC_UNSUPPORTED}, {"unknown-op", RPC_UNSUPPORTED},
+	     {"not-found", RPC_NOT_FOUND},    {"bad-params", RPC_BAD_PARAMS},
+	     {"failed", RPC_FAILED}};
 
 void method_refuse_as(struct request *r, json_object *error)
 {

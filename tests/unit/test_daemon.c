@@ -770,6 +770,8 @@ START_TEST(exec_refusals)
 		expect_said(wrong[i].said);
 		ck_assert(!client->ngot && !client->got_more);
 	}
+	ask_exec("vm.exec", ",\"command\":[\"a\"],\"streams\":[\"a\",\"b\"]");
+	expect_said("\"field\":\"streams\"");
 	ask_exec("vm.exec", ",\"command\":\"a\"");
 	expect_said("\"reason\":\"type\"");
 	ask_exec("vm.exec.signal", ",\"exec\":1,\"signal\":65");
