@@ -56,8 +56,11 @@ int main(int argc, char **argv)
 	bool json = false;
 	int i = 1;
 
+	argv = wire_arguments(&argc, argv);
+	if (!argv)
+		return bad("arguments", NULL, "Unicode");
 	if (!path || !*path)
-		path = CTL_DEFAULT_SOCKET;
+		path = wire_default;
 	for (; i < argc && argv[i][0] == '-'; i++) {
 		if (!strcmp(argv[i], "--json"))
 			json = true;

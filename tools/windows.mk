@@ -8,15 +8,17 @@
 
 # What of a room builds here: not *_linux.c, not main.c and *_main.c, and not what has no counterpart yet.
 win_room     = $(filter-out %_linux.c %/main.c %_main.c,$(wildcard src/$(1)/*.c))
-WIN_BASE    := $(filter-out %/guestproto.c %/scm.c,$(call win_room,base))
-WIN_DEVICES := $(filter-out $(addprefix src/devices/,net%.c exec%.c),$(call win_room,devices))
+WIN_BASE    := $(filter-out %/scm.c,$(call win_room,base))
+WIN_DEVICES := $(filter-out $(addprefix src/devices/,net%.c),$(call win_room,devices))
 WIN_VMM     := $(call win_room,vmm) $(src_whp) $(src_x86)
 WIN_JAIL    := src/jail/check_win.c src/jail/seal_win.c
-WIN_RUN     := $(wildcard src/supervisor/*_win.c) $(addprefix src/supervisor/,cmdline.c config.c config_json.c settings.c options.c ending.c json.c result.c stats.c) src/jail/check_win.c src/jail/spawn_win.c \
+WIN_RUN     := $(wildcard src/supervisor/*_win.c) $(addprefix src/supervisor/,cmdline.c command.c config.c config_json.c control.c ctlexec.c exec.c scrollback.c settings.c options.c ending.c json.c result.c stats.c usage.c) \
+	src/image/config.c src/image/cpio.c src/jail/check_win.c src/jail/spawn_win.c \
 	tools/insula-run_win.c
 WIN_DAEMON  := $(call win_room,daemon) src/daemon/main.c src/supervisor/utf8_win.c $(addprefix src/supervisor/,config.c config_json.c config_net_win.c settings.c json.c)
-WIN_HELPERS := insula-console insula-rng insula-blk insula-vsock
-WIN_EXES    := insulad insula-run insula-vmm $(WIN_HELPERS)
+WIN_CTL     := $(call win_room,ctl) src/supervisor/utf8_win.c src/supervisor/json.c src/supervisor/settings.c tools/insulactl.c
+WIN_HELPERS := insula-console insula-rng insula-blk insula-vsock insula-exec
+WIN_EXES    := insulad insulactl insula-run insula-vmm $(WIN_HELPERS)
 WIN_LIBS    := -lbcrypt -lsynchronization -ladvapi32 -lpthread
 
 WIN_UAPI := $(BUILD)/windows/uapi/.done
@@ -42,6 +44,8 @@ $(BUILD)/windows/$(1)/obj/%.o: %.c Makefile tools/windows.mk | $(WIN_UAPI) $(WIN
 	$$(Q)$$(WIN_CC) $$(WIN_PROG_FLAGS) $(2) -MMD -MP -c -o $$@ $$<
 $(BUILD)/windows/$(1)/insulad.exe: win_json = $(WIN_DEBIAN)/lib/libuv.a $(WIN_DEBIAN)/lib/libjson-c.a -lws2_32 -liphlpapi -lpsapi -luserenv -luser32
 $(BUILD)/windows/$(1)/insulad.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,$(WIN_DAEMON) $(WIN_BASE))
+$(BUILD)/windows/$(1)/insulactl.exe: win_json = $(WIN_DEBIAN)/lib/libjson-c.a
+$(BUILD)/windows/$(1)/insulactl.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,$(WIN_CTL) $(WIN_BASE))
 $(BUILD)/windows/$(1)/insula-run.exe: win_json = $(WIN_DEBIAN)/lib/libjson-c.a
 $(BUILD)/windows/$(1)/insula-run.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,$(WIN_RUN) $(WIN_BASE))
 $(BUILD)/windows/$(1)/insula-vmm.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,src/vmm/main.c $(WIN_VMM) $(WIN_JAIL) $(WIN_BASE))
@@ -63,14 +67,18 @@ $(BUILD)/windows/test-bin/contained.exe: $(patsubst %.c,$(BUILD)/windows/test-bi
 	$(WIN_JAIL) $(WIN_BASE))
 $(BUILD)/windows/test-bin/pipecat.exe: $(BUILD)/windows/test-bin/obj/tests/windows/pipecat.o
 $(BUILD)/windows/test-bin/pipepeer.exe: $(BUILD)/windows/test-bin/obj/tests/windows/pipepeer.o
-$(foreach x,test_win contained pipecat pipepeer,$(BUILD)/windows/test-bin/$(x).exe):
+$(BUILD)/windows/test-bin/deny.exe: $(BUILD)/windows/test-bin/obj/tests/windows/deny.o
+$(foreach x,test_win contained pipecat pipepeer deny,$(BUILD)/windows/test-bin/$(x).exe):
 	$(call say,WINLD)
 	$(Q)$(WIN_CC) -static -o $@ $(filter %.o,$^) $(WIN_LIBS)
 
-.PHONY: windows windows-programs windows-test-programs
+.PHONY: windows windows-programs windows-test-programs windows-guest
 windows: deps-windows
 	@$(MAKE) --no-print-directory windows-programs $(BUILD)/windows/hello.exe
 windows-programs: $(foreach x,$(WIN_EXES),$(BUILD)/windows/bin/$(x).exe)
-windows-test-programs: $(foreach x,$(WIN_EXES) test_win contained pipecat pipepeer,$(BUILD)/windows/test-bin/$(x).exe)
+# What insula-run.exe boots by itself, beside it.
+windows-guest: guest programs
+	@tools/windows-guest $(BUILD) $(BUILD)/windows/bin/guest
+windows-test-programs: $(foreach x,$(WIN_EXES) test_win contained pipecat pipepeer deny,$(BUILD)/windows/test-bin/$(x).exe)
 
 -include $(shell find $(BUILD)/windows/bin $(BUILD)/windows/test-bin -name '*.d' 2>/dev/null)

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <insula/err.h>
 
@@ -96,6 +97,20 @@ int file_size(int fd, uint64_t *size);
 /* pread/pwrite until done or error; a short file is -ENODATA. */
 int read_full(int fd, void *buf, size_t len, uint64_t off);
 int write_full(int fd, const void *buf, size_t len);
+
+/* Does a path mean the same from every directory? */
+bool path_is_absolute(const char *path);
+/* Can it follow a directory and a slash? Windows: "C:x" and "\\x" are neither this nor that. */
+bool path_is_relative(const char *path);
+
+/* A stdio stream that writes to what `fd` stands for, from its position; the descriptor stays the
+ * caller's. NULL and errno. */
+FILE *fd_stream(int fd);
+/* An empty file without a name, to be written, and then nobody's to change: memfile_seal() replaces
+ * *fd by one that can be read alone, or closes it and says why not. A memfd; on Windows a temporary
+ * file, which is gone when the last handle to it is closed. */
+int memfile_create(const char *name);
+int memfile_seal(int *fd);
 
 /* What the user named, by a path in UTF-8. For insula-run and insulad alone: no other process opens
  * paths. */

@@ -25,6 +25,16 @@ static int read_all(int fd, char *text, size_t max, size_t *len)
 	return 0;
 }
 
+bool path_is_absolute(const char *path)
+{
+	return path[0] == '/';
+}
+
+bool path_is_relative(const char *path)
+{
+	return path[0] && path[0] != '/';
+}
+
 int text_read(const char *path, bool streams, size_t max, char **text, size_t *len)
 {
 	bool std = streams && !strcmp(path, "-");

@@ -50,6 +50,19 @@ static int read_all(int fd, char *text, size_t max, size_t *len)
 	return 0;
 }
 
+/* With a drive, or of a share; not relative to a drive's directory. */
+bool path_is_absolute(const char *path)
+{
+	bool drive = ((path[0] | 32) >= 'a' && (path[0] | 32) <= 'z') && path[1] == ':';
+
+	return (drive && (path[2] == '\\' || path[2] == '/')) || !strncmp(path, "\\\\", 2);
+}
+
+bool path_is_relative(const char *path)
+{
+	return path[0] && path[1] != ':' && path[0] != '\\' && path[0] != '/';
+}
+
 int text_read(const char *path, bool streams, size_t max, char **text, size_t *len)
 {
 	int fd = open_to_read(path, streams), rc;

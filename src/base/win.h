@@ -34,10 +34,33 @@ int win_errno(DWORD error);
 /* CreateFile() with a path in UTF-8; not inherited. A descriptor or a negative errno. */
 int win_open(const char *path, DWORD access, DWORD share, DWORD how, DWORD flags);
 
+#define WIN_SID_LEN 187 /* "S-1-" and what a SID can have at most, and a NUL */
+/* The user that this process runs as: "S-1-5-..."; `out` has WIN_SID_LEN. */
+int own_sid(char *out, struct err *e);
+/* A security descriptor: this user, SYSTEM and administrators may do everything, whom `more` (an
+ * ACE, or "") names may do that, nobody else anything; and nobody below medium integrity, which
+ * insula-vmm is. `inherit`: for what is made below a directory too. LocalFree() it; NULL: `e` says
+ * why. */
+PSECURITY_DESCRIPTOR own_descriptor(bool inherit, const char *more, struct err *e);
+
+/* \\.\pipe\NAME of this computer, in UTF-8. */
+bool pipe_is_name(const char *text);
 /* A new pipe. `messages`: of whole messages in both directions, for a channel; else of bytes from
  * them to us, which never stops the writer: what does not fit is lost. Both ends are the caller's.
  * Theirs can be inherited; ours, and for messages both, are open for overlapped I/O. */
 int pipe_pair(bool messages, HANDLE *ours, HANDLE *theirs, struct err *e);
+/* One of bytes in one direction, in which the writer waits for the reader. Ours is open for
+ * overlapped I/O, theirs is not, and can be inherited. */
+int pipe_stream(bool to_them, HANDLE *ours, HANDLE *theirs, struct err *e);
+#define PIPE_NAME_LEN 96
+/* The only instance of a new pipe of bytes, for one client on this computer: `access` is
+ * PIPE_ACCESS_DUPLEX or the like, with PIPE_TYPE_MESSAGE for whole messages instead; open for
+ * overlapped I/O. `name` gets PIPE_NAME_LEN. A descriptor; not inherited. */
+int pipe_offer(DWORD access, PSECURITY_DESCRIPTOR sd, char *name, struct err *e);
+/* The end of its client: a pipe of this computer that somebody else has made, who learns who we are
+ * and cannot be us. `access` as of CreateFile(); can be inherited. `owner`: whose it must be, NULL:
+ * anybody's. A descriptor. */
+int pipe_take(const char *name, DWORD access, DWORD flags, const char *owner, struct err *e);
 
 /* The size of the largest message. */
 #define CHANNEL_MAX (sizeof(struct msg_hdr) + MSG_MAX_BODY + MSG_MAX_FDS * sizeof(int32_t))

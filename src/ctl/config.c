@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Flags of insula-run as a configuration for insulad, which wants absolute paths. See ctl.h. */
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 
@@ -40,17 +37,18 @@ static void add_text(json_object *config, const struct setting *s, const char *t
 /* insulad checks the value. */
 static int add_setting(json_object *config, const struct setting *s, const char *value)
 {
-	char cwd[PATH_MAX], *text;
+	char cwd[CTL_PATH_MAX], *text;
 	int rc = 1;
 
 	if (s->on) {
 		j_bool(config, s->name, true);
 		return 0;
 	}
+	wire_directory(cwd, sizeof(cwd));
 	if (!strcmp(s->name, "env") && *value)
 		rc = setting_env(value, &text);
 	else
-		text = setting_absolute(s, value, getcwd(cwd, sizeof(cwd)) ? cwd : "");
+		text = setting_absolute(s, value, cwd);
 	if (rc > 0 && !text)
 		rc = -ENOMEM;
 	if (rc > 0)
@@ -61,23 +59,16 @@ static int add_setting(json_object *config, const struct setting *s, const char 
 
 static int read_config(json_object **out, const char *path, struct err *e)
 {
-	bool std = !strcmp(path, "-");
-	int fd = std ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
-	char *text = malloc(JSON_MAX + 1);
-	const char *why = "out of memory";
-	size_t len = 0;
-	ssize_t n = 1;
+	const char *why = "";
+	char *text;
+	size_t len;
+	int rc = text_read(path, true, JSON_MAX, &text, &len);
 
-	*out = NULL;
-	while (fd >= 0 && text && n > 0 && len <= JSON_MAX) {
-		n = read(fd, text + len, JSON_MAX + 1 - len);
-		len += n > 0 ? (size_t)n : 0;
-	}
-	if (fd < 0 || n < 0)
-		err_sys(e, -errno, "--config: %s", path);
-	else if (!text || len > JSON_MAX || !(*out = j_parse(text, len, DEPTH, &why)))
+	*out = rc ? NULL : j_parse(text, len, DEPTH, &why);
+	if (rc)
+		err_sys(e, rc, "--config: %s", path);
+	else if (!*out)
 		err_set(e, -EINVAL, "--config: %s: %s", path, why);
-	fd_close(&fd);
 	free(text);
 	return *out ? 0 : e->code;
 }

@@ -2,9 +2,10 @@
 /*
  * insulactl: friendly words over insulad's socket.
  *
- * conn.c speaks JSON-RPC, print.c makes tables, stream.c copies consoles, config.c turns the flags
- * of insula-run into a configuration, exec.c runs commands, verbs.c has one function per verb. One
- * thread.
+ * conn.c speaks JSON-RPC, print.c makes tables, config.c turns the flags of insula-run into a
+ * configuration, verbs.c has one function per verb. In pairs for Linux and Windows: wire_*.c is the
+ * connection, stream_*.c copies consoles, exec_*.c runs commands. One thread; on Windows a second
+ * one that reads what is typed.
  */
 #ifndef CTL_CTL_H
 #define CTL_CTL_H
@@ -16,8 +17,10 @@
 
 #include <insula/err.h>
 
-#define CTL_DEFAULT_SOCKET "/run/insula/insulad.sock"
-#define CTL_FDS 3
+#define CTL_PATH_MAX 4096
+
+/* An error code that is no errno: insulad has refused. */
+#define CONN_REFUSED 10000
 
 enum ctl_status { CTL_FAILED = 125, CTL_BAD_INPUT = 2, CTL_REFUSED = 1 };
 
@@ -39,7 +42,7 @@ json_object *conn_next(struct conn *c, struct err *e);
 /* Is there one already, without asking the kernel? */
 bool conn_has_line(const struct conn *c);
 /* Send, and wait for the answer: the result, the caller's. NULL: a line in `e`; e->code is
- * -EREMOTEIO if the daemon refused. */
+ * -CONN_REFUSED if the daemon refused. */
 json_object *conn_call(struct conn *c, const char *method, json_object *params, struct err *e);
 /* The result of an answer, the caller's; NULL: its error as a line. */
 json_object *conn_result(json_object *answer, struct err *e);
@@ -51,9 +54,16 @@ void print_vms(json_object *list);
 void print_members(json_object *o); /* "key  value" lines */
 void print_event(json_object *params);
 
-/* stream.c: copy between the standard streams and a console until it ends (0), or the user types
- * the escape, Ctrl-] (1). With `conn`, what arrives there ends it too, once the stream is empty. */
-int stream_console(int fd, bool input, struct err *e);
+/* stream_*.c: consoles. Each has an end that is ours, a descriptor; the other goes to insulad. */
+/* Make one whose other end goes with a request: *peer is for conn_send(), the caller's (-1: it goes
+ * by name, in `params`). Our end, or a negative errno. Once in a process. */
+int stream_offer(struct conn *c, json_object *params, int *peer, struct err *e);
+/* Call vm.console, whose answer is only about that. Takes `params` over. Our end, or a negative
+ * errno as conn_call() has it. */
+int stream_attach(struct conn *c, json_object *params, struct err *e);
+/* Copy between the standard streams and it until it ends (0), or the user types the escape, Ctrl-]
+ * (1). One that was offered and is refused by an answer on `c` ends too. */
+int stream_console(struct conn *c, int fd);
 
 /* config.c: flags as insula-run has them, up to the command; optind-like: *used says how many. */
 struct run_options {
@@ -62,6 +72,18 @@ struct run_options {
 	json_object *config; /* owned */
 };
 int config_flags(struct run_options *o, int argc, char **argv, struct err *e);
+
+/* wire_*.c: the connection. These block; negative errnos. */
+extern const char wire_default[]; /* where insulad listens */
+int wire_open(const char *path, struct err *e);
+/* All of it; descriptors go with the first byte. */
+int wire_send(int fd, const char *text, size_t len, const int *fds, unsigned nfds);
+/* The number of bytes, 0: the end. A descriptor that came along replaces *got. */
+int wire_recv(int fd, void *buf, size_t size, int *got);
+/* What the user typed, in UTF-8. */
+char **wire_arguments(int *argc, char **argv);
+/* The current directory, "": it has no such path. */
+void wire_directory(char *out, size_t size);
 
 /* verbs.c */
 struct ctl {
@@ -74,7 +96,7 @@ struct verb {
 	int (*run)(struct ctl *c, int argc, char **argv); /* exit status */
 	int min, max;                                     /* arguments; max < 0: any */
 };
-/* exec.c: 0 and the command's status; or a negative errno, as conn_result() has it. */
+/* exec_*.c: 0 and the command's status; or a negative errno, as conn_result() has it. */
 int ctl_exec(struct ctl *c, int argc, char **argv, int *status, struct err *e);
 extern const struct verb verbs[];
 extern const size_t nverbs;

@@ -2,24 +2,21 @@
 /*
  * insulactl exec: a command in a VM, on our own standard streams.
  *
- * The streams go to insulad by descriptor, from there to a jailed insula-exec, and no byte of them
- * comes by here. What is left to do is to keep the terminal raw, pass signals and its size on, and
- * wait for the end; also over a restart of insulad, which the command does not notice.
+ * The streams go to insulad by descriptor or by name, from there to a jailed insula-exec. What is
+ * left to do is to keep the terminal raw, pass signals and its size on, and wait for the end; also
+ * over a restart of insulad, which the command does not notice.
  */
+#include "exec.h"
+
 #include <errno.h>
-#include <poll.h>
-#include <signal.h>
+#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/signalfd.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <insula/base.h>
 
-#include "ctl.h"
 #include "supervisor/json.h"
 #include "supervisor/settings.h"
 
@@ -27,19 +24,6 @@
 #define RETRIES 100            /* of the connection to an insulad that starts anew */
 #define RETRY_MS 100
 #define SIGNAL_STATUS 128
-
-struct session {
-	struct ctl *ctl;
-	const char *vm;
-	bool input, tty, raw;
-	json_object *params; /* of vm.exec; owned until it is sent */
-	int64_t exec;        /* 0: not known yet */
-	int64_t want;        /* the id of the answer that we wait for */
-	int signals;         /* owned */
-	int status;          /* -1: it still runs */
-	uint64_t interrupted_ns;
-	struct termios saved;
-};
 
 /* ---- flags ---- */
 
@@ -114,44 +98,28 @@ static int read_flags(struct session *s, int argc, char **argv, struct err *e)
 	return 0;
 }
 
-/* ---- the terminal ---- */
-
-static bool window(struct winsize *w)
-{
-	for (int fd = 0; fd <= STDERR_FILENO; fd++) {
-		if (!ioctl(fd, TIOCGWINSZ, w) && w->ws_row && w->ws_col)
-			return true;
-	}
-	return false;
-}
+/* ---- requests ---- */
 
 static void add_terminal(struct session *s)
 {
-	struct winsize w;
+	const char *term = exec_os_term();
+	unsigned rows, cols;
+	char *text;
 
 	if (!s->tty)
 		return;
 	j_bool(s->params, "tty", true);
-	if (window(&w)) {
-		j_int(s->params, "rows", w.ws_row);
-		j_int(s->params, "cols", w.ws_col);
+	if (exec_os_size(&rows, &cols)) {
+		j_int(s->params, "rows", rows);
+		j_int(s->params, "cols", cols);
 	}
-	if (getenv("TERM"))
-		add_env(s->params, "TERM");
-}
-
-static void make_raw(struct session *s)
-{
-	struct termios raw;
-
-	if (!s->tty || !s->input || tcgetattr(STDIN_FILENO, &s->saved))
+	if (!term)
 		return;
-	raw = s->saved;
-	cfmakeraw(&raw);
-	s->raw = !tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
+	if (asprintf(&text, "TERM=%s", term) < 0)
+		panic("out of memory");
+	add_env(s->params, text);
+	free(text);
 }
-
-/* ---- requests ---- */
 
 static json_object *about(const struct session *s)
 {
@@ -164,11 +132,13 @@ static json_object *about(const struct session *s)
 
 static int begin(struct session *s, struct err *e)
 {
-	const int fds[] = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO};
+	int fds[3], n;
 
 	add_terminal(s);
-	s->want = conn_send(&s->ctl->conn, "vm.exec", s->params, fds + !s->input, s->input ? 3 : 2,
-			    e);
+	n = exec_os_open(s, fds, e);
+	if (n < 0)
+		return n;
+	s->want = conn_send(&s->ctl->conn, "vm.exec", s->params, fds, (unsigned)n, e);
 	s->params = NULL;
 	return s->want < 0 ? e->code : 0;
 }
@@ -183,15 +153,15 @@ static int wait_for_end(struct session *s, struct err *e)
 static void pass_on(struct session *s, int signo)
 {
 	json_object *o = about(s);
-	struct winsize w;
+	unsigned rows, cols;
 	struct err e;
 
-	if (signo != SIGWINCH) {
+	if (signo != GUEST_SIGWINCH) {
 		j_int(o, "signal", signo);
 		(void)conn_send(&s->ctl->conn, "vm.exec.signal", o, NULL, 0, &e);
-	} else if (s->tty && window(&w)) {
-		j_int(o, "rows", w.ws_row);
-		j_int(o, "cols", w.ws_col);
+	} else if (s->tty && exec_os_size(&rows, &cols)) {
+		j_int(o, "rows", rows);
+		j_int(o, "cols", cols);
 		(void)conn_send(&s->ctl->conn, "vm.exec.resize", o, NULL, 0, &e);
 	} else {
 		json_object_put(o);
@@ -203,24 +173,18 @@ static bool again(struct session *s, int signo)
 {
 	uint64_t now = clock_ns(), before = s->interrupted_ns;
 
-	if (signo != SIGINT && signo != SIGTERM)
+	if (signo != GUEST_SIGINT && signo != GUEST_SIGTERM)
 		return false;
 	s->interrupted_ns = now;
 	return before && now - before < AGAIN_NS;
 }
 
-static void on_signal(struct session *s)
+void session_signal(struct session *s, int signo)
 {
-	struct signalfd_siginfo si;
-	int signo;
-
-	if (read(s->signals, &si, sizeof(si)) != (ssize_t)sizeof(si))
-		return;
-	signo = (int)si.ssi_signo;
 	if (again(s, signo) || !s->exec) {
 		if (s->exec)
-			pass_on(s, SIGKILL);
-		if (signo != SIGWINCH)
+			pass_on(s, GUEST_SIGKILL);
+		if (signo != GUEST_SIGWINCH)
 			s->status = SIGNAL_STATUS + signo;
 	} else {
 		pass_on(s, signo);
@@ -254,7 +218,7 @@ static int on_answer(struct session *s, json_object *o, struct err *e)
 		ended(s, r);
 	} else {
 		s->exec = j_get_int(r, "exec", 0);
-		make_raw(s);
+		exec_os_raw(s);
 		rc = wait_for_end(s, e);
 	}
 	json_object_put(r);
@@ -270,12 +234,12 @@ static int connect_again(struct session *s, struct err *e)
 		conn_close(&s->ctl->conn);
 		if (!conn_open(&s->ctl->conn, s->ctl->path, e) && !wait_for_end(s, e))
 			return 0;
-		poll(NULL, 0, RETRY_MS);
+		exec_os_sleep(RETRY_MS);
 	}
 	return e->code;
 }
 
-static int receive(struct session *s, struct err *e)
+int session_receive(struct session *s, struct err *e)
 {
 	json_object *o;
 	int rc = 0;
@@ -288,52 +252,17 @@ static int receive(struct session *s, struct err *e)
 	return rc;
 }
 
-static int serve(struct session *s, struct err *e)
-{
-	int rc = 0;
-
-	while (!rc && s->status < 0) {
-		struct pollfd p[] = {{s->ctl->conn.fd, POLLIN, 0}, {s->signals, POLLIN, 0}};
-
-		if (poll(p, 2, -1) < 0)
-			continue;
-		if (p[1].revents)
-			on_signal(s);
-		if (p[0].revents && s->status < 0)
-			rc = receive(s, e);
-	}
-	return rc;
-}
-
-static int catch_signals(struct session *s, struct err *e)
-{
-	static const int wanted[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH};
-	sigset_t set;
-
-	sigemptyset(&set);
-	for (size_t i = 0; i < ARRAY_LEN(wanted); i++)
-		sigaddset(&set, wanted[i]);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	s->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	return s->signals < 0 ? err_sys(e, -errno, "signalfd") : 0;
-}
-
 int ctl_exec(struct ctl *c, int argc, char **argv, int *status, struct err *e)
 {
-	struct session s = {
-		.ctl = c, .params = json_object_new_object(), .signals = -1, .status = -1};
+	struct session s = {.ctl = c, .params = json_object_new_object(), .status = -1};
 	int rc = read_flags(&s, argc, argv, e);
 
 	if (!rc)
-		rc = catch_signals(&s, e);
-	if (!rc)
 		rc = begin(&s, e);
 	if (!rc)
-		rc = serve(&s, e);
-	if (s.raw)
-		tcsetattr(STDIN_FILENO, TCSADRAIN, &s.saved);
+		rc = exec_os_serve(&s, e);
+	exec_os_end(&s);
 	json_object_put(s.params);
-	fd_close(&s.signals);
 	*status = s.status;
 	return rc;
 }

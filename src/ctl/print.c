@@ -81,10 +81,10 @@ void print_event(json_object *p)
 {
 	time_t t = (time_t)(j_get_int(p, "time_ms", 0) / 1000);
 	char when[16] = "";
-	struct tm tm;
+	struct tm *tm = localtime(&t); /* one thread */
 
-	if (localtime_r(&t, &tm))
-		strftime(when, sizeof(when), "%H:%M:%S", &tm);
+	if (tm)
+		strftime(when, sizeof(when), "%H:%M:%S", tm);
 	printf("%s  %-16s  %-20s  %-16s  %s\n", when, j_get_str(p, "id", ""),
 	       j_get_str(p, "name", ""), j_get_str(p, "event", ""),
 	       j_get(p, "data") ? j_text(j_get(p, "data")) : "");

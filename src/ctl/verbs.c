@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <insula/base.h>
@@ -15,9 +14,9 @@
 static int fail(const struct err *e)
 {
 	fprintf(stderr, "insulactl: %s\n", e->text);
-	return e->code == -EREMOTEIO ? CTL_REFUSED
-	       : e->code == -EINVAL  ? CTL_BAD_INPUT
-				     : CTL_FAILED;
+	return e->code == -CONN_REFUSED ? CTL_REFUSED
+	       : e->code == -EINVAL     ? CTL_BAD_INPUT
+					: CTL_FAILED;
 }
 
 static json_object *with_id(const char *id)
@@ -101,24 +100,23 @@ static int end_status(json_object *r)
 static int run_attached(struct ctl *c, struct run_options *o)
 {
 	json_object *params = start_params(o), *answer = NULL, *r;
-	int pair[2], status;
 	struct err e;
+	int peer, status, fd = stream_offer(&c->conn, params, &peer, &e);
 	int64_t id;
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
-		err_sys(&e, -errno, "socketpair");
+	if (fd < 0) {
 		json_object_put(params);
 		return fail(&e);
 	}
 	j_bool(params, "wait", true);
-	id = conn_send(&c->conn, "vm.run", params, &pair[1], 1, &e);
-	close(pair[1]);
-	if (id >= 0 && stream_console(pair[0], true, &e) == 1) {
+	id = conn_send(&c->conn, "vm.run", params, &peer, peer >= 0, &e);
+	fd_close(&peer);
+	if (id >= 0 && stream_console(&c->conn, fd) == 1) {
 		fprintf(stderr, "\r\ninsulactl: detached, the VM runs on\n");
-		close(pair[0]);
+		fd_close(&fd);
 		return 0;
 	}
-	close(pair[0]);
+	fd_close(&fd);
 	while (id >= 0 && (answer = conn_next(&c->conn, &e)) && j_get_int(answer, "id", -1) != id)
 		json_object_put(answer);
 	r = answer ? conn_result(answer, &e) : NULL;
@@ -237,27 +235,20 @@ static int verb_events(struct ctl *c, int argc, char **argv)
 
 static int verb_console(struct ctl *c, int argc, char **argv)
 {
-	json_object *params = with_id(argv[1]), *r;
+	json_object *params = with_id(argv[1]);
 	struct err e;
 	int fd;
 
 	(void)argc;
 	j_int(params, "scrollback", 65536);
-	r = conn_call(&c->conn, "vm.console", params, &e);
-	if (!r)
+	fd = stream_attach(&c->conn, params, &e);
+	if (fd < 0)
 		return fail(&e);
-	json_object_put(r);
-	fd = c->conn.got;
-	c->conn.got = -1;
-	if (fd < 0) {
-		err_set(&e, -EPROTO, "insulad has sent no descriptor");
-		return fail(&e);
-	}
 	if (isatty(STDIN_FILENO))
 		fprintf(stderr, "insulactl: Ctrl-] detaches\r\n");
-	if (stream_console(fd, true, &e) == 1)
+	if (stream_console(&c->conn, fd) == 1)
 		fprintf(stderr, "\r\ninsulactl: detached\n");
-	close(fd);
+	fd_close(&fd);
 	return 0;
 }
 

@@ -67,7 +67,7 @@ static int path_setting(const struct setting *s, struct conf *c, json_object *v,
 {
 	const char *text = json_object_get_string(v);
 
-	if (json_object_is_type(v, json_type_string) && !conf_is_path(text))
+	if (json_object_is_type(v, json_type_string) && !path_is_absolute(text))
 		return wrong(s, v, "an absolute path", e);
 	return text_setting(s, c, v, e);
 }

@@ -52,7 +52,6 @@ void conf_init(struct conf *c); /* the defaults */
 /* conf_*.c: the system's own: where things are, and what it has not got. */
 const char *conf_default_file(void);
 void conf_init_paths(struct conf *c);
-bool conf_is_path(const char *text);     /* an absolute one */
 bool conf_is_socket(const char *text);   /* where clients may come in */
 extern const char conf_socket_words[];   /* what it must be */
 extern const char *const conf_missing[]; /* settings that are refused; NULL behind the last */

@@ -2,6 +2,8 @@
 /* Where insulad's things are. See conf.h. */
 #include <string.h>
 
+#include <insula/base.h>
+
 #include "conf.h"
 
 const char *const conf_missing[] = {NULL};
@@ -18,12 +20,7 @@ void conf_init_paths(struct conf *c)
 	strcpy(c->state_dir, "/var/lib/insula");
 }
 
-bool conf_is_path(const char *text)
-{
-	return text[0] == '/';
-}
-
 bool conf_is_socket(const char *text)
 {
-	return conf_is_path(text);
+	return path_is_absolute(text);
 }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Where insulad's things are on Windows. See conf.h. */
-#include <windows.h>
+#include "base/win.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <insula/base.h>
 
 #include "conf.h"
 
@@ -24,7 +26,7 @@ static void below_appdata(char *out, size_t size, const char *what)
 
 	out[0] = 0;
 	if (base && WideCharToMultiByte(CP_UTF8, 0, base, -1, utf8, sizeof(utf8), NULL, NULL) &&
-	    conf_is_path(utf8))
+	    path_is_absolute(utf8))
 		snprintf(out, size, "%s\\insula%s", utf8, what);
 }
 
@@ -43,17 +45,7 @@ void conf_init_paths(struct conf *c)
 	below_appdata(c->state_dir, sizeof(c->state_dir), "\\state");
 }
 
-/* With a drive, or of a share; not relative to a drive's directory. */
-bool conf_is_path(const char *text)
-{
-	bool drive = ((text[0] | 32) >= 'a' && (text[0] | 32) <= 'z') && text[1] == ':';
-
-	return (drive && (text[2] == '\\' || text[2] == '/')) || !strncmp(text, "\\\\", 2);
-}
-
 bool conf_is_socket(const char *text)
 {
-	const char *name = text + strlen(PIPE_PREFIX);
-
-	return !strncmp(text, PIPE_PREFIX, strlen(PIPE_PREFIX)) && *name && !strchr(name, '\\');
+	return pipe_is_name(text);
 }

@@ -119,6 +119,11 @@ void exec_ended(struct machine *m, json_object *data);
 
 /* For them (methods.c). The VM that the parameter "id" names, and it runs; NULL: refused. */
 struct machine *method_machine(struct daemon *d, struct request *r);
+/* How many streams came with the request, as descriptors or as names of pipes; negative: it is
+ * refused. */
+int method_streams(struct request *r);
+/* Whose such pipes must be; NULL: anybody's. */
+const char *method_owner(const struct request *r);
 void method_refuse(struct request *r, enum rpc_code code, const char *reason, const char *text);
 /* A supervisor's error. */
 void method_refuse_as(struct request *r, json_object *error);
@@ -204,10 +209,13 @@ struct machine {
 	struct machine *next;
 	struct daemon *d;
 	struct record r;
-	int process;       /* pidfd or handle of its supervisor; -1: none; owned */
+	int process;       /* pidfd or handle of its supervisor; -1: none, or not for us; owned */
 	struct link *talk; /* to it; NULL: none */
-	int console; /* attached from the first byte on; -1: nobody; borrowed, for machine_start()
-		      */
+	struct console_of {
+		int fd;            /* -1: none */
+		const char *name;  /* Windows: the client's pipe; NULL: none */
+		const char *owner; /* whose it must be; NULL: anybody's */
+	} console; /* attached from the first byte on; borrowed, for machine_start() */
 	struct watch *death;
 	bool hello;    /* its supervisor has shown the token */
 	bool adopted;  /* started by an earlier insulad */
@@ -219,6 +227,8 @@ struct machine {
 	char reason[32];          /* of the end; "" before */
 	int status;
 	struct timer *force; /* kills the supervisor if nothing else ends it */
+	struct timer *again; /* connects to the supervisor */
+	unsigned again_ms;   /* the last interval; 0: none since it has said hello */
 	struct timer *grace; /* removes what ended while nobody could see it */
 	unsigned restarts;
 };
@@ -255,6 +265,9 @@ void machines_close(struct daemon *d);
 
 /* Connect to its supervisor and say hello. */
 int talk_open(struct machine *m, struct err *e);
+/* The same, now and at longer and longer intervals until it works: a supervisor may be busy. One
+ * whose process cannot be watched, and whose socket is no more, has ended: `m` may be freed. */
+void talk_find(struct machine *m);
 void talk_close(struct machine *m);
 /* Ask the supervisor; `done` is called exactly once, with a result or an error. Takes `params`
  * over. `fd` descriptors of `r` go along when `with_fds`. */
@@ -264,16 +277,19 @@ void talk_ask(struct machine *m, const char *op, json_object *params, reply_fn *
 /* Start the supervisor: r.pid, r.start_time, process. It begins when one byte is written to *go,
  * and never if insulad dies before. */
 int spawn_supervisor(struct machine *m, int *go, struct err *e);
-/* Connect to it: a descriptor for link_new(), of packets. */
+/* Connect to it: a descriptor for link_new(), of packets. -ENOENT: its socket is no more; other
+ * errors: not now. */
 int supervisor_connect(struct machine *m, struct err *e);
 
 /* ---- processes (process_*.c) ---- */
 
 /* When it started, in its own units; 0: there is no such process. */
 uint64_t process_start_time(int pid);
-/* That very process: pidfd or handle, or a negative errno if it is no more. */
+/* That very process: pidfd or handle, as far as we may. -ESRCH: it is no more. -EACCES: nobody lets
+ * us see whether the process of that number is it. */
 int process_open(const struct record *r);
-void process_shoot(int process);
+/* Kill it. Negative: it cannot be, or is no more. */
+int process_shoot(int process);
 /* One that we have just made: end it and wait for that. */
 void process_undo(const struct machine *m);
 /* It has ended: how, -1: nobody knows. */
@@ -329,7 +345,8 @@ void host_prepare(struct daemon *d); /* limits, signals; before everything */
 /* Where the supervisors' program is: d->supervisor. */
 int host_supervisor(struct daemon *d, struct err *e);
 uint64_t host_memory(void); /* bytes */
-bool host_path_is_absolute(const char *path);
+/* Clients name their streams, because no descriptor can travel. */
+extern const bool host_names_streams;
 /* A client's descriptor that can be a console. */
 bool host_is_stream(int fd);
 /* What ends the daemon, and what makes it read its configuration again (0: nothing). */

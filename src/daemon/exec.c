@@ -17,6 +17,7 @@
 
 static bool check_fds(struct request *r)
 {
+	int n = method_streams(r);
 	char value[48];
 	const struct refusal why = {RPC_BAD_PARAMS,
 				    "descriptor",
@@ -25,9 +26,9 @@ static bool check_fds(struct request *r)
 				    "2: output and errors, or 3: input, output and errors",
 				    NULL};
 
-	if (!r->more_fds && (r->nfds == 2 || r->nfds == 3))
-		return true;
-	snprintf(value, sizeof(value), "%s%u", r->more_fds ? "more than " : "", r->nfds);
+	if (n < 0 || (!r->more_fds && (n == 2 || n == 3)))
+		return n > 0;
+	snprintf(value, sizeof(value), "%s%d", r->more_fds ? "more than " : "", n);
 	request_refuse(r, &why);
 	return false;
 }
@@ -44,7 +45,7 @@ static void copy(json_object *to, json_object *from, const char *const *keys, si
 void vm_exec(struct daemon *d, struct request *r)
 {
 	static const char *const config[] = {"command", "env", "cwd", "user", "tty"};
-	static const char *const others[] = {"rows", "cols", "queue"};
+	static const char *const others[] = {"rows", "cols", "queue", "streams"};
 	struct machine *m = method_machine(d, r);
 	json_object *params, *c;
 
@@ -55,6 +56,7 @@ void vm_exec(struct daemon *d, struct request *r)
 	copy(c, r->params, config, ARRAY_LEN(config));
 	copy(params, r->params, others, ARRAY_LEN(others));
 	j_obj(params, "config", c);
+	j_str(params, "owner", method_owner(r));
 	talk_ask(m, "exec", params, method_pass_on, r, true);
 }
 

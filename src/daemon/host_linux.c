@@ -61,10 +61,7 @@ uint64_t host_memory(void)
 	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-bool host_path_is_absolute(const char *path)
-{
-	return path[0] == '/';
-}
+const bool host_names_streams = false;
 
 bool host_is_stream(int fd)
 {

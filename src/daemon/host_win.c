@@ -55,10 +55,7 @@ uint64_t host_memory(void)
 	return GlobalMemoryStatusEx(&m) ? m.ullTotalPhys : 0;
 }
 
-bool host_path_is_absolute(const char *path)
-{
-	return conf_is_path(path);
-}
+const bool host_names_streams = true;
 
 bool host_is_stream(int fd)
 {

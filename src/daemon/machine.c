@@ -217,7 +217,7 @@ static struct machine *add(struct daemon *d)
 	if (!m)
 		return NULL;
 	m->d = d;
-	m->process = m->console = -1;
+	m->process = m->console.fd = -1;
 	m->next = d->machines;
 	d->machines = m;
 	d->nmachines++;
@@ -312,7 +312,7 @@ static int watch_process(struct machine *m, struct err *e)
 	if (!m->death)
 		return err_set(e, -ENOMEM, "out of memory");
 	watch_set(m->death, UV_READABLE);
-	return talk_open(m, e);
+	return 0;
 }
 
 /* What spawn_supervisor() has begun does not go on. */
@@ -347,6 +347,8 @@ int machine_start(struct machine *m, struct err *e)
 		rc = machine_save(m, e);
 	if (!rc)
 		rc = watch_process(m, e);
+	if (!rc)
+		rc = talk_open(m, e);
 	if (!rc) {
 		rc = write_full(go, "", 1);
 		if (rc)
@@ -447,8 +449,8 @@ void machine_ended(struct machine *m)
 
 void machine_shoot(struct machine *m)
 {
-	if (m->process >= 0)
-		process_shoot(m->process);
+	if (m->process < 0 || process_shoot(m->process))
+		dlog(LOG_LVL_ERROR, m, "its supervisor is not ours to kill");
 }
 
 static void on_force(void *ctx)
@@ -514,12 +516,15 @@ static void on_grace(void *ctx)
 
 static bool still_runs(struct machine *m)
 {
+	struct err e;
+	int rc;
+
 	if (m->r.pid <= 0 || strcmp(m->r.boot_id, m->d->boot_id) != 0)
 		return false;
-	m->process = process_open(&m->r);
-	if (m->process < 0)
-		m->process = -1;
-	return m->process >= 0;
+	rc = process_open(&m->r);
+	m->process = rc < 0 ? -1 : rc;
+	/* Its socket is there as long as it is. */
+	return rc >= 0 || (rc == -EACCES && talk_open(m, &e) != -ENOENT);
 }
 
 static void adopt(struct machine *m)
@@ -540,9 +545,12 @@ static void adopt(struct machine *m)
 	m->adopted = true;
 	m->d->n.adopted++;
 	m->r.state = VM_STARTING;
-	if (watch_process(m, &e))
+	dlog(LOG_LVL_INFO, m, "found again, process %d%s", (int)m->r.pid,
+	     m->process < 0 ? ", which this insulad may not open" : "");
+	if (m->process >= 0 && watch_process(m, &e))
 		dlog(LOG_LVL_ERROR, m, "%s", e.text);
-	dlog(LOG_LVL_INFO, m, "found again, process %d", (int)m->r.pid);
+	if (!m->talk)
+		talk_find(m);
 }
 
 static void load_one(struct daemon *d, const char *id)

@@ -67,9 +67,9 @@ static const struct {
 } codes[] = {{"wrong-state", RPC_STATE},      {"busy", RPC_BUSY},
 	     {"timeout", RPC_TIMEOUT},        {"ended", RPC_STATE},
 	     {"not-ready", RPC_STATE},        {"no-agent", RPC_UNSUPPORTED},
-	     {"no-console", RPC_UNSUPPORTED}, {"unsupported", RPC_UNSUPPORTED},
-	     {"unknown-op", RPC_UNSUPPORTED}, {"not-found", RPC_NOT_FOUND},
-	     {"bad-params", RPC_BAD_PARAMS},  {"failed", RPC_FAILED}};
+	     {"no-console", RPC_UNSUPPORTED}, {"unknown-op", RPC_UNSUPPORTED},
+	     {"not-found", RPC_NOT_FOUND},    {"bad-params", RPC_BAD_PARAMS},
+	     {"failed", RPC_FAILED}};
 
 void method_refuse_as(struct request *r, json_object *error)
 {
@@ -176,7 +176,7 @@ static void refuse_config(struct request *r, const char *text)
  * there must not reach it. */
 static bool is_relative(const char *path)
 {
-	return path && !host_path_is_absolute(path);
+	return path && !path_is_absolute(path);
 }
 
 static const char *relative_item(const struct vm_config *c, const char **field)
@@ -405,22 +405,51 @@ static bool room_to_run(struct daemon *d, struct request *r, const struct machin
 		      host_memory() / 100 * d->conf.overcommit_percent);
 }
 
+int method_streams(struct request *r)
+{
+	json_object *names = j_get(r->params, "streams");
+	size_t n = names ? json_object_array_length(names) : 0;
+
+	if (!n || host_names_streams)
+		return (int)(r->nfds + n);
+	refuse_field(r, RPC_BAD_PARAMS, "descriptor", "streams", NULL,
+		     "descriptors that come with the request, on this system");
+	return -1;
+}
+
+const char *method_owner(const struct request *r)
+{
+	return r->client->who.uid ? r->client->who.sid : NULL;
+}
+
+static const char *first_name(const struct request *r)
+{
+	return json_object_get_string(json_object_array_get_idx(j_get(r->params, "streams"), 0));
+}
+
 static bool begin(struct daemon *d, struct request *r, struct machine *m)
 {
 	bool wait = j_get_bool(r->params, "wait", false);
+	int streams, rc;
 	struct err e;
-	int rc;
 
 	if (!room_to_run(d, r, m))
 		return false;
-	m->console = r->fd[0];
-	if (r->more_fds || r->nfds > 1 || (r->nfds && !host_is_stream(r->fd[0]))) {
+	streams = method_streams(r);
+	if (streams < 0)
+		return false;
+	if (r->more_fds || streams > 1 || (r->nfds && !host_is_stream(r->fd[0]))) {
 		refuse_field(r, RPC_BAD_PARAMS, "descriptor", "descriptors", NULL,
 			     "none, or one stream socket for the console");
 		return false;
 	}
+	m->console = (struct console_of){
+		.fd = r->fd[0],
+		.name = streams && !r->nfds ? first_name(r) : NULL,
+		.owner = method_owner(r),
+	};
 	rc = machine_start(m, &e);
-	m->console = -1;
+	m->console = (struct console_of){.fd = -1};
 	if (rc) {
 		method_refuse(r, RPC_FAILED, "start-failed", e.text);
 		return false;
@@ -652,6 +681,8 @@ static void vm_console(struct daemon *d, struct request *r)
 	}
 	params = json_object_new_object();
 	j_int(params, "scrollback", j_get_int(r->params, "scrollback", 0));
+	if (r->client->who.sid[0])
+		j_str(params, "sid", r->client->who.sid);
 	talk_ask(m, "console", params, method_pass_on, r, false);
 }
 
@@ -766,6 +797,10 @@ static void rpc_discover(struct daemon *d, struct request *r)
 #define STRINGS(name, max, words)                                                                \
 	"\"" name "\":{\"type\":\"array\",\"maxItems\":" max ",\"items\":{\"type\":\"string\"}," \
 	"\"description\":\"" words "\"}"
+#define STREAMS(max)                                                                          \
+	STRINGS("streams", max,                                                               \
+		"Windows, instead of descriptors: names of pipes that this client has made, " \
+		"of one instance each")
 #define SIZE                                            \
 	NUMBER("rows", "1", "65535", "of the terminal") \
 	"," NUMBER("cols", "1", "65535", "")
@@ -816,10 +851,10 @@ const struct method methods[] =
 		 "Start a VM that is created or has ended. A stream socket that comes with the "
 		 "request "
 		 "(SCM_RIGHTS) is attached to the console from the first byte on.",
-		 vm_start, OBJECT("\"id\"", ID "," WAIT), STARTED, true},
+		 vm_start, OBJECT("\"id\"", ID "," WAIT "," STREAMS("1")), STARTED, true},
 		{"vm.run",
 		 "Create, start, and delete at the end. A stream socket as with vm.start.", vm_run,
-		 OBJECT("\"config\"", NAME "," CONFIG "," WAIT), STARTED, true},
+		 OBJECT("\"config\"", NAME "," CONFIG "," WAIT "," STREAMS("1")), STARTED, true},
 		{"vm.list", "All VMs of the client; root sees everybody's.", vm_list, NOTHING,
 		 ANSWER("\"vms\"", "\"vms\":{\"type\":\"array\",\"items\":" MACHINE "}"), false},
 		{"vm.info", "One VM, with its configuration and processes.", vm_info,
@@ -858,11 +893,12 @@ const struct method methods[] =
 		{"vm.console",
 		 "Attach to the console. The answer brings a descriptor (SCM_RIGHTS): a stream "
 		 "socket, "
-		 "output out, input in; closing it detaches.",
+		 "output out, input in; closing it detaches. Windows: it brings the name of a pipe "
+		 "that this client alone can open, within ten seconds.",
 		 vm_console,
 		 OBJECT("\"id\"",
 			ID "," NUMBER("scrollback", "0", "65536", "bytes of earlier output")),
-		 DONE, false},
+		 ANSWER("", WORDS("pipe", "Windows: its name")), false},
 		/* It never comes to rest here. */
 		/* clang-format off */
 	{"vm.exec",
@@ -880,7 +916,8 @@ const struct method methods[] =
 		FLAG("tty", "on a terminal; errors come with the output") ","
 		SIZE ","
 		FLAG("queue", "a guest that still boots is waited for, up to a minute; without, "
-			      "the request is refused: not-ready")),
+			      "the request is refused: not-ready") ","
+		STREAMS("3")),
 	 ANSWER("\"exec\"", EXEC), true},
 		/* clang-format on */
 		{"vm.exec.signal",

@@ -49,9 +49,9 @@ int process_open(const struct record *r)
 	return fd < 0 ? -ESRCH : fd;
 }
 
-void process_shoot(int process)
+int process_shoot(int process)
 {
-	syscall(SYS_pidfd_send_signal, process, SIGKILL, NULL, 0);
+	return syscall(SYS_pidfd_send_signal, process, SIGKILL, NULL, 0) ? -errno : 0;
 }
 
 void process_undo(const struct machine *m)

@@ -10,8 +10,18 @@
 
 #include "daemon.h"
 
-#define RIGHTS (SYNCHRONIZE | PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_TERMINATE)
+#define RIGHTS (SYNCHRONIZE | PROCESS_QUERY_LIMITED_INFORMATION)
 #define KILL_WAIT_MS 5000
+
+/* With the right to end it, if we have that: one that an elevated insulad has started may give less
+ * to one that is not. */
+static HANDLE open_process(int pid)
+{
+	HANDLE h = OpenProcess(RIGHTS | PROCESS_TERMINATE, FALSE, (DWORD)pid);
+
+	return h || GetLastError() != ERROR_ACCESS_DENIED ? h
+							  : OpenProcess(RIGHTS, FALSE, (DWORD)pid);
+}
 
 static uint64_t start_time(HANDLE h)
 {
@@ -24,7 +34,7 @@ static uint64_t start_time(HANDLE h)
 
 uint64_t process_start_time(int pid)
 {
-	HANDLE h = OpenProcess(RIGHTS, FALSE, (DWORD)pid);
+	HANDLE h = open_process(pid);
 	uint64_t t = h ? start_time(h) : 0;
 
 	if (h)
@@ -34,10 +44,10 @@ uint64_t process_start_time(int pid)
 
 int process_open(const struct record *r)
 {
-	HANDLE h = OpenProcess(RIGHTS, FALSE, (DWORD)r->pid);
+	HANDLE h = open_process(r->pid);
 
 	if (!h)
-		return -ESRCH;
+		return GetLastError() == ERROR_ACCESS_DENIED ? -EACCES : -ESRCH;
 	/* A process that has ended is there as long as somebody holds it open. */
 	if (start_time(h) == r->start_time && WaitForSingleObject(h, 0) == WAIT_TIMEOUT)
 		return handle_fd(h);
@@ -45,16 +55,16 @@ int process_open(const struct record *r)
 	return -ESRCH;
 }
 
-void process_shoot(int process)
+int process_shoot(int process)
 {
-	TerminateProcess(fd_handle(process), 1);
+	return TerminateProcess(fd_handle(process), 1) ? 0 : win_errno(GetLastError());
 }
 
 void process_undo(const struct machine *m)
 {
 	if (m->process < 0)
 		return;
-	process_shoot(m->process);
+	(void)process_shoot(m->process);
 	WaitForSingleObject(fd_handle(m->process), KILL_WAIT_MS);
 }
 

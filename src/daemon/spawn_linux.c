@@ -27,7 +27,7 @@
 #include "daemon.h"
 
 #define HIGH_FD 32
-#define CONTROL_FD 3 /* and those after it: supervisor/control.h */
+#define CONTROL_FD 3 /* and those after it: supervisor/control_linux.h */
 #ifdef INSULA_SANITIZE
 #define DATA_LIMIT RLIM_INFINITY /* it maps terabytes and uses few of them */
 #else
@@ -296,7 +296,7 @@ int spawn_supervisor(struct machine *m, int *go, struct err *e)
 	if (at < 0)
 		return err_sys(e, at, "state directory of %s", m->r.id);
 	p.fd[FD_EXEC] = d->supervisor;
-	p.fd[FD_CONSOLE] = m->console;
+	p.fd[FD_CONSOLE] = m->console.fd;
 	rc = open_files(&p, at, e);
 	if (!rc)
 		rc = join_group(m, &p, e);

@@ -17,13 +17,13 @@
 #include "win.h"
 
 #define PACKET 65536
-#define CONNECT_MS 2000
 
 enum { FD_NULL, FD_LOG, FD_LISTEN, FD_SETUP, FD_RESULT, FD_GO, NFDS };
 
 struct plan {
 	int fd[NFDS]; /* owned; -1: none */
 	const struct record *r;
+	const struct console_of *console;
 	const char *program;
 };
 
@@ -52,7 +52,7 @@ static int make_control(const struct record *r, struct err *e)
 		       : handle_fd(h);
 }
 
-static int write_setup(int fd, const struct record *r)
+static int write_setup(int fd, const struct record *r, const struct console_of *c)
 {
 	json_object *o = json_object_new_object();
 	int rc;
@@ -60,6 +60,13 @@ static int write_setup(int fd, const struct record *r)
 	j_str(o, "id", r->id);
 	j_str(o, "token", r->token);
 	j_obj(o, "config", json_tokener_parse(r->config));
+	if (c->name) {
+		json_object *console = json_object_new_object();
+
+		j_str(console, "pipe", c->name);
+		j_str(console, "owner", c->owner);
+		j_obj(o, "console", console);
+	}
 	rc = write_full(fd, j_text(o), strlen(j_text(o)));
 	json_object_put(o);
 	return rc;
@@ -82,7 +89,7 @@ static int open_files(struct plan *p, int dir, struct err *e)
 			rc = p->fd[i];
 	}
 	if (!rc)
-		rc = write_setup(p->fd[FD_SETUP], p->r);
+		rc = write_setup(p->fd[FD_SETUP], p->r, p->console);
 	if (rc)
 		return err_sys(e, rc, "files of %s", id);
 	SetFilePointer(fd_handle(p->fd[FD_LOG]), 0, NULL, FILE_END);
@@ -160,7 +167,7 @@ static int start(struct machine *m, struct plan *p, struct err *e)
 
 int spawn_supervisor(struct machine *m, int *go, struct err *e)
 {
-	struct plan p = {.r = &m->r, .program = m->d->conf.supervisor};
+	struct plan p = {.r = &m->r, .console = &m->console, .program = m->d->conf.supervisor};
 	HANDLE r, w;
 	int rc;
 
@@ -188,8 +195,6 @@ int supervisor_connect(struct machine *m, struct err *e)
 	HANDLE h;
 
 	pipe_name(m->r.id, name);
-	/* After a restart the supervisor may not have let go of the daemon before us yet. */
-	WaitNamedPipeW(name, CONNECT_MS);
 	h = CreateFileW(name, GENERIC_READ | GENERIC_WRITE, 0, NULL, OPEN_EXISTING,
 			FILE_FLAG_OVERLAPPED | SECURITY_SQOS_PRESENT | SECURITY_IDENTIFICATION,
 			NULL);

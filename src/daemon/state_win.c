@@ -22,48 +22,6 @@
 
 #define SHARE_ALL (FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE)
 
-/* ---- who ---- */
-
-int own_sid(char *out, struct err *e)
-{
-	union {
-		TOKEN_USER user;
-		char bytes[sizeof(TOKEN_USER) + SECURITY_MAX_SID_SIZE];
-	} u;
-	HANDLE token;
-	char *text;
-	DWORD n;
-	bool ok;
-
-	if (!OpenProcessToken(GetCurrentProcess(), TOKEN_QUERY, &token))
-		return err_set(e, -EIO, "own token: error %lu", GetLastError());
-	ok = GetTokenInformation(token, TokenUser, &u, sizeof(u), &n) &&
-	     ConvertSidToStringSidA(u.user.User.Sid, &text);
-	CloseHandle(token);
-	if (!ok)
-		return err_set(e, -EIO, "own SID: error %lu", GetLastError());
-	snprintf(out, SID_LEN, "%s", text);
-	LocalFree(text);
-	return 0;
-}
-
-PSECURITY_DESCRIPTOR own_descriptor(bool inherit, const char *more, struct err *e)
-{
-	const char *how = inherit ? "OICI" : "";
-	PSECURITY_DESCRIPTOR sd;
-	char sid[SID_LEN], text[3 * SID_LEN + 256];
-
-	if (own_sid(sid, e))
-		return NULL;
-	snprintf(text, sizeof(text),
-		 "D:P(A;%s;GA;;;%s)(A;%s;GA;;;SY)(A;%s;GA;;;BA)%sS:(ML;%s;NRNW;;;ME)", how, sid,
-		 how, how, more, how);
-	if (ConvertStringSecurityDescriptorToSecurityDescriptorA(text, SDDL_REVISION_1, &sd, NULL))
-		return sd;
-	err_set(e, -EIO, "security descriptor: error %lu", GetLastError());
-	return NULL;
-}
-
 /* ---- where ---- */
 
 int state_path(int dir, const char *id, const char *name, wchar_t *out)

@@ -18,6 +18,8 @@
 #define PACKET (64u << 10)
 #define PACKETS 8 /* per wake-up */
 #define ANSWER_MS 10000
+#define AGAIN_MS 100 /* doubled each time */
+#define AGAIN_MAX_MS 5000
 #define DEPTH 16
 
 struct pending {
@@ -28,6 +30,8 @@ struct pending {
 	struct request *r;
 	struct timer *timer;
 };
+
+static void talk_later(struct machine *m);
 
 static json_object *error_object(const char *reason, const char *text)
 {
@@ -176,6 +180,8 @@ static void on_readable(void *ctx, int events)
 		if (rc == -EPROTO)
 			dlog(LOG_LVL_ERROR, m, "its supervisor does not speak the protocol");
 		talk_close(m); /* its death, if it is that, shows at its process */
+		if (rc != -EPROTO || m->process < 0)
+			talk_later(m);
 	}
 }
 
@@ -244,9 +250,12 @@ static void on_hello(struct machine *m, struct request *r, json_object *result, 
 	if (strcmp(j_get_str(result, "token", ""), m->r.token) != 0) {
 		dlog(LOG_LVL_ERROR, m, "what answers on its socket is not its supervisor");
 		talk_close(m);
+		if (m->process < 0) /* its end shows nowhere else */
+			talk_later(m);
 		return;
 	}
 	m->hello = true;
+	m->again_ms = 0;
 	if (m->r.state == VM_STOPPING)
 		return;
 	if (!strcmp(state, "running") && m->r.state == VM_STARTING)
@@ -272,8 +281,44 @@ int talk_open(struct machine *m, struct err *e)
 	return 0;
 }
 
+static void on_again(void *ctx)
+{
+	struct machine *m = ctx;
+
+	m->again = NULL;
+	talk_find(m);
+}
+
+static void talk_later(struct machine *m)
+{
+	m->again_ms = m->again_ms ? m->again_ms * 2 : AGAIN_MS;
+	if (m->again_ms > AGAIN_MAX_MS)
+		m->again_ms = AGAIN_MAX_MS;
+	m->again = timer_after(&m->d->loop, m->again_ms, on_again, m);
+	if (!m->again)
+		dlog(LOG_LVL_ERROR, m, "out of memory: its supervisor is not asked again");
+}
+
+void talk_find(struct machine *m)
+{
+	struct err e;
+	int rc = talk_open(m, &e);
+
+	if (rc == -ENOENT && m->process < 0) {
+		machine_ended(m);
+		return;
+	}
+	if (!rc)
+		return;
+	if (!m->again_ms)
+		dlog(LOG_LVL_WARN, m, "%s; it is asked again", e.text);
+	talk_later(m);
+}
+
 void talk_close(struct machine *m)
 {
+	timer_cancel(m->again);
+	m->again = NULL;
 	link_free(m->talk);
 	m->talk = NULL;
 	m->hello = false;

@@ -503,7 +503,7 @@ static int on_message(struct exec *x)
 		return on_stream(x, fds, nfds);
 	} else if (nfds == 0 && len == 0 && type == MSG_STOP) {
 		hang_up(x);
-		return -ESHUTDOWN;
+		return -ECANCELED;
 	} else {
 		log_error("unexpected message %d on the channel", (int)type);
 		return -EPROTO;
@@ -571,7 +571,7 @@ int exec_loop(struct exec *x)
 		say_quit(x);
 		report(x);
 	}
-	return rc == -ESHUTDOWN ? 0 : rc;
+	return rc == -ECANCELED ? 0 : rc;
 }
 
 /* ---- set-up ---- */
@@ -608,7 +608,7 @@ int exec_open(struct exec *x, const struct msg_start_exec *m, int channel, int s
 		rc = -EMSGSIZE;
 	memcpy(x->start, &h, sizeof(h));
 	if (!rc)
-		rc = read_full(spec, x->start + sizeof(h), m->start_len, 0);
+		rc = exec_spec_read(spec, x->start + sizeof(h), m->start_len);
 	fd_close(&spec);
 	x->start_len = m->start_len + (uint32_t)sizeof(h);
 	gp_out_init(&x->tx, x->start_len);
@@ -618,6 +618,9 @@ int exec_open(struct exec *x, const struct msg_start_exec *m, int channel, int s
 	x->in_wake = event_create();
 	if (x->event < 0 || x->in_wake < 0 || open_out(x, 0, out) || open_out(x, 1, err_out))
 		return err_set(e, -EMFILE, "eventfd");
+	rc = exec_user_check(x, e);
+	if (rc)
+		return rc;
 	rc = exec_stream_open(x, stream);
 	return rc ? err_sys(e, rc, "stream") : 0;
 }

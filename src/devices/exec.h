@@ -8,9 +8,10 @@
  *   reader thread   descriptor -> ring; only if there is an input
  *
  * The user's descriptors are open elsewhere too, so their flags stay as they are, blocking or not;
- * that is what the threads are for. Each ring has one producer and one consumer, is as large as the
- * window of its stream, and wake-ups go through eventfds: a stream that nobody reads fills its
- * ring, uses up its credit and stops, alone.
+ * that is what the threads are for. On Windows they are pipes and files, never a console window.
+ * Each ring has one producer and one consumer, is as large as the window of its stream, and
+ * wake-ups go through eventfds: a stream that nobody reads fills its ring, uses up its credit and
+ * stops, alone.
  *
  * When the stream ends before the command does (insula-vsock has died), the supervisor is told and
  * sends another one, over which the two sides go on where they were, or says that none will come.
@@ -50,10 +51,11 @@ struct exec_out {
 };
 
 struct exec {
-	int channel, stream; /* channel borrowed, stream owned; -1: none now */
-	int place;           /* the number of every stream's descriptor: the filter names it */
-	int event;           /* the threads -> main */
-	uint32_t id;         /* the command's */
+	int channel, stream;    /* channel borrowed, stream owned; -1: none now */
+	int place;              /* the number of every stream's descriptor: the filter names it */
+	int event;              /* the threads -> main */
+	struct exec_host *host; /* what the system keeps of the stream (Windows) */
+	uint32_t id;            /* the command's */
 	struct gp_in rx;
 	struct gp_out tx;
 	struct exec_out out[2];
@@ -91,12 +93,17 @@ void exec_rules(const struct exec *x, struct rule_list *l);
 /* Serve until the supervisor ends it: 0, or a negative errno when the channel is gone. */
 int exec_loop(struct exec *x);
 
-/* ---- exec_linux.c: the system's part ---- */
+/* ---- exec_linux.c, exec_win.c: the system's part ---- */
 
+/* All `len` bytes of the description. */
+int exec_spec_read(int spec, void *buf, size_t len);
+/* May these be the user's descriptors? Before the threads. */
+int exec_user_check(const struct exec *x, struct err *e);
 /* Blocks. Bytes, 0 for the end of what is read, or a negative errno; -EAGAIN: try again. */
 ssize_t exec_user_write(int fd, const void *buf, size_t n);
 ssize_t exec_user_read(int fd, void *buf, size_t n);
-/* `fd` becomes x->stream. -EPROTO: it is not where the next stream has to be. */
+/* `fd`, which is open for this alone, becomes x->stream. -EPROTO: it is not where the next stream
+ * has to be. */
 int exec_stream_open(struct exec *x, int fd);
 void exec_stream_close(struct exec *x);
 /* Do not block: -EAGAIN. */

@@ -5,6 +5,7 @@
  */
 #include "blk_disk.h"
 #include "console.h"
+#include "exec.h"
 #include "rng.h"
 #include "vsock.h"
 
@@ -45,5 +46,11 @@ void vsock_rules(const struct vsockdev *d, struct rule_list *l)
 void rng_rules(const struct rng *r, struct rule_list *l)
 {
 	(void)r;
+	(void)l;
+}
+
+void exec_rules(const struct exec *x, struct rule_list *l)
+{
+	(void)x;
 	(void)l;
 }

@@ -3,7 +3,8 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
+
+#include <insula/base.h>
 
 #include "cpio.h"
 
@@ -45,70 +46,61 @@ static void header(struct cpio *c, const char *path, const struct entry *e)
 
 int cpio_begin(struct cpio *c, int fd)
 {
-	int own = dup(fd);
-
-	*c = (struct cpio){.f = own < 0 ? NULL : fdopen(own, "w"), .ino = 1};
-	if (!c->f) {
-		int code = -errno;
-
-		if (own >= 0)
-			close(own);
-		return code;
-	}
-	return 0;
+	*c = (struct cpio){.f = fd_stream(fd), .ino = 1};
+	return c->f ? 0 : errno ? -errno : -EIO;
 }
 
 void cpio_dir(struct cpio *c, const char *path, mode_t mode)
 {
-	header(c, path, &(struct entry){.mode = S_IFDIR | mode, .nlink = 2});
+	header(c, path, &(struct entry){.mode = (mode_t)(S_IFDIR | mode), .nlink = 2});
 }
 
 void cpio_file(struct cpio *c, const char *path, mode_t mode, const void *data, size_t len)
 {
 	if (len > UINT32_MAX && !c->code)
 		c->code = -EFBIG;
-	header(c, path, &(struct entry){.mode = S_IFREG | mode, .nlink = 1, .size = (uint32_t)len});
+	header(c, path,
+	       &(struct entry){
+		       .mode = (mode_t)(S_IFREG | mode), .nlink = 1, .size = (uint32_t)len});
 	emit(c, data, len);
 	pad4(c, len);
 }
 
 void cpio_copy(struct cpio *c, const char *path, mode_t mode, int fd)
 {
-	char buf[COPY_CHUNK];
-	struct stat st;
-	off_t off = 0;
+	uint8_t buf[COPY_CHUNK];
+	uint64_t size, off = 0;
 
+	if (!c->code)
+		c->code = file_size(fd, &size);
+	if (!c->code && size > UINT32_MAX)
+		c->code = -EFBIG;
 	if (c->code)
 		return;
-	if (fstat(fd, &st)) {
-		c->code = -errno;
-		return;
-	}
-	if (st.st_size > UINT32_MAX) {
-		c->code = -EFBIG;
-		return;
-	}
 	header(c, path,
-	       &(struct entry){.mode = S_IFREG | mode, .nlink = 1, .size = (uint32_t)st.st_size});
-	while (!c->code && off < st.st_size) {
-		size_t want =
-			st.st_size - off < COPY_CHUNK ? (size_t)(st.st_size - off) : COPY_CHUNK;
-		ssize_t n = pread(fd, buf, want, off);
+	       &(struct entry){
+		       .mode = (mode_t)(S_IFREG | mode), .nlink = 1, .size = (uint32_t)size});
+	while (!c->code && off < size) {
+		size_t n = size - off < COPY_CHUNK ? (size_t)(size - off) : COPY_CHUNK;
+		int rc = read_full(fd, buf, n, off);
 
-		if (n <= 0) {
-			c->code = n < 0 ? -errno : -EAGAIN;
+		if (rc) {
+			c->code = rc == -ENODATA ? -EAGAIN : rc;
 			return;
 		}
-		emit(c, buf, (size_t)n);
+		emit(c, buf, n);
 		off += n;
 	}
-	pad4(c, (size_t)st.st_size);
+	pad4(c, (size_t)size);
 }
 
 void cpio_chardev(struct cpio *c, const char *path, mode_t mode, unsigned major, unsigned minor)
 {
 	header(c, path,
-	       &(struct entry){.mode = S_IFCHR | mode, .nlink = 1, .major = major, .minor = minor});
+	       &(struct entry){.mode = (mode_t)(S_IFCHR | mode),
+			       .nlink = 1,
+			       .major = major,
+			       .minor = minor});
 }
 
 int cpio_end(struct cpio *c)

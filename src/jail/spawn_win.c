@@ -138,6 +138,16 @@ static int restrict_vmm(struct making *m, struct err *e)
 
 /* ---- process ---- */
 
+/* One output may be given twice; nobody says what the system makes of that in its list. */
+static bool listed(const struct making *m, size_t n, HANDLE h)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (m->handle[i] == h)
+			return true;
+	}
+	return false;
+}
+
 static int list_handles(struct making *m, struct err *e)
 {
 	const struct contain_plan *p = m->plan;
@@ -147,8 +157,10 @@ static int list_handles(struct making *m, struct err *e)
 		panic("%u handles for %s", p->nfds, p->program);
 	m->handle[n++] = p->channel;
 	m->handle[n++] = p->log;
-	for (unsigned i = 0; i < p->nfds; i++)
-		m->handle[n++] = fd_handle(p->fds[i]);
+	for (unsigned i = 0; i < p->nfds; i++) {
+		if (!listed(m, n, fd_handle(p->fds[i])))
+			m->handle[n++] = fd_handle(p->fds[i]);
+	}
 	return add(m, PROC_THREAD_ATTRIBUTE_HANDLE_LIST, m->handle, n * sizeof(*m->handle),
 		   "list of handles", e);
 }

@@ -13,6 +13,7 @@
 #include "boot.h"
 #include "cmdline.h"
 #include "nic.h"
+#include "paths.h"
 
 #define ELF_MAGIC "\177ELF"
 

@@ -21,6 +21,11 @@
 
 static const struct jail_child no_process = {.pid = -1, .pidfd = -1, .channel = -1, .log = -1};
 
+void child_none(struct child *c)
+{
+	*c = (struct child){.exec_fd = -1, .jail = no_process};
+}
+
 int child_init(struct child *c, const char *libexec, const char *program, const char *device,
 	       unsigned threads, unsigned nofile, struct err *e)
 {

@@ -10,13 +10,7 @@
 #include <insula/jail.h>
 #include <insula/proto.h>
 
-enum child_state {
-	CHILD_NONE,     /* no process */
-	CHILD_STARTING, /* spawned; MSG_READY is not there yet */
-	CHILD_READY,    /* jailed, verified, at work */
-	CHILD_STOPPING, /* MSG_STOP was sent */
-	CHILD_DONE,     /* MSG_STOPPED or MSG_VM_EXIT came */
-};
+#include "child_state.h"
 
 #define CHILD_LINE 512
 
@@ -37,6 +31,8 @@ struct child {
 	unsigned lines, dropped;
 };
 
+/* There is nothing; child_free() does no harm. */
+void child_none(struct child *c);
 /* Open the binary LIBEXEC/PROGRAM. */
 int child_init(struct child *c, const char *libexec, const char *program, const char *device,
 	       unsigned threads, unsigned nofile, struct err *e);

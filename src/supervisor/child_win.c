@@ -54,38 +54,56 @@ static void print_line(struct child *c)
 	c->nline = 0;
 }
 
-HANDLE child_log_event(struct child *c)
+static VOID CALLBACK on_log(DWORD error, DWORD n, OVERLAPPED *ov)
 {
-	if (!c->log || c->log_reading)
-		return c->log ? c->log_event : NULL;
-	c->log_ov = (OVERLAPPED){.hEvent = c->log_event};
-	c->log_reading = true;
-	if (!ReadFile(c->log, c->log_buf, sizeof(c->log_buf), NULL, &c->log_ov) &&
-	    GetLastError() != ERROR_IO_PENDING) {
-		c->log_reading = false;
-		close_handle(&c->log); /* it has none any more */
-		return NULL;
-	}
-	return c->log_event;
+	struct child *c = ov->hEvent; /* which ReadFileEx() leaves to us */
+
+	c->log_busy = false;
+	c->log_error = error;
+	c->log_n = n;
+}
+
+static void read_log(struct child *c)
+{
+	c->log_ov = (OVERLAPPED){.hEvent = c};
+	c->log_busy = true;
+	c->log_n = 0;
+	if (!ReadFileEx(c->log, c->log_buf, sizeof(c->log_buf), &c->log_ov, on_log))
+		on_log(GetLastError(), 0, &c->log_ov);
 }
 
 void child_log(struct child *c)
 {
-	DWORD n = 0;
-
-	if (!c->log_reading)
+	if (!c->log || c->log_busy)
 		return;
-	c->log_reading = false;
-	if (!GetOverlappedResult(c->log, &c->log_ov, &n, TRUE)) {
-		close_handle(&c->log);
-		n = 0;
-	}
-	for (DWORD i = 0; i < n; i++) {
+	for (DWORD i = 0; i < c->log_n; i++) {
 		if (c->log_buf[i] == '\n' || c->nline == sizeof(c->line))
 			print_line(c);
 		if (c->log_buf[i] != '\n')
 			c->line[c->nline++] = c->log_buf[i];
 	}
+	if (c->log_error)
+		close_handle(&c->log);
+	else
+		read_log(c);
+}
+
+HANDLE child_event(struct child *c)
+{
+	return c->gone ? c->box.process : c->box.process ? channel_event(&c->channel) : NULL;
+}
+
+/* What is there, and no more; a read that is under way is the system's until it has ended. */
+static void finish_log(struct child *c)
+{
+	do {
+		child_log(c);
+		SleepEx(0, TRUE);
+	} while (c->log && !c->log_busy);
+	if (c->log_busy)
+		CancelIoEx(c->log, &c->log_ov);
+	while (c->log_busy)
+		SleepEx(KILL_WAIT_MS, TRUE);
 }
 
 /* ---- process ---- */
@@ -114,8 +132,7 @@ int child_spawn(struct child *c, const int *fds, unsigned nfds, struct err *e)
 		rc = pipe_pair(true, &c->pipe, &channel, e);
 	if (!rc)
 		rc = pipe_pair(false, &c->log, &log, e);
-	c->log_event = rc ? NULL : CreateEventW(NULL, TRUE, FALSE, NULL);
-	if (!rc && (!c->log_event || channel_init(&c->channel, c->pipe)))
+	if (!rc && channel_init(&c->channel, c->pipe))
 		rc = err_set(e, -ENOMEM, "event: error %lu", GetLastError());
 	p.channel = channel;
 	p.log = log;
@@ -125,6 +142,8 @@ int child_spawn(struct child *c, const int *fds, unsigned nfds, struct err *e)
 	close_handle(&log);
 	c->state = rc ? CHILD_NONE : CHILD_STARTING;
 	c->nline = 0;
+	c->gone = c->log_busy = false;
+	c->log_error = c->log_n = 0;
 	if (rc)
 		child_reap(c);
 	return rc;
@@ -153,24 +172,16 @@ DWORD child_reap(struct child *c)
 
 	if (c->box.process)
 		GetExitCodeProcess(c->box.process, &code);
-	while (child_log_event(c) && WaitForSingleObject(c->log_event, 0) == WAIT_OBJECT_0)
-		child_log(c);
+	finish_log(c);
 	if (c->nline)
 		print_line(c);
-	if (c->log_reading) {
-		DWORD n;
-
-		CancelIoEx(c->log, &c->log_ov);
-		GetOverlappedResult(c->log, &c->log_ov, &n, TRUE);
-		c->log_reading = false;
-	}
 	channel_free(&c->channel);
 	close_handle(&c->pipe);
 	close_handle(&c->log);
-	close_handle(&c->log_event);
 	close_handle(&c->box.process);
 	close_handle(&c->box.job);
 	c->state = CHILD_NONE;
+	c->gone = false;
 	return code;
 }
 

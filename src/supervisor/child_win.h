@@ -6,16 +6,9 @@
 
 #include "base/win.h"
 #include "jail/contain.h"
+#include "child_state.h"
 
 #define CHILD_LINE 512
-
-enum child_state {
-	CHILD_NONE,     /* no process */
-	CHILD_STARTING, /* made; MSG_READY is not there yet */
-	CHILD_READY,    /* contained, verified, at work */
-	CHILD_STOPPING, /* MSG_STOP was sent */
-	CHILD_DONE,     /* MSG_STOPPED or MSG_VM_EXIT came */
-};
 
 struct child {
 	const char *program; /* "insula-blk" */
@@ -25,9 +18,11 @@ struct child {
 	struct contained box;
 	HANDLE pipe; /* our end of the channel; owned */
 	struct channel channel;
-	HANDLE log, log_event; /* our end of its standard error; owned */
+	bool gone;  /* the channel has ended: only its end is waited for now */
+	HANDLE log; /* our end of its standard error; owned; NULL: it has none any more */
 	OVERLAPPED log_ov;
-	bool log_reading;
+	bool log_busy; /* the system writes into log_buf */
+	DWORD log_error, log_n;
 	char log_buf[1024];
 	char line[CHILD_LINE]; /* a log line that is not complete yet */
 	size_t nline;
@@ -44,9 +39,11 @@ int child_send(struct child *c, enum msg_type type, const void *body, size_t len
 /* A handle of its own for what `h` stands for, with `access`; its value, which means nothing in
  * this process, or a negative errno. `h` is closed in any case. */
 int child_give(struct child *c, HANDLE h, DWORD access);
-/* Set while it has written something; NULL: it has no log any more. Then child_log(): pass it on as
- * clean lines with its name. */
-HANDLE child_log_event(struct child *c);
+/* What to wait for: a message or the end of its channel, then (`gone`) the end of the process. NULL
+ * without a process. */
+HANDLE child_event(struct child *c);
+/* Pass on what it has written to its log, as clean lines with its name. That it has written ends
+ * an alertable wait. */
 void child_log(struct child *c);
 /* It has ended: what it still said, its exit code; then it is as after child_init(). */
 DWORD child_reap(struct child *c);

@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The one command of insula-run. See command.h. */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 #include <insula/guestproto.h>
-#include <insula/log.h>
 
-#include "vm.h"
+#include "command.h"
+#include "config.h"
+#include "ending.h"
+#include "exec.h"
+#include "vm_common.h"
 
 #define DEFAULT_ROWS 24
 #define DEFAULT_COLS 80
@@ -28,28 +27,23 @@ void command_close(struct command *c)
 	fd_close(&c->in);
 	fd_close(&c->out);
 	fd_close(&c->err);
+	command_drain(c);
 }
 
 /* ---- description ---- */
 
-/* Of the first standard stream that is a terminal. */
 static void terminal_size(uint16_t *rows, uint16_t *cols)
 {
-	struct winsize w = {0};
-
-	for (int fd = 0; fd <= STDERR_FILENO; fd++) {
-		if (!ioctl(fd, TIOCGWINSZ, &w) && w.ws_row && w.ws_col)
-			break;
-	}
-	*rows = w.ws_row ? w.ws_row : DEFAULT_ROWS;
-	*cols = w.ws_col ? w.ws_col : DEFAULT_COLS;
+	*rows = DEFAULT_ROWS;
+	*cols = DEFAULT_COLS;
+	command_size(rows, cols);
 }
 
 /* What the user set, after what a terminal's programs want to know about the one outside. */
 static char **make_env(const struct vm_config *c, char *term, size_t size)
 {
 	char **env = calloc(c->nenv + 2, sizeof(char *));
-	const char *outside = getenv("TERM");
+	const char *outside = command_term();
 	unsigned n = 0;
 
 	if (!env)
@@ -64,7 +58,8 @@ static char **make_env(const struct vm_config *c, char *term, size_t size)
 static int with_spec(struct vm *vm, int (*use)(struct vm *, const struct exec_spec *, struct err *),
 		     struct err *e)
 {
-	const struct vm_config *c = vm->conf;
+	const struct vm_config *c = vm_conf(vm);
+	const struct command *k = vm_command(vm);
 	char term[128];
 	struct exec_spec s = {.argv = c->command,
 			      .env = make_env(c, term, sizeof(term)),
@@ -72,8 +67,8 @@ static int with_spec(struct vm *vm, int (*use)(struct vm *, const struct exec_sp
 			      .uid = c->uid,
 			      .gid = c->has_gid ? c->gid : GP_NO_GID,
 			      .tty = c->tty,
-			      .input = vm->command.in >= 0,
-			      .escape = vm->command.raw,
+			      .input = k->in >= 0,
+			      .escape = k->raw,
 			      .only = true};
 	int rc;
 
@@ -87,12 +82,6 @@ static int with_spec(struct vm *vm, int (*use)(struct vm *, const struct exec_sp
 
 /* ---- streams ---- */
 
-static int take(int fd, int *out, struct err *e)
-{
-	*out = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	return *out < 0 ? err_sys(e, -errno, "standard stream %d", fd) : 0;
-}
-
 static int check(struct vm *vm, const struct exec_spec *s, struct err *e)
 {
 	(void)vm;
@@ -101,21 +90,8 @@ static int check(struct vm *vm, const struct exec_spec *s, struct err *e)
 
 int command_open(struct vm *vm, struct err *e)
 {
-	struct command *c = &vm->command;
-	int given = vm->conf->command_fd;
-	bool person = !given && isatty(STDIN_FILENO);
-	int rc = take(given ? given : STDOUT_FILENO, &c->out, e);
+	int rc = command_streams(vm_command(vm), vm_conf(vm), e);
 
-	if (!rc)
-		rc = take(given ? given : STDERR_FILENO, &c->err, e);
-	/* Somebody who may come and go: the stream has no end that the command could see. */
-	if (!rc && given && vm->conf->interactive)
-		rc = take(given, &c->in, e);
-	/* What a person types goes to the guest only if they say so, and never to a background
-	 * job; everything else is passed on. */
-	if (!rc && !given && (!person || (vm->conf->interactive && terminal_may_read())))
-		rc = take(STDIN_FILENO, &c->in, e);
-	c->raw = !rc && person && c->in >= 0 && vm->conf->tty;
 	return rc ? rc : with_spec(vm, check, e);
 }
 
@@ -125,15 +101,10 @@ int command_open(struct vm *vm, struct err *e)
  * off, and how it ends is what the user wants to hear. */
 static void lost(struct vm *vm, const struct msg_exec_exit *x)
 {
-	vm->command.lost_ns = clock_ns();
-	snprintf(vm->command.lost, sizeof(vm->command.lost), "%s", x->text);
-}
+	struct command *c = vm_command(vm);
 
-static bool vsock_died(struct vm *vm)
-{
-	const struct device *d = vm_vsock(vm);
-
-	return !d || d->dead || child_ended(&d->child);
+	c->lost_ns = clock_ns();
+	snprintf(c->lost, sizeof(c->lost), "%s", x->text);
 }
 
 static void done(struct vm *vm, uint32_t id, const struct msg_exec_exit *x)
@@ -141,7 +112,7 @@ static void done(struct vm *vm, uint32_t id, const struct msg_exec_exit *x)
 	int status = (x->end == EXEC_SIGNALED ? RUN_SIGNAL : 0) + (int)(x->value & 0xff);
 
 	(void)id;
-	vm->command_ended = x->end == EXEC_CODE || x->end == EXEC_SIGNALED;
+	vm_command(vm)->ended = x->end == EXEC_CODE || x->end == EXEC_SIGNALED;
 	if (x->end == EXEC_LOST)
 		lost(vm, x);
 	else if (x->end == EXEC_REFUSED)
@@ -150,14 +121,14 @@ static void done(struct vm *vm, uint32_t id, const struct msg_exec_exit *x)
 		vm_end(vm, RUN_FAILED, "output of the command is lost: %s", x->text);
 	else if (x->flags & EXEC_OOM)
 		vm_end(vm, status, "the guest ran out of memory (--mem %lluM) and killed a process",
-		       (unsigned long long)(vm->conf->mem >> 20));
+		       (unsigned long long)(vm_conf(vm)->mem >> 20));
 	else
 		vm_end(vm, status, "%s", "");
 }
 
 static int start(struct vm *vm, const struct exec_spec *s, struct err *e)
 {
-	struct command *c = &vm->command;
+	struct command *c = vm_command(vm);
 	const int fds[3] = {c->in, c->out, c->err};
 
 	return exec_start(vm, s, fds, done, &c->id, e);
@@ -182,35 +153,40 @@ static bool again(struct command *c, int signo)
 
 bool command_signal(struct vm *vm, int signo)
 {
-	struct command *c = &vm->command;
-	uint16_t rows, cols;
+	struct command *c = vm_command(vm);
 
-	if (signo == SIGWINCH) {
-		terminal_size(&rows, &cols);
-		(void)exec_resize(vm, c->id, rows, cols);
-		return true;
-	}
 	if (!exec_running(vm, c->id) || again(c, signo) || exec_signal(vm, c->id, signo))
 		return false;
 	c->signo = signo;
 	return true;
 }
 
+void command_resized(struct vm *vm)
+{
+	uint16_t rows, cols;
+
+	terminal_size(&rows, &cols);
+	(void)exec_resize(vm, vm_command(vm)->id, rows, cols);
+}
+
 uint64_t command_deadline(struct vm *vm)
 {
-	uint64_t since = exec_unanswered(vm, vm->command.id);
+	const struct command *c = vm_command(vm);
+	uint64_t since = exec_unanswered(vm, c->id);
 
-	if (vm->command.lost_ns)
-		return vm->command.lost_ns + (vsock_died(vm) ? 0 : COMMAND_LOST_NS);
+	if (c->lost_ns)
+		return c->lost_ns + (vm_vsock_died(vm) ? 0 : COMMAND_LOST_NS);
 	return since ? since + COMMAND_DEAF_NS : 0;
 }
 
 void command_overdue(struct vm *vm)
 {
-	if (vm->command.lost_ns)
+	const struct command *c = vm_command(vm);
+
+	if (c->lost_ns)
 		vm_end(vm, RUN_FAILED, "the connection to the command is lost: %s",
-		       vsock_died(vm) ? "insula-vsock has died" : vm->command.lost);
+		       vm_vsock_died(vm) ? "insula-vsock has died" : c->lost);
 	else
-		vm_end(vm, RUN_SIGNAL + vm->command.signo,
-		       "the guest did not take signal %d in time", vm->command.signo);
+		vm_end(vm, RUN_SIGNAL + c->signo, "the guest did not take signal %d in time",
+		       c->signo);
 }

@@ -10,6 +10,7 @@
 #define SUPERVISOR_CONFIG_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <insula/board.h>
@@ -90,10 +91,11 @@ struct vm_config {
 	unsigned nnets;
 	struct net_config net[CONFIG_MAX_NETS];
 	bool console_given;
-	enum console_kind console; /* if given; see config_console() */
-	int console_fd;            /* CONSOLE_STREAM; borrowed */
-	int command_fd;   /* the command's streams; borrowed; 0: the standard ones. Cannot be
-			     configured */
+	enum console_kind console;   /* if given; see config_console() */
+	int console_in, console_out; /* CONSOLE_STREAM; borrowed */
+	/* The command's streams, both outputs as one; borrowed; 0: the standard ones. Cannot be
+	 * configured, as those of the console. */
+	int command_in, command_out;
 	unsigned timeout; /* seconds, 0: none */
 	char **command;   /* NULL-terminated; NULL: none */
 	unsigned ncommand;

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The supervisor's own pipe on Windows. See control_win.h. */
+/* The supervisor's own pipe on Windows, and the console's clients. See control_win.h. */
 #include "control_win.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,18 +10,11 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "control_os.h"
 #include "json.h"
-#include "usage_win.h"
-#include "vm_win.h"
 
-#define SETUP_MAX (CONFIG_JSON_MAX + 4096)
-#define PACKET (64u << 10)
-#define DEPTH 16
 #define QUEUE_MAX \
 	64 /* messages that the peer has not taken; then it is dropped, it may come again */
-#define PAUSE_DEADLINE_NS 3000000000ull
-#define LOG_MAX (512 << 10)
-#define LOG_KEEP (64 << 10)
 #define LAST_WORDS_MS 1000
 
 struct message {
@@ -31,29 +23,22 @@ struct message {
 	char text[];
 };
 
-struct control {
-	HANDLE pipe, result; /* owned */
-	char token[CONTROL_TOKEN_LEN + 1];
-	bool connected, hello;
+/* Its connection has number 0. */
+struct control_os {
+	HANDLE pipe; /* owned */
+	bool connected;
 	/* Either a connection is waited for or a message is being read. */
 	OVERLAPPED in_ov, out_ov;
 	bool waiting, reading, writing;
 	struct message *out, **out_end; /* the first is being written if `writing` */
 	unsigned queued;
-	bool paused;
-	/* A pause or resume that insula-vmm has not answered yet. */
-	struct {
-		int64_t id;
-		uint64_t deadline_ns; /* 0: none */
-		bool want, lost;      /* lost: who asked has gone */
-	} turn;
-	bool stopping, forced;
-	char in[PACKET];
+	struct ctlconsole console;
+	char in[CONTROL_PACKET];
 };
 
 /* ---- connection ---- */
 
-static void free_first(struct control *k)
+static void free_first(struct control_os *k)
 {
 	struct message *m = k->out;
 
@@ -64,7 +49,7 @@ static void free_first(struct control *k)
 	free(m);
 }
 
-static void cancel(struct control *k, OVERLAPPED *ov, bool *busy)
+static void cancel(struct control_os *k, OVERLAPPED *ov, bool *busy)
 {
 	DWORD n;
 
@@ -75,7 +60,7 @@ static void cancel(struct control *k, OVERLAPPED *ov, bool *busy)
 	*busy = false;
 }
 
-static void wait_for_peer(struct control *k)
+static void wait_for_peer(struct control_os *k)
 {
 	ResetEvent(k->in_ov.hEvent);
 	k->waiting = true;
@@ -84,260 +69,127 @@ static void wait_for_peer(struct control *k)
 			k->in_ov.hEvent); /* it is there already; what is wrong shows at the read */
 }
 
-static void drop(struct control *k)
+static void drop(struct control *c)
 {
+	struct control_os *k = c->os;
+
 	cancel(k, &k->in_ov, &k->reading);
 	cancel(k, &k->out_ov, &k->writing);
 	while (k->out)
 		free_first(k);
-	k->connected = k->hello = false;
-	k->turn.lost = true;
+	k->connected = false;
+	control_hung_up(c, 0);
 	DisconnectNamedPipe(k->pipe);
 	wait_for_peer(k);
 }
 
-static void begin_read(struct control *k)
+static void begin_read(struct control *c)
 {
+	struct control_os *k = c->os;
+
 	k->reading = true;
-	if (!ReadFile(k->pipe, k->in, PACKET, NULL, &k->in_ov) &&
+	if (!ReadFile(k->pipe, k->in, CONTROL_PACKET, NULL, &k->in_ov) &&
 	    GetLastError() != ERROR_IO_PENDING && GetLastError() != ERROR_MORE_DATA) {
 		k->reading = false;
-		drop(k);
+		drop(c);
 	}
 }
 
-static void begin_write(struct control *k)
+static void begin_write(struct control *c)
 {
+	struct control_os *k = c->os;
+
 	if (k->writing || !k->out)
 		return;
 	k->writing = true;
 	if (!WriteFile(k->pipe, k->out->text, k->out->len, NULL, &k->out_ov) &&
 	    GetLastError() != ERROR_IO_PENDING) {
 		k->writing = false;
-		drop(k);
+		drop(c);
 	}
 }
 
-/* Takes `o` over. */
-static void send_object(struct control *k, json_object *o)
+void control_os_send(struct control *c, unsigned i, const char *text, size_t len, int fd)
 {
-	const char *text = j_text(o);
-	size_t n = strlen(text);
-	struct message *m = k->connected && n <= PACKET ? malloc(sizeof(*m) + n) : NULL;
+	struct control_os *k = c->os;
+	struct message *m =
+		!i && k->connected && len <= CONTROL_PACKET ? malloc(sizeof(*m) + len) : NULL;
 
+	(void)fd; /* none can travel */
 	if (m && k->queued == QUEUE_MAX) {
 		log_warn("control: the peer does not take what it asked for");
 		free(m);
-		drop(k);
+		drop(c);
 	} else if (m) {
-		*m = (struct message){.len = (DWORD)n};
-		memcpy(m->text, text, n);
+		*m = (struct message){.len = (DWORD)len};
+		memcpy(m->text, text, len);
 		*k->out_end = m;
 		k->out_end = &m->next;
 		k->queued++;
-		begin_write(k);
-	}
-	json_object_put(o);
-}
-
-static void answer(struct control *k, int64_t id, json_object *result)
-{
-	json_object *o = json_object_new_object();
-
-	j_int(o, "id", id);
-	j_obj(o, "result", result ? result : json_object_new_object());
-	send_object(k, o);
-}
-
-static void refuse(struct control *k, int64_t id, const char *reason, const char *text)
-{
-	json_object *o = json_object_new_object(), *error = json_object_new_object();
-
-	j_int(o, "id", id);
-	j_str(error, "reason", reason);
-	j_str(error, "text", text);
-	j_obj(o, "error", error);
-	send_object(k, o);
-}
-
-void control_event(struct control *k, const char *event, const char *name, const char *text)
-{
-	json_object *o, *data;
-
-	if (!k || !k->hello)
-		return;
-	o = json_object_new_object();
-	data = json_object_new_object();
-	j_str(data, "device", name);
-	j_str(data, "text", text);
-	j_str(o, "event", event);
-	j_obj(o, "data", data);
-	send_object(k, o);
-}
-
-/* ---- operations: one function each ---- */
-
-struct call {
-	struct control *k;
-	struct vm *vm;
-	int64_t id;
-};
-
-static const char *state_name(const struct control *k, const struct vm *vm)
-{
-	if (vm->ended)
-		return "stopping";
-	if (!vm->running)
-		return "starting";
-	return k->paused ? "paused" : "running";
-}
-
-static json_object *describe(const struct control *k, const struct vm *vm)
-{
-	json_object *o = json_object_new_object();
-
-	j_str(o, "state", state_name(k, vm));
-	j_int(o, "pid", (int64_t)GetCurrentProcessId());
-	return o;
-}
-
-static void op_hello(struct call *c)
-{
-	json_object *o = describe(c->k, c->vm);
-
-	c->k->hello = true;
-	j_str(o, "token", c->k->token);
-	answer(c->k, c->id, o);
-}
-
-static void op_info(struct call *c)
-{
-	json_object *o = describe(c->k, c->vm);
-
-	j_obj(o, "processes", usage_processes(c->vm));
-	answer(c->k, c->id, o);
-}
-
-static void op_metrics(struct call *c)
-{
-	answer(c->k, c->id, usage_metrics(c->vm));
-}
-
-static void turn(struct call *c, bool pause)
-{
-	struct control *k = c->k;
-
-	if (!c->vm->running || c->vm->ended) {
-		refuse(k, c->id, "wrong-state", state_name(k, c->vm));
-	} else if (k->turn.deadline_ns) {
-		refuse(k, c->id, "busy", "another pause or resume is under way");
-	} else if (k->paused == pause) {
-		answer(k, c->id, describe(k, c->vm));
-	} else if (child_send(&c->vm->vmm, pause ? MSG_PAUSE : MSG_RESUME, NULL, 0, NULL, 0)) {
-		refuse(k, c->id, "failed", "insula-vmm does not take messages");
-	} else {
-		k->turn.id = c->id;
-		k->turn.want = pause;
-		k->turn.lost = false;
-		k->turn.deadline_ns = clock_ns() + PAUSE_DEADLINE_NS;
+		begin_write(c);
 	}
 }
 
-static void op_pause(struct call *c)
+/* ---- streams of clients ---- */
+
+int control_os_attach(struct control *k, json_object *params, json_object *result, int *fd,
+		      struct err *e)
 {
-	turn(c, true);
+	int64_t want = j_get_int(params, "scrollback", 0);
+	char name[PIPE_NAME_LEN];
+	int rc = ctlconsole_attach(&k->os->console, want < 0 ? 0 : (uint64_t)want,
+				   j_get_str(params, "sid", ""), name, e);
+
+	*fd = -1;
+	if (!rc)
+		j_str(result, "pipe", name);
+	return rc;
 }
 
-static void op_resume(struct call *c)
+/* {streams: [name], owner}: pipes that the client serves. */
+int control_os_streams(json_object *params, int fd[CTLEXEC_FDS], unsigned *n, struct err *e)
 {
-	turn(c, false);
-}
+	json_object *list = j_get(params, "streams");
+	size_t have =
+		json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
 
-/* No guest can be asked to power off here yet: there is no insula-init in it. */
-static void op_stop(struct call *c)
-{
-	answer(c->k, c->id, NULL);
-	c->k->stopping = true;
-	c->k->forced = !c->vm->ended;
-	vm_stop(c->vm, "stopped", RUN_SIGNAL + SIGTERM, false);
-}
+	for (size_t i = 0; i < have && *n < CTLEXEC_FDS; i++) {
+		const char *name = json_object_get_string(json_object_array_get_idx(list, i));
+		bool input = have == CTLEXEC_FDS && !i;
+		int one = pipe_take(name ? name : "",
+				    input ? GENERIC_READ : FILE_WRITE_DATA | FILE_WRITE_ATTRIBUTES,
+				    0, j_get_str(params, "owner", NULL), e);
 
-static void op_kill(struct call *c)
-{
-	c->k->forced = true;
-	answer(c->k, c->id, NULL);
-	vm_stop(c->vm, "killed", RUN_SIGNAL + 9 /* as on Linux */, true);
-}
-
-static void op_none(struct call *c)
-{
-	refuse(c->k, c->id, "unsupported", "not on Windows yet");
-}
-
-static const struct {
-	const char *name;
-	void (*run)(struct call *c);
-} ops[] = {
-	{"hello", op_hello},      {"info", op_info},        {"metrics", op_metrics},
-	{"pause", op_pause},      {"resume", op_resume},    {"stop", op_stop},
-	{"kill", op_kill},        {"console", op_none},     {"exec", op_none},
-	{"exec-signal", op_none}, {"exec-resize", op_none}, {"exec-result", op_none},
-};
-
-void control_paused(struct control *k, struct vm *vm, bool paused)
-{
-	if (!k || k->paused == paused)
-		return;
-	k->paused = paused;
-	if (k->turn.deadline_ns && k->turn.want == paused) {
-		k->turn.deadline_ns = 0;
-		if (!k->turn.lost)
-			answer(k, k->turn.id, describe(k, vm));
+		if (one < 0)
+			return one;
+		fd[(*n)++] = one;
 	}
-	control_event(k, paused ? "paused" : "resumed", NULL, NULL);
+	return 0;
+}
+
+void control_os_console(const struct control *k, struct control_console *n)
+{
+	const struct ctlconsole *c = &k->os->console;
+
+	*n = (struct control_console){ctlconsole_clients(c), c->out.total, c->lost};
 }
 
 /* ---- in ---- */
 
-/* A peer that sends what is no request is no insulad. */
-static bool run_op(struct call *c, json_object *root)
+static void on_message(struct control *c, struct vm *vm)
 {
-	const char *op = j_get_str(root, "op", NULL);
-	json_object *id = j_get(root, "id"), *params = j_get(root, "params");
-
-	if (!op || !json_object_is_type(id, json_type_int) ||
-	    (params && !json_object_is_type(params, json_type_object)))
-		return false;
-	c->id = json_object_get_int64(id);
-	for (size_t i = 0; i < ARRAY_LEN(ops); i++) {
-		if (!strcmp(ops[i].name, op)) {
-			ops[i].run(c);
-			return true;
-		}
-	}
-	refuse(c->k, c->id, "unknown-op", op);
-	return true;
-}
-
-static void on_message(struct control *k, struct vm *vm)
-{
-	struct call c = {.k = k, .vm = vm};
-	json_object *root = NULL;
-	const char *why;
+	struct control_os *k = c->os;
 	DWORD n = 0;
 	bool ok;
 
 	k->reading = false;
-	ok = GetOverlappedResult(k->pipe, &k->in_ov, &n, TRUE) && n;
-	if (ok)
-		root = j_parse(k->in, n, DEPTH, &why);
-	ok = ok && json_object_is_type(root, json_type_object) && run_op(&c, root);
-	json_object_put(root);
+	ok = GetOverlappedResult(k->pipe, &k->in_ov, &n, TRUE) && n &&
+	     control_packet(c, vm, 0, k->in, n, NULL);
 	/* It may be dropped already, for not reading. */
 	if (!ok && k->connected)
-		drop(k);
+		drop(c);
 	else if (k->connected)
-		begin_read(k);
+		begin_read(c);
 }
 
 static bool is_set(const OVERLAPPED *ov)
@@ -345,26 +197,14 @@ static bool is_set(const OVERLAPPED *ov)
 	return WaitForSingleObject(ov->hEvent, 0) == WAIT_OBJECT_0;
 }
 
-static void check_turn(struct control *k, struct vm *vm)
-{
-	if (!k->turn.deadline_ns || clock_ns() < k->turn.deadline_ns)
-		return;
-	k->turn.deadline_ns = 0;
-	if (!k->turn.lost)
-		refuse(k, k->turn.id, "timeout", "the vCPUs did not answer in time");
-	/* The state must be one of the two, not something between. */
-	if (k->turn.want)
-		(void)child_send(&vm->vmm, MSG_RESUME, NULL, 0, NULL, 0);
-}
-
 /* What was written to standard error goes to a file that nobody else shortens. */
 static void bound_log(void)
 {
-	static char keep[LOG_KEEP];
+	static char keep[CONTROL_LOG_KEEP];
 	int fd = handle_fd(GetStdHandle(STD_ERROR_HANDLE));
 	uint64_t size;
 
-	if (file_size(fd, &size) || size < LOG_MAX ||
+	if (file_size(fd, &size) || size < CONTROL_LOG_MAX ||
 	    read_full(fd, keep, sizeof(keep), size - sizeof(keep)))
 		return;
 	SetFilePointer(fd_handle(fd), 0, NULL, FILE_BEGIN);
@@ -372,50 +212,57 @@ static void bound_log(void)
 		(void)write_full(fd, keep, sizeof(keep));
 }
 
-DWORD control_slots(struct control *k, HANDLE *h)
+DWORD control_slots(struct control *c, HANDLE *h)
 {
+	struct control_os *k = c ? c->os : NULL;
 	DWORD n = 0;
 
-	if (k && (k->waiting || k->reading))
+	if (!k)
+		return 0;
+	if (k->waiting || k->reading)
 		h[n++] = k->in_ov.hEvent;
-	if (k && k->writing)
+	if (k->writing)
 		h[n++] = k->out_ov.hEvent;
-	return n;
+	return n + ctlconsole_slots(&k->console, &h[n]);
 }
 
-uint64_t control_deadline(const struct control *k)
+uint64_t control_os_deadline(const struct control *c)
 {
-	return k ? k->turn.deadline_ns : 0;
+	return ctlconsole_deadline(&c->os->console);
 }
 
-static void on_sent(struct control *k)
+static void on_sent(struct control *c)
 {
+	struct control_os *k = c->os;
 	DWORD n;
 	bool ok = GetOverlappedResult(k->pipe, &k->out_ov, &n, TRUE);
 
 	k->writing = false;
 	if (!ok) {
-		drop(k);
+		drop(c);
 		return;
 	}
 	free_first(k);
-	begin_write(k);
+	begin_write(c);
 }
 
-void control_serve(struct control *k, struct vm *vm)
+void control_serve(struct control *c, struct vm *vm)
 {
+	struct control_os *k = c ? c->os : NULL;
+
 	if (!k)
 		return;
+	ctlconsole_serve(&k->console);
 	if (k->writing && is_set(&k->out_ov))
-		on_sent(k);
+		on_sent(c);
 	if (k->reading && is_set(&k->in_ov))
-		on_message(k, vm);
+		on_message(c, vm);
 	if (k->waiting && is_set(&k->in_ov)) {
 		k->waiting = false;
 		k->connected = true;
-		begin_read(k);
+		begin_read(c);
 	}
-	check_turn(k, vm);
+	control_overdue(c, vm);
 	bound_log();
 }
 
@@ -451,117 +298,84 @@ static void wait_for_byte(int fd)
 	CloseHandle(fd_handle(fd));
 }
 
-static json_object *read_setup(int fd, struct err *e)
+static int attach_first(struct control *k, json_object *console, struct err *e)
 {
-	json_object *o = NULL;
-	uint64_t size = 0;
-	const char *why = "";
-	char *text;
-	int rc = file_size(fd, &size);
+	int fd = pipe_take(j_get_str(console, "pipe", ""),
+			   GENERIC_READ | FILE_WRITE_DATA | FILE_WRITE_ATTRIBUTES,
+			   FILE_FLAG_OVERLAPPED, j_get_str(console, "owner", NULL), e);
 
-	if (rc || !size || size > SETUP_MAX) {
-		err_set(e, -EPROTO, "control: the set-up is not a file of 1 to %u bytes",
-			SETUP_MAX);
-		return NULL;
-	}
-	text = malloc((size_t)size);
-	rc = text ? read_full(fd, text, (size_t)size, 0) : -ENOMEM;
-	if (!rc)
-		o = j_parse(text, (size_t)size, DEPTH, &why);
-	free(text);
-	CloseHandle(fd_handle(fd));
-	if (!o)
-		err_set(e, rc ? rc : -EPROTO, "control: the set-up cannot be read: %s", why);
-	return o;
+	if (fd < 0)
+		return e->code;
+	SetHandleInformation(fd_handle(fd), HANDLE_FLAG_INHERIT, 0);
+	return ctlconsole_adopt(&k->os->console, fd, e);
 }
 
-static int use_setup(struct control *k, json_object *o, struct vm_config *c, struct err *e)
+static int make(struct control **out, int pipe, int result, struct err *e)
 {
-	const char *token = j_get_str(o, "token", ""), *text;
-	json_object *config = j_get(o, "config");
-	int rc;
+	struct control *k = control_new(result, e);
+	struct control_os *os = k ? calloc(1, sizeof(*os)) : NULL;
 
-	if (!config || strlen(token) != CONTROL_TOKEN_LEN)
-		return err_set(e, -EPROTO, "control: the set-up lacks token or config");
-	strcpy(k->token, token);
-	text = j_text(config);
-	rc = config_json(c, text, strlen(text), e);
-	if (!rc)
-		rc = config_check(c, e);
-	/* Nobody can attach to it yet. */
-	if (!rc && config_console(c) == CONSOLE_STDIO) {
-		c->console = CONSOLE_STDERR;
-		c->console_given = true;
+	if (!os) {
+		free(k);
+		return err_set(e, -ENOMEM, "out of memory");
 	}
-	return rc;
+	k->os = os;
+	os->pipe = fd_handle(pipe);
+	os->out_end = &os->out;
+	os->in_ov.hEvent = CreateEventW(NULL, TRUE, FALSE, NULL);
+	os->out_ov.hEvent = CreateEventW(NULL, TRUE, FALSE, NULL);
+	if (!os->in_ov.hEvent || !os->out_ov.hEvent)
+		panic("events: error %lu", GetLastError());
+	wait_for_peer(os);
+	*out = k;
+	return ctlconsole_open(&os->console, e);
 }
 
 int control_open(struct control **out, const char *text, struct vm_config *c, struct err *e)
 {
-	struct control *k = calloc(1, sizeof(*k));
-	json_object *o;
-	int fd[4], rc = k ? parse_handles(text, fd, e) : err_set(e, -ENOMEM, "out of memory");
+	json_object *o, *console;
+	int fd[4], rc = parse_handles(text, fd, e);
 
-	if (rc) {
-		free(k);
+	*out = NULL;
+	if (rc)
 		return rc;
-	}
 	wait_for_byte(fd[3]);
-	k->pipe = fd_handle(fd[0]);
-	k->result = fd_handle(fd[2]);
-	k->out_end = &k->out;
-	k->turn.lost = true;
-	k->in_ov.hEvent = CreateEventW(NULL, TRUE, FALSE, NULL);
-	k->out_ov.hEvent = CreateEventW(NULL, TRUE, FALSE, NULL);
-	if (!k->in_ov.hEvent || !k->out_ov.hEvent)
-		panic("events: error %lu", GetLastError());
-	wait_for_peer(k);
-	*out = k;
-	o = read_setup(fd[1], e);
-	rc = o ? use_setup(k, o, c, e) : e->code;
+	rc = make(out, fd[0], fd[2], e);
+	if (rc)
+		return rc;
+	rc = control_setup(*out, fd[1], c, &o, e);
+	CloseHandle(fd_handle(fd[1]));
+	if (!rc)
+		control_use_console(*out, c, handle_fd((*out)->os->console.helper_in),
+				    handle_fd((*out)->os->console.helper_out));
+	console = j_get(o, "console");
+	if (!rc && console)
+		rc = attach_first(*out, console, e);
 	json_object_put(o);
 	return rc;
 }
 
-static void write_result(struct control *k, const struct vm *vm)
+void control_os_drain(struct control *k)
 {
-	json_object *o = result_json(vm);
-	char *line;
-	size_t len;
-
-	if (k->stopping)
-		j_str(o, "stop", k->forced ? "forced" : "clean");
-	j_str(o, "token", k->token);
-	line = strdup(j_text(o));
-	json_object_put(o);
-	if (!line)
-		return;
-	len = strlen(line);
-	line[len] = '\n'; /* instead of the NUL: complete with its line end, or not at all */
-	if (write_full(handle_fd(k->result), line, len + 1))
-		log_error("control: the result cannot be written");
-	free(line);
+	ctlconsole_drain(&k->os->console);
 }
 
-void control_finish(struct control *k, const struct vm *vm)
+void control_os_close(struct control *c)
 {
 	uint64_t limit = clock_ns() + LAST_WORDS_MS * 1000000ull;
+	struct control_os *k = c->os;
 
-	if (!k)
-		return;
-	write_result(k, vm);
-	control_event(k, "ended", NULL, vm->end->why[0] ? vm->end->why : NULL);
 	/* What is under way goes out if the peer takes it; it hears of our end in any case. */
 	while (k->writing && clock_ns() < limit &&
 	       WaitForSingleObject(k->out_ov.hEvent, LAST_WORDS_MS) == WAIT_OBJECT_0)
-		on_sent(k);
+		on_sent(c);
 	cancel(k, &k->in_ov, &k->reading);
 	cancel(k, &k->in_ov, &k->waiting);
 	cancel(k, &k->out_ov, &k->writing);
 	while (k->out)
 		free_first(k);
+	ctlconsole_close(&k->console);
 	CloseHandle(k->pipe);
-	CloseHandle(k->result);
 	CloseHandle(k->in_ov.hEvent);
 	CloseHandle(k->out_ov.hEvent);
 	free(k);

@@ -23,9 +23,10 @@ struct disk {
 
 /* The console's ends: pipes or files. */
 struct terminal {
-	int in, out; /* owned; -1: no input */
-	bool escape; /* a person types */
-	DWORD saved; /* the console window's mode, to be restored if `raw` */
+	int in, out;               /* owned; -1: no input */
+	bool escape;               /* a person types */
+	void *pump;                /* as of std_open() */
+	DWORD saved_in, saved_out; /* the console window's modes, to be restored if `raw` */
 	bool raw;
 };
 
@@ -64,6 +65,19 @@ bool device_may_restart(struct device *d);
 int file_open(const char *path, const char *what, struct err *e); /* to read; a descriptor */
 int disk_open(struct disk *d, const struct disk_config *c, struct err *e);
 int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e);
+/* The console window gives each key as it is typed, and draws what a terminal's programs write. */
+void terminal_raw(struct terminal *t);
+/* Undo terminal_raw() and close everything. */
 void terminal_close(struct terminal *t);
+/* A standard stream (STD_INPUT_HANDLE ...) as a helper may have it: a descriptor with no more
+ * rights than it needs, of what was given, of NUL if nothing was, or, for a console window, of a
+ * pipe to or from a thread of ours, which *pump is then (the caller's; NULL otherwise). */
+int std_open(DWORD which, int *fd, void **pump, struct err *e);
+/* Another handle for a stream of insulad's, which a child can inherit; -1: none. */
+int stream_copy(int fd);
+/* After the last descriptor of an output was closed: its thread writes out what it has. */
+void std_drain(void **pump);
+/* Is it a console window? */
+bool std_is_window(DWORD which);
 
 #endif

@@ -12,6 +12,7 @@
 #define SECTOR 512u
 #define PATH_CHARS 4096
 #define MAX_BLOCK 4096u
+#define DRAIN_MS 2000 /* a console window takes the last output in this time */
 
 /* ---- files ---- */
 
@@ -123,7 +124,7 @@ int disk_open(struct disk *d, const struct disk_config *c, struct err *e)
 
 /* Between a console window, which no helper gets a handle of, and a pipe. */
 struct pump {
-	HANDLE from, to;
+	HANDLE from, to, pipe; /* pipe: our end, one of the two; owned */
 };
 
 static DWORD WINAPI pump_main(void *arg)
@@ -131,22 +132,21 @@ static DWORD WINAPI pump_main(void *arg)
 	struct pump *p = arg;
 	uint8_t buf[512];
 	DWORD n, done;
+	BOOL good = TRUE;
 
-	while (ReadFile(p->from, buf, sizeof(buf), &n, NULL) && n) {
-		for (DWORD at = 0; at < n; at += done) {
-			if (!WriteFile(p->to, buf + at, n - at, &done, NULL))
-				return 0;
-		}
+	while (good && ReadFile(p->from, buf, sizeof(buf), &n, NULL) && n) {
+		for (DWORD at = 0; good && at < n; at += done)
+			good = WriteFile(p->to, buf + at, n - at, &done, NULL);
 	}
+	CloseHandle(p->pipe);
 	return 0;
 }
 
-/* Our end is kept by the thread until the process ends. */
-static int start_pump(HANDLE window, bool input, int *fd, struct err *e)
+static int start_pump(HANDLE window, bool input, int *fd, void **pump, struct err *e)
 {
 	SECURITY_ATTRIBUTES sa = {sizeof(sa), NULL, FALSE};
 	struct pump *p = malloc(sizeof(*p));
-	HANDLE r, w, theirs, t;
+	HANDLE r, w, theirs;
 
 	if (!p)
 		return err_set(e, -ENOMEM, "out of memory");
@@ -154,15 +154,21 @@ static int start_pump(HANDLE window, bool input, int *fd, struct err *e)
 		free(p);
 		return err_set(e, -EIO, "pipe: error %lu", GetLastError());
 	}
-	*p = input ? (struct pump){window, w} : (struct pump){r, window};
+	*p = input ? (struct pump){window, w, w} : (struct pump){r, window, r};
 	theirs = input ? r : w;
 	SetHandleInformation(theirs, HANDLE_FLAG_INHERIT, HANDLE_FLAG_INHERIT);
 	*fd = handle_fd(theirs);
-	t = CreateThread(NULL, 65536, pump_main, p, 0, NULL);
-	if (!t)
-		return err_set(e, -EIO, "thread: error %lu", GetLastError());
-	CloseHandle(t);
-	return 0;
+	*pump = CreateThread(NULL, 65536, pump_main, p, 0, NULL);
+	return *pump ? 0 : err_set(e, -EIO, "thread: error %lu", GetLastError());
+}
+
+void std_drain(void **pump)
+{
+	if (*pump) {
+		WaitForSingleObject(*pump, DRAIN_MS);
+		CloseHandle(*pump);
+	}
+	*pump = NULL;
 }
 
 /* No more than the helper needs. Of a file: to write at its end, not to change what is there, to
@@ -176,15 +182,22 @@ static DWORD std_access(HANDLE h, bool in)
 	return a | (GetFileType(h) == FILE_TYPE_DISK ? FILE_APPEND_DATA : FILE_WRITE_DATA);
 }
 
-static int std_end(DWORD which, int *fd, bool *window, struct err *e)
+bool std_is_window(DWORD which)
+{
+	HANDLE h = GetStdHandle(which);
+	DWORD mode;
+
+	return h && h != INVALID_HANDLE_VALUE && GetConsoleMode(h, &mode);
+}
+
+int std_open(DWORD which, int *fd, void **pump, struct err *e)
 {
 	HANDLE h = GetStdHandle(which), copy;
 	bool in = which == STD_INPUT_HANDLE;
-	DWORD mode;
 
-	*window = h && h != INVALID_HANDLE_VALUE && GetConsoleMode(h, &mode);
-	if (*window)
-		return start_pump(h, in, fd, e);
+	*pump = NULL;
+	if (std_is_window(which))
+		return start_pump(h, in, fd, pump, e);
 	if (!h || h == INVALID_HANDLE_VALUE) {
 		*fd = open_path("NUL", in ? GENERIC_READ : GENERIC_WRITE,
 				FILE_SHARE_READ | FILE_SHARE_WRITE, OPEN_EXISTING, 0);
@@ -197,32 +210,54 @@ static int std_end(DWORD which, int *fd, bool *window, struct err *e)
 	return 0;
 }
 
+void terminal_raw(struct terminal *t)
+{
+	HANDLE in = GetStdHandle(STD_INPUT_HANDLE), out = GetStdHandle(STD_OUTPUT_HANDLE);
+
+	if (t->raw || !GetConsoleMode(in, &t->saved_in))
+		return;
+	t->raw = SetConsoleMode(in, ENABLE_VIRTUAL_TERMINAL_INPUT | ENABLE_EXTENDED_FLAGS);
+	if (!GetConsoleMode(out, &t->saved_out))
+		t->saved_out = 0;
+	if (t->saved_out)
+		SetConsoleMode(out, t->saved_out | ENABLE_PROCESSED_OUTPUT |
+					    ENABLE_VIRTUAL_TERMINAL_PROCESSING |
+					    DISABLE_NEWLINE_AUTO_RETURN);
+}
+
 static int open_stdio(struct terminal *t, struct err *e)
 {
-	bool in_window = false, out_window;
-	int rc = std_end(STD_OUTPUT_HANDLE, &t->out, &out_window, e);
-	HANDLE in = GetStdHandle(STD_INPUT_HANDLE);
+	void *input;
+	int rc = std_open(STD_OUTPUT_HANDLE, &t->out, &t->pump, e);
 
 	if (!rc)
-		rc = std_end(STD_INPUT_HANDLE, &t->in, &in_window, e);
-	if (rc || !in_window)
+		rc = std_open(STD_INPUT_HANDLE, &t->in, &input, e);
+	if (rc || !input)
 		return rc;
+	CloseHandle(input); /* it waits for a key, and goes with the process */
 	t->escape = true;
-	t->raw = GetConsoleMode(in, &t->saved) &&
-		 SetConsoleMode(in, ENABLE_VIRTUAL_TERMINAL_INPUT | ENABLE_EXTENDED_FLAGS);
+	terminal_raw(t);
 	return 0;
+}
+
+int stream_copy(int fd)
+{
+	HANDLE copy;
+
+	return DuplicateHandle(GetCurrentProcess(), fd_handle(fd), GetCurrentProcess(), &copy, 0,
+			       TRUE, DUPLICATE_SAME_ACCESS)
+		       ? handle_fd(copy)
+		       : -1;
 }
 
 int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e)
 {
-	bool window;
-
 	*t = (struct terminal){.in = -1, .out = -1};
 	switch (config_console(c)) {
 	case CONSOLE_STDIO:
 		return open_stdio(t, e);
 	case CONSOLE_STDERR:
-		return std_end(STD_ERROR_HANDLE, &t->out, &window, e);
+		return std_open(STD_ERROR_HANDLE, &t->out, &t->pump, e);
 	case CONSOLE_NONE:
 		t->out = open_path("NUL", GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_WRITE,
 				   OPEN_EXISTING, 0);
@@ -231,8 +266,11 @@ int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e)
 		t->out = open_path(c->console_file, FILE_APPEND_DATA, FILE_SHARE_READ, OPEN_ALWAYS,
 				   0);
 		return t->out < 0 ? err_sys(e, t->out, "--console: %s", c->console_file) : 0;
-	case CONSOLE_PTY:
 	case CONSOLE_STREAM:
+		t->out = stream_copy(c->console_out);
+		t->in = stream_copy(c->console_in);
+		return t->out < 0 || t->in < 0 ? err_set(e, -EIO, "console: no handle") : 0;
+	case CONSOLE_PTY:
 		break;
 	}
 	return err_set(e, -EOPNOTSUPP, "--console: that kind is not on Windows");
@@ -240,9 +278,13 @@ int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e)
 
 void terminal_close(struct terminal *t)
 {
-	if (t->raw)
-		SetConsoleMode(GetStdHandle(STD_INPUT_HANDLE), t->saved);
-	t->raw = false;
 	fd_close(&t->in);
 	fd_close(&t->out);
+	std_drain(&t->pump);
+	if (t->raw) {
+		SetConsoleMode(GetStdHandle(STD_INPUT_HANDLE), t->saved_in);
+		if (t->saved_out)
+			SetConsoleMode(GetStdHandle(STD_OUTPUT_HANDLE), t->saved_out);
+	}
+	t->raw = false;
 }

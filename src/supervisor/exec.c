@@ -1,23 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Commands in the guest. See exec.h. */
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 #include <insula/guestproto.h>
 #include <insula/log.h>
 
-#include "vm.h"
+#include "exec_os.h"
+#include "vm_common.h"
 
-#define EXEC_THREADS 4 /* main, two writers, reader */
-#define EXEC_NOFILE 32
 #define SECOND_NS 1000000000ull
 #define BROKEN_NS SECOND_NS /* the death of insula-vsock is seen within this, if it is that */
 #define RESUME_NS                                                                       \
@@ -57,26 +51,11 @@ int exec_check(const struct exec_spec *s, struct err *e)
 	return n < 0 ? n : 0;
 }
 
-/* A sealed memfd: insula-exec sends it as it is. */
-static int seal(const void *body, size_t len, struct err *e)
-{
-	const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
-	int fd = memfd_create("insula-command", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-
-	if (fd < 0 || write_full(fd, body, len) || fcntl(fd, F_ADD_SEALS, seals)) {
-		int rc = err_sys(e, -errno, "command");
-
-		fd_close(&fd);
-		return rc;
-	}
-	return fd;
-}
-
 static int describe(const struct exec_spec *s, uint32_t *len, struct err *e)
 {
 	uint8_t *body = malloc(GP_START_MAX);
 	int n = body ? build(s, body, e) : err_set(e, -ENOMEM, "out of memory");
-	int fd = n < 0 ? n : seal(body, (size_t)n, e);
+	int fd = n < 0 ? n : exec_os_seal(body, (size_t)n, e);
 
 	free(body);
 	*len = n < 0 ? 0 : (uint32_t)n;
@@ -87,67 +66,39 @@ static int describe(const struct exec_spec *s, uint32_t *len, struct err *e)
 
 static struct exec_proc *find(const struct vm *vm, uint32_t id)
 {
+	struct execs *x = vm_execs(vm);
+
 	for (unsigned i = 0; i < VM_EXEC_PLACES; i++) {
-		if (id && vm->exec[i].id == id)
-			return (struct exec_proc *)&vm->exec[i];
+		if (id && x->place[i].id == id)
+			return &x->place[i];
 	}
 	return NULL;
 }
 
-static struct exec_proc *free_place(struct vm *vm)
+static struct exec_proc *free_place(struct execs *x)
 {
 	for (unsigned i = 0; i < VM_MAX_EXECS; i++) {
-		if (!vm->exec[i].id)
-			return &vm->exec[i];
+		if (!x->place[i].id)
+			return &x->place[i];
 	}
 	return NULL;
 }
 
 static void release(struct exec_proc *p)
 {
-	child_free(&p->child);
+	exec_os_free(p);
 	fd_close(&p->stream);
 	p->id = 0;
 }
 
-/* What an insula-exec gets; `spec` is closed, the user's descriptors are not. */
-struct order {
-	struct msg_start_exec msg;
-	int spec, in, out, err;
-};
-
-static int send_order(struct exec_proc *p, const struct order *o, int stream, struct err *e)
-{
-	int fds[] = {stream, o->spec, o->out, o->err, o->in};
-	unsigned n = o->msg.flags & EXEC_STDIN ? 5 : 4;
-	int rc = msg_send(p->child.jail.channel, MSG_START_EXEC, &o->msg, sizeof(o->msg), fds, n);
-
-	return rc ? err_sys(e, rc, "%s: channel", p->child.name) : 0;
-}
-
-/* [0] for insula-exec, [1] for insula-vsock. */
-static int make_stream(int pair[2])
-{
-	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) ? -errno
-											: 0;
-}
-
-static int launch(struct vm *vm, struct exec_proc *p, struct order *o, exec_done *done,
+static int launch(struct vm *vm, struct exec_proc *p, struct exec_order *o, exec_done *done,
 		  struct err *e)
 {
-	int pair[2], rc = make_stream(pair);
+	int rc;
 
-	if (rc)
-		return err_sys(e, rc, "socketpair");
-	o->msg.id = ++vm->exec_ids;
-	*p = (struct exec_proc){.stream = pair[1], .done = done, .child = {.exec_fd = -1}};
-	rc = child_init(&p->child, vm->paths.libexec, "insula-exec", "", EXEC_THREADS, EXEC_NOFILE,
-			e);
-	if (!rc)
-		rc = child_spawn(&p->child, e);
-	if (!rc)
-		rc = send_order(p, o, pair[0], e);
-	close(pair[0]);
+	o->msg.id = ++vm_execs(vm)->ids;
+	*p = (struct exec_proc){.child = p->child, .stream = -1, .done = done};
+	rc = exec_os_launch(vm, p, o, e);
 	if (rc)
 		release(p);
 	else
@@ -158,13 +109,13 @@ static int launch(struct vm *vm, struct exec_proc *p, struct order *o, exec_done
 int exec_start(struct vm *vm, const struct exec_spec *s, const int fds[3], exec_done *done,
 	       uint32_t *id, struct err *e)
 {
-	struct exec_proc *p = free_place(vm);
-	struct order o = {.msg = {.flags = (s->input ? EXEC_STDIN : 0u) |
-					   (s->input && s->escape ? EXEC_ESCAPE : 0u),
-				  .log_level = log_most()},
-			  .in = fds[0],
-			  .out = fds[1],
-			  .err = fds[2]};
+	struct exec_proc *p = free_place(vm_execs(vm));
+	struct exec_order o = {.msg = {.flags = (s->input ? EXEC_STDIN : 0u) |
+						(s->input && s->escape ? EXEC_ESCAPE : 0u),
+				       .log_level = log_most()},
+			       .in = fds[0],
+			       .out = fds[1],
+			       .err = fds[2]};
 	int rc;
 
 	if (!p)
@@ -173,7 +124,7 @@ int exec_start(struct vm *vm, const struct exec_spec *s, const int fds[3], exec_
 	if (o.spec < 0)
 		return o.spec;
 	rc = launch(vm, p, &o, done, e);
-	close(o.spec);
+	fd_close(&o.spec);
 	if (!rc)
 		*id = p->id;
 	return rc;
@@ -182,20 +133,20 @@ int exec_start(struct vm *vm, const struct exec_spec *s, const int fds[3], exec_
 int exec_poweroff(struct vm *vm, uint32_t init_ms, exec_done *done, struct err *e)
 {
 	const struct gp_poweroff how = {.how = GP_END_POWEROFF, .init_ms = init_ms};
-	struct exec_proc *p = &vm->exec[VM_EXEC_PLACES - 1];
-	struct order o = {
+	struct exec_proc *p = &vm_execs(vm)->place[VM_EXEC_PLACES - 1];
+	struct exec_order o = {
 		.msg = {.flags = EXEC_POWEROFF, .log_level = log_most(), .start_len = sizeof(how)}};
 	int rc;
 
 	if (p->id)
 		return err_set(e, -EALREADY, "the guest has been asked to power off");
-	o.spec = seal(&how, sizeof(how), e);
+	o.spec = exec_os_seal(&how, sizeof(how), e);
 	if (o.spec < 0)
 		return o.spec;
-	o.out = o.err = open("/dev/null", O_WRONLY | O_CLOEXEC);
-	rc = o.out < 0 ? err_sys(e, -errno, "/dev/null") : launch(vm, p, &o, done, e);
+	o.out = o.err = exec_os_null();
+	rc = o.out < 0 ? err_sys(e, o.out, "no output") : launch(vm, p, &o, done, e);
 	fd_close(&o.out);
-	close(o.spec);
+	fd_close(&o.spec);
 	return rc;
 }
 
@@ -207,10 +158,10 @@ static void finish(struct vm *vm, struct exec_proc *p, const struct msg_exec_exi
 		return;
 	p->ended = true;
 	p->broken_ns = 0;
-	p->child.state = CHILD_DONE;
+	p->ready = false;
 	/* It has nothing left to do, and its place is wanted. */
-	if (p->child.jail.pid > 0 && !p->kill_ns)
-		kill(p->child.jail.pid, SIGKILL);
+	if (!p->kill_ns)
+		exec_os_kill(p);
 	p->done(vm, p->id, x);
 }
 
@@ -225,29 +176,27 @@ static void lost(struct vm *vm, struct exec_proc *p, const char *why)
 /* For a second insula-vsock is given what the first one had; before it is there, it waits. */
 static void connect_stream(struct vm *vm, struct exec_proc *p)
 {
-	struct device *d = vm_vsock(vm);
-	struct err e;
+	unsigned generation;
+	enum vm_vsock state = vm_vsock_state(vm, &generation);
 
-	if (p->stream < 0 || p->child.state != CHILD_READY || !vm->agent_ready)
+	if (p->stream < 0 || !p->ready || !vm_execs(vm)->agent_ready)
 		return;
-	if (!d) {
-		lost(vm, p, "this machine has no vsock device");
-	} else if (d->dead) {
-		lost(vm, p, "insula-vsock has died too often");
-	} else if (d->child.state != CHILD_READY) {
+	if (state == VM_VSOCK_AWAY) {
 		if (!p->broken_ns)
 			p->broken_ns = clock_ns();
 		return;
-	} else if (vsock_stream(d, GP_PORT, p->stream, &e)) {
-		/* It is dying. insula-exec sees the end of what it has, and says so. */
-		log_debug("%s: %s", p->child.name, e.text);
+	}
+	if (state == VM_VSOCK_SERVES) {
+		/* One that is dying may not take it: insula-exec sees the end of its stream then,
+		 * and says so. */
+		exec_os_connect(vm, p);
 		p->connected = true;
 		p->broken_ns = 0;
-		p->generation = d->restarts;
+		p->generation = generation;
 	} else {
-		p->connected = true;
-		p->broken_ns = 0;
-		p->generation = d->restarts;
+		lost(vm, p,
+		     state == VM_VSOCK_NONE ? "this machine has no vsock device"
+					    : "insula-vsock has died too often");
 	}
 	fd_close(&p->stream);
 }
@@ -261,44 +210,41 @@ static void no_more(struct vm *vm, struct exec_proc *p)
 		lost(vm, p, "insula-vsock did not come back in time");
 		return;
 	}
-	(void)msg_send(p->child.jail.channel, MSG_EXEC_STREAM, NULL, 0, NULL, 0);
+	(void)exec_os_send(p, MSG_EXEC_STREAM, NULL, 0);
 }
 
 /* Its end of another stream goes to insula-exec, the other one to insula-vsock. */
 static void another_stream(struct vm *vm, struct exec_proc *p)
 {
-	int pair[2];
-
-	if (make_stream(pair)) {
+	if (exec_os_another(p))
 		no_more(vm, p);
-		return;
-	}
-	p->stream = pair[1];
-	if (msg_send(p->child.jail.channel, MSG_EXEC_STREAM, NULL, 0, &pair[0], 1))
-		fd_close(&p->stream); /* it is dying: its end is seen elsewhere */
-	close(pair[0]);
-	connect_stream(vm, p);
+	else
+		connect_stream(vm, p);
 }
 
-static bool same_vsock(const struct exec_proc *p, const struct device *d)
+/* The process that served this command's stream still serves. */
+static bool same_vsock(const struct vm *vm, const struct exec_proc *p, unsigned *generation)
 {
-	return p->connected && d->child.state == CHILD_READY && d->restarts == p->generation;
+	return p->connected && vm_vsock_state(vm, generation) == VM_VSOCK_SERVES &&
+	       *generation == p->generation;
 }
 
 /* Linux resets all its connections when it hears that the device has been replaced, and the first
  * of the new ones may be among them. */
-static bool may_retry(const struct exec_proc *p, const struct device *d)
+static bool may_retry(const struct vm *vm, const struct exec_proc *p)
 {
-	return same_vsock(p, d) && d->restarts && p->tries < MAX_TRIES;
+	unsigned generation;
+
+	return same_vsock(vm, p, &generation) && generation && p->tries < MAX_TRIES;
 }
 
 /* If there is an insula-vsock that has not had a stream of this command yet. */
 static void reconnect(struct vm *vm, struct exec_proc *p)
 {
-	const struct device *d = vm_vsock(vm);
+	unsigned generation;
 
-	if (!p->broken_ns || !p->connected || p->ended || d->child.state != CHILD_READY ||
-	    d->restarts == p->generation)
+	if (!p->broken_ns || !p->connected || p->ended ||
+	    vm_vsock_state(vm, &generation) != VM_VSOCK_SERVES || generation == p->generation)
 		return;
 	p->tries = 0;
 	another_stream(vm, p);
@@ -307,7 +253,7 @@ static void reconnect(struct vm *vm, struct exec_proc *p)
 static void broken(struct vm *vm, struct exec_proc *p)
 {
 	p->broken_ns = clock_ns();
-	if (vm->ended)
+	if (vm_has_ended(vm))
 		no_more(vm, p);
 	else
 		reconnect(vm, p);
@@ -315,17 +261,21 @@ static void broken(struct vm *vm, struct exec_proc *p)
 
 void exec_vsock_ready(struct vm *vm)
 {
+	struct execs *x = vm_execs(vm);
+
 	for (unsigned i = 0; i < VM_EXEC_PLACES; i++) {
-		connect_stream(vm, &vm->exec[i]);
-		reconnect(vm, &vm->exec[i]);
+		connect_stream(vm, &x->place[i]);
+		reconnect(vm, &x->place[i]);
 	}
 }
 
 void exec_guest_gone(struct vm *vm)
 {
+	struct execs *x = vm_execs(vm);
+
 	for (unsigned i = 0; i < VM_EXEC_PLACES; i++) {
-		if (vm->exec[i].broken_ns)
-			no_more(vm, &vm->exec[i]);
+		if (x->place[i].broken_ns)
+			no_more(vm, &x->place[i]);
 	}
 }
 
@@ -333,14 +283,16 @@ void exec_guest_gone(struct vm *vm)
 
 static uint64_t resume_limit(const struct vm *vm, const struct exec_proc *p)
 {
-	const struct device *d = vm_vsock((struct vm *)vm);
+	unsigned generation;
 
 	if (!p->broken_ns)
 		return 0;
-	if (may_retry(p, d))
+	if (may_retry(vm, p))
 		return p->broken_ns + RETRY_NS;
 	/* One that serves, and is the same, has not died: the guest has ended the stream. */
-	return p->broken_ns + (d->dead || same_vsock(p, d) ? BROKEN_NS : RESUME_NS);
+	if (same_vsock(vm, p, &generation) || vm_vsock_state(vm, &generation) <= VM_VSOCK_DEAD)
+		return p->broken_ns + BROKEN_NS;
+	return p->broken_ns + RESUME_NS;
 }
 
 static uint64_t limit_of(const struct vm *vm, const struct exec_proc *p)
@@ -355,7 +307,7 @@ uint64_t exec_deadline(const struct vm *vm)
 	uint64_t first = 0;
 
 	for (unsigned i = 0; i < VM_EXEC_PLACES; i++) {
-		uint64_t limit = limit_of(vm, &vm->exec[i]);
+		uint64_t limit = limit_of(vm, &vm_execs(vm)->place[i]);
 
 		if (limit && (!first || limit < first))
 			first = limit;
@@ -365,7 +317,7 @@ uint64_t exec_deadline(const struct vm *vm)
 
 static void overdue(struct vm *vm, struct exec_proc *p)
 {
-	if (may_retry(p, vm_vsock(vm))) {
+	if (may_retry(vm, p)) {
 		p->tries++;
 		another_stream(vm, p);
 	} else {
@@ -378,13 +330,13 @@ void exec_overdue(struct vm *vm)
 	uint64_t now = clock_ns();
 
 	for (unsigned i = 0; i < VM_EXEC_PLACES; i++) {
-		struct exec_proc *p = &vm->exec[i];
+		struct exec_proc *p = &vm_execs(vm)->place[i];
 		uint64_t resume = resume_limit(vm, p);
 
 		if (resume && now >= resume)
 			overdue(vm, p);
-		if (p->kill_ns && now >= p->kill_ns && p->child.jail.pid > 0) {
-			kill(p->child.jail.pid, SIGKILL);
+		if (p->kill_ns && now >= p->kill_ns) {
+			exec_os_kill(p);
 			p->kill_ns = 0;
 		}
 	}
@@ -394,13 +346,18 @@ void exec_overdue(struct vm *vm)
 
 void exec_agent_ready(struct vm *vm)
 {
-	vm->agent_ready = true;
+	struct execs *x = vm_execs(vm);
+
+	x->agent_ready = true;
 	for (unsigned i = 0; i < VM_EXEC_PLACES; i++)
-		connect_stream(vm, &vm->exec[i]);
+		connect_stream(vm, &x->place[i]);
 }
 
 void exec_ready(struct vm *vm, struct exec_proc *p)
 {
+	if (p->ended)
+		return;
+	p->ready = true;
 	connect_stream(vm, p);
 }
 
@@ -438,7 +395,9 @@ void exec_gone(struct vm *vm, struct exec_proc *p, const char *how)
 bool exec_pending(const struct vm *vm)
 {
 	for (unsigned i = 0; i < VM_EXEC_PLACES; i++) {
-		if (vm->exec[i].connected && vm->exec[i].id && !vm->exec[i].ended)
+		const struct exec_proc *p = &vm_execs(vm)->place[i];
+
+		if (p->connected && p->id && !p->ended)
 			return true;
 	}
 	return false;
@@ -452,7 +411,7 @@ static int request(struct vm *vm, uint32_t id, enum msg_type t, const void *body
 
 	if (!p || !p->started || p->ended)
 		return -ESRCH;
-	return msg_send(p->child.jail.channel, t, body, len, NULL, 0);
+	return exec_os_send(p, t, body, len);
 }
 
 int exec_signal(struct vm *vm, uint32_t id, int signo)
@@ -479,8 +438,7 @@ int exec_cancel(struct vm *vm, uint32_t id, const char *why)
 	if (!p || p->ended)
 		return -ESRCH;
 	/* It tells the guest, which would wait for another stream otherwise. */
-	if (p->child.state == CHILD_READY &&
-	    !msg_send(p->child.jail.channel, MSG_STOP, NULL, 0, NULL, 0))
+	if (p->ready && !exec_os_send(p, MSG_STOP, NULL, 0))
 		p->kill_ns = clock_ns() + STOP_NS;
 	lost(vm, p, why);
 	return 0;
@@ -500,17 +458,15 @@ uint64_t exec_unanswered(const struct vm *vm, uint32_t id)
 	return p ? p->signaled_ns : 0;
 }
 
-void exec_init(struct vm *vm)
+void exec_init(struct execs *x)
 {
+	*x = (struct execs){.ids = 0};
 	for (unsigned i = 0; i < VM_EXEC_PLACES; i++)
-		vm->exec[i] = (struct exec_proc){
-			.stream = -1,
-			.child = {.exec_fd = -1,
-				  .jail = {.pid = -1, .pidfd = -1, .channel = -1, .log = -1}}};
+		x->place[i].stream = -1;
 }
 
 void exec_free(struct vm *vm)
 {
 	for (unsigned i = 0; i < VM_EXEC_PLACES; i++)
-		release(&vm->exec[i]);
+		release(&vm_execs(vm)->place[i]);
 }

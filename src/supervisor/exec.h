@@ -3,11 +3,11 @@
  * Commands in the guest: one jailed insula-exec each, which holds the user's descriptors and the
  * stream to insula-init and parses what comes out of it. The supervisor sees fixed messages only.
  *
- *   exec_start()        spawn insula-exec, give it the descriptors and one end of a socket pair
+ *   exec_start()        spawn insula-exec, give it the descriptors and one end of a stream
  *   jailed, verified, and insula-init listens (BOARD_EVENT_AGENT_READY)
  *                       the other end goes to insula-vsock, which connects it to the guest
  *   MSG_EXEC_BROKEN     that connection has ended. If insula-vsock has died, the next one gets
- *                       another pair's other end, and the command goes on; else there is nothing
+ *                       another stream's other end, and the command goes on; else there is nothing
  *                       to go on with, and insula-exec is told so
  *   MSG_EXEC_EXIT       the command has ended and all its output is written: `done` is called,
  *                       insula-exec is killed; its place is free when it is reaped
@@ -17,7 +17,9 @@
 #ifndef SUPERVISOR_EXEC_H
 #define SUPERVISOR_EXEC_H
 
-#include "child.h"
+#include <insula/proto.h>
+
+struct child;
 
 #define VM_MAX_EXECS 16u
 #define VM_EXEC_PLACES (VM_MAX_EXECS + 1) /* the last is exec_poweroff()'s */
@@ -41,9 +43,10 @@ struct exec_spec {
 typedef void exec_done(struct vm *vm, uint32_t id, const struct msg_exec_exit *x);
 
 struct exec_proc {
-	struct child child; /* CHILD_NONE and id 0: a free place */
-	uint32_t id;
+	struct child *child; /* its process: the VM's, one for each place */
+	uint32_t id;         /* 0: a free place */
 	exec_done *done;
+	bool ready; /* jailed and verified */
 	int stream; /* for insula-vsock until it is connected; owned; -1 */
 	bool connected, started, ended;
 	uint64_t broken_ns;   /* since when it has had no connection; 0: it has one, or not yet */
@@ -53,10 +56,18 @@ struct exec_proc {
 	uint64_t signaled_ns; /* when a signal was passed on that the guest has not taken yet; 0 */
 };
 
+struct execs { /* of a VM */
+	struct exec_proc place[VM_EXEC_PLACES];
+	uint32_t ids;     /* ever given */
+	bool agent_ready; /* insula-init listens */
+};
+
 /* Check what only exec_start() would find out: -E2BIG (too many or too long arguments). */
 int exec_check(const struct exec_spec *s, struct err *e);
 /* Start a command as soon as the guest is up. fds: input (ignored without spec->input), output,
  * errors; they stay the caller's, their flags are not changed. -EAGAIN: VM_MAX_EXECS run already.
+ * Windows: handles that can be inherited, of pipes or files (a console window is refused:
+ * std_open() in device_win.h turns one into a pipe), with no more rights than to read or to write.
  */
 int exec_start(struct vm *vm, const struct exec_spec *s, const int fds[3], exec_done *done,
 	       uint32_t *id, struct err *e);
@@ -78,7 +89,8 @@ uint64_t exec_unanswered(const struct vm *vm, uint32_t id);
 
 /* ---- for vm.c ---- */
 
-void exec_init(struct vm *vm); /* all places are free */
+/* All places are free; the caller sets their `child`. */
+void exec_init(struct execs *x);
 void exec_free(struct vm *vm);
 /* insula-init listens now: connect what waits. */
 void exec_agent_ready(struct vm *vm);

@@ -19,7 +19,7 @@ void result_from_exit(struct vm *vm)
 json_object *result_json(const struct vm *vm)
 {
 	struct result r = {.reason = vm->reason,
-			   .command_ended = vm->command_ended,
+			   .command_ended = vm->command.ended,
 			   .have_exit = vm->have_exit,
 			   .status = vm->status,
 			   .why = vm->why,

@@ -113,7 +113,7 @@ bool setting_is_relative(const struct setting *s, const char *text)
 {
 	const char *at = find_path(s, text);
 
-	return at && *at && *at != '/';
+	return at && path_is_relative(at);
 }
 
 char *setting_absolute(const struct setting *s, const char *text, const char *cwd)

@@ -42,7 +42,7 @@ const struct setting *setting_of_flag(int flag);
 /* The setting's text with the path in it made absolute, from `cwd` on; the caller's. NULL: out of
  * memory. A text that is malformed is copied: whoever reads it will say so. */
 char *setting_absolute(const struct setting *s, const char *text, const char *cwd);
-/* Has it a path that is not absolute? */
+/* Has it a path that becomes absolute so? */
 bool setting_is_relative(const struct setting *s, const char *text);
 
 /* "-e NAME": 1 and NAME=VALUE, the caller's, from `text` itself or else from our own environment;

@@ -81,8 +81,8 @@ int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e)
 		rc = rc < 0 ? rc : 0;
 		break;
 	case CONSOLE_STREAM:
-		t->out = dup_cloexec(c->console_fd, e);
-		t->in = t->out < 0 ? t->out : dup_cloexec(c->console_fd, e);
+		t->out = dup_cloexec(c->console_out, e);
+		t->in = t->out < 0 ? t->out : dup_cloexec(c->console_in, e);
 		rc = t->in < 0 ? t->in : 0;
 		break;
 	case CONSOLE_FILE:

@@ -263,7 +263,11 @@ int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verb
 	boot_init(&vm->boot);
 	vm->vsock = (struct vsock){.dir = -1, .listener = -1};
 	vm->terminal = (struct terminal){.in = -1, .out = -1, .slave = -1};
-	exec_init(vm);
+	exec_init(&vm->execs);
+	for (unsigned i = 0; i < VM_EXEC_PLACES; i++) {
+		child_none(&vm->exec[i]);
+		vm->execs.place[i].child = &vm->exec[i];
+	}
 	command_init(&vm->command);
 	vm->status = RUN_FAILED;
 	rc = paths_find(&vm->paths, e);
@@ -314,6 +318,71 @@ struct device *vm_vsock(struct vm *vm)
 			return &vm->device[i];
 	}
 	return NULL;
+}
+
+/* ---- for commands ---- */
+
+const struct vm_config *vm_conf(const struct vm *vm)
+{
+	return vm->conf;
+}
+
+struct execs *vm_execs(const struct vm *vm)
+{
+	return (struct execs *)&vm->execs;
+}
+
+struct command *vm_command(struct vm *vm)
+{
+	return &vm->command;
+}
+
+struct control *vm_control(const struct vm *vm)
+{
+	return vm->control;
+}
+
+bool vm_is_running(const struct vm *vm)
+{
+	return vm->running;
+}
+
+bool vm_has_ended(const struct vm *vm)
+{
+	return vm->ended;
+}
+
+uint64_t vm_started_ns(const struct vm *vm)
+{
+	return vm->started_ns;
+}
+
+const char *vm_why(const struct vm *vm)
+{
+	return vm->why;
+}
+
+int vm_order(struct vm *vm, enum msg_type t)
+{
+	return msg_send(vm->vmm.jail.channel, t, NULL, 0, NULL, 0);
+}
+
+enum vm_vsock vm_vsock_state(const struct vm *vm, unsigned *generation)
+{
+	const struct device *d = vm_vsock((struct vm *)vm);
+
+	*generation = d ? d->restarts : 0;
+	return !d                              ? VM_VSOCK_NONE
+	       : d->dead                       ? VM_VSOCK_DEAD
+	       : d->child.state != CHILD_READY ? VM_VSOCK_AWAY
+					       : VM_VSOCK_SERVES;
+}
+
+bool vm_vsock_died(const struct vm *vm)
+{
+	const struct device *d = vm_vsock((struct vm *)vm);
+
+	return !d || d->dead || child_ended(&d->child);
 }
 
 /* ---- start ---- */
@@ -631,6 +700,10 @@ static void on_signal(struct vm *vm)
 
 	if (read(vm->signals, &si, sizeof(si)) != (ssize_t)sizeof(si))
 		return;
+	if (vm->conf->command && si.ssi_signo == SIGWINCH) {
+		command_resized(vm);
+		return;
+	}
 	if (vm->conf->command && command_signal(vm, (int)si.ssi_signo))
 		return;
 	vm_end(vm, RUN_SIGNAL + (int)si.ssi_signo, "%s", "");
@@ -693,7 +766,7 @@ static void step(struct vm *vm, uint64_t deadline_ns, bool poll_fences)
 		fill(&p[n], &vm->device[i].child);
 	execs = n;
 	for (unsigned i = 0; i < VM_EXEC_PLACES; i++, n += 3)
-		fill(&p[n], &vm->exec[i].child);
+		fill(&p[n], &vm->exec[i]);
 	peers = n;
 	for (unsigned i = 0; i < vm->ndevices; i++) {
 		struct child *c = peer_of(&vm->device[i]);
@@ -720,7 +793,7 @@ static void step(struct vm *vm, uint64_t deadline_ns, bool poll_fences)
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		serve(vm, &p[4 + 3 * i], &vm->device[i].child, &vm->device[i], NULL);
 	for (unsigned i = 0; i < VM_EXEC_PLACES; i++)
-		serve(vm, &p[execs + 3 * i], &vm->exec[i].child, NULL, &vm->exec[i]);
+		serve(vm, &p[execs + 3 * i], &vm->exec[i], NULL, &vm->execs.place[i]);
 	n = peers;
 	for (unsigned i = 0; i < vm->ndevices; i++) {
 		struct child *c = peer_of(&vm->device[i]);

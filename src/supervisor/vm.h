@@ -13,7 +13,7 @@
 #include "child.h"
 #include "command.h"
 #include "config.h"
-#include "control.h"
+#include "control_linux.h"
 #include "device.h"
 #include "disk.h"
 #include "ending.h"
@@ -21,6 +21,7 @@
 #include "nic.h"
 #include "paths.h"
 #include "terminal.h"
+#include "vm_common.h"
 #include "vsock.h"
 
 struct vm {
@@ -36,16 +37,14 @@ struct vm {
 	struct vsock vsock;
 	struct device device[VM_MAX_DEVICES];
 	unsigned ndevices;
-	struct exec_proc exec[VM_EXEC_PLACES];
-	uint32_t exec_ids; /* ever given */
+	struct execs execs;
+	struct child exec[VM_EXEC_PLACES]; /* their processes */
 	struct command command;
 	struct child vmm;
 	int kvm, mem, ack, signals; /* owned */
 
 	uint64_t started_ns, deadline_ns; /* --timeout; 0: none */
 	bool running;                     /* MSG_GO was sent */
-	bool agent_ready;                 /* insula-init listens */
-	bool command_ended;               /* vm->status is the command's */
 	bool have_exit;
 	struct msg_vm_exit exit;
 	int status; /* of insula-run; valid once ended */
@@ -62,24 +61,12 @@ int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verb
 /* Run to the end; the status of insula-run. vm->why has the reason. */
 int vm_run(struct vm *vm);
 void vm_close(struct vm *vm);
-/* Does the guest run insula-init's server for commands, once it is up? */
-bool vm_has_agent(const struct vm *vm);
 /* The vsock device; NULL: there is none. */
 struct device *vm_vsock(struct vm *vm);
-/* The VM shall end, with this status and line. The first reason counts; what fails on the way down
- * is its consequence. */
-void vm_end(struct vm *vm, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-/* The user typed the escape: end as an interrupt would. */
-void vm_quit(struct vm *vm);
-/* End it from outside: `reason` is a static string, `hard` loses what the helpers hold. The first
- * reason counts. */
-void vm_stop(struct vm *vm, const char *reason, int status, bool hard);
 
 /* result_linux.c */
 /* Turn the guest's end into a status and a line. */
 void result_from_exit(struct vm *vm);
-/* How it ended and what it cost, as one object; the caller's. */
-struct json_object *result_json(const struct vm *vm);
 /* Write the metrics if the guest has run; a failure is logged. */
 void metrics_write(const struct vm *vm);
 

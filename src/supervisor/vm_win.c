@@ -12,7 +12,6 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
-#include "cmdline.h"
 #include "result.h"
 
 #define SECOND_NS 1000000000ull
@@ -20,11 +19,11 @@
 #define STOP_DEADLINE_NS (2 * SECOND_NS)     /* insula-vmm leaves the guest */
 #define RESTART_DEADLINE_NS (10 * SECOND_NS) /* a new helper is contained and ready */
 #define DRAIN_DEADLINE_NS (10 * SECOND_NS)   /* helpers finish what is in flight */
-#define LOG_MS 1000                          /* between two looks at how long the log is */
-#define TICK_MS 10                           /* while something is waited for that has no event */
+#define OUTPUT_DEADLINE_NS (2 * SECOND_NS)   /* a command's last output, when the guest is gone */
+#define LOOK_MS 1000 /* between two looks at how long the log, how large the window is */
+#define TICK_MS 10   /* while something is waited for that has no event */
 
-static void vm_end(struct vm *vm, int status, const char *fmt, ...) INSULA_PRINTF(3, 4);
-static void vm_end(struct vm *vm, int status, const char *fmt, ...)
+void vm_end(struct vm *vm, int status, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -46,16 +45,18 @@ void vm_stop(struct vm *vm, const char *reason, int status, bool hard)
 	vm_end(vm, status, "%s", "");
 }
 
+static bool is_set(HANDLE h)
+{
+	return h && WaitForSingleObject(h, 0) == WAIT_OBJECT_0;
+}
+
 /* ---- open ---- */
 
 static int refuse(const struct vm_config *c, struct err *e)
 {
-	const char *what = c->command    ? "a command in the guest"
-			   : c->rootfs   ? "--rootfs"
-			   : c->nshares  ? "--share"
+	const char *what = c->nshares    ? "--share"
 			   : c->nnets    ? "--net"
 			   : c->mem_huge ? "--mem ...,hugepages"
-			   : !c->kernel  ? "a default kernel (give --kernel)"
 					 : NULL;
 
 	return what ? err_set(e, -EOPNOTSUPP, "%s: not on Windows yet", what) : 0;
@@ -73,17 +74,36 @@ static int check_memory(uint64_t mem, struct err *e)
 	return 0;
 }
 
+bool vm_has_agent(const struct vm *vm)
+{
+	return vm->boot.own_initrd && (vm->conf->command || vm->conf->serve);
+}
+
+static bool has_vsock(const struct vm *vm)
+{
+	return vm->conf->vsock.on || vm->conf->command || vm_has_agent(vm);
+}
+
+static int add_disk(struct vm *vm, const struct disk_config *c, struct err *e)
+{
+	if (vm->ndisks + OTHER_DEVICES == MAX_DEVICES)
+		return err_set(e, -EINVAL, "--disk: more than %d, the root among them",
+			       MAX_DEVICES - OTHER_DEVICES);
+	vm->ndisks++; /* in any case, or its handle would stay */
+	return disk_open(&vm->disk[vm->ndisks - 1], c, e);
+}
+
 static int open_disks(struct vm *vm, struct err *e)
 {
 	int rc = 0;
 
-	if (vm->conf->ndisks + OTHER_DEVICES > MAX_DEVICES)
-		return err_set(e, -EINVAL, "--disk: more than %d", MAX_DEVICES - OTHER_DEVICES);
-	while (vm->ndisks < vm->conf->ndisks && !rc) {
-		rc = disk_open(&vm->disk[vm->ndisks], &vm->conf->disk[vm->ndisks], e);
-		vm->ndisks++; /* or its handle would stay */
-	}
-	return rc;
+	for (unsigned i = 0; i < vm->conf->ndisks && !rc; i++)
+		rc = add_disk(vm, &vm->conf->disk[i], e);
+	if (rc || !vm->boot.root_image[0])
+		return rc;
+	vm->root_disk = (struct disk_config){.path = vm->boot.root_image, .ro = vm->boot.root_ro};
+	strcpy(vm->root_disk.serial, IMAGE_ROOT_SERIAL);
+	return add_disk(vm, &vm->root_disk, e);
 }
 
 static int open_named(struct vm *vm, bool check_only, bool verbose, struct err *e)
@@ -93,19 +113,15 @@ static int open_named(struct vm *vm, bool check_only, bool verbose, struct err *
 
 	if (!rc)
 		rc = check_memory(c->mem, e);
-	if (!rc) {
-		vm->kernel = file_open(c->kernel, "--kernel", e);
-		rc = vm->kernel < 0 ? vm->kernel : 0;
-	}
-	if (!rc && c->initrd) {
-		vm->initrd = file_open(c->initrd, "--initrd", e);
-		rc = vm->initrd < 0 ? vm->initrd : 0;
-	}
 	if (!rc)
-		rc = cmdline_make(vm->cmdline, c, verbose, e);
-	if (!rc && c->vsock.on)
+		rc = boot_open(&vm->boot, c, NULL, check_only, verbose, e);
+	if (!rc && has_vsock(vm))
 		rc = vsock_open(&vm->vsock, &c->vsock, check_only, e);
-	return rc ? rc : open_disks(vm, e);
+	if (!rc)
+		rc = open_disks(vm, e);
+	if (!rc && c->command)
+		rc = command_open(vm, e);
+	return rc;
 }
 
 static int add_device(struct vm *vm, enum device_type type, const char *name, unsigned nqueues,
@@ -135,7 +151,7 @@ static int make_devices(struct vm *vm, struct err *e)
 		rc = add_device(vm, DEVICE_RNG, "rng", 1, &d, e);
 		d->rate = vm->conf->rng_rate;
 	}
-	if (!rc && vm->conf->vsock.on) {
+	if (!rc && has_vsock(vm)) {
 		rc = add_device(vm, DEVICE_VSOCK, "vsock", 3, &d, e);
 		d->vsock = &vm->vsock;
 		vm->vsock_device = d;
@@ -156,16 +172,87 @@ static int open_own(struct vm *vm, struct err *e)
 static void vm_close(struct vm *vm)
 {
 	child_kill(&vm->vmm);
+	exec_free(vm);
+	command_close(&vm->command);
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		device_free(&vm->device[i]);
 	for (unsigned i = 0; i < vm->ndisks; i++)
 		fd_close(&vm->disk[i].fd);
 	vsock_close(&vm->vsock);
 	terminal_close(&vm->terminal);
-	fd_close(&vm->kernel);
-	fd_close(&vm->initrd);
+	boot_close(&vm->boot);
 	fd_close(&vm->mem);
 	fd_close(&vm->ack);
+}
+
+/* ---- for commands ---- */
+
+const struct vm_config *vm_conf(const struct vm *vm)
+{
+	return vm->conf;
+}
+
+struct execs *vm_execs(const struct vm *vm)
+{
+	return (struct execs *)&vm->execs;
+}
+
+struct command *vm_command(struct vm *vm)
+{
+	return &vm->command;
+}
+
+struct control *vm_control(const struct vm *vm)
+{
+	return vm->control;
+}
+
+bool vm_is_running(const struct vm *vm)
+{
+	return vm->running;
+}
+
+bool vm_has_ended(const struct vm *vm)
+{
+	return vm->ended;
+}
+
+uint64_t vm_started_ns(const struct vm *vm)
+{
+	return vm->started_ns;
+}
+
+const char *vm_why(const struct vm *vm)
+{
+	return vm->end->why;
+}
+
+int vm_order(struct vm *vm, enum msg_type t)
+{
+	return child_send(&vm->vmm, t, NULL, 0, NULL, 0);
+}
+
+enum vm_vsock vm_vsock_state(const struct vm *vm, unsigned *generation)
+{
+	const struct device *d = vm->vsock_device;
+
+	*generation = d ? d->restarts : 0;
+	return !d                              ? VM_VSOCK_NONE
+	       : d->dead                       ? VM_VSOCK_DEAD
+	       : d->child.state != CHILD_READY ? VM_VSOCK_AWAY
+					       : VM_VSOCK_SERVES;
+}
+
+bool vm_vsock_died(const struct vm *vm)
+{
+	const struct device *d = vm->vsock_device;
+
+	return !d || d->dead || !d->child.box.process || is_set(d->child.box.process);
+}
+
+void vm_quit(struct vm *vm)
+{
+	vm_end(vm, vm->conf->command ? RUN_SIGNAL + SIGINT : 0, "%s", "");
 }
 
 /* ---- start ---- */
@@ -175,13 +262,15 @@ static int start_vmm(struct vm *vm, struct err *e)
 	struct msg_start_vmm m = {.mem_size = vm->conf->mem,
 				  .ncpus = vm->conf->cpus,
 				  .ndevices = vm->ndevices,
-				  .ninitrds = vm->initrd >= 0,
+				  .ninitrds = vm->boot.ninitrds,
 				  .log_level = log_most()};
-	int fds[3] = {vm->mem, vm->kernel, vm->initrd};
+	int fds[2 + VMM_MAX_INITRDS] = {vm->mem, vm->boot.kernel};
 	int all[CONTAIN_MAX_HANDLES], one[MSG_MAX_FDS];
 	unsigned n = 0, k;
 	int rc;
 
+	for (unsigned i = 0; i < m.ninitrds; i++)
+		fds[2 + i] = vm->boot.initrd[i];
 	for (unsigned i = 0; i < 2 + m.ninitrds; i++)
 		all[n++] = fds[i];
 	all[n++] = vm->ack;
@@ -200,7 +289,7 @@ static int start_vmm(struct vm *vm, struct err *e)
 		rc = child_send(&vm->vmm, MSG_DEVICE, &vm->device[i].msg, sizeof(struct msg_device),
 				one, k);
 	}
-	memcpy(m.cmdline, vm->cmdline, sizeof(m.cmdline));
+	memcpy(m.cmdline, vm->boot.cmdline, sizeof(m.cmdline));
 	if (!rc)
 		rc = child_send(&vm->vmm, MSG_START_VMM, &m, sizeof(m), fds, 2 + m.ninitrds);
 	return rc ? err_sys(e, rc, "insula-vmm: channel") : 0;
@@ -213,6 +302,8 @@ static void start_all(struct vm *vm)
 
 	for (unsigned i = 0; i < vm->ndevices && !rc; i++)
 		rc = device_start(&vm->device[i], vm->mem, vm->conf->mem, &e);
+	if (!rc && vm->conf->command)
+		rc = command_start(vm, &e);
 	if (rc)
 		vm_end(vm, RUN_FAILED, "%s", e.text);
 }
@@ -225,6 +316,8 @@ static void go(struct vm *vm)
 		ready &= vm->device[i].child.state == CHILD_READY;
 	if (vm->running || vm->ended || !ready)
 		return;
+	if (vm->command.raw)
+		terminal_raw(&vm->terminal);
 	if (child_send(&vm->vmm, MSG_GO, NULL, 0, NULL, 0)) {
 		vm_end(vm, RUN_FAILED, "insula-vmm: its channel is closed");
 		return;
@@ -241,6 +334,7 @@ union body {
 	struct msg_failed failed;
 	struct msg_vm_exit exit;
 	struct msg_dev dev;
+	struct msg_vm_event event;
 	struct msg_stats stats;
 	struct msg_paused paused;
 	struct msg_vsock_connect connect;
@@ -248,7 +342,7 @@ union body {
 };
 
 /* The child says that it is contained; believe the system, not the child. */
-static void on_ready(struct vm *vm, struct child *c, struct device *d)
+static void on_ready(struct vm *vm, struct child *c, struct device *d, struct exec_proc *x)
 {
 	struct err e;
 
@@ -264,6 +358,10 @@ static void on_ready(struct vm *vm, struct child *c, struct device *d)
 		log_warn("%s: restarted, carries on", c->name);
 		control_event(vm->control, "helper-restarted", d->msg.name, NULL);
 	}
+	if (d && d == vm->vsock_device)
+		exec_vsock_ready(vm);
+	if (x)
+		exec_ready(vm, x);
 	go(vm);
 }
 
@@ -286,7 +384,7 @@ static void on_vm_exit(struct vm *vm, const struct msg_vm_exit *x)
 	if (vm->ended)
 		return;
 	vm->ended = true;
-	ending_of(&vm->exit, false, false, vm->end);
+	ending_of(&vm->exit, vm->boot.own_initrd, vm->conf->command != NULL, vm->end);
 	err_clean(vm->end->why);
 }
 
@@ -309,8 +407,11 @@ static bool from_vmm(struct vm *vm, enum msg_type t, const union body *b, size_t
 		on_stuck(vm, b->dev.index);
 	else if (t == MSG_PAUSED && len == sizeof(b->paused))
 		control_paused(vm->control, vm, b->paused.paused);
+	else if (t == MSG_VM_EVENT && len == sizeof(b->event) &&
+		 b->event.event == BOARD_EVENT_AGENT_READY)
+		exec_agent_ready(vm);
 	else
-		return t == MSG_VM_EVENT; /* of insula-init, which nobody listens to here */
+		return false;
 	return true;
 }
 
@@ -333,7 +434,7 @@ static bool from_helper(struct vm *vm, struct device *d, enum msg_type t, const 
 
 /* One message; the channel's event is set. False: it was the last one. A child that breaks the
  * protocol is ended; what that means is decided where its end is seen. */
-static bool on_message(struct vm *vm, struct child *c, struct device *d)
+static bool on_message(struct vm *vm, struct child *c, struct device *d, struct exec_proc *x)
 {
 	union body b;
 	enum msg_type t;
@@ -346,11 +447,13 @@ static bool on_message(struct vm *vm, struct child *c, struct device *d)
 	if (rc)
 		ok = false;
 	else if (t == MSG_READY && len == 0 && c->state == CHILD_STARTING)
-		on_ready(vm, c, d);
+		on_ready(vm, c, d, x);
 	else if (t == MSG_FAILED && len == sizeof(b.failed))
 		on_failed(vm, c, &b.failed);
 	else
-		ok = d ? from_helper(vm, d, t, &b, len) : from_vmm(vm, t, &b, len);
+		ok = x   ? exec_message(vm, x, t, &b, len)
+		     : d ? from_helper(vm, d, t, &b, len)
+			 : from_vmm(vm, t, &b, len);
 	if (!ok) {
 		log_error("%s: broke the protocol", c->name);
 		TerminateProcess(c->box.process, 1);
@@ -381,18 +484,21 @@ static void on_helper_end(struct vm *vm, struct device *d, enum child_state befo
 	}
 }
 
-static void on_end(struct vm *vm, struct child *c, struct device *d)
+static void on_end(struct vm *vm, struct child *c, struct device *d, struct exec_proc *x)
 {
 	enum child_state before;
+	char how[64];
 	DWORD code;
 
 	/* What it said before it ended comes first. */
-	while (WaitForSingleObject(channel_event(&c->channel), 0) == WAIT_OBJECT_0 &&
-	       on_message(vm, c, d))
+	while (!c->gone && is_set(channel_event(&c->channel)) && on_message(vm, c, d, x))
 		;
 	before = c->state;
 	code = child_reap(c);
-	if (d)
+	snprintf(how, sizeof(how), "exited with status %lu", code);
+	if (x)
+		exec_gone(vm, x, how);
+	else if (d)
 		on_helper_end(vm, d, before, code);
 	else if (before != CHILD_DONE)
 		vm_end(vm, RUN_FAILED, "insula-vmm exited with status %lu", code);
@@ -428,18 +534,10 @@ static bool ask_again(struct vm *vm)
 
 /* ---- loop ---- */
 
-static unsigned add_slots(HANDLE *h, struct child *c)
+static unsigned add_slot(HANDLE *h, struct child *c)
 {
-	HANDLE log = c->box.process ? child_log_event(c) : NULL;
-	unsigned n = 0;
-
-	if (!c->box.process)
-		return 0;
-	h[n++] = c->box.process;
-	h[n++] = channel_event(&c->channel);
-	if (log)
-		h[n++] = log;
-	return n;
+	*h = child_event(c);
+	return *h != NULL;
 }
 
 /* Clients wait while no helper is there that could take them. */
@@ -450,37 +548,56 @@ static HANDLE client_event(struct vm *vm)
 	return up ? vsock_event(&vm->vsock) : NULL;
 }
 
-static bool is_set(HANDLE h)
-{
-	return h && WaitForSingleObject(h, 0) == WAIT_OBJECT_0;
-}
-
-static void serve(struct vm *vm, struct child *c, struct device *d)
+/* Its log, which needs no handle of ours to wait for, comes first. */
+static void serve(struct vm *vm, struct child *c, struct device *d, struct exec_proc *x)
 {
 	if (!c->box.process)
 		return;
-	if (is_set(child_log_event(c)))
-		child_log(c);
-	if (is_set(c->box.process))
-		on_end(vm, c, d);
-	else if (is_set(channel_event(&c->channel)) && !on_message(vm, c, d))
-		TerminateProcess(c->box.process, 1); /* it closed its channel */
+	child_log(c);
+	if (is_set(c->box.process)) {
+		on_end(vm, c, d, x);
+	} else if (!c->gone && is_set(channel_event(&c->channel)) && !on_message(vm, c, d, x)) {
+		c->gone = true; /* it closed its channel, or broke the protocol */
+		TerminateProcess(c->box.process, 1);
+	}
 }
 
-/* Wait for something and deal with it; at most until `deadline_ns` (0: none). */
-static void step(struct vm *vm, uint64_t deadline_ns, bool soon)
+static void serve_all(struct vm *vm)
 {
-	uint64_t now = clock_ns(), turn = control_deadline(vm->control);
-	HANDLE h[MAX_SLOTS];
-	DWORD n = 0, ms = INFINITE;
-
-	h[n++] = vm->interrupt;
-	n += control_slots(vm->control, &h[n]);
-	if (client_event(vm))
-		h[n++] = client_event(vm);
-	n += add_slots(&h[n], &vm->vmm);
+	serve(vm, &vm->vmm, NULL, NULL);
 	for (unsigned i = 0; i < vm->ndevices; i++)
-		n += add_slots(&h[n], &vm->device[i].child);
+		serve(vm, &vm->device[i].child, &vm->device[i], NULL);
+	for (unsigned i = 0; i < VM_EXEC_PLACES; i++)
+		serve(vm, &vm->exec[i], NULL, &vm->execs.place[i]);
+}
+
+/* Ctrl-C: the command's, as a signal is on Linux. */
+static void on_key(struct vm *vm)
+{
+	ResetEvent(vm->interrupt);
+	if (!vm->conf->command || !command_signal(vm, SIGINT))
+		vm_end(vm, RUN_SIGNAL + SIGINT, "%s", "");
+}
+
+/* A console window does not say that its size has changed. */
+static void look_at_window(struct vm *vm)
+{
+	uint16_t rows = vm->rows, cols = vm->cols;
+
+	command_size(&rows, &cols);
+	if (rows == vm->rows && cols == vm->cols)
+		return;
+	if (vm->rows)
+		command_resized(vm);
+	vm->rows = rows;
+	vm->cols = cols;
+}
+
+static DWORD wait_ms(const struct vm *vm, uint64_t deadline_ns, bool soon)
+{
+	uint64_t now = clock_ns(), turn = control_deadline(vm->control, vm);
+	DWORD ms = INFINITE;
+
 	if (turn && (!deadline_ns || turn < deadline_ns))
 		deadline_ns = turn;
 	if (deadline_ns)
@@ -488,17 +605,40 @@ static void step(struct vm *vm, uint64_t deadline_ns, bool soon)
 	if (soon && ms > TICK_MS)
 		ms = TICK_MS;
 	/* The guest's console goes into insulad's log without a word to us: see control_serve(). */
-	if (vm->control && ms > LOG_MS)
-		ms = LOG_MS;
-	WaitForMultipleObjects(n, h, FALSE, ms);
+	if ((vm->control || vm->command.raw) && ms > LOOK_MS)
+		ms = LOOK_MS;
+	return ms;
+}
+
+/* Wait for something and deal with it; at most until `deadline_ns` (0: none). */
+static void step(struct vm *vm, uint64_t deadline_ns, bool soon)
+{
+	HANDLE h[MAX_SLOTS];
+	DWORD n = 0;
+
+	h[n++] = vm->interrupt;
+	n += control_slots(vm->control, &h[n]);
+	if (client_event(vm))
+		h[n++] = client_event(vm);
+	n += add_slot(&h[n], &vm->vmm);
+	for (unsigned i = 0; i < vm->ndevices; i++)
+		n += add_slot(&h[n], &vm->device[i].child);
+	for (unsigned i = 0; i < VM_EXEC_PLACES; i++)
+		n += add_slot(&h[n], &vm->exec[i]);
+	WaitForMultipleObjectsEx(n, h, FALSE, wait_ms(vm, deadline_ns, soon), TRUE);
 	control_serve(vm->control, vm);
 	if (is_set(vm->interrupt))
-		vm_end(vm, RUN_SIGNAL + SIGINT, "%s", "");
+		on_key(vm);
 	if (is_set(client_event(vm)))
 		vsock_client(&vm->vsock, &vm->vsock_device->child);
-	serve(vm, &vm->vmm, NULL);
-	for (unsigned i = 0; i < vm->ndevices; i++)
-		serve(vm, &vm->device[i].child, &vm->device[i]);
+	serve_all(vm);
+	if (vm->command.raw)
+		look_at_window(vm);
+}
+
+static bool sooner(uint64_t limit, uint64_t than)
+{
+	return limit && (!than || limit < than);
 }
 
 static void run_until_ended(struct vm *vm)
@@ -508,10 +648,14 @@ static void run_until_ended(struct vm *vm)
 	if (vm->conf->timeout)
 		timeout = vm->started_ns + vm->conf->timeout * SECOND_NS;
 	while (!vm->ended) {
-		uint64_t limit = timeout;
+		uint64_t limit = timeout, deaf = command_deadline(vm), execs = exec_deadline(vm);
 
-		if (!vm->running && (!limit || start_limit < limit))
+		if (!vm->running && sooner(start_limit, limit))
 			limit = start_limit;
+		if (sooner(deaf, limit))
+			limit = deaf;
+		if (sooner(execs, limit))
+			limit = execs;
 		step(vm, limit, restart_waiting(vm) | ask_again(vm));
 		if (!limit || clock_ns() < limit)
 			continue;
@@ -520,10 +664,26 @@ static void run_until_ended(struct vm *vm)
 			       vm->conf->timeout);
 		else if (!vm->running)
 			vm_end(vm, RUN_FAILED, "the VM was not ready to run in time");
+		else if (limit == command_deadline(vm))
+			command_overdue(vm);
+		else
+			exec_overdue(vm);
 	}
 }
 
 /* ---- end ---- */
+
+static void stop_vmm(struct vm *vm)
+{
+	uint64_t limit = clock_ns() + STOP_DEADLINE_NS;
+
+	if (!vm->running || vm->vmm.state != CHILD_READY ||
+	    child_send(&vm->vmm, MSG_STOP, NULL, 0, NULL, 0))
+		return;
+	vm->vmm.state = CHILD_STOPPING;
+	while (vm->vmm.state == CHILD_STOPPING && clock_ns() < limit)
+		step(vm, limit, false);
+}
 
 static bool stop_helpers(struct vm *vm)
 {
@@ -545,25 +705,28 @@ static bool stop_helpers(struct vm *vm)
  * everything goes. */
 static void wind_down(struct vm *vm)
 {
-	uint64_t limit = clock_ns() + STOP_DEADLINE_NS;
+	uint64_t limit;
 
-	if (vm->hard)
-		return;
-	if (vm->running && vm->vmm.state == CHILD_READY &&
-	    !child_send(&vm->vmm, MSG_STOP, NULL, 0, NULL, 0)) {
-		vm->vmm.state = CHILD_STOPPING;
-		while (vm->vmm.state == CHILD_STOPPING && clock_ns() < limit)
-			step(vm, limit, false);
-	}
+	if (!vm->hard)
+		stop_vmm(vm);
 	child_kill(&vm->vmm);
 	limit = clock_ns() + DRAIN_DEADLINE_NS;
-	while (vm->running && stop_helpers(vm) && clock_ns() < limit)
+	while (!vm->hard && vm->running && stop_helpers(vm) && clock_ns() < limit)
 		step(vm, limit, false);
+	for (unsigned i = 0; i < vm->ndevices; i++)
+		child_kill(&vm->device[i].child);
+	/* With insula-vsock the streams have ended: what came through them is still written. */
+	exec_guest_gone(vm);
+	limit = clock_ns() + OUTPUT_DEADLINE_NS;
+	while (exec_pending(vm) && clock_ns() < limit)
+		step(vm, limit, false);
+	exec_free(vm);
 }
 
 json_object *result_json(const struct vm *vm)
 {
 	struct result r = {.reason = vm->reason,
+			   .command_ended = vm->command.ended,
 			   .have_exit = vm->have_exit,
 			   .status = vm->end->status,
 			   .why = vm->end->why,
@@ -597,6 +760,18 @@ static BOOL WINAPI on_interrupt(DWORD which)
 	return SetEvent(interrupted);
 }
 
+static void init(struct vm *vm)
+{
+	vm->mem = vm->ack = -1;
+	vm->terminal = (struct terminal){.in = -1, .out = -1};
+	vm->started_ns = clock_ns();
+	boot_init(&vm->boot);
+	command_init(&vm->command);
+	exec_init(&vm->execs);
+	for (unsigned i = 0; i < VM_EXEC_PLACES; i++)
+		vm->execs.place[i].child = &vm->exec[i];
+}
+
 void vm_win_run(const struct vm_config *c, struct control *control, bool check_only, bool verbose,
 		struct ending *end)
 {
@@ -607,9 +782,7 @@ void vm_win_run(const struct vm_config *c, struct control *control, bool check_o
 	vm.conf = c;
 	vm.end = end;
 	vm.control = control;
-	vm.kernel = vm.initrd = vm.mem = vm.ack = -1;
-	vm.terminal = (struct terminal){.in = -1, .out = -1};
-	vm.started_ns = clock_ns();
+	init(&vm);
 	rc = open_named(&vm, check_only, verbose, &e);
 	if (!rc && !check_only)
 		rc = terminal_open(&vm.terminal, c, &e);

@@ -1,38 +1,47 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * One VM on Windows: open everything, make insula-vmm and the helpers, watch over them, end. The
- * stages are those of vm.h; commands, networks and shares are not there yet, and are refused.
+ * stages are those of vm.h; networks and shares are not there yet, and are refused. Commands are
+ * exec.h's, as on Linux.
  */
 #ifndef SUPERVISOR_VM_WIN_H
 #define SUPERVISOR_VM_WIN_H
 
-#include <json-c/json.h>
-
+#include "boot.h"
+#include "child_win.h"
+#include "command.h"
 #include "config.h"
 #include "control_win.h"
 #include "device_win.h"
 #include "ending.h"
+#include "exec.h"
+#include "vm_common.h"
 
-/* One wait takes 64 handles: three of each child, insulad's door, the user's interrupt, the next
+/* One wait takes 64 handles: one of each child, insulad's door, the user's interrupt, the next
  * client of vsock. */
 #define MAX_DEVICES 19
 #define OTHER_DEVICES 3 /* than disks: console, random numbers, vsock */
-#define MAX_SLOTS (2 + CONTROL_SLOTS + 3 * (1 + MAX_DEVICES))
+#define MAX_SLOTS (2 + CONTROL_SLOTS + 1 + MAX_DEVICES + VM_EXEC_PLACES)
 _Static_assert(MAX_SLOTS <= MAXIMUM_WAIT_OBJECTS, "one wait for all of them");
 
 struct vm {
 	const struct vm_config *conf;
 	struct ending *end;
-	int kernel, initrd, mem, ack; /* owned; -1: none */
-	char cmdline[MSG_CMDLINE_MAX];
+	int mem, ack; /* owned; -1: none */
+	struct boot boot;
 	struct terminal terminal;
 	struct disk disk[MAX_DEVICES];
 	unsigned ndisks;
+	struct disk_config root_disk;
 	struct vsock vsock;
 	struct device *vsock_device; /* NULL: none */
 	struct device device[MAX_DEVICES];
 	unsigned ndevices;
 	struct child vmm;
+	struct execs execs;
+	struct child exec[VM_EXEC_PLACES]; /* their processes */
+	struct command command;
+	uint16_t rows, cols; /* of the console window, when it was last looked at; 0: not yet */
 	HANDLE interrupt;
 	uint64_t started_ns;
 	bool running, ended, have_exit;
@@ -48,10 +57,5 @@ void vm_win_run(const struct vm_config *c, struct control *control, bool check_o
 		struct ending *end);
 /* It could not even be tried: tell insulad. */
 void vm_win_refused(struct control *control, struct ending *end);
-/* End it from outside: `reason` is a static string, `hard` loses what the helpers hold. The first
- * reason counts. */
-void vm_stop(struct vm *vm, const char *reason, int status, bool hard);
-/* How it ended and what it cost; the caller's. */
-json_object *result_json(const struct vm *vm);
 
 #endif

@@ -15,9 +15,6 @@
 #define PREFIX_LEN (ARRAY_LEN(PREFIX) - 1)
 #define PORT_DIGITS 10
 #define PIPE_BYTES 65536
-/* Of the helper's handles. The right to make another instance, which is FILE_APPEND_DATA, is not
- * among them. */
-#define STREAM_ACCESS (FILE_READ_DATA | FILE_WRITE_DATA | FILE_READ_ATTRIBUTES | SYNCHRONIZE)
 
 bool vsock_has_path(const struct vsock *v)
 {
@@ -157,9 +154,18 @@ void vsock_client(struct vsock *v, struct child *helper)
 		return;
 	}
 	listen(v, next);
-	fd = child_give(helper, client, STREAM_ACCESS);
+	fd = child_give(helper, client, VSOCK_STREAM_ACCESS);
 	if (fd >= 0)
 		tell(helper, MSG_VSOCK_CLIENT, NULL, 0, &fd, 1);
+}
+
+void vsock_stream(struct child *helper, uint32_t port, HANDLE stream)
+{
+	const struct msg_vsock_stream m = {.port = port};
+	int fd = child_give(helper, stream, VSOCK_STREAM_ACCESS);
+
+	if (fd >= 0)
+		tell(helper, MSG_VSOCK_STREAM, &m, sizeof(m), &fd, 1);
 }
 
 /* ---- what the guest reaches ---- */
@@ -268,7 +274,7 @@ static bool answer(struct vsock *v, struct child *helper, const struct vsock_ask
 		fd = -EMFILE;
 	}
 	if (fd == 0)
-		fd = child_give(helper, pipe, STREAM_ACCESS);
+		fd = child_give(helper, pipe, VSOCK_STREAM_ACCESS);
 	if (fd < 0) {
 		log_debug("%s: port %u: %s", helper->name, k->q.port, strerror(-fd));
 		a.error = fd;

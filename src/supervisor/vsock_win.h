@@ -7,6 +7,7 @@
  *             opened yet. Whoever opens it is handed to the helper
  *   connect   the guest connects to port N of the host: the pipe P_N, and no other, is opened, and
  *             handed over
+ *   stream    a pipe of ours becomes the host's end of a connection to a port of the guest
  *
  * A handle is duplicated into the helper's process: it can read and write there, and nothing else
  * is in its access mask. Thread: the supervisor's. None of this blocks.
@@ -26,6 +27,10 @@ struct vsock_asked { /* a question of the helper's that is answered later */
 	struct msg_vsock_connect q;
 	uint64_t limit_ns;
 };
+
+/* Of a helper's handle of a stream. The right to make another instance, which is FILE_APPEND_DATA,
+ * is not among them. */
+#define VSOCK_STREAM_ACCESS (FILE_READ_DATA | FILE_WRITE_DATA | FILE_READ_ATTRIBUTES | SYNCHRONIZE)
 
 struct vsock {
 	uint32_t cid;
@@ -47,6 +52,12 @@ bool vsock_has_path(const struct vsock *v);
 HANDLE vsock_event(const struct vsock *v);
 /* Then: hand it to the helper, and wait for the next one. */
 void vsock_client(struct vsock *v, struct child *helper);
+
+/* A stream of ours (a pipe of messages, open for overlapped I/O) becomes the host's end of a
+ * connection to a port of the guest: MSG_VSOCK_STREAM. Closed in any case; whoever has its other
+ * end sees its end when the guest refuses, does not answer in time, closes or resets, and when the
+ * helper dies. */
+void vsock_stream(struct child *helper, uint32_t port, HANDLE stream);
 
 /* The helper's guest wants a stream. False: it breaks the protocol, asking for more than it may. */
 bool vsock_asked(struct vsock *v, struct child *helper, const struct msg_vsock_connect *q);

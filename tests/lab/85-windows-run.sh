@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # The distribution's kernel under insula-run.exe, wine and the WinHvPlatform.dll that is made of KVM: two processors, and each device in its
 # own process: the console, a disk that is read and written, random numbers, vsock streams both ways. The same guest under insula-run says
-# the same.
+# the same. Then commands in the guest, with the default kernel and Insula's own initrd.
 . "$(dirname "$0")/lib.sh"
 cd "$(dirname "$0")/../.." || exit 1
 EXE=$BUILD/windows/test-bin/insula-run.exe
@@ -99,3 +99,59 @@ else
 fi
 cmp "$T/linux.img" "$T/windows.img" >"$T/out" 2>&1
 case $? in 0) ok the_same_on_the_disks ;; *) not_ok the_same_on_the_disks "they differ" ;; esac
+
+# ---- commands, at the same time
+
+unset WINE_SESSION # each run has one of its own
+tools/windows-guest "$BUILD" "${EXE%/*}/guest" >"$T/out" 2>&1 || not_ok command_guest 'tools/windows-guest fails'
+rm -r "$T/root/init" "$T"/root/*.ko "$T/root/vsockpeer"
+truncate -s 16M "$T/root.img"
+PATH=$PATH:/sbin:/usr/sbin mke2fs -q -F -t ext4 -d "$T/root" "$T/root.img" >"$T/out" 2>&1 || not_ok command_root 'no image'
+head -c 3000000 /dev/urandom >"$T/in"
+BARE='TEST BUILD, NOT CONTAINED'
+
+# run_ NAME ARGUMENT...: its status into NAME.status, its errors without the lines of a test build into NAME.e
+run_() {
+	local name=$1
+	shift
+	timeout -k 5 400 tests/whp-double/wine "$BUILD" "$EXE" --mem 512M "$@" 2>"$T/$name.raw"
+	echo $? >"$T/$name.status"
+	grep -v "$BARE" "$T/$name.raw" | tr -d '\r' >"$T/$name.e"
+}
+until_() { # SECONDS COMMAND...
+	local end=$((SECONDS + $1))
+	until "${@:2}"; do
+		[ $SECONDS -lt $end ] || return 1
+		sleep 0.2
+	done
+}
+came() { [ "$(stat -c %s "$T/streams.o" 2>/dev/null)" -ge 1000000 ] 2>/dev/null; }
+kill_vsock() {
+	local p c
+	for p in /proc/[0-9]*; do
+		IFS= read -r -d '' c <"$p/cmdline" || continue
+		[ "${c%insula-vsock.exe}" = "$c" ] || kill -9 "${p#/proc/}"
+	done 2>/dev/null
+}
+# A third of the input, and when that has come back, and the other guests are gone, insula-vsock dies.
+feed() {
+	until_ 300 grep -qs '^up' "$T/streams.raw"
+	head -c 1000000 "$T/in"
+	until_ 60 came && until_ 300 [ -e "$T/yes.status" ] && until_ 300 [ -e "$T/missing.status" ] && kill_vsock
+	tail -c +1000001 "$T/in"
+}
+same() { # NAME WANT GOT
+	cat "$T"/*.e >"$T/out" 2>/dev/null
+	if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got '$3'"; fi
+}
+
+run_ missing -- nope </dev/null >"$T/missing.o" &
+run_ yes -- yes </dev/null | head -1 >"$T/yes.o" &
+feed | run_ streams --rootfs "$T/root.img" -e A=one -w /etc -- sh -c 'echo up $A $(pwd) $(cat marker) >&2; cat; exit 7' >"$T/streams.o"
+wait
+same command_missing '127 insula-run: nope: command not found' "$(cat "$T/missing.status" "$T/missing.e" "$T/missing.o" | tr '\n' ' ' | sed 's/ $//')"
+same command_whose_reader_goes y "$(cat "$T/yes.o")"
+same command_status 7 "$(cat "$T/streams.status")"
+same command_errors 'up one /etc this is the root' "$(grep -v '^insula-run: warning' "$T/streams.e")"
+same command_insula_vsock_died 1 "$(grep -c 'insula-vsock vsock: restarted' "$T/streams.e")"
+if cmp "$T/in" "$T/streams.o" >"$T/out" 2>&1; then ok command_every_byte; else not_ok command_every_byte "$(stat -c %s "$T/streams.o") bytes"; fi

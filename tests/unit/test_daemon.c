@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -634,6 +635,64 @@ static struct machine *with_supervisor(int *peer)
 	return m;
 }
 
+/* The next connection of insulad's, after it was sent away if `before` is one. */
+static int wait_for_insulad(int listener, int before)
+{
+	uint64_t limit = clock_ns() + 3000000000u;
+	int fd = -1;
+
+	if (before >= 0)
+		close(before);
+	while (fd < 0 && clock_ns() < limit) {
+		uv_run(&d.loop, UV_RUN_NOWAIT);
+		fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		usleep(1000);
+	}
+	ck_assert_int_ge(fd, 0);
+	return fd;
+}
+
+/* A supervisor that is not there yet, or hangs up, is asked again; one that says what it must not
+ * say is not. */
+START_TEST(supervisor_is_asked_again)
+{
+	char top[] = "/tmp/insula.XXXXXX", buf[256];
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), peer;
+	struct machine *m = machine_new(&d);
+	ssize_t n;
+
+	ck_assert_ptr_nonnull(mkdtemp(top));
+	close(d.state);
+	d.state = open(top, O_DIRECTORY | O_PATH | O_CLOEXEC);
+	ck_assert_int_eq(mkdirat(d.state, m->r.id, 0700), 0);
+	m->r.config = strdup("{}");
+	m->r.state = VM_STARTING;
+	m->process = dup(d.state); /* not ended, as far as anybody can see */
+	talk_find(m);
+	ck_assert_ptr_null(m->talk);
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s/%s/control", top, m->r.id);
+	ck_assert_int_eq(bind(listener, (struct sockaddr *)&a, sizeof(a)), 0);
+	ck_assert_int_eq(listen(listener, 4), 0);
+	peer = wait_for_insulad(listener, -1);
+	peer = wait_for_insulad(listener, peer);
+	n = read(peer, buf, sizeof(buf) - 1);
+	ck_assert_int_gt(n, 0);
+	buf[n] = 0;
+	ck_assert_ptr_nonnull(strstr(buf, "\"op\":\"hello\""));
+	ck_assert_int_eq(write(peer, "no", 2), 2);
+	while (m->talk)
+		uv_run(&d.loop, UV_RUN_ONCE);
+	ck_assert_ptr_null(m->again);
+	m->r.state = VM_ENDED;
+	close(peer);
+	close(listener);
+	ck_assert_int_eq(unlink(a.sun_path), 0);
+	ck_assert_int_eq(unlinkat(d.state, m->r.id, AT_REMOVEDIR), 0);
+	ck_assert_int_eq(rmdir(top), 0);
+}
+END_TEST
+
 static void ask_exec(const char *method, const char *more)
 {
 	char line[512];
@@ -711,6 +770,8 @@ START_TEST(exec_refusals)
 		expect_said(wrong[i].said);
 		ck_assert(!client->ngot && !client->got_more);
 	}
+	ask_exec("vm.exec", ",\"command\":[\"a\"],\"streams\":[\"a\",\"b\"]");
+	expect_said("\"field\":\"streams\"");
 	ask_exec("vm.exec", ",\"command\":\"a\"");
 	expect_said("\"reason\":\"type\"");
 	ask_exec("vm.exec.signal", ",\"exec\":1,\"signal\":65");
@@ -808,7 +869,7 @@ START_TEST(exec_not_now)
 	struct err e;
 
 	vm.conf = &c;
-	exec_init(&vm);
+	exec_init(&vm.execs);
 	ck_assert_str_eq(ctlexec_start(&x, &vm, params, fds, 2, NULL, &id, &e), "wrong-state");
 	vm.running = true;
 	ck_assert_str_eq(ctlexec_start(&x, &vm, params, fds, 2, NULL, &id, &e), "no-agent");
@@ -816,7 +877,7 @@ START_TEST(exec_not_now)
 	ck_assert_str_eq(ctlexec_start(&x, &vm, params, fds, 2, NULL, &id, &e), "not-ready");
 	ck_assert_str_eq(ctlexec_start(&x, &vm, params, fds, 1, NULL, &id, &e), "bad-params");
 	ck_assert_str_eq(ctlexec_start(&x, &vm, params, fds, 4, NULL, &id, &e), "bad-params");
-	vm.agent_ready = true;
+	vm.execs.agent_ready = true;
 	ck_assert_str_eq(ctlexec_start(&x, &vm, params, fds, 2, NULL, &id, &e), "bad-params");
 	ck_assert_ptr_nonnull(strstr(e.text, "command"));
 	ck_assert_uint_eq(x.one[0].id, 0);
@@ -942,6 +1003,7 @@ int main(void)
 	tcase_add_test(rpc, visibility);
 	tcase_add_test(rpc, slow_subscriber);
 	tcase_add_test(rpc, waiter_goes);
+	tcase_add_test(rpc, supervisor_is_asked_again);
 	tcase_add_test(rpc, exec_goes_on);
 	tcase_add_test(rpc, exec_refusals);
 	tcase_add_test(rpc, exec_waits);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A console on the standard streams. See ctl.h. */
+/* A console on the standard streams: a socket. See ctl.h. */
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -53,9 +53,9 @@ static int copy_in(int fd, bool escape)
 	return at ? 1 : 0;
 }
 
-static int copy(int fd, bool input, bool escape)
+static int copy(int fd, bool escape)
 {
-	struct pollfd p[] = {{fd, POLLIN, 0}, {input ? STDIN_FILENO : -1, POLLIN, 0}};
+	struct pollfd p[] = {{fd, POLLIN, 0}, {STDIN_FILENO, POLLIN, 0}};
 
 	for (;;) {
 		if (poll(p, 2, -1) < 0 && errno != EINTR)
@@ -75,14 +75,39 @@ static int copy(int fd, bool input, bool escape)
 	}
 }
 
-int stream_console(int fd, bool input, struct err *e)
+int stream_console(struct conn *c, int fd)
 {
 	struct termios saved;
-	bool raw = input && make_raw(&saved);
-	int rc = copy(fd, input, raw);
+	bool raw = make_raw(&saved);
+	int rc = copy(fd, raw);
 
-	(void)e;
+	(void)c;
 	if (raw)
 		tcsetattr(STDIN_FILENO, TCSADRAIN, &saved);
 	return rc;
+}
+
+int stream_offer(struct conn *c, json_object *params, int *peer, struct err *e)
+{
+	int pair[2];
+
+	(void)c;
+	(void)params;
+	*peer = -1;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return err_sys(e, -errno, "socketpair");
+	*peer = pair[1];
+	return pair[0];
+}
+
+int stream_attach(struct conn *c, json_object *params, struct err *e)
+{
+	json_object *r = conn_call(c, "vm.console", params, e);
+	int fd = c->got;
+
+	if (!r)
+		return e->code;
+	json_object_put(r);
+	c->got = -1;
+	return fd < 0 ? err_set(e, -EPROTO, "insulad has sent no descriptor") : fd;
 }

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the guest boots, on Windows: files that lie there. See boot.h. */
+#include "base/win.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <insula/base.h>
+
+#include "boot.h"
+#include "cmdline.h"
+#include "device_win.h"
+
+#define ELF_MAGIC "\177ELF"
+#define GUEST "guest"
+#define KERNEL "vmlinuz"
+#define INITRD "insula-initrd"
+#define INITRD_ROOT INITRD ".root" /* with what a root disk may need */
+
+void boot_init(struct boot *b)
+{
+	*b = (struct boot){.kernel = -1, .initrd = {-1, -1}, .root_hold = -1};
+}
+
+void boot_close(struct boot *b)
+{
+	fd_close(&b->kernel);
+	for (unsigned i = 0; i < VMM_MAX_INITRDS; i++)
+		fd_close(&b->initrd[i]);
+}
+
+/* ---- kernel ---- */
+
+static int default_kernel(char out[IMAGE_PATH_MAX], struct err *e)
+{
+	wchar_t wide[WIN_PATH_CHARS];
+	DWORD n = GetModuleFileNameW(NULL, wide, WIN_PATH_CHARS);
+	wchar_t *name = n && n < WIN_PATH_CHARS ? wcsrchr(wide, L'\\') : NULL;
+	char dir[IMAGE_PATH_MAX];
+
+	if (name)
+		*name = 0;
+	if (!name || !WideCharToMultiByte(CP_UTF8, 0, wide, -1, dir, sizeof(dir), NULL, NULL) ||
+	    snprintf(out, IMAGE_PATH_MAX, "%s\\" GUEST "\\" KERNEL, dir) >= IMAGE_PATH_MAX)
+		return err_set(e, -ENAMETOOLONG, "the path of insula-run.exe");
+	if (GetFileAttributesW(wcscat(wide, L"\\" GUEST "\\" KERNEL)) == INVALID_FILE_ATTRIBUTES)
+		return err_set(e, -ENOENT, "--kernel: not given, and there is no %.250s", out);
+	return 0;
+}
+
+/* A payload of its own is an ELF image that is not Linux: it gets no initrd. */
+static bool is_elf(int fd)
+{
+	char magic[4];
+
+	return !read_full(fd, magic, sizeof(magic), 0) && !memcmp(magic, ELF_MAGIC, sizeof(magic));
+}
+
+/* ---- initrd ---- */
+
+/* NAME in the kernel's directory: its modules are this kernel's. */
+static int open_beside(const char *kernel, const char *name, struct err *e)
+{
+	size_t dir = strlen(kernel);
+	char path[IMAGE_PATH_MAX];
+	int fd;
+
+	while (dir && !strchr("\\/:", kernel[dir - 1]))
+		dir--;
+	if (snprintf(path, sizeof(path), "%.*s%s", (int)dir, kernel, name) >= (int)sizeof(path))
+		return err_set(e, -ENAMETOOLONG, "--kernel: the path is too long");
+	fd = file_open(path, "--kernel", e);
+	if (fd == -ENOENT)
+		return err_set(
+			e, fd,
+			"--kernel: there is no %.200s beside it; expected Insula's initrd for "
+			"this kernel, as tools/windows-guest makes it, or --initrd",
+			path);
+	return fd;
+}
+
+static int add_own_initrd(struct boot *b, const struct vm_config *c, const char *kernel,
+			  bool check_only, struct err *e)
+{
+	const struct image_config ic = {.agent = c->command ? IMAGE_AGENT_ALONE
+						 : c->serve ? IMAGE_AGENT_BESIDE
+							    : IMAGE_AGENT_NONE,
+					.root = !c->rootfs     ? IMAGE_ROOT_INITRD
+						: c->rootfs_rw ? IMAGE_ROOT_RW
+							       : IMAGE_ROOT_RO};
+
+	b->initrd[0] = open_beside(kernel, c->rootfs ? INITRD_ROOT : INITRD, e);
+	if (b->initrd[0] < 0)
+		return b->initrd[0];
+	b->ninitrds = 2;
+	b->own_initrd = true;
+	return check_only ? 0 : image_config_cpio(&ic, &b->initrd[1], e);
+}
+
+static int open_initrd(struct boot *b, const struct vm_config *c, const char *kernel,
+		       bool check_only, struct err *e)
+{
+	if (c->initrd) {
+		b->initrd[0] = file_open(c->initrd, "--initrd", e);
+		b->ninitrds = 1;
+		return b->initrd[0] < 0 ? b->initrd[0] : 0;
+	}
+	if (is_elf(b->kernel) && !c->command && !c->rootfs)
+		return 0;
+	return add_own_initrd(b, c, kernel, check_only, e);
+}
+
+/* ---- root ---- */
+
+static int open_rootfs(struct boot *b, const struct vm_config *c, struct err *e)
+{
+	wchar_t wide[WIN_PATH_CHARS];
+	DWORD a;
+
+	if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, c->rootfs, -1, wide,
+				 WIN_PATH_CHARS))
+		return err_set(e, -EINVAL, "--rootfs: the path is too long, or not in UTF-8");
+	a = GetFileAttributesW(wide);
+	if (a == INVALID_FILE_ATTRIBUTES)
+		return err_sys(e, win_errno(GetLastError()), "--rootfs: %s", c->rootfs);
+	if (a & FILE_ATTRIBUTE_DIRECTORY)
+		return err_set(
+			e, -EOPNOTSUPP,
+			"--rootfs: %.200s: a directory; not on Windows yet, expected an image",
+			c->rootfs);
+	if (snprintf(b->root_image, sizeof(b->root_image), "%s", c->rootfs) >=
+	    (int)sizeof(b->root_image))
+		return err_set(e, -ENAMETOOLONG, "--rootfs: the path is too long");
+	b->root_ro = !c->rootfs_rw;
+	return 0;
+}
+
+int boot_open(struct boot *b, const struct vm_config *c, const struct paths *p, bool check_only,
+	      bool verbose, struct err *e)
+{
+	char kernel[IMAGE_PATH_MAX];
+	int rc = 0;
+
+	(void)p;
+	boot_init(b);
+	if (c->kernel)
+		snprintf(kernel, sizeof(kernel), "%s", c->kernel);
+	else
+		rc = default_kernel(kernel, e);
+	if (!rc)
+		rc = b->kernel = file_open(kernel, "--kernel", e);
+	if (rc >= 0)
+		rc = cmdline_make(b->cmdline, c, verbose, e);
+	if (!rc && c->rootfs)
+		rc = open_rootfs(b, c, e);
+	if (!rc)
+		rc = open_initrd(b, c, kernel, check_only, e);
+	if (rc)
+		boot_close(b);
+	return rc;
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The user's streams and terminal on Windows. See command.h. */
+#include "base/win.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "command.h"
+#include "config.h"
+#include "device_win.h"
+
+/* insulad's clients: they come and go, so the command sees no end of its input. */
+static int given_streams(struct command *c, const struct vm_config *conf, struct err *e)
+{
+	c->out = stream_copy(conf->command_out);
+	c->err = stream_copy(conf->command_out);
+	if (conf->interactive)
+		c->in = stream_copy(conf->command_in);
+	return c->out < 0 || c->err < 0 || (conf->interactive && c->in < 0)
+		       ? err_set(e, -EIO, "console: no handle")
+		       : 0;
+}
+
+int command_streams(struct command *c, const struct vm_config *conf, struct err *e)
+{
+	bool person = std_is_window(STD_INPUT_HANDLE);
+	void *input = NULL;
+	int rc;
+
+	if (conf->command_out)
+		return given_streams(c, conf, e);
+	rc = std_open(STD_OUTPUT_HANDLE, &c->out, &c->pump[0], e);
+	if (!rc)
+		rc = std_open(STD_ERROR_HANDLE, &c->err, &c->pump[1], e);
+	/* What a person types goes to the guest only if they say so; all else is passed on. */
+	if (!rc && (!person || conf->interactive))
+		rc = std_open(STD_INPUT_HANDLE, &c->in, &input, e);
+	if (input)
+		CloseHandle(input); /* it waits for a key, and goes with the process */
+	c->raw = !rc && person && c->in >= 0 && conf->tty;
+	return rc;
+}
+
+void command_drain(struct command *c)
+{
+	std_drain(&c->pump[0]);
+	std_drain(&c->pump[1]);
+}
+
+void command_size(uint16_t *rows, uint16_t *cols)
+{
+	static const DWORD which[] = {STD_OUTPUT_HANDLE, STD_ERROR_HANDLE};
+
+	for (unsigned i = 0; i < 2; i++) {
+		CONSOLE_SCREEN_BUFFER_INFO b;
+
+		if (!GetConsoleScreenBufferInfo(GetStdHandle(which[i]), &b))
+			continue;
+		*rows = (uint16_t)(b.srWindow.Bottom - b.srWindow.Top + 1);
+		*cols = (uint16_t)(b.srWindow.Right - b.srWindow.Left + 1);
+		return;
+	}
+}
+
+/* A console window that draws what a terminal's programs write knows what xterm does. */
+const char *command_term(void)
+{
+	const char *term = getenv("TERM");
+
+	return term ? term : std_is_window(STD_OUTPUT_HANDLE) ? "xterm-256color" : NULL;
+}

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The supervisor's own socket, and the console's clients. See control_linux.h. */
+#include "control_linux.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+#include <insula/scm.h>
+
+#include "json.h"
+#include "vm.h"
+
+#define PACKETS 16 /* per connection and wake-up */
+
+struct control_os {
+	int listen;              /* owned */
+	int conn[CONTROL_CONNS]; /* owned; -1: free */
+	struct ctlconsole console;
+};
+
+static void drop(struct control *k, unsigned i)
+{
+	fd_close(&k->os->conn[i]);
+	control_hung_up(k, i);
+}
+
+void control_os_send(struct control *k, unsigned i, const char *text, size_t len, int fd)
+{
+	struct iovec iov = {(void *)(uintptr_t)text, len};
+	union scm_buf ctl;
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	scm_attach(&m, &ctl, &fd, fd >= 0);
+	if (k->os->conn[i] >= 0 && sendmsg(k->os->conn[i], &m, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+		log_warn("control: the peer does not take what it asked for: %s", strerror(errno));
+		drop(k, i);
+	}
+}
+
+int control_os_attach(struct control *k, json_object *params, json_object *result, int *fd,
+		      struct err *e)
+{
+	int64_t want = j_get_int(params, "scrollback", 0);
+
+	(void)result;
+	*fd = ctlconsole_attach(&k->os->console, want < 0 ? 0 : (uint64_t)want, e);
+	return *fd < 0 ? *fd : 0;
+}
+
+/* They come as descriptors. */
+int control_os_streams(json_object *params, int fd[CTLEXEC_FDS], unsigned *n, struct err *e)
+{
+	(void)params;
+	(void)fd;
+	(void)n;
+	(void)e;
+	return 0;
+}
+
+void control_os_console(const struct control *k, struct control_console *n)
+{
+	const struct ctlconsole *c = &k->os->console;
+
+	*n = (struct control_console){ctlconsole_clients(c), c->out.total, c->lost};
+}
+
+/* They need no time of ours. */
+uint64_t control_os_deadline(const struct control *k)
+{
+	(void)k;
+	return 0;
+}
+
+/* ---- in ---- */
+
+static bool on_packet(struct control *k, struct vm *vm, unsigned i)
+{
+	static char buf[CONTROL_PACKET]; /* one thread; too large for the stack */
+	struct control_fds f = {.n = 0};
+	union scm_buf ctl;
+	struct iovec iov = {buf, sizeof(buf)};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t n;
+	bool ok;
+
+	scm_expect(&m, &ctl, CTLEXEC_FDS + 1);
+	n = recvmsg(k->os->conn[i], &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return false;
+	if (n >= 0)
+		f.more = scm_take(&m, f.fd, &f.n, CTLEXEC_FDS);
+	/* One that is cut has no sense in it. */
+	ok = n > 0 && control_packet(k, vm, i, buf, m.msg_flags & MSG_TRUNC ? 0 : (size_t)n, &f);
+	if (!ok)
+		drop(k, i);
+	return ok && k->os->conn[i] >= 0;
+}
+
+/* insulad runs as root or as the user of this VM. */
+static bool may_connect(int fd)
+{
+	struct ucred u;
+	socklen_t len = sizeof(u);
+
+	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &len) &&
+	       (u.uid == 0 || u.uid == getuid());
+}
+
+static void take_connection(struct control *k)
+{
+	int fd = accept4(k->os->listen, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return;
+	for (unsigned i = 0; i < CONTROL_CONNS && may_connect(fd); i++) {
+		if (k->os->conn[i] < 0) {
+			k->os->conn[i] = fd;
+			return;
+		}
+	}
+	close(fd);
+}
+
+/* What was written to standard error goes to a file that nobody else shortens. */
+static void bound_log(void)
+{
+	static char keep[CONTROL_LOG_KEEP];
+	struct stat st;
+	int fd;
+
+	if (fstat(STDERR_FILENO, &st) || !S_ISREG(st.st_mode) ||
+	    st.st_size < (off_t)CONTROL_LOG_MAX)
+		return;
+	fd = open("/proc/self/fd/2", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0 && !read_full(fd, keep, sizeof(keep), (uint64_t)st.st_size - sizeof(keep)) &&
+	    !ftruncate(STDERR_FILENO, 0))
+		(void)write_full(STDERR_FILENO, keep, sizeof(keep));
+	fd_close(&fd);
+}
+
+unsigned control_fill(struct control *k, struct pollfd *p)
+{
+	unsigned n = 0;
+
+	if (!k)
+		return 0;
+	p[n++] = (struct pollfd){k->os->listen, POLLIN, 0};
+	for (unsigned i = 0; i < CONTROL_CONNS; i++)
+		p[n++] = (struct pollfd){k->os->conn[i], POLLIN, 0};
+	ctlconsole_fill(&k->os->console, &p[n]);
+	return n + CTLCONSOLE_POLL;
+}
+
+void control_serve(struct control *k, struct vm *vm, const struct pollfd *p, unsigned n)
+{
+	if (!k)
+		return;
+	ctlconsole_serve(&k->os->console, &p[n - CTLCONSOLE_POLL]);
+	for (unsigned i = 0; i < CONTROL_CONNS; i++) {
+		if (!p[1 + i].revents || k->os->conn[i] < 0)
+			continue;
+		for (int m = 0; m < PACKETS && on_packet(k, vm, i); m++)
+			;
+	}
+	if (p[0].revents)
+		take_connection(k);
+	control_overdue(k, vm);
+	bound_log();
+}
+
+/* ---- begin and end ---- */
+
+static void attach_first(struct control *k, int fd)
+{
+	struct stat st;
+	struct err e;
+
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	if (fstat(fd, &st) || !S_ISSOCK(st.st_mode) || ctlconsole_adopt(&k->os->console, fd, 0, &e))
+		close(fd);
+}
+
+static struct control *make(int fd, struct err *e)
+{
+	struct control *k = control_new(fd + 2, e);
+
+	if (!k)
+		return NULL;
+	k->os = calloc(1, sizeof(*k->os));
+	if (!k->os || ctlconsole_open(&k->os->console, e)) {
+		if (k->os)
+			ctlconsole_close(&k->os->console);
+		else
+			err_set(e, -ENOMEM, "out of memory");
+		free(k->os);
+		free(k);
+		return NULL;
+	}
+	k->os->listen = fd;
+	for (unsigned i = 0; i < CONTROL_CONNS; i++)
+		k->os->conn[i] = -1;
+	for (int i = fd; i <= fd + 2; i++)
+		fcntl(i, F_SETFD, FD_CLOEXEC);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	return k;
+}
+
+int control_open(struct control **out, int fd, struct vm_config *c, struct err *e)
+{
+	struct control *k = make(fd, e);
+	json_object *o;
+	int rc;
+
+	*out = k;
+	if (!k)
+		return e->code;
+	rc = control_setup(k, fd + 1, c, &o, e);
+	if (json_object_object_get_ex(o, "console", NULL))
+		attach_first(k, fd + 3);
+	json_object_put(o);
+	close(fd + 1);
+	if (!rc)
+		control_use_console(k, c, k->os->console.helper, k->os->console.helper);
+	return rc;
+}
+
+void control_os_drain(struct control *k)
+{
+	ctlconsole_drain(&k->os->console);
+}
+
+void control_os_close(struct control *k)
+{
+	for (unsigned i = 0; i < CONTROL_CONNS; i++)
+		fd_close(&k->os->conn[i]);
+	ctlconsole_close(&k->os->console);
+	fd_close(&k->os->listen);
+	free(k->os);
+}

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Between control.c, which knows what can be asked, and control_linux.c or control_win.c, which has
+ * the connections and the console's clients. Thread: the supervisor's.
+ */
+#ifndef SUPERVISOR_CONTROL_OS_H
+#define SUPERVISOR_CONTROL_OS_H
+
+#include <json-c/json.h>
+
+#include <insula/err.h>
+
+#include "config.h"
+#include "control.h"
+#include "ctlexec.h"
+
+#define CONTROL_CONNS 4 /* connections have numbers below it; Windows has one at a time */
+#define CONTROL_PACKET (64u << 10)
+#define CONTROL_LOG_MAX (512u << 10) /* a log that is longer is cut to its end */
+#define CONTROL_LOG_KEEP (64u << 10)
+
+struct control_os;
+
+struct control {
+	struct control_os *os;
+	int result; /* owned */
+	char token[CONTROL_TOKEN_LEN + 1];
+	bool hello[CONTROL_CONNS];
+	bool has_console; /* clients may attach */
+	struct ctlexec exec;
+	bool paused;
+	/* A pause or resume that insula-vmm has not answered yet: who asked. */
+	struct {
+		unsigned conn; /* CONTROL_CONNS: nobody any more */
+		int64_t id;
+		uint64_t deadline_ns; /* 0: none */
+		bool want;
+	} turn;
+	uint64_t stop_ns; /* the clean stop's deadline; 0: none */
+	bool stopping;    /* it was asked for */
+	bool forced;      /* and the guest did not do it by itself */
+};
+
+/* ---- control.c ---- */
+
+/* Takes `result` over, unless it returns NULL. */
+struct control *control_new(int result, struct err *e);
+/* Read the set-up from `fd` into the token and `c`; *setup is the caller's, NULL on some errors.
+ * -EINVAL: the configuration is bad. */
+int control_setup(struct control *k, int fd, struct vm_config *c, json_object **setup,
+		  struct err *e);
+/* The helper's ends of the console that clients attach to: `c` gets them, unless it names another.
+ * Borrowed. */
+void control_use_console(struct control *k, struct vm_config *c, int in, int out);
+
+struct control_fds {
+	int fd[CTLEXEC_FDS]; /* what came along */
+	unsigned n;
+	bool more; /* than may be */
+};
+/* One packet; `f`, NULL without, is taken over. False: the peer does not speak the protocol. */
+bool control_packet(struct control *k, struct vm *vm, unsigned i, const char *text, size_t len,
+		    struct control_fds *f);
+/* The connection of this number has ended. */
+void control_hung_up(struct control *k, unsigned i);
+/* Is it time for something? */
+void control_overdue(struct control *k, struct vm *vm);
+
+/* ---- control_linux.c, control_win.c ---- */
+
+/* One packet, with a descriptor (-1: without) that stays the caller's; a peer that does not read is
+ * dropped, it may come again. There may be no connection of this number. */
+void control_os_send(struct control *k, unsigned i, const char *text, size_t len, int fd);
+/* A stream to the console for one more client: *fd, the caller's, or its name in `result`. -EBUSY:
+ * too many are attached. */
+int control_os_attach(struct control *k, json_object *params, json_object *result, int *fd,
+		      struct err *e);
+/* The streams of a command that `params` names: appended to fd, the caller's. */
+int control_os_streams(json_object *params, int fd[CTLEXEC_FDS], unsigned *n, struct err *e);
+struct control_console {
+	unsigned clients;
+	uint64_t bytes, lost;
+};
+void control_os_console(const struct control *k, struct control_console *n);
+/* When control_serve() wants to be called for the console's clients, 0: not at all. */
+uint64_t control_os_deadline(const struct control *k);
+/* The console's helper has ended: what it still wrote goes to the clients, as far as they take it.
+ */
+void control_os_drain(struct control *k);
+/* Close all connections and free. */
+void control_os_close(struct control *k);
+
+#endif

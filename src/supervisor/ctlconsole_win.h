@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The console of a VM under insulad on Windows. As ctlconsole.h: the console's helper has ends of
+ * two pipes, the supervisor the others, keeps the last output, and copies between them and whoever
+ * is attached, each through a pipe of one instance.
+ *
+ * One thread: the supervisor's. Nothing here waits but ctlconsole_drain().
+ */
+#ifndef SUPERVISOR_CTLCONSOLE_WIN_H
+#define SUPERVISOR_CTLCONSOLE_WIN_H
+
+#include "base/win.h"
+#include "scrollback.h"
+
+#define CTLCONSOLE_CLIENTS 4
+#define CTLCONSOLE_SLOTS (2 + 2 * CTLCONSOLE_CLIENTS)
+#define CTLCONSOLE_CHUNK 4096
+
+/* A request for overlapped I/O, one at a time. */
+struct overlapped {
+	OVERLAPPED ov;     /* its event is owned */
+	bool busy, failed; /* failed: it has not even begun */
+};
+
+struct ctlconsole_client {
+	HANDLE pipe;         /* NULL: free; owned */
+	uint64_t connect_ns; /* it must have come by then; 0: it has */
+	struct overlapped in, out;
+	uint64_t pos;
+	DWORD nin; /* typed, and not taken yet */
+	char typed[CTLCONSOLE_CHUNK], shown[CTLCONSOLE_CHUNK];
+};
+
+struct ctlconsole {
+	HANDLE from, to;              /* our ends; owned */
+	HANDLE helper_out, helper_in; /* the helper's, kept for its successors; owned */
+	struct overlapped read, write;
+	struct scrollback out;
+	struct ctlconsole_client client[CTLCONSOLE_CLIENTS];
+	uint64_t lost; /* bytes that slow clients have not seen */
+	char got[CTLCONSOLE_CHUNK], in[CTLCONSOLE_CHUNK];
+};
+
+int ctlconsole_open(struct ctlconsole *c, struct err *e);
+void ctlconsole_close(struct ctlconsole *c);
+/* A new pipe for the client with this SID, which must open it within ten seconds and then reads
+ * the last `scrollback` bytes first. `name` gets PIPE_NAME_LEN. -EBUSY: too many are attached. */
+int ctlconsole_attach(struct ctlconsole *c, uint64_t scrollback, const char *sid, char *name,
+		      struct err *e);
+/* A pipe that the client has made: it is taken over, also on errors. */
+int ctlconsole_adopt(struct ctlconsole *c, int fd, struct err *e);
+unsigned ctlconsole_clients(const struct ctlconsole *c);
+/* What to wait for: how many, at most CTLCONSOLE_SLOTS. */
+DWORD ctlconsole_slots(const struct ctlconsole *c, HANDLE *h);
+/* When ctlconsole_serve() wants to be called at the latest, 0: not at all. */
+uint64_t ctlconsole_deadline(const struct ctlconsole *c);
+void ctlconsole_serve(struct ctlconsole *c);
+/* The helper has ended: take what it still wrote, and give it to the clients as far as they take it
+ * within a second. */
+void ctlconsole_drain(struct ctlconsole *c);
+
+#endif

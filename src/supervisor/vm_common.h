@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What exec.c, command.c and control.c need of the VM that they run in, on every system. struct vm
+ * is the system's own (vm.h, vm_win.h), and these functions are in the file that has it. Thread:
+ * the supervisor's; none of them blocks.
+ */
+#ifndef SUPERVISOR_VM_COMMON_H
+#define SUPERVISOR_VM_COMMON_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <json-c/json.h>
+
+#include <insula/err.h>
+#include <insula/proto.h>
+
+struct command;
+struct control;
+struct execs;
+struct vm;
+struct vm_config;
+
+const struct vm_config *vm_conf(const struct vm *vm);
+struct execs *vm_execs(const struct vm *vm);
+struct command *vm_command(struct vm *vm);
+/* insulad's door; NULL: without. */
+struct control *vm_control(const struct vm *vm);
+bool vm_is_running(const struct vm *vm); /* the guest was let go */
+bool vm_has_ended(const struct vm *vm);
+uint64_t vm_started_ns(const struct vm *vm); /* clock_ns() */
+const char *vm_why(const struct vm *vm); /* one line for people; "" if there is nothing to say */
+/* Does the guest run insula-init's server for commands, once it is up? Then exec_start() works. */
+bool vm_has_agent(const struct vm *vm);
+/* A message without a body to insula-vmm. */
+int vm_order(struct vm *vm, enum msg_type t);
+/* How it ended and what it cost, as one object; the caller's. */
+json_object *result_json(const struct vm *vm);
+
+/* NONE: there is no such device. DEAD: it has died too often, or cannot be made anew. AWAY: a
+ * process of it is starting, or about to. */
+enum vm_vsock { VM_VSOCK_NONE, VM_VSOCK_DEAD, VM_VSOCK_AWAY, VM_VSOCK_SERVES };
+/* *generation: of the process that serves, or of the last one; 0 is the first. */
+enum vm_vsock vm_vsock_state(const struct vm *vm, unsigned *generation);
+/* Has its process died, seen by us or not? */
+bool vm_vsock_died(const struct vm *vm);
+
+/* The VM shall end, with this status and line. The first reason counts; what fails on the way down
+ * is its consequence. */
+void vm_end(struct vm *vm, int status, const char *fmt, ...) INSULA_PRINTF(3, 4);
+/* End it from outside: `reason` is a static string, `hard` loses what the helpers hold. The first
+ * reason counts. */
+void vm_stop(struct vm *vm, const char *reason, int status, bool hard);
+/* The user typed the escape: end as an interrupt would. */
+void vm_quit(struct vm *vm);
+
+#endif
