@@ -2,6 +2,7 @@
 /* See host.h. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/types.h>
@@ -65,6 +66,12 @@ HOST_FN uint64_t host_drain(hv_event ev, bool due)
 HOST_FN void host_close(hv_event ev)
 {
 	close((int)ev);
+}
+
+/* NULL: it has no value from here on. */
+HOST_FN void host_setenv(const char *name, const char *value)
+{
+	ck_assert_int_eq(value ? setenv(name, value, 1) : unsetenv(name), 0);
 }
 
 /* shm_map() of what may become shorter, and of what is shorter. */

@@ -3,6 +3,7 @@
 #include <windows.h>
 
 #include <errno.h>
+#include <stdlib.h>
 #include <winioctl.h>
 
 #define HOST_EVENTS_COUNT false /* an event is set or not */
@@ -58,6 +59,11 @@ HOST_FN uint64_t host_drain(hv_event ev, bool due)
 HOST_FN void host_close(hv_event ev)
 {
 	CloseHandle((HANDLE)ev);
+}
+
+HOST_FN void host_setenv(const char *name, const char *value)
+{
+	ck_assert_int_eq(_putenv_s(name, value ? value : ""), 0);
 }
 
 /* shm_map() of a file, and of a section that is shorter. */

@@ -1107,7 +1107,8 @@ START_TEST(bad_descriptors)
 }
 END_TEST
 
-/* The offset of a descriptor is somebody else's. */
+/* The offset of a descriptor is somebody else's: nothing depends on it, and where the system can
+ * read without moving it, it stays. */
 START_TEST(offset_is_kept)
 {
 	struct image im;
@@ -1116,7 +1117,8 @@ START_TEST(offset_is_kept)
 	par.kernel_fd = host_file(im.b, im.len, im.len);
 	ck_assert_uint_eq(host_seek(par.kernel_fd, 7), im.len);
 	load_ok(NULL);
-	ck_assert_uint_eq(host_seek(par.kernel_fd, 0), 7);
+	if (HOST_FILE_POSITION)
+		ck_assert_uint_eq(host_seek(par.kernel_fd, 0), 7);
 }
 END_TEST
 
@@ -1249,8 +1251,7 @@ static void add_tests(TCase *tc)
 	tcase_add_loop_test(tc, not_a_kernel, 0, sizeof(mistakes) / sizeof(mistakes[0]));
 	tcase_add_test(tc, compressed_garbage);
 	tcase_add_test(tc, bad_descriptors);
-	if (HOST_FILE_POSITION)
-		tcase_add_test(tc, offset_is_kept);
+	tcase_add_test(tc, offset_is_kept);
 	tcase_add_test(tc, caller_mistakes);
 	tcase_add_test(tc, registers);
 	tcase_add_test(tc, real_kernel);
