@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A hostile core and a hostile guest against the helpers: device page, virtio registers,
- * virtqueues, block requests, restarts, and the UART. The disk is an array; everything runs in one
- * thread.
+ * virtqueues, requests to the disk and for random numbers, restarts, and the UART. The disk is an
+ * array; everything runs in one thread.
  *
  * The first byte chooses the device; then each byte is an action that takes its operands from what
  * follows. Some actions do what a real driver does, so that the fuzzer need not guess a whole
@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <linux/virtio_blk.h>
+#include <linux/virtio_ids.h>
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
 #include <stdio.h>
@@ -22,6 +23,7 @@
 
 #include <devices/blk.h>
 #include <devices/console.h>
+#include <devices/rng.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -31,14 +33,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define QNUM 16
 #define RINGS(q) (0x1000u + (q)*0x3000u) /* table, driver area + 0x1000, device area + 0x2000 */
 #define MAX_ACTIONS 400
-#define MAX_TURNS 64 /* for what one turn can leave to do: more is a loop without a bound */
+#define MAX_TURNS 128 /* for what one turn can leave to do: more is a loop without a bound */
 
 static struct {
 	const uint8_t *p;
 	size_t n;
 } in;
 
+enum kind { DISK, UART, RNG };
+
 static struct {
+	enum kind kind;
 	struct guestmem gm;
 	int mem_fd;
 	uint8_t *page, *disk;
@@ -49,6 +54,7 @@ static struct {
 	struct blk_req *pool;
 	struct blk_io *first, *last; /* submitted to the engine */
 	uint8_t chaos;               /* the engine's results are bent by this */
+	struct rng r;
 	struct uart uart;
 	struct console_state *cs;
 	uint16_t avail[NQUEUES];
@@ -160,7 +166,19 @@ static void mem_wait(struct blk_eng *g, bool block)
 
 static const struct blk_engine_ops mem_engine = {.submit = mem_submit, .wait = mem_wait};
 
-/* ---- the block device, without its threads ---- */
+/* ---- disk and random numbers, without their threads ---- */
+
+static struct worker *worker_of(void)
+{
+	return x.kind == RNG ? &x.r.w : &x.b.w;
+}
+
+static bool more(void)
+{
+	if (x.kind == RNG)
+		return rng_turn(&x.r) || (worker_runs(&x.r.w) && worker_arm(&x.r.w, 0));
+	return blk_turn(&x.b) || x.first || blk_arm(&x.b);
+}
 
 static void turns(void)
 {
@@ -169,7 +187,7 @@ static void turns(void)
 	do {
 		mem_wait(NULL, false);
 		must(++n < MAX_TURNS, "turns without an end");
-	} while (blk_turn(&x.b) || x.first || blk_arm(&x.b));
+	} while (more());
 }
 
 static void model_start(void *dev)
@@ -185,7 +203,7 @@ static void model_stop(void *dev)
 
 	atomic_fetch_add(&w->want, 1);
 	turns();
-	must(x.b.in_flight == 0, "requests in flight after the stop");
+	must(x.kind == RNG || x.b.in_flight == 0, "requests in flight after the stop");
 	event_drain(w->quiet_fd);
 	atomic_store(&w->fault, NULL);
 }
@@ -224,6 +242,27 @@ static bool blk_birth(uint8_t flags)
 	x.first = NULL;
 	worker_resume(&b->w);
 	port_attach(&x.h.port, &worker_helper_ops.regs, &b->w);
+	return true;
+}
+
+/* Its rate is one that no input reaches: the result must not depend on the time. */
+static bool rng_birth(void)
+{
+	struct rng *r = &x.r;
+
+	if (port_open(&x.h.port, x.page, RNG_TAG, NULL))
+		return false;
+	memset(r, 0, sizeof(*r));
+	bucket_init(&r->bucket, 1ull << 40, 1ull << 40, clock_ns());
+	r->w.h = &x.h;
+	r->w.ctl_fd = x.b.w.ctl_fd;
+	r->w.quiet_fd = x.b.w.quiet_fd;
+	r->w.gm = x.gm;
+	worker_describe(&r->w, VIRTIO_ID_RNG, 0, 1, NULL, 0);
+	r->w.model.start = model_start;
+	r->w.model.stop = model_stop;
+	worker_resume(&r->w);
+	port_attach(&x.h.port, &worker_helper_ops.regs, &r->w);
 	return true;
 }
 
@@ -313,7 +352,7 @@ static void bring_up(uint32_t low)
 	reg(VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1);
 	reg(VIRTIO_MMIO_DRIVER_FEATURES, 1);
 	reg(VIRTIO_MMIO_DRIVER_FEATURES_SEL, 0);
-	reg(VIRTIO_MMIO_DRIVER_FEATURES, low & (uint32_t)(x.b.w.model.features | 3u << 28));
+	reg(VIRTIO_MMIO_DRIVER_FEATURES, low & (uint32_t)(worker_of()->model.features | 3u << 28));
 	reg(VIRTIO_MMIO_STATUS, 11);
 	for (unsigned q = 0; q < NQUEUES; q++) {
 		reg(VIRTIO_MMIO_QUEUE_SEL, q);
@@ -419,9 +458,16 @@ static void hostile_state(void)
 	memcpy(x.page + off, &v, take(1) % 9);
 }
 
-static bool action(bool uart)
+static bool birth(void)
 {
-	uint8_t fresh;
+	if (x.kind == DISK)
+		return blk_birth((uint8_t)take(1));
+	return x.kind == UART ? uart_birth() : rng_birth();
+}
+
+static bool action(void)
+{
+	bool uart = x.kind == UART;
 
 	switch (take(1) % 12) {
 	case 0:
@@ -462,8 +508,7 @@ static bool action(bool uart)
 		hostile_state();
 		/* fall through: only a new process reads the state */
 	case 11:
-		fresh = (uint8_t)take(1);
-		return uart ? uart_birth() : blk_birth(fresh);
+		return birth();
 	}
 	return port_run(&x.h.port) >= 0;
 }
@@ -493,7 +538,8 @@ static void init_once(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	bool uart, ok;
+	static const enum kind kinds[] = {DISK, UART, RNG, UART};
+	bool ok;
 
 	init_once();
 	in.p = data;
@@ -503,10 +549,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	x.ctrl->magic = DP_MAGIC;
 	x.ctrl->size = DP_SIZE;
 	x.chaos = 0;
-	uart = take(1) & 1;
-	ok = uart ? uart_birth() : blk_birth((uint8_t)take(1));
+	x.kind = kinds[take(1) % ARRAY_LEN(kinds)];
+	ok = birth();
 	for (unsigned i = 0; ok && in.n && i < MAX_ACTIONS; i++)
-		ok = action(uart);
+		ok = action();
 	event_drain(x.h.irq_fd);
 	event_drain(x.h.event_fd);
 	event_drain(x.b.w.quiet_fd);

@@ -79,4 +79,5 @@ expect memory-6G 0 '^memory fits$' "$RUN" --mem 6G -- \
 	awk '/MemTotal/ { print "memory", ($2 > 5900000 && $2 < 6291456) ? "fits" : $2 } / : System RAM/' /proc/meminfo /proc/iomem
 also memory-6G-below-the-hole '^00100000-bfffffff : System RAM'
 also memory-6G-above-the-hole '^100000000-1bfffffff : System RAM'
+for_user
 expect ordinary-user 4 '' "${AS_USER[@]}" "$RUN" -- sh -c 'exit 4'

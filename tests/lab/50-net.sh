@@ -165,5 +165,6 @@ refuse socket "socket $T/none: No such file" "socket=$T/none"
 refuse not-a-socket 'not a socket' "socket=$T/dns.py"
 chmod 666 /dev/net/tun # as it usually is
 ip tuntap add tapr mode tap user root
+for_user
 expect refused-no-permission 2 'tap tapr: no permission; expected root' "${AS_USER[@]}" "$RUN" -n --net tap=tapr
 expect refused-no-passt 2 'needs the program passt .Debian: apt-get install passt' env PATH=/nonexistent "$RUN" -n --net user

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # insulad with control groups: each limit holds, an out-of-memory kill is called that, nothing is left.
 . "$(dirname "$0")/lib.sh"
+for_user
 CTL=$BUILD/bin/insulactl
 ROOT=/sys/fs/cgroup
 export INSULA_SOCKET=$T/s

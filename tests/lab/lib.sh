@@ -45,6 +45,14 @@ make_root() {
 	echo "this is the root" >"$1/etc/marker"
 }
 
-# Run as an ordinary user who may open /dev/kvm: "${AS_USER[@]}" COMMAND...
+# Run as an ordinary user who may open /dev/kvm: for_user; "${AS_USER[@]}" "$RUN" ...
 mkdir -p "$T/home" && chmod 755 "$T" && chown 1000:1000 "$T/home"
 AS_USER=(env "HOME=$T/home" USER=lab setpriv --reuid 1000 --regid 1000 --groups "$(stat -c %g /dev/kvm 2>/dev/null || echo 0)" --inh-caps=-all)
+
+# A clone may lie where root alone may look: BUILD and RUN are then those of a copy that everybody reads.
+for_user() {
+	! "${AS_USER[@]}" test -r "$BUILD/bin/insula-run" || return 0
+	mkdir "$T/build"
+	cp -a "$BUILD"/{bin,libexec,guest,guests} "$T/build"
+	BUILD=$T/build RUN=$T/build/bin/insula-run
+}
