@@ -87,9 +87,7 @@ static void start_features(uint64_t features)
 					   .config_len = sizeof(config),
 					   .start = model_start,
 					   .stop = model_stop};
-	ck_assert_msg(helper_open(&dev->h, dup(core.page_fd), dup(core.call_fd), dup(core.irq_fd),
-				  TAG, &e) == 0,
-		      "%s", e.text);
+	ck_assert_msg(fc_helper_open(&core, &dev->h, TAG, &e) == 0, "%s", e.text);
 	vmmio_init(&dev->m, &dev->h, (uint32_t *)(void *)dev->h.port.shadow, dev->h.port.dev_state,
 		   dev->h.port.resumed, &gm, &dev->model, dev);
 	virtio_resume(&dev->m.v);
