@@ -116,7 +116,7 @@ static int64_t number(const struct call *c, const char *key, int64_t otherwise)
 
 static const char *state_name(const struct control *k, const struct vm *vm)
 {
-	if (vm_has_ended(vm))
+	if (vm_has_ended(vm) || k->stopping)
 		return "stopping";
 	if (!vm_is_running(vm))
 		return "starting";
@@ -168,7 +168,7 @@ static void turn(struct call *c, bool pause)
 	struct control *k = c->k;
 	struct vm *vm = c->vm;
 
-	if (!vm_is_running(vm) || vm_has_ended(vm)) {
+	if (!vm_is_running(vm) || vm_has_ended(vm) || (pause && k->stopping)) {
 		refuse(k, c->conn, c->id, "wrong-state", state_name(k, vm));
 	} else if (k->turn.deadline_ns) {
 		refuse(k, c->conn, c->id, "busy", "another pause or resume is under way");
@@ -240,7 +240,7 @@ static void op_stop(struct call *c)
 		force(k, vm);
 		return;
 	}
-	if (k->paused)
+	if (k->paused || (k->turn.deadline_ns && k->turn.want))
 		(void)vm_order(vm, MSG_RESUME);
 	if (!k->stop_ns || limit < k->stop_ns)
 		k->stop_ns = limit;

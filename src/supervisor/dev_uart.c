@@ -23,9 +23,8 @@ static int start(struct device *d, int mem, uint64_t mem_size, struct err *e)
 
 static bool message(struct vm *vm, struct device *d, enum msg_type t, const void *body, size_t len)
 {
-	(void)d;
 	(void)body;
-	if (t != MSG_QUIT || len)
+	if (t != MSG_QUIT || len || !d->back.terminal->escape)
 		return false;
 	vm_quit(vm);
 	return true;

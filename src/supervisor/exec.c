@@ -98,6 +98,7 @@ static int launch(struct vm *vm, struct exec_proc *p, struct exec_order *o, exec
 
 	o->msg.id = ++vm_execs(vm)->ids;
 	*p = (struct exec_proc){.child = p->child, .stream = -1, .done = done};
+	p->escape = o->msg.flags & EXEC_ESCAPE;
 	rc = exec_os_launch(vm, p, o, e);
 	if (rc)
 		release(p);
@@ -375,12 +376,20 @@ bool exec_message(struct vm *vm, struct exec_proc *p, enum msg_type t, const voi
 		broken(vm, p);
 	} else if (t == MSG_EXEC_SIGNALED && len == 0) {
 		p->signaled_ns = 0;
-	} else if (t == MSG_QUIT && len == 0) {
+	} else if (t == MSG_QUIT && len == 0 && p->escape) {
 		vm_quit(vm);
 	} else {
 		return false;
 	}
 	return true;
+}
+
+void exec_failed(struct vm *vm, struct exec_proc *p, const char *step, const char *text)
+{
+	char why[EXEC_TEXT_LEN];
+
+	snprintf(why, sizeof(why), "insula-exec: %s: %s", step, text);
+	lost(vm, p, why);
 }
 
 void exec_gone(struct vm *vm, struct exec_proc *p, const char *how)

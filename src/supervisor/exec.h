@@ -46,8 +46,9 @@ struct exec_proc {
 	struct child *child; /* its process: the VM's, one for each place */
 	uint32_t id;         /* 0: a free place */
 	exec_done *done;
-	bool ready; /* jailed and verified */
-	int stream; /* for insula-vsock until it is connected; owned; -1 */
+	bool escape; /* it may say that the user typed it */
+	bool ready;  /* jailed and verified */
+	int stream;  /* for insula-vsock until it is connected; owned; -1 */
 	bool connected, started, ended;
 	uint64_t broken_ns;   /* since when it has had no connection; 0: it has one, or not yet */
 	uint64_t kill_ns;     /* it was told to stop and is killed then; 0 */
@@ -106,7 +107,9 @@ void exec_ready(struct vm *vm, struct exec_proc *p);
 /* A message that only insula-exec sends. False: it breaks the protocol. */
 bool exec_message(struct vm *vm, struct exec_proc *p, enum msg_type t, const void *body,
 		  size_t len);
-/* It is dead and reaped, or could not set itself up: `how`. */
+/* It could not set itself up, and will end. */
+void exec_failed(struct vm *vm, struct exec_proc *p, const char *step, const char *text);
+/* It is dead and reaped: `how`. */
 void exec_gone(struct vm *vm, struct exec_proc *p, const char *how);
 /* Is any command still between its connection and its end? */
 bool exec_pending(const struct vm *vm);

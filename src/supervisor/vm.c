@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -204,6 +205,22 @@ static int make_devices(struct vm *vm, struct err *e)
 	return rc;
 }
 
+/* poll() refuses more entries than there may be descriptors, empty ones included. */
+static int allow_files(struct err *e)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l))
+		return err_sys(e, -errno, "RLIMIT_NOFILE");
+	if (l.rlim_cur >= MAX_POLL)
+		return 0;
+	if (l.rlim_max < MAX_POLL)
+		return err_set(e, -EMFILE, "RLIMIT_NOFILE: %llu; expected at least %u",
+			       (unsigned long long)l.rlim_max, (unsigned)MAX_POLL);
+	l.rlim_cur = l.rlim_max;
+	return setrlimit(RLIMIT_NOFILE, &l) ? err_sys(e, -errno, "RLIMIT_NOFILE") : 0;
+}
+
 static int open_own(struct vm *vm, struct err *e)
 {
 	vm->ack = event_create();
@@ -270,7 +287,9 @@ int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verb
 	}
 	command_init(&vm->command);
 	vm->status = RUN_FAILED;
-	rc = paths_find(&vm->paths, e);
+	rc = allow_files(e);
+	if (!rc)
+		rc = paths_find(&vm->paths, e);
 	if (!rc)
 		rc = open_named(vm, check_only, verbose, e);
 	if (!rc)
@@ -510,14 +529,25 @@ static void on_ready(struct vm *vm, struct child *c, struct device *d, struct ex
 	go(vm);
 }
 
-static void on_failed(struct vm *vm, struct child *c, struct msg_failed *f)
+/* A child could not set itself up. Once the guest runs, a device's next process may have more luck
+ * (on_helper_death() counts), and with insula-exec one command is lost. False: it was set up
+ * already. */
+static bool on_failed(struct vm *vm, const struct child *c, const struct device *d,
+		      struct exec_proc *x, struct msg_failed *f)
 {
 	f->step[sizeof(f->step) - 1] = 0;
 	f->text[sizeof(f->text) - 1] = 0;
-	if (f->bad_input)
+	if ((d || x) && c->state != CHILD_STARTING)
+		return false;
+	if (x)
+		exec_failed(vm, x, f->step, f->text);
+	else if (d && vm->running)
+		log_error("%s: %s: %s", c->name, f->step, f->text);
+	else if (f->bad_input)
 		vm_end(vm, RUN_BAD_INPUT, "%s", f->text);
 	else
 		vm_end(vm, RUN_FAILED, "%s: %s: %s", c->name, f->step, f->text);
+	return true;
 }
 
 static void on_vm_exit(struct vm *vm, const struct msg_vm_exit *x)
@@ -598,7 +628,7 @@ static bool on_message(struct vm *vm, struct child *c, struct device *d, struct 
 	else if (t == MSG_READY && len == 0 && c->state == CHILD_STARTING)
 		on_ready(vm, c, d, x);
 	else if (t == MSG_FAILED && len == sizeof(b.failed))
-		on_failed(vm, c, &b.failed);
+		ok = on_failed(vm, c, d, x, &b.failed);
 	else
 		ok = x   ? exec_message(vm, x, t, &b, len)
 		     : d ? from_helper(vm, d, t, &b, len)
@@ -612,6 +642,27 @@ static bool on_message(struct vm *vm, struct child *c, struct device *d, struct 
 
 /* ---- deaths ---- */
 
+static void give_up(struct vm *vm, struct device *d, const char *why)
+{
+	d->waiting = false;
+	d->dead = true;
+	log_error("%s %s, the guest goes on without the device", d->child.name, why);
+	control_event(vm->control, "device-failed", d->msg.name, why);
+}
+
+/* False: it has died too often. */
+static bool may_restart(struct vm *vm, struct device *d, const char *how)
+{
+	char why[160];
+
+	d->waiting = device_may_restart(d);
+	if (d->waiting)
+		return true;
+	snprintf(why, sizeof(why), "%s; it has died too often", how);
+	give_up(vm, d, why);
+	return false;
+}
+
 static void on_helper_death(struct vm *vm, struct device *d, enum child_state before,
 			    const char *how)
 {
@@ -622,14 +673,8 @@ static void on_helper_death(struct vm *vm, struct device *d, enum child_state be
 		return;
 	}
 	control_event(vm->control, "helper-died", d->msg.name, how);
-	if (!device_may_restart(d)) {
-		control_event(vm->control, "device-failed", d->msg.name, how);
-		log_error("%s %s; it has died too often, the guest goes on without the device",
-			  d->child.name, how);
-		return;
-	}
-	log_warn("%s %s", d->child.name, how);
-	d->waiting = true;
+	if (may_restart(vm, d, how))
+		log_warn("%s %s", d->child.name, how);
 }
 
 static void on_death(struct vm *vm, struct child *c, struct device *d, struct exec_proc *x)
@@ -656,6 +701,7 @@ static void on_death(struct vm *vm, struct child *c, struct device *d, struct ex
 static void restart_one(struct vm *vm, struct device *d)
 {
 	int quiet = d->class->quiet ? d->class->quiet(d) : 1;
+	char why[128];
 	struct err e;
 
 	if (quiet == 0)
@@ -663,14 +709,12 @@ static void restart_one(struct vm *vm, struct device *d)
 	if (quiet < 0) {
 		/* Without the fence two helpers could write at once: better no disk than a wrong
 		 * one. */
-		log_error("%s: generation lock: %s; the guest goes on without the device",
-			  d->child.name, strerror(-quiet));
-		d->waiting = false;
-		d->dead = true;
+		snprintf(why, sizeof(why), "has lost its generation lock: %s", strerror(-quiet));
+		give_up(vm, d, why);
 	} else if (device_start(d, vm->mem, vm->conf->mem, &e)) {
 		log_error("%s: %s", d->child.name, e.text);
 		child_kill(&d->child);
-		d->waiting = device_may_restart(d);
+		(void)may_restart(vm, d, "cannot be started");
 	}
 }
 
@@ -784,8 +828,13 @@ static void step(struct vm *vm, uint64_t deadline_ns, bool poll_fences)
 		ms = deadline_ns <= now ? 0 : (int)((deadline_ns - now) / 1000000 % 1000000) + 1;
 	if (poll_fences && (ms < 0 || ms > FENCE_POLL_MS))
 		ms = FENCE_POLL_MS;
-	if (poll(p, n + ncontrols, ms) < 0)
+	if (poll(p, n + ncontrols, ms) < 0) {
+		if (errno == EINTR)
+			return;
+		vm->hard = true; /* nobody can be waited for */
+		vm_end(vm, RUN_FAILED, "poll: %s", strerror(errno));
 		return;
+	}
 	control_serve(vm->control, vm, &p[controls], ncontrols);
 	if (p[0].revents)
 		on_signal(vm);

@@ -365,14 +365,25 @@ static void on_ready(struct vm *vm, struct child *c, struct device *d, struct ex
 	go(vm);
 }
 
-static void on_failed(struct vm *vm, const struct child *c, struct msg_failed *f)
+/* A child could not set itself up. Once the guest runs, a device's next process may have more luck
+ * (on_helper_end() counts), and with insula-exec one command is lost. False: it was set up
+ * already. */
+static bool on_failed(struct vm *vm, const struct child *c, const struct device *d,
+		      struct exec_proc *x, struct msg_failed *f)
 {
 	f->step[sizeof(f->step) - 1] = 0;
 	f->text[sizeof(f->text) - 1] = 0;
-	if (f->bad_input)
+	if ((d || x) && c->state != CHILD_STARTING)
+		return false;
+	if (x)
+		exec_failed(vm, x, f->step, f->text);
+	else if (d && vm->running)
+		log_error("%s: %s: %s", c->name, f->step, f->text);
+	else if (f->bad_input)
 		vm_end(vm, RUN_BAD_INPUT, "%s", f->text);
 	else
 		vm_end(vm, RUN_FAILED, "%s: %s: %s", c->name, f->step, f->text);
+	return true;
 }
 
 static void on_vm_exit(struct vm *vm, const struct msg_vm_exit *x)
@@ -425,7 +436,7 @@ static bool from_helper(struct vm *vm, struct device *d, enum msg_type t, const 
 	} else if (t == MSG_VSOCK_CONNECT && len == sizeof(b->connect) && d->type == DEVICE_VSOCK &&
 		   d->child.state != CHILD_STARTING) { /* nothing for one that was not verified */
 		return vsock_asked(d->vsock, &d->child, &b->connect);
-	} else if (t == MSG_QUIT && len == 0 && d->type == DEVICE_UART)
+	} else if (t == MSG_QUIT && len == 0 && d->type == DEVICE_UART && d->terminal->escape)
 		vm_end(vm, 0, "%s", "");
 	else
 		return false;
@@ -449,7 +460,7 @@ static bool on_message(struct vm *vm, struct child *c, struct device *d, struct 
 	else if (t == MSG_READY && len == 0 && c->state == CHILD_STARTING)
 		on_ready(vm, c, d, x);
 	else if (t == MSG_FAILED && len == sizeof(b.failed))
-		on_failed(vm, c, &b.failed);
+		ok = on_failed(vm, c, d, x, &b.failed);
 	else
 		ok = x   ? exec_message(vm, x, t, &b, len)
 		     : d ? from_helper(vm, d, t, &b, len)

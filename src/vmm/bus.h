@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <insula/board.h>
 #include <insula/err.h>
 
 /* Called by vCPU threads, several at once. `off` + `size` lies within the region; size is 1, 2, 4
@@ -26,7 +27,7 @@ struct bus_region {
 	void *self;
 };
 
-#define BUS_MAX_REGIONS 48
+#define BUS_MAX_REGIONS (BOARD_MAX_VIRTIO + 2) /* and the IOAPIC, and a port device */
 
 struct bus {
 	unsigned n;

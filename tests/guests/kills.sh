@@ -230,6 +230,32 @@ finish 5
 [ "$status" = 143 ]
 holds 'once too often: and ends as it is told' $? "status $status, $(log)"
 
+# ---- what cannot be started anew
+
+start blkloop looping --append seconds=$((30 * slow)) --vsock path="$dir/v.sock"
+prlimit --pid "$run" --nofile=1000:1000 # insula-vsock needs more
+pid_of insula-vsock && kill -KILL "$pid"
+wait_for 10 logged 'insula-vsock.* has died too often, the guest goes on without the device'
+holds 'no successor: the device is given up' $? "$(log)"
+logged 'insula-vsock vsock: rlimits: RLIMIT_NOFILE'
+holds 'no successor: the reason is told' $? "$(log)"
+sleep 0.3
+! ended && sealed insula-vmm && sealed insula-blk
+holds 'no successor: the VM goes on' $? "$(log)"
+kill -TERM "$run"
+finish 5
+[ "$status" = 143 ]
+holds 'no successor: and ends as it is told' $? "status $status, $(log)"
+
+start blkloop looping --append seconds=$((30 * slow))
+prlimit --pid "$run" --nofile=63:63 # poll() has more entries
+pid_of insula-blk && kill -KILL "$pid"
+wait_for 5 ended
+holds 'insula-run cannot wait any more: the VM ends' $? "$(log)"
+finish 5
+[ "$status" = 125 ] && logged 'insula-run: poll: Invalid argument'
+holds 'insula-run cannot wait any more: it says so' $? "status $status, $(log)"
+
 # ---- insula-vmm, insula-run
 
 start blkloop looping --append seconds=$((30 * slow))
