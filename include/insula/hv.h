@@ -195,7 +195,9 @@ int hv_irq_bind(struct hv_vm *vm, unsigned line, hv_event event, struct err *e);
 int hv_irq_unbind(struct hv_vm *vm, unsigned line, hv_event event, struct err *e);
 
 /* ---- for the jail of the process that uses this library (Linux) ---- */
-/* The ioctl request numbers that are used after all vCPUs are created; terminated by 0. */
+/* The ioctl request numbers that vCPUs, lines and routes need once the VM is built: memory is
+ * mapped and doorbells are bound by then, hv_msi_send() and hv_mem_dirty() are not used. Terminated
+ * by 0. */
 const unsigned long *hv_ioctls_used(void);
 
 #endif

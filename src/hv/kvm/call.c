@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The one place that calls ioctl(), and the list of the requests that a running VM needs.
+ * The one place that calls ioctl(), and the list of the requests that a running VM needs: not those
+ * that map memory, bind doorbells, send messages or read dirty pages, which insula-vmm does before
+ * it is sealed or not at all.
  */
 #include <errno.h>
 #include <sys/ioctl.h>
@@ -28,11 +30,7 @@ const unsigned long *hv_ioctls_used(void)
 		KVM_GET_SREGS,
 		KVM_SET_SREGS,
 		KVM_TRANSLATE, /* instruction bytes of an error */
-		KVM_SET_USER_MEMORY_REGION,
-		KVM_GET_DIRTY_LOG,
-		KVM_IOEVENTFD,
 		KVM_IRQFD,
-		KVM_SIGNAL_MSI,
 		KVM_SET_GSI_ROUTING,
 		KVM_KVMCLOCK_CTRL, /* after a pause */
 		0,
