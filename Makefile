@@ -84,7 +84,7 @@ help:
 	'make lab CMD=.. run a command in the lab (a machine with AMD-V, emulated)' \
 	'make guest      fetch and unpack the Debian cloud kernel into $(BUILD)/guest' \
 	'make install    DESTDIR= PREFIX=/usr/local' \
-	'make windows    the programs for Windows, with mingw-w64 (docs/windows.md); windows-hv: the hypervisor library alone' \
+	'make windows    the programs for Windows, with mingw-w64 (docs/windows.md); windows-guest: what they boot; windows-hv: the hypervisor library alone' \
 	'make fmt lint loc clean'
 
 # ---- what has to be installed: done by root on Debian, otherwise said in one line

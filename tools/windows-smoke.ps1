@@ -3,8 +3,8 @@
 .SYNOPSIS
     Does Insula run on this Windows? Writes a report that can be sent to its makers.
 .DESCRIPTION
-    Needs a folder with hello.exe, insula-run.exe, insula-vmm.exe, insula-console.exe, insula-rng.exe, insula-blk.exe and insula-vsock.exe
-    (build/windows and build/windows/bin of `make windows`), and one with the payloads (build/guests of `make payloads`). Nothing is installed
+    Needs a folder with hello.exe, insula-run.exe, insula-vmm.exe, insula-console.exe, insula-rng.exe, insula-blk.exe, insula-vsock.exe and
+    insula-exec.exe (build/windows and build/windows/bin of `make windows`; with the folder guest of `make windows-guest` in it, commands in a Linux guest too), and one with the payloads (build/guests of `make payloads`). Nothing is installed
     or changed; a disk image of 8 MiB is made in the temporary folder and removed. The report has the version of Windows, the processor's name, whether the
     feature HypervisorPlatform is on, and what the programs printed: read it before you send it.
 .EXAMPLE
@@ -109,8 +109,13 @@ Test-Case 'vsock: the guest serves, and is told to end' 0 (Invoke-Vm 'vsockloop'
         $null = Use-Vsock 1
     }) 'connections 1'
 if ($script:said -match '^OK \d+\nhello$') { Say 'ok vsock: an echo' } else { $script:failed++; Say "not ok vsock: an echo - $script:said" }
+if (Test-Path "$Bin\guest\vmlinuz") {
+    Test-Case 'Linux: a command, its status' 7 (Invoke-Program $run @('-v', '--mem', '512M', '--', 'sh', '-c', '"uname -r; exit 7"') 120) '(?m)^\d+\.\d+\.'
+    Test-Case 'Linux: a program that is missing' 127 (Invoke-Program $run @('--mem', '512M', '--', 'nope') 120) 'nope: command not found'
+}
+else { Say 'skip Linux: no folder guest beside insula-run.exe' }
 Start-Sleep -Seconds 2
-$left = @(Get-Process insula-vmm, insula-blk, insula-rng, insula-console, insula-vsock -ErrorAction SilentlyContinue)
+$left = @(Get-Process insula-vmm, insula-blk, insula-rng, insula-console, insula-vsock, insula-exec -ErrorAction SilentlyContinue)
 if ($left.Count) { $script:failed++; Say "not ok nothing is left - $($left.Count) processes" } else { Say 'ok nothing is left' }
 Say "failed    $script:failed"
 exit [int]($script:failed -gt 0)

@@ -19,6 +19,7 @@ WIN_DAEMON  := $(call win_room,daemon) src/daemon/main.c src/supervisor/utf8_win
 WIN_CTL     := $(call win_room,ctl) src/supervisor/utf8_win.c src/supervisor/json.c src/supervisor/settings.c tools/insulactl.c
 WIN_HELPERS := insula-console insula-rng insula-blk insula-vsock insula-exec
 WIN_EXES    := insulad insulactl insula-run insula-vmm $(WIN_HELPERS)
+WIN_UV       = $(WIN_DEBIAN)/lib/libuv.a -lws2_32 -liphlpapi -lpsapi -luserenv -luser32
 WIN_LIBS    := -lbcrypt -lsynchronization -ladvapi32 -lpthread
 
 WIN_UAPI := $(BUILD)/windows/uapi/.done
@@ -42,7 +43,7 @@ $(BUILD)/windows/$(1)/obj/%.o: %.c Makefile tools/windows.mk | $(WIN_UAPI) $(WIN
 	@mkdir -p $$(@D)
 	$$(call say,WINCC)
 	$$(Q)$$(WIN_CC) $$(WIN_PROG_FLAGS) $(2) -MMD -MP -c -o $$@ $$<
-$(BUILD)/windows/$(1)/insulad.exe: win_json = $(WIN_DEBIAN)/lib/libuv.a $(WIN_DEBIAN)/lib/libjson-c.a -lws2_32 -liphlpapi -lpsapi -luserenv -luser32
+$(BUILD)/windows/$(1)/insulad.exe: win_json = $(WIN_UV) $(WIN_DEBIAN)/lib/libjson-c.a
 $(BUILD)/windows/$(1)/insulad.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,$(WIN_DAEMON) $(WIN_BASE))
 $(BUILD)/windows/$(1)/insulactl.exe: win_json = $(WIN_DEBIAN)/lib/libjson-c.a
 $(BUILD)/windows/$(1)/insulactl.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,$(WIN_CTL) $(WIN_BASE))
@@ -60,7 +61,7 @@ $(eval $(call win_build,bin,))
 $(eval $(call win_build,test-bin,-DINSULA_TEST_UNCONTAINED))
 
 # Their unit test and the child that it makes, of the same objects as test-bin.
-$(BUILD)/windows/test-bin/obj/tests/unit/win/%.o: WIN_PROG_FLAGS += -Itests/unit/win
+$(BUILD)/windows/test-bin/obj/tests/unit/%.o: WIN_PROG_FLAGS += -Itests/unit/win -Itests/unit -D__USE_MINGW_ANSI_STDIO=1
 $(BUILD)/windows/test-bin/test_win.exe: $(patsubst %.c,$(BUILD)/windows/test-bin/obj/%.o,tests/unit/win/test_win.c \
 	src/jail/check_win.c src/jail/spawn_win.c $(WIN_BASE))
 $(BUILD)/windows/test-bin/contained.exe: $(patsubst %.c,$(BUILD)/windows/test-bin/obj/%.o,tests/unit/win/contained_main.c \

@@ -124,6 +124,7 @@ static void model_start(void *dev)
 
 	for (unsigned i = 0; i < b->conf.nqueues; i++)
 		b->w.stat[STAT_BLK_RESUBMITTED] += vq_resumed(&b->w.mmio.v.vq[i]);
+	b->writethrough = !(b->w.mmio.v.st->driver_features & BIT(VIRTIO_BLK_F_FLUSH));
 	worker_start(&b->w);
 }
 

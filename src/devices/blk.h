@@ -11,7 +11,8 @@
  * until its used entry is pushed; nothing is allocated while the guest runs.
  *
  * A write that was answered is in the page cache (or on the disk, if direct); a flush that was
- * answered has put all writes answered before it on stable storage (5.2.6.2).
+ * answered has put all writes answered before it on stable storage (5.2.6.2). A driver that did
+ * not accept VIRTIO_BLK_F_FLUSH cannot ask for one: its writes are stable when they are answered.
  */
 #ifndef DEVICES_BLK_H
 #define DEVICES_BLK_H
@@ -57,6 +58,7 @@ struct blk_req {
 	uint16_t head;
 	uint8_t queue;
 	uint8_t tries;
+	bool settling;   /* all is written, and now made stable */
 	bool fallback;   /* zeros are written, because the file system cannot make them */
 	uint8_t *status; /* in guest memory */
 	uint32_t used_len;
@@ -75,6 +77,7 @@ struct blk {
 	struct msg_start_blk conf;
 	struct virtio_blk_config config;
 	int disk_fd;
+	bool writethrough; /* the driver has no flush; set before the I/O thread serves it */
 
 	/* the I/O thread's */
 	const struct blk_engine_ops *ops;

@@ -95,6 +95,19 @@ static void transfer(struct blk_req *r)
 	submit(r);
 }
 
+/* ---- the end of what changed the disk ---- */
+
+static void settle(struct blk_req *r)
+{
+	if (!r->b->writethrough || r->type == VIRTIO_BLK_T_IN) {
+		blk_finish(r, VIRTIO_BLK_S_OK);
+		return;
+	}
+	r->settling = true;
+	r->io.op = BLK_OP_SYNC;
+	submit(r);
+}
+
 /* ---- discard and write zeroes ---- */
 
 static void write_zeros(struct blk_req *r)
@@ -136,7 +149,7 @@ static void next_range(struct blk_req *r)
 {
 	while (r->len == 0) {
 		if (++r->irange >= r->nranges) {
-			blk_finish(r, VIRTIO_BLK_S_OK);
+			settle(r);
 			return;
 		}
 		r->off = r->range[r->irange].off;
@@ -155,14 +168,14 @@ static bool has_ranges(const struct blk_req *r)
 /* Do the next step of what is left. */
 static void proceed(struct blk_req *r)
 {
-	if (has_ranges(r))
-		next_range(r);
-	else if (r->type == VIRTIO_BLK_T_FLUSH)
+	if (r->type == VIRTIO_BLK_T_FLUSH || r->settling)
 		submit(r);
+	else if (has_ranges(r))
+		next_range(r);
 	else if (r->len)
 		transfer(r);
 	else
-		blk_finish(r, VIRTIO_BLK_S_OK);
+		settle(r);
 }
 
 static void failed(struct blk_req *r, int code)
@@ -352,6 +365,7 @@ int blk_begin(struct blk_req *r, const struct vq_chain *c, const char **why)
 	r->head = c->head;
 	r->tries = 0;
 	r->fallback = false;
+	r->settling = false;
 	r->bounce = NULL;
 	r->used_len = 1;
 	split_status(r, c, &nwrite);

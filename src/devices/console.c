@@ -110,8 +110,10 @@ static void *output_main(void *arg)
 
 static uint32_t in_room(const struct console *c)
 {
-	/* Some room is kept for what the UART gives back. */
-	return CONSOLE_IN_LEN - UART_FIFO - (atomic_load(&c->in_head) - atomic_load(&c->in_tail));
+	/* Some room is kept for what the UART gives back; it may be in use. */
+	uint32_t used = atomic_load(&c->in_head) - atomic_load(&c->in_tail);
+
+	return used < CONSOLE_IN_LEN - UART_FIFO ? CONSOLE_IN_LEN - UART_FIFO - used : 0;
 }
 
 static void in_put(struct console *c, uint8_t byte)

@@ -81,7 +81,7 @@ static void model_reset(void *dev)
 	memset(n->st, 0, sizeof(*n->st));
 	n->st->link_down = link_down;
 	fill_config(n);
-	vmmio_show_config(&n->w.mmio);
+	vmmio_config_changed(&n->w.mmio, false);
 }
 
 static void event(void *dev)
@@ -98,11 +98,9 @@ static void event(void *dev)
 	if (!news)
 		return;
 	fill_config(n);
-	vmmio_show_config(&n->w.mmio);
-	if (news & NET_NEWS_LINK) {
+	if (news & NET_NEWS_LINK)
 		log_warn("the TAP interface has been removed: the link is down");
-		virtio_config_changed(&n->w.mmio.v);
-	}
+	vmmio_config_changed(&n->w.mmio, news & NET_NEWS_LINK);
 }
 
 /* ---- start ---- */

@@ -147,19 +147,13 @@ void virtio_ack(struct virtio *v, uint32_t bits)
 	v->st->isr &= ~(bits & VIRTIO_ISR_CONFIG);
 }
 
-static void config_interrupt(struct virtio *v)
+void virtio_config_interrupt(struct virtio *v)
 {
 	if (has(v, VIRTIO_CONFIG_S_DRIVER_OK))
 		v->st->isr |= VIRTIO_ISR_CONFIG;
 	v->show(v);
 	if (has(v, VIRTIO_CONFIG_S_DRIVER_OK))
 		v->irq(v);
-}
-
-void virtio_config_changed(struct virtio *v)
-{
-	v->st->config_gen++;
-	config_interrupt(v);
 }
 
 void virtio_fail(struct virtio *v, const char *why)
@@ -169,7 +163,7 @@ void virtio_fail(struct virtio *v, const char *why)
 		return;
 	log_warn("device needs a reset: %s", why);
 	v->st->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
-	config_interrupt(v);
+	virtio_config_interrupt(v);
 }
 
 /* ---- one queue ---- */

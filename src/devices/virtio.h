@@ -86,7 +86,7 @@ void virtio_queue_set_ready(struct virtio *v, uint32_t ready);
 
 /* The guest made a mistake, or accesses were lost: DEVICE_NEEDS_RESET. Stops the queues. */
 void virtio_fail(struct virtio *v, const char *why);
-/* The configuration space has changed (2.5, 4.2.2). */
-void virtio_config_changed(struct virtio *v);
+/* The configuration space has changed, as the driver can see already. */
+void virtio_config_interrupt(struct virtio *v);
 
 #endif

@@ -28,7 +28,7 @@ void vmmio_show(struct virtio_mmio *m)
 	put(m, VIRTIO_MMIO_CONFIG_GENERATION, v->st->config_gen);
 }
 
-void vmmio_show_config(struct virtio_mmio *m)
+static void show_config(struct virtio_mmio *m)
 {
 	const struct virtio_model *model = m->v.model;
 	uint8_t config[DP_SHADOW_SIZE - VIRTIO_MMIO_CONFIG] = {0};
@@ -41,6 +41,15 @@ void vmmio_show_config(struct virtio_mmio *m)
 		memcpy(&word, config + i, 4);
 		put(m, VIRTIO_MMIO_CONFIG + i, word);
 	}
+}
+
+void vmmio_config_changed(struct virtio_mmio *m, bool tell)
+{
+	m->v.st->config_gen++;
+	vmmio_show(m);
+	show_config(m);
+	if (tell)
+		virtio_config_interrupt(&m->v);
 }
 
 /* ---- one function per register that can be written ---- */
@@ -163,6 +172,6 @@ void vmmio_init(struct virtio_mmio *m, struct helper *h, uint32_t *shadow, struc
 	put(m, VIRTIO_MMIO_SHM_LEN_HIGH, UINT32_MAX);
 	put(m, VIRTIO_MMIO_SHM_BASE_LOW, UINT32_MAX);
 	put(m, VIRTIO_MMIO_SHM_BASE_HIGH, UINT32_MAX);
-	vmmio_show_config(m);
+	show_config(m);
 	vmmio_show(m);
 }

@@ -28,8 +28,10 @@ void vmmio_init(struct virtio_mmio *m, struct helper *h, uint32_t *shadow, struc
 
 void vmmio_write(struct virtio_mmio *m, uint32_t off, uint32_t size, uint64_t val);
 uint64_t vmmio_read(const struct virtio_mmio *m, uint32_t off, uint32_t size);
-/* Show the configuration space again: model->config has changed. */
-void vmmio_show_config(struct virtio_mmio *m);
+/* model->config has changed (2.5, 4.2.2): a new generation, then what is in it, then, if `tell`,
+ * the interrupt. Who has begun to read sees that it changed; who begins in between is told
+ * afterwards. */
+void vmmio_config_changed(struct virtio_mmio *m, bool tell);
 /* Show the values of all registers that can change. */
 void vmmio_show(struct virtio_mmio *m);
 

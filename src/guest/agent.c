@@ -46,14 +46,24 @@ static struct task **free_slot(struct agent *a)
 	return NULL;
 }
 
+bool agent_serves(const struct vsock_addr *peer)
+{
+	return peer->family != AF_VSOCK || peer->cid == VSOCK_HOST;
+}
+
 static void accept_one(struct agent *a)
 {
+	struct vsock_addr peer = {0};
+	socklen_t len = sizeof peer;
 	struct task **slot = free_slot(a);
-	int fd = slot ? accept4(a->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
+	int fd = slot ? accept4(a->listener, (struct sockaddr *)&peer, &len,
+				SOCK_CLOEXEC | SOCK_NONBLOCK)
+		      : -1;
 
 	if (fd < 0)
 		return;
-	*slot = task_new(fd);
+	if (agent_serves(&peer))
+		*slot = task_new(fd, agent_now() + a->resume_ms);
 	if (!*slot)
 		close(fd);
 }

@@ -16,6 +16,7 @@
 
 #include <poll.h>
 #include <stdint.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 
 #include <insula/guestproto.h>
@@ -57,6 +58,7 @@ struct task {
 	int sock, exec_fd, in, out[2]; /* -1: closed */
 	pid_t pid;                     /* session and process group; 0: none */
 	bool reaped, tty, only, in_end, turn;
+	unsigned eofs; /* end-of-file characters that the terminal has not taken yet */
 	bool owe_close, owe_pong, owe_signaled; /* frames that wait for room */
 	struct gp_in rx;
 	uint8_t *body;             /* rx's: GP_START_MAX at first, then GP_DATA_MAX */
@@ -72,10 +74,21 @@ struct task {
 	uint8_t in_buf[GP_WINDOW_IN];
 };
 
+/* The kernel's struct sockaddr_vm; its headers are not musl's. vsock(7). */
+struct vsock_addr {
+	sa_family_t family;
+	uint16_t reserved;
+	uint32_t port, cid;
+	uint8_t zero[4];
+};
+#define VSOCK_HOST 2u
+#define VSOCK_ANY UINT32_MAX
+
 struct agent {
 	int listener, sigfd;
 	bool childless;     /* no process but this one, as far as is known */
-	unsigned resume_ms; /* AGENT_RESUME_MS */
+	unsigned resume_ms; /* AGENT_RESUME_MS; so long, too, until a new stream says what it wants
+			     */
 	const struct agent_ops *ops;
 	struct task *task[AGENT_TASKS];
 	/* The machine ends at `end_at` (ms; 0: it does not), if the init that `asking` speaks to
@@ -85,6 +98,9 @@ struct agent {
 	pid_t asking;
 };
 
+/* A guest that has vsock_loopback can connect to itself: the host alone is served. A stream that is
+ * not vsock is a test's. */
+bool agent_serves(const struct vsock_addr *peer);
 /* `listener` is a listening stream socket, borrowed. Blocks SIGCHLD, ignores SIGPIPE. 0 or a
  * negative errno. */
 int agent_init(struct agent *a, int listener, const struct agent_ops *ops);
@@ -96,7 +112,8 @@ void agent_end(struct agent *a, const struct gp_poweroff *how);
 /* ---- agent_task.c ---- */
 
 #define TASK_FDS 5
-struct task *task_new(int sock);
+/* NULL: out of memory. It has until `deadline` (ms) to send GP_START or GP_POWEROFF. */
+struct task *task_new(int sock, uint64_t deadline);
 /* What to wait for: TASK_FDS entries, -1 where there is nothing. */
 void task_poll(const struct task *t, struct pollfd p[TASK_FDS]);
 void task_serve(struct agent *a, struct task *t, const struct pollfd p[TASK_FDS]);

@@ -50,7 +50,7 @@ static uint64_t oom_kills(void)
 	return n;
 }
 
-struct task *task_new(int sock)
+struct task *task_new(int sock, uint64_t deadline)
 {
 	struct task *t = calloc(1, sizeof *t);
 	uint8_t *body = malloc(GP_START_MAX);
@@ -61,6 +61,7 @@ struct task *task_new(int sock)
 		return NULL;
 	}
 	t->sock = sock;
+	t->deadline = deadline;
 	t->exec_fd = t->in = t->out[0] = t->out[1] = -1;
 	t->credit[0] = t->credit[1] = GP_WINDOW_OUT;
 	t->body = body;
@@ -154,15 +155,34 @@ static void close_input(struct task *t)
 	t->in_end = true;
 }
 
-/* A terminal has no end; what its line discipline takes for one goes over it. */
-static void end_input(struct task *t)
+static void put_eofs(struct task *t)
 {
 	static const char ctrl_d = 4;
 
-	if (t->tty)
-		(void)!write(t->in, &ctrl_d, 1);
-	else
+	while (t->in >= 0 && t->eofs) {
+		ssize_t r = write(t->in, &ctrl_d, 1);
+
+		if (r == 1)
+			t->eofs--;
+		else if (errno == EAGAIN)
+			break;
+		else if (errno != EINTR)
+			close_input(t);
+	}
+}
+
+/* A terminal has no end; what its line discipline takes for one goes over it. After an unfinished
+ * line it takes two, the first ends the line. */
+static void end_input(struct task *t)
+{
+	uint8_t last = t->in_tail ? t->in_buf[(t->in_tail - 1) % GP_WINDOW_IN] : '\n';
+
+	if (!t->tty) {
 		close_fd(&t->in);
+		return;
+	}
+	t->eofs = last == '\n' ? 1 : 2;
+	put_eofs(t);
 }
 
 /* A quarter of the window at once: the host always has the rest. */
@@ -195,6 +215,7 @@ static void pump_input(struct task *t)
 	}
 	if (had && t->in >= 0 && t->in_end && t->in_head == t->in_tail)
 		end_input(t);
+	put_eofs(t);
 	give_credit(t);
 }
 
@@ -317,7 +338,7 @@ static struct task *find(const struct agent *a, uint32_t id)
 }
 
 /* `t` was accepted for a command that has been here before: its stream becomes that one's. */
-static void go_on(struct task *t, struct task *old, uint64_t received)
+static void go_on(const struct agent *a, struct task *t, struct task *old, uint64_t received)
 {
 	close_fd(&old->sock); /* its end may not have been seen yet */
 	gp_out_drop(&old->tx);
@@ -325,6 +346,8 @@ static void go_on(struct task *t, struct task *old, uint64_t received)
 	old->sock = t->sock;
 	t->sock = -1;
 	old->resume_by = 0;
+	if (old->state == TASK_REQUEST)
+		old->deadline = agent_now() + a->resume_ms;
 	if (old->state == TASK_CLOSING)
 		old->deadline = agent_now() + AGENT_LINGER_MS;
 	if (gp_out_restart(&old->tx, received)) {
@@ -357,7 +380,7 @@ static int on_hello(struct agent *a, struct task *t)
 	if (!old && m.received)
 		return turn_away(t, m.id, GP_HELLO_GONE);
 	if (old) {
-		go_on(t, old, m.received);
+		go_on(a, t, old, m.received);
 		return -EPIPE;
 	}
 	t->id = m.id;
@@ -390,6 +413,7 @@ static int on_start(struct agent *a, struct task *t)
 	t->in_end = !(s.flags & GP_START_STDIN);
 	t->oom_kills = oom_kills();
 	t->state = TASK_STARTING;
+	t->deadline = 0;
 	a->childless = false;
 	rc = spawn_command(t, &s, t->body);
 	if (rc) {
@@ -407,6 +431,7 @@ static int on_poweroff(struct agent *a, struct task *t)
 	memcpy(&m, t->body, t->rx.hdr.len);
 	if ((m.how != GP_END_POWEROFF && m.how != GP_END_STATUS) || m.status > 255)
 		return -EPROTO;
+	t->deadline = 0;
 	agent_end(a, &m);
 	return 0;
 }
@@ -588,7 +613,7 @@ static void receive(struct agent *a, struct task *t)
 
 void task_poll(const struct task *t, struct pollfd p[TASK_FDS])
 {
-	bool waiting = t->in_head != t->in_tail;
+	bool waiting = t->in_head != t->in_tail || t->eofs;
 
 	for (unsigned i = 0; i < TASK_FDS; i++)
 		p[i] = (struct pollfd){.fd = -1, .events = POLLIN};
@@ -652,9 +677,11 @@ static void say_exit(struct agent *a, struct task *t, uint64_t now)
 
 bool task_settle(struct agent *a, struct task *t, uint64_t now)
 {
+	bool mute = t->state == TASK_HELLO || t->state == TASK_REQUEST;
+
 	if (t->state == TASK_STARTING || t->state == TASK_RUNNING)
 		give_credit(t); /* what did not fit into the buffer earlier */
-	if (t->resume_by && now >= t->resume_by)
+	if ((t->resume_by && now >= t->resume_by) || (mute && t->deadline && now >= t->deadline))
 		lose(t);
 	if (t->state == TASK_ENDED && drained(a, t, now))
 		say_exit(a, t, now);

@@ -119,18 +119,9 @@ static void end_machine(const struct gp_poweroff *how)
 	board_poweroff();
 }
 
-/* The kernel's struct sockaddr_vm; its headers are not musl's. vsock(7). */
-struct vsock_addr {
-	sa_family_t family;
-	uint16_t reserved;
-	uint32_t port, cid;
-	uint8_t zero[4];
-};
-#define ANY_CID UINT32_MAX
-
 static int listen_vsock(void)
 {
-	const struct vsock_addr a = {.family = AF_VSOCK, .port = GP_PORT, .cid = ANY_CID};
+	const struct vsock_addr a = {.family = AF_VSOCK, .port = GP_PORT, .cid = VSOCK_ANY};
 	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)

@@ -8,22 +8,20 @@
 #define TESTS_FAKECORE_H
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 #include <insula/devpage.h>
+
+#include <devices/helper.h>
 
 #define FC_DEADLINE_NS (20 * DP_DEADLINE_NS) /* a test machine may be slow */
 
 struct fakecore {
 	int page_fd, call_fd, irq_fd;
+	int answer_fd; /* word_events(): else -1 */
 	uint8_t *page;
 	struct dp_ctrl *ctrl;
 	struct dp_post *ring;
@@ -56,14 +54,26 @@ static inline void fc_open(struct fakecore *f)
 	f->irq_fd = event_create();
 	if (f->call_fd < 0 || f->irq_fd < 0)
 		fc_die("eventfd");
+	f->answer_fd = word_events() ? event_create() : -1;
 }
 
 static inline void fc_close(struct fakecore *f)
 {
-	munmap(f->page, DP_SIZE);
+	shm_unmap(f->page, DP_SIZE);
 	fd_close(&f->page_fd);
 	fd_close(&f->call_fd);
 	fd_close(&f->irq_fd);
+	fd_close(&f->answer_fd);
+}
+
+/* The helper of this page, in this process. */
+static inline int fc_helper_open(struct fakecore *f, struct helper *h, uint32_t tag, struct err *e)
+{
+	int rc = helper_open(h, fd_copy(f->page_fd), fd_copy(f->call_fd), fd_copy(f->irq_fd), tag,
+			     e);
+
+	h->port.answer_event = f->answer_fd;
+	return rc;
 }
 
 static inline void fc_wake(struct fakecore *f)
@@ -77,7 +87,6 @@ static inline void fc_wait_ack(struct fakecore *f)
 	uint64_t until = clock_ns() + FC_DEADLINE_NS;
 
 	while (atomic_load(&f->ctrl->ack_seq) != f->seq) {
-		const struct timespec ts = {.tv_sec = 1};
 		uint32_t seen;
 
 		if (clock_ns() > until)
@@ -89,7 +98,7 @@ static inline void fc_wait_ack(struct fakecore *f)
 		atomic_store(&f->ctrl->core_waits, 1);
 		seen = atomic_load(&f->ctrl->ack_seq);
 		if (seen != f->seq)
-			syscall(SYS_futex, &f->ctrl->ack_seq, FUTEX_WAIT, seen, &ts, NULL, 0);
+			word_wait_shared(&f->ctrl->ack_seq, seen, f->answer_fd, 1000000000u);
 		atomic_store(&f->ctrl->core_waits, 0);
 	}
 }

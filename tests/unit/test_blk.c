@@ -10,9 +10,12 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <insula/stats.h>
 
@@ -28,6 +31,7 @@
 #define HEADERS 0x100000u /* one 64-byte slot per request: header, then status at + 32 */
 #define DATA 0x1000000u
 #define WAIT_MS 60000
+#define USUAL (DRV_COMMON | DRV_F(VIRTIO_BLK_F_FLUSH))
 
 static const uint32_t engines[] = {BLK_ENGINE_URING, BLK_ENGINE_THREADS};
 
@@ -57,6 +61,26 @@ static bool uring_works(void)
 	return true;
 }
 
+/* ---- an engine that counts syncs, and refuses them ---- */
+
+static bool spied, no_sync;
+static atomic_uint syncs;
+static struct blk_engine_ops spy;
+static void (*real_submit)(struct blk_eng *g, struct blk_io *io);
+
+static void spy_submit(struct blk_eng *g, struct blk_io *io)
+{
+	if (io->op != BLK_OP_SYNC) {
+		real_submit(g, io);
+		return;
+	}
+	atomic_fetch_add(&syncs, 1);
+	if (no_sync)
+		blk_io_done(&rig->b, io, -EIO);
+	else
+		real_submit(g, io);
+}
+
 /* ---- the device, in a thread or in a process ---- */
 
 static void *loop(void *arg)
@@ -78,6 +102,12 @@ static int open_rig(int disk)
 	    blk_open(&rig->b, &rig->h, &conf, fds, &step, &e)) {
 		fprintf(stderr, "blk_open: %s\n", e.text);
 		return -1;
+	}
+	if (spied) {
+		spy = *rig->b.ops;
+		real_submit = spy.submit;
+		spy.submit = spy_submit;
+		rig->b.ops = &spy;
 	}
 	worker_resume(&rig->b.w);
 	return helper_attach(&rig->h, &worker_helper_ops, &rig->b.w, &e);
@@ -163,7 +193,8 @@ static void make_disk(int flags)
 static void setup(void)
 {
 	fc_open(&core);
-	threaded = false;
+	threaded = spied = no_sync = false;
+	syncs = 0;
 	mem_fd = drv_memory(&gm, MEM_SIZE);
 	for (unsigned i = 0; i < NQUEUES; i++)
 		kick[i] = event_create();
@@ -209,7 +240,7 @@ static bool start(int i)
 	if (conf.engine == BLK_ENGINE_URING && !uring_works())
 		return false;
 	start_device();
-	bring_up(DRV_COMMON);
+	bring_up(USUAL);
 	return true;
 }
 
@@ -350,6 +381,42 @@ START_TEST(read_write_flush)
 	ck_assert_uint_eq(s.n[STAT_BLK_ERRORS], 0);
 	ck_assert_uint_ge(s.n[STAT_BLK_KICKS], 1); /* several rings may be one event */
 	ck_assert_uint_ge(s.n[STAT_IRQS], 1);
+}
+END_TEST
+
+static uint8_t change(uint32_t type, uint64_t sector, uint32_t nsect)
+{
+	*(struct virtio_blk_discard_write_zeroes *)data(0) =
+		(struct virtio_blk_discard_write_zeroes){.sector = sector, .num_sectors = nsect};
+	return request(type, 0, sizeof(struct virtio_blk_discard_write_zeroes), false);
+}
+
+/* A driver that did not accept FLUSH has no other means: what is answered is stable. */
+START_TEST(without_flush_writes_are_stable)
+{
+	static const uint32_t types[] = {VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_WRITE_ZEROES};
+
+	spied = true;
+	if (!start(_i))
+		return;
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, 9, 4096, false), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(syncs, 0);
+	bring_up(DRV_COMMON);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 9, 4096, true), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(syncs, 0);
+	fill(data(0), 4096, 7);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, 9, 4096, false), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(syncs, 1);
+	expect_disk(9 * 512, 4096, 7);
+	for (unsigned i = 0; i < ARRAY_LEN(types); i++) {
+		ck_assert_uint_eq(change(types[i], 1024 + 8 * i, 8), VIRTIO_BLK_S_OK);
+		ck_assert_uint_eq(syncs, 2 + i);
+		expect_zeros((1024 + 8 * i) * 512, 4096);
+	}
+	no_sync = true;
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, 9, 4096, false), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(change(VIRTIO_BLK_T_WRITE_ZEROES, 0, 8), VIRTIO_BLK_S_IOERR);
+	stop_device();
 }
 END_TEST
 
@@ -727,7 +794,7 @@ static void bad_chain(const struct vring_desc *d, unsigned n)
 	event_signal(kick[0]);
 	wait_needs_reset();
 	/* A reset heals it. */
-	bring_up(DRV_COMMON);
+	bring_up(USUAL);
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, 512, true), VIRTIO_BLK_S_OK);
 }
 
@@ -990,9 +1057,8 @@ static void start_traffic(uint32_t seed)
 /* With every way to lay out a queue. */
 static void traffic(void)
 {
-	static const uint64_t features[] = {DRV_COMMON, DRV_F(VIRTIO_F_VERSION_1),
-					    DRV_F(VIRTIO_F_VERSION_1) |
-						    DRV_F(VIRTIO_RING_F_INDIRECT_DESC)};
+	static const uint64_t least = DRV_F(VIRTIO_F_VERSION_1) | DRV_F(VIRTIO_BLK_F_FLUSH);
+	const uint64_t features[] = {USUAL, least, least | DRV_F(VIRTIO_RING_F_INDIRECT_DESC)};
 	struct msg_stats s;
 
 	start_traffic(12345);
@@ -1046,7 +1112,7 @@ START_TEST(reset_under_traffic)
 		memset(data(0), 0x5c, 32 * 0x10000);
 		usleep(500);
 		expect_bytes(data(0), 32 * 0x10000, 0x5c);
-		bring_up(DRV_COMMON);
+		bring_up(USUAL);
 	}
 	stop_device();
 }
@@ -1059,7 +1125,7 @@ START_TEST(more_requests_than_the_pool)
 
 	if (!start(_i))
 		return;
-	ck_assert(drv_negotiate(&core, DRV_COMMON));
+	ck_assert(drv_negotiate(&core, USUAL));
 	for (unsigned i = 0; i < NQUEUES; i++) {
 		drvq_init(&drv[i], &gm, RINGS(i), 256, true, kick[i]);
 		ck_assert(drv_queue(&core, i, &drv[i]));
@@ -1216,14 +1282,14 @@ static void under_kills(uint32_t seed)
 	/* The lock must be this process's business alone: disk_fd has none. */
 	spawn_device();
 	ck_assert_int_eq(pthread_create(&t, NULL, killer_main, NULL), 0);
-	bring_up(DRV_COMMON);
+	bring_up(USUAL);
 	while (killer.kills < kills_wanted()) {
 		tr->indirect = rnd() % 2;
 		some_traffic(200 + rnd() % 200);
 		/* Registers too: a reset and a new negotiation under kills. */
 		if (rnd() % 4 == 0) {
 			reap_until(0);
-			bring_up(DRV_COMMON);
+			bring_up(USUAL);
 			resets++;
 		}
 	}
@@ -1279,6 +1345,7 @@ int main(void)
 	tcase_set_timeout(c, 120);
 	tcase_add_loop_test(c, configuration, 0, n);
 	tcase_add_loop_test(c, read_write_flush, 0, n);
+	tcase_add_loop_test(c, without_flush_writes_are_stable, 0, n);
 	tcase_add_loop_test(c, bounds, 0, n);
 	tcase_add_loop_test(c, identity_and_unknown, 0, n);
 	tcase_add_loop_test(c, any_layout, 0, n);

@@ -3,13 +3,14 @@
  */
 #include <check.h>
 #include <pthread.h>
-#include <sys/socket.h>
 
 #include <insula/stats.h>
 
 #include <devices/helper.h>
 
+#include "fakechan.h"
 #include "fakecore.h"
+#include "host.h"
 
 #define TAG 0x54534554u
 #define LOG_LEN 4096
@@ -80,7 +81,7 @@ static struct toy toy;
 static int open_tag(struct toy *t, uint32_t tag, struct err *e)
 {
 	memset(t, 0, sizeof(*t));
-	return helper_open(&t->h, dup(core.page_fd), dup(core.call_fd), dup(core.irq_fd), tag, e);
+	return fc_helper_open(&core, &t->h, tag, e);
 }
 
 static void start(struct toy *t)
@@ -174,18 +175,19 @@ START_TEST(refused_pages)
 }
 END_TEST
 
-START_TEST(unsealed_or_short_page_refused)
+START_TEST(file_or_short_page_refused)
 {
-	int fd = memfd_create("page", 0);
+	int fd = host_file("", 0, DP_SIZE); /* not sealed: it may become shorter */
 	struct err e = {0};
 	struct toy t = {0};
 
-	ck_assert_int_eq(ftruncate(fd, DP_SIZE), 0);
-	ck_assert_int_eq(helper_open(&t.h, fd, dup(core.call_fd), dup(core.irq_fd), TAG, &e),
-			 -EPERM);
+	ck_assert_int_eq(
+		helper_open(&t.h, fd, fd_copy(core.call_fd), fd_copy(core.irq_fd), TAG, &e),
+		HOST_NOT_SHARED);
 	fd = shm_create("page", DP_SIZE / 2, &e);
-	ck_assert_int_eq(helper_open(&t.h, fd, dup(core.call_fd), dup(core.irq_fd), TAG, &e),
-			 -EINVAL);
+	ck_assert_int_eq(
+		helper_open(&t.h, fd, fd_copy(core.call_fd), fd_copy(core.irq_fd), TAG, &e),
+		HOST_SHORT);
 	ck_assert_int_eq(t.h.page_fd, -1);
 	ck_assert_int_eq(t.h.irq_fd, -1);
 }
@@ -296,32 +298,36 @@ END_TEST
 
 /* ---- with a thread of its own ---- */
 
-static int chan[2];
+static struct fakechan chan;
 
 static void *loop(void *arg)
 {
 	struct toy *t = arg;
 
-	return (void *)(intptr_t)helper_loop(&t->h, chan[1]);
+	return (void *)(intptr_t)helper_loop(&t->h, chan.helper);
 }
 
 static pthread_t start_thread(void)
 {
 	pthread_t t;
-	struct err e = {0};
 
 	core.pump = NULL;
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, chan), 0);
+	chan_open(&chan);
 	ck_assert_int_eq(pthread_create(&t, NULL, loop, &toy), 0);
-	ck_assert_int_eq(msg_expect(chan[0], MSG_READY, NULL, 0, NULL, 0, &e), 0);
+	chan_expect(&chan, MSG_READY, NULL, 0);
 	return t;
+}
+
+static void loop_teardown(void)
+{
+	chan_close(&chan);
+	teardown();
 }
 
 START_TEST(bursts_and_pauses)
 {
 	pthread_t t = start_thread();
 	struct msg_stats s;
-	struct err e = {0};
 	uint64_t sum = 0;
 	void *rc;
 
@@ -332,13 +338,13 @@ START_TEST(bursts_and_pauses)
 		if (i % 7 == 0)
 			ck_assert_uint_eq(fc_read(&core, 0, 8), sum);
 		if (i % 11 == 0)
-			usleep((i * 7) % 150);
+			host_sleep_us((i * 7) % 150);
 	}
 	event_signal(toy.h.event_fd);
-	ck_assert_int_eq(msg_send(chan[0], MSG_GO, NULL, 0, NULL, 0), 0);
+	chan_send(&chan, MSG_GO, NULL, 0);
 	fc_post(&core, 0, 8, 1000000);
-	ck_assert_int_eq(msg_send(chan[0], MSG_STOP, NULL, 0, NULL, 0), 0);
-	ck_assert_int_eq(msg_expect(chan[0], MSG_STOPPED, &s, sizeof(s), NULL, 0, &e), 0);
+	chan_send(&chan, MSG_STOP, NULL, 0);
+	chan_expect(&chan, MSG_STOPPED, &s, sizeof(s));
 	pthread_join(t, &rc);
 	ck_assert_ptr_null(rc);
 	ck_assert_uint_eq(toy.sum, sum + 1000000); /* what was posted last is not lost */
@@ -365,13 +371,12 @@ START_TEST(busy_core_does_not_hide_messages)
 {
 	pthread_t t = start_thread(), f;
 	struct msg_stats s;
-	struct err e = {0};
 
 	flood_end = false;
 	pthread_create(&f, NULL, flood, NULL);
-	usleep(20000);
-	ck_assert_int_eq(msg_send(chan[0], MSG_STOP, NULL, 0, NULL, 0), 0);
-	ck_assert_int_eq(msg_expect(chan[0], MSG_STOPPED, &s, sizeof(s), NULL, 0, &e), 0);
+	host_sleep_us(20000);
+	chan_send(&chan, MSG_STOP, NULL, 0);
+	chan_expect(&chan, MSG_STOPPED, &s, sizeof(s));
 	flood_end = true;
 	pthread_join(f, NULL);
 	pthread_join(t, NULL);
@@ -383,7 +388,7 @@ START_TEST(end_of_channel)
 	pthread_t t = start_thread();
 	void *rc;
 
-	close(chan[0]);
+	chan_break(&chan);
 	pthread_join(t, &rc);
 	ck_assert_int_eq((int)(intptr_t)rc, -EPIPE);
 	ck_assert_uint_eq(toy.stopped, 0);
@@ -396,7 +401,7 @@ START_TEST(unknown_message)
 	struct msg_dev m = {0};
 	void *rc;
 
-	ck_assert_int_eq(msg_send(chan[0], MSG_DEV_UP, &m, sizeof(m), NULL, 0), 0);
+	chan_send(&chan, MSG_DEV_UP, &m, sizeof(m));
 	pthread_join(t, &rc);
 	ck_assert_int_eq((int)(intptr_t)rc, -EPROTO);
 }
@@ -425,7 +430,7 @@ int main(void)
 	tcase_add_test(c, full_ring_becomes_a_call);
 	tcase_add_test(c, free_running_indices_wrap);
 	tcase_add_test(c, refused_pages);
-	tcase_add_test(c, unsealed_or_short_page_refused);
+	tcase_add_test(c, file_or_short_page_refused);
 	tcase_add_test(c, hostile_ring);
 	tcase_add_test(c, hostile_call);
 	tcase_add_test(c, own_indices_are_private);
@@ -434,7 +439,7 @@ int main(void)
 	tcase_add_test(c, lost_is_told_once);
 	tcase_add_test(c, sleep_protocol);
 	suite_add_tcase(s, c);
-	tcase_add_checked_fixture(l, setup, teardown);
+	tcase_add_checked_fixture(l, setup, loop_teardown);
 	tcase_set_timeout(l, 60);
 	tcase_add_test(l, bursts_and_pauses);
 	tcase_add_test(l, busy_core_does_not_hide_messages);

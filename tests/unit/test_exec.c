@@ -961,6 +961,40 @@ START_TEST(terminal_end_of_input)
 }
 END_TEST
 
+/* The first end-of-file character of a terminal only ends an unfinished line. */
+START_TEST(terminal_end_of_input_in_a_line)
+{
+	struct run r;
+
+	start(&r, &(struct how){.flags = GP_START_TTY | GP_START_STDIN}, SH("cat; echo end"));
+	type(r.in, "line");
+	fd_close(&r.in);
+	expect(r.out, "end\r\n");
+	ck_exit(wait_exit(&r), EXEC_CODE, 0);
+	stop(&r);
+}
+END_TEST
+
+#define PTY_ROOM 13824 /* what Linux 6.1 takes while nobody reads */
+
+/* A terminal that is full when the input ends has the end later. */
+START_TEST(terminal_end_of_input_when_it_is_full)
+{
+	static char text[PTY_ROOM];
+	struct run r;
+
+	memset(text, 'x', sizeof(text));
+	start(&r, &(struct how){.flags = GP_START_TTY | GP_START_STDIN},
+	      SH("stty raw -echo; echo ready; sleep 1; head -c 13826 | tail -c 2 | od -An -tx1"));
+	expect(r.out, "ready");
+	ck_assert_int_eq(write_full(r.in, text, sizeof(text)), 0);
+	fd_close(&r.in);
+	expect(r.out, "04 04");
+	ck_exit(wait_exit(&r), EXEC_CODE, 0);
+	stop(&r);
+}
+END_TEST
+
 START_TEST(escape)
 {
 	struct run r;
@@ -975,6 +1009,41 @@ START_TEST(escape)
 	type(r.in, "\035\035\035");
 	message(&r, MSG_QUIT, buf, sizeof(buf));
 	stop(&r);
+}
+END_TEST
+
+/* ---- who is served ---- */
+
+START_TEST(served_alone_is_the_host)
+{
+	struct vsock_addr peer = {.family = AF_VSOCK, .cid = VSOCK_HOST};
+
+	ck_assert(agent_serves(&peer));
+	peer.cid = 1; /* vsock_loopback */
+	ck_assert(!agent_serves(&peer));
+	peer.cid = 3; /* the guest itself, by its own address */
+	ck_assert(!agent_serves(&peer));
+}
+END_TEST
+
+/* Streams that say nothing hold their places for a while, not for ever. */
+START_TEST(silent_streams)
+{
+	int fd[AGENT_TASKS];
+	struct run r;
+
+	for (uint32_t i = 0; i < AGENT_TASKS; i++) {
+		const uint32_t hello[] = {24, GP_HELLO, GP_MAGIC, 1, i + 100, 0, 0, 0};
+
+		fd[i] = connect_server();
+		if (i % 2)
+			ck_assert_int_eq(write_full(fd[i], hello, sizeof(hello)), 0);
+	}
+	start(&r, &(struct how){0}, SH("exit 3"));
+	ck_exit(wait_exit(&r), EXEC_CODE, 3);
+	stop(&r);
+	for (unsigned i = 0; i < AGENT_TASKS; i++)
+		close(fd[i]);
 }
 END_TEST
 
@@ -1262,7 +1331,12 @@ int main(void)
 	t = add_case(s, "terminal");
 	tcase_add_test(t, terminal);
 	tcase_add_test(t, terminal_end_of_input);
+	tcase_add_test(t, terminal_end_of_input_in_a_line);
+	tcase_add_test(t, terminal_end_of_input_when_it_is_full);
 	tcase_add_test(t, escape);
+	t = add_case(s, "who is served");
+	tcase_add_test(t, served_alone_is_the_host);
+	tcase_add_test(t, silent_streams);
 	t = add_case(s, "hostile");
 	tcase_add_loop_test(t, bad_hosts, 0, (int)ARRAY_LEN(bad_host));
 	tcase_add_test(t, too_much_credit);

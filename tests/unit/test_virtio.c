@@ -87,9 +87,7 @@ static void start_features(uint64_t features)
 					   .config_len = sizeof(config),
 					   .start = model_start,
 					   .stop = model_stop};
-	ck_assert_msg(helper_open(&dev->h, dup(core.page_fd), dup(core.call_fd), dup(core.irq_fd),
-				  TAG, &e) == 0,
-		      "%s", e.text);
+	ck_assert_msg(fc_helper_open(&core, &dev->h, TAG, &e) == 0, "%s", e.text);
 	vmmio_init(&dev->m, &dev->h, (uint32_t *)(void *)dev->h.port.shadow, dev->h.port.dev_state,
 		   dev->h.port.resumed, &gm, &dev->model, dev);
 	virtio_resume(&dev->m.v);
@@ -330,11 +328,13 @@ START_TEST(configuration_change)
 {
 	uint32_t gen = rd(VIRTIO_MMIO_CONFIG_GENERATION);
 
-	virtio_config_changed(&dev->m.v);
+	config[0]++;
+	vmmio_config_changed(&dev->m, true);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG_GENERATION), gen + 1);
+	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG) & 0xff, config[0]);
 	ck_assert_uint_eq(event_drain(core.irq_fd), 0); /* no driver yet */
 	bring_up();
-	virtio_config_changed(&dev->m.v);
+	vmmio_config_changed(&dev->m, true);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG_GENERATION), gen + 2);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_INTERRUPT_STATUS) & VIRTIO_MMIO_INT_CONFIG,
 			  VIRTIO_MMIO_INT_CONFIG);
@@ -342,6 +342,8 @@ START_TEST(configuration_change)
 	/* A reset must not make the generation go back to what a reader may still remember. */
 	wr(VIRTIO_MMIO_STATUS, 0);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG_GENERATION), gen + 2);
+	vmmio_config_changed(&dev->m, false);
+	ck_assert_uint_eq(rd(VIRTIO_MMIO_INTERRUPT_STATUS) & VIRTIO_MMIO_INT_CONFIG, 0);
 }
 END_TEST
 

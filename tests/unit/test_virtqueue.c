@@ -1,62 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Split virtqueues: chains, mistakes, suppression of kicks and interrupts, and a kill at every
- * single instruction. */
-#include <check.h>
-#include <signal.h>
-#include <sys/ptrace.h>
-#include <sys/wait.h>
-
-#include <devices/virtqueue.h>
-
-#include "fakedrv.h"
-
-#define MEM_SIZE (16u << 20)
-#define RINGS 0x10000u
-#define DATA 0x100000u
-#define NUM 8
-
-static struct guestmem gm;
-static struct vq_state st;
-static struct virtqueue vq;
-static struct drvq drv;
-static struct iovec iov[VQ_MAX_NUM];
-static struct vq_chain chain;
-static int mem_fd = -1;
-
-static void start(uint16_t num, uint64_t features)
-{
-	struct err e = {0};
-
-	memset(&st, 0, sizeof(st));
-	st.num = num;
-	st.desc = RINGS;
-	st.driver = RINGS + 0x1000;
-	st.device = RINGS + 0x2000;
-	drvq_init(&drv, &gm, RINGS, num, features & DRV_F(VIRTIO_RING_F_EVENT_IDX), -1);
-	ck_assert_msg(vq_start(&vq, &st, &gm, features, false, &e) == 0, "%s", e.text);
-	chain.iov = iov;
-}
-
-static void setup(void)
-{
-	mem_fd = drv_memory(&gm, MEM_SIZE);
-	start(NUM, DRV_COMMON);
-}
-
-static void teardown(void)
-{
-	gm_unmap(&gm);
-	fd_close(&mem_fd);
-}
-
-static uint16_t add(unsigned nread, unsigned nwrite)
-{
-	struct vring_desc d[VQ_MAX_NUM];
-
-	for (unsigned i = 0; i < nread + nwrite; i++)
-		d[i] = drv_desc(DATA + i * 0x1000, 100 + i, i >= nread);
-	return drvq_add(&drv, d, nread + nwrite, NULL);
-}
+/* Split virtqueues: chains, mistakes, suppression of kicks and interrupts, what a successor finds.
+ */
+#include "vqrig.h"
 
 static void expect_mistake(const char *part)
 {
@@ -448,142 +393,6 @@ START_TEST(resume_refuses_nonsense)
 }
 END_TEST
 
-/*
- * A kill at any instruction. A traced child takes and gives back chains; after each of its
- * instructions the parent looks at copies of guest memory and state, as a successor would find
- * them, and lets a successor run: every chain that was offered is answered exactly once, either
- * before or by the successor.
- */
-
-#define STEP_BYTES 0x3000u /* the rings */
-
-struct shared {
-	struct vq_state st;
-};
-
-static void traced_work(struct vq_state *s)
-{
-	struct virtqueue q;
-	struct iovec v[VQ_MAX_NUM];
-	struct vq_chain c = {.iov = v};
-	uint16_t heads[NUM];
-	struct err e;
-
-	if (vq_start(&q, s, &gm, DRV_COMMON, true, &e))
-		_exit(2);
-	raise(SIGSTOP);
-	for (unsigned round = 0; round < 2; round++) {
-		unsigned n = 0;
-
-		while (vq_next(&q, &c) == 1)
-			heads[n++] = c.head;
-		(void)vq_arm(&q);
-		/* Two batches, in an order of their own. */
-		vq_push(&q, heads[1], 1);
-		vq_push(&q, heads[0], 1);
-		(void)vq_publish(&q);
-		vq_push(&q, heads[2], 1);
-		(void)vq_publish(&q);
-		if (n != 3)
-			_exit(3);
-	}
-	_exit(0);
-}
-
-/* Run a successor on what is there, and count the answers of each head. */
-static void check_successor(struct vq_state *live, unsigned step)
-{
-	static struct vq_state copy;
-	static uint8_t rings[STEP_BYTES];
-	uint8_t *ring_mem = gm_ptr(&gm, RINGS, STEP_BYTES);
-	unsigned answers[NUM] = {0};
-	struct virtqueue q;
-	struct err e = {0};
-
-	memcpy(rings, ring_mem, STEP_BYTES);
-	memcpy(&copy, live, sizeof(copy));
-	ck_assert_msg(vq_start(&q, &copy, &gm, DRV_COMMON, true, &e) == 0, "step %u: %s", step,
-		      e.text);
-	while (vq_next(&q, &chain) == 1)
-		vq_push(&q, chain.head, 2);
-	ck_assert_msg(q.why == NULL, "step %u: %s", step, q.why);
-	vq_publish(&q);
-	for (uint16_t i = 0; i != drv_load16(drv.used + 2); i++) {
-		uint32_t elem[2];
-
-		memcpy(elem, drv.used + 4 + 8 * (size_t)(i % NUM), sizeof(elem));
-		ck_assert_uint_lt(elem[0], NUM);
-		answers[elem[0]]++;
-	}
-	for (unsigned i = 0; i < NUM; i++)
-		ck_assert_msg(answers[i] == (i < drv.avail_idx),
-			      "step %u: head %u answered %u times", step, i, answers[i]);
-	ck_assert_uint_eq(drv_load16(drv.used + 2), drv.avail_idx);
-	for (unsigned i = 0; i < NUM; i++)
-		ck_assert_uint_eq(copy.slot[i].busy, 0);
-	memcpy(ring_mem, rings, STEP_BYTES);
-}
-
-/* One instruction. False: the child has ended. */
-static bool single_step(pid_t pid)
-{
-	int status;
-
-	ck_assert_int_eq(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL), 0);
-	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-	if (!WIFEXITED(status))
-		return true;
-	ck_assert_int_eq(WEXITSTATUS(status), 0);
-	return false;
-}
-
-START_TEST(kill_at_every_instruction)
-{
-	struct shared *sh =
-		mmap(NULL, sizeof(*sh), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	unsigned steps = 0, changes = 0;
-	uint32_t seen = UINT32_MAX;
-	int status;
-	pid_t pid;
-
-	ck_assert_ptr_ne(sh, MAP_FAILED);
-	memcpy(&sh->st, &st, sizeof(st));
-	/* Three chains at the start, three more when the child has answered the first ones. */
-	for (unsigned i = 0; i < 3; i++)
-		ck_assert_uint_eq(add(1, 0), i);
-	pid = fork();
-	if (pid == 0) {
-		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
-			_exit(99);
-		traced_work(&sh->st);
-	}
-	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 99) {
-		fprintf(stderr,
-			"kill_at_every_instruction: not possible here, ptrace is forbidden\n");
-		return;
-	}
-	ck_assert(WIFSTOPPED(status));
-	do {
-		uint32_t now = drv_load16(drv.used + 2) | (uint32_t)sh->st.used_idx << 16;
-
-		if (now != seen)
-			changes++;
-		seen = now;
-		if (drv_load16(drv.used + 2) == 3 && drv.avail_idx == 3) {
-			/* The guest answers at once, and it reuses nothing: heads 3 to 5. */
-			for (unsigned i = 3; i < 6; i++)
-				ck_assert_uint_eq(add(1, 0), i);
-		}
-		check_successor(&sh->st, steps);
-		steps++;
-	} while (single_step(pid));
-	ck_assert_uint_ge(changes, 6); /* we have seen between used.idx and state.used_idx */
-	ck_assert_uint_gt(steps, 300);
-	munmap(sh, sizeof(*sh));
-}
-END_TEST
-
 int main(void)
 {
 	Suite *s = suite_create("virtqueue");
@@ -608,7 +417,6 @@ int main(void)
 	tcase_add_test(c, interrupts_with_flags);
 	tcase_add_test(c, resume_in_order);
 	tcase_add_test(c, resume_refuses_nonsense);
-	tcase_add_test(c, kill_at_every_instruction);
 	suite_add_tcase(s, c);
 	srunner_run_all(sr, CK_ENV);
 	failed = srunner_ntests_failed(sr);

@@ -2,13 +2,13 @@
 /* The connections of a vsock device: each packet in each state, credit and its arithmetic, half
  * closes, resets, clients' lines, what waits and for how long, and that all have their turns. */
 #include <check.h>
-#include <sys/mman.h>
 
 #include <insula/base.h>
 
 #include <devices/vsock.h>
 
 #include "fakehost.h"
+#include "host.h"
 
 #define CID 5u
 #define GUEST_PORT 1000u
@@ -34,9 +34,7 @@ static void setup(void)
 	t->max = VSOCK_MAX_CONNS;
 	t->reachable = true;
 	t->now = 1;
-	t->rings = mmap(NULL, VCONN_RINGS_SIZE, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	ck_assert_ptr_ne(t->rings, MAP_FAILED);
+	t->rings = host_pages(VCONN_RINGS_SIZE);
 	vconn_init(t);
 }
 
@@ -46,7 +44,7 @@ static void teardown(void)
 	vconn_drop_all(t);
 	fh_check(&h);
 	ck_assert_uint_eq(h.nopen, 0);
-	munmap(t->rings, VCONN_RINGS_SIZE);
+	host_free_pages(t->rings, VCONN_RINGS_SIZE);
 	free(h.end);
 	free(t);
 }

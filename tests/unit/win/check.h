@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The part of Check's interface that the hypervisor layer's tests use, for the .exe builds: Check
- * is not packaged for mingw-w64. One translation unit a program. Each case prints `ok NAME` or `not
- * ok NAME - where: what`; a failed assertion leaves its case by longjmp(), so what the case had
- * open stays open until the program ends. Of a thread that is not the case's it ends the program.
+ * The part of Check's interface that the unit tests use, for the .exe builds: Check is not packaged
+ * for mingw-w64, and where it cannot fork it stops at the first failure. One translation unit a
+ * program. Each case prints `ok NAME` or `not ok NAME - where: what`; a failed assertion leaves its
+ * case by longjmp(), so what the case had open stays open until the program ends. Of a thread that
+ * is not the case's it ends the program. All cases run in one process.
  */
 #ifndef INSULA_TEST_WIN_CHECK_H
 #define INSULA_TEST_WIN_CHECK_H
@@ -30,9 +31,11 @@ typedef struct TCase {
 		int from, to; /* _i; one round with 0 where it does not loop */
 	} list[CHECK_CASES];
 	unsigned n;
+	void (*setup)(void), (*teardown)(void); /* around each case; NULL: nothing */
 } TCase;
+#define CHECK_TCASES 8
 typedef struct Suite {
-	TCase *tcase[4];
+	TCase *tcase[CHECK_TCASES];
 	unsigned n;
 } Suite;
 typedef struct SRunner {
@@ -91,9 +94,13 @@ check_fail(const char *file, int line, const char *fmt, ...)
 		ck_assert_msg(a_ op b_, "%s %s %s: %p, %p", #a, #op, #b, a_, b_); \
 	} while (0)
 #define ck_assert_int_eq(a, b) CHECK_INT(a, ==, b)
+#define ck_assert_int_ne(a, b) CHECK_INT(a, !=, b)
 #define ck_assert_int_ge(a, b) CHECK_INT(a, >=, b)
+#define ck_assert_int_gt(a, b) CHECK_INT(a, >, b)
+#define ck_assert_int_le(a, b) CHECK_INT(a, <=, b)
 #define ck_assert_int_lt(a, b) CHECK_INT(a, <, b)
 #define ck_assert_uint_eq(a, b) CHECK_UINT(a, ==, b)
+#define ck_assert_uint_ne(a, b) CHECK_UINT(a, !=, b)
 #define ck_assert_uint_ge(a, b) CHECK_UINT(a, >=, b)
 #define ck_assert_uint_gt(a, b) CHECK_UINT(a, >, b)
 #define ck_assert_uint_le(a, b) CHECK_UINT(a, <=, b)
@@ -102,6 +109,14 @@ check_fail(const char *file, int line, const char *fmt, ...)
 #define ck_assert_ptr_ne(a, b) CHECK_PTR(a, !=, b)
 #define ck_assert_ptr_null(a) CHECK_PTR(a, ==, NULL)
 #define ck_assert_ptr_nonnull(a) CHECK_PTR(a, !=, NULL)
+#define CHECK_STR(a, op, b)                                                                       \
+	do {                                                                                      \
+		const char *a_ = (a), *b_ = (b);                                                  \
+		ck_assert_msg(a_ &&b_ &&strcmp(a_, b_) op 0, "%s %s %s: \"%s\", \"%s\"", #a, #op, \
+			      #b, a_ ? a_ : "(null)", b_ ? b_ : "(null)");                        \
+	} while (0)
+#define ck_assert_str_eq(a, b) CHECK_STR(a, ==, b)
+#define ck_assert_str_ne(a, b) CHECK_STR(a, !=, b)
 #define ck_assert_mem_eq(a, b, n) \
 	ck_assert_msg(memcmp(a, b, n) == 0, "%s and %s differ in their %s bytes", #a, #b, #n)
 
@@ -134,6 +149,12 @@ static inline void tcase_add_loop_test(TCase *t, const TTest *test, int from, in
 }
 #define tcase_add_test(t, test) tcase_add_loop_test(t, test, 0, 1)
 
+static inline void tcase_add_checked_fixture(TCase *t, void (*setup)(void), void (*teardown)(void))
+{
+	t->setup = setup;
+	t->teardown = teardown;
+}
+
 /* The limit is the caller's: tests/check stops a program that does not end. */
 static inline void tcase_set_timeout(TCase *t, double seconds)
 {
@@ -143,6 +164,8 @@ static inline void tcase_set_timeout(TCase *t, double seconds)
 
 static inline void suite_add_tcase(Suite *s, TCase *t)
 {
+	if (s->n == CHECK_TCASES)
+		abort();
 	s->tcase[s->n++] = t;
 }
 
@@ -154,10 +177,14 @@ static inline SRunner *srunner_create(Suite *s)
 	return sr;
 }
 
-static inline bool check_one(const TTest *test, int i)
+static inline bool check_one(const TCase *t, const TTest *test, int i)
 {
 	if (setjmp(check_out) == 0) {
+		if (t->setup)
+			t->setup();
 		test->fn(i);
+		if (t->teardown)
+			t->teardown();
 		printf("ok %s\n", test->name);
 		fflush(stdout);
 		return true;
@@ -171,13 +198,13 @@ static inline void srunner_run_all(SRunner *sr, int mode)
 {
 	(void)mode;
 	check_thread = pthread_self();
-	for (unsigned t = 0; t < sr->suite->n; t++)
-		for (unsigned c = 0; c < sr->suite->tcase[t]->n; c++) {
-			const struct check_case *k = &sr->suite->tcase[t]->list[c];
+	for (unsigned n = 0; n < sr->suite->n; n++) {
+		const TCase *t = sr->suite->tcase[n];
 
-			for (int i = k->from; i < k->to; i++)
-				sr->failed += !check_one(k->test, i);
-		}
+		for (unsigned c = 0; c < t->n; c++)
+			for (int i = t->list[c].from; i < t->list[c].to; i++)
+				sr->failed += !check_one(t, t->list[c].test, i);
+	}
 }
 
 static inline int srunner_ntests_failed(const SRunner *sr)

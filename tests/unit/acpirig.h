@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* ACPI tables in memory that plays the guest's, found and checked as a guest does it. */
+#ifndef TESTS_ACPIRIG_H
+#define TESTS_ACPIRIG_H
+
+#include <check.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include <insula/board.h>
+
+#include "host.h"
+#include "vmm/acpi.h"
+
+static uint8_t *ram;
+static struct guestmem gm;
+
+static void setup(void)
+{
+	ram = host_pages(BOARD_MIN_MEM);
+	gm = (struct guestmem){.nregions = 1, .region = {{0, BOARD_MIN_MEM, ram}}};
+}
+
+static void teardown(void)
+{
+	host_free_pages(ram, BOARD_MIN_MEM);
+}
+
+static uint64_t get(uint64_t gpa, unsigned n)
+{
+	uint64_t v = 0;
+
+	ck_assert(gpa >= BOARD_ACPI && gpa + n <= BOARD_ACPI + BOARD_ACPI_SIZE);
+	memcpy(&v, ram + gpa, n);
+	return v;
+}
+
+static unsigned sum(uint64_t gpa, uint64_t n)
+{
+	unsigned s = 0;
+
+	ck_assert(gpa >= BOARD_ACPI && gpa + n <= BOARD_ACPI + BOARD_ACPI_SIZE);
+	for (; n--; gpa++)
+		s += ram[gpa];
+	return s & 0xff;
+}
+
+static bool all_zero(uint64_t from, uint64_t to)
+{
+	while (from < to && ram[from] == 0)
+		from++;
+	return from == to;
+}
+
+/* gpas */
+struct tables {
+	uint64_t rsdp, xsdt, fadt, madt, dsdt;
+};
+
+static uint64_t check_table(uint64_t gpa, const char *signature, unsigned revision)
+{
+	ck_assert_uint_eq(gpa % 16, 0);
+	ck_assert_mem_eq(ram + gpa, signature, 4);
+	ck_assert_uint_eq(get(gpa + 8, 1), revision);
+	ck_assert_uint_ge(get(gpa + 4, 4), 36);
+	ck_assert_uint_eq(sum(gpa, get(gpa + 4, 4)), 0);
+	return gpa;
+}
+
+static struct tables build(unsigned ncpus, unsigned nvirtio, bool com1)
+{
+	struct acpi_params p = {.ncpus = ncpus, .nvirtio = nvirtio, .com1 = com1};
+	struct tables t = {0};
+	struct err e;
+
+	memset(ram, 0, BOARD_KERNEL);
+	ck_assert_int_eq(acpi_build(&gm, &p, &t.rsdp, &e), 0);
+	ck_assert_uint_eq(t.rsdp, BOARD_ACPI);
+	ck_assert_mem_eq(ram + t.rsdp, "RSD PTR ", 8);
+	ck_assert_uint_eq(get(t.rsdp + 15, 1), 2);
+	ck_assert_uint_eq(get(t.rsdp + 20, 4), 36);
+	ck_assert_uint_eq(sum(t.rsdp, 20), 0);
+	ck_assert_uint_eq(sum(t.rsdp, 36), 0);
+	t.xsdt = check_table(get(t.rsdp + 24, 8), "XSDT", 1);
+	ck_assert_uint_eq(get(t.xsdt + 4, 4), 36 + 2 * 8);
+	t.fadt = check_table(get(t.xsdt + 36, 8), "FACP", 6);
+	t.madt = check_table(get(t.xsdt + 44, 8), "APIC", 5);
+	t.dsdt = check_table(get(t.fadt + 140, 8), "DSDT", 2);
+	ck_assert(all_zero(0, BOARD_ACPI));
+	ck_assert(all_zero(BOARD_ACPI + BOARD_ACPI_SIZE, BOARD_MIN_MEM));
+	return t;
+}
+
+#endif

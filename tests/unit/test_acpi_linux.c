@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The AML and the structure of every ACPI table by iasl, which must decompile each of them and
+ * compile the result again without an error, a warning or a remark. Without iasl this test fails.
+ * (The RSDP is no table to iasl, for it has no table header: test_acpi.c alone checks it.)
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "acpirig.h"
+
+static char dir[] = "/tmp/insula-acpi-XXXXXX";
+
+/* Run a command in `dir`; its output, both streams, is returned for a look. Fails the test unless
+ * it exits 0. */
+static const char *run(const char *cmd)
+{
+	static char out[1 << 20];
+	char line[256];
+	size_t n;
+	FILE *f;
+	int rc;
+
+	snprintf(line, sizeof(line), "cd %s && %s 2>&1", dir, cmd);
+	f = popen(line, "r");
+	ck_assert_ptr_nonnull(f);
+	n = fread(out, 1, sizeof(out) - 1, f);
+	out[n] = 0;
+	rc = pclose(f);
+	ck_assert_msg(WIFEXITED(rc) && WEXITSTATUS(rc) == 0, "%s: status %d:\n%s", cmd, rc, out);
+	return out;
+}
+
+static void must_not(const char *cmd, const char *out, const char *word)
+{
+	ck_assert_msg(!strcasestr(out, word), "%s:\n%s", cmd, out);
+}
+
+/* One round trip through iasl. The decompiled source stays in dir as `name`.dsl. */
+static void round_trip(const char *name, const void *table, size_t n)
+{
+	char path[64], cmd[64];
+	const char *out;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s.dat", dir, name);
+	f = fopen(path, "w");
+	ck_assert_ptr_nonnull(f);
+	ck_assert_uint_eq(fwrite(table, 1, n, f), n);
+	ck_assert_int_eq(fclose(f), 0);
+	snprintf(cmd, sizeof(cmd), "iasl -d %s.dat", name);
+	out = run(cmd);
+	must_not(cmd, out, "warning");
+	must_not(cmd, out, "error");
+	must_not(cmd, out, "invalid");
+	must_not(cmd, out, "could not");
+	/* The disassembler writes what it does not like into the source as comments. */
+	snprintf(cmd, sizeof(cmd), "cat %s.dsl", name);
+	out = run(cmd);
+	must_not(name, out, "warning");
+	must_not(name, out, "invalid");
+	must_not(name, out, "unknown");
+	must_not(name, out, "incorrect");
+	must_not(name, out, "should be");
+	snprintf(cmd, sizeof(cmd), "iasl -p %s.out %s.dsl", name, name);
+	out = run(cmd);
+	ck_assert_msg(strstr(out, "Compilation successful. 0 Errors, 0 Warnings, 0 Remarks"),
+		      "%s:\n%s", cmd, out);
+}
+
+static size_t table_len(uint64_t gpa)
+{
+	return get(gpa + 4, 4);
+}
+
+static const char *dsdt_source(void)
+{
+	return run("cat dsdt.dsl");
+}
+
+static unsigned occurrences(const char *text, const char *word)
+{
+	unsigned n = 0;
+
+	for (; (text = strstr(text, word)); text++)
+		n++;
+	return n;
+}
+
+static void check_source(unsigned ncpus, unsigned nvirtio, bool com1)
+{
+	const char *text = dsdt_source();
+	char line[64];
+
+	ck_assert_uint_eq(occurrences(text, "\"ACPI0007\""), ncpus);
+	ck_assert_uint_eq(occurrences(text, "\"LNRO0005\""), nvirtio);
+	ck_assert_uint_eq(occurrences(text, "Memory32Fixed"), nvirtio);
+	ck_assert_uint_eq(occurrences(text, "PNP0501"), com1);
+	ck_assert_uint_eq(occurrences(text, "QEMU0001"), 1);
+	ck_assert_uint_eq(occurrences(text, "Name (\\_S5, Package (0x04)"), 1);
+	ck_assert_uint_eq(
+		occurrences(text, "Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive"),
+		nvirtio + com1);
+	for (unsigned i = 0; i < nvirtio; i++) {
+		snprintf(line, sizeof(line), "0x%08X,         // Address Base",
+			 (unsigned)BOARD_VIRTIO_MMIO + i * BOARD_PAGE);
+		ck_assert_msg(occurrences(text, line) == 1, "%s in\n%s", line, text);
+		snprintf(line, sizeof(line), "0x%08X,\n", BOARD_GSI_VIRTIO + i);
+		ck_assert_msg(occurrences(text, line) == 1, "%s in\n%s", line, text);
+	}
+}
+
+static void check_with_iasl(unsigned ncpus, unsigned nvirtio, bool com1)
+{
+	struct tables t = build(ncpus, nvirtio, com1);
+
+	strcpy(dir, "/tmp/insula-acpi-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	round_trip("xsdt", ram + t.xsdt, table_len(t.xsdt));
+	round_trip("facp", ram + t.fadt, table_len(t.fadt));
+	round_trip("apic", ram + t.madt, table_len(t.madt));
+	round_trip("dsdt", ram + t.dsdt, table_len(t.dsdt));
+	check_source(ncpus, nvirtio, com1);
+	run("rm -rf \"$PWD\"");
+}
+
+START_TEST(iasl_accepts)
+{
+	static const unsigned ncpus[] = {1, 2, 32}, nvirtio[] = {0, 1, 32};
+
+	check_with_iasl(ncpus[_i / 3], nvirtio[_i % 3], true);
+}
+END_TEST
+
+START_TEST(iasl_accepts_no_com1)
+{
+	check_with_iasl(1, 1, false);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("acpi_linux");
+	TCase *tc = tcase_create("acpi_linux");
+	SRunner *sr;
+	int failures;
+
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_set_timeout(tc, 60); /* iasl, many times, on a busy machine */
+	tcase_add_loop_test(tc, iasl_accepts, 0, 9);
+	tcase_add_test(tc, iasl_accepts_no_com1);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_ENV);
+	failures = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failures != 0;
+}
