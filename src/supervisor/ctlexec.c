@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Commands that insulad asks for. See ctlexec.h. */
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,11 +8,15 @@
 #include <insula/base.h>
 #include <insula/guestproto.h>
 
+#include "command.h"
+#include "config.h"
 #include "ctlexec.h"
+#include "ending.h"
 #include "json.h"
-#include "vm.h"
+#include "vm_common.h"
 
 #define READY_DEADLINE_NS 60000000000ull /* the guest of a command that waits for it is up */
+#define SIGNAL_KILL 9                    /* signals are Linux's, by number */
 #define DEFAULT_ROWS 24
 #define DEFAULT_COLS 80
 
@@ -92,8 +95,8 @@ static const char *may_start(const struct vm *vm, json_object *params, unsigned 
 			nfds);
 		return "bad-params";
 	}
-	if (vm->ended || !vm->running) {
-		err_set(e, -EINVAL, "%s", vm->ended ? "stopping" : "starting");
+	if (!vm_is_running(vm)) {
+		err_set(e, -EINVAL, "%s", vm_has_ended(vm) ? "stopping" : "starting");
 		return "wrong-state";
 	}
 	if (!vm_has_agent(vm)) {
@@ -101,7 +104,7 @@ static const char *may_start(const struct vm *vm, json_object *params, unsigned 
 			"this VM does not boot Insula's own initrd, which runs commands");
 		return "no-agent";
 	}
-	if (!vm->execs.agent_ready && !j_get_bool(params, "queue", false)) {
+	if (!vm_execs(vm)->agent_ready && !j_get_bool(params, "queue", false)) {
 		err_set(e, -EAGAIN, "the guest does not take commands yet; it is still booting");
 		return "not-ready";
 	}
@@ -136,7 +139,8 @@ const char *ctlexec_start(struct ctlexec *x, struct vm *vm, json_object *params,
 	if (rc)
 		return reason_of(rc);
 	*room(x) = (struct ctlexec_one){
-		.id = *id, .ready_ns = vm->execs.agent_ready ? 0 : clock_ns() + READY_DEADLINE_NS};
+		.id = *id,
+		.ready_ns = vm_execs(vm)->agent_ready ? 0 : clock_ns() + READY_DEADLINE_NS};
 	return NULL;
 }
 
@@ -178,7 +182,7 @@ const char *ctlexec_signal(struct ctlexec *x, struct vm *vm, int64_t id, int64_t
 	if (why)
 		return why;
 	rc = exec_signal(vm, (uint32_t)id, (int)signo);
-	if (rc == -ESRCH && signo == SIGKILL)
+	if (rc == -ESRCH && signo == SIGNAL_KILL)
 		rc = exec_cancel(vm, (uint32_t)id, "killed before the guest had begun it");
 	return result_of(rc, e);
 }
@@ -256,7 +260,7 @@ static uint64_t limit_of(const struct ctlexec_one *o, const struct vm *vm)
 
 	if (deaf)
 		return deaf + COMMAND_DEAF_NS;
-	return vm->execs.agent_ready ? 0 : o->ready_ns;
+	return vm_execs(vm)->agent_ready ? 0 : o->ready_ns;
 }
 
 uint64_t ctlexec_deadline(const struct ctlexec *x, const struct vm *vm)

@@ -337,6 +337,11 @@ struct command *vm_command(struct vm *vm)
 	return &vm->command;
 }
 
+bool vm_is_running(const struct vm *vm)
+{
+	return vm->running && !vm->ended;
+}
+
 bool vm_has_ended(const struct vm *vm)
 {
 	return vm->ended;

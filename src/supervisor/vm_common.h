@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What exec.c and command.c need of the VM that they run in, on every system. struct vm is the
- * system's own (vm.h, vm_win.h), and these functions are in the file that has it. Thread: the
- * supervisor's; none of them blocks.
+ * What exec.c, command.c and ctlexec.c need of the VM that they run in, on every system. struct vm
+ * is the system's own (vm.h, vm_win.h), and these functions are in the file that has it. Thread:
+ * the supervisor's; none of them blocks.
  */
 #ifndef SUPERVISOR_VM_COMMON_H
 #define SUPERVISOR_VM_COMMON_H
@@ -19,7 +19,11 @@ struct vm_config;
 const struct vm_config *vm_conf(const struct vm *vm);
 struct execs *vm_execs(const struct vm *vm);
 struct command *vm_command(struct vm *vm);
+/* Has the guest begun to run, and is nobody ending the VM? */
+bool vm_is_running(const struct vm *vm);
 bool vm_has_ended(const struct vm *vm);
+/* Does the guest run insula-init's server for commands, once it is up? */
+bool vm_has_agent(const struct vm *vm);
 
 /* NONE: there is no such device. DEAD: it has died too often, or cannot be made anew. AWAY: a
  * process of it is starting, or about to. */

@@ -21,10 +21,12 @@
 
 /* One wait takes 64 handles: one of each child, insulad's door, the user's interrupt, the next
  * client of vsock. */
-#define MAX_DEVICES 19
 #define OTHER_DEVICES 3 /* than disks: console, random numbers, vsock */
+#define MAX_DEVICES (CONFIG_MAX_DISKS + 1 + OTHER_DEVICES) /* 1: the root */
 #define MAX_SLOTS (2 + CONTROL_SLOTS + 1 + MAX_DEVICES + VM_EXEC_PLACES)
 _Static_assert(MAX_SLOTS <= MAXIMUM_WAIT_OBJECTS, "one wait for all of them");
+/* insula-vmm inherits the page, call, interrupt and answer of each, and its kicks. */
+_Static_assert(MAX_DEVICES *(4 + BLK_MAX_QUEUES) + 8 <= CONTAIN_MAX_HANDLES, "one list for all");
 
 struct vm {
 	const struct vm_config *conf;
@@ -59,8 +61,6 @@ void vm_win_run(const struct vm_config *c, struct control *control, bool check_o
 		struct ending *end);
 /* It could not even be tried: tell insulad. */
 void vm_win_refused(struct control *control, struct ending *end);
-/* Does the guest run insula-init's server for commands, once it is up? Then exec_start() works. */
-bool vm_has_agent(const struct vm *vm);
 /* End it from outside: `reason` is a static string, `hard` loses what the helpers hold. The first
  * reason counts. */
 void vm_stop(struct vm *vm, const char *reason, int status, bool hard);

@@ -808,7 +808,7 @@ START_TEST(exec_not_now)
 	struct err e;
 
 	vm.conf = &c;
-	exec_init(&vm);
+	exec_init(&vm.execs);
 	ck_assert_str_eq(ctlexec_start(&x, &vm, params, fds, 2, NULL, &id, &e), "wrong-state");
 	vm.running = true;
 	ck_assert_str_eq(ctlexec_start(&x, &vm, params, fds, 2, NULL, &id, &e), "no-agent");
@@ -816,7 +816,7 @@ START_TEST(exec_not_now)
 	ck_assert_str_eq(ctlexec_start(&x, &vm, params, fds, 2, NULL, &id, &e), "not-ready");
 	ck_assert_str_eq(ctlexec_start(&x, &vm, params, fds, 1, NULL, &id, &e), "bad-params");
 	ck_assert_str_eq(ctlexec_start(&x, &vm, params, fds, 4, NULL, &id, &e), "bad-params");
-	vm.agent_ready = true;
+	vm.execs.agent_ready = true;
 	ck_assert_str_eq(ctlexec_start(&x, &vm, params, fds, 2, NULL, &id, &e), "bad-params");
 	ck_assert_ptr_nonnull(strstr(e.text, "command"));
 	ck_assert_uint_eq(x.one[0].id, 0);
