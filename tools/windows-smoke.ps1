@@ -3,9 +3,9 @@
 .SYNOPSIS
     Does Insula run on this Windows? Writes a report that can be sent to its makers.
 .DESCRIPTION
-    Needs a folder with hello.exe, insula-run.exe, insula-vmm.exe, insula-console.exe, insula-rng.exe, insula-blk.exe, insula-vsock.exe and
+    Needs a folder with hello.exe, insulad.exe, insulactl.exe, insula-run.exe, insula-vmm.exe, insula-console.exe, insula-rng.exe, insula-blk.exe, insula-vsock.exe and
     insula-exec.exe (build/windows and build/windows/bin of `make windows`; with the folder guest of `make windows-guest` in it, commands in a Linux guest too), and one with the payloads (build/guests of `make payloads`). Nothing is installed
-    or changed; a disk image of 8 MiB is made in the temporary folder and removed. The report has the version of Windows, the processor's name, whether the
+    or changed; a disk image of 8 MiB and a folder for insulad are made in the temporary folder and removed. The report has the version of Windows, the processor's name, whether the
     feature HypervisorPlatform is on, and what the programs printed: read it before you send it.
 .EXAMPLE
     powershell -ExecutionPolicy Bypass -File windows-smoke.ps1 -Bin C:\insula\bin -Guests C:\insula\guests -Report report.txt
@@ -114,8 +114,32 @@ if (Test-Path "$Bin\guest\vmlinuz") {
     Test-Case 'Linux: a program that is missing' 127 (Invoke-Program $run @('--mem', '512M', '--', 'nope') 120) 'nope: command not found'
 }
 else { Say 'skip Linux: no folder guest beside insula-run.exe' }
+# The daemon and its client, with a state directory and a pipe of their own.
+$state = Join-Path ([IO.Path]::GetTempPath()) 'insula-smoke'
+$null = New-Item -ItemType Directory -Force $state
+$conf = Join-Path $state 'insulad.json'
+[IO.File]::WriteAllText($conf, (ConvertTo-Json @{ socket = '\\.\pipe\insula-smoke-daemon'; state_dir = (Join-Path $state 'state') }))
+$daemon = Start-Process "$Bin\insulad.exe" @('--config', "`"$conf`"") -PassThru -NoNewWindow -RedirectStandardError (Join-Path $state 'log')
+Start-Sleep -Seconds 3
+function Invoke-Ctl([string[]]$arguments) { return Invoke-Program "$Bin\insulactl.exe" (@('--socket', '\\.\pipe\insula-smoke-daemon') + $arguments) 120 }
+Test-Case 'insulad answers' 0 (Invoke-Ctl @('info')) '"version"'
+Test-Case 'insulactl run: the console, the status' 42 (Invoke-Ctl @('run', '--kernel', "`"$Guests\hello.elf`"", '--mem', '64M')) 'Hello from a payload'
+Test-Case 'insulactl create' 0 (Invoke-Ctl @('create', '--name', 'smoke', '--kernel', "`"$Guests\spin.elf`"", '--mem', '64M'))
+Test-Case 'insulactl start' 0 (Invoke-Ctl @('start', 'smoke')) '"running"'
+Test-Case 'insulactl pause' 0 (Invoke-Ctl @('pause', 'smoke')) '"paused"'
+Test-Case 'insulactl kill' 0 (Invoke-Ctl @('kill', 'smoke')) '"killed"'
+Test-Case 'insulactl rm' 0 (Invoke-Ctl @('rm', 'smoke'))
+if (Test-Path "$Bin\guest\vmlinuz") {
+    Test-Case 'insulactl create: Linux' 0 (Invoke-Ctl @('create', '--name', 'linux', '--mem', '512M'))
+    Test-Case 'insulactl start: Linux' 0 (Invoke-Ctl @('start', 'linux')) '"running"'
+    Test-Case 'insulactl exec' 7 (Invoke-Ctl @('exec', 'linux', '--', 'sh', '-c', '"uname -r; exit 7"')) '(?m)^\d+\.\d+\.'
+    Test-Case 'insulactl stop: in order' 0 (Invoke-Ctl @('stop', '-t', '60', 'linux')) '"clean"'
+}
+Stop-Process $daemon -Force
 Start-Sleep -Seconds 2
-$left = @(Get-Process insula-vmm, insula-blk, insula-rng, insula-console, insula-vsock, insula-exec -ErrorAction SilentlyContinue)
+Get-Content (Join-Path $state 'log') -ErrorAction SilentlyContinue | Select-Object -First 25 | ForEach-Object { Say "    $_" }
+Remove-Item -Recurse -Force $state -ErrorAction SilentlyContinue
+$left = @(Get-Process insula-run, insula-vmm, insula-blk, insula-rng, insula-console, insula-vsock, insula-exec -ErrorAction SilentlyContinue)
 if ($left.Count) { $script:failed++; Say "not ok nothing is left - $($left.Count) processes" } else { Say 'ok nothing is left' }
 Say "failed    $script:failed"
 exit [int]($script:failed -gt 0)

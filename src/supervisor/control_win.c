@@ -252,7 +252,6 @@ void control_serve(struct control *c, struct vm *vm)
 
 	if (!k)
 		return;
-	ctlconsole_serve(&k->console);
 	if (k->writing && is_set(&k->out_ov))
 		on_sent(c);
 	if (k->reading && is_set(&k->in_ov))
@@ -262,6 +261,7 @@ void control_serve(struct control *c, struct vm *vm)
 		k->connected = true;
 		begin_read(c);
 	}
+	ctlconsole_serve(&k->console); /* also a client that has just been told its pipe */
 	control_overdue(c, vm);
 	bound_log();
 }

@@ -10,7 +10,9 @@
 
 #define CONNECT_NS 10000000000ull
 #define DRAIN_NS 1000000000ull
-#define TURNS 8 /* per wake-up */
+#define DRAIN_STEP_MS 10
+#define CANCEL_MS 5000 /* the system ends a request that was cancelled in this time */
+#define TURNS 8        /* per wake-up */
 /* Read and write, but no instances of one's own. */
 #define CLIENT_RIGHTS "0x12019b"
 
@@ -23,58 +25,52 @@ static void close_handle(HANDLE *h)
 	*h = NULL;
 }
 
-static int make(struct overlapped *o)
+static void CALLBACK on_done(DWORD error, DWORD n, OVERLAPPED *ov)
 {
-	o->ov.hEvent = CreateEventW(NULL, TRUE, FALSE, NULL);
-	return o->ov.hEvent ? 0 : -ENOMEM;
+	struct overlapped *o = (struct overlapped *)ov;
+
+	o->done = true;
+	o->error = error;
+	o->n = n;
 }
 
-/* The event is set when it has ended, also here and now. */
+static void CALLBACK wake(ULONG_PTR arg)
+{
+	(void)arg;
+}
+
 static void begin(HANDLE h, struct overlapped *o, bool write, char *buf, DWORD n)
 {
-	HANDLE event = o->ov.hEvent;
 	BOOL ok;
 
-	o->ov = (OVERLAPPED){.hEvent = event};
-	o->busy = true;
-	o->failed = false;
-	ok = write ? WriteFile(h, buf, n, NULL, &o->ov) : ReadFile(h, buf, n, NULL, &o->ov);
-	if (!ok && GetLastError() != ERROR_IO_PENDING) {
-		o->failed = true;
-		SetEvent(event);
-	}
+	*o = (struct overlapped){.busy = true};
+	ok = write ? WriteFileEx(h, buf, n, &o->ov, on_done)
+		   : ReadFileEx(h, buf, n, &o->ov, on_done);
+	if (ok)
+		return;
+	on_done(GetLastError(), 0, &o->ov);
+	QueueUserAPC(wake, GetCurrentThread(), 0); /* so that it is looked at soon */
 }
 
 static bool is_done(const struct overlapped *o)
 {
-	return o->busy && WaitForSingleObject(o->ov.hEvent, 0) == WAIT_OBJECT_0;
+	return o->busy && o->done;
 }
 
 /* The number of bytes; negative: it has failed. */
-static int finish(HANDLE h, struct overlapped *o)
+static int finish(struct overlapped *o)
 {
-	DWORD n = 0;
-	bool ok = !o->failed && GetOverlappedResult(h, &o->ov, &n, TRUE);
-
 	o->busy = false;
-	return ok ? (int)n : -EPIPE;
+	return o->error ? -EPIPE : (int)o->n;
 }
 
 static void cancel(HANDLE h, struct overlapped *o)
 {
-	DWORD n;
-
-	if (o->busy && !o->failed) {
+	if (o->busy && !o->done)
 		CancelIoEx(h, &o->ov);
-		GetOverlappedResult(h, &o->ov, &n, TRUE);
-	}
+	while (o->busy && !o->done)
+		SleepEx(CANCEL_MS, TRUE);
 	o->busy = false;
-}
-
-static void discard(HANDLE h, struct overlapped *o)
-{
-	cancel(h, o);
-	close_handle(&o->ov.hEvent);
 }
 
 /* ---- begin and end ---- */
@@ -84,7 +80,8 @@ int ctlconsole_open(struct ctlconsole *c, struct err *e)
 	int rc;
 
 	memset(c, 0, sizeof(*c));
-	if (scrollback_init(&c->out) || make(&c->read) || make(&c->write))
+	c->connected = CreateEventW(NULL, TRUE, FALSE, NULL);
+	if (!c->connected || scrollback_init(&c->out))
 		return err_set(e, -ENOMEM, "out of memory");
 	rc = pipe_stream(false, &c->from, &c->helper_out, e);
 	if (!rc)
@@ -96,8 +93,12 @@ int ctlconsole_open(struct ctlconsole *c, struct err *e)
 
 static void drop(struct ctlconsole_client *k)
 {
-	discard(k->pipe, &k->in);
-	discard(k->pipe, &k->out);
+	DWORD n;
+
+	if (k->connect_ns && CancelIoEx(k->pipe, &k->connect))
+		GetOverlappedResult(k->pipe, &k->connect, &n, TRUE);
+	cancel(k->pipe, &k->in);
+	cancel(k->pipe, &k->out);
 	close_handle(&k->pipe); /* what it has not read yet stays there for it */
 	memset(k, 0, sizeof(*k));
 }
@@ -108,12 +109,13 @@ void ctlconsole_close(struct ctlconsole *c)
 		if (c->client[i].pipe)
 			drop(&c->client[i]);
 	}
-	discard(c->from, &c->read);
-	discard(c->to, &c->write);
+	cancel(c->from, &c->read);
+	cancel(c->to, &c->write);
 	close_handle(&c->from);
 	close_handle(&c->to);
 	close_handle(&c->helper_out);
 	close_handle(&c->helper_in);
+	close_handle(&c->connected);
 	scrollback_free(&c->out);
 }
 
@@ -121,31 +123,29 @@ void ctlconsole_close(struct ctlconsole *c)
 
 static struct ctlconsole_client *room(struct ctlconsole *c, struct err *e)
 {
-	struct ctlconsole_client *k = NULL;
-
-	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS && !k; i++) {
+	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++) {
 		if (!c->client[i].pipe)
-			k = &c->client[i];
+			return &c->client[i];
 	}
-	if (!k)
-		err_set(e, -EBUSY, "%d clients are attached; expected at most as many",
-			CTLCONSOLE_CLIENTS);
-	else if (make(&k->in) || make(&k->out)) {
-		drop(k);
-		k = NULL;
-		err_set(e, -ENOMEM, "out of memory");
-	}
-	return k;
+	err_set(e, -EBUSY, "%d clients are attached; expected at most as many", CTLCONSOLE_CLIENTS);
+	return NULL;
 }
 
-static void listen(struct ctlconsole_client *k)
+static void begin_typed(struct ctlconsole_client *k)
 {
-	k->in.busy = true;
-	if (!ConnectNamedPipe(k->pipe, &k->in.ov) && GetLastError() != ERROR_IO_PENDING) {
-		/* Somebody is there, or has been: the first read will tell. */
-		k->in.failed = true;
-		SetEvent(k->in.ov.hEvent);
-	}
+	begin(k->pipe, &k->in, false, k->typed, sizeof(k->typed));
+}
+
+/* A connection that comes at once, or is there already, sets no event. */
+static void listen(struct ctlconsole *c, struct ctlconsole_client *k)
+{
+	k->connect = (OVERLAPPED){.hEvent = c->connected};
+	k->connect_ns = clock_ns() + CONNECT_NS;
+	if (ConnectNamedPipe(k->pipe, &k->connect) || GetLastError() == ERROR_IO_PENDING)
+		return;
+	/* Somebody is there, or has been: the first read will tell. */
+	k->connect_ns = 0;
+	begin_typed(k);
 }
 
 int ctlconsole_attach(struct ctlconsole *c, uint64_t scrollback, const char *sid, char *name,
@@ -162,14 +162,11 @@ int ctlconsole_attach(struct ctlconsole *c, uint64_t scrollback, const char *sid
 	sd = own_descriptor(false, ace, e);
 	fd = sd ? pipe_offer(PIPE_ACCESS_DUPLEX, sd, name, e) : e->code;
 	LocalFree(sd);
-	if (fd < 0) {
-		drop(k);
+	if (fd < 0)
 		return fd;
-	}
 	k->pipe = fd_handle(fd);
 	k->pos = scrollback_from(&c->out, scrollback);
-	k->connect_ns = clock_ns() + CONNECT_NS;
-	listen(k);
+	listen(c, k);
 	return 0;
 }
 
@@ -182,7 +179,7 @@ int ctlconsole_adopt(struct ctlconsole *c, int fd, struct err *e)
 		return e->code;
 	}
 	k->pipe = fd_handle(fd);
-	begin(k->pipe, &k->in, false, k->typed, sizeof(k->typed));
+	begin_typed(k);
 	return 0;
 }
 
@@ -199,21 +196,8 @@ unsigned ctlconsole_clients(const struct ctlconsole *c)
 
 DWORD ctlconsole_slots(const struct ctlconsole *c, HANDLE *h)
 {
-	DWORD n = 0;
-
-	if (c->read.busy)
-		h[n++] = c->read.ov.hEvent;
-	if (c->write.busy)
-		h[n++] = c->write.ov.hEvent;
-	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++) {
-		const struct ctlconsole_client *k = &c->client[i];
-
-		if (k->in.busy)
-			h[n++] = k->in.ov.hEvent;
-		if (k->out.busy)
-			h[n++] = k->out.ov.hEvent;
-	}
-	return n;
+	h[0] = c->connected;
+	return 1;
 }
 
 uint64_t ctlconsole_deadline(const struct ctlconsole *c)
@@ -232,7 +216,7 @@ uint64_t ctlconsole_deadline(const struct ctlconsole *c)
 static void take_output(struct ctlconsole *c)
 {
 	for (int i = 0; i < TURNS && is_done(&c->read); i++) {
-		int n = finish(c->from, &c->read);
+		int n = finish(&c->read);
 
 		if (n > 0)
 			scrollback_add(&c->out, c->got, (size_t)n);
@@ -244,7 +228,7 @@ static void take_output(struct ctlconsole *c)
 /* One that does not read loses output, never the guest's time. */
 static bool give_output(struct ctlconsole *c, struct ctlconsole_client *k)
 {
-	if (is_done(&k->out) && finish(k->pipe, &k->out) < 0)
+	if (is_done(&k->out) && finish(&k->out) < 0)
 		return false;
 	for (int i = 0; i < TURNS && !k->out.busy; i++) {
 		const uint8_t *at;
@@ -257,7 +241,7 @@ static bool give_output(struct ctlconsole *c, struct ctlconsole_client *k)
 		memcpy(k->shown, at, n);
 		k->pos += n;
 		begin(k->pipe, &k->out, true, k->shown, (DWORD)n);
-		if (is_done(&k->out) && finish(k->pipe, &k->out) < 0)
+		if (is_done(&k->out) && finish(&k->out) < 0)
 			return false;
 	}
 	return true;
@@ -267,7 +251,7 @@ static bool give_output(struct ctlconsole *c, struct ctlconsole_client *k)
 static bool take_input(struct ctlconsole *c, struct ctlconsole_client *k)
 {
 	if (is_done(&k->in)) {
-		int n = finish(k->pipe, &k->in);
+		int n = finish(&k->in);
 
 		if (n <= 0)
 			return false;
@@ -278,19 +262,21 @@ static bool take_input(struct ctlconsole *c, struct ctlconsole_client *k)
 	memcpy(c->in, k->typed, k->nin);
 	begin(c->to, &c->write, true, c->in, k->nin);
 	k->nin = 0;
-	begin(k->pipe, &k->in, false, k->typed, sizeof(k->typed));
+	begin_typed(k);
 	return true;
 }
 
 /* False: nobody has come, or it cannot be told who. */
 static bool connect_client(struct ctlconsole_client *k)
 {
-	if (!is_done(&k->in))
+	DWORD n;
+
+	if (!HasOverlappedIoCompleted(&k->connect))
 		return clock_ns() < k->connect_ns;
-	if (!k->in.failed && finish(k->pipe, &k->in) < 0)
-		return false;
 	k->connect_ns = 0;
-	begin(k->pipe, &k->in, false, k->typed, sizeof(k->typed));
+	if (!GetOverlappedResult(k->pipe, &k->connect, &n, FALSE))
+		return false;
+	begin_typed(k);
 	return true;
 }
 
@@ -301,11 +287,13 @@ static bool serve_client(struct ctlconsole *c, struct ctlconsole_client *k)
 	return k->connect_ns || (take_input(c, k) && give_output(c, k));
 }
 
+/* All clients are looked at, so the event need not say which has come. */
 void ctlconsole_serve(struct ctlconsole *c)
 {
+	ResetEvent(c->connected);
 	take_output(c);
 	if (is_done(&c->write))
-		(void)finish(c->to, &c->write);
+		(void)finish(&c->write);
 	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++) {
 		if (c->client[i].pipe && !serve_client(c, &c->client[i]))
 			drop(&c->client[i]);
@@ -326,11 +314,11 @@ static bool any_output(const struct ctlconsole *c)
 void ctlconsole_drain(struct ctlconsole *c)
 {
 	uint64_t limit = clock_ns() + DRAIN_NS;
-	HANDLE h[CTLCONSOLE_SLOTS];
 
+	SleepEx(0, TRUE);
 	ctlconsole_serve(c);
 	while (any_output(c) && clock_ns() < limit) {
-		WaitForMultipleObjects(ctlconsole_slots(c, h), h, FALSE, 10);
+		SleepEx(DRAIN_STEP_MS, TRUE);
 		ctlconsole_serve(c);
 	}
 }

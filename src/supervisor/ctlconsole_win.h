@@ -13,18 +13,22 @@
 #include "scrollback.h"
 
 #define CTLCONSOLE_CLIENTS 4
-#define CTLCONSOLE_SLOTS (2 + 2 * CTLCONSOLE_CLIENTS)
+#define CTLCONSOLE_SLOTS 1
 #define CTLCONSOLE_CHUNK 4096
 
-/* A request for overlapped I/O, one at a time. */
+/* A read or a write, one at a time, which ends an alertable wait: no handle has to be waited for.
+ */
 struct overlapped {
-	OVERLAPPED ov;     /* its event is owned */
-	bool busy, failed; /* failed: it has not even begun */
+	OVERLAPPED ov; /* first */
+	bool busy;     /* the system has it, or nobody has looked at its end yet */
+	bool done;
+	DWORD error, n;
 };
 
 struct ctlconsole_client {
 	HANDLE pipe;         /* NULL: free; owned */
 	uint64_t connect_ns; /* it must have come by then; 0: it has */
+	OVERLAPPED connect;  /* with the console's event */
 	struct overlapped in, out;
 	uint64_t pos;
 	DWORD nin; /* typed, and not taken yet */
@@ -34,6 +38,7 @@ struct ctlconsole_client {
 struct ctlconsole {
 	HANDLE from, to;              /* our ends; owned */
 	HANDLE helper_out, helper_in; /* the helper's, kept for its successors; owned */
+	HANDLE connected;             /* event: set when a client has come; owned */
 	struct overlapped read, write;
 	struct scrollback out;
 	struct ctlconsole_client client[CTLCONSOLE_CLIENTS];
@@ -50,7 +55,7 @@ int ctlconsole_attach(struct ctlconsole *c, uint64_t scrollback, const char *sid
 /* A pipe that the client has made: it is taken over, also on errors. */
 int ctlconsole_adopt(struct ctlconsole *c, int fd, struct err *e);
 unsigned ctlconsole_clients(const struct ctlconsole *c);
-/* What to wait for: how many, at most CTLCONSOLE_SLOTS. */
+/* What to wait for, alertably: how many, at most CTLCONSOLE_SLOTS. */
 DWORD ctlconsole_slots(const struct ctlconsole *c, HANDLE *h);
 /* When ctlconsole_serve() wants to be called at the latest, 0: not at all. */
 uint64_t ctlconsole_deadline(const struct ctlconsole *c);

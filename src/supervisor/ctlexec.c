@@ -16,7 +16,7 @@
 #include "vm_common.h"
 
 #define READY_DEADLINE_NS 60000000000ull /* the guest of a command that waits for it is up */
-#define GUEST_SIGKILL 9                  /* the guest is Linux on every host */
+#define SIGNAL_KILL 9                    /* signals are Linux's, by number */
 #define DEFAULT_ROWS 24
 #define DEFAULT_COLS 80
 
@@ -95,7 +95,7 @@ static const char *may_start(const struct vm *vm, json_object *params, unsigned 
 			nfds);
 		return "bad-params";
 	}
-	if (vm_has_ended(vm) || !vm_is_running(vm)) {
+	if (!vm_is_running(vm)) {
 		err_set(e, -EINVAL, "%s", vm_has_ended(vm) ? "stopping" : "starting");
 		return "wrong-state";
 	}
@@ -182,7 +182,7 @@ const char *ctlexec_signal(struct ctlexec *x, struct vm *vm, int64_t id, int64_t
 	if (why)
 		return why;
 	rc = exec_signal(vm, (uint32_t)id, (int)signo);
-	if (rc == -ESRCH && signo == GUEST_SIGKILL)
+	if (rc == -ESRCH && signo == SIGNAL_KILL)
 		rc = exec_cancel(vm, (uint32_t)id, "killed before the guest had begun it");
 	return result_of(rc, e);
 }

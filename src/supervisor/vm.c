@@ -363,7 +363,7 @@ struct control *vm_control(const struct vm *vm)
 
 bool vm_is_running(const struct vm *vm)
 {
-	return vm->running;
+	return vm->running && !vm->ended;
 }
 
 bool vm_has_ended(const struct vm *vm)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What exec.c, command.c and control.c need of the VM that they run in, on every system. struct vm
- * is the system's own (vm.h, vm_win.h), and these functions are in the file that has it. Thread:
- * the supervisor's; none of them blocks.
+ * What exec.c, command.c, ctlexec.c and control.c need of the VM that they run in, on every system.
+ * struct vm is the system's own (vm.h, vm_win.h), and these functions are in the file that has it.
+ * Thread: the supervisor's; none of them blocks.
  */
 #ifndef SUPERVISOR_VM_COMMON_H
 #define SUPERVISOR_VM_COMMON_H
@@ -26,7 +26,8 @@ struct execs *vm_execs(const struct vm *vm);
 struct command *vm_command(struct vm *vm);
 /* insulad's door; NULL: without. */
 struct control *vm_control(const struct vm *vm);
-bool vm_is_running(const struct vm *vm); /* the guest was let go */
+/* Has the guest begun to run, and is nobody ending the VM? */
+bool vm_is_running(const struct vm *vm);
 bool vm_has_ended(const struct vm *vm);
 uint64_t vm_started_ns(const struct vm *vm); /* clock_ns() */
 const char *vm_why(const struct vm *vm); /* one line for people; "" if there is nothing to say */

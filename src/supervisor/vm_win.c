@@ -86,9 +86,6 @@ static bool has_vsock(const struct vm *vm)
 
 static int add_disk(struct vm *vm, const struct disk_config *c, struct err *e)
 {
-	if (vm->ndisks + OTHER_DEVICES == MAX_DEVICES)
-		return err_set(e, -EINVAL, "--disk: more than %d, the root among them",
-			       MAX_DEVICES - OTHER_DEVICES);
 	vm->ndisks++; /* in any case, or its handle would stay */
 	return disk_open(&vm->disk[vm->ndisks - 1], c, e);
 }
@@ -209,7 +206,7 @@ struct control *vm_control(const struct vm *vm)
 
 bool vm_is_running(const struct vm *vm)
 {
-	return vm->running;
+	return vm->running && !vm->ended;
 }
 
 bool vm_has_ended(const struct vm *vm)

@@ -19,10 +19,12 @@
 
 /* One wait takes 64 handles: one of each child, insulad's door, the user's interrupt, the next
  * client of vsock. */
-#define MAX_DEVICES 19
 #define OTHER_DEVICES 3 /* than disks: console, random numbers, vsock */
+#define MAX_DEVICES (CONFIG_MAX_DISKS + 1 + OTHER_DEVICES) /* 1: the root */
 #define MAX_SLOTS (2 + CONTROL_SLOTS + 1 + MAX_DEVICES + VM_EXEC_PLACES)
 _Static_assert(MAX_SLOTS <= MAXIMUM_WAIT_OBJECTS, "one wait for all of them");
+/* insula-vmm inherits the page, call, interrupt and answer of each, and its kicks. */
+_Static_assert(MAX_DEVICES *(4 + BLK_MAX_QUEUES) + 8 <= CONTAIN_MAX_HANDLES, "one list for all");
 
 struct vm {
 	const struct vm_config *conf;
