@@ -2,6 +2,7 @@
 /* What the guest boots. See boot.h. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>

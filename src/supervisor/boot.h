@@ -28,9 +28,8 @@ struct boot {
 /* Nothing is open: boot_close() does no harm. */
 void boot_init(struct boot *b);
 /* Open and build everything. `check_only`: open and check, build nothing. -EINVAL and the like: the
- * user's input; see err. Windows: `p` is NULL, and nothing is built but the configuration; Insula's
- * own initrd lies beside the kernel, and the default kernel in the directory `guest` beside
- * insula-run.exe (tools/windows-guest). */
+ * user's input; see err. Windows: nothing is built but the configuration; Insula's own initrd lies
+ * beside the kernel (tools/windows-guest). */
 int boot_open(struct boot *b, const struct vm_config *c, const struct paths *p, bool check_only,
 	      bool verbose, struct err *e);
 void boot_close(struct boot *b);

@@ -11,10 +11,9 @@
 #include "boot.h"
 #include "cmdline.h"
 #include "device_win.h"
+#include "paths.h"
 
 #define ELF_MAGIC "\177ELF"
-#define GUEST "guest"
-#define KERNEL "vmlinuz"
 #define INITRD "insula-initrd"
 #define INITRD_ROOT INITRD ".root" /* with what a root disk may need */
 
@@ -31,23 +30,6 @@ void boot_close(struct boot *b)
 }
 
 /* ---- kernel ---- */
-
-static int default_kernel(char out[IMAGE_PATH_MAX], struct err *e)
-{
-	wchar_t wide[WIN_PATH_CHARS];
-	DWORD n = GetModuleFileNameW(NULL, wide, WIN_PATH_CHARS);
-	wchar_t *name = n && n < WIN_PATH_CHARS ? wcsrchr(wide, L'\\') : NULL;
-	char dir[IMAGE_PATH_MAX];
-
-	if (name)
-		*name = 0;
-	if (!name || !WideCharToMultiByte(CP_UTF8, 0, wide, -1, dir, sizeof(dir), NULL, NULL) ||
-	    snprintf(out, IMAGE_PATH_MAX, "%s\\" GUEST "\\" KERNEL, dir) >= IMAGE_PATH_MAX)
-		return err_set(e, -ENAMETOOLONG, "the path of insula-run.exe");
-	if (GetFileAttributesW(wcscat(wide, L"\\" GUEST "\\" KERNEL)) == INVALID_FILE_ATTRIBUTES)
-		return err_set(e, -ENOENT, "--kernel: not given, and there is no %.250s", out);
-	return 0;
-}
 
 /* A payload of its own is an ELF image that is not Linux: it gets no initrd. */
 static bool is_elf(int fd)
@@ -142,12 +124,11 @@ int boot_open(struct boot *b, const struct vm_config *c, const struct paths *p, 
 	char kernel[IMAGE_PATH_MAX];
 	int rc = 0;
 
-	(void)p;
 	boot_init(b);
 	if (c->kernel)
 		snprintf(kernel, sizeof(kernel), "%s", c->kernel);
 	else
-		rc = default_kernel(kernel, e);
+		rc = paths_default_kernel(p, kernel, sizeof(kernel), e);
 	if (!rc)
 		rc = b->kernel = file_open(kernel, "--kernel", e);
 	if (rc >= 0)

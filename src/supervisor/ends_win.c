@@ -227,7 +227,7 @@ void terminal_raw(struct terminal *t)
 
 static int open_stdio(struct terminal *t, struct err *e)
 {
-	void *input;
+	void *input = NULL;
 	int rc = std_open(STD_OUTPUT_HANDLE, &t->out, &t->pump, e);
 
 	if (!rc)

@@ -2,6 +2,7 @@
 /* Where things are. See paths.h. */
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -106,12 +106,14 @@ static int open_disks(struct vm *vm, struct err *e)
 static int open_named(struct vm *vm, bool check_only, bool verbose, struct err *e)
 {
 	const struct vm_config *c = vm->conf;
-	int rc = refuse(c, e);
+	int rc = paths_find(&vm->paths, e);
 
+	if (!rc)
+		rc = refuse(c, e);
 	if (!rc)
 		rc = check_memory(c->mem, e);
 	if (!rc)
-		rc = boot_open(&vm->boot, c, NULL, check_only, verbose, e);
+		rc = boot_open(&vm->boot, c, &vm->paths, check_only, verbose, e);
 	if (!rc && has_vsock(vm))
 		rc = vsock_open(&vm->vsock, &c->vsock, check_only, e);
 	if (!rc)

@@ -15,6 +15,7 @@
 #include "device_win.h"
 #include "ending.h"
 #include "exec.h"
+#include "paths.h"
 #include "vm_common.h"
 
 /* One wait takes 64 handles: one of each child, insulad's door, the user's interrupt, the next
@@ -30,6 +31,7 @@ struct vm {
 	const struct vm_config *conf;
 	struct ending *end;
 	int mem, ack; /* owned; -1: none */
+	struct paths paths;
 	struct boot boot;
 	struct terminal terminal;
 	struct disk disk[MAX_DEVICES];
