@@ -15,7 +15,7 @@
 #include "daemon.h"
 
 #define READ_SIZE 16384
-#define LINES 32 /* per wake-up */
+#define REQUESTS 32 /* per wake-up; a batch is served whole */
 
 struct chunk {
 	struct chunk *next;
@@ -168,9 +168,11 @@ static void too_long(struct client *c)
 static void serve_lines(struct client *c)
 {
 	size_t at = 0;
+	uint64_t first = c->d->n.requests;
 	int lines = 0;
 
-	while (!c->gone && !is_full(c) && lines++ < LINES) {
+	while (!c->gone && !is_full(c) && lines++ < REQUESTS &&
+	       c->d->n.requests - first < REQUESTS) {
 		char *end = memchr(c->in + at, '\n', c->nin - at);
 
 		if (!end)

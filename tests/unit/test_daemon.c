@@ -462,6 +462,38 @@ static void expect_code(const char *line, int code, const char *id)
 	json_object_put(o);
 }
 
+/* The answers of a batch are counted as they are made: nobody can order 64 times the largest. */
+START_TEST(rpc_batch_has_a_bound)
+{
+	char line[8192] = "[";
+	json_object *o;
+	size_t n = 0, refused = 0;
+
+	d.conf.max_queue = 65536;
+	for (unsigned i = 0; i < RPC_BATCH; i++)
+		snprintf(line + strlen(line), sizeof(line) - strlen(line),
+			 "%s{\"jsonrpc\":\"2.0\",\"id\":%u,\"method\":\"rpc.discover\"}",
+			 i ? "," : "", i);
+	strcat(line, "]");
+	rpc_line(&d, client, line, strlen(line));
+	o = json_tokener_parse(client_first_line(client));
+	client_free_line(client);
+	n = json_object_array_length(o);
+	ck_assert_uint_eq(n, RPC_BATCH);
+	for (size_t i = 0; i < n; i++) {
+		json_object *error = j_get(json_object_array_get_idx(o, i), "error");
+
+		if (!error)
+			continue;
+		ck_assert_int_eq(j_get_int(error, "code", 0), RPC_LIMIT);
+		refused++;
+	}
+	ck_assert_uint_ge(refused, RPC_BATCH / 2);
+	ck_assert_uint_lt(refused, RPC_BATCH);
+	json_object_put(o);
+}
+END_TEST
+
 START_TEST(rpc_codes)
 {
 	expect_code("{", RPC_PARSE, "null");
@@ -996,6 +1028,7 @@ int main(void)
 	suite_add_tcase(s, plain);
 	tcase_add_checked_fixture(rpc, setup, teardown);
 	tcase_add_test(rpc, rpc_codes);
+	tcase_add_test(rpc, rpc_batch_has_a_bound);
 	tcase_add_test(rpc, rpc_silence);
 	tcase_add_test(rpc, rpc_batch);
 	tcase_add_test(rpc, rpc_depth);
