@@ -350,7 +350,7 @@ static bool has_room(const struct daemon *d, uint32_t uid)
 	for (const struct client *c = d->clients; c; c = c->next)
 		same += !c->gone && c->who.uid == uid;
 	/* The last few are root's, so that somebody can always look. */
-	return same < d->conf.max_clients_per_uid &&
+	return (uid == 0 || same < d->conf.max_clients_per_uid) &&
 	       d->nclients < d->conf.max_clients + (uid == 0 ? 8u : 0u);
 }
 
