@@ -7,12 +7,18 @@
 
 #include "ctl/ctl.h"
 
+#define ARGS_WIDTH 26
+
 static void print_usage(void)
 {
 	printf("usage: insulactl [--socket PATH] [--json] VERB ...\n\n"
 	       "Use the VMs of insulad. Tables on a terminal; JSON in pipes and with --json.\n\n");
-	for (size_t i = 0; i < nverbs; i++)
-		printf("  %-8s %-26s %s\n", verbs[i].name, verbs[i].args, verbs[i].summary);
+	for (size_t i = 0; i < nverbs; i++) {
+		bool fits = strlen(verbs[i].args) <= ARGS_WIDTH;
+
+		printf("  %-8s %-*s%s%*s %s\n", verbs[i].name, fits ? ARGS_WIDTH : 0, verbs[i].args,
+		       fits ? "" : "\n", fits ? 0 : 11 + ARGS_WIDTH, "", verbs[i].summary);
+	}
 	printf("\nrun and create take the flags of insula-run (--kernel, --mem, --disk ...), "
 	       "--name NAME\n"
 	       "and --config FILE (what insula-run --json takes). See insulactl(1).\n");
@@ -42,7 +48,7 @@ static int run(const char *path, bool json, const struct verb *v, int argc, char
 
 	if (conn_open(&c.conn, path, &e)) {
 		fprintf(stderr, "insulactl: %s\n", e.text);
-		return CTL_FAILED;
+		return e.code == -ENAMETOOLONG ? CTL_BAD_INPUT : CTL_FAILED;
 	}
 	status = v->run(&c, argc, argv);
 	conn_close(&c.conn);

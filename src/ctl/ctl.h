@@ -52,6 +52,9 @@ bool print_is_table(bool json); /* standard output is a terminal, and nobody wan
 void print_json(json_object *o);
 void print_vms(json_object *list);
 void print_members(json_object *o); /* "key  value" lines */
+/* A line for a person, on standard error: "insulactl: " and the text, which a VM may have worded:
+ * without control characters. */
+void print_message(const char *before, const char *text);
 void print_event(json_object *params);
 
 /* stream_*.c: consoles. Each has an end that is ours, a descriptor; the other goes to insulad. */
@@ -61,8 +64,9 @@ int stream_offer(struct conn *c, json_object *params, int *peer, struct err *e);
 /* Call vm.console, whose answer is only about that. Takes `params` over. Our end, or a negative
  * errno as conn_call() has it. */
 int stream_attach(struct conn *c, json_object *params, struct err *e);
-/* Copy between the standard streams and it until it ends (0), or the user types the escape, Ctrl-]
- * (1). One that was offered and is refused by an answer on `c` ends too. */
+/* Copy between the standard streams and it until it ends (0), the user types the escape, Ctrl-]
+ * (1), or a signal comes (its number, negative). The terminal is as it was. One that was offered
+ * and is refused by an answer on `c` ends too. */
 int stream_console(struct conn *c, int fd);
 
 /* config.c: flags as insula-run has them, up to the command; optind-like: *used says how many. */

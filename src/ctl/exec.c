@@ -196,12 +196,15 @@ void session_signal(struct session *s, int signo)
 static void ended(struct session *s, json_object *r)
 {
 	const char *text = j_get_str(r, "text", NULL), *reason = j_get_str(r, "reason", "");
+	char line[512];
 
 	s->status = (int)j_get_int(r, "status", CTL_FAILED);
-	if (text)
-		fprintf(stderr, "%sinsulactl: %s%s\n", s->raw ? "\r" : "",
-			!strcmp(reason, "lost") ? "the connection to the command is lost: " : "",
-			text);
+
+	if (!text)
+		return;
+	snprintf(line, sizeof(line), "%s%s",
+		 !strcmp(reason, "lost") ? "the connection to the command is lost: " : "", text);
+	print_message(s->raw ? "\r" : "", line);
 }
 
 static int on_answer(struct session *s, json_object *o, struct err *e)

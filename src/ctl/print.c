@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Tables for people, JSON for pipes. See ctl.h. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <insula/base.h>
 
 #include "ctl.h"
 #include "supervisor/json.h"
@@ -35,6 +38,24 @@ static void age(int64_t since_ms, char out[24])
 		snprintf(out, 24, "%lldd", s / 86400);
 }
 
+/* What a VM has worded. The buffer is the next call's, too. */
+static const char *clean(const char *text)
+{
+	static char *copy;
+
+	free(copy);
+	copy = strdup(text);
+	if (!copy)
+		panic("out of memory");
+	err_clean(copy);
+	return copy;
+}
+
+void print_message(const char *before, const char *text)
+{
+	fprintf(stderr, "%sinsulactl: %s\n", before, clean(text));
+}
+
 static void print_vm(json_object *v)
 {
 	char created[24], mem[24], end[64] = "";
@@ -43,7 +64,7 @@ static void print_vm(json_object *v)
 	age(j_get_int(v, "created_ms", 0), created);
 	snprintf(mem, sizeof(mem), "%lldM", (long long)(j_get_int(v, "mem", 0) >> 20));
 	if (reason)
-		snprintf(end, sizeof(end), "%.40s, status %d", reason,
+		snprintf(end, sizeof(end), "%.40s, status %d", clean(reason),
 			 (int)j_get_int(v, "status", 0));
 	printf("%-16s  %-20s  %-8s  %4d  %7s  %6s  %s\n", j_get_str(v, "id", ""),
 	       j_get_str(v, "name", ""), j_get_str(v, "state", ""), (int)j_get_int(v, "cpus", 0),
@@ -73,7 +94,8 @@ void print_members(json_object *o)
 					   ? json_object_get_string(value)
 					   : j_text(value);
 
-		printf("%-*s  %s\n", (int)width, name, text);
+		printf("%-*s  ", (int)width, clean(name));
+		puts(clean(text));
 	}
 }
 

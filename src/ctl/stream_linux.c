@@ -2,7 +2,9 @@
 /* A console on the standard streams: a socket. See ctl.h. */
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <termios.h>
 #include <unistd.h>
@@ -53,13 +55,16 @@ static int copy_in(int fd, bool escape)
 	return at ? 1 : 0;
 }
 
-static int copy(int fd, bool escape)
+static int copy(int fd, int signals, bool escape)
 {
-	struct pollfd p[] = {{fd, POLLIN, 0}, {STDIN_FILENO, POLLIN, 0}};
+	struct pollfd p[] = {{fd, POLLIN, 0}, {STDIN_FILENO, POLLIN, 0}, {signals, POLLIN, 0}};
+	struct signalfd_siginfo si;
 
 	for (;;) {
-		if (poll(p, 2, -1) < 0 && errno != EINTR)
+		if (poll(p, ARRAY_LEN(p), -1) < 0 && errno != EINTR)
 			return 0;
+		if (p[2].revents && read(signals, &si, sizeof(si)) == (ssize_t)sizeof(si))
+			return -(int)si.ssi_signo;
 		if (p[0].revents && copy_out(fd))
 			return 0;
 		if (p[1].revents) {
@@ -77,13 +82,25 @@ static int copy(int fd, bool escape)
 
 int stream_console(struct conn *c, int fd)
 {
+	static const int wanted[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 	struct termios saved;
-	bool raw = make_raw(&saved);
-	int rc = copy(fd, raw);
+	sigset_t set, old;
+	bool raw;
+	int signals, rc;
 
 	(void)c;
+	sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_LEN(wanted); i++)
+		sigaddset(&set, wanted[i]);
+	sigprocmask(SIG_BLOCK, &set, &old);
+	signal(SIGPIPE, SIG_IGN); /* the terminal must not stay raw */
+	signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	raw = make_raw(&saved);
+	rc = copy(fd, signals, raw);
 	if (raw)
 		tcsetattr(STDIN_FILENO, TCSADRAIN, &saved);
+	fd_close(&signals);
+	sigprocmask(SIG_SETMASK, &old, NULL);
 	return rc;
 }
 

@@ -13,10 +13,10 @@
 
 static int fail(const struct err *e)
 {
-	fprintf(stderr, "insulactl: %s\n", e->text);
-	return e->code == -CONN_REFUSED ? CTL_REFUSED
-	       : e->code == -EINVAL     ? CTL_BAD_INPUT
-					: CTL_FAILED;
+	print_message("", e->text);
+	return e->code == -CONN_REFUSED                         ? CTL_REFUSED
+	       : e->code == -EINVAL || e->code == -ENAMETOOLONG ? CTL_BAD_INPUT
+								: CTL_FAILED;
 }
 
 static json_object *with_id(const char *id)
@@ -92,8 +92,14 @@ static int end_status(json_object *r)
 	const char *message = j_get_str(r, "message", NULL);
 
 	if (message)
-		fprintf(stderr, "insulactl: %s\n", message);
+		print_message("", message);
 	return (int)j_get_int(r, "status", CTL_FAILED);
+}
+
+/* The status after stream_console(). */
+static int detached(int how)
+{
+	return how < 0 ? 128 - how : 0;
 }
 
 /* The console is ours until the VM ends; then its status is ours too. */
@@ -101,7 +107,7 @@ static int run_attached(struct ctl *c, struct run_options *o)
 {
 	json_object *params = start_params(o), *answer = NULL, *r;
 	struct err e;
-	int peer, status, fd = stream_offer(&c->conn, params, &peer, &e);
+	int peer, status, how = 0, fd = stream_offer(&c->conn, params, &peer, &e);
 	int64_t id;
 
 	if (fd < 0) {
@@ -111,12 +117,13 @@ static int run_attached(struct ctl *c, struct run_options *o)
 	j_bool(params, "wait", true);
 	id = conn_send(&c->conn, "vm.run", params, &peer, peer >= 0, &e);
 	fd_close(&peer);
-	if (id >= 0 && stream_console(&c->conn, fd) == 1) {
-		fprintf(stderr, "\r\ninsulactl: detached, the VM runs on\n");
-		fd_close(&fd);
-		return 0;
-	}
+	if (id >= 0)
+		how = stream_console(&c->conn, fd);
 	fd_close(&fd);
+	if (how) {
+		fprintf(stderr, "\r\ninsulactl: detached, the VM runs on\n");
+		return detached(how);
+	}
 	while (id >= 0 && (answer = conn_next(&c->conn, &e)) && j_get_int(answer, "id", -1) != id)
 		json_object_put(answer);
 	r = answer ? conn_result(answer, &e) : NULL;
@@ -223,6 +230,12 @@ static int verb_events(struct ctl *c, int argc, char **argv)
 		return fail(&e);
 	json_object_put(r);
 	while ((o = conn_next(&c->conn, &e))) {
+		if (!strcmp(j_get_str(o, "method", ""), "events.dropped")) {
+			json_object_put(o);
+			err_set(&e, -EPIPE,
+				"events came faster than they were read: some are missing");
+			break;
+		}
 		if (print_is_table(c->json))
 			print_event(j_get(o, "params"));
 		else
@@ -237,7 +250,7 @@ static int verb_console(struct ctl *c, int argc, char **argv)
 {
 	json_object *params = with_id(argv[1]);
 	struct err e;
-	int fd;
+	int fd, how;
 
 	(void)argc;
 	j_int(params, "scrollback", 65536);
@@ -246,10 +259,11 @@ static int verb_console(struct ctl *c, int argc, char **argv)
 		return fail(&e);
 	if (isatty(STDIN_FILENO))
 		fprintf(stderr, "insulactl: Ctrl-] detaches\r\n");
-	if (stream_console(&c->conn, fd) == 1)
+	how = stream_console(&c->conn, fd);
+	if (how)
 		fprintf(stderr, "\r\ninsulactl: detached\n");
 	fd_close(&fd);
-	return 0;
+	return detached(how);
 }
 
 /* ---- ending ---- */

@@ -47,13 +47,19 @@ static int open_kvm(struct err *e)
 		return err_set(e, -ENOENT,
 			       "no /dev/kvm: expected a Linux host with KVM (module kvm_intel or "
 			       "kvm_amd loaded, virtualization on in the firmware)");
-	if ((errno == EACCES || errno == EPERM) && !stat("/dev/kvm", &st))
+	if (errno != EACCES && errno != EPERM)
+		return err_sys(e, -errno, "/dev/kvm");
+	if (!stat("/dev/kvm", &st) && (st.st_mode & 060) == 060)
 		return err_set(
 			e, -EACCES,
 			"no permission to open /dev/kvm: expected a member of its group (gid "
 			"%u, usually \"kvm\"): usermod -aG kvm USER, then log in again",
 			(unsigned)st.st_gid);
-	return err_sys(e, -errno, "/dev/kvm");
+	return err_set(e, -EACCES,
+		       "no permission to open /dev/kvm: it is for uid %u alone (mode %04o); "
+		       "expected to read and write it: chmod 660 and a group for it, usually "
+		       "\"kvm\"",
+		       (unsigned)st.st_uid, (unsigned)st.st_mode & 07777);
 }
 
 /* KVM without VT-x or AMD-V (software KVM in some clouds) runs small programs, but no Linux. Say so

@@ -301,11 +301,16 @@ if [ "$(id -u)" = 0 ]; then
 	chmod 777 "$dir/tmp"
 	# A copy of the node that only root may open, whatever the mode of the real one; a path that the user may search.
 	if setpriv --reuid 65534 --regid 65534 --clear-groups test -x "$RUN" 2>/dev/null; then
-		# shellcheck disable=SC2016
-		HOME=$dir/tmp kvm 'may not be opened: the group is named' 125 'no permission to open /dev/kvm' 'gid 4711' 'usermod -aG kvm' -- \
-			unshare -m sh -c 'cp -a /dev/kvm "$0/node" && chown 0:4711 "$0/node" && chmod 600 "$0/node" &&
-				mount --bind "$0/node" /dev/kvm && exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"' \
-			"$dir" "$RUN" --kernel "$dir/kernel"
+		for mode in 660 600; do
+			words=("it is for uid 0 alone (mode 0600)")
+			[ $mode = 600 ] || words=('gid 4711' 'usermod -aG kvm')
+			# shellcheck disable=SC2016
+			HOME=$dir/tmp kvm "may not be opened, mode $mode" 125 'no permission to open /dev/kvm' "${words[@]}" -- \
+				unshare -m sh -c 'cp -a /dev/kvm "$0/node" && chown 0:4711 "$0/node" && chmod "$1" "$0/node" && shift &&
+					mount --bind "$0/node" /dev/kvm && exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"' \
+				"$dir" $mode "$RUN" --kernel "$dir/kernel"
+			rm -f "$dir/node"
+		done
 	else
 		skip '/dev/kvm may not be opened' 'an ordinary user cannot reach the build directory'
 	fi
