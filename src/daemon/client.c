@@ -15,7 +15,7 @@
 #include "daemon.h"
 
 #define READ_SIZE 16384
-#define LINES 32 /* per wake-up */
+#define REQUESTS 32 /* per wake-up; a batch is served whole */
 
 struct chunk {
 	struct chunk *next;
@@ -168,9 +168,11 @@ static void too_long(struct client *c)
 static void serve_lines(struct client *c)
 {
 	size_t at = 0;
+	uint64_t first = c->d->n.requests;
 	int lines = 0;
 
-	while (!c->gone && !is_full(c) && lines++ < LINES) {
+	while (!c->gone && !is_full(c) && lines++ < REQUESTS &&
+	       c->d->n.requests - first < REQUESTS) {
 		char *end = memchr(c->in + at, '\n', c->nin - at);
 
 		if (!end)
@@ -348,7 +350,7 @@ static bool has_room(const struct daemon *d, uint32_t uid)
 	for (const struct client *c = d->clients; c; c = c->next)
 		same += !c->gone && c->who.uid == uid;
 	/* The last few are root's, so that somebody can always look. */
-	return same < d->conf.max_clients_per_uid &&
+	return (uid == 0 || same < d->conf.max_clients_per_uid) &&
 	       d->nclients < d->conf.max_clients + (uid == 0 ? 8u : 0u);
 }
 

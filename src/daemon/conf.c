@@ -17,6 +17,7 @@
 void conf_init(struct conf *c)
 {
 	*c = (struct conf){.socket_mode = 0660,
+			   .metrics_mode = 0600,
 			   .overcommit_percent = 100,
 			   .max_vms = 4096,
 			   .max_clients = 256,
@@ -115,7 +116,7 @@ static int mode_setting(const struct setting *s, struct conf *c, json_object *v,
 	n = strtoul(text, &end, 8);
 	if (*end || n > 0777 || text[0] == '-' || text[0] == '+' || text[0] == ' ')
 		return wrong(s, v, "an octal mode such as \"0660\"", e);
-	c->socket_mode = (unsigned)n;
+	*(unsigned *)(void *)((char *)c + s->offset) = (unsigned)n;
 	return 0;
 }
 
@@ -227,6 +228,7 @@ static const struct setting settings[] = {
 	{"socket_mode", mode_setting, AT(socket_mode), 0, 0},
 	{"socket_group", text_setting, AT(socket_group), 0, 0},
 	{"metrics_socket", socket_setting, AT(metrics_socket), 0, PATH_IN_SOCKET},
+	{"metrics_mode", mode_setting, AT(metrics_mode), 0, 0},
 	{"state_dir", path_setting, AT(state_dir), 0, 0},
 	{"supervisor", path_setting, AT(supervisor), 0, 0},
 	{"cgroup", cgroup_setting, AT(cgroup), 0, 0},
@@ -317,9 +319,9 @@ const struct limits *conf_limits(const struct conf *c, uint32_t uid)
 
 void conf_reload(struct conf *c, const struct conf *from, char *kept, size_t size)
 {
-	static const char *const fixed[] = {"socket",         "socket_mode", "socket_group",
-					    "metrics_socket", "state_dir",   "supervisor",
-					    "cgroup"};
+	static const char *const fixed[] = {"socket",         "socket_mode",  "socket_group",
+					    "metrics_socket", "metrics_mode", "state_dir",
+					    "supervisor",     "cgroup"};
 	struct conf old = *c;
 
 	*c = *from;

@@ -23,7 +23,7 @@ struct limits {
 
 struct conf {
 	char socket[CONF_PATH_MAX];
-	unsigned socket_mode;
+	unsigned socket_mode, metrics_mode;
 	char socket_group[64];              /* "": the daemon's own */
 	char metrics_socket[CONF_PATH_MAX]; /* "": none */
 	char state_dir[CONF_PATH_MAX];

@@ -14,8 +14,9 @@
 
 /* An access-control list has no mode, and users have no numbers; a metrics socket is for Unix
  * scrapers; there are no control groups. */
-const char *const conf_missing[] = {"socket_mode", "metrics_socket", "cgroup", "io_max",
-				    "cpu_percent", "overhead_mib",   "users",  NULL};
+const char *const conf_missing[] = {"socket_mode",  "metrics_socket", "metrics_mode",
+				    "cgroup",       "io_max",         "cpu_percent",
+				    "overhead_mib", "users",          NULL};
 const char conf_socket_words[] = PIPE_PREFIX "NAME";
 
 /* Of the user that insulad runs as; "" if the system does not say where that is. */

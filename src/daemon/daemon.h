@@ -235,8 +235,10 @@ struct machine {
 
 /* May this client see and touch it? */
 bool machine_visible(const struct machine *m, const struct client *c);
-/* By id or name. */
-struct machine *machine_find(struct daemon *d, const struct client *c, const char *which);
+/* By id or name. Of equal names the client's own counts; *several, and NULL: there are others'
+ * only, and more than one. */
+struct machine *machine_find(struct daemon *d, const struct client *c, const char *which,
+			     bool *several);
 struct machine *machine_new(struct daemon *d);
 /* Forget one that nobody has seen. */
 void machine_forget(struct machine *m);

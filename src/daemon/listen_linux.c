@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <insula/base.h>
+#include <insula/log.h>
 
 #include "daemon.h"
 
@@ -32,8 +33,11 @@ static int identify(int fd, struct owner *who)
 		return -errno;
 	who->uid = u.uid;
 	who->gid = u.gid;
+	/* Linux 4.13; without it a VM has none. */
 	if (!getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, who->groups, &groups))
 		who->ngroups = (unsigned)(groups / sizeof(gid_t));
+	else if (errno != ENOPROTOOPT)
+		return -errno;
 	return 0;
 }
 
@@ -42,7 +46,12 @@ static void take(struct daemon *d, int fd, void (*serve)(struct client *c))
 	struct owner who;
 	struct link *l = NULL;
 
-	if (identify(fd, &who))
+	int rc = identify(fd, &who);
+
+	if (rc == -ERANGE)
+		dlog(LOG_LVL_WARN, NULL, "client of uid %u: in more than %u groups; closed",
+		     (unsigned)who.uid, MAX_GROUPS);
+	if (rc)
 		close(fd);
 	else
 		l = link_new(&d->loop, fd, false);
@@ -79,19 +88,33 @@ static void on_listen_metrics(void *ctx, int events)
 	accept_all(d, d->door->metrics, http_serve);
 }
 
-static int own_socket(const struct conf *c, const char *path, struct err *e)
+static int own_socket(const struct conf *c, const char *path, unsigned mode, struct err *e)
 {
 	struct group *g = c->socket_group[0] ? getgrnam(c->socket_group) : NULL;
 
 	if (c->socket_group[0] && !g)
 		return err_set(e, -EINVAL, "socket_group: '%s': no such group", c->socket_group);
-	if (chmod(path, (mode_t)c->socket_mode) || (g && chown(path, (uid_t)-1, g->gr_gid)))
+	if (chmod(path, (mode_t)mode) || (g && chown(path, (uid_t)-1, g->gr_gid)))
 		return err_sys(e, -errno, "%s", path);
 	return 0;
 }
 
-/* The state directory is locked, so what stands here is left over, or is somebody else's. */
-static int make_socket(const struct conf *c, const char *path, struct err *e)
+/* -EADDRINUSE: somebody serves there. */
+static int try_socket(const struct sockaddr_un *a, struct err *e)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	bool served = fd >= 0 && (!connect(fd, (const struct sockaddr *)a, sizeof(*a)) ||
+				  errno == EAGAIN || errno == EINPROGRESS);
+
+	fd_close(&fd);
+	return served ? err_set(e, -EADDRINUSE,
+				"%s: another program serves there; expected a path of its own",
+				a->sun_path)
+		      : 0;
+}
+
+/* What nobody serves is left over. */
+static int make_socket(const struct conf *c, const char *path, unsigned mode, struct err *e)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	char dir[CONF_PATH_MAX];
@@ -105,15 +128,18 @@ static int make_socket(const struct conf *c, const char *path, struct err *e)
 		return err_sys(e, -errno, "%s", dir);
 	if (!lstat(path, &st) && !S_ISSOCK(st.st_mode))
 		return err_set(e, -EEXIST, "%s: exists and is no socket", path);
-	unlink(path);
 	strcpy(a.sun_path, path);
+	rc = try_socket(&a, e);
+	if (rc)
+		return rc;
+	unlink(path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	mask = umask(0177);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)))
 		rc = err_sys(e, -errno, "%s", path);
 	umask(mask);
 	if (!rc)
-		rc = own_socket(c, path, e);
+		rc = own_socket(c, path, mode, e);
 	if (!rc && listen(fd, BACKLOG))
 		rc = err_sys(e, -errno, "%s", path);
 	if (rc)
@@ -125,11 +151,13 @@ static int open_sockets(struct daemon *d, struct door *k, struct err *e)
 {
 	int given[2] = {-1, -1}, n = notify_sockets(given, 2);
 
-	k->listen = n > 0 ? given[0] : make_socket(&d->conf, d->conf.socket, e);
+	k->listen =
+		n > 0 ? given[0] : make_socket(&d->conf, d->conf.socket, d->conf.socket_mode, e);
 	if (k->listen < 0)
 		return k->listen;
 	k->metrics = n > 1                       ? given[1]
-		     : d->conf.metrics_socket[0] ? make_socket(&d->conf, d->conf.metrics_socket, e)
+		     : d->conf.metrics_socket[0] ? make_socket(&d->conf, d->conf.metrics_socket,
+							       d->conf.metrics_mode, e)
 						 : -1;
 	return d->conf.metrics_socket[0] && k->metrics < 0 ? k->metrics : 0;
 }

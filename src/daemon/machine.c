@@ -56,19 +56,27 @@ bool machine_visible(const struct machine *m, const struct client *c)
 }
 
 /* A name is one user's; root means its own first. */
-struct machine *machine_find(struct daemon *d, const struct client *c, const char *which)
+struct machine *machine_find(struct daemon *d, const struct client *c, const char *which,
+			     bool *several)
 {
 	struct machine *found = NULL;
 
+	*several = false;
 	for (struct machine *m = d->machines; m; m = m->next) {
 		if (!machine_visible(m, c))
 			continue;
-		if (!strcmp(m->r.id, which))
+		if (!strcmp(m->r.id, which)) {
+			*several = false;
 			return m;
-		if (!strcmp(m->r.name, which) && (!found || m->r.owner.uid == c->who.uid))
-			found = m;
+		}
+		if (strcmp(m->r.name, which) != 0)
+			continue;
+		if (found && found->r.owner.uid == c->who.uid)
+			continue;
+		*several = found && m->r.owner.uid != c->who.uid;
+		found = m;
 	}
-	return found;
+	return *several ? NULL : found;
 }
 
 /* ---- requests that wait for the end ---- */
@@ -387,7 +395,7 @@ static void find_result(struct machine *m, int64_t status)
 
 	free(m->r.result);
 	m->r.result = NULL;
-	if (!state_read(m->d->state, m->r.id, "result", RECORD_MAX, &file, &len)) {
+	if (!state_read(m->d->state, m->r.id, "result", RESULT_MAX, &file, &len)) {
 		m->r.result = result_parse(file, len, m->r.token);
 		free(file);
 	}
@@ -399,6 +407,8 @@ static void find_result(struct machine *m, int64_t status)
 		m->r.result = make_result("host-reboot", "the host has started anew meanwhile");
 	} else if (!m->r.result) {
 		process_loss(status, reason, text, sizeof(text));
+		if (!strcmp(reason, "start-failed") && m->r.state != VM_STARTING)
+			strcpy(reason, "supervisor-killed"); /* it did run */
 		m->r.result = make_result(reason, text);
 	}
 }

@@ -41,9 +41,13 @@ static void refuse_field(struct request *r, enum rpc_code code, const char *reas
 static struct machine *named(struct daemon *d, struct request *r)
 {
 	const char *id = j_get_str(r->params, "id", "");
-	struct machine *m = machine_find(d, r->client, id);
+	bool several;
+	struct machine *m = machine_find(d, r->client, id, &several);
 
-	if (!m)
+	if (several)
+		refuse_field(r, RPC_NOT_FOUND, "ambiguous", "id", id,
+			     "the id of a VM: several users have one of this name");
+	else if (!m)
 		refuse_field(r, RPC_NOT_FOUND, "not-found", "id", id, "the id or name of a VM");
 	return m;
 }
@@ -443,6 +447,9 @@ static bool begin(struct daemon *d, struct request *r, struct machine *m)
 			     "none, or one stream socket for the console");
 		return false;
 	}
+	/* With the rights that the owner has now, not with those of its creation. */
+	if (r->client->who.uid == m->r.owner.uid)
+		m->r.owner = r->client->who;
 	m->console = (struct console_of){
 		.fd = r->fd[0],
 		.name = streams && !r->nfds ? first_name(r) : NULL,

@@ -211,7 +211,7 @@ char *result_parse(const char *text, size_t len, const char *token)
 	json_object *o;
 	char *copy = NULL;
 
-	if (!len || len > RECORD_MAX || text[len - 1] != '\n')
+	if (!len || len > RESULT_MAX || text[len - 1] != '\n')
 		return NULL;
 	o = j_parse(text, len, DEPTH, &why);
 	if (!strcmp(j_get_str(o, "token", ""), token) && j_get_str(o, "reason", NULL)) {

@@ -16,6 +16,7 @@
 #define ID_LEN 16
 #define NAME_MAX_LEN 63
 #define TOKEN_LEN 64
+#define RESULT_MAX (64u << 10)
 #define RECORD_MAX ((1u << 20) + (256u << 10))
 #define MAX_GROUPS 64
 

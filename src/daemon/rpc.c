@@ -20,6 +20,7 @@
 struct batch {
 	struct client *client; /* only compared with NULL: requests know when it goes */
 	json_object *answers;
+	size_t bytes;  /* of the answers so far */
 	unsigned open; /* requests that have not been answered, and one while the line is read */
 };
 
@@ -96,6 +97,7 @@ static void close_batch(struct batch *b, struct client *c)
 static void send_frame(struct client *c, struct batch *b, json_object *o, int fd)
 {
 	if (b && c) {
+		b->bytes += strlen(j_text(o));
 		json_object_array_add(b->answers, o);
 		return;
 	}
@@ -292,6 +294,30 @@ static void one(struct daemon *d, struct client *c, struct batch *b, json_object
 		client_close(c);
 }
 
+/* What it has asked for in this batch, and what it has not read: it is not told more than it may
+ * leave unread. */
+static bool batch_is_full(const struct client *c, const struct batch *b)
+{
+	return c->queued + b->bytes > c->d->conf.max_queue;
+}
+
+static void in_batch(struct daemon *d, struct client *c, struct batch *b, json_object *o)
+{
+	static const struct refusal full = {RPC_LIMIT,
+					    "batch",
+					    NULL,
+					    NULL,
+					    "answers of at most max_queue bytes together",
+					    "the batch has as many answers as it may"};
+
+	if (!batch_is_full(c, b)) {
+		one(d, c, b, o);
+	} else if (j_get(o, "id")) {
+		d->n.requests++;
+		refuse_frame(c, b, j_get(o, "id"), &full);
+	}
+}
+
 static void many(struct daemon *d, struct client *c, json_object *list)
 {
 	static const struct refusal wrong = {
@@ -312,7 +338,7 @@ static void many(struct daemon *d, struct client *c, json_object *list)
 	b->answers = json_object_new_array();
 	b->open = 1;
 	for (size_t i = 0; i < n && !c->gone; i++)
-		one(d, c, b, json_object_array_get_idx(list, i));
+		in_batch(d, c, b, json_object_array_get_idx(list, i));
 	close_batch(b, c->gone ? NULL : c);
 }
 

@@ -7,7 +7,8 @@
  *   result        how it ended; the supervisor holds it open and writes it
  *   log           standard error of the supervisor
  *
- * All of it belongs to the daemon's user, mode 0700: supervisors of other users get descriptors.
+ * All of that belongs to the daemon's user, mode 0700: supervisors of other users get descriptors.
+ * STATE/cache-UID is theirs; so that they come to it, a root's STATE may be passed through (0711).
  */
 #include <dirent.h>
 #include <errno.h>
@@ -76,6 +77,11 @@ int state_open(const char *path, int *lock, struct err *e)
 			       "state_dir: %s: expected a directory of this user that nobody else "
 			       "may write",
 			       path);
+	}
+	if (!geteuid() && fchmod(top, (st.st_mode & 07777) | 0711)) {
+		rc = err_sys(e, -errno, "state_dir: %s", path);
+		close(top);
+		return rc;
 	}
 	*lock = lock_state(top, path, e);
 	if (*lock < 0) {

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -306,6 +307,11 @@ def case_restart(d):
     check("a directory without a record is removed", not os.path.exists(d.state + "/vm/0123456789abcdef"))
     second = subprocess.run([BIN + "insulad", "--config", d.dir + "/conf"], capture_output=True, text=True, timeout=20)
     check("a second insulad in the same state is refused", second.returncode == 1 and "another insulad uses it" in second.stderr, second)
+    with open(d.dir + "/conf2", "w") as f:
+        json.dump(dict(socket=d.socket, state_dir=d.dir + "/state2", cgroup="off"), f)
+    second = subprocess.run([BIN + "insulad", "--config", d.dir + "/conf2"], capture_output=True, text=True)
+    check("nor may it take the socket of one that serves", second.returncode == 1 and "another program serves there" in second.stderr and c.call("daemon.info"), second)
+    shutil.rmtree(d.dir + "/state2")
     innocent.kill()
     innocent.wait()
     for pid in (real, vms[0]["pid"], vms[4]["pid"]):
@@ -613,14 +619,14 @@ def supervisors_of(d):
     return found
 
 
-def as_user(d, uid, call):
-    """call(client) in a process of that user; what it returns."""
+def as_user(d, uid, call, more=()):
+    """call(client) in a process of that user, in more groups than /dev/kvm's; what it returns."""
     r, w = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             kvm = os.stat("/dev/kvm").st_gid
-            os.setgroups([kvm])
+            os.setgroups([kvm, *more])
             os.setgid(uid)
             os.setuid(uid)
             out = call(d.client())
@@ -648,12 +654,16 @@ def case_users(d):
     if os.getuid():
         print("skip daemon: two users - not root")
         return
-    a = as_user(d, 4001, lambda c: c.call("vm.create", name="mine", config=guest("spin")))
+    a = as_user(d, 4001, lambda c: c.call("vm.create", name="mine", config=guest("spin")), more=[4242])
     check("a user makes a VM", a.get("uid") == 4001, a)
     r = as_user(d, 4001, lambda c: c.call("vm.start", id="mine"))
     check("and starts it", r.get("state") == "running", r)
     if r.get("state") == "running":
         check("its supervisor runs as that user", os.stat("/proc/%d" % r["pid"]).st_uid == 4001)
+    with open("/proc/%d/status" % r["pid"]) as f:
+        groups = next(line.split()[1:] for line in f if line.startswith("Groups:"))
+    check("with the groups that he has now", groups == [str(os.stat("/dev/kvm").st_gid)], groups)
+    check("the metrics of all are root's", stat.S_IMODE(os.stat(d.dir + "/m").st_mode) == 0o600 and as_user(d, 4001, lambda _: connects(d.dir + "/m")) == "EACCES")
     b = as_user(d, 4002, lambda c: c.call("vm.list"))
     check("another user does not see it", b == {"vms": []}, b)
     for method in ("vm.info", "vm.console", "vm.stop", "vm.kill", "vm.pause", "vm.logs", "vm.metrics", "vm.wait", "vm.delete", "vm.exec", "vm.exec.signal", "vm.exec.resize", "vm.exec.wait", "events.subscribe"):

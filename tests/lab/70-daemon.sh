@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # insulad with a Linux guest: commands, console, an insulad that is killed and comes back, the clean end.
 . "$(dirname "$0")/lib.sh"
+for_user
 CTL=$BUILD/bin/insulactl
 export INSULA_SOCKET=$T/s
 insulad=
 trap '[ -z "$insulad" ] || { "$CTL" kill l p >/dev/null 2>&1; kill "$insulad"; wait "$insulad"; }; rm -rf "$T"' EXIT
-printf '{"socket": "%s", "state_dir": "%s", "cgroup": "off"}' "$T/s" "$T/state" >"$T/conf"
+printf '{"socket": "%s", "state_dir": "%s", "cgroup": "off", "socket_mode": "0666"}' "$T/s" "$T/state" >"$T/conf"
 
 up() {
 	"$BUILD/bin/insulad" --config "$T/conf" >>"$T/log" 2>&1 </dev/null &
@@ -134,6 +135,11 @@ wait "$command"
 same exec-outlives-insulad "9/before/after/" "$?/$(tr '\n' / <"$T/o1")"
 expect exec-after-restart 3 '^again$' "$CTL" exec l -- sh -c 'echo again; exit 3'
 attach console-after-restart mark-42
+
+# ---- another user's
+
+expect another-user 7 '^Linux$' "${AS_USER[@]}" "$CTL" run --mem 160M -- sh -c 'uname; exit 7'
+expect another-user-sees-no-state 2 'Permission denied' "${AS_USER[@]}" ls "$T/state/vm"
 
 # ---- ends
 

@@ -306,6 +306,7 @@ END_TEST
 
 START_TEST(results)
 {
+	static char big[RESULT_MAX + 64];
 	static const char good[] = "{\"reason\":\"status\",\"status\":1,\"token\":\"t\"}\n";
 	char *r = result_parse(good, strlen(good), "t");
 
@@ -317,6 +318,9 @@ START_TEST(results)
 		ck_assert_msg(!result_parse(good, n, "t"), "%zu bytes", n);
 	ck_assert_ptr_null(result_parse("{\"token\":\"t\"}\n", 14, "t"));
 	ck_assert_ptr_null(result_parse("[]\n", 3, "t"));
+	/* A record has room for the largest configuration and this. */
+	snprintf(big, sizeof(big), "{\"token\":\"t\",\"reason\":\"%*s\"}\n", (int)RESULT_MAX, "x");
+	ck_assert_ptr_null(result_parse(big, strlen(big), "t"));
 }
 END_TEST
 
@@ -462,6 +466,38 @@ static void expect_code(const char *line, int code, const char *id)
 	json_object_put(o);
 }
 
+/* The answers of a batch are counted as they are made: nobody can order 64 times the largest. */
+START_TEST(rpc_batch_has_a_bound)
+{
+	char line[8192] = "[";
+	json_object *o;
+	size_t n = 0, refused = 0;
+
+	d.conf.max_queue = 65536;
+	for (unsigned i = 0; i < RPC_BATCH; i++)
+		snprintf(line + strlen(line), sizeof(line) - strlen(line),
+			 "%s{\"jsonrpc\":\"2.0\",\"id\":%u,\"method\":\"rpc.discover\"}",
+			 i ? "," : "", i);
+	strcat(line, "]");
+	rpc_line(&d, client, line, strlen(line));
+	o = json_tokener_parse(client_first_line(client));
+	client_free_line(client);
+	n = json_object_array_length(o);
+	ck_assert_uint_eq(n, RPC_BATCH);
+	for (size_t i = 0; i < n; i++) {
+		json_object *error = j_get(json_object_array_get_idx(o, i), "error");
+
+		if (!error)
+			continue;
+		ck_assert_int_eq(j_get_int(error, "code", 0), RPC_LIMIT);
+		refused++;
+	}
+	ck_assert_uint_ge(refused, RPC_BATCH / 2);
+	ck_assert_uint_lt(refused, RPC_BATCH);
+	json_object_put(o);
+}
+END_TEST
+
 START_TEST(rpc_codes)
 {
 	expect_code("{", RPC_PARSE, "null");
@@ -562,6 +598,7 @@ END_TEST
 /* Another user's VM is not there; root's eyes see it. */
 START_TEST(visibility)
 {
+	bool several;
 	struct machine *m = machine_new(&d);
 	struct client *other = client_make(&d, &(struct owner){.uid = 1001}),
 		      *root = client_make(&d, &(struct owner){.uid = 0});
@@ -569,15 +606,43 @@ START_TEST(visibility)
 	m->r.owner.uid = 1000;
 	m->r.config = strdup("{}");
 	strcpy(m->r.name, "mine");
-	ck_assert_ptr_eq(machine_find(&d, client, "mine"), m);
-	ck_assert_ptr_eq(machine_find(&d, client, m->r.id), m);
-	ck_assert_ptr_null(machine_find(&d, other, "mine"));
-	ck_assert_ptr_null(machine_find(&d, other, m->r.id));
-	ck_assert_ptr_eq(machine_find(&d, root, "mine"), m);
+	ck_assert_ptr_eq(machine_find(&d, client, "mine", &several), m);
+	ck_assert_ptr_eq(machine_find(&d, client, m->r.id, &several), m);
+	ck_assert_ptr_null(machine_find(&d, other, "mine", &several));
+	ck_assert_ptr_null(machine_find(&d, other, m->r.id, &several));
+	ck_assert_ptr_eq(machine_find(&d, root, "mine", &several), m);
 	client->subscribed = other->subscribed = true;
 	event_emit(&d, m, "x", NULL);
 	ck_assert_ptr_nonnull(strstr(client_first_line(client), "\"seq\":1"));
 	ck_assert_ptr_null(client_first_line(other));
+}
+END_TEST
+
+/* A name counts if it is one VM's, or the client's own. */
+START_TEST(equal_names)
+{
+	struct client *root = client_make(&d, &(struct owner){.uid = 0});
+	struct machine *m[3];
+	bool several;
+
+	for (uint32_t i = 0; i < 2; i++) {
+		m[i] = machine_new(&d);
+		m[i]->r.owner.uid = 1000 + i;
+		m[i]->r.config = strdup("{}");
+		strcpy(m[i]->r.name, "db");
+	}
+	ck_assert_ptr_eq(machine_find(&d, client, "db", &several), m[0]);
+	ck_assert_ptr_null(machine_find(&d, root, "db", &several));
+	ck_assert(several);
+	ck_assert_ptr_eq(machine_find(&d, root, m[1]->r.id, &several), m[1]);
+	ck_assert(!several);
+	ck_assert_ptr_null(machine_find(&d, root, "dc", &several));
+	ck_assert(!several);
+	m[2] = machine_new(&d);
+	m[2]->r.config = strdup("{}");
+	strcpy(m[2]->r.name, "db");
+	ck_assert_ptr_eq(machine_find(&d, root, "db", &several), m[2]);
+	ck_assert(!several);
 }
 END_TEST
 
@@ -996,11 +1061,13 @@ int main(void)
 	suite_add_tcase(s, plain);
 	tcase_add_checked_fixture(rpc, setup, teardown);
 	tcase_add_test(rpc, rpc_codes);
+	tcase_add_test(rpc, rpc_batch_has_a_bound);
 	tcase_add_test(rpc, rpc_silence);
 	tcase_add_test(rpc, rpc_batch);
 	tcase_add_test(rpc, rpc_depth);
 	tcase_add_test(rpc, table);
 	tcase_add_test(rpc, visibility);
+	tcase_add_test(rpc, equal_names);
 	tcase_add_test(rpc, slow_subscriber);
 	tcase_add_test(rpc, waiter_goes);
 	tcase_add_test(rpc, supervisor_is_asked_again);
