@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <insula/base.h>
@@ -26,6 +27,7 @@
 #define RESTART_DEADLINE_NS (10 * SECOND_NS) /* a new helper is jailed and ready */
 #define DRAIN_DEADLINE_NS (10 * SECOND_NS)   /* helpers finish what is in flight */
 #define FENCE_POLL_MS 1
+#define PEER_START_NS (5 * SECOND_NS) /* passt has begun by then */
 #define VMM_NOFILE 1024
 #define VMM_OTHER_THREADS \
 	2 /* main, and the one that KVM starts in its user's process at the first run */
@@ -784,19 +786,26 @@ static struct child *peer_of(const struct device *d)
 	return d->class->peer ? d->class->peer(d) : NULL;
 }
 
-/* Its helper sees the end of the connection, ends, and gets a new one. */
-static void serve_peer(struct vm *vm, const struct pollfd *p, struct child *c)
+/* Its helper sees the end of the connection, ends, and gets a new one. But one that gives up right
+ * at the beginning would do so again: what it was told cannot be. */
+static void serve_peer(struct vm *vm, const struct pollfd *p, struct child *c,
+		       const struct device *d)
 {
+	bool first = !d->restarts && clock_ns() - vm->started_ns < PEER_START_NS;
 	char how[96];
+	int status;
 
 	if (p[1].revents)
 		child_log(c);
 	if (!p[2].revents)
 		return;
-	child_describe(child_reap(c), how, sizeof(how));
+	status = child_reap(c);
+	child_describe(status, how, sizeof(how));
 	if (!vm->running)
 		vm_end(vm, RUN_FAILED, "%s %s before the guest ran%s%s", c->name, how,
 		       c->last[0] ? ": " : "", c->last);
+	else if (first && WIFEXITED(status) && WEXITSTATUS(status))
+		vm_end(vm, RUN_FAILED, "%s %s%s%s", c->name, how, c->last[0] ? ": " : "", c->last);
 	else if (!vm->ended)
 		log_warn("%s %s%s%s", c->name, how, c->last[0] ? ": " : "", c->last);
 }
@@ -855,7 +864,7 @@ static void step(struct vm *vm, uint64_t deadline_ns, bool poll_fences)
 
 		/* A device that has just been served may have a new one by now. */
 		if (c && p[n + 2].fd == c->jail.pidfd)
-			serve_peer(vm, &p[n], c);
+			serve_peer(vm, &p[n], c, &vm->device[i]);
 		n += c ? 3 : 0;
 	}
 }

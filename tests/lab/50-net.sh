@@ -168,3 +168,4 @@ ip tuntap add tapr mode tap user root
 for_user
 expect refused-no-permission 2 'tap tapr: no permission; expected root' "${AS_USER[@]}" "$RUN" -n --net tap=tapr
 expect refused-no-passt 2 'needs the program passt .Debian: apt-get install passt' env PATH=/nonexistent "$RUN" -n --net user
+expect refused-port-busy 125 'passt exited with status 1.*/8000:80' "$RUN" --net user,fwd=tcp:8000:80 -- sleep 30

@@ -140,13 +140,13 @@ attach console-after-restart mark-42
 
 expect another-user 7 '^Linux$' "${AS_USER[@]}" "$CTL" run --mem 160M -- sh -c 'uname; exit 7'
 "${AS_USER[@]}" "$CTL" create --name u --mem 160M >"$T/out" 2>&1 && "${AS_USER[@]}" "$CTL" start u >"$T/out" 2>&1
-head -c 1000000 /dev/urandom >"$T/in"
-"$CTL" exec -i u -- sh -c 'cat; echo err >&2; sleep 2; exit 6' <"$T/in" >"$T/o" 2>"$T/e" &
+head -c 1000000 /dev/urandom >"$T/data"
+"$CTL" exec -i u -- sh -c 'cat; echo err >&2; sleep 2; exit 6' <"$T/data" >"$T/o" 2>"$T/e" &
 root=$!
 sleep 1
-held=$(for p in $(pgrep -u 1000); do readlink "/proc/$p/fd/"*; done | grep -cE "$T/(in|o|e)\$")
+held=$(for p in $(pgrep -u 1000); do readlink "/proc/$p/fd/"*; done | grep -cE "$T/(data|o|e)\$")
 wait $root
-same root-in-a-users-vm "6 err 0 same" "$? $(cat "$T/e") $held $(cmp "$T/in" "$T/o" && echo same)"
+same root-in-a-users-vm "6 err 0 same" "$? $(cat "$T/e") $held $(cmp "$T/data" "$T/o" && echo same)"
 expect root-in-a-users-vm-reader-goes 0 '^y$' sh -c '"$1" exec u -- yes | head -1' - "$CTL"
 "$CTL" kill u >/dev/null
 expect another-user-sees-no-state 2 'Permission denied' "${AS_USER[@]}" ls "$T/state/vm"
