@@ -227,6 +227,9 @@ void talk_ask(struct machine *m, const char *op, json_object *params, reply_fn *
 		json_object_put(error);
 		return;
 	}
+	while (with_fds && r &&
+	       r->nfds) /* the supervisor has them; a silent one must not fill us */
+		fd_close(&r->fd[--r->nfds]);
 	*p = (struct pending){.next = m->pending, .m = m, .id = m->next_op, .done = done, .r = r};
 	p->timer = timer_after(&m->d->loop, ANSWER_MS, on_timeout, p);
 	m->pending = p;
