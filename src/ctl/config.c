@@ -66,7 +66,7 @@ static int read_config(json_object **out, const char *path, struct err *e)
 
 	*out = rc ? NULL : j_parse(text, len, DEPTH, &why);
 	if (rc)
-		err_sys(e, rc, "--config: %s", path);
+		err_set(e, -EINVAL, "--config: %s: %s", path, strerror(-rc));
 	else if (!*out)
 		err_set(e, -EINVAL, "--config: %s: %s", path, why);
 	free(text);

@@ -16,9 +16,23 @@ bool print_is_table(bool json)
 	return !json && isatty(STDOUT_FILENO);
 }
 
+/* What a VM has worded. The buffer is the next call's, too. */
+static const char *clean(const char *text)
+{
+	static char *copy;
+
+	free(copy);
+	copy = strdup(text);
+	if (!copy)
+		panic("out of memory");
+	err_clean(copy);
+	return copy;
+}
+
 void print_json(json_object *o)
 {
-	puts(j_text(o));
+	/* JSON escapes C0 alone; a terminal also obeys C1. What a program reads stays as it is. */
+	puts(isatty(STDOUT_FILENO) ? clean(j_text(o)) : j_text(o));
 }
 
 static void age(int64_t since_ms, char out[24])
@@ -36,19 +50,6 @@ static void age(int64_t since_ms, char out[24])
 		snprintf(out, 24, "%lldh", s / 3600);
 	else
 		snprintf(out, 24, "%lldd", s / 86400);
-}
-
-/* What a VM has worded. The buffer is the next call's, too. */
-static const char *clean(const char *text)
-{
-	static char *copy;
-
-	free(copy);
-	copy = strdup(text);
-	if (!copy)
-		panic("out of memory");
-	err_clean(copy);
-	return copy;
 }
 
 void print_message(const char *before, const char *text)
@@ -109,6 +110,6 @@ void print_event(json_object *p)
 		strftime(when, sizeof(when), "%H:%M:%S", tm);
 	printf("%s  %-16s  %-20s  %-16s  %s\n", when, j_get_str(p, "id", ""),
 	       j_get_str(p, "name", ""), j_get_str(p, "event", ""),
-	       j_get(p, "data") ? j_text(j_get(p, "data")) : "");
+	       j_get(p, "data") ? clean(j_text(j_get(p, "data"))) : "");
 	fflush(stdout);
 }

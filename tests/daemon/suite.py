@@ -976,10 +976,33 @@ def case_clients(d):
         e = refused(d.client(), "vm.create", config={name: bad})
         check("a relative path in %s is refused" % name, e["code"] == -32602 and e["data"]["field"] == "config." + name and e["data"]["expected"] == "an absolute path", e)
     r = ctl("rpc", "vm.info", '{"id": "no"}')
+    said = ctl("create", "--mem", "1X").stderr
+    check("insulactl create: what is wrong is said once", said.count("1X") == 1 and said.count("mem") == 1 and said.count("\n") == 1, said)
     check("insulactl rpc: a refusal", r.returncode == 1 and "Not found" in r.stderr, r)
-    for args in (["frobnicate"], [], ["ps", "x"], ["stop", "-t", "x", "y"], ["--bad"], ["run", "--unknown"]):
+    for args in (["frobnicate"], [], ["ps", "x"], ["stop", "-t", "x", "y"], ["--bad"], ["run", "--unknown"], ["run", "--config", "/nonexistent"]):
         r = ctl(*args)
         check("insulactl %s: status 2 and one line" % " ".join(args), r.returncode == 2 and r.stderr.count("\n") == 1, r)
+
+
+def case_escapes(_):
+    """What a supervisor that was taken over words does not reach the terminal as an escape sequence."""
+    evil = "a\x1b]0;x\x07b\x9b2Jc"
+    path = os.path.join(tempfile.mkdtemp(), "s")
+    answers = {"metrics": {evil: evil}, "wait": {"message": evil, "status": 3}}
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(path)
+        s.listen()
+        for verb, flags in (("metrics", ""), ("metrics", "--json "), ("wait", "")):
+            p = subprocess.Popen(["script", "-qec", "%sinsulactl %s--socket %s %s x" % (BIN, flags, path, verb), "/dev/null"],
+                                 stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+            s.settimeout(10 * SLOW)
+            c, _ = s.accept()
+            with c:
+                n = json.loads(c.makefile().readline())["id"]
+                c.sendall(json.dumps({"jsonrpc": "2.0", "id": n, "result": answers[verb]}, ensure_ascii=False).encode() + b"\n")
+                out = p.communicate(timeout=10 * SLOW)[0].decode()
+            check("insulactl %s%s: no escape sequence reaches the terminal" % (flags, verb), "2Jc" in out and not re.search("[\x1b\x07\x9b]", out), repr(out))
+    shutil.rmtree(os.path.dirname(path))
 
 
 def case_metrics(d):
