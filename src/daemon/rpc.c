@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <insula/base.h>
+#include <insula/log.h>
 
 #include "daemon.h"
 #include "schema.h"
@@ -93,6 +94,13 @@ static void close_batch(struct batch *b, struct client *c)
 	free(b);
 }
 
+/* What it has asked for in this batch, and what it has not read: it is not told more than it may
+ * leave unread. */
+static bool batch_is_full(const struct client *c, const struct batch *b)
+{
+	return c->queued + b->bytes > c->d->conf.max_queue;
+}
+
 /* Takes `o` over. */
 static void send_frame(struct client *c, struct batch *b, json_object *o, int fd)
 {
@@ -145,6 +153,14 @@ static void finish(struct request *r, json_object *o, int fd)
 	struct client *c = r->client;
 
 	unlink_request(r);
+	/* A late one: when it was asked for there was room, and what it did is done. */
+	if (c && r->batch && !r->running && batch_is_full(c, r->batch)) {
+		dlog(LOG_LVL_WARN, NULL,
+		     "client of uid %u: a batch has more answers than it may; closed",
+		     (unsigned)c->who.uid);
+		client_close(c);
+		c = NULL;
+	}
 	if (r->notification)
 		json_object_put(o);
 	else
@@ -292,13 +308,6 @@ static void one(struct daemon *d, struct client *c, struct batch *b, json_object
 		dispatch(d, r, j_get_str(o, "method", ""));
 	else
 		client_close(c);
-}
-
-/* What it has asked for in this batch, and what it has not read: it is not told more than it may
- * leave unread. */
-static bool batch_is_full(const struct client *c, const struct batch *b)
-{
-	return c->queued + b->bytes > c->d->conf.max_queue;
 }
 
 static void in_batch(struct daemon *d, struct client *c, struct batch *b, json_object *o)

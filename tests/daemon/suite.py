@@ -809,6 +809,21 @@ def case_malformed(d):
     except (OSError, TimeoutError):
         pass
     check("one that does not read is not served without end", d.answers() and (SAN or footprint(d)["rss_kib"] < before["rss_kib"] + 8192), footprint(d))
+    c = d.client()  # the last one was closed over its line
+    c.call("vm.create", name="big", config=guest("spin", command=["x"], env=["A%d=%s" % (i, "x" * 1000) for i in range(240)]))
+    c.call("vm.start", id="big")
+    batch = [{"jsonrpc": "2.0", "id": i, "method": "vm.info", "params": {"id": "big"}} for i in range(64)]
+    for n, what in ((2, "answers"), (64, "the end")):
+        late = d.client()
+        late.sock.sendall(json.dumps(batch[:n]).encode() + b"\n")
+        try:
+            got = "answers" if len(late.line()) == n else "too few"
+        except (OSError, ConnectionError):
+            got = "the end"
+        check("a batch of %d questions to a VM, whose answers come late: %s" % (n, what), got == what, got)
+        late.sock.close()
+    c.call("vm.kill", id="big")
+    c.call("vm.delete", id="big")
     for s in slow + [greedy, c]:
         s.sock.close()
     wait_for(lambda: footprint(d)["fds"] <= before["fds"])
