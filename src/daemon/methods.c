@@ -245,7 +245,10 @@ static bool take_config(struct request *r, struct record *rec)
 		return false;
 	}
 	config_init(c);
-	if (config_json(c, text, strlen(text), &e) || config_check(c, &e)) {
+	if (strlen(text) > CONFIG_MAX) {
+		refuse_field(r, RPC_BAD_PARAMS, "config", "config", NULL,
+			     "at most 1 MiB, whatever max_line is");
+	} else if (config_json(c, text, strlen(text), &e) || config_check(c, &e)) {
 		refuse_config(r, e.text);
 	} else if ((path = relative_path(c, &field))) {
 		refuse_field(r, RPC_BAD_PARAMS, "config", field, path, "an absolute path");

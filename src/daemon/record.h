@@ -16,8 +16,9 @@
 #define ID_LEN 16
 #define NAME_MAX_LEN 63
 #define TOKEN_LEN 64
+#define CONFIG_MAX (1u << 20)
 #define RESULT_MAX (64u << 10)
-#define RECORD_MAX ((1u << 20) + (256u << 10))
+#define RECORD_MAX (CONFIG_MAX + (256u << 10)) /* with both, and the rest */
 #define MAX_GROUPS 64
 
 enum vm_state {

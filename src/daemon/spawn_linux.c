@@ -196,9 +196,11 @@ static int open_files(struct plan *p, int at, struct err *e)
 	p->fd[FD_RESULT] = openat(at, "result", O_WRONLY | O_TRUNC | make, 0600);
 	if (p->fd[FD_NULL] < 0 || p->fd[FD_LOG] < 0 || p->fd[FD_RESULT] < 0)
 		return err_sys(e, -errno, "files of %s", p->r->id);
-	/* It shortens its log by itself: supervisor/control.c opens it by /proc/self/fd/2. */
-	if (p->change_user && (fchown(p->fd[FD_LOG], p->r->owner.uid, p->r->owner.gid)))
-		return err_sys(e, -errno, "log of %s", p->r->id);
+	/* What its user writes counts as his, whatever he makes of it. And it shortens its log by
+	 * itself: supervisor/control.c opens it by /proc/self/fd/2. */
+	if (p->change_user && (fchown(p->fd[FD_LOG], p->r->owner.uid, p->r->owner.gid) ||
+			       fchown(p->fd[FD_RESULT], p->r->owner.uid, p->r->owner.gid)))
+		return err_sys(e, -errno, "files of %s", p->r->id);
 	p->fd[FD_LISTEN] = bind_control(at, p->r, e);
 	if (p->fd[FD_LISTEN] < 0)
 		return p->fd[FD_LISTEN];

@@ -660,6 +660,7 @@ def case_users(d):
     check("and starts it", r.get("state") == "running", r)
     if r.get("state") == "running":
         check("its supervisor runs as that user", os.stat("/proc/%d" % r["pid"]).st_uid == 4001)
+    check("what it writes is that user's", [os.stat("%s/vm/%s/%s" % (d.state, r["id"], n)).st_uid for n in ("result", "log")] == [4001] * 2)
     with open("/proc/%d/status" % r["pid"]) as f:
         groups = next(line.split()[1:] for line in f if line.startswith("Groups:"))
     check("with the groups that he has now", groups == [str(os.stat("/dev/kvm").st_gid)], groups)

@@ -466,6 +466,26 @@ static void expect_code(const char *line, int code, const char *id)
 	json_object_put(o);
 }
 
+/* A record that cannot be read again is a VM lost: no larger configuration is taken. */
+START_TEST(rpc_config_has_a_bound)
+{
+	static char line[CONFIG_MAX + 256];
+	json_object *o;
+
+	snprintf(line, sizeof(line),
+		 "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.create\",\"params\":{\"config\":{"
+		 "\"cmdline\":\"%*s\"}}}",
+		 (int)CONFIG_MAX, "x");
+	rpc_line(&d, client, line, strlen(line));
+	o = json_tokener_parse(client_first_line(client));
+	ck_assert_str_eq(j_get_str(j_get(j_get(o, "error"), "data"), "expected", ""),
+			 "at most 1 MiB, whatever max_line is");
+	ck_assert_uint_eq(d.nmachines, 0);
+	client_free_line(client);
+	json_object_put(o);
+}
+END_TEST
+
 /* The answers of a batch are counted as they are made: nobody can order 64 times the largest. */
 START_TEST(rpc_batch_has_a_bound)
 {
@@ -1062,6 +1082,7 @@ int main(void)
 	tcase_add_checked_fixture(rpc, setup, teardown);
 	tcase_add_test(rpc, rpc_codes);
 	tcase_add_test(rpc, rpc_batch_has_a_bound);
+	tcase_add_test(rpc, rpc_config_has_a_bound);
 	tcase_add_test(rpc, rpc_silence);
 	tcase_add_test(rpc, rpc_batch);
 	tcase_add_test(rpc, rpc_depth);
