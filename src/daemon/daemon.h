@@ -267,6 +267,8 @@ void machines_close(struct daemon *d);
 
 /* Connect to its supervisor and say hello. */
 int talk_open(struct machine *m, struct err *e);
+/* The same over a connection that there is already; takes `fd` over. */
+int talk_begin(struct machine *m, int fd, struct err *e);
 /* The same, now and at longer and longer intervals until it works: a supervisor may be busy. One
  * whose process cannot be watched, and whose socket is no more, has ended: `m` may be freed. */
 void talk_find(struct machine *m);

@@ -213,7 +213,7 @@ char *result_parse(const char *text, size_t len, const char *token)
 
 	if (!len || len > RESULT_MAX || text[len - 1] != '\n')
 		return NULL;
-	o = j_parse(text, len, DEPTH, &why);
+	o = j_clean(j_parse(text, len, DEPTH, &why));
 	if (!strcmp(j_get_str(o, "token", ""), token) && j_get_str(o, "reason", NULL)) {
 		json_object_object_del(o, "token");
 		copy = strdup(j_text(o));

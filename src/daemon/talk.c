@@ -155,7 +155,8 @@ static int on_packet(struct machine *m)
 		return 0;
 	if (n <= 0 && n != -EMSGSIZE)
 		return -EPIPE;
-	o = n < 0 ? NULL : j_parse(buf, (size_t)n, DEPTH, &why);
+	/* Whoever reads it in the end may be root, at a terminal. */
+	o = n < 0 ? NULL : j_clean(j_parse(buf, (size_t)n, DEPTH, &why));
 	if (json_object_is_type(o, json_type_object)) {
 		if (j_get_str(o, "event", NULL))
 			on_event(m, j_get_str(o, "event", ""), j_get(o, "data"));
@@ -267,12 +268,8 @@ static void on_hello(struct machine *m, struct request *r, json_object *result, 
 		machine_set_state(m, !strcmp(state, "paused") ? VM_PAUSED : VM_RUNNING);
 }
 
-int talk_open(struct machine *m, struct err *e)
+int talk_begin(struct machine *m, int fd, struct err *e)
 {
-	int fd = supervisor_connect(m, e);
-
-	if (fd < 0)
-		return fd;
 	m->talk = link_new(&m->d->loop, fd, true);
 	if (!m->talk || link_watch(m->talk, on_readable, m)) {
 		link_free(m->talk);
@@ -282,6 +279,13 @@ int talk_open(struct machine *m, struct err *e)
 	link_set(m->talk, UV_READABLE);
 	talk_ask(m, "hello", NULL, on_hello, NULL, false);
 	return 0;
+}
+
+int talk_open(struct machine *m, struct err *e)
+{
+	int fd = supervisor_connect(m, e);
+
+	return fd < 0 ? fd : talk_begin(m, fd, e);
 }
 
 static void on_again(void *ctx)

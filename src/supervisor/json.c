@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* json-c in short. See json.h. */
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include <insula/base.h>
+#include <insula/err.h>
 
 #include "json.h"
 
@@ -100,6 +104,57 @@ json_object *j_parse(const char *text, size_t len, int depth, const char **why)
 	if (!o)
 		*why = "null"; /* valid, but nothing that we take anywhere */
 	return o;
+}
+
+static json_object *clean_string(const char *text, size_t len)
+{
+	char *copy = malloc(len + 1);
+	json_object *o;
+
+	if (!copy)
+		panic("out of memory");
+	for (size_t i = 0; i < len; i++)
+		copy[i] = text[i] ? text[i] : '?';
+	copy[len] = 0;
+	err_clean(copy);
+	o = json_object_new_string(copy);
+	free(copy);
+	return o;
+}
+
+static json_object *cleaned(json_object *o)
+{
+	json_object *copy, *name;
+
+	switch (json_object_get_type(o)) {
+	case json_type_string:
+		return clean_string(json_object_get_string(o),
+				    (size_t)json_object_get_string_len(o));
+	case json_type_array:
+		copy = json_object_new_array();
+		for (size_t i = 0; i < json_object_array_length(o); i++)
+			json_object_array_add(copy, cleaned(json_object_array_get_idx(o, i)));
+		return copy;
+	case json_type_object:
+		copy = json_object_new_object();
+		json_object_object_foreach(o, key, v)
+		{
+			name = clean_string(key, strlen(key));
+			j_obj(copy, json_object_get_string(name), cleaned(v));
+			json_object_put(name);
+		}
+		return copy;
+	default:
+		return json_object_get(o);
+	}
+}
+
+json_object *j_clean(json_object *o)
+{
+	json_object *copy = cleaned(o);
+
+	json_object_put(o);
+	return copy;
 }
 
 const char *j_text(json_object *o)

@@ -24,6 +24,9 @@ json_object *j_get(json_object *o, const char *key); /* NULL: none; borrowed */
 
 /* One whole JSON value, strictly, at most `depth` deep; NULL and a static reason. */
 json_object *j_parse(const char *text, size_t len, int depth, const char **why);
+/* A copy in which no name and no string has what err_clean() replaces, or a NUL; takes `o`, which
+ * may be NULL, over. As deep as `o` is, so of one that j_parse() has bounded. */
+json_object *j_clean(json_object *o);
 /* The text of an object on one line; owned by the object. */
 const char *j_text(json_object *o);
 

@@ -308,6 +308,9 @@ START_TEST(results)
 {
 	static char big[RESULT_MAX + 64];
 	static const char good[] = "{\"reason\":\"status\",\"status\":1,\"token\":\"t\"}\n";
+	static const char evil[] =
+		"{\"reason\":\"a\\u001bb\",\"d\":[{\"\\u009bx\":\"\\u0000\\u00e4\"}],"
+		"\"n\":7,\"token\":\"t\"}\n";
 	char *r = result_parse(good, strlen(good), "t");
 
 	ck_assert_ptr_nonnull(r);
@@ -318,6 +321,10 @@ START_TEST(results)
 		ck_assert_msg(!result_parse(good, n, "t"), "%zu bytes", n);
 	ck_assert_ptr_null(result_parse("{\"token\":\"t\"}\n", 14, "t"));
 	ck_assert_ptr_null(result_parse("[]\n", 3, "t"));
+	/* What root reads at a terminal writes no escape sequence there. */
+	r = result_parse(evil, sizeof(evil) - 1, "t");
+	ck_assert_str_eq(r, "{\"reason\":\"a?b\",\"d\":[{\"??x\":\"?\u00e4\"}],\"n\":7}");
+	free(r);
 	/* A record has room for the largest configuration and this. */
 	snprintf(big, sizeof(big), "{\"token\":\"t\",\"reason\":\"%*s\"}\n", (int)RESULT_MAX, "x");
 	ck_assert_ptr_null(result_parse(big, strlen(big), "t"));
@@ -837,6 +844,53 @@ START_TEST(exec_goes_on)
 }
 END_TEST
 
+/* The same, and it has said hello. */
+static struct machine *with_talking_supervisor(int *peer)
+{
+	struct machine *m = with_supervisor(peer);
+	char text[256];
+	struct err e;
+	int sv[2];
+
+	close(*peer);
+	link_free(m->talk);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
+	ck_assert_int_eq(talk_begin(m, sv[0], &e), 0);
+	*peer = sv[1];
+	ck_assert_int_gt(read(*peer, text, sizeof(text)), 0);
+	snprintf(text, sizeof(text),
+		 "{\"id\":1,\"result\":{\"token\":\"%s\",\"state\":\"running\"}}", m->r.token);
+	ck_assert_int_eq(write(*peer, text, strlen(text)), (ssize_t)strlen(text));
+	while (!m->hello)
+		uv_run(&d.loop, UV_RUN_ONCE);
+	return m;
+}
+
+static void say(int peer, const char *text)
+{
+	ck_assert_int_eq(write(peer, text, strlen(text)), (ssize_t)strlen(text));
+}
+
+/* Neither an answer nor an event brings an escape sequence to whoever reads it. */
+START_TEST(words_of_a_supervisor_are_cleaned)
+{
+	int peer;
+	struct machine *m = with_talking_supervisor(&peer);
+
+	client->subscribed = true;
+	ask_exec("vm.metrics", "");
+	say(peer, "{\"id\":2,\"result\":{\"a\\u001b[2J\":\"b\\u009b2J\"}}");
+	say(peer, "{\"event\":\"exec-ended\",\"data\":{\"exec\":1,\"text\":\"c\\u001b[m\"}}");
+	for (int i = 0; i < 50; i++)
+		uv_run(&d.loop, UV_RUN_NOWAIT);
+	expect_said("\"result\":{\"a?[2J\":\"b??2J\"}");
+	expect_said("\"text\":\"c?[m\"");
+	talk_close(m);
+	m->r.state = VM_ENDED;
+	close(peer);
+}
+END_TEST
+
 START_TEST(exec_refusals)
 {
 	static const struct {
@@ -1093,6 +1147,7 @@ int main(void)
 	tcase_add_test(rpc, waiter_goes);
 	tcase_add_test(rpc, supervisor_is_asked_again);
 	tcase_add_test(rpc, exec_goes_on);
+	tcase_add_test(rpc, words_of_a_supervisor_are_cleaned);
 	tcase_add_test(rpc, exec_refusals);
 	tcase_add_test(rpc, exec_waits);
 	suite_add_tcase(s, rpc);
