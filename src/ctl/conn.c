@@ -45,6 +45,9 @@ int64_t conn_send(struct conn *c, const char *method, json_object *params, const
 		rc = wire_send(c->fd, line, strlen(line), fds, nfds);
 		free(line);
 	}
+	/* It has hung up: what it said before that tells why. */
+	if (rc == -EPIPE || rc == -ECONNRESET)
+		rc = 0;
 	return rc ? err_sys(e, rc, "insulad") : c->id;
 }
 
@@ -109,18 +112,28 @@ json_object *conn_result(json_object *answer, struct err *e)
 	return NULL;
 }
 
-json_object *conn_call(struct conn *c, const char *method, json_object *params, struct err *e)
+/* Or a refusal of the connection itself, which has no id. */
+static bool is_answer(json_object *o, int64_t id)
 {
-	int64_t id = conn_send(c, method, params, NULL, 0, e);
+	return j_get_int(o, "id", -1) == id || (j_get(o, "error") && !j_get(o, "id"));
+}
+
+json_object *conn_wait(struct conn *c, int64_t id, struct err *e)
+{
 	json_object *answer, *result;
 
-	if (id < 0)
-		return NULL;
-	while ((answer = conn_next(c, e)) && j_get_int(answer, "id", -1) != id)
+	while ((answer = conn_next(c, e)) && !is_answer(answer, id))
 		json_object_put(answer);
 	if (!answer)
 		return NULL;
 	result = conn_result(answer, e);
 	json_object_put(answer);
 	return result;
+}
+
+json_object *conn_call(struct conn *c, const char *method, json_object *params, struct err *e)
+{
+	int64_t id = conn_send(c, method, params, NULL, 0, e);
+
+	return id < 0 ? NULL : conn_wait(c, id, e);
 }

@@ -41,6 +41,8 @@ int64_t conn_send(struct conn *c, const char *method, json_object *params, const
 json_object *conn_next(struct conn *c, struct err *e);
 /* Is there one already, without asking the kernel? */
 bool conn_has_line(const struct conn *c);
+/* The answer to the request of this id: as conn_call(). */
+json_object *conn_wait(struct conn *c, int64_t id, struct err *e);
 /* Send, and wait for the answer: the result, the caller's. NULL: a line in `e`; e->code is
  * -CONN_REFUSED if the daemon refused. */
 json_object *conn_call(struct conn *c, const char *method, json_object *params, struct err *e);

@@ -105,7 +105,7 @@ static int detached(int how)
 /* The console is ours until the VM ends; then its status is ours too. */
 static int run_attached(struct ctl *c, struct run_options *o)
 {
-	json_object *params = start_params(o), *answer = NULL, *r;
+	json_object *params = start_params(o), *r;
 	struct err e;
 	int peer, status, how = 0, fd = stream_offer(&c->conn, params, &peer, &e);
 	int64_t id;
@@ -124,12 +124,9 @@ static int run_attached(struct ctl *c, struct run_options *o)
 		fprintf(stderr, "\r\ninsulactl: detached, the VM runs on\n");
 		return detached(how);
 	}
-	while (id >= 0 && (answer = conn_next(&c->conn, &e)) && j_get_int(answer, "id", -1) != id)
-		json_object_put(answer);
-	r = answer ? conn_result(answer, &e) : NULL;
+	r = id < 0 ? NULL : conn_wait(&c->conn, id, &e);
 	status = r ? end_status(r) : fail(&e);
 	json_object_put(r);
-	json_object_put(answer);
 	return status;
 }
 

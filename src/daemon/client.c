@@ -343,21 +343,36 @@ void client_free_line(struct client *c)
 	free_chunk(c);
 }
 
-static bool has_room(const struct daemon *d, uint32_t uid)
+/* The limit that leaves no room for one more client of this user; NULL: there is room. */
+static const char *limit_reached(const struct daemon *d, uint32_t uid)
 {
 	unsigned same = 0;
 
 	for (const struct client *c = d->clients; c; c = c->next)
 		same += !c->gone && c->who.uid == uid;
+	if (uid && same >= d->conf.max_clients_per_uid)
+		return "max_clients_per_uid";
 	/* The last few are root's, so that somebody can always look. */
-	return (uid == 0 || same < d->conf.max_clients_per_uid) &&
-	       d->nclients < d->conf.max_clients + (uid == 0 ? 8u : 0u);
+	return d->nclients < d->conf.max_clients + (uid ? 0 : 8u) ? NULL : "max_clients";
+}
+
+/* In a fresh connection there is room for a line. */
+static void turn_away(struct client *c, const char *limit)
+{
+	const struct refusal why = {RPC_LIMIT, "limit", limit, NULL, "fewer connections", NULL};
+
+	c->d->n.refused_clients++;
+	c->closing = true;
+	if (!c->serve)
+		rpc_refuse_line(c, &why);
+	client_close(c);
 }
 
 void client_take(struct daemon *d, struct link *l, const struct owner *who,
 		 void (*serve)(struct client *c))
 {
-	struct client *c = has_room(d, who->uid) ? client_make(d, who) : NULL;
+	const char *limit = limit_reached(d, who->uid);
+	struct client *c = client_make(d, who);
 
 	if (!c) {
 		d->n.refused_clients++;
@@ -366,6 +381,10 @@ void client_take(struct daemon *d, struct link *l, const struct owner *who,
 	}
 	c->serve = serve;
 	c->link = l;
+	if (limit) {
+		turn_away(c, limit);
+		return;
+	}
 	d->n.clients++;
 	if (link_watch(l, on_socket, c))
 		client_close(c);

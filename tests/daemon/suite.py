@@ -843,6 +843,18 @@ def case_malformed(d):
 
     n = connect_often(d.client()) if os.getuid() else as_user(d, 4003, connect_often)
     check("connections of one user are limited", 60 <= n <= 66, n)
+
+    def one_more(c):
+        held = [c] + [d.client() for _ in range(63)]
+        held[-1].call("daemon.info")
+        said = d.client().line()
+        r = [subprocess.run([BIN + "insulactl", "--socket", d.socket, *verb], capture_output=True, text=True, timeout=60 * SLOW, stdin=subprocess.DEVNULL)
+             for verb in (["ps"], ["run", "--kernel", BUILD + "/guests/hello.elf"])]
+        return said, [x.returncode for x in r], [x.stderr for x in r]
+
+    said, status, words = one_more(d.client()) if os.getuid() else as_user(d, 4003, one_more)
+    check("one too many is told so", (said["id"], said["error"]["data"]["field"]) == (None, "max_clients_per_uid"), said)
+    check("insulactl says it too", status[0] == 1 and status[1] and all("max_clients_per_uid" in w and w.count("\n") == 1 for w in words), (status, words))
     if os.getuid() == 0:
         n = connect_often(d.client())
         check("and root's by the number of all alone", n == 101, n)
