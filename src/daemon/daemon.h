@@ -229,6 +229,9 @@ struct machine {
 	struct timer *force; /* kills the supervisor if nothing else ends it */
 	struct timer *again; /* connects to the supervisor */
 	unsigned again_ms;   /* the last interval; 0: none since it has said hello */
+	unsigned events;     /* from its supervisor since events_since; see talk.c */
+	uint64_t events_since;
+	struct timer *rest;  /* until it is read from again */
 	struct timer *grace; /* removes what ended while nobody could see it */
 	unsigned restarts;
 };

@@ -16,7 +16,8 @@
 #include "daemon.h"
 
 #define PACKET (64u << 10)
-#define PACKETS 8 /* per wake-up */
+#define PACKETS 8  /* per wake-up */
+#define EVENTS 256 /* per second and VM; more wait in its socket */
 #define ANSWER_MS 10000
 #define AGAIN_MS 100 /* doubled each time */
 #define AGAIN_MAX_MS 5000
@@ -72,7 +73,8 @@ static void on_timeout(void *ctx)
 
 /* ---- in ---- */
 
-static void on_answer(struct machine *m, json_object *o, int fd)
+/* False: nobody has asked for it. */
+static bool on_answer(struct machine *m, json_object *o, int fd)
 {
 	int64_t id = j_get_int(o, "id", -1);
 	struct pending *p = m->pending;
@@ -81,13 +83,14 @@ static void on_answer(struct machine *m, json_object *o, int fd)
 	while (p && p->id != id)
 		p = p->next;
 	if (!p)
-		return;
+		return false;
 	if (json_object_is_type(error, json_type_object))
 		finish(p, NULL, error, -1);
 	else if (json_object_is_type(result, json_type_object))
 		finish(p, result, NULL, fd);
 	else
 		fail(p, "failed", "the supervisor's answer is malformed");
+	return true;
 }
 
 static void on_running(struct machine *m)
@@ -140,6 +143,33 @@ static void on_event(struct machine *m, const char *what, json_object *data)
 	}
 }
 
+static void on_rested(void *ctx)
+{
+	struct machine *m = ctx;
+
+	m->rest = NULL;
+	m->events = 0;
+	link_set(m->talk, UV_READABLE);
+}
+
+/* A supervisor that floods us is not read from for the rest of the second: subscribers who keep up
+ * with all others must not be too slow for one of somebody else's. */
+static void count_event(struct machine *m)
+{
+	uint64_t now = clock_ns(), past = now - m->events_since;
+
+	if (past >= 1000000000u) {
+		m->events_since = now;
+		m->events = 0;
+		past = 0;
+	}
+	if (++m->events < EVENTS || m->rest)
+		return;
+	m->rest = timer_after(&m->d->loop, 1000 - past / 1000000, on_rested, m);
+	if (m->rest)
+		link_set(m->talk, 0);
+}
+
 /* 1: a packet was there, 0: none, negative: the end. */
 static int on_packet(struct machine *m)
 {
@@ -158,10 +188,12 @@ static int on_packet(struct machine *m)
 	/* Whoever reads it in the end may be root, at a terminal. */
 	o = n < 0 ? NULL : j_clean(j_parse(buf, (size_t)n, DEPTH, &why));
 	if (json_object_is_type(o, json_type_object)) {
-		if (j_get_str(o, "event", NULL))
+		if (j_get_str(o, "event", NULL)) {
+			count_event(m);
 			on_event(m, j_get_str(o, "event", ""), j_get(o, "data"));
-		else
-			on_answer(m, o, fd);
+		} else if (!on_answer(m, o, fd)) {
+			count_event(m);
+		}
 	}
 	fd_close(&fd);
 	n = json_object_is_type(o, json_type_object);
@@ -172,10 +204,10 @@ static int on_packet(struct machine *m)
 static void on_readable(void *ctx, int events)
 {
 	struct machine *m = ctx;
+	bool ends = events & UV_DISCONNECT; /* Windows tells it of one that is not read from too */
 	int rc = 1;
 
-	(void)events;
-	for (int i = 0; i < PACKETS && rc > 0 && m->talk; i++)
+	for (int i = 0; i < PACKETS && rc > 0 && m->talk && (!m->rest || ends); i++)
 		rc = on_packet(m);
 	if (rc < 0 && m->talk) {
 		if (rc == -EPROTO)
@@ -326,6 +358,8 @@ void talk_close(struct machine *m)
 {
 	timer_cancel(m->again);
 	m->again = NULL;
+	timer_cancel(m->rest);
+	m->rest = NULL;
 	link_free(m->talk);
 	m->talk = NULL;
 	m->hello = false;

@@ -891,6 +891,37 @@ START_TEST(words_of_a_supervisor_are_cleaned)
 }
 END_TEST
 
+/* A supervisor that floods: what is too much waits, nothing is lost, and others are answered. */
+START_TEST(events_have_a_rate)
+{
+	static const char event[] = "{\"event\":\"helper-died\",\"data\":{\"device\":\"x\"}}";
+	int peer;
+	struct machine *m = with_talking_supervisor(&peer);
+	unsigned sent = 0, soon;
+	uint64_t start = clock_ns();
+
+	ck_assert_int_eq(fcntl(peer, F_SETFL, O_NONBLOCK), 0);
+	while (clock_ns() - start < 300000000u) {
+		while (sent < 400 && write(peer, event, strlen(event)) > 0)
+			sent++;
+		uv_run(&d.loop, UV_RUN_NOWAIT);
+	}
+	soon = m->restarts;
+	ck_assert_uint_eq(soon, 256);
+	while (m->restarts < 400 && clock_ns() - start < 5000000000u) {
+		while (sent < 400 && write(peer, event, strlen(event)) > 0)
+			sent++;
+		uv_run(&d.loop, UV_RUN_NOWAIT);
+	}
+	ck_assert_uint_eq(m->restarts, 400);
+	ck_assert_uint_ge(clock_ns() - start, 900000000u);
+	talk_close(m);
+	ck_assert_ptr_null(m->rest);
+	m->r.state = VM_ENDED;
+	close(peer);
+}
+END_TEST
+
 START_TEST(exec_refusals)
 {
 	static const struct {
@@ -1147,6 +1178,7 @@ int main(void)
 	tcase_add_test(rpc, waiter_goes);
 	tcase_add_test(rpc, supervisor_is_asked_again);
 	tcase_add_test(rpc, exec_goes_on);
+	tcase_add_test(rpc, events_have_a_rate);
 	tcase_add_test(rpc, words_of_a_supervisor_are_cleaned);
 	tcase_add_test(rpc, exec_refusals);
 	tcase_add_test(rpc, exec_waits);
