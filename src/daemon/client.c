@@ -229,6 +229,9 @@ static void receive(struct client *c)
 		return;
 	}
 	c->eof = n == 0;
+	/* Its end ends its last line; make_room() has left room for that. */
+	if (c->eof && c->nin && c->in[c->nin - 1] != '\n')
+		c->in[c->nin++] = '\n';
 	c->got_more |= fds.more;
 	c->nin += (size_t)n;
 }

@@ -110,27 +110,84 @@ json_object *discover_document(void)
 
 /* ---- for people ---- */
 
-static void print_members(json_object *schema, bool params)
+#define MANY 6 /* members that are worth a reference */
+
+/* Does `all` have every member of `some`? */
+static bool has_members(json_object *all, json_object *some)
+{
+	json_object_object_foreach(some, name, v)
+	{
+		if (!json_object_equal(v, j_get(all, name)))
+			return false;
+	}
+	return true;
+}
+
+/* The first method before number `n` whose long list of answers is part of that one's: its answers,
+ * the caller's, and its name; NULL. */
+static json_object *answers_before(size_t n, json_object *answers, const char **name)
+{
+	for (size_t i = 0; i < n; i++) {
+		json_object *result = json_tokener_parse(methods[i].result);
+		json_object *o = json_object_get(j_get(result, "properties"));
+
+		json_object_put(result);
+		if (json_object_object_length(o) >= MANY && has_members(answers, o)) {
+			*name = methods[i].name;
+			return o;
+		}
+		json_object_put(o);
+	}
+	return NULL;
+}
+
+static bool is_required(json_object *schema, const char *name)
 {
 	json_object *required = j_get(schema, "required");
 
+	for (size_t i = 0; i < json_object_array_length(required); i++) {
+		if (!strcmp(name, json_object_get_string(json_object_array_get_idx(required, i))))
+			return true;
+	}
+	return false;
+}
+
+/* But for those in `known`. */
+static void print_members(json_object *schema, bool params, json_object *known)
+{
 	json_object_object_foreach(j_get(schema, "properties"), name, v)
 	{
-		const char *words = j_get_str(v, "description", "");
-		bool must = false;
-
-		for (size_t i = 0; params && i < json_object_array_length(required); i++)
-			must |= !strcmp(name, json_object_get_string(
-						      json_object_array_get_idx(required, i)));
+		if (j_get(known, name))
+			continue;
 		printf("| `%s` | %s%s | %s |\n", name, j_get_str(v, "type", ""),
-		       must ? ", required" : "", words);
+		       params && is_required(schema, name) ? ", required" : "",
+		       j_get_str(v, "description", ""));
 	}
 }
 
-static void print_method(const struct method *m)
+static void print_answer(size_t n)
 {
+	json_object *result = json_tokener_parse(methods[n].result), *known;
+	json_object *answers = j_get(result, "properties");
+	const char *name = NULL;
+
+	known = answers_before(n, answers, &name);
+	if (known) /* an anchor has no dots */
+		printf("Answered as [%s](#%.*s%s).\n\n", name, (int)strcspn(name, "."), name,
+		       strchr(name, '.') + 1);
+	if (json_object_object_length(answers) > (known ? json_object_object_length(known) : 0)) {
+		printf("| answer%s | | |\n| --- | --- | --- |\n", known ? ", beside those" : "");
+		print_members(result, false, known);
+		printf("\n");
+	}
+	json_object_put(known);
+	json_object_put(result);
+}
+
+static void print_method(size_t n)
+{
+	const struct method *m = &methods[n];
 	json_object *params = json_tokener_parse(m->params);
-	json_object *result = json_tokener_parse(m->result);
 
 	printf("### %s\n\n", m->name);
 	for (const char *p = m->summary; *p; p++) {
@@ -140,21 +197,16 @@ static void print_method(const struct method *m)
 	printf("\n\n");
 	if (json_object_object_length(j_get(params, "properties"))) {
 		printf("| parameter | | |\n| --- | --- | --- |\n");
-		print_members(params, true);
+		print_members(params, true, NULL);
 		printf("\n");
 	}
-	if (json_object_object_length(j_get(result, "properties"))) {
-		printf("| answer | | |\n| --- | --- | --- |\n");
-		print_members(result, false);
-		printf("\n");
-	}
+	print_answer(n);
 	json_object_put(params);
-	json_object_put(result);
 }
 
 int discover_markdown(void)
 {
 	for (size_t i = 0; i < nmethods; i++)
-		print_method(&methods[i]);
+		print_method(i);
 	return fflush(stdout) ? -errno : 0;
 }

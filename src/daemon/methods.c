@@ -816,7 +816,7 @@ static void rpc_discover(struct daemon *d, struct request *r)
 	"," NUMBER("cols", "1", "65535", "")
 #define RESULT ANSWER("\"id\",\"name\"", RESULT_MEMBERS "," STOP_MEMBER)
 /* With "wait" the answer is the result, without it is the VM: both have these. */
-#define STARTED ANSWER("\"id\",\"name\"", MACHINE_MEMBERS)
+#define STARTED ANSWER("\"id\",\"name\"", MACHINE_MEMBERS "," OWNER_SID)
 
 const struct method methods[] =
 	{
@@ -870,11 +870,22 @@ const struct method methods[] =
 		{"vm.info", "One VM, with its configuration and processes.", vm_info,
 		 OBJECT("\"id\"", ID),
 		 ANSWER(MACHINE_REQUIRED ",\"config\"", MACHINE_MEMBERS
-			"," CONFIG "," FLAG("adopted", "started by an earlier daemon") "," FLAG(
-				"answers",
-				"its supervisor does") ","
-						       "\"processes\":{\"type\":\"array\","
-						       "\"items\":{\"type\":\"object\"}}"),
+			"," OWNER_SID "," CONFIG
+			"," FLAG("adopted", "started by an earlier daemon") "," FLAG(
+				"cgroup",
+				"it has a control group") ",\"result\":{\"type\":\"object\","
+							  "\"description\":\"vm.wait's, when it "
+							  "has ended\"}," FLAG("answers",
+									       "its supervisor "
+									       "does") ","
+										       "\"processes"
+										       "\":{"
+										       "\"type\":"
+										       "\"array\","
+										       "\"items\":{"
+										       "\"type\":"
+										       "\"object\"}"
+										       "}"),
 		 false},
 		{"vm.pause", "Take the processors out of the guest. Answered when none is in it.",
 		 vm_pause, OBJECT("\"id\"", ID), MACHINE, false},

@@ -206,6 +206,15 @@ void rpc_refuse_line(struct client *c, const struct refusal *why)
 
 /* ---- requests ---- */
 
+/* A number that is too large would come back as another: json-c takes the nearest. */
+static bool id_is_good(json_object *v)
+{
+	if (json_object_is_type(v, json_type_int))
+		return json_object_get_int64(v) != INT64_MAX &&
+		       json_object_get_int64(v) != INT64_MIN;
+	return json_object_is_type(v, json_type_string) && json_object_get_string_len(v) <= ID_MAX;
+}
+
 static const struct refusal *check_request(json_object *o)
 {
 	static const struct refusal no_object = {RPC_INVALID,        "type", NULL, NULL,
@@ -218,14 +227,14 @@ static const struct refusal *check_request(json_object *o)
 					  "type",
 					  "id",
 					  NULL,
-					  "a string of at most 128 bytes, a whole number or null",
+					  "a string of at most 128 bytes, a whole number of 63 "
+					  "bits and a sign, or null",
 					  NULL};
 	json_object *v;
 
 	if (!json_object_is_type(o, json_type_object))
 		return &no_object;
-	if (json_object_object_get_ex(o, "id", &v) && v && !json_object_is_type(v, json_type_int) &&
-	    (!json_object_is_type(v, json_type_string) || json_object_get_string_len(v) > ID_MAX))
+	if (json_object_object_get_ex(o, "id", &v) && v && !id_is_good(v))
 		return &id;
 	if (strcmp(j_get_str(o, "jsonrpc", ""), "2.0") != 0)
 		return &version;

@@ -791,6 +791,12 @@ def case_malformed(d):
     except (BrokenPipeError, ConnectionResetError):
         pass  # it need not read what comes after it has refused
     check("a line that is too long is refused", c.line()["error"]["data"]["reason"] == "too-long")
+    for text, what in ((b'{"jsonrpc":"2.0","id":7,"method":"vm.list"}', "result"), (b'{"jsonrpc":"2.0","id":7,', "error")):
+        c = d.client()
+        c.sock.sendall(text)
+        c.sock.shutdown(socket.SHUT_WR)
+        check("a last line without its end is answered: " + what, what in c.line())
+        c.sock.close()
     slow = [d.client() for _ in range(20)]
     for s in slow:
         s.sock.sendall(b'{"jsonrpc"')

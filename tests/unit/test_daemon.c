@@ -528,6 +528,12 @@ END_TEST
 START_TEST(rpc_codes)
 {
 	expect_code("{", RPC_PARSE, "null");
+	expect_code("{\"jsonrpc\":\"2.0\",\"id\":99999999999999999999,\"method\":\"vm.list\"}",
+		    RPC_INVALID, "null");
+	expect_code("{\"jsonrpc\":\"2.0\",\"id\":-99999999999999999999,\"method\":\"vm.list\"}",
+		    RPC_INVALID, "null");
+	expect_code("{\"jsonrpc\":\"2.0\",\"id\":9223372036854775806,\"method\":\"x\"}",
+		    RPC_NO_METHOD, "9223372036854775806");
 	expect_code("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"daemon.info\"} x", RPC_PARSE,
 		    "null");
 	expect_code("{\"id\":\"\xff\"}", RPC_PARSE, "null");
