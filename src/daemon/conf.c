@@ -60,6 +60,10 @@ static int text_setting(const struct setting *s, struct conf *c, json_object *v,
 			 s->max ? (size_t)s->max : s->size - 1);
 		return wrong(s, v, expected, e);
 	}
+	for (const char *p = json_object_get_string(v); *p; p++) {
+		if ((unsigned char)*p < 0x20)
+			return wrong(s, v, "text of one line", e);
+	}
 	memcpy((char *)c + s->offset, json_object_get_string(v), len + 1);
 	return 0;
 }

@@ -187,6 +187,8 @@ void client_free_line(struct client *c);
 
 /* listen_*.c */
 struct door; /* where clients come in */
+/* Is there whom socket_group names? */
+int clients_check(const struct conf *c, struct err *e);
 int clients_listen(struct daemon *d, struct err *e);
 void clients_unlisten(struct daemon *d);
 /* A record was read: what its owner is called in this daemon. Linux: as it says. */

@@ -45,8 +45,8 @@ int host_supervisor(struct daemon *d, struct err *e)
 		return err_sys(e, -errno, "/proc/self/exe");
 	d->supervisor = open(path, O_RDONLY | O_CLOEXEC);
 	if (d->supervisor < 0)
-		return err_sys(e, -errno, "%s", path);
-	return access(path, X_OK) ? err_sys(e, -errno, "%s", path) : 0;
+		return err_sys(e, -errno, "supervisor: %s", path);
+	return access(path, X_OK) ? err_sys(e, -errno, "supervisor: %s", path) : 0;
 }
 
 void host_prepare(struct daemon *d)

@@ -45,7 +45,7 @@ int host_supervisor(struct daemon *d, struct err *e)
 		strcpy(name, "\\insula-run.exe");
 	}
 	d->supervisor = win_open(path, GENERIC_READ, FILE_SHARE_READ, OPEN_EXISTING, 0);
-	return d->supervisor < 0 ? err_sys(e, d->supervisor, "%s", path) : 0;
+	return d->supervisor < 0 ? err_sys(e, d->supervisor, "supervisor: %s", path) : 0;
 }
 
 uint64_t host_memory(void)

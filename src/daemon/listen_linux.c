@@ -88,19 +88,24 @@ static void on_listen_metrics(void *ctx, int events)
 	accept_all(d, d->door->metrics, http_serve);
 }
 
-static int own_socket(const struct conf *c, const char *path, unsigned mode, struct err *e)
+int clients_check(const struct conf *c, struct err *e)
+{
+	return !c->socket_group[0] || getgrnam(c->socket_group)
+		       ? 0
+		       : err_set(e, -EINVAL, "socket_group: '%s': no such group", c->socket_group);
+}
+
+static int own_socket(const struct conf *c, const char *path, unsigned mode)
 {
 	struct group *g = c->socket_group[0] ? getgrnam(c->socket_group) : NULL;
 
 	if (c->socket_group[0] && !g)
-		return err_set(e, -EINVAL, "socket_group: '%s': no such group", c->socket_group);
-	if (chmod(path, (mode_t)mode) || (g && chown(path, (uid_t)-1, g->gr_gid)))
-		return err_sys(e, -errno, "%s", path);
-	return 0;
+		return -ENOENT;
+	return chmod(path, (mode_t)mode) || (g && chown(path, (uid_t)-1, g->gr_gid)) ? -errno : 0;
 }
 
 /* -EADDRINUSE: somebody serves there. */
-static int try_socket(const struct sockaddr_un *a, struct err *e)
+static int try_socket(const char *name, const struct sockaddr_un *a, struct err *e)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	bool served = fd >= 0 && (!connect(fd, (const struct sockaddr *)a, sizeof(*a)) ||
@@ -108,13 +113,14 @@ static int try_socket(const struct sockaddr_un *a, struct err *e)
 
 	fd_close(&fd);
 	return served ? err_set(e, -EADDRINUSE,
-				"%s: another program serves there; expected a path of its own",
-				a->sun_path)
+				"%s: %s: another program serves there; expected a path of its own",
+				name, a->sun_path)
 		      : 0;
 }
 
-/* What nobody serves is left over. */
-static int make_socket(const struct conf *c, const char *path, unsigned mode, struct err *e)
+/* Of the setting `name`. What nobody serves is left over. */
+static int make_socket(const struct conf *c, const char *name, const char *path, unsigned mode,
+		       struct err *e)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	char dir[CONF_PATH_MAX];
@@ -125,41 +131,41 @@ static int make_socket(const struct conf *c, const char *path, unsigned mode, st
 	snprintf(dir, sizeof(dir), "%s", path);
 	*strrchr(dir, '/') = 0;
 	if (dir[0] && mkdir(dir, 0755) && errno != EEXIST)
-		return err_sys(e, -errno, "%s", dir);
+		return err_sys(e, -errno, "%s: %s", name, dir);
 	if (!lstat(path, &st) && !S_ISSOCK(st.st_mode))
-		return err_set(e, -EEXIST, "%s: exists and is no socket", path);
+		return err_set(e, -EEXIST, "%s: %s: exists and is no socket", name, path);
 	strcpy(a.sun_path, path);
-	rc = try_socket(&a, e);
+	rc = try_socket(name, &a, e);
 	if (rc)
 		return rc;
 	unlink(path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	mask = umask(0177);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)))
-		rc = err_sys(e, -errno, "%s", path);
+		rc = -errno;
 	umask(mask);
 	if (!rc)
-		rc = own_socket(c, path, mode, e);
+		rc = own_socket(c, path, mode);
 	if (!rc && listen(fd, BACKLOG))
-		rc = err_sys(e, -errno, "%s", path);
+		rc = -errno;
 	if (rc)
 		fd_close(&fd);
-	return rc ? rc : fd;
+	return rc ? err_sys(e, rc, "%s: %s", name, path) : fd;
 }
 
 static int open_sockets(struct daemon *d, struct door *k, struct err *e)
 {
 	int given[2] = {-1, -1}, n = notify_sockets(given, 2);
+	const struct conf *c = &d->conf;
 
-	k->listen =
-		n > 0 ? given[0] : make_socket(&d->conf, d->conf.socket, d->conf.socket_mode, e);
+	k->listen = n > 0 ? given[0] : make_socket(c, "socket", c->socket, c->socket_mode, e);
 	if (k->listen < 0)
 		return k->listen;
-	k->metrics = n > 1                       ? given[1]
-		     : d->conf.metrics_socket[0] ? make_socket(&d->conf, d->conf.metrics_socket,
-							       d->conf.metrics_mode, e)
-						 : -1;
-	return d->conf.metrics_socket[0] && k->metrics < 0 ? k->metrics : 0;
+	k->metrics = n > 1                  ? given[1]
+		     : c->metrics_socket[0] ? make_socket(c, "metrics_socket", c->metrics_socket,
+							  c->metrics_mode, e)
+					    : -1;
+	return c->metrics_socket[0] && k->metrics < 0 ? k->metrics : 0;
 }
 
 int clients_listen(struct daemon *d, struct err *e)

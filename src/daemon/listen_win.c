@@ -312,6 +312,13 @@ static int more_ace(const char *account, char *out, size_t size, struct err *e)
 			    account);
 }
 
+int clients_check(const struct conf *c, struct err *e)
+{
+	char ace[SID_LEN + 32];
+
+	return more_ace(c->socket_group, ace, sizeof(ace), e);
+}
+
 int clients_listen(struct daemon *d, struct err *e)
 {
 	struct door *k = calloc(1, sizeof(*k));

@@ -44,6 +44,12 @@ struct options {
 	bool check, api, verbose;
 };
 
+static int bad_option(const char *text)
+{
+	fprintf(stderr, "insulad: '%.60s': unknown, or without its value; see --help\n", text);
+	return -EINVAL;
+}
+
 static int parse_options(struct options *o, int argc, char **argv)
 {
 	enum { OPT_CONFIG = 256, OPT_API, OPT_HELP, OPT_VERSION };
@@ -54,6 +60,7 @@ static int parse_options(struct options *o, int argc, char **argv)
 						 {NULL, 0, NULL, 0}};
 	int c;
 
+	opterr = 0;
 	while ((c = getopt_long(argc, argv, "nv", longopts, NULL)) >= 0) {
 		if (c == OPT_CONFIG)
 			o->config = optarg;
@@ -70,7 +77,7 @@ static int parse_options(struct options *o, int argc, char **argv)
 		else if (c == OPT_VERSION)
 			exit(puts("insulad " INSULA_VERSION) < 0 ? STATUS_FAILED : 0);
 		else
-			return -EINVAL;
+			return bad_option(argv[optind - 1]);
 	}
 	if (optind == argc)
 		return 0;
@@ -86,6 +93,16 @@ static int load_conf(const struct options *o, struct conf *c, struct err *e)
 	rc = conf_load(c, o->config ? o->config : conf_default_file(), o->config != NULL, e);
 	c->verbose |= o->verbose;
 	return rc;
+}
+
+/* And that what it names exists. */
+static int check_conf(struct daemon *d, const struct options *o, struct err *e)
+{
+	int rc = load_conf(o, &d->conf, e);
+
+	if (!rc)
+		rc = clients_check(&d->conf, e);
+	return rc ? rc : host_supervisor(d, e);
 }
 
 static void open_groups(struct daemon *d)
@@ -106,9 +123,7 @@ static int open_all(struct daemon *d, struct err *e)
 {
 	int rc;
 
-	rc = host_supervisor(d, e);
-	if (!rc)
-		rc = schemas_load(&d->schemas, e);
+	rc = schemas_load(&d->schemas, e);
 	if (rc)
 		return rc;
 	d->state = state_open(d->conf.state_dir, &d->state_lock, e);
@@ -219,7 +234,7 @@ int main(int argc, char **argv)
 		return STATUS_BAD_INPUT;
 	if (o.api)
 		return discover_markdown() ? STATUS_FAILED : 0;
-	if (load_conf(&o, &d.conf, &e)) {
+	if (check_conf(&d, &o, &e)) {
 		fprintf(stderr, "insulad: %s\n", e.text);
 		return STATUS_BAD_INPUT;
 	}

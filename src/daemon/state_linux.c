@@ -33,11 +33,11 @@ static int make_dirs(const char *path, struct err *e)
 			continue;
 		*p = 0;
 		if (mkdir(copy, 0755) && errno != EEXIST)
-			return err_sys(e, -errno, "%s", copy);
+			return err_sys(e, -errno, "state_dir: %s", copy);
 		*p = '/';
 	}
 	if (mkdir(copy, 0700) && errno != EEXIST)
-		return err_sys(e, -errno, "%s", copy);
+		return err_sys(e, -errno, "state_dir: %s", copy);
 	return 0;
 }
 

@@ -372,11 +372,18 @@ def case_configuration(_):
     r = tried(good % (tmp, tmp, ""), "-n")
     check("insulad -n: good", r.returncode == 0 and os.listdir(tmp) == ["conf"], r)
     for more, word in ((', "max_vms": -1', "max_vms"), (', "max_vmz": 1', "max_vmz"), (', "socket_mode": "9"', "octal"), (', "limits": {"memory": "much"}', "limits.memory"),
-                       (', "cpu_percent": 101', "from 1 to 100"), (",", "")):
+                       (', "cpu_percent": 101', "from 1 to 100"), (',  "socket_group": "no-such"', "socket_group: 'no-such'"),
+                       (', "supervisor": "/nope"', "supervisor: /nope: No such file"), (', "io_max": "8:0 rbps=1\\nx"', "io_max"), (",", "")):
         for args in (("-n",), ()):
             r = tried(good % (tmp, tmp, more), *args)
             check("insulad %s with %s: status 2 and one line" % (" ".join(args), more), r.returncode == 2 and r.stderr.count("\n") == 1 and word in r.stderr, r)
     check("nothing was made", os.listdir(tmp) == ["conf"], os.listdir(tmp))
+    for flags, word in ((["--confg"], "--confg"), (["-n", "--config"], "--config"), (["-x"], "-x")):
+        r = subprocess.run([BIN + "insulad", *flags], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        check("insulad %s: status 2 and its own line" % " ".join(flags), r.returncode == 2 and r.stderr.startswith("insulad: '%s'" % word) and r.stderr.count("\n") == 1, r)
+    for name in ("socket", "state_dir", "metrics_socket"):
+        r = tried(json.dumps(dict(dict(socket=tmp + "/s", state_dir=tmp + "/state", cgroup="off"), **{name: "/proc/nope/s"})))
+        check("a path that cannot be made: %s" % name, r.returncode == 1 and "insulad: %s: /proc/nope" % name in r.stderr, r)
     shutil.rmtree(tmp)
 
 
