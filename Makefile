@@ -70,6 +70,10 @@ LIBEXEC  := $(addprefix $(BUILD)/libexec/insula/,insula-vmm $(HELPERS) insula-in
 .SECONDARY:
 MAKEFLAGS += --no-builtin-rules
 
+# The programs are built by a make of their own, which must not run beside another goal's.
+ifneq ($(filter all,$(MAKECMDGOALS)),)
+.NOTPARALLEL:
+endif
 all: deps-build
 	@$(MAKE) --no-print-directory programs
 
