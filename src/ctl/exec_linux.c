@@ -183,19 +183,32 @@ static void copy_serve(struct copy *c, const struct pollfd *p)
 		fill(c);
 }
 
-/* The command has ended, and all that it wrote is in the pipes. */
-static void copy_rest(struct copy *c)
+/* The command has ended, and all that it wrote is in the pipe: that much and no more, for others
+ * may still hold its end. False: a signal came. */
+static bool copy_rest(struct session *s, struct copy *c)
 {
-	struct pollfd p;
+	struct signalfd_siginfo si;
+	int left = 0;
 
-	while (c->from >= 0 && c->out) {
-		copy_poll(c, &p);
-		if (p.events == POLLIN && poll(&p, 1, 0) != 1)
-			return;
-		if (p.events == POLLOUT && poll(&p, 1, -1) != 1)
+	if (c->from < 0 || !c->out || ioctl(c->from, FIONREAD, &left))
+		return true;
+	while (c->from >= 0 && (left > 0 || c->at < c->n)) {
+		struct pollfd p[] = {{-1, 0, 0}, {s->os->signals, POLLIN, 0}};
+		bool full = c->at < c->n;
+
+		copy_poll(c, &p[0]);
+		if (poll(p, 2, -1) < 0)
 			continue;
-		copy_serve(c, &p);
+		if (p[1].revents && read(p[1].fd, &si, sizeof(si)) == (ssize_t)sizeof(si) &&
+		    si.ssi_signo != SIGWINCH) {
+			s->status = 128 + (int)si.ssi_signo;
+			return false;
+		}
+		copy_serve(c, &p[0]);
+		if (!full)
+			left -= (int)c->n;
 	}
+	return true;
 }
 
 int exec_os_open(struct session *s, int fd[3], struct err *e)
@@ -250,8 +263,10 @@ int exec_os_serve(struct session *s, struct err *e)
 		if (p[0].revents && s->status < 0)
 			rc = session_receive(s, e);
 	}
-	for (int i = 0; i < STREAMS && !rc; i++)
-		copy_rest(&s->os->copy[i]);
+	for (int i = 0; i < STREAMS && !rc; i++) {
+		if (!copy_rest(s, &s->os->copy[i]))
+			break;
+	}
 	return rc;
 }
 

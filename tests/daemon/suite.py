@@ -1046,6 +1046,66 @@ def case_escapes(_):
     shutil.rmtree(os.path.dirname(path))
 
 
+def case_foreign_exec(_):
+    """insulactl exec as root in another user's VM gives pipes away. What is in them at the end is copied, and a reader that does not read
+    can be left."""
+    if os.getuid():
+        print("skip daemon: exec in another user's VM - not root")
+        return
+    path = os.path.join(tempfile.mkdtemp(), "s")
+    answers = {"vm.info": {"id": "ab", "uid": 4001}, "vm.exec": {"exec": 1}, "vm.exec.wait": {"status": 5, "reason": "status"}}
+
+    def run(end):
+        r, w = os.pipe()
+        p = subprocess.Popen([BIN + "insulactl", "--socket", path, "exec", "x", "--", "c"], stdout=w, stdin=subprocess.DEVNULL)
+        os.close(w)
+        c, _ = s.accept()
+        fds, text, written = [], b"", 0
+        for _ in answers:
+            while b"\n" not in text:
+                data, anc, _, _ = c.recvmsg(65536, socket.CMSG_SPACE(12))
+                text += data
+                for _, _, more in anc:
+                    fds += [int.from_bytes(more[k:k + 4], "little") for k in range(0, len(more), 4)]
+            line, text = text.split(b"\n", 1)
+            q = json.loads(line)
+            until = time.monotonic() + 0.5
+            while q["method"] == "vm.exec.wait" and time.monotonic() < until:
+                os.set_blocking(fds[0], False)
+                try:
+                    written += os.write(fds[0], b"x" * 4096)
+                except BlockingIOError:
+                    time.sleep(0.01)
+            c.sendall(json.dumps({"jsonrpc": "2.0", "id": q["id"], "result": answers[q["method"]]}).encode() + b"\n")
+        kinds = {stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in fds}
+        out = end(p, r)
+        for fd in fds + [r]:
+            os.close(fd)
+        c.close()
+        return len(fds), kinds, written, out
+
+    def read_all(p, r):
+        n = 0
+        while b := os.read(r, 65536):
+            n += len(b)
+        return n, p.wait()
+
+    def leave(p, _):
+        time.sleep(0.3)
+        p.send_signal(signal.SIGTERM)
+        return p.wait(10 * SLOW)
+
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(path)
+        s.listen()
+        n, kinds, written, out = run(read_all)
+        check("exec in another user's VM: pipes", (n, kinds) == (2, {True}), (n, kinds))
+        check("exec in another user's VM: all of the output", out == (written, 5) and written > 65536, (written, out))
+        out = run(leave)[3]
+        check("exec in another user's VM: a signal ends the wait for a reader", out == 143, out)
+    shutil.rmtree(os.path.dirname(path))
+
+
 def case_metrics(d):
     s = socket.socket(socket.AF_UNIX)
     s.connect(d.dir + "/m")
