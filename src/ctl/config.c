@@ -86,7 +86,8 @@ static int add_command(json_object *config, int argc, char **argv)
 	return 0;
 }
 
-static int one_flag(struct run_options *o, int c, struct err *e)
+/* `text` is the argument that it stands in. */
+static int one_flag(struct run_options *o, int c, const char *text, struct err *e)
 {
 	const struct setting *s = setting_of_flag(c);
 
@@ -103,7 +104,9 @@ static int one_flag(struct run_options *o, int c, struct err *e)
 	default:
 		if (!s)
 			return err_set(e, -EINVAL,
-				       "unknown flag, or one without its value; see --help");
+				       "'%.60s': unknown flag, or one without its value; expected "
+				       "those of insula-run(1)",
+				       text);
 		return add_setting(o->config, s, optarg) ? err_set(e, -ENOMEM, "out of memory") : 0;
 	}
 }
@@ -121,7 +124,7 @@ int config_flags(struct run_options *o, int argc, char **argv, struct err *e)
 	optind = 0;
 	opterr = 0;
 	while (!rc && (c = getopt_long(argc, argv, letters, longopts, NULL)) >= 0)
-		rc = one_flag(o, c, e);
+		rc = one_flag(o, c, optind > 1 ? argv[optind - 1] : "", e);
 	if (!rc)
 		rc = add_command(o->config, argc - optind, argv + optind);
 	return rc;

@@ -107,8 +107,8 @@ json_object *conn_result(json_object *answer, struct err *e)
 	if (expected && strstr(j_get_str(error, "message", ""), expected))
 		field = value = expected = NULL; /* a configuration's: said already */
 	err_set(e, -CONN_REFUSED, "%s%s%s%s%s%s%s", j_get_str(error, "message", "refused"),
-		field ? ": " : "", field ? field : "", value ? ": " : "", value ? value : "",
-		expected ? "; expected " : "", expected ? expected : "");
+		field && *field ? ": " : "", field ? field : "", value ? ": " : "",
+		value ? value : "", expected ? "; expected " : "", expected ? expected : "");
 	return NULL;
 }
 

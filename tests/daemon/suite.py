@@ -1023,6 +1023,8 @@ def case_clients(d):
     for args in (["frobnicate"], [], ["ps", "x"], ["stop", "-t", "x", "y"], ["--bad"], ["run", "--unknown"], ["run", "--config", "/nonexistent"]):
         r = ctl(*args)
         check("insulactl %s: status 2 and one line" % " ".join(args), r.returncode == 2 and r.stderr.count("\n") == 1, r)
+    r = ctl("run", "--mem", "16M", "--bogus")
+    check("insulactl names the flag that it does not know", "'--bogus'" in r.stderr, r)
 
 
 def case_escapes(_):
