@@ -112,6 +112,11 @@ FILE *fd_stream(int fd);
 int memfile_create(const char *name);
 int memfile_seal(int *fd);
 
+/* The terminal or console window that one of the standard streams is: its size, false: none is, or
+ * it does not tell; and what type TERM would call it, NULL: not known. */
+bool window_size(uint16_t *rows, uint16_t *cols);
+const char *window_type(void);
+
 /* What the user named, by a path in UTF-8. For insula-run and insulad alone: no other process opens
  * paths. */
 /* All of what has at most `max` bytes; -EFBIG if it has more. `streams`: "-" is standard input, and

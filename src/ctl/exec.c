@@ -102,14 +102,14 @@ static int read_flags(struct session *s, int argc, char **argv, struct err *e)
 
 static void add_terminal(struct session *s)
 {
-	const char *term = exec_os_term();
-	unsigned rows, cols;
+	const char *term = window_type();
+	uint16_t rows, cols;
 	char *text;
 
 	if (!s->tty)
 		return;
 	j_bool(s->params, "tty", true);
-	if (exec_os_size(&rows, &cols)) {
+	if (window_size(&rows, &cols)) {
 		j_int(s->params, "rows", rows);
 		j_int(s->params, "cols", cols);
 	}
@@ -153,13 +153,13 @@ static int wait_for_end(struct session *s, struct err *e)
 static void pass_on(struct session *s, int signo)
 {
 	json_object *o = about(s);
-	unsigned rows, cols;
+	uint16_t rows, cols;
 	struct err e;
 
 	if (signo != GUEST_SIGWINCH) {
 		j_int(o, "signal", signo);
 		(void)conn_send(&s->ctl->conn, "vm.exec.signal", o, NULL, 0, &e);
-	} else if (s->tty && exec_os_size(&rows, &cols)) {
+	} else if (s->tty && window_size(&rows, &cols)) {
 		j_int(o, "rows", rows);
 		j_int(o, "cols", cols);
 		(void)conn_send(&s->ctl->conn, "vm.exec.resize", o, NULL, 0, &e);

@@ -35,9 +35,6 @@ int session_receive(struct session *s, struct err *e);
 
 /* ---- exec_linux.c, exec_win.c ---- */
 
-/* Of our terminal. False: there is none, or it does not tell. */
-bool exec_os_size(unsigned *rows, unsigned *cols);
-const char *exec_os_term(void); /* its type; NULL: not known */
 /* Make it raw, and say so in `s`. */
 void exec_os_raw(struct session *s);
 /* Catch what signals there are from now on. Our standard streams for the request: descriptors, or

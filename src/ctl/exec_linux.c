@@ -7,6 +7,7 @@
  * get pipes, and the bytes are copied.
  */
 #include "exec.h"
+#include "stream_linux.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +17,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <insula/base.h>
@@ -42,47 +42,19 @@ struct exec_os {
 	char id[64]; /* of a VM of another user's: what it is called may change its owner */
 };
 
-bool exec_os_size(unsigned *rows, unsigned *cols)
-{
-	for (int fd = 0; fd <= STDERR_FILENO; fd++) {
-		struct winsize w;
-
-		if (ioctl(fd, TIOCGWINSZ, &w) || !w.ws_row || !w.ws_col)
-			continue;
-		*rows = w.ws_row;
-		*cols = w.ws_col;
-		return true;
-	}
-	return false;
-}
-
-const char *exec_os_term(void)
-{
-	return getenv("TERM");
-}
-
 void exec_os_raw(struct session *s)
 {
-	struct termios raw;
-
-	if (!s->tty || !s->input || tcgetattr(STDIN_FILENO, &s->os->saved))
-		return;
-	raw = s->os->saved;
-	cfmakeraw(&raw);
-	s->raw = !tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
+	if (s->tty && s->input)
+		s->raw = stream_raw(&s->os->saved);
 }
 
 static int catch_signals(struct exec_os *os, struct err *e)
 {
 	static const int wanted[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH};
-	sigset_t set;
+	sigset_t old;
 
-	sigemptyset(&set);
-	for (size_t i = 0; i < ARRAY_LEN(wanted); i++)
-		sigaddset(&set, wanted[i]);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	os->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	return os->signals < 0 ? err_sys(e, -errno, "signalfd") : 0;
+	os->signals = stream_signals(wanted, ARRAY_LEN(wanted), &old);
+	return os->signals < 0 ? err_sys(e, os->signals, "signalfd") : 0;
 }
 
 /* 1: the VM is another user's. Only root sees such. */
@@ -278,7 +250,7 @@ void exec_os_sleep(unsigned ms)
 void exec_os_end(struct session *s)
 {
 	if (s->raw)
-		tcsetattr(STDIN_FILENO, TCSADRAIN, &s->os->saved);
+		stream_cooked(&s->os->saved);
 	for (int i = 0; i < STREAMS && s->os; i++) {
 		end_copy(&s->os->copy[i]);
 		fd_close(&s->os->given[i]);

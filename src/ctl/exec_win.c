@@ -30,7 +30,8 @@ struct exec_os {
 	struct copy copy[3];
 	unsigned n;
 	struct stream_window window;
-	unsigned rows, cols, looks;
+	uint16_t rows, cols;
+	unsigned looks;
 };
 
 /* Ctrl-C and the like: the handler runs on a thread of the system's and gets no argument. */
@@ -40,33 +41,6 @@ static BOOL WINAPI on_interrupt(DWORD which)
 {
 	(void)which;
 	return SetEvent(interrupted);
-}
-
-bool exec_os_size(unsigned *rows, unsigned *cols)
-{
-	static const DWORD which[] = {STD_OUTPUT_HANDLE, STD_ERROR_HANDLE};
-
-	for (unsigned i = 0; i < 2; i++) {
-		CONSOLE_SCREEN_BUFFER_INFO b;
-
-		if (!GetConsoleScreenBufferInfo(GetStdHandle(which[i]), &b))
-			continue;
-		*rows = (unsigned)(b.srWindow.Bottom - b.srWindow.Top + 1);
-		*cols = (unsigned)(b.srWindow.Right - b.srWindow.Left + 1);
-		return true;
-	}
-	return false;
-}
-
-/* A console window that draws what a terminal's programs write knows what xterm does. */
-const char *exec_os_term(void)
-{
-	const char *term = getenv("TERM");
-	DWORD mode;
-
-	return term                                                     ? term
-	       : GetConsoleMode(GetStdHandle(STD_OUTPUT_HANDLE), &mode) ? "xterm-256color"
-									: NULL;
 }
 
 void exec_os_raw(struct session *s)
@@ -147,7 +121,7 @@ int exec_os_open(struct session *s, int fd[3], struct err *e)
 	if (!s->os || !interrupted)
 		return err_set(e, -ENOMEM, "out of memory");
 	SetConsoleCtrlHandler(on_interrupt, TRUE);
-	(void)exec_os_size(&s->os->rows, &s->os->cols);
+	(void)window_size(&s->os->rows, &s->os->cols);
 	if (s->input)
 		rc = add_stream(s, names, STD_INPUT_HANDLE, e);
 	if (!rc)
@@ -160,9 +134,9 @@ int exec_os_open(struct session *s, int fd[3], struct err *e)
 /* A console window does not say that its size has changed. */
 static void look_at_window(struct session *s)
 {
-	unsigned rows, cols;
+	uint16_t rows, cols;
 
-	if (!s->tty || ++s->os->looks % RESIZE_LOOKS || !exec_os_size(&rows, &cols) ||
+	if (!s->tty || ++s->os->looks % RESIZE_LOOKS || !window_size(&rows, &cols) ||
 	    (rows == s->os->rows && cols == s->os->cols))
 		return;
 	s->os->rows = rows;

@@ -2,20 +2,19 @@
 /* A console on the standard streams: a socket. See ctl.h. */
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <insula/base.h>
 
 #include "ctl.h"
+#include "stream_linux.h"
 
 #define ESCAPE 0x1d /* Ctrl-] */
 
-static bool make_raw(struct termios *saved)
+bool stream_raw(struct termios *saved)
 {
 	struct termios raw;
 
@@ -24,6 +23,24 @@ static bool make_raw(struct termios *saved)
 	raw = *saved;
 	cfmakeraw(&raw);
 	return !tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
+}
+
+void stream_cooked(const struct termios *saved)
+{
+	tcsetattr(STDIN_FILENO, TCSADRAIN, saved);
+}
+
+int stream_signals(const int *signo, size_t n, sigset_t *old)
+{
+	sigset_t set;
+	int fd;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < n; i++)
+		sigaddset(&set, signo[i]);
+	sigprocmask(SIG_BLOCK, &set, old);
+	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return fd < 0 ? -errno : fd;
 }
 
 /* True: the stream has ended. */
@@ -84,21 +101,17 @@ int stream_console(struct conn *c, int fd)
 {
 	static const int wanted[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 	struct termios saved;
-	sigset_t set, old;
+	sigset_t old;
 	bool raw;
 	int signals, rc;
 
 	(void)c;
-	sigemptyset(&set);
-	for (size_t i = 0; i < ARRAY_LEN(wanted); i++)
-		sigaddset(&set, wanted[i]);
-	sigprocmask(SIG_BLOCK, &set, &old);
+	signals = stream_signals(wanted, ARRAY_LEN(wanted), &old);
 	signal(SIGPIPE, SIG_IGN); /* the terminal must not stay raw */
-	signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	raw = make_raw(&saved);
+	raw = stream_raw(&saved);
 	rc = copy(fd, signals, raw);
 	if (raw)
-		tcsetattr(STDIN_FILENO, TCSADRAIN, &saved);
+		stream_cooked(&saved);
 	fd_close(&signals);
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	return rc;

@@ -36,14 +36,14 @@ static void terminal_size(uint16_t *rows, uint16_t *cols)
 {
 	*rows = DEFAULT_ROWS;
 	*cols = DEFAULT_COLS;
-	command_size(rows, cols);
+	(void)window_size(rows, cols);
 }
 
 /* What the user set, after what a terminal's programs want to know about the one outside. */
 static char **make_env(const struct vm_config *c, char *term, size_t size)
 {
 	char **env = calloc(c->nenv + 2, sizeof(char *));
-	const char *outside = command_term();
+	const char *outside = window_type();
 	unsigned n = 0;
 
 	if (!env)

@@ -55,9 +55,5 @@ void command_overdue(struct vm *vm);
 int command_streams(struct command *c, const struct vm_config *conf, struct err *e);
 /* Its descriptors are closed: let what is on the way to the user arrive. */
 void command_drain(struct command *c);
-/* Of the first standard stream that is a terminal; without one they stay as they are. */
-void command_size(uint16_t *rows, uint16_t *cols);
-/* Its type, for $TERM; NULL: not known. */
-const char *command_term(void);
 
 #endif

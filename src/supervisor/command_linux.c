@@ -42,21 +42,3 @@ void command_drain(struct command *c)
 {
 	(void)c;
 }
-
-void command_size(uint16_t *rows, uint16_t *cols)
-{
-	for (int fd = 0; fd <= STDERR_FILENO; fd++) {
-		struct winsize w;
-
-		if (ioctl(fd, TIOCGWINSZ, &w) || !w.ws_row || !w.ws_col)
-			continue;
-		*rows = w.ws_row;
-		*cols = w.ws_col;
-		return;
-	}
-}
-
-const char *command_term(void)
-{
-	return getenv("TERM");
-}

@@ -46,26 +46,3 @@ void command_drain(struct command *c)
 	std_drain(&c->pump[0]);
 	std_drain(&c->pump[1]);
 }
-
-void command_size(uint16_t *rows, uint16_t *cols)
-{
-	static const DWORD which[] = {STD_OUTPUT_HANDLE, STD_ERROR_HANDLE};
-
-	for (unsigned i = 0; i < 2; i++) {
-		CONSOLE_SCREEN_BUFFER_INFO b;
-
-		if (!GetConsoleScreenBufferInfo(GetStdHandle(which[i]), &b))
-			continue;
-		*rows = (uint16_t)(b.srWindow.Bottom - b.srWindow.Top + 1);
-		*cols = (uint16_t)(b.srWindow.Right - b.srWindow.Left + 1);
-		return;
-	}
-}
-
-/* A console window that draws what a terminal's programs write knows what xterm does. */
-const char *command_term(void)
-{
-	const char *term = getenv("TERM");
-
-	return term ? term : std_is_window(STD_OUTPUT_HANDLE) ? "xterm-256color" : NULL;
-}

@@ -2,10 +2,19 @@
 /* Processes of a VM and their use of the machine. See usage.h. */
 #include <insula/base.h>
 
-#include "child_state.h"
 #include "json.h"
 #include "usage.h"
-#include "vm_common.h"
+#include "vm_os.h"
+
+/* The i-th: insula-vmm, each device's helper, each command's; *d: the device, or NULL. NULL: there
+ * is none. */
+static const struct child *child_at(const struct vm *vm, unsigned i, const struct device **d)
+{
+	*d = i && i <= vm->ndevices ? &vm->device[i - 1] : NULL;
+	if (i > vm->ndevices + VM_EXEC_PLACES)
+		return NULL;
+	return !i ? &vm->vmm : *d ? &(*d)->child : &vm->exec[i - 1 - vm->ndevices];
+}
 
 json_object *usage_processes(const struct vm *vm)
 {
@@ -15,17 +24,18 @@ json_object *usage_processes(const struct vm *vm)
 		[CHILD_DONE] = "done",
 	};
 	json_object *list = json_object_new_array();
-	struct usage_child c;
+	const struct child *c;
+	const struct device *d;
 
-	for (unsigned i = 0; usage_child(vm, i, &c); i++) {
+	for (unsigned i = 0; (c = child_at(vm, i, &d)); i++) {
 		json_object *o;
 
-		if (c.pid <= 0)
+		if (!usage_pid(c))
 			continue;
 		o = json_object_new_object();
-		j_str(o, "name", c.name);
-		j_int(o, "pid", c.pid);
-		j_str(o, "state", states[c.state]);
+		j_str(o, "name", c->name);
+		j_int(o, "pid", usage_pid(c));
+		j_str(o, "state", states[c->state]);
 		json_object_array_add(list, o);
 	}
 	return list;
@@ -35,20 +45,21 @@ json_object *usage_metrics(const struct vm *vm)
 {
 	json_object *o = json_object_new_object(), *devices = json_object_new_array();
 	struct usage u = {0};
-	struct usage_child c;
+	const struct child *c;
+	const struct device *d;
 	uint64_t restarts = 0;
 
 	usage_self(&u);
-	for (unsigned i = 0; usage_child(vm, i, &c); i++) {
+	for (unsigned i = 0; (c = child_at(vm, i, &d)); i++) {
 		json_object *one;
 
-		usage_add(&u, &c);
-		if (!c.device)
+		usage_add(&u, c);
+		if (!d)
 			continue;
 		one = json_object_new_object();
-		restarts += c.restarts;
-		j_str(one, "name", c.device);
-		j_int(one, "restarts", c.restarts);
+		restarts += d->restarts;
+		j_str(one, "name", d->msg.name);
+		j_int(one, "restarts", d->restarts);
 		json_object_array_add(devices, one);
 	}
 	j_int(o, "run_ns", (int64_t)(clock_ns() - vm_started_ns(vm)));

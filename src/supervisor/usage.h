@@ -3,11 +3,11 @@
 #ifndef SUPERVISOR_USAGE_H
 #define SUPERVISOR_USAGE_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include <json-c/json.h>
 
+struct child;
 struct vm;
 
 /* [{name, pid, state}] of the supervisor's children; the caller's. */
@@ -22,18 +22,9 @@ struct usage {
 	uint64_t cpu_ns, rss;
 };
 
-struct usage_child {
-	const char *name;
-	int state;          /* enum child_state */
-	int64_t pid;        /* 0: there is no process */
-	void *process;      /* its handle on Windows */
-	const char *device; /* NULL: it serves none */
-	unsigned restarts;  /* of the device */
-};
-
-/* The i-th: insula-vmm, each device's helper, each command's. False: there is none. */
-bool usage_child(const struct vm *vm, unsigned i, struct usage_child *out);
 void usage_self(struct usage *u);
-void usage_add(struct usage *u, const struct usage_child *c);
+void usage_add(struct usage *u, const struct child *c);
+/* 0: there is no process. */
+int64_t usage_pid(const struct child *c);
 
 #endif

@@ -6,8 +6,8 @@
 
 #include <insula/base.h>
 
+#include "child.h"
 #include "usage.h"
-#include "vm.h"
 
 /* proc(5): the name may hold anything, so fields are counted from its last parenthesis: state is 3,
  * utime 14, stime 15, rss 24. */
@@ -41,26 +41,13 @@ void usage_self(struct usage *u)
 	add_process(u, getpid());
 }
 
-void usage_add(struct usage *u, const struct usage_child *c)
+void usage_add(struct usage *u, const struct child *c)
 {
-	if (c->pid > 0)
-		add_process(u, (pid_t)c->pid);
+	if (c->jail.pid > 0)
+		add_process(u, c->jail.pid);
 }
 
-bool usage_child(const struct vm *vm, unsigned i, struct usage_child *out)
+int64_t usage_pid(const struct child *c)
 {
-	const struct device *d = i && i <= vm->ndevices ? &vm->device[i - 1] : NULL;
-	const struct child *c;
-
-	if (i > vm->ndevices + VM_EXEC_PLACES)
-		return false;
-	c = !i ? &vm->vmm : d ? &d->child : &vm->exec[i - 1 - vm->ndevices];
-	*out = (struct usage_child){
-		.name = c->name,
-		.state = (int)c->state,
-		.pid = c->jail.pid,
-		.device = d ? d->msg.name : NULL,
-		.restarts = d ? d->restarts : 0,
-	};
-	return true;
+	return c->jail.pid > 0 ? c->jail.pid : 0;
 }

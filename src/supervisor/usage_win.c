@@ -4,8 +4,8 @@
 
 #include <psapi.h>
 
+#include "child_win.h"
 #include "usage.h"
-#include "vm_win.h"
 
 static uint64_t ns_of(const FILETIME *t)
 {
@@ -30,26 +30,12 @@ void usage_self(struct usage *u)
 	add_process(u, GetCurrentProcess());
 }
 
-void usage_add(struct usage *u, const struct usage_child *c)
+void usage_add(struct usage *u, const struct child *c)
 {
-	add_process(u, c->process);
+	add_process(u, c->box.process);
 }
 
-bool usage_child(const struct vm *vm, unsigned i, struct usage_child *out)
+int64_t usage_pid(const struct child *c)
 {
-	const struct device *d = i && i <= vm->ndevices ? &vm->device[i - 1] : NULL;
-	const struct child *c;
-
-	if (i > vm->ndevices + VM_EXEC_PLACES)
-		return false;
-	c = !i ? &vm->vmm : d ? &d->child : &vm->exec[i - 1 - vm->ndevices];
-	*out = (struct usage_child){
-		.name = c->name,
-		.state = (int)c->state,
-		.pid = c->box.process ? (int64_t)GetProcessId(c->box.process) : 0,
-		.process = c->box.process,
-		.device = d ? d->msg.name : NULL,
-		.restarts = d ? d->restarts : 0,
-	};
-	return true;
+	return c->box.process ? (int64_t)GetProcessId(c->box.process) : 0;
 }

@@ -333,56 +333,16 @@ void vm_close(struct vm *vm)
 	fd_close(&vm->signals);
 }
 
-bool vm_has_agent(const struct vm *vm)
-{
-	return vm->boot.own_initrd && (vm->conf->command || vm->conf->serve);
-}
-
-struct device *vm_vsock(struct vm *vm)
+struct device *vm_vsock(const struct vm *vm)
 {
 	for (unsigned i = 0; i < vm->ndevices; i++) {
 		if (vm->device[i].class == &device_vsock)
-			return &vm->device[i];
+			return (struct device *)&vm->device[i];
 	}
 	return NULL;
 }
 
-/* ---- for commands ---- */
-
-const struct vm_config *vm_conf(const struct vm *vm)
-{
-	return vm->conf;
-}
-
-struct execs *vm_execs(const struct vm *vm)
-{
-	return (struct execs *)&vm->execs;
-}
-
-struct command *vm_command(struct vm *vm)
-{
-	return &vm->command;
-}
-
-struct control *vm_control(const struct vm *vm)
-{
-	return vm->control;
-}
-
-bool vm_is_running(const struct vm *vm)
-{
-	return vm->running && !vm->ended;
-}
-
-bool vm_has_ended(const struct vm *vm)
-{
-	return vm->ended;
-}
-
-uint64_t vm_started_ns(const struct vm *vm)
-{
-	return vm->started_ns;
-}
+/* ---- for what every system has ---- */
 
 const char *vm_why(const struct vm *vm)
 {
@@ -394,20 +354,9 @@ int vm_order(struct vm *vm, enum msg_type t)
 	return msg_send(vm->vmm.jail.channel, t, NULL, 0, NULL, 0);
 }
 
-enum vm_vsock vm_vsock_state(const struct vm *vm, unsigned *generation)
-{
-	const struct device *d = vm_vsock((struct vm *)vm);
-
-	*generation = d ? d->restarts : 0;
-	return !d                              ? VM_VSOCK_NONE
-	       : d->dead                       ? VM_VSOCK_DEAD
-	       : d->child.state != CHILD_READY ? VM_VSOCK_AWAY
-					       : VM_VSOCK_SERVES;
-}
-
 bool vm_vsock_died(const struct vm *vm)
 {
-	const struct device *d = vm_vsock((struct vm *)vm);
+	const struct device *d = vm_vsock(vm);
 
 	return !d || d->dead || child_ended(&d->child);
 }
@@ -426,14 +375,6 @@ void vm_end(struct vm *vm, int status, const char *fmt, ...)
 	vsnprintf(vm->why, sizeof(vm->why), fmt, ap);
 	va_end(ap);
 	err_clean(vm->why); /* a jailed process may have worded it */
-}
-
-void vm_stop(struct vm *vm, const char *reason, int status, bool hard)
-{
-	vm->hard |= hard;
-	if (!vm->ended)
-		vm->reason = reason;
-	vm_end(vm, status, "%s", "");
 }
 
 static int start_vmm(struct vm *vm, struct err *e)
@@ -537,27 +478,6 @@ static void on_ready(struct vm *vm, struct child *c, struct device *d, struct ex
 	go(vm);
 }
 
-/* A child could not set itself up. Once the guest runs, a device's next process may have more luck
- * (on_helper_death() counts), and with insula-exec one command is lost. False: it was set up
- * already. */
-static bool on_failed(struct vm *vm, const struct child *c, const struct device *d,
-		      struct exec_proc *x, struct msg_failed *f)
-{
-	f->step[sizeof(f->step) - 1] = 0;
-	f->text[sizeof(f->text) - 1] = 0;
-	if ((d || x) && c->state != CHILD_STARTING)
-		return false;
-	if (x)
-		exec_failed(vm, x, f->step, f->text);
-	else if (d && vm->running)
-		log_error("%s: %s: %s", c->name, f->step, f->text);
-	else if (f->bad_input)
-		vm_end(vm, RUN_BAD_INPUT, "%s", f->text);
-	else
-		vm_end(vm, RUN_FAILED, "%s: %s: %s", c->name, f->step, f->text);
-	return true;
-}
-
 static void on_vm_exit(struct vm *vm, const struct msg_vm_exit *x)
 {
 	vm->exit = *x;
@@ -580,11 +500,6 @@ static void on_stuck(struct vm *vm, uint32_t index)
 		return;
 	log_warn("%s: did not answer in time; it is killed and started anew", c->name);
 	kill(c->jail.pid, SIGKILL);
-}
-
-void vm_quit(struct vm *vm)
-{
-	vm_end(vm, vm->conf->command ? RUN_SIGNAL + SIGINT : 0, "%s", "");
 }
 
 static bool from_vmm(struct vm *vm, enum msg_type t, const union body *b, size_t len)
@@ -636,7 +551,7 @@ static bool on_message(struct vm *vm, struct child *c, struct device *d, struct 
 	else if (t == MSG_READY && len == 0 && c->state == CHILD_STARTING)
 		on_ready(vm, c, d, x);
 	else if (t == MSG_FAILED && len == sizeof(b.failed))
-		ok = on_failed(vm, c, d, x, &b.failed);
+		ok = vm_child_failed(vm, c, d, x, &b.failed);
 	else
 		ok = x   ? exec_message(vm, x, t, &b, len)
 		     : d ? from_helper(vm, d, t, &b, len)
@@ -869,38 +784,16 @@ static void step(struct vm *vm, uint64_t deadline_ns, bool poll_fences)
 	}
 }
 
-static bool sooner(uint64_t limit, uint64_t than)
-{
-	return limit && (!than || limit < than);
-}
-
 static void run_until_ended(struct vm *vm)
 {
 	uint64_t start_limit = clock_ns() + START_DEADLINE_NS;
 
 	while (!vm->ended) {
-		uint64_t limit = vm->deadline_ns, deaf = command_deadline(vm);
-		uint64_t execs = exec_deadline(vm);
-		bool fences = restart_waiting(vm);
+		uint64_t limit = vm_next_limit(vm, vm->deadline_ns, start_limit);
 
-		if (!vm->running && sooner(start_limit, limit))
-			limit = start_limit;
-		if (sooner(deaf, limit))
-			limit = deaf;
-		if (sooner(execs, limit))
-			limit = execs;
-		step(vm, limit, fences);
-		if (!limit || clock_ns() < limit)
-			continue;
-		if (limit == vm->deadline_ns)
-			vm_end(vm, RUN_TIMEOUT, "--timeout: %u seconds have passed",
-			       vm->conf->timeout);
-		else if (!vm->running)
-			vm_end(vm, RUN_FAILED, "the VM was not ready to run in time");
-		else if (limit == command_deadline(vm))
-			command_overdue(vm);
-		else
-			exec_overdue(vm);
+		step(vm, limit, restart_waiting(vm));
+		if (limit && clock_ns() >= limit)
+			vm_overdue(vm, limit, vm->deadline_ns);
 	}
 }
 

@@ -61,8 +61,6 @@ int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verb
 /* Run to the end; the status of insula-run. vm->why has the reason. */
 int vm_run(struct vm *vm);
 void vm_close(struct vm *vm);
-/* The vsock device; NULL: there is none. */
-struct device *vm_vsock(struct vm *vm);
 
 /* result_linux.c */
 /* Turn the guest's end into a status and a line. */

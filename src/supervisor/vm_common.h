@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What exec.c, command.c, ctlexec.c and control.c need of the VM that they run in, on every system.
- * struct vm is the system's own (vm.h, vm_win.h), and these functions are in the file that has it.
- * Thread: the supervisor's; none of them blocks.
+ * struct vm is the system's own (vm.h, vm_win.h); what is the same of it is in vm_common.c, the
+ * rest in the file that has it. Thread: the supervisor's; none of them blocks.
  */
 #ifndef SUPERVISOR_VM_COMMON_H
 #define SUPERVISOR_VM_COMMON_H
@@ -15,8 +15,11 @@
 #include <insula/err.h>
 #include <insula/proto.h>
 
+struct child;
 struct command;
 struct control;
+struct device;
+struct exec_proc;
 struct execs;
 struct vm;
 struct vm_config;
@@ -54,5 +57,20 @@ void vm_end(struct vm *vm, int status, const char *fmt, ...) INSULA_PRINTF(3, 4)
 void vm_stop(struct vm *vm, const char *reason, int status, bool hard);
 /* The user typed the escape: end as an interrupt would. */
 void vm_quit(struct vm *vm);
+
+/* ---- vm_common.c, for vm.c and vm_win.c ---- */
+
+/* The vsock device; NULL: there is none. */
+struct device *vm_vsock(const struct vm *vm);
+/* A child (of a device, of a command, or insula-vmm: NULL, NULL) could not set itself up. Once the
+ * guest runs, a device's next process may have more luck (its end is counted), and with insula-exec
+ * one command is lost. False: it was set up already. */
+bool vm_child_failed(struct vm *vm, const struct child *c, const struct device *d,
+		     struct exec_proc *x, struct msg_failed *f);
+/* When something is overdue, CLOCK_MONOTONIC in ns; 0: never. `timeout` is that of --timeout, 0:
+ * none; by `start_limit` the guest runs. */
+uint64_t vm_next_limit(struct vm *vm, uint64_t timeout, uint64_t start_limit);
+/* It is: `limit` is what vm_next_limit() said. */
+void vm_overdue(struct vm *vm, uint64_t limit, uint64_t timeout);
 
 #endif

@@ -37,14 +37,6 @@ void vm_end(struct vm *vm, int status, const char *fmt, ...)
 	err_clean(vm->end->why); /* a contained process may have worded it */
 }
 
-void vm_stop(struct vm *vm, const char *reason, int status, bool hard)
-{
-	vm->hard |= hard;
-	if (!vm->ended)
-		vm->reason = reason;
-	vm_end(vm, status, "%s", "");
-}
-
 static bool is_set(HANDLE h)
 {
 	return h && WaitForSingleObject(h, 0) == WAIT_OBJECT_0;
@@ -72,11 +64,6 @@ static int check_memory(uint64_t mem, struct err *e)
 			       (unsigned long long)(mem >> 20),
 			       (unsigned long long)(m.ullTotalPhys >> 20));
 	return 0;
-}
-
-bool vm_has_agent(const struct vm *vm)
-{
-	return vm->boot.own_initrd && (vm->conf->command || vm->conf->serve);
 }
 
 static bool has_vsock(const struct vm *vm)
@@ -184,41 +171,11 @@ static void vm_close(struct vm *vm)
 	fd_close(&vm->ack);
 }
 
-/* ---- for commands ---- */
+/* ---- for what every system has ---- */
 
-const struct vm_config *vm_conf(const struct vm *vm)
+struct device *vm_vsock(const struct vm *vm)
 {
-	return vm->conf;
-}
-
-struct execs *vm_execs(const struct vm *vm)
-{
-	return (struct execs *)&vm->execs;
-}
-
-struct command *vm_command(struct vm *vm)
-{
-	return &vm->command;
-}
-
-struct control *vm_control(const struct vm *vm)
-{
-	return vm->control;
-}
-
-bool vm_is_running(const struct vm *vm)
-{
-	return vm->running && !vm->ended;
-}
-
-bool vm_has_ended(const struct vm *vm)
-{
-	return vm->ended;
-}
-
-uint64_t vm_started_ns(const struct vm *vm)
-{
-	return vm->started_ns;
+	return vm->vsock_device;
 }
 
 const char *vm_why(const struct vm *vm)
@@ -231,27 +188,11 @@ int vm_order(struct vm *vm, enum msg_type t)
 	return child_send(&vm->vmm, t, NULL, 0, NULL, 0);
 }
 
-enum vm_vsock vm_vsock_state(const struct vm *vm, unsigned *generation)
-{
-	const struct device *d = vm->vsock_device;
-
-	*generation = d ? d->restarts : 0;
-	return !d                              ? VM_VSOCK_NONE
-	       : d->dead                       ? VM_VSOCK_DEAD
-	       : d->child.state != CHILD_READY ? VM_VSOCK_AWAY
-					       : VM_VSOCK_SERVES;
-}
-
 bool vm_vsock_died(const struct vm *vm)
 {
 	const struct device *d = vm->vsock_device;
 
 	return !d || d->dead || !d->child.box.process || is_set(d->child.box.process);
-}
-
-void vm_quit(struct vm *vm)
-{
-	vm_end(vm, vm->conf->command ? RUN_SIGNAL + SIGINT : 0, "%s", "");
 }
 
 /* ---- start ---- */
@@ -364,27 +305,6 @@ static void on_ready(struct vm *vm, struct child *c, struct device *d, struct ex
 	go(vm);
 }
 
-/* A child could not set itself up. Once the guest runs, a device's next process may have more luck
- * (on_helper_end() counts), and with insula-exec one command is lost. False: it was set up
- * already. */
-static bool on_failed(struct vm *vm, const struct child *c, const struct device *d,
-		      struct exec_proc *x, struct msg_failed *f)
-{
-	f->step[sizeof(f->step) - 1] = 0;
-	f->text[sizeof(f->text) - 1] = 0;
-	if ((d || x) && c->state != CHILD_STARTING)
-		return false;
-	if (x)
-		exec_failed(vm, x, f->step, f->text);
-	else if (d && vm->running)
-		log_error("%s: %s: %s", c->name, f->step, f->text);
-	else if (f->bad_input)
-		vm_end(vm, RUN_BAD_INPUT, "%s", f->text);
-	else
-		vm_end(vm, RUN_FAILED, "%s: %s: %s", c->name, f->step, f->text);
-	return true;
-}
-
 static void on_vm_exit(struct vm *vm, const struct msg_vm_exit *x)
 {
 	vm->exit = *x;
@@ -459,7 +379,7 @@ static bool on_message(struct vm *vm, struct child *c, struct device *d, struct 
 	else if (t == MSG_READY && len == 0 && c->state == CHILD_STARTING)
 		on_ready(vm, c, d, x);
 	else if (t == MSG_FAILED && len == sizeof(b.failed))
-		ok = on_failed(vm, c, d, x, &b.failed);
+		ok = vm_child_failed(vm, c, d, x, &b.failed);
 	else
 		ok = x   ? exec_message(vm, x, t, &b, len)
 		     : d ? from_helper(vm, d, t, &b, len)
@@ -594,7 +514,7 @@ static void look_at_window(struct vm *vm)
 {
 	uint16_t rows = vm->rows, cols = vm->cols;
 
-	command_size(&rows, &cols);
+	(void)window_size(&rows, &cols);
 	if (rows == vm->rows && cols == vm->cols)
 		return;
 	if (vm->rows)
@@ -646,11 +566,6 @@ static void step(struct vm *vm, uint64_t deadline_ns, bool soon)
 		look_at_window(vm);
 }
 
-static bool sooner(uint64_t limit, uint64_t than)
-{
-	return limit && (!than || limit < than);
-}
-
 static void run_until_ended(struct vm *vm)
 {
 	uint64_t start_limit = vm->started_ns + START_DEADLINE_NS, timeout = 0;
@@ -658,26 +573,11 @@ static void run_until_ended(struct vm *vm)
 	if (vm->conf->timeout)
 		timeout = vm->started_ns + vm->conf->timeout * SECOND_NS;
 	while (!vm->ended) {
-		uint64_t limit = timeout, deaf = command_deadline(vm), execs = exec_deadline(vm);
+		uint64_t limit = vm_next_limit(vm, timeout, start_limit);
 
-		if (!vm->running && sooner(start_limit, limit))
-			limit = start_limit;
-		if (sooner(deaf, limit))
-			limit = deaf;
-		if (sooner(execs, limit))
-			limit = execs;
 		step(vm, limit, restart_waiting(vm) | ask_again(vm));
-		if (!limit || clock_ns() < limit)
-			continue;
-		if (limit == timeout)
-			vm_end(vm, RUN_TIMEOUT, "--timeout: %u seconds have passed",
-			       vm->conf->timeout);
-		else if (!vm->running)
-			vm_end(vm, RUN_FAILED, "the VM was not ready to run in time");
-		else if (limit == command_deadline(vm))
-			command_overdue(vm);
-		else
-			exec_overdue(vm);
+		if (limit && clock_ns() >= limit)
+			vm_overdue(vm, limit, timeout);
 	}
 }
 
