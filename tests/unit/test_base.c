@@ -249,6 +249,47 @@ START_TEST(err_texts)
 }
 END_TEST
 
+/* ---- did you mean ---- */
+
+START_TEST(nearest_words)
+{
+	static const char *const list[] = {"kernel", "mem",   "disk", "",  "metrics",
+					   NULL,     "pause", "ps",   "rm"};
+	static const struct {
+		const char *word, *meant;
+	} words[] = {
+		{"kernal", "kernel"},
+		{"krenel", "kernel"},
+		{"kernell", "kernel"},
+		{"KERNEL", "kernel"},
+		{"disks", "disk"},
+		{"dsik", "disk"},
+		{"metric", "metrics"},
+		{"metr", "metrics"},
+		{"paus", "pause"},
+		{"men", "mem"},
+		{"sp", "ps"},
+		{"rn", "rm"},
+		{"", NULL},
+		{"x", NULL},
+		{"initrd", NULL},
+		{"memory", "mem"},
+		{"absolutely", NULL},
+		{"qqqqqq", NULL},
+		{"a-word-that-is-longer-than-all-that-anybody-types", NULL},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+		const char *got = nearest(words[i].word, list, ARRAY_LEN(list));
+
+		ck_assert_msg(got == words[i].meant ||
+				      (got && words[i].meant && !strcmp(got, words[i].meant)),
+			      "%s: %s", words[i].word, got ? got : "(none)");
+	}
+	ck_assert_ptr_null(nearest("kernel", NULL, 0));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("base");
@@ -263,6 +304,7 @@ int main(void)
 	tcase_add_test(tc, waits);
 	tcase_add_test(tc, whole_reads);
 	tcase_add_test(tc, clock_runs);
+	tcase_add_test(tc, nearest_words);
 	tcase_add_test(tc, err_texts);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
