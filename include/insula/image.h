@@ -48,8 +48,9 @@ struct image_initrd_params {
 		*busybox; /* a static busybox; NULL: the one in /bin, /usr/bin or /usr/local/bin */
 	const char *cache_dir; /* created with its parents, mode 0700, if it is missing */
 	const char *modules; /* the module tree of this kernel (holds modules.dep); NULL: looked for
-			      * next to the kernel, then in /lib/modules; an empty directory stands
-			      * for a kernel without modules */
+			      * beside a kernel that lies in a folder `boot`, then in /lib/modules;
+			      * an empty directory stands for a kernel without modules. Only root
+			      * and the caller may be able to write to it */
 	bool root_disk; /* also the modules that a root disk may need: overlay and the file systems
 			 */
 };
@@ -58,6 +59,9 @@ struct image_initrd_params {
  * modules are an error that names where they were looked for; an ELF kernel without a module tree
  * is taken to have none. */
 int image_initrd(const struct image_initrd_params *p, int *fd, struct err *e);
+/* Whether image_initrd() has all that goes into it. Nothing is made or run, and the cache is not
+ * looked at. */
+int image_initrd_check(const struct image_initrd_params *p, struct err *e);
 
 /* ---- what insula-init does ---- */
 

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <insula/base.h>
@@ -16,6 +18,13 @@
 #include "cache.h"
 
 #define TMP_PREFIX ".new-"
+#define PUBLISH_TRIES 10
+#define TOUCH_S 60        /* the order of use is exact to so many seconds */
+#define FULL_BYTES 65536u /* a file system with less is full */
+#define MAX_ENTRIES 65536u
+
+static const char *const kinds[] = {CACHE_INITRD "-", CACHE_INITRD_ROOT "-", CACHE_KERNEL "-",
+				    CACHE_ROOTFS "-"};
 
 int image_cache_dir(char out[IMAGE_PATH_MAX], struct err *e)
 {
@@ -52,17 +61,38 @@ static int make_dirs(const char *dir)
 	return mkdir(path, 0700) && errno != EEXIST ? -errno : 0;
 }
 
+int cache_failed(const struct cache *c, int code, const char *what, struct err *e)
+{
+	return err_set(e, code,
+		       "cache directory %s: %s%s%s; expected a directory that can be written, or "
+		       "XDG_CACHE_HOME with another place",
+		       c->path, what, what[0] ? ": " : "", strerror(-code));
+}
+
+bool cache_is_full(const struct cache *c)
+{
+	struct statvfs v;
+
+	return !fstatvfs(c->dir, &v) && (uint64_t)v.f_bavail * v.f_frsize < FULL_BYTES;
+}
+
 int cache_open(struct cache *c, const char *dir, struct err *e)
 {
 	struct stat st;
-	int r = make_dirs(dir);
+	int r;
 
-	*c = (struct cache){.dir = -1, .tmp = -1};
+	c->dir = c->tmp = -1;
+	c->tmp_name[0] = '\0';
+	c->path = dir;
+	if (!dir[0])
+		return err_set(e, -ENOENT,
+			       "no cache directory: neither XDG_CACHE_HOME nor HOME is set");
+	r = make_dirs(dir);
 	if (r)
-		return err_sys(e, r, "cache directory %s", dir);
+		return cache_failed(c, r, "", e);
 	c->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (c->dir < 0 || fstat(c->dir, &st))
-		return err_sys(e, -errno, "cache directory %s", dir);
+		return cache_failed(c, -errno, "", e);
 	if (st.st_uid != geteuid() || st.st_mode & (S_IWGRP | S_IWOTH))
 		return err_set(
 			e, -EPERM,
@@ -96,6 +126,16 @@ void cache_name(struct cache *c, const char *kind, const struct hash *subject,
 	snprintf(c->name, sizeof(c->name), "%s-%s-%s", kind, s, k);
 }
 
+/* The time of access tells how long an entry has not been used. Whatever forbids to set it makes
+ * the order less exact, no more. */
+static void touch(int fd, const struct stat *st)
+{
+	const struct timespec now[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_OMIT}};
+
+	if (time(NULL) - st->st_atime >= TOUCH_S)
+		(void)futimens(fd, now);
+}
+
 /* Between open() and flock() the entry may have been removed as out of date. */
 int cache_get(struct cache *c, int *out, struct err *e)
 {
@@ -114,42 +154,112 @@ int cache_get(struct cache *c, int *out, struct err *e)
 		close(fd);
 		return err_set(e, -ENOENT, "cache entry %s is gone", c->name);
 	}
+	touch(fd, &st);
 	*out = fd;
 	return 0;
 }
 
-/* Remove a file unless somebody uses it or makes it. */
-static void remove_unused(int dir, const char *name)
+/* ---- removal ---- */
+
+/* Remove a file unless somebody uses it or makes it. Once it is locked, its name cannot go to
+ * another file: only who has the lock removes it. Before that it can, hence the second look. */
+static bool remove_unused(int dir, const char *name)
 {
+	struct stat st, now;
 	int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	bool gone = false;
 
 	if (fd < 0)
-		return;
-	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-		unlinkat(dir, name, 0);
+		return false;
+	if (!flock(fd, LOCK_EX | LOCK_NB) && !fstat(fd, &st) &&
+	    !fstatat(dir, name, &now, AT_SYMLINK_NOFOLLOW) && st.st_ino == now.st_ino)
+		gone = unlinkat(dir, name, 0) == 0;
 	close(fd);
+	return gone;
 }
 
-static void prune(struct cache *c)
+struct entry {
+	struct timespec used;
+	uint64_t bytes;
+	char name[CACHE_NAME_MAX];
+};
+
+struct entries {
+	struct entry *at;
+	size_t n, room;
+	uint64_t bytes;
+};
+
+static bool is_entry(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+		if (strncmp(name, kinds[i], strlen(kinds[i])) == 0)
+			return strlen(name) < CACHE_NAME_MAX;
+	return false;
+}
+
+static void note_entry(int dir, const char *name, struct entries *s)
+{
+	struct stat st;
+
+	if (!is_entry(name) || s->n == MAX_ENTRIES ||
+	    fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode))
+		return;
+	if (s->n == s->room) {
+		size_t room = s->room ? 2 * s->room : 64;
+		struct entry *p = realloc(s->at, room * sizeof(*p));
+
+		if (!p)
+			return;
+		s->at = p;
+		s->room = room;
+	}
+	s->at[s->n] = (struct entry){.used = st.st_atim, .bytes = (uint64_t)st.st_blocks * 512};
+	snprintf(s->at[s->n].name, sizeof(s->at[s->n].name), "%s", name);
+	s->bytes += s->at[s->n++].bytes;
+}
+
+static int by_use(const void *a, const void *b)
+{
+	const struct timespec *x = &((const struct entry *)a)->used,
+			      *y = &((const struct entry *)b)->used;
+
+	if (x->tv_sec != y->tv_sec)
+		return x->tv_sec < y->tv_sec ? -1 : 1;
+	return (x->tv_nsec > y->tv_nsec) - (x->tv_nsec < y->tv_nsec);
+}
+
+/* What goes at once: older states of the same subject, and what a dead maker has left. */
+static bool is_stale(const struct cache *c, const char *name)
+{
+	return (strncmp(name, c->prefix, strlen(c->prefix)) == 0 && strcmp(name, c->name) != 0) ||
+	       strncmp(name, TMP_PREFIX, strlen(TMP_PREFIX)) == 0;
+}
+
+void cache_trim(struct cache *c, uint64_t limit)
 {
 	int fd = openat(c->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct entries s = {.n = 0};
 	struct dirent *de;
 
 	if (!d) {
 		fd_close(&fd);
 		return; /* the next builder tries again */
 	}
-	while ((de = readdir(d))) {
-		bool stale = strncmp(de->d_name, c->prefix, strlen(c->prefix)) == 0 &&
-			     strcmp(de->d_name, c->name) != 0;
-		bool orphan = strncmp(de->d_name, TMP_PREFIX, strlen(TMP_PREFIX)) == 0;
-
-		if (stale || orphan)
-			remove_unused(c->dir, de->d_name);
-	}
+	while ((de = readdir(d)))
+		if (!is_stale(c, de->d_name) || !remove_unused(c->dir, de->d_name))
+			note_entry(c->dir, de->d_name, &s);
 	closedir(d);
+	if (s.bytes > limit)
+		qsort(s.at, s.n, sizeof(*s.at), by_use);
+	for (size_t i = 0; i < s.n && s.bytes > limit; i++)
+		if (strcmp(s.at[i].name, c->name) != 0 && remove_unused(c->dir, s.at[i].name))
+			s.bytes -= s.at[i].bytes;
+	free(s.at);
 }
+
+/* ---- a new entry ---- */
 
 /* Without O_TMPFILE (some overlay file systems): a file of its own name, locked as long as its
  * maker lives. */
@@ -163,7 +273,7 @@ static int begin_named(struct cache *c, struct err *e)
 	}
 	if (c->tmp < 0) {
 		c->tmp_name[0] = '\0';
-		return err_sys(e, -errno, "new file in the cache directory");
+		return cache_failed(c, -errno, "new file", e);
 	}
 	if (flock(c->tmp, LOCK_EX | LOCK_NB)) {
 		/* A prune that saw the file in this instant is about to remove it. */
@@ -180,7 +290,7 @@ int cache_begin(struct cache *c, struct err *e)
 	if (c->tmp >= 0)
 		return 0;
 	if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL && errno != ENOENT)
-		return err_sys(e, -errno, "new file in the cache directory");
+		return cache_failed(c, -errno, "new file", e);
 	return begin_named(c, e);
 }
 
@@ -204,13 +314,21 @@ static int publish(struct cache *c)
 			       : -errno; /* another builder was faster; the content is the same */
 }
 
-int cache_commit(struct cache *c, struct err *e)
+/* While it has no lock, another maker may throw an entry out that has just got its name; the same
+ * goes for the entry of somebody who was faster. */
+int cache_commit(struct cache *c, int *fd, struct err *e)
 {
-	int r = publish(c);
+	int r = flock(c->tmp, LOCK_SH) ? cache_failed(c, -errno, c->name, e) : -ENOENT;
 
+	for (unsigned i = 0; i < PUBLISH_TRIES && r == -ENOENT; i++) {
+		r = publish(c);
+		if (r)
+			r = cache_failed(c, r, c->name, e);
+		else
+			r = cache_get(c, fd, e);
+	}
 	drop_tmp(c);
-	if (r)
-		return err_sys(e, r, "cache entry %s", c->name);
-	prune(c);
-	return 0;
+	if (!r)
+		cache_trim(c, CACHE_LIMIT);
+	return r;
 }

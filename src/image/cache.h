@@ -9,14 +9,23 @@
 #define IMAGE_CACHE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include <insula/err.h>
 
 #include "hash.h"
 
 #define CACHE_NAME_MAX 128
+#define CACHE_LIMIT (4ull << 30) /* bytes on disk */
+
+/* What cache_name() takes. Files of other names are nobody's business here. */
+#define CACHE_INITRD "initrd"
+#define CACHE_INITRD_ROOT "initrd.root"
+#define CACHE_KERNEL "vmlinux"
+#define CACHE_ROOTFS "rootfs"
 
 struct cache {
+	const char *path;          /* of the directory; borrowed */
 	int dir;                   /* the directory */
 	int tmp;                   /* the entry that is being made, or -1 */
 	char tmp_name[32];         /* its name where the file system has no O_TMPFILE, or "" */
@@ -24,7 +33,8 @@ struct cache {
 	char prefix[CACHE_NAME_MAX];
 };
 
-/* Open (make) the directory. It must belong to the caller, and nobody else may write to it. */
+/* Open (make) the directory. It must belong to the caller, and nobody else may write to it. "":
+ * there is none. `dir` must live until cache_close(). */
 int cache_open(struct cache *c, const char *dir, struct err *e);
 void cache_close(struct cache *c); /* also drops an unfinished entry */
 void cache_name(struct cache *c, const char *kind, const struct hash *subject,
@@ -33,7 +43,15 @@ void cache_name(struct cache *c, const char *kind, const struct hash *subject,
 int cache_get(struct cache *c, int *fd, struct err *e);
 /* c->tmp becomes an empty file, open for reading and writing. */
 int cache_begin(struct cache *c, struct err *e);
-/* Flush it, give it its name, remove what it replaces. c->tmp is closed either way. */
-int cache_commit(struct cache *c, struct err *e);
+/* Flush it, give it its name, get it as cache_get() does, remove what it replaces and what is too
+ * much. c->tmp is closed either way. */
+int cache_commit(struct cache *c, int *fd, struct err *e);
+/* Remove entries, the one not used longest first, until all have `limit` bytes together. Not the
+ * one that cache_name() has named, and none that is in use. */
+void cache_trim(struct cache *c, uint64_t limit);
+/* The text for a failure in the directory: `what` or "". Returns `code`. */
+int cache_failed(const struct cache *c, int code, const char *what, struct err *e);
+/* Why a program could not write the entry, if it does not say so itself. */
+bool cache_is_full(const struct cache *c);
 
 #endif

@@ -131,24 +131,35 @@ static bool try_tree(struct build *b, const char *base, const char *lib, const c
 	return false;
 }
 
+/* X for the kernel X/boot/FILE, "" for X = /. False: it lies elsewhere, and a folder X/lib/modules
+ * need not have to do with it: for /tmp/build/bzImage it would be one that anybody can make. */
+static bool beside_boot(const char *kernel, char base[IMAGE_PATH_MAX])
+{
+	char *slash;
+
+	snprintf(base, IMAGE_PATH_MAX, "%s", kernel);
+	slash = strrchr(base, '/');
+	if (!slash)
+		return false;
+	*slash = '\0';
+	slash = strrchr(base, '/');
+	if (!slash || strcmp(slash, "/boot") != 0)
+		return false;
+	*slash = '\0';
+	return true;
+}
+
 /* X/boot/vmlinuz-V has its modules in X/lib/modules/V or X/usr/lib/modules/V. */
 static bool find_tree(void *ctx, const char *version)
 {
 	struct build *b = ctx;
 	char base[IMAGE_PATH_MAX];
-	char *slash;
 
 	b->looked[0] = '\0';
-	snprintf(base, sizeof(base), "%s", b->kernel_path);
-	for (unsigned i = 0; i < 2; i++) { /* the file, then its folder */
-		slash = strrchr(base, '/');
-		if (slash)
-			*slash = '\0';
-	}
-	if (try_tree(b, base, "/lib", version) || try_tree(b, base, "/usr/lib", version))
+	if (beside_boot(b->kernel_path, base) && base[0] &&
+	    (try_tree(b, base, "/lib", version) || try_tree(b, base, "/usr/lib", version)))
 		return true;
-	return base[0] &&
-	       (try_tree(b, "", "/lib", version) || try_tree(b, "", "/usr/lib", version));
+	return try_tree(b, "", "/lib", version) || try_tree(b, "", "/usr/lib", version);
 }
 
 static int find_modules(struct build *b, struct err *e)
@@ -308,7 +319,7 @@ static int write_archive(struct build *b, struct err *e)
 		r = add_modules(b, &a, e);
 	end = cpio_end(&a);
 	if (!r && end)
-		r = err_sys(e, end, "write the initrd");
+		r = cache_failed(&b->cache, end, "initrd", e);
 	return r;
 }
 
@@ -327,7 +338,7 @@ static int hash_input(struct hash *h, const char *path, int fd, struct err *e)
 
 static int name_result(struct build *b, struct err *e)
 {
-	const char *kind = b->p->root_disk ? "initrd.root" : "initrd";
+	const char *kind = b->p->root_disk ? CACHE_INITRD_ROOT : CACHE_INITRD;
 	struct hash subject, key;
 	int r;
 
@@ -350,25 +361,24 @@ static int name_result(struct build *b, struct err *e)
 
 static int get_or_make(struct build *b, int *out, struct err *e)
 {
-	int r = cache_get(&b->cache, out, e);
+	int r = cache_open(&b->cache, b->p->cache_dir, e);
 
+	if (r)
+		return r;
+	r = cache_get(&b->cache, out, e);
 	if (r != -ENOENT)
 		return r;
 	r = cache_begin(&b->cache, e);
 	if (!r)
 		r = write_archive(b, e);
-	if (!r)
-		r = cache_commit(&b->cache, e);
-	return r ? r : cache_get(&b->cache, out, e);
+	return r ? r : cache_commit(&b->cache, out, e);
 }
 
-int image_initrd(const struct image_initrd_params *p, int *out, struct err *e)
+/* Open and read all that goes into it. build_close() in any case. */
+static int build_open(struct build *b, const struct image_initrd_params *p, struct err *e)
 {
-	struct build *b = calloc(1, sizeof(*b));
 	int r;
 
-	if (!b)
-		return err_set(e, -ENOMEM, "out of memory");
 	*b = (struct build){.p = p, .kernel = -1, .init = -1, .busybox = -1};
 	b->modules.dir = b->cache.dir = b->cache.tmp = -1;
 	r = open_input("kernel", p->kernel, &b->kernel, e);
@@ -381,16 +391,41 @@ int image_initrd(const struct image_initrd_params *p, int *out, struct err *e)
 	if (!r)
 		r = choose_modules(b, e);
 	if (!r)
-		r = cache_open(&b->cache, p->cache_dir, e);
-	if (!r)
 		r = name_result(b, e);
-	if (!r)
-		r = get_or_make(b, out, e);
+	return r;
+}
+
+static void build_close(struct build *b)
+{
 	cache_close(&b->cache);
 	modules_close(&b->modules);
 	fd_close(&b->busybox);
 	fd_close(&b->init);
 	fd_close(&b->kernel);
+}
+
+static int with_inputs(const struct image_initrd_params *p,
+		       int (*then)(struct build *, int *, struct err *), int *out, struct err *e)
+{
+	struct build *b = calloc(1, sizeof(*b));
+	int r;
+
+	if (!b)
+		return err_set(e, -ENOMEM, "out of memory");
+	r = build_open(b, p, e);
+	if (!r && then)
+		r = then(b, out, e);
+	build_close(b);
 	free(b);
 	return r;
+}
+
+int image_initrd(const struct image_initrd_params *p, int *out, struct err *e)
+{
+	return with_inputs(p, get_or_make, out, e);
+}
+
+int image_initrd_check(const struct image_initrd_params *p, struct err *e)
+{
+	return with_inputs(p, NULL, NULL, e);
 }

@@ -4,15 +4,20 @@
  * PATH..." with all dependencies, to be loaded from the last to the first; modules.softdep has
  * "softdep NAME pre: NAME... post: NAME..."; modules.alias "alias PATTERN NAME". In names - and _
  * are the same.
+ *
+ * What is read here ends up in a guest, so a path of modules.dep may not lead out of the tree, and
+ * the tree must be one that only root and the user can change. All files are opened by open_file().
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <insula/base.h>
@@ -23,18 +28,92 @@
 #define TREE_FILE_MAX (64u << 20)
 #define SOFTDEP_DEPTH 4
 
-/* The whole text file, terminated; NULL and -ENOENT if there is none. */
-static int slurp(int dir, const char *name, char **out)
+/* ---- files of the tree ---- */
+
+static int open_beneath(int dir, const char *path, uint64_t flags)
+{
+	struct open_how how = {
+		.flags = O_CLOEXEC | flags,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+	};
+	long fd = syscall(SYS_openat2, dir, path, &how, sizeof(how));
+
+	return fd < 0 ? -errno : (int)fd;
+}
+
+/* Whoever owns "/" counts as root: in a user namespace in which root is not mapped, root's files
+ * belong to the overflow user. */
+static bool is_root(uid_t uid)
 {
 	struct stat st;
-	int r = 0, fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+
+	return uid == 0 || (!stat("/", &st) && st.st_uid == uid);
+}
+
+/* Only root and the user may be able to change it. `in` and `path` name it. */
+static int check_owner(const struct stat *st, const char *in, const char *path, struct err *e)
+{
+	if (st->st_uid != geteuid() && !is_root(st->st_uid))
+		return err_set(e, -EPERM,
+			       "module tree %s: %s belongs to user %u; expected root or user %u",
+			       in, path, (unsigned)st->st_uid, (unsigned)geteuid());
+	if (st->st_mode & (S_IWGRP | S_IWOTH))
+		return err_set(e, -EPERM,
+			       "module tree %s: %s can be written by %s (mode %04o); expected its "
+			       "owner alone (chmod -R go-w)",
+			       in, path, st->st_mode & S_IWOTH ? "everybody" : "its group",
+			       (unsigned)st->st_mode & 07777);
+	return 0;
+}
+
+/* Each directory on the way from the tree's top to the file. */
+static int check_way(const struct modules *k, const char *path, struct err *e)
+{
+	char part[MODULE_PATH_MAX];
+	struct stat st;
+	int r = 0;
+
+	for (const char *slash = strchr(path, '/'); slash && !r; slash = strchr(slash + 1, '/')) {
+		snprintf(part, sizeof(part), "%.*s", (int)(slash - path), path);
+		if (fstatat(k->dir, part, &st, AT_SYMLINK_NOFOLLOW))
+			return err_sys(e, -errno, "module tree %s: %s", k->name, part);
+		r = check_owner(&st, k->name, part, e);
+	}
+	return r;
+}
+
+/* A regular file of the tree: its descriptor, and what it is. -ENOENT: there is none. */
+static int open_file(const struct modules *k, const char *path, struct stat *st, struct err *e)
+{
+	int r, fd = open_beneath(k->dir, path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+
+	if (fd == -EXDEV || fd == -ELOOP)
+		return err_set(e, -EPERM,
+			       "module tree %s: %s leads out of it, or is a symbolic link", k->name,
+			       path);
+	if (fd < 0)
+		return err_sys(e, fd, "module tree %s: %s", k->name, path);
+	r = fstat(fd, st) ? err_sys(e, -errno, "module tree %s: %s", k->name, path)
+	    : !S_ISREG(st->st_mode)
+		    ? err_set(e, -EPERM, "module tree %s: %s is not a regular file", k->name, path)
+		    : check_owner(st, k->name, path, e);
+	if (!r)
+		r = check_way(k, path, e);
+	if (r)
+		fd_close(&fd);
+	return r ? r : fd;
+}
+
+/* The whole text file, terminated; NULL and -ENOENT if there is none. */
+static int slurp(const struct modules *k, const char *name, char **out, struct err *e)
+{
+	struct stat st;
+	int r = 0, fd = open_file(k, name, &st, e);
 
 	*out = NULL;
 	if (fd < 0)
-		return -errno;
-	if (fstat(fd, &st))
-		r = -errno;
-	else if (st.st_size > TREE_FILE_MAX)
+		return fd;
+	if (st.st_size > TREE_FILE_MAX)
 		r = -EFBIG;
 	else if (!(*out = calloc(1, (size_t)st.st_size + 1)))
 		r = -ENOMEM;
@@ -45,7 +124,7 @@ static int slurp(int dir, const char *name, char **out)
 		free(*out);
 		*out = NULL;
 	}
-	return r;
+	return r ? err_sys(e, r, "module tree %s: %s", k->name, name) : 0;
 }
 
 static bool dir_is_empty(int dir)
@@ -65,26 +144,39 @@ static bool dir_is_empty(int dir)
 	return empty;
 }
 
+static int read_lists(struct modules *k, struct err *e)
+{
+	int r = slurp(k, "modules.dep", &k->dep, e);
+
+	if (r == -ENOENT)
+		return err_set(e, r, "module tree %s: no modules.dep; expected what depmod makes",
+			       k->name);
+	/* Older trees have no soft dependencies, and no file is as good as an empty one. */
+	if (!r)
+		r = slurp(k, "modules.softdep", &k->softdep, e);
+	if (!r || r == -ENOENT)
+		r = slurp(k, "modules.alias", &k->alias, e);
+	return r == -ENOENT ? 0 : r;
+}
+
 int modules_open(struct modules *k, const char *dir, struct err *e)
 {
+	struct stat st;
 	int r;
 
-	*k = (struct modules){.dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-	if (k->dir < 0)
+	*k = (struct modules){.name = dir, .dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+	if (k->dir < 0 || fstat(k->dir, &st))
 		return err_sys(e, -errno, "module tree %s", dir);
-	if (dir_is_empty(k->dir)) {
+	r = check_owner(&st, dir, "the directory", e);
+	if (!r && dir_is_empty(k->dir)) {
 		fd_close(&k->dir);
 		return 0;
 	}
-	r = slurp(k->dir, "modules.dep", &k->dep);
-	if (r) {
+	if (!r)
+		r = read_lists(k, e);
+	if (r)
 		modules_close(k);
-		return err_sys(e, r, "module tree %s: modules.dep (made by depmod)", dir);
-	}
-	/* Older trees have no soft dependencies, and no file is as good as an empty one. */
-	slurp(k->dir, "modules.softdep", &k->softdep);
-	slurp(k->dir, "modules.alias", &k->alias);
-	return 0;
+	return r;
 }
 
 void modules_close(struct modules *k)
@@ -146,7 +238,7 @@ static int append(struct modules *k, const char *group, const char *path, size_t
 	for (size_t i = 0; i < k->n; i++)
 		if (strcmp(k->m[i].group, group) == 0 && same_name(k->m[i].name, name, n))
 			return 0;
-	if (k->n == MODULES_MAX || n >= MODULE_NAME_MAX)
+	if (k->n == MODULES_MAX || n >= MODULE_NAME_MAX || len >= MODULE_PATH_MAX)
 		return err_set(e, -E2BIG, "module %.*s: too many modules or too long a name",
 			       (int)len, path);
 	*m = (struct module){.group = group, .path = strndup(path, len), .optional = optional};
@@ -266,8 +358,11 @@ int modules_hash(const struct modules *k, struct hash *h, struct err *e)
 	struct stat st;
 
 	for (size_t i = 0; i < k->n; i++) {
-		if (fstatat(k->dir, k->m[i].path, &st, 0))
-			return err_sys(e, -errno, "module %s", k->m[i].path);
+		int fd = open_file(k, k->m[i].path, &st, e);
+
+		if (fd < 0)
+			return fd;
+		close(fd);
 		hash_str(h, k->m[i].group);
 		hash_str(h, k->m[i].path);
 		hash_u64(h, k->m[i].optional);
@@ -303,11 +398,12 @@ static int decompress(const struct decompressor *d, int in, int *out, struct err
 
 int modules_read(const struct modules *k, const struct module *m, int *out, struct err *e)
 {
-	int fd = openat(k->dir, m->path, O_RDONLY | O_CLOEXEC), r;
+	struct stat st;
+	int fd = open_file(k, m->path, &st, e), r;
 	size_t len = strlen(m->path);
 
 	if (fd < 0)
-		return err_sys(e, -errno, "module %s", m->path);
+		return fd;
 	for (size_t i = 0; i < ARRAY_LEN(decompressors); i++) {
 		size_t n = strlen(decompressors[i].suffix);
 

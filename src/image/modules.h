@@ -15,6 +15,7 @@
 
 #define MODULES_MAX 96
 #define MODULE_NAME_MAX 56
+#define MODULE_PATH_MAX 512
 
 struct module {
 	const char *group;
@@ -24,16 +25,18 @@ struct module {
 };
 
 struct modules {
-	int dir;       /* the tree, -1: a kernel without modules */
-	char *dep;     /* modules.dep */
-	char *softdep; /* modules.softdep */
-	char *alias;   /* modules.alias */
+	const char *name; /* of the tree; borrowed */
+	int dir;          /* the tree, -1: a kernel without modules */
+	char *dep;        /* modules.dep */
+	char *softdep;    /* modules.softdep */
+	char *alias;      /* modules.alias */
 	size_t n;
 	struct module m[MODULES_MAX];
 };
 
 /* Open the tree. A directory without modules.dep is an error, an empty one stands for no modules.
- */
+ * -EPERM, here and below: somebody other than root and the user can change the tree, or what is to
+ * be read is no regular file inside it. `dir` must live as long as the tree is open. */
 int modules_open(struct modules *k, const char *dir, struct err *e);
 void modules_close(struct modules *k);
 /* Append a module and all that it needs. One that the kernel has built in or does not have adds

@@ -199,21 +199,22 @@ static int run_mke2fs(const struct image_rootfs_params *p, const char *dir,
 }
 
 static int pack(const struct image_rootfs_params *p, char *dir, const struct manifest *m,
-		struct cache *c, struct err *e)
+		struct cache *c, int *hold, struct err *e)
 {
 	struct manifest after;
 	int r = cache_begin(c, e);
 
-	if (!r)
-		r = run_mke2fs(p, dir, m, c->tmp, e);
 	if (r)
 		return r;
+	r = run_mke2fs(p, dir, m, c->tmp, e);
+	if (r)
+		return cache_is_full(c) ? cache_failed(c, -ENOSPC, "root image", e) : r;
 	r = manifest_make(dir, &after, e);
 	if (r)
 		return r;
 	if (after.hash.v != m->hash.v)
 		return err_set(e, -EAGAIN, "%s changed while it was packed", dir);
-	return cache_commit(c, e);
+	return cache_commit(c, hold, e);
 }
 
 /* An image that lies in the directory it was made from would change it. */
@@ -261,13 +262,10 @@ int image_rootfs(const struct image_rootfs_params *p, char path[IMAGE_PATH_MAX],
 		goto out;
 	hash_init(&subject);
 	hash_str(&subject, dir);
-	cache_name(&c, "rootfs", &subject, &m.hash);
+	cache_name(&c, CACHE_ROOTFS, &subject, &m.hash);
 	r = cache_get(&c, hold, e);
-	if (r == -ENOENT) {
-		r = pack(p, dir, &m, &c, e);
-		if (!r)
-			r = cache_get(&c, hold, e);
-	}
+	if (r == -ENOENT)
+		r = pack(p, dir, &m, &c, hold, e);
 	if (!r && snprintf(path, IMAGE_PATH_MAX, "%s/%s", p->cache_dir, c.name) >= IMAGE_PATH_MAX) {
 		fd_close(hold);
 		r = err_set(e, -ENAMETOOLONG, "the path of the cache directory is too long");

@@ -159,10 +159,10 @@ static int spawn_limited(const struct spawn *s, uint32_t bytes, struct err *e)
 	return rc;
 }
 
-static int decompress(int fd, const struct payload *p, int out, struct err *e)
+static int decompress(int fd, const struct payload *p, const struct cache *c, struct err *e)
 {
 	const char *const argv[] = {p->packing->program, "-dc", NULL};
-	struct spawn s = {.argv = argv, .package = p->packing->package, .out = out, .extra = -1};
+	struct spawn s = {.argv = argv, .package = p->packing->package, .out = c->tmp, .extra = -1};
 	struct err why;
 	int rc;
 
@@ -171,18 +171,20 @@ static int decompress(int fd, const struct payload *p, int out, struct err *e)
 		return s.in;
 	rc = spawn_limited(&s, p->unpacked, &why);
 	close(s.in);
+	if (rc && cache_is_full(c))
+		return cache_failed(c, -ENOSPC, "kernel", e);
 	if (rc)
 		return err_set(e, rc, "kernel: cannot be unpacked: %.200s", why.text);
-	return check_result(out, p, e);
+	return check_result(c->tmp, p, e);
 }
 
-static int make(struct cache *c, int fd, const struct payload *p, struct err *e)
+static int make(struct cache *c, int fd, const struct payload *p, int *out, struct err *e)
 {
 	int rc = cache_begin(c, e);
 
 	if (!rc)
-		rc = decompress(fd, p, c->tmp, e);
-	return rc ? rc : cache_commit(c, e);
+		rc = decompress(fd, p, c, e);
+	return rc ? rc : cache_commit(c, out, e);
 }
 
 int image_unpack(int kernel, const char *cache_dir, int *out, struct err *e)
@@ -206,13 +208,10 @@ int image_unpack(int kernel, const char *cache_dir, int *out, struct err *e)
 		hash_init(&key);
 		hash_u64(&key, FORMAT);
 		hash_stat(&key, &st);
-		cache_name(&c, "vmlinux", &subject, &key);
+		cache_name(&c, CACHE_KERNEL, &subject, &key);
 		rc = cache_get(&c, out, e);
-		if (rc == -ENOENT) {
-			rc = make(&c, kernel, &p, e);
-			if (!rc)
-				rc = cache_get(&c, out, e);
-		}
+		if (rc == -ENOENT)
+			rc = make(&c, kernel, &p, out, e);
 	}
 	cache_close(&c);
 	return rc;

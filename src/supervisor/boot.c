@@ -102,7 +102,7 @@ static void describe_net(const struct net_config *n, unsigned nth, char out[NET_
 }
 
 static int add_own_initrd(struct boot *b, const struct vm_config *c, const struct paths *p,
-			  const char *kernel, struct err *e)
+			  const char *kernel, bool check_only, struct err *e)
 {
 	char init[PATH_MAX + 32], busybox[PATH_MAX + 32];
 	struct image_initrd_params ip = {.kernel = kernel,
@@ -121,6 +121,10 @@ static int add_own_initrd(struct boot *b, const struct vm_config *c, const struc
 	char record[CONFIG_MAX_NETS][NET_RECORD], *nets[CONFIG_MAX_NETS + 1] = {NULL};
 	int rc;
 
+	snprintf(init, sizeof(init), "%s/insula-init", p->libexec);
+	snprintf(busybox, sizeof(busybox), "%s/busybox", p->libexec);
+	if (check_only)
+		return image_initrd_check(&ip, e);
 	for (unsigned i = 0; i < c->nshares; i++)
 		share[i] = c->share[i].guest;
 	for (unsigned i = 0; i < c->nnets; i++) {
@@ -128,8 +132,6 @@ static int add_own_initrd(struct boot *b, const struct vm_config *c, const struc
 		nets[i] = record[i];
 	}
 	ic.nets = nets;
-	snprintf(init, sizeof(init), "%s/insula-init", p->libexec);
-	snprintf(busybox, sizeof(busybox), "%s/busybox", p->libexec);
 	rc = image_initrd(&ip, &b->initrd[0], e);
 	if (!rc)
 		rc = image_config_cpio(&ic, &b->initrd[1], e);
@@ -148,7 +150,7 @@ static int open_initrd(struct boot *b, const struct vm_config *c, const struct p
 	}
 	if (is_elf(b->kernel) && !c->command && !c->rootfs && !c->nshares)
 		return 0;
-	return check_only ? 0 : add_own_initrd(b, c, p, kernel, e);
+	return add_own_initrd(b, c, p, kernel, check_only, e);
 }
 
 /* Boot the ELF kernel inside a bzImage, unless ",packed" asks for the image as it is. */

@@ -37,7 +37,12 @@ int paths_find(struct paths *p, struct err *e)
 	rc = join(p->libexec, sizeof(p->libexec), top, "/libexec/insula", e);
 	if (!rc)
 		rc = join(p->guest, sizeof(p->guest), top, "/guest", e);
-	return rc ? rc : image_cache_dir(p->cache, e);
+	if (!rc)
+		rc = image_cache_dir(p->cache, e);
+	if (rc != -ENOENT)
+		return rc;
+	p->cache[0] = '\0'; /* what needs one says so */
+	return 0;
 }
 
 static int is_kernel(const struct dirent *d)

@@ -14,7 +14,8 @@ struct paths {
 				  * busybox; Windows: BINDIR */
 	char guest[PATHS_MAX];   /* BINDIR/../guest: what `make guest` unpacked; Windows:
 				  * BINDIR\guest,   what tools/windows-guest made; may not exist */
-	char cache[PATHS_MAX];   /* image_cache_dir(); Windows: "" */
+	char cache[PATHS_MAX];   /* image_cache_dir(); "": there is none, which a payload does not
+				  * need; Windows: "" */
 };
 
 /* Found by the path of the running program, so that an installed tree may be moved. */

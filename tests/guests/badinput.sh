@@ -180,6 +180,18 @@ if [ -n "$bz" ]; then
 	bad 'kernel: bzImage, cut in its body' 2 'kernel' -- --kernel "$dir/bz2" --initrd "$KERNEL"
 	# Smaller than its setup says that the kernel needs (init_size).
 	bad 'kernel: bzImage in too little memory' 2 'kernel' 'the VM has 16' -- --kernel "$bz" --initrd "$KERNEL" --mem 16M
+	# Its modules: -n looks at them as a start does.
+	release=${bz##*/vmlinuz-} tree=$dir/k/lib/modules/${bz##*/vmlinuz-}
+	mkdir -p "$dir/k/boot" "$tree/kernel"
+	ln "$bz" "$dir/k/boot/" 2>/dev/null || cp "$bz" "$dir/k/boot/"
+	bad_dry 'modules: no modules.dep' 2 'no modules.dep' -- --kernel "$dir/k/boot/vmlinuz-$release" -- true
+	echo "kernel/virtio_mmio.ko: ../../../../kept" >"$tree/modules.dep"
+	touch "$tree/kernel/virtio_mmio.ko"
+	bad_dry 'modules: out of the tree' 2 'leads out of it' -- --kernel "$dir/k/boot/vmlinuz-$release" -- true
+	chmod 777 "$tree"
+	bad_dry 'modules: a tree that everybody can write' 2 'by everybody' -- --kernel "$dir/k/boot/vmlinuz-$release" -- true
+	chmod 755 "$tree"
+	HOME='' XDG_CACHE_HOME=$dir/empty bad 'cache: not a directory' 2 "cache directory $dir/empty/insula" 'XDG_CACHE_HOME' -- --kernel "$bz" -- true
 else
 	skip 'kernel: bzImage' 'none unpacked (make guest)'
 fi

@@ -43,6 +43,7 @@ static void setup(void)
 	strcpy(top + strlen(top) - 6, "XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(top));
 	ck_assert_int_eq(chdir(top), 0);
+	umask(022); /* a module tree that a group can write is refused */
 }
 
 static void teardown(void)
@@ -374,6 +375,117 @@ START_TEST(initrd_deterministic)
 }
 END_TEST
 
+/* ---- what a module tree may not do ---- */
+
+static void one_module(const char *path)
+{
+	char text[512];
+
+	put_tree();
+	snprintf(text, sizeof(text), "kernel/v/virtio_mmio.ko: %s\n", path);
+	put_text(TREE "/modules.dep", text);
+}
+
+/* Files outside of the tree do not get into a guest, whatever names them. */
+START_TEST(tree_stays_inside)
+{
+	static const char *const ways[] = {
+		"../../../../secret.ko", "kernel/../../../../../secret.ko",
+		"kernel/link.ko",        "kernel/linked/secret.ko",
+		"kernel/fifo.ko",        "kernel/v"};
+	struct image_initrd_params p = params();
+	char absolute[256];
+
+	put_text("secret.ko", "the host's");
+	for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
+		one_module(ways[i]);
+		run("cd " TREE "/kernel && ln -sf ../../../../../secret.ko link.ko && "
+		    "ln -sfn ../../../../.. linked && rm -f fifo.ko && mkfifo fifo.ko");
+		refuse(&p, -EPERM, TREE);
+		ck_assert_int_eq(image_initrd_check(&p, NULL), -EPERM);
+	}
+	snprintf(absolute, sizeof(absolute), "%s/secret.ko", top);
+	one_module(absolute);
+	refuse(&p, -EPERM, "leads out of it");
+	put_tree();
+	run("mv " TREE "/modules.dep x/dep && ln -s ../../../dep " TREE "/modules.dep");
+	refuse(&p, -EPERM, "modules.dep leads out of it, or is a symbolic link");
+}
+END_TEST
+
+/* X/lib/modules belongs to X/boot/vmlinuz, and to no X/Y/vmlinuz: X may be /tmp. */
+START_TEST(tree_beside_boot_only)
+{
+	struct image_initrd_params p = params();
+	size_t len;
+
+	put_tree();
+	run("mkdir x/build x/bootx && cp x/boot/vmlinuz-6.1.0-test x/build/bzImage && "
+	    "cp x/boot/vmlinuz-6.1.0-test x/bootx/ && cp x/boot/vmlinuz-6.1.0-test x/vmlinuz");
+	p.kernel = "x/build/bzImage";
+	refuse(&p, -ENOENT, "looked in /lib/modules/6.1.0-test, /usr/lib/modules/6.1.0-test");
+	p.kernel = "x/bootx/vmlinuz-6.1.0-test";
+	refuse(&p, -ENOENT, "looked in /lib/modules");
+	p.kernel = "x/vmlinuz";
+	refuse(&p, -ENOENT, "looked in /lib/modules");
+	run("ln -s boot/vmlinuz-6.1.0-test x/link"); /* where it really lies counts */
+	p.kernel = "x/link";
+	free(build(&p, &len));
+}
+END_TEST
+
+/* Who can write to the tree decides what runs in the guest. */
+START_TEST(tree_of_others)
+{
+	static const struct {
+		const char *make, *says;
+	} cases[] = {
+		{"chmod 775 " TREE, "the directory can be written by its group"},
+		{"chmod 757 " TREE, "the directory can be written by everybody"},
+		{"chmod 664 " TREE "/modules.dep", "modules.dep can be written by its group"},
+		{"chmod 666 " TREE "/modules.alias", "modules.alias can be written by everybody"},
+		{"chmod 775 " TREE "/kernel", "kernel can be written by its group"},
+		{"chmod 1777 " TREE "/kernel/v", "kernel/v can be written by everybody"},
+		{"chmod 664 " TREE "/kernel/v/virtio.ko", "chmod -R go-w"},
+	};
+	static const char *const owned[] = {TREE, TREE "/modules.dep", TREE "/kernel",
+					    TREE "/kernel/v/virtio.ko"};
+	struct image_initrd_params p = params();
+	char cmd[256];
+	size_t len;
+
+	put_tree();
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		run(cases[i].make);
+		refuse(&p, -EPERM, cases[i].says);
+		run("chmod -R go-w " TREE);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(owned) && geteuid() == 0; i++) {
+		snprintf(cmd, sizeof(cmd), "chown 12345 %s", owned[i]);
+		run(cmd);
+		refuse(&p, -EPERM, "belongs to user 12345; expected root or user 0");
+		run("chown -R 0 " TREE);
+	}
+	free(build(&p, &len));
+}
+END_TEST
+
+/* A check finds what a build would, and leaves nothing. */
+START_TEST(initrd_checked)
+{
+	struct image_initrd_params p = params();
+	struct err e = {0};
+
+	put_tree();
+	p.cache_dir = "";
+	ck_assert_msg(image_initrd_check(&p, &e) == 0, "%s", e.text);
+	run("rm " TREE "/modules.dep");
+	ck_assert_int_eq(image_initrd_check(&p, &e), -ENOENT);
+	ck_assert_msg(strstr(e.text, "no modules.dep") != NULL, "%s", e.text);
+	ck_assert_int_eq(count("cache"), 0);
+}
+END_TEST
+
 START_TEST(initrd_cached)
 {
 	struct image_initrd_params p = params();
@@ -538,6 +650,174 @@ START_TEST(cache_orphans)
 	ck_assert_int_eq(count("cache/.new-1-0"), 0); /* its maker is dead */
 	ck_assert_int_eq(count("cache/.new-2-0"), 1); /* its maker works on it */
 	close(live);
+}
+END_TEST
+
+/* NAME in the cache, BYTES on disk, last used so many hours ago. */
+static void put_entry(const char *name, size_t bytes, unsigned hours)
+{
+	char path[256], cmd[512];
+	void *p = malloc(bytes);
+
+	ck_assert_ptr_nonnull(p);
+	memset(p, 'x', bytes);
+	snprintf(path, sizeof(path), "cache/%s", name);
+	put(path, p, bytes);
+	free(p);
+	snprintf(cmd, sizeof(cmd), "touch -a -d '%u hours ago' %s", hours, path);
+	run(cmd);
+}
+
+static void trim(const char *kind, uint64_t limit)
+{
+	struct cache c = {.dir = -1, .tmp = -1};
+	struct hash h;
+
+	hash_init(&h);
+	ck_assert_int_eq(cache_open(&c, "cache", NULL), 0);
+	cache_name(&c, kind, &h, &h);
+	cache_trim(&c, limit);
+	cache_close(&c);
+}
+
+#define MIB 1048576u
+
+START_TEST(cache_has_a_bound)
+{
+	struct stat st;
+	uint64_t each;
+
+	run("mkdir -m 700 cache");
+	put_entry("vmlinux-a-1", MIB, 5);
+	put_entry("rootfs-b-1", MIB, 9);
+	put_entry("initrd.root-c-1", MIB, 7);
+	put_entry("initrd-d-1", MIB, 1);
+	put_entry("somebody-elses", MIB, 1000);
+	ck_assert_int_eq(stat("cache/vmlinux-a-1", &st), 0);
+	each = (uint64_t)st.st_blocks * 512;
+	trim(CACHE_KERNEL, 4 * each);
+	ck_assert_int_eq(count("cache/[!.]*"), 5);
+	trim(CACHE_KERNEL, 4 * each - 1); /* the one that was not used longest */
+	ck_assert_int_eq(count("cache/[!.]*"), 4);
+	ck_assert_int_eq(count("cache/rootfs-*"), 0);
+	/* One in use stays, and is counted. */
+	int fd = open("cache/initrd.root-c-1", O_RDONLY | O_CLOEXEC);
+	ck_assert_int_eq(flock(fd, LOCK_SH), 0);
+	trim(CACHE_KERNEL, each);
+	ck_assert_int_eq(count("cache/initrd.root-c-1"), 1);
+	ck_assert_int_eq(count("cache/vmlinux-*") + count("cache/initrd-*"), 0);
+	close(fd);
+	trim(CACHE_KERNEL, 0);
+	ck_assert_int_eq(count("cache/[!.]*"), 1);
+	ck_assert_int_eq(count("cache/somebody-elses"), 1);
+}
+END_TEST
+
+/* What is used becomes the youngest, and what was just made is never the victim. */
+START_TEST(cache_knows_what_is_used)
+{
+	struct image_initrd_params p = params();
+	struct cache c = {.dir = -1, .tmp = -1};
+	struct hash h;
+	size_t len;
+	int fd = -1;
+
+	put_tree();
+	free(build(&p, &len));
+	run("touch -a -d '9 hours ago' cache/initrd-*");
+	put_entry("vmlinux-a-1", 8 * MIB, 5);
+	free(build(&p, &len)); /* a hit */
+	trim(CACHE_KERNEL, 7 * MIB);
+	ck_assert_int_eq(count("cache/initrd-*"), 1);
+	ck_assert_int_eq(count("cache/vmlinux-*"), 0);
+	hash_init(&h);
+	ck_assert_int_eq(cache_open(&c, "cache", NULL), 0);
+	cache_name(&c, CACHE_KERNEL, &h, &h);
+	ck_assert_int_eq(cache_begin(&c, NULL), 0);
+	ck_assert_int_eq(write_full(c.tmp, "k", 1), 0);
+	ck_assert_int_eq(cache_commit(&c, &fd, NULL), 0);
+	cache_trim(&c, 0);
+	ck_assert_int_eq(count("cache/vmlinux-*"), 1);
+	ck_assert_int_eq(count("cache/initrd-*"), 0);
+	cache_close(&c);
+	close(fd);
+}
+END_TEST
+
+/* Makers of different things, each of whom throws all others out whenever he has one: everybody
+ * gets his own, every time. */
+START_TEST(cache_makers_against_trimmers)
+{
+	int status;
+
+	run("mkdir -m 700 cache");
+	for (unsigned i = 0; i < 6; i++) {
+		if (fork())
+			continue;
+		for (unsigned n = 0; n < 200; n++) {
+			struct cache c = {.dir = -1, .tmp = -1};
+			struct hash h;
+			int fd = -1;
+
+			hash_init(&h);
+			hash_u64(&h, i % 3);
+			if (cache_open(&c, "cache", NULL))
+				_exit(1);
+			cache_name(&c, CACHE_KERNEL, &h, &h);
+			if (cache_begin(&c, NULL) || cache_commit(&c, &fd, NULL))
+				_exit(2);
+			cache_trim(&c, 0);
+			close(fd);
+			cache_close(&c);
+		}
+		_exit(0);
+	}
+	for (unsigned i = 0; i < 6; i++) {
+		ck_assert_int_gt(wait(&status), 0);
+		ck_assert_int_eq(status, 0);
+	}
+}
+END_TEST
+
+/* In a mount namespace of a child: a file system of 128 KiB. 77: not allowed here. */
+static int build_on_a_full_disk(void)
+{
+	struct image_initrd_params p = params();
+	struct err e = {0};
+	int fd = -1;
+
+	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount("tmpfs", "cache", "tmpfs", 0, "size=128k,mode=700"))
+		return 77;
+	if (image_initrd(&p, &fd, &e) != -ENOSPC)
+		return 1;
+	return strstr(e.text, "cache directory cache: ") && strstr(e.text, "No space left") &&
+			       strstr(e.text, "XDG_CACHE_HOME")
+		       ? 0
+		       : 2;
+}
+
+START_TEST(cache_says_where_it_is)
+{
+	struct image_initrd_params p = params();
+	int status;
+	pid_t pid;
+
+	put_tree();
+	p.cache_dir = "";
+	refuse(&p, -ENOENT, "neither XDG_CACHE_HOME nor HOME is set");
+	p.cache_dir = "init/cache";
+	refuse(&p, -ENOTDIR, "cache directory init/cache: Not a directory; expected");
+	refuse(&p, -ENOTDIR, "XDG_CACHE_HOME");
+	run("mkdir -m 700 cache");
+	pid = fork();
+	if (pid == 0)
+		_exit(build_on_a_full_disk());
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	if (WEXITSTATUS(status) == 77)
+		fprintf(stderr, "cache_says_where_it_is: not allowed to mount here, skipped\n");
+	else
+		ck_assert_int_eq(status, 0);
 }
 END_TEST
 
@@ -726,6 +1006,10 @@ int main(void)
 	tcase_add_test(t, initrd_compressed);
 	tcase_add_test(t, initrd_corrupt_module);
 	tcase_add_test(t, initrd_deterministic);
+	tcase_add_test(t, tree_stays_inside);
+	tcase_add_test(t, tree_beside_boot_only);
+	tcase_add_test(t, tree_of_others);
+	tcase_add_test(t, initrd_checked);
 	tcase_add_test(t, initrd_cached);
 	tcase_add_test(t, initrd_concurrent);
 	tcase_add_test(t, initrd_no_modules);
@@ -733,6 +1017,10 @@ int main(void)
 	tcase_add_test(t, initrd_bad_inputs);
 	tcase_add_test(t, cache_is_private);
 	tcase_add_test(t, cache_orphans);
+	tcase_add_test(t, cache_has_a_bound);
+	tcase_add_test(t, cache_knows_what_is_used);
+	tcase_add_test(t, cache_makers_against_trimmers);
+	tcase_add_test(t, cache_says_where_it_is);
 	tcase_add_test(t, cache_dir_choice);
 	tcase_add_test(t, rootfs_content);
 	tcase_add_test(t, rootfs_cached);
