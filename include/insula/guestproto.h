@@ -85,11 +85,14 @@ struct gp_ack {
 enum gp_start_flags {
 	GP_START_TTY = 1,   /* a terminal of rows x cols; no stream of its own for errors */
 	GP_START_STDIN = 2, /* there is an input; else it is empty */
+	GP_START_USER = 8,  /* one string more, the last: USER[:GROUP], of which at least one is a
+			     * name that the guest looks up; uid and gid do not count */
 	GP_START_ONLY = 4,  /* the machine's one task: when it ends, kill every other process and
 			     * write back and unmount the disks, then send GP_EXIT */
 };
 #define GP_NO_GID UINT32_MAX /* the group of that user */
-/* Followed by 1 + argc + envc strings, each with its NUL: directory, arguments, NAME=VALUE. */
+/* Followed by 1 + argc + envc strings, each with its NUL: directory, arguments, NAME=VALUE; and
+ * with GP_START_USER the user. */
 struct gp_start {
 	uint32_t flags; /* enum gp_start_flags */
 	uint32_t uid, gid;
@@ -210,10 +213,11 @@ void gp_acknowledge(struct gp_in *in, struct gp_out *o, uint32_t due);
 /* Check a whole body: the counts, the flags, the strings. 0 or -EPROTO. */
 int gp_start_check(const uint8_t *body, size_t len, struct gp_start *out);
 /* Point into a body that gp_start_check() has accepted. argv and env have room for GP_ARGS_MAX + 1
- * and end with NULL. */
-void gp_start_strings(uint8_t *body, char **cwd, char **argv, char **env);
-/* Build a body; its length or -E2BIG (too many or too long for `size`), -EINVAL (no argument). */
+ * and end with NULL. *user is NULL without GP_START_USER. */
+void gp_start_strings(uint8_t *body, char **cwd, char **user, char **argv, char **env);
+/* Build a body; `user`: NULL or empty, or what GP_START_USER means, which it sets. Its length or
+ * -E2BIG (too many or too long for `size`), -EINVAL (no argument). */
 int gp_start_build(uint8_t *body, size_t size, const struct gp_start *s, const char *cwd,
-		   char *const *argv, char *const *env);
+		   const char *user, char *const *argv, char *const *env);
 
 #endif

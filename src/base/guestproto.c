@@ -253,7 +253,7 @@ void gp_acknowledge(struct gp_in *in, struct gp_out *o, uint32_t due)
 
 /* ---- GP_START ---- */
 
-#define START_FLAGS (GP_START_TTY | GP_START_STDIN | GP_START_ONLY)
+#define START_FLAGS (GP_START_TTY | GP_START_STDIN | GP_START_ONLY | GP_START_USER)
 
 static bool counts_fit(const struct gp_start *s)
 {
@@ -271,10 +271,11 @@ int gp_start_check(const uint8_t *body, size_t len, struct gp_start *out)
 	if ((out->flags & ~(uint32_t)START_FLAGS) || !counts_fit(out))
 		return -EPROTO;
 	p = body + sizeof(*out);
-	for (strings = 1 + out->argc + out->envc; strings; strings--) {
+	strings = 1 + out->argc + out->envc + !!(out->flags & GP_START_USER);
+	for (; strings; strings--) {
 		const uint8_t *nul = memchr(p, 0, (size_t)(end - p));
 
-		if (!nul)
+		if (!nul || (strings == 1 && nul == p && (out->flags & GP_START_USER)))
 			return -EPROTO;
 		p = nul + 1;
 	}
@@ -290,7 +291,7 @@ static uint8_t *point(uint8_t *p, uint32_t n, char **out)
 	return p;
 }
 
-void gp_start_strings(uint8_t *body, char **cwd, char **argv, char **env)
+void gp_start_strings(uint8_t *body, char **cwd, char **user, char **argv, char **env)
 {
 	struct gp_start s;
 	uint8_t *p;
@@ -298,7 +299,8 @@ void gp_start_strings(uint8_t *body, char **cwd, char **argv, char **env)
 	memcpy(&s, body, sizeof(s));
 	p = point(body + sizeof(s), 1, cwd);
 	p = point(p, s.argc, argv);
-	point(p, s.envc, env);
+	p = point(p, s.envc, env);
+	*user = s.flags & GP_START_USER ? (char *)p : NULL;
 	argv[s.argc] = env[s.envc] = NULL;
 }
 
@@ -314,7 +316,7 @@ static int append(uint8_t *body, size_t size, size_t *at, const char *text)
 }
 
 int gp_start_build(uint8_t *body, size_t size, const struct gp_start *s, const char *cwd,
-		   char *const *argv, char *const *env)
+		   const char *user, char *const *argv, char *const *env)
 {
 	struct gp_start h = *s;
 	size_t at = sizeof(h);
@@ -329,6 +331,10 @@ int gp_start_build(uint8_t *body, size_t size, const struct gp_start *s, const c
 		rc = append(body, size, &at, argv[h.argc]);
 	for (h.envc = 0; env && env[h.envc] && !rc; h.envc++)
 		rc = append(body, size, &at, env[h.envc]);
+	if (user && *user && !rc) {
+		h.flags |= GP_START_USER;
+		rc = append(body, size, &at, user);
+	}
 	if (rc)
 		return rc;
 	if (!counts_fit(&h))

@@ -61,11 +61,17 @@ int text_read(const char *path, bool streams, size_t max, char **text, size_t *l
 
 int text_write(const char *path, const char *text)
 {
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
-	int rc = fd < 0 ? -errno : write_full(fd, text, strlen(text));
+	const int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY;
+	int fd = open(path, flags | O_EXCL, 0666), rc;
+	bool made = fd >= 0;
 
+	if (!made)
+		fd = open(path, flags | O_TRUNC, 0666);
+	rc = fd < 0 ? -errno : write_full(fd, text, strlen(text));
 	if (!rc)
 		rc = write_full(fd, "\n", 1);
 	fd_close(&fd);
+	if (rc && made)
+		unlink(path);
 	return rc;
 }

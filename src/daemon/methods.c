@@ -248,7 +248,7 @@ static bool take_config(struct request *r, struct record *rec)
 	if (strlen(text) > CONFIG_MAX) {
 		refuse_field(r, RPC_BAD_PARAMS, "config", "config", NULL,
 			     "at most 1 MiB, whatever max_line is");
-	} else if (config_json(c, text, strlen(text), &e) || config_check(c, &e)) {
+	} else if (config_json(c, NULL, text, strlen(text), &e) || config_check(c, &e)) {
 		refuse_config(r, e.text);
 	} else if ((path = relative_path(c, &field))) {
 		refuse_field(r, RPC_BAD_PARAMS, "config", field, path, "an absolute path");

@@ -59,8 +59,6 @@ static int make_terminal(struct task *t, struct ends *c, const struct gp_start *
 		return -errno;
 	c->fd[0] = c->fd[1] = c->fd[2] = slave;
 	ioctl(slave, TIOCSWINSZ, &size);
-	if (fchown(slave, s->uid, TTY_GROUP) < 0 && s->uid)
-		return -errno;
 	t->in = fcntl(t->out[0], F_DUPFD_CLOEXEC, 0);
 	return t->in < 0 ? -errno : 0;
 }
@@ -124,39 +122,75 @@ void spawn_defaults(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* "NAME" or "NUMBER", and perhaps ":" and a group, by the root's /etc/passwd and /etc/group. Fills
+ * in uid and gid. */
+static void look_up(struct gp_start *s, char *user, int report)
+{
+	char *group = strchr(user, ':'), *end;
+	const struct passwd *pw;
+	const struct group *gr;
+
+	if (group)
+		*group++ = 0;
+	s->uid = (uint32_t)strtoul(user, &end, 10);
+	pw = *end ? getpwnam(user) : NULL;
+	if (*end && !pw)
+		give_up(report, STATUS_NOT_EXECUTABLE, "user %.40s: not in the guest's /etc/passwd",
+			user);
+	if (pw)
+		s->uid = pw->pw_uid;
+	s->gid = GP_NO_GID;
+	if (!group)
+		return;
+	s->gid = (uint32_t)strtoul(group, &end, 10);
+	gr = *end ? getgrnam(group) : NULL;
+	if (*end && !gr)
+		give_up(report, STATUS_NOT_EXECUTABLE, "group %.40s: not in the guest's /etc/group",
+			group);
+	if (gr)
+		s->gid = gr->gr_gid;
+}
+
+/* A user who was named without a group is in all of their groups, as after a login. */
 static void become_user(const struct gp_start *s, const struct passwd *pw, int report)
 {
 	gid_t gid = s->gid != GP_NO_GID ? s->gid : pw ? pw->pw_gid : s->uid;
+	bool groups = (s->flags & GP_START_USER) && s->gid == GP_NO_GID && pw;
 
+	if ((s->flags & GP_START_TTY) && fchown(STDIN_FILENO, s->uid, TTY_GROUP) < 0 && s->uid)
+		give_up(report, STATUS_INTERNAL, "terminal: %s", strerror(errno));
 	if (s->uid == 0 && gid == 0)
 		return;
-	if (setgroups(0, NULL) < 0 || setgid(gid) < 0 || setuid(s->uid) < 0)
+	if ((groups ? initgroups(pw->pw_name, gid) : setgroups(0, NULL)) < 0 || setgid(gid) < 0 ||
+	    setuid(s->uid) < 0)
 		give_up(report, STATUS_NOT_EXECUTABLE, "user %u:%u: %s", s->uid, gid,
 			strerror(errno));
 }
 
-static _Noreturn void child(const struct gp_start *s, uint8_t *body, const struct ends *c)
+static _Noreturn void child(struct gp_start s, uint8_t *body, const struct ends *c)
 {
 	static char *argv[GP_ARGS_MAX + 1], *set[GP_ARGS_MAX + 1];
-	char *cwd, number[16], host[65] = "";
+	char *cwd, *user, number[16], host[65] = "";
 	struct env_who who = {.home = "/root", .user = "root", .hostname = host};
 	const struct passwd *pw;
 	int code;
 
-	standard_streams(c, s->flags & GP_START_TTY);
+	standard_streams(c, s.flags & GP_START_TTY);
 	spawn_defaults();
-	gp_start_strings(body, &cwd, argv, set);
+	gp_start_strings(body, &cwd, &user, argv, set);
+	if (user)
+		look_up(&s, user, c->report);
 	gethostname(host, sizeof host - 1);
-	pw = s->uid ? getpwuid(s->uid) : NULL;
-	if (s->uid) {
-		snprintf(number, sizeof number, "%u", s->uid);
+	pw = s.uid ? getpwuid(s.uid) : NULL;
+	if (s.uid) {
+		snprintf(number, sizeof number, "%u", s.uid);
 		who.home = pw ? pw->pw_dir : "/";
 		who.user = pw ? pw->pw_name : number;
 	}
 	environ = env_make(set, &who);
 	if (!environ)
 		give_up(c->report, STATUS_INTERNAL, "out of memory");
-	become_user(s, pw, c->report);
+	become_user(&s, pw, c->report);
 	if (chdir(cwd) < 0)
 		give_up(c->report, STATUS_NOT_EXECUTABLE, "%.100s: %s", cwd, strerror(errno));
 	execvp(argv[0], argv);
@@ -181,7 +215,7 @@ int spawn_command(struct task *t, const struct gp_start *s, uint8_t *body)
 	if (!rc) {
 		t->pid = fork();
 		if (t->pid == 0)
-			child(s, body, &c);
+			child(*s, body, &c);
 		if (t->pid < 0) {
 			rc = -errno;
 			t->pid = 0;

@@ -27,7 +27,7 @@
 #include "spawn.h"
 
 /* Part of every key: count up when the archive's layout changes. */
-#define BUILDER_VERSION 3
+#define BUILDER_VERSION 4
 
 #define BUSYBOX_MAX_PHDRS 64
 
@@ -308,8 +308,9 @@ static int write_archive(struct build *b, struct err *e)
 	cpio_chardev(&a, "dev/console", 0600, 5,
 		     1); /* the kernel opens it for PID 1 before anything is mounted */
 	cpio_chardev(&a, "dev/null", 0666, 1, 3);
-	add_text(&a, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\n");
-	add_text(&a, "etc/group", "root:x:0:\ntty:x:5:\n");
+	add_text(&a, "etc/passwd",
+		 "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n");
+	add_text(&a, "etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n");
 	add_text(&a, "etc/hosts", "127.0.0.1 localhost\n::1 localhost\n");
 	cpio_file(&a, "insula/udhcpc", 0755, udhcpc, strlen(udhcpc));
 	cpio_copy(&a, "init", 0755, b->init);

@@ -23,7 +23,7 @@
 #include "spawn.h"
 
 /* Part of every key: count up when the image's format changes. */
-#define BUILDER_VERSION 1
+#define BUILDER_VERSION 2
 
 #define BLOCK 4096u
 #define INODE_SIZE 256u
@@ -198,6 +198,23 @@ static int run_mke2fs(const struct image_rootfs_params *p, const char *dir,
 	return r;
 }
 
+/* mke2fs makes a lost+found for a repair that an image, which nobody writes to, never needs. */
+static int drop_lost_found(const char *dir, int fd, struct err *e)
+{
+	char target[32];
+	const char *const argv[] = {"debugfs", "-w", "-R", "rmdir /lost+found", target, NULL};
+	const struct spawn s = {
+		.argv = argv, .package = "e2fsprogs", .in = -1, .out = -1, .extra = fd};
+	char own[IMAGE_PATH_MAX + 16];
+	struct stat st;
+
+	snprintf(own, sizeof(own), "%s/lost+found", dir);
+	if (!lstat(own, &st))
+		return 0; /* the directory's own */
+	snprintf(target, sizeof(target), "/proc/self/fd/%d", SPAWN_FD);
+	return spawn_run(&s, e);
+}
+
 static int pack(const struct image_rootfs_params *p, char *dir, const struct manifest *m,
 		struct cache *c, int *hold, struct err *e)
 {
@@ -207,6 +224,8 @@ static int pack(const struct image_rootfs_params *p, char *dir, const struct man
 	if (r)
 		return r;
 	r = run_mke2fs(p, dir, m, c->tmp, e);
+	if (!r)
+		r = drop_lost_found(dir, c->tmp, e);
 	if (r)
 		return cache_is_full(c) ? cache_failed(c, -ENOSPC, "root image", e) : r;
 	r = manifest_make(dir, &after, e);

@@ -34,6 +34,21 @@ static bool blames(const struct cause *c, const char *sys)
 	return strcmp(value, c->bad) == 0;
 }
 
+/* The list of mounts has only what is below the process's root: the mount that a chroot's directory
+ * is part of, but not the root of, is missing there. */
+static bool in_chroot(void)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char line[4096], point[2048];
+	bool found = !f;
+
+	while (!found && fgets(line, sizeof(line), f))
+		found = sscanf(line, "%*s %*s %*s %*s %2047s", point) == 1 && !strcmp(point, "/");
+	if (f)
+		fclose(f);
+	return !found;
+}
+
 const char *jail_remedy(const char *sys, int code, bool root)
 {
 	if (code != -EPERM && code != -EACCES && code != -ENOSPC && code != -ENOSYS)
@@ -44,5 +59,9 @@ const char *jail_remedy(const char *sys, int code, bool root)
 	}
 	if (code == -ENOSPC)
 		return "; a limit in /proc/sys/user/max_*_namespaces is reached";
+	if (in_chroot())
+		return "; this is a chroot, and the kernel makes none for a process in one: start "
+		       "it "
+		       "outside, or in a container that has its own root (pivot_root)";
 	return "; in a container its seccomp profile must allow user namespaces";
 }

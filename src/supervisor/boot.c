@@ -17,6 +17,7 @@
 #include "paths.h"
 
 #define ELF_MAGIC "\177ELF"
+#define SECTOR 512u
 
 static int open_file(const char *path, const char *what, struct err *e)
 {
@@ -27,7 +28,11 @@ static int open_file(const char *path, const char *what, struct err *e)
 		return err_sys(e, -errno, "%s: %s", what, path);
 	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || !st.st_size) {
 		close(fd);
-		return err_set(e, -EINVAL, "%s: %s: expected a file that is not empty", what, path);
+		return err_set(e, -EINVAL, "%s: %s: %s; expected a file that is not empty", what,
+			       path,
+			       S_ISDIR(st.st_mode)   ? "is a directory"
+			       : S_ISREG(st.st_mode) ? "is empty"
+						     : "is no file");
 	}
 	return fd;
 }
@@ -51,6 +56,11 @@ static int open_rootfs(struct boot *b, const struct vm_config *c, const struct p
 		return err_sys(e, -errno, "--rootfs: %s", c->rootfs);
 	b->root_ro = !c->rootfs_rw;
 	if (!S_ISDIR(st.st_mode)) {
+		if (S_ISREG(st.st_mode) && (!st.st_size || st.st_size % SECTOR))
+			return err_set(e, -EINVAL,
+				       "--rootfs: %s: not an image: its %llu bytes are no multiple "
+				       "of %u; expected a directory or a raw image",
+				       c->rootfs, (unsigned long long)st.st_size, SECTOR);
 		snprintf(b->root_image, sizeof(b->root_image), "%s", c->rootfs);
 		return 0;
 	}

@@ -65,6 +65,7 @@ static int with_spec(struct vm *vm, int (*use)(struct vm *, const struct exec_sp
 			      .env = make_env(c, term, sizeof(term)),
 			      .cwd = c->cwd,
 			      .uid = c->uid,
+			      .user = c->user,
 			      .gid = c->has_gid ? c->gid : GP_NO_GID,
 			      .tty = c->tty,
 			      .input = k->in >= 0,

@@ -4,10 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include <insula/proto.h>
 
 #include "config.h"
+#include "settings.h"
 
 #define DEFAULT_MEM (256ull << 20)
 #define DEFAULT_RNG_RATE (1ull << 20)
@@ -82,11 +84,21 @@ static int replace(char **slot, const char *value, struct err *e)
 	return 0;
 }
 
+/* "M", "MB", "MiB", in letters of either case: 20. */
+static bool parse_unit(const char *unit, unsigned *shift)
+{
+	static const char letters[] = "kmg";
+	const char *at = strchr(letters, *unit | 0x20);
+
+	if (!at || !*at || (unit[1] && strcasecmp(unit + 1, "b") && strcasecmp(unit + 1, "ib")))
+		return false;
+	*shift = 10 * (unsigned)(at - letters + 1);
+	return true;
+}
+
 bool parse_size(const char *text, uint64_t *out)
 {
-	static const char suffixes[] = "KMG";
 	char *end;
-	const char *s;
 	uint64_t n;
 	unsigned shift = 0;
 
@@ -96,12 +108,8 @@ bool parse_size(const char *text, uint64_t *out)
 	n = strtoull(text, &end, 10);
 	if (errno)
 		return false;
-	if (*end) {
-		s = strchr(suffixes, *end);
-		if (!s || end[1])
-			return false;
-		shift = 10 * (unsigned)(s - suffixes + 1);
-	}
+	if (*end && !parse_unit(end, &shift))
+		return false;
 	if (shift && n >> (64 - shift))
 		return false;
 	*out = n << shift;
@@ -192,12 +200,15 @@ static int set_mem(struct vm_config *c, const char *where, const char *v, struct
 {
 	const char *comma = strchr(v, ',');
 	char size[32];
+	unsigned mib;
 	uint64_t n;
 
 	snprintf(size, sizeof(size), "%.*s", comma ? (int)(comma - v) : (int)strlen(v), v);
 	if (comma && strcmp(comma, ",hugepages") != 0)
 		return err_set(e, -EINVAL, "%s: '%.40s'; expected SIZE or SIZE,hugepages", where,
 			       v);
+	if (!comma && parse_number(v, BOARD_MIN_MEM >> 20, BOARD_MAX_MEM >> 20, &mib))
+		return err_set(e, -EINVAL, "%s: %u bytes; did you mean %uM?", where, mib, mib);
 	if (!parse_size(size, &n) || n < BOARD_MIN_MEM || n > BOARD_MAX_MEM)
 		return err_set(e, -EINVAL,
 			       "%s: '%.40s'; expected a size from %lluM to %lluG, such as 256M",
@@ -262,21 +273,39 @@ static int set_cwd(struct vm_config *c, const char *where, const char *v, struct
 
 #define MAX_ID 0xfffffffeull /* (uid_t)-1 means "leave it" */
 
+/* The name of a user or a group, as useradd(8) makes them. */
+static bool is_name(const char *s)
+{
+	size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-");
+
+	return n && n < 33 && *s != '-' && (!s[n] || (s[n] == '$' && !s[n + 1]));
+}
+
+/* A number, or a name, which the guest looks up. Digits alone are a number, however long. */
+static bool user_or_group(const char *s, unsigned *id, bool *named)
+{
+	*named = s[strspn(s, "0123456789")];
+	return *named ? is_name(s) : parse_number(s, 0, MAX_ID, id);
+}
+
 static int set_user(struct vm_config *c, const char *where, const char *v, struct err *e)
 {
 	const char *colon = strchr(v, ':');
-	char uid[16] = "";
-	unsigned u, g = 0;
+	bool user_named = false, group_named = false;
+	char user[40] = "";
+	unsigned u = 0, g = 0;
 
-	snprintf(uid, sizeof(uid), "%.*s", colon ? (int)(colon - v) : 15, v);
-	if (strlen(v) > 31 || !parse_number(uid, 0, MAX_ID, &u) ||
-	    (colon && !parse_number(colon + 1, 0, MAX_ID, &g)))
-		return err_set(e, -EINVAL, "%s: '%.40s'; expected UID or UID:GID, as numbers",
+	snprintf(user, sizeof(user), "%.*s", colon ? (int)(colon - v) : 39, v);
+	if (strlen(v) > CONFIG_USER_MAX || !user_or_group(user, &u, &user_named) ||
+	    (colon && !user_or_group(colon + 1, &g, &group_named)))
+		return err_set(e, -EINVAL,
+			       "%s: '%.40s'; expected UID or NAME, and perhaps :GID or :GROUP",
 			       where, v);
 	c->uid = u;
 	c->gid = g;
 	c->has_user = true;
 	c->has_gid = colon;
+	snprintf(c->user, sizeof(c->user), "%s", user_named || group_named ? v : "");
 	return 0;
 }
 
@@ -303,6 +332,28 @@ static bool has_dots(const char *path)
 	for (const char *p = path; p; p = strchr(p, '/')) {
 		p += *p == '/';
 		if (!strncmp(p, "..", 2) && (p[2] == '/' || !p[2]))
+			return true;
+	}
+	return false;
+}
+
+/* The second would hide the first. Slashes more or less make no other directory. */
+static bool is_shared(const struct vm_config *c, const char *guest)
+{
+	for (unsigned i = 0; i < c->nshares; i++) {
+		const char *a = c->share[i].guest, *b = guest;
+
+		while (*a || *b) {
+			size_t na = strspn(a, "/"), nb = strspn(b, "/");
+
+			a += na;
+			b += nb;
+			if ((!na != !nb && *a && *b) || *a != *b)
+				break;
+			a += *a != 0;
+			b += *b != 0;
+		}
+		if (!*a && !*b)
 			return true;
 	}
 	return false;
@@ -338,6 +389,12 @@ static int set_share(struct vm_config *c, const char *where, const char *v, stru
 		goto out;
 	}
 	*guest++ = 0;
+	if (is_shared(c, guest)) {
+		rc = err_set(e, -EINVAL,
+			     "%s: '%.80s': %s is given twice; expected a GUESTDIR of its own",
+			     where, v, guest);
+		goto out;
+	}
 	*s = (struct share_config){.dir = strdup(copy), .guest = strdup(guest)};
 	c->nshares++; /* config_free() frees what is there */
 	if (!s->dir || !s->guest)
@@ -391,6 +448,8 @@ char *config_next_item(char **rest)
 	return start;
 }
 
+#define DISK_FORM "[path=]FILE[,ro][,direct][,serial=S]"
+
 static int set_serial(struct disk_config *d, const char *where, const char *v, struct err *e)
 {
 	if (!*v || strlen(v) > DISK_SERIAL_LEN)
@@ -411,9 +470,7 @@ static int disk_item(struct disk_config *d, const char *where, const char *item,
 	else if (!strcmp(item, "direct"))
 		d->direct = true;
 	else
-		return err_set(e, -EINVAL,
-			       "%s: '%.80s'; expected path=FILE[,ro][,direct][,serial=S]", where,
-			       item);
+		return err_set(e, -EINVAL, "%s: '%.80s'; expected " DISK_FORM, where, item);
 	return 0;
 }
 
@@ -430,11 +487,12 @@ static int set_disk(struct vm_config *c, const char *where, const char *v, struc
 	if (!copy)
 		return out_of_memory(e);
 	rest = copy;
+	if (setting_is_bare(setting_find("disk"), v))
+		rc = path_setting(&d->path, where, config_next_item(&rest), e);
 	while (!rc && (item = config_next_item(&rest)))
 		rc = disk_item(d, where, item, e);
 	if (!rc && !d->path)
-		rc = err_set(e, -EINVAL, "%s: '%.80s'; expected path=FILE[,ro][,direct][,serial=S]",
-			     where, v);
+		rc = err_set(e, -EINVAL, "%s: '%.80s'; expected " DISK_FORM, where, v);
 	free(copy);
 	if (rc)
 		free(d->path);
@@ -448,7 +506,8 @@ static int vsock_item(struct vsock_config *k, const char *where, const char *ite
 	if (!strncmp(item, "path=", 5))
 		return path_setting(&k->path, where, item + 5, e);
 	if (strncmp(item, "cid=", 4) != 0)
-		return err_set(e, -EINVAL, "%s: '%.80s'; expected path=FILE[,cid=N]", where, item);
+		return err_set(e, -EINVAL, "%s: '%.80s'; expected [path=]FILE[,cid=N]", where,
+			       item);
 	if (!parse_number(item + 4, VSOCK_MIN_CID, VSOCK_MAX_CID, &k->cid))
 		return err_set(e, -EINVAL, "%s: cid '%.40s'; expected a number from %u to %u",
 			       where, item + 4, VSOCK_MIN_CID, VSOCK_MAX_CID);
@@ -462,10 +521,12 @@ static int set_vsock(struct vm_config *c, const char *where, const char *v, stru
 
 	free(c->vsock.path);
 	c->vsock = (struct vsock_config){.on = true, .cid = VSOCK_DEFAULT_CID};
+	if (!rc && setting_is_bare(setting_find("vsock"), v))
+		rc = path_setting(&c->vsock.path, where, config_next_item(&rest), e);
 	while (!rc && (item = config_next_item(&rest)))
 		rc = vsock_item(&c->vsock, where, item, e);
 	if (!rc && !c->vsock.path)
-		rc = err_set(e, -EINVAL, "%s: '%.80s'; expected path=FILE[,cid=N]", where, v);
+		rc = err_set(e, -EINVAL, "%s: '%.80s'; expected [path=]FILE[,cid=N]", where, v);
 	free(copy);
 	return rc;
 }

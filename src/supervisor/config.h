@@ -21,6 +21,7 @@
 #define CONFIG_MAX_ARGS 1024
 #define CONFIG_MAX_ENV 1000 /* GP_ARGS_MAX less a few of our own */
 #define CONFIG_MAX_SHARES 8
+#define CONFIG_USER_MAX 66 /* NAME:GROUP */
 
 /* CONSOLE_STREAM: a descriptor that the supervisor itself holds; cannot be configured. */
 enum console_kind {
@@ -104,6 +105,8 @@ struct vm_config {
 	unsigned nenv;
 	char *cwd; /* NULL: / */
 	uint32_t uid, gid;
+	char user[CONFIG_USER_MAX + 1]; /* with a name in it, which the guest looks up: as given;
+					   uid and gid do not count then */
 	bool has_user, has_gid, tty, interactive;
 	bool serve; /* Insula's own initrd serves the host's commands even without a command:
 		       insulad's VMs; cannot be configured */
@@ -124,9 +127,9 @@ int config_set(struct vm_config *c, const char *where, const char *name, const c
 int config_set_command(struct vm_config *c, char *const *argv, unsigned n, struct err *e);
 
 /* Apply a JSON object of `len` bytes (at most CONFIG_JSON_MAX). Unknown keys and wrong types are
- * errors. */
+ * errors. `name`: of the file that a person wrote, for line and column in messages; or NULL. */
 #define CONFIG_JSON_MAX (1u << 20)
-int config_json(struct vm_config *c, const char *text, size_t len, struct err *e);
+int config_json(struct vm_config *c, const char *name, const char *text, size_t len, struct err *e);
 
 /* Where the console goes: standard input and output, or with a command, whose they are then,
  * standard error. */
@@ -140,8 +143,8 @@ char *config_next_item(char **rest);
 /* What only the whole can tell: a command with a foreign initrd, and the like. */
 int config_check(const struct vm_config *c, struct err *e);
 
-/* "64M" -> bytes. Suffixes K, M, G (powers of 1024). False if it is not a size or does not fit 64
- * bits. */
+/* "64M" -> bytes. Suffixes K, M, G, KB, KiB and so on in either case (powers of 1024). False if it
+ * is not a size or does not fit 64 bits. */
 bool parse_size(const char *text, uint64_t *out);
 
 #endif

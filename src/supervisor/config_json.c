@@ -10,6 +10,7 @@
 #include <insula/base.h>
 
 #include "config.h"
+#include "json_place.h"
 #include "settings.h"
 
 #define MAX_DEPTH 8
@@ -148,18 +149,39 @@ static int add_member(struct text *t, const struct member *m, json_object *v, st
 	return add_item(t, m->key, json_object_get_string(v), e);
 }
 
-static int one_member(struct text *t, const struct list *l, const char *key, json_object *v,
-		      struct err *e)
+/* An unknown key of the outermost object, or of one below its key `above`. */
+static int unknown_key(const struct json_source *src, const char *above, const char *key,
+		       const char *expected, const char *near, struct err *e)
 {
-	for (size_t i = 0; i < l->n; i++) {
-		if (!strcmp(l->member[i].key, key))
-			return add_member(t, &l->member[i], v, e);
-	}
-	return err_set(e, -EINVAL, "json: %s: unknown key '%.40s'; expected %s", l->key, key,
-		       l->members);
+	char place[128] = "json";
+
+	if (src->name)
+		json_place(src, json_place_of_key(src->text, src->len, above, key), place,
+			   sizeof(place));
+	return err_set(e, -EINVAL, "%s: %s%sunknown key '%.40s'%s%s%s%s%s", place,
+		       above ? above : "", above ? ": " : "", key, near ? "; did you mean '" : "",
+		       near ? near : "", near ? "'?" : "", expected ? "; expected " : "",
+		       expected ? expected : "");
 }
 
-static int set_one(struct vm_config *c, const struct list *l, json_object *v, struct err *e)
+#define MAX_MEMBERS 16
+
+static int one_member(struct text *t, const struct list *l, const struct json_source *src,
+		      const char *key, json_object *v, struct err *e)
+{
+	const char *known[MAX_MEMBERS];
+
+	for (size_t i = 0; i < l->n; i++) {
+		known[i] = l->member[i].key;
+		if (!strcmp(known[i], key))
+			return add_member(t, &l->member[i], v, e);
+	}
+	return unknown_key(src, l->key, key, l->members,
+			   strlen(key) > 2 ? nearest(key, known, l->n) : NULL, e);
+}
+
+static int set_one(struct vm_config *c, const struct list *l, const struct json_source *src,
+		   json_object *v, struct err *e)
 {
 	struct text t = {0};
 	char where[24];
@@ -173,7 +195,7 @@ static int set_one(struct vm_config *c, const struct list *l, json_object *v, st
 	json_object_object_foreach(v, key, member)
 	{
 		if (!rc)
-			rc = one_member(&t, l, key, member, e);
+			rc = one_member(&t, l, src, key, member, e);
 	}
 	if (!rc)
 		rc = config_set(c, where, l->setting, t.s ? t.s : "", e);
@@ -186,16 +208,17 @@ static bool is_many(const struct list *l)
 	return strcmp(l->key, l->setting) != 0;
 }
 
-static int set_list(struct vm_config *c, const struct list *l, json_object *v, struct err *e)
+static int set_list(struct vm_config *c, const struct list *l, const struct json_source *src,
+		    json_object *v, struct err *e)
 {
 	int rc = 0;
 
 	if (!is_many(l))
-		return set_one(c, l, v, e);
+		return set_one(c, l, src, v, e);
 	if (!json_object_is_type(v, json_type_array))
 		return wrong_type(l->key, l->expected, e);
 	for (size_t i = 0; i < json_object_array_length(v) && !rc; i++)
-		rc = set_one(c, l, json_object_array_get_idx(v, i), e);
+		rc = set_one(c, l, src, json_object_array_get_idx(v, i), e);
 	return rc;
 }
 
@@ -247,59 +270,96 @@ static int set_boolean(struct vm_config *c, const char *key, json_object *v, str
 	return config_set(c, key, key, json_object_get_boolean(v) ? "on" : "off", e);
 }
 
-static int set_key(struct vm_config *c, const char *key, json_object *v, struct err *e)
+static const char *nearest_key(const char *key)
+{
+	const char *known[SETTINGS + 1];
+
+	for (size_t i = 0; i < SETTINGS; i++)
+		known[i] = settings[i].many ? settings[i].many : settings[i].name;
+	known[SETTINGS] = "command";
+	return nearest(key, known, SETTINGS + 1);
+}
+
+static int set_key(struct vm_config *c, const struct json_source *src, const char *key,
+		   json_object *v, struct err *e)
 {
 	const struct setting *s = setting_of_key(key);
 
 	for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
 		if (!strcmp(key, lists[i].key))
-			return set_list(c, &lists[i], v, e);
+			return set_list(c, &lists[i], src, v, e);
 	}
 	if (!strcmp(key, "command"))
 		return set_command(c, v, e);
 	if (!s)
-		return err_set(e, -EINVAL, "json: unknown key '%.60s'", key);
+		return unknown_key(src, NULL, key, NULL, nearest_key(key), e);
 	if (s->many)
 		return set_each(c, key, s->name, v, e);
 	return s->on ? set_boolean(c, key, v, e) : set_scalar(c, key, v, e);
 }
 
-int config_json(struct vm_config *c, const char *text, size_t len, struct err *e)
+/* The text is not one well-formed object: what is wrong at this byte. */
+static int malformed(const struct json_source *src, size_t at, const char *what, struct err *e)
 {
-	json_tokener *tok;
+	char place[128];
+
+	snprintf(place, sizeof(place), "json: byte %zu", at);
+	if (src->name)
+		json_place(src, at, place, sizeof(place));
+	return err_set(e, -EINVAL, "%s: %s", place, what);
+}
+
+/* The object is the caller's. */
+static int parse(const struct json_source *src, json_object **out, struct err *e)
+{
+	json_tokener *tok = json_tokener_new_ex(MAX_DEPTH);
+	enum json_tokener_error what;
 	json_object *root;
+	size_t end;
 	int rc = 0;
+
+	if (!tok)
+		return err_set(e, -ENOMEM, "out of memory");
+	json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+	root = json_tokener_parse_ex(tok, src->text, (int)src->len);
+	what = json_tokener_get_error(tok);
+	end = json_tokener_get_parse_end(tok);
+	json_tokener_free(tok);
+	if (what == json_tokener_continue)
+		rc = err_set(e, -EINVAL, "%s: the text ends inside a value; expected one object",
+			     src->name ? src->name : "json");
+	else if (what != json_tokener_success)
+		rc = malformed(src, end, json_tokener_error_desc(what), e);
+	else if (!json_object_is_type(root, json_type_object))
+		rc = err_set(e, -EINVAL, "%s: expected one object", src->name ? src->name : "json");
+	for (; end < src->len && !rc; end++) {
+		if (!memchr(" \t\r\n", src->text[end], 4))
+			rc = malformed(src, end, "text after the object", e);
+	}
+	if (rc)
+		json_object_put(root);
+	else
+		*out = root;
+	return rc;
+}
+
+int config_json(struct vm_config *c, const char *name, const char *text, size_t len, struct err *e)
+{
+	const struct json_source src = {name, text, len};
+	json_object *root;
+	int rc;
 
 	if (len > CONFIG_JSON_MAX)
 		return err_set(e, -EINVAL, "json: %zu bytes; expected at most %u", len,
 			       CONFIG_JSON_MAX);
-	tok = json_tokener_new_ex(MAX_DEPTH);
-	if (!tok)
-		return err_set(e, -ENOMEM, "out of memory");
-	json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
-	root = json_tokener_parse_ex(tok, text, (int)len);
-	if (json_tokener_get_error(tok) == json_tokener_continue)
-		rc = err_set(e, -EINVAL, "json: the text ends inside a value; expected one object");
-	else if (json_tokener_get_error(tok) != json_tokener_success)
-		rc = err_set(e, -EINVAL, "json: byte %zu: %s", json_tokener_get_parse_end(tok),
-			     json_tokener_error_desc(json_tokener_get_error(tok)));
-	else if (!json_object_is_type(root, json_type_object))
-		rc = err_set(e, -EINVAL, "json: expected one object");
-	if (!rc) {
-		for (size_t i = json_tokener_get_parse_end(tok); i < len && !rc; i++) {
-			if (!memchr(" \t\r\n", text[i], 4))
-				rc = err_set(e, -EINVAL, "json: byte %zu: text after the object",
-					     i);
-		}
-	}
-	if (!rc) {
-		json_object_object_foreach(root, key, v)
-		{
-			if (!rc)
-				rc = set_key(c, key, v, e);
-		}
+	rc = parse(&src, &root, e);
+	if (rc)
+		return rc;
+	json_object_object_foreach(root, key, v)
+	{
+		if (!rc)
+			rc = set_key(c, &src, key, v, e);
 	}
 	json_object_put(root);
-	json_tokener_free(tok);
 	return rc;
 }

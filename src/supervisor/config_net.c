@@ -157,14 +157,15 @@ static bool parse_port(const char *text, size_t len, uint16_t *out)
 	return true;
 }
 
-/* tcp:HOST:GUEST or tcp:ADDRESS:HOST:GUEST, with an IPv4 address of the host. */
+/* [tcp:|udp:][ADDRESS:]HOST:GUEST, with an IPv4 address of the host. */
 static bool parse_forward(const char *v, struct net_forward *f)
 {
-	const char *rest = v + 4, *guest = strrchr(v, ':'), *host, *colon;
+	const char *rest, *guest = strrchr(v, ':'), *host, *colon;
 	struct in_addr a;
 
 	f->udp = !strncmp(v, "udp:", 4);
-	if ((!f->udp && strncmp(v, "tcp:", 4) != 0) || guest < rest)
+	rest = f->udp || !strncmp(v, "tcp:", 4) ? v + 4 : v;
+	if (!guest || guest < rest)
 		return false;
 	for (host = guest; host > rest && host[-1] != ':'; host--)
 		;
@@ -185,7 +186,7 @@ static int item_fwd(struct net_config *n, const char *where, const char *v, stru
 			       CONFIG_MAX_FORWARDS);
 	if (!parse_forward(v, &n->forward[n->nforwards]))
 		return bad(where, "fwd", v,
-			   "tcp:[ADDRESS:]HOSTPORT:GUESTPORT or udp:..., ports from 1 to 65535", e);
+			   "[tcp:|udp:][ADDRESS:]HOSTPORT:GUESTPORT, ports from 1 to 65535", e);
 	n->nforwards++;
 	return 0;
 }

@@ -494,7 +494,7 @@ static int use_setup(struct control *k, json_object *o, struct vm_config *c, str
 		return err_set(e, -EPROTO, "control: the set-up lacks token or config");
 	strcpy(k->token, token);
 	text = j_text(config);
-	rc = config_json(c, text, strlen(text), e);
+	rc = config_json(c, NULL, text, strlen(text), e);
 	if (!rc)
 		rc = config_check(c, e);
 	c->serve = true;

@@ -60,7 +60,7 @@ static int read_config(struct vm_config *c, json_object *params, struct err *e)
 	if (!json_object_object_get_ex(params, "config", &config))
 		return err_set(e, -EINVAL, "config: missing");
 	text = json_object_to_json_string_ext(config, JSON_C_TO_STRING_PLAIN);
-	rc = config_json(c, text, strlen(text), e);
+	rc = config_json(c, NULL, text, strlen(text), e);
 	if (!rc)
 		rc = config_check(c, e);
 	if (!rc && !c->command)
@@ -76,6 +76,7 @@ static int start(struct vm *vm, const struct vm_config *c, json_object *params, 
 		.env = c->env,
 		.cwd = c->cwd,
 		.uid = c->uid,
+		.user = c->user,
 		.gid = c->has_gid ? c->gid : GP_NO_GID,
 		.tty = c->tty,
 		.rows = (uint16_t)j_get_int(params, "rows", DEFAULT_ROWS),

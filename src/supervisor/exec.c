@@ -32,7 +32,8 @@ static int build(const struct exec_spec *s, uint8_t *body, struct err *e)
 				   .gid = s->gid,
 				   .rows = s->rows,
 				   .cols = s->cols};
-	int n = gp_start_build(body, GP_START_MAX, &h, s->cwd ? s->cwd : "/", s->argv, s->env);
+	int n = gp_start_build(body, GP_START_MAX, &h, s->cwd ? s->cwd : "/", s->user, s->argv,
+			       s->env);
 
 	if (n == -E2BIG)
 		return err_set(e, n,

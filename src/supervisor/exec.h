@@ -31,6 +31,7 @@ struct exec_spec {
 	char *const *env;  /* NULL-terminated NAME=VALUE, added to insula-init's own; may be NULL */
 	const char *cwd;   /* NULL: / */
 	uint32_t uid, gid; /* gid GP_NO_GID: that user's */
+	const char *user;  /* with a name in it, USER[:GROUP]; NULL or empty: uid and gid */
 	bool tty;          /* a terminal of rows x cols in the guest */
 	uint16_t rows, cols;
 	bool input;  /* fds[0] is its input; else it has none */

@@ -29,7 +29,7 @@ struct flags {
 
 static void make_flags(struct flags *f)
 {
-	*f = (struct flags){.letters = "+:nv"};
+	*f = (struct flags){.letters = "+:nvh"};
 	settings_letters(f->letters + strlen(f->letters));
 	memcpy(f->longopts, own_options, sizeof(own_options));
 	settings_longopts(f->longopts + ARRAY_LEN(own_options));
@@ -42,11 +42,11 @@ static int read_json(struct vm_config *c, const char *path, struct err *e)
 	int rc = text_read(path, true, CONFIG_JSON_MAX, &text, &len);
 
 	if (rc == -EFBIG)
-		return err_set(e, -EINVAL, "json: %s: too long; expected at most %u bytes", path,
+		return err_set(e, -EINVAL, "--json: %s: too long; expected at most %u bytes", path,
 			       CONFIG_JSON_MAX);
 	if (rc)
 		return err_sys(e, rc, "--json: %s", path);
-	rc = config_json(c, text, len, e);
+	rc = config_json(c, strcmp(path, "-") ? path : "standard input", text, len, e);
 	free(text);
 	return rc;
 }
@@ -57,6 +57,24 @@ static int take_control(struct options *o, const char *text, struct err *e)
 		return err_set(e, -EINVAL, "--control: given twice");
 	o->has_control = true;
 	return o->use_control(o, text, e);
+}
+
+/* Of a bundle of letters the wrong one is in optopt. */
+static int unknown_flag(const struct flags *f, const char *flag, struct err *e)
+{
+	const char *known[SETTINGS + ARRAY_LEN(own_options)], *near = NULL;
+	char name[64];
+
+	if (optopt && strncmp(flag, "--", 2) != 0)
+		return err_set(e, -EINVAL, "-%c: unknown flag (see --help)", optopt);
+	for (size_t i = 0; i < ARRAY_LEN(known); i++)
+		known[i] = f->longopts[i].name;
+	if (strlen(flag) > 3) {
+		snprintf(name, sizeof(name), "%.*s", (int)strcspn(flag + 2, "="), flag + 2);
+		near = nearest(name, known, ARRAY_LEN(known));
+	}
+	return near ? err_set(e, -EINVAL, "%.60s: unknown flag; did you mean --%s?", flag, near)
+		    : err_set(e, -EINVAL, "%.60s: unknown flag (see --help)", flag);
 }
 
 /* First pass: only --json, so that flags win over it wherever they stand. Complains about unknown
@@ -78,8 +96,8 @@ static int first_pass(struct options *o, const struct flags *f, int argc, char *
 			rc = err_set(e, -EINVAL, "%.60s: no value; expected one (see --help)",
 				     flag);
 		else if (c == '?')
-			rc = err_set(e, -EINVAL, "%.60s: unknown flag (see --help)", flag);
-		else if (c == OPT_HELP)
+			rc = unknown_flag(f, flag, e);
+		else if (c == 'h' || c == OPT_HELP)
 			exit(fputs(o->usage, stdout) < 0 || fflush(stdout) ? RUN_FAILED : 0);
 		else if (c == OPT_VERSION)
 			exit(puts("insula-run " INSULA_VERSION) < 0 ? RUN_FAILED : 0);

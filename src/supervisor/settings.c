@@ -15,13 +15,13 @@ const struct setting settings[SETTINGS] = {
 	{.name = "append"},
 	{.name = "cpus"},
 	{.name = "mem"},
-	{.name = "disk", .many = "disks", .path = "path=", .items = true},
+	{.name = "disk", .many = "disks", .path = "path=", .items = true, .bare = " ro direct "},
 	{.name = "rootfs", .path = ""},
 	{.name = "share", .many = "shares", .path = ""},
 	{.name = "console", .path = "file="},
 	{.name = "net", .many = "nets", .path = "socket=", .items = true},
 	{.name = "rng"},
-	{.name = "vsock", .path = "path=", .items = true},
+	{.name = "vsock", .path = "path=", .items = true, .bare = " "},
 	{.name = "metrics", .path = ""},
 	{.name = "timeout"},
 	{.name = "interactive", .letter = 'i', .on = true},
@@ -96,11 +96,27 @@ static const char *next_item(const char *p)
 	return *p ? p + 1 : p;
 }
 
+bool setting_is_bare(const struct setting *s, const char *text)
+{
+	size_t n = strcspn(text, ",");
+	const char *equals = memchr(text, '=', n), *slash = memchr(text, '/', n), *at;
+
+	if (!s->bare || !n || (equals && (!slash || equals < slash)))
+		return false;
+	for (at = s->bare; (at = strchr(at, ' ')); at++) {
+		if (!strncmp(at + 1, text, n) && at[1 + n] == ' ')
+			return false;
+	}
+	return true;
+}
+
 /* Where the path begins; NULL: there is none. */
 static const char *find_path(const struct setting *s, const char *text)
 {
 	size_t n = s->path ? strlen(s->path) : 0;
 
+	if (setting_is_bare(s, text))
+		return text;
 	while (s->path && strncmp(text, s->path, n) != 0) {
 		text = s->items ? next_item(text) : "";
 		if (!*text)

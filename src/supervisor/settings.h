@@ -19,6 +19,8 @@ struct setting {
 		*many; /* its key in JSON where it is an array; NULL: it comes once, under NAME */
 	const char *path; /* what stands before a path of the host: "", or "KEY="; NULL: no path */
 	bool items;       /* a text of items between commas, ",," standing for one */
+	const char *bare; /* the first item may be the path alone, unless it is one of these words,
+			     each between blanks; NULL: it may not */
 	char letter;      /* the short flag; 0: none */
 	bool on;          /* without a value: "on", and true in JSON */
 };
@@ -38,6 +40,10 @@ size_t settings_longopts(struct option *out);
 void settings_letters(char *out);
 /* The setting of what getopt_long() returned; NULL: another flag. */
 const struct setting *setting_of_flag(int flag);
+
+/* Is the text's first item the path alone, without its key? So it is unless it is a word of the
+ * setting's own, or has a '=' before the first '/': "a=b" is written "./a=b" or "path=a=b". */
+bool setting_is_bare(const struct setting *s, const char *text);
 
 /* The setting's text with the path in it made absolute, from `cwd` on; the caller's. NULL: out of
  * memory. A text that is malformed is copied: whoever reads it will say so. */

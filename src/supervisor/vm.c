@@ -19,6 +19,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "host.h"
 #include "vm.h"
 
 #define SECOND_NS 1000000000ull
@@ -94,6 +95,19 @@ static int check_memory(uint64_t mem, struct err *e)
 	return 0;
 }
 
+/* One that is open already holds the lock. */
+static bool given_twice(const struct vm *vm, const char *path)
+{
+	struct stat a, b;
+
+	for (unsigned i = 0; i < vm->ndisks; i++) {
+		if (!stat(path, &a) && !fstat(vm->disk[i].fd, &b) && a.st_dev == b.st_dev &&
+		    a.st_ino == b.st_ino)
+			return true;
+	}
+	return false;
+}
+
 static int open_disk(struct vm *vm, const struct disk_config *c, struct err *e)
 {
 	int rc;
@@ -103,6 +117,9 @@ static int open_disk(struct vm *vm, const struct disk_config *c, struct err *e)
 			       "--share: more than %d disks, the root and the shares among them",
 			       CONFIG_MAX_DISKS + 1);
 	rc = disk_open(&vm->disk[vm->ndisks], c, e);
+	if (rc == -EBUSY && given_twice(vm, c->path))
+		rc = err_set(e, -EINVAL, "disk %s: given twice; expected once, or ro each time",
+			     c->path);
 	vm->ndisks += !rc;
 	return rc;
 }
@@ -295,7 +312,9 @@ int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verb
 	}
 	command_init(&vm->command);
 	vm->status = RUN_FAILED;
-	rc = allow_files(e);
+	rc = host_check(e);
+	if (!rc)
+		rc = allow_files(e);
 	if (!rc)
 		rc = paths_find(&vm->paths, e);
 	if (!rc)

@@ -108,7 +108,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	} else {
 		text = realloc(text,
 			       size + !size); /* one byte too many is one that the sanitizer sees */
-		rc = config_json(&c, text, size, &e);
+		rc = config_json(&c, NULL, text, size, &e);
 	}
 	if (rc)
 		check_refusal(rc, &e);

@@ -31,14 +31,14 @@ static void use_start(uint8_t *body, size_t len)
 	static char *argv[GP_ARGS_MAX + 1], *env[GP_ARGS_MAX + 1];
 	static uint8_t again[GP_START_MAX];
 	struct gp_start s;
-	char *cwd;
+	char *cwd, *user;
 
 	if (gp_start_check(body, len, &s))
 		return;
-	gp_start_strings(body, &cwd, argv, env);
+	gp_start_strings(body, &cwd, &user, argv, env);
 	MUST((uint8_t *)cwd == body + sizeof(s));
 	MUST(!argv[s.argc] && !env[s.envc]);
-	MUST(gp_start_build(again, sizeof(again), &s, cwd, argv, env) == (int)len);
+	MUST(gp_start_build(again, sizeof(again), &s, cwd, user, argv, env) == (int)len);
 	MUST(!memcmp(again, body, len));
 }
 

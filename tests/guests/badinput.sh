@@ -98,11 +98,11 @@ bad_dry() {
 
 # ---- flags
 
-bad 'an unknown flag' 2 '--kernal' 'unknown flag' -- --kernal x
+bad 'an unknown flag' 2 '--kernal' 'unknown flag; did you mean --kernel?' -- --kernal x
 bad 'an unknown short flag' 2 '-z' 'unknown flag' -- -z
 bad 'a flag without its value' 2 '--mem' 'expected one' -- --mem
 bad 'a flag with a value too many' 2 '--help' -- --help=yes
-for m in 0 1 1K 15M -5 '' abc 256m 99999999999999999999G; do
+for m in 0 1 1K 15M -5 '' abc 15m 99999999999999999999G; do
 	bad_dry "--mem '$m'" 2 '--mem' 'expected a size from 16M' -- --mem "$m"
 done
 bad '--mem not a multiple of a page' 2 '--mem' 'multiple of 4096' -- --mem 16777217
@@ -214,11 +214,16 @@ bad_dry 'disk: not a multiple of 512' 2 'disk' '1000 bytes; expected a multiple 
 bad_dry 'disk: a directory' 2 'disk' 'directory' -- --disk path="$dir"
 bad_dry 'disk: a FIFO' 2 'disk' 'neither a file nor a block device' -- --disk path="$dir/fifo"
 bad_dry 'disk: a terminal' 2 'disk' 'neither a file nor a block device' -- --disk path=/dev/null
-bad 'disk: no path' 2 '--disk' 'expected path=FILE' -- --disk ro
-bad 'disk: an unknown part' 2 '--disk' 'format=qcow2' 'expected path=FILE' -- --disk path="$dir/disk.img",format=qcow2
+bad 'disk: no path' 2 '--disk' 'expected [path=]FILE' -- --disk ro
+bad 'disk: an unknown part' 2 '--disk' 'format=qcow2' 'expected [path=]FILE' -- --disk path="$dir/disk.img",format=qcow2
 bad 'disk: a serial too long' 2 '--disk' 'expected 1 to 20' -- --disk path="$dir/disk.img",serial=123456789012345678901
-bad_dry 'disk: one image twice' 2 'disk' 'locked' -- --disk path="$dir/disk.img" --disk path="$dir/disk.img"
+bad_dry 'disk: one image twice' 2 'disk' 'given twice' -- --disk path="$dir/disk.img" --disk path="$dir/disk.img"
 bad '--rootfs: missing' 2 '--rootfs' "$dir/none" -- --rootfs "$dir/none"
+printf 'Hello\n' >"$dir/readme"
+bad '--rootfs: no image' 2 '--rootfs' "$dir/readme" 'not an image' -- --rootfs "$dir/readme"
+bad '--kernel: a directory' 2 '--kernel' "$dir" 'is a directory' -- --kernel "$dir"
+bad '--mem: a number alone' 2 '--mem' '512 bytes; did you mean 512M?' -- --mem 512
+bad '--share: two at one place' 2 '--share' '/a//b/ is given twice' -- --share "$dir/tmp:/a/b" --share "$dir/tmp:/a//b/"
 bad '--rootfs: a directory, rw' 2 '--rootfs' 'expected an image' -- --rootfs "$dir,rw"
 flock -x "$dir/disk.img" sleep 30 &
 holder=$!
@@ -235,16 +240,16 @@ holder=
 
 json() { # NAME TEXT PART...
 	printf '%s' "$2" >"$dir/json"
-	bad "json: $1" 2 'json' "${@:3}" -- --json "$dir/json"
+	bad "json: $1" 2 "${@:3}" -- --json "$dir/json"
 }
-json 'an unknown key' '{"cpu":1}' "unknown key 'cpu'"
+json 'an unknown key' '{"cpu":1}' "$dir/json:1:2: unknown key 'cpu'; did you mean 'cpus'?"
 json 'an unknown key of a disk' '{"disks":[{"path":"x","rw":true}]}' "unknown key 'rw'" 'expected path, ro, direct, serial'
 json 'a wrong type' '{"cpus":true}' 'cpus' 'expected a string or a whole number'
 json 'a bad value' '{"mem":"1"}' 'mem' 'expected a size'
 json 'cut off' '{"cpus":1' 'the text ends inside a value'
 json 'nothing' '' 'expected one object'
 json 'no object' '[1]' 'expected one object'
-json 'text after it' '{"cpus":1} {}' 'byte'
+json 'text after it' '{"cpus":1} {}' "$dir/json:1:12: unexpected character"
 json 'too deep' "{\"disks\":$(printf '[%.0s' {1..1000})" 'nesting too deep'
 json 'a NUL in a text' '{"kernel":"a\u0000b"}' 'kernel' 'expected a string'
 printf '{"cpus":1}\0' >"$dir/json"
@@ -285,7 +290,7 @@ execute "$RUN" --json "$dir/json"
 [ "$status" = 42 ]
 holds 'json: runs a VM' $? "status $status: $(cat "$dir/err")"
 
-# ---- /dev/kvm
+# ---- the place that it was started in, and /dev/kvm
 
 kvm() { # NAME STATUS PART... -- COMMAND...
 	local name=$1 want=$2 parts=()
@@ -296,18 +301,43 @@ kvm() { # NAME STATUS PART... -- COMMAND...
 	done
 	shift
 	execute "$@"
-	judge "/dev/kvm: $name" "$want" "${parts[@]}"
+	judge "$name" "$want" "${parts[@]}"
 }
 if unshare -m true 2>/dev/null; then
 	# shellcheck disable=SC2016
-	kvm 'is not there' 125 'no /dev/kvm' 'expected a Linux host with KVM' -- \
-		unshare -m sh -c 'mount -t tmpfs none /dev && exec "$@"' sh "$RUN" --kernel "$KERNEL"
+	kvm '/dev/kvm is not there' 125 'no /dev/kvm' 'expected a Linux host with KVM' -- \
+		unshare -m sh -c 'mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && exec "$@"' sh "$RUN" --kernel "$KERNEL"
 	# shellcheck disable=SC2016
-	kvm 'is something else' 125 'not a KVM device' -- unshare -m sh -c 'mount --bind /dev/null /dev/kvm && exec "$@"' sh "$RUN" --kernel "$KERNEL"
+	kvm '/dev/kvm is something else' 125 'not a KVM device' -- unshare -m sh -c 'mount --bind /dev/null /dev/kvm && exec "$@"' sh "$RUN" --kernel "$KERNEL"
 else
 	skip '/dev/kvm is not there' 'mount namespaces are not allowed'
 fi
 if [ "$(id -u)" = 0 ]; then
+	mkdir -p "$dir/root/dev" "$dir/root/proc" "$dir/root/libexec"
+	cp -r "$BUILD/bin" "$dir/root"
+	cp -rL "$BUILD/libexec/insula" "$dir/root/libexec"
+	cp "$KERNEL" "$dir/root/kernel"
+	in_root() { # NAME PART... -- SCRIPT with $0 the root
+		local name=$1 parts=()
+		shift
+		while [ "$1" != -- ]; do parts+=("$1"); shift; done
+		kvm "$name" 125 "${parts[@]}" -- unshare -m sh -c "$2" "$dir/root" --kernel /kernel --console none
+	}
+	# shellcheck disable=SC2016
+	{
+		in_root 'chroot without /proc' '/proc is not mounted here' -- 'exec chroot "$0" /bin/insula-run "$@"'
+		in_root 'chroot without /dev/null' 'no /dev/null here' -- 'mount -t proc none "$0/proc" && exec chroot "$0" /bin/insula-run "$@"'
+		in_root 'chroot' 'cannot create a user namespace; this is a chroot' -- 'mount -t proc none "$0/proc" &&
+			mount --bind /dev "$0/dev" && exec chroot "$0" /bin/insula-run "$@"'
+		kvm '/proc is read-only' 125 '/proc is read-only; mount a fresh one' -- \
+			unshare -m sh -c 'mount -o remount,bind,ro /proc && exec "$@"' sh "$RUN" --kernel "$KERNEL"
+		kvm 'ulimit -v' 125 'the limit of address space (ulimit -v) is too low: 200000 KiB' -- \
+			sh -c 'ulimit -v 200000 && exec "$@"' sh "$RUN" --kernel "$KERNEL"
+		execute unshare -m sh -c 'mount -t tmpfs -o size=16k none "$0" && head -c 16384 /dev/zero >"$0/fill"
+			"$@" --metrics "$0/m"; rc=$?; [ ! -e "$0/m" ] || echo left; exit $rc' "$dir/root/proc" "$RUN" --kernel "$KERNEL" --console none
+		[ "$status" = 42 ] && grep -q 'metrics: .*No space left' "$dir/err" && ! grep -q left "$dir/out"
+		holds 'a full disk: no empty metrics file' $? "status $status: $(cat "$dir/err" "$dir/out")"
+	}
 	cp "$KERNEL" "$dir/kernel"
 	chmod 755 "$dir"
 	chmod 777 "$dir/tmp"
@@ -317,7 +347,7 @@ if [ "$(id -u)" = 0 ]; then
 			words=("it is for uid 0 alone (mode 0600)")
 			[ $mode = 600 ] || words=('gid 4711' 'usermod -aG kvm')
 			# shellcheck disable=SC2016
-			HOME=$dir/tmp kvm "may not be opened, mode $mode" 125 'no permission to open /dev/kvm' "${words[@]}" -- \
+			HOME=$dir/tmp kvm "/dev/kvm may not be opened, mode $mode" 125 'no permission to open /dev/kvm' "${words[@]}" -- \
 				unshare -m sh -c 'cp -a /dev/kvm "$0/node" && chown 0:4711 "$0/node" && chmod "$1" "$0/node" && shift &&
 					mount --bind "$0/node" /dev/kvm && exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"' \
 				"$dir" $mode "$RUN" --kernel "$dir/kernel"

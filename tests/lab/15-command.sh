@@ -52,6 +52,10 @@ expect directory 0 '^/proc$' "$RUN" -w /proc -- pwd
 expect directory-missing 126 '/nowhere: No such file or directory' "$RUN" -w /nowhere -- pwd
 expect user 0 '^1000 1000 /$' "$RUN" -u 1000 -- sh -c 'echo $(id -u) $(id -g) $HOME'
 expect user-group 0 '^1000 50$' "$RUN" -u 1000:50 -- sh -c 'echo $(id -u) $(id -g)'
+expect user-name 0 '^65534 65534 nobody$' "$RUN" -u nobody -- sh -c 'echo $(id -u) $(id -g) $USER'
+expect user-name-group 0 '^7 0$' "$RUN" -u 7:root -- sh -c 'echo $(id -u) $(id -g)'
+expect user-unknown 126 "user mallory: not in the guest's /etc/passwd" "$RUN" -u mallory -- id
+expect user-unknown-group 126 "group mallory: not in the guest's /etc/group" "$RUN" -u nobody:mallory -- id
 expect no-terminal 1 'not a tty' "$RUN" -- tty
 echo '{"command": ["sh", "-c", "echo $A; pwd; id -u"], "env": ["A=json"], "cwd": "/tmp", "user": "7"}' >"$T/json"
 expect json 0 '^json$' "$RUN" --json "$T/json"

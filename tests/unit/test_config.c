@@ -163,6 +163,11 @@ START_TEST(sizes)
 		    {"3M", 3u << 20},
 		    {"6G", 6ull << 30},
 		    {"007M", 7u << 20},
+		    {"1k", 1024},
+		    {"512m", 512u << 20},
+		    {"512MB", 512u << 20},
+		    {"512MiB", 512u << 20},
+		    {"2gib", 2ull << 30},
 		    {"18446744073709551615", UINT64_MAX},
 		    {"17179869183G", 17179869183ull << 30}};
 	static const char *const bad[] = {"",
@@ -171,9 +176,11 @@ START_TEST(sizes)
 					  "+1",
 					  " 1",
 					  "1 ",
-					  "1k",
-					  "1m",
-					  "1MB",
+					  "1kb ",
+					  "1MBs",
+					  "1Mi",
+					  "1B",
+					  "1iB",
 					  "1T",
 					  "1.5G",
 					  "0x10",
@@ -194,22 +201,13 @@ END_TEST
 
 START_TEST(memory)
 {
-	static const char *const bad[] = {"",
-					  "0",
-					  "1",
-					  "1K",
-					  "15M",
-					  "16777215",
-					  "1025G",
-					  "2048G",
-					  "-256M",
-					  "256",
-					  "lots",
-					  "256m",
-					  "99999999999999999999999G"};
+	static const char *const bad[] = {"",      "0",        "1",     "1K",
+					  "15M",   "16777215", "1025G", "2048G",
+					  "-256M", "lots",     "15m",   "99999999999999999999999G"};
 
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
 		refused("mem", bad[i], "expected a size from 16M to 1024G, such as 256M");
+	refused("mem", "256", "256 bytes; did you mean 256M?");
 	refused("mem", "16777217", "expected a multiple of 4096 bytes");
 	refused("mem", "64M,", "expected SIZE or SIZE,hugepages");
 	refused("mem", "64M,hugepages,", "expected SIZE or SIZE,hugepages");
@@ -330,7 +328,8 @@ START_TEST(long_values_are_cut)
 	refused("cpus", big, "expected a number");
 	refused("mem", big, "expected a size");
 	refused("console", big, "expected stdio");
-	refused("disk", big, "expected path=FILE");
+	big[0] = '=';
+	refused("disk", big, "expected [path=]FILE");
 }
 END_TEST
 
@@ -358,6 +357,24 @@ START_TEST(disk_texts)
 }
 END_TEST
 
+START_TEST(disk_bare)
+{
+	one_disk("/a", "/a", false, false, "");
+	one_disk("a.img,ro,serial=S1", "a.img", true, false, "S1");
+	one_disk("./a=b,direct", "./a=b", false, true, "");
+	one_disk("./ro", "./ro", false, false, "");
+	one_disk("a,,b,ro", "a,b", true, false, "");
+	one_disk("a,path=/b", "/b", false, false, "");
+	/* insulactl makes what it names absolute */
+	ck_assert(setting_is_relative(setting_find("disk"), "a.img,ro"));
+	ck_assert(!setting_is_relative(setting_find("disk"), "/a.img,ro"));
+	ck_assert(!setting_is_relative(setting_find("disk"), "ro"));
+	char *abs = setting_absolute(setting_find("disk"), "a.img,ro", "/x,y");
+	ck_assert_str_eq(abs, "/x,,y/a.img,ro");
+	free(abs);
+}
+END_TEST
+
 START_TEST(disk_commas)
 {
 	one_disk("path=/a,,b", "/a,b", false, false, "");
@@ -371,13 +388,13 @@ END_TEST
 
 START_TEST(disk_refused)
 {
-	static const char *const bad[] = {"",           ",",        "/a",           "ro",
+	static const char *const bad[] = {"",           ",",        "/a,/b",        "ro",
 					  "path=/a,",   ",path=/a", "path=/a,rw",   "path=/a, ro",
 					  "path=/a,RO", "PATH=/a",  "path=/a,ro=1", "file=/a",
-					  "path=/a,,,", "serial=x"};
+					  "path=/a,,,", "serial=x", "ro,/a",        "/a,rw"};
 
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
-		refused("disk", bad[i], "expected path=FILE[,ro][,direct][,serial=S]");
+		refused("disk", bad[i], "expected [path=]FILE[,ro][,direct][,serial=S]");
 	refused("disk", "path=", "empty; expected a path");
 	refused("disk", "path=/a,path=", "empty; expected a path");
 	refused("disk", "path=/a,serial=", "expected 1 to 20 characters");
@@ -399,15 +416,17 @@ START_TEST(vsock_texts)
 	ck_assert_int_eq(set("vsock", "path=/b"), 0); /* as a whole: the last one wins */
 	ck_assert_uint_eq(c.vsock.cid, 3);
 	ck_assert_str_eq(c.vsock.path, "/b");
-	refused("vsock", "", "expected path=FILE[,cid=N]");
-	refused("vsock", "cid=5", "expected path=FILE[,cid=N]");
-	refused("vsock", "/run/v", "expected path=FILE[,cid=N]");
+	refused("vsock", "", "expected [path=]FILE[,cid=N]");
+	refused("vsock", "cid=5", "expected [path=]FILE[,cid=N]");
+	ck_assert_int_eq(set("vsock", "/run/v,cid=7"), 0);
+	ck_assert_str_eq(c.vsock.path, "/run/v");
+	ck_assert_uint_eq(c.vsock.cid, 7);
 	refused("vsock", "path=", "empty; expected a path");
 	refused("vsock", "path=/a,cid=2", "expected a number from 3 to 4294967294");
 	refused("vsock", "path=/a,cid=4294967295", "expected a number from 3");
 	refused("vsock", "path=/a,cid=", "expected a number from 3");
 	refused("vsock", "path=/a,cid=0x5", "expected a number from 3");
-	refused("vsock", "path=/a,port=5", "'port=5'; expected path=FILE");
+	refused("vsock", "path=/a,port=5", "'port=5'; expected [path=]FILE");
 }
 END_TEST
 
@@ -461,7 +480,7 @@ static int json_n(const char *text, size_t n)
 
 	memcpy(exact, text, n);
 	e.text[0] = 0;
-	rc = config_json(&c, exact, n, &e);
+	rc = config_json(&c, NULL, exact, n, &e);
 	free(exact);
 	return rc;
 }
@@ -539,6 +558,7 @@ START_TEST(command_settings)
 	ck_assert(c.has_user && !c.has_gid && c.uid == 7);
 	ck_assert_int_eq(set("user", "4294967294:0"), 0);
 	ck_assert(c.has_gid && c.uid == 4294967294u && c.gid == 0);
+	ck_assert_str_eq(c.user, ""); /* numbers: nothing to look up */
 	ck_assert_uint_eq(c.nenv, 2);
 	ck_assert_str_eq(c.env[1], "A=");
 	ck_assert_str_eq(c.cwd, "/srv");
@@ -555,14 +575,31 @@ START_TEST(command_settings)
 }
 END_TEST
 
+START_TEST(user_names)
+{
+	static const char *const good[] = {"root", "www-data", "1000:adm", "nobody:65534", "a$"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(good); i++) {
+		ck_assert_int_eq(set("user", good[i]), 0);
+		ck_assert(c.has_user);
+		ck_assert_str_eq(c.user, good[i]);
+	}
+	ck_assert_int_eq(set("user", "7"), 0); /* the last one wins */
+	ck_assert_str_eq(c.user, "");
+}
+END_TEST
+
 START_TEST(command_settings_refused)
 {
 	static const char *const users[] = {
-		"",      "root", "-1",         "1:",           ":1",
-		"1:2:3", "1 ",   "4294967295", "1:4294967295", "99999999999999999999999999999999"};
+		"",           "ro ot",        "-1",
+		"a/b",        ":adm",         "www-data:",
+		"-x",         "a:b:c",        "1:",
+		":1",         "1:2:3",        "1 ",
+		"4294967295", "1:4294967295", "99999999999999999999999999999999"};
 
 	for (unsigned i = 0; i < ARRAY_LEN(users); i++)
-		refused("user", users[i], "expected UID or UID:GID");
+		refused("user", users[i], "expected UID or NAME, and perhaps :GID or :GROUP");
 	refused("env", "A", "'A'; expected NAME=VALUE");
 	refused("env", "=x", "expected NAME=VALUE");
 	refused("env", "", "expected NAME=VALUE");
@@ -588,8 +625,14 @@ START_TEST(shares)
 	ck_assert_int_eq(set("share", "./a:b:/mnt/x..y:ro"), 0);
 	ck_assert_str_eq(c.share[0].dir, "./a:b");
 	ck_assert_str_eq(c.share[0].guest, "/mnt/x..y");
-	for (unsigned i = 1; i < CONFIG_MAX_SHARES; i++)
-		ck_assert_int_eq(set("share", "/a:/b"), 0);
+	refused("share", "/a:/mnt/x..y", "/mnt/x..y is given twice");
+	refused("share", "/a:///mnt//x..y/", "is given twice");
+	for (unsigned i = 1; i < CONFIG_MAX_SHARES; i++) {
+		char text[] = "/a:/mnt/0";
+
+		text[8] = (char)('0' + i);
+		ck_assert_int_eq(set("share", text), 0);
+	}
 	refused("share", "/a:/b", "more than 8 directories");
 }
 END_TEST
@@ -617,7 +660,9 @@ END_TEST
 
 START_TEST(json_unknown_keys)
 {
-	json_refused("{\"cpu\":1}", "json: unknown key 'cpu'");
+	json_refused("{\"cpu\":1}", "json: unknown key 'cpu'; did you mean 'cpus'?");
+	json_refused("{\"disks\":[{\"path\":\"/a\",\"seral\":\"x\"}]}",
+		     "json: disks: unknown key 'seral'; did you mean 'serial'?; expected path");
 	json_refused("{\"\":1}", "json: unknown key ''");
 	json_refused("{\"disk\":\"path=/a\"}", "json: unknown key 'disk'");
 	json_refused("{\"json\":\"x\"}", "json: unknown key 'json'");
@@ -625,6 +670,31 @@ START_TEST(json_unknown_keys)
 	json_refused("{\"a\\u001b[31m\":1}", "json: unknown key 'a?[31m'");
 	json_refused("{\"disks\":[{\"path\":\"/a\",\"rw\":true}]}",
 		     "json: disks: unknown key 'rw'; expected path, ro, direct, serial");
+}
+END_TEST
+
+/* What a person wrote is pointed at. */
+static void refused_at(const char *text, const char *part)
+{
+	ck_assert_int_eq(config_json(&c, "vm.json", text, strlen(text), &e), -EINVAL);
+	ck_assert_msg(!strncmp(e.text, part, strlen(part)), "'%s': '%s' does not begin with '%s'",
+		      text, e.text, part);
+}
+
+START_TEST(json_places)
+{
+	refused_at("{\n  \"mem\": \"64M\",\n  \"cpu\": 2\n}",
+		   "vm.json:3:3: unknown key 'cpu'; did you mean 'cpus'?");
+	/* The key, not the same word in a value, in a string, or elsewhere. */
+	refused_at("{\"append\": \"\\\"rw\\\": rw\", \"nets\": [],\n"
+		   " \"disks\": [{\"path\": \"rw\"},\n  {\"rw\": true}]}",
+		   "vm.json:3:4: disks: unknown key 'rw'; expected path");
+	refused_at("{\"append\": \"\xc3\xa4\", \"zz\": 1}", "vm.json:1:17: unknown key 'zz'");
+	refused_at("{\n\"cpus\": 1,\n}", "vm.json:3:1: ");
+	refused_at("{}\n{}", "vm.json:2:1: ");
+	refused_at("{", "vm.json: the text ends inside a value");
+	refused_at("[]", "vm.json: expected one object");
+	refused_at("{\"cpus\": 99}", "json: cpus: '99'; expected");
 }
 END_TEST
 
@@ -652,15 +722,15 @@ START_TEST(json_wrong_types)
 		     "ro: wrong type; expected true or false");
 	json_refused("{\"disks\":[{\"path\":\"/a\",\"direct\":null}]}",
 		     "direct: wrong type; expected true or false");
-	json_refused("{\"disks\":[{}]}", "json: disks: ''; expected path=FILE");
-	json_refused("{\"disks\":[{\"ro\":true}]}", "json: disks: 'ro'; expected path=FILE");
+	json_refused("{\"disks\":[{}]}", "json: disks: ''; expected [path=]FILE");
+	json_refused("{\"disks\":[{\"ro\":true}]}", "json: disks: 'ro'; expected [path=]FILE");
 	json_refused("{\"vsock\":[]}", "vsock: wrong type; expected an object or a string");
 	json_refused("{\"vsock\":{\"path\":1}}", "path: wrong type; expected a string");
 	json_refused("{\"vsock\":{\"path\":\"/v\",\"cid\":\"5\"}}",
 		     "cid: wrong type; expected a whole number");
 	json_refused("{\"vsock\":{\"path\":\"/v\",\"cid\":-1}}", "json: vsock: cid '-1'");
 	json_refused("{\"vsock\":{\"paths\":\"/v\"}}", "vsock: unknown key 'paths'");
-	json_refused("{\"vsock\":{}}", "json: vsock: ''; expected path=FILE");
+	json_refused("{\"vsock\":{}}", "json: vsock: ''; expected [path=]FILE");
 	json_refused("{\"command\":\"ls\"}", "command: wrong type; expected an array of strings");
 	json_refused("{\"command\":[\"ls\",1]}",
 		     "command: wrong type; expected an array of strings");
@@ -807,11 +877,13 @@ int main(void)
 	tcase_add_test(flags, random_numbers);
 	tcase_add_test(flags, consoles);
 	tcase_add_test(flags, command_settings);
+	tcase_add_test(flags, user_names);
 	tcase_add_test(flags, command_settings_refused);
 	tcase_add_test(flags, shares);
 	tcase_add_test(flags, json_command_settings);
 	tcase_add_test(flags, long_values_are_cut);
 	tcase_add_test(flags, disk_texts);
+	tcase_add_test(flags, disk_bare);
 	tcase_add_test(flags, disk_commas);
 	tcase_add_test(flags, disk_refused);
 	tcase_add_test(flags, vsock_texts);
@@ -821,6 +893,7 @@ int main(void)
 	tcase_add_test(js, json_everything);
 	tcase_add_test(js, json_values);
 	tcase_add_test(js, json_unknown_keys);
+	tcase_add_test(js, json_places);
 	tcase_add_test(js, json_wrong_types);
 	tcase_add_test(js, json_not_an_object);
 	tcase_add_test(js, json_truncated);

@@ -157,7 +157,7 @@ static int spec_fd(const struct how *h, char *const *argv, uint32_t *len)
 	struct gp_start s = {
 		.flags = h->flags, .uid = h->uid, .gid = GP_NO_GID, .rows = 33, .cols = 77};
 	int fd = memfd_create("spec", MFD_CLOEXEC);
-	int n = gp_start_build(body, sizeof(body), &s, h->cwd ? h->cwd : "/", argv, h->env);
+	int n = gp_start_build(body, sizeof(body), &s, h->cwd ? h->cwd : "/", NULL, argv, h->env);
 
 	ck_assert_int_gt(n, 0);
 	*len = (uint32_t)n;
@@ -1090,8 +1090,8 @@ START_TEST(too_much_credit)
 	static struct gp_out o;
 	static uint8_t body[4096];
 	struct gp_start s = {.gid = GP_NO_GID};
-	int fd = connect_server(),
-	    n = gp_start_build(body, sizeof(body), &s, "/", SH("trap '' HUP; sleep 100"), NULL);
+	int fd = connect_server(), n = gp_start_build(body, sizeof(body), &s, "/", NULL,
+						      SH("trap '' HUP; sleep 100"), NULL);
 	char buf[256];
 	ssize_t r;
 

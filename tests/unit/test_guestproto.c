@@ -287,8 +287,8 @@ START_TEST(start_round_trip)
 	struct gp_start s = {.flags = GP_START_TTY, .uid = 7, .gid = 8, .rows = 3, .cols = 4}, got;
 	static uint8_t body[GP_START_MAX];
 	static char *argv[GP_ARGS_MAX + 1], *env[GP_ARGS_MAX + 1];
-	char *cwd;
-	int n = gp_start_build(body, sizeof(body), &s, "/tmp", args, vars);
+	char *cwd, *user;
+	int n = gp_start_build(body, sizeof(body), &s, "/tmp", NULL, args, vars);
 
 	ck_assert_int_gt(n, 0);
 	ck_assert_int_eq(gp_start_check(body, (size_t)n, &got), 0);
@@ -296,13 +296,14 @@ START_TEST(start_round_trip)
 	ck_assert_uint_eq(got.envc, 2);
 	ck_assert_uint_eq(got.uid, 7);
 	ck_assert_uint_eq(got.cols, 4);
-	gp_start_strings(body, &cwd, argv, env);
+	gp_start_strings(body, &cwd, &user, argv, env);
 	ck_assert_str_eq(cwd, "/tmp");
 	for (unsigned i = 0; i < 3; i++)
 		ck_assert_str_eq(argv[i], args[i]);
 	ck_assert_ptr_null(argv[3]);
 	ck_assert_str_eq(env[1], "B=");
 	ck_assert_ptr_null(env[2]);
+	ck_assert_ptr_null(user);
 	/* Every shorter or longer one is refused. */
 	for (int i = 0; i < n; i++)
 		ck_assert_int_eq(gp_start_check(body, (size_t)i, &got), -EPROTO);
@@ -310,11 +311,36 @@ START_TEST(start_round_trip)
 }
 END_TEST
 
+START_TEST(start_with_a_name)
+{
+	struct gp_start s = {.uid = 7, .gid = 8}, got;
+	static uint8_t body[GP_START_MAX];
+	static char *argv[GP_ARGS_MAX + 1], *env[GP_ARGS_MAX + 1];
+	char *cwd, *user;
+	int n = gp_start_build(body, sizeof(body), &s, "/", "www-data:adm", args, vars);
+
+	ck_assert_int_gt(n, 0);
+	ck_assert_int_eq(gp_start_check(body, (size_t)n, &got), 0);
+	ck_assert_uint_eq(got.flags, GP_START_USER);
+	gp_start_strings(body, &cwd, &user, argv, env);
+	ck_assert_str_eq(user, "www-data:adm");
+	ck_assert_str_eq(env[1], "B=");
+	ck_assert_ptr_null(env[2]);
+	/* No user is not an empty one. */
+	n = gp_start_build(body, sizeof(body), &s, "/", "x", args, NULL);
+	body[n - 2] = 0;
+	ck_assert_int_eq(gp_start_check(body, (size_t)n - 1, &got), -EPROTO);
+	n = gp_start_build(body, sizeof(body), &s, "/", "", args, NULL);
+	ck_assert_int_eq(gp_start_check(body, (size_t)n, &got), 0);
+	ck_assert_uint_eq(got.flags, 0);
+}
+END_TEST
+
 START_TEST(start_refused)
 {
 	struct gp_start s = {.argc = 0}, got;
 	static uint8_t body[GP_START_MAX];
-	int n = gp_start_build(body, sizeof(body), &s, "/", args, NULL);
+	int n = gp_start_build(body, sizeof(body), &s, "/", NULL, args, NULL);
 
 	ck_assert_int_gt(n, 0);
 	memcpy(&s, body, sizeof(s));
@@ -349,14 +375,14 @@ START_TEST(start_limits)
 
 	for (unsigned i = 0; i <= GP_ARGS_MAX; i++)
 		many[i] = "x";
-	ck_assert_int_eq(gp_start_build(body, sizeof(body), &s, "/", many, NULL), -E2BIG);
-	ck_assert_int_eq(gp_start_build(body, sizeof(body), &s, "/", args, many), -E2BIG);
+	ck_assert_int_eq(gp_start_build(body, sizeof(body), &s, "/", NULL, many, NULL), -E2BIG);
+	ck_assert_int_eq(gp_start_build(body, sizeof(body), &s, "/", NULL, args, many), -E2BIG);
 	many[GP_ARGS_MAX] = NULL;
-	ck_assert_int_gt(gp_start_build(body, sizeof(body), &s, "/", many, many), 0);
-	ck_assert_int_eq(gp_start_build(body, sizeof(body), &s, "/", none, NULL), -EINVAL);
+	ck_assert_int_gt(gp_start_build(body, sizeof(body), &s, "/", NULL, many, many), 0);
+	ck_assert_int_eq(gp_start_build(body, sizeof(body), &s, "/", NULL, none, NULL), -EINVAL);
 	memset(big, 'a', sizeof(big) - 1);
-	ck_assert_int_eq(gp_start_build(body, sizeof(body), &s, "/", one, NULL), -E2BIG);
-	ck_assert_int_eq(gp_start_build(body, 4, &s, "/", args, NULL), -E2BIG);
+	ck_assert_int_eq(gp_start_build(body, sizeof(body), &s, "/", NULL, one, NULL), -E2BIG);
+	ck_assert_int_eq(gp_start_build(body, 4, &s, "/", NULL, args, NULL), -E2BIG);
 }
 END_TEST
 
@@ -377,6 +403,7 @@ int main(void)
 	suite_add_tcase(s, t);
 	t = tcase_create("start");
 	tcase_add_test(t, start_round_trip);
+	tcase_add_test(t, start_with_a_name);
 	tcase_add_test(t, start_refused);
 	tcase_add_test(t, start_limits);
 	suite_add_tcase(s, t);

@@ -876,7 +876,7 @@ START_TEST(rootfs_content)
 	    "-q FIFO; "
 	    "d 'stat /etc/hello' | grep -q 'Links: 2'; d 'stat /sparse' | grep -q 'Size: "
 	    "1073741824'; "
-	    "! d features | grep -q has_journal");
+	    "! d features | grep -q has_journal; ! d 'ls /' | grep -q lost.found");
 	ck_assert_int_eq(stat(path, &st), 0);
 	ck_assert_int_lt(st.st_blocks * 512, 8 << 20); /* the hole stayed one */
 	close(hold);

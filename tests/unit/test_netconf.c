@@ -195,7 +195,7 @@ START_TEST(json)
 		"{\"net\":\"user\"}",
 	};
 
-	ck_assert_int_eq(config_json(&c, good, strlen(good), &e), 0);
+	ck_assert_int_eq(config_json(&c, NULL, good, strlen(good), &e), 0);
 	ck_assert_uint_eq(c.nnets, 5);
 	ck_assert_uint_eq(c.net[0].queues, 2);
 	ck_assert_uint_eq(c.net[0].rate, 1u << 20);
@@ -205,7 +205,7 @@ START_TEST(json)
 	ck_assert_int_eq(c.net[4].fd[0], 9);
 	config_drop_nets(&c);
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
-		int rc = config_json(&c, bad[i], strlen(bad[i]), &e);
+		int rc = config_json(&c, NULL, bad[i], strlen(bad[i]), &e);
 
 		/* A comma in a name stays a part of it: that name is only too odd for a TAP later.
 		 */
