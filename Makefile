@@ -61,10 +61,10 @@ lib_of   = $(filter-out %/main.c %_main.c %_win.c,$(src_$(1)))
 objs     = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 lib      = $(BUILD)/lib/lib$(1).a
 HELPERS  := insula-blk insula-console insula-exec insula-net insula-rng insula-vsock
-BIN      := $(addprefix $(BUILD)/bin/,insula-run insula-initrd insulad insulactl)
+BIN      := $(addprefix $(BUILD)/bin/,insula-run insula-initrd insula-get-kernel insulad insulactl)
 LIBEXEC  := $(addprefix $(BUILD)/libexec/insula/,insula-vmm $(HELPERS) insula-init busybox)
 
-.PHONY: all help demo check check-fast bench lab guest fmt fmt-check lint loc install clean deps-% \
+.PHONY: all help demo check check-fast bench lab guest fmt fmt-check lint loc install deb clean deps-% \
 	programs tests fuzzers payloads san windows-hv windows-tests check-windows
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -87,7 +87,8 @@ help:
 	'make bench      the tables of docs/performance.md' \
 	'make lab CMD=.. run a command in the lab (a machine with AMD-V, emulated)' \
 	'make guest      fetch and unpack the Debian cloud kernel into $(BUILD)/guest' \
-	'make install    DESTDIR= PREFIX=/usr/local' \
+	'make install    DESTDIR= PREFIX=/usr/local STRIP=strip' \
+	'make deb        a Debian package, $(BUILD)/insula_$(VERSION)_amd64.deb' \
 	'make windows    the programs for Windows, with mingw-w64 (docs/windows.md); windows-guest: what they boot; windows-hv: the hypervisor library alone' \
 	'make fmt lint loc clean'
 
@@ -150,6 +151,10 @@ $(BUILD)/bin/insula-initrd: $(call objs,tools/insula-initrd.c) $(call lib,image)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $^
+
+$(BUILD)/bin/insula-get-kernel: tools/insula-get-kernel Makefile
+	@mkdir -p $(@D)
+	@sed 's|@VERSION@|$(VERSION)|' $< >$@ && chmod 755 $@
 
 # ---- the guest side: musl, static, no sanitizer
 GUEST_SRC := $(wildcard src/guest/*.c) src/base/guestproto.c
@@ -243,7 +248,7 @@ demo: all guest
 	@tests/lab/demo $(BUILD)
 
 check check-windows: deps-guest deps-lab deps-windows deps-wine
-check check-fast check-windows: deps-build deps-check
+check check-fast check-windows: deps-build deps-check deps-deb
 	@tests/check $@ $(BUILD)
 
 bench: all guest deps-lab
@@ -263,6 +268,8 @@ lint:
 loc:
 	@tests/loc
 
+# The copies are stripped; those in $(BUILD) keep their symbols, for a debugger. `make install STRIP=`: the copies do too.
+STRIP ?= strip
 install: programs
 	@test -z "$(SAN)" || { echo "make install: not from a sanitizer build"; exit 2; }
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/insula $(DESTDIR)$(PREFIX)/lib/pkgconfig \
@@ -271,6 +278,8 @@ install: programs
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(LIBEXEC) $(DESTDIR)$(PREFIX)/libexec/insula
+	$(if $(STRIP),$(STRIP) $(addprefix $(DESTDIR)$(PREFIX)/,$(patsubst $(BUILD)/%,%,$(filter-out %/insula-get-kernel,$(BIN)) \
+		$(filter-out %/busybox,$(LIBEXEC)))))
 	install -m 644 $(BUILD)/lib/libinsula-hv.a $(DESTDIR)$(PREFIX)/lib
 	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' src/hv/insula-hv.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/insula-hv.pc
 	install -m 644 include/insula/hv.h include/insula/err.h $(DESTDIR)$(PREFIX)/include/insula
@@ -282,6 +291,11 @@ install: programs
 	install -m 644 tools/dist/insulactl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/insulactl
 	install -m 644 docs/examples/*.py $(DESTDIR)$(PREFIX)/share/doc/insula/examples
 	install -m 644 README.md LICENSE docs/*.md src/hv/example/hello.c $(DESTDIR)$(PREFIX)/share/doc/insula
+
+# A Debian package in $(BUILD): tools/dist/deb says what is in it.
+deb: deps-deb
+	@$(MAKE) --no-print-directory all
+	@tools/dist/deb $(BUILD) $(VERSION)
 
 clean:
 	rm -rf $(BUILD)

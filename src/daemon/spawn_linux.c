@@ -241,6 +241,7 @@ static void make_env(struct machine *m, struct plan *p)
 	if (!p->change_user && geteuid() != 0) {
 		add_env(p, "HOME", getenv("HOME"));
 		add_env(p, "XDG_CACHE_HOME", getenv("XDG_CACHE_HOME"));
+		add_env(p, "XDG_DATA_HOME", getenv("XDG_DATA_HOME"));
 	} else if (p->change_user) {
 		snprintf(path, sizeof(path), "%s/cache-%u", m->d->conf.state_dir, m->r.owner.uid);
 		if (!mkdir(path, 0700) && chown(path, m->r.owner.uid, m->r.owner.gid))

@@ -9,6 +9,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <insula/base.h>
 #include <insula/image.h>
 
 #include "paths.h"
@@ -18,6 +19,21 @@ static int join(char *out, size_t size, const char *a, const char *b, struct err
 	int n = snprintf(out, size, "%s%s", a, b);
 
 	return n < 0 || (size_t)n >= size ? err_set(e, -ENAMETOOLONG, "%.80s...: too long", a) : 0;
+}
+
+/* Root takes nothing out of a home directory: HOME may still be that of the user before sudo. */
+static int find_own(struct paths *p, struct err *e)
+{
+	const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
+
+	p->own[0] = 0;
+	if (!geteuid())
+		return 0;
+	if (data && *data == '/')
+		return join(p->own, sizeof(p->own), data, "/insula/kernel", e);
+	return home && *home == '/'
+		       ? join(p->own, sizeof(p->own), home, "/.local/share/insula/kernel", e)
+		       : 0;
 }
 
 int paths_find(struct paths *p, struct err *e)
@@ -37,6 +53,8 @@ int paths_find(struct paths *p, struct err *e)
 	rc = join(p->libexec, sizeof(p->libexec), top, "/libexec/insula", e);
 	if (!rc)
 		rc = join(p->guest, sizeof(p->guest), top, "/guest", e);
+	if (!rc)
+		rc = find_own(p, e);
 	if (!rc)
 		rc = image_cache_dir(p->cache, e);
 	if (rc != -ENOENT)
@@ -70,17 +88,20 @@ static int newest_kernel(const char *dir, char *out, size_t size, struct err *e)
 
 int paths_default_kernel(const struct paths *p, char *out, size_t size, struct err *e)
 {
+	const char *const places[] = {p->guest, p->own, PATHS_SYSTEM_KERNEL};
 	struct utsname u;
-	int rc = newest_kernel(p->guest, out, size, e);
+	int rc = 0;
 
+	for (size_t i = 0; i < ARRAY_LEN(places) && !rc; i++)
+		rc = *places[i] ? newest_kernel(places[i], out, size, e) : 0;
 	if (rc)
 		return rc < 0 ? rc : 0;
 	uname(&u);
 	rc = join(out, size, "/boot/vmlinuz-", u.release, e);
 	if (!rc && access(out, R_OK))
 		rc = err_set(e, -ENOENT,
-			     "--kernel: not given, and there is neither one in %.80s/boot nor a "
-			     "readable %s",
-			     p->guest, out);
+			     "--kernel: not given, and there is neither one in %.120s nor a "
+			     "readable %.120s: insula-get-kernel fetches one",
+			     *p->own ? p->own : PATHS_SYSTEM_KERNEL, out);
 	return rc;
 }

@@ -14,14 +14,19 @@ struct paths {
 				  * busybox; Windows: BINDIR */
 	char guest[PATHS_MAX];   /* BINDIR/../guest: what `make guest` unpacked; Windows:
 				  * BINDIR\guest,   what tools/windows-guest made; may not exist */
-	char cache[PATHS_MAX];   /* image_cache_dir(); "": there is none, which a payload does not
-				  * need; Windows: "" */
+	char own[PATHS_MAX];   /* $XDG_DATA_HOME/insula/kernel: what insula-get-kernel unpacked for
+				* this user; "" for root and on Windows */
+	char cache[PATHS_MAX]; /* image_cache_dir(); "": there is none, which a payload does not
+				* need; Windows: "" */
 };
 
 /* Found by the path of the running program, so that an installed tree may be moved. */
 int paths_find(struct paths *p, struct err *e);
-/* The kernel to use when none is named: GUEST/boot/vmlinuz-* (the newest name), else
- * /boot/vmlinuz-$(uname -r). Windows: GUEST\vmlinuz. */
+#define PATHS_SYSTEM_KERNEL "/var/lib/insula/kernel" /* insula-get-kernel's, as root */
+
+/* The kernel to use when none is named: the newest boot/vmlinuz-* in `guest`, `own` or
+ * PATHS_SYSTEM_KERNEL, whichever has one first; else /boot/vmlinuz-$(uname -r). Windows:
+ * GUEST\vmlinuz. */
 int paths_default_kernel(const struct paths *p, char *out, size_t size, struct err *e);
 
 #endif

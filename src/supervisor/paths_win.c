@@ -21,6 +21,7 @@ int paths_find(struct paths *p, struct err *e)
 	    !WideCharToMultiByte(CP_UTF8, 0, self, -1, p->libexec, PATHS_MAX, NULL, NULL) ||
 	    snprintf(p->guest, PATHS_MAX, "%s\\guest", p->libexec) >= PATHS_MAX)
 		return err_set(e, -ENAMETOOLONG, "the path of insula-run.exe");
+	p->own[0] = 0;
 	p->cache[0] = 0;
 	return 0;
 }

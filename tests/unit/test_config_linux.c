@@ -259,13 +259,24 @@ START_TEST(path_lookup)
 		snprintf(file, sizeof(file), "%s/%s", boot, names[i]);
 		unlink(file);
 	}
+	/* insula-get-kernel's for this user: after that of the build tree. */
+	snprintf(file, sizeof(file), "%s/vmlinuz-6.1.0-56", boot);
+	close(open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+	snprintf(p.own, sizeof(p.own), "%s", dir);
+	snprintf(p.guest, sizeof(p.guest), "%s/none", dir);
+	ck_assert_int_eq(paths_default_kernel(&p, found, sizeof(found), &e), 0);
+	ck_assert_str_eq(found, file);
+	unlink(file);
 	rmdir(boot);
-	/* None unpacked: the host's own, or a line that says where was looked. */
+	/* None unpacked: the system's, the host's own, or a line that says where was looked, and
+	 * what fetches one. */
 	if (paths_default_kernel(&p, found, sizeof(found), &e))
 		ck_assert(strstr(e.text, "--kernel: not given") && strstr(e.text, dir) &&
-			  strstr(e.text, "/boot/vmlinuz-"));
+			  strstr(e.text, "/boot/vmlinuz-") && strstr(e.text, "insula-get-kernel"));
 	else
-		ck_assert_int_eq(strncmp(found, "/boot/vmlinuz-", 14), 0);
+		ck_assert(!strncmp(found, PATHS_SYSTEM_KERNEL "/boot/vmlinuz-",
+				   strlen(PATHS_SYSTEM_KERNEL) + 14) ||
+			  !strncmp(found, "/boot/vmlinuz-", 14));
 }
 END_TEST
 
