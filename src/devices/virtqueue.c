@@ -185,6 +185,27 @@ bool vq_arm(struct virtqueue *q)
 	return vq_waiting(q);
 }
 
+uint16_t vq_offered(const struct virtqueue *q)
+{
+	return load16(q->avail + 2);
+}
+
+bool vq_arm_past(struct virtqueue *q, uint16_t idx)
+{
+	if (q->event_idx)
+		store16(avail_event(q), idx);
+	else
+		store16(q->used, 0);
+	q->armed = !q->event_idx; /* vq_arm() asks for another index */
+	atomic_thread_fence(memory_order_seq_cst);
+	return vq_offered(q) != idx;
+}
+
+bool vq_seen(const struct virtqueue *q)
+{
+	return !q->event_idx || load16(used_event(q)) == q->used_idx;
+}
+
 /* ---- chains ---- */
 
 static int mistake(struct virtqueue *q, const char *why)

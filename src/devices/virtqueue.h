@@ -107,4 +107,13 @@ bool vq_publish(struct virtqueue *q);
  * that finds a chain withdraws the wish. */
 bool vq_arm(struct virtqueue *q);
 
+/* How many chains the driver has ever offered (avail.idx), those that were not taken yet included.
+ */
+uint16_t vq_offered(const struct virtqueue *q);
+/* Ask for a kick when it offers one more than `idx`. True: it has already. */
+bool vq_arm_past(struct virtqueue *q, uint16_t idx);
+/* Has the driver looked at all that was published? Its used_event says so, when it has nothing left
+ * to do (2.7.7.1). Without event indexes it does not say, and the answer is yes. */
+bool vq_seen(const struct virtqueue *q);
+
 #endif

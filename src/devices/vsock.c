@@ -119,6 +119,16 @@ static struct helper_ops make_ops(void)
 	return ops;
 }
 
+/* The driver has reset the device, and knows that its connections are gone. The I/O thread is
+ * quiet.
+ */
+static void model_reset(void *dev)
+{
+	struct vsockdev *d = dev;
+
+	d->reset = VSOCK_RESET_NONE;
+}
+
 /* ---- start ---- */
 
 int vsock_check_conf(const struct msg_start_vsock *m, struct err *e)
@@ -137,6 +147,7 @@ int vsock_check_conf(const struct msg_start_vsock *m, struct err *e)
 static int open_table(struct vsockdev *d, struct err *e)
 {
 	struct vconns *t = &d->conns;
+	uint32_t port;
 
 	t->ops = &vsock_host_ops;
 	t->ctx = d;
@@ -149,6 +160,9 @@ static int open_table(struct vsockdev *d, struct err *e)
 	if (!t->rings)
 		return err_set(e, -ENOMEM, "memory for streams");
 	vconn_init(t);
+	/* Not where the last process began: a socket of the guest may still have such a name. */
+	random_bytes(&port, sizeof(port));
+	t->next_port = VCONN_FIRST_PORT + port % (VCONN_LAST_PORT - VCONN_FIRST_PORT);
 	return 0;
 }
 
@@ -185,6 +199,8 @@ int vsockdev_open(struct vsockdev *d, struct helper *h, const struct msg_start_v
 	if (rc)
 		return rc;
 	worker_describe(&d->w, VIRTIO_ID_VSOCK, 0, VSOCK_QUEUES, &d->config, sizeof(d->config));
-	d->resumed = h->port.resumed && (d->w.mmio.v.st->status & VIRTIO_CONFIG_S_DRIVER_OK);
+	d->w.model.reset = model_reset;
+	if (h->port.resumed && (d->w.mmio.v.st->status & VIRTIO_CONFIG_S_DRIVER_OK))
+		d->reset = VSOCK_RESET_OWED;
 	return 0;
 }

@@ -14,7 +14,11 @@
  * holds.
  *
  * Restart: the connections die with the process that held them. The next one says so on the event
- * queue (5.10.6.7), and the driver ends its sockets.
+ * queue (5.10.6.7), and the driver ends its sockets. Until the driver has put that event's buffer
+ * back, its packets may belong to connections that are gone. A reset would be the wrong answer:
+ * Linux takes it for an orderly end, and half a stream would look whole. So they are dropped,
+ * except for requests; and nothing is sent to the guest, because a connection that opened now would
+ * end with the old ones.
  */
 #ifndef DEVICES_VSOCK_H
 #define DEVICES_VSOCK_H
@@ -35,6 +39,8 @@ enum vsock_queue { VSOCK_RX, VSOCK_TX, VSOCK_EVENT };
 #define VSOCK_ACCEPTS 64u         /* new clients in one turn */
 #define VSOCK_EVENTS 64u          /* of one epoll_wait() */
 #define VSOCK_MAX_STREAMS 64u     /* MSG_VSOCK_STREAM, MSG_VSOCK_CLIENT that were not looked at */
+#define VSOCK_LOOK_NS 1000000000u /* for the driver to look at what the last process has sent */
+#define VSOCK_LOOK_MS 10          /* how often to see whether it has */
 #define VSOCK_MAIL (VSOCK_MAX_STREAMS + VSOCK_MAX_ASKED)
 
 /* One message of the supervisor, or one for it. Descriptors belong to the mail. */
@@ -58,6 +64,13 @@ struct vsock_held { /* a buffer of the guest's that was taken, and not used yet 
 	struct iovec iov[VQ_MAX_NUM];
 };
 
+/* How far the driver has come to know that its connections are gone. */
+enum vsock_reset {
+	VSOCK_RESET_NONE,
+	VSOCK_RESET_OWED, /* the event has to be given */
+	VSOCK_RESET_TOLD, /* its buffer has to come back */
+};
+
 struct vsockdev {
 	struct worker w; /* first */
 	struct msg_start_vsock conf;
@@ -69,10 +82,12 @@ struct vsockdev {
 	/* the I/O thread's */
 	struct vsock_host *host; /* what the system keeps of the ends */
 	struct vconns conns;
-	bool announce; /* the guest has to hear that its connections are gone */
-	bool clients;  /* there may be some to be accepted */
-	bool retry;    /* accepting failed for want of something: later */
-	bool resumed;  /* an earlier process served this driver */
+	enum vsock_reset reset; /* the control thread's while this one is quiet */
+	uint16_t told_at;       /* TOLD: what the driver had offered by then */
+	uint64_t tell_by;       /* OWED: at the latest */
+	bool clients;           /* there may be some to be accepted */
+	bool retry;             /* accepting failed for want of something: later */
+	uint32_t started;       /* w.seen of the last start */
 	uint64_t next_tick;
 	unsigned first, nheld;
 	struct vsock_held held[VCONN_MAX_BUFS];

@@ -148,6 +148,7 @@ struct vconns {
 	uint64_t guest_cid;
 	unsigned max;
 	bool reachable; /* the guest may connect to the host */
+	bool cut;       /* the guest may not know that all its connections are gone; the caller's */
 	uint64_t now;   /* ns; the caller's */
 	uint8_t *rings; /* vconn_rings_size(max) bytes, the caller's */
 
@@ -179,7 +180,8 @@ struct vconn *vconn_find_id(struct vconns *t, uint32_t id);
 
 /* Can a packet be taken? Not while too many resets are owed: the guest offers no buffers. */
 bool vconn_may_take(const struct vconns *t);
-/* One packet: its header (a copy), and exactly hdr->len bytes of payload in iov[]. */
+/* One packet: its header (a copy), and exactly hdr->len bytes of payload in iov[]. While `cut`,
+ * anything but a request is about a connection that is gone, and is dropped. */
 void vconn_packet(struct vconns *t, const struct virtio_vsock_hdr *hdr, const struct iovec *iov,
 		  unsigned niov);
 

@@ -149,7 +149,7 @@ static bool serve_rx(struct vsockdev *d)
 {
 	uint64_t bytes = 0;
 
-	for (unsigned n = 0; vconn_pending(&d->conns); n++) {
+	for (unsigned n = 0; !d->conns.cut && vconn_pending(&d->conns); n++) {
 		if (n == VSOCK_RX_BUDGET || bytes >= VSOCK_RX_BYTES)
 			return true;
 		if (!hold(d))
@@ -159,17 +159,37 @@ static bool serve_rx(struct vsockdev *d)
 	return false;
 }
 
-/* 5.10.6.7: tell the driver that its connections are gone. */
-static void serve_event(struct vsockdev *d)
+/* ---- the driver hears that its connections are gone (5.10.6.7) ---- */
+
+static void set_reset(struct vsockdev *d, enum vsock_reset to)
+{
+	d->reset = to;
+	d->conns.cut = to != VSOCK_RESET_NONE;
+}
+
+/* A driver that has never offered a buffer for events cannot be told; one that has just begun need
+ * not be. */
+static bool hears_events(const struct virtqueue *q)
+{
+	return q->num && (vq_offered(q) || q->used_idx);
+}
+
+/* What the last process has sent may open a connection in the guest. If the driver saw that after
+ * the event, the connection would stay. */
+static bool has_looked(const struct vsockdev *d)
+{
+	const struct virtqueue *rx = &d->w.mmio.v.vq[VSOCK_RX];
+
+	return !rx->num || vq_seen(rx) || d->conns.now >= d->tell_by;
+}
+
+static void tell(struct vsockdev *d)
 {
 	const struct virtio_vsock_event ev = {.id = VIRTIO_VSOCK_EVENT_TRANSPORT_RESET};
 	struct virtqueue *q = &d->w.mmio.v.vq[VSOCK_EVENT];
 	struct vq_chain c = {.iov = d->iov};
-	int rc;
+	int rc = vq_next(q, &c);
 
-	if (!d->announce || !q->num)
-		return;
-	rc = vq_next(q, &c);
 	if (rc == 0)
 		return;
 	if (rc < 0 || c.nread || c.write_len < sizeof(ev)) {
@@ -178,7 +198,30 @@ static void serve_event(struct vsockdev *d)
 	}
 	iov_put(c.iov, c.nwrite, 0, &ev, sizeof(ev));
 	vq_push(q, c.head, sizeof(ev));
-	d->announce = false;
+	d->told_at = vq_offered(q); /* before the event is published */
+	set_reset(d, VSOCK_RESET_TOLD);
+}
+
+static void serve_event(struct vsockdev *d)
+{
+	struct virtqueue *q = &d->w.mmio.v.vq[VSOCK_EVENT];
+
+	if (d->reset == VSOCK_RESET_OWED && !hears_events(q))
+		set_reset(d, VSOCK_RESET_NONE);
+	else if (d->reset == VSOCK_RESET_OWED && has_looked(d))
+		tell(d);
+	else if (d->reset == VSOCK_RESET_TOLD && vq_offered(q) != d->told_at)
+		set_reset(d, VSOCK_RESET_NONE);
+}
+
+/* True: the driver has something for serve_event() already. */
+static bool arm_event(struct vsockdev *d)
+{
+	struct virtqueue *q = &d->w.mmio.v.vq[VSOCK_EVENT];
+
+	if (d->reset == VSOCK_RESET_TOLD)
+		return vq_arm_past(q, d->told_at);
+	return d->reset == VSOCK_RESET_OWED && has_looked(d) && worker_arm(&d->w, VSOCK_EVENT);
 }
 
 /* ---- turns ---- */
@@ -201,7 +244,8 @@ static void be_quiet(struct vsockdev *d)
 {
 	if (!worker_commanded(&d->w))
 		return;
-	d->announce = d->conns.used > 0;
+	if (d->conns.used > 0 || d->reset != VSOCK_RESET_NONE)
+		d->reset = VSOCK_RESET_OWED;
 	vconn_drop_all(&d->conns);
 	d->nheld = 0;
 	copy_stats(d);
@@ -211,9 +255,10 @@ static void be_quiet(struct vsockdev *d)
 /* The queues run: look for what came before. */
 static void begin(struct vsockdev *d)
 {
+	d->started = d->w.seen;
 	d->clients = d->listen_fd >= 0;
-	d->announce |= d->resumed;
-	d->resumed = false;
+	d->tell_by = d->conns.now + VSOCK_LOOK_NS;
+	set_reset(d, d->reset);
 }
 
 static void tick(struct vsockdev *d)
@@ -226,25 +271,33 @@ static void tick(struct vsockdev *d)
 
 bool vsock_turn(struct vsockdev *d)
 {
-	bool new = worker_commanded(&d->w), more;
+	bool more;
 
 	d->conns.now = clock_ns();
 	if (!worker_runs(&d->w)) {
 		be_quiet(d);
 		return false;
 	}
-	if (new)
+	if (d->started != d->w.seen)
 		begin(d);
 	tick(d);
 	take_mail(d);
 	if (d->clients)
 		vsock_accept(d);
 	more = serve_tx(d);
+	serve_event(d); /* behind the packets that came before the driver put its buffer back */
 	more |= serve_rx(d);
-	serve_event(d);
 	worker_publish(&d->w);
 	more |= d->clients && !d->retry && vconn_has_room(&d->conns);
 	return more && !d->w.broken;
+}
+
+/* How long to sleep at most, if nothing comes. */
+static int rest_ms(const struct vsockdev *d, bool timed)
+{
+	if (d->reset == VSOCK_RESET_OWED && !has_looked(d))
+		return VSOCK_LOOK_MS;
+	return timed ? TICK_MS : -1;
 }
 
 int vsock_rest(struct vsockdev *d)
@@ -253,14 +306,15 @@ int vsock_rest(struct vsockdev *d)
 
 	if (!worker_runs(&d->w))
 		return -1;
+	if (d->started != d->w.seen)
+		return 0; /* a start has come since the turn */
 	d->retry = false;
 	if (vconn_may_take(&d->conns))
 		more |= worker_arm(&d->w, VSOCK_TX);
-	if (vconn_pending(&d->conns)) /* for want of buffers */
+	if (!d->conns.cut && vconn_pending(&d->conns)) /* for want of buffers */
 		more |= worker_arm(&d->w, VSOCK_RX);
-	if (d->announce)
-		more |= worker_arm(&d->w, VSOCK_EVENT);
-	return more ? 0 : timed ? TICK_MS : -1;
+	more |= arm_event(d);
+	return more ? 0 : rest_ms(d, timed);
 }
 
 void *vsock_io_main(void *arg)

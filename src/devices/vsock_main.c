@@ -29,7 +29,6 @@ static int attach(void *dev, struct helper *h, struct err *e)
 {
 	struct vsockdev *d = dev;
 
-	worker_resume(&d->w);
 	return helper_attach(h, &d->ops, &d->w, e);
 }
 

@@ -267,6 +267,8 @@ void vconn_packet(struct vconns *t, const struct virtio_vsock_hdr *h, const stru
 		stray_reset(t, h);
 		return;
 	}
+	if (t->cut && h->op != VIRTIO_VSOCK_OP_REQUEST)
+		return;
 	c = vtab_find(t, h->src_port, h->dst_port);
 	if (c)
 		for_connection(t, c, h, iov, niov);

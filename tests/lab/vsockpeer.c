@@ -10,12 +10,20 @@
  * for the end; prints bytes a second vsockpeer sink ADDR               listen; read each connection
  * to its end, then close it
  *
+ *   vsockpeer source ADDR BYTES SEED  listen; give each connection so many bytes, wait for its end;
+ *                                     prints "begins", then "given" or "failed"
+ *   vsockpeer fetch ADDR BYTES SEED   connect, trying for a minute, and read what a source of the
+ *                                     same SEED gives: prints "begins", then "whole" (status 0),
+ *                                     "error" (1) or "cut": an end without an error, but too early
+ *                                     (3). A wrong byte: 2.
+ *
  * ADDR: vsock:CID:PORT, unix:PATH, tcp:A.B.C.D:PORT, fc:PATH:PORT (PATH with "CONNECT PORT").
  */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -125,22 +133,21 @@ static int listen_at(const char *text)
 	return fd;
 }
 
-/* Read the line that answers ours. */
-static void greet(int fd, const char *line)
+/* Say the line, and read the one that answers it. */
+static bool greet(int fd, const char *line)
 {
 	char c, text[64];
 	size_t n = 0;
 
 	if (write(fd, line, strlen(line)) != (ssize_t)strlen(line))
-		die("write");
+		return false;
 	while (n < sizeof(text) - 1 && read(fd, &c, 1) == 1) {
 		text[n++] = c;
 		if (c == '\n')
 			break;
 	}
 	text[n] = 0;
-	if (strncmp(text, "OK ", 3) != 0)
-		fail("no OK", n, 0);
+	return strncmp(text, "OK ", 3) == 0;
 }
 
 static int connect_to(const char *text, bool greeted)
@@ -150,9 +157,26 @@ static int connect_to(const char *text, bool greeted)
 
 	if (connect(fd, &a.u.sa, a.len))
 		die("connect");
-	if (a.line[0] && greeted)
-		greet(fd, a.line);
+	if (a.line[0] && greeted && !greet(fd, a.line))
+		fail("no OK", 0, 0);
 	return fd;
+}
+
+/* What is between us and them may be about to be replaced. */
+static int connect_patiently(const char *text)
+{
+	struct address a = parse(text);
+	uint64_t until = now_ns() + 60000000000u;
+
+	while (now_ns() < until) {
+		int fd = make_socket(&a);
+
+		if (connect(fd, &a.u.sa, a.len) == 0 && (!a.line[0] || greet(fd, a.line)))
+			return fd;
+		close(fd);
+		usleep(50000);
+	}
+	die("connect");
 }
 
 /* ---- echo ---- */
@@ -408,6 +432,84 @@ static void send_bytes(const char *text, uint64_t bytes)
 	printf("%.0f\n", (double)bytes * 1e9 / (double)(now_ns() - begin));
 }
 
+/* ---- bulk: every word names its place, so nothing can be left out or moved unseen ---- */
+
+static uint64_t word_at(uint64_t seed, uint64_t at)
+{
+	return (seed << 48 | at / 8) * 0x9e3779b97f4a7c15u;
+}
+
+static bool give(int fd, uint64_t bytes, uint64_t seed)
+{
+	static uint64_t buf[CHUNK / 8];
+	char c;
+
+	for (uint64_t at = 0; at < bytes; at += CHUNK) {
+		size_t len = bytes - at < CHUNK ? bytes - at : CHUNK, done = 0;
+
+		for (size_t i = 0; i < CHUNK / 8; i++)
+			buf[i] = word_at(seed, at + i * 8);
+		while (done < len) {
+			ssize_t n = write(fd, (char *)buf + done, len - done);
+
+			if (n <= 0)
+				return false;
+			done += (size_t)n;
+		}
+	}
+	return shutdown(fd, SHUT_WR) == 0 && read(fd, &c, 1) == 0;
+}
+
+static void source(const char *text, uint64_t bytes, uint64_t seed)
+{
+	int l = listen_at(text);
+
+	for (;;) {
+		int fd = accept(l, NULL, NULL);
+
+		if (fd < 0)
+			die("accept");
+		puts("source begins");
+		puts(give(fd, bytes, seed) ? "source given" : "source failed");
+		close(fd);
+	}
+}
+
+static int fetch(const char *text, uint64_t bytes, uint64_t seed)
+{
+	static uint64_t buf[CHUNK / 8];
+	int fd = connect_patiently(text);
+	uint64_t got = 0, word;
+	ssize_t n;
+
+	while ((n = read(fd, (char *)buf + got % 8, CHUNK - got % 8)) > 0) {
+		size_t have = got % 8 + (size_t)n, whole = have / 8;
+
+		if (got == 0)
+			puts("fetch begins");
+		for (size_t i = 0; i < whole; i++) {
+			if (buf[i] != word_at(seed, got / 8 * 8 + i * 8)) {
+				printf("fetch wrong after %llu bytes\n", (unsigned long long)got);
+				return 2;
+			}
+		}
+		word = buf[whole % (CHUNK / 8)];
+		got += (size_t)n;
+		buf[0] = word;
+	}
+	if (n < 0) {
+		printf("fetch error after %llu bytes: %s\n", (unsigned long long)got,
+		       strerror(errno));
+		return 1;
+	}
+	if (got != bytes) {
+		printf("fetch cut after %llu bytes\n", (unsigned long long)got);
+		return 3;
+	}
+	puts("fetch whole");
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	const struct rlimit files = {MAX_ENDS + 64, MAX_ENDS + 64};
@@ -415,6 +517,7 @@ int main(int argc, char **argv)
 
 	setrlimit(RLIMIT_NOFILE, &files);
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	signal(SIGPIPE, SIG_IGN);
 	if (!strcmp(mode, "echo"))
 		echo(argv[2]);
 	else if (!strcmp(mode, "sink"))
@@ -428,6 +531,10 @@ int main(int argc, char **argv)
 		rtt(argv[2], (unsigned)atoi(argv[3]));
 	else if (!strcmp(mode, "send") && argc == 4)
 		send_bytes(argv[2], strtoull(argv[3], NULL, 10));
+	else if (!strcmp(mode, "source") && argc == 5)
+		source(argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
+	else if (!strcmp(mode, "fetch") && argc == 5)
+		return fetch(argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
 	else if (strcmp(mode, "accept") != 0)
 		fail("usage: see the source", 0, 0);
 	return 0;

@@ -190,6 +190,31 @@ START_TEST(guest_begins)
 }
 END_TEST
 
+/* Packets of connections that are gone, before the guest knows that: not even a reset. */
+START_TEST(cut_off)
+{
+	static const unsigned ops[] = {
+		VIRTIO_VSOCK_OP_RESPONSE,          VIRTIO_VSOCK_OP_RST,
+		VIRTIO_VSOCK_OP_SHUTDOWN,          VIRTIO_VSOCK_OP_RW,
+		VIRTIO_VSOCK_OP_CREDIT_UPDATE,     VIRTIO_VSOCK_OP_CREDIT_REQUEST,
+		VIRTIO_VSOCK_OP_CREDIT_REQUEST + 1};
+
+	t->cut = true;
+	for (unsigned i = 0; i < ARRAY_LEN(ops); i++)
+		say(ops[i], GUEST_PORT, HOST_PORT);
+	expect_silence();
+	/* A request is a new one, and nothing that is old ends it. */
+	say(VIRTIO_VSOCK_OP_REQUEST, GUEST_PORT, HOST_PORT);
+	for (unsigned i = 0; i < ARRAY_LEN(ops); i++)
+		say(ops[i], GUEST_PORT, HOST_PORT);
+	ck_assert(vconn_connected(t, h.asked_id[0], 0, fh_new(&h)));
+	expect(VIRTIO_VSOCK_OP_RESPONSE, GUEST_PORT, HOST_PORT);
+	t->cut = false;
+	say(VIRTIO_VSOCK_OP_RW, GUEST_PORT + 1, HOST_PORT);
+	expect(VIRTIO_VSOCK_OP_RST, GUEST_PORT + 1, HOST_PORT);
+}
+END_TEST
+
 START_TEST(host_begins)
 {
 	uint32_t port;
@@ -1041,6 +1066,7 @@ int main(void)
 	tcase_add_checked_fixture(c, setup, teardown);
 	tcase_set_timeout(c, 60);
 	tcase_add_test(c, guest_begins);
+	tcase_add_test(c, cut_off);
 	tcase_add_test(c, host_begins);
 	tcase_add_test(c, supervisor_begins);
 	tcase_add_test(c, guest_refuses);
