@@ -28,7 +28,6 @@ static int attach(void *dev, struct helper *h, struct err *e)
 {
 	struct blk *b = dev;
 
-	worker_resume(&b->w);
 	return helper_attach(h, &worker_helper_ops, &b->w, e);
 }
 

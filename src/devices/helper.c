@@ -49,7 +49,10 @@ void helper_close(struct helper *h)
 }
 
 /* The last act before MSG_READY: once the core hears that the helper is back it may call, and a
- * call that an earlier helper left pending must be out of the slot by then. */
+ * call that an earlier helper left pending must be out of the slot by then. That call may be a
+ * reset, and the guest may have gone on without it (devpage.h: its deadline): requests of before
+ * are then in memory that the guest uses for something else. So nothing that the earlier helper had
+ * in flight is touched before the call is executed. */
 int helper_attach(struct helper *h, const struct helper_ops *ops, void *dev, struct err *e)
 {
 	int rc;
@@ -58,9 +61,12 @@ int helper_attach(struct helper *h, const struct helper_ops *ops, void *dev, str
 	h->dev = dev;
 	port_attach(&h->port, &ops->regs, dev);
 	rc = port_run(&h->port);
-	return rc < 0 ? err_set(e, rc,
-				"device page: what the core left there is not a valid access")
-		      : 0;
+	if (rc < 0)
+		return err_set(e, rc,
+			       "device page: what the core left there is not a valid access");
+	if (ops->resume)
+		ops->resume(dev);
+	return 0;
 }
 
 void helper_irq(struct helper *h)

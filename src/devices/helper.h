@@ -22,6 +22,9 @@
 
 struct helper_ops {
 	struct dev_ops regs;
+	/* What an earlier helper left pending is executed, and lost accesses are known: only now is
+	 * the state what the guest wants. Carry on from it. May be NULL. */
+	void (*resume)(void *dev);
 	/* Nothing has happened for a while: last chance before the thread sleeps. May be NULL. */
 	void (*idle)(void *dev);
 	/* The device's own event was signalled (and is drained): one of its threads wants
@@ -61,7 +64,8 @@ struct helper {
  * port_state. */
 int helper_open(struct helper *h, int page_fd, int call_fd, int irq_fd, uint32_t tag,
 		struct err *e);
-/* The device is ready: execute what an earlier helper left pending. -EPROTO as port_run(). */
+/* The device is ready: execute what an earlier helper left pending, then ops->resume(). -EPROTO as
+ * port_run(). */
 int helper_attach(struct helper *h, const struct helper_ops *ops, void *dev, struct err *e);
 /* Unmap and close. For tests; a program just exits. */
 void helper_close(struct helper *h);

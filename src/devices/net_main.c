@@ -29,7 +29,6 @@ static int attach(void *dev, struct helper *h, struct err *e)
 {
 	struct net *n = dev;
 
-	worker_resume(&n->w);
 	return helper_attach(h, &n->ops, &n->w, e);
 }
 

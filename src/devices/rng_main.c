@@ -27,7 +27,6 @@ static int attach(void *dev, struct helper *h, struct err *e)
 {
 	struct rng *r = dev;
 
-	worker_resume(&r->w);
 	return helper_attach(h, &worker_helper_ops, &r->w, e);
 }
 

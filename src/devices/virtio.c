@@ -12,6 +12,7 @@
 #define BIT(n) (UINT64_C(1) << (n))
 #define COMMON_FEATURES \
 	(BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_RING_F_EVENT_IDX) | BIT(VIRTIO_RING_F_INDIRECT_DESC))
+#define FOUND (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER)
 #define DRIVER_BITS                                                                           \
 	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK | \
 	 VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FAILED)
@@ -122,13 +123,19 @@ void virtio_set_status(struct virtio *v, uint32_t val)
 		reset(v);
 		return;
 	}
-	/* 3.1.1: the steps in their order; a step that is refused does not show. */
-	if ((add & VIRTIO_CONFIG_S_FEATURES_OK) && !features_ok(v))
+	/* 3.1.1: the steps in their order; a step that is refused does not show. A driver whose
+	 * accesses got lost behind a reset lacks the first ones, and hears of it here. */
+	if ((add & VIRTIO_CONFIG_S_FEATURES_OK) &&
+	    (!features_ok(v) || ((v->st->status | add) & FOUND) != FOUND))
 		add &= ~(uint32_t)VIRTIO_CONFIG_S_FEATURES_OK;
 	if (!((v->st->status | add) & VIRTIO_CONFIG_S_FEATURES_OK))
 		add &= ~(uint32_t)VIRTIO_CONFIG_S_DRIVER_OK;
 	v->st->status |= add;
-	if ((add & VIRTIO_CONFIG_S_DRIVER_OK) && !has(v, VIRTIO_CONFIG_S_NEEDS_RESET))
+	if (!(add & VIRTIO_CONFIG_S_DRIVER_OK))
+		return;
+	if (has(v, VIRTIO_CONFIG_S_NEEDS_RESET))
+		virtio_config_interrupt(v); /* before DRIVER_OK there was none */
+	else
 		start_queues(v, false);
 }
 
@@ -269,7 +276,7 @@ void virtio_resume(struct virtio *v)
 	 */
 	if (!features_ok(v))
 		virtio_fail(v, "the features that were negotiated are not offered any more");
-	else if (!has(v, VIRTIO_CONFIG_S_NEEDS_RESET))
+	else if (!v->running && !has(v, VIRTIO_CONFIG_S_NEEDS_RESET))
 		start_queues(v, true);
 	/* The other process may have died just before an interrupt. One too many does no harm. */
 	v->show(v);

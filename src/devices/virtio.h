@@ -66,7 +66,8 @@ struct virtio {
  * queues do not run before virtio_resume(). Fill in show, irq, transport before. */
 void virtio_init(struct virtio *v, struct virtio_state *st, bool resumed, const struct guestmem *gm,
 		 const struct virtio_model *model, void *dev);
-/* Carry on after a restart: if the driver was there, serve again what was in flight. */
+/* Carry on after a restart, when accesses that were left pending are executed (one of them may be a
+ * reset): if the driver is there, serve again what was in flight. */
 void virtio_resume(struct virtio *v);
 
 uint32_t virtio_device_features(const struct virtio *v); /* the half that device_sel chooses */

@@ -49,8 +49,8 @@ void worker_stop(void *dev)
 	command(w);
 	/* A request that never ends still owns guest memory: this process cannot answer the reset.
 	 * The next one gets the backing when the kernel has let go of it. */
-	if (!wait_quiet(w, WORKER_QUIET_MS))
-		panic("the I/O thread has not finished in %d s", WORKER_QUIET_MS / 1000);
+	if (!wait_quiet(w, (int)WORKER_QUIET_MS))
+		panic("the I/O thread has not finished in %d s", (int)WORKER_QUIET_MS / 1000);
 	atomic_store(&w->fault, NULL);
 }
 
@@ -104,8 +104,16 @@ static void stop(void *dev, struct msg_stats *s)
 		s->n[i] += w->stat[i];
 }
 
+void worker_resume(void *dev)
+{
+	struct worker *w = dev;
+
+	virtio_resume(&w->mmio.v);
+}
+
 const struct helper_ops worker_helper_ops = {
 	.regs = {.write = reg_write, .read = reg_read, .settle = settle, .lost = lost},
+	.resume = worker_resume,
 	.event = event,
 	.stop = stop,
 };
@@ -167,11 +175,6 @@ void worker_describe(struct worker *w, uint32_t device_id, uint64_t features, un
 	};
 	vmmio_init(&w->mmio, w->h, (uint32_t *)(void *)w->h->port.shadow, w->h->port.dev_state,
 		   w->h->port.resumed, &w->gm, &w->model, w);
-}
-
-void worker_resume(struct worker *w)
-{
-	virtio_resume(&w->mmio.v);
 }
 
 /* ---- I/O thread ---- */

@@ -8,7 +8,7 @@
  *
  * A program: worker_open() maps and makes the events; the device sets up what it needs;
  * worker_begin() starts the thread, worker_describe() says what the device is; jail_seal() with
- * worker_rules() and its own; worker_resume(); helper_attach(h, &worker_helper_ops, w).
+ * worker_rules() and its own; helper_attach(h, &worker_helper_ops, w).
  */
 #ifndef DEVICES_WORKER_H
 #define DEVICES_WORKER_H
@@ -19,8 +19,10 @@
 
 #include "virtio_mmio.h"
 
-#define WORKER_MAX_EXTRA 16   /* descriptors of its own that a device may wait for */
-#define WORKER_QUIET_MS 30000 /* a backing that does not finish in this time has failed */
+#define WORKER_MAX_EXTRA 16 /* descriptors of its own that a device may wait for */
+/* A backing that does not finish in this time has failed. The core waits as long for the answer to
+ * a reset: then the guest goes on, and this process has nothing to wait for any more. */
+#define WORKER_QUIET_MS (DP_DEADLINE_NS / 1000000)
 
 struct pollfd;
 
@@ -58,8 +60,8 @@ int worker_begin(struct worker *w, void *(*fn)(void *), void *arg, struct err *e
 /* What the driver is told. `config` stays the caller's. */
 void worker_describe(struct worker *w, uint32_t device_id, uint64_t features, unsigned nqueues,
 		     const void *config, size_t config_len);
-/* Carry on where an earlier helper stopped. */
-void worker_resume(struct worker *w);
+/* helper_ops.resume: carry on where an earlier helper stopped. */
+void worker_resume(void *dev);
 /* Commands, as virtio_model.start and .stop; for a model that wraps them. dev is the worker. */
 void worker_start(void *dev);
 void worker_stop(void *dev);

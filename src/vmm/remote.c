@@ -108,13 +108,26 @@ static bool sleep_for_answer(struct remote *d, uint64_t start)
 	return ok;
 }
 
+/* The lock is held. The next helper answers the call that was given up, behind all that came before
+ * it: from then on it can be talked to, and a guest that has seen the effect in the shadow
+ * registers does so at once. The supervisor says the same a little later. */
+static bool has_failed(struct remote *d)
+{
+	if (!atomic_load(&d->failed))
+		return false;
+	if (!answered(d))
+		return true;
+	atomic_store(&d->failed, false);
+	return false;
+}
+
 /* One synchronous call. The lock is held. False: the device has failed or the VM ends. */
 static bool call(struct remote *d, enum dp_op op, uint64_t off, unsigned size, uint64_t *value)
 {
 	struct dp_ctrl *c = d->ctrl;
 	uint64_t start = clock_ns(), took;
 
-	if (atomic_load(&d->failed)) {
+	if (has_failed(d)) {
 		atomic_fetch_add(&c->lost, 1);
 		return false;
 	}
@@ -141,7 +154,7 @@ static bool call(struct remote *d, enum dp_op op, uint64_t off, unsigned size, u
  * waits with a deadline. */
 static void post(struct remote *d, uint64_t off, unsigned size, uint64_t value)
 {
-	if (atomic_load(&d->failed)) {
+	if (has_failed(d)) {
 		atomic_fetch_add(&d->ctrl->lost, 1);
 		return;
 	}

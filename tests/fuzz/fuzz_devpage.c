@@ -208,6 +208,15 @@ static void model_stop(void *dev)
 	atomic_store(&w->fault, NULL);
 }
 
+/* As helper_attach(). */
+static bool catch_up(struct worker *w)
+{
+	if (port_run(&x.h.port) < 0)
+		return false;
+	worker_resume(w);
+	return true;
+}
+
 /* A new process on the same page: everything else is fresh. False: it refuses the page. */
 static bool blk_birth(uint8_t flags)
 {
@@ -240,9 +249,8 @@ static bool blk_birth(uint8_t flags)
 	b->w.model.start = model_start;
 	b->w.model.stop = model_stop;
 	x.first = NULL;
-	worker_resume(&b->w);
 	port_attach(&x.h.port, &worker_helper_ops.regs, &b->w);
-	return true;
+	return catch_up(&b->w);
 }
 
 /* Its rate is one that no input reaches: the result must not depend on the time. */
@@ -261,9 +269,8 @@ static bool rng_birth(void)
 	worker_describe(&r->w, VIRTIO_ID_RNG, 0, 1, NULL, 0);
 	r->w.model.start = model_start;
 	r->w.model.stop = model_stop;
-	worker_resume(&r->w);
 	port_attach(&x.h.port, &worker_helper_ops.regs, &r->w);
-	return true;
+	return catch_up(&r->w);
 }
 
 /* ---- the UART, without its threads ---- */

@@ -109,7 +109,6 @@ static int open_rig(int disk)
 		spy.submit = spy_submit;
 		rig->b.ops = &spy;
 	}
-	worker_resume(&rig->b.w);
 	return helper_attach(&rig->h, &worker_helper_ops, &rig->b.w, &e);
 }
 

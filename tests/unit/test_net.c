@@ -90,7 +90,6 @@ static int open_rig(void)
 	fake_tap.offload = fake_offload;
 	for (unsigned i = 0; i < conf.npairs && conf.kind == NET_TAP; i++)
 		rig->n.backing[i].ops = &fake_tap;
-	worker_resume(&rig->n.w);
 	return helper_attach(&rig->h, &rig->n.ops, &rig->n.w, &e);
 }
 

@@ -506,6 +506,24 @@ START_TEST(answers_wrong_seq)
 }
 END_TEST
 
+/* The next helper answers what was given up: the guest that sees it may go on at once. */
+START_TEST(late_answer_ends_the_failure)
+{
+	wr(REG_STATUS, 4, 0);
+	assert_failed();
+	answer(atomic_load(&h.ctrl->req_seq), 0);
+	start_helper(OBEY);
+	atomic_store(&h.ctrl->lost, 0);
+	wr(REG_DRIVER_FEATURES, 4, 5);
+	wr(REG_STATUS, 4, 1);
+	stop_helper();
+	ck_assert_uint_eq(atomic_load(&h.ctrl->lost), 0);
+	ck_assert_uint_eq(metrics().posted, 1);
+	ck_assert_uint_eq(metrics().calls, 2);
+	ck_assert_uint_eq(metrics().timeouts, 1);
+}
+END_TEST
+
 /* A helper that changes the futex word all the time: each wake-up looks at the clock. */
 static void *restless(void *arg)
 {
@@ -805,6 +823,7 @@ int main(void)
 	tcase_add_test(tc, far_offsets);
 	tcase_add_test(tc, never_answers);
 	tcase_add_test(tc, answers_wrong_seq);
+	tcase_add_test(tc, late_answer_ends_the_failure);
 	tcase_add_test(tc, deadline_holds_against_wakeups);
 	tcase_add_test(tc, ending_cuts_the_wait_short);
 	tcase_add_test(tc, answer_before_question);

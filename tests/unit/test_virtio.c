@@ -66,7 +66,13 @@ static void lost(void *arg)
 	virtio_fail(&((struct dev *)arg)->m.v, "accesses were lost");
 }
 
-static const struct helper_ops ops = {.regs = {reg_write, reg_read, settle, lost}};
+static void resume(void *arg)
+{
+	virtio_resume(&((struct dev *)arg)->m.v);
+}
+
+static const struct helper_ops ops = {.regs = {reg_write, reg_read, settle, lost},
+				      .resume = resume};
 
 static void pump(void *arg)
 {
@@ -90,7 +96,6 @@ static void start_features(uint64_t features)
 	ck_assert_msg(fc_helper_open(&core, &dev->h, TAG, &e) == 0, "%s", e.text);
 	vmmio_init(&dev->m, &dev->h, (uint32_t *)(void *)dev->h.port.shadow, dev->h.port.dev_state,
 		   dev->h.port.resumed, &gm, &dev->model, dev);
-	virtio_resume(&dev->m.v);
 	ck_assert_int_eq(helper_attach(&dev->h, &ops, dev, &e), 0);
 }
 
@@ -453,6 +458,104 @@ START_TEST(lost_accesses_need_a_reset)
 }
 END_TEST
 
+/* The core gave up on a reset and the guest went on: the successor must not take up what was in
+ * flight, for its memory belongs to something else by now. */
+START_TEST(late_reset_comes_before_the_queues)
+{
+	struct vring_desc d = drv_desc(0x100000, 512, true);
+	struct iovec iov[VQ_MAX_NUM];
+	struct vq_chain c = {.iov = iov};
+
+	bring_up();
+	for (unsigned i = 0; i < 3; i++)
+		drvq_add(&drv[0], &d, 1, NULL);
+	ck_assert_int_eq(vq_next(&dev->m.v.vq[0], &c), 1);
+	die();
+	fc_call_start(&core, DP_OP_WRITE, VIRTIO_MMIO_STATUS, 4, 0);
+	if (_i) /* it was given up, and not only made when there was no helper */
+		atomic_fetch_add(&core.ctrl->lost, 1);
+	start_features(MODEL_FEATURES);
+	ck_assert_uint_eq(dev->starts, 0);
+	ck_assert_uint_eq(drv_status(&core), 0);
+	ck_assert_uint_eq(core.ctrl->ack_seq, core.seq);
+	drvq_init(&drv[0], &gm, Q(0), 16, true, -1);
+	bring_up();
+	ck_assert_uint_eq(drv_status(&core), 0xf);
+	ck_assert_uint_eq(dev->resumed, 0);
+	ck_assert_int_eq(vq_next(&dev->m.v.vq[0], &c), 0);
+}
+END_TEST
+
+/* Nor after another access that was lost. */
+START_TEST(lost_access_comes_before_the_queues)
+{
+	struct vring_desc d = drv_desc(0x100000, 512, true);
+
+	bring_up();
+	drvq_add(&drv[0], &d, 1, NULL);
+	die();
+	fc_call_start(&core, DP_OP_WRITE, VIRTIO_MMIO_QUEUE_SEL, 4, 0);
+	atomic_fetch_add(&core.ctrl->lost, 1);
+	event_drain(core.irq_fd);
+	start_features(MODEL_FEATURES);
+	ck_assert_uint_eq(dev->starts, 0);
+	ck_assert_uint_eq(drv_status(&core), 0xf | VIRTIO_CONFIG_S_NEEDS_RESET);
+	ck_assert_uint_ge(event_drain(core.irq_fd), 1);
+}
+END_TEST
+
+/* A queue that was to be taken away is not served once more. */
+START_TEST(queue_is_taken_away_before_the_others_run)
+{
+	bring_up();
+	wr(VIRTIO_MMIO_QUEUE_SEL, 1);
+	die();
+	fc_call_start(&core, DP_OP_WRITE, VIRTIO_MMIO_QUEUE_READY, 4, 0);
+	start_features(MODEL_FEATURES);
+	ck_assert_uint_eq(dev->starts, 1);
+	ck_assert_uint_eq(dev->queues, 1);
+	ck_assert_uint_eq(drv_status(&core), 0xf);
+}
+END_TEST
+
+/* A DRIVER_OK that nobody has executed yet is a start and not a restart. */
+START_TEST(late_start)
+{
+	bring_up();
+	ck_assert(drv_negotiate(&core, MODEL_FEATURES | DRV_F(VIRTIO_F_VERSION_1)));
+	ck_assert(drv_queue(&core, 0, &drv[0]));
+	die();
+	fc_call_start(&core, DP_OP_WRITE, VIRTIO_MMIO_STATUS, 4, 0xf);
+	start_features(MODEL_FEATURES);
+	ck_assert_uint_eq(dev->starts, 1);
+	ck_assert_uint_eq(drv_status(&core), 0xf);
+}
+END_TEST
+
+/* What was lost behind a reset: a driver that goes on has left out steps. */
+START_TEST(steps_that_got_lost)
+{
+	const uint32_t ok = VIRTIO_CONFIG_S_FEATURES_OK, driver = VIRTIO_CONFIG_S_DRIVER;
+
+	for (unsigned i = 0; i < 2; i++) {
+		wr(VIRTIO_MMIO_STATUS, 0);
+		fc_post(&core, VIRTIO_MMIO_DRIVER_FEATURES_SEL, 4, 1);
+		fc_post(&core, VIRTIO_MMIO_DRIVER_FEATURES, 4, 1);
+		wr(VIRTIO_MMIO_STATUS, i ? driver | ok : ok);
+		ck_assert_uint_eq(drv_status(&core), i ? driver : 0);
+	}
+	wr(VIRTIO_MMIO_STATUS, VIRTIO_CONFIG_S_ACKNOWLEDGE | driver | ok);
+	ck_assert_uint_eq(drv_status(&core), VIRTIO_CONFIG_S_ACKNOWLEDGE | driver | ok);
+	/* Lost before DRIVER_OK: there was no interrupt then. */
+	atomic_fetch_add(&core.ctrl->lost, 1);
+	event_drain(core.irq_fd);
+	wr(VIRTIO_MMIO_STATUS, 0xf);
+	ck_assert_uint_eq(drv_status(&core), 0xf | VIRTIO_CONFIG_S_NEEDS_RESET);
+	ck_assert_uint_ge(event_drain(core.irq_fd), 1);
+	ck_assert_uint_eq(dev->starts, 0);
+}
+END_TEST
+
 START_TEST(restart_with_other_features)
 {
 	bring_up(); /* with feature 5 */
@@ -505,6 +608,11 @@ int main(void)
 	tcase_add_test(c, restart_at_every_step);
 	tcase_add_test(c, restart_with_chains_in_flight);
 	tcase_add_test(c, lost_accesses_need_a_reset);
+	tcase_add_loop_test(c, late_reset_comes_before_the_queues, 0, 2);
+	tcase_add_test(c, lost_access_comes_before_the_queues);
+	tcase_add_test(c, queue_is_taken_away_before_the_others_run);
+	tcase_add_test(c, late_start);
+	tcase_add_test(c, steps_that_got_lost);
 	tcase_add_test(c, restart_with_other_features);
 	tcase_add_test(c, hostile_state);
 	suite_add_tcase(s, c);
