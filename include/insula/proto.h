@@ -33,15 +33,16 @@
 #define MSG_CHANNEL_FD 3 /* the child's end after exec */
 
 enum msg_type {
-	MSG_START_VMM = 1,    /* struct msg_start_vmm */
-	MSG_DEVICE,           /* struct msg_device */
-	MSG_START_BLK,        /* struct msg_start_blk */
-	MSG_START_UART,       /* struct msg_start_uart */
-	MSG_GO,               /* empty */
-	MSG_STOP,             /* empty */
-	MSG_DEV_UP,           /* struct msg_dev: its helper is back (to the vmm) */
-	MSG_START_RNG,        /* struct msg_start_rng */
-	MSG_START_NET,        /* struct msg_start_net */
+	MSG_START_VMM = 1, /* struct msg_start_vmm */
+	MSG_DEVICE,        /* struct msg_device */
+	MSG_START_BLK,     /* struct msg_start_blk */
+	MSG_START_UART,    /* struct msg_start_uart */
+	MSG_GO,            /* empty */
+	MSG_STOP,          /* empty */
+	MSG_DEV_UP,        /* struct msg_dev: its helper is back (to the vmm) */
+	MSG_START_RNG,     /* struct msg_start_rng */
+	MSG_START_NET,     /* struct msg_start_net */
+	MSG_NET_PEER, /* empty; a descriptor: the next stream (to a net helper that has none) */
 	MSG_START_VSOCK = 32, /* struct msg_start_vsock */
 	MSG_VSOCK_CONNECTED,  /* struct msg_vsock_connected: the answer (to a vsock helper) */
 	MSG_VSOCK_STREAM,     /* struct msg_vsock_stream (to a vsock helper) */
@@ -63,6 +64,7 @@ enum msg_type {
 	MSG_STOPPED,     /* struct msg_stats */
 	MSG_VSOCK_CONNECT = 96, /* struct msg_vsock_connect: the guest wants a stream (from a vsock
 				   helper) */
+	MSG_NET_LOST,           /* empty: its stream has ended (from a net helper) */
 	MSG_VM_EVENT = 104,     /* struct msg_vm_event (from the vmm) */
 	MSG_EXEC_STARTED,  /* empty: the command runs (from an insula-exec, like the next three) */
 	MSG_EXEC_SIGNALED, /* empty: the guest has taken the signals so far */
@@ -197,10 +199,16 @@ struct msg_vsock_stream {
 };
 
 enum net_kind { NET_TAP = 1, NET_STREAM = 2 };
+enum net_flags {
+	NET_AWAY = 1,        /* the stream has no other end: the link is down until MSG_NET_PEER */
+	NET_NO_LOOPBACK = 2, /* the other end would take the host's loopback addresses for its own:
+			      * drop what the guest sends there */
+};
 /* Descriptors: guest memory, page, call event, interrupt event, then 2 * npairs + 1 kick events
  * (receiveq 1, transmitq 1, ... controlq), then for NET_TAP one queue of the TAP per pair, for
  * NET_STREAM one connected stream socket. They do not block. The socket belongs to this generation
- * of the helper alone. */
+ * of the helper alone. When it ends the helper says MSG_NET_LOST, once, lives on with its link
+ * down, and gets another by MSG_NET_PEER. */
 struct msg_start_net {
 	uint64_t mem_size;
 	uint64_t rate, pps;    /* limits in each direction, bytes and frames a second; 0: none */
@@ -209,8 +217,9 @@ struct msg_start_net {
 	uint32_t tun_offloads; /* TUN_F_* that the TAP can do; 0 for NET_STREAM */
 	uint32_t mtu;          /* told to the guest; 0: nothing is told */
 	uint32_t log_level;
+	uint32_t flags; /* enum net_flags; 0 for NET_TAP */
 	uint8_t mac[6];
-	uint8_t pad[6];
+	uint8_t pad[2];
 };
 
 struct msg_dev {

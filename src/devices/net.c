@@ -33,6 +33,8 @@ int net_check_conf(const struct msg_start_net *m, struct err *e)
 		return err_set(e, -EINVAL, "%u queue pairs", m->npairs);
 	if (m->kind != NET_TAP && m->tun_offloads)
 		return err_set(e, -EINVAL, "offloads %#x of a stream", m->tun_offloads);
+	if (m->flags & ~(m->kind == NET_TAP ? 0u : NET_AWAY | NET_NO_LOOPBACK))
+		return err_set(e, -EINVAL, "flags %#x", m->flags);
 	if (m->mtu && (m->mtu < NET_MIN_MTU || m->mtu > NET_MAX_MTU))
 		return err_set(e, -EINVAL, "MTU %u", m->mtu);
 	if (m->mac[0] & 1)
@@ -64,7 +66,7 @@ uint64_t net_features(const struct msg_start_net *m)
 static void fill_config(struct net *n)
 {
 	n->config = (struct virtio_net_config){
-		.status = n->st->link_down ? 0 : VIRTIO_NET_S_LINK_UP,
+		.status = atomic_load(&n->link_down) ? 0 : VIRTIO_NET_S_LINK_UP,
 		.max_virtqueue_pairs = (uint16_t)n->conf.npairs,
 		.mtu = (uint16_t)n->conf.mtu,
 	};
@@ -76,10 +78,8 @@ static void fill_config(struct net *n)
 static void model_reset(void *dev)
 {
 	struct net *n = dev;
-	uint8_t link_down = n->st->link_down;
 
 	memset(n->st, 0, sizeof(*n->st));
-	n->st->link_down = link_down;
 	fill_config(n);
 	vmmio_config_changed(&n->w.mmio, false);
 }
@@ -90,17 +90,34 @@ static void event(void *dev)
 	uint32_t news = atomic_exchange(&n->told, 0);
 
 	worker_helper_ops.event(dev);
-	/* A new process gets a new connection. Nothing is lost but frames. */
-	if (news & NET_NEWS_PEER) {
-		log_error("the connection is closed");
-		_exit(1);
-	}
 	if (!news)
 		return;
 	fill_config(n);
-	if (news & NET_NEWS_LINK)
+	if ((news & NET_NEWS_LINK) && n->conf.kind == NET_TAP)
 		log_warn("the TAP interface has been removed: the link is down");
 	vmmio_config_changed(&n->w.mmio, news & NET_NEWS_LINK);
+	if (news & NET_NEWS_LOST) {
+		n->lost = true;
+		/* If it cannot be said, the supervisor is gone, and the loop sees that. */
+		(void)msg_send(n->w.h->channel, MSG_NET_LOST, NULL, 0, NULL, 0);
+	}
+}
+
+static int message(void *dev, enum msg_type type, const void *body, size_t len, const int *fds,
+		   unsigned nfds)
+{
+	struct net *n = dev;
+
+	(void)body;
+	if (type != MSG_NET_PEER || len || nfds != 1 || !n->lost) {
+		for (unsigned i = 0; i < nfds; i++)
+			close(fds[i]);
+		return -EPROTO;
+	}
+	n->lost = false;
+	atomic_store(&n->next, fds[0] + 1);
+	event_signal(n->w.ctl_fd);
+	return 0;
 }
 
 /* ---- start ---- */
@@ -127,11 +144,16 @@ static int open_backing(struct net *n, const int *fds, struct err *e)
 {
 	bool stream = n->conf.kind == NET_STREAM;
 
+	n->lost = n->conf.flags & NET_AWAY;
+	atomic_store(&n->link_down, n->lost);
 	n->nbackings = n->conf.npairs;
 	for (unsigned i = 0; i < n->nbackings; i++) {
 		struct net_backing *b = &n->backing[i];
 
-		*b = (struct net_backing){.ops = net_backing_find(n->conf.kind), .fd = fds[i]};
+		*b = (struct net_backing){.ops = net_backing_find(n->conf.kind),
+					  .fd = fds[i],
+					  .dead = n->conf.flags & NET_AWAY,
+					  .no_loopback = n->conf.flags & NET_NO_LOOPBACK};
 		if (!stream)
 			continue;
 		b->in = reserve(NET_STREAM_IN);
@@ -149,13 +171,13 @@ static void describe(struct net *n)
 	n->st = &page->net;
 	if (!n->w.h->port.resumed)
 		memset(n->st, 0, sizeof(*n->st));
-	n->st->link_down = 0;
 	fill_config(n);
 	worker_describe(&n->w, VIRTIO_ID_NET, net_features(&n->conf), nqueues(&n->conf), &n->config,
 			sizeof(n->config));
 	n->w.model.reset = model_reset;
 	n->ops = worker_helper_ops;
 	n->ops.event = event;
+	n->ops.message = message;
 }
 
 int net_open(struct net *n, struct helper *h, const struct msg_start_net *m, const int *fds,

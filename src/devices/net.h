@@ -12,6 +12,11 @@
  *
  * Frames may be lost or, when a process dies, sent twice; what the guest gave is always given back.
  *
+ * A stream that ends takes the link down and not the device: what the guest sends is dropped, its
+ * buffers wait, registers and commands are answered. The I/O thread notices the end
+ * (net_lost()), the control thread tells the guest and the supervisor (MSG_NET_LOST), gets the next
+ * stream (MSG_NET_PEER) and leaves it in `next`, where the I/O thread takes it before its turn.
+ *
  * With several pairs, the backing's queues that have no active pair are received by the active
  * ones: a frame of queue i goes to pair i modulo the number of active pairs.
  */
@@ -38,9 +43,8 @@ struct net_state {
 	uint16_t npairs;   /* active */
 	uint8_t mac[6];
 	uint8_t promisc, allmulti;
-	uint8_t link_down; /* the TAP is gone */
-	uint8_t valid;     /* this was filled in for the driver that runs */
-	uint8_t pad[4];
+	uint8_t valid; /* this was filled in for the driver that runs */
+	uint8_t pad[5];
 };
 
 struct net_page {
@@ -87,7 +91,10 @@ struct net {
 	struct helper_ops ops;
 	struct virtio_net_config config; /* control thread's */
 	struct net_state *st;
-	_Atomic uint32_t told; /* enum net_news from the I/O thread to the control thread */
+	bool lost;              /* control thread's: MSG_NET_PEER may come */
+	_Atomic uint32_t told;  /* enum net_news from the I/O thread to the control thread */
+	_Atomic bool link_down; /* the I/O thread says so */
+	_Atomic int next;       /* 1 + the stream that the I/O thread shall go on with; 0: none */
 
 	/* the I/O thread's, from a start on */
 	uint64_t features; /* negotiated */
@@ -100,7 +107,7 @@ struct net {
 	uint32_t started; /* w.seen of the last start */
 };
 
-enum net_news { NET_NEWS_MAC = 1, NET_NEWS_LINK = 2, NET_NEWS_PEER = 4 };
+enum net_news { NET_NEWS_MAC = 1, NET_NEWS_LINK = 2, NET_NEWS_LOST = 4 };
 
 /* The descriptors of MSG_START_NET in their order. Takes them over. Maps memory, starts the thread,
  * does not serve yet. *step is what failed. helper_attach() with &n->ops. */
@@ -119,9 +126,9 @@ void *net_io_main(void *arg);
 bool net_turn(struct net *n);
 /* Sleep until something can be done. */
 void net_wait(struct net *n);
-/* The backing's other side is gone. */
+/* The backing's other side is gone: the link is down. */
 void net_lost(struct net *n, struct net_backing *b, int rc);
-void net_tell(struct net *n, enum net_news news);
+void net_tell(struct net *n, uint32_t news); /* enum net_news */
 bool net_has(const struct net *n, unsigned feature);
 /* Does the limit let a frame through now? */
 bool net_allowed(struct net_limit *l);

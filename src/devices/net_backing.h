@@ -55,7 +55,8 @@
 struct net_backing {
 	const struct net_backing_ops *ops;
 	int fd;
-	bool dead; /* its other side is gone for good */
+	bool dead;        /* its other side is gone: for good, or until replace() */
+	bool no_loopback; /* net_stream: NET_NO_LOOPBACK */
 
 	/* net_stream: bytes in[in_at, in_end) are not delivered, out[out_at, out_end) not sent */
 	uint8_t *in, *out;
@@ -74,6 +75,8 @@ struct net_backing_ops {
 	ssize_t (*recv)(struct net_backing *b, struct iovec *iov, unsigned n);
 	/* Write what is left of a frame that was as good as sent. As send(). */
 	int (*flush)(struct net_backing *b);
+	/* Go on with this stream, from between two frames; takes it over. NULL: cannot be. */
+	void (*replace)(struct net_backing *b, int fd);
 	/* Deliver frames with no more than these offloads (VIRTIO_NET_F_GUEST_* bits). */
 	int (*offload)(struct net_backing *b, uint64_t features);
 	void (*rules)(const struct net_backing *b, struct rule_list *l);

@@ -21,9 +21,9 @@ bool net_has(const struct net *n, unsigned feature)
 	return n->features >> feature & 1;
 }
 
-void net_tell(struct net *n, enum net_news news)
+void net_tell(struct net *n, uint32_t news)
 {
-	atomic_fetch_or(&n->told, (uint32_t)news);
+	atomic_fetch_or(&n->told, news);
 	event_signal(n->w.h->event_fd);
 }
 
@@ -32,13 +32,23 @@ void net_lost(struct net *n, struct net_backing *b, int rc)
 	if (b->dead)
 		return;
 	b->dead = true;
-	if (n->conf.kind != NET_TAP) {
-		if (rc == -EPROTO)
-			log_error("a frame of a length that cannot be");
-		net_tell(n, NET_NEWS_PEER);
+	if (rc == -EPROTO)
+		log_error("a frame of a length that cannot be");
+	atomic_store(&n->link_down, true);
+	net_tell(n, b->ops->replace ? NET_NEWS_LINK | NET_NEWS_LOST : NET_NEWS_LINK);
+}
+
+/* The supervisor has another stream for us. */
+static void take_next(struct net *n)
+{
+	struct net_backing *b = &n->backing[0];
+	int fd = atomic_load(&n->next) ? atomic_exchange(&n->next, 0) - 1 : -1;
+
+	if (fd < 0)
 		return;
-	}
-	n->st->link_down = 1;
+	b->ops->replace(b, fd);
+	b->dead = false;
+	atomic_store(&n->link_down, false);
 	net_tell(n, NET_NEWS_LINK);
 }
 
@@ -135,6 +145,7 @@ bool net_turn(struct net *n)
 {
 	bool more = false;
 
+	take_next(n);
 	if (worker_runs(&n->w)) {
 		if (n->started != n->w.seen)
 			start(n);
@@ -170,20 +181,31 @@ static bool arm(struct net *n, bool may_send)
 {
 	bool more = net_has(n, VIRTIO_NET_F_CTRL_VQ) && worker_arm(&n->w, 2 * n->npairs);
 
-	for (unsigned i = 0; i < n->npairs; i++) {
-		if (net_rx_starved(&n->rx[i]))
-			more |= worker_arm(&n->w, 2 * i);
-		if (may_send && !n->tx[i].held)
+	for (unsigned i = 0; i < n->npairs && may_send; i++) {
+		if (!n->tx[i].held)
 			more |= worker_arm(&n->w, 2 * i + 1);
 	}
+	/* Buffers for a backing that brings no frames are left where they are. */
+	for (unsigned i = 0; i < n->nbackings; i++) {
+		unsigned rx = i % n->st->npairs;
+
+		if (!n->backing[i].dead && net_rx_starved(&n->rx[rx]))
+			more |= worker_arm(&n->w, 2 * rx);
+	}
 	return more;
+}
+
+/* The end of a stream is to be seen at any time, also when nothing is wanted of it. */
+static short end_of(const struct net_backing *b)
+{
+	return b->ops->replace && !b->dead ? POLLRDHUP : 0;
 }
 
 static unsigned watch(struct net *n, bool may_receive, struct pollfd *p)
 {
 	for (unsigned i = 0; i < n->nbackings; i++) {
 		const struct net_backing *b = &n->backing[i];
-		short events = 0;
+		short events = end_of(b);
 
 		if (may_receive && !net_rx_starved(&n->rx[i % n->st->npairs]))
 			events |= POLLIN;
@@ -195,6 +217,26 @@ static unsigned watch(struct net *n, bool may_receive, struct pollfd *p)
 	return n->nbackings;
 }
 
+static unsigned watch_ends(struct net *n, struct pollfd *p)
+{
+	for (unsigned i = 0; i < n->nbackings; i++) {
+		short events = end_of(&n->backing[i]);
+
+		p[i] = (struct pollfd){.fd = events ? n->backing[i].fd : -1, .events = events};
+	}
+	return n->nbackings;
+}
+
+/* Where frames are wanted the end comes behind the last of them. */
+static void look_for_end(struct net *n, const struct pollfd *p)
+{
+	for (unsigned i = 0; i < n->nbackings; i++) {
+		if (end_of(&n->backing[i]) && !(p[i].events & POLLIN) &&
+		    (p[i].revents & ~(POLLIN | POLLOUT)))
+			net_lost(n, &n->backing[i], -EPIPE);
+	}
+}
+
 void net_wait(struct net *n)
 {
 	struct pollfd p[NET_MAX_PAIRS];
@@ -202,8 +244,10 @@ void net_wait(struct net *n)
 	unsigned np;
 
 	if (!worker_runs(&n->w) || n->started != n->w.seen) {
-		if (!worker_commanded(&n->w))
-			worker_wait(&n->w, NULL, 0, -1);
+		if (!worker_commanded(&n->w)) {
+			worker_wait(&n->w, p, watch_ends(n, p), -1);
+			look_for_end(n, p);
+		}
 		return;
 	}
 	rx_ms = wait_ms(&n->rx_limit);
@@ -214,6 +258,7 @@ void net_wait(struct net *n)
 		n->w.stat[STAT_NET_THROTTLED]++;
 	np = watch(n, rx_ms < 0, p);
 	worker_wait(&n->w, p, np, sooner(rx_ms, tx_ms));
+	look_for_end(n, p);
 	n->w.stat[STAT_NET_IO_WAKEUPS]++;
 }
 

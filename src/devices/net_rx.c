@@ -208,8 +208,10 @@ bool net_rx_serve(struct net *n, struct net_rx *r, struct net_backing *b)
 		    !take_buffers(n, r, r->want))
 			return false;
 		len = receive(n, r, b);
-		if (len == -EAGAIN || b->dead || n->w.broken)
+		if (len == -EAGAIN || n->w.broken)
 			return false;
+		if (b->dead)
+			return true; /* what waits to be sent over it is given back */
 		if (len < 0)
 			continue;
 		bytes += (uint64_t)len;

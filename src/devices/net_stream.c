@@ -9,10 +9,14 @@
  * written first the next time.
  *
  * Where in a frame a process was when it was killed is not recorded: each process gets a connection
- * of its own from the supervisor.
+ * of its own from the supervisor. A stream that ends is replaced by another one in the same
+ * process; what was half read or half written is forgotten.
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <net/ethernet.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -52,6 +56,35 @@ static void keep_rest(struct net_backing *b, const struct iovec *iov, unsigned n
 	b->out_end = (uint32_t)iov_get(iov, n, done, b->out, total - done);
 }
 
+/* Would a socket of the host that is connected to where this goes be connected to the host itself?
+ * 0.0.0.0 and :: are loopback addresses to connect(), and IPv4 has its place in IPv6. */
+static bool to_loopback(const uint8_t *frame, size_t len)
+{
+	static const uint8_t zero[10];
+	unsigned type = (unsigned)frame[12] << 8 | frame[13];
+
+	if (type == ETHERTYPE_IP && len >= NET_ETH_LEN + 20)
+		return frame[NET_ETH_LEN + 16] == IN_LOOPBACKNET || frame[NET_ETH_LEN + 16] == 0;
+	if (type == ETHERTYPE_IPV6 && len >= NET_ETH_LEN + 40)
+		return !memcmp(frame + NET_ETH_LEN + 24, zero, sizeof(zero));
+	return false;
+}
+
+/* A frame is looked at in a copy: the guest could change its own meanwhile. */
+static int send_copy(struct net_backing *b, uint32_t prefix, const struct iovec *frame, unsigned n,
+		     size_t len)
+{
+	int rc;
+
+	memcpy(b->out, &prefix, sizeof(prefix));
+	iov_get(frame, n, 0, b->out + sizeof(prefix), len);
+	if (to_loopback(b->out + sizeof(prefix), len))
+		return -EACCES;
+	b->out_end = (uint32_t)(sizeof(prefix) + len);
+	rc = stream_flush(b);
+	return rc == -EAGAIN ? 0 : rc;
+}
+
 static int stream_send(struct net_backing *b, const struct virtio_net_hdr_v1 *h, struct iovec *iov,
 		       unsigned n, size_t len)
 {
@@ -63,6 +96,8 @@ static int stream_send(struct net_backing *b, const struct virtio_net_hdr_v1 *h,
 	(void)h;
 	if (rc)
 		return rc;
+	if (b->no_loopback)
+		return send_copy(b, prefix, iov + 1, n, len);
 	iov[0] = (struct iovec){.iov_base = &prefix, .iov_len = sizeof(prefix)};
 	done = writev(b->fd, iov, (int)n + 1);
 	if (done <= 0)
@@ -130,12 +165,26 @@ static void stream_rules(const struct net_backing *b, struct rule_list *l)
 	rule_fd(l, SYS_read, b->fd, "receive frames");
 	rule_fd(l, SYS_writev, b->fd, "send a frame");
 	rule_fd(l, SYS_write, b->fd, "send the rest of a frame");
+	rule_arg(l, SYS_dup3,
+		 (struct jail_arg){.index = 1, .cmp = JAIL_EQ, .value = (uint64_t)(unsigned)b->fd},
+		 (struct jail_arg){0}, "the next stream takes the place of one that has ended");
+	rule_any(l, SYS_close, "the number under which the next stream came");
+}
+
+/* The rules name the number of the first stream, so every other gets it too. */
+static void stream_replace(struct net_backing *b, int fd)
+{
+	if (dup3(fd, b->fd, O_CLOEXEC) < 0)
+		panic("the next stream: %d", errno);
+	close(fd);
+	b->in_at = b->in_end = b->out_at = b->out_end = 0;
 }
 
 const struct net_backing_ops net_stream = {
 	.send = stream_send,
 	.recv = stream_recv,
 	.flush = stream_flush,
+	.replace = stream_replace,
 	.offload = stream_offload,
 	.rules = stream_rules,
 };

@@ -37,8 +37,14 @@ struct device_class {
 			size_t len);
 	/* "io_uring", "threads" ...: how it is served, for the metrics; NULL: one way only. */
 	const char *(*engine)(const struct device *d);
+	/* When tend() wants to be called, clock_ns(); 0: not now. NULL: never. */
+	uint64_t (*due)(const struct device *d);
+	/* Do what is due, without blocking. */
+	void (*tend)(struct device *d);
 	/* A program of the host that belongs to it (passt), for its log and its end; NULL: none. */
 	struct child *(*peer)(const struct device *d);
+	/* Is it the first one? */
+	bool (*peer_began)(const struct device *d);
 	const struct stat_names *stats;
 };
 

@@ -19,6 +19,10 @@
 
 #define HEADER_LEN 12 /* of virtio 1.2, 5.1.6: struct virtio_net_hdr with num_buffers */
 #define STREAM_BUFFER (1 << 20)
+#define BACKOFF_FIRST_MS 10u
+#define BACKOFF_LAST_MS 5000u
+#define STEADY_NS 5000000000ull /* a stream that lasts so long ends a row of failures */
+#define MS_NS 1000000ull
 #ifndef TUN_F_USO4 /* Linux 6.2 */
 #define TUN_F_USO4 0x20
 #define TUN_F_USO6 0x40
@@ -229,6 +233,13 @@ static int connect_socket(const char *path)
 	return size;
 }
 
+/* Somebody was there once, or may come: the socket is there, and nobody listens, or more want to
+ * connect than it takes. */
+static bool only_away(int code)
+{
+	return code == -ECONNREFUSED || code == -EAGAIN;
+}
+
 static int open_socket(struct nic *c, bool check_only, struct err *e)
 {
 	const char *path = c->conf->name;
@@ -241,7 +252,8 @@ static int open_socket(struct nic *c, bool check_only, struct err *e)
 	if (check_only)
 		return 0;
 	c->conn = connect_socket(path);
-	return c->conn < 0 ? err_sys(e, c->conn, "--net: socket %s", path) : 0;
+	return c->conn >= 0 || only_away(c->conn) ? 0
+						  : err_sys(e, c->conn, "--net: socket %s", path);
 }
 
 static int connect_passt(struct nic *c, struct err *e)
@@ -253,6 +265,7 @@ static int connect_passt(struct nic *c, struct err *e)
 	for (unsigned i = 0; i < 2; i++)
 		setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	child_kill(&c->passt); /* the one before has lost its connection */
+	c->passts++;
 	rc = fcntl(pair[0], F_SETFL, O_NONBLOCK)
 		     ? err_sys(e, -errno, "socket")
 		     : passt_spawn(&c->passt, c->passt_path, c->conf, pair[1], e);
@@ -263,7 +276,7 @@ static int connect_passt(struct nic *c, struct err *e)
 	return rc;
 }
 
-int nic_connect(struct nic *c, struct err *e)
+static int nic_connect(struct nic *c, struct err *e)
 {
 	int fd = c->conn;
 
@@ -275,17 +288,80 @@ int nic_connect(struct nic *c, struct err *e)
 	return fd < 0 ? err_sys(e, fd, "--net: socket %s", c->conf->name) : fd;
 }
 
-int nic_reachable(struct nic *c)
+/* Twice as long as the last time, less a part of chance. */
+static void try_later(struct nic *c)
 {
-	uint64_t now = clock_ns();
+	uint32_t chance;
 
-	if (c->conf->kind != NET_ON_SOCKET || c->conn >= 0)
-		return 1;
-	if (now - c->tried_ns < NIC_RETRY_NS)
-		return 0;
-	c->tried_ns = now;
-	c->conn = connect_socket(c->conf->name);
-	return c->conn >= 0;
+	c->backoff_ms = !c->backoff_ms                        ? BACKOFF_FIRST_MS
+			: c->backoff_ms > BACKOFF_LAST_MS / 2 ? BACKOFF_LAST_MS
+							      : 2 * c->backoff_ms;
+	random_bytes(&chance, sizeof(chance));
+	c->due_ns = clock_ns() + (c->backoff_ms - chance % (c->backoff_ms / 2)) * MS_NS;
+	c->away = true;
+}
+
+static int connected(struct nic *c, int fd)
+{
+	c->away = false;
+	c->up_ns = clock_ns();
+	return fd;
+}
+
+bool nic_lost(struct nic *c)
+{
+	if (c->start.kind != NET_STREAM || c->away)
+		return false;
+	if (clock_ns() - c->up_ns >= STEADY_NS)
+		c->backoff_ms = 0;
+	try_later(c);
+	/* One that is not about to end, but has closed its socket. */
+	child_shoot(&c->passt);
+	return true;
+}
+
+uint64_t nic_due(const struct nic *c)
+{
+	/* A passt that has not ended yet has still to say why. */
+	return c->away && c->passt.jail.pid <= 0 ? c->due_ns : 0;
+}
+
+int nic_retry(struct nic *c, struct err *e)
+{
+	int fd = nic_connect(c, e);
+
+	if (fd >= 0)
+		return connected(c, fd);
+	try_later(c);
+	return fd;
+}
+
+/* A stream without its other end. */
+static int dead_stream(struct err *e)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair))
+		return err_sys(e, -errno, "socketpair");
+	close(pair[1]);
+	return pair[0];
+}
+
+int nic_stream(struct nic *c, struct err *e)
+{
+	bool first = !c->up_ns && !c->away;
+	int fd;
+
+	if (c->away && clock_ns() < c->due_ns)
+		return dead_stream(e);
+	fd = nic_connect(c, e);
+	if (fd >= 0)
+		return connected(c, fd);
+	/* A program that cannot be started, or a path that cannot be: the user's to mend. */
+	if (first && !only_away(fd))
+		return fd;
+	try_later(c);
+	return dead_stream(e);
 }
 
 /* ---- all kinds ---- */
@@ -319,6 +395,7 @@ int nic_open(struct nic *c, const struct net_config *conf, unsigned nth, bool ch
 				    .pps = conf->pps,
 				    .kind = tap ? NET_TAP : NET_STREAM,
 				    .npairs = conf->queues,
+				    .flags = conf->kind == NET_ON_USER ? NET_NO_LOOPBACK : 0,
 				    .mtu = conf->mtu},
 			  .passt = {.exec_fd = -1,
 				    .jail = {.pid = -1, .pidfd = -1, .channel = -1, .log = -1}}};

@@ -678,6 +678,34 @@ static bool restart_waiting(struct vm *vm)
 	return again;
 }
 
+/* When a device wants to be tended, clock_ns(); 0: none does. */
+static uint64_t next_due(const struct vm *vm)
+{
+	uint64_t next = 0;
+
+	for (unsigned i = 0; i < vm->ndevices && !vm->ended; i++) {
+		const struct device *d = &vm->device[i];
+		uint64_t due = d->class->due ? d->class->due(d) : 0;
+
+		if (due && (!next || due < next))
+			next = due;
+	}
+	return next;
+}
+
+static void tend_devices(struct vm *vm)
+{
+	uint64_t now = clock_ns();
+
+	for (unsigned i = 0; i < vm->ndevices && !vm->ended; i++) {
+		struct device *d = &vm->device[i];
+		uint64_t due = d->class->due ? d->class->due(d) : 0;
+
+		if (due && due <= now)
+			d->class->tend(d);
+	}
+}
+
 /* ---- loop ---- */
 
 static void on_signal(struct vm *vm)
@@ -720,12 +748,12 @@ static struct child *peer_of(const struct device *d)
 	return d->class->peer ? d->class->peer(d) : NULL;
 }
 
-/* Its helper sees the end of the connection, ends, and gets a new one. But one that gives up right
- * at the beginning would do so again: what it was told cannot be. */
+/* Its helper sees the end of the connection and says so; then there is another one. But one that
+ * gives up right at the beginning would do so again: what it was told cannot be. */
 static void serve_peer(struct vm *vm, const struct pollfd *p, struct child *c,
 		       const struct device *d)
 {
-	bool first = !d->restarts && clock_ns() - vm->started_ns < PEER_START_NS;
+	bool first = d->class->peer_began(d) && clock_ns() - vm->started_ns < PEER_START_NS;
 	char how[96];
 	int status;
 
@@ -749,7 +777,7 @@ static void step(struct vm *vm, uint64_t deadline_ns, bool poll_fences)
 {
 	struct pollfd p[MAX_POLL];
 	unsigned n = 0, execs, peers, controls, ncontrols;
-	uint64_t now = clock_ns(), wake = control_deadline(vm->control, vm);
+	uint64_t now = clock_ns(), wake = control_deadline(vm->control, vm), due = next_due(vm);
 	int ms = -1;
 
 	p[n++] = (struct pollfd){vm->signals, POLLIN, 0};
@@ -773,6 +801,8 @@ static void step(struct vm *vm, uint64_t deadline_ns, bool poll_fences)
 	ncontrols = control_fill(vm->control, &p[n]);
 	if (wake && (!deadline_ns || wake < deadline_ns))
 		deadline_ns = wake;
+	if (due && (!deadline_ns || due < deadline_ns))
+		deadline_ns = due;
 	if (deadline_ns)
 		ms = deadline_ns <= now ? 0 : (int)((deadline_ns - now) / 1000000 % 1000000) + 1;
 	if (poll_fences && (ms < 0 || ms > FENCE_POLL_MS))
@@ -810,6 +840,7 @@ static void run_until_ended(struct vm *vm)
 	while (!vm->ended) {
 		uint64_t limit = vm_next_limit(vm, vm->deadline_ns, start_limit);
 
+		tend_devices(vm);
 		step(vm, limit, restart_waiting(vm));
 		if (limit && clock_ns() >= limit)
 			vm_overdue(vm, limit, vm->deadline_ns);

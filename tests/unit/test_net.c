@@ -424,7 +424,7 @@ END_TEST
 
 START_TEST(messages_refused)
 {
-	struct msg_start_net good = conf, m[12];
+	struct msg_start_net good = conf, m[13];
 	struct err e;
 
 	for (size_t i = 0; i < ARRAY_LEN(m); i++)
@@ -443,6 +443,7 @@ START_TEST(messages_refused)
 	m[9].rate = NET_MAX_RATE + 1;
 	m[10].pps = UINT64_MAX;
 	m[11].log_level = 9;
+	m[12].flags = NET_AWAY; /* of a TAP */
 	ck_assert_int_eq(net_check_conf(&good, &e), 0);
 	for (size_t i = 0; i < ARRAY_LEN(m); i++) {
 		ck_assert_msg(net_check_conf(&m[i], &e) == -EINVAL, "message %zu", i);
@@ -1150,32 +1151,248 @@ START_TEST(stream_out_in_pieces)
 }
 END_TEST
 
-/* A length that cannot be, and the end of the connection: the process ends, for the supervisor to
- * make a new one with a new connection. */
-START_TEST(stream_broken)
-{
-	static const uint8_t bad[][4] = {{0, 0, 0, 0}, {0xff, 0xff, 0xff, 0xff}, {0, 1, 0, 0x12}};
-	pid_t pid;
-	int st;
+/* ---- the other end of a stream goes away ---- */
 
-	pid = fork();
-	if (pid == 0) {
-		start_device();
-		bring_up(DRV_COMMON | MRG);
-		offer(&drv[0], 8, 1526);
-		if (_i < (int)ARRAY_LEN(bad)) {
-			ck_assert_int_eq(send(tap[0], bad[_i], 4, 0), 4);
-		} else {
-			shutdown(tap[0], SHUT_RDWR);
-		}
-		for (;;)
-			pause();
+static void wait_link(uint16_t want)
+{
+	const struct virtio_net_config *c = (void *)(core.page + VIRTIO_MMIO_CONFIG);
+
+	for (unsigned i = 0; i < WAIT_MS && *(volatile const uint16_t *)&c->status != want; i++)
+		usleep(1000);
+	ck_assert_uint_eq(c->status, want);
+	/* And the driver is told. */
+	for (unsigned i = 0; i < WAIT_MS && !(fc_shadow32(&core, VIRTIO_MMIO_INTERRUPT_STATUS) & 2);
+	     i++)
+		usleep(1000);
+	ck_assert_uint_eq(fc_shadow32(&core, VIRTIO_MMIO_INTERRUPT_STATUS) & 2, 2);
+	drv_reg(&core, VIRTIO_MMIO_INTERRUPT_ACK, 2);
+}
+
+static void hear_lost(void)
+{
+	struct err e = {0};
+
+	wait_fd(chan[0]);
+	ck_assert_int_eq(msg_expect(chan[0], MSG_NET_LOST, NULL, 0, NULL, 0, &e), 0);
+}
+
+/* What the supervisor does. The pair was made before: its place is in tap[1], near_end[1]. */
+static void give_peer(void)
+{
+	close(tap[0]);
+	tap[0] = tap[1];
+	tap[1] = -1;
+	ck_assert_int_eq(msg_send(chan[0], MSG_NET_PEER, NULL, 0, &near_end[1], 1), 0);
+}
+
+/* Everything that a driver may ask of a card without a link is answered: commands, frames to send
+ * (which are given back), registers. */
+static void works_without_link(unsigned nframes)
+{
+	ck_assert_uint_eq(command(2, RX, 0, "\1", 1), VIRTIO_NET_OK);
+	for (unsigned i = 0; i < nframes; i++) {
+		guest_sends(&drv[1], &plain, 60, i, NULL);
+		expect_sent(&drv[1]);
 	}
-	alarm(30);
-	ck_assert_int_eq(waitpid(pid, &st, 0), pid);
-	ck_assert(WIFEXITED(st));
-	ck_assert_int_eq(WEXITSTATUS(st), 1);
-	chan[0] = chan[1] = -1;
+	drv_reg(&core, VIRTIO_MMIO_QUEUE_SEL, 1);
+	ck_assert_uint_eq(fc_shadow32(&core, VIRTIO_MMIO_QUEUE_READY), 1);
+	ck_assert_uint_eq(drv_status(&core), 0xf);
+}
+
+static void expect_on_stream(size_t len, uint64_t seed)
+{
+	static uint8_t got[4 + NET_MAX_FRAME];
+	size_t at = 0;
+	uint32_t be;
+
+	while (at < 4 + len) {
+		ssize_t n;
+
+		wait_fd(tap[0]);
+		n = recv(tap[0], got + at, 4 + len - at, 0);
+		ck_assert_int_gt(n, 0);
+		at += (size_t)n;
+	}
+	memcpy(&be, got, 4);
+	ck_assert_uint_eq(ntohl(be), len);
+	ck_assert(filled(got + 4, len, seed));
+}
+
+/* A frame half read, a frame half written, a length that cannot be, or the bare end: the link goes
+ * down, and the next stream begins between two frames. */
+enum loss { HALF_READ, HALF_WRITTEN, BAD_LENGTH, BARE_END, LOSSES };
+
+static void lose(enum loss how)
+{
+	static uint8_t bytes[4 + 200];
+	unsigned n;
+
+	stream_frame(bytes, 200, 1);
+	if (how == HALF_READ) {
+		send_all(bytes, 150);
+	} else if (how == HALF_WRITTEN) {
+		for (n = 0; n < 8; n++)
+			guest_sends(&drv[1], &plain, NET_MAX_FRAME, n, NULL);
+	} else if (how == BAD_LENGTH) {
+		send_all((const uint8_t *)"\0\1\0\x12", 4);
+		return;
+	}
+	usleep(20000);
+	shutdown(tap[0], SHUT_RDWR);
+}
+
+START_TEST(peer_goes_away)
+{
+	static uint8_t bytes[4 + 300], frame[NET_MAX_PACKET];
+	struct virtio_net_hdr_v1 h;
+	struct msg_stats s;
+	int small = 4096;
+
+	if (_i == HALF_WRITTEN)
+		setsockopt(near_end[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+	start_device();
+	bring_up(DRV_COMMON | MRG | CTRL_FEATURES | DRV_F(VIRTIO_NET_F_STATUS));
+	offer(&drv[0], 8, 1526);
+	lose((enum loss)_i);
+	hear_lost();
+	wait_link(0);
+	for (unsigned i = 0; _i == HALF_WRITTEN && i < 8; i++)
+		expect_sent(&drv[1]);
+	works_without_link(QNUM + 5);
+	give_peer();
+	wait_link(VIRTIO_NET_S_LINK_UP);
+	send_all(bytes, stream_frame(bytes, 300, 7));
+	ck_assert_uint_eq(take_frame(&drv[0], frame, &h), 300);
+	ck_assert(filled(frame, 300, 7));
+	guest_sends(&drv[1], &plain, 1000, 9, NULL);
+	expect_on_stream(1000, 9);
+	expect_sent(&drv[1]);
+	s = stop_device();
+	ck_assert_uint_ge(s.n[STAT_NET_TX_DROPPED], QNUM + 5);
+	near_end[1] = tap[1] = -1;
+}
+END_TEST
+
+static unsigned cpu_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (unsigned)(t.tv_sec * 1000 + t.tv_nsec / 1000000);
+}
+
+/* A VM starts while its switch is away; the driver offers its buffers, resets the card, comes
+ * again. The I/O thread sleeps all the while. */
+START_TEST(peer_is_away_at_first)
+{
+	static uint8_t bytes[4 + 300], frame[NET_MAX_PACKET];
+	const struct virtio_net_config *c = (void *)(core.page + VIRTIO_MMIO_CONFIG);
+	struct virtio_net_hdr_v1 h;
+	unsigned cpu;
+
+	conf.flags = NET_AWAY;
+	shutdown(tap[0], SHUT_RDWR);
+	start_device();
+	ck_assert_uint_eq(c->status, 0);
+	for (unsigned i = 0; i < 2; i++) {
+		bring_up(DRV_COMMON | MRG | CTRL_FEATURES | DRV_F(VIRTIO_NET_F_STATUS));
+		offer(&drv[0], QNUM, 1526);
+		ck_assert_uint_eq(c->status, 0);
+		works_without_link(3);
+	}
+	cpu = cpu_ms();
+	usleep(500000);
+	ck_assert_uint_lt(cpu_ms() - cpu, 20);
+	give_peer();
+	wait_link(VIRTIO_NET_S_LINK_UP);
+	send_all(bytes, stream_frame(bytes, 300, 7));
+	ck_assert_uint_eq(take_frame(&drv[0], frame, &h), 300);
+	ck_assert(filled(frame, 300, 7));
+	stop_device();
+	near_end[1] = tap[1] = -1;
+}
+END_TEST
+
+/* The end is noticed without a driver (0), by one whose buffers are used up (1), and when a limit
+ * keeps frames back (2). */
+START_TEST(end_is_noticed)
+{
+	static uint8_t bytes[4 + 1500];
+
+	if (_i == 2)
+		conf.pps = 1;
+	start_device();
+	if (_i)
+		bring_up(DRV_COMMON | MRG | DRV_F(VIRTIO_NET_F_STATUS));
+	if (_i == 2)
+		offer(&drv[0], QNUM, 1526);
+	for (unsigned i = 0; _i && i < 30; i++)
+		send_all(bytes, stream_frame(bytes, 1500, i));
+	shutdown(tap[0], SHUT_RDWR);
+	hear_lost();
+	stop_device();
+}
+END_TEST
+
+/* A stream that was not asked for, two of them, or to a TAP, is a broken supervisor. */
+START_TEST(peer_not_asked_for)
+{
+	int two[2] = {near_end[1], tap[1]};
+
+	start_device();
+	if (_i) {
+		shutdown(tap[0], SHUT_RDWR);
+		hear_lost();
+	}
+	ck_assert_int_eq(msg_send(chan[0], MSG_NET_PEER, NULL, 0, two, _i ? 2 : 1), 0);
+	ck_assert_int_eq(pthread_join(thread, NULL), 0);
+}
+END_TEST
+
+/* Through passt an address of the host's loopback would be the host itself. Such a frame is
+ * dropped, others pass. */
+START_TEST(no_loopback)
+{
+	static const struct {
+		uint16_t type;
+		uint8_t at, dst[16];
+		bool passes;
+	} t[] = {
+		{0x800, 16, {127, 0, 0, 1}, false},
+		{0x800, 16, {127, 255, 3, 4}, false},
+		{0x800, 16, {0, 0, 0, 0}, false},
+		{0x800, 16, {126, 0, 0, 1}, true},
+		{0x800, 16, {198, 51, 100, 9}, true},
+		{0x86dd, 24, {[15] = 1}, false},
+		{0x86dd, 24, {0}, false},
+		{0x86dd, 24, {[10] = 0xff, 0xff, 127, 0, 0, 1}, false},
+		{0x86dd, 24, {0xfe, 0x80, [15] = 1}, true},
+		{0x86dd, 24, {0x20, 1, 0xd, 0xb8, [15] = 1}, true},
+		{0x806, 24, {0}, true},
+	};
+	const size_t len = 100;
+
+	conf.flags = NET_NO_LOOPBACK;
+	start_device();
+	bring_up(DRV_COMMON | MRG);
+	for (size_t i = 0; i < ARRAY_LEN(t); i++) {
+		uint16_t old = drv[1].avail_idx;
+		uint8_t *frame = mem(TX_BUFS + NET_HDR_LEN), got[4 + 100];
+		struct vring_desc d = drv_desc(TX_BUFS, NET_HDR_LEN + (uint32_t)len, false);
+
+		memset(mem(TX_BUFS), 0, NET_HDR_LEN);
+		fill(frame, len, i);
+		frame[12] = (uint8_t)(t[i].type >> 8);
+		frame[13] = (uint8_t)t[i].type;
+		memcpy(frame + 14 + t[i].at, t[i].dst, t[i].type == 0x800 ? 4 : 16);
+		drvq_add(&drv[1], &d, 1, NULL);
+		drvq_kick(&drv[1], old);
+		expect_sent(&drv[1]);
+		ck_assert_msg((recv(tap[0], got, sizeof(got), MSG_DONTWAIT) == sizeof(got)) ==
+				      t[i].passes,
+			      "frame %zu", i);
+	}
+	ck_assert_uint_eq(stop_device().n[STAT_NET_TX_DROPPED], 6);
 }
 END_TEST
 
@@ -1352,7 +1569,11 @@ int main(void)
 	tcase_add_test(st, a_stream_offers_no_offloads);
 	tcase_add_test(st, stream_in_pieces);
 	tcase_add_test(st, stream_out_in_pieces);
-	tcase_add_loop_test(st, stream_broken, 0, 4);
+	tcase_add_loop_test(st, peer_goes_away, 0, LOSSES);
+	tcase_add_test(st, peer_is_away_at_first);
+	tcase_add_loop_test(st, end_is_noticed, 0, 3);
+	tcase_add_loop_test(st, peer_not_asked_for, 0, 2);
+	tcase_add_test(st, no_loopback);
 	suite_add_tcase(s, pure);
 	suite_add_tcase(s, dev);
 	suite_add_tcase(s, st);

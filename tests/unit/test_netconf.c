@@ -283,7 +283,14 @@ static int listener(char path[108])
 	return fd;
 }
 
-/* Every helper has a connection of its own; without a switch a new one waits. */
+static void wait_due(const struct nic *n)
+{
+	ck_assert(n->away);
+	while (clock_ns() < nic_due(n))
+		usleep(1000);
+}
+
+/* Every helper has a connection of its own. */
 START_TEST(connections)
 {
 	char path[108], text[160];
@@ -296,31 +303,112 @@ START_TEST(connections)
 	ck_assert_int_eq(n.conn, -1); /* checked, not connected */
 	nic_close(&n);
 	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, false, &e), 0);
-	ck_assert_int_eq(nic_reachable(&n), 1);
-	conn = nic_connect(&n, &e);
+	conn = nic_stream(&n, &e);
 	ck_assert_int_ge(conn, 0);
 	a = accept(fd, NULL, NULL);
 	ck_assert_int_eq(write(conn, "x", 1), 1);
 	ck_assert_int_eq(read(a, text, 1), 1);
 	close(conn);
-	ck_assert_int_eq(nic_reachable(&n), 1);
-	conn = nic_connect(&n, &e);
+	conn = nic_stream(&n, &e);
 	ck_assert_int_ge(conn, 0);
 	b = accept(fd, NULL, NULL);
 	ck_assert_int_ge(b, 0);
+	ck_assert(!n.away);
+	ck_assert_uint_eq(nic_due(&n), 0);
 	close(conn);
-	close(fd);
-	usleep(NIC_RETRY_NS / 1000 + 1000);
-	ck_assert_int_eq(nic_reachable(&n), 0);
-	ck_assert_int_lt(nic_connect(&n, &e), 0);
-	unlink(path);
-	fd = listener(path);
-	usleep(NIC_RETRY_NS / 1000 + 1000);
-	ck_assert_int_eq(nic_reachable(&n), 1);
 	nic_close(&n);
 	close(fd);
 	close(a);
 	close(b);
+}
+END_TEST
+
+/* The switch goes away and comes back: tried again and again, ever less often, never blocking; a
+ * helper that starts meanwhile gets a stream that has ended. */
+START_TEST(reconnects)
+{
+	char path[108], text[160];
+	int fd = listener(path), conn;
+	unsigned last = 0;
+	struct nic n;
+
+	snprintf(text, sizeof(text), "socket=%s", path);
+	ck_assert_int_eq(set(text), 0);
+	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, false, &e), 0);
+	conn = nic_stream(&n, &e);
+	ck_assert_int_ge(conn, 0);
+	close(conn);
+	close(fd);
+	ck_assert(nic_lost(&n));
+	ck_assert(!nic_lost(&n)); /* it is said once */
+	for (unsigned i = 0; i < 5; i++) {
+		ck_assert_uint_gt(n.backoff_ms, last);
+		last = n.backoff_ms;
+		conn = nic_stream(&n, &e); /* of a new helper, before it is time */
+		ck_assert_int_ge(conn, 0);
+		ck_assert_int_eq(read(conn, text, 1), 0);
+		close(conn);
+		wait_due(&n);
+		ck_assert_int_lt(nic_retry(&n, &e), 0);
+	}
+	unlink(path);
+	wait_due(&n);
+	ck_assert_int_lt(nic_retry(&n, &e), 0);
+	for (unsigned i = 0; i < 20; i++)
+		ck_assert_int_lt(nic_retry(&n, &e), 0);
+	ck_assert_uint_eq(n.backoff_ms, 5000);
+	ck_assert(nic_due(&n) <= clock_ns() + 5000000000ull);
+	fd = listener(path);
+	conn = nic_retry(&n, &e);
+	ck_assert_int_ge(conn, 0);
+	ck_assert(!n.away);
+	/* One that accepts and hangs up is no better than none. */
+	ck_assert(nic_lost(&n));
+	ck_assert_uint_eq(n.backoff_ms, 5000);
+	/* But after some time it was a good one. */
+	close(conn);
+	conn = nic_retry(&n, &e);
+	n.up_ns -= 5000000000ull;
+	ck_assert(nic_lost(&n));
+	ck_assert_uint_eq(n.backoff_ms, 10);
+	close(conn);
+	nic_close(&n);
+	close(fd);
+}
+END_TEST
+
+/* A VM may start while its switch is away: a socket where nobody listens, or where the queue is
+ * full. Nothing blocks. */
+START_TEST(starts_without_switch)
+{
+	char path[108], text[160];
+	int fd = listener(path), conn, full[64], nfull = 0;
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	struct nic n;
+
+	snprintf(text, sizeof(text), "socket=%s", path);
+	ck_assert_int_eq(set(text), 0);
+	strcpy(a.sun_path, path);
+	if (_i == 0) {
+		close(fd);
+		fd = -1;
+	}
+	while (_i && nfull < 64) {
+		full[nfull] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		if (connect(full[nfull++], (struct sockaddr *)&a, sizeof(a)))
+			break;
+	}
+	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, false, &e), 0);
+	conn = nic_stream(&n, &e);
+	ck_assert_int_ge(conn, 0);
+	ck_assert(n.away);
+	ck_assert_int_eq(read(conn, text, 1), 0);
+	close(conn);
+	ck_assert_uint_gt(nic_due(&n), 0);
+	while (nfull)
+		close(full[--nfull]);
+	nic_close(&n);
+	fd_close(&fd);
 }
 END_TEST
 
@@ -375,7 +463,7 @@ START_TEST(passt_life)
 			 0);
 	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, false, &e), 0);
 	ck_assert_int_eq(n.passt.jail.pid, -1); /* not before the VM starts */
-	conn = nic_connect(&n, &e);
+	conn = nic_stream(&n, &e);
 	ck_assert_int_ge(conn, 0);
 	first = n.passt.jail.pid;
 	log_until(&n.passt, "--no-map-gw --fd 3");
@@ -384,9 +472,19 @@ START_TEST(passt_life)
 	ck_assert(ends(&n.passt));
 	child_reap(&n.passt);
 	/* The next helper gets another one. */
-	conn = nic_connect(&n, &e);
+	conn = nic_stream(&n, &e);
 	ck_assert_int_ge(conn, 0);
 	ck_assert_int_ne(n.passt.jail.pid, first);
+	/* One whose connection has ended has to go, and to be heard, before there is a third. */
+	ck_assert(nic_lost(&n));
+	ck_assert_uint_eq(nic_due(&n), 0);
+	ck_assert(ends(&n.passt));
+	child_reap(&n.passt);
+	ck_assert_uint_gt(nic_due(&n), 0);
+	close(conn);
+	conn = nic_retry(&n, &e);
+	ck_assert_int_ge(conn, 0);
+	ck_assert_uint_eq(n.passts, 3);
 	log_until(&n.passt, "--mtu 1400 --dns 192.0.2.53 --tcp-ports 127.0.0.1/8080:80 "
 			    "--udp-ports 0.0.0.0/5:6\nsockets 1");
 	close(conn);
@@ -410,6 +508,8 @@ int main(void)
 	tcase_add_test(t, addresses);
 	tcase_add_test(t, refused_backings);
 	tcase_add_test(t, connections);
+	tcase_add_test(t, reconnects);
+	tcase_add_loop_test(t, starts_without_switch, 0, 2);
 	tcase_add_test(t, passt_life);
 	suite_add_tcase(s, t);
 	srunner_run_all(r, CK_NORMAL);

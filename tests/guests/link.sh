@@ -1,0 +1,157 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# The other end of --net socket=PATH goes away and comes back, on this machine's /dev/kvm: the card lives on with its link down; a VM
+# starts without its switch; many VMs behind one switch that is away cost no processor time. BUILD names the build directory, SWITCH_VMS
+# how many VMs (8), SWITCH_SECONDS how long the switch is away (3). One line per case: ok, not ok, skip.
+set -u
+BUILD=$(cd "${BUILD:-build}" && pwd -P) || exit 1
+HERE=$(cd "$(dirname "$0")" && pwd -P)
+RUN=$BUILD/bin/insula-run
+GUESTS=$BUILD/guests
+vms=${SWITCH_VMS:-8} seconds=${SWITCH_SECONDS:-3}
+failed=0
+
+ok() { echo "ok link: $1"; }
+skip() { echo "skip link: $1 - $2"; }
+not_ok() { echo "not ok link: $1 - $2"; failed=1; }
+# holds NAME TRUTH DETAIL: TRUTH is the status of the test before it
+holds() { if [ "$2" = 0 ]; then ok "$1"; else not_ok "$1" "${3:-no}"; fi; }
+
+if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
+	skip all 'no access to /dev/kvm'
+	exit 0
+fi
+if ! python3 -c 'import json, selectors' 2>/dev/null; then
+	skip all 'no python3'
+	exit 0
+fi
+dir=$(mktemp -d "${TMPDIR:-/tmp}/link.XXXXXX") || exit 1
+peer='' runs=()
+trap '{ kill -KILL $peer "${runs[@]}"; wait; } 2>/dev/null; rm -rf "$dir"' EXIT
+trap 'exit 1' INT TERM
+slow=1
+! grep -qs ' lab=' /proc/cmdline || slow=4
+
+# wait_for SECONDS COMMAND...: until it succeeds
+wait_for() {
+	local end=$((SECONDS + $1 * slow))
+	shift
+	while ! "$@"; do
+		[ $SECONDS -le $end ] || return 1
+		sleep 0.05
+	done
+}
+start_peer() {
+	rm -f "$dir/switch"
+	python3 "$HERE/netpeer.py" "$dir/switch" >"$dir/peer.out" 2>&1 &
+	peer=$!
+	wait_for 20 test -S "$dir/switch"
+}
+stop_peer() {
+	kill -KILL $peer
+	wait $peer 2>/dev/null
+	peer=
+}
+# vm NAME ARG...: in the background; $dir/NAME.out, $dir/NAME.err
+vm() {
+	local name=$1
+	shift
+	"$RUN" --kernel "$GUESTS/netlink.elf" --mem 16M --net socket="$dir/switch" --rng off "$@" </dev/null >"$dir/$name.out" 2>"$dir/$name.err" &
+	runs+=($!)
+}
+# printed NAME N TEXT: line N of its output is TEXT
+printed() { [ "$(tr -d '\r' <"$dir/$1.out" | grep -E '^(link|echo)' | sed -n "$2p")" = "$3" ]; }
+helper() { pgrep -P "$1" -x insula-net; }
+number() {
+	python3 -c '
+import json, sys
+v = [d for d in json.load(open(sys.argv[1]))["devices"] if d["name"] == "eth0"][0]
+for k in sys.argv[2].split("."): v = v[k]
+print(v)' "$1" "$2"
+}
+
+# ---- a switch that restarts
+
+start_peer
+vm restart --append ups=3 --metrics "$dir/m"
+run=${runs[0]}
+wait_for 20 printed restart 2 echo
+holds 'frames pass' $? "$(cat "$dir/restart.out" "$dir/restart.err")"
+before=$(helper "$run")
+for n in 3 6; do
+	stop_peer
+	wait_for 20 printed restart $n 'link down'
+	holds "the link is down ($n)" $? "$(cat "$dir/restart.out" "$dir/restart.err")"
+	[ -n "$before" ] && [ "$(helper "$run")" = "$before" ]
+	holds "the same process serves it ($n)" $? "$before, now $(helper "$run")"
+	start_peer
+	wait_for 30 printed restart $((n + 2)) echo
+	holds "up again, and frames pass ($n)" $? "$(cat "$dir/restart.out" "$dir/restart.err")"
+done
+wait "$run"
+holds 'everything was answered all the time' $? "$(cat "$dir/restart.out")"
+[ "$(number "$dir/m" restarts)" = 0 ]
+holds 'a lost peer is no crash' $? "$(number "$dir/m" restarts) restarts"
+[ "$(number "$dir/m" helper.tx_dropped)" -gt 0 ]
+holds 'what was sent meanwhile is counted' $? "$(number "$dir/m" helper)"
+! grep -q 'restarted' "$dir/restart.err" && [ "$(grep -c 'the link is down$' "$dir/restart.err")" = 2 ] && [ "$(grep -c 'the link is up$' "$dir/restart.err")" = 2 ]
+holds 'it is said' $? "$(cat "$dir/restart.err")"
+
+# ---- a helper that is killed while the switch is away; a VM that starts then
+
+vm killed --append ups=2
+wait_for 20 printed killed 2 echo
+stop_peer
+wait_for 20 printed killed 3 'link down'
+kill -KILL "$(helper "${runs[1]}")"
+wait_for 20 grep -q 'restarted, carries on' "$dir/killed.err"
+holds 'a new process starts without the switch' $? "$(cat "$dir/killed.err")"
+vm early --append ups=1
+wait_for 20 printed early 1 'link down'
+holds 'a VM starts without the switch' $? "$(cat "$dir/early.out" "$dir/early.err")"
+start_peer
+for n in 1 2; do
+	wait "${runs[$n]}"
+	holds "and goes on with it ($n)" $? "$(cat "$dir/killed.out" "$dir/early.out" "$dir/killed.err" "$dir/early.err")"
+done
+rm -f "$dir/none"
+"$RUN" -n --kernel "$GUESTS/netlink.elf" --net socket="$dir/none" >"$dir/out" 2>&1
+[ $? = 2 ] && grep -q 'No such file' "$dir/out"
+holds 'a path where nothing is is refused' $? "$(cat "$dir/out")"
+
+# ---- many
+
+# connections: of the switch, without its socket that listens
+connections() { [ "$(find /proc/"$peer"/fd -lname 'socket:*' 2>/dev/null | wc -l)" -gt "$vms" ]; }
+all_halted() { [ "$(grep -l '^halted' "$dir"/many*.out 2>/dev/null | wc -l)" = "$vms" ]; }
+all_down() { [ "$(grep -l 'the link is down$' "$dir"/many*.err | wc -l)" = "$vms" ]; }
+# used_us: processor time of all supervisors and cards so far, in microseconds
+used_us() {
+	local p f t=0 ns rest
+	for p in "${many[@]}" $(for p in "${many[@]}"; do helper "$p"; done); do
+		for f in /proc/"$p"/task/*/schedstat; do
+			read -r ns rest <"$f" && t=$((t + ns / 1000))
+		done
+	done 2>/dev/null
+	echo $t
+}
+for i in $(seq "$vms"); do
+	vm "many$i" --append halt
+done
+many=("${runs[@]:3}")
+wait_for $((30 + vms)) all_halted && wait_for $((10 + vms)) connections
+holds "$vms VMs behind one switch" $? "$(cat "$dir"/many*.err | sort | uniq -c | head -5)"
+stop_peer
+wait_for $((10 + vms)) all_down
+holds 'all notice that it is away' $? "$(cat "$dir"/many*.err | sort | uniq -c | head -5)"
+before=$(used_us)
+sleep "$seconds"
+used=$(($(used_us) - before))
+most=$((vms * seconds * 5000 * slow)) # half a percent of a processor each; a VM that polls every millisecond takes 1 to 2
+echo "# $vms VMs without their switch for $seconds s: $used us of processor time, at most $most"
+[ "$before" -gt 0 ] && [ $used -le $most ]
+holds 'a switch that is away costs no processor time' $? "$used us, at most $most"
+start_peer
+wait_for $((20 + vms)) connections
+holds 'all come back' $? "$(cat "$dir"/many*.err | sort | uniq -c | head -5)"
+exit $failed
