@@ -453,7 +453,8 @@ static void make_rsdp(struct rsdp *r, uint64_t xsdt)
 int acpi_build(const struct guestmem *gm, const struct acpi_params *p, uint64_t *rsdp,
 	       struct err *e)
 {
-	struct out o = {.mem = gm_ptr(gm, BOARD_ACPI, BOARD_ACPI_SIZE), .cap = BOARD_ACPI_SIZE};
+	struct out o = {.mem = gm_ptr(gm, BOARD_ACPI, BOARD_ACPI_SIZE),
+			.cap = BOARD_RESET_CODE - BOARD_ACPI};
 	struct rsdp r = {.revision = 0};
 	uint64_t fadt, madt;
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The board's own registers (insula/board.h): sleep, reset, exit status, pvpanic; and the window of
- * the IOAPIC. */
+/* The board's own registers (insula/board.h): sleep, reset, exit status, pvpanic; two ports by which
+ * a PC is reset; and the window of the IOAPIC. */
 #include <insula/base.h>
 #include <insula/log.h>
 
@@ -89,6 +89,49 @@ static void board_write(void *self, uint64_t off, unsigned size, uint64_t value)
 		r->write(vm, value);
 }
 
+/* ---- what resets a PC ---- */
+
+static uint64_t kbc_read(void *self, uint64_t off, unsigned size)
+{
+	struct vmm *vm = self;
+
+	(void)off, (void)size; /* one port: there is no other access */
+	atomic_fetch_add_explicit(&vm->board_accesses, 1, memory_order_relaxed);
+	return BOARD_KBC_STATUS;
+}
+
+static void kbc_write(void *self, uint64_t off, unsigned size, uint64_t value)
+{
+	struct vmm *vm = self;
+
+	(void)off, (void)size;
+	atomic_fetch_add_explicit(&vm->board_accesses, 1, memory_order_relaxed);
+	if (value == BOARD_KBC_RESET)
+		vmm_end(vm, VM_EXIT_REBOOT, NULL);
+}
+
+static uint64_t rst_cnt_read(void *self, uint64_t off, unsigned size)
+{
+	struct vmm *vm = self;
+
+	(void)off, (void)size;
+	atomic_fetch_add_explicit(&vm->board_accesses, 1, memory_order_relaxed);
+	return atomic_load(&vm->rst_cnt);
+}
+
+static void rst_cnt_write(void *self, uint64_t off, unsigned size, uint64_t value)
+{
+	struct vmm *vm = self;
+
+	(void)off, (void)size;
+	atomic_fetch_add_explicit(&vm->board_accesses, 1, memory_order_relaxed);
+	atomic_store(&vm->rst_cnt, (uint32_t)value & BOARD_RST_BITS);
+	if (value & BOARD_RST_CPU)
+		vmm_end(vm, VM_EXIT_REBOOT, NULL);
+}
+
+/* ---- the IOAPIC's window ---- */
+
 static uint64_t ioapic_window_read(void *self, uint64_t off, unsigned size)
 {
 	struct vmm *vm = self;
@@ -113,8 +156,14 @@ static void ioapic_window_write(void *self, uint64_t off, unsigned size, uint64_
 int board_init(struct vmm *vm, struct err *e)
 {
 	static const struct bus_ops board_ops = {board_read, board_write};
+	static const struct bus_ops kbc_ops = {kbc_read, kbc_write};
+	static const struct bus_ops rst_cnt_ops = {rst_cnt_read, rst_cnt_write};
 	static const struct bus_ops ioapic_ops = {ioapic_window_read, ioapic_window_write};
 	int rc = bus_add(&vm->pio, BOARD_REGS, BOARD_REGS_LEN, &board_ops, vm, e);
 
+	if (!rc)
+		rc = bus_add(&vm->pio, BOARD_KBC, 1, &kbc_ops, vm, e);
+	if (!rc)
+		rc = bus_add(&vm->pio, BOARD_RST_CNT, 1, &rst_cnt_ops, vm, e);
 	return rc ? rc : bus_add(&vm->mmio, BOARD_IOAPIC, BOARD_PAGE, &ioapic_ops, vm, e);
 }

@@ -274,10 +274,26 @@ static int copy_initrds(const struct load_params *p, const struct parts *s,
 	return 0;
 }
 
+/* A kernel that resets its machine through the firmware jumps to F000:FFF0 in real mode. */
+static void write_reset_code(uint8_t *low)
+{
+	static const uint8_t code[] = {
+		0xba, BOARD_REG_RESET & 0xff, BOARD_REG_RESET >> 8, /* mov dx, BOARD_REG_RESET */
+		0xb0, BOARD_RESET_VALUE,                            /* mov al, BOARD_RESET_VALUE */
+		0xee,                                               /* out dx, al */
+		0xf4,                                               /* hlt */
+		0xeb, 0xfd,                                         /* jmp to the hlt */
+	};
+
+	_Static_assert(sizeof(code) <= BOARD_ACPI + BOARD_ACPI_SIZE - BOARD_RESET_CODE, "it fits");
+	memcpy(low + BOARD_RESET_CODE, code, sizeof(code));
+}
+
 static void write_low(const struct load_params *p, const char *cmdline,
 		      const struct load_image *img, const struct load_initrd *initrd, uint8_t *low)
 {
 	memcpy(low + BOARD_CMDLINE, cmdline, strlen(cmdline) + 1);
+	write_reset_code(low);
 	load_write_cpu_tables(low, img->protocol);
 	if (img->protocol == LOAD_PVH32)
 		load_write_start_info(low, p, initrd);

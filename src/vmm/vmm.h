@@ -58,6 +58,7 @@ struct vmm {
 	struct msg_vm_exit exit;  /* written by the thread that won `reason`, then read by main */
 	_Atomic uint32_t init_started;
 	_Atomic uint32_t agent_ready; /* 1: to be reported, 2: has been */
+	_Atomic uint32_t rst_cnt;     /* what was written to BOARD_RST_CNT */
 	_Atomic uint64_t board_accesses, ioapic_accesses;
 	uint64_t first_run_ns; /* by vCPU 0 before its first run */
 };

@@ -52,7 +52,7 @@ static void absent(void)
 		const char *name;
 	} gone[] = {
 		{0x20, "no_pic"},   {0x40, "no_pit"},  {0x60, "no_i8042_data"},
-		{0x64, "no_i8042"}, {0x80, "no_post"}, {0x2f8, "no_com2"},
+		{0x80, "no_post"}, {0x2f8, "no_com2"},
 		{0x3d4, "no_vga"},  {0xcf8, "no_pci"}, {0xfffe, "last_port"},
 	};
 
@@ -63,6 +63,9 @@ static void absent(void)
 		check(gone[i].name, inb(p) == ONES8 && inw(p) == ONES16, "reads 0x%x", inw(p));
 	}
 	check("no_pci_data", inl(0xcfc) == ONES32, "reads 0x%x", inl(0xcfc));
+	outb(BOARD_KBC, 0);
+	check("no_i8042", inb(BOARD_KBC) == BOARD_KBC_STATUS && inw(BOARD_KBC) == ONES16,
+	      "reads 0x%x", inb(BOARD_KBC));
 	outb(0x70, 0x0a);
 	check("no_rtc", inb(0x71) == ONES8, "reads 0x%x", inb(0x71));
 	/* Half in a device, half outside: nobody's. */

@@ -188,6 +188,13 @@ ends 'reboot: status 0' 0 ''
 says 'reboot: it ran' '^reboot'
 grep -q '"reason": *"reboot"' "$dir/m.json"
 holds 'reboot: metrics' $? "$(cat "$dir/m.json")"
+for way in keyboard cf9 firmware; do
+	vm resets --append "$way"
+	ends "reset by $way: status 0" 0 ''
+	says "reset by $way: it ran" "^resets by $way"
+	! grep '^not ok' "$dir/out"
+	holds "reset by $way: registers" $? "$(grep -m 1 '^not ok' "$dir/out")"
+done
 vm poweroff
 ends 'power off: status 0' 0 ''
 vm pvpanic
