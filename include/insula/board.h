@@ -2,9 +2,9 @@
  * The board: every address, port and interrupt line of the machine, in one place.
  *
  * x86-64, legacy-free: no PIC, no PIT, no CMOS RTC, no i8042, no VGA, no PCI yet. LAPIC in the
- * hypervisor, one IOAPIC in user space, edge-triggered lines only. What is there of a PC are its three
- * ways to be reset: each ends the VM as a reboot.
- * ACPI 6.5: 4.8.3.7 (sleep and reset registers), 5.2.9 (FADT, hardware-reduced).
+ * hypervisor, one IOAPIC in user space, edge-triggered lines only. What is there of a PC are its
+ * three ways to be reset: each ends the VM as a reboot. ACPI 6.5: 4.8.3.7 (sleep and reset
+ * registers), 5.2.9 (FADT, hardware-reduced).
  */
 #ifndef INSULA_BOARD_H
 #define INSULA_BOARD_H
@@ -32,8 +32,9 @@
 #define BOARD_CMDLINE_MAX 0x10000ull
 #define BOARD_ACPI 0xe0000ull /* RSDP first, then the other tables; 128 KiB */
 #define BOARD_ACPI_SIZE 0x20000ull
-#define BOARD_RESET_CODE 0xffff0ull /* F000:FFF0, where a PC's firmware starts: it writes to the
-				     * reset register; to the end of the ACPI area */
+#define BOARD_RESET_CODE                                                                      \
+	0xffff0ull               /* F000:FFF0, where a PC's firmware starts: it writes to the \
+				  * reset register; to the end of the ACPI area */
 #define BOARD_KERNEL 0x100000ull /* lowest address that a kernel image may use (1 MiB) */
 
 /* ---- ports ---- */
@@ -42,7 +43,8 @@
 /* Reads this: ready for a command, so that nobody waits before the reset; and its output full for
  * ever, from which a driver's probe sees that there is no controller. */
 #define BOARD_KBC_STATUS 0xfd
-#define BOARD_RST_CNT 0xcf9 /* 8 bit, a PC's reset control register: bit 2 resets, 1 to 3 read back */
+#define BOARD_RST_CNT \
+	0xcf9 /* 8 bit, a PC's reset control register: bit 2 resets, 1 to 3 read back */
 #define BOARD_RST_CPU 0x04
 #define BOARD_RST_BITS 0x0e
 #define BOARD_COM1 0x3f8 /* 16550, 8 ports */

@@ -20,6 +20,15 @@ uint64_t agent_now(void)
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
+void agent_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGCHLD);
+	sigaddset(set, SIGUSR1);
+	sigaddset(set, SIGUSR2);
+	sigaddset(set, SIGTERM);
+}
+
 int agent_init(struct agent *a, int listener, const struct agent_ops *ops)
 {
 	sigset_t set;
@@ -29,8 +38,11 @@ int agent_init(struct agent *a, int listener, const struct agent_ops *ops)
 	a->ops = ops;
 	a->childless = true;
 	a->resume_ms = AGENT_RESUME_MS;
-	sigemptyset(&set);
-	sigaddset(&set, SIGCHLD);
+	agent_signals(&set);
+	if (!ops->leave) {
+		sigemptyset(&set);
+		sigaddset(&set, SIGCHLD);
+	}
 	signal(SIGPIPE, SIG_IGN);
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0 || fcntl(listener, F_SETFL, O_NONBLOCK) < 0)
 		return -errno;
@@ -76,7 +88,8 @@ static void reap(struct agent *a)
 	pid_t pid;
 
 	while (read(a->sigfd, &si, sizeof si) > 0)
-		;
+		if (si.ssi_signo != SIGCHLD)
+			a->leaving = (int)si.ssi_signo;
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		/* Nobody there who could be asked: no use in waiting. */
 		if (pid == a->asking && status)
@@ -132,12 +145,12 @@ void agent_end(struct agent *a, const struct gp_poweroff *how)
 		end_now(a);
 }
 
-void agent_step(struct agent *a, int timeout)
+/* One look at everything that may have come. True: somebody wants to be accepted. */
+static bool serve(struct agent *a, int timeout)
 {
 	struct pollfd p[2 + AGENT_TASKS * TASK_FDS];
 	struct task *who[AGENT_TASKS];
 	unsigned n = 0;
-	uint64_t now;
 
 	for (unsigned i = 0; i < AGENT_TASKS; i++) {
 		if (!a->task[i])
@@ -147,17 +160,39 @@ void agent_step(struct agent *a, int timeout)
 	}
 	p[0] = (struct pollfd){.fd = a->sigfd, .events = POLLIN};
 	p[1] = (struct pollfd){.fd = n < AGENT_TASKS ? a->listener : -1, .events = POLLIN};
-	if (poll(p, 2 + n * TASK_FDS, until_deadline(a, timeout)) < 0)
-		return;
+	if (poll(p, 2 + n * TASK_FDS, timeout) < 0)
+		return false;
 	if (p[0].revents)
 		reap(a);
 	for (unsigned i = 0; i < n; i++)
 		task_serve(a, who[i], &p[2 + i * TASK_FDS]);
-	now = agent_now();
+	return p[1].revents;
+}
+
+/* A command that has asked for the end gets no status any more: how the machine ends is what the
+ * host tells. What the commands have written goes out as far as there is room for it. */
+static void leave(struct agent *a)
+{
+	a->ops->kill_all();
+	for (unsigned i = 0; i < GP_WINDOW_OUT / GP_DATA_MAX; i++)
+		(void)serve(a, 0);
+	a->ops->finish();
+	a->ops->leave(a->leaving);
+}
+
+void agent_step(struct agent *a, int timeout)
+{
+	bool knocks = serve(a, until_deadline(a, timeout));
+	uint64_t now = agent_now();
+
+	if (a->leaving) {
+		leave(a);
+		return;
+	}
 	for (unsigned i = 0; i < AGENT_TASKS; i++)
 		if (a->task[i] && !task_settle(a, a->task[i], now))
 			a->task[i] = NULL;
-	if (p[1].revents)
+	if (knocks)
 		accept_one(a);
 	if (a->end_at && now >= a->end_at)
 		end_now(a);

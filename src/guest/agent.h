@@ -15,6 +15,7 @@
 #define GUEST_AGENT_H
 
 #include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -40,6 +41,9 @@ struct agent_ops {
 	void (*kill_all)(void);                     /* every process but this one; no waiting */
 	void (*finish)(void);                       /* write back and unmount */
 	void (*end)(const struct gp_poweroff *how); /* does not return in a guest */
+	/* A program of the guest has asked for the end, by a signal: board_leave(). NULL: somebody
+	 * else is PID 1, and these signals are left alone. */
+	void (*leave)(int signo);
 };
 
 enum task_state {
@@ -96,13 +100,16 @@ struct agent {
 	struct gp_poweroff end;
 	uint64_t end_at;
 	pid_t asking;
+	int leaving; /* the signal that asked for the end; 0 */
 };
 
 /* A guest that has vsock_loopback can connect to itself: the host alone is served. A stream that is
  * not vsock is a test's. */
 bool agent_serves(const struct vsock_addr *peer);
-/* `listener` is a listening stream socket, borrowed. Blocks SIGCHLD, ignores SIGPIPE. 0 or a
- * negative errno. */
+/* What PID 1 waits for: SIGCHLD, and the signals of poweroff, reboot and halt. */
+void agent_signals(sigset_t *set);
+/* `listener` is a listening stream socket, borrowed. Blocks SIGCHLD, and agent_signals() if there
+ * is ops->leave; ignores SIGPIPE. 0 or a negative errno. */
 int agent_init(struct agent *a, int listener, const struct agent_ops *ops);
 /* Wait at most `timeout` ms (-1: for ever) and serve. */
 void agent_step(struct agent *a, int timeout);

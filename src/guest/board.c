@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* insula-init: how it talks to the board, and how it ends. */
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -31,6 +32,13 @@ _Noreturn void board_poweroff(void)
 	reboot(RB_POWER_OFF);
 	for (;;) /* PID 1 must not return: that is a kernel panic */
 		pause();
+}
+
+_Noreturn void board_leave(int signo)
+{
+	if (signo == SIGTERM)
+		reboot(RB_AUTOBOOT);
+	board_poweroff();
 }
 
 _Noreturn void board_exit(int status)

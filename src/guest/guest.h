@@ -23,6 +23,10 @@ void board_agent_ready(void);
 /* End the VM with this status. Powers off where the register does nothing. */
 _Noreturn void board_exit(int status);
 _Noreturn void board_poweroff(void);
+/* What a program asks PID 1 for by a signal, as busybox's init takes them: SIGTERM reboot, SIGUSR2
+ * power off, SIGUSR1 halt. A halted machine would stay on, and nobody could end it: it powers off.
+ */
+_Noreturn void board_leave(int signo);
 /* One line on the console, then board_exit(STATUS_INTERNAL). */
 void die(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
 /* The same with ": strerror(errno)". */
@@ -85,8 +89,8 @@ void mounts_finish(void);
 
 /* Open the serial console as the controlling terminal and as descriptors 0, 1 and 2. */
 void tty_setup(bool cooked_output);
-/* Run it, reap everything until it ends, kill the rest. Returns its exit status as a shell would.
- */
+/* Run it, reap everything until it ends, kill the rest. Returns its exit status as a shell would,
+ * or, negative, the signal by which PID 1 was asked to end the machine: board_leave(). */
 int task_run(char *const argv[], const struct config *c);
 
 #endif

@@ -11,7 +11,8 @@
  *     none of these    a shell on the console, and power off when it ends
  *
  * In the last two a process of its own may serve the host's commands beside. Whatever fails before
- * that is one line on the console and status 125.
+ * that is one line on the console and status 125. As long as it is PID 1 itself, it ends the
+ * machine for whoever sends the signals of poweroff, reboot and halt.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -76,17 +77,23 @@ static _Noreturn void run_command(const struct config *c)
 	tty_setup(false);
 	status = task_run(c->argv, c);
 	mounts_finish();
+	if (status < 0)
+		board_leave(-status);
 	board_exit(status);
 }
 
 static _Noreturn void run_shell(const struct config *c)
 {
 	char *const argv[] = {"/bin/sh", "-l", NULL};
+	int status;
 
 	tty_setup(true);
-	task_run(argv, c);
+	dprintf(STDOUT_FILENO, NAME ": a shell; exit or poweroff ends the machine\n");
+	status = task_run(argv, c);
 	mounts_finish();
 	tcdrain(STDOUT_FILENO);
+	if (status < 0)
+		board_leave(-status);
 	board_poweroff();
 }
 
@@ -135,11 +142,20 @@ static int listen_vsock(void)
 
 static _Noreturn void serve_host(int listener, bool own_init)
 {
-	static const struct agent_ops alone = {NULL, kill_all, mounts_finish, end_machine};
-	static const struct agent_ops beside = {ask_init, kill_all, mounts_finish, end_machine};
+	static const struct agent_ops alone = {.kill_all = kill_all,
+					       .finish = mounts_finish,
+					       .end = end_machine,
+					       .leave = board_leave};
+	static const struct agent_ops shell = {
+		.kill_all = kill_all, .finish = mounts_finish, .end = end_machine};
+	static const struct agent_ops init = {.ask_init = ask_init,
+					      .kill_all = kill_all,
+					      .finish = mounts_finish,
+					      .end = end_machine};
+	const struct agent_ops *ops = getpid() == 1 ? &alone : own_init ? &init : &shell;
 	static struct agent agent;
 
-	if (agent_init(&agent, listener, own_init ? &beside : &alone) < 0)
+	if (agent_init(&agent, listener, ops) < 0)
 		die_errno("the server for the host");
 	board_agent_ready();
 	for (;;)

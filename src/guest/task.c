@@ -69,7 +69,7 @@ static _Noreturn void child(char *const argv[], const struct config *c)
 
 	setpgid(0, 0);
 	tcsetpgrp(0, getpid());
-	signal(SIGTTOU, SIG_DFL);
+	spawn_defaults();
 	if (chdir(c->cwd) < 0) {
 		dprintf(STDERR_FILENO, NAME ": %s: %s\n", c->cwd, strerror(errno));
 		_exit(STATUS_NOT_EXECUTABLE);
@@ -100,21 +100,42 @@ static void kill_rest(void)
 	}
 }
 
+/* Until `pid` ends: 0; or until somebody asks for the machine's end: that signal. Signals that PID
+ * 1 neither blocks nor handles do not reach it. */
+static int wait_for(pid_t pid, const sigset_t *set, int *ws)
+{
+	for (;;) {
+		pid_t got;
+		int signo;
+
+		while ((got = waitpid(-1, ws, WNOHANG)) > 0)
+			if (got == pid)
+				return 0;
+		if (got < 0 && errno != EINTR)
+			die_errno("wait");
+		signo = sigwaitinfo(set, NULL);
+		if (signo > 0 && signo != SIGCHLD)
+			return signo;
+	}
+}
+
 int task_run(char *const argv[], const struct config *c)
 {
-	int ws = 0;
-	pid_t pid = fork(), got;
+	int ws = 0, asked;
+	sigset_t set;
+	pid_t pid;
 
+	agent_signals(&set);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	pid = fork();
 	if (pid < 0)
 		die_errno("fork");
 	if (pid == 0)
 		child(argv, c);
 	setpgid(pid, pid);
-	do {
-		got = waitpid(-1, &ws, 0);
-		if (got < 0 && errno != EINTR)
-			die_errno("wait");
-	} while (got != pid);
+	asked = wait_for(pid, &set, &ws);
 	kill_rest();
+	if (asked)
+		return -asked;
 	return WIFSIGNALED(ws) ? STATUS_SIGNAL + WTERMSIG(ws) : WEXITSTATUS(ws);
 }

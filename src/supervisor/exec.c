@@ -18,8 +18,11 @@
 	(8 * SECOND_NS) /* less than AGENT_RESUME_MS: what the guest has forgotten must \
 			 * not look new to it */
 #define STOP_NS SECOND_NS
-#define MAX_TRIES 3 /* streams for one generation of insula-vsock, after its first */
+/* More streams from the same insula-vsock, one after the other ends; a stream that has held for a
+ * while begins to count anew. */
+#define MAX_TRIES 3
 #define RETRY_NS (SECOND_NS / 10)
+#define STEADY_NS SECOND_NS
 
 /* ---- the description ---- */
 
@@ -193,6 +196,7 @@ static void connect_stream(struct vm *vm, struct exec_proc *p)
 		 * and says so. */
 		exec_os_connect(vm, p);
 		p->connected = true;
+		p->connected_ns = clock_ns();
 		p->broken_ns = 0;
 		p->generation = generation;
 	} else {
@@ -231,13 +235,14 @@ static bool same_vsock(const struct vm *vm, const struct exec_proc *p, unsigned 
 	       *generation == p->generation;
 }
 
-/* Linux resets all its connections when it hears that the device has been replaced, and the first
- * of the new ones may be among them. */
+/* Linux resets all its connections when it suspends, and when it hears that the device has been
+ * replaced; the first of the new ones may be among them. While the guest sleeps insula-vsock keeps
+ * the new one back. A guest that has ended the command says so, or refuses all of them. */
 static bool may_retry(const struct vm *vm, const struct exec_proc *p)
 {
 	unsigned generation;
 
-	return same_vsock(vm, p, &generation) && generation && p->tries < MAX_TRIES;
+	return same_vsock(vm, p, &generation) && p->tries < MAX_TRIES;
 }
 
 /* If there is an insula-vsock that has not had a stream of this command yet. */
@@ -255,6 +260,8 @@ static void reconnect(struct vm *vm, struct exec_proc *p)
 static void broken(struct vm *vm, struct exec_proc *p)
 {
 	p->broken_ns = clock_ns();
+	if (p->broken_ns - p->connected_ns >= STEADY_NS)
+		p->tries = 0;
 	if (vm_has_ended(vm))
 		no_more(vm, p);
 	else
@@ -291,7 +298,7 @@ static uint64_t resume_limit(const struct vm *vm, const struct exec_proc *p)
 		return 0;
 	if (may_retry(vm, p))
 		return p->broken_ns + RETRY_NS;
-	/* One that serves, and is the same, has not died: the guest has ended the stream. */
+	/* One that serves, and is the same, has not died: the guest ends all streams. */
 	if (same_vsock(vm, p, &generation) || vm_vsock_state(vm, &generation) <= VM_VSOCK_DEAD)
 		return p->broken_ns + BROKEN_NS;
 	return p->broken_ns + RESUME_NS;

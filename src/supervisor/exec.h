@@ -6,9 +6,9 @@
  *   exec_start()        spawn insula-exec, give it the descriptors and one end of a stream
  *   jailed, verified, and insula-init listens (BOARD_EVENT_AGENT_READY)
  *                       the other end goes to insula-vsock, which connects it to the guest
- *   MSG_EXEC_BROKEN     that connection has ended. If insula-vsock has died, the next one gets
- *                       another stream's other end, and the command goes on; else there is nothing
- *                       to go on with, and insula-exec is told so
+ *   MSG_EXEC_BROKEN     that connection has ended. insula-vsock, or the next one if it has died,
+ *                       gets another stream's other end, and the command goes on; when a few of
+ *                       them end at once there is nothing to go on with, and insula-exec is told so
  *   MSG_EXEC_EXIT       the command has ended and all its output is written: `done` is called,
  *                       insula-exec is killed; its place is free when it is reaped
  *
@@ -51,11 +51,12 @@ struct exec_proc {
 	bool ready;  /* jailed and verified */
 	int stream;  /* for insula-vsock until it is connected; owned; -1 */
 	bool connected, started, ended;
-	uint64_t broken_ns;   /* since when it has had no connection; 0: it has one, or not yet */
-	uint64_t kill_ns;     /* it was told to stop and is killed then; 0 */
-	unsigned generation;  /* of insula-vsock, that the stream was given to */
-	unsigned tries;       /* more streams that this generation was given */
-	uint64_t signaled_ns; /* when a signal was passed on that the guest has not taken yet; 0 */
+	uint64_t broken_ns;    /* since when it has had no connection; 0: it has one, or not yet */
+	uint64_t connected_ns; /* when it was given its last stream */
+	uint64_t kill_ns;      /* it was told to stop and is killed then; 0 */
+	unsigned generation;   /* of insula-vsock, that the stream was given to */
+	unsigned tries;        /* more streams that this generation was given */
+	uint64_t signaled_ns;  /* when a signal was passed on that the guest has not taken yet; 0 */
 };
 
 struct execs { /* of a VM */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The board's own registers (insula/board.h): sleep, reset, exit status, pvpanic; two ports by which
- * a PC is reset; and the window of the IOAPIC. */
+/* The board's own registers (insula/board.h): sleep, reset, exit status, pvpanic; two ports by
+ * which a PC is reset; and the window of the IOAPIC. */
 #include <insula/base.h>
 #include <insula/log.h>
 
@@ -70,20 +70,23 @@ static const struct board_reg *find_reg(uint64_t off, unsigned size)
 	return NULL;
 }
 
-static uint64_t board_read(void *self, uint64_t off, unsigned size)
+static uint64_t board_read(void *self, uint64_t off, unsigned size, struct bus_patience *w)
 {
 	struct vmm *vm = self;
 	const struct board_reg *r = find_reg(off, size);
 
+	(void)w;
 	atomic_fetch_add_explicit(&vm->board_accesses, 1, memory_order_relaxed);
 	return r ? r->reads : ~0ull;
 }
 
-static void board_write(void *self, uint64_t off, unsigned size, uint64_t value)
+static void board_write(void *self, uint64_t off, unsigned size, uint64_t value,
+			struct bus_patience *w)
 {
 	struct vmm *vm = self;
 	const struct board_reg *r = find_reg(off, size);
 
+	(void)w;
 	atomic_fetch_add_explicit(&vm->board_accesses, 1, memory_order_relaxed);
 	if (r && r->write)
 		r->write(vm, value);
@@ -91,39 +94,41 @@ static void board_write(void *self, uint64_t off, unsigned size, uint64_t value)
 
 /* ---- what resets a PC ---- */
 
-static uint64_t kbc_read(void *self, uint64_t off, unsigned size)
+static uint64_t kbc_read(void *self, uint64_t off, unsigned size, struct bus_patience *w)
 {
 	struct vmm *vm = self;
 
-	(void)off, (void)size; /* one port: there is no other access */
+	(void)off, (void)size, (void)w; /* one port: there is no other access */
 	atomic_fetch_add_explicit(&vm->board_accesses, 1, memory_order_relaxed);
 	return BOARD_KBC_STATUS;
 }
 
-static void kbc_write(void *self, uint64_t off, unsigned size, uint64_t value)
+static void kbc_write(void *self, uint64_t off, unsigned size, uint64_t value,
+		      struct bus_patience *w)
 {
 	struct vmm *vm = self;
 
-	(void)off, (void)size;
+	(void)off, (void)size, (void)w;
 	atomic_fetch_add_explicit(&vm->board_accesses, 1, memory_order_relaxed);
 	if (value == BOARD_KBC_RESET)
 		vmm_end(vm, VM_EXIT_REBOOT, NULL);
 }
 
-static uint64_t rst_cnt_read(void *self, uint64_t off, unsigned size)
+static uint64_t rst_cnt_read(void *self, uint64_t off, unsigned size, struct bus_patience *w)
 {
 	struct vmm *vm = self;
 
-	(void)off, (void)size;
+	(void)off, (void)size, (void)w;
 	atomic_fetch_add_explicit(&vm->board_accesses, 1, memory_order_relaxed);
 	return atomic_load(&vm->rst_cnt);
 }
 
-static void rst_cnt_write(void *self, uint64_t off, unsigned size, uint64_t value)
+static void rst_cnt_write(void *self, uint64_t off, unsigned size, uint64_t value,
+			  struct bus_patience *w)
 {
 	struct vmm *vm = self;
 
-	(void)off, (void)size;
+	(void)off, (void)size, (void)w;
 	atomic_fetch_add_explicit(&vm->board_accesses, 1, memory_order_relaxed);
 	atomic_store(&vm->rst_cnt, (uint32_t)value & BOARD_RST_BITS);
 	if (value & BOARD_RST_CPU)
@@ -132,18 +137,21 @@ static void rst_cnt_write(void *self, uint64_t off, unsigned size, uint64_t valu
 
 /* ---- the IOAPIC's window ---- */
 
-static uint64_t ioapic_window_read(void *self, uint64_t off, unsigned size)
+static uint64_t ioapic_window_read(void *self, uint64_t off, unsigned size, struct bus_patience *w)
 {
 	struct vmm *vm = self;
 
+	(void)w;
 	atomic_fetch_add_explicit(&vm->ioapic_accesses, 1, memory_order_relaxed);
 	return ioapic_read(vm->ioapic, off, size);
 }
 
-static void ioapic_window_write(void *self, uint64_t off, unsigned size, uint64_t value)
+static void ioapic_window_write(void *self, uint64_t off, unsigned size, uint64_t value,
+				struct bus_patience *w)
 {
 	struct vmm *vm = self;
 
+	(void)w;
 	atomic_fetch_add_explicit(&vm->ioapic_accesses, 1, memory_order_relaxed);
 	if (ioapic_write(vm->ioapic, off, size, value)) {
 		struct err e;

@@ -45,23 +45,25 @@ static const struct bus_region *find(const struct bus *b, uint64_t addr, unsigne
 	return NULL;
 }
 
-bool bus_read(const struct bus *b, uint64_t addr, unsigned size, uint64_t *value)
+bool bus_read(const struct bus *b, uint64_t addr, unsigned size, uint64_t *value,
+	      struct bus_patience *w)
 {
 	const struct bus_region *r = find(b, addr, size);
 
 	*value = ~0ull;
 	if (!r)
 		return false;
-	*value = r->ops->read(r->self, addr - r->base, size);
+	*value = r->ops->read(r->self, addr - r->base, size, w);
 	return true;
 }
 
-bool bus_write(const struct bus *b, uint64_t addr, unsigned size, uint64_t value)
+bool bus_write(const struct bus *b, uint64_t addr, unsigned size, uint64_t value,
+	       struct bus_patience *w)
 {
 	const struct bus_region *r = find(b, addr, size);
 
 	if (!r)
 		return false;
-	r->ops->write(r->self, addr - r->base, size, value);
+	r->ops->write(r->self, addr - r->base, size, value, w);
 	return true;
 }

@@ -14,11 +14,20 @@
 #include <insula/board.h>
 #include <insula/err.h>
 
+/*
+ * How long one exit may wait, whatever number of accesses it has: 1,024 for a string instruction.
+ * One per exit, zero at first; whoever has to wait sets `until` if nobody has.
+ */
+struct bus_patience {
+	uint64_t until; /* clock_ns(); 0: nobody has waited yet */
+};
+
 /* Called by vCPU threads, several at once. `off` + `size` lies within the region; size is 1, 2, 4
  * or 8 (MMIO accesses of other sizes arrive as single bytes). Values are zero-extended. */
 struct bus_ops {
-	uint64_t (*read)(void *self, uint64_t off, unsigned size);
-	void (*write)(void *self, uint64_t off, unsigned size, uint64_t value);
+	uint64_t (*read)(void *self, uint64_t off, unsigned size, struct bus_patience *w);
+	void (*write)(void *self, uint64_t off, unsigned size, uint64_t value,
+		      struct bus_patience *w);
 };
 
 struct bus_region {
@@ -39,7 +48,9 @@ int bus_add(struct bus *b, uint64_t base, uint64_t len, const struct bus_ops *op
 	    struct err *e);
 
 /* False if no region holds the whole access; *value is all ones then. */
-bool bus_read(const struct bus *b, uint64_t addr, unsigned size, uint64_t *value);
-bool bus_write(const struct bus *b, uint64_t addr, unsigned size, uint64_t value);
+bool bus_read(const struct bus *b, uint64_t addr, unsigned size, uint64_t *value,
+	      struct bus_patience *w);
+bool bus_write(const struct bus *b, uint64_t addr, unsigned size, uint64_t value,
+	       struct bus_patience *w);
 
 #endif

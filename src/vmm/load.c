@@ -278,11 +278,15 @@ static int copy_initrds(const struct load_params *p, const struct parts *s,
 static void write_reset_code(uint8_t *low)
 {
 	static const uint8_t code[] = {
-		0xba, BOARD_REG_RESET & 0xff, BOARD_REG_RESET >> 8, /* mov dx, BOARD_REG_RESET */
-		0xb0, BOARD_RESET_VALUE,                            /* mov al, BOARD_RESET_VALUE */
-		0xee,                                               /* out dx, al */
-		0xf4,                                               /* hlt */
-		0xeb, 0xfd,                                         /* jmp to the hlt */
+		0xba,
+		BOARD_REG_RESET & 0xff,
+		BOARD_REG_RESET >> 8, /* mov dx, BOARD_REG_RESET */
+		0xb0,
+		BOARD_RESET_VALUE, /* mov al, BOARD_RESET_VALUE */
+		0xee,              /* out dx, al */
+		0xf4,              /* hlt */
+		0xeb,
+		0xfd, /* jmp to the hlt */
 	};
 
 	_Static_assert(sizeof(code) <= BOARD_ACPI + BOARD_ACPI_SIZE - BOARD_RESET_CODE, "it fits");

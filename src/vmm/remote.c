@@ -89,7 +89,7 @@ static bool spin_for_answer(struct remote *d, uint64_t start)
 	return answered(d);
 }
 
-static bool sleep_for_answer(struct remote *d, uint64_t start)
+static bool sleep_for_answer(struct remote *d, uint64_t until)
 {
 	bool ok = false;
 
@@ -99,10 +99,9 @@ static bool sleep_for_answer(struct remote *d, uint64_t start)
 		uint64_t now = clock_ns();
 
 		ok = seen == d->seq;
-		if (ok || now - start >= DP_DEADLINE_NS || atomic_load(d->ending))
+		if (ok || now >= until || atomic_load(d->ending))
 			break;
-		word_wait_shared(&d->ctrl->ack_seq, seen, d->answer_event,
-				 DP_DEADLINE_NS - (now - start));
+		word_wait_shared(&d->ctrl->ack_seq, seen, d->answer_event, until - now);
 	}
 	atomic_store(&d->ctrl->core_waits, 0);
 	return ok;
@@ -122,7 +121,8 @@ static bool has_failed(struct remote *d)
 }
 
 /* One synchronous call. The lock is held. False: the device has failed or the VM ends. */
-static bool call(struct remote *d, enum dp_op op, uint64_t off, unsigned size, uint64_t *value)
+static bool call(struct remote *d, enum dp_op op, uint64_t off, unsigned size, uint64_t *value,
+		 struct bus_patience *w)
 {
 	struct dp_ctrl *c = d->ctrl;
 	uint64_t start = clock_ns(), took;
@@ -131,6 +131,8 @@ static bool call(struct remote *d, enum dp_op op, uint64_t off, unsigned size, u
 		atomic_fetch_add(&c->lost, 1);
 		return false;
 	}
+	if (!w->until)
+		w->until = start + DP_DEADLINE_NS;
 	c->req_op = op;
 	c->req_offset = (uint32_t)off;
 	c->req_size = size;
@@ -138,7 +140,7 @@ static bool call(struct remote *d, enum dp_op op, uint64_t off, unsigned size, u
 	atomic_store(&c->req_seq, ++d->seq);
 	wake_helper(d);
 	d->metrics.calls++;
-	if (!spin_for_answer(d, start) && !sleep_for_answer(d, start)) {
+	if (!spin_for_answer(d, start) && !sleep_for_answer(d, w->until)) {
 		if (!atomic_load(d->ending))
 			fail(d);
 		return false;
@@ -152,14 +154,15 @@ static bool call(struct remote *d, enum dp_op op, uint64_t off, unsigned size, u
 
 /* The lock is held. A full ring (or a helper that lies about it) turns the write into a call, which
  * waits with a deadline. */
-static void post(struct remote *d, uint64_t off, unsigned size, uint64_t value)
+static void post(struct remote *d, uint64_t off, unsigned size, uint64_t value,
+		 struct bus_patience *w)
 {
 	if (has_failed(d)) {
 		atomic_fetch_add(&d->ctrl->lost, 1);
 		return;
 	}
 	if (d->head - atomic_load(&d->ctrl->ring_tail) >= DP_RING_LEN) {
-		call(d, DP_OP_WRITE, off, size, &value);
+		call(d, DP_OP_WRITE, off, size, &value, w);
 		return;
 	}
 	d->ring[d->head % DP_RING_LEN] = (struct dp_post){(uint32_t)off, size, value};
@@ -181,7 +184,7 @@ static uint64_t read_shadow(const struct remote *d, uint64_t off, unsigned size)
 	return v;
 }
 
-static uint64_t remote_read(void *self, uint64_t off, unsigned size)
+static uint64_t remote_read(void *self, uint64_t off, unsigned size, struct bus_patience *w)
 {
 	struct remote *d = self;
 	uint64_t v = 0;
@@ -194,7 +197,7 @@ static uint64_t remote_read(void *self, uint64_t off, unsigned size)
 		return read_shadow(d, off, size);
 	}
 	pthread_mutex_lock(&d->lock);
-	ok = call(d, DP_OP_READ, off, size, &v);
+	ok = call(d, DP_OP_READ, off, size, &v, w);
 	pthread_mutex_unlock(&d->lock);
 	return ok ? v : ~0ull;
 }
@@ -212,7 +215,8 @@ static bool doorbell(struct remote *d, uint64_t off, uint64_t value)
 	return true;
 }
 
-static void remote_write(void *self, uint64_t off, unsigned size, uint64_t value)
+static void remote_write(void *self, uint64_t off, unsigned size, uint64_t value,
+			 struct bus_patience *w)
 {
 	struct remote *d = self;
 
@@ -220,9 +224,9 @@ static void remote_write(void *self, uint64_t off, unsigned size, uint64_t value
 		return;
 	pthread_mutex_lock(&d->lock);
 	if (in_mask(d->policy, d->policy->posted_writes, off))
-		post(d, off, size, value);
+		post(d, off, size, value, w);
 	else
-		call(d, DP_OP_WRITE, off, size, &value);
+		call(d, DP_OP_WRITE, off, size, &value, w);
 	pthread_mutex_unlock(&d->lock);
 }
 

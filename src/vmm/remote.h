@@ -3,9 +3,10 @@
  * A remote device: the core's side of a device page (insula/devpage.h).
  *
  * Reads are answered from the shadow registers, writes are posted, and what is left is a
- * synchronous call with a deadline. A device whose helper misses the deadline or breaks the
- * protocol is failed: reads that exit give all ones, writes are lost (and the page says so) until
- * the call that was given up is answered after all, or remote_up().
+ * synchronous call with a deadline, which is one for all accesses of an exit. A device whose helper
+ * misses the deadline or breaks the protocol is failed: reads that exit give all ones, writes are
+ * lost (and the page says so) until the call that was given up is answered after all, or
+ * remote_up().
  */
 #ifndef VMM_REMOTE_H
 #define VMM_REMOTE_H

@@ -13,6 +13,7 @@ static void handle_pio(struct vcpu *c, struct hv_exit *x)
 {
 	uint8_t *p = x->u.pio.data;
 	unsigned size = x->u.pio.size;
+	struct bus_patience w = {0};
 
 	for (uint32_t i = 0; i < x->u.pio.count; i++, p += size) {
 		uint64_t v = 0;
@@ -20,9 +21,9 @@ static void handle_pio(struct vcpu *c, struct hv_exit *x)
 
 		if (x->u.pio.out) {
 			memcpy(&v, p, size);
-			claimed = bus_write(&c->vm->pio, x->u.pio.port, size, v);
+			claimed = bus_write(&c->vm->pio, x->u.pio.port, size, v, &w);
 		} else {
-			claimed = bus_read(&c->vm->pio, x->u.pio.port, size, &v);
+			claimed = bus_read(&c->vm->pio, x->u.pio.port, size, &v, &w);
 			memcpy(p, &v, size);
 		}
 		c->unclaimed += !claimed;
@@ -30,16 +31,17 @@ static void handle_pio(struct vcpu *c, struct hv_exit *x)
 }
 
 /* One access of a size that the bus knows. */
-static bool mmio_part(struct vcpu *c, struct hv_exit *x, unsigned at, unsigned size)
+static bool mmio_part(struct vcpu *c, struct hv_exit *x, unsigned at, unsigned size,
+		      struct bus_patience *w)
 {
 	uint64_t v = 0, gpa = x->u.mmio.gpa + at;
 	bool claimed;
 
 	if (x->u.mmio.write) {
 		memcpy(&v, x->u.mmio.data + at, size);
-		return bus_write(&c->vm->mmio, gpa, size, v);
+		return bus_write(&c->vm->mmio, gpa, size, v, w);
 	}
-	claimed = bus_read(&c->vm->mmio, gpa, size, &v);
+	claimed = bus_read(&c->vm->mmio, gpa, size, &v, w);
 	memcpy(x->u.mmio.data + at, &v, size);
 	return claimed;
 }
@@ -48,9 +50,10 @@ static void handle_mmio(struct vcpu *c, struct hv_exit *x)
 {
 	unsigned size = x->u.mmio.size;
 	bool whole = size == 1 || size == 2 || size == 4 || size == 8;
+	struct bus_patience w = {0};
 
 	for (unsigned at = 0; at < size; at += whole ? size : 1)
-		c->unclaimed += !mmio_part(c, x, at, whole ? size : 1);
+		c->unclaimed += !mmio_part(c, x, at, whole ? size : 1, &w);
 }
 
 static void handle_msr(struct vcpu *c, struct hv_exit *x)

@@ -144,7 +144,7 @@ static void check_read(struct fixture *f, uint64_t addr, unsigned size, const st
 	uint64_t v, want = 0;
 
 	remote_metrics(&f->dev, &before);
-	MUST(bus_read(&f->bus, addr, size, &v) == in);
+	MUST(bus_read(&f->bus, addr, size, &v, &(struct bus_patience){0}) == in);
 	remote_metrics(&f->dev, &after);
 	if (!in || failed) {
 		MUST(v == ~0ull && after.calls == before.calls &&
@@ -167,7 +167,7 @@ static void check_write(struct fixture *f, uint64_t addr, unsigned size, uint64_
 	const struct dp_post *p = &f->dev.ring[head % DP_RING_LEN];
 
 	remote_metrics(&f->dev, &before);
-	MUST(bus_write(&f->bus, addr, size, v) == in);
+	MUST(bus_write(&f->bus, addr, size, v, &(struct bus_patience){0}) == in);
 	remote_metrics(&f->dev, &after);
 	MUST(f->dev.head - head == after.posted - before.posted &&
 	     f->dev.seq - seq == after.calls - before.calls);

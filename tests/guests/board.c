@@ -51,9 +51,9 @@ static void absent(void)
 		uint16_t port;
 		const char *name;
 	} gone[] = {
-		{0x20, "no_pic"},   {0x40, "no_pit"},  {0x60, "no_i8042_data"},
-		{0x80, "no_post"}, {0x2f8, "no_com2"},
-		{0x3d4, "no_vga"},  {0xcf8, "no_pci"}, {0xfffe, "last_port"},
+		{0x20, "no_pic"},  {0x40, "no_pit"},      {0x60, "no_i8042_data"},
+		{0x80, "no_post"}, {0x2f8, "no_com2"},    {0x3d4, "no_vga"},
+		{0xcf8, "no_pci"}, {0xfffe, "last_port"},
 	};
 
 	for (unsigned i = 0; i < sizeof(gone) / sizeof(gone[0]); i++) {

@@ -10,8 +10,9 @@
 #define EFER_LME_TEXT "0x100"
 
 /*
- * From long mode to real mode, and to F000:FFF0: Intel SDM vol. 3, 10.9.2 and 10.8.5.4. It is copied
- * to REAL_CODE, because real mode reaches no more than the first MiB; its segments have base 0.
+ * From long mode to real mode, and to F000:FFF0: Intel SDM vol. 3, 10.9.2 and 10.8.5.4. It is
+ * copied to REAL_CODE, because real mode reaches no more than the first MiB; its segments have base
+ * 0.
  */
 extern const uint8_t real_code[], real_code_end[];
 __asm__(".section .rodata\n"
@@ -40,9 +41,8 @@ __asm__(".section .rodata\n"
 static void firmware(void)
 {
 	static const uint64_t gdt[] = {
-		0,
-		0x00009b000000ffff, /* code, 16 bits, 64 KiB */
-		0x000093000000ffff, /* data */
+		0, 0x00009b000000ffff, /* code, 16 bits, 64 KiB */
+		0x000093000000ffff,    /* data */
 	};
 	static const struct {
 		uint16_t limit;

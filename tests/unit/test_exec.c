@@ -80,9 +80,21 @@ static void end_machine(const struct gp_poweroff *how)
 	(void)!write(finished[1], how->how == GP_END_STATUS ? "s" : "p", 1);
 }
 
+/* The machine is gone, and with it the streams. */
+static void leave(int signo)
+{
+	(void)!write(finished[1],
+		     signo == SIGTERM   ? "R"
+		     : signo == SIGUSR2 ? "P"
+		     : signo == SIGUSR1 ? "H"
+					: "?",
+		     1);
+	_exit(0);
+}
+
 static void serve(void)
 {
-	static const struct agent_ops ops = {ask_init, kill_children, finish, end_machine};
+	static const struct agent_ops ops = {ask_init, kill_children, finish, end_machine, leave};
 	static struct agent a;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -1147,6 +1159,32 @@ static int ask_to_end(uint32_t init_ms)
 	return fd;
 }
 
+static const struct {
+	int signo;
+	const char *done;
+} asked[] = {{SIGUSR2, "fP"}, {SIGTERM, "fR"}, {SIGUSR1, "fH"}};
+
+/* As busybox's poweroff does it, which then ends with 0 at once: that is nobody's status. What was
+ * written before arrives. */
+START_TEST(asked_from_within)
+{
+	char text[128], out[70000];
+	struct run r;
+	struct msg_exec_exit x;
+	size_t n;
+
+	snprintf(text, sizeof(text), "head -c 60000 /dev/zero; kill -%d %d; exit 0",
+		 asked[_i].signo, (int)server);
+	start(&r, &(struct how){0}, SH(text));
+	x = wait_exit(&r);
+	ck_assert_msg(x.end == EXEC_LOST, "%u %u '%s'", x.end, x.value, x.text);
+	n = slurp(r.out, out, sizeof(out));
+	ck_assert_uint_eq(n, 60000);
+	ck_done(asked[_i].done, PATIENCE_MS);
+	stop(&r);
+}
+END_TEST
+
 /* It is asked, and until its time is over nothing else happens: commands still run. */
 START_TEST(own_init_is_asked)
 {
@@ -1341,6 +1379,7 @@ int main(void)
 	tcase_add_loop_test(t, bad_hosts, 0, (int)ARRAY_LEN(bad_host));
 	tcase_add_test(t, too_much_credit);
 	tcase_add_test(t, power_off);
+	tcase_add_loop_test(t, asked_from_within, 0, (int)ARRAY_LEN(asked));
 	tcase_add_test(t, own_init_is_asked);
 	tcase_add_test(t, own_init_cannot_be_asked);
 	tcase_add_test(t, own_init_is_not_asked);

@@ -27,7 +27,9 @@
 #define REG_ACK 0x064             /* write: acknowledge */
 #define REG_STATUS 0x070          /* write: call */
 
-enum behaviour { OBEY, WRONG_SEQ, SILENT, NEVER_DRAIN, TAIL_AHEAD };
+enum behaviour { OBEY, WRONG_SEQ, SILENT, NEVER_DRAIN, TAIL_AHEAD, SLOW };
+
+#define SLOW_US 300000
 
 static struct {
 	int page_fd, call, irq, ack, kick[KICKS]; /* the test's own duplicates */
@@ -89,6 +91,8 @@ static void serve_call(enum behaviour b)
 		return;
 	if (b != NEVER_DRAIN && b != TAIL_AHEAD)
 		drain(); /* what was posted before comes first */
+	if (b == SLOW)
+		host_sleep_us(SLOW_US);
 	note(h.ctrl->req_offset, h.ctrl->req_size, h.ctrl->req_value, true);
 	answer(b == WRONG_SEQ ? seq + 1 : seq, h.ctrl->req_offset + 0x1000u);
 }
@@ -209,14 +213,19 @@ static void teardown(void)
 	close_page();
 }
 
+/* Each an exit of its own. */
 static uint64_t rd(uint64_t off, unsigned size)
 {
-	return remote_bus_ops.read(&dev, off, size);
+	struct bus_patience w = {0};
+
+	return remote_bus_ops.read(&dev, off, size, &w);
 }
 
 static void wr(uint64_t off, unsigned size, uint64_t v)
 {
-	remote_bus_ops.write(&dev, off, size, v);
+	struct bus_patience w = {0};
+
+	remote_bus_ops.write(&dev, off, size, v, &w);
 }
 
 static struct vm_dev_metrics metrics(void)
@@ -552,6 +561,29 @@ START_TEST(deadline_holds_against_wakeups)
 }
 END_TEST
 
+/* `rep insb`: one exit with 1,024 accesses, each of which a helper answers in time. The deadline is
+ * one for all of them. */
+START_TEST(one_deadline_for_an_exit)
+{
+	struct bus_patience w = {0};
+	uint64_t start = clock_ns(), took;
+	unsigned answers = 0;
+
+	drop_remote();
+	ck_assert_int_eq(take_up(DEV_UART, 0, 0), 0);
+	start_helper(SLOW);
+	for (unsigned i = 0; i < 1024; i++)
+		answers += remote_bus_ops.read(&dev, 0, 1, &w) != UINT64_MAX;
+	took = clock_ns() - start;
+	stop_helper();
+	ck_assert_uint_ge(took, DP_DEADLINE_NS);
+	ck_assert_uint_lt(took, DP_DEADLINE_NS * 3);
+	ck_assert_uint_ge(answers, 1);
+	ck_assert_uint_le(answers, DP_DEADLINE_NS / 1000 / SLOW_US);
+	assert_told_once();
+}
+END_TEST
+
 /* The VM ends while a vCPU waits: it does not sit the deadline out, and the device is not blamed.
  */
 static void *end_soon(void *arg)
@@ -719,17 +751,19 @@ static struct {
 	unsigned size;
 } last;
 
-static uint64_t fake_read(void *self, uint64_t off, unsigned size)
+static uint64_t fake_read(void *self, uint64_t off, unsigned size, struct bus_patience *w)
 {
+	(void)w;
 	last.self = self;
 	last.off = off;
 	last.size = size;
 	return 0x1234;
 }
 
-static void fake_write(void *self, uint64_t off, unsigned size, uint64_t value)
+static void fake_write(void *self, uint64_t off, unsigned size, uint64_t value,
+		       struct bus_patience *w)
 {
-	fake_read(self, off, size);
+	fake_read(self, off, size, w);
 	last.value = value;
 }
 
@@ -772,34 +806,35 @@ START_TEST(bus_finds)
 {
 	static const uint64_t bases[] = {0x3f8, 0x600, 0x400, 0, UINT64_MAX - 7};
 	struct bus b = {0};
+	struct bus_patience w = {0};
 	uint64_t v;
 
-	ck_assert(!bus_read(&b, 0, 1, &v) && v == UINT64_MAX);
-	ck_assert(!bus_write(&b, 0, 1, 0));
+	ck_assert(!bus_read(&b, 0, 1, &v, &w) && v == UINT64_MAX);
+	ck_assert(!bus_write(&b, 0, 1, 0, &w));
 	for (unsigned i = 0; i < ARRAY_LEN(bases); i++)
 		ck_assert_int_eq(add(&b, bases[i], 8), 0);
 	for (unsigned i = 0; i < ARRAY_LEN(bases); i++) {
 		for (unsigned size = 1; size <= 8; size *= 2) {
 			for (uint64_t off = 0; off <= 8 - size; off++) {
 				v = 0;
-				ck_assert(bus_read(&b, bases[i] + off, size, &v));
+				ck_assert(bus_read(&b, bases[i] + off, size, &v, &w));
 				ck_assert(v == 0x1234 && last.off == off && last.size == size &&
 					  last.self == (void *)(uintptr_t)(bases[i] + 1));
-				ck_assert(bus_write(&b, bases[i] + off, size, 99));
+				ck_assert(bus_write(&b, bases[i] + off, size, 99, &w));
 				ck_assert(last.off == off && last.value == 99);
 			}
 			/* Across the end, also into a neighbour (0x400), also around the top:
 			 * nobody's. */
 			for (uint64_t off = 8 - size + 1; off < 8; off++) {
-				ck_assert(!bus_read(&b, bases[i] + off, size, &v) &&
+				ck_assert(!bus_read(&b, bases[i] + off, size, &v, &w) &&
 					  v == UINT64_MAX);
-				ck_assert(!bus_write(&b, bases[i] + off, size, 0));
+				ck_assert(!bus_write(&b, bases[i] + off, size, 0, &w));
 			}
 		}
 	}
-	ck_assert(!bus_read(&b, 0x3f7, 1, &v) && !bus_read(&b, 0x408, 1, &v) &&
-		  !bus_read(&b, 0x3f7, 2, &v));
-	ck_assert(!bus_read(&b, 8, 1, &v) && !bus_read(&b, UINT64_MAX - 8, 1, &v));
+	ck_assert(!bus_read(&b, 0x3f7, 1, &v, &w) && !bus_read(&b, 0x408, 1, &v, &w) &&
+		  !bus_read(&b, 0x3f7, 2, &v, &w));
+	ck_assert(!bus_read(&b, 8, 1, &v, &w) && !bus_read(&b, UINT64_MAX - 8, 1, &v, &w));
 }
 END_TEST
 
@@ -825,6 +860,7 @@ int main(void)
 	tcase_add_test(tc, answers_wrong_seq);
 	tcase_add_test(tc, late_answer_ends_the_failure);
 	tcase_add_test(tc, deadline_holds_against_wakeups);
+	tcase_add_test(tc, one_deadline_for_an_exit);
 	tcase_add_test(tc, ending_cuts_the_wait_short);
 	tcase_add_test(tc, answer_before_question);
 	tcase_add_test(tc, ring_never_drained);
