@@ -153,6 +153,8 @@ static int add_own_initrd(struct boot *b, const struct vm_config *c, const struc
 static int open_initrd(struct boot *b, const struct vm_config *c, const struct paths *p,
 		       const char *kernel, bool check_only, struct err *e)
 {
+	int rc;
+
 	if (c->initrd) {
 		b->initrd[0] = open_file(c->initrd, "--initrd", e);
 		b->ninitrds = 1;
@@ -160,7 +162,8 @@ static int open_initrd(struct boot *b, const struct vm_config *c, const struct p
 	}
 	if (is_elf(b->kernel) && !c->command && !c->rootfs && !c->nshares)
 		return 0;
-	return add_own_initrd(b, c, p, kernel, check_only, e);
+	rc = boot_check_memory(b->kernel, c->mem, c->cpus, e);
+	return rc ? rc : add_own_initrd(b, c, p, kernel, check_only, e);
 }
 
 /* Boot the ELF kernel inside a bzImage, unless ",packed" asks for the image as it is. */

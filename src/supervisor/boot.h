@@ -34,4 +34,8 @@ int boot_open(struct boot *b, const struct vm_config *c, const struct paths *p, 
 	      bool verbose, struct err *e);
 void boot_close(struct boot *b);
 
+/* boot_memory.c: -EINVAL if a Linux kernel with Insula's initrd cannot start in so many bytes, for
+ * all that is known of this one. A kernel of another form is let through. */
+int boot_check_memory(int kernel, uint64_t mem, unsigned cpus, struct err *e);
+
 #endif

@@ -83,6 +83,8 @@ static int add_own_initrd(struct boot *b, const struct vm_config *c, const char 
 static int open_initrd(struct boot *b, const struct vm_config *c, const char *kernel,
 		       bool check_only, struct err *e)
 {
+	int rc;
+
 	if (c->initrd) {
 		b->initrd[0] = file_open(c->initrd, "--initrd", e);
 		b->ninitrds = 1;
@@ -90,7 +92,8 @@ static int open_initrd(struct boot *b, const struct vm_config *c, const char *ke
 	}
 	if (is_elf(b->kernel) && !c->command && !c->rootfs)
 		return 0;
-	return add_own_initrd(b, c, kernel, check_only, e);
+	rc = boot_check_memory(b->kernel, c->mem, c->cpus, e);
+	return rc ? rc : add_own_initrd(b, c, kernel, check_only, e);
 }
 
 /* ---- root ---- */

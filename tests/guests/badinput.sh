@@ -180,6 +180,7 @@ if [ -n "$bz" ]; then
 	bad 'kernel: bzImage, cut in its body' 2 'kernel' -- --kernel "$dir/bz2" --initrd "$KERNEL"
 	# Smaller than its setup says that the kernel needs (init_size).
 	bad 'kernel: bzImage in too little memory' 2 'kernel' 'the VM has 16' -- --kernel "$bz" --initrd "$KERNEL" --mem 16M
+	bad_dry '--mem too small for the kernel' 2 '--mem 64M is too small for this kernel; use at least ' -- --kernel "$bz" --mem 64M -- true
 	# Its modules: -n looks at them as a start does.
 	release=${bz##*/vmlinuz-} tree=$dir/k/lib/modules/${bz##*/vmlinuz-}
 	mkdir -p "$dir/k/boot" "$tree/kernel"

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Disks of Linux with their two locks, and the paths of what belongs to Insula. */
+/* Disks of Linux with their two locks, the paths of what belongs to Insula, and the memory that a
+ * kernel needs. */
 #include <check.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -8,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
@@ -15,6 +18,7 @@
 
 #include <insula/base.h>
 
+#include "supervisor/boot.h"
 #include "supervisor/config.h"
 #include "supervisor/disk.h"
 #include "supervisor/paths.h"
@@ -280,6 +284,83 @@ START_TEST(path_lookup)
 }
 END_TEST
 
+/* ---- memory ---- */
+
+#define MIB (1ull << 20)
+
+static int kernel_file(const void *head, size_t len)
+{
+	int fd = memfd_create("kernel", MFD_CLOEXEC);
+
+	ck_assert_int_eq(ftruncate(fd, 8192), 0);
+	ck_assert_int_eq(pwrite(fd, head, len, 0), (ssize_t)len);
+	return fd;
+}
+
+static int bzimage(uint16_t version, uint32_t init_size)
+{
+	uint8_t head[0x300] = {0};
+
+	memcpy(head + 0x202, "HdrS", 4);
+	memcpy(head + 0x206, &version, 2);
+	memcpy(head + 0x260, &init_size, 4);
+	return kernel_file(head, sizeof(head));
+}
+
+/* Of two segments, one of which is not loaded. */
+static int elf(uint64_t paddr, uint64_t memsz, uint16_t phnum)
+{
+	struct {
+		Elf64_Ehdr eh;
+		Elf64_Phdr ph[3];
+	} x = {.eh = {.e_phoff = sizeof(Elf64_Ehdr),
+		      .e_phentsize = sizeof(Elf64_Phdr),
+		      .e_phnum = phnum},
+	       .ph = {{.p_type = PT_LOAD, .p_paddr = 16 * MIB, .p_memsz = 4 * MIB},
+		      {.p_type = PT_NOTE, .p_paddr = 0, .p_memsz = 4096 * MIB},
+		      {.p_type = PT_LOAD, .p_paddr = paddr, .p_memsz = memsz}}};
+
+	memcpy(x.eh.e_ident, ELFMAG, SELFMAG);
+	return kernel_file(&x, sizeof(x));
+}
+
+static int enough(int kernel, uint64_t mib, unsigned cpus)
+{
+	int rc = boot_check_memory(kernel, mib * MIB, cpus, &e);
+
+	close(kernel);
+	return rc;
+}
+
+START_TEST(memory_for_a_kernel)
+{
+	ck_assert_int_eq(enough(bzimage(0x20f, 0x3378000), 64, 1), -EINVAL);
+	ck_assert_str_eq(e.text, "--mem 64M is too small for this kernel; use at least 80M");
+	ck_assert_int_eq(enough(bzimage(0x20f, 0x3378000), 72, 1), -EINVAL);
+	ck_assert_int_eq(enough(bzimage(0x20f, 0x3378000), 76, 1), 0);
+	ck_assert_int_eq(enough(bzimage(0x20f, 0x3378000), 80, 4), 0);
+	ck_assert_int_eq(enough(bzimage(0x20f, 0x3378000), 80, 32), -EINVAL);
+	ck_assert_int_eq(enough(elf(40 * MIB, 8 * MIB, 3), 40, 1), -EINVAL);
+	ck_assert_int_eq(enough(elf(40 * MIB, 8 * MIB, 3), 48, 1), 0);
+	ck_assert_int_eq(enough(elf(40 * MIB, 8 * MIB, 2), 16, 1), 0); /* 4 MiB */
+}
+END_TEST
+
+/* What says nothing, or contradicts itself, is the loader's business. */
+START_TEST(memory_for_nonsense)
+{
+	uint8_t byte = 0x7f;
+
+	ck_assert_int_eq(enough(kernel_file(&byte, 1), 16, 1), 0);
+	ck_assert_int_eq(enough(bzimage(0x209, 0x3378000), 16, 1), 0); /* has no such field */
+	ck_assert_int_eq(enough(bzimage(0x20f, 0), 16, 1), 0);
+	ck_assert_int_eq(enough(elf(UINT64_MAX - 5, 6 * MIB, 3), 16, 1), 0);
+	ck_assert_int_eq(enough(elf(UINT64_MAX - MIB, MIB, 3), 16, 1), 0);
+	ck_assert_int_eq(enough(elf(40 * MIB, 8 * MIB, 65535), 16, 1), 0);
+	ck_assert_int_eq(enough(memfd_create("empty", MFD_CLOEXEC), 16, 1), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("config_linux");
@@ -295,6 +376,8 @@ int main(void)
 	tcase_add_test(tc, generation_read_only);
 	tcase_add_test(tc, generations_are_apart);
 	tcase_add_test(tc, path_lookup);
+	tcase_add_test(tc, memory_for_a_kernel);
+	tcase_add_test(tc, memory_for_nonsense);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);
