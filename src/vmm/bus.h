@@ -20,6 +20,7 @@
  */
 struct bus_patience {
 	uint64_t until; /* clock_ns(); 0: nobody has waited yet */
+	bool over;      /* it was in vain: the exit's other accesses do not wait, whoever answers */
 };
 
 /* Called by vCPU threads, several at once. `off` + `size` lies within the region; size is 1, 2, 4

@@ -127,7 +127,7 @@ static bool call(struct remote *d, enum dp_op op, uint64_t off, unsigned size, u
 	struct dp_ctrl *c = d->ctrl;
 	uint64_t start = clock_ns(), took;
 
-	if (has_failed(d)) {
+	if (has_failed(d) || w->over) {
 		atomic_fetch_add(&c->lost, 1);
 		return false;
 	}
@@ -143,6 +143,7 @@ static bool call(struct remote *d, enum dp_op op, uint64_t off, unsigned size, u
 	if (!spin_for_answer(d, start) && !sleep_for_answer(d, w->until)) {
 		if (!atomic_load(d->ending))
 			fail(d);
+		w->over = true;
 		return false;
 	}
 	*value = c->ack_value;
@@ -157,7 +158,7 @@ static bool call(struct remote *d, enum dp_op op, uint64_t off, unsigned size, u
 static void post(struct remote *d, uint64_t off, unsigned size, uint64_t value,
 		 struct bus_patience *w)
 {
-	if (has_failed(d)) {
+	if (has_failed(d) || w->over) {
 		atomic_fetch_add(&d->ctrl->lost, 1);
 		return;
 	}
