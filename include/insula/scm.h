@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 
-#define SCM_MAX_FDS 64
+#define SCM_MAX_FDS 253 /* the kernel sends no more with one message */
 
 union scm_buf {
 	struct cmsghdr align;

@@ -15,7 +15,8 @@
 #include "daemon.h"
 
 #define READ_SIZE 16384
-#define REQUESTS 32 /* per wake-up; a batch is served whole */
+#define REQUESTS 32   /* per wake-up; a batch is served whole */
+#define CLIENT_FDS 16 /* that wait for one connection to be read */
 
 struct chunk {
 	struct chunk *next;
@@ -39,7 +40,20 @@ static bool has_line(const struct client *c)
 static bool is_full(const struct client *c)
 {
 	return c->nrequests >= c->d->conf.max_requests || c->queued > c->d->conf.max_queue / 4 ||
-	       c->closing;
+	       c->closing || foreign_full(c->d, c->who.uid);
+}
+
+bool client_has_room(struct client *c)
+{
+	return c->nfds < CLIENT_FDS && !foreign_full(c->d, c->who.uid);
+}
+
+void clients_go_on(struct daemon *d)
+{
+	for (struct client *c = d->clients, *next; c; c = next) {
+		next = c->next;
+		client_settle(c);
+	}
 }
 
 /* A hang-up is told whatever one asks for; PRIORITIZED asks for nothing else, as no such data
@@ -66,6 +80,12 @@ void client_settle(struct client *c)
 		update(c);
 }
 
+static void drop_chunk_fd(struct client *c, struct chunk *k)
+{
+	c->nfds -= k->fd >= 0;
+	foreign_close(c->d, c->who.uid, &k->fd);
+}
+
 static void free_chunk(struct client *c)
 {
 	struct chunk *k = c->out;
@@ -74,7 +94,7 @@ static void free_chunk(struct client *c)
 	if (!c->out)
 		c->out_end = &c->out;
 	c->queued -= k->len;
-	fd_close(&k->fd);
+	drop_chunk_fd(c, k);
 	free(k);
 }
 
@@ -89,7 +109,7 @@ static bool write_chunk(struct client *c)
 			client_close(c);
 		return false;
 	}
-	fd_close(&k->fd);
+	drop_chunk_fd(c, k);
 	k->at += (size_t)n;
 	if (k->at == k->len)
 		free_chunk(c);
@@ -109,15 +129,15 @@ static void queue(struct client *c, const char *text, size_t len, bool end, int 
 	struct chunk *k = malloc(sizeof(*k) + len + 1);
 
 	if (!k) {
+		foreign_close(c->d, c->who.uid, &fd);
 		client_close(c);
 		return;
 	}
-	*k = (struct chunk){.len = len + end, .fd = -1};
+	*k = (struct chunk){.len = len + end, .fd = fd};
 	memcpy(k->text, text, len);
 	if (end)
 		k->text[len] = '\n';
-	if (fd >= 0)
-		k->fd = fd_copy(fd);
+	c->nfds += fd >= 0;
 	*c->out_end = k;
 	c->out_end = &k->next;
 	c->queued += k->len;
@@ -132,12 +152,13 @@ void client_write(struct client *c, const char *text, size_t len)
 
 void client_send(struct client *c, const char *text, int fd)
 {
-	if (c->gone)
-		return;
-	if (c->queued > c->d->conf.max_queue) {
+	if (!c->gone && c->queued > c->d->conf.max_queue) {
 		dlog(LOG_LVL_WARN, NULL, "client of uid %u: does not read its answers; closed",
 		     (unsigned)c->who.uid);
 		client_close(c);
+	}
+	if (c->gone) {
+		foreign_close(c->d, c->who.uid, &fd);
 		return;
 	}
 	queue(c, text, strlen(text), true, fd);
@@ -149,7 +170,7 @@ void client_send(struct client *c, const char *text, int fd)
 static void drop_fds(struct client *c)
 {
 	while (c->ngot)
-		fd_close(&c->got[--c->ngot]);
+		foreign_close(c->d, c->who.uid, &c->got[--c->ngot]);
 	c->got_more = false;
 }
 
@@ -211,17 +232,21 @@ static bool make_room(struct client *c)
 
 static void receive(struct client *c)
 {
-	struct link_fds fds = {c->got, &c->ngot, REQUEST_FDS, false};
+	struct link_fds fds = {.fd = c->got, .n = &c->ngot, .max = REQUEST_FDS};
+	unsigned had = c->ngot;
 	int n;
 
 	/* Lines that were left because of other limits come first. */
-	if (has_line(c))
+	if (has_line(c) || foreign_full(c->d, c->who.uid))
 		return;
 	if (!make_room(c)) {
 		client_close(c);
 		return;
 	}
 	n = link_recv(c->link, c->in + c->nin, c->in_size - c->nin, &fds);
+	foreign_took(c->d, c->who.uid, c->ngot - had + fds.nrest);
+	while (fds.nrest)
+		foreign_close(c->d, c->who.uid, &fds.rest[--fds.nrest]);
 	if (n == -EAGAIN)
 		return;
 	if (n < 0) {
@@ -312,8 +337,9 @@ void client_close(struct client *c)
 		free_chunk(c);
 	timer_cancel(c->again);
 	c->again = NULL;
-	link_free(c->link);
+	foreign_hang_up(c->d, c->who.uid, c->link);
 	c->link = NULL;
+	foreign_go_on(c->d);
 	/* Somebody up the stack may still hold it. */
 	if (!timer_after(&c->d->loop, 0, on_gone, c))
 		dlog(LOG_LVL_ERROR, NULL, "out of memory");
@@ -346,6 +372,13 @@ void client_free_line(struct client *c)
 	free_chunk(c);
 }
 
+/* A daemon that may not change to another user would run his VMs with its own rights. Windows: the
+ * pipe lets in none but the daemon's own account and administrators (listen_win.c). */
+static bool is_stranger(uint32_t uid)
+{
+	return host_uid() && uid && uid != host_uid();
+}
+
 /* The limit that leaves no room for one more client of this user; NULL: there is room. */
 static const char *limit_reached(const struct daemon *d, uint32_t uid)
 {
@@ -355,20 +388,36 @@ static const char *limit_reached(const struct daemon *d, uint32_t uid)
 		same += !c->gone && c->who.uid == uid;
 	if (uid && same >= d->conf.max_clients_per_uid)
 		return "max_clients_per_uid";
+	if (foreign_table_full(d, uid))
+		return "descriptors";
 	/* The last few are root's, so that somebody can always look. */
 	return d->nclients < d->conf.max_clients + (uid ? 0 : 8u) ? NULL : "max_clients";
 }
 
 /* In a fresh connection there is room for a line. */
-static void turn_away(struct client *c, const char *limit)
+static void turn_away(struct client *c, const struct refusal *why)
 {
-	const struct refusal why = {RPC_LIMIT, "limit", limit, NULL, "fewer connections", NULL};
-
 	c->d->n.refused_clients++;
 	c->closing = true;
 	if (!c->serve)
-		rpc_refuse_line(c, &why);
+		rpc_refuse_line(c, why);
 	client_close(c);
+}
+
+/* False: it is turned away. */
+static bool let_in(struct client *c, const char *limit)
+{
+	static const struct refusal stranger = {
+		RPC_DENIED, "other-user",
+		"uid",      NULL,
+		NULL,       "this insulad does not run as root, and serves its own user alone"};
+	const struct refusal full = {RPC_LIMIT, "limit", limit, NULL, "fewer connections", NULL};
+
+	if (is_stranger(c->who.uid))
+		turn_away(c, &stranger);
+	else if (limit)
+		turn_away(c, &full);
+	return !c->gone;
 }
 
 void client_take(struct daemon *d, struct link *l, const struct owner *who,
@@ -379,15 +428,13 @@ void client_take(struct daemon *d, struct link *l, const struct owner *who,
 
 	if (!c) {
 		d->n.refused_clients++;
-		link_free(l);
+		foreign_hang_up(d, who->uid, l);
 		return;
 	}
 	c->serve = serve;
 	c->link = l;
-	if (limit) {
-		turn_away(c, limit);
+	if (!let_in(c, limit))
 		return;
-	}
 	d->n.clients++;
 	if (link_watch(l, on_socket, c))
 		client_close(c);

@@ -3,6 +3,8 @@
  * insulad: the door and the registry. No guest memory, no device.
  *
  *   client.c    clients: lines in, lines out, limits
+ *   foreign.c   descriptors that others have made
+ *   closer_*.c  closing those, in other threads
  *   listen_*.c  where they come in, and who they are
  *   link_*.c    a connection: a socket, or a named pipe
  *   http_linux.c  the metrics socket
@@ -18,7 +20,9 @@
  *   cgroup_*.c  the control group of a VM
  *   host_*.c    what else the system has of its own
  *
- * One thread, one loop. Nothing here blocks but fsync of a record, and start-up.
+ * One thread, one loop. Nothing here blocks but fsync of a record, and start-up. What clients and
+ * supervisors have sent is closed in other threads; for root, the groups of a user are looked up in
+ * one of libuv's.
  */
 #ifndef DAEMON_DAEMON_H
 #define DAEMON_DAEMON_H
@@ -27,6 +31,7 @@
 #include <uv.h>
 
 #include "cgroup.h"
+#include "closer.h"
 #include "conf.h"
 #include "link.h"
 #include "record.h"
@@ -38,6 +43,7 @@ struct daemon;
 struct machine;
 struct method;
 struct request;
+struct user;
 
 /* ---- requests (rpc.c) ---- */
 
@@ -60,6 +66,7 @@ enum rpc_code {
 	RPC_TIMEOUT = -32006,
 	RPC_BUSY = -32007,
 	RPC_UNSUPPORTED = -32008,
+	RPC_DENIED = -32009,
 };
 
 struct refusal {
@@ -78,6 +85,8 @@ struct request {
 	bool running, over; /* its method runs; and has answered it already */
 	const struct method *method;
 	json_object *params; /* an object; owned */
+	struct daemon *d;
+	uint32_t uid;        /* of the client, whose these are: */
 	int fd[REQUEST_FDS]; /* owned; -1: none */
 	unsigned nfds;
 	bool more_fds; /* than a request may have */
@@ -159,9 +168,10 @@ struct client {
 	size_t nin, in_size;
 	int got[REQUEST_FDS]; /* descriptors for the next line */
 	unsigned ngot;
-	bool got_more; /* than REQUEST_FDS: they are closed already */
+	bool got_more; /* than REQUEST_FDS: they are given up already */
 	struct chunk *out, **out_end;
 	size_t queued;
+	unsigned nfds; /* in there */
 	struct request *requests;
 	unsigned nrequests;
 	bool subscribed;
@@ -175,7 +185,8 @@ void client_take(struct daemon *d, struct link *l, const struct owner *who,
 		 void (*serve)(struct client *c));
 /* Queue bytes as they are. */
 void client_write(struct client *c, const char *text, size_t len);
-/* Queue one line (its end is added); `fd` is duplicated, -1: none. */
+/* Queue one line (its end is added); takes `fd` over, which foreign_took() has counted; -1: none.
+ */
 void client_send(struct client *c, const char *text, int fd);
 void client_close(struct client *c);
 /* After a request has been answered: read on, or close. */
@@ -184,6 +195,29 @@ void client_settle(struct client *c);
 struct client *client_make(struct daemon *d, const struct owner *who);
 const char *client_first_line(const struct client *c);
 void client_free_line(struct client *c);
+
+/* May one more descriptor wait until it reads? */
+bool client_has_room(struct client *c);
+/* Those that had to wait are read from again. */
+void clients_go_on(struct daemon *d);
+
+/* ---- descriptors of others (foreign.c) ---- */
+
+#define FOREIGN_MIN_NOFILE 1024
+int foreign_open(struct daemon *d, struct err *e);
+/* `n` of them have come from `uid`. */
+void foreign_took(struct daemon *d, uint32_t uid, unsigned n);
+/* One is needed no longer. -1: nothing to do; is -1 then. */
+void foreign_close(struct daemon *d, uint32_t uid, int *fd);
+/* link_free() of a connection to `uid`. NULL is fine. */
+void foreign_hang_up(struct daemon *d, uint32_t uid, struct link *l);
+/* May nothing be received from this user, because that may bring more? Whoever asks will be asked
+ * again (clients_go_on(), machines_go_on()). */
+bool foreign_full(struct daemon *d, uint32_t uid);
+/* The process has no descriptors left for one more connection or VM of this user. */
+bool foreign_table_full(const struct daemon *d, uint32_t uid);
+/* There are fewer. */
+void foreign_go_on(struct daemon *d);
 
 /* listen_*.c */
 struct door; /* where clients come in */
@@ -234,6 +268,7 @@ struct machine {
 	unsigned events;     /* from its supervisor since events_since; see talk.c */
 	uint64_t events_since;
 	struct timer *rest;  /* until it is read from again */
+	bool held;           /* not read from: its user has too many descriptors */
 	struct timer *grace; /* removes what ended while nobody could see it */
 	unsigned restarts;
 };
@@ -269,6 +304,8 @@ json_object *machine_json(const struct machine *m, bool full);
 json_object *machine_result(const struct machine *m); /* the caller's; "{}" if it has not ended */
 int machines_load(struct daemon *d, struct err *e);
 void machines_close(struct daemon *d);
+/* Those that had to wait are read from again. */
+void machines_go_on(struct daemon *d);
 
 /* Connect to its supervisor and say hello. */
 int talk_open(struct machine *m, struct err *e);
@@ -283,6 +320,8 @@ void talk_close(struct machine *m);
 void talk_ask(struct machine *m, const char *op, json_object *params, reply_fn *done,
 	      struct request *r, bool with_fds);
 
+/* Before any descriptor comes from anybody else. */
+int spawn_prepare(struct err *e);
 /* Start the supervisor: r.pid, r.start_time, process. It begins when one byte is written to *go,
  * and never if insulad dies before. */
 int spawn_supervisor(struct machine *m, int *go, struct err *e);
@@ -354,6 +393,8 @@ void host_prepare(struct daemon *d); /* limits, signals; before everything */
 /* Where the supervisors' program is: d->supervisor. */
 int host_supervisor(struct daemon *d, struct err *e);
 uint64_t host_memory(void); /* bytes */
+/* Whose the daemon is. 0: root, who may become anybody; Windows: always. */
+uint32_t host_uid(void);
 /* Clients name their streams, because no descriptor can travel. */
 extern const bool host_names_streams;
 /* A client's descriptor that can be a console. */
@@ -373,6 +414,10 @@ struct daemon {
 	struct cgroups cgroups;
 	int state, state_lock, supervisor;
 	struct door *door;
+	struct closer *closer;
+	struct user *users; /* who have descriptors here */
+	unsigned foreign;   /* all of those */
+	bool held_back;     /* somebody waits until there are fewer */
 	struct timer *watchdog;
 	struct client *clients;
 	unsigned nclients;

@@ -61,6 +61,11 @@ uint64_t host_memory(void)
 	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+uint32_t host_uid(void)
+{
+	return geteuid();
+}
+
 const bool host_names_streams = false;
 
 bool host_is_stream(int fd)

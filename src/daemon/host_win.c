@@ -55,6 +55,11 @@ uint64_t host_memory(void)
 	return GlobalMemoryStatusEx(&m) ? m.ullTotalPhys : 0;
 }
 
+uint32_t host_uid(void)
+{
+	return 0;
+}
+
 const bool host_names_streams = true;
 
 bool host_is_stream(int fd)

@@ -26,11 +26,18 @@ void link_set(struct link *l, int events);
  * function. */
 void link_free(struct link *l);
 
+/* The same, but for a descriptor whose close() may wait, because others' lie in its queue: that is
+ * the caller's to close. Negative: there is none. */
+int link_detach(struct link *l);
+
 /* Descriptors that came along; Linux alone. */
+#define LINK_FDS 253 /* with one message; the kernel allows no more */
 struct link_fds {
 	int *fd; /* room for `max`, `n` are in use */
 	unsigned *n, max;
-	bool more; /* there were more: they are closed */
+	bool more;          /* there were more: */
+	int rest[LINK_FDS]; /* the caller's to close too */
+	unsigned nrest;
 };
 /* The number of bytes; 0: the end; -EAGAIN: nothing there; -EMSGSIZE: the packet is longer than
  * `size`; other negative errnos: it is broken. */

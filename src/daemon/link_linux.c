@@ -3,7 +3,11 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+
+#include <linux/sockios.h>
 
 #include <insula/base.h>
 #include <insula/scm.h>
@@ -13,6 +17,7 @@
 struct link {
 	uv_loop_t *loop;
 	int fd;
+	bool packets;
 	struct watch *watch;
 };
 
@@ -20,13 +25,13 @@ struct link *link_new(uv_loop_t *loop, int fd, bool packets)
 {
 	struct link *l = calloc(1, sizeof(*l));
 
-	(void)packets; /* a socket knows */
 	if (!l) {
 		fd_close(&fd);
 		return NULL;
 	}
 	l->loop = loop;
 	l->fd = fd;
+	l->packets = packets;
 	return l;
 }
 
@@ -52,6 +57,45 @@ void link_free(struct link *l)
 	free(l);
 }
 
+/* Behind shutdown() nothing more is queued. A packet may be empty and carry descriptors all the
+ * same. */
+static bool is_empty(const struct link *l)
+{
+	int n = 1;
+
+	return !l->packets && !shutdown(l->fd, SHUT_RDWR) && !ioctl(l->fd, SIOCINQ, &n) && !n;
+}
+
+int link_detach(struct link *l)
+{
+	int fd;
+
+	if (!l || is_empty(l)) {
+		link_free(l);
+		return -1;
+	}
+	fd = l->fd;
+	l->fd = -1;
+	link_free(l);
+	(void)shutdown(fd, SHUT_RDWR); /* the peer is told now, whenever it is closed */
+	return fd;
+}
+
+/* All of them: what there were no room for the kernel would close here and now. */
+static void take_fds(struct msghdr *m, struct link_fds *fds)
+{
+	unsigned n = 0, free = fds->max - *fds->n;
+	int all[LINK_FDS];
+
+	fds->more |= scm_take(m, all, &n, LINK_FDS) || n > free;
+	for (unsigned i = 0; i < n; i++) {
+		if (i < free)
+			fds->fd[(*fds->n)++] = all[i];
+		else
+			fds->rest[fds->nrest++] = all[i];
+	}
+}
+
 int link_recv(struct link *l, void *buf, size_t size, struct link_fds *fds)
 {
 	struct iovec iov = {buf, size < INT_MAX ? size : INT_MAX};
@@ -59,7 +103,7 @@ int link_recv(struct link *l, void *buf, size_t size, struct link_fds *fds)
 	union scm_buf ctl;
 	ssize_t n;
 
-	scm_expect(&m, &ctl, fds->max + 1);
+	scm_expect(&m, &ctl, LINK_FDS);
 	n = recvmsg(l->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	/* A peer that went and had not read all: that is said once, and of packets before those
 	 * that are still there. */
@@ -67,7 +111,7 @@ int link_recv(struct link *l, void *buf, size_t size, struct link_fds *fds)
 		n = recvmsg(l->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n < 0)
 		return errno == EINTR ? -EAGAIN : -errno;
-	fds->more |= scm_take(&m, fds->fd, fds->n, fds->max);
+	take_fds(&m, fds);
 	return m.msg_flags & MSG_TRUNC ? -EMSGSIZE : (int)n;
 }
 

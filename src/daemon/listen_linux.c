@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Where clients come in: Unix sockets, our own or systemd's. The kernel says who they are. */
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,10 +18,13 @@
 
 #define ACCEPTS 16 /* per wake-up */
 #define BACKLOG 128
+#define PAUSE_MS 200 /* where the system has no descriptors left */
 
 struct door {
 	int listen, metrics; /* owned; -1: none */
+	int spare;           /* given up to tell a client that there is no other; -1: just now */
 	struct watch *watch, *watch_metrics;
+	struct timer *again; /* nobody is let in until then */
 };
 
 static int identify(int fd, struct owner *who)
@@ -44,31 +48,69 @@ static int identify(int fd, struct owner *who)
 static void take(struct daemon *d, int fd, void (*serve)(struct client *c))
 {
 	struct owner who;
-	struct link *l = NULL;
-
+	struct link *l = link_new(&d->loop, fd, false);
 	int rc = identify(fd, &who);
 
 	if (rc == -ERANGE)
 		dlog(LOG_LVL_WARN, NULL, "client of uid %u: in more than %u groups; closed",
 		     (unsigned)who.uid, MAX_GROUPS);
-	if (rc)
-		close(fd);
-	else
-		l = link_new(&d->loop, fd, false);
-	if (l)
+	if (l && !rc) {
 		client_take(d, l, &who, serve);
-	else
-		d->n.refused_clients++;
+		return;
+	}
+	foreign_hang_up(d, who.uid, l);
+	d->n.refused_clients++;
+}
+
+static void let_in(struct daemon *d, bool in)
+{
+	struct door *k = d->door;
+
+	watch_set(k->watch, in ? UV_READABLE : 0);
+	if (k->watch_metrics)
+		watch_set(k->watch_metrics, in ? UV_READABLE : 0);
+}
+
+static void on_again(void *ctx)
+{
+	struct daemon *d = ctx;
+	struct door *k = d->door;
+
+	k->again = NULL;
+	if (k->spare < 0)
+		k->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	let_in(d, true);
+}
+
+/* Whoever waits is told so. A listener that stays readable would keep the loop busy: it rests. */
+static void no_descriptor(struct daemon *d, int listener, int error,
+			  void (*serve)(struct client *c))
+{
+	struct door *k = d->door;
+	int fd = -1;
+
+	fd_close(&k->spare);
+	fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd >= 0)
+		take(d, fd, serve);
+	dlog(LOG_LVL_WARN, NULL, "a client cannot be let in: %s", strerror(error));
+	k->again = timer_after(&d->loop, PAUSE_MS, on_again, d);
+	let_in(d, !k->again);
 }
 
 static void accept_all(struct daemon *d, int listener, void (*serve)(struct client *c))
 {
-	for (int i = 0; i < ACCEPTS; i++) {
+	for (int i = 0; i < ACCEPTS && !d->door->again; i++) {
 		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-		if (fd < 0)
+		if (fd >= 0) {
+			take(d, fd, serve);
+		} else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
+			   errno == ENOBUFS) {
+			no_descriptor(d, listener, errno, serve);
+		} else if (errno != ECONNABORTED && errno != EINTR) {
 			return;
-		take(d, fd, serve);
+		}
 	}
 }
 
@@ -177,6 +219,7 @@ int clients_listen(struct daemon *d, struct err *e)
 		return err_set(e, -ENOMEM, "out of memory");
 	d->door = k;
 	k->listen = k->metrics = -1;
+	k->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	rc = open_sockets(d, k, e);
 	if (rc)
 		return rc;
@@ -185,9 +228,7 @@ int clients_listen(struct daemon *d, struct err *e)
 		k->watch_metrics = watch_new(&d->loop, k->metrics, on_listen_metrics, d);
 	if (!k->watch || (k->metrics >= 0 && !k->watch_metrics))
 		return err_set(e, -ENOTSOCK, "the sockets cannot be watched");
-	watch_set(k->watch, UV_READABLE);
-	if (k->watch_metrics)
-		watch_set(k->watch_metrics, UV_READABLE);
+	let_in(d, true);
 	return 0;
 }
 
@@ -201,6 +242,8 @@ void clients_unlisten(struct daemon *d)
 	watch_free(k->watch_metrics);
 	fd_close(&k->listen);
 	fd_close(&k->metrics);
+	fd_close(&k->spare);
+	timer_cancel(k->again);
 	free(k);
 	d->door = NULL;
 }

@@ -306,6 +306,7 @@ static void close_process(struct machine *m)
 	m->force = NULL;
 	m->r.pid = 0;
 	m->r.start_time = 0;
+	foreign_go_on(m->d);
 }
 
 static void on_death(void *ctx, int events)

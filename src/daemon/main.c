@@ -124,6 +124,10 @@ static int open_all(struct daemon *d, struct err *e)
 	int rc;
 
 	rc = schemas_load(&d->schemas, e);
+	if (!rc)
+		rc = spawn_prepare(e);
+	if (!rc)
+		rc = foreign_open(d, e);
 	if (rc)
 		return rc;
 	d->state = state_open(d->conf.state_dir, &d->state_lock, e);
@@ -191,6 +195,7 @@ static void shut(struct daemon *d)
 	timer_cancel(d->watchdog);
 	clients_close(d);
 	machines_close(d);
+	closer_free(d->closer);
 	uv_walk(&d->loop, close_handle, NULL);
 	/* What is left are closing handles and timers of graves. */
 	for (int i = 0; i < 100 && uv_run(&d->loop, UV_RUN_NOWAIT); i++)

@@ -55,6 +55,7 @@ static const char *words_of(enum rpc_code code)
 		{RPC_TIMEOUT, "Timeout"},
 		{RPC_BUSY, "Busy"},
 		{RPC_UNSUPPORTED, "Not supported"},
+		{RPC_DENIED, "Denied"},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(known); i++) {
@@ -134,7 +135,7 @@ static void destroy(struct request *r)
 		return;
 	}
 	for (unsigned i = 0; i < r->nfds; i++)
-		fd_close(&r->fd[i]);
+		foreign_close(r->d, r->uid, &r->fd[i]);
 	timer_cancel(r->timer);
 	json_object_put(r->params);
 	json_object_put(r->id);
@@ -172,7 +173,7 @@ static void finish(struct request *r, json_object *o, int fd)
 		client_settle(c);
 }
 
-void request_answer_fd(struct request *r, json_object *result, int fd)
+static void answer(struct request *r, json_object *result, int fd)
 {
 	json_object *o = frame(r->id);
 
@@ -180,9 +181,35 @@ void request_answer_fd(struct request *r, json_object *result, int fd)
 	finish(r, o, fd);
 }
 
+/* A copy for whoever has asked; -1: there is no room for it. */
+static int copy_for(struct client *c, int fd)
+{
+	int own = client_has_room(c) ? fd_copy(fd) : -1;
+
+	if (own >= 0)
+		foreign_took(c->d, c->who.uid, 1);
+	return own;
+}
+
+void request_answer_fd(struct request *r, json_object *result, int fd)
+{
+	static const struct refusal full = {
+		RPC_LIMIT, "limit", "descriptors", NULL, "that earlier answers are read first",
+		NULL};
+	bool wanted = fd >= 0 && r->client && !r->batch && !r->notification;
+	int own = wanted ? copy_for(r->client, fd) : -1;
+
+	if (!wanted || own >= 0) {
+		answer(r, result, own);
+		return;
+	}
+	json_object_put(result);
+	request_refuse(r, &full);
+}
+
 void request_answer(struct request *r, json_object *result)
 {
-	request_answer_fd(r, result, -1);
+	answer(r, result, -1);
 }
 
 void request_refuse(struct request *r, const struct refusal *why)
@@ -249,6 +276,8 @@ static struct request *make_request(struct client *c, struct batch *b, json_obje
 	if (!r)
 		return NULL;
 	r->client = c;
+	r->d = c->d;
+	r->uid = c->who.uid;
 	r->batch = b;
 	r->notification = !json_object_object_get_ex(o, "id", &id);
 	r->id = r->notification ? NULL : json_object_get(id);

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Starting a supervisor: fork, and in the child only system calls until exec.
+ * Starting a supervisor: a child that makes only system calls until exec.
+ *
+ * Its descriptors stand in slots, low numbers that belong to nobody else. The child shares the
+ * table until it leaves with a new one, into which nothing above the slots was copied: closing what
+ * clients have sent could keep it as long as their makers like, and fork() and exec would do that.
  *
  * The child waits for one byte before it becomes a supervisor. insulad writes the record with its
  * process id first and gives the byte then; if insulad dies in between, the child sees the end of
@@ -9,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,12 +26,17 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <linux/close_range.h>
+#include <linux/sched.h>
+
 #include <insula/base.h>
 #include <insula/log.h>
 
 #include "daemon.h"
 
-#define HIGH_FD 32
+#define LOW 64            /* the kernel copies tables in steps of 64, and closes what is too much */
+#define SLOT (LOW - NFDS) /* the first */
+#define LEAVE_MS 10000
 #define CONTROL_FD 3 /* and those after it: supervisor/control_linux.h */
 #ifdef INSULA_SANITIZE
 #define DATA_LIMIT RLIM_INFINITY /* it maps terabytes and uses few of them */
@@ -47,6 +57,7 @@ enum {
 	FD_EXEC,
 	FD_GO,
 	FD_PROCS,
+	FD_LEFT, /* a pipe: it has a table of its own */
 	NFDS
 };
 
@@ -71,16 +82,15 @@ static void give_up(const char *what)
 	_exit(127);
 }
 
-/* Everything above what dup2() will overwrite. */
-static void move_up(struct plan *p)
+/* First of all: while the table is shared, nothing may be changed in it. */
+static void leave(struct plan *p)
 {
-	for (int i = 0; i < NFDS; i++) {
-		if (p->fd[i] < 0)
-			continue;
-		p->fd[i] = fcntl(p->fd[i], F_DUPFD_CLOEXEC, HIGH_FD);
-		if (p->fd[i] < 0)
-			give_up("descriptors");
-	}
+	if (syscall(SYS_close_range, LOW, ~0u, CLOSE_RANGE_UNSHARE))
+		_exit(127);
+	for (int i = 0; i < NFDS; i++)
+		p->fd[i] = p->fd[i] < 0 ? -1 : SLOT + i;
+	if (write(p->fd[FD_LEFT], "", 1) != 1)
+		_exit(127);
 }
 
 static void become_user(const struct plan *p)
@@ -118,7 +128,7 @@ static _Noreturn void child(struct plan *p)
 				arg, NULL};
 	int last;
 
-	move_up(p);
+	leave(p);
 	if (dup2(p->fd[FD_NULL], 0) < 0 || dup2(p->fd[FD_LOG], 1) < 0 || dup2(p->fd[FD_LOG], 2) < 0)
 		_exit(127);
 	if (setsid() < 0)
@@ -250,28 +260,88 @@ static void make_env(struct machine *m, struct plan *p)
 	}
 }
 
+/* All numbers up to the slots and in them are in use from now on: nothing of a client's is ever
+ * there. */
+int spawn_prepare(struct err *e)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	while (fd >= 0 && fd < LOW);
+	if (fd < 0)
+		return err_sys(e, -errno, "/dev/null");
+	close(fd);
+	/* What we were started with is in some of them. */
+	for (int i = SLOT; i < LOW; i++) {
+		if (dup3(STDIN_FILENO, i, O_CLOEXEC) < 0)
+			return err_sys(e, -errno, "descriptor %d", i);
+	}
+	return 0;
+}
+
+static int fill_slots(const struct plan *p)
+{
+	for (int i = 0; i < NFDS; i++) {
+		if (p->fd[i] >= 0 && dup3(p->fd[i], SLOT + i, O_CLOEXEC) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+static void clear_slots(const struct plan *p)
+{
+	for (int i = 0; i < NFDS; i++)
+		(void)dup3(p->fd[FD_NULL], SLOT + i, O_CLOEXEC);
+}
+
+/* Our own child, and its first few system calls. */
+static int wait_for_leave(int left, int process)
+{
+	struct pollfd p[] = {{left, POLLIN, 0}, {process, POLLIN, 0}};
+	int n;
+
+	do
+		n = poll(p, 2, LEAVE_MS);
+	while (n < 0 && errno == EINTR);
+	return p[0].revents & POLLIN ? 0 : n ? -ECHILD : -ETIMEDOUT;
+}
+
+static int make_child(struct machine *m, struct plan *p, int left)
+{
+	struct clone_args a = {.flags = CLONE_FILES | CLONE_PIDFD,
+			       .pidfd = (uint64_t)(uintptr_t)&m->process,
+			       .exit_signal = SIGCHLD};
+	int rc = fill_slots(p);
+	long pid = rc ? rc : syscall(SYS_clone3, &a, sizeof(a));
+
+	if (pid == 0)
+		child(p);
+	if (pid < 0)
+		rc = rc ? rc : -errno;
+	m->r.pid = pid < 0 ? 0 : (int)pid;
+	if (!rc)
+		rc = wait_for_leave(left, m->process);
+	clear_slots(p);
+	return rc;
+}
+
 static int start(struct machine *m, struct plan *p, int *go, struct err *e)
 {
-	int pipe_fd[2];
-	pid_t pid;
+	int go_fd[2] = {-1, -1}, left[2] = {-1, -1}, rc = 0;
 
-	if (pipe2(pipe_fd, O_CLOEXEC))
-		return err_sys(e, -errno, "pipe");
-	p->fd[FD_GO] = pipe_fd[0];
-	pid = fork();
-	if (pid == 0) {
-		close(pipe_fd[1]); /* or it would keep its own pipe open */
-		child(p);
-	}
-	if (pid < 0) {
-		close(pipe_fd[1]);
-		return err_sys(e, -errno, "fork");
-	}
-	*go = pipe_fd[1];
-	m->r.pid = pid;
-	m->r.start_time = process_start_time(pid);
-	m->process = (int)syscall(SYS_pidfd_open, pid, 0);
-	return m->process < 0 ? err_sys(e, -errno, "pidfd_open") : 0;
+	if (pipe2(go_fd, O_CLOEXEC) || pipe2(left, O_CLOEXEC))
+		rc = -errno;
+	p->fd[FD_GO] = go_fd[0];
+	p->fd[FD_LEFT] = left[1];
+	*go = go_fd[1];
+	if (!rc)
+		rc = make_child(m, p, left[0]);
+	fd_close(&left[0]);
+	if (rc)
+		return err_sys(e, rc, "the process of a supervisor");
+	m->r.start_time = process_start_time(m->r.pid);
+	return 0;
 }
 
 static void free_plan(struct plan *p)

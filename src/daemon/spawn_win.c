@@ -165,6 +165,13 @@ static int start(struct machine *m, struct plan *p, struct err *e)
 	return rc;
 }
 
+/* A process is made with the handles that it is given, and no others. */
+int spawn_prepare(struct err *e)
+{
+	(void)e;
+	return 0;
+}
+
 int spawn_supervisor(struct machine *m, int *go, struct err *e)
 {
 	struct plan p = {.r = &m->r, .console = &m->console, .program = m->d->conf.supervisor};

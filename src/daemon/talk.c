@@ -143,13 +143,29 @@ static void on_event(struct machine *m, const char *what, json_object *data)
 	}
 }
 
+/* Unless it has said enough, or its user has too many descriptors here. */
+static void listen_to(struct machine *m)
+{
+	m->held = foreign_full(m->d, m->r.owner.uid);
+	if (m->talk)
+		link_set(m->talk, m->rest || m->held ? 0 : UV_READABLE);
+}
+
+void machines_go_on(struct daemon *d)
+{
+	for (struct machine *m = d->machines; m; m = m->next) {
+		if (m->held)
+			listen_to(m);
+	}
+}
+
 static void on_rested(void *ctx)
 {
 	struct machine *m = ctx;
 
 	m->rest = NULL;
 	m->events = 0;
-	link_set(m->talk, UV_READABLE);
+	listen_to(m);
 }
 
 /* A supervisor that floods us is not read from for the rest of the second: subscribers who keep up
@@ -178,13 +194,19 @@ static int on_packet(struct machine *m)
 	const char *why;
 	int fd = -1, n;
 	unsigned nfds = 0;
-	struct link_fds fds = {&fd, &nfds, 1, false};
+	struct link_fds fds = {.fd = &fd, .n = &nfds, .max = 1};
+	uint32_t uid = m->r.owner.uid;
 
 	n = link_recv(m->talk, buf, sizeof(buf), &fds);
+	foreign_took(m->d, uid, nfds + fds.nrest);
+	while (fds.nrest)
+		foreign_close(m->d, uid, &fds.rest[--fds.nrest]);
 	if (n == -EAGAIN)
 		return 0;
-	if (n <= 0 && n != -EMSGSIZE)
+	if (n <= 0 && n != -EMSGSIZE) {
+		foreign_close(m->d, uid, &fd);
 		return -EPIPE;
+	}
 	/* Whoever reads it in the end may be root, at a terminal. */
 	o = n < 0 ? NULL : j_clean(j_parse(buf, (size_t)n, DEPTH, &why));
 	if (json_object_is_type(o, json_type_object)) {
@@ -195,7 +217,7 @@ static int on_packet(struct machine *m)
 			count_event(m);
 		}
 	}
-	fd_close(&fd);
+	foreign_close(m->d, uid, &fd);
 	n = json_object_is_type(o, json_type_object);
 	json_object_put(o);
 	return n ? 1 : -EPROTO;
@@ -207,8 +229,12 @@ static void on_readable(void *ctx, int events)
 	bool ends = events & UV_DISCONNECT; /* Windows tells it of one that is not read from too */
 	int rc = 1;
 
-	for (int i = 0; i < PACKETS && rc > 0 && m->talk && (!m->rest || ends); i++)
+	for (int i = 0; i < PACKETS && rc > 0 && m->talk && (!m->rest || ends); i++) {
+		listen_to(m);
+		if (m->held)
+			return;
 		rc = on_packet(m);
+	}
 	if (rc < 0 && m->talk) {
 		if (rc == -EPROTO)
 			dlog(LOG_LVL_ERROR, m, "its supervisor does not speak the protocol");
@@ -262,7 +288,7 @@ void talk_ask(struct machine *m, const char *op, json_object *params, reply_fn *
 	}
 	while (with_fds && r &&
 	       r->nfds) /* the supervisor has them; a silent one must not fill us */
-		fd_close(&r->fd[--r->nfds]);
+		foreign_close(r->d, r->uid, &r->fd[--r->nfds]);
 	*p = (struct pending){.next = m->pending, .m = m, .id = m->next_op, .done = done, .r = r};
 	p->timer = timer_after(&m->d->loop, ANSWER_MS, on_timeout, p);
 	m->pending = p;
@@ -304,11 +330,11 @@ int talk_begin(struct machine *m, int fd, struct err *e)
 {
 	m->talk = link_new(&m->d->loop, fd, true);
 	if (!m->talk || link_watch(m->talk, on_readable, m)) {
-		link_free(m->talk);
+		foreign_hang_up(m->d, m->r.owner.uid, m->talk);
 		m->talk = NULL;
 		return err_set(e, -ENOMEM, "out of memory");
 	}
-	link_set(m->talk, UV_READABLE);
+	listen_to(m);
 	talk_ask(m, "hello", NULL, on_hello, NULL, false);
 	return 0;
 }
@@ -360,7 +386,8 @@ void talk_close(struct machine *m)
 	m->again = NULL;
 	timer_cancel(m->rest);
 	m->rest = NULL;
-	link_free(m->talk);
+	m->held = false;
+	foreign_hang_up(m->d, m->r.owner.uid, m->talk);
 	m->talk = NULL;
 	m->hello = false;
 	for (struct pending *p = m->pending, *next; p; p = next) {

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """insulad with real VMs. One line per case: ok, not ok, skip. Names as arguments choose cases."""
+import array
 import errno
 import grp
 import json
@@ -11,6 +12,7 @@ import shutil
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -1168,6 +1170,126 @@ def case_idle(d):
     check("an idle daemon with %d VMs does not wake up" % n, idle_wakeups(d) - x <= 1, idle_wakeups(d) - x)
     for i in range(n):
         c.call("vm.kill", id="i%d" % i)
+
+# ---- descriptors that others have made
+
+
+def lingering(n):
+    """n sockets whose close() would wait ten minutes, each for a peer that does not read; the other ends."""
+    out, ends = [], []
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        door.listen(n)
+        for _ in range(n):
+            s = socket.socket()
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            s.connect(door.getsockname())
+            ends.append(door.accept()[0])
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 600))
+            s.setblocking(False)
+            try:
+                while s.send(b"x" * 65536):
+                    pass
+            except BlockingIOError:
+                pass
+            out.append(s)
+    return out, ends
+
+
+def send_fds(sock, line, fds):
+    sock.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+
+
+def served(d):
+    """Somebody else is served: long before the sockets above are closed."""
+    c = d.client()
+    c.sock.settimeout(60 * SLOW)
+    try:
+        return c.call("daemon.info")["pid"] == d.proc.pid
+    except TimeoutError:
+        return False
+
+
+def case_foreign(d):
+    """What a client sends cannot be closed at once: nobody else waits."""
+    c = d.client()
+    c.call("vm.create", name="w", config=guest("spin"))
+    before = settled(d)["fds"]
+    line = b'{"jsonrpc":"2.0","id":1,"method":"daemon.info"}\n'
+    wait = b'{"jsonrpc":"2.0","id":1,"method":"vm.wait","params":{"id":"w"}}\n'
+
+    def given(what, n, send):
+        """insulad holds the last descriptor of each."""
+        socks, ends = lingering(n)
+        mine = d.client()
+        d.proc.send_signal(signal.SIGSTOP)
+        send(mine.sock, socks)
+        for s in socks:
+            s.close()
+        d.proc.send_signal(signal.SIGCONT)
+        check("sockets that linger, %s: others are served" % what, served(d))
+        mine.sock.close()
+        check("sockets that linger, %s: others are served when that client has gone" % what, served(d))
+        check("sockets that linger, %s: they are closed" % what, wait_for(lambda: settled(d)["fds"] <= before, 30), (before, settled(d)))
+        for e in ends:
+            e.close()
+
+    def one_by_one(sock, socks):
+        for s in socks:
+            send_fds(sock, line, [s.fileno()])
+
+    def unread(sock, socks):
+        sock.sendall(wait * 64)
+        for s in socks:
+            send_fds(sock, line, [s.fileno()])
+
+    given("one in each request", 10, one_by_one)
+    given("a hundred in one", 100, lambda sock, socks: send_fds(sock, line, [s.fileno() for s in socks]))
+    given("in requests that are not read", 10, unread)
+    c.call("vm.delete", id="w")
+    if os.getuid() or not os.path.exists("/dev/fuse"):
+        print("skip daemon: files of a FUSE server that does not answer - not root, or no /dev/fuse")
+        return
+    silent_files(d)
+
+
+def silent_files(d):
+    """Files of a FUSE server that answers no FLUSH: nothing ends their close() but that server."""
+    place = d.dir + "/fuse"
+    os.mkdir(place)
+    server = subprocess.Popen([sys.executable, os.path.join(HERE, "fuse.py"), place], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    if server.stdout.readline() != b"mounted\n":
+        server.wait()
+        print("skip daemon: files of a FUSE server that does not answer - it cannot be mounted")
+        return
+    before, child = settled(d), os.fork()
+    if child == 0:
+        os.setgid(4001)
+        os.setuid(4001)
+        c = Insulad(d.socket)
+        fd = os.open(place + "/file", os.O_RDONLY)
+        c.sock.settimeout(5)
+        try:
+            for _ in range(100):
+                send_fds(c.sock, b'{"jsonrpc":"2.0","id":1,"method":"daemon.info"}\n', [fd])
+        finally:
+            os._exit(0)  # this waits for the server too
+    try:
+        check("files whose close() never ends: others are served", wait_for(lambda: settled(d)["threads"] > before["threads"]) and served(d))
+        check("files whose close() never ends: they have few threads", settled(d)["threads"] <= before["threads"] + 8, settled(d))
+        c = d.client()
+        c.sock.settimeout(60 * SLOW)
+        r = c.call("vm.run", config=guest("hello"), wait=True)
+        check("files whose close() never ends: VMs start and end", (r["reason"], r["status"]) == ("status", 42), r)
+    except TimeoutError:
+        check("files whose close() never ends: VMs start and end", False)
+    finally:
+        server.stdin.write(b"x")  # it answers from now on
+        server.stdin.close()
+        server.wait(60)
+        os.waitpid(child, 0)
+        os.rmdir(place)
+    check("files whose close() ends at last: nothing is left", wait_for(lambda: settled(d)["threads"] == before["threads"], 30), (before, settled(d)))
 
 
 def notify_socket(d):
