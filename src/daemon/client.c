@@ -384,12 +384,12 @@ static const char *limit_reached(const struct daemon *d, uint32_t uid)
 {
 	unsigned same = 0;
 
+	if (clients_full(d) || foreign_table_full(d, uid))
+		return "descriptors";
 	for (const struct client *c = d->clients; c; c = c->next)
 		same += !c->gone && c->who.uid == uid;
 	if (uid && same >= d->conf.max_clients_per_uid)
 		return "max_clients_per_uid";
-	if (foreign_table_full(d, uid))
-		return "descriptors";
 	/* The last few are root's, so that somebody can always look. */
 	return d->nclients < d->conf.max_clients + (uid ? 0 : 8u) ? NULL : "max_clients";
 }

@@ -203,7 +203,7 @@ void clients_go_on(struct daemon *d);
 
 /* ---- descriptors of others (foreign.c) ---- */
 
-#define FOREIGN_MIN_NOFILE 1024
+#define FOREIGN_MIN_NOFILE 2048
 int foreign_open(struct daemon *d, struct err *e);
 /* `n` of them have come from `uid`. */
 void foreign_took(struct daemon *d, uint32_t uid, unsigned n);
@@ -225,6 +225,8 @@ struct door; /* where clients come in */
 int clients_check(const struct conf *c, struct err *e);
 int clients_listen(struct daemon *d, struct err *e);
 void clients_unlisten(struct daemon *d);
+/* The system has no descriptor left but the one that is just being taken. */
+bool clients_full(const struct daemon *d);
 /* A record was read: what its owner is called in this daemon. Linux: as it says. */
 int owner_found_again(struct daemon *d, struct owner *who, struct err *e);
 /* http_linux.c */

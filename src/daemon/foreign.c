@@ -122,19 +122,23 @@ static uint64_t in_use(const struct daemon *d)
 	return n;
 }
 
+/* For `more`; and for others than root, what root needs as well. A limit of 0: there is none. */
+static bool has_room(const struct daemon *d, uint32_t uid, unsigned more)
+{
+	return !d->nofile.hard ||
+	       in_use(d) + more + (uid ? ROOT_SPARE + LINK_FDS : 0u) <= d->nofile.hard;
+}
+
+/* With those that are there, one message can still be read. */
 bool foreign_table_full(const struct daemon *d, uint32_t uid)
 {
-	/* One more message; and for others than root, what root needs for that. */
-	uint64_t more = LINK_FDS + (uid ? ROOT_SPARE + LINK_FDS : 0u);
-
-	/* 0: no such limit here. */
-	return d->nofile.hard && in_use(d) + more > d->nofile.hard;
+	return !has_room(d, uid, PER_VM + 2 * LINK_FDS);
 }
 
 bool foreign_full(struct daemon *d, uint32_t uid)
 {
 	struct user *u = *find(d, uid);
-	bool full = (uid && u && u->fds >= PER_USER) || foreign_table_full(d, uid);
+	bool full = (uid && u && u->fds >= PER_USER) || !has_room(d, uid, LINK_FDS);
 
 	d->held_back |= full;
 	if (full && u && !u->told) {

@@ -25,6 +25,7 @@ struct door {
 	int spare;           /* given up to tell a client that there is no other; -1: just now */
 	struct watch *watch, *watch_metrics;
 	struct timer *again; /* nobody is let in until then */
+	bool full;           /* whoever comes in now has the last descriptor */
 };
 
 static int identify(int fd, struct owner *who)
@@ -62,6 +63,11 @@ static void take(struct daemon *d, int fd, void (*serve)(struct client *c))
 	d->n.refused_clients++;
 }
 
+bool clients_full(const struct daemon *d)
+{
+	return d->door && d->door->full;
+}
+
 static void let_in(struct daemon *d, bool in)
 {
 	struct door *k = d->door;
@@ -91,8 +97,10 @@ static void no_descriptor(struct daemon *d, int listener, int error,
 
 	fd_close(&k->spare);
 	fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	k->full = true;
 	if (fd >= 0)
 		take(d, fd, serve);
+	k->full = false;
 	dlog(LOG_LVL_WARN, NULL, "a client cannot be let in: %s", strerror(error));
 	k->again = timer_after(&d->loop, PAUSE_MS, on_again, d);
 	let_in(d, !k->again);

@@ -396,6 +396,11 @@ static bool room_to_run(struct daemon *d, struct request *r, const struct machin
 	const struct limits *l = conf_limits(&d->conf, m->r.owner.uid);
 	uint64_t cpus = 0, mem = 0, all = 0;
 
+	if (foreign_table_full(d, r->client->who.uid)) {
+		refuse_field(r, RPC_LIMIT, "limit", "descriptors", NULL,
+			     "fewer VMs and connections: insulad has no descriptors left");
+		return false;
+	}
 	for (const struct machine *o = d->machines; o; o = o->next) {
 		if (o == m || !machine_active(o))
 			continue;

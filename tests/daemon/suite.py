@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -74,9 +75,12 @@ def children(pid):
 class Daemon:
     """One insulad with its own state directory and socket."""
 
-    def __init__(self, **more):
+    def __init__(self, nofile=0, uid=0, **more):
+        self.nofile, self.uid = nofile, uid
         self.dir = tempfile.mkdtemp(prefix="daemon.", dir=os.environ.get("TMPDIR", "/tmp"))
         os.chmod(self.dir, 0o755)
+        if uid:
+            os.chown(self.dir, uid, uid)
         self.socket = self.dir + "/s"
         self.state = self.dir + "/state"
         self.conf = dict(dict(socket=self.socket, state_dir=self.state, socket_mode="0666", cgroup="off",
@@ -92,8 +96,16 @@ class Daemon:
     def start(self):
         self.log = open(self.dir + "/log", "a")
         self.proc = subprocess.Popen([BIN + "insulad", "--config", self.dir + "/conf"], stdin=subprocess.DEVNULL,
-                                     stdout=self.log, stderr=self.log)
+                                     stdout=self.log, stderr=self.log, preexec_fn=self.prepare)
         assert wait_for(self.answers, 10), self.said()
+
+    def prepare(self):
+        if self.nofile:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self.nofile, self.nofile))
+        if self.uid:
+            os.setgroups([os.stat("/dev/kvm").st_gid])
+            os.setgid(self.uid)
+            os.setuid(self.uid)
 
     def answers(self):
         try:
@@ -1178,6 +1190,7 @@ def lingering(n):
     """n sockets whose close() would wait ten minutes, each for a peer that does not read; the other ends."""
     out, ends = [], []
     with socket.socket() as door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         door.bind(("127.0.0.1", 0))
         door.listen(n)
         for _ in range(n):
@@ -1187,12 +1200,17 @@ def lingering(n):
             ends.append(door.accept()[0])
             s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 600))
             s.setblocking(False)
+            out.append(s)
+    full = 0
+    while full < 5:  # times that nobody has taken anything
+        sent = 0
+        for s in out:
             try:
-                while s.send(b"x" * 65536):
-                    pass
+                sent += s.send(b"x" * 65536)
             except BlockingIOError:
                 pass
-            out.append(s)
+        full = 0 if sent else full + 1
+        time.sleep(0.02)
     return out, ends
 
 
@@ -1290,6 +1308,96 @@ def silent_files(d):
         os.waitpid(child, 0)
         os.rmdir(place)
     check("files whose close() ends at last: nothing is left", wait_for(lambda: settled(d)["threads"] == before["threads"], 30), (before, settled(d)))
+
+
+def said_to(c):
+    """What a fresh connection is answered, also one that is closed over it."""
+    c.sock.settimeout(10 * SLOW)
+    try:
+        c.sock.sendall(b'{"jsonrpc":"2.0","id":1,"method":"daemon.info"}\n')
+    except BrokenPipeError:
+        pass
+    try:
+        return c.line()
+    except ConnectionResetError:
+        return c.line()
+
+
+def case_descriptors(_):
+    """One user takes as many connections as there are descriptors; then there are none at all."""
+    if os.getuid():
+        print("skip daemon: descriptors - not root")
+        return
+    d = Daemon(nofile=2048, max_clients=5000, max_clients_per_uid=5000)
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, max(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
+    r, w = os.pipe()
+    gate = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(gate[1])
+        os.setgid(4001)
+        os.setuid(4001)
+        c = Insulad(d.socket)
+        many, last = [c], "all are let in"
+        try:
+            while len(many) < 1500:
+                many.append(Insulad(d.socket))
+                answer = said_to(many[-1])
+                if "error" in answer:
+                    last = answer["error"]["data"].get("field")
+                    break
+        except (OSError, ConnectionError) as e:
+            last = repr(e)
+        os.write(w, json.dumps([len(many), last]).encode())
+        os.read(gate[0], 1)
+        os._exit(0)
+    n, said = json.loads(os.read(r, 4096))
+    check("one user cannot take all descriptors, and is told so", 100 < n < 1500 and said == "descriptors", (n, said))
+    check("with all that others may have in use, root is let in", all(served(d) for _ in range(3)))
+    os.close(gate[1])
+    os.waitpid(pid, 0)
+    for fd in (r, w, gate[0]):
+        os.close(fd)
+    wait_for(lambda: settled(d)["fds"] < 200)
+    # The system itself has none.
+    used = [int(n) for n in os.listdir("/proc/%d/fd" % d.proc.pid)]
+    resource.prlimit(d.proc.pid, resource.RLIMIT_NOFILE, (max(used) + 1, 2048))
+    held, told = [], None
+    try:
+        while len(held) < 200 and not told:
+            held.append(Insulad(d.socket))
+            told = said_to(held[-1]).get("error")
+    except (OSError, ConnectionError) as e:
+        told = repr(e)
+    check("where the system has none left, a client is told so", isinstance(told, dict) and told["data"]["field"] == "descriptors", told)
+    waiting = d.client()
+    x, start = idle_wakeups(d), time.monotonic()
+    time.sleep(1)
+    check("and the loop does not spin", idle_wakeups(d) - x <= 40 * (time.monotonic() - start), idle_wakeups(d) - x)
+    resource.prlimit(d.proc.pid, resource.RLIMIT_NOFILE, (2048, 2048))
+    waiting.sock.settimeout(30 * SLOW)
+    try:
+        c = waiting.call("daemon.info")
+    except (RuntimeError, ConnectionError):
+        c = d.client().call("daemon.info")
+    check("when there are some again, clients are let in", c["pid"] == d.proc.pid)
+    check("insulad ends with 0", d.stop() == 0)
+
+
+def case_own_user(_):
+    """An insulad that is not root cannot become anybody else."""
+    if os.getuid():
+        print("skip daemon: an insulad of another user - not root")
+        return
+    d = Daemon(uid=4001)
+    r = as_user(d, 4001, lambda c: c.call("vm.run", config=guest("hello"), wait=True))
+    check("an insulad that is not root serves its own user", (r.get("reason"), r.get("status")) == ("status", 42), r)
+    check("and root", d.client().call("daemon.info")["pid"] == d.proc.pid)
+
+    r = as_user(d, 4002, lambda c: c.line())
+    check("and refuses everybody else, in words", r.get("error", {}).get("code") == -32009 and "its own user" in r["error"]["message"], r)
+    check("insulad ends with 0", d.stop() == 0)
 
 
 def notify_socket(d):
