@@ -31,12 +31,17 @@ struct cgroup_limits {
  * directory. Not being able to is no error: on is false and `e` says why. */
 void cgroups_open(struct cgroups *g, const char *how, struct err *e);
 void cgroups_close(struct cgroups *g);
-/* Make the group of one VM: a descriptor of its cgroup.procs, or a negative errno. */
-int cgroup_make(const struct cgroups *g, const char *id, const struct cgroup_limits *l,
+/* Make a group for one start of a VM, and of a name that has never been: a descriptor of its
+ * cgroup.procs, or a negative errno. */
+int cgroup_make(const struct cgroups *g, const char *name, const struct cgroup_limits *l,
 		struct err *e);
-/* Kill what is left and remove it. False: it is still busy, try again. */
-bool cgroup_remove(const struct cgroups *g, const char *id);
+/* Kill what is left in it. */
+void cgroup_kill(const struct cgroups *g, const char *name);
+/* False: it is still busy, try again. */
+bool cgroup_remove(const struct cgroups *g, const char *name);
 /* Has the kernel killed something in it because memory ran out? */
-bool cgroup_had_oom(const struct cgroups *g, const char *id);
+bool cgroup_had_oom(const struct cgroups *g, const char *name);
+/* How often, as the text of memory.events says. */
+uint64_t cgroup_oom_kills(const char *events);
 
 #endif

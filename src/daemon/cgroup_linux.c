@@ -185,11 +185,6 @@ void cgroups_close(struct cgroups *g)
 	g->on = false;
 }
 
-static void name_of(const char *id, char out[32])
-{
-	snprintf(out, 32, "vm-%s", id);
-}
-
 static int set_limits(int dir, const struct cgroup_limits *l, struct err *e)
 {
 	char text[64];
@@ -213,14 +208,12 @@ static int set_limits(int dir, const struct cgroup_limits *l, struct err *e)
 	return rc ? err_sys(e, rc, "limits of the control group") : 0;
 }
 
-int cgroup_make(const struct cgroups *g, const char *id, const struct cgroup_limits *l,
+int cgroup_make(const struct cgroups *g, const char *name, const struct cgroup_limits *l,
 		struct err *e)
 {
-	char name[32];
 	int dir, rc, procs = -1;
 
-	name_of(id, name);
-	if (mkdirat(g->dir, name, 0755) && errno != EEXIST)
+	if (mkdirat(g->dir, name, 0755))
 		return err_sys(e, -errno, "%s/%s", g->path, name);
 	dir = openat(g->dir, name, O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
@@ -236,31 +229,37 @@ int cgroup_make(const struct cgroups *g, const char *id, const struct cgroup_lim
 	return rc;
 }
 
-bool cgroup_remove(const struct cgroups *g, const char *id)
+void cgroup_kill(const struct cgroups *g, const char *name)
 {
-	char name[32];
-	int dir;
+	int dir = openat(g->dir, name, O_DIRECTORY | O_CLOEXEC);
 
-	name_of(id, name);
-	if (!unlinkat(g->dir, name, AT_REMOVEDIR) || errno == ENOENT)
-		return true;
-	dir = openat(g->dir, name, O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
-		return true;
+		return;
 	(void)put(dir, "cgroup.kill", "1");
 	close(dir);
-	return false;
 }
 
-bool cgroup_had_oom(const struct cgroups *g, const char *id)
+bool cgroup_remove(const struct cgroups *g, const char *name)
 {
-	char file[64], name[32], text[512];
-	const char *at;
+	return !unlinkat(g->dir, name, AT_REMOVEDIR) || errno != EBUSY;
+}
 
-	name_of(id, name);
+uint64_t cgroup_oom_kills(const char *events)
+{
+	static const char key[] = "oom_kill ";
+	const char *line = events;
+
+	while (line && strncmp(line, key, strlen(key)) != 0) {
+		line = strchr(line, '\n');
+		line += line != NULL;
+	}
+	return line ? strtoull(line + strlen(key), NULL, 10) : 0;
+}
+
+bool cgroup_had_oom(const struct cgroups *g, const char *name)
+{
+	char file[64], text[512];
+
 	snprintf(file, sizeof(file), "%s/memory.events", name);
-	if (get(g->dir, file, text, sizeof(text)) <= 0)
-		return false;
-	at = strstr(text, "oom_kill ");
-	return at && strtoul(at + 9, NULL, 10) > 0;
+	return get(g->dir, file, text, sizeof(text)) > 0 && cgroup_oom_kills(text) > 0;
 }

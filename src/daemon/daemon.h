@@ -255,9 +255,8 @@ struct machine {
 		const char *owner; /* whose it must be; NULL: anybody's */
 	} console; /* attached from the first byte on; borrowed, for machine_start() */
 	struct watch *death;
-	bool hello;    /* its supervisor has shown the token */
-	bool adopted;  /* started by an earlier insulad */
-	bool in_group; /* it has a control group */
+	bool hello;   /* its supervisor has shown the token */
+	bool adopted; /* started by an earlier insulad */
 	int64_t next_op;
 	struct pending *pending;
 	struct request *starting; /* answered when the guest runs, or will not */
@@ -273,6 +272,8 @@ struct machine {
 	bool held;           /* not read from: its user has too many descriptors */
 	struct timer *grace; /* removes what ended while nobody could see it */
 	unsigned restarts;
+	char *broken; /* VM_BROKEN: why its record cannot be read; owned */
+	bool newer;   /* and that is because a newer insulad has written it */
 };
 
 /* May this client see and touch it? */
@@ -287,6 +288,8 @@ void machine_forget(struct machine *m);
 /* Forget it, with everything in the state directory. It must not run. */
 void machine_remove(struct machine *m);
 bool machine_active(const struct machine *m); /* it has a supervisor */
+/* Of one whose record cannot be read: its supervisor's socket is served. */
+bool machine_is_served(struct machine *m);
 int machine_save(struct machine *m, struct err *e);
 int machine_start(struct machine *m, struct err *e);
 void machine_set_state(struct machine *m, enum vm_state s);

@@ -18,6 +18,7 @@
 
 #include "base/errtext.h"
 #include "daemon.h"
+#include "supervisor/control.h"
 #include "supervisor/ending.h"
 
 #define GRACE_MS 60000 /* an ended VM that goes by itself, found after a restart */
@@ -47,7 +48,7 @@ void random_hex(char *out, size_t digits)
 
 bool machine_active(const struct machine *m)
 {
-	return m->r.state != VM_CREATED && m->r.state != VM_ENDED;
+	return m->r.state != VM_CREATED && m->r.state != VM_ENDED && m->r.state != VM_BROKEN;
 }
 
 bool machine_visible(const struct machine *m, const struct client *c)
@@ -206,10 +207,11 @@ json_object *machine_json(const struct machine *m, bool full)
 		j_int(o, "status", m->status);
 	}
 	j_int(o, "restarts", m->restarts);
+	j_str(o, "error", m->broken);
 	if (!full)
 		return o;
 	j_bool(o, "adopted", m->adopted);
-	j_bool(o, "cgroup", m->in_group);
+	j_bool(o, "cgroup", m->r.group[0] != 0);
 	j_obj(o, "config", json_tokener_parse(m->r.config));
 	if (m->r.result)
 		j_obj(o, "result", json_tokener_parse(m->r.result));
@@ -265,7 +267,7 @@ void machine_set_state(struct machine *m, enum vm_state s)
 
 struct grave {
 	struct daemon *d;
-	char id[ID_LEN + 1];
+	char group[GROUP_LEN];
 	unsigned tries;
 };
 
@@ -274,26 +276,26 @@ static void bury(void *ctx)
 {
 	struct grave *g = ctx;
 
-	if (cgroup_remove(&g->d->cgroups, g->id) || ++g->tries == BURY_TRIES ||
+	if (cgroup_remove(&g->d->cgroups, g->group) || ++g->tries == BURY_TRIES ||
 	    !timer_after(&g->d->loop, BURY_MS, bury, g))
 		free(g);
 }
 
+/* No other start has a group of that name: it is killed once, and then it can only get empty. */
 static void leave_group(struct machine *m)
 {
 	struct grave *g;
 
-	if (!m->in_group)
+	if (!m->r.group[0])
 		return;
-	m->in_group = false;
-	if (cgroup_remove(&m->d->cgroups, m->r.id))
-		return;
-	g = calloc(1, sizeof(*g));
-	if (!g)
-		return;
-	g->d = m->d;
-	strcpy(g->id, m->r.id);
-	bury(g);
+	g = cgroup_remove(&m->d->cgroups, m->r.group) ? NULL : calloc(1, sizeof(*g));
+	if (g) {
+		cgroup_kill(&m->d->cgroups, m->r.group);
+		g->d = m->d;
+		strcpy(g->group, m->r.group);
+		bury(g);
+	}
+	m->r.group[0] = 0;
 }
 
 static void close_process(struct machine *m)
@@ -388,6 +390,30 @@ static char *make_result(const char *reason, const char *text)
 	return copy;
 }
 
+/* The supervisor, whose process is no more, has not had its byte to go on: there was no VM. */
+static bool never_began(const struct machine *m)
+{
+	char *file;
+	size_t len;
+	bool never;
+
+	if (state_read(m->d->state, m->r.id, "result", RESULT_MAX, &file, &len))
+		return false;
+	never = !strcmp(file, CONTROL_NOT_BEGUN);
+	free(file);
+	return never;
+}
+
+/* One that has ended by itself has said how, whatever the kernel has killed before that. */
+static bool died_of_memory(const struct machine *m)
+{
+	json_object *o = m->r.result ? json_tokener_parse(m->r.result) : NULL;
+	bool lost = !o || !strcmp(j_get_str(o, "reason", ""), "vmm-died");
+
+	json_object_put(o);
+	return lost && m->r.group[0] && cgroup_had_oom(&m->d->cgroups, m->r.group);
+}
+
 /* A supervisor that ends by itself has left its result; one that has not was killed. */
 static void find_result(struct machine *m, int64_t status)
 {
@@ -400,7 +426,7 @@ static void find_result(struct machine *m, int64_t status)
 		m->r.result = result_parse(file, len, m->r.token);
 		free(file);
 	}
-	if (m->in_group && cgroup_had_oom(&m->d->cgroups, m->r.id)) {
+	if (died_of_memory(m)) {
 		free(m->r.result);
 		m->r.result = make_result("oom", "the VM used more memory than its control group "
 						 "has: memory.max, see overhead_mib");
@@ -488,6 +514,7 @@ void machine_forget(struct machine *m)
 	*at = m->next;
 	m->d->nmachines--;
 	timer_cancel(m->grace);
+	free(m->broken);
 	record_free(&m->r);
 	free(m);
 }
@@ -538,14 +565,38 @@ static bool still_runs(struct machine *m)
 	return rc >= 0 || (rc == -EACCES && talk_open(m, &e) != -ENOENT);
 }
 
+/* insulad was killed between its record and the byte for its supervisor. Nobody has had an answer:
+ * it is as if nobody had asked. */
+static void not_started(struct machine *m)
+{
+	struct err e;
+
+	dlog(LOG_LVL_INFO, m, "an earlier insulad was about to start it");
+	close_process(m);
+	leave_group(m);
+	if (m->r.transient) {
+		machine_remove(m);
+		return;
+	}
+	m->r.state = VM_CREATED;
+	if (machine_save(m, &e))
+		dlog(LOG_LVL_ERROR, m, "%s", e.text);
+}
+
 static void adopt(struct machine *m)
 {
 	struct err e;
 
-	m->in_group = m->d->cgroups.on;
+	/* An older insulad has named it after the VM alone, and not said so. */
+	if (!m->r.group[0] && m->d->cgroups.on)
+		snprintf(m->r.group, sizeof(m->r.group), "vm-%s", m->r.id);
 	if (!still_runs(m)) {
 		bool transient = m->r.transient;
 
+		if (never_began(m)) {
+			not_started(m);
+			return;
+		}
 		m->r.transient = false; /* somebody may still want to know how it ended */
 		machine_ended(m);
 		m->r.transient = transient;
@@ -564,6 +615,45 @@ static void adopt(struct machine *m)
 		talk_find(m);
 }
 
+/* It can be listed with its reason, and deleted; by root, as nobody knows whose it is. */
+static void keep_broken(struct daemon *d, const char *id, int rc, const char *why)
+{
+	struct machine *m = add(d);
+
+	dlog(LOG_LVL_ERROR, NULL, "state of %s: %s; it is left alone", id, why);
+	if (!m)
+		return;
+	strcpy(m->r.id, id);
+	snprintf(m->r.name, sizeof(m->r.name), "broken-%s", id);
+	m->r.owner.uid = host_uid();
+	m->r.state = VM_BROKEN;
+	m->r.config = strdup("{}");
+	m->broken = strdup(why);
+	m->newer = rc == -EPROTONOSUPPORT;
+	if (!m->r.config || !m->broken)
+		machine_forget(m);
+}
+
+bool machine_is_served(struct machine *m)
+{
+	struct err e;
+	int fd = supervisor_connect(m, &e);
+	bool served = fd >= 0 || fd == -EAGAIN || fd == -EBUSY;
+
+	fd_close(&fd);
+	return served;
+}
+
+static int parse_one(struct daemon *d, struct machine *m, const char *id, const char *text,
+		     size_t len, struct err *e)
+{
+	int rc = record_parse(&m->r, text, len, e);
+
+	if (!rc)
+		rc = owner_found_again(d, &m->r.owner, e);
+	return rc || !strcmp(m->r.id, id) ? rc : err_set(e, -EINVAL, "record: of another VM");
+}
+
 static void load_one(struct daemon *d, const char *id)
 {
 	char *text = NULL;
@@ -579,12 +669,14 @@ static void load_one(struct daemon *d, const char *id)
 		return;
 	}
 	m = rc ? NULL : add(d);
-	if (!m || record_parse(&m->r, text, len, &e) || owner_found_again(d, &m->r.owner, &e) ||
-	    strcmp(m->r.id, id) != 0) {
-		dlog(LOG_LVL_ERROR, NULL, "state of %s: %s; it is left alone", id,
-		     rc || !m ? err_text(-rc) : e.text);
+	if (rc)
+		err_sys(&e, rc, "record");
+	else
+		rc = m ? parse_one(d, m, id, text, len, &e) : err_set(&e, -ENOMEM, "out of memory");
+	if (rc) {
 		if (m)
 			machine_forget(m);
+		keep_broken(d, id, rc, e.text);
 	} else if (machine_active(m)) {
 		adopt(m);
 	} else if (m->r.state == VM_ENDED) {

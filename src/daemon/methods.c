@@ -484,7 +484,7 @@ static void vm_start(struct daemon *d, struct request *r)
 
 	if (!m)
 		return;
-	if (machine_active(m) || m->r.transient)
+	if (machine_active(m) || m->r.state == VM_BROKEN || m->r.transient)
 		refuse_field(r, RPC_STATE, "wrong-state", "state", vm_state_names[m->r.state],
 			     "created or ended");
 	else
@@ -663,6 +663,9 @@ static void vm_wait(struct daemon *d, struct request *r)
 		return;
 	if (m->r.state == VM_ENDED)
 		request_answer(r, machine_result(m));
+	else if (m->r.state == VM_BROKEN)
+		refuse_field(r, RPC_STATE, "wrong-state", "state", vm_state_names[m->r.state],
+			     "a VM whose record can be read");
 	else
 		machine_hold(m, r, (uint64_t)j_get_int(r->params, "timeout_ms", 0));
 }
@@ -676,6 +679,16 @@ static void vm_delete(struct daemon *d, struct request *r)
 	if (machine_active(m)) {
 		refuse_field(r, RPC_STATE, "wrong-state", "state", vm_state_names[m->r.state],
 			     "created or ended");
+		return;
+	}
+	if (m->newer) {
+		method_refuse(r, RPC_STATE, "newer",
+			      "its record is of a newer insulad, which can read it");
+		return;
+	}
+	if (m->r.state == VM_BROKEN && machine_is_served(m)) {
+		method_refuse(r, RPC_STATE, "wrong-state",
+			      "its record cannot be read, but its supervisor runs: end that first");
 		return;
 	}
 	machine_remove(m);
@@ -763,34 +776,33 @@ static void rpc_discover(struct daemon *d, struct request *r)
 #define WAIT FLAG("wait", "answer when the VM has ended, with its result; else when the guest runs")
 #define NOTHING OBJECT("", "")
 #define DONE ANSWER("", "")
-#define MACHINE_MEMBERS                                                                                                                                                                                                                                                 \
-	WORDS("id", "never used again")                                                                                                                                                                                                                                 \
-	"," WORDS("name", "") "," COUNT(                                                                                                                                                                                                                                \
-		"uid",                                                                                                                                                                                                                                                  \
-		"whose it is") ","                                                                                                                                                                                                                                      \
-			       "\"state\":{\"type\":\"string\",\"enum\":[\"created\","                                                                                                                                                                                  \
-			       "\"starting\",\"running\","                                                                                                                                                                                                              \
-			       "\"paused\",\"stopping\",\"ended\"]}," FLAG(                                                                                                                                                                                             \
-				       "transient",                                                                                                                                                                                                                     \
-				       "deleted "                                                                                                                                                                                                                       \
-				       "when it "                                                                                                                                                                                                                       \
-				       "ends") "," COUNT("cpus",                                                                                                                                                                                                        \
-							 "") "," COUNT("mem",                                                                                                                                                                                           \
-								       "bytes") "," COUNT("create"                                                                                                                                                                      \
-											  "d_ms",                                                                                                                                                                       \
-											  "since "                                                                                                                                                                      \
-											  "1970") "," COUNT("started_ms",                                                                                                                                               \
-													    "") "," COUNT("ended_ms",                                                                                                                                   \
-															  "") "," COUNT("pid",                                                                                                                          \
-																	"of "                                                                                                                           \
-																	"its "                                                                                                                          \
-																	"super"                                                                                                                         \
-																	"viso"                                                                                                                          \
-																	"r") "," COUNT("restarts",                                                                                                      \
-																		       "of its device processes") "," WORDS("reason",                                                                   \
-																							    "how it ended") "," COUNT("status",                                         \
-																										      "that insula-run would have") "," FLAG("existed", \
-																															     "vm.create: it was there before")
+#define MACHINE_MEMBERS                                                                                                                                                                                                                                                                                                                                                              \
+	WORDS("id", "never used again")                                                                                                                                                                                                                                                                                                                                              \
+	"," WORDS(                                                                                                                                                                                                                                                                                                                                                                   \
+		"name",                                                                                                                                                                                                                                                                                                                                                              \
+		"") "," COUNT("uid",                                                                                                                                                                                                                                                                                                                                                 \
+			      "whose it is") ","                                                                                                                                                                                                                                                                                                                                     \
+					     "\"state\":{\"type\":\"string\",\"enum\":["                                                                                                                                                                                                                                                                                             \
+					     "\"created\","                                                                                                                                                                                                                                                                                                                          \
+					     "\"starting\",\"running\","                                                                                                                                                                                                                                                                                                             \
+					     "\"paused\",\"stopping\",\"ended\",\"broken\"]}"                                                                                                                                                                                                                                                                                        \
+					     "," FLAG(                                                                                                                                                                                                                                                                                                                               \
+						     "transient",                                                                                                                                                                                                                                                                                                                    \
+						     "deleted "                                                                                                                                                                                                                                                                                                                      \
+						     "when it "                                                                                                                                                                                                                                                                                                                      \
+						     "ends") "," COUNT("cpus",                                                                                                                                                                                                                                                                                                       \
+								       "") "," COUNT("mem",                                                                                                                                                                                                                                                                                          \
+										     "bytes") "," COUNT("create"                                                                                                                                                                                                                                                                     \
+													"d_ms",                                                                                                                                                                                                                                                                      \
+													"since "                                                                                                                                                                                                                                                                     \
+													"1970") "," COUNT("started_ms", "") "," COUNT("ended_ms",                                                                                                                                                                                                                    \
+																		      "") "," COUNT("pid", "of "                                                                                                                                                                                                     \
+																					   "its "                                                                                                                                                                                                    \
+																					   "super"                                                                                                                                                                                                   \
+																					   "viso"                                                                                                                                                                                                    \
+																					   "r") "," COUNT("restarts", "of its device processes") "," WORDS("reason", "how it ended") "," COUNT("status", "that insula-run would have") "," FLAG("existed",                                           \
+																																								"vm.create: it was there before") "," WORDS("error", \
+																																													    "of a broken one: why its record cannot be read")
 #define OWNER_SID WORDS("sid", "Windows: whose it is; uid is then a number of this daemon's own")
 #define MACHINE_REQUIRED "\"id\",\"name\",\"uid\",\"state\",\"cpus\",\"mem\""
 #define MACHINE ANSWER(MACHINE_REQUIRED, MACHINE_MEMBERS "," OWNER_SID)

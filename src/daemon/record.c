@@ -9,9 +9,10 @@
 
 #define VERSION 1
 #define DEPTH 16
+#define RESULT_DEPTH (DEPTH - 1) /* it stands in a record */
 
-const char *const vm_state_names[VM_STATES] = {"created", "starting", "running",
-					       "paused",  "stopping", "ended"};
+const char *const vm_state_names[VM_STATES] = {"created",  "starting", "running", "paused",
+					       "stopping", "ended",    "broken"};
 
 bool id_is_valid(const char *id)
 {
@@ -55,6 +56,8 @@ static json_object *to_json(const struct record *r)
 	j_int(o, "start_time", (int64_t)r->start_time);
 	j_str(o, "boot_id", r->boot_id);
 	j_str(o, "token", r->token);
+	if (r->group[0])
+		j_str(o, "group", r->group);
 	j_obj(o, "config", json_tokener_parse(r->config));
 	if (r->result)
 		j_obj(o, "result", json_tokener_parse(r->result));
@@ -88,6 +91,17 @@ static int take_number(json_object *o, const char *key, int64_t max, int64_t *ou
 	return 0;
 }
 
+/* It goes into a path. */
+static bool group_is_valid(const struct record *r)
+{
+	const size_t head = 3 + ID_LEN;
+	const char *g = r->group;
+
+	return !strncmp(g, "vm-", 3) && !strncmp(g + 3, r->id, ID_LEN) &&
+	       (!g[head] || (g[head] == '-' && strspn(g + head + 1, "0123456789abcdef") == 8 &&
+			     strlen(g) == GROUP_LEN - 1));
+}
+
 static int take_names(struct record *r, json_object *o, struct err *e)
 {
 	const char *state = j_get_str(o, "state", "");
@@ -100,11 +114,15 @@ static int take_names(struct record *r, json_object *o, struct err *e)
 		rc = copy_text(o, "boot_id", r->boot_id, sizeof(r->boot_id), e);
 	if (!rc)
 		rc = copy_text(o, "token", r->token, sizeof(r->token), e);
-	while (s < VM_STATES && strcmp(vm_state_names[s], state) != 0)
+	while (s < VM_BROKEN && strcmp(vm_state_names[s], state) != 0)
 		s++;
 	if (!rc && j_get(o, "sid"))
 		rc = copy_text(o, "sid", r->owner.sid, sizeof(r->owner.sid), e);
-	if (!rc && (!id_is_valid(r->id) || !name_is_valid(r->name) || s == VM_STATES ||
+	if (!rc && j_get(o, "group"))
+		rc = copy_text(o, "group", r->group, sizeof(r->group), e);
+	if (!rc && r->group[0] && !group_is_valid(r))
+		rc = err_set(e, -EINVAL, "record: group is malformed");
+	if (!rc && (!id_is_valid(r->id) || !name_is_valid(r->name) || s == VM_BROKEN ||
 		    strlen(r->token) != TOKEN_LEN))
 		rc = err_set(e, -EINVAL, "record: id, name, state or token is malformed");
 	r->state = (enum vm_state)s;
@@ -182,7 +200,11 @@ int record_parse(struct record *r, const char *text, size_t len, struct err *e)
 	memset(r, 0, sizeof(*r));
 	if (!o)
 		return err_set(e, -EINVAL, "record: %s", why);
-	if (j_get_int(o, "version", 0) != VERSION)
+	if (j_get_int(o, "version", 0) > VERSION)
+		rc = err_set(e, -EPROTONOSUPPORT,
+			     "record: version %lld, of a newer insulad; this one reads version %d",
+			     (long long)j_get_int(o, "version", 0), VERSION);
+	else if (j_get_int(o, "version", 0) != VERSION)
 		rc = err_set(e, -EINVAL, "record: version: expected %d", VERSION);
 	else
 		rc = take_names(r, o, e);
@@ -205,6 +227,17 @@ void record_free(struct record *r)
 	r->config = r->result = NULL;
 }
 
+/* As the record will be read: with the same limits, once it has been printed. */
+static bool is_readable(const char *text)
+{
+	const char *why;
+	size_t len = strlen(text);
+	json_object *o = len <= RESULT_MAX ? j_parse(text, len, RESULT_DEPTH, &why) : NULL;
+
+	json_object_put(o);
+	return o != NULL;
+}
+
 char *result_parse(const char *text, size_t len, const char *token)
 {
 	const char *why;
@@ -213,10 +246,10 @@ char *result_parse(const char *text, size_t len, const char *token)
 
 	if (!len || len > RESULT_MAX || text[len - 1] != '\n')
 		return NULL;
-	o = j_clean(j_parse(text, len, DEPTH, &why));
+	o = j_clean(j_parse(text, len, RESULT_DEPTH, &why));
 	if (!strcmp(j_get_str(o, "token", ""), token) && j_get_str(o, "reason", NULL)) {
 		json_object_object_del(o, "token");
-		copy = strdup(j_text(o));
+		copy = is_readable(j_text(o)) ? strdup(j_text(o)) : NULL;
 	}
 	json_object_put(o);
 	return copy;

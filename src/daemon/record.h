@@ -16,6 +16,7 @@
 #define ID_LEN 16
 #define NAME_MAX_LEN 63
 #define TOKEN_LEN 64
+#define GROUP_LEN (3 + ID_LEN + 1 + 8 + 1) /* vm-ID-N and a NUL */
 #define CONFIG_MAX (1u << 20)
 #define RESULT_MAX (64u << 10)
 #define RECORD_MAX (CONFIG_MAX + (256u << 10)) /* with both, and the rest */
@@ -28,6 +29,7 @@ enum vm_state {
 	VM_PAUSED,
 	VM_STOPPING,
 	VM_ENDED,
+	VM_BROKEN, /* a record that cannot be read: never in one */
 	VM_STATES
 };
 extern const char *const vm_state_names[VM_STATES];
@@ -57,6 +59,7 @@ struct record {
 	int pid;
 	uint64_t start_time; /* field 22 of /proc/PID/stat; Windows: a FILETIME */
 	char boot_id[37];
+	char group[GROUP_LEN]; /* its control group's name, of this start alone; "": none */
 	char token[TOKEN_LEN + 1];
 	char *result; /* how it ended: JSON object, one line; NULL: not ended; owned */
 };
@@ -65,12 +68,14 @@ bool name_is_valid(const char *name);
 bool id_is_valid(const char *id);
 /* The text, the caller's; NULL: no memory. */
 char *record_print(const struct record *r);
-/* -EINVAL and a line. On success the caller calls record_free(). */
+/* A line, and -EINVAL, or -EPROTONOSUPPORT: a newer insulad has written it. On success the caller
+ * calls record_free(). */
 int record_parse(struct record *r, const char *text, size_t len, struct err *e);
 void record_free(struct record *r);
 
 /* A result file: complete with its line end, an object with the strings "reason" and "token" ==
- * `token`. Its text without the token, the caller's; NULL: not complete, or not this VM's. */
+ * `token`. Its text without the token, the caller's, which a record can hold; NULL: not complete,
+ * not this VM's, or more or deeper than a record can hold. */
 char *result_parse(const char *text, size_t len, const char *token);
 
 #endif

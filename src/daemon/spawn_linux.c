@@ -8,7 +8,8 @@
  *
  * The child waits for one byte before it becomes a supervisor. insulad writes the record with its
  * process id first and gives the byte then; if insulad dies in between, the child sees the end of
- * the pipe and goes. So there is no supervisor without a record.
+ * the pipe and goes. So there is no supervisor without a record. That it has had its byte it writes
+ * into the result file: whoever finds the record of a dead child knows whether there was a VM.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,6 +34,7 @@
 #include <insula/log.h>
 
 #include "daemon.h"
+#include "supervisor/control.h"
 
 #define LOW 64            /* the kernel copies tables in steps of 64, and closes what is too much */
 #define SLOT (LOW - NFDS) /* the first */
@@ -44,6 +46,7 @@
 #define DATA_LIMIT (1ull << 30)
 #endif
 #define NOFILE_LIMIT 4096
+#define LOG_KEEP (1u << 20) /* of the log, from one start to the next */
 #define PIDS_SPARE 64
 #define ENV_MAX 8
 
@@ -114,12 +117,16 @@ static void limit(const struct plan *p)
 		give_up("limits");
 }
 
-static void wait_for_byte(int fd)
+static void wait_for_byte(const struct plan *p)
 {
+	const size_t len = strlen(CONTROL_BEGUN);
 	char byte;
 
-	if (read(fd, &byte, 1) != 1)
+	if (read(p->fd[FD_GO], &byte, 1) != 1)
 		_exit(126);
+	/* In place: there is room on the disk, and the supervisor's line will begin there. */
+	if (pwrite(p->fd[FD_RESULT], CONTROL_BEGUN, len, 0) != (ssize_t)len)
+		give_up("result");
 }
 
 static _Noreturn void child(struct plan *p)
@@ -135,7 +142,7 @@ static _Noreturn void child(struct plan *p)
 		give_up("session");
 	if (p->fd[FD_PROCS] >= 0 && write(p->fd[FD_PROCS], "0", 1) != 1)
 		give_up("control group");
-	wait_for_byte(p->fd[FD_GO]);
+	wait_for_byte(p);
 	limit(p);
 	become_user(p);
 	for (int i = 0; i < 4; i++) {
@@ -197,13 +204,67 @@ static int make_setup(const struct record *r, bool console, struct err *e)
 	return fd;
 }
 
+/* A file that no earlier supervisor has open. Its user may have taken that over, and hold a lease:
+ * whoever opens it then waits for 45 s. */
+static int fresh_file(int at, const char *name, int flags)
+{
+	if (unlinkat(at, name, 0) && errno != ENOENT)
+		return -1;
+	return openat(at, name, flags | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
+		      0600);
+}
+
+/* The end of the old one goes on in the new one, unless somebody prevents it. */
+static void keep_log(int from, int to)
+{
+	struct stat st;
+	char buf[16384];
+	off_t at;
+	ssize_t n;
+
+	if (from < 0 || to < 0 || fstat(from, &st) || !S_ISREG(st.st_mode))
+		return;
+	at = st.st_size > (off_t)LOG_KEEP ? st.st_size - (off_t)LOG_KEEP : 0;
+	while (at < st.st_size && (n = pread(from, buf, sizeof(buf), at)) > 0) {
+		if (write_full(to, buf, (size_t)n))
+			return;
+		at += n;
+	}
+}
+
+static int fresh_log(int at)
+{
+	int old = openat(at, "log", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	int fd = fresh_file(at, "log", O_RDWR | O_APPEND);
+
+	keep_log(old, fd);
+	fd_close(&old);
+	return fd;
+}
+
+/* With room for a result, however full the disk gets. */
+static int fresh_result(int at)
+{
+	const size_t len = strlen(CONTROL_NOT_BEGUN);
+	int fd = fresh_file(at, "result", O_WRONLY), rc = 0;
+
+	if (fd < 0)
+		return -1;
+	if (pwrite(fd, CONTROL_NOT_BEGUN, len, 0) != (ssize_t)len ||
+	    fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, RESULT_MAX))
+		rc = errno;
+	if (!rc || rc == EOPNOTSUPP || rc == ENOSYS)
+		return fd;
+	fd_close(&fd);
+	errno = rc;
+	return -1;
+}
+
 static int open_files(struct plan *p, int at, struct err *e)
 {
-	const int make = O_CREAT | O_CLOEXEC | O_NOFOLLOW;
-
 	p->fd[FD_NULL] = open("/dev/null", O_RDWR | O_CLOEXEC);
-	p->fd[FD_LOG] = openat(at, "log", O_RDWR | O_APPEND | make, 0600);
-	p->fd[FD_RESULT] = openat(at, "result", O_WRONLY | O_TRUNC | make, 0600);
+	p->fd[FD_LOG] = fresh_log(at);
+	p->fd[FD_RESULT] = fresh_result(at);
 	if (p->fd[FD_NULL] < 0 || p->fd[FD_LOG] < 0 || p->fd[FD_RESULT] < 0)
 		return err_sys(e, -errno, "files of %s", p->r->id);
 	/* What its user writes counts as his, whatever he makes of it. And it shortens its log by
@@ -230,9 +291,13 @@ static int join_group(struct machine *m, struct plan *p, struct err *e)
 	p->limit_data = !d->cgroups.on;
 	if (!d->cgroups.on)
 		return 0;
-	p->fd[FD_PROCS] = cgroup_make(&d->cgroups, m->r.id, &l, e);
-	m->in_group = p->fd[FD_PROCS] >= 0;
-	return m->in_group ? 0 : p->fd[FD_PROCS];
+	snprintf(m->r.group, sizeof(m->r.group), "vm-%s-", m->r.id);
+	random_hex(m->r.group + strlen(m->r.group), 8);
+	p->fd[FD_PROCS] = cgroup_make(&d->cgroups, m->r.group, &l, e);
+	if (p->fd[FD_PROCS] >= 0)
+		return 0;
+	m->r.group[0] = 0;
+	return p->fd[FD_PROCS];
 }
 
 static void add_env(struct plan *p, const char *name, const char *value)

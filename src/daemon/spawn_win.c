@@ -14,6 +14,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "supervisor/control.h"
 #include "win.h"
 
 #define PACKET 65536
@@ -88,6 +89,8 @@ static int open_files(struct plan *p, int dir, struct err *e)
 		if (p->fd[i] < 0 && i != FD_LISTEN && i != FD_GO)
 			rc = p->fd[i];
 	}
+	if (!rc)
+		rc = write_full(p->fd[FD_RESULT], CONTROL_NOT_BEGUN, strlen(CONTROL_NOT_BEGUN));
 	if (!rc)
 		rc = write_setup(p->fd[FD_SETUP], p->r, p->console);
 	if (rc)

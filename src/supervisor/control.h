@@ -3,7 +3,7 @@
  * The supervisor as a service: `insula-run --control`, started by insulad and by nobody else, with
  * inherited descriptors (control_linux.h) or handles (control_win.h): where it listens; the set-up,
  * a JSON object {id, token, config, console}, of which config is what insula-run --json takes; the
- * result file, empty, into which goes one JSON line at the end, with one write.
+ * result file, into which goes one JSON line at the end, from its beginning on, with one write.
  *
  * Each packet is one JSON object: {id, op, params} to the supervisor, {id, result} or
  * {id, error: {reason, text}} back, {event, data} at any time to everybody who has said hello. On
@@ -20,6 +20,10 @@
 #include <stdint.h>
 
 #define CONTROL_TOKEN_LEN 64
+/* What stands in the result file from its making on until the supervisor has had its byte to go on,
+ * and then until it writes its line over it. Of one length. */
+#define CONTROL_NOT_BEGUN "not begun\n"
+#define CONTROL_BEGUN "begun    \n"
 
 struct control;
 struct vm;

@@ -288,7 +288,8 @@ static int parse_handles(const char *text, int fd[4], struct err *e)
 	return 0;
 }
 
-static void wait_for_byte(int fd)
+/* And say so where insulad looks should we end without a word. */
+static void wait_for_byte(int fd, int result)
 {
 	char byte;
 	DWORD n = 0;
@@ -296,6 +297,9 @@ static void wait_for_byte(int fd)
 	if (!ReadFile(fd_handle(fd), &byte, 1, &n, NULL) || n != 1)
 		ExitProcess(126);
 	CloseHandle(fd_handle(fd));
+	SetFilePointer(fd_handle(result), 0, NULL, FILE_BEGIN);
+	(void)write_full(result, CONTROL_BEGUN, strlen(CONTROL_BEGUN));
+	SetFilePointer(fd_handle(result), 0, NULL, FILE_BEGIN);
 }
 
 static int attach_first(struct control *k, json_object *console, struct err *e)
@@ -339,7 +343,7 @@ int control_open(struct control **out, const char *text, struct vm_config *c, st
 	*out = NULL;
 	if (rc)
 		return rc;
-	wait_for_byte(fd[3]);
+	wait_for_byte(fd[3], fd[2]);
 	rc = make(out, fd[0], fd[2], e);
 	if (rc)
 		return rc;

@@ -3,6 +3,7 @@
 """insulad with real VMs. One line per case: ok, not ok, skip. Names as arguments choose cases."""
 import array
 import errno
+import fcntl
 import grp
 import json
 import os
@@ -317,7 +318,14 @@ def case_restart(d):
     found = {v["id"]: v for v in c.call("vm.list")["vms"]}
     check("nothing is adopted that insulad did not start", found[vms[3]["id"]]["state"] == "ended" and innocent.poll() is None, found[vms[3]["id"]])
     check("one of another boot has ended with that", (found[vms[0]["id"]]["reason"], gone(vms[0]["pid"])) == ("host-reboot", False), found[vms[0]["id"]])
-    check("a broken record is left alone", vms[4]["id"] not in found and os.path.exists(d.state + "/vm/" + vms[4]["id"]), list(found))
+    broken = found[vms[4]["id"]]
+    check("a broken record is listed with its reason", broken["state"] == "broken" and "record" in broken["error"] and os.path.exists(d.state + "/vm/" + vms[4]["id"]), broken)
+    e = refused(c, "vm.start", id=broken["id"])
+    check("one whose record is broken is not started", e["code"] == -32003 and e["data"]["value"] == "broken", e)
+    e = refused(c, "vm.wait", id=broken["id"])
+    check("nor waited for", e["code"] == -32003 and e["data"]["value"] == "broken", e)
+    e = refused(c, "vm.delete", id=broken["id"])
+    check("nor deleted, as long as its supervisor runs", e["code"] == -32003 and "supervisor runs" in e["message"], e)
     check("a directory without a record is removed", not os.path.exists(d.state + "/vm/0123456789abcdef"))
     second = subprocess.run([BIN + "insulad", "--config", d.dir + "/conf"], capture_output=True, text=True, timeout=20)
     check("a second insulad in the same state is refused", second.returncode == 1 and "another insulad uses it" in second.stderr, second)
@@ -330,11 +338,89 @@ def case_restart(d):
     innocent.wait()
     for pid in (real, vms[0]["pid"], vms[4]["pid"]):
         os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: gone(vms[4]["pid"]))
+    check("then it is", c.call("vm.delete", id=broken["name"]) == {} and not os.path.exists(d.state + "/vm/" + vms[4]["id"]), broken)
     for v in c.call("vm.list")["vms"]:
         if v["state"] == "running":
             c.call("vm.kill", id=v["id"])
     c.call("vm.delete", id="kept")
-    shutil.rmtree(d.state + "/vm/" + vms[4]["id"])
+
+
+def change_record(d, vm, **members):
+    path = "%s/vm/%s/record.json" % (d.state, vm)
+    with open(path) as f:
+        record = json.load(f)
+    with open(path, "w") as f:
+        json.dump(dict(record, **members), f)
+    return record
+
+
+def case_not_begun(d):
+    """insulad was killed between the record of a start and the byte that its supervisor waits for."""
+    c = d.client()
+    vms = [c.call("vm.create", name="nb%d" % i, config=guest("hello"))["id"] for i in range(3)]
+    boot = change_record(d, vms[0])["boot_id"]
+    d.kill()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for vm, said, transient in zip(vms, ("not begun\n", "not begun\n", "begun    \n"), (False, True, False)):
+        change_record(d, vm, state="starting", pid=dead.pid, start_time=1, boot_id=boot, started_ms=1, transient=transient)
+        with open("%s/vm/%s/result" % (d.state, vm), "w") as f:
+            f.write(said)
+    d.start()
+    c = d.client()
+    found = {v["name"]: v for v in c.call("vm.list")["vms"]}
+    check("a supervisor that has not begun leaves its VM as it was", found["nb0"]["state"] == "created", found)
+    check("and vm.run as if nobody had asked", "nb1" not in found and not os.path.exists(d.state + "/vm/" + vms[1]), found)
+    check("one that had begun was killed", (found["nb2"]["state"], found["nb2"]["reason"]) == ("ended", "supervisor-killed"), found)
+    r = c.call("vm.start", id="nb0", wait=True)
+    check("it can be started", (r["reason"], r["status"]) == ("status", 42), r)
+    # By a newer insulad: not for this one.
+    change_record(d, vms[0], version=2)
+    with open("%s/vm/%s/record.json" % (d.state, vms[0])) as f:
+        before = f.read()
+    d.restart()
+    c = d.client()
+    v = {v["id"]: v for v in c.call("vm.list")["vms"]}[vms[0]]
+    check("a record of a newer insulad is listed, in words", v["state"] == "broken" and "version 2, of a newer insulad" in v["error"], v)
+    e = refused(c, "vm.delete", id=vms[0])
+    with open("%s/vm/%s/record.json" % (d.state, vms[0])) as f:
+        check("and kept as it is", e["data"]["reason"] == "newer" and f.read() == before, e)
+    change_record(d, vms[0], version=1)
+    # A result as deep as it may be, beside its own record: that can be read again.
+    deep = {"reason": "status", "status": 7, "token": change_record(d, vms[2])["token"], "d": json.loads("[" * 13 + "]" * 13)}
+    change_record(d, vms[2], state="starting", pid=dead.pid, start_time=1, result={})
+    with open("%s/vm/%s/result" % (d.state, vms[2]), "w") as f:
+        f.write(json.dumps(deep) + "\n")
+    for _ in range(2):
+        d.restart()
+    v = {v["id"]: v for v in d.client().call("vm.list")["vms"]}[vms[2]]
+    check("a deep result makes no record unreadable", (v["state"], v.get("status")) == ("ended", 7), v)
+
+
+def case_leases(d):
+    """A supervisor that was taken over holds leases on its files: the next start does not wait."""
+    c = d.client()
+    c.call("vm.create", name="l", config=guest("hello"))
+    first = c.call("vm.start", id="l", wait=True)
+    with open("%s/vm/%s/log" % (d.state, first["id"]), "a") as f:
+        f.write("a line of before\n")
+    held = []
+    for name in ("log", "result"):
+        held.append(os.open("%s/vm/%s/%s" % (d.state, first["id"], name), os.O_RDONLY))
+        fcntl.fcntl(held[-1], fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    c.sock.settimeout(20 * SLOW)
+    try:
+        r = c.call("vm.start", id="l", wait=True)
+        check("leases on its files delay no start", (r["reason"], r["status"]) == ("status", 42), r)
+    except TimeoutError:
+        check("leases on its files delay no start", False, "20 s")
+    for fd in held:
+        os.close(fd)
+    c = d.client()
+    c.call("vm.wait", id="l")
+    check("the log goes on", "a line of before" in c.call("vm.logs", id="l")["text"])
 
 
 def case_requests(d):

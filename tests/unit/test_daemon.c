@@ -223,6 +223,7 @@ static struct record sample(void)
 	memset(r.token, 'f', TOKEN_LEN);
 	r.config = strdup("{\"cpus\":2}");
 	r.result = strdup("{\"reason\":\"status\"}");
+	snprintf(r.group, sizeof(r.group), "vm-%s-01234567", r.id);
 	return r;
 }
 
@@ -241,6 +242,7 @@ START_TEST(record_round_trip)
 	ck_assert_uint_eq(s.start_time, r.start_time);
 	ck_assert(s.state == VM_STARTING && s.transient && s.pid == 77 && s.owner.ngroups == 2);
 	ck_assert_uint_eq(s.owner.groups[1], 27);
+	ck_assert_str_eq(s.group, r.group);
 	record_free(&s);
 	/* Half of it is no record, whatever half. */
 	for (size_t n = 0; n < strlen(text); n++)
@@ -261,7 +263,8 @@ START_TEST(record_members)
 	json_object_object_foreach(whole, key, v)
 	{
 		json_object *o = json_tokener_parse(text);
-		bool optional = !strcmp(key, "result") || !strcmp(key, "transient");
+		bool optional = !strcmp(key, "result") || !strcmp(key, "transient") ||
+				!strcmp(key, "group");
 
 		(void)v;
 		json_object_object_del(o, key);
@@ -280,6 +283,90 @@ START_TEST(record_members)
 	json_object_put(whole);
 	free(text);
 	record_free(&r);
+}
+END_TEST
+
+START_TEST(record_refused)
+{
+	static const struct {
+		const char *key, *value;
+		int rc;
+	} cases[] = {
+		{"version", "2", -EPROTONOSUPPORT},
+		{"version", "0", -EINVAL},
+		{"state", "\"broken\"", -EINVAL},
+		{"group", "\"vm-0123456789abcdef/../x\"", -EINVAL},
+		{"group", "\"vm-0123456789abcdee-01234567\"", -EINVAL},
+		{"group", "\"vm-0123456789abcdef-0123456\"", -EINVAL},
+		{"group", "\"vm-0123456789abcdef\"", 0},
+	};
+	struct record r = sample(), s;
+	struct err e;
+
+	strcpy(r.id, "0123456789abcdef");
+	r.group[0] = 0;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		char *text = record_print(&r);
+		json_object *o = json_tokener_parse(text);
+		int rc;
+
+		free(text);
+		j_obj(o, cases[i].key, json_tokener_parse(cases[i].value));
+		rc = record_parse(&s, j_text(o), strlen(j_text(o)), &e);
+		ck_assert_msg(rc == cases[i].rc, "%s %s: %d", cases[i].key, cases[i].value, rc);
+		if (!rc)
+			record_free(&s);
+		else if (rc == -EPROTONOSUPPORT)
+			ck_assert_ptr_nonnull(strstr(e.text, "version 2, of a newer insulad"));
+		json_object_put(o);
+	}
+	record_free(&r);
+}
+END_TEST
+
+/* What is taken as a result stands in a record that can be read. */
+START_TEST(results_in_records)
+{
+	struct record r = sample(), s;
+	char text[RESULT_MAX + 1];
+	unsigned taken = 0;
+	struct err e;
+
+	for (int depth = 1; depth < 24; depth++) {
+		char *result;
+		int n = snprintf(text, sizeof(text), "{\"reason\":\"x\",\"token\":\"t\",\"d\":");
+
+		for (int i = 1; i < depth; i++)
+			text[n++] = '[';
+		text[n++] = '1';
+		for (int i = 1; i < depth; i++)
+			text[n++] = ']';
+		strcpy(text + n, "}\n");
+		result = result_parse(text, strlen(text), "t");
+		if (!result)
+			continue;
+		taken++;
+		free(r.result);
+		r.result = result;
+		result = record_print(&r);
+		ck_assert_msg(!record_parse(&s, result, strlen(result), &e), "%d: %s", depth,
+			      e.text);
+		record_free(&s);
+		free(result);
+	}
+	ck_assert_uint_ge(taken, 10);
+	ck_assert_uint_lt(taken, 20);
+	record_free(&r);
+}
+END_TEST
+
+START_TEST(oom_kills)
+{
+	ck_assert_uint_eq(cgroup_oom_kills("low 0\nhigh 0\nmax 3\noom 1\noom_kill 7\n"
+					   "oom_group_kill 1\n"),
+			  7);
+	ck_assert_uint_eq(cgroup_oom_kills("max 3\nxoom_kill 7\noom_kill 0\n"), 0);
+	ck_assert_uint_eq(cgroup_oom_kills(""), 0);
 }
 END_TEST
 
@@ -1162,6 +1249,9 @@ int main(void)
 	tcase_add_test(plain, conf_reload_keeps);
 	tcase_add_test(plain, record_round_trip);
 	tcase_add_test(plain, record_members);
+	tcase_add_test(plain, record_refused);
+	tcase_add_test(plain, results_in_records);
+	tcase_add_test(plain, oom_kills);
 	tcase_add_test(plain, names);
 	tcase_add_test(plain, results);
 	tcase_add_test(plain, state_files);
