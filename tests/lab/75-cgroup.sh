@@ -61,7 +61,8 @@ same in-groups True "$("$CTL" info | member cgroup)"
 same no-warning '' "$(grep 'no control groups' "$T/log")"
 spin c
 g=$(group c)
-same its-own-group "/insula/vm-$("$CTL" info c | member id)" "${g#"$ROOT"}"
+g_name=${g#"$ROOT"}
+same its-own-group "/insula/vm-$("$CTL" info c | member id)" "${g_name%-*}"
 # And a thread of KVM's own.
 same every-process-in-it '' "$("$CTL" info c | python3 -c 'import json, sys; v = json.load(sys.stdin); have = set(map(int, open(sys.argv[1]).read().split()))
 print(*sorted({v["pid"], *(p["pid"] for p in v["processes"])} - have))' "$g/cgroup.procs")"
@@ -114,6 +115,7 @@ import sys
 open(sys.argv[1] + "/cgroup.procs", "w").write("0")
 hold = [bytearray(1 << 20) for _ in range(512)]
 PY
+mkdir "$g/held" # the group cannot go for a while
 python3 "$T/hog.py" "$g"
 same oom-kills-the-hog 137 $?
 "$CTL" wait c >"$T/out"
@@ -123,10 +125,21 @@ same oom-state ended "$("$CTL" info c | member state)"
 sleep 0.5
 same oom-event oom "$(python3 -c 'import json, sys; print([e["data"]["reason"] for e in map(json.loads, open(sys.argv[1])) if e["event"] == "ended"][-1])' "$T/events" 2>&1)"
 kill $events
-none_left oom-leaves-no-group
 "$CTL" start c >/dev/null
-same may-start-again running "$("$CTL" info c | member state)"
+h=$(group c)
+if [ "$h" != "$g" ]; then ok a-group-for-each-start; else not_ok a-group-for-each-start "$h"; fi
+sleep 1
+same started-again-at-once running "$("$CTL" info c | member state)"
+mkdir "$h/held"
+kill -9 "$("$CTL" info c | member pid)"
+"$CTL" wait c >"$T/out"
+same another-oom-is-not-this-one supervisor-killed "$(member reason <"$T/out")"
+"$CTL" start c >/dev/null
+sleep 1
+same started-again-after-a-crash running "$("$CTL" info c | member state)"
 "$CTL" kill c >/dev/null
+rmdir "$g/held" "$h/held"
+none_left leaves-no-group
 "$CTL" rm c >/dev/null
 down
 
@@ -221,7 +234,7 @@ for n in first second; do
 	up
 	same "delegated-$n-daemon" '0::/service/daemon' "$(cat "/proc/$insulad/cgroup")"
 	spin "$n"
-	same "delegated-$n-vm" "/service/vm-$("$CTL" info $n | member id)" "$(g=$(group $n); echo "${g#"$ROOT"}")"
+	same "delegated-$n-vm" "/service/vm-$("$CTL" info $n | member id)" "$(g=$(group $n); g=${g#"$ROOT"}; echo "${g%-*}")"
 	same "delegated-$n-user" 1000 "$(stat -c %u "/proc/$("$CTL" info $n | member pid)")"
 	"$CTL" kill "$n" >/dev/null
 	"$CTL" rm "$n" >/dev/null

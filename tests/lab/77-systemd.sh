@@ -67,7 +67,7 @@ echo content >"$T/shared/file"
 "${ENTER[@]}" "$CTL" start l >"$T/out" 2>&1
 same linux-runs running "$(member state <"$T/out")"
 expect linux-has-its-devices 0 '^content$' "${ENTER[@]}" "$CTL" exec l -- cat /s/file
-same group-of-its-own "/insula/vm-$("${ENTER[@]}" "$CTL" info l | member id)" "$("${ENTER[@]}" sed -n 's/^0:://p' "/proc/$("${ENTER[@]}" "$CTL" info l | member pid)/cgroup")"
+same group-of-its-own "/insula/vm-$("${ENTER[@]}" "$CTL" info l | member id)" "$("${ENTER[@]}" sed -n 's/^0:://; s/-[0-9a-f]*$//p' "/proc/$("${ENTER[@]}" "$CTL" info l | member pid)/cgroup")"
 "${ENTER[@]}" chmod 666 /run/insula/insulad.sock
 for_user
 expect another-user 42 'Hello from a payload' "${ENTER[@]}" setpriv --reuid 1000 --regid 1000 --groups "$(stat -c %g /dev/kvm)" --inh-caps=-all \
