@@ -364,6 +364,7 @@ int state_write(int dir, const char *id, const char *name, const char *text, boo
 		struct err *e);
 /* A whole file of at most `max` bytes; the caller's, with a NUL behind it. */
 int state_read(int dir, const char *id, const char *name, size_t max, char **text, size_t *len);
+/* Its record first, and if that cannot be removed, nothing. */
 void state_remove(int dir, const char *id);
 /* Call `fn` with each id that has a directory. */
 int state_list(int dir, void (*fn)(struct daemon *d, const char *id), struct daemon *d,

@@ -154,12 +154,23 @@ static int own_socket(const struct conf *c, const char *path, unsigned mode)
 	return chmod(path, (mode_t)mode) || (g && chown(path, (uid_t)-1, g->gr_gid)) ? -errno : 0;
 }
 
+/* A process that is dead may still have its descriptors: see lock_state(). */
+static bool is_dead(int fd)
+{
+	struct ucred u;
+	socklen_t len = sizeof(u);
+
+	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &len) && u.pid > 0 &&
+	       !process_start_time(u.pid);
+}
+
 /* -EADDRINUSE: somebody serves there. */
 static int try_socket(const char *name, const struct sockaddr_un *a, struct err *e)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	bool served = fd >= 0 && (!connect(fd, (const struct sockaddr *)a, sizeof(*a)) ||
-				  errno == EAGAIN || errno == EINPROGRESS);
+	bool served = fd >= 0 && (!connect(fd, (const struct sockaddr *)a, sizeof(*a))
+					  ? !is_dead(fd)
+					  : errno == EAGAIN || errno == EINPROGRESS);
 
 	fd_close(&fd);
 	return served ? err_set(e, -EADDRINUSE,

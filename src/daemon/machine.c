@@ -462,7 +462,8 @@ static void tell_end(struct machine *m)
 	event_emit(m->d, m, "ended", data);
 }
 
-void machine_ended(struct machine *m)
+/* `keep`: also one that goes by itself, for a while. */
+static void end(struct machine *m, bool keep)
 {
 	int64_t status = process_reap(m);
 	struct err e;
@@ -474,14 +475,19 @@ void machine_ended(struct machine *m)
 	m->r.state = VM_ENDED;
 	m->r.ended_ms = now_ms();
 	m->d->n.ended++;
-	if (!m->r.transient && machine_save(m, &e))
+	if ((!m->r.transient || keep) && machine_save(m, &e))
 		dlog(LOG_LVL_ERROR, m, "%s", e.text);
 	dlog(LOG_LVL_INFO, m, "ended: %s, status %d", m->reason, m->status);
 	tell_end(m);
 	refuse_starting(m);
 	answer_waiting(m);
-	if (m->r.transient)
+	if (m->r.transient && !keep)
 		machine_remove(m);
+}
+
+void machine_ended(struct machine *m)
+{
+	end(m, false);
 }
 
 void machine_shoot(struct machine *m)
@@ -591,16 +597,12 @@ static void adopt(struct machine *m)
 	if (!m->r.group[0] && m->d->cgroups.on)
 		snprintf(m->r.group, sizeof(m->r.group), "vm-%s", m->r.id);
 	if (!still_runs(m)) {
-		bool transient = m->r.transient;
-
 		if (never_began(m)) {
 			not_started(m);
 			return;
 		}
-		m->r.transient = false; /* somebody may still want to know how it ended */
-		machine_ended(m);
-		m->r.transient = transient;
-		if (transient)
+		end(m, true); /* somebody may still want to know how it ended */
+		if (m->r.transient)
 			m->grace = timer_after(&m->d->loop, GRACE_MS, on_grace, m);
 		return;
 	}

@@ -17,11 +17,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <insula/base.h>
 
 #include "daemon.h"
+
+#define LOCK_NAP_MS 20
+#define LOCK_NAPS 250
 
 static int make_dirs(const char *path, struct err *e)
 {
@@ -44,18 +48,43 @@ static int make_dirs(const char *path, struct err *e)
 /* Two daemons in one state directory would both believe that they own the VMs. A lock of the
  * process: one of the open file would live on in a child that insulad was killed over forking, and
  * keep the next one out. */
-static int lock_state(int dir, const char *path, struct err *e)
+static int try_lock(int dir)
 {
 	struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	int fd = openat(dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int fd = openat(dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600), rc;
 
 	if (fd < 0)
-		return err_sys(e, -errno, "%s/lock", path);
-	if (fcntl(fd, F_SETLK, &whole)) {
-		close(fd);
-		return err_set(e, -EBUSY, "state_dir: %s: another insulad uses it", path);
+		return -errno;
+	if (!fcntl(fd, F_SETLK, &whole))
+		return fd;
+	rc = !fcntl(fd, F_GETLK, &whole) && whole.l_type != F_UNLCK &&
+			     process_start_time(whole.l_pid)
+		     ? -EBUSY
+		     : -EAGAIN;
+	close(fd);
+	return rc;
+}
+
+/* One that was killed has its table of descriptors, and the lock with it, until a child that it was
+ * about to make has left that, or until its last thread has closed what somebody else made
+ * (closer_linux.c). The first is soon; the second may take as long as that somebody likes, but
+ * nothing of that insulad runs any more: the file gives way to another one. */
+static int lock_state(int dir, const char *path, struct err *e)
+{
+	const struct timespec nap = {0, LOCK_NAP_MS * 1000000};
+	int fd = try_lock(dir);
+
+	for (int i = 0; fd == -EAGAIN && i < LOCK_NAPS; i++) {
+		nanosleep(&nap, NULL);
+		fd = try_lock(dir);
 	}
-	return fd;
+	if (fd == -EAGAIN && !unlinkat(dir, "lock", 0))
+		fd = try_lock(dir);
+	if (fd >= 0)
+		return fd;
+	return fd == -EBUSY || fd == -EAGAIN
+		       ? err_set(e, -EBUSY, "state_dir: %s: another insulad uses it", path)
+		       : err_sys(e, fd, "%s/lock", path);
 }
 
 int state_open(const char *path, int *lock, struct err *e)
@@ -169,7 +198,9 @@ int state_read(int dir, const char *id, const char *name, size_t max, char **tex
 	return rc;
 }
 
-/* Nobody else puts anything there, so there are no directories below. */
+/* The record goes first: a VM of which insulad was killed over removing the rest is none, and not
+ * one that has lost its result. Nobody else puts anything there, so there are no directories below.
+ */
 void state_remove(int dir, const char *id)
 {
 	int at = state_enter(dir, id);
@@ -178,7 +209,7 @@ void state_remove(int dir, const char *id)
 
 	if (at < 0)
 		return;
-	list = fdopendir(at);
+	list = !unlinkat(at, "record.json", 0) || errno == ENOENT ? fdopendir(at) : NULL;
 	if (!list) {
 		close(at);
 		return;

@@ -240,7 +240,10 @@ void state_remove(int dir, const char *id)
 	WIN32_FIND_DATAW found;
 	HANDLE h;
 
-	if (state_path(dir, id, "*", path))
+	/* The record goes first: see state_linux.c. */
+	if (state_path(dir, id, "record.json", path) ||
+	    (!DeleteFileW(path) && GetLastError() != ERROR_FILE_NOT_FOUND) ||
+	    state_path(dir, id, "*", path))
 		return;
 	h = FindFirstFileW(path, &found);
 	path[wcslen(path) - 2] = 0;

@@ -490,6 +490,13 @@ START_TEST(state_files)
 	ck_assert_int_eq(state_read(dir, "0123456789abcdef", "link", 1 << 20, &text, &len), -ELOOP);
 	ck_assert_int_eq(mkfifoat(at, "fifo", 0600), 0);
 	ck_assert_int_eq(state_read(dir, "0123456789abcdef", "fifo", 9, &text, &len), -EFBIG);
+	/* Whoever is killed over it leaves no record without its result. */
+	ck_assert_int_eq(state_write(dir, "0123456789abcdef", "result", "r", false, &e), 0);
+	ck_assert_int_eq(unlinkat(at, "record.json", 0), 0);
+	ck_assert_int_eq(mkdirat(at, "record.json", 0700), 0);
+	state_remove(dir, "0123456789abcdef");
+	ck_assert_int_eq(faccessat(at, "result", F_OK, 0), 0);
+	ck_assert_int_eq(unlinkat(at, "record.json", AT_REMOVEDIR), 0);
 	close(at);
 	state_remove(dir, "0123456789abcdef");
 	ck_assert_int_eq(state_enter(dir, "0123456789abcdef"), -ENOENT);
