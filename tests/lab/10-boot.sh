@@ -59,17 +59,27 @@ exact output-exact seq 1 3000 </dev/null
 exact input-exact cat <"$T/want"
 
 # Without a command: a shell on the console, and status 0 when the guest ends.
-echo 'echo in-$((40+2)); poweroff -f' >"$T/in"
-IN=$T/in expect no-command-poweroff 0 'in-42' "$RUN"
-echo 'reboot -f' >"$T/in"
-IN=$T/in expect no-command-reboot 0 '' "$RUN"
+echo 'echo in-$((40+2)); poweroff; sleep 1000' >"$T/in"
+IN=$T/in expect no-command-poweroff 0 'in-42' "$RUN" --metrics "$T/m.json"
+also no-command-says-how-to-leave 'a shell; exit or poweroff ends the machine'
+cat "$T/m.json" >>"$T/out"
+also no-command-poweroff-reason '"reason": *"poweroff"'
+echo 'reboot; sleep 1000' >"$T/in"
+IN=$T/in expect no-command-reboot 0 '' "$RUN" --metrics "$T/m.json"
+cat "$T/m.json" >>"$T/out"
+also no-command-reboot-reason '"reason": *"reboot"'
 echo 'exit 7' >"$T/in"
 IN=$T/in expect no-command-exit 0 '' "$RUN"
 
 # Ends that are nobody's status.
 expect panic-120 120 'panic' "$RUN" -- sh -c 'echo c >/proc/sysrq-trigger'
 expect triple-fault-121 121 'triple fault' "$RUN" --append reboot=t -- reboot -f
-expect poweroff-under-command-122 122 '' "$RUN" -- poweroff -f
+expect poweroff-under-command-122 122 '^before$' "$RUN" -- sh -c 'echo before; poweroff; sleep 1000'
+also poweroff-under-command-says-so 'the guest powered off before the command ended'
+expect halt-under-command-122 122 '' "$RUN" -- sh -c 'halt; sleep 1000'
+# The ways to reset that the command line of Linux knows; the board's side of all of them is tests/guests/resets.c.
+expect reboot-by-keyboard-122 122 'rebooted before the command ended' "$RUN" --append reboot=k -- reboot -f
+expect reboot-by-bios-122 122 'rebooted before the command ended' "$RUN" --append reboot=b -- reboot -f
 expect timeout-124 124 '' "$RUN" --timeout 6 -- sleep 100
 
 for n in 2 4; do

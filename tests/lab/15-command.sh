@@ -123,6 +123,8 @@ wait $pid
 same vsock-killed-status "6 3" "$? $kills"
 also vsock-killed-errors '^done'
 if cmp -s "$T/in" "$T/o"; then ok vsock-killed-streams; else not_ok vsock-killed-streams "$(cmp "$T/in" "$T/o" 2>&1)"; fi
+# The guest's driver goes away and comes back, with all of its connections, as it does when Linux is suspended.
+expect driver-again 7 '^after$' "$RUN" -- sh -c 'cd /sys/bus/virtio/drivers/vmw* && d=$(echo virtio*) && echo $d >unbind && sleep 2; echo $d >bind; echo after; exit 7'
 running 'echo ready; exec sleep 1000'
 kill -KILL "$(pgrep -P "$pid" -x insula-exec)"
 wait $waiter

@@ -5,6 +5,7 @@
  * opened is a failure.
  */
 #include <check.h>
+#include <cpuid.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
@@ -347,6 +348,43 @@ START_TEST(cpuid_amd)
 }
 END_TEST
 
+/* What KVM does not say of AMD's first caches the processor says; what it does say stays. */
+START_TEST(cpuid_amd_caches)
+{
+	static const struct kvm_cpuid_entry2 host[] = {
+		{.function = 0,
+		 .eax = 0x10,
+		 .ebx = 0x68747541,
+		 .ecx = 0x444d4163,
+		 .edx = 0x69746e65},
+		{.function = 1},
+		{.function = 0x40000000, .eax = 0x40000001, .ebx = 0x4b4d564b},
+		{.function = 0x80000000, .eax = 0x8000001e},
+		{.function = 0x80000001},
+		{.function = 0x80000005},
+	};
+	struct kvm_cpuid_params p = {.ncpus = 1};
+	struct kvm_cpuid2 *c = made_up(host, ARRAY_LEN(host));
+	unsigned a, b, l1d, l1i;
+
+	ck_assert_int_eq(__get_cpuid(0x80000005, &a, &b, &l1d, &l1i), 1);
+	ck_assert_int_eq(kvm_cpuid_build(c, &p), 0);
+	ck_assert_uint_eq(leaf(c, 0x80000005, 0)->ecx, l1d);
+	ck_assert_uint_eq(leaf(c, 0x80000005, 0)->edx, l1i);
+	free(c);
+	c = made_up(host, ARRAY_LEN(host) - 1); /* not at all */
+	ck_assert_int_eq(kvm_cpuid_build(c, &p), 0);
+	ck_assert_ptr_nonnull(leaf(c, 0x80000005, 0));
+	free(c);
+	c = made_up(host, ARRAY_LEN(host));
+	c->entries[5].ecx = 0x20080140;
+	ck_assert_int_eq(kvm_cpuid_build(c, &p), 0);
+	ck_assert_uint_eq(leaf(c, 0x80000005, 0)->ecx, 0x20080140);
+	ck_assert_uint_eq(leaf(c, 0x80000005, 0)->edx, 0);
+	free(c);
+}
+END_TEST
+
 START_TEST(cpuid_single)
 {
 	static const struct kvm_cpuid_entry2 host[] = {
@@ -411,6 +449,7 @@ int main(void)
 	tcase_add_test(pure, ioctl_list);
 	tcase_add_test(pure, cpuid_intel);
 	tcase_add_test(pure, cpuid_amd);
+	tcase_add_test(pure, cpuid_amd_caches);
 	tcase_add_test(pure, cpuid_single);
 	tcase_add_test(pure, cpuid_full_table);
 	suite_add_tcase(s, pure);

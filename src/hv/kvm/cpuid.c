@@ -31,6 +31,7 @@ enum {
 #define LEAF_AMD 0x80000000u
 #define LEAF_AMD_FEATURES 0x80000001u
 #define LEAF_BRAND 0x80000002u /* and the two after it */
+#define LEAF_AMD_L1 0x80000005u
 #define LEAF_AMD_SIZES 0x80000008u
 #define LEAF_AMD_SVM 0x8000000au
 #define LEAF_AMD_CACHE 0x8000001du
@@ -234,6 +235,19 @@ static int set_brand(struct kvm_cpuid2 *c)
 	return r;
 }
 
+/* Older KVMs leave AMD's first caches out. Without them a guest's kernel makes no list of caches at
+ * all, not even of those that KVM does tell. */
+static int set_amd_l1(struct kvm_cpuid2 *c)
+{
+	const struct kvm_cpuid_entry2 *old = find(c, LEAF_AMD_L1, 0);
+	struct kvm_cpuid_entry2 e = {.function = LEAF_AMD_L1};
+
+	if ((old && (old->eax || old->ebx || old->ecx || old->edx)) ||
+	    !__get_cpuid(e.function, &e.eax, &e.ebx, &e.ecx, &e.edx))
+		return 0;
+	return put(c, &e);
+}
+
 static bool vendor_is_amd(struct kvm_cpuid2 *c)
 {
 	const struct kvm_cpuid_entry2 *e = find(c, 0, 0);
@@ -261,5 +275,7 @@ int kvm_cpuid_build(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p)
 		r = set_hypervisor(c, p);
 	if (r == 0)
 		r = set_brand(c);
+	if (r == 0 && amd)
+		r = set_amd_l1(c);
 	return r;
 }
