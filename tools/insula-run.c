@@ -35,7 +35,7 @@ static const char usage[] =
 	"the "
 	"start,\n"
 	"                    in huge pages (Linux 6.1 or newer)\n"
-	"  --disk [path=]FILE[,ro][,direct][,serial=S]\n"
+	"  --disk [path=]FILE[,ro][,direct][,serial=S][,engine=threads]\n"
 	"                    a raw image or block device; repeat for /dev/vdb ...\n"
 	"  --rootfs DIR|IMAGE[,rw]\n"
 	"                    root file system: a directory (packed once, cached) or a raw image;\n"

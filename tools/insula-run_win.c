@@ -29,7 +29,7 @@ static const char usage[] =
 	"  --append STRING   added to the kernel command line\n"
 	"  --cpus N          vCPUs, 1 to 32 (default 1)\n"
 	"  --mem SIZE        memory with K, M or G (default 256M)\n"
-	"  --disk path=FILE[,ro][,direct][,serial=S]\n"
+	"  --disk path=FILE[,ro][,direct][,serial=S][,engine=threads]\n"
 	"                    a raw image; repeat for /dev/vdb ...\n"
 	"  --rootfs IMAGE[,rw]\n"
 	"                    root file system: a raw image; read-only below, memory above, unless "

@@ -448,7 +448,7 @@ char *config_next_item(char **rest)
 	return start;
 }
 
-#define DISK_FORM "[path=]FILE[,ro][,direct][,serial=S]"
+#define DISK_FORM "[path=]FILE[,ro][,direct][,serial=S][,engine=threads]"
 
 static int set_serial(struct disk_config *d, const char *where, const char *v, struct err *e)
 {
@@ -459,12 +459,23 @@ static int set_serial(struct disk_config *d, const char *where, const char *v, s
 	return 0;
 }
 
+static int set_engine(struct disk_config *d, const char *where, const char *v, struct err *e)
+{
+	d->threads = !strcmp(v, "threads");
+	if (!d->threads && strcmp(v, "auto") != 0)
+		return err_set(e, -EINVAL, "%s: engine '%.40s'; expected auto or threads", where,
+			       v);
+	return 0;
+}
+
 static int disk_item(struct disk_config *d, const char *where, const char *item, struct err *e)
 {
 	if (!strncmp(item, "path=", 5))
 		return path_setting(&d->path, where, item + 5, e);
 	if (!strncmp(item, "serial=", 7))
 		return set_serial(d, where, item + 7, e);
+	if (!strncmp(item, "engine=", 7))
+		return set_engine(d, where, item + 7, e);
 	if (!strcmp(item, "ro"))
 		d->ro = true;
 	else if (!strcmp(item, "direct"))

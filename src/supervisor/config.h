@@ -36,6 +36,7 @@ enum console_kind {
 struct disk_config {
 	char *path;
 	bool ro, direct;
+	bool threads; /* no io_uring for it */
 	char serial[DISK_SERIAL_LEN + 1];
 };
 

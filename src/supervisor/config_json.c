@@ -78,7 +78,8 @@ struct list { /* of such objects, or of texts; or just one of them */
 static const struct member disk_members[] = {{"path", MEMBER_TEXT},
 					     {"ro", MEMBER_FLAG},
 					     {"direct", MEMBER_FLAG},
-					     {"serial", MEMBER_TEXT}};
+					     {"serial", MEMBER_TEXT},
+					     {"engine", MEMBER_TEXT}};
 static const struct member net_members[] = {
 	{"tap", MEMBER_TEXT},    {"fd", MEMBER_NUMBER}, {"user", MEMBER_FLAG},
 	{"socket", MEMBER_TEXT}, {"mac", MEMBER_TEXT},  {"queues", MEMBER_NUMBER},
@@ -88,7 +89,8 @@ static const struct member net_members[] = {
 static const struct member vsock_members[] = {{"path", MEMBER_TEXT}, {"cid", MEMBER_NUMBER}};
 #define MANY "an array of objects or strings"
 static const struct list lists[] = {
-	{"disks", "disk", "path, ro, direct, serial", MANY, disk_members, ARRAY_LEN(disk_members)},
+	{"disks", "disk", "path, ro, direct, serial, engine", MANY, disk_members,
+	 ARRAY_LEN(disk_members)},
 	{"nets", "net", "tap, fd, user, socket, mac, queues, mtu, rate, pps, fwd, ip, gw, dns",
 	 MANY, net_members, ARRAY_LEN(net_members)},
 	{"vsock", "vsock", "path, cid", "an object or a string", vsock_members,

@@ -48,11 +48,12 @@ static int start(struct device *d, int mem, uint64_t mem_size, struct err *e)
 		return fd;
 	m.mem_size = mem_size;
 	m.nqueues = d->msg.nkicks;
-	m.engine = d->engine = choose_engine();
+	m.engine = d->engine = disk->conf->threads ? BLK_ENGINE_THREADS : choose_engine();
 	m.log_level = log_most();
 	log_info("%s: %s, %llu bytes, %s", d->msg.name, disk->conf->path,
 		 (unsigned long long)m.capacity,
 		 d->engine == BLK_ENGINE_URING ? "io_uring"
+		 : disk->conf->threads         ? "threads, as told"
 					       : "threads: io_uring is not allowed here");
 	rc = device_send_start(d, MSG_START_BLK, &m, sizeof(m), mem, fd, e);
 	close(fd);

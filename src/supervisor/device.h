@@ -56,7 +56,7 @@ struct device {
 	union { /* what is behind it, borrowed */
 		struct disk *disk;
 		struct terminal *terminal;
-		const struct vsock *vsock;
+		struct vsock *vsock;
 		struct nic *nic;
 		const void *conf;
 	} back;

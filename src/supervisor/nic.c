@@ -14,6 +14,7 @@
 
 #include <image/hash.h>
 #include <insula/base.h>
+#include <insula/log.h>
 
 #include "nic.h"
 
@@ -266,6 +267,9 @@ static int connect_passt(struct nic *c, struct err *e)
 		setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	child_kill(&c->passt); /* the one before has lost its connection */
 	c->passts++;
+	if (!passt_has_uplink())
+		log_info("--net: user: the host has no default route: the guest gets 10.0.2.15 and "
+			 "is reached by forwarded ports");
 	rc = fcntl(pair[0], F_SETFL, O_NONBLOCK)
 		     ? err_sys(e, -errno, "socket")
 		     : passt_spawn(&c->passt, c->passt_path, c->conf, pair[1], e);

@@ -58,6 +58,8 @@ void nic_address(const struct net_config *conf, unsigned nth, uint8_t mac[6]);
 /* ---- passt.c ---- */
 /* Look for the program. -ENOENT: the text names the package. */
 int passt_find(char *path, size_t size, struct err *e);
+/* Has the host a default route? Without one the guest gets 10.0.2.15, and forwarded ports work. */
+bool passt_has_uplink(void);
 /* Start passt on `sock`, its end of a connected pair (it stays the caller's). */
 int passt_spawn(struct child *c, const char *path, const struct net_config *conf, int sock,
 		struct err *e);

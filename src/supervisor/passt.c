@@ -5,11 +5,16 @@
  * It is not jailed by us (it takes its own namespaces, user and system-call filter), it gets no
  * descriptor but its socket and its log, and it ends when the socket's other end is gone: so it
  * outlives neither its helper nor insula-run, however they end. What the guest may reach through it
- * is what the user may reach, except for the host itself: --no-map-gw, or the gateway's address
- * would be the host's loopback, with everything that listens there.
+ * is what the user may reach, except for the host's loopback: --no-map-gw, or the gateway's address
+ * would lead there, and insula-net drops frames to loopback addresses (NET_NO_LOOPBACK).
+ *
+ * passt takes addresses from the interface with the default route and refuses to run without one.
+ * A host without one forwards ports all the same: then passt is told addresses of its own.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
+#include <net/route.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,8 +29,9 @@
 #include "nic.h"
 
 #define SOCK_FD 3
-#define MAX_ARGS (20 + 2 * CONFIG_MAX_FORWARDS)
+#define MAX_ARGS (32 + 2 * CONFIG_MAX_FORWARDS)
 #define SPEC_LEN 48
+#define PASST_MAC "02:00:5e:00:53:fe" /* lo has none that passt could take */
 
 int passt_find(char *path, size_t size, struct err *e)
 {
@@ -43,6 +49,46 @@ int passt_find(char *path, size_t size, struct err *e)
 	}
 	return err_set(e, -ENOENT,
 		       "--net: user needs the program passt (Debian: apt-get install passt)");
+}
+
+/* Does a line of /proc/net/route, or ipv6_route, name a default route? */
+static bool default_route4(const char *line)
+{
+	unsigned long dst, flags, mask;
+
+	/* Iface Destination Gateway Flags RefCnt Use Metric Mask */
+	return sscanf(line, "%*s %lx %*x %lx %*d %*d %*d %lx", &dst, &flags, &mask) == 3 && !dst &&
+	       !mask && (flags & RTF_UP) && !(flags & RTF_REJECT);
+}
+
+static bool default_route6(const char *line)
+{
+	unsigned plen;
+	char name[IFNAMSIZ + 1];
+
+	/* The kernel's own, which leads nowhere, is on lo. */
+	return sscanf(line, "%*32s %2x %*s %*s %*s %*s %*s %*s %*s %16s", &plen, name) == 2 &&
+	       !plen && strcmp(name, "lo") != 0;
+}
+
+static bool any_line(const char *path, bool (*is)(const char *line))
+{
+	FILE *f = fopen(path, "re");
+	char line[256];
+	bool found = !f; /* without /proc nothing is known: as if there were one */
+
+	while (f && !found && fgets(line, sizeof(line), f))
+		found = is(line);
+	if (f)
+		fclose(f);
+	return found;
+}
+
+bool passt_has_uplink(void)
+{
+	return any_line("/proc/net/route", default_route4) ||
+	       (!access("/proc/net/ipv6_route", R_OK) &&
+		any_line("/proc/net/ipv6_route", default_route6));
 }
 
 struct args {
@@ -69,6 +115,15 @@ static void build(struct args *a, const struct net_config *c)
 	add(a, "--fd", "3");
 	if (geteuid() == 0) /* what it would choose itself, with a complaint */
 		add(a, "--runas", "nobody");
+	if (!passt_has_uplink()) {
+		static const char *const own[][2] = {
+			{"--interface", "lo"},     {"--address", "10.0.2.15"},
+			{"--netmask", "24"},       {"--gateway", "10.0.2.2"},
+			{"--mac-addr", PASST_MAC}, {"--ipv4-only", NULL}};
+
+		for (unsigned i = 0; i < ARRAY_LEN(own); i++)
+			add(a, own[i][0], own[i][1]);
+	}
 	if (c->mtu) {
 		snprintf(a->mtu, sizeof(a->mtu), "%u", c->mtu);
 		add(a, "--mtu", a->mtu);

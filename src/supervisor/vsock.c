@@ -17,6 +17,7 @@
 
 #define BACKLOG 4096 /* the kernel takes less: net.core.somaxconn */
 #define PORT_DIGITS 10
+#define TELL_NS 1000000000ull /* a log line about a refusal, at most so often */
 
 static int stream_socket(void)
 {
@@ -38,9 +39,15 @@ static int address(struct sockaddr_un *a, int fd, const char *name)
 	return n < 0 || (size_t)n >= sizeof(a->sun_path) ? -ENAMETOOLONG : 0;
 }
 
+static bool trusted(uid_t owner)
+{
+	return owner == geteuid() || owner == 0;
+}
+
 /* Connect to a socket in `dir`, and to nothing but a socket: it is looked at through the descriptor
- * that is then connected to, and a symbolic link is not followed. */
-static int connect_at(int dir, const char *name)
+ * that is then connected to, and a symbolic link is not followed. With `owner` it must belong to
+ * our user or to root; *owner is whose it is. */
+static int connect_at(int dir, const char *name, uid_t *owner)
 {
 	struct sockaddr_un a;
 	struct stat st;
@@ -52,6 +59,8 @@ static int connect_at(int dir, const char *name)
 		rc = -errno;
 	else if (!S_ISSOCK(st.st_mode))
 		rc = -ENOTSOCK;
+	else if (owner && !trusted(*owner = st.st_uid))
+		rc = -EPERM;
 	if (!rc)
 		rc = s = stream_socket();
 	if (rc >= 0)
@@ -64,14 +73,39 @@ static int connect_at(int dir, const char *name)
 	return rc < 0 ? rc : s;
 }
 
-int vsock_connect(const struct vsock *v, uint32_t port)
+static void tell_refusal(struct vsock *v, const char *name, const char *what, uid_t owner)
+{
+	uint64_t now = clock_ns();
+
+	if (v->told_ns && now - v->told_ns < TELL_NS)
+		return;
+	v->told_ns = now;
+	log_warn("vsock: %s%s belongs to uid %u; expected uid %u or root: the guest is refused",
+		 name, what, (unsigned)owner, (unsigned)geteuid());
+}
+
+/* Where others may make files, one of them could stand in for the program that the guest means.
+ * Whoever owns the directory can put there what he likes. */
+int vsock_connect(struct vsock *v, uint32_t port)
 {
 	char name[sizeof(v->name) + PORT_DIGITS + 1];
+	uid_t owner = 0;
+	struct stat st;
+	int rc;
 
 	if (v->dir < 0)
 		return -ENETUNREACH;
 	snprintf(name, sizeof(name), "%s_%u", v->name, port);
-	return connect_at(v->dir, name);
+	if (fstat(v->dir, &st))
+		return -errno;
+	if (!trusted(st.st_uid)) {
+		tell_refusal(v, name, "'s directory", st.st_uid);
+		return -EPERM;
+	}
+	rc = connect_at(v->dir, name, &owner);
+	if (rc == -EPERM && !trusted(owner))
+		tell_refusal(v, name, "", owner);
+	return rc;
 }
 
 /* ---- the listening socket ---- */
@@ -103,7 +137,7 @@ static int open_dir(struct vsock *v, const char *path, struct err *e)
 /* What a VM leaves behind that was killed: a socket on which nobody listens. */
 static int remove_dead(const struct vsock *v, const char *path, bool check_only, struct err *e)
 {
-	int fd = connect_at(v->dir, v->name);
+	int fd = connect_at(v->dir, v->name, NULL);
 
 	if (fd >= 0)
 		close(fd);

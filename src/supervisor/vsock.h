@@ -5,7 +5,8 @@
  *   listen    --vsock path=P: an AF_UNIX socket is bound at P, handed to every generation of the
  *             helper, which accepts on it, and removed at the end
  *   connect   the guest connects to port N of the host: the stream socket P_N, looked up in P's
- *             own directory and nowhere else, is connected, and the descriptor handed over
+ *             own directory and nowhere else, is connected, and the descriptor handed over;
+ *             socket and directory must belong to our user or to root
  *   stream    a descriptor of ours becomes the host's end of a connection to a port of the guest
  *
  * Names are relative to a descriptor of P's directory, opened once. Thread: the supervisor's. None
@@ -29,6 +30,7 @@ struct vsock {
 	char name[NAME_MAX + 1]; /* P's last component */
 	dev_t dev;               /* what was bound, so that nothing else is removed */
 	ino_t ino;
+	uint64_t told_ns; /* when a refusal was last logged: a guest must not flood */
 };
 
 /* Check `c`, bind and listen. With `check_only` nothing is made. A dead socket at P is replaced; it
@@ -44,8 +46,8 @@ unsigned vsock_nofile(void);
 
 /* A connected, non-blocking stream to P_<port>; the caller closes. Or a negative errno: -ENOENT,
  * -ECONNREFUSED, -EAGAIN (its backlog is full), -ENOTSOCK (something else is there, a symbolic link
- * included), -ENETUNREACH (no path). */
-int vsock_connect(const struct vsock *v, uint32_t port);
+ * included), -ENETUNREACH (no path), -EPERM (it is another user's: logged). */
+int vsock_connect(struct vsock *v, uint32_t port);
 
 /* Connect the stream `fd` to a port of the guest: MSG_VSOCK_STREAM. `fd` is made non-blocking and
  * stays the caller's, who sees its end when the guest refuses, does not answer in time, closes or

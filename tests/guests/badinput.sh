@@ -244,7 +244,7 @@ json() { # NAME TEXT PART...
 	bad "json: $1" 2 "${@:3}" -- --json "$dir/json"
 }
 json 'an unknown key' '{"cpu":1}' "$dir/json:1:2: unknown key 'cpu'; did you mean 'cpus'?"
-json 'an unknown key of a disk' '{"disks":[{"path":"x","rw":true}]}' "unknown key 'rw'" 'expected path, ro, direct, serial'
+json 'an unknown key of a disk' '{"disks":[{"path":"x","rw":true}]}' "unknown key 'rw'" 'expected path, ro, direct, serial, engine'
 json 'a wrong type' '{"cpus":true}' 'cpus' 'expected a string or a whole number'
 json 'a bad value' '{"mem":"1"}' 'mem' 'expected a size'
 json 'cut off' '{"cpus":1' 'the text ends inside a value'

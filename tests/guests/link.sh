@@ -59,8 +59,8 @@ vm() {
 	"$RUN" --kernel "$GUESTS/netlink.elf" --mem 16M --net socket="$dir/switch" --rng off "$@" </dev/null >"$dir/$name.out" 2>"$dir/$name.err" &
 	runs+=($!)
 }
-# printed NAME N TEXT: line N of its output is TEXT
-printed() { [ "$(tr -d '\r' <"$dir/$1.out" | grep -E '^(link|echo)' | sed -n "$2p")" = "$3" ]; }
+# printed NAME N TEXT: so often, or more often. A switch that dies can still take a connection, and the link is up for a moment.
+printed() { [ "$(tr -d '\r' <"$dir/$1.out" | grep -cx "$3")" -ge "$2" ]; }
 helper() { pgrep -P "$1" -x insula-net; }
 number() {
 	python3 -c '
@@ -75,17 +75,17 @@ print(v)' "$1" "$2"
 start_peer
 vm restart --append ups=3 --metrics "$dir/m"
 run=${runs[0]}
-wait_for 20 printed restart 2 echo
+wait_for 20 printed restart 1 echo
 holds 'frames pass' $? "$(cat "$dir/restart.out" "$dir/restart.err")"
 before=$(helper "$run")
-for n in 3 6; do
+for n in 1 2; do
 	stop_peer
 	wait_for 20 printed restart $n 'link down'
 	holds "the link is down ($n)" $? "$(cat "$dir/restart.out" "$dir/restart.err")"
 	[ -n "$before" ] && [ "$(helper "$run")" = "$before" ]
 	holds "the same process serves it ($n)" $? "$before, now $(helper "$run")"
 	start_peer
-	wait_for 30 printed restart $((n + 2)) echo
+	wait_for 30 printed restart $((n + 1)) echo
 	holds "up again, and frames pass ($n)" $? "$(cat "$dir/restart.out" "$dir/restart.err")"
 done
 wait "$run"
@@ -94,15 +94,16 @@ holds 'everything was answered all the time' $? "$(cat "$dir/restart.out")"
 holds 'a lost peer is no crash' $? "$(number "$dir/m" restarts) restarts"
 [ "$(number "$dir/m" helper.tx_dropped)" -gt 0 ]
 holds 'what was sent meanwhile is counted' $? "$(number "$dir/m" helper)"
-! grep -q 'restarted' "$dir/restart.err" && [ "$(grep -c 'the link is down$' "$dir/restart.err")" = 2 ] && [ "$(grep -c 'the link is up$' "$dir/restart.err")" = 2 ]
+downs=$(grep -c 'the link is down$' "$dir/restart.err") ups=$(grep -c 'the link is up$' "$dir/restart.err")
+! grep -q 'restarted' "$dir/restart.err" && [ "$downs" -ge 2 ] && [ "$downs" = "$ups" ]
 holds 'it is said' $? "$(cat "$dir/restart.err")"
 
 # ---- a helper that is killed while the switch is away; a VM that starts then
 
 vm killed --append ups=2
-wait_for 20 printed killed 2 echo
+wait_for 20 printed killed 1 echo
 stop_peer
-wait_for 20 printed killed 3 'link down'
+wait_for 20 printed killed 1 'link down'
 kill -KILL "$(helper "${runs[1]}")"
 wait_for 20 grep -q 'restarted, carries on' "$dir/killed.err"
 holds 'a new process starts without the switch' $? "$(cat "$dir/killed.err")"
@@ -118,6 +119,19 @@ rm -f "$dir/none"
 "$RUN" -n --kernel "$GUESTS/netlink.elf" --net socket="$dir/none" >"$dir/out" 2>&1
 [ $? = 2 ] && grep -q 'No such file' "$dir/out"
 holds 'a path where nothing is is refused' $? "$(cat "$dir/out")"
+
+# ---- passt on a host without an uplink
+
+# offline: passt takes a while to find that it cannot run. VMs that last are ended by the timeout.
+if command -v passt >/dev/null && unshare -n true 2>/dev/null; then
+	unshare -n "$RUN" -n --kernel "$GUESTS/netlink.elf" --net user,fwd=tcp:8080:80 >"$dir/out" 2>&1
+	holds 'no uplink: -n' $? "$(cat "$dir/out")"
+	unshare -n "$RUN" -v --kernel "$GUESTS/netlink.elf" --net user,fwd=tcp:8080:80 --timeout $((3 * slow)) --append halt </dev/null >"$dir/out" 2>&1
+	[ $? = 124 ] && grep -q 'no default route' "$dir/out" && ! grep -q 'link is down' "$dir/out"
+	holds 'no uplink: passt serves the guest' $? "$(cat "$dir/out")"
+else
+	skip 'no uplink' 'no passt, or not root'
+fi
 
 # ---- many
 

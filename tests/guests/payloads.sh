@@ -121,6 +121,12 @@ sum=$(sha256sum <"$dir/disk.img")
 vm blk --disk path="$dir/disk.img,ro"
 [ "$(sha256sum <"$dir/disk.img")" = "$sum" ]
 holds 'blk-ro: nothing was written' $? 'the image has changed'
+vm blk -v --disk path="$dir/disk.img,engine=threads" --metrics "$dir/m.json"
+results blk/threads 0
+grep -q 'vda: .*, threads' "$dir/err"
+holds 'blk/threads: -v says it' $? "$(grep vda "$dir/err")"
+grep -q '"engine": *"threads"' "$dir/m.json"
+holds 'blk/threads: so do the metrics' $? "$(head -c 300 "$dir/m.json")"
 vm evilblk --disk path="$dir/disk.img"
 results evilblk 0
 vm rng --metrics "$dir/m.json"

@@ -357,6 +357,17 @@ START_TEST(disk_texts)
 }
 END_TEST
 
+START_TEST(disk_engine)
+{
+	one_disk("engine=threads,path=/a", "/a", false, false, "");
+	ck_assert(c.disk[0].threads);
+	one_disk("/a,engine=threads,engine=auto", "/a", false, false, "");
+	ck_assert(!c.disk[0].threads);
+	one_disk("path=/a", "/a", false, false, "");
+	ck_assert(!c.disk[0].threads);
+}
+END_TEST
+
 START_TEST(disk_bare)
 {
 	one_disk("/a", "/a", false, false, "");
@@ -394,7 +405,10 @@ START_TEST(disk_refused)
 					  "path=/a,,,", "serial=x", "ro,/a",        "/a,rw"};
 
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
-		refused("disk", bad[i], "expected [path=]FILE[,ro][,direct][,serial=S]");
+		refused("disk", bad[i],
+			"expected [path=]FILE[,ro][,direct][,serial=S][,engine=threads]");
+	refused("disk", "path=/a,engine=", "expected auto or threads");
+	refused("disk", "path=/a,engine=io_uring", "expected auto or threads");
 	refused("disk", "path=", "empty; expected a path");
 	refused("disk", "path=/a,path=", "empty; expected a path");
 	refused("disk", "path=/a,serial=", "expected 1 to 20 characters");
@@ -669,7 +683,7 @@ START_TEST(json_unknown_keys)
 	json_refused("{\"help\":true}", "json: unknown key 'help'");
 	json_refused("{\"a\\u001b[31m\":1}", "json: unknown key 'a?[31m'");
 	json_refused("{\"disks\":[{\"path\":\"/a\",\"rw\":true}]}",
-		     "json: disks: unknown key 'rw'; expected path, ro, direct, serial");
+		     "json: disks: unknown key 'rw'; expected path, ro, direct, serial, engine");
 }
 END_TEST
 
@@ -884,6 +898,7 @@ int main(void)
 	tcase_add_test(flags, long_values_are_cut);
 	tcase_add_test(flags, disk_texts);
 	tcase_add_test(flags, disk_bare);
+	tcase_add_test(flags, disk_engine);
 	tcase_add_test(flags, disk_commas);
 	tcase_add_test(flags, disk_refused);
 	tcase_add_test(flags, vsock_texts);

@@ -216,6 +216,35 @@ START_TEST(reaches_nothing_else)
 }
 END_TEST
 
+/* A socket of another user, or one of ours in another user's directory: somebody may have put it
+ * there to be taken for the host's program. Root's would do. */
+START_TEST(only_our_own)
+{
+	int l = listen_on("s_7"), fd;
+
+	if (geteuid()) {
+		close(l);
+		return; /* an owner can be given away by root alone */
+	}
+	opened();
+	fd = vsock_connect(&v, 7);
+	ck_assert_int_ge(fd, 0);
+	close(fd);
+	ck_assert_int_eq(chown(in_dir("s_7"), 12345, 0), 0);
+	ck_assert_int_eq(vsock_connect(&v, 7), -EPERM);
+	ck_assert_int_eq(chown(in_dir("s_7"), 0, 0), 0);
+	ck_assert_int_eq(chown(dir, 12345, 0), 0);
+	ck_assert_int_eq(vsock_connect(&v, 7), -EPERM);
+	/* In a process of that user all is well. */
+	ck_assert_int_eq(seteuid(12345), 0);
+	fd = vsock_connect(&v, 7);
+	ck_assert_int_eq(seteuid(0), 0);
+	ck_assert(fd >= 0 || fd == -EACCES); /* root's socket has root's mode */
+	fd_close(&fd);
+	close(l);
+}
+END_TEST
+
 /* The directory is the one that was there at the start, whatever its name leads to now. */
 START_TEST(directory_is_swapped)
 {
@@ -371,6 +400,7 @@ int main(void)
 	tcase_add_test(c, refuses_paths);
 	tcase_add_test(c, connects);
 	tcase_add_test(c, reaches_nothing_else);
+	tcase_add_test(c, only_our_own);
 	tcase_add_test(c, directory_is_swapped);
 	tcase_add_test(c, full_backlog_does_not_block);
 	tcase_add_test(c, no_path_no_host);
