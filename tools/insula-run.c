@@ -3,6 +3,7 @@
  * src/supervisor does the rest. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,17 +95,33 @@ static int use_control(struct options *o, const char *text, struct err *e)
 
 static int fail(struct vm *vm, const struct err *e, int status)
 {
-	fprintf(stderr, "insula-run: %s\n", e->text);
+	log_line("insula-run: %s", e->text);
 	vm->status = status;
 	snprintf(vm->why, sizeof(vm->why), "%s", e->text);
 	return status;
 }
 
+/* From here on nobody waits for whoever reads our standard error. Signals are the main thread's. */
+static int start_log(struct err *e)
+{
+	sigset_t all, old;
+	int rc;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &old);
+	rc = log_queue_start();
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	return rc ? err_sys(e, rc, "the log's thread") : 0;
+}
+
 static int run(struct vm *vm, struct options *o)
 {
 	struct err e;
-	int status, rc = vm_open(vm, &o->conf, o->check_only, o->verbose > 0, &e);
+	int status, rc = o->check_only ? 0 : start_log(&e);
 
+	if (rc)
+		return fail(vm, &e, RUN_FAILED);
+	rc = vm_open(vm, &o->conf, o->check_only, o->verbose > 0, &e);
 	if (rc)
 		return fail(vm, &e, vm->status);
 	vm->control = o->control;
@@ -114,7 +131,7 @@ static int run(struct vm *vm, struct options *o)
 	} else {
 		status = vm_run(vm);
 		if (vm->why[0])
-			fprintf(stderr, "insula-run: %s\n", vm->why);
+			log_line("insula-run: %s", vm->why);
 	}
 	vm_close(vm);
 	return status;
@@ -136,5 +153,6 @@ int main(int argc, char **argv)
 	status = rc ? fail(&vm, &e, RUN_BAD_INPUT) : run(&vm, &o);
 	control_finish(o.control, &vm);
 	config_free(&o.conf);
+	log_queue_finish();
 	return status;
 }

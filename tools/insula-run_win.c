@@ -67,6 +67,20 @@ static int use_control(struct options *o, const char *text, struct err *e)
 	return control_open(&o->control, text, &o->conf, e);
 }
 
+static void run(struct options *o, struct ending *end)
+{
+	/* From here on nobody waits for whoever reads our standard error. */
+	int rc = o->check_only ? 0 : log_queue_start();
+
+	if (!rc) {
+		vm_win_run(&o->conf, o->control, o->check_only, o->verbose > 0, end);
+		return;
+	}
+	end->status = RUN_FAILED;
+	snprintf(end->why, sizeof(end->why), "the log's thread: error %d", -rc);
+	vm_win_refused(o->control, end);
+}
+
 int main(void)
 {
 	struct ending end = {0};
@@ -86,13 +100,14 @@ int main(void)
 		log_setup("insula-run", o.verbose > 1   ? LOG_LVL_DEBUG
 					: o.verbose > 0 ? LOG_LVL_INFO
 							: LOG_LVL_WARN);
-		vm_win_run(&o.conf, o.control, o.check_only, o.verbose > 0, &end);
+		run(&o, &end);
 		if (o.check_only && !end.status)
 			puts("insula-run: the configuration is good; nothing was started");
 	}
 	if (end.why[0])
-		fprintf(stderr, "insula-run: %s\n", end.why);
+		log_line("insula-run: %s", end.why);
 	config_free(&o.conf);
+	log_queue_finish();
 	fflush(NULL);
 	return end.status;
 }

@@ -65,6 +65,8 @@ size_t random_bytes(void *buf, size_t n);
 
 /* One piece of the process's log, to descriptor 2. It may be lost. */
 void stderr_write(const char *text, size_t len);
+/* All of it, however long that takes; an error loses it. */
+void stderr_write_all(const char *text, size_t len);
 
 /*
  * A memfd of `size` bytes (multiple of 4096), sealed against shrinking, growing and further seals;
@@ -123,7 +125,8 @@ const char *window_type(void);
  * what can only be waited for is fine; else -EINVAL for anything but a regular file. *text is the
  * caller's, with a NUL behind it. */
 int text_read(const char *path, bool streams, size_t max, char **text, size_t *len);
-/* Make or replace a file: `text` and a line end. */
+/* Make or replace a file: `text` and a line end. A pipe that nobody reads is an error
+ * after 2 s (-ENXIO, -ETIMEDOUT). */
 int text_write(const char *path, const char *text);
 
 /* Which of these words was meant by one that is none of them? At most a third of its letters are

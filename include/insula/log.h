@@ -21,5 +21,23 @@ void log_at(enum log_level l, const char *fmt, ...) INSULA_PRINTF(2, 3);
 #define log_warn(...) log_at(LOG_LVL_WARN, __VA_ARGS__)
 #define log_info(...) log_at(LOG_LVL_INFO, __VA_ARGS__)
 #define log_debug(...) log_at(LOG_LVL_DEBUG, __VA_ARGS__)
+/* A line without a name and a level before it, at most 1,000 bytes, printed at every level. The
+ * caller has cleaned it (err_clean()). */
+void log_line(const char *fmt, ...) INSULA_PRINTF(1, 2);
+
+/* Where lines go instead of stderr_write(), with their line end. Once, before there are threads
+ * that log. */
+void log_output(void (*write)(const char *text, size_t len));
+
+/*
+ * For a process that must not wait for whoever reads its standard error: from here on a thread
+ * writes the lines, and nothing of this header blocks. A line for which there is no room is lost;
+ * "insula: N log lines lost: nobody reads standard error" stands where it would have been. The
+ * thread has the signal mask of the caller. 0 or a negative errno.
+ */
+int log_queue_start(void);
+/* At the end of the process: wait until the lines are written, a second at most. Nothing without
+ * log_queue_start(). */
+void log_queue_finish(void);
 
 #endif

@@ -152,6 +152,23 @@ void stderr_write(const char *text, size_t len)
 	(void)r;
 }
 
+void stderr_write_all(const char *text, size_t len)
+{
+	struct pollfd p = {STDERR_FILENO, POLLOUT, 0};
+
+	while (len) {
+		ssize_t r = write(STDERR_FILENO, text, len);
+
+		/* Whoever else has this open file may have asked it not to block. */
+		if (r < 0 && errno == EAGAIN)
+			poll(&p, 1, -1);
+		else if (r < 0 && errno != EINTR)
+			return;
+		text += r > 0 ? r : 0;
+		len -= r > 0 ? (size_t)r : 0;
+	}
+}
+
 /* ---- memory ---- */
 
 int shm_create(const char *name, uint64_t size, struct err *e)

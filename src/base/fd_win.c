@@ -194,6 +194,11 @@ void stderr_write(const char *text, size_t len)
 	WriteFile(GetStdHandle(STD_ERROR_HANDLE), text, (DWORD)len, &n, NULL);
 }
 
+void stderr_write_all(const char *text, size_t len)
+{
+	(void)write_full(handle_fd(GetStdHandle(STD_ERROR_HANDLE)), text, len);
+}
+
 /* ---- memory ---- */
 
 int shm_create(const char *name, uint64_t size, struct err *e)

@@ -12,7 +12,8 @@
 static struct {
 	char name[32];
 	enum log_level most;
-} conf = {.most = LOG_LVL_WARN};
+	void (*write)(const char *text, size_t len);
+} conf = {.most = LOG_LVL_WARN, .write = stderr_write};
 
 void log_setup(const char *name, enum log_level most)
 {
@@ -23,6 +24,15 @@ void log_setup(const char *name, enum log_level most)
 enum log_level log_most(void)
 {
 	return conf.most;
+}
+
+/* There is room for the line end. */
+static void finish_line(char *line)
+{
+	size_t n = strlen(line);
+
+	line[n++] = '\n';
+	conf.write(line, n);
 }
 
 void log_at(enum log_level l, const char *fmt, ...)
@@ -41,8 +51,24 @@ void log_at(enum log_level l, const char *fmt, ...)
 	vsnprintf(line + n, sizeof(line) - n - 1, fmt, ap);
 	va_end(ap);
 	err_clean(line);
-	n = strlen(line);
-	line[n++] = '\n';
-	stderr_write(line, n);
+	finish_line(line);
 	errno = keep;
+}
+
+void log_line(const char *fmt, ...)
+{
+	char line[1002];
+	va_list ap;
+	int keep = errno;
+
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line) - 1, fmt, ap);
+	va_end(ap);
+	finish_line(line);
+	errno = keep;
+}
+
+void log_output(void (*write)(const char *text, size_t len))
+{
+	conf.write = write;
 }

@@ -2,11 +2,15 @@
 /* Files of text, by path. See insula/base.h. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <insula/base.h>
+
+#define WRITE_DEADLINE_NS 2000000000ull
+#define WRITE_POLL_MS 50
 
 static int read_all(int fd, char *text, size_t max, size_t *len)
 {
@@ -59,17 +63,49 @@ int text_read(const char *path, bool streams, size_t max, char **text, size_t *l
 	return rc;
 }
 
+/* -ENXIO: it is a pipe that nobody has opened to read. The open file is our own, so O_NONBLOCK is
+ * nobody else's. */
+static int open_in_time(const char *path, int flags, uint64_t limit)
+{
+	int fd;
+
+	while ((fd = open(path, flags, 0666)) < 0 && errno == ENXIO && clock_ns() < limit)
+		poll(NULL, 0, WRITE_POLL_MS);
+	return fd < 0 ? -errno : fd;
+}
+
+/* -ETIMEDOUT: it is a pipe or a terminal, and nobody takes it. */
+static int write_in_time(int fd, const char *text, size_t len, uint64_t limit)
+{
+	struct pollfd p = {fd, POLLOUT, 0};
+
+	while (len) {
+		ssize_t r = write(fd, text, len);
+
+		if (r < 0 && errno != EAGAIN && errno != EINTR)
+			return -errno;
+		if (r < 0 && clock_ns() >= limit)
+			return -ETIMEDOUT;
+		if (r < 0)
+			poll(&p, 1, WRITE_POLL_MS);
+		text += r > 0 ? r : 0;
+		len -= r > 0 ? (size_t)r : 0;
+	}
+	return 0;
+}
+
 int text_write(const char *path, const char *text)
 {
 	const int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY;
+	uint64_t limit = clock_ns() + WRITE_DEADLINE_NS;
 	int fd = open(path, flags | O_EXCL, 0666), rc;
 	bool made = fd >= 0;
 
 	if (!made)
-		fd = open(path, flags | O_TRUNC, 0666);
-	rc = fd < 0 ? -errno : write_full(fd, text, strlen(text));
+		fd = open_in_time(path, flags | O_TRUNC | O_NONBLOCK, limit);
+	rc = fd < 0 ? fd : write_in_time(fd, text, strlen(text), limit);
 	if (!rc)
-		rc = write_full(fd, "\n", 1);
+		rc = write_in_time(fd, "\n", 1, limit);
 	fd_close(&fd);
 	if (rc && made)
 		unlink(path);

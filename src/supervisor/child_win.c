@@ -50,7 +50,7 @@ static void print_line(struct child *c)
 	if (++c->lines > CHILD_LINES)
 		c->dropped++;
 	else
-		fprintf(stderr, "%s: %.*s\n", c->name, (int)c->nline, c->line);
+		log_line("%s: %.*s", c->name, (int)c->nline, c->line);
 	c->nline = 0;
 }
 

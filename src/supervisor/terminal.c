@@ -104,13 +104,14 @@ void terminal_raw(struct terminal *t)
 	cfmakeraw(&raw);
 	/* Our own messages on the same terminal still want their carriage returns. */
 	raw.c_oflag |= OPOST;
-	t->raw = !tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
+	/* Not TCSADRAIN, here and below: output that was stopped (Ctrl-S) is not waited for. */
+	t->raw = !tcsetattr(STDIN_FILENO, TCSANOW, &raw);
 }
 
 void terminal_close(struct terminal *t)
 {
 	if (t->raw)
-		tcsetattr(STDIN_FILENO, TCSADRAIN, &t->saved);
+		tcsetattr(STDIN_FILENO, TCSANOW, &t->saved);
 	t->raw = false;
 	fd_close(&t->in);
 	fd_close(&t->out);

@@ -932,7 +932,7 @@ int vm_run(struct vm *vm)
 	else
 		start_all(vm);
 	if (vm->terminal.slave >= 0)
-		fprintf(stderr, "console: %s\n", vm->terminal.slave_name);
+		log_line("console: %s", vm->terminal.slave_name);
 	run_until_ended(vm);
 	wind_down(vm);
 	metrics_write(vm);

@@ -491,6 +491,69 @@ static void say_things(void)
 		_exit(1);
 }
 
+/* Reads the pipe to its end: how many lines there are, how many were lost by what they say. */
+static void count_lines(int fd, unsigned *whole, unsigned *lost, unsigned *other)
+{
+	static char text[1u << 20];
+	size_t have = 0;
+	ssize_t r;
+	unsigned n;
+
+	while ((r = read(fd, text + have, sizeof(text) - 1 - have)) > 0)
+		have += (size_t)r;
+	*whole = *lost = *other = 0;
+	for (char *l = strtok(text, "\n"); l; l = strtok(NULL, "\n")) {
+		if (sscanf(l, "prog: line %u of many", &n) == 1)
+			++*whole;
+		else if (sscanf(l, "insula: %u log lines lost: nobody reads standard error", &n) ==
+			 1)
+			*lost += n;
+		else
+			++*other;
+	}
+}
+
+#define MANY 20000u
+
+/* A child fills a pipe that nobody reads, and goes on: only then is it read. */
+START_TEST(log_that_nobody_reads)
+{
+	unsigned whole, lost, other;
+	int out[2], said[2], status;
+	char byte;
+	pid_t pid;
+
+	ck_assert_int_eq(pipe(out), 0);
+	ck_assert_int_eq(pipe(said), 0);
+	pid = fork();
+	if (pid == 0) {
+		dup2(out[1], STDERR_FILENO);
+		close(out[0]);
+		close(out[1]);
+		log_setup("prog", LOG_LVL_INFO);
+		if (log_queue_start())
+			_exit(2);
+		for (unsigned i = 0; i < MANY; i++)
+			log_info("line %u of many", i);
+		if (write(said[1], "", 1) != 1)
+			_exit(3);
+		/* Only what is read can end this. */
+		for (int i = 0; i < 60; i++)
+			log_queue_finish();
+		_exit(0);
+	}
+	close(out[1]);
+	ck_assert_int_eq(read(said[0], &byte, 1), 1); /* with a log that blocks: never */
+	count_lines(out[0], &whole, &lost, &other);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
+	ck_assert_uint_gt(lost, 0);
+	ck_assert_uint_gt(whole, 1000);
+	ck_assert_uint_eq(whole + lost, MANY);
+	ck_assert_uint_eq(other, 0);
+}
+END_TEST
+
 START_TEST(log_lines)
 {
 	char out[2048];
@@ -546,6 +609,7 @@ int main(void)
 	tcase_add_test(rest, descriptors);
 	tcase_add_test(rest, events_count);
 	tcase_add_test(rest, log_lines);
+	tcase_add_test(rest, log_that_nobody_reads);
 	tcase_add_test(rest, panics);
 	suite_add_tcase(s, msg);
 	suite_add_tcase(s, mem);

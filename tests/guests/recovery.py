@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""insula-run when something beside it fails: nobody reads its standard error, a helper cannot be started.
+
+recovery.py [CASE...]     BUILD names the build directory. One line per case: ok, not ok.
+"""
+import contextlib
+import fcntl
+import os
+import pty
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+BUILD = os.environ["BUILD"]
+PATIENCE = 30 * (4 if " lab=" in open("/proc/cmdline", encoding="ascii").read() else 1)
+CASES = {}
+
+
+def case(f):
+    CASES[f.__name__] = f
+    return f
+
+
+def wait_for(what, test, seconds=PATIENCE):
+    end = time.monotonic() + seconds
+    while not (got := test()):
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {seconds} s")
+        time.sleep(0.02)
+    return got
+
+
+def read(path):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as f:
+            return f.read()
+    except OSError:
+        return ""
+
+
+class Vm:
+    """insula-run with a payload; its standard output is a file."""
+
+    def __init__(self, place, payload, *args, stderr, bindir=BUILD + "/bin", seconds=60):
+        self.out = os.path.join(place, "out")
+        self.disk = os.path.join(place, "disk.img")
+        with open(self.disk, "w", encoding="ascii") as f:
+            f.truncate(8 << 20)
+        with open(self.out, "w", encoding="ascii") as out:
+            # pylint: disable=consider-using-with
+            self.run = subprocess.Popen(
+                [bindir + "/insula-run", "--kernel", f"{BUILD}/guests/{payload}.elf", "--disk", "path=" + self.disk]
+                + ["--append", f"seconds={seconds}", *args],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=stderr)
+
+    def said(self, text):
+        return text in read(self.out)
+
+    def pid_of(self, program):
+        """The process of this helper, once it is sealed; 0: there is none."""
+        for task in os.listdir(f"/proc/{self.run.pid}/task"):
+            for pid in read(f"/proc/{self.run.pid}/task/{task}/children").split():
+                name = read(f"/proc/{pid}/cmdline").split("\0")[0]
+                if name == program and "\nSeccomp:\t2" in read(f"/proc/{pid}/status"):
+                    return int(pid)
+        return 0
+
+    def sealed(self, program):
+        return wait_for(f"a sealed {program}", lambda: self.pid_of(program))
+
+    def replaced(self, program, old):
+        return wait_for(f"a new {program}", lambda: (new := self.pid_of(program)) and new != old and new)
+
+    def status(self):
+        """At its end."""
+        return self.run.wait(PATIENCE)
+
+    def close(self):
+        if self.run.poll() is None:
+            self.run.kill()
+        self.run.wait()
+
+
+def equal(got, want, what):
+    assert got == want, f"{what}: {got}, expected {want}"
+
+
+# ---- nobody reads standard error
+
+
+@contextlib.contextmanager
+def full_pipe():
+    """The ends of a pipe that takes nothing any more."""
+    r, w = os.pipe()
+    fcntl.fcntl(w, fcntl.F_SETFL, os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(w, b"x" * 512)
+    fcntl.fcntl(w, fcntl.F_SETFL, 0)
+    try:
+        yield r, w
+    finally:
+        os.close(r)
+        os.close(w)
+
+
+@contextlib.contextmanager
+def stopped_terminal():
+    """The ends of a terminal whose user has typed Ctrl-S."""
+    master, slave = pty.openpty()
+    os.write(master, b"\x13")
+    try:
+        yield master, slave
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def deaf(place, stderr):
+    """A helper is replaced, SIGTERM ends the VM."""
+    with contextlib.closing(Vm(place, "blkloop", "-vv", stderr=stderr)) as vm:
+        wait_for("the guest", lambda: vm.said("looping"))
+        for _ in range(3):
+            old = vm.sealed("insula-blk")
+            os.kill(old, signal.SIGKILL)
+            vm.replaced("insula-blk", old)
+        os.kill(vm.run.pid, signal.SIGTERM)
+        equal(vm.status(), 143, "status")
+
+
+@case
+def stderr_is_a_full_pipe(place):
+    with full_pipe() as (_, w):
+        deaf(place, w)
+
+
+@case
+def stderr_is_a_stopped_terminal(place):
+    with stopped_terminal() as (_, slave):
+        deaf(place, slave)
+
+
+@case
+def timeout_with_a_full_pipe(place):
+    with full_pipe() as (_, w), contextlib.closing(Vm(place, "blkloop", "-vv", "--timeout", "1", stderr=w)) as vm:
+        equal(vm.status(), 124, "status")
+
+
+@case
+def lost_lines_are_told(place):
+    """The reader comes back: it gets what was kept, and hears how much was not."""
+    got = []
+    with full_pipe() as (r, w), contextlib.closing(Vm(place, "blkloop", "-vv", stderr=w)) as vm:
+        wait_for("the guest", lambda: vm.said("looping"))
+        equal(fcntl.fcntl(w, fcntl.F_GETFL) & os.O_NONBLOCK, 0, "O_NONBLOCK for everybody")
+        reader = threading.Thread(target=lambda: got.extend(iter(lambda: os.read(r, 65536), b"")), daemon=True)
+        reader.start()
+        old = vm.sealed("insula-blk")
+        os.kill(old, signal.SIGKILL)
+        wait_for("the line", lambda: b"insula-blk vda was killed by signal 9" in b"".join(got))
+        assert b"running after" in b"".join(got), "what was said before is kept"
+        os.kill(vm.run.pid, signal.SIGTERM)
+        equal(vm.status(), 143, "status")
+
+
+@case
+def metrics_to_a_pipe(place):
+    """Nobody opens it: the VM ends all the same, and says why there are none."""
+    path, err = place + "/fifo", place + "/err"
+    os.mkfifo(path)
+    with open(err, "wb") as e, contextlib.closing(Vm(place, "blkloop", "--metrics", path, stderr=e, seconds=1)) as vm:
+        equal(vm.status(), 0, "status")
+        assert "--metrics: " + path in read(err), read(err)
+
+
+def main():
+    failed = 0
+    for name in sys.argv[1:] or CASES:
+        with tempfile.TemporaryDirectory(prefix="recovery.") as place:
+            try:
+                CASES[name](place)
+                print("ok recovery:", name)
+            except (AssertionError, OSError, subprocess.TimeoutExpired) as e:
+                print("not ok recovery:", name, "-", str(e).replace("\n", "|"))
+                failed = 1
+    return failed
+
+
+sys.exit(main())
