@@ -55,11 +55,14 @@ enum msg_type {
 			  * be no other (to an insula-exec that said MSG_EXEC_BROKEN) */
 	MSG_PAUSE = 48,  /* empty: take the vCPUs out of the guest (to the vmm) */
 	MSG_RESUME,      /* empty: let them go on (to the vmm) */
+	MSG_DEV_DOWN,    /* struct msg_dev: it has no helper, do not wait for one until MSG_DEV_UP
+			    (to the vmm) */
 	MSG_READY = 64,  /* empty */
 	MSG_FAILED,      /* struct msg_failed */
 	MSG_VM_EXIT,     /* struct msg_vm_exit (from the vmm) */
 	MSG_DEV_STUCK,   /* struct msg_dev: its helper missed a deadline or broke the protocol (from
 			    the vmm) */
+	MSG_DEV_IS_DOWN, /* struct msg_dev: MSG_DEV_DOWN was heard (from the vmm) */
 	MSG_QUIT,        /* empty: the user typed the escape (from a console) */
 	MSG_STOPPED,     /* struct msg_stats */
 	MSG_VSOCK_CONNECT = 96, /* struct msg_vsock_connect: the guest wants a stream (from a vsock

@@ -185,6 +185,12 @@ DWORD child_reap(struct child *c)
 	return code;
 }
 
+void child_shoot(const struct child *c)
+{
+	if (c->box.process)
+		TerminateProcess(c->box.process, 1);
+}
+
 void child_kill(struct child *c)
 {
 	if (!c->box.process)

@@ -47,6 +47,8 @@ HANDLE child_event(struct child *c);
 void child_log(struct child *c);
 /* It has ended: what it still said, its exit code; then it is as after child_init(). */
 DWORD child_reap(struct child *c);
+/* End it; it is still to be reaped. Nothing without a process. */
+void child_shoot(const struct child *c);
 /* End it and reap; nothing without a process. */
 void child_kill(struct child *c);
 

@@ -14,6 +14,7 @@
 #include "control_os.h"
 #include "ending.h"
 #include "json.h"
+#include "recover.h"
 #include "usage.h"
 #include "vm_common.h"
 
@@ -149,7 +150,19 @@ static void op_info(struct call *c)
 	control_os_console(c->k, &n);
 	j_int(o, "console_clients", n.clients);
 	j_obj(o, "processes", usage_processes(c->vm));
+	j_obj(o, "devices", vm_devices(c->vm));
 	answer(c->k, c->conn, c->id, o);
+}
+
+static void op_device_restart(struct call *c)
+{
+	struct err e;
+	int rc = vm_device_restart(c->vm, j_get_str(c->params, "device", ""), &e);
+
+	if (rc)
+		refuse(c->k, c->conn, c->id, rc == -ENOENT ? "not-found" : "wrong-state", e.text);
+	else
+		answer(c->k, c->conn, c->id, NULL);
 }
 
 static void op_metrics(struct call *c)
@@ -355,6 +368,7 @@ static const struct {
 	{"resume", op_resume},
 	{"stop", op_stop},
 	{"kill", op_kill},
+	{"device-restart", op_device_restart},
 	{"console", op_console},
 	{"exec", op_exec},
 	{"exec-signal", op_exec_signal},

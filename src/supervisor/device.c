@@ -127,20 +127,25 @@ int device_start(struct device *d, int mem, uint64_t mem_size, struct err *e)
 
 	if (rc)
 		return rc;
-	d->waiting = false;
-	d->started_ns = clock_ns();
 	return d->class->start(d, mem, mem_size, e);
 }
 
-bool device_may_restart(struct device *d)
+int device_quiet(const struct device *d)
 {
-	uint64_t now = clock_ns();
+	return d->class->quiet ? d->class->quiet(d) : 1;
+}
 
-	if (now - d->window_ns > DEVICE_WINDOW_NS) {
-		d->window_ns = now;
-		d->recent = 0;
-	}
-	d->restarts++;
-	d->dead = ++d->recent > DEVICE_RESTARTS;
-	return !d->dead;
+int device_set_bits(const struct device *d, unsigned reg, uint32_t bits, uint32_t *before,
+		    struct err *e)
+{
+	const off_t at = (off_t)(DP_SHADOW_OFF + reg);
+	uint32_t v;
+
+	if (pread(d->page, &v, sizeof(v), at) != (ssize_t)sizeof(v))
+		return err_sys(e, -errno, "device page");
+	*before = v;
+	v |= bits;
+	if (pwrite(d->page, &v, sizeof(v), at) != (ssize_t)sizeof(v))
+		return err_sys(e, -errno, "device page");
+	return 0;
 }

@@ -11,11 +11,8 @@
 #include "child.h"
 #include "stats.h"
 #include "disk.h"
+#include "restart.h"
 #include "terminal.h"
-
-/* More restarts than this in so many nanoseconds, and the device stays dead. */
-#define DEVICE_RESTARTS 5
-#define DEVICE_WINDOW_NS 10000000000ull
 
 struct device;
 struct nic;
@@ -61,10 +58,7 @@ struct device {
 		const void *conf;
 	} back;
 
-	bool waiting; /* its helper is dead; a new one starts when class->quiet() */
-	bool dead;    /* restarted too often */
-	unsigned restarts, recent;
-	uint64_t window_ns, started_ns;
+	struct restart restart;
 	enum blk_engine engine; /* of the last start, for a disk */
 	struct msg_stats stats; /* of all helpers that stopped in order */
 };
@@ -87,7 +81,11 @@ void device_free(struct device *d);
 int device_announce(const struct device *d, int vmm_channel, int ack, struct err *e);
 /* Spawn its helper and send it what it needs. */
 int device_start(struct device *d, int mem, uint64_t mem_size, struct err *e);
-/* Count a death. False: it has died too often. */
-bool device_may_restart(struct device *d);
+/* May another process start? 1, 0 (not yet) or a negative errno (not now). */
+int device_quiet(const struct device *d);
+/* Set bits of the 32-bit register at `reg` of the page that the guest reads; *before: what was
+ * there. For a device without a helper: nobody else writes them. */
+int device_set_bits(const struct device *d, unsigned reg, uint32_t bits, uint32_t *before,
+		    struct err *e);
 
 #endif

@@ -8,12 +8,9 @@
 
 #include "child_win.h"
 #include "config.h"
+#include "restart.h"
 #include "stats.h"
 #include "vsock_win.h"
-
-/* More restarts than this in so many nanoseconds, and the device stays dead. */
-#define DEVICE_RESTARTS 5
-#define DEVICE_WINDOW_NS 10000000000ull
 
 /* What is behind a disk: a file, open once and for all helpers. The handle keeps other VMs away. */
 struct disk {
@@ -42,10 +39,7 @@ struct device {
 	struct vsock *vsock;
 	uint64_t rate;          /* of random bytes */
 	struct msg_stats stats; /* of all helpers that stopped in order */
-
-	bool waiting, dead; /* as on Linux: a new helper is due; restarted too often */
-	unsigned restarts, recent;
-	uint64_t window_ns, started_ns;
+	struct restart restart;
 };
 
 /* `nth`: the window (virtio-mmio). Set disk, terminal, vsock, rate after it. */
@@ -58,8 +52,12 @@ unsigned device_vmm_fds(const struct device *d, int ack, int fds[MSG_MAX_FDS]);
 int device_start(struct device *d, int mem, uint64_t mem_size, struct err *e);
 /* What its counters are called. */
 const struct stat_names *device_stats(const struct device *d);
-/* Count a death. False: it has died too often. */
-bool device_may_restart(struct device *d);
+/* May another process start? 1, 0 (not yet) or a negative errno (not now). */
+int device_quiet(const struct device *d);
+/* Set bits of the 32-bit register at `reg` of the page that the guest reads; *before: what was
+ * there. For a device without a helper: nobody else writes them. */
+int device_set_bits(const struct device *d, unsigned reg, uint32_t bits, uint32_t *before,
+		    struct err *e);
 
 /* ---- ends_win.c ---- */
 int file_open(const char *path, const char *what, struct err *e); /* to read; a descriptor */

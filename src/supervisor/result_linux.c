@@ -33,7 +33,7 @@ json_object *result_json(const struct vm *vm)
 		r.device[i] = (struct result_device){
 			.name = d->msg.name,
 			.engine = d->class->engine ? d->class->engine(d) : NULL,
-			.restarts = d->restarts,
+			.restarts = d->restart.total,
 			.stats = &d->stats,
 			.names = d->class->stats,
 		};

@@ -57,9 +57,9 @@ json_object *usage_metrics(const struct vm *vm)
 		if (!d)
 			continue;
 		one = json_object_new_object();
-		restarts += d->restarts;
+		restarts += d->restart.total;
 		j_str(one, "name", d->msg.name);
-		j_int(one, "restarts", d->restarts);
+		j_int(one, "restarts", d->restart.total);
 		json_object_array_add(devices, one);
 	}
 	j_int(o, "run_ns", (int64_t)(clock_ns() - vm_started_ns(vm)));

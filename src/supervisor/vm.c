@@ -20,15 +20,14 @@
 #include <insula/log.h>
 
 #include "host.h"
+#include "recover.h"
 #include "vm.h"
 
 #define SECOND_NS 1000000000ull
-#define START_DEADLINE_NS (30 * SECOND_NS)   /* all children jailed and ready */
-#define STOP_DEADLINE_NS (2 * SECOND_NS)     /* insula-vmm leaves the guest */
-#define RESTART_DEADLINE_NS (10 * SECOND_NS) /* a new helper is jailed and ready */
-#define DRAIN_DEADLINE_NS (10 * SECOND_NS)   /* helpers finish what is in flight */
-#define FENCE_POLL_MS 1
-#define PEER_START_NS (5 * SECOND_NS) /* passt has begun by then */
+#define START_DEADLINE_NS (30 * SECOND_NS) /* all children jailed and ready */
+#define STOP_DEADLINE_NS (2 * SECOND_NS)   /* insula-vmm leaves the guest */
+#define DRAIN_DEADLINE_NS (10 * SECOND_NS) /* helpers finish what is in flight */
+#define PEER_START_NS (5 * SECOND_NS)      /* passt has begun by then */
 #define VMM_NOFILE 1024
 #define VMM_OTHER_THREADS \
 	2 /* main, and the one that KVM starts in its user's process at the first run */
@@ -368,16 +367,16 @@ const char *vm_why(const struct vm *vm)
 	return vm->why;
 }
 
-int vm_order(struct vm *vm, enum msg_type t)
+int vm_tell(struct vm *vm, enum msg_type t, const void *body, size_t len)
 {
-	return msg_send(vm->vmm.jail.channel, t, NULL, 0, NULL, 0);
+	return msg_send(vm->vmm.jail.channel, t, body, len, NULL, 0);
 }
 
 bool vm_vsock_died(const struct vm *vm)
 {
 	const struct device *d = vm_vsock(vm);
 
-	return !d || d->dead || child_ended(&d->child);
+	return !d || d->restart.failed || child_ended(&d->child);
 }
 
 /* ---- start ---- */
@@ -484,12 +483,8 @@ static void on_ready(struct vm *vm, struct child *c, struct device *d, struct ex
 		return;
 	}
 	c->state = CHILD_READY;
-	if (vm->running && d) {
-		struct msg_dev m = {d->msg.index};
-		(void)msg_send(vm->vmm.jail.channel, MSG_DEV_UP, &m, sizeof(m), NULL, 0);
-		log_warn("%s: restarted, carries on", c->name);
-		control_event(vm->control, "helper-restarted", d->msg.name, NULL);
-	}
+	if (d)
+		vm_helper_ready(vm, d);
 	if (d && d->class == &device_vsock)
 		exec_vsock_ready(vm);
 	if (x)
@@ -510,23 +505,14 @@ static void on_vm_exit(struct vm *vm, const struct msg_vm_exit *x)
 	}
 }
 
-static void on_stuck(struct vm *vm, uint32_t index)
-{
-	const struct child *c = index < vm->ndevices ? &vm->device[index].child : NULL;
-
-	/* One that is starting is the answer to what is reported here. */
-	if (!c || c->state != CHILD_READY)
-		return;
-	log_warn("%s: did not answer in time; it is killed and started anew", c->name);
-	kill(c->jail.pid, SIGKILL);
-}
-
 static bool from_vmm(struct vm *vm, enum msg_type t, const union body *b, size_t len)
 {
 	if (t == MSG_VM_EXIT && len == sizeof(b->exit))
 		on_vm_exit(vm, &b->exit);
 	else if (t == MSG_DEV_STUCK && len == sizeof(b->dev))
-		on_stuck(vm, b->dev.index);
+		vm_helper_stuck(vm, b->dev.index);
+	else if (t == MSG_DEV_IS_DOWN && len == sizeof(b->dev))
+		vm_device_down(vm, b->dev.index);
 	else if (t == MSG_VM_EVENT && len == sizeof(b->event) &&
 		 b->event.event == BOARD_EVENT_AGENT_READY)
 		exec_agent_ready(vm);
@@ -584,41 +570,6 @@ static bool on_message(struct vm *vm, struct child *c, struct device *d, struct 
 
 /* ---- deaths ---- */
 
-static void give_up(struct vm *vm, struct device *d, const char *why)
-{
-	d->waiting = false;
-	d->dead = true;
-	log_error("%s %s, the guest goes on without the device", d->child.name, why);
-	control_event(vm->control, "device-failed", d->msg.name, why);
-}
-
-/* False: it has died too often. */
-static bool may_restart(struct vm *vm, struct device *d, const char *how)
-{
-	char why[160];
-
-	d->waiting = device_may_restart(d);
-	if (d->waiting)
-		return true;
-	snprintf(why, sizeof(why), "%s; it has died too often", how);
-	give_up(vm, d, why);
-	return false;
-}
-
-static void on_helper_death(struct vm *vm, struct device *d, enum child_state before,
-			    const char *how)
-{
-	if (vm->ended || before == CHILD_DONE || before == CHILD_STOPPING)
-		return;
-	if (!vm->running) {
-		vm_end(vm, RUN_FAILED, "%s %s before the guest ran", d->child.name, how);
-		return;
-	}
-	control_event(vm->control, "helper-died", d->msg.name, how);
-	if (may_restart(vm, d, how))
-		log_warn("%s %s", d->child.name, how);
-}
-
 static void on_death(struct vm *vm, struct child *c, struct device *d, struct exec_proc *x)
 {
 	enum child_state before;
@@ -632,50 +583,12 @@ static void on_death(struct vm *vm, struct child *c, struct device *d, struct ex
 	if (x) {
 		exec_gone(vm, x, how);
 	} else if (d) {
-		on_helper_death(vm, d, before, how);
+		vm_helper_died(vm, d, before, how);
 	} else if (before != CHILD_DONE) {
 		if (!vm->ended)
 			vm->reason = "vmm-died";
 		vm_end(vm, RUN_FAILED, "insula-vmm %s", how);
 	}
-}
-
-static void restart_one(struct vm *vm, struct device *d)
-{
-	int quiet = d->class->quiet ? d->class->quiet(d) : 1;
-	char why[128];
-	struct err e;
-
-	if (quiet == 0)
-		return;
-	if (quiet < 0) {
-		/* Without the fence two helpers could write at once: better no disk than a wrong
-		 * one. */
-		snprintf(why, sizeof(why), "has lost its generation lock: %s", strerror(-quiet));
-		give_up(vm, d, why);
-	} else if (device_start(d, vm->mem, vm->conf->mem, &e)) {
-		log_error("%s: %s", d->child.name, e.text);
-		child_kill(&d->child);
-		(void)may_restart(vm, d, "cannot be started");
-	}
-}
-
-/* True: look again soon. */
-static bool restart_waiting(struct vm *vm)
-{
-	bool again = false;
-
-	for (unsigned i = 0; i < vm->ndevices && !vm->ended; i++) {
-		struct device *d = &vm->device[i];
-		bool starting = vm->running && d->child.state == CHILD_STARTING;
-
-		if (starting && clock_ns() - d->started_ns > RESTART_DEADLINE_NS)
-			kill(d->child.jail.pid, SIGKILL);
-		if (d->waiting)
-			restart_one(vm, d);
-		again |= d->waiting || (vm->running && d->child.state == CHILD_STARTING);
-	}
-	return again;
 }
 
 /* When a device wants to be tended, clock_ns(); 0: none does. */
@@ -687,8 +600,7 @@ static uint64_t next_due(const struct vm *vm)
 		const struct device *d = &vm->device[i];
 		uint64_t due = d->class->due ? d->class->due(d) : 0;
 
-		if (due && (!next || due < next))
-			next = due;
+		next = vm_sooner(next, due);
 	}
 	return next;
 }
@@ -773,7 +685,7 @@ static void serve_peer(struct vm *vm, const struct pollfd *p, struct child *c,
 }
 
 /* Wait for something and deal with it; at most until `deadline_ns` (0: none). */
-static void step(struct vm *vm, uint64_t deadline_ns, bool poll_fences)
+static void step(struct vm *vm, uint64_t deadline_ns)
 {
 	struct pollfd p[MAX_POLL];
 	unsigned n = 0, execs, peers, controls, ncontrols;
@@ -805,8 +717,6 @@ static void step(struct vm *vm, uint64_t deadline_ns, bool poll_fences)
 		deadline_ns = due;
 	if (deadline_ns)
 		ms = deadline_ns <= now ? 0 : (int)((deadline_ns - now) / 1000000 % 1000000) + 1;
-	if (poll_fences && (ms < 0 || ms > FENCE_POLL_MS))
-		ms = FENCE_POLL_MS;
 	if (poll(p, n + ncontrols, ms) < 0) {
 		if (errno == EINTR)
 			return;
@@ -841,7 +751,8 @@ static void run_until_ended(struct vm *vm)
 		uint64_t limit = vm_next_limit(vm, vm->deadline_ns, start_limit);
 
 		tend_devices(vm);
-		step(vm, limit, restart_waiting(vm));
+		vm_restart_due(vm);
+		step(vm, vm_sooner(limit, vm_restart_next(vm)));
 		if (limit && clock_ns() >= limit)
 			vm_overdue(vm, limit, vm->deadline_ns);
 	}
@@ -857,7 +768,7 @@ static void stop_vmm(struct vm *vm)
 	    !msg_send(vm->vmm.jail.channel, MSG_STOP, NULL, 0, NULL, 0)) {
 		vm->vmm.state = CHILD_STOPPING;
 		while (vm->vmm.state == CHILD_STOPPING && clock_ns() < limit)
-			step(vm, limit, false);
+			step(vm, limit);
 	}
 }
 
@@ -868,7 +779,7 @@ static bool stop_helpers(struct vm *vm)
 	for (unsigned i = 0; i < vm->ndevices; i++) {
 		struct child *c = &vm->device[i].child;
 
-		vm->device[i].waiting = false;
+		restart_stop(&vm->device[i].restart);
 		if (c->state == CHILD_READY)
 			c->state = msg_send(c->jail.channel, MSG_STOP, NULL, 0, NULL, 0)
 					   ? CHILD_DONE
@@ -889,7 +800,7 @@ static void wind_down(struct vm *vm)
 	/* Nobody is waited for that others could be dying beside. */
 	child_shoot(&vm->vmm);
 	while (!vm->hard && vm->running && stop_helpers(vm) && clock_ns() < limit)
-		step(vm, limit, false);
+		step(vm, limit);
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		child_shoot(&vm->device[i].child);
 	child_kill(&vm->vmm);
@@ -899,7 +810,7 @@ static void wind_down(struct vm *vm)
 	exec_guest_gone(vm);
 	limit = clock_ns() + OUTPUT_DEADLINE_NS;
 	while (exec_pending(vm) && clock_ns() < limit)
-		step(vm, limit, false);
+		step(vm, limit);
 	exec_free(vm);
 	terminal_close(&vm->terminal);
 }

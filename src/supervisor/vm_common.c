@@ -47,13 +47,18 @@ bool vm_has_agent(const struct vm *vm)
 	return vm->boot.own_initrd && (vm->conf->command || vm->conf->serve);
 }
 
+int vm_order(struct vm *vm, enum msg_type t)
+{
+	return vm_tell(vm, t, NULL, 0);
+}
+
 enum vm_vsock vm_vsock_state(const struct vm *vm, unsigned *generation)
 {
 	const struct device *d = vm_vsock((struct vm *)vm);
 
-	*generation = d ? d->restarts : 0;
+	*generation = d ? d->restart.total : 0;
 	return !d                              ? VM_VSOCK_NONE
-	       : d->dead                       ? VM_VSOCK_DEAD
+	       : d->restart.failed             ? VM_VSOCK_DEAD
 	       : d->child.state != CHILD_READY ? VM_VSOCK_AWAY
 					       : VM_VSOCK_SERVES;
 }
@@ -93,20 +98,17 @@ bool vm_child_failed(struct vm *vm, const struct child *c, const struct device *
 
 /* ---- deadlines ---- */
 
-static bool sooner(uint64_t limit, uint64_t than)
+uint64_t vm_sooner(uint64_t a, uint64_t b)
 {
-	return limit && (!than || limit < than);
+	return a && (!b || a < b) ? a : b;
 }
 
 uint64_t vm_next_limit(struct vm *vm, uint64_t timeout, uint64_t start_limit)
 {
-	uint64_t limit = timeout, deaf = command_deadline(vm), execs = exec_deadline(vm);
+	uint64_t limit = vm_sooner(timeout, vm->running ? 0 : start_limit);
 
-	if (!vm->running && sooner(start_limit, limit))
-		limit = start_limit;
-	if (sooner(deaf, limit))
-		limit = deaf;
-	return sooner(execs, limit) ? execs : limit;
+	limit = vm_sooner(command_deadline(vm), limit);
+	return vm_sooner(exec_deadline(vm), limit);
 }
 
 void vm_overdue(struct vm *vm, uint64_t limit, uint64_t timeout)

@@ -36,12 +36,13 @@ uint64_t vm_started_ns(const struct vm *vm); /* clock_ns() */
 const char *vm_why(const struct vm *vm); /* one line for people; "" if there is nothing to say */
 /* Does the guest run insula-init's server for commands, once it is up? Then exec_start() works. */
 bool vm_has_agent(const struct vm *vm);
-/* A message without a body to insula-vmm. */
+/* A message to insula-vmm; vm_order(): one without a body. */
+int vm_tell(struct vm *vm, enum msg_type t, const void *body, size_t len);
 int vm_order(struct vm *vm, enum msg_type t);
 /* How it ended and what it cost, as one object; the caller's. */
 json_object *result_json(const struct vm *vm);
 
-/* NONE: there is no such device. DEAD: it has died too often, or cannot be made anew. AWAY: a
+/* NONE: there is no such device. DEAD: it has failed, see restart.h, and may come back. AWAY: a
  * process of it is starting, or about to. */
 enum vm_vsock { VM_VSOCK_NONE, VM_VSOCK_DEAD, VM_VSOCK_AWAY, VM_VSOCK_SERVES };
 /* *generation: of the process that serves, or of the last one; 0 is the first. */
@@ -67,6 +68,8 @@ struct device *vm_vsock(const struct vm *vm);
  * one command is lost. False: it was set up already. */
 bool vm_child_failed(struct vm *vm, const struct child *c, const struct device *d,
 		     struct exec_proc *x, struct msg_failed *f);
+/* The earlier of two times; 0: none. */
+uint64_t vm_sooner(uint64_t a, uint64_t b);
 /* When something is overdue, CLOCK_MONOTONIC in ns; 0: never. `timeout` is that of --timeout, 0:
  * none; by `start_limit` the guest runs. */
 uint64_t vm_next_limit(struct vm *vm, uint64_t timeout, uint64_t start_limit);

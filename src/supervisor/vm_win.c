@@ -12,14 +12,14 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "recover.h"
 #include "result.h"
 
 #define SECOND_NS 1000000000ull
-#define START_DEADLINE_NS (30 * SECOND_NS)   /* all children contained and ready */
-#define STOP_DEADLINE_NS (2 * SECOND_NS)     /* insula-vmm leaves the guest */
-#define RESTART_DEADLINE_NS (10 * SECOND_NS) /* a new helper is contained and ready */
-#define DRAIN_DEADLINE_NS (10 * SECOND_NS)   /* helpers finish what is in flight */
-#define OUTPUT_DEADLINE_NS (2 * SECOND_NS)   /* a command's last output, when the guest is gone */
+#define START_DEADLINE_NS (30 * SECOND_NS) /* all children contained and ready */
+#define STOP_DEADLINE_NS (2 * SECOND_NS)   /* insula-vmm leaves the guest */
+#define DRAIN_DEADLINE_NS (10 * SECOND_NS) /* helpers finish what is in flight */
+#define OUTPUT_DEADLINE_NS (2 * SECOND_NS) /* a command's last output, when the guest is gone */
 #define LOOK_MS 1000 /* between two looks at how long the log, how large the window is */
 #define TICK_MS 10   /* while something is waited for that has no event */
 
@@ -183,16 +183,16 @@ const char *vm_why(const struct vm *vm)
 	return vm->end->why;
 }
 
-int vm_order(struct vm *vm, enum msg_type t)
+int vm_tell(struct vm *vm, enum msg_type t, const void *body, size_t len)
 {
-	return child_send(&vm->vmm, t, NULL, 0, NULL, 0);
+	return child_send(&vm->vmm, t, body, len, NULL, 0);
 }
 
 bool vm_vsock_died(const struct vm *vm)
 {
 	const struct device *d = vm->vsock_device;
 
-	return !d || d->dead || !d->child.box.process || is_set(d->child.box.process);
+	return !d || d->restart.failed || !d->child.box.process || is_set(d->child.box.process);
 }
 
 /* ---- start ---- */
@@ -291,13 +291,8 @@ static void on_ready(struct vm *vm, struct child *c, struct device *d, struct ex
 		return;
 	}
 	c->state = CHILD_READY;
-	if (vm->running && d) {
-		struct msg_dev m = {d->msg.index};
-
-		(void)child_send(&vm->vmm, MSG_DEV_UP, &m, sizeof(m), NULL, 0);
-		log_warn("%s: restarted, carries on", c->name);
-		control_event(vm->control, "helper-restarted", d->msg.name, NULL);
-	}
+	if (d)
+		vm_helper_ready(vm, d);
 	if (d && d == vm->vsock_device)
 		exec_vsock_ready(vm);
 	if (x)
@@ -318,23 +313,14 @@ static void on_vm_exit(struct vm *vm, const struct msg_vm_exit *x)
 	err_clean(vm->end->why);
 }
 
-static void on_stuck(struct vm *vm, uint32_t index)
-{
-	struct child *c = index < vm->ndevices ? &vm->device[index].child : NULL;
-
-	/* One that is starting is the answer to what is reported here. */
-	if (!c || c->state != CHILD_READY)
-		return;
-	log_warn("%s: did not answer in time; it is killed and started anew", c->name);
-	TerminateProcess(c->box.process, 1);
-}
-
 static bool from_vmm(struct vm *vm, enum msg_type t, const union body *b, size_t len)
 {
 	if (t == MSG_VM_EXIT && len == sizeof(b->exit))
 		on_vm_exit(vm, &b->exit);
 	else if (t == MSG_DEV_STUCK && len == sizeof(b->dev))
-		on_stuck(vm, b->dev.index);
+		vm_helper_stuck(vm, b->dev.index);
+	else if (t == MSG_DEV_IS_DOWN && len == sizeof(b->dev))
+		vm_device_down(vm, b->dev.index);
 	else if (t == MSG_PAUSED && len == sizeof(b->paused))
 		control_paused(vm->control, vm, b->paused.paused);
 	else if (t == MSG_VM_EVENT && len == sizeof(b->event) &&
@@ -393,27 +379,6 @@ static bool on_message(struct vm *vm, struct child *c, struct device *d, struct 
 
 /* ---- ends of children ---- */
 
-static void on_helper_end(struct vm *vm, struct device *d, enum child_state before, DWORD code)
-{
-	const char *name = d->child.name;
-
-	if (vm->ended || before == CHILD_DONE || before == CHILD_STOPPING)
-		return;
-	if (!vm->running) {
-		vm_end(vm, RUN_FAILED, "%s exited with status %lu before the guest ran", name,
-		       code);
-	} else if (!device_may_restart(d)) {
-		log_error("%s exited with status %lu; it has died too often, the guest goes on "
-			  "without the device",
-			  name, code);
-		control_event(vm->control, "device-failed", d->msg.name, NULL);
-	} else {
-		log_warn("%s exited with status %lu", name, code);
-		control_event(vm->control, "helper-died", d->msg.name, NULL);
-		d->waiting = true;
-	}
-}
-
 static void on_end(struct vm *vm, struct child *c, struct device *d, struct exec_proc *x)
 {
 	enum child_state before;
@@ -429,31 +394,9 @@ static void on_end(struct vm *vm, struct child *c, struct device *d, struct exec
 	if (x)
 		exec_gone(vm, x, how);
 	else if (d)
-		on_helper_end(vm, d, before, code);
+		vm_helper_died(vm, d, before, how);
 	else if (before != CHILD_DONE)
 		vm_end(vm, RUN_FAILED, "insula-vmm exited with status %lu", code);
-}
-
-/* True: look again soon. */
-static bool restart_waiting(struct vm *vm)
-{
-	bool again = false;
-
-	for (unsigned i = 0; i < vm->ndevices && !vm->ended; i++) {
-		struct device *d = &vm->device[i];
-		struct err e;
-
-		if (vm->running && d->child.state == CHILD_STARTING &&
-		    clock_ns() - d->started_ns > RESTART_DEADLINE_NS)
-			TerminateProcess(d->child.box.process, 1);
-		if (d->waiting && device_start(d, vm->mem, vm->conf->mem, &e)) {
-			log_error("%s: %s", d->child.name, e.text);
-			child_kill(&d->child);
-			d->waiting = device_may_restart(d);
-		}
-		again |= d->waiting || (vm->running && d->child.state == CHILD_STARTING);
-	}
-	return again;
 }
 
 /* A pipe of the host's was busy. True: look again soon. */
@@ -575,7 +518,8 @@ static void run_until_ended(struct vm *vm)
 	while (!vm->ended) {
 		uint64_t limit = vm_next_limit(vm, timeout, start_limit);
 
-		step(vm, limit, restart_waiting(vm) | ask_again(vm));
+		vm_restart_due(vm);
+		step(vm, vm_sooner(limit, vm_restart_next(vm)), ask_again(vm));
 		if (limit && clock_ns() >= limit)
 			vm_overdue(vm, limit, timeout);
 	}
@@ -602,7 +546,7 @@ static bool stop_helpers(struct vm *vm)
 	for (unsigned i = 0; i < vm->ndevices; i++) {
 		struct child *c = &vm->device[i].child;
 
-		vm->device[i].waiting = false;
+		restart_stop(&vm->device[i].restart);
 		if (c->state == CHILD_READY)
 			c->state = child_send(c, MSG_STOP, NULL, 0, NULL, 0) ? CHILD_DONE
 									     : CHILD_STOPPING;
@@ -648,7 +592,7 @@ json_object *result_json(const struct vm *vm)
 		const struct device *d = &vm->device[i];
 
 		r.device[i] = (struct result_device){.name = d->msg.name,
-						     .restarts = d->restarts,
+						     .restarts = d->restart.total,
 						     .stats = &d->stats,
 						     .names = device_stats(d)};
 	}

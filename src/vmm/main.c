@@ -327,6 +327,14 @@ static void report_paused(struct vmm *vm)
 	send_paused(1);
 }
 
+static void take_down(struct vmm *vm, uint32_t index)
+{
+	struct msg_dev m = {index};
+
+	remote_down(&vm->dev[index]);
+	(void)msg_send(MSG_CHANNEL_FD, MSG_DEV_IS_DOWN, &m, sizeof(m), NULL, 0);
+}
+
 static void handle_message(struct vmm *vm)
 {
 	union {
@@ -351,6 +359,8 @@ static void handle_message(struct vmm *vm)
 		resume_vm(vm);
 	else if (type == MSG_DEV_UP && len == sizeof(b.dev) && b.dev.index < vm->ndevices)
 		remote_up(&vm->dev[b.dev.index]);
+	else if (type == MSG_DEV_DOWN && len == sizeof(b.dev) && b.dev.index < vm->ndevices)
+		take_down(vm, b.dev.index);
 }
 
 static void report_stuck(struct vmm *vm)

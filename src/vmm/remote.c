@@ -114,7 +114,7 @@ static bool has_failed(struct remote *d)
 {
 	if (!atomic_load(&d->failed))
 		return false;
-	if (!answered(d))
+	if (atomic_load(&d->down) || !answered(d))
 		return true;
 	atomic_store(&d->failed, false);
 	return false;
@@ -216,6 +216,14 @@ static bool doorbell(struct remote *d, uint64_t off, uint64_t value)
 	return true;
 }
 
+/* The lock is held. An acknowledge that no helper hears is no loss: the next one would interrupt
+ * once more at worst. Counted as one, it would cost a guest that was told about the failure its
+ * whole device. */
+static bool unheard_ack(struct remote *d, uint64_t off)
+{
+	return (int64_t)off == d->policy->ack && has_failed(d);
+}
+
 static void remote_write(void *self, uint64_t off, unsigned size, uint64_t value,
 			 struct bus_patience *w)
 {
@@ -226,7 +234,7 @@ static void remote_write(void *self, uint64_t off, unsigned size, uint64_t value
 	pthread_mutex_lock(&d->lock);
 	if (in_mask(d->policy, d->policy->posted_writes, off))
 		post(d, off, size, value, w);
-	else
+	else if (!unheard_ack(d, off))
 		call(d, DP_OP_WRITE, off, size, &value, w);
 	pthread_mutex_unlock(&d->lock);
 }
@@ -284,7 +292,14 @@ out_close:
 
 void remote_up(struct remote *d)
 {
+	atomic_store(&d->down, false);
 	atomic_store(&d->failed, false);
+}
+
+void remote_down(struct remote *d)
+{
+	atomic_store(&d->down, true);
+	atomic_store(&d->failed, true);
 }
 
 void remote_metrics(struct remote *d, struct vm_dev_metrics *out)

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,6 +176,75 @@ def metrics_to_a_pipe(place):
     with open(err, "wb") as e, contextlib.closing(Vm(place, "blkloop", "--metrics", path, stderr=e, seconds=1)) as vm:
         equal(vm.status(), 0, "status")
         assert "--metrics: " + path in read(err), read(err)
+
+
+# ---- helpers that cannot be started
+
+
+def own_tree(place):
+    """A copy of the programs whose libexec is ours: its bin."""
+    shutil.copytree(BUILD + "/bin", place + "/tree/bin")
+    shutil.copytree(BUILD + "/libexec", place + "/tree/libexec")
+    return place + "/tree/bin"
+
+
+class Helper:
+    """The program of a helper, which can be made one that cannot be started."""
+
+    def __init__(self, bindir, program):
+        self.path = f"{bindir}/../libexec/insula/{program}"
+
+    def break_it(self):
+        os.chmod(self.path, 0o644)  # insula-run has it open: it is the same file
+
+    def mend(self):
+        os.chmod(self.path, 0o755)
+
+
+def wakeups(pid):
+    text = read(f"/proc/{pid}/status")
+    return int(text.split("voluntary_ctxt_switches:")[1].split()[0])
+
+
+@contextlib.contextmanager
+def broken_disk(place, payload="blkloop", **more):
+    """A VM whose disk helper is killed and cannot be started again."""
+    bindir, err = own_tree(place), place + "/err"
+    helper = Helper(bindir, "insula-blk")
+    with open(err, "wb") as e, contextlib.closing(Vm(place, payload, stderr=e, bindir=bindir, **more)) as vm:
+        wait_for("the guest", lambda: vm.said("looping"))
+        old = vm.sealed("insula-blk")
+        helper.break_it()
+        os.kill(old, signal.SIGKILL)
+        yield vm, helper, old, lambda: read(err)
+
+
+@case
+def helper_that_cannot_start_for_a_second(place):
+    """The device comes back, and the guest has lost nothing."""
+    with broken_disk(place, seconds=4) as (vm, helper, old, err):
+        wait_for("tries that fail", lambda: err().count("insula-blk vda") > 4)
+        time.sleep(1)
+        helper.mend()
+        vm.replaced("insula-blk", old)
+        equal(vm.status(), 0, "status")
+        assert vm.said("ok all_rounds") and not vm.said("not ok"), read(vm.out)
+
+
+@case
+def failed_device_is_told_and_comes_back(place):
+    """After ten tries the guest is told. Then there is a try every 5 s, and nobody is woken in between."""
+    with broken_disk(place, "failed") as (vm, helper, _, err):
+        wait_for("the guest to be told", lambda: vm.said("told"))
+        assert "the device has failed, the guest is told" in err(), err()
+        before = wakeups(vm.run.pid)
+        time.sleep(2)
+        count = wakeups(vm.run.pid) - before
+        assert count < 60, f"{count} wake-ups in 2 s"  # one try is some ten
+        helper.mend()
+        equal(vm.status(), 0, "status: " + read(vm.out))
+        for line in "needs_reset", "configuration_interrupt", "comes_back", "needs_no_reset", "works":
+            assert vm.said("ok " + line) and not vm.said("not ok"), read(vm.out)
 
 
 def main():

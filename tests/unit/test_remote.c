@@ -420,6 +420,30 @@ START_TEST(far_offsets)
 }
 END_TEST
 
+/* The supervisor says that there is no helper: nobody is waited for, though the last call was
+ * answered, and an acknowledge is no loss. */
+START_TEST(down_and_up)
+{
+	uint64_t start = clock_ns();
+
+	remote_down(&dev);
+	ck_assert(!atomic_load(&dev.stuck)); /* it knows */
+	wr(REG_ACK, 4, 3);
+	wr(REG_ACK, 4, 2);
+	ck_assert_uint_eq(atomic_load(&h.ctrl->lost), 0);
+	wr(REG_STATUS, 4, 0);
+	ck_assert_uint_eq(atomic_load(&h.ctrl->lost), 1);
+	ck_assert_uint_eq(atomic_load(&h.ctrl->req_seq), 0);
+	ck_assert_uint_eq(metrics().timeouts, 0);
+	ck_assert_uint_lt(clock_ns() - start, DP_DEADLINE_NS / 4);
+	remote_up(&dev);
+	start_helper(OBEY);
+	wr(REG_ACK, 4, 3);
+	stop_helper();
+	ck_assert(h.log[0].call && h.log[0].off == REG_ACK && h.log[0].value == 3);
+}
+END_TEST
+
 /* ---- helpers that break the rules ---- */
 
 /* What a device that has failed looks like, without waiting for anybody. */
@@ -856,6 +880,7 @@ int main(void)
 	tcase_add_test(tc, wakes_only_a_sleeper);
 	tcase_add_test(tc, doorbells);
 	tcase_add_test(tc, far_offsets);
+	tcase_add_test(tc, down_and_up);
 	tcase_add_test(tc, never_answers);
 	tcase_add_test(tc, answers_wrong_seq);
 	tcase_add_test(tc, late_answer_ends_the_failure);
