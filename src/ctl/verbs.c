@@ -318,6 +318,21 @@ static int verb_wait(struct ctl *c, int argc, char **argv)
 	return status;
 }
 
+static int verb_device(struct ctl *c, int argc, char **argv)
+{
+	json_object *params;
+	struct err e;
+
+	(void)argc;
+	if (strcmp(argv[1], "restart") != 0) {
+		err_set(&e, -EINVAL, "device: '%.40s'; expected restart", argv[1]);
+		return fail(&e);
+	}
+	params = with_id(argv[2]);
+	j_str(params, "device", argv[3]);
+	return simple(c, "vm.device.restart", params);
+}
+
 /* ---- anything ---- */
 
 static int verb_rpc(struct ctl *c, int argc, char **argv)
@@ -353,6 +368,8 @@ const struct verb verbs[] = {
 	{"resume", "VM...", "let them go on", verb_resume, 1, -1},
 	{"stop", "[-t SECONDS] VM...", "end VMs in order", verb_stop, 1, -1},
 	{"kill", "VM...", "end VMs at once", verb_kill, 1, -1},
+	{"device", "restart VM DEVICE", "restart a device's process, also one that has failed",
+	 verb_device, 3, 3},
 	{"wait", "VM", "until it ends; exit with its status", verb_wait, 1, 1},
 	{"rm", "VM...", "forget VMs that do not run", verb_rm, 1, -1},
 	{"metrics", "[VM]", "counters of one VM, or of the daemon", verb_metrics, 0, 1},

@@ -528,12 +528,16 @@ static void add_info(struct machine *m, struct request *r, json_object *result, 
 		     int fd)
 {
 	json_object *o = machine_json(m, true);
-	json_object *processes = j_get(result, "processes");
+	static const char *const lists[] = {"processes", "devices"};
 
 	(void)fd;
 	(void)error; /* a supervisor that does not answer: what we know ourselves */
-	if (json_object_is_type(processes, json_type_array))
-		j_obj(o, "processes", json_object_get(processes));
+	for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
+		json_object *list = j_get(result, lists[i]);
+
+		if (json_object_is_type(list, json_type_array))
+			j_obj(o, lists[i], json_object_get(list));
+	}
 	j_bool(o, "answers", !error);
 	request_answer(r, o);
 }
@@ -609,6 +613,18 @@ static void vm_resume(struct daemon *d, struct request *r)
 
 	if (m)
 		talk_ask(m, "resume", NULL, answer_state, r, false);
+}
+
+static void vm_device_restart(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_machine(d, r);
+	json_object *params;
+
+	if (!m)
+		return;
+	params = json_object_new_object();
+	j_str(params, "device", j_get_str(r->params, "device", ""));
+	talk_ask(m, "device-restart", params, method_pass_on, r, false);
 }
 
 /* The end itself is the answer; a supervisor that does not take the order is shot. */
@@ -776,6 +792,13 @@ static void rpc_discover(struct daemon *d, struct request *r)
 #define WAIT FLAG("wait", "answer when the VM has ended, with its result; else when the guest runs")
 #define NOTHING OBJECT("", "")
 #define DONE ANSWER("", "")
+#define DEVICE                                                              \
+	"\"device\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":31," \
+	"\"description\":\"as vm.info names it: vda, com1 ...\"}"
+#define DEVICES                                                                                   \
+	"\"devices\":{\"type\":\"array\",\"items\":{\"type\":\"object\"},"                        \
+	"\"description\":\"name, state (ok, restarting, failed), restarts, next_try_ms while it " \
+	"waits\"}"
 #define MACHINE_MEMBERS                                                                                                                                                                                                                                                                                                                                                              \
 	WORDS("id", "never used again")                                                                                                                                                                                                                                                                                                                                              \
 	"," WORDS(                                                                                                                                                                                                                                                                                                                                                                   \
@@ -892,17 +915,17 @@ const struct method methods[] =
 				"cgroup",
 				"it has a control group") ",\"result\":{\"type\":\"object\","
 							  "\"description\":\"vm.wait's, when it "
-							  "has ended\"}," FLAG("answers",
-									       "its supervisor "
-									       "does") ","
-										       "\"processes"
-										       "\":{"
-										       "\"type\":"
-										       "\"array\","
-										       "\"items\":{"
-										       "\"type\":"
-										       "\"object\"}"
-										       "}"),
+							  "has ended\"}," FLAG(
+								  "answers", "its supervisor "
+									     "does") ","
+										     "\"processes"
+										     "\":{"
+										     "\"type\":"
+										     "\"array\","
+										     "\"items\":{"
+										     "\"type\":"
+										     "\"object\"}"
+										     "}," DEVICES),
 		 false},
 		{"vm.pause", "Take the processors out of the guest. Answered when none is in it.",
 		 vm_pause, OBJECT("\"id\"", ID), MACHINE, false},
@@ -998,6 +1021,10 @@ const struct method methods[] =
 			COUNT("run_ns", "") "," COUNT("cpu_ns", "of all its processes") "," COUNT(
 				"rss_bytes", "of all its processes") "," COUNT("restarts", "")),
 		 false},
+		{"vm.device.restart",
+		 "Restart the process of a device, now: also one that has failed, or that waits "
+		 "for its next try.",
+		 vm_device_restart, OBJECT("\"id\",\"device\"", ID "," DEVICE), DONE, false},
 		{"events.subscribe",
 		 "From now on this connection gets notifications \\\"event\\\": {seq, time_ms, "
 		 "event, id, "

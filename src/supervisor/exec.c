@@ -202,7 +202,7 @@ static void connect_stream(struct vm *vm, struct exec_proc *p)
 	} else {
 		lost(vm, p,
 		     state == VM_VSOCK_NONE ? "this machine has no vsock device"
-					    : "insula-vsock has died too often");
+					    : "insula-vsock has died too often in a row");
 	}
 	fd_close(&p->stream);
 }

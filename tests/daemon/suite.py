@@ -164,7 +164,7 @@ def vm_processes(info):
 
 # What the methods need beside the VM.
 EXEC_PARAMS = {"vm.exec": {"command": ["true"]}, "vm.exec.signal": {"exec": 1, "signal": 15}, "vm.exec.resize": {"exec": 1, "rows": 1, "cols": 1},
-               "vm.exec.wait": {"exec": 1}}
+               "vm.exec.wait": {"exec": 1}, "vm.device.restart": {"device": "com1"}}
 
 
 # ---- cases
@@ -265,6 +265,14 @@ def case_kills(d):
 
     check("kill -9 of a helper: events, and the VM goes on", wait_for(told) and c.call("vm.info", id="v")["state"] == "running", c.events[-3:])
     check("kill -9 of a helper: it is counted", c.call("vm.info", id="v")["restarts"] == 1)
+    c.call("vm.device.restart", id="v", device="com1")
+
+    def com1():
+        return [x for x in c.call("vm.info", id="v")["devices"] if x["name"] == "com1"][0]
+
+    check("vm.device.restart: there is another process", wait_for(lambda: com1() == {"name": "com1", "state": "ok", "restarts": 2}), com1())
+    e = refused(c, "vm.device.restart", id="v", device="vdz")
+    check("vm.device.restart of none", e.get("data", {}).get("reason") == "not-found" and "vdz" in e["message"], e)
     sup = c.call("vm.info", id="v")["pid"]
     os.kill(sup, signal.SIGSTOP)
     r = c.call("vm.kill", id="v")
@@ -781,7 +789,7 @@ def case_users(d):
     check("the metrics of all are root's", stat.S_IMODE(os.stat(d.dir + "/m").st_mode) == 0o600 and as_user(d, 4001, lambda _: connects(d.dir + "/m")) == "EACCES")
     b = as_user(d, 4002, lambda c: c.call("vm.list"))
     check("another user does not see it", b == {"vms": []}, b)
-    for method in ("vm.info", "vm.console", "vm.stop", "vm.kill", "vm.pause", "vm.logs", "vm.metrics", "vm.wait", "vm.delete", "vm.exec", "vm.exec.signal", "vm.exec.resize", "vm.exec.wait", "events.subscribe"):
+    for method in ("vm.info", "vm.console", "vm.stop", "vm.kill", "vm.pause", "vm.logs", "vm.metrics", "vm.wait", "vm.delete", "vm.exec", "vm.exec.signal", "vm.exec.resize", "vm.exec.wait", "vm.device.restart", "events.subscribe"):
         more = EXEC_PARAMS.get(method, {})
         e = as_user(d, 4002, lambda c, m=method: refused(c, m, id=a["id"], **more))
         check("nor may he use %s" % method, e.get("code") == -32001, e)

@@ -5,7 +5,7 @@ _insulactl_vms() {
 }
 _insulactl() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
-	local verbs='run create start exec ps info console logs pause resume stop kill wait rm metrics events rpc'
+	local verbs='run create start exec ps info console logs pause resume stop kill device wait rm metrics events rpc'
 	local flags='--name --config --detach --kernel --initrd --append --cpus --mem --disk --rootfs --share --console --net --rng --vsock --metrics --timeout -d -i -t -e -w -u'
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
@@ -24,6 +24,12 @@ _insulactl() {
 	'') mapfile -t COMPREPLY < <(compgen -W "$verbs --socket --json --help --version" -- "$cur") ;;
 	run | create) mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$cur") ;;
 	rpc) ;;
+	device)
+		case $((COMP_CWORD - i)) in
+		1) mapfile -t COMPREPLY < <(compgen -W restart -- "$cur") ;;
+		2) mapfile -t COMPREPLY < <(compgen -W "$(_insulactl_vms)" -- "$cur") ;;
+		esac
+		;;
 	*) mapfile -t COMPREPLY < <(compgen -W "$(_insulactl_vms)" -- "$cur") ;;
 	esac
 }
