@@ -49,6 +49,7 @@ void blk_disk_rules(const struct blk_engine_conf *c, const int *event, unsigned 
 	for (unsigned i = 0; i < n; i++)
 		rule_fd(l, SYS_read, event[i], "I/O thread: kicks, commands, finished requests");
 	rule_fd(l, SYS_write, event[0], "a pool thread tells the I/O thread");
+	rule_any(l, SYS_sched_yield, "one processor: the guest goes first");
 	rule_fd(l, SYS_preadv, c->disk_fd, "read the disk");
 	rule_fd(l, SYS_fdatasync, c->disk_fd, "flush");
 	if (c->readonly)

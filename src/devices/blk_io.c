@@ -9,6 +9,7 @@
  * All queues are looked at in every turn, so a kick is nothing but a reason to have one.
  */
 #include <errno.h>
+#include <sched.h>
 
 #include <insula/base.h>
 
@@ -135,38 +136,54 @@ bool blk_arm(struct blk *b)
 	return more;
 }
 
-static bool something_new(struct blk *b)
+static unsigned pending(const struct blk *b)
 {
+	unsigned n = 0;
+
 	for (unsigned i = 0; i < b->conf.nqueues; i++) {
-		if (b->w.mmio.v.vq[i].num && vq_waiting(&b->w.mmio.v.vq[i]))
-			return true;
+		if (b->w.mmio.v.vq[i].num)
+			n += vq_pending(&b->w.mmio.v.vq[i]);
 	}
-	return b->ops->ready(b->engine) || worker_commanded(&b->w);
+	return n;
+}
+
+/* Was it worth the time? Where there is one processor, the guest runs meanwhile: many requests at
+ * once spare it the kicks, and it the interrupts; one alone had better been kicked for. */
+static void learn(struct blk *b, bool worth)
+{
+	if (worth && b->luck < BLK_SPIN_LUCK)
+		b->luck++;
+	else if (!worth && b->luck > 0)
+		b->luck--;
 }
 
 /*
  * Look a little longer before sleeping: a driver that has just got an answer often has its next
- * request ready in less time than a kick, a sleep and a wake-up cost. Where that does not happen it
- * is soon given up, and only tried again now and then. True: something came.
+ * request ready in less time than a kick, a sleep and a wake-up cost. With one processor it can
+ * only get there if we let it run. Where that does not happen it is soon given up, and only tried
+ * again now and then. True: something came.
  */
 static bool spin(struct blk *b)
 {
-	unsigned before = b->in_flight;
+	unsigned before = b->in_flight, n;
+	bool alone = !b->w.h->spin, found;
 	uint64_t until;
-	bool found;
 
-	if (!b->w.h->spin || !may_take(b) || (b->luck == 0 && ++b->skipped % BLK_SPIN_RETRY))
+	if (!may_take(b) || (b->luck == 0 && ++b->skipped % BLK_SPIN_RETRY))
 		return false;
 	b->ops->wait(b->engine, false); /* submits */
+	if (b->in_flight != before)
+		return true; /* first the answers */
 	until = clock_ns() + BLK_SPIN_NS;
 	do {
-		found = b->in_flight != before || something_new(b);
-		__builtin_ia32_pause();
+		if (alone)
+			sched_yield();
+		else
+			__builtin_ia32_pause();
+		n = pending(b);
+		found = n || b->ops->ready(b->engine) || worker_commanded(&b->w);
 	} while (!found && clock_ns() < until);
-	if (found && b->luck < BLK_SPIN_LUCK)
-		b->luck++;
-	else if (!found && b->luck > 0)
-		b->luck--;
+	learn(b, alone ? n > 1 : found);
 	return found;
 }
 

@@ -291,12 +291,23 @@ static void take_completion(struct blk_eng *g, const struct io_uring_cqe *c)
 		poll_event(g, event);
 }
 
+static bool uring_ready(struct blk_eng *g)
+{
+	/* Completions that wait for task work are not in the ring yet, but the kernel says so. */
+	return io_uring_cq_ready(&g->ring) ||
+	       (__atomic_load_n(g->ring.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN);
+}
+
 static void uring_wait(struct blk_eng *g, bool block)
 {
 	struct io_uring_cqe *c;
 	unsigned head, n = 0;
-	int rc = block ? io_uring_submit_and_wait(&g->ring, 1)
-		       : io_uring_submit_and_get_events(&g->ring);
+	int rc;
+
+	if (!block && !io_uring_sq_ready(&g->ring) && !uring_ready(g))
+		return; /* nothing to tell the kernel, and nothing that it has to tell */
+	rc = block ? io_uring_submit_and_wait(&g->ring, 1)
+		   : io_uring_submit_and_get_events(&g->ring);
 
 	/* EINTR: a signal. EAGAIN, EBUSY: no memory, or completions have to be taken first; the
 	 * rest stays queued. */
@@ -310,17 +321,11 @@ static void uring_wait(struct blk_eng *g, bool block)
 	io_uring_cq_advance(&g->ring, n);
 }
 
-static bool uring_ready(struct blk_eng *g)
-{
-	/* Completions that wait for task work are not in the ring yet, but the kernel says so. */
-	return io_uring_cq_ready(&g->ring) ||
-	       (__atomic_load_n(g->ring.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN);
-}
-
 static void uring_rules(const struct blk_eng *g, struct rule_list *l)
 {
 	rule_fd(l, SYS_io_uring_enter, g->ring.ring_fd,
 		"disk requests, kicks and commands; the ring is restricted");
+	rule_any(l, SYS_sched_yield, "one processor: the guest goes first");
 }
 
 const struct blk_engine_ops blk_uring = {

@@ -167,9 +167,15 @@ static void disarm(struct virtqueue *q)
 	q->armed = false;
 }
 
+unsigned vq_pending(const struct virtqueue *q)
+{
+	return (unsigned)(q->nresume - q->iresume) +
+	       (uint16_t)(load16(q->avail + 2) - q->last_avail);
+}
+
 bool vq_waiting(const struct virtqueue *q)
 {
-	return q->iresume < q->nresume || load16(q->avail + 2) != q->last_avail;
+	return vq_pending(q) != 0;
 }
 
 bool vq_arm(struct virtqueue *q)
@@ -320,11 +326,12 @@ int vq_next(struct virtqueue *q, struct vq_chain *c)
 void vq_push(struct virtqueue *q, uint16_t head, uint32_t len)
 {
 	uint16_t at = (uint16_t)(q->used_idx + q->batch) % q->num;
+	uint16_t last = atomic_load_explicit(&q->st->last_batch, memory_order_relaxed);
 	uint32_t elem[2] = {head, len};
 
 	memcpy(q->used + USED_RING + (size_t)at * USED_ELEM, elem, sizeof(elem));
-	q->st->slot[head].next = q->st->last_batch;
-	q->st->last_batch = head;
+	atomic_store_explicit(&q->st->slot[head].next, last, memory_order_relaxed);
+	atomic_store_explicit(&q->st->last_batch, head, memory_order_release);
 	q->batch++;
 }
 

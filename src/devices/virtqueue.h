@@ -92,6 +92,9 @@ int vq_check(const struct vq_state *st, const struct guestmem *gm, struct err *e
 int vq_start(struct virtqueue *q, struct vq_state *st, const struct guestmem *gm, uint64_t features,
 	     bool resume, struct err *e);
 
+/* How many chains the driver says that vq_next() would find; whether it is right is looked at
+ * there. */
+unsigned vq_pending(const struct virtqueue *q);
 /* Would vq_next() find a chain (or a mistake)? */
 bool vq_waiting(const struct virtqueue *q);
 /* The next chain. 1; 0: the queue is empty; -EINVAL: the guest's mistake, in q->why. */

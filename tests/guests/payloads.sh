@@ -117,6 +117,16 @@ done
 vm blk --disk path="$dir/disk.img" --cpus 4
 results blk/4-cpus 0
 says 'blk/4-cpus/a queue for each' '^queues 4'
+# On one processor the I/O thread lets the guest run before it sleeps: a system call that the jail must know.
+whole=$RUN
+printf '#!/bin/sh\nexec taskset -c %s "%s" "$@"\n' "$(taskset -cp $$ | sed 's/.*: //; s/[^0-9].*//')" "$RUN" >"$dir/on-one"
+chmod 755 "$dir/on-one"
+RUN=$dir/on-one
+vm blkloop --append seconds=1 --disk path="$dir/disk.img" --metrics "$dir/one.json"
+RUN=$whole
+results blkloop/one-processor 0
+[ $have_python = 0 ] || [ "$(number "$dir/one.json" devices.1.restarts)" = 0 ]
+holds 'blkloop/one-processor/no helper was killed' $? "$(number "$dir/one.json" devices.1)"
 sum=$(sha256sum <"$dir/disk.img")
 vm blk --disk path="$dir/disk.img,ro"
 [ "$(sha256sum <"$dir/disk.img")" = "$sum" ]

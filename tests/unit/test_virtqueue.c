@@ -20,7 +20,9 @@ START_TEST(chains)
 {
 	uint16_t a = add(2, 1), b = add(0, 3);
 
+	ck_assert_uint_eq(vq_pending(&vq), 2);
 	ck_assert_int_eq(vq_next(&vq, &chain), 1);
+	ck_assert_uint_eq(vq_pending(&vq), 1);
 	ck_assert_uint_eq(chain.head, a);
 	ck_assert_uint_eq(chain.nread, 2);
 	ck_assert_uint_eq(chain.nwrite, 1);
@@ -363,6 +365,7 @@ START_TEST(resume_in_order)
 	add(1, 1); /* available, not taken */
 	restart();
 	ck_assert_uint_eq(vq_resumed(&vq), 4);
+	ck_assert_uint_eq(vq_pending(&vq), 5);
 	ck_assert(vq_arm(&vq));
 	static const unsigned order[] = {0, 2, 3, 1};
 	for (unsigned i = 0; i < 4; i++) {
@@ -372,6 +375,7 @@ START_TEST(resume_in_order)
 	ck_assert_int_eq(vq_next(&vq, &chain), 1);
 	ck_assert_uint_eq(chain.nwrite, 1);
 	ck_assert_int_eq(vq_next(&vq, &chain), 0);
+	ck_assert_uint_eq(vq_pending(&vq), 0);
 }
 END_TEST
 
