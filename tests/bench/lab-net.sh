@@ -86,13 +86,13 @@ mke2fs -q -F -t ext4 -d "$T/root" "$T/root.img" 128M >/dev/null 2>&1
 bench_initrd "$T/initrd" "$(bench_root /dev/vda)" virtio_mmio virtio_pci virtio_blk virtio_net ext4
 
 qemu() { # VHOST
-	qemu-system-x86_64 -accel kvm -cpu host -m 256 -smp 1 -nodefaults -no-user-config -display none -serial stdio -no-reboot -M q35 \
+	bounded qemu-system-x86_64 -accel kvm -cpu host -m 256 -smp 1 -nodefaults -no-user-config -display none -serial stdio -no-reboot -M q35 \
 		-kernel "$kernel" -initrd "$T/initrd" -append 'console=ttyS0 panic=-1 loglevel=3 tsc=reliable cryptomgr.notests' \
 		-netdev tap,id=n,ifname=tap0,script=no,downscript=no,vhost="$1" -device virtio-net-pci,netdev=n,romfile=,mac=02:00:00:00:00:01 \
 		-drive if=none,id=r,format=raw,readonly=on,file="$T/root.img" -device virtio-blk-pci,drive=r
 }
 insula() {
-	"$RUN" --mem 256M --kernel "$kernel" --initrd "$T/initrd" --net tap=tap0,mac=02:00:00:00:00:01 --disk "path=$T/root.img,ro" --rng off --metrics "$T/m"
+	bounded "$RUN" --mem 256M --kernel "$kernel" --initrd "$T/initrd" --net tap=tap0,mac=02:00:00:00:00:01 --disk "path=$T/root.img,ro" --rng off --metrics "$T/m"
 }
 vhost=
 [ ! -c /dev/vhost-net ] || vhost=1

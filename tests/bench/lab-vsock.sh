@@ -30,13 +30,13 @@ mke2fs -q -F -t ext4 -d "$T/root" "$T/root.img" 64M >/dev/null 2>&1
 bench_initrd "$T/initrd" "$(bench_root /dev/vda)" virtio_mmio virtio_pci virtio_blk virtio_net vmw_vsock_virtio_transport ext4
 
 qemu() {
-	qemu-system-x86_64 -accel kvm -cpu host -m 256 -smp 1 -nodefaults -no-user-config -display none -serial stdio -no-reboot -M q35 \
+	bounded qemu-system-x86_64 -accel kvm -cpu host -m 256 -smp 1 -nodefaults -no-user-config -display none -serial stdio -no-reboot -M q35 \
 		-kernel "$kernel" -initrd "$T/initrd" -append 'console=ttyS0 panic=-1 loglevel=3 tsc=reliable cryptomgr.notests' \
 		-netdev tap,id=n,ifname=benchtap,script=no,downscript=no,vhost=off -device virtio-net-pci,netdev=n,romfile= \
 		-drive if=none,id=r,format=raw,readonly=on,file="$T/root.img" -device virtio-blk-pci,drive=r
 }
 insula() {
-	"$RUN" --mem 256M --kernel "$kernel" --initrd "$T/initrd" --disk "path=$T/root.img,ro" --rng off --vsock "path=$T/v" --metrics "$T/m"
+	bounded "$RUN" --mem 256M --kernel "$kernel" --initrd "$T/initrd" --disk "path=$T/root.img,ro" --rng off --vsock "path=$T/v" --metrics "$T/m"
 }
 modprobe tun 2>/dev/null || true
 ip tuntap add dev benchtap mode tap

@@ -56,6 +56,9 @@ bench_initrd() {
 # bench_root DEVICE: for bench_initrd, run /bin/job below the file system there
 bench_root() { echo "mount -t ext4 -o ro $1 /mnt; mount -t devtmpfs dev /mnt/dev; mount -t proc proc /mnt/proc; mount -t tmpfs tmp /mnt/tmp; chroot /mnt /bin/job"; }
 
+# bounded COMMAND...: a VM that hangs does not hold a bench up. Several times what any boot with its measurements takes.
+bounded() { timeout -k 5 "${BOOT_SECONDS:-180}" "$@"; }
+
 # measured FILE N COMMAND...: append the N lines "NAME NUMBER" that it must print. A run without all of them is no run: it says what it printed.
 measured() {
 	local file=$1 n=$2
