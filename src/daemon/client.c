@@ -70,10 +70,35 @@ static void update(struct client *c)
 		c->again = timer_after(&c->d->loop, 0, on_again, c);
 }
 
+/* Nothing is under way, and nothing will come. */
+static bool is_idle(const struct client *c)
+{
+	return !c->nrequests && !c->subscribed;
+}
+
+static void on_idle(void *ctx)
+{
+	struct client *c = ctx;
+	uint64_t limit = c->d->conf.idle_timeout * 1000ull;
+	uint64_t quiet = (clock_ns() - c->active_ns) / 1000000;
+
+	c->idle = NULL;
+	if (!is_idle(c))
+		quiet = 0;
+	if (limit && quiet >= limit) {
+		dlog(LOG_LVL_DEBUG, NULL, "client of uid %u: silent for %u s; closed",
+		     (unsigned)c->who.uid, c->d->conf.idle_timeout);
+		client_close(c);
+	} else if (limit) {
+		c->idle = timer_after(&c->d->loop, limit - quiet, on_idle, c);
+	}
+}
+
 void client_settle(struct client *c)
 {
 	if (c->gone)
 		return;
+	c->active_ns = clock_ns();
 	if (c->eof && !c->nrequests && !c->out && !has_line(c))
 		client_close(c);
 	else
@@ -337,6 +362,8 @@ void client_close(struct client *c)
 		free_chunk(c);
 	timer_cancel(c->again);
 	c->again = NULL;
+	timer_cancel(c->idle);
+	c->idle = NULL;
 	foreign_hang_up(c->d, c->who.uid, c->link);
 	c->link = NULL;
 	foreign_go_on(c->d);
@@ -435,6 +462,8 @@ void client_take(struct daemon *d, struct link *l, const struct owner *who,
 	c->link = l;
 	if (!let_in(c, limit))
 		return;
+	c->active_ns = clock_ns();
+	on_idle(c);
 	d->n.clients++;
 	if (link_watch(l, on_socket, c))
 		client_close(c);

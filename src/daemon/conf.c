@@ -23,6 +23,7 @@ void conf_init(struct conf *c)
 			   .max_clients = 256,
 			   .max_clients_per_uid = 64,
 			   .max_requests = 64,
+			   .idle_timeout = 600,
 			   .max_line = 1u << 20,
 			   .max_queue = 1u << 20,
 			   .overhead_mib = 64,
@@ -244,6 +245,7 @@ static const struct setting settings[] = {
 	{"max_clients", number_setting, AT(max_clients), 1, 65536},
 	{"max_clients_per_uid", number_setting, AT(max_clients_per_uid), 1, 65536},
 	{"max_requests", number_setting, AT(max_requests), 1, 4096},
+	{"idle_timeout", number_setting, AT(idle_timeout), 0, 86400},
 	{"max_line", number_setting, AT(max_line), 4096, 16 << 20},
 	{"max_queue", number_setting, AT(max_queue), 65536, 64 << 20},
 	{"overhead_mib", number_setting, AT(overhead_mib), 16, 65536},
@@ -289,6 +291,8 @@ int conf_parse(struct conf *c, const char *text, size_t len, struct err *e)
 		if (json_object_object_get_ex(root, settings[i].name, &v))
 			rc = settings[i].parse(&settings[i], c, v, e);
 	}
+	c->socket_rights = j_get(root, "socket_mode") || j_get(root, "socket_group") ||
+			   j_get(root, "metrics_mode");
 	json_object_put(root);
 	return rc;
 }

@@ -35,6 +35,8 @@ struct conf {
 	unsigned overcommit_percent; /* memory of all running VMs against that of the host */
 	unsigned max_vms;            /* records */
 	unsigned max_clients, max_clients_per_uid;
+	unsigned idle_timeout; /* seconds; 0: none */
+	bool socket_rights;    /* the file has socket_mode, socket_group or metrics_mode */
 	unsigned max_requests; /* outstanding per client */
 	unsigned max_line;     /* bytes of one request */
 	unsigned max_queue;    /* bytes that a client has not read */

@@ -160,6 +160,8 @@ struct client {
 	struct link *link; /* owned; NULL: a test's */
 	struct owner who;
 	void (*serve)(struct client *c); /* what it sends is not JSON-RPC; NULL: it is */
+	struct timer *idle;              /* looks whether it is: idle_timeout */
+	uint64_t active_ns;              /* when it last was */
 	bool closing;                    /* when everything is written */
 	bool eof;                        /* it will not send more; it may still read */
 	struct timer *again;             /* lines are left in the buffer */
@@ -263,10 +265,11 @@ struct machine {
 	struct request *waiting;  /* answered at the end; by next_held */
 	char reason[32];          /* of the end; "" before */
 	int status;
-	struct timer *force; /* kills the supervisor if nothing else ends it */
-	struct timer *again; /* connects to the supervisor */
-	unsigned again_ms;   /* the last interval; 0: none since it has said hello */
-	unsigned events;     /* from its supervisor since events_since; see talk.c */
+	struct timer *force;  /* kills the supervisor if nothing else ends it */
+	struct timer *again;  /* connects to the supervisor */
+	struct timer *reopen; /* looks for its process, which could not be opened */
+	unsigned again_ms;    /* the last interval; 0: none since it has said hello */
+	unsigned events;      /* from its supervisor since events_since; see talk.c */
 	uint64_t events_since;
 	struct timer *rest;  /* until it is read from again */
 	bool held;           /* not read from: its user has too many descriptors */
@@ -336,10 +339,10 @@ int supervisor_connect(struct machine *m, struct err *e);
 
 /* ---- processes (process_*.c) ---- */
 
-/* When it started, in its own units; 0: there is no such process. */
+/* When it started, in its own units; 0: there is no such process, or it cannot be looked at. */
 uint64_t process_start_time(int pid);
-/* That very process: pidfd or handle, as far as we may. -ESRCH: it is no more. -EACCES: nobody lets
- * us see whether the process of that number is it. */
+/* That very process: pidfd or handle, as far as we may. -ESRCH: it is no more. Other errors: it
+ * cannot be seen, for want of rights or, just now, of descriptors or memory. */
 int process_open(const struct record *r);
 /* Kill it. Negative: it cannot be, or is no more. */
 int process_shoot(int process);
@@ -354,6 +357,8 @@ int process_boot_id(char *out, size_t size, struct err *e);
 
 /* ---- state directory (state.c) ---- */
 
+/* A directory of this mode, unless there is one; 0 or a negative errno. Linux. */
+int make_dir(const char *path, unsigned mode);
 /* Create and lock it; the descriptor of STATE/vm. */
 int state_open(const char *path, int *lock, struct err *e);
 int state_make(int dir, const char *id, struct err *e);
@@ -389,7 +394,7 @@ uint64_t notify_watchdog_ms(void); /* 0: none */
 
 /* metrics.c */
 json_object *metrics_json(struct daemon *d);
-#define METRICS 11
+#define METRICS 12
 /* One of the counters. */
 uint64_t metric(const struct daemon *d, size_t i, const char **name, const char **help);
 void metrics_states(const struct daemon *d, unsigned n[VM_STATES]);
@@ -399,6 +404,10 @@ void host_prepare(struct daemon *d); /* limits, signals; before everything */
 /* Where the supervisors' program is: d->supervisor. */
 int host_supervisor(struct daemon *d, struct err *e);
 uint64_t host_memory(void); /* bytes */
+/* Fill in the groups that the system gives who->uid today, and its first one; a user whom nobody
+ * knows has none. May take long, and is called from other threads. -E2BIG: more than MAX_GROUPS;
+ * other errors: they cannot be known. Windows: there is nothing to look up. */
+int host_groups(struct owner *who);
 /* Whose the daemon is. 0: root, who may become anybody; Windows: always. */
 uint32_t host_uid(void);
 /* Clients name their streams, because no descriptor can travel. */
@@ -438,7 +447,7 @@ struct daemon {
 	struct {
 		uint64_t requests, refusals, bad_lines, clients, refused_clients,
 			dropped_subscribers;
-		uint64_t created, started, ended, deleted, adopted;
+		uint64_t created, started, ended, deleted, adopted, restarts;
 	} n;
 };
 

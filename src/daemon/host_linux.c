@@ -2,12 +2,15 @@
 /* Limits, signals, programs and paths of Linux. See daemon.h. */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <libgen.h>
 #include <limits.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <insula/base.h>
@@ -53,12 +56,35 @@ void host_prepare(struct daemon *d)
 {
 	fd_occupy_standard();
 	signal(SIGPIPE, SIG_IGN);
+	umask(077);
 	raise_nofile(d);
 }
 
 uint64_t host_memory(void)
 {
 	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+int host_groups(struct owner *who)
+{
+	struct passwd pw, *found = NULL;
+	char buf[16384];
+	gid_t list[MAX_GROUPS];
+	int n = MAX_GROUPS, rc = getpwuid_r(who->uid, &pw, buf, sizeof(buf), &found);
+
+	/* getpwuid_r(3): some say that there is none by an error. */
+	if (rc && rc != ENOENT && rc != ESRCH)
+		return -rc;
+	who->ngroups = 0;
+	if (!found)
+		return 0;
+	if (getgrouplist(pw.pw_name, pw.pw_gid, list, &n) < 0)
+		return -E2BIG;
+	who->gid = pw.pw_gid;
+	who->ngroups = (unsigned)n;
+	for (int i = 0; i < n; i++)
+		who->groups[i] = list[i];
+	return 0;
 }
 
 uint32_t host_uid(void)

@@ -33,13 +33,6 @@ static char *metrics_text(const struct daemon *d)
 	fprintf(f, "# HELP insulad_vms VMs by state.\n# TYPE insulad_vms gauge\n");
 	for (unsigned i = 0; i < VM_STATES; i++)
 		fprintf(f, "insulad_vms{state=\"%s\"} %u\n", vm_state_names[i], n[i]);
-	fprintf(f, "# HELP insulad_vm_restarts Deaths of device processes.\n"
-		   "# TYPE insulad_vm_restarts counter\n");
-	for (const struct machine *m = d->machines; m; m = m->next) {
-		if (machine_active(m))
-			fprintf(f, "insulad_vm_restarts{id=\"%s\",name=\"%s\",uid=\"%u\"} %u\n",
-				m->r.id, m->r.name, (unsigned)m->r.owner.uid, m->restarts);
-	}
 	fclose(f);
 	return text;
 }

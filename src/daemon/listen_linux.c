@@ -186,13 +186,14 @@ static int make_socket(const struct conf *c, const char *name, const char *path,
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	char dir[CONF_PATH_MAX];
 	struct stat st;
-	int fd, rc = 0;
+	int fd, rc;
 	mode_t mask;
 
 	snprintf(dir, sizeof(dir), "%s", path);
 	*strrchr(dir, '/') = 0;
-	if (dir[0] && mkdir(dir, 0755) && errno != EEXIST)
-		return err_sys(e, -errno, "%s: %s", name, dir);
+	rc = dir[0] ? make_dir(dir, 0755) : 0;
+	if (rc)
+		return err_sys(e, rc, "%s: %s", name, dir);
 	if (!lstat(path, &st) && !S_ISSOCK(st.st_mode))
 		return err_set(e, -EEXIST, "%s: %s: exists and is no socket", name, path);
 	strcpy(a.sun_path, path);
@@ -219,6 +220,10 @@ static int open_sockets(struct daemon *d, struct door *k, struct err *e)
 	int given[2] = {-1, -1}, n = notify_sockets(given, 2);
 	const struct conf *c = &d->conf;
 
+	if (n > 0 && c->socket_rights)
+		dlog(LOG_LVL_WARN, NULL,
+		     "socket_mode, socket_group and metrics_mode are not for sockets that systemd "
+		     "hands over: use SocketMode and SocketGroup in insulad.socket");
 	k->listen = n > 0 ? given[0] : make_socket(c, "socket", c->socket, c->socket_mode, e);
 	if (k->listen < 0)
 		return k->listen;

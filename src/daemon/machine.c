@@ -22,7 +22,8 @@
 #include "supervisor/ending.h"
 
 #define GRACE_MS 60000 /* an ended VM that goes by itself, found after a restart */
-#define BURY_MS 20     /* between attempts to remove a control group */
+#define REOPEN_MS 1000
+#define BURY_MS 20 /* between attempts to remove a control group */
 #define BURY_TRIES 250
 
 int64_t now_ms(void)
@@ -306,6 +307,8 @@ static void close_process(struct machine *m)
 	fd_close(&m->process);
 	timer_cancel(m->force);
 	m->force = NULL;
+	timer_cancel(m->reopen);
+	m->reopen = NULL;
 	m->r.pid = 0;
 	m->r.start_time = 0;
 	foreign_go_on(m->d);
@@ -558,6 +561,27 @@ static void on_grace(void *ctx)
 	machine_remove(m);
 }
 
+/* A process that is there but could not be opened: its end shows at its socket, and until it can be
+ * opened nobody can kill it. */
+static void on_reopen(void *ctx)
+{
+	struct machine *m = ctx;
+	struct err e;
+	int rc = process_open(&m->r);
+
+	m->reopen = NULL;
+	if (rc == -ESRCH) {
+		machine_ended(m);
+		return;
+	}
+	if (rc >= 0)
+		m->process = rc;
+	if (rc < 0)
+		m->reopen = timer_after(&m->d->loop, REOPEN_MS, on_reopen, m);
+	else if (watch_process(m, &e))
+		dlog(LOG_LVL_ERROR, m, "%s", e.text);
+}
+
 static bool still_runs(struct machine *m)
 {
 	struct err e;
@@ -567,8 +591,10 @@ static bool still_runs(struct machine *m)
 		return false;
 	rc = process_open(&m->r);
 	m->process = rc < 0 ? -1 : rc;
+	if (rc < 0 && rc != -ESRCH && rc != -EACCES)
+		m->reopen = timer_after(&m->d->loop, REOPEN_MS, on_reopen, m);
 	/* Its socket is there as long as it is. */
-	return rc >= 0 || (rc == -EACCES && talk_open(m, &e) != -ENOENT);
+	return rc >= 0 || (rc != -ESRCH && talk_open(m, &e) != -ENOENT);
 }
 
 /* insulad was killed between its record and the byte for its supervisor. Nobody has had an answer:

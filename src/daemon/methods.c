@@ -455,7 +455,8 @@ static bool begin(struct daemon *d, struct request *r, struct machine *m)
 			     "none, or one stream socket for the console");
 		return false;
 	}
-	/* With the rights that the owner has now, not with those of its creation. */
+	/* With the rights that the owner has now, not with those of its creation. Root's
+	 * start_for() has looked them up. */
 	if (r->client->who.uid == m->r.owner.uid)
 		m->r.owner = r->client->who;
 	m->console = (struct console_of){
@@ -478,17 +479,89 @@ static bool begin(struct daemon *d, struct request *r, struct machine *m)
 	return true;
 }
 
+static bool may_start(struct request *r, const struct machine *m)
+{
+	if (!machine_active(m) && m->r.state != VM_BROKEN && !m->r.transient)
+		return true;
+	refuse_field(r, RPC_STATE, "wrong-state", "state", vm_state_names[m->r.state],
+		     "created or ended");
+	return false;
+}
+
+/* Root starts another user's VM. Whoever keeps the list of users may be slow to say in which groups
+ * that one is: it is asked in one of libuv's threads. */
+struct start_for {
+	uv_work_t work;
+	struct daemon *d;
+	struct request *r;
+	char id[ID_LEN + 1];
+	struct owner who;
+	int rc;
+};
+
+static void look_up(uv_work_t *w)
+{
+	struct start_for *s = w->data;
+
+	s->rc = host_groups(&s->who);
+}
+
+static void start_now(struct start_for *s)
+{
+	struct request *r = s->r;
+	struct machine *m = s->d->machines;
+
+	while (m && strcmp(m->r.id, s->id) != 0)
+		m = m->next;
+	if (!r->client) {
+		request_free(r); /* whoever has asked has gone */
+	} else if (!m) {
+		refuse_field(r, RPC_NOT_FOUND, "not-found", "id", s->id, "the id or name of a VM");
+	} else if (s->rc) {
+		method_refuse(r, RPC_FAILED, "start-failed",
+			      s->rc == -E2BIG ? "the owner is in more than 64 groups"
+					      : "the owner's groups cannot be looked up");
+	} else if (may_start(r, m)) {
+		m->r.owner = s->who;
+		begin(s->d, r, m);
+	}
+}
+
+static void looked_up(uv_work_t *w, int status)
+{
+	struct start_for *s = w->data;
+
+	if (!status)
+		start_now(s);
+	free(s);
+}
+
+static void start_for(struct daemon *d, struct request *r, struct machine *m)
+{
+	struct start_for *s = calloc(1, sizeof(*s));
+
+	if (!s) {
+		method_refuse(r, RPC_INTERNAL, "no-memory", NULL);
+		return;
+	}
+	s->work.data = s;
+	s->d = d;
+	s->r = r;
+	s->who = m->r.owner;
+	strcpy(s->id, m->r.id);
+	uv_queue_work(&d->loop, &s->work, look_up, looked_up);
+}
+
 static void vm_start(struct daemon *d, struct request *r)
 {
 	struct machine *m = named(d, r);
 
-	if (!m)
+	if (!m || !may_start(r, m))
 		return;
-	if (machine_active(m) || m->r.state == VM_BROKEN || m->r.transient)
-		refuse_field(r, RPC_STATE, "wrong-state", "state", vm_state_names[m->r.state],
-			     "created or ended");
-	else
+	if (host_uid() || r->client->who.uid == m->r.owner.uid || !m->r.owner.uid)
 		begin(d, r, m);
+	else
+		start_for(d, r, m);
 }
 
 static void vm_run(struct daemon *d, struct request *r)

@@ -22,6 +22,8 @@ static const struct {
 	{"vms_started", "VMs started", offsetof(struct daemon, n.started)},
 	{"vms_ended", "VMs ended", offsetof(struct daemon, n.ended)},
 	{"vms_deleted", "VMs deleted", offsetof(struct daemon, n.deleted)},
+	{"vm_restarts", "Deaths of device processes, of all VMs",
+	 offsetof(struct daemon, n.restarts)},
 	{"vms_adopted", "VMs found again after a restart", offsetof(struct daemon, n.adopted)},
 };
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The process of a supervisor: a pidfd. See daemon.h. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,39 +15,59 @@
 
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
 
-uint64_t process_start_time(int pid)
+/* 0, -ESRCH: there is none, or it is dead; other errors: nobody knows. */
+static int start_time(int pid, uint64_t *out)
 {
 	unsigned long long t = 0;
 	char path[32], text[1024], *p;
-	size_t n;
-	FILE *f;
+	ssize_t n;
+	int fd;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	f = fopen(path, "re");
-	if (!f)
-		return 0;
-	n = fread(text, 1, sizeof(text) - 1, f);
-	fclose(f);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)
+		return n ? -errno : -EIO;
 	text[n] = 0;
 	p = strrchr(text, ')');
+	if (!p || p[1] != ' ')
+		return -EIO;
 	/* State is field 3, the start time is 22. */
-	if (!p || p[1] != ' ' || p[2] == 'Z' || p[2] == 'X' ||
-	    sscanf(p + 2,
+	if (p[2] == 'Z' || p[2] == 'X')
+		return -ESRCH;
+	if (sscanf(p + 2,
 		   "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d "
 		   "%llu",
 		   &t) != 1)
-		return 0;
-	return t;
+		return -EIO;
+	*out = t;
+	return 0;
+}
+
+uint64_t process_start_time(int pid)
+{
+	uint64_t t = 0;
+
+	return start_time(pid, &t) ? 0 : t;
 }
 
 int process_open(const struct record *r)
 {
-	int fd = (int)syscall(SYS_pidfd_open, r->pid, 0);
+	int fd = (int)syscall(SYS_pidfd_open, r->pid, 0), rc;
+	uint64_t t;
 
+	if (fd < 0)
+		return -errno;
 	/* Looked at after the descriptor is ours: now the number cannot change its owner. */
-	if (fd >= 0 && process_start_time(r->pid) != r->start_time)
-		fd_close(&fd);
-	return fd < 0 ? -ESRCH : fd;
+	rc = start_time(r->pid, &t);
+	if (!rc && t != r->start_time)
+		rc = -ESRCH;
+	if (rc)
+		close(fd);
+	return rc ? rc : fd;
 }
 
 int process_shoot(int process)

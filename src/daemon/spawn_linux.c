@@ -152,7 +152,7 @@ static _Noreturn void child(struct plan *p)
 	last = p->fd[FD_EXEC];
 	syscall(SYS_close_range, CONTROL_FD + (p->fd[FD_CONSOLE] >= 0 ? 4 : 3), last - 1, 0);
 	syscall(SYS_close_range, last + 1, ~0u, 0);
-	umask(022);
+	umask(077);
 	if (chdir("/"))
 		give_up("/");
 	snprintf(arg, sizeof(arg), "%d", CONTROL_FD);
@@ -456,8 +456,10 @@ int supervisor_connect(struct machine *m, struct err *e)
 		return err_sys(e, at, "state directory of %s", m->r.id);
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	snprintf(a.sun_path, sizeof(a.sun_path), "/proc/self/fd/%d/control", at);
+	/* Its name stays when nobody listens any more. */
 	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a)))
-		rc = err_sys(e, -errno, "control socket of %s", m->r.id);
+		rc = err_sys(e, errno == ECONNREFUSED ? -ENOENT : -errno, "control socket of %s",
+			     m->r.id);
 	close(at);
 	if (rc)
 		fd_close(&fd);

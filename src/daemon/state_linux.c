@@ -27,17 +27,27 @@
 #define LOCK_NAP_MS 20
 #define LOCK_NAPS 250
 
+/* Whatever the umask, which is for what has no mode of its own. */
+int make_dir(const char *path, unsigned mode)
+{
+	if (mkdir(path, (mode_t)mode))
+		return errno == EEXIST ? 0 : -errno;
+	return chmod(path, (mode_t)mode) ? -errno : 0;
+}
+
 static int make_dirs(const char *path, struct err *e)
 {
 	char copy[CONF_PATH_MAX + 8];
+	int rc;
 
 	snprintf(copy, sizeof(copy), "%s", path);
 	for (char *p = copy + 1; *p; p++) {
 		if (*p != '/')
 			continue;
 		*p = 0;
-		if (mkdir(copy, 0755) && errno != EEXIST)
-			return err_sys(e, -errno, "state_dir: %s", copy);
+		rc = make_dir(copy, 0755);
+		if (rc)
+			return err_sys(e, rc, "state_dir: %s", copy);
 		*p = '/';
 	}
 	if (mkdir(copy, 0700) && errno != EEXIST)

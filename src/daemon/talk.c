@@ -128,6 +128,7 @@ static void on_event(struct machine *m, const char *what, json_object *data)
 		if (known[i].state >= 0 && m->r.state != VM_STOPPING)
 			machine_set_state(m, (enum vm_state)known[i].state);
 		m->restarts += !strcmp(what, "helper-died");
+		m->d->n.restarts += !strcmp(what, "helper-died");
 		copy = json_object_new_object();
 		if (device && strlen(device) < 32)
 			j_str(copy, "device", device);

@@ -7,6 +7,7 @@ import fcntl
 import grp
 import json
 import os
+import pwd
 import random
 import re
 import resource
@@ -814,6 +815,29 @@ def case_users(d):
     as_user(d, 4002, lambda c: c.call("vm.delete", id="x"))
 
 
+def case_groups(d):
+    """Root starts another user's VM: with that user's groups of today."""
+    if os.getuid():
+        print("skip daemon: groups - not root")
+        return
+    user = pwd.getpwnam("daemon")
+    v = as_user(d, user.pw_uid, lambda c: c.call("vm.create", name="g", config=guest("hello")), more=[4242])
+    check("a user makes a VM, in a group that is taken from him", 4242 in change_record(d, v["id"])["groups"], v)
+    r = d.client()
+    try:
+        r.call("vm.start", id=v["id"], wait=True)
+    except RuntimeError:
+        pass  # who is in no group may not open /dev/kvm
+    groups = change_record(d, v["id"])["groups"]
+    check("root starts it without that group", sorted(groups) == sorted(os.getgrouplist(user.pw_name, user.pw_gid)), groups)
+    v = as_user(d, 4001, lambda c: c.call("vm.create", name="h", config=guest("hello")), more=[4242])
+    try:
+        r.call("vm.start", id=v["id"], wait=True)
+    except RuntimeError:
+        pass
+    check("one whom the system does not know has none", change_record(d, v["id"])["groups"] == [], v)
+
+
 def case_limits(d):
     if os.getuid():
         print("skip daemon: limits - not root")
@@ -1233,6 +1257,8 @@ def case_metrics(d):
     head, _, body = text.partition(b"\r\n\r\n")
     lines = [line.split() for line in body.decode().splitlines() if not line.startswith("#")]
     s.close()
+    check("no counter has a label, and each says that it is one", all(x[0].endswith("_total") or x[0].startswith("insulad_vms{state=") for x in lines) and
+          ["insulad_vm_restarts_total"] == [x[0] for x in lines if "restarts" in x[0]], lines)
     check("metrics for Prometheus", head.startswith(b"HTTP/1.0 200") and lines and all(len(x) == 2 and x[1].isdigit() for x in lines), text[:200])
 
 
@@ -1429,6 +1455,31 @@ def said_to(c):
         return c.line()
 
 
+def case_silence(_):
+    """A connection that sends nothing and waits for nothing is closed."""
+    d = Daemon(idle_timeout=2)
+    c = d.client()
+    c.call("vm.create", name="s", config=guest("spin"))
+    subscriber, waiter, busy, silent = d.client(), d.client(), d.client(), d.client()
+    subscriber.call("events.subscribe")
+    waiter.sock.sendall(b'{"jsonrpc":"2.0","id":"w","method":"vm.wait","params":{"id":"s"}}\n')
+    silent.sock.settimeout(60 * SLOW)
+    end = time.monotonic() + 5
+    alive = True
+    while time.monotonic() < end:
+        time.sleep(0.2)
+        try:
+            busy.call("daemon.info")
+        except ConnectionError:
+            alive = False
+    check("a silent connection is closed", silent.sock.recv(1) == b"")
+    check("one that asks now and then is not", alive)
+    d.client().call("vm.delete", id="s")
+    check("nor one that waits for an answer", waiter.line()["id"] == "w")
+    check("nor a subscriber", subscriber.line()["params"]["event"] == "deleted")
+    check("insulad ends with 0", d.stop() == 0)
+
+
 def case_descriptors(_):
     """One user takes as many connections as there are descriptors; then there are none at all."""
     if os.getuid():
@@ -1517,7 +1568,7 @@ def case_systemd(_):
     """Socket activation, readiness and watchdog, as systemd would do them."""
     tmp = tempfile.mkdtemp(prefix="daemon.")
     with open(tmp + "/conf", "w") as f:
-        json.dump(dict(socket=tmp + "/unused", state_dir=tmp + "/state", cgroup="off"), f)
+        json.dump(dict(socket=tmp + "/unused", state_dir=tmp + "/state", cgroup="off", socket_group="nogroup"), f)
     s = socket.socket(socket.AF_UNIX)
     s.bind(tmp + "/given")
     s.listen(5)
@@ -1525,6 +1576,7 @@ def case_systemd(_):
 
     def pre():
         os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), NOTIFY_SOCKET=tmp + "/notify", WATCHDOG_USEC="400000")
+        os.dup2(os.open(tmp + "/log", os.O_WRONLY | os.O_CREAT), 2)
         if s.fileno() != 3:
             os.dup2(s.fileno(), 3)
         os.set_inheritable(3, True)
@@ -1538,6 +1590,8 @@ def case_systemd(_):
     check("the given socket is used", Insulad(tmp + "/given").call("daemon.info")["pid"] == pid and not os.path.exists(tmp + "/unused"))
     os.kill(pid, signal.SIGTERM)
     check("it ends with 0", os.waitpid(pid, 0)[1] == 0)
+    with open(tmp + "/log") as f:
+        check("it says that the given socket has its own mode and group", "SocketGroup in insulad.socket" in f.read())
     shutil.rmtree(tmp)
 
 

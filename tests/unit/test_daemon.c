@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -357,6 +358,37 @@ START_TEST(results_in_records)
 	ck_assert_uint_ge(taken, 10);
 	ck_assert_uint_lt(taken, 20);
 	record_free(&r);
+}
+END_TEST
+
+/* Only that it is not there, or is another one, is its end. */
+START_TEST(processes)
+{
+	struct record r = {.pid = getpid()};
+	struct rlimit l, none;
+	int fd, first;
+
+	r.start_time = process_start_time(r.pid);
+	ck_assert_uint_ne(r.start_time, 0);
+	fd = process_open(&r);
+	ck_assert_int_ge(fd, 0);
+	close(fd);
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &l), 0);
+	first = dup(0);
+	close(first);
+	for (int more = 0; more < 2; more++) { /* none for the process, none for its times */
+		none = (struct rlimit){(rlim_t)(first + more), l.rlim_max};
+		ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+		ck_assert_int_eq(process_open(&r), -EMFILE);
+		ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &l), 0);
+	}
+	r.start_time++;
+	ck_assert_int_eq(process_open(&r), -ESRCH);
+	r.pid = fork();
+	if (!r.pid)
+		_exit(0);
+	ck_assert_int_eq(waitpid(r.pid, NULL, 0), r.pid);
+	ck_assert_int_eq(process_open(&r), -ESRCH);
 }
 END_TEST
 
@@ -1259,6 +1291,7 @@ int main(void)
 	tcase_add_test(plain, record_refused);
 	tcase_add_test(plain, results_in_records);
 	tcase_add_test(plain, oom_kills);
+	tcase_add_test(plain, processes);
 	tcase_add_test(plain, names);
 	tcase_add_test(plain, results);
 	tcase_add_test(plain, state_files);
