@@ -24,7 +24,8 @@
 #define GRACE_MS 60000 /* an ended VM that goes by itself, found after a restart */
 #define REOPEN_MS 1000
 #define BURY_MS 20 /* between attempts to remove a control group */
-#define BURY_TRIES 250
+#define BURY_MAX_MS 1000
+#define BURY_TRIES 600 /* ten minutes: what cannot be killed may still be waiting for a disk */
 
 int64_t now_ms(void)
 {
@@ -269,7 +270,7 @@ void machine_set_state(struct machine *m, enum vm_state s)
 struct grave {
 	struct daemon *d;
 	char group[GROUP_LEN];
-	unsigned tries;
+	unsigned tries, ms; /* until the next */
 };
 
 /* The processes of a dead supervisor's VM are on their way out. */
@@ -278,8 +279,11 @@ static void bury(void *ctx)
 	struct grave *g = ctx;
 
 	if (cgroup_remove(&g->d->cgroups, g->group) || ++g->tries == BURY_TRIES ||
-	    !timer_after(&g->d->loop, BURY_MS, bury, g))
+	    !timer_after(&g->d->loop, g->ms, bury, g)) {
 		free(g);
+		return;
+	}
+	g->ms = g->ms * 2 < BURY_MAX_MS ? g->ms * 2 : BURY_MAX_MS;
 }
 
 /* No other start has a group of that name: it is killed once, and then it can only get empty. */
@@ -294,6 +298,7 @@ static void leave_group(struct machine *m)
 		cgroup_kill(&m->d->cgroups, m->r.group);
 		g->d = m->d;
 		strcpy(g->group, m->r.group);
+		g->ms = BURY_MS;
 		bury(g);
 	}
 	m->r.group[0] = 0;

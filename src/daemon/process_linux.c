@@ -57,7 +57,7 @@ uint64_t process_start_time(int pid)
 int process_open(const struct record *r)
 {
 	int fd = (int)syscall(SYS_pidfd_open, r->pid, 0), rc;
-	uint64_t t;
+	uint64_t t = 0;
 
 	if (fd < 0)
 		return -errno;

@@ -85,6 +85,7 @@ class Daemon:
             os.chown(self.dir, uid, uid)
         self.socket = self.dir + "/s"
         self.state = self.dir + "/state"
+        self.state = more.get("state_dir", self.state)
         self.conf = dict(dict(socket=self.socket, state_dir=self.state, socket_mode="0666", cgroup="off",
                               overcommit_percent=1000, limits=dict(vms=2000, vcpus=2000, memory="64G")), **more)
         self.proc = None
@@ -1480,6 +1481,46 @@ def case_silence(_):
     check("insulad ends with 0", d.stop() == 0)
 
 
+def case_full_disk(d):
+    """The disk of the state directory gets full under a VM: its end is told all the same."""
+    if os.getuid():
+        print("skip daemon: a full disk - not root")
+        return
+    place = d.dir + "/small"
+    os.mkdir(place, 0o700)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M,mode=0700", "small", place], capture_output=True).returncode:
+        print("skip daemon: a full disk - it cannot be mounted")
+        return
+    other = None
+    try:
+        other = Daemon(state_dir=place)
+        c = other.client()
+        v = c.call("vm.create", name="full", config=guest("spin"))
+        c.call("vm.create", name="late", config=guest("spin"))
+        c.call("vm.start", id="full")
+        with open(place + "/much", "wb", buffering=0) as f:
+            try:
+                while f.write(b"x" * 4096):
+                    pass
+            except OSError:
+                pass
+        e = refused(c, "vm.start", id="late")
+        check("without room for its result no VM starts, in words", e["code"] == -32005 and "No space left" in e["message"], e)
+        r = c.call("vm.stop", id="full")
+        check("the end of a VM is told on a full disk", (r["reason"], r["status"]) == ("stopped", 143), r)
+        other.restart()
+        r = {x["id"]: x for x in other.client().call("vm.list")["vms"]}[v["id"]]
+        check("and by the next insulad", (r["state"], r["reason"]) == ("ended", "stopped"), r)
+        os.unlink(place + "/much")
+        check("insulad ends with 0", other.stop() == 0)
+        other = None
+    finally:
+        if other:
+            other.kill()
+        subprocess.run(["umount", "-l", place])
+        os.rmdir(place)
+
+
 def case_descriptors(_):
     """One user takes as many connections as there are descriptors; then there are none at all."""
     if os.getuid():
@@ -1552,7 +1593,7 @@ def case_own_user(_):
     check("an insulad that is not root serves its own user", (r.get("reason"), r.get("status")) == ("status", 42), r)
     check("and root", d.client().call("daemon.info")["pid"] == d.proc.pid)
 
-    r = as_user(d, 4002, lambda c: c.line())
+    r = as_user(d, 4002, lambda c: (c.sock.settimeout(10 * SLOW), c.line())[1])
     check("and refuses everybody else, in words", r.get("error", {}).get("code") == -32009 and "its own user" in r["error"]["message"], r)
     check("insulad ends with 0", d.stop() == 0)
 
