@@ -273,6 +273,14 @@ struct msg_exec_exit {
 	char text[EXEC_TEXT_LEN];
 };
 
+/* Until commit a0ac791 a supervisor opened insula-exec by its path at each command: VMs of that
+ * release start the insula-exec that is installed now. So its messages stay as they are; what is
+ * new gets a type of its own. docs/protocol.md, "Releases side by side". */
+_Static_assert(MSG_VERSION == 1 && MSG_START_EXEC == 40 && sizeof(struct msg_start_exec) == 16 &&
+		       sizeof(struct msg_exec_signal) == 4 && sizeof(struct msg_exec_size) == 4 &&
+		       MSG_EXEC_STARTED == 105 && sizeof(struct msg_exec_exit) == 204,
+	       "older supervisors speak with this insula-exec");
+
 /* The answer to MSG_PAUSE, when no vCPU is in the guest any more, and to MSG_RESUME. */
 struct msg_paused {
 	uint32_t paused; /* 1: no vCPU is in the guest, 0: they go on */

@@ -257,8 +257,9 @@ struct machine {
 		const char *owner; /* whose it must be; NULL: anybody's */
 	} console; /* attached from the first byte on; borrowed, for machine_start() */
 	struct watch *death;
-	bool hello;   /* its supervisor has shown the token */
-	bool adopted; /* started by an earlier insulad */
+	bool hello;       /* its supervisor has shown the token */
+	char version[32]; /* its supervisor's release; "": not said (0.1.0 before 2026-11-28) */
+	bool adopted;     /* started by an earlier insulad */
 	int64_t next_op;
 	struct pending *pending;
 	struct request *starting; /* answered when the guest runs, or will not */

@@ -39,6 +39,7 @@ int host_supervisor(struct daemon *d, struct err *e)
 {
 	char self[PATH_MAX - 16] = "", path[PATH_MAX];
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	int fd;
 
 	if (d->conf.supervisor[0])
 		snprintf(path, sizeof(path), "%s", d->conf.supervisor);
@@ -46,10 +47,14 @@ int host_supervisor(struct daemon *d, struct err *e)
 		snprintf(path, sizeof(path), "%s/insula-run", dirname(self));
 	else
 		return err_sys(e, -errno, "/proc/self/exe");
-	d->supervisor = open(path, O_RDONLY | O_CLOEXEC);
-	if (d->supervisor < 0)
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || access(path, X_OK)) {
+		fd_close(&fd);
 		return err_sys(e, -errno, "supervisor: %s", path);
-	return access(path, X_OK) ? err_sys(e, -errno, "supervisor: %s", path) : 0;
+	}
+	fd_close(&d->supervisor);
+	d->supervisor = fd;
+	return 0;
 }
 
 void host_prepare(struct daemon *d)

@@ -214,6 +214,8 @@ json_object *machine_json(const struct machine *m, bool full)
 		return o;
 	j_bool(o, "adopted", m->adopted);
 	j_bool(o, "cgroup", m->r.group[0] != 0);
+	if (m->hello && m->version[0])
+		j_str(o, "supervisor_version", m->version);
 	j_obj(o, "config", json_tokener_parse(m->r.config));
 	if (m->r.result)
 		j_obj(o, "result", json_tokener_parse(m->r.result));

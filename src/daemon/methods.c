@@ -899,6 +899,10 @@ static void rpc_discover(struct daemon *d, struct request *r)
 																					   "r") "," COUNT("restarts", "of its device processes") "," WORDS("reason", "how it ended") "," COUNT("status", "that insula-run would have") "," FLAG("existed",                                           \
 																																								"vm.create: it was there before") "," WORDS("error", \
 																																													    "of a broken one: why its record cannot be read")
+#define RELEASE                                                                                  \
+	WORDS("supervisor_version",                                                              \
+	      "its supervisor's release, older than the daemon's after an upgrade; missing: it " \
+	      "does not say")
 #define OWNER_SID WORDS("sid", "Windows: whose it is; uid is then a number of this daemon's own")
 #define MACHINE_REQUIRED "\"id\",\"name\",\"uid\",\"state\",\"cpus\",\"mem\""
 #define MACHINE ANSWER(MACHINE_REQUIRED, MACHINE_MEMBERS "," OWNER_SID)
@@ -990,7 +994,7 @@ const struct method methods[] =
 							  "\"description\":\"vm.wait's, when it "
 							  "has ended\"}," FLAG(
 								  "answers", "its supervisor "
-									     "does") ","
+									     "does") "," RELEASE ","
 										     "\"processes"
 										     "\":{"
 										     "\"type\":"

@@ -433,6 +433,12 @@ int spawn_supervisor(struct machine *m, int *go, struct err *e)
 		p.fd[i] = -1;
 	if (at < 0)
 		return err_sys(e, at, "state directory of %s", m->r.id);
+	/* The one that is installed now: after an upgrade the programs that it starts are, too. */
+	rc = host_supervisor(d, e);
+	if (rc) {
+		close(at);
+		return rc;
+	}
 	p.fd[FD_EXEC] = d->supervisor;
 	p.fd[FD_CONSOLE] = m->console.fd;
 	rc = open_files(&p, at, e);

@@ -4,6 +4,10 @@
  *
  * A supervisor runs as its user, who may have taken it over: what it says is checked, and can harm
  * nobody but this VM. A question that it does not answer in time is answered for it.
+ *
+ * It may be of another release, since VMs outlive an upgrade: members and events that one side does
+ * not know are ignored, members that the other does not send have a default, and an operation that
+ * it does not know is refused.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -319,6 +323,7 @@ static void on_hello(struct machine *m, struct request *r, json_object *result, 
 	}
 	m->hello = true;
 	m->again_ms = 0;
+	snprintf(m->version, sizeof(m->version), "%s", j_get_str(result, "version", ""));
 	if (m->r.state == VM_STOPPING)
 		return;
 	if (!strcmp(state, "running") && m->r.state == VM_STARTING)

@@ -26,17 +26,38 @@ void child_none(struct child *c)
 	*c = (struct child){.exec_fd = -1, .jail = no_process};
 }
 
-int child_init(struct child *c, const char *libexec, const char *program, const char *device,
-	       unsigned threads, unsigned nofile, struct err *e)
+int child_program(const char *libexec, const char *program, struct err *e)
 {
 	char path[4352];
+	int fd;
 
+	snprintf(path, sizeof(path), "%s/%s", libexec, program);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? err_sys(e, -errno, "%s", path) : fd;
+}
+
+static void set_up(struct child *c, const char *program, const char *device, unsigned threads,
+		   unsigned nofile)
+{
 	*c = (struct child){
 		.program = program, .jail = no_process, .threads = threads, .nofile = nofile};
 	snprintf(c->name, sizeof(c->name), "%s%s%s", program, *device ? " " : "", device);
-	snprintf(path, sizeof(path), "%s/%s", libexec, program);
-	c->exec_fd = open(path, O_RDONLY | O_CLOEXEC);
-	return c->exec_fd < 0 ? err_sys(e, -errno, "%s", path) : 0;
+}
+
+int child_init(struct child *c, const char *libexec, const char *program, const char *device,
+	       unsigned threads, unsigned nofile, struct err *e)
+{
+	set_up(c, program, device, threads, nofile);
+	c->exec_fd = child_program(libexec, program, e);
+	return c->exec_fd < 0 ? c->exec_fd : 0;
+}
+
+int child_init_open(struct child *c, int exec_fd, const char *program, unsigned threads,
+		    unsigned nofile, struct err *e)
+{
+	set_up(c, program, "", threads, nofile);
+	c->exec_fd = fd_copy(exec_fd);
+	return c->exec_fd < 0 ? err_sys(e, -errno, "%s", program) : 0;
 }
 
 int child_spawn(struct child *c, struct err *e)

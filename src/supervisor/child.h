@@ -33,9 +33,15 @@ struct child {
 
 /* There is nothing; child_free() does no harm. */
 void child_none(struct child *c);
-/* Open the binary LIBEXEC/PROGRAM. */
+/* Open the binary LIBEXEC/PROGRAM: whatever is installed later, every process of this child is of
+ * this one. */
 int child_init(struct child *c, const char *libexec, const char *program, const char *device,
 	       unsigned threads, unsigned nofile, struct err *e);
+/* The binary LIBEXEC/PROGRAM, opened; the caller's. */
+int child_program(const char *libexec, const char *program, struct err *e);
+/* A child of a program that is open: `exec_fd` stays the caller's. */
+int child_init_open(struct child *c, int exec_fd, const char *program, unsigned threads,
+		    unsigned nofile, struct err *e);
 int child_spawn(struct child *c, struct err *e);
 /* Pass on what the child wrote to its log pipe, as clean lines with its name, at most CHILD_LINES a
  * second. */

@@ -139,6 +139,7 @@ static void op_hello(struct call *c)
 
 	c->k->hello[c->conn] = true;
 	j_str(o, "token", c->k->token);
+	j_str(o, "version", INSULA_VERSION);
 	answer(c->k, c->conn, c->id, o);
 }
 

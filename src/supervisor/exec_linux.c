@@ -85,8 +85,8 @@ int exec_os_launch(struct vm *vm, struct exec_proc *p, const struct exec_order *
 	if (rc)
 		return err_sys(e, rc, "socketpair");
 	p->stream = pair[1];
-	rc = child_init(p->child, vm->paths.libexec, "insula-exec", "", EXEC_THREADS, EXEC_NOFILE,
-			e);
+	rc = child_init_open(p->child, vm->exec_program, "insula-exec", EXEC_THREADS, EXEC_NOFILE,
+			     e);
 	if (!rc)
 		rc = child_spawn(p->child, e);
 	if (!rc)

@@ -226,7 +226,9 @@ static int make_devices(struct vm *vm, struct err *e)
 		rc = child_init(&vm->vmm, vm->paths.libexec, "insula-vmm", "",
 				vm->conf->cpus + VMM_OTHER_THREADS, VMM_NOFILE, e);
 	vm->vmm.no_file_writes = true;
-	return rc;
+	if (!rc)
+		rc = vm->exec_program = child_program(vm->paths.libexec, "insula-exec", e);
+	return rc < 0 ? rc : 0;
 }
 
 /* poll() refuses more entries than there may be descriptors, empty ones included. */
@@ -300,7 +302,7 @@ int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verb
 	vm->conf = c;
 	vm->kvm = vm->mem = vm->ack = vm->signals = -1;
 	vm->started_ns = clock_ns();
-	vm->vmm.exec_fd = -1;
+	vm->vmm.exec_fd = vm->exec_program = -1;
 	boot_init(&vm->boot);
 	vm->vsock = (struct vsock){.dir = -1, .listener = -1};
 	vm->terminal = (struct terminal){.in = -1, .out = -1, .slave = -1};
@@ -335,6 +337,7 @@ void vm_close(struct vm *vm)
 {
 	child_free(&vm->vmm);
 	exec_free(vm);
+	fd_close(&vm->exec_program);
 	command_close(&vm->command);
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		device_free(&vm->device[i]);

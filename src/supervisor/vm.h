@@ -38,6 +38,7 @@ struct vm {
 	struct device device[VM_MAX_DEVICES];
 	unsigned ndevices;
 	struct execs execs;
+	int exec_program;                  /* insula-exec; owned */
 	struct child exec[VM_EXEC_PLACES]; /* their processes */
 	struct command command;
 	struct child vmm;

@@ -1,0 +1,29 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# From nothing to a guest: in the minimal Debian 12 that 79-fresh.host has made and in which the package and a kernel are, a guest runs,
+# as root and as a user. Its root is this test's by pivot_root: a chrooted process may not make a user namespace.
+. "$(dirname "$0")/lib.sh"
+R=$BUILD/fresh/root
+[ -x "$R/usr/bin/insula-run" ] || { not_ok fresh "no $R; run tests/lab/79-fresh.host on the host first"; exit 1; }
+cat >"$T/enter" <<'ENTER'
+set -e
+mount --bind "$1" "$1"
+cd "$1"
+mount -t proc proc proc
+mount --rbind /dev dev
+mount --rbind /sys sys
+mount -t tmpfs tmpfs tmp
+mkdir tmp/old
+pivot_root . tmp/old
+cd /
+umount -l tmp/old
+shift
+exec "$@"
+ENTER
+# "${root[@]}" COMMAND...: as root in there; "${user[@]}" COMMAND...: as a user who may open /dev/kvm
+root=(unshare --mount --pid --fork --kill-child --propagation private bash "$T/enter" "$R"
+	env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root)
+user=("${root[@]}" setpriv --reuid 1000 --regid 1000 --groups "$(stat -c %g /dev/kvm)" --inh-caps=-all env HOME=/home/user)
+of() { basename "$(readlink "$R/$1/vmlinuz")" | sed 's/^vmlinuz-//; s/[.+]/\\&/g'; }
+expect root 0 "^Linux insula $(of var/lib/insula/kernel) " "${root[@]}" insula-run -- uname -a
+expect user 0 "^Linux insula $(of home/user/.local/share/insula/kernel) " "${user[@]}" insula-run -- uname -a
