@@ -12,7 +12,7 @@ stat -f -c %T "$ROOT" | grep -q cgroup2 || { skip all "$ROOT is not cgroup2"; ex
 outer=
 trap '[ -z "$outer" ] || { kill -9 "$outer"; wait "$outer" 2>/dev/null; }; rm -rf "$T"' EXIT
 
-make -C "$(dirname "$0")/../.." -s install BUILD="$BUILD" DESTDIR= PREFIX="$T/usr" >"$T/out" 2>&1 || { not_ok install "$(tail -n 1 "$T/out")"; exit 1; }
+make -C "$(dirname "$0")/../.." -s install BUILD="$BUILD" DESTDIR= PREFIX="$T/usr" STRIP= >"$T/out" 2>&1 || { not_ok install "$(tail -n 1 "$T/out")"; exit 1; }
 chmod 755 "$T" # other users execute what is in it
 mkdir "$T/units"
 cp "$T"/usr/lib/systemd/system/insulad.* "$T/units"
