@@ -258,7 +258,7 @@ struct machine {
 	} console; /* attached from the first byte on; borrowed, for machine_start() */
 	struct watch *death;
 	bool hello;       /* its supervisor has shown the token */
-	char version[32]; /* its supervisor's release; "": not said (0.1.0 before 2026-11-28) */
+	char version[32]; /* its supervisor's release; "": not said */
 	bool adopted;     /* started by an earlier insulad */
 	int64_t next_op;
 	struct pending *pending;
