@@ -154,6 +154,57 @@ for _ in $(seq 30); do
 done
 [ -z "$left" ] && ok user-nothing-left || not_ok user-nothing-left "processes $left"
 
+# A host without an uplink: forwarded ports work, and the guest reaches nothing else.
+ip netns add offline
+ip netns exec offline ip link set lo up
+ip netns exec offline "$RUN" --rootfs "$T/root" --net user,fwd=tcp:8080:80 --timeout 120 -- sh -c '
+	ip addr show eth0 | grep -o "inet [0-9./]*"; curl -s -m 4 http://198.51.100.9:8000/hello || echo nothing else
+	mkdir /tmp/w; echo hello from the guest >/tmp/w/index.html; httpd -p 80 -h /tmp/w; echo ready; sleep 100' >"$T/out" 2>&1 </dev/null &
+pid=$!
+for _ in $(seq 150); do
+	! grep -q '^ready' "$T/out" || break
+	sleep 0.2
+done
+got=$(ip netns exec offline curl -s -m 10 --retry 5 --retry-all-errors --retry-delay 1 http://127.0.0.1:8080/)
+[ "$got" = 'hello from the guest' ] && ok offline-forward || not_ok offline-forward "'$got'; $(tail -n 3 "$T/out")"
+also offline-dhcp 'inet 10.0.2.15/24'
+also offline-nothing-else '^nothing else'
+kill -9 $pid
+wait $pid 2>/dev/null
+ip netns del offline
+
+# ---- a switch that goes away and comes back: the guest's link goes down, its commands are answered meanwhile
+
+switch() {
+	rm -f "$T/switch"
+	python3 "$(dirname "$0")/../guests/netpeer.py" "$T/switch" >/dev/null 2>&1 &
+	switch=$!
+	for _ in $(seq 300); do
+		[ ! -S "$T/switch" ] || break
+		sleep 0.1
+	done
+}
+seen() { # LINE: the guest has printed it
+	for _ in $(seq 300); do
+		! grep -q "^$1" "$T/out" || return 0
+		sleep 0.1
+	done
+	return 1
+}
+switch
+"$RUN" --rootfs "$T/root" --net "socket=$T/switch,ip=192.0.4.2/24" --timeout 120 -- sh -c '
+	carrier() { while [ "$(cat /sys/class/net/eth0/carrier)" != $1 ]; do sleep 0.1; done; }
+	carrier 1; echo up first; carrier 0; echo down
+	ip link set eth0 promisc on && ip link set eth0 promisc off && echo commands are answered
+	ping -c 1 -W 1 192.0.4.1 >/dev/null; echo sent; carrier 1; echo up again' >"$T/out" 2>&1 </dev/null &
+pid=$!
+seen 'up first' && ok switch-up || not_ok switch-up "$(tail -n 3 "$T/out")"
+kill -9 $switch
+seen 'down' && ok switch-down || not_ok switch-down "$(tail -n 3 "$T/out")"
+seen 'sent' && switch
+wait $pid && also switch-commands '^commands are answered' && also switch-again '^up again' || not_ok switch-end "$(tail -n 5 "$T/out")"
+kill $switch
+
 # ---- refusals: one line, status 2, nothing started
 
 refuse() { expect "refused-$1" 2 "$2" "$RUN" -n --net "$3"; }
