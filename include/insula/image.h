@@ -49,8 +49,8 @@ struct image_initrd_params {
 	const char *cache_dir; /* created with its parents, mode 0700, if it is missing */
 	const char *modules; /* the module tree of this kernel (holds modules.dep); NULL: looked for
 			      * beside a kernel that lies in a folder `boot`, then in /lib/modules;
-			      * an empty directory stands for a kernel without modules. Only root
-			      * and the caller may be able to write to it */
+			      * an empty directory stands for a kernel without modules. Only root,
+			      * the caller and the kernel's owner may be able to write to it */
 	bool root_disk; /* also the modules that a root disk may need: overlay and the file systems
 			 */
 };

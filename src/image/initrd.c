@@ -185,11 +185,14 @@ static int find_modules(struct build *b, struct err *e)
 
 static int choose_modules(struct build *b, struct err *e)
 {
+	struct stat kernel;
 	int r = find_modules(b, e);
 
 	if (r || !b->tree[0])
 		return r;
-	r = modules_open(&b->modules, b->tree, e);
+	if (fstat(b->kernel, &kernel))
+		return err_sys(e, -errno, "kernel %s", b->kernel_path);
+	r = modules_open(&b->modules, b->tree, kernel.st_uid, e);
 	for (size_t i = 0; !r && i < ARRAY_LEN(wanted); i++)
 		if (b->p->root_disk || !wanted[i].root_disk)
 			r = modules_need(&b->modules, wanted[i].group, wanted[i].module, e);

@@ -6,7 +6,8 @@
  * are the same.
  *
  * What is read here ends up in a guest, so a path of modules.dep may not lead out of the tree, and
- * the tree must be one that only root and the user can change. All files are opened by open_file().
+ * the tree must be one that only root, the user and the kernel's owner can change. All files are
+ * opened by open_file().
  */
 #include <dirent.h>
 #include <errno.h>
@@ -50,18 +51,21 @@ static bool is_root(uid_t uid)
 	return uid == 0 || (!stat("/", &st) && st.st_uid == uid);
 }
 
-/* Only root and the user may be able to change it. `in` and `path` name it. */
-static int check_owner(const struct stat *st, const char *in, const char *path, struct err *e)
+/* Only root, the user and whoever owns the kernel, and so decides what runs in the guest anyway,
+ * may be able to change it. */
+static int check_owner(const struct modules *k, const struct stat *st, const char *path,
+		       struct err *e)
 {
-	if (st->st_uid != geteuid() && !is_root(st->st_uid))
+	if (st->st_uid != geteuid() && st->st_uid != k->owner && !is_root(st->st_uid))
 		return err_set(e, -EPERM,
-			       "module tree %s: %s belongs to user %u; expected root or user %u",
-			       in, path, (unsigned)st->st_uid, (unsigned)geteuid());
+			       "module tree %s: %s belongs to user %u; expected root, user %u or "
+			       "the kernel's owner",
+			       k->name, path, (unsigned)st->st_uid, (unsigned)geteuid());
 	if (st->st_mode & (S_IWGRP | S_IWOTH))
 		return err_set(e, -EPERM,
 			       "module tree %s: %s can be written by %s (mode %04o); expected its "
 			       "owner alone (chmod -R go-w)",
-			       in, path, st->st_mode & S_IWOTH ? "everybody" : "its group",
+			       k->name, path, st->st_mode & S_IWOTH ? "everybody" : "its group",
 			       (unsigned)st->st_mode & 07777);
 	return 0;
 }
@@ -77,7 +81,7 @@ static int check_way(const struct modules *k, const char *path, struct err *e)
 		snprintf(part, sizeof(part), "%.*s", (int)(slash - path), path);
 		if (fstatat(k->dir, part, &st, AT_SYMLINK_NOFOLLOW))
 			return err_sys(e, -errno, "module tree %s: %s", k->name, part);
-		r = check_owner(&st, k->name, part, e);
+		r = check_owner(k, &st, part, e);
 	}
 	return r;
 }
@@ -96,7 +100,7 @@ static int open_file(const struct modules *k, const char *path, struct stat *st,
 	r = fstat(fd, st) ? err_sys(e, -errno, "module tree %s: %s", k->name, path)
 	    : !S_ISREG(st->st_mode)
 		    ? err_set(e, -EPERM, "module tree %s: %s is not a regular file", k->name, path)
-		    : check_owner(st, k->name, path, e);
+		    : check_owner(k, st, path, e);
 	if (!r)
 		r = check_way(k, path, e);
 	if (r)
@@ -159,15 +163,16 @@ static int read_lists(struct modules *k, struct err *e)
 	return r == -ENOENT ? 0 : r;
 }
 
-int modules_open(struct modules *k, const char *dir, struct err *e)
+int modules_open(struct modules *k, const char *dir, uid_t owner, struct err *e)
 {
 	struct stat st;
 	int r;
 
-	*k = (struct modules){.name = dir, .dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+	*k = (struct modules){
+		.name = dir, .owner = owner, .dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
 	if (k->dir < 0 || fstat(k->dir, &st))
 		return err_sys(e, -errno, "module tree %s", dir);
-	r = check_owner(&st, dir, "the directory", e);
+	r = check_owner(k, &st, "the directory", e);
 	if (!r && dir_is_empty(k->dir)) {
 		fd_close(&k->dir);
 		return 0;

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include <insula/err.h>
 
@@ -26,6 +27,7 @@ struct module {
 
 struct modules {
 	const char *name; /* of the tree; borrowed */
+	uid_t owner;      /* of the kernel */
 	int dir;          /* the tree, -1: a kernel without modules */
 	char *dep;        /* modules.dep */
 	char *softdep;    /* modules.softdep */
@@ -35,9 +37,9 @@ struct modules {
 };
 
 /* Open the tree. A directory without modules.dep is an error, an empty one stands for no modules.
- * -EPERM, here and below: somebody other than root and the user can change the tree, or what is to
- * be read is no regular file inside it. `dir` must live as long as the tree is open. */
-int modules_open(struct modules *k, const char *dir, struct err *e);
+ * -EPERM, here and below: somebody other than root, the user and `owner` can change the tree, or
+ * what is to be read is no regular file inside it. `dir` must live as long as the tree is open. */
+int modules_open(struct modules *k, const char *dir, uid_t owner, struct err *e);
 void modules_close(struct modules *k);
 /* Append a module and all that it needs. One that the kernel has built in or does not have adds
  * nothing. */
