@@ -258,6 +258,9 @@ static void begin(struct vsockdev *d)
 	d->started = d->w.seen;
 	d->clients = d->listen_fd >= 0;
 	d->tell_by = d->conns.now + VSOCK_LOOK_NS;
+	/* Before the first packet: nobody is to be told, so none of them goes unanswered. */
+	if (d->reset == VSOCK_RESET_OWED && !hears_events(&d->w.mmio.v.vq[VSOCK_EVENT]))
+		d->reset = VSOCK_RESET_NONE;
 	set_reset(d, d->reset);
 }
 
