@@ -4,7 +4,7 @@
 # switched, a processor taken away and given back, polled requests, read-only and back. The guest looks at what it reads, and the host at what
 # is in the files afterwards.
 #
-# STRESS_SECONDS (2): how long each job that has no end of its own runs.
+# STRESS_SECONDS (1): how long each job that has no end of its own runs.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/../bench/lib.sh"
 cd "$(dirname "$0")/../.." || exit 1
@@ -12,7 +12,7 @@ if ! command -v fio >/dev/null; then
 	not_ok fio "needs fio"
 	exit 1
 fi
-seconds=${STRESS_SECONDS:-2}
+seconds=${STRESS_SECONDS:-1}
 
 # What the guest writes and does not look at, for the host to verify: the same arguments on both sides.
 proof="--name=proof --ioengine=psync --rw=randwrite --bs=4k --offset=40M --size=1M --verify=crc32c --randseed=11"
