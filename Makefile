@@ -143,7 +143,7 @@ $(BUILD)/bin/insula-run: $(call objs,tools/insula-run.c) $(call lib,supervisor) 
 	@# libcap-ng's capng_change_id(), which nobody calls, makes ld warn about name services in a static program.
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $^ -ljson-c $(SPAWN_LIBS) 2>$@.log; rc=$$?; \
 		grep -vE 'in function .capng_change_id|in statically linked applications' $@.log >&2; rm -f $@.log; exit $$rc
-$(BUILD)/bin/insulactl: $(call objs,tools/insulactl.c src/supervisor/json.c src/supervisor/settings.c) $(call lib,ctl) $(call lib,base)
+$(BUILD)/bin/insulactl: $(call objs,tools/insulactl.c) $(call lib,ctl) $(call lib,supervisor) $(call lib,image) $(call lib,base)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -pie -o $@ $^ -ljson-c

@@ -117,7 +117,7 @@ static int start_log(struct err *e)
 static int run(struct vm *vm, struct options *o)
 {
 	struct err e;
-	int status, rc = o->check_only ? 0 : start_log(&e);
+	int status, rc = o->check_only || o->control ? 0 : start_log(&e); /* insulad: its own log */
 
 	if (rc)
 		return fail(vm, &e, RUN_FAILED);

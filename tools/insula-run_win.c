@@ -69,8 +69,9 @@ static int use_control(struct options *o, const char *text, struct err *e)
 
 static void run(struct options *o, struct ending *end)
 {
-	/* From here on nobody waits for whoever reads our standard error. */
-	int rc = o->check_only ? 0 : log_queue_start();
+	/* From here on nobody waits for whoever reads our standard error. Under insulad that is a
+	 * file, and lines go to the VM's log. */
+	int rc = o->check_only || o->control ? 0 : log_queue_start();
 
 	if (!rc) {
 		vm_win_run(&o->conf, o->control, o->check_only, o->verbose > 0, end);

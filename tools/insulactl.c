@@ -24,15 +24,6 @@ static void print_usage(void)
 	       "and --config FILE (what insula-run --json takes). See insulactl(1).\n");
 }
 
-static const struct verb *find(const char *name)
-{
-	for (size_t i = 0; i < nverbs; i++) {
-		if (!strcmp(verbs[i].name, name))
-			return &verbs[i];
-	}
-	return NULL;
-}
-
 static int bad(const char *what, const char *value, const char *expected)
 {
 	fprintf(stderr, "insulactl: %s%s%.60s%s; expected %s\n", what, value ? ": '" : "",
@@ -40,40 +31,81 @@ static int bad(const char *what, const char *value, const char *expected)
 	return CTL_BAD_INPUT;
 }
 
-static int run(const char *path, bool json, const struct verb *v, int argc, char **argv)
+/* Verbs with flags of their own are asked for help without a daemon, too. */
+static int is_help(int argc, char **argv)
 {
-	struct ctl c = {.path = path, .json = json};
+	return argc == 2 && (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help"));
+}
+
+static int run(struct ctl *c, const struct verb *v, int argc, char **argv)
+{
 	struct err e;
 	int status;
 
-	if (conn_open(&c.conn, path, &e)) {
+	if (conn_open(&c->conn, c->path, &e)) {
 		fprintf(stderr, "insulactl: %s\n", e.text);
 		return e.code == -ENAMETOOLONG ? CTL_BAD_INPUT : CTL_FAILED;
 	}
-	status = v->run(&c, argc, argv);
-	conn_close(&c.conn);
+	status = v->run(c, argc, argv);
+	conn_close(&c->conn);
 	return status;
+}
+
+static int unknown_verb(const char *name)
+{
+	const char *meant = verb_meant(name);
+
+	fprintf(stderr, "insulactl: '%.60s' is no verb%s%s%s; see insulactl --help\n", name,
+		meant ? "; did you mean " : "", meant ? meant : "", meant ? "?" : "");
+	return CTL_BAD_INPUT;
+}
+
+static int verb(struct ctl *c, int argc, char **argv)
+{
+	const struct verb *v = verb_find(argv[0]);
+	struct err e;
+	int rc;
+
+	if (!v)
+		return unknown_verb(argv[0]);
+	rc = v->flags ? verb_flags(c, v, &argc, &argv, &e) : is_help(argc, argv);
+	if (rc > 0 && !v->flags)
+		verb_help(v);
+	if (rc > 0)
+		return fflush(stdout) ? CTL_FAILED : 0;
+	if (rc) {
+		fprintf(stderr, "insulactl: %s\n", e.text);
+		return CTL_BAD_INPUT;
+	}
+	if (argc - 1 < v->min || (v->max >= 0 && argc - 1 > v->max))
+		return bad(v->name, NULL, v->args[0] ? v->args : "no argument");
+	return run(c, v, argc, argv);
+}
+
+static bool is_one_of(const char *text, const char *a, const char *b)
+{
+	return !strcmp(text, a) || !strcmp(text, b);
 }
 
 int main(int argc, char **argv)
 {
-	const char *path = getenv("INSULA_SOCKET");
-	const struct verb *v;
-	bool json = false;
+	struct ctl c = {.path = getenv("INSULA_SOCKET"), .timeout = -1, .tail = -1};
 	int i = 1;
 
 	argv = wire_arguments(&argc, argv);
 	if (!argv)
 		return bad("arguments", NULL, "Unicode");
-	if (!path || !*path)
-		path = wire_default;
+	if (!c.path || !*c.path)
+		c.path = wire_default;
 	for (; i < argc && argv[i][0] == '-'; i++) {
 		if (!strcmp(argv[i], "--json"))
-			json = true;
+			c.json = true;
 		else if (!strcmp(argv[i], "--socket") && i + 1 < argc)
-			path = argv[++i];
-		else if (!strcmp(argv[i], "--help"))
+			c.path = argv[++i];
+		else if (is_one_of(argv[i], "--help", "-h"))
 			return print_usage(), 0;
+		else if (!strcmp(argv[i], "--complete"))
+			return complete(i + 1 < argc ? argv[i + 1] : NULL);
 		else if (!strcmp(argv[i], "--version"))
 			return puts("insulactl " INSULA_VERSION) < 0 ? CTL_FAILED : 0;
 		else
@@ -81,12 +113,5 @@ int main(int argc, char **argv)
 	}
 	if (i == argc)
 		return bad("no verb", NULL, "one; see --help");
-	v = find(argv[i]);
-	if (!v)
-		return bad("verb", argv[i], "one that --help names");
-	argc -= i;
-	argv += i;
-	if (argc - 1 < v->min || (v->max >= 0 && argc - 1 > v->max))
-		return bad(v->name, NULL, v->args[0] ? v->args : "no argument");
-	return run(path, json, v, argc, argv);
+	return verb(&c, argc - i, argv + i);
 }

@@ -33,4 +33,7 @@ class Insulad:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        print("usage: insulad_client.py SOCKET METHOD ['{\"id\": \"x\"}']", file=sys.stderr)
+        sys.exit(2)
     print(json.dumps(Insulad(sys.argv[1]).call(sys.argv[2], **json.loads((sys.argv[3:] or ["{}"])[0]))))

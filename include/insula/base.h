@@ -63,6 +63,8 @@ unsigned word_events(void);
  * of random numbers. It cannot fail. */
 size_t random_bytes(void *buf, size_t n);
 
+/* Standard error: a descriptor; borrowed. */
+int stderr_fd(void);
 /* One piece of the process's log, to descriptor 2. It may be lost. */
 void stderr_write(const char *text, size_t len);
 /* All of it, however long that takes; an error loses it. */

@@ -8,6 +8,8 @@
 #ifndef INSULA_LOG_H
 #define INSULA_LOG_H
 
+#include <stddef.h>
+
 #include <insula/err.h>
 
 enum log_level { LOG_LVL_ERROR, LOG_LVL_WARN, LOG_LVL_INFO, LOG_LVL_DEBUG };

@@ -145,6 +145,11 @@ size_t random_bytes(void *buf, size_t n)
 	return (size_t)got;
 }
 
+int stderr_fd(void)
+{
+	return STDERR_FILENO;
+}
+
 void stderr_write(const char *text, size_t len)
 {
 	/* A log that cannot be written has nowhere to complain. */

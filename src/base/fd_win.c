@@ -187,6 +187,11 @@ size_t random_bytes(void *buf, size_t n)
 	return n;
 }
 
+int stderr_fd(void)
+{
+	return handle_fd(GetStdHandle(STD_ERROR_HANDLE));
+}
+
 void stderr_write(const char *text, size_t len)
 {
 	DWORD n;

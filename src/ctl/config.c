@@ -8,7 +8,9 @@
 
 #include <insula/base.h>
 
+#include "base/errtext.h"
 #include "ctl.h"
+#include "supervisor/config.h"
 #include "supervisor/json.h"
 #include "supervisor/settings.h"
 
@@ -19,7 +21,8 @@ enum { NAME = 256, CONFIG };
 
 static const struct option own_options[] = {{"name", required_argument, NULL, NAME},
 					    {"config", required_argument, NULL, CONFIG},
-					    {"detach", no_argument, NULL, 'd'}};
+					    {"detach", no_argument, NULL, 'd'},
+					    {"help", no_argument, NULL, 'h'}};
 
 static void add_text(json_object *config, const struct setting *s, const char *text)
 {
@@ -86,8 +89,24 @@ static int add_command(json_object *config, int argc, char **argv)
 	return 0;
 }
 
-/* `text` is the argument that it stands in. */
-static int one_flag(struct run_options *o, int c, const char *text, struct err *e)
+static int refuse(const struct run_options *o, int how, char **argv, struct err *e)
+{
+	const char *known[ARRAY_LEN(own_options) + SETTINGS];
+	size_t n = 0;
+	char text[64];
+
+	flag_text(argv, text);
+	if (how == ':')
+		return err_set(e, -EINVAL, "%s: '%.60s' needs a value; see insula-run(1)", o->verb,
+			       text);
+	for (size_t i = 0; i < ARRAY_LEN(own_options); i++)
+		known[n++] = own_options[i].name;
+	for (size_t i = 0; i < SETTINGS; i++)
+		known[n++] = settings[i].letter ? NULL : settings[i].name;
+	return unknown_flag(o->verb, text, known, n, e);
+}
+
+static int one_flag(struct run_options *o, int c, char **argv, struct err *e)
 {
 	const struct setting *s = setting_of_flag(c);
 
@@ -101,12 +120,12 @@ static int one_flag(struct run_options *o, int c, const char *text, struct err *
 	case 'd':
 		o->detach = true;
 		return 0;
+	case 'h':
+		o->help = true;
+		return 0;
 	default:
 		if (!s)
-			return err_set(e, -EINVAL,
-				       "'%.60s': unknown flag, or one without its value; expected "
-				       "those of insula-run(1)",
-				       text);
+			return refuse(o, c, argv, e);
 		return add_setting(o->config, s, optarg) ? err_set(e, -ENOMEM, "out of memory") : 0;
 	}
 }
@@ -114,7 +133,7 @@ static int one_flag(struct run_options *o, int c, const char *text, struct err *
 int config_flags(struct run_options *o, int argc, char **argv, struct err *e)
 {
 	struct option longopts[SETTINGS + ARRAY_LEN(own_options) + 1] = {0};
-	char letters[2 * SETTINGS + 4] = "+d";
+	char letters[2 * SETTINGS + 8] = "+:dh";
 	int c, rc = 0;
 
 	memcpy(longopts, own_options, sizeof(own_options));
@@ -124,8 +143,59 @@ int config_flags(struct run_options *o, int argc, char **argv, struct err *e)
 	optind = 0;
 	opterr = 0;
 	while (!rc && (c = getopt_long(argc, argv, letters, longopts, NULL)) >= 0)
-		rc = one_flag(o, c, optind > 1 ? argv[optind - 1] : "", e);
+		rc = one_flag(o, c, argv, e);
 	if (!rc)
 		rc = add_command(o->config, argc - optind, argv + optind);
+	return rc;
+}
+
+void config_complete(void)
+{
+	for (size_t i = 0; i < ARRAY_LEN(own_options); i++)
+		printf("--%s\n", own_options[i].name);
+	for (size_t i = 0; i < SETTINGS; i++) {
+		if (settings[i].letter)
+			printf("-%c\n", settings[i].letter);
+		else
+			printf("--%s\n", settings[i].name);
+	}
+}
+
+/* ---- what it names ---- */
+
+static int look(const char *what, const char *path, struct err *e)
+{
+	int rc = path ? wire_look(path) : 0;
+
+	return rc ? err_set(e, -EINVAL, "--%s: %s: %s", what, path, err_text(-rc)) : 0;
+}
+
+static int look_at_all(const struct vm_config *c, struct err *e)
+{
+	int rc = look("kernel", c->kernel, e);
+
+	if (!rc)
+		rc = look("initrd", c->initrd, e);
+	if (!rc)
+		rc = look("rootfs", c->rootfs, e);
+	for (unsigned i = 0; i < c->ndisks && !rc; i++)
+		rc = look("disk", c->disk[i].path, e);
+	for (unsigned i = 0; i < c->nshares && !rc; i++)
+		rc = look("share", c->share[i].dir, e);
+	return rc;
+}
+
+int config_look(const struct run_options *o, struct err *e)
+{
+	struct vm_config *c = calloc(1, sizeof(*c));
+	const char *text = j_text(o->config);
+	int rc;
+
+	if (!c)
+		return err_set(e, -ENOMEM, "out of memory");
+	config_init(c);
+	rc = config_json(c, NULL, text, strlen(text), e) ? 0 : look_at_all(c, e);
+	config_free(c);
+	free(c);
 	return rc;
 }

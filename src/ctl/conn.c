@@ -96,17 +96,30 @@ json_object *conn_next(struct conn *c, struct err *e)
 	return o;
 }
 
+static int code_of(const char *reason)
+{
+	return !strcmp(reason, "not-found")     ? CONN_NOT_FOUND
+	       : !strcmp(reason, "wrong-state") ? CONN_WRONG_STATE
+						: CONN_REFUSED;
+}
+
 json_object *conn_result(json_object *answer, struct err *e)
 {
 	json_object *error = j_get(answer, "error"), *data = j_get(error, "data");
 	const char *field = j_get_str(data, "field", NULL), *value = j_get_str(data, "value", NULL);
 	const char *expected = j_get_str(data, "expected", NULL);
 
+	const char *reason = j_get_str(data, "reason", "");
+
 	if (!error)
 		return json_object_get(j_get(answer, "result"));
+	if (!strcmp(reason, "missing") && field) {
+		err_set(e, -CONN_REFUSED, "%s is missing", field);
+		return NULL;
+	}
 	if (expected && strstr(j_get_str(error, "message", ""), expected))
 		field = value = expected = NULL; /* a configuration's: said already */
-	err_set(e, -CONN_REFUSED, "%s%s%s%s%s%s%s", j_get_str(error, "message", "refused"),
+	err_set(e, -code_of(reason), "%s%s%s%s%s%s%s", j_get_str(error, "message", "refused"),
 		field && *field ? ": " : "", field ? field : "", value ? ": " : "",
 		value ? value : "", expected ? "; expected " : "", expected ? expected : "");
 	return NULL;

@@ -3,9 +3,9 @@
  * insulactl: friendly words over insulad's socket.
  *
  * conn.c speaks JSON-RPC, print.c makes tables, config.c turns the flags of insula-run into a
- * configuration, verbs.c has one function per verb. In pairs for Linux and Windows: wire_*.c is the
- * connection, stream_*.c copies consoles, exec_*.c runs commands. One thread; on Windows a second
- * one that reads what is typed.
+ * configuration, flags.c reads the others, verbs.c has one function per verb. In pairs for Linux
+ * and Windows: wire_*.c is the connection, stream_*.c copies consoles, exec_*.c runs commands. One
+ * thread; on Windows a second one that reads what is typed.
  */
 #ifndef CTL_CTL_H
 #define CTL_CTL_H
@@ -21,6 +21,8 @@
 
 /* An error code that is no errno: insulad has refused. */
 #define CONN_REFUSED 10000
+/* Those of them that somebody asks for; the others are CONN_REFUSED itself. */
+enum { CONN_NOT_FOUND = CONN_REFUSED + 1, CONN_WRONG_STATE, CONN_LAST };
 
 enum ctl_status { CTL_FAILED = 125, CTL_BAD_INPUT = 2, CTL_REFUSED = 1 };
 
@@ -54,6 +56,8 @@ bool print_is_table(bool json); /* standard output is a terminal, and nobody wan
 void print_json(json_object *o);
 void print_vms(json_object *list);
 void print_members(json_object *o); /* "key  value" lines */
+/* Text without control characters, tabs excepted. The buffer is the next call's, too. */
+const char *print_clean(const char *text, size_t len);
 /* A line for a person, on standard error: "insulactl: " and the text, which a VM may have worded:
  * without control characters. */
 void print_message(const char *before, const char *text);
@@ -68,16 +72,23 @@ int stream_offer(struct conn *c, json_object *params, int *peer, struct err *e);
 int stream_attach(struct conn *c, json_object *params, struct err *e);
 /* Copy between the standard streams and it until it ends (0), the user types the escape, Ctrl-]
  * (1), or a signal comes (its number, negative). The terminal is as it was. One that was offered
- * and is refused by an answer on `c` ends too. */
-int stream_console(struct conn *c, int fd);
+ * and is refused by an answer on `c` ends too. `leave`: 1 also STREAM_LEAVE_MS after the end of an
+ * input that is no terminal, all of which has been delivered. */
+#define STREAM_LEAVE_MS 1000
+int stream_console(struct conn *c, int fd, bool leave);
 
 /* config.c: flags as insula-run has them, up to the command; optind-like: *used says how many. */
 struct run_options {
+	const char *verb; /* for messages */
 	const char *name;
-	bool detach;
+	bool detach, help;
 	json_object *config; /* owned */
 };
 int config_flags(struct run_options *o, int argc, char **argv, struct err *e);
+/* Are the files there that the VM needs at its start, seen with our own rights? One that is not is
+ * the user's error, now and not when the VM starts. What is no good otherwise insulad refuses. */
+int config_look(const struct run_options *o, struct err *e);
+void config_complete(void); /* the flags, a line each */
 
 /* wire_*.c: the connection. These block; negative errnos. */
 extern const char wire_default[]; /* where insulad listens */
@@ -88,6 +99,8 @@ int wire_send(int fd, const char *text, size_t len, const int *fds, unsigned nfd
 int wire_recv(int fd, void *buf, size_t size, int *got);
 /* What the user typed, in UTF-8. */
 char **wire_arguments(int *argc, char **argv);
+/* Is there such a file or directory, that we may read? */
+int wire_look(const char *path);
 /* The current directory, "": it has no such path. */
 void wire_directory(char *out, size_t size);
 
@@ -95,16 +108,63 @@ void wire_directory(char *out, size_t size);
 struct ctl {
 	struct conn conn;
 	const char *path; /* of the socket */
-	bool json;
+	bool json, force, follow, timestamps;
+	int64_t timeout, tail, since_ms; /* seconds; -1: not given; 0: not given */
 };
 struct verb {
-	const char *name, *args, *summary;
+	const char *name;
+	const char *aliases; /* between spaces; NULL: none */
+	const char *args, *summary;
 	int (*run)(struct ctl *c, int argc, char **argv); /* exit status */
 	int min, max;                                     /* arguments; max < 0: any */
+	unsigned flags;                                   /* flag_bit's; 0: it reads its own */
+	const char *more;                                 /* for its help; NULL: nothing */
+	void (*complete)(void); /* print its own flags; NULL: it has none */
 };
-/* exec_*.c: 0 and the command's status; or a negative errno, as conn_result() has it. */
+/* exec.c: 0 and the command's status; or a negative errno, as conn_result() has it. */
 int ctl_exec(struct ctl *c, int argc, char **argv, int *status, struct err *e);
+/* logs.c: the same without a status. */
+int ctl_logs(struct ctl *c, const char *vm, struct err *e);
+/* "10m", "1h30m" ago, or a date and a time: milliseconds since 1970. False: neither. */
+bool time_since(const char *text, int64_t *out);
 extern const struct verb verbs[];
 extern const size_t nverbs;
+
+/* flags.c: of verbs; one table of all. */
+#define FLAG_BASE 1000 /* above every letter */
+enum flag_bit {
+	FLAG_HELP = 1,
+	FLAG_JSON = 2,
+	FLAG_FORCE = 4,
+	FLAG_TIMEOUT = 8,
+	FLAG_FOLLOW = 16,
+	FLAG_TAIL = 32,
+	FLAG_SINCE = 64,
+	FLAG_TIMESTAMPS = 128,
+};
+struct flag {
+	enum flag_bit bit;
+	const char *name;
+	char letter;       /* 0: none */
+	const char *value; /* NULL: it has none */
+	const char *words;
+};
+extern const struct flag flags[];
+extern const size_t nflags;
+/* Read them, wherever they stand, into `c`; *argc and *argv are without them then. 1: it was asked
+ * for help, which is printed. -EINVAL. */
+int verb_flags(struct ctl *c, const struct verb *v, int *argc, char ***argv, struct err *e);
+void verb_help(const struct verb *v);
+/* By its name or another one of it; NULL: there is none. */
+const struct verb *verb_find(const char *name);
+/* A name that is near; NULL: none is. */
+const char *verb_meant(const char *name);
+/* For a shell: all verbs, or the flags of one, a word on each line. */
+int complete(const char *name);
+/* "VERB has no '--x'; did you mean --y?" `known`: without their dashes. -EINVAL. */
+int unknown_flag(const char *verb, const char *text, const char *const *known, size_t n,
+		 struct err *e);
+/* What getopt_long() stopped at. */
+const char *flag_text(char **argv, char out[64]);
 
 #endif

@@ -51,6 +51,9 @@ static void add_env(json_object *params, const char *text)
 static int one_flag(struct session *s, int c, const char *value)
 {
 	switch (c) {
+	case 'h':
+		s->help = true;
+		return 0;
 	case 'i':
 		s->input = true;
 		return 0;
@@ -74,16 +77,21 @@ static int one_flag(struct session *s, int c, const char *value)
 /* -it and the like, too: getopt, which stops at the VM's name. */
 static int read_flags(struct session *s, int argc, char **argv, struct err *e)
 {
+	static const struct option help[] = {{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	char text[64];
 	int c, rc = 0;
 
 	optind = 0;
 	opterr = 0;
-	while (!rc && (c = getopt(argc, argv, "+ite:w:u:")) >= 0)
+	while (!rc && !s->help && (c = getopt_long(argc, argv, "+:ite:w:u:h", help, NULL)) >= 0)
 		rc = one_flag(s, c, optarg);
 	if (rc)
 		return err_set(e, rc,
-			       "exec: unknown flag, or one without its value; expected -i, "
-			       "-t, -e NAME=VALUE, -w DIR, -u UID[:GID]");
+			       "exec: '%s': unknown flag, or one without its value; expected -i, "
+			       "-t, -e NAME=VALUE, -w DIR, -u UID[:GID]",
+			       flag_text(argv, text));
+	if (s->help)
+		return 0;
 	if (optind < argc)
 		s->vm = argv[optind++];
 	if (optind < argc && !strcmp(argv[optind], "--"))
@@ -260,10 +268,14 @@ int ctl_exec(struct ctl *c, int argc, char **argv, int *status, struct err *e)
 	struct session s = {.ctl = c, .params = json_object_new_object(), .status = -1};
 	int rc = read_flags(&s, argc, argv, e);
 
-	if (!rc)
+	if (!rc && s.help) {
+		verb_help(verb_find("exec"));
+		s.status = 0;
+	} else if (!rc) {
 		rc = begin(&s, e);
-	if (!rc)
-		rc = exec_os_serve(&s, e);
+		if (!rc)
+			rc = exec_os_serve(&s, e);
+	}
 	exec_os_end(&s);
 	json_object_put(s.params);
 	*status = s.status;

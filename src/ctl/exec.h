@@ -16,7 +16,7 @@
 struct session {
 	struct ctl *ctl;
 	const char *vm;
-	bool input, tty;
+	bool input, tty, help;
 	bool raw;            /* the terminal is the command's; exec_os_raw() has made it so */
 	json_object *params; /* of vm.exec; owned until it is sent */
 	int64_t exec;        /* 0: not known yet */

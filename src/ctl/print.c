@@ -29,6 +29,30 @@ static const char *clean(const char *text)
 	return copy;
 }
 
+const char *print_clean(const char *text, size_t len)
+{
+	static char *copy;
+
+	free(copy);
+	copy = malloc(len + 1);
+	if (!copy)
+		panic("out of memory");
+	for (size_t i = 0; i < len; i++)
+		copy[i] = text[i] ? text[i] : '?';
+	copy[len] = 0;
+	for (char *p = copy; *p;) {
+		size_t n = strcspn(p, "\t");
+		bool tab = p[n] != 0;
+
+		p[n] = 0;
+		err_clean(p);
+		if (tab)
+			p[n] = '\t';
+		p += n + tab;
+	}
+	return copy;
+}
+
 void print_json(json_object *o)
 {
 	/* JSON escapes C0 alone; a terminal also obeys C1. What a program reads stays as it is. */

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A console on the standard streams: a socket. See ctl.h. */
 #include <errno.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -13,6 +15,7 @@
 #include "stream_linux.h"
 
 #define ESCAPE 0x1d /* Ctrl-] */
+#define LOOK_MS 50
 
 bool stream_raw(struct termios *saved)
 {
@@ -72,13 +75,39 @@ static int copy_in(int fd, bool escape)
 	return at ? 1 : 0;
 }
 
-static int copy(int fd, int signals, bool escape)
+/* Has the other end taken all that we have sent? */
+static bool is_delivered(int fd)
+{
+	int waiting;
+
+	return ioctl(fd, SIOCOUTQ, &waiting) || !waiting;
+}
+
+/* When the input has ended, and all of it is delivered: since when. */
+struct leave {
+	bool wanted, eof;
+	uint64_t since_ns;
+};
+
+static bool is_over(struct leave *l, int fd)
+{
+	if (!l->wanted || !l->eof)
+		return false;
+	if (!l->since_ns && is_delivered(fd))
+		l->since_ns = clock_ns();
+	return l->since_ns && clock_ns() >= l->since_ns + STREAM_LEAVE_MS * 1000000ull;
+}
+
+static int copy(int fd, int signals, bool escape, bool leave)
 {
 	struct pollfd p[] = {{fd, POLLIN, 0}, {STDIN_FILENO, POLLIN, 0}, {signals, POLLIN, 0}};
+	struct leave l = {.wanted = leave};
 	struct signalfd_siginfo si;
 
 	for (;;) {
-		if (poll(p, ARRAY_LEN(p), -1) < 0 && errno != EINTR)
+		if (is_over(&l, fd))
+			return 1;
+		if (poll(p, ARRAY_LEN(p), l.wanted && l.eof ? LOOK_MS : -1) < 0 && errno != EINTR)
 			return 0;
 		if (p[2].revents && read(signals, &si, sizeof(si)) == (ssize_t)sizeof(si))
 			return -(int)si.ssi_signo;
@@ -91,13 +120,14 @@ static int copy(int fd, int signals, bool escape)
 				return 1;
 			if (rc < 0) {
 				p[1].fd = -1;
+				l.eof = true;
 				shutdown(fd, SHUT_WR);
 			}
 		}
 	}
 }
 
-int stream_console(struct conn *c, int fd)
+int stream_console(struct conn *c, int fd, bool leave)
 {
 	static const int wanted[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 	struct termios saved;
@@ -109,7 +139,7 @@ int stream_console(struct conn *c, int fd)
 	signals = stream_signals(wanted, ARRAY_LEN(wanted), &old);
 	signal(SIGPIPE, SIG_IGN); /* the terminal must not stay raw */
 	raw = stream_raw(&saved);
-	rc = copy(fd, signals, raw);
+	rc = copy(fd, signals, raw, leave && !raw);
 	if (raw)
 		stream_cooked(&saved);
 	fd_close(&signals);

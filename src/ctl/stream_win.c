@@ -134,6 +134,7 @@ int stream_transfer(int fd, bool write, void *buf, size_t len, HANDLE stop)
 struct typing {
 	int fd;
 	bool escape;  /* a person types */
+	bool leave;   /* the end of the input is the escape */
 	HANDLE typed; /* set: the escape was */
 };
 
@@ -156,7 +157,11 @@ static DWORD WINAPI copy_in(void *arg)
 			done += (DWORD)k;
 		}
 	}
-	if (at)
+	if (!at && t->leave) {
+		FlushFileBuffers(fd_handle(t->fd)); /* until it is read */
+		Sleep(STREAM_LEAVE_MS);
+	}
+	if (at || t->leave)
 		SetEvent(t->typed);
 	return 0;
 }
@@ -197,7 +202,7 @@ void stream_cooked(const struct stream_window *w)
 		SetConsoleMode(GetStdHandle(STD_OUTPUT_HANDLE), w->out);
 }
 
-int stream_console(struct conn *c, int fd)
+int stream_console(struct conn *c, int fd, bool leave)
 {
 	static struct typing t; /* its thread waits for a key, and goes with the process */
 	struct stream_window w;
@@ -208,6 +213,7 @@ int stream_console(struct conn *c, int fd)
 		return 0;
 	t = (struct typing){.fd = fd, .typed = CreateEventW(NULL, TRUE, FALSE, NULL)};
 	t.escape = stream_raw(&w);
+	t.leave = leave && !t.escape;
 	thread = t.typed ? CreateThread(NULL, 65536, copy_in, &t, 0, NULL) : NULL;
 	rc = copy_out(&t);
 	if (t.escape)

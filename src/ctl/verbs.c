@@ -14,7 +14,7 @@
 static int fail(const struct err *e)
 {
 	print_message("", e->text);
-	return e->code == -CONN_REFUSED                         ? CTL_REFUSED
+	return e->code <= -CONN_REFUSED && e->code > -CONN_LAST ? CTL_REFUSED
 	       : e->code == -EINVAL || e->code == -ENAMETOOLONG ? CTL_BAD_INPUT
 								: CTL_FAILED;
 }
@@ -25,16 +25,6 @@ static json_object *with_id(const char *id)
 
 	j_str(o, "id", id);
 	return o;
-}
-
-/* A number argument; false: not one. */
-static bool number(const char *text, int64_t *out)
-{
-	char *end;
-
-	errno = 0;
-	*out = strtoll(text, &end, 10);
-	return text[0] >= '0' && text[0] <= '9' && !*end && !errno;
 }
 
 /* Call, and print what came. */
@@ -78,6 +68,12 @@ static int each(struct ctl *c, const char *method, int argc, char **argv, int64_
 
 /* ---- starting ---- */
 
+static int help_of(const char *name)
+{
+	verb_help(verb_find(name));
+	return 0;
+}
+
 static json_object *start_params(struct run_options *o)
 {
 	json_object *params = json_object_new_object();
@@ -118,7 +114,7 @@ static int run_attached(struct ctl *c, struct run_options *o)
 	id = conn_send(&c->conn, "vm.run", params, &peer, peer >= 0, &e);
 	fd_close(&peer);
 	if (id >= 0)
-		how = stream_console(&c->conn, fd);
+		how = stream_console(&c->conn, fd, false);
 	fd_close(&fd);
 	if (how) {
 		fprintf(stderr, "\r\ninsulactl: detached, the VM runs on\n");
@@ -130,16 +126,36 @@ static int run_attached(struct ctl *c, struct run_options *o)
 	return status;
 }
 
+/* The id alone for scripts, unless somebody wants everything. */
+static int make(struct ctl *c, const char *method, struct run_options *o)
+{
+	struct err e;
+	json_object *r = conn_call(&c->conn, method, start_params(o), &e);
+
+	if (!r)
+		return fail(&e);
+	if (c->json)
+		print_json(r);
+	else
+		puts(j_get_str(r, "id", ""));
+	json_object_put(r);
+	return 0;
+}
+
 static int verb_run(struct ctl *c, int argc, char **argv)
 {
-	struct run_options o = {0};
+	struct run_options o = {.verb = "run"};
 	struct err e;
 	int status;
 
 	if (config_flags(&o, argc, argv, &e))
 		status = fail(&e);
+	else if (o.help)
+		status = help_of("run");
+	else if (config_look(&o, &e))
+		status = fail(&e);
 	else if (o.detach)
-		status = simple(c, "vm.run", start_params(&o));
+		status = make(c, "vm.run", &o);
 	else
 		status = run_attached(c, &o);
 	json_object_put(o.config);
@@ -148,11 +164,18 @@ static int verb_run(struct ctl *c, int argc, char **argv)
 
 static int verb_create(struct ctl *c, int argc, char **argv)
 {
-	struct run_options o = {0};
+	struct run_options o = {.verb = "create"};
 	struct err e;
-	int status = config_flags(&o, argc, argv, &e) ? fail(&e)
-						      : simple(c, "vm.create", start_params(&o));
+	int status;
 
+	if (config_flags(&o, argc, argv, &e))
+		status = fail(&e);
+	else if (o.help)
+		status = help_of("create");
+	else if (config_look(&o, &e))
+		status = fail(&e);
+	else
+		status = make(c, "vm.create", &o);
 	json_object_put(o.config);
 	return status;
 }
@@ -203,17 +226,9 @@ static int verb_metrics(struct ctl *c, int argc, char **argv)
 static int verb_logs(struct ctl *c, int argc, char **argv)
 {
 	struct err e;
-	json_object *r = conn_call(&c->conn, "vm.logs", with_id(argv[1]), &e);
 
 	(void)argc;
-	if (!r)
-		return fail(&e);
-	if (c->json)
-		print_json(r);
-	else
-		fputs(j_get_str(r, "text", ""), stdout);
-	json_object_put(r);
-	return 0;
+	return ctl_logs(c, argv[1], &e) ? fail(&e) : 0;
 }
 
 static int verb_events(struct ctl *c, int argc, char **argv)
@@ -256,7 +271,7 @@ static int verb_console(struct ctl *c, int argc, char **argv)
 		return fail(&e);
 	if (isatty(STDIN_FILENO))
 		fprintf(stderr, "insulactl: Ctrl-] detaches\r\n");
-	how = stream_console(&c->conn, fd);
+	how = stream_console(&c->conn, fd, true);
 	if (how)
 		fprintf(stderr, "\r\ninsulactl: detached\n");
 	fd_close(&fd);
@@ -265,21 +280,16 @@ static int verb_console(struct ctl *c, int argc, char **argv)
 
 /* ---- ending ---- */
 
+#define STOP_SECONDS 10
+
+static int64_t stop_ms(const struct ctl *c)
+{
+	return (c->timeout < 0 ? STOP_SECONDS : c->timeout) * 1000;
+}
+
 static int verb_stop(struct ctl *c, int argc, char **argv)
 {
-	int64_t seconds = 10;
-	struct err e;
-
-	if (argc > 3 && !strcmp(argv[1], "-t")) {
-		if (!number(argv[2], &seconds) || seconds > 3600) {
-			err_set(&e, -EINVAL, "-t: '%.20s'; expected seconds from 0 to 3600",
-				argv[2]);
-			return fail(&e);
-		}
-		argc -= 2;
-		argv += 2;
-	}
-	return each(c, "vm.stop", argc - 1, argv + 1, seconds * 1000);
+	return each(c, "vm.stop", argc - 1, argv + 1, stop_ms(c));
 }
 
 static int verb_kill(struct ctl *c, int argc, char **argv)
@@ -287,9 +297,41 @@ static int verb_kill(struct ctl *c, int argc, char **argv)
 	return each(c, "vm.kill", argc - 1, argv + 1, -1);
 }
 
+/* Stopped in order, and deleted; one that is deleted when it ends may have gone by then. */
+static int remove_running(struct ctl *c, const char *vm, struct err *e)
+{
+	json_object *params = with_id(vm), *r;
+
+	j_int(params, "deadline_ms", stop_ms(c));
+	r = conn_call(&c->conn, "vm.stop", params, e);
+	if (!r && e->code != -CONN_WRONG_STATE)
+		return e->code;
+	json_object_put(r);
+	r = conn_call(&c->conn, "vm.delete", with_id(vm), e);
+	json_object_put(r);
+	return r || e->code == -CONN_NOT_FOUND ? 0 : e->code;
+}
+
 static int verb_rm(struct ctl *c, int argc, char **argv)
 {
-	return each(c, "vm.delete", argc - 1, argv + 1, -1);
+	int status = 0;
+
+	if (!c->force)
+		return each(c, "vm.delete", argc - 1, argv + 1, -1);
+	for (int i = 1; i < argc; i++) {
+		struct err e;
+		json_object *r = conn_call(&c->conn, "vm.delete", with_id(argv[i]), &e);
+		int rc = r ? 0 : e.code;
+
+		json_object_put(r);
+		if (rc == -CONN_WRONG_STATE)
+			rc = remove_running(c, argv[i], &e);
+		if (rc)
+			status = fail(&e);
+		else
+			puts(print_is_table(c->json) ? argv[i] : "{}");
+	}
+	return status;
 }
 
 static int verb_pause(struct ctl *c, int argc, char **argv)
@@ -353,27 +395,48 @@ static int verb_rpc(struct ctl *c, int argc, char **argv)
 	return 0;
 }
 
+#define COMMON (FLAG_HELP | FLAG_JSON)
+#define OF_RUN                                                                                \
+	"Flags: those of insula-run (--kernel, --mem, --disk ...), --name NAME and --config " \
+	"FILE\n"                                                                              \
+	"(what insula-run --json takes)"
+
 const struct verb verbs[] = {
-	{"run", "[flags] [--] [command...]",
-	 "start a VM that is deleted when it ends (-d: in the background)", verb_run, 0, -1},
-	{"create", "[flags] [--] [command...]", "make a VM, start nothing", verb_create, 0, -1},
-	{"start", "VM...", "start VMs that were created or have ended", verb_start, 1, -1},
-	{"exec", "[-i] [-t] [-e NAME=VALUE] [-w DIR] [-u UID] VM [--] command...",
-	 "run a command in a VM; exit with its status", verb_exec, 2, -1},
-	{"ps", "", "list VMs", verb_ps, 0, 0},
-	{"info", "[VM]", "one VM, or the daemon", verb_info, 0, 1},
-	{"console", "VM", "attach to the console; Ctrl-] detaches", verb_console, 1, 1},
-	{"logs", "VM", "what its processes said", verb_logs, 1, 1},
-	{"pause", "VM...", "take the processors out of the guest", verb_pause, 1, -1},
-	{"resume", "VM...", "let them go on", verb_resume, 1, -1},
-	{"stop", "[-t SECONDS] VM...", "end VMs in order", verb_stop, 1, -1},
-	{"kill", "VM...", "end VMs at once", verb_kill, 1, -1},
-	{"device", "restart VM DEVICE", "restart a device's process, also one that has failed",
-	 verb_device, 3, 3},
-	{"wait", "VM", "until it ends; exit with its status", verb_wait, 1, 1},
-	{"rm", "VM...", "forget VMs that do not run", verb_rm, 1, -1},
-	{"metrics", "[VM]", "counters of one VM, or of the daemon", verb_metrics, 0, 1},
-	{"events", "[VM]", "print events as they come", verb_events, 0, 1},
-	{"rpc", "METHOD [PARAMS]", "call any method, with a JSON object", verb_rpc, 1, 2},
+	{"run", NULL, "[-d] [flags] [--] [command...]",
+	 "start a VM that is deleted when it ends (-d: in the background; prints its id)", verb_run,
+	 0, -1, 0, OF_RUN, config_complete},
+	{"create", NULL, "[flags] [--] [command...]", "make a VM, start nothing; prints its id",
+	 verb_create, 0, -1, 0, OF_RUN, config_complete},
+	{"start", NULL, "VM...", "start VMs that were created or have ended", verb_start, 1, -1,
+	 COMMON, NULL, NULL},
+	{"exec", NULL, "[-i] [-t] [-e NAME=VALUE] [-w DIR] [-u UID] VM [--] command...",
+	 "run a command in a VM; exit with its status", verb_exec, 1, -1, 0, NULL, NULL},
+	{"ps", "ls list", "", "list VMs", verb_ps, 0, 0, COMMON, NULL, NULL},
+	{"info", "show", "[VM]", "one VM, or the daemon", verb_info, 0, 1, COMMON, NULL, NULL},
+	{"console", "attach", "VM",
+	 "attach to the console; Ctrl-], or the end of an input that is no terminal, detaches",
+	 verb_console, 1, 1, COMMON, NULL, NULL},
+	{"logs", "log", "[-f] [--tail N] [--since TIME] [--timestamps] VM",
+	 "what its console and its command said, and its processes", verb_logs, 1, 1,
+	 COMMON | FLAG_FOLLOW | FLAG_TAIL | FLAG_SINCE | FLAG_TIMESTAMPS, NULL, NULL},
+	{"pause", NULL, "VM...", "take the processors out of the guest", verb_pause, 1, -1, COMMON,
+	 NULL, NULL},
+	{"resume", "unpause", "VM...", "let them go on", verb_resume, 1, -1, COMMON, NULL, NULL},
+	{"stop", NULL, "[-t SECONDS] VM...", "end VMs in order", verb_stop, 1, -1,
+	 COMMON | FLAG_TIMEOUT, NULL, NULL},
+	{"kill", NULL, "VM...", "end VMs at once", verb_kill, 1, -1, COMMON, NULL, NULL},
+	{"device", NULL, "restart VM DEVICE",
+	 "restart a device's process, also one that has failed", verb_device, 3, 3, COMMON, NULL,
+	 NULL},
+	{"wait", NULL, "VM", "until it ends; exit with its status", verb_wait, 1, 1, COMMON, NULL,
+	 NULL},
+	{"rm", "delete remove", "[-f] VM...", "forget VMs that do not run (-f: stop those that do)",
+	 verb_rm, 1, -1, COMMON | FLAG_FORCE | FLAG_TIMEOUT, NULL, NULL},
+	{"metrics", NULL, "[VM]", "counters of one VM, or of the daemon", verb_metrics, 0, 1,
+	 COMMON, NULL, NULL},
+	{"events", NULL, "[VM]", "print events as they come", verb_events, 0, 1, COMMON, NULL,
+	 NULL},
+	{"rpc", "call", "METHOD [PARAMS]", "call any method, with a JSON object", verb_rpc, 1, 2,
+	 COMMON, NULL, NULL},
 };
 const size_t nverbs = ARRAY_LEN(verbs);

@@ -27,7 +27,12 @@ int wire_open(const char *path, struct err *e)
 		return fd;
 	rc = -errno;
 	fd_close(&fd);
-	return err_sys(e, rc, "%s (is insulad running, and may you use its socket?)", path);
+	if (rc == -EACCES)
+		return err_set(e, rc,
+			       "%s: you may not use it: expected root, or a member of the group "
+			       "that insulad's setting socket_group names (insulad.json(5))",
+			       path);
+	return err_sys(e, rc, "%s (is insulad running?)", path);
 }
 
 int wire_send(int fd, const char *text, size_t len, const int *fds, unsigned nfds)
@@ -86,6 +91,11 @@ char **wire_arguments(int *argc, char **argv)
 {
 	(void)argc;
 	return argv;
+}
+
+int wire_look(const char *path)
+{
+	return access(path, R_OK) ? -errno : 0;
 }
 
 void wire_directory(char *out, size_t size)

@@ -102,6 +102,15 @@ char **wire_arguments(int *argc, char **argv)
 	return utf8_arguments(argc);
 }
 
+int wire_look(const char *path)
+{
+	wchar_t wide[CTL_PATH_MAX];
+
+	if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, wide, CTL_PATH_MAX))
+		return -EINVAL;
+	return GetFileAttributesW(wide) == INVALID_FILE_ATTRIBUTES ? win_errno(GetLastError()) : 0;
+}
+
 void wire_directory(char *out, size_t size)
 {
 	wchar_t wide[CTL_PATH_MAX];

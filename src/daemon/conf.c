@@ -28,6 +28,7 @@ void conf_init(struct conf *c)
 			   .max_queue = 1u << 20,
 			   .overhead_mib = 64,
 			   .cpu_percent = 100,
+			   .log_max = 4u << 20,
 			   .limits = {.vms = 64, .vcpus = 64, .memory = 16ull << 30}};
 	strcpy(c->cgroup, "auto");
 	conf_init_paths(c);
@@ -106,6 +107,18 @@ static int number_setting(const struct setting *s, struct conf *c, json_object *
 	    json_object_get_int64(v) > s->max)
 		return wrong(s, v, expected, e);
 	n = (unsigned)json_object_get_int64(v);
+	memcpy((char *)c + s->offset, &n, sizeof(n));
+	return 0;
+}
+
+static int size_setting(const struct setting *s, struct conf *c, json_object *v, struct err *e)
+{
+	uint64_t n;
+
+	if (!json_object_is_type(v, json_type_string) ||
+	    !parse_size(json_object_get_string(v), &n) || n < (uint64_t)s->min ||
+	    n > (uint64_t)s->max)
+		return wrong(s, v, "a size from \"64K\" to \"1G\"", e);
 	memcpy((char *)c + s->offset, &n, sizeof(n));
 	return 0;
 }
@@ -250,6 +263,7 @@ static const struct setting settings[] = {
 	{"max_queue", number_setting, AT(max_queue), 65536, 64 << 20},
 	{"overhead_mib", number_setting, AT(overhead_mib), 16, 65536},
 	{"cpu_percent", number_setting, AT(cpu_percent), 1, 100},
+	{"log_max", size_setting, AT(log_max), 64 << 10, 1 << 30},
 	{"limits", limits_setting, 0, 0, 0, 0},
 	{"users", users_setting, 0, 0, 0, 0},
 };

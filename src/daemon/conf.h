@@ -42,6 +42,7 @@ struct conf {
 	unsigned max_queue;    /* bytes that a client has not read */
 	unsigned overhead_mib; /* of one VM beside its guest's memory */
 	unsigned cpu_percent;  /* of one processor, for each vCPU */
+	uint64_t log_max;      /* bytes of each of the two files of a VM's log */
 	struct limits limits;  /* of each uid but root */
 	struct {
 		uint32_t uid;

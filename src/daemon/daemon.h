@@ -11,6 +11,7 @@
  *   rpc.c       JSON-RPC 2.0: a line becomes requests, answers become lines
  *   methods.c   the table of methods, and what each does
  *   exec.c      the methods that run commands in a VM
+ *   logs.c      the method that reads a VM's log
  *   machine.c   one VM: its record, its supervisor, its end
  *   talk.c      the socket of a supervisor
  *   spawn_*.c   starting one
@@ -118,6 +119,12 @@ struct method {
 	const char *params, *result; /* JSON schemas */
 	bool takes_fds;
 };
+/* logs.c */
+void vm_logs(struct daemon *d, struct request *r);
+/* The VM has ended: who follows its log gets the rest and no more. `m` may go afterwards. */
+void logs_ended(struct machine *m);
+/* The loop ends. After clients_close(). */
+void logs_close(struct daemon *d);
 /* exec.c */
 void vm_exec(struct daemon *d, struct request *r);
 void vm_exec_signal(struct daemon *d, struct request *r);
@@ -126,13 +133,17 @@ void vm_exec_wait(struct daemon *d, struct request *r);
 /* The VM's supervisor says that a command has ended: {exec, status, reason, text}. */
 void exec_ended(struct machine *m, json_object *data);
 
-/* For them (methods.c). The VM that the parameter "id" names, and it runs; NULL: refused. */
+/* For them (methods.c). The VM that the parameter "id" names; NULL: refused. */
+struct machine *method_named(struct daemon *d, struct request *r);
+/* The same, and it runs. */
 struct machine *method_machine(struct daemon *d, struct request *r);
 /* How many streams came with the request, as descriptors or as names of pipes; negative: it is
  * refused. */
 int method_streams(struct request *r);
 /* Whose such pipes must be; NULL: anybody's. */
 const char *method_owner(const struct request *r);
+void method_refuse_field(struct request *r, enum rpc_code code, const char *reason,
+			 const char *field, const char *value, const char *expected);
 void method_refuse(struct request *r, enum rpc_code code, const char *reason, const char *text);
 /* A supervisor's error. */
 void method_refuse_as(struct request *r, json_object *error);
@@ -148,6 +159,8 @@ struct schemas {
 int schemas_load(struct schemas *s, struct err *e);
 void schemas_free(struct schemas *s);
 const struct method *method_find(const char *name, size_t *index);
+/* One whose name is near; NULL: none is. */
+const char *method_meant(const char *name);
 json_object *discover_document(void); /* the caller's */
 int discover_markdown(void);          /* to standard output */
 
@@ -370,6 +383,8 @@ int state_write(int dir, const char *id, const char *name, const char *text, boo
 		struct err *e);
 /* A whole file of at most `max` bytes; the caller's, with a NUL behind it. */
 int state_read(int dir, const char *id, const char *name, size_t max, char **text, size_t *len);
+/* A file of a VM to read, which another process may write: a descriptor, or a negative errno. */
+int state_file_open(int dir, const char *id, const char *name);
 /* Its record first, and if that cannot be removed, nothing. */
 void state_remove(int dir, const char *id);
 /* Call `fn` with each id that has a directory. */
@@ -439,6 +454,7 @@ struct daemon {
 	unsigned nclients;
 	struct machine *machines;
 	unsigned nmachines;
+	struct logs_job *logs; /* reading of logs that is under way */
 	char boot_id[37];
 	struct rlimit_pair {
 		uint64_t soft, hard;

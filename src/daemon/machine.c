@@ -489,6 +489,7 @@ static void end(struct machine *m, bool keep)
 		dlog(LOG_LVL_ERROR, m, "%s", e.text);
 	dlog(LOG_LVL_INFO, m, "ended: %s, status %d", m->reason, m->status);
 	tell_end(m);
+	logs_ended(m);
 	refuse_starting(m);
 	answer_waiting(m);
 	if (m->r.transient && !keep)

@@ -194,6 +194,7 @@ static void shut(struct daemon *d)
 	notify_send("STOPPING=1");
 	timer_cancel(d->watchdog);
 	clients_close(d);
+	logs_close(d);
 	machines_close(d);
 	closer_free(d->closer);
 	uv_walk(&d->loop, close_handle, NULL);

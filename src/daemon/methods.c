@@ -18,7 +18,6 @@
 #define KILL_GRACE_MS 3000
 #define STOP_SPARE_MS 15000 /* for helpers that drain, after the deadline */
 #define STOP_DEFAULT_MS 10000
-#define LOG_DEFAULT 65536
 
 /* ---- refusals ---- */
 
@@ -29,7 +28,7 @@ void method_refuse(struct request *r, enum rpc_code code, const char *reason, co
 	request_refuse(r, &why);
 }
 
-static void refuse_field(struct request *r, enum rpc_code code, const char *reason,
+void method_refuse_field(struct request *r, enum rpc_code code, const char *reason,
 			 const char *field, const char *value, const char *expected)
 {
 	const struct refusal why = {code, reason, field, value, expected, NULL};
@@ -38,28 +37,29 @@ static void refuse_field(struct request *r, enum rpc_code code, const char *reas
 }
 
 /* The VM that the parameter "id" names; NULL: refused. One that is somebody else's is not there. */
-static struct machine *named(struct daemon *d, struct request *r)
+struct machine *method_named(struct daemon *d, struct request *r)
 {
 	const char *id = j_get_str(r->params, "id", "");
 	bool several;
 	struct machine *m = machine_find(d, r->client, id, &several);
 
 	if (several)
-		refuse_field(r, RPC_NOT_FOUND, "ambiguous", "id", id,
-			     "the id of a VM: several users have one of this name");
+		method_refuse_field(r, RPC_NOT_FOUND, "ambiguous", "id", id,
+				    "the id of a VM: several users have one of this name");
 	else if (!m)
-		refuse_field(r, RPC_NOT_FOUND, "not-found", "id", id, "the id or name of a VM");
+		method_refuse_field(r, RPC_NOT_FOUND, "not-found", "id", id,
+				    "the id or name of a VM");
 	return m;
 }
 
 struct machine *method_machine(struct daemon *d, struct request *r)
 {
-	struct machine *m = named(d, r);
+	struct machine *m = method_named(d, r);
 
 	if (!m || machine_active(m))
 		return m;
-	refuse_field(r, RPC_STATE, "wrong-state", "state", vm_state_names[m->r.state],
-		     "a VM that runs");
+	method_refuse_field(r, RPC_STATE, "wrong-state", "state", vm_state_names[m->r.state],
+			    "a VM that runs");
 	return NULL;
 }
 
@@ -246,15 +246,15 @@ static bool take_config(struct request *r, struct record *rec)
 	}
 	config_init(c);
 	if (strlen(text) > CONFIG_MAX) {
-		refuse_field(r, RPC_BAD_PARAMS, "config", "config", NULL,
-			     "at most 1 MiB, whatever max_line is");
+		method_refuse_field(r, RPC_BAD_PARAMS, "config", "config", NULL,
+				    "at most 1 MiB, whatever max_line is");
 	} else if (config_json(c, NULL, text, strlen(text), &e) || config_check(c, &e)) {
 		refuse_config(r, e.text);
 	} else if ((path = relative_path(c, &field))) {
-		refuse_field(r, RPC_BAD_PARAMS, "config", field, path, "an absolute path");
+		method_refuse_field(r, RPC_BAD_PARAMS, "config", field, path, "an absolute path");
 	} else if (has_descriptor(c)) {
-		refuse_field(r, RPC_BAD_PARAMS, "config", "config.nets", "fd",
-			     "tap=NAME, user or socket=PATH");
+		method_refuse_field(r, RPC_BAD_PARAMS, "config", "config.nets", "fd",
+				    "tap=NAME, user or socket=PATH");
 	} else {
 		rec->cpus = c->cpus;
 		rec->mem = c->mem;
@@ -284,12 +284,12 @@ static bool room_for_record(struct daemon *d, struct request *r)
 		mine += m->r.owner.uid == r->client->who.uid;
 	if (d->nmachines >= d->conf.max_vms) {
 		snprintf(n, sizeof(n), "%u", d->conf.max_vms);
-		refuse_field(r, RPC_LIMIT, "limit", "max_vms", n, "fewer VMs on this host");
+		method_refuse_field(r, RPC_LIMIT, "limit", "max_vms", n, "fewer VMs on this host");
 		return false;
 	}
 	if (r->client->who.uid && mine >= l->vms) {
 		snprintf(n, sizeof(n), "%u", l->vms);
-		refuse_field(r, RPC_LIMIT, "limit", "vms", n, "fewer VMs of this user");
+		method_refuse_field(r, RPC_LIMIT, "limit", "vms", n, "fewer VMs of this user");
 		return false;
 	}
 	return true;
@@ -302,9 +302,10 @@ static struct machine *make(struct daemon *d, struct request *r, bool transient)
 	struct machine *m = NULL;
 
 	if (name && !name_is_valid(name)) {
-		refuse_field(r, RPC_BAD_PARAMS, "value", "name", name,
-			     "1 to 63 letters, digits, dots, dashes and underscores, the first a "
-			     "letter or digit");
+		method_refuse_field(
+			r, RPC_BAD_PARAMS, "value", "name", name,
+			"1 to 63 letters, digits, dots, dashes and underscores, the first a "
+			"letter or digit");
 		return NULL;
 	}
 	if (!room_for_record(d, r))
@@ -338,8 +339,8 @@ static void answer_existing(struct request *r, struct machine *m)
 	json_object_put(old);
 	json_object_put(empty);
 	if (!equal) {
-		refuse_field(r, RPC_EXISTS, "exists", "name", m->r.name,
-			     "a name that no other VM of this user has");
+		method_refuse_field(r, RPC_EXISTS, "exists", "name", m->r.name,
+				    "a name that no other VM of this user has");
 		return;
 	}
 	o = machine_json(m, false);
@@ -386,7 +387,7 @@ static bool within(struct request *r, const char *what, uint64_t used, uint64_t 
 		char expected[64];
 
 		snprintf(expected, sizeof(expected), "at most %llu", (unsigned long long)limit);
-		refuse_field(r, RPC_LIMIT, "limit", what, value, expected);
+		method_refuse_field(r, RPC_LIMIT, "limit", what, value, expected);
 	}
 	return false;
 }
@@ -397,8 +398,8 @@ static bool room_to_run(struct daemon *d, struct request *r, const struct machin
 	uint64_t cpus = 0, mem = 0, all = 0;
 
 	if (foreign_table_full(d, r->client->who.uid)) {
-		refuse_field(r, RPC_LIMIT, "limit", "descriptors", NULL,
-			     "fewer VMs and connections: insulad has no descriptors left");
+		method_refuse_field(r, RPC_LIMIT, "limit", "descriptors", NULL,
+				    "fewer VMs and connections: insulad has no descriptors left");
 		return false;
 	}
 	for (const struct machine *o = d->machines; o; o = o->next) {
@@ -424,8 +425,8 @@ int method_streams(struct request *r)
 
 	if (!n || host_names_streams)
 		return (int)(r->nfds + n);
-	refuse_field(r, RPC_BAD_PARAMS, "descriptor", "streams", NULL,
-		     "descriptors that come with the request, on this system");
+	method_refuse_field(r, RPC_BAD_PARAMS, "descriptor", "streams", NULL,
+			    "descriptors that come with the request, on this system");
 	return -1;
 }
 
@@ -451,8 +452,8 @@ static bool begin(struct daemon *d, struct request *r, struct machine *m)
 	if (streams < 0)
 		return false;
 	if (r->more_fds || streams > 1 || (r->nfds && !host_is_stream(r->fd[0]))) {
-		refuse_field(r, RPC_BAD_PARAMS, "descriptor", "descriptors", NULL,
-			     "none, or one stream socket for the console");
+		method_refuse_field(r, RPC_BAD_PARAMS, "descriptor", "descriptors", NULL,
+				    "none, or one stream socket for the console");
 		return false;
 	}
 	/* With the rights that the owner has now, not with those of its creation. Root's
@@ -483,8 +484,8 @@ static bool may_start(struct request *r, const struct machine *m)
 {
 	if (!machine_active(m) && m->r.state != VM_BROKEN && !m->r.transient)
 		return true;
-	refuse_field(r, RPC_STATE, "wrong-state", "state", vm_state_names[m->r.state],
-		     "created or ended");
+	method_refuse_field(r, RPC_STATE, "wrong-state", "state", vm_state_names[m->r.state],
+			    "created or ended");
 	return false;
 }
 
@@ -516,7 +517,8 @@ static void start_now(struct start_for *s)
 	if (!r->client) {
 		request_free(r); /* whoever has asked has gone */
 	} else if (!m) {
-		refuse_field(r, RPC_NOT_FOUND, "not-found", "id", s->id, "the id or name of a VM");
+		method_refuse_field(r, RPC_NOT_FOUND, "not-found", "id", s->id,
+				    "the id or name of a VM");
 	} else if (s->rc) {
 		method_refuse(r, RPC_FAILED, "start-failed",
 			      s->rc == -E2BIG ? "the owner is in more than 64 groups"
@@ -554,7 +556,7 @@ static void start_for(struct daemon *d, struct request *r, struct machine *m)
 
 static void vm_start(struct daemon *d, struct request *r)
 {
-	struct machine *m = named(d, r);
+	struct machine *m = method_named(d, r);
 
 	if (!m || !may_start(r, m))
 		return;
@@ -570,8 +572,8 @@ static void vm_run(struct daemon *d, struct request *r)
 	struct machine *m;
 
 	if (name && same_name(d, r->client, name)) {
-		refuse_field(r, RPC_EXISTS, "exists", "name", name,
-			     "a name that no other VM of this user has");
+		method_refuse_field(r, RPC_EXISTS, "exists", "name", name,
+				    "a name that no other VM of this user has");
 		return;
 	}
 	m = make(d, r, true);
@@ -617,7 +619,7 @@ static void add_info(struct machine *m, struct request *r, json_object *result, 
 
 static void vm_info(struct daemon *d, struct request *r)
 {
-	struct machine *m = named(d, r);
+	struct machine *m = method_named(d, r);
 
 	if (!m)
 		return;
@@ -629,7 +631,7 @@ static void vm_info(struct daemon *d, struct request *r)
 
 static void vm_metrics(struct daemon *d, struct request *r)
 {
-	struct machine *m = named(d, r);
+	struct machine *m = method_named(d, r);
 
 	if (!m)
 		return;
@@ -637,37 +639,6 @@ static void vm_metrics(struct daemon *d, struct request *r)
 		talk_ask(m, "metrics", NULL, method_pass_on, r, false);
 	else
 		request_answer(r, machine_result(m));
-}
-
-static void vm_logs(struct daemon *d, struct request *r)
-{
-	struct machine *m = named(d, r);
-	size_t want = (size_t)j_get_int(r->params, "bytes", LOG_DEFAULT), len, from;
-	json_object *o;
-	char *text;
-
-	if (!m)
-		return;
-	o = json_object_new_object();
-	if (state_read(d->state, m->r.id, "log", 16u << 20, &text, &len)) {
-		j_str(o, "text", "");
-	} else {
-		from = len > want ? len - want : 0;
-		/* From a whole line on; err_clean() would take the line ends. */
-		while (from && from < len && text[from - 1] != '\n')
-			from++;
-		for (char *p = text + from, *end; *p; p = end) {
-			end = p + strcspn(p, "\n");
-			char keep = *end;
-			*end = 0;
-			err_clean(p);
-			*end = keep;
-			end += keep != 0;
-		}
-		j_str(o, "text", text + from);
-		free(text);
-	}
-	request_answer(r, o);
 }
 
 /* ---- running ---- */
@@ -746,28 +717,28 @@ static void vm_kill(struct daemon *d, struct request *r)
 
 static void vm_wait(struct daemon *d, struct request *r)
 {
-	struct machine *m = named(d, r);
+	struct machine *m = method_named(d, r);
 
 	if (!m)
 		return;
 	if (m->r.state == VM_ENDED)
 		request_answer(r, machine_result(m));
 	else if (m->r.state == VM_BROKEN)
-		refuse_field(r, RPC_STATE, "wrong-state", "state", vm_state_names[m->r.state],
-			     "a VM whose record can be read");
+		method_refuse_field(r, RPC_STATE, "wrong-state", "state",
+				    vm_state_names[m->r.state], "a VM whose record can be read");
 	else
 		machine_hold(m, r, (uint64_t)j_get_int(r->params, "timeout_ms", 0));
 }
 
 static void vm_delete(struct daemon *d, struct request *r)
 {
-	struct machine *m = named(d, r);
+	struct machine *m = method_named(d, r);
 
 	if (!m)
 		return;
 	if (machine_active(m)) {
-		refuse_field(r, RPC_STATE, "wrong-state", "state", vm_state_names[m->r.state],
-			     "created or ended");
+		method_refuse_field(r, RPC_STATE, "wrong-state", "state",
+				    vm_state_names[m->r.state], "created or ended");
 		return;
 	}
 	if (m->newer) {
@@ -812,7 +783,7 @@ static void events_subscribe(struct daemon *d, struct request *r)
 
 	c->filter[0] = 0;
 	if (j_get(r->params, "id")) {
-		struct machine *m = named(d, r);
+		struct machine *m = method_named(d, r);
 
 		if (!m) {
 			json_object_put(o);
@@ -934,6 +905,28 @@ static void rpc_discover(struct daemon *d, struct request *r)
 #define RESULT ANSWER("\"id\",\"name\"", RESULT_MEMBERS "," STOP_MEMBER)
 /* With "wait" the answer is the result, without it is the VM: both have these. */
 #define STARTED ANSWER("\"id\",\"name\"", MACHINE_MEMBERS "," OWNER_SID)
+
+/* clang-format off */
+#define LOGS_WORDS \
+	"What the console and the command of a VM said, and its supervisor and their children, as " \
+	"far as log_max goes: also when it has ended, and the end of the run before. With \\\"follow\\\" " \
+	"lines come as notifications \\\"log\\\" {id, request, lines, next, missed}, and the answer, " \
+	"with the last ones, when the VM has ended."
+#define LOGS_PARAMS \
+	ID "," \
+	WORDS("after", "\\\"next\\\" of an earlier answer: go on there; without, at the beginning") "," \
+	NUMBER("tail", "0", "1000000000", "begin with so many of the last lines") "," \
+	COUNT("since_ms", "only lines that are not older, since 1970") "," \
+	NUMBER("limit", "1", "524288", "of one answer, in bytes of JSON, about; default 65536") "," \
+	FLAG("follow", "")
+#define LOGS_ANSWER \
+	"\"lines\":{\"type\":\"array\",\"items\":{\"type\":\"object\"},\"description\":" \
+	"\"time_ms, stream (console, stdout, stderr or insula), text; partial: it has no line end yet\"}," \
+	WORDS("next", "where the next answer goes on") "," \
+	FLAG("missed", "lines are gone that were to come here") "," \
+	FLAG("more", "the limit was reached: ask again") "," \
+	FLAG("end", "the VM has ended, and this is all")
+/* clang-format on */
 
 const struct method methods[] =
 	{
@@ -1089,9 +1082,8 @@ const struct method methods[] =
 									"why, if there is more to "
 									"say")),
 		 false},
-		{"vm.logs", "What the supervisor and its children said: the last lines.", vm_logs,
-		 OBJECT("\"id\"", ID "," NUMBER("bytes", "1", "524288", "default 65536")),
-		 ANSWER("\"text\"", WORDS("text", "")), false},
+		{"vm.logs", LOGS_WORDS, vm_logs, OBJECT("\"id\"", LOGS_PARAMS),
+		 ANSWER("\"lines\",\"next\",\"more\",\"end\"", LOGS_ANSWER), false},
 		{"vm.metrics", "Counters: live ones while it runs, all of them once it has ended.",
 		 vm_metrics, OBJECT("\"id\"", ID),
 		 ANSWER("",
@@ -1127,4 +1119,13 @@ const struct method *method_find(const char *name, size_t *index)
 		}
 	}
 	return NULL;
+}
+
+const char *method_meant(const char *name)
+{
+	const char *known[ARRAY_LEN(methods)];
+
+	for (size_t i = 0; i < nmethods; i++)
+		known[i] = methods[i].name;
+	return nearest(name, known, nmethods);
 }

@@ -293,6 +293,17 @@ static struct request *make_request(struct client *c, struct batch *b, json_obje
 	return r;
 }
 
+static void refuse_method(struct request *r, const char *name)
+{
+	const char *meant = method_meant(name);
+	char expected[96];
+	const struct refusal why = {RPC_NO_METHOD, "method", "method", name, expected, NULL};
+
+	snprintf(expected, sizeof(expected), "a method that rpc.discover names%s%s%s",
+		 meant ? "; did you mean " : "", meant ? meant : "", meant ? "?" : "");
+	request_refuse(r, &why);
+}
+
 static void dispatch(struct daemon *d, struct request *r, const char *name)
 {
 	struct problem p;
@@ -301,10 +312,7 @@ static void dispatch(struct daemon *d, struct request *r, const char *name)
 
 	r->method = method_find(name, &index);
 	if (!r->method) {
-		why = (struct refusal){
-			RPC_NO_METHOD, "method", "method", name, "a method that rpc.discover names",
-			NULL};
-		request_refuse(r, &why);
+		refuse_method(r, name);
 	} else if (schema_validate(d->schemas.params[index], r->params, &p)) {
 		why = (struct refusal){RPC_BAD_PARAMS, p.reason,   p.field,
 				       p.value,        p.expected, NULL};

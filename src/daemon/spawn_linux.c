@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -35,11 +36,13 @@
 
 #include "daemon.h"
 #include "supervisor/control.h"
+#include "supervisor/vmlog.h"
 
 #define LOW 64            /* the kernel copies tables in steps of 64, and closes what is too much */
 #define SLOT (LOW - NFDS) /* the first */
 #define LEAVE_MS 10000
 #define CONTROL_FD 3 /* and those after it: supervisor/control_linux.h */
+#define CONTROL_FDS 5
 #ifdef INSULA_SANITIZE
 #define DATA_LIMIT RLIM_INFINITY /* it maps terabytes and uses few of them */
 #else
@@ -56,6 +59,7 @@ enum {
 	FD_LISTEN,
 	FD_SETUP,
 	FD_RESULT,
+	FD_LOG2,
 	FD_CONSOLE,
 	FD_EXEC,
 	FD_GO,
@@ -65,6 +69,7 @@ enum {
 };
 
 struct plan {
+	uint64_t log_max;
 	int fd[NFDS]; /* owned but FD_EXEC and FD_CONSOLE; -1: none */
 	const struct record *r;
 	bool change_user;
@@ -145,12 +150,12 @@ static _Noreturn void child(struct plan *p)
 	wait_for_byte(p);
 	limit(p);
 	become_user(p);
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < CONTROL_FDS; i++) {
 		if (p->fd[FD_LISTEN + i] >= 0 && dup2(p->fd[FD_LISTEN + i], CONTROL_FD + i) < 0)
 			give_up("descriptors");
 	}
 	last = p->fd[FD_EXEC];
-	syscall(SYS_close_range, CONTROL_FD + (p->fd[FD_CONSOLE] >= 0 ? 4 : 3), last - 1, 0);
+	syscall(SYS_close_range, CONTROL_FD + CONTROL_FDS - (p->fd[FD_CONSOLE] < 0), last - 1, 0);
 	syscall(SYS_close_range, last + 1, ~0u, 0);
 	umask(077);
 	if (chdir("/"))
@@ -183,7 +188,7 @@ static int bind_control(int at, const struct record *r, struct err *e)
 	return rc ? rc : fd;
 }
 
-static int make_setup(const struct record *r, bool console, struct err *e)
+static int make_setup(const struct record *r, uint64_t log_max, bool console, struct err *e)
 {
 	json_object *o = json_object_new_object();
 	int fd = memfd_create("insula-setup", MFD_CLOEXEC | MFD_ALLOW_SEALING), rc;
@@ -191,6 +196,7 @@ static int make_setup(const struct record *r, bool console, struct err *e)
 	j_str(o, "id", r->id);
 	j_str(o, "token", r->token);
 	j_obj(o, "config", json_tokener_parse(r->config));
+	j_int(o, "log_max", (int64_t)log_max);
 	if (console)
 		j_bool(o, "console", true);
 	rc = fd < 0 ? -errno : write_full(fd, j_text(o), strlen(j_text(o)));
@@ -214,32 +220,69 @@ static int fresh_file(int at, const char *name, int flags)
 		      0600);
 }
 
-/* The end of the old one goes on in the new one, unless somebody prevents it. */
-static void keep_log(int from, int to)
+/* The number of a log, and where its records begin; 0: it has none, or is none. */
+static uint64_t look_at_log(int fd, off_t *begin, off_t *size)
 {
+	char head[64];
+	uint64_t number;
 	struct stat st;
-	char buf[16384];
-	off_t at;
+	size_t len = 0;
 	ssize_t n;
 
-	if (from < 0 || to < 0 || fstat(from, &st) || !S_ISREG(st.st_mode))
+	*begin = *size = 0;
+	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode))
+		return 0;
+	n = pread(fd, head, sizeof(head), 0);
+	number = n > 0 ? vmlog_number(head, (size_t)n, &len) : 0;
+	*begin = (off_t)len;
+	*size = st.st_size;
+	return number;
+}
+
+/* The end of an old log, from a whole line on: a piece of one might look like a record. Unless
+ * somebody prevents it. It has a number of its own: places in the old one are not places in it. */
+static void keep_log(int from, int to, off_t keep)
+{
+	char buf[16384];
+	off_t at, size;
+	uint64_t number = look_at_log(from, &at, &size);
+	bool cut = size - at > keep;
+	ssize_t n;
+
+	if (!size || (number && dprintf(to, VMLOG_MAGIC "%" PRIu64 "\n", number + 1) < 0))
 		return;
-	at = st.st_size > (off_t)LOG_KEEP ? st.st_size - (off_t)LOG_KEEP : 0;
-	while (at < st.st_size && (n = pread(from, buf, sizeof(buf), at)) > 0) {
-		if (write_full(to, buf, (size_t)n))
-			return;
+	at = cut ? size - keep : at;
+	while (at < size && (n = pread(from, buf, sizeof(buf), at)) > 0) {
+		const char *eol = cut ? memchr(buf, '\n', (size_t)n) : NULL;
+		size_t skip = eol ? (size_t)(eol - buf) + 1 : 0;
+
 		at += n;
+		if (cut && !eol)
+			continue;
+		cut = false;
+		if (write_full(to, buf + skip, (size_t)n - skip))
+			return;
 	}
 }
 
-static int fresh_log(int at)
+/* The supervisor begins with the older one, which is the first. */
+static void fresh_logs(struct plan *p, int at)
 {
-	int old = openat(at, "log", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	int fd = fresh_file(at, "log", O_RDWR | O_APPEND);
+	static const char *const names[] = {"log", "log2"};
+	off_t begin, size, keep = p->log_max < LOG_KEEP ? (off_t)p->log_max : (off_t)LOG_KEEP;
+	int old[2];
 
-	keep_log(old, fd);
-	fd_close(&old);
-	return fd;
+	for (int i = 0; i < 2; i++)
+		old[i] = openat(at, names[i], O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	p->fd[FD_LOG] = fresh_file(at, names[0], O_RDWR | O_APPEND);
+	p->fd[FD_LOG2] = fresh_file(at, names[1], O_RDWR | O_APPEND);
+	if (p->fd[FD_LOG2] >= 0)
+		keep_log(look_at_log(old[0], &begin, &size) < look_at_log(old[1], &begin, &size)
+				 ? old[1]
+				 : old[0],
+			 p->fd[FD_LOG2], keep);
+	fd_close(&old[0]);
+	fd_close(&old[1]);
 }
 
 /* With room for a result, however full the disk gets. */
@@ -263,19 +306,19 @@ static int fresh_result(int at)
 static int open_files(struct plan *p, int at, struct err *e)
 {
 	p->fd[FD_NULL] = open("/dev/null", O_RDWR | O_CLOEXEC);
-	p->fd[FD_LOG] = fresh_log(at);
+	fresh_logs(p, at);
 	p->fd[FD_RESULT] = fresh_result(at);
-	if (p->fd[FD_NULL] < 0 || p->fd[FD_LOG] < 0 || p->fd[FD_RESULT] < 0)
+	if (p->fd[FD_NULL] < 0 || p->fd[FD_LOG] < 0 || p->fd[FD_LOG2] < 0 || p->fd[FD_RESULT] < 0)
 		return err_sys(e, -errno, "files of %s", p->r->id);
-	/* What its user writes counts as his, whatever he makes of it. And it shortens its log by
-	 * itself: supervisor/control.c opens it by /proc/self/fd/2. */
+	/* What its user writes counts as his, whatever he makes of it. */
 	if (p->change_user && (fchown(p->fd[FD_LOG], p->r->owner.uid, p->r->owner.gid) ||
+			       fchown(p->fd[FD_LOG2], p->r->owner.uid, p->r->owner.gid) ||
 			       fchown(p->fd[FD_RESULT], p->r->owner.uid, p->r->owner.gid)))
 		return err_sys(e, -errno, "files of %s", p->r->id);
 	p->fd[FD_LISTEN] = bind_control(at, p->r, e);
 	if (p->fd[FD_LISTEN] < 0)
 		return p->fd[FD_LISTEN];
-	p->fd[FD_SETUP] = make_setup(p->r, p->fd[FD_CONSOLE] >= 0, e);
+	p->fd[FD_SETUP] = make_setup(p->r, p->log_max, p->fd[FD_CONSOLE] >= 0, e);
 	return p->fd[FD_SETUP] < 0 ? p->fd[FD_SETUP] : 0;
 }
 
@@ -424,6 +467,7 @@ int spawn_supervisor(struct machine *m, int *go, struct err *e)
 	struct daemon *d = m->d;
 	uint64_t files = d->nofile.hard < NOFILE_LIMIT ? d->nofile.hard : NOFILE_LIMIT;
 	struct plan p = {.r = &m->r,
+			 .log_max = d->conf.log_max,
 			 .change_user = geteuid() == 0 && m->r.owner.uid != 0,
 			 .nofile = {files, files}};
 	int at = state_enter(d->state, m->r.id), rc;

@@ -19,12 +19,13 @@
 
 #define PACKET 65536
 
-enum { FD_NULL, FD_LOG, FD_LISTEN, FD_SETUP, FD_RESULT, FD_GO, NFDS };
+enum { FD_NULL, FD_LOG, FD_LOG2, FD_LISTEN, FD_SETUP, FD_RESULT, FD_GO, NFDS };
 
 struct plan {
 	int fd[NFDS]; /* owned; -1: none */
 	const struct record *r;
 	const struct console_of *console;
+	uint64_t log_max;
 	const char *program;
 };
 
@@ -53,7 +54,7 @@ static int make_control(const struct record *r, struct err *e)
 		       : handle_fd(h);
 }
 
-static int write_setup(int fd, const struct record *r, const struct console_of *c)
+static int write_setup(int fd, const struct record *r, uint64_t log_max, const struct console_of *c)
 {
 	json_object *o = json_object_new_object();
 	int rc;
@@ -61,6 +62,7 @@ static int write_setup(int fd, const struct record *r, const struct console_of *
 	j_str(o, "id", r->id);
 	j_str(o, "token", r->token);
 	j_obj(o, "config", json_tokener_parse(r->config));
+	j_int(o, "log_max", (int64_t)log_max);
 	if (c->name) {
 		json_object *console = json_object_new_object();
 
@@ -79,6 +81,8 @@ static int open_files(struct plan *p, int dir, struct err *e)
 	int rc = 0;
 
 	p->fd[FD_NULL] = win_open("NUL", GENERIC_READ, FILE_SHARE_READ, OPEN_EXISTING, 0);
+	p->fd[FD_LOG2] = state_file(dir, id, "log2", GENERIC_READ | GENERIC_WRITE,
+				    FILE_SHARE_READ | FILE_SHARE_DELETE, OPEN_ALWAYS);
 	p->fd[FD_LOG] = state_file(dir, id, "log", GENERIC_READ | GENERIC_WRITE,
 				   FILE_SHARE_READ | FILE_SHARE_DELETE, OPEN_ALWAYS);
 	p->fd[FD_RESULT] = state_file(dir, id, "result", GENERIC_WRITE,
@@ -92,7 +96,7 @@ static int open_files(struct plan *p, int dir, struct err *e)
 	if (!rc)
 		rc = write_full(p->fd[FD_RESULT], CONTROL_NOT_BEGUN, strlen(CONTROL_NOT_BEGUN));
 	if (!rc)
-		rc = write_setup(p->fd[FD_SETUP], p->r, p->console);
+		rc = write_setup(p->fd[FD_SETUP], p->r, p->log_max, p->console);
 	if (rc)
 		return err_sys(e, rc, "files of %s", id);
 	SetFilePointer(fd_handle(p->fd[FD_LOG]), 0, NULL, FILE_END);
@@ -124,8 +128,8 @@ static int create(struct machine *m, struct plan *p, STARTUPINFOEXW *si, struct 
 	if (!MultiByteToWideChar(CP_UTF8, 0, p->program, -1, program, CONF_PATH_MAX) ||
 	    !GetSystemDirectoryW(home, MAX_PATH))
 		return err_set(e, -EINVAL, "%s", p->program);
-	swprintf(line, ARRAY_LEN(line), L"\"%ls\" --control %d,%d,%d,%d", program, p->fd[FD_LISTEN],
-		 p->fd[FD_SETUP], p->fd[FD_RESULT], p->fd[FD_GO]);
+	swprintf(line, ARRAY_LEN(line), L"\"%ls\" --control %d,%d,%d,%d,%d", program,
+		 p->fd[FD_LISTEN], p->fd[FD_SETUP], p->fd[FD_RESULT], p->fd[FD_GO], p->fd[FD_LOG2]);
 	if (!CreateProcessW(program, line, NULL, NULL, TRUE,
 			    DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP |
 				    EXTENDED_STARTUPINFO_PRESENT | breakaway(),
@@ -177,7 +181,10 @@ int spawn_prepare(struct err *e)
 
 int spawn_supervisor(struct machine *m, int *go, struct err *e)
 {
-	struct plan p = {.r = &m->r, .console = &m->console, .program = m->d->conf.supervisor};
+	struct plan p = {.r = &m->r,
+			 .console = &m->console,
+			 .program = m->d->conf.supervisor,
+			 .log_max = m->d->conf.log_max};
 	HANDLE r, w;
 	int rc;
 

@@ -5,7 +5,7 @@
  *   record.json   what insulad knows (record.h)
  *   control       the supervisor's socket
  *   result        how it ended; the supervisor holds it open and writes it
- *   log           standard error of the supervisor
+ *   log, log2     supervisor/vmlog.h; the supervisor holds them open and writes them
  *
  * All of that belongs to the daemon's user, mode 0700: supervisors of other users get descriptors.
  * STATE/cache-UID is theirs; so that they come to it, a root's STATE may be passed through (0711).
@@ -206,6 +206,24 @@ int state_read(int dir, const char *id, const char *name, size_t max, char **tex
 	fd_close(&fd);
 	close(at);
 	return rc;
+}
+
+int state_file_open(int dir, const char *id, const char *name)
+{
+	int at = state_enter(dir, id), fd;
+	struct stat st;
+
+	if (at < 0)
+		return at;
+	fd = openat(at, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	close(at);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+		close(fd);
+		return -EINVAL;
+	}
+	return fd;
 }
 
 /* The record goes first: a VM of which insulad was killed over removing the rest is none, and not

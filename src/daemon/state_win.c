@@ -229,6 +229,11 @@ int state_read(int dir, const char *id, const char *name, size_t max, char **tex
 	return 0;
 }
 
+int state_file_open(int dir, const char *id, const char *name)
+{
+	return state_file(dir, id, name, GENERIC_READ, SHARE_ALL, OPEN_EXISTING);
+}
+
 static bool is_dots(const wchar_t *name)
 {
 	return !wcscmp(name, L".") || !wcscmp(name, L"..");

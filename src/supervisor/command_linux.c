@@ -25,7 +25,7 @@ int command_streams(struct command *c, const struct vm_config *conf, struct err 
 	int rc = take(given ? given : STDOUT_FILENO, &c->out, e);
 
 	if (!rc)
-		rc = take(given ? given : STDERR_FILENO, &c->err, e);
+		rc = take(given ? conf->command_err : STDERR_FILENO, &c->err, e);
 	/* Somebody who may come and go: the stream has no end that the command could see. */
 	if (!rc && given && conf->interactive)
 		rc = take(conf->command_in, &c->in, e);

@@ -13,7 +13,7 @@
 static int given_streams(struct command *c, const struct vm_config *conf, struct err *e)
 {
 	c->out = stream_copy(conf->command_out);
-	c->err = stream_copy(conf->command_out);
+	c->err = stream_copy(conf->command_err);
 	if (conf->interactive)
 		c->in = stream_copy(conf->command_in);
 	return c->out < 0 || c->err < 0 || (conf->interactive && c->in < 0)

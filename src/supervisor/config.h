@@ -97,7 +97,7 @@ struct vm_config {
 	int console_in, console_out; /* CONSOLE_STREAM; borrowed */
 	/* The command's streams, both outputs as one; borrowed; 0: the standard ones. Cannot be
 	 * configured, as those of the console. */
-	int command_in, command_out;
+	int command_in, command_out, command_err;
 	unsigned timeout; /* seconds, 0: none */
 	char **command;   /* NULL-terminated; NULL: none */
 	unsigned ncommand;

@@ -446,7 +446,8 @@ uint64_t control_deadline(const struct control *k, const struct vm *vm)
 {
 	const uint64_t limit[] = {k ? k->turn.deadline_ns : 0, k ? k->stop_ns : 0,
 				  k ? ctlexec_deadline(&k->exec, vm) : 0,
-				  k ? control_os_deadline(k) : 0};
+				  k ? control_os_deadline(k) : 0,
+				  k ? vmlog_deadline(&k->log, clock_ns()) : 0};
 	uint64_t first = 0;
 
 	for (unsigned i = 0; i < ARRAY_LEN(limit); i++) {
@@ -472,6 +473,7 @@ void control_overdue(struct control *k, struct vm *vm)
 		force(k, vm);
 	}
 	ctlexec_overdue(&k->exec, vm);
+	vmlog_serve(&k->log, now);
 }
 
 /* ---- begin and end ---- */
@@ -523,20 +525,45 @@ int control_setup(struct control *k, int fd, struct vm_config *c, json_object **
 	return *setup ? use_setup(k, *setup, c, e) : e->code;
 }
 
-/* What insula-run has on its standard streams: the console, or the streams of the command. */
-void control_use_console(struct control *k, struct vm_config *c, int in, int out)
+/* What insula-run has on its standard streams: the console, or the streams of the command. What it
+ * would write to standard error goes to the log by a stream of its own. */
+bool control_use_console(struct control *k, struct vm_config *c, const struct control_ends *ends)
 {
-	if (config_console(c) == CONSOLE_STDIO) {
+	enum console_kind kind = config_console(c);
+
+	if (kind == CONSOLE_STDIO || kind == CONSOLE_STDERR) {
 		c->console = CONSOLE_STREAM;
 		c->console_given = true;
-		c->console_in = in;
-		c->console_out = out;
-		k->has_console = true;
-	} else if (c->command) {
-		c->command_in = in;
-		c->command_out = out;
-		k->has_console = true;
+		c->console_in = kind == CONSOLE_STDIO ? ends->in : -1;
+		c->console_out = kind == CONSOLE_STDIO ? ends->out : ends->serial;
 	}
+	if (c->command) {
+		c->command_in = ends->in;
+		c->command_out = ends->out;
+		c->command_err = ends->errors;
+	}
+	k->has_console = kind == CONSOLE_STDIO || c->command;
+	return c->command != NULL;
+}
+
+/* The process's log, while there is one: set and used by the supervisor's thread. */
+static struct vmlog *own_log;
+
+static void own_line(const char *line, size_t len)
+{
+	vmlog_add(own_log, VMLOG_INSULA, line, len);
+}
+
+int control_use_log(struct control *k, json_object *setup, int fd, struct err *e)
+{
+	int64_t max = j_get_int(setup, "log_max", 0);
+	const int both[2] = {fd_copy(stderr_fd()), fd};
+
+	if (vmlog_open(&k->log, both, max > 0 ? (uint64_t)max : 0))
+		return err_set(e, -ENOMEM, "out of memory");
+	own_log = &k->log;
+	log_output(own_line);
+	return 0;
 }
 
 struct control *control_new(int result, struct err *e)
@@ -549,6 +576,7 @@ struct control *control_new(int result, struct err *e)
 	}
 	k->result = result;
 	k->turn.conn = CONTROL_CONNS;
+	vmlog_init(&k->log);
 	return k;
 }
 
@@ -581,9 +609,12 @@ void control_finish(struct control *k, const struct vm *vm)
 	if (!k)
 		return;
 	control_os_drain(k);
+	log_output(stderr_write);
+	vmlog_finish(&k->log); /* before insulad hears of the end */
 	write_result(k, vm);
 	control_event(k, "ended", NULL, why[0] ? why : NULL);
 	control_os_close(k);
+	vmlog_close(&k->log);
 	fd_close(&k->result);
 	free(k);
 }

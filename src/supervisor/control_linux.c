@@ -128,21 +128,14 @@ static void take_connection(struct control *k)
 	close(fd);
 }
 
-/* What was written to standard error goes to a file that nobody else shortens. */
-static void bound_log(void)
+/* What goes to standard error directly, such as a panic, is at the log's end. */
+int vmlog_os_begin(int fd)
 {
-	static char keep[CONTROL_LOG_KEEP];
 	struct stat st;
-	int fd;
 
-	if (fstat(STDERR_FILENO, &st) || !S_ISREG(st.st_mode) ||
-	    st.st_size < (off_t)CONTROL_LOG_MAX)
-		return;
-	fd = open("/proc/self/fd/2", O_RDONLY | O_CLOEXEC);
-	if (fd >= 0 && !read_full(fd, keep, sizeof(keep), (uint64_t)st.st_size - sizeof(keep)) &&
-	    !ftruncate(STDERR_FILENO, 0))
-		(void)write_full(STDERR_FILENO, keep, sizeof(keep));
-	fd_close(&fd);
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || ftruncate(fd, 0) || lseek(fd, 0, SEEK_SET))
+		return -EINVAL;
+	return dup2(fd, STDERR_FILENO) < 0 ? -errno : 0;
 }
 
 unsigned control_fill(struct control *k, struct pollfd *p)
@@ -172,7 +165,6 @@ void control_serve(struct control *k, struct vm *vm, const struct pollfd *p, uns
 	if (p[0].revents)
 		take_connection(k);
 	control_overdue(k, vm);
-	bound_log();
 }
 
 /* ---- begin and end ---- */
@@ -194,7 +186,7 @@ static struct control *make(int fd, struct err *e)
 	if (!k)
 		return NULL;
 	k->os = calloc(1, sizeof(*k->os));
-	if (!k->os || ctlconsole_open(&k->os->console, e)) {
+	if (!k->os || ctlconsole_open(&k->os->console, &k->log, e)) {
 		if (k->os)
 			ctlconsole_close(&k->os->console);
 		else
@@ -212,22 +204,37 @@ static struct control *make(int fd, struct err *e)
 	return k;
 }
 
+static void use_console(struct control *k, struct vm_config *c)
+{
+	struct ctlconsole *s = &k->os->console;
+	const int both = s->from[CTLCONSOLE_MAIN].helper;
+	const struct control_ends ends = {both, both, s->from[CTLCONSOLE_ERRORS].helper,
+					  s->from[CTLCONSOLE_SERIAL].helper};
+
+	if (control_use_console(k, c, &ends))
+		ctlconsole_has_command(s);
+}
+
 int control_open(struct control **out, int fd, struct vm_config *c, struct err *e)
 {
 	struct control *k = make(fd, e);
 	json_object *o;
-	int rc;
+	int rc, next = fd + 3;
 
 	*out = k;
 	if (!k)
 		return e->code;
 	rc = control_setup(k, fd + 1, c, &o, e);
-	if (json_object_object_get_ex(o, "console", NULL))
-		attach_first(k, fd + 3);
+	if (j_get(o, "log_max")) {
+		fcntl(next, F_SETFD, FD_CLOEXEC);
+		control_use_log(k, o, next++, e);
+	}
+	if (j_get(o, "console"))
+		attach_first(k, next);
 	json_object_put(o);
 	close(fd + 1);
 	if (!rc)
-		control_use_console(k, c, k->os->console.helper, k->os->console.helper);
+		use_console(k, c);
 	return rc;
 }
 

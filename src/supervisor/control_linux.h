@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * `insula-run --control FD`. Three descriptors come with it, FD, FD + 1 and FD + 2, perhaps a
- * fourth:
+ * `insula-run --control FD`. Descriptors come with it, from FD on:
  *
  *   the listening socket (AF_UNIX, SOCK_SEQPACKET), which insulad has bound in its state directory
  *   the set-up and the result file: control.h
+ *   if the set-up says "log_max": the second file of the log; the first is standard error (vmlog.h)
  *   if the set-up says "console": true, a stream to somebody who is attached from the first byte on
  *
  * The supervisor's poll loop calls control_fill(), control_serve() and control_deadline().

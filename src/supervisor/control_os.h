@@ -13,11 +13,10 @@
 #include "config.h"
 #include "control.h"
 #include "ctlexec.h"
+#include "vmlog.h"
 
 #define CONTROL_CONNS 4 /* connections have numbers below it; Windows has one at a time */
 #define CONTROL_PACKET (64u << 10)
-#define CONTROL_LOG_MAX (512u << 10) /* a log that is longer is cut to its end */
-#define CONTROL_LOG_KEEP (64u << 10)
 
 struct control_os;
 
@@ -28,6 +27,7 @@ struct control {
 	bool hello[CONTROL_CONNS];
 	bool has_console; /* clients may attach */
 	struct ctlexec exec;
+	struct vmlog log;
 	bool paused;
 	/* A pause or resume that insula-vmm has not answered yet: who asked. */
 	struct {
@@ -49,9 +49,15 @@ struct control *control_new(int result, struct err *e);
  * -EINVAL: the configuration is bad. */
 int control_setup(struct control *k, int fd, struct vm_config *c, json_object **setup,
 		  struct err *e);
-/* The helper's ends of the console that clients attach to: `c` gets them, unless it names another.
- * Borrowed. */
-void control_use_console(struct control *k, struct vm_config *c, int in, int out);
+/* The helpers' ends of the streams of ctlconsole.h: `c` gets them, unless it names other ends.
+ * Borrowed. True: the first is a command's. */
+struct control_ends {
+	int in, out, errors, serial;
+};
+bool control_use_console(struct control *k, struct vm_config *c, const struct control_ends *ends);
+/* The log's second file is `fd`, the first one standard error; both as large as the set-up says.
+ * Takes it over. */
+int control_use_log(struct control *k, json_object *setup, int fd, struct err *e);
 
 struct control_fds {
 	int fd[CTLEXEC_FDS]; /* what came along */

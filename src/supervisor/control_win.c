@@ -16,6 +16,7 @@
 #define QUEUE_MAX \
 	64 /* messages that the peer has not taken; then it is dropped, it may come again */
 #define LAST_WORDS_MS 1000
+#define HANDLES 5
 
 struct message {
 	struct message *next;
@@ -197,19 +198,13 @@ static bool is_set(const OVERLAPPED *ov)
 	return WaitForSingleObject(ov->hEvent, 0) == WAIT_OBJECT_0;
 }
 
-/* What was written to standard error goes to a file that nobody else shortens. */
-static void bound_log(void)
+/* What goes to standard error directly, such as a panic, is at the log's end. */
+int vmlog_os_begin(int fd)
 {
-	static char keep[CONTROL_LOG_KEEP];
-	int fd = handle_fd(GetStdHandle(STD_ERROR_HANDLE));
-	uint64_t size;
-
-	if (file_size(fd, &size) || size < CONTROL_LOG_MAX ||
-	    read_full(fd, keep, sizeof(keep), size - sizeof(keep)))
-		return;
-	SetFilePointer(fd_handle(fd), 0, NULL, FILE_BEGIN);
-	if (SetEndOfFile(fd_handle(fd)))
-		(void)write_full(fd, keep, sizeof(keep));
+	if (SetFilePointer(fd_handle(fd), 0, NULL, FILE_BEGIN) == INVALID_SET_FILE_POINTER ||
+	    !SetEndOfFile(fd_handle(fd)))
+		return -EINVAL;
+	return SetStdHandle(STD_ERROR_HANDLE, fd_handle(fd)) ? 0 : -EINVAL;
 }
 
 DWORD control_slots(struct control *c, HANDLE *h)
@@ -263,20 +258,20 @@ void control_serve(struct control *c, struct vm *vm)
 	}
 	ctlconsole_serve(&k->console); /* also a client that has just been told its pipe */
 	control_overdue(c, vm);
-	bound_log();
 }
 
 /* ---- begin and end ---- */
 
-static int parse_handles(const char *text, int fd[4], struct err *e)
+static int parse_handles(const char *text, int fd[HANDLES], struct err *e)
 {
 	char end;
 	DWORD flags;
 
-	if (sscanf(text, "%d,%d,%d,%d%c", &fd[0], &fd[1], &fd[2], &fd[3], &end) != 4)
+	if (sscanf(text, "%d,%d,%d,%d,%d%c", &fd[0], &fd[1], &fd[2], &fd[3], &fd[4], &end) !=
+	    HANDLES)
 		return err_set(e, -EINVAL, "--control: '%.40s'; expected handles from insulad",
 			       text);
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < HANDLES; i++) {
 		if (!GetHandleInformation(fd_handle(fd[i]), &flags))
 			return err_set(e, -EINVAL,
 				       "--control: '%.40s'; expected handles from "
@@ -332,13 +327,25 @@ static int make(struct control **out, int pipe, int result, struct err *e)
 		panic("events: error %lu", GetLastError());
 	wait_for_peer(os);
 	*out = k;
-	return ctlconsole_open(&os->console, e);
+	return ctlconsole_open(&os->console, &k->log, e);
+}
+
+static void use_console(struct control *k, struct vm_config *c)
+{
+	struct ctlconsole *s = &k->os->console;
+	const struct control_ends ends = {handle_fd(s->helper_in),
+					  handle_fd(s->from[CTLCONSOLE_MAIN].helper),
+					  handle_fd(s->from[CTLCONSOLE_ERRORS].helper),
+					  handle_fd(s->from[CTLCONSOLE_SERIAL].helper)};
+
+	if (control_use_console(k, c, &ends))
+		ctlconsole_has_command(s);
 }
 
 int control_open(struct control **out, const char *text, struct vm_config *c, struct err *e)
 {
 	json_object *o, *console;
-	int fd[4], rc = parse_handles(text, fd, e);
+	int fd[HANDLES], rc = parse_handles(text, fd, e);
 
 	*out = NULL;
 	if (rc)
@@ -349,9 +356,10 @@ int control_open(struct control **out, const char *text, struct vm_config *c, st
 		return rc;
 	rc = control_setup(*out, fd[1], c, &o, e);
 	CloseHandle(fd_handle(fd[1]));
+	if (control_use_log(*out, o, fd[4], e))
+		rc = e->code;
 	if (!rc)
-		control_use_console(*out, c, handle_fd((*out)->os->console.helper_in),
-				    handle_fd((*out)->os->console.helper_out));
+		use_console(*out, c);
 	console = j_get(o, "console");
 	if (!rc && console)
 		rc = attach_first(*out, console, e);

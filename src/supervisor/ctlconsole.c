@@ -11,31 +11,52 @@
 
 #define READS 8 /* per wake-up */
 #define CHUNK 4096
+#define DRAIN_TURNS 64 /* of READS x CHUNK bytes: more than three sockets hold */
 
-int ctlconsole_open(struct ctlconsole *c, struct err *e)
+static int open_output(struct ctlconsole *c, unsigned i, struct err *e)
 {
-	int pair[2], rc = scrollback_init(&c->out);
+	int pair[2];
 
-	c->fd = c->helper = -1;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return err_sys(e, -errno, "console: socketpair");
+	c->from[i].fd = pair[0];
+	c->from[i].helper = pair[1];
+	return 0;
+}
+
+int ctlconsole_open(struct ctlconsole *c, struct vmlog *log, struct err *e)
+{
+	int rc = scrollback_init(&c->out);
+
+	c->log = log;
 	c->nin = 0;
 	c->lost = 0;
+	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++) {
+		c->from[i].fd = c->from[i].helper = -1;
+		c->from[i].stream = i == CTLCONSOLE_ERRORS ? VMLOG_STDERR : VMLOG_CONSOLE;
+	}
 	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++)
 		c->client[i].fd = -1;
 	if (rc)
 		return err_set(e, rc, "out of memory");
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
-		return err_sys(e, -errno, "console: socketpair");
-	c->fd = pair[0];
-	c->helper = pair[1];
-	return 0;
+	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS && !rc; i++)
+		rc = open_output(c, i, e);
+	return rc;
+}
+
+void ctlconsole_has_command(struct ctlconsole *c)
+{
+	c->from[CTLCONSOLE_MAIN].stream = VMLOG_STDOUT;
 }
 
 void ctlconsole_close(struct ctlconsole *c)
 {
 	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++)
 		fd_close(&c->client[i].fd);
-	fd_close(&c->fd);
-	fd_close(&c->helper);
+	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++) {
+		fd_close(&c->from[i].fd);
+		fd_close(&c->from[i].helper);
+	}
 	scrollback_free(&c->out);
 }
 
@@ -78,32 +99,41 @@ unsigned ctlconsole_clients(const struct ctlconsole *c)
 
 void ctlconsole_fill(const struct ctlconsole *c, struct pollfd *p)
 {
-	p[0] = (struct pollfd){c->fd, (short)(POLLIN | (c->nin ? POLLOUT : 0)), 0};
+	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++)
+		p[i] = (struct pollfd){c->from[i].fd, POLLIN, 0};
+	p[CTLCONSOLE_MAIN].events |= c->nin ? POLLOUT : 0;
 	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++) {
 		short in = c->nin || c->client[i].eof ? 0 : POLLIN;
 		short out = c->client[i].pos < c->out.total ? POLLOUT : 0;
 
-		p[1 + i] = (struct pollfd){c->client[i].fd, (short)(in | out), 0};
+		p[CTLCONSOLE_OUTPUTS + i] = (struct pollfd){c->client[i].fd, (short)(in | out), 0};
 	}
 }
 
-static void take_output(struct ctlconsole *c)
+/* True: there may be more. */
+static bool take_output(struct ctlconsole *c, unsigned i)
 {
 	char buf[CHUNK];
 
-	for (int i = 0; i < READS; i++) {
-		ssize_t n = recv(c->fd, buf, sizeof(buf), MSG_DONTWAIT);
+	for (int k = 0; k < READS; k++) {
+		ssize_t n = recv(c->from[i].fd, buf, sizeof(buf), MSG_DONTWAIT);
 
 		if (n <= 0)
-			return;
-		scrollback_add(&c->out, buf, (size_t)n);
+			return false;
+		if (i != CTLCONSOLE_SERIAL)
+			scrollback_add(&c->out, buf, (size_t)n);
+		vmlog_add(c->log, c->from[i].stream, buf, (size_t)n);
 	}
+	return true;
 }
 
 static void give_input(struct ctlconsole *c)
 {
-	ssize_t n = c->nin ? send(c->fd, c->in, c->nin, MSG_DONTWAIT | MSG_NOSIGNAL) : 0;
+	ssize_t n;
 
+	if (!c->nin)
+		return;
+	n = send(c->from[CTLCONSOLE_MAIN].fd, c->in, c->nin, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (n <= 0)
 		return;
 	c->nin -= (size_t)n;
@@ -147,23 +177,34 @@ static void take_input(struct ctlconsole *c, unsigned i)
 
 void ctlconsole_serve(struct ctlconsole *c, const struct pollfd *p)
 {
-	if (p[0].revents & POLLIN)
-		take_output(c);
+	const struct pollfd *clients = p + CTLCONSOLE_OUTPUTS;
+
+	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++) {
+		if (p[i].revents & POLLIN)
+			take_output(c, i);
+	}
 	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++) {
 		if (c->client[i].fd < 0)
 			continue;
-		if (p[1 + i].revents & POLLIN)
+		if (clients[i].revents & POLLIN)
 			take_input(c, i);
-		else if (p[1 + i].revents & (POLLHUP | POLLERR | POLLNVAL))
+		else if (clients[i].revents & (POLLHUP | POLLERR | POLLNVAL))
 			fd_close(&c->client[i].fd);
 		give_output(c, i);
 	}
 	give_input(c);
 }
 
+/* What the streams hold is bounded: nobody writes to them any more. */
 void ctlconsole_drain(struct ctlconsole *c)
 {
-	take_output(c);
-	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++)
-		give_output(c, i);
+	bool more = true;
+
+	for (int turn = 0; turn < DRAIN_TURNS && more; turn++) {
+		more = false;
+		for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++)
+			more |= take_output(c, i);
+		for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++)
+			give_output(c, i);
+	}
 }

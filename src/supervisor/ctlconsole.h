@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The console of a VM under insulad: the console's helper has one end of a stream, the supervisor
- * the other, keeps the last output, and copies between it and whoever is attached.
+ * the other, keeps the last output, and copies between it and whoever is attached. In a VM with a
+ * command that stream is the command's, its errors come by another one, and the serial console's
+ * output, by a third, is only logged.
  *
  * A client that does not read loses output, never the guest's time; what clients type is taken only
  * while there is room for it. One thread: the supervisor's.
@@ -15,14 +17,26 @@
 #include <insula/err.h>
 
 #include "scrollback.h"
+#include "vmlog.h"
 
 #define CTLCONSOLE_CLIENTS 4
-#define CTLCONSOLE_POLL (1 + CTLCONSOLE_CLIENTS)
+#define CTLCONSOLE_POLL (CTLCONSOLE_OUTPUTS + CTLCONSOLE_CLIENTS)
 #define CTLCONSOLE_IN 4096
 
+enum ctlconsole_output {
+	CTLCONSOLE_MAIN,
+	CTLCONSOLE_ERRORS,
+	CTLCONSOLE_SERIAL,
+	CTLCONSOLE_OUTPUTS
+};
+
 struct ctlconsole {
-	int fd;     /* our end, non-blocking; owned */
-	int helper; /* the helper's end, kept for its successors; owned */
+	struct {
+		int fd;     /* our end, non-blocking; owned */
+		int helper; /* the helper's end, kept for its successors; owned */
+		enum vmlog_stream stream;
+	} from[CTLCONSOLE_OUTPUTS];
+	struct vmlog *log; /* of all of them; borrowed */
 	struct scrollback out;
 	struct {
 		int fd;   /* -1: free; owned */
@@ -34,7 +48,9 @@ struct ctlconsole {
 	size_t nin;
 };
 
-int ctlconsole_open(struct ctlconsole *c, struct err *e);
+/* `log` is borrowed. Until ctlconsole_has_command() the first stream is the serial console. */
+int ctlconsole_open(struct ctlconsole *c, struct vmlog *log, struct err *e);
+void ctlconsole_has_command(struct ctlconsole *c);
 void ctlconsole_close(struct ctlconsole *c);
 /* A stream for a new client, which begins with the last `scrollback` bytes: the client's end (the
  * caller's to close after it is handed on) or a negative errno; -EBUSY: too many are attached. */

@@ -11,8 +11,9 @@
 #define CONNECT_NS 10000000000ull
 #define DRAIN_NS 1000000000ull
 #define DRAIN_STEP_MS 10
-#define CANCEL_MS 5000 /* the system ends a request that was cancelled in this time */
-#define TURNS 8        /* per wake-up */
+#define CANCEL_MS 5000  /* the system ends a request that was cancelled in this time */
+#define TURNS 8         /* per wake-up */
+#define DRAIN_TURNS 256 /* more than the pipes hold */
 /* Read and write, but no instances of one's own. */
 #define CLIENT_RIGHTS "0x12019b"
 
@@ -75,20 +76,35 @@ static void cancel(HANDLE h, struct overlapped *o)
 
 /* ---- begin and end ---- */
 
-int ctlconsole_open(struct ctlconsole *c, struct err *e)
+static int open_output(struct ctlconsole_from *f, struct err *e)
+{
+	int rc = pipe_stream(false, &f->pipe, &f->helper, e);
+
+	if (!rc)
+		begin(f->pipe, &f->read, false, f->got, sizeof(f->got));
+	return rc;
+}
+
+int ctlconsole_open(struct ctlconsole *c, struct vmlog *log, struct err *e)
 {
 	int rc;
 
 	memset(c, 0, sizeof(*c));
+	c->log = log;
 	c->connected = CreateEventW(NULL, TRUE, FALSE, NULL);
 	if (!c->connected || scrollback_init(&c->out))
 		return err_set(e, -ENOMEM, "out of memory");
-	rc = pipe_stream(false, &c->from, &c->helper_out, e);
-	if (!rc)
-		rc = pipe_stream(true, &c->to, &c->helper_in, e);
-	if (!rc)
-		begin(c->from, &c->read, false, c->got, sizeof(c->got));
+	rc = pipe_stream(true, &c->to, &c->helper_in, e);
+	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS && !rc; i++) {
+		c->from[i].stream = i == CTLCONSOLE_ERRORS ? VMLOG_STDERR : VMLOG_CONSOLE;
+		rc = open_output(&c->from[i], e);
+	}
 	return rc;
+}
+
+void ctlconsole_has_command(struct ctlconsole *c)
+{
+	c->from[CTLCONSOLE_MAIN].stream = VMLOG_STDOUT;
 }
 
 static void drop(struct ctlconsole_client *k)
@@ -109,11 +125,13 @@ void ctlconsole_close(struct ctlconsole *c)
 		if (c->client[i].pipe)
 			drop(&c->client[i]);
 	}
-	cancel(c->from, &c->read);
+	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++) {
+		cancel(c->from[i].pipe, &c->from[i].read);
+		close_handle(&c->from[i].pipe);
+		close_handle(&c->from[i].helper);
+	}
 	cancel(c->to, &c->write);
-	close_handle(&c->from);
 	close_handle(&c->to);
-	close_handle(&c->helper_out);
 	close_handle(&c->helper_in);
 	close_handle(&c->connected);
 	scrollback_free(&c->out);
@@ -213,15 +231,19 @@ uint64_t ctlconsole_deadline(const struct ctlconsole *c)
 	return first;
 }
 
-static void take_output(struct ctlconsole *c)
+static void take_output(struct ctlconsole *c, unsigned which)
 {
-	for (int i = 0; i < TURNS && is_done(&c->read); i++) {
-		int n = finish(&c->read);
+	struct ctlconsole_from *f = &c->from[which];
 
+	for (int i = 0; i < TURNS && is_done(&f->read); i++) {
+		int n = finish(&f->read);
+
+		if (n > 0 && which != CTLCONSOLE_SERIAL)
+			scrollback_add(&c->out, f->got, (size_t)n);
 		if (n > 0)
-			scrollback_add(&c->out, c->got, (size_t)n);
+			vmlog_add(c->log, f->stream, f->got, (size_t)n);
 		if (n >= 0) /* both ends are ours: it does not end before us */
-			begin(c->from, &c->read, false, c->got, sizeof(c->got));
+			begin(f->pipe, &f->read, false, f->got, sizeof(f->got));
 	}
 }
 
@@ -291,7 +313,8 @@ static bool serve_client(struct ctlconsole *c, struct ctlconsole_client *k)
 void ctlconsole_serve(struct ctlconsole *c)
 {
 	ResetEvent(c->connected);
-	take_output(c);
+	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++)
+		take_output(c, i);
 	if (is_done(&c->write))
 		(void)finish(&c->write);
 	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++) {
@@ -311,12 +334,23 @@ static bool any_output(const struct ctlconsole *c)
 	return false;
 }
 
+/* Of what the helpers have written. */
+static bool has_more(const struct ctlconsole *c)
+{
+	bool more = false;
+
+	SleepEx(0, TRUE);
+	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++)
+		more |= is_done(&c->from[i].read);
+	return more;
+}
+
 void ctlconsole_drain(struct ctlconsole *c)
 {
 	uint64_t limit = clock_ns() + DRAIN_NS;
 
-	SleepEx(0, TRUE);
-	ctlconsole_serve(c);
+	for (int i = 0; i < DRAIN_TURNS && has_more(c); i++)
+		ctlconsole_serve(c);
 	while (any_output(c) && clock_ns() < limit) {
 		SleepEx(DRAIN_STEP_MS, TRUE);
 		ctlconsole_serve(c);

@@ -11,6 +11,7 @@
 
 #include "base/win.h"
 #include "scrollback.h"
+#include "vmlog.h"
 
 #define CTLCONSOLE_CLIENTS 4
 #define CTLCONSOLE_SLOTS 1
@@ -35,18 +36,36 @@ struct ctlconsole_client {
 	char typed[CTLCONSOLE_CHUNK], shown[CTLCONSOLE_CHUNK];
 };
 
+/* See ctlconsole.h. */
+enum ctlconsole_output {
+	CTLCONSOLE_MAIN,
+	CTLCONSOLE_ERRORS,
+	CTLCONSOLE_SERIAL,
+	CTLCONSOLE_OUTPUTS
+};
+
+struct ctlconsole_from {
+	HANDLE pipe, helper; /* our end; the helper's, kept for its successors; owned */
+	enum vmlog_stream stream;
+	struct overlapped read;
+	char got[CTLCONSOLE_CHUNK];
+};
+
 struct ctlconsole {
-	HANDLE from, to;              /* our ends; owned */
-	HANDLE helper_out, helper_in; /* the helper's, kept for its successors; owned */
-	HANDLE connected;             /* event: set when a client has come; owned */
-	struct overlapped read, write;
+	struct ctlconsole_from from[CTLCONSOLE_OUTPUTS];
+	HANDLE to, helper_in; /* our end; the helper's; owned */
+	HANDLE connected;     /* event: set when a client has come; owned */
+	struct overlapped write;
+	struct vmlog *log; /* of all outputs; borrowed */
 	struct scrollback out;
 	struct ctlconsole_client client[CTLCONSOLE_CLIENTS];
 	uint64_t lost; /* bytes that slow clients have not seen */
-	char got[CTLCONSOLE_CHUNK], in[CTLCONSOLE_CHUNK];
+	char in[CTLCONSOLE_CHUNK];
 };
 
-int ctlconsole_open(struct ctlconsole *c, struct err *e);
+/* `log` is borrowed. Until ctlconsole_has_command() the first output is the serial console. */
+int ctlconsole_open(struct ctlconsole *c, struct vmlog *log, struct err *e);
+void ctlconsole_has_command(struct ctlconsole *c);
 void ctlconsole_close(struct ctlconsole *c);
 /* A new pipe for the client with this SID, which must open it within ten seconds and then reads
  * the last `scrollback` bytes first. `name` gets PIPE_NAME_LEN. -EBUSY: too many are attached. */

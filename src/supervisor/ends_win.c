@@ -268,8 +268,10 @@ int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e)
 		return t->out < 0 ? err_sys(e, t->out, "--console: %s", c->console_file) : 0;
 	case CONSOLE_STREAM:
 		t->out = stream_copy(c->console_out);
-		t->in = stream_copy(c->console_in);
-		return t->out < 0 || t->in < 0 ? err_set(e, -EIO, "console: no handle") : 0;
+		t->in = c->console_in < 0 ? -1 : stream_copy(c->console_in);
+		return t->out < 0 || (t->in < 0 && c->console_in >= 0)
+			       ? err_set(e, -EIO, "console: no handle")
+			       : 0;
 	case CONSOLE_PTY:
 		break;
 	}

@@ -82,8 +82,10 @@ int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e)
 		break;
 	case CONSOLE_STREAM:
 		t->out = dup_cloexec(c->console_out, e);
-		t->in = t->out < 0 ? t->out : dup_cloexec(c->console_in, e);
-		rc = t->in < 0 ? t->in : 0;
+		rc = t->out < 0 ? t->out : 0;
+		if (!rc && c->console_in >= 0)
+			rc = t->in = dup_cloexec(c->console_in, e);
+		rc = rc < 0 ? rc : 0;
 		break;
 	case CONSOLE_FILE:
 		rc = open_write(t, c->console_file, O_CREAT | O_APPEND, e);

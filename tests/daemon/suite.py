@@ -423,7 +423,7 @@ def case_leases(d):
     with open("%s/vm/%s/log" % (d.state, first["id"]), "a") as f:
         f.write("a line of before\n")
     held = []
-    for name in ("log", "result"):
+    for name in ("log", "log2", "result"):
         held.append(os.open("%s/vm/%s/%s" % (d.state, first["id"], name), os.O_RDONLY))
         fcntl.fcntl(held[-1], fcntl.F_SETLEASE, fcntl.F_RDLCK)
     signal.signal(signal.SIGIO, signal.SIG_IGN)
@@ -437,7 +437,7 @@ def case_leases(d):
         os.close(fd)
     c = d.client()
     c.call("vm.wait", id="l")
-    check("the log goes on", "a line of before" in c.call("vm.logs", id="l")["text"])
+    check("the log goes on", "a line of before" in [x["text"] for x in c.call("vm.logs", id="l")["lines"]], c.call("vm.logs", id="l"))
 
 
 def case_requests(d):
@@ -1109,12 +1109,15 @@ def case_clients(d):
     r = ctl("run", "--kernel", BUILD + "/guests/hello.elf", "--mem", "16M")
     check("insulactl run: output and status", "Hello from a payload" in r.stdout and r.returncode == 42, r)
     r = ctl("create", "--name", "c1", "--kernel", os.path.relpath(BUILD + "/guests/spin.elf"), "--mem", "16M")
-    check("insulactl create, with a relative path", r.returncode == 0 and json.loads(r.stdout)["name"] == "c1", r)
+    check("insulactl create, with a relative path: the id alone", r.returncode == 0 and re.fullmatch("[0-9a-f]{16}\n", r.stdout) and r.stderr == "", r)
+    r = ctl("--json", "create", "--name", "c1", "--kernel", os.path.relpath(BUILD + "/guests/spin.elf"), "--mem", "16M")
+    check("insulactl --json create", r.returncode == 0 and json.loads(r.stdout)["name"] == "c1" and json.loads(r.stdout)["existed"], r)
     for verb, want in [("start", "running"), ("pause", "paused"), ("resume", "running")]:
         r = ctl(verb, "c1")
         check("insulactl %s" % verb, r.returncode == 0 and json.loads(r.stdout)["state"] == want, r)
-    r = ctl("ps")
-    check("insulactl ps", [v["name"] for v in json.loads(r.stdout)["vms"]] == ["c1"], r)
+    for args in (["ps"], ["ps", "--json"], ["--json", "ps"], ["ls"], ["list"]):
+        r = ctl(*args)
+        check("insulactl " + " ".join(args), [v["name"] for v in json.loads(r.stdout)["vms"]] == ["c1"], r)
     r = subprocess.run(["script", "-qec", BIN + "insulactl ps", "/dev/null"], env=env, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
     check("insulactl ps on a terminal: a table", "NAME" in r.stdout and "c1" in r.stdout and "{" not in r.stdout, r)
     r = ctl("metrics", "c1")
@@ -1129,30 +1132,70 @@ def case_clients(d):
     watch.kill()
     watch.wait()
     r = ctl("logs", "c1")
-    check("insulactl logs", r.returncode == 0, r)
+    check("insulactl logs", r.returncode == 0 and r.stdout == "spinning\n", r)
     r = subprocess.run(["bash", "-c", """. "$1"; PATH=$2:$PATH; try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _insulactl; echo "${COMPREPLY[*]}"; }
-        try insulactl st; try insulactl stop ''; try insulactl run --vs; try insulactl --socket x lo""",
+        try insulactl st; try insulactl stop ''; try insulactl run --vs; try insulactl --socket x lo; try insulactl rm --fo""",
                         "-", os.path.join(HERE, "../../tools/dist/insulactl.bash"), BIN], env=env, capture_output=True, text=True, timeout=60)
-    check("the completion for bash", r.stdout.split("\n")[:4] == ["start stop", "c1", "--vsock", "logs"], r)
+    check("the completion for bash", r.stdout.split("\n")[:5] == ["start stop", "c1", "--vsock", "logs", "--force"], r)
     r = ctl("stop", "-t", "1", "c1")
     check("insulactl stop", json.loads(r.stdout)["reason"] == "stopped", r)
     r = ctl("wait", "c1")
     check("insulactl wait has the VM's status", r.returncode == 143, r)
     check("insulactl rm", ctl("rm", "c1").returncode == 0 and ctl("info", "c1").returncode == 1)
+    r = ctl("run", "-d", "--name", "c2", "--kernel", BUILD + "/guests/spin.elf", "--mem", "16M")
+    check("insulactl run -d: the id alone", r.returncode == 0 and r.stdout == d.client().call("vm.info", id="c2")["id"] + "\n" and r.stderr == "", r)
+    ctl("create", "--name", "c3", "--kernel", BUILD + "/guests/spin.elf", "--mem", "16M")
+    ctl("start", "c3")
+    check("insulactl rm of one that runs", ctl("rm", "c3").returncode == 1)
+    r = ctl("rm", "-f", "c2", "c3")
+    check("insulactl rm -f", r.returncode == 0 and ctl("ps").stdout == '{"vms":[]}\n', r)
+    e = subprocess.Popen([BIN + "insulactl", "run", "-d", "--name", "e", "--kernel", BUILD + "/guests/echo.elf", "--mem", "16M"], env=env, stdout=subprocess.DEVNULL)
+    e.wait()
+    r = subprocess.run([BIN + "insulactl", "console", "e"], env=env, input="some words", capture_output=True, text=True, timeout=60 * SLOW)
+    check("insulactl console detaches at the end of its input", r.returncode == 0 and "detached" in r.stderr and ctl("info", "e").returncode == 0, r)
+    check("and all of that has been delivered", wait_for(lambda: "some words" in json.dumps(d.client().call("vm.logs", id="e")), 10), r)
+    check("rm -f of one that is deleted at its end", ctl("rm", "-f", "e").returncode == 0)
+    for flag, word in (("--rootfs", "nope"), ("--kernel", "nope"), ("--initrd", "nope"), ("--disk", "path=nope"), ("--share", "nope:/s:ro")):
+        r = ctl("create", "--name", "nope", *(["--kernel", BUILD + "/guests/spin.elf"] if flag != "--kernel" else []), flag, word, cwd=d.dir)
+        check("insulactl create: %s that is not there" % flag, r.returncode == 2 and "%s: %s/nope: No such file" % (flag, d.dir) in r.stderr, r)
+    for args, words in ((["stopp", "x"], "did you mean stop?"), (["rm", "--forse", "x"], "did you mean --force?"), (["create", "--kernl", "x"], "did you mean --kernel?"),
+                        (["start", "-f", "x"], "start has no '-f'"), (["stop", "-t"], "'-t' needs a value"), (["logs", "--since", "soon", "x"], "such as 10m"),
+                        (["logs", "--tail", "-1", "x"], "a number of lines")):
+        r = ctl(*args)
+        check("insulactl %s: %s" % (" ".join(args), words), r.returncode == 2 and words in r.stderr and r.stderr.count("\n") == 1, r)
+    r = ctl("rpc", "vm.info")
+    check("insulactl rpc: what is missing", r.returncode == 1 and r.stderr == "insulactl: id is missing\n", r)
+    r = ctl("rpc", "vm.inf", "{}")
+    check("insulactl rpc: another method was meant", r.returncode == 1 and "did you mean vm.info?" in r.stderr, r)
+    verbs = ctl("--complete").stdout.split()
+    check("help of each verb, without a daemon", len(verbs) >= 17 and all(
+        subprocess.run([BIN + "insulactl", "--socket", "/nonexistent", v, h], capture_output=True, text=True).stdout.startswith("usage: insulactl %s" % v)
+        for v in verbs for h in ("-h", "--help")))
+    with open(os.path.join(HERE, "../../docs/man/insulactl.1")) as f:
+        page = f.read()
+    check("the manual page has each verb", all(re.search(r"^\.It Cm (.* )?%s\b" % v, page, re.M) for v in verbs), [v for v in verbs if not re.search(r"^\.It Cm (.* )?%s\b" % v, page, re.M)])
+    r = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    check("the Python client without arguments", r.returncode == 2 and r.stderr.startswith("usage: "), r)
+    if os.getuid() == 0:
+        private = Daemon(socket_mode="0600")
+        r = subprocess.run(["setpriv", "--reuid", "4001", "--clear-groups", BIN + "insulactl", "--socket", private.socket, "ps"], capture_output=True, text=True, timeout=60)
+        check("insulactl: a socket of others names socket_group", r.returncode == 125 and "socket_group" in r.stderr, r)
+        private.stop()
+    open(d.dir + "/a", "w").close()
+    os.mkdir(d.dir + "/d")
     r = subprocess.run([BIN + "insulactl", "create", "--name", "all", "--mem", "1G", "--share", "d:/s:ro", "--net", "user,fwd=tcp:8080:80", "--vsock", "cid=7,path=v",
-                        "--rng", "rate=64K", "--disk", "ro,path=a", "--disk", "path=/b", "--console", "file=c", "-it", "-e", "A=1", "-e", "UNSET_HERE", "-e", "FROM",
+                        "--rng", "rate=64K", "--disk", "ro,path=a", "--disk", "path=/dev/null", "--console", "file=c", "-it", "-e", "A=1", "-e", "UNSET_HERE", "-e", "FROM",
                         "-w", "/tmp", "-u", "1:2", "--", "sh", "-c", "x"],
                        env=dict(env, FROM="here"), cwd=d.dir, capture_output=True, text=True, timeout=60)
     want = dict(mem="1G", shares=[d.dir + "/d:/s:ro"], nets=["user,fwd=tcp:8080:80"], vsock="cid=7,path=%s/v" % d.dir, rng="rate=64K",
-                disks=["ro,path=%s/a" % d.dir, "path=/b"], console="file=%s/c" % d.dir, interactive=True, tty=True, env=["A=1", "FROM=here"], cwd="/tmp", user="1:2",
+                disks=["ro,path=%s/a" % d.dir, "path=/dev/null"], console="file=%s/c" % d.dir, interactive=True, tty=True, env=["A=1", "FROM=here"], cwd="/tmp", user="1:2",
                 command=["sh", "-c", "x"])
     got = d.client().call("vm.info", id="all")["config"] if r.returncode == 0 else r
     check("insulactl create takes the flags of insula-run", got == want, got)
     ctl("rm", "all")
     flags = subprocess.run([BIN + "insula-run", "--help"], capture_output=True, text=True).stdout
     longs = set(re.findall(r"^  (--[a-z]+) ", flags, re.M)) - {"--json", "--help"}
-    with open(os.path.join(HERE, "../../tools/dist/insulactl.bash")) as f:
-        known = f.read()
+    known = ctl("--complete", "run").stdout.split()
     check("the completion knows them all", len(longs) >= 14 and all(f in known for f in longs), [f for f in longs if f not in known])
     for name, bad in (("shares", ["d:/s"]), ("vsock", "path=v"), ("nets", ["socket=s"]), ("disks", ["path=d"]), ("kernel", "k"), ("console", "file=c")):
         e = refused(d.client(), "vm.create", config={name: bad})
@@ -1166,6 +1209,76 @@ def case_clients(d):
         check("insulactl %s: status 2 and one line" % " ".join(args), r.returncode == 2 and r.stderr.count("\n") == 1, r)
     r = ctl("run", "--mem", "16M", "--bogus")
     check("insulactl names the flag that it does not know", "'--bogus'" in r.stderr, r)
+
+
+def case_vmlog(d):
+    """The log of a VM, as RPC has it; tests/unit/test_vmlog.c has its bounds, tests/lab/70-daemon.sh the streams of commands."""
+    c = d.client()
+    c.call("vm.create", name="h", config=guest("hello"))
+    check("before the start there is nothing", c.call("vm.logs", id="h")["lines"] == [])
+    c.call("vm.start", id="h", wait=True)
+    r = c.call("vm.logs", id="h")
+    got = [(x["stream"], x["text"]) for x in r["lines"]]
+    check("the console, after the end", got == [("console", "Hello from a payload (PVH)")] and (r["end"], r["more"]) == (True, False), r)
+    check("with its time", abs(r["lines"][0]["time_ms"] / 1000 - time.time()) < 60 * SLOW, r)
+    check("and then no more", c.call("vm.logs", id="h", after=r["next"])["lines"] == [], r)
+    for params in (dict(after="x"), dict(after="1.2.3"), dict(tail=-1), dict(limit=0), dict(limit=1 << 30), dict(bytes=1)):
+        e = refused(c, "vm.logs", id="h", **params)
+        check("vm.logs with %s" % params, e["code"] == -32602, e)
+    v = c.call("vm.start", id="h", wait=True)
+    check("and that of the run before", len(c.call("vm.logs", id="h")["lines"]) == 2, v)
+    d.restart()
+    c = d.client()
+    check("another insulad has it", [x["text"] for x in c.call("vm.logs", id="h")["lines"]] == ["Hello from a payload (PVH)"] * 2)
+    # Followed, to the end of a VM that is deleted then.
+    mine, theirs = socket.socketpair()
+    c.call("vm.run", fds=[theirs.fileno()], name="e", config=guest("echo"))
+    theirs.close()
+    f = d.client()
+    f.sock.sendall(b'{"jsonrpc":"2.0","id":"f","method":"vm.logs","params":{"id":"e","follow":true}}\n')
+    f.sock.settimeout(30 * SLOW)
+
+    def page(until):
+        text = ""
+        while until not in text:
+            line = f.line()
+            if "id" in line:
+                return line, text + "".join(x["text"] + "\n" for x in line["result"]["lines"])
+            assert (line["method"], line["params"]["request"]) == ("log", "f"), line
+            text += "".join(x["text"] + "\n" for x in line["params"]["lines"])
+        return None, text
+
+    check("followed: what was there", "echo ready" in page("ready")[1])
+    d.client().call("vm.info", id="e")
+    mine.sendall(b"first words")
+    answer, text = page("first words")
+    check("a line without an end comes too", answer is None, text)
+    mine.sendall(b"q")
+    answer, text = page("never")
+    check("the last words of one that is deleted, then the answer", "echo done" in text and answer["result"]["end"], (answer, text))
+    check("it is gone", refused(c, "vm.logs", id="e")["code"] == -32001)
+    mine.close()
+    # Whoever asks much, or does not read, harms nobody.
+    c.call("vm.create", name="s", config=guest("spin"))
+    c.call("vm.start", id="s")
+    fds = "/proc/%d/fd" % d.proc.pid
+    before = len(os.listdir(fds))
+    many = d.client()
+    many.sock.sendall(b'{"jsonrpc":"2.0","id":1,"method":"vm.logs","params":{"id":"s","follow":true}}\n' * 64)
+    check("64 follow at once" if os.getuid() == 0 else "32 follow at once", wait_for(lambda: len(os.listdir(fds)) >= before + 64, 10))
+    many.sock.close()
+    check("and when their client goes they do", wait_for(lambda: len(os.listdir(fds)) <= before + 8, 10), os.listdir(fds))
+    wait_for(lambda: c.call("vm.logs", id="s")["lines"], 10)
+    os.kill(c.call("vm.info", id="s")["pid"], signal.SIGKILL)
+    check("of a supervisor that was killed there is what it had written", wait_for(lambda: c.call("vm.logs", id="s")["end"], 10)
+          and c.call("vm.logs", id="s")["lines"][0]["text"] == "spinning", c.call("vm.logs", id="s"))
+    v = c.call("vm.info", id="s")
+    with open("%s/vm/%s/log" % (d.state, v["id"]), "ab") as log:
+        log.write(b"panic: raw\x1b\n" + b"\xff" * 100)
+    lines = c.call("vm.logs", id="s")["lines"]
+    check("what is no record is the supervisor's, and clean", [(x["stream"], x["text"]) for x in lines[-2:]] == [("insula", "panic: raw?"), ("insula", "?" * 100)], lines)
+    for name in ("h", "s"):
+        c.call("vm.delete", id=name)
 
 
 def case_escapes(_):

@@ -168,6 +168,35 @@ same exec-of-a-stopped-vm 125 $?
 expect exec-in-a-payload 1 "does not boot Insula's own initrd" "$CTL" exec p -- true
 "$CTL" kill p >/dev/null
 "$CTL" rm l p >/dev/null
+
+# ---- the log of a job, kept after its end
+
+"$CTL" create --name j --mem 128M -- sh -c 'echo out; echo err >&2; echo kernel >/dev/console; printf "\33[31mred"; exit 4' >"$T/id"
+"$CTL" start j >/dev/null
+"$CTL" logs -f j >"$T/out" 2>&1 &
+follow=$!
+"$CTL" wait j >/dev/null
+same log-status 4 $?
+wait "$follow"
+same log-followed "0 out err kernel $(printf '\33[31m')red " "$? $(for w in out err kernel 'red'; do grep -m1 "$w\$" "$T/out"; done | tr '\n' ' ')"
+expect log-after-the-end 0 '^out$' "$CTL" logs j
+"$CTL" logs --json j >"$T/out"
+same log-streams 'stdout:out stderr:err console:kernel' "$(python3 -c 'import json, sys
+all = [json.loads(line) for line in sys.stdin]
+print(*["%s:%s" % (x["stream"], x["text"]) for w in ("out", "err", "kernel") for x in all if x["text"] == w])' <"$T/out")"
+expect log-timestamps 0 '^20[0-9-]*T[0-9:.]*Z stderr  err$' "$CTL" logs --timestamps j
+expect log-terminal 0 '^[?]\[31mred' script -qec "$CTL logs j" /dev/null
+"$CTL" rm j >/dev/null
+# One that floods ends as soon, and fills no disk.
+"$CTL" create --name f --mem 128M -- sh -c 'yes | head -c 4000000; echo; echo the end; exit 3' >"$T/id"
+"$CTL" start f >/dev/null
+"$CTL" wait f >/dev/null
+same log-flood-status 3 $?
+same log-flood-last 'the end' "$("$CTL" logs --tail 1 f)"
+same log-flood-size yes "$([ "$(cat "$T/state/vm/$(cat "$T/id")"/log* | wc -c)" -lt $((9 << 20)) ] && echo yes)"
+expect log-flood-is-told 0 'bytes are missing here' "$CTL" logs f
+"$CTL" rm f >/dev/null
+
 expect run-command 5 '^shown$' "$CTL" run --mem 128M -- sh -c 'echo shown; exit 5'
 mkdir "$T/shared"
 echo content >"$T/shared/file"

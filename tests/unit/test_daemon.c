@@ -1232,13 +1232,15 @@ static void turn(struct ctlconsole *c)
 
 START_TEST(console_clients)
 {
+	struct vmlog log;
 	struct ctlconsole c;
 	char buf[100000];
 	struct err e;
 	int quick, deaf, n;
 
-	ck_assert_int_eq(ctlconsole_open(&c, &e), 0);
-	ck_assert_int_eq(write(c.helper, "boot\n", 5), 5);
+	vmlog_init(&log);
+	ck_assert_int_eq(ctlconsole_open(&c, &log, &e), 0);
+	ck_assert_int_eq(write(c.from[CTLCONSOLE_MAIN].helper, "boot\n", 5), 5);
 	turn(&c);
 	quick = ctlconsole_attach(&c, 100, &e);
 	deaf = ctlconsole_attach(&c, 0, &e);
@@ -1248,7 +1250,8 @@ START_TEST(console_clients)
 	/* One that never reads costs output, of its own only, and no waiting. */
 	for (int i = 0; i < 3000; i++) {
 		memset(buf, 'x', 1000);
-		ck_assert_int_eq(send(c.helper, buf, 1000, MSG_DONTWAIT), 1000);
+		ck_assert_int_eq(send(c.from[CTLCONSOLE_MAIN].helper, buf, 1000, MSG_DONTWAIT),
+				 1000);
 		turn(&c);
 		turn(&c);
 		n = (int)recv(quick, buf, sizeof(buf), MSG_DONTWAIT);
@@ -1258,7 +1261,7 @@ START_TEST(console_clients)
 	/* Input, and back pressure where the helper does not take it. */
 	ck_assert_int_eq(write(quick, "in", 2), 2);
 	turn(&c);
-	ck_assert_int_eq(recv(c.helper, buf, sizeof(buf), MSG_DONTWAIT), 2);
+	ck_assert_int_eq(recv(c.from[CTLCONSOLE_MAIN].helper, buf, sizeof(buf), MSG_DONTWAIT), 2);
 	for (n = 0; n < 100000 && send(quick, buf, 1000, MSG_DONTWAIT) > 0; n++)
 		turn(&c);
 	ck_assert_int_lt(n, 100000);

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# Completion of insulactl for bash.
+# Completion of insulactl for bash. The words come from insulactl itself.
 _insulactl_vms() {
 	insulactl --json ps 2>/dev/null | grep -o '"name":"[^"]*"' | cut -d'"' -f4
 }
 _insulactl() {
-	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
-	local verbs='run create start exec ps info console logs pause resume stop kill device wait rm metrics events rpc'
-	local flags='--name --config --detach --kernel --initrd --append --cpus --mem --disk --rootfs --share --console --net --rng --vsock --metrics --timeout -d -i -t -e -w -u'
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i words
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
 		--socket) i=$((i + 1)) ;;
@@ -20,17 +18,19 @@ _insulactl() {
 		return
 		;;
 	esac
-	case $verb in
-	'') mapfile -t COMPREPLY < <(compgen -W "$verbs --socket --json --help --version" -- "$cur") ;;
-	run | create) mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$cur") ;;
-	rpc) ;;
-	device)
+	case $verb:$cur in
+	:*) words="$(insulactl --complete) --socket --json --help --version" ;;
+	run:* | create:* | *:-*) words=$(insulactl --complete "$verb") ;;
+	rpc:*) words='' ;;
+	device:*)
 		case $((COMP_CWORD - i)) in
-		1) mapfile -t COMPREPLY < <(compgen -W restart -- "$cur") ;;
-		2) mapfile -t COMPREPLY < <(compgen -W "$(_insulactl_vms)" -- "$cur") ;;
+		1) words=restart ;;
+		2) words=$(_insulactl_vms) ;;
+		*) words='' ;;
 		esac
 		;;
-	*) mapfile -t COMPREPLY < <(compgen -W "$(_insulactl_vms)" -- "$cur") ;;
+	*) words=$(_insulactl_vms) ;;
 	esac
+	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
 }
 complete -F _insulactl insulactl

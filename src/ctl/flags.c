@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The flags of insulactl's verbs: their table, --help, and what is said about others. See ctl.h. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <insula/base.h>
+
+#include "ctl.h"
+
+#define WORDS 64 /* flags of one verb, or verbs and their other names */
+
+const struct flag flags[] = {
+	{FLAG_HELP, "help", 'h', NULL, "this help"},
+	{FLAG_JSON, "json", 0, NULL, "JSON, on a terminal too"},
+	{FLAG_FORCE, "force", 'f', NULL, "stop those that run first"},
+	{FLAG_TIMEOUT, "timeout", 't', "SECONDS", "that the guest has to power off; default 10"},
+	{FLAG_FOLLOW, "follow", 'f', NULL, "go on until the VM ends"},
+	{FLAG_TAIL, "tail", 'n', "N", "only the last N lines"},
+	{FLAG_SINCE, "since", 0, "TIME",
+	 "only lines from then on: 10m, 1h30m, 2026-11-28T10:00:00Z"},
+	{FLAG_TIMESTAMPS, "timestamps", 't', NULL, "with the time and the stream of each line"},
+};
+const size_t nflags = ARRAY_LEN(flags);
+
+static bool number(const char *text, int64_t max, int64_t *out)
+{
+	char *end;
+
+	errno = 0;
+	*out = strtoll(text, &end, 10);
+	return text[0] >= '0' && text[0] <= '9' && !*end && !errno && *out <= max;
+}
+
+static int take(struct ctl *c, enum flag_bit bit, const char *value, struct err *e)
+{
+	switch (bit) {
+	case FLAG_JSON:
+		c->json = true;
+		return 0;
+	case FLAG_FORCE:
+		c->force = true;
+		return 0;
+	case FLAG_FOLLOW:
+		c->follow = true;
+		return 0;
+	case FLAG_TIMESTAMPS:
+		c->timestamps = true;
+		return 0;
+	case FLAG_TIMEOUT:
+		if (number(value, 3600, &c->timeout))
+			return 0;
+		return err_set(e, -EINVAL, "-t: '%.20s'; expected seconds from 0 to 3600", value);
+	case FLAG_TAIL:
+		if (number(value, 1000000000, &c->tail))
+			return 0;
+		return err_set(e, -EINVAL, "--tail: '%.20s'; expected a number of lines", value);
+	case FLAG_SINCE:
+		if (time_since(value, &c->since_ms))
+			return 0;
+		return err_set(e, -EINVAL,
+			       "--since: '%.40s'; expected a time such as 10m, 1h30m or "
+			       "2026-11-28T10:00:00Z",
+			       value);
+	case FLAG_HELP:
+		break;
+	}
+	return 0;
+}
+
+/* ---- refusals ---- */
+
+int unknown_flag(const char *verb, const char *text, const char *const *known, size_t n,
+		 struct err *e)
+{
+	const char *name = text + strspn(text, "-"), *meant;
+	char word[64];
+
+	snprintf(word, sizeof(word), "%.*s", (int)strcspn(name, "="), name);
+	meant = word[0] && word[1] ? nearest(word, known, n) : NULL;
+	return err_set(e, -EINVAL, "%s has no '%.60s'%s%s%s; see insulactl %s --help", verb, text,
+		       meant ? "; did you mean --" : "", meant ? meant : "", meant ? "?" : "",
+		       verb);
+}
+
+const char *flag_text(char **argv, char out[64])
+{
+	if (optopt > 0 && optopt < 128)
+		snprintf(out, 64, "-%c", optopt);
+	else
+		snprintf(out, 64, "%.63s", optind > 0 ? argv[optind - 1] : "");
+	return out;
+}
+
+static int refuse(const struct verb *v, int how, char **argv, struct err *e)
+{
+	const char *known[WORDS];
+	char text[64];
+	size_t n = 0;
+
+	flag_text(argv, text);
+	if (how == ':')
+		return err_set(e, -EINVAL, "%s: '%.60s' needs a value; see insulactl %s --help",
+			       v->name, text, v->name);
+	for (size_t i = 0; i < nflags; i++) {
+		if (v->flags & flags[i].bit)
+			known[n++] = flags[i].name;
+	}
+	return unknown_flag(v->name, text, known, n, e);
+}
+
+/* ---- reading ---- */
+
+/* The flags of this verb, as getopt_long() wants them. */
+static void describe(const struct verb *v, struct option *longopts, char *letters)
+{
+	*letters++ = ':';
+	for (size_t i = 0; i < nflags; i++) {
+		if (!(v->flags & flags[i].bit))
+			continue;
+		*longopts++ = (struct option){flags[i].name,
+					      flags[i].value ? required_argument : no_argument,
+					      NULL, (int)flags[i].bit + FLAG_BASE};
+		if (!flags[i].letter)
+			continue;
+		*letters++ = flags[i].letter;
+		if (flags[i].value)
+			*letters++ = ':';
+	}
+	*letters = 0;
+}
+
+static int bit_of(const struct verb *v, int c)
+{
+	for (size_t i = 0; i < nflags; i++) {
+		if ((v->flags & flags[i].bit) &&
+		    (c == flags[i].letter || c == (int)flags[i].bit + FLAG_BASE))
+			return (int)flags[i].bit;
+	}
+	return 0;
+}
+
+int verb_flags(struct ctl *c, const struct verb *v, int *argc, char ***argv, struct err *e)
+{
+	struct option longopts[ARRAY_LEN(flags) + 1] = {0};
+	char letters[2 * ARRAY_LEN(flags) + 2];
+	int got, rc = 0;
+
+	describe(v, longopts, letters);
+	optind = 0;
+	opterr = 0;
+	while (!rc && (got = getopt_long(*argc, *argv, letters, longopts, NULL)) >= 0) {
+		int bit = bit_of(v, got);
+
+		if (bit == FLAG_HELP)
+			return verb_help(v), 1;
+		rc = bit ? take(c, (enum flag_bit)bit, optarg, e) : refuse(v, got, *argv, e);
+	}
+	if (rc)
+		return rc;
+	(*argv)[optind - 1] = (char *)(uintptr_t)v->name;
+	*argv += optind - 1;
+	*argc -= optind - 1;
+	return 0;
+}
+
+/* ---- help ---- */
+
+void verb_help(const struct verb *v)
+{
+	printf("usage: insulactl %s%s%s\n\n%s\n", v->name, v->args[0] ? " " : "", v->args,
+	       v->summary);
+	for (size_t i = 0; i < nflags; i++) {
+		const struct flag *f = &flags[i];
+		char left[40];
+
+		if (!(v->flags & f->bit))
+			continue;
+		snprintf(left, sizeof(left), "%c%c%s --%s%s%s", f->letter ? '-' : ' ',
+			 f->letter ? f->letter : ' ', f->letter ? "," : " ", f->name,
+			 f->value ? " " : "", f->value ? f->value : "");
+		printf("%s  %-22s %s\n", i ? "" : "\n", left, f->words);
+	}
+	if (v->more)
+		printf("\n%s\n", v->more);
+	if (v->aliases)
+		printf("\nOther names: %s\n", v->aliases);
+}
+
+static bool is_alias(const struct verb *v, const char *name)
+{
+	const char *p = v->aliases;
+	size_t len = strlen(name);
+
+	while (p && *p) {
+		size_t n = strcspn(p, " ");
+
+		if (n == len && !strncmp(p, name, n))
+			return true;
+		p += n + (p[n] == ' ');
+	}
+	return false;
+}
+
+const struct verb *verb_find(const char *name)
+{
+	for (size_t i = 0; i < nverbs; i++) {
+		if (!strcmp(verbs[i].name, name) || is_alias(&verbs[i], name))
+			return &verbs[i];
+	}
+	return NULL;
+}
+
+const char *verb_meant(const char *name)
+{
+	const char *known[WORDS];
+
+	for (size_t i = 0; i < nverbs; i++)
+		known[i] = verbs[i].name;
+	return nearest(name, known, nverbs);
+}
+
+int complete(const char *name)
+{
+	const struct verb *v = name ? verb_find(name) : NULL;
+
+	if (name && !v)
+		return 0;
+	for (size_t i = 0; i < nverbs && !v; i++)
+		puts(verbs[i].name);
+	for (size_t i = 0; i < nflags && v; i++) {
+		if (v->flags & flags[i].bit)
+			printf("--%s\n", flags[i].name);
+	}
+	if (v && v->complete)
+		v->complete();
+	return fflush(stdout) ? CTL_FAILED : 0;
+}
