@@ -45,7 +45,7 @@ static const char usage[] =
 	"                    a directory of the host in the guest: a copy, packed once and "
 	"cached,\n"
 	"                    which the guest can only read (sharing it live comes with virtio-fs)\n"
-	"  --console stdio|stderr|pty|none|file=FILE\n"
+	"  --console stdio|stderr|pty|none|file=FILE[,limit=SIZE]\n"
 	"                    the serial console (default: with a command stderr, else stdio, "
 	"where\n"
 	"                    Ctrl-A x ends the VM and Ctrl-A h helps)\n"

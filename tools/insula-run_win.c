@@ -34,7 +34,7 @@ static const char usage[] =
 	"  --rootfs IMAGE[,rw]\n"
 	"                    root file system: a raw image; read-only below, memory above, unless "
 	"rw\n"
-	"  --console stdio|stderr|none|file=FILE\n"
+	"  --console stdio|stderr|none|file=FILE[,limit=SIZE]\n"
 	"                    the serial console (default: with a command stderr, else stdio, "
 	"where\n"
 	"                    Ctrl-A x ends the VM)\n"

@@ -37,8 +37,10 @@ struct jail_plan {
 	uint64_t as;         /* RLIMIT_AS in bytes, 0: unlimited (sanitizers) */
 	uint32_t outer_uid;  /* host ids that the jail's user maps to; chosen by jail_ids() */
 	uint32_t outer_gid;
-	bool no_file_writes; /* RLIMIT_FSIZE 0: the program writes no regular file (insula-vmm) */
+	uint64_t fsize; /* RLIMIT_FSIZE: how long it may make a regular file; 0: it writes none */
 };
+
+#define JAIL_FSIZE_ANY UINT64_MAX
 
 /* Choose host ids: root with the range mapped gets ids of its own (JAIL_UID_BASE + getpid()),
  * everybody else their own ids. */

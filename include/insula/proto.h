@@ -158,6 +158,8 @@ enum uart_flags {
 struct msg_start_uart {
 	uint32_t flags; /* enum uart_flags */
 	uint32_t log_level;
+	uint64_t limit; /* how long the output may get, if it is a file; 0: it is none. On Linux the
+			   kernel sees to it (RLIMIT_FSIZE). */
 };
 
 #define VSOCK_MIN_CID 3u /* 0 to 2 are the hypervisor, local and the host; virtio 1.2, 5.10.4 */

@@ -85,6 +85,21 @@ static void out_progress(struct console *c, uint32_t tail)
 	}
 }
 
+/* Once; how much it was is said at the end. That nobody reads from a pty is no error. */
+void console_lose(struct console *c, uint32_t n, int error)
+{
+	struct err e = {0};
+
+	c->out_lost += n;
+	if (c->out_told || c->out_pty)
+		return;
+	c->out_told = true;
+	if (error == -EFBIG)
+		log_warn("the console's file has reached its limit; more output is dropped");
+	else
+		log_warn("%s", (err_sys(&e, error, "output is dropped"), e.text));
+}
+
 static void *output_main(void *arg)
 {
 	struct console *c = arg;
@@ -320,6 +335,9 @@ static void stop(void *dev, struct msg_stats *s)
 	s->n[STAT_UART_IN_BYTES] = c->in_bytes;
 	s->n[STAT_UART_OUT_DROPPED] = c->uart.dropped;
 	s->n[STAT_UART_OUT_LOST] = c->out_lost + (c->out_head - tail);
+	if (s->n[STAT_UART_OUT_LOST] && !c->out_pty)
+		log_warn("%llu bytes of output were dropped",
+			 (unsigned long long)s->n[STAT_UART_OUT_LOST]);
 }
 
 const struct helper_ops console_ops = {
@@ -345,9 +363,10 @@ static void init_state(struct console *c)
 	atomic_store(&c->out_mark, c->out_head);
 }
 
-int console_open(struct console *c, struct helper *h, int out_fd, int in_fd, unsigned flags,
-		 struct err *e)
+int console_open(struct console *c, struct helper *h, int out_fd, int in_fd,
+		 const struct msg_start_uart *m, struct err *e)
 {
+	unsigned flags = m->flags;
 	pthread_t t;
 	int rc;
 
@@ -356,7 +375,7 @@ int console_open(struct console *c, struct helper *h, int out_fd, int in_fd, uns
 	c->st = h->port.dev_state;
 	c->out_fd = out_fd;
 	c->in_fd = in_fd;
-	rc = console_ends(c, e);
+	rc = console_ends(c, m->limit, e);
 	if (rc)
 		return rc;
 	c->escape = flags & UART_ESCAPE;

@@ -53,6 +53,8 @@ struct console {
 	_Atomic uint32_t out_mark;  /* write up to here */
 	_Atomic uint32_t want_room; /* control thread waits for room or for the end of the output */
 	bool out_deaf;              /* output thread: nobody reads from the pty */
+	bool out_told;              /* output thread: the first loss was reported */
+	uint64_t out_left;          /* output thread, Windows: until the file's limit */
 	_Atomic uint64_t out_bytes, out_writes, out_lost;
 
 	int in_event; /* control -> input thread: there is room again */
@@ -68,14 +70,17 @@ extern const struct helper_ops console_ops;
 
 /* Take over the descriptors (closed by the end of the process) and start the threads. Registers
  * work after helper_attach(h, &console_ops, c). */
-int console_open(struct console *c, struct helper *h, int out_fd, int in_fd, unsigned flags,
-		 struct err *e);
+int console_open(struct console *c, struct helper *h, int out_fd, int in_fd,
+		 const struct msg_start_uart *m, struct err *e);
 void console_rules(const struct console *c, struct rule_list *l);
+
+/* Output thread: n bytes are given up, because of a negative errno. */
+void console_lose(struct console *c, uint32_t n, int error);
 
 /* ---- console_linux.c, console_win.c: the two descriptors ---- */
 
-/* See what they are, and make them fit. */
-int console_ends(struct console *c, struct err *e);
+/* See what they are, and make them fit. `limit` as in struct msg_start_uart. */
+int console_ends(struct console *c, uint64_t limit, struct err *e);
 /* Output thread: write some of [buf, buf + n); may block for ever. The number of bytes that are
  * dealt with: written, or lost because the other side is gone. */
 uint32_t console_write(struct console *c, const uint8_t *buf, uint32_t n);

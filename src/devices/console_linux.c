@@ -19,8 +19,9 @@ static bool is_pty_master(int fd)
 	return fd >= 0 && ioctl(fd, TIOCGPTN, &n) == 0;
 }
 
-int console_ends(struct console *c, struct err *e)
+int console_ends(struct console *c, uint64_t limit, struct err *e)
 {
+	(void)limit;
 	c->out_pty = is_pty_master(c->out_fd);
 	c->in_pty = is_pty_master(c->in_fd);
 	/* Ours alone; a terminal's flags would be the user's shell's too. */
@@ -45,7 +46,7 @@ static uint32_t wait_writable(struct console *c, uint32_t n)
 	if (poll(&p, 1, timeout) != 0)
 		return 0;
 	c->out_deaf = true;
-	c->out_lost += n;
+	console_lose(c, n, -EAGAIN);
 	return n;
 }
 
@@ -64,7 +65,7 @@ uint32_t console_write(struct console *c, const uint8_t *buf, uint32_t n)
 		return 0;
 	if (r < 0 && errno == EAGAIN)
 		return wait_writable(c, n);
-	c->out_lost += n;
+	console_lose(c, n, r < 0 ? -errno : -EIO);
 	return n;
 }
 

@@ -30,7 +30,7 @@ static int open_device(void *dev, struct helper *h, const void *start, const int
 	if (rc)
 		return rc;
 	*step = "console";
-	return console_open(dev, h, fds[FD_OUT], fds[FD_IN], m->flags, e);
+	return console_open(dev, h, fds[FD_OUT], fds[FD_IN], m, e);
 }
 
 static void rules(const void *dev, struct rule_list *l)

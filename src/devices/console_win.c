@@ -9,10 +9,17 @@
 
 #include "console.h"
 
-int console_ends(struct console *c, struct err *e)
+int console_ends(struct console *c, uint64_t limit, struct err *e)
 {
+	LARGE_INTEGER size;
 	DWORD mode;
 
+	c->out_left = UINT64_MAX;
+	if (limit) {
+		if (!GetFileSizeEx(fd_handle(c->out_fd), &size))
+			return err_sys(e, win_errno(GetLastError()), "size of the console's file");
+		c->out_left = (uint64_t)size.QuadPart < limit ? limit - (uint64_t)size.QuadPart : 0;
+	}
 	if (GetConsoleMode(fd_handle(c->out_fd), &mode) ||
 	    (c->in_fd >= 0 && GetConsoleMode(fd_handle(c->in_fd), &mode)))
 		return err_set(e, -EPERM, "a console window");
@@ -23,12 +30,19 @@ uint32_t console_write(struct console *c, const uint8_t *buf, uint32_t n)
 {
 	DWORD done = 0;
 
+	if (!c->out_left) {
+		console_lose(c, n, -EFBIG);
+		return n;
+	}
+	if (n > c->out_left)
+		n = (uint32_t)c->out_left;
 	if (WriteFile(fd_handle(c->out_fd), buf, n, &done, NULL) && done) {
 		c->out_bytes += done;
 		c->out_writes++;
+		c->out_left -= c->out_left == UINT64_MAX ? 0 : done;
 		return done;
 	}
-	c->out_lost += n;
+	console_lose(c, n, win_errno(GetLastError()));
 	return n;
 }
 

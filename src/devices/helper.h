@@ -96,8 +96,8 @@ void helper_rules(const struct helper *h, struct rule_list *l);
 /* Say over the channel which step failed, and exit. */
 _Noreturn void helper_fail(int channel, const char *step, const struct err *e);
 
-/* Block all signals in the threads that the caller makes, and make a closed pipe an error instead
- * of a signal. */
+/* Block all signals in the threads that the caller makes, and make a closed pipe, and a file at
+ * its limit, an error instead of a signal. */
 void helper_signals(void);
 
 /* pthread_create() with a stack as small as it can be. 0 or a negative errno. */

@@ -33,6 +33,7 @@ void helper_rules(const struct helper *h, struct rule_list *l)
 void helper_signals(void)
 {
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* RLIMIT_FSIZE: EFBIG is enough */
 }
 
 struct begin {

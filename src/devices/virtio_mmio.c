@@ -13,7 +13,7 @@
 static void put(struct virtio_mmio *m, uint32_t off, uint32_t val)
 {
 	if (m->shadow[off / 4] != val)
-		m->shadow[off / 4] = val;
+		__atomic_store_n(&m->shadow[off / 4], val, __ATOMIC_RELEASE);
 }
 
 void vmmio_show(struct virtio_mmio *m)
@@ -45,9 +45,13 @@ static void show_config(struct virtio_mmio *m)
 
 void vmmio_config_changed(struct virtio_mmio *m, bool tell)
 {
+	/* 4.2.2.2: on both sides of the content. A driver that reads the generation before the
+	 * change and one that reads it in the middle find another one afterwards. */
 	m->v.st->config_gen++;
 	vmmio_show(m);
 	show_config(m);
+	m->v.st->config_gen++;
+	vmmio_show(m);
 	if (tell)
 		virtio_config_interrupt(&m->v);
 }
@@ -160,6 +164,8 @@ void vmmio_init(struct virtio_mmio *m, struct helper *h, uint32_t *shadow, struc
 	m->h = h;
 	m->shadow = shadow;
 	virtio_init(&m->v, st, resumed, gm, model, dev);
+	/* The other process may have died between the two steps of a change. */
+	st->config_gen += resumed;
 	m->v.show = show;
 	m->v.irq = irq;
 	m->v.transport = m;

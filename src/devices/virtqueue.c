@@ -254,7 +254,7 @@ static int enter_indirect(struct virtqueue *q, struct table *t, const struct vri
 		return mistake(q, "an indirect descriptor, which was not negotiated");
 	if (t->indirect || (d->flags & VRING_DESC_F_NEXT))
 		return mistake(q, "an indirect descriptor inside a table or with a next one");
-	if (d->len % DESC_SIZE || d->len > (uint32_t)q->num * DESC_SIZE)
+	if (d->len % DESC_SIZE || d->len > VQ_MAX_NUM * DESC_SIZE)
 		return mistake(q, "an indirect table of a wrong size");
 	t->desc = gm_ptr(q->gm, d->addr, d->len);
 	if (!t->desc)
@@ -270,8 +270,9 @@ static int walk(struct virtqueue *q, struct vq_chain *c, uint16_t head)
 	uint32_t i = head;
 
 	*c = (struct vq_chain){.head = head, .iov = c->iov};
-	/* Each round adds a segment or enters the one indirect table: a cycle ends at the queue
-	 * size. */
+	/* Each round adds a segment or enters the one indirect table: a cycle ends at the limit.
+	 * 2.7.5.3.1: no chain is longer than the queue. But Linux goes by seg_max alone when it
+	 * fills an indirect table, so there the limit is the longest chain of any queue. */
 	for (;;) {
 		struct vring_desc d = read_desc(t.desc, i);
 		int rc;
@@ -283,8 +284,10 @@ static int walk(struct virtqueue *q, struct vq_chain *c, uint16_t head)
 				return rc;
 			continue;
 		}
-		if (c->nread + c->nwrite >= q->num)
+		if (!t.indirect && c->nread + c->nwrite >= q->num)
 			return mistake(q, "a chain longer than the queue");
+		if (c->nread + c->nwrite >= VQ_MAX_NUM)
+			return mistake(q, "a chain longer than any queue");
 		rc = add_segment(q, c, &d);
 		if (rc)
 			return rc;

@@ -41,7 +41,7 @@
 #include <insula/err.h>
 #include <insula/guestmem.h>
 
-#define VQ_MAX_NUM 256 /* descriptors; also the longest chain */
+#define VQ_MAX_NUM 256 /* descriptors of a queue; of a chain too, if it is in an indirect table */
 
 struct vq_slot { /* one per head descriptor */
 	_Atomic uint8_t busy;

@@ -108,6 +108,8 @@ static int step_descriptors(struct jail_start *s, struct err *e)
 	return 0;
 }
 
+_Static_assert(JAIL_FSIZE_ANY == RLIM_INFINITY, "any length");
+
 static int limit(int what, const char *name, rlim_t value, struct err *e)
 {
 	const struct rlimit l = {value, value};
@@ -139,7 +141,7 @@ static int step_rlimits(struct jail_start *s, struct err *e)
 		{RLIMIT_NOFILE, "RLIMIT_NOFILE", p->nofile},
 		{RLIMIT_NPROC, "RLIMIT_NPROC", p->nproc},
 		{RLIMIT_AS, "RLIMIT_AS", p->as ? p->as : RLIM_INFINITY},
-		{RLIMIT_FSIZE, "RLIMIT_FSIZE", p->no_file_writes ? 0 : RLIM_INFINITY},
+		{RLIMIT_FSIZE, "RLIMIT_FSIZE", p->fsize},
 		{RLIMIT_CORE, "RLIMIT_CORE", 0}, /* a core would hold guest memory */
 		{RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK", locked_memory()},
 		{RLIMIT_MSGQUEUE, "RLIMIT_MSGQUEUE", 0},

@@ -66,7 +66,7 @@ int child_spawn(struct child *c, struct err *e)
 			      .exec_fd = c->exec_fd,
 			      .nofile = c->nofile,
 			      .nproc = c->threads,
-			      .no_file_writes = c->no_file_writes};
+			      .fsize = c->fsize};
 	int rc;
 
 	jail_ids(&p);

@@ -19,7 +19,7 @@ struct child {
 	char name[24];       /* for messages: "insula-blk vda" */
 	int exec_fd;         /* the binary; kept for restarts; owned */
 	unsigned threads, nofile;
-	bool no_file_writes;    /* see struct jail_plan */
+	uint64_t fsize;         /* see struct jail_plan */
 	struct jail_child jail; /* descriptors are -1 when there is no process */
 	enum child_state state;
 

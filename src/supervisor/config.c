@@ -221,6 +221,29 @@ static int set_mem(struct vm_config *c, const char *where, const char *v, struct
 	return 0;
 }
 
+/* FILE[,limit=SIZE]. A comma in the name of the file is a comma. */
+static int set_console_file(struct vm_config *c, const char *where, const char *v, struct err *e)
+{
+	static const char key[] = ",limit=";
+	const char *at = NULL;
+	int rc = replace(&c->console_file, v, e);
+
+	for (const char *p = v; (p = strstr(p, key)); p++)
+		at = p;
+	c->console_limit = CONSOLE_LIMIT;
+	if (rc || !at)
+		return rc;
+	c->console_file[at - v] = 0;
+	v = at + sizeof(key) - 1;
+	if (!c->console_file[0] || !parse_size(v, &c->console_limit) || !c->console_limit ||
+	    c->console_limit > CONSOLE_LIMIT_MOST)
+		return err_set(e, -EINVAL,
+			       "%s: limit '%.40s'; expected a size from 1 byte to %lluT, such as "
+			       "64M",
+			       where, v, CONSOLE_LIMIT_MOST >> 40);
+	return 0;
+}
+
 static int set_console(struct vm_config *c, const char *where, const char *v, struct err *e)
 {
 	static const char *const names[] = {"stdio", "pty", "none", "stderr"};
@@ -234,11 +257,12 @@ static int set_console(struct vm_config *c, const char *where, const char *v, st
 	}
 	if (strncmp(v, "file=", 5) || !v[5])
 		return err_set(e, -EINVAL,
-			       "%s: '%.80s'; expected stdio, stderr, pty, none or file=FILE", where,
-			       v);
+			       "%s: '%.80s'; expected stdio, stderr, pty, none or "
+			       "file=FILE[,limit=SIZE]",
+			       where, v);
 	c->console_given = true;
 	c->console = CONSOLE_FILE;
-	return replace(&c->console_file, v + 5, e);
+	return set_console_file(c, where, v + 5, e);
 }
 
 enum console_kind config_console(const struct vm_config *c)

@@ -24,6 +24,9 @@
 #define CONFIG_USER_MAX 66 /* NAME:GROUP */
 
 /* CONSOLE_STREAM: a descriptor that the supervisor itself holds; cannot be configured. */
+#define CONSOLE_LIMIT (64ull << 20) /* of the console's file, unless it is said */
+#define CONSOLE_LIMIT_MOST (1024ull << 40)
+
 enum console_kind {
 	CONSOLE_STDIO,
 	CONSOLE_PTY,
@@ -95,6 +98,7 @@ struct vm_config {
 	bool console_given;
 	enum console_kind console;   /* if given; see config_console() */
 	int console_in, console_out; /* CONSOLE_STREAM; borrowed */
+	uint64_t console_limit;      /* CONSOLE_FILE: how long the file may get */
 	/* The command's streams, both outputs as one; borrowed; 0: the standard ones. Cannot be
 	 * configured, as those of the console. */
 	int command_in, command_out, command_err;

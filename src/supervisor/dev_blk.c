@@ -67,11 +67,20 @@ static int quiet(const struct device *d)
 	return disk_quiet(d->back.disk);
 }
 
+/* An image does not grow: whoever has taken the helper over cannot fill the file system with it. */
+static uint64_t fsize(const struct device *d)
+{
+	const struct msg_start_blk *m = &d->back.disk->start;
+
+	return m->flags & BLK_RO ? 0 : m->capacity;
+}
+
 const struct device_class device_blk = {
 	.program = "insula-blk",
 	.kind = DEV_VIRTIO_MMIO,
 	.threads = 24, /* control, I/O, and the pool of the threads engine */
 	.nofile = 64,
+	.fsize = fsize,
 	.start = start,
 	.quiet = quiet,
 	.engine = engine_name,

@@ -8,7 +8,7 @@
 static int start(struct device *d, int mem, uint64_t mem_size, struct err *e)
 {
 	const struct terminal *t = d->back.terminal;
-	struct msg_start_uart m = {.log_level = log_most()};
+	struct msg_start_uart m = {.log_level = log_most(), .limit = t->limit};
 	int fds[] = {d->page, d->call, d->irq, t->out, t->in};
 	int rc;
 
@@ -30,11 +30,17 @@ static bool message(struct vm *vm, struct device *d, enum msg_type t, const void
 	return true;
 }
 
+static uint64_t fsize(const struct device *d)
+{
+	return d->back.terminal->limit;
+}
+
 const struct device_class device_uart = {
 	.program = "insula-console",
 	.kind = DEV_UART,
 	.threads = 4, /* control, output, input */
 	.nofile = 64,
+	.fsize = fsize,
 	.start = start,
 	.message = message,
 	.stats = &stats_uart,

@@ -123,8 +123,10 @@ int device_send_start(struct device *d, enum msg_type t, const void *body, size_
 
 int device_start(struct device *d, int mem, uint64_t mem_size, struct err *e)
 {
-	int rc = child_spawn(&d->child, e);
+	int rc;
 
+	d->child.fsize = d->class->fsize ? d->class->fsize(d) : 0;
+	rc = child_spawn(&d->child, e);
 	if (rc)
 		return rc;
 	return d->class->start(d, mem, mem_size, e);

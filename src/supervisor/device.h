@@ -24,6 +24,8 @@ struct device_class {
 	const char *program; /* "insula-blk" */
 	enum dev_kind kind;
 	unsigned threads, nofile; /* limits of the helper; see struct jail_plan */
+	/* How long it may make a regular file. NULL: it writes none. */
+	uint64_t (*fsize)(const struct device *d);
 	/* Send the start message to the helper that was just spawned. */
 	int (*start)(struct device *d, int mem, uint64_t mem_size, struct err *e);
 	/* May a new helper start? 1, 0 (not yet) or a negative errno (never). NULL: at once. */

@@ -128,6 +128,7 @@ static int start_uart(struct device *d, struct err *e)
 {
 	const struct terminal *t = d->terminal;
 	struct msg_start_uart m = {.log_level = log_most(),
+				   .limit = t->limit,
 				   .flags = (t->in >= 0 ? UART_HAS_INPUT : 0) |
 					    (t->escape ? UART_ESCAPE : 0)};
 	int fds[6] = {d->page, d->call, d->irq, t->out};

@@ -263,8 +263,9 @@ int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e)
 				   OPEN_EXISTING, 0);
 		return t->out < 0 ? err_sys(e, t->out, "NUL") : 0;
 	case CONSOLE_FILE:
-		t->out = open_path(c->console_file, FILE_APPEND_DATA, FILE_SHARE_READ, OPEN_ALWAYS,
-				   0);
+		t->out = open_path(c->console_file, FILE_APPEND_DATA | FILE_READ_ATTRIBUTES,
+				   FILE_SHARE_READ, OPEN_ALWAYS, 0);
+		t->limit = c->console_limit;
 		return t->out < 0 ? err_sys(e, t->out, "--console: %s", c->console_file) : 0;
 	case CONSOLE_STREAM:
 		t->out = stream_copy(c->console_out);

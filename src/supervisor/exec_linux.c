@@ -87,6 +87,8 @@ int exec_os_launch(struct vm *vm, struct exec_proc *p, const struct exec_order *
 	p->stream = pair[1];
 	rc = child_init_open(p->child, vm->exec_program, "insula-exec", EXEC_THREADS, EXEC_NOFILE,
 			     e);
+	/* The command's output is the user's, who may have it in a file. */
+	p->child->fsize = JAIL_FSIZE_ANY;
 	if (!rc)
 		rc = child_spawn(p->child, e);
 	if (!rc)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <insula/base.h>
@@ -61,6 +62,14 @@ static int open_write(struct terminal *t, const char *path, int flags, struct er
 	return t->out < 0 ? err_sys(e, -errno, "--console: %s", path) : 0;
 }
 
+/* A file that the user's shell has opened is the user's own affair; what is none has no length. */
+static uint64_t any_file(int fd)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && S_ISREG(st.st_mode) ? UINT64_MAX : 0;
+}
+
 int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e)
 {
 	int rc = 0;
@@ -91,6 +100,8 @@ int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e)
 		rc = open_write(t, c->console_file, O_CREAT | O_APPEND, e);
 		break;
 	}
+	if (!rc)
+		t->limit = config_console(c) == CONSOLE_FILE ? c->console_limit : any_file(t->out);
 	if (rc)
 		terminal_close(t);
 	return rc;

@@ -9,11 +9,13 @@
 #include "config.h"
 
 struct terminal {
-	int in, out; /* for the helper; -1: no input. Owned. */
-	bool stream; /* the input is a stream with an end, not a terminal: UART_STREAM. Set by
-			vm_open(). */
-	bool escape; /* a person types: the escape key works */
-	int slave;   /* our end of a pty, kept open so that the master never hangs up */
+	int in, out;    /* for the helper; -1: no input. Owned. */
+	uint64_t limit; /* how long a file at `out` may get: 0 for one that is none, all that there
+			   is for one that the user has opened */
+	bool stream;    /* the input is a stream with an end, not a terminal: UART_STREAM. Set by
+			   vm_open(). */
+	bool escape;    /* a person types: the escape key works */
+	int slave;      /* our end of a pty, kept open so that the master never hangs up */
 	char slave_name[64];
 	bool raw_wanted; /* standard input is a terminal that shall be raw: the console's or the
 			    command's; set by vm_open() */

@@ -225,7 +225,6 @@ static int make_devices(struct vm *vm, struct err *e)
 	if (!rc)
 		rc = child_init(&vm->vmm, vm->paths.libexec, "insula-vmm", "",
 				vm->conf->cpus + VMM_OTHER_THREADS, VMM_NOFILE, e);
-	vm->vmm.no_file_writes = true;
 	if (!rc)
 		rc = vm->exec_program = child_program(vm->paths.libexec, "insula-exec", e);
 	return rc < 0 ? rc : 0;

@@ -53,7 +53,8 @@ static void check_chain(const struct vq_chain *c)
 {
 	uint64_t len = 0;
 
-	must(c->nread + c->nwrite >= 1 && c->nread + c->nwrite <= q.num, "number of segments");
+	must(c->nread + c->nwrite >= 1 && c->nread + c->nwrite <= (q.indirect ? VQ_MAX_NUM : q.num),
+	     "number of segments");
 	for (unsigned i = 0; i < (unsigned)c->nread + c->nwrite; i++) {
 		const uint8_t *p = c->iov[i].iov_base, *host = gm.region[0].host;
 

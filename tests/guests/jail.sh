@@ -136,6 +136,20 @@ check_ids() {
 	verdict "$2: one id, not root" "$why"
 }
 
+# How long a regular file may get: the image of a disk as long as it is, no other at all; a command's output is the user's.
+check_fsize() {
+	why=
+	want=0
+	case $2 in
+	insula-blk) want=1048576 ;;
+	insula-exec) want=unlimited ;;
+	esac
+	for got in $(sed -n 's/^Max file size  *\([^ ]*\)  *\([^ ]*\) .*/\1 \2/p' "/proc/$1/limits"); do
+		[ "$got" = $want ] || why="$got, expected $want"
+	done
+	verdict "$2: how long a file may get" "$why"
+}
+
 check_root() {
 	if ! ls /proc/"$1"/root/ >/dev/null 2>&1; then
 		skip "$2: empty root" 'only root may look at it'
@@ -187,6 +201,7 @@ for pid in $(children); do
 	check_status "$pid" "$name"
 	check_namespaces "$pid" "$name"
 	check_ids "$pid" "$name"
+	check_fsize "$pid" "$name"
 	check_root "$pid" "$name"
 	check_descriptors "$pid" "$name"
 done

@@ -257,6 +257,18 @@ holds 'console=file: the text is there, and only there' $? "$(cat "$dir/out")"
 vm hello --console file="$dir/console.log"
 [ "$(grep -c '^Hello' "$dir/console.log")" = 2 ]
 holds 'console=file: appended' $? "$(cat "$dir/console.log")"
+size=$(stat -c %s "$dir/console.log")
+vm hello --console file="$dir/console.log,limit=$((size + 5))"
+[ "$status" = 42 ]
+holds 'console=file at its limit: the VM goes on' $? "status $status"
+[ "$(stat -c %s "$dir/console.log")" = $((size + 5)) ]
+holds 'console=file at its limit: the file stops there' $? "$(stat -c %s "$dir/console.log"), it was $size"
+[ "$(grep -c 'insula-console com1: warning: ' "$dir/err")" = 2 ] && grep -q "console's file has reached its limit" "$dir/err" &&
+	grep -q '[0-9] bytes of output were dropped' "$dir/err"
+holds 'console=file at its limit: said once, and counted' $? "$(cat "$dir/err")"
+timeout -s KILL 60 "$RUN" --kernel "$GUESTS/hello.elf" </dev/null >/dev/full 2>"$dir/err"
+[ $? = 42 ] && grep -q 'output is dropped: No space left on device' "$dir/err" && grep -q '[0-9] bytes of output were dropped' "$dir/err"
+holds 'console on a full disk: said once, and counted' $? "$(cat "$dir/err")"
 vm hello --console none
 ends 'console=none: status' 42 ''
 verdict 'console=none: silence' "$(cat "$dir/out")"

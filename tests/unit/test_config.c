@@ -303,6 +303,9 @@ START_TEST(consoles)
 {
 	static const char *const bad[] = {"",     "tty",   "STDIO", "stdio ",
 					  "file", "file=", "pty=1", "\x1b[31m"};
+	static const char *const limits[] = {"file=/x,limit=", "file=/x,limit=0",
+					     "file=/x,limit=-1", "file=,limit=1",
+					     "file=/x,limit=99999999T"};
 
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
 		refused("console", bad[i], "expected stdio, stderr, pty, none or file=FILE");
@@ -314,6 +317,12 @@ START_TEST(consoles)
 	ck_assert_int_eq(set("console", "file=/x,y=z"), 0);
 	ck_assert_int_eq(c.console, CONSOLE_FILE);
 	ck_assert_str_eq(c.console_file, "/x,y=z");
+	ck_assert_uint_eq(c.console_limit, 64 << 20);
+	ck_assert_int_eq(set("console", "file=/x,limit=5,limit=3K"), 0);
+	ck_assert_str_eq(c.console_file, "/x,limit=5");
+	ck_assert_uint_eq(c.console_limit, 3 << 10);
+	for (unsigned i = 0; i < ARRAY_LEN(limits); i++)
+		refused("console", limits[i], "expected a size from 1 byte to 1024T");
 	ck_assert_int_eq(set("console", "stdio"), 0);
 	ck_assert_int_eq(c.console, CONSOLE_STDIO);
 }

@@ -44,7 +44,8 @@ static void console_start(int out_fd, int in_fd, unsigned flags)
 	ck_assert_msg(helper_open(&rig->helper, dup(core.page_fd), dup(core.call_fd),
 				  dup(core.irq_fd), CONSOLE_TAG, &e) == 0,
 		      "%s", e.text);
-	ck_assert_msg(console_open(&rig->console, &rig->helper, out_fd, in_fd, flags, &e) == 0,
+	ck_assert_msg(console_open(&rig->console, &rig->helper, out_fd, in_fd,
+				   &(struct msg_start_uart){.flags = flags}, &e) == 0,
 		      "%s", e.text);
 	ck_assert_int_eq(helper_attach(&rig->helper, &console_ops, &rig->console, &e), 0);
 	ck_assert_int_eq(pthread_create(&thread, NULL, loop, &rig->helper), 0);
@@ -530,7 +531,8 @@ static pid_t fork_console(int out_fd)
 		close(chan[0]);
 		if (helper_open(&rig->helper, core.page_fd, core.call_fd, core.irq_fd, CONSOLE_TAG,
 				&e) ||
-		    console_open(&rig->console, &rig->helper, out_fd, -1, 0, &e) ||
+		    console_open(&rig->console, &rig->helper, out_fd, -1,
+				 &(struct msg_start_uart){0}, &e) ||
 		    helper_attach(&rig->helper, &console_ops, &rig->console, &e))
 			_exit(1);
 		_exit(helper_loop(&rig->helper, chan[1]) ? 1 : 0);

@@ -311,11 +311,14 @@ START_TEST(limits_are_set)
 	ck_assert_uint_eq(f.nofile, 23);
 	ck_assert_uint_eq(f.nproc, 5);
 	ck_assert_uint_eq(f.core, 0);
-	ck_assert_uint_eq(f.fsize, RLIM_INFINITY);
+	ck_assert_uint_eq(f.fsize, 0); /* what is not asked for is not there */
 	ck_assert_uint_eq(f.as, p.as ? p.as : RLIM_INFINITY);
-	p.no_file_writes = true;
+	p.fsize = 12345;
 	f = facts_of(&p);
-	ck_assert_uint_eq(f.fsize, 0);
+	ck_assert_uint_eq(f.fsize, 12345);
+	p.fsize = JAIL_FSIZE_ANY;
+	f = facts_of(&p);
+	ck_assert_uint_eq(f.fsize, RLIM_INFINITY);
 	close(fd);
 }
 END_TEST

@@ -109,7 +109,7 @@ START_TEST(bad_indirect_tables)
 	} bad[] = {
 		{{.addr = DATA + 0x8000, .len = 0}, "empty"},
 		{{.addr = DATA + 0x8000, .len = 15}, "wrong size"},
-		{{.addr = DATA + 0x8000, .len = 16 * (NUM + 1)}, "wrong size"},
+		{{.addr = DATA + 0x8000, .len = 16 * (VQ_MAX_NUM + 1)}, "wrong size"},
 		{{.addr = MEM_SIZE - 16, .len = 32}, "not in memory"},
 		{{.addr = DATA + 0x8000, .len = 16, .flags = VRING_DESC_F_NEXT}, "with a next one"},
 	};
@@ -134,11 +134,40 @@ START_TEST(bad_indirect_tables)
 	start(NUM, DRV_COMMON);
 	in[0].next = 0;
 	indirect_table(drv_desc(DATA + 0x8000, 32, false), in, 2);
-	expect_mistake("longer than the queue");
+	expect_mistake("longer than any queue");
 	/* Not negotiated. */
 	start(NUM, DRV_F(VIRTIO_F_VERSION_1));
 	indirect_table(drv_desc(DATA + 0x8000, 16, false), in, 1);
 	expect_mistake("not negotiated");
+}
+END_TEST
+
+/* As long as the longest queue, whatever length this queue has: Linux fills tables as far as
+ * seg_max goes. */
+START_TEST(long_indirect_tables)
+{
+	struct vring_desc in[VQ_MAX_NUM];
+
+	for (size_t i = 0; i < VQ_MAX_NUM; i++) {
+		in[i] = drv_desc(DATA + i, 1, i > 1);
+		in[i].flags |= i < VQ_MAX_NUM - 1 ? VRING_DESC_F_NEXT : 0;
+		in[i].next = (uint16_t)(i + 1);
+	}
+	ck_assert_uint_lt(NUM, VQ_MAX_NUM);
+	start(NUM, DRV_COMMON);
+	indirect_table(drv_desc(DATA + 0x8000, sizeof(in), false), in, VQ_MAX_NUM);
+	ck_assert_int_eq(vq_next(&vq, &chain), 1);
+	ck_assert_uint_eq(chain.nread, 2);
+	ck_assert_uint_eq(chain.nwrite, VQ_MAX_NUM - 2);
+	/* One descriptor before the table is one too many. */
+	start(NUM, DRV_COMMON);
+	drv.desc[1] = drv_desc(DATA, 1, false);
+	drv.desc[1].flags = VRING_DESC_F_NEXT;
+	memcpy(gm_ptr(&gm, DATA + 0x8000, sizeof(in)), in, sizeof(in));
+	drv.desc[0] = drv_desc(DATA + 0x8000, sizeof(in), false);
+	drv.desc[0].flags = VRING_DESC_F_INDIRECT;
+	offer(1);
+	expect_mistake("longer than any queue");
 }
 END_TEST
 
@@ -410,6 +439,7 @@ int main(void)
 	tcase_add_test(c, used_entries);
 	tcase_add_test(c, indirect);
 	tcase_add_test(c, bad_indirect_tables);
+	tcase_add_test(c, long_indirect_tables);
 	tcase_add_test(c, bad_chains);
 	tcase_add_test(c, bad_buffers);
 	tcase_add_test(c, available_index_too_far);
