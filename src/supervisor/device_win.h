@@ -21,6 +21,7 @@ struct disk {
 /* The console's ends: pipes or files. */
 struct terminal {
 	int in, out;               /* owned; -1: no input */
+	uint64_t limit;            /* how long a file at `out` may get; 0: it is none */
 	bool escape;               /* a person types */
 	void *pump;                /* as of std_open() */
 	DWORD saved_in, saved_out; /* the console window's modes, to be restored if `raw` */
