@@ -121,10 +121,20 @@ struct msg_start_vmm {
 };
 
 enum blk_engine { BLK_ENGINE_URING = 1, BLK_ENGINE_THREADS = 2 };
-enum blk_flags { BLK_RO = 1, BLK_DIRECT = 2 };
-/* Descriptors: guest memory, page, call event, interrupt event, disk, then nqueues kick events. The
- * disk descriptor is open as the flags say (read-only, O_DIRECT), locked, and belongs to this
- * generation of the helper alone. */
+enum blk_flags {
+	BLK_RO = 1,
+	BLK_DIRECT = 2,
+	BLK_DEVICE = 4, /* a block device: what discards on a file only writes zeros there */
+	BLK_OTHER = 8,  /* there is another descriptor of the disk, to be synced before the first
+			 * flush is answered */
+};
+/* Descriptors: guest memory, page, call event, interrupt event, disk, the other one if BLK_OTHER,
+ * then nqueues kick events. The disk descriptor is open as the flags say (read-only, O_DIRECT),
+ * locked, and belongs to this generation of the helper alone.
+ *
+ * The kernel tells each open file once that data could not be written. An earlier helper may have
+ * been told, and have died before the guest was. The other descriptor is open since the VM began,
+ * and has not been told. Not on Windows. */
 struct msg_start_blk {
 	uint64_t mem_size;
 	uint64_t capacity;      /* bytes, multiple of 512 */

@@ -24,7 +24,7 @@ int blk_check_conf(const struct msg_start_blk *m, struct err *e)
 			       (unsigned long long)m->capacity);
 	if (m->nqueues == 0 || m->nqueues > BLK_MAX_QUEUES)
 		return err_set(e, -EINVAL, "%u queues", m->nqueues);
-	if (m->flags & ~(uint32_t)(BLK_RO | BLK_DIRECT))
+	if (m->flags & ~(uint32_t)(BLK_RO | BLK_DIRECT | BLK_DEVICE | BLK_OTHER))
 		return err_set(e, -EINVAL, "unknown flags %#x", m->flags);
 	if (!blk_engine_find(m->engine))
 		return err_set(e, -EINVAL, "unknown engine %u", m->engine);
@@ -100,6 +100,7 @@ static int open_engine(struct blk *b, struct err *e)
 {
 	const struct blk_engine_conf c = {
 		.disk_fd = b->disk_fd,
+		.other_fd = b->other_fd,
 		.readonly = b->conf.flags & BLK_RO,
 		.ctl_fd = b->w.ctl_fd,
 		.kick_fd = b->w.kick_fd,
@@ -139,15 +140,20 @@ static void describe(struct blk *b)
 int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m, const int *fds,
 	     const char **step, struct err *e)
 {
+	bool other = m->flags & BLK_OTHER;
 	int rc;
 
 	memset(b, 0, sizeof(*b));
 	b->conf = *m;
 	b->disk_fd = fds[4];
-	rc = worker_open(&b->w, h, fds[0], m->mem_size, fds[1], fds[2], fds[3], &fds[5], m->nqueues,
-			 BLK_TAG, step, e);
+	b->other_fd = other ? fds[5] : -1;
+	rc = worker_open(&b->w, h, fds[0], m->mem_size, fds[1], fds[2], fds[3], &fds[5 + other],
+			 m->nqueues, BLK_TAG, step, e);
 	if (rc)
 		return rc;
+	b->page = h->port.dev_state;
+	if (!h->port.resumed)
+		b->page->sync_failed = 0;
 	*step = "memory";
 	rc = get_memory(b, e);
 	if (rc)

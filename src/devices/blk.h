@@ -59,6 +59,7 @@ struct blk_req {
 	uint8_t queue;
 	uint8_t tries;
 	bool settling;   /* all is written, and now made stable */
+	bool keep;       /* the space is kept, because it cannot be given back as zeros */
 	bool fallback;   /* zeros are written, because the file system cannot make them */
 	uint8_t *status; /* in guest memory */
 	uint32_t used_len;
@@ -72,16 +73,25 @@ struct blk_req {
 	struct iovec vec[VQ_MAX_NUM];
 };
 
+/* In the device page. */
+struct blk_page {
+	struct virtio_state virtio;
+	uint32_t sync_failed; /* a flush has failed, and the guest may not have been told */
+};
+_Static_assert(sizeof(struct blk_page) <= PORT_DEV_STATE_SIZE, "the state fits the page");
+
 struct blk {
 	struct worker w;
 	struct msg_start_blk conf;
 	struct virtio_blk_config config;
-	int disk_fd;
+	int disk_fd, other_fd; /* other_fd: see BLK_OTHER; -1: none, or it is synced */
+	struct blk_page *page;
 	bool writethrough; /* the driver has no flush; set before the I/O thread serves it */
 
 	/* the I/O thread's */
 	const struct blk_engine_ops *ops;
 	struct blk_eng *engine;
+	bool sync_told; /* the answer about page->sync_failed is pushed, and not published */
 	unsigned in_flight;
 	unsigned luck, skipped; /* of spinning, see blk_io.c */
 	struct blk_req *free;   /* used before; then comes pool[nfresh] */
@@ -119,6 +129,8 @@ void blk_finish(struct blk_req *r, uint8_t status);
 /* A chain was taken into r->vec: check it and begin. -EINVAL: not even a header or a status byte,
  * *why says so. */
 int blk_begin(struct blk_req *r, const struct vq_chain *c, const char **why);
+/* What was pushed is published. */
+void blk_sync_published(struct blk *b);
 /* The engine's answer. */
 void blk_io_done(void *ctx, struct blk_io *io, int res);
 

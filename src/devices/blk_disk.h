@@ -16,4 +16,8 @@ int blk_disk_execute(int disk_fd, const struct blk_io *io, int event);
 void blk_disk_rules(const struct blk_engine_conf *c, const int *event, unsigned n,
 		    struct rule_list *l);
 
+/* Of them, those of requests that no ring of io_uring is allowed to do, and of their pool. Linux.
+ */
+void blk_side_rules(const struct blk_engine_conf *c, int done_fd, struct rule_list *l);
+
 #endif

@@ -91,6 +91,9 @@ int blk_disk_execute(int disk_fd, const struct blk_io *io, int event)
 	case BLK_OP_PUNCH:
 	case BLK_OP_ZERO:
 		return zero(disk, io, event);
+	case BLK_OP_SYNC_OTHER: /* BLK_OTHER and BLK_DEVICE are Linux's */
+	case BLK_OP_DISCARD:
+		break;
 	}
 	return -EINVAL;
 }

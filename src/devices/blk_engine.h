@@ -28,8 +28,10 @@ enum blk_op {
 	BLK_OP_READ,
 	BLK_OP_WRITE,
 	BLK_OP_SYNC,
-	BLK_OP_PUNCH, /* give the range back; it reads as zeros afterwards */
-	BLK_OP_ZERO,  /* make the range zeros, and keep its space */
+	BLK_OP_SYNC_OTHER, /* another descriptor of the disk, `fd` */
+	BLK_OP_PUNCH,      /* give the range back; it reads as zeros afterwards */
+	BLK_OP_ZERO,       /* make the range zeros, and keep its space */
+	BLK_OP_DISCARD,    /* the range is not needed any more; what it reads as is not said */
 };
 
 #define BLK_PARTS 8u
@@ -38,7 +40,8 @@ struct blk_io {
 	enum blk_op op;
 	const struct iovec *iov;
 	unsigned niov;
-	uint64_t off, len; /* len: of BLK_OP_PUNCH and BLK_OP_ZERO alone */
+	uint64_t off, len; /* len: of what has no iov alone */
+	int fd;            /* of BLK_OP_SYNC_OTHER alone */
 	/* The engine's own: */
 	int res;
 	struct blk_io *next;
@@ -53,6 +56,7 @@ struct blk_eng; /* the engine's own */
 
 struct blk_engine_conf {
 	int disk_fd;
+	int other_fd; /* for BLK_OP_SYNC_OTHER; -1: none */
 	bool readonly;
 	int ctl_fd; /* eventfd: a command of the control thread */
 	const int *kick_fd;

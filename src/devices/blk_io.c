@@ -108,6 +108,7 @@ bool blk_turn(struct blk *b)
 		return false;
 	worker_publish(&b->w); /* what has finished: the driver's next requests may come while we
 				  take those that are there */
+	blk_sync_published(b);
 	runs = worker_runs(&b->w);
 	for (unsigned i = 0; i < b->conf.nqueues && runs && !b->w.broken; i++) {
 		if (b->w.mmio.v.vq[i].num)

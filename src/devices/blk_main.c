@@ -3,14 +3,16 @@
 #include "blk.h"
 #include "program.h"
 
-#define FIXED_FDS 5 /* memory, page, call, irq, disk; then the queues' kicks */
+#define FIXED_FDS                                                                       \
+	5 /* memory, page, call, irq, disk; then perhaps another, and the queues' kicks \
+	   */
 
 static int check(const void *start, struct err *e)
 {
 	const struct msg_start_blk *m = start;
 	int rc = blk_check_conf(m, e);
 
-	return rc ? rc : FIXED_FDS + (int)m->nqueues;
+	return rc ? rc : FIXED_FDS + (m->flags & BLK_OTHER ? 1 : 0) + (int)m->nqueues;
 }
 
 static int open_device(void *dev, struct helper *h, const void *start, const int *fds,

@@ -95,6 +95,57 @@ static void transfer(struct blk_req *r)
 	submit(r);
 }
 
+/* ---- flushes ---- */
+
+static bool is_sync(const struct blk_req *r)
+{
+	return r->io.op == BLK_OP_SYNC || r->io.op == BLK_OP_SYNC_OTHER;
+}
+
+/*
+ * The kernel says once to an open file that data could not be written. So that the guest hears of
+ * it although processes die: an error is in the page before it is answered, and until the answer is
+ * published; and what an earlier process may have heard, and not written down, is asked for through
+ * the other descriptor.
+ */
+static void sync_failed(struct blk_req *r)
+{
+	r->b->page->sync_failed = 1;
+	r->b->sync_told = true;
+	blk_finish(r, VIRTIO_BLK_S_IOERR);
+}
+
+void blk_sync_published(struct blk *b)
+{
+	if (!b->sync_told)
+		return;
+	b->sync_told = false;
+	b->page->sync_failed = 0;
+}
+
+static void start_sync(struct blk_req *r)
+{
+	struct blk *b = r->b;
+
+	if (b->page->sync_failed && !b->sync_told) {
+		sync_failed(r); /* of an earlier process */
+		return;
+	}
+	r->io.op = b->other_fd >= 0 ? BLK_OP_SYNC_OTHER : BLK_OP_SYNC;
+	r->io.fd = b->other_fd;
+	submit(r);
+}
+
+static void sync_done(struct blk_req *r)
+{
+	if (r->io.op == BLK_OP_SYNC) {
+		blk_finish(r, VIRTIO_BLK_S_OK);
+		return;
+	}
+	r->b->other_fd = -1;
+	start_sync(r);
+}
+
 /* ---- the end of what changed the disk ---- */
 
 static void settle(struct blk_req *r)
@@ -104,8 +155,7 @@ static void settle(struct blk_req *r)
 		return;
 	}
 	r->settling = true;
-	r->io.op = BLK_OP_SYNC;
-	submit(r);
+	start_sync(r);
 }
 
 /* ---- discard and write zeroes ---- */
@@ -132,13 +182,15 @@ static void write_zeros(struct blk_req *r)
 static void change_range(struct blk_req *r)
 {
 	const struct blk_range *g = &r->range[r->irange];
-	bool punch = r->type == VIRTIO_BLK_T_DISCARD || g->unmap;
 
 	if (r->fallback) {
 		write_zeros(r);
 		return;
 	}
-	r->io.op = punch ? BLK_OP_PUNCH : BLK_OP_ZERO;
+	if (r->type == VIRTIO_BLK_T_DISCARD)
+		r->io.op = r->b->conf.flags & BLK_DEVICE ? BLK_OP_DISCARD : BLK_OP_PUNCH;
+	else
+		r->io.op = g->unmap && !r->keep ? BLK_OP_PUNCH : BLK_OP_ZERO;
 	r->io.off = r->off;
 	r->io.len = r->len;
 	submit(r);
@@ -169,7 +221,7 @@ static bool has_ranges(const struct blk_req *r)
 static void proceed(struct blk_req *r)
 {
 	if (r->type == VIRTIO_BLK_T_FLUSH || r->settling)
-		submit(r);
+		start_sync(r);
 	else if (has_ranges(r))
 		next_range(r);
 	else if (r->len)
@@ -184,8 +236,18 @@ static void failed(struct blk_req *r, int code)
 		proceed(r);
 		return;
 	}
+	if (is_sync(r)) {
+		if (r->io.op == BLK_OP_SYNC_OTHER)
+			r->b->other_fd = -1; /* it has been told now */
+		sync_failed(r);
+		return;
+	}
 	if (r->type == VIRTIO_BLK_T_WRITE_ZEROES && code == -EOPNOTSUPP && !r->fallback) {
-		r->fallback = true;
+		/* First without giving the space back, then without help. */
+		if (r->io.op == BLK_OP_PUNCH)
+			r->keep = true;
+		else
+			r->fallback = true;
 		proceed(r);
 		return;
 	}
@@ -219,9 +281,9 @@ void blk_io_done(void *ctx, struct blk_io *io, int res)
 	(void)ctx;
 	if (res < 0)
 		failed(r, res);
-	else if (io->op == BLK_OP_SYNC)
-		blk_finish(r, VIRTIO_BLK_S_OK);
-	else if (io->op == BLK_OP_PUNCH || io->op == BLK_OP_ZERO)
+	else if (is_sync(r))
+		sync_done(r);
+	else if (io->op == BLK_OP_PUNCH || io->op == BLK_OP_ZERO || io->op == BLK_OP_DISCARD)
 		moved(r, r->len);
 	else if (res == 0)
 		failed(r, -EIO); /* the file has become shorter */
@@ -312,7 +374,6 @@ static void give_id(struct blk_req *r)
 
 static void begin_flush(struct blk_req *r)
 {
-	r->io.op = BLK_OP_SYNC;
 	proceed(r);
 }
 
@@ -364,6 +425,7 @@ int blk_begin(struct blk_req *r, const struct vq_chain *c, const char **why)
 	}
 	r->head = c->head;
 	r->tries = 0;
+	r->keep = false;
 	r->fallback = false;
 	r->settling = false;
 	r->bounce = NULL;

@@ -6,6 +6,8 @@
  * kernel's own restrictions: only the operations below, only on the registered descriptors (disk,
  * command event, kicks), and nothing can be registered any more. So even with the one system call
  * that is left, io_uring_enter, the process can do no more with the ring than the device needs.
+ * fallocate is not among the operations: the ring cannot tell its modes apart, and with one of them
+ * a file gets space without a limit. So what changes ranges is done by the threads of a pool.
  *
  * A turn is one io_uring_enter: it submits what is queued and waits for completions, kicks and
  * commands at the same time. Kicks are multishot polls: the events are never read, each signal is
@@ -13,7 +15,6 @@
  */
 #include <errno.h>
 #include <liburing.h>
-#include <linux/falloc.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -22,28 +23,35 @@
 #include <insula/base.h>
 
 #include "blk.h"
+#include "blk_disk.h"
+#include "blk_pool.h"
 
 _Static_assert(_Alignof(struct blk_io) >= BLK_PARTS && BLK_MAX_DATA <= INT32_MAX,
 	       "the low bits of a pointer tell the part; a request's bytes fit into a result");
 
 /* Registered descriptors. */
 #define FILE_DISK 0
-#define FILE_EVENTS 1 /* the command event, then the kicks */
-#define MAX_EVENTS (1 + VIRTIO_MAX_QUEUES)
+#define FILE_EVENTS 1 /* the command event, the pool's, then the kicks */
+#define EVENT_POOL 1
+#define EVENT_KICKS 2
+#define MAX_EVENTS (EVENT_KICKS + VIRTIO_MAX_QUEUES)
 #define MAX_FILES (FILE_EVENTS + MAX_EVENTS)
 
-/* Workers for what cannot be done without blocking: buffered writes, fdatasync, fallocate. */
+#define POOL_THREADS 2
+
+/* Workers for what cannot be done without blocking: buffered writes, fdatasync. */
 #define BOUNDED_WORKERS 16
 #define UNBOUNDED_WORKERS 2
 
 struct blk_eng {
 	struct blk_engine_conf conf;
 	struct io_uring ring;
+	struct blk_pool pool;
 };
 
 static unsigned nevents(const struct blk_eng *g)
 {
-	return 1 + g->conf.nkicks;
+	return EVENT_KICKS + g->conf.nkicks;
 }
 
 static int uring_open(struct blk_eng **out, const struct blk_engine_conf *c, struct err *e)
@@ -54,7 +62,7 @@ static int uring_open(struct blk_eng **out, const struct blk_engine_conf *c, str
 		return err_set(e, -ENOMEM, "out of memory");
 	g->conf = *c;
 	*out = g;
-	return 0;
+	return blk_pool_open(&g->pool, c->disk_fd, POOL_THREADS, e);
 }
 
 /* liburing 2.3 as some distributions ship it lacks half of its wrappers in the shared library. */
@@ -88,19 +96,21 @@ static int make_ring(struct blk_eng *g)
 
 static int register_files(struct blk_eng *g)
 {
-	int fds[MAX_FILES] = {[FILE_DISK] = g->conf.disk_fd, [FILE_EVENTS] = g->conf.ctl_fd};
+	int fds[MAX_FILES] = {[FILE_DISK] = g->conf.disk_fd,
+			      [FILE_EVENTS] = g->conf.ctl_fd,
+			      [FILE_EVENTS + EVENT_POOL] = g->pool.done_fd};
 
 	for (unsigned i = 0; i < g->conf.nkicks; i++)
-		fds[FILE_EVENTS + 1 + i] = g->conf.kick_fd[i];
+		fds[FILE_EVENTS + EVENT_KICKS + i] = g->conf.kick_fd[i];
 	return ring_register(g, IORING_REGISTER_FILES, fds, FILE_EVENTS + nevents(g));
 }
 
 static int restrict_ring(struct blk_eng *g)
 {
 	static const uint8_t ops[] = {IORING_OP_POLL_ADD, IORING_OP_READ, IORING_OP_READV,
+				      IORING_OP_FSYNC,
 				      /* and for a writable disk: */
-				      IORING_OP_WRITE, IORING_OP_WRITEV, IORING_OP_FSYNC,
-				      IORING_OP_FALLOCATE};
+				      IORING_OP_WRITE, IORING_OP_WRITEV};
 	struct io_uring_restriction r[ARRAY_LEN(ops) + 2] = {
 		{.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = IOSQE_FIXED_FILE},
 		{.opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED, .sqe_flags = IOSQE_FIXED_FILE},
@@ -108,8 +118,7 @@ static int restrict_ring(struct blk_eng *g)
 	unsigned n = 2;
 
 	for (size_t i = 0; i < ARRAY_LEN(ops); i++) {
-		if (g->conf.readonly && (ops[i] == IORING_OP_WRITE || ops[i] == IORING_OP_WRITEV ||
-					 ops[i] == IORING_OP_FALLOCATE))
+		if (g->conf.readonly && (ops[i] == IORING_OP_WRITE || ops[i] == IORING_OP_WRITEV))
 			continue;
 		r[n].opcode = IORING_RESTRICTION_SQE_OP;
 		r[n++].sqe_op = ops[i];
@@ -221,18 +230,11 @@ static void submit_rw(struct blk_eng *g, struct blk_io *io)
 	io->pending = io->nparts;
 }
 
-static void submit_one(struct blk_eng *g, struct blk_io *io)
+static void submit_sync(struct blk_eng *g, struct blk_io *io)
 {
 	struct io_uring_sqe *s = get_sqe(g);
 
-	if (io->op == BLK_OP_SYNC)
-		io_uring_prep_fsync(s, FILE_DISK, IORING_FSYNC_DATASYNC);
-	else
-		io_uring_prep_fallocate(
-			s, FILE_DISK,
-			(io->op == BLK_OP_PUNCH ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE) |
-				FALLOC_FL_KEEP_SIZE,
-			(off_t)io->off, (off_t)io->len);
+	io_uring_prep_fsync(s, FILE_DISK, IORING_FSYNC_DATASYNC);
 	io_uring_sqe_set_flags(s, IOSQE_FIXED_FILE);
 	io_uring_sqe_set_data(s, io);
 	io->nparts = io->pending = 1;
@@ -243,8 +245,10 @@ static void uring_submit(struct blk_eng *g, struct blk_io *io)
 {
 	if (io->op == BLK_OP_READ || io->op == BLK_OP_WRITE)
 		submit_rw(g, io);
+	else if (io->op == BLK_OP_SYNC)
+		submit_sync(g, io);
 	else
-		submit_one(g, io);
+		blk_pool_submit(&g->pool, io);
 }
 
 /* As one system call would have answered: bytes from the beginning on without a gap, or the error
@@ -274,6 +278,16 @@ static void take_part(struct blk_eng *g, uint64_t data, int res)
 		g->conf.done(g->conf.ctx, io, outcome(io));
 }
 
+static void take_from_pool(struct blk_eng *g)
+{
+	struct blk_io *next;
+
+	for (struct blk_io *io = blk_pool_take(&g->pool); io; io = next) {
+		next = io->next;
+		g->conf.done(g->conf.ctx, io, io->res);
+	}
+}
+
 static void take_completion(struct blk_eng *g, const struct io_uring_cqe *c)
 {
 	unsigned event = (unsigned)c->user_data;
@@ -282,7 +296,7 @@ static void take_completion(struct blk_eng *g, const struct io_uring_cqe *c)
 		take_part(g, c->user_data, c->res);
 		return;
 	}
-	if (event > 0)
+	if (event >= EVENT_KICKS)
 		(*g->conf.kicks)++;
 	if (c->res < 0)
 		panic("io_uring: poll of event %u failed: %d", event, c->res);
@@ -294,7 +308,7 @@ static void take_completion(struct blk_eng *g, const struct io_uring_cqe *c)
 static bool uring_ready(struct blk_eng *g)
 {
 	/* Completions that wait for task work are not in the ring yet, but the kernel says so. */
-	return io_uring_cq_ready(&g->ring) ||
+	return io_uring_cq_ready(&g->ring) || blk_pool_ready(&g->pool) ||
 	       (__atomic_load_n(g->ring.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN);
 }
 
@@ -319,6 +333,8 @@ static void uring_wait(struct blk_eng *g, bool block)
 		n++;
 	}
 	io_uring_cq_advance(&g->ring, n);
+	if (blk_pool_ready(&g->pool))
+		take_from_pool(g);
 }
 
 static void uring_rules(const struct blk_eng *g, struct rule_list *l)
@@ -326,6 +342,7 @@ static void uring_rules(const struct blk_eng *g, struct rule_list *l)
 	rule_fd(l, SYS_io_uring_enter, g->ring.ring_fd,
 		"disk requests, kicks and commands; the ring is restricted");
 	rule_any(l, SYS_sched_yield, "one processor: the guest goes first");
+	blk_side_rules(&g->conf, g->pool.done_fd, l);
 }
 
 const struct blk_engine_ops blk_uring = {

@@ -38,6 +38,23 @@ static const char *engine_name(const struct device *d)
 	return d->engine == BLK_ENGINE_URING ? "io_uring" : "threads";
 }
 
+/* The descriptors of MSG_START_BLK. The first helper has no use for the other one. */
+static int send_start(struct device *d, struct msg_start_blk *m, int mem, int disk, struct err *e)
+{
+	int fds[MSG_MAX_FDS] = {mem, d->page, d->call, d->irq, disk};
+	unsigned n = 5;
+	int rc;
+
+	if (d->restart.total) {
+		m->flags |= BLK_OTHER;
+		fds[n++] = d->back.disk->fd;
+	}
+	for (unsigned i = 0; i < d->msg.nkicks; i++)
+		fds[n++] = d->kick[i];
+	rc = msg_send(d->child.jail.channel, MSG_START_BLK, m, sizeof(*m), fds, n);
+	return rc ? err_sys(e, rc, "%s: channel", d->child.name) : 0;
+}
+
 static int start(struct device *d, int mem, uint64_t mem_size, struct err *e)
 {
 	const struct disk *disk = d->back.disk;
@@ -55,7 +72,7 @@ static int start(struct device *d, int mem, uint64_t mem_size, struct err *e)
 		 d->engine == BLK_ENGINE_URING ? "io_uring"
 		 : disk->conf->threads         ? "threads, as told"
 					       : "threads: io_uring is not allowed here");
-	rc = device_send_start(d, MSG_START_BLK, &m, sizeof(m), mem, fd, e);
+	rc = send_start(d, &m, mem, fd, e);
 	close(fd);
 	return rc;
 }

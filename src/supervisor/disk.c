@@ -42,9 +42,9 @@ static int check_geometry(struct disk *d, struct err *e)
 	return 0;
 }
 
-/* A limit from queue/ of a block device or of the whole that a partition is part of; 0 if it is not
- * there, as for a file system without a device of its own. */
-static uint32_t queue_limit(dev_t dev, const char *name, unsigned unit)
+/* A number from queue/ of a block device or of the whole that a partition is part of; 0 if it is
+ * not there, as for a file system without a device of its own. */
+static unsigned long queue_number(dev_t dev, const char *name)
 {
 	static const char *const up[] = {"", "../"};
 	unsigned long n = 0;
@@ -62,7 +62,22 @@ static uint32_t queue_limit(dev_t dev, const char *name, unsigned unit)
 			n = 0;
 		fclose(f);
 	}
+	return n;
+}
+
+static uint32_t queue_limit(dev_t dev, const char *name, unsigned unit)
+{
+	unsigned long n = queue_number(dev, name);
+
 	return n <= UINT32_MAX / unit ? (uint32_t)n * unit : 0;
+}
+
+/* What can be discarded at once is 0 where nothing can be, whatever the granularity says. */
+static uint32_t discard_unit(const struct disk *d, dev_t dev)
+{
+	if (d->conf->ro || !queue_number(dev, "discard_max_bytes"))
+		return 0;
+	return queue_limit(dev, "discard_granularity", 1);
 }
 
 static int block_geometry(struct disk *d, const struct stat *st, struct err *e)
@@ -77,7 +92,8 @@ static int block_geometry(struct disk *d, const struct stat *st, struct err *e)
 	s->logical = (uint32_t)logical;
 	s->physical = physical;
 	s->max_io = queue_limit(st->st_rdev, "max_sectors_kb", 1024);
-	s->discard_align = d->conf->ro ? 0 : queue_limit(st->st_rdev, "discard_granularity", 1);
+	s->discard_align = discard_unit(d, st->st_rdev);
+	s->flags |= BLK_DEVICE;
 	return 0;
 }
 

@@ -21,9 +21,9 @@
 
 struct disk {
 	const struct disk_config *conf; /* borrowed */
-	int fd;                         /* holds the flock; never handed out */
-	off_t lock_byte;                /* of the generation locks */
-	struct msg_start_blk start;     /* capacity, block sizes, flags, serial filled in */
+	int fd;          /* holds the flock; helpers that follow another one sync it (BLK_OTHER) */
+	off_t lock_byte; /* of the generation locks */
+	struct msg_start_blk start; /* capacity, block sizes, flags, serial filled in */
 };
 
 /* Open, check, lock. `d->fd` is -1 on error. The text names the path and what was expected. */

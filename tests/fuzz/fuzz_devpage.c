@@ -234,6 +234,10 @@ static bool blk_birth(uint8_t flags)
 	b->pool = x.pool;
 	b->zeros = zeros;
 	b->ops = &mem_engine;
+	b->other_fd = -1;
+	b->page = x.h.port.dev_state;
+	if (!x.h.port.resumed)
+		b->page->sync_failed = 0;
 	b->waiting_end = &b->waiting;
 	for (b->nbounce = 0; b->nbounce < BLK_BOUNCES; b->nbounce++)
 		b->bounce[b->nbounce] = bounce + (size_t)b->nbounce * BLK_BOUNCE_SIZE;

@@ -61,15 +61,22 @@ static bool uring_works(void)
 	return true;
 }
 
-/* ---- an engine that counts syncs, and refuses them ---- */
+/* ---- an engine that counts syncs, and refuses them and others ---- */
 
 static bool spied, no_sync;
-static atomic_uint syncs;
+static atomic_uint syncs, op_count[BLK_OP_DISCARD + 1];
+static unsigned refused_ops; /* 1 << op: as a disk that cannot */
+static int other_fd;         /* BLK_OTHER */
 static struct blk_engine_ops spy;
 static void (*real_submit)(struct blk_eng *g, struct blk_io *io);
 
 static void spy_submit(struct blk_eng *g, struct blk_io *io)
 {
+	atomic_fetch_add(&op_count[io->op], 1);
+	if (refused_ops >> io->op & 1) {
+		blk_io_done(&rig->b, io, -EOPNOTSUPP);
+		return;
+	}
 	if (io->op != BLK_OP_SYNC) {
 		real_submit(g, io);
 		return;
@@ -90,13 +97,16 @@ static void *loop(void *arg)
 
 static int open_rig(int disk)
 {
-	int fds[5 + NQUEUES] = {dup(mem_fd), dup(core.page_fd), dup(core.call_fd), dup(core.irq_fd),
+	bool other = conf.flags & BLK_OTHER;
+	int fds[6 + NQUEUES] = {dup(mem_fd), dup(core.page_fd), dup(core.call_fd), dup(core.irq_fd),
 				disk};
 	const char *step;
 	struct err e = {0};
 
 	for (unsigned i = 0; i < conf.nqueues; i++)
-		fds[5 + i] = dup(kick[i]);
+		fds[5 + other + i] = dup(kick[i]);
+	if (other)
+		fds[5] = dup(other_fd);
 	rig = calloc(1, sizeof(*rig));
 	if (!rig || blk_check_conf(&conf, &e) ||
 	    blk_open(&rig->b, &rig->h, &conf, fds, &step, &e)) {
@@ -193,7 +203,10 @@ static void setup(void)
 {
 	fc_open(&core);
 	threaded = spied = no_sync = false;
-	syncs = 0;
+	syncs = refused_ops = 0;
+	for (unsigned i = 0; i < ARRAY_LEN(op_count); i++)
+		op_count[i] = 0;
+	other_fd = -1;
 	mem_fd = drv_memory(&gm, MEM_SIZE);
 	for (unsigned i = 0; i < NQUEUES; i++)
 		kick[i] = event_create();
@@ -419,6 +432,82 @@ START_TEST(without_flush_writes_are_stable)
 }
 END_TEST
 
+/* The page says that an earlier process has not told the guest of an error: the first flush does.
+ */
+START_TEST(error_of_an_earlier_process)
+{
+	if (!start(_i))
+		return;
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_OK);
+	rig->b.page->sync_failed = 1;
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, 4096, true), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_OK);
+	stop_device();
+	ck_assert_uint_eq(rig->b.page->sync_failed, 0);
+}
+END_TEST
+
+/* An error that is not told yet is in the page; one that was told is not. */
+START_TEST(error_is_written_down)
+{
+	spied = no_sync = true;
+	if (!start(_i))
+		return;
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_IOERR);
+	no_sync = false;
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_OK);
+	stop_device();
+	ck_assert_uint_eq(rig->b.page->sync_failed, 0);
+	/* Without the turn that publishes the answer, as if killed there. */
+	rig->b.in_flight = 1;
+	rig->b.pool[0] = (struct blk_req){.b = &rig->b,
+					  .type = VIRTIO_BLK_T_FLUSH,
+					  .status = gm_ptr(&gm, HEADERS, 1),
+					  .io.op = BLK_OP_SYNC};
+	vq_start(&rig->b.w.mmio.v.vq[0], &rig->b.w.mmio.v.st->q[0], &gm, USUAL, true, NULL);
+	blk_io_done(&rig->b, &rig->b.pool[0].io, -EIO);
+	ck_assert_uint_eq(rig->b.page->sync_failed, 1);
+	blk_sync_published(&rig->b);
+	ck_assert_uint_eq(rig->b.page->sync_failed, 0);
+}
+END_TEST
+
+/* What an earlier process was told by the kernel: the other descriptor is asked, once. A pipe
+ * cannot be synced. */
+START_TEST(first_flush_asks_the_other_descriptor)
+{
+	int p[2];
+
+	ck_assert_int_eq(pipe(p), 0);
+	other_fd = p[0];
+	conf.flags |= BLK_OTHER;
+	if (!start(_i))
+		return;
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, 4096, true), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_OK);
+	stop_device();
+	close(p[0]);
+	close(p[1]);
+}
+END_TEST
+
+START_TEST(other_descriptor_is_asked_once)
+{
+	other_fd = disk_fd;
+	conf.flags |= BLK_OTHER;
+	spied = true;
+	if (!start(_i))
+		return;
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_OK);
+	stop_device();
+	ck_assert_uint_eq(op_count[BLK_OP_SYNC_OTHER], 1);
+	ck_assert_uint_eq(op_count[BLK_OP_SYNC], 2);
+}
+END_TEST
+
 START_TEST(bounds)
 {
 	static const struct {
@@ -555,6 +644,41 @@ static void check_ranges(void)
 	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_WRITE_ZEROES, r, 2), VIRTIO_BLK_S_IOERR);
 	expect_disk(0, 8 * 512, 1);
 }
+
+/* A device that can do nothing of it: a discard is refused and not sold as zeros, zeros are made
+ * with what there is. */
+START_TEST(ranges_of_a_device)
+{
+	struct virtio_blk_discard_write_zeroes r = range(0, 8, 0);
+
+	spied = true;
+	conf.flags |= BLK_DEVICE;
+	if (!start(_i))
+		return;
+	refused_ops = 1u << BLK_OP_DISCARD;
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_DISCARD, &r, 1), VIRTIO_BLK_S_UNSUPP);
+	ck_assert_uint_eq(op_count[BLK_OP_DISCARD], 1);
+	ck_assert_uint_eq(op_count[BLK_OP_PUNCH] + op_count[BLK_OP_ZERO], 0);
+	expect_disk(0, 8 * 512, 1);
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_WRITE_ZEROES, &r, 1), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(op_count[BLK_OP_PUNCH], 0);
+	ck_assert_uint_ge(op_count[BLK_OP_ZERO], 1);
+	expect_zeros(0, 8 * 512);
+	r = range(128, 8, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP);
+	refused_ops |= 1u << BLK_OP_PUNCH;
+	op_count[BLK_OP_ZERO] = 0;
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_WRITE_ZEROES, &r, 1), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(op_count[BLK_OP_PUNCH], 1);
+	ck_assert_uint_ge(op_count[BLK_OP_ZERO], 1);
+	expect_zeros(128 * 512, 8 * 512);
+	r.sector = 256;
+	refused_ops |= 1u << BLK_OP_ZERO;
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_WRITE_ZEROES, &r, 1), VIRTIO_BLK_S_OK);
+	ck_assert_uint_ge(op_count[BLK_OP_WRITE], 1);
+	expect_zeros(256 * 512, 8 * 512);
+	stop_device();
+}
+END_TEST
 
 START_TEST(discard_and_write_zeroes)
 {
@@ -846,7 +970,7 @@ START_TEST(configurations_refused)
 	m[2].capacity = UINT64_MAX - 511;
 	m[3].nqueues = 0;
 	m[4].nqueues = VIRTIO_MAX_QUEUES + 1;
-	m[5].flags = 4;
+	m[5].flags = 16;
 	m[6].engine = 0;
 	m[7].logical = 256;
 	m[8].logical = 8192;
@@ -1349,6 +1473,11 @@ int main(void)
 	tcase_add_loop_test(c, identity_and_unknown, 0, n);
 	tcase_add_loop_test(c, any_layout, 0, n);
 	tcase_add_loop_test(c, discard_and_write_zeroes, 0, n);
+	tcase_add_loop_test(c, ranges_of_a_device, 0, n);
+	tcase_add_loop_test(c, error_of_an_earlier_process, 0, n);
+	tcase_add_loop_test(c, error_is_written_down, 0, n);
+	tcase_add_loop_test(c, first_flush_asks_the_other_descriptor, 0, n);
+	tcase_add_loop_test(c, other_descriptor_is_asked_once, 0, n);
 	tcase_add_loop_test(c, write_zeroes_without_the_file_system, 0, n);
 	tcase_add_loop_test(c, read_only, 0, n);
 	tcase_add_loop_test(c, no_discard, 0, n);
