@@ -17,7 +17,7 @@ for p in iperf3 curl; do
 		install -D "$(realpath "$f")" "$T/root$f"
 	done
 done
-for a in ip ping wget httpd nslookup sleep grep cut md5sum head kill seq; do
+for a in ip ping wget httpd nslookup sleep grep cut md5sum head kill seq sed; do
 	[ -e "$T/root/bin/$a" ] || ln -s busybox "$T/root/bin/$a"
 done
 
@@ -85,9 +85,16 @@ x=$(($(number exits.shadow_reads) + $(number exits.posted) + $(number exits.call
 echo "# $n frames and $x user-space exits of the card in the life of the machine"
 [ $n -gt 100 ] && [ $x -lt 60 ] && ok tap-no-exit-per-frame || not_ok tap-no-exit-per-frame "$n frames, $x exits"
 
-# Both ways at once, and the process of the card is killed twice in the middle.
+# Both ways at once, and the process of the card is killed twice in the middle. Meanwhile three downloads, none of which may be another
+# file afterwards.
 "$RUN" --rootfs "$T/root" --net $tap --metrics "$T/m" --timeout 120 -- sh -c '
-	echo begin; iperf3 -c 192.0.2.1 -t 8 --bidir --forceflush --connect-timeout 5000 && curl -s -m 20 http://192.0.2.1:8000/hello' >"$T/out" 2>&1 </dev/null &
+	echo begin
+	for i in 1 2 3; do curl -s -m 90 http://192.0.2.1:8000/data | md5sum; done >/tmp/sums &
+	iperf3 -c 192.0.2.1 -t 8 --bidir --forceflush --connect-timeout 5000 && curl -s -m 20 http://192.0.2.1:8000/hello
+	status=$?
+	wait
+	sed "s/^/download /" /tmp/sums
+	exit $status' >"$T/out" 2>&1 </dev/null &
 pid=$!
 for _ in $(seq 150); do
 	! grep -q 'connected to' "$T/out" || break
@@ -103,6 +110,7 @@ status=$?
 [ $status = 0 ] && grep -q '^hello from the host' "$T/out" && ok tap-killed || not_ok tap-killed "status $status"
 grep -E 'sender|receiver' "$T/out" | sed 's/^/# /'
 [ $kills -gt 0 ] && [ "$(number restarts)" = $kills ] && ok tap-restarted || not_ok tap-restarted "$kills kills, $(number restarts) restarts"
+[ "$(grep -c "^download $sum" "$T/out")" = 3 ] && ok tap-killed-downloads || not_ok tap-killed-downloads "$(grep '^download' "$T/out" | tr '\n' '|') expected 3 of $sum"
 r=$(grep -cE '\[(TX|RX)-C\].*receiver' "$T/out")
 [ "$r" = 2 ] && ! grep -E 'receiver' "$T/out" | grep -qE ' 0\.00 Bytes' && ok tap-both-ways || not_ok tap-both-ways "$r results"
 
