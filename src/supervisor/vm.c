@@ -528,7 +528,8 @@ static bool from_vmm(struct vm *vm, enum msg_type t, const union body *b, size_t
 static bool from_helper(struct vm *vm, struct device *d, enum msg_type t, const union body *b,
 			size_t len)
 {
-	if (t == MSG_STOPPED && len == sizeof(b->stats)) {
+	/* Before it was asked to stop it would not be started again when it dies. */
+	if (t == MSG_STOPPED && len == sizeof(b->stats) && d->child.state == CHILD_STOPPING) {
 		for (unsigned i = 0; i < ARRAY_LEN(b->stats.n); i++)
 			d->stats.n[i] += b->stats.n[i];
 		d->child.state = CHILD_DONE;
