@@ -55,7 +55,7 @@ enum msg_type {
 			  * be no other (to an insula-exec that said MSG_EXEC_BROKEN) */
 	MSG_PAUSE = 48,  /* empty: take the vCPUs out of the guest (to the vmm) */
 	MSG_RESUME,      /* empty: let them go on (to the vmm) */
-	MSG_DEV_DOWN,    /* struct msg_dev: it has no helper, do not wait for one until MSG_DEV_UP
+	MSG_DEV_DOWN,    /* struct msg_dev: it has no helper, do not wait for one until it is there
 			    (to the vmm) */
 	MSG_READY = 64,  /* empty */
 	MSG_FAILED,      /* struct msg_failed */

@@ -112,7 +112,7 @@ static int run_call(struct dev_port *p, uint32_t seq)
  * hears of it. */
 static void look_for_lost(struct dev_port *p)
 {
-	uint32_t lost = atomic_load_explicit(&p->ctrl->lost, memory_order_relaxed);
+	uint32_t lost = atomic_load(&p->ctrl->lost); /* seq_cst, as answer(): see helper_attach() */
 
 	if (lost == p->state->lost)
 		return;

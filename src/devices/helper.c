@@ -52,7 +52,9 @@ void helper_close(struct helper *h)
  * call that an earlier helper left pending must be out of the slot by then. That call may be a
  * reset, and the guest may have gone on without it (devpage.h: its deadline): requests of before
  * are then in memory that the guest uses for something else. So nothing that the earlier helper had
- * in flight is touched before the call is executed. */
+ * in flight is touched before the call is executed.
+ *
+ * Until it is answered the core may lose accesses, so they are looked for once more behind it. */
 int helper_attach(struct helper *h, const struct helper_ops *ops, void *dev, struct err *e)
 {
 	int rc;
@@ -61,6 +63,8 @@ int helper_attach(struct helper *h, const struct helper_ops *ops, void *dev, str
 	h->dev = dev;
 	port_attach(&h->port, &ops->regs, dev);
 	rc = port_run(&h->port);
+	if (rc >= 0)
+		rc = port_run(&h->port);
 	if (rc < 0)
 		return err_set(e, rc,
 			       "device page: what the core left there is not a valid access");

@@ -114,10 +114,24 @@ static bool has_failed(struct remote *d)
 {
 	if (!atomic_load(&d->failed))
 		return false;
-	if (atomic_load(&d->down) || !answered(d))
+	if (!answered(d))
 		return true;
 	atomic_store(&d->failed, false);
 	return false;
+}
+
+/* The lock is held. A helper that has just answered has seen the loss (helper_attach() looks behind
+ * its answer), or is seen here, and hears of the access: no reset is missed by one that serves. */
+static bool is_lost(struct remote *d, const struct bus_patience *w)
+{
+	if (!has_failed(d) && !w->over)
+		return false;
+	atomic_fetch_add(&d->ctrl->lost, 1);
+	if (has_failed(d))
+		return true;
+	if (w->over)
+		wake_helper(d);
+	return w->over;
 }
 
 /* One synchronous call. The lock is held. False: the device has failed or the VM ends. */
@@ -127,10 +141,8 @@ static bool call(struct remote *d, enum dp_op op, uint64_t off, unsigned size, u
 	struct dp_ctrl *c = d->ctrl;
 	uint64_t start = clock_ns(), took;
 
-	if (has_failed(d) || w->over) {
-		atomic_fetch_add(&c->lost, 1);
+	if (is_lost(d, w))
 		return false;
-	}
 	if (!w->until)
 		w->until = start + DP_DEADLINE_NS;
 	c->req_op = op;
@@ -158,10 +170,8 @@ static bool call(struct remote *d, enum dp_op op, uint64_t off, unsigned size, u
 static void post(struct remote *d, uint64_t off, unsigned size, uint64_t value,
 		 struct bus_patience *w)
 {
-	if (has_failed(d) || w->over) {
-		atomic_fetch_add(&d->ctrl->lost, 1);
+	if (is_lost(d, w))
 		return;
-	}
 	if (d->head - atomic_load(&d->ctrl->ring_tail) >= DP_RING_LEN) {
 		call(d, DP_OP_WRITE, off, size, &value, w);
 		return;
@@ -292,14 +302,26 @@ out_close:
 
 void remote_up(struct remote *d)
 {
-	atomic_store(&d->down, false);
 	atomic_store(&d->failed, false);
 }
 
+/* Like a call that was given up: the next helper answers it when it has seen what was lost, and
+ * before it serves a queue. From then on accesses are heard. Would they be lost until remote_up(),
+ * that helper would serve requests that the guest has taken back by a reset. */
 void remote_down(struct remote *d)
 {
-	atomic_store(&d->down, true);
+	pthread_mutex_lock(&d->lock);
+	if (answered(d)) {
+		/* Nothing changes by it: the 16550's scratch register, and no register at all of
+		 * virtio-mmio. */
+		d->ctrl->req_op = DP_OP_READ;
+		d->ctrl->req_offset = 7;
+		d->ctrl->req_size = 1;
+		atomic_store(&d->ctrl->req_seq, ++d->seq);
+		wake_helper(d); /* one that has come meanwhile */
+	}
 	atomic_store(&d->failed, true);
+	pthread_mutex_unlock(&d->lock);
 }
 
 void remote_metrics(struct remote *d, struct vm_dev_metrics *out)

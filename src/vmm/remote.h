@@ -52,7 +52,7 @@ struct remote {
 
 	pthread_mutex_t lock; /* head, seq, metrics.call_ns_max; held while a call is under way */
 	uint32_t head, seq;   /* our own copies: never read back from the page */
-	atomic_bool failed, stuck, down;
+	atomic_bool failed, stuck;
 	_Atomic uint64_t shadow_reads, doorbells;
 	struct vm_dev_metrics metrics;
 };
@@ -64,7 +64,8 @@ int remote_init(struct remote *d, const struct msg_device *m, int *fds, unsigned
 		struct err *e);
 /* The helper is back. Any thread. */
 void remote_up(struct remote *d);
-/* There is none, and no call waits for one until remote_up(). Any thread. */
+/* There is none, and no call waits for one until there is. Any thread; waits for a call that is
+ * under way. */
 void remote_down(struct remote *d);
 void remote_metrics(struct remote *d, struct vm_dev_metrics *out);
 

@@ -23,6 +23,8 @@ struct toy {
 		uint64_t val;
 	} log[LOG_LEN];
 	unsigned nlog, settled, losses, events, stopped;
+	_Atomic uint32_t *loses; /* the core's counter, which goes up while a write is executed */
+	unsigned losses_at_resume;
 	uint64_t sum;
 };
 
@@ -35,6 +37,8 @@ static void toy_write(void *dev, uint32_t off, uint32_t size, uint64_t val)
 	t->log[t->nlog % LOG_LEN].val = val;
 	t->nlog++;
 	t->sum += val;
+	if (t->loses)
+		atomic_fetch_add(t->loses, 1);
 }
 
 static uint64_t toy_read(void *dev, uint32_t off, uint32_t size)
@@ -58,6 +62,13 @@ static void toy_lost(void *dev)
 	((struct toy *)dev)->losses++;
 }
 
+static void toy_resume(void *dev)
+{
+	struct toy *t = dev;
+
+	t->losses_at_resume = t->losses;
+}
+
 static void toy_event(void *dev)
 {
 	((struct toy *)dev)->events++;
@@ -71,6 +82,7 @@ static void toy_stop(void *dev, struct msg_stats *s)
 
 static const struct helper_ops toy_ops = {
 	.regs = {toy_write, toy_read, toy_settle, toy_lost},
+	.resume = toy_resume,
 	.event = toy_event,
 	.stop = toy_stop,
 };
@@ -282,6 +294,22 @@ START_TEST(lost_is_told_once)
 }
 END_TEST
 
+/* The core loses an access, of a reset perhaps, just before it hears the answer: known before
+ * anything is resumed. */
+START_TEST(lost_while_it_attaches)
+{
+	struct err e = {0};
+
+	helper_close(&toy.h);
+	fc_call_start(&core, DP_OP_WRITE, 0, 4, 1);
+	ck_assert_int_eq(open_tag(&toy, TAG, &e), 0);
+	toy.loses = &core.ctrl->lost;
+	ck_assert_int_eq(helper_attach(&toy.h, &toy_ops, &toy, &e), 0);
+	ck_assert_uint_eq(atomic_load(&core.ctrl->ack_seq), core.seq);
+	ck_assert_uint_eq(toy.losses_at_resume, 1);
+}
+END_TEST
+
 START_TEST(sleep_protocol)
 {
 	ck_assert(port_may_sleep(&toy.h.port));
@@ -437,6 +465,7 @@ int main(void)
 	tcase_add_test(c, restart_carries_on);
 	tcase_add_test(c, abandoned_call);
 	tcase_add_test(c, lost_is_told_once);
+	tcase_add_test(c, lost_while_it_attaches);
 	tcase_add_test(c, sleep_protocol);
 	suite_add_tcase(s, c);
 	tcase_add_checked_fixture(l, setup, loop_teardown);
