@@ -109,7 +109,7 @@ static int start_log(struct err *e)
 
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &old);
-	rc = log_queue_start();
+	rc = log_queue_start(NULL);
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	return rc ? err_sys(e, rc, "the log's thread") : 0;
 }

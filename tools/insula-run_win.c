@@ -71,7 +71,7 @@ static void run(struct options *o, struct ending *end)
 {
 	/* From here on nobody waits for whoever reads our standard error. Under insulad that is a
 	 * file, and lines go to the VM's log. */
-	int rc = o->check_only || o->control ? 0 : log_queue_start();
+	int rc = o->check_only || o->control ? 0 : log_queue_start(NULL);
 
 	if (!rc) {
 		vm_win_run(&o->conf, o->control, o->check_only, o->verbose > 0, end);

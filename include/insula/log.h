@@ -27,17 +27,22 @@ void log_at(enum log_level l, const char *fmt, ...) INSULA_PRINTF(2, 3);
  * caller has cleaned it (err_clean()). */
 void log_line(const char *fmt, ...) INSULA_PRINTF(1, 2);
 
+/* Whole lines, with their ends, as they are. */
+void log_text(const char *text, size_t len);
+
 /* Where lines go instead of stderr_write(), with their line end. Once, before there are threads
  * that log. */
 void log_output(void (*write)(const char *text, size_t len));
 
 /*
  * For a process that must not wait for whoever reads its standard error: from here on a thread
- * writes the lines, and nothing of this header blocks. A line for which there is no room is lost;
- * "insula: N log lines lost: nobody reads standard error" stands where it would have been. The
- * thread has the signal mask of the caller. 0 or a negative errno.
+ * writes the lines, and nothing of this header blocks. A line for which there is no room is lost,
+ * and the line that `lost` makes of their number stands where it would have been (NULL: "insula: N
+ * log lines lost: nobody reads standard error"). It is called in any thread that logs, and in the
+ * one that writes. The thread has the signal mask of the caller. 0 or a negative errno.
  */
-int log_queue_start(void);
+typedef int log_lost_fn(char *line, size_t size, unsigned lines); /* as snprintf() */
+int log_queue_start(log_lost_fn *lost);
 /* At the end of the process: wait until the lines are written, a second at most. Nothing without
  * log_queue_start(). */
 void log_queue_finish(void);

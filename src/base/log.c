@@ -68,6 +68,11 @@ void log_line(const char *fmt, ...)
 	errno = keep;
 }
 
+void log_text(const char *text, size_t len)
+{
+	conf.write(text, len);
+}
+
 void log_output(void (*write)(const char *text, size_t len))
 {
 	conf.write = write;

@@ -29,6 +29,7 @@ static struct {
 	uint32_t head, tail; /* bytes ever put, taken (running freely) */
 	bool busy;           /* the thread writes what it has taken */
 	unsigned lost;       /* lines, not told yet */
+	log_lost_fn *tell;
 	int filled, emptied; /* events */
 	char ring[RING];
 } q = {.lock = PTHREAD_MUTEX_INITIALIZER, .filled = -1, .emptied = -1};
@@ -46,13 +47,12 @@ static bool put(const char *text, size_t len)
 /* What was lost is told where it is missing. False: there is no room for that either. */
 static bool tell_lost(void)
 {
-	char line[96];
+	char line[256];
 	int n;
 
 	if (!q.lost)
 		return true;
-	n = snprintf(line, sizeof(line), "insula: %u log lines lost: nobody reads standard error\n",
-		     q.lost);
+	n = q.tell(line, sizeof(line), q.lost);
 	if (!put(line, (size_t)n))
 		return false;
 	q.lost = 0;
@@ -104,12 +104,19 @@ static void *writer(void *none)
 	return none;
 }
 
-int log_queue_start(void)
+static int lost_line(char *line, size_t size, unsigned lines)
+{
+	return snprintf(line, size, "insula: %u log lines lost: nobody reads standard error\n",
+			lines);
+}
+
+int log_queue_start(log_lost_fn *lost)
 {
 	pthread_attr_t attr;
 	pthread_t thread;
 	int rc;
 
+	q.tell = lost ? lost : lost_line;
 	q.filled = event_create();
 	q.emptied = event_create();
 	if (q.filled < 0 || q.emptied < 0)

@@ -22,8 +22,8 @@
  *   host_*.c    what else the system has of its own
  *
  * One thread, one loop. Nothing here blocks but fsync of a record, and start-up. What clients and
- * supervisors have sent is closed in other threads; for root, the groups of a user are looked up in
- * one of libuv's.
+ * supervisors have sent is closed in other threads, and the log is written in one; for root, the
+ * groups of a user are looked up in one of libuv's.
  */
 #ifndef DAEMON_DAEMON_H
 #define DAEMON_DAEMON_H
@@ -395,6 +395,8 @@ int state_list(int dir, void (*fn)(struct daemon *d, const char *id), struct dae
 
 /* log.c: one line, as text or as JSON; with fields where the journal listens. */
 void dlog_setup(const struct conf *c);
+/* The first time. From here on a thread writes the lines: log_queue_start(). */
+int dlog_start(const struct conf *c);
 void dlog(int level, const struct machine *m, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 

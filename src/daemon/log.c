@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What the daemon has to say: a line of text or of JSON on standard error, or to the system's own
- * log (log_linux.c).
+ * log (log_linux.c). Nobody waits for whoever reads them: insula/log.h.
  */
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,9 +13,11 @@
 
 #include "daemon.h"
 
-/* Set by dlog_setup() before the loop runs, and by a reload in the loop's thread. */
+/* Set by dlog_setup() before the loop runs, and by a reload in the loop's thread. The thread that
+ * writes the lines reads the first. */
 static struct {
-	bool json, verbose;
+	atomic_bool json;
+	bool verbose;
 } out;
 
 void dlog_setup(const struct conf *c)
@@ -41,6 +44,24 @@ static void to_json(int level, const struct machine *m, const char *text, char *
 	json_object_put(o);
 }
 
+static int lost_line(char *line, size_t size, unsigned lines)
+{
+	char text[96];
+
+	snprintf(text, sizeof(text), "%u log lines lost: nobody reads standard error", lines);
+	if (out.json)
+		to_json(LOG_LVL_WARN, NULL, text, line, size);
+	else
+		snprintf(line, size, "insulad: warning: %s\n", text);
+	return (int)strlen(line);
+}
+
+int dlog_start(const struct conf *c)
+{
+	dlog_setup(c);
+	return log_queue_start(lost_line);
+}
+
 void dlog(int level, const struct machine *m, const char *fmt, ...)
 {
 	char text[512], line[4096]; /* JSON may take six bytes for one */
@@ -61,5 +82,5 @@ void dlog(int level, const struct machine *m, const char *fmt, ...)
 			 level < LOG_LVL_INFO ? names[level] : "", level < LOG_LVL_INFO ? ": " : "",
 			 m ? m->r.name : "", m ? " (" : "", m ? m->r.id : "", m ? ")" : "",
 			 m ? ": " : "", text);
-	stderr_write(line, strlen(line));
+	log_text(line, strlen(line));
 }

@@ -250,14 +250,13 @@ int main(int argc, char **argv)
 	}
 	d.conf_path = o.config ? o.config : conf_default_file();
 	d.started_ns = clock_ns();
-	dlog_setup(&d.conf);
-	if (uv_loop_init(&d.loop))
+	if (dlog_start(&d.conf) || uv_loop_init(&d.loop))
 		return STATUS_FAILED;
 	rc = open_all(&d, &e);
-	if (rc) {
+	if (!rc)
+		run(&d);
+	log_queue_finish();
+	if (rc)
 		fprintf(stderr, "insulad: %s\n", e.text);
-		return STATUS_FAILED;
-	}
-	run(&d);
-	return 0;
+	return rc ? STATUS_FAILED : 0;
 }

@@ -77,7 +77,9 @@ static void on_timeout(void *ctx)
 
 /* ---- in ---- */
 
-/* False: nobody has asked for it. */
+/* False: nobody has asked for it. Whoever has may be root, and it is root's connection then in
+ * whose name a descriptor is closed: a file of the supervisor's own making, which could keep that
+ * waiting for ever (closer_linux.c), goes to nobody. */
 static bool on_answer(struct machine *m, json_object *o, int fd)
 {
 	int64_t id = j_get_int(o, "id", -1);
@@ -90,7 +92,7 @@ static bool on_answer(struct machine *m, json_object *o, int fd)
 		return false;
 	if (json_object_is_type(error, json_type_object))
 		finish(p, NULL, error, -1);
-	else if (json_object_is_type(result, json_type_object))
+	else if (json_object_is_type(result, json_type_object) && (fd < 0 || host_is_stream(fd)))
 		finish(p, result, NULL, fd);
 	else
 		fail(p, "failed", "the supervisor's answer is malformed");

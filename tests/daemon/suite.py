@@ -77,8 +77,8 @@ def children(pid):
 class Daemon:
     """One insulad with its own state directory and socket."""
 
-    def __init__(self, nofile=0, uid=0, **more):
-        self.nofile, self.uid = nofile, uid
+    def __init__(self, nofile=0, uid=0, out=None, **more):
+        self.nofile, self.uid, self.out = nofile, uid, out
         self.dir = tempfile.mkdtemp(prefix="daemon.", dir=os.environ.get("TMPDIR", "/tmp"))
         os.chmod(self.dir, 0o755)
         if uid:
@@ -97,7 +97,7 @@ class Daemon:
             json.dump(self.conf, f)
 
     def start(self):
-        self.log = open(self.dir + "/log", "a")
+        self.log = self.out or open(self.dir + "/log", "a")
         self.proc = subprocess.Popen([BIN + "insulad", "--config", self.dir + "/conf"], stdin=subprocess.DEVNULL,
                                      stdout=self.log, stderr=self.log, preexec_fn=self.prepare)
         assert wait_for(self.answers, 20), self.said()
@@ -440,6 +440,30 @@ def case_leases(d):
     check("the log goes on", "a line of before" in [x["text"] for x in c.call("vm.logs", id="l")["lines"]], c.call("vm.logs", id="l"))
 
 
+def case_full_log(_):
+    """Nobody reads insulad's standard error: it serves all the same, and says later what is missing."""
+    r, w = os.pipe()
+    fcntl.fcntl(w, fcntl.F_SETPIPE_SZ, 4096)
+    d = Daemon(out=os.fdopen(w, "w"), log="json")
+    c = d.client()
+    c.sock.settimeout(60 * SLOW)
+    done, text = 0, []
+    try:
+        while done < 1500:  # each makes a line
+            d.proc.send_signal(signal.SIGHUP)
+            c.call("daemon.info")
+            done += 1
+    except TimeoutError:
+        pass
+    check("a full pipe for a log keeps nobody waiting", done == 1500, done)
+    reader = threading.Thread(target=lambda: text.extend(os.fdopen(r)))
+    reader.start()
+    check("insulad ends with 0", d.stop() == 0)
+    reader.join(60 * SLOW)
+    lines = [json.loads(line)["message"] for line in text]
+    check("what is missing is told, in the log's own form", any("log lines lost" in x for x in lines), lines[-3:])
+
+
 def case_requests(d):
     """A connection with too many requests under way waits; nobody else does."""
     c, other = d.client(), d.client()
@@ -461,9 +485,14 @@ def case_requests(d):
 def case_logs(_):
     d = Daemon(log="json", socket_mode="0660", socket_group="nogroup")
     r = d.client().call("vm.run", name='q', config=guest("hello"), wait=True)
-    with open(d.dir + "/log") as f:
-        lines = [json.loads(line) for line in f]
-    check("the log as JSON lines", any(x["message"].startswith("ended") and (x["vm"], x["name"], x["level"]) == (r["id"], "q", "info") for x in lines), lines)
+    lines = []
+
+    def ended():
+        with open(d.dir + "/log") as f:
+            lines[:] = [json.loads(line) for line in f if line.endswith("\n")]
+        return any(x["message"].startswith("ended") and (x["vm"], x["name"], x["level"]) == (r["id"], "q", "info") for x in lines)
+
+    check("the log as JSON lines", wait_for(ended, 20), lines)
     check("without control groups it warns", any("no control groups" in x["message"] and x["level"] == "warning" for x in lines), lines)
     s = os.stat(d.socket)
     check("mode and group of the socket", (s.st_mode & 0o777, s.st_gid) == (0o660, grp.getgrnam("nogroup").gr_gid) or os.getuid(), s)

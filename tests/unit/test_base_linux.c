@@ -531,7 +531,7 @@ START_TEST(log_that_nobody_reads)
 		close(out[0]);
 		close(out[1]);
 		log_setup("prog", LOG_LVL_INFO);
-		if (log_queue_start())
+		if (log_queue_start(NULL))
 			_exit(2);
 		for (unsigned i = 0; i < MANY; i++)
 			log_info("line %u of many", i);

@@ -1023,6 +1023,54 @@ START_TEST(words_of_a_supervisor_are_cleaned)
 }
 END_TEST
 
+static void say_with(int peer, const char *text, int fd)
+{
+	union {
+		char room[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} ctl = {0};
+	struct iovec iov = {(void *)(uintptr_t)text, strlen(text)};
+	struct msghdr h = {.msg_iov = &iov,
+			   .msg_iovlen = 1,
+			   .msg_control = ctl.room,
+			   .msg_controllen = sizeof(ctl.room)};
+
+	*CMSG_FIRSTHDR(&h) = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)),
+					      .cmsg_level = SOL_SOCKET,
+					      .cmsg_type = SCM_RIGHTS};
+	memcpy(CMSG_DATA(CMSG_FIRSTHDR(&h)), &fd, sizeof(fd));
+	ck_assert_int_eq(sendmsg(peer, &h, 0), (ssize_t)strlen(text));
+}
+
+/* What a console is goes to the client; a file, whose close() could keep the client's other
+ * descriptors waiting for ever, does not. */
+START_TEST(a_console_is_a_stream)
+{
+	int peer, file = open("/dev/null", O_RDWR | O_CLOEXEC), sv[2];
+	struct machine *m = with_talking_supervisor(&peer);
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+	ask_exec("vm.console", "");
+	say_with(peer, "{\"id\":2,\"result\":{}}", file);
+	for (int i = 0; i < 50; i++)
+		uv_run(&d.loop, UV_RUN_NOWAIT);
+	expect_said("malformed");
+	ck_assert_uint_eq(client->nfds, 0);
+	ask_exec("vm.console", "");
+	say_with(peer, "{\"id\":3,\"result\":{}}", sv[0]);
+	for (int i = 0; i < 50; i++)
+		uv_run(&d.loop, UV_RUN_NOWAIT);
+	ck_assert_uint_eq(client->nfds, 1);
+	expect_said("\"result\":{}");
+	talk_close(m);
+	m->r.state = VM_ENDED;
+	close(peer);
+	close(file);
+	close(sv[0]);
+	close(sv[1]);
+}
+END_TEST
+
 /* A supervisor that floods: what is too much waits, nothing is lost, and others are answered. */
 START_TEST(events_have_a_rate)
 {
@@ -1319,6 +1367,7 @@ int main(void)
 	tcase_add_test(rpc, exec_goes_on);
 	tcase_add_test(rpc, events_have_a_rate);
 	tcase_add_test(rpc, words_of_a_supervisor_are_cleaned);
+	tcase_add_test(rpc, a_console_is_a_stream);
 	tcase_add_test(rpc, exec_refusals);
 	tcase_add_test(rpc, exec_waits);
 	suite_add_tcase(s, rpc);
