@@ -50,29 +50,46 @@ int stream_signals(const int *signo, size_t n, sigset_t *old)
 static bool copy_out(int fd)
 {
 	char buf[16384];
-	ssize_t n = recv(fd, buf, sizeof(buf), 0);
+	ssize_t n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
 
 	if (n < 0)
 		return errno != EINTR && errno != EAGAIN;
 	return n == 0 || write_full(STDOUT_FILENO, buf, (size_t)n) != 0;
 }
 
+/* What was typed and is not sent: a VM that takes nothing must not keep signals waiting. */
+struct typed {
+	char buf[4096];
+	size_t at, n;
+};
+
 /* 1: the escape; -1: the end of the input. */
-static int copy_in(int fd, bool escape)
+static int copy_in(struct typed *t, bool escape)
 {
-	char buf[4096], *at;
-	ssize_t n = read(STDIN_FILENO, buf, sizeof(buf));
-	size_t len;
+	ssize_t n = read(STDIN_FILENO, t->buf, sizeof(t->buf));
+	const char *at;
 
 	if (n <= 0)
 		return n < 0 && errno == EINTR ? 0 : -1;
-	len = (size_t)n;
-	at = escape ? memchr(buf, ESCAPE, len) : NULL;
-	if (at)
-		len = (size_t)(at - buf);
-	if (len && write_full(fd, buf, len))
-		return -1;
+	at = escape ? memchr(t->buf, ESCAPE, (size_t)n) : NULL;
+	t->at = 0;
+	t->n = at ? (size_t)(at - t->buf) : (size_t)n;
 	return at ? 1 : 0;
+}
+
+/* As much as goes. False: it takes no more, ever. */
+static bool send_typed(struct typed *t, int fd)
+{
+	ssize_t n = 0;
+
+	while (t->at < t->n && n >= 0) {
+		n = send(fd, t->buf + t->at, t->n - t->at, MSG_DONTWAIT | MSG_NOSIGNAL);
+		t->at += n > 0 ? (size_t)n : 0;
+	}
+	if (n >= 0 || errno == EAGAIN || errno == EINTR)
+		return true;
+	t->at = t->n;
+	return false;
 }
 
 /* Has the other end taken all that we have sent? */
@@ -103,26 +120,32 @@ static int copy(int fd, int signals, bool escape, bool leave)
 	struct pollfd p[] = {{fd, POLLIN, 0}, {STDIN_FILENO, POLLIN, 0}, {signals, POLLIN, 0}};
 	struct leave l = {.wanted = leave};
 	struct signalfd_siginfo si;
+	struct typed t = {.n = 0};
 
 	for (;;) {
+		bool waits = t.at < t.n;
+
 		if (is_over(&l, fd))
 			return 1;
+		p[0].events = (short)(POLLIN | (waits ? POLLOUT : 0));
+		p[1].fd = l.eof || waits ? -1 : STDIN_FILENO;
 		if (poll(p, ARRAY_LEN(p), l.wanted && l.eof ? LOOK_MS : -1) < 0 && errno != EINTR)
 			return 0;
 		if (p[2].revents && read(signals, &si, sizeof(si)) == (ssize_t)sizeof(si))
 			return -(int)si.ssi_signo;
-		if (p[0].revents && copy_out(fd))
+		if (p[0].revents & ~POLLOUT && copy_out(fd))
 			return 0;
-		if (p[1].revents) {
-			int rc = copy_in(fd, escape);
+		if (p[0].revents && waits)
+			l.eof |= !send_typed(&t, fd);
+		if (p[1].fd >= 0 && p[1].revents) {
+			int rc = copy_in(&t, escape);
+			bool taken = send_typed(&t, fd);
 
 			if (rc > 0)
 				return 1;
-			if (rc < 0) {
-				p[1].fd = -1;
-				l.eof = true;
+			l.eof = rc < 0 || !taken;
+			if (l.eof)
 				shutdown(fd, SHUT_WR);
-			}
 		}
 	}
 }

@@ -48,11 +48,14 @@ bool client_has_room(struct client *c)
 	return c->nfds < CLIENT_FDS && !foreign_full(c->d, c->who.uid);
 }
 
+static void settle(struct client *c);
+
+/* Nothing has come from them: they are as silent as before. */
 void clients_go_on(struct daemon *d)
 {
 	for (struct client *c = d->clients, *next; c; c = next) {
 		next = c->next;
-		client_settle(c);
+		settle(c);
 	}
 }
 
@@ -96,9 +99,14 @@ static void on_idle(void *ctx)
 
 void client_settle(struct client *c)
 {
+	c->active_ns = clock_ns();
+	settle(c);
+}
+
+static void settle(struct client *c)
+{
 	if (c->gone)
 		return;
-	c->active_ns = clock_ns();
 	if (c->eof && !c->nrequests && !c->out && !has_line(c))
 		client_close(c);
 	else

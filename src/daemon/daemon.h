@@ -457,6 +457,7 @@ struct daemon {
 	struct machine *machines;
 	unsigned nmachines;
 	struct logs_job *logs; /* reading of logs that is under way */
+	unsigned nlogs;
 	char boot_id[37];
 	struct rlimit_pair {
 		uint64_t soft, hard;

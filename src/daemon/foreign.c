@@ -18,6 +18,7 @@
 #define OWN 128       /* files of the daemon itself, and those that a start takes for a moment */
 #define ROOT_SPARE 64 /* for root alone */
 #define PER_VM 2      /* its process, and the connection to it */
+#define PER_LOG 2     /* that is read: its files */
 
 struct user {
 	struct user *next;
@@ -115,7 +116,7 @@ void foreign_hang_up(struct daemon *d, uint32_t uid, struct link *l)
 /* Descriptors in the table, at most. */
 static uint64_t in_use(const struct daemon *d)
 {
-	uint64_t n = OWN + d->nclients + (uint64_t)d->foreign;
+	uint64_t n = OWN + d->nclients + (uint64_t)d->foreign + (uint64_t)PER_LOG * d->nlogs;
 
 	for (const struct machine *m = d->machines; m; m = m->next)
 		n += machine_active(m) ? PER_VM : 0;

@@ -16,9 +16,11 @@
 
 #define BLOCK (64u << 10)
 #define HEAD 64
-#define PIECE 4096   /* of a line that has no end */
-#define LINE_COST 70 /* of the JSON around a text */
-#define CHANGES 8    /* of the files under our eyes, in one answer */
+#define PIECE 4096       /* of a line that has no end */
+#define LINE_COST 70     /* of the JSON around a text */
+#define CHANGES 8        /* of the files under our eyes, in one answer */
+#define WORK (16u << 20) /* bytes that are looked at for one answer */
+#define STEP_WORK 4096   /* a step counts for as many at least */
 
 /* ---- the files ---- */
 
@@ -67,23 +69,31 @@ static void go_to(struct logread *l, const struct file *f, uint64_t offset)
 
 /* ---- the last lines ---- */
 
-/* Count line ends backwards from `at` (not that of the last line) until `left` is 0: the place
- * after that one. False: there are not so many. */
-static bool count_back(const struct file *f, char *buf, int64_t *left, uint64_t *place)
+/* Count line ends backwards from the file's end (not that of the last line) until `left` is 0: the
+ * place after that one. In a file that is longer than `most`, which its user may have made of
+ * nothing but a hole, no further back than that. False: there are not so many. */
+static bool count_back(const struct file *f, uint64_t most, char *buf, int64_t *left,
+		       uint64_t *place)
 {
-	for (uint64_t at = f->size; at > f->begin;) {
-		size_t n = at - f->begin < BLOCK ? (size_t)(at - f->begin) : BLOCK;
+	const uint64_t first = f->size - f->begin > most ? f->size - most : f->begin;
+
+	*place = f->size;
+	for (uint64_t at = f->size; at > first;) {
+		size_t n = at - first < BLOCK ? (size_t)(at - first) : BLOCK;
 
 		at -= n;
 		if (read_full(f->fd, buf, n, at))
 			return false;
 		for (size_t i = n; i-- > 0;) {
-			if (buf[i] != '\n' || at + i + 1 == f->size || --*left)
+			if (buf[i] != '\n' || at + i + 1 == f->size)
 				continue;
 			*place = at + i + 1;
-			return true;
+			if (!--*left)
+				return true;
 		}
 	}
+	if (first > f->begin)
+		return true;
 	*place = f->begin;
 	return f->size > f->begin && !--*left;
 }
@@ -98,7 +108,7 @@ static void find_tail(struct logread *l, const struct file *f, unsigned n, char 
 		return;
 	}
 	for (unsigned i = n; i-- > 0;) {
-		if (count_back(&f[i], buf, &left, &place)) {
+		if (count_back(&f[i], l->file_max, buf, &left, &place)) {
 			go_to(l, &f[i], place);
 			return;
 		}
@@ -234,8 +244,14 @@ static const struct file *current(struct logread *l, const struct file *f, unsig
 	return l->offset < f[0].size ? &f[0] : NULL;
 }
 
+/* On one answer. */
+struct spent {
+	size_t cost, work;
+	unsigned changes;
+};
+
 /* One block. False: no more now. */
-static bool step(struct logread *l, char *buf, bool ended, size_t *cost, unsigned *changes)
+static bool step(struct logread *l, char *buf, bool ended, struct spent *s)
 {
 	struct file f[2], again;
 	unsigned n = look_at_both(l, f);
@@ -256,26 +272,26 @@ static bool step(struct logread *l, char *buf, bool ended, size_t *cost, unsigne
 	/* It may have been emptied meanwhile: then this is another's text. */
 	if (read_full(now->fd, buf, len, l->offset) || !look(now->fd, &again) ||
 	    again.number != now->number)
-		return ++*changes < CHANGES;
+		return ++s->changes < CHANGES;
 	last = l->offset + len == now->size && (ended || now != &f[n - 1]);
-	used = take(l, buf, len, last, cost);
+	used = take(l, buf, len, last, &s->cost);
 	l->offset += used;
+	s->work += used < STEP_WORK ? STEP_WORK : used;
 	return used > 0;
 }
 
 void logread_next(struct logread *l, bool ended)
 {
 	char *buf = malloc(BLOCK);
-	unsigned changes = 0;
-	size_t cost = 0;
+	struct spent s = {0};
 
 	l->lines = json_object_new_array();
 	l->missed = l->more = false;
 	if (!buf || !l->lines)
 		panic("out of memory");
-	while (cost < l->limit && step(l, buf, ended, &cost, &changes))
+	while (s.cost < l->limit && s.work < WORK && step(l, buf, ended, &s))
 		;
-	l->more = cost >= l->limit;
+	l->more = s.cost >= l->limit || s.work >= WORK;
 	free(buf);
 }
 

@@ -37,15 +37,18 @@ static void read_again(struct logs_job *j);
 
 static void job_free(struct logs_job *j)
 {
-	struct logs_job **at = &j->d->logs;
+	struct daemon *d = j->d;
+	struct logs_job **at = &d->logs;
 
 	while (*at != j)
 		at = &(*at)->next;
 	*at = j->next;
+	d->nlogs--;
 	fd_close(&j->read.fd[0]);
 	fd_close(&j->read.fd[1]);
 	json_object_put(j->read.lines);
 	free(j);
+	foreign_go_on(d);
 }
 
 static json_object *page(struct logs_job *j)
@@ -186,7 +189,7 @@ static bool is_too_much(struct daemon *d, struct request *r)
 	unsigned n = 0;
 
 	for (const struct logs_job *j = d->logs; j; j = j->next)
-		n += j->r->client && j->r->client->who.uid == r->client->who.uid;
+		n += j->r->uid == r->uid; /* also of a client that has gone: it is being read */
 	if (n < JOBS_PER_UID || !r->client->who.uid)
 		return false;
 	method_refuse(r, RPC_BUSY, "busy", "this user reads as many logs as may be read at once");
@@ -201,6 +204,11 @@ void vm_logs(struct daemon *d, struct request *r)
 
 	if (!m || is_too_much(d, r))
 		return;
+	if (foreign_table_full(d, r->uid)) {
+		method_refuse_field(r, RPC_LIMIT, "limit", "descriptors", NULL,
+				    "fewer VMs and connections: insulad has no descriptors left");
+		return;
+	}
 	j = calloc(1, sizeof(*j));
 	if (!j) {
 		method_refuse(r, RPC_INTERNAL, "no-memory", NULL);
@@ -213,8 +221,10 @@ void vm_logs(struct daemon *d, struct request *r)
 					  state_file_open(d->state, m->r.id, "log2")},
 				   .tail = j_get_int(r->params, "tail", -1),
 				   .since_ms = j_get_int(r->params, "since_ms", 0),
+				   .file_max = d->conf.log_max,
 				   .limit = (size_t)j_get_int(r->params, "limit", LIMIT_DEFAULT)};
 	d->logs = j;
+	d->nlogs++;
 	if (after && !logread_place(&j->read, after)) {
 		method_refuse_field(r, RPC_BAD_PARAMS, "value", "after", after,
 				    "\"next\" of an earlier answer");

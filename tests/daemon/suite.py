@@ -582,6 +582,31 @@ def case_console(d):
     c.call("vm.delete", id="none")
 
 
+def case_deaf_console(d):
+    """A guest that reads nothing: insulactl console ends by a signal all the same."""
+    d.client().call("vm.run", name="deaf", config=guest("spin"))
+    with tempfile.TemporaryFile() as f:
+        f.write(b"x" * (4 << 20))
+        f.seek(0)
+        p = subprocess.Popen([BIN + "insulactl", "--socket", d.socket, "console", "deaf"], stdin=f, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        def stuck():
+            with open("/proc/%d/fdinfo/0" % p.pid) as info:
+                at = info.readline()
+            time.sleep(0.3)
+            with open("/proc/%d/fdinfo/0" % p.pid) as info:
+                return at.split() != ["pos:", "0"] and at == info.readline()
+
+        check("a guest that reads nothing: the input waits", wait_for(stuck, 20) and p.poll() is None)
+        p.terminate()
+        try:
+            check("a guest that reads nothing: insulactl console ends by a signal", p.wait(20 * SLOW) is not None)
+        except subprocess.TimeoutExpired:
+            p.kill()
+            check("a guest that reads nothing: insulactl console ends by a signal", False)
+    d.client().call("vm.kill", id="deaf")
+
+
 def case_exec(d):
     """What is refused; tests/lab/70-daemon.sh has the guests that run commands."""
     c = d.client()

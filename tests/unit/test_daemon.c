@@ -1071,6 +1071,47 @@ START_TEST(a_console_is_a_stream)
 }
 END_TEST
 
+/* Descriptors of somebody else come and go: that keeps no silent connection open. */
+START_TEST(others_keep_nobody_from_silence)
+{
+	client->active_ns = 1;
+	d.held_back = true;
+	foreign_go_on(&d);
+	ck_assert_uint_eq(client->active_ns, 1);
+	client_settle(client);
+	ck_assert_uint_ne(client->active_ns, 1);
+}
+END_TEST
+
+/* Reading a log goes on when its client has gone: that counts, and so do the files. */
+START_TEST(logs_of_clients_that_have_gone)
+{
+	int peer;
+	struct machine *m = with_supervisor(&peer);
+
+	for (int i = 0; i < 32; i++)
+		ask_exec("vm.logs", "");
+	ck_assert_ptr_null(client_first_line(client));
+	client_close(client);
+	client = client_make(&d, &(struct owner){.uid = 1000});
+	ask_exec("vm.logs", "");
+	expect_said("\"busy\"");
+	ck_assert_uint_eq(d.nlogs, 32);
+	while (d.nlogs)
+		uv_run(&d.loop, UV_RUN_ONCE);
+	ask_exec("vm.logs", "");
+	while (d.nlogs)
+		uv_run(&d.loop, UV_RUN_ONCE);
+	expect_said("\"lines\"");
+	d.nofile.hard = 128 + 64 + 1;
+	ask_exec("vm.logs", "");
+	expect_said("\"descriptors\"");
+	talk_close(m);
+	m->r.state = VM_ENDED;
+	close(peer);
+}
+END_TEST
+
 /* A supervisor that floods: what is too much waits, nothing is lost, and others are answered. */
 START_TEST(events_have_a_rate)
 {
@@ -1368,6 +1409,8 @@ int main(void)
 	tcase_add_test(rpc, events_have_a_rate);
 	tcase_add_test(rpc, words_of_a_supervisor_are_cleaned);
 	tcase_add_test(rpc, a_console_is_a_stream);
+	tcase_add_test(rpc, logs_of_clients_that_have_gone);
+	tcase_add_test(rpc, others_keep_nobody_from_silence);
 	tcase_add_test(rpc, exec_refusals);
 	tcase_add_test(rpc, exec_waits);
 	suite_add_tcase(s, rpc);

@@ -49,7 +49,8 @@ static uint64_t size_of(int i)
 
 static struct logread reader(void)
 {
-	return (struct logread){.fd = {file[0], file[1]}, .tail = -1, .limit = 65536};
+	return (struct logread){
+		.fd = {file[0], file[1]}, .tail = -1, .limit = 65536, .file_max = 64 << 20};
 }
 
 /* The lines of one answer: "stream:text" or, of one that goes on, "stream+text", each with '\n'. */
@@ -338,6 +339,37 @@ START_TEST(since)
 }
 END_TEST
 
+/* A log that is all hole, or whose files have one number: no answer takes more than its work. */
+START_TEST(endless_files)
+{
+	static const char one[] = "insula-log 1 5\n1000000000100 c- one\n";
+	struct logread l;
+
+	open_log(1 << 20);
+	vmlog_close(&log_);
+	for (int i = 0; i < 2; i++) {
+		ck_assert_int_eq(ftruncate(file[i], 0), 0);
+		ck_assert_int_gt(pwrite(file[i], one, strlen(one), 0), 0);
+		ck_assert_int_eq(ftruncate(file[i], 1ll << 40), 0);
+	}
+	l = reader();
+	l.since_ms = INT64_MAX;
+	ck_assert_str_eq(lines(&l, true), "");
+	ck_assert(l.more);
+	l = reader();
+	l.fd[1] = -1;
+	l.tail = 1000;
+	ck_assert_str_eq(lines(&l, true), "");
+	ck_assert(!l.more);
+	for (int i = 0; i < 2; i++)
+		ck_assert_int_eq(ftruncate(file[i], (off_t)strlen(one) + i), 0);
+	l = reader();
+	l.since_ms = INT64_MAX;
+	for (int i = 0; i < 3; i++)
+		ck_assert_str_eq(lines(&l, true), "");
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("vmlog");
@@ -352,6 +384,7 @@ int main(void)
 	tcase_add_test(tc, flood);
 	tcase_add_test(tc, bad_files);
 	tcase_add_test(tc, since);
+	tcase_add_test(tc, endless_files);
 	suite_add_tcase(s, tc);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);
