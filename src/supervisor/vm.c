@@ -480,6 +480,12 @@ static void on_ready(struct vm *vm, struct child *c, struct device *d, struct ex
 
 	if (rc == -ESRCH)
 		return; /* it has died meanwhile: its pidfd tells */
+	if (rc && vm->running) {
+		/* The guest goes on: a helper is started again, a command is reported. */
+		log_error("%s: not in its jail, it is killed: %s", c->name, e.text);
+		child_shoot(c);
+		return;
+	}
 	if (rc) {
 		vm_end(vm, RUN_FAILED, "%s: not in its jail: %s", c->name, e.text);
 		return;

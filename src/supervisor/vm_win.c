@@ -286,7 +286,15 @@ static void on_ready(struct vm *vm, struct child *c, struct device *d, struct ex
 {
 	struct err e;
 
-	if (contain_check(c->box.process, c->box.job, c->kind, true, &e)) {
+	int rc = contain_check(c->box.process, c->box.job, c->kind, true, &e);
+
+	if (rc && vm->running) {
+		/* The guest goes on: a helper is started again, a command is reported. */
+		log_error("%s: it is killed: %s", c->name, e.text);
+		child_shoot(c);
+		return;
+	}
+	if (rc) {
 		vm_end(vm, RUN_FAILED, "%s: %s", c->name, e.text);
 		return;
 	}

@@ -6,6 +6,7 @@ recovery.py [CASE...]     BUILD names the build directory. One line per case: ok
 """
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import pty
@@ -294,6 +295,51 @@ def stopped_before_it_was_asked(place):
         send_for(old, "MSG_STOPPED", bytes(128))  # struct msg_stats
         vm.replaced("insula-blk", old)
         assert "insula-blk vda: broke the protocol" in read(err), read(err)
+
+
+def not_jailed():
+    """A program for the jail that says MSG_READY and has sealed nothing: an ELF image."""
+    code = bytes.fromhex(
+        "b801000000 bf03000000 488d3510000000 ba10000000 0f05"  # write(MSG_CHANNEL_FD, message, 16)
+        "b822000000 0f05 ebf7")  # for ever: pause()
+    code += struct.pack("=4I", 1, message_type("MSG_READY"), 0, 0)
+    base, head = 0x400000, 64 + 56
+    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    elf = struct.pack("=HHIQQQIHHHHHH", 2, 62, 1, base + head, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    load = struct.pack("=IIQQQQQQ", 1, 5, 0, base, base, head + len(code), head + len(code), 4096)
+    return ident + elf + load + code
+
+
+def overwrite(path, data):
+    """The file that insula-run has open, as soon as no process runs it."""
+    def attempt():
+        try:
+            with open(path, "r+b") as f:
+                f.truncate(0)
+                f.write(data)
+            return True
+        except OSError as e:
+            if e.errno != errno.ETXTBSY:
+                raise
+            return False
+    wait_for("nobody to run " + path, attempt)
+
+
+@case
+def helper_that_is_not_in_its_jail(place):
+    """It is killed, and the guest goes on: a later one, which is, serves the disk again."""
+    with broken_disk(place, seconds=4) as (vm, helper, old, err):
+        with open(helper.path, "rb") as f:
+            good = f.read()
+        overwrite(helper.path, not_jailed())
+        helper.mend()
+        wait_for("the refusal", lambda: "insula-blk vda: not in its jail" in err())
+        helper.break_it()
+        overwrite(helper.path, good)
+        helper.mend()
+        vm.replaced("insula-blk", old)
+        equal(vm.status(), 0, "status: " + err())
+        assert vm.said("ok all_rounds") and not vm.said("not ok"), read(vm.out)
 
 
 def main():
