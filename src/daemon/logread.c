@@ -169,7 +169,8 @@ static json_object *own_text(const char *text, size_t len, size_t *cost)
 
 	if (!copy)
 		panic("out of memory");
-	memcpy(copy, text, len);
+	for (size_t i = 0; i < len; i++)
+		copy[i] = text[i];
 	copy[len] = 0;
 	err_clean(copy);
 	o = to_json(copy, strlen(copy), cost);
