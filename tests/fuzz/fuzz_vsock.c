@@ -310,7 +310,9 @@ static void birth(void)
 	host.open_fails = false;
 	last_port = answered = 0;
 	dev.first = dev.nheld = 0;
-	dev.announce = dev.clients = dev.retry = dev.resumed = false;
+	dev.reset = VSOCK_RESET_NONE;
+	dev.clients = dev.retry = false;
+	dev.started = 0;
 	dev.w.want = dev.w.seen = 0;
 	dev.w.broken = false;
 	t->max = take(1) % 20 + 1;

@@ -1155,11 +1155,13 @@ END_TEST
 
 static void wait_link(uint16_t want)
 {
-	const struct virtio_net_config *c = (void *)(core.page + VIRTIO_MMIO_CONFIG);
+	const volatile uint16_t *status =
+		(const void *)(core.page + VIRTIO_MMIO_CONFIG +
+			       offsetof(struct virtio_net_config, status));
 
-	for (unsigned i = 0; i < WAIT_MS && *(volatile const uint16_t *)&c->status != want; i++)
+	for (unsigned i = 0; i < WAIT_MS && *status != want; i++)
 		usleep(1000);
-	ck_assert_uint_eq(c->status, want);
+	ck_assert_uint_eq(*status, want);
 	/* And the driver is told. */
 	for (unsigned i = 0; i < WAIT_MS && !(fc_shadow32(&core, VIRTIO_MMIO_INTERRUPT_STATUS) & 2);
 	     i++)
