@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # kill -9 of insula-blk under a guest that reads, writes and verifies with fio: the guest sees no error, nothing that was acknowledged is
-# lost, nothing is answered twice.
+# lost, nothing is answered twice. Then several jobs at once, whose blocks the host verifies in the image after the VM has ended.
+# BLK_KILLS: how often the helper is killed in each part (6).
 . "$(dirname "$0")/lib.sh"
 export XDG_CACHE_HOME=$T/cache
 if ! command -v fio >/dev/null; then
@@ -16,6 +17,7 @@ for f in $(command -v fio) $(ldd "$(command -v fio)" | grep -oE '/[^ ]+'); do
 	install -D "$(realpath "$f")" "$T/root$f"
 done
 truncate -s 48M "$T/disk"
+KILLS=${BLK_KILLS:-6}
 
 # Writes with checksums all over the disk, each read back; every block carries what fio expects to find there.
 job=(fio --name=v --filename=/dev/vda --direct=1 --ioengine=psync --rw=randwrite --bs=4k --size=48M --io_size=16M --numjobs=1
@@ -38,7 +40,7 @@ killing() { # NAME SECONDS FIO...: run it in a guest and kill its disk's helper 
 		sleep 0.2
 	done
 	sleep 0.5
-	while kill -0 $pid 2>/dev/null && [ $kills -lt 6 ]; do
+	while kill -0 $pid 2>/dev/null && [ $kills -lt "$KILLS" ]; do
 		for h in $(helpers $pid); do
 			kill -9 "$h" 2>/dev/null && kills=$((kills + 1))
 			break
@@ -67,3 +69,15 @@ killing() { # NAME SECONDS FIO...: run it in a guest and kill its disk's helper 
 
 killing verify-each 2.5 "${job[@]}"
 killing verify-deep 2.5 "${deep[@]}"
+
+# Four jobs, each with a quarter of the disk, write every block of it once, in a random order, and flush at the end. The guest verifies
+# nothing: the host has fio do it with the image, when no insula-blk is there any more.
+truncate -s 0 "$T/disk"
+truncate -s 48M "$T/disk"
+jobs=(--size=12M --offset_increment=12M --numjobs=4 --bs=4k --randseed=9 --verify=crc32c --verify_fatal=1)
+killing host-verifies 2.5 fio --name=h --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite --do_verify=0 --end_fsync=1 "${jobs[@]}"
+if fio --name=h --filename="$T/disk" --ioengine=psync --rw=randwrite --verify_only=1 "${jobs[@]}" >"$T/out" 2>&1; then
+	ok host-verifies-image
+else
+	not_ok host-verifies-image "the image has not what was acknowledged"
+fi
