@@ -45,12 +45,13 @@ void worker_start(void *dev)
 void worker_stop(void *dev)
 {
 	struct worker *w = dev;
+	unsigned ms = w->last ? WORKER_LAST_MS : (unsigned)WORKER_QUIET_MS;
 
 	command(w);
 	/* A request that never ends still owns guest memory: this process cannot answer the reset.
 	 * The next one gets the backing when the kernel has let go of it. */
-	if (!wait_quiet(w, (int)WORKER_QUIET_MS))
-		panic("the I/O thread has not finished in %d s", (int)WORKER_QUIET_MS / 1000);
+	if (!wait_quiet(w, (int)ms))
+		panic("the I/O thread has not finished in %u s", ms / 1000);
 	atomic_store(&w->fault, NULL);
 }
 
@@ -97,6 +98,7 @@ static void stop(void *dev, struct msg_stats *s)
 {
 	struct worker *w = dev;
 
+	w->last = true;
 	if (w->mmio.v.running)
 		w->model.stop(w);
 	w->mmio.v.running = false;

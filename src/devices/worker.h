@@ -23,6 +23,9 @@
 /* A backing that does not finish in this time has failed. The core waits as long for the answer to
  * a reset: then the guest goes on, and this process has nothing to wait for any more. */
 #define WORKER_QUIET_MS (DP_DEADLINE_NS / 1000000)
+/* At the end nobody waits for a register: as long as the supervisor lets helpers drain, and more.
+ */
+#define WORKER_LAST_MS 30000u
 
 struct pollfd;
 
@@ -40,6 +43,7 @@ struct worker {
 	_Atomic uint32_t want; /* counts commands: odd is "serve the queues", even is "be quiet" */
 	_Atomic(const char *) fault; /* the guest's mistake; h->event_fd tells */
 	struct err born;             /* code < 0: the I/O thread could not start */
+	bool last;                   /* the control thread's: MSG_STOP has come */
 
 	/* the I/O thread's */
 	uint32_t seen;     /* the last command that was obeyed */

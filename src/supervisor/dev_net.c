@@ -82,9 +82,12 @@ static void tend(struct device *d)
 		log_debug("%s: %s", d->msg.name, e.text);
 		return;
 	}
-	log_warn("%s: connected to %s again: the link is up", d->msg.name, other_end(c));
-	/* A helper that has just died does not get it; its successor gets one of its own. */
-	(void)msg_send(d->child.jail.channel, MSG_NET_PEER, NULL, 0, &fd, 1);
+	/* A helper that has just died does not get it; its successor gets one of its own. One that
+	 * lives and whose channel does not take it gets the next one. */
+	if (msg_send(d->child.jail.channel, MSG_NET_PEER, NULL, 0, &fd, 1))
+		(void)nic_lost(c);
+	else
+		log_warn("%s: connected to %s again: the link is up", d->msg.name, other_end(c));
 	close(fd);
 }
 

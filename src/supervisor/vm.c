@@ -541,7 +541,9 @@ static bool from_helper(struct vm *vm, struct device *d, enum msg_type t, const 
 		d->child.state = CHILD_DONE;
 		return true;
 	}
-	return d->class->message && d->class->message(vm, d, t, b, len);
+	/* One that is not verified yet has nothing to say but that it is ready. */
+	return d->child.state != CHILD_STARTING && d->class->message &&
+	       d->class->message(vm, d, t, b, len);
 }
 
 /* One message. A child that breaks the protocol is killed; what that means is decided where its
