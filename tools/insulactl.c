@@ -26,8 +26,8 @@ static void print_usage(void)
 
 static int bad(const char *what, const char *value, const char *expected)
 {
-	fprintf(stderr, "insulactl: %s%s%.60s%s; expected %s\n", what, value ? ": '" : "",
-		value ? value : "", value ? "'" : "", expected);
+	fprintf(stderr, "insulactl: %s%s%.60s%s expected %s\n", what, value ? ": '" : "",
+		value ? value : "", value ? "';" : ":", expected);
 	return CTL_BAD_INPUT;
 }
 
@@ -112,6 +112,6 @@ int main(int argc, char **argv)
 			return bad("flag", argv[i], "--socket PATH, --json, --help or --version");
 	}
 	if (i == argc)
-		return bad("no verb", NULL, "one; see --help");
+		return bad("no verb", NULL, "one; see insulactl --help");
 	return verb(&c, argc - i, argv + i);
 }

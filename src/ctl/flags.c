@@ -16,12 +16,13 @@ const struct flag flags[] = {
 	{FLAG_HELP, "help", 'h', NULL, "this help"},
 	{FLAG_JSON, "json", 0, NULL, "JSON, on a terminal too"},
 	{FLAG_FORCE, "force", 'f', NULL, "stop those that run first"},
-	{FLAG_TIMEOUT, "timeout", 't', "SECONDS", "that the guest has to power off; default 10"},
+	{FLAG_TIMEOUT, "timeout", 't', "SECONDS",
+	 "how long the guest may take to power off; default 10"},
 	{FLAG_FOLLOW, "follow", 'f', NULL, "go on until the VM ends"},
 	{FLAG_TAIL, "tail", 'n', "N", "only the last N lines"},
 	{FLAG_SINCE, "since", 0, "TIME",
-	 "only lines from then on: 10m, 1h30m, 2026-11-28T10:00:00Z"},
-	{FLAG_TIMESTAMPS, "timestamps", 't', NULL, "with the time and the stream of each line"},
+	 "only lines since then: 10m (ago), 1h30m, 2026-11-28T10:00:00Z"},
+	{FLAG_TIMESTAMPS, "timestamps", 't', NULL, "the time and the stream before each line"},
 };
 const size_t nflags = ARRAY_LEN(flags);
 

@@ -396,10 +396,17 @@ static int verb_rpc(struct ctl *c, int argc, char **argv)
 }
 
 #define COMMON (FLAG_HELP | FLAG_JSON)
+#define OF_EXEC                                                                             \
+	"  -i                     pass standard input on\n"                                 \
+	"  -t                     a terminal; with -i yours becomes its keyboard\n"         \
+	"  -e NAME=VALUE          a variable; -e NAME has the value that it has here\n"     \
+	"  -w DIR                 its directory in the guest; default /\n"                  \
+	"  -u UID[:GID]           its user and group in the guest, as numbers; default 0\n" \
+	"  -h, --help             this help"
 #define OF_RUN                                                                                \
 	"Flags: those of insula-run (--kernel, --mem, --disk ...), --name NAME and --config " \
 	"FILE\n"                                                                              \
-	"(what insula-run --json takes)"
+	"(what insula-run --json takes); insula-run --help explains them"
 
 const struct verb verbs[] = {
 	{"run", NULL, "[-d] [flags] [--] [command...]",
@@ -410,28 +417,32 @@ const struct verb verbs[] = {
 	{"start", NULL, "VM...", "start VMs that were created or have ended", verb_start, 1, -1,
 	 COMMON, NULL, NULL},
 	{"exec", NULL, "[-i] [-t] [-e NAME=VALUE] [-w DIR] [-u UID] VM [--] command...",
-	 "run a command in a VM; exit with its status", verb_exec, 1, -1, 0, NULL, NULL},
+	 "run a command in a VM; exit with its status", verb_exec, 1, -1, 0, OF_EXEC, NULL},
 	{"ps", "ls list", "", "list VMs", verb_ps, 0, 0, COMMON, NULL, NULL},
-	{"info", "show", "[VM]", "one VM, or the daemon", verb_info, 0, 1, COMMON, NULL, NULL},
+	{"info", "show", "[VM]", "state of one VM, or of the daemon", verb_info, 0, 1, COMMON, NULL,
+	 NULL},
 	{"console", "attach", "VM",
 	 "attach to the console; Ctrl-], or the end of an input that is no terminal, detaches",
 	 verb_console, 1, 1, COMMON, NULL, NULL},
 	{"logs", "log", "[-f] [--tail N] [--since TIME] [--timestamps] VM",
-	 "what its console and its command said, and its processes", verb_logs, 1, 1,
+	 "output of its console, its command and its processes", verb_logs, 1, 1,
 	 COMMON | FLAG_FOLLOW | FLAG_TAIL | FLAG_SINCE | FLAG_TIMESTAMPS, NULL, NULL},
-	{"pause", NULL, "VM...", "take the processors out of the guest", verb_pause, 1, -1, COMMON,
-	 NULL, NULL},
-	{"resume", "unpause", "VM...", "let them go on", verb_resume, 1, -1, COMMON, NULL, NULL},
-	{"stop", NULL, "[-t SECONDS] VM...", "end VMs in order", verb_stop, 1, -1,
-	 COMMON | FLAG_TIMEOUT, NULL, NULL},
-	{"kill", NULL, "VM...", "end VMs at once", verb_kill, 1, -1, COMMON, NULL, NULL},
+	{"pause", NULL, "VM...", "stop the processors of VMs", verb_pause, 1, -1, COMMON, NULL,
+	 NULL},
+	{"resume", "unpause", "VM...", "let the processors of VMs go on", verb_resume, 1, -1,
+	 COMMON, NULL, NULL},
+	{"stop", NULL, "[-t SECONDS] VM...", "ask guests to power off, then end VMs", verb_stop, 1,
+	 -1, COMMON | FLAG_TIMEOUT, NULL, NULL},
+	{"kill", NULL, "VM...", "end VMs at once, without asking the guests", verb_kill, 1, -1,
+	 COMMON, NULL, NULL},
 	{"device", NULL, "restart VM DEVICE",
 	 "restart a device's process, also one that has failed", verb_device, 3, 3, COMMON, NULL,
 	 NULL},
-	{"wait", NULL, "VM", "until it ends; exit with its status", verb_wait, 1, 1, COMMON, NULL,
-	 NULL},
-	{"rm", "delete remove", "[-f] VM...", "forget VMs that do not run (-f: stop those that do)",
-	 verb_rm, 1, -1, COMMON | FLAG_FORCE | FLAG_TIMEOUT, NULL, NULL},
+	{"wait", NULL, "VM", "wait until a VM ends; exit with its status", verb_wait, 1, 1, COMMON,
+	 NULL, NULL},
+	{"rm", "delete remove", "[-f] VM...",
+	 "delete VMs that do not run (-f: stop the others first)", verb_rm, 1, -1,
+	 COMMON | FLAG_FORCE | FLAG_TIMEOUT, NULL, NULL},
 	{"metrics", NULL, "[VM]", "counters of one VM, or of the daemon", verb_metrics, 0, 1,
 	 COMMON, NULL, NULL},
 	{"events", NULL, "[VM]", "print events as they come", verb_events, 0, 1, COMMON, NULL,

@@ -738,7 +738,8 @@ static void vm_delete(struct daemon *d, struct request *r)
 		return;
 	if (machine_active(m)) {
 		method_refuse_field(r, RPC_STATE, "wrong-state", "state",
-				    vm_state_names[m->r.state], "created or ended");
+				    vm_state_names[m->r.state],
+				    "created or ended; stop the VM first");
 		return;
 	}
 	if (m->newer) {

@@ -163,7 +163,7 @@ int vm_device_restart(struct vm *vm, const char *name, struct err *e)
 			       name);
 	if (!vm_is_running(vm))
 		return err_set(e, -EBUSY, "the guest does not run");
-	log_warn("%s: restarted by hand", d->child.name);
+	log_warn("%s: to be restarted, as asked", d->child.name);
 	restart_by_hand(&d->restart, clock_ns());
 	if (d->child.state == CHILD_READY)
 		child_shoot(&d->child);
