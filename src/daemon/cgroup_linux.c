@@ -251,7 +251,7 @@ uint64_t cgroup_oom_kills(const char *events)
 
 	while (line && strncmp(line, key, strlen(key)) != 0) {
 		line = strchr(line, '\n');
-		line += line != NULL;
+		line = line ? line + 1 : NULL;
 	}
 	return line ? strtoull(line + strlen(key), NULL, 10) : 0;
 }

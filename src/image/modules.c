@@ -12,13 +12,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <insula/base.h>
@@ -31,15 +30,44 @@
 
 /* ---- files of the tree ---- */
 
-static int open_beneath(int dir, const char *path, uint64_t flags)
+/* One step of a path. -ELOOP: a symbolic link. */
+static int open_step(int dir, const char *name, int flags)
 {
-	struct open_how how = {
-		.flags = O_CLOEXEC | flags,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
-	};
-	long fd = syscall(SYS_openat2, dir, path, &how, sizeof(how));
+	int fd = openat(dir, name, flags | O_NOFOLLOW | O_CLOEXEC), rc = fd < 0 ? -errno : fd;
+	struct stat st;
 
-	return fd < 0 ? -errno : (int)fd;
+	if (rc == -ENOTDIR && !fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) && S_ISLNK(st.st_mode))
+		return -ELOOP;
+	return rc;
+}
+
+/* Step by step, as openat2() would do it with RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS: systemd's
+ * RestrictSUIDSGID= and the seccomp profiles of containers forbid openat2(). -EXDEV: it leads out.
+ */
+static int open_beneath(int dir, const char *path, int flags)
+{
+	char name[NAME_MAX + 1];
+	int at = dir, next = -EXDEV;
+
+	while (*path != '/') {
+		size_t n = strcspn(path, "/");
+		bool last = !path[n];
+
+		snprintf(name, sizeof(name), "%.*s", (int)n, path);
+		next = n >= sizeof(name)     ? -ENAMETOOLONG
+		       : !strcmp(name, "..") ? -EXDEV
+		       : last                ? open_step(at, name, flags)
+					     : open_step(at, name, O_PATH | O_DIRECTORY);
+		if (at != dir)
+			close(at);
+		if (last || next < 0)
+			return next;
+		at = next;
+		path += n + 1;
+	}
+	if (at != dir)
+		close(at);
+	return -EXDEV;
 }
 
 /* Whoever owns "/" counts as root: in a user namespace in which root is not mapped, root's files

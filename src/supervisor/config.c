@@ -225,22 +225,26 @@ static int set_mem(struct vm_config *c, const char *where, const char *v, struct
 static int set_console_file(struct vm_config *c, const char *where, const char *v, struct err *e)
 {
 	static const char key[] = ",limit=";
-	const char *at = NULL;
-	int rc = replace(&c->console_file, v, e);
+	const char *at = NULL, *size;
+	uint64_t limit = CONSOLE_LIMIT;
+	int rc;
 
 	for (const char *p = v; (p = strstr(p, key)); p++)
 		at = p;
-	c->console_limit = CONSOLE_LIMIT;
-	if (rc || !at)
-		return rc;
-	c->console_file[at - v] = 0;
-	v = at + sizeof(key) - 1;
-	if (!c->console_file[0] || !parse_size(v, &c->console_limit) || !c->console_limit ||
-	    c->console_limit > CONSOLE_LIMIT_MOST)
+	size = at ? at + sizeof(key) - 1 : NULL;
+	if (size && (at == v || !parse_size(size, &limit) || !limit || limit > CONSOLE_LIMIT_MOST))
 		return err_set(e, -EINVAL,
 			       "%s: limit '%.40s'; expected a size from 1 byte to %lluT, such as "
 			       "64M",
-			       where, v, CONSOLE_LIMIT_MOST >> 40);
+			       where, size, CONSOLE_LIMIT_MOST >> 40);
+	rc = replace(&c->console_file, v, e);
+	if (rc)
+		return rc;
+	if (at)
+		c->console_file[at - v] = 0;
+	c->console_limit = limit;
+	c->console_given = true;
+	c->console = CONSOLE_FILE;
 	return 0;
 }
 
@@ -260,8 +264,6 @@ static int set_console(struct vm_config *c, const char *where, const char *v, st
 			       "%s: '%.80s'; expected stdio, stderr, pty, none or "
 			       "file=FILE[,limit=SIZE]",
 			       where, v);
-	c->console_given = true;
-	c->console = CONSOLE_FILE;
 	return set_console_file(c, where, v + 5, e);
 }
 

@@ -348,7 +348,7 @@ static int parse(const struct json_source *src, json_object **out, struct err *e
 int config_json(struct vm_config *c, const char *name, const char *text, size_t len, struct err *e)
 {
 	const struct json_source src = {name, text, len};
-	json_object *root;
+	json_object *root = NULL;
 	int rc;
 
 	if (len > CONFIG_JSON_MAX)

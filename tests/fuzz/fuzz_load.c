@@ -112,7 +112,7 @@ static void check_loaded(const uint8_t *ram, const struct load_entry *x, uint64_
 	MUST(x->rip >= BOARD_KERNEL && x->rip < mem);
 	MUST(strlen((const char *)ram + BOARD_CMDLINE) == cmdline);
 	check_zero(ram, BOARD_GDT);
-	check_zero(ram + 0x30000, BOARD_KERNEL - 0x30000);
+	check_zero(ram + 0x30000, BOARD_RESET_CODE - 0x30000);
 	if (x->protocol == LOAD_PVH32) {
 		MUST(x->rbx == BOARD_PVH_INFO);
 		check_map(ram, get(ram, x->rbx + 40, 8), get(ram, x->rbx + 48, 4), 24, mem);

@@ -66,7 +66,7 @@ bad() { # NAME PATTERN VALUE
 	verdict "$1" "$why"
 }
 touch "$dir/file"
-bad bad/no-path "'cid=5'; expected [path=]FILE" cid=5
+bad bad/no-path "'cid=5'; expected .path=.FILE" cid=5
 bad bad/empty-path 'empty' path=
 bad bad/cid-2 "cid '2'; expected a number from 3" "path=$dir/x,cid=2"
 bad bad/cid-any "cid '4294967295'" "path=$dir/x,cid=4294967295"
