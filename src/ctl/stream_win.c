@@ -218,6 +218,9 @@ int stream_console(struct conn *c, int fd, bool leave)
 	rc = copy_out(&t);
 	if (t.escape)
 		stream_cooked(&w);
+	/* A thread that said so is at its end: the process then ends with one thread. */
+	if (thread && rc)
+		WaitForSingleObject(thread, STREAM_LEAVE_MS);
 	if (thread)
 		CloseHandle(thread);
 	return rc;

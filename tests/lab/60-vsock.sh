@@ -160,7 +160,7 @@ until_lines '^source failed' "$T/out" "$KILLS"
 if [ "$(lines '^source failed' "$T/out")" -ge "$KILLS" ] && ! grep -q '^source given' "$T/out"; then
 	ok bulk-to-host-sender
 else
-	echo "not ok bulk-to-host-sender - $(grep '^source' "$T/out" | tr '\n' '|')"
+	echo "not ok bulk-to-host-sender - $(grep -aE 'source|fetch' "$T/out" | tr '\n' '|')"
 fi
 go_on 92
 wait_line end-of-script 30
