@@ -44,7 +44,8 @@ poweroff -f
 END
 chmod 755 "$T/root/sbin/init"
 
-"$RUN" --rootfs "$T/root" --vsock "path=$SOCK,cid=42" --metrics "$T/m" --timeout 500 >"$T/out" 2>&1 </dev/null &
+# Its own lines apart: they would cut those of the guest in two.
+"$RUN" --rootfs "$T/root" --vsock "path=$SOCK,cid=42" --metrics "$T/m" --timeout 500 >"$T/out" 2>"$T/log" </dev/null &
 vm=$!
 
 go_on() { (printf 'CONNECT %s\n' "$1"; sleep 0.2) | timeout 90 socat - "UNIX-CONNECT:$SOCK" >/dev/null 2>&1; }
