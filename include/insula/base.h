@@ -132,9 +132,8 @@ int text_read(const char *path, bool streams, size_t max, char **text, size_t *l
 int text_write(const char *path, const char *text);
 
 /* Which of these words was meant by one that is none of them? At most a third of its letters are
- * wrong, missing, too many or swapped, or one is
- * the other's beginning; capitals do not count. NULL: none is
- * near. Words without their dashes; NULL and "" in the list are passed over. */
+ * wrong, missing, too many or swapped, or one is the other's beginning; capitals do not count.
+ * NULL: none is near. Words without their dashes; NULL and "" in the list are passed over. */
 const char *nearest(const char *word, const char *const *list, size_t n);
 
 #endif

@@ -32,9 +32,9 @@
 #define BOARD_CMDLINE_MAX 0x10000ull
 #define BOARD_ACPI 0xe0000ull /* RSDP first, then the other tables; 128 KiB */
 #define BOARD_ACPI_SIZE 0x20000ull
-#define BOARD_RESET_CODE                                                                      \
-	0xffff0ull               /* F000:FFF0, where a PC's firmware starts: it writes to the \
-				  * reset register; to the end of the ACPI area */
+/* F000:FFF0, where a PC's firmware starts, up to the end of the ACPI area: the code there writes to
+ * the reset register. */
+#define BOARD_RESET_CODE 0xffff0ull
 #define BOARD_KERNEL 0x100000ull /* lowest address that a kernel image may use (1 MiB) */
 
 /* ---- ports ---- */
@@ -43,14 +43,12 @@
 /* Reads this: ready for a command, so that nobody waits before the reset; and its output full for
  * ever, from which a driver's probe sees that there is no controller. */
 #define BOARD_KBC_STATUS 0xfd
-#define BOARD_RST_CNT \
-	0xcf9 /* 8 bit, a PC's reset control register: bit 2 resets, 1 to 3 read back */
+#define BOARD_RST_CNT 0xcf9 /* 8 bit, a PC's reset control: bit 2 resets, bits 1 to 3 read back */
 #define BOARD_RST_CPU 0x04
 #define BOARD_RST_BITS 0x0e
-#define BOARD_COM1 0x3f8 /* 16550, 8 ports */
-#define BOARD_REGS 0x600 /* the board's own registers, 16 ports: */
-#define BOARD_REG_SLEEP_CTL \
-	0x600 /* 8 bit, ACPI SLEEP_CONTROL_REG: bit 5 SLP_EN, bits 2-4 SLP_TYP */
+#define BOARD_COM1 0x3f8          /* 16550, 8 ports */
+#define BOARD_REGS 0x600          /* the board's own registers, 16 ports: */
+#define BOARD_REG_SLEEP_CTL 0x600 /* 8 bit, ACPI SLEEP_CONTROL_REG: bit 5 SLP_EN, 2-4 SLP_TYP */
 #define BOARD_REG_SLEEP_STS 0x601 /* 8 bit, ACPI SLEEP_STATUS_REG: reads 0, writes ignored */
 #define BOARD_REG_RESET 0x602     /* 8 bit, ACPI RESET_REG: BOARD_RESET_VALUE ends the VM: reboot */
 #define BOARD_REG_EVENT 0x603     /* 8 bit, from insula-init: BOARD_EVENT_* */

@@ -18,8 +18,7 @@
 typedef uint64_t gpa_t; /* guest physical address, bytes */
 
 #define GM_HUGE_PAGE (2ull << 20)
-#define GM_ADVICE \
-	25 /* MADV_COLLAPSE, which C libraries' headers may lack: for madvise(2) and the jail */
+#define GM_ADVICE 25 /* MADV_COLLAPSE, which a C library may lack: for madvise(2) and the jail */
 #define GM_MAX_REGIONS 2 /* below and above the hole under 4 GiB; see board.h */
 
 struct gm_region {

@@ -33,9 +33,11 @@ int image_cache_dir(char out[IMAGE_PATH_MAX], struct err *e);
 /*
  * The ELF kernel inside a bzImage, unpacked once and cached: it boots faster than the bzImage, at a
  * fixed address. *fd is open for reading only (close-on-exec) and stays the caller's; `kernel` is
- * not moved or closed. -ENOTSUP  not a bzImage, or packed in a way that is not known here: boot it
- * as it is -ENOENT   the program that unpacks it is not installed (the text names its package): the
- * same else      the image contradicts itself, or the cache cannot be written
+ * not moved or closed.
+ *
+ *   -ENOTSUP  not a bzImage, or packed in a way that is not known here: boot it as it is
+ *   -ENOENT   the program that unpacks it is not installed (the text names its package): the same
+ *   else      the image contradicts itself, or the cache cannot be written
  */
 int image_unpack(int kernel, const char *cache_dir, int *fd, struct err *e);
 
@@ -44,15 +46,16 @@ int image_unpack(int kernel, const char *cache_dir, int *fd, struct err *e);
 struct image_initrd_params {
 	const char *kernel; /* bzImage or ELF vmlinux; its version selects the modules */
 	const char *init;   /* insula-init */
-	const char
-		*busybox; /* a static busybox; NULL: the one in /bin, /usr/bin or /usr/local/bin */
+	/* A static busybox; NULL: the one in /bin, /usr/bin or /usr/local/bin. */
+	const char *busybox;
 	const char *cache_dir; /* created with its parents, mode 0700, if it is missing */
-	const char *modules; /* the module tree of this kernel (holds modules.dep); NULL: looked for
-			      * beside a kernel that lies in a folder `boot`, then in /lib/modules;
-			      * an empty directory stands for a kernel without modules. Only root,
-			      * the caller and the kernel's owner may be able to write to it */
-	bool root_disk; /* also the modules that a root disk may need: overlay and the file systems
-			 */
+	/* The module tree of this kernel (holds modules.dep). NULL: looked for beside a kernel that
+	 * lies in a folder `boot`, then in /lib/modules. An empty directory stands for a kernel
+	 * without modules. Only root, the caller and the kernel's owner may be able to write to it.
+	 */
+	const char *modules;
+	/* Also the modules that a root disk may need: overlay and the file systems. */
+	bool root_disk;
 };
 
 /* A finished initrd, open for reading only (close-on-exec); the caller closes *fd. Not found
@@ -80,9 +83,8 @@ struct image_config {
 	enum image_root root;
 	enum {
 		IMAGE_AGENT_NONE,
-		IMAGE_AGENT_ALONE, /* serve the host's commands (insula/guestproto.h), nothing else
-				    */
-		IMAGE_AGENT_BESIDE /* serve them beside the shell, or the init of the root */
+		IMAGE_AGENT_ALONE,  /* serve the host's commands (guestproto.h), nothing else */
+		IMAGE_AGENT_BESIDE, /* serve them beside the shell, or the init of the root */
 	} agent;
 	char *const *share; /* absolute paths; NULL-terminated; may be NULL */
 };
@@ -94,8 +96,8 @@ int image_config_cpio(const struct image_config *c, int *fd, struct err *e);
 /* ---- root images ---- */
 
 struct image_rootfs_params {
-	const char *dir; /* packed as it is: owners, modes, links, attributes; not what is mounted
-			    below it */
+	/* Packed as it is: owners, modes, links, attributes; not what is mounted below it. */
+	const char *dir;
 	const char *cache_dir; /* as above */
 	/* Called a few times per second while a long pack runs, and with done == total at its end;
 	 * may be NULL. */

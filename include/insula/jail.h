@@ -4,16 +4,24 @@
  *
  * Order (a step that fails is reported by name over the channel and the program does not run):
  *
- *   parent, jail_spawn()     clone into new user and pid namespaces; id maps
- *   child, before exec       "parent" (dies with its parent), "signals", "namespaces" (mount, net,
- * ipc, uts, cgroup: made here because it is the slow part and so children do it in parallel),
- * "ids", "session", "descriptors" (only 0, 1, 2 and the channel survive), "rlimits", "privilege"
- * (two capabilities in the new user namespace are left for jail_enter()), "exec" program,
- * jail_enter()    "parent" (again, and not dumpable), "root" (empty, read-only), "capabilities",
- * "no_new_privs" program                  what it needs once: map memory, start threads, set up
- * io_uring program, jail_seal()     "seccomp": allow-list with arguments pinned to its own
- * descriptors; then a read-back parent, jail_verify()    reads /proc/PID/status; only then may the
- * guest run
+ *   parent, jail_spawn()    clone into new user and pid namespaces; id maps
+ *   child, before exec      "parent"        dies with its parent
+ *                           "signals"
+ *                           "namespaces"    mount, net, ipc, uts, cgroup: made here because it is
+ *                                           the slow part, and so children do it in parallel
+ *                           "ids", "session"
+ *                           "descriptors"   only 0, 1, 2 and the channel survive
+ *                           "rlimits"
+ *                           "privilege"     two capabilities in the new user namespace are left
+ *                                           for jail_enter()
+ *                           "exec"
+ *   program, jail_enter()   "parent"        again, and not dumpable
+ *                           "root"          empty, read-only
+ *                           "capabilities", "no_new_privs"
+ *   program                 what it needs once: map memory, start threads, set up io_uring
+ *   program, jail_seal()    "seccomp"       an allow-list with arguments pinned to its own
+ *                                           descriptors; then a read-back
+ *   parent, jail_verify()   reads /proc/PID/status; only then may the guest run
  *
  * There is no switch that leaves a step out.
  */
@@ -51,9 +59,9 @@ struct jail_child {
 	pid_t pid;
 	int pidfd;   /* the caller closes */
 	int channel; /* the parent's end, SOCK_SEQPACKET, close-on-exec; the caller closes */
-	int log; /* read end of the child's stdout and stderr, non-blocking; the caller closes. The
-		  * child's end is non-blocking too: a full pipe loses lines, it never stops a vCPU
-		  * or a device. */
+	/* Read end of the child's stdout and stderr, non-blocking; the caller closes. The child's
+	 * end is non-blocking too: a full pipe loses lines, it never stops a vCPU or a device. */
+	int log;
 };
 
 /* The user and group that the program has inside. Not 0: root is special in too many places of a

@@ -178,8 +178,7 @@ struct msg_start_uart {
 #define VSOCK_MAX_CONNS 4096u
 #define VSOCK_MAX_ASKED 32u /* MSG_VSOCK_CONNECT without an answer */
 enum vsock_flags {
-	VSOCK_LISTENS =
-		1,         /* there is a socket for the host's clients, and the guest may connect to
+	VSOCK_LISTENS = 1, /* there is a socket for the host's clients, and the guest may connect to
 			    * sockets next to it; otherwise every connection of the guest is refused */
 	VSOCK_REACHES = 2, /* the same without a socket: clients come by MSG_VSOCK_CLIENT */
 };

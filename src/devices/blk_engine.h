@@ -3,7 +3,8 @@
  * What moves the bytes between guest memory and the disk: one small interface, two engines.
  *
  *   blk_uring     io_uring: one system call per turn for submissions, completions, kicks and
- * commands blk_threads   a pool of threads with preadv and pwritev, for hosts that forbid io_uring
+ *                 commands
+ *   blk_threads   a pool of threads with preadv and pwritev, for hosts that forbid io_uring
  *
  * The supervisor chooses. An engine makes one attempt per request and reports the result as the
  * system call does (bytes or a negative errno); what to do about short transfers is decided in one

@@ -3,7 +3,7 @@
 #include "blk.h"
 #include "program.h"
 
-#define FIXED_FDS                                                                       \
+#define FIXED_FDS \
 	5 /* memory, page, call, irq, disk; then perhaps another, and the queues' kicks \
 	   */
 

@@ -22,9 +22,7 @@
 #define CONSOLE_IN_LEN 4096u
 #define CONSOLE_BATCH 4096u            /* bytes worth a write of their own before the burst ends */
 #define CONSOLE_DRAIN_NS 2000000000ull /* at the end: this long without progress is enough */
-#define CONSOLE_FULL_MS                                                                          \
-	1000                 /* a terminal's input is full for so long: look for the escape only \
-			      */
+#define CONSOLE_FULL_MS 1000 /* a terminal's input is full for so long: look for the escape only */
 #define CONSOLE_RETRY_MS 200 /* nobody has the other side of the pty open */
 #define CONSOLE_DEAF_MS 1000 /* nobody reads from the pty */
 

@@ -3,9 +3,10 @@
  * What every helper program has in common: its control thread.
  *
  *   main()           jail_enter(), receive MSG_START_xxx, map, start threads, helper_open(), the
- * device, helper_attach() jail_seal(helper_rules() and the program's own; jail.h adds what all
- * programs need) helper_loop()    MSG_READY, then registers and messages until MSG_STOP or the end
- * of the channel
+ *                    device, helper_attach(), jail_seal(): helper_rules() and the program's own
+ *                    (jail.h adds what all programs need)
+ *   helper_loop()    MSG_READY, then registers and messages until MSG_STOP or the end of the
+ *                    channel
  *
  * The control thread never does I/O on a disk or a terminal: a vCPU waits for its answers.
  */

@@ -11,10 +11,11 @@
  *
  *   taking a chain       slot.order = counter++, then slot.busy = 1. Before: it was never taken.
  *   giving chains back   used entries and slot.next = last_batch, last_batch = head; then used.idx,
- * which is the moment the guest sees the whole batch; then busy = 0 for the batch; then
- * state.used_idx. after a kill         used.idx beyond state.used_idx: that many chains of the last
- * batch are done, so clear their busy. What is busy then has not been answered: it is handed out
- * again by vq_next(), in its old order.
+ *                        which is the moment the guest sees the whole batch; then busy = 0 for the
+ *                        batch; then state.used_idx.
+ *   after a kill         used.idx beyond state.used_idx: that many chains of the last batch are
+ *                        done, so clear their busy. What is busy then has not been answered: it is
+ *                        handed out again by vq_next(), in its old order.
  *
  * Interrupts are not part of this: after a restart the device raises one whatever the driver asked
  * for, because the one of the last batch may not have been sent.

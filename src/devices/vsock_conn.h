@@ -33,11 +33,10 @@
 
 #include <insula/proto.h>
 
-#define VCONN_BIG_RINGS \
-	128u /* the first so many slots of the table have big rings: few streams are */
-#define VCONN_BIG_RING                                                             \
-	(256u << 10) /* fast, thousands of them take no more than 156 MiB at worst \
-		      */
+/* The first so many slots of the table have big rings: few streams are fast, thousands of them take
+ * no more than 156 MiB at worst. */
+#define VCONN_BIG_RINGS 128u
+#define VCONN_BIG_RING (256u << 10)
 #define VCONN_SMALL_RING (32u << 10)
 #define VCONN_RINGS_SIZE \
 	(VCONN_BIG_RINGS * VCONN_BIG_RING + (VSOCK_MAX_CONNS - VCONN_BIG_RINGS) * VCONN_SMALL_RING)

@@ -4,11 +4,14 @@
  * each generation of its helper.
  *
  * Two locks, two purposes:
- *   flock(2) on `fd`     no two VMs write to one image: exclusive for a writable disk, shared for a
- * read-only one. an open-file-description lock on the helper's own descriptor, at a byte that is
- * this VM's alone: the kernel releases it only when the last reference to that description is gone,
- * and requests that are still under way in the kernel hold one. So while the lock is there, I/O of
- * a dead helper may still land, and no new helper starts (disk_quiet()).
+ *
+ *   flock(2) on `fd`   no two VMs write to one image: exclusive for a writable disk, shared for a
+ *                      read-only one
+ *   open-file-description lock   on the helper's own descriptor, at a byte that is this VM's alone:
+ *                      the kernel releases it only when the last reference to that description is
+ *                      gone, and requests that are still under way in the kernel hold one. So while
+ *                      the lock is there, I/O of a dead helper may still land, and no new helper
+ *                      starts (disk_quiet())
  */
 #ifndef SUPERVISOR_DISK_H
 #define SUPERVISOR_DISK_H

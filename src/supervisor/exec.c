@@ -14,7 +14,7 @@
 
 #define SECOND_NS 1000000000ull
 #define BROKEN_NS SECOND_NS /* the death of insula-vsock is seen within this, if it is that */
-#define RESUME_NS                                                                       \
+#define RESUME_NS \
 	(8 * SECOND_NS) /* less than AGENT_RESUME_MS: what the guest has forgotten must \
 			 * not look new to it */
 #define STOP_NS SECOND_NS

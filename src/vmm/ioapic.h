@@ -9,11 +9,11 @@
  * unmasked: kernels rewrite every entry several times while they boot.
  *
  * Differences to the hardware:
- *   - a level-triggered entry is kept as written but delivers edges; remote IRR and delivery status
- * read 0;
+ *   - a level-triggered entry is kept as written but delivers edges; remote IRR and delivery
+ *     status read 0;
  *   - an edge on a masked pin is delivered when it is unmasked (hardware drops it);
  *   - delivery modes other than fixed and lowest priority (SMI, NMI, INIT, ExtINT) and vectors
- * below 16 deliver nothing: the entry behaves as if it were masked;
+ *     below 16 deliver nothing: the entry behaves as if it were masked;
  *   - 8 bits of destination: no remapping format, no extended destination.
  */
 #ifndef VMM_IOAPIC_H

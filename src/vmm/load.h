@@ -49,11 +49,15 @@ struct load_entry { /* how vCPU 0 starts; all addresses are guest physical */
 
 /*
  * Load. On failure the text begins with "kernel", "initrd N" or "command line" and names the field,
- * its value and what was expected: -ENOEXEC  not a kernel that can be booted here, or a truncated
- * or contradictory one -E2BIG    the command line is longer than the kernel takes -ENOSPC   kernel
- * or initrd do not fit into this much memory -EINVAL   not a regular file, an empty initrd, or
- * parameters that contradict each other (a bug of the caller) errno of fstat(2) or pread(2);
- * -ENODATA: a file became shorter while it was read
+ * its value and what was expected:
+ *
+ *   -ENOEXEC  not a kernel that can be booted here, or a truncated or contradictory one
+ *   -E2BIG    the command line is longer than the kernel takes
+ *   -ENOSPC   kernel or initrd do not fit into this much memory
+ *   -EINVAL   not a regular file, an empty initrd, or parameters that contradict each other (a bug
+ *             of the caller)
+ *   -ENODATA  a file became shorter while it was read
+ *   else      the errno of fstat(2) or pread(2)
  */
 int load_kernel(const struct load_params *p, struct load_entry *out, struct err *e);
 

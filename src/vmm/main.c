@@ -5,11 +5,11 @@
  *   1. jail_enter()         nothing has been received yet
  *   2. receive              devices and MSG_START_VMM, over the channel
  *   3. build                guest memory, VM, slots, doorbells, vCPUs and their threads (waiting at
- * the gate)
+ *                           the gate)
  *   4. jail_seal()          from here on no descriptor can be opened; not one byte from outside has
- * been looked at
+ *                           been looked at
  *   5. load                 kernel, initrd, ACPI tables into guest memory: the first untrusted
- * input
+ *                           input
  *   6. MSG_READY, MSG_GO    open the gate
  *   7. loop                 until the VM ends or the supervisor is gone
  */

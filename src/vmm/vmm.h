@@ -2,9 +2,10 @@
 /*
  * insula-vmm: one virtual machine. Who owns what, and which thread may touch it:
  *
- *   main thread   the channel; set-up and the end. Everything in struct vmm is filled in before the
- * vCPU threads pass the gate and is read-only after that, except the fields marked atomic. vCPU
- * thread i vcpu[i] alone.
+ *   main thread     the channel; set-up and the end. Everything in struct vmm is filled in before
+ *                   the vCPU threads pass the gate and is read-only after that, except the fields
+ *                   marked atomic
+ *   vCPU thread i   vcpu[i] alone
  *
  * Locks: one mutex per remote device, one in the IOAPIC. No thread holds two.
  */

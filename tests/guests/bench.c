@@ -17,9 +17,7 @@
 #include "virtio.h"
 
 #define SAMPLES 2001
-#define DRAIN_EVERY                                                                  \
-	100 /* less than half a posted ring: a full one would be another measurement \
-	     */
+#define DRAIN_EVERY 100 /* less than half a posted ring: a full one is another measurement */
 
 static uint64_t sample[SAMPLES];
 static uint64_t dev;

@@ -12,9 +12,7 @@
 #define DEFAULT_SECONDS 3
 #define DEADLINE_MS 2000          /* DP_DEADLINE_NS */
 #define MOST_MS (DEADLINE_MS * 2) /* the machine does other things besides */
-#define START_INFO_CMDLINE                                                     \
-	24 /* PVH: xen/include/public/arch-x86/hvm/start_info.h, cmdline_paddr \
-	    */
+#define START_INFO_CMDLINE 24 /* PVH: xen/include/public/arch-x86/hvm/start_info.h, cmdline_paddr */
 #define SCRATCH ((uint16_t)(BOARD_COM1 + UART_SCR))
 
 static struct blk b;

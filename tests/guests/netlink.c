@@ -17,9 +17,7 @@
 #define BUF_LEN 2048u
 #define LIFE_MS 50000
 #define ECHO_MS 20
-#define START_INFO_CMDLINE                                                     \
-	24 /* PVH: xen/include/public/arch-x86/hvm/start_info.h, cmdline_paddr \
-	    */
+#define START_INFO_CMDLINE 24 /* PVH: xen/include/public/arch-x86/hvm/start_info.h, cmdline_paddr */
 #define WANTED                                                               \
 	(VFEATURE(VIRTIO_NET_F_MRG_RXBUF) | VFEATURE(VIRTIO_NET_F_CTRL_VQ) | \
 	 VFEATURE(VIRTIO_NET_F_CTRL_RX) | VFEATURE(VIRTIO_NET_F_STATUS) |    \

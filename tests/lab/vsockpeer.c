@@ -5,10 +5,11 @@
  *   vsockpeer echo ADDR               listen; give back what comes until its end, then end
  *   vsockpeer accept ADDR             listen; wait for one connection, end
  *   vsockpeer load ADDR N MAX SEED    N connections at once: each sends up to MAX bytes, closes
- * that direction, and must get the same bytes back, then the end vsockpeer rtt ADDR N N round trips
- * of one byte; prints the median in ns vsockpeer send ADDR BYTES         send so many bytes, wait
- * for the end; prints bytes a second vsockpeer sink ADDR               listen; read each connection
- * to its end, then close it
+ *                                     that direction, and must get the same bytes back, then the
+ *                                     end
+ *   vsockpeer rtt ADDR N              N round trips of one byte; prints the median in ns
+ *   vsockpeer send ADDR BYTES         send so many bytes, wait for the end; prints bytes a second
+ *   vsockpeer sink ADDR               listen; read each connection to its end, then close it
  *
  *   vsockpeer source ADDR BYTES SEED  listen; give each connection so many bytes, wait for its end;
  *                                     prints "begins", then "given" or "failed"

@@ -2,12 +2,12 @@
 /*
  * The CPUID of a vCPU: what KVM supports, then
  *   - the topology: one package, `ncpus` cores of one thread, APIC id = index, one last-level cache
- * for all, the others private. Every place that says so, for both vendors, must agree, or an SMP
- * kernel builds nonsense.
+ *     for all, the others private. Every place that says so, for both vendors, must agree, or an
+ *     SMP kernel builds nonsense;
  *   - the hypervisor's leaves, with the frequencies of TSC and APIC timer, so that a guest need not
- * measure them
+ *     measure them;
  *   - away with what an untrusted guest has no use for and that reaches much code of the host:
- * nested virtualization, performance counters.
+ *     nested virtualization, performance counters.
  *
  * Intel SDM vol. 2A, CPUID; AMD APM vol. 3, appendix E; Documentation/virt/kvm/x86/cpuid.rst. Pure:
  * no system call.
