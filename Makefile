@@ -48,7 +48,7 @@ src_hv         := $(wildcard src/hv/kvm/*.c) src/hv/common.c
 # The Windows backend; all but *_win.c also builds here, for the tests. x86: its instruction emulator.
 src_x86        := $(wildcard src/hv/whp/x86*.c)
 src_whp        := $(filter-out $(src_x86),$(wildcard src/hv/whp/*.c)) src/hv/common.c
-src_vmm        := $(wildcard src/vmm/*.c)
+src_vmm        := $(wildcard src/vmm/*.c) $(wildcard src/vmm/x86/*.c)
 src_devices    := $(wildcard src/devices/*.c)
 src_jail       := $(wildcard src/jail/*.c)
 src_image      := $(wildcard src/image/*.c)

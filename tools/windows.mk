@@ -10,7 +10,7 @@
 win_room     = $(filter-out %_linux.c %/main.c %_main.c,$(wildcard src/$(1)/*.c))
 WIN_BASE    := $(filter-out %/scm.c,$(call win_room,base))
 WIN_DEVICES := $(filter-out $(addprefix src/devices/,net%.c),$(call win_room,devices))
-WIN_VMM     := $(call win_room,vmm) $(src_whp) $(src_x86)
+WIN_VMM     := $(call win_room,vmm) $(call win_room,vmm/x86) $(src_whp) $(src_x86)
 WIN_JAIL    := src/jail/check_win.c src/jail/seal_win.c
 WIN_RUN     := $(wildcard src/supervisor/*_win.c) $(addprefix src/supervisor/,boot_memory.c cmdline.c command.c config.c config_json.c json_place.c control.c ctlexec.c exec.c scrollback.c settings.c options.c ending.c json.c recover.c restart.c result.c stats.c usage.c vm_common.c vmlog.c vmlog_record.c) \
 	src/image/config.c src/image/cpio.c src/jail/check_win.c src/jail/spawn_win.c \

@@ -21,9 +21,9 @@
 #include <insula/jail.h>
 #include <insula/log.h>
 
-#include "acpi.h"
-#include "ioapic.h"
-#include "load.h"
+#include "x86/acpi.h"
+#include "x86/ioapic.h"
+#include "x86/load.h"
 #include "vmm.h"
 
 #define PARK_DEADLINE_NS 1000000000ull

@@ -74,7 +74,7 @@ unsigned vmm_device_fds(void);
 /* jail_seal() with all that the program needs from now on. */
 int vmm_seal(struct err *e);
 
-/* board.c: the board's own registers, and the IOAPIC's window. */
+/* x86/board.c: the board's own registers, and the IOAPIC's window. */
 int board_init(struct vmm *vm, struct err *e);
 
 /* vcpu.c: a vCPU thread: waits for the gate, runs until the VM ends, parks. */

@@ -16,7 +16,7 @@
 
 #include <insula/board.h>
 
-#include "vmm/load.h"
+#include "vmm/x86/load.h"
 
 #define PAGE ((size_t)BOARD_PAGE)
 #define MOST_RAM (64ull << 20)

@@ -10,7 +10,7 @@
 #include <insula/board.h>
 
 #include "host.h"
-#include "vmm/acpi.h"
+#include "vmm/x86/acpi.h"
 
 static uint8_t *ram;
 static struct guestmem gm;

@@ -9,7 +9,7 @@
 #include <pthread.h>
 #include <string.h>
 
-#include "vmm/ioapic.h"
+#include "vmm/x86/ioapic.h"
 
 #define PINS 24
 #define EVENT(pin) (100 + (hv_event)(pin)) /* any number >= 0 will do */

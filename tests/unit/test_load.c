@@ -16,8 +16,8 @@
 #include <insula/base.h>
 #include <insula/board.h>
 
-#include "vmm/load.h"
-#include "vmm/load_image.h"
+#include "vmm/x86/load.h"
+#include "vmm/x86/load_image.h"
 
 #include "host.h"
 

@@ -11,7 +11,7 @@
 #include <insula/hv.h>
 
 #include "hvrun_board.h"
-#include "vmm/ioapic.h"
+#include "vmm/x86/ioapic.h"
 
 /* Before anything else: what is printed is what the guest writes, byte for byte. */
 void host_begin(void);

@@ -11,7 +11,7 @@
 #include <insula/board.h>
 
 #include "hvrun.h"
-#include "vmm/acpi.h"
+#include "vmm/x86/acpi.h"
 
 /* struct boot_params: Documentation/arch/x86/zero-page.rst */
 #define BP_RSDP 0x70
@@ -150,7 +150,7 @@ static void add_e820(uint8_t *bp, uint64_t at, uint64_t size, uint32_t type)
 	put(e + 16, 4, type);
 }
 
-/* For src/vmm/acpi.c: all RAM is one region, below the hole. */
+/* For src/vmm/x86/acpi.c: all RAM is one region, below the hole. */
 void *gm_ptr(const struct guestmem *gm, gpa_t gpa, uint64_t len)
 {
 	const struct gm_region *r = &gm->region[0];

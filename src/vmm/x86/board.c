@@ -5,7 +5,7 @@
 #include <insula/log.h>
 
 #include "ioapic.h"
-#include "vmm.h"
+#include "vmm/vmm.h"
 
 #define SLP_EN (1u << 5) /* ACPI 6.5, 4.8.3.7, table 4.22 */
 #define SLP_TYP(v) ((v) >> 2 & 7)
