@@ -42,7 +42,7 @@ say = @printf '  %-6s %s\n' "$(1)" "$(patsubst $(BUILD)/%,%,$@)"
 endif
 
 # ---- rooms: one library each; main.c and *_main.c belong to a program alone
-ROOMS := base hv x86 whp vmm devices jail image supervisor guest daemon ctl
+ROOMS := base hv x86 whp vmm devices jail image spec supervisor guest daemon ctl
 src_base       := $(wildcard src/base/*.c)
 src_hv         := $(wildcard src/hv/kvm/*.c) src/hv/common.c
 # The Windows backend; all but *_win.c also builds here, for the tests. x86: its instruction emulator.
@@ -52,6 +52,7 @@ src_vmm        := $(wildcard src/vmm/*.c) $(wildcard src/vmm/x86/*.c)
 src_devices    := $(wildcard src/devices/*.c)
 src_jail       := $(wildcard src/jail/*.c)
 src_image      := $(wildcard src/image/*.c)
+src_spec       := $(wildcard src/spec/*.c)
 src_supervisor := $(wildcard src/supervisor/*.c)
 src_daemon     := $(wildcard src/daemon/*.c)
 src_ctl        := $(wildcard src/ctl/*.c)
@@ -137,18 +138,18 @@ $(addprefix $(BUILD)/libexec/insula/,$(HELPERS)): $(BUILD)/libexec/insula/insula
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $^ $(HELPER_LIBS_$(@F)) $(JAIL_LIBS)
-$(BUILD)/bin/insula-run: $(call objs,tools/insula-run.c) $(call lib,supervisor) $(call lib,image) $(call lib,jail) $(call lib,base)
+$(BUILD)/bin/insula-run: $(call objs,tools/insula-run.c) $(call lib,supervisor) $(call lib,spec) $(call lib,image) $(call lib,jail) $(call lib,base)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	@# libcap-ng's capng_change_id(), which nobody calls, makes ld warn about name services in a static program.
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $^ -ljson-c $(SPAWN_LIBS) 2>$@.log; rc=$$?; \
 		grep -vE 'in function .capng_change_id|in statically linked applications' $@.log >&2; rm -f $@.log; exit $$rc
-$(BUILD)/bin/insulactl: $(call objs,tools/insulactl.c) $(call lib,ctl) $(call lib,supervisor) $(call lib,image) $(call lib,base)
+$(BUILD)/bin/insulactl: $(call objs,tools/insulactl.c) $(call lib,ctl) $(call lib,spec) $(call lib,base)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -pie -o $@ $^ -ljson-c
 # The daemon serves nobody's guest: it is an ordinary dynamic program.
-$(BUILD)/bin/insulad: $(call objs,src/daemon/main.c) $(call lib,daemon) $(call lib,supervisor) $(call lib,image) $(call lib,base)
+$(BUILD)/bin/insulad: $(call objs,src/daemon/main.c) $(call lib,daemon) $(call lib,spec) $(call lib,base)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -pie -o $@ $^ -luv -ljson-c
@@ -200,7 +201,7 @@ include tests/whp-double/windows.mk
 # ---- tests
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
-UNIT_LIBS = $(foreach r,daemon supervisor image vmm hv x86 devices guest jail base,$(call lib,$(r)))
+UNIT_LIBS = $(foreach r,daemon supervisor spec image vmm hv x86 devices guest jail base,$(call lib,$(r)))
 tests: $(UNIT) $(BUILD)/tests/jail_child $(BUILD)/tests/vsockpeer payloads
 
 # Runs in guests: no loader, no libraries, no sanitizer.
@@ -229,7 +230,7 @@ $(BUILD)/tests/test_whp: $(BUILD)/obj/tests/unit/test_whp.o $(DOUBLE) $(call lib
 
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZERS  := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
-FUZZ_LIB_SRC := $(foreach r,base x86 vmm devices image supervisor daemon,$(call lib_of,$(r)))
+FUZZ_LIB_SRC := $(foreach r,base x86 vmm devices image spec supervisor daemon,$(call lib_of,$(r)))
 FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 fuzzers: $(FUZZERS)
 $(BUILD)/fuzz/obj/%.o: %.c Makefile

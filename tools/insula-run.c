@@ -12,7 +12,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
-#include "supervisor/options.h"
+#include "spec/options.h"
 #include "supervisor/vm.h"
 
 static const char usage[] =

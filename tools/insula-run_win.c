@@ -12,8 +12,8 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
-#include "supervisor/utf8_win.h"
-#include "supervisor/options.h"
+#include "spec/utf8_win.h"
+#include "spec/options.h"
 #include "supervisor/vm_win.h"
 
 static const char usage[] =

@@ -12,11 +12,12 @@ WIN_BASE    := $(filter-out %/scm.c,$(call win_room,base))
 WIN_DEVICES := $(filter-out $(addprefix src/devices/,net%.c),$(call win_room,devices))
 WIN_VMM     := $(call win_room,vmm) $(call win_room,vmm/x86) $(src_whp) $(src_x86)
 WIN_JAIL    := src/jail/check_win.c src/jail/seal_win.c
-WIN_RUN     := $(wildcard src/supervisor/*_win.c) $(addprefix src/supervisor/,boot_memory.c cmdline.c command.c config.c config_json.c json_place.c control.c ctlexec.c exec.c scrollback.c settings.c options.c ending.c json.c recover.c restart.c result.c stats.c usage.c vm_common.c vmlog.c vmlog_record.c) \
-	src/image/config.c src/image/cpio.c src/jail/check_win.c src/jail/spawn_win.c \
+WIN_SPEC    := $(filter-out %/config_net.c,$(call win_room,spec))
+WIN_RUN     := $(wildcard src/supervisor/*_win.c) $(addprefix src/supervisor/,boot_memory.c cmdline.c command.c control.c ctlexec.c exec.c scrollback.c recover.c restart.c result.c stats.c usage.c vm_common.c vmlog.c) \
+	$(WIN_SPEC) src/image/config.c src/image/cpio.c src/jail/check_win.c src/jail/spawn_win.c \
 	tools/insula-run_win.c
-WIN_DAEMON  := $(call win_room,daemon) src/daemon/main.c src/supervisor/utf8_win.c $(addprefix src/supervisor/,config.c config_json.c json_place.c config_net_win.c settings.c json.c vmlog_record.c)
-WIN_CTL     := $(call win_room,ctl) src/supervisor/utf8_win.c $(addprefix src/supervisor/,config.c config_json.c json_place.c config_net_win.c settings.c json.c) tools/insulactl.c
+WIN_DAEMON  := $(call win_room,daemon) src/daemon/main.c $(WIN_SPEC)
+WIN_CTL     := $(call win_room,ctl) $(WIN_SPEC) tools/insulactl.c
 WIN_HELPERS := insula-console insula-rng insula-blk insula-vsock insula-exec
 WIN_EXES    := insulad insulactl insula-run insula-vmm $(WIN_HELPERS)
 WIN_UV       = $(WIN_DEBIAN)/lib/libuv.a -lws2_32 -liphlpapi -lpsapi -luserenv -luser32

@@ -10,9 +10,9 @@
 
 #include "base/errtext.h"
 #include "ctl.h"
-#include "supervisor/config.h"
-#include "supervisor/json.h"
-#include "supervisor/settings.h"
+#include "spec/config.h"
+#include "spec/json.h"
+#include "spec/settings.h"
 
 #define JSON_MAX (1u << 20)
 #define DEPTH 16

@@ -8,7 +8,7 @@
 #include <insula/base.h>
 
 #include "ctl.h"
-#include "supervisor/json.h"
+#include "spec/json.h"
 
 #define MAX_LINE (64u << 20) /* vm.list of many */
 #define DEPTH 32

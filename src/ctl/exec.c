@@ -17,8 +17,8 @@
 
 #include <insula/base.h>
 
-#include "supervisor/json.h"
-#include "supervisor/settings.h"
+#include "spec/json.h"
+#include "spec/settings.h"
 
 #define AGAIN_NS 1000000000ull /* a second interrupt within this does not wait for the guest */
 #define RETRIES 100            /* of the connection to an insulad that starts anew */

@@ -21,7 +21,7 @@
 
 #include <insula/base.h>
 
-#include "supervisor/json.h"
+#include "spec/json.h"
 
 #define STREAMS 3
 #define PIECE 4096 /* a pipe that is writable takes as much */

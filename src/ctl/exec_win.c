@@ -13,7 +13,7 @@
 
 #include "exec.h"
 #include "stream_win.h"
-#include "supervisor/json.h"
+#include "spec/json.h"
 
 #define LOOK_MS 20      /* between two looks at the connection */
 #define RESIZE_LOOKS 50 /* and so many between two at the window's size */

@@ -16,7 +16,7 @@
 #include <insula/base.h>
 
 #include "ctl.h"
-#include "supervisor/json.h"
+#include "spec/json.h"
 
 #define PAGE 262144
 #define DAY 86400

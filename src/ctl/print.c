@@ -9,7 +9,7 @@
 #include <insula/base.h>
 
 #include "ctl.h"
-#include "supervisor/json.h"
+#include "spec/json.h"
 
 bool print_is_table(bool json)
 {

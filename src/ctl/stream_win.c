@@ -15,7 +15,7 @@
 
 #include "ctl.h"
 #include "stream_win.h"
-#include "supervisor/json.h"
+#include "spec/json.h"
 
 #define ESCAPE 0x1d /* Ctrl-] */
 #define LOOK_MS 50  /* between two looks at the connection */

@@ -9,7 +9,7 @@
 #include <insula/base.h>
 
 #include "ctl.h"
-#include "supervisor/json.h"
+#include "spec/json.h"
 
 static int fail(const struct err *e)
 {

@@ -9,7 +9,7 @@
 
 #include <insula/base.h>
 
-#include "supervisor/utf8_win.h"
+#include "spec/utf8_win.h"
 #include "ctl.h"
 
 /* Read and write; not GENERIC_WRITE, which has the right to make instances of the pipe. */

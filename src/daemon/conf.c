@@ -8,8 +8,8 @@
 #include <insula/base.h>
 
 #include "conf.h"
-#include "supervisor/json.h"
-#include "supervisor/config.h"
+#include "spec/json.h"
+#include "spec/config.h"
 
 #define DEPTH 6
 #define PATH_IN_SOCKET 107

@@ -36,7 +36,7 @@
 #include "conf.h"
 #include "link.h"
 #include "record.h"
-#include "supervisor/json.h"
+#include "spec/json.h"
 #include "watch.h"
 
 struct client;

@@ -13,7 +13,7 @@
 
 #include <insula/base.h>
 
-#include "supervisor/utf8_win.h"
+#include "spec/utf8_win.h"
 #include "daemon.h"
 
 const int host_signals[] = {SIGINT, SIGBREAK};

@@ -11,8 +11,8 @@
 #include <insula/base.h>
 #include <insula/err.h>
 
-#include "supervisor/json.h"
-#include "supervisor/vmlog.h"
+#include "spec/json.h"
+#include "spec/logrecord.h"
 
 #define BLOCK (64u << 10)
 #define HEAD 64

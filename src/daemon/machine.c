@@ -18,8 +18,8 @@
 
 #include "base/errtext.h"
 #include "daemon.h"
-#include "supervisor/control.h"
-#include "supervisor/ending.h"
+#include "spec/handover.h"
+#include "spec/ending.h"
 
 #define GRACE_MS 60000 /* an ended VM that goes by itself, found after a restart */
 #define REOPEN_MS 1000

@@ -13,7 +13,7 @@
 #include <insula/log.h>
 
 #include "daemon.h"
-#include "supervisor/config.h"
+#include "spec/config.h"
 
 #define KILL_GRACE_MS 3000
 #define STOP_SPARE_MS 15000 /* for helpers that drain, after the deadline */

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "supervisor/json.h"
+#include "spec/json.h"
 #include "record.h"
 
 #define VERSION 1

@@ -6,7 +6,7 @@
 #include <insula/base.h>
 #include <insula/err.h>
 
-#include "supervisor/json.h"
+#include "spec/json.h"
 #include "schema.h"
 
 #define MAX_DEPTH 12

@@ -35,14 +35,12 @@
 #include <insula/log.h>
 
 #include "daemon.h"
-#include "supervisor/control.h"
-#include "supervisor/vmlog.h"
+#include "spec/handover.h"
+#include "spec/logrecord.h"
 
 #define LOW 64            /* the kernel copies tables in steps of 64, and closes what is too much */
 #define SLOT (LOW - NFDS) /* the first */
 #define LEAVE_MS 10000
-#define CONTROL_FD 3 /* and those after it: supervisor/control_linux.h */
-#define CONTROL_FDS 5
 #ifdef INSULA_SANITIZE
 #define DATA_LIMIT RLIM_INFINITY /* it maps terabytes and uses few of them */
 #else

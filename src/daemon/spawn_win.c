@@ -14,7 +14,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
-#include "supervisor/control.h"
+#include "spec/handover.h"
 #include "win.h"
 
 #define PACKET 65536

@@ -7,7 +7,7 @@
 #include <insula/image.h>
 #include <insula/proto.h>
 
-#include "config.h"
+#include "spec/config.h"
 
 struct paths;
 

@@ -5,7 +5,7 @@
 
 #include <insula/proto.h>
 
-#include "config.h"
+#include "spec/config.h"
 
 /* What the board needs, then what the user adds. `verbose`: with the kernel's messages. -E2BIG. */
 int cmdline_make(char out[MSG_CMDLINE_MAX], const struct vm_config *c, bool verbose, struct err *e);

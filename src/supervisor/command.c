@@ -9,8 +9,8 @@
 #include <insula/guestproto.h>
 
 #include "command.h"
-#include "config.h"
-#include "ending.h"
+#include "spec/config.h"
+#include "spec/ending.h"
 #include "exec.h"
 #include "vm_common.h"
 

@@ -9,7 +9,7 @@
 #include <insula/base.h>
 
 #include "command.h"
-#include "config.h"
+#include "spec/config.h"
 #include "terminal.h"
 
 static int take(int fd, int *out, struct err *e)

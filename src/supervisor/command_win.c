@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "command.h"
-#include "config.h"
+#include "spec/config.h"
 #include "device_win.h"
 
 /* insulad's clients: they come and go, so the command sees no end of its input. */

@@ -12,8 +12,8 @@
 #include <insula/log.h>
 
 #include "control_os.h"
-#include "ending.h"
-#include "json.h"
+#include "spec/ending.h"
+#include "spec/json.h"
 #include "recover.h"
 #include "usage.h"
 #include "vm_common.h"

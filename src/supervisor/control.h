@@ -19,11 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CONTROL_TOKEN_LEN 64
-/* What stands in the result file from its making on until the supervisor has had its byte to go on,
- * and then until it writes its line over it. Of one length. */
-#define CONTROL_NOT_BEGUN "not begun\n"
-#define CONTROL_BEGUN "begun    \n"
+#include "spec/handover.h"
 
 struct control;
 struct vm;

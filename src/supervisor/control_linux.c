@@ -14,7 +14,7 @@
 #include <insula/log.h>
 #include <insula/scm.h>
 
-#include "json.h"
+#include "spec/json.h"
 #include "vm.h"
 
 #define PACKETS 16 /* per connection and wake-up */

@@ -16,7 +16,7 @@
 
 #include <insula/err.h>
 
-#include "config.h"
+#include "spec/config.h"
 #include "control.h"
 #include "control_os.h"
 #include "ctlconsole.h"

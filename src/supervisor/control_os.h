@@ -10,7 +10,7 @@
 
 #include <insula/err.h>
 
-#include "config.h"
+#include "spec/config.h"
 #include "control.h"
 #include "ctlexec.h"
 #include "vmlog.h"

@@ -11,7 +11,7 @@
 #include <insula/log.h>
 
 #include "control_os.h"
-#include "json.h"
+#include "spec/json.h"
 
 #define QUEUE_MAX \
 	64 /* messages that the peer has not taken; then it is dropped, it may come again */

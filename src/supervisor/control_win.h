@@ -14,7 +14,7 @@
 #ifndef SUPERVISOR_CONTROL_WIN_H
 #define SUPERVISOR_CONTROL_WIN_H
 
-#include "config.h"
+#include "spec/config.h"
 #include "control.h"
 #include "ctlconsole_win.h"
 

@@ -9,10 +9,10 @@
 #include <insula/guestproto.h>
 
 #include "command.h"
-#include "config.h"
+#include "spec/config.h"
 #include "ctlexec.h"
-#include "ending.h"
-#include "json.h"
+#include "spec/ending.h"
+#include "spec/json.h"
 #include "vm_common.h"
 
 #define READY_DEADLINE_NS 60000000000ull /* the guest of a command that waits for it is up */

@@ -3,7 +3,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
-#include "config.h"
+#include "spec/config.h"
 #include "device.h"
 
 static int start(struct device *d, int mem, uint64_t mem_size, struct err *e)

@@ -7,7 +7,7 @@
 #define SUPERVISOR_DEVICE_WIN_H
 
 #include "child_win.h"
-#include "config.h"
+#include "spec/config.h"
 #include "restart.h"
 #include "stats.h"
 #include "vsock_win.h"

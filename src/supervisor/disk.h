@@ -20,7 +20,7 @@
 
 #include <insula/proto.h>
 
-#include "config.h"
+#include "spec/config.h"
 
 struct disk {
 	const struct disk_config *conf; /* borrowed */

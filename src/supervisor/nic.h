@@ -17,7 +17,7 @@
 #include <insula/proto.h>
 
 #include "child.h"
-#include "config.h"
+#include "spec/config.h"
 
 struct nic {
 	const struct net_config *conf; /* borrowed */

@@ -9,7 +9,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
-#include "json.h"
+#include "spec/json.h"
 #include "recover.h"
 #include "vm_os.h"
 

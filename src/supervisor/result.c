@@ -4,8 +4,8 @@
 #include <insula/hv.h>
 #include <insula/log.h>
 
-#include "ending.h"
-#include "json.h"
+#include "spec/ending.h"
+#include "spec/json.h"
 #include "result.h"
 
 static const char *const reason_names[] = {

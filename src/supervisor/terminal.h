@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <termios.h>
 
-#include "config.h"
+#include "spec/config.h"
 
 struct terminal {
 	int in, out;    /* for the helper; -1: no input. Owned. */

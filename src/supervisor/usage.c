@@ -2,7 +2,7 @@
 /* Processes of a VM and their use of the machine. See usage.h. */
 #include <insula/base.h>
 
-#include "json.h"
+#include "spec/json.h"
 #include "usage.h"
 #include "vm_os.h"
 

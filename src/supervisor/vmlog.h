@@ -1,19 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The log of a VM under insulad: what its console and its command said, and the supervisor's own
- * lines, each with its time and its stream.
+ * Writing the log of a VM under insulad; spec/logrecord.h says what is in it.
  *
- * The supervisor writes it, insulad reads it (daemon/logs.c). There are two files. One is written
+ * There are two files. One is written
  * until it is full; then the other one is emptied and written. So the log has the last lines, and
  * at most twice `max` bytes. At the start of the VM the older one is emptied, so the end of the run
  * before it is still there.
- *
- *   insula-log 1 NUMBER                 the first line of a file; the larger number is the newer
- *   MILLISECONDS S- text                a line: since 1970, in 13 digits; the stream's letter
- *   MILLISECONDS S+ text                one that goes on in the next record of this stream
- *
- * A text has any bytes but line ends, so no guest can write a record of another stream. A line that
- * is no record comes from the supervisor's standard error, which is the newer file.
  *
  * A guest that writes too much loses old lines here, never its time: VMLOG_BURST bytes at once,
  * VMLOG_RATE in a second; what waits beyond that is in memory, and the oldest of it is dropped and
@@ -26,36 +18,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VMLOG_MIN (64u << 10) /* of one file */
-#define VMLOG_LINE 4096       /* a text that is longer goes on in another record */
+#include "spec/logrecord.h"
+
+#define VMLOG_LINE 4096 /* a text that is longer goes on in another record */
 #define VMLOG_QUEUE (256u << 10)
 #define VMLOG_RATE (1u << 20)
 #define VMLOG_BURST (4u << 20)
-#define VMLOG_PREFIX 17
-
-enum vmlog_stream { VMLOG_CONSOLE, VMLOG_STDOUT, VMLOG_STDERR, VMLOG_INSULA, VMLOG_STREAMS };
-extern const char *const vmlog_names[VMLOG_STREAMS];
-
-/* ---- records (vmlog_record.c) ---- */
-
-#define VMLOG_MAGIC "insula-log 1 "
-extern const char vmlog_letters[]; /* by stream */
-
-struct vmlog_record {
-	int64_t time_ms; /* -1: none */
-	enum vmlog_stream stream;
-	bool more;        /* the line goes on */
-	const char *text; /* in the line that was parsed */
-	size_t len;
-};
-
-/* One line of a file, without its end. */
-void vmlog_parse(const char *line, size_t len, struct vmlog_record *out);
-/* The number of a file that begins with this; 0: it has none. *len is the first line with its end.
- */
-uint64_t vmlog_number(const char *text, size_t size, size_t *len);
-
-/* ---- writing ---- */
 
 struct vmlog {
 	int fd[2]; /* owned; -1: there is no log */

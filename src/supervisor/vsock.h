@@ -20,7 +20,7 @@
 
 #include <insula/proto.h>
 
-#include "config.h"
+#include "spec/config.h"
 #include "device.h"
 
 struct vsock {

@@ -16,7 +16,7 @@
 #define SUPERVISOR_VSOCK_WIN_H
 
 #include "child_win.h"
-#include "config.h"
+#include "spec/config.h"
 
 /* As many streams at a time as there are handles and buffers for in a helper. */
 #define VSOCK_WIN_CONNS 1024u

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "supervisor/config.h"
+#include "spec/config.h"
 
 #define MUST(x)                                                                 \
 	do {                                                                    \

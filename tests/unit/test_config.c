@@ -9,8 +9,8 @@
 #include <insula/base.h>
 #include <insula/proto.h>
 
-#include "supervisor/config.h"
-#include "supervisor/settings.h"
+#include "spec/config.h"
+#include "spec/settings.h"
 
 #include "host.h"
 

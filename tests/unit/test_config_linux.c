@@ -19,7 +19,7 @@
 #include <insula/base.h>
 
 #include "supervisor/boot.h"
-#include "supervisor/config.h"
+#include "spec/config.h"
 #include "supervisor/disk.h"
 #include "supervisor/paths.h"
 

@@ -12,7 +12,7 @@
 #include <insula/base.h>
 
 #include "daemon/logread.h"
-#include "supervisor/json.h"
+#include "spec/json.h"
 #include "supervisor/vmlog.h"
 
 static int file[2];

@@ -6,8 +6,8 @@
  * insula-run makes its flags of this table, config_json() its keys, and insulactl turns the one
  * into the other. What the values mean is in config.c alone. Nothing here has state.
  */
-#ifndef SUPERVISOR_SETTINGS_H
-#define SUPERVISOR_SETTINGS_H
+#ifndef SPEC_SETTINGS_H
+#define SPEC_SETTINGS_H
 
 #include <getopt.h>
 #include <stdbool.h>

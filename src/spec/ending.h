@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What the end of a guest means: the status of insula-run and one line for people. */
-#ifndef SUPERVISOR_ENDING_H
-#define SUPERVISOR_ENDING_H
+#ifndef SPEC_ENDING_H
+#define SPEC_ENDING_H
 
 #include <stdbool.h>
 

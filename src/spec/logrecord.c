@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Records of a VM's log, for the supervisor that writes and the daemon that reads them. See
- * vmlog.h. */
-#include "vmlog.h"
+/* Records of a VM's log. See logrecord.h. */
+#include "logrecord.h"
 
 #include <string.h>
 

@@ -6,8 +6,8 @@
  * One table of settings (settings.h) serves both: a JSON value is handed to the same parser as the
  * text of a flag, so that both accept and refuse the same things with the same words.
  */
-#ifndef SUPERVISOR_CONFIG_H
-#define SUPERVISOR_CONFIG_H
+#ifndef SPEC_CONFIG_H
+#define SPEC_CONFIG_H
 
 #include <stdbool.h>
 #include <stddef.h>

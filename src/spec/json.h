@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Short names for what supervisor, daemon and insulactl do with json-c all the time. One thread per
  * object. */
-#ifndef SUPERVISOR_JSON_H
-#define SUPERVISOR_JSON_H
+#ifndef SPEC_JSON_H
+#define SPEC_JSON_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -4,7 +4,7 @@
 #include <shellapi.h>
 #include <stdlib.h>
 
-#include "supervisor/utf8_win.h"
+#include "utf8_win.h"
 
 char **utf8_arguments(int *argc)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The command line of insula-run: flags and --json become a struct vm_config. */
-#ifndef SUPERVISOR_OPTIONS_H
-#define SUPERVISOR_OPTIONS_H
+#ifndef SPEC_OPTIONS_H
+#define SPEC_OPTIONS_H
 
 #include "config.h"
 

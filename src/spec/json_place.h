@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Where in a JSON text something stands, for a message about it: json-c does not keep that. Pure.
  */
-#ifndef SUPERVISOR_JSON_PLACE_H
-#define SUPERVISOR_JSON_PLACE_H
+#ifndef SPEC_JSON_PLACE_H
+#define SPEC_JSON_PLACE_H
 
 #include <stddef.h>
 
