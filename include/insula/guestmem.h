@@ -14,12 +14,12 @@
 #include <stdint.h>
 
 #include <insula/err.h>
+#include <insula/memmap.h>
 
 typedef uint64_t gpa_t; /* guest physical address, bytes */
 
 #define GM_HUGE_PAGE (2ull << 20)
 #define GM_ADVICE 25 /* MADV_COLLAPSE, which a C library may lack: for madvise(2) and the jail */
-#define GM_MAX_REGIONS 2 /* below and above the hole under 4 GiB; see board.h */
 
 struct gm_region {
 	gpa_t gpa;     /* 4 KiB aligned */
@@ -29,14 +29,15 @@ struct gm_region {
 
 struct guestmem {
 	unsigned nregions;
-	struct gm_region region[GM_MAX_REGIONS];
+	struct gm_region region[MEMMAP_MAX];
 };
 
 /*
- * Map a sealed memfd of `size` bytes as the RAM of the board (board.h: the part below
- * BOARD_LOW_RAM_END first, the rest at 4 GiB). -EINVAL, -EPERM (not sealed) or mmap's errno.
+ * Map the regions of `map`, which memmap_check() passes, from `fds`: sealed memfds that are long
+ * enough. -EINVAL, -EPERM (not sealed) or mmap's errno. The descriptors stay the caller's.
  */
-int gm_map(struct guestmem *gm, int memfd, uint64_t size, struct err *e);
+int gm_map(struct guestmem *gm, const struct memmap *map, const int *fds, unsigned nfds,
+	   struct err *e);
 void gm_unmap(struct guestmem *gm);
 
 /*
@@ -48,6 +49,9 @@ void gm_unmap(struct guestmem *gm);
  * -EAGAIN (no such memory is free).
  */
 int gm_collapse(const struct guestmem *gm, gpa_t from, gpa_t to);
+
+/* All of it, in bytes. */
+uint64_t gm_size(const struct guestmem *gm);
 
 /* The host address of [gpa, gpa + len), or NULL if any byte of it is not RAM. len 0 is NULL. */
 void *gm_ptr(const struct guestmem *gm, gpa_t gpa, uint64_t len);

@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include <insula/err.h>
+#include <insula/memmap.h>
 
 #define MSG_VERSION 1
 #define MSG_MAX_BODY 8192
@@ -111,7 +112,7 @@ struct msg_device {
  * other, each padded to 4 bytes, as the kernel's initramfs format allows). */
 enum vmm_flags { VMM_HUGEPAGES = 1 /* all of guest memory, from the start */ };
 struct msg_start_vmm {
-	uint64_t mem_size;
+	struct memmap mem; /* all of the guest's */
 	uint32_t ncpus;
 	uint32_t ndevices; /* MSG_DEVICE messages that came before */
 	uint32_t ninitrds;
@@ -136,7 +137,7 @@ enum blk_flags {
  * been told, and have died before the guest was. The other descriptor is open since the VM began,
  * and has not been told. Not on Windows. */
 struct msg_start_blk {
-	uint64_t mem_size;
+	struct memmap mem;
 	uint64_t capacity;      /* bytes, multiple of 512 */
 	uint32_t nqueues;       /* 1..BLK_MAX_QUEUES */
 	uint32_t flags;         /* enum blk_flags */
@@ -152,7 +153,7 @@ struct msg_start_blk {
 
 /* Descriptors: guest memory, page, call event, interrupt event, kick event. */
 struct msg_start_rng {
-	uint64_t mem_size;
+	struct memmap mem;
 	uint64_t rate; /* bytes a second */
 	uint32_t log_level;
 	uint32_t pad;
@@ -185,7 +186,7 @@ enum vsock_flags {
 /* Descriptors: guest memory, page, call event, interrupt event, the listening socket if
  * VSOCK_LISTENS, kick events of rx, tx and event queue. */
 struct msg_start_vsock {
-	uint64_t mem_size;
+	struct memmap mem;
 	uint32_t guest_cid;
 	uint32_t flags;     /* enum vsock_flags */
 	uint32_t max_conns; /* 1..VSOCK_MAX_CONNS: as many descriptors may the helper have for them
@@ -224,7 +225,7 @@ enum net_flags {
  * of the helper alone. When it ends the helper says MSG_NET_LOST, once, lives on with its link
  * down, and gets another by MSG_NET_PEER. */
 struct msg_start_net {
-	uint64_t mem_size;
+	struct memmap mem;
 	uint64_t rate, pps;    /* limits in each direction, bytes and frames a second; 0: none */
 	uint32_t kind;         /* enum net_kind */
 	uint32_t npairs;       /* 1..NET_MAX_PAIRS; 1 for NET_STREAM */

@@ -218,6 +218,7 @@ int shm_map(int fd, uint64_t size, uint64_t off, size_t len, bool writable, void
 {
 	const int need = F_SEAL_SHRINK | F_SEAL_GROW;
 	struct stat st;
+	uint64_t have;
 	void *p, *at;
 	int seals = fcntl(fd, F_GET_SEALS);
 
@@ -225,9 +226,11 @@ int shm_map(int fd, uint64_t size, uint64_t off, size_t len, bool writable, void
 		return err_set(e, -EPERM, "shared memory is not sealed against resizing");
 	if (fstat(fd, &st))
 		return err_sys(e, -errno, "fstat of shared memory");
-	if ((uint64_t)st.st_size != size || off > size || len > size - off)
-		return err_set(e, -EINVAL, "shared memory has %lld bytes, expected %llu",
-			       (long long)st.st_size, (unsigned long long)size);
+	have = (uint64_t)st.st_size;
+	if ((size && have != size) || off > have || len > have - off)
+		return err_set(e, -EINVAL, "shared memory has %llu bytes, expected %llu",
+			       (unsigned long long)have,
+			       (unsigned long long)(size ? size : off + len));
 	at = aligned_place(len);
 	p = mmap(at, len, writable ? PROT_READ | PROT_WRITE : PROT_READ,
 		 MAP_SHARED | (at ? MAP_FIXED : 0), fd, (off_t)off);

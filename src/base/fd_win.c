@@ -233,7 +233,8 @@ int shm_map(int fd, uint64_t size, uint64_t off, size_t len, bool writable, void
 {
 	void *p;
 
-	if (off > size || len > size - off)
+	/* Without a size the system knows it: it maps nothing beyond the end. */
+	if (size && (off > size || len > size - off))
 		return err_set(e, -EINVAL, "shared memory of %llu bytes is too small",
 			       (unsigned long long)size);
 	p = MapViewOfFile(fd_handle(fd), FILE_MAP_READ | (writable ? FILE_MAP_WRITE : 0),

@@ -4,38 +4,41 @@
 #include <string.h>
 
 #include <insula/base.h>
-#include <insula/board.h>
 #include <insula/guestmem.h>
 
-static int map_region(struct guestmem *gm, int memfd, uint64_t total, gpa_t gpa, uint64_t off,
-		      uint64_t size, struct err *e)
+static int map_region(struct guestmem *gm, int memfd, const struct mem_region *m, struct err *e)
 {
-	struct gm_region *r = &gm->region[gm->nregions];
 	void *host;
-	int rc = shm_map(memfd, total, off, size, true, &host, e);
+	int rc = shm_map(memfd, 0, m->offset, m->size, true, &host, e);
 
 	if (rc)
 		return rc;
-	shm_is_guest(host, size);
-	*r = (struct gm_region){.gpa = gpa, .size = size, .host = host};
-	gm->nregions++;
+	shm_is_guest(host, m->size);
+	gm->region[gm->nregions++] =
+		(struct gm_region){.gpa = m->gpa, .size = m->size, .host = host};
 	return 0;
 }
 
-int gm_map(struct guestmem *gm, int memfd, uint64_t size, struct err *e)
+int gm_map(struct guestmem *gm, const struct memmap *map, const int *fds, unsigned nfds,
+	   struct err *e)
 {
-	uint64_t low = size < BOARD_LOW_RAM_END ? size : BOARD_LOW_RAM_END;
-	int rc;
+	int rc = memmap_check(map, nfds, e);
 
 	memset(gm, 0, sizeof(*gm));
-	if (size < BOARD_MIN_MEM || size > BOARD_MAX_MEM || size % BOARD_PAGE)
-		return err_set(e, -EINVAL, "guest memory of %llu bytes", (unsigned long long)size);
-	rc = map_region(gm, memfd, size, 0, 0, low, e);
-	if (!rc && size > low)
-		rc = map_region(gm, memfd, size, BOARD_HIGH_RAM, low, size - low, e);
+	for (unsigned i = 0; !rc && i < map->nregions; i++)
+		rc = map_region(gm, fds[map->region[i].fd], &map->region[i], e);
 	if (rc)
 		gm_unmap(gm);
 	return rc;
+}
+
+uint64_t gm_size(const struct guestmem *gm)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < gm->nregions; i++)
+		sum += gm->region[i].size;
+	return sum;
 }
 
 void gm_unmap(struct guestmem *gm)

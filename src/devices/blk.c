@@ -147,7 +147,7 @@ int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m, con
 	b->conf = *m;
 	b->disk_fd = fds[4];
 	b->other_fd = other ? fds[5] : -1;
-	rc = worker_open(&b->w, h, fds[0], m->mem_size, fds[1], fds[2], fds[3], &fds[5 + other],
+	rc = worker_open(&b->w, h, fds[0], &m->mem, fds[1], fds[2], fds[3], &fds[5 + other],
 			 m->nqueues, BLK_TAG, step, e);
 	if (rc)
 		return rc;

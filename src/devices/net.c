@@ -187,7 +187,7 @@ int net_open(struct net *n, struct helper *h, const struct msg_start_net *m, con
 
 	memset(n, 0, sizeof(*n));
 	n->conf = *m;
-	rc = worker_open(&n->w, h, fds[0], m->mem_size, fds[1], fds[2], fds[3], &fds[FIXED_FDS],
+	rc = worker_open(&n->w, h, fds[0], &m->mem, fds[1], fds[2], fds[3], &fds[FIXED_FDS],
 			 nqueues(m), NET_TAG, step, e);
 	if (rc)
 		return rc;

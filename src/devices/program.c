@@ -8,7 +8,7 @@
 
 #include "program.h"
 
-#define MAX_START 256 /* bytes of a start message */
+#define MAX_START 1024 /* bytes of a start message */
 
 struct start {
 	_Alignas(8) uint8_t body[MAX_START];

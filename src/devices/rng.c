@@ -106,7 +106,7 @@ int rng_open(struct rng *r, struct helper *h, const struct msg_start_rng *m, con
 	memset(r, 0, sizeof(*r));
 	/* A tenth of a second's worth at once. */
 	bucket_init(&r->bucket, m->rate, m->rate / 10 + RNG_REQUEST_MAX, clock_ns());
-	rc = worker_open(&r->w, h, fds[0], m->mem_size, fds[1], fds[2], fds[3], &fds[4], 1, RNG_TAG,
+	rc = worker_open(&r->w, h, fds[0], &m->mem, fds[1], fds[2], fds[3], &fds[4], 1, RNG_TAG,
 			 step, e);
 	if (rc)
 		return rc;

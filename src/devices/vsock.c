@@ -184,7 +184,7 @@ int vsockdev_open(struct vsockdev *d, struct helper *h, const struct msg_start_v
 	d->listen_fd = listens ? fds[FIXED_FDS] : -1;
 	d->config.guest_cid = m->guest_cid;
 	d->ops = make_ops();
-	rc = worker_open(&d->w, h, fds[0], m->mem_size, fds[1], fds[2], fds[3],
+	rc = worker_open(&d->w, h, fds[0], &m->mem, fds[1], fds[2], fds[3],
 			 &fds[FIXED_FDS + listens], VSOCK_QUEUES, VSOCK_TAG, step, e);
 	if (rc)
 		return rc;

@@ -122,9 +122,9 @@ const struct helper_ops worker_helper_ops = {
 
 /* ---- set-up ---- */
 
-int worker_open(struct worker *w, struct helper *h, int mem_fd, uint64_t mem_size, int page_fd,
-		int call_fd, int irq_fd, const int *kick_fd, unsigned nkicks, uint32_t tag,
-		const char **step, struct err *e)
+int worker_open(struct worker *w, struct helper *h, int mem_fd, const struct memmap *mem,
+		int page_fd, int call_fd, int irq_fd, const int *kick_fd, unsigned nkicks,
+		uint32_t tag, const char **step, struct err *e)
 {
 	int rc;
 
@@ -137,7 +137,7 @@ int worker_open(struct worker *w, struct helper *h, int mem_fd, uint64_t mem_siz
 	if (rc)
 		return rc;
 	*step = "memory";
-	rc = gm_map(&w->gm, mem_fd, mem_size, e);
+	rc = gm_map(&w->gm, mem, &mem_fd, 1, e);
 	if (rc)
 		return rc;
 	fd_close(&mem_fd);

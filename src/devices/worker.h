@@ -56,9 +56,9 @@ struct worker {
 
 /* Map the page and guest memory, make the events. The descriptors are taken over (guest memory's is
  * closed, the others by the end of the process). *step is what failed. */
-int worker_open(struct worker *w, struct helper *h, int mem_fd, uint64_t mem_size, int page_fd,
-		int call_fd, int irq_fd, const int *kick_fd, unsigned nkicks, uint32_t tag,
-		const char **step, struct err *e);
+int worker_open(struct worker *w, struct helper *h, int mem_fd, const struct memmap *mem,
+		int page_fd, int call_fd, int irq_fd, const int *kick_fd, unsigned nkicks,
+		uint32_t tag, const char **step, struct err *e);
 /* Start the I/O thread, and wait until it calls worker_born(). Its w->born is the result. */
 int worker_begin(struct worker *w, void *(*fn)(void *), void *arg, struct err *e);
 /* What the driver is told. `config` stays the caller's. */

@@ -55,7 +55,7 @@ static int send_start(struct device *d, struct msg_start_blk *m, int mem, int di
 	return rc ? err_sys(e, rc, "%s: channel", d->child.name) : 0;
 }
 
-static int start(struct device *d, int mem, uint64_t mem_size, struct err *e)
+static int start(struct device *d, int mem, const struct memmap *map, struct err *e)
 {
 	const struct disk *disk = d->back.disk;
 	struct msg_start_blk m = disk->start;
@@ -63,7 +63,7 @@ static int start(struct device *d, int mem, uint64_t mem_size, struct err *e)
 
 	if (fd < 0)
 		return fd;
-	m.mem_size = mem_size;
+	m.mem = *map;
 	m.nqueues = d->msg.nkicks;
 	m.engine = d->engine = disk->conf->threads ? BLK_ENGINE_THREADS : choose_engine();
 	m.log_level = log_most();

@@ -29,13 +29,13 @@ static const char *other_end(const struct nic *c)
 	return c->conf->kind == NET_ON_USER ? "passt" : c->conf->name;
 }
 
-static int start(struct device *d, int mem, uint64_t mem_size, struct err *e)
+static int start(struct device *d, int mem, const struct memmap *map, struct err *e)
 {
 	struct nic *c = d->back.nic;
 	struct msg_start_net m = c->start;
 	int fd, rc;
 
-	m.mem_size = mem_size;
+	m.mem = *map;
 	m.log_level = log_most();
 	log_info("%s: %02x:%02x:%02x:%02x:%02x:%02x, offloads %#x", d->msg.name, m.mac[0], m.mac[1],
 		 m.mac[2], m.mac[3], m.mac[4], m.mac[5], m.tun_offloads);

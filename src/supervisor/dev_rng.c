@@ -6,11 +6,10 @@
 #include "spec/config.h"
 #include "device.h"
 
-static int start(struct device *d, int mem, uint64_t mem_size, struct err *e)
+static int start(struct device *d, int mem, const struct memmap *map, struct err *e)
 {
 	const struct vm_config *c = d->back.conf;
-	struct msg_start_rng m = {
-		.mem_size = mem_size, .rate = c->rng_rate, .log_level = log_most()};
+	struct msg_start_rng m = {.mem = *map, .rate = c->rng_rate, .log_level = log_most()};
 
 	return device_send_start(d, MSG_START_RNG, &m, sizeof(m), mem, -1, e);
 }

@@ -5,7 +5,7 @@
 
 #include "vm.h"
 
-static int start(struct device *d, int mem, uint64_t mem_size, struct err *e)
+static int start(struct device *d, int mem, const struct memmap *map, struct err *e)
 {
 	const struct terminal *t = d->back.terminal;
 	struct msg_start_uart m = {.log_level = log_most(), .limit = t->limit};
@@ -13,7 +13,7 @@ static int start(struct device *d, int mem, uint64_t mem_size, struct err *e)
 	int rc;
 
 	(void)mem; /* a console has no business in guest memory */
-	(void)mem_size;
+	(void)map;
 	m.flags = (t->in >= 0 ? UART_HAS_INPUT : 0) | (t->escape ? UART_ESCAPE : 0) |
 		  (t->stream ? UART_STREAM : 0);
 	rc = msg_send(d->child.jail.channel, MSG_START_UART, &m, sizeof(m), fds,

@@ -23,11 +23,11 @@ unsigned vsock_nofile(void)
 	return (unsigned)l.rlim_max;
 }
 
-static int start(struct device *d, int mem, uint64_t mem_size, struct err *e)
+static int start(struct device *d, int mem, const struct memmap *map, struct err *e)
 {
 	const struct vsock *v = d->back.vsock;
 	struct msg_start_vsock m = {
-		.mem_size = mem_size,
+		.mem = *map,
 		.guest_cid = v->cid,
 		.flags = v->listener >= 0 ? VSOCK_LISTENS : 0,
 		.max_conns = d->child.nofile > OTHER_FDS ? d->child.nofile - OTHER_FDS : 1,

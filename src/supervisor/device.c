@@ -121,7 +121,7 @@ int device_send_start(struct device *d, enum msg_type t, const void *body, size_
 	return rc ? err_sys(e, rc, "%s: channel", d->child.name) : 0;
 }
 
-int device_start(struct device *d, int mem, uint64_t mem_size, struct err *e)
+int device_start(struct device *d, int mem, const struct memmap *map, struct err *e)
 {
 	int rc;
 
@@ -129,7 +129,7 @@ int device_start(struct device *d, int mem, uint64_t mem_size, struct err *e)
 	rc = child_spawn(&d->child, e);
 	if (rc)
 		return rc;
-	return d->class->start(d, mem, mem_size, e);
+	return d->class->start(d, mem, map, e);
 }
 
 int device_quiet(const struct device *d)

@@ -27,7 +27,7 @@ struct device_class {
 	/* How long it may make a regular file. NULL: it writes none. */
 	uint64_t (*fsize)(const struct device *d);
 	/* Send the start message to the helper that was just spawned. */
-	int (*start)(struct device *d, int mem, uint64_t mem_size, struct err *e);
+	int (*start)(struct device *d, int mem, const struct memmap *map, struct err *e);
 	/* May a new helper start? 1, 0 (not yet) or a negative errno (never). NULL: at once. */
 	int (*quiet)(const struct device *d);
 	/* A message that only this kind sends. False: it breaks the protocol. NULL: there is none.
@@ -82,7 +82,7 @@ void device_free(struct device *d);
 /* Tell insula-vmm about it. `ack` is the event that takes acknowledges. */
 int device_announce(const struct device *d, int vmm_channel, int ack, struct err *e);
 /* Spawn its helper and send it what it needs. */
-int device_start(struct device *d, int mem, uint64_t mem_size, struct err *e);
+int device_start(struct device *d, int mem, const struct memmap *map, struct err *e);
 /* May another process start? 1, 0 (not yet) or a negative errno (not now). */
 int device_quiet(const struct device *d);
 /* Set bits of the 32-bit register at `reg` of the page that the guest reads; *before: what was

@@ -154,27 +154,27 @@ static int start_virtio(struct device *d, enum msg_type type, const void *body, 
 	return spawn_and_send(d, type, body, len, fds, n, e);
 }
 
-static int start_blk(struct device *d, int mem, uint64_t mem_size, struct err *e)
+static int start_blk(struct device *d, int mem, const struct memmap *map, struct err *e)
 {
 	struct msg_start_blk m = d->disk->start;
 
-	m.mem_size = mem_size;
+	m.mem = *map;
 	m.nqueues = d->msg.nkicks;
 	m.engine = BLK_ENGINE_THREADS;
 	m.log_level = log_most();
 	return start_virtio(d, MSG_START_BLK, &m, sizeof(m), mem, d->disk->fd, e);
 }
 
-static int start_rng(struct device *d, int mem, uint64_t mem_size, struct err *e)
+static int start_rng(struct device *d, int mem, const struct memmap *map, struct err *e)
 {
-	struct msg_start_rng m = {.mem_size = mem_size, .rate = d->rate, .log_level = log_most()};
+	struct msg_start_rng m = {.mem = *map, .rate = d->rate, .log_level = log_most()};
 
 	return start_virtio(d, MSG_START_RNG, &m, sizeof(m), mem, -1, e);
 }
 
-static int start_vsock(struct device *d, int mem, uint64_t mem_size, struct err *e)
+static int start_vsock(struct device *d, int mem, const struct memmap *map, struct err *e)
 {
-	struct msg_start_vsock m = {.mem_size = mem_size,
+	struct msg_start_vsock m = {.mem = *map,
 				    .guest_cid = d->vsock->cid,
 				    .flags = vsock_has_path(d->vsock) ? VSOCK_REACHES : 0,
 				    .max_conns = VSOCK_WIN_CONNS,
@@ -183,17 +183,17 @@ static int start_vsock(struct device *d, int mem, uint64_t mem_size, struct err 
 	return start_virtio(d, MSG_START_VSOCK, &m, sizeof(m), mem, -1, e);
 }
 
-int device_start(struct device *d, int mem, uint64_t mem_size, struct err *e)
+int device_start(struct device *d, int mem, const struct memmap *map, struct err *e)
 {
 	switch (d->type) {
 	case DEVICE_UART:
 		return start_uart(d, e); /* it has no business in guest memory */
 	case DEVICE_BLK:
-		return start_blk(d, mem, mem_size, e);
+		return start_blk(d, mem, map, e);
 	case DEVICE_RNG:
-		return start_rng(d, mem, mem_size, e);
+		return start_rng(d, mem, map, e);
 	case DEVICE_VSOCK:
-		return start_vsock(d, mem, mem_size, e);
+		return start_vsock(d, mem, map, e);
 	}
 	panic("device of type %d", (int)d->type);
 }

@@ -50,7 +50,7 @@ void device_free(struct device *d);
 /* Descriptors that insula-vmm gets for it, in the order of MSG_DEVICE; how many. */
 unsigned device_vmm_fds(const struct device *d, int ack, int fds[MSG_MAX_FDS]);
 /* Make its helper and send it what it needs. */
-int device_start(struct device *d, int mem, uint64_t mem_size, struct err *e);
+int device_start(struct device *d, int mem, const struct memmap *map, struct err *e);
 /* What its counters are called. */
 const struct stat_names *device_stats(const struct device *d);
 /* May another process start? 1, 0 (not yet) or a negative errno (not now). */

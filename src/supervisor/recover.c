@@ -113,7 +113,7 @@ static void start_another(struct vm *vm, struct device *d)
 		 * one. */
 		err_sys(&e, quiet, "has lost its generation lock");
 		set_back(vm, d, e.text);
-	} else if (device_start(d, vm->mem, vm->conf->mem, &e)) {
+	} else if (device_start(d, vm->mem, &vm->memmap, &e)) {
 		child_kill(&d->child);
 		snprintf(how, sizeof(how), "cannot be started: %s", e.text);
 		set_back(vm, d, how);

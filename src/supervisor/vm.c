@@ -252,6 +252,7 @@ static int open_own(struct vm *vm, struct err *e)
 	if (vm->ack < 0)
 		return err_sys(e, vm->ack, "eventfd");
 	vm->mem = shm_create("insula-guest", vm->conf->mem, e);
+	memmap_of_board(&vm->memmap, vm->conf->mem);
 	return vm->mem < 0 ? vm->mem : make_devices(vm, e);
 }
 
@@ -399,7 +400,7 @@ void vm_end(struct vm *vm, int status, const char *fmt, ...)
 
 static int start_vmm(struct vm *vm, struct err *e)
 {
-	struct msg_start_vmm m = {.mem_size = vm->conf->mem,
+	struct msg_start_vmm m = {.mem = vm->memmap,
 				  .ncpus = vm->conf->cpus,
 				  .ndevices = vm->ndevices,
 				  .ninitrds = vm->boot.ninitrds,
@@ -426,7 +427,7 @@ static void start_all(struct vm *vm)
 	int rc = start_vmm(vm, &e);
 
 	for (unsigned i = 0; i < vm->ndevices && !rc; i++)
-		rc = device_start(&vm->device[i], vm->mem, vm->conf->mem, &e);
+		rc = device_start(&vm->device[i], vm->mem, &vm->memmap, &e);
 	if (!rc && vm->conf->command)
 		rc = command_start(vm, &e);
 	if (rc)

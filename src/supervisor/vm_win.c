@@ -152,6 +152,7 @@ static int open_own(struct vm *vm, struct err *e)
 	if (vm->ack < 0)
 		return err_sys(e, vm->ack, "event");
 	vm->mem = shm_create("insula-guest", vm->conf->mem, e);
+	memmap_of_board(&vm->memmap, vm->conf->mem);
 	return vm->mem < 0 ? vm->mem : make_devices(vm, e);
 }
 
@@ -199,7 +200,7 @@ bool vm_vsock_died(const struct vm *vm)
 
 static int start_vmm(struct vm *vm, struct err *e)
 {
-	struct msg_start_vmm m = {.mem_size = vm->conf->mem,
+	struct msg_start_vmm m = {.mem = vm->memmap,
 				  .ncpus = vm->conf->cpus,
 				  .ndevices = vm->ndevices,
 				  .ninitrds = vm->boot.ninitrds,
@@ -241,7 +242,7 @@ static void start_all(struct vm *vm)
 	int rc = start_vmm(vm, &e);
 
 	for (unsigned i = 0; i < vm->ndevices && !rc; i++)
-		rc = device_start(&vm->device[i], vm->mem, vm->conf->mem, &e);
+		rc = device_start(&vm->device[i], vm->mem, &vm->memmap, &e);
 	if (!rc && vm->conf->command)
 		rc = command_start(vm, &e);
 	if (rc)

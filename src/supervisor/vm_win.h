@@ -30,7 +30,8 @@ _Static_assert(MAX_DEVICES *(4 + BLK_MAX_QUEUES) + 8 <= CONTAIN_MAX_HANDLES, "on
 struct vm {
 	const struct vm_config *conf;
 	struct ending *end;
-	int mem, ack; /* owned; -1: none */
+	int mem, ack;         /* owned; -1: none */
+	struct memmap memmap; /* of mem: what every process is told */
 	struct paths paths;
 	struct boot boot;
 	struct terminal terminal;

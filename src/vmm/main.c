@@ -222,7 +222,7 @@ static void build(struct vmm *vm, const struct msg_start_vmm *start, struct star
 	vm->main_event = event_create();
 	if (vm->main_event < 0)
 		fail("event", vm->main_event, "eventfd", 0);
-	rc = gm_map(&vm->gm, f->mem, start->mem_size, &e);
+	rc = gm_map(&vm->gm, &start->mem, &f->mem, 1, &e);
 	if (rc)
 		fail("memory", rc, e.text, 0);
 	if (start->flags & VMM_HUGEPAGES)
@@ -243,7 +243,6 @@ static void load(struct vmm *vm, const struct msg_start_vmm *start, struct start
 {
 	struct acpi_params ap = {.ncpus = vm->ncpus, .nvirtio = vm->nvirtio, .com1 = vm->com1};
 	struct load_params lp = {.gm = &vm->gm,
-				 .mem_size = start->mem_size,
 				 .kernel_fd = f->kernel,
 				 .ninitrds = start->ninitrds,
 				 .cmdline = start->cmdline};

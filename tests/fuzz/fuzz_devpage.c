@@ -25,6 +25,8 @@
 #include <devices/console.h>
 #include <devices/rng.h>
 
+#include "../unit/boardmem.h"
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define MEM_SIZE (16u << 20)
@@ -532,7 +534,7 @@ static void init_once(void)
 		return;
 	log_setup("", LOG_LVL_ERROR);
 	x.mem_fd = shm_create("fuzz", MEM_SIZE, &e);
-	must(x.mem_fd >= 0 && gm_map(&x.gm, x.mem_fd, MEM_SIZE, &e) == 0, "guest memory");
+	must(x.mem_fd >= 0 && board_gm_map(&x.gm, x.mem_fd, MEM_SIZE, &e) == 0, "guest memory");
 	x.page = aligned_alloc(4096, DP_SIZE);
 	x.disk = malloc(DISK_SIZE);
 	x.pool = malloc(BLK_POOL * sizeof(*x.pool));

@@ -156,7 +156,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	struct guestmem gm = {.nregions = 1, .region = {{0, mem, f->ram}}};
 	struct load_params p = {.gm = &gm,
-				.mem_size = mem,
 				.kernel_fd = f->kernel,
 				.initrd_fd = {f->initrd, f->initrd},
 				.ninitrds = c.ninitrds,

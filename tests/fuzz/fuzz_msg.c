@@ -4,7 +4,7 @@
  * bytes; they are received by msg_recv() into a buffer of a chosen size, or by msg_expect().
  *
  * Besides not crashing: lengths and counts are what the packet had, a refusal keeps no descriptor
- * open, and nothing blocks.
+ * open, and nothing blocks. A body that is long enough for a memory map is taken for one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -57,6 +57,36 @@ static void send_packet(int sock, const uint8_t *bytes, size_t len, unsigned nfd
 	MUST(sendmsg(sock, &m, 0) == (ssize_t)len);
 }
 
+/* A map that passes describes memory that can be given out: pages, disjoint on both sides. */
+static void check_map(const uint8_t *body, size_t n, unsigned nfds)
+{
+	struct memmap m;
+	struct err e = {0};
+
+	if (n < sizeof(m))
+		return;
+	memcpy(&m, body, sizeof(m));
+	if (memmap_check(&m, nfds, &e)) {
+		MUST(e.code == -EINVAL && e.text[0] && !strchr(e.text, '\n'));
+		return;
+	}
+	MUST(m.nregions <= MEMMAP_MAX);
+	for (unsigned i = 0; i < m.nregions; i++) {
+		const struct mem_region *a = &m.region[i];
+
+		MUST(a->size && a->gpa + a->size > a->gpa && a->offset + a->size > a->offset);
+		MUST((a->gpa | a->size | a->offset) % MEMMAP_PAGE == 0 && a->fd < nfds &&
+		     !a->flags);
+		for (unsigned k = 0; k < i; k++) {
+			const struct mem_region *b = &m.region[k];
+
+			MUST(b->gpa + b->size <= a->gpa);
+			MUST(a->fd != b->fd || b->offset + b->size <= a->offset ||
+			     a->offset + a->size <= b->offset);
+		}
+	}
+}
+
 static void receive(int sock, const uint8_t *bytes, size_t len, unsigned nfds, size_t room)
 {
 	int fds[MSG_MAX_FDS];
@@ -72,6 +102,7 @@ static void receive(int sock, const uint8_t *bytes, size_t len, unsigned nfds, s
 		MUST(len == sizeof(h) + n && n <= room && n == h.len && k == nfds && k == h.nfds &&
 		     h.version == MSG_VERSION);
 		MUST((uint32_t)type == h.type && !memcmp(body, bytes + sizeof(h), n));
+		check_map(body, n, k);
 		for (unsigned i = 0; i < k; i++)
 			close(fds[i]);
 	} else {

@@ -19,6 +19,8 @@
 
 #include <devices/net.h>
 
+#include "../unit/boardmem.h"
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define MEM_SIZE (16u << 20)
@@ -69,7 +71,7 @@ static void init_once(void)
 	if (gm.nregions)
 		return;
 	fd = shm_create("fuzz", MEM_SIZE, &e);
-	must(fd >= 0 && gm_map(&gm, fd, MEM_SIZE, &e) == 0, "guest memory");
+	must(fd >= 0 && board_gm_map(&gm, fd, MEM_SIZE, &e) == 0, "guest memory");
 	log_setup("", LOG_LVL_ERROR);
 	helper.event_fd = event_create();
 	helper.irq_fd = event_create();
@@ -114,7 +116,7 @@ static void make_device(const struct head *h, int fd)
 	static struct net_backing_ops ops;
 
 	memset(&net, 0, sizeof(net));
-	net.conf = (struct msg_start_net){.mem_size = MEM_SIZE,
+	net.conf = (struct msg_start_net){.mem = board_map(MEM_SIZE),
 					  .kind = h->stream & 1 ? NET_STREAM : NET_TAP,
 					  .npairs = 1,
 					  .tun_offloads = h->stream & 1 ? 0 : offloads};

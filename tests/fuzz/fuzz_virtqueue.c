@@ -13,6 +13,8 @@
 
 #include <devices/virtqueue.h>
 
+#include "../unit/boardmem.h"
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define MEM_SIZE (16u << 20)
@@ -46,7 +48,7 @@ static void init_once(void)
 	if (gm.nregions)
 		return;
 	fd = shm_create("fuzz", MEM_SIZE, &e);
-	must(fd >= 0 && gm_map(&gm, fd, MEM_SIZE, &e) == 0, "guest memory");
+	must(fd >= 0 && board_gm_map(&gm, fd, MEM_SIZE, &e) == 0, "guest memory");
 }
 
 static void check_chain(const struct vq_chain *c)

@@ -16,6 +16,7 @@
 
 #include <devices/vsock.h>
 
+#include "../unit/boardmem.h"
 #include "../unit/fakehost.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -331,7 +332,7 @@ static void init_once(void)
 		return;
 	log_setup("", LOG_LVL_ERROR);
 	fd = shm_create("fuzz", MEM_SIZE, &e);
-	fh_must(fd >= 0 && gm_map(&dev.w.gm, fd, MEM_SIZE, &e) == 0, "guest memory");
+	fh_must(fd >= 0 && board_gm_map(&dev.w.gm, fd, MEM_SIZE, &e) == 0, "guest memory");
 	helper.irq_fd = helper.event_fd = -1;
 	dev.w.h = &helper;
 	dev.w.quiet_fd = -1;

@@ -12,6 +12,7 @@
 
 #include <insula/guestmem.h>
 
+#include "boardmem.h"
 #include "fakecore.h"
 
 #define DRV_F(n) (UINT64_C(1) << (n))
@@ -218,7 +219,7 @@ static inline int drv_memory(struct guestmem *gm, uint64_t size)
 	struct err e = {0};
 	int fd = shm_create("guest", size, &e);
 
-	if (fd < 0 || gm_map(gm, fd, size, &e))
+	if (fd < 0 || board_gm_map(gm, fd, size, &e))
 		fc_die(e.text);
 	return fd;
 }

@@ -10,6 +10,7 @@
 #include <insula/board.h>
 #include <insula/guestmem.h>
 
+#include "boardmem.h"
 #include "host.h"
 
 static struct err e;
@@ -68,7 +69,7 @@ START_TEST(gm_map_layout)
 	void *p = NULL;
 
 	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(gm_map(&gm, fd, size, &e), 0);
+	ck_assert_int_eq(board_gm_map(&gm, fd, size, &e), 0);
 	ck_assert_uint_eq(gm.nregions, 2);
 	low = gm_ptr(&gm, BOARD_LOW_RAM_END - 1, 1);
 	high = gm_ptr(&gm, BOARD_HIGH_RAM, 8 * BOARD_PAGE);
@@ -100,16 +101,129 @@ START_TEST(gm_map_refused)
 	int fd = shm_create("guest", size, &e), file = host_file("", 0, size);
 	struct guestmem gm;
 
-	ck_assert_int_eq(gm_map(&gm, fd, size - BOARD_PAGE, &e), -EINVAL);
-	ck_assert_int_eq(gm_map(&gm, fd, size + 1, &e), -EINVAL);
-	ck_assert_int_eq(gm_map(&gm, fd, size + BOARD_PAGE, &e), HOST_SHORT);
-	ck_assert_int_eq(gm_map(&gm, fd, 0, &e), -EINVAL);
-	ck_assert_int_eq(gm_map(&gm, fd, UINT64_MAX, &e), -EINVAL);
-	ck_assert_int_eq(gm_map(&gm, fd, BOARD_MAX_MEM + BOARD_PAGE, &e), -EINVAL);
-	ck_assert_int_eq(gm_map(&gm, file, size, &e), HOST_NOT_SHARED);
+	ck_assert_int_eq(board_gm_map(&gm, fd, size + 1, &e), -EINVAL);
+	ck_assert_int_eq(board_gm_map(&gm, fd, size + BOARD_PAGE, &e), HOST_SHORT);
+	ck_assert_int_eq(board_gm_map(&gm, fd, 0, &e), -EINVAL);
+	ck_assert_int_eq(board_gm_map(&gm, fd, UINT64_MAX, &e), -EINVAL);
+	ck_assert_int_eq(board_gm_map(&gm, fd, MEMMAP_END, &e), -EINVAL);
+	ck_assert_int_eq(board_gm_map(&gm, file, size, &e), HOST_NOT_SHARED);
 	ck_assert_uint_eq(gm.nregions, 0);
 	fd_close(&fd);
 	fd_close(&file);
+}
+END_TEST
+
+static struct memmap good_map(void)
+{
+	return (struct memmap){
+		.nregions = 3,
+		.region = {{.gpa = 0, .size = 0x2000},
+			   {.gpa = 0x2000, .size = 0x1000, .fd = 1},
+			   {.gpa = 1ull << 40, .size = 1ull << 30, .offset = 0x2000}},
+	};
+}
+
+static void map_refused(const struct memmap *m, const char *words)
+{
+	struct guestmem gm;
+	int fds[2] = {-1, -1};
+
+	memset(&e, 0, sizeof(e));
+	ck_assert_int_eq(memmap_check(m, 2, &e), -EINVAL);
+	ck_assert_msg(strstr(e.text, words), "expected \"%s\", got \"%s\"", words, e.text);
+	/* Who maps asks, before a descriptor is looked at. */
+	ck_assert_int_eq(gm_map(&gm, m, fds, 2, &e), -EINVAL);
+	ck_assert_uint_eq(gm.nregions, 0);
+}
+
+START_TEST(memory_map_checked)
+{
+	struct memmap m = good_map();
+
+	ck_assert_int_eq(memmap_check(&m, 2, &e), 0);
+	ck_assert_int_eq(memmap_check(&(struct memmap){0}, 0, &e), 0);
+	m.region[2].gpa = MEMMAP_END - m.region[2].size;
+	m.region[2].offset = INT64_MAX - MEMMAP_PAGE + 1 - m.region[2].size;
+	ck_assert_int_eq(memmap_check(&m, 2, &e), 0);
+}
+END_TEST
+
+START_TEST(memory_map_refused)
+{
+	static const struct {
+		unsigned field; /* of region `at`, by its place in the structure; 8: of the map */
+		unsigned at;
+		uint64_t value;
+		const char *words;
+	} bad[] = {
+		{0, 1, 0x2001, "region 1: gpa 0x2001; expected a multiple of 4096"},
+		{0, 2, MEMMAP_END, "region 2: gpa"},
+		{0, 1, 0x1000, "region 1: gpa 0x1000; expected the end of the region before"},
+		{0, 2, 0x1000, "region 2: gpa 0x1000; expected the end of the region before"},
+		{1, 0, 0, "region 0: size 0x0"},
+		{1, 0, 0x3000, "region 1: gpa 0x2000"},
+		{1, 0, 0x1800, "region 0: size 0x1800; expected a multiple of 4096"},
+		{1, 2, MEMMAP_END, "region 2: size"},
+		{1, 2, ~0ull << 12, "region 2: size"},
+		{2, 2, 0x2001, "region 2: offset 0x2001"},
+		{2, 2, 0x1000, "region 2: offset 0x1000; expected bytes that no other region has"},
+		{2, 2, ~0ull << 12, "region 2: offset"},
+		{3, 1, 2, "region 1: descriptor 0x2; expected the index"},
+		{3, 1, UINT32_MAX, "region 1: descriptor"},
+		{4, 1, 1, "region 1: flags 0x1; expected 0"},
+		{8, 0, MEMMAP_MAX + 1, "9 regions; expected at most 8"},
+		{8, 0, UINT32_MAX, "regions; expected at most 8"},
+		{9, 0, 1, "memory map:"},
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
+		struct memmap m = good_map();
+		struct mem_region *r = &m.region[bad[i].at];
+		uint64_t *wide[] = {&r->gpa, &r->size, &r->offset};
+		uint32_t *narrow[] = {&r->fd, &r->flags};
+
+		if (bad[i].field < 3)
+			*wide[bad[i].field] = bad[i].value;
+		else if (bad[i].field < 8)
+			*narrow[bad[i].field - 3] = (uint32_t)bad[i].value;
+		else
+			*(bad[i].field == 8 ? &m.nregions : &m.pad) = (uint32_t)bad[i].value;
+		map_refused(&m, bad[i].words);
+	}
+}
+END_TEST
+
+/* What lies in a file of its own, and in the middle of one. */
+START_TEST(memory_map_of_two_files)
+{
+	const uint64_t piece = 1 << 16; /* what an offset is a multiple of, on every system */
+	int fds[2] = {shm_create("one", 4 * piece, &e), shm_create("two", piece, &e)};
+	struct memmap m = {.nregions = 2,
+			   .region = {{.gpa = 0, .size = piece, .offset = 2 * piece},
+				      {.gpa = 8 * piece, .size = piece, .fd = 1}}};
+	struct guestmem gm;
+	uint8_t *whole;
+	void *p;
+
+	ck_assert(fds[0] >= 0 && fds[1] >= 0);
+	ck_assert_int_eq(shm_map(fds[0], 4 * piece, 0, 4 * piece, true, &p, &e), 0);
+	whole = p;
+	ck_assert_msg(gm_map(&gm, &m, fds, 2, &e) == 0, "%s", e.text);
+	ck_assert_uint_eq(gm_size(&gm), 2 * piece);
+	*(uint8_t *)gm_ptr(&gm, piece - 1, 1) = 7;
+	*(uint8_t *)gm_ptr(&gm, 9 * piece - 1, 1) = 9;
+	ck_assert_uint_eq(whole[3 * piece - 1], 7);
+	ck_assert_ptr_null(gm_ptr(&gm, piece, 1));
+	gm_unmap(&gm);
+	m.region[0].offset = 4 * piece;
+	ck_assert_int_eq(gm_map(&gm, &m, fds, 2, &e), HOST_SHORT);
+	m.region[0].offset = 3 * piece;
+	m.region[0].size = 2 * piece;
+	ck_assert_int_eq(gm_map(&gm, &m, fds, 2, &e), HOST_SHORT);
+	ck_assert_uint_eq(gm.nregions, 0);
+	shm_unmap(whole, 4 * piece);
+	fd_close(&fds[0]);
+	fd_close(&fds[1]);
 }
 END_TEST
 
@@ -300,6 +414,9 @@ int main(void)
 	tcase_add_test(tc, gm_ptr_bounds);
 	tcase_add_test(tc, gm_map_layout);
 	tcase_add_test(tc, gm_map_refused);
+	tcase_add_test(tc, memory_map_checked);
+	tcase_add_test(tc, memory_map_refused);
+	tcase_add_test(tc, memory_map_of_two_files);
 	tcase_add_test(tc, events);
 	tcase_add_test(tc, waits);
 	tcase_add_test(tc, whole_reads);

@@ -19,6 +19,8 @@
 #include <insula/log.h>
 #include <insula/proto.h>
 
+#include "boardmem.h"
+
 #define BODY 64
 
 static int pair[2];
@@ -378,7 +380,7 @@ START_TEST(gm_map_unsealed)
 	int open_ended = memfd_with(size, F_SEAL_SHRINK);
 	struct guestmem gm;
 
-	ck_assert_int_eq(gm_map(&gm, open_ended, size, &e), -EPERM);
+	ck_assert_int_eq(board_gm_map(&gm, open_ended, size, &e), -EPERM);
 	ck_assert_uint_eq(gm.nregions, 0);
 	close(open_ended);
 }
@@ -394,7 +396,7 @@ START_TEST(gm_collapsed)
 	struct stat st;
 
 	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(gm_map(&gm, fd, size, &e), 0);
+	ck_assert_int_eq(board_gm_map(&gm, fd, size, &e), 0);
 	for (unsigned i = 0; i < ARRAY_LEN(marks); i++)
 		*(uint8_t *)gm_ptr(&gm, marks[i], 1) = (uint8_t)(i + 1);
 	ck_assert_int_eq(gm_collapse(&gm, 0, 2 * mib - 1), 0);

@@ -211,7 +211,7 @@ static void setup(void)
 	for (unsigned i = 0; i < NQUEUES; i++)
 		kick[i] = event_create();
 	make_disk(O_RDWR);
-	conf = (struct msg_start_blk){.mem_size = MEM_SIZE,
+	conf = (struct msg_start_blk){.mem = board_map(MEM_SIZE),
 				      .capacity = DISK_SIZE,
 				      .nqueues = NQUEUES,
 				      .logical = 512,
@@ -953,12 +953,12 @@ END_TEST
 
 START_TEST(configurations_refused)
 {
-	static const struct msg_start_blk good = {.mem_size = MEM_SIZE,
-						  .capacity = 512,
-						  .nqueues = 1,
-						  .engine = BLK_ENGINE_THREADS,
-						  .logical = 512,
-						  .physical = 512};
+	const struct msg_start_blk good = {.mem = board_map(MEM_SIZE),
+					   .capacity = 512,
+					   .nqueues = 1,
+					   .engine = BLK_ENGINE_THREADS,
+					   .logical = 512,
+					   .physical = 512};
 	struct msg_start_blk m[13];
 	struct err e;
 

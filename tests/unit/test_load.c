@@ -19,6 +19,7 @@
 #include "vmm/x86/load.h"
 #include "vmm/x86/load_image.h"
 
+#include "boardmem.h"
 #include "host.h"
 
 #define MIB (1ull << 20)
@@ -36,15 +37,23 @@ static void free_memory(void)
 	gm.nregions = 0;
 }
 
+/* Where it is; nothing is there yet. */
+static struct guestmem board_of(uint64_t size)
+{
+	struct memmap m = board_map(size);
+	struct guestmem g = {.nregions = m.nregions};
+
+	for (unsigned i = 0; i < m.nregions; i++)
+		g.region[i] = (struct gm_region){m.region[i].gpa, m.region[i].size, NULL};
+	return g;
+}
+
 static void set_memory(uint64_t size)
 {
-	uint64_t low = size < BOARD_LOW_RAM_END ? size : BOARD_LOW_RAM_END;
-
 	free_memory();
-	gm.region[gm.nregions++] = (struct gm_region){0, low, host_fenced_pages(low)};
-	if (size > low)
-		gm.region[gm.nregions++] = (struct gm_region){BOARD_HIGH_RAM, size - low,
-							      host_fenced_pages(size - low)};
+	gm = board_of(size);
+	for (unsigned i = 0; i < gm.nregions; i++)
+		gm.region[i].host = host_fenced_pages(gm.region[i].size);
 }
 
 static uint8_t *at(uint64_t gpa)
@@ -211,6 +220,7 @@ static void make_bzimage(struct image *im)
 /* ---- loading ---- */
 
 static struct load_params par;
+static uint64_t mem_size; /* of the board that load() makes */
 static struct load_entry entry;
 static struct err err;
 
@@ -220,7 +230,7 @@ static void setup(void)
 	memset(&entry, 0x77, sizeof(entry));
 	memset(&err, 0, sizeof(err));
 	par.gm = &gm;
-	par.mem_size = 64 * MIB;
+	mem_size = 64 * MIB;
 	par.acpi_rsdp = BOARD_ACPI;
 	par.kernel_fd = par.initrd_fd[0] = par.initrd_fd[1] = -1;
 }
@@ -242,7 +252,7 @@ static void teardown(void)
 static int load(const struct image *im)
 {
 	if (gm.nregions == 0)
-		set_memory(par.mem_size);
+		set_memory(mem_size);
 	if (im)
 		par.kernel_fd = host_file(im->b, im->len, im->len);
 	return load_kernel(&par, &entry, &err);
@@ -380,7 +390,7 @@ static void check_boot_params(uint64_t initrd, uint64_t initrd_size)
 	ck_assert(all_zero(bp + 0x078, 0x1e8 - 0x078));
 	ck_assert(all_zero(bp + 0x1e9, 0x1f1 - 0x1e9)); /* the sentinel too */
 	ck_assert(all_zero(bp + 0x26c, 0x2d0 - 0x26c));
-	check_e820(par.mem_size);
+	check_e820(mem_size);
 	check_gdt(0x00af9b000000ffff);
 	check_page_tables();
 	ck_assert(all_zero(0, BOARD_GDT));
@@ -391,7 +401,7 @@ static void check_start_info(uint64_t initrd, uint64_t initrd_size)
 {
 	const uint64_t si = BOARD_PVH_INFO;
 	struct range r[8];
-	unsigned n = expected_map(r, par.mem_size);
+	unsigned n = expected_map(r, mem_size);
 	uint64_t map = get(si + 40, 8), mod = get(si + 16, 8);
 
 	ck_assert_uint_eq(entry.protocol, LOAD_PVH32);
@@ -454,7 +464,7 @@ START_TEST(elf_smallest_vm)
 
 	make_elf(&im);
 	put(&im, EH(e_type), ET_DYN, 2);
-	par.mem_size = BOARD_MIN_MEM;
+	mem_size = BOARD_MIN_MEM;
 	load_ok(&im);
 	check_elf_contents(&im);
 	check_boot_params(0, 0);
@@ -523,7 +533,7 @@ START_TEST(elf_edges)
 
 	make_elf(&im);
 	fill(&im, 0x1000, 0x3000);
-	par.mem_size = BOARD_MIN_MEM;
+	mem_size = BOARD_MIN_MEM;
 	put(&im, PH(0, p_offset), 0xff0, 8); /* across the end of what is read first */
 	put(&im, PH(0, p_filesz), 0x3010, 8);
 	put(&im, PH(0, p_memsz), 0x100000, 8);
@@ -534,7 +544,7 @@ START_TEST(elf_edges)
 	put(&im, PH(1, p_memsz), 14 * MIB + 1, 8);
 	free_memory();
 	setup();
-	par.mem_size = BOARD_MIN_MEM;
+	mem_size = BOARD_MIN_MEM;
 	refused(&im, -ENOSPC, "need 17 MiB, the VM has 16");
 	put(&im, PH(1, p_memsz), 14 * MIB, 8);
 	put(&im, PH(0, p_memsz), 0x100001, 8);
@@ -592,7 +602,7 @@ START_TEST(bzimage_odd_fields)
 	put(&im, HDR(relocatable_kernel), 0, 1);
 	put(&im, HDR(kernel_alignment), 0, 4);
 	put(&im, HDR(pref_address), 0x101000, 8);
-	par.mem_size = BOARD_MIN_MEM;
+	mem_size = BOARD_MIN_MEM;
 	load_ok(&im);
 	ck_assert_uint_eq(entry.rip, 0x101200);
 	ck_assert_mem_eq(at(0x101000), im.b + BZ_SETUP, BZ_BODY);
@@ -605,7 +615,7 @@ START_TEST(memory_maps)
 				       3 * GIB + PAGE, 4 * GIB,   6 * GIB};
 	struct image im;
 
-	par.mem_size = mem[_i];
+	mem_size = mem[_i];
 	make_elf(&im);
 	load_ok(&im);
 	check_boot_params(0, 0);
@@ -643,7 +653,7 @@ START_TEST(initrd_two)
 	make_bzimage(&im);
 	add_initrd(5, 5);
 	add_initrd(7, 7);
-	set_memory(par.mem_size);
+	set_memory(mem_size);
 	memset(at(gpa), 0xee, PAGE); /* even if it is not zero, the padding is */
 	load_ok(&im);
 	check_boot_params(gpa, 16);
@@ -665,7 +675,7 @@ START_TEST(initrd_below_its_limit)
 	free_memory();
 	/* Linux: 2 GiB; and never above the low part of memory. */
 	put(&im, HDR(initrd_addr_max), BZ_INITRD_MAX, 4);
-	par.mem_size = 6 * GIB;
+	mem_size = 6 * GIB;
 	add_initrd(8, PAGE);
 	load_ok(&im);
 	check_boot_params(2 * GIB - PAGE, PAGE);
@@ -748,13 +758,14 @@ static unsigned dense(uint64_t kernel, uint64_t initrd, uint64_t mem,
 {
 	struct load_image img = {.end = 16 * MIB + kernel, .nsegs = 2};
 	struct load_initrd rd = {.size = initrd};
+	struct guestmem memory = board_of(mem);
 
 	/* Segments need not ascend. */
 	img.seg[0] = (struct load_seg){.gpa = 16 * MIB + kernel / 2, .memsz = kernel / 2};
 	img.seg[1] = (struct load_seg){.gpa = 16 * MIB, .memsz = kernel / 2};
 	if (initrd)
 		rd.gpa = (mem < BOARD_LOW_RAM_END ? mem : BOARD_LOW_RAM_END) - initrd;
-	return load_dense(&img, &rd, mem, r);
+	return load_dense(&img, &rd, &memory, r);
 }
 
 static void expect_range(struct load_range r, uint64_t from, uint64_t to)
@@ -795,10 +806,11 @@ START_TEST(dense_far_initrd)
 {
 	struct load_image img = {.end = 76 * MIB, .nsegs = 1};
 	struct load_initrd rd = {.gpa = 2046 * MIB, .size = 2 * MIB};
+	struct guestmem memory = board_of(3072 * MIB);
 	struct load_range r[LOAD_DENSE_MAX];
 
 	img.seg[0] = (struct load_seg){.gpa = 16 * MIB, .memsz = 60 * MIB};
-	ck_assert_uint_eq(load_dense(&img, &rd, 3072 * MIB, r), 3);
+	ck_assert_uint_eq(load_dense(&img, &rd, &memory, r), 3);
 	expect_range(r[0], 16 * MIB, 106 * MIB);
 	expect_range(r[1], 3072 * MIB - 48 * MIB - 60 * MIB / 8, 3072 * MIB);
 	expect_range(r[2], 2046 * MIB, 2048 * MIB);
@@ -1029,7 +1041,7 @@ START_TEST(truncated)
 		make_pvh(&im, 8, 4);
 	else
 		make_bzimage(&im);
-	set_memory(par.mem_size);
+	set_memory(mem_size);
 	full = im.len;
 	for (im.len = 0; im.len < full; im.len += step) {
 		int rc = load(&im);
@@ -1124,21 +1136,27 @@ END_TEST
 
 START_TEST(caller_mistakes)
 {
+	struct guestmem bad[] = {
+		{.nregions = 0},
+		{.nregions = 1, .region = {{.gpa = 0, .size = MIB}}},
+		{.nregions = 1, .region = {{.gpa = PAGE, .size = 64 * MIB}}},
+		{.nregions = 1, .region = {{.gpa = BOARD_HIGH_RAM, .size = 64 * MIB}}},
+		{.nregions = 2,
+		 .region = {{.size = 64 * MIB}, {.gpa = BOARD_HIGH_RAM - PAGE, .size = PAGE}}},
+		{.nregions = 2,
+		 .region = {{.size = 64 * MIB},
+			    {.gpa = BOARD_LOW_RAM_END - PAGE, .size = 2 * PAGE}}},
+	};
 	struct image im;
 
 	make_elf(&im);
 	set_memory(64 * MIB);
-	par.mem_size = 65 * MIB;
-	refused(&im, -EINVAL, "guest memory does not match its size");
-	par.mem_size = 64 * MIB - 1;
-	refused(&im, -EINVAL, "guest memory does not match its size");
-	par.mem_size = 0;
-	refused(&im, -EINVAL, "guest memory does not match its size");
-	par.mem_size = MIB;
-	refused(&im, -EINVAL, "guest memory does not match its size");
-	set_memory(3 * GIB);
-	par.mem_size = 4 * GIB;
-	refused(&im, -EINVAL, "guest memory does not match its size");
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		bad[i].region[0].host = gm.region[0].host;
+		par.gm = &bad[i];
+		refused(&im, -EINVAL, "guest memory does not fit the board");
+	}
+	par.gm = &gm;
 }
 END_TEST
 
@@ -1200,7 +1218,7 @@ START_TEST(real_kernel)
 {
 	static const uint8_t parts[] = {0x1f, 0x8b}; /* any bytes will do */
 	uint64_t pref, init;
-	par.mem_size = 128 * MIB;
+	mem_size = 128 * MIB;
 	par.kernel_fd = host_open("build/guest/vmlinuz");
 	if (par.kernel_fd < 0) {
 		printf("load: no build/guest/vmlinuz: only images made here were loaded\n");
@@ -1216,7 +1234,7 @@ START_TEST(real_kernel)
 	ck_assert(!all_zero(pref, PAGE) && !all_zero(entry.rip, 16));
 	free_memory();
 	setup();
-	par.mem_size = BOARD_MIN_MEM;
+	mem_size = BOARD_MIN_MEM;
 	par.kernel_fd = -1;
 }
 END_TEST

@@ -134,7 +134,7 @@ static void setup(void)
 	for (unsigned i = 0; i < NQUEUES; i++)
 		kick[i] = event_create();
 	make_pairs(SOCK_SEQPACKET);
-	conf = (struct msg_start_net){.mem_size = MEM_SIZE,
+	conf = (struct msg_start_net){.mem = board_map(MEM_SIZE),
 				      .kind = NET_TAP,
 				      .npairs = 1,
 				      .tun_offloads = TAP_OFFLOADS,

@@ -85,7 +85,7 @@ END_TEST
 
 START_TEST(configurations_refused)
 {
-	struct msg_start_rng good = {.mem_size = 1 << 20, .rate = 1 << 20}, m = good;
+	struct msg_start_rng good = {.rate = 1 << 20}, m = good;
 	struct err e;
 
 	ck_assert_int_eq(rng_check_conf(&good, &e), 0);

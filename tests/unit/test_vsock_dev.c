@@ -38,7 +38,8 @@ static void *loop(void *arg)
 
 static void start_device(void)
 {
-	const struct msg_start_vsock m = {.mem_size = MEM_SIZE, .guest_cid = CID, .max_conns = 8};
+	const struct msg_start_vsock m = {
+		.mem = board_map(MEM_SIZE), .guest_cid = CID, .max_conns = 8};
 	int fds[4 + VSOCK_QUEUES] = {dup(mem_fd), dup(core.page_fd), dup(core.call_fd),
 				     dup(core.irq_fd)};
 	const char *step;

@@ -148,10 +148,10 @@ static int open_initrds(const struct load_params *p, struct parts *s, struct err
 			return rc;
 		if (f->size == 0)
 			return err_set(e, -EINVAL, "%s: the file is empty", f->what);
-		if (f->size > p->mem_size) /* and the sum below cannot overflow */
+		if (f->size > gm_size(p->gm)) /* and the sum below cannot overflow */
 			return err_set(e, -ENOSPC,
 				       "%s: %" PRIu64 " bytes, the VM has %" PRIu64 " MiB", f->what,
-				       f->size, p->mem_size >> 20);
+				       f->size, gm_size(p->gm) >> 20);
 		s->total += (f->size + 3) & ~3ull;
 	}
 	return 0;
@@ -195,14 +195,14 @@ static gpa_t lower(gpa_t a, gpa_t b)
  * blocks a seventh is unused when init starts (docs/performance.md).
  */
 unsigned load_dense(const struct load_image *img, const struct load_initrd *initrd,
-		    uint64_t mem_size, struct load_range out[LOAD_DENSE_MAX])
+		    const struct guestmem *gm, struct load_range out[LOAD_DENSE_MAX])
 {
-	const gpa_t low_end = lower(mem_size, BOARD_LOW_RAM_END);
-	const bool high = mem_size > BOARD_LOW_RAM_END;
-	const gpa_t top = high ? BOARD_HIGH_RAM + (mem_size - BOARD_LOW_RAM_END) : low_end;
+	const struct gm_region *last = &gm->region[gm->nregions - 1];
+	const gpa_t low_end = gm->region[0].size, top = last->gpa + last->size;
+	const bool high = gm->nregions > 1;
 	const gpa_t limit = initrd->size ? initrd->gpa : low_end;
 	struct load_range tail = {limit, initrd->size ? initrd->gpa + initrd->size : limit};
-	const gpa_t floor = high ? BOARD_HIGH_RAM : tail.to;
+	const gpa_t floor = high ? last->gpa : tail.to;
 	gpa_t first = img->end, size;
 	unsigned n = 0;
 
@@ -211,7 +211,7 @@ unsigned load_dense(const struct load_image *img, const struct load_initrd *init
 	size = img->end - first;
 	out[n++] = (struct load_range){first, img->end};
 	if (size >= DENSE_KERNEL) {
-		const gpa_t tables = mem_size / 64 + size / 8;
+		const gpa_t tables = gm_size(gm) / 64 + size / 8;
 
 		out[0].to = lower((img->end + size / 2 + GM_HUGE_PAGE - 1) & ~(GM_HUGE_PAGE - 1),
 				  limit);
@@ -230,7 +230,7 @@ static void prepare(const struct load_params *p, const struct load_image *img,
 		    const struct load_initrd *initrd)
 {
 	struct load_range r[LOAD_DENSE_MAX];
-	unsigned n = load_dense(img, initrd, p->mem_size, r);
+	unsigned n = load_dense(img, initrd, p->gm, r);
 
 	/* Without it everything is as before, only slower: nothing to report. */
 	for (unsigned i = 0; i < n; i++)
@@ -305,31 +305,32 @@ static void write_low(const struct load_params *p, const char *cmdline,
 		load_write_boot_params(low, p, img, initrd);
 }
 
-/* The caller's promises about guest memory; returns where gpa 0 is. */
-static int check_params(const struct load_params *p, uint64_t low_end, uint8_t **low, struct err *e)
+/* The caller's promises about guest memory: it begins at 0, and leaves the board's hole alone. */
+static int check_memory(const struct guestmem *gm, struct err *e)
 {
-	*low = gm_ptr(p->gm, 0, low_end);
-	if (p->mem_size % BOARD_PAGE || low_end <= BOARD_KERNEL || !*low ||
-	    (p->mem_size > low_end && !gm_ptr(p->gm, BOARD_HIGH_RAM, p->mem_size - low_end)))
-		return err_set(e, -EINVAL,
-			       "guest memory does not match its size of %" PRIu64 " bytes",
-			       p->mem_size);
-	return 0;
+	const struct gm_region *r = gm->region;
+	bool good = gm->nregions && !r->gpa && r->size > BOARD_KERNEL;
+
+	for (unsigned i = 0; i < gm->nregions; i++)
+		good &= r[i].gpa + r[i].size <= BOARD_LOW_RAM_END || r[i].gpa >= BOARD_HIGH_RAM;
+	return good ? 0
+		    : err_set(e, -EINVAL,
+			      "guest memory does not fit the board: expected more than 1 MiB at 0, "
+			      "and none from 0x%llx to 0x%llx",
+			      BOARD_LOW_RAM_END, BOARD_HIGH_RAM);
 }
 
 int load_kernel(const struct load_params *p, struct load_entry *out, struct err *e)
 {
-	const uint64_t low_end = p->mem_size < BOARD_LOW_RAM_END ? p->mem_size : BOARD_LOW_RAM_END;
+	const uint64_t low_end = p->gm->region[0].size;
 	const char *cmdline = p->cmdline ? p->cmdline : "";
 	struct load_file kernel;
 	struct parts parts;
 	struct load_image img = {.nsegs = 0};
 	struct load_initrd initrd = {.size = 0};
-	uint8_t *low;
 	int rc;
 
-	if ((rc = check_params(p, low_end, &low, e)) ||
-	    (rc = open_kernel(&kernel, p->kernel_fd, e)) ||
+	if ((rc = check_memory(p->gm, e)) || (rc = open_kernel(&kernel, p->kernel_fd, e)) ||
 	    (rc = parse_kernel(&kernel, low_end, &img, e)) ||
 	    (rc = check_cmdline(cmdline, &img, e)) || (rc = open_initrds(p, &parts, e)) ||
 	    (rc = place_initrd(&img, low_end, parts.total, &initrd, e)))
@@ -338,7 +339,7 @@ int load_kernel(const struct load_params *p, struct load_entry *out, struct err 
 	prepare(p, &img, &initrd);
 	if ((rc = copy_kernel(p, &kernel, &img, e)) || (rc = copy_initrds(p, &parts, &initrd, e)))
 		return rc;
-	write_low(p, cmdline, &img, &initrd, low);
+	write_low(p, cmdline, &img, &initrd, p->gm->region[0].host);
 	*out = (struct load_entry){
 		.protocol = img.protocol,
 		.rip = img.entry,

@@ -28,9 +28,9 @@
 
 struct load_params {
 	const struct guestmem
-		*gm;       /* as gm_map() makes it for mem_size; all zero except the ACPI area */
-	uint64_t mem_size; /* bytes of RAM, multiple of 4096 */
-	int kernel_fd;     /* regular files or memfds, readable; the caller's; no offset is moved */
+		*gm; /* as gm_map() makes it; all zero except the ACPI area. Its first region begins
+		      * at 0, and none lies in the board's hole (board.h) */
+	int kernel_fd; /* regular files or memfds, readable; the caller's; no offset is moved */
 	int initrd_fd[VMM_MAX_INITRDS];
 	unsigned ninitrds;   /* loaded one after the other, each padded to 4 bytes with zeros */
 	const char *cmdline; /* NULL: empty */

@@ -67,7 +67,7 @@ uint64_t load_mib(uint64_t bytes);
 /* What is written from end to end until the guest has booted, disjoint, all of it RAM: the kernel
  * and the initrd, and where Linux lies down for good (see load.c). Returns how many. */
 unsigned load_dense(const struct load_image *img, const struct load_initrd *initrd,
-		    uint64_t mem_size, struct load_range out[LOAD_DENSE_MAX]);
+		    const struct guestmem *gm, struct load_range out[LOAD_DENSE_MAX]);
 
 /* ---- load_elf.c, load_bzimage.c: check, and fill the plan; [BOARD_KERNEL, low_end) is there for
  * it ---- */
@@ -88,10 +88,10 @@ struct load_map {
 	struct load_map_entry {
 		uint64_t gpa, size;
 		uint32_t type;
-	} entry[8];
+	} entry[5 + MEMMAP_MAX];
 };
 /* The memory map of the board, ascending and disjoint. */
-void load_map_make(struct load_map *map, uint64_t mem_size);
+void load_map_make(struct load_map *map, const struct guestmem *gm);
 
 /* ---- load_bootparams.c, load_pvh.c: write what the guest finds in rsi or ebx. `low` is gpa 0 ..
  * BOARD_KERNEL. ---- */

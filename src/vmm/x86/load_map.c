@@ -19,19 +19,20 @@ static void add(struct load_map *map, uint64_t from, uint64_t to, uint32_t type)
  * claim them, and a reserved entry would only stand in the way. KVM's own pages are, so that
  * nothing is ever placed on them.
  */
-void load_map_make(struct load_map *map, uint64_t mem_size)
+void load_map_make(struct load_map *map, const struct guestmem *gm)
 {
-	const uint64_t low_end = mem_size < BOARD_LOW_RAM_END ? mem_size : BOARD_LOW_RAM_END;
+	const struct gm_region *r = gm->region, *end = r + gm->nregions;
 
 	map->n = 0;
 	add(map, 0, LOW_RAM_TOP, LOAD_MAP_RAM);
 	add(map, LOW_RAM_TOP, BOARD_ACPI, LOAD_MAP_RESERVED);
 	add(map, BOARD_ACPI, BOARD_ACPI + BOARD_ACPI_SIZE, LOAD_MAP_ACPI);
-	add(map, BOARD_KERNEL, low_end, LOAD_MAP_RAM);
+	add(map, BOARD_KERNEL, r->size, LOAD_MAP_RAM);
+	for (r++; r < end && r->gpa < BOARD_KVM_IDENTITY; r++)
+		add(map, r->gpa, r->gpa + r->size, LOAD_MAP_RAM);
 	add(map, BOARD_KVM_IDENTITY, BOARD_KVM_IDENTITY + KVM_PAGES, LOAD_MAP_RESERVED);
-	if (mem_size > BOARD_LOW_RAM_END)
-		add(map, BOARD_HIGH_RAM, BOARD_HIGH_RAM + (mem_size - BOARD_LOW_RAM_END),
-		    LOAD_MAP_RAM);
+	for (; r < end; r++)
+		add(map, r->gpa, r->gpa + r->size, LOAD_MAP_RAM);
 }
 
 _Static_assert(BOARD_ACPI + BOARD_ACPI_SIZE == BOARD_KERNEL,
