@@ -79,42 +79,90 @@ struct virtio_blk_config blk_config_space(const struct msg_start_blk *m)
 
 /* ---- start ---- */
 
-static int get_memory(struct blk *b, struct err *e)
+static int get_memory(struct blk_lane *l, struct err *e)
 {
+	const struct blk *b = l->b;
 	bool direct = b->conf.flags & BLK_DIRECT;
 	uint8_t *bounce = NULL;
 
-	b->pool = reserve_memory(BLK_POOL * sizeof(*b->pool), true);
-	b->zeros = reserve_memory(BLK_ZERO_SIZE, false);
+	l->pool = reserve_memory(l->depth * sizeof(*l->pool), true);
 	if (direct)
 		bounce = reserve_memory(BLK_BOUNCES * BLK_BOUNCE_SIZE, true);
-	if (!b->pool || !b->zeros || (direct && !bounce))
+	if (!l->pool || (direct && !bounce))
 		return err_set(e, -ENOMEM, "out of memory");
-	for (; direct && b->nbounce < BLK_BOUNCES; b->nbounce++)
-		b->bounce[b->nbounce] = bounce + (size_t)b->nbounce * BLK_BOUNCE_SIZE;
-	b->waiting_end = &b->waiting;
+	for (; direct && l->nbounce < BLK_BOUNCES; l->nbounce++)
+		l->bounce[l->nbounce] = bounce + (size_t)l->nbounce * BLK_BOUNCE_SIZE;
 	return 0;
 }
 
-static int open_engine(struct blk *b, struct err *e)
+static struct blk_engine_conf engine_conf(struct blk_lane *l)
 {
-	const struct blk_engine_conf c = {
+	struct blk *b = l->b;
+
+	return (struct blk_engine_conf){
 		.disk_fd = b->disk_fd,
-		.other_fd = b->other_fd,
+		.other_fd = b->sync.other_fd,
 		.readonly = b->conf.flags & BLK_RO,
-		.ctl_fd = b->w.ctl_fd,
-		.kick_fd = b->w.kick_fd,
-		.nkicks = b->conf.nqueues,
-		.depth = BLK_POOL,
+		.ctl_fd = l->l->ctl_fd,
+		.kick_fd = b->w.kick_fd[l->l->index],
+		.pool = &b->pool,
+		.depth = l->depth + 1, /* and a sync */
 		/* The page cache takes a request of any size at once. */
 		.max_io = b->conf.flags & BLK_DIRECT ? b->conf.max_io : 0,
 		.done = blk_io_done,
-		.ctx = b,
-		.kicks = &b->w.stat[STAT_BLK_KICKS],
+		.ctx = l,
+		.kicks = &l->l->stat[STAT_BLK_KICKS],
 	};
+}
 
+void blk_lane_init(struct blk *b, unsigned i)
+{
+	struct blk_lane *l = &b->lane[i];
+	unsigned share = BLK_POOL / b->conf.nqueues;
+
+	l->b = b;
+	l->l = &b->w.lane[i];
+	l->l->queues = 1u << i;
+	l->q = &b->w.mmio.v.vq[i];
+	l->depth = share > BLK_POOL_MIN ? share : BLK_POOL_MIN;
+	l->waiting_end = &l->waiting;
+}
+
+static int open_lane(struct blk *b, unsigned i, const char **step, struct err *e)
+{
+	struct blk_lane *l = &b->lane[i];
+	struct blk_engine_conf c;
+	int rc;
+
+	blk_lane_init(b, i);
+	*step = "memory";
+	rc = get_memory(l, e);
+	if (rc)
+		return rc;
+	*step = "engine";
+	c = engine_conf(l);
+	return b->ops->open(&l->engine, &c, e);
+}
+
+static int open_lanes(struct blk *b, const char **step, struct err *e)
+{
+	void *arg[BLK_MAX_QUEUES];
+	int rc;
+
+	*step = "memory";
+	b->zeros = reserve_memory(BLK_ZERO_SIZE, false);
+	if (!b->zeros)
+		return err_set(e, -ENOMEM, "out of memory");
+	*step = "engine";
 	b->ops = blk_engine_find(b->conf.engine);
-	return b->ops->open(&b->engine, &c, e);
+	rc = blk_pool_open(&b->pool, b->disk_fd, b->ops->pool_threads, e);
+	if (!rc)
+		rc = worker_lanes(&b->w, b->conf.nqueues, e);
+	for (unsigned i = 0; i < b->conf.nqueues && !rc; i++) {
+		arg[i] = &b->lane[i];
+		rc = open_lane(b, i, step, e);
+	}
+	return rc ? rc : worker_begin(&b->w, blk_io_main, arg, e);
 }
 
 /* The queues are about to run: what an earlier helper had in flight is counted. The dev of a model
@@ -124,7 +172,7 @@ static void model_start(void *dev)
 	struct blk *b = dev;
 
 	for (unsigned i = 0; i < b->conf.nqueues; i++)
-		b->w.stat[STAT_BLK_RESUBMITTED] += vq_resumed(&b->w.mmio.v.vq[i]);
+		b->w.lane[i].stat[STAT_BLK_RESUBMITTED] += vq_resumed(&b->w.mmio.v.vq[i]);
 	b->writethrough = !(b->w.mmio.v.st->driver_features & BIT(VIRTIO_BLK_F_FLUSH));
 	worker_start(&b->w);
 }
@@ -146,7 +194,7 @@ int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m, con
 	memset(b, 0, sizeof(*b));
 	b->conf = *m;
 	b->disk_fd = fds[4];
-	b->other_fd = other ? fds[5] : -1;
+	blk_sync_init(&b->sync, other ? fds[5] : -1);
 	rc = worker_open(&b->w, h, fds[0], &m->mem, fds[1], fds[2], fds[3], &fds[5 + other],
 			 m->nqueues, BLK_TAG, step, e);
 	if (rc)
@@ -154,14 +202,7 @@ int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m, con
 	b->page = h->port.dev_state;
 	if (!h->port.resumed)
 		b->page->sync_failed = 0;
-	*step = "memory";
-	rc = get_memory(b, e);
-	if (rc)
-		return rc;
-	*step = "engine";
-	rc = open_engine(b, e);
-	if (!rc)
-		rc = worker_begin(&b->w, blk_io_main, b, e);
+	rc = open_lanes(b, step, e);
 	if (rc)
 		return rc;
 	describe(b);
@@ -170,6 +211,12 @@ int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m, con
 
 void blk_rules(const struct blk *b, struct rule_list *l)
 {
+	const struct blk_engine_conf disk = {.disk_fd = b->disk_fd,
+					     .other_fd = b->sync.other_fd,
+					     .readonly = b->conf.flags & BLK_RO};
+
 	worker_rules(&b->w, l, false);
-	b->ops->rules(b->engine, l);
+	b->ops->disk_rules(&disk, l);
+	for (unsigned i = 0; i < b->conf.nqueues; i++)
+		b->ops->rules(b->lane[i].engine, l);
 }

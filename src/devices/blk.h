@@ -2,17 +2,21 @@
 /*
  * virtio-blk (virtio 1.2, 5.2) over a raw file or block device.
  *
- *   control thread   registers; starts and stops the I/O thread's work (blk.c)
- *   I/O thread       queues, requests, the engine (blk_io.c, blk_req.c, blk_uring_linux.c
- *                    or blk_threads.c)
+ *   control thread   registers; starts and stops the I/O threads' work (blk.c)
+ *   I/O threads      one for each queue: the queue, its requests, an engine (blk_io.c, blk_req.c,
+ *                    blk_uring_linux.c or blk_threads.c)
+ *   pool             threads for what an engine cannot do itself (blk_pool.c), for all queues
+ *
+ * The I/O threads share the disk, and what is stable on it (blk_sync.c); nothing else.
  *
  * Data moves between guest memory and the disk without a copy, except for direct I/O of buffers
  * that are not aligned. A request lives in a fixed pool from the moment that its chain is taken
  * until its used entry is pushed; nothing is allocated while the guest runs.
  *
  * A write that was answered is in the page cache (or on the disk, if direct); a flush that was
- * answered has put all writes answered before it on stable storage (5.2.6.2). A driver that did
- * not accept VIRTIO_BLK_F_FLUSH cannot ask for one: its writes are stable when they are answered.
+ * answered has put all writes answered before it was submitted, on any queue, on stable storage
+ * (5.2.6.2). A driver that did not accept VIRTIO_BLK_F_FLUSH cannot ask for one: its writes are
+ * stable when they are answered.
  */
 #ifndef DEVICES_BLK_H
 #define DEVICES_BLK_H
@@ -21,11 +25,13 @@
 #include <stdatomic.h>
 
 #include "blk_engine.h"
+#include "blk_pool.h"
 #include "worker.h"
 
 #define BLK_TAG 0x314b4c42u /* "BLK1" */
 #define BLK_SECTOR 512u
-#define BLK_POOL 256u /* requests in flight, all queues together */
+#define BLK_POOL 256u    /* requests in flight: all queues together, */
+#define BLK_POOL_MIN 64u /* but at least so many of each */
 #define BLK_SEG_MAX (VQ_MAX_NUM - 2u)
 #define BLK_SIZE_MAX (256u << 10)                           /* bytes of one segment */
 #define BLK_MAX_DATA ((uint64_t)BLK_SEG_MAX * BLK_SIZE_MAX) /* bytes of one request */
@@ -43,6 +49,7 @@
 #define BLK_SPIN_RETRY 64u /* then every so many times */
 
 struct blk;
+struct blk_lane;
 
 struct blk_range {
 	uint64_t off, len;
@@ -52,13 +59,13 @@ struct blk_range {
 struct blk_req {
 	struct blk_io io; /* what the engine does now; first, so that the one can be found from the
 			     other */
-	struct blk *b;
-	struct blk_req *next; /* of the free or of the waiting list */
+	struct blk_lane *lane;
+	struct blk_req *next; /* of the free list, of those that wait for memory or for a sync */
 	uint32_t type;        /* VIRTIO_BLK_T_* */
 	uint16_t head;
-	uint8_t queue;
 	uint8_t tries;
 	bool settling;   /* all is written, and now made stable */
+	bool unstable;   /* that has failed */
 	bool keep;       /* the space is kept, because it cannot be given back as zeros */
 	bool fallback;   /* zeros are written, because the file system cannot make them */
 	uint8_t *status; /* in guest memory */
@@ -80,27 +87,56 @@ struct blk_page {
 };
 _Static_assert(sizeof(struct blk_page) <= PORT_DEV_STATE_SIZE, "the state fits the page");
 
-struct blk {
-	struct worker w;
-	struct msg_start_blk conf;
-	struct virtio_blk_config config;
-	int disk_fd, other_fd; /* other_fd: see BLK_OTHER; -1: none, or it is synced */
-	struct blk_page *page;
-	bool writethrough; /* the driver has no flush; set before the I/O thread serves it */
+/*
+ * What is stable. The kernel says once to an open file that data could not be written, and all
+ * lanes share one open file. So there is one sync at a time for the whole disk: it covers every
+ * request that came before it began, and if it fails, all that had come when it failed fail with
+ * it. The next one is for those that came meanwhile.
+ *
+ * The answer has to reach the guest although processes die: a failure is in the page (sync_failed)
+ * before it is answered and until the last answer about it is published.
+ */
+struct blk_sync {
+	pthread_mutex_t
+		lock;    /* for all of it and for page->sync_failed; no call is made under it */
+	bool running;    /* in the engine of some lane; other_fd is that lane's then */
+	int other_fd;    /* see BLK_OTHER; -1: none, or it is synced */
+	unsigned untold; /* answers about a failure that are not published yet */
+	struct blk_req *covered, *waiting; /* by the sync that runs; for the next one */
+};
 
-	/* the I/O thread's */
-	const struct blk_engine_ops *ops;
+/* One queue and its I/O thread. */
+struct blk_lane {
+	struct blk *b;
+	struct lane *l;
+	struct virtqueue *q;
 	struct blk_eng *engine;
-	bool sync_told; /* the answer about page->sync_failed is pushed, and not published */
 	unsigned in_flight;
 	unsigned luck, skipped; /* of spinning, see blk_io.c */
-	struct blk_req *free;   /* used before; then comes pool[nfresh] */
+	unsigned depth;         /* of pool[] */
+	struct blk_req *pool;
+	struct blk_req *free; /* used before; then comes pool[nfresh] */
 	unsigned nfresh;
 	struct blk_req *waiting, **waiting_end; /* for a bounce buffer */
 	uint8_t *bounce[BLK_BOUNCES];
 	unsigned nbounce;
+	struct blk_req sync; /* blk_sync.c: what this lane asks the disk for all of them */
+	unsigned told;       /* answers about a failed sync that are pushed and not published */
+	_Atomic(struct blk_req *) settled; /* under b->sync.lock: ours, by another lane's sync */
+};
+
+struct blk {
+	struct worker w;
+	struct msg_start_blk conf;
+	struct virtio_blk_config config;
+	int disk_fd;
+	struct blk_page *page;
+	bool writethrough; /* the driver has no flush; set before the I/O threads serve it */
+	const struct blk_engine_ops *ops;
+	struct blk_pool pool;
+	struct blk_sync sync;
 	const uint8_t *zeros;
-	struct blk_req *pool;
+	struct blk_lane lane[BLK_MAX_QUEUES]; /* conf.nqueues */
 };
 
 /* The descriptors of MSG_START_BLK in their order. Takes them over; they are closed by the end of
@@ -108,6 +144,8 @@ struct blk {
 int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m, const int *fds,
 	     const char **step, struct err *e);
 void blk_rules(const struct blk *b, struct rule_list *l);
+/* Lane i of b->conf.nqueues, without engine and memory. */
+void blk_lane_init(struct blk *b, unsigned i);
 /* Is this a message that can be obeyed? -EINVAL says what is not. */
 int blk_check_conf(const struct msg_start_blk *m, struct err *e);
 
@@ -115,13 +153,13 @@ int blk_check_conf(const struct msg_start_blk *m, struct err *e);
 uint64_t blk_features(const struct msg_start_blk *m);
 struct virtio_blk_config blk_config_space(const struct msg_start_blk *m);
 
-/* ---- blk_io.c: the I/O thread ---- */
+/* ---- blk_io.c: an I/O thread; arg is the lane ---- */
 void *blk_io_main(void *arg);
-/* One turn without waiting in the engine: publish, serve the queues. True: there is more to do at
+/* One turn without waiting in the engine: publish, serve the queue. True: there is more to do at
  * once. */
-bool blk_turn(struct blk *b);
+bool blk_turn(struct blk_lane *l);
 /* Ask for kicks. True: there are chains to be taken first. */
-bool blk_arm(struct blk *b);
+bool blk_arm(struct blk_lane *l);
 /* A request of the pool is done: status byte, used entry, back to the pool. */
 void blk_finish(struct blk_req *r, uint8_t status);
 
@@ -129,9 +167,20 @@ void blk_finish(struct blk_req *r, uint8_t status);
 /* A chain was taken into r->vec: check it and begin. -EINVAL: not even a header or a status byte,
  * *why says so. */
 int blk_begin(struct blk_req *r, const struct vq_chain *c, const char **why);
-/* What was pushed is published. */
-void blk_sync_published(struct blk *b);
-/* The engine's answer. */
+/* The engine's answer; ctx is the lane. */
 void blk_io_done(void *ctx, struct blk_io *io, int res);
+/* The system call is to be tried once more. */
+bool blk_again(struct blk_req *r, int code);
+
+/* ---- blk_sync.c: flushes of all lanes; each call by the lane's own thread ---- */
+void blk_sync_init(struct blk_sync *s, int other_fd);
+/* The request is done when all that was answered before it came is stable. Answers it then. */
+void blk_sync_begin(struct blk_req *r);
+/* The engine's answer to l->sync. */
+void blk_sync_done(struct blk_lane *l, int res);
+/* Answer what other lanes' syncs have covered. */
+void blk_sync_take(struct blk_lane *l);
+/* What was pushed is published. */
+void blk_sync_published(struct blk_lane *l);
 
 #endif

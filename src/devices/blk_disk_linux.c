@@ -68,9 +68,8 @@ static void rule_mode(struct rule_list *l, int fd, uint64_t mode, const char *wh
 		 (struct jail_arg){.index = 1, .cmp = JAIL_EQ, .value = mode}, why);
 }
 
-void blk_side_rules(const struct blk_engine_conf *c, int done_fd, struct rule_list *l)
+void blk_side_rules(const struct blk_engine_conf *c, struct rule_list *l)
 {
-	rule_fd(l, SYS_write, done_fd, "a pool thread tells the I/O thread");
 	if (c->other_fd >= 0)
 		rule_fd(l, SYS_fdatasync, c->other_fd, "the first flush: errors of before");
 	if (c->readonly)
@@ -80,15 +79,19 @@ void blk_side_rules(const struct blk_engine_conf *c, int done_fd, struct rule_li
 	rule_ioctl(l, c->disk_fd, BLKDISCARD, "discard on a block device");
 }
 
-void blk_disk_rules(const struct blk_engine_conf *c, const int *event, unsigned n,
-		    struct rule_list *l)
+void blk_disk_rules(const struct blk_engine_conf *c, struct rule_list *l)
 {
-	for (unsigned i = 0; i < n; i++)
-		rule_fd(l, SYS_read, event[i], "I/O thread: kicks, commands, finished requests");
 	rule_any(l, SYS_sched_yield, "one processor: the guest goes first");
 	rule_fd(l, SYS_preadv, c->disk_fd, "read the disk");
 	rule_fd(l, SYS_fdatasync, c->disk_fd, "flush");
 	if (!c->readonly)
 		rule_fd(l, SYS_pwritev, c->disk_fd, "write the disk");
-	blk_side_rules(c, event[0], l);
+	blk_side_rules(c, l);
+}
+
+void blk_event_rules(const int *event, unsigned n, struct rule_list *l)
+{
+	for (unsigned i = 0; i < n; i++)
+		rule_fd(l, SYS_read, event[i], "I/O thread: kicks, commands, finished requests");
+	rule_fd(l, SYS_write, event[0], "a pool thread tells an I/O thread");
 }

@@ -6,12 +6,14 @@
  *                 commands
  *   blk_threads   a pool of threads with preadv and pwritev, for hosts that forbid io_uring
  *
+ * Each I/O thread has an engine of its own; the pool of threads (blk_pool.h) is shared.
+ *
  * The supervisor chooses. An engine makes one attempt per request and reports the result as the
  * system call does (bytes or a negative errno); what to do about short transfers is decided in one
  * place, blk_req.c.
  *
  * Thread: open and rules by the control thread before the jail is sealed; the rest by the I/O
- * thread.
+ * thread whose engine it is.
  */
 #ifndef DEVICES_BLK_ENGINE_H
 #define DEVICES_BLK_ENGINE_H
@@ -46,6 +48,7 @@ struct blk_io {
 	/* The engine's own: */
 	int res;
 	struct blk_io *next;
+	struct blk_pool_end *end;
 	unsigned nparts, pending;
 	struct blk_part {
 		uint64_t len;
@@ -54,14 +57,15 @@ struct blk_io {
 };
 
 struct blk_eng; /* the engine's own */
+struct blk_pool;
 
 struct blk_engine_conf {
 	int disk_fd;
 	int other_fd; /* for BLK_OP_SYNC_OTHER; -1: none */
 	bool readonly;
-	int ctl_fd; /* eventfd: a command of the control thread */
-	const int *kick_fd;
-	unsigned nkicks;
+	int ctl_fd;  /* eventfd: a command of the control thread, or news of another I/O thread */
+	int kick_fd; /* eventfd: the queue's */
+	struct blk_pool *pool;
 	unsigned depth;  /* requests submitted and not done, at most */
 	uint32_t max_io; /* bytes that the disk takes at once; 0: not known */
 	void (*done)(void *ctx, struct blk_io *io, int res);
@@ -70,7 +74,8 @@ struct blk_engine_conf {
 };
 
 struct blk_engine_ops {
-	/* Allocate, start threads of its own. */
+	unsigned pool_threads; /* how many threads the pool is to have, for all engines of a disk */
+	/* Allocate, make events. */
 	int (*open)(struct blk_eng **out, const struct blk_engine_conf *c, struct err *e);
 	/* First call of the I/O thread. */
 	int (*enter)(struct blk_eng *g, struct err *e);
@@ -82,6 +87,8 @@ struct blk_engine_ops {
 	/* Would wait() find something that has finished? Cheap, no system call. */
 	bool (*ready)(struct blk_eng *g);
 	void (*rules)(const struct blk_eng *g, struct rule_list *l);
+	/* What is the same for all engines of the disk. */
+	void (*disk_rules)(const struct blk_engine_conf *c, struct rule_list *l);
 };
 
 /* Linux; Windows has blk_threads, on ReadFile and WriteFile. */

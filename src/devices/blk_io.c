@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The I/O thread of a virtio-blk device.
+ * An I/O thread of a virtio-blk device: one queue.
  *
- * A turn: finished requests have pushed their used entries; take new chains, a bounded number of
- * each queue; publish everything at once, with one interrupt; if nothing is left to take, ask the
- * driver for kicks; then wait in the engine, which at the same time submits what was taken.
+ * A turn: finished requests have pushed their used entries; take new chains, a bounded number;
+ * publish everything at once, with one interrupt; if nothing is left to take, ask the driver for
+ * kicks; then wait in the engine, which at the same time submits what was taken.
  *
- * All queues are looked at in every turn, so a kick is nothing but a reason to have one.
+ * The queue is looked at in every turn, so a kick is nothing but a reason to have one.
  */
 #include <errno.h>
 #include <sched.h>
@@ -15,7 +15,7 @@
 
 #include "blk.h"
 
-static void count(struct blk *b, uint32_t type, uint8_t status)
+static void count(struct blk_lane *l, uint32_t type, uint8_t status)
 {
 	static const uint8_t kind[] = {
 		[VIRTIO_BLK_T_IN] = STAT_BLK_READS,
@@ -26,55 +26,53 @@ static void count(struct blk *b, uint32_t type, uint8_t status)
 	};
 	unsigned i = type < ARRAY_LEN(kind) ? kind[type] : 0;
 
-	b->w.stat[i ? i : STAT_BLK_OTHERS]++;
+	l->l->stat[i ? i : STAT_BLK_OTHERS]++;
 	if (status != VIRTIO_BLK_S_OK)
-		b->w.stat[STAT_BLK_ERRORS]++;
+		l->l->stat[STAT_BLK_ERRORS]++;
 }
 
-/* The pool grows by itself up to BLK_POOL: what was never needed was never touched, and costs no
+/* The pool grows by itself up to its depth: what was never needed was never touched, and costs no
  * memory. */
-static struct blk_req *peek_free(struct blk *b)
+static struct blk_req *peek_free(struct blk_lane *l)
 {
-	if (b->free)
-		return b->free;
-	return b->nfresh < BLK_POOL ? &b->pool[b->nfresh] : NULL;
+	if (l->free)
+		return l->free;
+	return l->nfresh < l->depth ? &l->pool[l->nfresh] : NULL;
 }
 
-static void take_free(struct blk *b, struct blk_req *r)
+static void take_free(struct blk_lane *l, struct blk_req *r)
 {
-	if (b->free)
-		b->free = r->next;
+	if (l->free)
+		l->free = r->next;
 	else
-		b->nfresh++;
-	r->b = b;
-	b->in_flight++;
+		l->nfresh++;
+	r->lane = l;
+	l->in_flight++;
 }
 
-static void give_free(struct blk *b, struct blk_req *r)
+static void give_free(struct blk_lane *l, struct blk_req *r)
 {
-	r->next = b->free;
-	b->free = r;
-	b->in_flight--;
+	r->next = l->free;
+	l->free = r;
+	l->in_flight--;
 }
 
 void blk_finish(struct blk_req *r, uint8_t status)
 {
-	struct blk *b = r->b;
+	struct blk_lane *l = r->lane;
 
 	*(volatile uint8_t *)r->status = status;
 	/* After an error nothing is promised but the status byte. */
-	vq_push(&b->w.mmio.v.vq[r->queue], r->head, status == VIRTIO_BLK_S_OK ? r->used_len : 1);
-	count(b, r->type, status);
-	give_free(b, r);
+	vq_push(l->q, r->head, status == VIRTIO_BLK_S_OK ? r->used_len : 1);
+	count(l, r->type, status);
+	give_free(l, r);
 }
 
 /* True: there is more to take at once. */
-static bool serve_queue(struct blk *b, unsigned i)
+static bool serve_queue(struct blk_lane *l)
 {
-	struct virtqueue *q = &b->w.mmio.v.vq[i];
-
 	for (unsigned n = 0; n < BLK_BUDGET; n++) {
-		struct blk_req *r = peek_free(b);
+		struct blk_req *r = peek_free(l);
 		struct vq_chain c;
 		const char *why;
 		int rc;
@@ -82,80 +80,73 @@ static bool serve_queue(struct blk *b, unsigned i)
 		if (!r)
 			return false; /* a request that finishes brings us back */
 		c.iov = r->vec;
-		rc = vq_next(q, &c);
+		rc = vq_next(l->q, &c);
 		if (rc == 0)
 			return false;
 		if (rc < 0) {
-			worker_fault(&b->w, q->why);
+			lane_fault(l->l, l->q->why);
 			return false;
 		}
-		take_free(b, r);
-		r->queue = (uint8_t)i;
+		take_free(l, r);
 		if (blk_begin(r, &c, &why)) {
-			give_free(b, r);
-			worker_fault(&b->w, why);
+			give_free(l, r);
+			lane_fault(l->l, why);
 			return false;
 		}
 	}
 	return true;
 }
 
-bool blk_turn(struct blk *b)
+static void publish(struct blk_lane *l)
 {
-	bool more = false, runs;
-
-	if (worker_idle(&b->w))
-		return false;
-	worker_publish(&b->w); /* what has finished: the driver's next requests may come while we
-				  take those that are there */
-	blk_sync_published(b);
-	runs = worker_runs(&b->w);
-	for (unsigned i = 0; i < b->conf.nqueues && runs && !b->w.broken; i++) {
-		if (b->w.mmio.v.vq[i].num)
-			more |= serve_queue(b, i);
-	}
-	worker_publish(&b->w); /* what needed no disk */
-	if (b->in_flight == 0)
-		worker_calm(&b->w);
-	return more && !b->w.broken;
+	lane_publish(l->l);
+	blk_sync_published(l);
 }
 
-/* May chains be taken at all? */
-static bool may_take(struct blk *b)
-{
-	return worker_runs(&b->w) && !worker_commanded(&b->w) && peek_free(b);
-}
-
-bool blk_arm(struct blk *b)
+bool blk_turn(struct blk_lane *l)
 {
 	bool more = false;
 
-	if (!may_take(b))
-		return false; /* a request that finishes, or a command, brings us back */
-	for (unsigned i = 0; i < b->conf.nqueues; i++)
-		more |= worker_arm(&b->w, i);
-	return more;
+	if (lane_idle(l->l))
+		return false;
+	blk_sync_take(l);
+	publish(l); /* what has finished: the driver's next requests may come while we take those
+		       that are there */
+	if (lane_runs(l->l) && l->q->num)
+		more = serve_queue(l);
+	publish(l); /* what needed no disk */
+	if (l->in_flight == 0)
+		lane_calm(l->l);
+	return more && !l->l->broken;
 }
 
-static unsigned pending(const struct blk *b)
+/* May chains be taken at all? */
+static bool may_take(struct blk_lane *l)
 {
-	unsigned n = 0;
+	return lane_runs(l->l) && !lane_commanded(l->l) && l->q->num && peek_free(l);
+}
 
-	for (unsigned i = 0; i < b->conf.nqueues; i++) {
-		if (b->w.mmio.v.vq[i].num)
-			n += vq_pending(&b->w.mmio.v.vq[i]);
-	}
-	return n;
+bool blk_arm(struct blk_lane *l)
+{
+	/* A request that finishes, or a command, brings us back. */
+	return may_take(l) && lane_arm(l->l, l->l->index);
+}
+
+/* Has something come that a turn deals with? */
+static bool has_news(struct blk_lane *l)
+{
+	return l->b->ops->ready(l->engine) || lane_commanded(l->l) ||
+	       atomic_load_explicit(&l->settled, memory_order_relaxed);
 }
 
 /* Was it worth the time? Where there is one processor, the guest runs meanwhile: many requests at
  * once spare it the kicks, and it the interrupts; one alone had better been kicked for. */
-static void learn(struct blk *b, bool worth)
+static void learn(struct blk_lane *l, bool worth)
 {
-	if (worth && b->luck < BLK_SPIN_LUCK)
-		b->luck++;
-	else if (!worth && b->luck > 0)
-		b->luck--;
+	if (worth && l->luck < BLK_SPIN_LUCK)
+		l->luck++;
+	else if (!worth && l->luck > 0)
+		l->luck--;
 }
 
 /*
@@ -164,16 +155,16 @@ static void learn(struct blk *b, bool worth)
  * only get there if we let it run. Where that does not happen it is soon given up, and only tried
  * again now and then. True: something came.
  */
-static bool spin(struct blk *b)
+static bool spin(struct blk_lane *l)
 {
-	unsigned before = b->in_flight, n;
-	bool alone = !b->w.h->spin, found;
+	unsigned before = l->in_flight, n;
+	bool alone = !l->b->w.h->spin, found;
 	uint64_t until;
 
-	if (!may_take(b) || (b->luck == 0 && ++b->skipped % BLK_SPIN_RETRY))
+	if (!may_take(l) || (l->luck == 0 && ++l->skipped % BLK_SPIN_RETRY))
 		return false;
-	b->ops->wait(b->engine, false); /* submits */
-	if (b->in_flight != before)
+	l->b->ops->wait(l->engine, false); /* submits */
+	if (l->in_flight != before)
 		return true; /* first the answers */
 	until = clock_ns() + BLK_SPIN_NS;
 	do {
@@ -181,25 +172,25 @@ static bool spin(struct blk *b)
 			sched_yield();
 		else
 			__builtin_ia32_pause();
-		n = pending(b);
-		found = n || b->ops->ready(b->engine) || worker_commanded(&b->w);
+		n = vq_pending(l->q);
+		found = n || has_news(l);
 	} while (!found && clock_ns() < until);
-	learn(b, alone ? n > 1 : found);
+	learn(l, alone ? n > 1 : found);
 	return found;
 }
 
 void *blk_io_main(void *arg)
 {
-	struct blk *b = arg;
+	struct blk_lane *l = arg;
 
-	(void)b->ops->enter(b->engine, &b->w.born);
-	worker_born(&b->w);
-	if (b->w.born.code)
+	(void)l->b->ops->enter(l->engine, &l->l->born);
+	lane_born(l->l);
+	if (l->l->born.code)
 		return NULL;
 	for (;;) {
-		if (blk_turn(b))
-			b->ops->wait(b->engine, false);
-		else if (!spin(b))
-			b->ops->wait(b->engine, !blk_arm(b));
+		if (blk_turn(l))
+			l->b->ops->wait(l->engine, false);
+		else if (!spin(l))
+			l->b->ops->wait(l->engine, !blk_arm(l));
 	}
 }

@@ -23,6 +23,7 @@ static void *pool_main(void *arg)
 	pthread_mutex_lock(&p->lock);
 	for (;;) {
 		struct blk_io *io;
+		struct blk_pool_end *end;
 		bool first;
 
 		while (!p->todo.first)
@@ -32,11 +33,12 @@ static void *pool_main(void *arg)
 		pthread_mutex_unlock(&p->lock);
 		io->res = blk_disk_execute(p->disk_fd, io, own);
 		pthread_mutex_lock(&p->lock);
-		first = !p->finished.first;
-		append(&p->finished, io);
-		p->nfinished++;
+		end = io->end;
+		first = !end->finished.first;
+		append(&end->finished, io);
+		end->nfinished++;
 		if (first)
-			event_signal(p->done_fd);
+			event_signal(end->done_fd);
 	}
 	return NULL;
 }
@@ -46,9 +48,6 @@ int blk_pool_open(struct blk_pool *p, int disk_fd, unsigned nthreads, struct err
 	p->disk_fd = disk_fd;
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->work, NULL);
-	p->done_fd = event_create();
-	if (p->done_fd < 0)
-		return err_sys(e, p->done_fd, "eventfd");
 	for (unsigned i = 0; i < nthreads; i++) {
 		pthread_t t;
 		int rc = helper_thread(&t, pool_main, p);
@@ -59,27 +58,41 @@ int blk_pool_open(struct blk_pool *p, int disk_fd, unsigned nthreads, struct err
 	return 0;
 }
 
-void blk_pool_submit(struct blk_pool *p, struct blk_io *io)
+int blk_pool_join(struct blk_pool_end *end, struct blk_pool *p, struct err *e)
 {
+	end->pool = p;
+	end->done_fd = event_create();
+	return end->done_fd < 0 ? err_sys(e, end->done_fd, "eventfd") : 0;
+}
+
+void blk_pool_submit(struct blk_pool_end *end, struct blk_io *io)
+{
+	struct blk_pool *p = end->pool;
+
+	io->end = end;
 	pthread_mutex_lock(&p->lock);
 	append(&p->todo, io);
 	pthread_cond_signal(&p->work);
 	pthread_mutex_unlock(&p->lock);
 }
 
-struct blk_io *blk_pool_take(struct blk_pool *p)
+struct blk_io *blk_pool_take(struct blk_pool_end *end)
 {
 	struct blk_io *io;
 
-	pthread_mutex_lock(&p->lock);
-	io = p->finished.first;
-	p->finished.first = NULL;
-	p->nfinished = 0;
-	pthread_mutex_unlock(&p->lock);
+	/* A look without the lock is enough where there is nothing: whoever puts something there
+	 * signals done_fd afterwards. */
+	if (!blk_pool_ready(end))
+		return NULL;
+	pthread_mutex_lock(&end->pool->lock);
+	io = end->finished.first;
+	end->finished.first = NULL;
+	end->nfinished = 0;
+	pthread_mutex_unlock(&end->pool->lock);
 	return io;
 }
 
-bool blk_pool_ready(const struct blk_pool *p)
+bool blk_pool_ready(const struct blk_pool_end *end)
 {
-	return atomic_load_explicit(&p->nfinished, memory_order_relaxed) != 0;
+	return atomic_load_explicit(&end->nfinished, memory_order_relaxed) != 0;
 }

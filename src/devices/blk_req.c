@@ -20,15 +20,15 @@ static void proceed(struct blk_req *r);
 
 static void submit(struct blk_req *r)
 {
-	r->b->ops->submit(r->b->engine, &r->io);
+	r->lane->b->ops->submit(r->lane->engine, &r->io);
 }
 
 /* Direct I/O wants memory and lengths aligned to the logical block. */
 static bool needs_bounce(const struct blk_req *r)
 {
-	uint64_t mask = r->b->conf.logical - 1;
+	uint64_t mask = r->lane->b->conf.logical - 1;
 
-	if (!(r->b->conf.flags & BLK_DIRECT))
+	if (!(r->lane->b->conf.flags & BLK_DIRECT))
 		return false;
 	for (unsigned i = 0; i < r->niov; i++) {
 		if (((uintptr_t)r->iov[i].iov_base | r->iov[i].iov_len) & mask)
@@ -40,24 +40,24 @@ static bool needs_bounce(const struct blk_req *r)
 static void wait_for_bounce(struct blk_req *r)
 {
 	r->next = NULL;
-	*r->b->waiting_end = r;
-	r->b->waiting_end = &r->next;
+	*r->lane->waiting_end = r;
+	r->lane->waiting_end = &r->next;
 }
 
 static void drop_bounce(struct blk_req *r)
 {
-	struct blk *b = r->b;
-	struct blk_req *w = b->waiting;
+	struct blk_lane *l = r->lane;
+	struct blk_req *w = l->waiting;
 
 	if (!r->bounce)
 		return;
-	b->bounce[b->nbounce++] = r->bounce;
+	l->bounce[l->nbounce++] = r->bounce;
 	r->bounce = NULL;
 	if (!w)
 		return;
-	b->waiting = w->next;
-	if (!b->waiting)
-		b->waiting_end = &b->waiting;
+	l->waiting = w->next;
+	if (!l->waiting)
+		l->waiting_end = &l->waiting;
 	proceed(w);
 }
 
@@ -67,12 +67,12 @@ static void transfer_bounced(struct blk_req *r)
 	size_t n = r->len < BLK_BOUNCE_SIZE ? (size_t)r->len : BLK_BOUNCE_SIZE;
 
 	if (!r->bounce) {
-		if (!r->b->nbounce) {
+		if (!r->lane->nbounce) {
 			wait_for_bounce(r);
 			return;
 		}
-		r->bounce = r->b->bounce[--r->b->nbounce];
-		r->b->w.stat[STAT_BLK_BOUNCED]++;
+		r->bounce = r->lane->bounce[--r->lane->nbounce];
+		r->lane->l->stat[STAT_BLK_BOUNCED]++;
 	}
 	if (r->type == VIRTIO_BLK_T_OUT)
 		iov_get(r->iov, r->niov, 0, r->bounce, n);
@@ -95,67 +95,16 @@ static void transfer(struct blk_req *r)
 	submit(r);
 }
 
-/* ---- flushes ---- */
-
-static bool is_sync(const struct blk_req *r)
-{
-	return r->io.op == BLK_OP_SYNC || r->io.op == BLK_OP_SYNC_OTHER;
-}
-
-/*
- * The kernel says once to an open file that data could not be written. So that the guest hears of
- * it although processes die: an error is in the page before it is answered, and until the answer is
- * published; and what an earlier process may have heard, and not written down, is asked for through
- * the other descriptor.
- */
-static void sync_failed(struct blk_req *r)
-{
-	r->b->page->sync_failed = 1;
-	r->b->sync_told = true;
-	blk_finish(r, VIRTIO_BLK_S_IOERR);
-}
-
-void blk_sync_published(struct blk *b)
-{
-	if (!b->sync_told)
-		return;
-	b->sync_told = false;
-	b->page->sync_failed = 0;
-}
-
-static void start_sync(struct blk_req *r)
-{
-	struct blk *b = r->b;
-
-	if (b->page->sync_failed && !b->sync_told) {
-		sync_failed(r); /* of an earlier process */
-		return;
-	}
-	r->io.op = b->other_fd >= 0 ? BLK_OP_SYNC_OTHER : BLK_OP_SYNC;
-	r->io.fd = b->other_fd;
-	submit(r);
-}
-
-static void sync_done(struct blk_req *r)
-{
-	if (r->io.op == BLK_OP_SYNC) {
-		blk_finish(r, VIRTIO_BLK_S_OK);
-		return;
-	}
-	r->b->other_fd = -1;
-	start_sync(r);
-}
-
 /* ---- the end of what changed the disk ---- */
 
 static void settle(struct blk_req *r)
 {
-	if (!r->b->writethrough || r->type == VIRTIO_BLK_T_IN) {
+	if (!r->lane->b->writethrough || r->type == VIRTIO_BLK_T_IN) {
 		blk_finish(r, VIRTIO_BLK_S_OK);
 		return;
 	}
 	r->settling = true;
-	start_sync(r);
+	blk_sync_begin(r);
 }
 
 /* ---- discard and write zeroes ---- */
@@ -168,8 +117,8 @@ static void write_zeros(struct blk_req *r)
 	for (; n < BLK_ZERO_IOVS && left; n++) {
 		size_t k = left < BLK_ZERO_SIZE ? (size_t)left : BLK_ZERO_SIZE;
 
-		r->vec[n] =
-			(struct iovec){.iov_base = (void *)(uintptr_t)r->b->zeros, .iov_len = k};
+		r->vec[n] = (struct iovec){.iov_base = (void *)(uintptr_t)r->lane->b->zeros,
+					   .iov_len = k};
 		left -= k;
 	}
 	r->io.op = BLK_OP_WRITE;
@@ -188,7 +137,7 @@ static void change_range(struct blk_req *r)
 		return;
 	}
 	if (r->type == VIRTIO_BLK_T_DISCARD)
-		r->io.op = r->b->conf.flags & BLK_DEVICE ? BLK_OP_DISCARD : BLK_OP_PUNCH;
+		r->io.op = r->lane->b->conf.flags & BLK_DEVICE ? BLK_OP_DISCARD : BLK_OP_PUNCH;
 	else
 		r->io.op = g->unmap && !r->keep ? BLK_OP_PUNCH : BLK_OP_ZERO;
 	r->io.off = r->off;
@@ -221,7 +170,7 @@ static bool has_ranges(const struct blk_req *r)
 static void proceed(struct blk_req *r)
 {
 	if (r->type == VIRTIO_BLK_T_FLUSH || r->settling)
-		start_sync(r);
+		blk_sync_begin(r);
 	else if (has_ranges(r))
 		next_range(r);
 	else if (r->len)
@@ -230,16 +179,15 @@ static void proceed(struct blk_req *r)
 		settle(r);
 }
 
+bool blk_again(struct blk_req *r, int code)
+{
+	return code == -EINTR || (code == -EAGAIN && r->tries++ < BLK_TRIES);
+}
+
 static void failed(struct blk_req *r, int code)
 {
-	if (code == -EINTR || (code == -EAGAIN && r->tries++ < BLK_TRIES)) {
+	if (blk_again(r, code)) {
 		proceed(r);
-		return;
-	}
-	if (is_sync(r)) {
-		if (r->io.op == BLK_OP_SYNC_OTHER)
-			r->b->other_fd = -1; /* it has been told now */
-		sync_failed(r);
 		return;
 	}
 	if (r->type == VIRTIO_BLK_T_WRITE_ZEROES && code == -EOPNOTSUPP && !r->fallback) {
@@ -263,8 +211,8 @@ static void moved(struct blk_req *r, uint64_t n)
 		iov_put(r->iov, r->niov, 0, r->bounce, n);
 	if (!has_ranges(r)) {
 		iov_skip(&r->iov, &r->niov, n);
-		r->b->w.stat[r->type == VIRTIO_BLK_T_IN ? STAT_BLK_READ_BYTES
-							: STAT_BLK_WRITTEN_BYTES] += n;
+		r->lane->l->stat[r->type == VIRTIO_BLK_T_IN ? STAT_BLK_READ_BYTES
+							    : STAT_BLK_WRITTEN_BYTES] += n;
 	}
 	r->tries = 0;
 	r->off += n;
@@ -277,12 +225,12 @@ static void moved(struct blk_req *r, uint64_t n)
 void blk_io_done(void *ctx, struct blk_io *io, int res)
 {
 	struct blk_req *r = (struct blk_req *)(void *)io;
+	struct blk_lane *l = ctx;
 
-	(void)ctx;
-	if (res < 0)
+	if (r == &l->sync)
+		blk_sync_done(l, res);
+	else if (res < 0)
 		failed(r, res);
-	else if (is_sync(r))
-		sync_done(r);
 	else if (io->op == BLK_OP_PUNCH || io->op == BLK_OP_ZERO || io->op == BLK_OP_DISCARD)
 		moved(r, r->len);
 	else if (res == 0)
@@ -302,7 +250,7 @@ static bool in_capacity(const struct blk *b, uint64_t sector, uint64_t nsect)
 
 static uint8_t begin_transfer(struct blk_req *r, uint64_t sector)
 {
-	const struct blk *b = r->b;
+	const struct blk *b = r->lane->b;
 	bool direct = b->conf.flags & BLK_DIRECT;
 
 	if (r->type == VIRTIO_BLK_T_OUT && (b->conf.flags & BLK_RO))
@@ -329,12 +277,13 @@ static uint8_t check_range(struct blk_req *r, const struct virtio_blk_discard_wr
 	if (d->flags & ~known)
 		return VIRTIO_BLK_S_UNSUPP;
 	if (d->num_sectors > (discard ? BLK_DISCARD_SECTORS : BLK_ZEROES_SECTORS) ||
-	    !in_capacity(r->b, d->sector, d->num_sectors))
+	    !in_capacity(r->lane->b, d->sector, d->num_sectors))
 		return VIRTIO_BLK_S_IOERR;
 	*out = (struct blk_range){
 		.off = d->sector * BLK_SECTOR,
 		.len = (uint64_t)d->num_sectors * BLK_SECTOR,
-		.unmap = d->flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP && r->b->conf.discard_align,
+		.unmap = d->flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP &&
+			 r->lane->b->conf.discard_align,
 	};
 	return VIRTIO_BLK_S_OK;
 }
@@ -342,7 +291,7 @@ static uint8_t check_range(struct blk_req *r, const struct virtio_blk_discard_wr
 static uint8_t begin_ranges(struct blk_req *r)
 {
 	struct virtio_blk_discard_write_zeroes list[BLK_RANGES] = {0};
-	const struct blk *b = r->b;
+	const struct blk *b = r->lane->b;
 	uint8_t st = VIRTIO_BLK_S_OK;
 
 	if (r->type == VIRTIO_BLK_T_DISCARD && !b->conf.discard_align)
@@ -367,14 +316,9 @@ static void give_id(struct blk_req *r)
 {
 	uint32_t n = r->len < VIRTIO_BLK_ID_BYTES ? (uint32_t)r->len : VIRTIO_BLK_ID_BYTES;
 
-	iov_put(r->iov, r->niov, 0, r->b->conf.serial, n);
+	iov_put(r->iov, r->niov, 0, r->lane->b->conf.serial, n);
 	r->used_len += n;
 	blk_finish(r, VIRTIO_BLK_S_OK);
-}
-
-static void begin_flush(struct blk_req *r)
-{
-	proceed(r);
 }
 
 static void dispatch(struct blk_req *r, uint64_t sector)
@@ -391,7 +335,7 @@ static void dispatch(struct blk_req *r, uint64_t sector)
 		st = begin_ranges(r);
 		break;
 	case VIRTIO_BLK_T_FLUSH:
-		begin_flush(r);
+		proceed(r);
 		break;
 	case VIRTIO_BLK_T_GET_ID:
 		give_id(r);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The engine without io_uring: a pool of threads (blk_pool.h). The I/O thread waits for kicks,
+ * The engine without io_uring: a pool of threads (blk_pool.h). An I/O thread waits for kicks,
  * commands and finished requests.
  *
  * Some container runtimes forbid io_uring, and Windows has none.
@@ -17,9 +17,8 @@
 
 struct blk_eng {
 	struct blk_engine_conf conf;
-	struct blk_pool pool;
-	int event[2 + VIRTIO_MAX_QUEUES]; /* done, command, kicks */
-	unsigned nevents;
+	struct blk_pool_end end;
+	int event[3]; /* done, command, kicks */
 };
 
 static int threads_open(struct blk_eng **out, const struct blk_engine_conf *c, struct err *e)
@@ -30,13 +29,12 @@ static int threads_open(struct blk_eng **out, const struct blk_engine_conf *c, s
 	if (!g)
 		return err_set(e, -ENOMEM, "out of memory");
 	g->conf = *c;
-	rc = blk_pool_open(&g->pool, c->disk_fd, POOL_THREADS, e);
+	rc = blk_pool_join(&g->end, c->pool, e);
 	if (rc)
 		return rc;
-	g->event[g->nevents++] = g->pool.done_fd;
-	g->event[g->nevents++] = c->ctl_fd;
-	for (unsigned i = 0; i < c->nkicks; i++)
-		g->event[g->nevents++] = c->kick_fd[i];
+	g->event[0] = g->end.done_fd;
+	g->event[1] = c->ctl_fd;
+	g->event[2] = c->kick_fd;
 	*out = g;
 	return 0;
 }
@@ -50,16 +48,16 @@ static int threads_enter(struct blk_eng *g, struct err *e)
 
 static void threads_submit(struct blk_eng *g, struct blk_io *io)
 {
-	blk_pool_submit(&g->pool, io);
+	blk_pool_submit(&g->end, io);
 }
 
 static void threads_wait(struct blk_eng *g, bool block)
 {
 	struct blk_io *io, *next;
-	uint64_t got = events_wait(g->event, g->nevents, -1, block ? -1 : 0);
+	uint64_t got = events_wait(g->event, ARRAY_LEN(g->event), -1, block ? -1 : 0);
 
-	*g->conf.kicks += (unsigned)__builtin_popcountll(got >> 2);
-	for (io = blk_pool_take(&g->pool); io; io = next) {
+	*g->conf.kicks += got >> 2 & 1;
+	for (io = blk_pool_take(&g->end); io; io = next) {
 		next = io->next;
 		g->conf.done(g->conf.ctx, io, io->res);
 	}
@@ -67,19 +65,21 @@ static void threads_wait(struct blk_eng *g, bool block)
 
 static bool threads_ready(struct blk_eng *g)
 {
-	return blk_pool_ready(&g->pool);
+	return blk_pool_ready(&g->end);
 }
 
 static void threads_rules(const struct blk_eng *g, struct rule_list *l)
 {
-	blk_disk_rules(&g->conf, g->event, g->nevents, l);
+	blk_event_rules(g->event, ARRAY_LEN(g->event), l);
 }
 
 const struct blk_engine_ops blk_threads = {
+	.pool_threads = POOL_THREADS,
 	.open = threads_open,
 	.enter = threads_enter,
 	.submit = threads_submit,
 	.wait = threads_wait,
 	.ready = threads_ready,
 	.rules = threads_rules,
+	.disk_rules = blk_disk_rules,
 };

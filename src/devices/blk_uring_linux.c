@@ -2,12 +2,13 @@
 /*
  * The io_uring engine.
  *
- * The ring belongs to the I/O thread. It is made before the jail is sealed and locked down by the
- * kernel's own restrictions: only the operations below, only on the registered descriptors (disk,
- * command event, kicks), and nothing can be registered any more. So even with the one system call
- * that is left, io_uring_enter, the process can do no more with the ring than the device needs.
- * fallocate is not among the operations: the ring cannot tell its modes apart, and with one of them
- * a file gets space without a limit. So what changes ranges is done by the threads of a pool.
+ * Each I/O thread has a ring of its own. It is made before the jail is sealed and locked down by
+ * the kernel's own restrictions: only the operations below, only on the registered descriptors
+ * (disk, command event, kicks of its queue), and nothing can be registered any more. So even with
+ * the one system call that is left, io_uring_enter, the process can do no more with the ring than
+ * the device needs. fallocate is not among the operations: the ring cannot tell its modes apart,
+ * and with one of them a file gets space without a limit. So what changes ranges is done by the
+ * threads of a pool.
  *
  * A turn is one io_uring_enter: it submits what is queued and waits for completions, kicks and
  * commands at the same time. Kicks are multishot polls: the events are never read, each signal is
@@ -34,25 +35,20 @@ _Static_assert(_Alignof(struct blk_io) >= BLK_PARTS && BLK_MAX_DATA <= INT32_MAX
 #define FILE_EVENTS 1 /* the command event, the pool's, then the kicks */
 #define EVENT_POOL 1
 #define EVENT_KICKS 2
-#define MAX_EVENTS (EVENT_KICKS + VIRTIO_MAX_QUEUES)
-#define MAX_FILES (FILE_EVENTS + MAX_EVENTS)
+#define NEVENTS 3
+#define NFILES (FILE_EVENTS + NEVENTS)
 
-#define POOL_THREADS 2
+#define POOL_THREADS 2 /* of all rings together */
 
-/* Workers for what cannot be done without blocking: buffered writes, fdatasync. */
+/* Workers of a ring for what cannot be done without blocking: buffered writes, fdatasync. */
 #define BOUNDED_WORKERS 16
 #define UNBOUNDED_WORKERS 2
 
 struct blk_eng {
 	struct blk_engine_conf conf;
 	struct io_uring ring;
-	struct blk_pool pool;
+	struct blk_pool_end end;
 };
-
-static unsigned nevents(const struct blk_eng *g)
-{
-	return EVENT_KICKS + g->conf.nkicks;
-}
 
 static int uring_open(struct blk_eng **out, const struct blk_engine_conf *c, struct err *e)
 {
@@ -62,7 +58,7 @@ static int uring_open(struct blk_eng **out, const struct blk_engine_conf *c, str
 		return err_set(e, -ENOMEM, "out of memory");
 	g->conf = *c;
 	*out = g;
-	return blk_pool_open(&g->pool, c->disk_fd, POOL_THREADS, e);
+	return blk_pool_join(&g->end, c->pool, e);
 }
 
 /* liburing 2.3 as some distributions ship it lacks half of its wrappers in the shared library. */
@@ -86,23 +82,21 @@ static int make_ring(struct blk_eng *g)
 		/* Room for every part of every request: what does not fit would need memory. */
 		struct io_uring_params p = {.flags = flags[i] | IORING_SETUP_R_DISABLED |
 						     IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
-					    .cq_entries =
-						    g->conf.depth * BLK_PARTS + 2 * MAX_EVENTS};
+					    .cq_entries = g->conf.depth * BLK_PARTS + 2 * NEVENTS};
 
-		rc = io_uring_queue_init_params(g->conf.depth + MAX_EVENTS, &g->ring, &p);
+		rc = io_uring_queue_init_params(g->conf.depth + NEVENTS, &g->ring, &p);
 	}
 	return rc;
 }
 
 static int register_files(struct blk_eng *g)
 {
-	int fds[MAX_FILES] = {[FILE_DISK] = g->conf.disk_fd,
-			      [FILE_EVENTS] = g->conf.ctl_fd,
-			      [FILE_EVENTS + EVENT_POOL] = g->pool.done_fd};
+	const int fds[NFILES] = {[FILE_DISK] = g->conf.disk_fd,
+				 [FILE_EVENTS] = g->conf.ctl_fd,
+				 [FILE_EVENTS + EVENT_POOL] = g->end.done_fd,
+				 [FILE_EVENTS + EVENT_KICKS] = g->conf.kick_fd};
 
-	for (unsigned i = 0; i < g->conf.nkicks; i++)
-		fds[FILE_EVENTS + EVENT_KICKS + i] = g->conf.kick_fd[i];
-	return ring_register(g, IORING_REGISTER_FILES, fds, FILE_EVENTS + nevents(g));
+	return ring_register(g, IORING_REGISTER_FILES, fds, NFILES);
 }
 
 static int restrict_ring(struct blk_eng *g)
@@ -167,7 +161,7 @@ static int uring_enter(struct blk_eng *g, struct err *e)
 	rc = ring_register(g, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 	if (rc)
 		return err_sys(e, rc, "io_uring: enable");
-	for (unsigned i = 0; i < nevents(g); i++)
+	for (unsigned i = 0; i < NEVENTS; i++)
 		poll_event(g, i);
 	return 0;
 }
@@ -211,7 +205,7 @@ static void submit_rw(struct blk_eng *g, struct blk_io *io)
 	unsigned left = io->niov, spare = io_uring_sq_space_left(&g->ring);
 	uint64_t off = io->off;
 
-	spare = spare > g->conf.depth + MAX_EVENTS ? spare - g->conf.depth - MAX_EVENTS : 0;
+	spare = spare > g->conf.depth + NEVENTS ? spare - g->conf.depth - NEVENTS : 0;
 	io->nparts = 0;
 	do {
 		struct blk_part *p = &io->part[io->nparts];
@@ -248,7 +242,7 @@ static void uring_submit(struct blk_eng *g, struct blk_io *io)
 	else if (io->op == BLK_OP_SYNC)
 		submit_sync(g, io);
 	else
-		blk_pool_submit(&g->pool, io);
+		blk_pool_submit(&g->end, io);
 }
 
 /* As one system call would have answered: bytes from the beginning on without a gap, or the error
@@ -282,7 +276,7 @@ static void take_from_pool(struct blk_eng *g)
 {
 	struct blk_io *next;
 
-	for (struct blk_io *io = blk_pool_take(&g->pool); io; io = next) {
+	for (struct blk_io *io = blk_pool_take(&g->end); io; io = next) {
 		next = io->next;
 		g->conf.done(g->conf.ctx, io, io->res);
 	}
@@ -292,7 +286,7 @@ static void take_completion(struct blk_eng *g, const struct io_uring_cqe *c)
 {
 	unsigned event = (unsigned)c->user_data;
 
-	if (c->user_data >= MAX_EVENTS) {
+	if (c->user_data >= NEVENTS) {
 		take_part(g, c->user_data, c->res);
 		return;
 	}
@@ -308,7 +302,7 @@ static void take_completion(struct blk_eng *g, const struct io_uring_cqe *c)
 static bool uring_ready(struct blk_eng *g)
 {
 	/* Completions that wait for task work are not in the ring yet, but the kernel says so. */
-	return io_uring_cq_ready(&g->ring) || blk_pool_ready(&g->pool) ||
+	return io_uring_cq_ready(&g->ring) || blk_pool_ready(&g->end) ||
 	       (__atomic_load_n(g->ring.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN);
 }
 
@@ -333,7 +327,7 @@ static void uring_wait(struct blk_eng *g, bool block)
 		n++;
 	}
 	io_uring_cq_advance(&g->ring, n);
-	if (blk_pool_ready(&g->pool))
+	if (blk_pool_ready(&g->end))
 		take_from_pool(g);
 }
 
@@ -341,17 +335,24 @@ static void uring_rules(const struct blk_eng *g, struct rule_list *l)
 {
 	rule_fd(l, SYS_io_uring_enter, g->ring.ring_fd,
 		"disk requests, kicks and commands; the ring is restricted");
+	rule_fd(l, SYS_write, g->end.done_fd, "a pool thread tells an I/O thread");
+}
+
+static void uring_disk_rules(const struct blk_engine_conf *c, struct rule_list *l)
+{
 	rule_any(l, SYS_sched_yield, "one processor: the guest goes first");
-	blk_side_rules(&g->conf, g->pool.done_fd, l);
+	blk_side_rules(c, l);
 }
 
 const struct blk_engine_ops blk_uring = {
+	.pool_threads = POOL_THREADS,
 	.open = uring_open,
 	.enter = uring_enter,
 	.submit = uring_submit,
 	.wait = uring_wait,
 	.ready = uring_ready,
 	.rules = uring_rules,
+	.disk_rules = uring_disk_rules,
 };
 
 const struct blk_engine_ops *blk_engine_find(uint32_t kind)

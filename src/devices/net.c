@@ -116,7 +116,7 @@ static int message(void *dev, enum msg_type type, const void *body, size_t len, 
 	}
 	n->lost = false;
 	atomic_store(&n->next, fds[0] + 1);
-	event_signal(n->w.ctl_fd);
+	event_signal(n->w.lane->ctl_fd);
 	return 0;
 }
 
@@ -199,7 +199,7 @@ int net_open(struct net *n, struct helper *h, const struct msg_start_net *m, con
 		return rc;
 	describe(n);
 	*step = "thread";
-	return worker_begin(&n->w, net_io_main, n, e);
+	return worker_begin(&n->w, net_io_main, &(void *){n}, e);
 }
 
 void net_rules(const struct net *n, struct rule_list *l)

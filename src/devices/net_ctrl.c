@@ -124,11 +124,11 @@ static bool serve_one(struct net *n, struct virtqueue *q)
 	size_t len;
 
 	if (rc < 0)
-		worker_fault(&n->w, q->why);
+		lane_fault(n->w.lane, q->why);
 	if (rc <= 0)
 		return false;
 	if (c.write_len < 1) {
-		worker_fault(&n->w, "a command without room for its answer");
+		lane_fault(n->w.lane, "a command without room for its answer");
 		return false;
 	}
 	len = iov_get(iov, c.nread, 0, cmd, sizeof(cmd));
@@ -136,7 +136,7 @@ static bool serve_one(struct net *n, struct virtqueue *q)
 		answer = net_command(n, cmd, len);
 	iov_put(iov + c.nread, c.nwrite, 0, &answer, sizeof(answer));
 	vq_push(q, c.head, sizeof(answer));
-	n->w.stat[STAT_NET_COMMANDS]++;
+	n->w.lane->stat[STAT_NET_COMMANDS]++;
 	return true;
 }
 

@@ -108,7 +108,7 @@ static void start(struct net *n)
 {
 	uint64_t now = clock_ns();
 
-	n->started = n->w.seen;
+	n->started = n->w.lane->seen;
 	n->features = n->w.mmio.v.st->driver_features;
 	n->npairs = net_has(n, VIRTIO_NET_F_MQ) ? n->conf.npairs : 1;
 	init_state(n);
@@ -134,9 +134,9 @@ static bool serve_pairs(struct net *n)
 {
 	bool more = false;
 
-	for (unsigned i = 0; i < n->npairs && !n->w.broken; i++)
+	for (unsigned i = 0; i < n->npairs && !n->w.lane->broken; i++)
 		more |= net_tx_serve(n, &n->tx[i], &n->backing[i]);
-	for (unsigned i = 0; i < n->nbackings && !n->w.broken; i++)
+	for (unsigned i = 0; i < n->nbackings && !n->w.lane->broken; i++)
 		more |= net_rx_serve(n, &n->rx[i % n->st->npairs], &n->backing[i]);
 	return more;
 }
@@ -146,18 +146,18 @@ bool net_turn(struct net *n)
 	bool more = false;
 
 	take_next(n);
-	if (worker_runs(&n->w)) {
-		if (n->started != n->w.seen)
+	if (lane_runs(n->w.lane)) {
+		if (n->started != n->w.lane->seen)
 			start(n);
 		if (net_has(n, VIRTIO_NET_F_CTRL_VQ))
 			more = net_ctrl_serve(n, control_queue(n));
-		if (!n->w.broken)
+		if (!n->w.lane->broken)
 			more |= serve_pairs(n);
-		worker_publish(&n->w);
+		lane_publish(n->w.lane);
 	}
 	/* What was taken and not answered is in the page, and handed out again. */
-	worker_calm(&n->w);
-	return more && !n->w.broken;
+	lane_calm(n->w.lane);
+	return more && !n->w.lane->broken;
 }
 
 /* ---- waiting ---- */
@@ -179,18 +179,18 @@ static int sooner(int a, int b)
 /* Ask for the kicks that matter. True: something is there already. */
 static bool arm(struct net *n, bool may_send)
 {
-	bool more = net_has(n, VIRTIO_NET_F_CTRL_VQ) && worker_arm(&n->w, 2 * n->npairs);
+	bool more = net_has(n, VIRTIO_NET_F_CTRL_VQ) && lane_arm(n->w.lane, 2 * n->npairs);
 
 	for (unsigned i = 0; i < n->npairs && may_send; i++) {
 		if (!n->tx[i].held)
-			more |= worker_arm(&n->w, 2 * i + 1);
+			more |= lane_arm(n->w.lane, 2 * i + 1);
 	}
 	/* Buffers for a backing that brings no frames are left where they are. */
 	for (unsigned i = 0; i < n->nbackings; i++) {
 		unsigned rx = i % n->st->npairs;
 
 		if (!n->backing[i].dead && net_rx_starved(&n->rx[rx]))
-			more |= worker_arm(&n->w, 2 * rx);
+			more |= lane_arm(n->w.lane, 2 * rx);
 	}
 	return more;
 }
@@ -243,9 +243,9 @@ void net_wait(struct net *n)
 	int rx_ms, tx_ms;
 	unsigned np;
 
-	if (!worker_runs(&n->w) || n->started != n->w.seen) {
-		if (!worker_commanded(&n->w)) {
-			worker_wait(&n->w, p, watch_ends(n, p), -1);
+	if (!lane_runs(n->w.lane) || n->started != n->w.lane->seen) {
+		if (!lane_commanded(n->w.lane)) {
+			lane_wait(n->w.lane, p, watch_ends(n, p), -1);
 			look_for_end(n, p);
 		}
 		return;
@@ -255,18 +255,18 @@ void net_wait(struct net *n)
 	if (arm(n, tx_ms < 0))
 		return;
 	if (rx_ms >= 0 || tx_ms >= 0)
-		n->w.stat[STAT_NET_THROTTLED]++;
+		n->w.lane->stat[STAT_NET_THROTTLED]++;
 	np = watch(n, rx_ms < 0, p);
-	worker_wait(&n->w, p, np, sooner(rx_ms, tx_ms));
+	lane_wait(n->w.lane, p, np, sooner(rx_ms, tx_ms));
 	look_for_end(n, p);
-	n->w.stat[STAT_NET_IO_WAKEUPS]++;
+	n->w.lane->stat[STAT_NET_IO_WAKEUPS]++;
 }
 
 void *net_io_main(void *arg)
 {
 	struct net *n = arg;
 
-	worker_born(&n->w);
+	lane_born(n->w.lane);
 	for (;;) {
 		if (!net_turn(n))
 			net_wait(n);

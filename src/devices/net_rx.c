@@ -45,11 +45,11 @@ static int take_buffer(struct net *n, struct net_rx *r)
 	if (rc == 0)
 		return 0;
 	if (rc > 0 && (c.nread || c.write_len < NET_HDR_LEN)) {
-		worker_fault(&n->w, "a receive buffer that is not for writing, or too small");
+		lane_fault(n->w.lane, "a receive buffer that is not for writing, or too small");
 		return -1;
 	}
 	if (rc < 0) {
-		worker_fault(&n->w, r->q->why);
+		lane_fault(n->w.lane, r->q->why);
 		return -1;
 	}
 	r->buf[r->nbuf].head = c.head;
@@ -111,8 +111,8 @@ static void give(struct net *n, struct net_rx *r, size_t len)
 	iov_put(r->iov, r->niov, offsetof(struct virtio_net_hdr_v1, num_buffers), &count,
 		sizeof(count));
 	forget(r, k);
-	n->w.stat[STAT_NET_RX_PACKETS]++;
-	n->w.stat[STAT_NET_RX_BYTES] += len - NET_HDR_LEN;
+	n->w.lane->stat[STAT_NET_RX_PACKETS]++;
+	n->w.lane->stat[STAT_NET_RX_BYTES] += len - NET_HDR_LEN;
 }
 
 bool net_rx_header(uint64_t offloads, const struct virtio_net_hdr_v1 *h)
@@ -156,7 +156,7 @@ static bool finish_held(struct net *n, struct net_rx *r)
 	} else if (r->nbuf < r->q->num && r->niov < NET_RX_IOVS) {
 		return false;
 	} else {
-		n->w.stat[STAT_NET_RX_DROPPED]++; /* all there are cannot hold it */
+		n->w.lane->stat[STAT_NET_RX_DROPPED]++; /* all there are cannot hold it */
 	}
 	r->held = 0;
 	return true;
@@ -166,14 +166,14 @@ static bool finish_held(struct net *n, struct net_rx *r)
 static void place(struct net *n, struct net_rx *r, size_t len)
 {
 	if (!acceptable(n, r) || (len > r->bytes && !mergeable(n))) {
-		n->w.stat[STAT_NET_RX_DROPPED]++;
+		n->w.lane->stat[STAT_NET_RX_DROPPED]++;
 		return;
 	}
 	if (len <= r->bytes) {
 		give(n, r, len);
 		return;
 	}
-	n->w.stat[STAT_NET_RX_SPILLED]++;
+	n->w.lane->stat[STAT_NET_RX_SPILLED]++;
 	r->held = len;
 	r->in_guest = r->bytes;
 	if (len > r->want)
@@ -191,7 +191,7 @@ static ssize_t receive(struct net *n, struct net_rx *r, struct net_backing *b)
 	if (len == -EPIPE || len == -EPROTO)
 		net_lost(n, b, (int)len);
 	else if (len < 0 && len != -EAGAIN)
-		n->w.stat[STAT_NET_RX_DROPPED]++;
+		n->w.lane->stat[STAT_NET_RX_DROPPED]++;
 	else if (len > 0)
 		place(n, r, (size_t)len);
 	return len;
@@ -208,7 +208,7 @@ bool net_rx_serve(struct net *n, struct net_rx *r, struct net_backing *b)
 		    !take_buffers(n, r, r->want))
 			return false;
 		len = receive(n, r, b);
-		if (len == -EAGAIN || n->w.broken)
+		if (len == -EAGAIN || n->w.lane->broken)
 			return false;
 		if (b->dead)
 			return true; /* what waits to be sent over it is given back */

@@ -66,12 +66,12 @@ static int take(struct net *n, struct net_tx *t)
 	int rc = vq_next(t->q, &c);
 
 	if (rc < 0)
-		worker_fault(&n->w, t->q->why);
+		lane_fault(n->w.lane, t->q->why);
 	if (rc <= 0)
 		return rc;
 	if (c.nwrite || c.read_len < NET_HDR_LEN) {
-		worker_fault(&n->w,
-			     "a frame to send that is for writing, or shorter than its header");
+		lane_fault(n->w.lane,
+			   "a frame to send that is for writing, or shorter than its header");
 		return -1;
 	}
 	iov_get(c.iov, c.nread, 0, &t->hdr, NET_HDR_LEN);
@@ -93,10 +93,10 @@ static int send_frame(struct net *n, struct net_tx *t, struct net_backing *b)
 		return rc;
 	vq_push(t->q, t->head, 0);
 	if (rc == 0) {
-		n->w.stat[STAT_NET_TX_PACKETS]++;
-		n->w.stat[STAT_NET_TX_BYTES] += t->len;
+		n->w.lane->stat[STAT_NET_TX_PACKETS]++;
+		n->w.lane->stat[STAT_NET_TX_BYTES] += t->len;
 	} else {
-		n->w.stat[STAT_NET_TX_DROPPED]++;
+		n->w.lane->stat[STAT_NET_TX_DROPPED]++;
 	}
 	if (rc == -EPIPE)
 		net_lost(n, b, rc);

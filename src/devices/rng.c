@@ -35,14 +35,14 @@ static int serve_one(struct rng *r)
 	if (rc == 0)
 		return 0;
 	if (rc < 0 || c.nread || !c.nwrite) {
-		worker_fault(&r->w, rc < 0 ? q->why : "a request that is not one to write to");
+		lane_fault(r->w.lane, rc < 0 ? q->why : "a request that is not one to write to");
 		return 0;
 	}
 	n = fill_chain(&c);
 	vq_push(q, c.head, n);
 	bucket_take(&r->bucket, n);
-	r->w.stat[STAT_RNG_REQUESTS]++;
-	r->w.stat[STAT_RNG_BYTES] += n;
+	r->w.lane->stat[STAT_RNG_REQUESTS]++;
+	r->w.lane->stat[STAT_RNG_BYTES] += n;
 	return 1;
 }
 
@@ -50,12 +50,12 @@ bool rng_turn(struct rng *r)
 {
 	unsigned n = 0;
 
-	if (worker_runs(&r->w) && r->w.mmio.v.vq[0].num) {
+	if (lane_runs(r->w.lane) && r->w.mmio.v.vq[0].num) {
 		while (n < RNG_BUDGET && bucket_open(&r->bucket, clock_ns()) && serve_one(r))
 			n++;
-		worker_publish(&r->w);
+		lane_publish(r->w.lane);
 	}
-	worker_calm(&r->w);
+	lane_calm(r->w.lane);
 	return n == RNG_BUDGET;
 }
 
@@ -65,11 +65,11 @@ static int rest(struct rng *r)
 {
 	int ms = bucket_wait_ms(&r->bucket, clock_ns());
 
-	if (!worker_runs(&r->w))
+	if (!lane_runs(r->w.lane))
 		return -1;
 	if (ms < 0)
-		return worker_arm(&r->w, 0) ? 0 : -1;
-	r->w.stat[STAT_RNG_HELD] += vq_waiting(&r->w.mmio.v.vq[0]);
+		return lane_arm(r->w.lane, 0) ? 0 : -1;
+	r->w.lane->stat[STAT_RNG_HELD] += vq_waiting(&r->w.mmio.v.vq[0]);
 	return ms;
 }
 
@@ -77,11 +77,11 @@ static void *io_main(void *arg)
 {
 	struct rng *r = arg;
 
-	worker_born(&r->w);
+	lane_born(r->w.lane);
 	for (;;) {
 		bool more = rng_turn(r);
 
-		r->w.stat[STAT_RNG_KICKS] += worker_sleep(&r->w, more ? 0 : rest(r));
+		r->w.lane->stat[STAT_RNG_KICKS] += lane_sleep(r->w.lane, more ? 0 : rest(r));
 	}
 	return NULL;
 }
@@ -111,7 +111,7 @@ int rng_open(struct rng *r, struct helper *h, const struct msg_start_rng *m, con
 	if (rc)
 		return rc;
 	*step = "thread";
-	rc = worker_begin(&r->w, io_main, r, e);
+	rc = worker_begin(&r->w, io_main, &(void *){r}, e);
 	if (rc)
 		return rc;
 	worker_describe(&r->w, VIRTIO_ID_RNG, 0, 1, NULL, 0);

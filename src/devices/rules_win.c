@@ -22,10 +22,14 @@ void worker_rules(const struct worker *w, struct rule_list *l, bool poll)
 	(void)poll;
 }
 
-void blk_disk_rules(const struct blk_engine_conf *c, const int *event, unsigned n,
-		    struct rule_list *l)
+void blk_disk_rules(const struct blk_engine_conf *c, struct rule_list *l)
 {
 	(void)c;
+	(void)l;
+}
+
+void blk_event_rules(const int *event, unsigned n, struct rule_list *l)
+{
 	(void)event;
 	(void)n;
 	(void)l;

@@ -195,7 +195,7 @@ int vsockdev_open(struct vsockdev *d, struct helper *h, const struct msg_start_v
 	if (rc)
 		return rc;
 	*step = "thread";
-	rc = worker_begin(&d->w, vsock_io_main, d, e);
+	rc = worker_begin(&d->w, vsock_io_main, &(void *){d}, e);
 	if (rc)
 		return rc;
 	worker_describe(&d->w, VIRTIO_ID_VSOCK, 0, VSOCK_QUEUES, &d->config, sizeof(d->config));

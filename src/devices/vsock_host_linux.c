@@ -163,7 +163,7 @@ void vsock_wait(struct vsockdev *d, int timeout)
 		if (what == ON_CONN)
 			on_connection(d, (uint32_t)ev[i].data.u64, ev[i].events);
 		else if (what == ON_KICK)
-			d->w.stat[STAT_VSOCK_KICKS]++;
+			d->w.lane->stat[STAT_VSOCK_KICKS]++;
 		else if (what == ON_CLIENT)
 			d->clients = true;
 	}
@@ -184,7 +184,7 @@ int vsock_host_open(struct vsockdev *d, struct err *e)
 	for (unsigned i = 0; i < VSOCK_QUEUES && !rc; i++)
 		rc = poll_add(d, ON_KICK, d->w.kick_fd[i]);
 	if (!rc)
-		rc = poll_add(d, ON_CTL, d->w.ctl_fd);
+		rc = poll_add(d, ON_CTL, d->w.lane->ctl_fd);
 	if (!rc)
 		rc = poll_add(d, ON_MAIL, d->mail_fd);
 	if (!rc && d->listen_fd >= 0)

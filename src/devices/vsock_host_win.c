@@ -321,7 +321,7 @@ void vsock_wait(struct vsockdev *d, int timeout)
 	look();
 	got = events_wait(h->event, 2 + VSOCK_QUEUES, -1, h->news ? 0 : timeout);
 	d->conns.now = clock_ns();
-	d->w.stat[STAT_VSOCK_KICKS] += (unsigned)__builtin_popcountll(got >> 2);
+	d->w.lane->stat[STAT_VSOCK_KICKS] += (unsigned)__builtin_popcountll(got >> 2);
 	/* What comes up meanwhile is for the next turn. */
 	look();
 	e = h->news;
@@ -349,7 +349,7 @@ int vsock_host_open(struct vsockdev *d, struct err *e)
 	if (!h || !h->end)
 		return err_set(e, -ENOMEM, "memory for pipes");
 	h->last = &h->news;
-	h->event[0] = d->w.ctl_fd;
+	h->event[0] = d->w.lane->ctl_fd;
 	h->event[1] = d->mail_fd;
 	memcpy(&h->event[2], d->w.kick_fd, VSOCK_QUEUES * sizeof(*h->event));
 	d->host = h;

@@ -56,12 +56,12 @@ static int64_t take_packet(struct vsockdev *d, const struct vq_chain *c)
 	unsigned niov;
 
 	if (c->nwrite || c->read_len < HDR_LEN) {
-		worker_fault(&d->w, "a packet without a header, or one to write to");
+		lane_fault(d->w.lane, "a packet without a header, or one to write to");
 		return -1;
 	}
 	iov_get(c->iov, c->nread, 0, &h, HDR_LEN);
 	if (h.len > c->read_len - HDR_LEN) {
-		worker_fault(&d->w, "a packet that is longer than its buffer");
+		lane_fault(d->w.lane, "a packet that is longer than its buffer");
 		return -1;
 	}
 	niov = iov_cut(c->iov, c->nread, c->iov, c->nread, HDR_LEN, h.len, &total);
@@ -84,7 +84,7 @@ static bool serve_tx(struct vsockdev *d)
 			return false;
 		rc = vq_next(q, &c);
 		if (rc < 0)
-			worker_fault(&d->w, q->why);
+			lane_fault(d->w.lane, q->why);
 		if (rc <= 0)
 			return false;
 		len = take_packet(d, &c);
@@ -111,8 +111,8 @@ static bool hold(struct vsockdev *d)
 		if (rc == 0)
 			break;
 		if (rc < 0 || c.nread || c.write_len <= HDR_LEN) {
-			worker_fault(&d->w,
-				     rc < 0 ? q->why : "a receive buffer without room for a byte");
+			lane_fault(d->w.lane,
+				   rc < 0 ? q->why : "a receive buffer without room for a byte");
 			return false;
 		}
 		b->head = c.head;
@@ -193,7 +193,8 @@ static void tell(struct vsockdev *d)
 	if (rc == 0)
 		return;
 	if (rc < 0 || c.nread || c.write_len < sizeof(ev)) {
-		worker_fault(&d->w, rc < 0 ? q->why : "an event buffer without room for an event");
+		lane_fault(d->w.lane,
+			   rc < 0 ? q->why : "an event buffer without room for an event");
 		return;
 	}
 	iov_put(c.iov, c.nwrite, 0, &ev, sizeof(ev));
@@ -221,7 +222,7 @@ static bool arm_event(struct vsockdev *d)
 
 	if (d->reset == VSOCK_RESET_TOLD)
 		return vq_arm_past(q, d->told_at);
-	return d->reset == VSOCK_RESET_OWED && has_looked(d) && worker_arm(&d->w, VSOCK_EVENT);
+	return d->reset == VSOCK_RESET_OWED && has_looked(d) && lane_arm(d->w.lane, VSOCK_EVENT);
 }
 
 /* ---- turns ---- */
@@ -230,32 +231,32 @@ static void copy_stats(struct vsockdev *d)
 {
 	const struct vconn_stats *s = &d->conns.stat;
 
-	d->w.stat[STAT_VSOCK_CONNECTIONS] = s->connections;
-	d->w.stat[STAT_VSOCK_TO_GUEST] = s->to_guest;
-	d->w.stat[STAT_VSOCK_TO_HOST] = s->to_host;
-	d->w.stat[STAT_VSOCK_RESETS] = s->resets;
-	d->w.stat[STAT_VSOCK_STALLS] = s->stalls;
-	d->w.stat[STAT_VSOCK_BAD_PACKETS] = s->bad_packets;
+	d->w.lane->stat[STAT_VSOCK_CONNECTIONS] = s->connections;
+	d->w.lane->stat[STAT_VSOCK_TO_GUEST] = s->to_guest;
+	d->w.lane->stat[STAT_VSOCK_TO_HOST] = s->to_host;
+	d->w.lane->stat[STAT_VSOCK_RESETS] = s->resets;
+	d->w.lane->stat[STAT_VSOCK_STALLS] = s->stalls;
+	d->w.lane->stat[STAT_VSOCK_BAD_PACKETS] = s->bad_packets;
 }
 
 /* The driver has taken the queues away, and with them all connections. If it does not know that
  * (one queue was disabled and enabled), it is told when they run again. */
 static void be_quiet(struct vsockdev *d)
 {
-	if (!worker_commanded(&d->w))
+	if (!lane_commanded(d->w.lane))
 		return;
 	if (d->conns.used > 0 || d->reset != VSOCK_RESET_NONE)
 		d->reset = VSOCK_RESET_OWED;
 	vconn_drop_all(&d->conns);
 	d->nheld = 0;
 	copy_stats(d);
-	worker_calm(&d->w);
+	lane_calm(d->w.lane);
 }
 
 /* The queues run: look for what came before. */
 static void begin(struct vsockdev *d)
 {
-	d->started = d->w.seen;
+	d->started = d->w.lane->seen;
 	d->clients = d->listen_fd >= 0;
 	d->tell_by = d->conns.now + VSOCK_LOOK_NS;
 	/* Before the first packet: nobody is to be told, so none of them goes unanswered. */
@@ -277,11 +278,11 @@ bool vsock_turn(struct vsockdev *d)
 	bool more;
 
 	d->conns.now = clock_ns();
-	if (!worker_runs(&d->w)) {
+	if (!lane_runs(d->w.lane)) {
 		be_quiet(d);
 		return false;
 	}
-	if (d->started != d->w.seen)
+	if (d->started != d->w.lane->seen)
 		begin(d);
 	tick(d);
 	take_mail(d);
@@ -290,9 +291,9 @@ bool vsock_turn(struct vsockdev *d)
 	more = serve_tx(d);
 	serve_event(d); /* behind the packets that came before the driver put its buffer back */
 	more |= serve_rx(d);
-	worker_publish(&d->w);
+	lane_publish(d->w.lane);
 	more |= d->clients && !d->retry && vconn_has_room(&d->conns);
-	return more && !d->w.broken;
+	return more && !d->w.lane->broken;
 }
 
 /* How long to sleep at most, if nothing comes. */
@@ -307,15 +308,15 @@ int vsock_rest(struct vsockdev *d)
 {
 	bool more = false, timed = d->conns.timed || d->retry;
 
-	if (!worker_runs(&d->w))
+	if (!lane_runs(d->w.lane))
 		return -1;
-	if (d->started != d->w.seen)
+	if (d->started != d->w.lane->seen)
 		return 0; /* a start has come since the turn */
 	d->retry = false;
 	if (vconn_may_take(&d->conns))
-		more |= worker_arm(&d->w, VSOCK_TX);
+		more |= lane_arm(d->w.lane, VSOCK_TX);
 	if (!d->conns.cut && vconn_pending(&d->conns)) /* for want of buffers */
-		more |= worker_arm(&d->w, VSOCK_RX);
+		more |= lane_arm(d->w.lane, VSOCK_RX);
 	more |= arm_event(d);
 	return more ? 0 : rest_ms(d, timed);
 }
@@ -324,7 +325,7 @@ void *vsock_io_main(void *arg)
 {
 	struct vsockdev *d = arg;
 
-	worker_born(&d->w);
+	lane_born(d->w.lane);
 	for (;;) {
 		bool more = vsock_turn(d);
 

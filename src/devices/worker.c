@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A virtio device with one I/O thread. See worker.h. */
+/* A virtio device with I/O threads. See worker.h. */
 #include <errno.h>
 #include <string.h>
 
@@ -21,18 +21,41 @@ static bool serves(uint32_t want)
 static void command(struct worker *w)
 {
 	atomic_fetch_add(&w->want, 1);
-	event_signal(w->ctl_fd);
+	for (unsigned i = 0; i < w->nlanes; i++)
+		lane_wake(&w->lane[i]);
 }
 
-static bool wait_quiet(struct worker *w, int timeout)
+static bool is_up(const struct lane *l)
+{
+	return atomic_load(&l->up);
+}
+
+static bool is_quiet(const struct lane *l)
+{
+	return atomic_load(&l->quiet_at) == atomic_load(&l->w->want);
+}
+
+static bool all_lanes(const struct worker *w, bool (*fn)(const struct lane *l))
+{
+	unsigned i = 0;
+
+	while (i < w->nlanes && fn(&w->lane[i]))
+		i++;
+	return i == w->nlanes;
+}
+
+/* Each lane makes it true and then signals, so the event is never taken by the wrong one: after
+ * each signal all are looked at. */
+static bool wait_lanes(struct worker *w, bool (*fn)(const struct lane *l), int timeout)
 {
 	uint64_t now = clock_ns(), until = now + (uint64_t)timeout * 1000000u;
 
 	for (; now < until; now = clock_ns()) {
-		if (events_wait(&w->quiet_fd, 1, -1, (int)((until - now) / 1000000u)))
+		if (all_lanes(w, fn))
 			return true;
+		(void)events_wait(&w->quiet_fd, 1, -1, (int)((until - now + 999999u) / 1000000u));
 	}
-	return false;
+	return all_lanes(w, fn);
 }
 
 void worker_start(void *dev)
@@ -50,8 +73,8 @@ void worker_stop(void *dev)
 	command(w);
 	/* A request that never ends still owns guest memory: this process cannot answer the reset.
 	 * The next one gets the backing when the kernel has let go of it. */
-	if (!wait_quiet(w, (int)ms))
-		panic("the I/O thread has not finished in %u s", ms / 1000);
+	if (!wait_lanes(w, is_quiet, (int)ms))
+		panic("an I/O thread has not finished in %u s", ms / 1000);
 	atomic_store(&w->fault, NULL);
 }
 
@@ -102,8 +125,10 @@ static void stop(void *dev, struct msg_stats *s)
 	if (w->mmio.v.running)
 		w->model.stop(w);
 	w->mmio.v.running = false;
-	for (unsigned i = 0; i < ARRAY_LEN(s->n); i++)
-		s->n[i] += w->stat[i];
+	for (unsigned k = 0; k < w->nlanes; k++) {
+		for (unsigned i = 0; i < ARRAY_LEN(s->n); i++)
+			s->n[i] += w->lane[k].stat[i];
+	}
 }
 
 void worker_resume(void *dev)
@@ -142,25 +167,44 @@ int worker_open(struct worker *w, struct helper *h, int mem_fd, const struct mem
 		return rc;
 	fd_close(&mem_fd);
 	*step = "event";
-	w->ctl_fd = event_create();
 	w->quiet_fd = event_create();
-	if (w->ctl_fd < 0 || w->quiet_fd < 0)
-		return err_set(e, -EMFILE, "eventfd");
+	rc = w->quiet_fd < 0 ? err_set(e, -EMFILE, "eventfd") : worker_lanes(w, 1, e);
+	w->lane[0].queues = (1u << nkicks) - 1;
+	return rc;
+}
+
+int worker_lanes(struct worker *w, unsigned n, struct err *e)
+{
+	w->lane[0].queues = 0;
+	for (; w->nlanes < n; w->nlanes++) {
+		struct lane *l = &w->lane[w->nlanes];
+
+		l->w = w;
+		l->index = w->nlanes;
+		l->ctl_fd = event_create();
+		if (l->ctl_fd < 0)
+			return err_set(e, -EMFILE, "eventfd");
+	}
 	return 0;
 }
 
-int worker_begin(struct worker *w, void *(*fn)(void *), void *arg, struct err *e)
+int worker_begin(struct worker *w, void *(*fn)(void *), void *const *arg, struct err *e)
 {
 	pthread_t t;
-	int rc = helper_thread(&t, fn, arg);
+	int rc = 0;
 
+	for (unsigned i = 0; i < w->nlanes && !rc; i++)
+		rc = helper_thread(&t, fn, arg[i]);
 	if (rc)
 		return err_sys(e, rc, "thread");
-	if (!wait_quiet(w, START_MS))
-		return err_set(e, -ETIMEDOUT, "the I/O thread does not start");
-	if (w->born.code)
-		*e = w->born;
-	return w->born.code;
+	if (!wait_lanes(w, is_up, START_MS))
+		return err_set(e, -ETIMEDOUT, "an I/O thread does not start");
+	for (unsigned i = 0; i < w->nlanes && !rc; i++) {
+		rc = w->lane[i].born.code;
+		if (rc)
+			*e = w->lane[i].born;
+	}
+	return rc;
 }
 
 void worker_describe(struct worker *w, uint32_t device_id, uint64_t features, unsigned nqueues,
@@ -181,76 +225,85 @@ void worker_describe(struct worker *w, uint32_t device_id, uint64_t features, un
 
 /* ---- I/O thread ---- */
 
-void worker_born(struct worker *w)
+void lane_wake(const struct lane *l)
 {
-	event_signal(w->quiet_fd);
+	event_signal(l->ctl_fd);
 }
 
-bool worker_commanded(const struct worker *w)
+void lane_born(struct lane *l)
 {
-	return atomic_load(&w->want) != w->seen;
+	atomic_store(&l->up, true);
+	event_signal(l->w->quiet_fd);
 }
 
-bool worker_idle(const struct worker *w)
+bool lane_commanded(const struct lane *l)
 {
-	uint32_t want = atomic_load(&w->want);
-
-	return !serves(want) && want == w->seen;
+	return atomic_load(&l->w->want) != l->seen;
 }
 
-bool worker_runs(struct worker *w)
+bool lane_idle(const struct lane *l)
 {
-	uint32_t want = atomic_load(&w->want);
+	uint32_t want = atomic_load(&l->w->want);
+
+	return !serves(want) && want == l->seen;
+}
+
+bool lane_runs(struct lane *l)
+{
+	uint32_t want = atomic_load(&l->w->want);
 
 	if (!serves(want))
 		return false;
-	if (want != w->seen) {
-		w->seen = want;
-		w->broken = false;
+	if (want != l->seen) {
+		l->seen = want;
+		l->broken = false;
 	}
-	return !w->broken;
+	return !l->broken;
 }
 
-void worker_calm(struct worker *w)
+void lane_calm(struct lane *l)
 {
-	uint32_t want = atomic_load(&w->want);
+	uint32_t want = atomic_load(&l->w->want);
 
-	if (serves(want) || want == w->seen)
+	if (serves(want) || want == l->seen)
 		return;
-	w->seen = want;
-	event_signal(w->quiet_fd);
+	l->seen = want;
+	atomic_store(&l->quiet_at, want);
+	event_signal(l->w->quiet_fd);
 }
 
-void worker_fault(struct worker *w, const char *why)
+void lane_fault(struct lane *l, const char *why)
 {
-	w->broken = true;
-	atomic_store(&w->fault, why);
-	event_signal(w->h->event_fd);
+	l->broken = true;
+	atomic_store(&l->w->fault, why);
+	event_signal(l->w->h->event_fd);
 }
 
-void worker_publish(struct worker *w)
+void lane_publish(struct lane *l)
 {
 	bool irq = false;
 
-	for (unsigned i = 0; i < w->model.nqueues; i++)
-		irq |= vq_publish(&w->mmio.v.vq[i]);
+	for (uint32_t left = l->queues; left; left &= left - 1)
+		irq |= vq_publish(&l->w->mmio.v.vq[__builtin_ctz(left)]);
 	if (!irq)
 		return;
-	w->stat[STAT_IRQS]++;
-	event_signal(w->h->irq_fd);
+	l->stat[STAT_IRQS]++;
+	event_signal(l->w->h->irq_fd);
 }
 
-bool worker_arm(struct worker *w, unsigned q)
+bool lane_arm(struct lane *l, unsigned q)
 {
-	struct virtqueue *vq = &w->mmio.v.vq[q];
+	struct virtqueue *vq = &l->w->mmio.v.vq[q];
 
 	return vq->num && vq_arm(vq);
 }
 
-unsigned worker_sleep(struct worker *w, int timeout)
+unsigned lane_sleep(struct lane *l, int timeout)
 {
-	int event[1 + VIRTIO_MAX_QUEUES] = {w->ctl_fd};
+	int event[1 + VIRTIO_MAX_QUEUES] = {l->ctl_fd};
+	unsigned n = 1;
 
-	memcpy(&event[1], w->kick_fd, w->nkicks * sizeof(*event));
-	return (unsigned)__builtin_popcountll(events_wait(event, 1 + w->nkicks, -1, timeout) >> 1);
+	for (uint32_t left = l->queues; left; left &= left - 1)
+		event[n++] = l->w->kick_fd[__builtin_ctz(left)];
+	return (unsigned)__builtin_popcountll(events_wait(event, n, -1, timeout) >> 1);
 }

@@ -10,26 +10,29 @@
 
 void worker_rules(const struct worker *w, struct rule_list *l, bool poll)
 {
-	rule_fd(l, SYS_write, w->ctl_fd, "command the I/O thread");
-	rule_fd(l, SYS_read, w->quiet_fd, "the I/O thread is quiet");
-	rule_fd(l, SYS_write, w->quiet_fd, "the I/O thread is quiet");
+	for (unsigned i = 0; i < w->nlanes; i++)
+		rule_fd(l, SYS_write, w->lane[i].ctl_fd, "command an I/O thread, or wake it");
+	rule_fd(l, SYS_read, w->quiet_fd, "an I/O thread is quiet");
+	rule_fd(l, SYS_write, w->quiet_fd, "an I/O thread is quiet");
 	if (!poll)
 		return;
-	rule_fd(l, SYS_read, w->ctl_fd, "I/O thread: commands");
+	for (unsigned i = 0; i < w->nlanes; i++)
+		rule_fd(l, SYS_read, w->lane[i].ctl_fd, "I/O thread: commands, news");
 	for (unsigned i = 0; i < w->nkicks; i++)
 		rule_fd(l, SYS_read, w->kick_fd[i], "I/O thread: kicks");
 }
 
-unsigned worker_wait(struct worker *w, struct pollfd *extra, unsigned nextra, int timeout)
+unsigned lane_wait(struct lane *l, struct pollfd *extra, unsigned nextra, int timeout)
 {
 	struct pollfd p[1 + VIRTIO_MAX_QUEUES + WORKER_MAX_EXTRA];
 	unsigned n = 0, kicks = 0;
 
 	if (nextra > WORKER_MAX_EXTRA)
 		panic("%u descriptors to wait for", nextra);
-	p[n++] = (struct pollfd){.fd = w->ctl_fd, .events = POLLIN};
-	for (unsigned i = 0; i < w->nkicks; i++)
-		p[n++] = (struct pollfd){.fd = w->kick_fd[i], .events = POLLIN};
+	p[n++] = (struct pollfd){.fd = l->ctl_fd, .events = POLLIN};
+	for (uint32_t left = l->queues; left; left &= left - 1)
+		p[n++] =
+			(struct pollfd){.fd = l->w->kick_fd[__builtin_ctz(left)], .events = POLLIN};
 	if (nextra)
 		memcpy(&p[n], extra, nextra * sizeof(*extra));
 	if (poll(p, n + nextra, timeout) <= 0)

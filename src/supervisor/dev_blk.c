@@ -95,7 +95,10 @@ static uint64_t fsize(const struct device *d)
 const struct device_class device_blk = {
 	.program = "insula-blk",
 	.kind = DEV_VIRTIO_MMIO,
-	.threads = 24, /* control, I/O, and the pool of the threads engine */
+	/* Control, I/O, and the pool of the threads engine, or of io_uring the workers of a ring:
+	 * each queue has its own. */
+	.threads = 24,
+	.queue_threads = 19,
 	.nofile = 64,
 	.fsize = fsize,
 	.start = start,

@@ -70,7 +70,8 @@ int device_init(struct device *d, const struct device_class *class, unsigned ind
 	d->page = make_page(e);
 	rc = d->page < 0 ? d->page : make_events(d, e);
 	return rc ? rc
-		  : child_init(&d->child, libexec, class->program, d->msg.name, class->threads,
+		  : child_init(&d->child, libexec, class->program, d->msg.name,
+			       class->threads + (nqueues ? nqueues - 1 : 0) * class->queue_threads,
 			       class->nofile, e);
 }
 

@@ -24,6 +24,7 @@ struct device_class {
 	const char *program; /* "insula-blk" */
 	enum dev_kind kind;
 	unsigned threads, nofile; /* limits of the helper; see struct jail_plan */
+	unsigned queue_threads;   /* more for each queue after the first */
 	/* How long it may make a regular file. NULL: it writes none. */
 	uint64_t (*fsize)(const struct device *d);
 	/* Send the start message to the helper that was just spawned. */

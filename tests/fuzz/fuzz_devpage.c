@@ -54,6 +54,7 @@ static struct {
 	struct helper h;
 	struct blk b;
 	struct blk_req *pool;
+	uint8_t *bounce;
 	struct blk_io *first, *last; /* submitted to the engine */
 	uint8_t chaos;               /* the engine's results are bent by this */
 	struct rng r;
@@ -103,9 +104,8 @@ static bool in_guest_or_own(const struct iovec *v)
 		    (uint64_t)(p - r->host) <= r->size - v->iov_len)
 			return true;
 	}
-	for (unsigned i = 0; i < BLK_BOUNCES; i++) {
-		if (x.b.bounce[0] && p == x.b.bounce[0] + i * BLK_BOUNCE_SIZE &&
-		    v->iov_len <= BLK_BOUNCE_SIZE)
+	for (unsigned i = 0; i < NQUEUES * BLK_BOUNCES; i++) {
+		if (p == x.bounce + i * BLK_BOUNCE_SIZE && v->iov_len <= BLK_BOUNCE_SIZE)
 			return true;
 	}
 	return p == x.b.zeros && v->iov_len <= BLK_ZERO_SIZE;
@@ -162,7 +162,7 @@ static void mem_wait(struct blk_eng *g, bool block)
 		struct blk_io *io = x.first;
 
 		x.first = io->next;
-		blk_io_done(&x.b, io, execute(io));
+		blk_io_done(((struct blk_req *)(void *)io)->lane, io, execute(io));
 	}
 }
 
@@ -177,9 +177,24 @@ static struct worker *worker_of(void)
 
 static bool more(void)
 {
+	bool any = false;
+
 	if (x.kind == RNG)
-		return rng_turn(&x.r) || (worker_runs(&x.r.w) && worker_arm(&x.r.w, 0));
-	return blk_turn(&x.b) || x.first || blk_arm(&x.b);
+		return rng_turn(&x.r) || (lane_runs(x.r.w.lane) && lane_arm(x.r.w.lane, 0));
+	for (unsigned i = 0; i < NQUEUES; i++)
+		any |= blk_turn(&x.b.lane[i]) || blk_arm(&x.b.lane[i]);
+	for (unsigned i = 0; i < NQUEUES; i++)
+		any |= atomic_load(&x.b.lane[i].settled) != NULL;
+	return any || x.first;
+}
+
+static bool in_flight(void)
+{
+	for (unsigned i = 0; i < NQUEUES; i++) {
+		if (x.b.lane[i].in_flight)
+			return true;
+	}
+	return false;
 }
 
 static void turns(void)
@@ -205,7 +220,7 @@ static void model_stop(void *dev)
 
 	atomic_fetch_add(&w->want, 1);
 	turns();
-	must(x.kind == RNG || x.b.in_flight == 0, "requests in flight after the stop");
+	must(x.kind == RNG || !in_flight(), "requests in flight after the stop");
 	event_drain(w->quiet_fd);
 	atomic_store(&w->fault, NULL);
 }
@@ -219,30 +234,39 @@ static bool catch_up(struct worker *w)
 	return true;
 }
 
+static void lane_birth(unsigned i, int ctl)
+{
+	struct blk_lane *l = &x.b.lane[i];
+
+	x.b.w.nlanes = i + 1;
+	x.b.w.lane[i].w = &x.b.w;
+	x.b.w.lane[i].index = i;
+	x.b.w.lane[i].ctl_fd = ctl;
+	blk_lane_init(&x.b, i);
+	l->pool = x.pool + i * l->depth;
+	for (; l->nbounce < BLK_BOUNCES; l->nbounce++)
+		l->bounce[l->nbounce] =
+			x.bounce + (size_t)(i * BLK_BOUNCES + l->nbounce) * BLK_BOUNCE_SIZE;
+}
+
 /* A new process on the same page: everything else is fresh. False: it refuses the page. */
 static bool blk_birth(uint8_t flags)
 {
 	struct blk *b = &x.b;
-	int ctl = b->w.ctl_fd, quiet = b->w.quiet_fd;
-	uint8_t *bounce = b->bounce[0];
+	int ctl = b->w.lane->ctl_fd, quiet = b->w.quiet_fd;
 	const uint8_t *zeros = b->zeros;
 
 	if (port_open(&x.h.port, x.page, BLK_TAG, NULL))
 		return false;
 	memset(b, 0, sizeof(*b));
 	b->w.h = &x.h;
-	b->w.ctl_fd = ctl;
 	b->w.quiet_fd = quiet;
-	b->pool = x.pool;
 	b->zeros = zeros;
 	b->ops = &mem_engine;
-	b->other_fd = -1;
+	blk_sync_init(&b->sync, -1);
 	b->page = x.h.port.dev_state;
 	if (!x.h.port.resumed)
 		b->page->sync_failed = 0;
-	b->waiting_end = &b->waiting;
-	for (b->nbounce = 0; b->nbounce < BLK_BOUNCES; b->nbounce++)
-		b->bounce[b->nbounce] = bounce + (size_t)b->nbounce * BLK_BOUNCE_SIZE;
 	b->w.gm = x.gm;
 	b->conf = (struct msg_start_blk){.capacity = DISK_SIZE,
 					 .nqueues = NQUEUES,
@@ -250,6 +274,8 @@ static bool blk_birth(uint8_t flags)
 					 .logical = flags & 4 ? 4096 : 512,
 					 .physical = 4096,
 					 .discard_align = flags & 8 ? 0 : 4096};
+	for (unsigned i = 0; i < NQUEUES; i++)
+		lane_birth(i, ctl);
 	b->config = blk_config_space(&b->conf);
 	worker_describe(&b->w, 2, blk_features(&b->conf), NQUEUES, &b->config, sizeof(b->config));
 	b->w.model.start = model_start;
@@ -269,7 +295,10 @@ static bool rng_birth(void)
 	memset(r, 0, sizeof(*r));
 	bucket_init(&r->bucket, 1ull << 40, 1ull << 40, clock_ns());
 	r->w.h = &x.h;
-	r->w.ctl_fd = x.b.w.ctl_fd;
+	r->w.nlanes = 1;
+	r->w.lane->w = &r->w;
+	r->w.lane->queues = 1;
+	r->w.lane->ctl_fd = x.b.w.lane->ctl_fd;
 	r->w.quiet_fd = x.b.w.quiet_fd;
 	r->w.gm = x.gm;
 	worker_describe(&r->w, VIRTIO_ID_RNG, 0, 1, NULL, 0);
@@ -539,13 +568,13 @@ static void init_once(void)
 	x.disk = malloc(DISK_SIZE);
 	x.pool = malloc(BLK_POOL * sizeof(*x.pool));
 	x.b.zeros = calloc(1, BLK_ZERO_SIZE);
-	x.b.bounce[0] = malloc(BLK_BOUNCES * BLK_BOUNCE_SIZE);
-	must(x.page && x.disk && x.pool && x.b.zeros && x.b.bounce[0], "memory");
+	x.bounce = malloc(NQUEUES * BLK_BOUNCES * BLK_BOUNCE_SIZE);
+	must(x.page && x.disk && x.pool && x.b.zeros && x.bounce, "memory");
 	x.ctrl = (struct dp_ctrl *)(void *)(x.page + DP_CTRL_OFF);
 	x.ring = (struct dp_post *)(void *)(x.page + DP_RING_OFF);
 	x.h.irq_fd = event_create();
 	x.h.event_fd = event_create();
-	x.b.w.ctl_fd = event_create();
+	x.b.w.lane->ctl_fd = event_create();
 	x.b.w.quiet_fd = event_create();
 }
 

@@ -123,6 +123,9 @@ static void make_device(const struct head *h, int fd)
 	net.conf.rate = h->stream & 2 ? 1000 : 0;
 	offload_fails = h->stream & 4;
 	net.w.h = &helper;
+	net.w.nlanes = 1;
+	net.w.lane->w = &net.w;
+	net.w.lane->queues = (1u << NQUEUES) - 1;
 	net.st = &page.net;
 	net.rx = rx;
 	net.tx = tx;

@@ -240,7 +240,7 @@ static void turn(void)
 
 	while (vsock_turn(&dev))
 		fh_must(++n < MAX_TURNS, "turns without an end");
-	if (!dev.w.broken)
+	if (!dev.w.lane->broken)
 		(void)vsock_rest(&dev);
 }
 
@@ -266,7 +266,7 @@ static void stop_queues(void)
 		return;
 	atomic_fetch_add(&dev.w.want, 1);
 	(void)vsock_turn(&dev);
-	fh_must(worker_idle(&dev.w), "quiet after a stop");
+	fh_must(lane_idle(dev.w.lane), "quiet after a stop");
 	fh_must(dev.conns.used == 0 && host.nopen == 0, "connections after a stop");
 }
 
@@ -314,8 +314,8 @@ static void birth(void)
 	dev.reset = VSOCK_RESET_NONE;
 	dev.clients = dev.retry = false;
 	dev.started = 0;
-	dev.w.want = dev.w.seen = 0;
-	dev.w.broken = false;
+	dev.w.want = dev.w.lane->seen = 0;
+	dev.w.lane->broken = false;
 	t->max = take(1) % 20 + 1;
 	t->reachable = take(1) % 4 != 0;
 	t->now = 1;
@@ -334,6 +334,9 @@ static void init_once(void)
 	fd = shm_create("fuzz", MEM_SIZE, &e);
 	fh_must(fd >= 0 && board_gm_map(&dev.w.gm, fd, MEM_SIZE, &e) == 0, "guest memory");
 	helper.irq_fd = helper.event_fd = -1;
+	dev.w.nlanes = 1;
+	dev.w.lane->w = &dev.w;
+	dev.w.lane->queues = (1u << VSOCK_QUEUES) - 1;
 	dev.w.h = &helper;
 	dev.w.quiet_fd = -1;
 	dev.w.model.nqueues = VSOCK_QUEUES;

@@ -25,7 +25,7 @@
 
 #define MEM_SIZE (64u << 20)
 #define DISK_SIZE (8u << 20)
-#define NQUEUES 2
+#define NQUEUES 4
 #define QNUM 128
 #define RINGS(i) (0x10000u + (i)*DRV_QUEUE_BYTES)
 #define HEADERS 0x100000u /* one 64-byte slot per request: header, then status at + 32 */
@@ -63,18 +63,21 @@ static bool uring_works(void)
 
 /* ---- an engine that counts syncs, and refuses them and others ---- */
 
-static bool spied, no_sync;
+static bool spied;
+static atomic_bool no_sync;
 static atomic_uint syncs, op_count[BLK_OP_DISCARD + 1];
 static unsigned refused_ops; /* 1 << op: as a disk that cannot */
 static int other_fd;         /* BLK_OTHER */
 static struct blk_engine_ops spy;
+static atomic_bool hold; /* a sync waits in its I/O thread before it reaches the disk */
+static atomic_uint held;
 static void (*real_submit)(struct blk_eng *g, struct blk_io *io);
 
 static void spy_submit(struct blk_eng *g, struct blk_io *io)
 {
 	atomic_fetch_add(&op_count[io->op], 1);
 	if (refused_ops >> io->op & 1) {
-		blk_io_done(&rig->b, io, -EOPNOTSUPP);
+		blk_io_done(((struct blk_req *)(void *)io)->lane, io, -EOPNOTSUPP);
 		return;
 	}
 	if (io->op != BLK_OP_SYNC) {
@@ -82,8 +85,11 @@ static void spy_submit(struct blk_eng *g, struct blk_io *io)
 		return;
 	}
 	atomic_fetch_add(&syncs, 1);
+	atomic_fetch_add(&held, 1);
+	while (hold)
+		usleep(100);
 	if (no_sync)
-		blk_io_done(&rig->b, io, -EIO);
+		blk_io_done(((struct blk_req *)(void *)io)->lane, io, -EIO);
 	else
 		real_submit(g, io);
 }
@@ -202,8 +208,10 @@ static void make_disk(int flags)
 static void setup(void)
 {
 	fc_open(&core);
-	threaded = spied = no_sync = false;
-	syncs = refused_ops = 0;
+	threaded = spied = false;
+	no_sync = hold = false;
+	syncs = held = 0;
+	refused_ops = 0;
 	for (unsigned i = 0; i < ARRAY_LEN(op_count); i++)
 		op_count[i] = 0;
 	other_fd = -1;
@@ -451,24 +459,28 @@ END_TEST
 /* An error that is not told yet is in the page; one that was told is not. */
 START_TEST(error_is_written_down)
 {
-	spied = no_sync = true;
+	struct blk_lane *l;
+
+	spied = true;
+	no_sync = true;
 	if (!start(_i))
 		return;
+	l = &rig->b.lane[0];
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_IOERR);
 	no_sync = false;
 	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_OK);
 	stop_device();
 	ck_assert_uint_eq(rig->b.page->sync_failed, 0);
 	/* Without the turn that publishes the answer, as if killed there. */
-	rig->b.in_flight = 1;
-	rig->b.pool[0] = (struct blk_req){.b = &rig->b,
-					  .type = VIRTIO_BLK_T_FLUSH,
-					  .status = gm_ptr(&gm, HEADERS, 1),
-					  .io.op = BLK_OP_SYNC};
-	vq_start(&rig->b.w.mmio.v.vq[0], &rig->b.w.mmio.v.st->q[0], &gm, USUAL, true, NULL);
-	blk_io_done(&rig->b, &rig->b.pool[0].io, -EIO);
+	l->in_flight = 1;
+	l->pool[0] = (struct blk_req){
+		.lane = l, .type = VIRTIO_BLK_T_FLUSH, .status = gm_ptr(&gm, HEADERS, 1)};
+	vq_start(l->q, &rig->b.w.mmio.v.st->q[0], &gm, USUAL, true, NULL);
+	no_sync = true;
+	blk_sync_begin(&l->pool[0]);
 	ck_assert_uint_eq(rig->b.page->sync_failed, 1);
-	blk_sync_published(&rig->b);
+	ck_assert_uint_eq(l->in_flight, 0);
+	blk_sync_published(l);
 	ck_assert_uint_eq(rig->b.page->sync_failed, 0);
 }
 END_TEST
@@ -1228,13 +1240,218 @@ START_TEST(reset_under_traffic)
 			header(i, VIRTIO_BLK_T_IN, i * 128);
 			drvq_add(&drv[i % NQUEUES], d, 3, NULL);
 		}
-		event_signal(kick[0]);
-		event_signal(kick[1]);
+		for (unsigned i = 0; i < NQUEUES; i++)
+			event_signal(kick[i]);
 		usleep(round * 20);
 		drv_reg(&core, VIRTIO_MMIO_STATUS, 0);
 		memset(data(0), 0x5c, 32 * 0x10000);
 		usleep(500);
 		expect_bytes(data(0), 32 * 0x10000, 0x5c);
+		bring_up(USUAL);
+	}
+	stop_device();
+}
+END_TEST
+
+/* ---- several queues ---- */
+
+/* A request of its own for each queue, in slot `queue`, with its own data. */
+static void offer(unsigned queue, uint32_t type, uint64_t sector, uint32_t n)
+{
+	bool write = type == VIRTIO_BLK_T_IN;
+	struct vring_desc d[3] = {drv_desc(HEADERS + queue * 64, 16, false),
+				  drv_desc(DATA + queue * 0x10000, n, write),
+				  drv_desc(HEADERS + queue * 64 + 32, 1, true)};
+	uint16_t old = drv[queue].avail_idx;
+
+	header(queue, type, sector);
+	if (n == 0)
+		d[1] = d[2];
+	drvq_add(&drv[queue], d, n ? 3 : 2, NULL);
+	drvq_kick(&drv[queue], old);
+}
+
+static bool answered(unsigned queue)
+{
+	uint16_t head;
+	uint32_t len;
+	void *cookie;
+
+	return drvq_get(&drv[queue], &head, &len, &cookie);
+}
+
+static uint8_t answer_of(unsigned queue)
+{
+	uint64_t until = clock_ns() + WAIT_MS * 1000000ull;
+
+	while (!answered(queue)) {
+		ck_assert(clock_ns() < until);
+		usleep(100);
+	}
+	return *status_of(queue);
+}
+
+/* One driver for each queue, at the same time, each in its own part of the disk. */
+static void *drive(void *arg)
+{
+	unsigned q = (unsigned)(uintptr_t)arg;
+	uint64_t first = q * (DISK_SIZE / 512 / NQUEUES);
+	uint8_t *p = data(q * 0x10000);
+
+	for (unsigned round = 0; round < 200; round++) {
+		uint64_t seed = q * 1000 + round, sector = first + round * 8;
+
+		fill(p, 4096, seed);
+		offer(q, VIRTIO_BLK_T_OUT, sector, 4096);
+		if (answer_of(q) != VIRTIO_BLK_S_OK)
+			return "write";
+		memset(p, 0, 4096);
+		if (round % 8 == q) {
+			offer(q, VIRTIO_BLK_T_FLUSH, 0, 0);
+			if (answer_of(q) != VIRTIO_BLK_S_OK)
+				return "flush";
+		}
+		offer(q, VIRTIO_BLK_T_IN, sector, 4096);
+		if (answer_of(q) != VIRTIO_BLK_S_OK)
+			return "read";
+		for (size_t i = 0; i < 4096; i++) {
+			if (p[i] != pattern(seed, i))
+				return "data";
+		}
+	}
+	return NULL;
+}
+
+START_TEST(queues_at_once)
+{
+	pthread_t t[NQUEUES];
+	struct msg_stats s;
+
+	if (!start(_i))
+		return;
+	for (unsigned q = 0; q < NQUEUES; q++)
+		ck_assert_int_eq(pthread_create(&t[q], NULL, drive, (void *)(uintptr_t)q), 0);
+	for (unsigned q = 0; q < NQUEUES; q++) {
+		void *bad;
+
+		pthread_join(t[q], &bad);
+		ck_assert_msg(!bad, "queue %u: %s", q, (const char *)bad);
+	}
+	s = stop_device();
+	for (unsigned q = 0; q < NQUEUES; q++) {
+		for (unsigned round = 0; round < 200; round++)
+			expect_disk((q * (DISK_SIZE / 512 / NQUEUES) + round * 8) * 512ull, 4096,
+				    q * 1000 + round);
+	}
+	/* All I/O threads' counters together. */
+	ck_assert_uint_eq(s.n[STAT_BLK_READS], 200 * NQUEUES);
+	ck_assert_uint_eq(s.n[STAT_BLK_WRITES], 200 * NQUEUES);
+	ck_assert_uint_eq(s.n[STAT_BLK_FLUSHES], 25 * NQUEUES);
+}
+END_TEST
+
+static void wait_held(unsigned n)
+{
+	uint64_t until = clock_ns() + WAIT_MS * 1000000ull;
+
+	while (held < n) {
+		ck_assert(clock_ns() < until);
+		usleep(100);
+	}
+}
+
+/* A flush that comes while the disk is synced for another queue is not covered by that sync: the
+ * write before it may have been answered too late for it. And all that wait share one. */
+START_TEST(flush_of_another_queue)
+{
+	spied = true;
+	if (!start(_i))
+		return;
+	hold = true;
+	offer(0, VIRTIO_BLK_T_FLUSH, 0, 0);
+	wait_held(1);
+	offer(1, VIRTIO_BLK_T_OUT, 9, 4096);
+	ck_assert_uint_eq(answer_of(1), VIRTIO_BLK_S_OK);
+	offer(1, VIRTIO_BLK_T_FLUSH, 0, 0);
+	offer(2, VIRTIO_BLK_T_FLUSH, 0, 0);
+	/* Behind them in their queues, so that they have been taken when these are answered. */
+	for (unsigned q = 1; q <= 2; q++) {
+		struct vring_desc d[3] = {drv_desc(HEADERS + 0x1000 + q * 64, 16, false),
+					  drv_desc(DATA + 0x100000 * q, 512, true),
+					  drv_desc(HEADERS + 0x1000 + q * 64 + 32, 1, true)};
+		uint16_t old = drv[q].avail_idx;
+
+		header(64 + q, VIRTIO_BLK_T_IN, 0);
+		drvq_add(&drv[q], d, 3, NULL);
+		drvq_kick(&drv[q], old);
+		ck_assert_uint_eq(answer_of(q),
+				  0xee); /* the flush is not answered: another one is */
+		ck_assert_uint_eq(*status_of(64 + q), VIRTIO_BLK_S_OK);
+	}
+	ck_assert(!answered(0));
+	ck_assert_uint_eq(syncs, 1);
+	hold = false;
+	for (unsigned q = 0; q <= 2; q++)
+		ck_assert_uint_eq(answer_of(q), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(syncs, 2);
+	stop_device();
+}
+END_TEST
+
+/* The kernel tells one sync of an error: every flush that came before the guest was told fails. */
+START_TEST(failed_flush_of_another_queue)
+{
+	spied = true;
+	no_sync = true;
+	if (!start(_i))
+		return;
+	hold = true;
+	offer(0, VIRTIO_BLK_T_FLUSH, 0, 0);
+	wait_held(1);
+	for (unsigned q = 1; q < NQUEUES; q++) {
+		struct vring_desc d[2] = {drv_desc(HEADERS + 0x1000 + q * 64, 16, false),
+					  drv_desc(HEADERS + 0x1000 + q * 64 + 32, 1, true)};
+
+		offer(q, VIRTIO_BLK_T_FLUSH, 0, 0);
+		header(64 + q, VIRTIO_BLK_T_OUT, 0); /* of no bytes */
+		drvq_add(&drv[q], d, 2, NULL);
+		event_signal(kick[q]);
+		ck_assert_uint_eq(answer_of(q), 0xee);
+	}
+	hold = false;
+	for (unsigned q = 0; q < NQUEUES; q++)
+		ck_assert_uint_eq(answer_of(q), VIRTIO_BLK_S_IOERR);
+	ck_assert_uint_eq(syncs, 1);
+	/* Told: it is over, in the page too. */
+	no_sync = false;
+	for (unsigned q = 0; q < NQUEUES; q++) {
+		offer(q, VIRTIO_BLK_T_FLUSH, 0, 0);
+		ck_assert_uint_eq(answer_of(q), VIRTIO_BLK_S_OK);
+	}
+	stop_device();
+	ck_assert_uint_eq(rig->b.page->sync_failed, 0);
+}
+END_TEST
+
+/* A mistake in one queue breaks the device, whatever the others do. */
+START_TEST(mistake_beside_traffic)
+{
+	struct vring_desc bad = drv_desc(HEADERS, 15, false);
+
+	if (!start(_i))
+		return;
+	for (unsigned round = 0; round < 20; round++) {
+		for (unsigned q = 0; q < NQUEUES - 1; q++) {
+			for (unsigned i = 0; i < 4; i++)
+				offer(q, VIRTIO_BLK_T_IN, 128 * i, 0x10000);
+		}
+		drvq_add(&drv[NQUEUES - 1], &bad, 1, NULL);
+		event_signal(kick[NQUEUES - 1]);
+		wait_needs_reset();
+		drv_reg(&core, VIRTIO_MMIO_STATUS, 0);
+		memset(data(0), 0x5c, NQUEUES * 0x10000);
+		usleep(200);
+		expect_bytes(data(0), NQUEUES * 0x10000, 0x5c);
 		bring_up(USUAL);
 	}
 	stop_device();
@@ -1491,6 +1708,10 @@ int main(void)
 	tcase_add_loop_test(c, random_traffic, 0, n);
 	tcase_add_loop_test(c, random_traffic_in_parts, 0, n);
 	tcase_add_loop_test(c, reset_under_traffic, 0, n);
+	tcase_add_loop_test(c, queues_at_once, 0, n);
+	tcase_add_loop_test(c, flush_of_another_queue, 0, n);
+	tcase_add_loop_test(c, failed_flush_of_another_queue, 0, n);
+	tcase_add_loop_test(c, mistake_beside_traffic, 0, n);
 	tcase_add_loop_test(c, more_requests_than_the_pool, 0, n);
 	suite_add_tcase(s, c);
 	tcase_add_checked_fixture(k, setup, teardown);

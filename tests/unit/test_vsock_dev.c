@@ -286,6 +286,9 @@ static void bare_setup(void)
 	d->conns.max = 8;
 	vconn_init(&d->conns);
 	d->listen_fd = -1;
+	d->w.nlanes = 1;
+	d->w.lane->w = &d->w;
+	d->w.lane->queues = (1u << VSOCK_QUEUES) - 1;
 	d->w.quiet_fd = event_create();
 }
 
