@@ -280,7 +280,7 @@ install: programs
 	@test -z "$(SAN)" || { echo "make install: not from a sanitizer build"; exit 2; }
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/insula $(DESTDIR)$(PREFIX)/lib/pkgconfig \
 		$(DESTDIR)$(PREFIX)/include/insula $(addprefix $(DESTDIR)$(PREFIX)/share/man/man,1 5 8) \
-		$(DESTDIR)$(PREFIX)/share/doc/insula/examples $(DESTDIR)$(PREFIX)/lib/systemd/system \
+		$(addprefix $(DESTDIR)$(PREFIX)/share/doc/insula/docs/,examples pictures) $(DESTDIR)$(PREFIX)/lib/systemd/system \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(LIBEXEC) $(DESTDIR)$(PREFIX)/libexec/insula
@@ -295,8 +295,10 @@ install: programs
 	sed -e 's|@PREFIX@|$(PREFIX)|g' tools/dist/insulad.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/insulad.service
 	install -m 644 tools/dist/insulad.socket $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 644 tools/dist/insulactl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/insulactl
-	install -m 644 docs/examples/*.py $(DESTDIR)$(PREFIX)/share/doc/insula/examples
-	install -m 644 README.md LICENSE docs/*.md src/hv/example/hello.c $(DESTDIR)$(PREFIX)/share/doc/insula
+	install -m 644 README.md LICENSE src/hv/example/hello.c $(DESTDIR)$(PREFIX)/share/doc/insula
+	install -m 644 docs/*.md $(DESTDIR)$(PREFIX)/share/doc/insula/docs
+	install -m 644 docs/examples/*.py $(DESTDIR)$(PREFIX)/share/doc/insula/docs/examples
+	install -m 644 docs/pictures/*.svg $(DESTDIR)$(PREFIX)/share/doc/insula/docs/pictures
 
 # A Debian package in $(BUILD): tools/dist/deb says what is in it.
 deb: deps-deb
