@@ -66,11 +66,15 @@ static int open_kvm(struct err *e)
 
 /* KVM without VT-x or AMD-V (software KVM in some clouds) runs small programs, but no Linux. Say so
  * before somebody waits for it. */
-static void warn_software_kvm(const struct boot *b)
+static void warn_software_kvm(const struct vm *vm)
 {
+	const char *ends = vm->terminal.escape ? "; Ctrl-A x ends it"
+			   : vm->command.raw   ? "; Ctrl-], three times in a second, ends it"
+			   : isatty(0)         ? "; Ctrl-C, twice, ends it"
+					       : "";
 	char line[8192];
 	bool found = false;
-	FILE *f = b->ninitrds ? fopen("/proc/cpuinfo", "re") : NULL;
+	FILE *f = vm->boot.ninitrds ? fopen("/proc/cpuinfo", "re") : NULL;
 
 	if (!f)
 		return;
@@ -80,7 +84,8 @@ static void warn_software_kvm(const struct boot *b)
 	fclose(f);
 	if (!found)
 		log_warn("this KVM has neither VT-x nor AMD-V behind it: a Linux guest will hardly "
-			 "boot here; in the source tree, `make lab` has a machine where it does");
+			 "boot here%s; in the source tree, `make lab` has a machine where it does",
+			 ends);
 }
 
 static int check_memory(uint64_t mem, struct err *e)
@@ -449,7 +454,7 @@ static void go(struct vm *vm)
 {
 	if (vm->running || vm->ended || !all_ready(vm))
 		return;
-	warn_software_kvm(&vm->boot);
+	warn_software_kvm(vm);
 	terminal_raw(&vm->terminal);
 	if (msg_send(vm->vmm.jail.channel, MSG_GO, NULL, 0, NULL, 0)) {
 		vm_end(vm, RUN_FAILED, "insula-vmm: its channel is closed");

@@ -1,8 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
-# From nothing to a guest: in the minimal Debian 12 that 79-fresh.host has made and in which the package and a kernel are, a guest runs as
-# root, and every line of README's tour as a user or as root. Its root is this test's by pivot_root: a chrooted process may not make a user
-# namespace.
+# From nothing to a guest: in the minimal Debian 12 that 79-fresh.host has made and in which the package and a kernel are, every line
+# of README's tour works, as a user or as root. Its root is this test's by pivot_root: a chrooted process may not make a user namespace.
 . "$(dirname "$0")/lib.sh"
 R=$BUILD/fresh/root
 [ -x "$R/usr/bin/insula-run" ] || { not_ok fresh "no $R; run tests/lab/79-fresh.host on the host first"; exit 1; }
@@ -25,8 +24,6 @@ ENTER
 root=(unshare --mount --pid --fork --kill-child --propagation private bash "$T/enter" "$R"
 	env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root)
 user=("${root[@]}" setpriv --reuid 1000 --regid 1000 --groups "$(stat -c %g /dev/kvm)" --inh-caps=-all env HOME=/home/user)
-of() { basename "$(readlink "$R/$1/vmlinuz")" | sed 's/^vmlinuz-//; s/[.+]/\\&/g'; }
-expect root 0 "^Linux insula $(of var/lib/insula/kernel) " "${root[@]}" insula-run -- uname -a
 # passt wants a way out to copy; nothing has to be at its end.
 modprobe dummy 2>/dev/null
 ip link add dummy0 type dummy
