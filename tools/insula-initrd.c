@@ -124,7 +124,7 @@ static int copy_all(int in, int out)
 	return 0;
 }
 
-/* Under a temporary name first: an interrupted run must not leave half an initrd, or spoil the one
+/* Under a temporary name first: an interrupted run must not leave half an initrd, or spoil the file
  * that was there. */
 static int write_out(int in, const char *path, struct err *e)
 {

@@ -21,7 +21,7 @@
 #include "spec/settings.h"
 
 #define AGAIN_NS 1000000000ull /* a second interrupt within this does not wait for the guest */
-#define RETRIES 100            /* of the connection to an insulad that starts anew */
+#define RETRIES 100            /* of the connection to an insulad that restarts */
 #define RETRY_MS 100
 #define SIGNAL_STATUS 128
 

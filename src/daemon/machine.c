@@ -441,7 +441,7 @@ static void find_result(struct machine *m, int64_t status)
 		m->r.result = make_result("oom", "the VM used more memory than its control group "
 						 "has: memory.max, see overhead_mib");
 	} else if (!m->r.result && strcmp(m->r.boot_id, m->d->boot_id) != 0) {
-		m->r.result = make_result("host-reboot", "the host has started anew meanwhile");
+		m->r.result = make_result("host-reboot", "the host has been restarted meanwhile");
 	} else if (!m->r.result) {
 		process_loss(status, reason, text, sizeof(text));
 		if (!strcmp(reason, "start-failed") && m->r.state != VM_STARTING)

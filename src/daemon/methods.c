@@ -1064,8 +1064,7 @@ const struct method methods[] =
 		{"vm.exec.wait",
 		 "Answered when a command has ended. The VM remembers the last 64 of its commands, "
 		 "also "
-		 "when "
-		 "insulad is started anew.",
+		 "when insulad is restarted.",
 		 vm_exec_wait,
 		 OBJECT("\"id\",\"exec\"",
 			ID "," EXEC "," NUMBER("timeout_ms", "1", "86400000", "default: none")),

@@ -43,7 +43,7 @@ void port_attach(struct dev_port *p, const struct dev_ops *ops, void *dev)
 {
 	p->ops = ops;
 	p->dev = dev;
-	/* The magic comes last: a kill before it means that the state is made anew. */
+	/* The magic comes last: after a kill before it, the state is made again. */
 	atomic_thread_fence(memory_order_release);
 	*(volatile uint32_t *)&p->state->magic = PORT_STATE_MAGIC;
 	ops->settle(dev);

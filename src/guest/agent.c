@@ -91,7 +91,7 @@ static void reap(struct agent *a)
 		if (si.ssi_signo != SIGCHLD)
 			a->leaving = (int)si.ssi_signo;
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		/* Nobody there who could be asked: no use in waiting. */
+		/* Nobody can be asked, so there is no use in waiting. */
 		if (pid == a->asking && status)
 			a->end_at = agent_now();
 		for (unsigned i = 0; i < AGENT_TASKS; i++) {

@@ -97,8 +97,8 @@ static void lose(struct task *t)
 	t->deadline = agent_now() + (alive ? AGENT_KILL_MS : 0);
 }
 
-/* Its stream has ended: if what carries it has died on the host, another one comes. Until then the
- * command runs on, as far as it may without a reader. */
+/* The stream has ended. If the process that carries it has died on the host, another stream comes.
+ * Until then the command runs on, as far as it can without a reader. */
 static void hang_up(const struct agent *a, struct task *t)
 {
 	if (t->state == TASK_HELLO) {
@@ -171,8 +171,8 @@ static void put_eofs(struct task *t)
 	}
 }
 
-/* A terminal has no end; what its line discipline takes for one goes over it. After an unfinished
- * line it takes two, the first ends the line. */
+/* A terminal has no end of file: the character that its line discipline takes for the end is typed
+ * instead. An unfinished line needs two: the first ends the line. */
 static void end_input(struct task *t)
 {
 	uint8_t last = t->in_tail ? t->in_buf[(t->in_tail - 1) % GP_WINDOW_IN] : '\n';
@@ -337,7 +337,7 @@ static struct task *find(const struct agent *a, uint32_t id)
 	return NULL;
 }
 
-/* `t` was accepted for a command that has been here before: its stream becomes that one's. */
+/* `t` was accepted for a command that exists already: that command takes over the stream of `t`. */
 static void go_on(const struct agent *a, struct task *t, struct task *old, uint64_t received)
 {
 	close_fd(&old->sock); /* its end may not have been seen yet */

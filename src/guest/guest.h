@@ -78,7 +78,7 @@ void net_resolv(const struct config *c);
 void mounts_early(bool initrd_root);
 /* Find, mount and enter the root disk. */
 void mounts_switch_root(enum root_mode mode);
-/* Load what mounts_shares() needs: once the root is another one, the modules are out of reach. */
+/* Load what mounts_shares() needs: after the change of the root, the modules are out of reach. */
 void mounts_prepare_shares(void);
 /* Mount the nth share disk at share[n], which is made if it is missing. */
 void mounts_shares(char *const share[]);

@@ -173,7 +173,7 @@ static _Noreturn void serve_alone(void)
 	serve_host(listener, false);
 }
 
-/* A guest that has no memory left must still be one that can be asked to end. */
+/* The host must be able to ask a guest to end even if that guest has no memory left. */
 static void outlive_oom(void)
 {
 	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);

@@ -162,7 +162,7 @@ int cache_get(struct cache *c, int *out, struct err *e)
 /* ---- removal ---- */
 
 /* Remove a file unless somebody uses it or makes it. Once it is locked, its name cannot go to
- * another file: only who has the lock removes it. Before that it can, hence the second look. */
+ * another file: only the owner of the lock removes it. Before that it can, so look twice. */
 static bool remove_unused(int dir, const char *name)
 {
 	struct stat st, now;
@@ -314,8 +314,8 @@ static int publish(struct cache *c)
 			       : -errno; /* another builder was faster; the content is the same */
 }
 
-/* While it has no lock, another maker may throw an entry out that has just got its name; the same
- * goes for the entry of somebody who was faster. */
+/* Until an entry has a lock, another maker may remove it, even if it has just got its name. That is
+ * also true of the entry of a faster maker. */
 int cache_commit(struct cache *c, int *fd, struct err *e)
 {
 	int r = flock(c->tmp, LOCK_SH) ? cache_failed(c, -errno, c->name, e) : -ENOENT;

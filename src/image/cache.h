@@ -46,8 +46,8 @@ int cache_begin(struct cache *c, struct err *e);
 /* Flush it, give it its name, get it as cache_get() does, remove what it replaces and what is too
  * much. c->tmp is closed either way. */
 int cache_commit(struct cache *c, int *fd, struct err *e);
-/* Remove entries, the one not used longest first, until all have `limit` bytes together. Not the
- * one that cache_name() has named, and none that is in use. */
+/* Remove entries, the least recently used first, until all have `limit` bytes together. The entry
+ * that cache_name() has named stays, and so do entries in use. */
 void cache_trim(struct cache *c, uint64_t limit);
 /* The text for a failure in the directory: `what` or "". Returns `code`. */
 int cache_failed(const struct cache *c, int code, const char *what, struct err *e);

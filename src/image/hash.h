@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * FNV-1a, 128 bits: names for cache entries. Not a cryptographic hash; who can choose the inputs'
- * inode numbers and time stamps owns the files anyway.
+ * FNV-1a, 128 bits: names for cache entries. This is not a cryptographic hash: whoever can choose
+ * the inputs' inode numbers and time stamps owns the files anyway.
  */
 #ifndef IMAGE_HASH_H
 #define IMAGE_HASH_H

@@ -131,8 +131,8 @@ static bool try_tree(struct build *b, const char *base, const char *lib, const c
 	return false;
 }
 
-/* X for the kernel X/boot/FILE, "" for X = /. False: it lies elsewhere, and a folder X/lib/modules
- * need not have to do with it: for /tmp/build/bzImage it would be one that anybody can make. */
+/* X for the kernel X/boot/FILE, "" for X = /. False: the kernel lies elsewhere, and X/lib/modules
+ * need not belong to it. For /tmp/build/bzImage anybody could make that directory. */
 static bool beside_boot(const char *kernel, char base[IMAGE_PATH_MAX])
 {
 	char *slash;

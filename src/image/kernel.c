@@ -24,7 +24,7 @@
 #define SETUP_MIN 0x210
 #define BANNER "Linux version "
 
-/* Copies a version up to the first character that cannot be in one. 0 characters: it is none. */
+/* Copies a version, up to the first character that no version has. 0 characters: not a version. */
 static size_t copy_version(char out[KERNEL_VERSION_MAX], const char *p, size_t len)
 {
 	size_t n = 0;

@@ -5,9 +5,9 @@
  * "softdep NAME pre: NAME... post: NAME..."; modules.alias "alias PATTERN NAME". In names - and _
  * are the same.
  *
- * What is read here ends up in a guest, so a path of modules.dep may not lead out of the tree, and
- * the tree must be one that only root, the user and the kernel's owner can change. All files are
- * opened by open_file().
+ * What is read here ends up in a guest. So a path of modules.dep may not lead out of the tree, and
+ * only root, the user and the kernel's owner may be able to change the tree. All files are opened
+ * by open_file().
  */
 #include <dirent.h>
 #include <errno.h>

@@ -3,8 +3,8 @@
  * Root images: a directory becomes a sparse ext4 image, made by mke2fs.
  *
  * Stages: walk the tree in a fixed order and hash what identifies each entry (the manifest); take
- * the image from the cache; or run mke2fs into a new cache entry, and walk again: if the manifest
- * is another one now, the image is of no state that the directory ever had, and is dropped.
+ * the image from the cache; or run mke2fs into a new cache entry, and walk again. If the manifest
+ * has changed meanwhile, the directory never was in the image's state, and the image is dropped.
  */
 #include <errno.h>
 #include <fcntl.h>

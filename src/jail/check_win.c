@@ -59,7 +59,7 @@ static DWORD integrity(HANDLE token)
 				   *GetSidSubAuthorityCount(t.label.Label.Sid) - 1u);
 }
 
-/* Has it a privilege besides that of walking through directories? */
+/* True if the token has a privilege besides that of walking through directories. */
 static bool privileged(HANDLE token)
 {
 	union {
@@ -79,7 +79,7 @@ static bool privileged(HANDLE token)
 	return false;
 }
 
-/* Do the rights of an administrator work for it? */
+/* True if an administrator's rights work for the token. */
 static bool administrator(HANDLE token)
 {
 	union {

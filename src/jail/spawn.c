@@ -69,7 +69,7 @@ static pid_t clone_child(struct jail_start *s, int *pidfd)
 	return (pid_t)pid;
 }
 
-/* Has the child failed by itself, and said so? Then the message is a better one than ours. */
+/* True if the child has failed by itself and said so. Its message is then better than ours. */
 static bool child_reported(int channel)
 {
 	struct pollfd p = {.fd = channel, .events = POLLIN};

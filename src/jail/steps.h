@@ -36,15 +36,15 @@ _Noreturn void jail_child(struct jail_start *s);
 /* Run the steps. On the first failure send MSG_FAILED over s->channel and exit. */
 void jail_run_steps(const struct jail_step *steps, size_t n, struct jail_start *s);
 
-/* Die with the parent, and notice one that has died already. */
+/* Die with the parent, and notice that it has died already. */
 int jail_tie_to_parent(int channel, struct err *e);
 
-/* ids.c: does the plan use the caller's own ids (no privilege needed, but groups cannot be
- * dropped)? */
+/* ids.c: true if the plan uses the caller's own ids. That needs no privilege, but groups cannot be
+ * dropped. */
 bool jail_ids_own(const struct jail_plan *p);
 /* Write the maps of a child that has just been cloned. */
 int jail_ids_map(pid_t pid, const struct jail_plan *p, struct err *e);
-/* Is [id, id] inside one extent of a uid_map or gid_map text? */
+/* True if [id, id] is inside one extent of a uid_map or gid_map text. */
 bool jail_map_has(const char *map, uint32_t id);
 
 /* remedy.c: what to do when namespaces fail with `code`, as "; do this", or "". `sys` is /proc/sys.

@@ -56,7 +56,7 @@ static int check_file(const char *path, struct err *e)
 	return check_status(status, path, e);
 }
 
-/* Threads other than the first: one that ended in between is no fault. */
+/* Threads other than the first: it is no fault if a thread has ended meanwhile. */
 static int check_threads(pid_t pid, struct err *e)
 {
 	char path[64];

@@ -19,7 +19,7 @@
 			 * not look new to it */
 #define STOP_NS SECOND_NS
 /* More streams from the same insula-vsock, one after the other ends; a stream that has held for a
- * while begins to count anew. */
+ * while begins to count again. */
 #define MAX_TRIES 3
 #define RETRY_NS (SECOND_NS / 10)
 #define STEADY_NS SECOND_NS

@@ -95,7 +95,7 @@ void vm_helper_stuck(struct vm *vm, uint32_t index)
 	/* One that is starting is the answer to what is reported here. */
 	if (!d || d->child.state != CHILD_READY)
 		return;
-	log_warn("%s: did not answer in time; it is killed and started anew", d->child.name);
+	log_warn("%s: did not answer in time; it is killed and restarted", d->child.name);
 	restart_stuck(&d->restart);
 	child_shoot(&d->child);
 }

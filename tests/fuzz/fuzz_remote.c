@@ -66,7 +66,7 @@ struct fixture {
 	bool answers;
 };
 
-/* The page from the first run on, the device anew for each. */
+/* The page lives from the first run on; the device is made again for each. */
 static void set_up(struct fixture *f, enum dev_kind kind)
 {
 	struct msg_device m = {.kind = (uint32_t)kind, .base = BASE, .name = "fuzz"};

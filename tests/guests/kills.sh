@@ -193,7 +193,7 @@ for program in insula-blk insula-console; do
 	wait_for 10 sealed $program
 	stopped=$pid
 	kill -STOP "$stopped"
-	wait_for 5 logged "$program .*did not answer in time; it is killed and started anew"
+	wait_for 5 logged "$program .*did not answer in time; it is killed and restarted"
 	holds "$program stopped: noticed" $? "$(log)"
 	wait_for 3 reaped "$stopped"
 	holds "$program stopped: killed" $? "$(log)"
@@ -209,7 +209,7 @@ for program in insula-blk insula-console; do
 	holds "$program stopped: counted" $? "$(grep timeouts "$dir/m.json")"
 done
 
-# ---- what cannot be started anew
+# ---- what cannot be started again
 
 start blkloop looping --append seconds=$((30 * slow)) --vsock path="$dir/v.sock"
 prlimit --pid "$run" --nofile=1000:1000 # insula-vsock needs more

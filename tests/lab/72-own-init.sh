@@ -72,7 +72,7 @@ same deaf-init-was-asked 'start asked ' "$(marks)"
 if [ $TOOK -ge 11000 ] && [ $TOOK -lt 16000 ]; then ok deaf-init-had-its-time; else not_ok deaf-init-had-its-time "$TOOK ms"; fi
 left deaf-init
 
-# ---- one that nobody can ask: nobody waits
+# ---- an init that nobody can ask: nobody waits
 
 rm "$T/root/bin/poweroff"
 image "$T/root" 32M

@@ -105,7 +105,7 @@ same the-vm-goes-on running "$("$CTL" info c | member state)"
 kill -9 $hostile
 wait $hostile 2>/dev/null
 
-# ---- memory: the same one takes more than is left; the whole VM goes, and is told why
+# ---- memory: the same VM takes more than is left; the whole VM ends, and the reason is told
 
 "$CTL" events c >"$T/events" &
 events=$!
@@ -222,7 +222,7 @@ same oom-of-an-adopted-vm oom "$(member reason <"$T/out")"
 "$CTL" rm k >/dev/null
 down
 
-# ---- another user's insulad, below a group that was handed over; twice, for the second one begins in the leaf of the first
+# ---- another user's insulad, below a group that was handed over; twice, because the second begins in the leaf of the first
 
 mkdir "$ROOT/service" "$T/theirs"
 chown 1000:1000 "$T/theirs" "$ROOT/service" "$ROOT"/service/cgroup.{procs,subtree_control}

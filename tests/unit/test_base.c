@@ -81,7 +81,7 @@ START_TEST(gm_map_layout)
 	ck_assert_ptr_null(gm_ptr(&gm, BOARD_HIGH_RAM + 8 * BOARD_PAGE, 1));
 	*low = 1;
 	*high = 2;
-	/* In the memory one is right behind the other. */
+	/* In memory they lie side by side. */
 	ck_assert_int_eq(
 		shm_map(fd, size, BOARD_LOW_RAM_END - 0x10000, 0x10000 + BOARD_PAGE, false, &p, &e),
 		0);
@@ -193,7 +193,7 @@ START_TEST(memory_map_refused)
 }
 END_TEST
 
-/* What lies in a file of its own, and in the middle of one. */
+/* In a file of its own, and in the middle of a file. */
 START_TEST(memory_map_of_two_files)
 {
 	const uint64_t piece = 1 << 16; /* what an offset is a multiple of, on every system */

@@ -365,7 +365,7 @@ START_TEST(reconnects)
 	/* One that accepts and hangs up is no better than none. */
 	ck_assert(nic_lost(&n));
 	ck_assert_uint_eq(n.backoff_ms, 5000);
-	/* But after some time it was a good one. */
+	/* But after some time the connection counts as good. */
 	close(conn);
 	conn = nic_retry(&n, &e);
 	n.up_ns -= 5000000000ull;

@@ -276,7 +276,7 @@ START_TEST(bad_devices)
 	ck_assert_int_eq(take_up(DEV_VIRTIO_MMIO, KICKS, 1), -EPROTO);
 	ck_assert_int_eq(take_up(DEV_VIRTIO_MMIO, 1, 5), -EPROTO);
 	ck_assert_int_eq(take_up(DEV_UART, KICKS + 1, 0), -EPROTO);
-	/* A page of another size, one that can shrink. */
+	/* A page of another size, which can shrink. */
 	int keep = h.page_fd;
 	h.page_fd = shm_create("small", DP_CORE_SIZE / 2, &e);
 	ck_assert_int_eq(take_up(DEV_UART, 0, 0), HOST_SHORT);

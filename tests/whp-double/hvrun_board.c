@@ -7,7 +7,7 @@
 
 #include "hvrun.h"
 
-/* 16550: what a driver needs to find one that is always ready to send. */
+/* 16550: what a driver needs to find a UART that is always ready to send. */
 #define UART_LCR 3
 #define UART_MCR 4
 #define UART_LSR 5

@@ -56,7 +56,7 @@ static void collect(const struct vp *v, struct store *st)
 }
 
 /* Let KVM end it without entering the guest. All registers may be different afterwards. What it
- * writes to devices goes to `st`, if there is one. */
+ * writes to devices goes to `st`, if that is not NULL. */
 static HRESULT finish(struct vp *v, struct store *st)
 {
 	int r = 0;

@@ -79,7 +79,7 @@ HRESULT WINAPI WHvDeleteVirtualProcessor(WHV_PARTITION_HANDLE h, UINT32 index)
 	return S_OK;
 }
 
-/* The flag first, then the signal: whoever has not seen the one is hit by the other. */
+/* The flag first, then the signal: a thread that has not seen the flag is hit by the signal. */
 HRESULT WINAPI WHvCancelRunVirtualProcessor(WHV_PARTITION_HANDLE h, UINT32 index, UINT32 flags)
 {
 	struct vp *v = vp_of(h, index, "WHvCancelRunVirtualProcessor");
