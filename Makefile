@@ -44,10 +44,10 @@ endif
 # ---- rooms: one library each; main.c and *_main.c belong to a program alone
 ROOMS := base hv x86 whp vmm devices jail image spec supervisor guest daemon ctl
 src_base       := $(wildcard src/base/*.c)
-src_hv         := $(wildcard src/hv/kvm/*.c) src/hv/common.c
+src_hv         := $(wildcard src/hv/kvm/*.c) $(wildcard src/hv/kvm/x86/*.c) $(wildcard src/hv/*.c)
 # The Windows backend; all but *_win.c also builds here, for the tests. x86: its instruction emulator.
 src_x86        := $(wildcard src/hv/whp/x86*.c)
-src_whp        := $(filter-out $(src_x86),$(wildcard src/hv/whp/*.c)) src/hv/common.c
+src_whp        := $(filter-out $(src_x86),$(wildcard src/hv/whp/*.c)) $(wildcard src/hv/*.c)
 src_vmm        := $(wildcard src/vmm/*.c) $(wildcard src/vmm/x86/*.c)
 src_devices    := $(wildcard src/devices/*.c)
 src_jail       := $(wildcard src/jail/*.c)
@@ -117,7 +117,8 @@ $(call lib,$(1)): $(call objs,$(call lib_of,$(1)))
 endef
 $(foreach r,$(ROOMS),$(eval $(call room_lib,$(r))))
 
-HV_OBJS := $(call objs,$(src_hv) src/base/err.c src/base/errtext_linux.c)
+# It stands alone: of src/base it takes errors and records of state.
+HV_OBJS := $(call objs,$(src_hv) $(addprefix src/base/,err.c errtext_linux.c state.c))
 $(BUILD)/lib/libinsula-hv.a: $(HV_OBJS)
 	@mkdir -p $(@D)
 	@rm -f $@
@@ -180,7 +181,7 @@ guest: deps-guest
 # ---- for Windows, cross-built (docs/windows.md)
 WIN_CC    ?= x86_64-w64-mingw32-gcc
 WIN_FLAGS := -O2 -g -std=gnu11 -D_GNU_SOURCE -DWIN32_LEAN_AND_MEAN -D_WIN32_WINNT=0x0A00 -Iinclude -Isrc $(WARN)
-WIN_SRC   := $(src_whp) $(src_x86) src/base/err.c src/base/errtext_win.c
+WIN_SRC   := $(src_whp) $(src_x86) $(addprefix src/base/,err.c errtext_win.c state.c)
 windows-hv: deps-windows
 	@$(MAKE) --no-print-directory $(BUILD)/windows/hello.exe
 $(BUILD)/windows/obj/%.o: %.c Makefile
@@ -288,7 +289,7 @@ install: programs
 		$(filter-out %/busybox,$(LIBEXEC)))))
 	install -m 644 $(BUILD)/lib/libinsula-hv.a $(DESTDIR)$(PREFIX)/lib
 	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' src/hv/insula-hv.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/insula-hv.pc
-	install -m 644 include/insula/hv.h include/insula/err.h $(DESTDIR)$(PREFIX)/include/insula
+	install -m 644 $(addprefix include/insula/,hv.h hv_x86.h state.h err.h) $(DESTDIR)$(PREFIX)/include/insula
 	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 docs/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
 	install -m 644 docs/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8

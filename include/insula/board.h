@@ -14,13 +14,12 @@
 #define BOARD_PAGE 4096u
 
 /* ---- guest physical memory ---- */
-#define BOARD_LOW_RAM_END 0xc0000000ull  /* RAM below the hole ends here at the latest (3 GiB) */
-#define BOARD_HIGH_RAM 0x100000000ull    /* RAM beyond 3 GiB continues here (4 GiB) */
-#define BOARD_VIRTIO_MMIO 0xd0000000ull  /* device i: one 4 KiB window at + i * 4 KiB */
-#define BOARD_IOAPIC 0xfec00000ull       /* one 4 KiB window */
-#define BOARD_LAPIC 0xfee00000ull        /* in the hypervisor */
-#define BOARD_KVM_IDENTITY 0xfffbc000ull /* KVM on Intel: identity map page, then 3 TSS pages */
-#define BOARD_KVM_TSS 0xfffbd000ull
+#define BOARD_LOW_RAM_END 0xc0000000ull /* RAM below the hole ends here at the latest (3 GiB) */
+#define BOARD_HIGH_RAM 0x100000000ull   /* RAM beyond 3 GiB continues here (4 GiB) */
+#define BOARD_VIRTIO_MMIO 0xd0000000ull /* device i: one 4 KiB window at + i * 4 KiB */
+#define BOARD_IOAPIC 0xfec00000ull      /* one 4 KiB window */
+#define BOARD_LAPIC 0xfee00000ull       /* in the hypervisor; HV_X86_LAPIC */
+/* and above it HV_X86_INTEL_PAGES, where nothing is mapped (hv_x86.h) */
 
 /* What the loader puts below 1 MiB (all reserved or reclaimable in the e820 map). */
 #define BOARD_GDT 0x500ull

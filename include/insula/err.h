@@ -17,6 +17,10 @@
 #define INSULA_PRINTF(format_at, args_at) __attribute__((format(printf, format_at, args_at)))
 #endif
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct err {
 	int code;       /* negative errno, 0 when unset */
 	char text[252]; /* always terminated, always printable ASCII or UTF-8 */
@@ -33,6 +37,10 @@ int err_sys(struct err *e, int code, const char *fmt, ...) INSULA_PRINTF(3, 4);
 void err_clean(char *text);
 
 /* A broken invariant of our own: one line on stderr, then _exit(70). Works under every jail. */
-_Noreturn void panic(const char *fmt, ...) INSULA_PRINTF(1, 2);
+__attribute__((noreturn)) void panic(const char *fmt, ...) INSULA_PRINTF(1, 2);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

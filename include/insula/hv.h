@@ -1,18 +1,27 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The hypervisor contract: virtual machines, vCPUs, memory slots, exits, doorbells, interrupts.
  *
- * One backend is linked per platform (src/hv/kvm, src/hv/whp). State is opaque; there are no
- * globals. Every function returns 0 or a negative errno and fills `struct err` when it takes one.
+ * One backend is linked per platform: KVM on Linux, the Windows Hypervisor Platform on Windows.
+ * State is opaque; there are no globals. Every function returns 0 or a negative errno and fills
+ * `struct err` when it takes one.
  *
- * The machine is the same on every backend: LAPIC in the hypervisor, no PIC, no PIT, no IOAPIC
- * (that is the caller's), HLT handled inside, interrupts as MSI messages (address, data) as in
- * Intel SDM vol. 3, 11.11.
+ * How it works. The caller maps its own memory into the guest's physical address space, creates
+ * vCPUs, gives the first one its registers, and has a thread for each call hv_vcpu_run() in a loop.
+ * The guest runs inside that call until it touches what is not mapped; the caller answers and calls
+ * again. A doorbell is such an access that signals an event instead, without an exit. An interrupt
+ * goes the other way: a signalled event, bound to a line, becomes the message (address, data) that
+ * the line is routed to. So a device in another process needs two events and never this process.
+ *
+ * What depends on the processor (registers, ports, the interrupt controller) is in the header of
+ * its own that is included below; today there is x86-64.
  *
  * Threads: a vCPU is created, run and completed by the one thread that owns it (register access
  * too, while it does not run). hv_vcpu_kick(), hv_irq_*(), hv_msi_send(), hv_doorbell_*() may be
  * called by any thread; hv_mem_*() by one thread at a time.
  *
- * KVM: Documentation/virt/kvm/api.rst. This header and libinsula-hv.a stand on their own.
+ * KVM: Documentation/virt/kvm/api.rst. hv.h, hv_x86.h, state.h and err.h with libinsula-hv.a stand
+ * on their own: they need no other file of the project.
  */
 #ifndef INSULA_HV_H
 #define INSULA_HV_H
@@ -22,14 +31,32 @@
 #include <stdint.h>
 
 #include <insula/err.h>
+#include <insula/state.h>
+#if defined(__x86_64__)
+#include <insula/hv_x86.h>
+#else
+#error "libinsula-hv: there is no backend for this architecture"
+#endif
 
 #ifndef _WIN32
 #include <signal.h>
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifndef _WIN32
 /* Used by hv_vcpu_kick(). hv_vm_create() installs an empty handler for it (with SA_RESTART; other
  * calls of the owning thread may see EINTR) and refuses with -EBUSY if the program has a handler of
  * its own. */
 #define HV_KICK_SIGNAL SIGUSR1
 #endif
+
+#define HV_PAGE 4096u     /* gpa, host and size of a memory slot are multiples of it */
+#define HV_MAX_SLOTS 64u  /* memory slots of a VM */
+#define HV_MAX_LINES 240u /* interrupt lines of a VM */
+#define HV_MAX_CPUS 32u   /* vCPUs of a VM; the host may allow fewer */
 
 struct hv_vm;
 struct hv_vcpu;
@@ -39,10 +66,10 @@ struct hv_vcpu;
 typedef intptr_t hv_event;
 
 struct hv_vm_params {
-	intptr_t dev;    /* Linux: an open /dev/kvm (not consumed; may be closed after the call).
-			    Windows: unused. */
-	unsigned ncpus;  /* vCPUs that will be created, 1..BOARD_MAX_CPUS: the topology */
-	unsigned nlines; /* interrupt lines (IOAPIC pins) that hv_irq_* may name, 1..240 */
+	/* Linux: an open /dev/kvm (not consumed; may be closed after the call). Windows: unused. */
+	intptr_t dev;
+	unsigned ncpus;  /* vCPUs that will be created, 1..HV_MAX_CPUS: the topology */
+	unsigned nlines; /* interrupt lines that hv_irq_* may name, 1..HV_MAX_LINES */
 };
 
 /* -ENOTTY / -ENOSYS: not a hypervisor device or an API version that is not 12; -EOPNOTSUPP: a
@@ -62,9 +89,10 @@ enum hv_mem_flags {
 	HV_MEM_READONLY = 1, /* guest writes become HV_EXIT_MMIO, reads do not exit */
 	HV_MEM_DIRTY_LOG = 2,
 };
-/* Map [host, host + size) at gpa. gpa, host and size are multiples of 4096. `host` stays the
- * caller's and must stay mapped until hv_mem_unmap() or hv_vm_destroy(). An overlap is -EEXIST.
- * `slot` is chosen by the caller, 0..63, unused so far. */
+/* Map [host, host + size) at gpa, whole pages. `host` stays the caller's and must stay mapped until
+ * hv_mem_unmap() or hv_vm_destroy(). An overlap with another slot or with what the hypervisor keeps
+ * to itself (hv_x86.h) is -EEXIST. `slot` is chosen by the caller, below HV_MAX_SLOTS, unused so
+ * far. */
 int hv_mem_map(struct hv_vm *vm, unsigned slot, uint64_t gpa, void *host, uint64_t size,
 	       unsigned flags, struct err *e);
 int hv_mem_unmap(struct hv_vm *vm, unsigned slot, struct err *e);
@@ -73,37 +101,32 @@ int hv_mem_unmap(struct hv_vm *vm, unsigned slot, struct err *e);
 int hv_mem_dirty(struct hv_vm *vm, unsigned slot, uint64_t *bitmap, struct err *e);
 
 /* ---- vCPUs ---- */
-/* index 0 is the boot CPU; the others wait for INIT/SIPI. CPUID (topology, hypervisor leaves) is
- * set. */
+/* Index 0 is the boot CPU; the others wait until it starts them. */
 int hv_vcpu_create(struct hv_vm *vm, unsigned index, struct hv_vcpu **out, struct err *e);
 void hv_vcpu_destroy(struct hv_vcpu *v);
 
 enum hv_exit_kind {
 	HV_EXIT_NONE, /* interrupted without a reason that matters: run again */
-	HV_EXIT_PIO,
+	HV_EXIT_PIO,  /* x86 */
 	HV_EXIT_MMIO,
-	HV_EXIT_HALT, /* only where the hypervisor does not handle HLT itself */
-	HV_EXIT_EOI,  /* EOI of a level-triggered vector */
-	HV_EXIT_MSR,
-	HV_EXIT_CPUID,
-	HV_EXIT_IRQ_WINDOW,
-	HV_EXIT_CANCELED, /* hv_vcpu_kick() */
-	HV_EXIT_SHUTDOWN, /* triple fault */
-	HV_EXIT_ERROR,    /* the vCPU cannot go on */
+	HV_EXIT_HALT,       /* only where the hypervisor does not wait for interrupts itself */
+	HV_EXIT_EOI,        /* x86: EOI of a level-triggered vector */
+	HV_EXIT_MSR,        /* x86 */
+	HV_EXIT_CPUID,      /* x86 */
+	HV_EXIT_IRQ_WINDOW, /* x86 */
+	HV_EXIT_CANCELED,   /* hv_vcpu_kick() */
+	HV_EXIT_SHUTDOWN,   /* the processor has shut down (x86: triple fault) */
+	HV_EXIT_ERROR,      /* the vCPU cannot go on */
 	HV_EXIT_KINDS
 };
 
 struct hv_exit {
 	enum hv_exit_kind kind;
 	union {
-		struct {
-			uint16_t port;
-			uint8_t size;   /* 1, 2 or 4 bytes an element */
-			bool out;       /* guest -> device */
-			uint32_t count; /* elements (string instructions), >= 1 */
-			void *data; /* count * size bytes, little endian; an input is filled in by
-				       the caller */
-		} pio;
+		struct hv_x86_pio pio;
+		struct hv_x86_eoi eoi;
+		struct hv_x86_msr msr;
+		struct hv_x86_cpuid cpuid;
 		struct {
 			uint64_t gpa;
 			uint8_t size; /* 1..8 */
@@ -111,22 +134,9 @@ struct hv_exit {
 			uint8_t data[8]; /* little endian; a read is filled in by the caller */
 		} mmio;
 		struct {
-			uint8_t vector;
-		} eoi;
-		struct {
-			uint32_t index;
-			bool write;
-			uint64_t value;
-			bool fault; /* set by the caller: inject #GP */
-		} msr;
-		struct {
-			uint32_t leaf, subleaf;
-			uint32_t r[4]; /* eax, ebx, ecx, edx: defaults in, answer out */
-		} cpuid;
-		struct {
-			uint32_t code; /* backend's own number */
-			uint64_t rip;
-			uint8_t insn[15]; /* bytes at rip, as far as known */
+			uint32_t code;    /* backend's own number */
+			uint64_t pc;      /* the program counter */
+			uint8_t insn[15]; /* bytes at pc, as far as known */
 			uint8_t ninsn;
 			char text[120]; /* one line: what, and the backend's reason */
 		} error;
@@ -151,27 +161,9 @@ void hv_vcpu_was_paused(struct hv_vcpu *v);
 /* The calling thread owns this vCPU from now on (before its first run). */
 int hv_vcpu_bind(struct hv_vcpu *v, struct err *e);
 
-struct hv_seg {
-	uint64_t base;
-	uint32_t limit;
-	uint16_t selector;
-	uint16_t attr; /* as in VMX/SVM: type 0-3, S 4, DPL 5-6, P 7, AVL 8, L 9, D/B 10, G 11 */
-};
-
-struct hv_regs {
-	uint64_t rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip,
-		rflags;
-	uint64_t cr0, cr2, cr3, cr4, efer;
-	struct hv_seg cs, ds, es, fs, gs, ss, tr, ldt;
-	uint64_t gdt_base, idt_base;
-	uint16_t gdt_limit, idt_limit;
-};
-int hv_vcpu_get_regs(struct hv_vcpu *v, struct hv_regs *r, struct err *e);
-int hv_vcpu_set_regs(struct hv_vcpu *v, const struct hv_regs *r, struct err *e);
-
 /* ---- doorbells: a guest write that signals an event without an exit ---- */
 struct hv_doorbell {
-	bool pio; /* port, else guest physical address */
+	bool pio; /* x86: port, else guest physical address */
 	uint64_t addr;
 	uint8_t size; /* of the write: 1, 2, 4 or 8 */
 	bool match;   /* only writes of `value` */
@@ -194,10 +186,41 @@ int hv_irq_route(struct hv_vm *vm, unsigned line, uint64_t addr, uint32_t data, 
 int hv_irq_bind(struct hv_vm *vm, unsigned line, hv_event event, struct err *e);
 int hv_irq_unbind(struct hv_vm *vm, unsigned line, hv_event event, struct err *e);
 
+/* ---- state: what a snapshot needs of this library ---- */
+/*
+ * All that the hypervisor holds of a VM, as records (state.h): of the VM its clock and the routes
+ * of its lines, of a vCPU its registers, interrupt controller and pending events. What the caller
+ * holds is the caller's to save: memory, slots, bound events and doorbells, devices.
+ *
+ * To take it: no vCPU runs, and each of its exits has been completed. To set it: a VM with the same
+ * parameters, all its vCPUs created and none has run, and the memory has its contents; first
+ * hv_vm_state_set(), then hv_vcpu_state_set() of each. The guest goes on at the next instruction.
+ * Its clock goes on where it was; whoever restores says hv_vcpu_was_paused().
+ *
+ * A record that is damaged, of another version or size, of a type that is not known, missing or
+ * there twice is -EPROTO, and nothing has changed; a processor that is not the same enough is
+ * -EOPNOTSUPP; both say what was expected. After any other failure the VM is half set: destroy it.
+ * Values are the hypervisor's to check: a record that was made with intent can set anything inside
+ * the guest, and nothing outside of it. Windows: -EOPNOTSUPP, so far.
+ */
+#define HV_STATE_MAX 65536u /* bytes of one get at most */
+
+/* Any thread. -ENOSPC: less room than is needed, nothing was appended. */
+int hv_vm_state_get(struct hv_vm *vm, struct state_out *out, struct err *e);
+int hv_vm_state_set(struct hv_vm *vm, const void *state, size_t len, struct err *e);
+/* The owning thread. -EAGAIN: the instruction that the vCPU is in makes another access. Run it once
+ * more, answer that exit, try again. The run after this may be HV_EXIT_CANCELED. */
+int hv_vcpu_state_get(struct hv_vcpu *v, struct state_out *out, struct err *e);
+int hv_vcpu_state_set(struct hv_vcpu *v, const void *state, size_t len, struct err *e);
+
 /* ---- for the jail of the process that uses this library (Linux) ---- */
 /* The ioctl request numbers that vCPUs, lines and routes need once the VM is built: memory is
  * mapped and doorbells are bound by then, hv_msi_send() and hv_mem_dirty() are not used. Terminated
  * by 0. */
 const unsigned long *hv_ioctls_used(void);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

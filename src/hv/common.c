@@ -4,22 +4,13 @@
 #include <inttypes.h>
 
 #include <insula/base.h>
-#include <insula/board.h>
 
 #include "hv/common.h"
 
-static const struct {
-	uint64_t gpa, size;
-} reserved[] = {
-	{BOARD_LAPIC, BOARD_PAGE},
-	{BOARD_KVM_IDENTITY, 4 * BOARD_PAGE}, /* identity map, three TSS pages */
-};
-
 int hv_check_params(const struct hv_vm_params *p, struct err *e)
 {
-	if (p->ncpus < 1 || p->ncpus > BOARD_MAX_CPUS)
-		return err_set(e, -EINVAL, "%u vCPUs: 1 to %u are possible", p->ncpus,
-			       BOARD_MAX_CPUS);
+	if (p->ncpus < 1 || p->ncpus > HV_MAX_CPUS)
+		return err_set(e, -EINVAL, "%u vCPUs: 1 to %u are possible", p->ncpus, HV_MAX_CPUS);
 	if (p->nlines < 1 || p->nlines > HV_MAX_LINES)
 		return err_set(e, -EINVAL, "%u interrupt lines: 1 to %u are possible", p->nlines,
 			       HV_MAX_LINES);
@@ -30,9 +21,9 @@ int hv_check_range(unsigned slot, uint64_t gpa, const void *host, uint64_t size,
 {
 	uint64_t bits = gpa | size | (uintptr_t)host;
 
-	if (slot >= HV_SLOTS)
-		return err_set(e, -EINVAL, "memory slot %u: 0 to %d exist", slot, HV_SLOTS - 1);
-	if (bits % BOARD_PAGE || !size || size > UINT64_MAX - gpa)
+	if (slot >= HV_MAX_SLOTS)
+		return err_set(e, -EINVAL, "memory slot %u: 0 to %u exist", slot, HV_MAX_SLOTS - 1);
+	if (bits % HV_PAGE || !size || size > UINT64_MAX - gpa)
 		return err_set(e, -EINVAL,
 			       "memory slot %u: [0x%" PRIx64 ", +0x%" PRIx64
 			       ") is not made of whole pages",
@@ -47,27 +38,15 @@ int hv_check_flags(unsigned slot, unsigned flags, struct err *e)
 	return 0;
 }
 
-static bool overlap(uint64_t a, uint64_t alen, uint64_t b, uint64_t blen)
+bool hv_overlap(uint64_t a, uint64_t alen, uint64_t b, uint64_t blen)
 {
 	return a < b + blen && b < a + alen;
-}
-
-int hv_check_reserved(uint64_t gpa, uint64_t size, struct err *e)
-{
-	for (size_t i = 0; i < ARRAY_LEN(reserved); i++) {
-		if (overlap(gpa, size, reserved[i].gpa, reserved[i].size))
-			return err_set(e, -EEXIST,
-				       "[0x%" PRIx64 ", +0x%" PRIx64
-				       ") overlaps the hypervisor's page at 0x%" PRIx64,
-				       gpa, size, reserved[i].gpa);
-	}
-	return 0;
 }
 
 int hv_check_overlap(uint64_t gpa, uint64_t size, unsigned other, uint64_t other_gpa,
 		     uint64_t other_size, struct err *e)
 {
-	if (overlap(gpa, size, other_gpa, other_size))
+	if (hv_overlap(gpa, size, other_gpa, other_size))
 		return err_set(e, -EEXIST,
 			       "[0x%" PRIx64 ", +0x%" PRIx64 ") overlaps memory slot %u", gpa, size,
 			       other);
@@ -89,20 +68,4 @@ int hv_check_line(unsigned line, unsigned nlines, struct err *e)
 	if (line >= nlines)
 		return err_set(e, -EINVAL, "interrupt line %u: this VM has %u", line, nlines);
 	return 0;
-}
-
-unsigned hv_core_bits(unsigned ncpus)
-{
-	unsigned bits = 0;
-
-	while ((1u << bits) < ncpus)
-		bits++;
-	return bits;
-}
-
-uint32_t hv_put_field(uint32_t reg, unsigned low, unsigned width, uint32_t value)
-{
-	uint32_t mask = ((1u << width) - 1) << low;
-
-	return (reg & ~mask) | (value << low & mask);
 }

@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What every backend checks in the same way, so that the machine is the same everywhere: limits,
- * ranges of guest memory, doorbells; and the arithmetic of CPUID's topology. Pure.
+ * ranges of guest memory, doorbells. Pure. common_x86.c: also what it reserves, and the arithmetic of
+ * CPUID's topology.
  */
 #ifndef INSULA_HV_COMMON_H
 #define INSULA_HV_COMMON_H
 
 #include <insula/hv.h>
-
-#define HV_SLOTS 64
-#define HV_MAX_LINES 240
 
 /* -EINVAL, with the limit in the text. */
 int hv_check_params(const struct hv_vm_params *p, struct err *e);
@@ -19,6 +17,7 @@ int hv_check_range(unsigned slot, uint64_t gpa, const void *host, uint64_t size,
 int hv_check_flags(unsigned slot, unsigned flags, struct err *e);
 /* Guest physical space that belongs to the hypervisor on some host or other: -EEXIST. */
 int hv_check_reserved(uint64_t gpa, uint64_t size, struct err *e);
+bool hv_overlap(uint64_t a, uint64_t alen, uint64_t b, uint64_t blen);
 /* Not with the range of another slot: -EEXIST. */
 int hv_check_overlap(uint64_t gpa, uint64_t size, unsigned other, uint64_t other_gpa,
 		     uint64_t other_size, struct err *e);

@@ -84,7 +84,7 @@ static void handle_shutdown(struct vcpu *c, struct hv_exit *x)
 
 static void handle_error(struct vcpu *c, struct hv_exit *x)
 {
-	struct msg_vm_exit m = {.rip = x->u.error.rip};
+	struct msg_vm_exit m = {.rip = x->u.error.pc};
 
 	m.ninsn = x->u.error.ninsn < sizeof(m.insn) ? x->u.error.ninsn : sizeof(m.insn);
 	memcpy(m.insn, x->u.error.insn, m.ninsn);

@@ -25,7 +25,6 @@
 #include <string.h>
 
 #include <insula/base.h>
-#include <insula/board.h>
 #include <insula/hv.h>
 
 #include "host.h"
@@ -58,7 +57,7 @@
 struct fixture {
 	intptr_t dev;
 	struct hv_vm *vm;
-	struct hv_vcpu *v[BOARD_MAX_CPUS];
+	struct hv_vcpu *v[HV_MAX_CPUS];
 	unsigned ncpus;
 	uint8_t *ram;
 	uint8_t *rom;
@@ -74,9 +73,9 @@ static void open_vm(struct fixture *f, unsigned ncpus)
 	p.dev = f->dev = cases_open();
 	ck_assert_msg(hv_vm_create(&f->vm, &p, &f->e) == 0, "%s", f->e.text);
 	f->ram = host_pages(RAM_SIZE);
-	f->rom = host_pages(BOARD_PAGE);
+	f->rom = host_pages(HV_PAGE);
 	ck_assert_int_eq(hv_mem_map(f->vm, 0, 0, f->ram, RAM_SIZE, HV_MEM_DIRTY_LOG, &f->e), 0);
-	ck_assert_int_eq(hv_mem_map(f->vm, 1, ROM, f->rom, BOARD_PAGE, HV_MEM_READONLY, &f->e), 0);
+	ck_assert_int_eq(hv_mem_map(f->vm, 1, ROM, f->rom, HV_PAGE, HV_MEM_READONLY, &f->e), 0);
 	for (unsigned i = 0; i < ncpus; i++)
 		ck_assert_msg(hv_vcpu_create(f->vm, i, &f->v[i], &f->e) == 0, "%s", f->e.text);
 }
@@ -87,7 +86,7 @@ static void close_vm(struct fixture *f)
 		hv_vcpu_destroy(f->v[i]);
 	hv_vm_destroy(f->vm);
 	host_free_pages(f->ram, RAM_SIZE);
-	host_free_pages(f->rom, BOARD_PAGE);
+	host_free_pages(f->rom, HV_PAGE);
 	cases_close(f->dev);
 }
 
@@ -361,8 +360,9 @@ START_TEST(slot_checks)
 	ck_assert_int_eq(hv_mem_map(f.vm, 2, 0x2f000, p, 0x4000, 0, &f.e), -EEXIST);
 	ck_assert_int_eq(hv_mem_map(f.vm, 2, 0xf000, p, 0x2000, 0, &f.e), -EEXIST);
 	ck_assert_int_eq(hv_mem_map(f.vm, 0, 0x100000, p, 0x1000, 0, &f.e), -EEXIST);
-	ck_assert_int_eq(hv_mem_map(f.vm, 2, BOARD_LAPIC, p, 0x1000, 0, &f.e), -EEXIST);
-	ck_assert_int_eq(hv_mem_map(f.vm, 2, BOARD_KVM_TSS + 0x2000, p, 0x1000, 0, &f.e), -EEXIST);
+	ck_assert_int_eq(hv_mem_map(f.vm, 2, HV_X86_LAPIC, p, 0x1000, 0, &f.e), -EEXIST);
+	ck_assert_int_eq(hv_mem_map(f.vm, 2, HV_X86_INTEL_PAGES + 0x3000, p, 0x1000, 0, &f.e),
+			 -EEXIST);
 	/* nonsense */
 	ck_assert_int_eq(hv_mem_map(f.vm, 64, 0x100000, p, 0x1000, 0, &f.e), -EINVAL);
 	ck_assert_int_eq(hv_mem_map(f.vm, 2, 0x100001, p, 0x1000, 0, &f.e), -EINVAL);
@@ -908,7 +908,7 @@ START_TEST(jump_to_nowhere)
 	LOAD(&f, guest_jump);
 	next_exit(f.v[0], &x);
 	ck_assert_int_eq(x.kind, HV_EXIT_ERROR);
-	ck_assert_uint_eq(x.u.error.rip, 0x10);
+	ck_assert_uint_eq(x.u.error.pc, 0x10);
 	ck_assert_uint_eq(x.u.error.code, CASES_ERROR_CODE);
 	ck_assert_msg(strstr(x.u.error.text, CASES_ERROR_TEXT), "%s", x.u.error.text);
 	close_vm(&f);
@@ -928,7 +928,7 @@ START_TEST(instruction_that_cannot_be_emulated)
 	LOAD(&f, guest_fld);
 	next_exit(f.v[0], &x);
 	ck_assert_int_eq(x.kind, HV_EXIT_ERROR);
-	ck_assert_uint_eq(x.u.error.rip, CODE + 5);
+	ck_assert_uint_eq(x.u.error.pc, CODE + 5);
 	ck_assert_uint_ge(x.u.error.ninsn, sizeof(fld));
 	ck_assert_mem_eq(x.u.error.insn, fld, sizeof(fld));
 	ck_assert_ptr_nonnull(strstr(x.u.error.text, "cannot be emulated"));

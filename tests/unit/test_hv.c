@@ -32,6 +32,7 @@ static void cases_close(intptr_t dev)
 }
 
 #include "hv_cases.h"
+#include "hv_state.h"
 
 /* ---- creation ---- */
 
@@ -50,7 +51,7 @@ START_TEST(bad_parameters)
 	p.dev = dev;
 	p.ncpus = 0;
 	ck_assert_int_eq(hv_vm_create(&vm, &p, &e), -EINVAL);
-	p.ncpus = BOARD_MAX_CPUS + 1;
+	p.ncpus = HV_MAX_CPUS + 1;
 	ck_assert_int_eq(hv_vm_create(&vm, &p, &e), -EINVAL);
 	p.ncpus = 1;
 	p.nlines = 0;
@@ -210,7 +211,7 @@ static void check_vcpu(const struct fixture *f, unsigned i)
 	int khz = kvm_call_value(f->v[i]->fd, KVM_GET_TSC_KHZ, 0);
 
 	ck_assert_int_eq(kvm_call(f->v[i]->fd, KVM_GET_CPUID2, c), 0);
-	check_cpuid(c, i, f->ncpus, f->vm->tsc_deadline);
+	check_cpuid(c, i, f->ncpus, f->vm->arch.tsc_deadline);
 	if (khz > 0) {
 		const struct kvm_cpuid_entry2 *e = leaf(c, 0x40000010, 0);
 
@@ -430,6 +431,7 @@ END_TEST
 static void add_kvm(TCase *t)
 {
 	add_cases(t);
+	add_state(t);
 	tcase_add_test(t, bad_parameters);
 	tcase_add_test(t, kick_signal_is_not_stolen);
 	tcase_add_test(t, device_may_be_closed);

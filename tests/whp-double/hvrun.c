@@ -45,7 +45,7 @@ static void on_pio(struct board *b, struct hv_exit *x)
 
 static void on_error(struct board *b, const struct hv_exit *x)
 {
-	printf("error: %s; rip 0x%llx, bytes", x->u.error.text, (unsigned long long)x->u.error.rip);
+	printf("error: %s; rip 0x%llx, bytes", x->u.error.text, (unsigned long long)x->u.error.pc);
 	for (unsigned i = 0; i < x->u.error.ninsn; i++)
 		printf(" %02x", x->u.error.insn[i]);
 	printf("\n");

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <insula/board.h>
+#include <insula/hv_x86.h>
 
 #include "kvm.h"
 
@@ -216,13 +216,14 @@ static int enable(int vm, uint32_t cap, uint64_t arg)
 /* As src/hv/kvm does it; the pages of Intel hosts lie where src/hv/common.c lets nothing else. */
 static int set_up(struct partition *p)
 {
-	uint64_t identity = BOARD_KVM_IDENTITY;
+	uint64_t identity = HV_X86_INTEL_PAGES;
 	int r = 0;
 
 	if (has(p->kvm, KVM_CAP_SET_IDENTITY_MAP_ADDR) > 0)
 		r = sys_ioctl(p->vm, KVM_SET_IDENTITY_MAP_ADDR, &identity);
 	if (r >= 0 && has(p->kvm, KVM_CAP_SET_TSS_ADDR) > 0)
-		r = sys_ioctl(p->vm, KVM_SET_TSS_ADDR, (const void *)(uintptr_t)BOARD_KVM_TSS);
+		r = sys_ioctl(p->vm, KVM_SET_TSS_ADDR,
+			      (const void *)(uintptr_t)(HV_X86_INTEL_PAGES + 0x1000));
 	if (r >= 0)
 		r = enable(p->vm, KVM_CAP_SPLIT_IRQCHIP, DOUBLE_LEVELS);
 	if (r >= 0 && (p->exit_flags & 2) && (p->msr_bitmap & 1))

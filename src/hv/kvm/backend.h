@@ -18,10 +18,7 @@
 #include <insula/hv.h>
 
 #include "hv/common.h"
-
-#define KVM_SLOTS HV_SLOTS
-#define KVM_MAX_LINES HV_MAX_LINES
-#define KVM_CPUID_MAX 256 /* entries */
+#include "hv/kvm/x86/arch.h"
 
 struct kvm_slot {
 	bool used;
@@ -37,30 +34,20 @@ struct kvm_route {
 	uint32_t data;
 };
 
-/* What the CPUID of a vCPU depends on besides the supported set. */
-struct kvm_cpuid_params {
-	unsigned index; /* the vCPU, and its APIC id */
-	unsigned ncpus;
-	uint32_t tsc_khz; /* 0: unknown */
-	bool tsc_deadline;
-};
-
 struct hv_vm {
 	int fd;
 	unsigned ncpus;
 	unsigned nlines;
 	size_t run_size;
-	bool tsc_deadline;
-	bool has_tsc_khz;
-	struct kvm_cpuid2 *supported; /* read-only after hv_vm_create() */
+	struct kvm_arch_vm arch;
 	pthread_mutex_t lock;
 	uint64_t created; /* bit i: vCPU i was created */
-	struct kvm_slot slot[KVM_SLOTS];
-	struct kvm_route route[KVM_MAX_LINES];
+	struct kvm_slot slot[HV_MAX_SLOTS];
+	struct kvm_route route[HV_MAX_LINES];
 	/* What KVM_SET_GSI_ROUTING takes. Here, because a sealed process cannot allocate; under
 	 * `lock`. */
 	_Alignas(8) uint8_t routing[sizeof(struct kvm_irq_routing) +
-				    KVM_MAX_LINES * sizeof(struct kvm_irq_routing_entry)];
+				    HV_MAX_LINES * sizeof(struct kvm_irq_routing_entry)];
 };
 
 struct hv_vcpu {
@@ -69,16 +56,15 @@ struct hv_vcpu {
 	int fd;
 	struct kvm_run *run;
 	_Atomic pid_t tid; /* of the owning thread, 0: none yet */
+	bool has_exit;     /* `run` holds one that hv_vcpu_run() has not returned yet */
+	struct kvm_arch_vcpu arch;
 };
 
 /* ioctl() that returns a negative errno. */
 int kvm_call(int fd, unsigned long request, void *arg);
 int kvm_call_value(int fd, unsigned long request, unsigned long arg);
-
-/* An empty table with room for KVM_CPUID_MAX entries, or NULL. The caller frees. */
-struct kvm_cpuid2 *kvm_cpuid_alloc(void);
-/* Turn the supported set into the CPUID of one vCPU, in place. Pure. -E2BIG: no room for a leaf. */
-int kvm_cpuid_build(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p);
+/* KVM_CHECK_EXTENSION */
+int kvm_has(int dev, unsigned long cap);
 
 /* Copy up to `len` bytes of guest memory that lie in one slot, for error reports. Returns the
  * number copied. */

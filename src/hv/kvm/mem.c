@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include <insula/base.h>
-#include <insula/board.h>
 
 #include "hv/kvm/backend.h"
 
@@ -19,7 +18,7 @@ static int check_free(const struct hv_vm *vm, unsigned slot, uint64_t gpa, uint6
 
 	if (vm->slot[slot].used)
 		return err_set(e, -EEXIST, "memory slot %u is in use", slot);
-	for (unsigned i = 0; i < KVM_SLOTS && r == 0; i++) {
+	for (unsigned i = 0; i < HV_MAX_SLOTS && r == 0; i++) {
 		const struct kvm_slot *s = &vm->slot[i];
 
 		if (s->used)
@@ -74,7 +73,7 @@ int hv_mem_unmap(struct hv_vm *vm, unsigned slot, struct err *e)
 	int r = -ENOENT;
 
 	pthread_mutex_lock(&vm->lock);
-	if (slot < KVM_SLOTS && vm->slot[slot].used) {
+	if (slot < HV_MAX_SLOTS && vm->slot[slot].used) {
 		r = set_region(vm, slot, &none);
 		if (r == 0)
 			vm->slot[slot] = none;
@@ -89,7 +88,7 @@ int hv_mem_dirty(struct hv_vm *vm, unsigned slot, uint64_t *bitmap, struct err *
 	int r = -ENOENT;
 
 	pthread_mutex_lock(&vm->lock);
-	if (slot < KVM_SLOTS && vm->slot[slot].used)
+	if (slot < HV_MAX_SLOTS && vm->slot[slot].used)
 		r = kvm_call(vm->fd, KVM_GET_DIRTY_LOG, &log);
 	pthread_mutex_unlock(&vm->lock);
 	return r < 0 ? err_sys(e, r, "dirty log of memory slot %u", slot) : 0;
@@ -100,7 +99,7 @@ unsigned kvm_mem_peek(struct hv_vm *vm, uint64_t gpa, void *buf, unsigned len)
 	unsigned n = 0;
 
 	pthread_mutex_lock(&vm->lock);
-	for (unsigned i = 0; i < KVM_SLOTS; i++) {
+	for (unsigned i = 0; i < HV_MAX_SLOTS; i++) {
 		const struct kvm_slot *s = &vm->slot[i];
 		uint64_t off = gpa - s->gpa;
 

@@ -13,7 +13,6 @@
 #include <string.h>
 
 #include <insula/base.h>
-#include <insula/board.h>
 
 #include "hv/kvm/backend.h"
 
@@ -22,42 +21,6 @@
 typedef void decode_fn(struct hv_vcpu *v, struct hv_exit *x);
 
 /* ---- errors ---- */
-
-/* Up to `len` bytes at a linear address of the guest, through its own page tables, one page at a
- * time. */
-static unsigned peek_linear(struct hv_vcpu *v, uint64_t linear, uint8_t *buf, unsigned len)
-{
-	unsigned n = 0;
-
-	while (n < len) {
-		struct kvm_translation t = {.linear_address = linear + n};
-		unsigned want = BOARD_PAGE - (unsigned)((linear + n) % BOARD_PAGE), got;
-
-		if (want > len - n)
-			want = len - n;
-		if (kvm_call(v->fd, KVM_TRANSLATE, &t) < 0 || !t.valid)
-			break;
-		got = kvm_mem_peek(v->vm, t.physical_address, buf + n, want);
-		n += got;
-		if (got < want)
-			break;
-	}
-	return n;
-}
-
-/* Where it happened. Best effort: a report without it is still a report. */
-static void locate(struct hv_vcpu *v, struct hv_exit *x)
-{
-	struct kvm_regs r;
-	struct kvm_sregs s;
-
-	if (kvm_call(v->fd, KVM_GET_REGS, &r) < 0 || kvm_call(v->fd, KVM_GET_SREGS, &s) < 0)
-		return;
-	x->u.error.rip = r.rip;
-	if (x->u.error.ninsn == 0)
-		x->u.error.ninsn =
-			(uint8_t)peek_linear(v, s.cs.base + r.rip, x->u.error.insn, INSN_MAX);
-}
 
 __attribute__((format(printf, 3, 4))) static void set_error(struct hv_vcpu *v, struct hv_exit *x,
 							    const char *fmt, ...)
@@ -69,7 +32,7 @@ __attribute__((format(printf, 3, 4))) static void set_error(struct hv_vcpu *v, s
 	va_start(ap, fmt);
 	vsnprintf(x->u.error.text, sizeof(x->u.error.text), fmt, ap);
 	va_end(ap);
-	locate(v, x);
+	kvm_arch_locate(v, x);
 }
 
 static const char *suberror_name(uint32_t suberror)
@@ -138,18 +101,6 @@ static void on_unexpected(struct hv_vcpu *v, struct hv_exit *x)
 
 /* ---- ordinary exits ---- */
 
-static void on_io(struct hv_vcpu *v, struct hv_exit *x)
-{
-	struct kvm_run *run = v->run;
-
-	x->kind = HV_EXIT_PIO;
-	x->u.pio.port = run->io.port;
-	x->u.pio.size = run->io.size;
-	x->u.pio.out = run->io.direction == KVM_EXIT_IO_OUT;
-	x->u.pio.count = run->io.count;
-	x->u.pio.data = (uint8_t *)run + run->io.data_offset;
-}
-
 static void on_mmio(struct hv_vcpu *v, struct hv_exit *x)
 {
 	const struct kvm_run *run = v->run;
@@ -161,22 +112,10 @@ static void on_mmio(struct hv_vcpu *v, struct hv_exit *x)
 	memcpy(x->u.mmio.data, run->mmio.data, sizeof(x->u.mmio.data));
 }
 
-static void on_eoi(struct hv_vcpu *v, struct hv_exit *x)
-{
-	x->kind = HV_EXIT_EOI;
-	x->u.eoi.vector = v->run->eoi.vector;
-}
-
 static void on_hlt(struct hv_vcpu *v, struct hv_exit *x)
 {
 	(void)v;
 	x->kind = HV_EXIT_HALT;
-}
-
-static void on_irq_window(struct hv_vcpu *v, struct hv_exit *x)
-{
-	(void)v;
-	x->kind = HV_EXIT_IRQ_WINDOW;
 }
 
 static void on_shutdown(struct hv_vcpu *v, struct hv_exit *x)
@@ -194,25 +133,25 @@ static void on_interrupted(struct hv_vcpu *v, struct hv_exit *x)
 	x->kind = kicked ? HV_EXIT_CANCELED : HV_EXIT_NONE;
 }
 
-static decode_fn *decoder(uint32_t reason)
+static void decode_exit(struct hv_vcpu *v, struct hv_exit *x)
 {
 	static decode_fn *const table[] = {
 		[KVM_EXIT_UNKNOWN] = on_hardware,
-		[KVM_EXIT_IO] = on_io,
 		[KVM_EXIT_HLT] = on_hlt,
 		[KVM_EXIT_MMIO] = on_mmio,
-		[KVM_EXIT_IRQ_WINDOW_OPEN] = on_irq_window,
 		[KVM_EXIT_SHUTDOWN] = on_shutdown,
 		[KVM_EXIT_FAIL_ENTRY] = on_fail_entry,
 		[KVM_EXIT_INTR] = on_interrupted,
 		[KVM_EXIT_INTERNAL_ERROR] = on_internal_error,
 		[KVM_EXIT_SYSTEM_EVENT] = on_system_event,
-		[KVM_EXIT_IOAPIC_EOI] = on_eoi,
 	};
 
+	uint32_t reason = v->run->exit_reason;
+
 	if (reason < ARRAY_LEN(table) && table[reason])
-		return table[reason];
-	return on_unexpected;
+		table[reason](v, x);
+	else if (!kvm_arch_exit(v, x))
+		on_unexpected(v, x);
 }
 
 /* A vCPU that waits for its start signal inside KVM_RUN gets EAGAIN when it comes. The boot CPU
@@ -239,7 +178,8 @@ int hv_vcpu_run(struct hv_vcpu *v, struct hv_exit *x)
 		if (r < 0)
 			return r;
 	}
-	r = kvm_call_value(v->fd, KVM_RUN, 0);
+	r = v->has_exit ? 0 : kvm_call_value(v->fd, KVM_RUN, 0);
+	v->has_exit = false;
 	if (r == -EINTR)
 		on_interrupted(v, x);
 	else if (r == -EAGAIN)
@@ -247,7 +187,7 @@ int hv_vcpu_run(struct hv_vcpu *v, struct hv_exit *x)
 	else if (r < 0)
 		return r;
 	else
-		decoder(v->run->exit_reason)(v, x);
+		decode_exit(v, x);
 	return 0;
 }
 

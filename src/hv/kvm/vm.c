@@ -3,8 +3,7 @@
  * Creating and destroying a KVM virtual machine.
  *
  * Stages of hv_vm_create(): check the device and its capabilities, take the kick signal, create the
- * VM, set what must be set before the first vCPU exists (TSS and identity map of Intel hosts, split
- * irqchip, no PMU).
+ * VM, set what must be set before the first vCPU exists (x86/setup.c).
  *
  * KVM_CAP_EXIT_ON_EMULATION_FAILURE stays off: with it, unprivileged guest code that KVM cannot
  * emulate would end the VM instead of getting its #UD. Failures in the guest's kernel exit anyway,
@@ -16,7 +15,6 @@
 #include <unistd.h>
 
 #include <insula/base.h>
-#include <insula/board.h>
 
 #include "hv/kvm/backend.h"
 
@@ -32,11 +30,11 @@ struct need {
 static const struct need needs[] = {
 	{KVM_CAP_USER_MEMORY, 1, "KVM_CAP_USER_MEMORY"},
 	{KVM_CAP_DESTROY_MEMORY_REGION_WORKS, 1, "KVM_CAP_DESTROY_MEMORY_REGION_WORKS"},
-	{KVM_CAP_NR_MEMSLOTS, KVM_SLOTS, "KVM_CAP_NR_MEMSLOTS"},
+	{KVM_CAP_NR_MEMSLOTS, HV_MAX_SLOTS, "KVM_CAP_NR_MEMSLOTS"},
 	{KVM_CAP_READONLY_MEM, 1, "KVM_CAP_READONLY_MEM"},
 	{KVM_CAP_EXT_CPUID, 1, "KVM_CAP_EXT_CPUID"},
 	{KVM_CAP_SPLIT_IRQCHIP, 1, "KVM_CAP_SPLIT_IRQCHIP"},
-	{KVM_CAP_IRQ_ROUTING, KVM_MAX_LINES, "KVM_CAP_IRQ_ROUTING"},
+	{KVM_CAP_IRQ_ROUTING, HV_MAX_LINES, "KVM_CAP_IRQ_ROUTING"},
 	{KVM_CAP_IRQFD, 1, "KVM_CAP_IRQFD"},
 	{KVM_CAP_SIGNAL_MSI, 1, "KVM_CAP_SIGNAL_MSI"},
 	{KVM_CAP_IOEVENTFD, 1, "KVM_CAP_IOEVENTFD"},
@@ -44,7 +42,7 @@ static const struct need needs[] = {
 };
 /* clang-format on */
 
-static int has(int dev, unsigned long cap)
+int kvm_has(int dev, unsigned long cap)
 {
 	return kvm_call_value(dev, KVM_CHECK_EXTENSION, cap);
 }
@@ -58,12 +56,12 @@ static int check_device(int dev, unsigned ncpus, struct err *e)
 	if (r != KVM_API)
 		return err_set(e, -ENOSYS, "KVM API version %d, need %d", r, KVM_API);
 	for (size_t i = 0; i < ARRAY_LEN(needs); i++) {
-		r = has(dev, needs[i].cap);
+		r = kvm_has(dev, needs[i].cap);
 		if (r < needs[i].least)
 			return err_set(e, -EOPNOTSUPP, "KVM lacks %s (has %d, need %d)",
 				       needs[i].name, r, needs[i].least);
 	}
-	r = has(dev, KVM_CAP_MAX_VCPUS);
+	r = kvm_has(dev, KVM_CAP_MAX_VCPUS);
 	if (r > 0 && ncpus > (unsigned)r)
 		return err_set(e, -EOPNOTSUPP, "%u vCPUs: this KVM allows %d", ncpus, r);
 	return 0;
@@ -92,63 +90,6 @@ static int take_kick_signal(struct err *e)
 	return 0;
 }
 
-static int enable(int vm, uint32_t cap, uint64_t arg)
-{
-	struct kvm_enable_cap ec = {.cap = cap, .args = {arg}};
-
-	return kvm_call(vm, KVM_ENABLE_CAP, &ec);
-}
-
-/* Only Intel hosts without unrestricted guest use these pages, but every Intel host wants them set.
- */
-static int set_intel_pages(int dev, int vm, struct err *e)
-{
-	uint64_t identity = BOARD_KVM_IDENTITY;
-	int r = 0;
-
-	if (has(dev, KVM_CAP_SET_IDENTITY_MAP_ADDR) > 0)
-		r = kvm_call(vm, KVM_SET_IDENTITY_MAP_ADDR, &identity);
-	if (r < 0)
-		return err_sys(e, r, "KVM_SET_IDENTITY_MAP_ADDR");
-	if (has(dev, KVM_CAP_SET_TSS_ADDR) > 0)
-		r = kvm_call_value(vm, KVM_SET_TSS_ADDR, BOARD_KVM_TSS);
-	if (r < 0)
-		return err_sys(e, r, "KVM_SET_TSS_ADDR");
-	return 0;
-}
-
-static int set_up(struct hv_vm *vm, int dev, struct err *e)
-{
-	int r = set_intel_pages(dev, vm->fd, e);
-
-	if (r < 0)
-		return r;
-	r = enable(vm->fd, KVM_CAP_SPLIT_IRQCHIP, vm->nlines);
-	if (r < 0)
-		return err_sys(e, r, "KVM_CAP_SPLIT_IRQCHIP with %u lines", vm->nlines);
-	/* The guest's CPUID has no PMU; where KVM can, it also takes the code behind it out of
-	 * reach. */
-	if (has(dev, KVM_CAP_PMU_CAPABILITY) & KVM_PMU_CAP_DISABLE) {
-		r = enable(vm->fd, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE);
-		if (r < 0)
-			return err_sys(e, r, "KVM_CAP_PMU_CAPABILITY");
-	}
-	return 0;
-}
-
-static int read_supported_cpuid(struct hv_vm *vm, int dev, struct err *e)
-{
-	int r;
-
-	vm->supported = kvm_cpuid_alloc();
-	if (!vm->supported)
-		return err_set(e, -ENOMEM, "no memory for the CPUID table");
-	r = kvm_call(dev, KVM_GET_SUPPORTED_CPUID, vm->supported);
-	if (r < 0)
-		return err_sys(e, r, "KVM_GET_SUPPORTED_CPUID");
-	return 0;
-}
-
 static int read_device(struct hv_vm *vm, int dev, struct err *e)
 {
 	int r = kvm_call_value(dev, KVM_GET_VCPU_MMAP_SIZE, 0);
@@ -156,9 +97,7 @@ static int read_device(struct hv_vm *vm, int dev, struct err *e)
 	if (r < (int)sizeof(struct kvm_run))
 		return err_set(e, r < 0 ? r : -EPROTO, "KVM_GET_VCPU_MMAP_SIZE says %d", r);
 	vm->run_size = (size_t)r;
-	vm->tsc_deadline = has(dev, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
-	vm->has_tsc_khz = has(dev, KVM_CAP_GET_TSC_KHZ) > 0;
-	return read_supported_cpuid(vm, dev, e);
+	return kvm_arch_probe(vm, dev, e);
 }
 
 /* A signal may interrupt KVM_CREATE_VM: it waits for other CPUs and threads of the kernel. */
@@ -210,7 +149,7 @@ int hv_vm_create(struct hv_vm **out, const struct hv_vm_params *p, struct err *e
 	if (r < 0)
 		goto out_destroy;
 	vm->fd = r;
-	r = set_up(vm, dev, e);
+	r = kvm_arch_init_vm(vm, dev, e);
 	if (r < 0)
 		goto out_destroy;
 	*out = vm;
@@ -228,6 +167,6 @@ void hv_vm_destroy(struct hv_vm *vm)
 	if (vm->fd >= 0)
 		close(vm->fd);
 	pthread_mutex_destroy(&vm->lock);
-	free(vm->supported);
+	kvm_arch_free_vm(vm);
 	free(vm);
 }

@@ -18,8 +18,6 @@
 #include "hv/whp/whp_os.h"
 #include "hv/whp/x86.h"
 
-#define WHP_SLOTS HV_SLOTS
-#define WHP_MAX_LINES HV_MAX_LINES
 #define WHP_MAX_DOORBELLS 1024
 
 struct whp_slot {
@@ -57,8 +55,8 @@ struct hv_vm {
 	uint8_t phys_bits;
 	struct whp_lock lock, mem_lock;
 	uint64_t created; /* bit i: vCPU i was created */
-	struct whp_slot slot[WHP_SLOTS];
-	struct whp_line line[WHP_MAX_LINES];
+	struct whp_slot slot[HV_MAX_SLOTS];
+	struct whp_line line[HV_MAX_LINES];
 	struct whp_bell bell[WHP_MAX_DOORBELLS];
 };
 

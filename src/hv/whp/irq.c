@@ -88,7 +88,7 @@ static bool is_bound(const struct hv_vm *vm, hv_event event)
 /* The watch begins with the lock held: signalled() waits for it, nobody waits for signalled(). */
 int hv_irq_bind(struct hv_vm *vm, unsigned line, hv_event event, struct err *e)
 {
-	struct whp_line *l = &vm->line[line < WHP_MAX_LINES ? line : 0];
+	struct whp_line *l = &vm->line[line < HV_MAX_LINES ? line : 0];
 	int r = hv_check_line(line, vm->nlines, e);
 
 	if (r < 0)
@@ -108,7 +108,7 @@ int hv_irq_bind(struct hv_vm *vm, unsigned line, hv_event event, struct err *e)
 
 int hv_irq_unbind(struct hv_vm *vm, unsigned line, hv_event event, struct err *e)
 {
-	struct whp_line *l = &vm->line[line < WHP_MAX_LINES ? line : 0];
+	struct whp_line *l = &vm->line[line < HV_MAX_LINES ? line : 0];
 	void *watch = NULL;
 	int r = hv_check_line(line, vm->nlines, e);
 

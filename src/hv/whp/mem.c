@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include <insula/base.h>
-#include <insula/board.h>
 
 #include "hv/whp/backend.h"
 
@@ -23,7 +22,7 @@ static int check_flags(const struct hv_vm *vm, unsigned slot, unsigned flags, ui
 
 	if (r < 0)
 		return r;
-	if (size / BOARD_PAGE > MAX_PAGES)
+	if (size / HV_PAGE > MAX_PAGES)
 		return err_set(e, -EINVAL, "memory slot %u: more than 64 TiB", slot);
 	if ((flags & HV_MEM_DIRTY_LOG) && !vm->dirty)
 		return err_set(e, -EOPNOTSUPP,
@@ -38,7 +37,7 @@ static int check_free(const struct hv_vm *vm, unsigned slot, uint64_t gpa, uint6
 
 	if (vm->slot[slot].used)
 		return err_set(e, -EEXIST, "memory slot %u is in use", slot);
-	for (unsigned i = 0; i < WHP_SLOTS && r == 0; i++)
+	for (unsigned i = 0; i < HV_MAX_SLOTS && r == 0; i++)
 		if (vm->slot[i].used)
 			r = hv_check_overlap(gpa, size, i, vm->slot[i].gpa, vm->slot[i].size, e);
 	return r;
@@ -46,7 +45,7 @@ static int check_free(const struct hv_vm *vm, unsigned slot, uint64_t gpa, uint6
 
 static size_t bitmap_words(uint64_t size)
 {
-	return (size_t)(1 + (size / BOARD_PAGE - 1) / 64);
+	return (size_t)(1 + (size / HV_PAGE - 1) / 64);
 }
 
 static uint32_t map_flags(unsigned flags)
@@ -105,11 +104,11 @@ int hv_mem_map(struct hv_vm *vm, unsigned slot, uint64_t gpa, void *host, uint64
 
 int hv_mem_unmap(struct hv_vm *vm, unsigned slot, struct err *e)
 {
-	struct whp_slot *s = &vm->slot[slot < WHP_SLOTS ? slot : 0];
+	struct whp_slot *s = &vm->slot[slot < HV_MAX_SLOTS ? slot : 0];
 	int r = -ENOENT;
 
 	whp_lock_take(&vm->mem_lock);
-	if (slot < WHP_SLOTS && s->used) {
+	if (slot < HV_MAX_SLOTS && s->used) {
 		whp_hr hr = vm->api.unmap(vm->partition, s->gpa, s->size);
 
 		r = hr < 0 ? whp_fail(e, hr, "unmap memory slot %u", slot) : 0;
@@ -142,7 +141,7 @@ int hv_mem_dirty(struct hv_vm *vm, unsigned slot, uint64_t *bitmap, struct err *
 	int r;
 
 	whp_lock_take_shared(&vm->mem_lock);
-	if (slot < WHP_SLOTS && vm->slot[slot].used && vm->slot[slot].written)
+	if (slot < HV_MAX_SLOTS && vm->slot[slot].used && vm->slot[slot].written)
 		r = query(vm, &vm->slot[slot], bitmap, e);
 	else
 		r = err_set(e, -ENOENT, "dirty log of memory slot %u: there is none", slot);
@@ -152,7 +151,7 @@ int hv_mem_dirty(struct hv_vm *vm, unsigned slot, uint64_t *bitmap, struct err *
 
 static void mark_written(const struct whp_slot *s, uint64_t off)
 {
-	uint64_t page = off / BOARD_PAGE;
+	uint64_t page = off / HV_PAGE;
 
 	if (s->written)
 		__atomic_fetch_or(&s->written[page / 64], UINT64_C(1) << page % 64,
@@ -163,7 +162,7 @@ uint8_t *whp_mem_find(void *ctx, uint64_t gpa, unsigned len, bool write)
 {
 	const struct hv_vm *vm = ctx;
 
-	for (unsigned i = 0; i < WHP_SLOTS; i++) {
+	for (unsigned i = 0; i < HV_MAX_SLOTS; i++) {
 		const struct whp_slot *s = &vm->slot[i];
 		uint64_t off = gpa - s->gpa;
 

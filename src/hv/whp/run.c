@@ -89,7 +89,7 @@ __attribute__((format(printf, 3, 4))) static int set_error(struct hv_vcpu *v, st
 
 	x->kind = HV_EXIT_ERROR;
 	x->u.error.code = v->exit.reason;
-	x->u.error.rip = v->exit.vp.rip;
+	x->u.error.pc = v->exit.vp.rip;
 	va_start(ap, fmt);
 	vsnprintf(x->u.error.text, sizeof(x->u.error.text), fmt, ap);
 	va_end(ap);

@@ -18,7 +18,6 @@
 #include <string.h>
 
 #include <insula/base.h>
-#include <insula/board.h>
 
 #include "hv/whp/backend.h"
 
@@ -200,7 +199,7 @@ static struct hv_vm *alloc_vm(const struct hv_vm_params *p, const struct whp_api
 	vm->ncpus = p->ncpus;
 	vm->nlines = p->nlines;
 	vm->phys_bits = PHYS_BITS_DEFAULT;
-	for (unsigned i = 0; i < WHP_MAX_LINES; i++)
+	for (unsigned i = 0; i < HV_MAX_LINES; i++)
 		vm->line[i].vm = vm;
 	whp_lock_init(&vm->lock);
 	whp_lock_init(&vm->mem_lock);
@@ -250,7 +249,7 @@ void hv_vm_destroy(struct hv_vm *vm)
 {
 	if (!vm)
 		return;
-	for (unsigned i = 0; i < WHP_MAX_LINES; i++)
+	for (unsigned i = 0; i < HV_MAX_LINES; i++)
 		if (vm->line[i].watch)
 			whp_unwatch(vm->line[i].watch);
 	for (unsigned i = 0; i < WHP_MAX_DOORBELLS; i++)
@@ -258,9 +257,40 @@ void hv_vm_destroy(struct hv_vm *vm)
 			hv_doorbell_unbind(vm, &vm->bell[i].d, NULL);
 	if (vm->partition)
 		vm->api.delete_partition(vm->partition);
-	for (unsigned i = 0; i < WHP_SLOTS; i++)
+	for (unsigned i = 0; i < HV_MAX_SLOTS; i++)
 		free(vm->slot[i].written);
 	whp_lock_destroy(&vm->lock);
 	whp_lock_destroy(&vm->mem_lock);
 	free(vm);
+}
+
+/* ---- state: the platform has calls for it (WHvGetVirtualProcessorState), nobody has tried them */
+
+static int no_state(struct err *e)
+{
+	return err_set(e, -EOPNOTSUPP, "the state of a VM cannot be taken or set on Windows yet");
+}
+
+int hv_vm_state_get(struct hv_vm *vm, struct state_out *out, struct err *e)
+{
+	(void)vm, (void)out;
+	return no_state(e);
+}
+
+int hv_vm_state_set(struct hv_vm *vm, const void *state, size_t len, struct err *e)
+{
+	(void)vm, (void)state, (void)len;
+	return no_state(e);
+}
+
+int hv_vcpu_state_get(struct hv_vcpu *v, struct state_out *out, struct err *e)
+{
+	(void)v, (void)out;
+	return no_state(e);
+}
+
+int hv_vcpu_state_set(struct hv_vcpu *v, const void *state, size_t len, struct err *e)
+{
+	(void)v, (void)state, (void)len;
+	return no_state(e);
 }

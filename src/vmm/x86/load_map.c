@@ -6,7 +6,6 @@
 
 #define LOW_RAM_TOP \
 	0x9fc00ull /* where an EBDA begins on a PC; kernels expect no RAM from here to 1 MiB */
-#define KVM_PAGES 0x4000ull /* identity map page and three TSS pages */
 
 static void add(struct load_map *map, uint64_t from, uint64_t to, uint32_t type)
 {
@@ -28,9 +27,9 @@ void load_map_make(struct load_map *map, const struct guestmem *gm)
 	add(map, LOW_RAM_TOP, BOARD_ACPI, LOAD_MAP_RESERVED);
 	add(map, BOARD_ACPI, BOARD_ACPI + BOARD_ACPI_SIZE, LOAD_MAP_ACPI);
 	add(map, BOARD_KERNEL, r->size, LOAD_MAP_RAM);
-	for (r++; r < end && r->gpa < BOARD_KVM_IDENTITY; r++)
+	for (r++; r < end && r->gpa < HV_X86_INTEL_PAGES; r++)
 		add(map, r->gpa, r->gpa + r->size, LOAD_MAP_RAM);
-	add(map, BOARD_KVM_IDENTITY, BOARD_KVM_IDENTITY + KVM_PAGES, LOAD_MAP_RESERVED);
+	add(map, HV_X86_INTEL_PAGES, HV_X86_INTEL_PAGES + HV_X86_INTEL_SIZE, LOAD_MAP_RESERVED);
 	for (; r < end; r++)
 		add(map, r->gpa, r->gpa + r->size, LOAD_MAP_RAM);
 }

@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <insula/base.h>
+
 #include "hv/kvm/backend.h"
 
 enum {
@@ -165,7 +167,7 @@ static int set_topology(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p, 
 	int r = 0;
 
 	drop(c, leaf);
-	for (uint32_t i = 0; i < sizeof(level) / sizeof(level[0]) && r == 0; i++) {
+	for (uint32_t i = 0; i < ARRAY_LEN(level) && r == 0; i++) {
 		struct kvm_cpuid_entry2 e = level[i];
 
 		e.function = leaf;
@@ -278,4 +280,18 @@ int kvm_cpuid_build(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p)
 	if (r == 0 && amd)
 		r = set_amd_l1(c);
 	return r;
+}
+
+uint64_t kvm_cpuid_sum(const struct kvm_cpuid2 *c)
+{
+	uint64_t sum = UINT64_C(0xcbf29ce484222325); /* FNV-1a, of words */
+
+	for (unsigned i = 0; i < c->nent; i++) {
+		const struct kvm_cpuid_entry2 *n = &c->entries[i];
+		const uint32_t word[] = {n->function, n->index, n->eax, n->ebx, n->ecx, n->edx};
+
+		for (unsigned k = 0; k < ARRAY_LEN(word) && n->function != LEAF_HV_FREQUENCY; k++)
+			sum = (sum ^ word[k]) * UINT64_C(0x100000001b3);
+	}
+	return sum;
 }

@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The state of a VM and of its vCPUs as records (insula/state.h): KVM's own structures, which are
+ * an ABI of the kernel, one record each.
+ *
+ * A vCPU that has left KVM_RUN may be in the middle of an instruction, whose access the caller has
+ * answered; KVM finishes it at the next KVM_RUN. So before anything is read, KVM_RUN is called with
+ * immediate_exit, which does that and nothing else. An instruction that makes another access leaves
+ * with that one: hv_vcpu_run() returns it, and the caller tries again.
+ *
+ * State is set in the order of the table, because parts depend on others: the LAPIC's mode is in
+ * the special registers; the deadline of its timer, an MSR, counts only if the LAPIC is in its
+ * mode; events come last, because setting registers clears some of them.
+ */
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <insula/base.h>
+#include <insula/state.h>
+
+#include "hv/kvm/backend.h"
+
+#define VERSION 1u
+#define XSAVE_MAX 16384u    /* AMX takes 8 KiB of it */
+#define TSC_TOLERANCE 4000u /* 1/4000: by so much may crystals of one frequency differ */
+
+enum {
+	REC_VCPU = STATE_KVM_X86,
+	REC_MP_STATE,
+	REC_REGS,
+	REC_SREGS,
+	REC_XSAVE,
+	REC_XCRS,
+	REC_DEBUGREGS,
+	REC_LAPIC,
+	REC_MSRS,
+	REC_VCPU_EVENTS,
+	REC_CLOCK,
+	REC_LINES,
+};
+
+/* What has to be the same where it is set. */
+struct rec_vcpu {
+	uint64_t cpuid_sum;
+	uint32_t tsc_khz; /* 0: unknown */
+	uint32_t ncpus;
+};
+
+struct rec_msr {
+	uint64_t index, value;
+};
+
+struct rec_line {
+	uint64_t addr;
+	uint32_t data, used;
+};
+
+#define SIMPLE(x, structure, name)                                                \
+	{                                                                         \
+		REC_##x, sizeof(struct structure), name, KVM_GET_##x, KVM_SET_##x \
+	}
+/* clang-format off */
+static const struct part {
+	uint32_t type, size;
+	const char *name;
+	unsigned long get, set; /* 0: no structure of KVM's */
+} parts[] = {
+	{REC_VCPU, sizeof(struct rec_vcpu), "the processor", 0, 0},
+	SIMPLE(MP_STATE, kvm_mp_state, "the run state"),
+	SIMPLE(REGS, kvm_regs, "the registers"),
+	SIMPLE(SREGS, kvm_sregs, "the special registers"),
+	SIMPLE(XSAVE, kvm_xsave, "the vector registers"),
+	SIMPLE(XCRS, kvm_xcrs, "the extended control registers"),
+	SIMPLE(DEBUGREGS, kvm_debugregs, "the debug registers"),
+	SIMPLE(LAPIC, kvm_lapic_state, "the LAPIC"),
+	{REC_MSRS, KVM_MSRS_MAX * sizeof(struct rec_msr), "the MSRs", 0, 0},
+	SIMPLE(VCPU_EVENTS, kvm_vcpu_events, "the pending events"),
+};
+/* clang-format on */
+
+union body {
+	struct rec_vcpu vcpu;
+	struct rec_msr msr[KVM_MSRS_MAX];
+	struct kvm_clock_data clock;
+	struct rec_line line[HV_MAX_LINES];
+	_Alignas(16) uint8_t bytes[XSAVE_MAX];
+};
+
+static uint32_t size_of(const struct hv_vcpu *v, const struct part *p)
+{
+	return p->type == REC_XSAVE ? v->vm->arch.xsave_size : p->size;
+}
+
+/* ---- MSRs: one call each, so that the one that is refused can be named ---- */
+
+static int msr_call(const struct hv_vcpu *v, unsigned long request, struct rec_msr *m)
+{
+	_Alignas(8) uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)] = {0};
+	struct kvm_msrs *k = (struct kvm_msrs *)room;
+	int r;
+
+	k->nmsrs = 1;
+	k->entries[0].index = (uint32_t)m->index;
+	k->entries[0].data = m->value;
+	r = kvm_call(v->fd, request, k);
+	m->value = k->entries[0].data;
+	return r;
+}
+
+/* KVM lists some that it does not read for a guest whose CPUID lacks them. */
+static uint32_t get_msrs(const struct hv_vcpu *v, struct rec_msr *m)
+{
+	uint32_t n = 0;
+
+	for (unsigned i = 0; i < v->vm->arch.nmsrs; i++) {
+		m[n] = (struct rec_msr){.index = v->vm->arch.msr[i]};
+		if (msr_call(v, KVM_GET_MSRS, &m[n]) == 1)
+			n++;
+	}
+	return n;
+}
+
+static bool is_listed(const struct hv_vm *vm, uint64_t index)
+{
+	for (unsigned i = 0; i < vm->arch.nmsrs; i++)
+		if (vm->arch.msr[i] == index)
+			return true;
+	return false;
+}
+
+static int check_msrs(const struct hv_vcpu *v, const struct state_part *p, struct err *e)
+{
+	struct rec_msr m;
+
+	for (uint32_t at = 0; at < p->len; at += (uint32_t)sizeof(m)) {
+		memcpy(&m, (const uint8_t *)p->body + at, sizeof(m));
+		if (!is_listed(v->vm, m.index))
+			return err_set(e, -EOPNOTSUPP, "state: MSR 0x%llx, which this KVM lacks",
+				       (unsigned long long)m.index);
+	}
+	return 0;
+}
+
+/* KVM does not write all that it reads. Nothing is lost if the value is there already. */
+static int set_msrs(const struct hv_vcpu *v, const struct state_part *p, struct err *e)
+{
+	struct rec_msr m, have;
+
+	for (uint32_t at = 0; at < p->len; at += (uint32_t)sizeof(m)) {
+		memcpy(&m, (const uint8_t *)p->body + at, sizeof(m));
+		have = m;
+		if (msr_call(v, KVM_SET_MSRS, &have) == 1)
+			continue;
+		if (msr_call(v, KVM_GET_MSRS, &have) != 1 || have.value != m.value)
+			return err_set(e, -EOPNOTSUPP, "state: KVM refuses 0x%llx for MSR 0x%llx",
+				       (unsigned long long)m.value, (unsigned long long)m.index);
+	}
+	return 0;
+}
+
+/* ---- what must be the same ---- */
+
+static struct rec_vcpu describe(const struct hv_vcpu *v)
+{
+	return (struct rec_vcpu){v->arch.cpuid_sum, kvm_x86_tsc_khz(v), v->vm->ncpus};
+}
+
+static int check_vcpu(const struct hv_vcpu *v, const void *body, struct err *e)
+{
+	struct rec_vcpu here = describe(v), want;
+	uint32_t off;
+
+	memcpy(&want, body, sizeof(want));
+	if (want.ncpus != here.ncpus)
+		return err_set(e, -EINVAL, "state: of a VM of %u vCPUs, this one has %u",
+			       want.ncpus, here.ncpus);
+	if (want.cpuid_sum != here.cpuid_sum)
+		return err_set(e, -EOPNOTSUPP,
+			       "state: of another processor or another KVM: CPUID differs");
+	off = want.tsc_khz > here.tsc_khz ? want.tsc_khz - here.tsc_khz
+					  : here.tsc_khz - want.tsc_khz;
+	if (off > want.tsc_khz / TSC_TOLERANCE &&
+	    kvm_call_value(v->fd, KVM_SET_TSC_KHZ, want.tsc_khz) < 0)
+		return err_set(e, -EOPNOTSUPP,
+			       "state: of a TSC of %u kHz, and here it has %u and cannot be scaled",
+			       want.tsc_khz, here.tsc_khz);
+	return 0;
+}
+
+/* ---- a vCPU ---- */
+
+/* The kick that immediate_exit stands for is not taken back: it may be somebody's. */
+static int finish_instruction(struct hv_vcpu *v, struct err *e)
+{
+	int r;
+
+	if (v->has_exit)
+		return err_set(e, -EAGAIN, "vCPU %u: an exit waits to be answered", v->index);
+	__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+	r = kvm_call_value(v->fd, KVM_RUN, 0);
+	if (r == -EINTR)
+		return 0;
+	v->has_exit = r >= 0;
+	return r < 0 ? err_sys(e, r, "vCPU %u: KVM_RUN", v->index)
+		     : err_set(e, -EAGAIN, "vCPU %u: an exit waits to be answered", v->index);
+}
+
+static int get_part(const struct hv_vcpu *v, const struct part *p, struct state_out *out,
+		    struct err *e)
+{
+	uint32_t size = size_of(v, p);
+	union body b;
+	int r = 0;
+
+	memset(&b, 0, sizeof(b));
+	if (p->type == REC_VCPU)
+		b.vcpu = describe(v);
+	else if (p->type == REC_MSRS)
+		size = get_msrs(v, b.msr) * (uint32_t)sizeof(b.msr[0]);
+	else
+		r = kvm_call(v->fd, size > sizeof(struct kvm_xsave) ? KVM_GET_XSAVE2 : p->get, &b);
+	if (r == 0)
+		r = state_put(out, p->type, VERSION, v->index, &b, size);
+	return r < 0 ? err_sys(e, r, "vCPU %u: state: %s", v->index, p->name) : 0;
+}
+
+int hv_vcpu_state_get(struct hv_vcpu *v, struct state_out *out, struct err *e)
+{
+	size_t before = out->len;
+	int r = finish_instruction(v, e);
+
+	for (size_t i = 0; i < ARRAY_LEN(parts) && r == 0; i++)
+		r = get_part(v, &parts[i], out, e);
+	if (r < 0)
+		out->len = before;
+	return r;
+}
+
+static int set_part(const struct hv_vcpu *v, const struct part *p, const struct state_part *in,
+		    struct err *e)
+{
+	union body b;
+	int r;
+
+	if (p->type == REC_VCPU)
+		return 0;
+	if (p->type == REC_MSRS)
+		return set_msrs(v, in, e);
+	memset(&b, 0, sizeof(b));
+	memcpy(&b, in->body, in->len);
+	r = kvm_call(v->fd, p->set, &b);
+	return r < 0 ? err_sys(e, r, "vCPU %u: state: KVM refuses %s", v->index, p->name) : 0;
+}
+
+int hv_vcpu_state_set(struct hv_vcpu *v, const void *state, size_t len, struct err *e)
+{
+	struct state_part in[ARRAY_LEN(parts)] = {{0}};
+	int r;
+
+	for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+		in[i] = (struct state_part){.type = parts[i].type,
+					    .version = VERSION,
+					    .name = parts[i].name,
+					    .size = size_of(v, &parts[i])};
+		if (parts[i].type == REC_MSRS)
+			in[i].unit = sizeof(struct rec_msr);
+	}
+	r = state_take(state, len, v->index, in, ARRAY_LEN(parts), e);
+	for (size_t i = 0; i < ARRAY_LEN(parts) && r == 0; i++) {
+		if (parts[i].type == REC_VCPU)
+			r = check_vcpu(v, in[i].body, e);
+		else if (parts[i].type == REC_MSRS)
+			r = check_msrs(v, &in[i], e);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(parts) && r == 0; i++)
+		r = set_part(v, &parts[i], &in[i], e);
+	return r;
+}
+
+/* ---- the VM ---- */
+
+int hv_vm_state_get(struct hv_vm *vm, struct state_out *out, struct err *e)
+{
+	size_t before = out->len;
+	struct kvm_clock_data clock = {0};
+	struct rec_line line[HV_MAX_LINES];
+	int r = kvm_call(vm->fd, KVM_GET_CLOCK, &clock);
+
+	if (r < 0)
+		return err_sys(e, r, "state: KVM_GET_CLOCK");
+	pthread_mutex_lock(&vm->lock);
+	for (unsigned i = 0; i < vm->nlines; i++)
+		line[i] =
+			(struct rec_line){vm->route[i].addr, vm->route[i].data, vm->route[i].used};
+	pthread_mutex_unlock(&vm->lock);
+	r = state_put(out, REC_CLOCK, VERSION, 0, &clock, sizeof(clock));
+	if (r == 0)
+		r = state_put(out, REC_LINES, VERSION, 0, line,
+			      vm->nlines * (uint32_t)sizeof(line[0]));
+	if (r < 0)
+		out->len = before;
+	return r < 0 ? err_sys(e, r, "state of the VM") : 0;
+}
+
+int hv_vm_state_set(struct hv_vm *vm, const void *state, size_t len, struct err *e)
+{
+	struct state_part in[] = {
+		{.type = REC_CLOCK,
+		 .version = VERSION,
+		 .name = "the clock",
+		 .size = sizeof(struct kvm_clock_data)},
+		{.type = REC_LINES,
+		 .version = VERSION,
+		 .name = "the interrupt lines",
+		 .size = vm->nlines * (uint32_t)sizeof(struct rec_line)},
+	};
+	struct kvm_clock_data clock;
+	struct rec_line line;
+	int r = state_take(state, len, 0, in, ARRAY_LEN(in), e);
+
+	if (r < 0)
+		return r;
+	memcpy(&clock, in[0].body, sizeof(clock));
+	clock.flags = 0; /* from where it was, not from what the time is now */
+	r = kvm_call(vm->fd, KVM_SET_CLOCK, &clock);
+	if (r < 0)
+		return err_sys(e, r, "state: KVM_SET_CLOCK");
+	for (unsigned i = 0; i < vm->nlines && r == 0; i++) {
+		memcpy(&line, (const uint8_t *)in[1].body + i * sizeof(line), sizeof(line));
+		if (line.used)
+			r = hv_irq_route(vm, i, line.addr, line.data, e);
+	}
+	return r;
+}
