@@ -5,30 +5,8 @@
 
 #include <insula/base.h>
 
+#include "arch.h"
 #include "vmm.h"
-
-#define RESET_VECTOR_IP 0xfff0u
-
-static void handle_pio(struct vcpu *c, struct hv_exit *x)
-{
-	uint8_t *p = x->u.pio.data;
-	unsigned size = x->u.pio.size;
-	struct bus_patience w = {0};
-
-	for (uint32_t i = 0; i < x->u.pio.count; i++, p += size) {
-		uint64_t v = 0;
-		bool claimed;
-
-		if (x->u.pio.out) {
-			memcpy(&v, p, size);
-			claimed = bus_write(&c->vm->pio, x->u.pio.port, size, v, &w);
-		} else {
-			claimed = bus_read(&c->vm->pio, x->u.pio.port, size, &v, &w);
-			memcpy(p, &v, size);
-		}
-		c->unclaimed += !claimed;
-	}
-}
 
 /* One access of a size that the bus knows. */
 static bool mmio_part(struct vcpu *c, struct hv_exit *x, unsigned at, unsigned size,
@@ -56,28 +34,11 @@ static void handle_mmio(struct vcpu *c, struct hv_exit *x)
 		c->unclaimed += !mmio_part(c, x, at, whole ? size : 1, &w);
 }
 
-static void handle_msr(struct vcpu *c, struct hv_exit *x)
-{
-	(void)c;
-	x->u.msr.fault = true;
-}
-
-/* The hypervisor's defaults are the answer. */
-static void handle_cpuid(struct vcpu *c, struct hv_exit *x)
-{
-	(void)c;
-	(void)x;
-}
-
 static void handle_shutdown(struct vcpu *c, struct hv_exit *x)
 {
-	struct msg_vm_exit m = {0};
-	struct hv_regs r;
+	struct msg_vm_exit m = {.rip = arch_pc_of_shutdown(c)};
 
 	(void)x;
-	/* KVM on AMD has reset the processor by now: where it was is not known any more. */
-	if (!hv_vcpu_get_regs(c->hv, &r, NULL) && r.rip != RESET_VECTOR_IP)
-		m.rip = r.rip;
 	snprintf(m.text, sizeof(m.text), "vCPU %u", c->index);
 	vmm_end(c->vm, VM_EXIT_TRIPLE_FAULT, &m);
 }
@@ -92,26 +53,23 @@ static void handle_error(struct vcpu *c, struct hv_exit *x)
 	vmm_end(c->vm, VM_EXIT_ERROR, &m);
 }
 
-static const struct {
-	void (*handle)(struct vcpu *, struct hv_exit *); /* NULL: nothing to do */
-	bool complete;                                   /* an answer goes back */
-} handlers[HV_EXIT_KINDS] = {
-	[HV_EXIT_PIO] = {handle_pio, true},
+static const struct exit_handler handlers[HV_EXIT_KINDS] = {
 	[HV_EXIT_MMIO] = {handle_mmio, true},
-	[HV_EXIT_MSR] = {handle_msr, true},
-	[HV_EXIT_CPUID] = {handle_cpuid, true},
 	[HV_EXIT_SHUTDOWN] = {handle_shutdown, false},
 	[HV_EXIT_ERROR] = {handle_error, false},
 };
 
 static int handle_exit(struct vcpu *c, struct hv_exit *x)
 {
+	const struct exit_handler *h;
+
 	if (x->kind >= HV_EXIT_KINDS)
 		panic("vCPU %u: exit of unknown kind %d", c->index, (int)x->kind);
 	c->exits[x->kind]++;
-	if (handlers[x->kind].handle)
-		handlers[x->kind].handle(c, x);
-	return handlers[x->kind].complete ? hv_vcpu_complete(c->hv, x) : 0;
+	h = handlers[x->kind].handle ? &handlers[x->kind] : &arch_exit_handlers[x->kind];
+	if (h->handle)
+		h->handle(c, x);
+	return h->complete ? hv_vcpu_complete(c->hv, x) : 0;
 }
 
 /* MSG_PAUSE: out of the guest until MSG_RESUME or the end. What was posted and what a helper owes
