@@ -234,7 +234,7 @@ struct msg_start_net {
 	uint32_t log_level;
 	uint32_t flags; /* enum net_flags; 0 for NET_TAP */
 	uint8_t mac[6];
-	uint8_t pad[2];
+	uint16_t nthreads; /* for the pairs: 1..npairs */
 };
 
 struct msg_dev {

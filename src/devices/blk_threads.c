@@ -56,7 +56,8 @@ static void threads_wait(struct blk_eng *g, bool block)
 	struct blk_io *io, *next;
 	uint64_t got = events_wait(g->event, ARRAY_LEN(g->event), -1, block ? -1 : 0);
 
-	*g->conf.kicks += got >> 2 & 1;
+	if (got >> 2 & 1)
+		(*g->conf.kicks)++;
 	for (io = blk_pool_take(&g->end); io; io = next) {
 		next = io->next;
 		g->conf.done(g->conf.ctx, io, io->res);

@@ -31,6 +31,8 @@ int net_check_conf(const struct msg_start_net *m, struct err *e)
 		return err_set(e, -EINVAL, "unknown backing %u", m->kind);
 	if (m->npairs == 0 || m->npairs > NET_MAX_PAIRS || (m->kind != NET_TAP && m->npairs > 1))
 		return err_set(e, -EINVAL, "%u queue pairs", m->npairs);
+	if (m->nthreads == 0 || m->nthreads > m->npairs)
+		return err_set(e, -EINVAL, "%u threads for %u pairs", m->nthreads, m->npairs);
 	if (m->kind != NET_TAP && m->tun_offloads)
 		return err_set(e, -EINVAL, "offloads %#x of a stream", m->tun_offloads);
 	if (m->flags & ~(m->kind == NET_TAP ? 0u : NET_AWAY | NET_NO_LOOPBACK))
@@ -116,7 +118,7 @@ static int message(void *dev, enum msg_type type, const void *body, size_t len, 
 	}
 	n->lost = false;
 	atomic_store(&n->next, fds[0] + 1);
-	event_signal(n->w.lane->ctl_fd);
+	lane_wake(n->lane[0].l);
 	return 0;
 }
 
@@ -164,6 +166,13 @@ static int open_backing(struct net *n, const int *fds, struct err *e)
 	return 0;
 }
 
+/* The driver is there, and no lane runs. */
+static void model_start(void *dev)
+{
+	net_prepare(dev);
+	worker_start(dev);
+}
+
 static void describe(struct net *n)
 {
 	struct net_page *page = n->w.h->port.dev_state;
@@ -174,10 +183,23 @@ static void describe(struct net *n)
 	fill_config(n);
 	worker_describe(&n->w, VIRTIO_ID_NET, net_features(&n->conf), nqueues(&n->conf), &n->config,
 			sizeof(n->config));
+	n->w.model.start = model_start;
 	n->w.model.reset = model_reset;
 	n->ops = worker_helper_ops;
 	n->ops.event = event;
 	n->ops.message = message;
+}
+
+static int open_lanes(struct net *n, struct err *e)
+{
+	void *arg[NET_MAX_PAIRS];
+	int rc = worker_lanes(&n->w, n->nlanes, e);
+
+	for (unsigned i = 0; i < n->nlanes; i++) {
+		net_lane_init(n, i);
+		arg[i] = &n->lane[i];
+	}
+	return rc ? rc : worker_begin(&n->w, net_io_main, arg, e);
 }
 
 int net_open(struct net *n, struct helper *h, const struct msg_start_net *m, const int *fds,
@@ -187,6 +209,9 @@ int net_open(struct net *n, struct helper *h, const struct msg_start_net *m, con
 
 	memset(n, 0, sizeof(*n));
 	n->conf = *m;
+	n->nlanes = m->nthreads;
+	pthread_mutex_init(&n->rx_limit.lock, NULL);
+	pthread_mutex_init(&n->tx_limit.lock, NULL);
 	rc = worker_open(&n->w, h, fds[0], &m->mem, fds[1], fds[2], fds[3], &fds[FIXED_FDS],
 			 nqueues(m), NET_TAG, step, e);
 	if (rc)
@@ -199,7 +224,7 @@ int net_open(struct net *n, struct helper *h, const struct msg_start_net *m, con
 		return rc;
 	describe(n);
 	*step = "thread";
-	return worker_begin(&n->w, net_io_main, &(void *){n}, e);
+	return open_lanes(n, e);
 }
 
 void net_rules(const struct net *n, struct rule_list *l)

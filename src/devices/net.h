@@ -3,19 +3,24 @@
  * virtio-net (virtio 1.2, 5.1) over a TAP or a stream socket.
  *
  *   control thread   registers, configuration space (net.c)
- *   I/O thread       all queues and the backing (net_io.c; net_rx.c, net_tx.c, net_ctrl.c)
+ *   I/O threads      some pairs of queues and their backings each; the first one also the control
+ *                    queue (net_io.c; net_rx.c, net_tx.c, net_ctrl.c)
  *
- * One thread serves both directions: a turn takes at most NET_BUDGET frames or NET_BUDGET_BYTES in
- * each direction of each pair, so that neither starves the other. With a TAP, frames move between
- * guest memory and the kernel without a copy of ours, except for the part of a received frame that
- * has come before the guest had buffers enough for it.
+ * Pair i belongs to lane i modulo the number of lanes, which is the number of pairs or, if there
+ * are fewer, of the guest's processors. A lane serves both directions: a turn takes at most
+ * NET_BUDGET frames or NET_BUDGET_BYTES in each direction of each pair, so that neither starves the
+ * other. With a TAP, frames move between guest memory and the kernel without a copy of ours, except
+ * for the part of a received frame that has come before the guest had buffers enough for it.
+ *
+ * Lock: `turn` of each lane, held by the lane during its turn, so never waited for on the way of a
+ * frame. Lane 0 takes those of the others behind its own when a command changes what all go by.
  *
  * Frames may be lost or, when a process dies, sent twice; what the guest gave is always given back.
  *
  * A stream that ends takes the link down and not the device: what the guest sends is dropped, its
- * buffers wait, registers and commands are answered. The I/O thread notices the end
+ * buffers wait, registers and commands are answered. Lane 0 notices the end
  * (net_lost()), the control thread tells the guest and the supervisor (MSG_NET_LOST), gets the next
- * stream (MSG_NET_PEER) and leaves it in `next`, where the I/O thread takes it before its turn.
+ * stream (MSG_NET_PEER) and leaves it in `next`, where the lane takes it before its turn.
  *
  * With several pairs, the backing's queues that have no active pair are received by the active
  * ones: a frame of queue i goes to pair i modulo the number of active pairs.
@@ -81,8 +86,20 @@ struct net_tx {
 	struct iovec iov[1 + VQ_MAX_NUM];
 };
 
+/* Of one direction of the device. The lock is for lanes that take from it side by side; where there
+ * is no limit nobody touches it. */
 struct net_limit {
+	pthread_mutex_t lock;
 	struct bucket bytes, frames;
+};
+
+/* One I/O thread. */
+struct net_lane {
+	struct net *n;
+	struct lane *l;
+	pthread_mutex_t turn;
+	unsigned active;  /* n->st->npairs in the last turn */
+	uint32_t started; /* l->seen of the last start */
 };
 
 struct net {
@@ -92,11 +109,13 @@ struct net {
 	struct virtio_net_config config; /* control thread's */
 	struct net_state *st;
 	bool lost;              /* control thread's: MSG_NET_PEER may come */
-	_Atomic uint32_t told;  /* enum net_news from the I/O thread to the control thread */
-	_Atomic bool link_down; /* the I/O thread says so */
-	_Atomic int next;       /* 1 + the stream that the I/O thread shall go on with; 0: none */
+	_Atomic uint32_t told;  /* enum net_news from an I/O thread to the control thread */
+	_Atomic bool link_down; /* an I/O thread says so */
+	_Atomic int next;       /* 1 + the stream that lane 0 shall go on with; 0: none */
+	unsigned nlanes;
+	struct net_lane lane[NET_MAX_PAIRS];
 
-	/* the I/O thread's, from a start on */
+	/* set before a start; of st, lane 0's between the turns of the others */
 	uint64_t features; /* negotiated */
 	unsigned npairs;   /* that the driver may use */
 	unsigned nbackings;
@@ -104,7 +123,6 @@ struct net {
 	struct net_rx *rx; /* [npairs] */
 	struct net_tx *tx;
 	struct net_limit rx_limit, tx_limit;
-	uint32_t started; /* w.seen of the last start */
 };
 
 enum net_news { NET_NEWS_MAC = 1, NET_NEWS_LINK = 2, NET_NEWS_LOST = 4 };
@@ -120,12 +138,16 @@ int net_check_conf(const struct msg_start_net *m, struct err *e);
 unsigned net_nfds(const struct msg_start_net *m);
 uint64_t net_features(const struct msg_start_net *m);
 
-/* ---- net_io.c: the I/O thread ---- */
+/* ---- net_io.c: an I/O thread; arg is the lane ---- */
 void *net_io_main(void *arg);
-/* One turn: every queue, each within its budget. True: there is more to do at once. */
-bool net_turn(struct net *n);
+/* Lane i of n->nlanes. */
+void net_lane_init(struct net *n, unsigned i);
+/* The driver is there, and no lane runs yet: what all of them go by. */
+void net_prepare(struct net *n);
+/* One turn: the queues of the lane, each within its budget. True: there is more to do at once. */
+bool net_turn(struct net_lane *l);
 /* Sleep until something can be done. */
-void net_wait(struct net *n);
+void net_wait(struct net_lane *l);
 /* The backing's other side is gone: the link is down. */
 void net_lost(struct net *n, struct net_backing *b, int rc);
 void net_tell(struct net *n, uint32_t news); /* enum net_news */
@@ -136,23 +158,23 @@ bool net_allowed(struct net_limit *l);
 void net_passed(struct net_limit *l, size_t len);
 
 /* ---- net_rx.c ---- */
-void net_rx_start(struct net *n, struct net_rx *r, struct virtqueue *q);
+void net_rx_start(struct net_lane *l, struct net_rx *r, struct virtqueue *q);
 /* Receive from `b` into the buffers of `r`. True: the budget is used up. */
-bool net_rx_serve(struct net *n, struct net_rx *r, struct net_backing *b);
+bool net_rx_serve(struct net_lane *l, struct net_rx *r, struct net_backing *b);
 /* Only more buffers of the guest help. */
 bool net_rx_starved(const struct net_rx *r);
 /* May a frame with this header be given to the guest? */
 bool net_rx_header(uint64_t offloads, const struct virtio_net_hdr_v1 *h);
 
 /* ---- net_tx.c ---- */
-void net_tx_start(struct net *n, struct net_tx *t, struct virtqueue *q);
-bool net_tx_serve(struct net *n, struct net_tx *t, struct net_backing *b);
+void net_tx_start(struct net_lane *l, struct net_tx *t, struct virtqueue *q);
+bool net_tx_serve(struct net_lane *l, struct net_tx *t, struct net_backing *b);
 /* Check the header of a frame of `len` bytes against what was negotiated, and clear what means
  * nothing. False: do not send it. */
 bool net_tx_header(uint64_t features, struct virtio_net_hdr_v1 *h, size_t len);
 
 /* ---- net_ctrl.c ---- */
-bool net_ctrl_serve(struct net *n, struct virtqueue *q);
+bool net_ctrl_serve(struct net_lane *l, struct virtqueue *q);
 /* One command (class, command, data; `len` bytes): VIRTIO_NET_OK or VIRTIO_NET_ERR. */
 uint8_t net_command(struct net *n, const uint8_t *cmd, size_t len);
 

@@ -9,7 +9,8 @@
  * A backing makes no decision about what the guest may do: headers have been checked before send()
  * and are checked after recv(). Descriptors do not block.
  *
- * Thread: rules by the control thread before the jail is sealed, the rest by the I/O thread.
+ * Thread: rules by the control thread before the jail is sealed, the rest by I/O threads. send()
+ * and recv() of a TAP may be two threads'; all others have one.
  */
 #ifndef DEVICES_NET_BACKING_H
 #define DEVICES_NET_BACKING_H
@@ -55,8 +56,8 @@
 struct net_backing {
 	const struct net_backing_ops *ops;
 	int fd;
-	bool dead;        /* its other side is gone: for good, or until replace() */
-	bool no_loopback; /* net_stream: NET_NO_LOOPBACK */
+	_Atomic bool dead; /* its other side is gone: for good, or until replace() */
+	bool no_loopback;  /* net_stream: NET_NO_LOOPBACK */
 
 	/* net_stream: bytes in[in_at, in_end) are not delivered, out[out_at, out_end) not sent */
 	uint8_t *in, *out;

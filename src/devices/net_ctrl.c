@@ -4,6 +4,9 @@
  *
  * The device filters nothing: every frame that the backing gives goes to the guest. That is allowed
  * ("the filter may be imperfect"), so the commands about filters are checked, recorded and granted.
+ *
+ * Lane 0 serves it. What it changes and the other lanes read in their turns (the number of active
+ * pairs, the offloads) it changes between their turns.
  */
 #include <errno.h>
 #include <string.h>
@@ -60,6 +63,25 @@ static uint8_t mac_addr(struct net *n, const uint8_t *data, size_t len)
 	return VIRTIO_NET_OK;
 }
 
+/* ---- what all lanes go by ---- */
+
+/* Until let_go() no other lane is in a turn. Lane 0 alone calls this, so there is one order. */
+static void hold_others(struct net *n)
+{
+	for (unsigned i = 1; i < n->nlanes; i++)
+		pthread_mutex_lock(&n->lane[i].turn);
+}
+
+/* They look again at what is theirs. */
+static void let_go(struct net *n)
+{
+	for (unsigned i = 1; i < n->nlanes; i++) {
+		pthread_mutex_unlock(&n->lane[i].turn);
+		lane_wake(n->lane[i].l);
+	}
+}
+
+/* 5.1.6.5.6: when this is answered, no frame comes to a pair beyond. */
 static uint8_t queue_pairs(struct net *n, const uint8_t *data, size_t len)
 {
 	uint16_t pairs;
@@ -69,19 +91,14 @@ static uint8_t queue_pairs(struct net *n, const uint8_t *data, size_t len)
 	memcpy(&pairs, data, sizeof(pairs));
 	if (pairs < VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MIN || pairs > n->npairs)
 		return VIRTIO_NET_ERR;
+	hold_others(n);
 	n->st->npairs = pairs;
+	let_go(n);
 	return VIRTIO_NET_OK;
 }
 
-static uint8_t guest_offloads(struct net *n, const uint8_t *data, size_t len)
+static uint8_t set_offloads(struct net *n, uint64_t wanted)
 {
-	uint64_t wanted, could = n->features & NET_GUEST_OFFLOADS;
-
-	if (len != sizeof(wanted))
-		return VIRTIO_NET_ERR;
-	memcpy(&wanted, data, sizeof(wanted));
-	if (wanted & ~could)
-		return VIRTIO_NET_ERR;
 	for (unsigned i = 0; i < n->nbackings; i++) {
 		struct net_backing *b = &n->backing[i];
 
@@ -90,6 +107,22 @@ static uint8_t guest_offloads(struct net *n, const uint8_t *data, size_t len)
 	}
 	n->st->offloads = wanted;
 	return VIRTIO_NET_OK;
+}
+
+static uint8_t guest_offloads(struct net *n, const uint8_t *data, size_t len)
+{
+	uint64_t wanted, could = n->features & NET_GUEST_OFFLOADS;
+	uint8_t answer;
+
+	if (len != sizeof(wanted))
+		return VIRTIO_NET_ERR;
+	memcpy(&wanted, data, sizeof(wanted));
+	if (wanted & ~could)
+		return VIRTIO_NET_ERR;
+	hold_others(n);
+	answer = set_offloads(n, wanted);
+	let_go(n);
+	return answer;
 }
 
 static const struct {
@@ -115,7 +148,7 @@ uint8_t net_command(struct net *n, const uint8_t *cmd, size_t len)
 	return VIRTIO_NET_ERR;
 }
 
-static bool serve_one(struct net *n, struct virtqueue *q)
+static bool serve_one(struct net_lane *l, struct virtqueue *q)
 {
 	struct iovec iov[VQ_MAX_NUM];
 	struct vq_chain c = {.iov = iov};
@@ -124,28 +157,28 @@ static bool serve_one(struct net *n, struct virtqueue *q)
 	size_t len;
 
 	if (rc < 0)
-		lane_fault(n->w.lane, q->why);
+		lane_fault(l->l, q->why);
 	if (rc <= 0)
 		return false;
 	if (c.write_len < 1) {
-		lane_fault(n->w.lane, "a command without room for its answer");
+		lane_fault(l->l, "a command without room for its answer");
 		return false;
 	}
 	len = iov_get(iov, c.nread, 0, cmd, sizeof(cmd));
 	if (len == c.read_len) /* else it is longer than any command */
-		answer = net_command(n, cmd, len);
+		answer = net_command(l->n, cmd, len);
 	iov_put(iov + c.nread, c.nwrite, 0, &answer, sizeof(answer));
 	vq_push(q, c.head, sizeof(answer));
-	n->w.lane->stat[STAT_NET_COMMANDS]++;
+	l->l->stat[STAT_NET_COMMANDS]++;
 	return true;
 }
 
-bool net_ctrl_serve(struct net *n, struct virtqueue *q)
+bool net_ctrl_serve(struct net_lane *l, struct virtqueue *q)
 {
 	if (!q->num)
 		return false;
 	for (unsigned i = 0; i < NET_COMMANDS; i++) {
-		if (!serve_one(n, q))
+		if (!serve_one(l, q))
 			return false;
 	}
 	return true;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The I/O thread of a virtio-net device.
+ * An I/O thread of a virtio-net device.
  *
- * A turn: commands, then for each pair what it sends and for each queue of the backing what comes
- * in, each within its budget, with one interrupt at the end. When nothing more can be done at once,
- * the thread says what it waits for: kicks of transmit queues that are empty and of receive queues
- * whose buffers are used up, readable backings for which there are buffers, writable ones that
- * refused a frame, or the time when a limit lets the next frame through.
+ * A turn: commands (lane 0), then for each pair what it sends and for each queue of the backing
+ * what comes in, each within its budget, with one interrupt at the end. When nothing more can be
+ * done at once, the thread says what it waits for: kicks of transmit queues that are empty and of
+ * receive queues whose buffers are used up, readable backings for which there are buffers, writable
+ * ones that refused a frame, or the time when a limit lets the next frame through.
  */
 #include <errno.h>
 #include <poll.h>
@@ -29,9 +29,8 @@ void net_tell(struct net *n, uint32_t news)
 
 void net_lost(struct net *n, struct net_backing *b, int rc)
 {
-	if (b->dead)
+	if (atomic_exchange(&b->dead, true))
 		return;
-	b->dead = true;
 	if (rc == -EPROTO)
 		log_error("a frame of a length that cannot be");
 	atomic_store(&n->link_down, true);
@@ -76,20 +75,34 @@ static void init_state(struct net *n)
 	n->st->offloads &= could;
 }
 
+static bool limited(const struct net_limit *l)
+{
+	return l->bytes.rate || l->frames.rate;
+}
+
 bool net_allowed(struct net_limit *l)
 {
 	uint64_t now;
+	bool ok;
 
-	if (!l->bytes.rate && !l->frames.rate)
-		return true; /* the usual case needs no clock */
+	if (!limited(l))
+		return true; /* the usual case needs no clock, and no lock */
 	now = clock_ns();
-	return bucket_open(&l->bytes, now) && bucket_open(&l->frames, now);
+	pthread_mutex_lock(&l->lock);
+	ok = bucket_open(&l->bytes, now) && bucket_open(&l->frames, now);
+	pthread_mutex_unlock(&l->lock);
+	return ok;
 }
 
+/* Lanes that were allowed side by side put it into debt by a frame each. */
 void net_passed(struct net_limit *l, size_t len)
 {
+	if (!limited(l))
+		return;
+	pthread_mutex_lock(&l->lock);
 	bucket_take(&l->bytes, len);
 	bucket_take(&l->frames, 1);
+	pthread_mutex_unlock(&l->lock);
 }
 
 static uint64_t larger(uint64_t a, uint64_t b)
@@ -104,18 +117,25 @@ static void start_limit(struct net *n, struct net_limit *l, uint64_t now)
 	bucket_init(&l->frames, n->conf.pps, larger(n->conf.pps / 100, 16), now);
 }
 
-static void start(struct net *n)
+void net_prepare(struct net *n)
 {
 	uint64_t now = clock_ns();
 
-	n->started = n->w.lane->seen;
 	n->features = n->w.mmio.v.st->driver_features;
 	n->npairs = net_has(n, VIRTIO_NET_F_MQ) ? n->conf.npairs : 1;
 	init_state(n);
-	for (unsigned i = 0; i < n->npairs; i++) {
-		net_rx_start(n, &n->rx[i], &n->w.mmio.v.vq[2 * i]);
-		net_tx_start(n, &n->tx[i], &n->w.mmio.v.vq[2 * i + 1]);
-	}
+	start_limit(n, &n->rx_limit, now);
+	start_limit(n, &n->tx_limit, now);
+}
+
+void net_lane_init(struct net *n, unsigned i)
+{
+	n->lane[i] = (struct net_lane){.n = n, .l = &n->w.lane[i]};
+	pthread_mutex_init(&n->lane[i].turn, NULL);
+}
+
+static void start_offloads(struct net *n)
+{
 	for (unsigned i = 0; i < n->nbackings; i++) {
 		struct net_backing *b = &n->backing[i];
 		int rc = b->dead ? 0 : b->ops->offload(b, n->st->offloads);
@@ -124,40 +144,97 @@ static void start(struct net *n)
 			log_warn("offloads %#llx: error %d", (unsigned long long)n->st->offloads,
 				 -rc);
 	}
-	start_limit(n, &n->rx_limit, now);
-	start_limit(n, &n->tx_limit, now);
+}
+
+static bool first_lane(const struct net_lane *l)
+{
+	return l->l->index == 0;
+}
+
+/* Is it this lane that serves pair i, and sends by backing i? */
+static bool own_pair(const struct net_lane *l, unsigned i)
+{
+	return i % l->n->nlanes == l->l->index;
+}
+
+/* The pair that gets what backing i brings. */
+static unsigned rx_pair(const struct net_lane *l, unsigned i)
+{
+	return i % l->active;
+}
+
+static bool has_commands(const struct net_lane *l)
+{
+	return first_lane(l) && net_has(l->n, VIRTIO_NET_F_CTRL_VQ);
+}
+
+/* The numbers of the queues depend on what the driver has accepted, so a lane hears kicks only
+ * while it runs. */
+static void start(struct net_lane *l)
+{
+	struct net *n = l->n;
+
+	l->started = l->l->seen;
+	l->l->queues = has_commands(l) ? 1u << 2 * n->npairs : 0;
+	for (unsigned i = 0; i < n->npairs; i++) {
+		if (!own_pair(l, i))
+			continue;
+		l->l->queues |= 3u << 2 * i;
+		net_rx_start(l, &n->rx[i], &n->w.mmio.v.vq[2 * i]);
+		net_tx_start(l, &n->tx[i], &n->w.mmio.v.vq[2 * i + 1]);
+	}
+	if (first_lane(l))
+		start_offloads(n);
 }
 
 /* ---- a turn ---- */
 
-static bool serve_pairs(struct net *n)
+static bool serve_pairs(struct net_lane *l)
 {
+	struct net *n = l->n;
 	bool more = false;
 
-	for (unsigned i = 0; i < n->npairs && !n->w.lane->broken; i++)
-		more |= net_tx_serve(n, &n->tx[i], &n->backing[i]);
-	for (unsigned i = 0; i < n->nbackings && !n->w.lane->broken; i++)
-		more |= net_rx_serve(n, &n->rx[i % n->st->npairs], &n->backing[i]);
+	l->active = n->st->npairs;
+	for (unsigned i = l->l->index; i < n->npairs && !l->l->broken; i += n->nlanes)
+		more |= net_tx_serve(l, &n->tx[i], &n->backing[i]);
+	for (unsigned i = 0; i < n->nbackings && !l->l->broken; i++) {
+		unsigned rx = rx_pair(l, i);
+
+		if (own_pair(l, rx))
+			more |= net_rx_serve(l, &n->rx[rx], &n->backing[i]);
+	}
 	return more;
 }
 
-bool net_turn(struct net *n)
+static bool serve(struct net_lane *l)
 {
 	bool more = false;
 
-	take_next(n);
-	if (lane_runs(n->w.lane)) {
-		if (n->started != n->w.lane->seen)
-			start(n);
-		if (net_has(n, VIRTIO_NET_F_CTRL_VQ))
-			more = net_ctrl_serve(n, control_queue(n));
-		if (!n->w.lane->broken)
-			more |= serve_pairs(n);
-		lane_publish(n->w.lane);
-	}
+	if (l->started != l->l->seen)
+		start(l);
+	if (has_commands(l))
+		more = net_ctrl_serve(l, control_queue(l->n));
+	if (!l->l->broken)
+		more |= serve_pairs(l);
+	lane_publish(l->l);
+	return more && !l->l->broken;
+}
+
+bool net_turn(struct net_lane *l)
+{
+	bool more = false;
+
+	pthread_mutex_lock(&l->turn);
+	if (first_lane(l))
+		take_next(l->n);
+	if (lane_runs(l->l))
+		more = serve(l);
+	else
+		l->l->queues = 0;
 	/* What was taken and not answered is in the page, and handed out again. */
-	lane_calm(n->w.lane);
-	return more && !n->w.lane->broken;
+	lane_calm(l->l);
+	pthread_mutex_unlock(&l->turn);
+	return more;
 }
 
 /* ---- waiting ---- */
@@ -165,9 +242,16 @@ bool net_turn(struct net *n)
 /* Milliseconds until net_allowed(); -1: it is. */
 static int wait_ms(struct net_limit *l)
 {
-	uint64_t now = clock_ns();
-	int bytes = bucket_wait_ms(&l->bytes, now), frames = bucket_wait_ms(&l->frames, now);
+	uint64_t now;
+	int bytes, frames;
 
+	if (!limited(l))
+		return -1;
+	now = clock_ns();
+	pthread_mutex_lock(&l->lock);
+	bytes = bucket_wait_ms(&l->bytes, now);
+	frames = bucket_wait_ms(&l->frames, now);
+	pthread_mutex_unlock(&l->lock);
 	return bytes > frames ? bytes : frames;
 }
 
@@ -177,20 +261,21 @@ static int sooner(int a, int b)
 }
 
 /* Ask for the kicks that matter. True: something is there already. */
-static bool arm(struct net *n, bool may_send)
+static bool arm(struct net_lane *l, bool may_send)
 {
-	bool more = net_has(n, VIRTIO_NET_F_CTRL_VQ) && lane_arm(n->w.lane, 2 * n->npairs);
+	struct net *n = l->n;
+	bool more = has_commands(l) && lane_arm(l->l, 2 * n->npairs);
 
-	for (unsigned i = 0; i < n->npairs && may_send; i++) {
+	for (unsigned i = l->l->index; i < n->npairs && may_send; i += n->nlanes) {
 		if (!n->tx[i].held)
-			more |= lane_arm(n->w.lane, 2 * i + 1);
+			more |= lane_arm(l->l, 2 * i + 1);
 	}
 	/* Buffers for a backing that brings no frames are left where they are. */
 	for (unsigned i = 0; i < n->nbackings; i++) {
-		unsigned rx = i % n->st->npairs;
+		unsigned rx = rx_pair(l, i);
 
-		if (!n->backing[i].dead && net_rx_starved(&n->rx[rx]))
-			more |= lane_arm(n->w.lane, 2 * rx);
+		if (own_pair(l, rx) && !n->backing[i].dead && net_rx_starved(&n->rx[rx]))
+			more |= lane_arm(l->l, 2 * rx);
 	}
 	return more;
 }
@@ -201,15 +286,18 @@ static short end_of(const struct net_backing *b)
 	return b->ops->replace && !b->dead ? POLLRDHUP : 0;
 }
 
-static unsigned watch(struct net *n, bool may_receive, struct pollfd *p)
+static unsigned watch(struct net_lane *l, bool may_receive, struct pollfd *p)
 {
+	const struct net *n = l->n;
+
 	for (unsigned i = 0; i < n->nbackings; i++) {
 		const struct net_backing *b = &n->backing[i];
+		unsigned rx = rx_pair(l, i);
 		short events = end_of(b);
 
-		if (may_receive && !net_rx_starved(&n->rx[i % n->st->npairs]))
+		if (may_receive && own_pair(l, rx) && !net_rx_starved(&n->rx[rx]))
 			events |= POLLIN;
-		if ((i < n->npairs && n->tx[i].held) || b->out_at < b->out_end)
+		if (own_pair(l, i) && ((i < n->npairs && n->tx[i].held) || b->out_at < b->out_end))
 			events |= POLLOUT;
 		/* Without events poll() would still report errors, again and again. */
 		p[i] = (struct pollfd){.fd = events && !b->dead ? b->fd : -1, .events = events};
@@ -217,7 +305,7 @@ static unsigned watch(struct net *n, bool may_receive, struct pollfd *p)
 	return n->nbackings;
 }
 
-static unsigned watch_ends(struct net *n, struct pollfd *p)
+static unsigned watch_ends(const struct net *n, struct pollfd *p)
 {
 	for (unsigned i = 0; i < n->nbackings; i++) {
 		short events = end_of(&n->backing[i]);
@@ -227,7 +315,7 @@ static unsigned watch_ends(struct net *n, struct pollfd *p)
 	return n->nbackings;
 }
 
-/* Where frames are wanted the end comes behind the last of them. */
+/* Where frames are wanted the end comes behind the last of them. A stream has one lane. */
 static void look_for_end(struct net *n, const struct pollfd *p)
 {
 	for (unsigned i = 0; i < n->nbackings; i++) {
@@ -237,38 +325,39 @@ static void look_for_end(struct net *n, const struct pollfd *p)
 	}
 }
 
-void net_wait(struct net *n)
+void net_wait(struct net_lane *l)
 {
+	struct net *n = l->n;
 	struct pollfd p[NET_MAX_PAIRS];
 	int rx_ms, tx_ms;
 	unsigned np;
 
-	if (!lane_runs(n->w.lane) || n->started != n->w.lane->seen) {
-		if (!lane_commanded(n->w.lane)) {
-			lane_wait(n->w.lane, p, watch_ends(n, p), -1);
+	if (!lane_runs(l->l) || l->started != l->l->seen) {
+		if (!lane_commanded(l->l)) {
+			lane_wait(l->l, p, watch_ends(n, p), -1);
 			look_for_end(n, p);
 		}
 		return;
 	}
 	rx_ms = wait_ms(&n->rx_limit);
 	tx_ms = wait_ms(&n->tx_limit);
-	if (arm(n, tx_ms < 0))
+	if (arm(l, tx_ms < 0))
 		return;
 	if (rx_ms >= 0 || tx_ms >= 0)
-		n->w.lane->stat[STAT_NET_THROTTLED]++;
-	np = watch(n, rx_ms < 0, p);
-	lane_wait(n->w.lane, p, np, sooner(rx_ms, tx_ms));
+		l->l->stat[STAT_NET_THROTTLED]++;
+	np = watch(l, rx_ms < 0, p);
+	lane_wait(l->l, p, np, sooner(rx_ms, tx_ms));
 	look_for_end(n, p);
-	n->w.lane->stat[STAT_NET_IO_WAKEUPS]++;
+	l->l->stat[STAT_NET_IO_WAKEUPS]++;
 }
 
 void *net_io_main(void *arg)
 {
-	struct net *n = arg;
+	struct net_lane *l = arg;
 
-	lane_born(n->w.lane);
+	lane_born(l->l);
 	for (;;) {
-		if (!net_turn(n))
-			net_wait(n);
+		if (!net_turn(l))
+			net_wait(l);
 	}
 }

@@ -19,22 +19,22 @@
 /* Kept small where no larger frame can come: each segment costs a little in each read. */
 #define USUAL_PACKET (NET_HDR_LEN + NET_ETH_LEN + 4u + 1500u)
 
-void net_rx_start(struct net *n, struct net_rx *r, struct virtqueue *q)
+void net_rx_start(struct net_lane *l, struct net_rx *r, struct virtqueue *q)
 {
 	r->q = q;
 	r->nbuf = r->niov = 0;
 	r->bytes = 0;
 	r->held = r->in_guest = 0;
-	r->want = n->st->offloads & NET_GUEST_GSO ? NET_MAX_PACKET : USUAL_PACKET;
+	r->want = l->n->st->offloads & NET_GUEST_GSO ? NET_MAX_PACKET : USUAL_PACKET;
 }
 
-static bool mergeable(const struct net *n)
+static bool mergeable(const struct net_lane *l)
 {
-	return net_has(n, VIRTIO_NET_F_MRG_RXBUF);
+	return net_has(l->n, VIRTIO_NET_F_MRG_RXBUF);
 }
 
 /* 1: taken; 0: none there, or no room; -1: a mistake, reported. */
-static int take_buffer(struct net *n, struct net_rx *r)
+static int take_buffer(struct net_lane *l, struct net_rx *r)
 {
 	struct vq_chain c = {.iov = &r->iov[r->niov]};
 	int rc;
@@ -45,11 +45,11 @@ static int take_buffer(struct net *n, struct net_rx *r)
 	if (rc == 0)
 		return 0;
 	if (rc > 0 && (c.nread || c.write_len < NET_HDR_LEN)) {
-		lane_fault(n->w.lane, "a receive buffer that is not for writing, or too small");
+		lane_fault(l->l, "a receive buffer that is not for writing, or too small");
 		return -1;
 	}
 	if (rc < 0) {
-		lane_fault(n->w.lane, r->q->why);
+		lane_fault(l->l, r->q->why);
 		return -1;
 	}
 	r->buf[r->nbuf].head = c.head;
@@ -63,14 +63,14 @@ static int take_buffer(struct net *n, struct net_rx *r)
 
 /* Take buffers until there are `want` bytes of them; where they cannot be merged, one is all that a
  * frame may use. */
-static bool take_buffers(struct net *n, struct net_rx *r, size_t want)
+static bool take_buffers(struct net_lane *l, struct net_rx *r, size_t want)
 {
 	int rc = 1;
 
 	if (!r->q->num)
 		return false;
-	while (rc > 0 && r->bytes < want && (mergeable(n) || r->nbuf == 0))
-		rc = take_buffer(n, r);
+	while (rc > 0 && r->bytes < want && (mergeable(l) || r->nbuf == 0))
+		rc = take_buffer(l, r);
 	return rc >= 0 && r->nbuf > 0;
 }
 
@@ -94,7 +94,7 @@ static void forget(struct net_rx *r, unsigned k)
 	memmove(r->iov, r->iov + iovs, r->niov * sizeof(r->iov[0]));
 }
 
-static void give(struct net *n, struct net_rx *r, size_t len)
+static void give(struct net_lane *l, struct net_rx *r, size_t len)
 {
 	size_t left = len;
 	uint16_t count;
@@ -111,8 +111,8 @@ static void give(struct net *n, struct net_rx *r, size_t len)
 	iov_put(r->iov, r->niov, offsetof(struct virtio_net_hdr_v1, num_buffers), &count,
 		sizeof(count));
 	forget(r, k);
-	n->w.lane->stat[STAT_NET_RX_PACKETS]++;
-	n->w.lane->stat[STAT_NET_RX_BYTES] += len - NET_HDR_LEN;
+	l->l->stat[STAT_NET_RX_PACKETS]++;
+	l->l->stat[STAT_NET_RX_BYTES] += len - NET_HDR_LEN;
 }
 
 bool net_rx_header(uint64_t offloads, const struct virtio_net_hdr_v1 *h)
@@ -135,53 +135,53 @@ bool net_rx_header(uint64_t offloads, const struct virtio_net_hdr_v1 *h)
 }
 
 /* What the backing had in its queue when the driver changed may not be for this driver. */
-static bool acceptable(const struct net *n, const struct net_rx *r)
+static bool acceptable(const struct net_lane *l, const struct net_rx *r)
 {
 	struct virtio_net_hdr_v1 h = {0};
 
 	iov_get(r->iov, r->niov, 0, &h, sizeof(h));
-	return net_rx_header(n->st->offloads, &h);
+	return net_rx_header(l->n->st->offloads, &h);
 }
 
 /* A frame waits for buffers. True: it does not any more. */
-static bool finish_held(struct net *n, struct net_rx *r)
+static bool finish_held(struct net_lane *l, struct net_rx *r)
 {
 	size_t at = r->in_guest;
 
-	if (!take_buffers(n, r, r->held))
+	if (!take_buffers(l, r, r->held))
 		return false;
 	if (r->bytes >= r->held) {
 		iov_put(r->iov, r->niov, at, r->spill, r->held - at);
-		give(n, r, r->held);
+		give(l, r, r->held);
 	} else if (r->nbuf < r->q->num && r->niov < NET_RX_IOVS) {
 		return false;
 	} else {
-		n->w.lane->stat[STAT_NET_RX_DROPPED]++; /* all there are cannot hold it */
+		l->l->stat[STAT_NET_RX_DROPPED]++; /* all there are cannot hold it */
 	}
 	r->held = 0;
 	return true;
 }
 
 /* A frame of `len` bytes lies in the buffers and, if it is too long for them, behind. */
-static void place(struct net *n, struct net_rx *r, size_t len)
+static void place(struct net_lane *l, struct net_rx *r, size_t len)
 {
-	if (!acceptable(n, r) || (len > r->bytes && !mergeable(n))) {
-		n->w.lane->stat[STAT_NET_RX_DROPPED]++;
+	if (!acceptable(l, r) || (len > r->bytes && !mergeable(l))) {
+		l->l->stat[STAT_NET_RX_DROPPED]++;
 		return;
 	}
 	if (len <= r->bytes) {
-		give(n, r, len);
+		give(l, r, len);
 		return;
 	}
-	n->w.lane->stat[STAT_NET_RX_SPILLED]++;
+	l->l->stat[STAT_NET_RX_SPILLED]++;
 	r->held = len;
 	r->in_guest = r->bytes;
 	if (len > r->want)
 		r->want = len;
-	(void)finish_held(n, r);
+	(void)finish_held(l, r);
 }
 
-static ssize_t receive(struct net *n, struct net_rx *r, struct net_backing *b)
+static ssize_t receive(struct net_lane *l, struct net_rx *r, struct net_backing *b)
 {
 	ssize_t len;
 
@@ -189,33 +189,33 @@ static ssize_t receive(struct net *n, struct net_rx *r, struct net_backing *b)
 	r->iov[r->niov] = (struct iovec){.iov_base = r->spill, .iov_len = sizeof(r->spill)};
 	len = b->ops->recv(b, r->iov, r->niov + 1);
 	if (len == -EPIPE || len == -EPROTO)
-		net_lost(n, b, (int)len);
+		net_lost(l->n, b, (int)len);
 	else if (len < 0 && len != -EAGAIN)
-		n->w.lane->stat[STAT_NET_RX_DROPPED]++;
+		l->l->stat[STAT_NET_RX_DROPPED]++;
 	else if (len > 0)
-		place(n, r, (size_t)len);
+		place(l, r, (size_t)len);
 	return len;
 }
 
-bool net_rx_serve(struct net *n, struct net_rx *r, struct net_backing *b)
+bool net_rx_serve(struct net_lane *l, struct net_rx *r, struct net_backing *b)
 {
 	uint64_t bytes = 0;
 
 	for (unsigned i = 0; i < NET_BUDGET && bytes < NET_BUDGET_BYTES; i++) {
 		ssize_t len;
 
-		if (b->dead || (r->held && !finish_held(n, r)) || !net_allowed(&n->rx_limit) ||
-		    !take_buffers(n, r, r->want))
+		if (b->dead || (r->held && !finish_held(l, r)) || !net_allowed(&l->n->rx_limit) ||
+		    !take_buffers(l, r, r->want))
 			return false;
-		len = receive(n, r, b);
-		if (len == -EAGAIN || n->w.lane->broken)
+		len = receive(l, r, b);
+		if (len == -EAGAIN || l->l->broken)
 			return false;
 		if (b->dead)
 			return true; /* what waits to be sent over it is given back */
 		if (len < 0)
 			continue;
 		bytes += (uint64_t)len;
-		net_passed(&n->rx_limit, (uint64_t)len - NET_HDR_LEN);
+		net_passed(&l->n->rx_limit, (uint64_t)len - NET_HDR_LEN);
 	}
 	return true;
 }

@@ -12,9 +12,9 @@
 #include "iov.h"
 #include "net.h"
 
-void net_tx_start(struct net *n, struct net_tx *t, struct virtqueue *q)
+void net_tx_start(struct net_lane *l, struct net_tx *t, struct virtqueue *q)
 {
-	(void)n;
+	(void)l;
 	t->q = q;
 	t->held = false;
 }
@@ -60,18 +60,17 @@ bool net_tx_header(uint64_t features, struct virtio_net_hdr_v1 *h, size_t len)
 }
 
 /* 1: the next frame is in t; 0: none; -1: a mistake, reported. */
-static int take(struct net *n, struct net_tx *t)
+static int take(struct net_lane *l, struct net_tx *t)
 {
 	struct vq_chain c = {.iov = &t->iov[1]};
 	int rc = vq_next(t->q, &c);
 
 	if (rc < 0)
-		lane_fault(n->w.lane, t->q->why);
+		lane_fault(l->l, t->q->why);
 	if (rc <= 0)
 		return rc;
 	if (c.nwrite || c.read_len < NET_HDR_LEN) {
-		lane_fault(n->w.lane,
-			   "a frame to send that is for writing, or shorter than its header");
+		lane_fault(l->l, "a frame to send that is for writing, or shorter than its header");
 		return -1;
 	}
 	iov_get(c.iov, c.nread, 0, &t->hdr, NET_HDR_LEN);
@@ -80,44 +79,44 @@ static int take(struct net *n, struct net_tx *t)
 	return 1;
 }
 
-static int send_frame(struct net *n, struct net_tx *t, struct net_backing *b)
+static int send_frame(struct net_lane *l, struct net_tx *t, struct net_backing *b)
 {
 	int rc = -EINVAL;
 
 	if (b->dead)
 		rc = -EPIPE;
-	else if (t->held || net_tx_header(n->features, &t->hdr, t->len))
+	else if (t->held || net_tx_header(l->n->features, &t->hdr, t->len))
 		rc = b->ops->send(b, &t->hdr, t->iov, t->n, t->len);
 	t->held = rc == -EAGAIN;
 	if (t->held)
 		return rc;
 	vq_push(t->q, t->head, 0);
 	if (rc == 0) {
-		n->w.lane->stat[STAT_NET_TX_PACKETS]++;
-		n->w.lane->stat[STAT_NET_TX_BYTES] += t->len;
+		l->l->stat[STAT_NET_TX_PACKETS]++;
+		l->l->stat[STAT_NET_TX_BYTES] += t->len;
 	} else {
-		n->w.lane->stat[STAT_NET_TX_DROPPED]++;
+		l->l->stat[STAT_NET_TX_DROPPED]++;
 	}
 	if (rc == -EPIPE)
-		net_lost(n, b, rc);
+		net_lost(l->n, b, rc);
 	return rc;
 }
 
-bool net_tx_serve(struct net *n, struct net_tx *t, struct net_backing *b)
+bool net_tx_serve(struct net_lane *l, struct net_tx *t, struct net_backing *b)
 {
 	uint64_t bytes = 0;
 
 	if (!t->q->num)
 		return false;
 	if (!b->dead && b->out_at < b->out_end && b->ops->flush(b) == -EPIPE)
-		net_lost(n, b, -EPIPE);
+		net_lost(l->n, b, -EPIPE);
 	for (unsigned i = 0; i < NET_BUDGET && bytes < NET_BUDGET_BYTES; i++) {
-		if (!t->held && (!net_allowed(&n->tx_limit) || take(n, t) <= 0))
+		if (!t->held && (!net_allowed(&l->n->tx_limit) || take(l, t) <= 0))
 			return false;
-		if (send_frame(n, t, b) == -EAGAIN)
+		if (send_frame(l, t, b) == -EAGAIN)
 			return false;
 		bytes += t->len;
-		net_passed(&n->tx_limit, t->len < NET_MAX_FRAME ? t->len : NET_MAX_FRAME);
+		net_passed(&l->n->tx_limit, t->len < NET_MAX_FRAME ? t->len : NET_MAX_FRAME);
 	}
 	return true;
 }

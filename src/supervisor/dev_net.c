@@ -104,7 +104,8 @@ static bool peer_began(const struct device *d)
 const struct device_class device_net = {
 	.program = "insula-net",
 	.kind = DEV_VIRTIO_MMIO,
-	.threads = 3, /* control, I/O */
+	.threads = 3,       /* control, I/O */
+	.queue_threads = 1, /* a pair has two queues, so this is more than enough */
 	.nofile = 64,
 	.start = start,
 	.message = message,

@@ -387,22 +387,25 @@ static int open_backing(struct nic *c, bool check_only, struct err *e)
 	return err_set(e, -EINVAL, "--net: no backing");
 }
 
-int nic_open(struct nic *c, const struct net_config *conf, unsigned nth, bool check_only,
-	     struct err *e)
+int nic_open(struct nic *c, const struct net_config *conf, unsigned nth, unsigned cpus,
+	     bool check_only, struct err *e)
 {
 	bool tap = conf->kind == NET_ON_TAP || conf->kind == NET_ON_FD;
 	int rc;
 
-	*c = (struct nic){.conf = conf,
-			  .conn = -1,
-			  .start = {.rate = conf->rate,
-				    .pps = conf->pps,
-				    .kind = tap ? NET_TAP : NET_STREAM,
-				    .npairs = conf->queues,
-				    .flags = conf->kind == NET_ON_USER ? NET_NO_LOOPBACK : 0,
-				    .mtu = conf->mtu},
-			  .passt = {.exec_fd = -1,
-				    .jail = {.pid = -1, .pidfd = -1, .channel = -1, .log = -1}}};
+	*c = (struct nic){
+		.conf = conf,
+		.conn = -1,
+		.start = {.rate = conf->rate,
+			  .pps = conf->pps,
+			  .kind = tap ? NET_TAP : NET_STREAM,
+			  .npairs = conf->queues,
+			  /* More could not have work at the same time. */
+			  .nthreads = (uint16_t)(conf->queues < cpus ? conf->queues : cpus),
+			  .flags = conf->kind == NET_ON_USER ? NET_NO_LOOPBACK : 0,
+			  .mtu = conf->mtu},
+		.passt = {.exec_fd = -1,
+			  .jail = {.pid = -1, .pidfd = -1, .channel = -1, .log = -1}}};
 	memcpy(c->start.mac, conf->mac, sizeof(c->start.mac));
 	if (!conf->has_mac)
 		nic_address(conf, nth, c->start.mac);

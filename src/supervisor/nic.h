@@ -35,10 +35,10 @@ struct nic {
 	unsigned passts;    /* so many were started */
 };
 
-/* Open and check the nth card; with `check_only` nothing is connected. The text names what was
- * expected. On error nothing is left open. */
-int nic_open(struct nic *c, const struct net_config *conf, unsigned nth, bool check_only,
-	     struct err *e);
+/* Open and check the nth card of a machine with so many processors; with `check_only` nothing is
+ * connected. The text names what was expected. On error nothing is left open. */
+int nic_open(struct nic *c, const struct net_config *conf, unsigned nth, unsigned cpus,
+	     bool check_only, struct err *e);
 void nic_close(struct nic *c);
 /* A stream for a new helper (the caller closes it); starts passt if that is behind it. With c->away
  * set it has no other end (NET_AWAY): there is nobody to connect to now. An error is none that time

@@ -156,8 +156,8 @@ static int open_nics(struct vm *vm, bool check_only, struct err *e)
 	int rc = 0;
 
 	for (; vm->nnics < vm->conf->nnets && !rc; vm->nnics += !rc)
-		rc = nic_open(&vm->nic[vm->nnics], &vm->conf->net[vm->nnics], vm->nnics, check_only,
-			      e);
+		rc = nic_open(&vm->nic[vm->nnics], &vm->conf->net[vm->nnics], vm->nnics,
+			      vm->conf->cpus, check_only, e);
 	return rc;
 }
 

@@ -123,9 +123,9 @@ static void make_device(const struct head *h, int fd)
 	net.conf.rate = h->stream & 2 ? 1000 : 0;
 	offload_fails = h->stream & 4;
 	net.w.h = &helper;
-	net.w.nlanes = 1;
+	net.w.nlanes = net.nlanes = 1;
 	net.w.lane->w = &net.w;
-	net.w.lane->queues = (1u << NQUEUES) - 1;
+	net_lane_init(&net, 0);
 	net.st = &page.net;
 	net.rx = rx;
 	net.tx = tx;
@@ -159,10 +159,11 @@ static void serve(const struct head *h, bool resume)
 		if (vq_start(&net.w.mmio.v.vq[i], &page.virtio.q[i], &gm, features, resume, NULL))
 			net.w.mmio.v.vq[i].num = 0;
 	}
+	net_prepare(&net);
 	atomic_store(&net.w.want, atomic_load(&net.w.want) | 1);
 	if (!resume)
 		atomic_store(&net.w.want, 1);
-	while (net_turn(&net) && ++turns < MAX_TURNS)
+	while (net_turn(&net.lane[0]) && ++turns < MAX_TURNS)
 		;
 	must(turns < MAX_TURNS || net.backing[0].dead || h->stream & 2, "turns without an end");
 	for (unsigned i = 0; i < NQUEUES; i++) {

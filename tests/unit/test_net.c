@@ -21,7 +21,7 @@
 #include "fakedrv.h"
 
 #define MEM_SIZE (64u << 20)
-#define MAX_PAIRS 2
+#define MAX_PAIRS 4
 #define NQUEUES (2 * MAX_PAIRS + 1)
 #define QNUM 64
 #define RINGS(i) (0x10000u + (i)*DRV_QUEUE_BYTES)
@@ -50,6 +50,7 @@ static struct rig { /* fresh for every start */
 } * rig;
 static pthread_t thread;
 static struct msg_start_net conf;
+static unsigned nthreads;    /* 0: one for each pair */
 static uint64_t tap_offload; /* of the last call */
 
 /* ---- the device ---- */
@@ -80,6 +81,7 @@ static int open_rig(void)
 		fds[4 + i] = dup(kick[i]);
 	for (unsigned i = 0; i < conf.npairs; i++)
 		fds[4 + nq + i] = dup(near_end[i]);
+	conf.nthreads = (uint16_t)(nthreads ? nthreads : conf.npairs);
 	rig = calloc(1, sizeof(*rig));
 	if (!rig || net_check_conf(&conf, &e) ||
 	    net_open(&rig->n, &rig->h, &conf, fds, &step, &e)) {
@@ -140,6 +142,7 @@ static void setup(void)
 				      .tun_offloads = TAP_OFFLOADS,
 				      .mtu = 1500};
 	memcpy(conf.mac, mac, sizeof(mac));
+	nthreads = 0;
 }
 
 static void setup_stream(void)
@@ -424,9 +427,10 @@ END_TEST
 
 START_TEST(messages_refused)
 {
-	struct msg_start_net good = conf, m[13];
+	struct msg_start_net good = conf, m[15];
 	struct err e;
 
+	good.nthreads = 1;
 	for (size_t i = 0; i < ARRAY_LEN(m); i++)
 		m[i] = good;
 	m[0].kind = 0;
@@ -444,6 +448,8 @@ START_TEST(messages_refused)
 	m[10].pps = UINT64_MAX;
 	m[11].log_level = 9;
 	m[12].flags = NET_AWAY; /* of a TAP */
+	m[13].nthreads = 0;
+	m[14].nthreads = 2; /* for one pair */
 	ck_assert_int_eq(net_check_conf(&good, &e), 0);
 	for (size_t i = 0; i < ARRAY_LEN(m); i++) {
 		ck_assert_msg(net_check_conf(&m[i], &e) == -EINVAL, "message %zu", i);
@@ -939,6 +945,270 @@ START_TEST(several_pairs)
 	host_sends(tap[1], &plain, 104, 5);
 	ck_assert_uint_eq(take_frame(&drv[0], frame, &h), 104);
 	stop_device();
+}
+END_TEST
+
+/* ---- pairs side by side ---- */
+
+#define PAIR_RX(p) (RX_BUFS + (p)*0x100000u)
+#define PAIR_TX(p) (TX_BUFS + (p)*0x100000u)
+#define PAIR_FRAMES 400u
+#define PAIR_LEN 900u
+
+static void offer_at(struct drvq *q, gpa_t at)
+{
+	struct vring_desc d = drv_desc(at, 1526, true);
+	uint16_t old = q->avail_idx;
+
+	drvq_add(q, &d, 1, mem(at));
+	drvq_kick(q, old);
+}
+
+static const char *pair_out(unsigned p, unsigned k)
+{
+	gpa_t at = PAIR_TX(p) + k % QNUM * 0x1000u;
+	struct vring_desc d = drv_desc(at, NET_HDR_LEN + PAIR_LEN, false);
+	struct drvq *q = &drv[2 * p + 1];
+	uint16_t old = q->avail_idx, head;
+	uint32_t len;
+	void *cookie;
+	uint64_t until = clock_ns() + WAIT_MS * 1000000ull;
+
+	while (!q->nfree) {
+		if (!drvq_get(q, &head, &len, &cookie))
+			usleep(50);
+		if (clock_ns() > until)
+			return "nothing is given back";
+	}
+	memset(mem(at), 0, NET_HDR_LEN);
+	fill(mem(at) + NET_HDR_LEN, PAIR_LEN, p * 10000 + k);
+	drvq_add(q, &d, 1, NULL);
+	drvq_kick(q, old);
+	return NULL;
+}
+
+/* What the guest has sent, by the host's end of the same pair. */
+static const char *pair_takes(unsigned p, unsigned *seen)
+{
+	uint8_t got[NET_HDR_LEN + PAIR_LEN + 1];
+
+	while (recv(tap[p], got, sizeof(got), MSG_DONTWAIT) > 0) {
+		if (!filled(got + NET_HDR_LEN, PAIR_LEN, p * 10000 + *seen))
+			return "a frame from the guest is not the next one";
+		(*seen)++;
+	}
+	return NULL;
+}
+
+static const char *pair_in(unsigned p, unsigned *seen)
+{
+	struct drvq *q = &drv[2 * p];
+	uint16_t head;
+	uint32_t len;
+	void *at;
+
+	while (drvq_get(q, &head, &len, &at)) {
+		if (len != NET_HDR_LEN + PAIR_LEN ||
+		    !filled((uint8_t *)at + NET_HDR_LEN, PAIR_LEN, p * 20000 + *seen))
+			return "a frame from the host is not the next one";
+		(*seen)++;
+		offer_at(q, (gpa_t)((uint8_t *)at - gm.region[0].host));
+	}
+	return NULL;
+}
+
+/* A driver and a host of one pair: frames both ways, in their order, whole. */
+static void *drive_pair(void *arg)
+{
+	unsigned p = (unsigned)(uintptr_t)arg, out = 0, in = 0, taken = 0, given = 0;
+	uint64_t until = clock_ns() + WAIT_MS * 1000000ull;
+	uint8_t frame[NET_HDR_LEN + PAIR_LEN] = {0};
+	const char *bad = NULL;
+
+	for (unsigned i = 0; i < QNUM / 2; i++)
+		offer_at(&drv[2 * p], PAIR_RX(p) + i * 0x1000u);
+	while (!bad && (taken < PAIR_FRAMES || given < PAIR_FRAMES)) {
+		if (clock_ns() > until)
+			return "it does not end";
+		if (out < PAIR_FRAMES)
+			bad = pair_out(p, out++);
+		if (in < PAIR_FRAMES) {
+			fill(frame + NET_HDR_LEN, PAIR_LEN, p * 20000 + in);
+			in += send(tap[p], frame, sizeof(frame), MSG_DONTWAIT) > 0;
+		}
+		if (!bad)
+			bad = pair_takes(p, &taken);
+		if (!bad)
+			bad = pair_in(p, &given);
+	}
+	return (void *)(uintptr_t)bad;
+}
+
+static void set_pairs(uint16_t n)
+{
+	ck_assert_uint_eq(command(2 * MAX_PAIRS, VIRTIO_NET_CTRL_MQ, 0, &n, 2), VIRTIO_NET_OK);
+}
+
+/* With a thread for each pair, and with fewer. */
+START_TEST(pairs_at_once)
+{
+	static const unsigned threads[] = {0, 2, 3, 1};
+	pthread_t t[MAX_PAIRS];
+	struct msg_stats s;
+
+	conf.npairs = MAX_PAIRS;
+	nthreads = threads[_i];
+	start_device();
+	bring_up(DRV_COMMON | MRG | CTRL_FEATURES | DRV_F(VIRTIO_NET_F_MQ));
+	set_pairs(MAX_PAIRS);
+	for (unsigned p = 0; p < MAX_PAIRS; p++)
+		ck_assert_int_eq(pthread_create(&t[p], NULL, drive_pair, (void *)(uintptr_t)p), 0);
+	for (unsigned p = 0; p < MAX_PAIRS; p++) {
+		void *bad;
+
+		pthread_join(t[p], &bad);
+		ck_assert_msg(!bad, "pair %u: %s", p, (const char *)bad);
+	}
+	s = stop_device();
+	ck_assert_uint_eq(s.n[STAT_NET_TX_PACKETS], MAX_PAIRS * PAIR_FRAMES);
+	ck_assert_uint_eq(s.n[STAT_NET_RX_PACKETS], MAX_PAIRS * PAIR_FRAMES);
+	ck_assert_uint_eq(s.n[STAT_NET_RX_DROPPED] + s.n[STAT_NET_TX_DROPPED], 0);
+}
+END_TEST
+
+static atomic_bool flood_ends;
+
+static void *flood(void *arg)
+{
+	uint8_t frame[NET_HDR_LEN + 200] = {0};
+
+	(void)arg;
+	for (unsigned i = 0; !flood_ends; i++)
+		(void)send(tap[i % MAX_PAIRS], frame, sizeof(frame), MSG_DONTWAIT);
+	return NULL;
+}
+
+/* Take all that there is of the receive queue of pair p, and offer it again. */
+static void drain_pair(unsigned p)
+{
+	struct drvq *q = &drv[2 * p];
+	uint16_t head;
+	uint32_t len;
+	void *at;
+
+	while (drvq_get(q, &head, &len, &at))
+		offer_at(q, (gpa_t)((uint8_t *)at - gm.region[0].host));
+}
+
+/* When a command that takes pairs away is answered, none of them gets another frame, however busy
+ * its thread was (5.1.6.5.6). */
+START_TEST(pairs_come_and_go)
+{
+	pthread_t t;
+
+	conf.npairs = MAX_PAIRS;
+	nthreads = _i ? 2 : 0;
+	start_device();
+	bring_up(DRV_COMMON | MRG | CTRL_FEATURES | DRV_F(VIRTIO_NET_F_MQ));
+	for (unsigned i = 0; i < MAX_PAIRS * QNUM / 2; i++)
+		offer_at(&drv[2 * (i % MAX_PAIRS)],
+			 PAIR_RX(i % MAX_PAIRS) + i / MAX_PAIRS * 0x1000u);
+	flood_ends = false;
+	ck_assert_int_eq(pthread_create(&t, NULL, flood, NULL), 0);
+	for (unsigned round = 0; round < 60; round++) {
+		uint16_t used[MAX_PAIRS], few = (uint16_t)(1 + round % (MAX_PAIRS - 1));
+
+		set_pairs(MAX_PAIRS);
+		usleep(500);
+		for (unsigned p = 0; p < MAX_PAIRS; p++)
+			drain_pair(p);
+		set_pairs(few);
+		for (unsigned p = few; p < MAX_PAIRS; p++)
+			used[p] = drv_load16(drv[2 * p].used + 2);
+		usleep(500);
+		for (unsigned p = few; p < MAX_PAIRS; p++)
+			ck_assert_uint_eq(drv_load16(drv[2 * p].used + 2), used[p]);
+	}
+	flood_ends = true;
+	pthread_join(t, NULL);
+	ck_assert_uint_eq(drv_status(&core), 0xf);
+	stop_device();
+}
+END_TEST
+
+/* All pairs busy in both directions: when the reset is answered, guest memory is the driver's. */
+START_TEST(reset_of_all_pairs)
+{
+	pthread_t t;
+
+	conf.npairs = MAX_PAIRS;
+	start_device();
+	flood_ends = false;
+	ck_assert_int_eq(pthread_create(&t, NULL, flood, NULL), 0);
+	for (unsigned round = 0; round < 30; round++) {
+		uint8_t got[NET_HDR_LEN + PAIR_LEN];
+
+		bring_up(DRV_COMMON | MRG | CTRL_FEATURES | DRV_F(VIRTIO_NET_F_MQ));
+		set_pairs(MAX_PAIRS);
+		for (unsigned i = 0; i < MAX_PAIRS * QNUM / 2; i++)
+			offer_at(&drv[2 * (i % MAX_PAIRS)],
+				 PAIR_RX(i % MAX_PAIRS) + i / MAX_PAIRS * 0x1000u);
+		for (unsigned k = 0; k < 8 * MAX_PAIRS; k++)
+			(void)pair_out(k % MAX_PAIRS, k / MAX_PAIRS);
+		usleep(round * 20);
+		drv_reg(&core, VIRTIO_MMIO_STATUS, 0);
+		ck_assert_uint_eq(drv_status(&core), 0);
+		for (unsigned p = 0; p < MAX_PAIRS; p++)
+			memset(mem(PAIR_RX(p)), 0x5c, QNUM / 2 * 0x1000u);
+		usleep(300);
+		for (unsigned p = 0; p < MAX_PAIRS; p++) {
+			const uint8_t *b = mem(PAIR_RX(p));
+			size_t n = 0;
+
+			while (n < QNUM / 2 * 0x1000u && b[n] == 0x5c)
+				n++;
+			ck_assert_uint_eq(n, QNUM / 2 * 0x1000u);
+			while (recv(tap[p], got, sizeof(got), MSG_DONTWAIT) > 0)
+				;
+		}
+	}
+	flood_ends = true;
+	pthread_join(t, NULL);
+	stop_device();
+}
+END_TEST
+
+/* The limit is the device's, not the pair's: no more frames than it lets through in the time that
+ * was taken, and one of each thread that was under way. */
+START_TEST(limit_of_all_pairs)
+{
+	enum { PPS = 2000, BURST = PPS / 100, N = 150 };
+	uint64_t begin, ms;
+	struct msg_stats s;
+
+	conf.npairs = MAX_PAIRS;
+	conf.pps = PPS;
+	start_device();
+	begin = clock_ns();
+	bring_up(DRV_COMMON | MRG | CTRL_FEATURES | DRV_F(VIRTIO_NET_F_MQ));
+	for (unsigned k = 0; k < N; k++) {
+		for (unsigned p = 0; p < MAX_PAIRS; p++) {
+			unsigned seen = 0;
+
+			ck_assert_ptr_null(pair_out(p, k));
+			while (seen == 0 && k + 1 == N) {
+				uint8_t got[NET_HDR_LEN + PAIR_LEN];
+
+				wait_fd(tap[p]);
+				while (recv(tap[p], got, sizeof(got), MSG_DONTWAIT) > 0)
+					seen++;
+			}
+		}
+	}
+	s = stop_device();
+	ms = (clock_ns() - begin) / 1000000;
+	ck_assert_uint_le(s.n[STAT_NET_TX_PACKETS], BURST + MAX_PAIRS + (ms + 1) * PPS / 1000);
+	ck_assert_uint_ge(s.n[STAT_NET_THROTTLED], 1);
 }
 END_TEST
 
@@ -1563,6 +1833,10 @@ int main(void)
 	tcase_add_test(dev, neither_starves);
 	tcase_add_test(dev, commands);
 	tcase_add_test(dev, several_pairs);
+	tcase_add_loop_test(dev, pairs_at_once, 0, 4);
+	tcase_add_loop_test(dev, pairs_come_and_go, 0, 2);
+	tcase_add_test(dev, reset_of_all_pairs);
+	tcase_add_test(dev, limit_of_all_pairs);
 	tcase_add_test(dev, mistakes);
 	tcase_add_test(dev, link_down);
 	tcase_add_loop_test(dev, limits, 0, 2);

@@ -243,7 +243,7 @@ static void refused(const char *setting, const char *words)
 	struct nic n;
 
 	ck_assert_int_eq(set(setting), 0);
-	ck_assert_int_lt(nic_open(&n, &c.net[c.nnets - 1], 0, false, &e), 0);
+	ck_assert_int_lt(nic_open(&n, &c.net[c.nnets - 1], 0, 1, false, &e), 0);
 	ck_assert_msg(strstr(e.text, words) != NULL, "'%s' lacks '%s'", e.text, words);
 	nic_close(&n);
 	config_drop_nets(&c);
@@ -299,10 +299,10 @@ START_TEST(connections)
 
 	snprintf(text, sizeof(text), "socket=%s", path);
 	ck_assert_int_eq(set(text), 0);
-	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, true, &e), 0);
+	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, 1, true, &e), 0);
 	ck_assert_int_eq(n.conn, -1); /* checked, not connected */
 	nic_close(&n);
-	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, false, &e), 0);
+	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, 1, false, &e), 0);
 	conn = nic_stream(&n, &e);
 	ck_assert_int_ge(conn, 0);
 	a = accept(fd, NULL, NULL);
@@ -334,7 +334,7 @@ START_TEST(reconnects)
 
 	snprintf(text, sizeof(text), "socket=%s", path);
 	ck_assert_int_eq(set(text), 0);
-	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, false, &e), 0);
+	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, 1, false, &e), 0);
 	conn = nic_stream(&n, &e);
 	ck_assert_int_ge(conn, 0);
 	close(conn);
@@ -398,7 +398,7 @@ START_TEST(starts_without_switch)
 		if (connect(full[nfull++], (struct sockaddr *)&a, sizeof(a)))
 			break;
 	}
-	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, false, &e), 0);
+	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, 1, false, &e), 0);
 	conn = nic_stream(&n, &e);
 	ck_assert_int_ge(conn, 0);
 	ck_assert(n.away);
@@ -461,7 +461,7 @@ START_TEST(passt_life)
 	fake_passt();
 	ck_assert_int_eq(set("user,mtu=1400,dns=192.0.2.53,fwd=tcp:8080:80,fwd=udp:0.0.0.0:5:6"),
 			 0);
-	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, false, &e), 0);
+	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, 1, false, &e), 0);
 	ck_assert_int_eq(n.passt.jail.pid, -1); /* not before the VM starts */
 	conn = nic_stream(&n, &e);
 	ck_assert_int_ge(conn, 0);
