@@ -65,6 +65,7 @@ HELPERS  := insula-blk insula-console insula-exec insula-net insula-rng insula-v
 BIN      := $(addprefix $(BUILD)/bin/,insula-run insula-initrd insula-get-kernel insulad insulactl)
 LIBEXEC  := $(addprefix $(BUILD)/libexec/insula/,insula-vmm $(HELPERS) insula-init busybox)
 
+COMPLETIONS := $(foreach s,bash zsh fish,$(foreach p,insula-run insulactl insulad,$(BUILD)/completion/$(s)/$(p)))
 .PHONY: all help demo check check-fast bench lab guest fmt fmt-check lint loc install deb clean deps-% \
 	programs tests fuzzers payloads san windows-hv windows-tests check-windows
 .DELETE_ON_ERROR:
@@ -97,7 +98,7 @@ help:
 deps-%:
 	@tests/deps $*
 
-programs: $(BIN) $(LIBEXEC) $(BUILD)/lib/libinsula-hv.a
+programs: $(BIN) $(LIBEXEC) $(BUILD)/lib/libinsula-hv.a $(COMPLETIONS)
 
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -149,6 +150,14 @@ $(BUILD)/bin/insulactl: $(call objs,tools/insulactl.c) $(call lib,ctl) $(call li
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -pie -o $@ $^ -ljson-c
+# For the build: completions, and parts of manual pages.
+$(BUILD)/tools/insula-spec: $(call objs,tools/insula-spec.c) $(call lib,ctl) $(call lib,daemon) $(call lib,spec) $(call lib,base)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -pie -o $@ $^ -luv -ljson-c
+$(COMPLETIONS): $(BUILD)/tools/insula-spec
+	@mkdir -p $(@D)
+	@$< complete $(notdir $(@D)) $(@F) >$@
 # The daemon serves nobody's guest: it is an ordinary dynamic program.
 $(BUILD)/bin/insulad: $(call objs,src/daemon/main.c) $(call lib,daemon) $(call lib,spec) $(call lib,base)
 	@mkdir -p $(@D)
@@ -282,7 +291,7 @@ install: programs
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/insula $(DESTDIR)$(PREFIX)/lib/pkgconfig \
 		$(DESTDIR)$(PREFIX)/include/insula $(addprefix $(DESTDIR)$(PREFIX)/share/man/man,1 5 8) \
 		$(addprefix $(DESTDIR)$(PREFIX)/share/doc/insula/docs/,examples pictures) $(DESTDIR)$(PREFIX)/lib/systemd/system \
-		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
+		$(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/vendor-completions fish/vendor_completions.d)
 	install -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(LIBEXEC) $(DESTDIR)$(PREFIX)/libexec/insula
 	$(if $(STRIP),$(STRIP) $(addprefix $(DESTDIR)$(PREFIX)/,$(patsubst $(BUILD)/%,%,$(filter-out %/insula-get-kernel,$(BIN)) \
@@ -295,7 +304,11 @@ install: programs
 	install -m 644 docs/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
 	sed -e 's|@PREFIX@|$(PREFIX)|g' tools/dist/insulad.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/insulad.service
 	install -m 644 tools/dist/insulad.socket $(DESTDIR)$(PREFIX)/lib/systemd/system
-	install -m 644 tools/dist/insulactl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/insulactl
+	install -m 644 $(BUILD)/completion/bash/* $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	for p in insula-run insulactl insulad; do \
+		install -m 644 $(BUILD)/completion/zsh/$$p $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_$$p && \
+		install -m 644 $(BUILD)/completion/fish/$$p $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$p.fish || exit; \
+	done
 	install -m 644 README.md LICENSE src/hv/example/hello.c $(DESTDIR)$(PREFIX)/share/doc/insula
 	install -m 644 docs/*.md $(DESTDIR)$(PREFIX)/share/doc/insula/docs
 	install -m 644 docs/examples/*.py $(DESTDIR)$(PREFIX)/share/doc/insula/docs/examples

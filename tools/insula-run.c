@@ -15,68 +15,13 @@
 #include "spec/options.h"
 #include "supervisor/vm.h"
 
-static const char usage[] =
+static const char about[] =
 	"usage: insula-run [options] [--] [command [arg...]]\n"
 	"\n"
-	"Run one microVM, every device in a jailed process of its own. With a command, the guest\n"
-	"runs it as its only task and insula-run exits with its status; without one, the guest\n"
-	"boots what the initrd or the root disk holds.\n"
-	"\n"
-	"  --kernel FILE[,packed]\n"
-	"                    bzImage or ELF (default: the one that insula-get-kernel fetched, "
-	"else\n"
-	"                    /boot/vmlinuz-$(uname -r)); a bzImage is unpacked once and cached, "
-	"packed\n"
-	"                    boots it as it is (slower; the kernel then chooses a random address)\n"
-	"  --initrd FILE     used as it is (default: Insula's own, with a static busybox)\n"
-	"  --append STRING   added to the kernel command line\n"
-	"  --cpus N          vCPUs, 1 to 32 (default 1)\n"
-	"  --mem SIZE[,hugepages]\n"
-	"                    memory such as 512M or 2G (default 256M); hugepages: all of it from "
-	"the "
-	"start,\n"
-	"                    in huge pages (Linux 6.1 or newer)\n"
-	"  --disk [path=]FILE[,ro][,direct][,serial=S][,engine=threads]\n"
-	"                    a raw image or block device; repeat for /dev/vdb ...\n"
-	"  --rootfs DIR|IMAGE[,rw]\n"
-	"                    root file system: a directory (packed once, cached) or a raw image;\n"
-	"                    read-only below, memory above, unless rw (images only)\n"
-	"  --share DIR:GUESTDIR[:ro]\n"
-	"                    a directory of the host in the guest: a copy, packed once and "
-	"cached,\n"
-	"                    which the guest can only read (sharing it live comes with virtio-fs)\n"
-	"  --console stdio|stderr|pty|none|file=FILE[,limit=SIZE]\n"
-	"                    the serial console (default: with a command stderr, else stdio, "
-	"where\n"
-	"                    Ctrl-A x ends the VM and Ctrl-A h helps)\n"
-	"  --net tap=NAME|fd=N|user|socket=PATH[,mac=M][,queues=N][,mtu=N][,rate=BYTES][,pps=N]\n"
-	"        [,fwd=[tcp:|udp:][ADDR:]HOST:GUEST][,ip=ADDR/LEN[,gw=A][,dns=A]]\n"
-	"                    a network card: a TAP, passt, or a switch's socket; repeat for eth1 "
-	"...\n"
-	"  --rng on|off|rate=BYTES\n"
-	"                    virtio-rng (default on, 1M bytes a second at most)\n"
-	"  --vsock [path=]FILE[,cid=N]\n"
-	"                    virtio-vsock: a socket for the host's clients (\"CONNECT <port>\"); "
-	"the "
-	"guest\n"
-	"                    reaches FILE_<port>\n"
-	"  -i                pass standard input on, also from a terminal (default: not from one)\n"
-	"  -t                give the command a terminal; with -i yours becomes its keyboard, and\n"
-	"                    Ctrl-] three times within a second ends the VM\n"
-	"  -e NAME=VALUE     a variable for the command; -e NAME takes yours\n"
-	"  -w DIR            its directory (default /)\n"
-	"  -u USER[:GROUP]   its user, a number or a name that the guest knows (default 0)\n"
-	"  --json FILE|-     the same settings as one JSON object; flags win\n"
-	"  -n                check everything, start nothing\n"
-	"  --metrics FILE    write counters as JSON at the end\n"
-	"  --timeout SECONDS end the VM after that time, with status 124\n"
-	"  -v                say what happens, show the kernel's messages (-vv: more)\n"
-	"  -h, --help, --version\n"
-	"\n"
-	"Exit status: the command's; 128+N for a signal; 120 guest panic, 121 guest crash, 122 "
-	"the\n"
-	"guest ended before the command did, 124 timeout, 125 failure of Insula, 126 and 127 as a\n"
-	"shell, 2 bad input (nothing was started). See insula-run(1).\n";
+	"Run one microVM, every device in a jailed process of its own. With a command,\n"
+	"the guest runs it as its only task and insula-run exits with its status; without\n"
+	"one, the guest boots what the initrd or the root disk holds.\n"
+	"\n";
 
 /* insulad's side of it has opened FD, FD + 1 and FD + 2. */
 static int use_control(struct options *o, const char *text, struct err *e)
@@ -140,7 +85,7 @@ static int run(struct vm *vm, struct options *o)
 int main(int argc, char **argv)
 {
 	static struct vm vm; /* large */
-	struct options o = {.usage = usage, .use_control = use_control};
+	struct options o = {.about = about, .use_control = use_control};
 	struct err e;
 	int status, rc;
 

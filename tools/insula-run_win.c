@@ -16,51 +16,12 @@
 #include "spec/options.h"
 #include "supervisor/vm_win.h"
 
-static const char usage[] =
+static const char about[] =
 	"usage: insula-run [options] [-- COMMAND [ARGUMENT ...]]\n"
 	"\n"
-	"Run one microVM on the Windows Hypervisor Platform, every device in a contained process "
-	"of\n"
-	"its own; with a command, run that in it.\n"
-	"\n"
-	"  --kernel FILE     bzImage or ELF (default: guest\\vmlinuz beside this program)\n"
-	"  --initrd FILE     used as it is (default: Insula's own, insula-initrd beside the "
-	"kernel)\n"
-	"  --append STRING   added to the kernel command line\n"
-	"  --cpus N          vCPUs, 1 to 32 (default 1)\n"
-	"  --mem SIZE        memory with K, M or G (default 256M)\n"
-	"  --disk path=FILE[,ro][,direct][,serial=S][,engine=threads]\n"
-	"                    a raw image; repeat for /dev/vdb ...\n"
-	"  --rootfs IMAGE[,rw]\n"
-	"                    root file system: a raw image; read-only below, memory above, unless "
-	"rw\n"
-	"  --console stdio|stderr|none|file=FILE[,limit=SIZE]\n"
-	"                    the serial console (default: with a command stderr, else stdio, "
-	"where\n"
-	"                    Ctrl-A x ends the VM)\n"
-	"  --vsock path=\\\\.\\pipe\\NAME[,cid=N]\n"
-	"                    vsock streams through named pipes: clients say CONNECT PORT at NAME;\n"
-	"                    the guest's port N of the host is NAME_N\n"
-	"  --rng on|off|rate=BYTES\n"
-	"                    virtio-rng (default on, 1M bytes a second at most)\n"
-	"  -i                pass standard input on, also from a console window (default: not from "
-	"one)\n"
-	"  -t                give the command a terminal; with -i your console window becomes its\n"
-	"                    keyboard, and Ctrl-] three times within a second ends the VM\n"
-	"  -e NAME=VALUE     a variable for the command; -e NAME takes yours\n"
-	"  -w DIR            its directory (default /)\n"
-	"  -u UID[:GID]      its user (default 0)\n"
-	"  --json FILE|-     the same settings as one JSON object; flags win\n"
-	"  -n                check everything, start nothing\n"
-	"  --metrics FILE    write counters as JSON at the end\n"
-	"  --timeout SECONDS end the VM after that time, with status 124\n"
-	"  -v                say what happens, show the kernel's messages (-vv: more)\n"
-	"  --help, --version\n"
-	"\n"
-	"Exit status: the command's; 128+N for a signal; 120 guest panic, 121 guest crash, 122 "
-	"the\n"
-	"guest ended before the command did, 124 timeout, 125 failure of Insula, 126 and 127 as a\n"
-	"shell, 2 bad input (nothing was started).\n";
+	"Run one microVM on the Windows Hypervisor Platform, every device in a contained\n"
+	"process of its own; with a command, run that in it.\n"
+	"\n";
 
 static int use_control(struct options *o, const char *text, struct err *e)
 {
@@ -85,7 +46,7 @@ static void run(struct options *o, struct ending *end)
 int main(void)
 {
 	struct ending end = {0};
-	struct options o = {.usage = usage, .use_control = use_control};
+	struct options o = {.about = about, .use_control = use_control};
 	struct err e = {0};
 	int argc = 0;
 	char **argv = utf8_arguments(&argc);

@@ -8,6 +8,7 @@
 #include "ctl/ctl.h"
 
 #define ARGS_WIDTH 26
+#define SUMMARY_AT (12 + ARGS_WIDTH)
 
 static void print_usage(void)
 {
@@ -16,12 +17,17 @@ static void print_usage(void)
 	for (size_t i = 0; i < nverbs; i++) {
 		bool fits = strlen(verbs[i].args) <= ARGS_WIDTH;
 
-		printf("  %-8s %-*s%s%*s %s\n", verbs[i].name, fits ? ARGS_WIDTH : 0, verbs[i].args,
-		       fits ? "" : "\n", fits ? 0 : 11 + ARGS_WIDTH, "", verbs[i].summary);
+		printf("  %-8s %-*s%s%*s ", verbs[i].name, fits ? ARGS_WIDTH : 0, verbs[i].args,
+		       fits ? "" : "\n", fits ? 0 : 11 + ARGS_WIDTH, "");
+		print_words(verbs[i].summary, SUMMARY_AT, SUMMARY_AT);
+		printf("\n");
 	}
-	printf("\nrun and create take the flags of insula-run (--kernel, --mem, --disk ...), "
-	       "--name NAME\n"
-	       "and --config FILE (what insula-run --json takes). See insulactl(1).\n");
+	printf("\n");
+	for (size_t i = 0; i < nctl_flags; i++)
+		flag_print(&ctl_flags[i]);
+	printf("\nrun and create take the flags of insula-run (--kernel, --mem, --disk ...),\n"
+	       "--name NAME and --config FILE (what insula-run --json takes).\n"
+	       "See insulactl(1).\n");
 }
 
 static int bad(const char *what, const char *value, const char *expected)

@@ -19,6 +19,12 @@
 
 enum { NAME = 256, CONFIG };
 
+static const struct flag_words own_words[] = {
+	{"name", 0, "NAME", NULL, false, "the name of the VM (default: one is made)"},
+	{"config", 0, "FILE", NULL, true, "what insula-run --json takes; flags behind it win"},
+	{"detach", 'd', NULL, NULL, false, "run: in the background; print the id"},
+	{"help", 'h', NULL, NULL, false, "this help"},
+};
 static const struct option own_options[] = {{"name", required_argument, NULL, NAME},
 					    {"config", required_argument, NULL, CONFIG},
 					    {"detach", no_argument, NULL, 'd'},
@@ -43,7 +49,7 @@ static int add_setting(json_object *config, const struct setting *s, const char 
 	char cwd[CTL_PATH_MAX], *text;
 	int rc = 1;
 
-	if (s->on) {
+	if (s->type == SETTING_FLAG) {
 		j_bool(config, s->name, true);
 		return 0;
 	}
@@ -149,16 +155,12 @@ int config_flags(struct run_options *o, int argc, char **argv, struct err *e)
 	return rc;
 }
 
-void config_complete(void)
+size_t config_words(struct flag_words *out)
 {
-	for (size_t i = 0; i < ARRAY_LEN(own_options); i++)
-		printf("--%s\n", own_options[i].name);
-	for (size_t i = 0; i < SETTINGS; i++) {
-		if (settings[i].letter)
-			printf("-%c\n", settings[i].letter);
-		else
-			printf("--%s\n", settings[i].name);
-	}
+	size_t n = settings_flags(out);
+
+	memcpy(out + n, own_words, sizeof(own_words));
+	return n + ARRAY_LEN(own_words);
 }
 
 /* ---- what it names ---- */

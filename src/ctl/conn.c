@@ -96,11 +96,20 @@ json_object *conn_next(struct conn *c, struct err *e)
 	return o;
 }
 
-static int code_of(const char *reason)
+#define RPC_BAD_PARAMS (-32602) /* JSON-RPC 2.0, 5.1 */
+
+static int code_of(json_object *error, const char *reason)
 {
-	return !strcmp(reason, "not-found")     ? CONN_NOT_FOUND
-	       : !strcmp(reason, "wrong-state") ? CONN_WRONG_STATE
-						: CONN_REFUSED;
+	return !strcmp(reason, "not-found")                    ? CONN_NOT_FOUND
+	       : !strcmp(reason, "wrong-state")                ? CONN_WRONG_STATE
+	       : j_get_int(error, "code", 0) == RPC_BAD_PARAMS ? CONN_BAD_INPUT
+							       : CONN_REFUSED;
+}
+
+/* Has its message the field, the value and what was expected in it? A configuration's has. */
+static bool says_all(json_object *error, const char *reason)
+{
+	return !strcmp(reason, "config") && strchr(j_get_str(error, "message", ""), ':');
 }
 
 json_object *conn_result(json_object *answer, struct err *e)
@@ -114,14 +123,15 @@ json_object *conn_result(json_object *answer, struct err *e)
 	if (!error)
 		return json_object_get(j_get(answer, "result"));
 	if (!strcmp(reason, "missing") && field) {
-		err_set(e, -CONN_REFUSED, "%s is missing", field);
+		err_set(e, -CONN_BAD_INPUT, "%s is missing", field);
 		return NULL;
 	}
-	if (expected && strstr(j_get_str(error, "message", ""), expected))
-		field = value = expected = NULL; /* a configuration's: said already */
-	err_set(e, -code_of(reason), "%s%s%s%s%s%s%s", j_get_str(error, "message", "refused"),
-		field && *field ? ": " : "", field ? field : "", value ? ": " : "",
-		value ? value : "", expected ? "; expected " : "", expected ? expected : "");
+	if (says_all(error, reason))
+		field = value = expected = NULL;
+	err_set(e, -code_of(error, reason), "%s%s%s%s%s%s%s",
+		j_get_str(error, "message", "refused"), field && *field ? ": " : "",
+		field ? field : "", value ? ": " : "", value ? value : "",
+		expected ? "; expected " : "", expected ? expected : "");
 	return NULL;
 }
 

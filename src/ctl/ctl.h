@@ -17,12 +17,14 @@
 
 #include <insula/err.h>
 
+#include "spec/describe.h"
+
 #define CTL_PATH_MAX 4096
 
 /* An error code that is no errno: insulad has refused. */
 #define CONN_REFUSED 10000
 /* Those of them that somebody asks for; the others are CONN_REFUSED itself. */
-enum { CONN_NOT_FOUND = CONN_REFUSED + 1, CONN_WRONG_STATE, CONN_LAST };
+enum { CONN_NOT_FOUND = CONN_REFUSED + 1, CONN_WRONG_STATE, CONN_BAD_INPUT, CONN_LAST };
 
 enum ctl_status { CTL_FAILED = 125, CTL_BAD_INPUT = 2, CTL_REFUSED = 1 };
 
@@ -55,7 +57,7 @@ json_object *conn_result(json_object *answer, struct err *e);
 bool print_is_table(bool json); /* standard output is a terminal, and nobody wants JSON */
 void print_json(json_object *o);
 void print_vms(json_object *list);
-void print_members(json_object *o); /* "key  value" lines */
+void print_members(json_object *o); /* "key  value" lines, also of what is inside */
 /* Text without control characters, tabs excepted. The buffer is the next call's, too. */
 const char *print_clean(const char *text, size_t len);
 /* A line for a person, on standard error: "insulactl: " and the text, which a VM may have worded:
@@ -88,7 +90,9 @@ int config_flags(struct run_options *o, int argc, char **argv, struct err *e);
 /* Are the files there that the VM needs at its start, seen with our own rights? One that is not is
  * the user's error, now and not when the VM starts. What is no good otherwise insulad refuses. */
 int config_look(const struct run_options *o, struct err *e);
-void config_complete(void); /* the flags, a line each */
+/* The flags of run and create; CONFIG_WORDS entries are room enough. How many there are. */
+#define CONFIG_WORDS (SETTINGS + 4)
+size_t config_words(struct flag_words *out);
 
 /* wire_*.c: the connection. These block; negative errnos. */
 extern const char wire_default[]; /* where insulad listens */
@@ -119,9 +123,10 @@ struct verb {
 	int min, max;                                     /* arguments; max < 0: any */
 	unsigned flags;                                   /* flag_bit's; 0: it reads its own */
 	const char *more;                                 /* for its help; NULL: nothing */
-	void (*complete)(void); /* print its own flags; NULL: it has none */
+	size_t (*words)(struct flag_words *out);          /* of its own flags; NULL: it has none */
 };
-/* exec.c: 0 and the command's status; or a negative errno, as conn_result() has it. */
+/* exec.c: its flags; and: 0 and the command's status; or a negative errno, as conn_result() has it. */
+size_t exec_words(struct flag_words *out);
 int ctl_exec(struct ctl *c, int argc, char **argv, int *status, struct err *e);
 /* logs.c: the same without a status. */
 int ctl_logs(struct ctl *c, const char *vm, struct err *e);
@@ -159,6 +164,11 @@ void verb_help(const struct verb *v);
 const struct verb *verb_find(const char *name);
 /* A name that is near; NULL: none is. */
 const char *verb_meant(const char *name);
+/* The flags before the verb. */
+extern const struct flag_words ctl_flags[];
+extern const size_t nctl_flags;
+/* All flags of a verb; at most `max`. How many there are. */
+size_t verb_words(const struct verb *v, struct flag_words *out, size_t max);
 /* For a shell: all verbs, or the flags of one, a word on each line. */
 int complete(const char *name);
 /* "VERB has no '--x'; did you mean --y?" `known`: without their dashes. -EINVAL. */

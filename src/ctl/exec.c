@@ -48,6 +48,23 @@ static void add_env(json_object *params, const char *text)
 	free(whole);
 }
 
+size_t exec_words(struct flag_words *out)
+{
+	static const struct flag_words words[] = {
+		{NULL, 'i', NULL, NULL, false, "pass standard input on"},
+		{NULL, 't', NULL, NULL, false, "a terminal; with -i yours becomes its keyboard"},
+		{NULL, 'e', "NAME=VALUE", NULL, false,
+		 "a variable; -e NAME has the value that it has here"},
+		{NULL, 'w', "DIR", NULL, false, "its directory in the guest; default /"},
+		{NULL, 'u', "USER[:GROUP]", NULL, false,
+		 "its user in the guest, a number or a name that the guest knows; default 0"},
+		{"help", 'h', NULL, NULL, false, "this help"},
+	};
+
+	memcpy(out, words, sizeof(words));
+	return ARRAY_LEN(words);
+}
+
 static int one_flag(struct session *s, int c, const char *value)
 {
 	switch (c) {
@@ -88,7 +105,7 @@ static int read_flags(struct session *s, int argc, char **argv, struct err *e)
 	if (rc)
 		return err_set(e, rc,
 			       "exec: '%s': unknown flag, or one without its value; expected -i, "
-			       "-t, -e NAME=VALUE, -w DIR, -u UID[:GID]",
+			       "-t, -e NAME=VALUE, -w DIR, -u USER[:GROUP]",
 			       flag_text(argv, text));
 	if (s->help)
 		return 0;

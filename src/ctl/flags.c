@@ -10,6 +10,7 @@
 
 #include "ctl.h"
 
+#define HANG 8   /* of a second line of arguments */
 #define WORDS 64 /* flags of one verb, or verbs and their other names */
 
 const struct flag flags[] = {
@@ -25,6 +26,14 @@ const struct flag flags[] = {
 	{FLAG_TIMESTAMPS, "timestamps", 't', NULL, "the time and the stream before each line"},
 };
 const size_t nflags = ARRAY_LEN(flags);
+
+const struct flag_words ctl_flags[] = {
+	{"socket", 0, "PATH", NULL, true, "of insulad; default: $INSULA_SOCKET, else its own"},
+	{"json", 0, NULL, NULL, false, "JSON, on a terminal too"},
+	{"help", 'h', NULL, NULL, false, "this help"},
+	{"version", 0, NULL, NULL, false, "the version"},
+};
+const size_t nctl_flags = ARRAY_LEN(ctl_flags);
 
 static bool number(const char *text, int64_t max, int64_t *out)
 {
@@ -169,21 +178,34 @@ int verb_flags(struct ctl *c, const struct verb *v, int *argc, char ***argv, str
 
 /* ---- help ---- */
 
+size_t verb_words(const struct verb *v, struct flag_words *out, size_t max)
+{
+	size_t n = v->words ? v->words(out) : 0;
+
+	for (size_t i = 0; i < nflags && n < max; i++) {
+		const struct flag *f = &flags[i];
+
+		if (v->flags & f->bit)
+			out[n++] = (struct flag_words){f->name, f->letter, f->value,
+						       NULL,    false,     f->words};
+	}
+	return n;
+}
+
+/* The flags of a VM are in insula-run's help. */
 void verb_help(const struct verb *v)
 {
-	printf("usage: insulactl %s%s%s\n\n%s\n", v->name, v->args[0] ? " " : "", v->args,
-	       v->summary);
-	for (size_t i = 0; i < nflags; i++) {
-		const struct flag *f = &flags[i];
-		char left[40];
+	struct flag_words words[WORDS];
+	size_t known = v->words == config_words ? settings_flags(words) : 0;
+	size_t n = verb_words(v, words, WORDS);
 
-		if (!(v->flags & f->bit))
-			continue;
-		snprintf(left, sizeof(left), "%c%c%s --%s%s%s", f->letter ? '-' : ' ',
-			 f->letter ? f->letter : ' ', f->letter ? "," : " ", f->name,
-			 f->value ? " " : "", f->value ? f->value : "");
-		printf("%s  %-22s %s\n", i ? "" : "\n", left, f->words);
-	}
+	printf("usage: insulactl %s%s", v->name, v->args[0] ? " " : "");
+	print_words(v->args, strlen("usage: insulactl ") + strlen(v->name) + 1, HANG);
+	printf("\n\n");
+	print_words(v->summary, 0, 0);
+	printf("\n\n");
+	for (size_t i = known; i < n; i++)
+		flag_print(&words[i]);
 	if (v->more)
 		printf("\n%s\n", v->more);
 	if (v->aliases)
@@ -226,16 +248,19 @@ const char *verb_meant(const char *name)
 int complete(const char *name)
 {
 	const struct verb *v = name ? verb_find(name) : NULL;
+	struct flag_words words[WORDS];
+	size_t n;
 
 	if (name && !v)
 		return 0;
 	for (size_t i = 0; i < nverbs && !v; i++)
 		puts(verbs[i].name);
-	for (size_t i = 0; i < nflags && v; i++) {
-		if (v->flags & flags[i].bit)
-			printf("--%s\n", flags[i].name);
+	n = v ? verb_words(v, words, WORDS) : 0;
+	for (size_t i = 0; i < n; i++) {
+		if (words[i].name)
+			printf("--%s\n", words[i].name);
+		else
+			printf("-%c\n", words[i].letter);
 	}
-	if (v && v->complete)
-		v->complete();
 	return fflush(stdout) ? CTL_FAILED : 0;
 }

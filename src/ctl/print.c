@@ -104,24 +104,68 @@ void print_vms(json_object *list)
 		print_vm(json_object_array_get_idx(list, i));
 }
 
+#define PATH_TEXT 160
+
+/* A name as it is, a text without its quotes, a list of those in one line. */
+static void print_scalar(json_object *v)
+{
+	if (!json_object_is_type(v, json_type_array)) {
+		fputs(clean(json_object_is_type(v, json_type_string) ? json_object_get_string(v)
+								     : j_text(v)),
+		      stdout);
+		return;
+	}
+	for (size_t i = 0; i < json_object_array_length(v); i++) {
+		if (i)
+			putchar(' ');
+		print_scalar(json_object_array_get_idx(v, i));
+	}
+}
+
+/* Has it objects in it, which have lines of their own? */
+static bool is_deep(json_object *v)
+{
+	if (!json_object_is_type(v, json_type_array))
+		return json_object_is_type(v, json_type_object);
+	return json_object_array_length(v) && is_deep(json_object_array_get_idx(v, 0));
+}
+
+/* A line for each member: its path, "config.mem", "devices[0].name", and its value. Or, with
+ * `width`, how wide the widest path is. Bounded by the depth that conn_next() takes. */
+static void walk(json_object *v, const char *path, size_t *width, bool print)
+{
+	char at[PATH_TEXT];
+
+	if (!is_deep(v)) {
+		if (!print) {
+			*width = strlen(path) > *width ? strlen(path) : *width;
+			return;
+		}
+		printf("%-*s  ", (int)*width, clean(path));
+		print_scalar(v);
+		putchar('\n');
+		return;
+	}
+	if (json_object_is_type(v, json_type_array)) {
+		for (size_t i = 0; i < json_object_array_length(v); i++) {
+			snprintf(at, sizeof(at), "%.130s[%zu]", path, i);
+			walk(json_object_array_get_idx(v, i), at, width, print);
+		}
+		return;
+	}
+	json_object_object_foreach(v, key, member)
+	{
+		snprintf(at, sizeof(at), "%.100s%s%.50s", path, *path ? "." : "", key);
+		walk(member, at, width, print);
+	}
+}
+
 void print_members(json_object *o)
 {
 	size_t width = 0;
 
-	json_object_object_foreach(o, key, v)
-	{
-		(void)v;
-		width = strlen(key) > width ? strlen(key) : width;
-	}
-	json_object_object_foreach(o, name, value)
-	{
-		const char *text = json_object_is_type(value, json_type_string)
-					   ? json_object_get_string(value)
-					   : j_text(value);
-
-		printf("%-*s  ", (int)width, clean(name));
-		puts(clean(text));
-	}
+	walk(o, "", &width, false);
+	walk(o, "", &width, true);
 }
 
 void print_event(json_object *p)

@@ -11,12 +11,35 @@
 #include "ctl.h"
 #include "spec/json.h"
 
+static int status_of(const struct err *e)
+{
+	if (e->code == -EINVAL || e->code == -ENAMETOOLONG || e->code == -CONN_BAD_INPUT)
+		return CTL_BAD_INPUT;
+	return e->code <= -CONN_REFUSED && e->code > -CONN_LAST ? CTL_REFUSED : CTL_FAILED;
+}
+
 static int fail(const struct err *e)
 {
 	print_message("", e->text);
-	return e->code <= -CONN_REFUSED && e->code > -CONN_LAST ? CTL_REFUSED
-	       : e->code == -EINVAL || e->code == -ENAMETOOLONG ? CTL_BAD_INPUT
-								: CTL_FAILED;
+	return status_of(e);
+}
+
+/* Of several VMs the one that it is about is named, unless the line names it. */
+static int fail_of(const struct err *e, const char *vm, bool several)
+{
+	struct err named;
+
+	if (!several || strstr(e->text, vm))
+		return fail(e);
+	err_set(&named, e->code, "%.80s: %s", vm, e->text);
+	return fail(&named);
+}
+
+/* For a program; what says nothing is printed only if JSON was asked for. */
+static void print_answer(const struct ctl *c, json_object *r)
+{
+	if (c->json || json_object_object_length(r))
+		print_json(r);
 }
 
 static json_object *with_id(const char *id)
@@ -38,7 +61,7 @@ static int simple(struct ctl *c, const char *method, json_object *params)
 	if (print_is_table(c->json))
 		print_members(r);
 	else
-		print_json(r);
+		print_answer(c, r);
 	json_object_put(r);
 	return 0;
 }
@@ -56,11 +79,11 @@ static int each(struct ctl *c, const char *method, int argc, char **argv, int64_
 			j_int(params, "deadline_ms", deadline);
 		r = conn_call(&c->conn, method, params, &e);
 		if (!r)
-			status = fail(&e);
+			status = fail_of(&e, argv[i], argc > 1);
 		else if (print_is_table(c->json))
 			puts(argv[i]);
 		else
-			print_json(r);
+			print_answer(c, r);
 		json_object_put(r);
 	}
 	return status;
@@ -327,9 +350,11 @@ static int verb_rm(struct ctl *c, int argc, char **argv)
 		if (rc == -CONN_WRONG_STATE)
 			rc = remove_running(c, argv[i], &e);
 		if (rc)
-			status = fail(&e);
-		else
-			puts(print_is_table(c->json) ? argv[i] : "{}");
+			status = fail_of(&e, argv[i], argc > 2);
+		else if (c->json)
+			puts("{}");
+		else if (print_is_table(false))
+			puts(argv[i]);
 	}
 	return status;
 }
@@ -389,35 +414,27 @@ static int verb_rpc(struct ctl *c, int argc, char **argv)
 	}
 	r = conn_call(&c->conn, argv[1], params, &e);
 	if (!r)
-		return fail(&e);
+		return fail(&e) == CTL_FAILED ? CTL_FAILED : CTL_REFUSED;
 	print_json(r);
 	json_object_put(r);
 	return 0;
 }
 
 #define COMMON (FLAG_HELP | FLAG_JSON)
-#define OF_EXEC                                                                             \
-	"  -i                     pass standard input on\n"                                 \
-	"  -t                     a terminal; with -i yours becomes its keyboard\n"         \
-	"  -e NAME=VALUE          a variable; -e NAME has the value that it has here\n"     \
-	"  -w DIR                 its directory in the guest; default /\n"                  \
-	"  -u UID[:GID]           its user and group in the guest, as numbers; default 0\n" \
-	"  -h, --help             this help"
-#define OF_RUN                                                                                \
-	"Flags: those of insula-run (--kernel, --mem, --disk ...), --name NAME and --config " \
-	"FILE\n"                                                                              \
-	"(what insula-run --json takes); insula-run --help explains them"
+#define OF_RUN                                                                       \
+	"The flags of a VM are those of insula-run (--kernel, --mem, --disk ...);\n" \
+	"insula-run --help explains them."
 
 const struct verb verbs[] = {
 	{"run", NULL, "[-d] [flags] [--] [command...]",
 	 "start a VM that is deleted when it ends (-d: in the background; prints its id)", verb_run,
-	 0, -1, 0, OF_RUN, config_complete},
+	 0, -1, 0, OF_RUN, config_words},
 	{"create", NULL, "[flags] [--] [command...]", "make a VM, start nothing; prints its id",
-	 verb_create, 0, -1, 0, OF_RUN, config_complete},
+	 verb_create, 0, -1, 0, OF_RUN, config_words},
 	{"start", NULL, "VM...", "start VMs that were created or have ended", verb_start, 1, -1,
 	 COMMON, NULL, NULL},
-	{"exec", NULL, "[-i] [-t] [-e NAME=VALUE] [-w DIR] [-u UID] VM [--] command...",
-	 "run a command in a VM; exit with its status", verb_exec, 1, -1, 0, OF_EXEC, NULL},
+	{"exec", NULL, "[-i] [-t] [-e NAME=VALUE] [-w DIR] [-u USER] VM [--] command...",
+	 "run a command in a VM; exit with its status", verb_exec, 1, -1, 0, NULL, exec_words},
 	{"ps", "ls list", "", "list VMs", verb_ps, 0, 0, COMMON, NULL, NULL},
 	{"info", "show", "[VM]", "state of one VM, or of the daemon", verb_info, 0, 1, COMMON, NULL,
 	 NULL},

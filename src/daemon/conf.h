@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * insulad.json: the daemon's configuration. One table of settings; what is unknown or of the wrong
- * type is refused with one line. See insulad.json(5).
+ * The daemon's configuration: insulad.json, and flags, which win. One table of settings; what is
+ * unknown or of the wrong type is refused with one line. See insulad.json(5), insulad(8).
  */
 #ifndef DAEMON_CONF_H
 #define DAEMON_CONF_H
@@ -10,7 +10,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <json-c/json.h>
+
 #include <insula/err.h>
+
+#include "spec/describe.h"
 
 #define CONF_PATH_MAX 256
 #define CONF_MAX_USERS 64
@@ -60,8 +64,17 @@ extern const char conf_socket_words[];   /* what it must be */
 extern const char *const conf_missing[]; /* settings that are refused; NULL behind the last */
 /* Apply a JSON object. -EINVAL with a line for people. */
 int conf_parse(struct conf *c, const char *text, size_t len, struct err *e);
-/* Read a file; `must_exist` false: none is as good as an empty one. */
-int conf_load(struct conf *c, const char *path, bool must_exist, struct err *e);
+/* The settings as flags, with their values; CONF_FLAGS entries are room enough. How many there are.
+ * conf_flag(): check one, and put it into `flags`, an object, as it would be in the file. */
+#define CONF_FLAGS 32
+size_t conf_flags(struct flag_words *out);
+int conf_flag(json_object *flags, const char *flag, const char *text, struct err *e);
+/* Those that are no settings. */
+extern const struct flag_words daemon_flags[];
+extern const size_t ndaemon_flags;
+/* Read a file, and apply `flags` (NULL: none) above it; `must_exist` false: no file is as good as an
+ * empty one. */
+int conf_load(struct conf *c, const char *path, bool must_exist, json_object *flags, struct err *e);
 const struct limits *conf_limits(const struct conf *c, uint32_t uid);
 /* Take over what SIGHUP may change: limits, log settings. The names of other settings that differ
  * are put into `kept`. */

@@ -443,6 +443,7 @@ struct daemon {
 	uv_loop_t loop;
 	struct conf conf;
 	const char *conf_path;
+	json_object *flags; /* settings of the command line; owned */
 	struct schemas schemas;
 	struct cgroups cgroups;
 	int state, state_lock, supervisor;

@@ -7,6 +7,7 @@
 
 #include "daemon.h"
 #include "schema.h"
+#include "spec/describe.h"
 
 static json_object *load(const char *method, const char *text, struct err *e)
 {
@@ -77,17 +78,28 @@ static json_object *params_of(json_object *schema)
 	return list;
 }
 
+/* A schema of the table, with that of a configuration in the place of "an object": what a request
+ * has there is checked by config_json(), which knows more and says it better. The caller's. */
+static json_object *whole_schema(const char *text)
+{
+	json_object *o = json_tokener_parse(text), *members = j_get(o, "properties");
+
+	if (j_get(members, "config"))
+		j_obj(members, "config", settings_schema());
+	return o;
+}
+
 static json_object *one_method(const struct method *m)
 {
 	json_object *o = json_object_new_object(), *result = json_object_new_object();
-	json_object *params = json_tokener_parse(m->params);
+	json_object *params = whole_schema(m->params);
 
 	j_str(o, "name", m->name);
 	j_str(o, "summary", m->summary);
 	j_str(o, "paramStructure", "by-name");
 	j_obj(o, "params", params_of(params));
 	j_str(result, "name", "result");
-	j_obj(result, "schema", json_tokener_parse(m->result));
+	j_obj(result, "schema", whole_schema(m->result));
 	j_obj(o, "result", result);
 	json_object_put(params);
 	return o;

@@ -26,61 +26,113 @@
 #define STATUS_FAILED 1
 #define MAX_SIGNALS 4
 
-static const char usage[] =
-	"usage: insulad [options]\n"
-	"\n"
-	"Keep microVMs and offer them on a socket: JSON-RPC 2.0, one object per line.\n"
-	"\n"
-	"  --config FILE  configuration (default %s, if it exists)\n"
-	"  -n             check the configuration, start nothing\n"
-	"  --api          print the methods as Markdown, start nothing\n"
-	"  -v             say more\n"
-	"  --help, --version\n"
-	"\n"
-	"See insulad(8), insulad.json(5), insulactl(1).\n";
-
 struct options {
 	const char *config;
+	json_object *flags; /* settings; the daemon's */
 	bool check, api, verbose;
 };
 
-static int bad_option(const char *text)
+/* ---- the command line ---- */
+
+enum { OPT_CONFIG = 256, OPT_API, OPT_VERSION, OPT_SETTING = 1000 };
+
+static const struct option own_options[] = {{"config", required_argument, NULL, OPT_CONFIG},
+					    {"api", no_argument, NULL, OPT_API},
+					    {"help", no_argument, NULL, 'h'},
+					    {"version", no_argument, NULL, OPT_VERSION}};
+
+static int print_help(void)
 {
-	fprintf(stderr, "insulad: '%.60s': unknown, or without its value; see --help\n", text);
+	struct flag_words flags[CONF_FLAGS];
+	size_t n = conf_flags(flags);
+
+	printf("usage: insulad [options]\n\n"
+	       "Keep microVMs and offer them on a socket: JSON-RPC 2.0, one object per line.\n\n");
+	for (size_t i = 0; i < ndaemon_flags; i++)
+		flag_print(&daemon_flags[i]);
+	printf("\nSettings, which win over those of the configuration:\n\n");
+	for (size_t i = 0; i < n; i++)
+		flag_print(&flags[i]);
+	printf("\nThe configuration is %s, if it exists.\n"
+	       "See insulad(8), insulad.json(5), insulactl(1).\n",
+	       conf_default_file());
+	return fflush(stdout) || ferror(stdout) ? STATUS_FAILED : 0;
+}
+
+static int bad_option(const char *text, int how, const struct option *longopts)
+{
+	const char *known[CONF_FLAGS + ARRAY_LEN(own_options)], *meant = NULL;
+	char name[64];
+	size_t n = 0;
+
+	if (how == ':') {
+		fprintf(stderr, "insulad: '%.60s': no value; expected one (see --help)\n", text);
+		return -EINVAL;
+	}
+	for (; longopts[n].name; n++)
+		known[n] = longopts[n].name;
+	if (!strncmp(text, "--", 2) && strlen(text) > 3) {
+		snprintf(name, sizeof(name), "%.*s", (int)strcspn(text + 2, "="), text + 2);
+		meant = nearest(name, known, n);
+	}
+	fprintf(stderr, "insulad: '%.60s': unknown flag%s%s%s; see --help\n", text,
+		meant ? "; did you mean --" : "", meant ? meant : "", meant ? "?" : "");
 	return -EINVAL;
+}
+
+static int take_setting(struct options *o, const char *flag, const char *value)
+{
+	struct err e;
+	int rc = conf_flag(o->flags, flag, value, &e);
+
+	if (rc)
+		fprintf(stderr, "insulad: %s\n", e.text);
+	return rc;
+}
+
+static int take_option(struct options *o, int c, char **argv, const struct option *longopts)
+{
+	switch (c) {
+	case OPT_CONFIG:
+		o->config = optarg;
+		return 0;
+	case 'n':
+		o->check = true;
+		return 0;
+	case 'v':
+		o->verbose = true;
+		return 0;
+	case OPT_API:
+		o->api = true;
+		return 0;
+	case 'h':
+		exit(print_help());
+	case OPT_VERSION:
+		exit(puts("insulad " INSULA_VERSION) < 0 ? STATUS_FAILED : 0);
+	default:
+		break;
+	}
+	if (c < OPT_SETTING)
+		return bad_option(argv[optind - 1], c, longopts);
+	return take_setting(o, longopts[c - OPT_SETTING].name, optarg);
 }
 
 static int parse_options(struct options *o, int argc, char **argv)
 {
-	enum { OPT_CONFIG = 256, OPT_API, OPT_HELP, OPT_VERSION };
-	static const struct option longopts[] = {{"config", required_argument, NULL, OPT_CONFIG},
-						 {"api", no_argument, NULL, OPT_API},
-						 {"help", no_argument, NULL, OPT_HELP},
-						 {"version", no_argument, NULL, OPT_VERSION},
-						 {NULL, 0, NULL, 0}};
-	int c;
+	struct option longopts[CONF_FLAGS + ARRAY_LEN(own_options) + 1] = {0};
+	struct flag_words flags[CONF_FLAGS];
+	size_t n = conf_flags(flags);
+	int c, rc = 0;
 
+	for (size_t i = 0; i < n; i++)
+		longopts[i] = (struct option){flags[i].name, required_argument, NULL,
+					      OPT_SETTING + (int)i};
+	memcpy(longopts + n, own_options, sizeof(own_options));
 	opterr = 0;
-	while ((c = getopt_long(argc, argv, "nv", longopts, NULL)) >= 0) {
-		if (c == OPT_CONFIG)
-			o->config = optarg;
-		else if (c == 'n')
-			o->check = true;
-		else if (c == 'v')
-			o->verbose = true;
-		else if (c == OPT_API)
-			o->api = true;
-		else if (c == OPT_HELP)
-			exit(printf(usage, conf_default_file()) < 0 || fflush(stdout)
-				     ? STATUS_FAILED
-				     : 0);
-		else if (c == OPT_VERSION)
-			exit(puts("insulad " INSULA_VERSION) < 0 ? STATUS_FAILED : 0);
-		else
-			return bad_option(argv[optind - 1]);
-	}
-	if (optind == argc)
-		return 0;
+	while (!rc && (c = getopt_long(argc, argv, ":nvh", longopts, NULL)) >= 0)
+		rc = take_option(o, c, argv, longopts);
+	if (rc || optind == argc)
+		return rc;
 	fprintf(stderr, "insulad: '%.60s': expected no argument\n", argv[optind]);
 	return -EINVAL;
 }
@@ -90,7 +142,8 @@ static int load_conf(const struct options *o, struct conf *c, struct err *e)
 	int rc;
 
 	conf_init(c);
-	rc = conf_load(c, o->config ? o->config : conf_default_file(), o->config != NULL, e);
+	rc = conf_load(c, o->config ? o->config : conf_default_file(), o->config != NULL, o->flags,
+		       e);
 	c->verbose |= o->verbose;
 	return rc;
 }
@@ -149,7 +202,7 @@ static void reload(struct daemon *d)
 
 	notify_send("RELOADING=1");
 	conf_init(&fresh);
-	if (conf_load(&fresh, d->conf_path, named, &e)) {
+	if (conf_load(&fresh, d->conf_path, named, d->flags, &e)) {
 		dlog(LOG_LVL_ERROR, NULL, "%s; the old configuration stays", e.text);
 	} else {
 		fresh.verbose |= d->conf.verbose;
@@ -202,6 +255,7 @@ static void shut(struct daemon *d)
 	for (int i = 0; i < 100 && uv_run(&d->loop, UV_RUN_NOWAIT); i++)
 		;
 	cgroups_close(&d->cgroups);
+	json_object_put(d->flags);
 	schemas_free(&d->schemas);
 	fd_close(&d->state);
 	fd_close(&d->state_lock);
@@ -235,6 +289,7 @@ int main(int argc, char **argv)
 	int rc;
 
 	host_prepare(&d);
+	o.flags = d.flags = json_object_new_object();
 	argv = host_arguments(&argc, argv);
 	if (!argv || parse_options(&o, argc, argv))
 		return STATUS_BAD_INPUT;

@@ -149,31 +149,17 @@ static void daemon_metrics(struct daemon *d, struct request *r)
 
 /* ---- making ---- */
 
-/* "json: cpus: '99'; expected a number from 1 to 32", as insula-run says it, in its parts. */
-static void refuse_config(struct request *r, const char *text)
+/* As insula-run says it, and in its parts. */
+static void refuse_config(struct request *r, const struct mistake *m, const char *text)
 {
-	char field[96], value[128] = "", expected[200] = "";
-	const char *at = !strncmp(text, "json: ", 6) ? text + 6 : text, *p, *q;
-	size_t n = strcspn(at, ":");
+	char field[sizeof(m->field) + 8];
+	struct refusal why = {.code = RPC_BAD_PARAMS, .reason = "config", .text = text};
 
-	snprintf(field, sizeof(field), "config%s%.*s", n < 40 ? "." : "", n < 40 ? (int)n : 0, at);
-	p = strchr(at, '\'');
-	q = p ? strchr(p + 1, '\'') : NULL;
-	if (q)
-		snprintf(value, sizeof(value), "%.*s", (int)(q - p - 1), p + 1);
-	p = strstr(at, "expected ");
-	if (p)
-		snprintf(expected, sizeof(expected), "%s", p + 9);
-	{
-		const struct refusal why = {RPC_BAD_PARAMS,
-					    "config",
-					    field,
-					    value[0] ? value : NULL,
-					    expected[0] ? expected : NULL,
-					    at};
-
-		request_refuse(r, &why);
-	}
+	snprintf(field, sizeof(field), "config%s%s", m->field[0] ? "." : "", m->field);
+	why.field = field;
+	why.value = m->has_value ? m->value : NULL;
+	why.expected = m->expected[0] ? m->expected : NULL;
+	request_refuse(r, &why);
 }
 
 /* A supervisor starts in "/" (Windows: in the system's directory): a path that means something else
@@ -248,8 +234,8 @@ static bool take_config(struct request *r, struct record *rec)
 	if (strlen(text) > CONFIG_MAX) {
 		method_refuse_field(r, RPC_BAD_PARAMS, "config", "config", NULL,
 				    "at most 1 MiB, whatever max_line is");
-	} else if (config_json(c, NULL, text, strlen(text), &e) || config_check(c, &e)) {
-		refuse_config(r, e.text);
+	} else if (config_json(c, "", text, strlen(text), &e) || config_check(c, &e)) {
+		refuse_config(r, &c->mistake, e.text);
 	} else if ((path = relative_path(c, &field))) {
 		method_refuse_field(r, RPC_BAD_PARAMS, "config", field, path, "an absolute path");
 	} else if (has_descriptor(c)) {
@@ -1044,7 +1030,7 @@ const struct method methods[] =
 		STRINGS("command", "1024", "the program and its arguments") ","
 		STRINGS("env", "1000", "NAME=VALUE") ","
 		WORDS("cwd", "an absolute path") ","
-		WORDS("user", "UID[:GID], numbers; default 0") ","
+		WORDS("user", "USER[:GROUP], numbers or names that the guest knows; default 0") ","
 		FLAG("tty", "on a terminal; errors come with the output") ","
 		SIZE ","
 		FLAG("queue", "a guest that still boots is waited for, up to a minute; without, "

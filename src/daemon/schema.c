@@ -65,15 +65,37 @@ static bool is_type(json_object *v, enum json_type t)
 
 static int validate(json_object *s, json_object *v, const struct path *at, struct problem *p);
 
+/* What people call the type; NULL: the value has it, or there is no such type. */
+static const char *not_of_type(const char *name, json_object *v)
+{
+	for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+		if (!strcmp(types[i].name, name))
+			return is_type(v, types[i].type) ? NULL : types[i].words;
+	}
+	return NULL;
+}
+
+/* "type" is a name, or an array of names, one of which it must be. */
 static int check_type(json_object *s, json_object *v, const struct path *at, struct problem *p)
 {
-	const char *name = j_get_str(s, "type", NULL);
+	json_object *type = j_get(s, "type");
+	const char *one = j_get_str(s, "type", NULL);
+	char words[128] = "";
+	size_t n = 0;
 
-	for (size_t i = 0; name && i < ARRAY_LEN(types); i++) {
-		if (!strcmp(types[i].name, name) && !is_type(v, types[i].type))
-			return say(p, at, v, "type", types[i].words);
+	if (one) {
+		one = not_of_type(one, v);
+		return one ? say(p, at, v, "type", one) : 0;
 	}
-	return 0;
+	for (size_t i = 0; type && i < json_object_array_length(type); i++) {
+		json_object *name = json_object_array_get_idx(type, i);
+
+		one = not_of_type(json_object_get_string(name), v);
+		if (!one)
+			return 0;
+		n += (size_t)snprintf(words + n, sizeof(words) - n, "%s%s", i ? " or " : "", one);
+	}
+	return type ? say(p, at, v, "type", words) : 0;
 }
 
 static int check_enum(json_object *s, json_object *v, const struct path *at, struct problem *p)
@@ -217,6 +239,22 @@ static bool known_type(const char *name)
 	return false;
 }
 
+static bool known_types(json_object *v)
+{
+	size_t n = json_object_is_type(v, json_type_array) ? json_object_array_length(v) : 0;
+
+	if (json_object_is_type(v, json_type_string))
+		return known_type(json_object_get_string(v));
+	for (size_t i = 0; i < n; i++) {
+		json_object *one = json_object_array_get_idx(v, i);
+
+		if (!json_object_is_type(one, json_type_string) ||
+		    !known_type(json_object_get_string(one)))
+			return false;
+	}
+	return n && n <= ARRAY_LEN(types);
+}
+
 static int check_schema(json_object *s, const struct path *at, int depth, struct problem *p);
 
 static int check_word(const char *word, json_object *v, const struct path *at, int depth,
@@ -226,23 +264,28 @@ static int check_word(const char *word, json_object *v, const struct path *at, i
 		const char *word;
 		enum json_type type;
 	} words[] = {
-		{"type", json_type_string},    {"properties", json_type_object},
-		{"required", json_type_array}, {"additionalProperties", json_type_boolean},
-		{"items", json_type_object},   {"enum", json_type_array},
-		{"minimum", json_type_int},    {"maximum", json_type_int},
-		{"minLength", json_type_int},  {"maxLength", json_type_int},
-		{"maxItems", json_type_int},   {"description", json_type_string},
+		{"properties", json_type_object},
+		{"required", json_type_array},
+		{"additionalProperties", json_type_boolean},
+		{"items", json_type_object},
+		{"enum", json_type_array},
+		{"minimum", json_type_int},
+		{"maximum", json_type_int},
+		{"minLength", json_type_int},
+		{"maxLength", json_type_int},
+		{"maxItems", json_type_int},
+		{"description", json_type_string},
 	};
 	size_t i = 0;
 
+	if (!strcmp(word, "type"))
+		return known_types(v) ? 0 : say(p, at, v, "value", "a type, or an array of them");
 	while (i < ARRAY_LEN(words) && strcmp(words[i].word, word) != 0)
 		i++;
 	if (i == ARRAY_LEN(words))
 		return say(p, at, v, "unknown", "a word of schema.h");
 	if (!json_object_is_type(v, words[i].type))
 		return say(p, at, v, "type", json_type_to_name(words[i].type));
-	if (!strcmp(word, "type") && !known_type(json_object_get_string(v)))
-		return say(p, at, v, "value", "a type");
 	if (!strcmp(word, "items"))
 		return check_schema(v, at, depth, p);
 	if (!strcmp(word, "properties")) {

@@ -3,7 +3,7 @@
  * The configuration of one VM: what insula-run's flags and its JSON object say, before anything is
  * opened.
  *
- * One table of settings (settings.h) serves both: a JSON value is handed to the same parser as the
+ * One table of settings (settings.h) serves both: a JSON value is handed to the same function as the
  * text of a flag, so that both accept and refuse the same things with the same words.
  */
 #ifndef SPEC_CONFIG_H
@@ -22,6 +22,8 @@
 #define CONFIG_MAX_ENV 1000 /* GP_ARGS_MAX less a few of our own */
 #define CONFIG_MAX_SHARES 8
 #define CONFIG_USER_MAX 66 /* NAME:GROUP */
+
+#define CONFIG_RNG_RATE (1ull << 20) /* unless it is said */
 
 /* CONSOLE_STREAM: a descriptor that the supervisor itself holds; cannot be configured. */
 #define CONSOLE_LIMIT (64ull << 20) /* of the console's file, unless it is said */
@@ -82,7 +84,16 @@ struct net_config {
 	char gw[16], dns[16];
 };
 
+/* The last refusal of a configuration, as data; the line for people is in struct err. */
+struct mistake {
+	char field[96];  /* "cpus", "disks[1].serial"; "": it is about no setting in particular */
+	bool has_value;  /* there is a value that was refused: */
+	char value[128]; /* shortened */
+	char expected[256]; /* "": it cannot be said in words of this kind */
+};
+
 struct vm_config {
+	struct mistake mistake; /* if config_set(), config_json() or config_check() refused */
 	char *kernel, *initrd, *append, *rootfs, *metrics, *console_file; /* NULL: not given */
 	bool rootfs_rw, kernel_packed;
 	bool rng_off;
@@ -132,24 +143,25 @@ int config_set(struct vm_config *c, const char *where, const char *name, const c
 int config_set_command(struct vm_config *c, char *const *argv, unsigned n, struct err *e);
 
 /* Apply a JSON object of `len` bytes (at most CONFIG_JSON_MAX). Unknown keys and wrong types are
- * errors. `name`: of the file that a person wrote, for line and column in messages; or NULL. */
+ * errors. `name`: of the file that a person wrote, for line and column in messages; NULL: messages
+ * begin with "json: "; "": with the setting. */
 #define CONFIG_JSON_MAX (1u << 20)
 int config_json(struct vm_config *c, const char *name, const char *text, size_t len, struct err *e);
 
 /* Where the console goes: standard input and output, or with a command, whose they are then,
  * standard error. */
 enum console_kind config_console(const struct vm_config *c);
-/* config_net.c: the setting "net". */
-int config_net(struct vm_config *c, const char *where, const char *v, struct err *e);
 /* Cut the next item off at a comma, in place; ",," stands for a comma in the text. NULL: the end.
  */
 char *config_next_item(char **rest);
 
 /* What only the whole can tell: a command with a foreign initrd, and the like. */
-int config_check(const struct vm_config *c, struct err *e);
+int config_check(struct vm_config *c, struct err *e);
 
 /* "64M" -> bytes. Suffixes K, M, G, KB, KiB and so on in either case (powers of 1024). False if it
  * is not a size or does not fit 64 bits. */
 bool parse_size(const char *text, uint64_t *out);
+/* The other way: "1K", "16M", "1024G", with the largest unit that it is a multiple of. */
+const char *size_text(uint64_t n, char out[24]);
 
 #endif

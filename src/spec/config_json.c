@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Settings from JSON: each value goes through config_set(), as a flag's text does. See config.h. */
+/*
+ * Settings from JSON: each value is handed to the function that takes the text of its flag, a member
+ * of an object to the one that takes that item. See config.h.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,15 +12,66 @@
 
 #include <insula/base.h>
 
-#include "config.h"
+#include "config_take.h"
 #include "json_place.h"
-#include "settings.h"
 
 #define MAX_DEPTH 8
 
-static int wrong_type(const char *where, const char *expected, struct err *e)
+/* What is being read, and where in it we are. */
+struct reading {
+	struct vm_config *c;
+	const struct json_source *src;
+	const char *key; /* of the outermost object */
+	const struct setting *s;
+	int index; /* in its array; -1: it is none */
+	struct err *e;
+};
+
+#define WHERE_MAX 192
+
+/* "FILE:LINE:COLUMN: KEY: ", "json: KEY: " or "KEY: ": what names this in a message, without its
+ * last colon. `member`: of the object there, for the place; NULL. */
+static const char *where_is(const struct reading *r, const char *member, char out[WHERE_MAX])
 {
-	return err_set(e, -EINVAL, "json: %.60s: wrong type; expected %s", where, expected);
+	const struct json_source *src = r->src;
+	char place[128] = "json";
+
+	if (src->name && src->name[0])
+		json_place(src, json_place_of(src, r->key, r->index, member), place, sizeof(place));
+	if (src->name && !src->name[0])
+		snprintf(out, WHERE_MAX, "%.60s", r->key);
+	else
+		snprintf(out, WHERE_MAX, "%s: %.60s", place, r->key);
+	return out;
+}
+
+static int refuse(const struct reading *r, const char *member, const char *value,
+		  const char *expected, const char *words)
+{
+	struct mistake *m = &r->c->mistake;
+	char where[WHERE_MAX], index[16] = "";
+
+	if (r->index >= 0)
+		snprintf(index, sizeof(index), "[%d]", r->index);
+	snprintf(m->field, sizeof(m->field), "%.40s%s%s%.40s", r->key, index, member ? "." : "",
+		 member ? member : "");
+	snprintf(m->value, sizeof(m->value), "%s", value ? value : "");
+	snprintf(m->expected, sizeof(m->expected), "%s", expected);
+	m->has_value = value;
+	err_clean(m->field);
+	err_clean(m->value);
+	return err_set(r->e, -EINVAL, "%s: %s%s%s", where_is(r, member, where),
+		       member ? member : "", member ? ": " : "", words);
+}
+
+static int wrong_type(const struct reading *r, const char *member, json_object *v,
+		      const char *expected)
+{
+	char words[80];
+
+	snprintf(words, sizeof(words), "wrong type; expected %s", expected);
+	return refuse(r, member, json_object_to_json_string_ext(v, JSON_C_TO_STRING_PLAIN),
+		      expected, words);
 }
 
 /* json-c strings may hold NULs; none of our settings may. */
@@ -27,249 +81,208 @@ static bool clean_string(json_object *v)
 	       strlen(json_object_get_string(v)) == (size_t)json_object_get_string_len(v);
 }
 
-static int set_scalar(struct vm_config *c, const char *key, json_object *v, struct err *e)
+static int take(const struct reading *r, const char *text)
 {
-	char where[80];
+	char where[WHERE_MAX];
+	const struct taking t = {.c = r->c,
+				 .s = r->s,
+				 .where = where_is(r, NULL, where),
+				 .index = r->index,
+				 .e = r->e};
 
-	snprintf(where, sizeof(where), "json: %.60s", key);
-	if (!clean_string(v) && !json_object_is_type(v, json_type_int))
-		return wrong_type(key, "a string or a whole number", e);
-	return config_set(c, where, key, json_object_get_string(v), e);
+	return config_take(&t, text);
 }
 
-struct text {
-	char *s;
-	size_t len, size;
-};
+/* ---- objects ---- */
 
-/* Append `s` with its commas doubled, as the flag's text has them. */
-static int text_add(struct text *t, const char *s, bool escape)
+static int take_texts(const struct taking *t, const struct reading *r, json_object *v)
 {
-	for (; *s; s++) {
-		if (t->size - t->len < 3) {
-			size_t n = t->size ? t->size * 2 : 128;
-			char *p = realloc(t->s, n);
-			if (!p)
-				return -ENOMEM;
-			t->s = p;
-			t->size = n;
-		}
-		if (escape && *s == ',')
-			t->s[t->len++] = ',';
-		t->s[t->len++] = *s;
-		t->s[t->len] = 0;
-	}
-	return 0;
-}
-
-/* The members of an object that stands for a text of items: "KEY=VALUE", or "KEY" for a flag. */
-enum member_kind { MEMBER_FLAG, MEMBER_TEXT, MEMBER_NUMBER, MEMBER_SIZE, MEMBER_TEXTS };
-struct member {
-	const char *key;
-	enum member_kind kind;
-};
-
-struct list { /* of such objects, or of texts; or just one of them */
-	const char *key, *setting, *members, *expected;
-	const struct member *member;
-	size_t n;
-};
-
-static const struct member disk_members[] = {{"path", MEMBER_TEXT},
-					     {"ro", MEMBER_FLAG},
-					     {"direct", MEMBER_FLAG},
-					     {"serial", MEMBER_TEXT},
-					     {"engine", MEMBER_TEXT}};
-static const struct member net_members[] = {
-	{"tap", MEMBER_TEXT},    {"fd", MEMBER_NUMBER}, {"user", MEMBER_FLAG},
-	{"socket", MEMBER_TEXT}, {"mac", MEMBER_TEXT},  {"queues", MEMBER_NUMBER},
-	{"mtu", MEMBER_NUMBER},  {"rate", MEMBER_SIZE}, {"pps", MEMBER_NUMBER},
-	{"fwd", MEMBER_TEXTS},   {"ip", MEMBER_TEXT},   {"gw", MEMBER_TEXT},
-	{"dns", MEMBER_TEXT}};
-static const struct member vsock_members[] = {{"path", MEMBER_TEXT}, {"cid", MEMBER_NUMBER}};
-#define MANY "an array of objects or strings"
-static const struct list lists[] = {
-	{"disks", "disk", "path, ro, direct, serial, engine", MANY, disk_members,
-	 ARRAY_LEN(disk_members)},
-	{"nets", "net", "tap, fd, user, socket, mac, queues, mtu, rate, pps, fwd, ip, gw, dns",
-	 MANY, net_members, ARRAY_LEN(net_members)},
-	{"vsock", "vsock", "path, cid", "an object or a string", vsock_members,
-	 ARRAY_LEN(vsock_members)},
-};
-static int add_item(struct text *t, const char *key, const char *value, struct err *e)
-{
-	int rc = t->len ? text_add(t, ",", false) : 0;
-
-	if (!rc)
-		rc = text_add(t, key, false);
-	if (!rc && value)
-		rc = text_add(t, "=", false);
-	if (!rc && value)
-		rc = text_add(t, value, true);
-	return rc ? err_set(e, rc, "out of memory") : 0;
-}
-
-static int add_texts(struct text *t, const char *key, json_object *v, struct err *e)
-{
+	static const char expected[] = "a string or an array of strings";
 	int rc = 0;
 
 	if (clean_string(v))
-		return add_item(t, key, json_object_get_string(v), e);
+		return items_set(t, json_object_get_string(v));
 	if (!json_object_is_type(v, json_type_array))
-		return wrong_type(key, "a string or an array of strings", e);
+		return wrong_type(r, t->item->key, v, expected);
 	for (size_t i = 0; i < json_object_array_length(v) && !rc; i++) {
 		json_object *one = json_object_array_get_idx(v, i);
 
-		rc = clean_string(one) ? add_item(t, key, json_object_get_string(one), e)
-				       : wrong_type(key, "a string or an array of strings", e);
+		rc = clean_string(one) ? items_set(t, json_object_get_string(one))
+				       : wrong_type(r, t->item->key, v, expected);
 	}
 	return rc;
 }
 
-static int add_member(struct text *t, const struct member *m, json_object *v, struct err *e)
+/* NULL: the value has the type. */
+static const char *expected_type(enum setting_type type, json_object *v)
 {
-	switch (m->kind) {
-	case MEMBER_FLAG:
-		if (!json_object_is_type(v, json_type_boolean))
-			return wrong_type(m->key, "true or false", e);
-		return json_object_get_boolean(v) ? add_item(t, m->key, NULL, e) : 0;
-	case MEMBER_TEXTS:
-		return add_texts(t, m->key, v, e);
-	case MEMBER_NUMBER:
-		if (!json_object_is_type(v, json_type_int))
-			return wrong_type(m->key, "a whole number", e);
-		break;
-	case MEMBER_SIZE:
-		if (!json_object_is_type(v, json_type_int) && !clean_string(v))
-			return wrong_type(m->key, "a string or a whole number", e);
-		break;
-	case MEMBER_TEXT:
-		if (!clean_string(v))
-			return wrong_type(m->key, "a string", e);
+	bool number = json_object_is_type(v, json_type_int);
+
+	switch (type) {
+	case SETTING_FLAG:
+		return json_object_is_type(v, json_type_boolean) ? NULL : "true or false";
+	case SETTING_NUMBER:
+		return number ? NULL : "a whole number";
+	case SETTING_SIZE:
+		return number || clean_string(v) ? NULL : "a string or a whole number";
+	case SETTING_TEXT:
+	case SETTING_PATH:
+		return clean_string(v) ? NULL : "a string";
+	case SETTING_TEXTS:
 		break;
 	}
-	return add_item(t, m->key, json_object_get_string(v), e);
+	return NULL;
 }
 
-/* An unknown key of the outermost object, or of one below its key `above`. */
-static int unknown_key(const struct json_source *src, const char *above, const char *key,
-		       const char *expected, const char *near, struct err *e)
+static int one_member(struct taking *t, const struct reading *r, json_object *v)
 {
-	char place[128] = "json";
+	const char *expected = expected_type(t->item->type, v);
 
-	if (src->name)
-		json_place(src, json_place_of_key(src->text, src->len, above, key), place,
-			   sizeof(place));
-	return err_set(e, -EINVAL, "%s: %s%sunknown key '%.40s'%s%s%s%s%s", place,
-		       above ? above : "", above ? ": " : "", key, near ? "; did you mean '" : "",
-		       near ? near : "", near ? "'?" : "", expected ? "; expected " : "",
-		       expected ? expected : "");
+	if (expected)
+		return wrong_type(r, t->item->key, v, expected);
+	if (t->item->type == SETTING_TEXTS)
+		return take_texts(t, r, v);
+	if (t->item->type == SETTING_FLAG)
+		return json_object_get_boolean(v) ? items_set(t, "") : 0;
+	return items_set(t, json_object_get_string(v));
 }
 
-#define MAX_MEMBERS 16
-
-static int one_member(struct text *t, const struct list *l, const struct json_source *src,
-		      const char *key, json_object *v, struct err *e)
+/* `expected`: all of them, for the line; NULL: they are too many. */
+static int unknown_key(const struct reading *r, const char *member, const char *expected,
+		       const char *near)
 {
-	const char *known[MAX_MEMBERS];
+	const char *key = member ? member : r->key;
+	char where[WHERE_MAX], *prefix = strrchr(where_is(r, member, where), ':');
+	struct mistake *m = &r->c->mistake;
 
-	for (size_t i = 0; i < l->n; i++) {
-		known[i] = l->member[i].key;
-		if (!strcmp(known[i], key))
-			return add_member(t, &l->member[i], v, e);
-	}
-	return unknown_key(src, l->key, key, l->members,
-			   strlen(key) > 2 ? nearest(key, known, l->n) : NULL, e);
+	/* Of the outermost object the key itself is what is unknown: it names nothing. */
+	if (!member && prefix)
+		*prefix = 0;
+	*m = (struct mistake){0};
+	snprintf(m->field, sizeof(m->field), "%.40s%s%.40s", r->key, member ? "." : "",
+		 member ? member : "");
+	snprintf(m->expected, sizeof(m->expected), "%s", near ? near : expected ? expected : "");
+	err_clean(m->field);
+	return err_set(r->e, -EINVAL, "%s%sunknown key '%.40s'%s%s%s%s%s",
+		       member || prefix ? where : "", member || prefix ? ": " : "", key,
+		       near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "",
+		       member ? "; expected " : "", member ? expected : "");
 }
 
-static int set_one(struct vm_config *c, const struct list *l, const struct json_source *src,
-		   json_object *v, struct err *e)
+static int unknown_member(const struct reading *r, const char *key)
 {
-	struct text t = {0};
-	char where[24];
+	char keys[128];
+
+	setting_item_keys(r->s, keys, sizeof(keys));
+	return unknown_key(r, key, keys, setting_item_meant(r->s, key));
+}
+
+static int members(struct taking *t, const struct reading *r, json_object *v)
+{
+	char where[WHERE_MAX];
 	int rc = 0;
 
-	snprintf(where, sizeof(where), "json: %s", l->key);
-	if (clean_string(v))
-		return config_set(c, where, l->setting, json_object_get_string(v), e);
-	if (!json_object_is_type(v, json_type_object))
-		return wrong_type(l->key, l->expected, e);
 	json_object_object_foreach(v, key, member)
 	{
+		t->item = setting_item_find(t->s, key, strlen(key));
+		t->where = t->item ? where_is(r, key, where) : t->where;
 		if (!rc)
-			rc = one_member(&t, l, src, key, member, e);
+			rc = t->item ? one_member(t, r, member) : unknown_member(r, key);
 	}
-	if (!rc)
-		rc = config_set(c, where, l->setting, t.s ? t.s : "", e);
-	free(t.s);
 	return rc;
 }
 
-static bool is_many(const struct list *l)
+static int take_object(const struct reading *r, json_object *v)
 {
-	return strcmp(l->key, l->setting) != 0;
+	bool empty = !json_object_object_length(v);
+	char where[WHERE_MAX];
+	struct taking t = {.c = r->c,
+			   .s = r->s,
+			   .where = where_is(r, NULL, where),
+			   .index = r->index,
+			   .e = r->e};
+	int rc = items_begin(&t);
+
+	if (rc)
+		return rc;
+	rc = members(&t, r, v);
+	t.item = NULL;
+	t.where = where_is(r, NULL, where);
+	if (!rc)
+		return items_end(
+			&t, empty ? "" : json_object_to_json_string_ext(v, JSON_C_TO_STRING_PLAIN));
+	items_drop(&t);
+	return rc;
 }
 
-static int set_list(struct vm_config *c, const struct list *l, const struct json_source *src,
-		    json_object *v, struct err *e)
+/* ---- settings ---- */
+
+static int take_items(const struct reading *r, json_object *v)
 {
+	if (clean_string(v))
+		return take(r, json_object_get_string(v));
+	if (json_object_is_type(v, json_type_object))
+		return take_object(r, v);
+	return wrong_type(r, NULL, v,
+			  r->s->many ? "an array of objects or strings" : "an object or a string");
+}
+
+static int take_scalar(const struct reading *r, json_object *v)
+{
+	if (r->s->type == SETTING_FLAG) {
+		if (!json_object_is_type(v, json_type_boolean))
+			return wrong_type(r, NULL, v, "true or false");
+		return take(r, json_object_get_boolean(v) ? "on" : "off");
+	}
+	if (!clean_string(v) && !json_object_is_type(v, json_type_int))
+		return wrong_type(r, NULL, v, "a string or a whole number");
+	return take(r, json_object_get_string(v));
+}
+
+/* An array, each element as after the flag. */
+static int take_many(struct reading *r, json_object *v)
+{
+	const char *expected =
+		r->s->items ? "an array of objects or strings" : "an array of strings";
 	int rc = 0;
 
-	if (!is_many(l))
-		return set_one(c, l, src, v, e);
 	if (!json_object_is_type(v, json_type_array))
-		return wrong_type(l->key, l->expected, e);
-	for (size_t i = 0; i < json_object_array_length(v) && !rc; i++)
-		rc = set_one(c, l, src, json_object_array_get_idx(v, i), e);
+		return wrong_type(r, NULL, v, expected);
+	for (size_t i = 0; i < json_object_array_length(v) && !rc; i++) {
+		json_object *one = json_object_array_get_idx(v, i);
+
+		r->index = (int)i;
+		if (r->s->items)
+			rc = take_items(r, one);
+		else
+			rc = clean_string(one) ? take(r, json_object_get_string(one))
+					       : wrong_type(r, NULL, one, expected);
+	}
 	return rc;
 }
 
-static int set_command(struct vm_config *c, json_object *v, struct err *e)
+static int take_command(const struct reading *r, json_object *v)
 {
-	char *argv[CONFIG_MAX_ARGS];
+	static const char expected[] = "an array of strings";
+	char *argv[CONFIG_MAX_ARGS], words[80];
 	size_t n;
 
 	if (!json_object_is_type(v, json_type_array))
-		return wrong_type("command", "an array of strings", e);
+		return wrong_type(r, NULL, v, expected);
 	n = json_object_array_length(v);
-	if (n > CONFIG_MAX_ARGS)
-		return err_set(e, -EINVAL, "json: command: %zu arguments; expected at most %d", n,
-			       CONFIG_MAX_ARGS);
+	if (n > CONFIG_MAX_ARGS) {
+		snprintf(words, sizeof(words), "%zu arguments; expected at most %d", n,
+			 CONFIG_MAX_ARGS);
+		return refuse(r, NULL, NULL, "at most 1024 arguments", words);
+	}
 	for (size_t i = 0; i < n; i++) {
 		json_object *a = json_object_array_get_idx(v, i);
 		if (!clean_string(a))
-			return wrong_type("command", "an array of strings", e);
+			return wrong_type(r, NULL, v, expected);
 		/* config_set_command() copies and does not write. */
 		argv[i] = (char *)(uintptr_t)json_object_get_string(a);
 	}
-	return config_set_command(c, argv, (unsigned)n, e);
-}
-
-/* An array of texts, each as after the flag. */
-static int set_each(struct vm_config *c, const char *key, const char *setting, json_object *v,
-		    struct err *e)
-{
-	char where[80];
-	int rc = 0;
-
-	snprintf(where, sizeof(where), "json: %.60s", key);
-	if (!json_object_is_type(v, json_type_array))
-		return wrong_type(key, "an array of strings", e);
-	for (size_t i = 0; i < json_object_array_length(v) && !rc; i++) {
-		json_object *item = json_object_array_get_idx(v, i);
-
-		rc = clean_string(item)
-			     ? config_set(c, where, setting, json_object_get_string(item), e)
-			     : wrong_type(key, "an array of strings", e);
-	}
-	return rc;
-}
-
-static int set_boolean(struct vm_config *c, const char *key, json_object *v, struct err *e)
-{
-	if (!json_object_is_type(v, json_type_boolean))
-		return wrong_type(key, "true or false", e);
-	return config_set(c, key, key, json_object_get_boolean(v) ? "on" : "off", e);
+	return config_set_command(r->c, argv, (unsigned)n, r->e);
 }
 
 static const char *nearest_key(const char *key)
@@ -277,28 +290,26 @@ static const char *nearest_key(const char *key)
 	const char *known[SETTINGS + 1];
 
 	for (size_t i = 0; i < SETTINGS; i++)
-		known[i] = settings[i].many ? settings[i].many : settings[i].name;
+		known[i] = setting_key(&settings[i]);
 	known[SETTINGS] = "command";
 	return nearest(key, known, SETTINGS + 1);
 }
 
-static int set_key(struct vm_config *c, const struct json_source *src, const char *key,
-		   json_object *v, struct err *e)
+static int take_key(struct vm_config *c, const struct json_source *src, const char *key,
+		    json_object *v, struct err *e)
 {
-	const struct setting *s = setting_of_key(key);
+	struct reading r = {c, src, key, setting_of_key(key), -1, e};
 
-	for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
-		if (!strcmp(key, lists[i].key))
-			return set_list(c, &lists[i], src, v, e);
-	}
 	if (!strcmp(key, "command"))
-		return set_command(c, v, e);
-	if (!s)
-		return unknown_key(src, NULL, key, NULL, nearest_key(key), e);
-	if (s->many)
-		return set_each(c, key, s->name, v, e);
-	return s->on ? set_boolean(c, key, v, e) : set_scalar(c, key, v, e);
+		return take_command(&r, v);
+	if (!r.s)
+		return unknown_key(&r, NULL, NULL, nearest_key(key));
+	if (r.s->many)
+		return take_many(&r, v);
+	return r.s->items ? take_items(&r, v) : take_scalar(&r, v);
 }
+
+/* ---- the text ---- */
 
 /* The text is not one well-formed object: what is wrong at this byte. */
 static int malformed(const struct json_source *src, size_t at, const char *what, struct err *e)
@@ -360,7 +371,7 @@ int config_json(struct vm_config *c, const char *name, const char *text, size_t 
 	json_object_object_foreach(root, key, v)
 	{
 		if (!rc)
-			rc = set_key(c, &src, key, v, e);
+			rc = take_key(c, &src, key, v, e);
 	}
 	json_object_put(root);
 	return rc;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The setting of a network card, from text. See config.h. */
+/* The setting of a network card. See config_take.h. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <net/if.h>
@@ -10,68 +10,63 @@
 
 #include <insula/base.h>
 
-#include "config.h"
+#include "config_take.h"
 
-#define MIN_RATE 1024ull
-#define MAX_RATE (1ull << 40)
-#define MIN_MTU 68u
-#define MAX_MTU 65535u
 #define KINDS "tap=NAME, fd=N, user or socket=PATH"
 
-static int bad(const char *where, const char *what, const char *v, const char *expected,
-	       struct err *e)
+static struct net_config *this_net(const struct taking *t)
 {
-	return err_set(e, -EINVAL, "%s: %s '%.60s'; expected %s", where, what, v, expected);
+	return &t->c->net[t->c->nnets];
 }
 
-static int set_kind(struct net_config *n, enum net_kind_config kind, const char *where,
-		    struct err *e)
+static int set_kind(const struct taking *t, enum net_kind_config kind)
 {
+	struct net_config *n = this_net(t);
+
 	if (n->kind)
-		return err_set(e, -EINVAL, "%s: two backings; expected one of " KINDS, where);
+		return take_refuse(t, NULL, "one of " KINDS,
+				   "two backings; expected one of " KINDS);
 	n->kind = kind;
 	return 0;
 }
 
-static int set_name(struct net_config *n, enum net_kind_config kind, const char *where,
-		    const char *v, struct err *e)
+static int set_name(const struct taking *t, enum net_kind_config kind, const char *v)
 {
-	size_t most =
-		kind == NET_ON_TAP ? IFNAMSIZ - 1 : sizeof(((struct sockaddr_un *)0)->sun_path) - 1;
-	int rc = set_kind(n, kind, where, e);
+	int rc = set_kind(t, kind);
 
 	if (rc)
 		return rc;
-	if (!*v || strlen(v) > most || (kind == NET_ON_TAP && strchr(v, '/')))
-		return err_set(e, -EINVAL, "%s: %s '%.40s'; expected 1 to %zu characters", where,
-			       kind == NET_ON_TAP ? "tap" : "socket", v, most);
-	n->name = strdup(v);
-	return n->name ? 0 : err_set(e, -ENOMEM, "out of memory");
+	if (strlen(v) < t->item->min || strlen(v) > t->item->max ||
+	    (kind == NET_ON_TAP && strchr(v, '/')))
+		return take_wrong(t, v, "%u to %u characters", (unsigned)t->item->min,
+				  (unsigned)t->item->max);
+	return take_text(t, &this_net(t)->name, v);
 }
 
 /* ---- one function per item ---- */
 
-static int item_tap(struct net_config *n, const char *where, const char *v, struct err *e)
+static int item_tap(const struct taking *t, const char *v)
 {
-	return set_name(n, NET_ON_TAP, where, v, e);
+	return set_name(t, NET_ON_TAP, v);
 }
 
-static int item_socket(struct net_config *n, const char *where, const char *v, struct err *e)
+static int item_socket(const struct taking *t, const char *v)
 {
-	return set_name(n, NET_ON_SOCKET, where, v, e);
+	return set_name(t, NET_ON_SOCKET, v);
 }
 
-static int item_user(struct net_config *n, const char *where, const char *v, struct err *e)
+static int item_user(const struct taking *t, const char *v)
 {
 	(void)v;
-	return set_kind(n, NET_ON_USER, where, e);
+	return set_kind(t, NET_ON_USER);
 }
 
 /* fd=N or fd=N:M:...: one per pair of queues. */
-static int item_fd(struct net_config *n, const char *where, const char *v, struct err *e)
+static int item_fd(const struct taking *t, const char *v)
 {
+	struct net_config *n = this_net(t);
 	const char *p = v;
-	int rc = set_kind(n, NET_ON_FD, where, e);
+	int rc = set_kind(t, NET_ON_FD);
 
 	while (!rc) {
 		char *end;
@@ -79,8 +74,7 @@ static int item_fd(struct net_config *n, const char *where, const char *v, struc
 
 		if (end == p || *p < '0' || *p > '9' || fd < 3 || fd > 1u << 20 ||
 		    (*end && *end != ':') || n->nfds == CONFIG_MAX_PAIRS)
-			return bad(where, "fd", v,
-				   "N or N:M:..., 1 to 8 open descriptors from 3 on", e);
+			return take_wrong(t, v, "N or N:M:..., 1 to 8 open descriptors from 3 on");
 		n->fd[n->nfds++] = (int)fd;
 		if (!*end)
 			break;
@@ -89,8 +83,9 @@ static int item_fd(struct net_config *n, const char *where, const char *v, struc
 	return rc;
 }
 
-static int item_mac(struct net_config *n, const char *where, const char *v, struct err *e)
+static int item_mac(const struct taking *t, const char *v)
 {
+	struct net_config *n = this_net(t);
 	unsigned b[6];
 	int used = 0;
 
@@ -98,48 +93,62 @@ static int item_mac(struct net_config *n, const char *where, const char *v, stru
 	    sscanf(v, "%2x:%2x:%2x:%2x:%2x:%2x%n", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5],
 		   &used) != 6 ||
 	    used != 17)
-		return bad(where, "mac", v, "six bytes such as 02:00:5e:00:53:01", e);
+		return take_wrong(t, v, "six bytes such as 02:00:5e:00:53:01");
 	if ((b[0] & 1) || !(b[0] | b[1] | b[2] | b[3] | b[4] | b[5]))
-		return bad(where, "mac", v,
-			   "the address of one card: the first byte even, not all zero", e);
+		return take_wrong(t, v,
+				  "the address of one card: the first byte even, not all zero");
 	for (unsigned i = 0; i < 6; i++)
 		n->mac[i] = (uint8_t)b[i];
 	n->has_mac = true;
 	return 0;
 }
 
-static int item_queues(struct net_config *n, const char *where, const char *v, struct err *e)
+static int wrong_number(const struct taking *t, const char *v)
 {
+	return take_wrong(t, v, "a number from %u to %u", (unsigned)t->item->min,
+			  (unsigned)t->item->max);
+}
+
+static int wrong_rate(const struct taking *t, const char *v, const char *what)
+{
+	char least[24], most[24];
+
+	return take_wrong(t, v, "%s a second, %s to %s", what, size_text(t->item->min, least),
+			  size_text(t->item->max, most));
+}
+
+static int item_queues(const struct taking *t, const char *v)
+{
+	struct net_config *n = this_net(t);
 	uint64_t q;
 
-	if (!parse_size(v, &q) || q < 1 || q > CONFIG_MAX_PAIRS)
-		return bad(where, "queues", v, "a number from 1 to 8", e);
+	if (!take_size(t, v, &q))
+		return wrong_number(t, v);
 	n->queues = (unsigned)q;
 	return 0;
 }
 
-static int item_mtu(struct net_config *n, const char *where, const char *v, struct err *e)
+static int item_mtu(const struct taking *t, const char *v)
 {
+	struct net_config *n = this_net(t);
 	uint64_t mtu;
 
-	if (!parse_size(v, &mtu) || mtu < MIN_MTU || mtu > MAX_MTU)
-		return bad(where, "mtu", v, "a number from 68 to 65535", e);
+	if (!take_size(t, v, &mtu))
+		return wrong_number(t, v);
 	n->mtu = (unsigned)mtu;
 	return 0;
 }
 
-static int item_rate(struct net_config *n, const char *where, const char *v, struct err *e)
+static int item_rate(const struct taking *t, const char *v)
 {
-	if (!parse_size(v, &n->rate) || n->rate < MIN_RATE || n->rate > MAX_RATE)
-		return bad(where, "rate", v, "bytes a second, 1K to 1024G", e);
-	return 0;
+	struct net_config *n = this_net(t);
+	return take_size(t, v, &n->rate) ? 0 : wrong_rate(t, v, "bytes");
 }
 
-static int item_pps(struct net_config *n, const char *where, const char *v, struct err *e)
+static int item_pps(const struct taking *t, const char *v)
 {
-	if (!parse_size(v, &n->pps) || n->pps < 1 || n->pps > MAX_RATE)
-		return bad(where, "pps", v, "frames a second, 1 to 1024G", e);
-	return 0;
+	struct net_config *n = this_net(t);
+	return take_size(t, v, &n->pps) ? 0 : wrong_rate(t, v, "frames");
 }
 
 static bool parse_port(const char *text, size_t len, uint16_t *out)
@@ -179,20 +188,22 @@ static bool parse_forward(const char *v, struct net_forward *f)
 	       parse_port(guest + 1, strlen(guest + 1), &f->guest);
 }
 
-static int item_fwd(struct net_config *n, const char *where, const char *v, struct err *e)
+static int item_fwd(const struct taking *t, const char *v)
 {
+	struct net_config *n = this_net(t);
 	if (n->nforwards == CONFIG_MAX_FORWARDS)
-		return err_set(e, -EINVAL, "%s: more than %d forwarded ports", where,
-			       CONFIG_MAX_FORWARDS);
+		return take_refuse(t, NULL, NULL, "more than %d forwarded ports",
+				   CONFIG_MAX_FORWARDS);
 	if (!parse_forward(v, &n->forward[n->nforwards]))
-		return bad(where, "fwd", v,
-			   "[tcp:|udp:][ADDRESS:]HOSTPORT:GUESTPORT, ports from 1 to 65535", e);
+		return take_wrong(t, v,
+				  "[tcp:|udp:][ADDRESS:]HOSTPORT:GUESTPORT, ports from 1 to 65535");
 	n->nforwards++;
 	return 0;
 }
 
-static int item_ip(struct net_config *n, const char *where, const char *v, struct err *e)
+static int item_ip(const struct taking *t, const char *v)
 {
+	struct net_config *n = this_net(t);
 	char addr[INET_ADDRSTRLEN];
 	const char *slash = strchr(v, '/');
 	struct in_addr a;
@@ -203,112 +214,104 @@ static int item_ip(struct net_config *n, const char *where, const char *v, struc
 		return 0;
 	}
 	if (!slash || (size_t)(slash - v) >= sizeof(addr))
-		return bad(where, "ip", v, "dhcp, or an address such as 192.0.2.2/24", e);
+		return take_wrong(t, v, "dhcp, or an address such as 192.0.2.2/24");
 	snprintf(addr, sizeof(addr), "%.*s", (int)(slash - v), v);
 	if (inet_pton(AF_INET, addr, &a) != 1 || !parse_size(slash + 1, &bits) || bits < 1 ||
 	    bits > 32 || strlen(v) >= sizeof(n->ip))
-		return bad(where, "ip", v, "dhcp, or an address such as 192.0.2.2/24", e);
+		return take_wrong(t, v, "dhcp, or an address such as 192.0.2.2/24");
 	strcpy(n->ip, v);
 	return 0;
 }
 
-static int item_gw(struct net_config *n, const char *where, const char *v, struct err *e)
+static int item_gw(const struct taking *t, const char *v)
 {
+	struct net_config *n = this_net(t);
 	struct in_addr a;
 
 	if (inet_pton(AF_INET, v, &a) != 1)
-		return bad(where, "gw", v, "an IPv4 address", e);
+		return take_wrong(t, v, "an IPv4 address");
 	snprintf(n->gw, sizeof(n->gw), "%s", v);
 	return 0;
 }
 
-static int item_dns(struct net_config *n, const char *where, const char *v, struct err *e)
+static int item_dns(const struct taking *t, const char *v)
 {
+	struct net_config *n = this_net(t);
 	struct in_addr a;
 
 	if (inet_pton(AF_INET, v, &a) != 1)
-		return bad(where, "dns", v, "an IPv4 address", e);
+		return take_wrong(t, v, "an IPv4 address");
 	snprintf(n->dns, sizeof(n->dns), "%s", v);
 	return 0;
 }
 
-static const struct {
-	const char *name;
-	bool value;
-	int (*set)(struct net_config *n, const char *where, const char *v, struct err *e);
-} items[] = {
-	{"tap", true, item_tap},       {"fd", true, item_fd},     {"user", false, item_user},
-	{"socket", true, item_socket}, {"mac", true, item_mac},   {"queues", true, item_queues},
-	{"mtu", true, item_mtu},       {"rate", true, item_rate}, {"pps", true, item_pps},
-	{"fwd", true, item_fwd},       {"ip", true, item_ip},     {"gw", true, item_gw},
-	{"dns", true, item_dns},
+static const struct item_setter net_setters[] = {
+	{"tap", item_tap}, {"fd", item_fd},         {"user", item_user}, {"socket", item_socket},
+	{"mac", item_mac}, {"queues", item_queues}, {"mtu", item_mtu},   {"rate", item_rate},
+	{"pps", item_pps}, {"fwd", item_fwd},       {"ip", item_ip},     {"gw", item_gw},
+	{"dns", item_dns},
 };
 
-static int one_item(struct net_config *n, const char *where, const char *item, struct err *e)
-{
-	size_t len = strcspn(item, "=");
+/* ---- the whole ---- */
 
-	for (size_t i = 0; i < ARRAY_LEN(items); i++) {
-		if (strlen(items[i].name) != len || strncmp(items[i].name, item, len) != 0 ||
-		    items[i].value != (item[len] == '='))
-			continue;
-		return items[i].set(n, where, item + len + items[i].value, e);
-	}
-	return err_set(e, -EINVAL,
-		       "%s: '%.60s'; expected " KINDS
-		       ", and mac=, queues=, mtu=, rate=, pps=, fwd=, ip=, gw=, dns=",
-		       where, item);
+static int net_begin(const struct taking *t)
+{
+	if (t->c->nnets == CONFIG_MAX_NETS)
+		return take_refuse(t, NULL, NULL, "more than %d cards", CONFIG_MAX_NETS);
+	*this_net(t) = (struct net_config){0};
+	return 0;
 }
 
-/* What only the whole can tell. */
-static int check(struct net_config *n, const char *where, const char *v, struct err *e)
+static void net_drop(struct vm_config *c)
 {
-	bool tap = n->kind == NET_ON_TAP || n->kind == NET_ON_FD;
+	free(c->net[c->nnets].name);
+	c->net[c->nnets].name = NULL;
+}
 
-	if (!n->kind)
-		return err_set(e, -EINVAL, "%s: '%.60s'; expected " KINDS, where, v);
+/* Items that exclude each other, or want another one. */
+static int check_items(const struct taking *t)
+{
+	const struct net_config *n = this_net(t);
+	bool user = n->kind == NET_ON_USER;
+
 	if (n->kind == NET_ON_FD && n->queues && n->queues != n->nfds)
-		return err_set(e, -EINVAL,
-			       "%s: queues=%u with %u descriptors; expected one for each", where,
-			       n->queues, n->nfds);
-	if (!tap && n->queues > 1)
-		return err_set(e, -EINVAL, "%s: queues=%u; expected 1: only a TAP has several",
-			       where, n->queues);
-	if (n->nforwards && n->kind != NET_ON_USER)
-		return err_set(e, -EINVAL, "%s: fwd: expected with user only", where);
-	if (n->kind == NET_ON_USER && (n->ip[0] || n->gw[0]))
-		return err_set(e, -EINVAL,
-			       "%s: ip, gw: not with user, where the guest asks by DHCP", where);
-	if ((n->gw[0] || n->dns[0]) && !n->ip[0] && n->kind != NET_ON_USER)
-		return err_set(e, -EINVAL, "%s: gw, dns: expected with ip=ADDRESS/LENGTH", where);
+		return take_refuse(t, NULL, "one for each",
+				   "queues=%u with %u descriptors; expected one for each",
+				   n->queues, n->nfds);
+	if (n->kind != NET_ON_TAP && n->kind != NET_ON_FD && n->queues > 1)
+		return take_refuse(t, NULL, "1: only a TAP has several",
+				   "queues=%u; expected 1: only a TAP has several", n->queues);
+	if (n->nforwards && !user)
+		return take_refuse(t, NULL, "with user only", "fwd: expected with user only");
+	if (user && (n->ip[0] || n->gw[0]))
+		return take_refuse(t, NULL, NULL,
+				   "ip, gw: not with user, where the guest asks by DHCP");
+	if ((n->gw[0] || n->dns[0]) && !n->ip[0] && !user)
+		return take_refuse(t, NULL, "with ip=ADDRESS/LENGTH",
+				   "gw, dns: expected with ip=ADDRESS/LENGTH");
+	return 0;
+}
+
+static int net_end(const struct taking *t, const char *whole)
+{
+	struct net_config *n = this_net(t);
+	int rc = n->kind ? check_items(t) : take_wrong(t, whole, KINDS);
+
+	if (rc)
+		return rc;
 	if (!n->queues)
 		n->queues = n->nfds ? n->nfds : 1;
 	if (n->kind == NET_ON_USER)
 		n->dhcp = true;
+	t->c->nnets++;
 	return 0;
 }
 
-int config_net(struct vm_config *c, const char *where, const char *v, struct err *e)
-{
-	struct net_config *n = &c->net[c->nnets];
-	char *copy, *rest, *item;
-	int rc = 0;
-
-	if (c->nnets == CONFIG_MAX_NETS)
-		return err_set(e, -EINVAL, "%s: more than %d cards", where, CONFIG_MAX_NETS);
-	*n = (struct net_config){0};
-	copy = strdup(v);
-	if (!copy)
-		return err_set(e, -ENOMEM, "out of memory");
-	rest = copy;
-	while (!rc && (item = config_next_item(&rest)))
-		rc = one_item(n, where, item, e);
-	if (!rc)
-		rc = check(n, where, v, e);
-	free(copy);
-	if (rc)
-		free(n->name);
-	else
-		c->nnets++;
-	return rc;
-}
+const struct items items_net = {"net",
+				KINDS
+				", and mac=, queues=, mtu=, rate=, pps=, fwd=, ip=, gw=, dns=",
+				net_begin,
+				net_end,
+				net_drop,
+				net_setters,
+				ARRAY_LEN(net_setters)};

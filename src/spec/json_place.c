@@ -28,28 +28,67 @@ static bool says(const char *text, size_t from, size_t to, const char *word)
 	return to - from == n + 2 && !memcmp(text + from + 1, word, n);
 }
 
-size_t json_place_of_key(const char *text, size_t len, const char *above, const char *key)
+static size_t skip_blanks(const char *text, size_t len, size_t at)
 {
-	unsigned depth = 0;
-	bool inside = !above;
+	while (at < len && strchr(" \t\r\n", text[at]))
+		at++;
+	return at;
+}
 
-	for (size_t at = 0; at < len; at++) {
+/* Where the scan is: in the value of the key that was asked for? In which element of its array? */
+struct scan {
+	unsigned depth;
+	bool inside, list;
+	int element;
+};
+
+/* A byte outside strings; true: an element of the array begins behind it. */
+static bool step(struct scan *p, char c)
+{
+	if (c == '{' || c == '[') {
+		p->depth++;
+		if (p->inside && p->depth == 2)
+			p->list = c == '[';
+		return p->inside && p->depth == 2 && c == '[';
+	}
+	p->depth -= c == '}' || c == ']';
+	if (c != ',')
+		return false;
+	p->inside &= p->depth > 1;
+	if (p->inside && p->list && p->depth == 2) {
+		p->element++;
+		return true;
+	}
+	return false;
+}
+
+size_t json_place_of(const struct json_source *s, const char *key, int index, const char *member)
+{
+	struct scan p = {0};
+	size_t found = s->len;
+
+	for (size_t at = 0; at < s->len; at++) {
 		size_t end;
 
-		depth += text[at] == '{' || text[at] == '[';
-		depth -= text[at] == '}' || text[at] == ']';
-		if (text[at] != '"')
+		if (s->text[at] != '"') {
+			if (step(&p, s->text[at]) && !member && p.element == index)
+				return skip_blanks(s->text, s->len, at + 1);
 			continue;
-		end = string_end(text, len, at);
-		if (is_key(text, len, end)) {
-			if (above && depth == 1)
-				inside = says(text, at, end, above);
-			if (inside && (depth == 1) == !above && says(text, at, end, key))
+		}
+		end = string_end(s->text, s->len, at);
+		if (is_key(s->text, s->len, end) && p.depth == 1) {
+			p = (struct scan){.depth = 1, .inside = says(s->text, at, end, key)};
+			if (p.inside && index < 0 && !member)
 				return at;
+			found = p.inside ? at : found;
+		} else if (p.inside && member && is_key(s->text, s->len, end) &&
+			   p.depth == (index < 0 ? 2 : 3) && (index < 0 || p.element == index) &&
+			   says(s->text, at, end, member)) {
+			return at;
 		}
 		at = end - 1;
 	}
-	return len;
+	return found;
 }
 
 void json_place(const struct json_source *s, size_t at, char *out, size_t size)

@@ -12,13 +12,23 @@
 #include "options.h"
 #include "settings.h"
 
-enum { OPT_JSON = 256, OPT_CONTROL, OPT_HELP, OPT_VERSION };
+enum { OPT_JSON = 256, OPT_CONTROL };
+
+/* Those that are no settings. --control is nobody's but insulad's. */
+const struct flag_words run_flags[] = {
+	{"json", 0, "FILE|-", NULL, true, "the same settings as one JSON object; flags win"},
+	{NULL, 'n', NULL, NULL, false, "check everything, start nothing"},
+	{NULL, 'v', NULL, NULL, false, "say what happens, show the kernel's messages (-vv: more)"},
+	{"help", 'h', NULL, NULL, false, "this help"},
+	{"version", 0, NULL, NULL, false, "the version"},
+};
+const size_t nrun_flags = ARRAY_LEN(run_flags);
 
 static const struct option own_options[] = {
 	{"json", required_argument, NULL, OPT_JSON},
 	{"control", required_argument, NULL, OPT_CONTROL},
-	{"help", no_argument, NULL, OPT_HELP},
-	{"version", no_argument, NULL, OPT_VERSION},
+	{"help", no_argument, NULL, 'h'},
+	{"version", no_argument, NULL, 'V'},
 };
 
 /* Ours, and one for each setting. */
@@ -33,6 +43,23 @@ static void make_flags(struct flags *f)
 	settings_letters(f->letters + strlen(f->letters));
 	memcpy(f->longopts, own_options, sizeof(own_options));
 	settings_longopts(f->longopts + ARRAY_LEN(own_options));
+}
+
+static int print_help(const struct options *o)
+{
+	struct flag_words flags[SETTINGS];
+	size_t n = settings_flags(flags);
+
+	fputs(o->about, stdout);
+	for (size_t i = 0; i < n; i++)
+		flag_print(&flags[i]);
+	for (size_t i = 0; i < nrun_flags; i++)
+		flag_print(&run_flags[i]);
+	puts("\nExit status: the command's; 128+N for a signal; 120 guest panic, 121 guest\n"
+	     "crash, 122 the guest ended before the command did, 124 timeout, 125 failure of\n"
+	     "Insula, 126 and 127 as a shell, 2 bad input (nothing was started). See\n"
+	     "insula-run(1).");
+	return fflush(stdout) || ferror(stdout) ? RUN_FAILED : 0;
 }
 
 static int read_json(struct vm_config *c, const char *path, struct err *e)
@@ -97,9 +124,9 @@ static int first_pass(struct options *o, const struct flags *f, int argc, char *
 				     flag);
 		else if (c == '?')
 			rc = unknown_flag(f, flag, e);
-		else if (c == 'h' || c == OPT_HELP)
-			exit(fputs(o->usage, stdout) < 0 || fflush(stdout) ? RUN_FAILED : 0);
-		else if (c == OPT_VERSION)
+		else if (c == 'h')
+			exit(print_help(o));
+		else if (c == 'V')
 			exit(puts("insula-run " INSULA_VERSION) < 0 ? RUN_FAILED : 0);
 	}
 	return rc;
@@ -128,7 +155,8 @@ static int set_flag(struct options *o, const struct setting *s, const char *valu
 		snprintf(where, sizeof(where), "--%s", s->name);
 	drop_replaced(o, s);
 	if (strcmp(s->name, "env") != 0 || !*value) /* config_set() words what is empty */
-		return config_set(&o->conf, where, s->name, s->on ? "on" : value, e);
+		return config_set(&o->conf, where, s->name, s->type == SETTING_FLAG ? "on" : value,
+				  e);
 	rc = setting_env(value, &text);
 	if (rc < 0)
 		return err_set(e, rc, "out of memory");

@@ -4,10 +4,11 @@
 #define SPEC_OPTIONS_H
 
 #include "config.h"
+#include "describe.h"
 
 struct control;
 struct options {
-	const char *usage; /* for --help */
+	const char *about; /* for --help, before the flags */
 	/* --control: who insulad starts finds what it needs there; sets `control`. */
 	int (*use_control)(struct options *o, const char *text, struct err *e);
 	struct vm_config conf; /* config_init() first, config_free() at the end */
@@ -17,6 +18,10 @@ struct options {
 	int verbose;
 	bool disks_replaced, nets_replaced;
 };
+
+/* The flags beside those of the settings, for people. */
+extern const struct flag_words run_flags[];
+extern const size_t nrun_flags;
 
 /* JSON first, so that flags win wherever they stand. -EINVAL and a line. --help and --version do
  * not return. */

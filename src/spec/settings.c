@@ -7,28 +7,235 @@
 
 #include <insula/base.h>
 
+#include "config.h"
 #include "settings.h"
 
+#define ITEMS_MAX 16
+
+#define ITEMS(list) .item = list, .nitems = ARRAY_LEN(list)
+#define GiB(n) ((uint64_t)(n) << 30)
+
+static const struct setting_item disk_items[] = {
+	{.key = "path",
+	 .type = SETTING_PATH,
+	 .value = "FILE",
+	 .help = "a raw image, or a block device"},
+	{.key = "ro", .type = SETTING_FLAG, .help = "the guest may not write"},
+	{.key = "direct", .type = SETTING_FLAG, .help = "without the page cache of the host"},
+	{.key = "serial",
+	 .min = 1,
+	 .max = DISK_SERIAL_LEN,
+	 .value = "S",
+	 .help = "its serial number"},
+	{.key = "engine", .choice = " auto threads ", .value = "threads", .help = "no io_uring"},
+};
+static const struct setting_item vsock_items[] = {
+	{.key = "path", .type = SETTING_PATH, .value = "FILE", .help = "the socket of the host"},
+	{.key = "cid",
+	 .type = SETTING_NUMBER,
+	 .min = 3,
+	 .max = 4294967294,
+	 .value = "N",
+	 .help = "the address of the guest"},
+};
+static const struct setting_item net_items[] = {
+	{.key = "tap", .min = 1, .max = 15, .value = "NAME", .help = "a TAP of the host"},
+	{.key = "fd",
+	 .type = SETTING_NUMBER,
+	 .min = 3,
+	 .max = 1 << 20,
+	 .value = "N",
+	 .help = "open descriptors of a TAP"},
+	{.key = "user", .type = SETTING_FLAG, .help = "passt: a network without privileges"},
+	{.key = "socket",
+	 .type = SETTING_PATH,
+	 .min = 1,
+	 .max = 107,
+	 .value = "PATH",
+	 .help = "the socket of a switch"},
+	{.key = "mac", .value = "M", .help = "the address of the card"},
+	{.key = "queues",
+	 .type = SETTING_NUMBER,
+	 .min = 1,
+	 .max = CONFIG_MAX_PAIRS,
+	 .value = "N",
+	 .help = "pairs of queues"},
+	{.key = "mtu",
+	 .type = SETTING_NUMBER,
+	 .min = 68,
+	 .max = 65535,
+	 .value = "N",
+	 .help = "the largest frame"},
+	{.key = "rate",
+	 .type = SETTING_SIZE,
+	 .min = 1024,
+	 .max = GiB(1024),
+	 .value = "BYTES",
+	 .help = "a second, in each direction"},
+	{.key = "pps",
+	 .type = SETTING_NUMBER,
+	 .min = 1,
+	 .max = GiB(1024),
+	 .value = "N",
+	 .help = "frames a second, in each direction"},
+	{.key = "fwd",
+	 .type = SETTING_TEXTS,
+	 .value = "[tcp:|udp:][ADDR:]HOST:GUEST",
+	 .help = "a port of the host that leads to the guest"},
+	{.key = "ip", .value = "ADDR/LEN", .help = "the address that the guest takes, or dhcp"},
+	{.key = "gw", .value = "ADDR", .help = "its default route"},
+	{.key = "dns", .value = "ADDR", .help = "its name server"},
+};
+
+/* In the order of --help. */
 const struct setting settings[SETTINGS] = {
-	{.name = "kernel", .path = ""},
-	{.name = "initrd", .path = ""},
-	{.name = "append"},
-	{.name = "cpus"},
-	{.name = "mem"},
-	{.name = "disk", .many = "disks", .path = "path=", .items = true, .bare = " ro direct "},
-	{.name = "rootfs", .path = ""},
-	{.name = "share", .many = "shares", .path = ""},
-	{.name = "console", .path = "file="},
-	{.name = "net", .many = "nets", .path = "socket=", .items = true},
-	{.name = "rng"},
-	{.name = "vsock", .path = "path=", .items = true, .bare = " "},
-	{.name = "metrics", .path = ""},
-	{.name = "timeout"},
-	{.name = "interactive", .letter = 'i', .on = true},
-	{.name = "tty", .letter = 't', .on = true},
-	{.name = "env", .many = "env", .letter = 'e'},
-	{.name = "cwd", .letter = 'w'},
-	{.name = "user", .letter = 'u'},
+	{.name = "kernel",
+	 .path = "",
+	 .type = SETTING_PATH,
+	 .on = ON_BOTH,
+	 .value = "FILE[,packed]",
+	 .help = "bzImage or ELF (default: the one that insula-get-kernel fetched, else "
+		 "/boot/vmlinuz-$(uname -r)); a bzImage is unpacked once and cached, packed boots "
+		 "it as "
+		 "it is (slower; the kernel then chooses a random address)",
+	 .value_windows = "FILE",
+	 .help_windows = "bzImage or ELF (default: guest\\vmlinuz beside this program)"},
+	{.name = "initrd",
+	 .path = "",
+	 .type = SETTING_PATH,
+	 .on = ON_BOTH,
+	 .value = "FILE",
+	 .help = "used as it is (default: Insula's own, with a static busybox)",
+	 .help_windows = "used as it is (default: Insula's own, insula-initrd beside the kernel)"},
+	{.name = "append",
+	 .on = ON_BOTH,
+	 .value = "STRING",
+	 .help = "added to the kernel command line"},
+	{.name = "cpus",
+	 .type = SETTING_NUMBER,
+	 .min = 1,
+	 .max = BOARD_MAX_CPUS,
+	 .on = ON_BOTH,
+	 .value = "N",
+	 .help = "vCPUs, 1 to 32 (default 1)"},
+	{.name = "mem",
+	 .type = SETTING_SIZE,
+	 .min = BOARD_MIN_MEM,
+	 .max = BOARD_MAX_MEM,
+	 .on = ON_BOTH,
+	 .value = "SIZE[,hugepages]",
+	 .help = "memory such as 512M or 2G (default 256M); hugepages: all of it from the start, "
+		 "in "
+		 "huge pages (Linux 6.1 or newer)",
+	 .value_windows = "SIZE",
+	 .help_windows = "memory such as 512M or 2G (default 256M)"},
+	{.name = "disk",
+	 .many = "disks",
+	 .path = "path=",
+	 .items = true,
+	 .bare = " ro direct ",
+	 .on = ON_BOTH,
+	 .value = "[path=]FILE[,ro][,direct][,serial=S][,engine=threads]",
+	 .help = "a raw image or block device; repeat for /dev/vdb ...",
+	 .help_windows = "a raw image; repeat for /dev/vdb ...",
+	 ITEMS(disk_items)},
+	{.name = "rootfs",
+	 .path = "",
+	 .type = SETTING_PATH,
+	 .on = ON_BOTH,
+	 .value = "DIR|IMAGE[,rw]",
+	 .help = "root file system: a directory (packed once, cached) or a raw image; read-only "
+		 "below, "
+		 "memory above, unless rw (images only)",
+	 .value_windows = "IMAGE[,rw]",
+	 .help_windows = "root file system: a raw image; read-only below, memory above, unless rw"},
+	{.name = "share",
+	 .many = "shares",
+	 .path = "",
+	 .on = ON_LINUX,
+	 .value = "DIR:GUESTDIR[:ro]",
+	 .help = "a directory of the host in the guest: a copy, packed once and cached, which the "
+		 "guest can only read (sharing it live comes with virtio-fs)"},
+	{.name = "console",
+	 .path = "file=",
+	 .on = ON_BOTH,
+	 .value = "stdio|stderr|pty|none|file=FILE[,limit=SIZE]",
+	 .words = "stdio stderr pty none file=",
+	 .help = "the serial console (default: with a command stderr, else stdio, where Ctrl-A x "
+		 "ends "
+		 "the VM and Ctrl-A h helps)",
+	 .value_windows = "stdio|stderr|none|file=FILE[,limit=SIZE]"},
+	{.name = "net",
+	 .many = "nets",
+	 .path = "socket=",
+	 .items = true,
+	 .on = ON_LINUX,
+	 .value = "tap=NAME|fd=N|user|socket=PATH[,mac=M][,queues=N][,mtu=N][,rate=BYTES][,pps=N]"
+		  "[,fwd=[tcp:|udp:][ADDR:]HOST:GUEST][,ip=ADDR/LEN[,gw=A][,dns=A]]",
+	 .help = "a network card: a TAP, passt, or a switch's socket; repeat for eth1 ...",
+	 ITEMS(net_items)},
+	{.name = "rng",
+	 .min = 1024,
+	 .max = GiB(1),
+	 .unit = "bytes a second",
+	 .on = ON_BOTH,
+	 .value = "on|off|rate=BYTES",
+	 .words = "on off rate=",
+	 .help = "virtio-rng (default on, 1M bytes a second at most)"},
+	{.name = "vsock",
+	 .path = "path=",
+	 .items = true,
+	 .bare = " ",
+	 .on = ON_BOTH,
+	 .value = "[path=]FILE[,cid=N]",
+	 .help = "virtio-vsock: a socket for the host's clients (\"CONNECT <port>\"); the guest "
+		 "reaches FILE_<port>",
+	 .value_windows = "path=\\\\.\\pipe\\NAME[,cid=N]",
+	 .help_windows = "vsock streams through named pipes: clients say CONNECT PORT at NAME; the "
+			 "guest's port N of the host is NAME_N",
+	 ITEMS(vsock_items)},
+	{.name = "metrics",
+	 .path = "",
+	 .type = SETTING_PATH,
+	 .on = ON_BOTH,
+	 .value = "FILE",
+	 .help = "write counters as JSON at the end"},
+	{.name = "timeout",
+	 .type = SETTING_NUMBER,
+	 .min = 1,
+	 .max = 31536000,
+	 .unit = "seconds",
+	 .on = ON_BOTH,
+	 .value = "SECONDS",
+	 .help = "end the VM after that time, with status 124"},
+	{.name = "interactive",
+	 .letter = 'i',
+	 .type = SETTING_FLAG,
+	 .on = ON_BOTH,
+	 .help = "pass standard input on, also from a terminal (default: not from one)"},
+	{.name = "tty",
+	 .letter = 't',
+	 .type = SETTING_FLAG,
+	 .on = ON_BOTH,
+	 .help = "give the command a terminal; with -i yours becomes its keyboard, and Ctrl-] "
+		 "three "
+		 "times within a second ends the VM"},
+	{.name = "env",
+	 .many = "env",
+	 .letter = 'e',
+	 .on = ON_BOTH,
+	 .value = "NAME=VALUE",
+	 .help = "a variable for the command; -e NAME takes yours"},
+	{.name = "cwd",
+	 .letter = 'w',
+	 .on = ON_BOTH,
+	 .value = "DIR",
+	 .help = "its directory (default /)"},
+	{.name = "user",
+	 .letter = 'u',
+	 .on = ON_BOTH,
+	 .value = "USER[:GROUP]",
+	 .help = "its user, a number or a name that the guest knows (default 0)"},
 };
 
 const struct setting *setting_find(const char *name)
@@ -43,10 +250,43 @@ const struct setting *setting_find(const char *name)
 const struct setting *setting_of_key(const char *key)
 {
 	for (size_t i = 0; i < SETTINGS; i++) {
-		if (!strcmp(settings[i].many ? settings[i].many : settings[i].name, key))
+		if (!strcmp(setting_key(&settings[i]), key))
 			return &settings[i];
 	}
 	return NULL;
+}
+
+const char *setting_key(const struct setting *s)
+{
+	return s->many ? s->many : s->name;
+}
+
+const struct setting_item *setting_item_find(const struct setting *s, const char *key, size_t len)
+{
+	for (size_t i = 0; i < s->nitems; i++) {
+		if (strlen(s->item[i].key) == len && !strncmp(s->item[i].key, key, len))
+			return &s->item[i];
+	}
+	return NULL;
+}
+
+const char *setting_item_meant(const struct setting *s, const char *key)
+{
+	const char *known[ITEMS_MAX];
+
+	for (size_t i = 0; i < s->nitems && i < ITEMS_MAX; i++)
+		known[i] = s->item[i].key;
+	return strlen(key) > 2 ? nearest(key, known, s->nitems < ITEMS_MAX ? s->nitems : ITEMS_MAX)
+			       : NULL;
+}
+
+void setting_item_keys(const struct setting *s, char *out, size_t size)
+{
+	size_t n = 0;
+
+	out[0] = 0;
+	for (size_t i = 0; i < s->nitems && n < size; i++)
+		n += (size_t)snprintf(out + n, size - n, "%s%s", i ? ", " : "", s->item[i].key);
 }
 
 /* ---- flags ---- */
@@ -58,7 +298,7 @@ size_t settings_longopts(struct option *out)
 	for (int i = 0; i < SETTINGS; i++) {
 		if (!settings[i].letter)
 			out[n++] = (struct option){settings[i].name, required_argument, NULL,
-						   SETTING_FLAG + i};
+						   SETTING_FLAG_BASE + i};
 	}
 	return n;
 }
@@ -69,7 +309,7 @@ void settings_letters(char *out)
 		if (!settings[i].letter)
 			continue;
 		*out++ = settings[i].letter;
-		if (!settings[i].on)
+		if (settings[i].type != SETTING_FLAG)
 			*out++ = ':';
 	}
 	*out = 0;
@@ -77,8 +317,8 @@ void settings_letters(char *out)
 
 const struct setting *setting_of_flag(int flag)
 {
-	if (flag >= SETTING_FLAG && flag < SETTING_FLAG + SETTINGS)
-		return &settings[flag - SETTING_FLAG];
+	if (flag >= SETTING_FLAG_BASE && flag < SETTING_FLAG_BASE + SETTINGS)
+		return &settings[flag - SETTING_FLAG_BASE];
 	for (size_t i = 0; i < SETTINGS; i++) {
 		if (settings[i].letter && settings[i].letter == flag)
 			return &settings[i];

@@ -114,7 +114,8 @@ uint64_t vm_next_limit(struct vm *vm, uint64_t timeout, uint64_t start_limit)
 void vm_overdue(struct vm *vm, uint64_t limit, uint64_t timeout)
 {
 	if (limit == timeout)
-		vm_end(vm, RUN_TIMEOUT, "--timeout: %u seconds have passed", vm->conf->timeout);
+		vm_end(vm, RUN_TIMEOUT, "--timeout: %u second%s passed", vm->conf->timeout,
+		       vm->conf->timeout == 1 ? " has" : "s have");
 	else if (!vm->running)
 		vm_end(vm, RUN_FAILED, "the VM was not ready to run in time");
 	else if (limit == command_deadline(vm))

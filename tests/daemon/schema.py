@@ -8,7 +8,7 @@ WORDS = {"type", "properties", "required", "additionalProperties", "items", "enu
 def validate(s, v, where):
     assert set(s) <= WORDS, (where, s)
     t = s.get("type")
-    assert t is None or isinstance(v, TYPES[t]) and (t == "boolean" or not isinstance(v, bool)), (where, "type", t, v)
+    assert t is None or any(isinstance(v, TYPES[x]) and (x == "boolean" or not isinstance(v, bool)) for x in ([t] if isinstance(t, str) else t)), (where, "type", t, v)
     assert "enum" not in s or v in s["enum"], (where, "enum", v)
     if isinstance(v, int):
         assert s.get("minimum", v) <= v <= s.get("maximum", v), (where, "range", v)

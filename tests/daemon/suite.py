@@ -524,6 +524,28 @@ def case_configuration(_):
             r = tried(good % (tmp, tmp, more), *args)
             check("insulad %s with %s: status 2 and one line" % (" ".join(args), more), r.returncode == 2 and r.stderr.count("\n") == 1 and word in r.stderr, r)
     check("nothing was made", os.listdir(tmp) == ["conf"], os.listdir(tmp))
+    r = tried(good % (tmp, tmp, ', "max_vmz": 1'), "-n")
+    check("an unknown setting: the nearest one is named", "did you mean 'max_vms'?" in r.stderr, r)
+    for flags, word in ((["--max-vms", "0"], "--max-vms: 0; expected a number from 1"), (["--max-vmz", "1"], "did you mean --max-vms?"), (["--state-dir", "x"], "--state-dir"),
+                        (["--log", "xml"], "--log"), (["--limits", "{"], "--limits")):
+        r = tried(good % (tmp, tmp, ""), "-n", *flags)
+        check("insulad -n %s: status 2 and one line" % " ".join(flags), r.returncode == 2 and r.stderr.count("\n") == 1 and word in r.stderr, r)
+    with open(tmp + "/conf", "w") as f:
+        json.dump(dict(socket="/proc/nope/s", state_dir="/proc/nope/d", cgroup="off", max_vms=3), f)
+    p = subprocess.Popen([BIN + "insulad", "--config", tmp + "/conf", "--socket", tmp + "/s", "--state-dir", tmp + "/state", "--max-vms=1", "--overcommit-percent", "77"],
+                         stdin=subprocess.DEVNULL)
+    check("insulad with flags serves where they say", wait_for(lambda: os.path.exists(tmp + "/s"), 20) and os.path.isdir(tmp + "/state"))
+    c = Insulad(tmp + "/s")
+    check("and has what they say", c.call("daemon.info")["overcommit_percent"] == 77)
+    c.call("vm.create", name="one", config=guest("spin"))
+    e = refused(c, "vm.create", name="two", config=guest("spin"))
+    check("flags win over the file", e["data"]["field"] == "max_vms" and e["data"]["value"] == "1", e)
+    p.send_signal(signal.SIGHUP)
+    e = refused(c, "vm.create", name="two", config=guest("spin"))
+    check("and when it is read again", e["data"]["field"] == "max_vms" and e["data"]["value"] == "1" and p.poll() is None, e)
+    p.send_signal(signal.SIGTERM)
+    check("it ends", p.wait(60) == 0)
+    shutil.rmtree(tmp + "/state")
     for flags, word in ((["--confg"], "--confg"), (["-n", "--config"], "--config"), (["-x"], "-x")):
         r = subprocess.run([BIN + "insulad", *flags], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
         check("insulad %s: status 2 and its own line" % " ".join(flags), r.returncode == 2 and r.stderr.startswith("insulad: '%s'" % word) and r.stderr.count("\n") == 1, r)
@@ -1174,6 +1196,10 @@ def case_clients(d):
         check("insulactl " + " ".join(args), [v["name"] for v in json.loads(r.stdout)["vms"]] == ["c1"], r)
     r = subprocess.run(["script", "-qec", BIN + "insulactl ps", "/dev/null"], env=env, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
     check("insulactl ps on a terminal: a table", "NAME" in r.stdout and "c1" in r.stdout and "{" not in r.stdout, r)
+    r = subprocess.run(["script", "-qec", BIN + "insulactl info c1", "/dev/null"], env=env, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    check("insulactl info on a terminal: readable lines", re.search(r"^config\.mem +16M\r?$", r.stdout, re.M) and re.search(r"^processes\[0\]\.name +insula-vmm", r.stdout, re.M) and
+          "{" not in r.stdout, r)
+    check("and JSON in a pipe", json.loads(ctl("info", "c1").stdout)["config"]["mem"] == "16M")
     r = ctl("metrics", "c1")
     check("insulactl metrics", json.loads(r.stdout)["run_ns"] > 0, r)
     r = ctl("metrics")
@@ -1189,7 +1215,7 @@ def case_clients(d):
     check("insulactl logs", r.returncode == 0 and r.stdout == "spinning\n", r)
     r = subprocess.run(["bash", "-c", """. "$1"; PATH=$2:$PATH; try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _insulactl; echo "${COMPREPLY[*]}"; }
         try insulactl st; try insulactl stop ''; try insulactl run --vs; try insulactl --socket x lo; try insulactl rm --fo""",
-                        "-", os.path.join(HERE, "../../tools/dist/insulactl.bash"), BIN], env=env, capture_output=True, text=True, timeout=60)
+                        "-", BUILD + "/completion/bash/insulactl", BIN], env=env, capture_output=True, text=True, timeout=60)
     check("the completion for bash", r.stdout.split("\n")[:5] == ["start stop", "c1", "--vsock", "logs", "--force"], r)
     r = ctl("stop", "-t", "1", "c1")
     check("insulactl stop", json.loads(r.stdout)["reason"] == "stopped", r)
@@ -1201,8 +1227,17 @@ def case_clients(d):
     ctl("create", "--name", "c3", "--kernel", BUILD + "/guests/spin.elf", "--mem", "16M")
     ctl("start", "c3")
     check("insulactl rm of one that runs", ctl("rm", "c3").returncode == 1)
+    r = ctl("kill", "nobody", "no-one")
+    check("of several VMs each that failed is named", r.returncode == 1 and r.stderr.count("\n") == 2 and
+          all(n in line for n, line in zip(("nobody", "no-one"), r.stderr.splitlines())), r)
+    ctl("create", "--name", "c4", "--kernel", BUILD + "/guests/spin.elf", "--mem", "16M")
+    r = ctl("kill", "c4", "c4")
+    check("also if the message does not name it", r.returncode == 1 and r.stderr.count("insulactl: c4: Wrong state") == 2, r)
+    ctl("rm", "c4")
+    r = ctl("create", "--name", "a/b", "--kernel", BUILD + "/guests/spin.elf")
+    check("insulactl create with a bad name: status 2", r.returncode == 2 and "a/b" in r.stderr and r.stderr.count("\n") == 1, r)
     r = ctl("rm", "-f", "c2", "c3")
-    check("insulactl rm -f", r.returncode == 0 and ctl("ps").stdout == '{"vms":[]}\n', r)
+    check("insulactl rm -f", r.returncode == 0 and r.stdout == "" and ctl("ps").stdout == '{"vms":[]}\n', r)
     e = subprocess.Popen([BIN + "insulactl", "run", "-d", "--name", "e", "--kernel", BUILD + "/guests/echo.elf", "--mem", "16M"], env=env, stdout=subprocess.DEVNULL)
     e.wait()
     r = subprocess.run([BIN + "insulactl", "console", "e"], env=env, input="some words", capture_output=True, text=True, timeout=60 * SLOW)
@@ -1248,14 +1283,21 @@ def case_clients(d):
     check("insulactl create takes the flags of insula-run", got == want, got)
     ctl("rm", "all")
     flags = subprocess.run([BIN + "insula-run", "--help"], capture_output=True, text=True).stdout
-    longs = set(re.findall(r"^  (--[a-z]+) ", flags, re.M)) - {"--json", "--help"}
+    longs = set(re.findall(r"^  (--[a-z]+) ", flags, re.M)) - {"--json", "--help", "--version"}
     known = ctl("--complete", "run").stdout.split()
     check("the completion knows them all", len(longs) >= 14 and all(f in known for f in longs), [f for f in longs if f not in known])
     for name, bad in (("shares", ["d:/s"]), ("vsock", "path=v"), ("nets", ["socket=s"]), ("disks", ["path=d"]), ("kernel", "k"), ("console", "file=c")):
         e = refused(d.client(), "vm.create", config={name: bad})
         check("a relative path in %s is refused" % name, e["code"] == -32602 and e["data"]["field"] == "config." + name and e["data"]["expected"] == "an absolute path", e)
     r = ctl("rpc", "vm.info", '{"id": "no"}')
-    said = ctl("create", "--mem", "1X").stderr
+    e = refused(d.client(), "vm.create", config=dict(disks=["/a", dict(path="/b", serial="")]))
+    check("a refused configuration is told as data", e["data"] == dict(reason="config", field="config.disks[1].serial", value="", expected="1 to 20 characters") and
+          e["message"] == "Invalid params: disks: serial ''; expected 1 to 20 characters", e)
+    e = refused(d.client(), "vm.create", config=dict(cpu=1))
+    check("and an unknown member with the nearest", e["data"] == dict(reason="config", field="config.cpu", expected="cpus") and "did you mean 'cpus'?" in e["message"], e)
+    bad = ctl("create", "--mem", "1X")
+    check("insulactl create with a bad setting: status 2", bad.returncode == 2, bad)
+    said = bad.stderr
     check("insulactl create: what is wrong is said once", said.count("1X") == 1 and said.count("mem") == 1 and said.count("\n") == 1, said)
     check("insulactl rpc: a refusal", r.returncode == 1 and "Not found" in r.stderr, r)
     for args in (["frobnicate"], [], ["ps", "x"], ["stop", "-t", "x", "y"], ["--bad"], ["run", "--unknown"], ["run", "--config", "/nonexistent"]):

@@ -217,6 +217,7 @@ bad_dry 'disk: a FIFO' 2 'disk' 'neither a file nor a block device' -- --disk pa
 bad_dry 'disk: a terminal' 2 'disk' 'neither a file nor a block device' -- --disk path=/dev/null
 bad 'disk: no path' 2 '--disk' 'expected [path=]FILE' -- --disk ro
 bad 'disk: an unknown part' 2 '--disk' 'format=qcow2' 'expected [path=]FILE' -- --disk path="$dir/disk.img",format=qcow2
+bad 'disk: a part that was meant' 2 '--disk' "did you mean 'serial='?" -- --disk path="$dir/disk.img",serail=1
 bad 'disk: a serial too long' 2 '--disk' 'expected 1 to 20' -- --disk path="$dir/disk.img",serial=123456789012345678901
 bad_dry 'disk: one image twice' 2 'disk' 'given twice' -- --disk path="$dir/disk.img" --disk path="$dir/disk.img"
 bad '--rootfs: missing' 2 '--rootfs' "$dir/none" -- --rootfs "$dir/none"
@@ -246,7 +247,8 @@ json() { # NAME TEXT PART...
 json 'an unknown key' '{"cpu":1}' "$dir/json:1:2: unknown key 'cpu'; did you mean 'cpus'?"
 json 'an unknown key of a disk' '{"disks":[{"path":"x","rw":true}]}' "unknown key 'rw'" 'expected path, ro, direct, serial, engine'
 json 'a wrong type' '{"cpus":true}' 'cpus' 'expected a string or a whole number'
-json 'a bad value' '{"mem":"1"}' 'mem' 'expected a size'
+json 'a bad value' '{"mem":"12x"}' "$dir/json:1:2: mem: '12x'; expected a size"
+json 'a bad value of the second disk' '{"disks":["x",{"path":"y","serial":""}]}' "$dir/json:1:27: disks: serial ''; expected 1 to 20"
 json 'cut off' '{"cpus":1' 'the text ends inside a value'
 json 'nothing' '' 'expected one object'
 json 'no object' '[1]' 'expected one object'
@@ -260,7 +262,7 @@ bad 'json: too large' 2 'json' 'expected at most 1048576' -- --json "$dir/json"
 bad 'json: missing' 2 '--json' "$dir/none" -- --json "$dir/none"
 bad 'json: a directory' 2 '--json' "$dir" -- --json "$dir"
 printf '{"mem":"0"}' >"$dir/json"
-IN=$dir/json bad 'json: from the standard input' 2 'json' 'mem' -- --json -
+IN=$dir/json bad 'json: from the standard input' 2 'standard input:1:2: mem' -- --json -
 
 # ---- -n checks and starts nothing; flags win over JSON
 

@@ -218,7 +218,7 @@ ends 'guest panic: status 120' 120 'the guest kernel panicked$'
 vm tfault
 ends 'triple fault: status 121' 121 'the guest crashed: triple fault, vCPU 0\(, rip 0x10[0-9a-f]*\)\?$' # AMD forgets where
 vm spin --timeout 1 --metrics "$dir/m.json"
-ends 'timeout: status 124' 124 '--timeout: 1 seconds have passed$'
+ends 'timeout: status 124' 124 '--timeout: 1 second has passed$'
 grep -q '"status": *124' "$dir/m.json"
 holds 'timeout: metrics' $? "$(cat "$dir/m.json")"
 

@@ -92,7 +92,8 @@ START_TEST(flags_of_settings)
 		ck_assert_str_eq(setting_of_flag(longopts[i].val)->name, longopts[i].name);
 	ck_assert_str_eq(setting_of_flag('u')->name, "user");
 	ck_assert(!setting_of_flag('n') && !setting_of_flag(0) && !setting_of_flag('?') &&
-		  !setting_of_flag(SETTING_FLAG - 1) && !setting_of_flag(SETTING_FLAG + SETTINGS));
+		  !setting_of_flag(SETTING_FLAG_BASE - 1) &&
+		  !setting_of_flag(SETTING_FLAG_BASE + SETTINGS));
 }
 END_TEST
 
@@ -717,7 +718,7 @@ START_TEST(json_places)
 	refused_at("{}\n{}", "vm.json:2:1: ");
 	refused_at("{", "vm.json: the text ends inside a value");
 	refused_at("[]", "vm.json: expected one object");
-	refused_at("{\"cpus\": 99}", "json: cpus: '99'; expected");
+	refused_at("{\"cpus\": 99}", "vm.json:1:2: cpus: '99'; expected");
 }
 END_TEST
 
@@ -746,7 +747,8 @@ START_TEST(json_wrong_types)
 	json_refused("{\"disks\":[{\"path\":\"/a\",\"direct\":null}]}",
 		     "direct: wrong type; expected true or false");
 	json_refused("{\"disks\":[{}]}", "json: disks: ''; expected [path=]FILE");
-	json_refused("{\"disks\":[{\"ro\":true}]}", "json: disks: 'ro'; expected [path=]FILE");
+	json_refused("{\"disks\":[{\"ro\":true}]}",
+		     "json: disks: '{\"ro\":true}'; expected [path=]FILE");
 	json_refused("{\"vsock\":[]}", "vsock: wrong type; expected an object or a string");
 	json_refused("{\"vsock\":{\"path\":1}}", "path: wrong type; expected a string");
 	json_refused("{\"vsock\":{\"path\":\"/v\",\"cid\":\"5\"}}",

@@ -146,6 +146,7 @@ START_TEST(conf_bad)
 		{"{\"max_line\":1e99}", "max_line"},
 		{"{\"log\":\"xml\"}", "log: \"xml\"; expected text or json"},
 		{"{\"cgroup\":\"x\"}", "cgroup"},
+		{"{\"max_vm\":1}", "unknown setting 'max_vm'; did you mean 'max_vms'?"},
 		{"{\"limits\":{\"vms\":-1}}", "limits.vms: -1"},
 		{"{\"limits\":{\"cpus\":1}}", "limits.cpus: unknown"},
 		{"{\"limits\":{\"memory\":\"lots\"}}", "limits.memory"},
@@ -178,13 +179,60 @@ START_TEST(conf_no_file)
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/fifo", dir);
 	ck_assert_int_eq(mkfifo(path, 0600), 0);
-	ck_assert_int_eq(conf_load(&c, path, true, &e), -EINVAL);
+	ck_assert_int_eq(conf_load(&c, path, true, NULL, &e), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(e.text, "expected a file of at most"));
-	ck_assert_int_eq(conf_load(&c, dir, true, &e), -EINVAL);
-	ck_assert_int_eq(conf_load(&c, "-", true, &e), -ENOENT);
-	ck_assert_int_eq(conf_load(&c, "-", false, &e), 0);
+	ck_assert_int_eq(conf_load(&c, dir, true, NULL, &e), -EINVAL);
+	ck_assert_int_eq(conf_load(&c, "-", true, NULL, &e), -ENOENT);
+	ck_assert_int_eq(conf_load(&c, "-", false, NULL, &e), 0);
 	unlink(path);
 	rmdir(dir);
+}
+END_TEST
+
+/* Flags win over the file; what is wrong in one is said of it. */
+START_TEST(conf_of_flags)
+{
+	char path[] = "/tmp/insula-conf-XXXXXX";
+	static const char file[] = "{\"max_vms\":5,\"limits\":{\"vms\":3},\"users\":{\"7\":{}}}";
+	static const struct {
+		const char *flag, *value, *says;
+	} bad[] = {
+		{"max-vms", "0", "--max-vms: 0; expected a number from 1 to 65536"},
+		{"max-vms", "x", "--max-vms: \"x\"; expected a number from 1 to 65536"},
+		{"max-vms", "", "--max-vms: \"\"; expected"},
+		{"state-dir", "a", "--state-dir: \"a\"; expected an absolute path"},
+		{"limits", "{\"cpus\":1}", "--limits.cpus: unknown; expected vms"},
+		{"limits", "{", "--limits: \"{\"; expected an object"},
+		{"users", "{\"x\":{}}", "--users: 'x'; expected a numeric user id"},
+		{"verbose", "true", "--verbose: no such setting"},
+	};
+	json_object *flags = json_object_new_object();
+	struct flag_words words[CONF_FLAGS];
+	int fd = mkstemp(path);
+	struct conf c;
+	struct err e = {0};
+
+	ck_assert_uint_ge(CONF_FLAGS, conf_flags(words));
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		ck_assert_int_eq(conf_flag(flags, bad[i].flag, bad[i].value, &e), -EINVAL);
+		ck_assert_msg(!strncmp(e.text, bad[i].says, strlen(bad[i].says)), "%s", e.text);
+	}
+	ck_assert_int_eq(json_object_object_length(flags), 0);
+	ck_assert_int_eq(write_full(fd, file, sizeof(file) - 1), 0);
+	close(fd);
+	ck_assert_int_eq(conf_flag(flags, "max-vms", "6", &e), 0);
+	ck_assert_int_eq(conf_flag(flags, "limits", "{\"vcpus\":2}", &e), 0);
+	ck_assert_int_eq(conf_flag(flags, "socket", "/s", &e), 0);
+	ck_assert_int_eq(conf_flag(flags, "log", "json", &e), 0);
+	conf_init(&c);
+	ck_assert_msg(!conf_load(&c, path, true, flags, &e), "%s", e.text);
+	ck_assert(c.max_vms == 6 && c.log_json && !strcmp(c.socket, "/s"));
+	ck_assert_uint_eq(conf_limits(&c, 7)->vcpus, 2);
+	conf_init(&c);
+	ck_assert_int_eq(conf_load(&c, "-", false, flags, &e), 0);
+	ck_assert(c.max_vms == 6 && c.limits.vcpus == 2);
+	unlink(path);
+	json_object_put(flags);
 }
 END_TEST
 
@@ -1377,6 +1425,7 @@ int main(void)
 	tcase_add_test(plain, conf_good);
 	tcase_add_test(plain, conf_bad);
 	tcase_add_test(plain, conf_no_file);
+	tcase_add_test(plain, conf_of_flags);
 	tcase_add_test(plain, conf_reload_keeps);
 	tcase_add_test(plain, record_round_trip);
 	tcase_add_test(plain, record_members);
