@@ -178,6 +178,14 @@ bool vq_waiting(const struct virtqueue *q)
 	return vq_pending(q) != 0;
 }
 
+/*
+ * Each side stores one word and then looks at the other's: the driver avail.idx and then our wish,
+ * we the wish and then avail.idx. Processors may let the look go first, also x86. So each side has
+ * a full barrier between the two, and then at least one of them sees the other's store: the driver
+ * kicks, or we find its chain. Acquire and release would not do. A wish that stands already was
+ * made with its barrier, and nothing was taken since. vq_publish() is the same the other way round:
+ * used.idx, barrier, used_event.
+ */
 bool vq_arm(struct virtqueue *q)
 {
 	if (!q->armed) {
@@ -333,7 +341,9 @@ void vq_push(struct virtqueue *q, uint16_t head, uint32_t len)
 	uint32_t elem[2] = {head, len};
 
 	memcpy(q->used + USED_RING + (size_t)at * USED_ELEM, elem, sizeof(elem));
-	atomic_store_explicit(&q->st->slot[head].next, last, memory_order_relaxed);
+	/* Nobody follows the list beyond the batch, so the first of it is the last of the list. */
+	if (q->batch)
+		atomic_store_explicit(&q->st->slot[head].next, last, memory_order_relaxed);
 	atomic_store_explicit(&q->st->last_batch, head, memory_order_release);
 	q->batch++;
 }
