@@ -104,7 +104,7 @@ gdt_pointer:
 	.quad gdt
 
 /* The first 4 GiB in 2 MiB pages; payload.h maps one 2 MiB page more through pd_window. */
-	.globl pml4, pdpt, pd_window
+	.globl pml4, pdpt, pd_window, gdt
 	.balign 4096
 pml4:
 	.quad pdpt + PTE_TABLE

@@ -126,23 +126,26 @@ gone() {
 }
 pause() { read -rt "0.$((RANDOM % 7 + 1))" -u $nap; }
 
-# ---- insula-blk, several times
+# ---- insula-blk, several times, with one queue and with several
 
-IN=$dir/type start blkloop looping --append seconds=120
-for ((i = 0; i < DEVICE_RESTARTS; i++)); do
+for cpus in 1 4; do
+	what="insula-blk, $cpus queues"
+	IN=$dir/type start blkloop looping --cpus $cpus --append seconds=120
+	for ((i = 0; i < DEVICE_RESTARTS; i++)); do
+		pause
+		shoot insula-blk
+	done
+	wait_for 10 sealed insula-blk
 	pause
-	shoot insula-blk
+	printf q >&$type
+	finish 60
+	[[ $status = 0 && $(grep -c '^ok ' "$dir/out") -ge 3 ]] && ! grep -q '^not ok' "$dir/out" && grep -q "^rounds [0-9]* of $cpus queues" "$dir/out"
+	holds "$what, $DEVICE_RESTARTS times: the guest does not notice" $? "status $status: $(grep '^not ok' "$dir/out"), $(log)"
+	[ "$(restarts vda)" = $DEVICE_RESTARTS ]
+	holds "$what: restarts are counted" $? "$(restarts vda)"
+	[ "$(grep -c 'insula-blk vda was killed by signal 9' "$dir/err")" = $DEVICE_RESTARTS ]
+	holds "$what: each death is told" $? "$(log)"
 done
-wait_for 10 sealed insula-blk
-pause
-printf q >&$type
-finish 60
-[[ $status = 0 && $(grep -c '^ok ' "$dir/out") -ge 3 ]] && ! grep -q '^not ok' "$dir/out"
-holds "insula-blk, $DEVICE_RESTARTS times: the guest does not notice" $? "status $status: $(grep '^not ok' "$dir/out"), $(log)"
-[ "$(restarts vda)" = $DEVICE_RESTARTS ]
-holds 'insula-blk: restarts are counted' $? "$(restarts vda)"
-[ "$(grep -c 'insula-blk vda was killed by signal 9' "$dir/err")" = $DEVICE_RESTARTS ]
-holds 'insula-blk: each death is told' $? "$(log)"
 
 # ---- both at once
 
