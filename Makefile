@@ -140,7 +140,9 @@ $(addprefix $(BUILD)/libexec/insula/,$(HELPERS)): $(BUILD)/libexec/insula/insula
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $^ $(HELPER_LIBS_$(@F)) $(JAIL_LIBS)
-$(BUILD)/bin/insula-run: $(call objs,tools/insula-run.c) $(call lib,supervisor) $(call lib,spec) $(call lib,image) $(call lib,jail) $(call lib,base)
+# Of the devices' room the supervisor has their descriptions, and nothing that works.
+DESCRIBE := $(call objs,$(wildcard src/devices/*_describe.c))
+$(BUILD)/bin/insula-run: $(call objs,tools/insula-run.c) $(call lib,supervisor) $(DESCRIBE) $(call lib,spec) $(call lib,image) $(call lib,jail) $(call lib,base)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	@# libcap-ng's capng_change_id(), which nobody calls, makes ld warn about name services in a static program.

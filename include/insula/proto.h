@@ -25,6 +25,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <insula/device.h>
 #include <insula/err.h>
 #include <insula/memmap.h>
 
@@ -35,7 +36,7 @@
 
 enum msg_type {
 	MSG_START_VMM = 1, /* struct msg_start_vmm */
-	MSG_DEVICE,        /* struct msg_device */
+	MSG_DEVICE,        /* struct device_desc; descriptors: its slots */
 	MSG_START_BLK,     /* struct msg_start_blk */
 	MSG_START_UART,    /* struct msg_start_uart */
 	MSG_GO,            /* empty */
@@ -84,27 +85,9 @@ struct msg_hdr {
 	uint32_t nfds;
 };
 
-/* What the two kinds of device look like on the bus. */
-enum dev_kind {
-	DEV_UART = 1,        /* 8 ports */
-	DEV_VIRTIO_MMIO = 2, /* one 4 KiB window, virtio 1.2, 4.2.2 */
-};
-
-#define DEV_NAME_LEN 16
 #define VIRTIO_MAX_QUEUES 17 /* of a network device with 8 pairs and its control queue */
 #define BLK_MAX_QUEUES 8
 #define NET_MAX_PAIRS 8
-
-/* Descriptors: page, call event, interrupt event, then nkicks kick events (queue i), for
- * DEV_VIRTIO_MMIO also the acknowledge event right after the interrupt event. */
-struct msg_device {
-	uint32_t kind;  /* enum dev_kind */
-	uint32_t index; /* 0..: the number in MSG_DEV_* */
-	uint64_t base;  /* port or gpa */
-	uint32_t gsi;
-	uint32_t nkicks;
-	char name[DEV_NAME_LEN]; /* "vda", "com1" */
-};
 
 #define MSG_CMDLINE_MAX 4096
 #define VMM_MAX_INITRDS 2
@@ -315,7 +298,7 @@ enum vm_exit_reason {
 	VM_EXIT_STOPPED, /* MSG_STOP */
 };
 
-#define VM_MAX_DEVICES (1 + 50) /* the console and BOARD_MAX_VIRTIO */
+#define VM_MAX_DEVICES 51 /* the console and BOARD_MAX_VIRTIO others */
 struct vm_dev_metrics {
 	char name[DEV_NAME_LEN];
 	uint64_t shadow_reads; /* user-space exits answered from the shadow page */

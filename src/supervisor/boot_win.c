@@ -10,7 +10,7 @@
 
 #include "boot.h"
 #include "cmdline.h"
-#include "device_win.h"
+#include "ends_win.h"
 #include "paths.h"
 
 #define ELF_MAGIC "\177ELF"

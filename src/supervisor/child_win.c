@@ -201,3 +201,8 @@ void child_kill(struct child *c)
 		log_warn("%s: does not end, it is left behind", c->name);
 	child_reap(c);
 }
+
+void child_free(struct child *c)
+{
+	child_kill(c);
+}

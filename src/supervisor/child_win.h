@@ -51,5 +51,6 @@ DWORD child_reap(struct child *c);
 void child_shoot(const struct child *c);
 /* End it and reap; nothing without a process. */
 void child_kill(struct child *c);
+void child_free(struct child *c); /* the same: it owns nothing else */
 
 #endif

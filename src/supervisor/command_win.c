@@ -7,7 +7,7 @@
 
 #include "command.h"
 #include "spec/config.h"
-#include "device_win.h"
+#include "ends_win.h"
 
 /* insulad's clients: they come and go, so the command sees no end of its input. */
 static int given_streams(struct command *c, const struct vm_config *conf, struct err *e)

@@ -6,22 +6,17 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
-#include "device.h"
+#include "dev_virtio.h"
 #include "nic.h"
 
-static int send_start(struct device *d, const struct msg_start_net *m, int mem, const int *backing,
-		      unsigned nbackings, struct err *e)
+static void net_word(struct device *d, struct device_start *s, const struct msg_start_net *m,
+		     const int *backing, unsigned nbackings)
 {
-	int fds[MSG_MAX_FDS] = {mem, d->page, d->call, d->irq};
-	unsigned n = 4;
-	int rc;
-
-	for (unsigned i = 0; i < d->msg.nkicks; i++)
-		fds[n++] = d->kick[i];
+	device_word(s, MSG_START_NET, m, sizeof(*m));
+	dev_virtio_begin(s, d);
+	device_add_kicks(s, d);
 	for (unsigned i = 0; i < nbackings; i++)
-		fds[n++] = backing[i];
-	rc = msg_send(d->child.jail.channel, MSG_START_NET, m, sizeof(*m), fds, n);
-	return rc ? err_sys(e, rc, "%s: channel", d->child.name) : 0;
+		device_add_fd(s, backing[i]);
 }
 
 static const char *other_end(const struct nic *c)
@@ -29,32 +24,33 @@ static const char *other_end(const struct nic *c)
 	return c->conf->kind == NET_ON_USER ? "passt" : c->conf->name;
 }
 
-static int start(struct device *d, int mem, const struct memmap *map, struct err *e)
+static int net_start(struct device *d, struct device_start *s, struct err *e)
 {
 	struct nic *c = d->back.nic;
 	struct msg_start_net m = c->start;
-	int fd, rc;
 
-	m.mem = *map;
+	m.mem = *s->map;
 	m.log_level = log_most();
-	log_info("%s: %02x:%02x:%02x:%02x:%02x:%02x, offloads %#x", d->msg.name, m.mac[0], m.mac[1],
-		 m.mac[2], m.mac[3], m.mac[4], m.mac[5], m.tun_offloads);
-	if (m.kind == NET_TAP)
-		return send_start(d, &m, mem, c->tap, c->ntaps, e);
-	fd = nic_stream(c, e);
-	if (fd < 0)
-		return fd;
+	log_info("%s: %02x:%02x:%02x:%02x:%02x:%02x, offloads %#x", d->desc.name, m.mac[0],
+		 m.mac[1], m.mac[2], m.mac[3], m.mac[4], m.mac[5], m.tun_offloads);
+	if (m.kind == NET_TAP) {
+		net_word(d, s, &m, c->tap, c->ntaps);
+		return 0;
+	}
+	s->once = nic_stream(c, e);
+	if (s->once < 0)
+		return s->once;
 	if (c->away) {
-		log_warn("%s: nobody answers at %s: the link is down", d->msg.name, other_end(c));
+		log_warn("%s: nobody answers at %s: the link is down", d->desc.name, other_end(c));
 		m.flags |= NET_AWAY;
 	}
-	rc = send_start(d, &m, mem, &fd, 1, e);
-	close(fd);
-	return rc;
+	net_word(d, s, &m, &s->once, 1);
+	return 0;
 }
 
 /* The helper has lost the other end of its stream, and lives on. */
-static bool message(struct vm *vm, struct device *d, enum msg_type t, const void *body, size_t len)
+static bool net_message(struct vm *vm, struct device *d, enum msg_type t, const void *body,
+			size_t len)
 {
 	struct nic *c = d->back.nic;
 
@@ -62,24 +58,25 @@ static bool message(struct vm *vm, struct device *d, enum msg_type t, const void
 	(void)body;
 	if (t != MSG_NET_LOST || len || !nic_lost(c))
 		return false;
-	log_warn("%s: the connection to %s has ended: the link is down", d->msg.name, other_end(c));
+	log_warn("%s: the connection to %s has ended: the link is down", d->desc.name,
+		 other_end(c));
 	return true;
 }
 
-static uint64_t due(const struct device *d)
+static uint64_t net_due(const struct device *d)
 {
 	/* A new helper gets its stream with the start. */
 	return d->child.state == CHILD_READY ? nic_due(d->back.nic) : 0;
 }
 
-static void tend(struct device *d)
+static void net_tend(struct device *d)
 {
 	struct nic *c = d->back.nic;
 	struct err e;
 	int fd = nic_retry(c, &e);
 
 	if (fd < 0) {
-		log_debug("%s: %s", d->msg.name, e.text);
+		log_debug("%s: %s", d->desc.name, e.text);
 		return;
 	}
 	/* A helper that has just died does not get it; its successor gets one of its own. One that
@@ -87,7 +84,7 @@ static void tend(struct device *d)
 	if (msg_send(d->child.jail.channel, MSG_NET_PEER, NULL, 0, &fd, 1))
 		(void)nic_lost(c);
 	else
-		log_warn("%s: connected to %s again: the link is up", d->msg.name, other_end(c));
+		log_warn("%s: connected to %s again: the link is up", d->desc.name, other_end(c));
 	close(fd);
 }
 
@@ -103,14 +100,15 @@ static bool peer_began(const struct device *d)
 
 const struct device_class device_net = {
 	.program = "insula-net",
-	.kind = DEV_VIRTIO_MMIO,
+	.virtio = true,
 	.threads = 3,       /* control, I/O */
 	.queue_threads = 1, /* a pair has two queues, so this is more than enough */
 	.nofile = 64,
-	.start = start,
-	.message = message,
-	.due = due,
-	.tend = tend,
+	.describe = dev_virtio_describe,
+	.start = net_start,
+	.message = net_message,
+	.due = net_due,
+	.tend = net_tend,
 	.peer = peer,
 	.peer_began = peer_began,
 	.stats = &stats_net,

@@ -4,21 +4,27 @@
 #include <insula/log.h>
 
 #include "spec/config.h"
-#include "device.h"
 
-static int start(struct device *d, int mem, const struct memmap *map, struct err *e)
+#include "dev_virtio.h"
+
+static int rng_start(struct device *d, struct device_start *s, struct err *e)
 {
 	const struct vm_config *c = d->back.conf;
-	struct msg_start_rng m = {.mem = *map, .rate = c->rng_rate, .log_level = log_most()};
+	struct msg_start_rng m = {.mem = *s->map, .rate = c->rng_rate, .log_level = log_most()};
 
-	return device_send_start(d, MSG_START_RNG, &m, sizeof(m), mem, -1, e);
+	(void)e;
+	device_word(s, MSG_START_RNG, &m, sizeof(m));
+	dev_virtio_begin(s, d);
+	device_add_kicks(s, d);
+	return 0;
 }
 
 const struct device_class device_rng = {
 	.program = "insula-rng",
-	.kind = DEV_VIRTIO_MMIO,
+	.virtio = true,
 	.threads = 3, /* control, I/O */
 	.nofile = 32,
-	.start = start,
+	.describe = dev_virtio_describe,
+	.start = rng_start,
 	.stats = &stats_rng,
 };

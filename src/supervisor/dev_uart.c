@@ -1,27 +1,39 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The serial console as a device: the start message of insula-console, and the escape. */
 #include <insula/base.h>
+#include <insula/board.h>
 #include <insula/log.h>
 
-#include "vm.h"
+#include "devices/describe.h"
 
-static int start(struct device *d, int mem, const struct memmap *map, struct err *e)
+#include "vm_os.h"
+
+static void uart_describe(struct device_desc *d, unsigned nth, unsigned nqueues)
+{
+	(void)nqueues;
+	describe_16550(d, BOARD_COM1, BOARD_GSI_COM1);
+	d->uid = nth;
+}
+
+/* A console has no business in guest memory. */
+static int uart_start(struct device *d, struct device_start *s, struct err *e)
 {
 	const struct terminal *t = d->back.terminal;
 	struct msg_start_uart m = {.log_level = log_most(), .limit = t->limit};
-	int fds[] = {d->page, d->call, d->irq, t->out, t->in};
-	int rc;
 
-	(void)mem; /* a console has no business in guest memory */
-	(void)map;
+	(void)e;
 	m.flags = (t->in >= 0 ? UART_HAS_INPUT : 0) | (t->escape ? UART_ESCAPE : 0) |
 		  (t->stream ? UART_STREAM : 0);
-	rc = msg_send(d->child.jail.channel, MSG_START_UART, &m, sizeof(m), fds,
-		      t->in >= 0 ? 5 : 4);
-	return rc ? err_sys(e, rc, "%s: channel", d->child.name) : 0;
+	device_word(s, MSG_START_UART, &m, sizeof(m));
+	device_add_own(s, d);
+	device_add_fd(s, t->out);
+	if (t->in >= 0)
+		device_add_fd(s, t->in);
+	return 0;
 }
 
-static bool message(struct vm *vm, struct device *d, enum msg_type t, const void *body, size_t len)
+static bool uart_message(struct vm *vm, struct device *d, enum msg_type t, const void *body,
+			 size_t len)
 {
 	(void)body;
 	if (t != MSG_QUIT || len || !d->back.terminal->escape)
@@ -30,18 +42,18 @@ static bool message(struct vm *vm, struct device *d, enum msg_type t, const void
 	return true;
 }
 
-static uint64_t fsize(const struct device *d)
+static uint64_t uart_fsize(const struct device *d)
 {
 	return d->back.terminal->limit;
 }
 
 const struct device_class device_uart = {
 	.program = "insula-console",
-	.kind = DEV_UART,
 	.threads = 4, /* control, output, input */
 	.nofile = 64,
-	.fsize = fsize,
-	.start = start,
-	.message = message,
+	.describe = uart_describe,
+	.fsize = uart_fsize,
+	.start = uart_start,
+	.message = uart_message,
 	.stats = &stats_uart,
 };

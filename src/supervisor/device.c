@@ -1,46 +1,22 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Devices. See device.h. */
+/* Devices: what is the same on every system. See device.h. */
 #include <errno.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <insula/base.h>
-#include <insula/board.h>
 #include <insula/devpage.h>
 
 #include "device.h"
 
-static int make_page(struct err *e)
+static int make_slots(struct device *d, struct err *e)
 {
-	const struct {
-		uint32_t magic, size;
-	} head = {DP_MAGIC, DP_SIZE};
-	int fd = shm_create("insula-device", DP_SIZE, e);
+	for (unsigned i = 0; i < d->desc.nslots; i++) {
+		bool page = i == d->desc.page_slot;
 
-	if (fd < 0)
-		return fd;
-	_Static_assert(offsetof(struct dp_ctrl, magic) == 0 && offsetof(struct dp_ctrl, size) == 4,
-		       "the head of struct dp_ctrl");
-	if (pwrite(fd, &head, sizeof(head), DP_CTRL_OFF) != (ssize_t)sizeof(head)) {
-		int rc = -errno;
-		close(fd);
-		return err_sys(e, rc, "device page");
-	}
-	return fd;
-}
-
-static int make_events(struct device *d, struct err *e)
-{
-	int *event[2 + VIRTIO_MAX_QUEUES] = {&d->call, &d->irq};
-
-	for (unsigned i = 0; i < d->msg.nkicks; i++)
-		event[2 + i] = &d->kick[i];
-	for (unsigned i = 0; i < 2 + d->msg.nkicks; i++) {
-		*event[i] = event_create();
-		if (*event[i] < 0)
-			return err_sys(e, *event[i], "eventfd");
+		d->slot[i] = page ? device_page(e) : event_create();
+		if (d->slot[i] < 0)
+			return page ? d->slot[i] : err_sys(e, d->slot[i], "event");
 	}
 	return 0;
 }
@@ -48,31 +24,18 @@ static int make_events(struct device *d, struct err *e)
 int device_init(struct device *d, const struct device_class *class, unsigned index, unsigned nth,
 		const char *name, unsigned nqueues, const char *libexec, struct err *e)
 {
-	bool mmio = class->kind == DEV_VIRTIO_MMIO;
 	int rc;
 
-	*d = (struct device){
-		.class = class,
-		.msg = {.kind = class->kind,
-			.index = index,
-			.base = mmio ? BOARD_VIRTIO_MMIO + (uint64_t)nth * BOARD_PAGE : BOARD_COM1,
-			.gsi = mmio ? BOARD_GSI_VIRTIO + nth : BOARD_GSI_COM1,
-			.nkicks = nqueues},
-		.page = -1,
-		.call = -1,
-		.irq = -1,
-		.child = {.exec_fd = -1,
-			  .jail = {.pid = -1, .pidfd = -1, .channel = -1, .log = -1}},
-	};
-	for (unsigned i = 0; i < VIRTIO_MAX_QUEUES; i++)
-		d->kick[i] = -1;
-	snprintf(d->msg.name, sizeof(d->msg.name), "%s", name);
-	d->page = make_page(e);
-	rc = d->page < 0 ? d->page : make_events(d, e);
-	return rc ? rc
-		  : child_init(&d->child, libexec, class->program, d->msg.name,
-			       class->threads + (nqueues ? nqueues - 1 : 0) * class->queue_threads,
-			       class->nofile, e);
+	memset(d, 0, sizeof(*d));
+	d->class = class;
+	d->nqueues = nqueues;
+	class->describe(&d->desc, nth, nqueues);
+	d->desc.index = index;
+	snprintf(d->desc.name, sizeof(d->desc.name), "%s", name);
+	for (unsigned i = 0; i < DEVICE_MAX_SLOTS; i++)
+		d->slot[i] = -1;
+	rc = device_child_init(d, libexec, e);
+	return rc ? rc : make_slots(d, e);
 }
 
 void device_disk_name(unsigned nth, char name[DEV_NAME_LEN])
@@ -86,69 +49,63 @@ void device_disk_name(unsigned nth, char name[DEV_NAME_LEN])
 void device_free(struct device *d)
 {
 	child_free(&d->child);
-	fd_close(&d->page);
-	fd_close(&d->call);
-	fd_close(&d->irq);
-	for (unsigned i = 0; i < VIRTIO_MAX_QUEUES; i++)
-		fd_close(&d->kick[i]);
+	for (unsigned i = 0; i < DEVICE_MAX_SLOTS; i++)
+		fd_close(&d->slot[i]);
 }
 
-int device_announce(const struct device *d, int vmm_channel, int ack, struct err *e)
+int device_announce(const struct device *d, struct child *vmm, struct err *e)
 {
-	int fds[MSG_MAX_FDS] = {d->page, d->call, d->irq};
-	unsigned n = 3;
-	int rc;
+	int rc = device_vmm_send(vmm, MSG_DEVICE, &d->desc, sizeof(d->desc), d->slot,
+				 d->desc.nslots);
 
-	if (d->msg.kind == DEV_VIRTIO_MMIO)
-		fds[n++] = ack;
-	for (unsigned i = 0; i < d->msg.nkicks; i++)
-		fds[n++] = d->kick[i];
-	rc = msg_send(vmm_channel, MSG_DEVICE, &d->msg, sizeof(d->msg), fds, n);
 	return rc ? err_sys(e, rc, "insula-vmm: channel") : 0;
 }
 
-int device_send_start(struct device *d, enum msg_type t, const void *body, size_t len, int mem,
-		      int extra, struct err *e)
-{
-	int fds[MSG_MAX_FDS] = {mem, d->page, d->call, d->irq};
-	unsigned n = 4;
-	int rc;
+/* ---- start ---- */
 
-	if (extra >= 0)
-		fds[n++] = extra;
-	for (unsigned i = 0; i < d->msg.nkicks; i++)
-		fds[n++] = d->kick[i];
-	rc = msg_send(d->child.jail.channel, t, body, len, fds, n);
-	return rc ? err_sys(e, rc, "%s: channel", d->child.name) : 0;
+void device_word(struct device_start *s, enum msg_type t, const void *body, size_t len)
+{
+	if (len > sizeof(s->body))
+		panic("a start message of %zu bytes", len);
+	s->type = t;
+	s->len = len;
+	memcpy(s->body, body, len);
+}
+
+void device_add_fd(struct device_start *s, int fd)
+{
+	if (s->nfds == MSG_MAX_FDS)
+		panic("a start message with more than %d descriptors", MSG_MAX_FDS);
+	s->fds[s->nfds++] = fd;
+}
+
+void device_add_own(struct device_start *s, const struct device *d)
+{
+	device_add_fd(s, d->slot[d->desc.page_slot]);
+	device_add_fd(s, d->slot[d->desc.call_slot]);
+	device_add_fd(s, d->slot[d->desc.vector[0].slot]);
+}
+
+void device_add_kicks(struct device_start *s, const struct device *d)
+{
+	for (unsigned i = 0; i < d->nqueues; i++)
+		device_add_fd(s, d->slot[d->desc.doorbell[i].slot]);
 }
 
 int device_start(struct device *d, int mem, const struct memmap *map, struct err *e)
 {
-	int rc;
+	struct device_start s = {.map = map, .mem = mem, .once = -1};
+	int rc = d->class->start(d, &s, e);
 
-	d->child.fsize = d->class->fsize ? d->class->fsize(d) : 0;
-	rc = child_spawn(&d->child, e);
-	if (rc)
-		return rc;
-	return d->class->start(d, mem, map, e);
+	if (!rc && d->desc.answer_slot != DEVICE_NO_SLOT)
+		device_add_fd(&s, d->slot[d->desc.answer_slot]);
+	if (!rc)
+		rc = device_spawn(d, &s, e);
+	fd_close(&s.once);
+	return rc;
 }
 
 int device_quiet(const struct device *d)
 {
 	return d->class->quiet ? d->class->quiet(d) : 1;
-}
-
-int device_set_bits(const struct device *d, unsigned reg, uint32_t bits, uint32_t *before,
-		    struct err *e)
-{
-	const off_t at = (off_t)(DP_SHADOW_OFF + reg);
-	uint32_t v;
-
-	if (pread(d->page, &v, sizeof(v), at) != (ssize_t)sizeof(v))
-		return err_sys(e, -errno, "device page");
-	*before = v;
-	v |= bits;
-	if (pwrite(d->page, &v, sizeof(v), at) != (ssize_t)sizeof(v))
-		return err_sys(e, -errno, "device page");
-	return 0;
 }

@@ -1,34 +1,68 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * One device: its page and events, which outlive helpers, and the helper that serves it now.
- * The supervisor maps neither the page nor guest memory.
+ * One device: what it looks like on the bus, its page and events, which outlive helpers, what is
+ * behind it, and the helper that serves it now.
+ *
+ * Each kind of device is one row: a struct device_class in dev_KIND.c, the same on every system. A
+ * class describes the device (insula/device.h), says what its helper may have, and words the start
+ * message. What differs between systems is below it: how a page is written and a process is made
+ * (device_linux.c, device_win.c), and how the backing is opened (disk.h, terminal.h, vsock.h, nic.h
+ * or ends_win.h, vsock_win.h).
+ *
+ *   device_init()      description, page, events         once, before anything runs
+ *   device_announce()  the description to insula-vmm     once
+ *   device_start()     a helper, and its start message   at the start and at each restart
+ *   device_free()
+ *
+ * Thread: the supervisor's. It maps guest memory nowhere.
  */
 #ifndef SUPERVISOR_DEVICE_H
 #define SUPERVISOR_DEVICE_H
 
 #include <insula/proto.h>
 
-#include "child.h"
-#include "stats.h"
-#include "disk.h"
 #include "restart.h"
+#include "stats.h"
+#ifdef _WIN32
+#include "child_win.h"
+#include "ends_win.h"
+#else
+#include "child.h"
+#include "disk.h"
 #include "terminal.h"
+#endif
+
+#define DEVICE_MAX_START 1024 /* bytes of a start message */
 
 struct device;
 struct nic;
 struct vm;
 struct vsock;
 
+/* A start message in the making: its descriptors are filled in by device_add_*(), in order. */
+struct device_start {
+	const struct memmap *map;
+	int mem; /* guest memory; borrowed */
+	enum msg_type type;
+	size_t len;
+	_Alignas(8) uint8_t body[DEVICE_MAX_START];
+	int fds[MSG_MAX_FDS]; /* borrowed */
+	unsigned nfds;
+	int once; /* one of fds that is closed when the message is sent; -1: none */
+};
+
 /* What is particular to a kind of device: one table each, in dev_KIND.c. */
 struct device_class {
-	const char *program; /* "insula-blk" */
-	enum dev_kind kind;
+	const char *program;      /* "insula-blk" */
+	bool virtio;              /* it can be told that it needs a reset (recover.c) */
 	unsigned threads, nofile; /* limits of the helper; see struct jail_plan */
 	unsigned queue_threads;   /* more for each queue after the first */
+	/* Where the nth one of the board is, with so many queues: the whole description. */
+	void (*describe)(struct device_desc *d, unsigned nth, unsigned nqueues);
 	/* How long it may make a regular file. NULL: it writes none. */
 	uint64_t (*fsize)(const struct device *d);
-	/* Send the start message to the helper that was just spawned. */
-	int (*start)(struct device *d, int mem, const struct memmap *map, struct err *e);
+	/* Word the start message. */
+	int (*start)(struct device *d, struct device_start *s, struct err *e);
 	/* May a new helper start? 1, 0 (not yet) or a negative errno (never). NULL: at once. */
 	int (*quiet)(const struct device *d);
 	/* A message that only this kind sends. False: it breaks the protocol. NULL: there is none.
@@ -50,8 +84,9 @@ struct device_class {
 
 struct device {
 	const struct device_class *class;
-	struct msg_device msg;
-	int page, call, irq, kick[VIRTIO_MAX_QUEUES]; /* owned */
+	struct device_desc desc;
+	int slot[DEVICE_MAX_SLOTS]; /* its page and events, as desc has them; owned */
+	unsigned nqueues;           /* the first doorbells are their kicks */
 	struct child child;
 	union { /* what is behind it, borrowed */
 		struct disk *disk;
@@ -68,27 +103,41 @@ struct device {
 
 extern const struct device_class device_uart, device_blk, device_net, device_rng, device_vsock;
 
-/* Make page and events. `libexec` as in child_init(); `name` as the guest calls it; `nth`: the
- * window (virtio-mmio); `nqueues`: doorbells. Set d->back after it. */
+/* Make page and events. `libexec` as in child_init() (Windows: NULL); `name` as the guest calls it;
+ * `nth`: of its class's place on the board. Set d->back after it. */
 int device_init(struct device *d, const struct device_class *class, unsigned index, unsigned nth,
 		const char *name, unsigned nqueues, const char *libexec, struct err *e);
 /* "vda" ... "vdz", "vdaa" ...: as Linux names the nth disk. */
 void device_disk_name(unsigned nth, char name[DEV_NAME_LEN]);
-/* The descriptors that every virtio helper begins with: memory, page, call, irq; then `extra` (-1:
- * none), then the kicks. Sends the message. */
-int device_send_start(struct device *d, enum msg_type t, const void *body, size_t len, int mem,
-		      int extra, struct err *e);
 void device_free(struct device *d);
 
-/* Tell insula-vmm about it. `ack` is the event that takes acknowledges. */
-int device_announce(const struct device *d, int vmm_channel, int ack, struct err *e);
-/* Spawn its helper and send it what it needs. */
+/* Tell insula-vmm about it. */
+int device_announce(const struct device *d, struct child *vmm, struct err *e);
+/* Spawn its helper and send it what it needs. `map` describes `mem`. */
 int device_start(struct device *d, int mem, const struct memmap *map, struct err *e);
 /* May another process start? 1, 0 (not yet) or a negative errno (not now). */
 int device_quiet(const struct device *d);
+
+/* ---- for dev_*.c ---- */
+/* The message's type and body. */
+void device_word(struct device_start *s, enum msg_type t, const void *body, size_t len);
+/* Append a descriptor; page, call event and interrupt event; the queues' kicks. */
+void device_add_fd(struct device_start *s, int fd);
+void device_add_own(struct device_start *s, const struct device *d);
+void device_add_kicks(struct device_start *s, const struct device *d);
+
+/* ---- device_linux.c, device_win.c ---- */
+/* A new page. Returns the descriptor or a negative errno. */
+int device_page(struct err *e);
+int device_child_init(struct device *d, const char *libexec, struct err *e);
+/* Make the helper, and send it the message. */
+int device_spawn(struct device *d, const struct device_start *s, struct err *e);
 /* Set bits of the 32-bit register at `reg` of the page that the guest reads; *before: what was
  * there. For a device without a helper: nobody else writes them. */
 int device_set_bits(const struct device *d, unsigned reg, uint32_t bits, uint32_t *before,
 		    struct err *e);
+/* A message to a process that has been given its descriptors, or that takes them with it. */
+int device_vmm_send(struct child *vmm, enum msg_type t, const void *body, size_t len,
+		    const int *fds, unsigned nfds);
 
 #endif

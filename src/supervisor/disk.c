@@ -3,12 +3,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/io_uring.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -190,7 +192,7 @@ static struct flock generation_lock(const struct disk *d, short type)
 		.l_type = type, .l_whence = SEEK_SET, .l_start = d->lock_byte, .l_len = 1};
 }
 
-int disk_generation(const struct disk *d, struct err *e)
+static int new_generation(const struct disk *d, struct err *e)
 {
 	struct flock l = generation_lock(d, F_RDLCK);
 	char self[40];
@@ -207,6 +209,44 @@ int disk_generation(const struct disk *d, struct err *e)
 		return err_sys(e, rc, "disk %s: generation lock", d->conf->path);
 	}
 	return fd;
+}
+
+/* Containers often forbid io_uring, and a host may: /proc/sys/kernel/io_uring_disabled (1 allows it
+ * to privileged processes only, which a helper is not). Asked once, before any helper starts. */
+static enum blk_engine choose_engine(void)
+{
+	struct io_uring_params p = {0};
+	char c = '0';
+	FILE *f = fopen("/proc/sys/kernel/io_uring_disabled", "re");
+	long fd;
+
+	if (f) {
+		if (fread(&c, 1, 1, f) != 1)
+			c = '0';
+		fclose(f);
+	}
+	if (c != '0')
+		return BLK_ENGINE_THREADS;
+	fd = syscall(SYS_io_uring_setup, 1, &p);
+	if (fd < 0)
+		return BLK_ENGINE_THREADS;
+	close((int)fd);
+	return BLK_ENGINE_URING;
+}
+
+int disk_hand_out(const struct disk *d, bool again, struct msg_start_blk *m, int fds[2],
+		  unsigned *n, int *once, struct err *e)
+{
+	fds[0] = *once = new_generation(d, e);
+	if (fds[0] < 0)
+		return fds[0];
+	*n = 1;
+	m->engine = d->conf->threads ? BLK_ENGINE_THREADS : choose_engine();
+	if (again) { /* the first helper has no use for the other one */
+		m->flags |= BLK_OTHER;
+		fds[(*n)++] = d->fd;
+	}
+	return 0;
 }
 
 int disk_quiet(const struct disk *d)

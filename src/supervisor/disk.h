@@ -16,6 +16,7 @@
 #ifndef SUPERVISOR_DISK_H
 #define SUPERVISOR_DISK_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include <insula/proto.h>
@@ -33,9 +34,11 @@ struct disk {
 int disk_open(struct disk *d, const struct disk_config *conf, struct err *e);
 void disk_close(struct disk *d);
 
-/* A new open file description for a helper, with its generation lock. Returns the descriptor or a
- * negative errno. */
-int disk_generation(const struct disk *d, struct err *e);
+/* What the next helper gets: fds[0..*n) are the descriptors of its start message, and the message
+ * says how it uses them (engine, BLK_OTHER). *once is one that the caller closes, if it is not -1:
+ * a new open file description, with its generation lock. `again`: there was a helper before. */
+int disk_hand_out(const struct disk *d, bool again, struct msg_start_blk *m, int fds[2],
+		  unsigned *n, int *once, struct err *e);
 /* Is no I/O of an earlier generation under way any more? 1, 0 or a negative errno. */
 int disk_quiet(const struct disk *d);
 

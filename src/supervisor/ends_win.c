@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What the user named, opened on Windows: kernel, disks, the console's ends. See device_win.h. */
+/* What the user named, opened on Windows: kernel, disks, the console's ends. See ends_win.h. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
-#include "device_win.h"
+#include "ends_win.h"
 
 #define SECTOR 512u
 #define PATH_CHARS 4096
@@ -94,6 +94,7 @@ int disk_open(struct disk *d, const struct disk_config *c, struct err *e)
 	int rc = 0;
 
 	memset(d, 0, sizeof(*d));
+	d->conf = c;
 	d->fd = open_disk(c, e);
 	if (d->fd < 0)
 		return d->fd;
@@ -118,6 +119,24 @@ int disk_open(struct disk *d, const struct disk_config *c, struct err *e)
 	};
 	memcpy(d->start.serial, c->serial, sizeof(d->start.serial));
 	return 0;
+}
+
+int disk_hand_out(const struct disk *d, bool again, struct msg_start_blk *m, int fds[2],
+		  unsigned *n, int *once, struct err *e)
+{
+	(void)again;
+	(void)once;
+	(void)e;
+	m->engine = BLK_ENGINE_THREADS;
+	fds[0] = d->fd;
+	*n = 1;
+	return 0;
+}
+
+int disk_quiet(const struct disk *d)
+{
+	(void)d; /* an end of a process is the end of its I/O here */
+	return 1;
 }
 
 /* ---- console ---- */

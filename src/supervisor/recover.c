@@ -19,7 +19,7 @@
  * told would be. When it has answered: vm_device_down(). */
 static void take_down(struct vm *vm, const struct device *d)
 {
-	struct msg_dev m = {d->msg.index};
+	struct msg_dev m = {d->desc.index};
 
 	(void)vm_tell(vm, MSG_DEV_DOWN, &m, sizeof(m));
 }
@@ -34,16 +34,15 @@ void vm_device_down(struct vm *vm, uint32_t index)
 	int rc;
 
 	/* By hand it may have been started meanwhile. A console has no way to say it. */
-	if (!d || !d->restart.failed || d->restart.state != RESTART_WAITS ||
-	    d->msg.kind != DEV_VIRTIO_MMIO)
+	if (!d || !d->restart.failed || d->restart.state != RESTART_WAITS || !d->class->virtio)
 		return;
 	rc = device_set_bits(d, VIRTIO_MMIO_STATUS, VIRTIO_CONFIG_S_NEEDS_RESET, &status, &e);
 	if (!rc && (status & VIRTIO_CONFIG_S_DRIVER_OK)) {
 		rc = device_set_bits(d, VIRTIO_MMIO_INTERRUPT_STATUS, ISR_CONFIG, &isr, &e);
-		event_signal(d->irq);
+		event_signal(d->slot[d->desc.vector[0].slot]);
 	}
 	if (rc)
-		log_error("%s: %s", d->msg.name, e.text);
+		log_error("%s: %s", d->desc.name, e.text);
 }
 
 static void set_back(struct vm *vm, struct device *d, const char *how)
@@ -56,7 +55,7 @@ static void set_back(struct vm *vm, struct device *d, const char *how)
 			  d->child.name, how, RESTART_TELL,
 			  (unsigned)(RESTART_LONGEST_NS / 1000000000u));
 		take_down(vm, d);
-		control_event(vm->control, "device-failed", d->msg.name, how);
+		control_event(vm->control, "device-failed", d->desc.name, how);
 	} else if (failed) {
 		log_info("%s %s", d->child.name, how); /* the same, every few seconds */
 	} else {
@@ -66,14 +65,14 @@ static void set_back(struct vm *vm, struct device *d, const char *how)
 
 void vm_helper_ready(struct vm *vm, struct device *d)
 {
-	struct msg_dev m = {d->msg.index};
+	struct msg_dev m = {d->desc.index};
 
 	(void)restart_ready(&d->restart, clock_ns());
 	if (!vm->running)
 		return;
 	(void)vm_tell(vm, MSG_DEV_UP, &m, sizeof(m));
 	log_warn("%s: restarted, carries on", d->child.name);
-	control_event(vm->control, "helper-restarted", d->msg.name, NULL);
+	control_event(vm->control, "helper-restarted", d->desc.name, NULL);
 }
 
 void vm_helper_died(struct vm *vm, struct device *d, enum child_state before, const char *how)
@@ -84,7 +83,7 @@ void vm_helper_died(struct vm *vm, struct device *d, enum child_state before, co
 		vm_end(vm, RUN_FAILED, "%s %s before the guest ran", d->child.name, how);
 		return;
 	}
-	control_event(vm->control, "helper-died", d->msg.name, how);
+	control_event(vm->control, "helper-died", d->desc.name, how);
 	set_back(vm, d, how);
 }
 
@@ -155,7 +154,7 @@ int vm_device_restart(struct vm *vm, const char *name, struct err *e)
 	struct device *d = NULL;
 
 	for (unsigned i = 0; i < vm->ndevices && !d; i++) {
-		if (!strcmp(vm->device[i].msg.name, name))
+		if (!strcmp(vm->device[i].desc.name, name))
 			d = &vm->device[i];
 	}
 	if (!d)
@@ -179,7 +178,7 @@ json_object *vm_devices(const struct vm *vm)
 		const struct restart *r = &vm->device[i].restart;
 		json_object *o = json_object_new_object();
 
-		j_str(o, "name", vm->device[i].msg.name);
+		j_str(o, "name", vm->device[i].desc.name);
 		j_str(o, "state", restart_name(r));
 		j_int(o, "restarts", r->total);
 		if (r->state == RESTART_WAITS)

@@ -31,7 +31,7 @@ json_object *result_json(const struct vm *vm)
 		const struct device *d = &vm->device[i];
 
 		r.device[i] = (struct result_device){
-			.name = d->msg.name,
+			.name = d->desc.name,
 			.engine = d->class->engine ? d->class->engine(d) : NULL,
 			.restarts = d->restart.total,
 			.stats = &d->stats,

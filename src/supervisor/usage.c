@@ -58,7 +58,7 @@ json_object *usage_metrics(const struct vm *vm)
 			continue;
 		one = json_object_new_object();
 		restarts += d->restart.total;
-		j_str(one, "name", d->msg.name);
+		j_str(one, "name", d->desc.name);
 		j_int(one, "restarts", d->restart.total);
 		json_object_array_add(devices, one);
 	}

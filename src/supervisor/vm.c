@@ -253,9 +253,6 @@ static int allow_files(struct err *e)
 
 static int open_own(struct vm *vm, struct err *e)
 {
-	vm->ack = event_create();
-	if (vm->ack < 0)
-		return err_sys(e, vm->ack, "eventfd");
 	vm->mem = shm_create("insula-guest", vm->conf->mem, e);
 	memmap_of_board(&vm->memmap, vm->conf->mem);
 	return vm->mem < 0 ? vm->mem : make_devices(vm, e);
@@ -305,7 +302,7 @@ int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verb
 
 	memset(vm, 0, sizeof(*vm));
 	vm->conf = c;
-	vm->kvm = vm->mem = vm->ack = vm->signals = -1;
+	vm->kvm = vm->mem = vm->signals = -1;
 	vm->started_ns = clock_ns();
 	vm->vmm.exec_fd = vm->exec_program = -1;
 	boot_init(&vm->boot);
@@ -355,7 +352,6 @@ void vm_close(struct vm *vm)
 	boot_close(&vm->boot);
 	fd_close(&vm->kvm);
 	fd_close(&vm->mem);
-	fd_close(&vm->ack);
 	fd_close(&vm->signals);
 }
 
@@ -415,7 +411,7 @@ static int start_vmm(struct vm *vm, struct err *e)
 	int rc = child_spawn(&vm->vmm, e);
 
 	for (unsigned i = 0; i < vm->ndevices && !rc; i++)
-		rc = device_announce(&vm->device[i], vm->vmm.jail.channel, vm->ack, e);
+		rc = device_announce(&vm->device[i], &vm->vmm, e);
 	if (rc)
 		return rc;
 	for (unsigned i = 0; i < vm->boot.ninitrds; i++)

@@ -42,8 +42,8 @@ struct vm {
 	struct child exec[VM_EXEC_PLACES]; /* their processes */
 	struct command command;
 	struct child vmm;
-	int kvm, mem, ack, signals; /* owned */
-	struct memmap memmap;       /* of mem: what every process is told */
+	int kvm, mem, signals; /* owned */
+	struct memmap memmap;  /* of mem: what every process is told */
 
 	uint64_t started_ns, deadline_ns; /* --timeout; 0: none */
 	bool running;                     /* MSG_GO was sent */

@@ -110,13 +110,13 @@ static int open_named(struct vm *vm, bool check_only, bool verbose, struct err *
 	return rc;
 }
 
-static int add_device(struct vm *vm, enum device_type type, const char *name, unsigned nqueues,
-		      struct device **out, struct err *e)
+static int add_device(struct vm *vm, const struct device_class *class, const char *name,
+		      unsigned nqueues, struct device **out, struct err *e)
 {
 	unsigned i = vm->ndevices++;
 
 	*out = &vm->device[i];
-	return device_init(*out, type, i, i ? i - 1 : 0, name, nqueues, e);
+	return device_init(*out, class, i, i ? i - 1 : 0, name, nqueues, NULL, e);
 }
 
 /* The console is the first device; the others take the windows in their order. */
@@ -125,21 +125,21 @@ static int make_devices(struct vm *vm, struct err *e)
 	unsigned nqueues = vm->conf->cpus < BLK_MAX_QUEUES ? vm->conf->cpus : BLK_MAX_QUEUES;
 	char name[DEV_NAME_LEN];
 	struct device *d;
-	int rc = add_device(vm, DEVICE_UART, "com1", 0, &d, e);
+	int rc = add_device(vm, &device_uart, "com1", 0, &d, e);
 
-	d->terminal = &vm->terminal;
+	d->back.terminal = &vm->terminal;
 	for (unsigned i = 0; i < vm->ndisks && !rc; i++) {
-		snprintf(name, sizeof(name), "vd%c", (char)('a' + i));
-		rc = add_device(vm, DEVICE_BLK, name, nqueues, &d, e);
-		d->disk = &vm->disk[i];
+		device_disk_name(i, name);
+		rc = add_device(vm, &device_blk, name, nqueues, &d, e);
+		d->back.disk = &vm->disk[i];
 	}
 	if (!rc && !vm->conf->rng_off) {
-		rc = add_device(vm, DEVICE_RNG, "rng", 1, &d, e);
-		d->rate = vm->conf->rng_rate;
+		rc = add_device(vm, &device_rng, "rng", 1, &d, e);
+		d->back.conf = vm->conf;
 	}
 	if (!rc && has_vsock(vm)) {
-		rc = add_device(vm, DEVICE_VSOCK, "vsock", 3, &d, e);
-		d->vsock = &vm->vsock;
+		rc = add_device(vm, &device_vsock, "vsock", 3, &d, e);
+		d->back.vsock = &vm->vsock;
 		vm->vsock_device = d;
 	}
 	return rc;
@@ -148,9 +148,6 @@ static int make_devices(struct vm *vm, struct err *e)
 static int open_own(struct vm *vm, struct err *e)
 {
 	child_init(&vm->vmm, "insula-vmm", "", CONTAIN_VMM);
-	vm->ack = event_create();
-	if (vm->ack < 0)
-		return err_sys(e, vm->ack, "event");
 	vm->mem = shm_create("insula-guest", vm->conf->mem, e);
 	memmap_of_board(&vm->memmap, vm->conf->mem);
 	return vm->mem < 0 ? vm->mem : make_devices(vm, e);
@@ -169,7 +166,6 @@ static void vm_close(struct vm *vm)
 	terminal_close(&vm->terminal);
 	boot_close(&vm->boot);
 	fd_close(&vm->mem);
-	fd_close(&vm->ack);
 }
 
 /* ---- for what every system has ---- */
@@ -206,33 +202,28 @@ static int start_vmm(struct vm *vm, struct err *e)
 				  .ninitrds = vm->boot.ninitrds,
 				  .log_level = log_most()};
 	int fds[2 + VMM_MAX_INITRDS] = {vm->mem, vm->boot.kernel};
-	int all[CONTAIN_MAX_HANDLES], one[MSG_MAX_FDS];
-	unsigned n = 0, k;
+	int all[CONTAIN_MAX_HANDLES];
+	unsigned n = 0;
 	int rc;
 
 	for (unsigned i = 0; i < m.ninitrds; i++)
 		fds[2 + i] = vm->boot.initrd[i];
 	for (unsigned i = 0; i < 2 + m.ninitrds; i++)
 		all[n++] = fds[i];
-	all[n++] = vm->ack;
 	for (unsigned i = 0; i < vm->ndevices; i++) {
-		k = device_vmm_fds(&vm->device[i], -1, one);
-		for (unsigned f = 0; f < k; f++) {
-			if (one[f] >= 0) /* the acknowledge event is in the list already */
-				all[n++] = one[f];
-		}
+		memcpy(&all[n], vm->device[i].slot, vm->device[i].desc.nslots * sizeof(int));
+		n += vm->device[i].desc.nslots;
 	}
 	rc = child_spawn(&vm->vmm, all, n, e);
 	if (rc)
 		return rc;
-	for (unsigned i = 0; i < vm->ndevices && !rc; i++) {
-		k = device_vmm_fds(&vm->device[i], vm->ack, one);
-		rc = child_send(&vm->vmm, MSG_DEVICE, &vm->device[i].msg, sizeof(struct msg_device),
-				one, k);
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		rc = device_announce(&vm->device[i], &vm->vmm, e);
+		if (rc)
+			return rc;
 	}
 	memcpy(m.cmdline, vm->boot.cmdline, sizeof(m.cmdline));
-	if (!rc)
-		rc = child_send(&vm->vmm, MSG_START_VMM, &m, sizeof(m), fds, 2 + m.ninitrds);
+	rc = child_send(&vm->vmm, MSG_START_VMM, &m, sizeof(m), fds, 2 + m.ninitrds);
 	return rc ? err_sys(e, rc, "insula-vmm: channel") : 0;
 }
 
@@ -278,7 +269,6 @@ union body {
 	struct msg_vm_event event;
 	struct msg_stats stats;
 	struct msg_paused paused;
-	struct msg_vsock_connect connect;
 	uint8_t bytes[MSG_MAX_BODY];
 };
 
@@ -348,14 +338,11 @@ static bool from_helper(struct vm *vm, struct device *d, enum msg_type t, const 
 		for (unsigned i = 0; i < ARRAY_LEN(b->stats.n); i++)
 			d->stats.n[i] += b->stats.n[i];
 		d->child.state = CHILD_DONE;
-	} else if (t == MSG_VSOCK_CONNECT && len == sizeof(b->connect) && d->type == DEVICE_VSOCK &&
-		   d->child.state != CHILD_STARTING) { /* nothing for one that was not verified */
-		return vsock_asked(d->vsock, &d->child, &b->connect);
-	} else if (t == MSG_QUIT && len == 0 && d->type == DEVICE_UART && d->terminal->escape)
-		vm_end(vm, 0, "%s", "");
-	else
-		return false;
-	return true;
+		return true;
+	}
+	/* Nothing for one that was not verified. */
+	return d->child.state != CHILD_STARTING && d->class->message &&
+	       d->class->message(vm, d, t, b, len);
 }
 
 /* One message; the channel's event is set. False: it was the last one. A child that breaks the
@@ -601,10 +588,10 @@ json_object *result_json(const struct vm *vm)
 	for (unsigned i = 0; i < vm->ndevices; i++) {
 		const struct device *d = &vm->device[i];
 
-		r.device[i] = (struct result_device){.name = d->msg.name,
+		r.device[i] = (struct result_device){.name = d->desc.name,
 						     .restarts = d->restart.total,
 						     .stats = &d->stats,
-						     .names = device_stats(d)};
+						     .names = d->class->stats};
 	}
 	return result_object(&r);
 }
@@ -626,7 +613,7 @@ static BOOL WINAPI on_interrupt(DWORD which)
 
 static void init(struct vm *vm)
 {
-	vm->mem = vm->ack = -1;
+	vm->mem = -1;
 	vm->terminal = (struct terminal){.in = -1, .out = -1};
 	vm->started_ns = clock_ns();
 	boot_init(&vm->boot);

@@ -12,7 +12,8 @@
 #include "command.h"
 #include "spec/config.h"
 #include "control_win.h"
-#include "device_win.h"
+#include "device.h"
+#include "vsock_win.h"
 #include "spec/ending.h"
 #include "exec.h"
 #include "paths.h"
@@ -24,13 +25,13 @@
 #define MAX_DEVICES (CONFIG_MAX_DISKS + 1 + OTHER_DEVICES) /* 1: the root */
 #define MAX_SLOTS (2 + CONTROL_SLOTS + 1 + MAX_DEVICES + VM_EXEC_PLACES)
 _Static_assert(MAX_SLOTS <= MAXIMUM_WAIT_OBJECTS, "one wait for all of them");
-/* insula-vmm inherits the page, call, interrupt and answer of each, and its kicks. */
-_Static_assert(MAX_DEVICES *(4 + BLK_MAX_QUEUES) + 8 <= CONTAIN_MAX_HANDLES, "one list for all");
+/* insula-vmm inherits the page, call, interrupt, acknowledge and answer of each, and its kicks. */
+_Static_assert(MAX_DEVICES *(5 + BLK_MAX_QUEUES) + 8 <= CONTAIN_MAX_HANDLES, "one list for all");
 
 struct vm {
 	const struct vm_config *conf;
 	struct ending *end;
-	int mem, ack;         /* owned; -1: none */
+	int mem;              /* owned; -1: none */
 	struct memmap memmap; /* of mem: what every process is told */
 	struct paths paths;
 	struct boot boot;

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -14,6 +15,7 @@
 #include <insula/log.h>
 
 #include "vsock.h"
+#include "vsock_os.h"
 
 #define BACKLOG 4096 /* the kernel takes less: net.core.somaxconn */
 #define PORT_DIGITS 10
@@ -224,9 +226,46 @@ int vsock_stream(struct device *d, uint32_t port, int fd, struct err *e)
 	int rc, flags = fcntl(fd, F_GETFL);
 
 	if (d->child.jail.channel < 0)
-		return err_set(e, -ENOTCONN, "%s: no process serves it now", d->msg.name);
+		return err_set(e, -ENOTCONN, "%s: no process serves it now", d->desc.name);
 	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK))
-		return err_sys(e, -errno, "stream for %s", d->msg.name);
+		return err_sys(e, -errno, "stream for %s", d->desc.name);
 	rc = msg_send(d->child.jail.channel, MSG_VSOCK_STREAM, &m, sizeof(m), &fd, 1);
 	return rc ? err_sys(e, rc, "%s: channel", d->child.name) : 0;
+}
+
+/* ---- for dev_vsock.c ---- */
+
+unsigned vsock_nofile(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) || l.rlim_max > VSOCK_MAX_CONNS + VSOCK_OTHER_FDS)
+		return VSOCK_MAX_CONNS + VSOCK_OTHER_FDS;
+	return (unsigned)l.rlim_max;
+}
+
+uint32_t vsock_reach(const struct vsock *v, int *listener)
+{
+	*listener = v->listener;
+	return v->listener >= 0 ? VSOCK_LISTENS : 0;
+}
+
+uint32_t vsock_conns(const struct device *d)
+{
+	return d->child.nofile > VSOCK_OTHER_FDS ? d->child.nofile - VSOCK_OTHER_FDS : 1;
+}
+
+bool vsock_wanted(struct device *d, const struct msg_vsock_connect *q)
+{
+	struct msg_vsock_connected a = {.id = q->id};
+	int fd = vsock_connect(d->back.vsock, q->port), rc;
+
+	a.error = fd < 0 ? fd : 0;
+	if (fd < 0)
+		log_debug("%s: port %u: %s", d->desc.name, q->port, strerror(-fd));
+	rc = msg_send(d->child.jail.channel, MSG_VSOCK_CONNECTED, &a, sizeof(a), &fd,
+		      fd < 0 ? 0 : 1);
+	fd_close(&fd);
+	/* It asks no more than it may if it reads the answers. One that has died has not. */
+	return rc == 0 || rc == -EPIPE || rc == -ECONNRESET;
 }

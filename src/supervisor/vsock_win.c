@@ -11,6 +11,9 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "device.h"
+#include "vsock_os.h"
+
 #define PREFIX L"\\\\.\\pipe\\"
 #define PREFIX_LEN (ARRAY_LEN(PREFIX) - 1)
 #define PORT_DIGITS 10
@@ -305,4 +308,23 @@ bool vsock_retry(struct vsock *v, struct child *helper)
 	}
 	v->nasked = left;
 	return left;
+}
+
+/* ---- for dev_vsock.c ---- */
+
+uint32_t vsock_reach(const struct vsock *v, int *listener)
+{
+	(void)listener;
+	return vsock_has_path(v) ? VSOCK_REACHES : 0;
+}
+
+uint32_t vsock_conns(const struct device *d)
+{
+	(void)d;
+	return VSOCK_WIN_CONNS;
+}
+
+bool vsock_wanted(struct device *d, const struct msg_vsock_connect *q)
+{
+	return vsock_asked(d->back.vsock, &d->child, q);
 }

@@ -11,7 +11,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <insula/board.h>
 #include <insula/err.h>
 
 /*
@@ -37,7 +36,7 @@ struct bus_region {
 	void *self;
 };
 
-#define BUS_MAX_REGIONS (BOARD_MAX_VIRTIO + 2) /* and the IOAPIC, and a port device */
+#define BUS_MAX_REGIONS 128 /* windows of all devices in one space, and the board's own */
 
 struct bus {
 	unsigned n;

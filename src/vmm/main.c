@@ -27,6 +27,7 @@
 #include "vmm.h"
 
 #define PARK_DEADLINE_NS 1000000000ull
+#define MIN_PINS 8 /* of the interrupt controller */
 
 /* Descriptors of MSG_START_VMM. */
 struct start_fds {
@@ -43,7 +44,7 @@ static _Noreturn void fail(const char *step, int code, const char *text, int bad
 
 static void add_device(struct vmm *vm, const void *body, size_t len, int *fds, unsigned nfds)
 {
-	struct msg_device m;
+	struct device_desc m;
 	struct err e;
 	int rc;
 
@@ -55,8 +56,6 @@ static void add_device(struct vmm *vm, const void *body, size_t len, int *fds, u
 	rc = remote_init(&vm->dev[vm->ndevices], &m, fds, nfds, &e);
 	if (rc)
 		fail("device", rc, e.text, 0);
-	vm->nvirtio += m.kind == DEV_VIRTIO_MMIO;
-	vm->com1 |= m.kind == DEV_UART;
 	vm->ndevices++;
 }
 
@@ -117,45 +116,71 @@ static int map_ram(struct vmm *vm, struct err *e)
 	return rc;
 }
 
-static int bind_doorbells(struct vmm *vm, const struct remote *d, struct err *e)
+static int add_window(struct vmm *vm, struct remote *d, unsigned i, struct err *e)
 {
-	struct hv_doorbell b = {.size = 4, .match = true};
-	int rc = 0;
+	const struct device_window *w = &d->desc.window[i];
+	bool mmio = w->space == DEVICE_MMIO;
+	int rc = bus_add(mmio ? &vm->mmio : &vm->pio, w->base, w->len, &remote_bus_ops,
+			 &d->window[i], e);
 
-	for (unsigned q = 0; q < d->nkicks && !rc; q++) {
-		b.addr = d->base + (uint64_t)d->policy->doorbell;
-		b.value = q;
-		b.event = d->kick[q];
-		rc = hv_doorbell_bind(vm->hv, &b, e);
+	for (unsigned k = 0; k < vm->gm.nregions && mmio && !rc; k++) {
+		const struct gm_region *r = &vm->gm.region[k];
+
+		if (device_overlap(w->base, w->len, r->gpa, r->size))
+			rc = err_set(e, -EINVAL, "%s: its window at 0x%llx is memory", d->desc.name,
+				     (unsigned long long)w->base);
 	}
-	if (!rc && d->policy->ack >= 0) {
-		b.addr = d->base + (uint64_t)d->policy->ack;
-		b.value = 1; /* the ring bit alone: see docs/protocol.md */
-		b.event = d->ack_event;
-		rc = hv_doorbell_bind(vm->hv, &b, e);
-	}
-	return rc;
+	if (rc || w->serve != DEVICE_SHADOW)
+		return rc;
+	return hv_mem_map(vm->hv, vm->next_slot++, w->base, d->shadow, DP_SHADOW_SIZE,
+			  HV_MEM_READONLY, e);
+}
+
+static int bind_doorbell(struct vmm *vm, const struct remote *d, unsigned i, struct err *e)
+{
+	const struct device_doorbell *b = &d->desc.doorbell[i];
+	struct hv_doorbell h = {.pio = b->space == DEVICE_PIO,
+				.addr = b->addr,
+				.size = (uint8_t)b->size,
+				.match = b->match,
+				.value = b->value,
+				.event = d->slot[b->slot]};
+
+	return hv_doorbell_bind(vm->hv, &h, e);
 }
 
 static int attach_device(struct vmm *vm, struct remote *d, bool may_spin, struct err *e)
 {
-	bool mmio = d->kind == DEV_VIRTIO_MMIO;
-	int rc;
+	const struct device_desc *m = &d->desc;
+	int rc = 0;
 
-	if (d->gsi >= vm->npins)
-		return err_set(e, -EPROTO, "device %u: interrupt line %u", d->index, d->gsi);
 	d->wake_event = vm->main_event;
 	d->ending = &vm->ending;
 	d->may_spin = may_spin;
-	rc = ioapic_set_event(vm->ioapic, d->gsi, d->irq_event, e);
-	if (rc)
-		return rc;
-	rc = bus_add(mmio ? &vm->mmio : &vm->pio, d->base, d->policy->len, &remote_bus_ops, d, e);
-	if (rc || !mmio)
-		return rc;
-	rc = hv_mem_map(vm->hv, vm->next_slot++, d->base, d->shadow, DP_SHADOW_SIZE,
-			HV_MEM_READONLY, e);
-	return rc ? rc : bind_doorbells(vm, d, e);
+	for (unsigned i = 0; i < m->nvectors && !rc; i++)
+		rc = ioapic_set_event(vm->ioapic, m->vector[i].number, d->slot[m->vector[i].slot],
+				      e);
+	for (unsigned i = 0; i < m->nwindows && !rc; i++)
+		rc = add_window(vm, d, i, e);
+	for (unsigned i = 0; i < m->ndoorbells && !rc; i++)
+		rc = bind_doorbell(vm, d, i, e);
+	return rc;
+}
+
+/* No more pins than the devices need: a kernel writes each of them several times while it boots. */
+static unsigned count_pins(const struct vmm *vm)
+{
+	unsigned n = MIN_PINS;
+
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		const struct device_desc *m = &vm->dev[i].desc;
+
+		for (unsigned k = 0; k < m->nvectors; k++) {
+			if (m->vector[k].number >= n && m->vector[k].number < IOAPIC_MAX_PINS)
+				n = m->vector[k].number + 1;
+		}
+	}
+	return n;
 }
 
 static int build_vm(struct vmm *vm, int dev, struct err *e)
@@ -218,7 +243,7 @@ static void build(struct vmm *vm, const struct msg_start_vmm *start, struct star
 	struct err e;
 	int rc;
 
-	vm->npins = BOARD_IOAPIC_PINS(vm->nvirtio);
+	vm->npins = count_pins(vm);
 	vm->main_event = event_create();
 	if (vm->main_event < 0)
 		fail("event", vm->main_event, "eventfd", 0);
@@ -241,7 +266,7 @@ static void build(struct vmm *vm, const struct msg_start_vmm *start, struct star
 
 static void load(struct vmm *vm, const struct msg_start_vmm *start, struct start_fds *f)
 {
-	struct acpi_params ap = {.ncpus = vm->ncpus, .nvirtio = vm->nvirtio, .com1 = vm->com1};
+	struct acpi_params ap = {.ncpus = vm->ncpus, .ndevices = vm->ndevices};
 	struct load_params lp = {.gm = &vm->gm,
 				 .kernel_fd = f->kernel,
 				 .ninitrds = start->ninitrds,
@@ -249,8 +274,11 @@ static void load(struct vmm *vm, const struct msg_start_vmm *start, struct start
 	struct load_entry entry;
 	struct hv_regs regs;
 	struct err e;
-	int rc = acpi_build(&vm->gm, &ap, &lp.acpi_rsdp, &e);
+	int rc;
 
+	for (unsigned i = 0; i < vm->ndevices; i++)
+		ap.device[i] = &vm->dev[i].desc;
+	rc = acpi_build(&vm->gm, &ap, &lp.acpi_rsdp, &e);
 	if (rc)
 		fail("acpi", rc, e.text, 0);
 	memcpy(lp.initrd_fd, f->initrd, sizeof(lp.initrd_fd));

@@ -1,54 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The core's side of a device page. See remote.h. */
-#include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include <insula/base.h>
 
 #include "remote.h"
 
-/* virtio 1.2, 4.2.2: registers that the driver only writes and that no readable register depends
- * on. */
-#define REG4(off) (1ull << ((off) / 4))
-static const struct reg_policy virtio_mmio_policy = {
-	.shift = 2,
-	.posted_writes = REG4(0x020) | REG4(0x024)    /* DriverFeatures, DriverFeaturesSel */
-			 | REG4(0x038)                /* QueueNum */
-			 | REG4(0x080) | REG4(0x084)  /* QueueDescLow, High */
-			 | REG4(0x090) | REG4(0x094)  /* QueueDriverLow, High */
-			 | REG4(0x0a0) | REG4(0x0a4), /* QueueDeviceLow, High */
-	.call_reads = 0,
-	.len = DP_SHADOW_SIZE,
-	.doorbell = 0x050,
-	.ack = 0x064,
-};
-
-/* 16550: RBR and IIR change state when read; only THR (or DLL) writes have nothing that reads them
- * back without a call. */
-static const struct reg_policy uart_policy = {
-	.shift = 0,
-	.posted_writes = 1ull << 0,
-	.call_reads = 1ull << 0 | 1ull << 2,
-	.len = 8,
-	.doorbell = -1,
-	.ack = -1,
-};
-
-const struct reg_policy *reg_policy(enum dev_kind kind)
+static bool in_mask(const struct device_window *w, uint64_t mask, uint64_t off)
 {
-	switch (kind) {
-	case DEV_UART:
-		return &uart_policy;
-	case DEV_VIRTIO_MMIO:
-		return &virtio_mmio_policy;
-	}
-	return NULL;
-}
-
-static bool in_mask(const struct reg_policy *p, uint64_t mask, uint64_t off)
-{
-	uint64_t i = off >> p->shift;
+	uint64_t i = off >> w->shift;
 
 	return i < 64 && (mask >> i & 1);
 }
@@ -197,107 +157,96 @@ static uint64_t read_shadow(const struct remote *d, uint64_t off, unsigned size)
 
 static uint64_t remote_read(void *self, uint64_t off, unsigned size, struct bus_patience *w)
 {
-	struct remote *d = self;
+	const struct remote_window *win = self;
+	struct remote *d = win->dev;
 	uint64_t v = 0;
 	bool ok;
 
 	if (atomic_load_explicit(&d->failed, memory_order_relaxed))
 		return ~0ull;
-	if (!in_mask(d->policy, d->policy->call_reads, off)) {
+	if (!in_mask(win->w, win->w->call_reads, off)) {
 		atomic_fetch_add_explicit(&d->shadow_reads, 1, memory_order_relaxed);
-		return read_shadow(d, off, size);
+		return read_shadow(d, win->w->at + off, size);
 	}
 	pthread_mutex_lock(&d->lock);
-	ok = call(d, DP_OP_READ, off, size, &v, w);
+	ok = call(d, DP_OP_READ, win->w->at + off, size, &v, w);
 	pthread_mutex_unlock(&d->lock);
 	return ok ? v : ~0ull;
 }
 
 /* The exit path of a doorbell: what the hypervisor would have done without an exit. */
-static bool doorbell(struct remote *d, uint64_t off, uint64_t value)
+static bool doorbell(struct remote *d, const struct device_window *w, uint64_t off, uint64_t value)
 {
-	if ((int64_t)off == d->policy->doorbell) {
-		if (value < d->nkicks)
-			event_signal(d->kick[value]);
-	} else if ((int64_t)off != d->policy->ack || value != 1) {
-		return false;
+	bool rings = in_mask(w, w->dropped, off);
+
+	for (unsigned i = 0; i < d->desc.ndoorbells; i++) {
+		const struct device_doorbell *b = &d->desc.doorbell[i];
+
+		if (b->addr != w->base + off || b->space != w->space ||
+		    (b->match && b->value != value))
+			continue;
+		event_signal(d->slot[b->slot]);
+		rings = true;
 	}
-	atomic_fetch_add_explicit(&d->doorbells, 1, memory_order_relaxed);
-	return true;
+	if (rings)
+		atomic_fetch_add_explicit(&d->doorbells, 1, memory_order_relaxed);
+	return rings;
 }
 
 /* The lock is held. An acknowledge that no helper hears is no loss: the next one would interrupt
  * once more at worst. Counted as one, it would cost a guest that was told about the failure its
  * whole device. */
-static bool unheard_ack(struct remote *d, uint64_t off)
+static bool unheard(struct remote *d, const struct device_window *w, uint64_t off)
 {
-	return (int64_t)off == d->policy->ack && has_failed(d);
+	return in_mask(w, w->unheard, off) && has_failed(d);
 }
 
 static void remote_write(void *self, uint64_t off, unsigned size, uint64_t value,
 			 struct bus_patience *w)
 {
-	struct remote *d = self;
+	const struct remote_window *win = self;
+	struct remote *d = win->dev;
 
-	if (doorbell(d, off, value))
+	if (doorbell(d, win->w, off, value))
 		return;
 	pthread_mutex_lock(&d->lock);
-	if (in_mask(d->policy, d->policy->posted_writes, off))
-		post(d, off, size, value, w);
-	else if (!unheard_ack(d, off))
-		call(d, DP_OP_WRITE, off, size, &value, w);
+	if (in_mask(win->w, win->w->posted, off))
+		post(d, win->w->at + off, size, value, w);
+	else if (!unheard(d, win->w, off))
+		call(d, DP_OP_WRITE, win->w->at + off, size, &value, w);
 	pthread_mutex_unlock(&d->lock);
 }
 
 const struct bus_ops remote_bus_ops = {remote_read, remote_write};
 
-static void take_descriptors(struct remote *d, int *fds)
-{
-	unsigned n = 1;
-
-	d->call_event = fds[n++];
-	d->irq_event = fds[n++];
-	d->ack_event = d->kind == DEV_VIRTIO_MMIO ? fds[n++] : -1;
-	for (unsigned i = 0; i < d->nkicks; i++)
-		d->kick[i] = fds[n++];
-	d->answer_event = word_events() ? fds[n] : -1;
-}
-
-int remote_init(struct remote *d, const struct msg_device *m, int *fds, unsigned nfds,
+int remote_init(struct remote *d, const struct device_desc *desc, int *fds, unsigned nfds,
 		struct err *e)
 {
-	const struct reg_policy *p = reg_policy((enum dev_kind)m->kind);
-	unsigned fixed = (m->kind == DEV_VIRTIO_MMIO ? 4 : 3) + word_events();
 	void *page;
-	int rc;
+	int rc = device_check(desc, nfds, e);
 
 	memset(d, 0, sizeof(*d));
-	if (!p || m->nkicks > VIRTIO_MAX_QUEUES || nfds != fixed + m->nkicks) {
-		rc = err_set(e, -EPROTO, "device %u: kind %u, %u kicks, %u descriptors", m->index,
-			     m->kind, m->nkicks, nfds);
-		goto out_close;
+	if (!rc)
+		rc = shm_map(fds[desc->page_slot], (uint64_t)DP_STATE_OFF + desc->state_size, 0,
+			     DP_CORE_SIZE, true, &page, e);
+	if (rc) {
+		for (unsigned i = 0; i < nfds; i++)
+			fd_close(&fds[i]);
+		return rc;
 	}
-	rc = shm_map(fds[0], DP_SIZE, 0, DP_CORE_SIZE, true, &page, e);
-	if (rc)
-		goto out_close;
-	fd_close(&fds[0]);
-	d->policy = p;
-	d->index = m->index;
-	d->kind = (enum dev_kind)m->kind;
-	d->base = m->base;
-	d->gsi = m->gsi;
-	d->nkicks = m->nkicks;
-	take_descriptors(d, fds);
-	snprintf(d->metrics.name, sizeof(d->metrics.name), "%.*s", DEV_NAME_LEN - 1, m->name);
+	d->desc = *desc;
+	memcpy(d->slot, fds, nfds * sizeof(*fds));
+	fd_close(&d->slot[desc->page_slot]);
+	d->call_event = d->slot[desc->call_slot];
+	d->answer_event = word_events() ? d->slot[desc->answer_slot] : -1;
+	for (unsigned i = 0; i < desc->nwindows; i++)
+		d->window[i] = (struct remote_window){d, &d->desc.window[i]};
+	memcpy(d->metrics.name, desc->name, sizeof(d->metrics.name));
 	d->shadow = page;
 	d->ctrl = (struct dp_ctrl *)(d->shadow + DP_CTRL_OFF);
 	d->ring = (struct dp_post *)(d->shadow + DP_RING_OFF);
 	pthread_mutex_init(&d->lock, NULL);
 	return 0;
-out_close:
-	for (unsigned i = 0; i < nfds; i++)
-		fd_close(&fds[i]);
-	return rc;
 }
 
 void remote_up(struct remote *d)
@@ -312,11 +261,9 @@ void remote_down(struct remote *d)
 {
 	pthread_mutex_lock(&d->lock);
 	if (answered(d)) {
-		/* Nothing changes by it: the 16550's scratch register, and no register at all of
-		 * virtio-mmio. */
-		d->ctrl->req_op = DP_OP_READ;
-		d->ctrl->req_offset = 7;
-		d->ctrl->req_size = 1;
+		d->ctrl->req_op = DP_OP_READ; /* nothing changes by it */
+		d->ctrl->req_offset = d->desc.probe_at;
+		d->ctrl->req_size = d->desc.probe_size;
 		atomic_store(&d->ctrl->req_seq, ++d->seq);
 		wake_helper(d); /* one that has come meanwhile */
 	}

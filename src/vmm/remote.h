@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A remote device: the core's side of a device page (insula/devpage.h).
+ * A remote device: the core's side of a device page (insula/devpage.h), as its description
+ * (insula/device.h) says. Nothing here knows a register.
  *
  * Reads are answered from the shadow registers, writes are posted, and what is left is a
  * synchronous call with a deadline, which is one for all accesses of an exit. A device whose helper
@@ -16,38 +17,32 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <insula/device.h>
 #include <insula/devpage.h>
 #include <insula/proto.h>
 
 #include "bus.h"
 
-/* Which accesses of a kind of device need what. Bit i of a mask stands for the register at i <<
- * shift. */
-struct reg_policy {
-	unsigned shift;
-	uint64_t posted_writes; /* no readable register depends on them */
-	uint64_t call_reads;    /* reads with a side effect */
-	uint64_t len;           /* bytes of the window */
-	int doorbell; /* offset of the doorbell register, its value is the queue; -1: none */
-	int ack;      /* offset of the interrupt acknowledge register; -1: none */
+struct remote;
+
+/* What the bus knows of a device: one of its windows. */
+struct remote_window {
+	struct remote *dev;
+	const struct device_window *w;
 };
-const struct reg_policy *reg_policy(enum dev_kind kind); /* NULL: no such kind */
 
 struct remote {
-	const struct reg_policy *policy;
-	uint32_t index;
-	enum dev_kind kind;
-	uint64_t base;
-	uint32_t gsi;
-	unsigned nkicks;
+	struct device_desc desc; /* checked */
+	struct remote_window window[DEVICE_MAX_WINDOWS];
+	int slot[DEVICE_MAX_SLOTS]; /* owned; the page's is -1 when it is mapped */
 
 	uint8_t *shadow; /* the core maps the first DP_CORE_SIZE bytes of the page here */
 	struct dp_ctrl *ctrl;
 	struct dp_post *ring;
 
-	int call_event, irq_event, ack_event, answer_event, kick[VIRTIO_MAX_QUEUES]; /* owned */
-	int wake_event;            /* borrowed: tells the main thread that `stuck` is set */
-	const atomic_bool *ending; /* borrowed: the VM ends, do not wait any longer */
+	int call_event, answer_event; /* of `slot` */
+	int wake_event;               /* borrowed: tells the main thread that `stuck` is set */
+	const atomic_bool *ending;    /* borrowed: the VM ends, do not wait any longer */
 	bool may_spin;
 
 	pthread_mutex_t lock; /* head, seq, metrics.call_ns_max; held while a call is under way */
@@ -57,10 +52,12 @@ struct remote {
 	struct vm_dev_metrics metrics;
 };
 
+/* `self` is a struct remote_window. */
 extern const struct bus_ops remote_bus_ops;
 
-/* Take over the descriptors of a MSG_DEVICE and map its page. On error everything is closed. */
-int remote_init(struct remote *d, const struct msg_device *m, int *fds, unsigned nfds,
+/* Check the description of a MSG_DEVICE (device_check()), take over its descriptors and map its
+ * page. On error everything is closed. */
+int remote_init(struct remote *d, const struct device_desc *desc, int *fds, unsigned nfds,
 		struct err *e);
 /* The helper is back. Any thread. */
 void remote_up(struct remote *d);

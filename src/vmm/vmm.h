@@ -41,10 +41,9 @@ struct vmm {
 	struct guestmem gm;
 	struct bus pio, mmio;
 	struct ioapic *ioapic;
-	unsigned ncpus, ndevices, nvirtio, npins;
+	unsigned ncpus, ndevices, npins;
 	struct vcpu vcpu[BOARD_MAX_CPUS];
 	struct remote dev[VM_MAX_DEVICES];
-	bool com1;
 	unsigned next_slot;
 
 	int main_event;           /* wakes the main thread: a device is stuck, or the VM ends */

@@ -18,6 +18,7 @@
 #include <insula/base.h>
 #include <insula/board.h>
 
+#include "devices/describe.h"
 #include "vmm/remote.h"
 
 #define PAGE ((size_t)BOARD_PAGE)
@@ -63,17 +64,22 @@ struct fixture {
 	struct remote dev;
 	struct bus bus;
 	atomic_bool ending;
-	bool answers;
+	bool answers, uart;
+	uint64_t len; /* of the window */
 };
 
 /* The page lives from the first run on; the device is made again for each. */
-static void set_up(struct fixture *f, enum dev_kind kind)
+static void set_up(struct fixture *f, bool uart)
 {
-	struct msg_device m = {.kind = (uint32_t)kind, .base = BASE, .name = "fuzz"};
+	struct device_desc m;
 	int fds[MSG_MAX_FDS];
-	unsigned n = 0;
 	struct err e;
 
+	if (uart)
+		describe_16550(&m, BASE, 4);
+	else
+		describe_virtio_mmio(&m, BASE, 5, KICKS);
+	strcpy(m.name, "fuzz");
 	if (!f->guarded) {
 		f->page_fd = shm_create("page", DP_SIZE, &e);
 		f->guarded = mmap(NULL, DP_CORE_SIZE + 2 * PAGE, PROT_NONE,
@@ -81,16 +87,11 @@ static void set_up(struct fixture *f, enum dev_kind kind)
 		MUST(f->page_fd >= 0 && f->guarded != MAP_FAILED);
 		f->guarded += PAGE;
 	}
-	fds[n++] = dup(f->page_fd);
-	fds[n++] = event_create();
-	fds[n++] = event_create();
-	if (kind == DEV_VIRTIO_MMIO) {
-		fds[n++] = event_create();
-		m.nkicks = KICKS;
-		for (unsigned i = 0; i < KICKS; i++)
-			fds[n++] = event_create();
-	}
-	MUST(!remote_init(&f->dev, &m, fds, n, &e));
+	for (unsigned i = 0; i < m.nslots; i++)
+		fds[i] = i == m.page_slot ? dup(f->page_fd) : event_create();
+	MUST(!remote_init(&f->dev, &m, fds, m.nslots, &e));
+	f->uart = uart;
+	f->len = m.window[0].len;
 	MUST(mremap(f->dev.shadow, DP_CORE_SIZE, DP_CORE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
 		    f->guarded) == f->guarded);
 	f->dev.shadow = f->guarded;
@@ -101,19 +102,16 @@ static void set_up(struct fixture *f, enum dev_kind kind)
 	f->dev.ending = &f->ending;
 	f->answers = true;
 	memset(&f->bus, 0, sizeof(f->bus));
-	MUST(!bus_add(&f->bus, BASE, f->dev.policy->len, &remote_bus_ops, &f->dev, &e));
+	MUST(!bus_add(&f->bus, BASE, f->len, &remote_bus_ops, &f->dev.window[0], &e));
 }
 
 static void tear_down(struct fixture *f)
 {
 	struct remote *d = &f->dev;
 
-	fd_close(&d->call_event);
-	fd_close(&d->irq_event);
-	fd_close(&d->ack_event);
 	fd_close(&d->wake_event);
-	for (unsigned i = 0; i < d->nkicks; i++)
-		fd_close(&d->kick[i]);
+	for (unsigned i = 0; i < d->desc.nslots; i++)
+		fd_close(&d->slot[i]);
 	pthread_mutex_destroy(&d->lock);
 }
 
@@ -140,7 +138,7 @@ static void check_read(struct fixture *f, uint64_t addr, unsigned size, const st
 {
 	struct vm_dev_metrics before, after;
 	bool failed = atomic_load(&f->dev.failed),
-	     in = addr >= BASE && addr - BASE <= f->dev.policy->len - size;
+	     in = addr >= BASE && addr - BASE <= f->len - size;
 	uint64_t v, want = 0;
 
 	remote_metrics(&f->dev, &before);
@@ -153,7 +151,7 @@ static void check_read(struct fixture *f, uint64_t addr, unsigned size, const st
 		memcpy(&want, t->shadow + (addr - BASE), size);
 		MUST(v == want && after.shadow_reads == before.shadow_reads + 1);
 	} else {
-		MUST(f->dev.kind == DEV_UART && v == (f->answers ? t->value : ~0ull));
+		MUST(f->uart && v == (f->answers ? t->value : ~0ull));
 	}
 }
 
@@ -164,7 +162,7 @@ static void check_write(struct fixture *f, uint64_t addr, unsigned size, uint64_
 	/* A call that was given up and is answered after all: the device is back. */
 	bool failed = atomic_load(&f->dev.failed) &&
 		      atomic_load(&f->dev.ctrl->ack_seq) != f->dev.seq,
-	     in = addr >= BASE && addr - BASE <= f->dev.policy->len - size;
+	     in = addr >= BASE && addr - BASE <= f->len - size;
 	uint32_t head = f->dev.head, seq = f->dev.seq;
 	const struct dp_post *p = &f->dev.ring[head % DP_RING_LEN];
 
@@ -189,7 +187,7 @@ static void check_write(struct fixture *f, uint64_t addr, unsigned size, uint64_
 
 static void core(struct fixture *f, const struct op *o)
 {
-	uint64_t addr = BASE - 16 + o->a % (f->dev.policy->len + 32);
+	uint64_t addr = BASE - 16 + o->a % (f->len + 32);
 	unsigned size = 1u << o->b % 4;
 	struct theirs before, after;
 
@@ -254,6 +252,35 @@ static void run(struct fixture *f, const struct op *o)
 	}
 }
 
+/* A description from the same bytes: one that passes can be executed. */
+static void check_description(const uint8_t *data, size_t size)
+{
+	struct device_desc m;
+	struct err e = {0};
+
+	describe_virtio_mmio(&m, BASE & ~(PAGE - 1), 5, KICKS);
+	/* Bytes here and there: {place, value} */
+	for (size_t at = 0; at + 3 <= size; at += 3)
+		((uint8_t *)&m)[(data[at] | data[at + 1] << 8) % sizeof(m)] ^= data[at + 2];
+	if (device_check(&m, m.nslots, &e)) {
+		MUST(e.code < 0 && e.text[0] && !strchr(e.text, '\n'));
+		return;
+	}
+	for (unsigned i = 0; i < m.nwindows; i++) {
+		const struct device_window *w = &m.window[i];
+
+		MUST(w->len && w->base + w->len > w->base && w->at + w->len <= DP_SHADOW_SIZE);
+		MUST(w->shift <= 3 && w->serve != DEVICE_DIRECT && w->slot == DEVICE_NO_SLOT);
+		MUST(w->serve == DEVICE_EXITS || w->base % PAGE == 0);
+	}
+	for (unsigned i = 0; i < m.ndoorbells; i++)
+		MUST(m.doorbell[i].slot < m.nslots && m.doorbell[i].slot != m.page_slot);
+	for (unsigned i = 0; i < m.nvectors; i++)
+		MUST(m.vector[i].slot < m.nslots && m.vector[i].slot != m.page_slot);
+	MUST(m.page_slot < m.nslots && m.call_slot < m.nslots && m.nslots <= DEVICE_MAX_SLOTS);
+	MUST(m.probe_at + m.probe_size <= DP_SHADOW_SIZE);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -262,7 +289,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (!size)
 		return 0;
-	set_up(&f, data[0] & 1 ? DEV_UART : DEV_VIRTIO_MMIO);
+	if (data[0] & 2)
+		check_description(data + 1, size - 1);
+	set_up(&f, data[0] & 1);
 	for (size_t at = 1; sizeof(o) <= size - at; at += sizeof(o)) {
 		memcpy(&o, data + at, sizeof(o));
 		run(&f, &o);

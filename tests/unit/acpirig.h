@@ -9,6 +9,7 @@
 
 #include <insula/board.h>
 
+#include "devices/describe.h"
 #include "host.h"
 #include "vmm/x86/acpi.h"
 
@@ -67,12 +68,31 @@ static uint64_t check_table(uint64_t gpa, const char *signature, unsigned revisi
 	return gpa;
 }
 
+/* The devices of a board, as the supervisor describes them. */
+static void add_devices(struct acpi_params *p, unsigned nvirtio, bool com1)
+{
+	static struct device_desc d[VM_MAX_DEVICES];
+
+	if (com1) {
+		describe_16550(&d[p->ndevices], BOARD_COM1, BOARD_GSI_COM1);
+		p->device[p->ndevices] = &d[p->ndevices];
+		p->ndevices++;
+	}
+	for (unsigned i = 0; i < nvirtio; i++, p->ndevices++) {
+		describe_virtio_mmio(&d[p->ndevices], BOARD_VIRTIO_MMIO + i * BOARD_PAGE,
+				     BOARD_GSI_VIRTIO + i, 1);
+		d[p->ndevices].uid = i;
+		p->device[p->ndevices] = &d[p->ndevices];
+	}
+}
+
 static struct tables build(unsigned ncpus, unsigned nvirtio, bool com1)
 {
-	struct acpi_params p = {.ncpus = ncpus, .nvirtio = nvirtio, .com1 = com1};
+	struct acpi_params p = {.ncpus = ncpus};
 	struct tables t = {0};
 	struct err e;
 
+	add_devices(&p, nvirtio, com1);
 	memset(ram, 0, BOARD_KERNEL);
 	ck_assert_int_eq(acpi_build(&gm, &p, &t.rsdp, &e), 0);
 	ck_assert_uint_eq(t.rsdp, BOARD_ACPI);

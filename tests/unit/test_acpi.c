@@ -58,8 +58,9 @@ START_TEST(bad_parameters)
 {
 	static const struct acpi_params bad[] = {{.ncpus = 0},
 						 {.ncpus = BOARD_MAX_CPUS + 1},
-						 {.ncpus = 1, .nvirtio = BOARD_MAX_VIRTIO + 1}};
+						 {.ncpus = 1, .ndevices = VM_MAX_DEVICES + 1}};
 	static const struct acpi_params good = {.ncpus = 1};
+	struct device_desc d;
 	uint64_t rsdp = 42;
 	struct err e;
 
@@ -67,6 +68,12 @@ START_TEST(bad_parameters)
 		ck_assert_int_eq(acpi_build(&gm, &bad[i], &rsdp, &e), -EINVAL);
 		ck_assert_ptr_nonnull(strstr(e.text, "CPUs"));
 	}
+	describe_virtio_mmio(&d, 1ull << 32, 5, 1);
+	ck_assert_int_eq(acpi_build(&gm, &(struct acpi_params){1, 1, {&d}}, &rsdp, &e), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(e.text, "below 4 GiB"));
+	d.hid[0] = 0; /* which the tables do not name */
+	ck_assert_int_eq(acpi_build(&gm, &(struct acpi_params){1, 1, {&d}}, &rsdp, &e), 0);
+	rsdp = 42;
 	gm.region[0].size = BOARD_ACPI;
 	ck_assert_int_eq(acpi_build(&gm, &good, &rsdp, &e), -EINVAL);
 	ck_assert_uint_eq(rsdp, 42);

@@ -152,6 +152,23 @@ START_TEST(disk_sharing)
 }
 END_TEST
 
+/* What the next helper gets; the second one gets the supervisor's descriptor as well. */
+static int hand_out(bool again)
+{
+	struct msg_start_blk m = {0};
+	int fds[2] = {-1, -1}, once = -1;
+	unsigned n = 0;
+
+	ck_assert_msg(disk_hand_out(&d, again, &m, fds, &n, &once, &e) == 0, "%s", e.text);
+	ck_assert_int_eq(once, fds[0]);
+	ck_assert_uint_eq(n, again ? 2 : 1);
+	ck_assert_uint_eq(m.flags, again ? BLK_OTHER : 0);
+	ck_assert(m.engine == BLK_ENGINE_URING || m.engine == BLK_ENGINE_THREADS);
+	if (again)
+		ck_assert_int_eq(fds[1], d.fd);
+	return fds[0];
+}
+
 /* The generation lock lives as long as any reference to the helper's descriptor, in whatever
  * process. */
 static void generation(const struct disk_config *conf)
@@ -163,7 +180,7 @@ static void generation(const struct disk_config *conf)
 	make_image(4096);
 	ck_assert_int_eq(disk_open(&d, conf, &e), 0);
 	ck_assert_int_eq(disk_quiet(&d), 1);
-	fd = disk_generation(&d, &e);
+	fd = hand_out(false);
 	ck_assert_int_ge(fd, 0);
 	ck_assert_int_eq(fcntl(fd, F_GETFL) & O_ACCMODE, conf->ro ? O_RDONLY : O_RDWR);
 	ck_assert_int_eq(fcntl(fd, F_GETFL) & O_NONBLOCK, 0);
@@ -183,7 +200,7 @@ static void generation(const struct disk_config *conf)
 	ck_assert_int_eq(status, 0);
 	ck_assert_int_eq(disk_quiet(&d), 1);
 	/* The next generation, and the one after a kill. */
-	fd = disk_generation(&d, &e);
+	fd = hand_out(true);
 	pid = fork();
 	if (!pid) {
 		pause();
@@ -219,7 +236,7 @@ START_TEST(generations_are_apart)
 	ck_assert_int_eq(disk_open(&d, &read_only, &e) | disk_open(&d2, &read_only, &e), 0);
 	ck_assert_int_eq(unlink(path), 0);
 	make_image(1024);
-	fd = disk_generation(&d, &e);
+	fd = hand_out(false);
 	ck_assert_int_ge(fd, 0);
 	ck_assert(!fstat(fd, &a) && !fstat(d.fd, &b) && a.st_ino == b.st_ino && a.st_size == 512);
 	ck_assert_int_eq(disk_quiet(&d), 0);

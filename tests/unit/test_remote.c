@@ -11,6 +11,7 @@
 
 #include <insula/base.h>
 
+#include "devices/describe.h"
 #include "vmm/remote.h"
 
 #include "host.h"
@@ -131,30 +132,52 @@ static void stop_helper(void)
 	pthread_join(h.thread, NULL);
 }
 
-static int take_up(enum dev_kind kind, unsigned nkicks, unsigned drop)
+#define BASE 0xd0000000ull
+#define PORT 0x3f8
+#define UART 0 /* take_up() of the one or the other: its number of queues */
+
+/* The real descriptions: of a 16550, or of virtio-mmio with this many queues. */
+static struct device_desc describe(unsigned nqueues)
 {
-	struct msg_device m = {
-		.kind = (uint32_t)kind, .index = 4, .base = 0xd0000000, .gsi = 5, .nkicks = nkicks};
+	struct device_desc m;
+
+	if (nqueues == UART)
+		describe_16550(&m, PORT, 4);
+	else
+		describe_virtio_mmio(&m, BASE, 5, nqueues);
+	m.index = 4;
+	memset(m.name, 'n', sizeof(m.name) - 1);
+	return m;
+}
+
+static int take_up_desc(const struct device_desc *m, unsigned drop)
+{
 	int fds[MSG_MAX_FDS];
 	unsigned n = 0;
 	int rc;
 
-	memset(m.name, 'n', sizeof(m.name)); /* not terminated */
 	fds[n++] = fd_copy(h.page_fd);
 	fds[n++] = fd_copy(h.call);
 	fds[n++] = fd_copy(h.irq);
-	if (kind == DEV_VIRTIO_MMIO)
-		fds[n++] = fd_copy(h.ack);
-	for (unsigned i = 0; i < nkicks && i < KICKS; i++)
+	for (unsigned i = 0; i + 1 < m->ndoorbells; i++)
 		fds[n++] = fd_copy(h.kick[i]);
+	if (m->ndoorbells)
+		fds[n++] = fd_copy(h.ack);
 	if (word_events())
 		fds[n++] = fd_copy(h.answer);
 	for (; drop; drop--)
 		fd_close(&fds[--n]);
-	rc = remote_init(&dev, &m, fds, n, &e);
+	rc = remote_init(&dev, m, fds, n, &e);
 	dev.wake_event = rc ? -1 : event_create();
 	dev.ending = &ending;
 	return rc;
+}
+
+static int take_up(unsigned nqueues, unsigned drop)
+{
+	struct device_desc m = describe(nqueues);
+
+	return take_up_desc(&m, drop);
 }
 
 static void open_page(void)
@@ -179,13 +202,9 @@ static void open_page(void)
 static void drop_remote(void)
 {
 	shm_unmap(dev.shadow, DP_CORE_SIZE);
-	fd_close(&dev.call_event);
-	fd_close(&dev.irq_event);
-	fd_close(&dev.ack_event);
-	fd_close(&dev.answer_event);
+	for (unsigned i = 0; i < dev.desc.nslots; i++)
+		fd_close(&dev.slot[i]);
 	fd_close(&dev.wake_event);
-	for (unsigned i = 0; i < dev.nkicks; i++)
-		fd_close(&dev.kick[i]);
 	pthread_mutex_destroy(&dev.lock);
 }
 
@@ -204,7 +223,7 @@ static void close_page(void)
 static void setup(void)
 {
 	open_page();
-	ck_assert_int_eq(take_up(DEV_VIRTIO_MMIO, KICKS, 0), 0);
+	ck_assert_int_eq(take_up(KICKS, 0), 0);
 }
 
 static void teardown(void)
@@ -218,14 +237,14 @@ static uint64_t rd(uint64_t off, unsigned size)
 {
 	struct bus_patience w = {0};
 
-	return remote_bus_ops.read(&dev, off, size, &w);
+	return remote_bus_ops.read(&dev.window[0], off, size, &w);
 }
 
 static void wr(uint64_t off, unsigned size, uint64_t v)
 {
 	struct bus_patience w = {0};
 
-	remote_bus_ops.write(&dev, off, size, v, &w);
+	remote_bus_ops.write(&dev.window[0], off, size, v, &w);
 }
 
 static struct vm_dev_metrics metrics(void)
@@ -240,11 +259,10 @@ static struct vm_dev_metrics metrics(void)
 
 START_TEST(policies)
 {
-	const struct reg_policy *p = reg_policy(DEV_VIRTIO_MMIO);
+	struct device_desc d = describe(KICKS);
+	const struct device_window *w = &d.window[0];
 
-	ck_assert_ptr_null(reg_policy((enum dev_kind)0));
-	ck_assert_ptr_null(reg_policy((enum dev_kind)3));
-	ck_assert_uint_eq(p->len, DP_SHADOW_SIZE);
+	ck_assert_uint_eq(w->len, DP_SHADOW_SIZE);
 	/* No readable register is posted: Status, QueueSel, QueueReady, the feature selectors of
 	 * the device. */
 	for (unsigned reg = 0; reg < 0x100; reg += 4) {
@@ -254,12 +272,15 @@ START_TEST(policies)
 
 		for (unsigned i = 0; i < ARRAY_LEN(posted); i++)
 			in |= posted[i] == reg;
-		ck_assert_int_eq(p->posted_writes >> (reg / 4) & 1, in);
+		ck_assert_int_eq(w->posted >> (reg / 4) & 1, in);
 	}
-	ck_assert_uint_eq(p->call_reads, 0);
-	p = reg_policy(DEV_UART);
-	ck_assert_uint_eq(p->posted_writes, 1);
-	ck_assert_uint_eq(p->call_reads, 5);
+	ck_assert_uint_eq(w->call_reads, 0);
+	ck_assert_uint_eq(w->dropped, 1ull << (REG_NOTIFY / 4));
+	ck_assert_uint_eq(w->unheard, 1ull << (REG_ACK / 4));
+	d = describe(UART);
+	ck_assert_uint_eq(w->posted, 1);
+	ck_assert_uint_eq(w->call_reads, 5);
+	ck_assert_uint_eq(w->dropped | w->unheard, 0);
 }
 END_TEST
 
@@ -269,20 +290,15 @@ START_TEST(bad_devices)
 
 	open_page();
 	before = host_count_descriptors();
-	ck_assert_int_eq(take_up((enum dev_kind)0, 0, 0), -EPROTO);
-	ck_assert_int_eq(take_up((enum dev_kind)99, 1, 0), -EPROTO);
-	ck_assert_int_eq(take_up(DEV_VIRTIO_MMIO, VIRTIO_MAX_QUEUES + 1, 0), -EPROTO);
-	ck_assert_int_eq(take_up(DEV_VIRTIO_MMIO, UINT32_MAX, 0), -EPROTO);
-	ck_assert_int_eq(take_up(DEV_VIRTIO_MMIO, KICKS, 1), -EPROTO);
-	ck_assert_int_eq(take_up(DEV_VIRTIO_MMIO, 1, 5), -EPROTO);
-	ck_assert_int_eq(take_up(DEV_UART, KICKS + 1, 0), -EPROTO);
+	ck_assert_int_eq(take_up(KICKS, 1), -EINVAL);
+	ck_assert_int_eq(take_up(UART, 1), -EINVAL);
 	/* A page of another size, which can shrink. */
 	int keep = h.page_fd;
 	h.page_fd = shm_create("small", DP_CORE_SIZE / 2, &e);
-	ck_assert_int_eq(take_up(DEV_UART, 0, 0), HOST_SHORT);
+	ck_assert_int_eq(take_up(UART, 0), HOST_SHORT);
 	fd_close(&h.page_fd);
 	h.page_fd = host_file("", 0, DP_SIZE);
-	ck_assert_int_eq(take_up(DEV_UART, 0, 0), HOST_NOT_SHARED);
+	ck_assert_int_eq(take_up(UART, 0), HOST_NOT_SHARED);
 	fd_close(&h.page_fd);
 	h.page_fd = keep;
 	ck_assert_uint_eq(host_count_descriptors(), before); /* on error everything is closed */
@@ -292,14 +308,13 @@ END_TEST
 
 START_TEST(taken_over)
 {
-	ck_assert_int_eq(dev.kind, DEV_VIRTIO_MMIO);
-	ck_assert_uint_eq(dev.index, 4);
+	ck_assert_uint_eq(dev.desc.index, 4);
 	ck_assert_uint_eq(strlen(dev.metrics.name), DEV_NAME_LEN - 1);
-	event_signal(dev.kick[KICKS - 1]);
+	event_signal(dev.slot[dev.desc.doorbell[KICKS - 1].slot]);
 	ck_assert_uint_eq(event_drain(h.kick[KICKS - 1]), 1);
-	event_signal(dev.irq_event);
+	event_signal(dev.slot[dev.desc.vector[0].slot]);
 	ck_assert_uint_eq(event_drain(h.irq), 1);
-	event_signal(dev.ack_event);
+	event_signal(dev.slot[dev.desc.doorbell[KICKS].slot]);
 	ck_assert_uint_eq(event_drain(h.ack), 1);
 }
 END_TEST
@@ -329,7 +344,7 @@ END_TEST
 START_TEST(uart_reads)
 {
 	drop_remote();
-	ck_assert_int_eq(take_up(DEV_UART, 0, 0), 0);
+	ck_assert_int_eq(take_up(UART, 0), 0);
 	start_helper(OBEY);
 	for (unsigned off = 0; off < 8; off++) {
 		h.page[off] = (uint8_t)(0x50 + off);
@@ -639,10 +654,10 @@ START_TEST(one_deadline_for_an_exit)
 	unsigned answers = 0;
 
 	drop_remote();
-	ck_assert_int_eq(take_up(DEV_UART, 0, 0), 0);
+	ck_assert_int_eq(take_up(UART, 0), 0);
 	start_helper(SLOW);
 	for (unsigned i = 0; i < 1024; i++)
-		answers += remote_bus_ops.read(&dev, 0, 1, &w) != UINT64_MAX;
+		answers += remote_bus_ops.read(&dev.window[0], 0, 1, &w) != UINT64_MAX;
 	took = clock_ns() - start;
 	stop_helper();
 	ck_assert_uint_ge(took, DP_DEADLINE_NS);

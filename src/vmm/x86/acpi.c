@@ -141,7 +141,6 @@ _Static_assert(sizeof(struct madt_ioapic) == 12, "5.2.12.3");
 
 _Static_assert(BOARD_MAX_CPUS <= 255,
 	       "no x2APIC entries are needed, and a byte is enough for a _UID");
-_Static_assert(BOARD_MAX_VIRTIO <= 256, "a byte is enough for a _UID");
 
 static struct header make_header(const char *signature, uint8_t revision)
 {
@@ -284,26 +283,30 @@ static void res_interrupt(struct out *o, uint32_t gsi)
 	out_int(o, gsi, 4);
 }
 
-struct resources {
-	uint16_t port;
-	uint8_t port_len; /* 0: none */
-	uint32_t mem, mem_len;
-	uint32_t gsi;
-	bool irq;
-};
+#define MAX_PINS 8 /* of one device */
 
-static void aml_crs(struct out *o, const struct resources *r)
+/* What it decodes and the pins it interrupts by: at most 12 and 9 bytes each. */
+static void aml_resources(struct out *o, const struct device_desc *d)
 {
-	uint8_t buf[64];
+	for (unsigned i = 0; i < d->nwindows; i++) {
+		const struct device_window *w = &d->window[i];
+
+		if (w->space == DEVICE_PIO)
+			res_io(o, (uint16_t)w->base, (uint8_t)w->len);
+		else
+			res_memory(o, (uint32_t)w->base, (uint32_t)w->len);
+	}
+	for (unsigned i = 0; i < d->nvectors; i++)
+		res_interrupt(o, d->vector[i].number);
+}
+
+static void aml_crs(struct out *o, const struct device_desc *d)
+{
+	uint8_t buf[2 + DEVICE_MAX_WINDOWS * 12 + MAX_PINS * 9];
 	struct out t = {.mem = buf, .cap = sizeof(buf)};
 	size_t at;
 
-	if (r->port_len)
-		res_io(&t, r->port, r->port_len);
-	if (r->mem_len)
-		res_memory(&t, r->mem, r->mem_len);
-	if (r->irq)
-		res_interrupt(&t, r->gsi);
+	aml_resources(&t, d);
 	out_int(&t, 0x79, 1); /* end tag; checksum 0: not used */
 	out_int(&t, 0, 1);
 	aml_name(o, "_CRS");
@@ -315,13 +318,13 @@ static void aml_crs(struct out *o, const struct resources *r)
 }
 
 static void aml_device(struct out *o, const char *seg, const char *hid, unsigned uid,
-		       const struct resources *r)
+		       const struct device_desc *d)
 {
 	size_t at = aml_begin_device(o, seg);
 
 	aml_hid_uid(o, hid, uid);
-	if (r)
-		aml_crs(o, r);
+	if (d)
+		aml_crs(o, d);
 	aml_end(o, at);
 }
 
@@ -345,25 +348,40 @@ static void aml_s5(struct out *o)
 
 static void aml_devices(struct out *o, const struct acpi_params *p)
 {
-	const struct resources com1 = {
-		.port = BOARD_COM1, .port_len = 8, .gsi = BOARD_GSI_COM1, .irq = true};
-	const struct resources pvpanic = {.port = BOARD_REG_PVPANIC, .port_len = 1};
+	const struct device_desc pvpanic = {
+		.nwindows = 1,
+		.window = {{.space = DEVICE_PIO, .base = BOARD_REG_PVPANIC, .len = 1}}};
 	char seg[5];
 
 	for (unsigned i = 0; i < p->ncpus; i++)
 		aml_device(o, aml_seg(seg, 'C', i), "ACPI0007", i, NULL); /* 8.4 */
-	if (p->com1)
-		aml_device(o, "COM1", "PNP0501", 0, &com1);
 	aml_device(o, "PEVT", "QEMU0001", 0, &pvpanic);
-	for (unsigned i = 0; i < p->nvirtio; i++) {
-		const struct resources r = {
-			.mem = (uint32_t)(BOARD_VIRTIO_MMIO + (uint64_t)i * BOARD_PAGE),
-			.mem_len = BOARD_PAGE,
-			.gsi = BOARD_GSI_VIRTIO + i,
-			.irq = true,
-		};
-		aml_device(o, aml_seg(seg, 'V', i), "LNRO0005", i, &r);
+	for (unsigned i = 0; i < p->ndevices; i++) {
+		const struct device_desc *d = p->device[i];
+
+		if (d->hid[0])
+			aml_device(o, aml_seg(seg, 'D', i), d->hid, d->uid, d);
 	}
+}
+
+/* The tables have 8 bits for a number of ports and 32 for an address. */
+static int check_resources(const struct device_desc *d, struct err *e)
+{
+	if (d->hid[0] && d->nvectors > MAX_PINS)
+		return err_set(e, -EINVAL, "ACPI: %s: %u pins; expected at most %d", d->name,
+			       d->nvectors, MAX_PINS);
+	for (unsigned i = 0; i < d->nwindows && d->hid[0]; i++) {
+		const struct device_window *w = &d->window[i];
+
+		if (w->space == DEVICE_PIO ? w->len > 255 : w->base + w->len > UINT32_MAX)
+			return err_set(
+				e, -EINVAL,
+				"ACPI: %s: window %u at 0x%llx of %llu bytes; expected up to "
+				"255 ports, or memory below 4 GiB",
+				d->name, i, (unsigned long long)w->base,
+				(unsigned long long)w->len);
+	}
+	return 0;
 }
 
 /* ---- tables ---- */
@@ -457,12 +475,16 @@ int acpi_build(const struct guestmem *gm, const struct acpi_params *p, uint64_t 
 			.cap = BOARD_RESET_CODE - BOARD_ACPI};
 	struct rsdp r = {.revision = 0};
 	uint64_t fadt, madt;
+	int rc = 0;
 
-	if (p->ncpus < 1 || p->ncpus > BOARD_MAX_CPUS || p->nvirtio > BOARD_MAX_VIRTIO)
-		return err_set(
-			e, -EINVAL,
-			"ACPI: %u CPUs and %u virtio devices, expected 1 to %u and at most %u",
-			p->ncpus, p->nvirtio, BOARD_MAX_CPUS, BOARD_MAX_VIRTIO);
+	if (p->ncpus < 1 || p->ncpus > BOARD_MAX_CPUS || p->ndevices > VM_MAX_DEVICES)
+		return err_set(e, -EINVAL,
+			       "ACPI: %u CPUs and %u devices, expected 1 to %u and at most %u",
+			       p->ncpus, p->ndevices, BOARD_MAX_CPUS, VM_MAX_DEVICES);
+	for (unsigned i = 0; i < p->ndevices && !rc; i++)
+		rc = check_resources(p->device[i], e);
+	if (rc)
+		return rc;
 	if (!o.mem)
 		return err_set(e, -EINVAL, "ACPI: no RAM at 0x%llx", BOARD_ACPI);
 	out_bytes(&o, &r, sizeof(r)); /* its place: it is the first, and found by a scan as well */

@@ -4,23 +4,23 @@
  * ACPI 6.5.
  *
  * They are what a distribution kernel learns the machine from: which CPUs there are, the IOAPIC,
- * where the UART and the virtio windows are, how to power off, and which parts of a PC are absent,
+ * where the windows of the devices are, how to power off, and which parts of a PC are absent,
  * so that it does not look for them.
  */
 #ifndef VMM_ACPI_H
 #define VMM_ACPI_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include <insula/err.h>
 #include <insula/guestmem.h>
+#include <insula/proto.h>
 
 struct acpi_params {
-	unsigned ncpus;   /* 1..BOARD_MAX_CPUS; LAPIC id of CPU i is i */
-	unsigned nvirtio; /* 0..BOARD_MAX_VIRTIO; device i at BOARD_VIRTIO_MMIO, line
-			     BOARD_GSI_VIRTIO + i */
-	bool com1;        /* there is a UART at BOARD_COM1 */
+	unsigned ncpus; /* 1..BOARD_MAX_CPUS; LAPIC id of CPU i is i */
+	unsigned ndevices;
+	/* Checked. Those with a _HID are named, with their windows and pins as resources. */
+	const struct device_desc *device[VM_MAX_DEVICES];
 };
 
 /*

@@ -1,0 +1,136 @@
+/*
+ * A device, as data: what the core (insula-vmm) has to know of one, without knowing a register.
+ *
+ * The supervisor makes a description for each device of the VM and sends it to the core with
+ * MSG_DEVICE. The core executes it: it answers accesses to the windows, binds the doorbells and the
+ * vectors, and looks at nothing else. What the registers mean is between the guest's driver and the
+ * helper; the masks below are all that the core is told of them.
+ *
+ *   window    a range of addresses that belongs to the device. How it is served:
+ *               DEVICE_EXITS   every access exits. Reads are answered from the shadow registers of
+ *                              the page (devpage.h), but for those in `call_reads`. Writes in
+ *                              `posted` are posted, the others are calls
+ *               DEVICE_SHADOW  the same, and the shadow registers are a read-only memory slot of
+ *                              the guest: its reads do not exit
+ *               DEVICE_DIRECT  memory of a descriptor is the guest's, as it is (the BAR of a device
+ *                              that somebody else makes). The core does not do this yet
+ *   doorbell  a write that only signals an event: to this address, of this size, with this value.
+ *             The hypervisor does it without an exit. A write that exits all the same (of another
+ *             size) does it too
+ *   vector    an event that, when it is signalled, interrupts the guest: by a pin of the board's
+ *             interrupt controller, or by a message (MSI; the core cannot do this yet)
+ *
+ *   slots     the descriptors that came with the description, in one order. Everything above names
+ *             its descriptor by its place in it
+ *
+ * Masks: bit i stands for the register at i << shift of the window, so a window has 64 of them. An
+ * access beyond is in no mask: reads are answered from the shadow registers, writes are calls.
+ *
+ * The description comes from the supervisor, which is trusted. It is checked all the same, once, by
+ * device_check(), before anything of it is used.
+ */
+#ifndef INSULA_DEVICE_H
+#define INSULA_DEVICE_H
+
+#include <stdint.h>
+
+#include <insula/err.h>
+
+#define DEVICE_VERSION 1
+#define DEVICE_MAX_WINDOWS 6 /* as many as a PCI function has BARs */
+#define DEVICE_MAX_DOORBELLS 24
+#define DEVICE_MAX_VECTORS 24
+#define DEVICE_MAX_SLOTS 32       /* what a message can carry */
+#define DEVICE_NO_SLOT UINT32_MAX /* where a slot is not needed */
+#define DEVICE_MAX_STATE (64u << 20)
+#define DEV_NAME_LEN 16
+
+enum device_space {
+	DEVICE_PIO = 1,
+	DEVICE_MMIO,
+	DEVICE_PCI_CONFIG, /* the function's configuration space; the board has no PCI yet */
+};
+
+enum device_serve { DEVICE_EXITS = 1, DEVICE_SHADOW, DEVICE_DIRECT };
+
+struct device_window {
+	uint64_t base; /* port, or gpa */
+	uint64_t len;
+	uint32_t space; /* enum device_space */
+	uint32_t serve; /* enum device_serve */
+	/* EXITS, SHADOW: where its registers begin in the page. It is also what the helper is told:
+	 * a register is known by its place there. Sum with `len` at most DP_SHADOW_SIZE. */
+	uint32_t at;
+	uint32_t shift;      /* of the masks: 0 registers of a byte, 2 of four bytes; at most 3 */
+	uint64_t posted;     /* writes that no readable register depends on */
+	uint64_t call_reads; /* reads with a side effect. Not in a SHADOW window */
+	uint64_t dropped;    /* writes that mean nothing if they ring no doorbell */
+	uint64_t unheard;    /* calls that nobody misses while there is no helper */
+	uint64_t offset;     /* DIRECT: in the descriptor */
+	uint32_t slot;       /* DIRECT: which descriptor; else DEVICE_NO_SLOT */
+	uint32_t pad;
+};
+_Static_assert(sizeof(struct device_window) == 80, "wire size");
+
+struct device_doorbell {
+	uint64_t addr;
+	uint64_t value; /* what is written, if `match` */
+	uint32_t space; /* enum device_space */
+	uint32_t size;  /* 1, 2, 4 or 8 */
+	uint32_t match; /* 0: any value rings; 1: only `value` */
+	uint32_t slot;  /* the event */
+};
+_Static_assert(sizeof(struct device_doorbell) == 32, "wire size");
+
+enum device_vector_kind { DEVICE_PIN = 1, DEVICE_MSI };
+
+struct device_vector {
+	uint32_t kind;   /* enum device_vector_kind */
+	uint32_t number; /* PIN: of the interrupt controller */
+	uint32_t slot;   /* the event that interrupts */
+	/* A level-triggered pin: the event that says that the guest has acknowledged; the core's
+	 * pins are edges, so it takes DEVICE_NO_SLOT alone. */
+	uint32_t ack_slot;
+};
+_Static_assert(sizeof(struct device_vector) == 16, "wire size");
+
+/* The body of MSG_DEVICE. */
+struct device_desc {
+	uint32_t version;        /* DEVICE_VERSION */
+	uint32_t index;          /* 0..: the number in MSG_DEV_* */
+	char name[DEV_NAME_LEN]; /* "vda", "com1" */
+	char hid[12];            /* _HID of its ACPI device; empty: the tables do not name it */
+	uint32_t uid;            /* _UID; 0..255 */
+
+	uint32_t nslots, nwindows, ndoorbells, nvectors;
+	uint32_t page_slot;   /* its device page */
+	uint32_t call_slot;   /* wakes the helper */
+	uint32_t answer_slot; /* wakes the core, on a system without futexes (word_events()) */
+	uint32_t state_size;  /* bytes of the page behind DP_STATE_OFF, a multiple of 4096 */
+	/* A read that changes nothing, of 1, 2, 4 or 8 bytes: what is left pending for the next
+	 * helper when there is none (MSG_DEV_DOWN). A place in the page. */
+	uint32_t probe_at, probe_size;
+
+	struct device_window window[DEVICE_MAX_WINDOWS];
+	struct device_doorbell doorbell[DEVICE_MAX_DOORBELLS];
+	struct device_vector vector[DEVICE_MAX_VECTORS];
+};
+_Static_assert(sizeof(struct device_desc) == 80 + DEVICE_MAX_WINDOWS * 80 +
+						     DEVICE_MAX_DOORBELLS * 32 +
+						     DEVICE_MAX_VECTORS * 16,
+	       "wire size");
+
+/* Can it be executed, with `nfds` descriptors? 0; or a negative errno and a line that names the
+ * device, the part, its value and what was expected: -EPROTO for another version, -EINVAL for what
+ * contradicts itself (windows that overlap, a doorbell outside of the windows, a slot that is not
+ * there ...), -EOPNOTSUPP for what the core cannot do yet. Whether it overlaps another device is
+ * seen when it is put on the bus. */
+int device_check(const struct device_desc *d, unsigned nfds, struct err *e);
+
+/* [a, a + alen) and [b, b + blen) have a byte in common; no sum overflows. */
+static inline int device_overlap(uint64_t a, uint64_t alen, uint64_t b, uint64_t blen)
+{
+	return a < b + blen && b < a + alen;
+}
+
+#endif
