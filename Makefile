@@ -42,14 +42,15 @@ say = @printf '  %-6s %s\n' "$(1)" "$(patsubst $(BUILD)/%,%,$@)"
 endif
 
 # ---- rooms: one library each; main.c and *_main.c belong to a program alone
-ROOMS := base hv x86 whp vmm devices jail image spec supervisor guest daemon ctl
+ROOMS := base hv x86 whp vmm devices exec jail image spec supervisor guest daemon ctl
 src_base       := $(wildcard src/base/*.c)
 src_hv         := $(wildcard src/hv/kvm/*.c) $(wildcard src/hv/kvm/x86/*.c) $(wildcard src/hv/*.c)
 # The Windows backend; all but *_win.c also builds here, for the tests. x86: its instruction emulator.
 src_x86        := $(wildcard src/hv/whp/x86*.c)
 src_whp        := $(filter-out $(src_x86),$(wildcard src/hv/whp/*.c)) $(wildcard src/hv/*.c)
 src_vmm        := $(wildcard src/vmm/*.c) $(wildcard src/vmm/x86/*.c)
-src_devices    := $(wildcard src/devices/*.c)
+src_devices    := $(wildcard src/devices/*.c src/devices/*/*.c)
+src_exec       := $(wildcard src/exec/*.c)
 src_jail       := $(wildcard src/jail/*.c)
 src_image      := $(wildcard src/image/*.c)
 src_spec       := $(wildcard src/spec/*.c)
@@ -133,15 +134,18 @@ $(BUILD)/libexec/insula/insula-vmm: $(call objs,src/vmm/main.c) $(call lib,vmm) 
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $^ $(JAIL_LIBS)
-# One program a device: src/devices/NAME_main.c. Only the disk needs a library of its own.
+# One program a device: src/devices/NAME/NAME_main.c; and insula-exec. Only the disk needs a library of its own.
 HELPER_LIBS_insula-blk := -luring
-$(addprefix $(BUILD)/libexec/insula/,$(HELPERS)): $(BUILD)/libexec/insula/insula-%: \
-		$(BUILD)/obj/src/devices/%_main.o $(call lib,devices) $(call lib,jail) $(call lib,base)
+$(foreach h,$(HELPERS:insula-%=%),$(eval $(BUILD)/libexec/insula/insula-$(h): \
+	$(call objs,$(wildcard src/devices/$(h)/$(h)_main.c src/$(h)/$(h)_main.c))))
+$(BUILD)/libexec/insula/insula-exec: $(call lib,exec)
+$(addprefix $(BUILD)/libexec/insula/,$(HELPERS)): $(call lib,devices) $(call lib,jail) $(call lib,base)
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $^ $(HELPER_LIBS_$(@F)) $(JAIL_LIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
+		$(HELPER_LIBS_$(@F)) $(JAIL_LIBS)
 # Of the devices' room the supervisor has their descriptions, and nothing that works.
-DESCRIBE := $(call objs,$(wildcard src/devices/*_describe.c))
+DESCRIBE := $(call objs,$(wildcard src/devices/*/*_describe.c))
 $(BUILD)/bin/insula-run: $(call objs,tools/insula-run.c) $(call lib,supervisor) $(DESCRIBE) $(call lib,spec) $(call lib,image) $(call lib,jail) $(call lib,base)
 	@mkdir -p $(@D)
 	$(call say,LINK)
@@ -213,7 +217,7 @@ include tests/whp-double/windows.mk
 # ---- tests
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
-UNIT_LIBS = $(foreach r,daemon supervisor spec image vmm hv x86 devices guest jail base,$(call lib,$(r)))
+UNIT_LIBS = $(foreach r,daemon supervisor spec image vmm hv x86 exec devices guest jail base,$(call lib,$(r)))
 tests: $(UNIT) $(BUILD)/tests/jail_child $(BUILD)/tests/vsockpeer payloads
 
 # Runs in guests: no loader, no libraries, no sanitizer.
@@ -242,7 +246,7 @@ $(BUILD)/tests/test_whp: $(BUILD)/obj/tests/unit/test_whp.o $(DOUBLE) $(call lib
 
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZERS  := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
-FUZZ_LIB_SRC := $(foreach r,base x86 vmm devices image spec supervisor daemon,$(call lib_of,$(r)))
+FUZZ_LIB_SRC := $(foreach r,base x86 vmm devices exec image spec supervisor daemon,$(call lib_of,$(r)))
 FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 fuzzers: $(FUZZERS)
 $(BUILD)/fuzz/obj/%.o: %.c Makefile

@@ -9,11 +9,11 @@
 # What of a room builds here: not *_linux.c, not main.c and *_main.c, and not what has no counterpart yet.
 win_room     = $(filter-out %_linux.c %/main.c %_main.c,$(wildcard src/$(1)/*.c))
 WIN_BASE    := $(filter-out %/scm.c,$(call win_room,base))
-WIN_DEVICES := $(filter-out $(addprefix src/devices/,net%.c),$(call win_room,devices))
+WIN_DEVICES := $(filter-out src/devices/net/%,$(call win_room,devices) $(call win_room,devices/*))
 WIN_VMM     := $(call win_room,vmm) $(call win_room,vmm/x86) $(src_whp) $(src_x86)
 WIN_JAIL    := src/jail/check_win.c src/jail/seal_win.c
 WIN_SPEC    := $(filter-out %/config_net.c,$(call win_room,spec))
-WIN_RUN     := $(wildcard src/supervisor/*_win.c) src/devices/uart_describe.c src/devices/virtio_describe.c $(addprefix src/supervisor/,boot_memory.c cmdline.c command.c control.c ctlexec.c dev_blk.c dev_rng.c dev_uart.c dev_vsock.c device.c exec.c scrollback.c recover.c restart.c result.c stats.c usage.c vm_common.c vmlog.c) \
+WIN_RUN     := $(wildcard src/supervisor/*_win.c) src/devices/console/uart_describe.c src/devices/virtio/virtio_describe.c $(addprefix src/supervisor/,boot_memory.c cmdline.c command.c control.c ctlexec.c dev_blk.c dev_rng.c dev_uart.c dev_vsock.c device.c exec.c scrollback.c recover.c restart.c result.c stats.c usage.c vm_common.c vmlog.c) \
 	$(WIN_SPEC) src/image/config.c src/image/cpio.c src/jail/check_win.c src/jail/spawn_win.c \
 	tools/insula-run_win.c
 WIN_DAEMON  := $(call win_room,daemon) src/daemon/main.c $(WIN_SPEC)
@@ -52,7 +52,8 @@ $(BUILD)/windows/$(1)/insula-run.exe: win_json = $(WIN_DEBIAN)/lib/libjson-c.a
 $(BUILD)/windows/$(1)/insula-run.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,$(WIN_RUN) $(WIN_BASE))
 $(BUILD)/windows/$(1)/insula-vmm.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,src/vmm/main.c $(WIN_VMM) $(WIN_JAIL) $(WIN_BASE))
 $(foreach h,$(WIN_HELPERS),$(eval $(BUILD)/windows/$(1)/$(h).exe: \
-	$(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,src/devices/$(h:insula-%=%)_main.c $(WIN_DEVICES) $(WIN_JAIL) $(WIN_BASE))))
+	$(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,$(wildcard src/devices/$(h:insula-%=%)/$(h:insula-%=%)_main.c src/$(h:insula-%=%)/$(h:insula-%=%)_main.c) \
+	$(if $(filter %-exec,$(h)),$(call win_room,exec)) $(WIN_DEVICES) $(WIN_JAIL) $(WIN_BASE))))
 $(foreach x,$(WIN_EXES),$(BUILD)/windows/$(1)/$(x).exe):
 	@mkdir -p $$(@D)
 	$$(call say,WINLD)

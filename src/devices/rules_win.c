@@ -3,11 +3,11 @@
  * The lists of system calls stay empty on Windows: it has no filter that takes them. What a helper
  * may do there is decided by its container alone (src/jail/contain_win.c).
  */
-#include "blk_disk.h"
-#include "console.h"
-#include "exec.h"
-#include "rng.h"
-#include "vsock.h"
+#include "devices/blk/blk_disk.h"
+#include "devices/console/console.h"
+#include "exec/exec.h"
+#include "devices/rng/rng.h"
+#include "devices/vsock/vsock.h"
 
 void helper_rules(const struct helper *h, struct rule_list *l)
 {

@@ -23,7 +23,7 @@
 
 #include <insula/stats.h>
 
-#include "virtio_mmio.h"
+#include "devices/virtio/virtio_mmio.h"
 
 #define WORKER_MAX_LANES 8
 #define WORKER_MAX_EXTRA 16 /* descriptors of its own that a device may wait for */

@@ -21,9 +21,9 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
-#include <devices/blk.h>
-#include <devices/console.h>
-#include <devices/rng.h>
+#include <devices/blk/blk.h>
+#include <devices/console/console.h>
+#include <devices/rng/rng.h>
 
 #include "../unit/boardmem.h"
 

@@ -16,7 +16,7 @@
 
 #include <insula/base.h>
 
-#include "devices/exec.h"
+#include "exec/exec.h"
 
 #define MUST(x)                                                                 \
 	do {                                                                    \

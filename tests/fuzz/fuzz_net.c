@@ -17,7 +17,7 @@
 
 #include <insula/base.h>
 
-#include <devices/net.h>
+#include <devices/net/net.h>
 
 #include "../unit/boardmem.h"
 

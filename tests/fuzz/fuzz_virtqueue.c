@@ -11,7 +11,7 @@
 
 #include <insula/base.h>
 
-#include <devices/virtqueue.h>
+#include <devices/virtio/virtqueue.h>
 
 #include "../unit/boardmem.h"
 

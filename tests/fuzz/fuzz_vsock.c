@@ -14,7 +14,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
-#include <devices/vsock.h>
+#include <devices/vsock/vsock.h>
 
 #include "../unit/boardmem.h"
 #include "../unit/fakehost.h"

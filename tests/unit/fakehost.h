@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <devices/vsock_table.h>
+#include <devices/vsock/vsock_table.h>
 
 #define FH_ENDS 8192
 #define FH_BYTES 4096u /* of one direction of an end that are kept */

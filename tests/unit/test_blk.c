@@ -19,7 +19,7 @@
 
 #include <insula/stats.h>
 
-#include <devices/blk.h>
+#include <devices/blk/blk.h>
 
 #include "fakedrv.h"
 

@@ -14,7 +14,7 @@
 
 #include <insula/stats.h>
 
-#include <devices/console.h>
+#include <devices/console/console.h>
 
 #include "fakecore.h"
 

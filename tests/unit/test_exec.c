@@ -24,7 +24,7 @@
 
 #include <insula/base.h>
 
-#include "devices/exec.h"
+#include "exec/exec.h"
 #include "guest/agent.h"
 
 #define PATIENCE_MS 10000

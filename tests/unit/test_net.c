@@ -16,7 +16,7 @@
 #include <insula/stats.h>
 
 #include <devices/iov.h>
-#include <devices/net.h>
+#include <devices/net/net.h>
 
 #include "fakedrv.h"
 

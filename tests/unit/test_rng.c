@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include <devices/rng.h>
+#include <devices/rng/rng.h>
 
 #define MS 1000000ull
 #define SECOND (1000 * MS)

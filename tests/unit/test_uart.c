@@ -6,7 +6,7 @@
 
 #include <insula/base.h>
 
-#include <devices/uart.h>
+#include <devices/console/uart.h>
 
 static struct {
 	struct uart u;

@@ -3,7 +3,7 @@
  * counts. */
 #include <check.h>
 
-#include <devices/virtio_mmio.h>
+#include <devices/virtio/virtio_mmio.h>
 
 #include "fakedrv.h"
 

@@ -5,7 +5,7 @@
 
 #include <insula/base.h>
 
-#include <devices/vsock.h>
+#include <devices/vsock/vsock.h>
 
 #include "fakehost.h"
 #include "host.h"

@@ -7,7 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <devices/vsock.h>
+#include <devices/vsock/vsock.h>
 
 #include "fakedrv.h"
 

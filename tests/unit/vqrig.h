@@ -6,7 +6,7 @@
 
 #include <check.h>
 
-#include <devices/virtqueue.h>
+#include <devices/virtio/virtqueue.h>
 
 #include "fakedrv.h"
 

@@ -10,7 +10,7 @@
  *   pipepeer line P TEXT              open P, say TEXT (\n is a line's end), print what comes back
  *   pipepeer drop P PORT N            N times: connect, send a little, close without reading
  *
- * An empty message is the end of one direction (src/devices/vsock_host_win.c).
+ * An empty message is the end of one direction (src/devices/vsock/vsock_host_win.c).
  */
 #include <windows.h>
 

@@ -5,7 +5,7 @@
  * The network namespace is empty: all it has of a network are the descriptors.
  */
 #include "net.h"
-#include "program.h"
+#include "devices/program.h"
 
 static int check(const void *start, struct err *e)
 {

@@ -26,7 +26,7 @@
 
 #include <insula/guestproto.h>
 
-#include "helper.h"
+#include "devices/helper.h"
 
 #define EXEC_ESCAPE_KEY 0x1d /* Ctrl-] */
 #define EXEC_ESCAPE_TIMES 3u

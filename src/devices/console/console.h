@@ -14,7 +14,7 @@
 
 #include <stdatomic.h>
 
-#include "helper.h"
+#include "devices/helper.h"
 #include "uart.h"
 
 #define CONSOLE_TAG 0x31545255u /* "URT1" */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* insula-blk: one virtio-blk disk, in a jail of its own. Its stages are in program.h. */
 #include "blk.h"
-#include "program.h"
+#include "devices/program.h"
 
 #define FIXED_FDS \
 	5 /* memory, page, call, irq, disk; then perhaps another, and the queues' kicks \

@@ -23,7 +23,7 @@
 
 #include <insula/base.h>
 
-#include "iov.h"
+#include "devices/iov.h"
 #include "vsock.h"
 
 #define END_BYTES (16u << 10)

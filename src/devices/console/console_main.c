@@ -6,7 +6,7 @@
 #include <errno.h>
 
 #include "console.h"
-#include "program.h"
+#include "devices/program.h"
 
 enum { FD_PAGE, FD_CALL, FD_IRQ, FD_OUT, FD_IN };
 

@@ -25,7 +25,7 @@
 #include <insula/err.h>
 #include <insula/proto.h>
 
-#include "helper.h"
+#include "devices/helper.h"
 
 enum blk_op {
 	BLK_OP_READ,

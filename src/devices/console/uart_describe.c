@@ -5,7 +5,7 @@
 #include <insula/base.h>
 #include <insula/devpage.h>
 
-#include "describe.h"
+#include "devices/describe.h"
 #include "uart.h"
 
 #define REG1(reg) (1ull << (reg))

@@ -13,7 +13,7 @@
 
 #include <insula/base.h>
 
-#include "iov.h"
+#include "devices/iov.h"
 #include "net.h"
 
 /* Kept small where no larger frame can come: each segment costs a little in each read. */

@@ -5,7 +5,7 @@
 #include <insula/base.h>
 #include <insula/devpage.h>
 
-#include "describe.h"
+#include "devices/describe.h"
 
 #define REG4(off) (1ull << ((off) / 4))
 

@@ -9,7 +9,7 @@
 #ifndef DEVICES_VIRTIO_MMIO_H
 #define DEVICES_VIRTIO_MMIO_H
 
-#include "helper.h"
+#include "devices/helper.h"
 #include "virtio.h"
 
 #define VIRTIO_MMIO_VENDOR 0x414c5349u /* "ISLA" */

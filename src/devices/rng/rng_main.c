@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* insula-rng: one virtio-rng device, in a jail of its own. Its stages are in program.h. */
-#include "program.h"
+#include "devices/program.h"
 #include "rng.h"
 
 #define NFDS 5 /* memory, page, call, irq, kick */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* insula-vsock: one virtio-vsock device, in a jail of its own. Its stages are in program.h. */
-#include "program.h"
+#include "devices/program.h"
 #include "vsock.h"
 
 /* memory, page, call, irq, kicks; and perhaps the socket */

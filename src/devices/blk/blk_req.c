@@ -10,7 +10,7 @@
 #include <insula/base.h>
 
 #include "blk.h"
-#include "iov.h"
+#include "devices/iov.h"
 
 _Static_assert(offsetof(struct blk_req, io) == 0, "a request is found from its blk_io");
 

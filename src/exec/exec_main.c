@@ -9,7 +9,7 @@
 #include <errno.h>
 
 #include "exec.h"
-#include "program.h"
+#include "devices/program.h"
 
 enum { FD_STREAM, FD_SPEC, FD_OUT, FD_ERR, FD_IN };
 

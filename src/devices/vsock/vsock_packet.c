@@ -6,7 +6,7 @@
 
 #include <insula/base.h>
 
-#include "iov.h"
+#include "devices/iov.h"
 #include "vsock_table.h"
 
 #define HDR_LEN sizeof(struct virtio_vsock_hdr)

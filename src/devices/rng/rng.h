@@ -9,8 +9,8 @@
 #ifndef DEVICES_RNG_H
 #define DEVICES_RNG_H
 
-#include "bucket.h"
-#include "worker.h"
+#include "devices/bucket.h"
+#include "devices/worker.h"
 
 #define RNG_TAG 0x31474e52u /* "RNG1" */
 #define RNG_REQUEST_MAX 4096u

@@ -26,7 +26,7 @@
 
 #include "blk_engine.h"
 #include "blk_pool.h"
-#include "worker.h"
+#include "devices/worker.h"
 
 #define BLK_TAG 0x314b4c42u /* "BLK1" */
 #define BLK_SECTOR 512u

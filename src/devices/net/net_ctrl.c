@@ -13,7 +13,7 @@
 
 #include <insula/base.h>
 
-#include "iov.h"
+#include "devices/iov.h"
 #include "net.h"
 
 static uint8_t set_flag(uint8_t *flag, const uint8_t *data, size_t len)

@@ -28,9 +28,9 @@
 #ifndef DEVICES_NET_H
 #define DEVICES_NET_H
 
-#include "bucket.h"
+#include "devices/bucket.h"
 #include "net_backing.h"
-#include "worker.h"
+#include "devices/worker.h"
 
 #define NET_TAG 0x3154454eu           /* "NET1" */
 #define NET_BUDGET 64u                /* frames of one direction of one pair in one turn, */

@@ -26,7 +26,7 @@
 #include <pthread.h>
 
 #include "vsock_conn.h"
-#include "worker.h"
+#include "devices/worker.h"
 
 #define VSOCK_TAG 0x314b5356u /* "VSK1" */
 #define VSOCK_QUEUES 3u

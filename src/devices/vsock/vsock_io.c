@@ -10,7 +10,7 @@
 
 #include <insula/base.h>
 
-#include "iov.h"
+#include "devices/iov.h"
 #include "vsock.h"
 
 #define HDR_LEN sizeof(struct virtio_vsock_hdr)

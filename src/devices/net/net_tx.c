@@ -9,7 +9,7 @@
 
 #include <insula/base.h>
 
-#include "iov.h"
+#include "devices/iov.h"
 #include "net.h"
 
 void net_tx_start(struct net_lane *l, struct net_tx *t, struct virtqueue *q)

@@ -23,7 +23,7 @@
 
 #include <insula/base.h>
 
-#include "iov.h"
+#include "devices/iov.h"
 #include "net_backing.h"
 
 static int result(ssize_t n)
