@@ -27,27 +27,24 @@
 
 #include <insula/device.h>
 #include <insula/err.h>
-#include <insula/memmap.h>
+#include <insula/start.h>
 
 #define MSG_VERSION 1
 #define MSG_MAX_BODY 8192
-#define MSG_MAX_FDS 32
+#define MSG_MAX_FDS START_MAX_SLOTS
 #define MSG_CHANNEL_FD 3 /* the child's end after exec */
 
 enum msg_type {
 	MSG_START_VMM = 1, /* struct msg_start_vmm */
 	MSG_DEVICE,        /* struct device_desc; descriptors: its slots */
-	MSG_START_BLK,     /* struct msg_start_blk */
-	MSG_START_UART,    /* struct msg_start_uart */
-	MSG_GO,            /* empty */
+	MSG_START,         /* to a helper: struct start_head, then its device's own body */
+	MSG_GO = 5,        /* empty */
 	MSG_STOP,          /* empty */
 	MSG_DEV_UP,        /* struct msg_dev: its helper is back (to the vmm) */
-	MSG_START_RNG,     /* struct msg_start_rng */
-	MSG_START_NET,     /* struct msg_start_net */
-	MSG_NET_PEER, /* empty; a descriptor: the next stream (to a net helper that has none) */
-	MSG_START_VSOCK = 32, /* struct msg_start_vsock */
-	MSG_VSOCK_CONNECTED,  /* struct msg_vsock_connected: the answer (to a vsock helper) */
-	MSG_VSOCK_STREAM,     /* struct msg_vsock_stream (to a vsock helper) */
+	MSG_NET_PEER =
+		10, /* empty; a descriptor: the next stream (to a net helper that has none) */
+	MSG_VSOCK_CONNECTED = 33, /* struct msg_vsock_connected: the answer (to a vsock helper) */
+	MSG_VSOCK_STREAM,         /* struct msg_vsock_stream (to a vsock helper) */
 	MSG_VSOCK_CLIENT,    /* empty; a descriptor: a stream on which a client will say CONNECT (to
 			      * a vsock helper that cannot accept: Windows) */
 	MSG_START_EXEC = 40, /* struct msg_start_exec */
@@ -91,69 +88,16 @@ struct msg_hdr {
 
 #define MSG_CMDLINE_MAX 4096
 #define VMM_MAX_INITRDS 2
-/* Descriptors: /dev/kvm, guest memory, kernel, then ninitrds initrd parts (loaded one after the
- * other, each padded to 4 bytes, as the kernel's initramfs format allows). */
+/* Descriptors: the hypervisor (Linux: /dev/kvm), guest memory, a kernel, and up to VMM_MAX_INITRDS
+ * initrd parts, which are loaded one after the other, each padded to 4 bytes, as the kernel's
+ * initramfs format allows. */
 enum vmm_flags { VMM_HUGEPAGES = 1 /* all of guest memory, from the start */ };
 struct msg_start_vmm {
-	struct memmap mem; /* all of the guest's */
+	struct start_head head; /* START_TAG_VMM; its memory map is all of the guest's */
 	uint32_t ncpus;
 	uint32_t ndevices; /* MSG_DEVICE messages that came before */
-	uint32_t ninitrds;
-	uint32_t flags; /* enum vmm_flags */
-	uint32_t log_level;
+	uint32_t flags;    /* enum vmm_flags */
 	char cmdline[MSG_CMDLINE_MAX];
-};
-
-enum blk_engine { BLK_ENGINE_URING = 1, BLK_ENGINE_THREADS = 2 };
-enum blk_flags {
-	BLK_RO = 1,
-	BLK_DIRECT = 2,
-	BLK_DEVICE = 4, /* a block device: what discards on a file only writes zeros there */
-	BLK_OTHER = 8,  /* there is another descriptor of the disk, to be synced before the first
-			 * flush is answered */
-};
-/* Descriptors: guest memory, page, call event, interrupt event, disk, the other one if BLK_OTHER,
- * then nqueues kick events. The disk descriptor is open as the flags say (read-only, O_DIRECT),
- * locked, and belongs to this generation of the helper alone.
- *
- * The kernel tells each open file once that data could not be written. An earlier helper may have
- * been told, and have died before the guest was. The other descriptor is open since the VM began,
- * and has not been told. Not on Windows. */
-struct msg_start_blk {
-	struct memmap mem;
-	uint64_t capacity;      /* bytes, multiple of 512 */
-	uint32_t nqueues;       /* 1..BLK_MAX_QUEUES */
-	uint32_t flags;         /* enum blk_flags */
-	uint32_t engine;        /* enum blk_engine */
-	uint32_t logical;       /* logical block size, 512..4096 */
-	uint32_t physical;      /* physical block size, >= logical, power of two */
-	uint32_t opt_io;        /* optimal I/O size in logical blocks, 0 unknown */
-	uint32_t discard_align; /* bytes; 0: the backing cannot discard */
-	uint32_t max_io;        /* bytes that the backing takes at once; 0 unknown */
-	uint32_t log_level;
-	char serial[20]; /* virtio 1.2, 5.2.6: not necessarily terminated */
-};
-
-/* Descriptors: guest memory, page, call event, interrupt event, kick event. */
-struct msg_start_rng {
-	struct memmap mem;
-	uint64_t rate; /* bytes a second */
-	uint32_t log_level;
-	uint32_t pad;
-};
-
-enum uart_flags {
-	UART_HAS_INPUT = 1,
-	UART_ESCAPE = 2, /* Ctrl-A x ends the VM, Ctrl-A Ctrl-A is Ctrl-A */
-	UART_STREAM = 4, /* the input is a stream for insula-init: it waits until the guest sets
-			  * MCR.OUT1 (its terminal is set up), and its end is given as Ctrl-D */
-};
-/* Descriptors: page, call event, interrupt event, output, then input if UART_HAS_INPUT. */
-struct msg_start_uart {
-	uint32_t flags; /* enum uart_flags */
-	uint32_t log_level;
-	uint64_t limit; /* how long the output may get, if it is a file; 0: it is none. On Linux the
-			   kernel sees to it (RLIMIT_FSIZE). */
 };
 
 #define VSOCK_MIN_CID 3u /* 0 to 2 are the hypervisor, local and the host; virtio 1.2, 5.10.4 */
@@ -161,22 +105,6 @@ struct msg_start_uart {
 #define VSOCK_DEFAULT_CID 3u
 #define VSOCK_MAX_CONNS 4096u
 #define VSOCK_MAX_ASKED 32u /* MSG_VSOCK_CONNECT without an answer */
-enum vsock_flags {
-	VSOCK_LISTENS = 1, /* there is a socket for the host's clients, and the guest may connect to
-			    * sockets next to it; otherwise every connection of the guest is refused */
-	VSOCK_REACHES = 2, /* the same without a socket: clients come by MSG_VSOCK_CLIENT */
-};
-/* Descriptors: guest memory, page, call event, interrupt event, the listening socket if
- * VSOCK_LISTENS, kick events of rx, tx and event queue. */
-struct msg_start_vsock {
-	struct memmap mem;
-	uint32_t guest_cid;
-	uint32_t flags;     /* enum vsock_flags */
-	uint32_t max_conns; /* 1..VSOCK_MAX_CONNS: as many descriptors may the helper have for them
-			     */
-	uint32_t log_level;
-};
-
 /* At most VSOCK_MAX_ASKED at a time. */
 struct msg_vsock_connect {
 	uint32_t id; /* comes back in the answer */
@@ -194,30 +122,6 @@ struct msg_vsock_connected {
 struct msg_vsock_stream {
 	uint32_t port;
 	uint32_t pad;
-};
-
-enum net_kind { NET_TAP = 1, NET_STREAM = 2 };
-enum net_flags {
-	NET_AWAY = 1,        /* the stream has no other end: the link is down until MSG_NET_PEER */
-	NET_NO_LOOPBACK = 2, /* the other end would take the host's loopback addresses for its own:
-			      * drop what the guest sends there */
-};
-/* Descriptors: guest memory, page, call event, interrupt event, then 2 * npairs + 1 kick events
- * (receiveq 1, transmitq 1, ... controlq), then for NET_TAP one queue of the TAP per pair, for
- * NET_STREAM one connected stream socket. They do not block. The socket belongs to this generation
- * of the helper alone. When it ends the helper says MSG_NET_LOST, once, lives on with its link
- * down, and gets another by MSG_NET_PEER. */
-struct msg_start_net {
-	struct memmap mem;
-	uint64_t rate, pps;    /* limits in each direction, bytes and frames a second; 0: none */
-	uint32_t kind;         /* enum net_kind */
-	uint32_t npairs;       /* 1..NET_MAX_PAIRS; 1 for NET_STREAM */
-	uint32_t tun_offloads; /* TUN_F_* that the TAP can do; 0 for NET_STREAM */
-	uint32_t mtu;          /* told to the guest; 0: nothing is told */
-	uint32_t log_level;
-	uint32_t flags; /* enum net_flags; 0 for NET_TAP */
-	uint8_t mac[6];
-	uint16_t nthreads; /* for the pairs: 1..npairs */
 };
 
 struct msg_dev {

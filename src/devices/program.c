@@ -12,12 +12,43 @@
 
 struct start {
 	_Alignas(8) uint8_t body[MAX_START];
-	int fds[MSG_MAX_FDS];
-	int answer; /* the event of the answer word; -1: the system needs none */
+	struct start_fds fds;
 };
 
-/* Take the log level out of the message and set it. */
-static int set_log_level(const struct helper_program *p, const struct start *s, struct err *e)
+/* What a helper of this kind has, besides what its check() knows of. */
+static int check_roles(const struct helper_program *p, const struct start_fds *f, struct err *e)
+{
+	static const enum start_role one[] = {START_PAGE, START_CALL, START_IRQ};
+	static const enum start_role none[] = {START_HYPERVISOR, START_KERNEL, START_INITRD};
+	int rc = start_expect(f, START_ANSWER, word_events(), e);
+
+	for (unsigned i = 0; i < ARRAY_LEN(one) && !rc; i++)
+		rc = start_expect(f, one[i], 1, e);
+	for (unsigned i = 0; i < ARRAY_LEN(none) && !rc; i++)
+		rc = start_expect(f, none[i], 0, e);
+	if (!rc && (f->n[START_MEMORY] > 0) != p->memory)
+		rc = err_set(e, -EINVAL, "%u descriptors of guest memory; expected %s",
+			     f->n[START_MEMORY], p->memory ? "some" : "none");
+	return rc;
+}
+
+static int read_head(const struct helper_program *p, struct start *s, const int *fds, unsigned nfds,
+		     struct err *e)
+{
+	struct start_head h;
+	int rc;
+
+	memcpy(&h, s->body, sizeof(h));
+	rc = start_sort(&h, p->tag, fds, nfds, &s->fds, e);
+	if (rc)
+		return rc;
+	log_setup("", (enum log_level)h.log_level);
+	return check_roles(p, &s->fds, e);
+}
+
+/* insula-exec's, which has no head. */
+static int read_old(const struct helper_program *p, struct start *s, const int *fds, unsigned nfds,
+		    struct err *e)
 {
 	uint32_t level;
 
@@ -25,35 +56,28 @@ static int set_log_level(const struct helper_program *p, const struct start *s, 
 	if (level > LOG_LVL_DEBUG)
 		return err_set(e, -EINVAL, "log level %u", level);
 	log_setup("", (enum log_level)level);
+	for (unsigned i = 0; i < nfds; i++)
+		start_add(&s->fds, START_OWN, fds[i]);
 	return 0;
 }
 
-static int receive(const struct helper_program *p, struct start *s, struct err *e)
+static int receive_start(const struct helper_program *p, struct start *s, struct err *e)
 {
-	enum msg_type type;
+	enum msg_type type, expected = p->loop ? p->start : MSG_START;
+	int fds[MSG_MAX_FDS], rc;
 	unsigned nfds;
 	size_t len;
-	unsigned own = p->loop ? 0 : word_events();
-	int rc;
 
 	if (p->start_size > sizeof(s->body))
 		panic("a start message of %zu bytes", p->start_size);
-	rc = msg_recv(MSG_CHANNEL_FD, &type, s->body, sizeof(s->body), &len, s->fds, &nfds);
+	rc = msg_recv(MSG_CHANNEL_FD, &type, s->body, sizeof(s->body), &len, fds, &nfds);
 	if (rc)
 		return err_sys(e, rc, "channel");
-	if (type != p->start || len != p->start_size)
-		return err_set(e, -EPROTO, "message %d of %zu bytes", (int)type, len);
-	rc = set_log_level(p, s, e);
-	if (!rc)
-		rc = p->check(s->body, e);
-	if (rc < 0)
-		return rc;
-	if (nfds != (unsigned)rc + own)
-		return err_set(e, -EPROTO, "%u descriptors, expected %u", nfds, (unsigned)rc + own);
-	s->answer = own ? s->fds[--nfds] : -1;
-	for (; nfds < MSG_MAX_FDS; nfds++)
-		s->fds[nfds] = -1;
-	return 0;
+	if (type != expected || len != p->start_size)
+		return err_set(e, -EPROTO, "message %d of %zu bytes; expected %d of %zu", (int)type,
+			       len, (int)expected, p->start_size);
+	rc = p->loop ? read_old(p, s, fds, nfds, e) : read_head(p, s, fds, nfds, e);
+	return rc ? rc : p->check(s->body, &s->fds, e);
 }
 
 /* NULL, or the step that failed. */
@@ -63,11 +87,11 @@ static const char *set_up(const struct helper_program *p, struct helper *h, stru
 	const char *step = "open";
 	struct start s = {0};
 
-	if (receive(p, &s, e))
+	if (receive_start(p, &s, e))
 		return "start";
-	if (p->open(p->dev, h, s.body, s.fds, &step, e))
+	if (p->open(p->dev, h, s.body, &s.fds, &step, e))
 		return step;
-	h->port.answer_event = s.answer;
+	h->port.answer_event = s.fds.n[START_ANSWER] ? s.fds.fd[START_ANSWER][0] : -1;
 	if (!p->loop)
 		helper_rules(h, &rules);
 	p->rules(p->dev, &rules);

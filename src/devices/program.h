@@ -16,17 +16,16 @@
 
 /* What is special about one of them. The hooks run on the control thread, once, in this order. */
 struct helper_program {
-	enum msg_type start; /* the first message */
-	size_t start_size;   /* bytes of its body */
-	size_t log_level;    /* offset of its uint32_t log_level */
-	void *dev;           /* all zeros; given to the hooks */
+	uint32_t tag;      /* of its start message (insula/start.h); its body is MSG_START's */
+	bool memory;       /* it works in guest memory; otherwise it is refused a map with some */
+	size_t start_size; /* bytes of its body, the head included */
+	void *dev;         /* all zeros; given to the hooks */
 
-	/* Can the message be obeyed? The number of descriptors that belong to it, or -EINVAL, which
-	 * says why not. The log level has been checked. */
-	int (*check)(const void *start, struct err *e);
-	/* Takes the descriptors over: those of the message in their order, then -1 up to
-	 * MSG_MAX_FDS. *step (from "open") is what failed. */
-	int (*open)(void *dev, struct helper *h, const void *start, const int *fds,
+	/* Can the message be obeyed, with these descriptors (START_KICK, START_OWN)? -EINVAL says
+	 * why not. The head has been checked. */
+	int (*check)(const void *start, const struct start_fds *f, struct err *e);
+	/* Takes the descriptors over. *step (from "open") is what failed. */
+	int (*open)(void *dev, struct helper *h, const void *start, const struct start_fds *f,
 		    const char **step, struct err *e);
 	/* The device's own system calls; those of the control thread are in the list already. */
 	void (*rules)(const void *dev, struct rule_list *l);
@@ -34,8 +33,12 @@ struct helper_program {
 	int (*attach)(void *dev, struct helper *h, struct err *e);
 
 	/* Instead of helper_loop(), for a program without a device page: it gets neither the
-	 * control thread's rules nor attach(). As helper_loop(), after MSG_READY. */
+	 * control thread's rules nor attach(). As helper_loop(), after MSG_READY. Its message is of
+	 * this type, older than the head: all of its descriptors are START_OWN, its log level is at
+	 * this place. */
 	int (*loop)(void *dev);
+	enum msg_type start;
+	size_t log_level;
 };
 
 _Noreturn void helper_main(const struct helper_program *p);

@@ -147,29 +147,30 @@ const struct helper_ops worker_helper_ops = {
 
 /* ---- set-up ---- */
 
-int worker_open(struct worker *w, struct helper *h, int mem_fd, const struct memmap *mem,
-		int page_fd, int call_fd, int irq_fd, const int *kick_fd, unsigned nkicks,
-		uint32_t tag, const char **step, struct err *e)
+int worker_open(struct worker *w, struct helper *h, const struct memmap *mem,
+		const struct start_fds *f, uint32_t tag, const char **step, struct err *e)
 {
 	int rc;
 
 	memset(w, 0, sizeof(*w));
 	w->h = h;
-	w->nkicks = nkicks;
-	memcpy(w->kick_fd, kick_fd, nkicks * sizeof(*kick_fd));
+	w->nkicks = f->n[START_KICK];
+	memcpy(w->kick_fd, f->fd[START_KICK], w->nkicks * sizeof(*w->kick_fd));
 	*step = "page";
-	rc = helper_open(h, page_fd, call_fd, irq_fd, tag, e);
+	rc = helper_open(h, f->fd[START_PAGE][0], f->fd[START_CALL][0], f->fd[START_IRQ][0], tag,
+			 e);
 	if (rc)
 		return rc;
 	*step = "memory";
-	rc = gm_map(&w->gm, mem, &mem_fd, 1, e);
+	rc = gm_map(&w->gm, mem, f->fd[START_MEMORY], f->n[START_MEMORY], e);
 	if (rc)
 		return rc;
-	fd_close(&mem_fd);
+	for (unsigned i = 0; i < f->n[START_MEMORY]; i++)
+		fd_close(&(int){f->fd[START_MEMORY][i]});
 	*step = "event";
 	w->quiet_fd = event_create();
 	rc = w->quiet_fd < 0 ? err_set(e, -EMFILE, "eventfd") : worker_lanes(w, 1, e);
-	w->lane[0].queues = (1u << nkicks) - 1;
+	w->lane[0].queues = (1u << w->nkicks) - 1;
 	return rc;
 }
 

@@ -82,9 +82,8 @@ struct worker {
 /* Map the page and guest memory, make the events. The descriptors are taken over (guest memory's is
  * closed, the others by the end of the process). *step is what failed. One lane, with all queues.
  */
-int worker_open(struct worker *w, struct helper *h, int mem_fd, const struct memmap *mem,
-		int page_fd, int call_fd, int irq_fd, const int *kick_fd, unsigned nkicks,
-		uint32_t tag, const char **step, struct err *e);
+int worker_open(struct worker *w, struct helper *h, const struct memmap *mem,
+		const struct start_fds *f, uint32_t tag, const char **step, struct err *e);
 /* `n` lanes (1 to WORKER_MAX_LANES) instead, without queues: the device sets `queues`. */
 int worker_lanes(struct worker *w, unsigned n, struct err *e);
 /* Start the I/O threads, each with its arg[], and wait until all have called lane_born(). The first

@@ -13,25 +13,26 @@
 
 enum { FD_STREAM, FD_SPEC, FD_OUT, FD_ERR, FD_IN };
 
-static int check(const void *start, struct err *e)
+static int check(const void *start, const struct start_fds *f, struct err *e)
 {
 	const struct msg_start_exec *m = start;
 
 	if (m->flags & ~(uint32_t)(EXEC_STDIN | EXEC_ESCAPE | EXEC_POWEROFF))
 		return err_set(e, -EINVAL, "unknown flags %#x", m->flags);
-	return FD_IN + (m->flags & EXEC_STDIN ? 1 : 0);
+	return start_expect(f, START_OWN, FD_IN + (m->flags & EXEC_STDIN ? 1 : 0), e);
 }
 
-static int open_streams(void *dev, struct helper *h, const void *start, const int *fds,
+static int open_streams(void *dev, struct helper *h, const void *start, const struct start_fds *f,
 			const char **step, struct err *e)
 {
 	struct exec *x = dev;
+	const int *fds = f->fd[START_OWN];
 	int rc;
 
 	(void)h;
 	*step = "streams";
 	rc = exec_open(x, start, MSG_CHANNEL_FD, fds[FD_STREAM], fds[FD_SPEC], fds[FD_OUT],
-		       fds[FD_ERR], fds[FD_IN], e);
+		       fds[FD_ERR], f->n[START_OWN] > FD_IN ? fds[FD_IN] : -1, e);
 	if (rc)
 		return rc;
 	*step = "threads";

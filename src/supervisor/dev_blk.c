@@ -20,20 +20,16 @@ static int blk_start(struct device *d, struct device_start *s, struct err *e)
 	rc = disk_hand_out(disk, d->restart.total > 0, &m, fds, &n, &s->once, e);
 	if (rc)
 		return rc;
-	m.mem = *s->map;
 	m.nqueues = d->nqueues;
-	m.log_level = log_most();
 	d->engine = (enum blk_engine)m.engine;
 	log_info("%s: %s, %llu bytes, %s%s", d->desc.name, disk->conf->path,
 		 (unsigned long long)m.capacity, blk_engine_name(d),
 		 d->engine == BLK_ENGINE_URING ? ""
 		 : disk->conf->threads         ? ", as told"
 					       : ": io_uring is not allowed here");
-	device_word(s, MSG_START_BLK, &m, sizeof(m));
-	dev_virtio_begin(s, d);
+	device_word(s, &m, sizeof(m));
 	for (unsigned i = 0; i < n; i++)
-		device_add_fd(s, fds[i]);
-	device_add_kicks(s, d);
+		device_add(s, fds[i]);
 	return 0;
 }
 
@@ -54,6 +50,8 @@ static uint64_t blk_fsize(const struct device *d)
 
 const struct device_class device_blk = {
 	.program = "insula-blk",
+	.tag = BLK_START,
+	.memory = true,
 	.virtio = true,
 	/* Control, I/O, and the pool of the threads engine, or of io_uring the workers of a ring:
 	 * each queue has its own. */

@@ -9,14 +9,12 @@
 #include "dev_virtio.h"
 #include "nic.h"
 
-static void net_word(struct device *d, struct device_start *s, const struct msg_start_net *m,
-		     const int *backing, unsigned nbackings)
+static void net_word(struct device_start *s, const struct msg_start_net *m, const int *backing,
+		     unsigned nbackings)
 {
-	device_word(s, MSG_START_NET, m, sizeof(*m));
-	dev_virtio_begin(s, d);
-	device_add_kicks(s, d);
+	device_word(s, m, sizeof(*m));
 	for (unsigned i = 0; i < nbackings; i++)
-		device_add_fd(s, backing[i]);
+		device_add(s, backing[i]);
 }
 
 static const char *other_end(const struct nic *c)
@@ -29,12 +27,10 @@ static int net_start(struct device *d, struct device_start *s, struct err *e)
 	struct nic *c = d->back.nic;
 	struct msg_start_net m = c->start;
 
-	m.mem = *s->map;
-	m.log_level = log_most();
 	log_info("%s: %02x:%02x:%02x:%02x:%02x:%02x, offloads %#x", d->desc.name, m.mac[0],
 		 m.mac[1], m.mac[2], m.mac[3], m.mac[4], m.mac[5], m.tun_offloads);
 	if (m.kind == NET_TAP) {
-		net_word(d, s, &m, c->tap, c->ntaps);
+		net_word(s, &m, c->tap, c->ntaps);
 		return 0;
 	}
 	s->once = nic_stream(c, e);
@@ -44,7 +40,7 @@ static int net_start(struct device *d, struct device_start *s, struct err *e)
 		log_warn("%s: nobody answers at %s: the link is down", d->desc.name, other_end(c));
 		m.flags |= NET_AWAY;
 	}
-	net_word(d, s, &m, &s->once, 1);
+	net_word(s, &m, &s->once, 1);
 	return 0;
 }
 
@@ -100,6 +96,8 @@ static bool peer_began(const struct device *d)
 
 const struct device_class device_net = {
 	.program = "insula-net",
+	.tag = NET_START,
+	.memory = true,
 	.virtio = true,
 	.threads = 3,       /* control, I/O */
 	.queue_threads = 1, /* a pair has two queues, so this is more than enough */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The source of random numbers as a device: the start message of insula-rng. */
 #include <insula/base.h>
-#include <insula/log.h>
 
+#include "devices/rng/rng_start.h"
 #include "spec/config.h"
 
 #include "dev_virtio.h"
@@ -10,17 +10,17 @@
 static int rng_start(struct device *d, struct device_start *s, struct err *e)
 {
 	const struct vm_config *c = d->back.conf;
-	struct msg_start_rng m = {.mem = *s->map, .rate = c->rng_rate, .log_level = log_most()};
+	struct msg_start_rng m = {.rate = c->rng_rate};
 
 	(void)e;
-	device_word(s, MSG_START_RNG, &m, sizeof(m));
-	dev_virtio_begin(s, d);
-	device_add_kicks(s, d);
+	device_word(s, &m, sizeof(m));
 	return 0;
 }
 
 const struct device_class device_rng = {
 	.program = "insula-rng",
+	.tag = RNG_START,
+	.memory = true,
 	.virtio = true,
 	.threads = 3, /* control, I/O */
 	.nofile = 32,

@@ -2,8 +2,8 @@
 /* The serial console as a device: the start message of insula-console, and the escape. */
 #include <insula/base.h>
 #include <insula/board.h>
-#include <insula/log.h>
 
+#include "devices/console/console_start.h"
 #include "devices/describe.h"
 
 #include "vm_os.h"
@@ -19,16 +19,15 @@ static void uart_describe(struct device_desc *d, unsigned nth, unsigned nqueues)
 static int uart_start(struct device *d, struct device_start *s, struct err *e)
 {
 	const struct terminal *t = d->back.terminal;
-	struct msg_start_uart m = {.log_level = log_most(), .limit = t->limit};
+	struct msg_start_uart m = {.limit = t->limit};
 
 	(void)e;
 	m.flags = (t->in >= 0 ? UART_HAS_INPUT : 0) | (t->escape ? UART_ESCAPE : 0) |
 		  (t->stream ? UART_STREAM : 0);
-	device_word(s, MSG_START_UART, &m, sizeof(m));
-	device_add_own(s, d);
-	device_add_fd(s, t->out);
+	device_word(s, &m, sizeof(m));
+	device_add(s, t->out);
 	if (t->in >= 0)
-		device_add_fd(s, t->in);
+		device_add(s, t->in);
 	return 0;
 }
 
@@ -49,6 +48,7 @@ static uint64_t uart_fsize(const struct device *d)
 
 const struct device_class device_uart = {
 	.program = "insula-console",
+	.tag = CONSOLE_START,
 	.threads = 4, /* control, output, input */
 	.nofile = 64,
 	.describe = uart_describe,

@@ -17,11 +17,4 @@ static inline void dev_virtio_describe(struct device_desc *d, unsigned nth, unsi
 	d->uid = nth;
 }
 
-/* What every virtio helper begins with: memory, page, call, interrupt. */
-static inline void dev_virtio_begin(struct device_start *s, const struct device *d)
-{
-	device_add_fd(s, s->mem);
-	device_add_own(s, d);
-}
-
 #endif

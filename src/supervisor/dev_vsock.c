@@ -3,7 +3,8 @@
 #include <string.h>
 
 #include <insula/base.h>
-#include <insula/log.h>
+
+#include "devices/vsock/vsock_start.h"
 
 #include "dev_virtio.h"
 #include "vsock_os.h"
@@ -12,18 +13,14 @@ static int vsock_start(struct device *d, struct device_start *s, struct err *e)
 {
 	const struct vsock *v = d->back.vsock;
 	int listener = -1;
-	struct msg_start_vsock m = {.mem = *s->map,
-				    .guest_cid = v->cid,
+	struct msg_start_vsock m = {.guest_cid = v->cid,
 				    .flags = vsock_reach(v, &listener),
-				    .max_conns = vsock_conns(d),
-				    .log_level = log_most()};
+				    .max_conns = vsock_conns(d)};
 
 	(void)e;
-	device_word(s, MSG_START_VSOCK, &m, sizeof(m));
-	dev_virtio_begin(s, d);
+	device_word(s, &m, sizeof(m));
 	if (listener >= 0)
-		device_add_fd(s, listener);
-	device_add_kicks(s, d);
+		device_add(s, listener);
 	return 0;
 }
 
@@ -43,6 +40,8 @@ static bool vsock_message(struct vm *vm, struct device *d, enum msg_type t, cons
 
 const struct device_class device_vsock = {
 	.program = "insula-vsock",
+	.tag = VSOCK_START,
+	.memory = true,
 	.virtio = true,
 	.threads = 3, /* control, I/O */
 	.nofile = VSOCK_MAX_CONNS + VSOCK_OTHER_FDS,

@@ -6,6 +6,7 @@
 
 #include <insula/base.h>
 #include <insula/devpage.h>
+#include <insula/log.h>
 
 #include "device.h"
 
@@ -63,44 +64,60 @@ int device_announce(const struct device *d, struct child *vmm, struct err *e)
 
 /* ---- start ---- */
 
-void device_word(struct device_start *s, enum msg_type t, const void *body, size_t len)
+void device_word(struct device_start *s, const void *body, size_t len)
 {
 	if (len > sizeof(s->body))
 		panic("a start message of %zu bytes", len);
-	s->type = t;
 	s->len = len;
 	memcpy(s->body, body, len);
 }
 
-void device_add_fd(struct device_start *s, int fd)
+static void add_slot(struct device_start *s, enum start_role role, int fd)
 {
 	if (s->nfds == MSG_MAX_FDS)
 		panic("a start message with more than %d descriptors", MSG_MAX_FDS);
+	s->head.slot[s->nfds] = (uint8_t)role;
 	s->fds[s->nfds++] = fd;
 }
 
-void device_add_own(struct device_start *s, const struct device *d)
+void device_add(struct device_start *s, int fd)
 {
-	device_add_fd(s, d->slot[d->desc.page_slot]);
-	device_add_fd(s, d->slot[d->desc.call_slot]);
-	device_add_fd(s, d->slot[d->desc.vector[0].slot]);
+	add_slot(s, START_OWN, fd);
 }
 
-void device_add_kicks(struct device_start *s, const struct device *d)
+/* What is the same for all: its own page and events, and guest memory. */
+static void add_common(struct device_start *s, const struct device *d, int mem,
+		       const struct memmap *map)
 {
+	const struct device_desc *m = &d->desc;
+
+	if (d->class->memory) {
+		s->head.mem = *map;
+		add_slot(s, START_MEMORY, mem);
+	}
+	add_slot(s, START_PAGE, d->slot[m->page_slot]);
+	add_slot(s, START_CALL, d->slot[m->call_slot]);
+	add_slot(s, START_IRQ, d->slot[m->vector[0].slot]);
 	for (unsigned i = 0; i < d->nqueues; i++)
-		device_add_fd(s, d->slot[d->desc.doorbell[i].slot]);
+		add_slot(s, START_KICK, d->slot[m->doorbell[i].slot]);
+	if (m->answer_slot != DEVICE_NO_SLOT)
+		add_slot(s, START_ANSWER, d->slot[m->answer_slot]);
 }
 
 int device_start(struct device *d, int mem, const struct memmap *map, struct err *e)
 {
-	struct device_start s = {.map = map, .mem = mem, .once = -1};
+	struct device_start s = {.once = -1};
 	int rc = d->class->start(d, &s, e);
 
-	if (!rc && d->desc.answer_slot != DEVICE_NO_SLOT)
-		device_add_fd(&s, d->slot[d->desc.answer_slot]);
-	if (!rc)
+	if (!rc) {
+		add_common(&s, d, mem, map);
+		s.head.version = START_VERSION;
+		s.head.tag = d->class->tag;
+		s.head.log_level = log_most();
+		s.head.nslots = s.nfds;
+		memcpy(s.body, &s.head, sizeof(s.head));
 		rc = device_spawn(d, &s, e);
+	}
 	fd_close(&s.once);
 	return rc;
 }

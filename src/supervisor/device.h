@@ -39,11 +39,9 @@ struct nic;
 struct vm;
 struct vsock;
 
-/* A start message in the making: its descriptors are filled in by device_add_*(), in order. */
+/* A start message in the making. Its head is filled in when the class has worded the rest. */
 struct device_start {
-	const struct memmap *map;
-	int mem; /* guest memory; borrowed */
-	enum msg_type type;
+	struct start_head head;
 	size_t len;
 	_Alignas(8) uint8_t body[DEVICE_MAX_START];
 	int fds[MSG_MAX_FDS]; /* borrowed */
@@ -54,6 +52,8 @@ struct device_start {
 /* What is particular to a kind of device: one table each, in dev_KIND.c. */
 struct device_class {
 	const char *program;      /* "insula-blk" */
+	uint32_t tag;             /* of its start message */
+	bool memory;              /* it works in guest memory */
 	bool virtio;              /* it can be told that it needs a reset (recover.c) */
 	unsigned threads, nofile; /* limits of the helper; see struct jail_plan */
 	unsigned queue_threads;   /* more for each queue after the first */
@@ -119,12 +119,10 @@ int device_start(struct device *d, int mem, const struct memmap *map, struct err
 int device_quiet(const struct device *d);
 
 /* ---- for dev_*.c ---- */
-/* The message's type and body. */
-void device_word(struct device_start *s, enum msg_type t, const void *body, size_t len);
-/* Append a descriptor; page, call event and interrupt event; the queues' kicks. */
-void device_add_fd(struct device_start *s, int fd);
-void device_add_own(struct device_start *s, const struct device *d);
-void device_add_kicks(struct device_start *s, const struct device *d);
+/* The message's body; a struct start_head is its first member, and is filled in later. */
+void device_word(struct device_start *s, const void *body, size_t len);
+/* A descriptor of what is behind it: START_OWN. Borrowed. */
+void device_add(struct device_start *s, int fd);
 
 /* ---- device_linux.c, device_win.c ---- */
 /* A new page. Returns the descriptor or a negative errno. */

@@ -46,7 +46,7 @@ int device_spawn(struct device *d, const struct device_start *s, struct err *e)
 	rc = child_spawn(&d->child, e);
 	if (rc)
 		return rc;
-	rc = msg_send(d->child.jail.channel, s->type, s->body, s->len, s->fds, s->nfds);
+	rc = msg_send(d->child.jail.channel, MSG_START, s->body, s->len, s->fds, s->nfds);
 	return rc ? err_sys(e, rc, "%s: channel", d->child.name) : 0;
 }
 

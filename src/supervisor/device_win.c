@@ -42,7 +42,7 @@ int device_spawn(struct device *d, const struct device_start *s, struct err *e)
 
 	if (rc)
 		return rc;
-	rc = child_send(&d->child, s->type, s->body, s->len, s->fds, s->nfds);
+	rc = child_send(&d->child, MSG_START, s->body, s->len, s->fds, s->nfds);
 	return rc ? err_sys(e, rc, "%s: channel", d->child.name) : 0;
 }
 

@@ -21,6 +21,7 @@
 
 #include <insula/proto.h>
 
+#include "devices/blk/blk_start.h"
 #include "spec/config.h"
 
 struct disk {

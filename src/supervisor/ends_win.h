@@ -7,6 +7,7 @@
 
 #include <insula/proto.h>
 
+#include "devices/blk/blk_start.h"
 #include "spec/config.h"
 
 /* What is behind a disk: a file, open once and for all helpers. The handle keeps other VMs away. */

@@ -17,6 +17,7 @@
 #include <insula/proto.h>
 
 #include "child.h"
+#include "devices/net/net_start.h"
 #include "spec/config.h"
 
 struct nic {

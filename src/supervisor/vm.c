@@ -401,24 +401,16 @@ void vm_end(struct vm *vm, int status, const char *fmt, ...)
 
 static int start_vmm(struct vm *vm, struct err *e)
 {
-	struct msg_start_vmm m = {.mem = vm->memmap,
-				  .ncpus = vm->conf->cpus,
-				  .ndevices = vm->ndevices,
-				  .ninitrds = vm->boot.ninitrds,
-				  .flags = vm->conf->mem_huge ? VMM_HUGEPAGES : 0,
-				  .log_level = log_most()};
-	int fds[MSG_MAX_FDS] = {vm->kvm, vm->mem, vm->boot.kernel};
+	struct msg_start_vmm m;
+	int fds[MSG_MAX_FDS];
+	unsigned n = vm_word_start(vm, vm->kvm, &m, fds);
 	int rc = child_spawn(&vm->vmm, e);
 
 	for (unsigned i = 0; i < vm->ndevices && !rc; i++)
 		rc = device_announce(&vm->device[i], &vm->vmm, e);
 	if (rc)
 		return rc;
-	for (unsigned i = 0; i < vm->boot.ninitrds; i++)
-		fds[3 + i] = vm->boot.initrd[i];
-	memcpy(m.cmdline, vm->boot.cmdline, sizeof(m.cmdline));
-	rc = msg_send(vm->vmm.jail.channel, MSG_START_VMM, &m, sizeof(m), fds,
-		      3 + vm->boot.ninitrds);
+	rc = msg_send(vm->vmm.jail.channel, MSG_START_VMM, &m, sizeof(m), fds, n);
 	return rc ? err_sys(e, rc, "insula-vmm: channel") : 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What is the same of a VM on every system. See vm_common.h. */
 #include <signal.h>
+#include <string.h>
 
 #include <insula/base.h>
 #include <insula/log.h>
@@ -61,6 +62,37 @@ enum vm_vsock vm_vsock_state(const struct vm *vm, unsigned *generation)
 	       : d->restart.failed             ? VM_VSOCK_DEAD
 	       : d->child.state != CHILD_READY ? VM_VSOCK_AWAY
 					       : VM_VSOCK_SERVES;
+}
+
+/* ---- start ---- */
+
+unsigned vm_word_start(const struct vm *vm, int hypervisor, struct msg_start_vmm *m,
+		       int fds[MSG_MAX_FDS])
+{
+	unsigned n = 0;
+
+	*m = (struct msg_start_vmm){.head = {.version = START_VERSION,
+					     .tag = START_TAG_VMM,
+					     .log_level = log_most(),
+					     .mem = vm->memmap},
+				    .ncpus = vm->conf->cpus,
+				    .ndevices = vm->ndevices,
+				    .flags = vm->conf->mem_huge ? VMM_HUGEPAGES : 0};
+	memcpy(m->cmdline, vm->boot.cmdline, sizeof(m->cmdline));
+	if (hypervisor >= 0) {
+		m->head.slot[n] = START_HYPERVISOR;
+		fds[n++] = hypervisor;
+	}
+	m->head.slot[n] = START_MEMORY;
+	fds[n++] = vm->mem;
+	m->head.slot[n] = START_KERNEL;
+	fds[n++] = vm->boot.kernel;
+	for (unsigned i = 0; i < vm->boot.ninitrds; i++) {
+		m->head.slot[n] = START_INITRD;
+		fds[n++] = vm->boot.initrd[i];
+	}
+	m->head.nslots = n;
+	return n;
 }
 
 /* ---- ends ---- */

@@ -61,6 +61,10 @@ void vm_quit(struct vm *vm);
 
 /* ---- vm_common.c, for vm.c and vm_win.c ---- */
 
+/* The start message of insula-vmm and its descriptors, which stay the VM's; how many. `hypervisor`:
+ * its device, -1: the system has none. */
+unsigned vm_word_start(const struct vm *vm, int hypervisor, struct msg_start_vmm *m,
+		       int fds[MSG_MAX_FDS]);
 /* The vsock device; NULL: there is none. */
 struct device *vm_vsock(const struct vm *vm);
 /* A child (of a device, of a command, or insula-vmm: NULL, NULL) could not set itself up. Once the

@@ -196,34 +196,22 @@ bool vm_vsock_died(const struct vm *vm)
 
 static int start_vmm(struct vm *vm, struct err *e)
 {
-	struct msg_start_vmm m = {.mem = vm->memmap,
-				  .ncpus = vm->conf->cpus,
-				  .ndevices = vm->ndevices,
-				  .ninitrds = vm->boot.ninitrds,
-				  .log_level = log_most()};
-	int fds[2 + VMM_MAX_INITRDS] = {vm->mem, vm->boot.kernel};
-	int all[CONTAIN_MAX_HANDLES];
-	unsigned n = 0;
+	struct msg_start_vmm m;
+	int fds[MSG_MAX_FDS], all[CONTAIN_MAX_HANDLES];
+	unsigned n = vm_word_start(vm, -1, &m, fds), nall = n;
 	int rc;
 
-	for (unsigned i = 0; i < m.ninitrds; i++)
-		fds[2 + i] = vm->boot.initrd[i];
-	for (unsigned i = 0; i < 2 + m.ninitrds; i++)
-		all[n++] = fds[i];
+	memcpy(all, fds, n * sizeof(*fds));
 	for (unsigned i = 0; i < vm->ndevices; i++) {
-		memcpy(&all[n], vm->device[i].slot, vm->device[i].desc.nslots * sizeof(int));
-		n += vm->device[i].desc.nslots;
+		memcpy(&all[nall], vm->device[i].slot, vm->device[i].desc.nslots * sizeof(int));
+		nall += vm->device[i].desc.nslots;
 	}
-	rc = child_spawn(&vm->vmm, all, n, e);
+	rc = child_spawn(&vm->vmm, all, nall, e);
+	for (unsigned i = 0; i < vm->ndevices && !rc; i++)
+		rc = device_announce(&vm->device[i], &vm->vmm, e);
 	if (rc)
 		return rc;
-	for (unsigned i = 0; i < vm->ndevices; i++) {
-		rc = device_announce(&vm->device[i], &vm->vmm, e);
-		if (rc)
-			return rc;
-	}
-	memcpy(m.cmdline, vm->boot.cmdline, sizeof(m.cmdline));
-	rc = child_send(&vm->vmm, MSG_START_VMM, &m, sizeof(m), fds, 2 + m.ninitrds);
+	rc = child_send(&vm->vmm, MSG_START_VMM, &m, sizeof(m), fds, n);
 	return rc ? err_sys(e, rc, "insula-vmm: channel") : 0;
 }
 

@@ -3,6 +3,8 @@
 #ifndef SUPERVISOR_VSOCK_OS_H
 #define SUPERVISOR_VSOCK_OS_H
 
+#include "devices/vsock/vsock_start.h"
+
 #ifdef _WIN32
 #include "vsock_win.h"
 #else

@@ -29,11 +29,6 @@
 #define PARK_DEADLINE_NS 1000000000ull
 #define MIN_PINS 8 /* of the interrupt controller */
 
-/* Descriptors of MSG_START_VMM. */
-struct start_fds {
-	int dev, mem, kernel, initrd[VMM_MAX_INITRDS];
-};
-
 static _Noreturn void fail(const char *step, int code, const char *text, int bad_input)
 {
 	msg_fail(MSG_CHANNEL_FD, step, code, text, bad_input);
@@ -59,14 +54,22 @@ static void add_device(struct vmm *vm, const void *body, size_t len, int *fds, u
 	vm->ndevices++;
 }
 
-static void check_start(const struct vmm *vm, const struct msg_start_vmm *m, size_t len,
-			unsigned nfds)
+static int check_start(const struct vmm *vm, const struct msg_start_vmm *m,
+		       const struct start_fds *f, struct err *e)
 {
-	if (len != sizeof(*m) || m->ninitrds > VMM_MAX_INITRDS ||
-	    nfds != vmm_device_fds() + 2 + m->ninitrds || m->ndevices != vm->ndevices ||
-	    m->ncpus < 1 || m->ncpus > BOARD_MAX_CPUS || (m->flags & ~(uint32_t)VMM_HUGEPAGES) ||
-	    m->log_level > LOG_LVL_DEBUG || !memchr(m->cmdline, 0, sizeof(m->cmdline)))
-		fail("start", -EPROTO, "malformed MSG_START_VMM", 0);
+	int rc = start_expect(f, START_HYPERVISOR, vmm_device_fds(), e);
+
+	if (!rc)
+		rc = start_expect(f, START_KERNEL, 1, e);
+	for (enum start_role r = START_PAGE; r <= START_OWN && !rc; r++)
+		rc = start_expect(f, r, 0, e);
+	if (rc)
+		return rc;
+	if (!f->n[START_MEMORY] || f->n[START_INITRD] > VMM_MAX_INITRDS ||
+	    m->ndevices != vm->ndevices || m->ncpus < 1 || m->ncpus > BOARD_MAX_CPUS ||
+	    (m->flags & ~(uint32_t)VMM_HUGEPAGES) || !memchr(m->cmdline, 0, sizeof(m->cmdline)))
+		return err_set(e, -EPROTO, "malformed MSG_START_VMM");
+	return 0;
 }
 
 static void receive(struct vmm *vm, struct msg_start_vmm *start, struct start_fds *f)
@@ -77,29 +80,29 @@ static void receive(struct vmm *vm, struct msg_start_vmm *start, struct start_fd
 	} b;
 	int fds[MSG_MAX_FDS];
 	enum msg_type type;
+	struct err e;
 	size_t len;
 	unsigned nfds;
+	int rc;
 
 	for (;;) {
-		int rc = msg_recv(MSG_CHANNEL_FD, &type, &b, sizeof(b), &len, fds, &nfds);
+		rc = msg_recv(MSG_CHANNEL_FD, &type, &b, sizeof(b), &len, fds, &nfds);
 		if (rc == -EPIPE)
 			_exit(1);
 		if (rc)
 			fail("start", rc, "malformed message", 0);
-		if (type == MSG_START_VMM)
+		if (type == MSG_START_VMM && len == sizeof(b.start))
 			break;
 		if (type != MSG_DEVICE)
 			fail("start", -EPROTO, "unexpected message", 0);
 		add_device(vm, &b, len, fds, nfds);
 	}
-	check_start(vm, &b.start, len, nfds);
+	rc = start_sort(&b.start.head, START_TAG_VMM, fds, nfds, f, &e);
+	if (!rc)
+		rc = check_start(vm, &b.start, f, &e);
+	if (rc)
+		fail("start", rc, e.text, 0);
 	*start = b.start;
-	nfds = vmm_device_fds();
-	f->dev = nfds ? fds[0] : -1;
-	f->mem = fds[nfds++];
-	f->kernel = fds[nfds++];
-	for (unsigned i = 0; i < VMM_MAX_INITRDS; i++)
-		f->initrd[i] = i < start->ninitrds ? fds[nfds + i] : -1;
 	vm->ncpus = start->ncpus;
 }
 
@@ -238,6 +241,12 @@ static void take_huge_pages(const struct guestmem *gm)
 	}
 }
 
+static void close_role(struct start_fds *f, enum start_role role)
+{
+	for (unsigned i = 0; i < f->n[role]; i++)
+		fd_close(&f->fd[role][i]);
+}
+
 static void build(struct vmm *vm, const struct msg_start_vmm *start, struct start_fds *f)
 {
 	struct err e;
@@ -247,16 +256,16 @@ static void build(struct vmm *vm, const struct msg_start_vmm *start, struct star
 	vm->main_event = event_create();
 	if (vm->main_event < 0)
 		fail("event", vm->main_event, "eventfd", 0);
-	rc = gm_map(&vm->gm, &start->mem, &f->mem, 1, &e);
+	rc = gm_map(&vm->gm, &start->head.mem, f->fd[START_MEMORY], f->n[START_MEMORY], &e);
 	if (rc)
 		fail("memory", rc, e.text, 0);
 	if (start->flags & VMM_HUGEPAGES)
 		take_huge_pages(&vm->gm);
-	rc = build_vm(vm, f->dev, &e);
+	rc = build_vm(vm, f->n[START_HYPERVISOR] ? f->fd[START_HYPERVISOR][0] : -1, &e);
 	if (rc)
 		fail("hypervisor", rc, e.text, 0);
-	fd_close(&f->dev);
-	fd_close(&f->mem);
+	close_role(f, START_HYPERVISOR);
+	close_role(f, START_MEMORY);
 	rc = start_threads(vm, &e);
 	if (rc)
 		fail("threads", rc, e.text, 0);
@@ -268,8 +277,8 @@ static void load(struct vmm *vm, const struct msg_start_vmm *start, struct start
 {
 	struct acpi_params ap = {.ncpus = vm->ncpus, .ndevices = vm->ndevices};
 	struct load_params lp = {.gm = &vm->gm,
-				 .kernel_fd = f->kernel,
-				 .ninitrds = start->ninitrds,
+				 .kernel_fd = f->fd[START_KERNEL][0],
+				 .ninitrds = f->n[START_INITRD],
 				 .cmdline = start->cmdline};
 	struct load_entry entry;
 	struct hv_regs regs;
@@ -281,7 +290,7 @@ static void load(struct vmm *vm, const struct msg_start_vmm *start, struct start
 	rc = acpi_build(&vm->gm, &ap, &lp.acpi_rsdp, &e);
 	if (rc)
 		fail("acpi", rc, e.text, 0);
-	memcpy(lp.initrd_fd, f->initrd, sizeof(lp.initrd_fd));
+	memcpy(lp.initrd_fd, f->fd[START_INITRD], sizeof(lp.initrd_fd));
 	rc = load_kernel(&lp, &entry, &e);
 	if (rc)
 		fail("load", rc, e.text, 1);
@@ -289,9 +298,8 @@ static void load(struct vmm *vm, const struct msg_start_vmm *start, struct start
 	rc = hv_vcpu_set_regs(vm->vcpu[0].hv, &regs, &e);
 	if (rc)
 		fail("registers", rc, e.text, 0);
-	fd_close(&f->kernel);
-	for (unsigned i = 0; i < VMM_MAX_INITRDS; i++)
-		fd_close(&f->initrd[i]);
+	close_role(f, START_KERNEL);
+	close_role(f, START_INITRD);
 }
 
 /* ---- 7. loop ---- */
@@ -469,7 +477,7 @@ int main(void)
 
 	jail_enter();
 	receive(&vm, &start, &fds);
-	log_setup("", (enum log_level)start.log_level);
+	log_setup("", (enum log_level)start.head.log_level);
 	build(&vm, &start, &fds);
 	rc = vmm_seal(&e);
 	if (rc)

@@ -116,7 +116,7 @@ static void make_device(const struct head *h, int fd)
 	static struct net_backing_ops ops;
 
 	memset(&net, 0, sizeof(net));
-	net.conf = (struct msg_start_net){.mem = board_map(MEM_SIZE),
+	net.conf = (struct msg_start_net){.head.mem = board_map(MEM_SIZE),
 					  .kind = h->stream & 1 ? NET_STREAM : NET_TAP,
 					  .npairs = 1,
 					  .tun_offloads = h->stream & 1 ? 0 : offloads};

@@ -12,6 +12,8 @@
 
 #include <insula/guestmem.h>
 
+#include <insula/start.h>
+
 #include "boardmem.h"
 #include "fakecore.h"
 
@@ -211,6 +213,18 @@ static inline void drv_ok(struct fakecore *f)
 static inline uint32_t drv_status(const struct fakecore *f)
 {
 	return fc_shadow32(f, VIRTIO_MMIO_STATUS);
+}
+
+/* What a virtio helper gets in any case. */
+static inline struct start_fds drv_start_fds(const struct fakecore *f, int mem_fd)
+{
+	struct start_fds s = {.n = {0}};
+
+	start_add(&s, START_MEMORY, fd_copy(mem_fd));
+	start_add(&s, START_PAGE, fd_copy(f->page_fd));
+	start_add(&s, START_CALL, fd_copy(f->call_fd));
+	start_add(&s, START_IRQ, fd_copy(f->irq_fd));
+	return s;
 }
 
 /* Guest memory: a sealed memfd, mapped. */

@@ -104,18 +104,18 @@ static void *loop(void *arg)
 static int open_rig(int disk)
 {
 	bool other = conf.flags & BLK_OTHER;
-	int fds[6 + NQUEUES] = {dup(mem_fd), dup(core.page_fd), dup(core.call_fd), dup(core.irq_fd),
-				disk};
+	struct start_fds fds = drv_start_fds(&core, mem_fd);
 	const char *step;
 	struct err e = {0};
 
 	for (unsigned i = 0; i < conf.nqueues; i++)
-		fds[5 + other + i] = dup(kick[i]);
+		start_add(&fds, START_KICK, dup(kick[i]));
+	start_add(&fds, START_OWN, disk);
 	if (other)
-		fds[5] = dup(other_fd);
+		start_add(&fds, START_OWN, dup(other_fd));
 	rig = calloc(1, sizeof(*rig));
 	if (!rig || blk_check_conf(&conf, &e) ||
-	    blk_open(&rig->b, &rig->h, &conf, fds, &step, &e)) {
+	    blk_open(&rig->b, &rig->h, &conf, &fds, &step, &e)) {
 		fprintf(stderr, "blk_open: %s\n", e.text);
 		return -1;
 	}
@@ -219,7 +219,7 @@ static void setup(void)
 	for (unsigned i = 0; i < NQUEUES; i++)
 		kick[i] = event_create();
 	make_disk(O_RDWR);
-	conf = (struct msg_start_blk){.mem = board_map(MEM_SIZE),
+	conf = (struct msg_start_blk){.head.mem = board_map(MEM_SIZE),
 				      .capacity = DISK_SIZE,
 				      .nqueues = NQUEUES,
 				      .logical = 512,
@@ -965,7 +965,7 @@ END_TEST
 
 START_TEST(configurations_refused)
 {
-	const struct msg_start_blk good = {.mem = board_map(MEM_SIZE),
+	const struct msg_start_blk good = {.head.mem = board_map(MEM_SIZE),
 					   .capacity = 512,
 					   .nqueues = 1,
 					   .engine = BLK_ENGINE_THREADS,
@@ -988,7 +988,7 @@ START_TEST(configurations_refused)
 	m[8].logical = 8192;
 	m[9].physical = 256;
 	m[10].discard_align = 100;
-	m[11].log_level = 9;
+	m[11].engine = UINT32_MAX;
 	m[12].max_io = 100;
 	for (size_t i = 0; i < ARRAY_LEN(m); i++)
 		ck_assert_int_eq(blk_check_conf(&m[i], &e), -EINVAL);

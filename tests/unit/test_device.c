@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Descriptions of devices (insula/device.h): the two real ones pass, and what contradicts itself is
- * refused in words. */
+ * refused in words; and the head of a start message. */
 #include <check.h>
 #include <errno.h>
 #include <string.h>
@@ -8,6 +8,7 @@
 #include <insula/base.h>
 #include <insula/device.h>
 #include <insula/devpage.h>
+#include <insula/start.h>
 
 #include "devices/describe.h"
 
@@ -190,6 +191,73 @@ START_TEST(vectors_refused)
 }
 END_TEST
 
+/* ---- the head of a start message (insula/start.h) ---- */
+
+#define TAG START_TAG('t', 's', 't', '1')
+
+static const int fds[] = {10, 11, 12, 13};
+static struct start_head head;
+static struct start_fds sorted;
+
+static void set_head(void)
+{
+	head = (struct start_head){
+		.version = START_VERSION,
+		.tag = TAG,
+		.nslots = 4,
+		.slot = {START_KICK, START_MEMORY, START_OWN, START_KICK},
+		.mem = {.nregions = 1, .region = {{.gpa = 0, .size = 1 << 20}}},
+	};
+	memset(&e, 0, sizeof(e));
+}
+
+static void head_refused(int code, const char *words)
+{
+	ck_assert_int_eq(start_sort(&head, TAG, fds, 4, &sorted, &e), code);
+	ck_assert_msg(strstr(e.text, words), "expected \"%s\", got \"%s\"", words, e.text);
+	set_head();
+}
+
+/* Descriptors are told apart by their roles, wherever they are. */
+START_TEST(start_sorted)
+{
+	set_head();
+	ck_assert_msg(start_sort(&head, TAG, fds, 4, &sorted, &e) == 0, "%s", e.text);
+	ck_assert_int_eq(start_expect(&sorted, START_KICK, 2, &e), 0);
+	ck_assert_int_eq(sorted.fd[START_KICK][0], 10);
+	ck_assert_int_eq(sorted.fd[START_KICK][1], 13);
+	ck_assert_int_eq(sorted.fd[START_MEMORY][0], 11);
+	ck_assert_int_eq(sorted.fd[START_OWN][0], 12);
+	ck_assert_int_eq(start_expect(&sorted, START_PAGE, 0, &e), 0);
+	ck_assert_int_eq(start_expect(&sorted, START_PAGE, 1, &e), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(e.text, "\"device page\": 0; expected 1"));
+}
+END_TEST
+
+START_TEST(start_refused)
+{
+	set_head();
+	head.version = START_VERSION + 1;
+	head_refused(-EPROTO, "version 2; expected 1");
+	head.tag++;
+	head_refused(-EPROTO, "start message for program");
+	head.log_level = 99;
+	head_refused(-EINVAL, "log level 99");
+	head.nslots = 3;
+	head_refused(-EINVAL, "3 slots; expected 4");
+	head.nslots = UINT32_MAX;
+	head_refused(-EINVAL, "slots; expected 4");
+	head.slot[2] = 0;
+	head_refused(-EINVAL, "slot 2: role 0");
+	head.slot[3] = START_ROLES;
+	head_refused(-EINVAL, "slot 3: role");
+	head.slot[1] = START_OWN; /* a region without its descriptor */
+	head_refused(-EINVAL, "region 0: descriptor 0x0");
+	head.mem.region[0].size = 1;
+	head_refused(-EINVAL, "memory map: region 0: size");
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("device");
@@ -204,6 +272,8 @@ int main(void)
 	tcase_add_test(tc, windows_refused);
 	tcase_add_test(tc, doorbells_refused);
 	tcase_add_test(tc, vectors_refused);
+	tcase_add_test(tc, start_sorted);
+	tcase_add_test(tc, start_refused);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);

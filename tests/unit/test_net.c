@@ -71,20 +71,19 @@ static void *loop(void *arg)
 
 static int open_rig(void)
 {
-	int fds[MSG_MAX_FDS] = {dup(mem_fd), dup(core.page_fd), dup(core.call_fd),
-				dup(core.irq_fd)};
+	struct start_fds fds = drv_start_fds(&core, mem_fd);
 	unsigned nq = 2 * conf.npairs + 1;
 	const char *step;
 	struct err e = {0};
 
 	for (unsigned i = 0; i < nq; i++)
-		fds[4 + i] = dup(kick[i]);
+		start_add(&fds, START_KICK, dup(kick[i]));
 	for (unsigned i = 0; i < conf.npairs; i++)
-		fds[4 + nq + i] = dup(near_end[i]);
+		start_add(&fds, START_OWN, dup(near_end[i]));
 	conf.nthreads = (uint16_t)(nthreads ? nthreads : conf.npairs);
 	rig = calloc(1, sizeof(*rig));
 	if (!rig || net_check_conf(&conf, &e) ||
-	    net_open(&rig->n, &rig->h, &conf, fds, &step, &e)) {
+	    net_open(&rig->n, &rig->h, &conf, &fds, &step, &e)) {
 		fprintf(stderr, "net_open: %s\n", e.text);
 		return -1;
 	}
@@ -136,7 +135,7 @@ static void setup(void)
 	for (unsigned i = 0; i < NQUEUES; i++)
 		kick[i] = event_create();
 	make_pairs(SOCK_SEQPACKET);
-	conf = (struct msg_start_net){.mem = board_map(MEM_SIZE),
+	conf = (struct msg_start_net){.head.mem = board_map(MEM_SIZE),
 				      .kind = NET_TAP,
 				      .npairs = 1,
 				      .tun_offloads = TAP_OFFLOADS,
@@ -446,7 +445,7 @@ START_TEST(messages_refused)
 	m[8].mac[0] = 1;
 	m[9].rate = NET_MAX_RATE + 1;
 	m[10].pps = UINT64_MAX;
-	m[11].log_level = 9;
+	m[11].kind = UINT32_MAX;
 	m[12].flags = NET_AWAY; /* of a TAP */
 	m[13].nthreads = 0;
 	m[14].nthreads = 2; /* for one pair */

@@ -39,18 +39,17 @@ static void *loop(void *arg)
 static void start_device(void)
 {
 	const struct msg_start_vsock m = {
-		.mem = board_map(MEM_SIZE), .guest_cid = CID, .max_conns = 8};
-	int fds[4 + VSOCK_QUEUES] = {dup(mem_fd), dup(core.page_fd), dup(core.call_fd),
-				     dup(core.irq_fd)};
+		.head.mem = board_map(MEM_SIZE), .guest_cid = CID, .max_conns = 8};
+	struct start_fds fds = drv_start_fds(&core, mem_fd);
 	const char *step;
 	struct err e = {0};
 
 	for (unsigned i = 0; i < VSOCK_QUEUES; i++)
-		fds[4 + i] = dup(kick[i]);
+		start_add(&fds, START_KICK, dup(kick[i]));
 	rig = calloc(1, sizeof(*rig));
 	ck_assert_ptr_nonnull(rig);
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, chan), 0);
-	ck_assert_msg(vsockdev_open(&rig->d, &rig->h, &m, fds, &step, &e) == 0, "%s", e.text);
+	ck_assert_msg(vsockdev_open(&rig->d, &rig->h, &m, &fds, &step, &e) == 0, "%s", e.text);
 	ck_assert_int_eq(helper_attach(&rig->h, &rig->d.ops, &rig->d.w, &e), 0);
 	ck_assert_int_eq(pthread_create(&thread, NULL, loop, &rig->h), 0);
 	ck_assert_int_eq(msg_expect(chan[0], MSG_READY, NULL, 0, NULL, 0, &e), 0);

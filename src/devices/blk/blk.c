@@ -37,8 +37,6 @@ int blk_check_conf(const struct msg_start_blk *m, struct err *e)
 		return err_set(e, -EINVAL, "largest request of %u bytes", m->max_io);
 	if (m->discard_align % BLK_SECTOR)
 		return err_set(e, -EINVAL, "discard alignment of %u bytes", m->discard_align);
-	if (m->log_level > LOG_LVL_DEBUG)
-		return err_set(e, -EINVAL, "log level %u", m->log_level);
 	return 0;
 }
 
@@ -185,18 +183,17 @@ static void describe(struct blk *b)
 	b->w.model.start = model_start;
 }
 
-int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m, const int *fds,
-	     const char **step, struct err *e)
+int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m,
+	     const struct start_fds *f, const char **step, struct err *e)
 {
 	bool other = m->flags & BLK_OTHER;
 	int rc;
 
 	memset(b, 0, sizeof(*b));
 	b->conf = *m;
-	b->disk_fd = fds[4];
-	blk_sync_init(&b->sync, other ? fds[5] : -1);
-	rc = worker_open(&b->w, h, fds[0], &m->mem, fds[1], fds[2], fds[3], &fds[5 + other],
-			 m->nqueues, BLK_TAG, step, e);
+	b->disk_fd = f->fd[START_OWN][0];
+	blk_sync_init(&b->sync, other ? f->fd[START_OWN][1] : -1);
+	rc = worker_open(&b->w, h, &m->head.mem, f, BLK_TAG, step, e);
 	if (rc)
 		return rc;
 	b->page = h->port.dev_state;

@@ -24,6 +24,7 @@
 #include <linux/virtio_blk.h>
 #include <stdatomic.h>
 
+#include "blk_start.h"
 #include "blk_engine.h"
 #include "blk_pool.h"
 #include "devices/worker.h"
@@ -139,10 +140,10 @@ struct blk {
 	struct blk_lane lane[BLK_MAX_QUEUES]; /* conf.nqueues */
 };
 
-/* The descriptors of MSG_START_BLK in their order. Takes them over; they are closed by the end of
+/* Takes the descriptors of its start message over; they are closed by the end of
  * the process. Maps memory, starts the threads, does not serve yet. *step is what failed. */
-int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m, const int *fds,
-	     const char **step, struct err *e);
+int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m,
+	     const struct start_fds *f, const char **step, struct err *e);
 void blk_rules(const struct blk *b, struct rule_list *l);
 /* Lane i of b->conf.nqueues, without engine and memory. */
 void blk_lane_init(struct blk *b, unsigned i);

@@ -15,6 +15,7 @@
 #include <insula/base.h>
 
 #include "blk_disk.h"
+#include "blk_start.h"
 
 int blk_disk_event(void)
 {

@@ -3,22 +3,20 @@
 #include "blk.h"
 #include "devices/program.h"
 
-#define FIXED_FDS \
-	5 /* memory, page, call, irq, disk; then perhaps another, and the queues' kicks \
-	   */
-
-static int check(const void *start, struct err *e)
+static int check(const void *start, const struct start_fds *f, struct err *e)
 {
 	const struct msg_start_blk *m = start;
 	int rc = blk_check_conf(m, e);
 
-	return rc ? rc : FIXED_FDS + (m->flags & BLK_OTHER ? 1 : 0) + (int)m->nqueues;
+	if (!rc)
+		rc = start_expect(f, START_KICK, m->nqueues, e);
+	return rc ? rc : start_expect(f, START_OWN, m->flags & BLK_OTHER ? 2 : 1, e);
 }
 
-static int open_device(void *dev, struct helper *h, const void *start, const int *fds,
+static int open_device(void *dev, struct helper *h, const void *start, const struct start_fds *f,
 		       const char **step, struct err *e)
 {
-	return blk_open(dev, h, start, fds, step, e);
+	return blk_open(dev, h, start, f, step, e);
 }
 
 static void rules(const void *dev, struct rule_list *l)
@@ -38,9 +36,9 @@ int main(void)
 	static struct blk blk;
 
 	helper_main(&(struct helper_program){
-		.start = MSG_START_BLK,
+		.tag = BLK_START,
+		.memory = true,
 		.start_size = sizeof(struct msg_start_blk),
-		.log_level = offsetof(struct msg_start_blk, log_level),
 		.dev = &blk,
 		.check = check,
 		.open = open_device,

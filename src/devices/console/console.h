@@ -14,6 +14,7 @@
 
 #include <stdatomic.h>
 
+#include "console_start.h"
 #include "devices/helper.h"
 #include "uart.h"
 

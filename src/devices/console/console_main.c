@@ -8,29 +8,31 @@
 #include "console.h"
 #include "devices/program.h"
 
-enum { FD_PAGE, FD_CALL, FD_IRQ, FD_OUT, FD_IN };
-
-static int check(const void *start, struct err *e)
+static int check(const void *start, const struct start_fds *f, struct err *e)
 {
 	const struct msg_start_uart *m = start;
+	int rc;
 
 	if (m->flags & ~(uint32_t)(UART_HAS_INPUT | UART_ESCAPE | UART_STREAM))
 		return err_set(e, -EINVAL, "unknown flags %#x", m->flags);
-	return FD_IN + (m->flags & UART_HAS_INPUT ? 1 : 0);
+	rc = start_expect(f, START_KICK, 0, e);
+	return rc ? rc : start_expect(f, START_OWN, m->flags & UART_HAS_INPUT ? 2 : 1, e);
 }
 
-static int open_device(void *dev, struct helper *h, const void *start, const int *fds,
+static int open_device(void *dev, struct helper *h, const void *start, const struct start_fds *f,
 		       const char **step, struct err *e)
 {
 	const struct msg_start_uart *m = start;
 	int rc;
 
 	*step = "page";
-	rc = helper_open(h, fds[FD_PAGE], fds[FD_CALL], fds[FD_IRQ], CONSOLE_TAG, e);
+	rc = helper_open(h, f->fd[START_PAGE][0], f->fd[START_CALL][0], f->fd[START_IRQ][0],
+			 CONSOLE_TAG, e);
 	if (rc)
 		return rc;
 	*step = "console";
-	return console_open(dev, h, fds[FD_OUT], fds[FD_IN], m, e);
+	return console_open(dev, h, f->fd[START_OWN][0],
+			    f->n[START_OWN] > 1 ? f->fd[START_OWN][1] : -1, m, e);
 }
 
 static void rules(const void *dev, struct rule_list *l)
@@ -48,9 +50,8 @@ int main(void)
 	static struct console console;
 
 	helper_main(&(struct helper_program){
-		.start = MSG_START_UART,
+		.tag = CONSOLE_START,
 		.start_size = sizeof(struct msg_start_uart),
-		.log_level = offsetof(struct msg_start_uart, log_level),
 		.dev = &console,
 		.check = check,
 		.open = open_device,

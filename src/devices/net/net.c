@@ -11,18 +11,12 @@
 #include "net.h"
 
 #define BIT(n) (UINT64_C(1) << (n))
-#define FIXED_FDS 4 /* memory, page, call, irq */
 
 /* ---- what the device is ---- */
 
 static unsigned nqueues(const struct msg_start_net *m)
 {
 	return 2 * m->npairs + 1;
-}
-
-unsigned net_nfds(const struct msg_start_net *m)
-{
-	return FIXED_FDS + nqueues(m) + (m->kind == NET_TAP ? m->npairs : 1);
 }
 
 int net_check_conf(const struct msg_start_net *m, struct err *e)
@@ -44,8 +38,6 @@ int net_check_conf(const struct msg_start_net *m, struct err *e)
 	if (m->rate > NET_MAX_RATE || m->pps > NET_MAX_RATE)
 		return err_set(e, -EINVAL, "limit of %llu bytes and %llu frames a second",
 			       (unsigned long long)m->rate, (unsigned long long)m->pps);
-	if (m->log_level > LOG_LVL_DEBUG)
-		return err_set(e, -EINVAL, "log level %u", m->log_level);
 	return 0;
 }
 
@@ -202,8 +194,8 @@ static int open_lanes(struct net *n, struct err *e)
 	return rc ? rc : worker_begin(&n->w, net_io_main, arg, e);
 }
 
-int net_open(struct net *n, struct helper *h, const struct msg_start_net *m, const int *fds,
-	     const char **step, struct err *e)
+int net_open(struct net *n, struct helper *h, const struct msg_start_net *m,
+	     const struct start_fds *f, const char **step, struct err *e)
 {
 	int rc;
 
@@ -212,14 +204,13 @@ int net_open(struct net *n, struct helper *h, const struct msg_start_net *m, con
 	n->nlanes = m->nthreads;
 	pthread_mutex_init(&n->rx_limit.lock, NULL);
 	pthread_mutex_init(&n->tx_limit.lock, NULL);
-	rc = worker_open(&n->w, h, fds[0], &m->mem, fds[1], fds[2], fds[3], &fds[FIXED_FDS],
-			 nqueues(m), NET_TAG, step, e);
+	rc = worker_open(&n->w, h, &m->head.mem, f, NET_TAG, step, e);
 	if (rc)
 		return rc;
 	*step = "memory";
 	rc = get_memory(n, e);
 	if (!rc)
-		rc = open_backing(n, &fds[FIXED_FDS + nqueues(m)], e);
+		rc = open_backing(n, f->fd[START_OWN], e);
 	if (rc)
 		return rc;
 	describe(n);

@@ -28,6 +28,7 @@
 #ifndef DEVICES_NET_H
 #define DEVICES_NET_H
 
+#include "net_start.h"
 #include "devices/bucket.h"
 #include "net_backing.h"
 #include "devices/worker.h"
@@ -127,15 +128,13 @@ struct net {
 
 enum net_news { NET_NEWS_MAC = 1, NET_NEWS_LINK = 2, NET_NEWS_LOST = 4 };
 
-/* The descriptors of MSG_START_NET in their order. Takes them over. Maps memory, starts the thread,
+/* Takes the descriptors of its start message over. Maps memory, starts the thread,
  * does not serve yet. *step is what failed. helper_attach() with &n->ops. */
-int net_open(struct net *n, struct helper *h, const struct msg_start_net *m, const int *fds,
-	     const char **step, struct err *e);
+int net_open(struct net *n, struct helper *h, const struct msg_start_net *m,
+	     const struct start_fds *f, const char **step, struct err *e);
 void net_rules(const struct net *n, struct rule_list *l);
 /* Is this a message that can be obeyed? -EINVAL says what is not. */
 int net_check_conf(const struct msg_start_net *m, struct err *e);
-/* Number of descriptors that belong to it. */
-unsigned net_nfds(const struct msg_start_net *m);
 uint64_t net_features(const struct msg_start_net *m);
 
 /* ---- net_io.c: an I/O thread; arg is the lane ---- */

@@ -23,6 +23,7 @@
 #include <insula/err.h>
 #include <insula/proto.h>
 
+#include "net_start.h"
 #include "devices/helper.h"
 
 #define NET_HDR_LEN ((unsigned)sizeof(struct virtio_net_hdr_v1)) /* 12; virtio 1.2, 5.1.6 */

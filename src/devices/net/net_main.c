@@ -7,17 +7,20 @@
 #include "net.h"
 #include "devices/program.h"
 
-static int check(const void *start, struct err *e)
+static int check(const void *start, const struct start_fds *f, struct err *e)
 {
-	int rc = net_check_conf(start, e);
+	const struct msg_start_net *m = start;
+	int rc = net_check_conf(m, e);
 
-	return rc ? rc : (int)net_nfds(start);
+	if (!rc)
+		rc = start_expect(f, START_KICK, 2 * m->npairs + 1, e);
+	return rc ? rc : start_expect(f, START_OWN, m->kind == NET_TAP ? m->npairs : 1, e);
 }
 
-static int open_device(void *dev, struct helper *h, const void *start, const int *fds,
+static int open_device(void *dev, struct helper *h, const void *start, const struct start_fds *f,
 		       const char **step, struct err *e)
 {
-	return net_open(dev, h, start, fds, step, e);
+	return net_open(dev, h, start, f, step, e);
 }
 
 static void rules(const void *dev, struct rule_list *l)
@@ -37,9 +40,9 @@ int main(void)
 	static struct net net;
 
 	helper_main(&(struct helper_program){
-		.start = MSG_START_NET,
+		.tag = NET_START,
+		.memory = true,
 		.start_size = sizeof(struct msg_start_net),
-		.log_level = offsetof(struct msg_start_net, log_level),
 		.dev = &net,
 		.check = check,
 		.open = open_device,

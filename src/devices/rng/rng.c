@@ -93,21 +93,18 @@ int rng_check_conf(const struct msg_start_rng *m, struct err *e)
 	if (m->rate == 0 || m->rate >> 40)
 		return err_set(e, -EINVAL, "rate of %llu bytes a second",
 			       (unsigned long long)m->rate);
-	if (m->log_level > LOG_LVL_DEBUG)
-		return err_set(e, -EINVAL, "log level %u", m->log_level);
 	return 0;
 }
 
-int rng_open(struct rng *r, struct helper *h, const struct msg_start_rng *m, const int *fds,
-	     const char **step, struct err *e)
+int rng_open(struct rng *r, struct helper *h, const struct msg_start_rng *m,
+	     const struct start_fds *f, const char **step, struct err *e)
 {
 	int rc;
 
 	memset(r, 0, sizeof(*r));
 	/* A tenth of a second's worth at once. */
 	bucket_init(&r->bucket, m->rate, m->rate / 10 + RNG_REQUEST_MAX, clock_ns());
-	rc = worker_open(&r->w, h, fds[0], &m->mem, fds[1], fds[2], fds[3], &fds[4], 1, RNG_TAG,
-			 step, e);
+	rc = worker_open(&r->w, h, &m->head.mem, f, RNG_TAG, step, e);
 	if (rc)
 		return rc;
 	*step = "thread";

@@ -9,6 +9,7 @@
 #ifndef DEVICES_RNG_H
 #define DEVICES_RNG_H
 
+#include "rng_start.h"
 #include "devices/bucket.h"
 #include "devices/worker.h"
 
@@ -24,9 +25,9 @@ struct rng {
 
 /* Is this a message that can be obeyed? -EINVAL says what is not. */
 int rng_check_conf(const struct msg_start_rng *m, struct err *e);
-/* The descriptors of MSG_START_RNG in their order; taken over. *step is what failed. */
-int rng_open(struct rng *r, struct helper *h, const struct msg_start_rng *m, const int *fds,
-	     const char **step, struct err *e);
+/* The descriptors of its start message are taken over. *step is what failed. */
+int rng_open(struct rng *r, struct helper *h, const struct msg_start_rng *m,
+	     const struct start_fds *f, const char **step, struct err *e);
 void rng_rules(const struct rng *r, struct rule_list *l);
 /* One turn of the I/O thread. True: there is more to do at once. */
 bool rng_turn(struct rng *r);

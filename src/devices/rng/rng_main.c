@@ -3,19 +3,19 @@
 #include "devices/program.h"
 #include "rng.h"
 
-#define NFDS 5 /* memory, page, call, irq, kick */
-
-static int check(const void *start, struct err *e)
+static int check(const void *start, const struct start_fds *f, struct err *e)
 {
 	int rc = rng_check_conf(start, e);
 
-	return rc ? rc : NFDS;
+	if (!rc)
+		rc = start_expect(f, START_KICK, 1, e);
+	return rc ? rc : start_expect(f, START_OWN, 0, e);
 }
 
-static int open_device(void *dev, struct helper *h, const void *start, const int *fds,
+static int open_device(void *dev, struct helper *h, const void *start, const struct start_fds *f,
 		       const char **step, struct err *e)
 {
-	return rng_open(dev, h, start, fds, step, e);
+	return rng_open(dev, h, start, f, step, e);
 }
 
 static void rules(const void *dev, struct rule_list *l)
@@ -35,9 +35,9 @@ int main(void)
 	static struct rng rng;
 
 	helper_main(&(struct helper_program){
-		.start = MSG_START_RNG,
+		.tag = RNG_START,
+		.memory = true,
 		.start_size = sizeof(struct msg_start_rng),
-		.log_level = offsetof(struct msg_start_rng, log_level),
 		.dev = &rng,
 		.check = check,
 		.open = open_device,

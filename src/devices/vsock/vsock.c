@@ -8,8 +8,6 @@
 
 #include "vsock.h"
 
-#define FIXED_FDS 4 /* memory, page, call, irq; then the listening socket, the kicks */
-
 /* ---- mail ---- */
 
 static void deliver(struct vsockdev *d, struct vsock_mail *m)
@@ -139,8 +137,6 @@ int vsock_check_conf(const struct msg_start_vsock *m, struct err *e)
 		return err_set(e, -EINVAL, "%u connections", m->max_conns);
 	if (m->flags & ~(uint32_t)(VSOCK_LISTENS | VSOCK_REACHES))
 		return err_set(e, -EINVAL, "flags %#x", m->flags);
-	if (m->log_level > LOG_LVL_DEBUG)
-		return err_set(e, -EINVAL, "log level %u", m->log_level);
 	return 0;
 }
 
@@ -175,17 +171,16 @@ static int open_events(struct vsockdev *d, struct err *e)
 }
 
 int vsockdev_open(struct vsockdev *d, struct helper *h, const struct msg_start_vsock *m,
-		  const int *fds, const char **step, struct err *e)
+		  const struct start_fds *f, const char **step, struct err *e)
 {
 	bool listens = m->flags & VSOCK_LISTENS;
 	int rc;
 
 	d->conf = *m;
-	d->listen_fd = listens ? fds[FIXED_FDS] : -1;
+	d->listen_fd = listens ? f->fd[START_OWN][0] : -1;
 	d->config.guest_cid = m->guest_cid;
 	d->ops = make_ops();
-	rc = worker_open(&d->w, h, fds[0], &m->mem, fds[1], fds[2], fds[3],
-			 &fds[FIXED_FDS + listens], VSOCK_QUEUES, VSOCK_TAG, step, e);
+	rc = worker_open(&d->w, h, &m->head.mem, f, VSOCK_TAG, step, e);
 	if (rc)
 		return rc;
 	*step = "streams";

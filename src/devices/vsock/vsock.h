@@ -25,6 +25,7 @@
 
 #include <pthread.h>
 
+#include "vsock_start.h"
 #include "vsock_conn.h"
 #include "devices/worker.h"
 
@@ -96,10 +97,10 @@ struct vsockdev {
 
 /* Is this a message that can be obeyed? -EINVAL says what is not. */
 int vsock_check_conf(const struct msg_start_vsock *m, struct err *e);
-/* `d` is all zeros: to clear it here would touch the whole table. The descriptors of
- * MSG_START_VSOCK in their order; taken over. *step is what failed. */
+/* `d` is all zeros: to clear it here would touch the whole table. The
+ * descriptors of its start message are taken over. *step is what failed. */
 int vsockdev_open(struct vsockdev *d, struct helper *h, const struct msg_start_vsock *m,
-		  const int *fds, const char **step, struct err *e);
+		  const struct start_fds *f, const char **step, struct err *e);
 void vsock_rules(const struct vsockdev *d, struct rule_list *l);
 
 /* ---- vsock_box.c ---- */

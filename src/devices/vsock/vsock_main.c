@@ -3,21 +3,20 @@
 #include "devices/program.h"
 #include "vsock.h"
 
-/* memory, page, call, irq, kicks; and perhaps the socket */
-#define MIN_FDS ((int)(4 + VSOCK_QUEUES))
-
-static int check(const void *start, struct err *e)
+static int check(const void *start, const struct start_fds *f, struct err *e)
 {
 	const struct msg_start_vsock *m = start;
 	int rc = vsock_check_conf(m, e);
 
-	return rc ? rc : MIN_FDS + (m->flags & VSOCK_LISTENS ? 1 : 0);
+	if (!rc)
+		rc = start_expect(f, START_KICK, VSOCK_QUEUES, e);
+	return rc ? rc : start_expect(f, START_OWN, m->flags & VSOCK_LISTENS ? 1 : 0, e);
 }
 
-static int open_device(void *dev, struct helper *h, const void *start, const int *fds,
+static int open_device(void *dev, struct helper *h, const void *start, const struct start_fds *f,
 		       const char **step, struct err *e)
 {
-	return vsockdev_open(dev, h, start, fds, step, e);
+	return vsockdev_open(dev, h, start, f, step, e);
 }
 
 static void rules(const void *dev, struct rule_list *l)
@@ -37,9 +36,9 @@ int main(void)
 	static struct vsockdev dev;
 
 	helper_main(&(struct helper_program){
-		.start = MSG_START_VSOCK,
+		.tag = VSOCK_START,
+		.memory = true,
 		.start_size = sizeof(struct msg_start_vsock),
-		.log_level = offsetof(struct msg_start_vsock, log_level),
 		.dev = &dev,
 		.check = check,
 		.open = open_device,

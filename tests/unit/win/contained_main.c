@@ -3,7 +3,7 @@
  * The child of test_win.c: is asked about handles by their values, and says for each whether it
  * has it; then waits for the end of its channel.
  *
- *   MSG_START_RNG with descriptors  ->  MSG_STOPPED, a struct msg_stats: n[0] bit i: descriptor i
+ *   MSG_START with descriptors  ->  MSG_STOPPED, a struct msg_stats: n[0] bit i: descriptor i
  * is there
  */
 #include <windows.h>

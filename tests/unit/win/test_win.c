@@ -301,7 +301,7 @@ START_TEST(a_child_has_what_it_is_given)
 
 	/* All can be inherited; the second is not in the list. */
 	start_kid(&k, (int[]){fds[0], fds[2]}, 2);
-	ck_assert_int_eq(msg_send(handle_fd(k.p.ours), MSG_START_RNG, NULL, 0, fds, 3), 0);
+	ck_assert_int_eq(msg_send(handle_fd(k.p.ours), MSG_START, NULL, 0, fds, 3), 0);
 	ck_assert_int_eq(channel_recv(&k.p.c, &t, &s, sizeof(s), &len), 0);
 	ck_assert(t == MSG_STOPPED && len == sizeof(s));
 	ck_assert_uint_eq(s.n[0], 5);
