@@ -23,12 +23,12 @@
 #define STATUS_FAILED 125
 
 static const char usage[] =
-	"usage: insula-initrd --kernel FILE -o OUT [--modules DIR] [--root-disk] [--init FILE] "
-	"[--busybox FILE]\n"
+	"usage: insula-initrd --kernel FILE -o OUT [--modules DIR] [--root-disk]\n"
+	"                     [--init FILE] [--busybox FILE]\n"
 	"  --kernel FILE   bzImage or ELF vmlinux that the initrd is for\n"
 	"  -o OUT          where to write it\n"
-	"  --modules DIR   the kernel's module tree (default: next to the kernel, then "
-	"/lib/modules)\n"
+	"  --modules DIR   the kernel's module tree\n"
+	"                  (default: next to the kernel, then /lib/modules)\n"
 	"  --root-disk     also what a root disk needs: overlay and the file systems\n"
 	"  --init FILE     insula-init (default: the installed one)\n"
 	"  --busybox FILE  a static busybox (default: /bin/busybox)\n"

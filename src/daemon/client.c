@@ -407,8 +407,8 @@ void client_free_line(struct client *c)
 	free_chunk(c);
 }
 
-/* A daemon that may not change to another user would run his VMs with its own rights. Windows: the
- * pipe lets in none but the daemon's own account and administrators (listen_win.c). */
+/* A daemon that may not change to another user would run that user's VMs with its own rights.
+ * Windows: only the daemon's own account and administrators can open the pipe (listen_win.c). */
 static bool is_stranger(uint32_t uid)
 {
 	return host_uid() && uid && uid != host_uid();

@@ -2,9 +2,9 @@
 /*
  * Descriptors that others have made: who has how many of them here, and how they are closed.
  *
- * A user who has too many, because they cannot be closed or because he does not read answers that
- * carry them, is not read from until it is fewer. What is left of the process's table when all are
- * counted at their most is root's alone: nobody locks root out.
+ * A user may have too many, because they cannot be closed, or because answers that carry them are
+ * not read. Then insulad does not read from that user until there are fewer. What is left of the
+ * table, with every user at the limit, belongs to root: nobody locks root out.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -308,7 +308,7 @@ static int open_files(struct plan *p, int at, struct err *e)
 	p->fd[FD_RESULT] = fresh_result(at);
 	if (p->fd[FD_NULL] < 0 || p->fd[FD_LOG] < 0 || p->fd[FD_LOG2] < 0 || p->fd[FD_RESULT] < 0)
 		return err_sys(e, -errno, "files of %s", p->r->id);
-	/* What its user writes counts as his, whatever he makes of it. */
+	/* What the VM's user writes there counts as the user's. */
 	if (p->change_user && (fchown(p->fd[FD_LOG], p->r->owner.uid, p->r->owner.gid) ||
 			       fchown(p->fd[FD_LOG2], p->r->owner.uid, p->r->owner.gid) ||
 			       fchown(p->fd[FD_RESULT], p->r->owner.uid, p->r->owner.gid)))
@@ -347,8 +347,8 @@ static void add_env(struct plan *p, const char *name, const char *value)
 		p->nenv++;
 }
 
-/* Root's cache is /var/cache/insula. Another user's is in his home directory, which a daemon does
- * not look up: it is a directory of his own beside the state. */
+/* Root's cache is /var/cache/insula. Another user's would be in the home directory, which a daemon
+ * does not look up. So each user has a directory beside the state. */
 static void make_env(struct machine *m, struct plan *p)
 {
 	char path[CONF_PATH_MAX + 40];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The daemon's JSON side: each line of the input is a line of a client of user 1000, before a
- * registry with a VM of his and one of another user. Nothing can be started or stored.
+ * registry with a VM of that user and a VM of another user. Nothing can be started or stored.
  *
  * Besides not crashing: every answer is one line of JSON-RPC; and the other user's VM is never in
  * it.

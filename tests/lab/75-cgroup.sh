@@ -77,7 +77,7 @@ sleep 4
 between cpu-holds 50 300 $((($(usage) - used) / ($(now_ms) - start)))
 between cpu-was-throttled 1 1000000 "$(sed -n 's/^nr_throttled //p' "$g/cpu.stat")"
 
-# ---- processes: somebody who has taken over one of the VM's starts as many as he can
+# ---- processes: a process of the VM that was taken over starts as many as it can
 
 pids=$(cat "$g/pids.max")
 between pids.max 16 2000 "$pids"

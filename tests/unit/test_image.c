@@ -746,8 +746,8 @@ START_TEST(cache_knows_what_is_used)
 }
 END_TEST
 
-/* Makers of different things, each of whom throws all others out whenever he has one: everybody
- * gets his own, every time. */
+/* Makers of different things, each of which throws all others out whenever it has made one: every
+ * maker gets its own, every time. */
 START_TEST(cache_makers_against_trimmers)
 {
 	int status;
