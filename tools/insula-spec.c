@@ -5,7 +5,8 @@
  *   insula-spec complete bash|zsh|fish insula-run|insulactl|insulad   a completion for that shell
  *   insula-spec man insula-run|insulad                                part of the manual page
  *
- * Nothing of this is installed but its output; tests/api-doc looks whether the manual pages have it.
+ * Nothing of this is installed but its output; tests/api-doc looks whether the manual pages have
+ * it.
  */
 #include <stdio.h>
 #include <stdlib.h>

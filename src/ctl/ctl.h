@@ -125,7 +125,8 @@ struct verb {
 	const char *more;                                 /* for its help; NULL: nothing */
 	size_t (*words)(struct flag_words *out);          /* of its own flags; NULL: it has none */
 };
-/* exec.c: its flags; and: 0 and the command's status; or a negative errno, as conn_result() has it. */
+/* exec.c: the flags. And: 0 and the command's status; or a negative errno, as conn_result() has it.
+ */
 size_t exec_words(struct flag_words *out);
 int ctl_exec(struct ctl *c, int argc, char **argv, int *status, struct err *e);
 /* logs.c: the same without a status. */

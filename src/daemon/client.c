@@ -12,7 +12,16 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "client.h"
 #include "daemon.h"
+#include "dlog.h"
+#include "foreign.h"
+#include "host.h"
+#include "link.h"
+#include "listen.h"
+#include "machine.h"
+#include "request.h"
+#include "watch.h"
 
 #define READ_SIZE 16384
 #define REQUESTS 32   /* per wake-up; a batch is served whole */

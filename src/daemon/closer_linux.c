@@ -19,7 +19,8 @@
 #include <insula/log.h>
 
 #include "closer.h"
-#include "daemon.h"
+#include "dlog.h"
+#include "watch.h"
 
 #define PER_USER 4 /* threads, of each of the two kinds */
 #define THREADS 512

@@ -248,8 +248,8 @@ static int users_setting(const struct conf_setting *s, struct conf *c, json_obje
 
 #define AT(field) offsetof(struct conf, field), sizeof(((struct conf *)0)->field)
 
-/* "limits" stands before "users", which start from it, whatever the order in the file. The flags are
- * for people, in insulad(8); the file is in insulad.json(5). */
+/* "limits" stands before "users", which start from it, whatever the order in the file. What is said
+ * of flags here is in --help and in insulad(8); insulad.json(5) says more. */
 static const struct conf_setting conf_settings[] = {
 	{"socket", socket_setting, AT(socket), 0, PATH_IN_SOCKET, "socket", "PATH", NULL,
 	 "the control socket"},

@@ -72,8 +72,8 @@ int conf_flag(json_object *flags, const char *flag, const char *text, struct err
 /* Those that are no settings. */
 extern const struct flag_words daemon_flags[];
 extern const size_t ndaemon_flags;
-/* Read a file, and apply `flags` (NULL: none) above it; `must_exist` false: no file is as good as an
- * empty one. */
+/* Read a file, and apply `flags` (NULL: none) above it; `must_exist` false: no file is as good as
+ * an empty one. */
 int conf_load(struct conf *c, const char *path, bool must_exist, json_object *flags, struct err *e);
 const struct limits *conf_limits(const struct conf *c, uint32_t uid);
 /* Take over what SIGHUP may change: limits, log settings. The names of other settings that differ

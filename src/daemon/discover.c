@@ -5,7 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon.h"
+#include "discover.h"
+#include "methods.h"
+#include "request.h"
+#include "spec/json.h"
 #include "schema.h"
 #include "spec/describe.h"
 

@@ -6,7 +6,11 @@
  */
 #include <string.h>
 
+#include "client.h"
 #include "daemon.h"
+#include "event.h"
+#include "machine.h"
+#include "spec/json.h"
 
 /* Half of what a client may leave unread: its answers still have room. */
 static bool too_slow(const struct client *c)

@@ -11,7 +11,13 @@
 
 #include <insula/base.h>
 
-#include "daemon.h"
+#include "exec.h"
+#include "machine.h"
+#include "method.h"
+#include "methods.h"
+#include "request.h"
+#include "spec/json.h"
+#include "talk.h"
 
 /* ---- vm.exec ---- */
 
@@ -42,7 +48,7 @@ static void copy(json_object *to, json_object *from, const char *const *keys, si
 	}
 }
 
-void vm_exec(struct daemon *d, struct request *r)
+void method_vm_exec(struct daemon *d, struct request *r)
 {
 	static const char *const config[] = {"command", "env", "cwd", "user", "tty"};
 	static const char *const others[] = {"rows", "cols", "queue", "streams"};
@@ -75,12 +81,12 @@ static void ask(struct daemon *d, struct request *r, const char *op)
 	talk_ask(m, op, params, method_pass_on, r, false);
 }
 
-void vm_exec_signal(struct daemon *d, struct request *r)
+void method_vm_exec_signal(struct daemon *d, struct request *r)
 {
 	ask(d, r, "exec-signal");
 }
 
-void vm_exec_resize(struct daemon *d, struct request *r)
+void method_vm_exec_resize(struct daemon *d, struct request *r)
 {
 	ask(d, r, "exec-resize");
 }
@@ -135,7 +141,7 @@ static void wait_or_answer(struct machine *m, struct request *r, json_object *re
 		machine_hold(m, r, (uint64_t)j_get_int(r->params, "timeout_ms", 0));
 }
 
-void vm_exec_wait(struct daemon *d, struct request *r)
+void method_vm_exec_wait(struct daemon *d, struct request *r)
 {
 	struct machine *m = method_machine(d, r);
 	json_object *params;

@@ -12,7 +12,13 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "client.h"
+#include "closer.h"
 #include "daemon.h"
+#include "dlog.h"
+#include "foreign.h"
+#include "link.h"
+#include "machine.h"
 
 #define PER_USER 64
 #define OWN 128       /* files of the daemon itself, and those that a start takes for a moment */

@@ -16,6 +16,8 @@
 #include <insula/base.h>
 
 #include "daemon.h"
+#include "host.h"
+#include "record.h"
 
 const int host_signals[] = {SIGTERM, SIGINT, SIGHUP};
 const size_t host_nsignals = ARRAY_LEN(host_signals);

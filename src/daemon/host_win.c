@@ -14,7 +14,12 @@
 #include <insula/base.h>
 
 #include "spec/utf8_win.h"
+#include "cgroup.h"
+#include "conf.h"
 #include "daemon.h"
+#include "dlog.h"
+#include "host.h"
+#include "notify.h"
 
 const int host_signals[] = {SIGINT, SIGBREAK};
 const size_t host_nsignals = ARRAY_LEN(host_signals);

@@ -6,7 +6,10 @@
 
 #include <insula/base.h>
 
-#include "daemon.h"
+#include "client.h"
+#include "listen.h"
+#include "metrics.h"
+#include "record.h"
 
 #define HTTP_MAX 4096
 

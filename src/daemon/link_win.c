@@ -12,6 +12,8 @@
 
 #include <insula/base.h>
 
+#include "link.h"
+#include "watch.h"
 #include "win.h"
 
 #define PIECE (64u << 10) /* a packet is no longer */

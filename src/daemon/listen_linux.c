@@ -14,7 +14,18 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "client.h"
+#include "conf.h"
 #include "daemon.h"
+#include "dlog.h"
+#include "foreign.h"
+#include "link.h"
+#include "listen.h"
+#include "notify.h"
+#include "process.h"
+#include "record.h"
+#include "state.h"
+#include "watch.h"
 
 #define ACCEPTS 16 /* per wake-up */
 #define BACKLOG 128

@@ -16,6 +16,15 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "client.h"
+#include "conf.h"
+#include "daemon.h"
+#include "dlog.h"
+#include "link.h"
+#include "listen.h"
+#include "notify.h"
+#include "record.h"
+#include "watch.h"
 #include "win.h"
 
 #include <sddl.h>

@@ -12,6 +12,9 @@
 #include <insula/log.h>
 
 #include "daemon.h"
+#include "dlog.h"
+#include "machine.h"
+#include "spec/json.h"
 
 /* Set by dlog_setup() before the loop runs, and by a reload in the loop's thread. The thread that
  * writes the lines reads the first. */

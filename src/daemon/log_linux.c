@@ -11,7 +11,8 @@
 
 #include <insula/base.h>
 
-#include "daemon.h"
+#include "dlog.h"
+#include "machine.h"
 
 #define JOURNAL "/run/systemd/journal/socket"
 

@@ -13,7 +13,18 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "client.h"
 #include "daemon.h"
+#include "foreign.h"
+#include "logs.h"
+#include "machine.h"
+#include "method.h"
+#include "methods.h"
+#include "record.h"
+#include "request.h"
+#include "spec/json.h"
+#include "state.h"
+#include "watch.h"
 #include "logread.h"
 
 #define LIMIT_DEFAULT 65536
@@ -196,7 +207,7 @@ static bool is_too_much(struct daemon *d, struct request *r)
 	return true;
 }
 
-void vm_logs(struct daemon *d, struct request *r)
+void method_vm_logs(struct daemon *d, struct request *r)
 {
 	struct machine *m = method_named(d, r);
 	const char *after = j_get_str(r->params, "after", NULL);

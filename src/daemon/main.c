@@ -20,7 +20,22 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "cgroup.h"
+#include "client.h"
+#include "closer.h"
+#include "conf.h"
 #include "daemon.h"
+#include "discover.h"
+#include "dlog.h"
+#include "foreign.h"
+#include "host.h"
+#include "listen.h"
+#include "logs.h"
+#include "machine.h"
+#include "notify.h"
+#include "spawn.h"
+#include "state.h"
+#include "watch.h"
 
 #define STATUS_BAD_INPUT 2
 #define STATUS_FAILED 1

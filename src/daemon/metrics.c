@@ -4,7 +4,12 @@
 
 #include <insula/base.h>
 
+#include "client.h"
 #include "daemon.h"
+#include "machine.h"
+#include "metrics.h"
+#include "record.h"
+#include "spec/json.h"
 
 static const struct {
 	const char *name, *help;

@@ -11,7 +11,8 @@
 
 #include <insula/base.h>
 
-#include "daemon.h"
+#include "machine.h"
+#include "process.h"
 
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
 

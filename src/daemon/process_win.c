@@ -8,7 +8,8 @@
 
 #include <insula/base.h>
 
-#include "daemon.h"
+#include "machine.h"
+#include "process.h"
 
 #define RIGHTS (SYNCHRONIZE | PROCESS_QUERY_LIMITED_INFORMATION)
 #define KILL_WAIT_MS 5000

@@ -13,7 +13,14 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "client.h"
 #include "daemon.h"
+#include "dlog.h"
+#include "foreign.h"
+#include "methods.h"
+#include "request.h"
+#include "spec/json.h"
+#include "watch.h"
 #include "schema.h"
 
 #define ID_MAX 128

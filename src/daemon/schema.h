@@ -2,7 +2,8 @@
 /*
  * The part of JSON Schema (draft 7) that the methods' tables use: type, properties, required,
  * additionalProperties (true or false), items, enum, minimum, maximum, minLength, maxLength,
- * maxItems. A type may be an array of types, one of which it must be. A word that it does not know is an error of the schema, found by schema_check().
+ * maxItems. A type may be an array of types, one of which it must be. A word that it does not know
+ * is an error of the schema, found by schema_check().
  */
 #ifndef DAEMON_SCHEMA_H
 #define DAEMON_SCHEMA_H

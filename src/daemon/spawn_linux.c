@@ -34,7 +34,16 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "cgroup.h"
+#include "conf.h"
 #include "daemon.h"
+#include "host.h"
+#include "machine.h"
+#include "process.h"
+#include "record.h"
+#include "spawn.h"
+#include "spec/json.h"
+#include "state.h"
 #include "spec/handover.h"
 #include "spec/logrecord.h"
 

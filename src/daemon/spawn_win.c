@@ -15,6 +15,12 @@
 #include <insula/log.h>
 
 #include "spec/handover.h"
+#include "conf.h"
+#include "daemon.h"
+#include "machine.h"
+#include "process.h"
+#include "spawn.h"
+#include "spec/json.h"
 #include "win.h"
 
 #define PACKET 65536

@@ -22,7 +22,10 @@
 
 #include <insula/base.h>
 
-#include "daemon.h"
+#include "conf.h"
+#include "process.h"
+#include "record.h"
+#include "state.h"
 
 #define LOCK_NAP_MS 20
 #define LOCK_NAPS 250

@@ -15,6 +15,8 @@
 
 #include <insula/base.h>
 
+#include "record.h"
+#include "state.h"
 #include "win.h"
 
 #include <aclapi.h>

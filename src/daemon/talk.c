@@ -18,6 +18,19 @@
 #include <insula/log.h>
 
 #include "daemon.h"
+#include "dlog.h"
+#include "event.h"
+#include "exec.h"
+#include "foreign.h"
+#include "host.h"
+#include "link.h"
+#include "machine.h"
+#include "record.h"
+#include "request.h"
+#include "spawn.h"
+#include "spec/json.h"
+#include "talk.h"
+#include "watch.h"
 
 #define PACKET (64u << 10)
 #define PACKETS 8  /* per wake-up */

@@ -5,7 +5,8 @@
 
 #include "base/win.h"
 
-#include "daemon.h"
+#include "link.h"
+#include "record.h"
 
 /* STATE\vm\ID\NAME of a directory that state_open() has opened; `id` or `name` NULL: without.
  * `out` has WIN_PATH_CHARS. */

@@ -3,8 +3,8 @@
  * The configuration of one VM: what insula-run's flags and its JSON object say, before anything is
  * opened.
  *
- * One table of settings (settings.h) serves both: a JSON value is handed to the same function as the
- * text of a flag, so that both accept and refuse the same things with the same words.
+ * One table of settings (settings.h) serves both: a JSON value is handed to the same function as
+ * the text of a flag, so that both accept and refuse the same things with the same words.
  */
 #ifndef SPEC_CONFIG_H
 #define SPEC_CONFIG_H

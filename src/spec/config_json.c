@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Settings from JSON: each value is handed to the function that takes the text of its flag, a member
- * of an object to the one that takes that item. See config.h.
+ * Settings from JSON: each value is handed to the function that takes the text of its flag, a
+ * member of an object to the one that takes that item. See config.h.
  */
 #include <errno.h>
 #include <stdio.h>

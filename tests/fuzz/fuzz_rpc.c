@@ -12,7 +12,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/client.h"
 #include "daemon/daemon.h"
+#include "daemon/dlog.h"
+#include "daemon/foreign.h"
+#include "daemon/machine.h"
+#include "daemon/request.h"
+#include "spec/json.h"
 
 #define MUST(x)                                                                 \
 	do {                                                                    \

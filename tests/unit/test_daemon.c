@@ -18,8 +18,22 @@
 
 #include <insula/base.h>
 
+#include "daemon/client.h"
 #include "daemon/daemon.h"
+#include "daemon/discover.h"
+#include "daemon/event.h"
+#include "daemon/exec.h"
+#include "daemon/foreign.h"
+#include "daemon/link.h"
+#include "daemon/machine.h"
+#include "daemon/methods.h"
+#include "daemon/process.h"
+#include "daemon/record.h"
+#include "daemon/request.h"
 #include "daemon/schema.h"
+#include "daemon/state.h"
+#include "daemon/talk.h"
+#include "spec/json.h"
 #include "supervisor/ctlconsole.h"
 #include "supervisor/ctlexec.h"
 #include "supervisor/scrollback.h"

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The table of methods (methods.c), and the functions that it names: each gets a request whose
+ * parameters are as its schema says, and answers it, now or later. */
+#ifndef DAEMON_METHODS_H
+#define DAEMON_METHODS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct daemon;
+struct request;
+
+struct method {
+	const char *name, *summary;
+	void (*run)(struct daemon *d, struct request *r);
+	const char *params, *result; /* JSON schemas */
+	bool takes_fds;
+};
+extern const struct method methods[];
+extern const size_t nmethods;
+const struct method *method_find(const char *name, size_t *index);
+/* One whose name is near; NULL: none is. */
+const char *method_meant(const char *name);
+
+/* daemon_methods.c */
+void method_daemon_info(struct daemon *d, struct request *r);
+void method_daemon_metrics(struct daemon *d, struct request *r);
+void method_events_subscribe(struct daemon *d, struct request *r);
+void method_events_unsubscribe(struct daemon *d, struct request *r);
+void method_rpc_discover(struct daemon *d, struct request *r);
+/* vm_start.c */
+void method_vm_create(struct daemon *d, struct request *r);
+void method_vm_start(struct daemon *d, struct request *r);
+void method_vm_run(struct daemon *d, struct request *r);
+/* vm_methods.c */
+void method_vm_list(struct daemon *d, struct request *r);
+void method_vm_info(struct daemon *d, struct request *r);
+void method_vm_metrics(struct daemon *d, struct request *r);
+void method_vm_pause(struct daemon *d, struct request *r);
+void method_vm_resume(struct daemon *d, struct request *r);
+void method_vm_device_restart(struct daemon *d, struct request *r);
+void method_vm_stop(struct daemon *d, struct request *r);
+void method_vm_kill(struct daemon *d, struct request *r);
+void method_vm_wait(struct daemon *d, struct request *r);
+void method_vm_delete(struct daemon *d, struct request *r);
+void method_vm_console(struct daemon *d, struct request *r);
+/* exec.c */
+void method_vm_exec(struct daemon *d, struct request *r);
+void method_vm_exec_signal(struct daemon *d, struct request *r);
+void method_vm_exec_resize(struct daemon *d, struct request *r);
+void method_vm_exec_wait(struct daemon *d, struct request *r);
+/* logs.c */
+void method_vm_logs(struct daemon *d, struct request *r);
+
+#endif

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The methods that look at VMs, order them about and end them. See methods.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <insula/base.h>
+
+#include "client.h"
+#include "daemon.h"
+#include "event.h"
+#include "machine.h"
+#include "method.h"
+#include "methods.h"
+#include "record.h"
+#include "request.h"
+#include "spec/json.h"
+#include "talk.h"
+
+#define KILL_GRACE_MS 3000
+#define STOP_SPARE_MS 15000 /* for helpers that drain, after the deadline */
+#define STOP_DEFAULT_MS 10000
+
+/* ---- looking ---- */
+
+void method_vm_list(struct daemon *d, struct request *r)
+{
+	json_object *o = json_object_new_object(), *list = json_object_new_array();
+
+	for (struct machine *m = d->machines; m; m = m->next) {
+		if (machine_visible(m, r->client))
+			json_object_array_add(list, machine_json(m, false));
+	}
+	j_obj(o, "vms", list);
+	request_answer(r, o);
+}
+
+static void add_info(struct machine *m, struct request *r, json_object *result, json_object *error,
+		     int fd)
+{
+	json_object *o = machine_json(m, true);
+	static const char *const lists[] = {"processes", "devices"};
+
+	(void)fd;
+	(void)error; /* a supervisor that does not answer: what we know ourselves */
+	for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
+		json_object *list = j_get(result, lists[i]);
+
+		if (json_object_is_type(list, json_type_array))
+			j_obj(o, lists[i], json_object_get(list));
+	}
+	j_bool(o, "answers", !error);
+	request_answer(r, o);
+}
+
+void method_vm_info(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_named(d, r);
+
+	if (!m)
+		return;
+	if (m->hello)
+		talk_ask(m, "info", NULL, add_info, r, false);
+	else
+		request_answer(r, machine_json(m, true));
+}
+
+void method_vm_metrics(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_named(d, r);
+
+	if (!m)
+		return;
+	if (m->hello)
+		talk_ask(m, "metrics", NULL, method_pass_on, r, false);
+	else
+		request_answer(r, machine_result(m));
+}
+
+/* ---- running ---- */
+
+static void answer_state(struct machine *m, struct request *r, json_object *result,
+			 json_object *error, int fd)
+{
+	const char *state = j_get_str(result, "state", "");
+
+	(void)fd;
+	if (error) {
+		method_refuse_as(r, error);
+		return;
+	}
+	if (m->r.state != VM_STOPPING && (!strcmp(state, "paused") || !strcmp(state, "running")))
+		machine_set_state(m, !strcmp(state, "paused") ? VM_PAUSED : VM_RUNNING);
+	request_answer(r, machine_json(m, false));
+}
+
+void method_vm_pause(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_machine(d, r);
+
+	if (m)
+		talk_ask(m, "pause", NULL, answer_state, r, false);
+}
+
+void method_vm_resume(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_machine(d, r);
+
+	if (m)
+		talk_ask(m, "resume", NULL, answer_state, r, false);
+}
+
+void method_vm_device_restart(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_machine(d, r);
+	json_object *params;
+
+	if (!m)
+		return;
+	params = json_object_new_object();
+	j_str(params, "device", j_get_str(r->params, "device", ""));
+	talk_ask(m, "device-restart", params, method_pass_on, r, false);
+}
+
+/* The end itself is the answer; a supervisor that does not take the order is shot. */
+static void after_order(struct machine *m, struct request *r, json_object *result,
+			json_object *error, int fd)
+{
+	(void)r;
+	(void)result;
+	(void)fd;
+	if (error && strcmp(j_get_str(error, "reason", ""), "ended") != 0)
+		machine_shoot(m);
+}
+
+static void order_end(struct machine *m, struct request *r, const char *op, uint64_t ms)
+{
+	json_object *params = json_object_new_object();
+
+	j_int(params, "deadline_ms", (int64_t)ms);
+	if (m->r.state != VM_STOPPING)
+		event_emit(m->d, m, "stopping", NULL);
+	machine_set_state(m, VM_STOPPING);
+	machine_hold(m, r, 0);
+	talk_ask(m, op, params, after_order, NULL, false);
+}
+
+void method_vm_stop(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_machine(d, r);
+	uint64_t ms = (uint64_t)j_get_int(r->params, "deadline_ms", STOP_DEFAULT_MS);
+
+	if (!m)
+		return;
+	machine_shoot_later(m, ms + STOP_SPARE_MS);
+	order_end(m, r, "stop", ms);
+}
+
+void method_vm_kill(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_machine(d, r);
+
+	if (!m)
+		return;
+	machine_shoot_later(m, KILL_GRACE_MS);
+	order_end(m, r, "kill", 0);
+}
+
+void method_vm_wait(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_named(d, r);
+
+	if (!m)
+		return;
+	if (m->r.state == VM_ENDED)
+		request_answer(r, machine_result(m));
+	else if (m->r.state == VM_BROKEN)
+		method_refuse_field(r, RPC_STATE, "wrong-state", "state",
+				    vm_state_names[m->r.state], "a VM whose record can be read");
+	else
+		machine_hold(m, r, (uint64_t)j_get_int(r->params, "timeout_ms", 0));
+}
+
+void method_vm_delete(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_named(d, r);
+
+	if (!m)
+		return;
+	if (machine_active(m)) {
+		method_refuse_field(r, RPC_STATE, "wrong-state", "state",
+				    vm_state_names[m->r.state],
+				    "created or ended; stop the VM first");
+		return;
+	}
+	if (m->newer) {
+		method_refuse(r, RPC_STATE, "newer",
+			      "its record is of a newer insulad, which can read it");
+		return;
+	}
+	if (m->r.state == VM_BROKEN && machine_is_served(m)) {
+		method_refuse(r, RPC_STATE, "wrong-state",
+			      "its record cannot be read, but its supervisor runs: end that first");
+		return;
+	}
+	machine_remove(m);
+	request_answer(r, NULL);
+}
+
+void method_vm_console(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_machine(d, r);
+	json_object *params;
+
+	if (!m)
+		return;
+	if (r->batch) {
+		method_refuse(r, RPC_UNSUPPORTED, "batch",
+			      "a descriptor cannot come with the answers of a batch");
+		return;
+	}
+	params = json_object_new_object();
+	j_int(params, "scrollback", j_get_int(r->params, "scrollback", 0));
+	if (r->client->who.sid[0])
+		j_str(params, "sid", r->client->who.sid);
+	talk_ask(m, "console", params, method_pass_on, r, false);
+}

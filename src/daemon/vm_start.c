@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The methods that make and start VMs. A configuration is checked with insula-run's own code; what
+ * the record and the limits need of it is taken from there. See methods.h.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <insula/base.h>
+
+#include "client.h"
+#include "conf.h"
+#include "daemon.h"
+#include "event.h"
+#include "foreign.h"
+#include "host.h"
+#include "machine.h"
+#include "method.h"
+#include "methods.h"
+#include "record.h"
+#include "request.h"
+#include "spec/json.h"
+#include "state.h"
+#include "spec/config.h"
+
+/* ---- making ---- */
+
+/* As insula-run says it, and in its parts. */
+static void refuse_config(struct request *r, const struct mistake *m, const char *text)
+{
+	char field[sizeof(m->field) + 8];
+	struct refusal why = {.code = RPC_BAD_PARAMS, .reason = "config", .text = text};
+
+	snprintf(field, sizeof(field), "config%s%s", m->field[0] ? "." : "", m->field);
+	why.field = field;
+	why.value = m->has_value ? m->value : NULL;
+	why.expected = m->expected[0] ? m->expected : NULL;
+	request_refuse(r, &why);
+}
+
+/* A supervisor starts in "/" (Windows: in the system's directory): a path that means something else
+ * there must not reach it. */
+static bool is_relative(const char *path)
+{
+	return path && !path_is_absolute(path);
+}
+
+static const char *relative_item(const struct vm_config *c, const char **field)
+{
+	*field = "config.disks";
+	for (unsigned i = 0; i < c->ndisks; i++) {
+		if (is_relative(c->disk[i].path))
+			return c->disk[i].path;
+	}
+	*field = "config.shares";
+	for (unsigned i = 0; i < c->nshares; i++) {
+		if (is_relative(c->share[i].dir))
+			return c->share[i].dir;
+	}
+	*field = "config.nets";
+	for (unsigned i = 0; i < c->nnets; i++) {
+		if (c->net[i].kind == NET_ON_SOCKET && is_relative(c->net[i].name))
+			return c->net[i].name;
+	}
+	return NULL;
+}
+
+static const char *relative_path(const struct vm_config *c, const char **field)
+{
+	const struct {
+		const char *field, *path;
+	} paths[] = {{"config.kernel", c->kernel},        {"config.initrd", c->initrd},
+		     {"config.rootfs", c->rootfs},        {"config.metrics", c->metrics},
+		     {"config.console", c->console_file}, {"config.vsock", c->vsock.path}};
+
+	for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
+		*field = paths[i].field;
+		if (is_relative(paths[i].path))
+			return paths[i].path;
+	}
+	return relative_item(c, field);
+}
+
+/* A descriptor is one of whoever starts insula-run, and that is insulad. */
+static bool has_descriptor(const struct vm_config *c)
+{
+	for (unsigned i = 0; i < c->nnets; i++) {
+		if (c->net[i].kind == NET_ON_FD)
+			return true;
+	}
+	return false;
+}
+
+/* Validate with insula-run's own code; what the record needs of it goes into `rec`. */
+static bool take_config(struct request *r, struct record *rec)
+{
+	struct vm_config *c = calloc(1, sizeof(*c));
+	json_object *config = j_get(r->params, "config");
+	const char *text = config ? j_text(config) : "{}", *field, *path;
+	struct err e;
+	bool ok = false;
+
+	rec->config = strdup(text);
+	if (!c || !rec->config) {
+		free(c);
+		method_refuse(r, RPC_INTERNAL, "no-memory", NULL);
+		return false;
+	}
+	config_init(c);
+	if (strlen(text) > CONFIG_MAX) {
+		method_refuse_field(r, RPC_BAD_PARAMS, "config", "config", NULL,
+				    "at most 1 MiB, whatever max_line is");
+	} else if (config_json(c, "", text, strlen(text), &e) || config_check(c, &e)) {
+		refuse_config(r, &c->mistake, e.text);
+	} else if ((path = relative_path(c, &field))) {
+		method_refuse_field(r, RPC_BAD_PARAMS, "config", field, path, "an absolute path");
+	} else if (has_descriptor(c)) {
+		method_refuse_field(r, RPC_BAD_PARAMS, "config", "config.nets", "fd",
+				    "tap=NAME, user or socket=PATH");
+	} else {
+		rec->cpus = c->cpus;
+		rec->mem = c->mem;
+		ok = true;
+	}
+	config_free(c);
+	free(c);
+	return ok;
+}
+
+static struct machine *same_name(struct daemon *d, const struct client *c, const char *name)
+{
+	for (struct machine *m = d->machines; m; m = m->next) {
+		if (m->r.owner.uid == c->who.uid && !strcmp(m->r.name, name))
+			return m;
+	}
+	return NULL;
+}
+
+static bool room_for_record(struct daemon *d, struct request *r)
+{
+	const struct limits *l = conf_limits(&d->conf, r->client->who.uid);
+	unsigned mine = 0;
+	char n[16];
+
+	for (struct machine *m = d->machines; m; m = m->next)
+		mine += m->r.owner.uid == r->client->who.uid;
+	if (d->nmachines >= d->conf.max_vms) {
+		snprintf(n, sizeof(n), "%u", d->conf.max_vms);
+		method_refuse_field(r, RPC_LIMIT, "limit", "max_vms", n, "fewer VMs on this host");
+		return false;
+	}
+	if (r->client->who.uid && mine >= l->vms) {
+		snprintf(n, sizeof(n), "%u", l->vms);
+		method_refuse_field(r, RPC_LIMIT, "limit", "vms", n, "fewer VMs of this user");
+		return false;
+	}
+	return true;
+}
+
+/* NULL: refused. */
+static struct machine *make(struct daemon *d, struct request *r, bool transient)
+{
+	const char *name = j_get_str(r->params, "name", NULL);
+	struct machine *m = NULL;
+
+	if (name && !name_is_valid(name)) {
+		method_refuse_field(
+			r, RPC_BAD_PARAMS, "value", "name", name,
+			"1 to 63 letters, digits, dots, dashes and underscores, the first a "
+			"letter or digit");
+		return NULL;
+	}
+	if (!room_for_record(d, r))
+		return NULL;
+	m = machine_new(d);
+	if (!m) {
+		method_refuse(r, RPC_INTERNAL, "no-memory", NULL);
+		return NULL;
+	}
+	m->r.owner = r->client->who;
+	m->r.transient = transient;
+	if (name)
+		strcpy(m->r.name, name);
+	else
+		snprintf(m->r.name, sizeof(m->r.name), "vm-%.12s", m->r.id);
+	if (!take_config(r, &m->r)) {
+		machine_forget(m);
+		return NULL;
+	}
+	return m;
+}
+
+/* Asked for twice, it is there once. */
+static void answer_existing(struct request *r, struct machine *m)
+{
+	json_object *old = json_tokener_parse(m->r.config), *o;
+	json_object *new = j_get(r->params, "config");
+	json_object *empty = json_object_new_object();
+	bool equal = json_object_equal(old, new ? new : empty) && !m->r.transient;
+
+	json_object_put(old);
+	json_object_put(empty);
+	if (!equal) {
+		method_refuse_field(r, RPC_EXISTS, "exists", "name", m->r.name,
+				    "a name that no other VM of this user has");
+		return;
+	}
+	o = machine_json(m, false);
+	j_bool(o, "existed", true);
+	request_answer(r, o);
+}
+
+void method_vm_create(struct daemon *d, struct request *r)
+{
+	const char *name = j_get_str(r->params, "name", NULL);
+	struct machine *m = name ? same_name(d, r->client, name) : NULL;
+	struct err e;
+
+	if (m) {
+		answer_existing(r, m);
+		return;
+	}
+	m = make(d, r, false);
+	if (!m)
+		return;
+	if (state_make(d->state, m->r.id, &e) || machine_save(m, &e)) {
+		state_remove(d->state, m->r.id);
+		machine_forget(m);
+		method_refuse(r, RPC_INTERNAL, "state", e.text);
+		return;
+	}
+	d->n.created++;
+	event_emit(d, m, "created", NULL);
+	request_answer(r, machine_json(m, false));
+}
+
+/* ---- starting ---- */
+
+static bool within(struct request *r, const char *what, uint64_t used, uint64_t more,
+		   uint64_t limit)
+{
+	char value[96];
+
+	if (used <= limit && more <= limit - used)
+		return true;
+	snprintf(value, sizeof(value), "%llu in use, %llu more", (unsigned long long)used,
+		 (unsigned long long)more);
+	{
+		char expected[64];
+
+		snprintf(expected, sizeof(expected), "at most %llu", (unsigned long long)limit);
+		method_refuse_field(r, RPC_LIMIT, "limit", what, value, expected);
+	}
+	return false;
+}
+
+static bool room_to_run(struct daemon *d, struct request *r, const struct machine *m)
+{
+	const struct limits *l = conf_limits(&d->conf, m->r.owner.uid);
+	uint64_t cpus = 0, mem = 0, all = 0;
+
+	if (foreign_table_full(d, r->client->who.uid)) {
+		method_refuse_field(r, RPC_LIMIT, "limit", "descriptors", NULL,
+				    "fewer VMs and connections: insulad has no descriptors left");
+		return false;
+	}
+	for (const struct machine *o = d->machines; o; o = o->next) {
+		if (o == m || !machine_active(o))
+			continue;
+		all += o->r.mem;
+		if (o->r.owner.uid == m->r.owner.uid) {
+			cpus += o->r.cpus;
+			mem += o->r.mem;
+		}
+	}
+	if (m->r.owner.uid && (!within(r, "vcpus", cpus, m->r.cpus, l->vcpus) ||
+			       !within(r, "memory", mem, m->r.mem, l->memory)))
+		return false;
+	return within(r, "overcommit_percent", all, m->r.mem,
+		      host_memory() / 100 * d->conf.overcommit_percent);
+}
+
+static const char *first_name(const struct request *r)
+{
+	return json_object_get_string(json_object_array_get_idx(j_get(r->params, "streams"), 0));
+}
+
+static bool begin(struct daemon *d, struct request *r, struct machine *m)
+{
+	bool wait = j_get_bool(r->params, "wait", false);
+	int streams, rc;
+	struct err e;
+
+	if (!room_to_run(d, r, m))
+		return false;
+	streams = method_streams(r);
+	if (streams < 0)
+		return false;
+	if (r->more_fds || streams > 1 || (r->nfds && !host_is_stream(r->fd[0]))) {
+		method_refuse_field(r, RPC_BAD_PARAMS, "descriptor", "descriptors", NULL,
+				    "none, or one stream socket for the console");
+		return false;
+	}
+	/* With the rights that the owner has now, not with those of its creation. Root's
+	 * start_for() has looked them up. */
+	if (r->client->who.uid == m->r.owner.uid)
+		m->r.owner = r->client->who;
+	m->console = (struct console_of){
+		.fd = r->fd[0],
+		.name = streams && !r->nfds ? first_name(r) : NULL,
+		.owner = method_owner(r),
+	};
+	rc = machine_start(m, &e);
+	m->console = (struct console_of){.fd = -1};
+	if (rc) {
+		method_refuse(r, RPC_FAILED, "start-failed", e.text);
+		return false;
+	}
+	if (wait) {
+		machine_hold(m, r, 0);
+	} else {
+		r->machine = m;
+		m->starting = r;
+	}
+	return true;
+}
+
+static bool may_start(struct request *r, const struct machine *m)
+{
+	if (!machine_active(m) && m->r.state != VM_BROKEN && !m->r.transient)
+		return true;
+	method_refuse_field(r, RPC_STATE, "wrong-state", "state", vm_state_names[m->r.state],
+			    "created or ended");
+	return false;
+}
+
+/* Root starts another user's VM. Whoever keeps the list of users may be slow to say in which groups
+ * that one is: it is asked in one of libuv's threads. */
+struct start_for {
+	uv_work_t work;
+	struct daemon *d;
+	struct request *r;
+	char id[ID_LEN + 1];
+	struct owner who;
+	int rc;
+};
+
+static void look_up(uv_work_t *w)
+{
+	struct start_for *s = w->data;
+
+	s->rc = host_groups(&s->who);
+}
+
+static void start_now(struct start_for *s)
+{
+	struct request *r = s->r;
+	struct machine *m = s->d->machines;
+
+	while (m && strcmp(m->r.id, s->id) != 0)
+		m = m->next;
+	if (!r->client) {
+		request_free(r); /* whoever has asked has gone */
+	} else if (!m) {
+		method_refuse_field(r, RPC_NOT_FOUND, "not-found", "id", s->id,
+				    "the id or name of a VM");
+	} else if (s->rc) {
+		method_refuse(r, RPC_FAILED, "start-failed",
+			      s->rc == -E2BIG ? "the owner is in more than 64 groups"
+					      : "the owner's groups cannot be looked up");
+	} else if (may_start(r, m)) {
+		m->r.owner = s->who;
+		begin(s->d, r, m);
+	}
+}
+
+static void looked_up(uv_work_t *w, int status)
+{
+	struct start_for *s = w->data;
+
+	if (!status)
+		start_now(s);
+	free(s);
+}
+
+static void start_for(struct daemon *d, struct request *r, struct machine *m)
+{
+	struct start_for *s = calloc(1, sizeof(*s));
+
+	if (!s) {
+		method_refuse(r, RPC_INTERNAL, "no-memory", NULL);
+		return;
+	}
+	s->work.data = s;
+	s->d = d;
+	s->r = r;
+	s->who = m->r.owner;
+	strcpy(s->id, m->r.id);
+	uv_queue_work(&d->loop, &s->work, look_up, looked_up);
+}
+
+void method_vm_start(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_named(d, r);
+
+	if (!m || !may_start(r, m))
+		return;
+	if (host_uid() || r->client->who.uid == m->r.owner.uid || !m->r.owner.uid)
+		begin(d, r, m);
+	else
+		start_for(d, r, m);
+}
+
+void method_vm_run(struct daemon *d, struct request *r)
+{
+	const char *name = j_get_str(r->params, "name", NULL);
+	struct machine *m;
+
+	if (name && same_name(d, r->client, name)) {
+		method_refuse_field(r, RPC_EXISTS, "exists", "name", name,
+				    "a name that no other VM of this user has");
+		return;
+	}
+	m = make(d, r, true);
+	if (!m)
+		return;
+	d->n.created++;
+	event_emit(d, m, "created", NULL);
+	if (!begin(d, r, m))
+		machine_remove(m);
+}
