@@ -34,8 +34,8 @@
  */
 #define WORKER_LAST_MS 30000u
 
-_Static_assert(WORKER_MAX_LANES >= BLK_MAX_QUEUES && WORKER_MAX_LANES >= NET_MAX_PAIRS,
-	       "a lane for each");
+_Static_assert(WORKER_MAX_LANES >= BLK_MAX_QUEUES, "a lane for each queue");
+_Static_assert(WORKER_MAX_LANES >= NET_MAX_PAIRS, "a lane for each pair");
 
 struct pollfd;
 struct worker;
