@@ -3,17 +3,14 @@
  * src/supervisor does the rest. */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include <insula/base.h>
-#include <insula/log.h>
 
 #include "spec/options.h"
-#include "supervisor/vm.h"
+#include "supervisor/control_linux.h"
+#include "supervisor/run.h"
 
 static const char about[] =
 	"usage: insula-run [options] [--] [command [arg...]]\n"
@@ -38,66 +35,10 @@ static int use_control(struct options *o, const char *text, struct err *e)
 	return control_open(&o->control, (int)fd, &o->conf, e);
 }
 
-static int fail(struct vm *vm, const struct err *e, int status)
-{
-	log_line("insula-run: %s", e->text);
-	vm->status = status;
-	snprintf(vm->why, sizeof(vm->why), "%s", e->text);
-	return status;
-}
-
-/* From here on nobody waits for whoever reads our standard error. Signals are the main thread's. */
-static int start_log(struct err *e)
-{
-	sigset_t all, old;
-	int rc;
-
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &old);
-	rc = log_queue_start(NULL);
-	sigprocmask(SIG_SETMASK, &old, NULL);
-	return rc ? err_sys(e, rc, "the log's thread") : 0;
-}
-
-static int run(struct vm *vm, struct options *o)
-{
-	struct err e;
-	int status, rc = o->check_only || o->control ? 0 : start_log(&e); /* insulad: its own log */
-
-	if (rc)
-		return fail(vm, &e, RUN_FAILED);
-	rc = vm_open(vm, &o->conf, o->check_only, o->verbose > 0, &e);
-	if (rc)
-		return fail(vm, &e, vm->status);
-	vm->control = o->control;
-	if (o->check_only) {
-		puts("insula-run: the configuration is good; nothing was started");
-		status = 0;
-	} else {
-		status = vm_run(vm);
-		if (vm->why[0])
-			log_line("insula-run: %s", vm->why);
-	}
-	vm_close(vm);
-	return status;
-}
-
 int main(int argc, char **argv)
 {
-	static struct vm vm; /* large */
 	struct options o = {.about = about, .use_control = use_control};
-	struct err e;
-	int status, rc;
 
 	fd_occupy_standard();
-	config_init(&o.conf);
-	rc = options_parse(&o, argc, argv, &e);
-	log_setup("insula-run", o.verbose > 1   ? LOG_LVL_DEBUG
-				: o.verbose > 0 ? LOG_LVL_INFO
-						: LOG_LVL_WARN);
-	status = rc ? fail(&vm, &e, RUN_BAD_INPUT) : run(&vm, &o);
-	control_finish(o.control, &vm);
-	config_free(&o.conf);
-	log_queue_finish();
-	return status;
+	return run_main(&o, argc, argv);
 }

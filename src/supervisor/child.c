@@ -1,198 +1,199 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Children. See child.h. */
+/* Children: what is the same on every system. See child.h. */
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 #include <insula/log.h>
 
 #include "child.h"
 
-#define CHILD_LINES 10 /* log lines a second that one child may print */
-#define KILL_WAIT_MS 5000
 #define SECOND_NS 1000000000ull
-#define MAX_READS 16 /* per wake-up: a child that floods must not keep us from the others */
 
-static const struct jail_child no_process = {.pid = -1, .pidfd = -1, .channel = -1, .log = -1};
-
-void child_none(struct child *c)
+void child_own(struct child *c, struct loop *loop, const struct child_ops *ops, void *ctx)
 {
-	*c = (struct child){.exec_fd = -1, .jail = no_process};
+	c->loop = loop;
+	c->ops = ops;
+	c->ctx = ctx;
 }
 
-int child_program(const char *libexec, const char *program, struct err *e)
+void child_name(struct child *c, const char *program, const char *device)
 {
-	char path[4352];
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/%s", libexec, program);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	return fd < 0 ? err_sys(e, -errno, "%s", path) : fd;
-}
-
-static void set_up(struct child *c, const char *program, const char *device, unsigned threads,
-		   unsigned nofile)
-{
-	*c = (struct child){
-		.program = program, .jail = no_process, .threads = threads, .nofile = nofile};
+	*c = (struct child){.program = program, .loop = c->loop, .ops = c->ops, .ctx = c->ctx};
 	snprintf(c->name, sizeof(c->name), "%s%s%s", program, *device ? " " : "", device);
 }
 
-int child_init(struct child *c, const char *libexec, const char *program, const char *device,
-	       unsigned threads, unsigned nofile, struct err *e)
-{
-	set_up(c, program, device, threads, nofile);
-	c->exec_fd = child_program(libexec, program, e);
-	return c->exec_fd < 0 ? c->exec_fd : 0;
-}
+/* ---- log ---- */
 
-int child_init_open(struct child *c, int exec_fd, const char *program, unsigned threads,
-		    unsigned nofile, struct err *e)
+/* It goes by its time, not by what it writes. */
+static bool child_may_print(struct child *c)
 {
-	set_up(c, program, "", threads, nofile);
-	c->exec_fd = fd_copy(exec_fd);
-	return c->exec_fd < 0 ? err_sys(e, -errno, "%s", program) : 0;
-}
+	struct child_log *l = &c->log;
+	uint64_t now = clock_ns();
 
-int child_spawn(struct child *c, struct err *e)
-{
-	struct jail_plan p = {.program = c->program,
-			      .exec_fd = c->exec_fd,
-			      .nofile = c->nofile,
-			      .nproc = c->threads,
-			      .fsize = c->fsize};
-	int rc;
-
-	jail_ids(&p);
-	rc = jail_spawn(&p, &c->jail, e);
-	if (rc) {
-		c->jail = no_process;
-		return rc;
+	if (now - l->window_ns > SECOND_NS) {
+		if (l->dropped)
+			log_warn("%s: %u log lines dropped", c->name, l->dropped);
+		l->window_ns = now;
+		l->lines = l->dropped = 0;
 	}
-	/* A child that does not read, or says half a thing, must not stop the supervisor. */
-	fcntl(c->jail.channel, F_SETFL, O_NONBLOCK);
-	c->state = CHILD_STARTING;
-	c->nline = 0;
-	return 0;
+	if (++l->lines <= CHILD_LINES)
+		return true;
+	l->dropped++;
+	return false;
 }
 
 /* A jailed process may be an enemy: no control characters on our terminal, no flood. */
-static void print_line(struct child *c)
+static void child_print(struct child *c)
 {
-	uint64_t now = clock_ns();
+	struct child_log *l = &c->log;
+	int n = (int)l->nline;
 
-	for (size_t i = 0; i < c->nline; i++) {
-		unsigned char ch = (unsigned char)c->line[i];
+	for (size_t i = 0; i < l->nline; i++) {
+		unsigned char ch = (unsigned char)l->line[i];
+
 		if ((ch < 0x20 && ch != '\t') || ch >= 0x7f)
-			c->line[i] = '?';
+			l->line[i] = '?';
 	}
-	if (c->talkative) {
-		snprintf(c->last, sizeof(c->last), "%.*s", (int)c->nline, c->line);
-		if (log_most() < LOG_LVL_INFO) {
-			c->nline = 0;
-			return;
-		}
+	l->nline = 0;
+	if (c->talkative)
+		snprintf(c->last, sizeof(c->last), "%.*s", n, l->line);
+	if (c->talkative && log_most() < LOG_LVL_INFO)
+		return;
+	if (child_may_print(c))
+		log_line("%s: %.*s", c->name, n, l->line);
+}
+
+void child_log_add(struct child *c, const char *text, size_t len)
+{
+	struct child_log *l = &c->log;
+
+	for (size_t i = 0; i < len; i++) {
+		if (text[i] == '\n' || l->nline == sizeof(l->line))
+			child_print(c);
+		if (text[i] != '\n')
+			l->line[l->nline++] = text[i];
 	}
-	if (now - c->window_ns > SECOND_NS) {
-		if (c->dropped)
-			log_warn("%s: %u log lines dropped", c->name, c->dropped);
-		c->window_ns = now;
-		c->lines = c->dropped = 0;
+}
+
+void child_log_finish(struct child *c)
+{
+	if (c->log.nline)
+		child_print(c);
+}
+
+/* ---- messages ---- */
+
+bool child_stop(struct child *c)
+{
+	if (c->state == CHILD_READY)
+		c->state = child_send(c, MSG_STOP, NULL, 0, NULL, 0) ? CHILD_DONE : CHILD_STOPPING;
+	return c->state == CHILD_STOPPING;
+}
+
+static void child_silence(struct child *c)
+{
+	c->deaf = true;
+	child_os_deaf(c);
+	child_shoot(c);
+}
+
+/* Believe the system, not the child. */
+static void child_is_ready(struct child *c)
+{
+	struct msg_failed f = {.step = "not in its jail"};
+	struct err e;
+	int rc = child_os_verify(c, &e);
+
+	if (rc == -ESRCH)
+		return; /* it has died meanwhile, which will be seen */
+	if (!rc) {
+		c->state = CHILD_READY;
+		c->ops->ready(c->ctx);
+		return;
 	}
-	if (++c->lines > CHILD_LINES)
-		c->dropped++;
+	snprintf(f.text, sizeof(f.text), "%s", e.text);
+	(void)c->ops->failed(c->ctx, &f);
+	child_silence(c);
+}
+
+static bool child_has_failed(struct child *c, struct msg_failed *f)
+{
+	f->step[sizeof(f->step) - 1] = 0;
+	f->text[sizeof(f->text) - 1] = 0;
+	return c->ops->failed(c->ctx, f);
+}
+
+static bool child_says(struct child *c, enum msg_type t, void *body, size_t len)
+{
+	if (t == MSG_READY && len == 0 && c->state == CHILD_STARTING)
+		child_is_ready(c);
+	else if (t == MSG_FAILED && len == sizeof(struct msg_failed))
+		return child_has_failed(c, body);
 	else
-		log_line("%s: %.*s", c->name, (int)c->nline, c->line);
-	c->nline = 0;
+		return c->state != CHILD_STARTING && c->ops->message(c->ctx, t, body, len);
+	return true;
 }
 
-void child_log(struct child *c)
+/* False: there is nothing more to hear. */
+static bool child_next_message(struct child *c)
 {
-	char buf[1024];
+	_Alignas(8) uint8_t body[MSG_MAX_BODY];
+	enum msg_type t;
+	size_t len;
+	int rc = child_os_receive(c, &t, body, sizeof(body), &len);
 
-	for (int i = 0; i < MAX_READS && c->jail.log >= 0; i++) {
-		ssize_t n = read(c->jail.log, buf, sizeof(buf));
-		if (n <= 0)
-			break;
-		for (ssize_t k = 0; k < n; k++) {
-			if (buf[k] == '\n' || c->nline == sizeof(c->line))
-				print_line(c);
-			if (buf[k] != '\n')
-				c->line[c->nline++] = buf[k];
-		}
+	if (rc == -EAGAIN)
+		return false;
+	if (rc == -EPIPE) {
+		child_silence(c); /* it is of no use any more */
+	} else if (rc || !child_says(c, t, body, len)) {
+		log_error("%s: broke the protocol", c->name);
+		child_silence(c);
 	}
+	return !c->deaf;
 }
 
-static void close_all(struct child *c)
+void child_hear(struct child *c)
 {
-	fd_close(&c->jail.pidfd);
-	fd_close(&c->jail.channel);
-	fd_close(&c->jail.log);
-	c->jail.pid = -1;
-	c->state = CHILD_NONE;
+	if (!c->deaf)
+		(void)child_next_message(c);
 }
 
-int child_reap(struct child *c)
+/* What it said before it died comes first; its channel holds a bounded number of messages. */
+void child_died(struct child *c)
 {
-	int status = 0;
+	struct child_end end = {.status = -1};
 
-	while (waitpid(c->jail.pid, &status, 0) < 0 && errno == EINTR)
+	while (!c->deaf && child_next_message(c))
 		;
-	child_log(c);
-	if (c->nline)
-		print_line(c);
-	close_all(c);
-	return status;
+	end.before = c->state;
+	child_os_reap(c, &end);
+	c->ops->gone(c->ctx, &end);
 }
 
-bool child_ended(const struct child *c)
-{
-	struct pollfd p = {c->jail.pidfd, POLLIN, 0};
+/* ---- end ---- */
 
-	return c->jail.pid <= 0 || poll(&p, 1, 0) > 0;
-}
-
-void child_shoot(const struct child *c)
-{
-	if (c->jail.pid > 0)
-		kill(c->jail.pid, SIGKILL);
-}
-
+/* A process that waits for a dead disk in the kernel does not die. It holds nothing of ours but its
+ * own descriptors. */
 void child_kill(struct child *c)
 {
-	struct pollfd p = {c->jail.pidfd, POLLIN, 0};
+	struct child_end end;
 
-	if (c->jail.pid <= 0)
+	if (c->state == CHILD_NONE)
 		return;
 	child_shoot(c);
-	/* A process that waits for a dead disk in the kernel does not die. It holds nothing of ours
-	 * but its own descriptors. */
-	if (poll(&p, 1, KILL_WAIT_MS) > 0) {
-		child_reap(c);
+	if (child_os_wait(c)) {
+		child_os_reap(c, &end);
 	} else {
 		log_warn("%s: does not end, it is left behind", c->name);
-		close_all(c);
+		child_os_close(c);
 	}
 }
 
 void child_free(struct child *c)
 {
 	child_kill(c);
-	fd_close(&c->exec_fd);
-}
-
-void child_describe(int status, char *out, size_t size)
-{
-	if (WIFEXITED(status))
-		snprintf(out, size, "exited with status %d", WEXITSTATUS(status));
-	else if (WTERMSIG(status) == SIGSYS)
-		snprintf(out, size, "was killed: a system call that its jail forbids");
-	else
-		snprintf(out, size, "was killed by signal %d", WTERMSIG(status));
+	child_os_free(c);
 }

@@ -1,62 +1,129 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* One child process: insula-vmm or a helper. Spawned in its jail, its log lines passed on, reaped.
+/*
+ * One child process: insula-vmm, a helper, an insula-exec, passt.
+ *
+ * It is started in its jail, and from then on the loop serves it. What it says is checked here: it
+ * is believed to be ready if the system agrees that it is in its jail (MSG_READY), it may say once
+ * what kept it from that (MSG_FAILED), and has nothing else to say before. Every other message is
+ * its owner's. A child that breaks the protocol, or closes its channel, is killed and not heard any
+ * more. Its log lines are passed on, clean, with its name and at most CHILD_LINES a second. When it
+ * has ended, what it still said is dealt with, it is reaped, and its owner is told.
+ *
+ * The same on every system; what is the system's is in child_linux.c and child_win.c. Thread: the
+ * supervisor's. Nothing here waits but child_kill().
  */
 #ifndef SUPERVISOR_CHILD_H
 #define SUPERVISOR_CHILD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
-#include <insula/jail.h>
+#include <insula/err.h>
 #include <insula/proto.h>
 
 #include "child_state.h"
+#include "loop.h"
 
 #define CHILD_LINE 512
+#define CHILD_LINES 10 /* log lines a second that one child may print */
+
+/* What it was when it ended, and how that came. */
+struct child_end {
+	enum child_state before;
+	int status;   /* of its exit; -1: it was killed */
+	char how[96]; /* "exited with status 1": follows its name in a line */
+};
+
+/* What its owner does. `ctx` is the owner's. A false says that the child has broken the protocol. */
+struct child_ops {
+	/* It is at work, in its jail. */
+	void (*ready)(void *ctx);
+	/* It could not set itself up, or is not in its jail; its end will follow. */
+	bool (*failed)(void *ctx, const struct msg_failed *f);
+	/* Whatever else it says, and never before it was ready: `body` has `len` bytes and is
+	 * aligned for any message. */
+	bool (*message)(void *ctx, enum msg_type t, const void *body, size_t len);
+	/* It has ended and there is no process any more; another may be started. */
+	void (*gone)(void *ctx, const struct child_end *end);
+};
+
+struct child_log {
+	char line[CHILD_LINE]; /* one that is not complete yet */
+	size_t nline;
+	uint64_t window_ns; /* rate limit */
+	unsigned lines, dropped;
+};
+
+#ifdef _WIN32
+#include "child_win.h"
+#else
+#include "child_linux.h"
+#endif
 
 struct child {
 	const char *program; /* "insula-blk" */
 	char name[24];       /* for messages: "insula-blk vda" */
-	int exec_fd;         /* the binary; kept for restarts; owned */
-	unsigned threads, nofile;
-	uint64_t fsize;         /* see struct jail_plan */
-	struct jail_child jail; /* descriptors are -1 when there is no process */
 	enum child_state state;
-
+	bool deaf;      /* nothing more that it says is heard */
 	bool talkative; /* its lines are shown with -v alone; the last one is kept */
 	char last[160];
-	char line[CHILD_LINE]; /* a log line that is not complete yet */
-	size_t nline;
-	uint64_t window_ns; /* rate limit of log lines */
-	unsigned lines, dropped;
+	struct child_log log;
+	const struct child_ops *ops;
+	void *ctx;
+	struct loop *loop; /* NULL: nobody watches it */
+	struct child_os os;
 };
 
 /* There is nothing; child_free() does no harm. */
 void child_none(struct child *c);
-/* Open the binary LIBEXEC/PROGRAM: whatever is installed later, every process of this child is of
- * this one. */
-int child_init(struct child *c, const char *libexec, const char *program, const char *device,
-	       unsigned threads, unsigned nofile, struct err *e);
-/* The binary LIBEXEC/PROGRAM, opened; the caller's. */
-int child_program(const char *libexec, const char *program, struct err *e);
-/* A child of a program that is open: `exec_fd` stays the caller's. */
-int child_init_open(struct child *c, int exec_fd, const char *program, unsigned threads,
-		    unsigned nofile, struct err *e);
-int child_spawn(struct child *c, struct err *e);
-/* Pass on what the child wrote to its log pipe, as clean lines with its name, at most CHILD_LINES a
- * second. */
-void child_log(struct child *c);
-/* After its pidfd became readable: reap, take the rest of its log, close. Returns the wait status.
- */
-int child_reap(struct child *c);
-/* Has it ended, reaped or not? */
+/* Whose it is, from its next process on. Kept by what sets up a child anew. */
+void child_own(struct child *c, struct loop *loop, const struct child_ops *ops, void *ctx);
+/* Start it. Where descriptors cannot travel with a message (Windows) it inherits these, and those
+ * of child_send() are among them; elsewhere they are not looked at. */
+int child_spawn(struct child *c, const int *fds, unsigned nfds, struct err *e);
+/* A message to it. */
+int child_send(struct child *c, enum msg_type type, const void *body, size_t len, const int *fds,
+	       unsigned nfds);
+/* MSG_STOP. True: it will say MSG_STOPPED, or end. */
+bool child_stop(struct child *c);
+/* Has it ended, or is there none? */
 bool child_ended(const struct child *c);
-/* SIGKILL; it is still to be reaped. No-op without a process. */
+/* End it; it is still to be reaped. No-op without a process. */
 void child_shoot(const struct child *c);
-/* SIGKILL, reap, close; no-op without a process. */
+/* End it, reap, close, and tell nobody; no-op without a process. */
 void child_kill(struct child *c);
+/* The same, and close its binary. */
 void child_free(struct child *c);
-/* "exited with status 1", "was killed by signal 31 (a system call that its jail forbids)". */
-void child_describe(int status, char *out, size_t size);
+
+/* ---- child.c, for child_linux.c and child_win.c ---- */
+
+/* Set up but for what is the system's; the owner stays. */
+void child_name(struct child *c, const char *program, const char *device);
+/* What it wrote to its log. */
+void child_log_add(struct child *c, const char *text, size_t len);
+/* Its log has ended: a line without its end is one, too. */
+void child_log_finish(struct child *c);
+/* Its channel has something: one message. */
+void child_hear(struct child *c);
+/* The process has ended. */
+void child_died(struct child *c);
+
+/* ---- child_linux.c, child_win.c, for child.c ---- */
+
+/* One message, without waiting. -EAGAIN: there is none, -EPIPE: its end has come; other errors
+ * break the protocol. */
+int child_os_receive(struct child *c, enum msg_type *type, void *body, size_t size, size_t *len);
+/* What the system says of its jail. -ESRCH: it has ended. */
+int child_os_verify(const struct child *c, struct err *e);
+/* It is not heard any more: stop to watch its channel. */
+void child_os_deaf(struct child *c);
+/* It has ended: take the rest of its log, reap, close everything; status and how of `end`. */
+void child_os_reap(struct child *c, struct child_end *end);
+/* Wait for its end a while. */
+bool child_os_wait(struct child *c);
+/* Close everything of the process. */
+void child_os_close(struct child *c);
+void child_os_free(struct child *c);
 
 #endif

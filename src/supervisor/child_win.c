@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Children on Windows. See child_win.h. */
-#include "child_win.h"
-
+/* Children on Windows. See child.h and child_win.h. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include <insula/base.h>
-#include <insula/log.h>
 
-#define CHILD_LINES 10 /* log lines a second that one child may print */
+#include "child.h"
+
 #define KILL_WAIT_MS 5000
-#define SECOND_NS 1000000000ull
+
+void child_none(struct child *c)
+{
+	*c = (struct child){.program = NULL};
+}
 
 void child_init(struct child *c, const char *program, const char *device, enum contain_kind kind)
 {
-	memset(c, 0, sizeof(*c));
-	c->program = program;
-	c->kind = kind;
-	snprintf(c->name, sizeof(c->name), "%s%s%s", program, *device ? " " : "", device);
+	child_name(c, program, device);
+	c->os.kind = kind;
 }
 
 static void close_handle(HANDLE *h)
@@ -28,85 +28,88 @@ static void close_handle(HANDLE *h)
 	*h = NULL;
 }
 
-/* ---- log ---- */
-
-/* A contained process may be an enemy: no control characters on our terminal, no flood. */
-static void print_line(struct child *c)
+static bool is_set(HANDLE h)
 {
-	uint64_t now = clock_ns();
-
-	for (size_t i = 0; i < c->nline; i++) {
-		unsigned char ch = (unsigned char)c->line[i];
-
-		if ((ch < 0x20 && ch != '\t') || ch >= 0x7f)
-			c->line[i] = '?';
-	}
-	if (now - c->window_ns > SECOND_NS) {
-		if (c->dropped)
-			log_warn("%s: %u log lines dropped", c->name, c->dropped);
-		c->window_ns = now;
-		c->lines = c->dropped = 0;
-	}
-	if (++c->lines > CHILD_LINES)
-		c->dropped++;
-	else
-		log_line("%s: %.*s", c->name, (int)c->nline, c->line);
-	c->nline = 0;
+	return h && WaitForSingleObject(h, 0) == WAIT_OBJECT_0;
 }
 
-static VOID CALLBACK on_log(DWORD error, DWORD n, OVERLAPPED *ov)
+/* ---- log ---- */
+
+static VOID CALLBACK on_log_read(DWORD error, DWORD n, OVERLAPPED *ov)
 {
 	struct child *c = ov->hEvent; /* which ReadFileEx() leaves to us */
 
-	c->log_busy = false;
-	c->log_error = error;
-	c->log_n = n;
+	c->os.log_busy = false;
+	c->os.log_error = error;
+	c->os.log_n = n;
+	timer_set(&c->os.log_due, LOOP_NOW);
 }
 
-static void read_log(struct child *c)
+/* Pass on what it has written, and read on. */
+static void child_read_log(struct child *c)
 {
-	c->log_ov = (OVERLAPPED){.hEvent = c};
-	c->log_busy = true;
-	c->log_n = 0;
-	if (!ReadFileEx(c->log, c->log_buf, sizeof(c->log_buf), &c->log_ov, on_log))
-		on_log(GetLastError(), 0, &c->log_ov);
-}
+	struct child_os *o = &c->os;
 
-void child_log(struct child *c)
-{
-	if (!c->log || c->log_busy)
+	if (!o->log || o->log_busy)
 		return;
-	for (DWORD i = 0; i < c->log_n; i++) {
-		if (c->log_buf[i] == '\n' || c->nline == sizeof(c->line))
-			print_line(c);
-		if (c->log_buf[i] != '\n')
-			c->line[c->nline++] = c->log_buf[i];
+	child_log_add(c, o->log_buf, o->log_n);
+	o->log_n = 0;
+	if (o->log_error) {
+		close_handle(&o->log);
+		return;
 	}
-	if (c->log_error)
-		close_handle(&c->log);
-	else
-		read_log(c);
+	o->log_ov = (OVERLAPPED){.hEvent = c};
+	o->log_busy = true;
+	if (!ReadFileEx(o->log, o->log_buf, sizeof(o->log_buf), &o->log_ov, on_log_read))
+		on_log_read(GetLastError(), 0, &o->log_ov);
 }
 
-HANDLE child_event(struct child *c)
+static void on_log(void *ctx)
 {
-	return c->gone ? c->box.process : c->box.process ? channel_event(&c->channel) : NULL;
+	child_read_log(ctx);
 }
 
 /* What is there, and no more; a read that is under way is the system's until it has ended. */
-static void finish_log(struct child *c)
+static void child_end_log(struct child *c)
 {
 	do {
-		child_log(c);
+		child_read_log(c);
 		SleepEx(0, TRUE);
-	} while (c->log && !c->log_busy);
-	if (c->log_busy)
-		CancelIoEx(c->log, &c->log_ov);
-	while (c->log_busy)
+	} while (c->os.log && !c->os.log_busy);
+	if (c->os.log_busy)
+		CancelIoEx(c->os.log, &c->os.log_ov);
+	while (c->os.log_busy)
 		SleepEx(KILL_WAIT_MS, TRUE);
+	child_log_finish(c);
 }
 
-/* ---- process ---- */
+/* ---- what the loop finds ---- */
+
+static void on_channel(void *ctx, unsigned events)
+{
+	(void)events;
+	child_hear(ctx);
+}
+
+static void on_end(void *ctx, unsigned events)
+{
+	(void)events;
+	child_died(ctx);
+}
+
+static void child_watch(struct child *c)
+{
+	struct child_os *o = &c->os;
+
+	if (!c->loop)
+		return;
+	timer_init(c->loop, &o->log_due, on_log, c);
+	timer_set(&o->log_due, LOOP_NOW); /* the first read */
+	watch_on(c->loop, &o->watch, handle_fd(channel_event(&o->channel)), WATCH_IN, on_channel,
+		 c);
+}
+
+/* ---- begin ---- */
 
 /* Next to insula-run.exe. */
 static int find_program(const char *program, wchar_t *path, size_t size, struct err *e)
@@ -122,87 +125,129 @@ static int find_program(const char *program, wchar_t *path, size_t size, struct 
 
 int child_spawn(struct child *c, const int *fds, unsigned nfds, struct err *e)
 {
+	struct child_os *o = &c->os;
 	wchar_t path[1024];
 	HANDLE channel = NULL, log = NULL;
 	struct contain_plan p = {
-		.kind = c->kind, .program = c->program, .path = path, .fds = fds, .nfds = nfds};
+		.kind = o->kind, .program = c->program, .path = path, .fds = fds, .nfds = nfds};
 	int rc = find_program(c->program, path, ARRAY_LEN(path), e);
 
+	c->deaf = o->log_busy = false;
+	c->log.nline = 0;
+	o->log_error = o->log_n = 0;
 	if (!rc)
-		rc = pipe_pair(true, &c->pipe, &channel, e);
+		rc = pipe_pair(true, &o->pipe, &channel, e);
 	if (!rc)
-		rc = pipe_pair(false, &c->log, &log, e);
-	if (!rc && channel_init(&c->channel, c->pipe))
+		rc = pipe_pair(false, &o->log, &log, e);
+	if (!rc && channel_init(&o->channel, o->pipe))
 		rc = err_set(e, -ENOMEM, "event: error %lu", GetLastError());
 	p.channel = channel;
 	p.log = log;
 	if (!rc)
-		rc = contain_spawn(&p, &c->box, e);
+		rc = contain_spawn(&p, &o->box, e);
 	close_handle(&channel);
 	close_handle(&log);
-	c->state = rc ? CHILD_NONE : CHILD_STARTING;
-	c->nline = 0;
-	c->gone = c->log_busy = false;
-	c->log_error = c->log_n = 0;
-	if (rc)
-		child_reap(c);
-	return rc;
+	if (rc) {
+		child_os_close(c);
+		return rc;
+	}
+	c->state = CHILD_STARTING;
+	child_watch(c);
+	return 0;
 }
+
+/* ---- messages ---- */
 
 int child_send(struct child *c, enum msg_type type, const void *body, size_t len, const int *fds,
 	       unsigned nfds)
 {
-	return c->pipe ? msg_send(handle_fd(c->pipe), type, body, len, fds, nfds) : -EPIPE;
+	return c->os.pipe ? msg_send(handle_fd(c->os.pipe), type, body, len, fds, nfds) : -EPIPE;
 }
 
 int child_give(struct child *c, HANDLE h, DWORD access)
 {
 	HANDLE theirs = NULL;
-	BOOL ok =
-		DuplicateHandle(GetCurrentProcess(), h, c->box.process, &theirs, access, FALSE, 0);
+	BOOL ok = DuplicateHandle(GetCurrentProcess(), h, c->os.box.process, &theirs, access, FALSE,
+				  0);
 	int rc = ok ? handle_fd(theirs) : win_errno(GetLastError());
 
 	CloseHandle(h);
 	return rc;
 }
 
-DWORD child_reap(struct child *c)
+/* The next one is read for from now on, or its event would stay set. */
+int child_os_receive(struct child *c, enum msg_type *type, void *body, size_t size, size_t *len)
+{
+	int rc;
+
+	if (!is_set(channel_event(&c->os.channel)))
+		return -EAGAIN;
+	rc = channel_recv(&c->os.channel, type, body, size, len);
+	if (!rc)
+		(void)channel_event(&c->os.channel);
+	return rc;
+}
+
+int child_os_verify(const struct child *c, struct err *e)
+{
+	int rc = contain_check(c->os.box.process, c->os.box.job, c->os.kind, true, e);
+
+	return rc && is_set(c->os.box.process) ? -ESRCH : rc;
+}
+
+void child_os_deaf(struct child *c)
+{
+	if (!c->os.watch.loop)
+		return;
+	watch_off(&c->os.watch);
+	watch_on(c->loop, &c->os.watch, handle_fd(c->os.box.process), WATCH_IN, on_end, c);
+}
+
+/* ---- end ---- */
+
+void child_os_close(struct child *c)
+{
+	struct child_os *o = &c->os;
+
+	watch_off(&o->watch);
+	child_end_log(c);
+	timer_set(&o->log_due, 0);
+	channel_free(&o->channel);
+	close_handle(&o->pipe);
+	close_handle(&o->log);
+	close_handle(&o->box.process);
+	close_handle(&o->box.job);
+	c->state = CHILD_NONE;
+}
+
+void child_os_reap(struct child *c, struct child_end *end)
 {
 	DWORD code = 1;
 
-	if (c->box.process)
-		GetExitCodeProcess(c->box.process, &code);
-	finish_log(c);
-	if (c->nline)
-		print_line(c);
-	channel_free(&c->channel);
-	close_handle(&c->pipe);
-	close_handle(&c->log);
-	close_handle(&c->box.process);
-	close_handle(&c->box.job);
-	c->state = CHILD_NONE;
-	c->gone = false;
-	return code;
+	GetExitCodeProcess(c->os.box.process, &code);
+	child_os_close(c);
+	end->status = (int)code;
+	snprintf(end->how, sizeof(end->how), "exited with status %lu", code);
+}
+
+bool child_os_wait(struct child *c)
+{
+	TerminateJobObject(c->os.box.job, 1);
+	return WaitForSingleObject(c->os.box.process, KILL_WAIT_MS) == WAIT_OBJECT_0;
+}
+
+bool child_ended(const struct child *c)
+{
+	return !c->os.box.process || is_set(c->os.box.process);
 }
 
 void child_shoot(const struct child *c)
 {
-	if (c->box.process)
-		TerminateProcess(c->box.process, 1);
+	if (c->os.box.process)
+		TerminateProcess(c->os.box.process, 1);
 }
 
-void child_kill(struct child *c)
+void child_os_free(struct child *c)
 {
-	if (!c->box.process)
-		return;
-	TerminateJobObject(c->box.job, 1);
-	TerminateProcess(c->box.process, 1);
-	if (WaitForSingleObject(c->box.process, KILL_WAIT_MS) != WAIT_OBJECT_0)
-		log_warn("%s: does not end, it is left behind", c->name);
-	child_reap(c);
-}
-
-void child_free(struct child *c)
-{
-	child_kill(c);
+	(void)c; /* its binary is opened for each process */
 }

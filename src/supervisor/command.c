@@ -170,7 +170,7 @@ void command_resized(struct vm *vm)
 	(void)exec_resize(vm, vm_command(vm)->id, rows, cols);
 }
 
-uint64_t command_deadline(struct vm *vm)
+uint64_t command_deadline(const struct vm *vm)
 {
 	const struct command *c = vm_command(vm);
 	uint64_t since = exec_unanswered(vm, c->id);

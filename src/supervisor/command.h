@@ -45,7 +45,7 @@ bool command_signal(struct vm *vm, int signo);
 void command_resized(struct vm *vm);
 /* When a signal must have been taken by the guest, or a guest whose stream has ended must have
  * ended too, CLOCK_MONOTONIC in ns; 0: none of that is under way. */
-uint64_t command_deadline(struct vm *vm);
+uint64_t command_deadline(const struct vm *vm);
 /* That time has come: end the VM. */
 void command_overdue(struct vm *vm);
 

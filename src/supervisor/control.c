@@ -446,7 +446,6 @@ uint64_t control_deadline(const struct control *k, const struct vm *vm)
 {
 	const uint64_t limit[] = {k ? k->turn.deadline_ns : 0, k ? k->stop_ns : 0,
 				  k ? ctlexec_deadline(&k->exec, vm) : 0,
-				  k ? control_os_deadline(k) : 0,
 				  k ? vmlog_deadline(&k->log, clock_ns()) : 0};
 	uint64_t first = 0;
 
@@ -457,10 +456,18 @@ uint64_t control_deadline(const struct control *k, const struct vm *vm)
 	return first;
 }
 
-void control_overdue(struct control *k, struct vm *vm)
+void control_begin(struct control *k, struct vm *vm)
+{
+	if (k)
+		control_os_begin(k, vm, vm_loop(vm));
+}
+
+void control_turn(struct control *k, struct vm *vm)
 {
 	uint64_t now = clock_ns();
 
+	if (!k)
+		return;
 	if (k->turn.deadline_ns && now >= k->turn.deadline_ns) {
 		k->turn.deadline_ns = 0;
 		refuse(k, k->turn.conn, k->turn.id, "timeout", "the vCPUs did not answer in time");

@@ -24,8 +24,12 @@
 struct control;
 struct vm;
 
-/* When the serving function wants to be called at the latest (clock_ns()), 0: not at all. */
+/* Register with the VM's loop, before its first turn. */
+void control_begin(struct control *k, struct vm *vm);
+/* When control_turn() wants to be called at the latest (clock_ns()), 0: not at all. */
 uint64_t control_deadline(const struct control *k, const struct vm *vm);
+/* In each turn of the loop: what is overdue, and the log. */
+void control_turn(struct control *k, struct vm *vm);
 /* Tell everybody: "running", "helper-died" ... `name` and `text` may be NULL. */
 void control_event(struct control *k, const char *event, const char *name, const char *text);
 /* insula-vmm says MSG_PAUSED. */

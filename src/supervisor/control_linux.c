@@ -19,15 +19,26 @@
 
 #define PACKETS 16 /* per connection and wake-up */
 
+struct control_conn {
+	int fd; /* owned; -1: free */
+	struct watch watch;
+	struct control *control; /* this and what follows: since control_os_begin() */
+	struct vm *vm;
+	unsigned number;
+};
+
 struct control_os {
-	int listen;              /* owned */
-	int conn[CONTROL_CONNS]; /* owned; -1: free */
+	int listen; /* owned */
+	struct watch listener;
+	struct control_conn conn[CONTROL_CONNS];
+	struct loop *loop;
 	struct ctlconsole console;
 };
 
 static void drop(struct control *k, unsigned i)
 {
-	fd_close(&k->os->conn[i]);
+	watch_off(&k->os->conn[i].watch);
+	fd_close(&k->os->conn[i].fd);
 	control_hung_up(k, i);
 }
 
@@ -38,7 +49,8 @@ void control_os_send(struct control *k, unsigned i, const char *text, size_t len
 	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
 
 	scm_attach(&m, &ctl, &fd, fd >= 0);
-	if (k->os->conn[i] >= 0 && sendmsg(k->os->conn[i], &m, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+	if (k->os->conn[i].fd >= 0 &&
+	    sendmsg(k->os->conn[i].fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
 		log_warn("control: the peer does not take what it asked for: %s", strerror(errno));
 		drop(k, i);
 	}
@@ -71,13 +83,6 @@ void control_os_console(const struct control *k, struct control_console *n)
 	*n = (struct control_console){ctlconsole_clients(c), c->out.total, c->lost};
 }
 
-/* They need no time of ours. */
-uint64_t control_os_deadline(const struct control *k)
-{
-	(void)k;
-	return 0;
-}
-
 /* ---- in ---- */
 
 static bool on_packet(struct control *k, struct vm *vm, unsigned i)
@@ -91,7 +96,7 @@ static bool on_packet(struct control *k, struct vm *vm, unsigned i)
 	bool ok;
 
 	scm_expect(&m, &ctl, CTLEXEC_FDS + 1);
-	n = recvmsg(k->os->conn[i], &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	n = recvmsg(k->os->conn[i].fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return false;
 	if (n >= 0)
@@ -100,7 +105,7 @@ static bool on_packet(struct control *k, struct vm *vm, unsigned i)
 	ok = n > 0 && control_packet(k, vm, i, buf, m.msg_flags & MSG_TRUNC ? 0 : (size_t)n, &f);
 	if (!ok)
 		drop(k, i);
-	return ok && k->os->conn[i] >= 0;
+	return ok && k->os->conn[i].fd >= 0;
 }
 
 /* insulad runs as root or as the user of this VM. */
@@ -113,21 +118,6 @@ static bool may_connect(int fd)
 	       (u.uid == 0 || u.uid == getuid());
 }
 
-static void take_connection(struct control *k)
-{
-	int fd = accept4(k->os->listen, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-	if (fd < 0)
-		return;
-	for (unsigned i = 0; i < CONTROL_CONNS && may_connect(fd); i++) {
-		if (k->os->conn[i] < 0) {
-			k->os->conn[i] = fd;
-			return;
-		}
-	}
-	close(fd);
-}
-
 /* What goes to standard error directly, such as a panic, is at the log's end. */
 int vmlog_os_begin(int fd)
 {
@@ -138,33 +128,53 @@ int vmlog_os_begin(int fd)
 	return dup2(fd, STDERR_FILENO) < 0 ? -errno : 0;
 }
 
-unsigned control_fill(struct control *k, struct pollfd *p)
-{
-	unsigned n = 0;
+/* ---- what the loop finds ---- */
 
-	if (!k)
-		return 0;
-	p[n++] = (struct pollfd){k->os->listen, POLLIN, 0};
-	for (unsigned i = 0; i < CONTROL_CONNS; i++)
-		p[n++] = (struct pollfd){k->os->conn[i], POLLIN, 0};
-	ctlconsole_fill(&k->os->console, &p[n]);
-	return n + CTLCONSOLE_POLL;
+static void on_packets(void *ctx, unsigned events)
+{
+	struct control_conn *c = ctx;
+
+	(void)events;
+	for (int m = 0; m < PACKETS && on_packet(c->control, c->vm, c->number); m++)
+		;
 }
 
-void control_serve(struct control *k, struct vm *vm, const struct pollfd *p, unsigned n)
+static void take_connection(struct control *k)
 {
-	if (!k)
+	int fd = accept4(k->os->listen, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
 		return;
-	ctlconsole_serve(&k->os->console, &p[n - CTLCONSOLE_POLL]);
-	for (unsigned i = 0; i < CONTROL_CONNS; i++) {
-		if (!p[1 + i].revents || k->os->conn[i] < 0)
+	for (unsigned i = 0; i < CONTROL_CONNS && may_connect(fd); i++) {
+		struct control_conn *c = &k->os->conn[i];
+
+		if (c->fd >= 0)
 			continue;
-		for (int m = 0; m < PACKETS && on_packet(k, vm, i); m++)
-			;
+		c->fd = fd;
+		watch_on(k->os->loop, &c->watch, fd, WATCH_IN, on_packets, c);
+		return;
 	}
-	if (p[0].revents)
-		take_connection(k);
-	control_overdue(k, vm);
+	close(fd);
+}
+
+static void on_listener(void *ctx, unsigned events)
+{
+	(void)events;
+	take_connection(ctx);
+}
+
+void control_os_begin(struct control *k, struct vm *vm, struct loop *l)
+{
+	struct control_os *os = k->os;
+
+	os->loop = l;
+	for (unsigned i = 0; i < CONTROL_CONNS; i++) {
+		os->conn[i].control = k;
+		os->conn[i].vm = vm;
+		os->conn[i].number = i;
+	}
+	watch_on(l, &os->listener, os->listen, WATCH_IN, on_listener, k);
+	ctlconsole_begin(&os->console, l);
 }
 
 /* ---- begin and end ---- */
@@ -197,7 +207,7 @@ static struct control *make(int fd, struct err *e)
 	}
 	k->os->listen = fd;
 	for (unsigned i = 0; i < CONTROL_CONNS; i++)
-		k->os->conn[i] = -1;
+		k->os->conn[i].fd = -1;
 	for (int i = fd; i <= fd + 2; i++)
 		fcntl(i, F_SETFD, FD_CLOEXEC);
 	fcntl(fd, F_SETFL, O_NONBLOCK);
@@ -245,8 +255,11 @@ void control_os_drain(struct control *k)
 
 void control_os_close(struct control *k)
 {
-	for (unsigned i = 0; i < CONTROL_CONNS; i++)
-		fd_close(&k->os->conn[i]);
+	for (unsigned i = 0; i < CONTROL_CONNS; i++) {
+		watch_off(&k->os->conn[i].watch);
+		fd_close(&k->os->conn[i].fd);
+	}
+	watch_off(&k->os->listener);
 	ctlconsole_close(&k->os->console);
 	fd_close(&k->os->listen);
 	free(k->os);

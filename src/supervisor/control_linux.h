@@ -6,13 +6,9 @@
  *   the set-up and the result file: control.h
  *   if the set-up says "log_max": the second file of the log; the first is standard error (vmlog.h)
  *   if the set-up says "console": true, a stream to somebody who is attached from the first byte on
- *
- * The supervisor's poll loop calls control_fill(), control_serve() and control_deadline().
  */
 #ifndef SUPERVISOR_CONTROL_LINUX_H
 #define SUPERVISOR_CONTROL_LINUX_H
-
-#include <poll.h>
 
 #include <insula/err.h>
 
@@ -21,13 +17,11 @@
 #include "control_os.h"
 #include "ctlconsole.h"
 
-#define CONTROL_MAX_POLL (1 + CONTROL_CONNS + CTLCONSOLE_POLL)
+#define CONTROL_WATCHES (1 + CONTROL_CONNS + CTLCONSOLE_WATCHES)
 
 /* Take the three descriptors over and read the set-up into `c`, whose console becomes the one that
  * clients attach to, unless the configuration names another. -EINVAL: the configuration is bad (the
  * result can and must be written all the same: *out is valid); other errors: *out is NULL. */
 int control_open(struct control **out, int fd, struct vm_config *c, struct err *e);
-unsigned control_fill(struct control *k, struct pollfd *p);
-void control_serve(struct control *k, struct vm *vm, const struct pollfd *p, unsigned n);
 
 #endif

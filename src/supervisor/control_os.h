@@ -19,6 +19,7 @@
 #define CONTROL_PACKET (64u << 10)
 
 struct control_os;
+struct loop;
 
 struct control {
 	struct control_os *os;
@@ -69,8 +70,6 @@ bool control_packet(struct control *k, struct vm *vm, unsigned i, const char *te
 		    struct control_fds *f);
 /* The connection of this number has ended. */
 void control_hung_up(struct control *k, unsigned i);
-/* Is it time for something? */
-void control_overdue(struct control *k, struct vm *vm);
 
 /* ---- control_linux.c, control_win.c ---- */
 
@@ -88,11 +87,11 @@ struct control_console {
 	uint64_t bytes, lost;
 };
 void control_os_console(const struct control *k, struct control_console *n);
-/* When control_serve() wants to be called for the console's clients, 0: not at all. */
-uint64_t control_os_deadline(const struct control *k);
 /* The console's helper has ended: what it still wrote goes to the clients, as far as they take it.
  */
 void control_os_drain(struct control *k);
+/* Let the loop watch the connections and the console's clients. */
+void control_os_begin(struct control *k, struct vm *vm, struct loop *l);
 /* Close all connections and free. */
 void control_os_close(struct control *k);
 

@@ -33,11 +33,16 @@ struct control_os {
 	bool waiting, reading, writing;
 	struct message *out, **out_end; /* the first is being written if `writing` */
 	unsigned queued;
+	struct watch in_watch, out_watch;
+	struct loop *loop; /* since control_os_begin() */
+	struct vm *vm;
 	struct ctlconsole console;
 	char in[CONTROL_PACKET];
 };
 
 /* ---- connection ---- */
+
+static void on_out(void *ctx, unsigned events);
 
 static void free_first(struct control_os *k)
 {
@@ -74,6 +79,7 @@ static void drop(struct control *c)
 {
 	struct control_os *k = c->os;
 
+	watch_off(&k->out_watch);
 	cancel(k, &k->in_ov, &k->reading);
 	cancel(k, &k->out_ov, &k->writing);
 	while (k->out)
@@ -107,6 +113,8 @@ static void begin_write(struct control *c)
 	    GetLastError() != ERROR_IO_PENDING) {
 		k->writing = false;
 		drop(c);
+	} else if (k->loop) {
+		watch_on(k->loop, &k->out_watch, handle_fd(k->out_ov.hEvent), WATCH_IN, on_out, c);
 	}
 }
 
@@ -193,11 +201,6 @@ static void on_message(struct control *c, struct vm *vm)
 		begin_read(c);
 }
 
-static bool is_set(const OVERLAPPED *ov)
-{
-	return WaitForSingleObject(ov->hEvent, 0) == WAIT_OBJECT_0;
-}
-
 /* What goes to standard error directly, such as a panic, is at the log's end. */
 int vmlog_os_begin(int fd)
 {
@@ -207,31 +210,13 @@ int vmlog_os_begin(int fd)
 	return SetStdHandle(STD_ERROR_HANDLE, fd_handle(fd)) ? 0 : -EINVAL;
 }
 
-DWORD control_slots(struct control *c, HANDLE *h)
-{
-	struct control_os *k = c ? c->os : NULL;
-	DWORD n = 0;
-
-	if (!k)
-		return 0;
-	if (k->waiting || k->reading)
-		h[n++] = k->in_ov.hEvent;
-	if (k->writing)
-		h[n++] = k->out_ov.hEvent;
-	return n + ctlconsole_slots(&k->console, &h[n]);
-}
-
-uint64_t control_os_deadline(const struct control *c)
-{
-	return ctlconsole_deadline(&c->os->console);
-}
-
 static void on_sent(struct control *c)
 {
 	struct control_os *k = c->os;
 	DWORD n;
 	bool ok = GetOverlappedResult(k->pipe, &k->out_ov, &n, TRUE);
 
+	watch_off(&k->out_watch);
 	k->writing = false;
 	if (!ok) {
 		drop(c);
@@ -241,23 +226,38 @@ static void on_sent(struct control *c)
 	begin_write(c);
 }
 
-void control_serve(struct control *c, struct vm *vm)
-{
-	struct control_os *k = c ? c->os : NULL;
+/* ---- what the loop finds ---- */
 
-	if (!k)
-		return;
-	if (k->writing && is_set(&k->out_ov))
-		on_sent(c);
-	if (k->reading && is_set(&k->in_ov))
-		on_message(c, vm);
-	if (k->waiting && is_set(&k->in_ov)) {
+static void on_out(void *ctx, unsigned events)
+{
+	(void)events;
+	on_sent(ctx);
+}
+
+/* Either a message or a peer. */
+static void on_in(void *ctx, unsigned events)
+{
+	struct control *c = ctx;
+	struct control_os *k = c->os;
+
+	(void)events;
+	if (k->reading) {
+		on_message(c, k->vm);
+	} else if (k->waiting) {
 		k->waiting = false;
 		k->connected = true;
 		begin_read(c);
 	}
-	ctlconsole_serve(&k->console); /* also a client that has just been told its pipe */
-	control_overdue(c, vm);
+}
+
+void control_os_begin(struct control *c, struct vm *vm, struct loop *l)
+{
+	struct control_os *k = c->os;
+
+	k->vm = vm;
+	k->loop = l;
+	watch_on(l, &k->in_watch, handle_fd(k->in_ov.hEvent), WATCH_IN, on_in, c);
+	ctlconsole_begin(&k->console, l);
 }
 
 /* ---- begin and end ---- */
@@ -381,6 +381,8 @@ void control_os_close(struct control *c)
 	while (k->writing && clock_ns() < limit &&
 	       WaitForSingleObject(k->out_ov.hEvent, LAST_WORDS_MS) == WAIT_OBJECT_0)
 		on_sent(c);
+	watch_off(&k->in_watch);
+	watch_off(&k->out_watch);
 	cancel(k, &k->in_ov, &k->reading);
 	cancel(k, &k->in_ov, &k->waiting);
 	cancel(k, &k->out_ov, &k->writing);

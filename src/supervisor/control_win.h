@@ -18,13 +18,9 @@
 #include "control.h"
 #include "ctlconsole_win.h"
 
-#define CONTROL_SLOTS (2 + CTLCONSOLE_SLOTS)
+#define CONTROL_WATCHES (2 + CTLCONSOLE_WATCHES)
 
 /* Read the set-up into `c`. -EINVAL: the configuration is bad (the result can and must be written
  * all the same: *out is valid); other errors: *out may be NULL. */
 int control_open(struct control **out, const char *text, struct vm_config *c, struct err *e);
-/* What to wait for: how many, at most CONTROL_SLOTS. */
-DWORD control_slots(struct control *k, HANDLE *h);
-void control_serve(struct control *k, struct vm *vm);
-
 #endif

@@ -13,6 +13,8 @@
 #define CHUNK 4096
 #define DRAIN_TURNS 64 /* of READS x CHUNK bytes: more than three sockets hold */
 
+static void watch_client(struct ctlconsole_client *k);
+
 static int open_output(struct ctlconsole *c, unsigned i, struct err *e)
 {
 	int pair[2];
@@ -29,14 +31,18 @@ int ctlconsole_open(struct ctlconsole *c, struct vmlog *log, struct err *e)
 	int rc = scrollback_init(&c->out);
 
 	c->log = log;
+	c->loop = NULL;
 	c->nin = 0;
 	c->lost = 0;
 	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++) {
-		c->from[i].fd = c->from[i].helper = -1;
-		c->from[i].stream = i == CTLCONSOLE_ERRORS ? VMLOG_STDERR : VMLOG_CONSOLE;
+		c->from[i] = (struct ctlconsole_from){
+			.console = c,
+			.fd = -1,
+			.helper = -1,
+			.stream = i == CTLCONSOLE_ERRORS ? VMLOG_STDERR : VMLOG_CONSOLE};
 	}
 	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++)
-		c->client[i].fd = -1;
+		c->client[i] = (struct ctlconsole_client){.console = c, .fd = -1};
 	if (rc)
 		return err_set(e, rc, "out of memory");
 	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS && !rc; i++)
@@ -49,11 +55,18 @@ void ctlconsole_has_command(struct ctlconsole *c)
 	c->from[CTLCONSOLE_MAIN].stream = VMLOG_STDOUT;
 }
 
+static void drop_client(struct ctlconsole_client *k)
+{
+	watch_off(&k->watch);
+	fd_close(&k->fd);
+}
+
 void ctlconsole_close(struct ctlconsole *c)
 {
 	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++)
-		fd_close(&c->client[i].fd);
+		drop_client(&c->client[i]);
 	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++) {
+		watch_off(&c->from[i].watch);
 		fd_close(&c->from[i].fd);
 		fd_close(&c->from[i].helper);
 	}
@@ -68,6 +81,7 @@ int ctlconsole_adopt(struct ctlconsole *c, int fd, uint64_t scrollback, struct e
 		c->client[i].fd = fd;
 		c->client[i].eof = false;
 		c->client[i].pos = scrollback_from(&c->out, scrollback);
+		watch_client(&c->client[i]);
 		return 0;
 	}
 	return err_set(e, -EBUSY, "%d clients are attached; expected at most as many",
@@ -97,19 +111,6 @@ unsigned ctlconsole_clients(const struct ctlconsole *c)
 	return n;
 }
 
-void ctlconsole_fill(const struct ctlconsole *c, struct pollfd *p)
-{
-	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++)
-		p[i] = (struct pollfd){c->from[i].fd, POLLIN, 0};
-	p[CTLCONSOLE_MAIN].events |= c->nin ? POLLOUT : 0;
-	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++) {
-		short in = c->nin || c->client[i].eof ? 0 : POLLIN;
-		short out = c->client[i].pos < c->out.total ? POLLOUT : 0;
-
-		p[CTLCONSOLE_OUTPUTS + i] = (struct pollfd){c->client[i].fd, (short)(in | out), 0};
-	}
-}
-
 /* True: there may be more. */
 static bool take_output(struct ctlconsole *c, unsigned i)
 {
@@ -125,6 +126,18 @@ static bool take_output(struct ctlconsole *c, unsigned i)
 		vmlog_add(c->log, c->from[i].stream, buf, (size_t)n);
 	}
 	return true;
+}
+
+/* Input of clients is taken while there is room for it. */
+static void set_wants(struct ctlconsole *c)
+{
+	c->from[CTLCONSOLE_MAIN].watch.want = WATCH_IN | (c->nin ? WATCH_OUT : 0u);
+	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++) {
+		struct ctlconsole_client *k = &c->client[i];
+
+		k->watch.want = (c->nin || k->eof ? 0u : WATCH_IN) |
+				(k->pos < c->out.total ? WATCH_OUT : 0u);
+	}
 }
 
 static void give_input(struct ctlconsole *c)
@@ -152,7 +165,7 @@ static void give_output(struct ctlconsole *c, unsigned i)
 			return;
 		n = send(c->client[i].fd, at, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
-			fd_close(&c->client[i].fd);
+			drop_client(&c->client[i]);
 		if (n <= 0)
 			return;
 		c->client[i].pos += (uint64_t)n;
@@ -172,27 +185,55 @@ static void take_input(struct ctlconsole *c, unsigned i)
 	else if (n == 0)
 		c->client[i].eof = true; /* POLLHUP tells if it has gone altogether */
 	else if (errno != EAGAIN && errno != EINTR)
-		fd_close(&c->client[i].fd);
+		drop_client(&c->client[i]);
 }
 
-void ctlconsole_serve(struct ctlconsole *c, const struct pollfd *p)
-{
-	const struct pollfd *clients = p + CTLCONSOLE_OUTPUTS;
+/* ---- what the loop finds ---- */
 
-	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++) {
-		if (p[i].revents & POLLIN)
-			take_output(c, i);
-	}
-	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++) {
-		if (c->client[i].fd < 0)
-			continue;
-		if (clients[i].revents & POLLIN)
-			take_input(c, i);
-		else if (clients[i].revents & (POLLHUP | POLLERR | POLLNVAL))
-			fd_close(&c->client[i].fd);
-		give_output(c, i);
-	}
+/* All that can be given now is given; then what is waited for follows from what is left. */
+static void ctlconsole_spread(struct ctlconsole *c)
+{
 	give_input(c);
+	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++)
+		give_output(c, i);
+	set_wants(c);
+}
+
+static void on_output(void *ctx, unsigned events)
+{
+	struct ctlconsole_from *f = ctx;
+
+	if (events & WATCH_IN)
+		take_output(f->console, (unsigned)(f - f->console->from));
+	ctlconsole_spread(f->console);
+}
+
+static void on_client(void *ctx, unsigned events)
+{
+	struct ctlconsole_client *k = ctx;
+
+	if (events & WATCH_IN)
+		take_input(k->console, (unsigned)(k - k->console->client));
+	else if (events & WATCH_END)
+		drop_client(k);
+	ctlconsole_spread(k->console);
+}
+
+static void watch_client(struct ctlconsole_client *k)
+{
+	if (!k->console->loop || k->fd < 0)
+		return;
+	watch_on(k->console->loop, &k->watch, k->fd, 0, on_client, k);
+	set_wants(k->console);
+}
+
+void ctlconsole_begin(struct ctlconsole *c, struct loop *l)
+{
+	c->loop = l;
+	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++)
+		watch_on(l, &c->from[i].watch, c->from[i].fd, WATCH_IN, on_output, &c->from[i]);
+	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++)
+		watch_client(&c->client[i]);
 }
 
 /* What the streams hold is bounded: nobody writes to them any more. */

@@ -11,16 +11,16 @@
 #ifndef SUPERVISOR_CTLCONSOLE_H
 #define SUPERVISOR_CTLCONSOLE_H
 
-#include <poll.h>
 #include <stdbool.h>
 
 #include <insula/err.h>
 
+#include "loop.h"
 #include "scrollback.h"
 #include "vmlog.h"
 
 #define CTLCONSOLE_CLIENTS 4
-#define CTLCONSOLE_POLL (CTLCONSOLE_OUTPUTS + CTLCONSOLE_CLIENTS)
+#define CTLCONSOLE_WATCHES (CTLCONSOLE_OUTPUTS + CTLCONSOLE_CLIENTS)
 #define CTLCONSOLE_IN 4096
 
 enum ctlconsole_output {
@@ -31,17 +31,22 @@ enum ctlconsole_output {
 };
 
 struct ctlconsole {
-	struct {
+	struct loop *loop; /* NULL before ctlconsole_begin() */
+	struct ctlconsole_from {
+		struct ctlconsole *console;
 		int fd;     /* our end, non-blocking; owned */
 		int helper; /* the helper's end, kept for its successors; owned */
 		enum vmlog_stream stream;
+		struct watch watch;
 	} from[CTLCONSOLE_OUTPUTS];
 	struct vmlog *log; /* of all of them; borrowed */
 	struct scrollback out;
-	struct {
+	struct ctlconsole_client {
+		struct ctlconsole *console;
 		int fd;   /* -1: free; owned */
 		bool eof; /* it sends no more, and still reads */
 		uint64_t pos;
+		struct watch watch;
 	} client[CTLCONSOLE_CLIENTS];
 	uint64_t lost; /* bytes that slow clients have not seen */
 	char in[CTLCONSOLE_IN];
@@ -58,9 +63,8 @@ int ctlconsole_attach(struct ctlconsole *c, uint64_t scrollback, struct err *e);
 /* The same with a stream that the client has made: it is taken over. */
 int ctlconsole_adopt(struct ctlconsole *c, int fd, uint64_t scrollback, struct err *e);
 unsigned ctlconsole_clients(const struct ctlconsole *c);
-/* CTLCONSOLE_POLL entries. */
-void ctlconsole_fill(const struct ctlconsole *c, struct pollfd *p);
-void ctlconsole_serve(struct ctlconsole *c, const struct pollfd *p);
+/* From now on the loop serves it. */
+void ctlconsole_begin(struct ctlconsole *c, struct loop *l);
 /* The helper has ended: take what it still wrote, and give it to the clients as far as they take it
  * at once. */
 void ctlconsole_drain(struct ctlconsole *c);

@@ -33,24 +33,19 @@ static void CALLBACK on_done(DWORD error, DWORD n, OVERLAPPED *ov)
 	o->done = true;
 	o->error = error;
 	o->n = n;
+	timer_set(o->wake, LOOP_NOW);
 }
 
-static void CALLBACK wake(ULONG_PTR arg)
-{
-	(void)arg;
-}
-
-static void begin(HANDLE h, struct overlapped *o, bool write, char *buf, DWORD n)
+static void begin(struct ctlconsole *c, HANDLE h, struct overlapped *o, bool write, char *buf,
+		  DWORD n)
 {
 	BOOL ok;
 
-	*o = (struct overlapped){.busy = true};
+	*o = (struct overlapped){.busy = true, .wake = &c->wake};
 	ok = write ? WriteFileEx(h, buf, n, &o->ov, on_done)
 		   : ReadFileEx(h, buf, n, &o->ov, on_done);
-	if (ok)
-		return;
-	on_done(GetLastError(), 0, &o->ov);
-	QueueUserAPC(wake, GetCurrentThread(), 0); /* so that it is looked at soon */
+	if (!ok)
+		on_done(GetLastError(), 0, &o->ov);
 }
 
 static bool is_done(const struct overlapped *o)
@@ -76,12 +71,12 @@ static void cancel(HANDLE h, struct overlapped *o)
 
 /* ---- begin and end ---- */
 
-static int open_output(struct ctlconsole_from *f, struct err *e)
+static int open_output(struct ctlconsole *c, struct ctlconsole_from *f, struct err *e)
 {
 	int rc = pipe_stream(false, &f->pipe, &f->helper, e);
 
 	if (!rc)
-		begin(f->pipe, &f->read, false, f->got, sizeof(f->got));
+		begin(c, f->pipe, &f->read, false, f->got, sizeof(f->got));
 	return rc;
 }
 
@@ -97,7 +92,7 @@ int ctlconsole_open(struct ctlconsole *c, struct vmlog *log, struct err *e)
 	rc = pipe_stream(true, &c->to, &c->helper_in, e);
 	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS && !rc; i++) {
 		c->from[i].stream = i == CTLCONSOLE_ERRORS ? VMLOG_STDERR : VMLOG_CONSOLE;
-		rc = open_output(&c->from[i], e);
+		rc = open_output(c, &c->from[i], e);
 	}
 	return rc;
 }
@@ -130,7 +125,9 @@ void ctlconsole_close(struct ctlconsole *c)
 		close_handle(&c->from[i].pipe);
 		close_handle(&c->from[i].helper);
 	}
+	watch_off(&c->connected_watch);
 	cancel(c->to, &c->write);
+	timer_set(&c->wake, 0);
 	close_handle(&c->to);
 	close_handle(&c->helper_in);
 	close_handle(&c->connected);
@@ -149,9 +146,9 @@ static struct ctlconsole_client *room(struct ctlconsole *c, struct err *e)
 	return NULL;
 }
 
-static void begin_typed(struct ctlconsole_client *k)
+static void begin_typed(struct ctlconsole *c, struct ctlconsole_client *k)
 {
-	begin(k->pipe, &k->in, false, k->typed, sizeof(k->typed));
+	begin(c, k->pipe, &k->in, false, k->typed, sizeof(k->typed));
 }
 
 /* A connection that comes at once, or is there already, sets no event. */
@@ -163,7 +160,7 @@ static void listen(struct ctlconsole *c, struct ctlconsole_client *k)
 		return;
 	/* Somebody is there, or has been: the first read will tell. */
 	k->connect_ns = 0;
-	begin_typed(k);
+	begin_typed(c, k);
 }
 
 int ctlconsole_attach(struct ctlconsole *c, uint64_t scrollback, const char *sid, char *name,
@@ -185,6 +182,7 @@ int ctlconsole_attach(struct ctlconsole *c, uint64_t scrollback, const char *sid
 	k->pipe = fd_handle(fd);
 	k->pos = scrollback_from(&c->out, scrollback);
 	listen(c, k);
+	timer_set(&c->wake, LOOP_NOW);
 	return 0;
 }
 
@@ -197,7 +195,8 @@ int ctlconsole_adopt(struct ctlconsole *c, int fd, struct err *e)
 		return e->code;
 	}
 	k->pipe = fd_handle(fd);
-	begin_typed(k);
+	begin_typed(c, k);
+	timer_set(&c->wake, LOOP_NOW);
 	return 0;
 }
 
@@ -212,13 +211,8 @@ unsigned ctlconsole_clients(const struct ctlconsole *c)
 
 /* ---- copying ---- */
 
-DWORD ctlconsole_slots(const struct ctlconsole *c, HANDLE *h)
-{
-	h[0] = c->connected;
-	return 1;
-}
-
-uint64_t ctlconsole_deadline(const struct ctlconsole *c)
+/* By then a client must have come; 0: none is waited for. */
+static uint64_t ctlconsole_deadline(const struct ctlconsole *c)
 {
 	uint64_t first = 0;
 
@@ -243,7 +237,7 @@ static void take_output(struct ctlconsole *c, unsigned which)
 		if (n > 0)
 			vmlog_add(c->log, f->stream, f->got, (size_t)n);
 		if (n >= 0) /* both ends are ours: it does not end before us */
-			begin(f->pipe, &f->read, false, f->got, sizeof(f->got));
+			begin(c, f->pipe, &f->read, false, f->got, sizeof(f->got));
 	}
 }
 
@@ -262,7 +256,7 @@ static bool give_output(struct ctlconsole *c, struct ctlconsole_client *k)
 			n = sizeof(k->shown);
 		memcpy(k->shown, at, n);
 		k->pos += n;
-		begin(k->pipe, &k->out, true, k->shown, (DWORD)n);
+		begin(c, k->pipe, &k->out, true, k->shown, (DWORD)n);
 		if (is_done(&k->out) && finish(&k->out) < 0)
 			return false;
 	}
@@ -282,14 +276,14 @@ static bool take_input(struct ctlconsole *c, struct ctlconsole_client *k)
 	if (!k->nin || c->write.busy)
 		return true;
 	memcpy(c->in, k->typed, k->nin);
-	begin(c->to, &c->write, true, c->in, k->nin);
+	begin(c, c->to, &c->write, true, c->in, k->nin);
 	k->nin = 0;
-	begin_typed(k);
+	begin_typed(c, k);
 	return true;
 }
 
 /* False: nobody has come, or it cannot be told who. */
-static bool connect_client(struct ctlconsole_client *k)
+static bool connect_client(struct ctlconsole *c, struct ctlconsole_client *k)
 {
 	DWORD n;
 
@@ -298,19 +292,19 @@ static bool connect_client(struct ctlconsole_client *k)
 	k->connect_ns = 0;
 	if (!GetOverlappedResult(k->pipe, &k->connect, &n, FALSE))
 		return false;
-	begin_typed(k);
+	begin_typed(c, k);
 	return true;
 }
 
 static bool serve_client(struct ctlconsole *c, struct ctlconsole_client *k)
 {
-	if (k->connect_ns && !connect_client(k))
+	if (k->connect_ns && !connect_client(c, k))
 		return false;
 	return k->connect_ns || (take_input(c, k) && give_output(c, k));
 }
 
 /* All clients are looked at, so the event need not say which has come. */
-void ctlconsole_serve(struct ctlconsole *c)
+static void ctlconsole_serve(struct ctlconsole *c)
 {
 	ResetEvent(c->connected);
 	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++)
@@ -321,6 +315,26 @@ void ctlconsole_serve(struct ctlconsole *c)
 		if (c->client[i].pipe && !serve_client(c, &c->client[i]))
 			drop(&c->client[i]);
 	}
+	if (c->wake.at_ns != LOOP_NOW) /* something failed at once */
+		timer_set(&c->wake, ctlconsole_deadline(c));
+}
+
+static void on_connected(void *ctx, unsigned events)
+{
+	(void)events;
+	ctlconsole_serve(ctx);
+}
+
+static void on_wake(void *ctx)
+{
+	ctlconsole_serve(ctx);
+}
+
+void ctlconsole_begin(struct ctlconsole *c, struct loop *l)
+{
+	watch_on(l, &c->connected_watch, handle_fd(c->connected), WATCH_IN, on_connected, c);
+	timer_init(l, &c->wake, on_wake, c);
+	timer_set(&c->wake, LOOP_NOW);
 }
 
 static bool any_output(const struct ctlconsole *c)

@@ -10,11 +10,12 @@
 #define SUPERVISOR_CTLCONSOLE_WIN_H
 
 #include "base/win.h"
+#include "loop.h"
 #include "scrollback.h"
 #include "vmlog.h"
 
 #define CTLCONSOLE_CLIENTS 4
-#define CTLCONSOLE_SLOTS 1
+#define CTLCONSOLE_WATCHES 1
 #define CTLCONSOLE_CHUNK 4096
 
 /* A read or a write, one at a time, which ends an alertable wait: no handle has to be waited for.
@@ -24,6 +25,7 @@ struct overlapped {
 	bool busy;     /* the system has it, or nobody has looked at its end yet */
 	bool done;
 	DWORD error, n;
+	struct timer *wake; /* of its console */
 };
 
 struct ctlconsole_client {
@@ -55,6 +57,8 @@ struct ctlconsole {
 	struct ctlconsole_from from[CTLCONSOLE_OUTPUTS];
 	HANDLE to, helper_in; /* our end; the helper's; owned */
 	HANDLE connected;     /* event: set when a client has come; owned */
+	struct watch connected_watch;
+	struct timer wake; /* something is done, or overdue */
 	struct overlapped write;
 	struct vmlog *log; /* of all outputs; borrowed */
 	struct scrollback out;
@@ -74,11 +78,8 @@ int ctlconsole_attach(struct ctlconsole *c, uint64_t scrollback, const char *sid
 /* A pipe that the client has made: it is taken over, also on errors. */
 int ctlconsole_adopt(struct ctlconsole *c, int fd, struct err *e);
 unsigned ctlconsole_clients(const struct ctlconsole *c);
-/* What to wait for, alertably: how many, at most CTLCONSOLE_SLOTS. */
-DWORD ctlconsole_slots(const struct ctlconsole *c, HANDLE *h);
-/* When ctlconsole_serve() wants to be called at the latest, 0: not at all. */
-uint64_t ctlconsole_deadline(const struct ctlconsole *c);
-void ctlconsole_serve(struct ctlconsole *c);
+/* From now on the loop serves it. */
+void ctlconsole_begin(struct ctlconsole *c, struct loop *l);
 /* The helper has ended: take what it still wrote, and give it to the clients as far as they take it
  * within a second. */
 void ctlconsole_drain(struct ctlconsole *c);

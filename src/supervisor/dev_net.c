@@ -77,7 +77,7 @@ static void net_tend(struct device *d)
 	}
 	/* A helper that has just died does not get it; its successor gets one of its own. One that
 	 * lives and whose channel does not take it gets the next one. */
-	if (msg_send(d->child.jail.channel, MSG_NET_PEER, NULL, 0, &fd, 1))
+	if (child_send(&d->child, MSG_NET_PEER, NULL, 0, &fd, 1))
 		(void)nic_lost(c);
 	else
 		log_warn("%s: connected to %s again: the link is up", d->desc.name, other_end(c));

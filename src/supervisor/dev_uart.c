@@ -6,7 +6,8 @@
 #include "devices/console/console_start.h"
 #include "devices/describe.h"
 
-#include "vm_os.h"
+#include "device.h"
+#include "vm_common.h"
 
 static void uart_describe(struct device_desc *d, unsigned nth, unsigned nqueues)
 {

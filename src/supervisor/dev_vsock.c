@@ -48,5 +48,8 @@ const struct device_class device_vsock = {
 	.describe = dev_virtio_describe,
 	.start = vsock_start,
 	.message = vsock_message,
+	.due = vsock_due,
+	.tend = vsock_tend,
+	.serves = vsock_serves,
 	.stats = &stats_vsock,
 };

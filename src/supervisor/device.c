@@ -56,8 +56,7 @@ void device_free(struct device *d)
 
 int device_announce(const struct device *d, struct child *vmm, struct err *e)
 {
-	int rc = device_vmm_send(vmm, MSG_DEVICE, &d->desc, sizeof(d->desc), d->slot,
-				 d->desc.nslots);
+	int rc = child_send(vmm, MSG_DEVICE, &d->desc, sizeof(d->desc), d->slot, d->desc.nslots);
 
 	return rc ? err_sys(e, rc, "insula-vmm: channel") : 0;
 }

@@ -23,11 +23,10 @@
 
 #include "restart.h"
 #include "stats.h"
+#include "child.h"
 #ifdef _WIN32
-#include "child_win.h"
 #include "ends_win.h"
 #else
-#include "child.h"
 #include "disk.h"
 #include "terminal.h"
 #endif
@@ -75,6 +74,8 @@ struct device_class {
 	uint64_t (*due)(const struct device *d);
 	/* Do what is due, without blocking. */
 	void (*tend)(struct device *d);
+	/* Its helper serves now, or does not any more. NULL: nobody waits for that. */
+	void (*serves)(struct device *d, struct loop *l, bool serves);
 	/* A program of the host that belongs to it (passt), for its log and its end; NULL: none. */
 	struct child *(*peer)(const struct device *d);
 	/* Is it the first one? */
@@ -83,6 +84,7 @@ struct device_class {
 };
 
 struct device {
+	struct vm *vm; /* that it is in; set by vm_own_children() */
 	const struct device_class *class;
 	struct device_desc desc;
 	int slot[DEVICE_MAX_SLOTS]; /* its page and events, as desc has them; owned */
@@ -134,8 +136,5 @@ int device_spawn(struct device *d, const struct device_start *s, struct err *e);
  * there. For a device without a helper: nobody else writes them. */
 int device_set_bits(const struct device *d, unsigned reg, uint32_t bits, uint32_t *before,
 		    struct err *e);
-/* A message to a process that has been given its descriptors, or that takes them with it. */
-int device_vmm_send(struct child *vmm, enum msg_type t, const void *body, size_t len,
-		    const int *fds, unsigned nfds);
 
 #endif

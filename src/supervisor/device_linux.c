@@ -42,18 +42,12 @@ int device_spawn(struct device *d, const struct device_start *s, struct err *e)
 {
 	int rc;
 
-	d->child.fsize = d->class->fsize ? d->class->fsize(d) : 0;
-	rc = child_spawn(&d->child, e);
+	d->child.os.fsize = d->class->fsize ? d->class->fsize(d) : 0;
+	rc = child_spawn(&d->child, s->fds, s->nfds, e);
 	if (rc)
 		return rc;
-	rc = msg_send(d->child.jail.channel, MSG_START, s->body, s->len, s->fds, s->nfds);
+	rc = child_send(&d->child, MSG_START, s->body, s->len, s->fds, s->nfds);
 	return rc ? err_sys(e, rc, "%s: channel", d->child.name) : 0;
-}
-
-int device_vmm_send(struct child *vmm, enum msg_type t, const void *body, size_t len,
-		    const int *fds, unsigned nfds)
-{
-	return msg_send(vmm->jail.channel, t, body, len, fds, nfds);
 }
 
 int device_set_bits(const struct device *d, unsigned reg, uint32_t bits, uint32_t *before,

@@ -46,12 +46,6 @@ int device_spawn(struct device *d, const struct device_start *s, struct err *e)
 	return rc ? err_sys(e, rc, "%s: channel", d->child.name) : 0;
 }
 
-int device_vmm_send(struct child *vmm, enum msg_type t, const void *body, size_t len,
-		    const int *fds, unsigned nfds)
-{
-	return child_send(vmm, t, body, len, fds, nfds);
-}
-
 int device_set_bits(const struct device *d, unsigned reg, uint32_t bits, uint32_t *before,
 		    struct err *e)
 {

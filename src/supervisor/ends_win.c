@@ -229,11 +229,22 @@ int std_open(DWORD which, int *fd, void **pump, struct err *e)
 	return 0;
 }
 
+void terminal_modes(struct terminal *t, bool stream, bool raw)
+{
+	(void)stream;
+	t->raw_wanted |= raw;
+}
+
+void terminal_tell(const struct terminal *t)
+{
+	(void)t;
+}
+
 void terminal_raw(struct terminal *t)
 {
 	HANDLE in = GetStdHandle(STD_INPUT_HANDLE), out = GetStdHandle(STD_OUTPUT_HANDLE);
 
-	if (t->raw || !GetConsoleMode(in, &t->saved_in))
+	if (!t->raw_wanted || t->raw || !GetConsoleMode(in, &t->saved_in))
 		return;
 	t->raw = SetConsoleMode(in, ENABLE_VIRTUAL_TERMINAL_INPUT | ENABLE_EXTENDED_FLAGS);
 	if (!GetConsoleMode(out, &t->saved_out))
@@ -254,7 +265,7 @@ static int open_stdio(struct terminal *t, struct err *e)
 	if (rc || !input)
 		return rc;
 	CloseHandle(input); /* it waits for a key, and goes with the process */
-	t->escape = true;
+	t->escape = t->raw_wanted = true;
 	terminal_raw(t);
 	return 0;
 }

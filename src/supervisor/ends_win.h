@@ -25,7 +25,7 @@ struct terminal {
 	bool stream;               /* false: what reads of a terminal's end has no such flag */
 	void *pump;                /* as of std_open() */
 	DWORD saved_in, saved_out; /* the console window's modes, to be restored if `raw` */
-	bool raw;
+	bool raw, raw_wanted;
 };
 
 int file_open(const char *path, const char *what, struct err *e); /* to read; a descriptor */
@@ -37,6 +37,9 @@ int disk_quiet(const struct disk *d);
 int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e);
 /* The console window gives each key as it is typed, and draws what a terminal's programs write. */
 void terminal_raw(struct terminal *t);
+/* `stream` is nothing here; `raw`: a window's keys are a command's. */
+void terminal_modes(struct terminal *t, bool stream, bool raw);
+void terminal_tell(const struct terminal *t); /* there is nothing to tell */
 /* Undo terminal_raw() and close everything. */
 void terminal_close(struct terminal *t);
 /* A standard stream (STD_INPUT_HANDLE ...) as a helper may have it: a descriptor with no more

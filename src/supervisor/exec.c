@@ -101,7 +101,7 @@ static int launch(struct vm *vm, struct exec_proc *p, struct exec_order *o, exec
 	int rc;
 
 	o->msg.id = ++vm_execs(vm)->ids;
-	*p = (struct exec_proc){.child = p->child, .stream = -1, .done = done};
+	*p = (struct exec_proc){.vm = vm, .child = p->child, .stream = -1, .done = done};
 	p->escape = o->msg.flags & EXEC_ESCAPE;
 	rc = exec_os_launch(vm, p, o, e);
 	if (rc)

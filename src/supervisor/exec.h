@@ -44,6 +44,7 @@ struct exec_spec {
 typedef void exec_done(struct vm *vm, uint32_t id, const struct msg_exec_exit *x);
 
 struct exec_proc {
+	struct vm *vm;       /* that it is in */
 	struct child *child; /* its process: the VM's, one for each place */
 	uint32_t id;         /* 0: a free place */
 	exec_done *done;
@@ -70,7 +71,7 @@ int exec_check(const struct exec_spec *s, struct err *e);
 /* Start a command as soon as the guest is up. fds: input (ignored without spec->input), output,
  * errors; they stay the caller's, their flags are not changed. -EAGAIN: VM_MAX_EXECS run already.
  * Windows: handles that can be inherited, of pipes or files (a console window is refused:
- * std_open() in device_win.h turns one into a pipe), with no more rights than to read or to write.
+ * std_open() in ends_win.h turns one into a pipe), with no more rights than to read or to write.
  */
 int exec_start(struct vm *vm, const struct exec_spec *s, const int fds[3], exec_done *done,
 	       uint32_t *id, struct err *e);

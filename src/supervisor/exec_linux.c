@@ -53,7 +53,7 @@ int exec_os_another(struct exec_proc *p)
 	if (rc)
 		return rc;
 	p->stream = pair[1];
-	if (msg_send(p->child->jail.channel, MSG_EXEC_STREAM, NULL, 0, &pair[0], 1))
+	if (child_send(p->child, MSG_EXEC_STREAM, NULL, 0, &pair[0], 1))
 		fd_close(&p->stream);
 	close(pair[0]);
 	return 0;
@@ -73,7 +73,7 @@ static int send_order(struct exec_proc *p, const struct exec_order *o, int strea
 {
 	int fds[] = {stream, o->spec, o->out, o->err, o->in};
 	unsigned n = o->msg.flags & EXEC_STDIN ? 5 : 4;
-	int rc = msg_send(p->child->jail.channel, MSG_START_EXEC, &o->msg, sizeof(o->msg), fds, n);
+	int rc = child_send(p->child, MSG_START_EXEC, &o->msg, sizeof(o->msg), fds, n);
 
 	return rc ? err_sys(e, rc, "%s: channel", p->child->name) : 0;
 }
@@ -85,12 +85,12 @@ int exec_os_launch(struct vm *vm, struct exec_proc *p, const struct exec_order *
 	if (rc)
 		return err_sys(e, rc, "socketpair");
 	p->stream = pair[1];
-	rc = child_init_open(p->child, vm->exec_program, "insula-exec", EXEC_THREADS, EXEC_NOFILE,
-			     e);
+	rc = child_init_open(p->child, vm->opened.exec_program, "insula-exec", EXEC_THREADS,
+			     EXEC_NOFILE, e);
 	/* The command's output is the user's, who may have it in a file. */
-	p->child->fsize = JAIL_FSIZE_ANY;
+	p->child->os.fsize = JAIL_FSIZE_ANY;
 	if (!rc)
-		rc = child_spawn(p->child, e);
+		rc = child_spawn(p->child, NULL, 0, e);
 	if (!rc)
 		rc = send_order(p, o, pair[0], e);
 	close(pair[0]);
@@ -99,7 +99,7 @@ int exec_os_launch(struct vm *vm, struct exec_proc *p, const struct exec_order *
 
 int exec_os_send(struct exec_proc *p, enum msg_type t, const void *body, size_t len)
 {
-	return msg_send(p->child->jail.channel, t, body, len, NULL, 0);
+	return child_send(p->child, t, body, len, NULL, 0);
 }
 
 void exec_os_kill(struct exec_proc *p)

@@ -8,9 +8,8 @@
 #include <insula/base.h>
 #include <insula/guestproto.h>
 
-#include "child_win.h"
 #include "exec_os.h"
-#include "vm_win.h"
+#include "vm.h"
 
 #define PAGE 4096u
 
@@ -69,7 +68,7 @@ int exec_os_another(struct exec_proc *p)
 
 void exec_os_connect(struct vm *vm, struct exec_proc *p)
 {
-	vsock_stream(&vm->vsock_device->child, GP_PORT, fd_handle(p->stream));
+	vsock_stream(&vm_vsock(vm)->child, GP_PORT, fd_handle(p->stream));
 	p->stream = -1;
 }
 
@@ -104,11 +103,10 @@ int exec_os_send(struct exec_proc *p, enum msg_type t, const void *body, size_t 
 
 void exec_os_kill(struct exec_proc *p)
 {
-	if (p->child->box.process)
-		TerminateProcess(p->child->box.process, 1);
+	child_shoot(p->child);
 }
 
 void exec_os_free(struct exec_proc *p)
 {
-	child_kill(p->child);
+	child_free(p->child);
 }

@@ -327,7 +327,7 @@ bool nic_lost(struct nic *c)
 uint64_t nic_due(const struct nic *c)
 {
 	/* A passt that has not ended yet has still to say why. */
-	return c->away && c->passt.jail.pid <= 0 ? c->due_ns : 0;
+	return c->away && c->passt.state == CHILD_NONE ? c->due_ns : 0;
 }
 
 int nic_retry(struct nic *c, struct err *e)
@@ -403,9 +403,8 @@ int nic_open(struct nic *c, const struct net_config *conf, unsigned nth, unsigne
 			  /* More could not have work at the same time. */
 			  .nthreads = (uint16_t)(conf->queues < cpus ? conf->queues : cpus),
 			  .flags = conf->kind == NET_ON_USER ? NET_NO_LOOPBACK : 0,
-			  .mtu = conf->mtu},
-		.passt = {.exec_fd = -1,
-			  .jail = {.pid = -1, .pidfd = -1, .channel = -1, .log = -1}}};
+			  .mtu = conf->mtu}};
+	child_none(&c->passt);
 	memcpy(c->start.mac, conf->mac, sizeof(c->start.mac));
 	if (!conf->has_mac)
 		nic_address(conf, nth, c->start.mac);

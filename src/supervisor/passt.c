@@ -170,11 +170,6 @@ int passt_spawn(struct child *c, const char *path, const struct net_config *conf
 	pid_t parent = getpid(), pid = -1;
 	struct args a;
 
-	*c = (struct child){.program = "passt",
-			    .name = "passt",
-			    .exec_fd = -1,
-			    .talkative = true,
-			    .jail = {.pid = -1, .pidfd = -1, .channel = -1, .log = -1}};
 	build(&a, conf);
 	if (null < 0 || pipe2(log, O_CLOEXEC | O_NONBLOCK))
 		rc = err_sys(e, -errno, "passt: pipe");
@@ -188,14 +183,7 @@ int passt_spawn(struct child *c, const char *path, const struct net_config *conf
 		fd_close(&log[0]);
 		return rc;
 	}
-	c->jail.pid = pid;
-	c->jail.log = log[0];
-	c->jail.pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	c->state = CHILD_READY;
-	if (c->jail.pidfd >= 0)
-		return 0;
-	rc = err_sys(e, -errno, "passt: pidfd");
-	kill(pid, SIGKILL);
-	child_reap(c);
+	rc = child_adopt(c, "passt", pid, log[0], e);
+	c->talkative = true;
 	return rc;
 }

@@ -11,7 +11,7 @@
 
 #include "spec/json.h"
 #include "recover.h"
-#include "vm_os.h"
+#include "vm.h"
 
 #define ISR_CONFIG 2u /* virtio 1.2, 4.2.2: InterruptStatus, "configuration changed" */
 
@@ -143,7 +143,7 @@ uint64_t vm_restart_next(const struct vm *vm)
 	uint64_t first = 0;
 
 	for (unsigned i = 0; i < vm->ndevices; i++)
-		first = vm_sooner(first, restart_next(&vm->device[i].restart));
+		first = loop_sooner(first, restart_next(&vm->device[i].restart));
 	return first;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Deaths and restarts of device processes, for vm.c and vm_win.c: restart.h decides, this does it.
+ * Deaths and restarts of device processes: restart.h decides, this does it.
  * What belongs to the system is behind device_start(), device_quiet(), device_set_bits(),
  * child_shoot(), child_kill() and vm_tell(). Thread: the supervisor's; nothing here waits, but
  * child_kill() for the end of a process that could not be told what to do.

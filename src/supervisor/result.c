@@ -7,6 +7,7 @@
 #include "spec/ending.h"
 #include "spec/json.h"
 #include "result.h"
+#include "vm.h"
 
 static const char *const reason_names[] = {
 	[VM_EXIT_POWEROFF] = "poweroff",
@@ -128,4 +129,43 @@ void result_write(const char *path, json_object *o)
 		log_error("%s", e.text);
 	}
 	json_object_put(o);
+}
+
+/* ---- of a struct vm ---- */
+
+void result_from_exit(struct vm *vm)
+{
+	ending_of(&vm->exit, vm->boot.own_initrd, vm->conf->command != NULL, &vm->end);
+	err_clean(vm->end.why);
+}
+
+json_object *result_json(const struct vm *vm)
+{
+	struct result r = {.reason = vm->reason,
+			   .command_ended = vm->command.ended,
+			   .have_exit = vm->have_exit,
+			   .status = vm->end.status,
+			   .why = vm->end.why,
+			   .started_ns = vm->started_ns,
+			   .exit = &vm->exit,
+			   .ndevices = vm->ndevices};
+
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		const struct device *d = &vm->device[i];
+
+		r.device[i] = (struct result_device){
+			.name = d->desc.name,
+			.engine = d->class->engine ? d->class->engine(d) : NULL,
+			.restarts = d->restart.total,
+			.stats = &d->stats,
+			.names = d->class->stats,
+		};
+	}
+	return result_object(&r);
+}
+
+void metrics_write(const struct vm *vm)
+{
+	if (vm->conf->metrics && vm->running)
+		result_write(vm->conf->metrics, result_json(vm));
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <insula/base.h>
+#include <insula/log.h>
 
 #include "terminal.h"
 
@@ -105,6 +106,18 @@ int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e)
 	if (rc)
 		terminal_close(t);
 	return rc;
+}
+
+void terminal_modes(struct terminal *t, bool stream, bool raw)
+{
+	t->stream = stream && t->in >= 0 && !t->escape;
+	t->raw_wanted = t->escape || raw;
+}
+
+void terminal_tell(const struct terminal *t)
+{
+	if (t->slave >= 0)
+		log_line("console: %s", t->slave_name);
 }
 
 void terminal_raw(struct terminal *t)

@@ -28,6 +28,11 @@ int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e);
 /* May this process read from standard input? A background job may not, what is typed is the
  * shell's. */
 bool terminal_may_read(void);
+/* `stream`: its input is for whoever says when they want it; `raw`: a terminal's keys are a
+ * command's. */
+void terminal_modes(struct terminal *t, bool stream, bool raw);
+/* Log where others find it, if the user has to be told. */
+void terminal_tell(const struct terminal *t);
 /* Make a terminal on standard input raw, if that is wanted. */
 void terminal_raw(struct terminal *t);
 /* Undo terminal_raw() and close everything. May be called twice. */

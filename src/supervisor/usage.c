@@ -4,7 +4,7 @@
 
 #include "spec/json.h"
 #include "usage.h"
-#include "vm_os.h"
+#include "vm.h"
 
 /* The i-th: insula-vmm, each device's helper, each command's; *d: the device, or NULL. NULL: there
  * is none. */

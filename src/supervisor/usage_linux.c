@@ -43,11 +43,11 @@ void usage_self(struct usage *u)
 
 void usage_add(struct usage *u, const struct child *c)
 {
-	if (c->jail.pid > 0)
-		add_process(u, c->jail.pid);
+	if (c->os.jail.pid > 0)
+		add_process(u, c->os.jail.pid);
 }
 
 int64_t usage_pid(const struct child *c)
 {
-	return c->jail.pid > 0 ? c->jail.pid : 0;
+	return c->os.jail.pid > 0 ? c->os.jail.pid : 0;
 }

@@ -4,7 +4,7 @@
 
 #include <psapi.h>
 
-#include "child_win.h"
+#include "child.h"
 #include "usage.h"
 
 static uint64_t ns_of(const FILETIME *t)
@@ -32,10 +32,10 @@ void usage_self(struct usage *u)
 
 void usage_add(struct usage *u, const struct child *c)
 {
-	add_process(u, c->box.process);
+	add_process(u, c->os.box.process);
 }
 
 int64_t usage_pid(const struct child *c)
 {
-	return c->box.process ? (int64_t)GetProcessId(c->box.process) : 0;
+	return c->os.box.process ? (int64_t)GetProcessId(c->os.box.process) : 0;
 }

@@ -1,10 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * One VM: open everything, spawn insula-vmm and the helpers, watch over them, end.
+ * One VM: open everything, start insula-vmm and the helpers, watch over them, end.
  *
- * Stages of vm_open(): check and open what the user named; nothing is started. vm_run(): spawn all
- * children at once, wait until each is jailed and verified, let the guest run, restart helpers that
- * die, end. One thread, one poll loop, no wait without a deadline but the guest's own life.
+ * vm_open() checks and opens what the user named; nothing is started. vm_run() starts all children
+ * at once and waits until each is jailed and verified; then the guest runs. Helpers that die are
+ * started again (restart.h), commands come and go (exec.h), insulad asks (control.h). The first
+ * reason to end counts: vm_end(). Then insula-vmm stops the guest, the helpers write out what they
+ * have, and everything goes. All of it is one thread with one loop (loop.h): children, control,
+ * signals register with it, and deadlines are its timers. No wait is without a deadline but that
+ * for the guest's own end.
+ *
+ *   vm.c           open and close
+ *   vm_run.c       start, turns of the loop with their deadlines, end
+ *   vm_children.c  what children say and how they end; what that means for the VM
+ *   vm_common.c    questions that the rest of the room asks of a VM: vm_common.h
  */
 #ifndef SUPERVISOR_VM_H
 #define SUPERVISOR_VM_H
@@ -13,58 +22,80 @@
 #include "child.h"
 #include "command.h"
 #include "spec/config.h"
-#include "control_linux.h"
-#include "device.h"
-#include "disk.h"
 #include "spec/ending.h"
 #include "exec.h"
-#include "nic.h"
 #include "paths.h"
-#include "terminal.h"
+#include "signals.h"
 #include "vm_common.h"
-#include "vsock.h"
+
+#ifdef _WIN32
+#include "open_win.h"
+#else
+#include "open_linux.h"
+#endif
+
+enum vm_deadlines {
+	VM_TIMEOUT, /* --timeout */
+	VM_START,   /* by then the guest runs */
+	VM_COMMAND,
+	VM_EXEC,
+	VM_RESTART,
+	VM_DEVICES, /* one wants to be tended */
+	VM_CONTROL,
+	VM_DEADLINES
+};
+
+struct vm_deadline {
+	struct timer timer;
+	struct vm *vm;
+	enum vm_deadlines kind;
+};
 
 struct vm {
 	const struct vm_config *conf; /* borrowed */
+	struct loop loop;
+	struct vm_deadline deadline[VM_DEADLINES];
+	struct signals signals;
 	struct paths paths;
 	struct boot boot;
 	struct terminal terminal;
-	struct disk disk[BOARD_MAX_VIRTIO];
-	unsigned ndisks;
-	struct nic nic[CONFIG_MAX_NETS];
-	unsigned nnics;
-	struct disk_config root_disk, share_disk[CONFIG_MAX_SHARES];
+	struct opened opened;
 	struct vsock vsock;
 	struct device device[VM_MAX_DEVICES];
 	unsigned ndevices;
 	struct execs execs;
-	int exec_program;                  /* insula-exec; owned */
 	struct child exec[VM_EXEC_PLACES]; /* their processes */
 	struct command command;
 	struct child vmm;
-	int kvm, mem, signals; /* owned */
-	struct memmap memmap;  /* of mem: what every process is told */
+	int kvm, mem;         /* owned */
+	struct memmap memmap; /* of mem: what every process is told */
 
-	uint64_t started_ns, deadline_ns; /* --timeout; 0: none */
-	bool running;                     /* MSG_GO was sent */
+	uint64_t started_ns, start_limit_ns;
+	bool running; /* MSG_GO was sent */
 	bool have_exit;
 	struct msg_vm_exit exit;
-	int status; /* of insula-run; valid once ended */
+	struct ending end; /* of insula-run; valid once ended */
 	bool ended;
 	bool hard;          /* do not wait for helpers at the end */
 	const char *reason; /* stable name of the end, if MSG_VM_EXIT does not tell it; static */
 	struct control *control; /* insulad's door; NULL without (borrowed) */
-	char why[ENDING_LINE];   /* one line for people; "" if there is nothing to say */
 };
-
-/* Open and check. On error nothing is left open, and vm->status tells whose fault it is:
+/* Open and check. On error nothing is left open, and vm->end.status tells whose fault it is:
  * RUN_BAD_INPUT or RUN_FAILED. */
 int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verbose, struct err *e);
-/* Run to the end; the status of insula-run. vm->why has the reason. */
+/* Run to the end; the status of insula-run. vm->end.why has the reason. */
 int vm_run(struct vm *vm);
 void vm_close(struct vm *vm);
 
-/* result_linux.c */
+/* ---- vm_children.c ---- */
+
+/* insula-vmm, commands and devices are the VM's, from their next process on. */
+void vm_own_children(struct vm *vm);
+/* The guest runs if everything is ready. */
+void vm_go(struct vm *vm);
+
+/* ---- result.c ---- */
+
 /* Turn the guest's end into a status and a line. */
 void result_from_exit(struct vm *vm);
 /* Write the metrics if the guest has run; a failure is logged. */

@@ -6,11 +6,16 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
-#include "vm_os.h"
+#include "vm.h"
 
 const struct vm_config *vm_conf(const struct vm *vm)
 {
 	return vm->conf;
+}
+
+struct loop *vm_loop(struct vm *vm)
+{
+	return &vm->loop;
 }
 
 struct execs *vm_execs(const struct vm *vm)
@@ -18,14 +23,19 @@ struct execs *vm_execs(const struct vm *vm)
 	return (struct execs *)&vm->execs;
 }
 
-struct command *vm_command(struct vm *vm)
+struct command *vm_command(const struct vm *vm)
 {
-	return &vm->command;
+	return (struct command *)&vm->command;
 }
 
 struct control *vm_control(const struct vm *vm)
 {
 	return vm->control;
+}
+
+const char *vm_why(const struct vm *vm)
+{
+	return vm->end.why;
 }
 
 bool vm_is_running(const struct vm *vm)
@@ -43,14 +53,40 @@ uint64_t vm_started_ns(const struct vm *vm)
 	return vm->started_ns;
 }
 
+bool vm_has_vsock(const struct vm *vm)
+{
+	return vm->conf->vsock.on || vm->conf->command || vm_has_agent(vm);
+}
+
 bool vm_has_agent(const struct vm *vm)
 {
 	return vm->boot.own_initrd && (vm->conf->command || vm->conf->serve);
 }
 
+int vm_tell(struct vm *vm, enum msg_type t, const void *body, size_t len)
+{
+	return child_send(&vm->vmm, t, body, len, NULL, 0);
+}
+
 int vm_order(struct vm *vm, enum msg_type t)
 {
 	return vm_tell(vm, t, NULL, 0);
+}
+
+struct device *vm_vsock(const struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		if (vm->device[i].class == &device_vsock)
+			return (struct device *)&vm->device[i];
+	}
+	return NULL;
+}
+
+bool vm_vsock_died(const struct vm *vm)
+{
+	const struct device *d = vm_vsock(vm);
+
+	return !d || d->restart.failed || child_ended(&d->child);
 }
 
 enum vm_vsock vm_vsock_state(const struct vm *vm, unsigned *generation)
@@ -108,50 +144,4 @@ void vm_stop(struct vm *vm, const char *reason, int status, bool hard)
 void vm_quit(struct vm *vm)
 {
 	vm_end(vm, vm->conf->command ? RUN_SIGNAL + SIGINT : 0, "%s", "");
-}
-
-bool vm_child_failed(struct vm *vm, const struct child *c, const struct device *d,
-		     struct exec_proc *x, struct msg_failed *f)
-{
-	f->step[sizeof(f->step) - 1] = 0;
-	f->text[sizeof(f->text) - 1] = 0;
-	if ((d || x) && c->state != CHILD_STARTING)
-		return false;
-	if (x)
-		exec_failed(vm, x, f->step, f->text);
-	else if (d && vm->running)
-		log_error("%s: %s: %s", c->name, f->step, f->text);
-	else if (f->bad_input)
-		vm_end(vm, RUN_BAD_INPUT, "%s", f->text);
-	else
-		vm_end(vm, RUN_FAILED, "%s: %s: %s", c->name, f->step, f->text);
-	return true;
-}
-
-/* ---- deadlines ---- */
-
-uint64_t vm_sooner(uint64_t a, uint64_t b)
-{
-	return a && (!b || a < b) ? a : b;
-}
-
-uint64_t vm_next_limit(struct vm *vm, uint64_t timeout, uint64_t start_limit)
-{
-	uint64_t limit = vm_sooner(timeout, vm->running ? 0 : start_limit);
-
-	limit = vm_sooner(command_deadline(vm), limit);
-	return vm_sooner(exec_deadline(vm), limit);
-}
-
-void vm_overdue(struct vm *vm, uint64_t limit, uint64_t timeout)
-{
-	if (limit == timeout)
-		vm_end(vm, RUN_TIMEOUT, "--timeout: %u second%s passed", vm->conf->timeout,
-		       vm->conf->timeout == 1 ? " has" : "s have");
-	else if (!vm->running)
-		vm_end(vm, RUN_FAILED, "the VM was not ready to run in time");
-	else if (limit == command_deadline(vm))
-		command_overdue(vm);
-	else
-		exec_overdue(vm);
 }

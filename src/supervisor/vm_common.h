@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What exec.c, command.c, ctlexec.c and control.c need of the VM that they run in, on every system.
- * struct vm is the system's own (vm.h, vm_win.h); what is the same of it is in vm_common.c, the
- * rest in the file that has it. Thread: the supervisor's; none of them blocks.
+ * vm_common.c has them, and vm_run.c what ends it. Thread: the supervisor's; none of them blocks.
  */
 #ifndef SUPERVISOR_VM_COMMON_H
 #define SUPERVISOR_VM_COMMON_H
@@ -21,12 +20,14 @@ struct control;
 struct device;
 struct exec_proc;
 struct execs;
+struct loop;
 struct vm;
 struct vm_config;
 
 const struct vm_config *vm_conf(const struct vm *vm);
+struct loop *vm_loop(struct vm *vm);
 struct execs *vm_execs(const struct vm *vm);
-struct command *vm_command(struct vm *vm);
+struct command *vm_command(const struct vm *vm);
 /* insulad's door; NULL: without. */
 struct control *vm_control(const struct vm *vm);
 /* Has the guest begun to run, and is nobody ending the VM? */
@@ -36,6 +37,7 @@ uint64_t vm_started_ns(const struct vm *vm); /* clock_ns() */
 const char *vm_why(const struct vm *vm); /* one line for people; "" if there is nothing to say */
 /* Does the guest run insula-init's server for commands, once it is up? Then exec_start() works. */
 bool vm_has_agent(const struct vm *vm);
+bool vm_has_vsock(const struct vm *vm);
 /* A message to insula-vmm; vm_order(): one without a body. */
 int vm_tell(struct vm *vm, enum msg_type t, const void *body, size_t len);
 int vm_order(struct vm *vm, enum msg_type t);
@@ -59,25 +61,10 @@ void vm_stop(struct vm *vm, const char *reason, int status, bool hard);
 /* The user typed the escape: end as an interrupt would. */
 void vm_quit(struct vm *vm);
 
-/* ---- vm_common.c, for vm.c and vm_win.c ---- */
-
 /* The start message of insula-vmm and its descriptors, which stay the VM's; how many. `hypervisor`:
  * its device, -1: the system has none. */
 unsigned vm_word_start(const struct vm *vm, int hypervisor, struct msg_start_vmm *m,
 		       int fds[MSG_MAX_FDS]);
 /* The vsock device; NULL: there is none. */
 struct device *vm_vsock(const struct vm *vm);
-/* A child (of a device, of a command, or insula-vmm: NULL, NULL) could not set itself up. Once the
- * guest runs, a device's next process may have more luck (its end is counted), and with insula-exec
- * one command is lost. False: it was set up already. */
-bool vm_child_failed(struct vm *vm, const struct child *c, const struct device *d,
-		     struct exec_proc *x, struct msg_failed *f);
-/* The earlier of two times; 0: none. */
-uint64_t vm_sooner(uint64_t a, uint64_t b);
-/* When something is overdue, CLOCK_MONOTONIC in ns; 0: never. `timeout` is that of --timeout, 0:
- * none; by `start_limit` the guest runs. */
-uint64_t vm_next_limit(struct vm *vm, uint64_t timeout, uint64_t start_limit);
-/* It is: `limit` is what vm_next_limit() said. */
-void vm_overdue(struct vm *vm, uint64_t limit, uint64_t timeout);
-
 #endif

@@ -11,6 +11,8 @@
 #include "vsock.h"
 #endif
 
+#include "loop.h"
+
 struct device;
 
 /* Descriptors of the helper besides those of its connections: events, what it waits with, and what
@@ -21,6 +23,11 @@ struct device;
 uint32_t vsock_reach(const struct vsock *v, int *listener);
 /* As many connections may the helper have. */
 uint32_t vsock_conns(const struct device *d);
+/* Its helper takes clients now, or does not any more. */
+void vsock_serves(struct device *d, struct loop *l, bool serves);
+/* As in struct device_class: answers that had to wait. */
+uint64_t vsock_due(const struct device *d);
+void vsock_tend(struct device *d);
 /* Answer it, now or later. False: it breaks the protocol. */
 bool vsock_wanted(struct device *d, const struct msg_vsock_connect *q);
 

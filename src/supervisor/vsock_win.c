@@ -18,6 +18,7 @@
 #define PREFIX_LEN (ARRAY_LEN(PREFIX) - 1)
 #define PORT_DIGITS 10
 #define PIPE_BYTES 65536
+#define RETRY_NS 10000000ull /* nothing tells when a pipe of the host's is free again */
 
 bool vsock_has_path(const struct vsock *v)
 {
@@ -120,6 +121,7 @@ static void drop_instance(struct vsock *v)
 
 void vsock_close(struct vsock *v)
 {
+	watch_off(&v->client);
 	drop_instance(v);
 	if (v->ov.hEvent)
 		CloseHandle(v->ov.hEvent);
@@ -131,24 +133,21 @@ void vsock_close(struct vsock *v)
 
 /* ---- clients ---- */
 
-HANDLE vsock_event(const struct vsock *v)
-{
-	return v->instance ? v->ov.hEvent : NULL;
-}
-
 /* One that has died does not read it. One that lives and does not, holds up the whole VM. */
 static void tell(struct child *helper, enum msg_type type, const void *body, size_t len,
 		 const int *fds, unsigned nfds)
 {
 	if (child_send(helper, type, body, len, fds, nfds))
-		TerminateProcess(helper->box.process, 1);
+		child_shoot(helper);
 }
 
-void vsock_client(struct vsock *v, struct child *helper)
+static void on_client(void *ctx, unsigned events)
 {
+	struct vsock *v = ctx;
 	HANDLE next, client = v->instance;
 	int fd;
 
+	(void)events;
 	/* Before the other one goes: the name is never free. */
 	if (make_instance(v, false, &next)) {
 		log_warn("--vsock: a client is sent away: error %lu", GetLastError());
@@ -157,9 +156,9 @@ void vsock_client(struct vsock *v, struct child *helper)
 		return;
 	}
 	listen(v, next);
-	fd = child_give(helper, client, VSOCK_STREAM_ACCESS);
+	fd = child_give(v->helper, client, VSOCK_STREAM_ACCESS);
 	if (fd >= 0)
-		tell(helper, MSG_VSOCK_CLIENT, NULL, 0, &fd, 1);
+		tell(v->helper, MSG_VSOCK_CLIENT, NULL, 0, &fd, 1);
 }
 
 void vsock_stream(struct child *helper, uint32_t port, HANDLE stream)
@@ -258,7 +257,7 @@ static bool has_too_many(struct child *helper)
 {
 	DWORD n;
 
-	return GetProcessHandleCount(helper->box.process, &n) && n > VSOCK_WIN_CONNS + 512;
+	return GetProcessHandleCount(helper->os.box.process, &n) && n > VSOCK_WIN_CONNS + 512;
 }
 
 /* False: all instances of that pipe are in use. */
@@ -292,22 +291,11 @@ bool vsock_asked(struct vsock *v, struct child *helper, const struct msg_vsock_c
 
 	if (v->nasked == VSOCK_MAX_ASKED)
 		return false;
-	if (!answer(v, helper, &k))
-		v->asked[v->nasked++] = k;
+	if (answer(v, helper, &k))
+		return true;
+	v->asked[v->nasked++] = k;
+	v->retry_ns = clock_ns() + RETRY_NS;
 	return true;
-}
-
-bool vsock_retry(struct vsock *v, struct child *helper)
-{
-	unsigned left = 0;
-
-	/* The questions of a helper that has gone are nobody's. */
-	for (unsigned i = 0; i < v->nasked && helper->state == CHILD_READY; i++) {
-		if (!answer(v, helper, &v->asked[i]))
-			v->asked[left++] = v->asked[i];
-	}
-	v->nasked = left;
-	return left;
 }
 
 /* ---- for dev_vsock.c ---- */
@@ -327,4 +315,34 @@ uint32_t vsock_conns(const struct device *d)
 bool vsock_wanted(struct device *d, const struct msg_vsock_connect *q)
 {
 	return vsock_asked(d->back.vsock, &d->child, q);
+}
+
+void vsock_serves(struct device *d, struct loop *l, bool serves)
+{
+	struct vsock *v = d->back.vsock;
+
+	watch_off(&v->client);
+	v->helper = serves ? &d->child : NULL;
+	v->nasked = 0; /* the questions of a helper that has gone are nobody's */
+	v->retry_ns = 0;
+	if (serves && v->instance)
+		watch_on(l, &v->client, handle_fd(v->ov.hEvent), WATCH_IN, on_client, v);
+}
+
+uint64_t vsock_due(const struct device *d)
+{
+	return d->child.state == CHILD_READY ? d->back.vsock->retry_ns : 0;
+}
+
+void vsock_tend(struct device *d)
+{
+	struct vsock *v = d->back.vsock;
+	unsigned left = 0;
+
+	for (unsigned i = 0; i < v->nasked; i++) {
+		if (!answer(v, &d->child, &v->asked[i]))
+			v->asked[left++] = v->asked[i];
+	}
+	v->nasked = left;
+	v->retry_ns = left ? clock_ns() + RETRY_NS : 0;
 }

@@ -15,7 +15,7 @@
 #ifndef SUPERVISOR_VSOCK_WIN_H
 #define SUPERVISOR_VSOCK_WIN_H
 
-#include "child_win.h"
+#include "child.h"
 #include "spec/config.h"
 
 /* As many streams at a time as there are handles and buffers for in a helper. */
@@ -40,6 +40,9 @@ struct vsock {
 	PSECURITY_DESCRIPTOR ours; /* for us alone; owned */
 	struct vsock_asked asked[VSOCK_MAX_ASKED];
 	unsigned nasked;
+	uint64_t retry_ns;    /* when they are looked at again; 0: none waits */
+	struct watch client;  /* somebody has come, while a helper serves */
+	struct child *helper; /* that one; borrowed */
 };
 
 /* Check `c`, make the pipe. `check_only`: make nothing. -EINVAL: not the name of a pipe;
@@ -47,11 +50,6 @@ struct vsock {
 int vsock_open(struct vsock *v, const struct vsock_config *c, bool check_only, struct err *e);
 void vsock_close(struct vsock *v); /* no-op for all zeros */
 bool vsock_has_path(const struct vsock *v);
-
-/* Set when a client has come; NULL: there is no pipe. */
-HANDLE vsock_event(const struct vsock *v);
-/* Then: hand it to the helper, and wait for the next one. */
-void vsock_client(struct vsock *v, struct child *helper);
 
 /* A stream of ours (a pipe of messages, open for overlapped I/O) becomes the host's end of a
  * connection to a port of the guest: MSG_VSOCK_STREAM. Closed in any case; whoever has its other
@@ -61,7 +59,5 @@ void vsock_stream(struct child *helper, uint32_t port, HANDLE stream);
 
 /* The helper's guest wants a stream. False: it breaks the protocol, asking for more than it may. */
 bool vsock_asked(struct vsock *v, struct child *helper, const struct msg_vsock_connect *q);
-/* Answer what had to wait. True: something still has to. */
-bool vsock_retry(struct vsock *v, struct child *helper);
 
 #endif

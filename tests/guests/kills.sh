@@ -229,12 +229,12 @@ finish 5
 holds 'no successor: and ends as it is told' $? "status $status, $(log)"
 
 start blkloop looping --append seconds=$((30 * slow))
-prlimit --pid "$run" --nofile=63:63 # poll() has more entries
+prlimit --pid "$run" --nofile=8:8 # poll() has more entries: three of each process
 pid_of insula-blk && kill -KILL "$pid"
 wait_for 5 ended
 holds 'insula-run cannot wait any more: the VM ends' $? "$(log)"
 finish 5
-[ "$status" = 125 ] && logged 'insula-run: poll: Invalid argument'
+[ "$status" = 125 ] && logged 'insula-run: it cannot wait any more: Invalid argument'
 holds 'insula-run cannot wait any more: it says so' $? "status $status, $(log)"
 
 # ---- insula-vmm, insula-run

@@ -1372,17 +1372,15 @@ START_TEST(scrollback)
 }
 END_TEST
 
-static void turn(struct ctlconsole *c)
+/* What is ready. */
+static void turn(struct loop *l)
 {
-	struct pollfd p[CTLCONSOLE_POLL];
-
-	ctlconsole_fill(c, p);
-	ck_assert_int_ge(poll(p, CTLCONSOLE_POLL, 0), 0);
-	ctlconsole_serve(c, p);
+	ck_assert_int_eq(loop_step(l, LOOP_NOW), 0);
 }
 
 START_TEST(console_clients)
 {
+	struct loop loop = {0};
 	struct vmlog log;
 	struct ctlconsole c;
 	char buf[100000];
@@ -1391,11 +1389,12 @@ START_TEST(console_clients)
 
 	vmlog_init(&log);
 	ck_assert_int_eq(ctlconsole_open(&c, &log, &e), 0);
+	ctlconsole_begin(&c, &loop);
 	ck_assert_int_eq(write(c.from[CTLCONSOLE_MAIN].helper, "boot\n", 5), 5);
-	turn(&c);
+	turn(&loop);
 	quick = ctlconsole_attach(&c, 100, &e);
 	deaf = ctlconsole_attach(&c, 0, &e);
-	turn(&c);
+	turn(&loop);
 	ck_assert_int_eq(recv(quick, buf, sizeof(buf), MSG_DONTWAIT), 5);
 	ck_assert_int_lt(recv(deaf, buf, sizeof(buf), MSG_DONTWAIT), 0);
 	/* One that never reads costs output, of its own only, and no waiting. */
@@ -1403,21 +1402,21 @@ START_TEST(console_clients)
 		memset(buf, 'x', 1000);
 		ck_assert_int_eq(send(c.from[CTLCONSOLE_MAIN].helper, buf, 1000, MSG_DONTWAIT),
 				 1000);
-		turn(&c);
-		turn(&c);
+		turn(&loop);
+		turn(&loop);
 		n = (int)recv(quick, buf, sizeof(buf), MSG_DONTWAIT);
 		ck_assert_int_gt(n, 0);
 	}
 	ck_assert_uint_gt(c.lost, 0);
 	/* Input, and back pressure where the helper does not take it. */
 	ck_assert_int_eq(write(quick, "in", 2), 2);
-	turn(&c);
+	turn(&loop);
 	ck_assert_int_eq(recv(c.from[CTLCONSOLE_MAIN].helper, buf, sizeof(buf), MSG_DONTWAIT), 2);
 	for (n = 0; n < 100000 && send(quick, buf, 1000, MSG_DONTWAIT) > 0; n++)
-		turn(&c);
+		turn(&loop);
 	ck_assert_int_lt(n, 100000);
 	close(deaf);
-	turn(&c);
+	turn(&loop);
 	ck_assert_uint_eq(ctlconsole_clients(&c), 1);
 	for (unsigned i = 1; i < CTLCONSOLE_CLIENTS; i++)
 		ck_assert_int_ge(ctlconsole_attach(&c, 0, &e), 0);

@@ -434,7 +434,7 @@ static void log_until(struct child *p, const char *word)
 	size_t n = 0;
 
 	for (unsigned i = 0; i < 100 && !strstr(all, word); i++) {
-		ssize_t k = read(p->jail.log, all + n, sizeof(all) - 1 - n);
+		ssize_t k = read(p->os.jail.log, all + n, sizeof(all) - 1 - n);
 
 		if (k > 0)
 			n += (size_t)k;
@@ -447,7 +447,7 @@ static void log_until(struct child *p, const char *word)
 
 static bool ends(const struct child *p)
 {
-	struct pollfd fd = {p->jail.pidfd, POLLIN, 0};
+	struct pollfd fd = {p->os.jail.pidfd, POLLIN, 0};
 
 	return poll(&fd, 1, 10000) == 1;
 }
@@ -462,24 +462,24 @@ START_TEST(passt_life)
 	ck_assert_int_eq(set("user,mtu=1400,dns=192.0.2.53,fwd=tcp:8080:80,fwd=udp:0.0.0.0:5:6"),
 			 0);
 	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, 1, false, &e), 0);
-	ck_assert_int_eq(n.passt.jail.pid, -1); /* not before the VM starts */
+	ck_assert_int_eq(n.passt.os.jail.pid, -1); /* not before the VM starts */
 	conn = nic_stream(&n, &e);
 	ck_assert_int_ge(conn, 0);
-	first = n.passt.jail.pid;
+	first = n.passt.os.jail.pid;
 	log_until(&n.passt, "--no-map-gw --fd 3");
 	/* It ends with its connection: nobody else has the other end. */
 	close(conn);
 	ck_assert(ends(&n.passt));
-	child_reap(&n.passt);
+	child_kill(&n.passt);
 	/* The next helper gets another one. */
 	conn = nic_stream(&n, &e);
 	ck_assert_int_ge(conn, 0);
-	ck_assert_int_ne(n.passt.jail.pid, first);
+	ck_assert_int_ne(n.passt.os.jail.pid, first);
 	/* One whose connection has ended has to go, and to be heard, before there is a third. */
 	ck_assert(nic_lost(&n));
 	ck_assert_uint_eq(nic_due(&n), 0);
 	ck_assert(ends(&n.passt));
-	child_reap(&n.passt);
+	child_kill(&n.passt);
 	ck_assert_uint_gt(nic_due(&n), 0);
 	close(conn);
 	conn = nic_retry(&n, &e);
@@ -489,7 +489,7 @@ START_TEST(passt_life)
 			    "--udp-ports 0.0.0.0/5:6\nsockets 1");
 	close(conn);
 	nic_close(&n);
-	ck_assert_int_eq(kill(n.passt.jail.pid > 0 ? n.passt.jail.pid : first, 0), -1);
+	ck_assert_int_eq(kill(n.passt.os.jail.pid > 0 ? n.passt.os.jail.pid : first, 0), -1);
 }
 END_TEST
 

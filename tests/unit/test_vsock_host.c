@@ -303,7 +303,8 @@ static void open_device(void)
 
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
 	dev = (struct device){.class = &device_vsock, .back = {.vsock = &v}};
-	dev.child.jail.channel = sv[0];
+	dev.child.os.jail.channel = sv[0];
+	dev.child.state = CHILD_READY;
 	helper = sv[1];
 	fcntl(sv[0], F_SETFL, O_NONBLOCK);
 	fcntl(sv[1], F_SETFL, O_NONBLOCK);
@@ -335,7 +336,7 @@ START_TEST(answers)
 	close(l);
 	close(helper);
 	ck_assert(message(MSG_VSOCK_CONNECT, &q, sizeof(q))); /* it has died */
-	close(dev.child.jail.channel);
+	close(dev.child.os.jail.channel);
 }
 END_TEST
 
@@ -357,7 +358,7 @@ START_TEST(hostile_messages)
 	while (message(MSG_VSOCK_CONNECT, &q, sizeof(q)))
 		ck_assert_uint_lt(n++, 100000);
 	close(helper);
-	close(dev.child.jail.channel);
+	close(dev.child.os.jail.channel);
 }
 END_TEST
 
@@ -376,8 +377,9 @@ START_TEST(streams)
 	close(got);
 	ck_assert_int_eq(vsock_stream(&dev, 1, -1, &e), -EBADF);
 	close(helper);
-	close(dev.child.jail.channel);
-	dev.child.jail.channel = -1;
+	close(dev.child.os.jail.channel);
+	dev.child.os.jail.channel = -1;
+	dev.child.state = CHILD_NONE;
 	ck_assert_int_eq(vsock_stream(&dev, 1, sv[0], &e), -ENOTCONN);
 	close(sv[0]);
 	close(sv[1]);

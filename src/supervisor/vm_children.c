@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the children of a VM say and how they end: a table of functions for each kind of child. What
+ * every child says alike is child.c's, what a death means for a device is recover.c's, for a command
+ * exec.c's. Nothing here waits.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/board.h>
+#include <insula/log.h>
+
+#include "host.h"
+#include "recover.h"
+#include "vm.h"
+
+#define PEER_START_NS 5000000000ull /* passt has begun by then */
+
+/* ---- the beginning ---- */
+
+static bool all_ready(const struct vm *vm)
+{
+	if (vm->vmm.state != CHILD_READY)
+		return false;
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		if (vm->device[i].child.state != CHILD_READY)
+			return false;
+	}
+	return true;
+}
+
+/* What to follow a warning. */
+static const char *ended_by(const struct vm *vm)
+{
+	if (vm->terminal.escape)
+		return "; Ctrl-A x ends it";
+	if (vm->command.raw)
+		return "; Ctrl-], three times in a second, ends it";
+	return isatty(0) ? "; Ctrl-C, twice, ends it" : "";
+}
+
+void vm_go(struct vm *vm)
+{
+	if (vm->running || vm->ended || !all_ready(vm))
+		return;
+	if (vm->boot.ninitrds)
+		host_warn(ended_by(vm));
+	terminal_raw(&vm->terminal);
+	if (vm_order(vm, MSG_GO)) {
+		vm_end(vm, RUN_FAILED, "insula-vmm: its channel is closed");
+		return;
+	}
+	vm->running = true;
+	control_event(vm->control, "running", NULL, NULL);
+	log_info("running after %llu us",
+		 (unsigned long long)((clock_ns() - vm->started_ns) / 1000));
+}
+
+/* Before the guest runs it is the end of the VM. */
+static void not_started(struct vm *vm, const struct child *c, const struct msg_failed *f)
+{
+	if (f->bad_input)
+		vm_end(vm, RUN_BAD_INPUT, "%s", f->text);
+	else
+		vm_end(vm, RUN_FAILED, "%s: %s: %s", c->name, f->step, f->text);
+}
+
+/* ---- insula-vmm ---- */
+
+union vmm_body {
+	struct msg_vm_exit exit;
+	struct msg_dev dev;
+	struct msg_vm_event event;
+	struct msg_paused paused;
+};
+
+static void vmm_ready(void *ctx)
+{
+	vm_go(ctx);
+}
+
+static bool vmm_failed(void *ctx, const struct msg_failed *f)
+{
+	struct vm *vm = ctx;
+
+	not_started(vm, &vm->vmm, f);
+	return true;
+}
+
+static void on_vm_exit(struct vm *vm, const struct msg_vm_exit *x)
+{
+	vm->exit = *x;
+	vm->exit.text[sizeof(vm->exit.text) - 1] = 0;
+	vm->have_exit = true;
+	vm->vmm.state = CHILD_DONE;
+	if (!vm->ended) {
+		vm->ended = true;
+		result_from_exit(vm);
+	}
+}
+
+static bool vmm_message(void *ctx, enum msg_type t, const void *body, size_t len)
+{
+	const union vmm_body *b = body;
+	struct vm *vm = ctx;
+
+	if (t == MSG_VM_EXIT && len == sizeof(b->exit))
+		on_vm_exit(vm, &b->exit);
+	else if (t == MSG_DEV_STUCK && len == sizeof(b->dev))
+		vm_helper_stuck(vm, b->dev.index);
+	else if (t == MSG_DEV_IS_DOWN && len == sizeof(b->dev))
+		vm_device_down(vm, b->dev.index);
+	else if (t == MSG_VM_EVENT && len == sizeof(b->event) &&
+		 b->event.event == BOARD_EVENT_AGENT_READY)
+		exec_agent_ready(vm);
+	else if (t == MSG_PAUSED && len == sizeof(b->paused))
+		control_paused(vm->control, vm, b->paused.paused);
+	else
+		return false;
+	return true;
+}
+
+static void vmm_gone(void *ctx, const struct child_end *end)
+{
+	struct vm *vm = ctx;
+
+	if (end->before == CHILD_DONE)
+		return;
+	if (!vm->ended)
+		vm->reason = "vmm-died";
+	vm_end(vm, RUN_FAILED, "insula-vmm %s", end->how);
+}
+
+static const struct child_ops vmm_ops = {vmm_ready, vmm_failed, vmm_message, vmm_gone};
+
+/* ---- helpers ---- */
+
+static void helper_serves(struct device *d, bool serves)
+{
+	if (d->class->serves)
+		d->class->serves(d, &d->vm->loop, serves);
+}
+
+static void helper_ready(void *ctx)
+{
+	struct device *d = ctx;
+
+	helper_serves(d, true);
+	vm_helper_ready(d->vm, d);
+	if (d == vm_vsock(d->vm))
+		exec_vsock_ready(d->vm);
+	vm_go(d->vm);
+}
+
+/* Once the guest runs, the next process may have more luck; the end of this one is counted. */
+static bool helper_failed(void *ctx, const struct msg_failed *f)
+{
+	struct device *d = ctx;
+
+	if (d->child.state != CHILD_STARTING)
+		return false;
+	if (d->vm->running)
+		log_error("%s: %s: %s", d->child.name, f->step, f->text);
+	else
+		not_started(d->vm, &d->child, f);
+	return true;
+}
+
+/* Before it was asked to stop it would not be started again when it dies. */
+static bool helper_message(void *ctx, enum msg_type t, const void *body, size_t len)
+{
+	const struct msg_stats *s = body;
+	struct device *d = ctx;
+
+	if (t != MSG_STOPPED || len != sizeof(*s) || d->child.state != CHILD_STOPPING)
+		return d->class->message && d->class->message(d->vm, d, t, body, len);
+	for (unsigned i = 0; i < ARRAY_LEN(s->n); i++)
+		d->stats.n[i] += s->n[i];
+	d->child.state = CHILD_DONE;
+	return true;
+}
+
+static void helper_gone(void *ctx, const struct child_end *end)
+{
+	struct device *d = ctx;
+
+	helper_serves(d, false);
+	vm_helper_died(d->vm, d, end->before, end->how);
+}
+
+static const struct child_ops helper_ops = {helper_ready, helper_failed, helper_message,
+					    helper_gone};
+
+/* ---- a helper's program of the host (passt) ---- */
+
+static struct child *peer_of(const struct device *d)
+{
+	return d->class->peer ? d->class->peer(d) : NULL;
+}
+
+/* Its helper sees the end of the connection and says so; then there is another one. But one that
+ * gives up right at the beginning would do so again: what it was told cannot be. */
+static void peer_gone(void *ctx, const struct child_end *end)
+{
+	const struct device *d = ctx;
+	const struct child *c = peer_of(d);
+	struct vm *vm = d->vm;
+	const char *colon = c->last[0] ? ": " : "";
+	bool first = d->class->peer_began(d) && clock_ns() - vm->started_ns < PEER_START_NS;
+
+	if (!vm->running)
+		vm_end(vm, RUN_FAILED, "%s %s before the guest ran%s%s", c->name, end->how, colon,
+		       c->last);
+	else if (first && end->status > 0)
+		vm_end(vm, RUN_FAILED, "%s %s%s%s", c->name, end->how, colon, c->last);
+	else if (!vm->ended)
+		log_warn("%s %s%s%s", c->name, end->how, colon, c->last);
+}
+
+static const struct child_ops peer_ops = {.gone = peer_gone}; /* it has no channel */
+
+/* ---- commands ---- */
+
+static void command_ready(void *ctx)
+{
+	struct exec_proc *p = ctx;
+
+	exec_ready(p->vm, p);
+	vm_go(p->vm);
+}
+
+static bool command_failed(void *ctx, const struct msg_failed *f)
+{
+	struct exec_proc *p = ctx;
+
+	if (p->child->state != CHILD_STARTING)
+		return false;
+	exec_failed(p->vm, p, f->step, f->text);
+	return true;
+}
+
+static bool command_message(void *ctx, enum msg_type t, const void *body, size_t len)
+{
+	struct exec_proc *p = ctx;
+
+	return exec_message(p->vm, p, t, body, len);
+}
+
+static void command_gone(void *ctx, const struct child_end *end)
+{
+	struct exec_proc *p = ctx;
+
+	exec_gone(p->vm, p, end->how);
+}
+
+static const struct child_ops command_ops = {command_ready, command_failed, command_message,
+					     command_gone};
+
+void vm_own_children(struct vm *vm)
+{
+	child_own(&vm->vmm, &vm->loop, &vmm_ops, vm);
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		struct device *d = &vm->device[i];
+		struct child *peer = peer_of(d);
+
+		d->vm = vm;
+		child_own(&d->child, &vm->loop, &helper_ops, d);
+		if (peer)
+			child_own(peer, &vm->loop, &peer_ops, d);
+	}
+	for (unsigned i = 0; i < VM_EXEC_PLACES; i++) {
+		vm->execs.place[i].vm = vm;
+		child_own(&vm->exec[i], &vm->loop, &command_ops, &vm->execs.place[i]);
+	}
+}

@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What a VM makes of its children: the real policy (child.c, vm_children.c, recover.c) with a table
+ * of processes that are none. The functions that child_linux.c and child_win.c have are here: a
+ * process says what a case queues for it, and ends when the case wants it.
+ */
+#include <check.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "supervisor/recover.h"
+#include "supervisor/vm.h"
+
+/* ---- the processes ---- */
+
+#define CHILDREN 8u
+#define QUEUE 8u
+#define SENT 64u
+
+struct fake {
+	const struct child *child;
+	struct {
+		enum msg_type type;
+		size_t len;
+		_Alignas(8) uint8_t body[sizeof(struct msg_vm_exit)];
+	} said[QUEUE];
+	unsigned nsaid, heard;
+	bool shot, unfit;
+	unsigned spawned;
+	enum msg_type sent[SENT];
+	unsigned nsent;
+};
+
+static struct fake fakes[CHILDREN];
+
+static struct fake *fake_of(const struct child *c)
+{
+	for (unsigned i = 0; i < CHILDREN; i++) {
+		if (fakes[i].child == c || !fakes[i].child) {
+			fakes[i].child = c;
+			return &fakes[i];
+		}
+	}
+	ck_abort_msg("too many children");
+	return NULL;
+}
+
+static void fake_spawn(struct child *c)
+{
+	struct fake *f = fake_of(c);
+
+	f->nsaid = f->heard = 0;
+	f->shot = false;
+	f->spawned++;
+	c->state = CHILD_STARTING;
+	c->deaf = false;
+}
+
+void child_none(struct child *c)
+{
+	*c = (struct child){.program = NULL};
+}
+
+#ifdef _WIN32
+void child_init(struct child *c, const char *program, const char *device, enum contain_kind kind)
+{
+	(void)kind;
+	child_name(c, program, device);
+}
+
+int child_give(struct child *c, HANDLE h, DWORD access)
+{
+	(void)c;
+	(void)h;
+	(void)access;
+	return -EPIPE;
+}
+#else
+int child_program(const char *libexec, const char *program, struct err *e)
+{
+	return err_set(e, -ENOENT, "%s/%s", libexec, program);
+}
+
+int child_init(struct child *c, const char *libexec, const char *program, const char *device,
+	       unsigned threads, unsigned nofile, struct err *e)
+{
+	(void)libexec;
+	(void)threads;
+	(void)nofile;
+	(void)e;
+	child_name(c, program, device);
+	return 0;
+}
+
+int child_init_open(struct child *c, int exec_fd, const char *program, unsigned threads,
+		    unsigned nofile, struct err *e)
+{
+	(void)exec_fd;
+	return child_init(c, "", program, "", threads, nofile, e);
+}
+
+int child_adopt(struct child *c, const char *program, pid_t pid, int log, struct err *e)
+{
+	(void)c;
+	(void)pid;
+	(void)log;
+	return err_set(e, -ENOENT, "%s", program);
+}
+#endif
+
+int child_spawn(struct child *c, const int *fds, unsigned nfds, struct err *e)
+{
+	(void)fds;
+	(void)nfds;
+	(void)e;
+	fake_spawn(c);
+	return 0;
+}
+
+int child_send(struct child *c, enum msg_type type, const void *body, size_t len, const int *fds,
+	       unsigned nfds)
+{
+	struct fake *f = fake_of(c);
+
+	(void)body;
+	(void)len;
+	(void)fds;
+	(void)nfds;
+	if (c->state == CHILD_NONE)
+		return -EPIPE;
+	if (f->nsent < SENT)
+		f->sent[f->nsent++] = type;
+	return 0;
+}
+
+int child_os_receive(struct child *c, enum msg_type *type, void *body, size_t size, size_t *len)
+{
+	struct fake *f = fake_of(c);
+	unsigned i = f->heard;
+
+	if (i == f->nsaid)
+		return -EAGAIN;
+	f->heard++;
+	ck_assert_uint_le(f->said[i].len, size);
+	memcpy(body, f->said[i].body, f->said[i].len);
+	*type = f->said[i].type;
+	*len = f->said[i].len;
+	return 0;
+}
+
+int child_os_verify(const struct child *c, struct err *e)
+{
+	return fake_of(c)->unfit ? err_set(e, -EPERM, "no filter") : 0;
+}
+
+void child_os_deaf(struct child *c)
+{
+	(void)c;
+}
+
+void child_os_reap(struct child *c, struct child_end *end)
+{
+	c->state = CHILD_NONE;
+	end->status = 1;
+	snprintf(end->how, sizeof(end->how), "exited with status 1");
+}
+
+bool child_os_wait(struct child *c)
+{
+	(void)c;
+	return true;
+}
+
+void child_os_close(struct child *c)
+{
+	c->state = CHILD_NONE;
+}
+
+void child_os_free(struct child *c)
+{
+	(void)c;
+}
+
+bool child_ended(const struct child *c)
+{
+	return c->state == CHILD_NONE;
+}
+
+void child_shoot(const struct child *c)
+{
+	if (c->state != CHILD_NONE)
+		fake_of(c)->shot = true;
+}
+
+/* ---- a VM ---- */
+
+static struct vm vm;
+static struct vm_config conf;
+static struct device *const rng = &vm.device[0];
+
+static void queue(const struct child *c, enum msg_type t, const void *body, size_t len)
+{
+	struct fake *f = fake_of(c);
+
+	ck_assert_uint_lt(f->nsaid, QUEUE);
+	f->said[f->nsaid].type = t;
+	f->said[f->nsaid].len = len;
+	if (len)
+		memcpy(f->said[f->nsaid].body, body, len);
+	f->nsaid++;
+}
+
+static void says(struct child *c, enum msg_type t, const void *body, size_t len)
+{
+	queue(c, t, body, len);
+	child_hear(c);
+}
+
+static unsigned sent(const struct child *c, enum msg_type t)
+{
+	const struct fake *f = fake_of(c);
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < f->nsent; i++)
+		n += f->sent[i] == t;
+	return n;
+}
+
+static void setup(void)
+{
+	memset(fakes, 0, sizeof(fakes));
+	memset(&vm, 0, sizeof(vm));
+	config_init(&conf);
+	log_setup("test_vm", LOG_LVL_ERROR);
+	vm.conf = &conf;
+	vm.started_ns = clock_ns();
+	vm.ndevices = 1;
+	rng->class = &device_rng;
+	rng->back.conf = &conf;
+	snprintf(rng->desc.name, sizeof(rng->desc.name), "rng");
+	rng->desc.answer_slot = DEVICE_NO_SLOT;
+	exec_init(&vm.execs);
+	for (unsigned i = 0; i < VM_EXEC_PLACES; i++)
+		vm.execs.place[i].child = &vm.exec[i];
+	command_init(&vm.command);
+	vm_own_children(&vm);
+	child_name(&vm.vmm, "insula-vmm", "");
+	child_name(&rng->child, "insula-rng", "rng");
+	fake_spawn(&vm.vmm);
+	fake_spawn(&rng->child);
+}
+
+static void teardown(void)
+{
+	config_free(&conf);
+}
+
+static void run(void)
+{
+	says(&vm.vmm, MSG_READY, NULL, 0);
+	ck_assert(!vm.running);
+	says(&rng->child, MSG_READY, NULL, 0);
+	ck_assert(vm.running);
+	ck_assert_uint_eq(sent(&vm.vmm, MSG_GO), 1);
+}
+
+/* It was killed, and its death is answered by another one. */
+static void replaced(void)
+{
+	unsigned deaths = rng->restart.total, before = fake_of(&rng->child)->spawned;
+
+	ck_assert(fake_of(&rng->child)->shot);
+	child_died(&rng->child);
+	ck_assert(!vm.ended);
+	ck_assert_uint_eq(rng->restart.total, deaths + 1);
+	vm_restart_due(&vm);
+	ck_assert_uint_eq(fake_of(&rng->child)->spawned, before + 1);
+	fake_of(&rng->child)->unfit = false;
+	says(&rng->child, MSG_READY, NULL, 0);
+	ck_assert_int_eq(rng->child.state, CHILD_READY);
+	ck_assert_uint_eq(sent(&vm.vmm, MSG_DEV_UP), 1);
+}
+
+static void ended(int status, const char *why)
+{
+	ck_assert(vm.ended);
+	ck_assert_int_eq(vm.end.status, status);
+	ck_assert_str_eq(vm.end.why, why);
+}
+
+START_TEST(death_while_starting)
+{
+	says(&vm.vmm, MSG_READY, NULL, 0);
+	child_died(&rng->child);
+	ended(RUN_FAILED, "insula-rng rng exited with status 1 before the guest ran");
+}
+END_TEST
+
+START_TEST(failure_while_starting)
+{
+	struct msg_failed f = {.step = "start", .text = "no luck"};
+
+	f.bad_input = _i == 1;
+	says(&rng->child, MSG_FAILED, &f, sizeof(f));
+	ended(_i ? RUN_BAD_INPUT : RUN_FAILED, _i ? "no luck" : "insula-rng rng: start: no luck");
+	child_died(&rng->child); /* its consequence */
+	ended(_i ? RUN_BAD_INPUT : RUN_FAILED, _i ? "no luck" : "insula-rng rng: start: no luck");
+}
+END_TEST
+
+START_TEST(not_in_its_jail)
+{
+	fake_of(&rng->child)->unfit = true;
+	says(&rng->child, MSG_READY, NULL, 0);
+	ended(RUN_FAILED, "insula-rng rng: not in its jail: no filter");
+	ck_assert_int_eq(rng->child.state, CHILD_STARTING);
+	ck_assert(fake_of(&rng->child)->shot);
+}
+END_TEST
+
+/* While the guest runs it is one helper's affair. */
+START_TEST(not_in_its_jail_later)
+{
+	run();
+	child_shoot(&rng->child);
+	child_died(&rng->child);
+	vm_restart_due(&vm);
+	fake_of(&rng->child)->unfit = true;
+	says(&rng->child, MSG_READY, NULL, 0);
+	ck_assert_int_eq(rng->child.state, CHILD_STARTING);
+	rng->restart.next_ns = 1; /* no pause */
+	ck_assert(fake_of(&rng->child)->shot);
+	child_died(&rng->child);
+	ck_assert(!vm.ended);
+	rng->restart.next_ns = 1;
+	vm_restart_due(&vm);
+	fake_of(&rng->child)->unfit = false;
+	says(&rng->child, MSG_READY, NULL, 0);
+	ck_assert_int_eq(rng->child.state, CHILD_READY);
+}
+END_TEST
+
+/* Whoever is not verified has nothing to say but that it is ready. */
+START_TEST(asks_too_early)
+{
+	static const enum msg_type what[] = {MSG_VSOCK_CONNECT, MSG_QUIT, MSG_STOPPED, MSG_VM_EXIT};
+	struct child *c = _i == 3 ? &vm.vmm : &rng->child;
+	uint8_t body[sizeof(struct msg_vm_exit)] = {0};
+
+	says(c, what[_i], body, _i == 3 ? sizeof(body) : 8);
+	ck_assert(fake_of(c)->shot);
+	ck_assert(!vm.have_exit);
+	says(c, MSG_READY, NULL, 0);
+	ck_assert_int_eq(c->state, CHILD_STARTING); /* it is not heard any more */
+}
+END_TEST
+
+START_TEST(stopped_unasked)
+{
+	struct msg_stats s = {.n = {7}};
+
+	run();
+	says(&rng->child, MSG_STOPPED, &s, sizeof(s));
+	ck_assert_uint_eq(rng->stats.n[0], 0);
+	replaced();
+}
+END_TEST
+
+START_TEST(failed_too_late)
+{
+	struct msg_failed f = {.step = "start", .text = "no luck"};
+
+	run();
+	says(&rng->child, MSG_FAILED, &f, sizeof(f));
+	replaced();
+}
+END_TEST
+
+START_TEST(breaks_the_protocol)
+{
+	struct msg_vm_exit x = {.reason = VM_EXIT_POWEROFF};
+
+	run();
+	switch (_i) {
+	case 0: /* a message of somebody else's */
+		queue(&rng->child, MSG_VM_EXIT, &x, sizeof(x));
+		break;
+	case 1: /* twice ready */
+		queue(&rng->child, MSG_READY, NULL, 0);
+		break;
+	default: /* of another length */
+		queue(&rng->child, MSG_FAILED, &x, 3);
+		break;
+	}
+	/* What follows it is not heard, even after its death. */
+	queue(&rng->child, MSG_READY, NULL, 0);
+	child_hear(&rng->child);
+	child_hear(&rng->child);
+	ck_assert_uint_eq(fake_of(&rng->child)->heard, 2); /* with the first MSG_READY */
+	ck_assert(!vm.have_exit);
+	replaced();
+}
+END_TEST
+
+START_TEST(death_while_stopping)
+{
+	struct msg_stats s = {.n = {7}};
+
+	run();
+	vm_end(&vm, 0, "%s", "");
+	restart_stop(&rng->restart);
+	ck_assert(child_stop(&rng->child));
+	ck_assert_uint_eq(sent(&rng->child, MSG_STOP), 1);
+	if (_i)
+		queue(&rng->child, MSG_STOPPED, &s, sizeof(s)); /* said before it died */
+	child_died(&rng->child);
+	ck_assert_uint_eq(rng->stats.n[0], _i ? 7 : 0);
+	ck_assert(!child_stop(&rng->child));
+	vm_restart_due(&vm);
+	ck_assert_uint_eq(fake_of(&rng->child)->spawned, 1);
+	ended(0, "");
+}
+END_TEST
+
+START_TEST(last_words_count)
+{
+	struct msg_vm_exit x = {.reason = VM_EXIT_STATUS, .status = 42};
+
+	run();
+	queue(&vm.vmm, MSG_VM_EXIT, &x, sizeof(x));
+	child_died(&vm.vmm);
+	ck_assert(vm.have_exit);
+	ended(42, "");
+	ck_assert_ptr_null(vm.reason);
+}
+END_TEST
+
+START_TEST(vmm_dies)
+{
+	run();
+	child_died(&vm.vmm);
+	ended(RUN_FAILED, "insula-vmm exited with status 1");
+	ck_assert_str_eq(vm.reason, "vmm-died");
+}
+END_TEST
+
+/* After so many deaths in a row insula-vmm is told, once, and it is tried on. */
+START_TEST(fails_too_often)
+{
+	run();
+	for (unsigned i = 1; i <= RESTART_TELL + 2; i++) {
+		child_died(&rng->child);
+		ck_assert(rng->restart.failed == (i >= RESTART_TELL));
+		ck_assert_uint_eq(sent(&vm.vmm, MSG_DEV_DOWN), i >= RESTART_TELL);
+		rng->restart.next_ns = 1; /* no pause */
+		vm_restart_due(&vm);
+		ck_assert_uint_eq(fake_of(&rng->child)->spawned, 1 + i);
+	}
+	ck_assert(!vm.ended);
+	says(&rng->child, MSG_READY, NULL, 0);
+	ck_assert(!rng->restart.failed);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("vm");
+	TCase *t = tcase_create("children");
+	SRunner *r;
+	int failed;
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, death_while_starting);
+	tcase_add_loop_test(t, failure_while_starting, 0, 2);
+	tcase_add_test(t, not_in_its_jail);
+	tcase_add_test(t, not_in_its_jail_later);
+	tcase_add_loop_test(t, asks_too_early, 0, 4);
+	tcase_add_test(t, stopped_unasked);
+	tcase_add_test(t, failed_too_late);
+	tcase_add_loop_test(t, breaks_the_protocol, 0, 3);
+	tcase_add_loop_test(t, death_while_stopping, 0, 2);
+	tcase_add_test(t, last_words_count);
+	tcase_add_test(t, vmm_dies);
+	tcase_add_test(t, fails_too_often);
+	suite_add_tcase(s, t);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_ENV);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0;
+}
