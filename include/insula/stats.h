@@ -38,6 +38,14 @@ enum stat_uart {
 	STAT_UART_OUT_LOST,               /* bytes that the output descriptor refused */
 };
 
+enum stat_vcon {
+	STAT_VCON_OUT_BYTES = STAT_FIRST, /* as those of the UART */
+	STAT_VCON_OUT_WRITES,
+	STAT_VCON_IN_BYTES,
+	STAT_VCON_OUT_LOST,
+	STAT_VCON_KICKS, /* doorbell events seen */
+};
+
 enum stat_vsock {
 	STAT_VSOCK_CONNECTIONS = STAT_FIRST, /* that came to be open, both ways */
 	STAT_VSOCK_TO_GUEST,                 /* bytes of payload */

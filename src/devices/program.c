@@ -11,6 +11,7 @@
 #define MAX_START 1024 /* bytes of a start message */
 
 struct start {
+	const struct helper_program *p; /* of the kind that it starts */
 	_Alignas(8) uint8_t body[MAX_START];
 	struct start_fds fds;
 };
@@ -32,13 +33,15 @@ static int check_roles(const struct helper_program *p, const struct start_fds *f
 	return rc;
 }
 
-static int read_head(const struct helper_program *p, struct start *s, const int *fds, unsigned nfds,
-		     struct err *e)
+static int read_head(struct start *s, const int *fds, unsigned nfds, struct err *e)
 {
+	const struct helper_program *p = s->p;
 	struct start_head h;
 	int rc;
 
 	memcpy(&h, s->body, sizeof(h));
+	if (p->other && h.tag == p->other->tag)
+		p = s->p = p->other;
 	rc = start_sort(&h, p->tag, fds, nfds, &s->fds, e);
 	if (rc)
 		return rc;
@@ -76,19 +79,22 @@ static int receive_start(const struct helper_program *p, struct start *s, struct
 	if (type != expected || len != p->start_size)
 		return err_set(e, -EPROTO, "message %d of %zu bytes; expected %d of %zu", (int)type,
 			       len, (int)expected, p->start_size);
-	rc = p->loop ? read_old(p, s, fds, nfds, e) : read_head(p, s, fds, nfds, e);
-	return rc ? rc : p->check(s->body, &s->fds, e);
+	s->p = p;
+	rc = p->loop ? read_old(p, s, fds, nfds, e) : read_head(s, fds, nfds, e);
+	return rc ? rc : s->p->check(s->body, &s->fds, e);
 }
 
-/* NULL, or the step that failed. */
-static const char *set_up(const struct helper_program *p, struct helper *h, struct err *e)
+/* NULL, or the step that failed. *program becomes what the message starts. */
+static const char *set_up(const struct helper_program **program, struct helper *h, struct err *e)
 {
+	const struct helper_program *p;
 	struct rule_list rules = {.n = 0};
 	const char *step = "open";
 	struct start s = {0};
 
-	if (receive_start(p, &s, e))
+	if (receive_start(*program, &s, e))
 		return "start";
+	p = *program = s.p;
 	if (p->open(p->dev, h, s.body, &s.fds, &step, e))
 		return step;
 	h->port.answer_event = s.fds.n[START_ANSWER] ? s.fds.fd[START_ANSWER][0] : -1;
@@ -120,7 +126,7 @@ void helper_main(const struct helper_program *p)
 
 	jail_enter();
 	helper_signals();
-	step = set_up(p, &helper, &e);
+	step = set_up(&p, &helper, &e);
 	if (step)
 		helper_fail(MSG_CHANNEL_FD, step, &e);
 	_exit(serve(p, &helper) ? 1 : 0);

@@ -39,6 +39,10 @@ struct helper_program {
 	int (*loop)(void *dev);
 	enum msg_type start;
 	size_t log_level;
+
+	/* What the program is if the message has this one's tag. Its body is as long. NULL: it has
+	 * one kind. */
+	const struct helper_program *other;
 };
 
 _Noreturn void helper_main(const struct helper_program *p);

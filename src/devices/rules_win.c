@@ -4,7 +4,7 @@
  * may do there is decided by its container alone (src/jail/contain_win.c).
  */
 #include "devices/blk/blk_disk.h"
-#include "devices/console/console.h"
+#include "devices/console/ends.h"
 #include "exec/exec.h"
 #include "devices/rng/rng.h"
 #include "devices/vsock/vsock.h"
@@ -35,7 +35,7 @@ void blk_event_rules(const int *event, unsigned n, struct rule_list *l)
 	(void)l;
 }
 
-void console_rules(const struct console *c, struct rule_list *l)
+void ends_rules(const struct ends *c, struct rule_list *l)
 {
 	(void)c;
 	(void)l;

@@ -11,7 +11,6 @@
 #include <stddef.h>
 
 #define NAME "insula-init"
-#define CONSOLE_TTY "/dev/ttyS0"
 
 #include "agent.h" /* exit statuses */
 
@@ -87,7 +86,10 @@ void mounts_finish(void);
 
 /* ---- task.c ---- */
 
-/* Open the serial console as the controlling terminal and as descriptors 0, 1 and 2. */
+/* If the kernel found no console when it started this process, because its driver is a module that
+ * has been loaded since: make it descriptors 0, 1 and 2 now. */
+void tty_late(void);
+/* Open the console as the controlling terminal and as descriptors 0, 1 and 2. */
 void tty_setup(bool cooked_output);
 /* Run it, reap everything until it ends, kill the rest. Returns its exit status as a shell would,
  * or, negative, the signal by which PID 1 was asked to end the machine: board_leave(). */

@@ -6,7 +6,7 @@
  * this takes; enter the root disk if there is one; then one of
  *
  *     agent            serve the host's commands over vsock until the host ends the machine
- *     a command        run it alone on the serial console, write its status to the exit register
+ *     a command        run it alone on the console, write its status to the exit register
  *     a root disk      become its init
  *     none of these    a shell on the console, and power off when it ends
  *
@@ -218,6 +218,7 @@ int main(void)
 	modules_load_for("QEMU0001", "panic");
 	modules_load_for("LNRO0005", "virtio");
 	modules_load_virtio();
+	tty_late();
 	if (sethostname(c.hostname, strlen(c.hostname)) < 0)
 		die_errno("host name \"%s\"", c.hostname);
 	loopback_up();

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * insula-init: the serial console as a terminal, and a command or a shell on it.
+ * insula-init: the console as a terminal, and a command or a shell on it.
  *
  * insula-init itself is the session leader, and the command leads the foreground process group.
  * Were the command the session leader, its end would hang up the terminal, and the kernel then
- * drops output that the UART has not sent yet.
+ * drops output that the console has not sent yet.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,6 +20,30 @@
 #include "guest.h"
 
 #define KILL_WAIT_MS 2000
+#define TTY_VIRTIO "/dev/hvc0"
+#define TTY_SERIAL "/dev/ttyS0"
+
+/* The board has one of them. There is no hvc0 before a device of that kind was found. */
+static const char *tty_name(void)
+{
+	return access(TTY_VIRTIO, F_OK) == 0 ? TTY_VIRTIO : TTY_SERIAL;
+}
+
+static void use_as_standard(int fd)
+{
+	if (dup2(fd, 0) < 0 || dup2(fd, 1) < 0 || dup2(fd, 2) < 0)
+		die_errno("%s", tty_name());
+	if (fd > 2)
+		close(fd);
+}
+
+void tty_late(void)
+{
+	int fd = fcntl(STDERR_FILENO, F_GETFD) < 0 ? open("/dev/console", O_RDWR | O_NOCTTY) : -1;
+
+	if (fd >= 0)
+		use_as_standard(fd);
+}
 
 void tty_setup(bool cooked_output)
 {
@@ -42,25 +66,23 @@ void tty_setup(bool cooked_output)
 			 [VWERASE] = 23,
 			 [VLNEXT] = 22},
 	};
+	const char *tty = tty_name();
 	int fd;
 
 	/* This process is in the background and still drains the terminal. */
 	signal(SIGTTOU, SIG_IGN);
 	setsid();
-	fd = open(CONSOLE_TTY, O_RDWR);
+	fd = open(tty, O_RDWR);
 	if (fd < 0 || ioctl(fd, TIOCSCTTY, 0) < 0)
-		die_errno(CONSOLE_TTY);
+		die_errno("%s", tty);
 	/* No waiting for what the kernel has printed: that is in the same queue. */
 	if (tcsetattr(fd, TCSANOW, &t) < 0)
-		die_errno(CONSOLE_TTY);
+		die_errno("%s", tty);
 	/* The line that tells the board's UART that input is welcome now; before this it would have
-	 * been echoed. */
-	if (ioctl(fd, TIOCMBIS, &(int){TIOCM_OUT1}) < 0)
-		die_errno(CONSOLE_TTY);
-	if (dup2(fd, 0) < 0 || dup2(fd, 1) < 0 || dup2(fd, 2) < 0)
-		die_errno(CONSOLE_TTY);
-	if (fd > 2)
-		close(fd);
+	 * been echoed. hvc0 has no such line. */
+	if (ioctl(fd, TIOCMBIS, &(int){TIOCM_OUT1}) < 0 && strcmp(tty, TTY_SERIAL) == 0)
+		die_errno("%s", tty);
+	use_as_standard(fd);
 }
 
 static _Noreturn void child(char *const argv[], const struct config *c)

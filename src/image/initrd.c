@@ -27,7 +27,7 @@
 #include "spawn.h"
 
 /* Part of every key: count up when the archive's layout changes. */
-#define BUILDER_VERSION 4
+#define BUILDER_VERSION 5
 
 #define BUSYBOX_MAX_PHDRS 64
 
@@ -39,11 +39,17 @@ static const struct {
 	const char *group, *module;
 	bool root_disk;
 } wanted[] = {
-	{"panic", "pvpanic-mmio", false},  {"virtio", "virtio_mmio", false},
-	{"virtio-2", "virtio_blk", false}, {"virtio-4", "virtio_rng", false},
-	{"virtio-1", "virtio_net", false}, {"virtio-19", "vmw_vsock_virtio_transport", false},
-	{"overlay", "overlay", true},      {"ext4", "ext4", true},
-	{"erofs", "erofs", true},          {"squashfs", "squashfs", true},
+	{"panic", "pvpanic-mmio", false},
+	{"virtio", "virtio_mmio", false},
+	{"virtio-2", "virtio_blk", false},
+	{"virtio-4", "virtio_rng", false},
+	{"virtio-1", "virtio_net", false},
+	{"virtio-19", "vmw_vsock_virtio_transport", false},
+	{"virtio-3", "virtio_console", false},
+	{"overlay", "overlay", true},
+	{"ext4", "ext4", true},
+	{"erofs", "erofs", true},
+	{"squashfs", "squashfs", true},
 };
 
 struct build {

@@ -106,6 +106,7 @@ struct vm_config {
 	struct vsock_config vsock;
 	unsigned nnets;
 	struct net_config net[CONFIG_MAX_NETS];
+	bool console_virtio; /* it is virtio-console, not a 16550 */
 	bool console_given;
 	enum console_kind console;   /* if given; see config_console() */
 	int console_in, console_out; /* CONSOLE_STREAM; borrowed */

@@ -290,7 +290,13 @@ static int set_console_file(const struct taking *t, const char *v)
 static int set_console(const struct taking *t, const char *v)
 {
 	static const char *const names[] = {"stdio", "pty", "none", "stderr"};
+	const char *all = v;
 
+	t->c->console_virtio = !strncmp(v, "virtio", 6) && (!v[6] || v[6] == ',');
+	if (t->c->console_virtio && !v[6])
+		return 0;
+	if (t->c->console_virtio)
+		v += 7;
 	for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
 		if (!strcmp(v, names[i])) {
 			t->c->console = (enum console_kind)i;
@@ -299,7 +305,9 @@ static int set_console(const struct taking *t, const char *v)
 		}
 	}
 	if (strncmp(v, "file=", 5) || !v[5])
-		return take_wrong(t, v, "stdio, stderr, pty, none or file=FILE[,limit=SIZE]");
+		return take_wrong(t, all,
+				  "stdio, stderr, pty, none or file=FILE[,limit=SIZE], perhaps "
+				  "behind virtio, or virtio alone");
 	return set_console_file(t, v + 5);
 }
 

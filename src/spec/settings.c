@@ -158,13 +158,13 @@ const struct setting settings[SETTINGS] = {
 		 "guest can only read (sharing it live comes with virtio-fs)"},
 	{.name = "console",
 	 .path = "file=",
+	 .before = "virtio,",
 	 .on = ON_BOTH,
-	 .value = "stdio|stderr|pty|none|file=FILE[,limit=SIZE]",
-	 .words = "stdio stderr pty none file=",
-	 .help = "the serial console (default: with a command stderr, else stdio, where Ctrl-A x "
-		 "ends "
-		 "the VM and Ctrl-A h helps)",
-	 .value_windows = "stdio|stderr|none|file=FILE[,limit=SIZE]"},
+	 .value = "virtio|[virtio,]stdio|stderr|pty|none|file=FILE[,limit=SIZE]",
+	 .words = "stdio stderr pty none file= virtio virtio,",
+	 .help = "the console (default: with a command stderr, else stdio, where Ctrl-A x ends "
+		 "the VM and Ctrl-A h helps): a serial port, or virtio-console, which is faster",
+	 .value_windows = "virtio|[virtio,]stdio|stderr|none|file=FILE[,limit=SIZE]"},
 	{.name = "net",
 	 .many = "nets",
 	 .path = "socket=",
@@ -353,8 +353,10 @@ bool setting_is_bare(const struct setting *s, const char *text)
 /* Where the path begins; NULL: there is none. */
 static const char *find_path(const struct setting *s, const char *text)
 {
-	size_t n = s->path ? strlen(s->path) : 0;
+	size_t n = s->path ? strlen(s->path) : 0, before = s->before ? strlen(s->before) : 0;
 
+	if (before && !strncmp(text, s->before, before))
+		text += before;
 	if (setting_is_bare(s, text))
 		return text;
 	while (s->path && strncmp(text, s->path, n) != 0) {

@@ -48,7 +48,8 @@ struct setting {
 	const char *name; /* config_set(); --NAME unless it has a letter */
 	const char *many; /* its key in JSON where it is an array; NULL: it comes once, as NAME */
 	const char *path; /* what stands before a path of the host: "", or "KEY="; NULL: no path */
-	bool items;       /* a text of items between commas, ",," standing for one */
+	const char *before; /* a word that may stand before that; NULL: none */
+	bool items;         /* a text of items between commas, ",," standing for one */
 	const char *bare; /* the first item may be the path alone, unless it is one of these words,
 			     each between blanks; NULL: it may not */
 	char letter;      /* the short flag; 0: none */

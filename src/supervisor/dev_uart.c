@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The serial console as a device: the start message of insula-console, and the escape. */
+/* The console as a device, a 16550 or virtio: the start message of insula-console, and the escape.
+ */
 #include <insula/base.h>
 #include <insula/board.h>
 
 #include "devices/console/console_start.h"
 #include "devices/describe.h"
 
+#include "dev_virtio.h"
 #include "device.h"
 #include "vm_common.h"
 
@@ -16,8 +18,8 @@ static void uart_describe(struct device_desc *d, unsigned nth, unsigned nqueues)
 	d->uid = nth;
 }
 
-/* A console has no business in guest memory. */
-static int uart_start(struct device *d, struct device_start *s, struct err *e)
+/* A serial console has no business in guest memory: its class says so. */
+static int console_start(struct device *d, struct device_start *s, struct err *e)
 {
 	const struct terminal *t = d->back.terminal;
 	struct msg_start_uart m = {.limit = t->limit};
@@ -32,8 +34,8 @@ static int uart_start(struct device *d, struct device_start *s, struct err *e)
 	return 0;
 }
 
-static bool uart_message(struct vm *vm, struct device *d, enum msg_type t, const void *body,
-			 size_t len)
+static bool console_message(struct vm *vm, struct device *d, enum msg_type t, const void *body,
+			    size_t len)
 {
 	(void)body;
 	if (t != MSG_QUIT || len || !d->back.terminal->escape)
@@ -42,7 +44,7 @@ static bool uart_message(struct vm *vm, struct device *d, enum msg_type t, const
 	return true;
 }
 
-static uint64_t uart_fsize(const struct device *d)
+static uint64_t console_fsize(const struct device *d)
 {
 	return d->back.terminal->limit;
 }
@@ -53,8 +55,22 @@ const struct device_class device_uart = {
 	.threads = 4, /* control, output, input */
 	.nofile = 64,
 	.describe = uart_describe,
-	.fsize = uart_fsize,
-	.start = uart_start,
-	.message = uart_message,
+	.fsize = console_fsize,
+	.start = console_start,
+	.message = console_message,
 	.stats = &stats_uart,
+};
+
+const struct device_class device_vcon = {
+	.program = "insula-console",
+	.tag = VCON_START,
+	.memory = true,
+	.virtio = true,
+	.threads = 5, /* control, I/O, output, input */
+	.nofile = 64,
+	.describe = dev_virtio_describe,
+	.fsize = console_fsize,
+	.start = console_start,
+	.message = console_message,
+	.stats = &stats_vcon,
 };

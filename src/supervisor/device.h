@@ -103,7 +103,8 @@ struct device {
 	struct msg_stats stats; /* of all helpers that stopped in order */
 };
 
-extern const struct device_class device_uart, device_blk, device_net, device_rng, device_vsock;
+extern const struct device_class device_uart, device_blk, device_net, device_rng, device_vcon,
+	device_vsock;
 
 /* Make page and events. `libexec` as in child_init() (Windows: NULL); `name` as the guest calls it;
  * `nth`: of its class's place on the board. Set d->back after it. */

@@ -81,14 +81,14 @@ static int open_nics(struct vm *vm, bool check_only, struct err *e)
 
 /* ---- what the VM is made of ---- */
 
-/* The console is the first device; the others take the windows in their order. */
+/* The console is the first device; virtio devices take the windows in their order. */
 static int add_device(struct vm *vm, const struct device_class *class, const char *name,
 		      unsigned nqueues, struct device **out, struct err *e)
 {
-	unsigned i = vm->ndevices++;
+	unsigned i = vm->ndevices++, nth = class->virtio ? vm->nvirtio++ : 0;
 
 	*out = &vm->device[i];
-	return device_init(*out, class, i, i ? i - 1 : 0, name, nqueues, vm->paths.libexec, e);
+	return device_init(*out, class, i, nth, name, nqueues, vm->paths.libexec, e);
 }
 
 static int make_devices(struct vm *vm, struct err *e)
@@ -96,7 +96,8 @@ static int make_devices(struct vm *vm, struct err *e)
 	unsigned nqueues = vm->conf->cpus < BLK_MAX_QUEUES ? vm->conf->cpus : BLK_MAX_QUEUES;
 	char name[DEV_NAME_LEN];
 	struct device *d;
-	int rc = add_device(vm, &device_uart, "com1", 0, &d, e);
+	int rc = vm->conf->console_virtio ? add_device(vm, &device_vcon, "hvc0", 2, &d, e)
+					  : add_device(vm, &device_uart, "com1", 0, &d, e);
 
 	d->back.terminal = &vm->terminal;
 	for (unsigned i = 0; i < vm->opened.ndisks && !rc; i++) {

@@ -37,13 +37,13 @@ static int open_disks(struct vm *vm, struct err *e)
 static int add_device(struct vm *vm, const struct device_class *class, const char *name,
 		      unsigned nqueues, struct device **out, struct err *e)
 {
-	unsigned i = vm->ndevices++;
+	unsigned i = vm->ndevices++, nth = class->virtio ? vm->nvirtio++ : 0;
 
 	*out = &vm->device[i];
-	return device_init(*out, class, i, i ? i - 1 : 0, name, nqueues, NULL, e);
+	return device_init(*out, class, i, nth, name, nqueues, NULL, e);
 }
 
-/* The console is the first device; the others take the windows in their order. */
+/* The console is the first device; virtio devices take the windows in their order. */
 int open_children(struct vm *vm, struct err *e)
 {
 	unsigned nqueues = vm->conf->cpus < BLK_MAX_QUEUES ? vm->conf->cpus : BLK_MAX_QUEUES;
@@ -52,7 +52,8 @@ int open_children(struct vm *vm, struct err *e)
 	int rc;
 
 	child_init(&vm->vmm, "insula-vmm", "", CONTAIN_VMM);
-	rc = add_device(vm, &device_uart, "com1", 0, &d, e);
+	rc = vm->conf->console_virtio ? add_device(vm, &device_vcon, "hvc0", 2, &d, e)
+				      : add_device(vm, &device_uart, "com1", 0, &d, e);
 
 	d->back.terminal = &vm->terminal;
 	for (unsigned i = 0; i < vm->opened.ndisks && !rc; i++) {

@@ -31,6 +31,11 @@ static const struct stat_name uart[] = {{STAT_UART_OUT_BYTES, "out_bytes"},
 					{STAT_UART_IN_BYTES, "in_bytes"},
 					{STAT_UART_OUT_DROPPED, "out_dropped"},
 					{STAT_UART_OUT_LOST, "out_lost"}};
+static const struct stat_name vcon[] = {{STAT_VCON_OUT_BYTES, "out_bytes"},
+					{STAT_VCON_OUT_WRITES, "out_writes"},
+					{STAT_VCON_IN_BYTES, "in_bytes"},
+					{STAT_VCON_OUT_LOST, "out_lost"},
+					{STAT_VCON_KICKS, "kicks"}};
 static const struct stat_name vsock[] = {{STAT_VSOCK_CONNECTIONS, "connections"},
 					 {STAT_VSOCK_TO_GUEST, "to_guest_bytes"},
 					 {STAT_VSOCK_TO_HOST, "to_host_bytes"},
@@ -44,4 +49,5 @@ const struct stat_names stats_blk = {blk, ARRAY_LEN(blk)};
 const struct stat_names stats_net = {net, ARRAY_LEN(net)};
 const struct stat_names stats_rng = {rng, ARRAY_LEN(rng)};
 const struct stat_names stats_uart = {uart, ARRAY_LEN(uart)};
+const struct stat_names stats_vcon = {vcon, ARRAY_LEN(vcon)};
 const struct stat_names stats_vsock = {vsock, ARRAY_LEN(vsock)};

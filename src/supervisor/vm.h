@@ -62,7 +62,7 @@ struct vm {
 	struct opened opened;
 	struct vsock vsock;
 	struct device device[VM_MAX_DEVICES];
-	unsigned ndevices;
+	unsigned ndevices, nvirtio;
 	struct execs execs;
 	struct child exec[VM_EXEC_PLACES]; /* their processes */
 	struct command command;

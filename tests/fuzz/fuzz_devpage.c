@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A hostile core and a hostile guest against the helpers: device page, virtio registers,
- * virtqueues, requests to the disk and for random numbers, restarts, and the UART. The disk is an
+ * virtqueues, requests to the disk and for random numbers, both consoles, restarts. The disk is an
  * array; everything runs in one thread.
  *
  * The first byte chooses the device; then each byte is an action that takes its operands from what
@@ -23,6 +23,7 @@
 
 #include <devices/blk/blk.h>
 #include <devices/console/console.h>
+#include <devices/console/vcon.h>
 #include <devices/rng/rng.h>
 
 #include "../unit/boardmem.h"
@@ -42,7 +43,7 @@ static struct {
 	size_t n;
 } in;
 
-enum kind { DISK, UART, RNG };
+enum kind { DISK, UART, RNG, VCON };
 
 static struct {
 	enum kind kind;
@@ -58,6 +59,8 @@ static struct {
 	struct blk_io *first, *last; /* submitted to the engine */
 	uint8_t chaos;               /* the engine's results are bent by this */
 	struct rng r;
+	struct vcon v;
+	unsigned reads; /* how often the output's reader takes something yet */
 	struct uart uart;
 	struct console_state *cs;
 	uint16_t avail[NQUEUES];
@@ -172,13 +175,30 @@ static const struct blk_engine_ops mem_engine = {.submit = mem_submit, .wait = m
 
 static struct worker *worker_of(void)
 {
-	return x.kind == RNG ? &x.r.w : &x.b.w;
+	return x.kind == RNG ? &x.r.w : x.kind == VCON ? &x.v.w : &x.b.w;
+}
+
+/* The output's reader takes everything at once, or (chaos) nothing; at last nothing, because one
+ * buffer can have gigabytes. */
+static bool vcon_more(void)
+{
+	struct ends_rings *r = &x.v.st->rings;
+	bool any = vcon_turn(&x.v);
+
+	must(x.v.ends.out_head - atomic_load(&r->out_tail) <= CONSOLE_OUT_LEN, "the output ring");
+	must(atomic_load(&r->in_head) - atomic_load(&r->in_tail) <= CONSOLE_IN_LEN,
+	     "the input ring");
+	if (!(x.chaos & 4) && x.reads && x.reads--)
+		atomic_store(&r->out_tail, x.v.ends.out_head);
+	return vcon_rest(&x.v) == 0 || any;
 }
 
 static bool more(void)
 {
 	bool any = false;
 
+	if (x.kind == VCON)
+		return vcon_more();
 	if (x.kind == RNG)
 		return rng_turn(&x.r) || (lane_runs(x.r.w.lane) && lane_arm(x.r.w.lane, 0));
 	for (unsigned i = 0; i < NQUEUES; i++)
@@ -201,6 +221,7 @@ static void turns(void)
 {
 	unsigned n = 0;
 
+	x.reads = MAX_TURNS / 2;
 	do {
 		mem_wait(NULL, false);
 		must(++n < MAX_TURNS, "turns without an end");
@@ -220,7 +241,7 @@ static void model_stop(void *dev)
 
 	atomic_fetch_add(&w->want, 1);
 	turns();
-	must(x.kind == RNG || !in_flight(), "requests in flight after the stop");
+	must(x.kind != DISK || !in_flight(), "requests in flight after the stop");
 	event_drain(w->quiet_fd);
 	atomic_store(&w->fault, NULL);
 }
@@ -306,6 +327,36 @@ static bool rng_birth(void)
 	r->w.model.stop = model_stop;
 	port_attach(&x.h.port, &worker_helper_ops.regs, &r->w);
 	return catch_up(&r->w);
+}
+
+/* What was typed is anything. */
+static bool vcon_birth(void)
+{
+	struct vcon *v = &x.v;
+	struct ends_rings *r;
+
+	if (port_open(&x.h.port, x.page, VCON_TAG, NULL))
+		return false;
+	memset(v, 0, sizeof(*v));
+	v->w.h = &x.h;
+	v->w.nlanes = 1;
+	v->w.lane->w = &v->w;
+	v->w.lane->queues = 3;
+	v->w.lane->ctl_fd = x.b.w.lane->ctl_fd;
+	v->w.quiet_fd = x.b.w.quiet_fd;
+	v->w.gm = x.gm;
+	v->strict = true; /* nothing depends on the time */
+	v->st = (void *)((uint8_t *)x.h.port.dev_state + VCON_STATE_OFF);
+	r = &v->st->rings;
+	ends_rings(&v->ends, r, x.h.port.resumed);
+	v->ends.out_event = v->ends.in_event = x.h.event_fd;
+	if (atomic_load(&r->in_head) == atomic_load(&r->in_tail))
+		atomic_fetch_add(&r->in_head, (uint32_t)take(2) % CONSOLE_IN_LEN);
+	worker_describe(&v->w, VIRTIO_ID_CONSOLE, 0, VCON_QUEUES, NULL, 0);
+	v->w.model.start = model_start;
+	v->w.model.stop = model_stop;
+	port_attach(&x.h.port, &worker_helper_ops.regs, &v->w);
+	return catch_up(&v->w);
 }
 
 /* ---- the UART, without its threads ---- */
@@ -504,6 +555,8 @@ static bool birth(void)
 {
 	if (x.kind == DISK)
 		return blk_birth((uint8_t)take(1));
+	if (x.kind == VCON)
+		return vcon_birth();
 	return x.kind == UART ? uart_birth() : rng_birth();
 }
 
@@ -580,7 +633,7 @@ static void init_once(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const enum kind kinds[] = {DISK, UART, RNG, UART};
+	static const enum kind kinds[] = {DISK, UART, RNG, VCON};
 	bool ok;
 
 	init_once();

@@ -68,8 +68,25 @@ echo 'reboot; sleep 1000' >"$T/in"
 IN=$T/in expect no-command-reboot 0 '' "$RUN" --metrics "$T/m.json"
 cat "$T/m.json" >>"$T/out"
 also no-command-reboot-reason '"reason": *"reboot"'
-echo 'exit 7' >"$T/in"
-IN=$T/in expect no-command-exit 0 '' "$RUN"
+# On virtio-console. A shell's input is there before the guest has a driver.
+echo 'echo in-$((40+2)) $(tty) $(cat /sys/class/tty/console/active); exit 7' >"$T/in"
+IN=$T/in expect no-command-exit 0 'in-42 /dev/hvc0 hvc0' "$RUN" --console virtio
+# Its process dies five times under output: each line is there, in its order; what was being written may be there twice.
+echo 'stty -opost; echo go; i=0; while [ $((i+=1)) -le 3000 ]; do echo "line $i end"; done; echo all; exit' >"$T/in"
+timeout 240 "$RUN" --console virtio --metrics "$T/m.json" <"$T/in" >"$T/got" 2>"$T/out" &
+vm=$!
+for _ in $(seq 600); do ! grep -q '^line 1 end' "$T/got" || break; sleep 0.1; done
+for _ in 1 2 3 4 5; do
+	pkill -9 -P "$vm" -x insula-console
+	sleep 0.3
+done
+wait "$vm"
+echo "status $?" >>"$T/out"
+cat "$T/m.json" >>"$T/out"
+also virtio-console-killed-status '^status 0$'
+also virtio-console-killed '"restarts": *[1-5]'
+tr -d '\r' <"$T/got" | awk '/^line [0-9]+ end$/ && $2 == n + 1 { n++ } END { print "in order up to", n }' >>"$T/out"
+also virtio-console-killed-loses-nothing '^in order up to 3000$'
 
 # Ends that are nobody's status.
 expect panic-120 120 'panic' "$RUN" -- sh -c 'echo c >/proc/sysrq-trigger'

@@ -25,7 +25,7 @@ same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got 
 member() { python3 -c 'import json, sys; print(json.load(sys.stdin).get(sys.argv[1]))' "$1"; }
 
 up
-"$CTL" create --name l --mem 192M >/dev/null
+"$CTL" create --name l --mem 192M --console virtio >/dev/null
 expect exec-before-start 1 'Wrong state' "$CTL" exec l -- true
 "$CTL" start l >/dev/null
 # Not queued: the guest has only begun to boot.

@@ -109,6 +109,8 @@ START_TEST(absolute_paths)
 		{"share", "/d:/g", "/a", "/d:/g"},
 		{"console", "file=c", "/a,b", "file=/a,b/c"},
 		{"console", "pty", "/a", "pty"},
+		{"console", "virtio,file=c", "/a,b", "virtio,file=/a,b/c"},
+		{"console", "virtio", "/a", "virtio"},
 		{"console", "x,file=c", "/a", "x,file=c"},
 		{"disk", "path=d,ro", "/a", "path=/a/d,ro"},
 		{"disk", "ro,path=d", "/a,b", "ro,path=/a,,b/d"},
@@ -326,6 +328,28 @@ START_TEST(consoles)
 		refused("console", limits[i], "expected a size from 1 byte to 1024T");
 	ck_assert_int_eq(set("console", "stdio"), 0);
 	ck_assert_int_eq(c.console, CONSOLE_STDIO);
+}
+END_TEST
+
+START_TEST(virtio_consoles)
+{
+	ck_assert(!c.console_virtio);
+	ck_assert_int_eq(set("console", "virtio"), 0);
+	ck_assert(c.console_virtio && !c.console_given);
+	ck_assert_int_eq(config_console(&c), CONSOLE_STDIO);
+	ck_assert_int_eq(set("console", "virtio,pty"), 0);
+	ck_assert(c.console_virtio);
+	ck_assert_int_eq(config_console(&c), CONSOLE_PTY);
+	ck_assert_int_eq(set("console", "virtio,file=virtio,x,limit=1K"), 0);
+	ck_assert(c.console_virtio);
+	ck_assert_str_eq(c.console_file, "virtio,x");
+	ck_assert_uint_eq(c.console_limit, 1 << 10);
+	ck_assert_int_eq(set("console", "none"), 0);
+	ck_assert(!c.console_virtio);
+	refused("console", "virtio,", "expected stdio");
+	refused("console", "virtio,virtio", "'virtio,virtio'");
+	refused("console", "virtiox", "expected stdio");
+	refused("console", "virtio,tty", "'virtio,tty'");
 }
 END_TEST
 
@@ -901,6 +925,7 @@ int main(void)
 	tcase_add_test(flags, rootfs);
 	tcase_add_test(flags, random_numbers);
 	tcase_add_test(flags, consoles);
+	tcase_add_test(flags, virtio_consoles);
 	tcase_add_test(flags, command_settings);
 	tcase_add_test(flags, user_names);
 	tcase_add_test(flags, command_settings_refused);

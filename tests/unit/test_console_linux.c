@@ -347,7 +347,7 @@ START_TEST(input_with_backpressure)
 	console_start(open("/dev/null", O_WRONLY), dup(fileno(f)), 0);
 	fc_write(&core, UART_FCR, 1, UART_FCR_ENABLE_FIFO);
 	usleep(20000);
-	ck_assert_uint_le(rig->console.in_bytes, CONSOLE_IN_LEN);
+	ck_assert_uint_le(rig->console.ends.in_bytes, CONSOLE_IN_LEN);
 	for (size_t i = 0; i < LEN; i++) {
 		uint8_t b;
 
@@ -483,7 +483,7 @@ START_TEST(pty_that_nobody_reads)
 	memset(data, 'u', sizeof(data));
 	console_start(m, dup(m), 0);
 	send_bytes(data, sizeof(data)); /* does not hang */
-	ck_assert_uint_gt(rig->console.out_lost, 0);
+	ck_assert_uint_gt(rig->console.ends.out_lost, 0);
 	/* Somebody comes: what is said from now on is heard. */
 	send_bytes((const uint8_t *)"old\n", 4);
 	usleep(50000);

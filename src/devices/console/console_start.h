@@ -5,15 +5,18 @@
 
 #include <insula/proto.h>
 
-#define CONSOLE_START START_TAG('c', 'o', 'n', '1')
+#define CONSOLE_START START_TAG('c', 'o', 'n', '1') /* a 16550 */
+#define VCON_START START_TAG('v', 'c', 'o', '1')    /* virtio-console */
 
 enum uart_flags {
 	UART_HAS_INPUT = 1,
 	UART_ESCAPE = 2, /* Ctrl-A x ends the VM, Ctrl-A Ctrl-A is Ctrl-A */
-	UART_STREAM = 4, /* the input is a stream for insula-init: it waits until the guest sets
-			  * MCR.OUT1 (its terminal is set up), and its end is given as Ctrl-D */
+	UART_STREAM = 4, /* the input is a stream for insula-init: it waits until the guest says
+			  * that its terminal is set up, by MCR.OUT1 or by its first output,
+			  * and its end is given as Ctrl-D */
 };
-/* START_OWN: output, then input if UART_HAS_INPUT. No guest memory. */
+/* START_OWN: output, then input if UART_HAS_INPUT. A 16550 gets no guest memory and no kick;
+ * virtio-console all memory, and the kicks of receiveq and transmitq. */
 struct msg_start_uart {
 	struct start_head head;
 	uint32_t flags; /* enum uart_flags */

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The console's two handles on Windows: pipes or files, never a console window, which would be a
- * way out: the supervisor speaks for that through pipes. See console.h. */
+ * way out: the supervisor speaks for that through pipes. See ends.h. */
 #include "base/win.h"
 
 #include <errno.h>
 
 #include <insula/base.h>
 
-#include "console.h"
+#include "ends.h"
 
-int console_ends(struct console *c, uint64_t limit, struct err *e)
+int ends_look(struct ends *c, uint64_t limit, struct err *e)
 {
 	LARGE_INTEGER size;
 	DWORD mode;
@@ -26,12 +26,12 @@ int console_ends(struct console *c, uint64_t limit, struct err *e)
 	return 0;
 }
 
-uint32_t console_write(struct console *c, const uint8_t *buf, uint32_t n)
+uint32_t ends_write(struct ends *c, const uint8_t *buf, uint32_t n)
 {
 	DWORD done = 0;
 
 	if (!c->out_left) {
-		console_lose(c, n, -EFBIG);
+		ends_lose(c, n, -EFBIG);
 		return n;
 	}
 	if (n > c->out_left)
@@ -42,11 +42,11 @@ uint32_t console_write(struct console *c, const uint8_t *buf, uint32_t n)
 		c->out_left -= c->out_left == UINT64_MAX ? 0 : done;
 		return done;
 	}
-	console_lose(c, n, win_errno(GetLastError()));
+	ends_lose(c, n, win_errno(GetLastError()));
 	return n;
 }
 
-int console_read(struct console *c, void *buf, size_t n)
+int ends_read(struct ends *c, void *buf, size_t n)
 {
 	DWORD done = 0, error;
 

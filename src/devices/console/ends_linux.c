@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The console's two descriptors, which may be anything: a terminal, a pty, a pipe, a file. See
- * console.h. */
+ * ends.h. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -10,7 +10,7 @@
 
 #include <insula/base.h>
 
-#include "console.h"
+#include "ends.h"
 
 static bool is_pty_master(int fd)
 {
@@ -19,7 +19,7 @@ static bool is_pty_master(int fd)
 	return fd >= 0 && ioctl(fd, TIOCGPTN, &n) == 0;
 }
 
-int console_ends(struct console *c, uint64_t limit, struct err *e)
+int ends_look(struct ends *c, uint64_t limit, struct err *e)
 {
 	(void)limit;
 	c->out_pty = is_pty_master(c->out_fd);
@@ -38,7 +38,7 @@ static void wait_readable(int fd, int timeout)
 }
 
 /* The output is full. The number of bytes to give up. */
-static uint32_t wait_writable(struct console *c, uint32_t n)
+static uint32_t wait_writable(struct ends *c, uint32_t n)
 {
 	struct pollfd p = {.fd = c->out_fd, .events = POLLOUT};
 	int timeout = !c->out_pty ? -1 : c->out_deaf ? 0 : CONSOLE_DEAF_MS;
@@ -46,12 +46,12 @@ static uint32_t wait_writable(struct console *c, uint32_t n)
 	if (poll(&p, 1, timeout) != 0)
 		return 0;
 	c->out_deaf = true;
-	console_lose(c, n, -EAGAIN);
+	ends_lose(c, n, -EAGAIN);
 	return n;
 }
 
 /* A pty that nobody has open may be opened again, so each piece is tried. */
-uint32_t console_write(struct console *c, const uint8_t *buf, uint32_t n)
+uint32_t ends_write(struct ends *c, const uint8_t *buf, uint32_t n)
 {
 	ssize_t r = write(c->out_fd, buf, n);
 
@@ -65,11 +65,11 @@ uint32_t console_write(struct console *c, const uint8_t *buf, uint32_t n)
 		return 0;
 	if (r < 0 && errno == EAGAIN)
 		return wait_writable(c, n);
-	console_lose(c, n, r < 0 ? -errno : -EIO);
+	ends_lose(c, n, r < 0 ? -errno : -EIO);
 	return n;
 }
 
-int console_read(struct console *c, void *buf, size_t n)
+int ends_read(struct ends *c, void *buf, size_t n)
 {
 	for (;;) {
 		ssize_t r = read(c->in_fd, buf, n);
@@ -85,7 +85,7 @@ int console_read(struct console *c, void *buf, size_t n)
 	}
 }
 
-void console_rules(const struct console *c, struct rule_list *l)
+void ends_rules(const struct ends *c, struct rule_list *l)
 {
 	rule_fd(l, SYS_write, c->out_fd, "what the guest prints");
 	rule_fd(l, SYS_read, c->out_event, "output thread: wake-up");
