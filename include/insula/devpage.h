@@ -3,12 +3,15 @@
  *
  * A sealed memfd of DP_SIZE bytes, made by the supervisor, which outlives helpers:
  *
- *   DP_SHADOW_OFF  4 KiB   shadow registers. The helper writes, the core reads; for an MMIO device
- * the page is also a read-only memory slot of the guest: guest reads do not exit. The guest sees
- * every byte of it, so it holds nothing else. DP_CTRL_OFF    4 KiB   struct dp_ctrl: posted-ring
- * indices and the one synchronous call slot. DP_RING_OFF    4 KiB   posted writes, single producer
- * (core, under the device's lock), single consumer (helper). DP_STATE_OFF   rest    device state,
- * private to the helpers: what a restarted helper carries on from. The core does not map it.
+ *   DP_SHADOW_OFF  4 KiB  shadow registers. The helper writes, the core reads. For a window that is
+ *                         served as DEVICE_SHADOW (device.h) the page is also a read-only memory
+ *                         slot of the guest: guest reads do not exit. The guest sees every byte of
+ *                         it, so it holds nothing else
+ *   DP_CTRL_OFF    4 KiB  struct dp_ctrl: posted-ring indices, and the one synchronous call slot
+ *   DP_RING_OFF    4 KiB  posted writes: one producer (core, under the device's lock), one consumer
+ *                         (helper)
+ *   DP_STATE_OFF   rest   device state, private to the helpers: what a restarted helper carries on
+ *                         from. The core does not map it
  *
  * Order. A write is posted only if no readable register depends on it; everything else is a call,
  * and a call is executed after all writes posted before it. So a guest never sees a stale register.
@@ -50,7 +53,7 @@
 enum dp_op { DP_OP_READ = 1, DP_OP_WRITE = 2 };
 
 struct dp_post {         /* one posted write */
-	uint32_t offset; /* bytes from the start of the device's window */
+	uint32_t offset; /* of the register: its place in the shadow page */
 	uint32_t size;   /* 1, 2, 4 or 8 */
 	uint64_t value;  /* zero-extended */
 };

@@ -8,16 +8,16 @@
  * (msg_recv() closes what it did not expect). A child sees the end of the channel when the
  * supervisor is gone, and exits.
  *
- *   supervisor                       child
- *     spawn (jail.h) ------------------> main(): jail_enter()
- *     MSG_DEVICE (to the vmm, n times) ->
- *     MSG_START_xxx -------------------> set up, jail_seal()
- *     <--------------------- MSG_READY     (or MSG_FAILED {step, errno, text}, then exit 1)
- *     verify /proc/PID, MSG_GO --------> the vmm runs the guest; a helper may answer registers from
- * its MSG_READY on
- *     <----- MSG_VM_EXIT, MSG_DEV_STUCK, MSG_QUIT
- *     MSG_STOP ------------------------> a helper finishes what is in flight
- *     <--------------------- MSG_STOPPED, then exit 0
+ *   supervisor                              child
+ *     spawn (jail.h) ----------------------> main(): jail_enter()
+ *     MSG_DEVICE (to the vmm, n times) ---->
+ *     MSG_START_VMM, MSG_START ------------> set up, jail_seal()
+ *     <------------------------------------- MSG_READY (or MSG_FAILED, then exit 1). From now on a
+ *                                            helper may answer registers
+ *     verify /proc/PID, MSG_GO ------------> the vmm runs the guest
+ *     <------------------------------------- MSG_VM_EXIT, MSG_DEV_STUCK, MSG_QUIT ...
+ *     MSG_STOP ----------------------------> a helper finishes what is in flight
+ *     <------------------------------------- MSG_STOPPED, then exit 0
  */
 #ifndef INSULA_PROTO_H
 #define INSULA_PROTO_H
