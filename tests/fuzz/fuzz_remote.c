@@ -261,7 +261,7 @@ static void check_description(const uint8_t *data, size_t size)
 	describe_virtio_mmio(&m, BASE & ~(PAGE - 1), 5, KICKS);
 	/* Bytes here and there: {place, value} */
 	for (size_t at = 0; at + 3 <= size; at += 3)
-		((uint8_t *)&m)[(data[at] | data[at + 1] << 8) % sizeof(m)] ^= data[at + 2];
+		((uint8_t *)&m)[(size_t)(data[at] | data[at + 1] << 8) % sizeof(m)] ^= data[at + 2];
 	if (device_check(&m, m.nslots, &e)) {
 		MUST(e.code < 0 && e.text[0] && !strchr(e.text, '\n'));
 		return;
