@@ -43,7 +43,7 @@ endif
 
 # ---- rooms: one library each; main.c and *_main.c belong to a program alone
 ROOMS := base hv x86 whp vmm devices exec jail image spec supervisor guest daemon ctl
-src_base       := $(wildcard src/base/*.c)
+src_base       := $(wildcard src/base/*.c) $(wildcard src/os/linux/*.c)
 src_hv         := $(wildcard src/hv/kvm/*.c) $(wildcard src/hv/kvm/x86/*.c) $(wildcard src/hv/*.c)
 # The Windows backend; all but *_win.c also builds here, for the tests. x86: its instruction emulator.
 src_x86        := $(wildcard src/hv/whp/x86*.c)
@@ -120,7 +120,7 @@ endef
 $(foreach r,$(ROOMS),$(eval $(call room_lib,$(r))))
 
 # It stands alone: of src/base it takes errors and records of state.
-HV_OBJS := $(call objs,$(src_hv) $(addprefix src/base/,err.c errtext_linux.c state.c))
+HV_OBJS := $(call objs,$(src_hv) $(addprefix src/,base/err.c base/state.c os/linux/errtext.c))
 $(BUILD)/lib/libinsula-hv.a: $(HV_OBJS)
 	@mkdir -p $(@D)
 	@rm -f $@
@@ -196,7 +196,7 @@ guest: deps-guest
 # ---- for Windows, cross-built (docs/windows.md)
 WIN_CC    ?= x86_64-w64-mingw32-gcc
 WIN_FLAGS := -O2 -g -std=gnu11 -D_GNU_SOURCE -DWIN32_LEAN_AND_MEAN -D_WIN32_WINNT=0x0A00 -Iinclude -Isrc $(WARN)
-WIN_SRC   := $(src_whp) $(src_x86) $(addprefix src/base/,err.c errtext_win.c state.c)
+WIN_SRC   := $(src_whp) $(src_x86) $(addprefix src/,base/err.c base/state.c os/win/errtext.c)
 windows-hv: deps-windows
 	@$(MAKE) --no-print-directory $(BUILD)/windows/hello.exe
 $(BUILD)/windows/obj/%.o: %.c Makefile

@@ -2,7 +2,7 @@
  * Small things that every process uses: descriptors, events, sealed shared memory, waiting, clocks.
  * Return 0 or a negative errno unless stated otherwise.
  *
- * Each function that needs the system exists twice, in src/base: *_linux.c and *_win.c. A
+ * Each function that needs the system exists twice: in src/os/linux and in src/os/win. A
  * descriptor is an int on both: on Windows the value of a HANDLE, which has 32 significant bits
  * there.
  */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The text of an errno, per platform (errtext_linux.c, errtext_win.c). */
+/* The text of an errno, per system (errtext.c in src/os/linux and src/os/win). */
 #ifndef INSULA_BASE_ERRTEXT_H
 #define INSULA_BASE_ERRTEXT_H
 

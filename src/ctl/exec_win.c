@@ -4,7 +4,7 @@
  * so each stream is a pipe that we make, whose other end insula-exec gets, and a thread copies
  * between it and our own. See exec.h.
  */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
  * A console on the standard streams: a pipe, insulad's with vm.console, ours with vm.run. A thread
  * reads what is typed, because a read of a console window cannot be waited for. See ctl.h.
  */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <aclapi.h>
 #include <errno.h>

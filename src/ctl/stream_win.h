@@ -3,7 +3,7 @@
 #ifndef CTL_STREAM_WIN_H
 #define CTL_STREAM_WIN_H
 
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include "ctl.h"
 

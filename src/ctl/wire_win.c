@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The connection to insulad: a named pipe. See ctl.h. */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Where insulad's things are on Windows. See conf.h. */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <stdio.h>
 #include <stdlib.h>

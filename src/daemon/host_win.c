@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Programs, paths and the rest of Windows. See daemon.h. */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <errno.h>
 #include <fcntl.h>

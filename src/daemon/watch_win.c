@@ -8,7 +8,7 @@
 
 #include <insula/err.h>
 
-#include "base/win.h"
+#include "os/win/win.h"
 #include "watch.h"
 
 struct watch {

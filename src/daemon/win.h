@@ -3,7 +3,7 @@
 #ifndef DAEMON_WIN_H
 #define DAEMON_WIN_H
 
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include "link.h"
 #include "record.h"

@@ -10,7 +10,7 @@
  *
  * The user's handles are pipes or files, never a console window, which would be a way out.
  */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <errno.h>
 #include <string.h>

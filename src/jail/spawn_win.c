@@ -9,7 +9,7 @@
 
 #include <insula/base.h>
 
-#include "base/win.h"
+#include "os/win/win.h"
 
 #define CONTAINER_NAME L"Insula.Helper"
 #define MAX_ATTRIBUTES 6

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What the guest boots, on Windows: files that lie there. See boot.h. */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <errno.h>
 #include <stdio.h>

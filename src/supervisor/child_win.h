@@ -3,7 +3,7 @@
 #ifndef SUPERVISOR_CHILD_WIN_H
 #define SUPERVISOR_CHILD_WIN_H
 
-#include "base/win.h"
+#include "os/win/win.h"
 #include "jail/contain.h"
 
 struct child;

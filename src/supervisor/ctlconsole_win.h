@@ -9,7 +9,7 @@
 #ifndef SUPERVISOR_CTLCONSOLE_WIN_H
 #define SUPERVISOR_CTLCONSOLE_WIN_H
 
-#include "base/win.h"
+#include "os/win/win.h"
 #include "loop.h"
 #include "scrollback.h"
 #include "vmlog.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Devices on Windows: the page is mapped for a moment, when no helper is there. See device.h. */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <insula/base.h>
 #include <insula/devpage.h>

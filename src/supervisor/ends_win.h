@@ -3,7 +3,7 @@
 #ifndef SUPERVISOR_ENDS_WIN_H
 #define SUPERVISOR_ENDS_WIN_H
 
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <insula/proto.h>
 

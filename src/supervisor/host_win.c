@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What a Windows host must offer. See host.h. */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <errno.h>
 

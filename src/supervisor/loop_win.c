@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Waiting on Windows: one alertable wait for at most 64 handles. See loop.h. */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <insula/base.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Where things are on Windows: all beside insula-run.exe, and nothing is cached. See paths.h. */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Ctrl-C and the console window's size on Windows. See signals.h. */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <signal.h>
 

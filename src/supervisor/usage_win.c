@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What a process uses. See usage.h. */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <psapi.h>
 

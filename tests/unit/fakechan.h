@@ -13,7 +13,7 @@
 
 #ifdef _WIN32
 
-#include "base/win.h"
+#include "os/win/win.h"
 
 struct fakechan {
 	int helper; /* for helper_loop() */

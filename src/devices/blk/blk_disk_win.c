@@ -6,7 +6,7 @@
  * waits for its own request, and each segment is a request of its own: the scatter and gather calls
  * want whole pages.
  */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <errno.h>
 #include <limits.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The console's two handles on Windows: pipes or files, never a console window, which would be a
  * way out: the supervisor speaks for that through pipes. See ends.h. */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <errno.h>
 

@@ -16,7 +16,7 @@
  * direction, in both directions; the borders of other messages mean nothing. A pipe of bytes (a
  * server's own choice) can only be closed as a whole.
  */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <errno.h>
 #include <string.h>

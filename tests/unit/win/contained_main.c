@@ -12,7 +12,7 @@
 #include <insula/jail.h>
 #include <insula/proto.h>
 
-#include "base/win.h"
+#include "os/win/win.h"
 
 int main(void)
 {

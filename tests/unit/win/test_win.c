@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What the programs for Windows stand on: events, words, sections, the channel, and the process
- * that is made with a list of handles (the _win.c of src/base, src/jail/spawn_win.c). */
+ * that is made with a list of handles (src/os/win, src/jail/spawn_win.c). */
 #include <windows.h>
 
 #include <errno.h>
@@ -9,7 +9,7 @@
 
 #include <insula/base.h>
 
-#include "base/win.h"
+#include "os/win/win.h"
 #include "jail/contain.h"
 
 #define MS 1000000ull

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Pipes: both ends of a channel, a log or a stream; one end for somebody else. See win.h. */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <aclapi.h>
 #include <errno.h>

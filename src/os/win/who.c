@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Who this process is, and descriptors that let it in. See win.h. */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <errno.h>
 #include <sddl.h>

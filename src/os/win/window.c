@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The console window that this program runs in. See insula/base.h. */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <stdlib.h>
 

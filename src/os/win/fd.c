@@ -5,7 +5,7 @@
  * Whatever is made here can be inherited: the supervisor names the handles that a child gets one by
  * one (child_win.c), and no other process may make children.
  */
-#include "base/win.h"
+#include "os/win/win.h"
 
 #include <bcrypt.h>
 #include <errno.h>
