@@ -146,7 +146,7 @@ void agent_end(struct agent *a, const struct gp_poweroff *how)
 }
 
 /* One look at everything that may have come. True: somebody wants to be accepted. */
-static bool serve(struct agent *a, int timeout)
+static bool serve_connections(struct agent *a, int timeout)
 {
 	struct pollfd p[2 + AGENT_TASKS * TASK_FDS];
 	struct task *who[AGENT_TASKS];
@@ -175,14 +175,14 @@ static void leave(struct agent *a)
 {
 	a->ops->kill_all();
 	for (unsigned i = 0; i < GP_WINDOW_OUT / GP_DATA_MAX; i++)
-		(void)serve(a, 0);
+		(void)serve_connections(a, 0);
 	a->ops->finish();
 	a->ops->leave(a->leaving);
 }
 
 void agent_step(struct agent *a, int timeout)
 {
-	bool knocks = serve(a, until_deadline(a, timeout));
+	bool knocks = serve_connections(a, until_deadline(a, timeout));
 	uint64_t now = agent_now();
 
 	if (a->leaving) {

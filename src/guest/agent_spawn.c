@@ -167,7 +167,7 @@ static void become_user(const struct gp_start *s, const struct passwd *pw, int r
 			strerror(errno));
 }
 
-static _Noreturn void child(struct gp_start s, uint8_t *body, const struct ends *c)
+static _Noreturn void become_command(struct gp_start s, uint8_t *body, const struct ends *c)
 {
 	static char *argv[GP_ARGS_MAX + 1], *set[GP_ARGS_MAX + 1];
 	char *cwd, *user, number[16], host[65] = "";
@@ -215,7 +215,7 @@ int spawn_command(struct task *t, const struct gp_start *s, uint8_t *body)
 	if (!rc) {
 		t->pid = fork();
 		if (t->pid == 0)
-			child(*s, body, &c);
+			become_command(*s, body, &c);
 		if (t->pid < 0) {
 			rc = -errno;
 			t->pid = 0;

@@ -114,7 +114,7 @@ static void hang_up(const struct agent *a, struct task *t)
 }
 
 /* A stream that takes no more has ended: that is seen when it is read. */
-static void flush(struct task *t)
+static void flush_stream(struct task *t)
 {
 	const uint8_t *at;
 	size_t n;
@@ -234,7 +234,7 @@ static void pump_output(struct task *t, unsigned i)
 		gp_put_data(&t->tx, type[i], (uint32_t)n);
 		t->credit[i] -= (uint32_t)n;
 		t->left[i] -= MIN(t->left[i], (uint32_t)n);
-		flush(t);
+		flush_stream(t);
 	} else if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
 		t->left[i] = 0;
 	} else {
@@ -254,7 +254,7 @@ static void pump_outputs(struct task *t)
 
 /* ---- start and end of the process ---- */
 
-static void ended(struct agent *a, struct task *t)
+static void task_ended(struct agent *a, struct task *t)
 {
 	for (unsigned i = 0; i < 2; i++) {
 		int n = 0;
@@ -275,7 +275,7 @@ static void refused(struct agent *a, struct task *t, int status, const char *tex
 	t->exit = (struct gp_exit){.kind = GP_EXIT_REFUSED, .value = (uint32_t)status};
 	snprintf(t->exit.text, sizeof t->exit.text, "%s", text);
 	close_streams(t);
-	ended(a, t);
+	task_ended(a, t);
 }
 
 static void started(struct agent *a, struct task *t)
@@ -295,7 +295,7 @@ static void started(struct agent *a, struct task *t)
 	(void)gp_put(&t->tx, GP_STARTED, &m, sizeof m);
 	t->state = TASK_RUNNING;
 	if (t->reaped)
-		ended(a, t);
+		task_ended(a, t);
 }
 
 void task_reaped(struct agent *a, struct task *t, int status)
@@ -313,7 +313,7 @@ void task_reaped(struct agent *a, struct task *t, int status)
 	    oom_kills() > t->oom_kills)
 		t->exit.flags = GP_EXIT_OOM;
 	if (t->state == TASK_RUNNING)
-		ended(a, t);
+		task_ended(a, t);
 }
 
 /* ---- frames ---- */
@@ -329,7 +329,7 @@ static void greet(struct task *t, uint32_t flags)
 	(void)gp_put_own(&t->tx, GP_HELLO, &m, sizeof m); /* the first frame: there is room */
 }
 
-static struct task *find(const struct agent *a, uint32_t id)
+static struct task *find_task(const struct agent *a, uint32_t id)
 {
 	for (unsigned i = 0; i < AGENT_TASKS; i++)
 		if (a->task[i] && a->task[i]->id == id && a->task[i]->state != TASK_LOST)
@@ -355,7 +355,7 @@ static void go_on(const struct agent *a, struct task *t, struct task *old, uint6
 		return;
 	}
 	greet(old, 0);
-	flush(old);
+	flush_stream(old);
 }
 
 /* Refused, but told why: what it sent is read no more. */
@@ -363,11 +363,11 @@ static int turn_away(struct task *t, uint32_t id, uint32_t flags)
 {
 	t->id = id;
 	greet(t, flags);
-	flush(t);
+	flush_stream(t);
 	return -EPROTO;
 }
 
-static int on_hello(struct agent *a, struct task *t)
+static int task_on_hello(struct agent *a, struct task *t)
 {
 	struct gp_hello m;
 	struct task *old;
@@ -376,7 +376,7 @@ static int on_hello(struct agent *a, struct task *t)
 	/* Also to a host of another version, so that it can say what is wrong. */
 	if (m.magic != GP_MAGIC || m.version != GP_VERSION || !m.id || m.flags)
 		return turn_away(t, 0, 0);
-	old = find(a, m.id);
+	old = find_task(a, m.id);
 	if (!old && m.received)
 		return turn_away(t, m.id, GP_HELLO_GONE);
 	if (old) {
@@ -471,7 +471,7 @@ static int on_stdin_end(struct agent *a, struct task *t)
 	return 0;
 }
 
-static int on_signal(struct agent *a, struct task *t)
+static int task_on_signal(struct agent *a, struct task *t)
 {
 	struct gp_signal m;
 
@@ -558,13 +558,13 @@ static const struct handler {
 	unsigned states;
 	int (*run)(struct agent *a, struct task *t);
 } handlers[] = {
-	{GP_HELLO, IN(TASK_HELLO), on_hello},
+	{GP_HELLO, IN(TASK_HELLO), task_on_hello},
 	{GP_START, IN(TASK_REQUEST), on_start},
 	{GP_POWEROFF, IN(TASK_REQUEST), on_poweroff},
 	{GP_PING, IN(TASK_REQUEST) | WITH_PROCESS, on_ping},
 	{GP_STDIN, WITH_PROCESS, on_stdin},
 	{GP_STDIN_END, WITH_PROCESS, on_stdin_end},
-	{GP_SIGNAL, WITH_PROCESS, on_signal},
+	{GP_SIGNAL, WITH_PROCESS, task_on_signal},
 	{GP_RESIZE, WITH_PROCESS, on_resize},
 	{GP_CREDIT, WITH_PROCESS, on_credit},
 	{GP_CLOSE, WITH_PROCESS, on_close},
@@ -587,7 +587,7 @@ static int on_frame(struct agent *a, struct task *t)
 	return -EPROTO;
 }
 
-static void receive(struct agent *a, struct task *t)
+static void receive_frames(struct agent *a, struct task *t)
 {
 	for (unsigned i = 0; i < MAX_READS && t->sock >= 0; i++) {
 		uint8_t *at;
@@ -639,13 +639,13 @@ void task_serve(struct agent *a, struct task *t, const struct pollfd p[TASK_FDS]
 	else if (p[FD_IN].revents && t->in >= 0)
 		close_input(t);
 	if (p[FD_SOCK].revents & POLLOUT)
-		flush(t);
+		flush_stream(t);
 	if (p[FD_SOCK].revents & ~POLLOUT)
-		receive(a, t);
+		receive_frames(a, t);
 	if (p[FD_OUT].revents || p[FD_OUT + 1].revents)
 		pump_outputs(t);
 	pay(t);
-	flush(t);
+	flush_stream(t);
 }
 
 static bool drained(const struct agent *a, struct task *t, uint64_t now)
@@ -672,7 +672,7 @@ static void say_exit(struct agent *a, struct task *t, uint64_t now)
 	(void)gp_put(&t->tx, GP_EXIT, &t->exit, sizeof t->exit);
 	t->state = TASK_CLOSING;
 	t->deadline = now + AGENT_LINGER_MS;
-	flush(t);
+	flush_stream(t);
 }
 
 bool task_settle(struct agent *a, struct task *t, uint64_t now)

@@ -6,7 +6,7 @@
 
 #include "agent.h"
 
-static void put(char **env, size_t *n, char *var)
+static void put_variable(char **env, size_t *n, char *var)
 {
 	size_t name = strcspn(var, "=") + 1;
 
@@ -44,13 +44,13 @@ char **env_make(char *const *set, const struct env_who *who)
 		nset++;
 	env = calloc(nset + ndefaults + 1, sizeof *env);
 	for (size_t i = nset; env && i-- > 0;)
-		put(env, &n, set[i]);
+		put_variable(env, &n, set[i]);
 	for (size_t i = 0; env && i < ndefaults; i++) {
 		char *s = join(defaults[i][0], defaults[i][1]);
 
 		if (!s)
 			return NULL;
-		put(env, &n, s);
+		put_variable(env, &n, s);
 	}
 	return env;
 }

@@ -18,7 +18,7 @@
 #define FOLDER "/insula/m"
 #define VIRTIO_DEVICES "/sys/bus/virtio/devices"
 
-static void load(const char *file)
+static void load_module(const char *file)
 {
 	char path[128];
 	int optional = file[0] == '?', fd;
@@ -47,7 +47,7 @@ unsigned modules_load(const char *group)
 	while (fgets(line, sizeof line, f)) {
 		line[strcspn(line, "\n")] = '\0';
 		if (strncmp(line, group, len) == 0 && line[len] == ' ') {
-			load(line + len + 1);
+			load_module(line + len + 1);
 			n++;
 		}
 	}

@@ -77,7 +77,7 @@ static void a_millisecond(void)
 }
 
 /* The driver usually finds its cards before finit_module() returns; it does not promise to. */
-static bool find(const char *mac, char name[IFNAMSIZ])
+static bool find_card(const char *mac, char name[IFNAMSIZ])
 {
 	for (unsigned i = 0; !find_once(mac, name); i++) {
 		if (i == WAIT_MS)
@@ -110,7 +110,7 @@ static struct ifreq request(const char *name)
 	return r;
 }
 
-static struct sockaddr address(in_addr_t a)
+static struct sockaddr read_address(in_addr_t a)
 {
 	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr = {a}};
 	struct sockaddr out;
@@ -138,10 +138,10 @@ static bool set_ip(int fd, const char *name, char *value)
 		*slash = '\0';
 	if (inet_pton(AF_INET, value, &a) != 1 || bits < 1 || bits > 32)
 		return false;
-	r.ifr_addr = address(a);
+	r.ifr_addr = read_address(a);
 	if (ioctl(fd, SIOCSIFADDR, &r) < 0)
 		return false;
-	r.ifr_netmask = address(htonl(~0u << (32 - bits)));
+	r.ifr_netmask = read_address(htonl(~0u << (32 - bits)));
 	return ioctl(fd, SIOCSIFNETMASK, &r) == 0;
 }
 
@@ -152,15 +152,15 @@ static bool set_gw(int fd, const char *name, char *value)
 
 	if (inet_pton(AF_INET, value, &a) != 1)
 		return false;
-	rt.rt_dst = rt.rt_genmask = address(0);
-	rt.rt_gateway = address(a);
+	rt.rt_dst = rt.rt_genmask = read_address(0);
+	rt.rt_gateway = read_address(a);
 	if (ioctl(fd, SIOCADDRT, &rt) == 0 || errno == EEXIST)
 		return true;
 	/* Not in the card's own network: say first that it is there (passt gives a host's /32). */
 	struct rtentry link = {.rt_flags = RTF_UP | RTF_HOST, .rt_dev = (char *)name};
 
-	link.rt_dst = address(a);
-	link.rt_genmask = address(~0u);
+	link.rt_dst = read_address(a);
+	link.rt_genmask = read_address(~0u);
 	return ioctl(fd, SIOCADDRT, &link) == 0 && ioctl(fd, SIOCADDRT, &rt) == 0;
 }
 
@@ -252,7 +252,7 @@ static void one_card(int fd, char *record)
 {
 	char name[IFNAMSIZ], *rest = record, *mac = strsep(&rest, ","), *item;
 
-	if (!find(mac, name)) {
+	if (!find_card(mac, name)) {
 		complain(mac, "no such card (has this kernel virtio_net?)");
 		return;
 	}

@@ -85,7 +85,7 @@ void tty_setup(bool cooked_output)
 	use_as_standard(fd);
 }
 
-static _Noreturn void child(char *const argv[], const struct config *c)
+static _Noreturn void become_task(char *const argv[], const struct config *c)
 {
 	int code;
 
@@ -153,7 +153,7 @@ int task_run(char *const argv[], const struct config *c)
 	if (pid < 0)
 		die_errno("fork");
 	if (pid == 0)
-		child(argv, c);
+		become_task(argv, c);
 	setpgid(pid, pid);
 	asked = wait_for(pid, &set, &ws);
 	kill_rest();

@@ -45,7 +45,7 @@ int image_cache_dir(char out[IMAGE_PATH_MAX], struct err *e)
 	return 0;
 }
 
-static int make_dirs(const char *dir)
+static int make_cache_dirs(const char *dir)
 {
 	char path[IMAGE_PATH_MAX];
 
@@ -87,7 +87,7 @@ int cache_open(struct cache *c, const char *dir, struct err *e)
 	if (!dir[0])
 		return err_set(e, -ENOENT,
 			       "no cache directory: neither XDG_CACHE_HOME nor HOME is set");
-	r = make_dirs(dir);
+	r = make_cache_dirs(dir);
 	if (r)
 		return cache_failed(c, r, "", e);
 	c->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -7,7 +7,7 @@
  *
  * What is read here ends up in a guest. So a path of modules.dep may not lead out of the tree, and
  * only root, the user and the kernel's owner may be able to change the tree. All files are opened
- * by open_file().
+ * by open_tree_file().
  */
 #include <dirent.h>
 #include <errno.h>
@@ -115,7 +115,7 @@ static int check_way(const struct modules *k, const char *path, struct err *e)
 }
 
 /* A regular file of the tree: its descriptor, and what it is. -ENOENT: there is none. */
-static int open_file(const struct modules *k, const char *path, struct stat *st, struct err *e)
+static int open_tree_file(const struct modules *k, const char *path, struct stat *st, struct err *e)
 {
 	int r, fd = open_beneath(k->dir, path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
 
@@ -140,7 +140,7 @@ static int open_file(const struct modules *k, const char *path, struct stat *st,
 static int slurp(const struct modules *k, const char *name, char **out, struct err *e)
 {
 	struct stat st;
-	int r = 0, fd = open_file(k, name, &st, e);
+	int r = 0, fd = open_tree_file(k, name, &st, e);
 
 	*out = NULL;
 	if (fd < 0)
@@ -261,8 +261,8 @@ static const char *find_dep(const struct modules *k, const char *name)
 	return NULL;
 }
 
-static int append(struct modules *k, const char *group, const char *path, size_t len, bool optional,
-		  struct err *e)
+static int append_path(struct modules *k, const char *group, const char *path, size_t len,
+		       bool optional, struct err *e)
 {
 	size_t n;
 	const char *name = path_name(path, len, &n);
@@ -349,7 +349,7 @@ static int append_list(struct modules *k, const char *group, const char *list, s
 		name = path_name(list + start, len - start, &n);
 		r = n ? need_soft(k, group, name, n, depth, e) : 0;
 		if (!r && n)
-			r = append(k, group, list + start, len - start, optional, e);
+			r = append_path(k, group, list + start, len - start, optional, e);
 		if (r)
 			return r;
 		len = start ? start - 1 : 0;
@@ -391,7 +391,7 @@ int modules_hash(const struct modules *k, struct hash *h, struct err *e)
 	struct stat st;
 
 	for (size_t i = 0; i < k->n; i++) {
-		int fd = open_file(k, k->m[i].path, &st, e);
+		int fd = open_tree_file(k, k->m[i].path, &st, e);
 
 		if (fd < 0)
 			return fd;
@@ -432,7 +432,7 @@ static int decompress(const struct decompressor *d, int in, int *out, struct err
 int modules_read(const struct modules *k, const struct module *m, int *out, struct err *e)
 {
 	struct stat st;
-	int fd = open_file(k, m->path, &st, e), r;
+	int fd = open_tree_file(k, m->path, &st, e), r;
 	size_t len = strlen(m->path);
 
 	if (fd < 0)

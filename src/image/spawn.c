@@ -62,15 +62,15 @@ static int hide_mounts(const char *dir)
 }
 
 /* Move a descriptor to its place; dup2() onto itself would leave close-on-exec set. */
-static int place(int from, int to)
+static int place_descriptor(int from, int to)
 {
 	if (from == to)
 		return fcntl(from, F_SETFD, 0);
 	return dup2(from, to) < 0 ? -1 : 0;
 }
 
-static _Noreturn void child(const struct spawn *s, const char *program, int null, int errors,
-			    pid_t parent)
+static _Noreturn void become_program(const struct spawn *s, const char *program, int null,
+				     int errors, pid_t parent)
 {
 	static const char text[] = "cannot set up its process";
 
@@ -83,8 +83,9 @@ static _Noreturn void child(const struct spawn *s, const char *program, int null
 		(void)!write(errors, why, sizeof(why) - 1);
 		_exit(STATUS_SETUP);
 	}
-	if (place(s->in < 0 ? null : s->in, 0) || place(s->out < 0 ? null : s->out, 1) ||
-	    place(errors, 2) || (s->extra >= 0 && place(s->extra, SPAWN_FD))) {
+	if (place_descriptor(s->in < 0 ? null : s->in, 0) ||
+	    place_descriptor(s->out < 0 ? null : s->out, 1) || place_descriptor(errors, 2) ||
+	    (s->extra >= 0 && place_descriptor(s->extra, SPAWN_FD))) {
 		(void)!write(errors, text, sizeof(text) - 1);
 		_exit(STATUS_SETUP);
 	}
@@ -109,7 +110,7 @@ static int wait_end(const struct spawn *s, pid_t pid, int *status)
 
 /* What the program complained about last, without its own name in front: warnings come before the
  * reason. */
-static int report(const struct spawn *s, int status, int errors, struct err *e)
+static int report_failure(const struct spawn *s, int status, int errors, struct err *e)
 {
 	const char *base = strrchr(s->argv[0], '/') ? strrchr(s->argv[0], '/') + 1 : s->argv[0];
 	char text[4096], *line, *end;
@@ -161,7 +162,7 @@ int spawn_run(const struct spawn *s, struct err *e)
 	}
 	pid = fork();
 	if (pid == 0)
-		child(&t, program, null, errors, self);
+		become_program(&t, program, null, errors, self);
 	if (pid < 0) {
 		r = err_sys(e, -errno, "fork for %s", s->argv[0]);
 		goto out;
@@ -170,7 +171,7 @@ int spawn_run(const struct spawn *s, struct err *e)
 	if (r)
 		err_sys(e, r, "wait for %s", s->argv[0]);
 	else if (status)
-		r = report(s, status, errors, e);
+		r = report_failure(s, status, errors, e);
 out:
 	fd_close(&t.extra);
 	fd_close(&t.out);

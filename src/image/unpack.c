@@ -178,7 +178,7 @@ static int decompress(int fd, const struct payload *p, const struct cache *c, st
 	return check_result(c->tmp, p, e);
 }
 
-static int make(struct cache *c, int fd, const struct payload *p, int *out, struct err *e)
+static int make_unpacked(struct cache *c, int fd, const struct payload *p, int *out, struct err *e)
 {
 	int rc = cache_begin(c, e);
 
@@ -211,7 +211,7 @@ int image_unpack(int kernel, const char *cache_dir, int *out, struct err *e)
 		cache_name(&c, CACHE_KERNEL, &subject, &key);
 		rc = cache_get(&c, out, e);
 		if (rc == -ENOENT)
-			rc = make(&c, kernel, &p, out, e);
+			rc = make_unpacked(&c, kernel, &p, out, e);
 	}
 	cache_close(&c);
 	return rc;

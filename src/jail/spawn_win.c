@@ -34,8 +34,8 @@ static int missing(struct making *m, struct err *e, const char *what)
 	return contain_missing(e, m->plan->program, "%s: error %lu", what, error);
 }
 
-static int add(struct making *m, DWORD_PTR which, void *value, size_t size, const char *what,
-	       struct err *e)
+static int add_attribute(struct making *m, DWORD_PTR which, void *value, size_t size,
+			 const char *what, struct err *e)
 {
 	if (UpdateProcThreadAttribute(m->list, 0, which, value, size, NULL, NULL))
 		return 0;
@@ -102,11 +102,12 @@ static int contain_helper(struct making *m, struct err *e)
 
 	m->packages = PROCESS_CREATION_ALL_APPLICATION_PACKAGES_OPT_OUT;
 	if (!rc && m->container.AppContainerSid)
-		rc = add(m, PROC_THREAD_ATTRIBUTE_SECURITY_CAPABILITIES, &m->container,
-			 sizeof(m->container), "AppContainer", e);
+		rc = add_attribute(m, PROC_THREAD_ATTRIBUTE_SECURITY_CAPABILITIES, &m->container,
+				   sizeof(m->container), "AppContainer", e);
 	return rc ? rc
-		  : add(m, PROC_THREAD_ATTRIBUTE_ALL_APPLICATION_PACKAGES_POLICY, &m->packages,
-			sizeof(m->packages), "less privileged AppContainer", e);
+		  : add_attribute(m, PROC_THREAD_ATTRIBUTE_ALL_APPLICATION_PACKAGES_POLICY,
+				  &m->packages, sizeof(m->packages), "less privileged AppContainer",
+				  e);
 }
 
 static int restrict_vmm(struct making *m, struct err *e)
@@ -161,8 +162,8 @@ static int list_handles(struct making *m, struct err *e)
 		if (!listed(m, n, fd_handle(p->fds[i])))
 			m->handle[n++] = fd_handle(p->fds[i]);
 	}
-	return add(m, PROC_THREAD_ATTRIBUTE_HANDLE_LIST, m->handle, n * sizeof(*m->handle),
-		   "list of handles", e);
+	return add_attribute(m, PROC_THREAD_ATTRIBUTE_HANDLE_LIST, m->handle,
+			     n * sizeof(*m->handle), "list of handles", e);
 }
 
 static int fill_attributes(struct making *m, struct err *e)
@@ -186,14 +187,14 @@ static int fill_attributes(struct making *m, struct err *e)
 		m->mitigations |=
 			PROCESS_CREATION_MITIGATION_POLICY_WIN32K_SYSTEM_CALL_DISABLE_ALWAYS_ON;
 	if (!rc)
-		rc = add(m, PROC_THREAD_ATTRIBUTE_JOB_LIST, &m->out->job, sizeof(m->out->job),
-			 "job", e);
+		rc = add_attribute(m, PROC_THREAD_ATTRIBUTE_JOB_LIST, &m->out->job,
+				   sizeof(m->out->job), "job", e);
 	if (!rc)
-		rc = add(m, PROC_THREAD_ATTRIBUTE_MITIGATION_POLICY, &m->mitigations,
-			 sizeof(m->mitigations), "mitigations", e);
+		rc = add_attribute(m, PROC_THREAD_ATTRIBUTE_MITIGATION_POLICY, &m->mitigations,
+				   sizeof(m->mitigations), "mitigations", e);
 	if (!rc)
-		rc = add(m, PROC_THREAD_ATTRIBUTE_CHILD_PROCESS_POLICY, &m->children,
-			 sizeof(m->children), "no children", e);
+		rc = add_attribute(m, PROC_THREAD_ATTRIBUTE_CHILD_PROCESS_POLICY, &m->children,
+				   sizeof(m->children), "no children", e);
 	if (rc)
 		return rc;
 	return helper ? contain_helper(m, e) : restrict_vmm(m, e);
@@ -231,7 +232,7 @@ static void make_environment(wchar_t *out, size_t size)
 		panic("the path of the system");
 }
 
-static int start(struct making *m, struct err *e)
+static int start_process(struct making *m, struct err *e)
 {
 	const struct contain_plan *p = m->plan;
 	const DWORD flags = CREATE_SUSPENDED | EXTENDED_STARTUPINFO_PRESENT | DETACHED_PROCESS |
@@ -277,7 +278,7 @@ int contain_spawn(const struct contain_plan *p, struct contained *out, struct er
 	if (!rc)
 		rc = make_attributes(&m, e);
 	if (!rc)
-		rc = start(&m, e);
+		rc = start_process(&m, e);
 	if (m.list) {
 		DeleteProcThreadAttributeList(m.list);
 		free(m.list);

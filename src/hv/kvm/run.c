@@ -157,7 +157,7 @@ static void decode_exit(struct hv_vcpu *v, struct hv_exit *x)
 /* A vCPU that waits for its start signal inside KVM_RUN gets EAGAIN when it comes. The boot CPU
  * never waits for one: there EAGAIN is what starting KVM's own thread for this VM says when the
  * process may not have one more. */
-static void on_again(struct hv_vcpu *v, struct hv_exit *x)
+static void on_eagain(struct hv_vcpu *v, struct hv_exit *x)
 {
 	if (v->index > 0) {
 		on_interrupted(v, x);
@@ -183,7 +183,7 @@ int hv_vcpu_run(struct hv_vcpu *v, struct hv_exit *x)
 	if (r == -EINTR)
 		on_interrupted(v, x);
 	else if (r == -EAGAIN)
-		on_again(v, x);
+		on_eagain(v, x);
 	else if (r < 0)
 		return r;
 	else

@@ -52,7 +52,7 @@ static bool same(const struct hv_doorbell *a, const struct hv_doorbell *b)
 	       a->match == b->match && (!a->match || a->value == b->value);
 }
 
-static struct whp_bell *find(struct hv_vm *vm, const struct hv_doorbell *d)
+static struct whp_bell *find_bell(struct hv_vm *vm, const struct hv_doorbell *d)
 {
 	for (unsigned i = 0; i < WHP_MAX_DOORBELLS; i++)
 		if (vm->bell[i].used && same(&vm->bell[i].d, d))
@@ -69,12 +69,12 @@ static struct whp_bell *find_free(struct hv_vm *vm)
 }
 
 /* The lock is held. */
-static int add(struct hv_vm *vm, const struct hv_doorbell *d, struct err *e)
+static int add_bell(struct hv_vm *vm, const struct hv_doorbell *d, struct err *e)
 {
 	struct whp_bell *b = find_free(vm);
 	int r;
 
-	if (find(vm, d))
+	if (find_bell(vm, d))
 		return err_set(e, -EEXIST, "doorbell at 0x%" PRIx64 " is bound", d->addr);
 	if (!b)
 		return err_set(e, -ENOSPC, "doorbell at 0x%" PRIx64 ": %d are in use", d->addr,
@@ -92,7 +92,7 @@ int hv_doorbell_bind(struct hv_vm *vm, const struct hv_doorbell *d, struct err *
 	if (r < 0)
 		return r;
 	whp_lock_take(&vm->lock);
-	r = add(vm, d, e);
+	r = add_bell(vm, d, e);
 	whp_lock_drop(&vm->lock);
 	return r;
 }
@@ -115,7 +115,7 @@ int hv_doorbell_unbind(struct hv_vm *vm, const struct hv_doorbell *d, struct err
 	if (r < 0)
 		return r;
 	whp_lock_take(&vm->lock);
-	b = find(vm, d);
+	b = find_bell(vm, d);
 	if (b) {
 		hr = disconnect_bell(vm, b);
 		*b = (struct whp_bell){.used = false};

@@ -112,7 +112,7 @@ static int on_unknown(struct hv_vcpu *v, struct hv_exit *x)
 /* ---- the emulator ---- */
 
 /* What the emulator's result means; also from hv_vcpu_complete(). */
-static int settle(struct hv_vcpu *v, int result, struct hv_exit *x)
+static int settle_access(struct hv_vcpu *v, int result, struct hv_exit *x)
 {
 	const struct x86_access *a = &v->x86.log[v->x86.nlog];
 
@@ -151,7 +151,7 @@ static int emulate(struct hv_vcpu *v, enum x86_why why, const struct whp_bytes *
 	whp_lock_take_shared(&v->vm->mem_lock);
 	r = x86_begin(&v->x86, why, insn->byte, insn->count);
 	whp_lock_drop_shared(&v->vm->mem_lock);
-	return settle(v, r, x);
+	return settle_access(v, r, x);
 }
 
 /* ---- exits ---- */
@@ -260,7 +260,7 @@ static const struct {
 	{WHP_EXIT_CANCELED, HV_EXIT_NONE, on_canceled},
 };
 
-static int dispatch(struct hv_vcpu *v, struct hv_exit *x)
+static int dispatch_exit(struct hv_vcpu *v, struct hv_exit *x)
 {
 	for (size_t i = 0; i < ARRAY_LEN(exits); i++) {
 		if (exits[i].reason != v->exit.reason)
@@ -291,7 +291,7 @@ int hv_vcpu_run(struct hv_vcpu *v, struct hv_exit *x)
 	}
 	memset(&v->exit, 0, sizeof(v->exit));
 	hr = v->vm->api.run(v->vm->partition, v->index, &v->exit, sizeof(v->exit));
-	return hr < 0 ? whp_errno(hr) : dispatch(v, x);
+	return hr < 0 ? whp_errno(hr) : dispatch_exit(v, x);
 }
 
 /* ---- completion ---- */
@@ -335,7 +335,7 @@ static int complete_emulation(struct hv_vcpu *v, const struct hv_exit *x)
 	whp_lock_take_shared(&v->vm->mem_lock);
 	r = x86_resume(&v->x86);
 	whp_lock_drop_shared(&v->vm->mem_lock);
-	r = settle(v, r, &next);
+	r = settle_access(v, r, &next);
 	if (next.kind != HV_EXIT_NONE) {
 		v->next = next;
 		v->has_next = true;

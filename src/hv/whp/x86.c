@@ -4,7 +4,7 @@
 
 #include "hv/whp/x86_internal.h"
 
-static int run(struct x86 *x)
+static int run_instruction(struct x86 *x)
 {
 	bool trap = x->s.rflags & RFLAGS_TF;
 	int r;
@@ -38,7 +38,7 @@ int x86_begin(struct x86 *x, enum x86_why why, const uint8_t *bytes, unsigned nb
 	r = x86_decode(x);
 	if (r != X86_DONE)
 		return r;
-	return is_expected(x) ? run(x) : X86_RETRY;
+	return is_expected(x) ? run_instruction(x) : X86_RETRY;
 }
 
 /* What was asked last has been answered. */
@@ -50,5 +50,5 @@ int x86_resume(struct x86 *x)
 	} else {
 		x->nlog++;
 	}
-	return run(x);
+	return run_instruction(x);
 }

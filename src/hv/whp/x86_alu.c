@@ -21,7 +21,7 @@ static uint64_t sum_flags(uint64_t r, uint64_t carries, uint64_t overflow, unsig
 	       (carries & 8 ? RFLAGS_AF : 0) | (top_bit(overflow, size) ? RFLAGS_OF : 0);
 }
 
-static uint64_t add(unsigned size, uint64_t a, uint64_t b, bool carry, uint64_t *flags)
+static uint64_t alu_add(unsigned size, uint64_t a, uint64_t b, bool carry, uint64_t *flags)
 {
 	uint64_t r = (a + b + carry) & x86_mask(size);
 
@@ -53,9 +53,9 @@ uint64_t x86_compute(enum x86_alu op, unsigned size, uint64_t a, uint64_t b, uin
 	b &= x86_mask(size);
 	switch (op) {
 	case ALU_ADD:
-		return add(size, a, b, false, flags);
+		return alu_add(size, a, b, false, flags);
 	case ALU_ADC:
-		return add(size, a, b, carry, flags);
+		return alu_add(size, a, b, carry, flags);
 	case ALU_SUB:
 	case ALU_CMP:
 		return subtract(size, a, b, false, flags);
@@ -64,7 +64,7 @@ uint64_t x86_compute(enum x86_alu op, unsigned size, uint64_t a, uint64_t b, uin
 	case ALU_NEG:
 		return subtract(size, 0, a, false, flags);
 	case ALU_INC: /* these two keep the carry */
-		r = add(size, a, 1, false, flags);
+		r = alu_add(size, a, 1, false, flags);
 		break;
 	case ALU_DEC:
 		r = subtract(size, a, 1, false, flags);

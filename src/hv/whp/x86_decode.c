@@ -220,7 +220,7 @@ static int decode_imm(struct x86 *x)
 }
 
 /* LOCK belongs to a list of operations that write memory; anywhere else it is #UD. */
-static int check(struct x86 *x)
+static int check_decoded(struct x86 *x)
 {
 	const struct x86_insn *n = &x->insn;
 
@@ -253,5 +253,5 @@ int x86_decode(struct x86 *x)
 		return r;
 	if (m.rip_relative)
 		n->ea = (n->ea + x->s.rip + n->len) & x86_mask(n->addr_size);
-	return check(x);
+	return check_decoded(x);
 }

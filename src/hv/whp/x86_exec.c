@@ -30,7 +30,7 @@ static uint64_t source(const struct x86 *x)
 	return x86_get_reg(x, register_operand(n), n->size);
 }
 
-static int load(struct x86 *x, unsigned size, uint64_t *v)
+static int load_operand(struct x86 *x, unsigned size, uint64_t *v)
 {
 	return x86_read(x, x->insn.seg, x->insn.ea, size, v);
 }
@@ -50,7 +50,7 @@ int x86_mov_store(struct x86 *x)
 int x86_mov_load(struct x86 *x)
 {
 	uint64_t v;
-	int r = load(x, x->insn.size, &v);
+	int r = load_operand(x, x->insn.size, &v);
 
 	if (r != X86_DONE)
 		return r;
@@ -72,7 +72,7 @@ int x86_mov_sreg(struct x86 *x)
 int x86_movzx(struct x86 *x)
 {
 	uint64_t v;
-	int r = load(x, x->insn.op->arg, &v);
+	int r = load_operand(x, x->insn.op->arg, &v);
 
 	if (r != X86_DONE)
 		return r;
@@ -88,7 +88,7 @@ int x86_movsx(struct x86 *x)
 
 	if (from > x->insn.size) /* MOVSXD with a 16-bit operand is a plain move */
 		from = x->insn.size;
-	r = load(x, from, &v);
+	r = load_operand(x, from, &v);
 	if (r != X86_DONE)
 		return r;
 	x86_set_reg(x, x->insn.reg, x->insn.size, x86_sign_extend(v, from));
@@ -100,7 +100,7 @@ int x86_alu_mem(struct x86 *x)
 	enum x86_alu op = x->insn.op->arg;
 	bool only_flags = op == ALU_CMP;
 	uint64_t v, flags = x->s.rflags, result;
-	int r = only_flags ? load(x, x->insn.size, &v) : x86_read_for_write(x, &v);
+	int r = only_flags ? load_operand(x, x->insn.size, &v) : x86_read_for_write(x, &v);
 
 	if (r != X86_DONE)
 		return r;
@@ -117,7 +117,7 @@ int x86_alu_reg(struct x86 *x)
 {
 	enum x86_alu op = x->insn.op->arg;
 	uint64_t v, flags = x->s.rflags, result;
-	int r = load(x, x->insn.size, &v);
+	int r = load_operand(x, x->insn.size, &v);
 
 	if (r != X86_DONE)
 		return r;
@@ -131,7 +131,7 @@ int x86_alu_reg(struct x86 *x)
 int x86_test(struct x86 *x)
 {
 	uint64_t v, flags = x->s.rflags;
-	int r = load(x, x->insn.size, &v);
+	int r = load_operand(x, x->insn.size, &v);
 
 	if (r != X86_DONE)
 		return r;
@@ -180,7 +180,7 @@ static int bit_at(struct x86 *x, uint64_t bit)
 	enum x86_bit op = x->insn.op->arg;
 	bool only_flags = op == BIT_TEST;
 	uint64_t v;
-	int r = only_flags ? load(x, x->insn.size, &v) : x86_read_for_write(x, &v);
+	int r = only_flags ? load_operand(x, x->insn.size, &v) : x86_read_for_write(x, &v);
 
 	if (r == X86_DONE && !only_flags)
 		r = store(x, change_bit(op, v, bit));

@@ -8,7 +8,7 @@
 
 #include "hv/whp/x86_internal.h"
 
-static uint64_t address(const struct x86 *x, unsigned reg)
+static uint64_t string_address(const struct x86 *x, unsigned reg)
 {
 	return x->s.gpr[reg] & x86_mask(x->insn.addr_size);
 }
@@ -20,7 +20,7 @@ static uint64_t stride(const struct x86 *x)
 
 static void move(struct x86 *x, unsigned reg, unsigned rounds)
 {
-	x86_set_reg(x, reg, x->insn.addr_size, address(x, reg) + stride(x) * rounds);
+	x86_set_reg(x, reg, x->insn.addr_size, string_address(x, reg) + stride(x) * rounds);
 }
 
 /* The end of `rounds` rounds; `stop` ends the repetition early. */
@@ -28,13 +28,13 @@ static int advance(struct x86 *x, unsigned rounds, bool stop)
 {
 	if (!x->insn.rep)
 		return x86_finish(x);
-	x86_set_reg(x, X86_RCX, x->insn.addr_size, address(x, X86_RCX) - rounds);
-	return stop || address(x, X86_RCX) == 0 ? x86_finish(x) : X86_DONE;
+	x86_set_reg(x, X86_RCX, x->insn.addr_size, string_address(x, X86_RCX) - rounds);
+	return stop || string_address(x, X86_RCX) == 0 ? x86_finish(x) : X86_DONE;
 }
 
 static bool nothing_to_do(const struct x86 *x)
 {
-	return x->insn.rep && address(x, X86_RCX) == 0;
+	return x->insn.rep && string_address(x, X86_RCX) == 0;
 }
 
 int x86_movs(struct x86 *x)
@@ -45,9 +45,9 @@ int x86_movs(struct x86 *x)
 
 	if (nothing_to_do(x))
 		return x86_finish(x);
-	r = x86_read(x, n->seg, address(x, X86_RSI), n->size, &v);
+	r = x86_read(x, n->seg, string_address(x, X86_RSI), n->size, &v);
 	if (r == X86_DONE)
-		r = x86_write(x, X86_ES, address(x, X86_RDI), n->size, v);
+		r = x86_write(x, X86_ES, string_address(x, X86_RDI), n->size, v);
 	if (r != X86_DONE)
 		return r;
 	move(x, X86_RSI, 1);
@@ -62,7 +62,7 @@ int x86_stos(struct x86 *x)
 
 	if (nothing_to_do(x))
 		return x86_finish(x);
-	r = x86_write(x, X86_ES, address(x, X86_RDI), size, x86_get_reg(x, X86_RAX, size));
+	r = x86_write(x, X86_ES, string_address(x, X86_RDI), size, x86_get_reg(x, X86_RAX, size));
 	if (r != X86_DONE)
 		return r;
 	move(x, X86_RDI, 1);
@@ -77,7 +77,7 @@ int x86_lods(struct x86 *x)
 
 	if (nothing_to_do(x))
 		return x86_finish(x);
-	r = x86_read(x, n->seg, address(x, X86_RSI), n->size, &v);
+	r = x86_read(x, n->seg, string_address(x, X86_RSI), n->size, &v);
 	if (r != X86_DONE)
 		return r;
 	x86_set_reg(x, X86_RAX, n->size, v);
@@ -105,9 +105,9 @@ int x86_cmps(struct x86 *x)
 
 	if (nothing_to_do(x))
 		return x86_finish(x);
-	r = x86_read(x, n->seg, address(x, X86_RSI), n->size, &a);
+	r = x86_read(x, n->seg, string_address(x, X86_RSI), n->size, &a);
 	if (r == X86_DONE)
-		r = x86_read(x, X86_ES, address(x, X86_RDI), n->size, &b);
+		r = x86_read(x, X86_ES, string_address(x, X86_RDI), n->size, &b);
 	if (r != X86_DONE)
 		return r;
 	move(x, X86_RSI, 1);
@@ -123,7 +123,7 @@ int x86_scas(struct x86 *x)
 
 	if (nothing_to_do(x))
 		return x86_finish(x);
-	r = x86_read(x, X86_ES, address(x, X86_RDI), size, &v);
+	r = x86_read(x, X86_ES, string_address(x, X86_RDI), size, &v);
 	if (r != X86_DONE)
 		return r;
 	move(x, X86_RDI, 1);
@@ -149,7 +149,7 @@ static int check_port(struct x86 *x)
 static unsigned rounds_wanted(const struct x86 *x)
 {
 	unsigned most = X86_PIO_BYTES / x->insn.size;
-	uint64_t left = address(x, X86_RCX);
+	uint64_t left = string_address(x, X86_RCX);
 
 	if (!x->insn.rep)
 		return 1;
@@ -158,7 +158,7 @@ static unsigned rounds_wanted(const struct x86 *x)
 
 static uint64_t round_address(const struct x86 *x, unsigned reg, unsigned round)
 {
-	return (address(x, reg) + stride(x) * round) & x86_mask(x->insn.addr_size);
+	return (string_address(x, reg) + stride(x) * round) & x86_mask(x->insn.addr_size);
 }
 
 static int ask_port(struct x86 *x, bool out, unsigned count)

@@ -22,7 +22,7 @@ static void reset(struct vmm *vm, uint64_t value)
 		vmm_end(vm, VM_EXIT_REBOOT, NULL);
 }
 
-static void event(struct vmm *vm, uint64_t value)
+static void guest_event(struct vmm *vm, uint64_t value)
 {
 	uint32_t none = 0;
 
@@ -56,7 +56,7 @@ static const struct board_reg {
 	{BOARD_REG_SLEEP_CTL, 1, 0, sleep_control},
 	{BOARD_REG_SLEEP_STS, 1, 0, NULL},
 	{BOARD_REG_RESET, 1, 0, reset},
-	{BOARD_REG_EVENT, 1, 0, event},
+	{BOARD_REG_EVENT, 1, 0, guest_event},
 	{BOARD_REG_EXIT, 4, 0, exit_status},
 	{BOARD_REG_PVPANIC, 1, BOARD_PVPANIC_EVENTS, pvpanic},
 };

@@ -36,7 +36,7 @@ int load_read(const struct load_file *f, const char *field, uint64_t off, void *
 	return rc ? err_sys(e, rc, "%s: reading %s at offset %" PRIu64, f->what, field, off) : 0;
 }
 
-static int open_file(struct load_file *f, int fd, const char *what, struct err *e)
+static int open_image(struct load_file *f, int fd, const char *what, struct err *e)
 {
 	int rc;
 
@@ -52,7 +52,7 @@ static int open_file(struct load_file *f, int fd, const char *what, struct err *
 
 static int open_kernel(struct load_file *f, int fd, struct err *e)
 {
-	int rc = open_file(f, fd, "kernel", e);
+	int rc = open_image(f, fd, "kernel", e);
 	size_t n;
 
 	if (rc)
@@ -142,7 +142,7 @@ static int open_initrds(const struct load_params *p, struct parts *s, struct err
 			       VMM_MAX_INITRDS);
 	for (; s->n < p->ninitrds; s->n++) {
 		struct load_file *f = &s->file[s->n];
-		int rc = open_file(f, p->initrd_fd[s->n], name[s->n], e);
+		int rc = open_image(f, p->initrd_fd[s->n], name[s->n], e);
 
 		if (rc)
 			return rc;

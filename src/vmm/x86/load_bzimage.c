@@ -98,8 +98,8 @@ static int check_file(const struct load_file *f, const struct setup_header *h, s
  * there. So there is no other place that would need less memory, and from there on it needs
  * init_size bytes.
  */
-static int check_memory(const struct setup_header *h, uint64_t low_end, struct load_seg *s,
-			struct err *e)
+static int check_bzimage_memory(const struct setup_header *h, uint64_t low_end, struct load_seg *s,
+				struct err *e)
 {
 	const uint64_t align = h->relocatable_kernel ? h->kernel_alignment : BOARD_PAGE;
 
@@ -136,7 +136,7 @@ int load_parse_bzimage(const struct load_file *f, uint64_t low_end, struct load_
 	int rc;
 
 	if ((rc = copy_header(f, img, &h, e)) || (rc = check_version(&h, e)) ||
-	    (rc = check_file(f, &h, s, e)) || (rc = check_memory(&h, low_end, s, e)))
+	    (rc = check_file(f, &h, s, e)) || (rc = check_bzimage_memory(&h, low_end, s, e)))
 		return rc;
 	img->nsegs = 1;
 	img->protocol = LOAD_LINUX64;

@@ -7,7 +7,7 @@
 #define LOW_RAM_TOP \
 	0x9fc00ull /* where an EBDA begins on a PC; kernels expect no RAM from here to 1 MiB */
 
-static void add(struct load_map *map, uint64_t from, uint64_t to, uint32_t type)
+static void add_range(struct load_map *map, uint64_t from, uint64_t to, uint32_t type)
 {
 	map->entry[map->n++] =
 		(struct load_map_entry){.gpa = from, .size = to - from, .type = type};
@@ -23,15 +23,16 @@ void load_map_make(struct load_map *map, const struct guestmem *gm)
 	const struct gm_region *r = gm->region, *end = r + gm->nregions;
 
 	map->n = 0;
-	add(map, 0, LOW_RAM_TOP, LOAD_MAP_RAM);
-	add(map, LOW_RAM_TOP, BOARD_ACPI, LOAD_MAP_RESERVED);
-	add(map, BOARD_ACPI, BOARD_ACPI + BOARD_ACPI_SIZE, LOAD_MAP_ACPI);
-	add(map, BOARD_KERNEL, r->size, LOAD_MAP_RAM);
+	add_range(map, 0, LOW_RAM_TOP, LOAD_MAP_RAM);
+	add_range(map, LOW_RAM_TOP, BOARD_ACPI, LOAD_MAP_RESERVED);
+	add_range(map, BOARD_ACPI, BOARD_ACPI + BOARD_ACPI_SIZE, LOAD_MAP_ACPI);
+	add_range(map, BOARD_KERNEL, r->size, LOAD_MAP_RAM);
 	for (r++; r < end && r->gpa < HV_X86_INTEL_PAGES; r++)
-		add(map, r->gpa, r->gpa + r->size, LOAD_MAP_RAM);
-	add(map, HV_X86_INTEL_PAGES, HV_X86_INTEL_PAGES + HV_X86_INTEL_SIZE, LOAD_MAP_RESERVED);
+		add_range(map, r->gpa, r->gpa + r->size, LOAD_MAP_RAM);
+	add_range(map, HV_X86_INTEL_PAGES, HV_X86_INTEL_PAGES + HV_X86_INTEL_SIZE,
+		  LOAD_MAP_RESERVED);
 	for (; r < end; r++)
-		add(map, r->gpa, r->gpa + r->size, LOAD_MAP_RAM);
+		add_range(map, r->gpa, r->gpa + r->size, LOAD_MAP_RAM);
 }
 
 _Static_assert(BOARD_ACPI + BOARD_ACPI_SIZE == BOARD_KERNEL,

@@ -66,7 +66,7 @@ struct kvm_cpuid2 *kvm_cpuid_alloc(void)
 	return c;
 }
 
-static struct kvm_cpuid_entry2 *find(struct kvm_cpuid2 *c, uint32_t leaf, uint32_t sub)
+static struct kvm_cpuid_entry2 *find_leaf(struct kvm_cpuid2 *c, uint32_t leaf, uint32_t sub)
 {
 	for (unsigned i = 0; i < c->nent; i++)
 		if (c->entries[i].function == leaf && c->entries[i].index == sub)
@@ -74,7 +74,7 @@ static struct kvm_cpuid_entry2 *find(struct kvm_cpuid2 *c, uint32_t leaf, uint32
 	return NULL;
 }
 
-static void drop(struct kvm_cpuid2 *c, uint32_t leaf)
+static void drop_leaf(struct kvm_cpuid2 *c, uint32_t leaf)
 {
 	unsigned kept = 0;
 
@@ -84,9 +84,9 @@ static void drop(struct kvm_cpuid2 *c, uint32_t leaf)
 	c->nent = kept;
 }
 
-static int put(struct kvm_cpuid2 *c, const struct kvm_cpuid_entry2 *e)
+static int put_leaf(struct kvm_cpuid2 *c, const struct kvm_cpuid_entry2 *e)
 {
-	struct kvm_cpuid_entry2 *old = find(c, e->function, e->index);
+	struct kvm_cpuid_entry2 *old = find_leaf(c, e->function, e->index);
 
 	if (!old && c->nent == KVM_CPUID_MAX)
 		return -E2BIG;
@@ -99,7 +99,7 @@ static int put(struct kvm_cpuid2 *c, const struct kvm_cpuid_entry2 *e)
 /* The highest leaf of the range that begins with `first`; 0 if there is none. */
 static uint32_t highest(struct kvm_cpuid2 *c, uint32_t first)
 {
-	const struct kvm_cpuid_entry2 *e = find(c, first, 0);
+	const struct kvm_cpuid_entry2 *e = find_leaf(c, first, 0);
 
 	return e ? e->eax : 0;
 }
@@ -111,7 +111,7 @@ static uint32_t put_flag(uint32_t reg, uint32_t flag, bool on)
 
 static void set_features(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p)
 {
-	struct kvm_cpuid_entry2 *e = find(c, LEAF_FEATURES, 0);
+	struct kvm_cpuid_entry2 *e = find_leaf(c, LEAF_FEATURES, 0);
 
 	if (!e)
 		return;
@@ -126,7 +126,7 @@ static void set_features(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p)
 
 static void set_amd_features(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p, bool amd)
 {
-	struct kvm_cpuid_entry2 *e = find(c, LEAF_AMD_FEATURES, 0);
+	struct kvm_cpuid_entry2 *e = find_leaf(c, LEAF_AMD_FEATURES, 0);
 
 	if (!e)
 		return;
@@ -166,7 +166,7 @@ static int set_topology(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p, 
 	};
 	int r = 0;
 
-	drop(c, leaf);
+	drop_leaf(c, leaf);
 	for (uint32_t i = 0; i < ARRAY_LEN(level) && r == 0; i++) {
 		struct kvm_cpuid_entry2 e = level[i];
 
@@ -175,7 +175,7 @@ static int set_topology(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p, 
 		e.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
 		e.ecx |= i;
 		e.edx = p->index;
-		r = put(c, &e);
+		r = put_leaf(c, &e);
 	}
 	return r;
 }
@@ -185,8 +185,8 @@ static int set_topologies(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p
 	uint32_t max = highest(c, 0);
 	int r = 0;
 
-	drop(c, LEAF_AMD_TOPOLOGY);
-	drop(c, LEAF_TOPOLOGY_V2);
+	drop_leaf(c, LEAF_AMD_TOPOLOGY);
+	drop_leaf(c, LEAF_TOPOLOGY_V2);
 	if (max >= LEAF_TOPOLOGY)
 		r = set_topology(c, p, LEAF_TOPOLOGY);
 	if (r == 0 && max >= LEAF_TOPOLOGY_V2)
@@ -197,14 +197,14 @@ static int set_topologies(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p
 static int set_amd_ids(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p)
 {
 	struct kvm_cpuid_entry2 ids = {.function = LEAF_AMD_IDS, .eax = p->index, .ebx = p->index};
-	struct kvm_cpuid_entry2 *e = find(c, LEAF_AMD_SIZES, 0);
+	struct kvm_cpuid_entry2 *e = find_leaf(c, LEAF_AMD_SIZES, 0);
 
 	if (e) {
 		e->ecx = hv_put_field(e->ecx, 0, 8, p->ncpus - 1);
 		e->ecx = hv_put_field(e->ecx, 12, 4, hv_core_bits(p->ncpus));
 	}
 	/* Core = index, one thread each; node 0 of one. */
-	return highest(c, LEAF_AMD) >= LEAF_AMD_IDS ? put(c, &ids) : 0;
+	return highest(c, LEAF_AMD) >= LEAF_AMD_IDS ? put_leaf(c, &ids) : 0;
 }
 
 static int set_hypervisor(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p)
@@ -214,13 +214,13 @@ static int set_hypervisor(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p
 		.eax = p->tsc_khz,
 		.ebx = APIC_BUS_KHZ,
 	};
-	struct kvm_cpuid_entry2 *e = find(c, LEAF_HV, 0);
+	struct kvm_cpuid_entry2 *e = find_leaf(c, LEAF_HV, 0);
 
 	if (!e || !p->tsc_khz)
 		return 0;
 	if (e->eax < LEAF_HV_FREQUENCY)
 		e->eax = LEAF_HV_FREQUENCY;
-	return put(c, &f);
+	return put_leaf(c, &f);
 }
 
 /* KVM leaves the processor's name empty; a guest may know it, it can measure what it is. */
@@ -232,7 +232,7 @@ static int set_brand(struct kvm_cpuid2 *c)
 		struct kvm_cpuid_entry2 e = {.function = LEAF_BRAND + i};
 
 		if (__get_cpuid(e.function, &e.eax, &e.ebx, &e.ecx, &e.edx))
-			r = put(c, &e);
+			r = put_leaf(c, &e);
 	}
 	return r;
 }
@@ -241,18 +241,18 @@ static int set_brand(struct kvm_cpuid2 *c)
  * all, not even of those that KVM does tell. */
 static int set_amd_l1(struct kvm_cpuid2 *c)
 {
-	const struct kvm_cpuid_entry2 *old = find(c, LEAF_AMD_L1, 0);
+	const struct kvm_cpuid_entry2 *old = find_leaf(c, LEAF_AMD_L1, 0);
 	struct kvm_cpuid_entry2 e = {.function = LEAF_AMD_L1};
 
 	if ((old && (old->eax || old->ebx || old->ecx || old->edx)) ||
 	    !__get_cpuid(e.function, &e.eax, &e.ebx, &e.ecx, &e.edx))
 		return 0;
-	return put(c, &e);
+	return put_leaf(c, &e);
 }
 
 static bool vendor_is_amd(struct kvm_cpuid2 *c)
 {
-	const struct kvm_cpuid_entry2 *e = find(c, 0, 0);
+	const struct kvm_cpuid_entry2 *e = find_leaf(c, 0, 0);
 
 	/* "AuthenticAMD" or "HygonGenuine" */
 	return e && ((e->ebx == 0x68747541 && e->edx == 0x69746e65 && e->ecx == 0x444d4163) ||
@@ -264,9 +264,9 @@ int kvm_cpuid_build(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p)
 	bool amd = vendor_is_amd(c);
 	int r;
 
-	drop(c, LEAF_PMU);
-	drop(c, LEAF_AMD_SVM);
-	drop(c, LEAF_AMD_PMU);
+	drop_leaf(c, LEAF_PMU);
+	drop_leaf(c, LEAF_AMD_SVM);
+	drop_leaf(c, LEAF_AMD_PMU);
 	set_features(c, p);
 	set_amd_features(c, p, amd);
 	set_caches(c, p);

@@ -161,14 +161,14 @@ static int set_msrs(const struct hv_vcpu *v, const struct state_part *p, struct 
 
 /* ---- what must be the same ---- */
 
-static struct rec_vcpu describe(const struct hv_vcpu *v)
+static struct rec_vcpu describe_vcpu(const struct hv_vcpu *v)
 {
 	return (struct rec_vcpu){v->arch.cpuid_sum, kvm_x86_tsc_khz(v), v->vm->ncpus};
 }
 
 static int check_vcpu(const struct hv_vcpu *v, const void *body, struct err *e)
 {
-	struct rec_vcpu here = describe(v), want;
+	struct rec_vcpu here = describe_vcpu(v), want;
 	uint32_t off;
 
 	memcpy(&want, body, sizeof(want));
@@ -215,7 +215,7 @@ static int get_part(const struct hv_vcpu *v, const struct part *p, struct state_
 
 	memset(&b, 0, sizeof(b));
 	if (p->type == REC_VCPU)
-		b.vcpu = describe(v);
+		b.vcpu = describe_vcpu(v);
 	else if (p->type == REC_MSRS)
 		size = get_msrs(v, b.msr) * (uint32_t)sizeof(b.msr[0]);
 	else
