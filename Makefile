@@ -54,7 +54,7 @@ src_exec       := $(wildcard src/exec/*.c)
 src_jail       := $(wildcard src/jail/*.c)
 src_image      := $(wildcard src/image/*.c)
 src_spec       := $(wildcard src/spec/*.c)
-src_supervisor := $(wildcard src/supervisor/*.c)
+src_supervisor := $(wildcard src/supervisor/*.c src/supervisor/*/*.c)
 src_daemon     := $(wildcard src/daemon/*.c)
 src_ctl        := $(wildcard src/ctl/*.c)
 # Of the guest's side the part that needs no guest, for the tests.

@@ -9,7 +9,7 @@
 #include <insula/base.h>
 
 #include "spec/options.h"
-#include "supervisor/control_linux.h"
+#include "supervisor/control/control_linux.h"
 #include "supervisor/run.h"
 
 static const char about[] =

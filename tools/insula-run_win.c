@@ -10,7 +10,7 @@
 
 #include "spec/utf8_win.h"
 #include "spec/options.h"
-#include "supervisor/control_win.h"
+#include "supervisor/control/control_win.h"
 #include "supervisor/run.h"
 
 static const char about[] =

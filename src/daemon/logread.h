@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Reading the two files of a VM's log, which its supervisor goes on writing: see
- * supervisor/vmlog.h. Blocks on the disk; any thread. What the files say is the VM's user's:
+ * supervisor/control/vmlog.h. Blocks on the disk; any thread. What the files say is the VM's user's:
  * nothing is believed, and one answer is a bounded amount of work whatever they are. */
 #ifndef DAEMON_LOGREAD_H
 #define DAEMON_LOGREAD_H

@@ -5,7 +5,7 @@
  *   record.json   what insulad knows (record.h)
  *   control       the supervisor's socket
  *   result        how it ended; the supervisor holds it open and writes it
- *   log, log2     supervisor/vmlog.h; the supervisor holds them open and writes them
+ *   log, log2     supervisor/control/vmlog.h; the supervisor holds them open and writes them
  *
  * All of that belongs to the daemon's user, mode 0700: supervisors of other users get descriptors.
  * STATE/cache-UID is theirs; so that they come to it, a root's STATE may be passed through (0711).

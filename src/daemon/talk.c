@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The conversation with a supervisor: packets of JSON, see supervisor/control.h.
+ * The conversation with a supervisor: packets of JSON, see supervisor/control/control.h.
  *
  * A supervisor runs as its user, who may have taken it over: what it says is checked, and can harm
  * nobody but this VM. A question that it does not answer in time is answered for it.

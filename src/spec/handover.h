@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What insulad and the supervisor that it starts (`insula-run --control`) agree on beside the
- * packets of the control socket (supervisor/control.h, docs/protocol.md): the descriptors that come
+ * packets of the control socket (supervisor/control/control.h, docs/protocol.md): the descriptors that come
  * with the start, the token, and what the result file says before the result.
  *
  * insulad and a supervisor may be of different releases: an insulad that was upgraded goes on with
@@ -13,7 +13,7 @@
 #define CONTROL_TOKEN_LEN 64 /* in hexadecimal digits */
 
 /* Linux: the number after --control, and how many descriptors there are from it on. Which they are
- * is in supervisor/control_linux.h. */
+ * is in supervisor/control/control_linux.h. */
 #define CONTROL_FD 3
 #define CONTROL_FDS 5
 

@@ -56,9 +56,9 @@ struct child_log {
 };
 
 #ifdef _WIN32
-#include "child_win.h"
+#include "supervisor/os/child_win.h"
 #else
-#include "child_linux.h"
+#include "supervisor/os/child_linux.h"
 #endif
 
 struct child {

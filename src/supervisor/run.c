@@ -4,7 +4,7 @@
 
 #include <insula/log.h>
 
-#include "control.h"
+#include "supervisor/control/control.h"
 #include "host.h"
 #include "run.h"
 #include "vm.h"

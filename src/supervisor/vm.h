@@ -18,20 +18,20 @@
 #ifndef SUPERVISOR_VM_H
 #define SUPERVISOR_VM_H
 
-#include "boot.h"
+#include "supervisor/backing/boot.h"
 #include "child.h"
-#include "command.h"
+#include "supervisor/command/command.h"
 #include "spec/config.h"
 #include "spec/ending.h"
-#include "exec.h"
-#include "paths.h"
+#include "supervisor/command/exec.h"
+#include "supervisor/backing/paths.h"
 #include "signals.h"
 #include "vm_common.h"
 
 #ifdef _WIN32
-#include "open_win.h"
+#include "supervisor/os/open_win.h"
 #else
-#include "open_linux.h"
+#include "supervisor/os/open_linux.h"
 #endif
 
 enum vm_deadlines {

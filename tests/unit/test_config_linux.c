@@ -18,10 +18,10 @@
 
 #include <insula/base.h>
 
-#include "supervisor/boot.h"
+#include "supervisor/backing/boot.h"
 #include "spec/config.h"
-#include "supervisor/disk.h"
-#include "supervisor/paths.h"
+#include "supervisor/backing/disk.h"
+#include "supervisor/backing/paths.h"
 
 static struct err e;
 static char dir[64];

@@ -34,9 +34,9 @@
 #include "daemon/state.h"
 #include "daemon/talk.h"
 #include "spec/json.h"
-#include "supervisor/ctlconsole.h"
-#include "supervisor/ctlexec.h"
-#include "supervisor/scrollback.h"
+#include "supervisor/control/ctlconsole.h"
+#include "supervisor/control/ctlexec.h"
+#include "supervisor/control/scrollback.h"
 #include "supervisor/vm.h"
 
 /* ---- schemas ---- */

@@ -18,7 +18,7 @@
 
 #include <insula/base.h>
 
-#include "supervisor/nic.h"
+#include "supervisor/backing/nic.h"
 
 static struct vm_config c;
 static struct err e;

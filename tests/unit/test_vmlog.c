@@ -13,7 +13,7 @@
 
 #include "daemon/logread.h"
 #include "spec/json.h"
-#include "supervisor/vmlog.h"
+#include "supervisor/control/vmlog.h"
 
 static int file[2];
 static struct vmlog log_;

@@ -14,7 +14,7 @@
 
 #include <insula/base.h>
 
-#include <supervisor/vsock.h>
+#include <supervisor/backing/vsock.h>
 
 static char dir[64], path[96];
 static struct vsock v;

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A network card as the supervisor holds it: its backing found fit and opened, its address chosen.
+ *
+ *   TAP      the queues are opened once and live as long as the VM: a new helper gets the same
+ *   stream   (a switch's socket, or passt) every helper gets a connection of its own, so that a
+ *            frame that an earlier one had half sent or half read cannot put it out of step. For
+ *            passt that is a new passt, too: it lives as long as its connection.
+ *
+ * The other end of a stream may go away. Its helper lives on with the link down, and gets another
+ * stream when there is one: it is asked for at first after 10 ms, in the end every 5 s, at moments
+ * of chance, so that many VMs behind one switch do not ask at once.
+ */
+#ifndef SUPERVISOR_NIC_H
+#define SUPERVISOR_NIC_H
+
+#include <insula/proto.h>
+
+#include "supervisor/child.h"
+#include "devices/net/net_start.h"
+#include "spec/config.h"
+
+struct nic {
+	const struct net_config *conf; /* borrowed */
+	int tap[NET_MAX_PAIRS];        /* owned; -1: none */
+	unsigned ntaps;
+	int conn; /* owned: a connected socket that no helper has got yet, or -1 */
+	struct msg_start_net start; /* kind, pairs, offloads, MTU, limits, address filled in */
+	bool away;                  /* a stream without its other end: the link is down */
+	unsigned backoff_ms;        /* the last one; 0: none yet */
+	uint64_t due_ns;            /* away: when to try the next time */
+	uint64_t up_ns;             /* when the last stream began */
+
+	char passt_path[256];
+	struct child passt; /* has no channel; its log lines and its death are the supervisor's */
+	unsigned passts;    /* so many were started */
+};
+
+/* Open and check the nth card of a machine with so many processors; with `check_only` nothing is
+ * connected. The text names what was expected. On error nothing is left open. */
+int nic_open(struct nic *c, const struct net_config *conf, unsigned nth, unsigned cpus,
+	     bool check_only, struct err *e);
+void nic_close(struct nic *c);
+/* A stream for a new helper (the caller closes it); starts passt if that is behind it. With c->away
+ * set it has no other end (NET_AWAY): there is nobody to connect to now. An error is none that time
+ * would mend. Does not block. */
+int nic_stream(struct nic *c, struct err *e);
+/* The helper's stream has ended. False: it had none. */
+bool nic_lost(struct nic *c);
+/* When nic_retry() wants to be called, clock_ns(); 0: not now. */
+uint64_t nic_due(const struct nic *c);
+/* Try to connect. The next stream for the helper (the caller closes it), or a negative errno: it
+ * will be tried again. Does not block. */
+int nic_retry(struct nic *c, struct err *e);
+
+/* A locally administered address that is the same for the same card of the same host every time. */
+void nic_address(const struct net_config *conf, unsigned nth, uint8_t mac[6]);
+
+/* ---- passt.c ---- */
+/* Look for the program. -ENOENT: the text names the package. */
+int passt_find(char *path, size_t size, struct err *e);
+/* Has the host a default route? Without one the guest gets 10.0.2.15, and forwarded ports work. */
+bool passt_has_uplink(void);
+/* Start passt on `sock`, its end of a connected pair (it stays the caller's). */
+int passt_spawn(struct child *c, const char *path, const struct net_config *conf, int sock,
+		struct err *e);
+
+#endif

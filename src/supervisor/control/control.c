@@ -1,0 +1,627 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What insulad can ask of a supervisor. See control.h; the connections are in control_linux.c and
+ * control_win.c. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "control_os.h"
+#include "spec/ending.h"
+#include "spec/json.h"
+#include "supervisor/recover.h"
+#include "usage.h"
+#include "supervisor/vm_common.h"
+
+#define SETUP_MAX (CONFIG_JSON_MAX + 4096)
+#define DEPTH 16
+#define PAUSE_DEADLINE_NS 3000000000ull
+#define STOP_MAX_MS 3600001
+
+/* ---- out ---- */
+
+void control_hung_up(struct control *k, unsigned i)
+{
+	k->hello[i] = false;
+	if (k->turn.conn == i)
+		k->turn.conn = CONTROL_CONNS; /* nobody */
+}
+
+/* Takes over `o`. */
+static void send_object(struct control *k, unsigned i, json_object *o, int fd)
+{
+	const char *text = j_text(o);
+
+	if (i < CONTROL_CONNS)
+		control_os_send(k, i, text, strlen(text), fd);
+	json_object_put(o);
+}
+
+static json_object *reply(int64_t id)
+{
+	json_object *o = json_object_new_object();
+
+	j_int(o, "id", id);
+	return o;
+}
+
+static void answer(struct control *k, unsigned i, int64_t id, json_object *result)
+{
+	json_object *o = reply(id);
+
+	j_obj(o, "result", result ? result : json_object_new_object());
+	send_object(k, i, o, -1);
+}
+
+static void refuse(struct control *k, unsigned i, int64_t id, const char *reason, const char *text)
+{
+	json_object *o = reply(id), *error = json_object_new_object();
+
+	j_str(error, "reason", reason);
+	j_str(error, "text", text);
+	j_obj(o, "error", error);
+	send_object(k, i, o, -1);
+}
+
+/* To everybody who has said hello. Takes `data` over. */
+static void emit(struct control *k, const char *event, json_object *data)
+{
+	for (unsigned i = 0; i < CONTROL_CONNS; i++) {
+		json_object *o;
+
+		if (!k->hello[i])
+			continue;
+		o = json_object_new_object();
+		j_str(o, "event", event);
+		j_obj(o, "data", json_object_get(data));
+		send_object(k, i, o, -1);
+	}
+	json_object_put(data);
+}
+
+void control_event(struct control *k, const char *event, const char *name, const char *text)
+{
+	json_object *data = k ? json_object_new_object() : NULL;
+
+	if (!k)
+		return;
+	if (name)
+		j_str(data, "device", name);
+	if (text)
+		j_str(data, "text", text);
+	emit(k, event, data);
+}
+
+/* ---- operations: one function each ---- */
+
+struct call {
+	struct control *k;
+	struct vm *vm;
+	unsigned conn;
+	int64_t id;
+	json_object *params; /* an object or NULL */
+	int fd[CTLEXEC_FDS]; /* what came along; closed when the operation returns */
+	unsigned nfds;
+	bool more_fds; /* than may be */
+};
+
+static int64_t number(const struct call *c, const char *key, int64_t otherwise)
+{
+	return j_get_int(c->params, key, otherwise);
+}
+
+static const char *state_name(const struct control *k, const struct vm *vm)
+{
+	if (vm_has_ended(vm) || k->stopping)
+		return "stopping";
+	if (!vm_is_running(vm))
+		return "starting";
+	return k->paused ? "paused" : "running";
+}
+
+static json_object *describe(const struct control *k, const struct vm *vm)
+{
+	json_object *o = json_object_new_object();
+
+	j_str(o, "state", state_name(k, vm));
+	j_int(o, "pid", getpid());
+	return o;
+}
+
+static void op_hello(struct call *c)
+{
+	json_object *o = describe(c->k, c->vm);
+
+	c->k->hello[c->conn] = true;
+	j_str(o, "token", c->k->token);
+	j_str(o, "version", INSULA_VERSION);
+	answer(c->k, c->conn, c->id, o);
+}
+
+static void op_info(struct call *c)
+{
+	json_object *o = describe(c->k, c->vm);
+	struct control_console n;
+
+	control_os_console(c->k, &n);
+	j_int(o, "console_clients", n.clients);
+	j_obj(o, "processes", usage_processes(c->vm));
+	j_obj(o, "devices", vm_devices(c->vm));
+	answer(c->k, c->conn, c->id, o);
+}
+
+static void op_device_restart(struct call *c)
+{
+	struct err e;
+	int rc = vm_device_restart(c->vm, j_get_str(c->params, "device", ""), &e);
+
+	if (rc)
+		refuse(c->k, c->conn, c->id, rc == -ENOENT ? "not-found" : "wrong-state", e.text);
+	else
+		answer(c->k, c->conn, c->id, NULL);
+}
+
+static void op_metrics(struct call *c)
+{
+	json_object *o = usage_metrics(c->vm);
+	struct control_console n;
+
+	control_os_console(c->k, &n);
+	j_int(o, "console_bytes", (int64_t)n.bytes);
+	j_int(o, "console_lost_bytes", (int64_t)n.lost);
+	answer(c->k, c->conn, c->id, o);
+}
+
+static void turn(struct call *c, bool pause)
+{
+	struct control *k = c->k;
+	struct vm *vm = c->vm;
+
+	if (!vm_is_running(vm) || vm_has_ended(vm) || (pause && k->stopping)) {
+		refuse(k, c->conn, c->id, "wrong-state", state_name(k, vm));
+	} else if (k->turn.deadline_ns) {
+		refuse(k, c->conn, c->id, "busy", "another pause or resume is under way");
+	} else if (k->paused == pause) {
+		answer(k, c->conn, c->id, describe(k, vm));
+	} else if (vm_order(vm, pause ? MSG_PAUSE : MSG_RESUME)) {
+		refuse(k, c->conn, c->id, "failed", "insula-vmm does not take messages");
+	} else {
+		k->turn.conn = c->conn;
+		k->turn.id = c->id;
+		k->turn.want = pause;
+		k->turn.deadline_ns = clock_ns() + PAUSE_DEADLINE_NS;
+	}
+}
+
+static void op_pause(struct call *c)
+{
+	turn(c, true);
+}
+
+static void op_resume(struct call *c)
+{
+	turn(c, false);
+}
+
+/* ---- the end ---- */
+
+static void force(struct control *k, struct vm *vm)
+{
+	k->stop_ns = 0;
+	k->forced = !vm_has_ended(vm);
+	vm_stop(vm, "stopped", RUN_SIGNAL + SIGTERM, false);
+}
+
+/* A power-off ends the stream as well; that the guest does nothing shows at the deadline. */
+static void poweroff_over(struct vm *vm, uint32_t id, const struct msg_exec_exit *x)
+{
+	char text[EXEC_TEXT_LEN];
+
+	(void)vm;
+	(void)id;
+	snprintf(text, sizeof(text), "%s", x->text);
+	err_clean(text);
+	log_info("power-off: %s", text);
+}
+
+/* A guest that can be asked to power off is asked, and has until the deadline; any other ends now.
+ * One that is paused cannot hear it. */
+static void op_stop(struct call *c)
+{
+	struct control *k = c->k;
+	struct vm *vm = c->vm;
+	int64_t given = number(c, "deadline_ms", 0);
+	uint32_t ms = given > 0 && given < STOP_MAX_MS ? (uint32_t)given : 0;
+	uint64_t limit = clock_ns() + ms * 1000000ull;
+	struct err e;
+	int rc;
+
+	answer(k, c->conn, c->id, NULL);
+	k->stopping = true;
+	if (!ms || !vm_has_agent(vm) || vm_has_ended(vm)) {
+		force(k, vm);
+		return;
+	}
+	/* What is left is insula-init's, should the root's own init not have done it by then. */
+	rc = exec_poweroff(vm, ms - ms / 4, poweroff_over, &e);
+	if (rc && rc != -EALREADY) {
+		log_warn("%s; the VM is stopped without it", e.text);
+		force(k, vm);
+		return;
+	}
+	if (k->paused || (k->turn.deadline_ns && k->turn.want))
+		(void)vm_order(vm, MSG_RESUME);
+	if (!k->stop_ns || limit < k->stop_ns)
+		k->stop_ns = limit;
+}
+
+static void op_kill(struct call *c)
+{
+	c->k->forced = true;
+	vm_stop(c->vm, "killed", RUN_SIGNAL + 9 /* SIGKILL, on Windows too */, true);
+	answer(c->k, c->conn, c->id, NULL);
+}
+
+static void op_console(struct call *c)
+{
+	json_object *o, *result;
+	struct err e;
+	int fd = -1, rc;
+
+	if (!c->k->has_console) {
+		refuse(c->k, c->conn, c->id, "no-console",
+		       "the console of this VM goes elsewhere: see its configuration");
+		return;
+	}
+	result = json_object_new_object();
+	rc = control_os_attach(c->k, c->params, result, &fd, &e);
+	if (rc) {
+		json_object_put(result);
+		refuse(c->k, c->conn, c->id, rc == -EBUSY ? "busy" : "failed", e.text);
+		return;
+	}
+	o = reply(c->id);
+	j_obj(o, "result", result);
+	send_object(c->k, c->conn, o, fd);
+	fd_close(&fd);
+}
+
+/* ---- commands ---- */
+
+static void exec_over(struct vm *vm, uint32_t id, const struct msg_exec_exit *x)
+{
+	struct control *k = vm_control(vm);
+	json_object *data = ctlexec_ended(&k->exec, id, x);
+
+	if (data)
+		emit(k, "exec-ended", data);
+}
+
+static void op_exec(struct call *c)
+{
+	const char *why = "bad-params";
+	json_object *o;
+	uint32_t id;
+	struct err e;
+
+	if (!control_os_streams(c->params, c->fd, &c->nfds, &e))
+		why = ctlexec_start(&c->k->exec, c->vm, c->params, c->fd,
+				    c->more_fds ? CTLEXEC_FDS + 1 : c->nfds, exec_over, &id, &e);
+	if (why) {
+		refuse(c->k, c->conn, c->id, why, e.text);
+		return;
+	}
+	o = json_object_new_object();
+	j_int(o, "exec", id);
+	answer(c->k, c->conn, c->id, o);
+}
+
+static void settle(struct call *c, const char *why, const struct err *e)
+{
+	if (why)
+		refuse(c->k, c->conn, c->id, why, e->text);
+	else
+		answer(c->k, c->conn, c->id, NULL);
+}
+
+static void op_exec_signal(struct call *c)
+{
+	struct err e;
+
+	settle(c,
+	       ctlexec_signal(&c->k->exec, c->vm, number(c, "exec", 0), number(c, "signal", 0), &e),
+	       &e);
+}
+
+static void op_exec_resize(struct call *c)
+{
+	struct err e;
+
+	settle(c,
+	       ctlexec_resize(&c->k->exec, c->vm, number(c, "exec", 0), number(c, "rows", 0),
+			      number(c, "cols", 0), &e),
+	       &e);
+}
+
+static void op_exec_result(struct call *c)
+{
+	json_object *o = ctlexec_result(&c->k->exec, number(c, "exec", 0));
+
+	if (o)
+		answer(c->k, c->conn, c->id, o);
+	else
+		refuse(c->k, c->conn, c->id, "not-found", "there is no such command in this VM");
+}
+
+static const struct {
+	const char *name;
+	void (*run)(struct call *c);
+} ops[] = {
+	{"hello", op_hello},
+	{"info", op_info},
+	{"metrics", op_metrics},
+	{"pause", op_pause},
+	{"resume", op_resume},
+	{"stop", op_stop},
+	{"kill", op_kill},
+	{"device-restart", op_device_restart},
+	{"console", op_console},
+	{"exec", op_exec},
+	{"exec-signal", op_exec_signal},
+	{"exec-resize", op_exec_resize},
+	{"exec-result", op_exec_result},
+};
+
+void control_paused(struct control *k, struct vm *vm, bool paused)
+{
+	if (!k || k->paused == paused)
+		return;
+	k->paused = paused;
+	if (k->turn.deadline_ns && k->turn.want == paused) {
+		k->turn.deadline_ns = 0;
+		answer(k, k->turn.conn, k->turn.id, describe(k, vm));
+	}
+	control_event(k, paused ? "paused" : "resumed", NULL, NULL);
+}
+
+/* ---- in ---- */
+
+/* A peer that sends what is no request is no insulad. */
+static bool run_op(struct call *c, json_object *root)
+{
+	json_object *op, *id;
+
+	if (!json_object_is_type(root, json_type_object) ||
+	    !json_object_object_get_ex(root, "op", &op) ||
+	    !json_object_object_get_ex(root, "id", &id) ||
+	    !json_object_is_type(op, json_type_string) || !json_object_is_type(id, json_type_int))
+		return false;
+	if (json_object_object_get_ex(root, "params", &c->params) &&
+	    !json_object_is_type(c->params, json_type_object))
+		return false;
+	c->id = json_object_get_int64(id);
+	for (unsigned n = 0; n < ARRAY_LEN(ops); n++) {
+		if (!strcmp(ops[n].name, json_object_get_string(op))) {
+			ops[n].run(c);
+			return true;
+		}
+	}
+	refuse(c->k, c->conn, c->id, "unknown-op", json_object_get_string(op));
+	return true;
+}
+
+static bool parse_and_run(struct call *c, const char *text, size_t len)
+{
+	const char *why;
+	json_object *root = j_parse(text, len, DEPTH, &why);
+	bool ok = root && run_op(c, root);
+
+	json_object_put(root);
+	return ok;
+}
+
+bool control_packet(struct control *k, struct vm *vm, unsigned i, const char *text, size_t len,
+		    struct control_fds *f)
+{
+	struct call c = {.k = k, .vm = vm, .conn = i};
+	bool ok;
+
+	if (f) {
+		memcpy(c.fd, f->fd, sizeof(c.fd));
+		c.nfds = f->n;
+		c.more_fds = f->more;
+	}
+	ok = parse_and_run(&c, text, len);
+	while (c.nfds)
+		fd_close(&c.fd[--c.nfds]);
+	return ok;
+}
+
+uint64_t control_deadline(const struct control *k, const struct vm *vm)
+{
+	const uint64_t limit[] = {k ? k->turn.deadline_ns : 0, k ? k->stop_ns : 0,
+				  k ? ctlexec_deadline(&k->exec, vm) : 0,
+				  k ? vmlog_deadline(&k->log, clock_ns()) : 0};
+	uint64_t first = 0;
+
+	for (unsigned i = 0; i < ARRAY_LEN(limit); i++) {
+		if (limit[i] && (!first || limit[i] < first))
+			first = limit[i];
+	}
+	return first;
+}
+
+void control_begin(struct control *k, struct vm *vm)
+{
+	if (k)
+		control_os_begin(k, vm, vm_loop(vm));
+}
+
+void control_turn(struct control *k, struct vm *vm)
+{
+	uint64_t now = clock_ns();
+
+	if (!k)
+		return;
+	if (k->turn.deadline_ns && now >= k->turn.deadline_ns) {
+		k->turn.deadline_ns = 0;
+		refuse(k, k->turn.conn, k->turn.id, "timeout", "the vCPUs did not answer in time");
+		/* The state must be one of the two, not something between. */
+		if (k->turn.want)
+			(void)vm_order(vm, MSG_RESUME);
+	}
+	if (k->stop_ns && now >= k->stop_ns) {
+		log_warn("the guest did not power off in time");
+		force(k, vm);
+	}
+	ctlexec_overdue(&k->exec, vm);
+	vmlog_serve(&k->log, now);
+}
+
+/* ---- begin and end ---- */
+
+static json_object *read_setup(int fd, struct err *e)
+{
+	json_object *o = NULL;
+	uint64_t size = 0;
+	const char *why = "";
+	char *text;
+	int rc = file_size(fd, &size);
+
+	if (rc || !size || size > SETUP_MAX) {
+		err_set(e, -EPROTO, "control: the set-up is not a file of 1 to %u bytes",
+			SETUP_MAX);
+		return NULL;
+	}
+	text = malloc((size_t)size);
+	rc = text ? read_full(fd, text, (size_t)size, 0) : -ENOMEM;
+	if (!rc)
+		o = j_parse(text, (size_t)size, DEPTH, &why);
+	free(text);
+	if (!o)
+		err_set(e, rc ? rc : -EPROTO, "control: the set-up cannot be read: %s", why);
+	return o;
+}
+
+static int use_setup(struct control *k, json_object *o, struct vm_config *c, struct err *e)
+{
+	const char *token = j_get_str(o, "token", ""), *text;
+	json_object *config = j_get(o, "config");
+	int rc;
+
+	if (!config || strlen(token) != CONTROL_TOKEN_LEN)
+		return err_set(e, -EPROTO, "control: the set-up lacks token or config");
+	strcpy(k->token, token);
+	text = j_text(config);
+	rc = config_json(c, NULL, text, strlen(text), e);
+	if (!rc)
+		rc = config_check(c, e);
+	c->serve = true;
+	return rc;
+}
+
+int control_setup(struct control *k, int fd, struct vm_config *c, json_object **setup,
+		  struct err *e)
+{
+	*setup = read_setup(fd, e);
+	return *setup ? use_setup(k, *setup, c, e) : e->code;
+}
+
+/* What insula-run has on its standard streams: the console, or the streams of the command. What it
+ * would write to standard error goes to the log by a stream of its own. */
+bool control_use_console(struct control *k, struct vm_config *c, const struct control_ends *ends)
+{
+	enum console_kind kind = config_console(c);
+
+	if (kind == CONSOLE_STDIO || kind == CONSOLE_STDERR) {
+		c->console = CONSOLE_STREAM;
+		c->console_given = true;
+		c->console_in = kind == CONSOLE_STDIO ? ends->in : -1;
+		c->console_out = kind == CONSOLE_STDIO ? ends->out : ends->serial;
+	}
+	if (c->command) {
+		c->command_in = ends->in;
+		c->command_out = ends->out;
+		c->command_err = ends->errors;
+	}
+	k->has_console = kind == CONSOLE_STDIO || c->command;
+	return c->command != NULL;
+}
+
+/* The process's log, while there is one: set and used by the supervisor's thread. */
+static struct vmlog *own_log;
+
+static void own_line(const char *line, size_t len)
+{
+	vmlog_add(own_log, VMLOG_INSULA, line, len);
+}
+
+int control_use_log(struct control *k, json_object *setup, int fd, struct err *e)
+{
+	int64_t max = j_get_int(setup, "log_max", 0);
+	const int both[2] = {fd_copy(stderr_fd()), fd};
+
+	if (vmlog_open(&k->log, both, max > 0 ? (uint64_t)max : 0))
+		return err_set(e, -ENOMEM, "out of memory");
+	own_log = &k->log;
+	log_output(own_line);
+	return 0;
+}
+
+struct control *control_new(int result, struct err *e)
+{
+	struct control *k = calloc(1, sizeof(*k));
+
+	if (!k) {
+		err_set(e, -ENOMEM, "out of memory");
+		return NULL;
+	}
+	k->result = result;
+	k->turn.conn = CONTROL_CONNS;
+	vmlog_init(&k->log);
+	return k;
+}
+
+static void write_result(struct control *k, const struct vm *vm)
+{
+	json_object *o = result_json(vm);
+	size_t len;
+	char *line;
+	int rc;
+
+	if (k->stopping)
+		j_str(o, "stop", k->forced ? "forced" : "clean");
+	j_str(o, "token", k->token);
+	line = strdup(j_text(o));
+	json_object_put(o);
+	if (!line)
+		return;
+	len = strlen(line);
+	line[len] = '\n'; /* instead of the NUL: complete with its line end, or not at all */
+	rc = write_full(k->result, line, len + 1);
+	if (rc)
+		log_error("control: the result cannot be written: error %d", -rc);
+	free(line);
+}
+
+void control_finish(struct control *k, const struct vm *vm)
+{
+	const char *why = vm_why(vm);
+
+	if (!k)
+		return;
+	control_os_drain(k);
+	log_output(stderr_write);
+	vmlog_finish(&k->log); /* before insulad hears of the end */
+	write_result(k, vm);
+	control_event(k, "ended", NULL, why[0] ? why : NULL);
+	control_os_close(k);
+	vmlog_close(&k->log);
+	fd_close(&k->result);
+	free(k);
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The vsock device: the start message of insula-vsock. */
+#include <string.h>
+
+#include <insula/base.h>
+
+#include "devices/vsock/vsock_start.h"
+
+#include "dev_virtio.h"
+#include "supervisor/backing/vsock_os.h"
+
+static int vsock_start(struct device *d, struct device_start *s, struct err *e)
+{
+	const struct vsock *v = d->back.vsock;
+	int listener = -1;
+	struct msg_start_vsock m = {.guest_cid = v->cid,
+				    .flags = vsock_reach(v, &listener),
+				    .max_conns = vsock_conns(d)};
+
+	(void)e;
+	device_word(s, &m, sizeof(m));
+	if (listener >= 0)
+		device_add(s, listener);
+	return 0;
+}
+
+/* The helper's guest wants a stream. What it can reach is decided by the system's side: nothing but
+ * what is next to the one that was named. */
+static bool vsock_message(struct vm *vm, struct device *d, enum msg_type t, const void *body,
+			  size_t len)
+{
+	struct msg_vsock_connect q;
+
+	(void)vm;
+	if (t != MSG_VSOCK_CONNECT || len != sizeof(q))
+		return false;
+	memcpy(&q, body, sizeof(q));
+	return vsock_wanted(d, &q);
+}
+
+const struct device_class device_vsock = {
+	.program = "insula-vsock",
+	.tag = VSOCK_START,
+	.memory = true,
+	.virtio = true,
+	.threads = 3, /* control, I/O */
+	.nofile = VSOCK_MAX_CONNS + VSOCK_OTHER_FDS,
+	.describe = dev_virtio_describe,
+	.start = vsock_start,
+	.message = vsock_message,
+	.due = vsock_due,
+	.tend = vsock_tend,
+	.serves = vsock_serves,
+	.stats = &stats_vsock,
+};

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One device: what it looks like on the bus, its page and events, which outlive helpers, what is
+ * behind it, and the helper that serves it now.
+ *
+ * Each kind of device is one row: a struct device_class in dev_KIND.c, the same on every system. A
+ * class describes the device (insula/device.h), says what its helper may have, and words the start
+ * message. What differs between systems is below it: how a page is written and a process is made
+ * (device_linux.c, device_win.c), and how the backing is opened (disk.h, terminal.h, vsock.h, nic.h
+ * or ends_win.h, vsock_win.h).
+ *
+ *   device_init()      description, page, events         once, before anything runs
+ *   device_announce()  the description to insula-vmm     once
+ *   device_start()     a helper, and its start message   at the start and at each restart
+ *   device_free()
+ *
+ * Thread: the supervisor's. It maps guest memory nowhere.
+ */
+#ifndef SUPERVISOR_DEVICE_H
+#define SUPERVISOR_DEVICE_H
+
+#include <insula/proto.h>
+
+#include "supervisor/restart.h"
+#include "supervisor/control/stats.h"
+#include "supervisor/child.h"
+#ifdef _WIN32
+#include "supervisor/backing/ends_win.h"
+#else
+#include "supervisor/backing/disk.h"
+#include "supervisor/backing/terminal.h"
+#endif
+
+#define DEVICE_MAX_START 1024 /* bytes of a start message */
+
+struct device;
+struct nic;
+struct vm;
+struct vsock;
+
+/* A start message in the making. Its head is filled in when the class has worded the rest. */
+struct device_start {
+	struct start_head head;
+	size_t len;
+	_Alignas(8) uint8_t body[DEVICE_MAX_START];
+	int fds[MSG_MAX_FDS]; /* borrowed */
+	unsigned nfds;
+	int once; /* one of fds that is closed when the message is sent; -1: none */
+};
+
+/* What is particular to a kind of device: one table each, in dev_KIND.c. */
+struct device_class {
+	const char *program;      /* "insula-blk" */
+	uint32_t tag;             /* of its start message */
+	bool memory;              /* it works in guest memory */
+	bool virtio;              /* it can be told that it needs a reset (recover.c) */
+	unsigned threads, nofile; /* limits of the helper; see struct jail_plan */
+	unsigned queue_threads;   /* more for each queue after the first */
+	/* Where the nth one of the board is, with so many queues: the whole description. */
+	void (*describe)(struct device_desc *d, unsigned nth, unsigned nqueues);
+	/* How long it may make a regular file. NULL: it writes none. */
+	uint64_t (*fsize)(const struct device *d);
+	/* Word the start message. */
+	int (*start)(struct device *d, struct device_start *s, struct err *e);
+	/* May a new helper start? 1, 0 (not yet) or a negative errno (never). NULL: at once. */
+	int (*quiet)(const struct device *d);
+	/* A message that only this kind sends. False: it breaks the protocol. NULL: there is none.
+	 * `fds` are closed by the caller. */
+	bool (*message)(struct vm *vm, struct device *d, enum msg_type t, const void *body,
+			size_t len);
+	/* "io_uring", "threads" ...: how it is served, for the metrics; NULL: one way only. */
+	const char *(*engine)(const struct device *d);
+	/* When tend() wants to be called, clock_ns(); 0: not now. NULL: never. */
+	uint64_t (*due)(const struct device *d);
+	/* Do what is due, without blocking. */
+	void (*tend)(struct device *d);
+	/* Its helper serves now, or does not any more. NULL: nobody waits for that. */
+	void (*serves)(struct device *d, struct loop *l, bool serves);
+	/* A program of the host that belongs to it (passt), for its log and its end; NULL: none. */
+	struct child *(*peer)(const struct device *d);
+	/* Is it the first one? */
+	bool (*peer_began)(const struct device *d);
+	const struct stat_names *stats;
+};
+
+struct device {
+	struct vm *vm; /* that it is in; set by vm_own_children() */
+	const struct device_class *class;
+	struct device_desc desc;
+	int slot[DEVICE_MAX_SLOTS]; /* its page and events, as desc has them; owned */
+	unsigned nqueues;           /* the first doorbells are their kicks */
+	struct child child;
+	union { /* what is behind it, borrowed */
+		struct disk *disk;
+		struct terminal *terminal;
+		struct vsock *vsock;
+		struct nic *nic;
+		const void *conf;
+	} back;
+
+	struct restart restart;
+	enum blk_engine engine; /* of the last start, for a disk */
+	struct msg_stats stats; /* of all helpers that stopped in order */
+};
+
+extern const struct device_class device_uart, device_blk, device_net, device_rng, device_vcon,
+	device_vsock;
+
+/* Make page and events. `libexec` as in child_init() (Windows: NULL); `name` as the guest calls it;
+ * `nth`: of its class's place on the board. Set d->back after it. */
+int device_init(struct device *d, const struct device_class *class, unsigned index, unsigned nth,
+		const char *name, unsigned nqueues, const char *libexec, struct err *e);
+/* "vda" ... "vdz", "vdaa" ...: as Linux names the nth disk. */
+void device_disk_name(unsigned nth, char name[DEV_NAME_LEN]);
+void device_free(struct device *d);
+
+/* Tell insula-vmm about it. */
+int device_announce(const struct device *d, struct child *vmm, struct err *e);
+/* Spawn its helper and send it what it needs. `map` describes `mem`. */
+int device_start(struct device *d, int mem, const struct memmap *map, struct err *e);
+/* May another process start? 1, 0 (not yet) or a negative errno (not now). */
+int device_quiet(const struct device *d);
+
+/* ---- for dev_*.c ---- */
+/* The message's body; a struct start_head is its first member, and is filled in later. */
+void device_word(struct device_start *s, const void *body, size_t len);
+/* A descriptor of what is behind it: START_OWN. Borrowed. */
+void device_add(struct device_start *s, int fd);
+
+/* ---- device_linux.c, device_win.c ---- */
+/* A new page. Returns the descriptor or a negative errno. */
+int device_page(struct err *e);
+int device_child_init(struct device *d, const char *libexec, struct err *e);
+/* Make the helper, and send it the message. */
+int device_spawn(struct device *d, const struct device_start *s, struct err *e);
+/* Set bits of the 32-bit register at `reg` of the page that the guest reads; *before: what was
+ * there. For a device without a helper: nobody else writes them. */
+int device_set_bits(const struct device *d, unsigned reg, uint32_t bits, uint32_t *before,
+		    struct err *e);
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What a VM has open on Linux. See open.h. */
+#ifndef SUPERVISOR_OPEN_LINUX_H
+#define SUPERVISOR_OPEN_LINUX_H
+
+#include "supervisor/control/control_linux.h"
+#include "supervisor/device/device.h"
+#include "supervisor/backing/disk.h"
+#include "supervisor/backing/nic.h"
+#include "supervisor/backing/terminal.h"
+#include "supervisor/backing/vsock.h"
+
+struct opened {
+	struct disk disk[BOARD_MAX_VIRTIO];
+	unsigned ndisks;
+	struct nic nic[CONFIG_MAX_NETS];
+	unsigned nnics;
+	struct disk_config root_disk, share_disk[CONFIG_MAX_SHARES];
+	int exec_program; /* insula-exec; owned */
+};
+
+/* A socket, a log and an end of each process; control, signals. */
+_Static_assert(3 * (1 + VM_MAX_DEVICES + VM_EXEC_PLACES + CONFIG_MAX_NETS) + CONTROL_WATCHES + 1 <=
+		       LOOP_MAX,
+	       "one wait for all of them");
+
+#endif
