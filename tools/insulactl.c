@@ -43,7 +43,7 @@ static int is_help(int argc, char **argv)
 	return argc == 2 && (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help"));
 }
 
-static int run(struct ctl *c, const struct verb *v, int argc, char **argv)
+static int insulactl_run(struct ctl *c, const struct verb *v, int argc, char **argv)
 {
 	struct err e;
 	int status;
@@ -85,7 +85,7 @@ static int verb(struct ctl *c, int argc, char **argv)
 	}
 	if (argc - 1 < v->min || (v->max >= 0 && argc - 1 > v->max))
 		return bad(v->name, NULL, v->args[0] ? v->args : "no argument");
-	return run(c, v, argc, argv);
+	return insulactl_run(c, v, argc, argv);
 }
 
 static bool is_one_of(const char *text, const char *a, const char *b)

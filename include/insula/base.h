@@ -78,9 +78,10 @@ void stderr_write_all(const char *text, size_t len);
 int shm_create(const char *name, uint64_t size, struct err *e);
 
 /*
- * Check that `fd` is a memfd of exactly `size` bytes (0: of as many as hold the range) with F_SEAL_SHRINK and F_SEAL_GROW set, then
- * map [off, off + len) shared. A peer may have sent any descriptor: without the seals a mapping
- * could fault later. The caller unmaps. Does not close `fd`. Windows knows no other sections than
+ * Check that `fd` is a memfd of exactly `size` bytes (0: of as many as hold the range) with
+ * F_SEAL_SHRINK and F_SEAL_GROW set, then map [off, off + len) shared. A peer may have
+ * sent any descriptor: without the seals a mapping could fault later. The caller unmaps. Does not
+ * close `fd`. Windows knows no other sections than
  * such of one size; `off` is a multiple of 64 KiB there.
  */
 int shm_map(int fd, uint64_t size, uint64_t off, size_t len, bool writable, void **out,

@@ -14,8 +14,8 @@
  *             |  region 0  |        hole        |  region 1  |
  *   descriptor 0: offset 0  size of region 0      offset of region 1 = size of region 0
  *
- * A receiver believes nothing of a map before memmap_check() has passed it, once; gm_map() calls it.
- * What cannot be seen in the map itself (is the file that long? is it sealed?) is seen when the
+ * A receiver believes nothing of a map before memmap_check() has passed it, once; gm_map() calls
+ * it. What cannot be seen in the map itself (is the file that long? is it sealed?) is seen when the
  * region is mapped.
  */
 #ifndef INSULA_MEMMAP_H
@@ -46,10 +46,10 @@ struct memmap {
 };
 _Static_assert(sizeof(struct memmap) == 8 + MEMMAP_MAX * 32, "wire size");
 
-/* Can it be obeyed, by one who has `nfds` descriptors of memory? 0, or -EINVAL and a line that names
- * the region, the field, its value and what was expected: a count or an index out of range, a size
- * of 0, what is no multiple of a page, sums that overflow, regions that overlap in the guest or
- * descend, two regions on the same bytes of a descriptor, an unknown flag. */
+/* Can it be obeyed, by one who has `nfds` descriptors of memory? 0, or -EINVAL and a line that
+ * names the region, the field, its value and what was expected: a count or an index out of range, a
+ * size of 0, what is no multiple of a page, sums that overflow, regions that overlap in the guest
+ * or descend, two regions on the same bytes of a descriptor, an unknown flag. */
 int memmap_check(const struct memmap *m, unsigned nfds, struct err *e);
 
 /* The map of the board (board.h) with `size` bytes of memory, all in descriptor 0: up to

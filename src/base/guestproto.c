@@ -59,9 +59,9 @@ static bool counts(unsigned type)
 
 /* ---- receiving ---- */
 
-void gp_in_init(struct gp_in *in, void *body, uint32_t room)
+void gp_in_init(struct gp_in *in, void *body, uint32_t guestproto_room)
 {
-	*in = (struct gp_in){.body = body, .room = room};
+	*in = (struct gp_in){.body = body, .room = guestproto_room};
 }
 
 void gp_in_restart(struct gp_in *in)
@@ -104,7 +104,7 @@ void gp_out_init(struct gp_out *o, uint64_t start)
 	gp_out_drop(o);
 }
 
-static uint32_t room(const struct gp_out *o)
+static uint32_t guestproto_room(const struct gp_out *o)
 {
 	return GP_REPLAY - (uint32_t)(o->head - o->acked);
 }
@@ -123,7 +123,7 @@ int gp_put(struct gp_out *o, enum gp_type type, const void *body, uint32_t len)
 {
 	const struct gp_hdr h = {.len = len, .type = (uint16_t)type};
 
-	if (len > GP_REPLAY - GP_HDR_LEN || GP_HDR_LEN + len > room(o))
+	if (len > GP_REPLAY - GP_HDR_LEN || GP_HDR_LEN + len > guestproto_room(o))
 		return -ENOSPC;
 	ring_put(o, &h, sizeof(h));
 	if (body)
@@ -151,7 +151,7 @@ static uint32_t data_at(const struct gp_out *o)
 
 uint32_t gp_data_max(const struct gp_out *o)
 {
-	uint32_t n = room(o), end = GP_REPLAY - data_at(o);
+	uint32_t n = guestproto_room(o), end = GP_REPLAY - data_at(o);
 
 	if (o->sent != o->head || n <= GP_HDR_LEN + GP_OUT_SMALL)
 		return 0;
@@ -176,7 +176,7 @@ void gp_put_data(struct gp_out *o, enum gp_type type, uint32_t len)
 
 bool gp_out_ready(const struct gp_out *o)
 {
-	return room(o) >= GP_OUT_SMALL / 2;
+	return guestproto_room(o) >= GP_OUT_SMALL / 2;
 }
 
 bool gp_out_waits(const struct gp_out *o)

@@ -35,7 +35,7 @@ static struct {
 } q = {.lock = PTHREAD_MUTEX_INITIALIZER, .filled = -1, .emptied = -1};
 
 /* The lock is held, here and in the next three. */
-static bool put(const char *text, size_t len)
+static bool logq_put(const char *text, size_t len)
 {
 	if (len > RING - (q.head - q.tail))
 		return false;
@@ -53,14 +53,14 @@ static bool tell_lost(void)
 	if (!q.lost)
 		return true;
 	n = q.tell(line, sizeof(line), q.lost);
-	if (!put(line, (size_t)n))
+	if (!logq_put(line, (size_t)n))
 		return false;
 	q.lost = 0;
 	return true;
 }
 
 /* Whole lines, as many as one write takes. */
-static size_t take(char out[WRITE_MAX])
+static size_t logq_take(char out[WRITE_MAX])
 {
 	size_t n = 0, whole = 0;
 
@@ -76,7 +76,7 @@ static size_t take(char out[WRITE_MAX])
 static void enqueue(const char *text, size_t len)
 {
 	pthread_mutex_lock(&q.lock);
-	if (!tell_lost() || !put(text, len))
+	if (!tell_lost() || !logq_put(text, len))
 		q.lost++;
 	pthread_mutex_unlock(&q.lock);
 	event_signal(q.filled);
@@ -91,7 +91,7 @@ static void *writer(void *none)
 		pthread_mutex_lock(&q.lock);
 		if (q.head == q.tail)
 			tell_lost();
-		n = take(out);
+		n = logq_take(out);
 		q.busy = n > 0;
 		pthread_mutex_unlock(&q.lock);
 		if (n) {

@@ -95,7 +95,7 @@ static int add_command(json_object *config, int argc, char **argv)
 	return 0;
 }
 
-static int refuse(const struct run_options *o, int how, char **argv, struct err *e)
+static int config_refuse(const struct run_options *o, int how, char **argv, struct err *e)
 {
 	const char *known[ARRAY_LEN(own_options) + SETTINGS];
 	size_t n = 0;
@@ -131,7 +131,7 @@ static int one_flag(struct run_options *o, int c, char **argv, struct err *e)
 		return 0;
 	default:
 		if (!s)
-			return refuse(o, c, argv, e);
+			return config_refuse(o, c, argv, e);
 		return add_setting(o->config, s, optarg) ? err_set(e, -ENOMEM, "out of memory") : 0;
 	}
 }
@@ -165,7 +165,7 @@ size_t config_words(struct flag_words *out)
 
 /* ---- what it names ---- */
 
-static int look(const char *what, const char *path, struct err *e)
+static int config_look_at(const char *what, const char *path, struct err *e)
 {
 	int rc = path ? wire_look(path) : 0;
 
@@ -174,16 +174,16 @@ static int look(const char *what, const char *path, struct err *e)
 
 static int look_at_all(const struct vm_config *c, struct err *e)
 {
-	int rc = look("kernel", c->kernel, e);
+	int rc = config_look_at("kernel", c->kernel, e);
 
 	if (!rc)
-		rc = look("initrd", c->initrd, e);
+		rc = config_look_at("initrd", c->initrd, e);
 	if (!rc)
-		rc = look("rootfs", c->rootfs, e);
+		rc = config_look_at("rootfs", c->rootfs, e);
 	for (unsigned i = 0; i < c->ndisks && !rc; i++)
-		rc = look("disk", c->disk[i].path, e);
+		rc = config_look_at("disk", c->disk[i].path, e);
 	for (unsigned i = 0; i < c->nshares && !rc; i++)
-		rc = look("share", c->share[i].dir, e);
+		rc = config_look_at("share", c->share[i].dir, e);
 	return rc;
 }
 

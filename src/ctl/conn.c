@@ -51,7 +51,7 @@ int64_t conn_send(struct conn *c, const char *method, json_object *params, const
 	return rc ? err_sys(e, rc, "insulad") : c->id;
 }
 
-static int receive(struct conn *c, struct err *e)
+static int conn_receive(struct conn *c, struct err *e)
 {
 	int n;
 
@@ -84,7 +84,7 @@ json_object *conn_next(struct conn *c, struct err *e)
 	size_t len;
 
 	while (!conn_has_line(c)) {
-		if (receive(c, e))
+		if (conn_receive(c, e))
 			return NULL;
 	}
 	len = (size_t)((char *)memchr(c->in, '\n', c->nin) - c->in);

@@ -155,7 +155,7 @@ static json_object *about(const struct session *s)
 	return o;
 }
 
-static int begin(struct session *s, struct err *e)
+static int exec_begin(struct session *s, struct err *e)
 {
 	int fds[3], n;
 
@@ -289,7 +289,7 @@ int ctl_exec(struct ctl *c, int argc, char **argv, int *status, struct err *e)
 		verb_help(verb_find("exec"));
 		s.status = 0;
 	} else if (!rc) {
-		rc = begin(&s, e);
+		rc = exec_begin(&s, e);
 		if (!rc)
 			rc = exec_os_serve(&s, e);
 	}

@@ -118,7 +118,7 @@ static void end_copy(struct copy *c)
 	c->from = -1;
 }
 
-static void fill(struct copy *c)
+static void exec_fill(struct copy *c)
 {
 	ssize_t n = read(c->from, c->buf, sizeof(c->buf));
 
@@ -152,7 +152,7 @@ static void copy_serve(struct copy *c, const struct pollfd *p)
 	if (c->at < c->n)
 		drain(c);
 	else
-		fill(c);
+		exec_fill(c);
 }
 
 /* The command has ended, and all that it wrote is in the pipe: that much and no more, for others
@@ -208,7 +208,7 @@ int exec_os_open(struct session *s, int fd[3], struct err *e)
 	return n;
 }
 
-static void on_signal(struct session *s)
+static void exec_on_signal(struct session *s)
 {
 	struct signalfd_siginfo si;
 
@@ -229,7 +229,7 @@ int exec_os_serve(struct session *s, struct err *e)
 		if (poll(p, ARRAY_LEN(p), -1) < 0)
 			continue;
 		if (p[1].revents)
-			on_signal(s);
+			exec_on_signal(s);
 		for (int i = 0; i < STREAMS; i++)
 			copy_serve(&s->os->copy[i], &p[2 + i]);
 		if (p[0].revents && s->status < 0)

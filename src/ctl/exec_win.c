@@ -51,7 +51,7 @@ void exec_os_raw(struct session *s)
 
 /* ---- streams ---- */
 
-static void copy_out(struct copy *c)
+static void exec_copy_out(struct copy *c)
 {
 	char buf[16384];
 	int n;
@@ -62,7 +62,7 @@ static void copy_out(struct copy *c)
 	}
 }
 
-static void copy_in(struct copy *c)
+static void exec_copy_in(struct copy *c)
 {
 	char buf[4096];
 	DWORD n;
@@ -85,9 +85,9 @@ static DWORD WINAPI copy_main(void *arg)
 
 	WaitForSingleObject(c->opened.hEvent, INFINITE);
 	if (c->in)
-		copy_in(c);
+		exec_copy_in(c);
 	else
-		copy_out(c);
+		exec_copy_out(c);
 	fd_close(&c->fd);
 	return 0;
 }

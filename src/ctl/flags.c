@@ -44,7 +44,7 @@ static bool number(const char *text, int64_t max, int64_t *out)
 	return text[0] >= '0' && text[0] <= '9' && !*end && !errno && *out <= max;
 }
 
-static int take(struct ctl *c, enum flag_bit bit, const char *value, struct err *e)
+static int flags_take(struct ctl *c, enum flag_bit bit, const char *value, struct err *e)
 {
 	switch (bit) {
 	case FLAG_JSON:
@@ -104,7 +104,7 @@ const char *flag_text(char **argv, char out[64])
 	return out;
 }
 
-static int refuse(const struct verb *v, int how, char **argv, struct err *e)
+static int flags_refuse(const struct verb *v, int how, char **argv, struct err *e)
 {
 	const char *known[WORDS];
 	char text[64];
@@ -124,7 +124,7 @@ static int refuse(const struct verb *v, int how, char **argv, struct err *e)
 /* ---- reading ---- */
 
 /* The flags of this verb, as getopt_long() wants them. */
-static void describe(const struct verb *v, struct option *longopts, char *letters)
+static void flags_describe(const struct verb *v, struct option *longopts, char *letters)
 {
 	*letters++ = ':';
 	for (size_t i = 0; i < nflags; i++) {
@@ -158,7 +158,7 @@ int verb_flags(struct ctl *c, const struct verb *v, int *argc, char ***argv, str
 	char letters[2 * ARRAY_LEN(flags) + 2];
 	int got, rc = 0;
 
-	describe(v, longopts, letters);
+	flags_describe(v, longopts, letters);
 	optind = 0;
 	opterr = 0;
 	while (!rc && (got = getopt_long(*argc, *argv, letters, longopts, NULL)) >= 0) {
@@ -166,7 +166,8 @@ int verb_flags(struct ctl *c, const struct verb *v, int *argc, char ***argv, str
 
 		if (bit == FLAG_HELP)
 			return verb_help(v), 1;
-		rc = bit ? take(c, (enum flag_bit)bit, optarg, e) : refuse(v, got, *argv, e);
+		rc = bit ? flags_take(c, (enum flag_bit)bit, optarg, e)
+			 : flags_refuse(v, got, *argv, e);
 	}
 	if (rc)
 		return rc;

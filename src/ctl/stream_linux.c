@@ -47,7 +47,7 @@ int stream_signals(const int *signo, size_t n, sigset_t *old)
 }
 
 /* True: the stream has ended. */
-static bool copy_out(int fd)
+static bool stream_copy_out(int fd)
 {
 	char buf[16384];
 	ssize_t n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
@@ -64,7 +64,7 @@ struct typed {
 };
 
 /* 1: the escape; -1: the end of the input. */
-static int copy_in(struct typed *t, bool escape)
+static int stream_copy_in(struct typed *t, bool escape)
 {
 	ssize_t n = read(STDIN_FILENO, t->buf, sizeof(t->buf));
 	const char *at;
@@ -115,7 +115,7 @@ static bool is_over(struct leave *l, int fd)
 	return l->since_ns && clock_ns() >= l->since_ns + STREAM_LEAVE_MS * 1000000ull;
 }
 
-static int copy(int fd, int signals, bool escape, bool leave)
+static int stream_copy_bytes(int fd, int signals, bool escape, bool leave)
 {
 	struct pollfd p[] = {{fd, POLLIN, 0}, {STDIN_FILENO, POLLIN, 0}, {signals, POLLIN, 0}};
 	struct leave l = {.wanted = leave};
@@ -133,12 +133,12 @@ static int copy(int fd, int signals, bool escape, bool leave)
 			return 0;
 		if (p[2].revents && read(signals, &si, sizeof(si)) == (ssize_t)sizeof(si))
 			return -(int)si.ssi_signo;
-		if (p[0].revents & ~POLLOUT && copy_out(fd))
+		if (p[0].revents & ~POLLOUT && stream_copy_out(fd))
 			return 0;
 		if (p[0].revents && waits)
 			l.eof |= !send_typed(&t, fd);
 		if (p[1].fd >= 0 && p[1].revents) {
-			int rc = copy_in(&t, escape);
+			int rc = stream_copy_in(&t, escape);
 			bool taken = send_typed(&t, fd);
 
 			if (rc > 0)
@@ -162,7 +162,7 @@ int stream_console(struct conn *c, int fd, bool leave)
 	signals = stream_signals(wanted, ARRAY_LEN(wanted), &old);
 	signal(SIGPIPE, SIG_IGN); /* the terminal must not stay raw */
 	raw = stream_raw(&saved);
-	rc = copy(fd, signals, raw, leave && !raw);
+	rc = stream_copy_bytes(fd, signals, raw, leave && !raw);
 	if (raw)
 		stream_cooked(&saved);
 	fd_close(&signals);

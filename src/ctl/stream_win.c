@@ -138,7 +138,7 @@ struct typing {
 	HANDLE typed; /* set: the escape was */
 };
 
-static DWORD WINAPI copy_in(void *arg)
+static DWORD WINAPI stream_copy_in(void *arg)
 {
 	const struct typing *t = arg;
 	HANDLE in = GetStdHandle(STD_INPUT_HANDLE);
@@ -166,7 +166,7 @@ static DWORD WINAPI copy_in(void *arg)
 	return 0;
 }
 
-static int copy_out(const struct typing *t)
+static int stream_copy_out(const struct typing *t)
 {
 	HANDLE out = GetStdHandle(STD_OUTPUT_HANDLE);
 	char buf[4096];
@@ -214,8 +214,8 @@ int stream_console(struct conn *c, int fd, bool leave)
 	t = (struct typing){.fd = fd, .typed = CreateEventW(NULL, TRUE, FALSE, NULL)};
 	t.escape = stream_raw(&w);
 	t.leave = leave && !t.escape;
-	thread = t.typed ? CreateThread(NULL, 65536, copy_in, &t, 0, NULL) : NULL;
-	rc = copy_out(&t);
+	thread = t.typed ? CreateThread(NULL, 65536, stream_copy_in, &t, 0, NULL) : NULL;
+	rc = stream_copy_out(&t);
 	if (t.escape)
 		stream_cooked(&w);
 	/* A thread that said so is at its end: the process then ends with one thread. */

@@ -18,7 +18,7 @@ static int status_of(const struct err *e)
 	return e->code <= -CONN_REFUSED && e->code > -CONN_LAST ? CTL_REFUSED : CTL_FAILED;
 }
 
-static int fail(const struct err *e)
+static int verbs_fail(const struct err *e)
 {
 	print_message("", e->text);
 	return status_of(e);
@@ -30,9 +30,9 @@ static int fail_of(const struct err *e, const char *vm, bool several)
 	struct err named;
 
 	if (!several || strstr(e->text, vm))
-		return fail(e);
+		return verbs_fail(e);
 	err_set(&named, e->code, "%.80s: %s", vm, e->text);
-	return fail(&named);
+	return verbs_fail(&named);
 }
 
 /* For a program; what says nothing is printed only if JSON was asked for. */
@@ -57,7 +57,7 @@ static int simple(struct ctl *c, const char *method, json_object *params)
 	json_object *r = conn_call(&c->conn, method, params, &e);
 
 	if (!r)
-		return fail(&e);
+		return verbs_fail(&e);
 	if (print_is_table(c->json))
 		print_members(r);
 	else
@@ -131,7 +131,7 @@ static int run_attached(struct ctl *c, struct run_options *o)
 
 	if (fd < 0) {
 		json_object_put(params);
-		return fail(&e);
+		return verbs_fail(&e);
 	}
 	j_bool(params, "wait", true);
 	id = conn_send(&c->conn, "vm.run", params, &peer, peer >= 0, &e);
@@ -144,19 +144,19 @@ static int run_attached(struct ctl *c, struct run_options *o)
 		return detached(how);
 	}
 	r = id < 0 ? NULL : conn_wait(&c->conn, id, &e);
-	status = r ? end_status(r) : fail(&e);
+	status = r ? end_status(r) : verbs_fail(&e);
 	json_object_put(r);
 	return status;
 }
 
 /* The id alone for scripts, unless somebody wants everything. */
-static int make(struct ctl *c, const char *method, struct run_options *o)
+static int verbs_make(struct ctl *c, const char *method, struct run_options *o)
 {
 	struct err e;
 	json_object *r = conn_call(&c->conn, method, start_params(o), &e);
 
 	if (!r)
-		return fail(&e);
+		return verbs_fail(&e);
 	if (c->json)
 		print_json(r);
 	else
@@ -172,13 +172,13 @@ static int verb_run(struct ctl *c, int argc, char **argv)
 	int status;
 
 	if (config_flags(&o, argc, argv, &e))
-		status = fail(&e);
+		status = verbs_fail(&e);
 	else if (o.help)
 		status = help_of("run");
 	else if (config_look(&o, &e))
-		status = fail(&e);
+		status = verbs_fail(&e);
 	else if (o.detach)
-		status = make(c, "vm.run", &o);
+		status = verbs_make(c, "vm.run", &o);
 	else
 		status = run_attached(c, &o);
 	json_object_put(o.config);
@@ -192,13 +192,13 @@ static int verb_create(struct ctl *c, int argc, char **argv)
 	int status;
 
 	if (config_flags(&o, argc, argv, &e))
-		status = fail(&e);
+		status = verbs_fail(&e);
 	else if (o.help)
 		status = help_of("create");
 	else if (config_look(&o, &e))
-		status = fail(&e);
+		status = verbs_fail(&e);
 	else
-		status = make(c, "vm.create", &o);
+		status = verbs_make(c, "vm.create", &o);
 	json_object_put(o.config);
 	return status;
 }
@@ -213,7 +213,7 @@ static int verb_exec(struct ctl *c, int argc, char **argv)
 	struct err e;
 	int status;
 
-	return ctl_exec(c, argc, argv, &status, &e) ? fail(&e) : status;
+	return ctl_exec(c, argc, argv, &status, &e) ? verbs_fail(&e) : status;
 }
 
 /* ---- looking ---- */
@@ -226,7 +226,7 @@ static int verb_ps(struct ctl *c, int argc, char **argv)
 	(void)argc;
 	(void)argv;
 	if (!r)
-		return fail(&e);
+		return verbs_fail(&e);
 	if (print_is_table(c->json))
 		print_vms(j_get(r, "vms"));
 	else
@@ -251,7 +251,7 @@ static int verb_logs(struct ctl *c, int argc, char **argv)
 	struct err e;
 
 	(void)argc;
-	return ctl_logs(c, argv[1], &e) ? fail(&e) : 0;
+	return ctl_logs(c, argv[1], &e) ? verbs_fail(&e) : 0;
 }
 
 static int verb_events(struct ctl *c, int argc, char **argv)
@@ -262,7 +262,7 @@ static int verb_events(struct ctl *c, int argc, char **argv)
 		    *o;
 
 	if (!r)
-		return fail(&e);
+		return verbs_fail(&e);
 	json_object_put(r);
 	while ((o = conn_next(&c->conn, &e))) {
 		if (!strcmp(j_get_str(o, "method", ""), "events.dropped")) {
@@ -278,7 +278,7 @@ static int verb_events(struct ctl *c, int argc, char **argv)
 		fflush(stdout);
 		json_object_put(o);
 	}
-	return fail(&e);
+	return verbs_fail(&e);
 }
 
 static int verb_console(struct ctl *c, int argc, char **argv)
@@ -291,7 +291,7 @@ static int verb_console(struct ctl *c, int argc, char **argv)
 	j_int(params, "scrollback", 65536);
 	fd = stream_attach(&c->conn, params, &e);
 	if (fd < 0)
-		return fail(&e);
+		return verbs_fail(&e);
 	if (isatty(STDIN_FILENO))
 		fprintf(stderr, "insulactl: Ctrl-] detaches\r\n");
 	how = stream_console(&c->conn, fd, true);
@@ -377,7 +377,7 @@ static int verb_wait(struct ctl *c, int argc, char **argv)
 
 	(void)argc;
 	if (!r)
-		return fail(&e);
+		return verbs_fail(&e);
 	if (!print_is_table(c->json))
 		print_json(r);
 	status = end_status(r);
@@ -393,7 +393,7 @@ static int verb_device(struct ctl *c, int argc, char **argv)
 	(void)argc;
 	if (strcmp(argv[1], "restart") != 0) {
 		err_set(&e, -EINVAL, "device: '%.40s'; expected restart", argv[1]);
-		return fail(&e);
+		return verbs_fail(&e);
 	}
 	params = with_id(argv[2]);
 	j_str(params, "device", argv[3]);
@@ -410,11 +410,11 @@ static int verb_rpc(struct ctl *c, int argc, char **argv)
 
 	if (argc > 2 && !(params = j_parse(argv[2], strlen(argv[2]), 32, &why))) {
 		err_set(&e, -EINVAL, "parameters: %s; expected a JSON object", why);
-		return fail(&e);
+		return verbs_fail(&e);
 	}
 	r = conn_call(&c->conn, argv[1], params, &e);
 	if (!r)
-		return fail(&e) == CTL_FAILED ? CTL_FAILED : CTL_REFUSED;
+		return verbs_fail(&e) == CTL_FAILED ? CTL_FAILED : CTL_REFUSED;
 	print_json(r);
 	json_object_put(r);
 	return 0;

@@ -18,7 +18,7 @@
 #define MOUNT "/sys/fs/cgroup"
 #define PERIOD_US 100000u
 
-static int put(int dir, const char *file, const char *text)
+static int cgroup_put(int dir, const char *file, const char *text)
 {
 	int fd = openat(dir, file, O_WRONLY | O_CLOEXEC), rc;
 
@@ -87,7 +87,7 @@ static int own_place(struct cgroups *g, struct err *e)
 	if (dir < 0)
 		return err_sys(e, -errno, "%s", leaf);
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
-	rc = put(dir, "cgroup.procs", pid);
+	rc = cgroup_put(dir, "cgroup.procs", pid);
 	close(dir);
 	return rc ? err_sys(e, rc, "%s/cgroup.procs", leaf) : 0;
 }
@@ -105,7 +105,7 @@ static int enable(struct cgroups *g, struct err *e)
 		/* Without the first three there is nothing to promise; io is a bonus. */
 		snprintf(word, sizeof(word), "+%s", wanted[i]);
 		if (strstr(have, wanted[i]))
-			rc = put(g->dir, "cgroup.subtree_control", word);
+			rc = cgroup_put(g->dir, "cgroup.subtree_control", word);
 		else if (i < 3)
 			return err_set(e, -ENOENT, "%s: no %s controller", g->path, wanted[i]);
 	}
@@ -141,8 +141,8 @@ static int top_place(struct cgroups *g, struct err *e)
 		fd_close(&up);
 		return err_set(e, -EACCES, MOUNT ": may not be changed");
 	}
-	(void)put(up, "cgroup.subtree_control", "+memory +cpu +pids");
-	(void)put(up, "cgroup.subtree_control", "+io");
+	(void)cgroup_put(up, "cgroup.subtree_control", "+memory +cpu +pids");
+	(void)cgroup_put(up, "cgroup.subtree_control", "+io");
 	fd_close(&up);
 	strcpy(g->path, MOUNT "/insula");
 	return open_path(g, e);
@@ -191,20 +191,20 @@ static int set_limits(int dir, const struct cgroup_limits *l, struct err *e)
 	int rc;
 
 	snprintf(text, sizeof(text), "%llu", (unsigned long long)l->memory);
-	rc = put(dir, "memory.max", text);
+	rc = cgroup_put(dir, "memory.max", text);
 	if (!rc)
-		(void)put(dir, "memory.swap.max", "0");
+		(void)cgroup_put(dir, "memory.swap.max", "0");
 	/* One killed process would leave half a VM: all or none. */
 	if (!rc)
-		rc = put(dir, "memory.oom.group", "1");
+		rc = cgroup_put(dir, "memory.oom.group", "1");
 	snprintf(text, sizeof(text), "%u %u", l->cpu_percent * (PERIOD_US / 100), PERIOD_US);
 	if (!rc)
-		rc = put(dir, "cpu.max", text);
+		rc = cgroup_put(dir, "cpu.max", text);
 	snprintf(text, sizeof(text), "%u", l->pids);
 	if (!rc)
-		rc = put(dir, "pids.max", text);
+		rc = cgroup_put(dir, "pids.max", text);
 	if (!rc && l->io_max[0])
-		rc = put(dir, "io.max", l->io_max);
+		rc = cgroup_put(dir, "io.max", l->io_max);
 	return rc ? err_sys(e, rc, "limits of the control group") : 0;
 }
 
@@ -235,7 +235,7 @@ void cgroup_kill(const struct cgroups *g, const char *name)
 
 	if (dir < 0)
 		return;
-	(void)put(dir, "cgroup.kill", "1");
+	(void)cgroup_put(dir, "cgroup.kill", "1");
 	close(dir);
 }
 

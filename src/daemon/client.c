@@ -38,7 +38,7 @@ static void on_socket(void *ctx, int events);
 
 /* ---- out ---- */
 
-static void on_again(void *ctx);
+static void client_on_again(void *ctx);
 
 static bool has_line(const struct client *c)
 {
@@ -57,14 +57,14 @@ bool client_has_room(struct client *c)
 	return c->nfds < CLIENT_FDS && !foreign_full(c->d, c->who.uid);
 }
 
-static void settle(struct client *c);
+static void client_settle_down(struct client *c);
 
 /* Nothing has come from them: they are as silent as before. */
 void clients_go_on(struct daemon *d)
 {
 	for (struct client *c = d->clients, *next; c; c = next) {
 		next = c->next;
-		settle(c);
+		client_settle_down(c);
 	}
 }
 
@@ -79,7 +79,7 @@ static void update(struct client *c)
 	link_set(c->link,
 		 (wait || c->eof ? UV_PRIORITIZED : UV_READABLE) | (c->out ? UV_WRITABLE : 0));
 	if (!wait && !c->again && has_line(c))
-		c->again = timer_after(&c->d->loop, 0, on_again, c);
+		c->again = timer_after(&c->d->loop, 0, client_on_again, c);
 }
 
 /* Nothing is under way, and nothing will come. */
@@ -109,10 +109,10 @@ static void on_idle(void *ctx)
 void client_settle(struct client *c)
 {
 	c->active_ns = clock_ns();
-	settle(c);
+	client_settle_down(c);
 }
 
-static void settle(struct client *c)
+static void client_settle_down(struct client *c)
 {
 	if (c->gone)
 		return;
@@ -272,7 +272,7 @@ static bool make_room(struct client *c)
 	return true;
 }
 
-static void receive(struct client *c)
+static void client_receive(struct client *c)
 {
 	struct link_fds fds = {.fd = c->got, .n = &c->ngot, .max = REQUEST_FDS};
 	unsigned had = c->ngot;
@@ -336,12 +336,12 @@ static void on_socket(void *ctx, int events)
 	if (events & UV_WRITABLE)
 		flush(c);
 	if (!c->gone && (events & UV_READABLE))
-		receive(c);
+		client_receive(c);
 	serve_client(c);
 	client_settle(c);
 }
 
-static void on_again(void *ctx)
+static void client_on_again(void *ctx)
 {
 	struct client *c = ctx;
 

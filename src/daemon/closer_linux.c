@@ -66,7 +66,7 @@ static bool may_begin(const struct closer *c, const struct job *j)
 	return n < PER_USER;
 }
 
-static struct job *take(struct closer *c)
+static struct job *closer_take(struct closer *c)
 {
 	struct job **at = &c->waiting, *j;
 
@@ -83,7 +83,7 @@ static struct job *take(struct closer *c)
 	return j;
 }
 
-static void finish(struct closer *c, struct job *j)
+static void closer_finish(struct closer *c, struct job *j)
 {
 	struct job **at = &c->busy;
 
@@ -108,7 +108,7 @@ static bool arm(timer_t *t)
 	return !timer_create(CLOCK_MONOTONIC, &ev, t) && !timer_settime(*t, 0, &often, NULL);
 }
 
-static void *run(void *arg)
+static void *closer_run(void *arg)
 {
 	struct closer *c = arg;
 	struct job *j;
@@ -121,11 +121,11 @@ static void *run(void *arg)
 	pthread_sigmask(SIG_UNBLOCK, &wake, NULL);
 	armed = arm(&t);
 	pthread_mutex_lock(&c->lock);
-	while ((j = take(c))) {
+	while ((j = closer_take(c))) {
 		pthread_mutex_unlock(&c->lock);
 		close(j->fd);
 		pthread_mutex_lock(&c->lock);
-		finish(c, j);
+		closer_finish(c, j);
 	}
 	c->threads--;
 	pthread_mutex_unlock(&c->lock);
@@ -134,7 +134,7 @@ static void *run(void *arg)
 	return NULL;
 }
 
-static int begin(struct closer *c)
+static int closer_begin(struct closer *c)
 {
 	pthread_attr_t attr;
 	pthread_t t;
@@ -146,7 +146,7 @@ static int begin(struct closer *c)
 	pthread_attr_setstacksize(&attr, STACK);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	rc = pthread_create(&t, &attr, run, c);
+	rc = pthread_create(&t, &attr, closer_run, c);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attr);
 	return rc;
@@ -154,18 +154,18 @@ static int begin(struct closer *c)
 
 /* ---- the loop ---- */
 
-static void start(struct closer *c);
+static void closer_start(struct closer *c);
 
-static void on_again(void *ctx)
+static void closer_on_again(void *ctx)
 {
 	struct closer *c = ctx;
 
 	c->again = NULL;
-	start(c);
+	closer_start(c);
 }
 
 /* A thread for the first that may begin. */
-static void start(struct closer *c)
+static void closer_start(struct closer *c)
 {
 	const struct job *j;
 	bool wanted;
@@ -176,13 +176,13 @@ static void start(struct closer *c)
 	wanted = j && c->threads < THREADS;
 	c->threads += wanted;
 	pthread_mutex_unlock(&c->lock);
-	if (!wanted || !begin(c))
+	if (!wanted || !closer_begin(c))
 		return;
 	pthread_mutex_lock(&c->lock);
 	c->threads--;
 	pthread_mutex_unlock(&c->lock);
 	if (!c->again)
-		c->again = timer_after(c->loop, AGAIN_MS, on_again, c);
+		c->again = timer_after(c->loop, AGAIN_MS, closer_on_again, c);
 }
 
 static void on_told(uv_async_t *a)
@@ -238,7 +238,7 @@ void closer_give(struct closer *c, uint32_t uid, int fd, bool connection)
 	*c->waiting_end = j;
 	c->waiting_end = &j->next;
 	pthread_mutex_unlock(&c->lock);
-	start(c);
+	closer_start(c);
 }
 
 /* A thread may still hold it, and may never come back: it stays until the process ends. */

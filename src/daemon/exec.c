@@ -40,7 +40,7 @@ static bool check_fds(struct request *r)
 }
 
 /* Members that are there go from one object to another. */
-static void copy(json_object *to, json_object *from, const char *const *keys, size_t n)
+static void exec_copy(json_object *to, json_object *from, const char *const *keys, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		if (j_get(from, keys[i]))
@@ -59,8 +59,8 @@ void method_vm_exec(struct daemon *d, struct request *r)
 		return;
 	params = json_object_new_object();
 	c = json_object_new_object();
-	copy(c, r->params, config, ARRAY_LEN(config));
-	copy(params, r->params, others, ARRAY_LEN(others));
+	exec_copy(c, r->params, config, ARRAY_LEN(config));
+	exec_copy(params, r->params, others, ARRAY_LEN(others));
 	j_obj(params, "config", c);
 	j_str(params, "owner", method_owner(r));
 	talk_ask(m, "exec", params, method_pass_on, r, true);
@@ -68,7 +68,7 @@ void method_vm_exec(struct daemon *d, struct request *r)
 
 /* ---- while it runs ---- */
 
-static void ask(struct daemon *d, struct request *r, const char *op)
+static void exec_ask(struct daemon *d, struct request *r, const char *op)
 {
 	static const char *const keys[] = {"exec", "signal", "rows", "cols"};
 	struct machine *m = method_machine(d, r);
@@ -77,24 +77,24 @@ static void ask(struct daemon *d, struct request *r, const char *op)
 	if (!m)
 		return;
 	params = json_object_new_object();
-	copy(params, r->params, keys, ARRAY_LEN(keys));
+	exec_copy(params, r->params, keys, ARRAY_LEN(keys));
 	talk_ask(m, op, params, method_pass_on, r, false);
 }
 
 void method_vm_exec_signal(struct daemon *d, struct request *r)
 {
-	ask(d, r, "exec-signal");
+	exec_ask(d, r, "exec-signal");
 }
 
 void method_vm_exec_resize(struct daemon *d, struct request *r)
 {
-	ask(d, r, "exec-resize");
+	exec_ask(d, r, "exec-resize");
 }
 
 /* ---- its end ---- */
 
 /* From a supervisor, which may lie, but not to the shape of an answer. */
-static json_object *end_of(uint32_t exec, json_object *said)
+static json_object *exec_end_of(uint32_t exec, json_object *said)
 {
 	static const char *const known[] = {"exited", "signaled", "refused", "lost", "output-lost"};
 	json_object *o = json_object_new_object();
@@ -122,7 +122,7 @@ void exec_ended(struct machine *m, json_object *data)
 		if (!r->exec || r->exec != (uint64_t)exec)
 			continue;
 		machine_release(r);
-		request_answer(r, end_of(r->exec, data));
+		request_answer(r, exec_end_of(r->exec, data));
 	}
 }
 
@@ -134,7 +134,7 @@ static void wait_or_answer(struct machine *m, struct request *r, json_object *re
 	if (error)
 		method_refuse_as(r, error);
 	else if (j_get_bool(result, "ended", false))
-		request_answer(r, end_of(r->exec, result));
+		request_answer(r, exec_end_of(r->exec, result));
 	else if (!r->client)
 		request_free(r);
 	else

@@ -33,7 +33,7 @@ struct user {
 	bool told; /* the log has said that it has too many */
 };
 
-static struct user **find(struct daemon *d, uint32_t uid)
+static struct user **foreign_find(struct daemon *d, uint32_t uid)
 {
 	struct user **at = &d->users;
 
@@ -44,7 +44,7 @@ static struct user **find(struct daemon *d, uint32_t uid)
 
 void foreign_took(struct daemon *d, uint32_t uid, unsigned n)
 {
-	struct user **at = find(d, uid);
+	struct user **at = foreign_find(d, uid);
 
 	if (!n)
 		return;
@@ -60,7 +60,7 @@ void foreign_took(struct daemon *d, uint32_t uid, unsigned n)
 static void gone(void *ctx, uint32_t uid)
 {
 	struct daemon *d = ctx;
-	struct user **at = find(d, uid), *u = *at;
+	struct user **at = foreign_find(d, uid), *u = *at;
 
 	d->foreign--;
 	if (u && !--u->fds) {
@@ -144,7 +144,7 @@ bool foreign_table_full(const struct daemon *d, uint32_t uid)
 
 bool foreign_full(struct daemon *d, uint32_t uid)
 {
-	struct user *u = *find(d, uid);
+	struct user *u = *foreign_find(d, uid);
 	bool full = (uid && u && u->fds >= PER_USER) || !has_room(d, uid, LINK_FDS);
 
 	d->held_back |= full;

@@ -44,14 +44,14 @@ static void tell_owner(struct link *l);
 
 /* ---- in ---- */
 
-static bool has_news(const struct link *l)
+static bool link_has_news(const struct link *l)
 {
 	return l->nin || l->error;
 }
 
 static void begin_read(struct link *l)
 {
-	if (l->reading || has_news(l) || l->freed)
+	if (l->reading || link_has_news(l) || l->freed)
 		return;
 	l->reading = true;
 	/* Whatever comes of it at once or later, the event is set then; but not if it fails here.
@@ -113,7 +113,7 @@ int link_recv(struct link *l, void *buf, size_t size, struct link_fds *fds)
 /* ---- out ---- */
 
 static void destroy(struct link *l);
-static void finish(struct link *l);
+static void link_finish(struct link *l);
 
 static void end_write(struct link *l)
 {
@@ -185,7 +185,7 @@ static int what_is(const struct link *l)
 {
 	int is = 0;
 
-	if (has_news(l) && l->events & UV_READABLE)
+	if (link_has_news(l) && l->events & UV_READABLE)
 		is |= UV_READABLE;
 	if (!l->writing && l->events & UV_WRITABLE)
 		is |= UV_WRITABLE;
@@ -206,7 +206,7 @@ static void tell_owner(struct link *l)
 	l->fn(l->ctx, is);
 	l->telling = false;
 	if (l->freed)
-		finish(l);
+		link_finish(l);
 	else if (what_is(l))
 		look_again(l);
 }
@@ -257,7 +257,7 @@ struct link *link_new(uv_loop_t *loop, int fd, bool packets)
 	return l;
 }
 
-static void cancel(struct link *l, OVERLAPPED *ov)
+static void link_cancel(struct link *l, OVERLAPPED *ov)
 {
 	DWORD n;
 
@@ -269,7 +269,7 @@ static void destroy(struct link *l)
 {
 	timer_cancel(l->linger);
 	if (l->writing)
-		cancel(l, &l->out_ov);
+		link_cancel(l, &l->out_ov);
 	watch_free(l->in_watch);
 	watch_free(l->out_watch);
 	if (l->in_ov.hEvent)
@@ -289,7 +289,7 @@ static void on_linger(void *ctx)
 }
 
 /* What it has taken goes out first, if that takes no longer than may be. */
-static void finish(struct link *l)
+static void link_finish(struct link *l)
 {
 	if (l->writing)
 		l->linger = timer_after(l->loop, LINGER_MS, on_linger, l);
@@ -305,11 +305,11 @@ void link_free(struct link *l)
 	timer_cancel(l->soon);
 	l->soon = NULL;
 	if (l->reading && !l->error)
-		cancel(l, &l->in_ov);
+		link_cancel(l, &l->in_ov);
 	l->reading = false;
 	watch_set(l->in_watch, 0);
 	if (!l->telling)
-		finish(l);
+		link_finish(l);
 }
 
 int link_detach(struct link *l)

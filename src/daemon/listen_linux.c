@@ -57,7 +57,7 @@ static int identify(int fd, struct owner *who)
 	return 0;
 }
 
-static void take(struct daemon *d, int fd, void (*serve)(struct client *c))
+static void listen_take(struct daemon *d, int fd, void (*serve)(struct client *c))
 {
 	struct owner who;
 	struct link *l = link_new(&d->loop, fd, false);
@@ -88,7 +88,7 @@ static void let_in(struct daemon *d, bool in)
 		watch_set(k->watch_metrics, in ? UV_READABLE : 0);
 }
 
-static void on_again(void *ctx)
+static void listen_on_again(void *ctx)
 {
 	struct daemon *d = ctx;
 	struct door *k = d->door;
@@ -110,10 +110,10 @@ static void no_descriptor(struct daemon *d, int listener, int error,
 	fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	k->full = true;
 	if (fd >= 0)
-		take(d, fd, serve);
+		listen_take(d, fd, serve);
 	k->full = false;
 	dlog(LOG_LVL_WARN, NULL, "a client cannot be let in: %s", strerror(error));
-	k->again = timer_after(&d->loop, PAUSE_MS, on_again, d);
+	k->again = timer_after(&d->loop, PAUSE_MS, listen_on_again, d);
 	let_in(d, !k->again);
 }
 
@@ -123,7 +123,7 @@ static void accept_all(struct daemon *d, int listener, void (*serve)(struct clie
 		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 		if (fd >= 0) {
-			take(d, fd, serve);
+			listen_take(d, fd, serve);
 		} else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
 			   errno == ENOBUFS) {
 			no_descriptor(d, listener, errno, serve);

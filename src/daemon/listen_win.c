@@ -204,7 +204,7 @@ static void on_first(void *ctx, int events)
 	forget(g);
 }
 
-static void receive(struct daemon *d, int pipe)
+static void listen_receive(struct daemon *d, int pipe)
 {
 	struct door *k = d->door;
 	struct guest *g = k->nguests < GUESTS ? calloc(1, sizeof(*g)) : NULL;
@@ -261,7 +261,7 @@ static int make_instance(struct door *k, bool first, struct err *e)
 	return 0;
 }
 
-static void on_again(void *ctx)
+static void listen_on_again(void *ctx)
 {
 	struct daemon *d = ctx;
 
@@ -275,7 +275,7 @@ static void wait_again(struct daemon *d)
 
 	if (make_instance(d->door, false, &e)) {
 		dlog(LOG_LVL_ERROR, NULL, "%s; tried again in a second", e.text);
-		d->door->again = timer_after(&d->loop, AGAIN_MS, on_again, d);
+		d->door->again = timer_after(&d->loop, AGAIN_MS, listen_on_again, d);
 	}
 }
 
@@ -289,7 +289,7 @@ static void on_connect(void *ctx, int events)
 	watch_set(d->door->watch, 0);
 	d->door->pipe = -1;
 	wait_again(d);
-	receive(d, pipe);
+	listen_receive(d, pipe);
 }
 
 /* An account that is let in besides: as an ACE. */

@@ -32,7 +32,8 @@ void dlog_setup(const struct conf *c)
 
 static const char *const names[] = {"error", "warning", "info", "debug"};
 
-static void to_json(int level, const struct machine *m, const char *text, char *line, size_t size)
+static void log_to_json(int level, const struct machine *m, const char *text, char *line,
+			size_t size)
 {
 	json_object *o = json_object_new_object();
 
@@ -53,7 +54,7 @@ static int lost_line(char *line, size_t size, unsigned lines)
 
 	snprintf(text, sizeof(text), "%u log lines lost: nobody reads standard error", lines);
 	if (out.json)
-		to_json(LOG_LVL_WARN, NULL, text, line, size);
+		log_to_json(LOG_LVL_WARN, NULL, text, line, size);
 	else
 		snprintf(line, size, "insulad: warning: %s\n", text);
 	return (int)strlen(line);
@@ -79,7 +80,7 @@ void dlog(int level, const struct machine *m, const char *fmt, ...)
 	if (journal_write(level, m, text))
 		return;
 	if (out.json)
-		to_json(level, m, text, line, sizeof(line));
+		log_to_json(level, m, text, line, sizeof(line));
 	else
 		snprintf(line, sizeof(line), "insulad: %s%s%s%s%s%s%s%s\n",
 			 level < LOG_LVL_INFO ? names[level] : "", level < LOG_LVL_INFO ? ": " : "",

@@ -29,7 +29,7 @@ struct file {
 	uint64_t number, begin, size;
 };
 
-static bool look(int fd, struct file *f)
+static bool logread_look(int fd, struct file *f)
 {
 	char head[HEAD];
 	size_t n, len;
@@ -48,9 +48,9 @@ static bool look(int fd, struct file *f)
 /* The older one first; how many there are. */
 static unsigned look_at_both(const struct logread *l, struct file f[2])
 {
-	unsigned n = look(l->fd[0], &f[0]);
+	unsigned n = logread_look(l->fd[0], &f[0]);
 
-	n += look(l->fd[1], &f[n]);
+	n += logread_look(l->fd[1], &f[n]);
 	if (n == 2 && f[0].number > f[1].number) {
 		struct file swap = f[0];
 
@@ -140,7 +140,7 @@ static size_t character(const unsigned char *p, size_t n)
 }
 
 /* JSON has no bytes: what is no UTF-8 becomes U+FFFD. The cost is that of its JSON. */
-static json_object *to_json(const char *text, size_t len, size_t *cost)
+static json_object *logread_to_json(const char *text, size_t len, size_t *cost)
 {
 	char *copy = malloc(3 * len + 1);
 	size_t n = 0;
@@ -173,14 +173,14 @@ static json_object *own_text(const char *text, size_t len, size_t *cost)
 		copy[i] = text[i];
 	copy[len] = 0;
 	err_clean(copy);
-	o = to_json(copy, strlen(copy), cost);
+	o = logread_to_json(copy, strlen(copy), cost);
 	free(copy);
 	return o;
 }
 
 /* ---- lines ---- */
 
-static void add(struct logread *l, const char *line, size_t len, bool whole, size_t *cost)
+static void logread_add(struct logread *l, const char *line, size_t len, bool whole, size_t *cost)
 {
 	struct vmlog_record r;
 	json_object *o, *text;
@@ -192,7 +192,7 @@ static void add(struct logread *l, const char *line, size_t len, bool whole, siz
 	if (r.time_ms < l->since_ms)
 		return;
 	text = r.stream == VMLOG_INSULA ? own_text(r.text, r.len, cost)
-					: to_json(r.text, r.len, cost);
+					: logread_to_json(r.text, r.len, cost);
 	o = json_object_new_object();
 	if (r.time_ms)
 		j_int(o, "time_ms", r.time_ms);
@@ -205,7 +205,7 @@ static void add(struct logread *l, const char *line, size_t len, bool whole, siz
 }
 
 /* Take lines from a block. `last`: nothing comes behind it. How many bytes were taken. */
-static size_t take(struct logread *l, const char *buf, size_t n, bool last, size_t *cost)
+static size_t logread_take(struct logread *l, const char *buf, size_t n, bool last, size_t *cost)
 {
 	size_t at = 0;
 
@@ -217,7 +217,7 @@ static size_t take(struct logread *l, const char *buf, size_t n, bool last, size
 			break;
 		if (!end && len > PIECE)
 			len = PIECE;
-		add(l, buf + at, len, end || (last && at + len == n), cost);
+		logread_add(l, buf + at, len, end || (last && at + len == n), cost);
 		at += len + (end != NULL);
 	}
 	return at;
@@ -271,11 +271,11 @@ static bool step(struct logread *l, char *buf, bool ended, struct spent *s)
 		return false;
 	len = now->size - l->offset < BLOCK ? (size_t)(now->size - l->offset) : BLOCK;
 	/* It may have been emptied meanwhile: then this is another's text. */
-	if (read_full(now->fd, buf, len, l->offset) || !look(now->fd, &again) ||
+	if (read_full(now->fd, buf, len, l->offset) || !logread_look(now->fd, &again) ||
 	    again.number != now->number)
 		return ++s->changes < CHANGES;
 	last = l->offset + len == now->size && (ended || now != &f[n - 1]);
-	used = take(l, buf, len, last, &s->cost);
+	used = logread_take(l, buf, len, last, &s->cost);
 	l->offset += used;
 	s->work += used < STEP_WORK ? STEP_WORK : used;
 	return used > 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Reading the two files of a VM's log, which its supervisor goes on writing: see
- * supervisor/control/vmlog.h. Blocks on the disk; any thread. What the files say is the VM's user's:
- * nothing is believed, and one answer is a bounded amount of work whatever they are. */
+ * supervisor/control/vmlog.h. Blocks on the disk; any thread. What the files say is the VM's
+ * user's: nothing is believed, and one answer is a bounded amount of work whatever they are. */
 #ifndef DAEMON_LOGREAD_H
 #define DAEMON_LOGREAD_H
 

@@ -76,7 +76,7 @@ static json_object *page(struct logs_job *j)
 	return o;
 }
 
-static void answer(struct logs_job *j)
+static void logs_answer(struct logs_job *j)
 {
 	json_object *o = page(j);
 
@@ -111,7 +111,7 @@ static void look_later(struct logs_job *j)
 {
 	j->timer = timer_after(&j->d->loop, FOLLOW_MS, on_timer, j);
 	if (!j->timer)
-		answer(j);
+		logs_answer(j);
 }
 
 /* It does not read fast enough: no more for it now. */
@@ -138,7 +138,7 @@ static void on_read(uv_work_t *w, int status)
 
 	(void)status;
 	if (!j->follow || !j->r->client || (j->ended && !j->read.more))
-		answer(j);
+		logs_answer(j);
 	else
 		follow(j);
 }
@@ -188,7 +188,7 @@ void logs_close(struct daemon *d)
 		j->m = NULL;
 		if (j->timer) {
 			timer_cancel(j->timer);
-			answer(j);
+			logs_answer(j);
 		}
 	}
 }

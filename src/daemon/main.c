@@ -230,7 +230,7 @@ static void reload(struct daemon *d)
 	notify_send("READY=1");
 }
 
-static void on_signal(uv_signal_t *s, int number)
+static void main_on_signal(uv_signal_t *s, int number)
 {
 	struct daemon *d = s->data;
 
@@ -249,7 +249,7 @@ static void on_watchdog(void *ctx)
 	d->watchdog = timer_after(&d->loop, notify_watchdog_ms(), on_watchdog, d);
 }
 
-static void close_handle(uv_handle_t *h, void *arg)
+static void main_close_handle(uv_handle_t *h, void *arg)
 {
 	(void)arg;
 	/* Ours close themselves; only the signals are static. */
@@ -265,7 +265,7 @@ static void shut(struct daemon *d)
 	logs_close(d);
 	machines_close(d);
 	closer_free(d->closer);
-	uv_walk(&d->loop, close_handle, NULL);
+	uv_walk(&d->loop, main_close_handle, NULL);
 	/* What is left are closing handles and timers of graves. */
 	for (int i = 0; i < 100 && uv_run(&d->loop, UV_RUN_NOWAIT); i++)
 		;
@@ -277,14 +277,14 @@ static void shut(struct daemon *d)
 	fd_close(&d->supervisor);
 }
 
-static void run(struct daemon *d)
+static void main_run(struct daemon *d)
 {
 	uv_signal_t signals[MAX_SIGNALS];
 
 	for (size_t i = 0; i < host_nsignals; i++) {
 		uv_signal_init(&d->loop, &signals[i]);
 		signals[i].data = d;
-		uv_signal_start(&signals[i], on_signal, host_signals[i]);
+		uv_signal_start(&signals[i], main_on_signal, host_signals[i]);
 	}
 	if (notify_watchdog_ms())
 		on_watchdog(d);
@@ -324,7 +324,7 @@ int main(int argc, char **argv)
 		return STATUS_FAILED;
 	rc = open_all(&d, &e);
 	if (!rc)
-		run(&d);
+		main_run(&d);
 	log_queue_finish();
 	if (rc)
 		fprintf(stderr, "insulad: %s\n", e.text);

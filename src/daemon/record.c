@@ -31,7 +31,7 @@ bool name_is_valid(const char *name)
 		       n;
 }
 
-static json_object *to_json(const struct record *r)
+static json_object *record_to_json(const struct record *r)
 {
 	json_object *o = json_object_new_object(), *groups = json_object_new_array();
 
@@ -66,7 +66,7 @@ static json_object *to_json(const struct record *r)
 
 char *record_print(const struct record *r)
 {
-	json_object *o = to_json(r);
+	json_object *o = record_to_json(r);
 	char *text = strdup(j_text(o));
 
 	json_object_put(o);

@@ -156,7 +156,7 @@ void request_free(struct request *r)
 	destroy(r);
 }
 
-static void finish(struct request *r, json_object *o, int fd)
+static void rpc_finish(struct request *r, json_object *o, int fd)
 {
 	struct client *c = r->client;
 
@@ -180,12 +180,12 @@ static void finish(struct request *r, json_object *o, int fd)
 		client_settle(c);
 }
 
-static void answer(struct request *r, json_object *result, int fd)
+static void rpc_answer(struct request *r, json_object *result, int fd)
 {
 	json_object *o = frame(r->id);
 
 	j_obj(o, "result", result ? result : json_object_new_object());
-	finish(r, o, fd);
+	rpc_finish(r, o, fd);
 }
 
 /* A copy for whoever has asked; -1: there is no room for it. */
@@ -207,7 +207,7 @@ void request_answer_fd(struct request *r, json_object *result, int fd)
 	int own = wanted ? copy_for(r->client, fd) : -1;
 
 	if (!wanted || own >= 0) {
-		answer(r, result, own);
+		rpc_answer(r, result, own);
 		return;
 	}
 	json_object_put(result);
@@ -216,14 +216,14 @@ void request_answer_fd(struct request *r, json_object *result, int fd)
 
 void request_answer(struct request *r, json_object *result)
 {
-	answer(r, result, -1);
+	rpc_answer(r, result, -1);
 }
 
 void request_refuse(struct request *r, const struct refusal *why)
 {
 	if (r->client)
 		r->client->d->n.refusals++;
-	finish(r, error_frame(r->id, why), -1);
+	rpc_finish(r, error_frame(r->id, why), -1);
 }
 
 static void refuse_frame(struct client *c, struct batch *b, json_object *id,

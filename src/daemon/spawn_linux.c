@@ -441,7 +441,7 @@ static int make_child(struct machine *m, struct plan *p, int left)
 	return rc;
 }
 
-static int start(struct machine *m, struct plan *p, int *go, struct err *e)
+static int spawn_start(struct machine *m, struct plan *p, int *go, struct err *e)
 {
 	int go_fd[2] = {-1, -1}, left[2] = {-1, -1}, rc = 0;
 
@@ -497,7 +497,7 @@ int spawn_supervisor(struct machine *m, int *go, struct err *e)
 		rc = join_group(m, &p, e);
 	if (!rc) {
 		make_env(m, &p);
-		rc = start(m, &p, go, e);
+		rc = spawn_start(m, &p, go, e);
 	}
 	close(at);
 	free_plan(&p);

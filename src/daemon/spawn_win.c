@@ -149,7 +149,7 @@ static int create(struct machine *m, struct plan *p, STARTUPINFOEXW *si, struct 
 	return 0;
 }
 
-static int start(struct machine *m, struct plan *p, struct err *e)
+static int spawn_start(struct machine *m, struct plan *p, struct err *e)
 {
 	STARTUPINFOEXW si = {.StartupInfo = {.cb = sizeof(si), .dwFlags = STARTF_USESTDHANDLES}};
 	HANDLE list[NFDS];
@@ -203,7 +203,7 @@ int spawn_supervisor(struct machine *m, int *go, struct err *e)
 	if (!rc) {
 		p.fd[FD_GO] = handle_fd(r);
 		*go = handle_fd(w);
-		rc = start(m, &p, e);
+		rc = spawn_start(m, &p, e);
 	}
 	for (int i = 0; i < NFDS; i++)
 		fd_close(&p.fd[i]);

@@ -60,7 +60,7 @@ static json_object *error_object(const char *reason, const char *text)
 	return o;
 }
 
-static void finish(struct pending *p, json_object *result, json_object *error, int fd)
+static void talk_finish(struct pending *p, json_object *result, json_object *error, int fd)
 {
 	struct pending **at = &p->m->pending;
 
@@ -72,11 +72,11 @@ static void finish(struct pending *p, json_object *result, json_object *error, i
 	free(p);
 }
 
-static void fail(struct pending *p, const char *reason, const char *text)
+static void talk_fail(struct pending *p, const char *reason, const char *text)
 {
 	json_object *error = error_object(reason, text);
 
-	finish(p, NULL, error, -1);
+	talk_finish(p, NULL, error, -1);
 	json_object_put(error);
 }
 
@@ -85,7 +85,7 @@ static void on_timeout(void *ctx)
 	struct pending *p = ctx;
 
 	p->timer = NULL;
-	fail(p, "timeout", "the supervisor of this VM does not answer");
+	talk_fail(p, "timeout", "the supervisor of this VM does not answer");
 }
 
 /* ---- in ---- */
@@ -104,11 +104,11 @@ static bool on_answer(struct machine *m, json_object *o, int fd)
 	if (!p)
 		return false;
 	if (json_object_is_type(error, json_type_object))
-		finish(p, NULL, error, -1);
+		talk_finish(p, NULL, error, -1);
 	else if (json_object_is_type(result, json_type_object) && (fd < 0 || host_is_stream(fd)))
-		finish(p, result, NULL, fd);
+		talk_finish(p, result, NULL, fd);
 	else
-		fail(p, "failed", "the supervisor's answer is malformed");
+		talk_fail(p, "failed", "the supervisor's answer is malformed");
 	return true;
 }
 
@@ -125,7 +125,7 @@ static void on_running(struct machine *m)
 	}
 }
 
-static void on_event(struct machine *m, const char *what, json_object *data)
+static void talk_on_event(struct machine *m, const char *what, json_object *data)
 {
 	static const struct {
 		const char *name;
@@ -232,7 +232,7 @@ static int on_packet(struct machine *m)
 	if (json_object_is_type(o, json_type_object)) {
 		if (j_get_str(o, "event", NULL)) {
 			count_event(m);
-			on_event(m, j_get_str(o, "event", ""), j_get(o, "data"));
+			talk_on_event(m, j_get_str(o, "event", ""), j_get(o, "data"));
 		} else if (!on_answer(m, o, fd)) {
 			count_event(m);
 		}
@@ -367,7 +367,7 @@ int talk_open(struct machine *m, struct err *e)
 	return fd < 0 ? fd : talk_begin(m, fd, e);
 }
 
-static void on_again(void *ctx)
+static void talk_on_again(void *ctx)
 {
 	struct machine *m = ctx;
 
@@ -380,7 +380,7 @@ static void talk_later(struct machine *m)
 	m->again_ms = m->again_ms ? m->again_ms * 2 : AGAIN_MS;
 	if (m->again_ms > AGAIN_MAX_MS)
 		m->again_ms = AGAIN_MAX_MS;
-	m->again = timer_after(&m->d->loop, m->again_ms, on_again, m);
+	m->again = timer_after(&m->d->loop, m->again_ms, talk_on_again, m);
 	if (!m->again)
 		dlog(LOG_LVL_ERROR, m, "out of memory: its supervisor is not asked again");
 }
@@ -413,7 +413,7 @@ void talk_close(struct machine *m)
 	m->hello = false;
 	for (struct pending *p = m->pending, *next; p; p = next) {
 		next = p->next;
-		fail(p, "ended", "the VM has ended");
+		talk_fail(p, "ended", "the VM has ended");
 	}
 	machine_refuse_execs(m);
 }

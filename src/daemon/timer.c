@@ -10,7 +10,7 @@ struct timer {
 	void *ctx;
 };
 
-static void on_closed(uv_handle_t *h)
+static void timer_on_closed(uv_handle_t *h)
 {
 	free(h->data);
 }
@@ -42,5 +42,5 @@ struct timer *timer_after(uv_loop_t *loop, uint64_t ms, timer_fn *fn, void *ctx)
 void timer_cancel(struct timer *t)
 {
 	if (t)
-		uv_close((uv_handle_t *)&t->handle, on_closed);
+		uv_close((uv_handle_t *)&t->handle, timer_on_closed);
 }

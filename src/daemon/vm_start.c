@@ -159,7 +159,7 @@ static bool room_for_record(struct daemon *d, struct request *r)
 }
 
 /* NULL: refused. */
-static struct machine *make(struct daemon *d, struct request *r, bool transient)
+static struct machine *vm_start_make(struct daemon *d, struct request *r, bool transient)
 {
 	const char *name = j_get_str(r->params, "name", NULL);
 	struct machine *m = NULL;
@@ -221,7 +221,7 @@ void method_vm_create(struct daemon *d, struct request *r)
 		answer_existing(r, m);
 		return;
 	}
-	m = make(d, r, false);
+	m = vm_start_make(d, r, false);
 	if (!m)
 		return;
 	if (state_make(d->state, m->r.id, &e) || machine_save(m, &e)) {
@@ -286,7 +286,7 @@ static const char *first_name(const struct request *r)
 	return json_object_get_string(json_object_array_get_idx(j_get(r->params, "streams"), 0));
 }
 
-static bool begin(struct daemon *d, struct request *r, struct machine *m)
+static bool vm_start_begin(struct daemon *d, struct request *r, struct machine *m)
 {
 	bool wait = j_get_bool(r->params, "wait", false);
 	int streams, rc;
@@ -371,7 +371,7 @@ static void start_now(struct start_for *s)
 					      : "the owner's groups cannot be looked up");
 	} else if (may_start(r, m)) {
 		m->r.owner = s->who;
-		begin(s->d, r, m);
+		vm_start_begin(s->d, r, m);
 	}
 }
 
@@ -407,7 +407,7 @@ void method_vm_start(struct daemon *d, struct request *r)
 	if (!m || !may_start(r, m))
 		return;
 	if (host_uid() || r->client->who.uid == m->r.owner.uid || !m->r.owner.uid)
-		begin(d, r, m);
+		vm_start_begin(d, r, m);
 	else
 		start_for(d, r, m);
 }
@@ -422,11 +422,11 @@ void method_vm_run(struct daemon *d, struct request *r)
 				    "a name that no other VM of this user has");
 		return;
 	}
-	m = make(d, r, true);
+	m = vm_start_make(d, r, true);
 	if (!m)
 		return;
 	d->n.created++;
 	event_emit(d, m, "created", NULL);
-	if (!begin(d, r, m))
+	if (!vm_start_begin(d, r, m))
 		machine_remove(m);
 }

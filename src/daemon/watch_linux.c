@@ -11,7 +11,7 @@ struct watch {
 	int events;
 };
 
-static void on_closed(uv_handle_t *h)
+static void watch_on_closed(uv_handle_t *h)
 {
 	free(h->data);
 }
@@ -57,5 +57,5 @@ void watch_set(struct watch *w, int events)
 void watch_free(struct watch *w)
 {
 	if (w)
-		uv_close((uv_handle_t *)&w->handle, on_closed);
+		uv_close((uv_handle_t *)&w->handle, watch_on_closed);
 }

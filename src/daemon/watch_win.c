@@ -31,7 +31,7 @@ static void CALLBACK on_signalled(void *ctx, BOOLEAN timed_out)
 }
 
 /* Returns when on_signalled() is not running, and will not. */
-static void stop(struct watch *w)
+static void watch_stop(struct watch *w)
 {
 	if (w->wait)
 		UnregisterWaitEx(w->wait, INVALID_HANDLE_VALUE);
@@ -39,7 +39,7 @@ static void stop(struct watch *w)
 }
 
 /* A daemon that cannot wait for what it has to wait for is of no use; its VMs run on. */
-static void begin(struct watch *w)
+static void watch_begin(struct watch *w)
 {
 	if (!w->wait && !RegisterWaitForSingleObject(&w->wait, w->handle, on_signalled, w, INFINITE,
 						     WT_EXECUTEONLYONCE))
@@ -52,15 +52,15 @@ static void on_async(uv_async_t *a)
 
 	if (w->freed || !w->events)
 		return;
-	stop(w);
+	watch_stop(w);
 	if (WaitForSingleObject(w->handle, 0) == WAIT_OBJECT_0)
 		w->fn(w->ctx, UV_READABLE);
 	/* It may be freed now, but the memory is there until on_closed(). */
 	if (!w->freed && w->events)
-		begin(w);
+		watch_begin(w);
 }
 
-static void on_closed(uv_handle_t *h)
+static void watch_on_closed(uv_handle_t *h)
 {
 	free(h->data);
 }
@@ -86,9 +86,9 @@ void watch_set(struct watch *w, int events)
 		return;
 	w->events = events;
 	if (events)
-		begin(w);
+		watch_begin(w);
 	else
-		stop(w);
+		watch_stop(w);
 }
 
 void watch_free(struct watch *w)
@@ -96,6 +96,6 @@ void watch_free(struct watch *w)
 	if (!w)
 		return;
 	w->freed = true;
-	stop(w);
-	uv_close((uv_handle_t *)&w->async, on_closed);
+	watch_stop(w);
+	uv_close((uv_handle_t *)&w->async, watch_on_closed);
 }

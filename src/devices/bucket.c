@@ -13,7 +13,7 @@ void bucket_init(struct bucket *b, uint64_t rate, uint64_t burst, uint64_t now_n
 }
 
 /* Whole units only: the rest of the time stays on the account. */
-static void fill(struct bucket *b, uint64_t now_ns)
+static void bucket_fill(struct bucket *b, uint64_t now_ns)
 {
 	uint64_t passed = now_ns > b->at_ns ? now_ns - b->at_ns : 0, units;
 
@@ -36,7 +36,7 @@ bool bucket_open(struct bucket *b, uint64_t now_ns)
 {
 	if (!b->rate)
 		return true;
-	fill(b, now_ns);
+	bucket_fill(b, now_ns);
 	return b->level > 0;
 }
 

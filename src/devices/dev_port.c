@@ -77,7 +77,7 @@ static int run_posted(struct dev_port *p)
 	return n;
 }
 
-static void answer(struct dev_port *p, uint32_t seq, uint64_t value)
+static void dev_port_answer(struct dev_port *p, uint32_t seq, uint64_t value)
 {
 	p->ctrl->ack_value = value;
 	p->ack = seq;
@@ -104,7 +104,7 @@ static int run_call(struct dev_port *p, uint32_t seq)
 		return -EPROTO;
 	p->ops->settle(p->dev);
 	p->calls++;
-	answer(p, seq, value);
+	dev_port_answer(p, seq, value);
 	return 1;
 }
 

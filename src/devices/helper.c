@@ -79,7 +79,7 @@ void helper_irq(struct helper *h)
 	event_signal(h->irq_fd);
 }
 
-static int stop(struct helper *h)
+static int helper_stop(struct helper *h)
 {
 	struct msg_stats s = {0};
 	/* What the guest wrote last may still be in the ring. */
@@ -111,7 +111,7 @@ static int take_message(struct helper *h)
 	if (len == 0 && nfds == 0 && type == MSG_GO)
 		return 0;
 	if (len == 0 && nfds == 0 && type == MSG_STOP)
-		return stop(h);
+		return helper_stop(h);
 	rc = h->ops->message ? h->ops->message(h->dev, type, body, len, fds, nfds) : -EPROTO;
 	if (rc)
 		log_error("unexpected message %d on the channel", (int)type);

@@ -36,15 +36,15 @@ void helper_signals(void)
 	signal(SIGXFSZ, SIG_IGN); /* RLIMIT_FSIZE: EFBIG is enough */
 }
 
-struct begin {
+struct helper_begin {
 	void *(*fn)(void *);
 	void *arg;
 	pthread_barrier_t up;
 };
 
-static void *begin(void *p)
+static void *helper_begin(void *p)
 {
-	struct begin *b = p;
+	struct helper_begin *b = p;
 	void *(*fn)(void *) = b->fn;
 	void *arg = b->arg;
 
@@ -54,7 +54,7 @@ static void *begin(void *p)
 
 int helper_thread(pthread_t *t, void *(*fn)(void *), void *arg)
 {
-	struct begin b = {.fn = fn, .arg = arg};
+	struct helper_begin b = {.fn = fn, .arg = arg};
 	sigset_t all, old;
 	pthread_attr_t a;
 	int rc;
@@ -65,7 +65,7 @@ int helper_thread(pthread_t *t, void *(*fn)(void *), void *arg)
 	/* Signals, if there are any, belong to the control thread. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	rc = pthread_create(t, &a, begin, &b);
+	rc = pthread_create(t, &a, helper_begin, &b);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&a);
 	/* A thread that has not begun when the jail closes would make its first system calls under

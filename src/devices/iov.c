@@ -6,8 +6,8 @@
 #include "iov.h"
 
 /* One of `out` and `in` is NULL. */
-static size_t copy(const struct iovec *iov, unsigned n, size_t off, uint8_t *out, const uint8_t *in,
-		   size_t len)
+static size_t iov_copy(const struct iovec *iov, unsigned n, size_t off, uint8_t *out,
+		       const uint8_t *in, size_t len)
 {
 	size_t done = 0;
 
@@ -32,12 +32,12 @@ static size_t copy(const struct iovec *iov, unsigned n, size_t off, uint8_t *out
 
 size_t iov_get(const struct iovec *iov, unsigned n, size_t off, void *data, size_t len)
 {
-	return copy(iov, n, off, data, NULL, len);
+	return iov_copy(iov, n, off, data, NULL, len);
 }
 
 size_t iov_put(const struct iovec *iov, unsigned n, size_t off, const void *data, size_t len)
 {
-	return copy(iov, n, off, NULL, data, len);
+	return iov_copy(iov, n, off, NULL, data, len);
 }
 
 void iov_skip(struct iovec **iov, unsigned *n, size_t len)

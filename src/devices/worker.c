@@ -94,21 +94,21 @@ static uint64_t reg_read(void *dev, uint32_t off, uint32_t size)
 	return vmmio_read(&w->mmio, off, size);
 }
 
-static void settle(void *dev)
+static void worker_settle(void *dev)
 {
 	struct worker *w = dev;
 
 	vmmio_show(&w->mmio);
 }
 
-static void lost(void *dev)
+static void worker_lost(void *dev)
 {
 	struct worker *w = dev;
 
 	virtio_fail(&w->mmio.v, "register accesses were lost");
 }
 
-static void event(void *dev)
+static void worker_event(void *dev)
 {
 	struct worker *w = dev;
 	const char *why = atomic_exchange(&w->fault, NULL);
@@ -117,7 +117,7 @@ static void event(void *dev)
 		virtio_fail(&w->mmio.v, why);
 }
 
-static void stop(void *dev, struct msg_stats *s)
+static void worker_stop_now(void *dev, struct msg_stats *s)
 {
 	struct worker *w = dev;
 
@@ -139,10 +139,13 @@ void worker_resume(void *dev)
 }
 
 const struct helper_ops worker_helper_ops = {
-	.regs = {.write = reg_write, .read = reg_read, .settle = settle, .lost = lost},
+	.regs = {.write = reg_write,
+		 .read = reg_read,
+		 .settle = worker_settle,
+		 .lost = worker_lost},
 	.resume = worker_resume,
-	.event = event,
-	.stop = stop,
+	.event = worker_event,
+	.stop = worker_stop_now,
 };
 
 /* ---- set-up ---- */
@@ -301,10 +304,10 @@ bool lane_arm(struct lane *l, unsigned q)
 
 unsigned lane_sleep(struct lane *l, int timeout)
 {
-	int event[1 + VIRTIO_MAX_QUEUES] = {l->ctl_fd};
+	int worker_event[1 + VIRTIO_MAX_QUEUES] = {l->ctl_fd};
 	unsigned n = 1;
 
 	for (uint32_t left = l->queues; left; left &= left - 1)
-		event[n++] = l->w->kick_fd[__builtin_ctz(left)];
-	return (unsigned)__builtin_popcountll(events_wait(event, n, -1, timeout) >> 1);
+		worker_event[n++] = l->w->kick_fd[__builtin_ctz(left)];
+	return (unsigned)__builtin_popcountll(events_wait(worker_event, n, -1, timeout) >> 1);
 }

@@ -115,7 +115,7 @@ static uint32_t in_want(struct exec *x, uint32_t size)
 	return room && room < size ? room : size;
 }
 
-static void take_input(struct exec *x, const uint8_t *buf, uint32_t n)
+static void exec_take_input(struct exec *x, const uint8_t *buf, uint32_t n)
 {
 	uint32_t room = x->in.size - ring_used(&x->in);
 
@@ -136,7 +136,7 @@ static void *reader_main(void *arg)
 		ssize_t n = exec_user_read(x->in_fd, buf, want);
 
 		if (n > 0)
-			take_input(x, buf, (uint32_t)n);
+			exec_take_input(x, buf, (uint32_t)n);
 		else
 			eof = n != -EAGAIN;
 	}
@@ -199,7 +199,7 @@ static void close_output(struct exec *x, unsigned i)
 
 /* Bytes into the stream: how many it took; 0: no more now. When it takes no more at all, the end
  * shows when it is read: what the guest has sent before that is still wanted. */
-static size_t put(struct exec *x, const uint8_t *p, size_t n)
+static size_t exec_put(struct exec *x, const uint8_t *p, size_t n)
 {
 	ssize_t r;
 
@@ -239,11 +239,11 @@ static void flush(struct exec *x)
 			return;
 		if (start) {
 			n = x->start_len - x->start_sent;
-			done = put(x, x->start + x->start_sent, n);
+			done = exec_put(x, x->start + x->start_sent, n);
 			x->start_sent += (uint32_t)done;
 		} else {
 			n = gp_out_piece(&x->tx, &at);
-			done = put(x, at, n);
+			done = exec_put(x, at, n);
 			gp_out_sent(&x->tx, done);
 		}
 	} while (n && done == n);
@@ -277,7 +277,7 @@ void exec_lost(struct exec *x, const char *why)
 }
 
 /* The guest has received so much of what we sent over earlier streams. */
-static int go_on(struct exec *x, uint64_t received)
+static int exec_go_on(struct exec *x, uint64_t received)
 {
 	if (!x->again)
 		return received ? -EPROTO : 0;
@@ -306,7 +306,7 @@ static int on_hello(struct exec *x)
 		exec_lost(x, "the guest has given the command up");
 		return 0;
 	}
-	return m.id == x->id && !m.flags ? go_on(x, m.received) : -EPROTO;
+	return m.id == x->id && !m.flags ? exec_go_on(x, m.received) : -EPROTO;
 }
 
 static int on_ack(struct exec *x)
@@ -429,7 +429,7 @@ static void stream_ended(struct exec *x)
 	(void)msg_send(x->channel, MSG_EXEC_BROKEN, NULL, 0, NULL, 0);
 }
 
-static void receive(struct exec *x)
+static void exec_receive(struct exec *x)
 {
 	for (unsigned i = 0; i < MAX_READS && !x->done; i++) {
 		uint8_t *at;
@@ -561,7 +561,7 @@ int exec_loop(struct exec *x)
 		unsigned news = exec_wait(x, waits(x) && !x->mute);
 
 		if (news & EXEC_ON_STREAM)
-			receive(x);
+			exec_receive(x);
 		if (news & EXEC_ON_CHANNEL)
 			rc = on_message(x);
 		if (!x->done)

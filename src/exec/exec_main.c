@@ -13,7 +13,7 @@
 
 enum { FD_STREAM, FD_SPEC, FD_OUT, FD_ERR, FD_IN };
 
-static int check(const void *start, const struct start_fds *f, struct err *e)
+static int exec_main_check(const void *start, const struct start_fds *f, struct err *e)
 {
 	const struct msg_start_exec *m = start;
 
@@ -39,7 +39,7 @@ static int open_streams(void *dev, struct helper *h, const void *start, const st
 	return exec_threads(x, e);
 }
 
-static void rules(const void *dev, struct rule_list *l)
+static void exec_main_rules(const void *dev, struct rule_list *l)
 {
 	exec_rules(dev, l);
 }
@@ -58,9 +58,9 @@ int main(void)
 		.start_size = sizeof(struct msg_start_exec),
 		.log_level = offsetof(struct msg_start_exec, log_level),
 		.dev = &exec,
-		.check = check,
+		.check = exec_main_check,
 		.open = open_streams,
-		.rules = rules,
+		.rules = exec_main_rules,
 		.loop = loop,
 	});
 }

@@ -130,7 +130,7 @@ ssize_t exec_user_read(int fd, void *buf, size_t n)
 /* ---- the stream ---- */
 
 /* Let completion routines run that are due. */
-static void look(void)
+static void exec_look(void)
 {
 	SleepEx(0, TRUE);
 }
@@ -145,12 +145,12 @@ static VOID CALLBACK on_ended(DWORD error, DWORD n, OVERLAPPED *ov)
 	r->n = n;
 }
 
-static void begin(struct request *r)
+static void exec_begin(struct request *r)
 {
 	*r = (struct request){.busy = true};
 }
 
-static void finish_read(struct exec_host *h)
+static void exec_finish_read(struct exec_host *h)
 {
 	struct request *r = &h->in;
 	bool good = r->error == 0 || r->error == ERROR_MORE_DATA;
@@ -170,12 +170,12 @@ static void start_read(struct exec *x)
 
 	if (h->in.busy || h->ended || h->at != h->have)
 		return;
-	begin(&h->in);
+	exec_begin(&h->in);
 	if (!ReadFileEx(fd_handle(x->stream), h->data, STREAM_BYTES, &h->in.ov, on_ended) &&
 	    GetLastError() != ERROR_MORE_DATA)
 		on_ended(GetLastError(), 0, &h->in.ov);
-	look();
-	finish_read(h);
+	exec_look();
+	exec_finish_read(h);
 }
 
 int exec_stream_open(struct exec *x, int fd)
@@ -210,7 +210,7 @@ ssize_t exec_stream_read(struct exec *x, void *buf, size_t n)
 {
 	struct exec_host *h = x->host;
 
-	finish_read(h);
+	exec_finish_read(h);
 	start_read(x);
 	if (h->at == h->have)
 		return h->ended ? 0 : -EAGAIN;
@@ -230,29 +230,29 @@ ssize_t exec_stream_write(struct exec *x, const void *buf, size_t n)
 		return -EPIPE;
 	n = MIN(n, STREAM_BYTES);
 	memcpy(x->host->copy, buf, n);
-	begin(r);
+	exec_begin(r);
 	if (!WriteFileEx(fd_handle(x->stream), x->host->copy, (DWORD)n, &r->ov, on_ended))
 		on_ended(GetLastError(), 0, &r->ov);
-	look();
+	exec_look();
 	return (ssize_t)n;
 }
 
 /* Is there something to read, or the end, or room for what waits? */
-static bool has_news(struct exec *x, bool room)
+static bool exec_has_news(struct exec *x, bool room)
 {
 	struct exec_host *h = x->host;
 
 	if (x->stream < 0)
 		return false;
-	finish_read(h);
+	exec_finish_read(h);
 	start_read(x);
 	return h->at != h->have || h->ended || (room && !h->out.busy);
 }
 
 unsigned exec_wait(struct exec *x, bool room)
 {
-	uint64_t got = events_wait(&x->event, 1, x->channel, has_news(x, room) ? 0 : -1);
+	uint64_t got = events_wait(&x->event, 1, x->channel, exec_has_news(x, room) ? 0 : -1);
 
 	return (got & EVENTS_CHANNEL ? EXEC_ON_CHANNEL : 0) |
-	       (has_news(x, false) ? EXEC_ON_STREAM : 0);
+	       (exec_has_news(x, false) ? EXEC_ON_STREAM : 0);
 }

@@ -338,7 +338,8 @@ static struct task *find_task(const struct agent *a, uint32_t id)
 }
 
 /* `t` was accepted for a command that exists already: that command takes over the stream of `t`. */
-static void go_on(const struct agent *a, struct task *t, struct task *old, uint64_t received)
+static void agent_task_go_on(const struct agent *a, struct task *t, struct task *old,
+			     uint64_t received)
 {
 	close_fd(&old->sock); /* its end may not have been seen yet */
 	gp_out_drop(&old->tx);
@@ -380,7 +381,7 @@ static int task_on_hello(struct agent *a, struct task *t)
 	if (!old && m.received)
 		return turn_away(t, m.id, GP_HELLO_GONE);
 	if (old) {
-		go_on(a, t, old, m.received);
+		agent_task_go_on(a, t, old, m.received);
 		return -EPIPE;
 	}
 	t->id = m.id;

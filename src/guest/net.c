@@ -210,7 +210,7 @@ static void apply(int fd, const char *name, char *item)
 
 /* ---- DHCP ---- */
 
-static bool ask(const char *name)
+static bool net_ask(const char *name)
 {
 	int status = 0;
 	pid_t pid = fork();
@@ -236,7 +236,7 @@ static void dhcp(int fd, const char *name)
 	FILE *f;
 
 	wait_carrier(name);
-	if (!ask(name) || !(f = fopen(LEASE, "re"))) {
+	if (!net_ask(name) || !(f = fopen(LEASE, "re"))) {
 		complain(name, "no answer to DHCP: it has no address");
 		return;
 	}

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What every backend checks in the same way, so that the machine is the same everywhere: limits,
- * ranges of guest memory, doorbells. Pure. common_x86.c: also what it reserves, and the arithmetic of
- * CPUID's topology.
+ * ranges of guest memory, doorbells. Pure. common_x86.c: also what it reserves, and the arithmetic
+ * of CPUID's topology.
  */
 #ifndef INSULA_HV_COMMON_H
 #define INSULA_HV_COMMON_H

@@ -73,8 +73,8 @@ enum console_kind config_console(const struct vm_config *c)
 	return c->console_given ? c->console : c->command ? CONSOLE_STDERR : CONSOLE_STDIO;
 }
 
-static int refuse(struct vm_config *c, const char *field, const char *expected, struct err *e,
-		  const char *words)
+static int config_refuse(struct vm_config *c, const char *field, const char *expected,
+			 struct err *e, const char *words)
 {
 	c->mistake = (struct mistake){0};
 	snprintf(c->mistake.field, sizeof(c->mistake.field), "%s", field);
@@ -89,7 +89,7 @@ int config_set_command(struct vm_config *c, char *const *argv, unsigned n, struc
 	if (n > CONFIG_MAX_ARGS) {
 		snprintf(words, sizeof(words), "command: %u arguments; expected at most %d", n,
 			 CONFIG_MAX_ARGS);
-		return refuse(c, "command", "at most 1024 arguments", e, words);
+		return config_refuse(c, "command", "at most 1024 arguments", e, words);
 	}
 	free_command(c);
 	if (!n)
@@ -121,15 +121,17 @@ static int check_initrd(struct vm_config *c, struct err *e)
 	static const char field[] = "initrd";
 
 	if (c->initrd && c->command)
-		return refuse(c, field, "none with a command", e,
-			      "--initrd: a command is run by Insula's own initrd; leave out one of "
-			      "the two");
+		return config_refuse(
+			c, field, "none with a command", e,
+			"--initrd: a command is run by Insula's own initrd; leave out one of "
+			"the two");
 	if (c->initrd && c->rootfs)
-		return refuse(c, field, "none with rootfs", e,
-			      "--initrd: --rootfs is mounted by Insula's own initrd; leave out one "
-			      "of the two, or use --disk");
+		return config_refuse(
+			c, field, "none with rootfs", e,
+			"--initrd: --rootfs is mounted by Insula's own initrd; leave out one "
+			"of the two, or use --disk");
 	if (c->initrd && c->nshares)
-		return refuse(
+		return config_refuse(
 			c, field, "none with shares", e,
 			"--initrd: --share is mounted by Insula's own initrd; leave out one of "
 			"the two, or use --disk");
@@ -147,14 +149,15 @@ int config_check(struct vm_config *c, struct err *e)
 	if (own) {
 		snprintf(words, sizeof(words),
 			 "-%c: no command; expected one at the end of the line", own->letter);
-		return refuse(c, own->name, "a command", e, words);
+		return config_refuse(c, own->name, "a command", e, words);
 	}
 	if (c->command && c->console_given && c->console == CONSOLE_STDIO)
-		return refuse(c, "console", "stderr, pty, none or file=FILE", e,
-			      "--console: stdio; with a command, standard input and output are the "
-			      "command's; expected stderr, pty, none or file=FILE");
+		return config_refuse(
+			c, "console", "stderr, pty, none or file=FILE", e,
+			"--console: stdio; with a command, standard input and output are the "
+			"command's; expected stderr, pty, none or file=FILE");
 	if (c->command && !c->command[0][0])
-		return refuse(c, "command", "a program's name", e,
-			      "command: empty; expected a program's name");
+		return config_refuse(c, "command", "a program's name", e,
+				     "command: empty; expected a program's name");
 	return 0;
 }

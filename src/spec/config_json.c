@@ -45,8 +45,8 @@ static const char *where_is(const struct reading *r, const char *member, char ou
 	return out;
 }
 
-static int refuse(const struct reading *r, const char *member, const char *value,
-		  const char *expected, const char *words)
+static int config_json_refuse(const struct reading *r, const char *member, const char *value,
+			      const char *expected, const char *words)
 {
 	struct mistake *m = &r->c->mistake;
 	char where[WHERE_MAX], index[16] = "";
@@ -70,8 +70,9 @@ static int wrong_type(const struct reading *r, const char *member, json_object *
 	char words[80];
 
 	snprintf(words, sizeof(words), "wrong type; expected %s", expected);
-	return refuse(r, member, json_object_to_json_string_ext(v, JSON_C_TO_STRING_PLAIN),
-		      expected, words);
+	return config_json_refuse(r, member,
+				  json_object_to_json_string_ext(v, JSON_C_TO_STRING_PLAIN),
+				  expected, words);
 }
 
 /* json-c strings may hold NULs; none of our settings may. */
@@ -81,7 +82,7 @@ static bool clean_string(json_object *v)
 	       strlen(json_object_get_string(v)) == (size_t)json_object_get_string_len(v);
 }
 
-static int take(const struct reading *r, const char *text)
+static int config_json_take(const struct reading *r, const char *text)
 {
 	char where[WHERE_MAX];
 	const struct taking t = {.c = r->c,
@@ -220,7 +221,7 @@ static int take_object(const struct reading *r, json_object *v)
 static int take_items(const struct reading *r, json_object *v)
 {
 	if (clean_string(v))
-		return take(r, json_object_get_string(v));
+		return config_json_take(r, json_object_get_string(v));
 	if (json_object_is_type(v, json_type_object))
 		return take_object(r, v);
 	return wrong_type(r, NULL, v,
@@ -232,11 +233,11 @@ static int take_scalar(const struct reading *r, json_object *v)
 	if (r->s->type == SETTING_FLAG) {
 		if (!json_object_is_type(v, json_type_boolean))
 			return wrong_type(r, NULL, v, "true or false");
-		return take(r, json_object_get_boolean(v) ? "on" : "off");
+		return config_json_take(r, json_object_get_boolean(v) ? "on" : "off");
 	}
 	if (!clean_string(v) && !json_object_is_type(v, json_type_int))
 		return wrong_type(r, NULL, v, "a string or a whole number");
-	return take(r, json_object_get_string(v));
+	return config_json_take(r, json_object_get_string(v));
 }
 
 /* An array, each element as after the flag. */
@@ -255,7 +256,7 @@ static int take_many(struct reading *r, json_object *v)
 		if (r->s->items)
 			rc = take_items(r, one);
 		else
-			rc = clean_string(one) ? take(r, json_object_get_string(one))
+			rc = clean_string(one) ? config_json_take(r, json_object_get_string(one))
 					       : wrong_type(r, NULL, one, expected);
 	}
 	return rc;
@@ -273,7 +274,7 @@ static int take_command(const struct reading *r, json_object *v)
 	if (n > CONFIG_MAX_ARGS) {
 		snprintf(words, sizeof(words), "%zu arguments; expected at most %d", n,
 			 CONFIG_MAX_ARGS);
-		return refuse(r, NULL, NULL, "at most 1024 arguments", words);
+		return config_json_refuse(r, NULL, NULL, "at most 1024 arguments", words);
 	}
 	for (size_t i = 0; i < n; i++) {
 		json_object *a = json_object_array_get_idx(v, i);

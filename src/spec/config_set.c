@@ -388,7 +388,7 @@ static int set_user(const struct taking *t, const char *v)
 	return 0;
 }
 
-static int set_flag(const struct taking *t, bool *flag, const char *v)
+static int config_set_set_flag(const struct taking *t, bool *flag, const char *v)
 {
 	*flag = !strcmp(v, "on");
 	if (!*flag && strcmp(v, "off") != 0)
@@ -398,12 +398,12 @@ static int set_flag(const struct taking *t, bool *flag, const char *v)
 
 static int set_tty(const struct taking *t, const char *v)
 {
-	return set_flag(t, &t->c->tty, v);
+	return config_set_set_flag(t, &t->c->tty, v);
 }
 
 static int set_interactive(const struct taking *t, const char *v)
 {
-	return set_flag(t, &t->c->interactive, v);
+	return config_set_set_flag(t, &t->c->interactive, v);
 }
 
 /* ---- directories ---- */

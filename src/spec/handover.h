@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What insulad and the supervisor that it starts (`insula-run --control`) agree on beside the
- * packets of the control socket (supervisor/control/control.h, docs/protocol.md): the descriptors that come
- * with the start, the token, and what the result file says before the result.
+ * packets of the control socket (supervisor/control/control.h, docs/protocol.md): the descriptors
+ * that come with the start, the token, and what the result file says before the result.
  *
  * insulad and a supervisor may be of different releases: an insulad that was upgraded goes on with
  * the supervisors of the one before. What is here changes only so that both directions still work.

@@ -13,9 +13,9 @@ struct json_source {
 };
 
 /* The offset of a key of the outermost object that is spelled so, without escapes; with `index`
- * from 0 on, of that element of the array that is its value; with `member`, of that key of the object
- * there. What is not found is looked for one less deep; the end of the text: nothing is. The text
- * has been parsed and is well formed. */
+ * from 0 on, of that element of the array that is its value; with `member`, of that key of the
+ * object there. What is not found is looked for one less deep; the end of the text: nothing is. The
+ * text has been parsed and is well formed. */
 size_t json_place_of(const struct json_source *s, const char *key, int index, const char *member);
 
 /* "NAME:LINE:COLUMN", both from 1 on; a column is a character. */

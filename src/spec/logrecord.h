@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Records of a VM's log: what its console and its command said, and the supervisor's own lines,
- * each with its time and its stream. The supervisor writes them (supervisor/control/vmlog.h), insulad reads
- * them (daemon/logread.h), possibly those of another release.
+ * each with its time and its stream. The supervisor writes them
+ * (supervisor/control/vmlog.h), insulad reads them (daemon/logread.h), possibly those of another
+ * release.
  *
  *   insula-log 1 NUMBER                 the first line of a file; the larger number is the newer
  *   MILLISECONDS S- text                a line: since 1970, in 13 digits; the stream's letter

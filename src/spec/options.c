@@ -144,7 +144,8 @@ static void drop_replaced(struct options *o, const struct setting *s)
 	}
 }
 
-static int set_flag(struct options *o, const struct setting *s, const char *value, struct err *e)
+static int options_set_flag(struct options *o, const struct setting *s, const char *value,
+			    struct err *e)
 {
 	char where[32], *text = NULL;
 	int rc;
@@ -177,7 +178,7 @@ static int second_pass(struct options *o, const struct flags *f, int argc, char 
 		o->check_only |= c == 'n';
 		o->verbose += c == 'v';
 		if (s)
-			rc = set_flag(o, s, optarg, e);
+			rc = options_set_flag(o, s, optarg, e);
 	}
 	if (!rc && optind < argc)
 		rc = config_set_command(&o->conf, argv + optind, (unsigned)(argc - optind), e);

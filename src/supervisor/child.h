@@ -35,7 +35,7 @@ struct child_end {
 	char how[96]; /* "exited with status 1": follows its name in a line */
 };
 
-/* What its owner does. `ctx` is the owner's. A false says that the child has broken the protocol. */
+/* What its owner does. `ctx` is the owner's. False: the child has broken the protocol. */
 struct child_ops {
 	/* It is at work, in its jail. */
 	void (*ready)(void *ctx);

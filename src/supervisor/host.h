@@ -17,8 +17,8 @@ int host_outputs(const struct vm_config *c, struct err *e);
 /* The hypervisor, for insula-vmm: a descriptor, the caller's, or -1 where it opens that itself. The
  * text says what to do. */
 int host_hypervisor(int *fd, struct err *e);
-/* Before a Linux guest runs: log what will disappoint whoever waits for it. `ends`: how they end it,
- * to follow in the line; or "". */
+/* Before a Linux guest runs: log what will disappoint whoever waits for it. `ends`: how they end
+ * it, to follow in the line; or "". */
 void host_warn(const char *ends);
 /* From here on nobody waits for whoever reads our standard error. */
 int host_start_log(struct err *e);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What the children of a VM say and how they end: a table of functions for each kind of child. What
- * every child says alike is child.c's, what a death means for a device is recover.c's, for a command
- * exec.c's. Nothing here waits.
+ * every child says alike is child.c's. What a death means is recover.c's for a device, exec.c's for
+ * a command. Nothing here waits.
  */
 #include <stdio.h>
 #include <string.h>

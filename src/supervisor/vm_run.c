@@ -164,7 +164,7 @@ static void vm_init_deadlines(struct vm *vm)
 
 /* ---- turns ---- */
 
-static void on_signal(void *ctx, int signo)
+static void vm_run_on_signal(void *ctx, int signo)
 {
 	struct vm *vm = ctx;
 
@@ -250,7 +250,7 @@ int vm_run(struct vm *vm)
 	vm_init_deadlines(vm);
 	vm_own_children(vm);
 	control_begin(vm->control, vm);
-	rc = signals_catch(&vm->signals, &vm->loop, vm->conf->command, on_signal, vm);
+	rc = signals_catch(&vm->signals, &vm->loop, vm->conf->command, vm_run_on_signal, vm);
 	if (rc)
 		vm_end(vm, RUN_FAILED, "signals: %s", strerror(-rc));
 	else

@@ -27,7 +27,7 @@ int bus_add(struct bus *b, uint64_t base, uint64_t len, const struct bus_ops *op
 	return 0;
 }
 
-static const struct bus_region *find(const struct bus *b, uint64_t addr, unsigned size)
+static const struct bus_region *bus_find(const struct bus *b, uint64_t addr, unsigned size)
 {
 	unsigned lo = 0, hi = b->n;
 
@@ -48,7 +48,7 @@ static const struct bus_region *find(const struct bus *b, uint64_t addr, unsigne
 bool bus_read(const struct bus *b, uint64_t addr, unsigned size, uint64_t *value,
 	      struct bus_patience *w)
 {
-	const struct bus_region *r = find(b, addr, size);
+	const struct bus_region *r = bus_find(b, addr, size);
 
 	*value = ~0ull;
 	if (!r)
@@ -60,7 +60,7 @@ bool bus_read(const struct bus *b, uint64_t addr, unsigned size, uint64_t *value
 bool bus_write(const struct bus *b, uint64_t addr, unsigned size, uint64_t value,
 	       struct bus_patience *w)
 {
-	const struct bus_region *r = find(b, addr, size);
+	const struct bus_region *r = bus_find(b, addr, size);
 
 	if (!r)
 		return false;

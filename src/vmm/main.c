@@ -29,7 +29,7 @@
 #define PARK_DEADLINE_NS 1000000000ull
 #define MIN_PINS 8 /* of the interrupt controller */
 
-static _Noreturn void fail(const char *step, int code, const char *text, int bad_input)
+static _Noreturn void main_fail(const char *step, int code, const char *text, int bad_input)
 {
 	msg_fail(MSG_CHANNEL_FD, step, code, text, bad_input);
 	_exit(1);
@@ -37,20 +37,20 @@ static _Noreturn void fail(const char *step, int code, const char *text, int bad
 
 /* ---- 2. receive ---- */
 
-static void add_device(struct vmm *vm, const void *body, size_t len, int *fds, unsigned nfds)
+static void main_add_device(struct vmm *vm, const void *body, size_t len, int *fds, unsigned nfds)
 {
 	struct device_desc m;
 	struct err e;
 	int rc;
 
 	if (len != sizeof(m) || vm->ndevices == VM_MAX_DEVICES)
-		fail("device", -EPROTO, "a device that does not fit", 0);
+		main_fail("device", -EPROTO, "a device that does not fit", 0);
 	memcpy(&m, body, sizeof(m));
 	if (m.index != vm->ndevices)
-		fail("device", -EPROTO, "devices out of order", 0);
+		main_fail("device", -EPROTO, "devices out of order", 0);
 	rc = remote_init(&vm->dev[vm->ndevices], &m, fds, nfds, &e);
 	if (rc)
-		fail("device", rc, e.text, 0);
+		main_fail("device", rc, e.text, 0);
 	vm->ndevices++;
 }
 
@@ -72,7 +72,7 @@ static int check_start(const struct vmm *vm, const struct msg_start_vmm *m,
 	return 0;
 }
 
-static void receive(struct vmm *vm, struct msg_start_vmm *start, struct start_fds *f)
+static void main_receive(struct vmm *vm, struct msg_start_vmm *start, struct start_fds *f)
 {
 	union {
 		struct msg_start_vmm start;
@@ -90,18 +90,18 @@ static void receive(struct vmm *vm, struct msg_start_vmm *start, struct start_fd
 		if (rc == -EPIPE)
 			_exit(1);
 		if (rc)
-			fail("start", rc, "malformed message", 0);
+			main_fail("start", rc, "malformed message", 0);
 		if (type == MSG_START_VMM && len == sizeof(b.start))
 			break;
 		if (type != MSG_DEVICE)
-			fail("start", -EPROTO, "unexpected message", 0);
-		add_device(vm, &b, len, fds, nfds);
+			main_fail("start", -EPROTO, "unexpected message", 0);
+		main_add_device(vm, &b, len, fds, nfds);
 	}
 	rc = start_sort(&b.start.head, START_TAG_VMM, fds, nfds, f, &e);
 	if (!rc)
 		rc = check_start(vm, &b.start, f, &e);
 	if (rc)
-		fail("start", rc, e.text, 0);
+		main_fail("start", rc, e.text, 0);
 	*start = b.start;
 	vm->ncpus = start->ncpus;
 }
@@ -247,7 +247,7 @@ static void close_role(struct start_fds *f, enum start_role role)
 		fd_close(&f->fd[role][i]);
 }
 
-static void build(struct vmm *vm, const struct msg_start_vmm *start, struct start_fds *f)
+static void main_build(struct vmm *vm, const struct msg_start_vmm *start, struct start_fds *f)
 {
 	struct err e;
 	int rc;
@@ -255,20 +255,20 @@ static void build(struct vmm *vm, const struct msg_start_vmm *start, struct star
 	vm->npins = count_pins(vm);
 	vm->main_event = event_create();
 	if (vm->main_event < 0)
-		fail("event", vm->main_event, "eventfd", 0);
+		main_fail("event", vm->main_event, "eventfd", 0);
 	rc = gm_map(&vm->gm, &start->head.mem, f->fd[START_MEMORY], f->n[START_MEMORY], &e);
 	if (rc)
-		fail("memory", rc, e.text, 0);
+		main_fail("memory", rc, e.text, 0);
 	if (start->flags & VMM_HUGEPAGES)
 		take_huge_pages(&vm->gm);
 	rc = build_vm(vm, f->n[START_HYPERVISOR] ? f->fd[START_HYPERVISOR][0] : -1, &e);
 	if (rc)
-		fail("hypervisor", rc, e.text, 0);
+		main_fail("hypervisor", rc, e.text, 0);
 	close_role(f, START_HYPERVISOR);
 	close_role(f, START_MEMORY);
 	rc = start_threads(vm, &e);
 	if (rc)
-		fail("threads", rc, e.text, 0);
+		main_fail("threads", rc, e.text, 0);
 }
 
 /* ---- 5. load ---- */
@@ -289,15 +289,15 @@ static void load(struct vmm *vm, const struct msg_start_vmm *start, struct start
 		ap.device[i] = &vm->dev[i].desc;
 	rc = acpi_build(&vm->gm, &ap, &lp.acpi_rsdp, &e);
 	if (rc)
-		fail("acpi", rc, e.text, 0);
+		main_fail("acpi", rc, e.text, 0);
 	memcpy(lp.initrd_fd, f->fd[START_INITRD], sizeof(lp.initrd_fd));
 	rc = load_kernel(&lp, &entry, &e);
 	if (rc)
-		fail("load", rc, e.text, 1);
+		main_fail("load", rc, e.text, 1);
 	load_entry_regs(&entry, &regs);
 	rc = hv_vcpu_set_regs(vm->vcpu[0].hv, &regs, &e);
 	if (rc)
-		fail("registers", rc, e.text, 0);
+		main_fail("registers", rc, e.text, 0);
 	close_role(f, START_KERNEL);
 	close_role(f, START_INITRD);
 }
@@ -476,12 +476,12 @@ int main(void)
 	int rc;
 
 	jail_enter();
-	receive(&vm, &start, &fds);
+	main_receive(&vm, &start, &fds);
 	log_setup("", (enum log_level)start.head.log_level);
-	build(&vm, &start, &fds);
+	main_build(&vm, &start, &fds);
 	rc = vmm_seal(&e);
 	if (rc)
-		fail("seccomp", rc, e.text, 0);
+		main_fail("seccomp", rc, e.text, 0);
 	load(&vm, &start, &fds);
 	rc = msg_send(MSG_CHANNEL_FD, MSG_READY, NULL, 0, NULL, 0);
 	if (!rc)

@@ -13,7 +13,7 @@ static bool in_mask(const struct device_window *w, uint64_t mask, uint64_t off)
 	return i < 64 && (mask >> i & 1);
 }
 
-static void fail(struct remote *d)
+static void remote_fail(struct remote *d)
 {
 	d->metrics.timeouts++;
 	atomic_fetch_add(&d->ctrl->lost, 1);
@@ -114,7 +114,7 @@ static bool call(struct remote *d, enum dp_op op, uint64_t off, unsigned size, u
 	d->metrics.calls++;
 	if (!spin_for_answer(d, start) && !sleep_for_answer(d, w->until)) {
 		if (!atomic_load(d->ending))
-			fail(d);
+			remote_fail(d);
 		w->over = true;
 		return false;
 	}

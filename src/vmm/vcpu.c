@@ -86,7 +86,7 @@ static void rest(struct vcpu *c)
 	hv_vcpu_was_paused(c->hv);
 }
 
-static void run(struct vcpu *c)
+static void vcpu_run(struct vcpu *c)
 {
 	struct hv_exit x;
 	int rc = 0;
@@ -137,6 +137,6 @@ void *vcpu_thread(void *arg)
 	wait_for_gate(c->vm);
 	if (c->index == 0)
 		c->vm->first_run_ns = clock_ns();
-	run(c);
+	vcpu_run(c);
 	park(c->vm);
 }

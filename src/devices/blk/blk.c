@@ -175,7 +175,7 @@ static void model_start(void *dev)
 	worker_start(&b->w);
 }
 
-static void describe(struct blk *b)
+static void blk_describe(struct blk *b)
 {
 	b->config = blk_config_space(&b->conf);
 	worker_describe(&b->w, VIRTIO_ID_BLOCK, blk_features(&b->conf), b->conf.nqueues, &b->config,
@@ -202,7 +202,7 @@ int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m,
 	rc = open_lanes(b, step, e);
 	if (rc)
 		return rc;
-	describe(b);
+	blk_describe(b);
 	return 0;
 }
 

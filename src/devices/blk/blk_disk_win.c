@@ -33,7 +33,7 @@ static OVERLAPPED place(uint64_t off, int event)
 }
 
 /* Bytes moved, or a negative errno. 0 at the end of the file. */
-static int finish(HANDLE disk, OVERLAPPED *ov, BOOL done)
+static int blk_disk_finish(HANDLE disk, OVERLAPPED *ov, BOOL done)
 {
 	DWORD n = 0, error;
 
@@ -55,7 +55,7 @@ static int move(HANDLE disk, const struct blk_io *io, int event)
 		BOOL ok = io->op == BLK_OP_READ
 				  ? ReadFile(disk, v->iov_base, (DWORD)v->iov_len, NULL, &ov)
 				  : WriteFile(disk, v->iov_base, (DWORD)v->iov_len, NULL, &ov);
-		int n = finish(disk, &ov, ok);
+		int n = blk_disk_finish(disk, &ov, ok);
 
 		if (n < 0)
 			return done ? (int)done : n;
@@ -76,7 +76,7 @@ static int zero(HANDLE disk, const struct blk_io *io, int event)
 	OVERLAPPED ov = place(0, event);
 	BOOL ok = DeviceIoControl(disk, FSCTL_SET_ZERO_DATA, &z, sizeof(z), NULL, 0, NULL, &ov);
 
-	return finish(disk, &ov, ok);
+	return blk_disk_finish(disk, &ov, ok);
 }
 
 int blk_disk_execute(int disk_fd, const struct blk_io *io, int event)

@@ -133,7 +133,7 @@ bool blk_arm(struct blk_lane *l)
 }
 
 /* Has something come that a turn deals with? */
-static bool has_news(struct blk_lane *l)
+static bool blk_io_has_news(struct blk_lane *l)
 {
 	return l->b->ops->ready(l->engine) || lane_commanded(l->l) ||
 	       atomic_load_explicit(&l->settled, memory_order_relaxed);
@@ -173,7 +173,7 @@ static bool spin(struct blk_lane *l)
 		else
 			__builtin_ia32_pause();
 		n = vq_pending(l->q);
-		found = n || has_news(l);
+		found = n || blk_io_has_news(l);
 	} while (!found && clock_ns() < until);
 	learn(l, alone ? n > 1 : found);
 	return found;

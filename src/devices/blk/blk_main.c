@@ -3,7 +3,7 @@
 #include "blk.h"
 #include "devices/program.h"
 
-static int check(const void *start, const struct start_fds *f, struct err *e)
+static int blk_main_check(const void *start, const struct start_fds *f, struct err *e)
 {
 	const struct msg_start_blk *m = start;
 	int rc = blk_check_conf(m, e);
@@ -13,18 +13,18 @@ static int check(const void *start, const struct start_fds *f, struct err *e)
 	return rc ? rc : start_expect(f, START_OWN, m->flags & BLK_OTHER ? 2 : 1, e);
 }
 
-static int open_device(void *dev, struct helper *h, const void *start, const struct start_fds *f,
-		       const char **step, struct err *e)
+static int blk_main_open_device(void *dev, struct helper *h, const void *start,
+				const struct start_fds *f, const char **step, struct err *e)
 {
 	return blk_open(dev, h, start, f, step, e);
 }
 
-static void rules(const void *dev, struct rule_list *l)
+static void blk_main_rules(const void *dev, struct rule_list *l)
 {
 	blk_rules(dev, l);
 }
 
-static int attach(void *dev, struct helper *h, struct err *e)
+static int blk_main_attach(void *dev, struct helper *h, struct err *e)
 {
 	struct blk *b = dev;
 
@@ -40,9 +40,9 @@ int main(void)
 		.memory = true,
 		.start_size = sizeof(struct msg_start_blk),
 		.dev = &blk,
-		.check = check,
-		.open = open_device,
-		.rules = rules,
-		.attach = attach,
+		.check = blk_main_check,
+		.open = blk_main_open_device,
+		.rules = blk_main_rules,
+		.attach = blk_main_attach,
 	});
 }

@@ -97,7 +97,7 @@ static void transfer(struct blk_req *r)
 
 /* ---- the end of what changed the disk ---- */
 
-static void settle(struct blk_req *r)
+static void blk_req_settle(struct blk_req *r)
 {
 	if (!r->lane->b->writethrough || r->type == VIRTIO_BLK_T_IN) {
 		blk_finish(r, VIRTIO_BLK_S_OK);
@@ -150,7 +150,7 @@ static void next_range(struct blk_req *r)
 {
 	while (r->len == 0) {
 		if (++r->irange >= r->nranges) {
-			settle(r);
+			blk_req_settle(r);
 			return;
 		}
 		r->off = r->range[r->irange].off;
@@ -176,7 +176,7 @@ static void proceed(struct blk_req *r)
 	else if (r->len)
 		transfer(r);
 	else
-		settle(r);
+		blk_req_settle(r);
 }
 
 bool blk_again(struct blk_req *r, int code)

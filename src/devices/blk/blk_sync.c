@@ -48,7 +48,7 @@ static bool claim(struct blk_sync *s)
 	return true;
 }
 
-static void answer(struct blk_req *r)
+static void blk_sync_answer(struct blk_req *r)
 {
 	if (r->unstable)
 		r->lane->told++;
@@ -72,7 +72,7 @@ void blk_sync_begin(struct blk_req *r)
 	}
 	pthread_mutex_unlock(&s->lock);
 	if (r->unstable)
-		answer(r);
+		blk_sync_answer(r);
 	else if (first)
 		start_sync(r->lane);
 }
@@ -111,7 +111,7 @@ static unsigned hand_back(struct blk_sync *s)
 }
 
 /* True: it is not over. */
-static bool go_on(struct blk_lane *l, int res)
+static bool blk_sync_go_on(struct blk_lane *l, int res)
 {
 	bool other = l->sync.io.op == BLK_OP_SYNC_OTHER;
 
@@ -134,7 +134,7 @@ void blk_sync_done(struct blk_lane *l, int res)
 	unsigned lanes;
 	bool next;
 
-	if (go_on(l, res))
+	if (blk_sync_go_on(l, res))
 		return;
 	l->in_flight--;
 	pthread_mutex_lock(&s->lock);
@@ -164,7 +164,7 @@ void blk_sync_take(struct blk_lane *l)
 	pthread_mutex_unlock(&l->b->sync.lock);
 	for (; r; r = next) {
 		next = r->next;
-		answer(r);
+		blk_sync_answer(r);
 	}
 }
 

@@ -60,7 +60,7 @@ static void uart_rx_back(void *ctx, const uint8_t *buf, size_t n)
 
 static const struct uart_ops console_uart_ops = {uart_tx_room, uart_tx, uart_rx_back, uart_irq};
 
-static void settle(void *dev)
+static void console_settle(void *dev)
 {
 	struct console *c = dev;
 
@@ -94,16 +94,16 @@ static void idle(void *dev)
 	ends_flush(&c->ends);
 }
 
-static void event(void *dev)
+static void console_event(void *dev)
 {
 	struct console *c = dev;
 
 	ends_help(&c->ends);
 	ends_quit(&c->ends, c->h->channel);
-	settle(c);
+	console_settle(c);
 }
 
-static void stop(void *dev, struct msg_stats *s)
+static void console_stop_now(void *dev, struct msg_stats *s)
 {
 	struct console *c = dev;
 
@@ -115,10 +115,10 @@ static void stop(void *dev, struct msg_stats *s)
 }
 
 const struct helper_ops console_ops = {
-	.regs = {.write = reg_write, .read = reg_read, .settle = settle},
+	.regs = {.write = reg_write, .read = reg_read, .settle = console_settle},
 	.idle = idle,
-	.event = event,
-	.stop = stop,
+	.event = console_event,
+	.stop = console_stop_now,
 };
 
 int console_open(struct console *c, struct helper *h, int out_fd, int in_fd,

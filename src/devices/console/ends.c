@@ -154,7 +154,7 @@ static void in_put(struct ends *c, uint8_t byte)
 	atomic_store(&c->r->in_head, head + 1);
 }
 
-static void ask(struct ends *c, enum ends_flag f, int fd)
+static void ends_ask(struct ends *c, enum ends_flag f, int fd)
 {
 	atomic_fetch_or(&c->flags, (uint32_t)f);
 	event_signal(fd);
@@ -164,10 +164,10 @@ static void after_ctrl_a(struct ends *c, uint8_t byte)
 {
 	switch (byte) {
 	case 'x':
-		ask(c, ENDS_QUIT, c->quit_fd);
+		ends_ask(c, ENDS_QUIT, c->quit_fd);
 		break;
 	case 'h':
-		ask(c, ENDS_HELP, c->wake_fd);
+		ends_ask(c, ENDS_HELP, c->wake_fd);
 		break;
 	case CTRL_A:
 		in_put(c, byte);
@@ -178,7 +178,7 @@ static void after_ctrl_a(struct ends *c, uint8_t byte)
 	}
 }
 
-static void take_input(struct ends *c, const uint8_t *buf, size_t n)
+static void ends_take_input(struct ends *c, const uint8_t *buf, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		if (c->after_ctrl_a) {
@@ -244,7 +244,7 @@ static void *input_main(void *arg)
 		wait_room(c);
 		n = ends_read(c, buf, in_want(c, sizeof(buf)));
 		if (n > 0)
-			take_input(c, buf, (size_t)n);
+			ends_take_input(c, buf, (size_t)n);
 		else if (n == 0 && c->stream)
 			end_of_stream(c);
 		else

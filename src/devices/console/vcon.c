@@ -46,7 +46,7 @@ static uint32_t moved_before(struct vcon *v, bool resumed)
 }
 
 /* False: there is none, or the guest made a mistake. */
-static bool take_output(struct vcon *v)
+static bool vcon_take_output(struct vcon *v)
 {
 	struct virtqueue *q = queue(v, VCON_TX);
 	bool resumed = q->iresume < q->nresume;
@@ -90,7 +90,7 @@ static bool serve_output(struct vcon *v)
 	uint32_t budget = VCON_BYTES;
 
 	for (unsigned n = 0; n < VCON_BUDGET; n++) {
-		if (!v->held && !take_output(v))
+		if (!v->held && !vcon_take_output(v))
 			return false;
 		if (!move_output(v, &budget))
 			return budget == 0;
@@ -120,7 +120,7 @@ static bool listens(const struct vcon *v)
 	return v->open || (!v->strict && clock_ns() >= v->open_by);
 }
 
-static void fill(struct vcon *v, const struct vq_chain *c)
+static void vcon_fill(struct vcon *v, const struct vq_chain *c)
 {
 	struct ends_rings *r = &v->st->rings;
 	uint32_t tail = atomic_load_explicit(&r->in_tail, memory_order_relaxed);
@@ -154,7 +154,7 @@ static bool serve_input(struct vcon *v)
 			lane_fault(v->w.lane, rc < 0 ? q->why : "input in a buffer to read from");
 		if (rc <= 0 || v->w.lane->broken)
 			return false;
-		fill(v, &c);
+		vcon_fill(v, &c);
 	}
 	return true;
 }
@@ -163,7 +163,7 @@ static bool serve_input(struct vcon *v)
 
 /* The queues run: finish what was between a used index and the ring's tail, and forget marks of
  * queues that the driver has set up anew. */
-static void begin(struct vcon *v)
+static void vcon_begin(struct vcon *v)
 {
 	const struct vcon_mark m = load_mark(&v->st->in_mark);
 	struct ends_rings *r = &v->st->rings;
@@ -187,7 +187,7 @@ bool vcon_turn(struct vcon *v)
 	ends_help(&v->ends);
 	if (lane_runs(v->w.lane)) {
 		if (v->started != v->w.lane->seen)
-			begin(v);
+			vcon_begin(v);
 		more = serve_output(v);
 		more |= !v->w.lane->broken && serve_input(v);
 	}
@@ -232,7 +232,7 @@ static void *io_main(void *arg)
 
 /* ---- control thread ---- */
 
-static void event(void *dev)
+static void vcon_event(void *dev)
 {
 	struct vcon *v = dev;
 
@@ -240,7 +240,7 @@ static void event(void *dev)
 	worker_helper_ops.event(dev);
 }
 
-static void stop(void *dev, struct msg_stats *s)
+static void vcon_stop(void *dev, struct msg_stats *s)
 {
 	struct vcon *v = dev;
 
@@ -263,8 +263,8 @@ int vcon_open(struct vcon *v, struct helper *h, const struct msg_start_uart *m,
 	if (rc)
 		return rc;
 	v->ops = worker_helper_ops;
-	v->ops.event = event;
-	v->ops.stop = stop;
+	v->ops.event = vcon_event;
+	v->ops.stop = vcon_stop;
 	v->strict = m->flags & UART_STREAM;
 	v->st = (void *)((uint8_t *)h->port.dev_state + VCON_STATE_OFF);
 	*step = "console";

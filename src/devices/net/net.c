@@ -78,7 +78,7 @@ static void model_reset(void *dev)
 	vmmio_config_changed(&n->w.mmio, false);
 }
 
-static void event(void *dev)
+static void net_event(void *dev)
 {
 	struct net *n = dev;
 	uint32_t news = atomic_exchange(&n->told, 0);
@@ -165,7 +165,7 @@ static void model_start(void *dev)
 	worker_start(dev);
 }
 
-static void describe(struct net *n)
+static void net_describe(struct net *n)
 {
 	struct net_page *page = n->w.h->port.dev_state;
 
@@ -178,7 +178,7 @@ static void describe(struct net *n)
 	n->w.model.start = model_start;
 	n->w.model.reset = model_reset;
 	n->ops = worker_helper_ops;
-	n->ops.event = event;
+	n->ops.event = net_event;
 	n->ops.message = message;
 }
 
@@ -213,7 +213,7 @@ int net_open(struct net *n, struct helper *h, const struct msg_start_net *m,
 		rc = open_backing(n, f->fd[START_OWN], e);
 	if (rc)
 		return rc;
-	describe(n);
+	net_describe(n);
 	*step = "thread";
 	return open_lanes(n, e);
 }

@@ -16,7 +16,7 @@
 #include "devices/iov.h"
 #include "net.h"
 
-static uint8_t set_flag(uint8_t *flag, const uint8_t *data, size_t len)
+static uint8_t net_ctrl_set_flag(uint8_t *flag, const uint8_t *data, size_t len)
 {
 	if (len != 1 || data[0] > 1)
 		return VIRTIO_NET_ERR;
@@ -26,12 +26,12 @@ static uint8_t set_flag(uint8_t *flag, const uint8_t *data, size_t len)
 
 static uint8_t promisc(struct net *n, const uint8_t *data, size_t len)
 {
-	return set_flag(&n->st->promisc, data, len);
+	return net_ctrl_set_flag(&n->st->promisc, data, len);
 }
 
 static uint8_t allmulti(struct net *n, const uint8_t *data, size_t len)
 {
-	return set_flag(&n->st->allmulti, data, len);
+	return net_ctrl_set_flag(&n->st->allmulti, data, len);
 }
 
 /* Two tables, each a number of entries (32 bits) and so many addresses. */

@@ -170,7 +170,7 @@ static bool has_commands(const struct net_lane *l)
 
 /* The numbers of the queues depend on what the driver has accepted, so a lane hears kicks only
  * while it runs. */
-static void start(struct net_lane *l)
+static void net_io_start(struct net_lane *l)
 {
 	struct net *n = l->n;
 
@@ -211,7 +211,7 @@ static bool serve(struct net_lane *l)
 	bool more = false;
 
 	if (l->started != l->l->seen)
-		start(l);
+		net_io_start(l);
 	if (has_commands(l))
 		more = net_ctrl_serve(l, control_queue(l->n));
 	if (!l->l->broken)
@@ -281,7 +281,7 @@ static bool arm(struct net_lane *l, bool may_send)
 }
 
 /* The end of a stream is to be seen at any time, also when nothing is wanted of it. */
-static short end_of(const struct net_backing *b)
+static short net_io_end_of(const struct net_backing *b)
 {
 	return b->ops->replace && !b->dead ? POLLRDHUP : 0;
 }
@@ -293,7 +293,7 @@ static unsigned watch(struct net_lane *l, bool may_receive, struct pollfd *p)
 	for (unsigned i = 0; i < n->nbackings; i++) {
 		const struct net_backing *b = &n->backing[i];
 		unsigned rx = rx_pair(l, i);
-		short events = end_of(b);
+		short events = net_io_end_of(b);
 
 		if (may_receive && own_pair(l, rx) && !net_rx_starved(&n->rx[rx]))
 			events |= POLLIN;
@@ -308,7 +308,7 @@ static unsigned watch(struct net_lane *l, bool may_receive, struct pollfd *p)
 static unsigned watch_ends(const struct net *n, struct pollfd *p)
 {
 	for (unsigned i = 0; i < n->nbackings; i++) {
-		short events = end_of(&n->backing[i]);
+		short events = net_io_end_of(&n->backing[i]);
 
 		p[i] = (struct pollfd){.fd = events ? n->backing[i].fd : -1, .events = events};
 	}
@@ -319,7 +319,7 @@ static unsigned watch_ends(const struct net *n, struct pollfd *p)
 static void look_for_end(struct net *n, const struct pollfd *p)
 {
 	for (unsigned i = 0; i < n->nbackings; i++) {
-		if (end_of(&n->backing[i]) && !(p[i].events & POLLIN) &&
+		if (net_io_end_of(&n->backing[i]) && !(p[i].events & POLLIN) &&
 		    (p[i].revents & ~(POLLIN | POLLOUT)))
 			net_lost(n, &n->backing[i], -EPIPE);
 	}

@@ -7,7 +7,7 @@
 #include "net.h"
 #include "devices/program.h"
 
-static int check(const void *start, const struct start_fds *f, struct err *e)
+static int net_main_check(const void *start, const struct start_fds *f, struct err *e)
 {
 	const struct msg_start_net *m = start;
 	int rc = net_check_conf(m, e);
@@ -17,18 +17,18 @@ static int check(const void *start, const struct start_fds *f, struct err *e)
 	return rc ? rc : start_expect(f, START_OWN, m->kind == NET_TAP ? m->npairs : 1, e);
 }
 
-static int open_device(void *dev, struct helper *h, const void *start, const struct start_fds *f,
-		       const char **step, struct err *e)
+static int net_main_open_device(void *dev, struct helper *h, const void *start,
+				const struct start_fds *f, const char **step, struct err *e)
 {
 	return net_open(dev, h, start, f, step, e);
 }
 
-static void rules(const void *dev, struct rule_list *l)
+static void net_main_rules(const void *dev, struct rule_list *l)
 {
 	net_rules(dev, l);
 }
 
-static int attach(void *dev, struct helper *h, struct err *e)
+static int net_main_attach(void *dev, struct helper *h, struct err *e)
 {
 	struct net *n = dev;
 
@@ -44,9 +44,9 @@ int main(void)
 		.memory = true,
 		.start_size = sizeof(struct msg_start_net),
 		.dev = &net,
-		.check = check,
-		.open = open_device,
-		.rules = rules,
-		.attach = attach,
+		.check = net_main_check,
+		.open = net_main_open_device,
+		.rules = net_main_rules,
+		.attach = net_main_attach,
 	});
 }

@@ -181,7 +181,7 @@ static void place(struct net_lane *l, struct net_rx *r, size_t len)
 	(void)finish_held(l, r);
 }
 
-static ssize_t receive(struct net_lane *l, struct net_rx *r, struct net_backing *b)
+static ssize_t net_rx_receive(struct net_lane *l, struct net_rx *r, struct net_backing *b)
 {
 	ssize_t len;
 
@@ -207,7 +207,7 @@ bool net_rx_serve(struct net_lane *l, struct net_rx *r, struct net_backing *b)
 		if (b->dead || (r->held && !finish_held(l, r)) || !net_allowed(&l->n->rx_limit) ||
 		    !take_buffers(l, r, r->want))
 			return false;
-		len = receive(l, r, b);
+		len = net_rx_receive(l, r, b);
 		if (len == -EAGAIN || l->l->broken)
 			return false;
 		if (b->dead)

@@ -15,8 +15,8 @@ enum net_flags {
 };
 /* START_KICK: 2 * npairs + 1 (receiveq 1, transmitq 1, ... controlq). START_OWN: for NET_TAP one
  * queue of the TAP per pair, for NET_STREAM one connected stream socket. They do not block. The
- * socket belongs to this generation of the helper alone. When it ends the helper says MSG_NET_LOST, once, lives on with its link
- * down, and gets another by MSG_NET_PEER. */
+ * socket belongs to this generation of the helper alone. When it ends the helper says
+ * MSG_NET_LOST, once, lives on with its link down, and gets another by MSG_NET_PEER. */
 struct msg_start_net {
 	struct start_head head;
 	uint64_t rate, pps;    /* limits in each direction, bytes and frames a second; 0: none */

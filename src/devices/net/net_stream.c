@@ -108,7 +108,7 @@ static int stream_send(struct net_backing *b, const struct virtio_net_hdr_v1 *h,
 }
 
 /* One read, with the beginning of the next frame moved to the front. */
-static int fill(struct net_backing *b)
+static int net_stream_fill(struct net_backing *b)
 {
 	ssize_t n;
 
@@ -142,7 +142,7 @@ static ssize_t stream_recv(struct net_backing *b, struct iovec *iov, unsigned n)
 	int len = whole_frame(b), rc = 0;
 
 	if (len == -EAGAIN) {
-		rc = fill(b);
+		rc = net_stream_fill(b);
 		len = rc ? rc : whole_frame(b);
 	}
 	if (len < 0)

@@ -60,7 +60,7 @@ bool net_tx_header(uint64_t features, struct virtio_net_hdr_v1 *h, size_t len)
 }
 
 /* 1: the next frame is in t; 0: none; -1: a mistake, reported. */
-static int take(struct net_lane *l, struct net_tx *t)
+static int net_tx_take(struct net_lane *l, struct net_tx *t)
 {
 	struct vq_chain c = {.iov = &t->iov[1]};
 	int rc = vq_next(t->q, &c);
@@ -111,7 +111,7 @@ bool net_tx_serve(struct net_lane *l, struct net_tx *t, struct net_backing *b)
 	if (!b->dead && b->out_at < b->out_end && b->ops->flush(b) == -EPIPE)
 		net_lost(l->n, b, -EPIPE);
 	for (unsigned i = 0; i < NET_BUDGET && bytes < NET_BUDGET_BYTES; i++) {
-		if (!t->held && (!net_allowed(&l->n->tx_limit) || take(l, t) <= 0))
+		if (!t->held && (!net_allowed(&l->n->tx_limit) || net_tx_take(l, t) <= 0))
 			return false;
 		if (send_frame(l, t, b) == -EAGAIN)
 			return false;

@@ -3,7 +3,7 @@
 #include "devices/program.h"
 #include "rng.h"
 
-static int check(const void *start, const struct start_fds *f, struct err *e)
+static int rng_main_check(const void *start, const struct start_fds *f, struct err *e)
 {
 	int rc = rng_check_conf(start, e);
 
@@ -12,18 +12,18 @@ static int check(const void *start, const struct start_fds *f, struct err *e)
 	return rc ? rc : start_expect(f, START_OWN, 0, e);
 }
 
-static int open_device(void *dev, struct helper *h, const void *start, const struct start_fds *f,
-		       const char **step, struct err *e)
+static int rng_main_open_device(void *dev, struct helper *h, const void *start,
+				const struct start_fds *f, const char **step, struct err *e)
 {
 	return rng_open(dev, h, start, f, step, e);
 }
 
-static void rules(const void *dev, struct rule_list *l)
+static void rng_main_rules(const void *dev, struct rule_list *l)
 {
 	rng_rules(dev, l);
 }
 
-static int attach(void *dev, struct helper *h, struct err *e)
+static int rng_main_attach(void *dev, struct helper *h, struct err *e)
 {
 	struct rng *r = dev;
 
@@ -39,9 +39,9 @@ int main(void)
 		.memory = true,
 		.start_size = sizeof(struct msg_start_rng),
 		.dev = &rng,
-		.check = check,
-		.open = open_device,
-		.rules = rules,
-		.attach = attach,
+		.check = rng_main_check,
+		.open = rng_main_open_device,
+		.rules = rng_main_rules,
+		.attach = rng_main_attach,
 	});
 }

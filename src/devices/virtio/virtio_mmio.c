@@ -10,7 +10,7 @@
 #define MMIO_MAGIC 0x74726976u /* "virt" */
 #define MMIO_VERSION 2u
 
-static void put(struct virtio_mmio *m, uint32_t off, uint32_t val)
+static void virtio_mmio_put(struct virtio_mmio *m, uint32_t off, uint32_t val)
 {
 	if (m->shadow[off / 4] != val)
 		__atomic_store_n(&m->shadow[off / 4], val, __ATOMIC_RELEASE);
@@ -20,12 +20,12 @@ void vmmio_show(struct virtio_mmio *m)
 {
 	const struct virtio *v = &m->v;
 
-	put(m, VIRTIO_MMIO_DEVICE_FEATURES, virtio_device_features(v));
-	put(m, VIRTIO_MMIO_QUEUE_NUM_MAX, virtio_queue_max(v));
-	put(m, VIRTIO_MMIO_QUEUE_READY, virtio_queue_ready(v));
-	put(m, VIRTIO_MMIO_INTERRUPT_STATUS, virtio_isr(v));
-	put(m, VIRTIO_MMIO_STATUS, v->st->status);
-	put(m, VIRTIO_MMIO_CONFIG_GENERATION, v->st->config_gen);
+	virtio_mmio_put(m, VIRTIO_MMIO_DEVICE_FEATURES, virtio_device_features(v));
+	virtio_mmio_put(m, VIRTIO_MMIO_QUEUE_NUM_MAX, virtio_queue_max(v));
+	virtio_mmio_put(m, VIRTIO_MMIO_QUEUE_READY, virtio_queue_ready(v));
+	virtio_mmio_put(m, VIRTIO_MMIO_INTERRUPT_STATUS, virtio_isr(v));
+	virtio_mmio_put(m, VIRTIO_MMIO_STATUS, v->st->status);
+	virtio_mmio_put(m, VIRTIO_MMIO_CONFIG_GENERATION, v->st->config_gen);
 }
 
 static void show_config(struct virtio_mmio *m)
@@ -39,7 +39,7 @@ static void show_config(struct virtio_mmio *m)
 		uint32_t word;
 
 		memcpy(&word, config + i, 4);
-		put(m, VIRTIO_MMIO_CONFIG + i, word);
+		virtio_mmio_put(m, VIRTIO_MMIO_CONFIG + i, word);
 	}
 }
 
@@ -169,15 +169,15 @@ void vmmio_init(struct virtio_mmio *m, struct helper *h, uint32_t *shadow, struc
 	m->v.show = show;
 	m->v.irq = irq;
 	m->v.transport = m;
-	put(m, VIRTIO_MMIO_MAGIC_VALUE, MMIO_MAGIC);
-	put(m, VIRTIO_MMIO_VERSION, MMIO_VERSION);
-	put(m, VIRTIO_MMIO_DEVICE_ID, model->device_id);
-	put(m, VIRTIO_MMIO_VENDOR_ID, VIRTIO_MMIO_VENDOR);
+	virtio_mmio_put(m, VIRTIO_MMIO_MAGIC_VALUE, MMIO_MAGIC);
+	virtio_mmio_put(m, VIRTIO_MMIO_VERSION, MMIO_VERSION);
+	virtio_mmio_put(m, VIRTIO_MMIO_DEVICE_ID, model->device_id);
+	virtio_mmio_put(m, VIRTIO_MMIO_VENDOR_ID, VIRTIO_MMIO_VENDOR);
 	/* 4.2.2: no shared memory region has the length and the address -1. */
-	put(m, VIRTIO_MMIO_SHM_LEN_LOW, UINT32_MAX);
-	put(m, VIRTIO_MMIO_SHM_LEN_HIGH, UINT32_MAX);
-	put(m, VIRTIO_MMIO_SHM_BASE_LOW, UINT32_MAX);
-	put(m, VIRTIO_MMIO_SHM_BASE_HIGH, UINT32_MAX);
+	virtio_mmio_put(m, VIRTIO_MMIO_SHM_LEN_LOW, UINT32_MAX);
+	virtio_mmio_put(m, VIRTIO_MMIO_SHM_LEN_HIGH, UINT32_MAX);
+	virtio_mmio_put(m, VIRTIO_MMIO_SHM_BASE_LOW, UINT32_MAX);
+	virtio_mmio_put(m, VIRTIO_MMIO_SHM_BASE_HIGH, UINT32_MAX);
 	show_config(m);
 	vmmio_show(m);
 }

@@ -42,8 +42,8 @@ static int on_stream(struct vsockdev *d, const void *body, size_t len, const int
 	return 0;
 }
 
-static int on_client(struct vsockdev *d, const void *body, size_t len, const int *fds,
-		     unsigned nfds)
+static int vsock_on_client(struct vsockdev *d, const void *body, size_t len, const int *fds,
+			   unsigned nfds)
 {
 	struct vsock_mail m = {.type = MSG_VSOCK_CLIENT};
 
@@ -82,7 +82,7 @@ static int message(void *dev, enum msg_type type, const void *body, size_t len, 
 	if (type == MSG_VSOCK_STREAM)
 		rc = on_stream(dev, body, len, fds, nfds);
 	else if (type == MSG_VSOCK_CLIENT)
-		rc = on_client(dev, body, len, fds, nfds);
+		rc = vsock_on_client(dev, body, len, fds, nfds);
 	else if (type == MSG_VSOCK_CONNECTED)
 		rc = on_connected(dev, body, len, fds, nfds);
 	for (unsigned i = 0; rc && i < nfds; i++) {
@@ -93,7 +93,7 @@ static int message(void *dev, enum msg_type type, const void *body, size_t len, 
 	return rc;
 }
 
-static void event(void *dev)
+static void vsock_event(void *dev)
 {
 	struct vsockdev *d = dev;
 	struct vsock_mail m;
@@ -112,7 +112,7 @@ static struct helper_ops make_ops(void)
 {
 	struct helper_ops ops = worker_helper_ops;
 
-	ops.event = event;
+	ops.event = vsock_event;
 	ops.message = message;
 	return ops;
 }

@@ -59,7 +59,7 @@ struct vsock_host {
 	struct end *end;             /* one for each connection */
 };
 
-static struct end *end_of(const struct vsockdev *d, const struct vconn *c)
+static struct end *vsock_host_end_of(const struct vsockdev *d, const struct vconn *c)
 {
 	return &d->host->end[c - d->conns.conn];
 }
@@ -108,12 +108,12 @@ static VOID CALLBACK on_ended(DWORD error, DWORD n, OVERLAPPED *ov)
 }
 
 /* Let completion routines run that are due; none of them does more than ended(). */
-static void look(void)
+static void vsock_host_look(void)
 {
 	SleepEx(0, TRUE);
 }
 
-static void begin(struct end *e, struct request *r)
+static void vsock_host_begin(struct end *e, struct request *r)
 {
 	memset(&r->ov, 0, sizeof(r->ov));
 	r->end = e;
@@ -125,7 +125,7 @@ static void start_read(struct end *e)
 {
 	if (e->in.busy || e->read || e->gone)
 		return;
-	begin(e, &e->in);
+	vsock_host_begin(e, &e->in);
 	if (!ReadFileEx(e->pipe, e->data, END_BYTES, &e->in.ov, on_ended) &&
 	    GetLastError() != ERROR_MORE_DATA)
 		ended(&e->in, GetLastError(), 0);
@@ -133,14 +133,14 @@ static void start_read(struct end *e)
 
 static void start_write(struct end *e, struct request *r, DWORD n)
 {
-	begin(e, r);
+	vsock_host_begin(e, r);
 	if (!WriteFileEx(e->pipe, e->copy, n, &r->ov, on_ended))
 		ended(r, GetLastError(), 0);
-	look();
+	vsock_host_look();
 }
 
 /* After the end of its direction a client has nothing to say, but it can still go. */
-static void finish_read(struct end *e)
+static void vsock_host_finish_read(struct end *e)
 {
 	const struct request *r = &e->in;
 	bool good = r->error == 0 || r->error == ERROR_MORE_DATA;
@@ -170,7 +170,7 @@ static void finish_write(struct end *e)
 static int host_open(void *ctx, struct vconn *c)
 {
 	struct vsockdev *d = ctx;
-	struct end *e = end_of(d, c);
+	struct end *e = vsock_host_end_of(d, c);
 
 	memset(e, 0, offsetof(struct end, data));
 	e->host = d->host;
@@ -182,10 +182,10 @@ static int host_open(void *ctx, struct vconn *c)
 
 static ssize_t host_read(void *ctx, struct vconn *c, const struct iovec *iov, unsigned niov)
 {
-	struct end *e = end_of(ctx, c);
+	struct end *e = vsock_host_end_of(ctx, c);
 	size_t n;
 
-	finish_read(e);
+	vsock_host_finish_read(e);
 	if (e->at == e->have) {
 		start_read(e);
 		return e->eof ? 0 : -EAGAIN;
@@ -209,7 +209,7 @@ static ssize_t report(struct end *e)
 
 static ssize_t host_write(void *ctx, struct vconn *c, const struct iovec *iov, unsigned niov)
 {
-	struct end *e = end_of(ctx, c);
+	struct end *e = vsock_host_end_of(ctx, c);
 	ssize_t n;
 
 	if (e->out.busy)
@@ -224,7 +224,7 @@ static ssize_t host_write(void *ctx, struct vconn *c, const struct iovec *iov, u
 /* A client that writes what nobody will read must not wait for ever: it is taken and dropped. */
 static void host_shut(void *ctx, struct vconn *c, enum vconn_shut how)
 {
-	struct end *e = end_of(ctx, c);
+	struct end *e = vsock_host_end_of(ctx, c);
 
 	if (how == VCONN_SHUT_WRITE) {
 		start_write(e, &e->fin, 0);
@@ -232,14 +232,14 @@ static void host_shut(void *ctx, struct vconn *c, enum vconn_shut how)
 	}
 	e->deaf = true;
 	e->at = e->have = 0;
-	finish_read(e);
+	vsock_host_finish_read(e);
 	start_read(e);
 }
 
 /* A request that is under way is the system's: it ends first. */
 static void host_close(void *ctx, struct vconn *c)
 {
-	struct end *e = end_of(ctx, c);
+	struct end *e = vsock_host_end_of(ctx, c);
 	uint64_t limit = clock_ns() + CANCEL_MS * 1000000ull;
 
 	CancelIoEx(e->pipe, NULL);
@@ -255,7 +255,7 @@ static void host_close(void *ctx, struct vconn *c)
 /* The end of a write is news in any case. */
 static void host_watch(void *ctx, struct vconn *c, bool on)
 {
-	struct end *e = end_of(ctx, c);
+	struct end *e = vsock_host_end_of(ctx, c);
 
 	if (on && !e->out.busy)
 		list(e);
@@ -291,13 +291,13 @@ void vsock_accept(struct vsockdev *d)
 /* ---- wait ---- */
 
 /* Each of them may be the end of the connection, and of the end with it. */
-static void tell(struct vsockdev *d, struct end *e)
+static void vsock_host_tell(struct vsockdev *d, struct end *e)
 {
 	struct vconns *t = &d->conns;
 	uint32_t id = e->id;
 	struct vconn *c;
 
-	finish_read(e);
+	vsock_host_finish_read(e);
 	finish_write(e);
 	c = vconn_find_id(t, id);
 	if (c && !e->out.busy)
@@ -318,12 +318,12 @@ void vsock_wait(struct vsockdev *d, int timeout)
 	uint64_t got;
 	struct end *e;
 
-	look();
+	vsock_host_look();
 	got = events_wait(h->event, 2 + VSOCK_QUEUES, -1, h->news ? 0 : timeout);
 	d->conns.now = clock_ns();
 	d->w.lane->stat[STAT_VSOCK_KICKS] += (unsigned)__builtin_popcountll(got >> 2);
 	/* What comes up meanwhile is for the next turn. */
-	look();
+	vsock_host_look();
 	e = h->news;
 	h->news = NULL;
 	h->last = &h->news;
@@ -331,7 +331,7 @@ void vsock_wait(struct vsockdev *d, int timeout)
 		struct end *next = e->next;
 
 		e->listed = false;
-		tell(d, e);
+		vsock_host_tell(d, e);
 		e = next;
 	}
 }

@@ -183,7 +183,7 @@ static bool has_looked(const struct vsockdev *d)
 	return !rx->num || vq_seen(rx) || d->conns.now >= d->tell_by;
 }
 
-static void tell(struct vsockdev *d)
+static void vsock_io_tell(struct vsockdev *d)
 {
 	const struct virtio_vsock_event ev = {.id = VIRTIO_VSOCK_EVENT_TRANSPORT_RESET};
 	struct virtqueue *q = &d->w.mmio.v.vq[VSOCK_EVENT];
@@ -210,7 +210,7 @@ static void serve_event(struct vsockdev *d)
 	if (d->reset == VSOCK_RESET_OWED && !hears_events(q))
 		set_reset(d, VSOCK_RESET_NONE);
 	else if (d->reset == VSOCK_RESET_OWED && has_looked(d))
-		tell(d);
+		vsock_io_tell(d);
 	else if (d->reset == VSOCK_RESET_TOLD && vq_offered(q) != d->told_at)
 		set_reset(d, VSOCK_RESET_NONE);
 }
@@ -254,7 +254,7 @@ static void be_quiet(struct vsockdev *d)
 }
 
 /* The queues run: look for what came before. */
-static void begin(struct vsockdev *d)
+static void vsock_io_begin(struct vsockdev *d)
 {
 	d->started = d->w.lane->seen;
 	d->clients = d->listen_fd >= 0;
@@ -283,7 +283,7 @@ bool vsock_turn(struct vsockdev *d)
 		return false;
 	}
 	if (d->started != d->w.lane->seen)
-		begin(d);
+		vsock_io_begin(d);
 	tick(d);
 	take_mail(d);
 	if (d->clients)

@@ -3,7 +3,7 @@
 #include "devices/program.h"
 #include "vsock.h"
 
-static int check(const void *start, const struct start_fds *f, struct err *e)
+static int vsock_main_check(const void *start, const struct start_fds *f, struct err *e)
 {
 	const struct msg_start_vsock *m = start;
 	int rc = vsock_check_conf(m, e);
@@ -13,18 +13,18 @@ static int check(const void *start, const struct start_fds *f, struct err *e)
 	return rc ? rc : start_expect(f, START_OWN, m->flags & VSOCK_LISTENS ? 1 : 0, e);
 }
 
-static int open_device(void *dev, struct helper *h, const void *start, const struct start_fds *f,
-		       const char **step, struct err *e)
+static int vsock_main_open_device(void *dev, struct helper *h, const void *start,
+				  const struct start_fds *f, const char **step, struct err *e)
 {
 	return vsockdev_open(dev, h, start, f, step, e);
 }
 
-static void rules(const void *dev, struct rule_list *l)
+static void vsock_main_rules(const void *dev, struct rule_list *l)
 {
 	vsock_rules(dev, l);
 }
 
-static int attach(void *dev, struct helper *h, struct err *e)
+static int vsock_main_attach(void *dev, struct helper *h, struct err *e)
 {
 	struct vsockdev *d = dev;
 
@@ -40,9 +40,9 @@ int main(void)
 		.memory = true,
 		.start_size = sizeof(struct msg_start_vsock),
 		.dev = &dev,
-		.check = check,
-		.open = open_device,
-		.rules = rules,
-		.attach = attach,
+		.check = vsock_main_check,
+		.open = vsock_main_open_device,
+		.rules = vsock_main_rules,
+		.attach = vsock_main_attach,
 	});
 }

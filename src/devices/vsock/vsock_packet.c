@@ -47,7 +47,7 @@ static void learn_credit(struct vconn *c, const struct virtio_vsock_hdr *h)
 		c->peer_fwd = h->fwd_cnt;
 }
 
-static void refuse(struct vconns *t, struct vconn *c)
+static void vsock_packet_refuse(struct vconns *t, struct vconn *c)
 {
 	t->stat.bad_packets++;
 	vtab_reset(t, c);
@@ -64,7 +64,7 @@ static void on_response(struct vconns *t, struct vconn *c, const struct virtio_v
 
 	(void)h, (void)iov, (void)niov;
 	if (c->owes & OWES_REQUEST) { /* an answer to what was not said */
-		refuse(t, c);
+		vsock_packet_refuse(t, c);
 		return;
 	}
 	text.iov_len = (size_t)snprintf(ok, sizeof(ok), "OK %u\n", c->host_port);
@@ -169,7 +169,7 @@ static void on_data(struct vconns *t, struct vconn *c, const struct virtio_vsock
 {
 	if ((c->guest_shut & VIRTIO_VSOCK_SHUTDOWN_SEND) ||
 	    h->len > vtab_ring_size(t, c) - (c->received - c->fwd)) {
-		refuse(t, c);
+		vsock_packet_refuse(t, c);
 		return;
 	}
 	if (h->len == 0)
@@ -244,7 +244,7 @@ static void for_connection(struct vconns *t, struct vconn *c, const struct virti
 	learn_credit(c, h);
 	if (!known || !(handlers[op].states & IN(c->state)) ||
 	    (h->len && op != VIRTIO_VSOCK_OP_RW)) {
-		refuse(t, c);
+		vsock_packet_refuse(t, c);
 		return;
 	}
 	handlers[op].fn(t, c, h, iov, niov);

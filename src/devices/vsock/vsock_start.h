@@ -9,7 +9,7 @@
 
 enum vsock_flags {
 	VSOCK_LISTENS = 1, /* there is a socket for the host's clients, and the guest may connect to
-			    * sockets next to it; otherwise every connection of the guest is refused */
+			    * sockets next to it; otherwise the guest's connections are refused */
 	VSOCK_REACHES = 2, /* the same without a socket: clients come by MSG_VSOCK_CLIENT */
 };
 /* START_OWN: the listening socket if VSOCK_LISTENS. START_KICK: rx, tx and event queue. */

@@ -27,7 +27,7 @@ static const unsigned char code[] = {
 	0xf4,             /*    hlt                */
 };
 
-static int run(struct hv_vcpu *cpu, struct err *e)
+static int hello_run(struct hv_vcpu *cpu, struct err *e)
 {
 	struct hv_exit x;
 	int r;
@@ -79,7 +79,7 @@ int main(void)
 	if (hv_vm_create(&vm, &params, &e) == 0 &&
 	    hv_mem_map(vm, 0, 0, page, PAGE, HV_MEM_RW, &e) == 0 &&
 	    hv_vcpu_create(vm, 0, &cpu, &e) == 0 && set_start(cpu, &e) == 0)
-		run(cpu, &e);
+		hello_run(cpu, &e);
 	if (e.code)
 		fprintf(stderr, "hello: %s\n", e.text);
 	hv_vcpu_destroy(cpu);

@@ -49,7 +49,7 @@ struct watch {
 	HANDLE wait;
 };
 
-static VOID CALLBACK on_event(PVOID p, BOOLEAN timed_out)
+static VOID CALLBACK os_on_event(PVOID p, BOOLEAN timed_out)
 {
 	const struct watch *w = p;
 
@@ -70,7 +70,7 @@ int whp_watch(hv_event event, void (*fn)(void *ctx), void *ctx, void **handle)
 		return -ENOMEM;
 	w->fn = fn;
 	w->ctx = ctx;
-	if (!RegisterWaitForSingleObject(&w->wait, (HANDLE)event, on_event, w, INFINITE,
+	if (!RegisterWaitForSingleObject(&w->wait, (HANDLE)event, os_on_event, w, INFINITE,
 					 WT_EXECUTEINWAITTHREAD)) {
 		HeapFree(GetProcessHeap(), 0, w);
 		return -EINVAL;

@@ -49,7 +49,7 @@ HANDLE channel_event(struct channel *c)
 }
 
 /* The bytes of the message, or a negative errno. */
-static int finish_read(struct channel *c)
+static int msg_finish_read(struct channel *c)
 {
 	DWORD n = 0, error;
 
@@ -62,11 +62,11 @@ static int finish_read(struct channel *c)
 	return error == ERROR_MORE_DATA ? -EPROTO : win_errno(error) == -EIO ? -EIO : -EPIPE;
 }
 
-static int receive(struct channel *c, enum msg_type *type, void *body, size_t size, size_t *len,
-		   int *fds, unsigned *nfds)
+static int msg_receive(struct channel *c, enum msg_type *type, void *body, size_t size, size_t *len,
+		       int *fds, unsigned *nfds)
 {
 	struct msg_hdr h;
-	int n = finish_read(c);
+	int n = msg_finish_read(c);
 
 	if (n < 0)
 		return n;
@@ -91,7 +91,7 @@ int channel_recv(struct channel *c, enum msg_type *type, void *body, size_t size
 {
 	unsigned nfds;
 
-	return receive(c, type, body, size, len, NULL, &nfds);
+	return msg_receive(c, type, body, size, len, NULL, &nfds);
 }
 
 struct channel *channel_own(void)
@@ -109,7 +109,7 @@ int msg_recv(int sock, enum msg_type *type, void *body, size_t size, size_t *len
 {
 	if (sock != MSG_CHANNEL_FD)
 		return -EBADF;
-	return receive(channel_own(), type, body, size, len, fds, nfds);
+	return msg_receive(channel_own(), type, body, size, len, fds, nfds);
 }
 
 /* ---- send ---- */

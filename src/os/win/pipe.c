@@ -20,7 +20,7 @@ bool pipe_is_name(const char *text)
 	return !strncmp(text, prefix, n) && text[n] && !strpbrk(text + n, "\\/");
 }
 
-static void close_handle(HANDLE *h)
+static void pipe_close_handle(HANDLE *h)
 {
 	if (*h && *h != INVALID_HANDLE_VALUE)
 		CloseHandle(*h);
@@ -82,8 +82,8 @@ static int make_pair(DWORD access, DWORD mode, DWORD flags, HANDLE *ours, HANDLE
 	    client != GetCurrentProcessId() || !SetNamedPipeHandleState(*theirs, &mode, NULL, NULL))
 		rc = err_set(e, -EIO, "pipe: error %lu", GetLastError());
 	if (rc) {
-		close_handle(ours);
-		close_handle(theirs);
+		pipe_close_handle(ours);
+		pipe_close_handle(theirs);
 	}
 	return rc;
 }

@@ -97,24 +97,24 @@ struct args {
 	char spec[CONFIG_MAX_FORWARDS][SPEC_LEN], mtu[16];
 };
 
-static void add(struct args *a, const char *flag, const char *value)
+static void passt_add(struct args *a, const char *flag, const char *value)
 {
 	a->v[a->n++] = flag;
 	if (value)
 		a->v[a->n++] = value;
 }
 
-static void build(struct args *a, const struct net_config *c)
+static void passt_build(struct args *a, const struct net_config *c)
 {
 	*a = (struct args){0};
-	add(a, "passt", NULL);
-	add(a, "--foreground", NULL);
-	add(a, "--quiet", NULL);
-	add(a, "--stderr", NULL);
-	add(a, "--no-map-gw", NULL);
-	add(a, "--fd", "3");
+	passt_add(a, "passt", NULL);
+	passt_add(a, "--foreground", NULL);
+	passt_add(a, "--quiet", NULL);
+	passt_add(a, "--stderr", NULL);
+	passt_add(a, "--no-map-gw", NULL);
+	passt_add(a, "--fd", "3");
 	if (geteuid() == 0) /* what it would choose itself, with a complaint */
-		add(a, "--runas", "nobody");
+		passt_add(a, "--runas", "nobody");
 	if (!passt_has_uplink()) {
 		static const char *const own[][2] = {
 			{"--interface", "lo"},     {"--address", "10.0.2.15"},
@@ -122,19 +122,19 @@ static void build(struct args *a, const struct net_config *c)
 			{"--mac-addr", PASST_MAC}, {"--ipv4-only", NULL}};
 
 		for (unsigned i = 0; i < ARRAY_LEN(own); i++)
-			add(a, own[i][0], own[i][1]);
+			passt_add(a, own[i][0], own[i][1]);
 	}
 	if (c->mtu) {
 		snprintf(a->mtu, sizeof(a->mtu), "%u", c->mtu);
-		add(a, "--mtu", a->mtu);
+		passt_add(a, "--mtu", a->mtu);
 	}
 	if (c->dns[0])
-		add(a, "--dns", c->dns);
+		passt_add(a, "--dns", c->dns);
 	for (unsigned i = 0; i < c->nforwards; i++) {
 		const struct net_forward *f = &c->forward[i];
 
 		snprintf(a->spec[i], SPEC_LEN, "%s/%u:%u", f->address, f->host, f->guest);
-		add(a, f->udp ? "--udp-ports" : "--tcp-ports", a->spec[i]);
+		passt_add(a, f->udp ? "--udp-ports" : "--tcp-ports", a->spec[i]);
 	}
 	a->v[a->n] = NULL;
 }
@@ -170,7 +170,7 @@ int passt_spawn(struct child *c, const char *path, const struct net_config *conf
 	pid_t parent = getpid(), pid = -1;
 	struct args a;
 
-	build(&a, conf);
+	passt_build(&a, conf);
 	if (null < 0 || pipe2(log, O_CLOEXEC | O_NONBLOCK))
 		rc = err_sys(e, -errno, "passt: pipe");
 	if (!rc && (pid = fork()) < 0)

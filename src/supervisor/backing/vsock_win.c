@@ -134,14 +134,14 @@ void vsock_close(struct vsock *v)
 /* ---- clients ---- */
 
 /* One that has died does not read it. One that lives and does not, holds up the whole VM. */
-static void tell(struct child *helper, enum msg_type type, const void *body, size_t len,
-		 const int *fds, unsigned nfds)
+static void vsock_tell(struct child *helper, enum msg_type type, const void *body, size_t len,
+		       const int *fds, unsigned nfds)
 {
 	if (child_send(helper, type, body, len, fds, nfds))
 		child_shoot(helper);
 }
 
-static void on_client(void *ctx, unsigned events)
+static void vsock_on_client(void *ctx, unsigned events)
 {
 	struct vsock *v = ctx;
 	HANDLE next, client = v->instance;
@@ -158,7 +158,7 @@ static void on_client(void *ctx, unsigned events)
 	listen(v, next);
 	fd = child_give(v->helper, client, VSOCK_STREAM_ACCESS);
 	if (fd >= 0)
-		tell(v->helper, MSG_VSOCK_CLIENT, NULL, 0, &fd, 1);
+		vsock_tell(v->helper, MSG_VSOCK_CLIENT, NULL, 0, &fd, 1);
 }
 
 void vsock_stream(struct child *helper, uint32_t port, HANDLE stream)
@@ -167,7 +167,7 @@ void vsock_stream(struct child *helper, uint32_t port, HANDLE stream)
 	int fd = child_give(helper, stream, VSOCK_STREAM_ACCESS);
 
 	if (fd >= 0)
-		tell(helper, MSG_VSOCK_STREAM, &m, sizeof(m), &fd, 1);
+		vsock_tell(helper, MSG_VSOCK_STREAM, &m, sizeof(m), &fd, 1);
 }
 
 /* ---- what the guest reaches ---- */
@@ -261,7 +261,7 @@ static bool has_too_many(struct child *helper)
 }
 
 /* False: all instances of that pipe are in use. */
-static bool answer(struct vsock *v, struct child *helper, const struct vsock_asked *k)
+static bool vsock_answer(struct vsock *v, struct child *helper, const struct vsock_asked *k)
 {
 	struct msg_vsock_connected a = {.id = k->q.id};
 	HANDLE pipe;
@@ -281,7 +281,7 @@ static bool answer(struct vsock *v, struct child *helper, const struct vsock_ask
 		log_debug("%s: port %u: %s", helper->name, k->q.port, strerror(-fd));
 		a.error = fd;
 	}
-	tell(helper, MSG_VSOCK_CONNECTED, &a, sizeof(a), &fd, fd >= 0);
+	vsock_tell(helper, MSG_VSOCK_CONNECTED, &a, sizeof(a), &fd, fd >= 0);
 	return true;
 }
 
@@ -291,7 +291,7 @@ bool vsock_asked(struct vsock *v, struct child *helper, const struct msg_vsock_c
 
 	if (v->nasked == VSOCK_MAX_ASKED)
 		return false;
-	if (answer(v, helper, &k))
+	if (vsock_answer(v, helper, &k))
 		return true;
 	v->asked[v->nasked++] = k;
 	v->retry_ns = clock_ns() + RETRY_NS;
@@ -326,7 +326,7 @@ void vsock_serves(struct device *d, struct loop *l, bool serves)
 	v->nasked = 0; /* the questions of a helper that has gone are nobody's */
 	v->retry_ns = 0;
 	if (serves && v->instance)
-		watch_on(l, &v->client, handle_fd(v->ov.hEvent), WATCH_IN, on_client, v);
+		watch_on(l, &v->client, handle_fd(v->ov.hEvent), WATCH_IN, vsock_on_client, v);
 }
 
 uint64_t vsock_due(const struct device *d)
@@ -340,7 +340,7 @@ void vsock_tend(struct device *d)
 	unsigned left = 0;
 
 	for (unsigned i = 0; i < v->nasked; i++) {
-		if (!answer(v, &d->child, &v->asked[i]))
+		if (!vsock_answer(v, &d->child, &v->asked[i]))
 			v->asked[left++] = v->asked[i];
 	}
 	v->nasked = left;

@@ -83,7 +83,7 @@ static int with_spec(struct vm *vm, int (*use)(struct vm *, const struct exec_sp
 
 /* ---- streams ---- */
 
-static int check(struct vm *vm, const struct exec_spec *s, struct err *e)
+static int command_check(struct vm *vm, const struct exec_spec *s, struct err *e)
 {
 	(void)vm;
 	return exec_check(s, e);
@@ -93,14 +93,14 @@ int command_open(struct vm *vm, struct err *e)
 {
 	int rc = command_streams(vm_command(vm), vm_conf(vm), e);
 
-	return rc ? rc : with_spec(vm, check, e);
+	return rc ? rc : with_spec(vm, command_check, e);
 }
 
 /* ---- the end ---- */
 
 /* The stream has ended. If that is not insula-vsock's death the guest may be on its way to power
  * off, and how it ends is what the user wants to hear. */
-static void lost(struct vm *vm, const struct msg_exec_exit *x)
+static void command_lost(struct vm *vm, const struct msg_exec_exit *x)
 {
 	struct command *c = vm_command(vm);
 
@@ -115,7 +115,7 @@ static void done(struct vm *vm, uint32_t id, const struct msg_exec_exit *x)
 	(void)id;
 	vm_command(vm)->ended = x->end == EXEC_CODE || x->end == EXEC_SIGNALED;
 	if (x->end == EXEC_LOST)
-		lost(vm, x);
+		command_lost(vm, x);
 	else if (x->end == EXEC_REFUSED)
 		vm_end(vm, status, "%s", x->text);
 	else if (x->flags & EXEC_OUTPUT_LOST)
@@ -127,7 +127,7 @@ static void done(struct vm *vm, uint32_t id, const struct msg_exec_exit *x)
 		vm_end(vm, status, "%s", "");
 }
 
-static int start(struct vm *vm, const struct exec_spec *s, struct err *e)
+static int command_start_now(struct vm *vm, const struct exec_spec *s, struct err *e)
 {
 	struct command *c = vm_command(vm);
 	const int fds[3] = {c->in, c->out, c->err};
@@ -137,7 +137,7 @@ static int start(struct vm *vm, const struct exec_spec *s, struct err *e)
 
 int command_start(struct vm *vm, struct err *e)
 {
-	return with_spec(vm, start, e);
+	return with_spec(vm, command_start_now, e);
 }
 
 /* ---- signals ---- */

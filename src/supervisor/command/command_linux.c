@@ -12,7 +12,7 @@
 #include "spec/config.h"
 #include "supervisor/backing/terminal.h"
 
-static int take(int fd, int *out, struct err *e)
+static int command_take(int fd, int *out, struct err *e)
 {
 	*out = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	return *out < 0 ? err_sys(e, -errno, "standard stream %d", fd) : 0;
@@ -22,17 +22,17 @@ int command_streams(struct command *c, const struct vm_config *conf, struct err 
 {
 	int given = conf->command_out;
 	bool person = !given && isatty(STDIN_FILENO);
-	int rc = take(given ? given : STDOUT_FILENO, &c->out, e);
+	int rc = command_take(given ? given : STDOUT_FILENO, &c->out, e);
 
 	if (!rc)
-		rc = take(given ? conf->command_err : STDERR_FILENO, &c->err, e);
+		rc = command_take(given ? conf->command_err : STDERR_FILENO, &c->err, e);
 	/* Somebody who may come and go: the stream has no end that the command could see. */
 	if (!rc && given && conf->interactive)
-		rc = take(conf->command_in, &c->in, e);
+		rc = command_take(conf->command_in, &c->in, e);
 	/* What a person types goes to the guest only if they say so, and never to a background
 	 * job; everything else is passed on. */
 	if (!rc && !given && (!person || (conf->interactive && terminal_may_read())))
-		rc = take(STDIN_FILENO, &c->in, e);
+		rc = command_take(STDIN_FILENO, &c->in, e);
 	c->raw = !rc && person && c->in >= 0 && conf->tty;
 	return rc;
 }

@@ -26,7 +26,7 @@
 
 /* ---- the description ---- */
 
-static int build(const struct exec_spec *s, uint8_t *body, struct err *e)
+static int exec_build(const struct exec_spec *s, uint8_t *body, struct err *e)
 {
 	const struct gp_start h = {.flags = (s->tty ? GP_START_TTY : 0u) |
 					    (s->input ? GP_START_STDIN : 0u) |
@@ -49,16 +49,16 @@ static int build(const struct exec_spec *s, uint8_t *body, struct err *e)
 int exec_check(const struct exec_spec *s, struct err *e)
 {
 	uint8_t *body = malloc(GP_START_MAX);
-	int n = body ? build(s, body, e) : err_set(e, -ENOMEM, "out of memory");
+	int n = body ? exec_build(s, body, e) : err_set(e, -ENOMEM, "out of memory");
 
 	free(body);
 	return n < 0 ? n : 0;
 }
 
-static int describe(const struct exec_spec *s, uint32_t *len, struct err *e)
+static int exec_describe(const struct exec_spec *s, uint32_t *len, struct err *e)
 {
 	uint8_t *body = malloc(GP_START_MAX);
-	int n = body ? build(s, body, e) : err_set(e, -ENOMEM, "out of memory");
+	int n = body ? exec_build(s, body, e) : err_set(e, -ENOMEM, "out of memory");
 	int fd = n < 0 ? n : exec_os_seal(body, (size_t)n, e);
 
 	free(body);
@@ -68,7 +68,7 @@ static int describe(const struct exec_spec *s, uint32_t *len, struct err *e)
 
 /* ---- start ---- */
 
-static struct exec_proc *find(const struct vm *vm, uint32_t id)
+static struct exec_proc *exec_find(const struct vm *vm, uint32_t id)
 {
 	struct execs *x = vm_execs(vm);
 
@@ -125,7 +125,7 @@ int exec_start(struct vm *vm, const struct exec_spec *s, const int fds[3], exec_
 
 	if (!p)
 		return err_set(e, -EAGAIN, "%u commands run already", VM_MAX_EXECS);
-	o.spec = describe(s, &o.msg.start_len, e);
+	o.spec = exec_describe(s, &o.msg.start_len, e);
 	if (o.spec < 0)
 		return o.spec;
 	rc = launch(vm, p, &o, done, e);
@@ -157,7 +157,7 @@ int exec_poweroff(struct vm *vm, uint32_t init_ms, exec_done *done, struct err *
 
 /* ---- life ---- */
 
-static void finish(struct vm *vm, struct exec_proc *p, const struct msg_exec_exit *x)
+static void exec_finish(struct vm *vm, struct exec_proc *p, const struct msg_exec_exit *x)
 {
 	if (p->ended)
 		return;
@@ -170,12 +170,12 @@ static void finish(struct vm *vm, struct exec_proc *p, const struct msg_exec_exi
 	p->done(vm, p->id, x);
 }
 
-static void lost(struct vm *vm, struct exec_proc *p, const char *why)
+static void exec_lose(struct vm *vm, struct exec_proc *p, const char *why)
 {
 	struct msg_exec_exit x = {.end = EXEC_LOST};
 
 	snprintf(x.text, sizeof(x.text), "%s", why);
-	finish(vm, p, &x);
+	exec_finish(vm, p, &x);
 }
 
 /* For a second insula-vsock is given what the first one had; before it is there, it waits. */
@@ -200,9 +200,9 @@ static void connect_stream(struct vm *vm, struct exec_proc *p)
 		p->broken_ns = 0;
 		p->generation = generation;
 	} else {
-		lost(vm, p,
-		     state == VM_VSOCK_NONE ? "this machine has no vsock device"
-					    : "insula-vsock has died too often in a row");
+		exec_lose(vm, p,
+			  state == VM_VSOCK_NONE ? "this machine has no vsock device"
+						 : "insula-vsock has died too often in a row");
 	}
 	fd_close(&p->stream);
 }
@@ -213,7 +213,7 @@ static void no_more(struct vm *vm, struct exec_proc *p)
 	p->broken_ns = 0;
 	fd_close(&p->stream);
 	if (!p->connected) {
-		lost(vm, p, "insula-vsock did not come back in time");
+		exec_lose(vm, p, "insula-vsock did not come back in time");
 		return;
 	}
 	(void)exec_os_send(p, MSG_EXEC_STREAM, NULL, 0);
@@ -377,7 +377,7 @@ bool exec_message(struct vm *vm, struct exec_proc *p, enum msg_type t, const voi
 	if (t == MSG_EXEC_EXIT && len == sizeof(x)) {
 		memcpy(&x, body, sizeof(x));
 		x.text[sizeof(x.text) - 1] = 0;
-		finish(vm, p, &x);
+		exec_finish(vm, p, &x);
 	} else if (t == MSG_EXEC_STARTED && len == 0) {
 		p->started = true;
 	} else if (t == MSG_EXEC_BROKEN && len == 0 && !p->broken_ns) {
@@ -397,7 +397,7 @@ void exec_failed(struct vm *vm, struct exec_proc *p, const char *step, const cha
 	char why[EXEC_TEXT_LEN];
 
 	snprintf(why, sizeof(why), "insula-exec: %s: %s", step, text);
-	lost(vm, p, why);
+	exec_lose(vm, p, why);
 }
 
 void exec_gone(struct vm *vm, struct exec_proc *p, const char *how)
@@ -405,7 +405,7 @@ void exec_gone(struct vm *vm, struct exec_proc *p, const char *how)
 	char why[EXEC_TEXT_LEN];
 
 	snprintf(why, sizeof(why), "insula-exec %s", how);
-	lost(vm, p, why);
+	exec_lose(vm, p, why);
 	release(p);
 }
 
@@ -424,7 +424,7 @@ bool exec_pending(const struct vm *vm)
 
 static int request(struct vm *vm, uint32_t id, enum msg_type t, const void *body, size_t len)
 {
-	struct exec_proc *p = find(vm, id);
+	struct exec_proc *p = exec_find(vm, id);
 
 	if (!p || !p->started || p->ended)
 		return -ESRCH;
@@ -436,8 +436,8 @@ int exec_signal(struct vm *vm, uint32_t id, int signo)
 	const struct msg_exec_signal m = {.signo = (uint32_t)signo};
 	int rc = request(vm, id, MSG_EXEC_SIGNAL, &m, sizeof(m));
 
-	if (!rc && !find(vm, id)->signaled_ns)
-		find(vm, id)->signaled_ns = clock_ns();
+	if (!rc && !exec_find(vm, id)->signaled_ns)
+		exec_find(vm, id)->signaled_ns = clock_ns();
 	return rc;
 }
 
@@ -450,27 +450,27 @@ int exec_resize(struct vm *vm, uint32_t id, uint16_t rows, uint16_t cols)
 
 int exec_cancel(struct vm *vm, uint32_t id, const char *why)
 {
-	struct exec_proc *p = find(vm, id);
+	struct exec_proc *p = exec_find(vm, id);
 
 	if (!p || p->ended)
 		return -ESRCH;
 	/* It tells the guest, which would wait for another stream otherwise. */
 	if (p->ready && !exec_os_send(p, MSG_STOP, NULL, 0))
 		p->kill_ns = clock_ns() + STOP_NS;
-	lost(vm, p, why);
+	exec_lose(vm, p, why);
 	return 0;
 }
 
 bool exec_running(const struct vm *vm, uint32_t id)
 {
-	const struct exec_proc *p = find(vm, id);
+	const struct exec_proc *p = exec_find(vm, id);
 
 	return p && p->started && !p->ended;
 }
 
 uint64_t exec_unanswered(const struct vm *vm, uint32_t id)
 {
-	const struct exec_proc *p = find(vm, id);
+	const struct exec_proc *p = exec_find(vm, id);
 
 	return p ? p->signaled_ns : 0;
 }

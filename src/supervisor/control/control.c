@@ -50,7 +50,7 @@ static json_object *reply(int64_t id)
 	return o;
 }
 
-static void answer(struct control *k, unsigned i, int64_t id, json_object *result)
+static void control_answer(struct control *k, unsigned i, int64_t id, json_object *result)
 {
 	json_object *o = reply(id);
 
@@ -58,7 +58,8 @@ static void answer(struct control *k, unsigned i, int64_t id, json_object *resul
 	send_object(k, i, o, -1);
 }
 
-static void refuse(struct control *k, unsigned i, int64_t id, const char *reason, const char *text)
+static void control_refuse(struct control *k, unsigned i, int64_t id, const char *reason,
+			   const char *text)
 {
 	json_object *o = reply(id), *error = json_object_new_object();
 
@@ -124,7 +125,7 @@ static const char *state_name(const struct control *k, const struct vm *vm)
 	return k->paused ? "paused" : "running";
 }
 
-static json_object *describe(const struct control *k, const struct vm *vm)
+static json_object *control_describe(const struct control *k, const struct vm *vm)
 {
 	json_object *o = json_object_new_object();
 
@@ -135,24 +136,24 @@ static json_object *describe(const struct control *k, const struct vm *vm)
 
 static void op_hello(struct call *c)
 {
-	json_object *o = describe(c->k, c->vm);
+	json_object *o = control_describe(c->k, c->vm);
 
 	c->k->hello[c->conn] = true;
 	j_str(o, "token", c->k->token);
 	j_str(o, "version", INSULA_VERSION);
-	answer(c->k, c->conn, c->id, o);
+	control_answer(c->k, c->conn, c->id, o);
 }
 
 static void op_info(struct call *c)
 {
-	json_object *o = describe(c->k, c->vm);
+	json_object *o = control_describe(c->k, c->vm);
 	struct control_console n;
 
 	control_os_console(c->k, &n);
 	j_int(o, "console_clients", n.clients);
 	j_obj(o, "processes", usage_processes(c->vm));
 	j_obj(o, "devices", vm_devices(c->vm));
-	answer(c->k, c->conn, c->id, o);
+	control_answer(c->k, c->conn, c->id, o);
 }
 
 static void op_device_restart(struct call *c)
@@ -161,9 +162,10 @@ static void op_device_restart(struct call *c)
 	int rc = vm_device_restart(c->vm, j_get_str(c->params, "device", ""), &e);
 
 	if (rc)
-		refuse(c->k, c->conn, c->id, rc == -ENOENT ? "not-found" : "wrong-state", e.text);
+		control_refuse(c->k, c->conn, c->id, rc == -ENOENT ? "not-found" : "wrong-state",
+			       e.text);
 	else
-		answer(c->k, c->conn, c->id, NULL);
+		control_answer(c->k, c->conn, c->id, NULL);
 }
 
 static void op_metrics(struct call *c)
@@ -174,7 +176,7 @@ static void op_metrics(struct call *c)
 	control_os_console(c->k, &n);
 	j_int(o, "console_bytes", (int64_t)n.bytes);
 	j_int(o, "console_lost_bytes", (int64_t)n.lost);
-	answer(c->k, c->conn, c->id, o);
+	control_answer(c->k, c->conn, c->id, o);
 }
 
 static void turn(struct call *c, bool pause)
@@ -183,13 +185,13 @@ static void turn(struct call *c, bool pause)
 	struct vm *vm = c->vm;
 
 	if (!vm_is_running(vm) || vm_has_ended(vm) || (pause && k->stopping)) {
-		refuse(k, c->conn, c->id, "wrong-state", state_name(k, vm));
+		control_refuse(k, c->conn, c->id, "wrong-state", state_name(k, vm));
 	} else if (k->turn.deadline_ns) {
-		refuse(k, c->conn, c->id, "busy", "another pause or resume is under way");
+		control_refuse(k, c->conn, c->id, "busy", "another pause or resume is under way");
 	} else if (k->paused == pause) {
-		answer(k, c->conn, c->id, describe(k, vm));
+		control_answer(k, c->conn, c->id, control_describe(k, vm));
 	} else if (vm_order(vm, pause ? MSG_PAUSE : MSG_RESUME)) {
-		refuse(k, c->conn, c->id, "failed", "insula-vmm does not take messages");
+		control_refuse(k, c->conn, c->id, "failed", "insula-vmm does not take messages");
 	} else {
 		k->turn.conn = c->conn;
 		k->turn.id = c->id;
@@ -241,7 +243,7 @@ static void op_stop(struct call *c)
 	struct err e;
 	int rc;
 
-	answer(k, c->conn, c->id, NULL);
+	control_answer(k, c->conn, c->id, NULL);
 	k->stopping = true;
 	if (!ms || !vm_has_agent(vm) || vm_has_ended(vm)) {
 		force(k, vm);
@@ -264,7 +266,7 @@ static void op_kill(struct call *c)
 {
 	c->k->forced = true;
 	vm_stop(c->vm, "killed", RUN_SIGNAL + 9 /* SIGKILL, on Windows too */, true);
-	answer(c->k, c->conn, c->id, NULL);
+	control_answer(c->k, c->conn, c->id, NULL);
 }
 
 static void op_console(struct call *c)
@@ -274,15 +276,15 @@ static void op_console(struct call *c)
 	int fd = -1, rc;
 
 	if (!c->k->has_console) {
-		refuse(c->k, c->conn, c->id, "no-console",
-		       "the console of this VM goes elsewhere: see its configuration");
+		control_refuse(c->k, c->conn, c->id, "no-console",
+			       "the console of this VM goes elsewhere: see its configuration");
 		return;
 	}
 	result = json_object_new_object();
 	rc = control_os_attach(c->k, c->params, result, &fd, &e);
 	if (rc) {
 		json_object_put(result);
-		refuse(c->k, c->conn, c->id, rc == -EBUSY ? "busy" : "failed", e.text);
+		control_refuse(c->k, c->conn, c->id, rc == -EBUSY ? "busy" : "failed", e.text);
 		return;
 	}
 	o = reply(c->id);
@@ -313,39 +315,40 @@ static void op_exec(struct call *c)
 		why = ctlexec_start(&c->k->exec, c->vm, c->params, c->fd,
 				    c->more_fds ? CTLEXEC_FDS + 1 : c->nfds, exec_over, &id, &e);
 	if (why) {
-		refuse(c->k, c->conn, c->id, why, e.text);
+		control_refuse(c->k, c->conn, c->id, why, e.text);
 		return;
 	}
 	o = json_object_new_object();
 	j_int(o, "exec", id);
-	answer(c->k, c->conn, c->id, o);
+	control_answer(c->k, c->conn, c->id, o);
 }
 
-static void settle(struct call *c, const char *why, const struct err *e)
+static void control_settle(struct call *c, const char *why, const struct err *e)
 {
 	if (why)
-		refuse(c->k, c->conn, c->id, why, e->text);
+		control_refuse(c->k, c->conn, c->id, why, e->text);
 	else
-		answer(c->k, c->conn, c->id, NULL);
+		control_answer(c->k, c->conn, c->id, NULL);
 }
 
 static void op_exec_signal(struct call *c)
 {
 	struct err e;
 
-	settle(c,
-	       ctlexec_signal(&c->k->exec, c->vm, number(c, "exec", 0), number(c, "signal", 0), &e),
-	       &e);
+	control_settle(c,
+		       ctlexec_signal(&c->k->exec, c->vm, number(c, "exec", 0),
+				      number(c, "signal", 0), &e),
+		       &e);
 }
 
 static void op_exec_resize(struct call *c)
 {
 	struct err e;
 
-	settle(c,
-	       ctlexec_resize(&c->k->exec, c->vm, number(c, "exec", 0), number(c, "rows", 0),
-			      number(c, "cols", 0), &e),
-	       &e);
+	control_settle(c,
+		       ctlexec_resize(&c->k->exec, c->vm, number(c, "exec", 0),
+				      number(c, "rows", 0), number(c, "cols", 0), &e),
+		       &e);
 }
 
 static void op_exec_result(struct call *c)
@@ -353,9 +356,10 @@ static void op_exec_result(struct call *c)
 	json_object *o = ctlexec_result(&c->k->exec, number(c, "exec", 0));
 
 	if (o)
-		answer(c->k, c->conn, c->id, o);
+		control_answer(c->k, c->conn, c->id, o);
 	else
-		refuse(c->k, c->conn, c->id, "not-found", "there is no such command in this VM");
+		control_refuse(c->k, c->conn, c->id, "not-found",
+			       "there is no such command in this VM");
 }
 
 static const struct {
@@ -384,7 +388,7 @@ void control_paused(struct control *k, struct vm *vm, bool paused)
 	k->paused = paused;
 	if (k->turn.deadline_ns && k->turn.want == paused) {
 		k->turn.deadline_ns = 0;
-		answer(k, k->turn.conn, k->turn.id, describe(k, vm));
+		control_answer(k, k->turn.conn, k->turn.id, control_describe(k, vm));
 	}
 	control_event(k, paused ? "paused" : "resumed", NULL, NULL);
 }
@@ -411,7 +415,7 @@ static bool run_op(struct call *c, json_object *root)
 			return true;
 		}
 	}
-	refuse(c->k, c->conn, c->id, "unknown-op", json_object_get_string(op));
+	control_refuse(c->k, c->conn, c->id, "unknown-op", json_object_get_string(op));
 	return true;
 }
 
@@ -470,7 +474,8 @@ void control_turn(struct control *k, struct vm *vm)
 		return;
 	if (k->turn.deadline_ns && now >= k->turn.deadline_ns) {
 		k->turn.deadline_ns = 0;
-		refuse(k, k->turn.conn, k->turn.id, "timeout", "the vCPUs did not answer in time");
+		control_refuse(k, k->turn.conn, k->turn.id, "timeout",
+			       "the vCPUs did not answer in time");
 		/* The state must be one of the two, not something between. */
 		if (k->turn.want)
 			(void)vm_order(vm, MSG_RESUME);

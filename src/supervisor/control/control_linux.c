@@ -35,7 +35,7 @@ struct control_os {
 	struct ctlconsole console;
 };
 
-static void drop(struct control *k, unsigned i)
+static void control_drop(struct control *k, unsigned i)
 {
 	watch_off(&k->os->conn[i].watch);
 	fd_close(&k->os->conn[i].fd);
@@ -52,7 +52,7 @@ void control_os_send(struct control *k, unsigned i, const char *text, size_t len
 	if (k->os->conn[i].fd >= 0 &&
 	    sendmsg(k->os->conn[i].fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
 		log_warn("control: the peer does not take what it asked for: %s", strerror(errno));
-		drop(k, i);
+		control_drop(k, i);
 	}
 }
 
@@ -104,7 +104,7 @@ static bool on_packet(struct control *k, struct vm *vm, unsigned i)
 	/* One that is cut has no sense in it. */
 	ok = n > 0 && control_packet(k, vm, i, buf, m.msg_flags & MSG_TRUNC ? 0 : (size_t)n, &f);
 	if (!ok)
-		drop(k, i);
+		control_drop(k, i);
 	return ok && k->os->conn[i].fd >= 0;
 }
 
@@ -189,7 +189,7 @@ static void attach_first(struct control *k, int fd)
 		close(fd);
 }
 
-static struct control *make(int fd, struct err *e)
+static struct control *control_make(int fd, struct err *e)
 {
 	struct control *k = control_new(fd + 2, e);
 
@@ -227,7 +227,7 @@ static void use_console(struct control *k, struct vm_config *c)
 
 int control_open(struct control **out, int fd, struct vm_config *c, struct err *e)
 {
-	struct control *k = make(fd, e);
+	struct control *k = control_make(fd, e);
 	json_object *o;
 	int rc, next = fd + 3;
 

@@ -55,7 +55,7 @@ static void free_first(struct control_os *k)
 	free(m);
 }
 
-static void cancel(struct control_os *k, OVERLAPPED *ov, bool *busy)
+static void control_cancel(struct control_os *k, OVERLAPPED *ov, bool *busy)
 {
 	DWORD n;
 
@@ -75,13 +75,13 @@ static void wait_for_peer(struct control_os *k)
 			k->in_ov.hEvent); /* it is there already; what is wrong shows at the read */
 }
 
-static void drop(struct control *c)
+static void control_drop(struct control *c)
 {
 	struct control_os *k = c->os;
 
 	watch_off(&k->out_watch);
-	cancel(k, &k->in_ov, &k->reading);
-	cancel(k, &k->out_ov, &k->writing);
+	control_cancel(k, &k->in_ov, &k->reading);
+	control_cancel(k, &k->out_ov, &k->writing);
 	while (k->out)
 		free_first(k);
 	k->connected = false;
@@ -98,7 +98,7 @@ static void begin_read(struct control *c)
 	if (!ReadFile(k->pipe, k->in, CONTROL_PACKET, NULL, &k->in_ov) &&
 	    GetLastError() != ERROR_IO_PENDING && GetLastError() != ERROR_MORE_DATA) {
 		k->reading = false;
-		drop(c);
+		control_drop(c);
 	}
 }
 
@@ -112,7 +112,7 @@ static void begin_write(struct control *c)
 	if (!WriteFile(k->pipe, k->out->text, k->out->len, NULL, &k->out_ov) &&
 	    GetLastError() != ERROR_IO_PENDING) {
 		k->writing = false;
-		drop(c);
+		control_drop(c);
 	} else if (k->loop) {
 		watch_on(k->loop, &k->out_watch, handle_fd(k->out_ov.hEvent), WATCH_IN, on_out, c);
 	}
@@ -128,7 +128,7 @@ void control_os_send(struct control *c, unsigned i, const char *text, size_t len
 	if (m && k->queued == QUEUE_MAX) {
 		log_warn("control: the peer does not take what it asked for");
 		free(m);
-		drop(c);
+		control_drop(c);
 	} else if (m) {
 		*m = (struct message){.len = (DWORD)len};
 		memcpy(m->text, text, len);
@@ -196,7 +196,7 @@ static void on_message(struct control *c, struct vm *vm)
 	     control_packet(c, vm, 0, k->in, n, NULL);
 	/* It may be dropped already, for not reading. */
 	if (!ok && k->connected)
-		drop(c);
+		control_drop(c);
 	else if (k->connected)
 		begin_read(c);
 }
@@ -219,7 +219,7 @@ static void on_sent(struct control *c)
 	watch_off(&k->out_watch);
 	k->writing = false;
 	if (!ok) {
-		drop(c);
+		control_drop(c);
 		return;
 	}
 	free_first(k);
@@ -309,7 +309,7 @@ static int attach_first(struct control *k, json_object *console, struct err *e)
 	return ctlconsole_adopt(&k->os->console, fd, e);
 }
 
-static int make(struct control **out, int pipe, int result, struct err *e)
+static int control_make(struct control **out, int pipe, int result, struct err *e)
 {
 	struct control *k = control_new(result, e);
 	struct control_os *os = k ? calloc(1, sizeof(*os)) : NULL;
@@ -351,7 +351,7 @@ int control_open(struct control **out, const char *text, struct vm_config *c, st
 	if (rc)
 		return rc;
 	wait_for_byte(fd[3], fd[2]);
-	rc = make(out, fd[0], fd[2], e);
+	rc = control_make(out, fd[0], fd[2], e);
 	if (rc)
 		return rc;
 	rc = control_setup(*out, fd[1], c, &o, e);
@@ -383,9 +383,9 @@ void control_os_close(struct control *c)
 		on_sent(c);
 	watch_off(&k->in_watch);
 	watch_off(&k->out_watch);
-	cancel(k, &k->in_ov, &k->reading);
-	cancel(k, &k->in_ov, &k->waiting);
-	cancel(k, &k->out_ov, &k->writing);
+	control_cancel(k, &k->in_ov, &k->reading);
+	control_cancel(k, &k->in_ov, &k->waiting);
+	control_cancel(k, &k->out_ov, &k->writing);
 	while (k->out)
 		free_first(k);
 	ctlconsole_close(&k->console);

@@ -112,7 +112,7 @@ unsigned ctlconsole_clients(const struct ctlconsole *c)
 }
 
 /* True: there may be more. */
-static bool take_output(struct ctlconsole *c, unsigned i)
+static bool ctlconsole_take_output(struct ctlconsole *c, unsigned i)
 {
 	char buf[CHUNK];
 
@@ -173,7 +173,7 @@ static void give_output(struct ctlconsole *c, unsigned i)
 }
 
 /* Only while c->in is empty: what is typed waits in the client's socket otherwise. */
-static void take_input(struct ctlconsole *c, unsigned i)
+static void ctlconsole_take_input(struct ctlconsole *c, unsigned i)
 {
 	ssize_t n;
 
@@ -204,16 +204,16 @@ static void on_output(void *ctx, unsigned events)
 	struct ctlconsole_from *f = ctx;
 
 	if (events & WATCH_IN)
-		take_output(f->console, (unsigned)(f - f->console->from));
+		ctlconsole_take_output(f->console, (unsigned)(f - f->console->from));
 	ctlconsole_spread(f->console);
 }
 
-static void on_client(void *ctx, unsigned events)
+static void ctlconsole_on_client(void *ctx, unsigned events)
 {
 	struct ctlconsole_client *k = ctx;
 
 	if (events & WATCH_IN)
-		take_input(k->console, (unsigned)(k - k->console->client));
+		ctlconsole_take_input(k->console, (unsigned)(k - k->console->client));
 	else if (events & WATCH_END)
 		drop_client(k);
 	ctlconsole_spread(k->console);
@@ -223,7 +223,7 @@ static void watch_client(struct ctlconsole_client *k)
 {
 	if (!k->console->loop || k->fd < 0)
 		return;
-	watch_on(k->console->loop, &k->watch, k->fd, 0, on_client, k);
+	watch_on(k->console->loop, &k->watch, k->fd, 0, ctlconsole_on_client, k);
 	set_wants(k->console);
 }
 
@@ -244,7 +244,7 @@ void ctlconsole_drain(struct ctlconsole *c)
 	for (int turn = 0; turn < DRAIN_TURNS && more; turn++) {
 		more = false;
 		for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++)
-			more |= take_output(c, i);
+			more |= ctlconsole_take_output(c, i);
 		for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++)
 			give_output(c, i);
 	}

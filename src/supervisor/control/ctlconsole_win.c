@@ -19,7 +19,7 @@
 
 /* ---- requests ---- */
 
-static void close_handle(HANDLE *h)
+static void ctlconsole_close_handle(HANDLE *h)
 {
 	if (*h)
 		CloseHandle(*h);
@@ -36,8 +36,8 @@ static void CALLBACK on_done(DWORD error, DWORD n, OVERLAPPED *ov)
 	timer_set(o->wake, LOOP_NOW);
 }
 
-static void begin(struct ctlconsole *c, HANDLE h, struct overlapped *o, bool write, char *buf,
-		  DWORD n)
+static void ctlconsole_begin_io(struct ctlconsole *c, HANDLE h, struct overlapped *o, bool write,
+				char *buf, DWORD n)
 {
 	BOOL ok;
 
@@ -54,13 +54,13 @@ static bool is_done(const struct overlapped *o)
 }
 
 /* The number of bytes; negative: it has failed. */
-static int finish(struct overlapped *o)
+static int ctlconsole_finish(struct overlapped *o)
 {
 	o->busy = false;
 	return o->error ? -EPIPE : (int)o->n;
 }
 
-static void cancel(HANDLE h, struct overlapped *o)
+static void ctlconsole_cancel(HANDLE h, struct overlapped *o)
 {
 	if (o->busy && !o->done)
 		CancelIoEx(h, &o->ov);
@@ -76,7 +76,7 @@ static int open_output(struct ctlconsole *c, struct ctlconsole_from *f, struct e
 	int rc = pipe_stream(false, &f->pipe, &f->helper, e);
 
 	if (!rc)
-		begin(c, f->pipe, &f->read, false, f->got, sizeof(f->got));
+		ctlconsole_begin_io(c, f->pipe, &f->read, false, f->got, sizeof(f->got));
 	return rc;
 }
 
@@ -102,15 +102,15 @@ void ctlconsole_has_command(struct ctlconsole *c)
 	c->from[CTLCONSOLE_MAIN].stream = VMLOG_STDOUT;
 }
 
-static void drop(struct ctlconsole_client *k)
+static void ctlconsole_drop(struct ctlconsole_client *k)
 {
 	DWORD n;
 
 	if (k->connect_ns && CancelIoEx(k->pipe, &k->connect))
 		GetOverlappedResult(k->pipe, &k->connect, &n, TRUE);
-	cancel(k->pipe, &k->in);
-	cancel(k->pipe, &k->out);
-	close_handle(&k->pipe); /* what it has not read yet stays there for it */
+	ctlconsole_cancel(k->pipe, &k->in);
+	ctlconsole_cancel(k->pipe, &k->out);
+	ctlconsole_close_handle(&k->pipe); /* what it has not read yet stays there for it */
 	memset(k, 0, sizeof(*k));
 }
 
@@ -118,25 +118,25 @@ void ctlconsole_close(struct ctlconsole *c)
 {
 	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++) {
 		if (c->client[i].pipe)
-			drop(&c->client[i]);
+			ctlconsole_drop(&c->client[i]);
 	}
 	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++) {
-		cancel(c->from[i].pipe, &c->from[i].read);
-		close_handle(&c->from[i].pipe);
-		close_handle(&c->from[i].helper);
+		ctlconsole_cancel(c->from[i].pipe, &c->from[i].read);
+		ctlconsole_close_handle(&c->from[i].pipe);
+		ctlconsole_close_handle(&c->from[i].helper);
 	}
 	watch_off(&c->connected_watch);
-	cancel(c->to, &c->write);
+	ctlconsole_cancel(c->to, &c->write);
 	timer_set(&c->wake, 0);
-	close_handle(&c->to);
-	close_handle(&c->helper_in);
-	close_handle(&c->connected);
+	ctlconsole_close_handle(&c->to);
+	ctlconsole_close_handle(&c->helper_in);
+	ctlconsole_close_handle(&c->connected);
 	scrollback_free(&c->out);
 }
 
 /* ---- clients ---- */
 
-static struct ctlconsole_client *room(struct ctlconsole *c, struct err *e)
+static struct ctlconsole_client *ctlconsole_room(struct ctlconsole *c, struct err *e)
 {
 	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++) {
 		if (!c->client[i].pipe)
@@ -148,7 +148,7 @@ static struct ctlconsole_client *room(struct ctlconsole *c, struct err *e)
 
 static void begin_typed(struct ctlconsole *c, struct ctlconsole_client *k)
 {
-	begin(c, k->pipe, &k->in, false, k->typed, sizeof(k->typed));
+	ctlconsole_begin_io(c, k->pipe, &k->in, false, k->typed, sizeof(k->typed));
 }
 
 /* A connection that comes at once, or is there already, sets no event. */
@@ -166,7 +166,7 @@ static void listen(struct ctlconsole *c, struct ctlconsole_client *k)
 int ctlconsole_attach(struct ctlconsole *c, uint64_t scrollback, const char *sid, char *name,
 		      struct err *e)
 {
-	struct ctlconsole_client *k = room(c, e);
+	struct ctlconsole_client *k = ctlconsole_room(c, e);
 	char ace[WIN_SID_LEN + 32];
 	PSECURITY_DESCRIPTOR sd;
 	int fd;
@@ -188,7 +188,7 @@ int ctlconsole_attach(struct ctlconsole *c, uint64_t scrollback, const char *sid
 
 int ctlconsole_adopt(struct ctlconsole *c, int fd, struct err *e)
 {
-	struct ctlconsole_client *k = room(c, e);
+	struct ctlconsole_client *k = ctlconsole_room(c, e);
 
 	if (!k) {
 		fd_close(&fd);
@@ -225,26 +225,26 @@ static uint64_t ctlconsole_deadline(const struct ctlconsole *c)
 	return first;
 }
 
-static void take_output(struct ctlconsole *c, unsigned which)
+static void ctlconsole_take_output(struct ctlconsole *c, unsigned which)
 {
 	struct ctlconsole_from *f = &c->from[which];
 
 	for (int i = 0; i < TURNS && is_done(&f->read); i++) {
-		int n = finish(&f->read);
+		int n = ctlconsole_finish(&f->read);
 
 		if (n > 0 && which != CTLCONSOLE_SERIAL)
 			scrollback_add(&c->out, f->got, (size_t)n);
 		if (n > 0)
 			vmlog_add(c->log, f->stream, f->got, (size_t)n);
 		if (n >= 0) /* both ends are ours: it does not end before us */
-			begin(c, f->pipe, &f->read, false, f->got, sizeof(f->got));
+			ctlconsole_begin_io(c, f->pipe, &f->read, false, f->got, sizeof(f->got));
 	}
 }
 
 /* One that does not read loses output, never the guest's time. */
 static bool give_output(struct ctlconsole *c, struct ctlconsole_client *k)
 {
-	if (is_done(&k->out) && finish(&k->out) < 0)
+	if (is_done(&k->out) && ctlconsole_finish(&k->out) < 0)
 		return false;
 	for (int i = 0; i < TURNS && !k->out.busy; i++) {
 		const uint8_t *at;
@@ -256,18 +256,18 @@ static bool give_output(struct ctlconsole *c, struct ctlconsole_client *k)
 			n = sizeof(k->shown);
 		memcpy(k->shown, at, n);
 		k->pos += n;
-		begin(c, k->pipe, &k->out, true, k->shown, (DWORD)n);
-		if (is_done(&k->out) && finish(&k->out) < 0)
+		ctlconsole_begin_io(c, k->pipe, &k->out, true, k->shown, (DWORD)n);
+		if (is_done(&k->out) && ctlconsole_finish(&k->out) < 0)
 			return false;
 	}
 	return true;
 }
 
 /* Of each client one piece; the next is read when that has gone to the helper. */
-static bool take_input(struct ctlconsole *c, struct ctlconsole_client *k)
+static bool ctlconsole_take_input(struct ctlconsole *c, struct ctlconsole_client *k)
 {
 	if (is_done(&k->in)) {
-		int n = finish(&k->in);
+		int n = ctlconsole_finish(&k->in);
 
 		if (n <= 0)
 			return false;
@@ -276,7 +276,7 @@ static bool take_input(struct ctlconsole *c, struct ctlconsole_client *k)
 	if (!k->nin || c->write.busy)
 		return true;
 	memcpy(c->in, k->typed, k->nin);
-	begin(c, c->to, &c->write, true, c->in, k->nin);
+	ctlconsole_begin_io(c, c->to, &c->write, true, c->in, k->nin);
 	k->nin = 0;
 	begin_typed(c, k);
 	return true;
@@ -300,7 +300,7 @@ static bool serve_client(struct ctlconsole *c, struct ctlconsole_client *k)
 {
 	if (k->connect_ns && !connect_client(c, k))
 		return false;
-	return k->connect_ns || (take_input(c, k) && give_output(c, k));
+	return k->connect_ns || (ctlconsole_take_input(c, k) && give_output(c, k));
 }
 
 /* All clients are looked at, so the event need not say which has come. */
@@ -308,12 +308,12 @@ static void ctlconsole_serve(struct ctlconsole *c)
 {
 	ResetEvent(c->connected);
 	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++)
-		take_output(c, i);
+		ctlconsole_take_output(c, i);
 	if (is_done(&c->write))
-		(void)finish(&c->write);
+		(void)ctlconsole_finish(&c->write);
 	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++) {
 		if (c->client[i].pipe && !serve_client(c, &c->client[i]))
-			drop(&c->client[i]);
+			ctlconsole_drop(&c->client[i]);
 	}
 	if (c->wake.at_ns != LOOP_NOW) /* something failed at once */
 		timer_set(&c->wake, ctlconsole_deadline(c));

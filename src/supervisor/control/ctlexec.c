@@ -22,7 +22,7 @@
 
 /* ---- records ---- */
 
-static struct ctlexec_one *find(const struct ctlexec *x, int64_t id)
+static struct ctlexec_one *ctlexec_find(const struct ctlexec *x, int64_t id)
 {
 	for (unsigned i = 0; i < CTLEXEC_KEPT; i++) {
 		if (id > 0 && x->one[i].id == (uint64_t)id)
@@ -32,7 +32,7 @@ static struct ctlexec_one *find(const struct ctlexec *x, int64_t id)
 }
 
 /* A free one, or the one that ended longest ago: there are more than can run. */
-static struct ctlexec_one *room(struct ctlexec *x)
+static struct ctlexec_one *ctlexec_room(struct ctlexec *x)
 {
 	struct ctlexec_one *old = NULL;
 
@@ -68,8 +68,9 @@ static int read_config(struct vm_config *c, json_object *params, struct err *e)
 	return rc;
 }
 
-static int start(struct vm *vm, const struct vm_config *c, json_object *params, const int *fds,
-		 unsigned nfds, exec_done *done, uint32_t *id, struct err *e)
+static int ctlexec_start_one(struct vm *vm, const struct vm_config *c, json_object *params,
+			     const int *fds, unsigned nfds, exec_done *done, uint32_t *id,
+			     struct err *e)
 {
 	const struct exec_spec s = {
 		.argv = c->command,
@@ -134,12 +135,12 @@ const char *ctlexec_start(struct ctlexec *x, struct vm *vm, json_object *params,
 	config_init(c);
 	rc = read_config(c, params, e);
 	if (!rc)
-		rc = start(vm, c, params, fds, nfds, done, id, e);
+		rc = ctlexec_start_one(vm, c, params, fds, nfds, done, id, e);
 	config_free(c);
 	free(c);
 	if (rc)
 		return reason_of(rc);
-	*room(x) = (struct ctlexec_one){
+	*ctlexec_room(x) = (struct ctlexec_one){
 		.id = *id,
 		.ready_ns = vm_execs(vm)->agent_ready ? 0 : clock_ns() + READY_DEADLINE_NS};
 	return NULL;
@@ -149,7 +150,7 @@ const char *ctlexec_start(struct ctlexec *x, struct vm *vm, json_object *params,
 
 static const char *running(struct ctlexec *x, int64_t id, struct err *e)
 {
-	const struct ctlexec_one *o = find(x, id);
+	const struct ctlexec_one *o = ctlexec_find(x, id);
 
 	if (o && !o->ended)
 		return NULL;
@@ -215,7 +216,7 @@ static const struct {
 
 json_object *ctlexec_ended(struct ctlexec *x, uint32_t id, const struct msg_exec_exit *m)
 {
-	struct ctlexec_one *o = find(x, id);
+	struct ctlexec_one *o = ctlexec_find(x, id);
 	uint32_t end = m->end < EXEC_CODE || m->end > EXEC_LOST ? EXEC_LOST : m->end;
 
 	if (!o)
@@ -237,7 +238,7 @@ json_object *ctlexec_ended(struct ctlexec *x, uint32_t id, const struct msg_exec
 
 json_object *ctlexec_result(const struct ctlexec *x, int64_t id)
 {
-	const struct ctlexec_one *o = find(x, id);
+	const struct ctlexec_one *o = ctlexec_find(x, id);
 	json_object *r = o ? json_object_new_object() : NULL;
 
 	if (!o)

@@ -45,7 +45,7 @@ static const char *const exit_names[HV_EXIT_KINDS] = {
 	[HV_EXIT_ERROR] = "error",
 };
 
-static void add(json_object *o, const char *key, uint64_t v)
+static void result_add(json_object *o, const char *key, uint64_t v)
 {
 	json_object_object_add(o, key, json_object_new_uint64(v));
 }
@@ -56,20 +56,20 @@ static json_object *exits_json(const struct msg_vm_exit *x)
 	uint64_t total = 0;
 
 	for (unsigned i = 0; i < HV_EXIT_KINDS; i++) {
-		add(o, exit_names[i], x->exits[i]);
+		result_add(o, exit_names[i], x->exits[i]);
 		total += x->exits[i];
 	}
-	add(o, "total", total);
-	add(o, "unclaimed", x->unclaimed);
-	add(o, "board", x->board);
-	add(o, "ioapic", x->ioapic);
+	result_add(o, "total", total);
+	result_add(o, "unclaimed", x->unclaimed);
+	result_add(o, "board", x->board);
+	result_add(o, "ioapic", x->ioapic);
 	return o;
 }
 
 static void add_stats(json_object *o, const struct msg_stats *s, const struct stat_names *names)
 {
 	for (size_t i = 0; i < names->n; i++)
-		add(o, names->name[i].name, s->n[names->name[i].index]);
+		result_add(o, names->name[i].name, s->n[names->name[i].index]);
 }
 
 static json_object *device_json(const struct result_device *d, const struct vm_dev_metrics *m)
@@ -79,14 +79,14 @@ static json_object *device_json(const struct result_device *d, const struct vm_d
 	json_object *helper = json_object_new_object();
 
 	j_str(o, "name", d->name);
-	add(o, "restarts", d->restarts);
+	result_add(o, "restarts", d->restarts);
 	j_str(o, "engine", d->engine);
-	add(core, "shadow_reads", m->shadow_reads);
-	add(core, "posted", m->posted);
-	add(core, "calls", m->calls);
-	add(core, "call_ns_max", m->call_ns_max);
-	add(core, "timeouts", m->timeouts);
-	add(core, "doorbells", m->doorbells);
+	result_add(core, "shadow_reads", m->shadow_reads);
+	result_add(core, "posted", m->posted);
+	result_add(core, "calls", m->calls);
+	result_add(core, "call_ns_max", m->call_ns_max);
+	result_add(core, "timeouts", m->timeouts);
+	result_add(core, "doorbells", m->doorbells);
 	j_obj(o, "exits", core);
 	add_stats(helper, d->stats, &stats_common);
 	add_stats(helper, d->stats, d->names);
@@ -103,9 +103,9 @@ json_object *result_object(const struct result *r)
 	j_int(o, "status", r->status);
 	if (r->why[0])
 		j_str(o, "message", r->why);
-	add(o, "run_ns", clock_ns() - r->started_ns);
-	add(o, "first_instruction_ns",
-	    x->first_run_ns > r->started_ns ? x->first_run_ns - r->started_ns : 0);
+	result_add(o, "run_ns", clock_ns() - r->started_ns);
+	result_add(o, "first_instruction_ns",
+		   x->first_run_ns > r->started_ns ? x->first_run_ns - r->started_ns : 0);
 	j_obj(o, "exits", exits_json(x));
 	for (unsigned i = 0; i < r->ndevices; i++)
 		json_object_array_add(devices, device_json(&r->device[i], &x->dev[i]));

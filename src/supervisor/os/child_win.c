@@ -21,7 +21,7 @@ void child_init(struct child *c, const char *program, const char *device, enum c
 	c->os.kind = kind;
 }
 
-static void close_handle(HANDLE *h)
+static void child_close_handle(HANDLE *h)
 {
 	if (*h && *h != INVALID_HANDLE_VALUE)
 		CloseHandle(*h);
@@ -55,7 +55,7 @@ static void child_read_log(struct child *c)
 	child_log_add(c, o->log_buf, o->log_n);
 	o->log_n = 0;
 	if (o->log_error) {
-		close_handle(&o->log);
+		child_close_handle(&o->log);
 		return;
 	}
 	o->log_ov = (OVERLAPPED){.hEvent = c};
@@ -145,8 +145,8 @@ int child_spawn(struct child *c, const int *fds, unsigned nfds, struct err *e)
 	p.log = log;
 	if (!rc)
 		rc = contain_spawn(&p, &o->box, e);
-	close_handle(&channel);
-	close_handle(&log);
+	child_close_handle(&channel);
+	child_close_handle(&log);
 	if (rc) {
 		child_os_close(c);
 		return rc;
@@ -213,10 +213,10 @@ void child_os_close(struct child *c)
 	child_end_log(c);
 	timer_set(&o->log_due, 0);
 	channel_free(&o->channel);
-	close_handle(&o->pipe);
-	close_handle(&o->log);
-	close_handle(&o->box.process);
-	close_handle(&o->box.job);
+	child_close_handle(&o->pipe);
+	child_close_handle(&o->log);
+	child_close_handle(&o->box.process);
+	child_close_handle(&o->box.job);
 	c->state = CHILD_NONE;
 }
 

@@ -9,7 +9,7 @@
 
 #include "supervisor/host.h"
 
-static int refuse(const struct vm_config *c, struct err *e)
+static int host_refuse(const struct vm_config *c, struct err *e)
 {
 	const char *what = c->nshares    ? "--share"
 			   : c->nnets    ? "--net"
@@ -39,7 +39,7 @@ int host_check(struct err *e)
 
 int host_config(const struct vm_config *c, struct err *e)
 {
-	int rc = refuse(c, e);
+	int rc = host_refuse(c, e);
 
 	return rc ? rc : check_memory(c->mem, e);
 }

@@ -82,8 +82,8 @@ static int open_nics(struct vm *vm, bool check_only, struct err *e)
 /* ---- what the VM is made of ---- */
 
 /* The console is the first device; virtio devices take the windows in their order. */
-static int add_device(struct vm *vm, const struct device_class *class, const char *name,
-		      unsigned nqueues, struct device **out, struct err *e)
+static int open_add_device(struct vm *vm, const struct device_class *class, const char *name,
+			   unsigned nqueues, struct device **out, struct err *e)
 {
 	unsigned i = vm->ndevices++, nth = class->virtio ? vm->nvirtio++ : 0;
 
@@ -96,27 +96,27 @@ static int make_devices(struct vm *vm, struct err *e)
 	unsigned nqueues = vm->conf->cpus < BLK_MAX_QUEUES ? vm->conf->cpus : BLK_MAX_QUEUES;
 	char name[DEV_NAME_LEN];
 	struct device *d;
-	int rc = vm->conf->console_virtio ? add_device(vm, &device_vcon, "hvc0", 2, &d, e)
-					  : add_device(vm, &device_uart, "com1", 0, &d, e);
+	int rc = vm->conf->console_virtio ? open_add_device(vm, &device_vcon, "hvc0", 2, &d, e)
+					  : open_add_device(vm, &device_uart, "com1", 0, &d, e);
 
 	d->back.terminal = &vm->terminal;
 	for (unsigned i = 0; i < vm->opened.ndisks && !rc; i++) {
 		device_disk_name(i, name);
-		rc = add_device(vm, &device_blk, name, nqueues, &d, e);
+		rc = open_add_device(vm, &device_blk, name, nqueues, &d, e);
 		d->back.disk = &vm->opened.disk[i];
 	}
 	for (unsigned i = 0; i < vm->opened.nnics && !rc; i++) {
 		snprintf(name, sizeof(name), "eth%u", i);
-		rc = add_device(vm, &device_net, name, 2 * vm->opened.nic[i].start.npairs + 1, &d,
-				e);
+		rc = open_add_device(vm, &device_net, name, 2 * vm->opened.nic[i].start.npairs + 1,
+				     &d, e);
 		d->back.nic = &vm->opened.nic[i];
 	}
 	if (!rc && !vm->conf->rng_off) {
-		rc = add_device(vm, &device_rng, "rng", 1, &d, e);
+		rc = open_add_device(vm, &device_rng, "rng", 1, &d, e);
 		d->back.conf = vm->conf;
 	}
 	if (!rc && vm_has_vsock(vm)) {
-		rc = add_device(vm, &device_vsock, "vsock", 3, &d, e);
+		rc = open_add_device(vm, &device_vsock, "vsock", 3, &d, e);
 		d->back.vsock = &vm->vsock;
 		d->child.os.nofile = vsock_nofile();
 	}

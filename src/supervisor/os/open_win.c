@@ -34,8 +34,8 @@ static int open_disks(struct vm *vm, struct err *e)
 
 /* ---- what the VM is made of ---- */
 
-static int add_device(struct vm *vm, const struct device_class *class, const char *name,
-		      unsigned nqueues, struct device **out, struct err *e)
+static int open_add_device(struct vm *vm, const struct device_class *class, const char *name,
+			   unsigned nqueues, struct device **out, struct err *e)
 {
 	unsigned i = vm->ndevices++, nth = class->virtio ? vm->nvirtio++ : 0;
 
@@ -52,21 +52,21 @@ int open_children(struct vm *vm, struct err *e)
 	int rc;
 
 	child_init(&vm->vmm, "insula-vmm", "", CONTAIN_VMM);
-	rc = vm->conf->console_virtio ? add_device(vm, &device_vcon, "hvc0", 2, &d, e)
-				      : add_device(vm, &device_uart, "com1", 0, &d, e);
+	rc = vm->conf->console_virtio ? open_add_device(vm, &device_vcon, "hvc0", 2, &d, e)
+				      : open_add_device(vm, &device_uart, "com1", 0, &d, e);
 
 	d->back.terminal = &vm->terminal;
 	for (unsigned i = 0; i < vm->opened.ndisks && !rc; i++) {
 		device_disk_name(i, name);
-		rc = add_device(vm, &device_blk, name, nqueues, &d, e);
+		rc = open_add_device(vm, &device_blk, name, nqueues, &d, e);
 		d->back.disk = &vm->opened.disk[i];
 	}
 	if (!rc && !vm->conf->rng_off) {
-		rc = add_device(vm, &device_rng, "rng", 1, &d, e);
+		rc = open_add_device(vm, &device_rng, "rng", 1, &d, e);
 		d->back.conf = vm->conf;
 	}
 	if (!rc && vm_has_vsock(vm)) {
-		rc = add_device(vm, &device_vsock, "vsock", 3, &d, e);
+		rc = open_add_device(vm, &device_vsock, "vsock", 3, &d, e);
 		d->back.vsock = &vm->vsock;
 	}
 	return rc;

@@ -11,7 +11,7 @@
 
 _Static_assert(SIGNALS_RESIZED == SIGWINCH, "Linux's number");
 
-static void on_signal(void *ctx, unsigned events)
+static void signals_on_signal(void *ctx, unsigned events)
 {
 	const struct signals *s = ctx;
 	struct signalfd_siginfo si;
@@ -39,7 +39,7 @@ int signals_catch(struct signals *s, struct loop *l, bool command, void (*fn)(vo
 		return -errno;
 	s->fn = fn;
 	s->ctx = ctx;
-	watch_on(l, &s->watch, s->handle, WATCH_IN, on_signal, s);
+	watch_on(l, &s->watch, s->handle, WATCH_IN, signals_on_signal, s);
 	return 0;
 }
 

@@ -19,7 +19,7 @@ static BOOL WINAPI on_interrupt(DWORD which)
 	return SetEvent(interrupted);
 }
 
-static void on_event(void *ctx, unsigned events)
+static void signals_on_event(void *ctx, unsigned events)
 {
 	const struct signals *s = ctx;
 
@@ -54,7 +54,7 @@ int signals_catch(struct signals *s, struct loop *l, bool command, void (*fn)(vo
 	s->handle = handle_fd(h);
 	s->fn = fn;
 	s->ctx = ctx;
-	watch_on(l, &s->watch, s->handle, WATCH_IN, on_event, s);
+	watch_on(l, &s->watch, s->handle, WATCH_IN, signals_on_event, s);
 	timer_init(l, &s->look, on_look, s);
 	if (command && window_size(&s->rows, &s->cols))
 		timer_set(&s->look, clock_ns() + LOOK_NS);
