@@ -217,7 +217,7 @@ include tests/whp-double/windows.mk
 # ---- tests
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
-UNIT_LIBS = $(foreach r,daemon supervisor spec image vmm hv x86 exec devices guest jail base,$(call lib,$(r)))
+include tests/unit/rooms.mk
 tests: $(UNIT) $(BUILD)/tests/jail_child $(BUILD)/tests/vsockpeer payloads
 
 # Runs in guests: no loader, no libraries, no sanitizer.
@@ -230,11 +230,16 @@ $(BUILD)/tests/jail_child: $(call objs,tests/unit/jail_child_main.c) $(call lib,
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $^ $(JAIL_LIBS)
-$(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(UNIT_LIBS)
+$(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -Wl,--start-group $(UNIT_LIBS) -Wl,--end-group \
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
 		-lcheck -lsubunit -lrt -lm -luring -luv -ljson-c $(JAIL_LIBS) $(SPAWN_LIBS)
+
+define unit_rooms
+$(BUILD)/tests/$(1): $(foreach r,$(or $(rooms_$(1)),$(error tests/unit/rooms.mk: no row for $(1))),$(call lib,$(r)))
+endef
+$(foreach t,$(filter-out test_whp,$(patsubst tests/unit/%.c,%,$(UNIT_SRC))),$(eval $(call unit_rooms,$(t))))
 
 # The Windows backend with the scripted double in the place of Windows and of KVM.
 DOUBLE := $(call objs,tests/whp-double/double.c tests/whp-double/os_linux.c)
