@@ -11,9 +11,9 @@ state() {
 	ps -eo comm= | grep -c '^insula-' | sed 's/^/processes /'
 	sort /proc/mounts | sed 's/ / mount /'
 	lsns -no NS 2>/dev/null | sort | sed 's/^ */namespace /'
-	# /tmp is the host's, where others work: only what is ours by name.
+	# /tmp is the host's, where other suites work at the same time: only what is ours by name, and not theirs.
 	find /run /dev/shm -mindepth 1 | sort
-	find /tmp /var/tmp -maxdepth 1 -name '*insula*' ! -name 'insula-lab.*' | sort
+	find /tmp /var/tmp -maxdepth 1 -name '*insula*' ! -name 'insula-lab.*' ! -name 'insula-wine.*' ! -name 'insula-test*' | sort
 	find /sys/fs/cgroup -mindepth 1 -type d | sort
 }
 
