@@ -13,7 +13,7 @@ state() {
 	lsns -no NS 2>/dev/null | sort | sed 's/^ */namespace /'
 	# /tmp is the host's, where other suites work at the same time: only what is ours by name, and not theirs.
 	find /run /dev/shm -mindepth 1 | sort
-	find /tmp /var/tmp -maxdepth 1 -name '*insula*' ! -name 'insula-lab.*' ! -name 'insula-wine.*' ! -name 'insula-test*' | sort
+	find /tmp /var/tmp -maxdepth 1 -name '*insula*' | grep -vE '/insula(-lab|-wine|-test|-acpi|-conf|-image|\.)' | sort
 	find /sys/fs/cgroup -mindepth 1 -type d | sort
 }
 
