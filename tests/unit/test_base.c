@@ -204,6 +204,7 @@ START_TEST(memory_map_of_two_files)
 	struct guestmem gm;
 	uint8_t *whole;
 	void *p;
+	int rc;
 
 	ck_assert(fds[0] >= 0 && fds[1] >= 0);
 	ck_assert_int_eq(shm_map(fds[0], 4 * piece, 0, 4 * piece, true, &p, &e), 0);
@@ -216,7 +217,9 @@ START_TEST(memory_map_of_two_files)
 	ck_assert_ptr_null(gm_ptr(&gm, piece, 1));
 	gm_unmap(&gm);
 	m.region[0].offset = 4 * piece;
-	ck_assert_int_eq(gm_map(&gm, &m, fds, 2, &e), HOST_SHORT);
+	rc = gm_map(&gm, &m, fds, 2, &e);
+	/* wine does not look at the size of a view whose place is not there */
+	ck_assert_msg(rc == HOST_SHORT || rc == -EINVAL, "%d", rc);
 	m.region[0].offset = 3 * piece;
 	m.region[0].size = 2 * piece;
 	ck_assert_int_eq(gm_map(&gm, &m, fds, 2, &e), HOST_SHORT);
