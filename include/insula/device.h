@@ -32,6 +32,7 @@
 #ifndef INSULA_DEVICE_H
 #define INSULA_DEVICE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include <insula/err.h>
@@ -94,7 +95,6 @@ struct device_vector {
 };
 _Static_assert(sizeof(struct device_vector) == 16, "wire size");
 
-/* The body of MSG_DEVICE. */
 struct device_desc {
 	uint32_t version;        /* DEVICE_VERSION */
 	uint32_t index;          /* 0..: the number in MSG_DEV_* */
@@ -126,6 +126,13 @@ _Static_assert(sizeof(struct device_desc) == 80 + DEVICE_MAX_WINDOWS * 80 +
  * there ...), -EOPNOTSUPP for what the core cannot do yet. Whether it overlaps another device is
  * seen when it is put on the bus. */
 int device_check(const struct device_desc *d, unsigned nfds, struct err *e);
+
+/* The body of MSG_DEVICE: the head and what is used of each array, one after the other. All
+ * devices of a VM are sent before their receiver reads, into what the system buffers. Returns the
+ * bytes of it. */
+size_t device_pack(const struct device_desc *d, uint8_t body[sizeof(struct device_desc)]);
+/* -EPROTO: its length is not what its counts say. What is not used is 0. */
+int device_unpack(struct device_desc *d, const void *body, size_t len);
 
 /* [a, a + alen) and [b, b + blen) have a byte in common; no sum overflows. */
 static inline int device_overlap(uint64_t a, uint64_t alen, uint64_t b, uint64_t blen)

@@ -36,7 +36,7 @@
 
 enum msg_type {
 	MSG_START_VMM = 1, /* struct msg_start_vmm */
-	MSG_DEVICE,        /* struct device_desc; descriptors: its slots */
+	MSG_DEVICE,        /* device_pack(); descriptors: its slots */
 	MSG_START,         /* to a helper: struct start_head, then its device's own body */
 	MSG_GO = 5,        /* empty */
 	MSG_STOP,          /* empty */

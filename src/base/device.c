@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Is a device's description one that can be executed? See insula/device.h. */
+/* Is a device's description one that can be executed? And its form on the wire. See
+ * insula/device.h. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
@@ -165,4 +166,55 @@ int device_check(const struct device_desc *d, unsigned nfds, struct err *e)
 	for (unsigned i = 0; i < d->nvectors && !rc; i++)
 		rc = check_vector(&(struct place){d, "vector", i, e}, &d->vector[i]);
 	return rc;
+}
+
+/* ---- on the wire ---- */
+
+#define HEAD_SIZE offsetof(struct device_desc, window)
+
+/* 0: it counts more than it can have. */
+static size_t packed_size(const struct device_desc *d)
+{
+	if (d->nwindows > DEVICE_MAX_WINDOWS || d->ndoorbells > DEVICE_MAX_DOORBELLS ||
+	    d->nvectors > DEVICE_MAX_VECTORS)
+		return 0;
+	return HEAD_SIZE + d->nwindows * sizeof(*d->window) + d->ndoorbells * sizeof(*d->doorbell) +
+	       d->nvectors * sizeof(*d->vector);
+}
+
+size_t device_pack(const struct device_desc *d, uint8_t body[sizeof(struct device_desc)])
+{
+	size_t windows = d->nwindows * sizeof(*d->window), size = packed_size(d);
+	size_t doorbells = d->ndoorbells * sizeof(*d->doorbell);
+
+	if (!size)
+		panic("a device of %u windows, %u doorbells and %u vectors", d->nwindows,
+		      d->ndoorbells, d->nvectors);
+	memcpy(body, d, HEAD_SIZE);
+	body += HEAD_SIZE;
+	memcpy(body, d->window, windows);
+	body += windows;
+	memcpy(body, d->doorbell, doorbells);
+	body += doorbells;
+	memcpy(body, d->vector, d->nvectors * sizeof(*d->vector));
+	return size;
+}
+
+int device_unpack(struct device_desc *d, const void *body, size_t len)
+{
+	const uint8_t *from = body;
+
+	memset(d, 0, sizeof(*d));
+	if (len < HEAD_SIZE)
+		return -EPROTO;
+	memcpy(d, from, HEAD_SIZE);
+	if (len != packed_size(d))
+		return -EPROTO;
+	from += HEAD_SIZE;
+	memcpy(d->window, from, d->nwindows * sizeof(*d->window));
+	from += d->nwindows * sizeof(*d->window);
+	memcpy(d->doorbell, from, d->ndoorbells * sizeof(*d->doorbell));
+	from += d->ndoorbells * sizeof(*d->doorbell);
+	memcpy(d->vector, from, d->nvectors * sizeof(*d->vector));
+	return 0;
 }

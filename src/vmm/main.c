@@ -43,9 +43,8 @@ static void main_add_device(struct vmm *vm, const void *body, size_t len, int *f
 	struct err e;
 	int rc;
 
-	if (len != sizeof(m) || vm->ndevices == VM_MAX_DEVICES)
+	if (vm->ndevices == VM_MAX_DEVICES || device_unpack(&m, body, len))
 		main_fail("device", -EPROTO, "a device that does not fit", 0);
-	memcpy(&m, body, sizeof(m));
 	if (m.index != vm->ndevices)
 		main_fail("device", -EPROTO, "devices out of order", 0);
 	rc = remote_init(&vm->dev[vm->ndevices], &m, fds, nfds, &e);

@@ -255,13 +255,16 @@ static void run(struct fixture *f, const struct op *o)
 /* A description from the same bytes: one that passes can be executed. */
 static void check_description(const uint8_t *data, size_t size)
 {
-	struct device_desc m;
+	struct device_desc m, wire;
+	uint8_t body[sizeof(m)];
 	struct err e = {0};
 
 	describe_virtio_mmio(&m, BASE & ~(PAGE - 1), 5, KICKS);
 	/* Bytes here and there: {place, value} */
 	for (size_t at = 0; at + 3 <= size; at += 3)
 		((uint8_t *)&m)[(size_t)(data[at] | data[at + 1] << 8) % sizeof(m)] ^= data[at + 2];
+	if (!device_unpack(&wire, data, size))
+		MUST(device_pack(&wire, body) == size && !memcmp(body, data, size));
 	if (device_check(&m, m.nslots, &e)) {
 		MUST(e.code < 0 && e.text[0] && !strchr(e.text, '\n'));
 		return;

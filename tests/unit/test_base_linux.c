@@ -20,6 +20,7 @@
 #include <insula/proto.h>
 
 #include "boardmem.h"
+#include "devices/describe.h"
 
 #define BODY 64
 
@@ -122,6 +123,29 @@ START_TEST(roundtrip)
 		}
 	}
 	ck_assert_uint_eq(open_fds(), before);
+}
+END_TEST
+
+/* insula-vmm may be slow to read: all devices of a large VM wait for it in a buffer that is small,
+ * and what starts it behind them. */
+START_TEST(devices_wait)
+{
+	static const struct msg_start_vmm start;
+	const int small = 32 << 10; /* of which the kernel makes twice as much */
+	struct device_desc d;
+	int slots[DEVICE_MAX_SLOTS];
+
+	describe_virtio_mmio(&d, 0xd0000000, 5, BLK_MAX_QUEUES);
+	for (unsigned i = 0; i < DEVICE_MAX_SLOTS; i++)
+		slots[i] = pair[1];
+	ck_assert_int_eq(setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+	ck_assert_int_eq(fcntl(pair[0], F_SETFL, O_NONBLOCK), 0);
+	for (unsigned i = 0; i < 43; i++) {
+		len = device_pack(&d, body);
+		ck_assert_msg(!msg_send(pair[0], MSG_DEVICE, body, len, slots, d.nslots),
+			      "device %u", i);
+	}
+	ck_assert_int_eq(msg_send(pair[0], MSG_START_VMM, &start, sizeof(start), slots, 4), 0);
 }
 END_TEST
 
@@ -594,6 +618,7 @@ int main(void)
 
 	tcase_add_checked_fixture(msg, setup, teardown);
 	tcase_add_test(msg, roundtrip);
+	tcase_add_test(msg, devices_wait);
 	tcase_add_test(msg, sender_limits);
 	tcase_add_test(msg, malformed);
 	tcase_add_test(msg, too_many_descriptors);

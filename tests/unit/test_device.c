@@ -66,6 +66,36 @@ START_TEST(several_windows_pass)
 }
 END_TEST
 
+/* What is sent is what is used; and it comes back as it was. */
+START_TEST(packed)
+{
+	uint8_t body[sizeof(d) + 1] = {0};
+	struct device_desc back;
+	size_t len = device_pack(&d, body);
+
+	ck_assert_uint_eq(len, 80 + 80 + QUEUES * 32 + 16);
+	ck_assert_int_eq(device_unpack(&back, body, len), 0);
+	ck_assert_mem_eq(&back, &d, sizeof(d));
+	ck_assert_int_eq(device_unpack(&back, body, len - 1), -EPROTO);
+	ck_assert_int_eq(device_unpack(&back, body, len + 1), -EPROTO);
+	ck_assert_int_eq(device_unpack(&back, body, 79), -EPROTO);
+	d.nwindows = DEVICE_MAX_WINDOWS;
+	d.ndoorbells = DEVICE_MAX_DOORBELLS;
+	d.nvectors = DEVICE_MAX_VECTORS;
+	memset(d.vector, 5, sizeof(d.vector));
+	ck_assert_uint_eq(device_pack(&d, body), sizeof(d));
+	ck_assert_int_eq(device_unpack(&back, body, sizeof(d)), 0);
+	ck_assert_mem_eq(&back, &d, sizeof(d));
+	for (size_t at = offsetof(struct device_desc, nwindows);
+	     at <= offsetof(struct device_desc, nvectors); at += 4) {
+		body[at]++; /* more than there can be */
+		ck_assert_int_eq(device_unpack(&back, body, sizeof(d)), -EPROTO);
+		ck_assert_int_eq(device_unpack(&back, body, sizeof(d) + 1), -EPROTO);
+		body[at]--;
+	}
+}
+END_TEST
+
 START_TEST(heads_refused)
 {
 	d.version = DEVICE_VERSION + 1;
@@ -268,6 +298,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, NULL);
 	tcase_add_test(tc, real_ones_pass);
 	tcase_add_test(tc, several_windows_pass);
+	tcase_add_test(tc, packed);
 	tcase_add_test(tc, heads_refused);
 	tcase_add_test(tc, windows_refused);
 	tcase_add_test(tc, doorbells_refused);

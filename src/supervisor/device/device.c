@@ -56,7 +56,9 @@ void device_free(struct device *d)
 
 int device_announce(const struct device *d, struct child *vmm, struct err *e)
 {
-	int rc = child_send(vmm, MSG_DEVICE, &d->desc, sizeof(d->desc), d->slot, d->desc.nslots);
+	uint8_t body[sizeof(d->desc)];
+	size_t len = device_pack(&d->desc, body);
+	int rc = child_send(vmm, MSG_DEVICE, body, len, d->slot, d->desc.nslots);
 
 	return rc ? err_sys(e, rc, "insula-vmm: channel") : 0;
 }
