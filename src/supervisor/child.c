@@ -92,17 +92,22 @@ bool child_stop(struct child *c)
 	return c->state == CHILD_STOPPING;
 }
 
-static void child_silence(struct child *c)
+static void child_deafen(struct child *c)
 {
 	c->deaf = true;
 	child_os_deaf(c);
+}
+
+static void child_silence(struct child *c)
+{
+	child_deafen(c);
 	child_shoot(c);
 }
 
 /* Believe the system, not the child. */
 static void child_is_ready(struct child *c)
 {
-	struct msg_failed f = {.step = "not in its jail"};
+	struct msg_failed f = {.step = CHILD_UNFIT};
 	struct err e;
 	int rc = child_os_verify(c, &e);
 
@@ -118,11 +123,15 @@ static void child_is_ready(struct child *c)
 	child_silence(c);
 }
 
+/* Once is enough: it has nothing more to say, and ends by itself or when its time is over. */
 static bool child_has_failed(struct child *c, struct msg_failed *f)
 {
 	f->step[sizeof(f->step) - 1] = 0;
 	f->text[sizeof(f->text) - 1] = 0;
-	return c->ops->failed(c->ctx, f);
+	if (!c->ops->failed(c->ctx, f))
+		return false;
+	child_deafen(c);
+	return true;
 }
 
 static bool child_says(struct child *c, enum msg_type t, void *body, size_t len)

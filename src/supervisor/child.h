@@ -35,11 +35,15 @@ struct child_end {
 	char how[96]; /* "exited with status 1": follows its name in a line */
 };
 
+/* The step of a failure that the system tells, not the child. */
+#define CHILD_UNFIT "not in its jail"
+
 /* What its owner does. `ctx` is the owner's. False: the child has broken the protocol. */
 struct child_ops {
 	/* It is at work, in its jail. */
 	void (*ready)(void *ctx);
-	/* It could not set itself up, or is not in its jail; its end will follow. */
+	/* It could not set itself up, or is not in its jail (CHILD_UNFIT); nothing else is heard of
+	 * it, and its end will follow. */
 	bool (*failed)(void *ctx, const struct msg_failed *f);
 	/* Whatever else it says, and never before it was ready: `body` has `len` bytes and is
 	 * aligned for any message. */

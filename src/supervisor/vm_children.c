@@ -231,12 +231,15 @@ static void command_ready(void *ctx)
 	vm_go(p->vm);
 }
 
+/* One that is not in its jail has it from the system: before the guest runs that is the end. */
 static bool command_failed(void *ctx, const struct msg_failed *f)
 {
 	struct exec_proc *p = ctx;
 
 	if (p->child->state != CHILD_STARTING)
 		return false;
+	if (!p->vm->running && !strcmp(f->step, CHILD_UNFIT))
+		not_started(p->vm, p->child, f);
 	exec_failed(p->vm, p, f->step, f->text);
 	return true;
 }

@@ -322,6 +322,35 @@ START_TEST(not_in_its_jail)
 }
 END_TEST
 
+static void lost(struct vm *v, uint32_t id, const struct msg_exec_exit *x)
+{
+	(void)v;
+	(void)id;
+	ck_assert_uint_eq(x->end, EXEC_LOST);
+}
+
+/* A command's process, too; while the guest runs that is its client's affair. */
+START_TEST(command_not_in_its_jail)
+{
+	struct child *c = &vm.exec[0];
+
+	vm.execs.place[0].id = 1;
+	vm.execs.place[0].done = lost;
+	child_name(c, "insula-exec", "");
+	fake_spawn(c);
+	fake_of(c)->unfit = true;
+	if (_i)
+		run();
+	says(c, MSG_READY, NULL, 0);
+	ck_assert(fake_of(c)->shot);
+	ck_assert(vm.execs.place[0].ended);
+	if (_i)
+		ck_assert(!vm.ended);
+	else
+		ended(RUN_FAILED, "insula-exec: not in its jail: no filter");
+}
+END_TEST
+
 /* While the guest runs it is one helper's affair. */
 START_TEST(not_in_its_jail_later)
 {
@@ -377,6 +406,28 @@ START_TEST(failed_too_late)
 	run();
 	says(&rng->child, MSG_FAILED, &f, sizeof(f));
 	replaced();
+}
+END_TEST
+
+/* A failure is said once: what follows it fills no log. */
+START_TEST(failed_again)
+{
+	struct msg_failed f = {.step = "start", .text = "no luck"};
+	struct fake *k = fake_of(&rng->child);
+
+	run();
+	child_shoot(&rng->child);
+	child_died(&rng->child);
+	rng->restart.next_ns = 1; /* no pause */
+	vm_restart_due(&vm);
+	ck_assert_int_eq(rng->child.state, CHILD_STARTING);
+	says(&rng->child, MSG_FAILED, &f, sizeof(f));
+	says(&rng->child, MSG_FAILED, &f, sizeof(f));
+	ck_assert_uint_eq(k->heard, 1);
+	ck_assert(!k->shot); /* it ends by itself, with its status */
+	child_died(&rng->child);
+	ck_assert_uint_eq(k->heard, 1);
+	ck_assert(!vm.ended);
 }
 END_TEST
 
@@ -478,9 +529,11 @@ int main(void)
 	tcase_add_loop_test(t, failure_while_starting, 0, 2);
 	tcase_add_test(t, not_in_its_jail);
 	tcase_add_test(t, not_in_its_jail_later);
+	tcase_add_loop_test(t, command_not_in_its_jail, 0, 2);
 	tcase_add_loop_test(t, asks_too_early, 0, 4);
 	tcase_add_test(t, stopped_unasked);
 	tcase_add_test(t, failed_too_late);
+	tcase_add_test(t, failed_again);
 	tcase_add_loop_test(t, breaks_the_protocol, 0, 3);
 	tcase_add_loop_test(t, death_while_stopping, 0, 2);
 	tcase_add_test(t, last_words_count);
