@@ -39,57 +39,57 @@ static void refuse_config(struct request *r, const struct mistake *m, const char
 	request_refuse(r, &why);
 }
 
+/* Of the configuration's members: `i` is the index, -1: in no array. */
+static bool refuse_member(struct request *r, const char *key, int i, const char *value,
+			  const char *expected)
+{
+	char field[CONFIG_FIELD_MAX], whole[sizeof(field) + 8];
+
+	config_field(field, key, i, NULL);
+	snprintf(whole, sizeof(whole), "config.%s", field);
+	method_refuse_field(r, RPC_BAD_PARAMS, "config", whole, value, expected);
+	return false;
+}
+
 /* A supervisor starts in "/" (Windows: in the system's directory): a path that means something else
  * there must not reach it. */
-static bool is_relative(const char *path)
+static bool absolute(struct request *r, const char *key, int i, const char *path)
 {
-	return path && !path_is_absolute(path);
+	return !path || path_is_absolute(path) ||
+	       refuse_member(r, key, i, path, "an absolute path");
 }
 
-static const char *relative_item(const struct vm_config *c, const char **field)
-{
-	*field = "config.disks";
-	for (unsigned i = 0; i < c->ndisks; i++) {
-		if (is_relative(c->disk[i].path))
-			return c->disk[i].path;
-	}
-	*field = "config.shares";
-	for (unsigned i = 0; i < c->nshares; i++) {
-		if (is_relative(c->share[i].dir))
-			return c->share[i].dir;
-	}
-	*field = "config.nets";
-	for (unsigned i = 0; i < c->nnets; i++) {
-		if (c->net[i].kind == NET_ON_SOCKET && is_relative(c->net[i].name))
-			return c->net[i].name;
-	}
-	return NULL;
-}
-
-static const char *relative_path(const struct vm_config *c, const char **field)
+static bool absolute_paths(struct request *r, const struct vm_config *c)
 {
 	const struct {
-		const char *field, *path;
-	} paths[] = {{"config.kernel", c->kernel},        {"config.initrd", c->initrd},
-		     {"config.rootfs", c->rootfs},        {"config.metrics", c->metrics},
-		     {"config.console", c->console_file}, {"config.vsock", c->vsock.path}};
+		const char *key, *path;
+	} paths[] = {{"kernel", c->kernel},        {"initrd", c->initrd},
+		     {"rootfs", c->rootfs},        {"metrics", c->metrics},
+		     {"console", c->console_file}, {"vsock", c->vsock.path}};
+	bool ok = true;
 
-	for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
-		*field = paths[i].field;
-		if (is_relative(paths[i].path))
-			return paths[i].path;
+	for (size_t i = 0; i < ARRAY_LEN(paths) && ok; i++)
+		ok = absolute(r, paths[i].key, -1, paths[i].path);
+	for (unsigned i = 0; i < c->ndisks && ok; i++)
+		ok = absolute(r, "disks", (int)i, c->disk[i].path);
+	for (unsigned i = 0; i < c->nshares && ok; i++)
+		ok = absolute(r, "shares", (int)i, c->share[i].dir);
+	for (unsigned i = 0; i < c->nnets && ok; i++) {
+		if (c->net[i].kind == NET_ON_SOCKET)
+			ok = absolute(r, "nets", (int)i, c->net[i].name);
 	}
-	return relative_item(c, field);
+	return ok;
 }
 
 /* A descriptor is one of whoever starts insula-run, and that is insulad. */
-static bool has_descriptor(const struct vm_config *c)
+static bool no_descriptors(struct request *r, const struct vm_config *c)
 {
 	for (unsigned i = 0; i < c->nnets; i++) {
 		if (c->net[i].kind == NET_ON_FD)
-			return true;
+			return refuse_member(r, "nets", (int)i, "fd",
+					     "tap=NAME, user or socket=PATH");
 	}
-	return false;
+	return true;
 }
 
 /* Validate with insula-run's own code; what the record needs of it goes into `rec`. */
@@ -97,7 +97,7 @@ static bool take_config(struct request *r, struct record *rec)
 {
 	struct vm_config *c = calloc(1, sizeof(*c));
 	json_object *config = j_get(r->params, "config");
-	const char *text = config ? j_text(config) : "{}", *field, *path;
+	const char *text = config ? j_text(config) : "{}";
 	struct err e;
 	bool ok = false;
 
@@ -113,12 +113,7 @@ static bool take_config(struct request *r, struct record *rec)
 				    "at most 1 MiB, whatever max_line is");
 	} else if (config_json(c, "", text, strlen(text), &e) || config_check(c, &e)) {
 		refuse_config(r, &c->mistake, e.text);
-	} else if ((path = relative_path(c, &field))) {
-		method_refuse_field(r, RPC_BAD_PARAMS, "config", field, path, "an absolute path");
-	} else if (has_descriptor(c)) {
-		method_refuse_field(r, RPC_BAD_PARAMS, "config", "config.nets", "fd",
-				    "tap=NAME, user or socket=PATH");
-	} else {
+	} else if (absolute_paths(r, c) && no_descriptors(r, c)) {
 		rec->cpus = c->cpus;
 		rec->mem = c->mem;
 		ok = true;

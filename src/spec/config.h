@@ -85,11 +85,12 @@ struct net_config {
 };
 
 /* The last refusal of a configuration, as data; the line for people is in struct err. */
+#define CONFIG_FIELD_MAX 96
 struct mistake {
-	char field[96];  /* "cpus", "disks[1].serial"; "": it is about no setting in particular */
-	bool has_value;  /* there is a value that was refused: */
-	char value[128]; /* shortened */
-	char expected[256]; /* "": it cannot be said in words of this kind */
+	char field[CONFIG_FIELD_MAX]; /* config_field(); "": it is about no setting in particular */
+	bool has_value;               /* there is a value that was refused: */
+	char value[128];              /* shortened */
+	char expected[256];           /* "": it cannot be said in words of this kind */
 };
 
 struct vm_config {
@@ -158,6 +159,10 @@ char *config_next_item(char **rest);
 
 /* What only the whole can tell: a command with a foreign initrd, and the like. */
 int config_check(struct vm_config *c, struct err *e);
+
+/* "cpus", "disks[1].serial": how a member of the configuration is named to programs. `index` is -1
+ * in no array, `member` NULL for all of it. */
+void config_field(char out[CONFIG_FIELD_MAX], const char *key, int index, const char *member);
 
 /* "64M" -> bytes. Suffixes K, M, G, KB, KiB and so on in either case (powers of 1024). False if it
  * is not a size or does not fit 64 bits. */

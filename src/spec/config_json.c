@@ -27,21 +27,24 @@ struct reading {
 	struct err *e;
 };
 
-#define WHERE_MAX 192
-
-/* "FILE:LINE:COLUMN: KEY: ", "json: KEY: " or "KEY: ": what names this in a message, without its
- * last colon. `member`: of the object there, for the place; NULL. */
-static const char *where_is(const struct reading *r, const char *member, char out[WHERE_MAX])
+/* "FILE:LINE:COLUMN", "json" or "": where it stands, `member` of the object there or NULL. It is
+ * looked for in the whole text: only for a refusal. */
+static void place_is(const struct reading *r, const char *member, char out[WHERE_MAX])
 {
 	const struct json_source *src = r->src;
-	char place[128] = "json";
 
+	snprintf(out, WHERE_MAX, "%s", src->name ? "" : "json");
 	if (src->name && src->name[0])
-		json_place(src, json_place_of(src, r->key, r->index, member), place, sizeof(place));
-	if (src->name && !src->name[0])
-		snprintf(out, WHERE_MAX, "%.60s", r->key);
-	else
-		snprintf(out, WHERE_MAX, "%s: %.60s", place, r->key);
+		json_place(src, json_place_of(src, r->key, r->index, member), out, WHERE_MAX);
+}
+
+const char *where_is(const struct reading *r, const char *member, char out[WHERE_MAX])
+{
+	size_t n;
+
+	place_is(r, member, out);
+	n = strlen(out);
+	snprintf(out + n, WHERE_MAX - n, "%s%.60s", n ? ": " : "", r->key);
 	return out;
 }
 
@@ -49,16 +52,12 @@ static int config_json_refuse(const struct reading *r, const char *member, const
 			      const char *expected, const char *words)
 {
 	struct mistake *m = &r->c->mistake;
-	char where[WHERE_MAX], index[16] = "";
+	char where[WHERE_MAX];
 
-	if (r->index >= 0)
-		snprintf(index, sizeof(index), "[%d]", r->index);
-	snprintf(m->field, sizeof(m->field), "%.40s%s%s%.40s", r->key, index, member ? "." : "",
-		 member ? member : "");
+	config_field(m->field, r->key, r->index, member);
 	snprintf(m->value, sizeof(m->value), "%s", value ? value : "");
 	snprintf(m->expected, sizeof(m->expected), "%s", expected);
 	m->has_value = value;
-	err_clean(m->field);
 	err_clean(m->value);
 	return err_set(r->e, -EINVAL, "%s: %s%s%s", where_is(r, member, where),
 		       member ? member : "", member ? ": " : "", words);
@@ -84,12 +83,7 @@ static bool clean_string(json_object *v)
 
 static int config_json_take(const struct reading *r, const char *text)
 {
-	char where[WHERE_MAX];
-	const struct taking t = {.c = r->c,
-				 .s = r->s,
-				 .where = where_is(r, NULL, where),
-				 .index = r->index,
-				 .e = r->e};
+	const struct taking t = {.c = r->c, .s = r->s, .read = r, .index = r->index, .e = r->e};
 
 	return config_take(&t, text);
 }
@@ -153,21 +147,20 @@ static int unknown_key(const struct reading *r, const char *member, const char *
 		       const char *near)
 {
 	const char *key = member ? member : r->key;
-	char where[WHERE_MAX], *prefix = strrchr(where_is(r, member, where), ':');
 	struct mistake *m = &r->c->mistake;
+	char where[WHERE_MAX];
 
 	/* Of the outermost object the key itself is what is unknown: it names nothing. */
-	if (!member && prefix)
-		*prefix = 0;
+	if (member)
+		where_is(r, member, where);
+	else
+		place_is(r, NULL, where);
 	*m = (struct mistake){0};
-	snprintf(m->field, sizeof(m->field), "%.40s%s%.40s", r->key, member ? "." : "",
-		 member ? member : "");
+	config_field(m->field, r->key, r->index, member);
 	snprintf(m->expected, sizeof(m->expected), "%s", near ? near : expected ? expected : "");
-	err_clean(m->field);
-	return err_set(r->e, -EINVAL, "%s%sunknown key '%.40s'%s%s%s%s%s",
-		       member || prefix ? where : "", member || prefix ? ": " : "", key,
-		       near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "",
-		       member ? "; expected " : "", member ? expected : "");
+	return err_set(r->e, -EINVAL, "%s%sunknown key '%.40s'%s%s%s%s%s", where,
+		       where[0] ? ": " : "", key, near ? "; did you mean '" : "", near ? near : "",
+		       near ? "'?" : "", member ? "; expected " : "", member ? expected : "");
 }
 
 static int unknown_member(const struct reading *r, const char *key)
@@ -180,13 +173,11 @@ static int unknown_member(const struct reading *r, const char *key)
 
 static int members(struct taking *t, const struct reading *r, json_object *v)
 {
-	char where[WHERE_MAX];
 	int rc = 0;
 
 	json_object_object_foreach(v, key, member)
 	{
 		t->item = setting_item_find(t->s, key, strlen(key));
-		t->where = t->item ? where_is(r, key, where) : t->where;
 		if (!rc)
 			rc = t->item ? one_member(t, r, member) : unknown_member(r, key);
 	}
@@ -196,19 +187,13 @@ static int members(struct taking *t, const struct reading *r, json_object *v)
 static int take_object(const struct reading *r, json_object *v)
 {
 	bool empty = !json_object_object_length(v);
-	char where[WHERE_MAX];
-	struct taking t = {.c = r->c,
-			   .s = r->s,
-			   .where = where_is(r, NULL, where),
-			   .index = r->index,
-			   .e = r->e};
+	struct taking t = {.c = r->c, .s = r->s, .read = r, .index = r->index, .e = r->e};
 	int rc = items_begin(&t);
 
 	if (rc)
 		return rc;
 	rc = members(&t, r, v);
 	t.item = NULL;
-	t.where = where_is(r, NULL, where);
 	if (!rc)
 		return items_end(
 			&t, empty ? "" : json_object_to_json_string_ext(v, JSON_C_TO_STRING_PLAIN));
@@ -312,15 +297,24 @@ static int take_key(struct vm_config *c, const struct json_source *src, const ch
 
 /* ---- the text ---- */
 
-/* The text is not one well-formed object: what is wrong at this byte. */
+/* The text as a whole is not what it must be; at this byte, if a person can look there. */
 static int malformed(const struct json_source *src, size_t at, const char *what, struct err *e)
 {
-	char place[128];
+	char place[WHERE_MAX];
 
-	snprintf(place, sizeof(place), "json: byte %zu", at);
-	if (src->name)
-		json_place(src, at, place, sizeof(place));
+	if (!src->name)
+		return err_set(e, -EINVAL, "json: byte %zu: %s", at, what);
+	if (!src->name[0])
+		return err_set(e, -EINVAL, "%s", what);
+	json_place(src, at, place, sizeof(place));
 	return err_set(e, -EINVAL, "%s: %s", place, what);
+}
+
+static int no_object(const struct json_source *src, const char *what, struct err *e)
+{
+	const char *name = src->name ? src->name : "json";
+
+	return err_set(e, -EINVAL, "%s%s%s", name, name[0] ? ": " : "", what);
 }
 
 /* The object is the caller's. */
@@ -340,12 +334,11 @@ static int parse(const struct json_source *src, json_object **out, struct err *e
 	end = json_tokener_get_parse_end(tok);
 	json_tokener_free(tok);
 	if (what == json_tokener_continue)
-		rc = err_set(e, -EINVAL, "%s: the text ends inside a value; expected one object",
-			     src->name ? src->name : "json");
+		rc = no_object(src, "the text ends inside a value; expected one object", e);
 	else if (what != json_tokener_success)
 		rc = malformed(src, end, json_tokener_error_desc(what), e);
 	else if (!json_object_is_type(root, json_type_object))
-		rc = err_set(e, -EINVAL, "%s: expected one object", src->name ? src->name : "json");
+		rc = no_object(src, "expected one object", e);
 	for (; end < src->len && !rc; end++) {
 		if (!memchr(" \t\r\n", src->text[end], 4))
 			rc = malformed(src, end, "text after the object", e);

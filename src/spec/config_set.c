@@ -13,15 +13,28 @@
 
 /* ---- refusals ---- */
 
+void config_field(char out[CONFIG_FIELD_MAX], const char *key, int index, const char *member)
+{
+	char at[16] = "";
+
+	if (index >= 0)
+		snprintf(at, sizeof(at), "[%d]", index);
+	snprintf(out, CONFIG_FIELD_MAX, "%.40s%s%s%.40s", key, at, member ? "." : "",
+		 member ? member : "");
+	err_clean(out);
+}
+
+/* Where a setting stands is only looked for when its value is refused. */
+static const char *taking_where(const struct taking *t, char out[WHERE_MAX])
+{
+	return t->read ? where_is(t->read, t->item ? t->item->key : NULL, out) : t->where;
+}
+
 static void note(const struct taking *t, const char *value, const char *expected)
 {
 	struct mistake *m = &t->c->mistake;
-	char index[16] = "";
 
-	if (t->index >= 0)
-		snprintf(index, sizeof(index), "[%d]", t->index);
-	snprintf(m->field, sizeof(m->field), "%s%s%s%s", setting_key(t->s), index,
-		 t->item ? "." : "", t->item ? t->item->key : "");
+	config_field(m->field, setting_key(t->s), t->index, t->item ? t->item->key : NULL);
 	snprintf(m->value, sizeof(m->value), "%s", value ? value : "");
 	snprintf(m->expected, sizeof(m->expected), "%s", expected ? expected : "");
 	m->has_value = value;
@@ -31,28 +44,28 @@ static void note(const struct taking *t, const char *value, const char *expected
 
 int take_wrong(const struct taking *t, const char *value, const char *expected, ...)
 {
-	char words[sizeof(t->c->mistake.expected)];
+	char words[sizeof(t->c->mistake.expected)], where[WHERE_MAX];
 	va_list ap;
 
 	va_start(ap, expected);
 	vsnprintf(words, sizeof(words), expected, ap);
 	va_end(ap);
 	note(t, value, words);
-	return err_set(t->e, -EINVAL, "%s: %s%s'%.80s'; expected %s", t->where,
+	return err_set(t->e, -EINVAL, "%s: %s%s'%.80s'; expected %s", taking_where(t, where),
 		       t->item ? t->item->key : "", t->item ? " " : "", value, words);
 }
 
 int take_refuse(const struct taking *t, const char *value, const char *expected, const char *fmt,
 		...)
 {
-	char words[200];
+	char words[200], where[WHERE_MAX];
 	va_list ap;
 
 	va_start(ap, fmt);
 	vsnprintf(words, sizeof(words), fmt, ap);
 	va_end(ap);
 	note(t, value, expected);
-	return err_set(t->e, -EINVAL, "%s: %s", t->where, words);
+	return err_set(t->e, -EINVAL, "%s: %s", taking_where(t, where), words);
 }
 
 int take_no_memory(const struct taking *t)

@@ -12,12 +12,15 @@
 #include "config.h"
 #include "settings.h"
 
+struct reading; /* JSON */
+
 struct taking {
 	struct vm_config *c;
 	const struct setting *s;
 	const struct setting_item *item; /* NULL: the whole setting */
-	const char *where;               /* names the setting in the line: "--cpus" */
-	int index;                       /* in an array of JSON; -1: in none */
+	const char *where;          /* names the setting in the line: "--cpus"; of JSON: NULL, */
+	const struct reading *read; /* and this says where it stands */
+	int index;                  /* in an array of JSON; -1: in none */
 	struct err *e;
 };
 
@@ -28,6 +31,11 @@ int take_wrong(const struct taking *t, const char *value, const char *expected, 
 int take_refuse(const struct taking *t, const char *value, const char *expected, const char *fmt,
 		...) INSULA_PRINTF(4, 5);
 int take_no_memory(const struct taking *t);
+
+/* "FILE:LINE:COLUMN: KEY", "json: KEY" or "KEY": what names this in a message; `member`: of the
+ * object there, NULL: none. In config_json.c. */
+#define WHERE_MAX 192
+const char *where_is(const struct reading *r, const char *member, char out[WHERE_MAX]);
 
 /* The value of t->s: what config_set() does. */
 int config_take(const struct taking *t, const char *value);

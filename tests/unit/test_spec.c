@@ -118,6 +118,8 @@ static const struct {
 	{"{\"disks\":[1]}", "disks[0]", "1", "an array of objects or strings"},
 	{"{\"vsock\":{\"path\":\"/v\",\"cid\":2}}", "vsock.cid", "2",
 	 "a number from 3 to 4294967294"},
+	{"{\"disks\":[{\"path\":\"/a\",\"seral\":1}]}", "disks[0].seral", NULL, "serial"},
+	{"{\"a:b\":1}", "a:b", NULL, ""},
 	{"{\"vsock\":{\"path\":\"/v\",\"cidd\":2}}", "vsock.cidd", NULL, "cid"},
 	{"{\"shares\":[\"/a:b\"]}", "shares[0]", "/a:b",
 	 "DIR:GUESTDIR[:ro], GUESTDIR an absolute path below /"},
@@ -150,6 +152,20 @@ START_TEST(flags_as_data)
 	ck_assert_int_eq(config_set(&c, "--disk", "disk", "/a,engine=x", &e), -EINVAL);
 	ck_assert_str_eq(c.mistake.field, "disks.engine");
 	ck_assert_str_eq(e.text, "--disk: engine 'x'; expected auto or threads");
+}
+END_TEST
+
+/* Without a name there is no place to name, and a colon in a key is the key's. */
+START_TEST(nothing_in_front)
+{
+	ck_assert_int_eq(json("", "{\"a:b\":1}"), -EINVAL);
+	ck_assert_str_eq(e.text, "unknown key 'a:b'");
+	ck_assert_int_eq(json("f", "{\"a:b\":1}"), -EINVAL);
+	ck_assert_str_eq(e.text, "f:1:2: unknown key 'a:b'");
+	ck_assert_int_eq(json("", "{\"x\":[[[[[[[[[1]]]]]]]]]}"), -EINVAL);
+	ck_assert_str_eq(e.text, "nesting too deep");
+	ck_assert_int_eq(json("", "[]"), -EINVAL);
+	ck_assert_str_eq(e.text, "expected one object");
 }
 END_TEST
 
@@ -290,6 +306,7 @@ static Suite *spec_suite(void)
 	tcase_add_test(t, items_that_were_meant);
 	tcase_add_loop_test(t, refused_as_data, 0, (int)ARRAY_LEN(refusals));
 	tcase_add_test(t, flags_as_data);
+	tcase_add_test(t, nothing_in_front);
 	tcase_add_loop_test(t, places_of_values, 0, (int)ARRAY_LEN(places));
 	tcase_add_test(t, a_bad_value_has_its_place);
 	tcase_add_test(t, schema_is_one);
