@@ -9,11 +9,16 @@
 #include "open.h"
 #include "vm.h"
 
-static int open_own(struct vm *vm, struct err *e)
+/* Only a VM that starts has memory: Windows takes all of it from the system at once. */
+static int open_own(struct vm *vm, bool check_only, struct err *e)
 {
-	vm->mem = shm_create("insula-guest", vm->conf->mem, e);
+	if (!check_only) {
+		vm->mem = shm_create("insula-guest", vm->conf->mem, e);
+		if (vm->mem < 0)
+			return vm->mem;
+	}
 	memmap_of_board(&vm->memmap, vm->conf->mem);
-	return vm->mem < 0 ? vm->mem : open_children(vm, e);
+	return open_children(vm, e);
 }
 
 /* What the user named: what is wrong here is the user's to mend. */
@@ -80,7 +85,7 @@ int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verb
 	if (!rc && !check_only)
 		rc = open_terminal(vm, e);
 	if (!rc)
-		rc = open_own(vm, e);
+		rc = open_own(vm, check_only, e);
 	if (rc)
 		vm_close(vm);
 	else
