@@ -17,7 +17,7 @@
 
 #include "supervisor/host.h"
 
-#define WANTED_FILES 256u
+#define WANTED_FILES 244u
 
 /* Programs are found through it, and id maps are written there. */
 static int check_proc(struct err *e)
@@ -57,7 +57,8 @@ static int check_address_space(struct err *e)
 		       (unsigned long long)l.rlim_max >> 10);
 }
 
-/* For a VM with all that one can have. */
+/* With less even a small VM may fail while it runs. One with many devices needs more, and is refused
+ * when it opens them. */
 static int check_files(struct err *e)
 {
 	struct rlimit l;
