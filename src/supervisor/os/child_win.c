@@ -9,6 +9,7 @@
 #include "supervisor/child.h"
 
 #define KILL_WAIT_MS 5000
+#define LOG_WAIT_MS 100
 
 void child_none(struct child *c)
 {
@@ -69,17 +70,20 @@ static void on_log(void *ctx)
 	child_read_log(ctx);
 }
 
-/* What is there, and no more; a read that is under way is the system's until it has ended. */
+/* What is there, and no more. One that does not die may write for ever, and a read that is under
+ * way is the system's until it has ended: neither is waited for longer than for a death. */
 static void child_end_log(struct child *c)
 {
+	uint64_t limit = clock_ns() + KILL_WAIT_MS * 1000000ull;
+
 	do {
 		child_read_log(c);
 		SleepEx(0, TRUE);
-	} while (c->os.log && !c->os.log_busy);
+	} while (c->os.log && !c->os.log_busy && clock_ns() < limit);
 	if (c->os.log_busy)
 		CancelIoEx(c->os.log, &c->os.log_ov);
-	while (c->os.log_busy)
-		SleepEx(KILL_WAIT_MS, TRUE);
+	while (c->os.log_busy && clock_ns() < limit)
+		SleepEx(LOG_WAIT_MS, TRUE);
 	child_log_finish(c);
 }
 
@@ -132,7 +136,10 @@ int child_spawn(struct child *c, const int *fds, unsigned nfds, struct err *e)
 		.kind = o->kind, .program = c->program, .path = path, .fds = fds, .nfds = nfds};
 	int rc = find_program(c->program, path, ARRAY_LEN(path), e);
 
-	c->deaf = o->log_busy = false;
+	if (o->log_busy)
+		return err_set(e, -EBUSY, "%s: the log of the last one is still being read",
+			       c->name);
+	c->deaf = false;
 	c->log.nline = 0;
 	o->log_error = o->log_n = 0;
 	if (!rc)
