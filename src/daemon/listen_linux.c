@@ -156,13 +156,27 @@ int clients_check(const struct conf *c, struct err *e)
 		       : err_set(e, -EINVAL, "socket_group: '%s': no such group", c->socket_group);
 }
 
-static int own_socket(const struct conf *c, const char *path, unsigned mode)
+/* Its mode it has from the start. Where others may write in the directory, the name may stand for
+ * something else by now: it is looked at before it is given to a group. */
+static int own_socket(const struct conf *c, const char *path)
 {
 	struct group *g = c->socket_group[0] ? getgrnam(c->socket_group) : NULL;
+	struct stat st;
+	int fd, rc = 0;
 
-	if (c->socket_group[0] && !g)
+	if (!c->socket_group[0])
+		return 0;
+	if (!g)
 		return -ENOENT;
-	return chmod(path, (mode_t)mode) || (g && chown(path, (uid_t)-1, g->gr_gid)) ? -errno : 0;
+	fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st))
+		rc = -errno;
+	else if (!S_ISSOCK(st.st_mode) || st.st_uid != geteuid() || st.st_nlink != 1)
+		rc = -EPERM;
+	else if (fchownat(fd, "", (uid_t)-1, g->gr_gid, AT_EMPTY_PATH))
+		rc = -errno;
+	fd_close(&fd);
+	return rc;
 }
 
 /* A process that is dead may still have its descriptors: see lock_state(). */
@@ -213,12 +227,13 @@ static int make_socket(const struct conf *c, const char *name, const char *path,
 		return rc;
 	unlink(path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	mask = umask(0177);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)))
+	mask = umask(0);
+	/* bind() makes the file with the mode of the socket. */
+	if (fd < 0 || fchmod(fd, (mode_t)mode) || bind(fd, (struct sockaddr *)&a, sizeof(a)))
 		rc = -errno;
 	umask(mask);
 	if (!rc)
-		rc = own_socket(c, path, mode);
+		rc = own_socket(c, path);
 	if (!rc && listen(fd, BACKLOG))
 		rc = -errno;
 	if (rc)

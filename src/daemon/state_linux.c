@@ -8,7 +8,8 @@
  *   log, log2     supervisor/control/vmlog.h; the supervisor holds them open and writes them
  *
  * All of that belongs to the daemon's user, mode 0700: supervisors of other users get descriptors.
- * STATE/cache-UID is theirs; so that they come to it, a root's STATE may be passed through (0711).
+ * STATE/cache-UID is theirs; so that they come to it, a root's STATE is made to be passed through
+ * (0711). One that was there keeps its mode.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -53,9 +54,8 @@ static int make_dirs(const char *path, struct err *e)
 			return err_sys(e, rc, "state_dir: %s", copy);
 		*p = '/';
 	}
-	if (mkdir(copy, 0700) && errno != EEXIST)
-		return err_sys(e, -errno, "state_dir: %s", copy);
-	return 0;
+	rc = make_dir(copy, geteuid() ? 0700 : 0711);
+	return rc ? err_sys(e, rc, "state_dir: %s", copy) : 0;
 }
 
 /* Two daemons in one state directory would both believe that they own the VMs. A lock of the
@@ -119,11 +119,6 @@ int state_open(const char *path, int *lock, struct err *e)
 			       "state_dir: %s: expected a directory of this user that nobody else "
 			       "may write",
 			       path);
-	}
-	if (!geteuid() && fchmod(top, (st.st_mode & 07777) | 0711)) {
-		rc = err_sys(e, -errno, "state_dir: %s", path);
-		close(top);
-		return rc;
 	}
 	*lock = lock_state(top, path, e);
 	if (*lock < 0) {

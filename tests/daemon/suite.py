@@ -495,6 +495,12 @@ def case_logs(_):
     check("the log as JSON lines", wait_for(ended, 20), lines)
     check("without control groups it warns", any("no control groups" in x["message"] and x["level"] == "warning" for x in lines), lines)
     s = os.stat(d.socket)
+    own = tempfile.mkdtemp(prefix="insulad-")
+    other = Daemon(state_dir=own)
+    modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (own, d.state)]
+    check("a state directory that was there keeps its mode", modes == [0o700, 0o700 if os.getuid() else 0o711], modes)
+    other.stop()
+    shutil.rmtree(own)
     check("mode and group of the socket", (s.st_mode & 0o777, s.st_gid) == (0o660, grp.getgrnam("nogroup").gr_gid) or os.getuid(), s)
     if os.getuid() == 0:
         check("who may not write to it cannot connect", as_user(d, 4001, lambda _: connects(d.socket)) == {"exception": "PermissionError(13, 'Permission denied')"})
