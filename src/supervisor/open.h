@@ -7,15 +7,23 @@
 
 #include <insula/err.h>
 
+struct device;
+struct device_class;
 struct vm;
 
 /* Before anything else: nothing is open. */
 void open_init(struct vm *vm);
 /* Disks and cards that the user named. */
 int open_ends(struct vm *vm, bool check_only, struct err *e);
-/* insula-vmm and the devices, none of them started. */
-int open_children(struct vm *vm, struct err *e);
-/* Undo open_ends() and open_children(), how far they ever came. */
+/* The devices that are network cards. */
+int open_cards(struct vm *vm, struct err *e);
+/* With all devices there: the programs of those that are none, and what theirs need besides. */
+int open_programs(struct vm *vm, struct err *e);
+/* Undo all of that, and the devices, how far they ever came. */
 void open_close(struct vm *vm);
+
+/* vm.c's: the next device, in their order. *out is set in any case. */
+int vm_add_device(struct vm *vm, const struct device_class *class, const char *name,
+		  unsigned nqueues, struct device **out, struct err *e);
 
 #endif

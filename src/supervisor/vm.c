@@ -9,16 +9,68 @@
 #include "open.h"
 #include "vm.h"
 
+/* ---- what it is made of ---- */
+
+int vm_add_device(struct vm *vm, const struct device_class *class, const char *name,
+		  unsigned nqueues, struct device **out, struct err *e)
+{
+	unsigned i = vm->ndevices++, nth = class->virtio ? vm->nvirtio++ : 0;
+
+	*out = &vm->device[i];
+	return device_init(*out, class, i, nth, name, nqueues, vm->paths.libexec, e);
+}
+
+static int make_disks(struct vm *vm, struct err *e)
+{
+	unsigned nqueues = vm->conf->cpus < BLK_MAX_QUEUES ? vm->conf->cpus : BLK_MAX_QUEUES;
+	char name[DEV_NAME_LEN];
+	struct device *d;
+	int rc = 0;
+
+	for (unsigned i = 0; i < vm->opened.ndisks && !rc; i++) {
+		device_disk_name(i, name);
+		rc = vm_add_device(vm, &device_blk, name, nqueues, &d, e);
+		d->back.disk = &vm->opened.disk[i];
+	}
+	return rc;
+}
+
+/* The console is the first one; virtio devices take the windows in their order. */
+static int make_devices(struct vm *vm, struct err *e)
+{
+	struct device *d;
+	int rc = vm->conf->console_virtio ? vm_add_device(vm, &device_vcon, "hvc0", 2, &d, e)
+					  : vm_add_device(vm, &device_uart, "com1", 0, &d, e);
+
+	d->back.terminal = &vm->terminal;
+	if (!rc)
+		rc = make_disks(vm, e);
+	if (!rc)
+		rc = open_cards(vm, e);
+	if (!rc && !vm->conf->rng_off) {
+		rc = vm_add_device(vm, &device_rng, "rng", 1, &d, e);
+		d->back.conf = vm->conf;
+	}
+	if (!rc && vm_has_vsock(vm)) {
+		rc = vm_add_device(vm, &device_vsock, "vsock", 3, &d, e);
+		d->back.vsock = &vm->vsock;
+	}
+	return rc;
+}
+
 /* Only a VM that starts has memory: Windows takes all of it from the system at once. */
 static int open_own(struct vm *vm, bool check_only, struct err *e)
 {
+	int rc;
+
 	if (!check_only) {
 		vm->mem = shm_create("insula-guest", vm->conf->mem, e);
 		if (vm->mem < 0)
 			return vm->mem;
 	}
 	memmap_of_board(&vm->memmap, vm->conf->mem);
-	return open_children(vm, e);
+	rc = make_devices(vm, e);
+	return rc ? rc : open_programs(vm, e);
 }
 
 /* What the user named: what is wrong here is the user's to mend. */

@@ -79,55 +79,6 @@ static int open_nics(struct vm *vm, bool check_only, struct err *e)
 	return rc;
 }
 
-/* ---- what the VM is made of ---- */
-
-/* The console is the first device; virtio devices take the windows in their order. */
-static int open_add_device(struct vm *vm, const struct device_class *class, const char *name,
-			   unsigned nqueues, struct device **out, struct err *e)
-{
-	unsigned i = vm->ndevices++, nth = class->virtio ? vm->nvirtio++ : 0;
-
-	*out = &vm->device[i];
-	return device_init(*out, class, i, nth, name, nqueues, vm->paths.libexec, e);
-}
-
-static int make_devices(struct vm *vm, struct err *e)
-{
-	unsigned nqueues = vm->conf->cpus < BLK_MAX_QUEUES ? vm->conf->cpus : BLK_MAX_QUEUES;
-	char name[DEV_NAME_LEN];
-	struct device *d;
-	int rc = vm->conf->console_virtio ? open_add_device(vm, &device_vcon, "hvc0", 2, &d, e)
-					  : open_add_device(vm, &device_uart, "com1", 0, &d, e);
-
-	d->back.terminal = &vm->terminal;
-	for (unsigned i = 0; i < vm->opened.ndisks && !rc; i++) {
-		device_disk_name(i, name);
-		rc = open_add_device(vm, &device_blk, name, nqueues, &d, e);
-		d->back.disk = &vm->opened.disk[i];
-	}
-	for (unsigned i = 0; i < vm->opened.nnics && !rc; i++) {
-		snprintf(name, sizeof(name), "eth%u", i);
-		rc = open_add_device(vm, &device_net, name, 2 * vm->opened.nic[i].start.npairs + 1,
-				     &d, e);
-		d->back.nic = &vm->opened.nic[i];
-	}
-	if (!rc && !vm->conf->rng_off) {
-		rc = open_add_device(vm, &device_rng, "rng", 1, &d, e);
-		d->back.conf = vm->conf;
-	}
-	if (!rc && vm_has_vsock(vm)) {
-		rc = open_add_device(vm, &device_vsock, "vsock", 3, &d, e);
-		d->back.vsock = &vm->vsock;
-		d->child.os.nofile = vsock_nofile();
-	}
-	if (!rc)
-		rc = child_init(&vm->vmm, vm->paths.libexec, "insula-vmm", "",
-				vm->conf->cpus + VMM_OTHER_THREADS, VMM_NOFILE, e);
-	if (!rc)
-		rc = vm->opened.exec_program = child_program(vm->paths.libexec, "insula-exec", e);
-	return rc < 0 ? rc : 0;
-}
-
 /* ---- for vm.c ---- */
 
 void open_init(struct vm *vm)
@@ -144,9 +95,32 @@ int open_ends(struct vm *vm, bool check_only, struct err *e)
 	return rc ? rc : open_nics(vm, check_only, e);
 }
 
-int open_children(struct vm *vm, struct err *e)
+int open_cards(struct vm *vm, struct err *e)
 {
-	return make_devices(vm, e);
+	char name[DEV_NAME_LEN];
+	struct device *d;
+	int rc = 0;
+
+	for (unsigned i = 0; i < vm->opened.nnics && !rc; i++) {
+		snprintf(name, sizeof(name), "eth%u", i);
+		rc = vm_add_device(vm, &device_net, name, 2 * vm->opened.nic[i].start.npairs + 1,
+				   &d, e);
+		d->back.nic = &vm->opened.nic[i];
+	}
+	return rc;
+}
+
+int open_programs(struct vm *vm, struct err *e)
+{
+	struct device *vsock = vm_vsock(vm);
+	int rc = child_init(&vm->vmm, vm->paths.libexec, "insula-vmm", "",
+			    vm->conf->cpus + VMM_OTHER_THREADS, VMM_NOFILE, e);
+
+	if (vsock)
+		vsock->child.os.nofile = vsock_nofile();
+	if (!rc)
+		rc = vm->opened.exec_program = child_program(vm->paths.libexec, "insula-exec", e);
+	return rc < 0 ? rc : 0;
 }
 
 void open_close(struct vm *vm)

@@ -32,46 +32,6 @@ static int open_disks(struct vm *vm, struct err *e)
 	return add_disk(vm, &vm->opened.root_disk, e);
 }
 
-/* ---- what the VM is made of ---- */
-
-static int open_add_device(struct vm *vm, const struct device_class *class, const char *name,
-			   unsigned nqueues, struct device **out, struct err *e)
-{
-	unsigned i = vm->ndevices++, nth = class->virtio ? vm->nvirtio++ : 0;
-
-	*out = &vm->device[i];
-	return device_init(*out, class, i, nth, name, nqueues, NULL, e);
-}
-
-/* The console is the first device; virtio devices take the windows in their order. */
-int open_children(struct vm *vm, struct err *e)
-{
-	unsigned nqueues = vm->conf->cpus < BLK_MAX_QUEUES ? vm->conf->cpus : BLK_MAX_QUEUES;
-	char name[DEV_NAME_LEN];
-	struct device *d;
-	int rc;
-
-	child_init(&vm->vmm, "insula-vmm", "", CONTAIN_VMM);
-	rc = vm->conf->console_virtio ? open_add_device(vm, &device_vcon, "hvc0", 2, &d, e)
-				      : open_add_device(vm, &device_uart, "com1", 0, &d, e);
-
-	d->back.terminal = &vm->terminal;
-	for (unsigned i = 0; i < vm->opened.ndisks && !rc; i++) {
-		device_disk_name(i, name);
-		rc = open_add_device(vm, &device_blk, name, nqueues, &d, e);
-		d->back.disk = &vm->opened.disk[i];
-	}
-	if (!rc && !vm->conf->rng_off) {
-		rc = open_add_device(vm, &device_rng, "rng", 1, &d, e);
-		d->back.conf = vm->conf;
-	}
-	if (!rc && vm_has_vsock(vm)) {
-		rc = open_add_device(vm, &device_vsock, "vsock", 3, &d, e);
-		d->back.vsock = &vm->vsock;
-	}
-	return rc;
-}
-
 /* ---- for vm.c ---- */
 
 void open_init(struct vm *vm)
@@ -83,6 +43,20 @@ int open_ends(struct vm *vm, bool check_only, struct err *e)
 {
 	(void)check_only;
 	return open_disks(vm, e);
+}
+
+int open_cards(struct vm *vm, struct err *e)
+{
+	(void)vm;
+	(void)e;
+	return 0; /* host_config() refuses them */
+}
+
+int open_programs(struct vm *vm, struct err *e)
+{
+	(void)e;
+	child_init(&vm->vmm, "insula-vmm", "", CONTAIN_VMM);
+	return 0;
 }
 
 void open_close(struct vm *vm)
