@@ -3,7 +3,7 @@
 rooms_test_acpi := vmm devices base
 rooms_test_acpi_linux := vmm devices base
 rooms_test_base := base
-rooms_test_base_linux := base
+rooms_test_base_linux := devices base
 rooms_test_blk := devices base
 rooms_test_config := spec base
 rooms_test_config_linux := supervisor image base
