@@ -236,6 +236,54 @@ START_TEST(nobody_reads)
 }
 END_TEST
 
+static void *last_byte(void *arg)
+{
+	struct sink *s = arg;
+	uint8_t buf[3000];
+	ssize_t r;
+
+	while ((r = read(s->fd, buf, sizeof(buf))) > 0) {
+		s->n += (size_t)r;
+		s->bad = buf[r - 1];
+	}
+	return NULL;
+}
+
+/* It has every buffer back: after one wait, or this would take longer than it may. When the host
+ * reads again, it is heard again. */
+START_TEST(a_deaf_host_keeps_nobody)
+{
+	struct vring_desc d = drv_desc(DATA, 4 * CONSOLE_OUT_LEN, false);
+	struct sink s = {.fd = out_pipe[0]};
+	uint64_t until = clock_ns() + WAIT_NS;
+	size_t sent = 4 * CONSOLE_OUT_LEN;
+	struct msg_stats st;
+	pthread_t t;
+	gpa_t at;
+
+	start_device(out_pipe[1], -1, 0);
+	bring_up();
+	offer(VCON_TX, &d, 1);
+	ck_assert_uint_eq(used(VCON_TX, &at), 0);
+	for (unsigned i = 0; i < 200; i++, sent += 1000)
+		say(0, 1000);
+	pthread_create(&t, NULL, last_byte, &s);
+	while (ends_room(&rig->v.ends) < CONSOLE_OUT_LEN) {
+		ck_assert_uint_lt(clock_ns(), until);
+		usleep(1000);
+	}
+	say(0, 99);
+	sent += 99;
+	st = stop_device();
+	close(out_pipe[1]);
+	pthread_join(t, NULL);
+	ck_assert_uint_eq(s.bad, pattern(98));
+	ck_assert_uint_eq(s.n, st.n[STAT_VCON_OUT_BYTES]);
+	ck_assert_uint_ge(st.n[STAT_VCON_OUT_LOST], 200 * 1000);
+	ck_assert_uint_eq(st.n[STAT_VCON_OUT_BYTES] + st.n[STAT_VCON_OUT_LOST], sent);
+}
+END_TEST
+
 /* Long before there is a driver, more than all buffers together, and into buffers of all sizes. */
 START_TEST(input_waits)
 {
@@ -662,6 +710,7 @@ int main(void)
 	tcase_add_checked_fixture(c, setup, guest_teardown);
 	tcase_add_test(c, output_comes_whole);
 	tcase_add_test(c, nobody_reads);
+	tcase_add_test(c, a_deaf_host_keeps_nobody);
 	tcase_add_test(c, input_waits);
 	tcase_add_test(c, escape);
 	tcase_add_test(c, end_of_stream);

@@ -96,11 +96,12 @@ void ends_lose(struct ends *c, uint32_t n, int error)
 	struct err e = {0};
 
 	c->out_lost += n;
-	if (c->out_told || c->out_pty)
+	if (c->out_pty || atomic_exchange(&c->out_told, true))
 		return;
-	c->out_told = true;
 	if (error == -EFBIG)
 		log_warn("the console's file has reached its limit; more output is dropped");
+	else if (error == -EAGAIN)
+		log_warn("nobody reads the console's output: it is dropped");
 	else
 		log_warn("%s", (err_sys(&e, error, "output is dropped"), e.text));
 }
@@ -120,6 +121,8 @@ static void *output_main(void *arg)
 		}
 		if (n > CONSOLE_OUT_LEN - at)
 			n = CONSOLE_OUT_LEN - at;
+		if (n > CONSOLE_PIECE)
+			n = CONSOLE_PIECE;
 		tail += ends_write(c, c->r->out + at, n);
 		out_progress(c, tail);
 	}

@@ -24,7 +24,8 @@
 
 #define CONSOLE_OUT_LEN 65536u /* powers of two */
 #define CONSOLE_IN_LEN 4096u
-#define CONSOLE_BATCH 4096u            /* bytes worth a write of their own before the burst ends */
+#define CONSOLE_BATCH 4096u /* bytes worth a write of their own before the burst ends */
+#define CONSOLE_PIECE 4096u /* of one write: a pipe's slow reader is seen to make progress */
 #define CONSOLE_DRAIN_NS 2000000000ull /* at the end: this long without progress is enough */
 #define CONSOLE_FULL_MS 1000 /* a terminal's input is full for so long: look for the escape only */
 #define CONSOLE_RETRY_MS 200 /* nobody has the other side of the pty open */
@@ -63,7 +64,7 @@ struct ends {
 	_Atomic uint32_t out_mark;  /* write up to here */
 	_Atomic uint32_t want_room; /* somebody waits for room or for the end of the output */
 	bool out_deaf;              /* output thread: nobody reads from the pty */
-	bool out_told;              /* output thread: the first loss was reported */
+	_Atomic bool out_told;      /* the first loss was reported */
 	uint64_t out_left;          /* output thread, Windows: until the file's limit */
 	_Atomic uint64_t out_bytes, out_writes, out_lost;
 
@@ -111,9 +112,9 @@ void ends_quit(struct ends *c, int channel);
  * were lost. */
 uint64_t ends_drain(struct ends *c);
 
-/* ---- output thread ---- */
+/* ---- output thread, device's thread ---- */
 
-/* n bytes are given up, because of a negative errno. */
+/* n bytes are given up, because of a negative errno; -EAGAIN: nobody reads. */
 void ends_lose(struct ends *c, uint32_t n, int error);
 
 /* ---- ends_linux.c, ends_win.c: the two descriptors ---- */

@@ -83,6 +83,31 @@ static bool move_output(struct vcon *v, uint32_t *budget)
 	return true;
 }
 
+/* The ring is full. Has nothing left it for so long that the guest has waited enough? */
+static bool vcon_is_deaf(struct vcon *v)
+{
+	uint32_t tail = atomic_load(&v->st->rings.out_tail);
+	uint64_t now = clock_ns();
+
+	if (!v->full || tail != v->full_tail) {
+		v->full = true;
+		v->full_tail = tail;
+		v->full_until = now + VCON_DEAF_NS;
+	}
+	return now >= v->full_until;
+}
+
+/* False: the buffer waits, because the budget is used up or the ring is full. */
+static bool finish_output(struct vcon *v, uint32_t *budget)
+{
+	if (move_output(v, budget))
+		return true;
+	if (*budget == 0 || !vcon_is_deaf(v))
+		return false;
+	ends_lose(&v->ends, (uint32_t)v->out.read_len - v->moved, -EAGAIN);
+	return true;
+}
+
 /* True: there is more to take at once. Each buffer is published alone, or its mark would not say
  * whose it is. */
 static bool serve_output(struct vcon *v)
@@ -92,7 +117,7 @@ static bool serve_output(struct vcon *v)
 	for (unsigned n = 0; n < VCON_BUDGET; n++) {
 		if (!v->held && !vcon_take_output(v))
 			return false;
-		if (!move_output(v, &budget))
+		if (!finish_output(v, &budget))
 			return budget == 0;
 		v->held = false;
 		v->open = true;
@@ -199,6 +224,7 @@ bool vcon_turn(struct vcon *v)
 int vcon_rest(struct vcon *v)
 {
 	bool more;
+	int ms = -1;
 
 	if (!lane_runs(v->w.lane))
 		return -1;
@@ -207,14 +233,15 @@ int vcon_rest(struct vcon *v)
 	if (v->held) {
 		ends_want_room(&v->ends);
 		more = ends_room(&v->ends) != 0;
+		ms = (int)(VCON_DEAF_NS / 1000000) + 1;
 	} else {
 		more = lane_arm(v->w.lane, VCON_TX);
 	}
 	if (in_waiting(v) && listens(v)) /* for want of a buffer */
 		more |= lane_arm(v->w.lane, VCON_RX);
-	else if (in_waiting(v) && !v->strict && !more)
-		return 1 + (int)(VCON_QUIET_NS / 1000000);
-	return more ? 0 : -1;
+	else if (in_waiting(v) && !v->strict && ms < 0)
+		ms = 1 + (int)(VCON_QUIET_NS / 1000000);
+	return more ? 0 : ms;
 }
 
 static void *io_main(void *arg)

@@ -9,7 +9,11 @@
  * Output goes from the guest's buffers into the output ring, and a buffer is given back when all of
  * it is there: the ring lies in the device page, so it cannot be lost any more, and a write() that
  * never returns holds up nobody but the output thread. If the ring is full, the buffer waits, and
- * the guest with it. Input waits in its ring until the guest offers a buffer.
+ * a processor of the guest with it: Linux spins until its buffer is used. So when nothing has left
+ * the ring for VCON_DEAF_NS, the rest of the buffer is dropped and the buffer given back, and each
+ * one that comes until the host reads again: one wait for each time that it does not.
+ *
+ * Input waits in its ring until the guest offers a buffer.
  *
  * Input waits until the guest has sent something, too: Linux throws away what comes between its
  * first buffers and the moment that hvc0 is there, and its first output is later than that. A guest
@@ -37,6 +41,7 @@
 enum vcon_queue { VCON_RX, VCON_TX }; /* 5.3.2, of the first port */
 
 #define VCON_QUIET_NS 2000000000ull
+#define VCON_DEAF_NS (CONSOLE_DEAF_MS * 1000000ull)
 #define VCON_BUDGET 64u         /* buffers of each queue in one turn, */
 #define VCON_BYTES (256u << 10) /* with so many bytes of output */
 
@@ -72,6 +77,9 @@ struct vcon {
 	uint32_t started; /* lane->seen of the last start */
 	bool held;        /* `out` was taken, and not all of it is in the ring */
 	uint32_t moved;   /* bytes of it that are */
+	bool full;        /* the ring was full, and its tail at `full_tail`; if it is still there */
+	uint32_t full_tail;
+	uint64_t full_until; /* at this time, the host does not read */
 	struct vq_chain out;
 	struct iovec out_iov[VQ_MAX_NUM], in_iov[VQ_MAX_NUM];
 };
