@@ -73,7 +73,7 @@ echo 'echo in-$((40+2)) $(tty) $(cat /sys/class/tty/console/active); exit 7' >"$
 IN=$T/in expect no-command-exit 0 'in-42 /dev/hvc0 hvc0' "$RUN" --console virtio
 # Its process dies five times under output: each line is there, in its order; what was being written may be there twice.
 echo 'stty -opost; echo go; i=0; while [ $((i+=1)) -le 3000 ]; do echo "line $i end"; done; echo all; exit' >"$T/in"
-timeout 240 "$RUN" --console virtio --metrics "$T/m.json" <"$T/in" >"$T/got" 2>"$T/out" &
+"$RUN" --console virtio --timeout 240 --metrics "$T/m.json" <"$T/in" >"$T/got" 2>"$T/out" &
 vm=$!
 for _ in $(seq 600); do ! grep -q '^line 1 end' "$T/got" || break; sleep 0.1; done
 for _ in 1 2 3 4 5; do
