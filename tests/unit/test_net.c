@@ -63,11 +63,21 @@ static int fake_offload(struct net_backing *b, uint64_t features)
 }
 
 static atomic_bool slow_tap; /* a turn takes long */
+static atomic_bool busy_tap; /* queue 1 always has frames, which are no good, */
+static atomic_bool hold_tap; /* or does not answer */
+static atomic_bool is_held;
+static atomic_uint busy_calls;
 
 static ssize_t fake_recv(struct net_backing *b, struct iovec *iov, unsigned n)
 {
 	if (slow_tap)
 		usleep(200);
+	if (busy_tap && b == &rig->n.backing[1]) {
+		atomic_fetch_add(&busy_calls, 1);
+		while (hold_tap)
+			is_held = true;
+		return -EMSGSIZE;
+	}
 	return net_tap.recv(b, iov, n);
 }
 
@@ -152,7 +162,7 @@ static void setup(void)
 				      .mtu = 1500};
 	memcpy(conf.mac, mac, sizeof(mac));
 	nthreads = 0;
-	slow_tap = false;
+	slow_tap = busy_tap = hold_tap = false;
 }
 
 static void setup_stream(void)
@@ -1147,6 +1157,69 @@ START_TEST(pairs_come_and_go)
 }
 END_TEST
 
+static void wait_until(bool (*fn)(void))
+{
+	uint64_t until = clock_ns() + WAIT_MS * 1000000ull;
+
+	while (!fn()) {
+		ck_assert_uint_lt(clock_ns(), until);
+		usleep(100);
+	}
+}
+
+static bool tap_is_held(void)
+{
+	return is_held;
+}
+
+static bool command_waits(void)
+{
+	pthread_mutex_t *gate = &rig->n.lane[1].gate;
+
+	if (pthread_mutex_trylock(gate))
+		return true;
+	pthread_mutex_unlock(gate);
+	return false;
+}
+
+/* A thread that always has something to do lets a command in front of its next turn. */
+START_TEST(command_beside_a_busy_pair)
+{
+	const struct vring_desc d[3] = {drv_desc(CTRL, 2, false), drv_desc(CTRL + 16, 2, false),
+					drv_desc(CTRL + 8, 1, true)};
+	unsigned before;
+	uint16_t two = 2, head;
+	uint32_t len;
+
+	conf.npairs = 2;
+	start_device();
+	bring_up(DRV_COMMON | MRG | CTRL_FEATURES | DRV_F(VIRTIO_NET_F_MQ));
+	for (unsigned i = 0; i < QNUM / 2; i++)
+		offer_at(&drv[2], PAIR_RX(1) + i * 0x1000u);
+	busy_tap = true;
+	for (unsigned round = 0; round < 30; round++) {
+		uint16_t old;
+
+		ck_assert_uint_eq(command(4, VIRTIO_NET_CTRL_MQ, 0, &two, 2), VIRTIO_NET_OK);
+		is_held = false;
+		hold_tap = true;
+		wait_until(tap_is_held);
+		/* From now on it shall have one pair. */
+		old = drv[4].avail_idx;
+		memcpy(mem(CTRL + 16), &(uint16_t){1}, 2);
+		drvq_add(&drv[4], d, 3, NULL);
+		drvq_kick(&drv[4], old);
+		wait_until(command_waits);
+		before = busy_calls;
+		hold_tap = false;
+		get_one(&drv[4], &head, &len);
+		ck_assert_uint_lt(busy_calls - before, NET_BUDGET); /* the rest of the turn */
+	}
+	busy_tap = false;
+	stop_device();
+}
+END_TEST
+
 /* All pairs busy in both directions: when the reset is answered, guest memory is the driver's. */
 START_TEST(reset_of_all_pairs)
 {
@@ -1846,6 +1919,7 @@ int main(void)
 	tcase_add_test(dev, several_pairs);
 	tcase_add_loop_test(dev, pairs_at_once, 0, 4);
 	tcase_add_loop_test(dev, pairs_come_and_go, 0, 2);
+	tcase_add_test(dev, command_beside_a_busy_pair);
 	tcase_add_test(dev, reset_of_all_pairs);
 	tcase_add_test(dev, limit_of_all_pairs);
 	tcase_add_test(dev, mistakes);

@@ -13,7 +13,9 @@
  * for the part of a received frame that has come before the guest had buffers enough for it.
  *
  * Lock: `turn` of each lane, held by the lane during its turn, so never waited for on the way of a
- * frame. Lane 0 takes those of the others behind its own when a command changes what all go by.
+ * frame. Lane 0 takes those of the others behind its own when a command changes what all go by. A
+ * lane with more to do takes its `turn` again at once, and a mutex is not fair: so each goes through
+ * a `gate` to it, which lane 0 keeps while it waits.
  *
  * Frames may be lost or, when a process dies, sent twice; what the guest gave is always given back.
  *
@@ -98,7 +100,7 @@ struct net_limit {
 struct net_lane {
 	struct net *n;
 	struct lane *l;
-	pthread_mutex_t turn;
+	pthread_mutex_t gate, turn;
 	unsigned active;  /* n->st->npairs in the last turn */
 	uint32_t started; /* l->seen of the last start */
 };

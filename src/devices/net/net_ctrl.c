@@ -68,8 +68,10 @@ static uint8_t mac_addr(struct net *n, const uint8_t *data, size_t len)
 /* Until let_go() no other lane is in a turn. Lane 0 alone calls this, so there is one order. */
 static void hold_others(struct net *n)
 {
-	for (unsigned i = 1; i < n->nlanes; i++)
+	for (unsigned i = 1; i < n->nlanes; i++) {
+		pthread_mutex_lock(&n->lane[i].gate);
 		pthread_mutex_lock(&n->lane[i].turn);
+	}
 }
 
 /* They look again at what is theirs. */
@@ -77,6 +79,7 @@ static void let_go(struct net *n)
 {
 	for (unsigned i = 1; i < n->nlanes; i++) {
 		pthread_mutex_unlock(&n->lane[i].turn);
+		pthread_mutex_unlock(&n->lane[i].gate);
 		lane_wake(n->lane[i].l);
 	}
 }

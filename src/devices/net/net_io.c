@@ -131,6 +131,7 @@ void net_prepare(struct net *n)
 void net_lane_init(struct net *n, unsigned i)
 {
 	n->lane[i] = (struct net_lane){.n = n, .l = &n->w.lane[i]};
+	pthread_mutex_init(&n->lane[i].gate, NULL);
 	pthread_mutex_init(&n->lane[i].turn, NULL);
 }
 
@@ -224,7 +225,9 @@ bool net_turn(struct net_lane *l)
 {
 	bool more = false;
 
+	pthread_mutex_lock(&l->gate);
 	pthread_mutex_lock(&l->turn);
+	pthread_mutex_unlock(&l->gate);
 	if (first_lane(l))
 		take_next(l->n);
 	if (lane_runs(l->l))
