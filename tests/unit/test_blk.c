@@ -485,6 +485,46 @@ START_TEST(error_is_written_down)
 }
 END_TEST
 
+/* An earlier process had requests of two queues: until both are answered, the failure is in the
+ * page. By hand, because the order of the two matters. */
+START_TEST(error_for_all_that_resume)
+{
+	struct blk_lane *l;
+
+	if (!start(_i))
+		return;
+	stop_device();
+	rig->b.page->sync_failed = 1;
+	for (unsigned i = 0; i < 3; i++) {
+		l = &rig->b.lane[i];
+		l->in_flight = l->resumed = i < 2;
+		l->pool[0] = (struct blk_req){.lane = l,
+					      .type = VIRTIO_BLK_T_FLUSH,
+					      .resumed = i < 2,
+					      .status = gm_ptr(&gm, HEADERS + i, 1)};
+		vq_start(l->q, &rig->b.w.mmio.v.st->q[i], &gm, USUAL, true, NULL);
+	}
+	blk_sync_start(&rig->b);
+	for (unsigned i = 0; i < 2; i++) {
+		l = &rig->b.lane[i];
+		blk_sync_published(l);
+		ck_assert_uint_eq(rig->b.page->sync_failed, 1);
+		blk_sync_begin(&l->pool[0]);
+		ck_assert_uint_eq(*(uint8_t *)gm_ptr(&gm, HEADERS + i, 1), VIRTIO_BLK_S_IOERR);
+		ck_assert_uint_eq(rig->b.page->sync_failed, 1);
+		blk_sync_published(l);
+		ck_assert_uint_eq(rig->b.page->sync_failed, i == 0);
+	}
+	/* A lane that has resumed nothing of the kind does not end it: nobody has been told. */
+	rig->b.page->sync_failed = 1;
+	rig->b.lane[0].resumed = 1;
+	blk_sync_start(&rig->b);
+	rig->b.lane[0].resumed = 0;
+	blk_sync_published(&rig->b.lane[0]);
+	ck_assert_uint_eq(rig->b.page->sync_failed, 1);
+}
+END_TEST
+
 /* What an earlier process was told by the kernel: the other descriptor is asked, once. A pipe
  * cannot be synced. */
 START_TEST(first_flush_asks_the_other_descriptor)
@@ -1660,6 +1700,46 @@ START_TEST(killed_again_and_again)
 }
 END_TEST
 
+/* Flushes of two queues were taken when the process died, and one sync had failed for both. */
+START_TEST(killed_before_all_were_told)
+{
+	struct blk_page *page =
+		(struct blk_page *)(void *)(core.page + DP_STATE_OFF + PORT_STATE_LEN);
+	uint64_t until = clock_ns() + WAIT_MS * 1000000ull;
+
+	conf.engine = engines[_i];
+	if (conf.engine == BLK_ENGINE_URING && !uring_works())
+		return;
+	spied = hold = true;
+	do {
+		spawn_device();
+	} while (!comes_up());
+	bring_up(USUAL);
+	for (unsigned q = 0; q < 2; q++) {
+		offer(q, VIRTIO_BLK_T_FLUSH, 0, 0);
+		while (!page->virtio.q[q].slot[0].busy) {
+			ck_assert(clock_ns() < until);
+			usleep(100);
+		}
+	}
+	kill_device();
+	page->sync_failed = 1;
+	spied = hold = false;
+	do {
+		spawn_device();
+	} while (!comes_up());
+	for (unsigned q = 0; q < 2; q++)
+		ck_assert_uint_eq(answer_of(q), VIRTIO_BLK_S_IOERR);
+	while (page->sync_failed) {
+		ck_assert(clock_ns() < until);
+		usleep(100);
+	}
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_OK);
+	stop_device();
+	waitpid(killer.pid, NULL, 0);
+}
+END_TEST
+
 START_TEST(killed_with_direct_io)
 {
 	int fd = open(disk_path, O_RDWR | O_DIRECT | O_CLOEXEC);
@@ -1693,6 +1773,7 @@ int main(void)
 	tcase_add_loop_test(c, ranges_of_a_device, 0, n);
 	tcase_add_loop_test(c, error_of_an_earlier_process, 0, n);
 	tcase_add_loop_test(c, error_is_written_down, 0, n);
+	tcase_add_loop_test(c, error_for_all_that_resume, 0, n);
 	tcase_add_loop_test(c, first_flush_asks_the_other_descriptor, 0, n);
 	tcase_add_loop_test(c, other_descriptor_is_asked_once, 0, n);
 	tcase_add_loop_test(c, write_zeroes_without_the_file_system, 0, n);
@@ -1717,6 +1798,7 @@ int main(void)
 	tcase_add_checked_fixture(k, setup, teardown);
 	tcase_set_timeout(k, 300);
 	tcase_add_loop_test(k, killed_again_and_again, 0, n);
+	tcase_add_loop_test(k, killed_before_all_were_told, 0, n);
 	tcase_add_loop_test(k, killed_with_direct_io, 0, n);
 	suite_add_tcase(s, k);
 	srunner_run_all(sr, CK_ENV);

@@ -169,8 +169,11 @@ static void model_start(void *dev)
 {
 	struct blk *b = dev;
 
-	for (unsigned i = 0; i < b->conf.nqueues; i++)
-		b->w.lane[i].stat[STAT_BLK_RESUBMITTED] += vq_resumed(&b->w.mmio.v.vq[i]);
+	for (unsigned i = 0; i < b->conf.nqueues; i++) {
+		b->lane[i].resumed = vq_resumed(&b->w.mmio.v.vq[i]);
+		b->w.lane[i].stat[STAT_BLK_RESUBMITTED] += b->lane[i].resumed;
+	}
+	blk_sync_start(b);
 	b->writethrough = !(b->w.mmio.v.st->driver_features & BIT(VIRTIO_BLK_F_FLUSH));
 	worker_start(&b->w);
 }

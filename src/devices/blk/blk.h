@@ -65,6 +65,7 @@ struct blk_req {
 	uint32_t type;        /* VIRTIO_BLK_T_* */
 	uint16_t head;
 	uint8_t tries;
+	bool resumed;    /* an earlier process had taken it */
 	bool settling;   /* all is written, and now made stable */
 	bool unstable;   /* that has failed */
 	bool keep;       /* the space is kept, because it cannot be given back as zeros */
@@ -95,7 +96,8 @@ _Static_assert(sizeof(struct blk_page) <= PORT_DEV_STATE_SIZE, "the state fits t
  * it. The next one is for those that came meanwhile.
  *
  * The answer has to reach the guest although processes die: a failure is in the page (sync_failed)
- * before it is answered and until the last answer about it is published.
+ * before it is answered and until the last answer about it is published. A process that finds it
+ * there does not know which requests it is about: all that were taken before, of every lane.
  */
 struct blk_sync {
 	pthread_mutex_t
@@ -103,6 +105,8 @@ struct blk_sync {
 	bool running;    /* in the engine of some lane; other_fd is that lane's then */
 	int other_fd;    /* see BLK_OTHER; -1: none, or it is synced */
 	unsigned untold; /* answers about a failure that are not published yet */
+	unsigned owed;   /* lanes that may have to tell what an earlier process found failed */
+	bool told;       /* one answer at least is published */
 	struct blk_req *covered, *waiting; /* by the sync that runs; for the next one */
 };
 
@@ -123,6 +127,8 @@ struct blk_lane {
 	unsigned nbounce;
 	struct blk_req sync; /* blk_sync.c: what this lane asks the disk for all of them */
 	unsigned told;       /* answers about a failed sync that are pushed and not published */
+	unsigned resumed; /* chains that an earlier process had taken, and that are not answered */
+	bool owes;        /* it is counted in b->sync.owed; under the lock */
 	_Atomic(struct blk_req *) settled; /* under b->sync.lock: ours, by another lane's sync */
 };
 
@@ -175,6 +181,8 @@ bool blk_again(struct blk_req *r, int code);
 
 /* ---- blk_sync.c: flushes of all lanes; each call by the lane's own thread ---- */
 void blk_sync_init(struct blk_sync *s, int other_fd);
+/* Control thread, when the queues are about to run: which of them resume. */
+void blk_sync_start(struct blk *b);
 /* The request is done when all that was answered before it came is stable. Answers it then. */
 void blk_sync_begin(struct blk_req *r);
 /* The engine's answer to l->sync. */

@@ -65,6 +65,8 @@ void blk_finish(struct blk_req *r, uint8_t status)
 	/* After an error nothing is promised but the status byte. */
 	vq_push(l->q, r->head, status == VIRTIO_BLK_S_OK ? r->used_len : 1);
 	count(l, r->type, status);
+	if (r->resumed)
+		l->resumed--;
 	give_free(l, r);
 }
 
@@ -74,6 +76,7 @@ static bool serve_queue(struct blk_lane *l)
 	for (unsigned n = 0; n < BLK_BUDGET; n++) {
 		struct blk_req *r = peek_free(l);
 		struct vq_chain c;
+		bool resumed = l->q->iresume < l->q->nresume;
 		const char *why;
 		int rc;
 
@@ -88,6 +91,7 @@ static bool serve_queue(struct blk_lane *l)
 			return false;
 		}
 		take_free(l, r);
+		r->resumed = resumed;
 		if (blk_begin(r, &c, &why)) {
 			give_free(l, r);
 			lane_fault(l->l, why);

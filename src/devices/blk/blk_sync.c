@@ -9,7 +9,8 @@
  *
  * The order of one failure: sync_failed in the page; the answers, pushed and published by the lanes
  * that they belong to; the last of them clears sync_failed. What comes in between fails at once:
- * its driver did not know of the failure when it asked.
+ * its driver did not know of the failure when it asked. After a restart the last of them is not
+ * known: sync_failed stays until each lane has published its answers to all that it has resumed.
  */
 #include "blk.h"
 
@@ -17,6 +18,31 @@ void blk_sync_init(struct blk_sync *s, int other_fd)
 {
 	*s = (struct blk_sync){.other_fd = other_fd};
 	pthread_mutex_init(&s->lock, NULL);
+}
+
+/* Under the lock. Is a failure told to all that it is about? */
+static void forget_failure(struct blk *b)
+{
+	struct blk_sync *s = &b->sync;
+
+	if (s->untold || s->owed || !s->told)
+		return;
+	s->told = false;
+	b->page->sync_failed = 0;
+}
+
+void blk_sync_start(struct blk *b)
+{
+	struct blk_sync *s = &b->sync;
+
+	pthread_mutex_lock(&s->lock);
+	s->owed = 0;
+	for (unsigned i = 0; i < b->conf.nqueues; i++) {
+		b->lane[i].owes = b->page->sync_failed && b->lane[i].resumed;
+		s->owed += b->lane[i].owes;
+	}
+	forget_failure(b);
+	pthread_mutex_unlock(&s->lock);
 }
 
 static void submit_sync(struct blk_lane *l)
@@ -171,13 +197,18 @@ void blk_sync_take(struct blk_lane *l)
 void blk_sync_published(struct blk_lane *l)
 {
 	struct blk_sync *s = &l->b->sync;
+	bool paid = l->owes && !l->resumed;
 
-	if (!l->told)
+	if (!l->told && !paid)
 		return;
 	pthread_mutex_lock(&s->lock);
 	s->untold -= l->told;
+	s->told |= l->told != 0;
 	l->told = 0;
-	if (!s->untold)
-		l->b->page->sync_failed = 0;
+	if (paid) {
+		l->owes = false;
+		s->owed--;
+	}
+	forget_failure(l->b);
 	pthread_mutex_unlock(&s->lock);
 }
