@@ -65,7 +65,8 @@ static int rest(struct rng *r)
 {
 	int ms = bucket_wait_ms(&r->bucket, clock_ns());
 
-	if (!lane_runs(r->w.lane))
+	/* A driver may start the device without its queue. */
+	if (!lane_runs(r->w.lane) || !r->w.mmio.v.vq[0].num)
 		return -1;
 	if (ms < 0)
 		return lane_arm(r->w.lane, 0) ? 0 : -1;
