@@ -1402,6 +1402,28 @@ START_TEST(limits)
 }
 END_TEST
 
+/* The next one begins where the last has ended. */
+START_TEST(limits_outlive_a_reset)
+{
+	uint64_t start = clock_ns(), took;
+
+	conf.pps = 200; /* 16 at once, then 5 ms each */
+	start_device();
+	for (unsigned i = 0; i < 48; i++) {
+		struct virtio_net_hdr_v1 h;
+
+		if (i % 16 == 0)
+			bring_up(DRV_COMMON | MRG);
+		guest_sends(&drv[1], &plain, 100, i, NULL);
+		expect_sent(&drv[1]);
+		host_takes(tap[0], &h, 100, i);
+	}
+	took = (clock_ns() - start) / 1000000;
+	ck_assert_msg(took >= 150, "%llu ms", (unsigned long long)took);
+	stop_device();
+}
+END_TEST
+
 /* ---- streams ---- */
 
 static size_t stream_frame(uint8_t *p, size_t len, uint64_t seed)
@@ -1925,6 +1947,7 @@ int main(void)
 	tcase_add_test(dev, mistakes);
 	tcase_add_test(dev, link_down);
 	tcase_add_loop_test(dev, limits, 0, 2);
+	tcase_add_test(dev, limits_outlive_a_reset);
 	tcase_add_test(dev, killed);
 	tcase_add_test(dev, reset_in_the_middle);
 	tcase_add_test(st, a_stream_offers_no_offloads);

@@ -202,8 +202,7 @@ int net_open(struct net *n, struct helper *h, const struct msg_start_net *m,
 	memset(n, 0, sizeof(*n));
 	n->conf = *m;
 	n->nlanes = m->nthreads;
-	pthread_mutex_init(&n->rx_limit.lock, NULL);
-	pthread_mutex_init(&n->tx_limit.lock, NULL);
+	net_limits_init(n);
 	rc = worker_open(&n->w, h, &m->head.mem, f, NET_TAG, step, e);
 	if (rc)
 		return rc;

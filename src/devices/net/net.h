@@ -143,6 +143,8 @@ uint64_t net_features(const struct msg_start_net *m);
 void *net_io_main(void *arg);
 /* Lane i of n->nlanes. */
 void net_lane_init(struct net *n, unsigned i);
+/* Once, of n->conf: a driver that starts again gets no more for it. */
+void net_limits_init(struct net *n);
 /* The driver is there, and no lane runs yet: what all of them go by. */
 void net_prepare(struct net *n);
 /* One turn: the queues of the lane, each within its budget. True: there is more to do at once. */

@@ -111,21 +111,26 @@ static uint64_t larger(uint64_t a, uint64_t b)
 }
 
 /* A hundredth of a second's worth at once, but at least one frame of any size. */
-static void start_limit(struct net *n, struct net_limit *l, uint64_t now)
+static void init_limit(struct net *n, struct net_limit *l, uint64_t now)
 {
+	pthread_mutex_init(&l->lock, NULL);
 	bucket_init(&l->bytes, n->conf.rate, larger(n->conf.rate / 100, NET_MAX_FRAME), now);
 	bucket_init(&l->frames, n->conf.pps, larger(n->conf.pps / 100, 16), now);
 }
 
-void net_prepare(struct net *n)
+void net_limits_init(struct net *n)
 {
 	uint64_t now = clock_ns();
 
+	init_limit(n, &n->rx_limit, now);
+	init_limit(n, &n->tx_limit, now);
+}
+
+void net_prepare(struct net *n)
+{
 	n->features = n->w.mmio.v.st->driver_features;
 	n->npairs = net_has(n, VIRTIO_NET_F_MQ) ? n->conf.npairs : 1;
 	init_state(n);
-	start_limit(n, &n->rx_limit, now);
-	start_limit(n, &n->tx_limit, now);
 }
 
 void net_lane_init(struct net *n, unsigned i)
