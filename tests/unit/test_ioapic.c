@@ -327,6 +327,7 @@ START_TEST(event_comes_and_goes)
 	fire(EVENT(9));
 	ck_assert_int_eq(ioapic_set_event(ioapic, 9, EVENT(9), NULL), 0); /* on an unmasked pin */
 	ck_assert_uint_eq(hv.delivered, 1);
+	ck_assert_int_eq(ioapic_set_event(ioapic, 9, -1, NULL), 0);
 	ck_assert_int_eq(ioapic_set_event(ioapic, 9, EVENT(50), NULL), 0);
 	fire(EVENT(9));
 	ck_assert_uint_eq(hv.delivered, 1);
@@ -350,6 +351,9 @@ START_TEST(bad_parameters)
 	ck_assert_str_eq(e.text, "IOAPIC: 121 pins, expected 1 to 120");
 	ck_assert_int_eq(ioapic_set_event(ioapic, PINS, EVENT(0), &e), -EINVAL);
 	ck_assert_str_eq(e.text, "IOAPIC: pin 24 of 24");
+	ck_assert_int_eq(ioapic_set_event(ioapic, 3, EVENT(3), &e), 0); /* it has it */
+	ck_assert_int_eq(ioapic_set_event(ioapic, 3, EVENT(4), &e), -EEXIST);
+	ck_assert_str_eq(e.text, "IOAPIC: two devices on pin 3");
 	ck_assert_uint_eq(calls(), 0);
 	ioapic_destroy(NULL);
 }

@@ -156,7 +156,9 @@ int ioapic_set_event(struct ioapic *a, unsigned pin, hv_event event, struct err 
 	if (pin >= a->npins)
 		return err_set(e, -EINVAL, "IOAPIC: pin %u of %u", pin, a->npins);
 	pthread_mutex_lock(&a->lock);
-	if (event != a->pin[pin].event) {
+	if (event >= 0 && a->pin[pin].event >= 0 && event != a->pin[pin].event) {
+		rc = err_set(e, -EEXIST, "IOAPIC: two devices on pin %u", pin);
+	} else if (event != a->pin[pin].event) {
 		rc = unbind(a, pin, e);
 		if (rc == 0) {
 			a->pin[pin].event = event;

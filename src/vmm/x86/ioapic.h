@@ -43,9 +43,9 @@ int ioapic_create(struct ioapic **out, unsigned npins, const struct ioapic_ops *
 /* Unbinds what is bound. No other thread may use it any more. NULL is fine. */
 void ioapic_destroy(struct ioapic *a);
 
-/* The event of a pin, -1 for none; the caller's, to be kept open until it is replaced or the IOAPIC
- * is destroyed. Any thread. -EINVAL: no such pin; or what the hypervisor said (never while the pin
- * is masked: nothing is asked of it then). */
+/* The event of a pin, -1 for none; the caller's, to be kept open until it is taken away or the
+ * IOAPIC is destroyed. Any thread. -EINVAL: no such pin; -EEXIST: it has another one; or what the
+ * hypervisor said (never while the pin is masked: nothing is asked of it then). */
 int ioapic_set_event(struct ioapic *a, unsigned pin, hv_event event, struct err *e);
 
 /* The window at BOARD_IOAPIC, offsets from its start. Any vCPU thread. The data register takes
