@@ -81,7 +81,7 @@ void helper_irq(struct helper *h);
 
 /* ---- the list for jail_seal() ---- */
 struct rule_list {
-	struct jail_rule rule[64];
+	struct jail_rule rule[96]; /* a card with NET_MAX_PAIRS pairs and lanes needs the most */
 	size_t n;
 };
 /* Allow a call with any arguments, or with this descriptor as the first one. More rules than there

@@ -445,6 +445,23 @@ START_TEST(offload_bits)
 }
 END_TEST
 
+/* The list of the jail has room for the largest card. */
+START_TEST(rules_of_the_largest_card)
+{
+	static struct helper h;
+	static struct net n;
+	struct rule_list l = {.n = 0};
+
+	n.w.nlanes = n.nlanes = n.nbackings = NET_MAX_PAIRS;
+	n.w.nkicks = 2 * NET_MAX_PAIRS + 1;
+	for (unsigned i = 0; i < NET_MAX_PAIRS; i++)
+		n.backing[i].ops = &net_tap;
+	helper_rules(&h, &l);
+	net_rules(&n, &l);
+	ck_assert_uint_lt(l.n, ARRAY_LEN(l.rule));
+}
+END_TEST
+
 START_TEST(messages_refused)
 {
 	struct msg_start_net good = conf, m[15];
@@ -1929,6 +1946,7 @@ int main(void)
 	tcase_add_test(pure, headers_from_the_guest);
 	tcase_add_test(pure, headers_for_the_guest);
 	tcase_add_test(pure, offload_bits);
+	tcase_add_test(pure, rules_of_the_largest_card);
 	tcase_add_test(dev, messages_refused);
 	tcase_add_test(dev, configuration);
 	tcase_add_test(dev, frames_out);
