@@ -657,6 +657,42 @@ static void guest_with_work(void)
 	atomic_store(&r->in_head, sizeof(typed) - 1);
 }
 
+/* It comes when it cannot be taken for a part of the guest's buffer: neither by this process, which
+ * has to wait for room, nor by the next one. */
+START_TEST(help_is_not_the_guests)
+{
+	static struct rig next;
+	const uint32_t base = CONSOLE_OUT_LEN - 7;
+	struct rig *r[2] = {&bare, &next};
+	struct ends_rings *rings;
+	const uint32_t n = sizeof(said) - 1;
+
+	for (unsigned i = 0; i < ARRAY_LEN(events); i++)
+		events[i] = event_create();
+	guest_with_work();
+	rings = &STATE_AT(core.page)->rings;
+	atomic_store(&rings->out_tail, base - CONSOLE_OUT_LEN + 10); /* room for 10 bytes */
+	vcon_turn(&bare.v);
+	ck_assert_uint_eq(atomic_load(&rings->out_head), base + 10);
+	atomic_store(&rings->out_tail, base - CONSOLE_OUT_LEN + 20);
+	for (unsigned i = 0; i < 2; i++) {
+		if (i == 1)
+			birth(&next);
+		atomic_fetch_or(&r[i]->v.ends.flags, ENDS_HELP);
+		vcon_turn(&r[i]->v);
+		if (i == 0)
+			ck_assert_uint_eq(atomic_load(&rings->out_head), base + 20);
+		atomic_store(&rings->out_tail, base);
+	}
+	turns(&next.v);
+	for (uint32_t i = 0; i < n; i++)
+		ck_assert_msg(rings->out[(base + i) % CONSOLE_OUT_LEN] == (uint8_t)said[i],
+			      "byte %u", i);
+	ck_assert_uint_gt(atomic_load(&rings->out_head), base + n + 50);
+	ck_assert_int_eq(memcmp(&rings->out[(base + n) % CONSOLE_OUT_LEN], "\r\nCtrl-A", 8), 0);
+}
+END_TEST
+
 START_TEST(kill_at_every_instruction)
 {
 	uint32_t seen = UINT32_MAX;
@@ -719,6 +755,7 @@ int main(void)
 	tcase_set_timeout(k, 120);
 	tcase_add_checked_fixture(k, guest_setup, guest_teardown);
 	tcase_add_test(k, killed_processes_lose_no_output);
+	tcase_add_test(k, help_is_not_the_guests);
 	tcase_add_test(k, kill_at_every_instruction);
 	suite_add_tcase(s, k);
 	srunner_run_all(sr, CK_ENV);

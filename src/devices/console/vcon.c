@@ -205,17 +205,29 @@ static void vcon_begin(struct vcon *v)
 		store_mark(&v->st->out_mark, v->ends.out_head, (uint16_t)(tx->used_idx - 1));
 }
 
+/* What of a buffer is in the ring is found from the ring's head: nothing else may be put there
+ * between a buffer's bytes, or before it is known whether an earlier process had begun with one. */
+static bool may_help(const struct vcon *v, bool runs)
+{
+	const struct virtqueue *q = &v->w.mmio.v.vq[VCON_TX];
+
+	if (v->held)
+		return false;
+	return runs ? q->iresume >= q->nresume : v->started || !v->w.h->port.resumed;
+}
+
 bool vcon_turn(struct vcon *v)
 {
-	bool more = false;
+	bool more = false, runs = lane_runs(v->w.lane);
 
-	ends_help(&v->ends);
-	if (lane_runs(v->w.lane)) {
+	if (runs) {
 		if (v->started != v->w.lane->seen)
 			vcon_begin(v);
 		more = serve_output(v);
 		more |= !v->w.lane->broken && serve_input(v);
 	}
+	if (may_help(v, runs))
+		ends_help(&v->ends);
 	ends_flush(&v->ends);
 	lane_calm(v->w.lane);
 	return more && !v->w.lane->broken;
