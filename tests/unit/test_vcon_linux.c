@@ -425,7 +425,10 @@ END_TEST
 
 /* ---- kills ---- */
 
-static pid_t fork_device(int out_fd)
+#define STATE_AT(page) \
+	((struct vcon_state *)(void *)((page) + DP_STATE_OFF + PORT_STATE_LEN + VCON_STATE_OFF))
+
+static pid_t fork_device(int out_fd, int in_fd, unsigned flags)
 {
 	struct err e = {0};
 	pid_t pid;
@@ -436,7 +439,9 @@ static pid_t fork_device(int out_fd)
 	if (pid == 0) {
 		close(chan[0]);
 		rig = calloc(1, sizeof(*rig));
-		device_open(rig, out_fd, -1, 0);
+		if (in_fd >= 0)
+			close(in_pipe[1]);
+		device_open(rig, out_fd, in_fd, flags);
 		_exit(helper_loop(&rig->h, chan[1]) ? 1 : 0);
 	}
 	close(chan[1]);
@@ -455,7 +460,7 @@ START_TEST(killed_processes_lose_no_output)
 
 	fcntl(fileno(f), F_SETFL, O_APPEND);
 	for (unsigned r = 0; r <= ROUNDS; r++) {
-		pid_t pid = fork_device(fileno(f));
+		pid_t pid = fork_device(fileno(f), -1, 0);
 
 		if (r == 0)
 			bring_up();
@@ -473,7 +478,7 @@ START_TEST(killed_processes_lose_no_output)
 			kill(pid, SIGKILL);
 			waitpid(pid, NULL, 0);
 			close(chan[0]);
-			pid = fork_device(fileno(f));
+			pid = fork_device(fileno(f), -1, 0);
 			used(VCON_TX, &at);
 		}
 		if (r < ROUNDS) {
@@ -501,10 +506,33 @@ START_TEST(killed_processes_lose_no_output)
 }
 END_TEST
 
-/* ---- without its threads: a kill at any instruction ---- */
+/* Two Ctrl-D after an open line, once, whichever process has read what. */
+START_TEST(killed_processes_end_a_stream_once)
+{
+	struct ends_rings *r = &STATE_AT(core.page)->rings;
+	uint64_t until = clock_ns() + WAIT_NS;
 
-#define STATE_AT(page) \
-	((struct vcon_state *)(void *)((page) + DP_STATE_OFF + PORT_STATE_LEN + VCON_STATE_OFF))
+	ck_assert_int_eq(write(in_pipe[1], "ab", 2), 2);
+	for (unsigned i = 0; i < 3; i++) {
+		pid_t pid = fork_device(out_pipe[1], in_pipe[0], UART_STREAM);
+
+		if (i == 1)
+			close(in_pipe[1]);
+		while (atomic_load(&r->in_head) < (i == 0 ? 2 : 4)) {
+			ck_assert_uint_lt(clock_ns(), until);
+			usleep(1000);
+		}
+		usleep(100000); /* if there were more, it would come now */
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+		close(chan[0]);
+	}
+	ck_assert_uint_eq(atomic_load(&r->in_head), 4);
+	ck_assert_int_eq(memcmp(r->in, "ab\004\004", 4), 0);
+}
+END_TEST
+
+/* ---- without its threads: a kill at any instruction ---- */
 
 static const char said[] = "Hello, world of rings; and a second one.";
 static const char typed[] = "typed ahead";
@@ -750,6 +778,7 @@ int main(void)
 	tcase_add_test(c, input_waits);
 	tcase_add_test(c, escape);
 	tcase_add_test(c, end_of_stream);
+	tcase_add_test(c, killed_processes_end_a_stream_once);
 	tcase_add_loop_test(c, mistakes_need_a_reset, 0, (int)ARRAY_LEN(evil));
 	suite_add_tcase(s, c);
 	tcase_set_timeout(k, 120);

@@ -194,7 +194,7 @@ static void ends_take_input(struct ends *c, const uint8_t *buf, size_t n)
 		}
 	}
 	c->in_bytes += n;
-	c->line_open = buf[n - 1] != '\n';
+	atomic_store(&c->r->in_open, buf[n - 1] != '\n');
 	event_signal(c->wake_fd);
 }
 
@@ -228,11 +228,11 @@ static size_t in_want(const struct ends *c, size_t size)
  * unfinished line it takes two, the first ends the line. */
 static void end_of_stream(struct ends *c)
 {
-	unsigned n = c->line_open ? 2 : 1;
-
-	c->stream = false;
-	while (n--)
+	if (atomic_load(&c->r->in_open))
 		in_put(c, CTRL_D);
+	atomic_store(&c->r->in_open, 0);
+	in_put(c, CTRL_D);
+	atomic_store(&c->r->in_ended, 1);
 	event_signal(c->wake_fd);
 }
 
@@ -248,7 +248,7 @@ static void *input_main(void *arg)
 		n = ends_read(c, buf, in_want(c, sizeof(buf)));
 		if (n > 0)
 			ends_take_input(c, buf, (size_t)n);
-		else if (n == 0 && c->stream)
+		else if (n == 0 && c->stream && !atomic_load(&c->r->in_ended))
 			end_of_stream(c);
 		else
 			(void)events_wait(NULL, 0, -1, -1); /* the end of the input; of the thread
@@ -300,6 +300,8 @@ void ends_rings(struct ends *c, struct ends_rings *r, bool resumed)
 		atomic_store(&r->out_tail, 0);
 		atomic_store(&r->in_head, 0);
 		atomic_store(&r->in_tail, 0);
+		atomic_store(&r->in_open, 0);
+		atomic_store(&r->in_ended, 0);
 	}
 	c->out_head = atomic_load(&r->out_head);
 	if (c->out_head - atomic_load(&r->out_tail) > CONSOLE_OUT_LEN)

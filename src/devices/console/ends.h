@@ -36,7 +36,9 @@ struct ends_rings {
 	alignas(64) _Atomic uint32_t out_head; /* device's thread */
 	alignas(64) _Atomic uint32_t out_tail; /* output thread */
 	alignas(64) _Atomic uint32_t in_head;  /* input thread */
-	alignas(64) _Atomic uint32_t in_tail;  /* device's thread */
+	_Atomic uint32_t in_open;              /* input thread: the last line read has no end */
+	_Atomic uint32_t in_ended;            /* input thread: the end of a stream is in the ring */
+	alignas(64) _Atomic uint32_t in_tail; /* device's thread */
 	uint8_t in[CONSOLE_IN_LEN];
 	uint8_t out[CONSOLE_OUT_LEN];
 };
@@ -56,8 +58,7 @@ struct ends {
 	int out_fd, in_fd;
 	int wake_fd, quit_fd;
 	bool out_pty, in_pty, escape;
-	bool stream, line_open; /* input thread: the input is data with an end; its last line has
-				   none */
+	bool stream; /* the input is data with an end */
 
 	uint32_t out_head;          /* device's thread: its own copy */
 	int out_event;              /* device's -> output thread: out_mark has moved */
