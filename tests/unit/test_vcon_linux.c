@@ -80,6 +80,8 @@ static uint8_t pattern(size_t i)
 
 /* ---- with its threads ---- */
 
+static void (*early)(struct rig *r); /* before the device is attached */
+
 static void device_open(struct rig *r, int out_fd, int in_fd, unsigned flags)
 {
 	const struct msg_start_uart m = {.head.mem = board_map(MEM_SIZE), .flags = flags};
@@ -93,6 +95,8 @@ static void device_open(struct rig *r, int out_fd, int in_fd, unsigned flags)
 	if (in_fd >= 0)
 		start_add(&f, START_OWN, in_fd);
 	ck_assert_msg(vcon_open(&r->v, &r->h, &m, &f, &step, &e) == 0, "%s: %s", step, e.text);
+	if (early)
+		early(r);
 	ck_assert_int_eq(helper_attach(&r->h, &r->v.ops, &r->v, &e), 0);
 }
 
@@ -316,6 +320,28 @@ START_TEST(input_waits)
 		got += n;
 	}
 	ck_assert_uint_eq(stop_device().n[STAT_VCON_IN_BYTES], LEN);
+}
+END_TEST
+
+static void read_nothing(struct rig *r)
+{
+	usleep(100000);
+	ck_assert_uint_eq(atomic_load(&r->v.st->rings.in_head), 0);
+}
+
+/* Input is there, but the jail is not sealed. */
+START_TEST(nothing_before_the_seal)
+{
+	uint64_t until = clock_ns() + WAIT_NS;
+
+	early = read_nothing;
+	ck_assert_int_eq(write(in_pipe[1], "abc", 3), 3);
+	start_device(out_pipe[1], in_pipe[0], 0);
+	while (atomic_load(&rig->v.st->rings.in_head) < 3) {
+		ck_assert_uint_lt(clock_ns(), until);
+		usleep(1000);
+	}
+	stop_device();
 }
 END_TEST
 
@@ -776,6 +802,7 @@ int main(void)
 	tcase_add_test(c, nobody_reads);
 	tcase_add_test(c, a_deaf_host_keeps_nobody);
 	tcase_add_test(c, input_waits);
+	tcase_add_test(c, nothing_before_the_seal);
 	tcase_add_test(c, escape);
 	tcase_add_test(c, end_of_stream);
 	tcase_add_test(c, killed_processes_end_a_stream_once);

@@ -103,6 +103,13 @@ static void console_event(void *dev)
 	console_settle(c);
 }
 
+static void console_resume(void *dev)
+{
+	struct console *c = dev;
+
+	ends_go(&c->ends);
+}
+
 static void console_stop_now(void *dev, struct msg_stats *s)
 {
 	struct console *c = dev;
@@ -116,6 +123,7 @@ static void console_stop_now(void *dev, struct msg_stats *s)
 
 const struct helper_ops console_ops = {
 	.regs = {.write = reg_write, .read = reg_read, .settle = console_settle},
+	.resume = console_resume,
 	.idle = idle,
 	.event = console_event,
 	.stop = console_stop_now,

@@ -14,6 +14,12 @@
 static const char help_text[] =
 	"\r\nCtrl-A x: end the VM   Ctrl-A Ctrl-A: one Ctrl-A   Ctrl-A h: this help\r\n";
 
+static void wait_go(const struct ends *c, int event)
+{
+	while (!atomic_load(&c->go))
+		events_wait(&event, 1, -1, -1);
+}
+
 /* ---- output: the device's thread ---- */
 
 uint32_t ends_room(const struct ends *c)
@@ -111,6 +117,7 @@ static void *output_main(void *arg)
 	struct ends *c = arg;
 	uint32_t tail = atomic_load(&c->r->out_tail);
 
+	wait_go(c, c->out_event);
 	for (;;) {
 		uint32_t mark = atomic_load(&c->out_mark), at = tail % CONSOLE_OUT_LEN;
 		uint32_t n = mark - tail;
@@ -241,6 +248,7 @@ static void *input_main(void *arg)
 	struct ends *c = arg;
 	uint8_t buf[512];
 
+	wait_go(c, c->in_event);
 	for (;;) {
 		int n;
 
@@ -258,6 +266,14 @@ static void *input_main(void *arg)
 }
 
 /* ---- control thread ---- */
+
+void ends_go(struct ends *c)
+{
+	atomic_store(&c->go, true);
+	event_signal(c->out_event);
+	if (c->in_fd >= 0)
+		event_signal(c->in_event);
+}
 
 void ends_quit(struct ends *c, int channel)
 {

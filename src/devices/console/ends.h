@@ -58,7 +58,8 @@ struct ends {
 	int out_fd, in_fd;
 	int wake_fd, quit_fd;
 	bool out_pty, in_pty, escape;
-	bool stream; /* the input is data with an end */
+	bool stream;     /* the input is data with an end */
+	_Atomic bool go; /* ends_go() was called */
 
 	uint32_t out_head;          /* device's thread: its own copy */
 	int out_event;              /* device's -> output thread: out_mark has moved */
@@ -80,9 +81,12 @@ struct ends {
  * for ends_open(), and for tests. */
 void ends_rings(struct ends *c, struct ends_rings *r, bool resumed);
 /* Take over the two descriptors (closed by the end of the process), carry on with the rings or
- * begin with empty ones, and start the threads. `r` stays the caller's. */
+ * begin with empty ones, and start the threads, which touch nothing before ends_go(). `r` stays the
+ * caller's. */
 int ends_open(struct ends *c, struct ends_rings *r, bool resumed, const struct ends_conf *conf,
 	      struct err *e);
+/* The jail is sealed: read and write. */
+void ends_go(struct ends *c);
 void ends_rules(const struct ends *c, struct rule_list *l);
 
 /* ---- device's thread ---- */

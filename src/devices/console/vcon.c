@@ -279,6 +279,14 @@ static void vcon_event(void *dev)
 	worker_helper_ops.event(dev);
 }
 
+static void vcon_resume(void *dev)
+{
+	struct vcon *v = dev;
+
+	ends_go(&v->ends);
+	worker_resume(dev);
+}
+
 static void vcon_stop(void *dev, struct msg_stats *s)
 {
 	struct vcon *v = dev;
@@ -302,6 +310,7 @@ int vcon_open(struct vcon *v, struct helper *h, const struct msg_start_uart *m,
 	if (rc)
 		return rc;
 	v->ops = worker_helper_ops;
+	v->ops.resume = vcon_resume;
 	v->ops.event = vcon_event;
 	v->ops.stop = vcon_stop;
 	v->strict = m->flags & UART_STREAM;
