@@ -200,7 +200,8 @@ int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m,
 	if (rc)
 		return rc;
 	b->page = h->port.dev_state;
-	b->page->sync_failed = h->port.resumed && b->page->sync_failed ? BLK_SYNC_FAILED : 0;
+	if (!h->port.resumed)
+		b->page->sync_failed = 0;
 	rc = open_lanes(b, step, e);
 	if (rc)
 		return rc;

@@ -82,17 +82,10 @@ struct blk_req {
 	struct iovec vec[VQ_MAX_NUM];
 };
 
-/* Bits. A process that finds any of them takes it for a failure. */
-enum blk_sync_failed {
-	BLK_SYNC_FAILED = 1, /* a flush has failed, and the guest may not have been told */
-	BLK_SYNC_ASKED =
-		2, /* the kernel may have said so already: BLK_OP_SYNC_OTHER is under way */
-};
-
 /* In the device page. */
 struct blk_page {
 	struct virtio_state virtio;
-	uint32_t sync_failed; /* enum blk_sync_failed */
+	uint32_t sync_failed; /* a flush has failed, and the guest may not have been told */
 };
 _Static_assert(sizeof(struct blk_page) <= PORT_DEV_STATE_SIZE, "the state fits the page");
 

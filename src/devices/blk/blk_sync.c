@@ -11,10 +11,6 @@
  * that they belong to; the last of them clears sync_failed. What comes in between fails at once:
  * its driver did not know of the failure when it asked. After a restart the last of them is not
  * known: sync_failed stays until each lane has published its answers to all that it has resumed.
- *
- * The kernel's answer about the other descriptor is given once as well, and no successor can ask
- * again. So that it is asked for is in the page before, and what is told to a process that dies
- * then counts as a failure.
  */
 #include "blk.h"
 
@@ -32,7 +28,7 @@ static void forget_failure(struct blk *b)
 	if (s->untold || s->owed || !s->told)
 		return;
 	s->told = false;
-	b->page->sync_failed &= ~(uint32_t)BLK_SYNC_FAILED;
+	b->page->sync_failed = 0;
 }
 
 void blk_sync_start(struct blk *b)
@@ -42,21 +38,11 @@ void blk_sync_start(struct blk *b)
 	pthread_mutex_lock(&s->lock);
 	s->owed = 0;
 	for (unsigned i = 0; i < b->conf.nqueues; i++) {
-		b->lane[i].owes = (b->page->sync_failed & BLK_SYNC_FAILED) && b->lane[i].resumed;
+		b->lane[i].owes = b->page->sync_failed && b->lane[i].resumed;
 		s->owed += b->lane[i].owes;
 	}
 	forget_failure(b);
 	pthread_mutex_unlock(&s->lock);
-}
-
-static void sync_is_asked(struct blk *b, bool asked)
-{
-	pthread_mutex_lock(&b->sync.lock);
-	if (asked)
-		b->page->sync_failed |= BLK_SYNC_ASKED;
-	else
-		b->page->sync_failed &= ~(uint32_t)BLK_SYNC_ASKED;
-	pthread_mutex_unlock(&b->sync.lock);
 }
 
 static void submit_sync(struct blk_lane *l)
@@ -66,8 +52,6 @@ static void submit_sync(struct blk_lane *l)
 	/* What an earlier process may have been told, and not written down, is asked for first. */
 	l->sync.io.op = other_fd >= 0 ? BLK_OP_SYNC_OTHER : BLK_OP_SYNC;
 	l->sync.io.fd = other_fd;
-	if (other_fd >= 0)
-		sync_is_asked(l->b, true);
 	l->b->ops->submit(l->engine, &l->sync.io);
 }
 
@@ -104,7 +88,7 @@ void blk_sync_begin(struct blk_req *r)
 	bool first = false;
 
 	pthread_mutex_lock(&s->lock);
-	r->unstable = b->page->sync_failed & BLK_SYNC_FAILED;
+	r->unstable = b->page->sync_failed;
 	if (r->unstable) {
 		s->untold++;
 	} else {
@@ -125,7 +109,7 @@ static void fail_all(struct blk *b)
 	struct blk_sync *s = &b->sync;
 	struct blk_req **end = &s->covered;
 
-	b->page->sync_failed = BLK_SYNC_FAILED; /* in one store with the end of ASKED */
+	b->page->sync_failed = 1;
 	while (*end)
 		end = &(*end)->next;
 	*end = s->waiting;
@@ -165,7 +149,6 @@ static bool blk_sync_go_on(struct blk_lane *l, int res)
 		l->b->sync.other_fd = -1; /* it has been told now */
 	if (!other || res < 0)
 		return false;
-	sync_is_asked(l->b, false);
 	submit_sync(l);
 	return true;
 }
