@@ -136,7 +136,7 @@ static void bash_program(const char *program)
 	char name[32] = "";
 
 	(void)flags_of(&l, program);
-	for (size_t i = 0; program[i] && i < sizeof(name) - 1; i++)
+	for (size_t i = 0; i < sizeof(name) - 1 && program[i]; i++)
 		name[i] = program[i] == '-' ? '_' : program[i];
 	bash_values(name, &l);
 	printf("_%s() {\n\tlocal cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}\n"

@@ -174,7 +174,7 @@ static void load_one(struct daemon *d, const char *id)
 		err_sys(&e, rc, "record");
 	else
 		rc = m ? parse_one(d, m, id, text, len, &e) : err_set(&e, -ENOMEM, "out of memory");
-	if (rc) {
+	if (rc || !m) {
 		if (m)
 			machine_forget(m);
 		keep_broken(d, id, rc, e.text);

@@ -12,7 +12,7 @@
 
 #define ITEMS_MAX 16
 
-#define ITEMS(list) .item = list, .nitems = ARRAY_LEN(list)
+#define ITEMS(list) .item = (list), .nitems = ARRAY_LEN(list)
 #define GiB(n) ((uint64_t)(n) << 30)
 
 static const struct setting_item disk_items[] = {

@@ -73,7 +73,8 @@ START_TEST(packed)
 	struct device_desc back;
 	size_t len = device_pack(&d, body);
 
-	ck_assert_uint_eq(len, 80 + 80 + QUEUES * 32 + 16);
+	ck_assert_uint_eq(d.ndoorbells, QUEUES + 1); /* and the acknowledge */
+	ck_assert_uint_eq(len, 80 + 80 + (QUEUES + 1) * 32 + 16);
 	ck_assert_int_eq(device_unpack(&back, body, len), 0);
 	ck_assert_mem_eq(&back, &d, sizeof(d));
 	ck_assert_int_eq(device_unpack(&back, body, len - 1), -EPROTO);

@@ -85,7 +85,7 @@ int exec_os_launch(struct vm *vm, struct exec_proc *p, const struct exec_order *
 	if (rc)
 		return rc;
 	fds[0] = handle_fd(theirs);
-	child_init(p->child, "insula-exec", "", CONTAIN_HELPER);
+	child_init_contained(p->child, "insula-exec", "", CONTAIN_HELPER);
 	rc = child_spawn(p->child, fds, n, e);
 	if (!rc) {
 		rc = child_send(p->child, MSG_START_EXEC, &o->msg, sizeof(o->msg), fds, n);

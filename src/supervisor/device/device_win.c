@@ -31,7 +31,7 @@ int device_child_init(struct device *d, const char *libexec, struct err *e)
 {
 	(void)libexec; /* the programs lie beside insula-run.exe */
 	(void)e;
-	child_init(&d->child, d->class->program, d->desc.name, CONTAIN_HELPER);
+	child_init_contained(&d->child, d->class->program, d->desc.name, CONTAIN_HELPER);
 	return 0;
 }
 

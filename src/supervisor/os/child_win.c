@@ -16,7 +16,8 @@ void child_none(struct child *c)
 	*c = (struct child){.program = NULL};
 }
 
-void child_init(struct child *c, const char *program, const char *device, enum contain_kind kind)
+void child_init_contained(struct child *c, const char *program, const char *device,
+			  enum contain_kind kind)
 {
 	child_name(c, program, device);
 	c->os.kind = kind;

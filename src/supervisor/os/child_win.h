@@ -23,7 +23,8 @@ struct child_os {
 	struct timer log_due; /* it has written */
 };
 
-void child_init(struct child *c, const char *program, const char *device, enum contain_kind kind);
+void child_init_contained(struct child *c, const char *program, const char *device,
+			  enum contain_kind kind);
 /* A handle of its own for what `h` stands for, with `access`; its value, which means nothing in
  * this process, or a negative errno. `h` is closed in any case. */
 int child_give(struct child *c, HANDLE h, DWORD access);

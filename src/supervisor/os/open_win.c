@@ -55,7 +55,7 @@ int open_cards(struct vm *vm, struct err *e)
 int open_programs(struct vm *vm, struct err *e)
 {
 	(void)e;
-	child_init(&vm->vmm, "insula-vmm", "", CONTAIN_VMM);
+	child_init_contained(&vm->vmm, "insula-vmm", "", CONTAIN_VMM);
 	return 0;
 }
 
