@@ -1710,7 +1710,8 @@ START_TEST(killed_before_all_were_told)
 	conf.engine = engines[_i];
 	if (conf.engine == BLK_ENGINE_URING && !uring_works())
 		return;
-	spied = hold = true;
+	spied = true;
+	hold = true;
 	do {
 		spawn_device();
 	} while (!comes_up());
@@ -1724,7 +1725,8 @@ START_TEST(killed_before_all_were_told)
 	}
 	kill_device();
 	page->sync_failed = 1;
-	spied = hold = false;
+	spied = false;
+	hold = false;
 	do {
 		spawn_device();
 	} while (!comes_up());
