@@ -66,7 +66,8 @@ void child_none(struct child *c)
 }
 
 #ifdef _WIN32
-void child_init_contained(struct child *c, const char *program, const char *device, enum contain_kind kind)
+void child_init_contained(struct child *c, const char *program, const char *device,
+			  enum contain_kind kind)
 {
 	(void)kind;
 	child_name(c, program, device);
