@@ -12,7 +12,7 @@
 #include "vm.h"
 
 #define SECOND_NS 1000000000ull
-#define START_DEADLINE_NS (30 * SECOND_NS) /* all children jailed and ready */
+#define START_DEADLINE_NS (90 * SECOND_NS) /* all children jailed and ready */
 #define STOP_DEADLINE_NS (2 * SECOND_NS)   /* insula-vmm leaves the guest */
 #define DRAIN_DEADLINE_NS (10 * SECOND_NS) /* helpers finish what is in flight */
 #define OUTPUT_DEADLINE_NS (2 * SECOND_NS) /* a command's last output, when the guest is gone */
