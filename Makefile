@@ -278,7 +278,7 @@ check check-windows: deps-guest deps-lab deps-windows deps-wine
 check check-fast check-windows: deps-build deps-check deps-deb
 	@tests/check $@ $(BUILD)
 
-bench: all guest deps-lab
+bench: all guest deps-lab deps-bench
 	@tests/bench/bench $(BUILD)
 
 lab: deps-lab guest
