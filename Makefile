@@ -42,7 +42,7 @@ say = @printf '  %-6s %s\n' "$(1)" "$(patsubst $(BUILD)/%,%,$@)"
 endif
 
 # ---- rooms: one library each; main.c and *_main.c belong to a program alone
-ROOMS := base hv x86 whp vmm devices exec jail image spec supervisor guest daemon ctl
+ROOMS := base hv x86 whp vmm devices exec jail image spec supervisor guest daemon ctl oci
 src_base       := $(wildcard src/base/*.c) $(wildcard src/os/linux/*.c)
 src_hv         := $(wildcard src/hv/kvm/*.c) $(wildcard src/hv/kvm/x86/*.c) $(wildcard src/hv/*.c)
 # The Windows backend; all but *_win.c also builds here, for the tests. x86: its instruction emulator.
@@ -57,6 +57,7 @@ src_spec       := $(wildcard src/spec/*.c)
 src_supervisor := $(wildcard src/supervisor/*.c src/supervisor/*/*.c)
 src_daemon     := $(wildcard src/daemon/*.c)
 src_ctl        := $(wildcard src/ctl/*.c)
+src_oci        := $(wildcard src/oci/*.c)
 # Of the guest's side the part that needs no guest, for the tests.
 src_guest      := $(wildcard src/guest/agent*.c) src/guest/env.c
 lib_of   = $(filter-out %/main.c %_main.c %_win.c,$(src_$(1)))
@@ -251,7 +252,7 @@ $(BUILD)/tests/test_whp: $(BUILD)/obj/tests/unit/test_whp.o $(DOUBLE) $(call lib
 
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZERS  := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
-FUZZ_LIB_SRC := $(foreach r,base x86 vmm devices exec image spec supervisor daemon,$(call lib_of,$(r)))
+FUZZ_LIB_SRC := $(foreach r,base x86 vmm devices exec image spec supervisor daemon oci,$(call lib_of,$(r)))
 FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 fuzzers: $(FUZZERS)
 $(BUILD)/fuzz/obj/%.o: %.c Makefile
