@@ -23,6 +23,7 @@
 #include "spec/json.h"
 #include "state.h"
 #include "spec/config.h"
+#include "spec/settings.h"
 
 /* ---- making ---- */
 
@@ -70,6 +71,8 @@ static bool absolute_paths(struct request *r, const struct vm_config *c)
 
 	for (size_t i = 0; i < ARRAY_LEN(paths) && ok; i++)
 		ok = absolute(r, paths[i].key, -1, paths[i].path);
+	if (ok && c->image && setting_is_relative(setting_find("image"), c->image))
+		ok = refuse_member(r, "image", -1, c->image, "an absolute path");
 	for (unsigned i = 0; i < c->ndisks && ok; i++)
 		ok = absolute(r, "disks", (int)i, c->disk[i].path);
 	for (unsigned i = 0; i < c->nshares && ok; i++)

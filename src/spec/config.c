@@ -46,13 +46,15 @@ void config_drop_nets(struct vm_config *c)
 
 void config_free(struct vm_config *c)
 {
-	char *one[] = {c->kernel,  c->initrd,       c->append,     c->rootfs,
-		       c->metrics, c->console_file, c->vsock.path, c->cwd};
+	char *one[] = {c->kernel,       c->initrd,     c->append, c->rootfs, c->metrics,
+		       c->console_file, c->vsock.path, c->cwd,    c->image,  c->entrypoint};
 
 	for (unsigned i = 0; i < sizeof(one) / sizeof(one[0]); i++)
 		free(one[i]);
 	for (unsigned i = 0; i < c->nenv; i++)
 		free(c->env[i]);
+	for (unsigned i = 0; i < c->nlayers; i++)
+		free(c->layer[i]);
 	for (unsigned i = 0; i < c->nshares; i++) {
 		free(c->share[i].dir);
 		free(c->share[i].guest);
@@ -70,7 +72,9 @@ static int out_of_memory(struct err *e)
 
 enum console_kind config_console(const struct vm_config *c)
 {
-	return c->console_given ? c->console : c->command ? CONSOLE_STDERR : CONSOLE_STDIO;
+	return c->console_given         ? c->console
+	       : c->command || c->image ? CONSOLE_STDERR
+					: CONSOLE_STDIO;
 }
 
 static int config_refuse(struct vm_config *c, const char *field, const char *expected,
@@ -138,12 +142,35 @@ static int check_initrd(struct vm_config *c, struct err *e)
 	return 0;
 }
 
+static int check_image(struct vm_config *c, struct err *e)
+{
+	const char *own = c->entrypoint ? "entrypoint" : c->has_pull ? "pull" : NULL;
+	char words[64];
+
+	if (c->image && (c->rootfs || c->initrd))
+		return config_refuse(c, "image", "none with rootfs or initrd", e,
+				     "--image: is the root file system, which Insula's own initrd "
+				     "mounts; leave out --rootfs and --initrd");
+	if (!c->image && own) {
+		snprintf(words, sizeof(words), "--%s: no image; expected --image REF", own);
+		return config_refuse(c, own, "an image", e, words);
+	}
+	if (c->rootfs_size && ((!c->image && !c->rootfs) || c->rootfs_rw))
+		return config_refuse(c, "rootfs-size", "an image, or a rootfs that is not rw", e,
+				     "--rootfs-size: no root that takes it; expected --image, or "
+				     "--rootfs without rw");
+	return 0;
+}
+
 int config_check(struct vm_config *c, struct err *e)
 {
-	const struct setting *own = c->command ? NULL : commands_own(c);
+	/* An image has a command of its own, or is refused when that is known. */
+	const struct setting *own = c->command || c->image ? NULL : commands_own(c);
 	int rc = check_initrd(c, e);
 	char words[80];
 
+	if (!rc)
+		rc = check_image(c, e);
 	if (rc)
 		return rc;
 	if (own) {
@@ -151,7 +178,7 @@ int config_check(struct vm_config *c, struct err *e)
 			 "-%c: no command; expected one at the end of the line", own->letter);
 		return config_refuse(c, own->name, "a command", e, words);
 	}
-	if (c->command && c->console_given && c->console == CONSOLE_STDIO)
+	if ((c->command || c->image) && c->console_given && c->console == CONSOLE_STDIO)
 		return config_refuse(
 			c, "console", "stderr, pty, none or file=FILE", e,
 			"--console: stdio; with a command, standard input and output are the "

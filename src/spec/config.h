@@ -23,6 +23,10 @@
 #define CONFIG_MAX_SHARES 8
 #define CONFIG_USER_MAX 66 /* NAME:GROUP */
 
+#define CONFIG_MAX_LAYERS 10           /* of an image, each a disk; the others are merged */
+#define CONFIG_MIN_UPPER (16ull << 20) /* of --rootfs-size: less is no ext4 that can be used */
+#define CONFIG_IMAGE_MAX 1024          /* bytes of a reference, with the NUL */
+
 #define CONFIG_RNG_RATE (1ull << 20) /* unless it is said */
 
 /* CONSOLE_STREAM: a descriptor that the supervisor itself holds; cannot be configured. */
@@ -61,6 +65,9 @@ struct share_config {
 
 enum net_kind_config { NET_ON_NOTHING, NET_ON_TAP, NET_ON_FD, NET_ON_USER, NET_ON_SOCKET };
 
+/* When an image of a registry is asked for though it is cached: as docker has it. */
+enum pull_policy { PULL_MISSING, PULL_ALWAYS, PULL_NEVER };
+
 struct net_forward {
 	bool udp;
 	char address[16]; /* of the host, IPv4 */
@@ -97,6 +104,16 @@ struct vm_config {
 	struct mistake mistake; /* if config_set(), config_json() or config_check() refused */
 	char *kernel, *initrd, *append, *rootfs, *metrics, *console_file; /* NULL: not given */
 	bool rootfs_rw, kernel_packed;
+	uint64_t rootfs_size; /* of the disk that takes what is written to the root; 0: memory */
+	char *image;          /* TRANSPORT:... as skopeo takes it; NULL: none */
+	char *entrypoint;     /* NULL: the image's own; "": none */
+	enum pull_policy pull;
+	bool has_pull;
+	/* What the image is made of, the lowest layer first, in the place of rootfs; set by
+	 * whoever has unpacked it (supervisor/backing/image.h), with command, env, cwd and user.
+	 * Cannot be configured. */
+	unsigned nlayers;
+	char *layer[CONFIG_MAX_LAYERS];
 	bool rng_off;
 	uint64_t rng_rate; /* bytes a second */
 	unsigned cpus;
@@ -156,6 +173,12 @@ enum console_kind config_console(const struct vm_config *c);
 /* Cut the next item off at a comma, in place; ",," stands for a comma in the text. NULL: the end.
  */
 char *config_next_item(char **rest);
+
+/* "docker://NAME" of a name without a transport, else a copy; the caller's. NULL: it is no
+ * reference, and *why says what was expected (a static string), or there is no memory (NULL). */
+char *image_reference(const char *text, const char **why);
+/* Variables that -e wins over: in front of the others. */
+int config_add_defaults(struct vm_config *c, char *const *env, unsigned n, struct err *e);
 
 /* What only the whole can tell: a command with a foreign initrd, and the like. */
 int config_check(struct vm_config *c, struct err *e);

@@ -226,6 +226,20 @@ static int set_rootfs(const struct taking *t, const char *v)
 	return 0;
 }
 
+static int set_rootfs_size(const struct taking *t, const char *v)
+{
+	char least[24], most[24];
+	uint64_t n;
+
+	if (!take_size(t, v, &n))
+		return take_wrong(t, v, "a size from %s to %s, such as 2G",
+				  size_text(t->s->min, least), size_text(t->s->max, most));
+	if (n % BOARD_PAGE)
+		return take_wrong(t, v, "a multiple of %u bytes", BOARD_PAGE);
+	t->c->rootfs_size = n;
+	return 0;
+}
+
 static int set_append(const struct taking *t, const char *v)
 {
 	if (strpbrk(v, "\n\r"))
@@ -419,6 +433,39 @@ static int set_interactive(const struct taking *t, const char *v)
 	return config_set_set_flag(t, &t->c->interactive, v);
 }
 
+/* ---- images ---- */
+
+static int set_image(const struct taking *t, const char *v)
+{
+	const char *why = NULL;
+	char *ref = image_reference(v, &why);
+
+	if (!ref)
+		return why ? take_wrong(t, v, "%s", why) : take_no_memory(t);
+	free(t->c->image);
+	t->c->image = ref;
+	return 0;
+}
+
+static int set_pull(const struct taking *t, const char *v)
+{
+	static const char *const words[] = {"missing", "always", "never"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(words); i++) {
+		if (!strcmp(v, words[i])) {
+			t->c->pull = (enum pull_policy)i;
+			t->c->has_pull = true;
+			return 0;
+		}
+	}
+	return take_wrong(t, v, "always, missing or never");
+}
+
+static int set_entrypoint(const struct taking *t, const char *v)
+{
+	return take_text(t, &t->c->entrypoint, v);
+}
+
 /* ---- directories ---- */
 
 static bool has_dots(const char *path)
@@ -502,11 +549,25 @@ static const struct {
 	const char *name;
 	int (*set)(const struct taking *t, const char *v);
 } setters[] = {
-	{"kernel", set_kernel},   {"initrd", set_initrd},   {"append", set_append},
-	{"cpus", set_cpus},       {"mem", set_mem},         {"rootfs", set_rootfs},
-	{"share", set_share},     {"console", set_console}, {"rng", set_rng},
-	{"metrics", set_metrics}, {"timeout", set_timeout}, {"interactive", set_interactive},
-	{"tty", set_tty},         {"env", set_env},         {"cwd", set_cwd},
+	{"kernel", set_kernel},
+	{"initrd", set_initrd},
+	{"append", set_append},
+	{"cpus", set_cpus},
+	{"mem", set_mem},
+	{"rootfs", set_rootfs},
+	{"share", set_share},
+	{"console", set_console},
+	{"rng", set_rng},
+	{"image", set_image},
+	{"pull", set_pull},
+	{"entrypoint", set_entrypoint},
+	{"rootfs-size", set_rootfs_size},
+	{"metrics", set_metrics},
+	{"timeout", set_timeout},
+	{"interactive", set_interactive},
+	{"tty", set_tty},
+	{"env", set_env},
+	{"cwd", set_cwd},
 	{"user", set_user},
 };
 

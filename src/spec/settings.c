@@ -149,6 +149,34 @@ const struct setting settings[SETTINGS] = {
 		 "memory above, unless rw (images only)",
 	 .value_windows = "IMAGE[,rw]",
 	 .help_windows = "root file system: a raw image; read-only below, memory above, unless rw"},
+	{.name = "rootfs-size",
+	 .type = SETTING_SIZE,
+	 .min = CONFIG_MIN_UPPER,
+	 .max = GiB(16384),
+	 .on = ON_LINUX,
+	 .value = "SIZE",
+	 .help = "what the guest writes to the root of --image or --rootfs goes to a disk of that "
+		 "size, which is made for the run and thrown away (default: to its memory)"},
+	{.name = "image",
+	 .paths = " oci: oci-archive: docker-archive: dir: ",
+	 .on = ON_LINUX,
+	 .value = "REF",
+	 .help = "run a container image: oci:DIR[:TAG], oci-archive:FILE[:TAG], "
+		 "docker-archive:FILE[:NAME], or what skopeo speaks (docker://..., "
+		 "containers-storage:...); a name alone is docker://NAME. Its layers are packed "
+		 "once and cached",
+	 .words = "oci: oci-archive: docker-archive: docker:// docker-daemon: "
+		  "containers-storage: dir:"},
+	{.name = "pull",
+	 .on = ON_LINUX,
+	 .value = "always|missing|never",
+	 .words = "always missing never",
+	 .help = "when an image of a registry is asked for again (default missing: if it is not "
+		 "cached)"},
+	{.name = "entrypoint",
+	 .on = ON_LINUX,
+	 .value = "PROGRAM",
+	 .help = "in the place of the image's entry point, and without its command; empty: none"},
 	{.name = "share",
 	 .many = "shares",
 	 .path = "",
@@ -350,6 +378,19 @@ bool setting_is_bare(const struct setting *s, const char *text)
 	return true;
 }
 
+/* What follows the word of `words` that the text begins with; NULL: it begins with none. */
+static const char *behind_word(const char *words, const char *text)
+{
+	while (*(words += strspn(words, " "))) {
+		size_t n = strcspn(words, " ");
+
+		if (!strncmp(text, words, n))
+			return text + n;
+		words += n;
+	}
+	return NULL;
+}
+
 /* Where the path begins; NULL: there is none. */
 static const char *find_path(const struct setting *s, const char *text)
 {
@@ -359,6 +400,8 @@ static const char *find_path(const struct setting *s, const char *text)
 		text += before;
 	if (setting_is_bare(s, text))
 		return text;
+	if (s->paths)
+		return behind_word(s->paths, text);
 	while (s->path && strncmp(text, s->path, n) != 0) {
 		text = s->items ? next_item(text) : "";
 		if (!*text)

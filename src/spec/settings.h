@@ -49,6 +49,8 @@ struct setting {
 	const char *many; /* its key in JSON where it is an array; NULL: it comes once, as NAME */
 	const char *path; /* what stands before a path of the host: "", or "KEY="; NULL: no path */
 	const char *before; /* a word that may stand before that; NULL: none */
+	const char *paths;  /* words, between blanks, one of which stands before a path, or none;
+			       NULL: see `path` */
 	bool items;         /* a text of items between commas, ",," standing for one */
 	const char *bare; /* the first item may be the path alone, unless it is one of these words,
 			     each between blanks; NULL: it may not */
@@ -66,7 +68,7 @@ struct setting {
 	size_t nitems;
 };
 
-#define SETTINGS 19
+#define SETTINGS 23
 extern const struct setting settings[SETTINGS];
 /* settings_linux.c, settings_win.c: where this program runs. */
 extern const enum setting_system settings_here;

@@ -97,6 +97,19 @@ START_TEST(flags_of_settings)
 }
 END_TEST
 
+START_TEST(image_paths)
+{
+	const struct setting *s = setting_find("image");
+	char *text;
+
+	ck_assert(setting_is_relative(s, "oci:dir:tag") && !setting_is_relative(s, "oci:/dir"));
+	ck_assert(!setting_is_relative(s, "docker://x") && !setting_is_relative(s, "x"));
+	text = setting_absolute(s, "docker-archive:a,b.tar:x", "/c");
+	ck_assert_str_eq(text, "docker-archive:/c/a,b.tar:x");
+	free(text);
+}
+END_TEST
+
 START_TEST(absolute_paths)
 {
 	static const struct {
@@ -685,6 +698,82 @@ START_TEST(shares)
 }
 END_TEST
 
+START_TEST(images)
+{
+	static const char *const as_they_are[] = {"oci:/a/b:latest",
+						  "oci-archive:x.tar",
+						  "docker-archive:x y.tar:name:tag",
+						  "docker://localhost:5000/a@sha256:0",
+						  "containers-storage:debian",
+						  "dir:/x"};
+	static const char *const bad[] = {"",         "a b",         "-x",
+					  "/etc",     "oci:",        "docker://",
+					  "oci:a\nb", "docker://-x", "docker://a;b"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(as_they_are); i++) {
+		ck_assert_int_eq(set("image", as_they_are[i]), 0);
+		ck_assert_str_eq(c.image, as_they_are[i]);
+	}
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
+		refused("image", bad[i], "expected a ");
+	ck_assert_int_eq(set("image", "debian:12"), 0);
+	ck_assert_str_eq(c.image, "docker://debian:12");
+	ck_assert_int_eq(set("tty", "on"), 0); /* of the image's command */
+	ck_assert_int_eq(config_check(&c, &e), 0);
+	ck_assert_int_eq(config_console(&c), CONSOLE_STDERR);
+	ck_assert_int_eq(set("entrypoint", ""), 0);
+	ck_assert_int_eq(set("pull", "never"), 0);
+	ck_assert_int_eq(c.pull, PULL_NEVER);
+	refused("pull", "Never", "expected always, missing or never");
+	ck_assert_int_eq(set("rootfs-size", "1G"), 0);
+	ck_assert_uint_eq(c.rootfs_size, 1u << 30);
+	refused("rootfs-size", "15M", "expected a size from 16M to 16384G");
+	refused("rootfs-size", "16777217", "expected a multiple of 4096 bytes");
+	ck_assert_int_eq(config_check(&c, &e), 0);
+	ck_assert_int_eq(set("rootfs", "/x"), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_str_eq(c.mistake.field, "image");
+}
+END_TEST
+
+START_TEST(images_own_settings)
+{
+	ck_assert_int_eq(json("{\"pull\":\"always\"}"), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_str_eq(e.text, "--pull: no image; expected --image REF");
+	ck_assert_int_eq(json("{\"entrypoint\":\"/bin/x\"}"), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_str_eq(c.mistake.field, "entrypoint");
+	config_free(&c);
+	ck_assert_int_eq(json("{\"rootfs-size\":33554432}"), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_int_eq(json("{\"rootfs\":\"/x,rw\"}"), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_str_eq(c.mistake.field, "rootfs-size");
+	ck_assert_int_eq(json("{\"rootfs\":\"/x\"}"), 0);
+	ck_assert_int_eq(config_check(&c, &e), 0);
+}
+END_TEST
+
+START_TEST(default_variables)
+{
+	char *const env[] = {"A=image", "B=image"};
+	char *many[CONFIG_MAX_ENV];
+
+	ck_assert_int_eq(set("env", "A=mine"), 0);
+	ck_assert_int_eq(config_add_defaults(&c, env, 2, &e), 0);
+	ck_assert_uint_eq(c.nenv, 3);
+	ck_assert_str_eq(c.env[0], "A=image");
+	ck_assert_str_eq(c.env[2], "A=mine"); /* insula-init takes the last one */
+	ck_assert_ptr_null(c.env[3]);
+	for (unsigned i = 0; i < CONFIG_MAX_ENV; i++)
+		many[i] = env[0];
+	ck_assert_int_eq(config_add_defaults(&c, many, CONFIG_MAX_ENV - 2, &e), -EINVAL);
+	ck_assert_int_eq(config_add_defaults(&c, many, CONFIG_MAX_ENV - 3, &e), 0);
+	ck_assert_uint_eq(c.nenv, CONFIG_MAX_ENV);
+}
+END_TEST
+
 START_TEST(json_command_settings)
 {
 	ck_assert_int_eq(json("{\"command\":[\"ls\"],\"env\":[\"A=1\",\"B=2\"],\"cwd\":\"/\","
@@ -916,6 +1005,7 @@ int main(void)
 	tcase_add_test(flags, defaults);
 	tcase_add_test(flags, known_names);
 	tcase_add_test(flags, flags_of_settings);
+	tcase_add_test(flags, image_paths);
 	tcase_add_test(flags, absolute_paths);
 	tcase_add_test(flags, environment);
 	tcase_add_test(flags, sizes);
@@ -930,6 +1020,9 @@ int main(void)
 	tcase_add_test(flags, user_names);
 	tcase_add_test(flags, command_settings_refused);
 	tcase_add_test(flags, shares);
+	tcase_add_test(flags, images);
+	tcase_add_test(flags, images_own_settings);
+	tcase_add_test(flags, default_variables);
 	tcase_add_test(flags, json_command_settings);
 	tcase_add_test(flags, long_values_are_cut);
 	tcase_add_test(flags, disk_texts);

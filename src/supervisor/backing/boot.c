@@ -196,6 +196,8 @@ int boot_open(struct boot *b, const struct vm_config *c, const struct paths *p, 
 	int rc = 0;
 
 	boot_init(b);
+	if (c->image || c->rootfs_size)
+		return err_set(e, -EOPNOTSUPP, "--%s: not yet", c->image ? "image" : "rootfs-size");
 	if (c->kernel)
 		snprintf(kernel, sizeof(kernel), "%s", c->kernel);
 	else

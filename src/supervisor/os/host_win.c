@@ -11,10 +11,12 @@
 
 static int host_refuse(const struct vm_config *c, struct err *e)
 {
-	const char *what = c->nshares    ? "--share"
-			   : c->nnets    ? "--net"
-			   : c->mem_huge ? "--mem ...,hugepages"
-					 : NULL;
+	const char *what = c->nshares       ? "--share"
+			   : c->image       ? "--image"
+			   : c->rootfs_size ? "--rootfs-size"
+			   : c->nnets       ? "--net"
+			   : c->mem_huge    ? "--mem ...,hugepages"
+					    : NULL;
 
 	return what ? err_set(e, -EOPNOTSUPP, "%s: not on Windows yet", what) : 0;
 }
