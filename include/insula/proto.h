@@ -42,7 +42,9 @@ enum msg_type {
 	MSG_STOP,          /* empty */
 	MSG_DEV_UP,        /* struct msg_dev: its helper is back (to the vmm) */
 	MSG_NET_PEER =
-		10, /* empty; a descriptor: the next stream (to a net helper that has none) */
+		10,     /* empty; a descriptor: the next stream (to a net helper that has none) */
+	MSG_VHOST_PEER, /* empty; a descriptor: the next connection (to a vhost helper that has
+			 * none) */
 	MSG_VSOCK_CONNECTED = 33, /* struct msg_vsock_connected: the answer (to a vsock helper) */
 	MSG_VSOCK_STREAM,         /* struct msg_vsock_stream (to a vsock helper) */
 	MSG_VSOCK_CLIENT,    /* empty; a descriptor: a stream on which a client will say CONNECT (to
@@ -67,6 +69,10 @@ enum msg_type {
 	MSG_VSOCK_CONNECT = 96, /* struct msg_vsock_connect: the guest wants a stream (from a vsock
 				   helper) */
 	MSG_NET_LOST,           /* empty: its stream has ended (from a net helper) */
+	MSG_VHOST_LOST,         /* empty: its connection has ended (from a vhost helper) */
+	MSG_VHOST_INFLIGHT,     /* struct vhost_inflight; a descriptor: what the next helper needs
+				 * besides the device page; size 0, no descriptor: nothing (from a
+				 * vhost helper) */
 	MSG_VM_EVENT = 104,     /* struct msg_vm_event (from the vmm) */
 	MSG_EXEC_STARTED,  /* empty: the command runs (from an insula-exec, like the next three) */
 	MSG_EXEC_SIGNALED, /* empty: the guest has taken the signals so far */

@@ -63,6 +63,13 @@ enum stat_rng {
 	STAT_RNG_HELD,  /* how often the rate made a request wait */
 };
 
+enum stat_vhost {
+	STAT_VHOST_CONNECTIONS = STAT_FIRST, /* to a back end that could be used */
+	STAT_VHOST_LOST,                     /* of these, that have ended */
+	STAT_VHOST_MESSAGES,                 /* sent to it */
+	STAT_VHOST_REQUESTS,                 /* that it made */
+};
+
 enum stat_net {
 	STAT_NET_RX_PACKETS = STAT_FIRST, /* given to the guest */
 	STAT_NET_RX_BYTES,                /* of frames, without the virtio header */

@@ -18,7 +18,7 @@ int helper_open(struct helper *h, int page_fd, int call_fd, int irq_fd, uint32_t
 	h->call_fd = call_fd;
 	h->irq_fd = irq_fd;
 	h->event_fd = event_create();
-	h->channel = -1;
+	h->channel = h->wait_fd = -1;
 	h->spin = several_cpus();
 	if (h->event_fd < 0) {
 		rc = err_sys(e, h->event_fd, "eventfd");
@@ -122,11 +122,13 @@ static int take_message(struct helper *h)
 static int wait_events(struct helper *h, int timeout)
 {
 	const int event[] = {h->call_fd, h->event_fd};
-	uint64_t got = events_wait(event, ARRAY_LEN(event), h->channel, timeout);
+	uint64_t got = events_wait(event, ARRAY_LEN(event), h->wait_fd, timeout);
 
 	if (got & 2)
 		h->ops->event(h->dev);
-	return got & EVENTS_CHANNEL ? take_message(h) : 0;
+	if (!(got & EVENTS_CHANNEL) || (h->ops->woken && !h->ops->woken(h->dev)))
+		return 0;
+	return take_message(h);
 }
 
 static int sleep_until_event(struct helper *h)
@@ -149,6 +151,8 @@ int helper_loop(struct helper *h, int channel)
 	int rc;
 
 	h->channel = channel;
+	if (h->wait_fd < 0)
+		h->wait_fd = channel;
 	rc = msg_send(channel, MSG_READY, NULL, 0, NULL, 0);
 	active = polled = clock_ns();
 	while (!rc) {

@@ -31,6 +31,9 @@ struct helper_ops {
 	/* The device's own event was signalled (and is drained): one of its threads wants
 	 * something. */
 	void (*event)(void *dev);
+	/* h->wait_fd is ready: deal with what is the device's own there, bounded. True: the channel
+	 * has something. NULL: wait_fd is the channel. */
+	bool (*woken)(void *dev);
 	/* A message that only this device gets. It owns the descriptors, whatever it returns.
 	 * -EPROTO: not a message for it. May be NULL: there is none. */
 	int (*message)(void *dev, enum msg_type type, const void *body, size_t len, const int *fds,
@@ -47,6 +50,8 @@ struct helper {
 	void *page;
 	int page_fd;  /* owned until helper_open() returns */
 	int channel;  /* borrowed */
+	int wait_fd;  /* borrowed: the channel; or what is ready when it is, or something else of
+		       * the device's own (an epoll set: ops->woken) */
 	int call_fd;  /* owned: the core's wake-up */
 	int irq_fd;   /* owned: interrupt line */
 	int event_fd; /* owned: for the device's own threads; may be signalled by any thread */

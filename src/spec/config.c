@@ -44,6 +44,13 @@ void config_drop_nets(struct vm_config *c)
 	c->nnets = 0;
 }
 
+void config_drop_vhosts(struct vm_config *c)
+{
+	for (unsigned i = 0; i < c->nvhosts; i++)
+		free(c->vhost[i].socket);
+	c->nvhosts = 0;
+}
+
 void config_free(struct vm_config *c)
 {
 	char *one[] = {c->kernel,       c->initrd,     c->append, c->rootfs, c->metrics,
@@ -61,6 +68,7 @@ void config_free(struct vm_config *c)
 	}
 	config_drop_disks(c);
 	config_drop_nets(c);
+	config_drop_vhosts(c);
 	free_command(c);
 	config_init(c);
 }

@@ -91,6 +91,22 @@ struct net_config {
 	char gw[16], dns[16];
 };
 
+#define CONFIG_MAX_VHOSTS 8
+#define CONFIG_VHOST_MAX_ID 63u /* that an ordinary device has: virtio 1.2, 5 */
+#define CONFIG_TAG_LEN 36       /* virtio 1.2, 5.11.4 */
+
+/* A device that another program serves: vhost-user. */
+struct vhost_config {
+	bool given;
+	uint32_t device_id; /* virtio 1.2, 5 */
+	char *socket;
+	bool server;                  /* we listen there; else the back end does */
+	char tag[CONFIG_TAG_LEN + 1]; /* of a file system; "": not given */
+	unsigned nqueues;             /* all of them */
+	unsigned config_len;          /* bytes of configuration that the back end is asked for */
+	uint8_t mac[6];               /* of a network card; all zero: not given */
+};
+
 /* The last refusal of a configuration, as data; the line for people is in struct err. */
 #define CONFIG_FIELD_MAX 96
 struct mistake {
@@ -124,6 +140,8 @@ struct vm_config {
 	struct vsock_config vsock;
 	unsigned nnets;
 	struct net_config net[CONFIG_MAX_NETS];
+	unsigned nvhosts;
+	struct vhost_config vhost[CONFIG_MAX_VHOSTS];
 	bool console_virtio; /* it is virtio-console, not a 16550 */
 	bool console_given;
 	enum console_kind console;   /* if given; see config_console() */
@@ -153,6 +171,7 @@ void config_init(struct vm_config *c); /* the defaults */
 void config_free(struct vm_config *c);
 void config_drop_disks(struct vm_config *c);
 void config_drop_nets(struct vm_config *c);
+void config_drop_vhosts(struct vm_config *c);
 
 /* Apply one setting ("cpus", "disk" ...) from text. `where` names it in messages ("--cpus").
  * -EINVAL with a line for people. */

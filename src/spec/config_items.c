@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Settings that are items between commas: disks, cards, the vsock device. The items come from the
+ * Settings that are items between commas: disks, cards, the vsock device, devices of others. The items come from the
  * text of a flag, where ",," stands for a comma, or as the members of an object of JSON; both are
  * handed to the same function, item by item. See config_take.h.
  */
@@ -156,7 +156,8 @@ static const struct items items_vsock = {"vsock",
 
 static const struct items *items_of(const struct taking *t)
 {
-	static const struct items *const all[] = {&items_disk, &items_net, &items_vsock};
+	static const struct items *const all[] = {&items_disk, &items_net, &items_vsock,
+						  &items_device};
 
 	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
 		if (!strcmp(all[i]->name, t->s->name))

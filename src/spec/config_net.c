@@ -83,9 +83,8 @@ static int item_fd(const struct taking *t, const char *v)
 	return rc;
 }
 
-static int item_mac(const struct taking *t, const char *v)
+int take_mac(const struct taking *t, const char *v, uint8_t mac[6])
 {
-	struct net_config *n = this_net(t);
 	unsigned b[6];
 	int used = 0;
 
@@ -98,9 +97,17 @@ static int item_mac(const struct taking *t, const char *v)
 		return take_wrong(t, v,
 				  "the address of one card: the first byte even, not all zero");
 	for (unsigned i = 0; i < 6; i++)
-		n->mac[i] = (uint8_t)b[i];
-	n->has_mac = true;
+		mac[i] = (uint8_t)b[i];
 	return 0;
+}
+
+static int item_mac(const struct taking *t, const char *v)
+{
+	struct net_config *n = this_net(t);
+	int rc = take_mac(t, v, n->mac);
+
+	n->has_mac = !rc;
+	return rc;
 }
 
 static int wrong_number(const struct taking *t, const char *v)

@@ -48,6 +48,9 @@ bool take_size(const struct taking *t, const char *text, uint64_t *out);
 int take_text(const struct taking *t, char **slot, const char *v);
 int take_path(const struct taking *t, char **slot, const char *v);
 
+/* The address of a network card. */
+int take_mac(const struct taking *t, const char *v, uint8_t mac[6]);
+
 /* ---- settings of items (config_items.c) ---- */
 
 /* From the text of a flag. */
@@ -71,6 +74,7 @@ struct items {
 	} * set;
 	size_t n;
 };
-extern const struct items items_net; /* settings_linux.c's config_net.c, settings_win.c */
+/* config_net.c and config_device.c on Linux, settings_win.c */
+extern const struct items items_net, items_device;
 
 #endif

@@ -141,6 +141,9 @@ static void drop_replaced(struct options *o, const struct setting *s)
 	} else if (!strcmp(s->name, "net") && !o->nets_replaced) {
 		config_drop_nets(&o->conf);
 		o->nets_replaced = true;
+	} else if (!strcmp(s->name, "device") && !o->devices_replaced) {
+		config_drop_vhosts(&o->conf);
+		o->devices_replaced = true;
 	}
 }
 

@@ -87,6 +87,36 @@ static const struct setting_item net_items[] = {
 	{.key = "dns", .value = "ADDR", .help = "its name server"},
 };
 
+static const struct setting_item device_items[] = {
+	{.key = "vhost-user", .type = SETTING_FLAG, .help = "another program serves it"},
+	{.key = "type", .value = "fs|blk|net|N", .help = "what it is: N as virtio numbers devices"},
+	{.key = "socket",
+	 .type = SETTING_PATH,
+	 .min = 1,
+	 .max = 107,
+	 .value = "PATH",
+	 .help = "the socket of that program"},
+	{.key = "server", .type = SETTING_FLAG, .help = "listen there; the program connects"},
+	{.key = "tag",
+	 .min = 1,
+	 .max = CONFIG_TAG_LEN,
+	 .value = "TAG",
+	 .help = "of a file system: its name in the guest"},
+	{.key = "queues",
+	 .type = SETTING_NUMBER,
+	 .min = 1,
+	 .max = 16,
+	 .value = "N",
+	 .help = "for requests"},
+	{.key = "mac", .value = "M", .help = "of a network card: its address"},
+	{.key = "config",
+	 .type = SETTING_NUMBER,
+	 .min = 0,
+	 .max = 256,
+	 .value = "BYTES",
+	 .help = "of its configuration, for what is neither fs, blk nor net"},
+};
+
 /* In the order of --help. */
 const struct setting settings[SETTINGS] = {
 	{.name = "kernel",
@@ -202,6 +232,18 @@ const struct setting settings[SETTINGS] = {
 		  "[,fwd=[tcp:|udp:][ADDR:]HOST:GUEST][,ip=ADDR/LEN[,gw=A][,dns=A]]",
 	 .help = "a network card: a TAP, passt, or a switch's socket; repeat for eth1 ...",
 	 ITEMS(net_items)},
+	{.name = "device",
+	 .many = "devices",
+	 .path = "socket=",
+	 .items = true,
+	 .on = ON_LINUX,
+	 .value = "vhost-user,type=fs|blk|net|N,socket=PATH[,server][,tag=TAG][,queues=N][,mac=M]"
+		  "[,config=BYTES]",
+	 .words = "vhost-user,type=",
+	 .help = "a device that another program serves: a vhost-user back end, which gets all of "
+		 "the "
+		 "guest's memory",
+	 ITEMS(device_items)},
 	{.name = "rng",
 	 .min = 1024,
 	 .max = GiB(1),

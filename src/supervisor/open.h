@@ -13,9 +13,9 @@ struct vm;
 
 /* Before anything else: nothing is open. */
 void open_init(struct vm *vm);
-/* Disks and cards that the user named. */
+/* Disks, cards and the devices of others that the user named. */
 int open_ends(struct vm *vm, bool check_only, struct err *e);
-/* The devices that are network cards. */
+/* The devices that are network cards, and those that other programs serve. */
 int open_cards(struct vm *vm, struct err *e);
 /* With all devices there: the programs of those that are none, and what theirs need besides. */
 int open_programs(struct vm *vm, struct err *e);

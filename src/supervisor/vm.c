@@ -14,9 +14,12 @@
 int vm_add_device(struct vm *vm, const struct device_class *class, const char *name,
 		  unsigned nqueues, struct device **out, struct err *e)
 {
-	unsigned i = vm->ndevices++, nth = class->virtio ? vm->nvirtio++ : 0;
+	unsigned i = vm->ndevices, nth = class->virtio ? vm->nvirtio++ : 0;
 
-	*out = &vm->device[i];
+	*out = &vm->device[i < VM_MAX_DEVICES ? i : VM_MAX_DEVICES - 1];
+	if (i == VM_MAX_DEVICES)
+		return err_set(e, -EINVAL, "%s: more than %u devices in all", name, VM_MAX_DEVICES);
+	vm->ndevices++;
 	return device_init(*out, class, i, nth, name, nqueues, vm->paths.libexec, e);
 }
 

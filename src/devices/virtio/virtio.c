@@ -19,7 +19,7 @@
 
 static uint64_t offered(const struct virtio *v)
 {
-	return v->model->features | COMMON_FEATURES;
+	return v->model->features | (v->model->foreign ? 0 : COMMON_FEATURES);
 }
 
 static bool has(const struct virtio *v, uint32_t status_bits)
@@ -44,6 +44,8 @@ static bool start_queue(struct virtio *v, unsigned i, bool resume, struct err *e
 	memset(&v->vq[i], 0, sizeof(v->vq[i]));
 	if (i >= v->model->nqueues || !st->ready)
 		return true;
+	if (v->model->foreign)
+		return vq_check(st, v->gm, e) == 0;
 	return vq_start(&v->vq[i], st, v->gm, v->st->driver_features, resume, e) == 0;
 }
 

@@ -25,6 +25,9 @@ struct virtio_model {
 	uint32_t device_id;
 	uint64_t features; /* of the device; the transport-independent ones are added */
 	unsigned nqueues;  /* up to VIRTIO_MAX_QUEUES */
+	/* Another program serves the queues: `features` are all that there are, and nothing here
+	 * begins a queue. */
+	bool foreign;
 	const void *config;
 	size_t config_len;
 	/* DRIVER_OK: serve the queues whose num is not 0. Must not fail. */

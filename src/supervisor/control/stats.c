@@ -36,6 +36,10 @@ static const struct stat_name vcon[] = {{STAT_VCON_OUT_BYTES, "out_bytes"},
 					{STAT_VCON_IN_BYTES, "in_bytes"},
 					{STAT_VCON_OUT_LOST, "out_lost"},
 					{STAT_VCON_KICKS, "kicks"}};
+static const struct stat_name vhost[] = {{STAT_VHOST_CONNECTIONS, "connections"},
+					 {STAT_VHOST_LOST, "lost"},
+					 {STAT_VHOST_MESSAGES, "messages"},
+					 {STAT_VHOST_REQUESTS, "requests"}};
 static const struct stat_name vsock[] = {{STAT_VSOCK_CONNECTIONS, "connections"},
 					 {STAT_VSOCK_TO_GUEST, "to_guest_bytes"},
 					 {STAT_VSOCK_TO_HOST, "to_host_bytes"},
@@ -50,4 +54,5 @@ const struct stat_names stats_net = {net, ARRAY_LEN(net)};
 const struct stat_names stats_rng = {rng, ARRAY_LEN(rng)};
 const struct stat_names stats_uart = {uart, ARRAY_LEN(uart)};
 const struct stat_names stats_vcon = {vcon, ARRAY_LEN(vcon)};
+const struct stat_names stats_vhost = {vhost, ARRAY_LEN(vhost)};
 const struct stat_names stats_vsock = {vsock, ARRAY_LEN(vsock)};

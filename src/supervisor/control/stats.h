@@ -17,6 +17,6 @@ struct stat_names {
 };
 
 extern const struct stat_names stats_common, stats_blk, stats_net, stats_rng, stats_uart,
-	stats_vcon, stats_vsock;
+	stats_vcon, stats_vhost, stats_vsock;
 
 #endif

@@ -35,6 +35,7 @@
 
 struct device;
 struct nic;
+struct vhost_back;
 struct vm;
 struct vsock;
 
@@ -95,6 +96,7 @@ struct device {
 		struct terminal *terminal;
 		struct vsock *vsock;
 		struct nic *nic;
+		struct vhost_back *vhost;
 		const void *conf;
 	} back;
 
@@ -104,7 +106,7 @@ struct device {
 };
 
 extern const struct device_class device_uart, device_blk, device_net, device_rng, device_vcon,
-	device_vsock;
+	device_vsock, device_vhost; /* the last one on Linux alone */
 
 /* Make page and events. `libexec` as in child_init() (Windows: NULL); `name` as the guest calls it;
  * `nth`: of its class's place on the board. Set d->back after it. */

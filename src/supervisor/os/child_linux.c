@@ -22,7 +22,7 @@ static const struct jail_child no_process = {.pid = -1, .pidfd = -1, .channel = 
 
 void child_none(struct child *c)
 {
-	*c = (struct child){.os = {.exec_fd = -1, .jail = no_process}};
+	*c = (struct child){.os = {.exec_fd = -1, .came = -1, .jail = no_process}};
 }
 
 int child_program(const char *libexec, const char *program, struct err *e)
@@ -39,7 +39,7 @@ static void child_set_up(struct child *c, const char *program, const char *devic
 			 unsigned nofile)
 {
 	child_name(c, program, device);
-	c->os.exec_fd = -1;
+	c->os.exec_fd = c->os.came = -1;
 	c->os.jail = no_process;
 	c->os.threads = threads;
 	c->os.nofile = nofile;
@@ -165,13 +165,19 @@ int child_send(struct child *c, enum msg_type type, const void *body, size_t len
 	return msg_send(c->os.jail.channel, type, body, len, fds, nfds);
 }
 
-/* It has no descriptors to give. */
+/* It has no descriptors to give, but for the kind that may give one. What nobody took of the last
+ * message is closed here, or with the process. */
 int child_os_receive(struct child *c, enum msg_type *type, void *body, size_t size, size_t *len)
 {
 	int fds[MSG_MAX_FDS];
 	unsigned nfds;
 	int rc = msg_recv(c->os.jail.channel, type, body, size, len, fds, &nfds);
 
+	fd_close(&c->os.came);
+	if (!rc && nfds == 1 && c->os.gives) {
+		c->os.came = fds[0];
+		return 0;
+	}
 	for (unsigned i = 0; i < nfds && !rc; i++)
 		close(fds[i]);
 	return rc ? rc : nfds ? -EPROTO : 0;
@@ -194,6 +200,7 @@ void child_os_close(struct child *c)
 	watch_off(&c->os.channel);
 	watch_off(&c->os.log);
 	watch_off(&c->os.end);
+	fd_close(&c->os.came);
 	fd_close(&c->os.jail.pidfd);
 	fd_close(&c->os.jail.channel);
 	fd_close(&c->os.jail.log);

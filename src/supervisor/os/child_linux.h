@@ -10,7 +10,9 @@ struct child;
 struct child_os {
 	int exec_fd; /* the binary; kept for restarts; owned */
 	unsigned threads, nofile;
-	uint64_t fsize;         /* see struct jail_plan */
+	uint64_t fsize; /* see struct jail_plan */
+	bool gives;     /* its messages may bring one descriptor: */
+	int came;       /* that of the message under way, whoever takes it sets -1; else -1 */
 	struct jail_child jail; /* descriptors are -1 when there is no process */
 	struct watch channel, log, end;
 };

@@ -79,6 +79,16 @@ static int open_nics(struct vm *vm, bool check_only, struct err *e)
 	return rc;
 }
 
+static int open_vhosts(struct vm *vm, bool check_only, struct err *e)
+{
+	int rc = 0;
+
+	for (; vm->opened.nvhosts < vm->conf->nvhosts && !rc; vm->opened.nvhosts += !rc)
+		rc = vhost_open(&vm->opened.vhost[vm->opened.nvhosts],
+				&vm->conf->vhost[vm->opened.nvhosts], check_only, e);
+	return rc;
+}
+
 /* ---- for vm.c ---- */
 
 void open_init(struct vm *vm)
@@ -92,7 +102,23 @@ int open_ends(struct vm *vm, bool check_only, struct err *e)
 {
 	int rc = open_disks(vm, e);
 
-	return rc ? rc : open_nics(vm, check_only, e);
+	if (!rc)
+		rc = open_nics(vm, check_only, e);
+	return rc ? rc : open_vhosts(vm, check_only, e);
+}
+
+static int vhost_devices(struct vm *vm, struct err *e)
+{
+	char name[DEV_NAME_LEN];
+	struct device *d;
+	int rc = 0;
+
+	for (unsigned i = 0; i < vm->opened.nvhosts && !rc; i++) {
+		snprintf(name, sizeof(name), "vhost%u", i);
+		rc = vm_add_device(vm, &device_vhost, name, vm->opened.vhost[i].nqueues, &d, e);
+		d->back.vhost = &vm->opened.vhost[i];
+	}
+	return rc;
 }
 
 int open_cards(struct vm *vm, struct err *e)
@@ -107,7 +133,7 @@ int open_cards(struct vm *vm, struct err *e)
 				   &d, e);
 		d->back.nic = &vm->opened.nic[i];
 	}
-	return rc;
+	return rc ? rc : vhost_devices(vm, e);
 }
 
 int open_programs(struct vm *vm, struct err *e)
@@ -132,4 +158,6 @@ void open_close(struct vm *vm)
 		disk_close(&vm->opened.disk[i]);
 	for (unsigned i = 0; i < vm->opened.nnics; i++)
 		nic_close(&vm->opened.nic[i]);
+	for (unsigned i = 0; i < vm->opened.nvhosts; i++)
+		vhost_close(&vm->opened.vhost[i]);
 }

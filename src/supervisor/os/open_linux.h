@@ -8,6 +8,7 @@
 #include "supervisor/backing/disk.h"
 #include "supervisor/backing/nic.h"
 #include "supervisor/backing/terminal.h"
+#include "supervisor/backing/vhost.h"
 #include "supervisor/backing/vsock.h"
 
 struct opened {
@@ -15,6 +16,8 @@ struct opened {
 	unsigned ndisks;
 	struct nic nic[CONFIG_MAX_NETS];
 	unsigned nnics;
+	struct vhost_back vhost[CONFIG_MAX_VHOSTS];
+	unsigned nvhosts;
 	struct disk_config root_disk, share_disk[CONFIG_MAX_SHARES];
 	int exec_program; /* insula-exec; owned */
 };

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What is undone of a split ring. See vhost_ring.h. */
+#include <errno.h>
+#include <string.h>
+
+#include "vhost_ring.h"
+
+/* Offsets: virtio 1.2, 2.7.6 and 2.7.8. Both rings: u16 flags, u16 idx, then the entries. */
+#define RING_IDX 2u
+#define RING_ENTRIES 4u
+#define AVAIL_ENTRY 2u
+#define USED_ENTRY 8u
+
+/* The guest's memory, of which each word is read once. */
+struct vring_view {
+	uint8_t *avail, *used;
+	uint16_t num, offered, answered; /* avail.idx, used.idx */
+	uint16_t first;                  /* as far back as both rings reach */
+	uint8_t undone[VQ_MAX_NUM];      /* of each head: offered once more than answered */
+};
+
+static uint16_t vring_load16(const uint8_t *p)
+{
+	return __atomic_load_n((const uint16_t *)(const void *)p, __ATOMIC_ACQUIRE);
+}
+
+static void vring_view(struct vring_view *v, const struct vq_state *q, const struct guestmem *gm)
+{
+	uint64_t num = q->num;
+
+	memset(v, 0, sizeof(*v));
+	v->num = (uint16_t)num;
+	v->avail = gm_ptr(gm, q->driver, RING_ENTRIES + AVAIL_ENTRY * num);
+	v->used = gm_ptr(gm, q->device, RING_ENTRIES + USED_ENTRY * num);
+	v->answered = vring_load16(v->used + RING_IDX);
+	v->offered = vring_load16(v->avail + RING_IDX);
+}
+
+static uint8_t *vring_avail_at(const struct vring_view *v, uint16_t at)
+{
+	return v->avail + RING_ENTRIES + AVAIL_ENTRY * (at % v->num);
+}
+
+static uint16_t vring_head(const struct vring_view *v, uint16_t at)
+{
+	return vring_load16(vring_avail_at(v, at));
+}
+
+static uint32_t vring_done(const struct vring_view *v, uint16_t at)
+{
+	const uint8_t *p = v->used + RING_ENTRIES + USED_ENTRY * (at % v->num);
+
+	return __atomic_load_n((const uint32_t *)(const void *)p, __ATOMIC_ACQUIRE);
+}
+
+/* A ring that has not made a whole turn yet begins at 0. Whether it is the first one cannot be seen
+ * after 65536 requests; then less is looked at. */
+static void vring_reach(struct vring_view *v)
+{
+	uint16_t undone = (uint16_t)(v->offered - v->answered);
+
+	v->first =
+		v->offered < v->num && undone <= v->offered ? 0 : (uint16_t)(v->offered - v->num);
+}
+
+/* Offered less answered. False: a head that cannot be, or that was answered more often. */
+static bool vring_count(struct vring_view *v)
+{
+	int16_t n[VQ_MAX_NUM] = {0};
+
+	for (uint16_t at = v->first; at != v->offered; at++) {
+		uint16_t head = vring_head(v, at);
+
+		if (head >= v->num)
+			return false;
+		n[head]++;
+	}
+	for (uint16_t at = v->first; at != v->answered; at++) {
+		uint32_t head = vring_done(v, at);
+
+		if (head >= v->num)
+			return false;
+		n[head]--;
+	}
+	for (uint16_t head = 0; head < v->num; head++) {
+		if (n[head] < 0 || n[head] > 1)
+			return false;
+		v->undone[head] = (uint8_t)n[head];
+	}
+	return true;
+}
+
+/* The undone heads, oldest first; each where it was offered last. How many there are. */
+static unsigned vring_sort(const struct vring_view *v, uint16_t list[VQ_MAX_NUM])
+{
+	bool seen[VQ_MAX_NUM] = {false};
+	unsigned n = 0;
+
+	for (uint16_t at = v->offered; at != v->first; at--) {
+		uint16_t head = vring_head(v, (uint16_t)(at - 1));
+
+		if (head >= v->num || seen[head])
+			continue;
+		seen[head] = true;
+		if (v->undone[head])
+			list[n++] = head;
+	}
+	for (unsigned i = 0; i < n / 2; i++) {
+		uint16_t other = list[n - 1 - i];
+
+		list[n - 1 - i] = list[i];
+		list[i] = other;
+	}
+	return n;
+}
+
+uint16_t vring_used(const struct vq_state *q, const struct guestmem *gm)
+{
+	struct vring_view v;
+
+	vring_view(&v, q, gm);
+	return v.answered;
+}
+
+int vring_mend(const struct vq_state *q, const struct guestmem *gm, struct err *e)
+{
+	uint16_t list[VQ_MAX_NUM], undone;
+	struct vring_view v;
+
+	vring_view(&v, q, gm);
+	undone = (uint16_t)(v.offered - v.answered);
+	if (undone > v.num)
+		return err_set(e, -EINVAL, "%u requests were offered and %u answered", v.offered,
+			       v.answered);
+	if (!undone)
+		return 0;
+	vring_reach(&v);
+	if (!vring_count(&v) || vring_sort(&v, list) != undone)
+		return err_set(e, -EINVAL,
+			       "which requests the back end has not answered cannot be told");
+	for (uint16_t i = 0; i < undone; i++)
+		__atomic_store_n((uint16_t *)(void *)vring_avail_at(&v, (uint16_t)(v.answered + i)),
+				 list[i], __ATOMIC_RELEASE);
+	return undone;
+}

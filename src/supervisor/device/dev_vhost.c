@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A vhost-user device: the start message of insula-vhost, and its connections. */
+#include <string.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "dev_virtio.h"
+#include "supervisor/backing/vhost.h"
+
+static int vhost_start(struct device *d, struct device_start *s, struct err *e)
+{
+	struct vhost_back *b = d->back.vhost;
+	struct msg_start_vhost m = {
+		.device_id = b->device_id, .nqueues = b->nqueues, .config_len = b->config_len};
+
+	memcpy(m.tag, b->tag, strnlen(b->tag, sizeof(m.tag)));
+	memcpy(m.mac, b->mac, sizeof(m.mac));
+	d->child.os.gives = true;
+	s->once = vhost_stream(b, e);
+	if (s->once < 0)
+		return s->once;
+	if (b->away) {
+		log_warn("%s: nobody is at %s: it waits for a back end", d->desc.name, b->where);
+		m.flags |= VHOST_AWAY;
+	}
+	if (b->inflight >= 0) {
+		m.flags |= VHOST_INFLIGHT;
+		m.inflight = b->region;
+	}
+	device_word(s, &m, sizeof(m));
+	device_add(s, s->once);
+	if (b->inflight >= 0)
+		device_add(s, b->inflight);
+	return 0;
+}
+
+/* The helper has lost its back end, and lives on. */
+static bool vhost_has_lost(struct device *d)
+{
+	if (!vhost_lost(d->back.vhost))
+		return false;
+	log_warn("%s: the connection to %s has ended: the guest's requests wait", d->desc.name,
+		 d->back.vhost->where);
+	return true;
+}
+
+static bool vhost_message(struct vm *vm, struct device *d, enum msg_type t, const void *body,
+			  size_t len)
+{
+	struct vhost_inflight region;
+	int fd = d->child.os.came;
+
+	(void)vm;
+	if (t == MSG_VHOST_LOST && !len && fd < 0)
+		return vhost_has_lost(d);
+	if (t != MSG_VHOST_INFLIGHT || len != sizeof(region))
+		return false;
+	memcpy(&region, body, sizeof(region));
+	d->child.os.came = -1;
+	return vhost_keep(d->back.vhost, &region, fd);
+}
+
+static uint64_t vhost_device_due(const struct device *d)
+{
+	/* A new helper gets its connection with the start, or waits for it. */
+	bool hears = d->child.state == CHILD_STARTING || d->child.state == CHILD_READY;
+
+	return hears ? vhost_due(d->back.vhost) : 0;
+}
+
+static void vhost_tend(struct device *d)
+{
+	struct vhost_back *b = d->back.vhost;
+	struct err e;
+	int fd = vhost_retry(b, &e);
+
+	if (fd < 0) {
+		log_debug("%s: %s", d->desc.name, e.text);
+		return;
+	}
+	/* A helper that has just died does not get it; its successor gets one of its own. One that
+	 * lives and whose channel does not take it gets the next one. */
+	if (child_send(&d->child, MSG_VHOST_PEER, NULL, 0, &fd, 1))
+		(void)vhost_lost(b);
+	else
+		log_info("%s: connected to %s", d->desc.name, b->where);
+	close(fd);
+}
+
+static struct child *vhost_peer(const struct device *d)
+{
+	return d->back.vhost->peer;
+}
+
+static bool vhost_peer_began(const struct device *d)
+{
+	return d->back.vhost->peers == 1;
+}
+
+const struct device_class device_vhost = {
+	.program = "insula-vhost",
+	.tag = VHOST_START,
+	.memory = true,
+	.virtio = true,
+	.threads = 2, /* control */
+	.nofile = 64,
+	.describe = dev_virtio_describe,
+	.start = vhost_start,
+	.message = vhost_message,
+	.due = vhost_device_due,
+	.tend = vhost_tend,
+	.peer = vhost_peer,
+	.peer_began = vhost_peer_began,
+	.stats = &stats_vhost,
+};
