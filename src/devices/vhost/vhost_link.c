@@ -129,7 +129,8 @@ int vlink_send(struct vhost_link *l, enum vhost_request r, uint32_t flags, const
 		for (unsigned i = 0; i < 2; i++) {
 			size_t k = (size_t)n < iov[i].iov_len ? (size_t)n : iov[i].iov_len;
 
-			iov[i].iov_base = (uint8_t *)iov[i].iov_base + k;
+			if (k) /* no payload, no place */
+				iov[i].iov_base = (uint8_t *)iov[i].iov_base + k;
 			iov[i].iov_len -= k;
 			n -= (ssize_t)k;
 		}

@@ -1,0 +1,192 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# A disk that qemu-storage-daemon serves over vhost-user, on this machine's /dev/kvm: the payload for disks, and one under load while
+# the daemon, insula-vhost, or both are killed with -9. BUILD names the build directory. One line per case: ok, not ok, skip.
+# shellcheck disable=SC2317 # functions that are handed to wait_for or trap
+set -u
+BUILD=$(cd "${BUILD:-build}" && pwd -P) || exit 1
+RUN=$BUILD/bin/insula-run
+GUESTS=$BUILD/guests
+DEATHS=5
+failed=0
+
+ok() { echo "ok vhost: $1"; }
+skip() { echo "skip vhost: $1 - $2"; }
+not_ok() { echo "not ok vhost: $1 - $2"; failed=1; }
+# holds NAME TRUTH DETAIL: TRUTH is the status of the test before it
+holds() { if [ "$2" = 0 ]; then ok "$1"; else not_ok "$1" "${3:-no}"; fi; }
+
+if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
+	skip all 'no access to /dev/kvm'
+	exit 0
+fi
+if ! command -v qemu-storage-daemon >/dev/null; then
+	not_ok qemu-storage-daemon 'it is not installed (package qemu-system-common)'
+	exit 1
+fi
+dir=$(mktemp -d "${TMPDIR:-/tmp}/vhost.XXXXXX") || exit 1
+run='' daemon=''
+cleanup() {
+	[ -z "$run" ] || kill -KILL "$run" 2>/dev/null
+	[ -z "$daemon" ] || kill -KILL "$daemon" 2>/dev/null
+	rm -rf "$dir"
+}
+trap cleanup EXIT
+trap 'exit 1' INT TERM
+truncate -s 8M "$dir/disk.img"
+slow=1
+! grep -qs ' lab=' /proc/cmdline || slow=4
+mkfifo "$dir/nap" "$dir/type"
+exec {nap}<>"$dir/nap" {type}<>"$dir/type"
+
+# wait_for SECONDS COMMAND...: until it succeeds
+wait_for() {
+	local end=$((SECONDS + $1 * slow))
+	shift
+	while ! "$@"; do
+		[ $SECONDS -le $end ] || return 1
+		read -rt 0.02 -u $nap
+	done
+	return 0
+}
+# pid_of PROGRAM: sets pid, of a child of insula-run
+pid_of() {
+	local f c p name
+	pid=
+	for f in /proc/"$run"/task/*/children; do
+		c=
+		read -r c <"$f"
+		for p in $c; do
+			name=
+			IFS= read -r -d '' name <"/proc/$p/cmdline"
+			[ "$name" != "$1" ] || pid=$p
+		done
+	done 2>/dev/null
+	[ -n "$pid" ]
+}
+sealed() {
+	local key value rest
+	pid_of "$1" || return 1
+	while read -r key value rest; do
+		[ "$key $value" != 'Seccomp: 2' ] || return 0
+	done 2>/dev/null <"/proc/$pid/status"
+	return 1
+}
+said() { grep -qs -- "$1" "$dir/out"; }
+gone_one() {
+	local key value rest
+	while read -r key value rest; do
+		[ "$key" != State: ] || break
+	done 2>/dev/null <"/proc/$1/status"
+	case ${value-} in '' | Z | X) ;; *) return 1 ;; esac
+}
+ended() { gone_one "$run"; }
+log() { tail -n 4 "$dir/err" | tr '\n' '|'; }
+pause() { read -rt "0.$((RANDOM % 7 + 1))" -u $nap; }
+
+# serve [MORE]: the daemon at $dir/s
+serve() {
+	rm -f "$dir/s"
+	qemu-storage-daemon --blockdev driver=file,node-name=f,filename="$dir/disk.img" \
+		--export "type=vhost-user-blk,id=e,node-name=f,addr.type=unix,addr.path=$dir/s,writable=on$*" >>"$dir/daemon.log" 2>&1 &
+	daemon=$!
+	wait_for 10 test -S "$dir/s" || not_ok 'qemu-storage-daemon' "does not listen: $(tail -n 2 "$dir/daemon.log")"
+}
+kill_daemon() {
+	kill -KILL "$daemon"
+	wait "$daemon" 2>/dev/null
+	daemon=
+}
+kill_helper() {
+	local old
+	wait_for 10 sealed insula-vhost || { not_ok 'kill insula-vhost' "there is none: $(log)"; return; }
+	old=$pid
+	kill -KILL "$old"
+	wait_for 5 gone_one "$old"
+}
+device() { echo "vhost-user,type=blk,socket=$dir/s$1"; }
+
+# start PAYLOAD DEVICE ARG...: in the background, up to its first words
+start() {
+	local kernel=$GUESTS/$1.elf word=$2 device=$3
+	shift 3
+	rm -f "$dir/out" "$dir/err" "$dir/m.json"
+	"$RUN" -v --kernel "$kernel" --device "$device" --metrics "$dir/m.json" "$@" <"$dir/type" >"$dir/out" 2>"$dir/err" &
+	run=$!
+	wait_for 20 said "$word" || not_ok "$kernel starts" "it said: $(log)"
+}
+# finish SECONDS: wait for the end; $status
+finish() {
+	if ! wait_for "$1" ended; then
+		kill -KILL "$run"
+		not_ok 'it ends' "not after $1 s: $(log)"
+	fi
+	wait "$run" 2>/dev/null
+	status=$?
+	run=
+}
+number() { sed -n "/\"name\": *\"vhost0\"/,/\"lost\"/s/.*\"$1\": *\([0-9]*\).*/\1/p" "$dir/m.json" 2>/dev/null | head -n 1; }
+
+# ---- bad input
+
+"$RUN" --kernel "$GUESTS/blk.elf" --device "$(device '')" </dev/null >"$dir/out" 2>"$dir/err"
+status=$?
+[[ $status = 2 && $(cat "$dir/err") = "insula-run: --device: socket $dir/s: No such file or directory" ]]
+holds 'without a socket: refused' $? "status $status, $(log)"
+
+# ---- what the driver of a disk sees
+
+serve
+start blk 'queues' "$(device '')"
+finish 60
+grep '^not ok' "$dir/out"
+[ "$status" = 0 ] && [ "$(grep -c '^ok ' "$dir/out")" -ge 40 ] && ! said '^not ok'
+holds 'the payload for disks' $? "status $status: $(grep '^not ok' "$dir/out"), $(log)"
+kill_daemon
+
+# ---- deaths under load
+
+for who in daemon helper both; do
+	serve
+	start blkloop looping "$(device '')" --append seconds=120
+	for ((i = 0; i < DEATHS; i++)); do
+		pause
+		[ $who = helper ] || kill_daemon
+		[ $who = daemon ] || kill_helper
+		[ $who = helper ] || serve
+	done
+	pause
+	sleep 0.3
+	printf q >&$type
+	finish 60
+	[ "$status" = 0 ] && said '^ok all_rounds' && said '^ok nothing_answered_twice' && ! said '^not ok'
+	holds "$who killed $DEATHS times under load: the guest does not notice" $? \
+		"status $status: $(grep '^not ok' "$dir/out"), $(tail -n 1 "$dir/out"), $(log)"
+	! grep -q 'needs a reset' "$dir/err"
+	holds "$who killed: no reset was needed" $? "$(log)"
+	if [ $who = daemon ]; then
+		[ "$(number connections)" -ge 2 ] && [ "$(number restarts)" = 0 ]
+		holds 'daemon killed: insula-vhost lives on' $? "$(number connections) connections, $(number restarts) restarts"
+	else
+		[ "$(number restarts)" = $DEATHS ]
+		holds "$who killed: restarts are counted" $? "$(number restarts)"
+	fi
+	kill_daemon
+done
+
+# ---- a daemon that stands still
+
+serve
+start blkloop looping "$(device '')" --append seconds=120
+kill -STOP "$daemon"
+sleep 1
+! ended
+holds 'the daemon stands still: the VM waits' $? "$(log)"
+kill -CONT "$daemon"
+sleep 0.5
+printf q >&$type
+finish 60
+[ "$status" = 0 ] && said '^ok all_rounds'
+holds 'the daemon stands still, and goes on' $? "status $status: $(grep '^not ok' "$dir/out"), $(log)"
+kill_daemon
+exit $failed

@@ -1,0 +1,1016 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * insula-vhost between a driver and a back end that is in this process too: every message, deaths
+ * of both, and answers that cannot be.
+ */
+#include <check.h>
+#include <dirent.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_fs.h>
+#include <linux/virtio_ids.h>
+#include <linux/virtio_net.h>
+
+#include <insula/log.h>
+#include <insula/stats.h>
+
+#include <devices/vhost/vhost.h>
+#include <devices/vhost/vhost_ring.h>
+
+#include "vhostback.h"
+
+#define MEM_SIZE (16u << 20)
+#define QNUM 16
+#define RINGS(i) (0x10000u + (i)*DRV_QUEUE_BYTES)
+#define WAIT_MS 10000
+#define CALL_MS 300u /* VHOST_CALL_MS, for those that wait it out */
+
+static struct fakecore core;
+static struct guestmem gm;
+static struct drvq drv[VB_QUEUES];
+static int mem_fd, kick[VB_QUEUES], chan[2];
+static struct msg_start_vhost conf;
+static struct rig { /* fresh for every process */
+	struct helper h;
+	struct vhost v;
+	struct err e;
+} * rig;
+static pthread_t thread;
+static struct vback back, next;
+
+/* ---- the helper ---- */
+
+static void *helper_thread_main(void *arg)
+{
+	struct rig *r = arg;
+
+	if (vhost_attach(&r->v, &r->e))
+		return (void *)(intptr_t)-1;
+	return (void *)(intptr_t)helper_loop(&r->h, chan[1]);
+}
+
+static void start_helper(int conn, int inflight)
+{
+	struct start_fds fds = drv_start_fds(&core, mem_fd);
+	const char *step;
+	struct err e = {0};
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, chan), 0);
+	for (unsigned i = 0; i < conf.nqueues; i++)
+		start_add(&fds, START_KICK, fd_copy(kick[i]));
+	start_add(&fds, START_OWN, conn);
+	if (inflight >= 0)
+		start_add(&fds, START_OWN, inflight);
+	rig = calloc(1, sizeof(*rig));
+	ck_assert_msg(!vhost_check_conf(&conf, &e), "%s", e.text);
+	ck_assert_msg(!vhostdev_open(&rig->v, &rig->h, chan[1], &conf, &fds, &step, &e), "%s",
+		      e.text);
+	rig->v.setup_ms = rig->v.call_ms = CALL_MS;
+	ck_assert_int_eq(pthread_create(&thread, NULL, helper_thread_main, rig), 0);
+}
+
+static void hears(enum msg_type type, void *body, size_t len, int *fd)
+{
+	struct pollfd p = {.fd = chan[0], .events = POLLIN};
+	struct err e = {0};
+
+	ck_assert_msg(poll(&p, 1, WAIT_MS) == 1, "message %d does not come", (int)type);
+	ck_assert_msg(!msg_expect(chan[0], type, body, len, fd, fd ? 1 : 0, &e), "%s", e.text);
+}
+
+static void begin(void)
+{
+	start_helper(vb_start(&back), -1);
+	hears(MSG_READY, NULL, 0, NULL);
+}
+
+/* As if it were killed: its channel ends, and nobody of it does anything any more. */
+static intptr_t end_helper(void)
+{
+	void *rc;
+
+	close(chan[0]);
+	ck_assert_int_eq(pthread_join(thread, &rc), 0);
+	close(chan[1]);
+	for (unsigned i = 0; i < rig->v.nmem; i++)
+		close(rig->v.mem_fd[i]);
+	for (unsigned i = 0; i < conf.nqueues; i++)
+		close(rig->v.kick_fd[i]);
+	close(rig->v.link.fd);
+	close(rig->v.link.back_fd);
+	close(rig->v.inflight_fd);
+	close(rig->v.err_fd);
+	close(rig->v.ep_fd);
+	gm_unmap(&rig->v.gm);
+	helper_close(&rig->h);
+	free(rig);
+	rig = NULL;
+	return (intptr_t)rc;
+}
+
+static void new_back(struct vback *b)
+{
+	int fd = vb_start(b);
+
+	ck_assert_int_eq(msg_send(chan[0], MSG_VHOST_PEER, NULL, 0, &fd, 1), 0);
+	close(fd);
+}
+
+static void setup(void)
+{
+	log_setup("test_vhost", LOG_LVL_ERROR);
+	fc_open(&core);
+	mem_fd = drv_memory(&gm, MEM_SIZE);
+	for (unsigned i = 0; i < VB_QUEUES; i++)
+		kick[i] = event_create();
+	vb_init(&back, &gm);
+	vb_init(&next, &gm);
+	conf = (struct msg_start_vhost){.head.mem = board_map(MEM_SIZE),
+					.device_id = VIRTIO_ID_BLOCK,
+					.nqueues = 2,
+					.config_len = 60};
+}
+
+static void teardown(void)
+{
+	if (rig)
+		end_helper();
+	gm_unmap(&gm);
+	fd_close(&mem_fd);
+	for (unsigned i = 0; i < VB_QUEUES; i++)
+		fd_close(&kick[i]);
+	fc_close(&core);
+}
+
+/* ---- the driver ---- */
+
+static void bring_up(uint64_t features)
+{
+	ck_assert(drv_negotiate(&core, features));
+	for (unsigned i = 0; i < conf.nqueues; i++) {
+		drvq_init(&drv[i], &gm, RINGS(i), QNUM, false, kick[i]);
+		ck_assert(drv_queue(&core, i, &drv[i]));
+	}
+	drv_ok(&core);
+	ck_assert_uint_eq(drv_status(&core), 0xf);
+}
+
+static void offer(unsigned i, unsigned n)
+{
+	const struct vring_desc d = drv_desc(0x100000, 64, true);
+
+	while (n--) {
+		uint16_t old = drv[i].avail_idx;
+
+		drvq_add(&drv[i], &d, 1, NULL);
+		drvq_kick(&drv[i], old);
+	}
+}
+
+/* Each of them once, woken by interrupts alone. */
+static void answered(unsigned i, unsigned n)
+{
+	struct pollfd p = {.fd = core.irq_fd, .events = POLLIN};
+	uint16_t head;
+	uint32_t len;
+	void *cookie;
+
+	while (n) {
+		if (drvq_get(&drv[i], &head, &len, &cookie)) {
+			ck_assert_uint_eq(len, ANSWER_LEN);
+			n--;
+			continue;
+		}
+		ck_assert_msg(poll(&p, 1, WAIT_MS) == 1, "no interrupt");
+		event_drain(core.irq_fd);
+	}
+	ck_assert(!drvq_get(&drv[i], &head, &len, &cookie));
+}
+
+static void until_ring(struct vback *b, unsigned i, unsigned enabled)
+{
+	for (unsigned n = 0; n < WAIT_MS && b->ring[i].enabled != enabled; n++)
+		usleep(1000);
+	ck_assert_uint_eq(b->ring[i].enabled, enabled);
+}
+
+/* The heads that it finds from where it was told to begin. */
+static unsigned finds(struct vback *b, unsigned i, uint16_t *heads)
+{
+	unsigned n = 0;
+
+	pthread_mutex_lock(&b->lock);
+	while (vb_avail(b, &b->ring[i]))
+		heads[n++] = vb_next(b, &b->ring[i]);
+	pthread_mutex_unlock(&b->lock);
+	return n;
+}
+
+static void answers(struct vback *b, unsigned i, uint16_t head)
+{
+	pthread_mutex_lock(&b->lock);
+	vb_used(b, &b->ring[i], head);
+	pthread_mutex_unlock(&b->lock);
+}
+
+static void needs_reset(void)
+{
+	for (unsigned n = 0; n < WAIT_MS && !(drv_status(&core) & VIRTIO_CONFIG_S_NEEDS_RESET); n++)
+		usleep(1000);
+	ck_assert_uint_eq(drv_status(&core), 0x4f);
+	ck_assert_uint_eq(fc_shadow32(&core, VIRTIO_MMIO_INTERRUPT_STATUS), 3);
+}
+
+#define USUAL (DRV_F(VIRTIO_F_VERSION_1) | DRV_F(VIRTIO_BLK_F_FLUSH))
+
+/* ---- what is said ---- */
+
+START_TEST(handshake)
+{
+	begin();
+	/* Neither the log, nor packed rings, nor what is the protocol's own. */
+	ck_assert_uint_eq(drv_features(&core), DRV_COMMON | 0x1e46);
+	ck_assert_uint_eq(back.n[VHOST_SET_OWNER], 1);
+	ck_assert_uint_eq(back.got_protocol, DRV_F(VHOST_P_MQ) | DRV_F(VHOST_P_REPLY_ACK) |
+						     DRV_F(VHOST_P_CONFIG) |
+						     DRV_F(VHOST_P_BACKEND_REQ));
+	ck_assert_uint_eq(fc_shadow8(&core, VIRTIO_MMIO_CONFIG + 7), 8);
+	ck_assert_uint_eq(fc_shadow8(&core, VIRTIO_MMIO_CONFIG + 34), 2); /* num_queues: ours */
+	ck_assert_uint_eq(fc_shadow8(&core, VIRTIO_MMIO_CONFIG + 60), 0);
+	bring_up(USUAL);
+	offer(0, 3);
+	answered(0, 3);
+	offer(1, 5);
+	answered(1, 5);
+	ck_assert_uint_eq(fc_shadow32(&core, VIRTIO_MMIO_INTERRUPT_STATUS), 1);
+	ck_assert_uint_eq(back.got_features, USUAL | DRV_F(VHOST_F_PROTOCOL_FEATURES));
+	ck_assert_uint_eq(back.mem.nregions, 1);
+	ck_assert_uint_eq(back.mem.region[0].gpa, 0);
+	ck_assert_uint_eq(back.mem.region[0].user, 0);
+	ck_assert_uint_eq(back.mem.region[0].size, MEM_SIZE);
+	for (unsigned i = 0; i < 2; i++) {
+		ck_assert_uint_eq(back.ring[i].num, QNUM);
+		ck_assert_uint_eq(back.ring[i].base, 0);
+		ck_assert_uint_eq(back.ring[i].enabled, 1);
+		ck_assert_uint_eq(back.ring[i].addr.desc, RINGS(i));
+		ck_assert_uint_eq(back.ring[i].addr.avail, RINGS(i) + 0x1000);
+		ck_assert_uint_eq(back.ring[i].addr.used, RINGS(i) + 0x2000);
+	}
+	vb_kill(&back);
+}
+END_TEST
+
+START_TEST(stop_and_counters)
+{
+	struct msg_stats s;
+
+	begin();
+	bring_up(USUAL);
+	ck_assert_int_eq(msg_send(chan[0], MSG_STOP, NULL, 0, NULL, 0), 0);
+	hears(MSG_STOPPED, &s, sizeof(s), NULL);
+	ck_assert_uint_eq(s.n[STAT_VHOST_CONNECTIONS], 1);
+	ck_assert_uint_eq(s.n[STAT_VHOST_LOST], 0);
+	ck_assert_uint_eq(back.n[VHOST_GET_VRING_BASE], 2);
+	vb_kill(&back);
+}
+END_TEST
+
+START_TEST(reset)
+{
+	begin();
+	for (unsigned n = 1; n <= 3; n++) {
+		bring_up(USUAL);
+		offer(0, 2);
+		answered(0, 2);
+		drv_reg(&core, VIRTIO_MMIO_STATUS, 0);
+		ck_assert_uint_eq(back.n[VHOST_GET_VRING_BASE], 2 * n);
+		ck_assert_uint_eq(drv_status(&core), 0);
+		ck_assert_int_eq(back.ring[0].kick, -1);
+	}
+	ck_assert_uint_eq(back.ring[0].base, 0);
+	vb_kill(&back);
+}
+END_TEST
+
+START_TEST(one_queue_goes)
+{
+	begin();
+	bring_up(USUAL);
+	offer(0, 3);
+	answered(0, 3);
+	drv_reg(&core, VIRTIO_MMIO_QUEUE_SEL, 1);
+	drv_reg(&core, VIRTIO_MMIO_QUEUE_READY, 0);
+	ck_assert_uint_eq(back.ring[0].base, 3);
+	ck_assert_int_eq(back.ring[1].kick, -1);
+	offer(0, 2);
+	answered(0, 2);
+	vb_kill(&back);
+}
+END_TEST
+
+/* Old ones have neither protocol features nor acknowledges; a device that has no configuration
+ * works with them. */
+START_TEST(plain_back_end)
+{
+	back.features = DRV_F(VIRTIO_F_VERSION_1);
+	conf.device_id = 63;
+	conf.config_len = 0;
+	begin();
+	bring_up(DRV_F(VIRTIO_F_VERSION_1));
+	offer(0, 3);
+	answered(0, 3);
+	ck_assert_uint_eq(drv_features(&core), DRV_F(VIRTIO_F_VERSION_1));
+	ck_assert_uint_eq(back.n[VHOST_SET_VRING_ENABLE] + back.n[VHOST_GET_PROTOCOL_FEATURES], 0);
+	vb_kill(&back);
+}
+END_TEST
+
+/* ---- what it is ---- */
+
+static void refused(const char *why)
+{
+	void *rc;
+
+	start_helper(vb_start(&back), -1);
+	ck_assert_int_eq(pthread_join(thread, &rc), 0);
+	ck_assert_int_eq((intptr_t)rc, -1);
+	ck_assert_msg(strstr(rig->e.text, why), "%s", rig->e.text);
+	vb_kill(&back);
+	free(rig);
+	rig = NULL;
+}
+
+START_TEST(not_fit)
+{
+	back.features &= ~DRV_F(VIRTIO_F_VERSION_1);
+	refused("expected VIRTIO_F_VERSION_1");
+}
+END_TEST
+
+START_TEST(too_few_queues)
+{
+	back.nqueues = 1;
+	refused("it has 1 queues; expected at least 2");
+}
+END_TEST
+
+START_TEST(disk_without_configuration)
+{
+	back.protocol = DRV_F(VHOST_P_REPLY_ACK);
+	refused("it does not tell its configuration (CONFIG)");
+}
+END_TEST
+
+START_TEST(file_system)
+{
+	struct virtio_fs_config *c = (void *)(core.page + DP_SHADOW_OFF + VIRTIO_MMIO_CONFIG);
+
+	conf.device_id = VIRTIO_ID_FS;
+	conf.nqueues = 4;
+	conf.config_len = 0;
+	back.protocol &= ~DRV_F(VHOST_P_CONFIG);
+	memcpy(conf.tag, "work", 4);
+	begin();
+	ck_assert_str_eq((char *)c->tag, "work");
+	ck_assert_uint_eq(c->num_request_queues, 3);
+	ck_assert_uint_eq(back.n[VHOST_GET_CONFIG] + back.n[VHOST_SET_BACKEND_REQ_FD], 0);
+	vb_kill(&back);
+}
+END_TEST
+
+START_TEST(file_system_names_itself)
+{
+	conf.device_id = VIRTIO_ID_FS;
+	conf.config_len = 0;
+	strcpy((char *)back.config, "itself");
+	begin();
+	ck_assert_str_eq((char *)core.page + DP_SHADOW_OFF + VIRTIO_MMIO_CONFIG, "itself");
+	ck_assert_uint_eq(fc_shadow32(&core, VIRTIO_MMIO_CONFIG + 36), 1);
+	vb_kill(&back);
+}
+END_TEST
+
+START_TEST(network_card)
+{
+	static const uint8_t mac[6] = {2, 0, 0x5e, 0, 0x53, 1};
+
+	conf.device_id = VIRTIO_ID_NET;
+	conf.config_len = 0;
+	memcpy(conf.mac, mac, sizeof(mac));
+	back.features |= DRV_F(VIRTIO_NET_F_CTRL_VQ) | DRV_F(VIRTIO_NET_F_MQ) | 3;
+	begin();
+	ck_assert_uint_eq(drv_features(&core) & ~DRV_COMMON, DRV_F(VIRTIO_NET_F_MAC) | 0x1e03);
+	ck_assert_mem_eq(core.page + DP_SHADOW_OFF + VIRTIO_MMIO_CONFIG, mac, 6);
+	bring_up(DRV_F(VIRTIO_F_VERSION_1) | DRV_F(VIRTIO_NET_F_MAC));
+	/* The address is ours: it is not the back end's to agree to. */
+	ck_assert_uint_eq(back.got_features & 0xff, 0);
+	vb_kill(&back);
+}
+END_TEST
+
+START_TEST(start_messages)
+{
+	static const struct {
+		size_t at;
+		uint32_t value;
+	} bad[] = {
+		{offsetof(struct msg_start_vhost, device_id), 0},
+		{offsetof(struct msg_start_vhost, nqueues), 0},
+		{offsetof(struct msg_start_vhost, nqueues), VIRTIO_MAX_QUEUES + 1},
+		{offsetof(struct msg_start_vhost, config_len), VHOST_CONFIG_MAX + 1},
+		{offsetof(struct msg_start_vhost, flags), 4},
+		{offsetof(struct msg_start_vhost, flags), VHOST_INFLIGHT},
+		{offsetof(struct msg_start_vhost, inflight), 4096},
+		{offsetof(struct msg_start_vhost, tag), 'x'},
+	};
+	struct err e = {0};
+
+	ck_assert_int_eq(vhost_check_conf(&conf, &e), 0);
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
+		struct msg_start_vhost m = conf;
+
+		memcpy((uint8_t *)&m + bad[i].at, &bad[i].value, 4);
+		ck_assert_msg(vhost_check_conf(&m, &e) == -EINVAL, "case %u", i);
+	}
+}
+END_TEST
+
+/* ---- deaths ---- */
+
+START_TEST(back_end_dies)
+{
+	begin();
+	bring_up(USUAL);
+	offer(0, 3);
+	answered(0, 3);
+	vb_kill(&back);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	offer(0, 4); /* nobody is there */
+	offer(1, 1);
+	ck_assert_uint_eq(drv_status(&core), 0xf); /* registers are answered */
+	drv_reg(&core, VIRTIO_MMIO_QUEUE_SEL, 1);
+	new_back(&next);
+	answered(0, 4);
+	answered(1, 1);
+	ck_assert_uint_eq(next.ring[0].base, 3);
+	ck_assert_uint_eq(next.ring[1].base, 0);
+	ck_assert_uint_eq(next.got_features, back.got_features);
+	vb_kill(&next);
+}
+END_TEST
+
+/* While there is nobody, the driver may do what it likes. */
+START_TEST(reset_without_back_end)
+{
+	begin();
+	bring_up(USUAL);
+	offer(0, 2);
+	answered(0, 2);
+	vb_kill(&back);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	bring_up(USUAL);
+	offer(0, 5);
+	new_back(&next);
+	answered(0, 5);
+	ck_assert_uint_eq(next.ring[0].base, 0);
+	vb_kill(&next);
+}
+END_TEST
+
+/* Five were offered, the fourth and the second were answered. */
+START_TEST(out_of_order)
+{
+	uint16_t all[QNUM], rest[QNUM];
+
+	back.hold = next.hold = true;
+	begin();
+	bring_up(USUAL);
+	offer(0, 5);
+	until_ring(&back, 0, 1);
+	ck_assert_uint_eq(finds(&back, 0, all), 5);
+	answers(&back, 0, all[3]);
+	answers(&back, 0, all[1]);
+	answered(0, 2);
+	vb_kill(&back);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	new_back(&next);
+	until_ring(&next, 1, 1);
+	ck_assert_uint_eq(next.ring[0].base, 2);
+	ck_assert_uint_eq(finds(&next, 0, rest), 3);
+	ck_assert_uint_eq(rest[0], all[0]);
+	ck_assert_uint_eq(rest[1], all[2]);
+	ck_assert_uint_eq(rest[2], all[4]);
+	for (unsigned i = 0; i < 3; i++)
+		answers(&next, 0, rest[2 - i]);
+	answered(0, 3);
+	vb_kill(&next);
+}
+END_TEST
+
+START_TEST(rings_that_contradict_themselves)
+{
+	uint16_t all[QNUM];
+
+	back.hold = true;
+	begin();
+	bring_up(USUAL);
+	offer(0, 5);
+	until_ring(&back, 0, 1);
+	finds(&back, 0, all);
+	answers(&back, 0, all[1]);
+	answers(&back, 0, all[1]);
+	vb_kill(&back);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	new_back(&next);
+	needs_reset();
+	bring_up(USUAL); /* and then it works */
+	offer(0, 1);
+	answered(0, 1);
+	vb_kill(&next);
+}
+END_TEST
+
+START_TEST(helper_dies)
+{
+	begin();
+	bring_up(USUAL);
+	offer(0, 3);
+	answered(0, 3);
+	end_helper();
+	vb_kill(&back);
+	offer(0, 2);
+	conf.flags = VHOST_AWAY;
+	start_helper(vb_start(&next), -1); /* an end that nobody will use */
+	hears(MSG_READY, NULL, 0, NULL);
+	vb_kill(&next);
+	/* It knows what the device is without any back end. */
+	ck_assert_uint_eq(drv_features(&core), DRV_COMMON | 0x1e46);
+	ck_assert_uint_eq(drv_status(&core), 0xf);
+	vb_init(&next, &gm);
+	new_back(&next);
+	answered(0, 2);
+	ck_assert_uint_eq(next.ring[0].base, 3);
+	vb_kill(&next);
+}
+END_TEST
+
+/* The successor gets a connection with its start, and the one that it lost before it was ready is
+ * told about afterwards. */
+START_TEST(helper_dies_and_back_end_too)
+{
+	int fd;
+
+	begin();
+	bring_up(USUAL);
+	end_helper();
+	vb_kill(&back);
+	offer(1, 2);
+	fd = vb_start(&next);
+	vb_kill(&next);
+	start_helper(fd, -1);
+	hears(MSG_READY, NULL, 0, NULL);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	vb_init(&next, &gm);
+	new_back(&next);
+	answered(1, 2);
+	vb_kill(&next);
+}
+END_TEST
+
+START_TEST(another_back_end)
+{
+	begin();
+	bring_up(USUAL);
+	vb_kill(&back);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	next.config[1] = 0x99; /* a larger disk */
+	new_back(&next);
+	until_ring(&next, 1, 1);
+	for (unsigned n = 0; n < WAIT_MS && fc_shadow32(&core, VIRTIO_MMIO_INTERRUPT_STATUS) != 3;
+	     n++)
+		usleep(1000);
+	ck_assert_uint_eq(fc_shadow32(&core, VIRTIO_MMIO_INTERRUPT_STATUS), 3);
+	ck_assert_uint_eq(fc_shadow8(&core, VIRTIO_MMIO_CONFIG + 1), 0x99);
+	ck_assert_uint_eq(drv_status(&core), 0xf);
+	vb_kill(&next);
+}
+END_TEST
+
+START_TEST(a_lesser_back_end)
+{
+	begin();
+	bring_up(USUAL);
+	vb_kill(&back);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	next.features &= ~DRV_F(VIRTIO_BLK_F_FLUSH);
+	new_back(&next);
+	needs_reset();
+	ck_assert_uint_eq(next.n[VHOST_SET_VRING_KICK], 0);
+	vb_kill(&next);
+}
+END_TEST
+
+/* ---- the account of what is in flight ---- */
+
+static ino_t inode(int fd)
+{
+	struct stat st;
+
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	return st.st_ino;
+}
+
+START_TEST(inflight)
+{
+	struct vhost_inflight region;
+	ino_t ino;
+	int fd;
+
+	back.protocol = next.protocol = ~UINT64_C(0);
+	begin();
+	bring_up(USUAL);
+	hears(MSG_VHOST_INFLIGHT, &region, sizeof(region), &fd);
+	ck_assert_uint_eq(region.size, 4096);
+	ck_assert_uint_eq(region.nqueues, 2);
+	ck_assert_uint_eq(region.queue_size, QNUM);
+	ino = inode(fd);
+	ck_assert_uint_eq(inode(back.inflight_fd), ino);
+	vb_kill(&back);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	new_back(&next); /* the same memory for the next one, */
+	until_ring(&next, 1, 1);
+	ck_assert_uint_eq(inode(next.inflight_fd), ino);
+	ck_assert_uint_eq(next.n[VHOST_GET_INFLIGHT_FD], 0);
+	vb_kill(&next);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	end_helper();
+	vb_init(&next, &gm); /* and for the next helper */
+	next.protocol = ~UINT64_C(0);
+	conf.flags = VHOST_INFLIGHT;
+	conf.inflight = region;
+	start_helper(vb_start(&next), fd);
+	hears(MSG_READY, NULL, 0, NULL);
+	until_ring(&next, 1, 1);
+	ck_assert_uint_eq(inode(next.inflight_fd), ino);
+	drv_reg(&core, VIRTIO_MMIO_STATUS, 0); /* until a reset */
+	hears(MSG_VHOST_INFLIGHT, &region, sizeof(region), NULL);
+	ck_assert_uint_eq(region.size, 0);
+	bring_up(USUAL);
+	hears(MSG_VHOST_INFLIGHT, &region, sizeof(region), &fd);
+	ck_assert_uint_ne(inode(fd), ino);
+	close(fd);
+	vb_kill(&next);
+}
+END_TEST
+
+/* ---- configuration ---- */
+
+START_TEST(write_cache)
+{
+	const unsigned wce = VIRTIO_MMIO_CONFIG + offsetof(struct virtio_blk_config, wce);
+
+	begin();
+	bring_up(USUAL | DRV_F(VIRTIO_BLK_F_CONFIG_WCE));
+	fc_write(&core, VIRTIO_MMIO_CONFIG, 4, 0); /* the capacity is not the driver's */
+	fc_write(&core, wce, 4, 0);
+	ck_assert_uint_eq(back.n[VHOST_SET_CONFIG], 0);
+	fc_write(&core, wce, 1, 0);
+	ck_assert_uint_eq(back.n[VHOST_SET_CONFIG], 1);
+	ck_assert_uint_eq(back.set.offset, 32);
+	ck_assert_uint_eq(back.set.size, 1);
+	ck_assert_uint_eq(fc_shadow8(&core, wce), 0);
+	vb_kill(&back);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	new_back(&next); /* which has one that is on */
+	until_ring(&next, 1, 1);
+	ck_assert_uint_eq(next.n[VHOST_SET_CONFIG], 1);
+	ck_assert_uint_eq(next.config[32], 0);
+	ck_assert_uint_eq(fc_shadow8(&core, wce), 0);
+	vb_kill(&next);
+}
+END_TEST
+
+/* ---- requests of the back end ---- */
+
+static unsigned open_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	unsigned n = 0;
+
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+static uint64_t says(uint32_t request, uint32_t flags, uint32_t size, unsigned nfds)
+{
+	struct vhost_hdr h = {request, flags, size};
+	static const uint8_t none[1024];
+	int fds[20];
+	struct pollfd p = {.fd = back.back_fd, .events = POLLIN};
+	struct {
+		struct vhost_hdr hdr;
+		uint64_t failed;
+	} __attribute__((packed)) a;
+
+	for (unsigned i = 0; i < nfds; i++)
+		fds[i] = mem_fd;
+	vb_write(back.back_fd, &h, sizeof(h), none, size, fds, nfds);
+	if (!(flags & VHOST_NEED_REPLY))
+		return 0;
+	ck_assert_int_eq(poll(&p, 1, WAIT_MS), 1);
+	if (recv(back.back_fd, &a, sizeof(a), 0) != (ssize_t)sizeof(a))
+		return 99;
+	ck_assert_uint_eq(a.hdr.request, request);
+	ck_assert_uint_eq(a.hdr.flags, VHOST_VERSION | VHOST_REPLY);
+	return a.failed;
+}
+
+START_TEST(back_end_asks)
+{
+	unsigned fds;
+
+	begin();
+	bring_up(USUAL);
+	fds = open_fds();
+	pthread_mutex_lock(&back.lock);
+	back.config[3] = 0x77;
+	pthread_mutex_unlock(&back.lock);
+	ck_assert_uint_eq(says(VHOST_BACKEND_CONFIG_CHANGE, 1 | VHOST_NEED_REPLY, 0, 0), 0);
+	for (unsigned n = 0; n < WAIT_MS && fc_shadow8(&core, VIRTIO_MMIO_CONFIG + 3) != 0x77; n++)
+		usleep(1000);
+	ck_assert_uint_eq(fc_shadow8(&core, VIRTIO_MMIO_CONFIG + 3), 0x77);
+	ck_assert_uint_eq(fc_shadow32(&core, VIRTIO_MMIO_INTERRUPT_STATUS), 3);
+	/* Everything else is refused, and what it brings is closed. */
+	for (uint32_t r = 0; r < 12; r++)
+		ck_assert_uint_eq(says(r, 1 | VHOST_NEED_REPLY, r == 2 ? 8 : r, r), 1);
+	ck_assert_uint_eq(says(3, 1, 40, 20), 0);
+	ck_assert_uint_eq(says(3, 1 | VHOST_NEED_REPLY, 0, 0), 1);
+	ck_assert_uint_eq(open_fds(), fds);
+	offer(0, 2);
+	answered(0, 2);
+	vb_kill(&back);
+}
+END_TEST
+
+START_TEST(back_end_asks_what_cannot_be)
+{
+	static const uint32_t bad[][2] = {{1, 300}, {2, 0}, {1 | VHOST_REPLY, 8}, {0, 0}};
+
+	begin();
+	bring_up(USUAL);
+	ck_assert_uint_eq(says(3, bad[_i][0] | VHOST_NEED_REPLY, bad[_i][1], 2), 99);
+	offer(0, 2); /* its rings it keeps */
+	answered(0, 2);
+	vb_kill(&back);
+}
+END_TEST
+
+START_TEST(back_end_floods)
+{
+	struct vhost_hdr h[64];
+
+	begin();
+	bring_up(USUAL);
+	for (unsigned i = 0; i < 64; i++)
+		h[i] = (struct vhost_hdr){VHOST_BACKEND_CONFIG_CHANGE, 1, 0};
+	for (unsigned i = 0; i < 50; i++)
+		(void)!send(back.back_fd, h, sizeof(h), MSG_DONTWAIT);
+	drv_reg(&core, VIRTIO_MMIO_STATUS, 0);
+	bring_up(USUAL);
+	offer(1, 2);
+	answered(1, 2);
+	vb_kill(&back);
+}
+END_TEST
+
+START_TEST(ring_error)
+{
+	begin();
+	bring_up(USUAL);
+	event_signal(back.ring[1].err);
+	needs_reset();
+	vb_kill(&back);
+}
+END_TEST
+
+/* ---- answers that cannot be ---- */
+
+static const uint32_t asked[] = {
+	VHOST_GET_FEATURES,    VHOST_GET_PROTOCOL_FEATURES, VHOST_GET_QUEUE_NUM,
+	VHOST_GET_CONFIG,      VHOST_GET_INFLIGHT_FD,       VHOST_SET_MEM_TABLE,
+	VHOST_SET_VRING_NUM,   VHOST_SET_VRING_KICK,        VHOST_SET_VRING_ENABLE,
+	VHOST_SET_INFLIGHT_FD, VHOST_GET_VRING_BASE,
+};
+#define HOSTILE (ARRAY_LEN(asked) * (VB_FAULTS - 1))
+
+/* Whatever else is said meanwhile is not the matter. */
+static void until_lost(void)
+{
+	struct pollfd p = {.fd = chan[0], .events = POLLIN};
+	int fds[MSG_MAX_FDS];
+	enum msg_type type;
+	unsigned nfds;
+	uint8_t body[64];
+	size_t len;
+
+	do {
+		ck_assert_msg(poll(&p, 1, WAIT_MS) == 1, "it was taken");
+		ck_assert_int_eq(msg_recv(chan[0], &type, body, 64, &len, fds, &nfds), 0);
+		for (unsigned i = 0; i < nfds; i++)
+			close(fds[i]);
+	} while (type != MSG_VHOST_LOST);
+}
+
+/* A good back end, one that does something wrong at one request, and a good one again: the driver
+ * loses nothing but time, no register waits for longer than it may, nothing stays open. */
+START_TEST(hostile_answers)
+{
+	struct vback bad;
+	struct vhost_inflight region;
+	uint64_t slowest = 0;
+	unsigned fds;
+	int fd;
+
+	vb_init(&bad, &gm);
+	back.protocol = next.protocol = bad.protocol = ~UINT64_C(0);
+	bad.fault_at = asked[(unsigned)_i % ARRAY_LEN(asked)];
+	bad.fault = (enum vb_fault)(1 + (unsigned)_i / ARRAY_LEN(asked));
+	begin();
+	bring_up(USUAL);
+	hears(MSG_VHOST_INFLIGHT, &region, sizeof(region), &fd);
+	close(fd);
+	offer(0, 3);
+	answered(0, 3);
+	vb_kill(&back);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	fds = open_fds();
+	new_back(&bad);
+	for (unsigned i = 0; i < 3; i++) {
+		uint64_t t = clock_ns();
+
+		drv_reg(&core, VIRTIO_MMIO_STATUS, 0);
+		drv_negotiate(&core, USUAL);
+		t = clock_ns() - t;
+		slowest = t > slowest ? t : slowest;
+		drvq_init(&drv[0], &gm, RINGS(0), QNUM, false, kick[0]);
+		drv_queue(&core, 0, &drv[0]);
+		drv_ok(&core);
+		usleep(2000);
+	}
+	ck_assert_uint_lt(slowest, DP_DEADLINE_NS);
+	offer(0, 3);
+	/* For its first word it is not waited for: late_hello. */
+	if (bad.fault_at != VHOST_GET_FEATURES || bad.fault != VB_SILENT)
+		until_lost();
+	vb_kill(&bad);
+	if (bad.fault_at == VHOST_GET_FEATURES && bad.fault == VB_SILENT)
+		until_lost();
+	ck_assert_uint_eq(open_fds(), fds);
+	new_back(&next);
+	answered(0, 3 - (unsigned)(uint16_t)drv[0].used_idx);
+	vb_kill(&next);
+}
+END_TEST
+
+/* A back end that does not give the rings back. */
+START_TEST(reset_with_a_deadline)
+{
+	uint64_t t;
+
+	back.fault_at = VHOST_GET_VRING_BASE;
+	back.fault = VB_SILENT;
+	begin();
+	rig->v.call_ms = VHOST_CALL_MS;
+	bring_up(USUAL);
+	t = clock_ns();
+	drv_reg(&core, VIRTIO_MMIO_STATUS, 0);
+	t = clock_ns() - t;
+	ck_assert_uint_ge(t, VHOST_CALL_MS * 1000000u);
+	ck_assert_uint_lt(t, DP_DEADLINE_NS);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	ck_assert_uint_eq(drv_status(&core), 0);
+	vb_kill(&back);
+}
+END_TEST
+
+/* The queue of a busy back end: the answer comes late, and nobody waits for it. */
+START_TEST(late_hello)
+{
+	uint64_t t;
+
+	begin();
+	bring_up(USUAL);
+	vb_kill(&back);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	pthread_mutex_lock(&next.lock);
+	new_back(&next);
+	usleep(2 * CALL_MS * 1000);
+	t = clock_ns();
+	drv_reg(&core, VIRTIO_MMIO_QUEUE_SEL, 0);
+	ck_assert_uint_lt(clock_ns() - t, CALL_MS * 1000000u / 2);
+	offer(0, 2);
+	pthread_mutex_unlock(&next.lock);
+	answered(0, 2);
+	vb_kill(&next);
+}
+END_TEST
+
+/* ---- what rings tell ---- */
+
+static int mend(const uint16_t *offered, unsigned no, const uint16_t *used, unsigned nu,
+		uint16_t *rest, uint16_t start)
+{
+	struct vq_state q = {.num = 8,
+			     .ready = 1,
+			     .desc = RINGS(0),
+			     .driver = RINGS(0) + 0x1000,
+			     .device = RINGS(0) + 0x2000};
+	uint8_t *avail = gm_ptr(&gm, q.driver, 64), *done = gm_ptr(&gm, q.device, 128);
+	struct err e = {0};
+	int n;
+
+	for (unsigned i = 0; i < no; i++)
+		drv_store16(avail + 4 + 2 * ((start + i) % 8), offered[i]);
+	for (unsigned i = 0; i < nu; i++)
+		drv_store16(done + 4 + 8 * ((start + i) % 8), used[i]);
+	drv_store16(avail + 2, (uint16_t)(start + no));
+	drv_store16(done + 2, (uint16_t)(start + nu));
+	ck_assert_uint_eq(vring_used(&q, &gm), (uint16_t)(start + nu));
+	n = vring_mend(&q, &gm, &e);
+	for (int i = 0; i < n; i++)
+		rest[i] = drv_load16(avail + 4 + 2 * ((start + nu + (unsigned)i) % 8));
+	return n;
+}
+
+START_TEST(rings)
+{
+	static const uint16_t a[] = {1, 2, 3, 4, 5}, turns[] = {0, 1, 2, 1, 2, 1, 2, 1, 2, 1};
+	static const uint16_t u[] = {4, 1}, one[] = {2}, bad[] = {9}, twice[] = {2, 2};
+	static const uint16_t cycled[] = {1, 2, 1, 2, 1, 2, 1};
+	uint16_t rest[8];
+
+	ck_assert_int_eq(mend(a, 5, u, 2, rest, 0), 3);
+	ck_assert(rest[0] == 2 && rest[1] == 3 && rest[2] == 5);
+	ck_assert_int_eq(mend(a, 5, one, 1, rest, 0), 4);
+	ck_assert(rest[0] == 1 && rest[1] == 3 && rest[2] == 4 && rest[3] == 5);
+	ck_assert_int_eq(mend(a, 5, a, 5, rest, 0), 0);
+	ck_assert_int_eq(mend(a, 5, bad, 1, rest, 0), -EINVAL);
+	ck_assert_int_eq(mend(a, 5, twice, 2, rest, 0), -EINVAL);
+	ck_assert_int_eq(mend(a, 5, a, 0, rest, 65533), 5);
+	/* Heads that come again and again beside one that is not answered. */
+	ck_assert_int_eq(mend(turns, 8, cycled, 6, rest, 0), 2);
+	ck_assert(rest[0] == 0 && rest[1] == 1);
+	ck_assert_int_eq(mend(a, 5, a, 0, rest, 0), 5);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("vhost");
+	TCase *said = tcase_create("said"), *is = tcase_create("is"), *dies = tcase_create("dies");
+	TCase *asks = tcase_create("asks"), *hostile = tcase_create("hostile");
+	TCase *all[] = {said, is, dies, asks, hostile};
+	SRunner *r = srunner_create(s);
+	int failed;
+
+	tcase_add_test(said, handshake);
+	tcase_add_test(said, stop_and_counters);
+	tcase_add_test(said, reset);
+	tcase_add_test(said, one_queue_goes);
+	tcase_add_test(said, plain_back_end);
+	tcase_add_test(said, write_cache);
+	tcase_add_test(is, not_fit);
+	tcase_add_test(is, too_few_queues);
+	tcase_add_test(is, disk_without_configuration);
+	tcase_add_test(is, file_system);
+	tcase_add_test(is, file_system_names_itself);
+	tcase_add_test(is, network_card);
+	tcase_add_test(is, start_messages);
+	tcase_add_test(dies, back_end_dies);
+	tcase_add_test(dies, reset_without_back_end);
+	tcase_add_test(dies, out_of_order);
+	tcase_add_test(dies, rings_that_contradict_themselves);
+	tcase_add_test(dies, helper_dies);
+	tcase_add_test(dies, helper_dies_and_back_end_too);
+	tcase_add_test(dies, another_back_end);
+	tcase_add_test(dies, a_lesser_back_end);
+	tcase_add_test(dies, inflight);
+	tcase_add_test(dies, rings);
+	tcase_add_test(asks, back_end_asks);
+	tcase_add_loop_test(asks, back_end_asks_what_cannot_be, 0, 4);
+	tcase_add_test(asks, back_end_floods);
+	tcase_add_test(asks, ring_error);
+	tcase_add_test(hostile, reset_with_a_deadline);
+	tcase_add_test(hostile, late_hello);
+	tcase_add_loop_test(hostile, hostile_answers, 0, (int)HOSTILE);
+	for (unsigned i = 0; i < ARRAY_LEN(all); i++) {
+		tcase_add_checked_fixture(all[i], setup, teardown);
+		tcase_set_timeout(all[i], 60);
+		suite_add_tcase(s, all[i]);
+	}
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? 1 : 0;
+}
