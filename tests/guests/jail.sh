@@ -9,7 +9,7 @@ BUILD=${BUILD:-build}
 KERNEL=$BUILD/guests/spin.elf
 POKE=$BUILD/tests/jail_child
 SYS_openat=257
-PROGRAMS='insula-vmm insula-blk insula-console insula-net insula-rng insula-vsock insula-exec'
+PROGRAMS='insula-vmm insula-blk insula-console insula-net insula-rng insula-vhost insula-vsock insula-exec'
 KINDS='user pid mnt net ipc uts cgroup'
 failed=0
 
@@ -30,8 +30,10 @@ done
 dir=$(mktemp -d) || exit 1
 run=
 peer=
+daemon=
 cleanup() {
 	[ -z "$peer" ] || kill "$peer" 2>/dev/null
+	[ -z "$daemon" ] || kill "$daemon" 2>/dev/null
 	if [ -n "$run" ]; then
 		kill -KILL "$run" 2>/dev/null
 		wait "$run" 2>/dev/null
@@ -84,9 +86,22 @@ if [ -z "$net" ]; then
 	PROGRAMS=$(echo "$PROGRAMS" | sed 's/insula-net //')
 fi
 
+# And of the device that another program serves.
+vhost=
+if command -v qemu-storage-daemon >/dev/null; then
+	qemu-storage-daemon --blockdev driver=null-co,node-name=n,size=1048576 \
+		--export type=vhost-user-blk,id=e,node-name=n,addr.type=unix,addr.path="$dir/back" &
+	daemon=$!
+	wait_for 20 test -S "$dir/back" && vhost="--device vhost-user,type=blk,socket=$dir/back"
+fi
+if [ -z "$vhost" ]; then
+	not_ok insula-vhost 'no qemu-storage-daemon for the other side'
+	PROGRAMS=$(echo "$PROGRAMS" | sed 's/insula-vhost //')
+fi
+
 # shellcheck disable=SC2086
 start_vm() {
-	TMPDIR=$dir/tmp "$BUILD/bin/insula-run" --kernel "$KERNEL" --mem 32M --disk path="$dir/disk.img" $net --console none --vsock path="$dir/vsock" \
+	TMPDIR=$dir/tmp "$BUILD/bin/insula-run" --kernel "$KERNEL" --mem 32M --disk path="$dir/disk.img" $net $vhost --console none --vsock path="$dir/vsock" \
 		-- true </dev/null >"$dir/out" 2>&1 &
 	run=$!
 	wait_for 10 sealed && return 0
@@ -165,7 +180,7 @@ check_root() {
 # What a descriptor may be. Everything that has a path is named one by one.
 fd_is_expected() { # PROGRAM FD TARGET
 	case $3 in
-	'socket:'*) [ "$2" = 3 ] || [ "$1" = insula-net ] || [ "$1" = insula-vsock ] || [ "$1" = insula-exec ] ;; # the channel; clients' streams; the stream to the guest
+	'socket:'*) [ "$2" = 3 ] || [ "$1" = insula-net ] || [ "$1" = insula-vsock ] || [ "$1" = insula-vhost ] || [ "$1" = insula-exec ] ;; # the channel; streams; the back end; the stream to the guest
 	'pipe:'*) [ "$2" = 1 ] || [ "$2" = 2 ] ;;
 	'anon_inode:[eventfd]' | 'anon_inode:[eventpoll]' | 'anon_inode:[timerfd]' | 'anon_inode:[signalfd]') ;;
 	'/memfd:'*) ;;
@@ -219,7 +234,7 @@ poke() {
 	esac
 }
 
-for name in insula-console insula-blk insula-net insula-vsock; do
+for name in insula-console insula-blk insula-net insula-vhost insula-vsock; do
 	poke $name
 	if wait_for 10 sealed; then ok "$name: a new one is jailed too"; else
 		not_ok "$name: a new one is jailed too" "$(tail -n 1 "$dir/out")"

@@ -17,6 +17,8 @@
 
 #include "supervisor/backing/vhost.h"
 
+#define LONG "0123456789012345678901234567890123456789" /* 40 */
+
 static struct vm_config c;
 static struct err e;
 static char dir[] = "/tmp/insula-test-vhost-XXXXXX", path[64];
@@ -99,9 +101,7 @@ START_TEST(refused_texts)
 		"vhost-user,type=40,socket=/s,config=257",
 		"vhost-user,type=blk,socket=/s,server=1",
 		"vhost-user,type=blk,socket=/s,nonsense",
-		"vhost-user,type=blk,socket=/"
-		"012345678901234567890123456789012345678901234567890123456789012345678901234567890"
-		"1234567890123456789012345678901234567",
+		"vhost-user,type=blk,socket=/" LONG LONG LONG,
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
