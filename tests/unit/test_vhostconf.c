@@ -101,7 +101,7 @@ START_TEST(refused_texts)
 		"vhost-user,type=40,socket=/s,config=257",
 		"vhost-user,type=blk,socket=/s,server=1",
 		"vhost-user,type=blk,socket=/s,nonsense",
-		"vhost-user,type=blk,socket=/" LONG LONG LONG,
+		("vhost-user,type=blk,socket=/" LONG LONG LONG),
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
@@ -126,8 +126,8 @@ START_TEST(json)
 		"{\"devices\":[{}]}",
 		"{\"devices\":[{\"vhost-user\":false,\"type\":\"blk\",\"socket\":\"/s\"}]}",
 		"{\"devices\":[{\"vhost-user\":true,\"type\":2,\"socket\":\"/s\"}]}",
-		"{\"devices\":[{\"vhost-user\":true,\"type\":\"blk\",\"socket\":\"/s\",\"queues\":"
-		"\"1\"}]}",
+		("{\"devices\":[{\"vhost-user\":true,\"type\":\"blk\",\"socket\":\"/s\","
+		 "\"queues\":\"1\"}]}"),
 		"{\"device\":\"vhost-user,type=blk,socket=/s\"}",
 	};
 
