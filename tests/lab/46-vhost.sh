@@ -24,14 +24,14 @@ for a in cmp md5sum sleep umount seq tail; do
 done
 cat >"$T/root/bin/job" <<'JOB'
 #!/bin/sh
-# Files written, compared and removed on a file system until the time is over; their sums stay on it.
+# Files written, compared and removed on a file system until the host has said a word; their sums stay on it.
 set -e
-end=$(($(cut -d. -f1 /proc/uptime) + $1))
+(read -r word && echo "$word" >/tmp/word) &
 /sbin/mke2fs.ext -q -F -t ext4 -O ^has_journal /dev/vdb
 mount -t ext4 /dev/vdb /mnt
 echo begun
 n=0
-while [ "$(cut -d. -f1 /proc/uptime)" -lt $end ]; do
+while [ ! -s /tmp/word ]; do
 	n=$((n + 1))
 	dd if=/dev/urandom of=/mnt/f$((n % 8)) bs=64k count=$((n % 16 + 1)) conv=fsync 2>/dev/null
 	(cd /mnt && md5sum f? >/mnt/sums)
@@ -42,10 +42,11 @@ done
 umount /mnt
 echo "compared $n times"
 JOB
-ln -sf busybox "$T/root/bin/cut"
 chmod +x "$T/root/bin/job"
 
 daemon=
+mkfifo "$T/word"
+exec {word_fd}<>"$T/word"
 serve() { # [MORE]
 	rm -f "$T/s"
 	qemu-storage-daemon --blockdev driver=file,node-name=f,filename="$T/disk" \
@@ -70,7 +71,7 @@ killing() { # NAME WORD COMMAND...: run it in a guest; once it has said WORD, ki
 	truncate -s 0 "$T/disk"
 	truncate -s 48M "$T/disk"
 	serve
-	"$RUN" --device "vhost-user,type=blk,socket=$T/s" --rootfs "$T/root" --metrics "$T/m" --timeout 240 -- "$@" >"$T/out" 2>&1 </dev/null &
+	"$RUN" -i --device "vhost-user,type=blk,socket=$T/s" --rootfs "$T/root" --timeout 240 -- "$@" <"$T/word" >"$T/out" 2>&1 &
 	pid=$!
 	for _ in $(seq 300); do
 		grep -qE "$word" "$T/out" && break
@@ -89,6 +90,7 @@ killing() { # NAME WORD COMMAND...: run it in a guest; once it has said WORD, ki
 		kills=$((kills + 1))
 		sleep 1.5
 	done
+	echo enough >&$word_fd
 	wait $pid
 	status=$?
 	stop_daemon
@@ -106,7 +108,7 @@ killing() { # NAME WORD COMMAND...: run it in a guest; once it has said WORD, ki
 	fi
 }
 
-killing file-system begun job $((KILLS * 3))
+killing file-system begun job
 also file-system-compared 'compared [0-9]+ times'
 if e2fsck -fn "$T/disk" >"$T/fsck" 2>&1; then
 	ok file-system-is-clean

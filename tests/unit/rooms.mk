@@ -35,6 +35,7 @@ rooms_test_virtio := devices base
 rooms_test_virtqueue := devices base
 rooms_test_virtqueue_linux := devices base
 rooms_test_vhost := devices base
+rooms_test_vhost_back := devices base
 rooms_test_vhostconf := supervisor spec image jail base
 rooms_test_vm := supervisor spec devices base
 rooms_test_vmlog := daemon supervisor spec devices jail base

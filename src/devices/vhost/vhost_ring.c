@@ -26,7 +26,7 @@ static uint16_t vring_load16(const uint8_t *p)
 
 static void vring_view(struct vring_view *v, const struct vq_state *q, const struct guestmem *gm)
 {
-	uint64_t num = q->num;
+	uint64_t num = q->num ? q->num : 1; /* vq_check() has seen that it is not 0 */
 
 	memset(v, 0, sizeof(*v));
 	v->num = (uint16_t)num;
