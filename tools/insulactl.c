@@ -54,6 +54,7 @@ static int insulactl_run(struct ctl *c, const struct verb *v, int argc, char **a
 	}
 	status = v->run(c, argc, argv);
 	conn_close(&c->conn);
+	json_object_put(c->filters);
 	return status;
 }
 

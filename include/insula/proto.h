@@ -41,6 +41,7 @@ enum msg_type {
 	MSG_GO = 5,        /* empty */
 	MSG_STOP,          /* empty */
 	MSG_DEV_UP,        /* struct msg_dev: its helper is back (to the vmm) */
+	MSG_COUNT,         /* empty: say MSG_COUNTED (to a helper; one at a time) */
 	MSG_NET_PEER =
 		10,     /* empty; a descriptor: the next stream (to a net helper that has none) */
 	MSG_VHOST_PEER, /* empty; a descriptor: the next connection (to a vhost helper that has
@@ -66,6 +67,7 @@ enum msg_type {
 	MSG_DEV_IS_DOWN, /* struct msg_dev: MSG_DEV_DOWN was heard (from the vmm) */
 	MSG_QUIT,        /* empty: the user typed the escape (from a console) */
 	MSG_STOPPED,     /* struct msg_stats */
+	MSG_COUNTED,     /* struct msg_stats: as far as it has counted (from a helper) */
 	MSG_VSOCK_CONNECT = 96, /* struct msg_vsock_connect: the guest wants a stream (from a vsock
 				   helper) */
 	MSG_NET_LOST,           /* empty: its stream has ended (from a net helper) */

@@ -17,18 +17,35 @@
 #define JSON_MAX (1u << 20)
 #define DEPTH 16
 
-enum { NAME = 256, CONFIG };
+enum { NAME = 256, CONFIG, REMOVE, ENV_FILE };
 
-static const struct flag_words own_words[] = {
-	{"name", 0, "NAME", NULL, false, "the name of the VM (default: one is made)"},
-	{"config", 0, "FILE", NULL, true, "what insula-run --json takes; flags behind it win"},
-	{"detach", 'd', NULL, NULL, false, "run: in the background; print the id"},
-	{"help", 'h', NULL, NULL, false, "this help"},
+/* Those that others have for our settings are settings: `setting` is what they stand for. */
+static const struct own_flag {
+	struct flag_words words;
+	int value; /* getopt_long()'s */
+	const char *setting;
+} own[] = {
+	{{"name", 0, "NAME", NULL, false, "the name of the VM (default: one is made)"}, NAME, NULL},
+	{{"config", 0, "FILE", NULL, true, "what insula-run --json takes; flags behind it win"},
+	 CONFIG,
+	 NULL},
+	{{"detach", 'd', NULL, NULL, false, "run: in the background; print the id"}, 'd', NULL},
+	{{"rm", 0, NULL, NULL, false, "run: delete the VM when it ends"}, REMOVE, NULL},
+	{{"publish", 'p', "[ADDR:]HOST:GUEST[/udp]", NULL, false,
+	  "a port of this host leads to one of the guest: --net user,fwd=..."},
+	 'p',
+	 NULL},
+	{{"volume", 'v', "DIR:GUESTDIR[:ro]", NULL, true, "--share"}, 'v', "share"},
+	{{"memory", 'm', "SIZE", NULL, false, "--mem"}, 'm', "mem"},
+	{{NULL, 'c', "N", NULL, false, "--cpus"}, 'c', "cpus"},
+	{{"interactive", 0, NULL, NULL, false, "-i"}, 'i', NULL},
+	{{"tty", 0, NULL, NULL, false, "-t"}, 't', NULL},
+	{{"env", 0, "NAME=VALUE", NULL, false, "-e"}, 'e', NULL},
+	{{"env-file", 0, "FILE", NULL, true, "lines as -e takes them"}, ENV_FILE, NULL},
+	{{"workdir", 0, "DIR", NULL, false, "-w"}, 'w', NULL},
+	{{"user", 0, "USER[:GROUP]", NULL, false, "-u"}, 'u', NULL},
+	{{"help", 'h', NULL, NULL, false, "this help"}, 'h', NULL},
 };
-static const struct option own_options[] = {{"name", required_argument, NULL, NAME},
-					    {"config", required_argument, NULL, CONFIG},
-					    {"detach", no_argument, NULL, 'd'},
-					    {"help", no_argument, NULL, 'h'}};
 
 static void add_text(json_object *config, const struct setting *s, const char *text)
 {
@@ -97,7 +114,7 @@ static int add_command(json_object *config, int argc, char **argv)
 
 static int config_refuse(const struct run_options *o, int how, char **argv, struct err *e)
 {
-	const char *known[ARRAY_LEN(own_options) + SETTINGS];
+	const char *known[ARRAY_LEN(own) + SETTINGS];
 	size_t n = 0;
 	char text[64];
 
@@ -105,16 +122,40 @@ static int config_refuse(const struct run_options *o, int how, char **argv, stru
 	if (how == ':')
 		return err_set(e, -EINVAL, "%s: '%.60s' needs a value; see insula-run(1)", o->verb,
 			       text);
-	for (size_t i = 0; i < ARRAY_LEN(own_options); i++)
-		known[n++] = own_options[i].name;
+	for (size_t i = 0; i < ARRAY_LEN(own); i++)
+		known[n++] = own[i].words.name;
 	for (size_t i = 0; i < SETTINGS; i++)
 		known[n++] = settings[i].letter ? NULL : settings[i].name;
 	return unknown_flag(o->verb, text, known, n, e);
 }
 
+static int add_forward(struct run_options *o, const char *text)
+{
+	char *forward = alias_forward(text);
+
+	if (!forward)
+		return -ENOMEM;
+	if (!o->publish)
+		o->publish = json_object_new_array();
+	json_object_array_add(o->publish, json_object_new_string(forward));
+	free(forward);
+	return 0;
+}
+
+/* The setting that a flag is, by whichever name. */
+static const struct setting *setting_meant(int c)
+{
+	for (size_t i = 0; i < ARRAY_LEN(own); i++) {
+		if (own[i].value == c && own[i].setting)
+			return setting_find(own[i].setting);
+	}
+	return setting_of_flag(c);
+}
+
 static int one_flag(struct run_options *o, int c, char **argv, struct err *e)
 {
-	const struct setting *s = setting_of_flag(c);
+	const struct setting *s = setting_meant(c);
+	int rc;
 
 	switch (c) {
 	case NAME:
@@ -123,6 +164,11 @@ static int one_flag(struct run_options *o, int c, char **argv, struct err *e)
 	case CONFIG:
 		json_object_put(o->config);
 		return read_config(&o->config, optarg, e);
+	case ENV_FILE:
+		return alias_env_file(o->config, optarg, e);
+	case REMOVE:
+		o->remove = true;
+		return 0;
 	case 'd':
 		o->detach = true;
 		return 0;
@@ -130,37 +176,70 @@ static int one_flag(struct run_options *o, int c, char **argv, struct err *e)
 		o->help = true;
 		return 0;
 	default:
-		if (!s)
+		if (c != 'p' && !s)
 			return config_refuse(o, c, argv, e);
-		return add_setting(o->config, s, optarg) ? err_set(e, -ENOMEM, "out of memory") : 0;
+		rc = c == 'p' ? add_forward(o, optarg) : add_setting(o->config, s, optarg);
+		return rc ? err_set(e, -ENOMEM, "out of memory") : 0;
 	}
+}
+
+/* Settings first, then ours: longopts and letters for getopt_long(). */
+static void describe_flags(struct option *longopts, char *letters)
+{
+	longopts += settings_longopts(longopts);
+	letters += strlen(strcpy(letters, "+:"));
+	settings_letters(letters);
+	letters += strlen(letters);
+	for (size_t i = 0; i < ARRAY_LEN(own); i++) {
+		const struct flag_words *w = &own[i].words;
+
+		if (w->name)
+			*longopts++ =
+				(struct option){w->name, w->value ? required_argument : no_argument,
+						NULL, own[i].value};
+		if (w->letter) {
+			*letters++ = w->letter;
+			if (w->value)
+				*letters++ = ':';
+		}
+	}
+	*letters = 0;
 }
 
 int config_flags(struct run_options *o, int argc, char **argv, struct err *e)
 {
-	struct option longopts[SETTINGS + ARRAY_LEN(own_options) + 1] = {0};
-	char letters[2 * SETTINGS + 8] = "+:dh";
+	struct option longopts[SETTINGS + ARRAY_LEN(own) + 1] = {0};
+	char letters[2 * SETTINGS + 2 * ARRAY_LEN(own) + 4];
 	int c, rc = 0;
 
-	memcpy(longopts, own_options, sizeof(own_options));
-	settings_longopts(longopts + ARRAY_LEN(own_options));
-	settings_letters(letters + strlen(letters));
+	describe_flags(longopts, letters);
 	o->config = json_object_new_object();
 	optind = 0;
 	opterr = 0;
 	while (!rc && (c = getopt_long(argc, argv, letters, longopts, NULL)) >= 0)
 		rc = one_flag(o, c, argv, e);
+	if (!rc && alias_publish(o->config, o->publish))
+		rc = err_set(e, -ENOMEM, "out of memory");
 	if (!rc)
 		rc = add_command(o->config, argc - optind, argv + optind);
 	return rc;
+}
+
+void config_options_free(struct run_options *o)
+{
+	json_object_put(o->config);
+	json_object_put(o->publish);
+	o->config = o->publish = NULL;
 }
 
 size_t config_words(struct flag_words *out)
 {
 	size_t n = settings_flags(out);
 
-	memcpy(out + n, own_words, sizeof(own_words));
-	return n + ARRAY_LEN(own_words);
+	_Static_assert(ARRAY_LEN(own) <= CONFIG_WORDS - SETTINGS, "room for our flags");
+	for (size_t i = 0; i < ARRAY_LEN(own); i++)
+		out[n++] = own[i].words;
+	return n;
 }
 
 /* ---- what it names ---- */

@@ -3,9 +3,11 @@
  * insulactl: friendly words over insulad's socket.
  *
  * conn.c speaks JSON-RPC, print.c makes tables, config.c turns the flags of insula-run into a
- * configuration, flags.c reads the others, verbs.c has one function per verb. In pairs for Linux
- * and Windows: wire_*.c is the connection, stream_*.c copies consoles, exec_*.c runs commands. One
- * thread; on Windows a second one that reads what is typed.
+ * configuration, with alias.c those that other programs' users know (-p, -v ...); flags.c reads the
+ * others. verbs.c has the table of verbs and those that start VMs, look.c those that look at them,
+ * usage.c what they use, end.c their end. In pairs for Linux and Windows: wire_*.c is the
+ * connection, stream_*.c copies consoles, exec_*.c runs commands, cp_*.c copies files. One thread;
+ * on Windows a second one that reads what is typed.
  */
 #ifndef CTL_CTL_H
 #define CTL_CTL_H
@@ -57,6 +59,11 @@ json_object *conn_result(json_object *answer, struct err *e);
 bool print_is_table(bool json); /* standard output is a terminal, and nobody wants JSON */
 void print_json(json_object *o);
 void print_vms(json_object *list);
+/* vm.stats of several VMs, each with "cpu_percent" if it is known. */
+void print_stats(json_object *list);
+void print_pretty(json_object *o);
+/* Of a question on standard error: does the line on standard input begin with y? */
+bool print_ask(const char *question);
 void print_members(json_object *o); /* "key  value" lines, also of what is inside */
 /* Text without control characters, tabs excepted. The buffer is the next call's, too. */
 const char *print_clean(const char *text, size_t len);
@@ -83,16 +90,27 @@ int stream_console(struct conn *c, int fd, bool leave);
 struct run_options {
 	const char *verb; /* for messages */
 	const char *name;
-	bool detach, help;
-	json_object *config; /* owned */
+	char made[20]; /* a name, if somebody needs one and the user has given none */
+	bool detach, remove, help;
+	json_object *config;  /* owned */
+	json_object *publish; /* of -p, an array; owned; NULL: none */
 };
+void config_options_free(struct run_options *o);
 int config_flags(struct run_options *o, int argc, char **argv, struct err *e);
 /* Are the files there that the VM needs at its start, seen with our own rights? One that is not is
  * the user's error, now and not when the VM starts. What is no good otherwise insulad refuses. */
 int config_look(const struct run_options *o, struct err *e);
 /* The flags of run and create; CONFIG_WORDS entries are room enough. How many there are. */
-#define CONFIG_WORDS (SETTINGS + 4)
+#define CONFIG_WORDS (SETTINGS + 20)
 size_t config_words(struct flag_words *out);
+
+/* alias.c: what is written as others write it becomes settings. */
+/* "[ADDR:]HOST:GUEST[/tcp|/udp]" as the text of fwd=: the caller's; NULL: out of memory. */
+char *alias_forward(const char *text);
+/* The forwards of -p go to the first network that is "user", or to a new one. -ENOMEM. */
+int alias_publish(json_object *config, json_object *forwards);
+/* The lines of a file: NAME=VALUE, NAME (its value here), # and empty ones. */
+int alias_env_file(json_object *config, const char *path, struct err *e);
 
 /* wire_*.c: the connection. These block; negative errnos. */
 extern const char wire_default[]; /* where insulad listens */
@@ -112,7 +130,8 @@ void wire_directory(char *out, size_t size);
 struct ctl {
 	struct conn conn;
 	const char *path; /* of the socket */
-	bool json, force, follow, timestamps;
+	bool json, force, follow, timestamps, all, quiet, once;
+	json_object *filters;            /* of --filter, an array of texts; owned; NULL: none */
 	int64_t timeout, tail, since_ms; /* seconds; -1: not given; 0: not given */
 };
 struct verb {
@@ -125,6 +144,37 @@ struct verb {
 	const char *more;                                 /* for its help; NULL: nothing */
 	size_t (*words)(struct flag_words *out);          /* of its own flags; NULL: it has none */
 };
+/* What e->code means for whoever started us. */
+int ctl_status(const struct err *e);
+/* Say it: the status. */
+int ctl_fail(const struct err *e);
+/* Of several VMs the one that it is about is named, unless the line names it. */
+int ctl_fail_of(const struct err *e, const char *vm, bool several);
+/* {"id": VM} */
+json_object *ctl_with_id(const char *vm);
+/* For a program; what says nothing is printed only if JSON was asked for. */
+void ctl_print_answer(const struct ctl *c, json_object *r);
+/* Call it, and print what came: the status. */
+int ctl_simple(struct ctl *c, const char *method, json_object *params);
+/* The same for several VMs; quiet on a terminal. `deadline`: deadline_ms; -1: none. */
+int ctl_each(struct ctl *c, const char *method, int argc, char **argv, int64_t deadline);
+/* What vm.wait, or vm.run with "wait", has answered: its message is printed; its status. */
+int ctl_end_status(json_object *r);
+
+/* look.c, usage.c, end.c: verbs. */
+int verb_ps(struct ctl *c, int argc, char **argv);
+int verb_info(struct ctl *c, int argc, char **argv);
+int verb_inspect(struct ctl *c, int argc, char **argv);
+int verb_metrics(struct ctl *c, int argc, char **argv);
+int verb_top(struct ctl *c, int argc, char **argv);
+int verb_stats(struct ctl *c, int argc, char **argv);
+int verb_cp(struct ctl *c, int argc, char **argv);
+int verb_stop(struct ctl *c, int argc, char **argv);
+int verb_kill(struct ctl *c, int argc, char **argv);
+int verb_rm(struct ctl *c, int argc, char **argv);
+int verb_prune(struct ctl *c, int argc, char **argv);
+int verb_wait(struct ctl *c, int argc, char **argv);
+
 /* exec.c: the flags. And: 0 and the command's status; or a negative errno, as conn_result() has it.
  */
 size_t exec_words(struct flag_words *out);
@@ -147,6 +197,12 @@ enum flag_bit {
 	FLAG_TAIL = 32,
 	FLAG_SINCE = 64,
 	FLAG_TIMESTAMPS = 128,
+	FLAG_ALL = 256,
+	FLAG_QUIET = 512,
+	FLAG_FILTER = 1024,
+	FLAG_YES = 2048,
+	FLAG_ONCE = 4096,
+	FLAG_LINKS = 8192,
 };
 struct flag {
 	enum flag_bit bit;

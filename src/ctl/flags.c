@@ -16,7 +16,7 @@
 const struct flag flags[] = {
 	{FLAG_HELP, "help", 'h', NULL, "this help"},
 	{FLAG_JSON, "json", 0, NULL, "JSON, on a terminal too"},
-	{FLAG_FORCE, "force", 'f', NULL, "stop those that run first"},
+	{FLAG_FORCE, "force", 'f', NULL, "end those that run first: at once, or as -t says"},
 	{FLAG_TIMEOUT, "timeout", 't', "SECONDS",
 	 "how long the guest may take to power off; default 10"},
 	{FLAG_FOLLOW, "follow", 'f', NULL, "go on until the VM ends"},
@@ -24,6 +24,13 @@ const struct flag flags[] = {
 	{FLAG_SINCE, "since", 0, "TIME",
 	 "only lines since then: 10m (ago), 1h30m, 2026-11-28T10:00:00Z"},
 	{FLAG_TIMESTAMPS, "timestamps", 't', NULL, "the time and the stream before each line"},
+	{FLAG_ALL, "all", 'a', NULL, "also those that do not run"},
+	{FLAG_QUIET, "quiet", 'q', NULL, "the ids alone, one a line"},
+	{FLAG_FILTER, "filter", 0, "KEY=VALUE",
+	 "only those with name=PART, state=STATE or id=BEGINNING; repeat: all must fit"},
+	{FLAG_YES, "force", 'f', NULL, "do not ask"},
+	{FLAG_LINKS, "follow-link", 'L', NULL, "what symbolic links lead to, instead of them"},
+	{FLAG_ONCE, "no-stream", 0, NULL, "once, and not again every second"},
 };
 const size_t nflags = ARRAY_LEN(flags);
 
@@ -44,6 +51,21 @@ static bool number(const char *text, int64_t max, int64_t *out)
 	return text[0] >= '0' && text[0] <= '9' && !*end && !errno && *out <= max;
 }
 
+static int flags_filter(struct ctl *c, const char *value, struct err *e)
+{
+	static const char *const keys[] = {"name=", "state=", "status=", "id="};
+
+	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+		if (strncmp(value, keys[i], strlen(keys[i])) != 0)
+			continue;
+		if (!c->filters)
+			c->filters = json_object_new_array();
+		json_object_array_add(c->filters, json_object_new_string(value));
+		return 0;
+	}
+	return err_set(e, -EINVAL, "--filter: '%.40s'; expected name=, state= or id=", value);
+}
+
 static int flags_take(struct ctl *c, enum flag_bit bit, const char *value, struct err *e)
 {
 	switch (bit) {
@@ -51,9 +73,11 @@ static int flags_take(struct ctl *c, enum flag_bit bit, const char *value, struc
 		c->json = true;
 		return 0;
 	case FLAG_FORCE:
+	case FLAG_YES:
 		c->force = true;
 		return 0;
 	case FLAG_FOLLOW:
+	case FLAG_LINKS:
 		c->follow = true;
 		return 0;
 	case FLAG_TIMESTAMPS:
@@ -74,6 +98,17 @@ static int flags_take(struct ctl *c, enum flag_bit bit, const char *value, struc
 			       "--since: '%.40s'; expected a time such as 10m, 1h30m or "
 			       "2026-11-28T10:00:00Z",
 			       value);
+	case FLAG_ALL:
+		c->all = true;
+		return 0;
+	case FLAG_QUIET:
+		c->quiet = true;
+		return 0;
+	case FLAG_FILTER:
+		return flags_filter(c, value, e);
+	case FLAG_ONCE:
+		c->once = true;
+		return 0;
 	case FLAG_HELP:
 		break;
 	}

@@ -104,6 +104,86 @@ void print_vms(json_object *list)
 		print_vm(json_object_array_get_idx(list, i));
 }
 
+/* ---- stats ---- */
+
+/* "12.3M"; "-": there is no such member. */
+static const char *size_of(json_object *o, const char *key, char out[16])
+{
+	static const char units[] = "BKMGTP";
+	double n = (double)j_get_int(o, key, 0);
+	size_t u = 0;
+
+	if (!j_get(o, key))
+		return "-";
+	while (n >= 1000 && units[u + 1]) {
+		n /= 1024;
+		u++;
+	}
+	snprintf(out, 16, u && n < 100 ? "%.1f%c" : "%.0f%c", n, units[u]);
+	return out;
+}
+
+static const char *two_sizes(json_object *o, const char *a, const char *b, char out[40])
+{
+	char one[16], two[16];
+
+	snprintf(out, 40, "%s / %s", size_of(o, a, one), size_of(o, b, two));
+	return out;
+}
+
+static void print_usage_of(json_object *v)
+{
+	char cpu[16] = "-", pids[24] = "-", mem[40], net[40], disk[40];
+
+	if (j_get(v, "cpu_percent"))
+		snprintf(cpu, sizeof(cpu), "%.1f%%",
+			 json_object_get_double(j_get(v, "cpu_percent")));
+	if (j_get(v, "pids"))
+		snprintf(pids, sizeof(pids), "%lld", (long long)j_get_int(v, "pids", 0));
+	printf("%-16s  %-20s  %7s  %-15s  %-15s  %-15s  %5s\n", j_get_str(v, "id", ""),
+	       j_get_str(v, "name", ""), cpu, two_sizes(v, "mem_bytes", "mem_max", mem),
+	       two_sizes(v, "net_rx_bytes", "net_tx_bytes", net),
+	       two_sizes(v, "disk_read_bytes", "disk_written_bytes", disk), pids);
+}
+
+void print_stats(json_object *list)
+{
+	printf("%-16s  %-20s  %7s  %-15s  %-15s  %-15s  %5s\n", "ID", "NAME", "CPU",
+	       "MEMORY / LIMIT", "NET IN / OUT", "DISK R / W", "PIDS");
+	for (size_t i = 0; i < json_object_array_length(list); i++)
+		print_usage_of(json_object_array_get_idx(list, i));
+}
+
+/* ---- members ---- */
+
+void print_pretty(json_object *o)
+{
+	const char *text = json_object_to_json_string_ext(
+		o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE);
+	/* Line by line: err_clean() would take the line ends as well. */
+	for (const char *end; *text; text = end + (*end == '\n')) {
+		char *line;
+
+		end = text + strcspn(text, "\n");
+		line = malloc((size_t)(end - text) + 1);
+		if (!line)
+			panic("out of memory");
+		memcpy(line, text, (size_t)(end - text));
+		line[end - text] = 0;
+		puts(isatty(STDOUT_FILENO) ? clean(line) : line);
+		free(line);
+	}
+}
+
+bool print_ask(const char *question)
+{
+	char line[16] = "";
+
+	fprintf(stderr, "%s [y/N] ", question);
+	fflush(stderr);
+	return fgets(line, sizeof(line), stdin) && (line[0] == 'y' || line[0] == 'Y');
+}
+
 #define PATH_TEXT 160
 
 /* A name as it is, a text without its quotes, a list of those in one line. */

@@ -41,6 +41,15 @@ void cgroup_kill(const struct cgroups *g, const char *name);
 bool cgroup_remove(const struct cgroups *g, const char *name);
 /* Has the kernel killed something in it because memory ran out? */
 bool cgroup_had_oom(const struct cgroups *g, const char *name);
+struct cgroup_usage {
+	uint64_t cpu_ns;
+	uint64_t mem, mem_max; /* bytes; without what the kernel can drop at once. 0: no limit */
+	uint64_t pids;         /* threads */
+};
+/* Of all in it, now. False: it cannot be read. */
+bool cgroup_usage(const struct cgroups *g, const char *name, struct cgroup_usage *u);
+/* The number behind `key` in the text of a file like memory.stat; 0: it is not there. */
+uint64_t cgroup_number(const char *text, const char *key);
 /* How often, as the text of memory.events says. */
 uint64_t cgroup_oom_kills(const char *events);
 

@@ -17,6 +17,7 @@
 
 #define MOUNT "/sys/fs/cgroup"
 #define PERIOD_US 100000u
+#define STAT_TEXT 8192 /* memory.stat has some 2 KiB */
 
 static int cgroup_put(int dir, const char *file, const char *text)
 {
@@ -244,16 +245,21 @@ bool cgroup_remove(const struct cgroups *g, const char *name)
 	return !unlinkat(g->dir, name, AT_REMOVEDIR) || errno != EBUSY;
 }
 
-uint64_t cgroup_oom_kills(const char *events)
+uint64_t cgroup_number(const char *text, const char *key)
 {
-	static const char key[] = "oom_kill ";
-	const char *line = events;
+	const char *line = text;
+	size_t n = strlen(key);
 
-	while (line && strncmp(line, key, strlen(key)) != 0) {
+	while (line && (strncmp(line, key, n) != 0 || line[n] != ' ')) {
 		line = strchr(line, '\n');
 		line = line ? line + 1 : NULL;
 	}
-	return line ? strtoull(line + strlen(key), NULL, 10) : 0;
+	return line ? strtoull(line + n, NULL, 10) : 0;
+}
+
+uint64_t cgroup_oom_kills(const char *events)
+{
+	return cgroup_number(events, "oom_kill");
 }
 
 bool cgroup_had_oom(const struct cgroups *g, const char *name)
@@ -262,4 +268,37 @@ bool cgroup_had_oom(const struct cgroups *g, const char *name)
 
 	snprintf(file, sizeof(file), "%s/memory.events", name);
 	return get(g->dir, file, text, sizeof(text)) > 0 && cgroup_oom_kills(text) > 0;
+}
+
+/* A file of the group `name`, as text. */
+static bool get_of(const struct cgroups *g, const char *name, const char *file, char *text,
+		   size_t size)
+{
+	char path[96];
+
+	snprintf(path, sizeof(path), "%s/%s", name, file);
+	return get(g->dir, path, text, size) > 0;
+}
+
+bool cgroup_usage(const struct cgroups *g, const char *name, struct cgroup_usage *u)
+{
+	char text[STAT_TEXT];
+	uint64_t drop;
+
+	*u = (struct cgroup_usage){0};
+	if (!g->on || !get_of(g, name, "cpu.stat", text, sizeof(text)))
+		return false;
+	u->cpu_ns = cgroup_number(text, "usage_usec") * 1000;
+	if (!get_of(g, name, "memory.stat", text, sizeof(text)))
+		return false;
+	drop = cgroup_number(text, "inactive_file");
+	if (!get_of(g, name, "memory.current", text, sizeof(text)))
+		return false;
+	u->mem = strtoull(text, NULL, 10);
+	u->mem -= drop < u->mem ? drop : u->mem;
+	if (get_of(g, name, "memory.max", text, sizeof(text)))
+		u->mem_max = strtoull(text, NULL, 10); /* "max": 0 */
+	if (get_of(g, name, "pids.current", text, sizeof(text)))
+		u->pids = strtoull(text, NULL, 10);
+	return true;
 }

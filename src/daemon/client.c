@@ -452,9 +452,12 @@ static void turn_away(struct client *c, const struct refusal *why)
 static bool let_in(struct client *c, const char *limit)
 {
 	static const struct refusal stranger = {
-		RPC_DENIED, "other-user",
-		"uid",      NULL,
-		NULL,       "this insulad does not run as root, and serves its own user alone"};
+		RPC_DENIED,
+		"other-user",
+		"uid",
+		NULL,
+		NULL,
+		"this insulad does not run as root, and serves its own user and root alone"};
 	const struct refusal full = {RPC_LIMIT, "limit", limit, NULL, "fewer connections", NULL};
 
 	if (is_stranger(c->who.uid))

@@ -124,7 +124,11 @@ const struct method methods[] = {
 	 "(SCM_RIGHTS) is attached to the console from the first byte on.",
 	 method_vm_start, OBJECT(MUST("id"), ID "," WAIT "," STREAMS("1")), STARTED, true},
 	{"vm.run", "Create, start, and delete at the end. A stream socket as with vm.start.",
-	 method_vm_run, OBJECT(MUST("config"), NAME "," CONFIG "," WAIT "," STREAMS("1")),
+	 method_vm_run,
+	 OBJECT(MUST("config"),
+		NAME "," CONFIG "," WAIT ","
+		FLAG("keep", "it is not deleted when it has ended") ","
+		STREAMS("1")),
 	 STARTED, true},
 	{"vm.list", "All VMs of the client; root sees everybody's.", method_vm_list, NOTHING,
 	 ANSWER(MUST("vms"), "\"vms\":{\"type\":\"array\",\"items\":" MACHINE "}"), false},
@@ -232,7 +236,30 @@ const struct method methods[] = {
 		COUNT("run_ns", "") ","
 		COUNT("cpu_ns", "of all its processes") ","
 		COUNT("rss_bytes", "of all its processes") ","
-		COUNT("restarts", "")), false},
+		COUNT("restarts", "") ","
+		LIST_ABOUT("devices", "name, restarts, helper: what its process has counted")),
+	 false},
+	{"vm.stats",
+	 "What a VM that runs uses. Counters grow: the difference of two answers is the rate. "
+	 "Those of disks and networks are as old as the vm.stats or vm.metrics before.",
+	 method_vm_stats, OF_ID,
+	 ANSWER(MUST("id") "," MUST("name") "," MUST("state") "," MUST("time_ns") ","
+		MUST("cpu_ns") "," MUST("mem_bytes") "," MUST("mem_max"),
+		WORDS("id", "") ","
+		WORDS("name", "") ","
+		ONE_OF("state", STATES) ","
+		COUNT("time_ns", "of a clock that never stops") ","
+		COUNT("cpus", "of the guest") ","
+		FLAG("cgroup", "processor, memory and pids are its control group's; else the sum "
+			       "over its processes") ","
+		COUNT("cpu_ns", "processor time") ","
+		COUNT("mem_bytes", "without the page cache that can be dropped at once") ","
+		COUNT("mem_max", "bytes: of the control group, else of the guest") ","
+		COUNT("pids", "threads; missing without a control group") ","
+		COUNT("disk_read_bytes", "by the guest; missing: it has no disk") ","
+		COUNT("disk_written_bytes", "") ","
+		COUNT("net_rx_bytes", "to the guest; missing: it has no network") ","
+		COUNT("net_tx_bytes", "")), false},
 	{"vm.device.restart",
 	 "Restart the process of a device, now: also one that has failed, or that waits "
 	 "for its next try.",

@@ -36,6 +36,7 @@ void method_vm_run(struct daemon *d, struct request *r);
 void method_vm_list(struct daemon *d, struct request *r);
 void method_vm_info(struct daemon *d, struct request *r);
 void method_vm_metrics(struct daemon *d, struct request *r);
+void method_vm_stats(struct daemon *d, struct request *r);
 void method_vm_pause(struct daemon *d, struct request *r);
 void method_vm_resume(struct daemon *d, struct request *r);
 void method_vm_device_restart(struct daemon *d, struct request *r);

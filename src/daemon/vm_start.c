@@ -420,11 +420,13 @@ void method_vm_run(struct daemon *d, struct request *r)
 				    "a name that no other VM of this user has");
 		return;
 	}
-	m = vm_start_make(d, r, true);
+	m = vm_start_make(d, r, !j_get_bool(r->params, "keep", false));
 	if (!m)
 		return;
 	d->n.created++;
 	event_emit(d, m, "created", NULL);
+	/* One whose supervisor could not even be made is not there, whoever wants to keep it: it
+	 * was refused. */
 	if (!vm_start_begin(d, r, m))
 		machine_remove(m);
 }

@@ -79,6 +79,24 @@ void helper_irq(struct helper *h)
 	event_signal(h->irq_fd);
 }
 
+static int helper_say(struct helper *h, enum msg_type type, struct msg_stats *s)
+{
+	s->n[STAT_CALLS] = h->port.calls;
+	s->n[STAT_POSTED] = h->port.posted;
+	s->n[STAT_IRQS] += h->irqs;
+	s->n[STAT_WAKEUPS] = h->wakeups;
+	return msg_send(h->channel, type, s, sizeof(*s), NULL, 0);
+}
+
+static int helper_count(struct helper *h)
+{
+	struct msg_stats s = {0};
+
+	if (h->ops->count)
+		h->ops->count(h->dev, &s);
+	return helper_say(h, MSG_COUNTED, &s);
+}
+
 static int helper_stop(struct helper *h)
 {
 	struct msg_stats s = {0};
@@ -88,11 +106,7 @@ static int helper_stop(struct helper *h)
 	if (rc < 0)
 		return rc;
 	h->ops->stop(h->dev, &s);
-	s.n[STAT_CALLS] = h->port.calls;
-	s.n[STAT_POSTED] = h->port.posted;
-	s.n[STAT_IRQS] += h->irqs;
-	s.n[STAT_WAKEUPS] = h->wakeups;
-	rc = msg_send(h->channel, MSG_STOPPED, &s, sizeof(s), NULL, 0);
+	rc = helper_say(h, MSG_STOPPED, &s);
 	return rc ? rc : 1;
 }
 
@@ -112,6 +126,8 @@ static int take_message(struct helper *h)
 		return 0;
 	if (len == 0 && nfds == 0 && type == MSG_STOP)
 		return helper_stop(h);
+	if (len == 0 && nfds == 0 && type == MSG_COUNT)
+		return helper_count(h);
 	rc = h->ops->message ? h->ops->message(h->dev, type, body, len, fds, nfds) : -EPROTO;
 	if (rc)
 		log_error("unexpected message %d on the channel", (int)type);

@@ -41,6 +41,9 @@ struct helper_ops {
 	/* MSG_STOP: finish what is in flight, bounded in time, then fill in the program's counters.
 	 */
 	void (*stop)(void *dev, struct msg_stats *s);
+	/* MSG_COUNT: the program's counters, as far as they go, while all goes on. May be NULL: it
+	 * has none before its end. */
+	void (*count)(void *dev, struct msg_stats *s);
 };
 
 struct helper {

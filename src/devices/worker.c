@@ -131,6 +131,17 @@ static void worker_stop_now(void *dev, struct msg_stats *s)
 	}
 }
 
+/* The lanes go on: a counter may be a little old, but it is one that there was. */
+static void worker_count(void *dev, struct msg_stats *s)
+{
+	const struct worker *w = dev;
+
+	for (unsigned k = 0; k < w->nlanes; k++) {
+		for (unsigned i = 0; i < ARRAY_LEN(s->n); i++)
+			s->n[i] += __atomic_load_n(&w->lane[k].stat[i], __ATOMIC_RELAXED);
+	}
+}
+
 void worker_resume(void *dev)
 {
 	struct worker *w = dev;
@@ -146,6 +157,7 @@ const struct helper_ops worker_helper_ops = {
 	.resume = worker_resume,
 	.event = worker_event,
 	.stop = worker_stop_now,
+	.count = worker_count,
 };
 
 /* ---- set-up ---- */

@@ -55,8 +55,8 @@ struct lane {
 	uint32_t seen;     /* the last command that was obeyed */
 	bool broken;       /* a guest's mistake: take no more chains */
 	uint32_t queues;   /* bit i: queue i is served here; its kicks are nobody else's */
-	uint64_t stat[16]; /* by index of stats.h; read by the control thread when this one is quiet
-			    */
+	uint64_t stat[16]; /* by index of stats.h; the control thread reads them too, while it works
+			      only by worker_count() */
 	uint8_t apart[64]; /* no line of the cache is shared with the next lane */
 };
 

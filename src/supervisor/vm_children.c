@@ -174,10 +174,13 @@ static bool helper_message(void *ctx, enum msg_type t, const void *body, size_t 
 	const struct msg_stats *s = body;
 	struct device *d = ctx;
 
+	if (t == MSG_COUNTED && len == sizeof(*s))
+		return device_counted(d, s);
 	if (t != MSG_STOPPED || len != sizeof(*s) || d->child.state != CHILD_STOPPING)
 		return d->class->message && d->class->message(d->vm, d, t, body, len);
 	for (unsigned i = 0; i < ARRAY_LEN(s->n); i++)
 		d->stats.n[i] += s->n[i];
+	device_count_end(d, s);
 	d->child.state = CHILD_DONE;
 	return true;
 }
@@ -187,6 +190,7 @@ static void helper_gone(void *ctx, const struct child_end *end)
 	struct device *d = ctx;
 
 	helper_serves(d, false);
+	device_count_end(d, NULL);
 	vm_helper_died(d->vm, d, end->before, end->how);
 }
 

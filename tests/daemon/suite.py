@@ -1151,7 +1151,7 @@ def case_schema(d):
             call(method)
         call("vm.create", name="sc", config=guest("spin"))
         call("vm.start", id="sc")
-        for method in ("vm.pause", "vm.resume", "vm.info", "vm.metrics", "vm.logs", "vm.console"):
+        for method in ("vm.pause", "vm.resume", "vm.info", "vm.metrics", "vm.stats", "vm.logs", "vm.console"):
             call(method, id="sc")
         call("vm.device.restart", id="sc", device="com1")
         call("events.subscribe", id="sc")
@@ -1222,7 +1222,7 @@ def case_clients(d):
     r = subprocess.run(["bash", "-c", """. "$1"; PATH=$2:$PATH; try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _insulactl; echo "${COMPREPLY[*]}"; }
         try insulactl st; try insulactl stop ''; try insulactl run --vs; try insulactl --socket x lo; try insulactl rm --fo""",
                         "-", BUILD + "/completion/bash/insulactl", BIN], env=env, capture_output=True, text=True, timeout=60)
-    check("the completion for bash", r.stdout.split("\n")[:5] == ["start stop", "c1", "--vsock", "logs", "--force"], r)
+    check("the completion for bash", r.stdout.split("\n")[:5] == ["start stats stop", "c1", "--vsock", "logs", "--force"], r)
     r = ctl("stop", "-t", "1", "c1")
     check("insulactl stop", json.loads(r.stdout)["reason"] == "stopped", r)
     r = ctl("wait", "c1")
@@ -1311,6 +1311,169 @@ def case_clients(d):
         check("insulactl %s: status 2 and one line" % " ".join(args), r.returncode == 2 and r.stderr.count("\n") == 1, r)
     r = ctl("run", "--mem", "16M", "--bogus")
     check("insulactl names the flag that it does not know", "'--bogus'" in r.stderr, r)
+
+
+def case_verbs(d):
+    """insulactl's verbs about VMs, as people know them from elsewhere. What needs a Linux guest is in tests/lab/71-verbs.sh."""
+    env = dict(os.environ, INSULA_SOCKET=d.socket)
+    hello, spin, echo = (["--kernel", BUILD + "/guests/%s.elf" % k] for k in ("hello", "spin", "echo"))
+    c = d.client()
+
+    def ctl(*args, **kw):
+        return subprocess.run([BIN + "insulactl", *args], **dict(dict(env=env, capture_output=True, text=True, timeout=60 * SLOW, stdin=subprocess.DEVNULL), **kw))
+
+    def on_terminal(words, typed=""):
+        return subprocess.run(["script", "-qec", BIN + "insulactl " + words, "/dev/null"], env=env, input=typed, capture_output=True, text=True, timeout=60 * SLOW)
+
+    def names(*args):
+        return [v["name"] for v in json.loads(ctl("ps", *args).stdout)["vms"]]
+
+    # run: its record stays, unless --rm
+    r = ctl("run", "--name", "kept", "-m", "16M", *hello)
+    check("insulactl run: the command's status, and a record", (r.returncode, names("-a"), names()) == (42, ["kept"], []), (r, names("-a")))
+    check("its log is there", "Hello from a payload" in ctl("logs", "kept").stdout)
+    r = ctl("run", "--name", "kept", "-m", "16M", *hello)
+    check("its name is taken", r.returncode == 1 and "kept" in r.stderr and r.stderr.count("\n") == 1, r)
+    check("it can be started again", ctl("start", "kept").returncode == 0 and ctl("wait", "kept").returncode == 42)
+    r = ctl("run", "--rm", "--name", "gone", "--memory", "16M", *hello)
+    check("insulactl run --rm", r.returncode == 42 and ctl("info", "gone").returncode == 1, r)
+    r = ctl("run", "--rm", "-d", "--name", "r", "-m", "16M", *spin)
+    ctl("kill", "r")
+    check("insulactl run --rm -d: the record goes with the VM", re.fullmatch("[0-9a-f]{16}\n", r.stdout) and "r" not in names("-a"), r)
+    for sig, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        p = subprocess.Popen([BIN + "insulactl", "run", "-m", "16M", *spin], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        p.stdout.read(5)
+        p.send_signal(sig)
+        check("insulactl run: signal %d ends the VM, as insula-run's" % sig, p.wait(30 * SLOW) == status and names() == [], (p.returncode, names()))
+        p.communicate()
+    for rm in (True, False):
+        p = subprocess.Popen([BIN + "insulactl", "run", *["--rm"] * rm, "--name", "orphan", "-m", "16M", *spin], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        p.stdout.read(5)
+        p.kill()
+        p.communicate()
+        runs = names() == ["orphan"]
+        ctl("kill", "orphan")
+        check("kill -9 of insulactl run%s: the VM goes on, its record %s" % (" --rm" * rm, "goes with it" if rm else "stays"),
+              runs and ("orphan" in names("-a")) == (not rm), (runs, names("-a")))
+    p = subprocess.Popen([BIN + "insulactl", "run", "--name", "hup", "-m", "16M", *spin], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    p.stdout.read(5)
+    p.send_signal(signal.SIGHUP)
+    check("the end of its terminal is not the VM's", p.wait(30 * SLOW) == 129 and names() == ["hup"], p.returncode)
+    p.communicate()
+
+    # the flags that others have
+    with open(d.dir + "/env", "w") as f:
+        f.write("# a comment\nA=1\n\nFROM\nUNSET_HERE\nB=two words\r\n")
+    r = ctl("create", "--name", "flags", "-itm", "1G", "-c", "2", "-p", "8080:80", "--publish", "127.0.0.1:53:53/udp", "-p", "1,2:3", cwd=d.dir)
+    os.mkdir(d.dir + "/vol")
+    bad = r
+    r = ctl("create", "--name", "flags", "-itm", "1G", "-c", "2", "-p", "8080:80", "--publish", "127.0.0.1:53:53/udp", "-v", "vol:/s:ro", "--volume", "/tmp:/t:ro",
+            "--env-file", "env", "-e", "C=3", "--env", "D=4", "--workdir", "/tmp", "--user", "1:2", "--", "sh", cwd=d.dir, env=dict(env, FROM="here"))
+    want = dict(mem="1G", cpus="2", nets=["user,fwd=8080:80,fwd=udp:127.0.0.1:53:53"], shares=[d.dir + "/vol:/s:ro", "/tmp:/t:ro"], interactive=True, tty=True,
+                env=["A=1", "FROM=here", "B=two words", "C=3", "D=4"], cwd="/tmp", user="1:2", command=["sh"])
+    got = c.call("vm.info", id="flags")["config"] if r.returncode == 0 else r
+    check("insulactl create: the flags of others", got == want, got)
+    check("insulactl -p: a port that is none, with its comma", bad.returncode == 2 and "1,2:3" in bad.stderr and bad.stderr.count("\n") == 1, bad)
+    for nets, flags, want in (('["user,mtu=1400"]', ["-p", "1:2"], ["user,mtu=1400,fwd=1:2"]),
+                              ('[{"user": true, "fwd": "3:4"}]', ["-p", "1:2/tcp"], [dict(user=True, fwd=["3:4", "tcp:1:2"])]),
+                              ('[{"tap": "t0"}, "user"]', ["-p", "1:2", "-p", "5:6"], [dict(tap="t0"), "user,fwd=1:2,fwd=5:6"])):
+        with open(d.dir + "/nets", "w") as f:
+            f.write('{"nets": %s}' % nets)
+        r = ctl("create", "--name", "n", "--config", d.dir + "/nets", *flags)
+        got = c.call("vm.info", id="n")["config"]["nets"] if r.returncode == 0 else r
+        check("insulactl -p beside %s" % nets, got == want, got)
+        ctl("rm", "n")
+    for args, words in ((["create", "--rm"], "--rm"), (["run", "--env-file", "/nonexistent"], "--env-file: /nonexistent: No such file"), (["run", "-m", "1X", *spin], "1X"),
+                        (["run", "-c", "0", *spin], "cpus"), (["run", "-p"], "'-p' needs a value"), (["run", "--publsh", "x"], "did you mean --publish?"),
+                        (["ps", "--filter", "x=y"], "expected name="), (["cp", "a", "b"], "VM:PATH"), (["cp", "a:b", "c:d"], "VM:PATH"), (["cp", "a:", "b"], "empty path"),
+                        (["top"], "top"), (["inspect"], "inspect")):
+        r = ctl(*args)
+        check("insulactl %s: status 2 and one line" % " ".join(args[:2]), r.returncode == 2 and words in r.stderr and r.stderr.count("\n") == 1, r)
+
+    # ps
+    check("insulactl ps: those that run", names() == ["hup"] and {"hup", "kept", "flags", "orphan"} <= set(names("-a")), names("-a"))
+    check("insulactl ps --filter", names("--filter", "state=created") == ["flags"] and sorted(names("-a", "--filter", "name=p")) == ["hup", "kept", "orphan"] and
+          names("--filter", "name=p", "--filter", "status=ended", "--filter", "name=k") == ["kept"], names("--filter", "name=p"))
+    ids = {v["name"]: v["id"] for v in c.call("vm.list")["vms"]}
+    check("insulactl ps -q", ctl("ps", "-q").stdout == ids["hup"] + "\n" and sorted(ctl("ps", "-aq").stdout.split()) == sorted(ids.values()))
+    check("insulactl ps --filter id=", names("-a", "--filter", "id=" + ids["kept"][:12]) == ["kept"])
+
+    # inspect, stats
+    r = ctl("inspect", "hup", "kept", "nobody")
+    check("insulactl inspect: what there is, and what is not", r.returncode == 1 and [v["name"] for v in json.loads(r.stdout)] == ["hup", "kept"] and r.stderr.count("\n") == 1 and
+          r.stderr.startswith("insulactl: nobody: "), r)
+    check("with configuration and processes", json.loads(ctl("inspect", "hup").stdout)[0]["config"]["mem"] == "16M" and json.loads(ctl("inspect", "hup").stdout)[0]["processes"])
+    a = c.call("vm.stats", id="hup")
+    time.sleep(0.5)
+    b = c.call("vm.stats", id="hup")
+    check("vm.stats: a processor that works", b["time_ns"] > a["time_ns"] and b["cpu_ns"] > a["cpu_ns"] and 0 < b["mem_bytes"] and b["mem_max"] == 16 << 20, (a, b))
+    e = refused(c, "vm.stats", id="kept")
+    check("vm.stats of one that has ended", e["code"] == -32003 and e["data"]["value"] == "ended", e)
+    r = ctl("stats", "--no-stream")
+    v = json.loads(r.stdout)["vms"]
+    check("insulactl stats: of all that run", [x["name"] for x in v] == ["hup"] and v[0]["cpu_percent"] > 0, r)
+    r = on_terminal("stats --no-stream hup")
+    check("insulactl stats on a terminal: a table", re.search(r"^[0-9a-f]{16}  hup +[0-9.]+%  +[0-9.]+M / 16.0M", r.stdout, re.M) and "{" not in r.stdout, r)
+    r = ctl("stats", "--no-stream", "kept")
+    check("insulactl stats of one that has ended", r.returncode == 1 and r.stderr.count("\n") == 1, r)
+    p = subprocess.Popen([BIN + "insulactl", "stats", "hup"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    rounds = [json.loads(p.stdout.readline())["vms"][0] for _ in range(2)]
+    ctl("kill", "hup")
+    rest = p.communicate(timeout=30 * SLOW)
+    check("insulactl stats goes on until the VM ends", rounds[1]["time_ns"] > rounds[0]["time_ns"] and p.returncode == 1 and rest[1].startswith("insulactl: Wrong state"), rest)
+    # A disk that the guest does not use has counters all the same: its process was asked.
+    with open(d.dir + "/disk", "w") as f:
+        f.truncate(1 << 20)
+    ctl("run", "-d", "--name", "disk", "-m", "16M", "--disk", d.dir + "/disk", *spin)
+    check("vm.stats has its disk", wait_for(lambda: c.call("vm.stats", id="disk").get("disk_read_bytes") == 0), c.call("vm.stats", id="disk"))
+    m = c.call("vm.metrics", id="disk")
+    check("vm.metrics has the counters of each device", [x["name"] for x in m["devices"]] == ["com1", "vda", "rng"] and "reads" in m["devices"][1]["helper"], m)
+    helper = [x["pid"] for x in c.call("vm.info", id="disk")["processes"] if x["name"].startswith("insula-blk")][0]
+    os.kill(helper, signal.SIGSTOP)
+    for _ in range(50):
+        c.call("vm.stats", id="disk")
+    check("a helper that does not answer is asked once", c.call("vm.info", id="disk")["state"] == "running")
+    os.kill(helper, signal.SIGCONT)
+    check("and goes on", wait_for(lambda: c.call("vm.info", id="disk")["devices"][1]["state"] == "ok" and c.call("vm.stats", id="disk")), c.call("vm.info", id="disk")["devices"])
+
+    # what no payload has
+    for args in (["top", "disk"], ["cp", "disk:/x", d.dir], ["cp", d.dir + "/env", "disk:/"], ["cp", "disk:/x", "-"]):
+        r = ctl(*args)
+        check("insulactl %s: a guest without commands" % args[0], r.returncode == 1 and "does not boot Insula's own initrd" in r.stderr and r.stderr.count("\n") == 1, r)
+    r = ctl("cp", d.dir + "/nope", "disk:/")
+    check("insulactl cp of what is not there", r.returncode == 125 and d.dir + "/nope: No such file" in r.stderr, r)
+    r = ctl("cp", "disk:/x", "/nonexistent/y")
+    check("insulactl cp to where nothing is", r.returncode == 125 and "/nonexistent: No such file" in r.stderr, r)
+    r = ctl("cp", "disk:/x", "/dev/null")
+    check("insulactl cp onto a device of the host", r.returncode == 2 and "/dev/null" in r.stderr and stat.S_ISCHR(os.stat("/dev/null").st_mode), r)
+
+    # the end of several
+    r = ctl("rm", "disk", "kept", "nobody")
+    check("insulactl rm says which it could not", r.returncode == 1 and [x.split(":")[1] for x in r.stderr.splitlines()] == [" disk", " nobody"] and "kept" not in names("-a"), r)
+    start = time.monotonic()
+    r = ctl("rm", "-f", "disk", "nobody", "flags")
+    check("insulactl rm -f: kills, at once, and deletes", r.returncode == 1 and r.stderr.startswith("insulactl: nobody: ") and r.stderr.count("\n") == 1 and
+          not {"disk", "flags"} & set(names("-a")) and time.monotonic() - start < 5 * SLOW, r)
+    ctl("run", "-d", "--name", "a", "-m", "16M", *spin)
+    for verb in ("start", "kill", "stop", "pause", "resume"):
+        r = ctl(verb, "a", "b")
+        check("insulactl %s of several: each is named, also by a letter" % verb, r.returncode == 1 and [x[:13] for x in r.stderr.splitlines()] in
+              (["insulactl: b:"], ["insulactl: a:", "insulactl: b:"]), r)
+    ended = set(names("-a"))
+    r = on_terminal("prune", "n\n")
+    check("insulactl prune asks on a terminal", "[y/N]" in r.stdout and set(names("-a")) == ended, r)
+    c.call("vm.create", name="made", config=guest("spin"))
+    ctl("run", "-d", "--name", "runs", "-m", "16M", *spin)
+    r = ctl("prune")
+    check("insulactl prune: all that has ended", r.returncode == 0 and len(json.loads(r.stdout)["removed"]) == len(ended), r)
+    check("insulactl prune leaves what was created and what runs", sorted(names("-a")) == ["made", "runs"], names("-a"))
+    ctl("kill", "runs")
+    r = on_terminal("prune -f")
+    check("insulactl prune -f does not ask, and says what it removed", "[y/N]" not in r.stdout and re.search("^[0-9a-f]{16}  runs", r.stdout, re.M) and names("-a") == ["made"], r)
+    ctl("rm", "made")
+    r = c.call("vm.run", config=guest("hello"), wait=True, keep=True)
+    check("vm.run with keep", r["status"] == 42 and c.call("vm.info", id=r["id"])["state"] == "ended", r)
+    ctl("prune")
 
 
 def case_vmlog(d):

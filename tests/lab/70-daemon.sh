@@ -138,7 +138,7 @@ attach console-after-restart mark-42
 
 # ---- another user's
 
-expect another-user 7 '^Linux$' "${AS_USER[@]}" "$CTL" run --mem 160M -- sh -c 'uname; exit 7'
+expect another-user 7 '^Linux$' "${AS_USER[@]}" "$CTL" run --rm --mem 160M -- sh -c 'uname; exit 7'
 "${AS_USER[@]}" "$CTL" create --name u --mem 160M >"$T/out" 2>&1 && "${AS_USER[@]}" "$CTL" start u >"$T/out" 2>&1
 head -c 1000000 /dev/urandom >"$T/data"
 "$CTL" exec -i u -- sh -c 'cat; echo err >&2; sleep 2; exit 6' <"$T/data" >"$T/o" 2>"$T/e" &
@@ -197,15 +197,15 @@ same log-flood-size yes "$([ "$(cat "$T/state/vm/$(cat "$T/id")"/log* | wc -c)" 
 expect log-flood-is-told 0 'bytes are missing here' "$CTL" logs f
 "$CTL" rm f >/dev/null
 
-expect run-command 5 '^shown$' "$CTL" run --mem 128M -- sh -c 'echo shown; exit 5'
+expect run-command 5 '^shown$' "$CTL" run --rm --mem 128M -- sh -c 'echo shown; exit 5'
 mkdir "$T/shared"
 echo content >"$T/shared/file"
 cd "$T" || exit 1
 echo input >"$T/input"
-IN=$T/input expect run-flags 6 '^one from-here /proc 1000:1001 content input /dev/hwrng$' env HERE=from-here "$CTL" run --mem 128M -i -e A=one -e HERE -w /proc -u 1000:1001 \
+IN=$T/input expect run-flags 6 '^one from-here /proc 1000:1001 content input /dev/hwrng$' env HERE=from-here "$CTL" run --rm --mem 128M -i -e A=one -e HERE -w /proc -u 1000:1001 \
 	--share shared:/s --vsock path=v.sock --rng rate=64K -- \
 	sh -c 'read -r x; echo $A $HERE $PWD $(id -u):$(id -g) $(cat /s/file) $x $(ls /dev/hwrng); exit 6'
-expect run-terminal 0 '/dev/pts/0' script -qec "$CTL run --mem 128M -it -- tty" /dev/null
+expect run-terminal 0 '/dev/pts/0' script -qec "$CTL run --rm --mem 128M -it -- tty" /dev/null
 kill "$insulad" && wait "$insulad"
 same insulad-ends 0 $?
 insulad=

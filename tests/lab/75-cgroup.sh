@@ -197,7 +197,7 @@ rmmod brd
 # ---- nothing is left, whoever dies
 
 up
-for i in $(seq 20); do "$CTL" run --kernel "$BUILD/guests/hello.elf" --mem 16M >/dev/null; done
+for i in $(seq 20); do "$CTL" run --rm --kernel "$BUILD/guests/hello.elf" --mem 16M >/dev/null; done
 none_left churn-leaves-no-group
 spin k
 kill -9 "$("$CTL" info k | member pid)"
@@ -251,6 +251,6 @@ echo '' >"$T/log"
 up "\"cgroup\": \"$ROOT/bare/below\""
 expect refused-place-is-told 0 'warning: no control groups \(.*no memory controller.*\): VMs have no limit' cat "$T/log"
 same without-groups False "$("$CTL" info | member cgroup)"
-expect runs-without-groups 42 '' "$CTL" run --kernel "$BUILD/guests/hello.elf" --mem 16M
+expect runs-without-groups 42 '' "$CTL" run --rm --kernel "$BUILD/guests/hello.elf" --mem 16M
 down
 rmdir "$ROOT/bare" # what was made below has been taken away

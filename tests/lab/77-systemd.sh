@@ -71,7 +71,7 @@ same group-of-its-own "/insula/vm-$("${ENTER[@]}" "$CTL" info l | member id)" "$
 "${ENTER[@]}" chmod 666 /run/insula/insulad.sock
 for_user
 expect another-user 42 'Hello from a payload' "${ENTER[@]}" setpriv --reuid 1000 --regid 1000 --groups "$(stat -c %g /dev/kvm)" --inh-caps=-all \
-	"$CTL" run --kernel "$BUILD/guests/hello.elf" --mem 16M
+	"$CTL" run --rm --kernel "$BUILD/guests/hello.elf" --mem 16M
 
 before=$(main_pid)
 expect restart 0 '' "${ENTER[@]}" systemctl restart insulad
@@ -79,7 +79,7 @@ reach
 active active-after-restart
 if [ "$(main_pid)" != "$before" ]; then ok restart-is-another; else not_ok restart-is-another "$before"; fi
 expect linux-runs-on 0 '^still there$' "${ENTER[@]}" "$CTL" exec l -- echo still there
-expect new-vms-run 42 '' "${ENTER[@]}" "$CTL" run --kernel "$BUILD/guests/hello.elf" --mem 16M
+expect new-vms-run 42 '' "${ENTER[@]}" "$CTL" run --rm --kernel "$BUILD/guests/hello.elf" --mem 16M
 before=$(main_pid)
 "${ENTER[@]}" kill -9 "$before"
 for _ in $(seq 100); do [ "$(main_pid)" = "$before" ] || [ "$(main_pid)" = 0 ] || break; sleep 0.1; done

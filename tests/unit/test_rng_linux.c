@@ -61,6 +61,11 @@ START_TEST(started_without_a_queue)
 			usleep(100);
 		ck_assert_uint_eq(len, RNG_REQUEST_MAX);
 	}
+	/* While it works: what it has counted until now. */
+	ck_assert_int_eq(msg_send(chan[0], MSG_COUNT, NULL, 0, NULL, 0), 0);
+	ck_assert_int_eq(msg_expect(chan[0], MSG_COUNTED, &s, sizeof(s), NULL, 0, &e), 0);
+	ck_assert_uint_eq(s.n[STAT_RNG_REQUESTS], 2);
+	ck_assert_uint_gt(s.n[STAT_POSTED] + s.n[STAT_CALLS], 0);
 	ck_assert(drv_negotiate(&core, DRV_COMMON));
 	drv_ok(&core);
 	ck_assert_int_eq(msg_send(chan[0], MSG_STOP, NULL, 0, NULL, 0), 0);

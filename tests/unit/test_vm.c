@@ -400,6 +400,62 @@ START_TEST(stopped_unasked)
 }
 END_TEST
 
+/* Each question has one answer; what a helper had said when it died stays counted. */
+START_TEST(counts)
+{
+	struct msg_stats s = {.n = {7}}, got;
+
+	run();
+	device_count(rng, &got);
+	ck_assert_uint_eq(got.n[0], 0);
+	device_count(rng, &got);
+	ck_assert_uint_eq(sent(&rng->child, MSG_COUNT), 1);
+	says(&rng->child, MSG_COUNTED, &s, sizeof(s));
+	device_count(rng, &got);
+	ck_assert_uint_eq(got.n[0], 7);
+	ck_assert_uint_eq(sent(&rng->child, MSG_COUNT), 2);
+	child_shoot(&rng->child);
+	child_died(&rng->child);
+	device_count(rng, &got);
+	ck_assert_uint_eq(got.n[0], 7);
+	ck_assert_uint_eq(rng->stats.n[0], 0); /* of those that stopped in order alone */
+}
+END_TEST
+
+/* In the order of their ends: what it says last is all that it has counted. */
+START_TEST(counts_once)
+{
+	struct msg_stats s = {.n = {7}}, last = {.n = {9}}, got;
+
+	run();
+	device_count(rng, &got);
+	says(&rng->child, MSG_COUNTED, &s, sizeof(s));
+	vm_end(&vm, 0, "%s", "");
+	restart_stop(&rng->restart);
+	ck_assert(child_stop(&rng->child));
+	queue(&rng->child, MSG_STOPPED, &last, sizeof(last));
+	child_died(&rng->child);
+	device_count(rng, &got);
+	ck_assert_uint_eq(got.n[0], 9);
+	ck_assert_uint_eq(rng->stats.n[0], 9);
+	ended(0, "");
+}
+END_TEST
+
+START_TEST(counted_unasked)
+{
+	struct msg_stats s = {.n = {7}}, got;
+
+	run();
+	if (_i)
+		device_count(rng, &got);
+	says(&rng->child, MSG_COUNTED, &s, _i ? 8 : sizeof(s));
+	device_count(rng, &got);
+	ck_assert_uint_eq(got.n[0], 0);
+	replaced();
+}
+END_TEST
+
 START_TEST(failed_too_late)
 {
 	struct msg_failed f = {.step = "start", .text = "no luck"};
@@ -533,6 +589,9 @@ int main(void)
 	tcase_add_loop_test(t, command_not_in_its_jail, 0, 2);
 	tcase_add_loop_test(t, asks_too_early, 0, 4);
 	tcase_add_test(t, stopped_unasked);
+	tcase_add_test(t, counts);
+	tcase_add_test(t, counts_once);
+	tcase_add_loop_test(t, counted_unasked, 0, 2);
 	tcase_add_test(t, failed_too_late);
 	tcase_add_test(t, failed_again);
 	tcase_add_loop_test(t, breaks_the_protocol, 0, 3);

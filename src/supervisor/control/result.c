@@ -66,12 +66,6 @@ static json_object *exits_json(const struct msg_vm_exit *x)
 	return o;
 }
 
-static void add_stats(json_object *o, const struct msg_stats *s, const struct stat_names *names)
-{
-	for (size_t i = 0; i < names->n; i++)
-		result_add(o, names->name[i].name, s->n[names->name[i].index]);
-}
-
 static json_object *device_json(const struct result_device *d, const struct vm_dev_metrics *m)
 {
 	json_object *o = json_object_new_object();
@@ -88,8 +82,8 @@ static json_object *device_json(const struct result_device *d, const struct vm_d
 	result_add(core, "timeouts", m->timeouts);
 	result_add(core, "doorbells", m->doorbells);
 	j_obj(o, "exits", core);
-	add_stats(helper, d->stats, &stats_common);
-	add_stats(helper, d->stats, d->names);
+	stats_add(helper, d->stats, &stats_common);
+	stats_add(helper, d->stats, d->names);
 	j_obj(o, "helper", helper);
 	return o;
 }

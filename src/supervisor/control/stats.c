@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Names of counters. See stats.h. */
 #include <insula/base.h>
+#include <insula/proto.h>
 #include <insula/stats.h>
 
 #include "stats.h"
@@ -56,3 +57,10 @@ const struct stat_names stats_uart = {uart, ARRAY_LEN(uart)};
 const struct stat_names stats_vcon = {vcon, ARRAY_LEN(vcon)};
 const struct stat_names stats_vhost = {vhost, ARRAY_LEN(vhost)};
 const struct stat_names stats_vsock = {vsock, ARRAY_LEN(vsock)};
+
+void stats_add(json_object *o, const struct msg_stats *s, const struct stat_names *names)
+{
+	for (size_t i = 0; names && i < names->n; i++)
+		json_object_object_add(o, names->name[i].name,
+				       json_object_new_uint64(s->n[names->name[i].index]));
+}

@@ -5,6 +5,10 @@
 
 #include <stddef.h>
 
+#include <json-c/json.h>
+
+struct msg_stats;
+
 /* A counter of the helper (insula/stats.h) and its name in the metrics. */
 struct stat_name {
 	unsigned index;
@@ -15,6 +19,9 @@ struct stat_names {
 	const struct stat_name *name;
 	size_t n;
 };
+
+/* A member for each; `names` may be NULL: it has none. */
+void stats_add(json_object *o, const struct msg_stats *s, const struct stat_names *names);
 
 extern const struct stat_names stats_common, stats_blk, stats_net, stats_rng, stats_uart,
 	stats_vcon, stats_vhost, stats_vsock;

@@ -41,7 +41,21 @@ json_object *usage_processes(const struct vm *vm)
 	return list;
 }
 
-json_object *usage_metrics(const struct vm *vm)
+static json_object *device_usage(struct device *d)
+{
+	json_object *o = json_object_new_object(), *helper = json_object_new_object();
+	struct msg_stats s;
+
+	device_count(d, &s);
+	stats_add(helper, &s, &stats_common);
+	stats_add(helper, &s, d->class->stats);
+	j_str(o, "name", d->desc.name);
+	j_int(o, "restarts", d->restart.total);
+	j_obj(o, "helper", helper);
+	return o;
+}
+
+json_object *usage_metrics(struct vm *vm)
 {
 	json_object *o = json_object_new_object(), *devices = json_object_new_array();
 	struct usage u = {0};
@@ -50,17 +64,11 @@ json_object *usage_metrics(const struct vm *vm)
 	uint64_t restarts = 0;
 
 	usage_self(&u);
-	for (unsigned i = 0; (c = child_at(vm, i, &d)); i++) {
-		json_object *one;
-
+	for (unsigned i = 0; (c = child_at(vm, i, &d)); i++)
 		usage_add(&u, c);
-		if (!d)
-			continue;
-		one = json_object_new_object();
-		restarts += d->restart.total;
-		j_str(one, "name", d->desc.name);
-		j_int(one, "restarts", d->restart.total);
-		json_object_array_add(devices, one);
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		restarts += vm->device[i].restart.total;
+		json_object_array_add(devices, device_usage(&vm->device[i]));
 	}
 	j_int(o, "run_ns", (int64_t)(clock_ns() - vm_started_ns(vm)));
 	j_int(o, "cpu_ns", (int64_t)u.cpu_ns);

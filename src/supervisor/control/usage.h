@@ -12,9 +12,10 @@ struct vm;
 
 /* [{name, pid, state}] of the supervisor's children; the caller's. */
 json_object *usage_processes(const struct vm *vm);
-/* {run_ns, cpu_ns, rss_bytes, restarts, devices: [{name, restarts}]} of the supervisor and its
- * children; the caller's. */
-json_object *usage_metrics(const struct vm *vm);
+/* {run_ns, cpu_ns, rss_bytes, restarts, devices: [{name, restarts, helper}]} of the supervisor and
+ * its children; the caller's. `helper` are the counters of result.h, as far as the helpers have told
+ * them: each call asks them for the next one. */
+json_object *usage_metrics(struct vm *vm);
 
 /* ---- usage_linux.c, usage_win.c ---- */
 

@@ -54,6 +54,39 @@ void device_free(struct device *d)
 		fd_close(&d->slot[i]);
 }
 
+/* ---- counters ---- */
+
+static void stats_sum(struct msg_stats *to, const struct msg_stats *s)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(s->n); i++)
+		to->n[i] += s->n[i];
+}
+
+/* One question at a time: a helper that does not listen must not find its channel full. */
+void device_count(struct device *d, struct msg_stats *out)
+{
+	*out = d->past;
+	stats_sum(out, &d->live);
+	if (d->child.state == CHILD_READY && !d->counting)
+		d->counting = !child_send(&d->child, MSG_COUNT, NULL, 0, NULL, 0);
+}
+
+bool device_counted(struct device *d, const struct msg_stats *s)
+{
+	if (!d->counting)
+		return false;
+	d->counting = false;
+	d->live = *s;
+	return true;
+}
+
+void device_count_end(struct device *d, const struct msg_stats *s)
+{
+	stats_sum(&d->past, s ? s : &d->live);
+	memset(&d->live, 0, sizeof(d->live));
+	d->counting = false;
+}
+
 int device_announce(const struct device *d, struct child *vmm, struct err *e)
 {
 	uint8_t body[sizeof(d->desc)];

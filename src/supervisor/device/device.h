@@ -103,6 +103,10 @@ struct device {
 	struct restart restart;
 	enum blk_engine engine; /* of the last start, for a disk */
 	struct msg_stats stats; /* of all helpers that stopped in order */
+	/* For who asks while it runs: what helpers that are gone had counted, as far as is known,
+	 * and what the one that serves now has; it was asked for more and has not answered yet. */
+	struct msg_stats past, live;
+	bool counting;
 };
 
 extern const struct device_class device_uart, device_blk, device_net, device_rng, device_vcon,
@@ -122,6 +126,14 @@ int device_announce(const struct device *d, struct child *vmm, struct err *e);
 int device_start(struct device *d, int mem, const struct memmap *map, struct err *e);
 /* May another process start? 1, 0 (not yet) or a negative errno (not now). */
 int device_quiet(const struct device *d);
+
+/* Ask its helper to count; what it has counted until now is in *out. */
+void device_count(struct device *d, struct msg_stats *out);
+/* It has; false: nobody has asked. */
+bool device_counted(struct device *d, const struct msg_stats *s);
+/* Its helper is gone, with these counters if it stopped in order; else NULL, and what it said last
+ * counts. */
+void device_count_end(struct device *d, const struct msg_stats *s);
 
 /* ---- for dev_*.c ---- */
 /* The message's body; a struct start_head is its first member, and is filled in later. */
