@@ -23,7 +23,7 @@ struct cp {
 	bool into, follow;
 	unsigned left_out; /* of all that was to be copied */
 	int status;        /* of the tar in the guest */
-	char said[256];    /* its last line on standard error, without control characters */
+	char said[256];    /* its first line on standard error, without control characters */
 };
 
 /* cp_linux.c, cp_win.c. A negative errno and a line: it could not be done. */

@@ -39,12 +39,12 @@ struct cp_stream {
 
 static void end_line(struct cp_stream *s)
 {
-	if (s->nline)
+	if (s->nline && !s->cp->said[0])
 		snprintf(s->cp->said, sizeof(s->cp->said), "%s", print_clean(s->line, s->nline));
 	s->nline = 0;
 }
 
-/* The last line of what it says is kept. */
+/* The first line of what it says is kept: what follows is about that, too. */
 static void hear(struct cp_stream *s)
 {
 	char buf[4096];

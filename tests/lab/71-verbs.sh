@@ -107,7 +107,7 @@ expect cp-liar 1 '' "$CTL" cp l:/x "$T/safe"
 also cp-liar-says-what 'left out: .*: ("\.\."|a symbolic link|a hard link|a device|a FIFO)'
 same cp-liar-terminal 0 "$(grep -c $'\033' "$T/out")"
 same cp-liar-outside '' "$(find "$T" /tmp/escaped* -name '*escaped*' ! -path "$T/evil/*" 2>/dev/null)"
-same cp-liar-inside 'safe/x:d777 safe/x/in:l777 safe/x/suid:f777' "$(cd "$T" && find safe -mindepth 1 ! -name 'esc*' -printf '%p:%y%m\n' | sort | tr '\n' ' ' | sed 's/ $//')"
+same cp-liar-inside 'safe/x/in:l777 safe/x/suid:f777 safe/x:d777' "$(cd "$T" && find safe -mindepth 1 ! -name 'esc*' -printf '%p:%y%m\n' | LC_ALL=C sort | tr '\n' ' ' | sed 's/ $//')"
 expect cp-liar-in 1 'tar in the guest ended with status 3' "$CTL" cp "$T/src/random" l:/tmp
 same cp-liar-in-terminal 0 "$(grep -c $'\033' "$T/out")"
 "$CTL" exec -i l -- sh -c 'printf "#!/bin/sh\nhead -c 700 /evil.tar\n" >/bin/tar'
