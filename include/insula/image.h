@@ -56,6 +56,7 @@ struct image_initrd_params {
 	const char *modules;
 	/* Also the modules that a root disk may need: overlay and the file systems. */
 	bool root_disk;
+	bool fs; /* also the modules of virtio-fs */
 };
 
 /* A finished initrd, open for reading only (close-on-exec); the caller closes *fd. Not found
@@ -87,6 +88,7 @@ struct image_config {
 		IMAGE_AGENT_BESIDE, /* serve them beside the shell, or the init of the root */
 	} agent;
 	char *const *share; /* absolute paths; NULL-terminated; may be NULL */
+	char *const *fs;    /* live shares: "ro,TAG,PATH" or "rw,TAG,PATH"; likewise */
 };
 
 /* A sealed memfd (close-on-exec) with a cpio archive that holds /insula/config: the second initrd

@@ -65,7 +65,7 @@ static size_t count_records(const char *buf, size_t len)
 
 void config_read(struct config *c)
 {
-	size_t len = 0, argc = 0, envc = 0, shares = 0, netc = 0;
+	size_t len = 0, argc = 0, envc = 0, shares = 0, netc = 0, fs = 0;
 	struct env_who root = {.home = "/root", .user = "root"};
 	char *buf = slurp(CONFIG, &len);
 	size_t records = buf ? count_records(buf, len) : 0;
@@ -74,6 +74,7 @@ void config_read(struct config *c)
 	c->argv = need(calloc(records + 1, sizeof *c->argv));
 	c->env = need(calloc(records + 1, sizeof *c->env));
 	c->share = need(calloc(records + 1, sizeof *c->share));
+	c->fs = need(calloc(records + 1, sizeof *c->fs));
 	c->nets = need(calloc(records + 1, sizeof *c->nets));
 	for (char *p = buf; p && p < buf + len;) {
 		char *next = p + strlen(p) + 1, *value = strchr(p, '=');
@@ -95,6 +96,8 @@ void config_read(struct config *c)
 			c->root = root_mode(value);
 		else if (strcmp(p, "share") == 0)
 			c->share[shares++] = value;
+		else if (strcmp(p, "fs") == 0)
+			c->fs[fs++] = value;
 		else if (strcmp(p, "agent") == 0)
 			c->agent = strcmp(value, "vsock") == 0    ? AGENT_ALONE
 				   : strcmp(value, "beside") == 0 ? AGENT_BESIDE

@@ -46,6 +46,7 @@ struct config {
 	 */
 	enum { AGENT_NONE, AGENT_ALONE, AGENT_BESIDE } agent;
 	char **share; /* where to mount the read-only disks of the host; NULL-terminated */
+	char **fs;    /* live shares, "ro,TAG,DIR" or "rw,TAG,DIR"; NULL-terminated */
 };
 
 /* The strings point into memory that is never freed. Without the file: no command, root in the
@@ -81,8 +82,18 @@ void mounts_switch_root(enum root_mode mode);
 void mounts_prepare_shares(void);
 /* Mount the nth share disk at share[n], which is made if it is missing. */
 void mounts_shares(char *const share[]);
+/* Make a directory and those above it, as far as they are missing. */
+void mounts_make_path(const char *path);
 /* Write everything back; unmount or make read-only every file system on a disk. */
 void mounts_finish(void);
+
+/* ---- fs.c: live shares ---- */
+
+/* Mount them all. */
+void fs_mount(char *const fs[]);
+/* From a process of its own, mount those again whose server the host has replaced. No-op without
+ * live shares. */
+void fs_watch(char *const fs[]);
 
 /* ---- task.c ---- */
 

@@ -231,6 +231,8 @@ int main(void)
 		mounts_switch_root(c.root);
 	net_resolv(&c);
 	mounts_shares(c.share);
+	fs_mount(c.fs);
+	fs_watch(c.fs);
 	if (c.agent == AGENT_ALONE)
 		serve_alone();
 	if (c.agent == AGENT_BESIDE)

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -219,7 +220,7 @@ void mounts_prepare_shares(void)
 	modules_load(SHARE_TYPE);
 }
 
-static void make_path(const char *path)
+void mounts_make_path(const char *path)
 {
 	char copy[4096];
 
@@ -239,7 +240,7 @@ void mounts_shares(char *const share[])
 	for (unsigned i = 0; share[i]; i++) {
 		snprintf(serial, sizeof serial, SHARE_SERIAL "%u", i);
 		disk_wait(serial, dev, sizeof dev);
-		make_path(share[i]);
+		mounts_make_path(share[i]);
 		if (mount(dev, share[i], SHARE_TYPE, MS_RDONLY | MS_NODEV | MS_NOSUID, NULL) < 0)
 			die_errno("mount a shared directory on %s", share[i]);
 	}
@@ -247,28 +248,86 @@ void mounts_shares(char *const share[])
 
 /* ---- the end ---- */
 
-#define FINISH_MAX 64 /* mounts that are unmounted; sync() has covered the others */
+#define FINISH_MAX 64 /* mounts that are unmounted */
+#define LIVE_MS 5000  /* live shares have so long to write back what programs had mapped */
+
+struct mounted {
+	char *dir[FINISH_MAX];
+	size_t n;
+};
+
+static void mounted_add(struct mounted *m, const char *dir)
+{
+	if (m->n < FINISH_MAX && (m->dir[m->n] = strdup(dir)))
+		m->n++;
+}
+
+/* False: the command unmounted /proc. */
+static bool mounted_find(struct mounted *disks, struct mounted *live)
+{
+	FILE *f = setmntent("/proc/mounts", "re");
+	struct mntent *m;
+
+	if (!f)
+		return false;
+	while ((m = getmntent(f))) {
+		if (strncmp(m->mnt_fsname, "/dev/", 5) == 0)
+			mounted_add(disks, m->mnt_dir);
+		else if (strcmp(m->mnt_type, "virtiofs") == 0)
+			mounted_add(live, m->mnt_dir);
+	}
+	endmntent(f);
+	return true;
+}
+
+static void sync_each(const struct mounted *m)
+{
+	for (size_t i = 0; i < m->n; i++) {
+		int fd = open(m->dir[i], O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+		if (fd >= 0) {
+			syncfs(fd);
+			close(fd);
+		}
+	}
+}
+
+/* A server of the host that is away would keep sync() waiting, and the end of the machine with it.
+ */
+static void sync_live(const struct mounted *live)
+{
+	const struct timespec ms = {.tv_nsec = 1000000};
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		sync_each(live);
+		_exit(0);
+	}
+	for (unsigned i = 0; pid > 0 && waitpid(pid, NULL, WNOHANG) == 0; i++) {
+		if (i == LIVE_MS) {
+			dprintf(STDERR_FILENO, NAME ": a shared directory does not answer: what "
+						    "programs had mapped of it may be lost\n");
+			break;
+		}
+		nanosleep(&ms, NULL);
+	}
+}
 
 void mounts_finish(void)
 {
-	FILE *f;
-	struct mntent *m;
-	char *dir[FINISH_MAX];
-	size_t n = 0;
+	struct mounted disks = {.n = 0}, live = {.n = 0};
 
-	sync();
-	f = setmntent("/proc/mounts", "re");
-	if (!f)
-		return; /* the command unmounted /proc */
-	while (n < FINISH_MAX && (m = getmntent(f)))
-		if (strncmp(m->mnt_fsname, "/dev/", 5) == 0)
-			dir[n++] = strdup(m->mnt_dir);
-	endmntent(f);
-	while (n-- > 0) {
-		if (!dir[n] || umount(dir[n]) == 0)
-			continue;
-		if (mount(NULL, dir[n], NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)
-			dprintf(STDERR_FILENO, NAME ": %s is left mounted: %s\n", dir[n],
+	if (!mounted_find(&disks, &live) || !live.n) {
+		sync();
+	} else {
+		sync_each(&disks);
+		sync_live(&live);
+	}
+	for (size_t n = disks.n; n-- > 0;) {
+		const char *dir = disks.dir[n];
+
+		if (umount(dir) && mount(NULL, dir, NULL, MS_REMOUNT | MS_RDONLY, NULL))
+			dprintf(STDERR_FILENO, NAME ": %s is left mounted: %s\n", dir,
 				strerror(errno));
 	}
 }

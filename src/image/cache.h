@@ -21,6 +21,8 @@
 /* What cache_name() takes. Files of other names are nobody's business here. */
 #define CACHE_INITRD "initrd"
 #define CACHE_INITRD_ROOT "initrd.root"
+#define CACHE_INITRD_FS "initrd.fs"
+#define CACHE_INITRD_ROOT_FS "initrd.root.fs"
 #define CACHE_KERNEL "vmlinux"
 #define CACHE_ROOTFS "rootfs"
 

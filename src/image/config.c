@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The second part of the initrd: a cpio archive with /insula/config, for src/guest/config.c.
- * Records "key=value", each ended by a NUL: share and net repeat; hostname, root (ro, rw) and agent
- * (vsock, beside) appear at most once.
+ * Records "key=value", each ended by a NUL: share, fs and net repeat; hostname, root (ro, rw) and
+ * agent (vsock, beside) appear at most once.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -45,6 +45,8 @@ static void records(struct text *t, const struct image_config *c)
 		record(t, "agent", c->agent == IMAGE_AGENT_BESIDE ? "beside" : "vsock");
 	for (char *const *s = c->share; s && *s; s++)
 		record(t, "share", *s);
+	for (char *const *s = c->fs; s && *s; s++)
+		record(t, "fs", *s);
 }
 
 static int write_archive(int fd, const struct text *t)

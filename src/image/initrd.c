@@ -37,19 +37,20 @@
  * kernels that have them built in can use them. */
 static const struct {
 	const char *group, *module;
-	bool root_disk;
+	enum { FOR_ALL, FOR_ROOT_DISK, FOR_FS } who;
 } wanted[] = {
-	{"panic", "pvpanic-mmio", false},
-	{"virtio", "virtio_mmio", false},
-	{"virtio-2", "virtio_blk", false},
-	{"virtio-4", "virtio_rng", false},
-	{"virtio-1", "virtio_net", false},
-	{"virtio-19", "vmw_vsock_virtio_transport", false},
-	{"virtio-3", "virtio_console", false},
-	{"overlay", "overlay", true},
-	{"ext4", "ext4", true},
-	{"erofs", "erofs", true},
-	{"squashfs", "squashfs", true},
+	{"panic", "pvpanic-mmio", FOR_ALL},
+	{"virtio", "virtio_mmio", FOR_ALL},
+	{"virtio-2", "virtio_blk", FOR_ALL},
+	{"virtio-4", "virtio_rng", FOR_ALL},
+	{"virtio-1", "virtio_net", FOR_ALL},
+	{"virtio-19", "vmw_vsock_virtio_transport", FOR_ALL},
+	{"virtio-3", "virtio_console", FOR_ALL},
+	{"virtio-26", "virtiofs", FOR_FS},
+	{"overlay", "overlay", FOR_ROOT_DISK},
+	{"ext4", "ext4", FOR_ROOT_DISK},
+	{"erofs", "erofs", FOR_ROOT_DISK},
+	{"squashfs", "squashfs", FOR_ROOT_DISK},
 };
 
 struct build {
@@ -189,6 +190,12 @@ static int find_modules(struct build *b, struct err *e)
 	return err_set(e, -ENOENT, "no modules for kernel %s: looked in %s", version, b->looked);
 }
 
+static bool is_wanted(const struct image_initrd_params *p, size_t i)
+{
+	return wanted[i].who == FOR_ALL || (wanted[i].who == FOR_ROOT_DISK && p->root_disk) ||
+	       (wanted[i].who == FOR_FS && p->fs);
+}
+
 static int choose_modules(struct build *b, struct err *e)
 {
 	struct stat kernel;
@@ -200,7 +207,7 @@ static int choose_modules(struct build *b, struct err *e)
 		return err_sys(e, -errno, "kernel %s", b->kernel_path);
 	r = modules_open(&b->modules, b->tree, kernel.st_uid, e);
 	for (size_t i = 0; !r && i < ARRAY_LEN(wanted); i++)
-		if (b->p->root_disk || !wanted[i].root_disk)
+		if (is_wanted(b->p, i))
 			r = modules_need(&b->modules, wanted[i].group, wanted[i].module, e);
 	return r;
 }
@@ -348,7 +355,9 @@ static int hash_input(struct hash *h, const char *path, int fd, struct err *e)
 
 static int name_result(struct build *b, struct err *e)
 {
-	const char *kind = b->p->root_disk ? CACHE_INITRD_ROOT : CACHE_INITRD;
+	static const char *const kinds[2][2] = {{CACHE_INITRD, CACHE_INITRD_FS},
+						{CACHE_INITRD_ROOT, CACHE_INITRD_ROOT_FS}};
+	const char *kind = kinds[b->p->root_disk][b->p->fs];
 	struct hash subject, key;
 	int r;
 

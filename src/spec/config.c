@@ -85,6 +85,15 @@ enum console_kind config_console(const struct vm_config *c)
 					: CONSOLE_STDIO;
 }
 
+unsigned config_live_shares(const struct vm_config *c)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < c->nshares; i++)
+		n += !c->share[i].packed;
+	return n;
+}
+
 static int config_refuse(struct vm_config *c, const char *field, const char *expected,
 			 struct err *e, const char *words)
 {

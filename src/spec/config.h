@@ -55,8 +55,15 @@ struct vsock_config {
 	uint32_t cid; /* of the guest */
 };
 
+/* How long the guest believes what it knows of a live share. AUTO: data while a file is open,
+ * attributes for a second. NONE: nothing. ALWAYS: everything, for a day: nobody else changes it. */
+enum share_cache { SHARE_CACHE_AUTO, SHARE_CACHE_NONE, SHARE_CACHE_ALWAYS };
+
 struct share_config {
 	char *dir, *guest; /* a directory of the host; an absolute path in the guest */
+	bool ro;
+	bool packed; /* a copy on a disk, always ro; else it is live: virtio-fs */
+	enum share_cache cache;
 };
 
 #define CONFIG_MAX_NETS 8
@@ -189,6 +196,8 @@ int config_json(struct vm_config *c, const char *name, const char *text, size_t 
 /* Where the console goes: standard input and output, or with a command, whose they are then,
  * standard error. */
 enum console_kind config_console(const struct vm_config *c);
+/* Of the shares, those that are live. */
+unsigned config_live_shares(const struct vm_config *c);
 /* Cut the next item off at a comma, in place; ",," stands for a comma in the text. NULL: the end.
  */
 char *config_next_item(char **rest);

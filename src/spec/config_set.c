@@ -500,47 +500,111 @@ static bool is_shared(const struct vm_config *c, const char *guest)
 	return false;
 }
 
-/* DIR:GUESTDIR[:ro], from the right: a host path may hold colons. */
+static const char share_form[] = "DIR:GUESTDIR[:ro][,packed][,cache=none|auto|always]";
+
+static int share_cache(const struct taking *t, struct share_config *s, const char *v)
+{
+	static const char *const words[] = {[SHARE_CACHE_AUTO] = "auto",
+					    [SHARE_CACHE_NONE] = "none",
+					    [SHARE_CACHE_ALWAYS] = "always"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(words); i++) {
+		if (!strcmp(v, words[i])) {
+			s->cache = (enum share_cache)i;
+			return 0;
+		}
+	}
+	return take_wrong(t, v, "none, auto or always");
+}
+
+/* What comes after GUESTDIR, between commas. */
+static int share_items(const struct taking *t, struct share_config *s, char *rest, const char *v)
+{
+	bool cache = false;
+	char *item;
+	int rc = 0;
+
+	while (!rc && (item = config_next_item(&rest))) {
+		if (!strcmp(item, "packed")) {
+			s->packed = true;
+		} else if (!strncmp(item, "cache=", 6)) {
+			cache = true;
+			rc = share_cache(t, s, item + 6);
+		} else {
+			rc = take_refuse(t, v, share_form, "'%.60s'; expected %s", item,
+					 share_form);
+		}
+	}
+	if (!rc && s->packed && cache)
+		rc = take_refuse(t, v, share_form,
+				 "'%.60s': packed and cache=; expected one of the two", v);
+	return rc;
+}
+
+/* GUESTDIR[:ro|:rw][,...] */
+static int share_guest(const struct taking *t, struct share_config *s, char *text, const char *v)
+{
+	char *rest = text, *guest = config_next_item(&rest);
+	bool rw = cut_suffix(guest, ":rw");
+	int rc;
+
+	s->ro = !rw && cut_suffix(guest, ":ro");
+	if (!guest[1] || strchr(guest, ':') || has_dots(guest))
+		return take_wrong(t, v, "%s, GUESTDIR an absolute path below /", share_form);
+	rc = share_items(t, s, rest, v);
+	if (rc)
+		return rc;
+	if (s->packed && rw)
+		return take_refuse(t, v, share_form,
+				   "'%.80s': the guest gets a packed copy, which it can only read; "
+				   "expected %s",
+				   v, share_form);
+	s->ro |= s->packed;
+	if (is_shared(t->c, guest))
+		return take_refuse(t, v, "a GUESTDIR of its own",
+				   "'%.80s': %.60s is given twice; expected a GUESTDIR of its own",
+				   v, guest);
+	s->guest = strdup(guest);
+	return s->guest ? 0 : take_no_memory(t);
+}
+
+/* The last ":/" of the text, where GUESTDIR begins: a host path may hold colons and commas. */
+static char *guest_begins(char *text)
+{
+	char *found = NULL;
+
+	for (char *p = text; (p = strstr(p, ":/")); p++)
+		found = p;
+	return found == text ? NULL : found;
+}
+
 static int set_share(const struct taking *t, const char *v)
 {
-	static const char form[] = "DIR:GUESTDIR[:ro]";
 	struct vm_config *c = t->c;
-	struct share_config *s = &c->share[c->nshares];
+	struct share_config s = {0};
 	char *copy, *guest;
-	int rc = 0;
+	int rc;
 
 	if (c->nshares == CONFIG_MAX_SHARES)
 		return take_refuse(t, NULL, NULL, "more than %d directories", CONFIG_MAX_SHARES);
 	copy = strdup(v);
 	if (!copy)
 		return take_no_memory(t);
-	if (cut_suffix(copy, ":rw"))
-		rc = take_refuse(t, v, form,
-				 "'%.80s': the guest gets a packed copy, which it can only read; "
-				 "expected %s",
-				 v, form);
-	cut_suffix(copy, ":ro");
-	guest = strrchr(copy, ':');
-	if (rc)
-		goto out;
-	if (!guest || guest == copy || guest[1] != '/' || !guest[2] || has_dots(guest + 1)) {
-		rc = take_wrong(t, v, "%s, GUESTDIR an absolute path below /", form);
-		goto out;
+	guest = guest_begins(copy);
+	if (!guest) {
+		free(copy);
+		return take_wrong(t, v, "%s, GUESTDIR an absolute path below /", share_form);
 	}
 	*guest++ = 0;
-	if (is_shared(c, guest)) {
-		rc = take_refuse(t, v, "a GUESTDIR of its own",
-				 "'%.80s': %.60s is given twice; expected a GUESTDIR of its own", v,
-				 guest);
-		goto out;
+	s.dir = copy;
+	rc = share_guest(t, &s, guest, v);
+	if (rc) {
+		free(s.guest);
+		free(copy);
+		return rc;
 	}
-	*s = (struct share_config){.dir = strdup(copy), .guest = strdup(guest)};
-	c->nshares++; /* config_free() frees what is there */
-	if (!s->dir || !s->guest)
-		rc = take_no_memory(t);
-out:
-	free(copy);
-	return rc;
+	c->share[c->nshares++] = s;
+	return 0;
 }
 
 /* ---- by their names ---- */

@@ -211,9 +211,9 @@ const struct setting settings[SETTINGS] = {
 	 .many = "shares",
 	 .path = "",
 	 .on = ON_LINUX,
-	 .value = "DIR:GUESTDIR[:ro]",
-	 .help = "a directory of the host in the guest: a copy, packed once and cached, which the "
-		 "guest can only read (sharing it live comes with virtio-fs)"},
+	 .value = "DIR:GUESTDIR[:ro][,packed][,cache=none|auto|always]",
+	 .help = "a directory of the host in the guest, live (virtio-fs, by the host's virtiofsd); "
+		 "packed: a copy, made once and cached, which the guest can only read"},
 	{.name = "console",
 	 .path = "file=",
 	 .before = "virtio,",

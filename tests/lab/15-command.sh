@@ -61,12 +61,12 @@ echo '{"command": ["sh", "-c", "echo $A; pwd; id -u"], "env": ["A=json"], "cwd":
 expect json 0 '^json$' "$RUN" --json "$T/json"
 also json-user '^7$'
 mkdir -p "$T/share/sub" && echo shared >"$T/share/sub/file" && chmod 755 "$T/share"
-expect share 0 '^shared$' "$RUN" --share "$T/share:/mnt/deep/er" -- cat /mnt/deep/er/sub/file
-expect share-read-only 1 'Read-only file system' "$RUN" --share "$T/share:/mnt:ro" -- touch /mnt/x
-expect share-rw-refused 2 'can only read' "$RUN" --share "$T/share:/mnt:rw" -- true
+expect share 0 '^shared$' "$RUN" --share "$T/share:/mnt/deep/er,packed" -- cat /mnt/deep/er/sub/file
+expect share-read-only 1 'Read-only file system' "$RUN" --share "$T/share:/mnt:ro,packed" -- touch /mnt/x
+expect share-rw-refused 2 'can only read' "$RUN" --share "$T/share:/mnt:rw,packed" -- true
 expect share-missing 2 'nowhere' "$RUN" --share "/nowhere:/mnt" -- true
 make_root "$T/root"
-expect share-below-a-root 0 '^shared$' "$RUN" --rootfs "$T/root" --share "$T/share:/srv/x" -- cat /srv/x/sub/file
+expect share-below-a-root 0 '^shared$' "$RUN" --rootfs "$T/root" --share "$T/share:/srv/x,packed" -- cat /srv/x/sub/file
 
 # ---- ends
 

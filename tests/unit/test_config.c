@@ -681,11 +681,18 @@ START_TEST(shares)
 
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
 		refused("share", bad[i], "expected DIR:GUESTDIR[:ro]");
-	refused("share", "/a:/b:rw", "the guest gets a packed copy, which it can only read");
+	refused("share", "/a:/b:rw,packed", "the guest gets a packed copy, which it can only read");
+	refused("share", "/a:/b,packed,cache=none", "packed and cache=; expected one of the two");
+	refused("share", "/a:/b,cache=yes", "'yes'; expected none, auto or always");
+	refused("share", "/a:/b,cache=", "''; expected none, auto or always");
+	refused("share", "/a:/b,packd", "'packd'; expected DIR:GUESTDIR[:ro]");
+	refused("share", "/a:/b,", "''; expected DIR:GUESTDIR[:ro]");
+	refused("share", "/a:/b,packed:ro", "expected DIR:GUESTDIR[:ro]");
 	ck_assert_uint_eq(c.nshares, 0);
 	ck_assert_int_eq(set("share", "./a:b:/mnt/x..y:ro"), 0);
 	ck_assert_str_eq(c.share[0].dir, "./a:b");
 	ck_assert_str_eq(c.share[0].guest, "/mnt/x..y");
+	ck_assert(c.share[0].ro && !c.share[0].packed);
 	refused("share", "/a:/mnt/x..y", "/mnt/x..y is given twice");
 	refused("share", "/a:///mnt//x..y/", "is given twice");
 	for (unsigned i = 1; i < CONFIG_MAX_SHARES; i++) {
@@ -774,6 +781,39 @@ START_TEST(default_variables)
 }
 END_TEST
 
+/* Read from the right: the host's path may hold what separates. */
+START_TEST(share_words)
+{
+	static const struct {
+		const char *text, *dir, *guest;
+		bool ro, packed;
+		enum share_cache cache;
+	} want[] = {
+		{"/a:/b", "/a", "/b", false, false, SHARE_CACHE_AUTO},
+		{"/a:/b:rw", "/a", "/b", false, false, SHARE_CACHE_AUTO},
+		{"/a,packed:/x:/c:ro,cache=none", "/a,packed:/x", "/c", true, false,
+		 SHARE_CACHE_NONE},
+		{"a:b,c:/d,packed", "a:b,c", "/d", true, true, SHARE_CACHE_AUTO},
+		{"/a:/e,,f,cache=always", "/a", "/e,f", false, false, SHARE_CACHE_ALWAYS},
+		{"/a:/g:ro,packed", "/a", "/g", true, true, SHARE_CACHE_AUTO},
+		{"/a:/h,cache=auto", "/a", "/h", false, false, SHARE_CACHE_AUTO},
+	};
+	const struct share_config *s = c.share;
+
+	for (unsigned i = 0; i < ARRAY_LEN(want); i++, s++) {
+		if (i == 1)
+			c.share[0].guest[1] = 'z';
+		ck_assert_msg(set("share", want[i].text) == 0, "%s: %s", want[i].text, e.text);
+		ck_assert_str_eq(s->dir, want[i].dir);
+		ck_assert_str_eq(s->guest, want[i].guest);
+		ck_assert_int_eq(s->ro, want[i].ro);
+		ck_assert_int_eq(s->packed, want[i].packed);
+		ck_assert_int_eq(s->cache, want[i].cache);
+	}
+	ck_assert_uint_eq(config_live_shares(&c), 5);
+}
+END_TEST
+
 START_TEST(json_command_settings)
 {
 	ck_assert_int_eq(json("{\"command\":[\"ls\"],\"env\":[\"A=1\",\"B=2\"],\"cwd\":\"/\","
@@ -791,7 +831,7 @@ START_TEST(json_command_settings)
 	json_refused("{\"interactive\":\"on\"}", "interactive: wrong type");
 	json_refused("{\"share\":\"/a:/b\"}", "json: unknown key 'share'");
 	json_refused("{\"shares\":\"/a:/b\"}", "shares: wrong type; expected an array of strings");
-	json_refused("{\"shares\":[\"/a:/b:rw\"]}", "json: shares: '/a:/b:rw'");
+	json_refused("{\"shares\":[\"/a:/b,rw\"]}", "json: shares: 'rw'");
 }
 END_TEST
 
@@ -1023,6 +1063,7 @@ int main(void)
 	tcase_add_test(flags, images);
 	tcase_add_test(flags, images_own_settings);
 	tcase_add_test(flags, default_variables);
+	tcase_add_test(flags, share_words);
 	tcase_add_test(flags, json_command_settings);
 	tcase_add_test(flags, long_values_are_cut);
 	tcase_add_test(flags, disk_texts);

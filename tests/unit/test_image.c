@@ -230,10 +230,14 @@ static void refuse(const struct image_initrd_params *p, int code, const char *te
 
 START_TEST(config)
 {
-	char *const share[] = {"/srv/a=b", "/x y", NULL};
-	struct image_config c = {
-		.hostname = "h", .root = IMAGE_ROOT_RW, .agent = IMAGE_AGENT_ALONE, .share = share};
-	static const char want[] = "hostname=h\0root=rw\0agent=vsock\0share=/srv/a=b\0share=/x y";
+	char *const share[] = {"/srv/a=b", "/x y", NULL}, *const fs[] = {"ro,insula0,/l", NULL};
+	struct image_config c = {.hostname = "h",
+				 .root = IMAGE_ROOT_RW,
+				 .agent = IMAGE_AGENT_ALONE,
+				 .share = share,
+				 .fs = fs};
+	static const char want[] = "hostname=h\0root=rw\0agent=vsock\0share=/srv/a=b\0share=/x y\0"
+				   "fs=ro,insula0,/l";
 	struct err e = {0};
 	size_t len, n = 0;
 	int fd = -1;
@@ -310,6 +314,38 @@ START_TEST(initrd_softdeps)
 		      "erofs ?crc32c-fast.ko\nerofs ?crc32c_slow.ko\nerofs libcrc32c.ko\nerofs "
 		      "erofs.ko\n"));
 	free(a);
+}
+END_TEST
+
+/* Those of live shares are in an archive of its own: others do not pay for them. */
+START_TEST(initrd_fs)
+{
+	static const char fs[] = "virtio-26 virtio_ring.ko\nvirtio-26 virtio.ko\n"
+				 "virtio-26 fuse.ko\nvirtio-26 virtiofs.ko\n";
+	struct image_initrd_params p = params();
+	size_t len;
+	char *a;
+
+	put_tree();
+	put_text(TREE "/kernel/f/fuse.ko", "fuse");
+	put_text(TREE "/kernel/f/virtiofs.ko", "virtiofs");
+	put_text(TREE "/modules.dep",
+		 "kernel/v/virtio.ko: kernel/v/virtio_ring.ko\nkernel/v/virtio_ring.ko:\n"
+		 "kernel/f/virtiofs.ko: kernel/f/fuse.ko kernel/v/virtio.ko "
+		 "kernel/v/virtio_ring.ko\nkernel/f/fuse.ko:\n");
+	a = build(&p, &len);
+	ck_assert(has(a, len, "insula/modules", ""));
+	free(a);
+	p.fs = true;
+	a = build(&p, &len);
+	ck_assert(has(a, len, "insula/modules", fs));
+	ck_assert(has(a, len, "insula/m/virtiofs.ko", "virtiofs"));
+	free(a);
+	p.root_disk = true;
+	a = build(&p, &len);
+	ck_assert(has(a, len, "insula/modules", fs));
+	free(a);
+	ck_assert_int_eq(count("cache/initrd*"), 3);
 }
 END_TEST
 
@@ -1004,6 +1040,7 @@ int main(void)
 	tcase_add_test(t, config_empty);
 	tcase_add_test(t, initrd_content);
 	tcase_add_test(t, initrd_softdeps);
+	tcase_add_test(t, initrd_fs);
 	tcase_add_test(t, initrd_softdep_circle);
 	tcase_add_test(t, initrd_compressed);
 	tcase_add_test(t, initrd_corrupt_module);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -72,7 +73,7 @@ static int open_rootfs(struct boot *b, const struct vm_config *c, const struct p
 	return check_only ? 0 : image_rootfs(&rp, b->root_image, &b->root_hold, e);
 }
 
-/* Each a disk of its own, packed as a root directory is. */
+/* Each packed one is a disk of its own, packed as a root directory is. */
 static int open_shares(struct boot *b, const struct vm_config *c, const struct paths *p,
 		       bool check_only, struct err *e)
 {
@@ -83,13 +84,16 @@ static int open_shares(struct boot *b, const struct vm_config *c, const struct p
 		const struct image_rootfs_params rp = {.dir = c->share[i].dir,
 						       .cache_dir = p->cache,
 						       .progress = image_progress_stderr};
+		const unsigned n = b->nshares;
 
+		if (!c->share[i].packed)
+			continue;
 		if (stat(rp.dir, &st))
 			return err_sys(e, -errno, "--share: %s", rp.dir);
 		if (!S_ISDIR(st.st_mode))
 			return err_set(e, -ENOTDIR, "--share: %s; expected a directory", rp.dir);
 		if (!check_only)
-			rc = image_rootfs(&rp, b->share_image[i], &b->share_hold[i], e);
+			rc = image_rootfs(&rp, b->share_image[n], &b->share_hold[n], e);
 		b->nshares += !rc && !check_only;
 	}
 	return rc;
@@ -111,42 +115,90 @@ static void describe_net(const struct net_config *n, unsigned nth, char out[NET_
 		 n->dhcp ? "" : n->dns);
 }
 
+/* What insula-init mounts: src/guest/mounts.c, src/guest/fs.c. Their strings are the caller's. */
+struct boot_shares {
+	char *packed[CONFIG_MAX_SHARES + 1], *live[CONFIG_MAX_SHARES + 1]; /* NULL-terminated */
+};
+
+static void free_shares(struct boot_shares *s)
+{
+	for (unsigned i = 0; i < CONFIG_MAX_SHARES; i++)
+		free(s->live[i]);
+}
+
+/* The tags are those of share_open(). */
+static int describe_shares(const struct vm_config *c, struct boot_shares *s, struct err *e)
+{
+	unsigned npacked = 0, nlive = 0;
+
+	*s = (struct boot_shares){{NULL}, {NULL}};
+	for (unsigned i = 0; i < c->nshares; i++) {
+		const struct share_config *one = &c->share[i];
+
+		if (one->packed) {
+			s->packed[npacked++] = one->guest;
+			continue;
+		}
+		if (asprintf(&s->live[nlive], "%s,insula%u,%s", one->ro ? "ro" : "rw", nlive,
+			     one->guest) < 0) {
+			s->live[nlive] = NULL;
+			return err_set(e, -ENOMEM, "out of memory");
+		}
+		nlive++;
+	}
+	return 0;
+}
+
+static int make_own_initrd(struct boot *b, const struct vm_config *c,
+			   const struct image_initrd_params *ip, const struct boot_shares *s,
+			   struct err *e)
+{
+	char record[CONFIG_MAX_NETS][NET_RECORD], *nets[CONFIG_MAX_NETS + 1] = {NULL};
+	const struct image_config ic = {.agent = c->command ? IMAGE_AGENT_ALONE
+						 : c->serve ? IMAGE_AGENT_BESIDE
+							    : IMAGE_AGENT_NONE,
+					.nets = nets,
+					.share = s->packed,
+					.fs = s->live,
+					.root = !c->rootfs     ? IMAGE_ROOT_INITRD
+						: c->rootfs_rw ? IMAGE_ROOT_RW
+							       : IMAGE_ROOT_RO};
+	int rc;
+
+	for (unsigned i = 0; i < c->nnets; i++) {
+		describe_net(&c->net[i], i, record[i]);
+		nets[i] = record[i];
+	}
+	rc = image_initrd(ip, &b->initrd[0], e);
+	if (!rc)
+		rc = image_config_cpio(&ic, &b->initrd[1], e);
+	b->ninitrds = rc ? 0 : 2;
+	b->own_initrd = !rc;
+	return rc;
+}
+
 static int add_own_initrd(struct boot *b, const struct vm_config *c, const struct paths *p,
 			  const char *kernel, bool check_only, struct err *e)
 {
+	const unsigned nlive = config_live_shares(c);
 	char init[PATH_MAX + 32], busybox[PATH_MAX + 32];
 	struct image_initrd_params ip = {.kernel = kernel,
 					 .init = init,
 					 .busybox = busybox,
 					 .cache_dir = p->cache,
-					 .root_disk = c->rootfs != NULL || c->nshares};
-	char *share[CONFIG_MAX_SHARES + 1] = {NULL};
-	struct image_config ic = {.agent = c->command ? IMAGE_AGENT_ALONE
-					   : c->serve ? IMAGE_AGENT_BESIDE
-						      : IMAGE_AGENT_NONE,
-				  .share = share,
-				  .root = !c->rootfs     ? IMAGE_ROOT_INITRD
-					  : c->rootfs_rw ? IMAGE_ROOT_RW
-							 : IMAGE_ROOT_RO};
-	char record[CONFIG_MAX_NETS][NET_RECORD], *nets[CONFIG_MAX_NETS + 1] = {NULL};
+					 .root_disk = c->rootfs != NULL || c->nshares > nlive,
+					 .fs = nlive > 0};
+	struct boot_shares s;
 	int rc;
 
 	snprintf(init, sizeof(init), "%s/insula-init", p->libexec);
 	snprintf(busybox, sizeof(busybox), "%s/busybox", p->libexec);
 	if (check_only)
 		return image_initrd_check(&ip, e);
-	for (unsigned i = 0; i < c->nshares; i++)
-		share[i] = c->share[i].guest;
-	for (unsigned i = 0; i < c->nnets; i++) {
-		describe_net(&c->net[i], i, record[i]);
-		nets[i] = record[i];
-	}
-	ic.nets = nets;
-	rc = image_initrd(&ip, &b->initrd[0], e);
+	rc = describe_shares(c, &s, e);
 	if (!rc)
-		rc = image_config_cpio(&ic, &b->initrd[1], e);
-	b->ninitrds = rc ? 0 : 2;
-	b->own_initrd = !rc;
+		rc = make_own_initrd(b, c, &ip, &s, e);
+	free_shares(&s);
 	return rc;
 }
 

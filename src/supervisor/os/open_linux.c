@@ -89,6 +89,20 @@ static int open_vhosts(struct vm *vm, bool check_only, struct err *e)
 	return rc;
 }
 
+static int open_live_shares(struct vm *vm, struct err *e)
+{
+	struct opened *o = &vm->opened;
+	int rc = 0;
+
+	for (unsigned i = 0; i < vm->conf->nshares && !rc; i++) {
+		if (!vm->conf->share[i].packed) {
+			rc = share_open(&o->share[o->nshares], &vm->conf->share[i], o->nshares, e);
+			o->nshares++; /* share_close() closes what is there */
+		}
+	}
+	return rc;
+}
+
 /* ---- for vm.c ---- */
 
 void open_init(struct vm *vm)
@@ -104,7 +118,26 @@ int open_ends(struct vm *vm, bool check_only, struct err *e)
 
 	if (!rc)
 		rc = open_nics(vm, check_only, e);
+	if (!rc)
+		rc = open_live_shares(vm, e);
 	return rc ? rc : open_vhosts(vm, check_only, e);
+}
+
+/* In the order of their tags, which the guest counts on: src/guest/fs.c. */
+static int add_live_shares(struct vm *vm, struct err *e)
+{
+	char name[DEV_NAME_LEN];
+	struct device *d;
+	int rc = 0;
+
+	for (unsigned i = 0; i < vm->opened.nshares && !rc; i++) {
+		struct share *s = &vm->opened.share[i];
+
+		snprintf(name, sizeof(name), "fs%u", i);
+		rc = vm_add_device(vm, &device_vhost, name, s->back.nqueues, &d, e);
+		d->back.vhost = &s->back;
+	}
+	return rc;
 }
 
 static int vhost_devices(struct vm *vm, struct err *e)
@@ -133,6 +166,8 @@ int open_cards(struct vm *vm, struct err *e)
 				   &d, e);
 		d->back.nic = &vm->opened.nic[i];
 	}
+	if (!rc)
+		rc = add_live_shares(vm, e);
 	return rc ? rc : vhost_devices(vm, e);
 }
 
@@ -158,6 +193,8 @@ void open_close(struct vm *vm)
 		disk_close(&vm->opened.disk[i]);
 	for (unsigned i = 0; i < vm->opened.nnics; i++)
 		nic_close(&vm->opened.nic[i]);
+	for (unsigned i = 0; i < vm->opened.nshares; i++)
+		share_close(&vm->opened.share[i]);
 	for (unsigned i = 0; i < vm->opened.nvhosts; i++)
 		vhost_close(&vm->opened.vhost[i]);
 }

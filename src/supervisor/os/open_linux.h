@@ -7,6 +7,7 @@
 #include "supervisor/device/device.h"
 #include "supervisor/backing/disk.h"
 #include "supervisor/backing/nic.h"
+#include "supervisor/backing/share.h"
 #include "supervisor/backing/terminal.h"
 #include "supervisor/backing/vhost.h"
 #include "supervisor/backing/vsock.h"
@@ -18,12 +19,15 @@ struct opened {
 	unsigned nnics;
 	struct vhost_back vhost[CONFIG_MAX_VHOSTS];
 	unsigned nvhosts;
+	struct share share[CONFIG_MAX_SHARES]; /* live ones */
+	unsigned nshares;
 	struct disk_config root_disk, share_disk[CONFIG_MAX_SHARES];
 	int exec_program; /* insula-exec; owned */
 };
 
 /* A socket, a log and an end of each process; control, signals. */
-_Static_assert(3 * (1 + VM_MAX_DEVICES + VM_EXEC_PLACES + CONFIG_MAX_NETS) + CONTROL_WATCHES + 1 <=
+_Static_assert(3 * (1 + VM_MAX_DEVICES + VM_EXEC_PLACES + CONFIG_MAX_NETS + CONFIG_MAX_SHARES) +
+			       CONTROL_WATCHES + 1 <=
 		       LOOP_MAX,
 	       "one wait for all of them");
 
