@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,6 +151,7 @@ static void check_jail(pid_t pid)
 						 "ipc",  "uts", "cgroup"};
 	static const char *const lines[] = {
 		"\nNoNewPrivs:\t1\n",
+		"\nSeccomp_filters:\t2\n", /* ours, against namespaces, and its own */
 		"\nCapInh:\t0000000000000000\n",
 		"\nCapPrm:\t" SERVER_CAPS "\n",
 		"\nCapEff:\t" SERVER_CAPS "\n",
@@ -249,6 +251,24 @@ START_TEST(read_only)
 }
 END_TEST
 
+/* Where a part of /proc is covered, as systemd and containers do it, nobody gets a new one. */
+START_TEST(covered_proc)
+{
+	int fd;
+
+	if (geteuid() || unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+		return; /* an ordinary user's tests are those below */
+	ck_assert_int_eq(mount("/dev/null", "/proc/kmsg", NULL, MS_BIND, NULL), 0);
+	ck_assert_int_eq(mount("/proc/sys", "/proc/sys", NULL, MS_BIND, NULL), 0);
+	ck_assert_int_eq(mount(NULL, "/proc/sys", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL), 0);
+	fd = start();
+	check_jail(serving());
+	close(fd);
+	ck_assert(ends());
+	share_close(&s);
+}
+END_TEST
+
 /* As an ordinary user: root of its namespace is the user, and groups that cannot be dropped are no
  * obstacle. */
 START_TEST(as_a_user)
@@ -318,6 +338,7 @@ int main(void)
 	tcase_add_test(t, jail);
 	tcase_add_test(t, another);
 	tcase_add_test(t, read_only);
+	tcase_add_test(t, covered_proc);
 	tcase_add_test(t, as_a_user);
 	tcase_add_test(t, goes_with_its_parent);
 	suite_add_tcase(suite, t);

@@ -11,12 +11,13 @@
  *                    handles (open_by_handle_at), no mounts. A user maps root of it to itself, and
  *                    with newuidmap the user's range of /etc/subuid behind that.
  *   pid, net, ipc, uts, cgroup namespaces   nothing is in them
- *   mount namespace  a root of its own, read-only: /share; of /proc only the process itself
- *                    (virtiofsd opens files through /proc/self/fd); /usr and the library
+ *   mount namespace  a root of its own, read-only: /share; of /proc only /proc/self (virtiofsd
+ *                    opens files through /proc/self/fd); /usr and the library
  *                    directories, read-only, because it is linked dynamically. A share that is ro
  *                    is so by the flags of its mounts, all of them, and is cut off from mounts that
  *                    come later, which would not be. Others receive them (slave).
  *   capabilities     those of a file server, and two more for its own start (keep[] below)
+ *   a filter         that makes no namespaces
  *   no_new_privs, limits, no other descriptors, its own session, dies with the supervisor
  *
  * Then virtiofsd runs with --sandbox chroot: it changes its root to /share, drops the two, and puts
@@ -30,6 +31,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>
 #include <linux/filter.h>
@@ -364,32 +366,29 @@ static int set_mount(int tree, const char *path, unsigned flags, uint64_t set, u
 
 #define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
 
-/* A copy of the mounts below `path` ("": the current directory), at `at` of the new root. */
-static void attach(const char *path, const char *at, uint64_t set, uint64_t propagation)
+/* A copy of the mounts below `path` ("": the current directory), not attached yet. */
+static int take_tree(const char *path, uint64_t set, uint64_t propagation)
 {
 	int tree = (int)syscall(SYS_open_tree, AT_FDCWD, path,
 				OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE |
 					(*path ? 0 : AT_EMPTY_PATH));
 
-	must(tree, at);
+	must(tree, *path ? path : "the directory");
 	must(set_mount(tree, "", AT_EMPTY_PATH, set, propagation),
 	     "mount_setattr (Linux 5.12 or newer)");
+	return tree;
+}
+
+/* Attach it at `at` of the new root. */
+static void put_tree(int tree, const char *at)
+{
 	must((int)syscall(SYS_move_mount, tree, "", AT_FDCWD, at, MOVE_MOUNT_F_EMPTY_PATH), at);
 	close(tree);
 }
 
-/* Before the new root is mounted somewhere below, which a share of "/" would hold too. */
-static int share_tree(const struct virtiofsd_start *s)
+static void attach(const char *path, const char *at, uint64_t set)
 {
-	int tree = (int)syscall(SYS_open_tree, AT_FDCWD, "",
-				OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH);
-
-	must(tree, "the directory");
-	must(set_mount(tree, "", AT_EMPTY_PATH,
-		       QUIET | MOUNT_ATTR_NOEXEC | (s->ro ? MOUNT_ATTR_RDONLY : 0),
-		       s->ro ? MS_PRIVATE : MS_SLAVE),
-	     "mount_setattr (Linux 5.12 or newer)");
-	return tree;
+	put_tree(take_tree(path, set | MOUNT_ATTR_RDONLY, MS_PRIVATE), at);
 }
 
 /* Where its loader finds its libraries: a directory, or on most systems a link into /usr. */
@@ -408,7 +407,7 @@ static void add_libraries(const char *host, const char *name)
 		must(symlink(target, name), host);
 	} else if (S_ISDIR(st.st_mode)) {
 		must(mkdir(name, 0755), host);
-		attach(host, name, QUIET | MOUNT_ATTR_RDONLY, MS_PRIVATE);
+		attach(host, name, QUIET);
 	}
 }
 
@@ -427,47 +426,33 @@ static void add_loader_cache(void)
 		return;
 	must(mkdir("etc", 0755), "etc");
 	add_file("etc/ld.so.cache", "");
-	attach("/etc/ld.so.cache", "etc/ld.so.cache", QUIET | MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOEXEC,
-	       MS_PRIVATE);
+	attach("/etc/ld.so.cache", "etc/ld.so.cache", QUIET | MOUNT_ATTR_NOEXEC);
 }
 
-#define PROC_FLAGS (MS_NOSUID | MS_NODEV | MS_NOEXEC)
-
-/* It could otherwise get all capabilities again, in a user namespace of its own: none is made below
- * this one. A whole /proc is there for that and gone again. */
-static void no_namespaces_below(void)
-{
-	int fd;
-
-	must(mount("proc", "p", "proc", PROC_FLAGS, NULL), "a /proc of its own");
-	fd = open("p/sys/user/max_user_namespaces", O_WRONLY | O_CLOEXEC);
-	must(fd, "max_user_namespaces");
-	must((int)write(fd, "0", 1), "max_user_namespaces");
-	close(fd);
-	must(umount2("p", 0), "umount");
-}
-
-/* Without /proc/sys, where root's id is root's id, whatever it may do otherwise; but virtiofsd
- * insists on reading two limits there. So /proc is a directory with links into a real one. */
-static void add_proc(void)
+/* Of /proc its own directory alone, and no file system of that type anew: that is refused where
+ * something of the host's is covered, by a container or by systemd. virtiofsd insists on reading
+ * two limits of /proc/sys, which is not there: user id 0 may write it, without a capability. */
+static void add_proc(int self)
 {
 	static const char most[] = "1048576\n"; /* it is told to leave its limit alone */
 
-	must(mkdir("p", 0555), "p");
-	no_namespaces_below();
-	must(mount("proc", "p", "proc", PROC_FLAGS | MS_RDONLY, "subset=pid"),
-	     "a /proc of its own");
 	must(mkdir("proc", 0755), "proc");
-	must(symlink("/p/self", "proc/self"), "proc");
-	must(symlink("/p/thread-self", "proc/thread-self"), "proc");
+	must(mkdir("proc/self", 0555), "proc");
+	put_tree(self, "proc/self");
 	must(mkdir("proc/sys", 0755), "proc");
 	must(mkdir("proc/sys/fs", 0755), "proc");
 	add_file("proc/sys/fs/file-max", most);
 	add_file("proc/sys/fs/nr_open", most);
 }
 
-static void make_root(int tree)
+/* What lies below the place where the new root is put together is taken before. */
+static void make_root(const struct virtiofsd_start *s)
 {
+	int share = take_tree("", QUIET | MOUNT_ATTR_NOEXEC | (s->ro ? MOUNT_ATTR_RDONLY : 0),
+			      s->ro ? MS_PRIVATE : MS_SLAVE),
+	    self = take_tree("/proc/self", QUIET | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY,
+			     MS_PRIVATE);
+
 	must(mount("insula-share", STAGE, "tmpfs", MS_NOSUID | MS_NODEV, "size=64k,nr_inodes=32"),
 	     "tmpfs");
 	must(chdir(STAGE), STAGE);
@@ -475,11 +460,9 @@ static void make_root(int tree)
 	add_libraries("/lib", "lib");
 	add_libraries("/lib64", "lib64");
 	add_loader_cache();
-	add_proc();
+	add_proc(self);
 	must(mkdir("share", 0755), "share");
-	must((int)syscall(SYS_move_mount, tree, "", AT_FDCWD, "share", MOVE_MOUNT_F_EMPTY_PATH),
-	     "share");
-	close(tree);
+	put_tree(share, "share");
 	must((int)syscall(SYS_pivot_root, ".", "."), "pivot_root");
 	must(umount2(".", MNT_DETACH), "the old root");
 	must(chdir("/"), "/");
@@ -494,7 +477,7 @@ static void enter_namespaces(const struct virtiofsd_start *s)
 	must(unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP),
 	     "namespaces");
 	must(mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL), "slave mounts");
-	make_root(share_tree(s));
+	make_root(s);
 }
 
 static void keep_descriptors(const struct virtiofsd_start *s)
@@ -553,14 +536,37 @@ static void drop_capabilities(void)
 	must((int)syscall(SYS_capset, &h, d), "capset");
 }
 
-/* With one id mapped, the kernel lets nobody drop groups, and virtiofsd does not run if it cannot.
+#define NAMESPACES                                                                                 \
+	(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | \
+	 CLONE_NEWCGROUP)
+#define X32_BIT 0x40000000u
+
+/* Before its own filter, which lets unshare() pass whatever it asks for: in a user namespace of its
+ * own it would have all capabilities again. clone3() is not there for it, so that the C library
+ * takes clone(), whose flags can be seen.
+ *
+ * With one id mapped, the kernel lets nobody drop groups, and virtiofsd does not run if it cannot.
  * They are the user's own, and stay: it is told that they are gone. */
-static void pretend_setgroups(void)
+static void filter_calls(enum virtiofsd_ids ids)
 {
+	const unsigned groups = ids == IDS_ONE ? SECCOMP_RET_ERRNO : SECCOMP_RET_ALLOW;
 	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setgroups, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO),
+		BPF_STMT(BPF_RET | BPF_K, groups),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_unshare, 2, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 1, 0),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+		BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, NAMESPACES, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 	const struct sock_fprog p = {.len = ARRAY_LEN(f), .filter = f};
@@ -590,8 +596,7 @@ static _Noreturn void virtiofsd_child(struct virtiofsd_start *s)
 	limit_resources();
 	drop_capabilities();
 	must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
-	if (ids == IDS_ONE)
-		pretend_setgroups();
+	filter_calls(ids);
 	execve(s->program, (char *const *)(uintptr_t)s->argv, (char *const *)(uintptr_t)env);
 	start_failed(s->program);
 }
