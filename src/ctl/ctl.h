@@ -73,18 +73,24 @@ void print_message(const char *before, const char *text);
 void print_event(json_object *params);
 
 /* stream_*.c: consoles. Each has an end that is ours, a descriptor; the other goes to insulad. */
-/* Make one whose other end goes with a request: *peer is for conn_send(), the caller's (-1: it goes
- * by name, in `params`). Our end, or a negative errno. Once in a process. */
-int stream_offer(struct conn *c, json_object *params, int *peer, struct err *e);
+struct stream {
+	int fd, errors; /* ours; errors < 0: there is one stream for both outputs */
+};
+void stream_close(struct stream *s);
+/* Make one whose other ends go with a request: peer[] is for conn_send(), the caller's; how many
+ * there are (0: it goes by name, in `params`), or a negative errno. Once in a process. */
+int stream_offer(struct conn *c, json_object *params, struct stream *s, int peer[2], struct err *e);
 /* Call vm.console, whose answer is only about that. Takes `params` over. Our end, or a negative
  * errno as conn_call() has it. */
 int stream_attach(struct conn *c, json_object *params, struct err *e);
 /* Copy between the standard streams and it until it ends (0), the user types the escape, Ctrl-]
  * (1), or a signal comes (its number, negative). The terminal is as it was. One that was offered
  * and is refused by an answer on `c` ends too. `leave`: 1 also STREAM_LEAVE_MS after the end of an
- * input that is no terminal, all of which has been delivered. */
+ * input that is no terminal, all of which has been delivered. STREAM_LOST: an output takes no more.
+ */
 #define STREAM_LEAVE_MS 1000
-int stream_console(struct conn *c, int fd, bool leave);
+#define STREAM_LOST 2
+int stream_console(struct conn *c, const struct stream *s, bool leave);
 
 /* config.c: flags as insula-run has them, up to the command; optind-like: *used says how many. */
 struct run_options {

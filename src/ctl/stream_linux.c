@@ -46,15 +46,17 @@ int stream_signals(const int *signo, size_t n, sigset_t *old)
 	return fd < 0 ? -errno : fd;
 }
 
-/* True: the stream has ended. */
-static bool stream_copy_out(int fd)
+/* 1: the stream has ended; STREAM_LOST. */
+static int stream_copy_out(int fd, int to)
 {
 	char buf[16384];
 	ssize_t n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
 
 	if (n < 0)
 		return errno != EINTR && errno != EAGAIN;
-	return n == 0 || write_full(STDOUT_FILENO, buf, (size_t)n) != 0;
+	if (n == 0)
+		return 1;
+	return write_full(to, buf, (size_t)n) ? STREAM_LOST : 0;
 }
 
 /* What was typed and is not sent: a VM that takes nothing must not keep signals waiting. */
@@ -115,42 +117,73 @@ static bool is_over(struct leave *l, int fd)
 	return l->since_ns && clock_ns() >= l->since_ns + STREAM_LEAVE_MS * 1000000ull;
 }
 
-static int stream_copy_bytes(int fd, int signals, bool escape, bool leave)
+/* The input, to the stream: 1: the escape. */
+static int take_typed(struct typed *t, struct leave *l, int fd, bool escape)
 {
-	struct pollfd p[] = {{fd, POLLIN, 0}, {STDIN_FILENO, POLLIN, 0}, {signals, POLLIN, 0}};
+	int rc = stream_copy_in(t, escape);
+	bool taken = send_typed(t, fd);
+
+	if (rc > 0)
+		return 1;
+	l->eof = rc < 0 || !taken;
+	if (l->eof)
+		shutdown(fd, SHUT_WR);
+	return 0;
+}
+
+enum { AT_MAIN, AT_ERRORS, AT_INPUT, AT_SIGNAL, PLACES };
+
+/* What the two outputs have: 1: both have ended; STREAM_LOST. */
+static int take_outputs(struct pollfd p[PLACES])
+{
+	static const int to[] = {STDOUT_FILENO, STDERR_FILENO};
+	int rc;
+
+	for (int i = AT_MAIN; i <= AT_ERRORS; i++) {
+		if (p[i].fd < 0 || !(p[i].revents & ~POLLOUT))
+			continue;
+		rc = stream_copy_out(p[i].fd, to[i]);
+		if (rc == STREAM_LOST)
+			return rc;
+		if (rc)
+			p[i].fd = -1;
+	}
+	return p[AT_MAIN].fd < 0 && p[AT_ERRORS].fd < 0;
+}
+
+static int stream_copy_bytes(const struct stream *s, int signals, bool escape, bool leave)
+{
+	struct pollfd p[PLACES] = {{s->fd, POLLIN, 0},
+				   {s->errors, POLLIN, 0},
+				   {STDIN_FILENO, POLLIN, 0},
+				   {signals, POLLIN, 0}};
 	struct leave l = {.wanted = leave};
 	struct signalfd_siginfo si;
 	struct typed t = {.n = 0};
 
 	for (;;) {
 		bool waits = t.at < t.n;
+		int rc;
 
-		if (is_over(&l, fd))
+		if (is_over(&l, s->fd))
 			return 1;
-		p[0].events = (short)(POLLIN | (waits ? POLLOUT : 0));
-		p[1].fd = l.eof || waits ? -1 : STDIN_FILENO;
-		if (poll(p, ARRAY_LEN(p), l.wanted && l.eof ? LOOK_MS : -1) < 0 && errno != EINTR)
+		p[AT_MAIN].events = (short)(POLLIN | (waits ? POLLOUT : 0));
+		p[AT_INPUT].fd = l.eof || waits || p[AT_MAIN].fd < 0 ? -1 : STDIN_FILENO;
+		if (poll(p, PLACES, l.wanted && l.eof ? LOOK_MS : -1) < 0 && errno != EINTR)
 			return 0;
-		if (p[2].revents && read(signals, &si, sizeof(si)) == (ssize_t)sizeof(si))
+		if (p[AT_SIGNAL].revents && read(signals, &si, sizeof(si)) == (ssize_t)sizeof(si))
 			return -(int)si.ssi_signo;
-		if (p[0].revents & ~POLLOUT && stream_copy_out(fd))
-			return 0;
-		if (p[0].revents && waits)
-			l.eof |= !send_typed(&t, fd);
-		if (p[1].fd >= 0 && p[1].revents) {
-			int rc = stream_copy_in(&t, escape);
-			bool taken = send_typed(&t, fd);
-
-			if (rc > 0)
-				return 1;
-			l.eof = rc < 0 || !taken;
-			if (l.eof)
-				shutdown(fd, SHUT_WR);
-		}
+		rc = take_outputs(p);
+		if (rc)
+			return rc == STREAM_LOST ? rc : 0;
+		if (p[AT_MAIN].fd >= 0 && p[AT_MAIN].revents && waits)
+			l.eof |= !send_typed(&t, s->fd);
+		if (p[AT_INPUT].fd >= 0 && p[AT_INPUT].revents && take_typed(&t, &l, s->fd, escape))
+			return 1;
 	}
 }
 
-int stream_console(struct conn *c, int fd, bool leave)
+int stream_console(struct conn *c, const struct stream *s, bool leave)
 {
 	static const int wanted[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 	struct termios saved;
@@ -162,7 +195,7 @@ int stream_console(struct conn *c, int fd, bool leave)
 	signals = stream_signals(wanted, ARRAY_LEN(wanted), &old);
 	signal(SIGPIPE, SIG_IGN); /* the terminal must not stay raw */
 	raw = stream_raw(&saved);
-	rc = stream_copy_bytes(fd, signals, raw, leave && !raw);
+	rc = stream_copy_bytes(s, signals, raw, leave && !raw);
 	if (raw)
 		stream_cooked(&saved);
 	fd_close(&signals);
@@ -170,17 +203,32 @@ int stream_console(struct conn *c, int fd, bool leave)
 	return rc;
 }
 
-int stream_offer(struct conn *c, json_object *params, int *peer, struct err *e)
+void stream_close(struct stream *s)
+{
+	fd_close(&s->fd);
+	fd_close(&s->errors);
+}
+
+int stream_offer(struct conn *c, json_object *params, struct stream *s, int peer[2], struct err *e)
 {
 	int pair[2];
 
 	(void)c;
 	(void)params;
-	*peer = -1;
+	s->fd = s->errors = peer[0] = peer[1] = -1;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
 		return err_sys(e, -errno, "socketpair");
-	*peer = pair[1];
-	return pair[0];
+	s->fd = pair[0];
+	peer[0] = pair[1];
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
+		err_sys(e, -errno, "socketpair");
+		stream_close(s);
+		fd_close(&peer[0]);
+		return e->code;
+	}
+	s->errors = pair[0];
+	peer[1] = pair[1];
+	return 2;
 }
 
 int stream_attach(struct conn *c, json_object *params, struct err *e)

@@ -69,13 +69,19 @@ int stream_make(struct conn *c, DWORD access, json_object *names, OVERLAPPED *ov
 	return fd;
 }
 
-int stream_offer(struct conn *c, json_object *params, int *peer, struct err *e)
+void stream_close(struct stream *s)
+{
+	fd_close(&s->fd);
+}
+
+int stream_offer(struct conn *c, json_object *params, struct stream *s, int peer[2], struct err *e)
 {
 	json_object *names = json_object_new_array();
 
-	*peer = -1;
+	peer[0] = peer[1] = s->errors = -1;
 	j_obj(params, "streams", names);
-	return stream_make(c, PIPE_ACCESS_DUPLEX, names, &offered, e);
+	s->fd = stream_make(c, PIPE_ACCESS_DUPLEX, names, &offered, e);
+	return s->fd < 0 ? s->fd : 0;
 }
 
 /* A pipe that nobody opens has no end. */
@@ -174,7 +180,7 @@ static int stream_copy_out(const struct typing *t)
 
 	while ((n = stream_transfer(t->fd, false, buf, sizeof(buf), t->typed)) > 0) {
 		if (write_full(handle_fd(out), buf, (size_t)n))
-			return 0;
+			return STREAM_LOST;
 	}
 	return WaitForSingleObject(t->typed, 0) == WAIT_OBJECT_0;
 }
@@ -202,7 +208,7 @@ void stream_cooked(const struct stream_window *w)
 		SetConsoleMode(GetStdHandle(STD_OUTPUT_HANDLE), w->out);
 }
 
-int stream_console(struct conn *c, int fd, bool leave)
+int stream_console(struct conn *c, const struct stream *s, bool leave)
 {
 	static struct typing t; /* its thread waits for a key, and goes with the process */
 	struct stream_window w;
@@ -211,7 +217,7 @@ int stream_console(struct conn *c, int fd, bool leave)
 
 	if (offered.hEvent && !wait_for_peer(c))
 		return 0;
-	t = (struct typing){.fd = fd, .typed = CreateEventW(NULL, TRUE, FALSE, NULL)};
+	t = (struct typing){.fd = s->fd, .typed = CreateEventW(NULL, TRUE, FALSE, NULL)};
 	t.escape = stream_raw(&w);
 	t.leave = leave && !t.escape;
 	thread = t.typed ? CreateThread(NULL, 65536, stream_copy_in, &t, 0, NULL) : NULL;
@@ -219,7 +225,7 @@ int stream_console(struct conn *c, int fd, bool leave)
 	if (t.escape)
 		stream_cooked(&w);
 	/* A thread that said so is at its end: the process then ends with one thread. */
-	if (thread && rc)
+	if (thread && rc == 1)
 		WaitForSingleObject(thread, STREAM_LEAVE_MS);
 	if (thread)
 		CloseHandle(thread);

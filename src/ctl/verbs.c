@@ -135,7 +135,7 @@ static int detached(int how)
 
 /* As insula-run takes an interrupt: the guest is not asked, its devices write out what they have.
  * The terminal's end is none: whoever had it may come back. */
-static int run_interrupted(struct ctl *c, const char *name, int64_t id, int signo)
+static int run_interrupted(struct ctl *c, const char *name, int64_t id, int how)
 {
 	json_object *params = ctl_with_id(name);
 	struct err e;
@@ -144,33 +144,38 @@ static int run_interrupted(struct ctl *c, const char *name, int64_t id, int sign
 	if (conn_send(&c->conn, "vm.stop", params, NULL, 0, &e) < 0)
 		return ctl_fail(&e);
 	json_object_put(conn_wait(&c->conn, id, &e));
-	return detached(-signo);
+	if (how != STREAM_LOST)
+		return detached(how);
+	print_message("", "an output takes no more: the VM is stopped");
+	return CTL_FAILED;
 }
 
 /* The console is ours until the VM ends; then its status is ours too. */
 static int run_attached(struct ctl *c, struct run_options *o)
 {
 	json_object *params, *r;
+	int peer[2], n, status, how = 0;
+	struct stream s;
 	struct err e;
-	int peer, status, how = 0, fd;
 	int64_t id;
 
 	if (!o->name)
 		o->name = run_name(o->made);
 	params = start_params(o);
-	fd = stream_offer(&c->conn, params, &peer, &e);
-	if (fd < 0) {
+	n = stream_offer(&c->conn, params, &s, peer, &e);
+	if (n < 0) {
 		json_object_put(params);
 		return ctl_fail(&e);
 	}
 	j_bool(params, "wait", true);
-	id = conn_send(&c->conn, "vm.run", params, &peer, peer >= 0, &e);
-	fd_close(&peer);
+	id = conn_send(&c->conn, "vm.run", params, peer, (unsigned)n, &e);
+	fd_close(&peer[0]);
+	fd_close(&peer[1]);
 	if (id >= 0)
-		how = stream_console(&c->conn, fd, false);
-	fd_close(&fd);
-	if (how < -HANG_UP)
-		return run_interrupted(c, o->name, id, -how);
+		how = stream_console(&c->conn, &s, false);
+	stream_close(&s);
+	if (how < -HANG_UP || how == STREAM_LOST)
+		return run_interrupted(c, o->name, id, how);
 	if (how) {
 		fprintf(stderr, "\r\ninsulactl: detached, the VM runs on\n");
 		return detached(how);
@@ -290,21 +295,24 @@ static int verb_events(struct ctl *c, int argc, char **argv)
 static int verb_console(struct ctl *c, int argc, char **argv)
 {
 	json_object *params = ctl_with_id(argv[1]);
+	struct stream s = {.errors = -1};
 	struct err e;
-	int fd, how;
+	int how;
 
 	(void)argc;
 	j_int(params, "scrollback", 65536);
-	fd = stream_attach(&c->conn, params, &e);
-	if (fd < 0)
+	s.fd = stream_attach(&c->conn, params, &e);
+	if (s.fd < 0)
 		return ctl_fail(&e);
 	if (isatty(STDIN_FILENO))
 		fprintf(stderr, "insulactl: Ctrl-] detaches\r\n");
-	how = stream_console(&c->conn, fd, true);
-	if (how)
+	how = stream_console(&c->conn, &s, true);
+	if (how == STREAM_LOST)
+		print_message("", "standard output takes no more");
+	else if (how)
 		fprintf(stderr, "\r\ninsulactl: detached\n");
-	fd_close(&fd);
-	return detached(how);
+	stream_close(&s);
+	return how == STREAM_LOST ? CTL_FAILED : detached(how);
 }
 
 static int verb_pause(struct ctl *c, int argc, char **argv)

@@ -142,7 +142,7 @@ struct machine *machine_add(struct daemon *d)
 	if (!m)
 		return NULL;
 	m->d = d;
-	m->process = m->console.fd = -1;
+	m->process = m->console.fd = m->console.errors = -1;
 	m->next = d->machines;
 	d->machines = m;
 	d->nmachines++;

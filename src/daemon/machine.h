@@ -39,6 +39,7 @@ struct machine {
 	struct link *talk; /* to it; NULL: none */
 	struct console_of {
 		int fd;            /* -1: none */
+		int errors;        /* for the errors of a command; -1: they come by fd */
 		const char *name;  /* Windows: the client's pipe; NULL: none */
 		const char *owner; /* whose it must be; NULL: anybody's */
 	} console; /* attached from the first byte on; borrowed, for machine_start() */

@@ -121,9 +121,11 @@ const struct method methods[] = {
 	 method_vm_create, OBJECT(MUST("config"), NAME "," CONFIG), MACHINE, false},
 	{"vm.start",
 	 "Start a VM that is created or has ended. A stream socket that comes with the request "
-	 "(SCM_RIGHTS) is attached to the console from the first byte on.",
+	 "(SCM_RIGHTS) is attached to the console from the first byte on. With a second one, which "
+	 "gets the errors of the configuration's command, all that the command writes arrives: it "
+	 "waits until that is read, and so does the end of the VM.",
 	 method_vm_start, OBJECT(MUST("id"), ID "," WAIT "," STREAMS("1")), STARTED, true},
-	{"vm.run", "Create, start, and delete at the end. A stream socket as with vm.start.",
+	{"vm.run", "Create, start, and delete at the end. Stream sockets as with vm.start.",
 	 method_vm_run,
 	 OBJECT(MUST("config"),
 		NAME "," CONFIG "," WAIT ","

@@ -68,6 +68,7 @@ enum {
 	FD_RESULT,
 	FD_LOG2,
 	FD_CONSOLE,
+	FD_ERRORS,
 	FD_EXEC,
 	FD_GO,
 	FD_PROCS,
@@ -77,7 +78,7 @@ enum {
 
 struct plan {
 	uint64_t log_max;
-	int fd[NFDS]; /* owned but FD_EXEC and FD_CONSOLE; -1: none */
+	int fd[NFDS]; /* owned but is_borrowed(); -1: none */
 	const struct record *r;
 	bool change_user;
 	bool limit_data; /* no control group */
@@ -162,7 +163,9 @@ static _Noreturn void child(struct plan *p)
 			give_up("descriptors");
 	}
 	last = p->fd[FD_EXEC];
-	syscall(SYS_close_range, CONTROL_FD + CONTROL_FDS - (p->fd[FD_CONSOLE] < 0), last - 1, 0);
+	syscall(SYS_close_range,
+		CONTROL_FD + CONTROL_FDS - (p->fd[FD_CONSOLE] < 0) - (p->fd[FD_ERRORS] < 0),
+		last - 1, 0);
 	syscall(SYS_close_range, last + 1, ~0u, 0);
 	umask(077);
 	if (chdir("/"))
@@ -195,7 +198,7 @@ static int bind_control(int at, const struct record *r, struct err *e)
 	return rc ? rc : fd;
 }
 
-static int make_setup(const struct record *r, uint64_t log_max, bool console, struct err *e)
+static int make_setup(const struct record *r, const struct plan *p, struct err *e)
 {
 	json_object *o = json_object_new_object();
 	int fd = memfd_create("insula-setup", MFD_CLOEXEC | MFD_ALLOW_SEALING), rc;
@@ -203,9 +206,11 @@ static int make_setup(const struct record *r, uint64_t log_max, bool console, st
 	j_str(o, "id", r->id);
 	j_str(o, "token", r->token);
 	j_obj(o, "config", json_tokener_parse(r->config));
-	j_int(o, "log_max", (int64_t)log_max);
-	if (console)
+	j_int(o, "log_max", (int64_t)p->log_max);
+	if (p->fd[FD_CONSOLE] >= 0)
 		j_bool(o, "console", true);
+	if (p->fd[FD_ERRORS] >= 0)
+		j_bool(o, "errors", true);
 	rc = fd < 0 ? -errno : write_full(fd, j_text(o), strlen(j_text(o)));
 	json_object_put(o);
 	if (!rc && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL))
@@ -325,7 +330,7 @@ static int open_files(struct plan *p, int at, struct err *e)
 	p->fd[FD_LISTEN] = bind_control(at, p->r, e);
 	if (p->fd[FD_LISTEN] < 0)
 		return p->fd[FD_LISTEN];
-	p->fd[FD_SETUP] = make_setup(p->r, p->log_max, p->fd[FD_CONSOLE] >= 0, e);
+	p->fd[FD_SETUP] = make_setup(p->r, p, e);
 	return p->fd[FD_SETUP] < 0 ? p->fd[FD_SETUP] : 0;
 }
 
@@ -459,10 +464,15 @@ static int spawn_start(struct machine *m, struct plan *p, int *go, struct err *e
 	return 0;
 }
 
+static bool is_borrowed(int i)
+{
+	return i == FD_EXEC || i == FD_CONSOLE || i == FD_ERRORS;
+}
+
 static void free_plan(struct plan *p)
 {
 	for (int i = 0; i < NFDS; i++) {
-		if (i != FD_EXEC && i != FD_CONSOLE)
+		if (!is_borrowed(i))
 			fd_close(&p->fd[i]);
 	}
 	for (unsigned i = 0; i < p->nenv; i++)
@@ -492,6 +502,7 @@ int spawn_supervisor(struct machine *m, int *go, struct err *e)
 	}
 	p.fd[FD_EXEC] = d->supervisor;
 	p.fd[FD_CONSOLE] = m->console.fd;
+	p.fd[FD_ERRORS] = m->console.errors;
 	rc = open_files(&p, at, e);
 	if (!rc)
 		rc = join_group(m, &p, e);

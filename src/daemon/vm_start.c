@@ -284,6 +284,18 @@ static const char *first_name(const struct request *r)
 	return json_object_get_string(json_object_array_get_idx(j_get(r->params, "streams"), 0));
 }
 
+/* One for the console; on systems where they are descriptors also one for a command's errors. */
+static bool are_streams(const struct request *r, int streams)
+{
+	if (r->more_fds || streams > (r->nfds ? 2 : 1))
+		return false;
+	for (unsigned i = 0; i < r->nfds; i++) {
+		if (!host_is_stream(r->fd[i]))
+			return false;
+	}
+	return true;
+}
+
 static bool vm_start_begin(struct daemon *d, struct request *r, struct machine *m)
 {
 	bool wait = j_get_bool(r->params, "wait", false);
@@ -295,9 +307,10 @@ static bool vm_start_begin(struct daemon *d, struct request *r, struct machine *
 	streams = method_streams(r);
 	if (streams < 0)
 		return false;
-	if (r->more_fds || streams > 1 || (r->nfds && !host_is_stream(r->fd[0]))) {
+	if (!are_streams(r, streams)) {
 		method_refuse_field(r, RPC_BAD_PARAMS, "descriptor", "descriptors", NULL,
-				    "none, or one stream socket for the console");
+				    "none, one stream socket for the console, or another one for "
+				    "the errors of a command");
 		return false;
 	}
 	/* With the rights that the owner has now, not with those of its creation. Root's
@@ -306,11 +319,12 @@ static bool vm_start_begin(struct daemon *d, struct request *r, struct machine *
 		m->r.owner = r->client->who;
 	m->console = (struct console_of){
 		.fd = r->fd[0],
+		.errors = r->nfds > 1 ? r->fd[1] : -1,
 		.name = streams && !r->nfds ? first_name(r) : NULL,
 		.owner = method_owner(r),
 	};
 	rc = machine_start(m, &e);
-	m->console = (struct console_of){.fd = -1};
+	m->console = (struct console_of){.fd = -1, .errors = -1};
 	if (rc) {
 		method_refuse(r, RPC_FAILED, "start-failed", e.text);
 		return false;

@@ -15,7 +15,7 @@
 /* Linux: the number after --control, and how many descriptors there are from it on. Which they are
  * is in supervisor/control/control_linux.h. */
 #define CONTROL_FD 3
-#define CONTROL_FDS 5
+#define CONTROL_FDS 6
 
 /* What stands in the result file from its making on until the supervisor has had its byte to go on,
  * and then until it writes its line over it. Of one length. */

@@ -144,6 +144,17 @@ same all-gone '' "$("$CTL" ps -aq)"
 
 # ---- run, as others have it
 
+"$CTL" run --rm -m 128M -- sh -c 'echo to out; echo to err >&2; printf "no newline"; exit 4' >"$T/o" 2>"$T/e" </dev/null
+same run-separate-streams "4 to out/no newline to err" "$? $(tr '\n' / <"$T/o") $(cat "$T/e")"
+# A reader that is slower than the guest misses nothing, and the VM's end waits for it.
+"$CTL" run --rm -m 128M --name slow -- sh -c 'head -c 3000000 /dev/urandom >/tmp/m; cat /tmp/m; md5sum </tmp/m >&2' 2>"$T/e" </dev/null |
+	(sleep 12; cat) | md5sum >"$T/o"
+same run-slow-reader same "$(cmp "$T/e" "$T/o" && echo same)"
+"$CTL" run --rm -m 128M -- yes 2>"$T/out" </dev/null | head -1 >"$T/o"
+same run-reader-goes "125 y" "${PIPESTATUS[0]} $(cat "$T/o")"
+also run-reader-goes-says-so 'an output takes no more'
+same run-nothing-left '' "$("$CTL" ps -aq)"
+
 expect run-it 3 '/dev/pts/0' script -qec "$CTL run --rm -itm 128M -- sh -c 'tty; exit 3'" /dev/null
 "$CTL" run --rm --name orphan -m 128M -- sh -c 'echo ready; sleep 4; exit 5' >"$T/out" 2>&1 &
 client=$!

@@ -1426,6 +1426,106 @@ START_TEST(console_clients)
 }
 END_TEST
 
+/* Whoever has started the VM gets all of both outputs, however slow: the command waits. */
+START_TEST(console_first)
+{
+	int main_pair[2], errors_pair[2], sent = 0, got = 0, n;
+	struct loop loop = {0};
+	struct ctlconsole c;
+	struct vmlog log;
+	char buf[1000], in[100000];
+	struct err e;
+
+	vmlog_init(&log);
+	ck_assert_int_eq(ctlconsole_open(&c, &log, &e), 0);
+	ctlconsole_has_command(&c);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, main_pair), 0);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, errors_pair), 0);
+	ck_assert_int_eq(ctlconsole_first(&c, main_pair[1], errors_pair[1], &e), 0);
+	ctlconsole_begin(&c, &loop);
+	ck_assert_uint_eq(ctlconsole_clients(&c), 1);
+	ck_assert_int_eq(write(c.from[CTLCONSOLE_ERRORS].helper, "err", 3), 3);
+	/* Until nothing goes any more; in between everything is read, or nothing. */
+	memset(buf, 'x', sizeof(buf));
+	for (int round = 0; round < 3; round++) {
+		while ((n = (int)send(c.from[CTLCONSOLE_MAIN].helper, buf, sizeof(buf),
+				      MSG_DONTWAIT)) > 0) {
+			sent += n;
+			turn(&loop);
+			turn(&loop);
+		}
+		ck_assert_int_gt(sent, SCROLLBACK_LEN);
+		for (int i = 0; i < 2000; i++) {
+			n = (int)recv(main_pair[0], in, sizeof(in), MSG_DONTWAIT);
+			got += n > 0 ? n : 0;
+			turn(&loop);
+		}
+		ck_assert_int_eq(got, sent);
+	}
+	ck_assert_int_eq(recv(errors_pair[0], in, sizeof(in), MSG_DONTWAIT), 3);
+	ck_assert_int_eq(memcmp(in, "err", 3), 0);
+	/* At the end as well: it waits for the reader. */
+	while ((n = (int)send(c.from[CTLCONSOLE_MAIN].helper, buf, sizeof(buf), MSG_DONTWAIT)) >
+	       0) {
+		sent += n;
+		turn(&loop);
+	}
+	if (!fork()) {
+		close(main_pair[1]);
+		for (fd_close(&c.client[CTLCONSOLE_CLIENTS].fd);
+		     (n = (int)recv(main_pair[0], in, 500, 0)) > 0;)
+			got += n;
+		_exit(got == sent ? 0 : 1);
+	}
+	ctlconsole_drain(&c);
+	ctlconsole_close(&c);
+	ck_assert_int_gt(wait(&n), 0);
+	ck_assert_int_eq(n, 0);
+	close(main_pair[0]);
+	close(errors_pair[0]);
+}
+END_TEST
+
+/* One that goes does not stop what others still see. */
+START_TEST(console_first_goes)
+{
+	int main_pair[2], errors_pair[2], other, n;
+	struct loop loop = {0};
+	struct ctlconsole c;
+	struct vmlog log;
+	char buf[1000], in[100000];
+	struct err e;
+
+	vmlog_init(&log);
+	ck_assert_int_eq(ctlconsole_open(&c, &log, &e), 0);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, main_pair), 0);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, errors_pair), 0);
+	ck_assert_int_eq(ctlconsole_first(&c, main_pair[1], errors_pair[1], &e), 0);
+	ctlconsole_begin(&c, &loop);
+	memset(buf, 'x', sizeof(buf));
+	while (send(c.from[CTLCONSOLE_MAIN].helper, buf, sizeof(buf), MSG_DONTWAIT) > 0)
+		turn(&loop);
+	close(main_pair[0]);
+	close(errors_pair[0]);
+	turn(&loop);
+	turn(&loop);
+	ck_assert_uint_eq(ctlconsole_clients(&c), 0);
+	other = ctlconsole_attach(&c, 0, &e);
+	ck_assert_int_ge(other, 0);
+	for (int i = 0; i < 500; i++) {
+		ck_assert_int_ge(send(c.from[CTLCONSOLE_MAIN].helper, buf, 10, MSG_DONTWAIT), 0);
+		turn(&loop);
+		turn(&loop);
+		turn(&loop);
+		n = (int)recv(other, in, sizeof(in), MSG_DONTWAIT);
+		ck_assert_int_gt(n, 0);
+	}
+	ctlconsole_drain(&c);
+	close(other);
+	ctlconsole_close(&c);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("daemon");
@@ -1451,6 +1551,8 @@ int main(void)
 	tcase_add_test(plain, state_files);
 	tcase_add_test(plain, scrollback);
 	tcase_add_test(plain, console_clients);
+	tcase_add_test(plain, console_first);
+	tcase_add_test(plain, console_first_goes);
 	tcase_add_test(plain, exec_records);
 	tcase_add_test(plain, exec_not_now);
 	suite_add_tcase(s, plain);

@@ -179,14 +179,31 @@ void control_os_begin(struct control *k, struct vm *vm, struct loop *l)
 
 /* ---- begin and end ---- */
 
-static void attach_first(struct control *k, int fd)
+static bool is_socket(int fd)
 {
 	struct stat st;
-	struct err e;
 
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
-	if (fstat(fd, &st) || !S_ISSOCK(st.st_mode) || ctlconsole_adopt(&k->os->console, fd, 0, &e))
+	return !fstat(fd, &st) && S_ISSOCK(st.st_mode);
+}
+
+/* `errors`: -1 if there is none. A console's output has no errors, and its guest does not wait. */
+static void attach_first(struct control *k, int fd, int errors, bool command)
+{
+	struct err e;
+
+	if (errors >= 0 && (!is_socket(errors) || !command)) {
+		close(errors);
+		errors = -1;
+	}
+	if (!is_socket(fd)) {
 		close(fd);
+		fd_close(&errors);
+	} else if (errors >= 0) {
+		(void)ctlconsole_first(&k->os->console, fd, errors, &e);
+	} else if (ctlconsole_adopt(&k->os->console, fd, 0, &e)) {
+		close(fd);
+	}
 }
 
 static struct control *control_make(int fd, struct err *e)
@@ -240,7 +257,7 @@ int control_open(struct control **out, int fd, struct vm_config *c, struct err *
 		control_use_log(k, o, next++, e);
 	}
 	if (j_get(o, "console"))
-		attach_first(k, next);
+		attach_first(k, next, j_get(o, "errors") ? next + 1 : -1, c->command);
 	json_object_put(o);
 	close(fd + 1);
 	if (!rc)

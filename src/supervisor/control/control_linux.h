@@ -5,7 +5,8 @@
  *   the listening socket (AF_UNIX, SOCK_SEQPACKET), which insulad has bound in its state directory
  *   the set-up and the result file: control.h
  *   if the set-up says "log_max": the second file of the log; the first is standard error (vmlog.h)
- *   if the set-up says "console": true, a stream to somebody who is attached from the first byte on
+ *   if the set-up says "console": true, a stream to somebody who is attached from the first byte on;
+ *   and if it says "errors": true, too, one for the errors of the command
  */
 #ifndef SUPERVISOR_CONTROL_LINUX_H
 #define SUPERVISOR_CONTROL_LINUX_H

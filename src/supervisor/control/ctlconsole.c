@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A console with clients that come and go. See ctlconsole.h. */
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -41,8 +42,14 @@ int ctlconsole_open(struct ctlconsole *c, struct vmlog *log, struct err *e)
 			.helper = -1,
 			.stream = i == CTLCONSOLE_ERRORS ? VMLOG_STDERR : VMLOG_CONSOLE};
 	}
-	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++)
-		c->client[i] = (struct ctlconsole_client){.console = c, .fd = -1};
+	for (unsigned i = 0; i < CTLCONSOLE_FIRST; i++)
+		c->apart[i] = (struct scrollback){.ring = NULL};
+	for (unsigned i = 0; i < CTLCONSOLE_ALL; i++) {
+		const struct scrollback *ring =
+			i < CTLCONSOLE_CLIENTS ? &c->out : &c->apart[i - CTLCONSOLE_CLIENTS];
+
+		c->client[i] = (struct ctlconsole_client){.console = c, .ring = ring, .fd = -1};
+	}
 	if (rc)
 		return err_set(e, rc, "out of memory");
 	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS && !rc; i++)
@@ -63,7 +70,7 @@ static void drop_client(struct ctlconsole_client *k)
 
 void ctlconsole_close(struct ctlconsole *c)
 {
-	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++)
+	for (unsigned i = 0; i < CTLCONSOLE_ALL; i++)
 		drop_client(&c->client[i]);
 	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++) {
 		watch_off(&c->from[i].watch);
@@ -71,6 +78,8 @@ void ctlconsole_close(struct ctlconsole *c)
 		fd_close(&c->from[i].helper);
 	}
 	scrollback_free(&c->out);
+	for (unsigned i = 0; i < CTLCONSOLE_FIRST; i++)
+		scrollback_free(&c->apart[i]);
 }
 
 int ctlconsole_adopt(struct ctlconsole *c, int fd, uint64_t scrollback, struct err *e)
@@ -86,6 +95,31 @@ int ctlconsole_adopt(struct ctlconsole *c, int fd, uint64_t scrollback, struct e
 	}
 	return err_set(e, -EBUSY, "%d clients are attached; expected at most as many",
 		       CTLCONSOLE_CLIENTS);
+}
+
+/* The client of this output that must see all of it; NULL: there is none. */
+static struct ctlconsole_client *first_of(struct ctlconsole *c, unsigned output)
+{
+	struct ctlconsole_client *k =
+		output < CTLCONSOLE_FIRST ? &c->client[CTLCONSOLE_CLIENTS + output] : NULL;
+
+	return k && k->fd >= 0 ? k : NULL;
+}
+
+int ctlconsole_first(struct ctlconsole *c, int fd, int errors, struct err *e)
+{
+	const int fds[CTLCONSOLE_FIRST] = {fd, errors};
+
+	for (unsigned i = 0; i < CTLCONSOLE_FIRST; i++) {
+		int rc = scrollback_init(&c->apart[i]);
+
+		c->client[CTLCONSOLE_CLIENTS + i].fd = fds[i];
+		if (rc)
+			return err_set(e, rc, "out of memory");
+	}
+	for (unsigned i = 0; i < CTLCONSOLE_FIRST; i++)
+		watch_client(&c->client[CTLCONSOLE_CLIENTS + i]);
+	return 0;
 }
 
 int ctlconsole_attach(struct ctlconsole *c, uint64_t scrollback, struct err *e)
@@ -106,9 +140,17 @@ unsigned ctlconsole_clients(const struct ctlconsole *c)
 {
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++)
+	for (unsigned i = 0; i <= CTLCONSOLE_CLIENTS; i++)
 		n += c->client[i].fd >= 0;
 	return n;
+}
+
+/* Is there no room for a CHUNK more of what the first client has not taken yet? */
+static bool must_wait(struct ctlconsole *c, unsigned output)
+{
+	const struct ctlconsole_client *k = first_of(c, output);
+
+	return k && k->ring->total - k->pos > SCROLLBACK_LEN - CHUNK;
 }
 
 /* True: there may be more. */
@@ -116,13 +158,15 @@ static bool ctlconsole_take_output(struct ctlconsole *c, unsigned i)
 {
 	char buf[CHUNK];
 
-	for (int k = 0; k < READS; k++) {
+	for (int k = 0; k < READS && !must_wait(c, i); k++) {
 		ssize_t n = recv(c->from[i].fd, buf, sizeof(buf), MSG_DONTWAIT);
 
 		if (n <= 0)
 			return false;
 		if (i != CTLCONSOLE_SERIAL)
 			scrollback_add(&c->out, buf, (size_t)n);
+		if (first_of(c, i))
+			scrollback_add(&c->apart[i], buf, (size_t)n);
 		vmlog_add(c->log, c->from[i].stream, buf, (size_t)n);
 	}
 	return true;
@@ -131,12 +175,14 @@ static bool ctlconsole_take_output(struct ctlconsole *c, unsigned i)
 /* Input of clients is taken while there is room for it. */
 static void set_wants(struct ctlconsole *c)
 {
-	c->from[CTLCONSOLE_MAIN].watch.want = WATCH_IN | (c->nin ? WATCH_OUT : 0u);
-	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++) {
+	for (unsigned i = 0; i < CTLCONSOLE_FIRST; i++)
+		c->from[i].watch.want = must_wait(c, i) ? 0u : WATCH_IN;
+	c->from[CTLCONSOLE_MAIN].watch.want |= c->nin ? WATCH_OUT : 0u;
+	for (unsigned i = 0; i < CTLCONSOLE_ALL; i++) {
 		struct ctlconsole_client *k = &c->client[i];
 
 		k->watch.want = (c->nin || k->eof ? 0u : WATCH_IN) |
-				(k->pos < c->out.total ? WATCH_OUT : 0u);
+				(k->pos < k->ring->total ? WATCH_OUT : 0u);
 	}
 }
 
@@ -158,7 +204,7 @@ static void give_output(struct ctlconsole *c, unsigned i)
 	const uint8_t *at;
 
 	for (int k = 0; k < READS && c->client[i].fd >= 0; k++) {
-		size_t len = scrollback_at(&c->out, &c->client[i].pos, &at, &c->lost);
+		size_t len = scrollback_at(c->client[i].ring, &c->client[i].pos, &at, &c->lost);
 		ssize_t n;
 
 		if (!len)
@@ -194,7 +240,7 @@ static void ctlconsole_take_input(struct ctlconsole *c, unsigned i)
 static void ctlconsole_spread(struct ctlconsole *c)
 {
 	give_input(c);
-	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++)
+	for (unsigned i = 0; i < CTLCONSOLE_ALL; i++)
 		give_output(c, i);
 	set_wants(c);
 }
@@ -232,8 +278,24 @@ void ctlconsole_begin(struct ctlconsole *c, struct loop *l)
 	c->loop = l;
 	for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++)
 		watch_on(l, &c->from[i].watch, c->from[i].fd, WATCH_IN, on_output, &c->from[i]);
-	for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++)
+	for (unsigned i = 0; i < CTLCONSOLE_ALL; i++)
 		watch_client(&c->client[i]);
+}
+
+/* False: the first client has all there is, or has gone. */
+static bool wait_for_first(struct ctlconsole *c)
+{
+	struct pollfd p[CTLCONSOLE_FIRST];
+	bool waits = false;
+
+	for (unsigned i = 0; i < CTLCONSOLE_FIRST; i++) {
+		const struct ctlconsole_client *k = first_of(c, i);
+		bool more = k && k->pos < k->ring->total;
+
+		p[i] = (struct pollfd){more ? k->fd : -1, POLLOUT, 0};
+		waits |= more;
+	}
+	return waits && (poll(p, CTLCONSOLE_FIRST, -1) >= 0 || errno == EINTR);
 }
 
 /* What the streams hold is bounded: nobody writes to them any more. */
@@ -241,11 +303,13 @@ void ctlconsole_drain(struct ctlconsole *c)
 {
 	bool more = true;
 
-	for (int turn = 0; turn < DRAIN_TURNS && more; turn++) {
+	for (int turn = 0; more; turn++) {
 		more = false;
 		for (unsigned i = 0; i < CTLCONSOLE_OUTPUTS; i++)
-			more |= ctlconsole_take_output(c, i);
-		for (unsigned i = 0; i < CTLCONSOLE_CLIENTS; i++)
+			more |= ctlconsole_take_output(c, i) &&
+				(turn < DRAIN_TURNS || first_of(c, i));
+		for (unsigned i = 0; i < CTLCONSOLE_ALL; i++)
 			give_output(c, i);
+		more |= wait_for_first(c);
 	}
 }

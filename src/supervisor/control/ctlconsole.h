@@ -6,7 +6,13 @@
  * output, by a third, is only logged.
  *
  * A client that does not read loses output, never the guest's time; what clients type is taken only
- * while there is room for it. One thread: the supervisor's.
+ * while there is room for it.
+ *
+ * But whoever has started the VM with a stream for the command's output and one for its errors gets
+ * all of both, as from a command of this host: the command waits until they are read, and so does
+ * the end of the VM. Until that client goes.
+ *
+ * One thread: the supervisor's.
  */
 #ifndef SUPERVISOR_CTLCONSOLE_H
 #define SUPERVISOR_CTLCONSOLE_H
@@ -20,7 +26,9 @@
 #include "vmlog.h"
 
 #define CTLCONSOLE_CLIENTS 4
-#define CTLCONSOLE_WATCHES (CTLCONSOLE_OUTPUTS + CTLCONSOLE_CLIENTS)
+#define CTLCONSOLE_FIRST 2 /* its streams: of CTLCONSOLE_MAIN and CTLCONSOLE_ERRORS */
+#define CTLCONSOLE_ALL (CTLCONSOLE_CLIENTS + CTLCONSOLE_FIRST)
+#define CTLCONSOLE_WATCHES (CTLCONSOLE_OUTPUTS + CTLCONSOLE_ALL)
 #define CTLCONSOLE_IN 4096
 
 enum ctlconsole_output {
@@ -41,14 +49,16 @@ struct ctlconsole {
 	} from[CTLCONSOLE_OUTPUTS];
 	struct vmlog *log; /* of all of them; borrowed */
 	struct scrollback out;
+	struct scrollback apart[CTLCONSOLE_FIRST]; /* for the first client alone */
 	struct ctlconsole_client {
 		struct ctlconsole *console;
-		int fd;   /* -1: free; owned */
-		bool eof; /* it sends no more, and still reads */
+		const struct scrollback *ring; /* that it reads */
+		int fd;                        /* -1: free; owned */
+		bool eof;                      /* it sends no more, and still reads */
 		uint64_t pos;
 		struct watch watch;
-	} client[CTLCONSOLE_CLIENTS];
-	uint64_t lost; /* bytes that slow clients have not seen */
+	} client[CTLCONSOLE_ALL]; /* the first client's are the last ones */
+	uint64_t lost;            /* bytes that slow clients have not seen */
 	char in[CTLCONSOLE_IN];
 	size_t nin;
 };
@@ -62,11 +72,13 @@ void ctlconsole_close(struct ctlconsole *c);
 int ctlconsole_attach(struct ctlconsole *c, uint64_t scrollback, struct err *e);
 /* The same with a stream that the client has made: it is taken over. */
 int ctlconsole_adopt(struct ctlconsole *c, int fd, uint64_t scrollback, struct err *e);
+/* The first client: its output (and input), and its errors. Both are taken over. -ENOMEM. */
+int ctlconsole_first(struct ctlconsole *c, int fd, int errors, struct err *e);
 unsigned ctlconsole_clients(const struct ctlconsole *c);
 /* From now on the loop serves it. */
 void ctlconsole_begin(struct ctlconsole *c, struct loop *l);
 /* The helper has ended: take what it still wrote, and give it to the clients as far as they take it
- * at once. */
+ * at once; but to the first one all of it. Blocks as long as that one has something to read. */
 void ctlconsole_drain(struct ctlconsole *c);
 
 #endif
