@@ -19,7 +19,7 @@
 #include "spec/describe.h"
 #include "spec/options.h"
 
-#define FLAGS_MAX 64
+#define FLAGS_MAX 96
 #define PROGRAMS "insula-run|insulactl|insulad"
 
 struct list {

@@ -206,22 +206,40 @@ static void describe_flags(struct option *longopts, char *letters)
 	*letters = 0;
 }
 
+/* IMAGE, then a command; or "--" and a command alone. */
+static int take_operands(struct run_options *o, bool dashes, int argc, char **argv)
+{
+	const struct setting *image = setting_find("image");
+	int rc = 0;
+
+	if (!dashes && argc && image) {
+		rc = add_setting(o->config, image, argv[0]);
+		argc--;
+		argv++;
+	}
+	return rc ? rc : add_command(o->config, argc, argv);
+}
+
 int config_flags(struct run_options *o, int argc, char **argv, struct err *e)
 {
 	struct option longopts[SETTINGS + ARRAY_LEN(own) + 1] = {0};
 	char letters[2 * SETTINGS + 2 * ARRAY_LEN(own) + 4];
-	int c, rc = 0;
+	int c, rc = 0, before;
 
 	describe_flags(longopts, letters);
 	o->config = json_object_new_object();
 	optind = 0;
 	opterr = 0;
-	while (!rc && (c = getopt_long(argc, argv, letters, longopts, NULL)) >= 0)
-		rc = one_flag(o, c, argv, e);
+	do {
+		before = optind;
+		c = getopt_long(argc, argv, letters, longopts, NULL);
+		rc = c < 0 ? 0 : one_flag(o, c, argv, e);
+	} while (!rc && c >= 0);
 	if (!rc && alias_publish(o->config, o->publish))
 		rc = err_set(e, -ENOMEM, "out of memory");
-	if (!rc)
-		rc = add_command(o->config, argc - optind, argv + optind);
+	/* It goes one further for "--" alone. The first call begins at 1, whatever was there. */
+	if (!rc && take_operands(o, optind > (before ? before : 1), argc - optind, argv + optind))
+		rc = err_set(e, -ENOMEM, "out of memory");
 	return rc;
 }
 

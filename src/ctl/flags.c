@@ -11,7 +11,7 @@
 #include "ctl.h"
 
 #define HANG 8   /* of a second line of arguments */
-#define WORDS 64 /* flags of one verb, or verbs and their other names */
+#define WORDS 96 /* flags of one verb, or verbs and their other names */
 
 const struct flag flags[] = {
 	{FLAG_HELP, "help", 'h', NULL, "this help"},

@@ -366,11 +366,11 @@ static int verb_rpc(struct ctl *c, int argc, char **argv)
 	"the words above; insula-run --help explains them."
 
 const struct verb verbs[] = {
-	{"run", NULL, "[-itd] [--rm] [flags] [--] [command...]",
+	{"run", NULL, "[-itd] [--rm] [flags] IMAGE|-- [command...]",
 	 "start a VM, on these standard streams; exit with its status (-d: in the background; "
 	 "prints its id)",
 	 verb_run, 0, -1, 0, OF_RUN, config_words},
-	{"create", NULL, "[flags] [--] [command...]", "make a VM, start nothing; prints its id",
+	{"create", NULL, "[flags] IMAGE|-- [command...]", "make a VM, start nothing; prints its id",
 	 verb_create, 0, -1, 0, OF_RUN, config_words},
 	{"start", NULL, "VM...", "start VMs that were created or have ended", verb_start, 1, -1,
 	 COMMON, NULL, NULL},

@@ -1374,6 +1374,14 @@ def case_verbs(d):
     got = c.call("vm.info", id="flags")["config"] if r.returncode == 0 else r
     check("insulactl create: the flags of others", got == want, got)
     check("insulactl -p: a port that is none, with its comma", bad.returncode == 2 and "1,2:3" in bad.stderr and bad.stderr.count("\n") == 1, bad)
+    ctl("rm", "flags")
+    for args, want in ((["alpine:3", "sh", "-c", "x"], dict(image="alpine:3", command=["sh", "-c", "x"])), (["-e", "A=--", "oci:vol:tag"], dict(image="oci:%s/vol:tag" % d.dir, env=["A=--"])),
+                       (["-e", "--", "one", "--", "-x"], dict(image="one", command=["--", "-x"])), (["--", "alpine:3"], dict(command=["alpine:3"])), ([], {})):
+        r = ctl("create", "--name", "img", *args, cwd=d.dir)
+        got = c.call("vm.info", id="img")["config"] if r.returncode == 0 else r
+        check("insulactl create %s" % " ".join(args), got == want, got)
+        ctl("rm", "img")
+    ctl("create", "--name", "flags", *spin)
     for nets, flags, want in (('["user,mtu=1400"]', ["-p", "1:2"], ["user,mtu=1400,fwd=1:2"]),
                               ('[{"user": true, "fwd": "3:4"}]', ["-p", "1:2/tcp"], [dict(user=True, fwd=["3:4", "tcp:1:2"])]),
                               ('[{"tap": "t0"}, "user"]', ["-p", "1:2", "-p", "5:6"], [dict(tap="t0"), "user,fwd=1:2,fwd=5:6"])):
