@@ -174,6 +174,50 @@ for who in daemon helper both; do
 	kill_daemon
 done
 
+# ---- insula-run listens; the back end answers in the opposite order, and keeps account of what it has begun
+
+back() {
+	python3 "$(dirname "$0")/vhostback.py" "$dir/l" "$dir/disk.img" >>"$dir/back.log" 2>&1 &
+	daemon=$!
+}
+back_said() { grep -qs "$1" "$dir/back.log"; }
+server=vhost-user,type=blk,socket=$dir/l,server
+"$RUN" --kernel "$GUESTS/blk.elf" --device "$server" </dev/null >"$dir/out" 2>"$dir/err" &
+run=$!
+wait_for 10 sealed insula-vhost && sleep 0.3
+! ended && [ ! -s "$dir/out" ]
+holds 'without a back end: the guest does not begin' $? "$(tail -n 1 "$dir/out") $(log)"
+kill -TERM "$run"
+finish 10
+[ "$status" = 143 ] && [ ! -e "$dir/l" ]
+holds 'without a back end: it ends as it is told' $? "status $status, $(log)"
+
+back
+start blkloop looping "$server" --append seconds=120
+for ((i = 0; i < DEATHS; i++)); do
+	pause
+	if [ $((i % 2)) = 0 ]; then
+		kill_daemon
+	else
+		kill_helper
+		# It sees the end of its connection, unless that was still waiting to be taken.
+		wait_for 2 gone_one "$daemon" || continue
+	fi
+	back
+done
+pause
+wait_for 10 back_said "^again" || not_ok 'the account of what is in flight' "nobody got it: $(tail -n 3 "$dir/back.log" | tr '\n' '|')"
+sleep 0.5
+printf q >&$type
+finish 60
+[ "$status" = 0 ] && said '^ok all_rounds' && said '^ok nothing_answered_twice' && ! said '^not ok'
+holds 'an account of what is in flight: the guest does not notice deaths' $? "status $status: $(grep '^not ok' "$dir/out"), $(log)"
+[ "$(grep -c '^new' "$dir/back.log")" = 1 ] && [ "$(grep -c '^again' "$dir/back.log")" -ge 2 ]
+holds 'the account is made once, and given to each' $? "$(tr '\n' ' ' <"$dir/back.log")"
+[ -z "$daemon" ] || kill -KILL "$daemon" 2>/dev/null
+wait "$daemon" 2>/dev/null
+daemon=
+
 # ---- a daemon that stands still
 
 serve
