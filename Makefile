@@ -42,7 +42,7 @@ say = @printf '  %-6s %s\n' "$(1)" "$(patsubst $(BUILD)/%,%,$@)"
 endif
 
 # ---- rooms: one library each; main.c and *_main.c belong to a program alone
-ROOMS := base hv x86 whp vmm devices exec jail image spec supervisor guest daemon ctl oci
+ROOMS := base hv x86 whp vmm devices exec jail image spec supervisor guest container daemon ctl oci
 src_base       := $(wildcard src/base/*.c) $(wildcard src/os/linux/*.c)
 src_hv         := $(wildcard src/hv/kvm/*.c) $(wildcard src/hv/kvm/x86/*.c) $(wildcard src/hv/*.c)
 # The Windows backend; all but *_win.c also builds here, for the tests. x86: its instruction emulator.
@@ -60,12 +60,13 @@ src_ctl        := $(wildcard src/ctl/*.c)
 src_oci        := $(wildcard src/oci/*.c)
 # Of the guest's side the part that needs no guest, for the tests.
 src_guest      := $(wildcard src/guest/agent*.c) src/guest/env.c
+src_container  := $(wildcard src/guest/container/*.c)
 lib_of   = $(filter-out %/main.c %_main.c %_win.c,$(src_$(1)))
 objs     = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 lib      = $(BUILD)/lib/lib$(1).a
 HELPERS  := insula-blk insula-console insula-exec insula-net insula-rng insula-vhost insula-vsock
 BIN      := $(addprefix $(BUILD)/bin/,insula-run insula-initrd insula-get-kernel insulad insulactl)
-LIBEXEC  := $(addprefix $(BUILD)/libexec/insula/,insula-vmm $(HELPERS) insula-init busybox)
+LIBEXEC  := $(addprefix $(BUILD)/libexec/insula/,insula-vmm $(HELPERS) insula-init insula-container busybox)
 
 COMPLETIONS := $(foreach s,bash zsh fish,$(foreach p,insula-run insulactl insulad,$(BUILD)/completion/$(s)/$(p)))
 .PHONY: all help demo check check-fast bench lab guest fmt fmt-check lint loc install deb clean deps-% \
@@ -186,6 +187,13 @@ $(BUILD)/libexec/insula/insula-init: $(GUEST_SRC) $(wildcard src/guest/*.h) incl
 	$(call say,MUSL)
 	$(Q)$(MUSL_CC) -std=gnu11 -D_GNU_SOURCE -Os -g0 -Wall -Wextra -Wshadow -Wstrict-prototypes -Werror -Iinclude \
 		-static -s -o $@ $(GUEST_SRC)
+# musl's name for the text of an errno is the standard one, and needs no locale there.
+CONTAINER_SRC := $(src_container) src/base/err.c src/os/linux/errtext.c
+$(BUILD)/libexec/insula/insula-container: $(CONTAINER_SRC) $(wildcard src/guest/container/*.h) include/insula/container.h include/insula/err.h Makefile
+	@mkdir -p $(@D)
+	$(call say,MUSL)
+	$(Q)$(MUSL_CC) -std=gnu11 -D_GNU_SOURCE -Dstrerrordesc_np=strerror -Os -g0 -Wall -Wextra -Wshadow -Wstrict-prototypes -Werror \
+		-Iinclude -Isrc -static -s -o $@ $(CONTAINER_SRC)
 $(BUILD)/libexec/insula/busybox: /bin/busybox
 	@mkdir -p $(@D)
 	@ln -sfn $< $@
@@ -262,9 +270,11 @@ $(BUILD)/fuzz/obj/%.o: %.c Makefile
 $(BUILD)/fuzz/librooms.a: $(patsubst %.c,$(BUILD)/fuzz/obj/%.o,$(FUZZ_LIB_SRC) $(call lib_of,jail) $(src_hv))
 	@rm -f $@
 	@ar rcsD $@ $^
+# The guest's program shares no names with the host's rooms.
+$(BUILD)/fuzz/fuzz_container: $(patsubst %,$(BUILD)/fuzz/obj/src/guest/container/%.o,records keys devices)
 $(BUILD)/fuzz/%: $(BUILD)/fuzz/obj/tests/fuzz/%.o $(BUILD)/fuzz/librooms.a
 	$(call say,LINK)
-	$(Q)clang -fsanitize=fuzzer,address,undefined -pthread -o $@ $^ -luring -luv -ljson-c $(JAIL_LIBS) $(SPAWN_LIBS)
+	$(Q)clang -fsanitize=fuzzer,address,undefined -pthread -o $@ $(filter %.o,$^) $(filter %.a,$^) -luring -luv -ljson-c $(JAIL_LIBS) $(SPAWN_LIBS)
 
 -include tests/guests/payloads.mk
 payloads: $(PAYLOADS)

@@ -93,8 +93,8 @@ static int parse(int argc, char **argv, struct settings *s)
 	return 0;
 }
 
-/* PREFIX/bin/insula-initrd has PREFIX/libexec/insula/insula-init. */
-static int default_init(char out[IMAGE_PATH_MAX], struct err *e)
+/* PREFIX/bin/insula-initrd has PREFIX/libexec/insula/insula-init and insula-container. */
+static int default_path(char out[IMAGE_PATH_MAX], const char *name, struct err *e)
 {
 	char self[IMAGE_PATH_MAX];
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
@@ -102,9 +102,9 @@ static int default_init(char out[IMAGE_PATH_MAX], struct err *e)
 	if (n < 0)
 		return err_sys(e, -errno, "/proc/self/exe");
 	self[n] = '\0';
-	if (snprintf(out, IMAGE_PATH_MAX, "%s/../libexec/insula/insula-init", dirname(self)) >=
+	if (snprintf(out, IMAGE_PATH_MAX, "%s/../libexec/insula/%s", dirname(self), name) >=
 	    IMAGE_PATH_MAX)
-		return err_set(e, -ENAMETOOLONG, "the path of insula-init is too long");
+		return err_set(e, -ENAMETOOLONG, "the path of %s is too long", name);
 	return 0;
 }
 
@@ -152,7 +152,7 @@ static int write_out(int in, const char *path, struct err *e)
 
 int main(int argc, char **argv)
 {
-	char init[IMAGE_PATH_MAX], cache[IMAGE_PATH_MAX];
+	char init[IMAGE_PATH_MAX], container[IMAGE_PATH_MAX], cache[IMAGE_PATH_MAX];
 	struct settings s = {.p = {.cache_dir = cache}};
 	struct err e = {0};
 	int fd = -1, r = parse(argc, argv, &s);
@@ -161,9 +161,12 @@ int main(int argc, char **argv)
 		return r - 1;
 	r = image_cache_dir(cache, &e);
 	if (!r && !s.p.init) {
-		r = default_init(init, &e);
+		r = default_path(init, "insula-init", &e);
 		s.p.init = init;
 	}
+	if (!r)
+		r = default_path(container, "insula-container", &e);
+	s.p.container = container;
 	if (!r)
 		r = image_initrd(&s.p, &fd, &e);
 	if (!r)

@@ -47,10 +47,11 @@
  *   sysctl=KEY=VALUE
  *   cgroup=FILE=VALUE          of cgroup v2, in the container's group of the guest: memory.max ...
  *   hook=PATH                  startContainer: in the container, before the process.
- *                              .arg= .env= .timeout=SECONDS
+ *                              .arg= .env= .timeout=SECONDS .input=TEXT for its standard input
+ *                              (the state of the container, as the specification has it)
  *
  * Of a process (a container has one, too):
- *   arg= env= cwd= uid= gid= addgid= umask=
+ *   arg= env= cwd= uid= gid= addgid= umask=     (decimal, too)
  *   terminal=1                 its streams are a terminal
  *   cap.bounding= cap.effective= cap.permitted= cap.inheritable= cap.ambient=   64 bits each
  *   rlimit=NUMBER SOFT HARD    RLIMIT_*
@@ -68,16 +69,22 @@
  * Programs that the host starts in the guest, by its ordinary protocol (docs/guest-protocol.md):
  *   CT_PROGRAM sandbox         set up the machine; once, before any container
  *   CT_PROGRAM run ID          make the container and run its process on the streams that this has;
- *                              ends as the process does (128 + N for a signal). Signals go to the
- *                              whole process group, so to the process too. If it is killed, the
- *                              container is killed
+ *                              ends as the process does (128 + N for a signal). Signals that it
+ *                              gets it passes on to the process, which has a session of its own;
+ *                              all but SIGKILL and SIGSTOP. If it is killed, the container is
+ *                              killed
  *   CT_PROGRAM exec ID NAME    the same for CT_SHARE/ID/NAME in the namespaces of a container
  *   CT_PROGRAM kill ID SIGNAL [all]        to its first process, or to all of its group
  *   CT_PROGRAM pause|resume ID
  *   CT_PROGRAM ps ID           {"pids": [...]}, of the guest
- *   CT_PROGRAM stats ID        one JSON object: memory, cpu, pids, oom, oom_kill
+ *   CT_PROGRAM stats ID        one JSON object of numbers, -1: none ("max", or not known):
+ *                              memory memory_max memory_swap memory_inactive_file (bytes),
+ *                              cpu_usec cpu_user_usec cpu_system_usec, cpu_periods cpu_throttled
+ *                              cpu_throttled_usec, pids pids_max, oom oom_kill (times)
  *   CT_PROGRAM update ID NAME  cgroup= records of CT_SHARE/ID/NAME
  *   CT_PROGRAM delete ID       kill what is left, remove its group
+ *                              Of these, what fails is one line on standard error and status 125;
+ *                              "container ID does not exist", "container ID is not running"
  *   CT_PROGRAM connect PORT    its streams become a connection to that TCP port of the loopback
  */
 #ifndef INSULA_CONTAINER_H

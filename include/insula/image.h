@@ -44,8 +44,9 @@ int image_unpack(int kernel, const char *cache_dir, int *fd, struct err *e);
 /* ---- the initrd ---- */
 
 struct image_initrd_params {
-	const char *kernel; /* bzImage or ELF vmlinux; its version selects the modules */
-	const char *init;   /* insula-init */
+	const char *kernel;    /* bzImage or ELF vmlinux; its version selects the modules */
+	const char *init;      /* insula-init */
+	const char *container; /* insula-container; NULL: this guest has no containers */
 	/* A static busybox; NULL: the one in /bin, /usr/bin or /usr/local/bin. */
 	const char *busybox;
 	const char *cache_dir; /* created with its parents, mode 0700, if it is missing */

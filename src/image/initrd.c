@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The initrd: insula-init, a static busybox, and the modules that this kernel needs for the board's
+ * The initrd: insula-init, insula-container, a static busybox, and the modules that this kernel needs for the board's
  * devices.
  *
  * Stages: find the kernel's version and module tree; choose the modules; name the result after the
@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include <insula/base.h>
+#include <insula/container.h>
 #include <insula/image.h>
 
 #include "cache.h"
@@ -27,7 +28,7 @@
 #include "spawn.h"
 
 /* Part of every key: count up when the archive's layout changes. */
-#define BUILDER_VERSION 5
+#define BUILDER_VERSION 6
 
 #define BUSYBOX_MAX_PHDRS 64
 
@@ -59,7 +60,7 @@ struct build {
 	char busybox_path[IMAGE_PATH_MAX];
 	char tree[IMAGE_PATH_MAX]; /* module tree, "": none */
 	char looked[512];          /* where it was looked for */
-	int kernel, init, busybox;
+	int kernel, init, container, busybox;
 	struct modules modules;
 	struct cache cache;
 };
@@ -330,6 +331,8 @@ static int write_archive(struct build *b, struct err *e)
 	add_text(&a, "etc/hosts", "127.0.0.1 localhost\n::1 localhost\n");
 	cpio_file(&a, "insula/udhcpc", 0755, udhcpc, strlen(udhcpc));
 	cpio_copy(&a, "init", 0755, b->init);
+	if (b->container >= 0)
+		cpio_copy(&a, &CT_PROGRAM[1], 0755, b->container);
 	cpio_copy(&a, "bin/busybox", 0755, b->busybox);
 	r = add_applets(b, &a, e);
 	if (!r)
@@ -369,6 +372,8 @@ static int name_result(struct build *b, struct err *e)
 	r = hash_input(&key, b->kernel_path, b->kernel, e);
 	if (!r)
 		r = hash_input(&key, b->p->init, b->init, e);
+	if (!r && b->container >= 0)
+		r = hash_input(&key, b->p->container, b->container, e);
 	if (!r)
 		r = hash_input(&key, b->busybox_path, b->busybox, e);
 	if (!r)
@@ -398,13 +403,15 @@ static int build_open(struct build *b, const struct image_initrd_params *p, stru
 {
 	int r;
 
-	*b = (struct build){.p = p, .kernel = -1, .init = -1, .busybox = -1};
+	*b = (struct build){.p = p, .kernel = -1, .init = -1, .container = -1, .busybox = -1};
 	b->modules.dir = b->cache.dir = b->cache.tmp = -1;
 	r = open_input("kernel", p->kernel, &b->kernel, e);
 	if (!r && !realpath(p->kernel, b->kernel_path))
 		r = err_sys(e, -errno, "kernel %s", p->kernel);
 	if (!r)
 		r = open_input("insula-init", p->init, &b->init, e);
+	if (!r && p->container)
+		r = open_input("insula-container", p->container, &b->container, e);
 	if (!r)
 		r = open_busybox(b, e);
 	if (!r)
@@ -419,6 +426,7 @@ static void build_close(struct build *b)
 	cache_close(&b->cache);
 	modules_close(&b->modules);
 	fd_close(&b->busybox);
+	fd_close(&b->container);
 	fd_close(&b->init);
 	fd_close(&b->kernel);
 }

@@ -9,6 +9,7 @@ rooms_test_config := spec base
 rooms_test_config_linux := supervisor image base
 rooms_test_console_linux := devices base
 rooms_test_cp_linux := ctl spec base
+rooms_test_container_records := container base
 rooms_test_daemon := daemon supervisor spec devices jail base
 rooms_test_device := devices base
 rooms_test_devpage_helper := devices base

@@ -299,6 +299,31 @@ START_TEST(initrd_content)
 }
 END_TEST
 
+START_TEST(initrd_container)
+{
+	struct image_initrd_params p = params();
+	unsigned mode = 0;
+	size_t len, n;
+
+	put_tree();
+	put_text("container", "#!container");
+	char *a = build(&p, &len);
+	ck_assert_ptr_null(find(a, len, "insula/container", &n, NULL));
+	free(a);
+	p.container = "container";
+	a = build(&p, &len);
+	ck_assert(has(a, len, "insula/container", "#!container"));
+	ck_assert_ptr_nonnull(find(a, len, "insula/container", &n, &mode));
+	ck_assert_uint_eq(mode, S_IFREG | 0755);
+	free(a);
+	p.container = "nothing";
+	struct err e = {0};
+	int fd = -1;
+	ck_assert_int_eq(image_initrd(&p, &fd, &e), -ENOENT);
+	ck_assert_ptr_nonnull(strstr(e.text, "insula-container nothing"));
+}
+END_TEST
+
 START_TEST(initrd_softdeps)
 {
 	struct image_initrd_params p = params();
@@ -1039,6 +1064,7 @@ int main(void)
 	tcase_add_test(t, config);
 	tcase_add_test(t, config_empty);
 	tcase_add_test(t, initrd_content);
+	tcase_add_test(t, initrd_container);
 	tcase_add_test(t, initrd_softdeps);
 	tcase_add_test(t, initrd_fs);
 	tcase_add_test(t, initrd_softdep_circle);

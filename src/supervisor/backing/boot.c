@@ -181,9 +181,10 @@ static int add_own_initrd(struct boot *b, const struct vm_config *c, const struc
 			  const char *kernel, bool check_only, struct err *e)
 {
 	const unsigned nlive = config_live_shares(c);
-	char init[PATH_MAX + 32], busybox[PATH_MAX + 32];
+	char init[PATH_MAX + 32], container[PATH_MAX + 32], busybox[PATH_MAX + 32];
 	struct image_initrd_params ip = {.kernel = kernel,
 					 .init = init,
+					 .container = container,
 					 .busybox = busybox,
 					 .cache_dir = p->cache,
 					 .root_disk = c->rootfs != NULL || c->nshares > nlive,
@@ -192,6 +193,7 @@ static int add_own_initrd(struct boot *b, const struct vm_config *c, const struc
 	int rc;
 
 	snprintf(init, sizeof(init), "%s/insula-init", p->libexec);
+	snprintf(container, sizeof(container), "%s/insula-container", p->libexec);
 	snprintf(busybox, sizeof(busybox), "%s/busybox", p->libexec);
 	if (check_only)
 		return image_initrd_check(&ip, e);
