@@ -182,7 +182,7 @@ $(BUILD)/bin/insula-get-kernel: tools/insula-get-kernel Makefile
 
 # ---- the guest side: musl, static, no sanitizer
 GUEST_SRC := $(wildcard src/guest/*.c) src/base/guestproto.c
-$(BUILD)/libexec/insula/insula-init: $(GUEST_SRC) $(wildcard src/guest/*.h) include/insula/board.h include/insula/guestproto.h Makefile
+$(BUILD)/libexec/insula/insula-init: $(GUEST_SRC) $(wildcard src/guest/*.h) include/insula/board.h include/insula/container.h include/insula/guestproto.h Makefile
 	@mkdir -p $(@D)
 	$(call say,MUSL)
 	$(Q)$(MUSL_CC) -std=gnu11 -D_GNU_SOURCE -Os -g0 -Wall -Wextra -Wshadow -Wstrict-prototypes -Werror -Iinclude \
@@ -227,10 +227,10 @@ include tests/whp-double/windows.mk
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 include tests/unit/rooms.mk
-tests: $(UNIT) $(BUILD)/tests/jail_child $(BUILD)/tests/vsockpeer payloads
+tests: $(UNIT) $(BUILD)/tests/jail_child $(BUILD)/tests/vsockpeer $(BUILD)/tests/below payloads
 
 # Runs in guests: no loader, no libraries, no sanitizer.
-$(BUILD)/tests/vsockpeer: tests/lab/vsockpeer.c Makefile
+$(BUILD)/tests/vsockpeer $(BUILD)/tests/below: $(BUILD)/tests/%: tests/lab/%.c Makefile
 	@mkdir -p $(@D)
 	$(call say,STATIC)
 	$(Q)gcc -O2 -g $(STD) $(WARN) -static -o $@ $<

@@ -76,6 +76,8 @@ void net_resolv(const struct config *c);
 /* What every Linux program expects: /proc /sys /dev /dev/pts /dev/shm /run /sys/fs/cgroup; /tmp if
  * the root is the initrd. */
 void mounts_early(bool initrd_root);
+/* Everything into a tmpfs, and that is the root: for containers, see leave.c. */
+void mounts_leave_initramfs(void);
 /* Find, mount and enter the root disk. */
 void mounts_switch_root(enum root_mode mode);
 /* Load what mounts_shares() needs: after the change of the root, the modules are out of reach. */
@@ -94,6 +96,11 @@ void fs_mount(char *const fs[]);
 /* From a process of its own, mount those again whose server the host has replaced. No-op without
  * live shares. */
 void fs_watch(char *const fs[]);
+
+/* ---- leave.c ---- */
+
+/* Mount a tmpfs there and move all of the initramfs into it. */
+void leave_initramfs(const char *tmpfs);
 
 /* ---- task.c ---- */
 

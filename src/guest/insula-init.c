@@ -26,6 +26,8 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <insula/container.h>
+
 #include "guest.h"
 
 #define APPLETS "/insula/applets"
@@ -203,6 +205,24 @@ static void serve_beside(bool own_init)
 		close(listener);
 }
 
+/* The directory that the host and insula-container share is what makes it a machine for containers.
+ */
+static bool serves_containers(const struct config *c)
+{
+	static const char live[] = "," CT_SHARE; /* the end of "rw,TAG,DIR" */
+
+	for (char **s = c->share; *s; s++)
+		if (strcmp(*s, CT_SHARE) == 0)
+			return true;
+	for (char **f = c->fs; *f; f++) {
+		size_t n = strlen(*f);
+
+		if (n >= sizeof live && strcmp(*f + n - (sizeof live - 1), live) == 0)
+			return true;
+	}
+	return false;
+}
+
 int main(void)
 {
 	struct config c;
@@ -229,6 +249,8 @@ int main(void)
 		install_applets();
 	else
 		mounts_switch_root(c.root);
+	if (c.root == ROOT_INITRD && serves_containers(&c))
+		mounts_leave_initramfs();
 	net_resolv(&c);
 	mounts_shares(c.share);
 	fs_mount(c.fs);

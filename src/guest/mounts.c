@@ -185,6 +185,23 @@ static void carry_over(const char *dir)
 		die_errno("the root has no usable %s", dir);
 }
 
+static void enter_new_root(void)
+{
+	if (chdir(NEW_ROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
+	    chdir("/") < 0)
+		die_errno("enter the root");
+}
+
+void mounts_leave_initramfs(void)
+{
+	static const char *const moved[] = {"/proc", "/sys", "/dev", "/run", "/tmp"};
+
+	leave_initramfs(NEW_ROOT);
+	for (size_t i = 0; i < sizeof moved / sizeof moved[0]; i++)
+		carry_over(moved[i]);
+	enter_new_root();
+}
+
 void mounts_switch_root(enum root_mode mode)
 {
 	static const char *const moved[] = {"/proc", "/sys", "/dev", "/run"};
@@ -202,9 +219,7 @@ void mounts_switch_root(enum root_mode mode)
 	for (size_t i = 0; i < sizeof moved / sizeof moved[0]; i++)
 		carry_over(moved[i]);
 	unlink("/bin/busybox"); /* the initrd is memory */
-	if (chdir(NEW_ROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
-	    chdir("/") < 0)
-		die_errno("enter the root");
+	enter_new_root();
 	if (mkdir("/tmp", 0777) == 0)
 		chmod("/tmp", 01777);
 	mkdir("/root", 0700);

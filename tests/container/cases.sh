@@ -339,6 +339,31 @@ case_escape() {
 	yes escape-ran test "$got" = 0
 }
 
+# An image that has the runtime executed inside, and writes to it: CVE-2019-5736 of another one.
+case_exe() {
+	local sum
+	sum=$(sha256sum <"$P")
+	new exe1
+	printf '#!/proc/self/exe\n' >"$R/bin/entry"
+	chmod 755 "$R/bin/entry"
+	add "cap.bounding=$ALL" "cap.effective=$ALL" "cap.permitted=$ALL"
+	args entry
+	go
+	is exe-inside 125 ''
+	yes exe-inside-ran grep -q 'insula-container: unknown command "/bin/entry"' "$T/err"
+	new exe2
+	add "cap.bounding=$ALL" "cap.effective=$ALL" "cap.permitted=$ALL"
+	script 'while :; do for p in /proc/[0-9]*; do [ "$p" = /proc/1 ] || { exec 7<$p/exe; } 2>/dev/null && readlink /proc/self/fd/7 | grep container >>/seen && echo x >>/proc/self/fd/7 2>>/why; done; done 2>/dev/null'
+	start
+	for i in 1 2 3 4 5 6; do
+		rec exe2/exec-$i version=1 arg=true env=PATH=/bin
+		"$P" exec exe2 exec-$i </dev/null >"$T/out" 2>&1
+	done
+	"$P" kill exe2 9
+	wait "$pid"
+	yes exe-same test "$(sha256sum <"$P")" = "$sum"
+}
+
 case_masked() {
 	new masked
 	add masked=/proc/kcore masked=/proc/acpi masked=/proc/keys ro_path=/proc/sys ro_path=/proc/sysrq-trigger readonly=1

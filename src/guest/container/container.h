@@ -319,6 +319,12 @@ int process_ns_root(struct err *e);
 /* Run the hooks in order; the first failure ends it. */
 int hooks_run(const struct container *c, struct err *e);
 
+/* ---- self.c ---- */
+
+/* Returns 0 in a process that runs from a sealed copy of this program, and begins it anew there if
+ * it does not. */
+int self_seal(char **argv, struct err *e);
+
 /* ---- launch.c: the tree of processes of `run` and `exec` ---- */
 
 struct launch {

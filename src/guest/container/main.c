@@ -23,7 +23,8 @@
  * is in its group, its namespaces and its root (path.c resolves names in it). From the first
  * program of the container on (a hook), nothing of this program reads a file of its root but the
  * list of users. A process that is being set up is not dumpable, so a neighbour in a shared pid
- * namespace cannot look into it. If run is killed at any time, the process dies with it, and the
+ * namespace cannot look into it, and it runs from a sealed copy of the program (self.c), so that
+ * nobody can write to that through /proc/PID/exe. If run is killed at any time, the process dies with it, and the
  * watcher kills the group.
  *
  * The other commands find the container by its group (cgroup.c) and by the pid and time of birth of
@@ -39,25 +40,35 @@
 static const struct command {
 	const char *name, *usage;
 	int args, more; /* at least, and how many beyond that */
+	bool inside;    /* a process of it gets into a container */
 	int (*run)(char **argv);
 } commands[] = {
-	{"sandbox", "", 0, 0, command_sandbox},
-	{"run", "ID", 1, 0, command_run},
-	{"exec", "ID NAME", 2, 0, command_exec},
-	{"kill", "ID SIGNAL [all]", 2, 1, command_kill},
-	{"pause", "ID", 1, 0, command_pause},
-	{"resume", "ID", 1, 0, command_resume},
-	{"ps", "ID", 1, 0, command_ps},
-	{"stats", "ID", 1, 0, command_stats},
-	{"update", "ID NAME", 2, 0, command_update},
-	{"delete", "ID", 1, 0, command_delete},
-	{"connect", "PORT", 1, 0, command_connect},
+	{"sandbox", "", 0, 0, false, command_sandbox},
+	{"run", "ID", 1, 0, true, command_run},
+	{"exec", "ID NAME", 2, 0, true, command_exec},
+	{"kill", "ID SIGNAL [all]", 2, 1, false, command_kill},
+	{"pause", "ID", 1, 0, false, command_pause},
+	{"resume", "ID", 1, 0, false, command_resume},
+	{"ps", "ID", 1, 0, false, command_ps},
+	{"stats", "ID", 1, 0, false, command_stats},
+	{"update", "ID NAME", 2, 0, false, command_update},
+	{"delete", "ID", 1, 0, false, command_delete},
+	{"connect", "PORT", 1, 0, false, command_connect},
 };
 
 int complain(const struct err *e)
 {
 	dprintf(STDERR_FILENO, NAME ": %s\n", e->text);
 	return EXIT_FAILED;
+}
+
+static int run_command(const struct command *c, char **argv)
+{
+	struct err e;
+
+	if (c->inside && self_seal(argv, &e))
+		return complain(&e);
+	return c->run(argv + 2);
 }
 
 int main(int argc, char **argv)
@@ -69,7 +80,7 @@ int main(int argc, char **argv)
 		if (strcmp(c->name, argv[1]) != 0)
 			continue;
 		if (argc - 2 >= c->args && argc - 2 <= c->args + c->more)
-			return c->run(argv + 2);
+			return run_command(c, argv);
 		dprintf(STDERR_FILENO, NAME ": usage: %s %s\n", c->name, c->usage);
 		return EXIT_FAILED;
 	}

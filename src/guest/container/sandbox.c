@@ -70,7 +70,9 @@ static int set_nic(int nl, const struct nic *n, struct err *e)
 	if (index < 0)
 		return index;
 	if (n->name && if_indextoname((unsigned)index, now) && strcmp(now, n->name) != 0)
-		r = net_link(nl, index, n->name, 0, NET_DOWN, e);
+		r = net_link(nl, index, NULL, 0, NET_DOWN, e);
+	if (!r && n->name)
+		r = net_link(nl, index, n->name, 0, NET_AS_IT_IS, e);
 	if (!r && n->mtu)
 		r = net_link(nl, index, NULL, n->mtu, NET_AS_IT_IS, e);
 	if (!r)
