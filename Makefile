@@ -227,7 +227,7 @@ include tests/whp-double/windows.mk
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 include tests/unit/rooms.mk
-tests: $(UNIT) $(BUILD)/tests/jail_child $(BUILD)/tests/vsockpeer $(BUILD)/tests/below payloads
+tests: $(UNIT) $(BUILD)/tests/jail_child $(BUILD)/tests/vsockpeer $(BUILD)/tests/below $(BUILD)/tests/oci_net payloads
 
 # Runs in guests: no loader, no libraries, no sanitizer.
 $(BUILD)/tests/vsockpeer $(BUILD)/tests/below: $(BUILD)/tests/%: tests/lab/%.c Makefile
@@ -239,6 +239,10 @@ $(BUILD)/tests/jail_child: $(call objs,tests/unit/jail_child_main.c) $(call lib,
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $^ $(JAIL_LIBS)
+$(BUILD)/tests/oci_net: $(call objs,tests/unit/oci_net_main.c) $(call lib,oci) $(call lib,spec) $(call lib,base)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -ljson-c -lseccomp
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o
 	@mkdir -p $(@D)
 	$(call say,LINK)

@@ -158,7 +158,7 @@ static const struct oci_setting oci_settings[] = {
 	{"supervisor", parse_text, AT(supervisor), 0, 0, NULL},
 	{"log_guest", parse_switch, AT(log_guest), 0, 0, NULL},
 	{"vm", parse_vm, 0, 0, 0, 0, NULL},
-	{"network", parse_text, AT(net_mode), 0, 0, "tc macvtap none"},
+	{"network", parse_text, AT(net_mode), 0, 0, "tc none"},
 	{"host_network", parse_text, AT(net_host), 0, 0, "none user"},
 	{"port_forward", parse_switch, AT(port_forward), 0, 0, NULL},
 	{"share_cache", parse_text, AT(share_cache), 0, 0, "auto always none"},

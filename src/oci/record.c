@@ -338,7 +338,7 @@ static int one_hook(json_object *h, const char *at, struct rec *r, struct err *e
 	if (!rc)
 		rc = record_texts(r, "hook.env", h, at, "env", e);
 	if (!rc)
-		rc = field_int(h, at, "timeout", 1, INT32_MAX, &timeout, e);
+		rc = field_int(h, at, "timeout", 1, 86400, &timeout, e);
 	if (rc > 0)
 		rec_addf(r, "hook.timeout", "%lld", (long long)timeout);
 	return rc < 0 ? rc : 0;
@@ -386,20 +386,54 @@ static int container_root(const struct record_container *c, json_object *lin, st
 	return 0;
 }
 
-static int container_names(json_object *spec, struct rec *r, struct err *e)
+/* Without a new namespace for them they would be another container's, or the machine's, which has
+ * them by record_machine(). */
+static bool has_own_names(json_object *lin)
+{
+	json_object *list = j_get(lin, "namespaces");
+	bool own = false;
+
+	if (!json_object_is_type(list, json_type_array))
+		return false;
+	for (size_t i = 0; i < json_object_array_length(list); i++) {
+		json_object *ns = json_object_array_get_idx(list, i);
+
+		own |= !strcmp(j_get_str(ns, "type", ""), "uts") && !j_get_str(ns, "path", "")[0];
+	}
+	return own;
+}
+
+static int container_names(json_object *spec, json_object *lin, struct rec *r, struct err *e)
 {
 	const char *host, *domain;
 	int rc = field_text(spec, "", "hostname", &host, e);
 
 	if (!rc)
 		rc = field_text(spec, "", "domainname", &domain, e);
-	if (rc)
+	if (rc || !has_own_names(lin))
 		return rc;
 	if (host && host[0])
 		rec_add(r, "hostname", host);
 	if (domain && domain[0])
 		rec_add(r, "domainname", domain);
 	return 0;
+}
+
+static int container_paths(json_object *lin, const char *member, const char *key, struct rec *r,
+			   struct err *e)
+{
+	char in[FIELD_WHERE_MAX];
+	json_object *list;
+	const char *path;
+	int rc = field_array(lin, LINUX, member, &list, e);
+
+	field_in(in, LINUX, member);
+	for (size_t i = 0; i < field_count(list) && !rc; i++) {
+		rc = field_path_at(list, in, i, &path, e);
+		if (!rc)
+			rec_add(r, key, path);
+	}
+	return rc;
 }
 
 /* A kernel of 64 bits that pretends to be one of 32 could be asked for; nobody does. */
@@ -429,7 +463,7 @@ int record_container(const struct record_container *c, struct rec *r, struct err
 	if (!rc)
 		rc = container_root(c, lin, r, e);
 	if (!rc)
-		rc = container_names(c->bundle->spec, r, e);
+		rc = container_names(c->bundle->spec, lin, r, e);
 	if (!rc)
 		rc = container_namespaces(c, lin, r, e);
 	if (!rc)
@@ -441,9 +475,9 @@ int record_container(const struct record_container *c, struct rec *r, struct err
 	if (!rc)
 		rc = container_devrules(resources, r, e);
 	if (!rc)
-		rc = record_texts(r, "masked", lin, LINUX, "maskedPaths", e);
+		rc = container_paths(lin, "maskedPaths", "masked", r, e);
 	if (!rc)
-		rc = record_texts(r, "ro_path", lin, LINUX, "readonlyPaths", e);
+		rc = container_paths(lin, "readonlyPaths", "ro_path", r, e);
 	if (!rc)
 		rc = container_sysctls(lin, c->machine ? SYSCTL_CONTAINER : SYSCTL_ALL, r, e);
 	if (!rc)

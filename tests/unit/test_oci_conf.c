@@ -54,7 +54,7 @@ START_TEST(every_member)
 	ck_assert_int_eq(
 		conf("{'memory':'2G','memory_min':'64M','guest_overhead':'32M','host_overhead':"
 		     "67108864,'cpus':1,'cpus_max':4,'kernel':'/k','initrd':'/i','supervisor':'/s',"
-		     "'log_guest':true,'vm':{'rng':'on'},'network':'macvtap','host_network':'user',"
+		     "'log_guest':true,'vm':{'rng':'on'},'network':'none','host_network':'user',"
 		     "'port_forward':false,'share_cache':'none','hook_timeout':5,"
 		     "'kernel_annotation':true}"),
 		0);
@@ -67,7 +67,7 @@ START_TEST(every_member)
 	ck_assert_str_eq(c.kernel, "/k");
 	ck_assert_str_eq(c.initrd, "/i");
 	ck_assert_str_eq(c.supervisor, "/s");
-	ck_assert_str_eq(c.net_mode, "macvtap");
+	ck_assert_str_eq(c.net_mode, "none");
 	ck_assert_str_eq(c.net_host, "user");
 	ck_assert_str_eq(c.share_cache, "none");
 	ck_assert_uint_eq(c.hook_timeout, 5);
@@ -93,8 +93,8 @@ static const struct {
 	{"{'cpus_max':1}", "cpus: 2; expected at most cpus_max, 1"},
 	{"{'kernel':'k'}", "kernel: \"k\"; expected an absolute path"},
 	{"{'kernel':null}", "kernel: null; expected a string"},
-	{"{'network':'tc macvtap'}", "network: \"tc macvtap\"; expected one of: tc macvtap none"},
-	{"{'network':''}", "network: \"\"; expected one of: tc macvtap none"},
+	{"{'network':'tc macvtap'}", "network: \"tc macvtap\"; expected one of: tc none"},
+	{"{'network':''}", "network: \"\"; expected one of: tc none"},
 	{"{'log_guest':1}", "log_guest: 1; expected true or false"},
 	{"{'vm':[]}", "vm: []; expected an object"},
 	{"{'vm':{'shares':[]}}", "vm.shares: it is the container's"},

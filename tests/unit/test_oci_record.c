@@ -199,7 +199,8 @@ START_TEST(a_container)
 	ck_assert_str_eq(records(), ROOT);
 	ck_assert_int_eq(
 		container("{'root':{'path':'r','readonly':true},'hostname':'h','domainname':'d',"
-			  "'linux':{'rootfsPropagation':'rslave','namespaces':[{'type':'mount'},"
+			  "'linux':{'rootfsPropagation':'rslave','namespaces':[{'type':'mount'},{'"
+			  "type':'uts'},"
 			  "{'type':'network','path':'/var/run/netns/x'},"
 			  "{'type':'ipc','path':'/proc/42/ns/ipc'},{'type':'user'}],"
 			  "'uidMappings':[{'containerID':0,'hostID':1000,'size':10}],"
@@ -209,14 +210,14 @@ START_TEST(a_container)
 			  "'devices':[{'path':'/dev/fuse','type':'c','major':10,'minor':229,"
 			  "'fileMode':8624,'uid':1,'gid':2},{'path':'/p','type':'p'}]}}"),
 		0);
-	ck_assert_str_eq(records(),
-			 ROOT "|readonly=1|propagation=540672|hostname=h|domainname=d|ns=mount|"
-			      "ns=ipc:pause|ns=user|uidmap=0 1000 10|gidmap=1 0 2|device=/dev/fuse|"
-			      "device.type=c|device.major=10|device.minor=229|device.mode=660|"
-			      "device.uid=1|device.gid=2|device=/p|device.type=p|device.major=0|"
-			      "device.minor=0|device.mode=666|device.uid=0|device.gid=0|"
-			      "masked=/proc/kcore|ro_path=/proc/sys|sysctl=net.ipv4.ip_forward=1|"
-			      "sysctl=kernel.shmmax=7");
+	ck_assert_str_eq(records(), ROOT
+			 "|readonly=1|propagation=540672|hostname=h|domainname=d|ns=mount|ns=uts|"
+			 "ns=ipc:pause|ns=user|uidmap=0 1000 10|gidmap=1 0 2|device=/dev/fuse|"
+			 "device.type=c|device.major=10|device.minor=229|device.mode=660|"
+			 "device.uid=1|device.gid=2|device=/p|device.type=p|device.major=0|"
+			 "device.minor=0|device.mode=666|device.uid=0|device.gid=0|"
+			 "masked=/proc/kcore|ro_path=/proc/sys|sysctl=net.ipv4.ip_forward=1|"
+			 "sysctl=kernel.shmmax=7");
 	ck_assert_uint_eq(MS_SLAVE | MS_REC, 540672);
 }
 END_TEST
@@ -318,6 +319,8 @@ static const struct {
 	 "linux.devices[0].major: 4096; expected a whole number from 0 to 4095"},
 	{"{'linux':{'resources':{'devices':[{'allow':true,'access':'x'}]}}}",
 	 "linux.resources.devices[0].access: \"x\"; expected letters of rwm"},
+	{"{'linux':{'maskedPaths':['proc/kcore']}}",
+	 "linux.maskedPaths[0]: \"proc/kcore\"; expected an absolute path"},
 	{"{'linux':{'personality':{'domain':'LINUX32'}}}",
 	 "linux.personality.domain: \"LINUX32\"; expected LINUX"},
 	{"{'linux':{'timeOffsets':{}}}",
@@ -356,7 +359,7 @@ START_TEST(sysctls_of_the_machine)
 	rec_free(&r);
 	rec_init(&r);
 	ck_assert_int_eq(record_container(&c, &r, &e), 0);
-	ck_assert_str_eq(records(), ROOT "|hostname=pod|sysctl=kernel.sem=1 2|"
+	ck_assert_str_eq(records(), ROOT "|sysctl=kernel.sem=1 2|"
 					 "sysctl=fs.mqueue.msg_max=9");
 }
 END_TEST

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Mount points in a root that is going to be read-only. See share_source.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <linux/openat2.h>
+
+#include <insula/base.h>
+
+#include "field.h"
+#include "share_source.h"
+#include "spec/json.h"
+
+/* Links are followed as they are in the container: none leads out of the root. */
+static int open_inside(int root, const char *path)
+{
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC,
+			       .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+	long fd = syscall(SYS_openat2, root, path, &how, sizeof(how));
+
+	return fd < 0 ? -errno : (int)fd;
+}
+
+static void make_last(int up, const char *name, bool directory)
+{
+	int fd;
+
+	if (directory) {
+		(void)mkdirat(up, name, 0755);
+		return;
+	}
+	fd = openat(up, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC, 0644);
+	fd_close(&fd);
+}
+
+/* Each part of the path that is missing. */
+static void make_inside(int root, const char *path, bool directory)
+{
+	char part[PATH_MAX], *end;
+	int up = fd_copy(root), fd;
+
+	if (strlen(path) >= sizeof(part)) {
+		fd_close(&up);
+		return;
+	}
+	strcpy(part, path);
+	for (char *p = part; up >= 0 && *p; p = end) {
+		bool last;
+		char kept;
+
+		p += strspn(p, "/");
+		end = p + strcspn(p, "/");
+		last = !end[strspn(end, "/")];
+		kept = *end;
+		*end = 0;
+		if (!*p || !strcmp(p, ".") || !strcmp(p, "..")) {
+			fd_close(&up); /* such a path is the guest's matter */
+			return;
+		}
+		fd = open_inside(root, part);
+		if (fd == -ENOENT) {
+			make_last(up, p, directory || !last);
+			fd = open_inside(root, part);
+		}
+		fd_close(&up);
+		up = fd;
+		*end = kept;
+	}
+	fd_close(&up);
+}
+
+static const char *destination(const struct bundle *b, size_t i)
+{
+	return j_get_str(json_object_array_get_idx(b->mounts, i), "destination", "");
+}
+
+/* In what an earlier mount brings, nothing of the root is seen. */
+static bool is_covered(const struct bundle *b, const char *path, size_t before)
+{
+	for (size_t i = 0; i < before; i++) {
+		const char *d = destination(b, i);
+		size_t n = strlen(d);
+
+		if (n > 1 && !strncmp(path, d, n) && (path[n] == '/' || !path[n]))
+			return true;
+	}
+	return false;
+}
+
+static bool is_of_file(const struct bundle *b, size_t i)
+{
+	struct share_source s;
+	struct err later;
+	bool file;
+
+	if (share_source_open(&s, b, json_object_array_get_idx(b->mounts, i), "mounts", &later))
+		return false;
+	file = s.fd >= 0 && !s.directory;
+	share_source_close(&s);
+	return file;
+}
+
+void share_mountpoints(const struct bundle *b, int root)
+{
+	size_t n = field_count(b->mounts);
+	const char *cwd = j_get_str(b->process, "cwd", "/");
+
+	for (size_t i = 0; i < n; i++) {
+		if (!is_covered(b, destination(b, i), i))
+			make_inside(root, destination(b, i), !is_of_file(b, i));
+	}
+	if (!is_covered(b, cwd, n))
+		make_inside(root, cwd, true);
+}
