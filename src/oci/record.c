@@ -225,19 +225,7 @@ static int one_devrule(json_object *d, const char *at, struct rec *r, struct err
 	return 0;
 }
 
-/* What every container has, whatever its rules: the nodes that config-linux.md ("Default Devices")
- * promises, terminals, and making nodes that cannot be opened. */
-static void default_devrules(struct rec *r)
-{
-	static const char *const rules[] = {
-		"c -1 -1 m", "b -1 -1 m", "c 1 3 rwm", "c 1 5 rwm", "c 1 7 rwm",    "c 1 8 rwm",
-		"c 1 9 rwm", "c 5 0 rwm", "c 5 1 rwm", "c 5 2 rwm", "c 136 -1 rwm",
-	};
-
-	for (size_t i = 0; i < ARRAY_LEN(rules); i++)
-		rec_addf(r, "devrule", "allow %s", rules[i]);
-}
-
+/* The rules of config-linux.md's "Default Devices" the guest adds by itself. */
 static int container_devrules(json_object *resources, struct rec *r, struct err *e)
 {
 	char at[FIELD_WHERE_MAX];
@@ -249,8 +237,6 @@ static int container_devrules(json_object *resources, struct rec *r, struct err 
 		if (!rc)
 			rc = one_devrule(one, at, r, e);
 	}
-	if (!rc && field_count(list))
-		default_devrules(r);
 	return rc;
 }
 
@@ -323,7 +309,7 @@ static int container_sysctls(json_object *lin, enum sysctl_whose whose, struct r
 
 /* ---- hooks ---- */
 
-static int one_hook(json_object *h, const char *at, struct rec *r, struct err *e)
+static int one_hook(json_object *h, const char *input, const char *at, struct rec *r, struct err *e)
 {
 	const char *path;
 	int64_t timeout;
@@ -337,6 +323,8 @@ static int one_hook(json_object *h, const char *at, struct rec *r, struct err *e
 	rc = record_texts(r, "hook.arg", h, at, "args", e);
 	if (!rc)
 		rc = record_texts(r, "hook.env", h, at, "env", e);
+	if (!rc && input)
+		rec_add(r, "hook.input", input);
 	if (!rc)
 		rc = field_int(h, at, "timeout", 1, 86400, &timeout, e);
 	if (rc > 0)
@@ -344,7 +332,7 @@ static int one_hook(json_object *h, const char *at, struct rec *r, struct err *e
 	return rc < 0 ? rc : 0;
 }
 
-static int container_hooks(json_object *hooks, struct rec *r, struct err *e)
+static int container_hooks(json_object *hooks, const char *input, struct rec *r, struct err *e)
 {
 	char at[FIELD_WHERE_MAX];
 	json_object *list, *one;
@@ -353,7 +341,7 @@ static int container_hooks(json_object *hooks, struct rec *r, struct err *e)
 	for (size_t i = 0; i < field_count(list) && !rc; i++) {
 		rc = field_object_at(list, "hooks.startContainer", i, at, &one, e);
 		if (!rc)
-			rc = one_hook(one, at, r, e);
+			rc = one_hook(one, input, at, r, e);
 	}
 	return rc;
 }
@@ -483,7 +471,7 @@ int record_container(const struct record_container *c, struct rec *r, struct err
 	if (!rc)
 		rc = record_resources(resources, r, e);
 	if (!rc)
-		rc = container_hooks(c->bundle->hooks, r, e);
+		rc = container_hooks(c->bundle->hooks, c->hook_input, r, e);
 	return rc;
 }
 

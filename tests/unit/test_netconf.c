@@ -7,14 +7,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <net/if.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include <linux/if_tun.h>
 
 #include <insula/base.h>
 
@@ -291,6 +296,33 @@ static void wait_due(const struct nic *n)
 }
 
 /* Every helper has a connection of its own. */
+/* A supervisor that runs in a pod's network namespace, and whose /sys is the host's. */
+START_TEST(a_tap_of_another_namespace)
+{
+	struct ifreq r = {.ifr_name = "insulatest9",
+			  .ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)};
+	struct nic n;
+	int fd;
+
+	if (geteuid() || unshare(CLONE_NEWNET))
+		return;
+	fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return; /* this machine has none */
+	ck_assert_int_eq(ioctl(fd, TUNSETIFF, &r), 0);
+	ck_assert_int_eq(ioctl(fd, TUNSETPERSIST, 1), 0);
+	close(fd);
+	ck_assert_int_ne(access("/sys/class/net/insulatest9", F_OK), 0);
+	ck_assert_int_eq(set("tap=insulatest9"), 0);
+	ck_assert_msg(nic_open(&n, &c.net[0], 0, 1, false, &e) == 0, "%s", e.text);
+	ck_assert_uint_eq(n.ntaps, 1);
+	nic_close(&n);
+	ck_assert_int_eq(set("tap=insulatest9,queues=2"), 0);
+	ck_assert_int_eq(nic_open(&n, &c.net[1], 0, 2, false, &e), -EINVAL);
+	ck_assert_str_eq(e.text, "--net: tap insulatest9: expected a TAP with several queues");
+}
+END_TEST
+
 START_TEST(connections)
 {
 	char path[108], text[160];
@@ -507,6 +539,7 @@ int main(void)
 	tcase_add_test(t, json);
 	tcase_add_test(t, addresses);
 	tcase_add_test(t, refused_backings);
+	tcase_add_test(t, a_tap_of_another_namespace);
 	tcase_add_test(t, connections);
 	tcase_add_test(t, reconnects);
 	tcase_add_loop_test(t, starts_without_switch, 0, 2);

@@ -55,14 +55,21 @@ void nic_address(const struct net_config *conf, unsigned nth, uint8_t mac[6])
 
 /* ---- TAP ---- */
 
-static int tap_flags(const char *name, unsigned *flags)
+/* In /sys the interfaces of the network namespace are seen in which it was mounted, not those of
+ * ours (of a pod, say): then TUNSETIFF will say whether it is a TAP, with several queues. */
+static int tap_flags(const struct net_config *c, unsigned *flags)
 {
 	char path[64 + IFNAMSIZ];
 	FILE *f;
 	int n;
 
 	*flags = 0;
-	snprintf(path, sizeof(path), "/sys/class/net/%s/tun_flags", name);
+	snprintf(path, sizeof(path), "/sys/class/net/%s", c->name);
+	if (access(path, F_OK)) {
+		*flags = IFF_TAP | (c->queues > 1 ? IFF_MULTI_QUEUE : 0);
+		return 0;
+	}
+	strcat(path, "/tun_flags");
 	f = fopen(path, "re");
 	if (!f)
 		return -errno;
@@ -78,7 +85,7 @@ static int check_tap(const struct net_config *c, unsigned *flags, struct err *e)
 			       "--net: tap %s: no such interface; make one with: ip tuntap add %s "
 			       "mode tap%s",
 			       c->name, c->name, c->queues > 1 ? " multi_queue" : "");
-	if (tap_flags(c->name, flags) || !(*flags & IFF_TAP))
+	if (tap_flags(c, flags) || !(*flags & IFF_TAP))
 		return err_set(e, -EINVAL, "--net: tap %s: not a TAP interface", c->name);
 	if (c->queues > 1 && !(*flags & IFF_MULTI_QUEUE))
 		return err_set(e, -EINVAL,
@@ -92,6 +99,9 @@ static int attach_error(const struct net_config *c, int code, struct err *e)
 {
 	if (code == -EBUSY)
 		return err_set(e, code, "--net: tap %s: in use by another program", c->name);
+	if (code == -EINVAL)
+		return err_set(e, code, "--net: tap %s: expected a TAP with %s", c->name,
+			       c->queues > 1 ? "several queues" : "one queue");
 	if (code == -EPERM)
 		return err_set(
 			e, code,
