@@ -10,3 +10,37 @@ for t in test_oci_cgroup test_oci_share test_oci_forward; do
 		not_ok $t "$(grep '^not ok' "$T/tap" | head -n 3 | tr '\n' ' ')"
 	fi
 done
+
+# --systemd-cgroup: systemd is PID 1 of a namespace here, with a bus, a /run and control groups of its own.
+[ -x /lib/systemd/systemd ] || { skip systemd "no systemd on this machine"; exit 0; }
+[ -d /run/lab ] || { skip systemd "in the lab only"; exit 0; }
+command -v dbus-daemon >/dev/null || { not_ok systemd "no dbus-daemon"; exit 1; }
+R=/sys/fs/cgroup
+outer=
+trap '[ -z "$outer" ] || { kill -9 "$outer"; wait "$outer" 2>/dev/null; }; rm -rf "$T"' EXIT
+for c in cpu memory pids io; do echo +$c >"$R/cgroup.subtree_control" 2>/dev/null; done
+mkdir "$R/test-oci"
+printf '[Unit]\nRequires=dbus.socket dbus.service\nAfter=dbus.socket dbus.service\n' >"$T/test.target"
+cat >"$T/start" <<START
+echo 0 >$R/test-oci/cgroup.procs
+exec unshare --cgroup sh -c 'umount $R; mount -t cgroup2 cgroup2 $R; for d in /run /var/lib /var/cache; do mount -t tmpfs tmpfs \$d; done
+	mkdir -p /run/systemd/system; cp $T/test.target /run/systemd/system/
+	ln -s /dev/null /run/systemd/system/systemd-tmpfiles-setup.service; exec env -i container=lab PATH=\$PATH /lib/systemd/systemd --unit=test.target'
+START
+unshare --fork --pid --mount --mount-proc --kill-child sh "$T/start" >"$T/systemd.log" 2>&1 &
+outer=$!
+inner=
+until [ -n "$inner" ]; do # the list has no line end
+	sleep 0.05
+	read -r inner _ <"/proc/$outer/task/$outer/children" || kill -0 $outer || exit 1
+done
+ENTER=(nsenter -t "$inner" -m -p -C)
+for _ in $(seq 300); do
+	! "${ENTER[@]}" busctl --system --timeout=1 call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.DBus.Peer Ping >"$T/out" 2>&1 || break
+	sleep 0.2
+done
+if INSULA_TEST_SYSTEMD=1 CK_RUN_CASE=all CK_VERBOSITY=normal CK_DEFAULT_TIMEOUT=60 "${ENTER[@]}" "$BUILD/tests/test_oci_cgroup" >"$T/out" 2>&1; then
+	ok systemd-scope
+else
+	not_ok systemd-scope "$(grep -m 3 ':[FE]:' "$T/out" | tr '\n' ' ')"
+fi

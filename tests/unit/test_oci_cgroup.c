@@ -328,6 +328,46 @@ START_TEST(limits)
 }
 END_TEST
 
+/* tests/lab/65-oci-host.sh runs this under a systemd. */
+START_TEST(a_scope_of_systemd)
+{
+	char line[PATH_MAX] = "", name[96];
+	json_object *o;
+	struct cgroup g;
+	pid_t child;
+	FILE *f;
+
+	if (!getenv("INSULA_TEST_SYSTEMD"))
+		return;
+	snprintf(name, sizeof(name), "insula-test.slice:t:n%d", (int)getpid());
+	ck_assert_int_eq(cgroup_name(&g, name, true, "id", &e), 0);
+	child = sleeper();
+	o = json("{'memory':{'limit':67108864},'cpu':{'quota':50000}}");
+	ck_assert_msg(!cgroup_make(&g, child, o, 4096, &e), "%s", e.text);
+	json_object_put(o);
+	snprintf(name, sizeof(name), "/proc/%d/cgroup", (int)child);
+	f = fopen(name, "re");
+	ck_assert(f && fgets(line, sizeof(line), f));
+	fclose(f);
+	snprintf(name, sizeof(name), "0::/insula.slice/insula-test.slice/t-n%d.scope\n",
+		 (int)getpid());
+	ck_assert_str_eq(line, name);
+	ck_assert_int_eq(strncmp(g.path, ROOT "/insula.slice/", 27), 0);
+	ck_assert(read_line(&g, "memory.max", "67112960"));
+	ck_assert(read_line(&g, "cpu.max", "50000 100000"));
+	/* The same name again: nothing changes. */
+	ck_assert_int_lt(cgroup_make(&g, getpid(), NULL, 0, &e), 0);
+	ck_assert_ptr_nonnull(strstr(e.text, "--systemd-cgroup: t-n"));
+	ck_assert_int_eq(cgroup_pids(&g, &(pid_t){0}, 1, &e), 1);
+	ck_assert_msg(!cgroup_remove(&g, &e), "%s", e.text);
+	ck_assert(is_dead_by_kill(child));
+	for (int i = 0; i < 200 && !access(g.path, F_OK); i++)
+		usleep(10000);
+	ck_assert_int_eq(access(g.path, F_OK), -1);
+	ck_assert_int_eq(cgroup_remove(&g, &e), 0);
+}
+END_TEST
+
 START_TEST(a_host_of_version_1)
 {
 	struct cgroup g;
@@ -354,6 +394,7 @@ int main(void)
 	tcase_add_loop_test(t, a_scope, 0, ARRAY_LEN(scopes));
 	tcase_add_test(t, a_group);
 	tcase_add_test(t, limits);
+	tcase_add_test(t, a_scope_of_systemd);
 	tcase_add_test(t, a_host_of_version_1);
 	suite_add_tcase(s, t);
 	srunner_run_all(run, CK_ENV);
