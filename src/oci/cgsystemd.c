@@ -151,8 +151,8 @@ static bool hear(int fd, char *out, size_t size, uint64_t until)
 
 static int ask(char *const argv[], const char *unit, char said[SAID_MAX], struct err *e)
 {
-	int fd, status, rc;
-	pid_t child;
+	int fd = -1, status = 0, rc;
+	pid_t child = -1;
 	bool heard;
 
 	said[0] = 0;

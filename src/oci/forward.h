@@ -17,9 +17,9 @@
 #include "oci.h"
 
 struct forward {
-  int listener[2]; /* IPv4, IPv6 (-1: the namespace has none); non-blocking;
+	int listener[2]; /* IPv4, IPv6 (-1: the namespace has none); non-blocking;
                       owned */
-  int link;        /* the program on the namespace; owned */
+	int link;        /* the program on the namespace; owned */
 };
 
 /* In the pod's namespace, whose lo is up. */
@@ -35,7 +35,6 @@ typedef int forward_connect(void *ctx, uint16_t port, int fd, struct err *e);
 typedef int forward_turn(void *ctx);
 /* Serve until turn() says so, or `fd` is no more. A connection that cannot be
  * handed on is closed, with a line in the log. */
-int forward_run(struct forward *f, int fd, forward_connect *connect,
-                forward_turn *turn, void *ctx);
+int forward_run(struct forward *f, int fd, forward_connect *connect, forward_turn *turn, void *ctx);
 
 #endif

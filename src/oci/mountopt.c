@@ -11,10 +11,6 @@
 #include "field.h"
 #include "mountopt.h"
 
-/* Of <sys/mount.h> and <linux/mount.h>, which cannot be had both. */
-#ifndef MS_SYNCHRONOUS
-#error "linux/mount.h without MS_*"
-#endif
 #define ATIME_FLAGS (MS_NOATIME | MS_RELATIME | MS_STRICTATIME)
 
 struct option_flag {

@@ -94,7 +94,7 @@ static int nl_send(struct nl *n, struct nlmsghdr *h)
 
 static ssize_t nl_receive(struct nl *n, char *buf)
 {
-	struct sockaddr_nl from;
+	struct sockaddr_nl from = {.nl_pid = 0};
 	socklen_t len = sizeof(from);
 	ssize_t got;
 
@@ -164,7 +164,8 @@ int nl_do(struct nl *n, struct nlreq *r)
 
 void nl_attributes(const void *from, size_t len, const struct rtattr **attr)
 {
-	memset(attr, 0, NL_ATTR_MAX * sizeof(*attr));
+	for (unsigned i = 0; i < NL_ATTR_MAX; i++)
+		attr[i] = NULL;
 	for (size_t at = 0; len - at >= sizeof(struct rtattr) && at < len;) {
 		const struct rtattr *a = (const void *)((const char *)from + at);
 		unsigned type = a->rta_type & 0x3fffu; /* without NLA_F_* */

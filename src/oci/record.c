@@ -312,7 +312,7 @@ static int container_sysctls(json_object *lin, enum sysctl_whose whose, struct r
 static int one_hook(json_object *h, const char *input, const char *at, struct rec *r, struct err *e)
 {
 	const char *path;
-	int64_t timeout;
+	int64_t timeout = 0;
 	int rc = field_text(h, at, "path", &path, e);
 
 	if (rc)

@@ -191,10 +191,10 @@ static int one_rule(struct profile *p, json_object *rule, const char *at, struct
 {
 	struct scmp_arg_cmp args[ARGS_MAX];
 	char in[FIELD_WHERE_MAX];
-	json_object *names;
+	json_object *names = NULL;
 	const char *name;
-	uint32_t action;
-	unsigned nargs;
+	uint32_t action = 0;
+	unsigned nargs = 0;
 	int number, rc = read_action(rule, at, "action", "errnoRet", &action, e);
 
 	if (!rc)
@@ -381,8 +381,8 @@ int seccomp_build(json_object *seccomp, struct sock_filter **insn, size_t *n, un
 
 int seccomp_write(json_object *seccomp, int at, const char *name, unsigned *flags, struct err *e)
 {
-	struct sock_filter *insn;
-	size_t n;
+	struct sock_filter *insn = NULL;
+	size_t n = 0;
 	int fd, rc = seccomp_build(seccomp, &insn, &n, flags, e);
 
 	if (rc)

@@ -94,11 +94,6 @@ static int make_target(int at, const char *name, bool directory)
 			return -errno;
 		return open_in(at, name, O_PATH | O_DIRECTORY, RESOLVE_NO_XDEV);
 	}
-	fd = open_in(at, name, O_PATH, RESOLVE_NO_XDEV);
-	if (fd >= 0 || fd != -ENOENT) {
-		fd_close(&fd);
-		return fd >= 0 ? -EEXIST : fd;
-	}
 	fd = openat(at, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
@@ -270,7 +265,7 @@ int share_container(const char *dir, const char *id, const struct bundle *b, cha
 
 static bool is_mount_root(int fd)
 {
-	struct statx st;
+	struct statx st = {.stx_mask = 0};
 
 	return !statx(fd, "", AT_EMPTY_PATH, 0, &st) && st.stx_attributes & STATX_ATTR_MOUNT_ROOT;
 }

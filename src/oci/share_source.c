@@ -47,7 +47,7 @@ static bool is_below(const char *path, const char *dir)
 
 static bool is_mount(int fd)
 {
-	struct statx st;
+	struct statx st = {.stx_mask = 0};
 
 	return !statx(fd, "", AT_EMPTY_PATH, 0, &st) && st.stx_attributes & STATX_ATTR_MOUNT_ROOT;
 }
@@ -86,9 +86,9 @@ static int refuse_kind(const char *where, const char *source, const char *what, 
 static int choose_kind(struct share_source *s, const char *source, const char *dest,
 		       const char *where, struct err *e)
 {
-	char path[PATH_MAX];
-	struct statfs fs;
-	struct stat st;
+	char path[PATH_MAX] = "";
+	struct statfs fs = {.f_type = 0};
+	struct stat st = {.st_mode = 0};
 	int rc = fstat(s->fd, &st) || fstatfs(s->fd, &fs) ? -errno
 							  : real_path(s->fd, path, sizeof(path));
 
