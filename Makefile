@@ -42,7 +42,7 @@ say = @printf '  %-6s %s\n' "$(1)" "$(patsubst $(BUILD)/%,%,$@)"
 endif
 
 # ---- rooms: one library each; main.c and *_main.c belong to a program alone
-ROOMS := base hv x86 whp vmm devices exec jail image spec supervisor guest container daemon ctl oci
+ROOMS := base hv x86 whp vmm devices exec layer jail image spec supervisor guest container daemon ctl oci
 src_base       := $(wildcard src/base/*.c) $(wildcard src/os/linux/*.c)
 src_hv         := $(wildcard src/hv/kvm/*.c) $(wildcard src/hv/kvm/x86/*.c) $(wildcard src/hv/*.c)
 # The Windows backend; all but *_win.c also builds here, for the tests. x86: its instruction emulator.
@@ -51,6 +51,7 @@ src_whp        := $(filter-out $(src_x86),$(wildcard src/hv/whp/*.c)) $(wildcard
 src_vmm        := $(wildcard src/vmm/*.c) $(wildcard src/vmm/x86/*.c)
 src_devices    := $(wildcard src/devices/*.c src/devices/*/*.c)
 src_exec       := $(wildcard src/exec/*.c)
+src_layer      := $(wildcard src/layer/*.c)
 src_jail       := $(wildcard src/jail/*.c)
 src_image      := $(wildcard src/image/*.c)
 src_spec       := $(wildcard src/spec/*.c)
@@ -64,7 +65,7 @@ src_container  := $(wildcard src/guest/container/*.c)
 lib_of   = $(filter-out %/main.c %_main.c %_win.c,$(src_$(1)))
 objs     = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 lib      = $(BUILD)/lib/lib$(1).a
-HELPERS  := insula-blk insula-console insula-exec insula-net insula-rng insula-vhost insula-vsock
+HELPERS  := insula-blk insula-console insula-exec insula-layer insula-net insula-rng insula-vhost insula-vsock
 BIN      := $(addprefix $(BUILD)/bin/,insula-run insula-initrd insula-get-kernel insulad insulactl)
 LIBEXEC  := $(addprefix $(BUILD)/libexec/insula/,insula-vmm $(HELPERS) insula-init insula-container busybox)
 
@@ -138,9 +139,12 @@ $(BUILD)/libexec/insula/insula-vmm: $(call objs,src/vmm/main.c) $(call lib,vmm) 
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $^ $(JAIL_LIBS)
 # One program a device: src/devices/NAME/NAME_main.c; and insula-exec. Only the disk needs a library of its own.
 HELPER_LIBS_insula-blk := -luring
+# gzip and zstd are unpacked in the jail.
+HELPER_LIBS_insula-layer := -lz -lzstd
 $(foreach h,$(HELPERS:insula-%=%),$(eval $(BUILD)/libexec/insula/insula-$(h): \
 	$(call objs,$(wildcard src/devices/$(h)/$(h)_main.c src/$(h)/$(h)_main.c))))
 $(BUILD)/libexec/insula/insula-exec: $(call lib,exec)
+$(BUILD)/libexec/insula/insula-layer: $(call lib,layer)
 $(addprefix $(BUILD)/libexec/insula/,$(HELPERS)): $(call lib,devices) $(call lib,jail) $(call lib,base)
 	@mkdir -p $(@D)
 	$(call say,LINK)
@@ -154,12 +158,12 @@ $(BUILD)/bin/insula-run: $(call objs,tools/insula-run.c) $(call lib,supervisor) 
 	@# libcap-ng's capng_change_id(), which nobody calls, makes ld warn about name services in a static program.
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $^ -ljson-c $(SPAWN_LIBS) 2>$@.log; rc=$$?; \
 		grep -vE 'in function .capng_change_id|in statically linked applications' $@.log >&2; rm -f $@.log; exit $$rc
-$(BUILD)/bin/insulactl: $(call objs,tools/insulactl.c) $(call lib,ctl) $(call lib,spec) $(call lib,base)
+$(BUILD)/bin/insulactl: $(call objs,tools/insulactl.c) $(call lib,ctl) $(call lib,spec) $(call lib,image) $(call lib,base)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -pie -o $@ $^ -ljson-c
 # For the build: completions, and parts of manual pages.
-$(BUILD)/tools/insula-spec: $(call objs,tools/insula-spec.c) $(call lib,ctl) $(call lib,daemon) $(call lib,spec) $(call lib,base)
+$(BUILD)/tools/insula-spec: $(call objs,tools/insula-spec.c) $(call lib,ctl) $(call lib,daemon) $(call lib,spec) $(call lib,image) $(call lib,base)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -pie -o $@ $^ -luv -ljson-c
@@ -247,7 +251,7 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
-		-lcheck -lsubunit -lrt -lm -luring -luv -ljson-c $(JAIL_LIBS) $(SPAWN_LIBS)
+		-lcheck -lsubunit -lrt -lm -luring -luv -ljson-c -lz -lzstd $(JAIL_LIBS) $(SPAWN_LIBS)
 
 define unit_rooms
 $(BUILD)/tests/$(1): $(foreach r,$(or $(rooms_$(1)),$(error tests/unit/rooms.mk: no row for $(1))),$(call lib,$(r)))
@@ -264,7 +268,7 @@ $(BUILD)/tests/test_whp: $(BUILD)/obj/tests/unit/test_whp.o $(DOUBLE) $(call lib
 
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZERS  := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
-FUZZ_LIB_SRC := $(foreach r,base x86 vmm devices exec image spec supervisor daemon ctl oci,$(call lib_of,$(r)))
+FUZZ_LIB_SRC := $(foreach r,base x86 vmm devices exec layer image spec supervisor daemon ctl oci,$(call lib_of,$(r)))
 FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 fuzzers: $(FUZZERS)
 $(BUILD)/fuzz/obj/%.o: %.c Makefile
@@ -278,7 +282,7 @@ $(BUILD)/fuzz/librooms.a: $(patsubst %.c,$(BUILD)/fuzz/obj/%.o,$(FUZZ_LIB_SRC) $
 $(BUILD)/fuzz/fuzz_container: $(patsubst %,$(BUILD)/fuzz/obj/src/guest/container/%.o,records keys devices)
 $(BUILD)/fuzz/%: $(BUILD)/fuzz/obj/tests/fuzz/%.o $(BUILD)/fuzz/librooms.a
 	$(call say,LINK)
-	$(Q)clang -fsanitize=fuzzer,address,undefined -pthread -o $@ $(filter %.o,$^) $(filter %.a,$^) -luring -luv -ljson-c $(JAIL_LIBS) $(SPAWN_LIBS)
+	$(Q)clang -fsanitize=fuzzer,address,undefined -pthread -o $@ $(filter %.o,$^) $(filter %.a,$^) -luring -luv -ljson-c -lz -lzstd $(JAIL_LIBS) $(SPAWN_LIBS)
 
 -include tests/guests/payloads.mk
 payloads: $(PAYLOADS)

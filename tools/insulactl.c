@@ -48,6 +48,8 @@ static int insulactl_run(struct ctl *c, const struct verb *v, int argc, char **a
 	struct err e;
 	int status;
 
+	if (v->flags & FLAG_ALONE)
+		return v->run(c, argc, argv);
 	if (conn_open(&c->conn, c->path, &e)) {
 		fprintf(stderr, "insulactl: %s\n", e.text);
 		return e.code == -ENAMETOOLONG ? CTL_BAD_INPUT : CTL_FAILED;

@@ -90,6 +90,9 @@ struct image_config {
 	} agent;
 	char *const *share; /* absolute paths; NULL-terminated; may be NULL */
 	char *const *fs;    /* live shares: "ro,TAG,PATH" or "rw,TAG,PATH"; likewise */
+	unsigned layers;    /* with IMAGE_ROOT_RO: the root is made of so many layers */
+	bool upper;         /* a disk of that serial takes what is written to the root */
+	const char *dir;    /* is made in the root if it is missing; NULL: none */
 };
 
 /* A sealed memfd (close-on-exec) with a cpio archive that holds /insula/config: the second initrd
@@ -115,8 +118,73 @@ struct image_rootfs_params {
 int image_rootfs(const struct image_rootfs_params *p, char path[IMAGE_PATH_MAX], int *hold,
 		 struct err *e);
 
+/* ---- container images ---- */
+
+#define IMAGE_LAYERS_MAX 10               /* files of an image: lower layers are merged beyond */
+#define IMAGE_LIMIT (20ull << 30)         /* bytes of all of them, unless it is said */
+#define IMAGE_LAYER_SERIAL "insula-layer" /* and its number, from 0, the lowest */
+/* The disk that takes what is written to the root. */
+#define IMAGE_UPPER_SERIAL "insula-upper"
+
+/* The store: the directory `images` in $XDG_CACHE_HOME/insula, else in /var/cache/insula for root,
+ * else in image_cache_dir(). */
+int image_store_dir(char out[IMAGE_PATH_MAX], struct err *e);
+
+enum image_pull { IMAGE_PULL_MISSING, IMAGE_PULL_ALWAYS, IMAGE_PULL_NEVER };
+
+struct image_params {
+	const char *reference; /* TRANSPORT:... as skopeo takes it */
+	enum image_pull pull;
+	const char *libexec; /* where insula-layer is */
+	unsigned layers;     /* at most so many files, 1 to IMAGE_LAYERS_MAX */
+	bool check_only;     /* fetch and make nothing: look at what is there */
+	/* As image_rootfs_params has it: what is done now, "" at its end; may be NULL. */
+	void (*progress)(void *ctx, const char *what, uint64_t done, uint64_t total);
+	void *ctx;
+};
+
+struct oci_config; /* src/image/oci.h */
+struct image {
+	char digest[72];              /* of its manifest: "sha256:..." */
+	unsigned nlayers;             /* 0: check_only, and it is not in the store */
+	char *path[IMAGE_LAYERS_MAX]; /* EROFS images, the lowest first; never write to them */
+	int hold[IMAGE_LAYERS_MAX];   /* they stay as long as these are open */
+	int record;                   /* likewise: it is in use */
+	/* What its configuration says; NULL-terminated, or NULL: nothing. Not checked further: an
+	 * enemy may have written it. */
+	char **entrypoint, **cmd, **env;
+	char *user, *cwd;
+};
+
+/* Have an image ready, from the store if it is there. -EINVAL: the reference or the image is no
+ * good; -ENOENT: it is not there, or a program is missing; -EIO: skopeo failed; else the machine.
+ * image_free() in any case. */
+int image_open(const struct image_params *p, struct image *out, struct err *e);
+void image_free(struct image *i);
+
+/* An empty ext4 disk without a name of so many bytes, sparse, in the store's file system: gone with
+ * its last descriptor. The caller closes *fd. */
+int image_upper(uint64_t size, int *fd, struct err *e);
+
+struct image_listed {
+	char digest[72], **reference; /* NULL-terminated */
+	uint64_t bytes, used;         /* of its layers, shared ones too; seconds since 1970 */
+	bool in_use, complete;
+};
+/* The last used first; *list and *n are for image_list_free(). */
+int image_list(struct image_listed **list, size_t *n, struct err *e);
+void image_list_free(struct image_listed *list, size_t n);
+/* By a reference as it is listed, or a digest or at least 6 of its digits. -ENOENT; -EBUSY: a VM
+ * uses it. */
+int image_remove(const char *name, struct err *e);
+/* Remove what belongs to no image, and images that no VM uses: all of them, or until the limit is
+ * kept. *bytes: freed. */
+int image_prune(bool all, uint64_t *bytes, struct err *e);
+
 /* A progress function: one line on stderr, rewritten in place, if stderr is a terminal; otherwise
  * nothing. */
 void image_progress_stderr(void *ctx, const char *dir, uint64_t done, uint64_t total);
+/* The same for image_open(). */
+void image_progress_what(void *ctx, const char *what, uint64_t done, uint64_t total);
 
 #endif

@@ -81,6 +81,11 @@ enum msg_type {
 	MSG_EXEC_EXIT,     /* struct msg_exec_exit: it has ended, all output is written */
 	MSG_EXEC_BROKEN,   /* empty: the stream has ended before the command did */
 	MSG_PAUSED = 112,  /* struct msg_paused (from the vmm) */
+	MSG_START_LAYER = 144, /* to and from insula-layer: insula/layer.h */
+	MSG_LAYER,
+	MSG_LAYER_END,
+	MSG_LAYER_DONE = 160,
+	MSG_LAYER_WRITTEN,
 };
 
 struct msg_hdr {

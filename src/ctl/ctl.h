@@ -185,6 +185,8 @@ int verb_wait(struct ctl *c, int argc, char **argv);
  */
 size_t exec_words(struct flag_words *out);
 int ctl_exec(struct ctl *c, int argc, char **argv, int *status, struct err *e);
+/* image_linux.c, image_win.c: the caller's images, which insulad has no part in. */
+int ctl_image(struct ctl *c, int argc, char **argv);
 /* logs.c: the same without a status. */
 int ctl_logs(struct ctl *c, const char *vm, struct err *e);
 /* "10m", "1h30m" ago, or a date and a time: milliseconds since 1970. False: neither. */
@@ -210,6 +212,7 @@ enum flag_bit {
 	FLAG_ONCE = 4096,
 	FLAG_LINKS = 8192,
 };
+#define FLAG_ALONE (1u << 30) /* in a verb's flags: it needs no insulad */
 struct flag {
 	enum flag_bit bit;
 	const char *name;

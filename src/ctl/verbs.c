@@ -415,6 +415,10 @@ const struct verb verbs[] = {
 	 COMMON | FLAG_FORCE | FLAG_TIMEOUT, NULL, NULL},
 	{"prune", NULL, "[-f]", "delete all your VMs that have ended", verb_prune, 0, 0,
 	 COMMON | FLAG_YES, NULL, NULL},
+	{"image", "images", "ls | rm IMAGE... | prune [-a]",
+	 "list and remove images of the cache: by reference or digest; prune: what none needs, and "
+	 "what is above its limit (-a: all that no VM uses)",
+	 ctl_image, 1, -1, COMMON | FLAG_ALL | FLAG_ALONE, NULL, NULL},
 	{"metrics", NULL, "[VM]", "counters of one VM, or of the daemon", verb_metrics, 0, 1,
 	 COMMON, NULL, NULL},
 	{"events", NULL, "[VM]", "print events as they come", verb_events, 0, 1, COMMON, NULL,

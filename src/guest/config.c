@@ -54,6 +54,16 @@ static enum root_mode root_mode(const char *value)
 	die(CONFIG ": root=%s is neither ro nor rw", value);
 }
 
+static unsigned layers(const char *value)
+{
+	char *end;
+	unsigned long n = strtoul(value, &end, 10);
+
+	if (*end || n < 1 || n > LAYERS_MAX)
+		die(CONFIG ": layers=%s is no number up to %d", value, LAYERS_MAX);
+	return (unsigned)n;
+}
+
 static size_t count_records(const char *buf, size_t len)
 {
 	size_t n = 0;
@@ -94,6 +104,12 @@ void config_read(struct config *c)
 			c->hostname = value;
 		else if (strcmp(p, "root") == 0)
 			c->root = root_mode(value);
+		else if (strcmp(p, "layers") == 0)
+			c->layers = layers(value);
+		else if (strcmp(p, "upper") == 0)
+			c->upper = strcmp(value, "disk") == 0;
+		else if (strcmp(p, "dir") == 0)
+			c->dir = value;
 		else if (strcmp(p, "share") == 0)
 			c->share[shares++] = value;
 		else if (strcmp(p, "fs") == 0)

@@ -33,6 +33,8 @@ void die_errno(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 
 
 /* ---- config.c: /insula/config (docs/man/insula-initrd.1 has the format) ---- */
 
+#define LAYERS_MAX 32
+
 enum root_mode { ROOT_INITRD, ROOT_RO, ROOT_RW };
 
 struct config {
@@ -42,6 +44,9 @@ struct config {
 	const char *cwd;
 	const char *hostname;
 	enum root_mode root;
+	unsigned layers; /* ROOT_RO: so many disks, the lowest first; 0: one */
+	bool upper;      /* a disk takes what is written to the root, and not memory */
+	const char *dir; /* to be made in the root; NULL: none */
 	/* Serve the host instead, or in a process of its own beside the shell or the root's init.
 	 */
 	enum { AGENT_NONE, AGENT_ALONE, AGENT_BESIDE } agent;
@@ -79,7 +84,7 @@ void mounts_early(bool initrd_root);
 /* Everything into a tmpfs, and that is the root: for containers, see leave.c. */
 void mounts_leave_initramfs(void);
 /* Find, mount and enter the root disk. */
-void mounts_switch_root(enum root_mode mode);
+void mounts_switch_root(const struct config *c);
 /* Load what mounts_shares() needs: after the change of the root, the modules are out of reach. */
 void mounts_prepare_shares(void);
 /* Mount the nth share disk at share[n], which is made if it is missing. */

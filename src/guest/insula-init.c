@@ -248,7 +248,7 @@ int main(void)
 	if (c.root == ROOT_INITRD)
 		install_applets();
 	else
-		mounts_switch_root(c.root);
+		mounts_switch_root(&c);
 	if (c.root == ROOT_INITRD && serves_containers(&c))
 		mounts_leave_initramfs();
 	net_resolv(&c);

@@ -18,6 +18,8 @@
 
 #define ROOT_SERIAL "insula-root"
 #define SHARE_SERIAL "insula-share" /* and a number */
+#define LAYER_SERIAL "insula-layer" /* likewise */
+#define UPPER_SERIAL "insula-upper"
 #define ROOT_WAIT_MS 5000
 #define NEW_ROOT "/newroot"
 #define LOWER "/lower"
@@ -164,15 +166,66 @@ static void mount_disk(const char *dev, const struct fs *f, const char *where, b
 	die_errno("mount the root disk (%s)", f->type);
 }
 
-static void mount_overlay(void)
+/* What is written to the root: to memory, or to a disk that is made for this run. */
+static void mount_upper(bool disk)
 {
-	modules_load("overlay");
-	if (mount("tmpfs", UPPER, "tmpfs", 0, "mode=755") < 0 || mkdir(UPPER "/data", 0755) < 0 ||
-	    mkdir(UPPER "/work", 0755) < 0)
+	char dev[300];
+
+	if (!disk && mount("tmpfs", UPPER, "tmpfs", 0, "mode=755") < 0)
 		die_errno("tmpfs for the root");
-	if (mount("overlay", NEW_ROOT, "overlay", 0,
-		  "lowerdir=" LOWER ",upperdir=" UPPER "/data,workdir=" UPPER "/work") < 0)
+	if (disk) {
+		disk_wait(UPPER_SERIAL, dev, sizeof dev);
+		modules_load("ext4");
+		if (mount(dev, UPPER, "ext4", 0, NULL) < 0)
+			die_errno("the disk for the root");
+	}
+	if (mkdir(UPPER "/data", 0755) < 0 || mkdir(UPPER "/work", 0755) < 0)
+		die_errno("directories for the root");
+}
+
+/* `lower`: directories between colons, the highest first. */
+static void mount_overlay(const char *lower, bool disk)
+{
+	char options[1024];
+
+	modules_load("overlay");
+	mount_upper(disk);
+	snprintf(options, sizeof options,
+		 "lowerdir=%s,upperdir=" UPPER "/data,workdir=" UPPER "/work", lower);
+	if (mount("overlay", NEW_ROOT, "overlay", 0, options) < 0)
 		die_errno("overlay for the root");
+}
+
+/* One EROFS image each. */
+static void mount_layers(unsigned n, bool disk)
+{
+	char serial[32], dev[300], dir[32], lower[512] = "";
+	size_t len = 0;
+
+	modules_load("erofs");
+	for (unsigned i = n; i-- > 0;) {
+		snprintf(serial, sizeof serial, LAYER_SERIAL "%u", i);
+		disk_wait(serial, dev, sizeof dev);
+		snprintf(dir, sizeof dir, LOWER "/%u", i);
+		mkdir(dir, 0755);
+		if (mount(dev, dir, "erofs", MS_RDONLY, NULL) < 0)
+			die_errno("mount layer %u of the image (erofs)", i);
+		len += (size_t)snprintf(lower + len, sizeof lower - len, "%s%s", len ? ":" : "",
+					dir);
+	}
+	mount_overlay(lower, disk);
+}
+
+static void mount_root_disk(enum root_mode mode, bool disk)
+{
+	char dev[300];
+	const struct fs *f;
+
+	disk_wait(ROOT_SERIAL, dev, sizeof dev);
+	f = probe(dev);
+	mount_disk(dev, f, mode == ROOT_RW ? NEW_ROOT : LOWER, mode == ROOT_RW);
+	if (mode == ROOT_RO)
+		mount_overlay(LOWER, disk);
 }
 
 static void carry_over(const char *dir)
@@ -202,20 +255,17 @@ void mounts_leave_initramfs(void)
 	enter_new_root();
 }
 
-void mounts_switch_root(enum root_mode mode)
+void mounts_switch_root(const struct config *c)
 {
 	static const char *const moved[] = {"/proc", "/sys", "/dev", "/run"};
-	char dev[300];
-	const struct fs *f;
 
-	disk_wait(ROOT_SERIAL, dev, sizeof dev);
-	f = probe(dev);
 	mkdir(NEW_ROOT, 0755);
 	mkdir(LOWER, 0755);
 	mkdir(UPPER, 0755);
-	mount_disk(dev, f, mode == ROOT_RW ? NEW_ROOT : LOWER, mode == ROOT_RW);
-	if (mode == ROOT_RO)
-		mount_overlay();
+	if (c->layers)
+		mount_layers(c->layers, c->upper);
+	else
+		mount_root_disk(c->root, c->upper);
 	for (size_t i = 0; i < sizeof moved / sizeof moved[0]; i++)
 		carry_over(moved[i]);
 	unlink("/bin/busybox"); /* the initrd is memory */
@@ -223,6 +273,8 @@ void mounts_switch_root(enum root_mode mode)
 	if (mkdir("/tmp", 0777) == 0)
 		chmod("/tmp", 01777);
 	mkdir("/root", 0700);
+	if (c->dir)
+		mounts_make_path(c->dir);
 }
 
 /* ---- directories of the host ---- */

@@ -102,7 +102,7 @@ int cache_open(struct cache *c, const char *dir, struct err *e)
 	return 0;
 }
 
-static void drop_tmp(struct cache *c)
+void cache_drop(struct cache *c)
 {
 	if (c->tmp_name[0])
 		unlinkat(c->dir, c->tmp_name, 0);
@@ -112,7 +112,7 @@ static void drop_tmp(struct cache *c)
 
 void cache_close(struct cache *c)
 {
-	drop_tmp(c);
+	cache_drop(c);
 	fd_close(&c->dir);
 }
 
@@ -125,6 +125,12 @@ void cache_name(struct cache *c, const char *kind, const struct hash *subject,
 	hash_text(key, k);
 	snprintf(c->prefix, sizeof(c->prefix), "%s-%s-", kind, s);
 	snprintf(c->name, sizeof(c->name), "%s-%s-%s", kind, s, k);
+}
+
+void cache_name_is(struct cache *c, const char *name)
+{
+	snprintf(c->prefix, sizeof(c->prefix), "%s", name);
+	snprintf(c->name, sizeof(c->name), "%s", name);
 }
 
 /* The time of access tells how long an entry has not been used. Whatever forbids to set it makes
@@ -141,7 +147,9 @@ static void touch(int fd, const struct stat *st)
 int cache_get(struct cache *c, int *out, struct err *e)
 {
 	struct stat st;
-	int fd = openat(c->dir, c->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	/* Without O_NOATIME the kernel would set the time of access once a day when it is read. */
+	int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | (c->look ? O_NOATIME : 0);
+	int fd = openat(c->dir, c->name, flags);
 
 	if (fd < 0)
 		return err_sys(e, -errno, "cache entry %s", c->name);
@@ -155,7 +163,8 @@ int cache_get(struct cache *c, int *out, struct err *e)
 		close(fd);
 		return err_set(e, -ENOENT, "cache entry %s is gone", c->name);
 	}
-	touch(fd, &st);
+	if (!c->look)
+		touch(fd, &st);
 	*out = fd;
 	return 0;
 }
@@ -177,6 +186,11 @@ static bool remove_unused(int dir, const char *name)
 		gone = unlinkat(dir, name, 0) == 0;
 	close(fd);
 	return gone;
+}
+
+bool cache_remove(const struct cache *c, const char *name)
+{
+	return remove_unused(c->dir, name);
 }
 
 struct entry {
@@ -287,6 +301,8 @@ static int begin_named(struct cache *c, struct err *e)
 
 int cache_begin(struct cache *c, struct err *e)
 {
+	if (c->replace)
+		return begin_named(c, e); /* a link does not replace */
 	c->tmp = openat(c->dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
 	if (c->tmp >= 0)
 		return 0;
@@ -328,7 +344,7 @@ int cache_commit(struct cache *c, int *fd, struct err *e)
 		else
 			r = cache_get(c, fd, e);
 	}
-	drop_tmp(c);
+	cache_drop(c);
 	if (!r)
 		cache_trim(c, CACHE_LIMIT);
 	return r;

@@ -33,6 +33,8 @@ struct cache {
 	char tmp_name[32];         /* its name where the file system has no O_TMPFILE, or "" */
 	char name[CACHE_NAME_MAX]; /* what it will be called */
 	char prefix[CACHE_NAME_MAX];
+	bool look;    /* cache_get() is no use: it leaves the time of access alone */
+	bool replace; /* cache_commit() puts the new entry in the place of one of its name */
 };
 
 /* Open (make) the directory. It must belong to the caller, and nobody else may write to it. "":
@@ -41,6 +43,8 @@ int cache_open(struct cache *c, const char *dir, struct err *e);
 void cache_close(struct cache *c); /* also drops an unfinished entry */
 void cache_name(struct cache *c, const char *kind, const struct hash *subject,
 		const struct hash *key);
+/* The same for an entry that has one state only, and a name of its own. */
+void cache_name_is(struct cache *c, const char *name);
 /* The finished entry, read-only, with a shared lock; -ENOENT if there is none. */
 int cache_get(struct cache *c, int *fd, struct err *e);
 /* c->tmp becomes an empty file, open for reading and writing. */
@@ -51,6 +55,10 @@ int cache_commit(struct cache *c, int *fd, struct err *e);
 /* Remove entries, the least recently used first, until all have `limit` bytes together. The entry
  * that cache_name() has named stays, and so do entries in use. */
 void cache_trim(struct cache *c, uint64_t limit);
+/* Drop an unfinished entry. */
+void cache_drop(struct cache *c);
+/* Remove an entry; false: somebody uses it, or it is not there. */
+bool cache_remove(const struct cache *c, const char *name);
 /* The text for a failure in the directory: `what` or "". Returns `code`. */
 int cache_failed(const struct cache *c, int code, const char *what, struct err *e);
 /* Why a program could not write the entry, if it does not say so itself. */

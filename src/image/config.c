@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The second part of the initrd: a cpio archive with /insula/config, for src/guest/config.c.
- * Records "key=value", each ended by a NUL: share, fs and net repeat; hostname, root (ro, rw) and
- * agent (vsock, beside) appear at most once.
+ * Records "key=value", each ended by a NUL: share, fs and net repeat; hostname, root (ro, rw),
+ * layers (how many), upper (disk), dir and agent (vsock, beside) appear at most once.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -35,12 +35,22 @@ static void record(struct text *t, const char *key, const char *value)
 
 static void records(struct text *t, const struct image_config *c)
 {
+	char number[16];
+
 	for (char *const *n = c->nets; n && *n; n++)
 		record(t, "net", *n);
 	if (c->hostname)
 		record(t, "hostname", c->hostname);
 	if (c->root != IMAGE_ROOT_INITRD)
 		record(t, "root", c->root == IMAGE_ROOT_RW ? "rw" : "ro");
+	if (c->layers) {
+		snprintf(number, sizeof(number), "%u", c->layers);
+		record(t, "layers", number);
+	}
+	if (c->upper)
+		record(t, "upper", "disk");
+	if (c->dir)
+		record(t, "dir", c->dir);
 	if (c->agent)
 		record(t, "agent", c->agent == IMAGE_AGENT_BESIDE ? "beside" : "vsock");
 	for (char *const *s = c->share; s && *s; s++)

@@ -295,6 +295,21 @@ out:
 	return r;
 }
 
+void image_progress_what(void *ctx, const char *what, uint64_t done, uint64_t total)
+{
+	(void)ctx;
+	if (!isatty(STDERR_FILENO))
+		return;
+	if (!what[0])
+		fprintf(stderr, "\r\033[K");
+	else if (!total)
+		fprintf(stderr, "\r%s\033[K", what);
+	else
+		fprintf(stderr, "\r%s: %" PRIu64 " of %" PRIu64 " MiB\033[K", what, done >> 20,
+			total >> 20);
+	fflush(stderr);
+}
+
 void image_progress_stderr(void *ctx, const char *dir, uint64_t done, uint64_t total)
 {
 	(void)ctx;

@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -89,7 +90,11 @@ static _Noreturn void become_program(const struct spawn *s, const char *program,
 		(void)!write(errors, text, sizeof(text) - 1);
 		_exit(STATUS_SETUP);
 	}
-	execve(program, (char *const *)s->argv, clean_env);
+	if (s->fsize && setrlimit(RLIMIT_FSIZE, &(struct rlimit){s->fsize, s->fsize})) {
+		(void)!write(2, text, sizeof(text) - 1);
+		_exit(STATUS_SETUP);
+	}
+	execve(program, (char *const *)s->argv, s->own_env ? environ : clean_env);
 	(void)!write(2, text, sizeof(text) - 1);
 	_exit(STATUS_SETUP);
 }

@@ -3,6 +3,9 @@
 #ifndef IMAGE_SPAWN_H
 #define IMAGE_SPAWN_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include <insula/err.h>
 
 #define SPAWN_FD 3 /* where `extra` is in the child */
@@ -16,6 +19,8 @@ struct spawn {
 	int extra;           /* its descriptor SPAWN_FD, or -1 */
 	const char *bare;    /* a directory that it must see without anything mounted below, or NULL
 				(needs CAP_SYS_ADMIN) */
+	bool own_env;        /* it has our environment: credentials, proxies */
+	uint64_t fsize;      /* how long it may make a file; 0: as long as we */
 	void (*tick)(void *ctx); /* called about 4 times a second while it runs, or NULL */
 	void *ctx;
 };

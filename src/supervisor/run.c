@@ -4,6 +4,7 @@
 
 #include <insula/log.h>
 
+#include "supervisor/backing/image.h"
 #include "supervisor/control/control.h"
 #include "host.h"
 #include "run.h"
@@ -17,16 +18,23 @@ static void run_refuse(struct vm *vm, const struct err *e, int status)
 
 static void run_vm(struct vm *vm, struct options *o)
 {
+	struct image_use *image = NULL;
 	struct err e;
+	int status;
 
 	/* insulad: lines go to the VM's log, and standard error is a file. */
 	if (!o->check_only && !o->control && host_start_log(&e)) {
 		run_refuse(vm, &e, RUN_FAILED);
 		return;
 	}
+	status = image_take(&image, &o->conf, o->check_only, &e);
+	if (status) {
+		run_refuse(vm, &e, status);
+		goto out;
+	}
 	if (vm_open(vm, &o->conf, o->check_only, o->verbose > 0, &e)) {
 		run_refuse(vm, &e, vm->end.status);
-		return;
+		goto out;
 	}
 	vm->control = o->control;
 	if (o->check_only)
@@ -34,6 +42,8 @@ static void run_vm(struct vm *vm, struct options *o)
 	else
 		vm_run(vm);
 	vm_close(vm);
+out:
+	image_let_go(image);
 }
 
 int run_main(struct options *o, int argc, char **argv)

@@ -106,8 +106,8 @@ static int open_terminal(struct vm *vm, struct err *e)
 		vm->end.status = RUN_BAD_INPUT;
 	/* Insula's own shell, and nothing else in a guest, says when it wants its input. */
 	terminal_modes(&vm->terminal,
-		       vm->boot.own_initrd && !vm->conf->rootfs && !vm->conf->command &&
-			       config_console(vm->conf) == CONSOLE_STDIO,
+		       vm->boot.own_initrd && !vm->conf->rootfs && !vm->conf->image &&
+			       !vm->conf->command && config_console(vm->conf) == CONSOLE_STDIO,
 		       vm->command.raw);
 	return rc;
 }

@@ -160,9 +160,12 @@ static int make_own_initrd(struct boot *b, const struct vm_config *c,
 					.nets = nets,
 					.share = s->packed,
 					.fs = s->live,
-					.root = !c->rootfs     ? IMAGE_ROOT_INITRD
-						: c->rootfs_rw ? IMAGE_ROOT_RW
-							       : IMAGE_ROOT_RO};
+					.layers = c->nlayers,
+					.upper = c->rootfs_size != 0,
+					.dir = c->image ? c->cwd : NULL,
+					.root = c->rootfs_rw            ? IMAGE_ROOT_RW
+						: c->rootfs || c->image ? IMAGE_ROOT_RO
+									: IMAGE_ROOT_INITRD};
 	int rc;
 
 	for (unsigned i = 0; i < c->nnets; i++) {
@@ -187,7 +190,7 @@ static int add_own_initrd(struct boot *b, const struct vm_config *c, const struc
 					 .container = container,
 					 .busybox = busybox,
 					 .cache_dir = p->cache,
-					 .root_disk = c->rootfs != NULL || c->nshares > nlive,
+					 .root_disk = c->rootfs || c->image || c->nshares > nlive,
 					 .fs = nlive > 0};
 	struct boot_shares s;
 	int rc;
@@ -214,7 +217,7 @@ static int open_initrd(struct boot *b, const struct vm_config *c, const struct p
 		b->ninitrds = 1;
 		return b->initrd[0] < 0 ? b->initrd[0] : 0;
 	}
-	if (is_elf(b->kernel) && !c->command && !c->rootfs && !c->nshares)
+	if (is_elf(b->kernel) && !c->command && !c->rootfs && !c->image && !c->nshares)
 		return 0;
 	rc = boot_check_memory(b->kernel, c->mem, c->cpus, e);
 	return rc ? rc : add_own_initrd(b, c, p, kernel, check_only, e);
@@ -238,7 +241,7 @@ static int unpack_kernel(struct boot *b, const struct paths *p, struct err *e)
 
 void boot_init(struct boot *b)
 {
-	*b = (struct boot){.kernel = -1, .initrd = {-1, -1}, .root_hold = -1};
+	*b = (struct boot){.kernel = -1, .initrd = {-1, -1}, .root_hold = -1, .upper = -1};
 	for (unsigned i = 0; i < CONFIG_MAX_SHARES; i++)
 		b->share_hold[i] = -1;
 }
@@ -250,8 +253,6 @@ int boot_open(struct boot *b, const struct vm_config *c, const struct paths *p, 
 	int rc = 0;
 
 	boot_init(b);
-	if (c->image || c->rootfs_size)
-		return err_set(e, -EOPNOTSUPP, "--%s: not yet", c->image ? "image" : "rootfs-size");
 	if (c->kernel)
 		snprintf(kernel, sizeof(kernel), "%s", c->kernel);
 	else
@@ -262,6 +263,8 @@ int boot_open(struct boot *b, const struct vm_config *c, const struct paths *p, 
 		rc = cmdline_make(b->cmdline, c, verbose, e);
 	if (!rc && c->rootfs)
 		rc = open_rootfs(b, c, p, check_only, e);
+	if (!rc && c->rootfs_size && !check_only)
+		rc = image_upper(c->rootfs_size, &b->upper, e);
 	if (!rc)
 		rc = open_shares(b, c, p, check_only, e);
 	if (!rc)
@@ -279,6 +282,7 @@ void boot_close(struct boot *b)
 	for (unsigned i = 0; i < VMM_MAX_INITRDS; i++)
 		fd_close(&b->initrd[i]);
 	fd_close(&b->root_hold);
+	fd_close(&b->upper);
 	for (unsigned i = 0; i < CONFIG_MAX_SHARES; i++)
 		fd_close(&b->share_hold[i]);
 }

@@ -20,6 +20,7 @@ struct boot {
 	char root_image[IMAGE_PATH_MAX]; /* "" without --rootfs */
 	bool root_ro;
 	int root_hold; /* keeps a cached root image from being removed; owned */
+	int upper;     /* the disk of --rootfs-size, which has no name; owned; -1: none */
 	unsigned nshares;
 	char share_image[CONFIG_MAX_SHARES][IMAGE_PATH_MAX];
 	int share_hold[CONFIG_MAX_SHARES]; /* likewise */

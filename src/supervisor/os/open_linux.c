@@ -46,6 +46,27 @@ static int open_disk(struct vm *vm, const struct disk_config *c, struct err *e)
 	return rc;
 }
 
+/* The layers, and what lies above them. */
+static int open_image_disks(struct vm *vm, struct err *e)
+{
+	struct opened *o = &vm->opened;
+	int rc = 0;
+
+	for (unsigned i = 0; i < vm->conf->nlayers && !rc; i++) {
+		struct disk_config *d = &o->layer_disk[i];
+
+		*d = (struct disk_config){.path = vm->conf->layer[i], .ro = true};
+		snprintf(d->serial, sizeof(d->serial), IMAGE_LAYER_SERIAL "%u", i);
+		rc = open_disk(vm, d, e);
+	}
+	if (rc || vm->boot.upper < 0)
+		return rc;
+	snprintf(o->upper_path, sizeof(o->upper_path), "/proc/self/fd/%d", vm->boot.upper);
+	o->upper_disk = (struct disk_config){.path = o->upper_path};
+	strcpy(o->upper_disk.serial, IMAGE_UPPER_SERIAL);
+	return open_disk(vm, &o->upper_disk, e);
+}
+
 static int open_disks(struct vm *vm, struct err *e)
 {
 	const struct vm_config *c = vm->conf;
@@ -59,6 +80,8 @@ static int open_disks(struct vm *vm, struct err *e)
 		strcpy(vm->opened.root_disk.serial, IMAGE_ROOT_SERIAL);
 		rc = open_disk(vm, &vm->opened.root_disk, e);
 	}
+	if (!rc)
+		rc = open_image_disks(vm, e);
 	for (unsigned i = 0; i < vm->boot.nshares && !rc; i++) {
 		struct disk_config *s = &vm->opened.share_disk[i];
 

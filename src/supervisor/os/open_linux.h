@@ -22,6 +22,8 @@ struct opened {
 	struct share share[CONFIG_MAX_SHARES]; /* live ones */
 	unsigned nshares;
 	struct disk_config root_disk, share_disk[CONFIG_MAX_SHARES];
+	struct disk_config layer_disk[CONFIG_MAX_LAYERS], upper_disk;
+	char upper_path[32];
 	int exec_program; /* insula-exec; owned */
 };
 
