@@ -153,8 +153,10 @@ static int proc_write(pid_t pid, const char *name, const char *text, struct err 
 {
 	int fd = proc_file(pid, name, O_WRONLY), rc = 0;
 
+	/* Since Linux 5.12 it takes that as well to map user 0: user_namespaces(7). */
 	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
-		rc = err_sys(e, -errno, "virtiofsd: %s", name);
+		rc = err_sys(e, -errno, "virtiofsd: %s%s", name,
+			     geteuid() || errno != EPERM ? "" : " (root needs CAP_SETFCAP)");
 	fd_close(&fd);
 	return rc;
 }
