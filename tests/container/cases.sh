@@ -198,7 +198,9 @@ case_mounts() {
 	echo there >"$T/dir/file"
 	echo kept >"$R/full/old"
 	chmod 711 "$R/full"
+	ln -s file "$T/dir/link"
 	add mount=/vol mount.type=bind "mount.source=$T/dir" mount.flags=4096 \
+		mount=/nolink mount.type=bind "mount.source=$T/dir" mount.flags=4352 \
 		mount=/ro/deep mount.type=none "mount.source=$T/dir" mount.flags=20481 \
 		mount=/etc/one/file mount.type=bind "mount.source=$T/dir/file" mount.flags=4097 \
 		mount=/full mount.type=tmpfs mount.flags=6 mount.copyup=1 \
@@ -206,14 +208,15 @@ case_mounts() {
 		mount=/dev/mqueue mount.type=mqueue mount.flags=14 \
 		mount=/sys mount.type=sysfs mount.flags=15 \
 		mount=/sys/fs/cgroup mount.type=cgroup mount.flags=15
-	script 'cat /vol/file; echo new >/vol/new; (echo x >/ro/deep/x) 2>&1 | grep -o Read-only; (echo x >/etc/one/file) 2>&1 | grep -o Read-only
+	script 'cat /vol/file; echo new >/vol/new; cat /vol/link >/dev/null && echo link; cat /nolink/link; (echo x >/ro/deep/x) 2>&1 | grep -o Read-only; (echo x >/etc/one/file) 2>&1 | grep -o Read-only
 		cat /full/old; stat -c %a /full; echo x >/full/y; (echo x >/rotmp/x) 2>&1 | grep -o Read-only; ls -d /dev/mqueue
 		grep " /full " /proc/mounts; ls /sys/class >/dev/null && echo sys; cat /sys/fs/cgroup/cgroup.procs | head -1; cat /proc/self/cgroup'
 	go
 	is mounts 0 '^there$'
 	yes mounts-written test "$(cat "$T/dir/new")" = new
 	yes mounts-read-only test "$(grep -c Read-only "$T/out")" = 3
-	for want in kept 711 sys 1 0::/; do yes "mounts-$want" grep -qx "$want" "$T/out"; done
+	for want in link kept 711 sys 1 0::/; do yes "mounts-$want" grep -qx "$want" "$T/out"; done
+	yes mounts-nosymfollow grep -qE 'nolink/link.*(link|loop)' "$T/err"
 	yes mounts-flags grep -qE '^tmpfs /full tmpfs rw,nosuid,nodev' "$T/out"
 	no mounts-copy test -e "$R/full/y"
 	new mounts
@@ -585,8 +588,11 @@ case_shared_pid() {
 	new two
 	sed -i 's/ns=pid\x00/ns=pid:one\x00/; s/ns=ipc\x00/ns=ipc:one\x00/' "$S/two/config"
 	script 'echo pid $$; tr "\0" " " </proc/1/cmdline; kill -9 $$'
+	sed -i 's/ns=uts\x00/ns=uts:one\x00/' "$S/two/config"
+	add hostname=renamed
 	go
 	is shared-pid 137 '^pid [2-9]'
+	yes shared-uts test "$(nsenter -t "$(sed -n 's/started //p' "$S/one/status")" -u hostname)" = renamed
 	yes shared-pid-sees grep -q '^sh -c while' "$T/out"
 	new three
 	sed -i 's/ns=pid\x00/ns=pid:nobody\x00/' "$S/three/config"

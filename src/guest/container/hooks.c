@@ -30,6 +30,8 @@ static _Noreturn void become_hook(const struct hook *h, int input)
 	_exit(errno == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE);
 }
 
+#define TURN_MS 60000 /* poll(2) takes no more than an int */
+
 static int64_t now_ms(void)
 {
 	struct timespec t;
@@ -54,8 +56,8 @@ static int feed_and_wait(const struct hook *h, int pidfd, int input)
 			close(input);
 			input = -1;
 		}
-		if (rest <= 0 || p[0].revents & POLLIN ||
-		    poll(p, 2, h->timeout ? (int)rest : -1) < 0 || p[0].revents & POLLIN)
+		if (rest <= 0 || poll(p, 2, rest < TURN_MS ? (int)rest : TURN_MS) < 0 ||
+		    p[0].revents & POLLIN)
 			break;
 		if (p[1].revents) {
 			ssize_t n = write(input, at, left);

@@ -461,7 +461,7 @@ static const struct key keys[] = {
 	{"hook.arg",        C, IN_HOOK,      OF(hook, arg),                  take_texts, 0},
 	{"hook.env",        C, IN_HOOK,      OF(hook, env),                  take_texts, 0},
 	{"hook.input",      C, IN_HOOK,      OF(hook, input),                take_text, 0},
-	{"hook.timeout",    C, IN_HOOK,      OF(hook, timeout),              take_u32, 86400},
+	{"hook.timeout",    C, IN_HOOK,      OF(hook, timeout),              take_u32, INT32_MAX},
 
 	{"arg",             P, IN_PROCESS,   OF(process, arg),               take_texts, 0},
 	{"env",             P, IN_PROCESS,   OF(process, env),               take_texts, 0},
@@ -580,9 +580,9 @@ static int check_container(const struct container *c, struct err *e)
 			       "is joined");
 	if (ns[NS_USER].fresh != (c->uidmap.n > 0) || ns[NS_USER].fresh != (c->gidmap.n > 0))
 		return err_set(e, -EINVAL, "ns=user, uidmap= and gidmap= go together");
-	if (c->hostname && !ns[NS_UTS].fresh)
+	if (c->hostname && !ns[NS_UTS].fresh && !ns[NS_UTS].of)
 		return err_set(e, -EINVAL, "hostname=%s needs ns=uts", c->hostname);
-	if (c->domainname && !ns[NS_UTS].fresh)
+	if (c->domainname && !ns[NS_UTS].fresh && !ns[NS_UTS].of)
 		return err_set(e, -EINVAL, "domainname=%s needs ns=uts", c->domainname);
 	for (size_t i = 0; i < c->mounts; i++)
 		if (!c->mount[i].source && c->mount[i].flags & MS_BIND)

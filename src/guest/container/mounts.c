@@ -20,21 +20,25 @@
 #ifndef ST_RELATIME
 #define ST_RELATIME 4096
 #endif
+#ifndef MS_NOSYMFOLLOW
+#define MS_NOSYMFOLLOW 256
+#endif
+#define K_ST_NOSYMFOLLOW 0x2000 /* linux/statfs.h */
 
 /* Flags that belong to a mount and not to its file system: what a bind can change. */
-#define OF_MOUNT                                                                                   \
-	(MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | \
-	 MS_STRICTATIME)
+#define OF_MOUNT                                                                      \
+	(MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOSYMFOLLOW | MS_NOATIME | \
+	 MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME)
 #define TIMES (MS_NOATIME | MS_RELATIME | MS_STRICTATIME)
 
 static int mount_flags(int fd, unsigned long *flags)
 {
 	static const struct {
 		unsigned long st, ms;
-	} same[] = {{ST_RDONLY, MS_RDONLY},    {ST_NOSUID, MS_NOSUID},
-		    {ST_NODEV, MS_NODEV},      {ST_NOEXEC, MS_NOEXEC},
-		    {ST_NOATIME, MS_NOATIME},  {ST_NODIRATIME, MS_NODIRATIME},
-		    {ST_RELATIME, MS_RELATIME}};
+	} same[] = {{ST_RDONLY, MS_RDONLY},     {ST_NOSUID, MS_NOSUID},
+		    {ST_NODEV, MS_NODEV},       {ST_NOEXEC, MS_NOEXEC},
+		    {ST_NOATIME, MS_NOATIME},   {ST_NODIRATIME, MS_NODIRATIME},
+		    {ST_RELATIME, MS_RELATIME}, {K_ST_NOSYMFOLLOW, MS_NOSYMFOLLOW}};
 	struct statvfs st;
 
 	if (fstatvfs(fd, &st) < 0)
