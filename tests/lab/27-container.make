@@ -11,7 +11,8 @@ container() {
 		mount=/sys mount.type=sysfs mount.flags=15 mount=/sys/fs/cgroup mount.type=cgroup mount.flags=15 \
 		cap.bounding=a80425fb cap.effective=a80425fb cap.permitted=a80425fb hostname="$1" "${@:3}"
 }
-mkdir -p "$S"
+mkdir -p "$S/vol"
+echo there >"$S/vol/file"
 make_root "$S/image"
 for a in $("$BUILD/libexec/insula/busybox" --list); do [ -e "$S/image/bin/$a" ] || ln -s busybox "$S/image/bin/$a"; done
 cp "$BUILD/tests/below" "$S/image/bin/below"
@@ -21,6 +22,7 @@ chown -R 100000:100000 "$S/user-root"
 all=(cap.bounding=1ffffffffff cap.effective=1ffffffffff cap.permitted=1ffffffffff)
 
 container plain 'echo "pid $$ on $(hostname)"; cat /proc/self/cgroup; cat /sys/fs/cgroup/memory.max; echo err >&2; exit 42' cgroup=memory.max=33554432
+container live 'cat /vol/file; echo back >/vol/new; echo x >/in-root; test -c /dev/null || exit 1; exit 42' mount=/vol mount.type=bind "mount.source=$C/vol" mount.flags=4096
 container memory 'dd if=/dev/zero of=/dev/null bs=64M count=1; exit 3' cgroup=memory.max=16777216
 container eater 'exec dd if=/dev/zero of=/dev/null bs=64M count=1' cgroup=memory.max=16777216
 container pids 'i=0; while [ $i -lt 20 ]; do sleep 5 & i=$((i+1)); done; echo all' cgroup=pids.max=6
@@ -35,7 +37,6 @@ done
 ROOT=user-root container user 'id -u; cat /proc/self/uid_map; (: >/vol/x) 2>&1; test -c /dev/null && echo null; ls /sys/class/net; mkdir /sys/fs/cgroup/x 2>&1' \
 	ns=user 'uidmap=0 100000 65536' 'gidmap=0 100000 65536' mount=/vol mount.type=bind "mount.source=$C/vol" mount.flags=4096 ns=uts
 sed -i 's/ns=uts\x00$//' "$S/user/config"
-mkdir "$S/vol"
 ROOT=secret-root container secret 'echo top secret >/secret; while :; do sleep 1; done'
 # Everything that a container can have, and what its root can do with it.
 container privileged 'mkdir /t; for d in / /proc/1/root /proc/self/root; do find $d -xdev -name secret; ls $d/run/insula $d/insula; done 2>/dev/null
