@@ -26,7 +26,8 @@ cat >"$T/root/bin/job" <<'JOB'
 #!/bin/sh
 # Files written, compared and removed on a file system until the host has said a word; their sums stay on it.
 set -e
-(read -r word && echo "$word" >/tmp/word) &
+exec 3<&0 # what runs in the background has no input of its own
+(read -r word <&3 && echo "$word" >/tmp/word) &
 /sbin/mke2fs.ext -q -F -t ext4 -O ^has_journal /dev/vdb
 mount -t ext4 /dev/vdb /mnt
 echo begun
