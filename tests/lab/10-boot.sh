@@ -9,8 +9,8 @@ if [ -d /run/lab ]; then
 else
 	skip lab-keeps-time "this machine is not the lab"
 fi
-expect uname 0 '^Linux insula .* x86_64' "$RUN" -- uname -a
-expect exit-3 3 '' "$RUN" -- sh -c 'exit 3'
+expect exit-3 3 '' "$RUN" -- sh -c 'uname -a; exit 3'
+also uname '^Linux insula .* x86_64'
 expect not-found-127 127 'no-such-program: command not found' "$RUN" -- no-such-program
 expect not-executable-126 126 '/etc/hosts: Permission denied' "$RUN" -- /etc/hosts
 expect signal-9 137 '' "$RUN" -- sh -c 'kill -9 $$'

@@ -10,14 +10,14 @@ image() {
 	mke2fs -q -F -t ext4 -d "$T/root" "$1" 32M >/dev/null 2>&1
 }
 
-expect directory 0 'this is the root' "$RUN" --rootfs "$T/root" -- cat /etc/marker
-expect directory-is-overlay 0 '^overlay / overlay' "$RUN" --rootfs "$T/root" -- cat /proc/mounts
-expect directory-write 0 '^written$' "$RUN" --rootfs "$T/root" -- sh -c 'echo written >/etc/new && cat /etc/new'
-expect directory-write-is-gone 1 '' "$RUN" --rootfs "$T/root" -- cat /etc/new
+expect directory 0 'this is the root' "$RUN" --rootfs "$T/root" -- sh -c 'cat /etc/marker /proc/mounts; echo written >/etc/new && cat /etc/new'
+also directory-is-overlay '^overlay / overlay'
+also directory-write '^written$'
 if [ -e "$T/root/etc/new" ]; then not_ok directory-untouched "the guest wrote to the host"; else ok directory-untouched; fi
 echo changed >"$T/root/etc/marker"
-expect directory-changed 0 '^changed$' "$RUN" --rootfs "$T/root" -- cat /etc/marker
-expect directory-status 9 '' "$RUN" --rootfs "$T/root" -- sh -c 'exit 9'
+expect directory-status 9 '' "$RUN" --rootfs "$T/root" -- sh -c 'cat /etc/marker /etc/new; exit 9'
+also directory-write-is-gone '/etc/new.*: No such file or directory'
+also directory-changed '^changed$'
 expect directory-not-found 127 '' "$RUN" --rootfs "$T/root" -- awk
 expect directory-rw-refused 2 'rw' "$RUN" --rootfs "$T/root,rw" -- true
 expect missing 2 'nowhere' "$RUN" --rootfs "$T/nowhere" -- true

@@ -122,6 +122,7 @@ attach() {
 }
 attach console-shell mark-42 'echo mark-$((40 + 2))'
 attach console-scroll-back mark-42
+expect log-of-a-virtio-console 0 'mark-42' "$CTL" logs l
 
 # ---- insulad dies in between
 
