@@ -66,7 +66,8 @@ static int under_filter(long nr, long a, long b, long c)
 			_exit(200);
 		errno = 0;
 		syscall(nr, a, b, c);
-		_exit(errno);
+		/* A sanitizer's _exit() does more than the filters allow. */
+		syscall(SYS_exit_group, errno);
 	}
 	ck_assert_int_eq(waitpid(child, &status, 0), child);
 	return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
