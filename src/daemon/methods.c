@@ -201,7 +201,7 @@ const struct method methods[] = {
 		ID "," EXEC "," SIZE),
 	 DONE, false},
 	{"vm.exec.wait",
-	 "Answered when a command has ended. The VM remembers the last 64 of its commands, also "
+	 "Answered when a command has ended. The VM remembers the last 128 of its commands, also "
 	 "when insulad is restarted.",
 	 method_vm_exec_wait, OBJECT(MUST("id") "," MUST("exec"), ID "," EXEC "," TIMEOUT),
 	 ANSWER(MUST("exec") "," MUST("status") "," MUST("reason"),

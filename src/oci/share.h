@@ -2,7 +2,8 @@
 /*
  * The directory that a VM shares with the host (CT_SHARE in the guest): DIR is
  * --root/SANDBOX/share, made by share_make() as a mount of its own with shared propagation, so that
- * what is mounted beneath it later reaches virtiofsd, which has a mount namespace of its own.
+ * what is mounted beneath it later reaches virtiofsd, which has a mount namespace of its own. It is a
+ * tmpfs of limited size and number of files: the guest can write all of it, and must not fill /run.
  *
  * Nothing in it is trusted once the guest runs: it is opened by descriptor, beneath DIR, without
  * following a link.
@@ -12,7 +13,7 @@
 
 #include "oci.h"
 
-/* Make DIR, which must not exist. */
+/* Make DIR, which must not exist. DIR/sandbox, the file of the machine's records, is the caller's. */
 int share_make(const char *dir, struct err *e);
 /* DIR/ID: rootfs bind mount, m/N for each mount of the bundle that is a bind (order of mounts[]).
  * source[i] (nmounts of them, freed by the caller) becomes the path in the guest, or "". */

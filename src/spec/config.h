@@ -168,8 +168,9 @@ struct vm_config {
 	char user[CONFIG_USER_MAX + 1]; /* with a name in it, which the guest looks up: as given;
 					   uid and gid do not count then */
 	bool has_user, has_gid, tty, interactive;
-	bool serve; /* Insula's own initrd serves the host's commands even without a command:
+	bool serve;       /* Insula's own initrd serves the host's commands even without a command:
 		       insulad's VMs; cannot be configured */
+	bool serve_alone; /* and does nothing else: insula-oci's */
 	unsigned nshares;
 	struct share_config share[CONFIG_MAX_SHARES];
 };

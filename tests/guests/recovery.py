@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import json
 import os
 import pty
 import re
@@ -340,6 +341,58 @@ def helper_that_is_not_in_its_jail(place):
         vm.replaced("insula-blk", old)
         equal(vm.status(), 0, "status: " + err())
         assert vm.said("ok all_rounds") and not vm.said("not ok"), read(vm.out)
+
+
+class Supervisor:
+    """`insula-run --control` with a payload, as insula-oci starts it."""
+
+    def __init__(self, place, payload):
+        self.path = os.path.join(place, "control")
+        setup, result = os.path.join(place, "setup"), os.path.join(place, "result")
+        config = {"kernel": f"{BUILD}/guests/{payload}.elf", "append": "seconds=600", "console": "none"}
+        with open(setup, "w", encoding="ascii") as f:
+            json.dump({"token": "0" * 64, "config": config, "alone": True}, f)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(self.path)
+        listener.listen()
+        with open(setup, "rb") as s, open(result, "w+b") as r, listener:
+            fds = [fcntl.fcntl(f.fileno(), fcntl.F_DUPFD, 100) for f in (listener, s, r)]
+        equal(fds, list(range(fds[0], fds[0] + 3)), "descriptors")
+        # pylint: disable=consider-using-with
+        self.run = subprocess.Popen([BUILD + "/bin/insula-run", "--control", str(fds[0])], pass_fds=fds, stdin=subprocess.DEVNULL)
+        for fd in fds:
+            os.close(fd)
+        self.result = result
+
+    def client(self):
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        s.settimeout(PATIENCE)
+        s.connect(self.path)
+        ask(s, "hello")
+        return s
+
+
+def ask(client, op):
+    """The answer; events before it are passed over."""
+    client.send(json.dumps({"id": 1, "op": op}).encode())
+    while "id" not in (answer := json.loads(client.recv(1 << 16))):
+        pass
+    return answer
+
+
+@case
+def owner_gone(place):
+    """A VM ends with the connection that owns it, and with no other one; it has one owner, and room for many clients."""
+    vm = Supervisor(place, "spin")
+    owner, others = vm.client(), [vm.client() for _ in range(60)]
+    assert "result" in ask(owner, "own")
+    equal(ask(others[0], "own")["error"]["reason"], "wrong-state", "a second owner")
+    for s in others[1:]:
+        s.close()
+    equal(ask(others[0], "info")["result"]["state"], "running", "state")
+    owner.close()
+    vm.run.wait(timeout=PATIENCE)
+    equal(json.loads(read(vm.result))["reason"], "disowned", "reason")
 
 
 def main():

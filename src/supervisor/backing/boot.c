@@ -154,9 +154,9 @@ static int make_own_initrd(struct boot *b, const struct vm_config *c,
 			   struct err *e)
 {
 	char record[CONFIG_MAX_NETS][NET_RECORD], *nets[CONFIG_MAX_NETS + 1] = {NULL};
-	const struct image_config ic = {.agent = c->command ? IMAGE_AGENT_ALONE
-						 : c->serve ? IMAGE_AGENT_BESIDE
-							    : IMAGE_AGENT_NONE,
+	const struct image_config ic = {.agent = c->command || c->serve_alone ? IMAGE_AGENT_ALONE
+						 : c->serve                   ? IMAGE_AGENT_BESIDE
+									      : IMAGE_AGENT_NONE,
 					.nets = nets,
 					.share = s->packed,
 					.fs = s->live,

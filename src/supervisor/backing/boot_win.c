@@ -65,9 +65,9 @@ static int open_beside(const char *kernel, const char *name, struct err *e)
 static int add_own_initrd(struct boot *b, const struct vm_config *c, const char *kernel,
 			  bool check_only, struct err *e)
 {
-	const struct image_config ic = {.agent = c->command ? IMAGE_AGENT_ALONE
-						 : c->serve ? IMAGE_AGENT_BESIDE
-							    : IMAGE_AGENT_NONE,
+	const struct image_config ic = {.agent = c->command || c->serve_alone ? IMAGE_AGENT_ALONE
+						 : c->serve                   ? IMAGE_AGENT_BESIDE
+									      : IMAGE_AGENT_NONE,
 					.root = !c->rootfs     ? IMAGE_ROOT_INITRD
 						: c->rootfs_rw ? IMAGE_ROOT_RW
 							       : IMAGE_ROOT_RO};

@@ -16,6 +16,7 @@
 #include "spec/json.h"
 #include "supervisor/recover.h"
 #include "usage.h"
+#include "supervisor/loop.h"
 #include "supervisor/vm_common.h"
 
 #define SETUP_MAX (CONFIG_JSON_MAX + 4096)
@@ -30,6 +31,11 @@ void control_hung_up(struct control *k, unsigned i)
 	k->hello[i] = false;
 	if (k->turn.conn == i)
 		k->turn.conn = CONTROL_CONNS; /* nobody */
+	if (k->owner == i) {
+		k->owner = CONTROL_CONNS;
+		k->disowned = true;
+	}
+	ctlexec_hung_up(&k->exec, i);
 }
 
 /* Takes over `o`. */
@@ -269,6 +275,17 @@ static void op_kill(struct call *c)
 	control_answer(c->k, c->conn, c->id, NULL);
 }
 
+/* insula-oci: a VM whose container's process is gone, however it went, has nobody left. */
+static void op_own(struct call *c)
+{
+	if (c->k->owner < CONTROL_CONNS || c->k->disowned) {
+		control_refuse(c->k, c->conn, c->id, "wrong-state", "it has an owner");
+		return;
+	}
+	c->k->owner = c->conn;
+	control_answer(c->k, c->conn, c->id, NULL);
+}
+
 static void op_console(struct call *c)
 {
 	json_object *o, *result;
@@ -318,6 +335,8 @@ static void op_exec(struct call *c)
 		control_refuse(c->k, c->conn, c->id, why, e.text);
 		return;
 	}
+	if (j_get_bool(c->params, "tied", false))
+		ctlexec_tie(&c->k->exec, id, c->conn);
 	o = json_object_new_object();
 	j_int(o, "exec", id);
 	control_answer(c->k, c->conn, c->id, o);
@@ -373,6 +392,7 @@ static const struct {
 	{"resume", op_resume},
 	{"stop", op_stop},
 	{"kill", op_kill},
+	{"own", op_own},
 	{"device-restart", op_device_restart},
 	{"console", op_console},
 	{"exec", op_exec},
@@ -450,7 +470,8 @@ uint64_t control_deadline(const struct control *k, const struct vm *vm)
 {
 	const uint64_t limit[] = {k ? k->turn.deadline_ns : 0, k ? k->stop_ns : 0,
 				  k ? ctlexec_deadline(&k->exec, vm) : 0,
-				  k ? vmlog_deadline(&k->log, clock_ns()) : 0};
+				  k ? vmlog_deadline(&k->log, clock_ns()) : 0,
+				  k && k->disowned && !vm_has_ended(vm) ? LOOP_NOW : 0};
 	uint64_t first = 0;
 
 	for (unsigned i = 0; i < ARRAY_LEN(limit); i++) {
@@ -483,6 +504,10 @@ void control_turn(struct control *k, struct vm *vm)
 	if (k->stop_ns && now >= k->stop_ns) {
 		log_warn("the guest did not power off in time");
 		force(k, vm);
+	}
+	if (k->disowned && !vm_has_ended(vm)) {
+		k->forced = true;
+		vm_stop(vm, "disowned", RUN_SIGNAL + SIGTERM, true);
 	}
 	ctlexec_overdue(&k->exec, vm);
 	vmlog_serve(&k->log, now);
@@ -527,6 +552,7 @@ static int use_setup(struct control *k, json_object *o, struct vm_config *c, str
 	if (!rc)
 		rc = config_check(c, e);
 	c->serve = true;
+	c->serve_alone = j_get_bool(o, "alone", false);
 	return rc;
 }
 
@@ -587,7 +613,7 @@ struct control *control_new(int result, struct err *e)
 		return NULL;
 	}
 	k->result = result;
-	k->turn.conn = CONTROL_CONNS;
+	k->turn.conn = k->owner = CONTROL_CONNS;
 	vmlog_init(&k->log);
 	return k;
 }

@@ -2,8 +2,8 @@
 /*
  * The supervisor as a service: `insula-run --control`, started by insulad and by nobody else, with
  * inherited descriptors (control_linux.h) or handles (control_win.h): where it listens; the set-up,
- * a JSON object {id, token, config, console}, of which config is what insula-run --json takes; the
- * result file, into which goes one JSON line at the end, from its beginning on, with one write.
+ * a JSON object {id, token, config, console, log_max, alone}, of which config is what insula-run
+ * --json takes, and alone says that the guest does nothing but what is asked of it; the result file, into which goes one JSON line at the end, from its beginning on, with one write.
  *
  * Each packet is one JSON object: {id, op, params} to the supervisor, {id, result} or
  * {id, error: {reason, text}} back, {event, data} at any time to everybody who has said hello. On

@@ -15,7 +15,9 @@
 #include "ctlexec.h"
 #include "vmlog.h"
 
-#define CONTROL_CONNS 4 /* connections have numbers below it; Windows has one at a time */
+/* Connections have numbers below it; Windows has one at a time. insulad needs one, insula-oci one for
+ * each process of a pod, and one more for each of its commands. */
+#define CONTROL_CONNS 64
 #define CONTROL_PACKET (64u << 10)
 
 struct control_os;
@@ -37,6 +39,8 @@ struct control {
 		uint64_t deadline_ns; /* 0: none */
 		bool want;
 	} turn;
+	unsigned owner;   /* the connection that the VM ends with; CONTROL_CONNS: none */
+	bool disowned;    /* it has ended */
 	uint64_t stop_ns; /* the clean stop's deadline; 0: none */
 	bool stopping;    /* it was asked for */
 	bool forced;      /* and the guest did not do it by itself */

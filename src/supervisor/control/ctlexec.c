@@ -13,6 +13,7 @@
 #include "ctlexec.h"
 #include "spec/ending.h"
 #include "spec/json.h"
+#include "supervisor/loop.h"
 #include "supervisor/vm_common.h"
 
 #define READY_DEADLINE_NS 60000000000ull /* the guest of a command that waits for it is up */
@@ -146,6 +147,26 @@ const char *ctlexec_start(struct ctlexec *x, struct vm *vm, json_object *params,
 	return NULL;
 }
 
+void ctlexec_tie(struct ctlexec *x, uint32_t id, unsigned conn)
+{
+	struct ctlexec_one *o = ctlexec_find(x, id);
+
+	if (o) {
+		o->tied = true;
+		o->conn = conn;
+	}
+}
+
+/* Called from wherever a packet could not be sent: what follows is left to the next turn. */
+void ctlexec_hung_up(struct ctlexec *x, unsigned conn)
+{
+	for (unsigned i = 0; i < CTLEXEC_KEPT; i++) {
+		struct ctlexec_one *o = &x->one[i];
+
+		o->orphan = o->orphan || (o->id && !o->ended && o->tied && o->conn == conn);
+	}
+}
+
 /* ---- while it runs ---- */
 
 static const char *running(struct ctlexec *x, int64_t id, struct err *e)
@@ -222,6 +243,7 @@ json_object *ctlexec_ended(struct ctlexec *x, uint32_t id, const struct msg_exec
 	if (!o)
 		return NULL;
 	o->ended = true;
+	o->orphan = false;
 	o->ready_ns = 0;
 	o->reason = ends[end].reason;
 	o->status = ends[end].base + (end == EXEC_LOST ? 0 : (int)(m->value & 0xff));
@@ -260,6 +282,8 @@ static uint64_t limit_of(const struct ctlexec_one *o, const struct vm *vm)
 {
 	uint64_t deaf = !o->id || o->ended ? 0 : exec_unanswered(vm, o->id);
 
+	if (o->orphan)
+		return LOOP_NOW;
 	if (deaf)
 		return deaf + COMMAND_DEAF_NS;
 	return vm_execs(vm)->agent_ready ? 0 : o->ready_ns;
@@ -288,7 +312,10 @@ void ctlexec_overdue(struct ctlexec *x, struct vm *vm)
 
 		if (limit && now >= limit)
 			(void)exec_cancel(vm, o->id,
-					  o->ready_ns ? "the guest was not up in time"
-						      : "the guest did not take a signal in time");
+					  o->orphan ? "its client is gone"
+					  : o->ready_ns
+						  ? "the guest was not up in time"
+						  : "the guest did not take a signal in time");
+		o->orphan = false;
 	}
 }

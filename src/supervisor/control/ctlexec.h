@@ -13,12 +13,15 @@
 
 #include "supervisor/command/exec.h"
 
-#define CTLEXEC_KEPT 64
+#define CTLEXEC_KEPT 128
 #define CTLEXEC_FDS 3
 
 struct ctlexec_one {
 	uint32_t id;       /* 0: free */
 	uint64_t ready_ns; /* the guest must be up by then; 0: it is */
+	bool tied;         /* it ends with the connection `conn` */
+	bool orphan;       /* that has ended */
+	unsigned conn;
 	bool ended;
 	int status; /* like these valid once it has ended: what insula-run would have */
 	const char *reason;
@@ -33,6 +36,10 @@ struct ctlexec {
  * takes it. fds: output and errors, or input before them; they stay the caller's. */
 const char *ctlexec_start(struct ctlexec *x, struct vm *vm, json_object *params, const int *fds,
 			  unsigned nfds, exec_done *done, uint32_t *id, struct err *e);
+/* From now on it is given up when this connection ends, as if its terminal had hung up: once
+ * ctlexec_hung_up() has said so, in ctlexec_overdue(). */
+void ctlexec_tie(struct ctlexec *x, uint32_t id, unsigned conn);
+void ctlexec_hung_up(struct ctlexec *x, unsigned conn);
 /* SIGKILL also ends one that the guest has not begun. */
 const char *ctlexec_signal(struct ctlexec *x, struct vm *vm, int64_t id, int64_t signo,
 			   struct err *e);
