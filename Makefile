@@ -69,6 +69,8 @@ HELPERS  := insula-blk insula-console insula-exec insula-layer insula-net insula
 BIN      := $(addprefix $(BUILD)/bin/,insula-run insula-initrd insula-get-kernel insulad insulactl)
 LIBEXEC  := $(addprefix $(BUILD)/libexec/insula/,insula-vmm $(HELPERS) insula-init insula-container busybox)
 
+BIN      += $(BUILD)/bin/insula-oci
+
 COMPLETIONS := $(foreach s,bash zsh fish,$(foreach p,insula-run insulactl insulad,$(BUILD)/completion/$(s)/$(p)))
 .PHONY: all help demo check check-fast bench lab guest fmt fmt-check lint loc install deb clean deps-% \
 	programs tests fuzzers payloads san windows-hv windows-tests check-windows
@@ -175,6 +177,11 @@ $(BUILD)/bin/insulad: $(call objs,src/daemon/main.c) $(call lib,daemon) $(call l
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -pie -o $@ $^ -luv -ljson-c
+# So is the OCI runtime: what it reads of a guest is a line of text.
+$(BUILD)/bin/insula-oci: $(call objs,src/oci/main.c) $(call lib,oci) $(call lib,spec) $(call lib,base)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -pie -o $@ $^ -ljson-c -lseccomp
 $(BUILD)/bin/insula-initrd: $(call objs,tools/insula-initrd.c) $(call lib,image) $(call lib,base)
 	@mkdir -p $(@D)
 	$(call say,LINK)

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Processes by number and start time, so that a number which was given again is not taken for the
+ * one that had it. */
+#ifndef OCI_PROC_H
+#define OCI_PROC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct proc {
+	pid_t pid; /* 0: none */
+	uint64_t start;
+};
+
+/* Our own, or a child that is still there. */
+struct proc proc_of(pid_t pid);
+/* Neither gone nor a zombie. */
+bool proc_alive(const struct proc *p);
+/* A pidfd, the caller's; -ESRCH: it is gone. */
+int proc_open(const struct proc *p);
+/* 0, -ESRCH: it is gone. */
+int proc_kill(const struct proc *p, int signo);
+/* Wait until it is gone; -ETIMEDOUT. */
+int proc_wait(const struct proc *p, int ms);
+
+#endif

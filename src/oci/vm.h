@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The VM of a sandbox: a supervisor (`insula-run --control`, spec/handover.h) that the owner's proxy
+ * starts, as its child, in the control group and network namespace that it has itself by then. It
+ * listens in --root/ID/vm. It ends when the proxy's connection does (op "own").
+ */
+#ifndef OCI_VM_H
+#define OCI_VM_H
+
+#include "conf.h"
+#include "oci.h"
+#include "state.h"
+#include "talk.h"
+
+/* The configuration of the VM, as `insula-run --json` takes it; the caller's. nets: taken over. */
+json_object *vm_config(const struct container *c, const struct oci_conf *conf,
+		       const struct vm_size *size, json_object *nets);
+
+/* Start it with `config`; its process. `dir`: a descriptor of --root/ID/vm, made by
+ * vm_directory(). */
+int vm_directory(const struct container *c, struct err *e);
+int vm_spawn(int dir, const struct oci_conf *conf, json_object *config, struct proc *vm,
+	     struct err *e);
+/* Until the guest runs, on a connection that owns it from now on; `t` is open then. */
+int vm_await(int dir, struct talk *t, talk_event *event, void *ctx, struct err *e);
+/* Why it ended, as far as it can be read: one clean line. */
+void vm_reason(int dir, char *out, size_t size);
+/* End it: in order (the guest has `ms` to write back), or at once (0). Waits for its process. */
+void vm_end_now(struct talk *t, const struct proc *vm, int ms);
+/* A descriptor of the vm/ of the sandbox that `c` is in. */
+int vm_open_dir(const char *root, const char *sandbox, struct err *e);
+
+#endif
