@@ -273,7 +273,7 @@ static int fill_share(struct making *m, struct err *e)
 	if (!rc)
 		rc = share_container(dir, m->c.id, &m->b, &source, &n, e);
 	if (!rc) {
-		share = share_open(dir, m->c.id, e);
+		share = share_enter(dir, m->c.id, e);
 		rc = share < 0 ? share : 0;
 	}
 	if (!rc)

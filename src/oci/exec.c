@@ -156,7 +156,7 @@ static int write_process(const struct container *c, const struct flags *f, const
 
 	snprintf(dir, sizeof(dir), "%s/%s/share", f->root, c->sandbox);
 	snprintf(filter, sizeof(filter), "%s.seccomp", name);
-	share = share_open(dir, c->id, e);
+	share = share_enter(dir, c->id, e);
 	if (share < 0)
 		return share;
 	rec_init(&r);

@@ -85,7 +85,7 @@ static int watch_status(struct proxy *p, struct err *e)
 	char dir[PATH_MAX], path[64];
 
 	snprintf(dir, sizeof(dir), "%s/%s/share", p->j->root, p->j->c->sandbox);
-	p->share = share_open(dir, p->j->c->id, e);
+	p->share = share_enter(dir, p->j->c->id, e);
 	if (p->share < 0)
 		return p->share;
 	p->notify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);

@@ -346,7 +346,7 @@ int share_drop(const char *dir, const char *id, struct err *e)
 
 /* ---- what the guest writes ---- */
 
-int share_open(const char *dir, const char *id, struct err *e)
+int share_enter(const char *dir, const char *id, struct err *e)
 {
 	int top = open(dir, O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), fd;
 

@@ -25,7 +25,7 @@ int share_drop(const char *dir, const char *id, struct err *e);
 int share_remove(const char *dir, struct err *e);
 
 /* A descriptor of DIR/ID (O_PATH or O_DIRECTORY), beneath DIR, no links. */
-int share_open(const char *dir, const char *id, struct err *e);
+int share_enter(const char *dir, const char *id, struct err *e);
 /* A status file `name` in that directory: regular, at most CT_STATUS_MAX bytes; into `line` without
  * its line end, cleaned (err_clean). -ENOENT: not there yet. */
 int share_status(int at, const char *name, char line[CT_STATUS_MAX + 1], struct err *e);

@@ -96,7 +96,7 @@ static int update_guest(const struct container *c, const char *root, const struc
 
 	snprintf(dir, sizeof(dir), "%s/%s/share", root, c->sandbox);
 	snprintf(name, sizeof(name), "update-%d", getpid());
-	share = share_open(dir, c->id, e);
+	share = share_enter(dir, c->id, e);
 	if (share < 0)
 		return share;
 	rc = rec_write(r, share, name, e);

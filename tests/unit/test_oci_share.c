@@ -388,7 +388,7 @@ START_TEST(a_hostile_guest)
 	ck_assert_int_eq(symlink(to, path), 0);
 	bundle("", BIND("/v", "%s/vol", "'rbind'"));
 	ck_assert_int_eq(add("c"), -EEXIST);
-	ck_assert_int_eq(share_open(share, "c", &e), -ELOOP);
+	ck_assert_int_eq(share_enter(share, "c", &e), -ELOOP);
 	ck_assert_int_eq(share_drop(share, "c", &e), 0);
 	ck_assert_int_eq(access(path, F_OK), -1);
 	/* Its directory moved away, and a link to the host's in its place. */
@@ -450,7 +450,7 @@ START_TEST(a_status)
 	bundle("", "");
 	ck_assert_int_eq(add("c"), 0);
 	forget_sources();
-	at = share_open(share, "c", &e);
+	at = share_enter(share, "c", &e);
 	ck_assert_int_ge(at, 0);
 	ck_assert_int_eq(share_status(at, "status", line, &e), -ENOENT);
 	ck_assert_int_eq(status_of(at, "started 7\nmore", 14, line), 0);
