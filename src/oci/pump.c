@@ -56,8 +56,7 @@ static void start_failed(struct proxy *p, int status, const char *why)
 
 	snprintf(p->failed, sizeof(p->failed), "%s%s",
 		 status == 127 && !said ? "executable file not found in $PATH: " : "", why);
-	report_error("%s", p->failed);
-	pump_answer(p, p->failed);
+	pump_answer(p, p->failed); /* who asked has the log, too */
 	pump_over(p, status);
 }
 
