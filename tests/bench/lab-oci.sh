@@ -1,0 +1,66 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# In the lab: `podman run --rm IMAGE true` with insula-oci, with crun (a container without a VM) and with gVisor's runsc where it is installed,
+# and insula-run with the same image, in turn; `exec` of true in a running container; memory of the host beside the guest's.
+# tests/bench/lab-oci.sh BUILD [ROUNDS]
+set -eu
+cd "$(dirname "$0")/../.."
+. tests/bench/lib.sh
+BUILD=$1 rounds=${2:-5}
+# shellcheck disable=SC1091
+. tests/lab/lib.sh
+set -eu
+export XDG_CACHE_HOME=$T/cache
+for c in $(cat /sys/fs/cgroup/cgroup.controllers); do
+	echo "+$c" >/sys/fs/cgroup/cgroup.subtree_control
+done
+mkdir -p /var/lib/containers /etc/containers
+mount -t tmpfs containers /var/lib/containers
+echo '{"default": [{"type": "insecureAcceptAnything"}]}' >/etc/containers/policy.json
+printf '[storage]\ndriver = "overlay"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' >/etc/containers/storage.conf
+printf '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n[engine.runtimes]\ninsula = ["%s"]\n' \
+	"$BUILD/bin/insula-oci" >/etc/containers/containers.conf
+make_root "$T/root"
+ln -s busybox "$T/root/bin/true"
+ln -s busybox "$T/root/bin/sleep"
+echo root:x:0:0:root:/root:/bin/sh >"$T/root/etc/passwd"
+tar -C "$T/root" -c . | podman import - bb >/dev/null 2>&1
+podman save --format oci-archive -o "$T/bb.tar" localhost/bb:latest >/dev/null 2>&1
+args=(--rm --network none --memory 256m localhost/bb:latest true)
+ours() { timeout 180 podman --runtime insula run "${args[@]}"; }
+crun() { timeout 180 podman --runtime crun run "${args[@]}"; }
+runsc() { timeout 180 podman --runtime runsc run "${args[@]}"; }
+image() { timeout 180 "$RUN" --mem 256M --image "oci-archive:$T/bb.tar" -- true; }
+kinds=(ours crun image)
+! command -v runsc >/dev/null || ! runsc >/dev/null 2>&1 || kinds+=(runsc)
+
+one() { # NAME COMMAND...: milliseconds of one run, appended to NAME; it has to end well
+	local name=$1 t0
+	shift
+	t0=$(now_ns)
+	"$@" </dev/null >"$T/out" 2>&1 ||
+		{ echo "$name: status $?: $(tail -n 2 "$T/out")"; exit 1; }
+	echo $((($(now_ns) - t0) / 1000000)) >>"$T/$name"
+}
+for k in "${kinds[@]}"; do one warm "$k"; done
+for _ in $(seq "$rounds"); do
+	for k in "${kinds[@]}"; do one "$k" "$k"; done
+done
+podman --runtime insula run -d --name d --network none --memory 256m localhost/bb:latest sleep 1000 >/dev/null
+one warm podman exec d true
+for _ in $(seq "$rounds"); do one exec podman exec d true; done
+pss=0
+for p in $(pgrep -x 'insula-.*'); do
+	kb=$(awk '/^[0-9a-f]+-/ { guest = /insula-guest/ } /^Pss:/ && !guest { n += $2 } END { print n + 0 }' "/proc/$p/smaps")
+	pss=$((pss + kb))
+done
+podman rm -f -t 0 d >/dev/null
+
+m() { median <"$T/$1"; }
+head_row "lab, podman run --rm IMAGE true, ms"
+row "insula-oci / insula-run --image" "$(m ours)" "$(m image)" "<= 1.25" " ms"
+row "insula-oci / crun" "$(m ours)" "$(m crun)" "<= 2.5" " ms"
+[ ! -s "$T/runsc" ] || row "insula-oci / runsc" "$(m ours)" "$(m runsc)" "" " ms"
+row "exec of true / that run" "$(m exec)" "$(m ours)" "<= 0.25" " ms"
+alone "PSS without guest RAM and virtiofsd" "$(awk -v k=$pss 'BEGIN { print k / 1024 }')" "<= 8 MiB" " MiB"
+umount -l /var/lib/containers
