@@ -19,6 +19,7 @@
 #include "field.h"
 #include "hook.h"
 #include "ns.h"
+#include "program.h"
 #include "proxy.h"
 #include "record.h"
 #include "report.h"
@@ -159,6 +160,8 @@ static int making_check(struct making *m, struct err *e)
 		rc = check_preserve_fds(m->f, e);
 	if (!rc)
 		rc = bundle_read(&m->b, m->f->bundle, e);
+	if (!rc)
+		rc = program_check(&m->b, e);
 	if (!rc)
 		rc = hooks_check(m->b.hooks, e);
 	if (!rc)

@@ -11,6 +11,7 @@
  *   proxy.c             the container's (or exec's) process of the host
  *   vm.c control.c      the supervisor: start it, talk with it
  *   hook.c              hooks
+ *   program.c           is the program there?
  *
  *   rec.c               records of container.h: the buffer
  *   record.c            configuration -> records

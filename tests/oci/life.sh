@@ -43,6 +43,9 @@ CALL=("$OCI" --config "$T/oci.json" --root "$ROOT")
 # bundle DIR JQ-FILTER: a config.json made from `spec`
 bundle() {
 	mkdir -p "$1/rootfs/bin"
+	install -m 755 /dev/null "$1/rootfs/bin/sh"
+	ln -f "$1/rootfs/bin/sh" "$1/rootfs/bin/sleep"
+	ln -f "$1/rootfs/bin/sh" "$1/rootfs/bin/true"
 	rm -f "$1/config.json"
 	"$OCI" spec -b "$1"
 	jq '.process.terminal = false | .process.args = ["sh", "-c", "sleep 1000"] | del(.linux.seccomp)
@@ -159,6 +162,7 @@ oci_start k
 supervisor=$(jq .vm.pid "$ROOT/k/state.json")
 kill -9 "$pid"
 gone proxy-killed-vm-ends "$supervisor"
+gone proxy-killed-ends "$pid"
 expect delete-proxy-killed 0 '' "${CALL[@]}" delete k
 oci_start k
 kill -9 "$(jq .vm.pid "$ROOT/k/state.json")"
@@ -242,6 +246,7 @@ bad() { # NAME FILTER REGEX
 }
 bad oci-version '.ociVersion = "2.0.0"' "ociVersion: '2.0.0'; expected"
 bad oci-version-type '.ociVersion = 1' 'ociVersion'
+bad no-program '.process.args = ["no-such-program"]' 'exec: "no-such-program": executable file not found in .PATH'
 bad no-args '.process.args = []' 'process.args: missing'
 bad cwd-relative '.process.cwd = "a"' "process.cwd: 'a'; expected an absolute path"
 bad root-gone '.root.path = "gone"' 'root.path: gone: No such file'

@@ -27,6 +27,7 @@ rooms_test_netconf := supervisor spec image jail base
 rooms_test_oci_cgroup := oci spec base
 rooms_test_oci_conf := oci spec base
 rooms_test_oci_forward := oci base
+rooms_test_oci_program := oci spec base
 rooms_test_oci_record := oci spec base
 rooms_test_oci_seccomp := oci spec base
 rooms_test_oci_share := oci spec base
