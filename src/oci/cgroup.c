@@ -235,7 +235,7 @@ static int apply_limits(const struct cgroup *g, int dir, json_object *resources,
 	return rc;
 }
 
-int cgroup_enter(const struct cgroup *g, pid_t pid, struct err *e)
+int container_group_enter(const struct cgroup *g, pid_t pid, struct err *e)
 {
 	char text[16];
 	int dir, rc;
@@ -256,8 +256,8 @@ int cgroup_enter(const struct cgroup *g, pid_t pid, struct err *e)
 	return rc ? err_sys(e, rc, "control group %.160s: process %d", g->path, (int)pid) : 0;
 }
 
-int cgroup_make(struct cgroup *g, pid_t pid, json_object *resources, uint64_t overhead,
-		struct err *e)
+int container_group_make(struct cgroup *g, pid_t pid, json_object *resources, uint64_t overhead,
+			 struct err *e)
 {
 	struct err later;
 	int dir, rc;
@@ -278,7 +278,7 @@ int cgroup_make(struct cgroup *g, pid_t pid, json_object *resources, uint64_t ov
 	rc = apply_limits(g, dir, resources, overhead, e);
 	close(dir);
 	if (!rc && !g->unit[0])
-		rc = cgroup_enter(g, pid, e);
+		rc = container_group_enter(g, pid, e);
 	/* Not by killing: the process in it is the caller's. */
 	if (rc && !g->unit[0])
 		rmdir(g->path);
@@ -323,7 +323,7 @@ static bool event_becomes(int dir, const char *key, bool on, unsigned ms)
 	return event_is(dir, key, on);
 }
 
-int cgroup_freeze(const struct cgroup *g, bool freeze, struct err *e)
+int container_group_freeze(const struct cgroup *g, bool freeze, struct err *e)
 {
 	int dir, rc;
 
@@ -448,7 +448,7 @@ static int remove_group(const struct cgroup *g, int dir, struct err *e)
 	return rc ? err_sys(e, rc, "control group %.160s", g->path) : 0;
 }
 
-int cgroup_remove(const struct cgroup *g, struct err *e)
+int container_group_remove(const struct cgroup *g, struct err *e)
 {
 	int dir, rc = 0;
 

@@ -22,15 +22,15 @@ int cgroup_name(struct cgroup *g, const char *cgroups_path, bool systemd, const 
 		struct err *e);
 /* Make it with `pid` in it and its limits. `overhead`: bytes that the VM itself may use beside the
  * container's memory limit (0: a container that joins a VM: its processes are elsewhere). */
-int cgroup_make(struct cgroup *g, pid_t pid, json_object *resources, uint64_t overhead,
-		struct err *e);
-int cgroup_enter(const struct cgroup *g, pid_t pid, struct err *e); /* 0: this process */
+int container_group_make(struct cgroup *g, pid_t pid, json_object *resources, uint64_t overhead,
+			 struct err *e);
+int container_group_enter(const struct cgroup *g, pid_t pid, struct err *e); /* 0: this process */
 int cgroup_update(const struct cgroup *g, json_object *resources, uint64_t overhead, struct err *e);
-int cgroup_freeze(const struct cgroup *g, bool freeze, struct err *e);
+int container_group_freeze(const struct cgroup *g, bool freeze, struct err *e);
 /* Pids in it and beneath it: at most `max`; how many or a negative errno. */
 int cgroup_pids(const struct cgroup *g, pid_t *pids, unsigned max, struct err *e);
 /* SIGKILL to all in it, wait until it is empty (2 s), remove it. Nothing to do is 0. */
-int cgroup_remove(const struct cgroup *g, struct err *e);
+int container_group_remove(const struct cgroup *g, struct err *e);
 /* {memory, cpu, pids, io} as `events --stats` of runc has them; the caller's. */
 json_object *cgroup_stats(const struct cgroup *g);
 

@@ -124,7 +124,7 @@ static int find_vm(struct making *m, const char *sandbox, struct err *e)
 	}
 	if (m->role != BUNDLE_MEMBER)
 		return 0;
-	if (state_open(&other, m->f->root, sandbox, false, e))
+	if (container_state_open(&other, m->f->root, sandbox, false, e))
 		return err_set(e, -ENOENT, "sandbox \"%s\" does not exist", sandbox);
 	snprintf(m->c.sandbox, sizeof(m->c.sandbox), "%s", other.sandbox);
 	m->role = proc_alive(&other.proxy) ? BUNDLE_MEMBER : BUNDLE_ALONE;
@@ -312,7 +312,7 @@ static int fork_proxy(struct making *m, struct err *e)
 	m->c.group.made = m->c.group.path[0];
 	rc = state_save(&m->c, e);
 	if (!rc && m->c.group.path[0])
-		rc = cgroup_make(&m->c.group, m->c.proxy.pid, resources, m->c.overhead, e);
+		rc = container_group_make(&m->c.group, m->c.proxy.pid, resources, m->c.overhead, e);
 	return rc ? rc : proxy_order(&m->proxy, "enter", NULL, e);
 }
 

@@ -100,10 +100,10 @@ int destroy(struct container *c, const char *root, struct err *e)
 	leave_net(c);
 	note(&rc, drop_share(c, root, &now), e, &now);
 	if (c->group.made)
-		note(&rc, cgroup_remove(&c->group, &now), e, &now);
+		note(&rc, container_group_remove(&c->group, &now), e, &now);
 	/* What is left is known as long as its state is. */
 	if (!rc) {
-		rc = state_remove(c, e);
+		rc = container_state_remove(c, e);
 		state_close(c);
 	}
 	return rc;
@@ -123,7 +123,7 @@ int delete_command(const struct flags *f, struct err *e)
 {
 	json_object *state, *hooks;
 	struct container c;
-	int rc = state_open(&c, f->root, f->id, true, e);
+	int rc = container_state_open(&c, f->root, f->id, true, e);
 
 	if (rc == -ENOENT && f->force)
 		return 0;

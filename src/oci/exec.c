@@ -180,7 +180,7 @@ static int exec_detached(const struct proxy_job *j, const struct flags *f, struc
 	if (rc)
 		return rc;
 	if (j->c->group.path[0])
-		rc = cgroup_enter(&j->c->group, p.process.pid, e);
+		rc = container_group_enter(&j->c->group, p.process.pid, e);
 	if (!rc)
 		rc = proxy_order(&p, "join", NULL, e);
 	if (!rc)
@@ -199,7 +199,7 @@ static int exec_attached(const struct proxy_job *j, const struct flags *f, struc
 {
 	struct termios before;
 	bool raw = false;
-	int rc = j->c->group.path[0] ? cgroup_enter(&j->c->group, 0, e) : 0;
+	int rc = j->c->group.path[0] ? container_group_enter(&j->c->group, 0, e) : 0;
 
 	if (!rc)
 		rc = write_pid_file(f->pid_file, getpid(), e);
@@ -230,7 +230,7 @@ static int may_exec(const struct container *c, const struct flags *f, struct err
 /* A name that no other exec of the container has. */
 static int take_name(struct container *c, const struct flags *f, char name[24], struct err *e)
 {
-	int rc = state_open(c, f->root, f->id, true, e);
+	int rc = container_state_open(c, f->root, f->id, true, e);
 
 	if (rc)
 		return rc;

@@ -125,7 +125,7 @@ int kill_command(const struct flags *f, struct err *e)
 
 	if (signo < 0)
 		return signo;
-	rc = state_open(&c, f->root, f->id, false, e);
+	rc = container_state_open(&c, f->root, f->id, false, e);
 	if (rc)
 		return rc;
 	rc = kill_one(&c, f->root, signo, f->all, e);
@@ -140,7 +140,7 @@ static int turn(const struct flags *f, const char *verb, enum status from, enum 
 {
 	struct container c;
 	enum status s;
-	int rc = state_open(&c, f->root, f->id, true, e);
+	int rc = container_state_open(&c, f->root, f->id, true, e);
 
 	if (rc)
 		return rc;

@@ -104,7 +104,7 @@ static int do_join(struct proxy *p, json_object *answer, struct err *e)
 	p->vmdir = vm_open_dir(p->j->root, p->j->c->sandbox, e);
 	rc = p->vmdir < 0 ? p->vmdir : watch_status(p, e);
 	if (!rc)
-		rc = talk_open(&p->talk, p->vmdir, JOIN_MS, pump_event, p, NULL, e);
+		rc = vm_talk_open(&p->talk, p->vmdir, JOIN_MS, pump_event, p, NULL, e);
 	return rc;
 }
 

@@ -432,6 +432,6 @@ int pump_run(struct proxy *p)
 	if (p->owner)
 		vm_end_now(&p->talk, &p->vm, p->j->c->pod && !p->failed[0] ? STOP_MS : 0);
 	else
-		talk_close(&p->talk);
+		vm_talk_close(&p->talk);
 	return p->status;
 }

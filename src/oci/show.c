@@ -39,7 +39,7 @@ static int format_of(const struct flags *f, bool *json, struct err *e)
 int state_command(const struct flags *f, struct err *e)
 {
 	struct container c;
-	int rc = state_open(&c, f->root, f->id, false, e);
+	int rc = container_state_open(&c, f->root, f->id, false, e);
 
 	if (rc)
 		return rc;
@@ -135,7 +135,7 @@ int ps_command(const struct flags *f, struct err *e)
 	int n, rc = format_of(f, &json, e);
 
 	if (!rc)
-		rc = state_open(&c, f->root, f->id, false, e);
+		rc = container_state_open(&c, f->root, f->id, false, e);
 	if (rc)
 		return rc;
 	n = pids_of(&c, pids, e);

@@ -40,7 +40,7 @@ static int note_running(const struct flags *f, struct err *e)
 {
 	struct container c;
 	json_object *state;
-	int rc = state_open(&c, f->root, f->id, true, e);
+	int rc = container_state_open(&c, f->root, f->id, true, e);
 
 	if (rc)
 		return rc;
@@ -57,7 +57,7 @@ static int note_running(const struct flags *f, struct err *e)
 int start_command(const struct flags *f, struct err *e)
 {
 	struct container c;
-	int rc = state_open(&c, f->root, f->id, false, e);
+	int rc = container_state_open(&c, f->root, f->id, false, e);
 
 	if (rc)
 		return rc;
@@ -113,7 +113,7 @@ int run_command(const struct flags *f, struct err *e)
 	int rc = create_command(f, e);
 
 	if (!rc)
-		rc = state_open(&c, f->root, f->id, false, e);
+		rc = container_state_open(&c, f->root, f->id, false, e);
 	if (rc)
 		return rc;
 	proxy = c.proxy;

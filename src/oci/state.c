@@ -283,7 +283,8 @@ int state_new(struct container *c, const char *root, const char *id, struct err 
 	return rc;
 }
 
-int state_open(struct container *c, const char *root, const char *id, bool lock, struct err *e)
+int container_state_open(struct container *c, const char *root, const char *id, bool lock,
+			 struct err *e)
 {
 	int rc = enter(c, root, id, e);
 
@@ -341,7 +342,7 @@ static int remove_all(int at, const char *name)
 
 /* state.json before the lock: who waits for that finds the container gone. Only files of ours, one
  * level deep: a share that could not be unmounted stays, and so does all of it. */
-int state_remove(struct container *c, struct err *e)
+int container_state_remove(struct container *c, struct err *e)
 {
 	static const char *const names[] = {"vm",      "share",     "proxy",      "seccomp",
 					    "sandbox", "state.new", "state.json", "lock"};
@@ -397,7 +398,7 @@ int state_each(const char *root, state_fn *fn, void *ctx, struct err *e)
 
 		/* One that is being made or removed is passed over. */
 		if (bundle_check_id(n->d_name, NULL) ||
-		    state_open(&c, root, n->d_name, false, NULL))
+		    container_state_open(&c, root, n->d_name, false, NULL))
 			continue;
 		rc = fn(ctx, &c);
 		state_close(&c);

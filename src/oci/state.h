@@ -36,7 +36,7 @@ struct container {
 	unsigned hook_timeout; /* seconds, of hooks that name none */
 	unsigned seccomp_flags;
 	bool seccomp;      /* there is a filter */
-	uint64_t overhead; /* as cgroup_make() had it */
+	uint64_t overhead; /* as container_group_make() had it */
 	struct cgroup group;
 	/* Owned; NULL: none. */
 	json_object *annotations, *hooks, *process, *net;
@@ -45,10 +45,11 @@ struct container {
 /* A new one, locked, STATUS_CREATING, with state.json not yet written. -EEXIST. */
 int state_new(struct container *c, const char *root, const char *id, struct err *e);
 /* One that is there. lock: wait for its lock (10 s). -ENOENT: "container does not exist". */
-int state_open(struct container *c, const char *root, const char *id, bool lock, struct err *e);
+int container_state_open(struct container *c, const char *root, const char *id, bool lock,
+			 struct err *e);
 int state_save(const struct container *c, struct err *e);
 /* Remove the directory; what is mounted in it is gone by then. */
-int state_remove(struct container *c, struct err *e);
+int container_state_remove(struct container *c, struct err *e);
 void state_close(struct container *c);
 
 bool state_owns_vm(const struct container *c);

@@ -166,8 +166,8 @@ int talk_call(struct talk *t, const char *op, json_object *params, const int *fd
 
 /* ---- open ---- */
 
-int talk_open(struct talk *t, int at, int ms, talk_event *event, void *ctx, json_object **result,
-	      struct err *e)
+int vm_talk_open(struct talk *t, int at, int ms, talk_event *event, void *ctx, json_object **result,
+		 struct err *e)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	int rc;
@@ -184,11 +184,11 @@ int talk_open(struct talk *t, int at, int ms, talk_event *event, void *ctx, json
 	}
 	rc = talk_call(t, "hello", NULL, NULL, 0, ms, result, e);
 	if (rc)
-		talk_close(t);
+		vm_talk_close(t);
 	return rc;
 }
 
-void talk_close(struct talk *t)
+void vm_talk_close(struct talk *t)
 {
 	fd_close(&t->fd);
 }
@@ -289,7 +289,7 @@ static int guest_start(struct guest_run *g, int at, const char *const *args, str
 
 	for (unsigned i = 0; args[i] && i < ARGS_MAX; i++)
 		argv[i + 1] = args[i];
-	rc = talk_open(&g->talk, at, HELLO_MS, guest_event, g, NULL, e);
+	rc = vm_talk_open(&g->talk, at, HELLO_MS, guest_event, g, NULL, e);
 	if (!rc)
 		rc = talk_exec(&g->talk, &c, &g->id, e);
 	fd_close(&null);
@@ -321,7 +321,7 @@ int talk_guest(int at, const char *const *args, int ms, char **out, struct err *
 		rc = guest_loop(&g, ms, e);
 	if (!rc)
 		guest_read(&g);
-	talk_close(&g.talk);
+	vm_talk_close(&g.talk);
 	for (int i = 0; i < 2; i++) {
 		fd_close(&g.out[i]);
 		fd_close(&g.err[i]);

@@ -22,9 +22,9 @@ struct talk {
 
 /* To DIR/control, `at` a descriptor of DIR, and hello. *state (may be NULL, the caller's): what it
  * answers, within `ms`. -ENOENT: nobody listens there (any more). */
-int talk_open(struct talk *t, int at, int ms, talk_event *event, void *ctx, json_object **result,
-	      struct err *e);
-void talk_close(struct talk *t);
+int vm_talk_open(struct talk *t, int at, int ms, talk_event *event, void *ctx, json_object **result,
+		 struct err *e);
+void vm_talk_close(struct talk *t);
 /* Ask, with descriptors, which stay the caller's; takes `params` over. Events that come before the
  * answer are told. *result: the caller's; may be NULL. A refusal is -EPROTO, -EAGAIN ("busy"),
  * -ENOENT ("not-found"), -ESRCH ("not-ready"), -EINVAL ("wrong-state") with its text;

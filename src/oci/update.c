@@ -139,7 +139,7 @@ int update_command(const struct flags *f, struct err *e)
 
 	if (rc)
 		return rc;
-	rc = state_open(&c, f->root, f->id, true, e);
+	rc = container_state_open(&c, f->root, f->id, true, e);
 	if (!rc) {
 		rc = update(&c, f->root, resources, e);
 		state_close(&c);
@@ -219,7 +219,7 @@ int events_command(const struct flags *f, struct err *e)
 	int rc = interval_of(f->interval, &interval, e);
 
 	if (!rc)
-		rc = state_open(&c, f->root, f->id, false, e);
+		rc = container_state_open(&c, f->root, f->id, false, e);
 	if (rc)
 		return rc;
 	if (state_status(&c) == STATUS_STOPPED)

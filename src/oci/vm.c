@@ -265,7 +265,7 @@ int vm_await(int dir, struct talk *t, talk_event *event, void *ctx, struct err *
 	struct waiting w = {.event = event, .ctx = ctx};
 	json_object *hello = NULL;
 	char why[200];
-	int rc = talk_open(t, dir, START_MS, on_start, &w, &hello, e);
+	int rc = vm_talk_open(t, dir, START_MS, on_start, &w, &hello, e);
 
 	if (!rc) {
 		w.running = !strcmp(j_get_str(hello, "state", ""), "running");
@@ -281,7 +281,7 @@ int vm_await(int dir, struct talk *t, talk_event *event, void *ctx, struct err *
 	t->event = event;
 	t->ctx = ctx;
 	if (rc)
-		talk_close(t);
+		vm_talk_close(t);
 	return rc;
 }
 

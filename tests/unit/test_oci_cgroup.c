@@ -240,12 +240,12 @@ START_TEST(a_group)
 	ck_assert_str_eq(g.path, ROOT "/insula-oci/id");
 	ck_assert_int_eq(cgroup_name(&g, path, false, "id", &e), 0);
 	child = sleeper();
-	ck_assert_msg(!cgroup_make(&g, child, NULL, 0, &e), "%s", e.text);
+	ck_assert_msg(!container_group_make(&g, child, NULL, 0, &e), "%s", e.text);
 	ck_assert(g.made);
 	ck_assert_int_eq(cgroup_pids(&g, pids, 4, &e), 1);
 	ck_assert_int_eq(pids[0], child);
-	ck_assert_int_eq(cgroup_freeze(&g, true, &e), 0);
-	ck_assert_int_eq(cgroup_freeze(&g, false, &e), 0);
+	ck_assert_int_eq(container_group_freeze(&g, true, &e), 0);
+	ck_assert_int_eq(container_group_freeze(&g, false, &e), 0);
 	o = cgroup_stats(&g);
 	ck_assert_int_ge(j_get_int(j_get(j_get(o, "cpu"), "usage"), "total", -1), 0);
 	json_object_put(o);
@@ -255,14 +255,14 @@ START_TEST(a_group)
 	again = g;
 	strcat(again.path, "/below");
 	pids[1] = sleeper();
-	ck_assert_int_eq(cgroup_enter(&again, pids[1], &e), 0);
+	ck_assert_int_eq(container_group_enter(&again, pids[1], &e), 0);
 	ck_assert_int_eq(cgroup_pids(&g, pids + 2, 2, &e), 2);
 	/* Frozen processes die, too. */
-	ck_assert_int_eq(cgroup_freeze(&g, true, &e), 0);
-	ck_assert_msg(!cgroup_remove(&g, &e), "%s", e.text);
+	ck_assert_int_eq(container_group_freeze(&g, true, &e), 0);
+	ck_assert_msg(!container_group_remove(&g, &e), "%s", e.text);
 	ck_assert(is_dead_by_kill(child) && is_dead_by_kill(pids[1]));
 	ck_assert_int_eq(access(g.path, F_OK), -1);
-	ck_assert_int_eq(cgroup_remove(&g, &e), 0);
+	ck_assert_int_eq(container_group_remove(&g, &e), 0);
 	*strrchr(g.path, '/') = 0;
 	ck_assert_int_eq(rmdir(g.path), 0);
 }
@@ -303,7 +303,7 @@ START_TEST(limits)
 	ck_assert_int_eq(cgroup_name(&g, path, false, "id", &e), 0);
 	child = sleeper();
 	o = json("{'memory':{'limit':67108864},'cpu':{'quota':50000,'shares':512}}");
-	ck_assert_msg(!cgroup_make(&g, child, o, 4096, &e), "%s", e.text);
+	ck_assert_msg(!container_group_make(&g, child, o, 4096, &e), "%s", e.text);
 	ck_assert(read_line(&g, "memory.max", "67112960"));
 	ck_assert(read_line(&g, "memory.oom.group", "1"));
 	ck_assert(read_line(&g, "cpu.max", "50000 100000"));
@@ -314,12 +314,12 @@ START_TEST(limits)
 	ck_assert(read_line(&g, "memory.max", "134221824"));
 	ck_assert(read_line(&g, "cpu.max", "50000 100000"));
 	json_object_put(o);
-	ck_assert_int_eq(cgroup_remove(&g, &e), 0);
+	ck_assert_int_eq(container_group_remove(&g, &e), 0);
 	ck_assert(is_dead_by_kill(child));
 	/* A limit that the kernel does not take: nothing is left. */
 	child = sleeper();
 	o = json("{'cpu':{'quota':1,'period':1}}");
-	ck_assert_int_lt(cgroup_make(&g, child, o, 4096, &e), 0);
+	ck_assert_int_lt(container_group_make(&g, child, o, 4096, &e), 0);
 	ck_assert_ptr_nonnull(strstr(e.text, "cpu.max: 1 1: Invalid argument"));
 	ck_assert_int_eq(access(g.path, F_OK), -1);
 	json_object_put(o);
@@ -343,7 +343,7 @@ START_TEST(a_scope_of_systemd)
 	ck_assert_int_eq(cgroup_name(&g, name, true, "id", &e), 0);
 	child = sleeper();
 	o = json("{'memory':{'limit':67108864},'cpu':{'quota':50000}}");
-	ck_assert_msg(!cgroup_make(&g, child, o, 4096, &e), "%s", e.text);
+	ck_assert_msg(!container_group_make(&g, child, o, 4096, &e), "%s", e.text);
 	json_object_put(o);
 	snprintf(name, sizeof(name), "/proc/%d/cgroup", (int)child);
 	f = fopen(name, "re");
@@ -356,15 +356,15 @@ START_TEST(a_scope_of_systemd)
 	ck_assert(read_line(&g, "memory.max", "67112960"));
 	ck_assert(read_line(&g, "cpu.max", "50000 100000"));
 	/* The same name again: nothing changes. */
-	ck_assert_int_lt(cgroup_make(&g, getpid(), NULL, 0, &e), 0);
+	ck_assert_int_lt(container_group_make(&g, getpid(), NULL, 0, &e), 0);
 	ck_assert_ptr_nonnull(strstr(e.text, "--systemd-cgroup: t-n"));
 	ck_assert_int_eq(cgroup_pids(&g, &(pid_t){0}, 1, &e), 1);
-	ck_assert_msg(!cgroup_remove(&g, &e), "%s", e.text);
+	ck_assert_msg(!container_group_remove(&g, &e), "%s", e.text);
 	ck_assert(is_dead_by_kill(child));
 	for (int i = 0; i < 200 && !access(g.path, F_OK); i++)
 		usleep(10000);
 	ck_assert_int_eq(access(g.path, F_OK), -1);
-	ck_assert_int_eq(cgroup_remove(&g, &e), 0);
+	ck_assert_int_eq(container_group_remove(&g, &e), 0);
 }
 END_TEST
 

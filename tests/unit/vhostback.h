@@ -292,6 +292,14 @@ static inline bool vb_message(struct vback *b)
 	return true;
 }
 
+/* Its front end has closed the connection: the rings are somebody else's now. */
+static inline bool vb_is_left(const struct vback *b)
+{
+	struct pollfd p = {.fd = b->fd, .events = POLLRDHUP};
+
+	return poll(&p, 1, 0) > 0 && p.revents & (POLLRDHUP | POLLHUP);
+}
+
 static inline void *vb_main(void *arg)
 {
 	struct vback *b = arg;
@@ -307,7 +315,7 @@ static inline void *vb_main(void *arg)
 		for (unsigned i = 0; i < VB_QUEUES; i++) {
 			if (p[1 + i].revents && b->ring[i].kick >= 0)
 				event_drain(b->ring[i].kick);
-			if (p[1 + i].revents)
+			if (p[1 + i].revents && !vb_is_left(b))
 				vb_serve(b, i);
 		}
 		pthread_mutex_unlock(&b->lock);
