@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <insula/base.h>
@@ -24,6 +26,34 @@ static void take_down(struct vm *vm, const struct device *d)
 	(void)vm_tell(vm, MSG_DEV_DOWN, &m, sizeof(m));
 }
 
+static void *signal_aside(void *arg)
+{
+	int *fd = arg;
+
+	event_signal(*fd);
+	fd_close(fd);
+	free(fd);
+	return NULL;
+}
+
+/* A back end has this event as well (vhost-user), and can make a write to it wait: not ours, but
+ * that of a thread which nobody waits for. */
+static int signal_foreign(int event)
+{
+	pthread_t t;
+	int *fd = malloc(sizeof(*fd)), rc;
+
+	if (!fd)
+		return -ENOMEM;
+	*fd = fd_copy(event);
+	rc = *fd < 0 ? *fd : -pthread_create(&t, NULL, signal_aside, fd);
+	if (!rc)
+		return -pthread_detach(t);
+	fd_close(fd);
+	free(fd);
+	return rc;
+}
+
 /* The registers that a guest reads are ours to write: no process of the device lives. virtio 1.2,
  * 2.1.2: it needs a reset, and that is a change of its configuration. */
 void vm_device_down(struct vm *vm, uint32_t index)
@@ -39,7 +69,8 @@ void vm_device_down(struct vm *vm, uint32_t index)
 	rc = device_set_bits(d, VIRTIO_MMIO_STATUS, VIRTIO_CONFIG_S_NEEDS_RESET, &status, &e);
 	if (!rc && (status & VIRTIO_CONFIG_S_DRIVER_OK)) {
 		rc = device_set_bits(d, VIRTIO_MMIO_INTERRUPT_STATUS, ISR_CONFIG, &isr, &e);
-		event_signal(d->slot[d->desc.vector[0].slot]);
+		if (!rc && (rc = signal_foreign(d->slot[d->desc.vector[0].slot])))
+			err_sys(&e, rc, "interrupt");
 	}
 	if (rc)
 		log_error("%s: %s", d->desc.name, e.text);

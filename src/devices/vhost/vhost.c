@@ -458,6 +458,10 @@ void vhost_rules(const struct vhost *v, struct rule_list *l)
 		 (struct jail_arg){
 			 .index = 1, .cmp = JAIL_EQ, .value = (uint64_t)(unsigned)v->inflight_fd},
 		 (struct jail_arg){0}, "and the memory of what is in flight");
+	rule_arg(l, SYS_fcntl,
+		 (struct jail_arg){
+			 .index = 1, .cmp = JAIL_EQ, .value = (uint64_t)(unsigned)F_GET_SEALS},
+		 (struct jail_arg){0}, "is that memory?");
 	rule_any(l, SYS_close,
 		 "the numbers under which they came; what a back end sent without being asked");
 	rule_fd(l, SYS_epoll_ctl, v->ep_fd,

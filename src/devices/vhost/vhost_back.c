@@ -298,6 +298,10 @@ static int vhost_new_inflight(struct vhost *v)
 	rc = got.size == 0 || got.nqueues < want.nqueues || got.queue_size < want.queue_size
 		     ? -EPROTO
 		     : 0;
+	/* The supervisor keeps it and closes it. Nobody waits for memory; the server of a file
+	 * system could let that close() wait for ever. */
+	if (!rc && fcntl(fd, F_GET_SEALS) < 0)
+		rc = -EPROTO;
 	if (!rc && dup3(fd, v->inflight_fd, O_CLOEXEC) < 0)
 		panic("dup3: %d", errno);
 	close(fd);
