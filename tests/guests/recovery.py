@@ -389,7 +389,7 @@ def owner_gone(place):
     equal(ask(others[0], "own")["error"]["reason"], "wrong-state", "a second owner")
     for s in others[1:]:
         s.close()
-    equal(ask(others[0], "info")["result"]["state"], "running", "state")
+    wait_for("the guest to run", lambda: ask(others[0], "info")["result"]["state"] == "running")
     owner.close()
     vm.run.wait(timeout=PATIENCE)
     equal(json.loads(read(vm.result))["reason"], "disowned", "reason")
