@@ -107,6 +107,24 @@ static int check_kvm(struct err *e)
 	return 0;
 }
 
+/* An annotation alone opens no VM: who has set up a network for the container means one VM by it. */
+static int may_join(const struct making *m, const struct container *vm, struct err *e)
+{
+	char id[CT_ID_MAX + 1], theirs[64];
+	const char *path;
+
+	if (!bundle_namespace(&m->b, "network", &path) || !path || !path[0] ||
+	    state_ns_owner(m->f->root, "net", path, vm->sandbox, NULL, id))
+		return 0;
+	snprintf(theirs, sizeof(theirs), "/proc/%d/ns/net", vm->proxy.pid);
+	if (state_ns_is_ours("net", path) && state_ns_is_ours("net", theirs))
+		return 0;
+	return err_set(e, -EPERM,
+		       "linux.namespaces: network: %.100s; expected the namespace of sandbox "
+		       "\"%s\", which the annotations name",
+		       path, vm->sandbox);
+}
+
 /* podman's pods have no annotations: there a container names the namespaces of another one. */
 static int find_vm(struct making *m, const char *sandbox, struct err *e)
 {
@@ -114,10 +132,12 @@ static int find_vm(struct making *m, const char *sandbox, struct err *e)
 	char id[CT_ID_MAX + 1];
 	struct container other;
 	const char *path;
+	bool named = m->role == BUNDLE_MEMBER;
+	int rc = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(kinds) && m->role == BUNDLE_ALONE; i++) {
 		if (bundle_namespace(&m->b, kinds[i][0], &path) && path &&
-		    state_ns_owner(m->f->root, kinds[i][1], path, id)) {
+		    state_ns_owner(m->f->root, kinds[i][1], path, NULL, NULL, id)) {
 			m->role = BUNDLE_MEMBER;
 			sandbox = id;
 		}
@@ -127,11 +147,12 @@ static int find_vm(struct making *m, const char *sandbox, struct err *e)
 	if (container_state_open(&other, m->f->root, sandbox, false, e))
 		return err_set(e, -ENOENT, "sandbox \"%s\" does not exist", sandbox);
 	snprintf(m->c.sandbox, sizeof(m->c.sandbox), "%s", other.sandbox);
-	m->role = proc_alive(&other.proxy) ? BUNDLE_MEMBER : BUNDLE_ALONE;
+	if (!proc_alive(&other.proxy))
+		rc = err_set(e, -ENOENT, "sandbox \"%s\" is not running", sandbox);
+	else if (named)
+		rc = may_join(m, &other, e);
 	state_close(&other);
-	return m->role == BUNDLE_MEMBER
-		       ? 0
-		       : err_set(e, -ENOENT, "sandbox \"%s\" is not running", sandbox);
+	return rc;
 }
 
 static bool wants_systemd(const struct flags *f)
@@ -177,7 +198,9 @@ static int making_check(struct making *m, struct err *e)
 		rc = conf_size(&m->conf, &m->b, &m->size, e);
 	if (!rc)
 		rc = name_group(m, e);
-	m->host_net = !bundle_namespace(&m->b, "network", &path);
+	if (!rc)
+		m->host_net = !bundle_namespace(&m->b, "network", &path) ||
+			      (path && state_ns_is_ours("net", path));
 	return rc;
 }
 
@@ -200,7 +223,7 @@ static int making_begin(struct making *m, struct err *e)
 	memcpy(c->sandbox, m->role == BUNDLE_MEMBER ? had.sandbox : c->id, sizeof(c->sandbox));
 	memcpy(c->bundle, m->b.path, sizeof(c->bundle));
 	memcpy(c->rootfs, m->b.rootfs, sizeof(c->rootfs));
-	if (bundle_namespace(&m->b, "network", &path) && path)
+	if (!m->host_net && bundle_namespace(&m->b, "network", &path) && path)
 		snprintf(c->netns, sizeof(c->netns), "%s", path);
 	c->status = STATUS_CREATING;
 	c->pod = m->role == BUNDLE_SANDBOX;
@@ -221,7 +244,7 @@ static const char *ns_owner(void *ctx, const char *path)
 	const struct making *m = ctx;
 
 	for (size_t i = 0; i < ARRAY_LEN(types); i++) {
-		if (state_ns_owner(m->f->root, types[i], path, id))
+		if (state_ns_owner(m->f->root, types[i], path, m->c.sandbox, m->c.id, id))
 			return id;
 	}
 	return NULL;
@@ -268,10 +291,10 @@ static int fill_share(struct making *m, struct err *e)
 {
 	char dir[PATH_MAX], **source = NULL;
 	unsigned n = 0;
-	int share = -1, rc = make_filter(m, e);
+	int share = -1, rc = 0;
 
 	snprintf(dir, sizeof(dir), "%s/%s/share", m->f->root, m->c.sandbox);
-	if (!rc && m->role != BUNDLE_MEMBER)
+	if (m->role != BUNDLE_MEMBER)
 		rc = share_make(dir, e);
 	if (!rc)
 		rc = share_container(dir, m->c.id, &m->b, &source, &n, e);
@@ -316,6 +339,22 @@ static int fork_proxy(struct making *m, struct err *e)
 	return rc ? rc : proxy_order(&m->proxy, "enter", NULL, e);
 }
 
+/* What net_leave() is for, whatever its path leads to by then. */
+static int note_net(struct making *m, struct err *e)
+{
+	int fd = ns_open_net(m->c.proxy.pid, e);
+	struct stat st;
+
+	if (fd < 0)
+		return fd;
+	if (m->c.netns[0] && !fstat(fd, &st)) {
+		m->c.netns_dev = st.st_dev;
+		m->c.netns_ino = st.st_ino;
+	}
+	close(fd);
+	return 0;
+}
+
 static int run_hooks(struct making *m, struct err *e)
 {
 	json_object *state = state_json(&m->c, STATUS_CREATING);
@@ -349,16 +388,22 @@ static int start_vm(struct making *m, struct err *e)
 	return state_save(&m->c, e);
 }
 
+/* The share is filled when the hooks are done: what is in the share of a VM that runs is in the hands
+ * of its guest, and hooks work in the container's root with the rights of the host's root. */
 static int making_make(struct making *m, struct err *e)
 {
-	int rc = fill_share(m, e);
+	int rc = make_filter(m, e);
 
 	if (!rc)
 		rc = tty_open(&m->io, m->b.process, m->f->console_socket, e);
 	if (!rc)
 		rc = fork_proxy(m, e);
 	if (!rc)
+		rc = note_net(m, e);
+	if (!rc)
 		rc = run_hooks(m, e);
+	if (!rc)
+		rc = fill_share(m, e);
 	if (!rc)
 		rc = start_vm(m, e);
 	if (!rc)

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -53,17 +54,27 @@ static void leave_guest(const struct container *c, const char *root)
 		report_debug("container \"%s\": %s", c->id, e.text);
 }
 
-/* A namespace that is gone took its rules along. */
+/* By its path alone it may be another one by now, the host's even. */
+static bool enter_net(const struct container *c)
+{
+	int fd = open(c->netns, O_RDONLY | O_CLOEXEC);
+	char name[32];
+	struct stat st;
+
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+	return fd >= 0 && !fstat(fd, &st) && st.st_dev == c->netns_dev &&
+	       st.st_ino == c->netns_ino && !state_ns_is_ours("net", name) &&
+	       !setns(fd, CLONE_NEWNET);
+}
+
+/* A namespace that is gone took its rules along; so did one of the container's own, with its proxy. */
 static void leave_net(const struct container *c)
 {
-	pid_t pid = c->net ? fork() : -1;
+	pid_t pid = c->net && c->netns[0] ? fork() : -1;
 
 	if (pid == 0) {
-		int fd = c->netns[0] ? open(c->netns, O_RDONLY | O_CLOEXEC) : -1;
-
-		if (c->netns[0] && (fd < 0 || setns(fd, CLONE_NEWNET)))
-			_exit(0);
-		net_leave(c->net);
+		if (enter_net(c))
+			net_leave(c->net);
 		_exit(0);
 	}
 	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)

@@ -21,6 +21,7 @@
 #include "vm.h"
 
 #define GUEST_MS 10000
+#define END_MS 5000 /* from the guest's word that it is killed to its proxy's end */
 #define SIGNAL_MAX 64
 
 /* ---- names ---- */
@@ -83,7 +84,8 @@ static int guest_says(int rc, const char *what, struct err *e)
 
 /* ---- kill ---- */
 
-/* A VM that does not answer any more is ended with its proxy. */
+/* SIGKILL is not the guest's to refuse: if it does not answer, or says yes and does nothing, what is
+ * here of the container ends; of an owner, the VM with it. */
 static int kill_in_guest(const struct container *c, const char *root, int signo, bool all,
 			 struct err *e)
 {
@@ -92,8 +94,10 @@ static int kill_in_guest(const struct container *c, const char *root, int signo,
 
 	snprintf(number, sizeof(number), "%d", signo);
 	rc = ask_guest(c, root, "kill", number, all ? "all" : NULL, GUEST_MS, NULL, e);
-	if (rc >= 0 || signo != SIGKILL)
+	if (signo != SIGKILL || (rc >= 0 && !proc_wait(&c->proxy, END_MS)))
 		return guest_says(rc, "kill", e);
+	if (rc >= 0)
+		err_set(e, rc, "the guest has not killed it");
 	report_warn("container \"%s\": %s; its process of the host is killed", c->id, e->text);
 	rc = proc_kill(&c->proxy, SIGKILL);
 	return rc && rc != -ESRCH ? err_sys(e, rc, "kill") : 0;

@@ -64,9 +64,29 @@ static int listen_for_start(const struct container *c, struct err *e)
 	return fd;
 }
 
+static bool net_of_ours(struct stat *st)
+{
+	return !stat("/proc/thread-self/ns/net", st);
+}
+
+/* What is done to a pod's network is never done to the host's, whatever a path led to meanwhile. */
+static int enter_namespaces(const struct proxy_job *j, struct err *e)
+{
+	struct stat before, now;
+	bool known = net_of_ours(&before);
+	int rc = ns_enter(j->linux_, e);
+
+	if (rc || !j->bundle || j->host_net)
+		return rc;
+	if (known && net_of_ours(&now) &&
+	    (now.st_ino != before.st_ino || now.st_dev != before.st_dev))
+		return 0;
+	return err_set(e, -EPERM, "linux.namespaces: network: its path leads to the host's own");
+}
+
 static int do_enter(struct proxy *p, json_object *answer, struct err *e)
 {
-	int rc = ns_enter(p->j->linux_, e);
+	int rc = enter_namespaces(p->j, e);
 
 	(void)answer;
 	set_oom(p->j->process);

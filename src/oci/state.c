@@ -115,6 +115,8 @@ static json_object *to_json(const struct container *c)
 	j_str(o, "bundle", c->bundle);
 	j_str(o, "rootfs", c->rootfs);
 	j_str(o, "netns", c->netns);
+	j_int(o, "netns_dev", (int64_t)c->netns_dev);
+	j_int(o, "netns_ino", (int64_t)c->netns_ino);
 	j_str(o, "created", c->created);
 	j_obj(o, "proxy", proc_json(&c->proxy));
 	j_obj(o, "vm", proc_json(&c->vm));
@@ -188,6 +190,8 @@ static void from_json(struct container *c, json_object *o)
 	take_text(c->bundle, sizeof(c->bundle), o, "bundle");
 	take_text(c->rootfs, sizeof(c->rootfs), o, "rootfs");
 	take_text(c->netns, sizeof(c->netns), o, "netns");
+	c->netns_dev = (uint64_t)j_get_int(o, "netns_dev", 0);
+	c->netns_ino = (uint64_t)j_get_int(o, "netns_ino", 0);
 	take_text(c->created, sizeof(c->created), o, "created");
 	for (unsigned i = 0; i < STATUS_STOPPED; i++) {
 		if (!strcmp(words[i], status))
@@ -410,7 +414,7 @@ int state_each(const char *root, state_fn *fn, void *ctx, struct err *e)
 /* ---- namespaces ---- */
 
 struct ns_look {
-	const char *type;
+	const char *type, *sandbox, *but;
 	pid_t pid;      /* 0: the path does not name one */
 	struct stat st; /* st_ino 0: there is none */
 	char *id;
@@ -422,7 +426,8 @@ static int ns_is_of(void *ctx, const struct container *c)
 	char path[64];
 	struct stat st;
 
-	if (!proc_alive(&c->proxy))
+	if (!proc_alive(&c->proxy) || (l->sandbox && strcmp(l->sandbox, c->sandbox) != 0) ||
+	    (l->but && !strcmp(l->but, c->id)))
 		return 0;
 	snprintf(path, sizeof(path), "/proc/%d/ns/%s", c->proxy.pid, l->type);
 	/* Its own pid namespace no process can be in: there the number alone counts. */
@@ -435,23 +440,31 @@ static int ns_is_of(void *ctx, const struct container *c)
 }
 
 /* The host's own namespace is nobody's. */
-static bool is_ours(const char *type, const struct stat *st)
+bool state_ns_is_ours(const char *type, const char *path)
 {
-	char path[64];
-	struct stat own;
+	static const char *const who[] = {"self", "1"};
+	char name[64];
+	struct stat st, own;
 
-	snprintf(path, sizeof(path), "/proc/self/ns/%s", type);
-	return !stat(path, &own) && own.st_ino == st->st_ino && own.st_dev == st->st_dev;
+	if (stat(path, &st))
+		return false;
+	for (size_t i = 0; i < ARRAY_LEN(who); i++) {
+		snprintf(name, sizeof(name), "/proc/%s/ns/%s", who[i], type);
+		if (!stat(name, &own) && own.st_ino == st.st_ino && own.st_dev == st.st_dev)
+			return true;
+	}
+	return false;
 }
 
-bool state_ns_owner(const char *root, const char *type, const char *path, char id[CT_ID_MAX + 1])
+bool state_ns_owner(const char *root, const char *type, const char *path, const char *sandbox,
+		    const char *but, char id[CT_ID_MAX + 1])
 {
-	struct ns_look l = {.type = type, .id = id};
+	struct ns_look l = {.type = type, .sandbox = sandbox, .but = but, .id = id};
 	int n = 0;
 
 	if (sscanf(path, "/proc/%d/ns/%n", &l.pid, &n) != 1 || !n)
 		l.pid = 0;
-	if (stat(path, &l.st) || is_ours(type, &l.st))
+	if (stat(path, &l.st) || state_ns_is_ours(type, path))
 		l.st.st_ino = 0;
 	return state_each(root, ns_is_of, &l, NULL) == 1;
 }

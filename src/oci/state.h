@@ -29,6 +29,7 @@ struct container {
 	enum status status;          /* never STOPPED in the file: see state_status() */
 	char bundle[PATH_MAX], rootfs[PATH_MAX];
 	char netns[PATH_MAX]; /* path of its network namespace; "": of its own, or the host's */
+	uint64_t netns_dev, netns_ino; /* the namespace that it was; 0: none was entered */
 	char created[40];
 	struct proc proxy, vm; /* vm: the supervisor, of an owner */
 	bool pod;              /* others may join its VM */
@@ -65,7 +66,11 @@ typedef int state_fn(void *ctx, const struct container *c);
 int state_each(const char *root, state_fn *fn, void *ctx, struct err *e);
 
 /* The container, alive, whose namespace `path` is, a namespace of `type` ("ipc"): by the number in
- * /proc/PID/ns/..., or because they are the same. True: *id is set. */
-bool state_ns_owner(const char *root, const char *type, const char *path, char id[CT_ID_MAX + 1]);
+ * /proc/PID/ns/..., or because they are the same. `sandbox`: of that VM alone; `but`: not this one;
+ * both may be NULL. True: *id is set. */
+bool state_ns_owner(const char *root, const char *type, const char *path, const char *sandbox,
+		    const char *but, char id[CT_ID_MAX + 1]);
+/* The namespace is the one that this process, or the host's first one, is in: not a container's. */
+bool state_ns_is_ours(const char *type, const char *path);
 
 #endif

@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <insula/base.h>
@@ -340,6 +341,22 @@ static void await_end(struct talk *t, int ms)
 	}
 }
 
+/* It is our own child. By its number in /proc it cannot be looked at: that is the container's, as
+ * the root is, since "leave". */
+static void end_child(pid_t pid)
+{
+	const struct timespec step = {.tv_nsec = 10000000};
+	uint64_t limit = clock_ns() + KILL_MS * 1000000ull;
+	pid_t got = 0;
+
+	while (!(got = waitpid(pid, NULL, WNOHANG)) && clock_ns() < limit)
+		nanosleep(&step, NULL);
+	if (got == 0 && !kill(pid, SIGKILL)) {
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+}
+
 void vm_end_now(struct talk *t, const struct proc *vm, int ms)
 {
 	json_object *params = json_object_new_object();
@@ -350,8 +367,6 @@ void vm_end_now(struct talk *t, const struct proc *vm, int ms)
 	else
 		json_object_put(params);
 	await_end(t, ms + KILL_MS);
-	if (proc_wait(vm, KILL_MS))
-		proc_kill(vm, SIGKILL);
 	if (vm->pid > 0)
-		(void)waitpid(vm->pid, NULL, 0);
+		end_child(vm->pid);
 }

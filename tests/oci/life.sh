@@ -278,6 +278,52 @@ expect kill-9-deaf 0 'does not answer' "${CALL[@]}" kill deaf 9
 gone kill-9-deaf-ends "$pid"
 rm -f /run/fakevm
 expect delete-deaf 0 '' "${CALL[@]}" delete deaf
+echo feign >/run/fakevm
+oci_start feign
+expect kill-9-feigned 0 'the guest has not killed it' "${CALL[@]}" kill feign 9
+gone kill-9-feigned-ends "$pid"
+rm -f /run/fakevm
+expect delete-feigned 0 '' "${CALL[@]}" delete feign
+# A supervisor that stays: its proxy ends it.
+bundle "$T/f" '.process.args = ["sh", "-c", "exit 6"]'
+echo stay >/run/fakevm
+expect vm-that-stays 6 '' "${CALL[@]}" run -b "$T/f" f
+rm -f /run/fakevm
+same vm-that-stays-ends 0 "$(pgrep -cf 'fakevm --control')"
+left a-bad-vm
+
+# ---- the host's network is nobody's pod
+echo "{\"supervisor\": \"$FAKE\", \"host_network\": \"user\"}" >"$T/user.json"
+for path in /proc/self/ns/net "/proc/$$/ns/net"; do
+	bundle "$T/n" '.process.args = ["sleep", "1000"] | .linux.namespaces = [{"type": "network", "path": "'$path'"}, {"type": "mount"}]'
+	oci --config "$T/user.json" create -b "$T/n" n >/dev/null 2>&1 </dev/null
+	same "host-network-by-path-${path//[0-9]/}" '[{"user":true}] {} ' "$(jq -c .config.nets "$ROOT/n/vm/setup") $(jq -c .net "$ROOT/n/state.json") $(jq -r .netns "$ROOT/n/state.json")"
+	oci delete --force n
+done
+# delete undoes nothing in a namespace that is not the one it was done in. In a "host" of the test's own, with an interface that looks like ours.
+cat >"$T/leave" <<'LEAVE'
+state=$1/n/state.json ns=$2 filter=$3
+shift 3
+ip tuntap add ins7 mode tap || exit 1
+[ -z "$ns" ] || nsenter --net="$ns" ip tuntap add ins7 mode tap || exit 1
+id=$(stat -L -c '.netns_dev = %d | .netns_ino = %i' "${ns:-/proc/self/ns/net}")
+jq '.net = {"ins7": "lo"} | .netns = "'"$ns"'" | '"$id | $filter" "$state" >"$state.2" && mv "$state.2" "$state"
+"$@" delete --force n || exit 1
+ip link show ins7 >/dev/null 2>&1 && echo host
+[ -z "$ns" ] || ! nsenter --net="$ns" ip link show ins7 >/dev/null 2>&1 || echo pod
+LEAVE
+leave() { # NAME EXPECTED NS FILTER
+	bundle "$T/n" '.process.args = ["sleep", "1000"]'
+	oci create -b "$T/n" n >/dev/null 2>&1 </dev/null
+	if [ -n "$3" ]; then touch "$T/ns" && unshare --net="$T/ns" true; fi
+	same "$1" "$2" "$(unshare -n bash "$T/leave" "$ROOT" "$3" "$4" "${CALL[@]}" 2>&1 | tr '\n' ' ' | sed 's/ $//')"
+	if [ -n "$3" ]; then umount "$T/ns"; fi
+}
+leave leave-its-namespace host "$T/ns" .
+leave leave-no-namespace host '' .
+leave leave-another-namespace 'host pod' "$T/ns" '.netns_ino = 1'
+leave leave-the-hosts host '' '.netns = "/proc/self/ns/net"'
+left network
 
 # ---- a pod
 bundle "$T/s" '.annotations = {"io.kubernetes.cri.container-type": "sandbox"}'
@@ -287,6 +333,14 @@ member='.annotations = {"io.kubernetes.cri.container-type": "container", "io.kub
 	| .linux.namespaces = [{"type": "network", "path": "/proc/'$sandbox'/ns/net"}, {"type": "ipc", "path": "/proc/'$sandbox'/ns/ipc"}, {"type": "mount"}]'
 bundle "$T/m" "$member"
 expect member 11 '' "${CALL[@]}" run -b "$T/m" m
+bundle "$T/x" "$member"' | .linux.namespaces[0].path = "/proc/self/ns/net"'
+expect member-of-the-hosts-network 1 'expected the namespace of sandbox "s"' "${CALL[@]}" create -b "$T/x" x
+bundle "$T/x" "$member"' | .linux.namespaces[1].path = "/proc/self/ns/ipc"'
+expect member-of-the-hosts-ipc 1 'ns/ipc; expected a namespace of a container of this VM' "${CALL[@]}" create -b "$T/x" x
+# What a guest can write is put there when the hooks of root are done.
+bundle "$T/x" "$member"' | .process.args = ["true"] | .hooks.createRuntime = [{"path": "/bin/sh", "args": ["sh", "-c", "ls '"$ROOT"'/s/share >'"$T"'/hooked"]}]'
+expect member-hook 0 '' "${CALL[@]}" run -b "$T/x" x
+same member-hook-before-share sandbox "$(tr '\n' ' ' <"$T/hooked" | sed 's/ $//;s/^s //')"
 bundle "$T/p" '.process.args = ["sleep", "1000"] | .linux.namespaces = [{"type": "ipc", "path": "/proc/'"$sandbox"'/ns/ipc"}, {"type": "mount"}]'
 oci create -b "$T/p" --pid-file "$T/mpid" p >/dev/null 2>&1 </dev/null && oci start p
 same by-namespace 's 0' "$(jq -r '"\(.sandbox) \(.vm.pid)"' "$ROOT/p/state.json")"
