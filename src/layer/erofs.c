@@ -412,11 +412,14 @@ static int list_nodes(struct tree *t, struct nodes *s, struct err *e)
 	return rc;
 }
 
-/* Does its content lie behind its inode? That of a directory is not there yet. */
+/* Does its content lie behind its inode? That of a directory is not there yet. The root's place is
+ * known before its attributes are, which may leave no room for more in the first block. */
 static bool is_inline(const struct node *n)
 {
+	bool root = n->parent == n;
+
 	if (S_ISDIR(n->mode))
-		return n->size <= DIR_INLINE_MAX;
+		return n->size <= DIR_INLINE_MAX && !(root && n->xattr);
 	return n->size && n->data && (!S_ISLNK(n->mode) || n->size <= LINK_INLINE_MAX);
 }
 
@@ -580,6 +583,8 @@ int erofs_finish(struct erofs *w, struct tree *t, const uint8_t id[16], uint64_t
 		at += sizeof(struct inode) + xattrs_size(s.at[i]) +
 		      (is_inline(s.at[i]) ? s.at[i]->size : 0);
 	}
+	if (t->root->nid != FIRST_NID)
+		panic("erofs: the root is inode %llu", (unsigned long long)t->root->nid);
 	rc = put_large_dirs(w, &s, &l, e);
 	if (!rc && position(w) != meta)
 		panic("erofs: directories end at %llu, not %llu", (unsigned long long)position(w),

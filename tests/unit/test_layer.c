@@ -209,6 +209,34 @@ START_TEST(replaced)
 }
 END_TEST
 
+/* The superblock says where the root is before anybody knows how much it has: attributes and names
+ * that do not fit into its first block together. */
+START_TEST(root_with_attributes)
+{
+	static char value[3900], name[80];
+	uint16_t format, root;
+	uint32_t meta;
+	uint64_t size;
+
+	for (unsigned i = 0; i < 30; i++) {
+		sprintf(name, "a-name-for-a-directory-of-almost-two-kilobytes-%02u", i);
+		add(name, '0', "", NULL);
+	}
+	end();
+	ck_assert_msg(!read_layer(false, 4096), "%s", e.text);
+	memset(value, 'v', sizeof(value));
+	ck_assert(!node_xattr(tree.root, EROFS_XATTR_TRUSTED, "x", 1, value, sizeof(value), &e));
+	ck_assert_int_eq(erofs_finish(&image, &tree, (const uint8_t[16]){0}, &size, &e), 0);
+	ck_assert_int_eq(pread(fd, &root, sizeof(root), 1024 + 14), sizeof(root));
+	ck_assert_int_eq(pread(fd, &meta, sizeof(meta), 1024 + 40), sizeof(meta));
+	ck_assert_uint_eq(tree.root->nid, root);
+	ck_assert_uint_le(tree.root->size, 2048);
+	ck_assert_int_eq(pread(fd, &format, sizeof(format), (off_t)meta * 4096 + root * 32),
+			 sizeof(format));
+	ck_assert_uint_eq(format, 1); /* an extended inode, plain */
+}
+END_TEST
+
 static void refused(const char *words)
 {
 	end();
@@ -303,6 +331,7 @@ int main(void)
 	tcase_add_test(t, whiteouts_of_one_layer);
 	tcase_add_test(t, merged_layers);
 	tcase_add_test(t, replaced);
+	tcase_add_test(t, root_with_attributes);
 	tcase_add_test(t, refusals);
 	tcase_add_test(t, packed);
 	tcase_add_test(t, sums);
