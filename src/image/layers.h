@@ -15,7 +15,9 @@ struct layers_job {
 	/* The nth one's blob, open for reading, the caller's. */
 	int (*blob)(void *ctx, unsigned i, struct err *e);
 	void *ctx;
-	bool merge; /* nothing lies below */
+	/* They become one, and nothing lies below: whiteouts take effect and are not kept. A single
+	 * layer keeps them, the lowest too: its file is that of every image that has it. */
+	bool merge;
 	void (*progress)(void *ctx, const char *what, uint64_t done, uint64_t total);
 	void *progress_ctx;
 };

@@ -30,6 +30,8 @@
 
 #define INDEX_DEPTH 3 /* an index of indexes of images; nobody makes a fourth */
 #define PULLED_TAG "i"
+#define PROC_FD "/proc/self/fd/%d"
+#define PROC_FD_MAX 32
 #define FETCH_MAX (128ull << 30) /* a file that skopeo writes */
 
 struct pull {
@@ -44,17 +46,24 @@ struct pull {
 
 /* ---- an OCI layout ---- */
 
+/* What it is comes first: to open a device, or a pipe that somebody waits at, is to use it. */
 static int open_regular(int dir, const char *path, const char *what, struct err *e)
 {
-	int fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int at = openat(dir, path, O_PATH | O_CLOEXEC), fd = -1;
+	char name[PROC_FD_MAX];
 	struct stat st;
 
-	if (fd < 0)
+	if (at < 0)
 		return err_sys(e, -errno, "%s", what);
-	if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
-		close(fd);
+	if (fstat(at, &st) || !S_ISREG(st.st_mode)) {
+		close(at);
 		return err_set(e, -EINVAL, "%s: not a file", what);
 	}
+	snprintf(name, sizeof(name), PROC_FD, at);
+	fd = open(name, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		fd = err_sys(e, -errno, "%s", what);
+	close(at);
 	return fd;
 }
 
@@ -253,7 +262,7 @@ static int make_file(struct pull *k, const char *name, unsigned first, unsigned 
 			       .first = first,
 			       .blob = blob_of_layer,
 			       .ctx = ctx,
-			       .merge = first == 0,
+			       .merge = n > 1,
 			       .progress = k->p->progress,
 			       .progress_ctx = k->p->ctx};
 	int rc;

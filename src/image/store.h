@@ -2,7 +2,7 @@
 /*
  * Where images are kept: a directory of files, each of which is complete or not there (cache.h).
  *
- *   layer-HEX     the EROFS image of the layer whose blob has this SHA-256
+ *   layer-v2-HEX  the EROFS image of the layer whose blob has this SHA-256, with its whiteouts
  *   merged-HEX    of several layers, the lowest ones of an image; the hash of their digests in turn
  *   image-HEX     a record: the layers and the configuration of the image whose manifest has this
  *                 SHA-256 (oci_record()). Its time of access is the last use

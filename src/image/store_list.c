@@ -38,7 +38,7 @@ static bool is_kind(const struct file *f, const char *kind)
 
 static bool is_layer(const struct file *f)
 {
-	return is_kind(f, STORE_LAYER) || is_kind(f, STORE_MERGED);
+	return is_kind(f, STORE_LAYERS) || is_kind(f, STORE_MERGED);
 }
 
 static void files_free(struct files *all)

@@ -5,7 +5,8 @@
 
 #include "store.h"
 
-#define STORE_LAYER "layer-"
+#define STORE_LAYER STORE_LAYERS "v2-" /* others, which may lack their whiteouts, are nobody's */
+#define STORE_LAYERS "layer-"
 #define STORE_MERGED "merged-"
 #define STORE_IMAGE "image-"
 #define STORE_REF "ref-"
