@@ -85,6 +85,16 @@ static int group_open(const struct cgroup *g, struct err *e)
 	return dir < 0 ? err_sys(e, -errno, "control group %.160s", g->path) : dir;
 }
 
+static bool event_is(int dir, const char *key, bool on)
+{
+	char text[256], want[32];
+
+	if (group_read(dir, "cgroup.events", text, sizeof(text)) < 0)
+		return false;
+	snprintf(want, sizeof(want), "%s %d\n", key, on);
+	return strstr(text, want) != NULL;
+}
+
 /* ---- names ---- */
 
 static int check_host(struct err *e)
@@ -176,6 +186,23 @@ static int descend(int dir, const char *name, bool *made)
 	return next < 0 ? -errno : next;
 }
 
+static int populated(const struct cgroup *g, struct err *e)
+{
+	return err_set(e, -EBUSY,
+		       "linux.cgroupsPath: control group %.160s: there are processes in it; "
+		       "expected a new or an empty one",
+		       g->path);
+}
+
+int container_group_check(const struct cgroup *g, struct err *e)
+{
+	int dir = no_group(g) ? -1 : open(g->path, O_DIRECTORY | O_CLOEXEC);
+	bool full = dir >= 0 && event_is(dir, "populated", true);
+
+	fd_close(&dir);
+	return full ? populated(g, e) : 0;
+}
+
 static int make_path(struct cgroup *g, struct err *e)
 {
 	char path[PATH_MAX], *part, *rest = path;
@@ -194,7 +221,11 @@ static int make_path(struct cgroup *g, struct err *e)
 			return err_sys(e, next, "control group %.160s", g->path);
 		dir = next;
 	}
-	/* An engine makes it before us now and then: then it is ours none the less. */
+	/* An engine makes it before us now and then: then it is ours none the less, if it is empty. */
+	if (!made && event_is(dir, "populated", true)) {
+		close(dir);
+		return populated(g, e);
+	}
 	g->made = true;
 	return dir;
 }
@@ -262,6 +293,7 @@ int container_group_make(struct cgroup *g, pid_t pid, json_object *resources, ui
 	struct err later;
 	int dir, rc;
 
+	g->made = false;
 	if (no_group(g))
 		return 0;
 	if (g->unit[0]) {
@@ -302,16 +334,6 @@ int cgroup_update(const struct cgroup *g, json_object *resources, uint64_t overh
 }
 
 /* ---- freezing ---- */
-
-static bool event_is(int dir, const char *key, bool on)
-{
-	char text[256], want[32];
-
-	if (group_read(dir, "cgroup.events", text, sizeof(text)) < 0)
-		return false;
-	snprintf(want, sizeof(want), "%s %d\n", key, on);
-	return strstr(text, want) != NULL;
-}
 
 static bool event_becomes(int dir, const char *key, bool on, unsigned ms)
 {

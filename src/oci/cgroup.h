@@ -20,8 +20,12 @@ struct cgroup {
  * --cgroup-manager say. Makes nothing. */
 int cgroup_name(struct cgroup *g, const char *cgroups_path, bool systemd, const char *id,
 		struct err *e);
+/* -EBUSY: it is there, with processes in it: whoever they are, they would get its limits and its
+ * end. An empty one is not refused: engines make it before. */
+int container_group_check(const struct cgroup *g, struct err *e);
 /* Make it with `pid` in it and its limits. `overhead`: bytes that the VM itself may use beside the
- * container's memory limit (0: a container that joins a VM: its processes are elsewhere). */
+ * container's memory limit (0: a container that joins a VM: its processes are elsewhere). made: it
+ * is ours now, on an error too. Checked as above. */
 int container_group_make(struct cgroup *g, pid_t pid, json_object *resources, uint64_t overhead,
 			 struct err *e);
 int container_group_enter(const struct cgroup *g, pid_t pid, struct err *e); /* 0: this process */

@@ -167,7 +167,8 @@ static int name_group(struct making *m, struct err *e)
 
 	if (rc || (m->f->cgroup_manager && !strcmp(m->f->cgroup_manager, "disabled")))
 		return rc;
-	return cgroup_name(&m->c.group, path, wants_systemd(m->f), m->f->id, e);
+	rc = cgroup_name(&m->c.group, path, wants_systemd(m->f), m->f->id, e);
+	return rc ? rc : container_group_check(&m->c.group, e);
 }
 
 static int making_check(struct making *m, struct err *e)
@@ -336,6 +337,8 @@ static int fork_proxy(struct making *m, struct err *e)
 	rc = state_save(&m->c, e);
 	if (!rc && m->c.group.path[0])
 		rc = container_group_make(&m->c.group, m->c.proxy.pid, resources, m->c.overhead, e);
+	if (rc && !m->c.group.made) /* others' */
+		(void)state_save(&m->c, NULL);
 	return rc ? rc : proxy_order(&m->proxy, "enter", NULL, e);
 }
 

@@ -97,6 +97,21 @@ static int do_enter(struct proxy *p, json_object *answer, struct err *e)
 	return rc;
 }
 
+/* ---- rights ---- */
+
+/* What it reads from now on is a guest's; what it has to do is by descriptors it has. */
+static int drop_rights(struct err *e)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct none[2] = {{0, 0, 0}, {0, 0, 0}};
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) ||
+	    syscall(SYS_capset, &head, none))
+		return err_sys(e, -errno, "capabilities of the proxy");
+	return 0;
+}
+
 /* ---- the VM ---- */
 
 /* From here on the guest may write in the share. */
@@ -125,6 +140,9 @@ static int do_join(struct proxy *p, json_object *answer, struct err *e)
 	rc = p->vmdir < 0 ? p->vmdir : watch_status(p, e);
 	if (!rc)
 		rc = vm_talk_open(&p->talk, p->vmdir, JOIN_MS, pump_event, p, NULL, e);
+	/* A container's still has its root to enter. */
+	if (!rc && p->j->exec)
+		rc = drop_rights(e);
 	return rc;
 }
 
@@ -205,19 +223,6 @@ static int do_vm(struct proxy *p, json_object *answer, struct err *e)
 }
 
 /* ---- leave ---- */
-
-/* What it reads from now on is a guest's; what it has to do is by descriptors it has. */
-static int drop_rights(struct err *e)
-{
-	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct none[2] = {{0, 0, 0}, {0, 0, 0}};
-
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
-	    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) ||
-	    syscall(SYS_capset, &head, none))
-		return err_sys(e, -errno, "capabilities of the proxy");
-	return 0;
-}
 
 static int do_leave(struct proxy *p, json_object *answer, struct err *e)
 {

@@ -31,9 +31,10 @@
 #include "spec/json.h"
 
 #define SIZE "size=64m,nr_inodes=16k,mode=0700"
-#define NAME_MAX_PATH 64 /* of /proc/self/fd/N */
-#define STACKED_MAX 64   /* mounts on one name */
-#define DEPTH_MAX 24     /* of what a guest has left */
+#define NAME_MAX_PATH 64  /* of /proc/self/fd/N */
+#define STACKED_MAX 64    /* mounts on one name */
+#define DEPTH_MAX 24      /* of what a guest has left */
+#define ENTRIES_MAX 65536 /* the same; it may make them as fast as they go */
 
 static int open_in(int at, const char *name, uint64_t flags, uint64_t resolve)
 {
@@ -101,10 +102,12 @@ static int make_target(int at, const char *name, bool directory)
 	return open_in(at, name, O_PATH, RESOLVE_NO_XDEV);
 }
 
-/* A copy of the mounts on `fd`, which nobody sees yet. */
+/* A copy of the mounts on `fd`, which nobody sees yet. A mount that comes along later has the flags
+ * that the host gave it: what is read-only does not follow, or the guest could write in that one. */
 static int copy_tree(int fd, const struct mountopt *o)
 {
-	bool follows = o->prop & (MS_SLAVE | MS_SHARED), ro = o->flags & MS_RDONLY;
+	bool ro = o->flags & MS_RDONLY, rro = ro || o->attr & MOUNT_ATTR_RDONLY,
+	     follows = o->prop & (MS_SLAVE | MS_SHARED) && !rro;
 	struct mount_attr attr = {.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
 					      (ro ? MOUNT_ATTR_RDONLY : 0) |
 					      (o->attr & MOUNT_ATTR_RDONLY),
@@ -149,11 +152,25 @@ static int put_overlay(const struct share_source *s, int target)
 		       : 0;
 }
 
+static void tell_private(const struct mountopt *o, const char *where)
+{
+	static bool told;
+
+	if (told || !(o->prop & (MS_SLAVE | MS_SHARED)) ||
+	    !(o->flags & MS_RDONLY || o->attr & MOUNT_ATTR_RDONLY))
+		return;
+	told = true;
+	log_warn("%s: read-only: later mounts of the host are not seen in it, whatever its "
+		 "propagation",
+		 where);
+}
+
 static int put_source(const struct share_source *s, int at, const char *name, const char *where,
 		      struct err *e)
 {
 	int target = make_target(at, name, s->directory), rc = target;
 
+	tell_private(&s->opt, where);
 	if (target >= 0)
 		rc = s->kind == SOURCE_OVERLAY ? put_overlay(s, target)
 					       : put_tree(s->fd, &s->opt, target);
@@ -292,6 +309,8 @@ static int detach(int at, const char *name)
 	return -EBUSY;
 }
 
+static unsigned entries; /* that share_drop() has met */
+
 static int drop_name(int at, const char *name, unsigned depth);
 
 /* No mount is entered, whatever happens meanwhile: what is behind it is the user's. */
@@ -311,9 +330,13 @@ static int drop_below(int at, const char *name, unsigned depth)
 		close(fd);
 		return rc;
 	}
-	while (!rc && (entry = readdir(d))) {
+	while (entries < ENTRIES_MAX && (entry = readdir(d))) {
+		int one = 0;
+
+		entries++;
 		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
-			rc = drop_name(fd, entry->d_name, depth + 1);
+			one = drop_name(fd, entry->d_name, depth + 1);
+		rc = rc ? rc : one;
 	}
 	closedir(d);
 	return rc;
@@ -333,15 +356,64 @@ static int drop_name(int at, const char *name, unsigned depth)
 	return rc;
 }
 
+/* m/N. */
+static int detach_each(int m)
+{
+	DIR *d = fdopendir(m);
+	const struct dirent *entry;
+	int rc = 0;
+
+	if (!d) {
+		rc = -errno;
+		close(m);
+		return rc;
+	}
+	for (unsigned i = 0; i < ENTRIES_MAX && (entry = readdir(d)); i++) {
+		int one = 0;
+
+		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+			one = detach(m, entry->d_name);
+		rc = rc ? rc : one;
+	}
+	closedir(d);
+	return rc;
+}
+
+static int detach_known(int top, const char *id)
+{
+	int at = open_in(top, id, O_DIRECTORY | O_RDONLY, RESOLVE_NO_XDEV), rc, m;
+
+	if (at < 0)
+		return 0; /* gone, or moved away */
+	rc = detach(at, "rootfs");
+	m = open_in(at, "m", O_DIRECTORY | O_RDONLY, RESOLVE_NO_XDEV);
+	if (m >= 0) {
+		int one = detach_each(m);
+
+		rc = rc ? rc : one;
+	}
+	close(at);
+	return rc;
+}
+
+/* What is the user's goes first: a guest cannot hold that by what it has put beside. What it has put
+ * there so that it cannot be removed (deeper than anybody needs) ends with the VM's tmpfs. */
 int share_drop(const char *dir, const char *id, struct err *e)
 {
-	int top = open(dir, O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), rc;
+	int top = open(dir, O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), rc, left;
 
 	if (top < 0)
 		return errno == ENOENT ? 0 : err_sys(e, -errno, "%.160s", dir);
-	rc = drop_name(top, id, 0);
+	rc = detach_known(top, id);
+	entries = 0;
+	left = drop_name(top, id, 0);
 	close(top);
-	return rc ? err_sys(e, rc, "share of container %s", id) : 0;
+	if (rc)
+		return err_sys(e, rc, "share of container %s", id);
+	if (left)
+		log_warn("share of container %s: left to the end of its VM: %s", id,
+			 strerror(-left));
+	return 0;
 }
 
 /* ---- what the guest writes ---- */

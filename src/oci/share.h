@@ -19,7 +19,8 @@ int share_make(const char *dir, struct err *e);
  * source[i] (nmounts of them, freed by the caller) becomes the path in the guest, or "". */
 int share_container(const char *dir, const char *id, const struct bundle *b, char ***source,
 		    unsigned *nsources, struct err *e);
-/* DIR/ID: unmount, remove. All that can be is done; 0 if it is gone. */
+/* DIR/ID: unmount, remove. All that can be is done; 0 if nothing is mounted in it any more. What a
+ * guest has put there and cannot be removed stays, with a warning, as long as its VM. */
 int share_drop(const char *dir, const char *id, struct err *e);
 /* All of DIR, with what is left in it. */
 int share_remove(const char *dir, struct err *e);

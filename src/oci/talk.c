@@ -22,7 +22,9 @@
 #define EXEC_MS 30000
 #define OUTPUT_MAX (64u << 10)
 #define ARGS_MAX 16
-#define TURN 64 /* packets of one turn */
+#define TURN 64  /* packets of one turn */
+#define READS 16 /* of one turn; a guest may write without end */
+#define READ_SIZE 4096
 
 /* ---- packets ---- */
 
@@ -136,10 +138,12 @@ static int await(struct talk *t, int64_t id, const char *op, uint64_t limit, jso
 		if (o) {
 			tell(t, o);
 			json_object_put(o);
-			continue;
 		}
+		/* After an event, too: they may come without end. */
 		if (now >= limit)
 			return err_set(e, -ETIMEDOUT, "VM: %s: no answer in time", op);
+		if (o)
+			continue;
 		(void)poll(&p, 1, (int)((limit - now) / 1000000 + 1));
 	}
 }
@@ -244,23 +248,31 @@ static void guest_event(void *ctx, const char *event, json_object *data)
 	snprintf(g->why, sizeof(g->why), "%s", j_get_str(data, "text", ""));
 }
 
-/* All that is there now. A command of ours writes little. */
+/* What is there now, into as much as there is room for; the rest is thrown away. A command of ours
+ * writes little. */
+static void read_stream(int *fd, char *to, size_t size, size_t *len)
+{
+	char buf[READ_SIZE];
+
+	for (int i = 0; i < READS && *fd >= 0; i++) {
+		ssize_t n = read(*fd, buf, sizeof(buf));
+		size_t room = size - *len, take = n > 0 && (size_t)n < room ? (size_t)n : room;
+
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return;
+		if (n <= 0) {
+			fd_close(fd);
+			return;
+		}
+		memcpy(to + *len, buf, take);
+		*len += take;
+	}
+}
+
 static void guest_read(struct guest_run *g)
 {
-	char buf[256];
-	ssize_t n;
-
-	while (g->len < OUTPUT_MAX &&
-	       (n = read(g->out[0], g->text + g->len, OUTPUT_MAX - g->len)) > 0)
-		g->len += (size_t)n;
-	g->text[g->len] = 0;
-	while ((n = read(g->err[0], buf, sizeof(buf))) > 0) {
-		size_t room = sizeof(g->said) - 1 - g->nsaid,
-		       take = (size_t)n < room ? (size_t)n : room;
-
-		memcpy(g->said + g->nsaid, buf, take);
-		g->nsaid += take;
-	}
+	read_stream(&g->out[0], g->text, OUTPUT_MAX, &g->len);
+	read_stream(&g->err[0], g->said, sizeof(g->said) - 1, &g->nsaid);
 }
 
 static int guest_loop(struct guest_run *g, int ms, struct err *e)
@@ -268,9 +280,8 @@ static int guest_loop(struct guest_run *g, int ms, struct err *e)
 	uint64_t limit = clock_ns() + (uint64_t)ms * 1000000, now;
 
 	while (!g->over && (now = clock_ns()) < limit) {
-		struct pollfd p[] = {{g->talk.fd, POLLIN, 0},
-				     {g->len < OUTPUT_MAX ? g->out[0] : -1, POLLIN, 0},
-				     {g->err[0], POLLIN, 0}};
+		struct pollfd p[] = {
+			{g->talk.fd, POLLIN, 0}, {g->out[0], POLLIN, 0}, {g->err[0], POLLIN, 0}};
 
 		(void)poll(p, 3, (int)((limit - now) / 1000000 + 1));
 		if (talk_turn(&g->talk))

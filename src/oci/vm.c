@@ -51,7 +51,7 @@ json_object *vm_config(const struct container *c, const struct oci_conf *conf,
 	json_object *o = json_object_new_object(), *shares = json_object_new_array();
 	char text[PATH_MAX + 64];
 
-	snprintf(text, sizeof(text), "%s/share:%s", c->dir, CT_SHARE);
+	snprintf(text, sizeof(text), "%s/share:%s,cache=%s", c->dir, CT_SHARE, conf->share_cache);
 	json_object_array_add(shares, json_object_new_string(text));
 	if (size->kernel[0])
 		j_str(o, "kernel", size->kernel);

@@ -113,6 +113,11 @@ expect exec-status 5 '' "${CALL[@]}" exec c sh -c 'exit 5'
 expect exec-env 0 '^v$' "${CALL[@]}" exec -e V=v c sh -c 'echo $V'
 expect exec-cwd 0 '^/tmp$' "${CALL[@]}" exec --cwd /tmp c pwd
 expect exec-missing 127 'no-such-program: No such file' "${CALL[@]}" exec c no-such-program
+"${CALL[@]}" exec c sleep 1 </dev/null &
+epid=$!
+sleep 0.6
+same exec-has-no-rights 0000000000000000 "$(awk '/CapEff/ {print $2}' "/proc/$epid/status")"
+wait $epid
 expect exec-no-command 1 'no command' "${CALL[@]}" exec c
 same exec-input hello "$(echo hello | oci exec c cat)"
 jq -n '{args: ["sh", "-c", "sleep 0.5; exit 9"], cwd: "/", env: [], user: {uid: 0, gid: 0}}' >"$T/process"
@@ -278,6 +283,12 @@ expect kill-9-deaf 0 'does not answer' "${CALL[@]}" kill deaf 9
 gone kill-9-deaf-ends "$pid"
 rm -f /run/fakevm
 expect delete-deaf 0 '' "${CALL[@]}" delete deaf
+echo flood >/run/fakevm
+oci_start flood
+expect kill-9-flood 0 'does not answer' "${CALL[@]}" kill flood 9
+gone kill-9-flood-ends "$pid"
+rm -f /run/fakevm
+expect delete-flood 0 '' "${CALL[@]}" delete flood
 echo feign >/run/fakevm
 oci_start feign
 expect kill-9-feigned 0 'the guest has not killed it' "${CALL[@]}" kill feign 9
@@ -293,11 +304,12 @@ same vm-that-stays-ends 0 "$(pgrep -cf 'fakevm --control')"
 left a-bad-vm
 
 # ---- the host's network is nobody's pod
-echo "{\"supervisor\": \"$FAKE\", \"host_network\": \"user\"}" >"$T/user.json"
+echo "{\"supervisor\": \"$FAKE\", \"host_network\": \"user\", \"share_cache\": \"none\"}" >"$T/user.json"
 for path in /proc/self/ns/net "/proc/$$/ns/net"; do
 	bundle "$T/n" '.process.args = ["sleep", "1000"] | .linux.namespaces = [{"type": "network", "path": "'$path'"}, {"type": "mount"}]'
 	oci --config "$T/user.json" create -b "$T/n" n >/dev/null 2>&1 </dev/null
 	same "host-network-by-path-${path//[0-9]/}" '[{"user":true}] {} ' "$(jq -c .config.nets "$ROOT/n/vm/setup") $(jq -c .net "$ROOT/n/state.json") $(jq -r .netns "$ROOT/n/state.json")"
+	same "share-cache-${path//[0-9]/}" "$ROOT/n/share:/run/insula/share,cache=none" "$(jq -r '.config.shares[0]' "$ROOT/n/vm/setup")"
 	oci delete --force n
 done
 # delete undoes nothing in a namespace that is not the one it was done in. In a "host" of the test's own, with an interface that looks like ours.

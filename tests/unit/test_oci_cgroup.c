@@ -240,10 +240,23 @@ START_TEST(a_group)
 	ck_assert_str_eq(g.path, ROOT "/insula-oci/id");
 	ck_assert_int_eq(cgroup_name(&g, path, false, "id", &e), 0);
 	child = sleeper();
+	/* Made before us, and empty: as engines do. */
+	snprintf(below, sizeof(below), "%s", g.path);
+	*strrchr(below, '/') = 0;
+	ck_assert_int_eq(mkdir(below, 0755) | mkdir(g.path, 0755), 0);
+	ck_assert_int_eq(container_group_check(&g, &e), 0);
 	ck_assert_msg(!container_group_make(&g, child, NULL, 0, &e), "%s", e.text);
 	ck_assert(g.made);
 	ck_assert_int_eq(cgroup_pids(&g, pids, 4, &e), 1);
 	ck_assert_int_eq(pids[0], child);
+	/* There are processes of somebody's in it: no other container's. */
+	again = g;
+	ck_assert_int_eq(container_group_check(&again, &e), -EBUSY);
+	ck_assert_int_eq(container_group_make(&again, getpid(), NULL, 0, &e), -EBUSY);
+	ck_assert_ptr_nonnull(strstr(e.text, "there are processes in it; expected a new"));
+	ck_assert(!again.made);
+	ck_assert_int_eq(container_group_remove(&again, &e), 0);
+	ck_assert_int_eq(cgroup_pids(&g, pids, 4, &e), 1);
 	ck_assert_int_eq(container_group_freeze(&g, true, &e), 0);
 	ck_assert_int_eq(container_group_freeze(&g, false, &e), 0);
 	o = cgroup_stats(&g);
