@@ -346,7 +346,7 @@ START_TEST(a_scope_of_systemd)
 {
 	char line[PATH_MAX] = "", name[96];
 	json_object *o;
-	struct cgroup g;
+	struct cgroup g, again;
 	pid_t child;
 	FILE *f;
 
@@ -368,9 +368,12 @@ START_TEST(a_scope_of_systemd)
 	ck_assert_int_eq(strncmp(g.path, ROOT "/insula.slice/", 27), 0);
 	ck_assert(read_line(&g, "memory.max", "67112960"));
 	ck_assert(read_line(&g, "cpu.max", "50000 100000"));
-	/* The same name again: nothing changes. */
-	ck_assert_int_lt(container_group_make(&g, getpid(), NULL, 0, &e), 0);
+	/* The same name again: nothing changes, and it is not the second one's. */
+	again = g;
+	ck_assert_int_eq(container_group_check(&again, &e), -EBUSY);
+	ck_assert_int_lt(container_group_make(&again, getpid(), NULL, 0, &e), 0);
 	ck_assert_ptr_nonnull(strstr(e.text, "--systemd-cgroup: t-n"));
+	ck_assert(!again.made);
 	ck_assert_int_eq(cgroup_pids(&g, &(pid_t){0}, 1, &e), 1);
 	ck_assert_msg(!container_group_remove(&g, &e), "%s", e.text);
 	ck_assert(is_dead_by_kill(child));
