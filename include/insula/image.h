@@ -122,6 +122,7 @@ int image_rootfs(const struct image_rootfs_params *p, char path[IMAGE_PATH_MAX],
 
 #define IMAGE_LAYERS_MAX 10               /* files of an image: lower layers are merged beyond */
 #define IMAGE_LIMIT (20ull << 30)         /* bytes of all of them, unless it is said */
+#define IMAGE_BYTES_MAX (80ull << 30)     /* of one image, likewise */
 #define IMAGE_LAYER_SERIAL "insula-layer" /* and its number, from 0, the lowest */
 /* The disk that takes what is written to the root. */
 #define IMAGE_UPPER_SERIAL "insula-upper"
@@ -147,8 +148,8 @@ struct oci_config; /* src/image/oci.h */
 struct image {
 	char digest[72];              /* of its manifest: "sha256:..." */
 	unsigned nlayers;             /* 0: check_only, and it is not in the store */
-	char *path[IMAGE_LAYERS_MAX]; /* EROFS images, the lowest first; never write to them */
-	int hold[IMAGE_LAYERS_MAX];   /* they stay as long as these are open */
+	char *path[IMAGE_LAYERS_MAX]; /* of `hold`, good as long as those are open */
+	int hold[IMAGE_LAYERS_MAX];   /* EROFS images, the lowest first, for reading */
 	int record;                   /* likewise: it is in use */
 	/* What its configuration says; NULL-terminated, or NULL: nothing. Not checked further: an
 	 * enemy may have written it. */
@@ -157,7 +158,8 @@ struct image {
 };
 
 /* Have an image ready, from the store if it is there. -EINVAL: the reference or the image is no
- * good; -ENOENT: it is not there, or a program is missing; -EIO: skopeo failed; else the machine.
+ * good; -EFBIG: it has too much; -ENOENT: it is not there, or a program is missing; -EIO: skopeo
+ * failed; -ETIMEDOUT: it took too long; else the machine.
  * image_free() in any case. */
 int image_open(const struct image_params *p, struct image *out, struct err *e);
 void image_free(struct image *i);

@@ -17,7 +17,6 @@
 
 #include "cache.h"
 
-#define TMP_PREFIX ".new-"
 #define PUBLISH_TRIES 10
 #define TOUCH_S 60        /* the order of use is exact to so many seconds */
 #define FULL_BYTES 65536u /* a file system with less is full */
@@ -248,7 +247,7 @@ static int by_use(const void *a, const void *b)
 static bool is_stale(const struct cache *c, const char *name)
 {
 	return (strncmp(name, c->prefix, strlen(c->prefix)) == 0 && strcmp(name, c->name) != 0) ||
-	       strncmp(name, TMP_PREFIX, strlen(TMP_PREFIX)) == 0;
+	       strncmp(name, CACHE_TMP, strlen(CACHE_TMP)) == 0;
 }
 
 void cache_trim(struct cache *c, uint64_t limit)
@@ -281,7 +280,7 @@ void cache_trim(struct cache *c, uint64_t limit)
 static int begin_named(struct cache *c, struct err *e)
 {
 	for (unsigned i = 0; i < 100; i++) {
-		snprintf(c->tmp_name, sizeof(c->tmp_name), TMP_PREFIX "%d-%u", (int)getpid(), i);
+		snprintf(c->tmp_name, sizeof(c->tmp_name), CACHE_TMP "%d-%u", (int)getpid(), i);
 		c->tmp = openat(c->dir, c->tmp_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		if (c->tmp >= 0 || errno != EEXIST)
 			break;

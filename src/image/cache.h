@@ -16,6 +16,7 @@
 #include "hash.h"
 
 #define CACHE_NAME_MAX 128
+#define CACHE_TMP ".new-"        /* a file that is being made, where it needs a name; locked */
 #define CACHE_LIMIT (4ull << 30) /* bytes on disk */
 
 /* What cache_name() takes. Files of other names are nobody's business here. */

@@ -28,6 +28,7 @@
 #include "layers.h"
 
 #define READY_MS 90000 /* as a VM's processes */
+#define SLICE_MS 250   /* so often is looked whether it may go on */
 #define IDLE_MS 600000 /* it takes no more of a layer, or says nothing: a decompression bomb */
 #define CHUNK (256u << 10)
 #define NOFILE 16
@@ -36,7 +37,6 @@
 #else
 #define MEMORY (2ull << 30) /* a million names, and what zstd takes at most */
 #endif
-#define IMAGE_BYTES_MAX (80ull << 30) /* 64 GiB of data, blocks that are not full, inodes */
 
 struct feed {
 	const struct layers_job *job;
@@ -45,15 +45,29 @@ struct feed {
 
 /* ---- the process ---- */
 
+/* 1: one of them has something; 0: none has in this time. */
+static int wait_any(const struct feed *f, struct pollfd *p, nfds_t n, int ms, struct err *e)
+{
+	int rc = 0;
+
+	for (; !rc && ms > 0; ms -= SLICE_MS) {
+		rc = poll(p, n, SLICE_MS);
+		if (rc > 0)
+			return 1;
+		rc = rc < 0 && errno != EINTR ? err_sys(e, -errno, "insula-layer")
+					      : store_go_on(f->job->store, e);
+	}
+	return rc;
+}
+
 static int wait_message(const struct feed *f, int ms, const char *what, struct err *e)
 {
 	struct pollfd p = {.fd = f->child.channel, .events = POLLIN};
-	int n;
+	int rc = wait_any(f, &p, 1, ms, e);
 
-	do
-		n = poll(&p, 1, ms);
-	while (n < 0 && errno == EINTR);
-	return n > 0 ? 0 : err_set(e, -ETIMEDOUT, "insula-layer: no %s in %d s", what, ms / 1000);
+	if (!rc)
+		rc = err_set(e, -ETIMEDOUT, "insula-layer: no %s in %d s", what, ms / 1000);
+	return rc < 0 ? rc : 0;
 }
 
 static int start(struct feed *f, int out, struct err *e)
@@ -63,7 +77,7 @@ static int start(struct feed *f, int out, struct err *e)
 			      .nofile = NOFILE,
 			      .nproc = 1,
 			      .as = MEMORY,
-			      .fsize = IMAGE_BYTES_MAX};
+			      .fsize = f->job->bytes};
 	const struct msg_start_layer m = {.log_level = (uint32_t)log_most(),
 					  .flags = f->job->merge ? LAYER_MERGE : 0};
 	int rc;
@@ -147,12 +161,11 @@ static int wait_room(const struct layer_feed *l, struct err *e)
 {
 	struct pollfd p[2] = {{.fd = l->stream, .events = POLLOUT},
 			      {.fd = l->f->child.channel, .events = POLLIN}};
-	int n;
+	int rc = wait_any(l->f, p, 2, IDLE_MS, e);
 
-	do
-		n = poll(p, 2, IDLE_MS);
-	while (n < 0 && errno == EINTR);
-	if (n <= 0)
+	if (rc < 0)
+		return rc;
+	if (!rc)
 		return layer_failed(l, -ETIMEDOUT, "takes too long to unpack", e);
 	return p[1].revents ? heard(l, e) : 0;
 }
@@ -176,16 +189,19 @@ static int send_all(const struct layer_feed *l, const uint8_t *p, size_t n, stru
 	return rc;
 }
 
-static void tell(const struct layer_feed *l, size_t n)
+/* Once a MiB, or where a piece of the last one ends. */
+static int tell(const struct layer_feed *l, size_t n, struct err *e)
 {
 	const struct layers_job *j = l->f->job;
 	char what[64];
 
-	/* Once a MiB, or where a piece of the last one ends. */
-	if (!j->progress || (l->done >> 20 == (l->done - n) >> 20 && l->done != n))
-		return;
+	if (l->done >> 20 == (l->done - n) >> 20 && l->done != n)
+		return 0;
+	if (!j->progress)
+		return store_go_on(j->store, e);
 	snprintf(what, sizeof(what), "unpacking layer %u of %u", j->first + l->i + 1, j->all);
 	j->progress(j->progress_ctx, what, l->done, j->layer[l->i].size);
+	return store_go_on(j->store, e);
 }
 
 static int send_blob(struct layer_feed *l, struct err *e)
@@ -208,7 +224,7 @@ static int send_blob(struct layer_feed *l, struct err *e)
 		sha256_add(&l->sum, buf, (size_t)n);
 		rc = send_all(l, buf, (size_t)n, e);
 		l->done += (uint64_t)n;
-		tell(l, (size_t)n);
+		rc = rc ? rc : tell(l, (size_t)n, e);
 	}
 	free(buf);
 	return rc;

@@ -15,6 +15,8 @@ struct layers_job {
 	/* The nth one's blob, open for reading, the caller's. */
 	int (*blob)(void *ctx, unsigned i, struct err *e);
 	void *ctx;
+	const struct store *store; /* says when it is enough (store_go_on()) */
+	uint64_t bytes;            /* so long may the file be; -EFBIG */
 	/* They become one, and nothing lies below: whiteouts take effect and are not kept. A single
 	 * layer keeps them, the lowest too: its file is that of every image that has it. */
 	bool merge;

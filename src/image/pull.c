@@ -6,6 +6,7 @@
  *                     the manifest names the image
  *   FILE              archives: skopeo makes such a directory of one. What it held is remembered
  *                     with the state of the file (hash_stat())
+ *   dir:, sif: ...    are read by skopeo each time
  *   anything else     is fetched by skopeo, too; what the reference named is remembered, and the
  *                     pull policy decides whether that is believed
  *
@@ -22,6 +23,7 @@
 
 #include <insula/base.h>
 #include <insula/image.h>
+#include <insula/log.h>
 
 #include "layers.h"
 #include "oci.h"
@@ -31,7 +33,6 @@
 #define INDEX_DEPTH 3 /* an index of indexes of images; nobody makes a fourth */
 #define PULLED_TAG "i"
 #define PROC_FD "/proc/self/fd/%d"
-#define PROC_FD_MAX 32
 #define FETCH_MAX (128ull << 30) /* a file that skopeo writes */
 
 struct pull {
@@ -42,6 +43,7 @@ struct pull {
 	struct oci_manifest m;
 	struct oci_blob manifest; /* digest of it */
 	int dir;                  /* of an OCI layout, or -1 */
+	uint64_t bytes, most;     /* of the files so far; of all of them */
 };
 
 /* ---- an OCI layout ---- */
@@ -50,7 +52,7 @@ struct pull {
 static int open_regular(int dir, const char *path, const char *what, struct err *e)
 {
 	int at = openat(dir, path, O_PATH | O_CLOEXEC), fd = -1;
-	char name[PROC_FD_MAX];
+	char name[32];
 	struct stat st;
 
 	if (at < 0)
@@ -215,16 +217,23 @@ static unsigned files(const struct pull *k)
 	return k->m.nlayers - merged(k) + 1;
 }
 
+/* Its name may become that of another file before a VM opens it. */
 static int keep_file(struct pull *k, unsigned nth, const char *name, int fd, struct err *e)
 {
 	struct image *o = k->out;
+	uint64_t size;
+	int rc = file_size(fd, &size);
 
 	o->hold[nth] = fd;
 	o->nlayers = nth + 1;
-	if (asprintf(&o->path[nth], "%s/%s", k->store.cache.path, name) < 0) {
+	if (rc)
+		return cache_failed(&k->store.cache, rc, name, e);
+	k->bytes += size;
+	if (asprintf(&o->path[nth], PROC_FD, fd) < 0) {
 		o->path[nth] = NULL;
 		return err_set(e, -ENOMEM, "out of memory");
 	}
+	log_debug("image: %s is %s/%s", o->path[nth], k->store.cache.path, name);
 	return 0;
 }
 
@@ -250,6 +259,14 @@ static int blob_of_layer(void *ctx, unsigned i, struct err *e)
 	return open_regular(k->dir, path, what, e);
 }
 
+static int too_large(const struct pull *k, struct err *e)
+{
+	return err_set(e, -EFBIG,
+		       "more than %llu MiB unpacked, all layers together; INSULA_IMAGE_MAX may "
+		       "allow more",
+		       (unsigned long long)k->most >> 20);
+}
+
 static int make_file(struct pull *k, const char *name, unsigned first, unsigned n, int *fd,
 		     struct err *e)
 {
@@ -262,6 +279,8 @@ static int make_file(struct pull *k, const char *name, unsigned first, unsigned 
 			       .first = first,
 			       .blob = blob_of_layer,
 			       .ctx = ctx,
+			       .store = &k->store,
+			       .bytes = k->most - k->bytes,
 			       .merge = n > 1,
 			       .progress = k->p->progress,
 			       .progress_ctx = k->p->ctx};
@@ -272,13 +291,15 @@ static int make_file(struct pull *k, const char *name, unsigned first, unsigned 
 	if (j.program < 0)
 		return err_sys(e, -errno, "%s", program);
 	cache_name_is(&k->store.cache, name);
-	rc = cache_begin(&k->store.cache, e);
+	rc = store_go_on(&k->store, e);
+	if (!rc)
+		rc = cache_begin(&k->store.cache, e);
 	if (!rc)
 		rc = layers_make(&j, k->store.cache.tmp, e);
 	if (!rc)
 		rc = cache_commit(&k->store.cache, fd, e);
-	else if (cache_is_full(&k->store.cache))
-		rc = cache_failed(&k->store.cache, -ENOSPC, "image", e);
+	else
+		rc = rc == -EFBIG ? too_large(k, e) : store_reason(&k->store, rc, e);
 	cache_drop(&k->store.cache);
 	close(j.program);
 	return rc;
@@ -299,7 +320,9 @@ static int get_or_make(struct pull *k, unsigned nth, struct err *e)
 	if (rc == -ENOENT)
 		rc = make_file(k, name, first, n, &fd, e);
 	store_unlock(&k->store, name);
-	return rc ? rc : keep_file(k, nth, name, fd, e);
+	if (!rc)
+		rc = keep_file(k, nth, name, fd, e);
+	return !rc && k->bytes > k->most ? too_large(k, e) : rc;
 }
 
 static int get_files(struct pull *k, struct err *e)
@@ -341,16 +364,28 @@ static int take_stored(struct pull *k, const char *hex, struct err *e)
 	return rc == -ENOMEM || rc == -EMFILE ? rc : -ENOENT;
 }
 
+/* The layers of what does not become an image are nobody's, unless another has them. */
+static void forget_files(struct pull *k)
+{
+	struct err ignored;
+
+	drop_files(k->out);
+	(void)store_trim(&k->store, UINT64_MAX, NULL, NULL, &ignored);
+}
+
 static int make_stored(struct pull *k, struct err *e)
 {
 	char name[STORE_NAME_MAX], *text;
 	uint64_t limit;
-	int rc = 0;
+	int rc = store_image_max(&k->most, e);
 
+	k->bytes = 0;
 	for (unsigned i = 0; i < files(k) && !rc; i++)
 		rc = get_or_make(k, i, e);
-	if (rc)
+	if (rc) {
+		forget_files(k);
 		return rc;
+	}
 	text = oci_record(&k->m, k->manifest.hex, &k->config);
 	store_image_name(k->manifest.hex, name);
 	rc = text ? store_write(&k->store, name, text, &k->out->record, e)
@@ -399,36 +434,30 @@ static int take_remembered(struct pull *k, const char *reference, const char *st
 	struct store_ref r;
 	int rc = store_ref_read(&k->store, reference, &r, e);
 
-	if (!rc && strcmp(r.state, state) != 0)
-		rc = -ENOENT;
-	if (rc)
-		return rc;
+	if (rc || strcmp(r.state, state) != 0)
+		return rc ? rc : -ENOENT;
 	memcpy(k->manifest.hex, r.hex, sizeof(k->manifest.hex));
 	return take_stored(k, r.hex, e);
 }
 
 /* ---- skopeo ---- */
 
-struct watching {
-	const struct pull *k;
-	const char *name;
-};
-
-static void tick(void *ctx)
+static int tick(void *ctx, struct err *e)
 {
-	const struct watching *w = ctx;
+	const struct pull *k = ctx;
 	char what[128];
 
-	snprintf(what, sizeof(what), "fetching %.100s", w->k->p->reference);
-	w->k->p->progress(w->k->p->ctx, what, 0, 0);
+	snprintf(what, sizeof(what), "fetching %.100s", k->p->reference);
+	if (k->p->progress)
+		k->p->progress(k->p->ctx, what, 0, 0);
+	return store_go_on(&k->store, e);
 }
 
-static int run_skopeo(const struct pull *k, const char *to, struct err *e)
+static int run_skopeo(struct pull *k, const char *to, struct err *e)
 {
 	const char *const argv[] = {"skopeo", "--override-os", "linux", "--override-arch", "amd64",
 				    "copy",   "--quiet",       "--",    k->p->reference,   to,
 				    NULL};
-	struct watching w = {.k = k};
 	struct spawn s = {.argv = argv,
 			  .package = "skopeo",
 			  .in = -1,
@@ -436,10 +465,12 @@ static int run_skopeo(const struct pull *k, const char *to, struct err *e)
 			  .extra = -1,
 			  .own_env = true,
 			  .fsize = FETCH_MAX,
-			  .tick = k->p->progress ? tick : NULL,
-			  .ctx = &w};
-	int rc = spawn_run(&s, e);
+			  .tick = tick,
+			  .ctx = k};
+	int rc = store_go_on(&k->store, e);
 
+	if (!rc)
+		rc = spawn_run(&s, e);
 	if (k->p->progress)
 		k->p->progress(k->p->ctx, "", 1, 1);
 	return rc;
@@ -454,9 +485,7 @@ static int fetch(struct pull *k, struct err *e)
 	if (rc)
 		return rc;
 	snprintf(to, sizeof(to), "oci:%s/%s/l:" PULLED_TAG, k->store.cache.path, name);
-	rc = run_skopeo(k, to, e);
-	if (rc == -EIO && cache_is_full(&k->store.cache))
-		rc = cache_failed(&k->store.cache, -ENOSPC, "image", e);
+	rc = store_reason(&k->store, run_skopeo(k, to, e), e);
 	if (!rc) {
 		k->dir = openat(hold, "l", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		rc = k->dir < 0 ? err_sys(e, -errno, "what skopeo fetched")
@@ -465,6 +494,16 @@ static int fetch(struct pull *k, struct err *e)
 	fd_close(&k->dir);
 	store_pull_end(&k->store, name, &hold);
 	return rc;
+}
+
+/* What lies on this machine may be another the next time, and its path may be relative: nothing is
+ * remembered of such a reference. */
+static int take_local(struct pull *k, struct err *e)
+{
+	if (k->p->pull == IMAGE_PULL_NEVER)
+		return err_set(e, -ENOENT, "%.150s: is read each time, and --pull is never",
+			       k->p->reference);
+	return k->p->check_only ? 0 : fetch(k, e);
 }
 
 /* `state`: of the file that it is; "": what is remembered is believed as the policy says. */
@@ -573,14 +612,17 @@ static int take_archive(struct pull *k, size_t prefix, struct err *e)
 static int take(struct pull *k, struct err *e)
 {
 	static const char *const archives[] = {"oci-archive:", "docker-archive:"};
+	static const char *const local[] = {"dir:", "sif:", "ostree:", "containers-storage:["};
 	const char *ref = k->p->reference;
 
 	if (!strncmp(ref, "oci:", 4))
 		return take_oci(k, e);
-	for (size_t i = 0; i < ARRAY_LEN(archives); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(archives); i++)
 		if (!strncmp(ref, archives[i], strlen(archives[i])))
 			return take_archive(k, strlen(archives[i]), e);
-	}
+	for (size_t i = 0; i < ARRAY_LEN(local); i++)
+		if (!strncmp(ref, local[i], strlen(local[i])))
+			return take_local(k, e);
 	return take_fetched(k, ref, "", e);
 }
 
@@ -620,7 +662,8 @@ int image_open(const struct image_params *p, struct image *out, struct err *e)
 	if (!rc)
 		rc = store_open(&k->store, dir, &why);
 	if (!rc) {
-		rc = take(k, &why);
+		rc = store_start_clock(&k->store, &why);
+		rc = rc ? rc : take(k, &why);
 		store_close(&k->store);
 	}
 	if (rc)

@@ -149,13 +149,15 @@ struct pack {
 	int fd;
 };
 
-static void tick(void *ctx)
+static int tick(void *ctx, struct err *e)
 {
 	const struct pack *k = ctx;
 	struct stat st;
 
 	if (fstat(k->fd, &st) == 0)
 		k->p->progress(k->p->ctx, k->p->dir, (uint64_t)st.st_blocks * 512, k->m->bytes);
+	(void)e;
+	return 0;
 }
 
 /* Room for the data and the metadata. The image is sparse, so being generous costs nothing. */

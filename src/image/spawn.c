@@ -99,18 +99,27 @@ static _Noreturn void become_program(const struct spawn *s, const char *program,
 	_exit(STATUS_SETUP);
 }
 
-static int wait_end(const struct spawn *s, pid_t pid, int *status)
+/* Without a pidfd poll() only sleeps. */
+static int wait_end(const struct spawn *s, pid_t pid, int *status, struct err *e)
 {
-	int pidfd = s->tick ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+	int pidfd = s->tick ? (int)syscall(SYS_pidfd_open, pid, 0) : -1, rc = 0;
 	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+	pid_t ended = 0;
 
-	while (pidfd >= 0 && poll(&p, 1, TICK_MS) <= 0)
-		s->tick(s->ctx);
+	while (ended != pid) {
+		ended = waitpid(pid, status, s->tick && !rc ? WNOHANG : 0);
+		if (ended < 0 && errno != EINTR) {
+			rc = err_sys(e, -errno, "wait for %s", s->argv[0]);
+			break;
+		}
+		if (ended || poll(&p, 1, TICK_MS) > 0)
+			continue;
+		rc = s->tick(s->ctx, e);
+		if (rc)
+			kill(pid, SIGKILL);
+	}
 	fd_close(&pidfd);
-	while (waitpid(pid, status, 0) < 0)
-		if (errno != EINTR)
-			return -errno;
-	return 0;
+	return rc;
 }
 
 /* What the program complained about last, without its own name in front: warnings come before the
@@ -172,10 +181,8 @@ int spawn_run(const struct spawn *s, struct err *e)
 		r = err_sys(e, -errno, "fork for %s", s->argv[0]);
 		goto out;
 	}
-	r = wait_end(s, pid, &status);
-	if (r)
-		err_sys(e, r, "wait for %s", s->argv[0]);
-	else if (status)
+	r = wait_end(s, pid, &status, e);
+	if (!r && status)
 		r = report_failure(s, status, errors, e);
 out:
 	fd_close(&t.extra);

@@ -21,7 +21,9 @@ struct spawn {
 				(needs CAP_SYS_ADMIN) */
 	bool own_env;        /* it has our environment: credentials, proxies */
 	uint64_t fsize;      /* how long it may make a file; 0: as long as we */
-	void (*tick)(void *ctx); /* called about 4 times a second while it runs, or NULL */
+	/* Called about 4 times a second while it runs, or NULL. Not 0: the program is killed, and
+	 * this is what spawn_run() returns. */
+	int (*tick)(void *ctx, struct err *e);
 	void *ctx;
 };
 

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <json-c/json.h>
@@ -20,6 +21,9 @@
 
 #define TEXT_MAX (3ull * OCI_TEXT_MAX)
 #define WRITE_TRIES 20
+#define SECONDS 3600u /* for one image */
+#define SECONDS_MAX 604800u
+#define LEAST_FREE (1ull << 30)
 
 int image_store_dir(char out[IMAGE_PATH_MAX], struct err *e)
 {
@@ -42,6 +46,7 @@ int store_open(struct store *s, const char *dir, struct err *e)
 	int rc = cache_open(&s->cache, dir, e);
 
 	s->lock = -1;
+	s->seconds = 0;
 	if (rc)
 		return rc;
 	s->lock = openat(s->cache.dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -52,6 +57,58 @@ void store_close(struct store *s)
 {
 	cache_close(&s->cache);
 	fd_close(&s->lock);
+}
+
+/* ---- how long, and how much ---- */
+
+int store_start_clock(struct store *s, struct err *e)
+{
+	const char *text = getenv("INSULA_IMAGE_TIMEOUT");
+	unsigned long n = SECONDS;
+	char *end;
+
+	if (text && *text) {
+		n = strtoul(text, &end, 10);
+		if (text[0] < '0' || text[0] > '9' || *end || !n || n > SECONDS_MAX)
+			return err_set(e, -EINVAL,
+				       "INSULA_IMAGE_TIMEOUT: '%.40s'; expected 1 to %u seconds",
+				       text, SECONDS_MAX);
+	}
+	s->seconds = (unsigned)n;
+	s->end_ns = clock_ns() + n * 1000000000u;
+	return 0;
+}
+
+int store_go_on(const struct store *s, struct err *e)
+{
+	struct statvfs v;
+	uint64_t left, least;
+
+	if (s->seconds && clock_ns() >= s->end_ns)
+		return err_set(e, -ETIMEDOUT,
+			       "the image is not ready after %u s; INSULA_IMAGE_TIMEOUT may give "
+			       "it more",
+			       s->seconds);
+	if (fstatvfs(s->cache.dir, &v))
+		return 0;
+	left = (uint64_t)v.f_bavail * v.f_frsize;
+	least = (uint64_t)v.f_blocks * v.f_frsize / 20;
+	least = least < LEAST_FREE ? least : LEAST_FREE;
+	if (left >= least)
+		return 0;
+	return err_set(e, -ENOSPC,
+		       "cache directory %.100s: No space left on device: %llu KiB free; expected "
+		       "%llu KiB, which stay free",
+		       s->cache.path, (unsigned long long)left >> 10,
+		       (unsigned long long)least >> 10);
+}
+
+int store_reason(const struct store *s, int rc, struct err *e)
+{
+	struct err why;
+	int now = rc == -EIO || rc == -ENOSPC ? store_go_on(s, &why) : 0;
+
+	return now ? err_set(e, now, "%s", why.text) : rc;
 }
 
 /* ---- names ---- */

@@ -28,6 +28,8 @@
 struct store {
 	struct cache cache;
 	int lock;
+	unsigned seconds; /* for the whole of an image, which end then; 0: any time */
+	uint64_t end_ns;
 };
 
 int store_open(struct store *s, const char *dir, struct err *e);
@@ -65,6 +67,15 @@ void store_pull_end(struct store *s, const char *name, int *hold);
 
 /* Bytes of all images together: INSULA_IMAGE_LIMIT in the environment, else 20 GiB. */
 int store_limit(uint64_t *out, struct err *e);
+/* Bytes of one image, its files as long as they say: INSULA_IMAGE_MAX, else 80 GiB. */
+int store_image_max(uint64_t *out, struct err *e);
+/* An hour from now on, or INSULA_IMAGE_TIMEOUT. */
+int store_start_clock(struct store *s, struct err *e);
+/* May more be made now? -ETIMEDOUT; -ENOSPC: the file system has less than 1 GiB free, or, where
+ * that is less, 5 % of it. */
+int store_go_on(const struct store *s, struct err *e);
+/* The same for a program that has failed with `rc`, which is the reason if there is no other. */
+int store_reason(const struct store *s, int rc, struct err *e);
 
 struct store_image {
 	char hex[SHA256_TEXT];

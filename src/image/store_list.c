@@ -127,6 +127,8 @@ static int look(struct store *s, struct files *all, struct err *e)
 	while (!rc && (de = readdir(d))) {
 		if (!strncmp(de->d_name, STORE_PULL, strlen(STORE_PULL)))
 			store_pull_tidy(s, de->d_name);
+		else if (!strncmp(de->d_name, CACHE_TMP, strlen(CACHE_TMP)))
+			(void)cache_remove(&s->cache, de->d_name);
 		else
 			rc = note_file(s, de->d_name, all, e);
 	}
@@ -272,26 +274,35 @@ int store_remove(struct store *s, const char *hex, struct err *e)
 	return rc;
 }
 
-int store_limit(uint64_t *out, struct err *e)
+static int size_of(const char *name, uint64_t standard, uint64_t *out, struct err *e)
 {
-	const char *text = getenv("INSULA_IMAGE_LIMIT");
+	const char *text = getenv(name);
 	unsigned long long n;
 	char unit = 0;
 	int used = 0;
 
-	*out = IMAGE_LIMIT;
+	*out = standard;
 	if (!text || !*text)
 		return 0;
 	if (text[0] < '0' || text[0] > '9' || sscanf(text, "%llu%n%c", &n, &used, &unit) < 1 ||
 	    used > 12 || (unit && (text[used + 1] || !strchr("KMGT", unit))))
-		return err_set(e, -EINVAL,
-			       "INSULA_IMAGE_LIMIT: '%.40s'; expected a size such as 20G", text);
+		return err_set(e, -EINVAL, "%s: '%.40s'; expected a size such as 20G", name, text);
 	*out = (uint64_t)n << (unit == 'K'   ? 10
 			       : unit == 'M' ? 20
 			       : unit == 'G' ? 30
 			       : unit == 'T' ? 40
 					     : 0);
 	return 0;
+}
+
+int store_limit(uint64_t *out, struct err *e)
+{
+	return size_of("INSULA_IMAGE_LIMIT", IMAGE_LIMIT, out, e);
+}
+
+int store_image_max(uint64_t *out, struct err *e)
+{
+	return size_of("INSULA_IMAGE_MAX", IMAGE_BYTES_MAX, out, e);
 }
 
 /* ---- the list ---- */

@@ -209,9 +209,10 @@ static int produce(struct source *s, struct err *e)
 		return rc;
 	sha256_add(&s->sum, s->out, s->out_n);
 	s->total += s->out_n;
-	return s->total <= SOURCE_MAX ? 0
-				      : err_set(e, -EFBIG, "more than %llu GiB when it is unpacked",
-						(unsigned long long)(SOURCE_MAX >> 30));
+	return s->total <= SOURCE_MAX
+		       ? 0
+		       : err_set(e, -EINVAL, "more than %llu GiB when it is unpacked",
+				 (unsigned long long)(SOURCE_MAX >> 30));
 }
 
 long source_some(struct source *s, size_t len, const uint8_t **at, struct err *e)

@@ -3,9 +3,11 @@
  * names and locks of the store. What layers become is in test_layer.c and tests/image/suite. */
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -417,6 +419,48 @@ START_TEST(dead_pulls_are_removed)
 }
 END_TEST
 
+/* Where there is no O_TMPFILE a killed maker leaves one. */
+START_TEST(dead_files_are_removed)
+{
+	char path[2][128];
+	int fds[2];
+
+	for (unsigned i = 0; i < 2; i++) {
+		snprintf(path[i], sizeof(path[i]), "%s/.new-1-%u", dir, i);
+		fds[i] = open(path[i], O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		ck_assert_int_ge(fds[i], 0);
+	}
+	ck_assert_int_eq(flock(fds[1], LOCK_EX | LOCK_NB), 0);
+	ck_assert_int_eq(store_trim(&store, UINT64_MAX, NULL, NULL, &e), 0);
+	ck_assert_int_ne(access(path[0], F_OK), 0);
+	ck_assert_int_eq(access(path[1], F_OK), 0); /* its maker lives */
+	close(fds[1]);
+	ck_assert_int_eq(store_trim(&store, UINT64_MAX, NULL, NULL, &e), 0);
+	ck_assert_int_ne(access(path[1], F_OK), 0);
+	close(fds[0]);
+}
+END_TEST
+
+START_TEST(time_is_limited)
+{
+	unsetenv("INSULA_IMAGE_TIMEOUT");
+	ck_assert(!store_start_clock(&store, &e) && store.seconds == 3600);
+	ck_assert_int_eq(store_go_on(&store, &e), 0);
+	store.end_ns -= 3600ull * 1000000000;
+	ck_assert_int_eq(store_go_on(&store, &e), -ETIMEDOUT);
+	ck_assert_int_eq(store_reason(&store, -EIO, &e), -ETIMEDOUT);
+	ck_assert_int_eq(store_reason(&store, -EINVAL, &e), -EINVAL);
+	setenv("INSULA_IMAGE_TIMEOUT", "5", 1);
+	ck_assert(!store_start_clock(&store, &e) && store.seconds == 5);
+	for (unsigned i = 0; i < 5; i++) {
+		setenv("INSULA_IMAGE_TIMEOUT", (const char *[]){"x", "-1", "5s", "0", "604801"}[i],
+		       1);
+		ck_assert_int_eq(store_start_clock(&store, &e), -EINVAL);
+	}
+	unsetenv("INSULA_IMAGE_TIMEOUT");
+}
+END_TEST
+
 START_TEST(limits)
 {
 	uint64_t n;
@@ -456,6 +500,8 @@ int main(void)
 	tcase_add_test(k, names_of_merged_layers);
 	tcase_add_test(k, locks_exclude);
 	tcase_add_test(k, dead_pulls_are_removed);
+	tcase_add_test(k, dead_files_are_removed);
+	tcase_add_test(k, time_is_limited);
 	tcase_add_test(k, limits);
 	suite_add_tcase(s, t);
 	suite_add_tcase(s, k);
