@@ -250,6 +250,7 @@ uint64_t cgroup_number(const char *text, const char *key)
 	const char *line = text;
 	size_t n = strlen(key);
 
+	/* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult) */
 	while (line && (strncmp(line, key, n) != 0 || line[n] != ' ')) {
 		line = strchr(line, '\n');
 		line = line ? line + 1 : NULL;

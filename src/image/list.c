@@ -22,6 +22,7 @@ static int open_own(struct store *s, char dir[IMAGE_PATH_MAX], struct err *e)
 
 static int take_one(struct store_image *from, struct image_listed *to, struct err *e)
 {
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 	*to = (struct image_listed){.bytes = from->bytes,
 				    .used = from->used,
 				    .in_use = from->in_use,
@@ -39,7 +40,7 @@ static int take_one(struct store_image *from, struct image_listed *to, struct er
 int image_list(struct image_listed **list, size_t *n, struct err *e)
 {
 	char dir[IMAGE_PATH_MAX];
-	struct store_list all;
+	struct store_list all = {.n = 0};
 	struct store s;
 	int rc = open_own(&s, dir, e);
 

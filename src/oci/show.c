@@ -109,8 +109,13 @@ static int ps_table(const struct flags *f, const pid_t *pids, int n, struct err 
 	FILE *out = open_memstream(&list, &len);
 	unsigned k = 0;
 
-	if (!argv || !out)
+	if (!argv || !out) {
+		free(argv);
+		if (out)
+			fclose(out);
+		free(list);
 		return err_sys(e, -ENOMEM, "ps");
+	}
 	for (int i = 0; i < n; i++)
 		fprintf(out, "%s%d", i ? "," : "", pids[i]);
 	fclose(out);
@@ -123,7 +128,10 @@ static int ps_table(const struct flags *f, const pid_t *pids, int n, struct err 
 	argv[k] = list;
 	if (n)
 		execvp(ps, argv);
-	return n ? err_sys(e, -errno, "ps") : 0;
+	n = n ? err_sys(e, -errno, "ps") : 0;
+	free(argv);
+	free(list);
+	return n;
 }
 
 int ps_command(const struct flags *f, struct err *e)

@@ -75,7 +75,7 @@ static int wait_for(const struct proc *proxy)
 {
 	struct signalfd_siginfo s;
 	sigset_t all;
-	int ws, fd;
+	int ws = 0, fd;
 
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);

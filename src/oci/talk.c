@@ -298,7 +298,7 @@ static int guest_start(struct guest_run *g, int at, const char *const *args, str
 	const int fds[] = {null, g->out[1], g->err[1]};
 	const struct talk_command c = {.argv = argv, .fds = fds};
 
-	for (unsigned i = 0; args[i] && i < ARGS_MAX; i++)
+	for (unsigned i = 0; i < ARGS_MAX && args[i]; i++)
 		argv[i + 1] = args[i];
 	rc = vm_talk_open(&g->talk, at, HELLO_MS, guest_event, g, NULL, e);
 	if (!rc)

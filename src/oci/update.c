@@ -202,7 +202,7 @@ static int interval_of(const char *text, unsigned *out, struct err *e)
 	unsigned long n = text ? strtoul(text, &end, 10) : INTERVAL_S;
 	bool minutes = end && !strcmp(end, "m");
 
-	if (text && (end == text || (*end && strcmp(end, "s") != 0 && !minutes)))
+	if (text && (!end || end == text || (*end && strcmp(end, "s") != 0 && !minutes)))
 		n = 0;
 	if (!n || n > 3600)
 		return err_set(e, -EINVAL, "--interval: '%.20s'; expected seconds, such as 5s",

@@ -42,7 +42,10 @@ static void add_members(json_object *o, json_object *more)
 {
 	if (!more)
 		return;
-	json_object_object_foreach(more, key, v) j_obj(o, key, json_object_get(v));
+	json_object_object_foreach(more, key, v)
+	{
+		j_obj(o, key, json_object_get(v));
+	}
 }
 
 json_object *vm_config(const struct container *c, const struct oci_conf *conf,

@@ -57,6 +57,7 @@ static int take_command(const struct image *i, struct vm_config *c, struct err *
 	if (!argv)
 		return err_set(e, -ENOMEM, "out of memory");
 	for (unsigned k = 0; k < n; k++) {
+		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 		argv[k] = strdup(k < nentry ? entry[k] : args[k - nentry]);
 		if (!argv[k]) {
 			rc = err_set(e, -ENOMEM, "out of memory");
