@@ -28,8 +28,8 @@ up() {
 install() {
 	local f
 	mkdir -p "$U/bin" "$U/libexec/insula"
-	for f in "$P"/bin/* "$P"/libexec/insula/*; do
-		f=${f#"$P/"}
+	for f in "$1"/bin/* "$1"/libexec/insula/*; do
+		f=${f#"$1/"}
 		cp -L "$1/$f" "$U/$f.new"
 		mv "$U/$f.new" "$U/$f"
 	done
