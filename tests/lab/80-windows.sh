@@ -34,7 +34,7 @@ chmod +x "$T/root/init"
 boot() {
 	local name=$1 status
 	shift
-	timeout -k 5 200 "$@" --mem 512 --cpus 2 --initrd "$T/initrd" --append 'earlyprintk=serial,ttyS0,115200,keep reboot=t panic=-1' "$KERNEL" \
+	timeout -k 5 500 "$@" --mem 512 --cpus 2 --initrd "$T/initrd" --append 'earlyprintk=serial,ttyS0,115200,keep reboot=t panic=-1' "$KERNEL" \
 		>"$T/out" 2>&1 </dev/null
 	status=$?
 	if [ $status = 100 ] && grep -q 'reboot: machine restart' "$T/out"; then ok "$name"; else not_ok "$name" "status $status"; fi

@@ -114,7 +114,7 @@ BARE='TEST BUILD, NOT CONTAINED'
 run_() {
 	local name=$1
 	shift
-	timeout -k 5 400 tests/whp-double/wine "$BUILD" "$EXE" --mem 512M "$@" 2>"$T/$name.raw"
+	timeout -k 5 600 tests/whp-double/wine "$BUILD" "$EXE" --mem 512M "$@" 2>"$T/$name.raw"
 	echo $? >"$T/$name.status"
 	grep -v "$BARE" "$T/$name.raw" | tr -d '\r' >"$T/$name.e"
 }
