@@ -212,6 +212,29 @@ START_TEST(reset_with_a_deadline)
 }
 END_TEST
 
+/* It goes while nothing may be said to the supervisor yet: that hears of it afterwards, or the
+ * device would never have another one. */
+START_TEST(lost_before_ready)
+{
+	struct pollfd p = {.events = POLLIN};
+
+	open_helper(vb_start(&back), -1);
+	p.fd = chan[0];
+	ck_assert_int_eq(vhost_attach(&rig->v, &rig->e), 0);
+	vb_kill(&back);
+	ck_assert(!vhost_helper_ops.woken(&rig->v));
+	ck_assert_int_eq(poll(&p, 1, 0), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, helper_loop_main, rig), 0);
+	hears(MSG_READY, NULL, 0, NULL);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	new_back(&next);
+	bring_up(USUAL);
+	offer(0, 2);
+	answered(0, 2);
+	vb_kill(&next);
+}
+END_TEST
+
 /* The queue of a busy back end: the answer comes late, and nobody waits for it. */
 START_TEST(late_hello)
 {
@@ -243,6 +266,7 @@ int main(void)
 	tcase_add_test(asks, back_end_floods);
 	tcase_add_test(asks, ring_error);
 	tcase_add_test(hostile, reset_with_a_deadline);
+	tcase_add_test(hostile, lost_before_ready);
 	tcase_add_test(hostile, late_hello);
 	tcase_add_loop_test(hostile, hostile_answers, 0, (int)HOSTILE);
 	return run_suite("vhost_back", (TCase *[]){asks, hostile}, 2);

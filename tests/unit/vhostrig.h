@@ -34,16 +34,22 @@ static struct vback back, next;
 
 /* ---- the helper ---- */
 
+static inline void *helper_loop_main(void *arg)
+{
+	struct rig *r = arg;
+
+	return (void *)(intptr_t)helper_loop(&r->h, chan[1]);
+}
+
 static inline void *helper_thread_main(void *arg)
 {
 	struct rig *r = arg;
 
-	if (vhost_attach(&r->v, &r->e))
-		return (void *)(intptr_t)-1;
-	return (void *)(intptr_t)helper_loop(&r->h, chan[1]);
+	return vhost_attach(&r->v, &r->e) ? (void *)(intptr_t)-1 : helper_loop_main(r);
 }
 
-static inline void start_helper(int conn, int inflight)
+/* All but its thread. */
+static inline void open_helper(int conn, int inflight)
 {
 	struct start_fds fds = drv_start_fds(&core, mem_fd);
 	const char *step;
@@ -60,6 +66,11 @@ static inline void start_helper(int conn, int inflight)
 	ck_assert_msg(!vhostdev_open(&rig->v, &rig->h, chan[1], &conf, &fds, &step, &e), "%s",
 		      e.text);
 	rig->v.setup_ms = rig->v.call_ms = CALL_MS;
+}
+
+static inline void start_helper(int conn, int inflight)
+{
+	open_helper(conn, inflight);
 	ck_assert_int_eq(pthread_create(&thread, NULL, helper_thread_main, rig), 0);
 }
 

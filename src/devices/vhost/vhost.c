@@ -29,11 +29,13 @@ static void vhost_limit(struct vhost *v, unsigned ms)
 
 /* ---- a connection comes and goes ---- */
 
+/* Before MSG_READY nothing may be said: then vhost_event() does it. */
 static void vhost_tell_lost(struct vhost *v)
 {
-	if (!v->told && v->ready)
-		/* If it cannot be said, the supervisor is gone, and the loop sees that. */
-		(void)msg_send(v->channel, MSG_VHOST_LOST, NULL, 0, NULL, 0);
+	if (v->told || !v->ready)
+		return;
+	/* If it cannot be said, the supervisor is gone, and the loop sees that. */
+	(void)msg_send(v->channel, MSG_VHOST_LOST, NULL, 0, NULL, 0);
 	v->told = true;
 }
 
@@ -182,8 +184,10 @@ static void vhost_event(void *dev)
 	vhost_limit(v, v->setup_ms);
 	if (!v->ready) {
 		v->ready = true;
-		if (v->is == VHOST_NOBODY && !v->told)
+		if (v->is == VHOST_NOBODY && v->link.up)
 			vhost_greet(v);
+		else if (v->is == VHOST_NOBODY)
+			vhost_tell_lost(v);
 	}
 	if (v->link.config_news && v->is == VHOST_UP)
 		vhost_config_news(v);
