@@ -15,9 +15,11 @@ ip tuntap add tap27 mode tap
 ip addr add 198.51.100.1/24 dev tap27
 ip -6 addr add fd00:27::1/64 dev tap27 nodad
 ip link set tap27 up
-timeout 800 "$RUN" --mem 512M --share "$S:$C" --net tap=tap27,mac=02:00:00:00:00:77 -- sh "$C/test" >"$T/out" 2>&1
+ip tuntap add tap28 mode tap
+timeout 800 "$RUN" --mem 512M --share "$S:$C" --net tap=tap27,mac=02:00:00:00:00:77 --net tap=tap28 -- sh "$C/test" >"$T/out" 2>&1
 status=$?
 ip link del tap27
+ip link del tap28
 grep -E '^(ok|not ok|#) ' "$T/out"
 
 same live-status 1 "$(grep -cE '^started [0-9]+$' "$S/live/status")"

@@ -61,18 +61,36 @@ static int wait_mac(const char *mac, struct err *e)
 	return index ? index : err_set(e, -ENODEV, "nic=%.40s: no such card", mac);
 }
 
-/* While an interface is up, older kernels do not change its name. */
+/* While an interface is up, older kernels do not change its name, not even to the one it has. */
+static int give_name(int nl, int index, const char *name, struct err *e)
+{
+	int r = net_link(nl, index, NULL, 0, NET_DOWN, e);
+
+	return r ? r : net_link(nl, index, name, 0, NET_AS_IT_IS, e);
+}
+
+/* The kernel may have given the name to another card, which then waits aside for its own. */
+static int set_name(int nl, int index, const char *name, struct err *e)
+{
+	int holder = (int)if_nametoindex(name), r = 0;
+	char aside[IFNAMSIZ];
+
+	if (holder == index)
+		return 0;
+	snprintf(aside, sizeof aside, "ins-%d", holder);
+	if (holder)
+		r = give_name(nl, holder, aside, e);
+	return r ? r : give_name(nl, index, name, e);
+}
+
 static int set_nic(int nl, const struct nic *n, struct err *e)
 {
 	int index = wait_mac(n->mac, e), r = 0;
-	char now[IFNAMSIZ];
 
 	if (index < 0)
 		return index;
-	if (n->name && if_indextoname((unsigned)index, now) && strcmp(now, n->name) != 0)
-		r = net_link(nl, index, NULL, 0, NET_DOWN, e);
-	if (!r && n->name)
-		r = net_link(nl, index, n->name, 0, NET_AS_IT_IS, e);
+	if (n->name)
+		r = set_name(nl, index, n->name, e);
 	if (!r && n->mtu)
 		r = net_link(nl, index, NULL, n->mtu, NET_AS_IT_IS, e);
 	if (!r)
