@@ -21,26 +21,12 @@
 #include "oci/cgsystemd.h"
 #include "spec/json.h"
 
+#include "ocijson.h"
+
 #define ROOT "/sys/fs/cgroup"
 
 static struct err e;
 static struct cglines l;
-
-static json_object *json(const char *text)
-{
-	char *copy = strdup(text);
-	const char *why;
-	json_object *o;
-
-	for (char *p = copy; *p; p++) {
-		if (*p == '\'')
-			*p = '"';
-	}
-	o = j_parse(copy, strlen(copy), BUNDLE_DEPTH, &why);
-	ck_assert_msg(o != NULL, "%s: %s", copy, why);
-	free(copy);
-	return o;
-}
 
 static int lines(const char *text, enum cgline_side side, uint64_t overhead)
 {

@@ -12,19 +12,10 @@
 #include "oci/conf.h"
 #include "spec/json.h"
 
+#include "ocijson.h"
+
 static struct oci_conf c;
 static struct err e;
-
-static char *quoted(const char *text)
-{
-	char *copy = strdup(text);
-
-	for (char *p = copy; *p; p++) {
-		if (*p == '\'')
-			*p = '"';
-	}
-	return copy;
-}
 
 static int conf(const char *text)
 {
@@ -133,17 +124,12 @@ static struct vm_size size;
 
 static int size_of(const char *text)
 {
-	char *copy = quoted(text);
-	const char *why;
-	struct bundle b = {.spec = j_parse(copy, strlen(copy), BUNDLE_DEPTH, &why)};
+	struct bundle b;
 	int rc;
 
-	ck_assert_ptr_nonnull(b.spec);
-	b.linux_ = j_get(b.spec, "linux");
-	b.annotations = j_get(b.spec, "annotations");
+	bundle_from(&b, text);
 	rc = conf_size(&c, &b, &size, &e);
-	json_object_put(b.spec);
-	free(copy);
+	bundle_free(&b);
 	return rc;
 }
 
@@ -245,8 +231,7 @@ END_TEST
 
 START_TEST(an_update)
 {
-	const char *why;
-	json_object *o = j_parse("{\"memory\":{\"limit\":104857600}}", 30, 4, &why);
+	json_object *o = json("{'memory':{'limit':104857600}}");
 
 	ck_assert_int_eq(conf("{}"), 0);
 	ck_assert_int_eq(conf_fits(&c, MIB(196), o, &e), 0);

@@ -13,6 +13,8 @@
 #include "oci/program.h"
 #include "spec/json.h"
 
+#include "ocijson.h"
+
 static char root[64];
 static struct err e;
 
@@ -59,22 +61,18 @@ static void teardown(void)
 static int check(const char *arg, const char *env, const char *mount)
 {
 	char text[512];
-	const char *why;
-	struct bundle b = {.spec = NULL};
+	struct bundle b;
 	int rc;
 
 	snprintf(text, sizeof(text),
-		 "{\"process\":{\"args\":[\"%s\"],\"cwd\":\"/usr\",\"env\":[%s]},"
-		 "\"mounts\":[{\"destination\":\"/proc\"},{\"destination\":\"%s\"}]}",
+		 "{'process':{'args':['%s'],'cwd':'/usr','env':[%s]},"
+		 "'mounts':[{'destination':'/proc'},{'destination':'%s'}]}",
 		 arg, env, mount);
+	bundle_from(&b, text);
 	snprintf(b.rootfs, sizeof(b.rootfs), "%s", root);
-	b.spec = j_parse(text, strlen(text), BUNDLE_DEPTH, &why);
-	ck_assert_msg(b.spec != NULL, "%s", why);
-	b.process = j_get(b.spec, "process");
-	b.mounts = j_get(b.spec, "mounts");
 	e = (struct err){.code = 0};
 	rc = program_check(&b, &e);
-	json_object_put(b.spec);
+	bundle_free(&b);
 	return rc;
 }
 

@@ -16,6 +16,8 @@
 #include "oci/record.h"
 #include "spec/json.h"
 
+#include "ocijson.h"
+
 static struct rec r;
 static struct err e;
 static struct bundle b;
@@ -30,34 +32,7 @@ static void setup(void)
 static void teardown(void)
 {
 	rec_free(&r);
-	json_object_put(b.spec);
-}
-
-/* JSON with ' for ". */
-static json_object *json(const char *text)
-{
-	char *copy = strdup(text);
-	const char *why;
-	json_object *o;
-
-	for (char *p = copy; *p; p++) {
-		if (*p == '\'')
-			*p = '"';
-	}
-	o = j_parse(copy, strlen(copy), BUNDLE_DEPTH, &why);
-	ck_assert_msg(o != NULL, "%s: %s", copy, why);
-	free(copy);
-	return o;
-}
-
-static void bundle(const char *text)
-{
-	b.spec = json(text);
-	b.process = j_get(b.spec, "process");
-	b.linux_ = j_get(b.spec, "linux");
-	b.mounts = j_get(b.spec, "mounts");
-	b.hooks = j_get(b.spec, "hooks");
-	b.annotations = j_get(b.spec, "annotations");
+	bundle_free(&b);
 }
 
 /* All records from the second on, with '|' between them. */
@@ -184,8 +159,8 @@ static int container(const char *text)
 				     .ctx = owner};
 	int rc;
 
-	json_object_put(b.spec);
-	bundle(text);
+	bundle_free(&b);
+	bundle_from(&b, text);
 	rec_free(&r);
 	rec_init(&r);
 	rc = record_container(&c, &r, &e);
@@ -350,7 +325,7 @@ START_TEST(sysctls_of_the_machine)
 				   "'kernel.sem':'1 2','fs.mqueue.msg_max':'9','vm.x':'2'}}}";
 	struct record_container c = {.id = "c", .bundle = &b, .machine = true};
 
-	bundle(text);
+	bundle_from(&b, text);
 	ck_assert_int_eq(record_machine(&b, &r, &e), 0);
 	ck_assert_str_eq(records(), "hostname=pod|sysctl=net.ipv4.ip_forward=1|sysctl=vm.x=2");
 	rec_free(&r);

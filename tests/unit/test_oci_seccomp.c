@@ -23,26 +23,12 @@
 #include "oci/seccomp.h"
 #include "spec/json.h"
 
+#include "ocijson.h"
+
 static struct err e;
 static struct sock_filter *insn;
 static size_t n;
 static unsigned flags;
-
-static json_object *json(const char *text)
-{
-	char *copy = strdup(text);
-	const char *why;
-	json_object *o;
-
-	for (char *p = copy; *p; p++) {
-		if (*p == '\'')
-			*p = '"';
-	}
-	o = j_parse(copy, strlen(copy), BUNDLE_DEPTH, &why);
-	ck_assert_msg(o != NULL, "%s: %s", copy, why);
-	free(copy);
-	return o;
-}
 
 static int build(const char *text)
 {

@@ -26,6 +26,8 @@
 #include "oci/share.h"
 #include "spec/json.h"
 
+#include "ocijson.h"
+
 static char dir[64], share[80];
 static struct bundle b;
 static struct err e;
@@ -75,7 +77,7 @@ static void setup(void)
 
 static void teardown(void)
 {
-	json_object_put(b.spec);
+	bundle_free(&b);
 	while (!umount2(dir, MNT_DETACH))
 		;
 	rmdir(dir);
@@ -85,20 +87,12 @@ static void teardown(void)
 static void bundle(const char *root, const char *mounts)
 {
 	char text[2048], m[1500];
-	const char *why;
 
 	snprintf(m, sizeof(m), mounts, dir, dir, dir);
 	snprintf(text, sizeof(text), "{'root':{%s},'process':{'cwd':'/work/x'},'mounts':[%s]}",
 		 root, m);
-	for (char *p = text; *p; p++) {
-		if (*p == '\'')
-			*p = '"';
-	}
-	memset(&b, 0, sizeof(b));
-	b.spec = j_parse(text, strlen(text), BUNDLE_DEPTH, &why);
-	ck_assert_msg(b.spec != NULL, "%s", why);
-	b.mounts = j_get(b.spec, "mounts");
-	b.process = j_get(b.spec, "process");
+	bundle_free(&b); /* the one before */
+	bundle_from(&b, text);
 	snprintf(b.path, sizeof(b.path), "%s", dir);
 	snprintf(b.rootfs, sizeof(b.rootfs), "%s/root", dir);
 }
