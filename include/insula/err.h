@@ -26,11 +26,24 @@ struct err {
 	char text[252]; /* always terminated, always printable ASCII or UTF-8 */
 };
 
-/* Fill `e` (which may be NULL) and return `code`, so that `return err_set(...)` reads well. */
+/* Fill `e` (which may be NULL) and return `code`, a negative errno, so that `return err_set(...)`
+ * reads well. */
 int err_set(struct err *e, int code, const char *fmt, ...) INSULA_PRINTF(3, 4);
 
 /* The same with ": strerror(-code)" appended. */
 int err_sys(struct err *e, int code, const char *fmt, ...) INSULA_PRINTF(3, 4);
+
+#if defined(__clang_analyzer__) && !defined(__cplusplus)
+/* Clang's analyser sees no other file and inlines no variadic function, so it took an error for
+ * success: `code` is a negative errno. Not compiled into anything. */
+static inline int err_negative(int code)
+{
+	__builtin_assume(code < 0);
+	return code;
+}
+#define err_set(...) err_negative(err_set(__VA_ARGS__))
+#define err_sys(...) err_negative(err_sys(__VA_ARGS__))
+#endif
 
 /* Replace control characters (C0, DEL, C1) and what is not UTF-8 by '?', in place: texts from
  * files, guests and jailed processes must not write escape sequences to somebody's terminal. */

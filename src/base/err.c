@@ -9,6 +9,10 @@
 
 #include "base/errtext.h"
 
+/* The analyser's macros are for those that call. */
+#undef err_set
+#undef err_sys
+
 /* Bytes of the character at `s`; 0 if it is malformed (RFC 3629) or a control character, which a
  * terminal may obey. The terminating NUL is not a continuation byte, so nothing behind it is looked
  * at. */

@@ -103,7 +103,6 @@ static bool is_empty(const struct tar_block *b)
 	const char *p = (const char *)b;
 
 	for (size_t i = 0; i < sizeof(*b); i++) {
-		/* NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Branch) */
 		if (p[i])
 			return false;
 	}
@@ -132,7 +131,6 @@ static int take_block(const struct tar_block *b, struct tar_entry *n, struct err
 	    !tar_number(b->size, sizeof(b->size), &n->size) || n->size > SIZE_LIMIT ||
 	    !tar_number(b->mtime, sizeof(b->mtime), &mtime) || mtime > SIZE_LIMIT)
 		return err_set(e, -EPROTO, "a number in a header of the archive is none");
-	/* NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Branch) */
 	n->type = b->type ? b->type : TAR_FILE;
 	n->mode = (unsigned)mode & 07777;
 	n->mtime = (int64_t)mtime;

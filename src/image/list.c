@@ -22,7 +22,6 @@ static int open_own(struct store *s, char dir[IMAGE_PATH_MAX], struct err *e)
 
 static int take_one(struct store_image *from, struct image_listed *to, struct err *e)
 {
-	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 	*to = (struct image_listed){.bytes = from->bytes,
 				    .used = from->used,
 				    .in_use = from->in_use,

@@ -575,7 +575,6 @@ static int take_oci(struct pull *k, struct err *e)
 		return rc;
 	rc = canonical(k->p->reference, 4, path, tag, reference, e);
 	if (!rc) {
-		/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker) */
 		k->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		rc = k->dir < 0 ? err_sys(e, -errno, "%.150s", path) : take_layout(k, tag, e);
 	}
@@ -596,7 +595,6 @@ static int take_archive(struct pull *k, size_t prefix, struct err *e)
 
 	if (rc)
 		return rc;
-	/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker) */
 	if (stat(path, &st))
 		rc = err_sys(e, -errno, "%.150s", path);
 	else if (!S_ISREG(st.st_mode))

@@ -353,7 +353,8 @@ int store_images(struct store *s, struct store_list *out, struct err *e)
 	struct files all;
 	int rc = look(s, &all, e);
 
-	*out = (struct store_list){.n = 0};
+	out->n = 0;
+	out->image = NULL;
 	if (rc)
 		return rc;
 	out->image = calloc(all.n + 1, sizeof(*out->image));
@@ -372,7 +373,6 @@ int store_images(struct store *s, struct store_list *out, struct err *e)
 void store_list_free(struct store_list *l)
 {
 	for (size_t i = 0; i < l->n; i++) {
-		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 		for (unsigned k = 0; k < l->image[i].nrefs; k++)
 			free(l->image[i].ref[k]);
 		free(l->image[i].ref);

@@ -114,7 +114,7 @@ static int plain_step(struct source *s)
 static const struct packing packings[] = {
 	{"gzip", "\x1f\x8b", 2, gzip_begin, gzip_step, gzip_end},
 	{"zstd", "\x28\xb5\x2f\xfd", 4, zstd_begin, zstd_step, zstd_end},
-	{"plain", "", 0, plain_begin, plain_step, free},
+	{"plain", "", 0, plain_begin, plain_step, free}, /* the last: it fits all */
 };
 
 /* ---- the stream ---- */
@@ -163,12 +163,9 @@ static int recognise(struct source *s, struct err *e)
 
 	while (!rc && s->in_n < MAGIC_LEN && !s->in_end)
 		rc = refill(s, e);
-	for (size_t i = 0; i < ARRAY_LEN(packings) && !s->packing; i++) {
-		if (s->in_n >= packings[i].len &&
-		    !memcmp(s->in, packings[i].magic, packings[i].len))
-			s->packing = &packings[i];
-	}
-	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
+	s->packing = packings;
+	while (s->in_n < s->packing->len || memcmp(s->in, s->packing->magic, s->packing->len) != 0)
+		s->packing++;
 	s->state = rc ? NULL : s->packing->begin();
 	s->begun = s->between = true;
 	return rc ? rc : s->state ? 0 : err_set(e, -ENOMEM, "out of memory");

@@ -155,7 +155,6 @@ static int take_text(char out[TREE_MAX_PATH], const char *value, size_t len, boo
 	if (!len || len >= TREE_MAX_PATH || memchr(value, 0, len))
 		return err_set(e, -EINVAL, "a %s of %zu bytes; expected 1 to %d without NUL", what,
 			       len, TREE_MAX_PATH - 1);
-	/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker) */
 	memcpy(out, value, len);
 	out[len] = 0;
 	*has = true;
@@ -177,16 +176,12 @@ static int pax_value(struct entry *n, const char *key, const char *value, size_t
 	if (!strncmp(key, "GNU.sparse.", 11))
 		return err_set(e, -EINVAL, "a sparse file of GNU tar; expected all of its data");
 	if (!strcmp(key, "size"))
-		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 		ok = n->has_size = decimal(value, end, &n->size);
 	else if (!strcmp(key, "uid"))
-		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 		ok = n->has_uid = decimal(value, end, &n->uid);
 	else if (!strcmp(key, "gid"))
-		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 		ok = n->has_gid = decimal(value, end, &n->gid);
 	else if (!strcmp(key, "mtime"))
-		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 		ok = n->has_mtime = pax_time(value, end, &n->mtime, &n->mtime_ns);
 	return ok ? 0
 		  : err_set(e, -EINVAL, "pax record %.20s '%.*s'", key, (int)(len < 40 ? len : 40),
@@ -199,7 +194,6 @@ static int take_pax(struct entry *n, char *text, size_t len, struct err *e)
 	int rc = 0;
 
 	for (size_t at = 0; at < len && !rc;) {
-		/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker) */
 		char *blank = memchr(text + at, ' ', len - at), *key, *equals;
 		uint64_t size = 0;
 
@@ -271,10 +265,8 @@ static int take_before(const struct tar *t, struct entry *n, char type, uint64_t
 	if (!rc && type == 'x')
 		rc = take_pax(n, body, size, e);
 	else if (!rc && type == 'L')
-		/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker) */
 		rc = take_text(n->path, body, strlen(body), &n->has_path, "path", e);
 	else if (!rc)
-		/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker) */
 		rc = take_text(n->link, body, strlen(body), &n->has_link, "link", e);
 	free(body);
 	return rc;
@@ -307,7 +299,6 @@ static void header_names(struct entry *n, const struct header *h)
 {
 	bool posix = !memcmp(h->magic, "ustar", 6) && h->prefix[0];
 
-	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 	if (!n->has_path)
 		snprintf(n->path, sizeof(n->path), "%.*s%s%.*s", posix ? 155 : 0, h->prefix,
 			 posix ? "/" : "", 100, h->name);
@@ -324,7 +315,6 @@ static int header_numbers(struct entry *n, const struct header *h, struct err *e
 		return wrong(n, e, "a number in its header that is none");
 	if (!number(h->mtime, sizeof(h->mtime), &mtime))
 		mtime = 0; /* before 1970 */
-	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 	n->size = n->has_size ? n->size : size;
 	n->uid = n->has_uid ? n->uid : uid;
 	n->gid = n->has_gid ? n->gid : gid;
@@ -346,7 +336,6 @@ static int header_numbers(struct entry *n, const struct header *h, struct err *e
 
 static void settle(const struct entry *n, struct node *node)
 {
-	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 	node->mode = (node->mode & S_IFMT) | ((uint32_t)n->mode & 07777);
 	node->uid = (uint32_t)n->uid;
 	node->gid = (uint32_t)n->gid;
@@ -489,7 +478,6 @@ static int put_special(const struct tar *t, struct entry *n, struct node *dir, c
 	rc = link_node(t, dir, name, node, e);
 	if (rc)
 		return rc;
-	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 	node->rdev = (uint32_t)n->major << 20 | (uint32_t)n->minor;
 	settle(n, node);
 	take_attributes(n, node);
@@ -546,7 +534,6 @@ static int put_entry(const struct tar *t, struct entry *n, struct err *e)
 {
 	char name[TREE_MAX_NAME + 1];
 	struct node *dir;
-	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 	bool is_dir = n->type == '5';
 	int rc = tree_parent(t->tree, n->path, &dir, name, e);
 
@@ -622,7 +609,6 @@ static int take_header(const struct tar *t, struct entry *n, const struct header
 static void new_entry(struct entry *n)
 {
 	node_drop_xattrs(&n->attributes);
-	/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker) */
 	memset(n, 0, offsetof(struct entry, attributes));
 	n->path[0] = n->link[0] = 0;
 }

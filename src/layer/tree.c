@@ -244,7 +244,6 @@ int tree_link(struct tree *t, struct node *dir, const char *text, struct node *n
 	if (S_ISDIR(node->mode) && dir->depth + 1 > TREE_MAX_DEPTH)
 		return err_set(e, -E2BIG, "more than %d directories in each other", TREE_MAX_DEPTH);
 	node->nlink++; /* before the old one goes: it may be the same */
-	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 	if (n->node)
 		remove_name(t, n);
 	n->node = node;

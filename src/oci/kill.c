@@ -97,7 +97,7 @@ static int kill_in_guest(const struct container *c, const char *root, int signo,
 	if (signo != SIGKILL || (rc >= 0 && !proc_wait(&c->proxy, END_MS)))
 		return guest_says(rc, "kill", e);
 	if (rc >= 0)
-		err_set(e, rc, "the guest has not killed it");
+		err_set(e, -EIO, "the guest has not killed it");
 	report_warn("container \"%s\": %s; its process of the host is killed", c->id, e->text);
 	rc = proc_kill(&c->proxy, SIGKILL);
 	return rc && rc != -ESRCH ? err_sys(e, rc, "kill") : 0;

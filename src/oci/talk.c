@@ -309,13 +309,13 @@ static int guest_start(struct guest_run *g, int at, const char *const *args, str
 	return rc;
 }
 
-static int guest_failed(struct guest_run *g, const char *verb, struct err *e)
+static void guest_failed(struct guest_run *g, const char *verb, struct err *e)
 {
 	g->said[g->nsaid] = 0;
 	g->said[strcspn(g->said, "\n")] = 0;
 	err_clean(g->said);
-	return err_set(e, 0, "%s%s%s", g->said[0] ? g->said : verb,
-		       g->said[0] ? "" : ": the guest says no: ", g->said[0] ? "" : g->why);
+	err_set(e, -EIO, "%s%s%s", g->said[0] ? g->said : verb,
+		g->said[0] ? "" : ": the guest says no: ", g->said[0] ? "" : g->why);
 }
 
 int talk_guest(int at, const char *const *args, int ms, char **out, struct err *e)
