@@ -495,7 +495,7 @@ def case_logs(_):
     check("the log as JSON lines", wait_for(ended, 20), lines)
     check("without control groups it warns", any("no control groups" in x["message"] and x["level"] == "warning" for x in lines), lines)
     s = os.stat(d.socket)
-    own = tempfile.mkdtemp(prefix="insulad-")
+    own = tempfile.mkdtemp(prefix="daemon.")
     other = Daemon(state_dir=own)
     modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (own, d.state)]
     check("a state directory that was there keeps its mode", modes == [0o700, 0o700 if os.getuid() else 0o711], modes)
@@ -513,7 +513,7 @@ def case_logs(_):
 
 def case_configuration(_):
     """insulad -n and bad configurations; nothing is made."""
-    tmp = tempfile.mkdtemp(prefix="insulad-")
+    tmp = tempfile.mkdtemp(prefix="daemon.")
 
     def tried(text, *args):
         with open(tmp + "/conf", "w") as f:

@@ -30,7 +30,7 @@ left() {
 	done
 	echo "shared memory: $before KiB before, $(shmem) after" >>"$T/after"
 	diff "$T/before" "$T/after" >"$T/out"
-	not_ok "$1" "something is left"
+	not_ok "$1" "not as before: $(grep '^[<>]' "$T/out" | head -n 4 | paste -sd' ')"
 }
 
 # start ARGS...: a VM in the background whose command runs; sets pid.

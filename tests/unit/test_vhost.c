@@ -286,9 +286,49 @@ START_TEST(out_of_order)
 	ck_assert_uint_eq(rest[0], all[0]);
 	ck_assert_uint_eq(rest[1], all[2]);
 	ck_assert_uint_eq(rest[2], all[4]);
-	for (unsigned i = 0; i < 3; i++)
-		answers(&next, 0, rest[2 - i]);
-	answered(0, 3);
+	/* The same once more, before the ring has made a turn. */
+	answers(&next, 0, rest[2]);
+	answered(0, 1);
+	vb_kill(&next);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	vb_init(&back, &gm);
+	back.hold = true;
+	new_back(&back);
+	until_ring(&back, 1, 1);
+	ck_assert_uint_eq(back.ring[0].base, 3);
+	ck_assert_uint_eq(finds(&back, 0, rest), 2);
+	ck_assert_uint_eq(rest[0], all[0]);
+	ck_assert_uint_eq(rest[1], all[2]);
+	answers(&back, 0, rest[1]);
+	answers(&back, 0, rest[0]);
+	answered(0, 2);
+	vb_kill(&back);
+}
+END_TEST
+
+/* What the guest offers while nobody is there goes behind what is undone. */
+START_TEST(offered_meanwhile)
+{
+	uint16_t all[QNUM], rest[QNUM];
+
+	back.hold = next.hold = true;
+	begin();
+	bring_up(USUAL);
+	offer(0, 3);
+	until_ring(&back, 0, 1);
+	ck_assert_uint_eq(finds(&back, 0, all), 3);
+	answers(&back, 0, all[2]);
+	vb_kill(&back);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	answered(0, 1);
+	offer(0, 2); /* the first with the head that is free again */
+	new_back(&next);
+	until_ring(&next, 1, 1);
+	ck_assert_uint_eq(next.ring[0].base, 1);
+	ck_assert_uint_eq(finds(&next, 0, rest), 4);
+	ck_assert_uint_eq(rest[0], all[0]);
+	ck_assert_uint_eq(rest[1], all[1]);
+	ck_assert_uint_eq(rest[2], all[2]);
 	vb_kill(&next);
 }
 END_TEST
@@ -336,6 +376,101 @@ START_TEST(helper_dies)
 	new_back(&next);
 	answered(0, 2);
 	ck_assert_uint_eq(next.ring[0].base, 3);
+	vb_kill(&next);
+}
+END_TEST
+
+/* Its back end lives: it gives the rings back to the next helper on the same connection, whatever
+ * it was doing out of order, and is free for the next one. */
+START_TEST(helper_dies_alone)
+{
+	uint16_t all[QNUM];
+	int had;
+
+	back.hold = true;
+	begin();
+	bring_up(USUAL);
+	offer(0, 5);
+	until_ring(&back, 0, 1);
+	finds(&back, 0, all);
+	answers(&back, 0, all[3]);
+	answers(&back, 0, all[1]);
+	had = fd_copy(rig->v.link.fd);
+	end_helper();
+	ck_assert_uint_eq(back.n[VHOST_GET_VRING_BASE], 0);
+	ck_assert(!back.ended);
+	conf.flags = VHOST_AWAY | VHOST_HAD;
+	start_helper(had, -1);
+	hears(MSG_READY, NULL, 0, NULL);
+	ck_assert_uint_eq(back.n[VHOST_GET_VRING_BASE], 2);
+	for (unsigned n = 0; n < WAIT_MS && !back.ended; n++)
+		usleep(1000);
+	ck_assert(back.ended);
+	answers(&back, 0, all[4]); /* it was still busy with them */
+	answers(&back, 0, all[0]);
+	answers(&back, 0, all[2]);
+	answered(0, 5);
+	vb_kill(&back);
+	new_back(&next);
+	offer(0, 2);
+	answered(0, 2);
+	ck_assert_uint_eq(next.ring[0].base, 5);
+	vb_kill(&next);
+}
+END_TEST
+
+/* And if it dies as well, with what it was still busy with: only that is done again. */
+START_TEST(helper_dies_alone_and_then_the_back_end)
+{
+	uint16_t all[QNUM], rest[QNUM];
+	int had;
+
+	back.hold = next.hold = true;
+	begin();
+	bring_up(USUAL);
+	offer(0, 4);
+	until_ring(&back, 0, 1);
+	finds(&back, 0, all);
+	answers(&back, 0, all[3]);
+	had = fd_copy(rig->v.link.fd);
+	end_helper();
+	conf.flags = VHOST_AWAY | VHOST_HAD;
+	start_helper(had, -1);
+	hears(MSG_READY, NULL, 0, NULL);
+	answers(&back, 0, all[1]);
+	answered(0, 2);
+	vb_kill(&back);
+	new_back(&next);
+	until_ring(&next, 1, 1);
+	ck_assert_uint_eq(next.ring[0].base, 2);
+	ck_assert_uint_eq(finds(&next, 0, rest), 2);
+	ck_assert_uint_eq(rest[0], all[0]);
+	ck_assert_uint_eq(rest[1], all[2]);
+	vb_kill(&next);
+}
+END_TEST
+
+/* It does not give them back, or not as it must: as if it had gone. */
+START_TEST(helper_dies_alone_back_end_misbehaves)
+{
+	int had;
+
+	back.fault_at = VHOST_GET_VRING_BASE;
+	back.fault = (enum vb_fault)_i;
+	begin();
+	bring_up(USUAL);
+	offer(0, 2);
+	answered(0, 2);
+	had = fd_copy(rig->v.link.fd);
+	end_helper();
+	conf.flags = VHOST_AWAY | VHOST_HAD;
+	start_helper(had, -1);
+	hears(MSG_READY, NULL, 0, NULL);
+	vb_kill(&back);
+	offer(0, 2);
+	new_back(&next);
+	answered(0, 2);
+	ck_assert_uint_eq(next.ring[0].base, 2);
 	vb_kill(&next);
 }
 END_TEST
@@ -481,6 +616,7 @@ END_TEST
 static int mend(const uint16_t *offered, unsigned no, const uint16_t *used, unsigned nu,
 		uint16_t *rest, uint16_t start)
 {
+	uint16_t since = start;
 	struct vq_state q = {.num = 8,
 			     .ready = 1,
 			     .desc = RINGS(0),
@@ -497,7 +633,8 @@ static int mend(const uint16_t *offered, unsigned no, const uint16_t *used, unsi
 	drv_store16(avail + 2, (uint16_t)(start + no));
 	drv_store16(done + 2, (uint16_t)(start + nu));
 	ck_assert_uint_eq(vring_used(&q, &gm), (uint16_t)(start + nu));
-	n = vring_mend(&q, &gm, &e);
+	n = vring_mend(&q, &gm, &since, &e);
+	ck_assert_uint_eq(since, (uint16_t)(n < 0 ? start : start + nu));
 	for (int i = 0; i < n; i++)
 		rest[i] = drv_load16(avail + 4 + 2 * ((start + nu + (unsigned)i) % 8));
 	return n;
@@ -545,8 +682,12 @@ int main(void)
 	tcase_add_test(dies, back_end_dies);
 	tcase_add_test(dies, reset_without_back_end);
 	tcase_add_test(dies, out_of_order);
+	tcase_add_test(dies, offered_meanwhile);
 	tcase_add_test(dies, rings_that_contradict_themselves);
 	tcase_add_test(dies, helper_dies);
+	tcase_add_test(dies, helper_dies_alone);
+	tcase_add_test(dies, helper_dies_alone_and_then_the_back_end);
+	tcase_add_loop_test(dies, helper_dies_alone_back_end_misbehaves, VB_GOOD, VB_FAULTS);
 	tcase_add_test(dies, helper_dies_and_back_end_too);
 	tcase_add_test(dies, another_back_end);
 	tcase_add_test(dies, a_lesser_back_end);

@@ -195,12 +195,13 @@ START_TEST(client)
 {
 	const struct vhost_config *v = conf_of(false);
 	int listener, fd, other;
+	bool had;
 
 	ck_assert_int_eq(vhost_open(&b, v, true, &e), -ENOENT);
 	listener = unix_socket(true);
 	ck_assert_int_eq(vhost_open(&b, v, true, &e), 0);
 	ck_assert_int_eq(vhost_open(&b, v, false, &e), 0);
-	fd = vhost_stream(&b, &e);
+	fd = vhost_stream(&b, &had, &e);
 	ck_assert(!b.away && is_alive(fd));
 	ck_assert_uint_eq(vhost_due(&b), 0);
 	other = accept(listener, NULL, NULL);
@@ -209,12 +210,23 @@ START_TEST(client)
 	ck_assert(!vhost_lost(&b)); /* one that is lost cannot be lost */
 	ck_assert(b.away);
 	close(fd);
-	fd = vhost_stream(&b, &e); /* a helper that starts meanwhile gets a dead one */
-	ck_assert(b.away && !is_alive(fd));
+	fd = vhost_stream(&b, &had, &e); /* a helper that starts meanwhile gets a dead one */
+	ck_assert(b.away && !is_alive(fd) && !had);
 	close(fd);
 	fd = retried();
 	ck_assert(!b.away && is_alive(fd));
 	close(fd);
+	other = accept(listener, NULL, NULL);
+	fd = vhost_stream(&b, &had, &e); /* the last helper's */
+	ck_assert(b.away && is_alive(fd) && had);
+	ck_assert_uint_gt(vhost_due(&b), 0);
+	close(fd);
+	ck_assert_int_eq((int)recv(other, &(char){0}, 1, 0), 0); /* nobody else has it */
+	close(other);
+	fd = vhost_stream(&b, &had, &e); /* that one has died too */
+	ck_assert(!is_alive(fd) && !had);
+	close(fd);
+	close(retried());
 	close(listener);
 	ck_assert(vhost_lost(&b));
 	ck_assert_int_eq(vhost_retry(&b, &e), -ECONNREFUSED);
@@ -227,10 +239,11 @@ END_TEST
 START_TEST(client_alone)
 {
 	const struct vhost_config *v = conf_of(false);
+	bool had;
 
 	close(unix_socket(true));
 	ck_assert_int_eq(vhost_open(&b, v, false, &e), 0);
-	ck_assert_int_eq(vhost_stream(&b, &e), -ECONNREFUSED);
+	ck_assert_int_eq(vhost_stream(&b, &had, &e), -ECONNREFUSED);
 	ck_assert_msg(!strncmp(e.text, "--device: socket ", 17), "%s", e.text);
 	vhost_close(&b);
 }
@@ -241,13 +254,14 @@ START_TEST(server)
 	const struct vhost_config *v = conf_of(true);
 	struct stat st;
 	int fd, other;
+	bool had;
 
 	ck_assert_int_eq(vhost_open(&b, v, true, &e), 0);
 	ck_assert_int_eq(stat(path, &st), -1);
 	ck_assert_int_eq(vhost_open(&b, v, false, &e), 0);
 	ck_assert_int_eq(stat(path, &st), 0);
 	ck_assert_uint_eq(st.st_mode & 077, 0);
-	fd = vhost_stream(&b, &e); /* it waits */
+	fd = vhost_stream(&b, &had, &e); /* it waits */
 	ck_assert(b.away && !is_alive(fd));
 	close(fd);
 	ck_assert_int_eq(vhost_retry(&b, &e), -EAGAIN);

@@ -351,7 +351,8 @@ int vhost_check_conf(const struct msg_start_vhost *m, struct err *e)
 		return err_set(e, -EINVAL, "%u queues", m->nqueues);
 	if (m->config_len > VHOST_CONFIG_MAX)
 		return err_set(e, -EINVAL, "%u bytes of configuration", m->config_len);
-	if (m->flags & ~(uint32_t)(VHOST_AWAY | VHOST_INFLIGHT))
+	if (m->flags & ~(uint32_t)(VHOST_AWAY | VHOST_INFLIGHT | VHOST_HAD) ||
+	    (m->flags & VHOST_HAD && !(m->flags & VHOST_AWAY)))
 		return err_set(e, -EINVAL, "flags %#x", m->flags);
 	if (tag && m->device_id != VIRTIO_ID_FS)
 		return err_set(e, -EINVAL, "a tag of what is no file system");
@@ -533,10 +534,25 @@ static int vhost_first_turn(struct vhost *v, struct err *e)
 	return 0;
 }
 
+/* On the connection of the helper before. If that has died in the middle of a question, the answers
+ * do not fit, and the rings are as after a back end that has gone. */
+static void vhost_take_back(struct vhost *v)
+{
+	struct err e;
+
+	vlink_first(&v->link);
+	vhost_limit(v, v->setup_ms);
+	if (vhost_halt(v, &e))
+		log_warn("the back end: %s", e.text);
+	vlink_end(&v->link);
+}
+
 int vhost_attach(struct vhost *v, struct err *e)
 {
 	int rc = 0;
 
+	if (v->conf.flags & VHOST_HAD)
+		vhost_take_back(v);
 	v->told = v->conf.flags & VHOST_AWAY;
 	if (!v->told)
 		vlink_first(&v->link);

@@ -360,12 +360,17 @@ static int vhost_base(struct vhost *v, unsigned i, bool account, uint16_t *base,
 	bool in_order = v->mmio.v.st->driver_features & BIT(VIRTIO_F_IN_ORDER);
 	int rc = 0;
 
-	*base = v->st->ring[i].is == VHOST_RING_STOPPED ? v->st->ring[i].base : 0;
-	if (v->st->ring[i].is != VHOST_RING_RUNS)
+	*base = 0;
+	if (v->st->ring[i].is == VHOST_RING_FRESH)
 		return 0;
-	if (!account && !in_order)
-		rc = vring_mend(q, &v->gm, e);
 	*base = vring_used(q, &v->gm);
+	if (account || in_order)
+		return 0;
+	/* One that has given it back may have had requests still to answer, and have died. */
+	if (v->st->ring[i].is == VHOST_RING_STOPPED && v->st->ring[i].base == *base)
+		v->st->ring[i].since = *base;
+	else
+		rc = vring_mend(q, &v->gm, &v->st->ring[i].since, e);
 	return rc < 0 ? rc : 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What is undone of a split ring. See vhost_ring.h. */
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 
 #include "vhost_ring.h"
@@ -11,11 +12,14 @@
 #define AVAIL_ENTRY 2u
 #define USED_ENTRY 8u
 
-/* The guest's memory, of which each word is read once. */
+#define REST_MS 1     /* the driver is not in the middle of offering something */
+#define REST_TRIES 50 /* it can offer so much only until the ring is full */
+
 struct vring_view {
-	uint8_t *avail, *used;
+	uint8_t *avail, *used;           /* the guest's memory */
 	uint16_t num, offered, answered; /* avail.idx, used.idx */
-	uint16_t first;                  /* as far back as both rings reach */
+	uint16_t first;                  /* where the counting begins */
+	uint16_t head[VQ_MAX_NUM];       /* the entries of `avail` */
 	uint8_t undone[VQ_MAX_NUM];      /* of each head: offered once more than answered */
 };
 
@@ -43,7 +47,32 @@ static uint8_t *vring_avail_at(const struct vring_view *v, uint16_t at)
 
 static uint16_t vring_head(const struct vring_view *v, uint16_t at)
 {
-	return vring_load16(vring_avail_at(v, at));
+	return v->head[at % v->num];
+}
+
+static void vring_copy(struct vring_view *v)
+{
+	v->offered = vring_load16(v->avail + RING_IDX);
+	for (uint16_t i = 0; i < v->num; i++)
+		v->head[i] = vring_load16(vring_avail_at(v, i));
+}
+
+/* The guest goes on offering while there is no back end. What it offers goes where the oldest
+ * entries are, and it writes the entry before the index. */
+static bool vring_rests(struct vring_view *v)
+{
+	uint16_t before[VQ_MAX_NUM], offered;
+
+	vring_copy(v);
+	for (unsigned i = 0; i < REST_TRIES; i++) {
+		offered = v->offered;
+		memcpy(before, v->head, sizeof(before));
+		(void)poll(NULL, 0, REST_MS);
+		vring_copy(v);
+		if (offered == v->offered && !memcmp(before, v->head, sizeof(before)))
+			return true;
+	}
+	return false;
 }
 
 static uint32_t vring_done(const struct vring_view *v, uint16_t at)
@@ -53,14 +82,13 @@ static uint32_t vring_done(const struct vring_view *v, uint16_t at)
 	return __atomic_load_n((const uint32_t *)(const void *)p, __ATOMIC_ACQUIRE);
 }
 
-/* A ring that has not made a whole turn yet begins at 0. Whether it is the first one cannot be seen
- * after 65536 requests; then less is looked at. */
-static void vring_reach(struct vring_view *v)
+/* After 65536 requests an old `since` looks new again; then less is looked at. */
+static void vring_reach(struct vring_view *v, uint16_t since)
 {
 	uint16_t undone = (uint16_t)(v->offered - v->answered);
+	uint16_t age = (uint16_t)(v->offered - since);
 
-	v->first =
-		v->offered < v->num && undone <= v->offered ? 0 : (uint16_t)(v->offered - v->num);
+	v->first = undone <= age && age < v->num ? since : (uint16_t)(v->offered - v->num);
 }
 
 /* Offered less answered. False: a head that cannot be, or that was answered more often. */
@@ -122,24 +150,25 @@ uint16_t vring_used(const struct vq_state *q, const struct guestmem *gm)
 	return v.answered;
 }
 
-int vring_mend(const struct vq_state *q, const struct guestmem *gm, struct err *e)
+int vring_mend(const struct vq_state *q, const struct guestmem *gm, uint16_t *since, struct err *e)
 {
 	uint16_t list[VQ_MAX_NUM], undone;
 	struct vring_view v;
 
 	vring_view(&v, q, gm);
+	if (!vring_rests(&v))
+		return err_set(e, -EAGAIN, "the driver offers requests without a pause");
 	undone = (uint16_t)(v.offered - v.answered);
 	if (undone > v.num)
 		return err_set(e, -EINVAL, "%u requests were offered and %u answered", v.offered,
 			       v.answered);
-	if (!undone)
-		return 0;
-	vring_reach(&v);
-	if (!vring_count(&v) || vring_sort(&v, list) != undone)
+	vring_reach(&v, *since);
+	if (undone && (!vring_count(&v) || vring_sort(&v, list) != undone))
 		return err_set(e, -EINVAL,
 			       "which requests the back end has not answered cannot be told");
 	for (uint16_t i = 0; i < undone; i++)
 		__atomic_store_n((uint16_t *)(void *)vring_avail_at(&v, (uint16_t)(v.answered + i)),
 				 list[i], __ATOMIC_RELEASE);
+	*since = v.answered;
 	return undone;
 }

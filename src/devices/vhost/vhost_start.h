@@ -14,6 +14,8 @@ enum vhost_flags {
 	VHOST_AWAY =
 		1, /* there is no back end: the socket has no other end, until MSG_VHOST_PEER */
 	VHOST_INFLIGHT = 2, /* an earlier helper left `inflight`, and its descriptor comes along */
+	VHOST_HAD = 4, /* with VHOST_AWAY: the socket is the connection of the helper before. The
+			* back end is asked for the rings, then it is closed */
 };
 
 /* Requests that a back end has begun and not answered are in memory of its own making, which it
@@ -26,8 +28,8 @@ struct vhost_inflight {
 _Static_assert(sizeof(struct vhost_inflight) == 24, "wire size");
 
 /* START_KICK: one for each queue. START_OWN: one stream socket, connected to the back end, then the
- * descriptor of `inflight` if there is one. The socket belongs to this generation of the helper
- * alone. When it ends the helper says MSG_VHOST_LOST, once, lives on, and gets another by
+ * descriptor of `inflight` if there is one. But for VHOST_HAD the socket belongs to this generation
+ * of the helper alone. When it ends the helper says MSG_VHOST_LOST, once, lives on, and gets another by
  * MSG_VHOST_PEER. */
 struct msg_start_vhost {
 	struct start_head head;

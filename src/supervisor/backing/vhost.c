@@ -22,7 +22,7 @@
 
 void vhost_init(struct vhost_back *b)
 {
-	b->listener = b->inflight = -1;
+	b->listener = b->inflight = b->had = -1;
 	b->region = (struct vhost_inflight){0};
 	b->ino = 0;
 	b->away = false;
@@ -163,6 +163,7 @@ void vhost_close(struct vhost_back *b)
 	b->ino = 0;
 	fd_close(&b->listener);
 	fd_close(&b->inflight);
+	fd_close(&b->had);
 }
 
 /* ---- connections ---- */
@@ -189,16 +190,25 @@ static int vhost_connected(struct vhost_back *b, int fd)
 {
 	b->away = false;
 	b->up_ns = clock_ns();
+	fd_close(&b->had);
+	if (!b->peer) /* a program of ours ends with its connection */
+		b->had = fd_copy(fd);
 	return fd;
+}
+
+static void vhost_gone(struct vhost_back *b)
+{
+	fd_close(&b->had);
+	if (clock_ns() - b->up_ns >= STEADY_NS)
+		b->backoff_ms = 0;
+	vhost_try_later(b);
 }
 
 bool vhost_lost(struct vhost_back *b)
 {
 	if (b->away)
 		return false;
-	if (clock_ns() - b->up_ns >= STEADY_NS)
-		b->backoff_ms = 0;
-	vhost_try_later(b);
+	vhost_gone(b);
 	/* One that is not about to end, but has closed its connection. */
 	if (b->peer)
 		child_shoot(b->peer);
@@ -232,11 +242,17 @@ static int vhost_dead_stream(struct err *e)
 	return pair[0];
 }
 
-int vhost_stream(struct vhost_back *b, struct err *e)
+int vhost_stream(struct vhost_back *b, bool *had, struct err *e)
 {
 	bool first = !b->up_ns && !b->away;
-	int fd;
+	int fd = b->had;
 
+	*had = fd >= 0;
+	if (*had) {
+		b->had = -1;
+		vhost_gone(b);
+		return fd;
+	}
 	if (b->away && clock_ns() < b->due_ns)
 		return vhost_dead_stream(e);
 	fd = b->connect(b, e);

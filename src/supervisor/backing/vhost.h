@@ -4,7 +4,8 @@
  *
  * The helper (insula-vhost) can neither open nor connect anything. Every helper gets a connection
  * of its own with its start; when that ends the helper lives on, says so, and gets the next one
- * when there is one. What makes connections is `connect`: for --device the path of a socket
+ * when there is one. If a helper dies and its back end does not, the next helper first takes the
+ * rings back on the connection that was there. What makes connections is `connect`: for --device the path of a socket
  * (vhost_open()), for others whatever they like, such as a program that they start.
  *
  * It is asked for a connection at first after 10 ms, in the end every `patience_ms`, at moments of
@@ -49,7 +50,8 @@ struct vhost_back {
 	const struct vhost_config *conf; /* of --device; borrowed */
 	int listener;                    /* of --device ...,server; owned, or -1 */
 	uint64_t dev, ino;               /* what was bound, so that nothing else is removed */
-	int inflight;                    /* owned, or -1: see struct vhost_inflight */
+	int had;      /* owned, or -1: the helper's connection, for the next one */
+	int inflight; /* owned, or -1: see struct vhost_inflight */
 	struct vhost_inflight region;
 	bool waits;          /* there may be nobody at the start: the VM waits */
 	bool away;           /* there is no back end */
@@ -68,9 +70,10 @@ int vhost_open(struct vhost_back *b, const struct vhost_config *c, bool check_on
 /* Close what is open; for both. No-op after vhost_init(). */
 void vhost_close(struct vhost_back *b);
 
-/* A connection for a new helper (the caller closes it). With b->away set it has no other end. An
- * error is none that time would mend. Does not block. */
-int vhost_stream(struct vhost_back *b, struct err *e);
+/* A connection for a new helper (the caller closes it). With b->away set it has no other end, or, if
+ * *had, is the one that the last helper had. An error is none that time would mend. Does not block.
+ */
+int vhost_stream(struct vhost_back *b, bool *had, struct err *e);
 /* The helper's connection has ended. False: it had none. */
 bool vhost_lost(struct vhost_back *b);
 /* When vhost_retry() wants to be called, clock_ns(); 0: not now. */

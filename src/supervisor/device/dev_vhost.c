@@ -14,17 +14,18 @@ static int vhost_start(struct device *d, struct device_start *s, struct err *e)
 	struct vhost_back *b = d->back.vhost;
 	struct msg_start_vhost m = {
 		.device_id = b->device_id, .nqueues = b->nqueues, .config_len = b->config_len};
+	bool had;
 
 	memcpy(m.tag, b->tag, strnlen(b->tag, sizeof(m.tag)));
 	memcpy(m.mac, b->mac, sizeof(m.mac));
 	d->child.os.gives = true;
-	s->once = vhost_stream(b, e);
+	s->once = vhost_stream(b, &had, e);
 	if (s->once < 0)
 		return s->once;
-	if (b->away) {
+	if (b->away)
+		m.flags |= had ? VHOST_AWAY | VHOST_HAD : VHOST_AWAY;
+	if (b->away && !had)
 		log_warn("%s: nobody is at %s: it waits for a back end", d->desc.name, b->where);
-		m.flags |= VHOST_AWAY;
-	}
 	if (b->inflight >= 0) {
 		m.flags |= VHOST_INFLIGHT;
 		m.inflight = b->region;
