@@ -264,12 +264,13 @@ static int add_applets(struct build *b, struct cpio *a, struct err *e)
 	if (r)
 		goto out;
 	f = fdopen(s.out, "r");
+	if (f)
+		s.out = -1; /* f's now */
 	o = open_memstream(&list, &len);
 	if (!f || !o) {
 		r = err_set(e, -ENOMEM, "out of memory");
 		goto out;
 	}
-	s.out = -1; /* f's now */
 	rewind(f);
 	while (fgets(line, sizeof(line), f))
 		fprintf(o, "/%s", line);

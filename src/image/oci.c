@@ -359,11 +359,14 @@ int oci_config(const char *text, size_t len, struct oci_config *c, struct err *e
 	if (!rc)
 		rc = diff_ids(member(o, "rootfs"), c, e);
 	json_object_put(o);
+	if (!rc) {
+		drop_odd_variables(c->env);
+		c->text = strndup(text, len);
+		rc = c->text ? 0 : err_set(e, -ENOMEM, "out of memory");
+	}
 	if (rc)
-		return rc;
-	drop_odd_variables(c->env);
-	c->text = strndup(text, len);
-	return c->text ? 0 : err_set(e, -ENOMEM, "out of memory");
+		oci_config_free(c);
+	return rc;
 }
 
 /* ---- records ---- */

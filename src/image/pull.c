@@ -41,9 +41,9 @@ struct pull {
 	struct image *out;
 	struct oci_config config;
 	struct oci_manifest m;
-	struct oci_blob manifest; /* digest of it */
-	int dir;                  /* of an OCI layout, or -1 */
-	uint64_t bytes, most;     /* of the files so far; of all of them */
+	struct oci_blob manifest;    /* digest of it */
+	int dir;                     /* of an OCI layout, or -1 */
+	uint64_t bytes, most, limit; /* of the files so far; of all of them; of all images */
 };
 
 /* ---- an OCI layout ---- */
@@ -377,24 +377,21 @@ static void forget_files(struct pull *k)
 static int make_stored(struct pull *k, struct err *e)
 {
 	char name[STORE_NAME_MAX], *text;
-	uint64_t limit;
-	int rc = store_image_max(&k->most, e);
+	int rc = 0;
 
 	k->bytes = 0;
 	for (unsigned i = 0; i < files(k) && !rc; i++)
 		rc = get_or_make(k, i, e);
-	if (rc) {
-		forget_files(k);
-		return rc;
-	}
-	text = oci_record(&k->m, k->manifest.hex, &k->config);
+	text = rc ? NULL : oci_record(&k->m, k->manifest.hex, &k->config);
 	store_image_name(k->manifest.hex, name);
-	rc = text ? store_write(&k->store, name, text, &k->out->record, e)
-		  : err_set(e, -ENOMEM, "out of memory");
+	if (!rc)
+		rc = text ? store_write(&k->store, name, text, &k->out->record, e)
+			  : err_set(e, -ENOMEM, "out of memory");
 	free(text);
 	if (!rc)
-		rc = store_limit(&limit, e);
-	return rc ? rc : store_trim(&k->store, limit, k->manifest.hex, NULL, e);
+		return store_trim(&k->store, k->limit, k->manifest.hex, NULL, e);
+	forget_files(k);
+	return rc;
 }
 
 /* From the layout that is open. */
@@ -664,7 +661,12 @@ int image_open(const struct image_params *p, struct image *out, struct err *e)
 		rc = store_open(&k->store, dir, &why);
 	if (!rc) {
 		rc = store_start_clock(&k->store, &why);
-		rc = rc ? rc : take(k, &why);
+		if (!rc)
+			rc = store_image_max(&k->most, &why);
+		if (!rc)
+			rc = store_limit(&k->limit, &why);
+		if (!rc)
+			rc = take(k, &why);
 		store_close(&k->store);
 	}
 	if (rc)

@@ -47,10 +47,14 @@ int store_open(struct store *s, const char *dir, struct err *e)
 
 	s->lock = -1;
 	s->seconds = 0;
+	if (!rc) {
+		s->lock = openat(s->cache.dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+				 0600);
+		rc = s->lock < 0 ? cache_failed(&s->cache, -errno, "lock", e) : 0;
+	}
 	if (rc)
-		return rc;
-	s->lock = openat(s->cache.dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	return s->lock < 0 ? cache_failed(&s->cache, -errno, "lock", e) : 0;
+		store_close(s);
+	return rc;
 }
 
 void store_close(struct store *s)
@@ -262,7 +266,7 @@ static void take_string(json_object *o, const char *key, char *out, size_t size)
 {
 	json_object *v;
 
-	if (json_object_object_get_ex(o, key, &v))
+	if (json_object_object_get_ex(o, key, &v) && json_object_is_type(v, json_type_string))
 		snprintf(out, size, "%s", json_object_get_string(v));
 }
 

@@ -278,6 +278,7 @@ static int size_of(const char *name, uint64_t standard, uint64_t *out, struct er
 {
 	const char *text = getenv(name);
 	unsigned long long n;
+	unsigned shift;
 	char unit = 0;
 	int used = 0;
 
@@ -287,11 +288,10 @@ static int size_of(const char *name, uint64_t standard, uint64_t *out, struct er
 	if (text[0] < '0' || text[0] > '9' || sscanf(text, "%llu%n%c", &n, &used, &unit) < 1 ||
 	    used > 12 || (unit && (text[used + 1] || !strchr("KMGT", unit))))
 		return err_set(e, -EINVAL, "%s: '%.40s'; expected a size such as 20G", name, text);
-	*out = (uint64_t)n << (unit == 'K'   ? 10
-			       : unit == 'M' ? 20
-			       : unit == 'G' ? 30
-			       : unit == 'T' ? 40
-					     : 0);
+	shift = unit == 'K' ? 10 : unit == 'M' ? 20 : unit == 'G' ? 30 : unit == 'T' ? 40 : 0;
+	if (n > UINT64_MAX >> shift)
+		return err_set(e, -EINVAL, "%s: '%.40s'; expected less than 16777216T", name, text);
+	*out = (uint64_t)n << shift;
 	return 0;
 }
 

@@ -17,6 +17,7 @@
 
 #include "image/oci.h"
 #include "image/store.h"
+#include "image/store_parts.h"
 #include "spec/config.h"
 #include "supervisor/backing/image.h"
 
@@ -189,6 +190,7 @@ START_TEST(configurations_malformed)
 		{"{\"config\":{\"Cmd\":[\"x\\u0000y\"]}}", "Cmd: expected an array of strings"},
 		{"{\"config\":{\"Env\":{\"A\":\"1\"}}}", "Env: expected an array of strings"},
 		{"{\"config\":{\"Entrypoint\":[[]]}}", "Entrypoint: expected"},
+		{"{\"config\":{\"Entrypoint\":[\"x\"],\"Cmd\":1}}", "Cmd: expected"},
 		{"{\"config\":{\"User\":0}}", "User: expected a string"},
 		{"{\"config\":{\"WorkingDir\":[]}}", "WorkingDir: expected a string"},
 		{"{\"architecture\":\"arm64\"}", "the image is for /arm64"},
@@ -202,6 +204,7 @@ START_TEST(configurations_malformed)
 		ck_assert_msg(take_config(bad[i].text, &c) == -EINVAL, "%s", bad[i].text);
 		ck_assert_msg(strstr(e.text, bad[i].words) != NULL, "'%s' lacks '%s'", e.text,
 			      bad[i].words);
+		ck_assert_msg(!c.entrypoint && !c.cmd && !c.env && !c.user, "it holds something");
 	}
 	strcpy(deep, "{\"x\":");
 	memset(deep + 5, '[', 300);
@@ -352,6 +355,8 @@ START_TEST(references)
 {
 	struct store_ref r = {.reference = "oci:/a \"b\"", .hex = HEX_A, .state = "s"}, got;
 
+	ck_assert_int_eq(store_ref_parse("{\"reference\":null,\"image\":\"" HEX_A "\"}", &got), 0);
+	ck_assert_str_eq(got.reference, "");
 	ck_assert_int_eq(store_ref_read(&store, r.reference, &got, &e), -ENOENT);
 	ck_assert_int_eq(store_ref_write(&store, &r, &e), 0);
 	strcpy(r.hex, HEX_B); /* it is replaced */
@@ -400,6 +405,20 @@ START_TEST(locks_exclude)
 	store_unlock(&store, "layer-x");
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	ck_assert_int_eq(status, 0);
+}
+END_TEST
+
+START_TEST(a_store_of_others)
+{
+	int next = dup(0);
+	struct store s;
+
+	close(next);
+	ck_assert_int_eq(chmod(dir, 0777), 0);
+	ck_assert_int_eq(store_open(&s, dir, &e), -EPERM);
+	ck_assert_int_eq(dup(0), next); /* nothing stays open */
+	close(next);
+	ck_assert_int_eq(chmod(dir, 0700), 0);
 }
 END_TEST
 
@@ -475,6 +494,11 @@ START_TEST(limits)
 		setenv("INSULA_IMAGE_LIMIT", (const char *[]){"x", "-1", "5MB", "5 M"}[i], 1);
 		ck_assert_int_eq(store_limit(&n, &e), -EINVAL);
 	}
+	setenv("INSULA_IMAGE_LIMIT", "16777215T", 1);
+	ck_assert(!store_limit(&n, &e) && n == UINT64_MAX << 40);
+	setenv("INSULA_IMAGE_LIMIT", "16777216T", 1);
+	ck_assert_int_eq(store_limit(&n, &e), -EINVAL);
+	unsetenv("INSULA_IMAGE_LIMIT");
 }
 END_TEST
 
@@ -499,6 +523,7 @@ int main(void)
 	tcase_add_test(k, references);
 	tcase_add_test(k, names_of_merged_layers);
 	tcase_add_test(k, locks_exclude);
+	tcase_add_test(k, a_store_of_others);
 	tcase_add_test(k, dead_pulls_are_removed);
 	tcase_add_test(k, dead_files_are_removed);
 	tcase_add_test(k, time_is_limited);
