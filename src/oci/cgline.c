@@ -100,10 +100,8 @@ static int memory_lines(struct cglines *l, json_object *res, enum cgline_side si
 void cgline_vm(struct cglines *l, uint64_t overhead)
 {
 	bool limited = l->memory < UINT64_MAX - overhead;
-	unsigned more = limited ? 2 : 1;
+	unsigned more = limited ? CGLINE_VM : 1;
 
-	if (l->n + more > CGLINE_MAX)
-		l->n = CGLINE_MAX - more;
 	memmove(&l->line[more], &l->line[0], l->n * sizeof(l->line[0]));
 	l->n += more;
 	/* One killed process would leave half a VM: all or none. */
@@ -206,11 +204,12 @@ static int throttle_lines(struct cglines *l, json_object *io, const char *member
 	char in[FIELD_WHERE_MAX], at[FIELD_WHERE_MAX];
 	int64_t major = 0, minor = 0;
 	json_object *list, *one;
-	uint64_t rate = 0;
 	int rc = field_array(io, RES ".blockIO", member, &list, e);
 
 	field_in(in, RES ".blockIO", member);
 	for (size_t i = 0; i < field_count(list) && !rc; i++) {
+		uint64_t rate = 0;
+
 		rc = field_object_at(list, in, i, at, &one, e);
 		if (!rc)
 			rc = io_device(one, at, &major, &minor, e);

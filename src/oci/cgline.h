@@ -20,6 +20,7 @@
 #include "oci.h"
 
 #define CGLINE_MAX 96u
+#define CGLINE_VM 2u /* more, of cgline_vm() */
 #define CGLINE_FILE 64
 #define CGLINE_VALUE 192
 
@@ -31,7 +32,8 @@ struct cgline {
 };
 
 struct cglines {
-	struct cgline line[CGLINE_MAX]; /* in the order in which they are to be written */
+	struct cgline
+		line[CGLINE_MAX + CGLINE_VM]; /* in the order in which they are to be written */
 	unsigned n;
 	/* Of the container, bytes: UINT64_MAX: none, or "unlimited". */
 	uint64_t memory;

@@ -7,6 +7,8 @@
 
 #include "oci.h"
 
+#define HOOK_TIMEOUT_MAX 1000000 /* seconds */
+
 /* All of `hooks`, their shapes; nothing is run. */
 int hooks_check(json_object *hooks, struct err *e);
 /* Those of one name, in order, with the state on their input, until one fails: it cannot be

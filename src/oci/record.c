@@ -15,6 +15,7 @@
 
 #include "cgline.h"
 #include "field.h"
+#include "hook.h"
 #include "mountopt.h"
 #include "record.h"
 #include "spec/json.h"
@@ -326,7 +327,7 @@ static int one_hook(json_object *h, const char *input, const char *at, struct re
 	if (!rc && input)
 		rec_add(r, "hook.input", input);
 	if (!rc)
-		rc = field_int(h, at, "timeout", 1, 86400, &timeout, e);
+		rc = field_int(h, at, "timeout", 1, HOOK_TIMEOUT_MAX, &timeout, e);
 	if (rc > 0)
 		rec_addf(r, "hook.timeout", "%lld", (long long)timeout);
 	return rc < 0 ? rc : 0;

@@ -155,6 +155,13 @@ static int mem_of(const struct oci_conf *c, const struct wanted *w, uint64_t *ou
 		*out = mem;
 		return 0;
 	}
+	if (mem > BOARD_MAX_MEM)
+		return err_set(
+			e, -EINVAL,
+			"linux.resources.memory.limit: %lld; expected at most %llu, for a VM "
+			"has at most %lluM",
+			(long long)w->limit, (unsigned long long)(BOARD_MAX_MEM - c->mem_overhead),
+			(unsigned long long)(BOARD_MAX_MEM >> 20));
 	return err_set(e, -EINVAL,
 		       "linux.resources.memory.limit: %lld; expected at least %llu, so that the VM "
 		       "has its minimum of %lluM",

@@ -82,6 +82,9 @@ static const struct {
 	 CGLINE_HOST, 0,
 	 "io.weight=default 1|io.weight=8:16 10000|io.max=8:0 rbps=1048576|"
 	 "io.max=8:0 wiops=18446744073709551615"},
+	{"{'blockIO':{'throttleReadBpsDevice':[{'major':8,'minor':0,'rate':7},"
+	 "{'major':8,'minor':16}]}}",
+	 CGLINE_HOST, 0, "io.max=8:0 rbps=7|io.max=8:16 rbps=max"},
 	{"{'hugepageLimits':[{'pageSize':'2MB','limit':4194304}]}", CGLINE_HOST, 0,
 	 "hugetlb.2MB.max=4194304"},
 	{"{'unified':{'memory.max':'5000','cpu.weight':'7','io.max':'8:0 rbps=1'}}", CGLINE_HOST, 1,
@@ -136,6 +139,27 @@ START_TEST(a_bad_line)
 		rc = lines(bad[_i].json, CGLINE_GUEST, 0);
 	ck_assert_int_eq(rc, -EINVAL);
 	ck_assert_str_eq(e.text, bad[_i].text);
+}
+END_TEST
+
+/* As many as there may be, and those of the VM beside them. */
+START_TEST(many_lines)
+{
+	char text[16384] = "{'memory':{'limit':5000},'blockIO':{'throttleReadBpsDevice':[";
+
+	for (unsigned i = 0; i <= CGLINE_MAX; i++) {
+		if (i == CGLINE_MAX) {
+			strcpy(text + strlen(text), "]}}");
+			ck_assert_int_eq(lines(text, CGLINE_HOST, 1000), 0);
+			ck_assert_uint_eq(l.n, CGLINE_MAX + CGLINE_VM);
+			ck_assert_str_eq(l.line[1].value, "6000");
+			ck_assert_str_eq(l.line[l.n - 1].value, "8:95 rbps=1");
+			text[strlen(text) - 3] = 0;
+		}
+		sprintf(text + strlen(text), "%s{'major':8,'minor':%u,'rate':1}", i ? "," : "", i);
+	}
+	strcpy(text + strlen(text), "]}}");
+	ck_assert_int_eq(lines(text, CGLINE_HOST, 1000), -E2BIG);
 }
 END_TEST
 
@@ -393,6 +417,7 @@ int main(void)
 
 	tcase_add_loop_test(t, a_line, 0, ARRAY_LEN(good));
 	tcase_add_loop_test(t, a_bad_line, 0, ARRAY_LEN(bad));
+	tcase_add_test(t, many_lines);
 	tcase_add_loop_test(t, a_scope, 0, ARRAY_LEN(scopes));
 	tcase_add_test(t, a_group);
 	tcase_add_test(t, limits);

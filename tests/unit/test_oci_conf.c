@@ -185,6 +185,9 @@ static const struct {
 	{RES("'memory':{'limit':1048576}"), "linux.resources.memory.limit: 1048576; expected at "
 					    "least 33554432, so that the VM has its "
 					    "minimum of 128M"},
+	{RES("'memory':{'limit':1099410964481}"),
+	 "linux.resources.memory.limit: 1099410964481; expected at most 1099410964480, for a VM "
+	 "has at most 1048576M"},
 	{RES("'memory':7"), "linux.resources.memory: 7; expected an object"},
 	{NOTE("'io.kubernetes.cri.sandbox-memory':'lots'"),
 	 "annotations.io.kubernetes.cri.sandbox-memory: 'lots'; expected a number from 0 to "

@@ -233,11 +233,12 @@ START_TEST(hooks)
 {
 	ck_assert_int_eq(
 		container("{'hooks':{'prestart':[{'path':'/no'}],'startContainer':[{'path':'/h',"
-			  "'args':['h','x'],'env':['A=b'],'timeout':3},{'path':'/i'}]}}"),
+			  "'args':['h','x'],'env':['A=b'],'timeout':3},{'path':'/"
+			  "i','timeout':1000000}]}}"),
 		0);
 	ck_assert_str_eq(records(),
 			 ROOT "|hook=/h|hook.arg=h|hook.arg=x|hook.env=A=b|hook.input={}|"
-			      "hook.timeout=3|hook=/i|hook.input={}");
+			      "hook.timeout=3|hook=/i|hook.input={}|hook.timeout=1000000");
 }
 END_TEST
 
