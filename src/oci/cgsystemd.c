@@ -15,6 +15,7 @@
 #include <insula/base.h>
 
 #include "cgsystemd.h"
+#include "proc.h"
 
 #define MOUNT "/sys/fs/cgroup"
 #define BUS_NS 10000000000ull
@@ -128,13 +129,13 @@ static bool hear(int fd, char *out, size_t size, uint64_t until)
 
 	for (;;) {
 		struct pollfd p = {.fd = fd, .events = POLLIN};
-		uint64_t now = clock_ns();
 		ssize_t got;
 		char c;
+		int rc = poll(&p, 1, ms_until(until));
 
-		if (now >= until || poll(&p, 1, (int)((until - now) / 1000000 + 1)) < 1) {
-			if (now < until && errno == EINTR)
-				continue;
+		if (rc < 0 && errno == EINTR)
+			continue;
+		if (rc < 1) {
 			out[n] = 0;
 			return false;
 		}

@@ -16,6 +16,7 @@
 
 #include "field.h"
 #include "hook.h"
+#include "proc.h"
 #include "report.h"
 #include "spec/json.h"
 
@@ -56,7 +57,7 @@ static int check_one(json_object *hook, const char *where, struct err *e)
 	if (!rc)
 		rc = check_texts(hook, where, "env", e);
 	if (!rc)
-		rc = field_int(hook, where, "timeout", 1, 1000000, &timeout, e);
+		rc = field_int(hook, where, "timeout", 1, HOOK_TIMEOUT_MAX, &timeout, e);
 	return rc < 0 ? rc : 0;
 }
 
@@ -190,11 +191,11 @@ static int hook_wait(struct running *r)
 		struct pollfd p[] = {{over ? -1 : r->process, POLLIN, 0},
 				     {r->in, POLLOUT, 0},
 				     {r->out, POLLIN, 0}};
-		uint64_t now = clock_ns(), limit = over ? over : r->limit_ns;
+		uint64_t limit = over ? over : r->limit_ns;
 
-		if (!over && limit && now >= limit)
+		if (!over && limit && clock_ns() >= limit)
 			return -ETIMEDOUT;
-		if (poll(p, 3, limit ? (int)((limit - now) / 1000000 + 1) : -1) < 0)
+		if (poll(p, 3, limit ? ms_until(limit) : -1) < 0)
 			continue;
 		if (p[1].revents)
 			hook_feed(r);

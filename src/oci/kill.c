@@ -30,11 +30,12 @@ static int real_time(const char *text)
 {
 	int base = !strncasecmp(text, "RTMIN", 5) ? 34 : !strncasecmp(text, "RTMAX", 5) ? 64 : 0;
 	const char *more = text + 5;
-	int n = base && *more ? atoi(more) : 0;
+	char *end = NULL;
+	long n = base && *more ? strtol(more, &end, 10) : 0;
 
-	if (!base || (*more && *more != '+' && *more != '-'))
+	if (!base || (*more && ((*more != '+' && *more != '-') || *end)))
 		return 0;
-	return base + n >= 34 && base + n <= SIGNAL_MAX ? base + n : 0;
+	return n >= 34 - base && n <= SIGNAL_MAX - base ? base + (int)n : 0;
 }
 
 int signal_number(const char *text, struct err *e)

@@ -2,6 +2,7 @@
 /* Processes. See proc.h. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -87,4 +88,11 @@ int proc_wait(const struct proc *p, int ms)
 	}
 	close(fd);
 	return n > 0 ? 0 : -ETIMEDOUT;
+}
+
+int ms_until(uint64_t limit_ns)
+{
+	uint64_t now = clock_ns(), ms = limit_ns > now ? (limit_ns - now) / 1000000 + 1 : 0;
+
+	return ms < INT_MAX ? (int)ms : INT_MAX;
 }

@@ -24,4 +24,7 @@ int proc_kill(const struct proc *p, int signo);
 /* Wait until it is gone; -ETIMEDOUT. */
 int proc_wait(const struct proc *p, int ms);
 
+/* For poll(): milliseconds to this time of clock_ns(), rounded up; 0: it has passed. */
+int ms_until(uint64_t limit_ns);
+
 #endif

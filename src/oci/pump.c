@@ -17,6 +17,7 @@
 
 #include <insula/base.h>
 
+#include "proc.h"
 #include "report.h"
 #include "share.h"
 #include "spec/json.h"
@@ -367,11 +368,7 @@ static void on_connection(struct proxy *p, int listener)
 
 static int until_limit(const struct proxy *p)
 {
-	uint64_t now = clock_ns();
-
-	if (p->phase != PHASE_STARTING && !p->start_wanted)
-		return -1;
-	return now >= p->start_limit_ns ? 0 : (int)((p->start_limit_ns - now) / 1000000 + 1);
+	return p->phase == PHASE_STARTING || p->start_wanted ? ms_until(p->start_limit_ns) : -1;
 }
 
 static void pump_turn(struct proxy *p)

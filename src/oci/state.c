@@ -255,7 +255,8 @@ static int claim(struct container *c, bool fresh, struct err *e)
 {
 	int rc = take_lock(c, fresh ? LOCK_MS : 0);
 
-	if (!fresh && (rc || !faccessat(c->at, "state.json", F_OK, 0)))
+	/* A new one, too: somebody may have had the lock before us. */
+	if (rc ? !fresh : !faccessat(c->at, "state.json", F_OK, 0))
 		return err_set(e, -EEXIST, "container with id \"%s\" already exists", c->id);
 	return rc ? err_sys(e, rc, "%s/lock", c->dir) : 0;
 }

@@ -13,6 +13,7 @@
 #include <insula/base.h>
 #include <insula/scm.h>
 
+#include "proc.h"
 #include "spec/json.h"
 #include "talk.h"
 
@@ -124,7 +125,6 @@ static int await(struct talk *t, int64_t id, const char *op, uint64_t limit, jso
 {
 	for (;;) {
 		struct pollfd p = {t->fd, POLLIN, 0};
-		uint64_t now = clock_ns();
 		int rc = 0;
 		json_object *o = take(t, &rc);
 
@@ -140,11 +140,11 @@ static int await(struct talk *t, int64_t id, const char *op, uint64_t limit, jso
 			json_object_put(o);
 		}
 		/* After an event, too: they may come without end. */
-		if (now >= limit)
+		if (clock_ns() >= limit)
 			return err_set(e, -ETIMEDOUT, "VM: %s: no answer in time", op);
 		if (o)
 			continue;
-		(void)poll(&p, 1, (int)((limit - now) / 1000000 + 1));
+		(void)poll(&p, 1, ms_until(limit));
 	}
 }
 
@@ -277,13 +277,13 @@ static void guest_read(struct guest_run *g)
 
 static int guest_loop(struct guest_run *g, int ms, struct err *e)
 {
-	uint64_t limit = clock_ns() + (uint64_t)ms * 1000000, now;
+	uint64_t limit = clock_ns() + (uint64_t)ms * 1000000;
 
-	while (!g->over && (now = clock_ns()) < limit) {
+	while (!g->over && clock_ns() < limit) {
 		struct pollfd p[] = {
 			{g->talk.fd, POLLIN, 0}, {g->out[0], POLLIN, 0}, {g->err[0], POLLIN, 0}};
 
-		(void)poll(p, 3, (int)((limit - now) / 1000000 + 1));
+		(void)poll(p, 3, ms_until(limit));
 		if (talk_turn(&g->talk))
 			return err_set(e, -EPIPE, "VM: it has ended");
 		guest_read(g);

@@ -21,6 +21,7 @@
 #include <insula/base.h>
 #include <insula/container.h>
 
+#include "proc.h"
 #include "spec/handover.h"
 #include "spec/json.h"
 #include "vm.h"
@@ -246,14 +247,14 @@ static void on_start(void *ctx, const char *event, json_object *data)
 
 static int wait_running(struct talk *t, const struct waiting *w, int dir, struct err *e)
 {
-	uint64_t limit = clock_ns() + START_MS * 1000000ull, now;
+	uint64_t limit = clock_ns() + START_MS * 1000000ull;
 	char why[200];
 	int rc = 0;
 
-	while (!rc && !w->running && !w->ended && (now = clock_ns()) < limit) {
+	while (!rc && !w->running && !w->ended && clock_ns() < limit) {
 		struct pollfd p = {t->fd, POLLIN, 0};
 
-		(void)poll(&p, 1, (int)((limit - now) / 1000000 + 1));
+		(void)poll(&p, 1, ms_until(limit));
 		rc = talk_turn(t);
 	}
 	if (w->running && !w->ended && !rc)
@@ -291,11 +292,16 @@ int vm_await(int dir, struct talk *t, talk_event *event, void *ctx, struct err *
 
 /* ---- the end ---- */
 
+/* The end of it, with a NUL behind. */
 static size_t read_some(int dir, const char *name, char *buf, size_t size)
 {
 	int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	ssize_t n = fd < 0 ? -1 : read(fd, buf, size - 1);
+	struct stat st = {.st_size = 0};
+	ssize_t n = -1;
 
+	if (fd >= 0 && !fstat(fd, &st))
+		n = pread(fd, buf, size - 1,
+			  st.st_size >= (off_t)size ? st.st_size - (off_t)size + 1 : 0);
 	fd_close(&fd);
 	buf[n > 0 ? n : 0] = 0;
 	return n > 0 ? (size_t)n : 0;
@@ -334,12 +340,12 @@ void vm_reason(int dir, char *out, size_t size)
 /* It closes its connections when all is written. */
 static void await_end(struct talk *t, int ms)
 {
-	uint64_t limit = clock_ns() + (uint64_t)ms * 1000000, now;
+	uint64_t limit = clock_ns() + (uint64_t)ms * 1000000;
 
-	while (t->fd >= 0 && (now = clock_ns()) < limit) {
+	while (t->fd >= 0 && clock_ns() < limit) {
 		struct pollfd p = {t->fd, POLLIN, 0};
 
-		(void)poll(&p, 1, (int)((limit - now) / 1000000 + 1));
+		(void)poll(&p, 1, ms_until(limit));
 		talk_turn(t);
 	}
 }

@@ -31,6 +31,7 @@ rooms_test_oci_program := oci spec base
 rooms_test_oci_record := oci spec base
 rooms_test_oci_seccomp := oci spec base
 rooms_test_oci_share := oci spec base
+rooms_test_oci_state := oci spec base
 rooms_test_remote := vmm devices base
 rooms_test_restart := supervisor base
 rooms_test_rng := devices base
