@@ -253,8 +253,10 @@ static const char *ns_owner(void *ctx, const char *path)
 
 static int write_records(struct making *m, int share, char **source, unsigned n, struct err *e)
 {
+	json_object *state = state_json(&m->c, STATUS_CREATED); /* for startContainer */
 	const struct record_container rc_in = {.id = m->c.id,
 					       .bundle = &m->b,
+					       .hook_input = j_text(state),
 					       .source = source,
 					       .nsources = n,
 					       .ns_owner = ns_owner,
@@ -274,6 +276,7 @@ static int write_records(struct making *m, int share, char **source, unsigned n,
 	if (!rc && m->c.seccomp)
 		rc = copy_filter(&m->c, share, "seccomp", e);
 	rec_free(&r);
+	json_object_put(state);
 	return rc;
 }
 

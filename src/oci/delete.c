@@ -30,14 +30,16 @@
 /* The proxy ends its VM by itself, when it is asked to; killed, by its connection. */
 static int end_processes(const struct container *c, struct err *e)
 {
-	int rc;
+	int rc, vm;
 
 	proc_kill(&c->proxy, SIGKILL);
 	rc = proc_wait(&c->proxy, PROXY_MS);
-	if (proc_wait(&c->vm, VM_MS)) {
+	vm = proc_wait(&c->vm, VM_MS);
+	if (vm) {
 		proc_kill(&c->vm, SIGKILL);
-		rc = proc_wait(&c->vm, PROXY_MS);
+		vm = proc_wait(&c->vm, PROXY_MS);
 	}
+	rc = rc ? rc : vm;
 	return rc ? err_sys(e, rc, "container \"%s\": its processes do not end", c->id) : 0;
 }
 

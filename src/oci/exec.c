@@ -170,6 +170,22 @@ static int write_process(const struct container *c, const struct flags *f, const
 	return rc;
 }
 
+/* Those of a process that has not come so far as to remove them itself. */
+static void drop_records(const struct container *c, const struct flags *f, const char *name)
+{
+	static const char *const ends[] = {"", ".status", ".seccomp"};
+	char dir[PATH_MAX], file[48];
+	int share;
+
+	snprintf(dir, sizeof(dir), "%s/%s/share", f->root, c->sandbox);
+	share = share_enter(dir, c->id, NULL);
+	for (size_t i = 0; i < ARRAY_LEN(ends) && share >= 0; i++) {
+		snprintf(file, sizeof(file), "%s%s", name, ends[i]);
+		unlinkat(share, file, 0);
+	}
+	fd_close(&share);
+}
+
 /* ---- run ---- */
 
 static int exec_detached(const struct proxy_job *j, const struct flags *f, struct err *e)
@@ -252,12 +268,14 @@ static int exec_it(const struct container *c, const struct flags *f, const char 
 	int rc = tty_check(process, f->console_socket, f->detach, e);
 
 	if (!rc)
-		rc = write_process(c, f, name, process, e);
-	if (!rc)
 		rc = tty_open(&j.io, process, f->console_socket, e);
 	if (rc)
 		return rc;
-	rc = detached ? exec_detached(&j, f, e) : exec_attached(&j, f, e);
+	rc = write_process(c, f, name, process, e);
+	if (!rc)
+		rc = detached ? exec_detached(&j, f, e) : exec_attached(&j, f, e);
+	if (rc < 0)
+		drop_records(c, f, name);
 	tty_close(&j.io);
 	return rc;
 }

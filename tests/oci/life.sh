@@ -129,6 +129,8 @@ rc = subprocess.run(call + ["exec", "--process", t + "/process", "--detach", "--
 pid = int(open(t + "/epid", encoding="ascii").read())
 print("ok oci-life: exec-detached" if rc == 0 and os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9 else "not ok oci-life: exec-detached - status")
 PY
+expect exec-no-socket 1 'console-socket: .*none' "${CALL[@]}" exec --detach --tty --console-socket "$T/none" c sleep 1
+expect exec-no-pid-file 1 'pid-file' "${CALL[@]}" exec --pid-file "$T/none/pid" c true
 same exec-leaves-no-records 'config m rootfs status' "$(cd "$ROOT/c/share/c" && echo *)"
 
 # ---- pause, update, events, signals
@@ -228,6 +230,10 @@ done)
 bundle "$T/h" '.process.args = ["true"] | .hooks = {'"${hooks%,}"'}'
 oci run -b "$T/h" h >/dev/null 2>&1 </dev/null
 same hooks 'prestart creating true h prestart;createRuntime creating true h createRuntime;createContainer creating true h createContainer;poststart running true h poststart;poststop stopped false h poststop;' "$(tr '\n' ';' <"$T/said")"
+bundle "$T/h" '.hooks.startContainer = [{"path": "/h"}]'
+oci create -b "$T/h" h </dev/null >/dev/null
+same hook-of-the-guest 'h created' "$(tr '\0' '\n' <"$ROOT/h/share/h/config" | sed -n 's/^hook.input=//p' | jq -r '"\(.id) \(.status)"')"
+oci delete --force h
 hook() { bundle "$T/h" '.hooks.'"$1"' = [{"path": "/bin/sh", "args": ["sh", "-c", "'"$2"'"], "timeout": 1}]'; }
 hook createRuntime 'echo bad weather >&2; exit 3'
 expect hook-fails 1 'hooks.createRuntime\[0\]: /bin/sh ended with status 3: bad weather' "${CALL[@]}" create -b "$T/h" h
