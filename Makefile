@@ -238,7 +238,7 @@ include tests/whp-double/windows.mk
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 include tests/unit/rooms.mk
-tests: $(UNIT) $(BUILD)/tests/jail_child $(BUILD)/tests/vsockpeer $(BUILD)/tests/below $(BUILD)/tests/oci_net payloads
+tests: $(UNIT) $(BUILD)/tests/jail_child $(BUILD)/tests/vsockpeer $(BUILD)/tests/below $(BUILD)/tests/oci_net $(BUILD)/tests/layer_mute payloads
 
 # Runs in guests: no loader, no libraries, no sanitizer.
 $(BUILD)/tests/vsockpeer $(BUILD)/tests/below: $(BUILD)/tests/%: tests/lab/%.c Makefile
@@ -250,6 +250,10 @@ $(BUILD)/tests/jail_child: $(call objs,tests/unit/jail_child_main.c) $(call lib,
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $^ $(JAIL_LIBS)
+$(BUILD)/tests/layer_mute: $(call objs,tests/unit/layer_mute_main.c) $(call lib,devices) $(call lib,jail) $(call lib,base)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(JAIL_LIBS)
 $(BUILD)/tests/oci_net: $(call objs,tests/unit/oci_net_main.c) $(call lib,oci) $(call lib,spec) $(call lib,base)
 	@mkdir -p $(@D)
 	$(call say,LINK)

@@ -180,8 +180,12 @@ static int send_all(const struct layer_feed *l, const uint8_t *p, size_t n, stru
 		if (k > 0) {
 			p += k;
 			n -= (size_t)k;
-		} else if (errno == EAGAIN || errno == EPIPE) {
+		} else if (errno == EAGAIN) {
 			rc = wait_room(l, e);
+		} else if (errno == EPIPE) {
+			/* Its end is closed: it owes an answer, and poll() would not wait. */
+			rc = wait_message(l->f, IDLE_MS, "answer", e);
+			rc = rc ? rc : heard(l, e);
 		} else if (errno != EINTR) {
 			rc = err_sys(e, -errno, "insula-layer");
 		}

@@ -8,13 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <insula/base.h>
 #include <insula/image.h>
 
+#include "image/layers.h"
 #include "image/oci.h"
 #include "image/store.h"
 #include "image/store_parts.h"
@@ -502,6 +505,57 @@ START_TEST(limits)
 }
 END_TEST
 
+/* ---- insula-layer ---- */
+
+#define BLOB_SIZE (4u << 20)
+
+static int zeros(void *ctx, unsigned i, struct err *err)
+{
+	int fd = memfd_create("blob", MFD_CLOEXEC);
+
+	(void)ctx;
+	(void)i;
+	(void)err;
+	ck_assert_int_eq(ftruncate(fd, BLOB_SIZE), 0);
+	return fd;
+}
+
+static int beside_us(const char *name)
+{
+	char path[4096];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 32);
+
+	ck_assert_int_gt(n, 0);
+	path[n] = 0;
+	snprintf(strrchr(path, '/'), 32, "/%s", name);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+/* It has closed its stream and owes an answer: that has an end, and nobody spins until then. */
+START_TEST(a_program_that_says_nothing)
+{
+	const struct oci_blob layer = {HEX_A, BLOB_SIZE};
+	struct layers_job j = {.program = beside_us("layer_mute"),
+			       .layer = &layer,
+			       .n = 1,
+			       .all = 1,
+			       .blob = zeros,
+			       .store = &store,
+			       .bytes = BLOB_SIZE};
+	int out = memfd_create("image", MFD_CLOEXEC);
+	struct timespec used;
+
+	ck_assert_int_ge(j.program, 0);
+	setenv("INSULA_IMAGE_TIMEOUT", "2", 1);
+	ck_assert_int_eq(store_start_clock(&store, &e), 0);
+	ck_assert_msg(layers_make(&j, out, &e) == -ETIMEDOUT, "%s", e.text);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+	ck_assert_msg(!used.tv_sec, "%ld s of a processor", (long)used.tv_sec);
+	close(out);
+	close(j.program);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("oci_image");
@@ -528,6 +582,7 @@ int main(void)
 	tcase_add_test(k, dead_files_are_removed);
 	tcase_add_test(k, time_is_limited);
 	tcase_add_test(k, limits);
+	tcase_add_test(k, a_program_that_says_nothing);
 	suite_add_tcase(s, t);
 	suite_add_tcase(s, k);
 	sr = srunner_create(s);
