@@ -26,7 +26,7 @@ static void conf_defaults(struct oci_conf *c)
 			       .cpus_max = BOARD_MAX_CPUS,
 			       .port_forward = true,
 			       .hook_timeout = 60};
-	strcpy(c->net_host, "none");
+	strcpy(c->net_host, "refuse");
 	strcpy(c->net_mode, "tc");
 	strcpy(c->share_cache, "auto");
 }
@@ -159,7 +159,7 @@ static const struct oci_setting oci_settings[] = {
 	{"log_guest", parse_switch, AT(log_guest), 0, 0, NULL},
 	{"vm", parse_vm, 0, 0, 0, 0, NULL},
 	{"network", parse_text, AT(net_mode), 0, 0, "tc none"},
-	{"host_network", parse_text, AT(net_host), 0, 0, "none user"},
+	{"host_network", parse_text, AT(net_host), 0, 0, "refuse none user"},
 	{"port_forward", parse_switch, AT(port_forward), 0, 0, NULL},
 	{"share_cache", parse_text, AT(share_cache), 0, 0, "auto always none"},
 	{"hook_timeout", parse_count, AT(hook_timeout), 0, 86400, NULL},

@@ -20,7 +20,7 @@ struct oci_conf {
 	char supervisor[PATH_MAX]; /* "": insula-run beside this program, or in PATH */
 	bool log_guest;            /* the console of the guest goes to a file */
 	json_object *vm;       /* an object: members added to the VM's configuration; owned; NULL */
-	char net_host[16];     /* host network: "none", "user" */
+	char net_host[16];     /* host network: "refuse", "none", "user" */
 	char net_mode[16];     /* "tc", "none" */
 	bool port_forward;     /* connections to the loopback of a pod's namespace reach its VM's */
 	char share_cache[16];  /* of virtiofsd: "auto", "always", "none" */

@@ -171,9 +171,24 @@ static int name_group(struct making *m, struct err *e)
 	return rc ? rc : container_group_check(&m->c.group, e);
 }
 
+/* Not silently another one: who asks for the host's network means what listens there. */
+static int check_net(struct making *m, struct err *e)
+{
+	const char *path;
+
+	m->host_net = !bundle_namespace(&m->b, "network", &path) ||
+		      (path && state_ns_is_ours("net", path));
+	if (!m->host_net || m->role == BUNDLE_MEMBER || strcmp(m->conf.net_host, "refuse") != 0)
+		return 0;
+	return err_set(e, -EINVAL,
+		       "linux.namespaces: network: the host's; expected another one: a VM cannot "
+		       "have the host's network (host_network of the configuration may give it "
+		       "none or a user's)");
+}
+
 static int making_check(struct making *m, struct err *e)
 {
-	const char *sandbox, *path;
+	const char *sandbox;
 	int rc = bundle_check_id(m->f->id, e);
 
 	if (!rc)
@@ -199,10 +214,7 @@ static int making_check(struct making *m, struct err *e)
 		rc = conf_size(&m->conf, &m->b, &m->size, e);
 	if (!rc)
 		rc = name_group(m, e);
-	if (!rc)
-		m->host_net = !bundle_namespace(&m->b, "network", &path) ||
-			      (path && state_ns_is_ours("net", path));
-	return rc;
+	return rc ? rc : check_net(m, e);
 }
 
 /* ---- state ---- */
@@ -229,6 +241,7 @@ static int making_begin(struct making *m, struct err *e)
 	c->status = STATUS_CREATING;
 	c->pod = m->role == BUNDLE_SANDBOX;
 	c->overhead = m->role == BUNDLE_MEMBER ? 0 : m->conf.overhead + m->conf.mem_overhead;
+	c->vm_mem = m->role == BUNDLE_MEMBER ? 0 : m->size.mem;
 	c->annotations = hold(m->b.annotations);
 	c->hooks = hold(m->b.hooks);
 	c->hook_timeout = m->conf.hook_timeout;

@@ -200,6 +200,11 @@ static int command_take(struct flags *f, const char *name, struct err *e)
 	f->name = name;
 	if (f->command)
 		return 0;
+	if (!strcmp(name, "checkpoint") || !strcmp(name, "restore"))
+		return err_set(e, -ENOTSUP,
+			       "%s: refused: the container's processes are in a VM, where CRIU "
+			       "does not reach them",
+			       name);
 	meant = command_meant(name);
 	return err_set(e, -EINVAL, "%.40s: unknown command%s%s%s", name,
 		       meant ? "; did you mean " : "; expected one of --help", meant ? meant : "",

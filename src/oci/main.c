@@ -79,7 +79,7 @@ static int command(struct flags *f, struct err *e)
 int main(int argc, char **argv)
 {
 	static struct flags f; /* large */
-	struct err e = {.code = 0};
+	struct err e = {.code = 0}, later;
 	int rc;
 
 	fd_occupy_standard();
@@ -94,6 +94,8 @@ int main(int argc, char **argv)
 	}
 	if (!rc)
 		rc = open_log(&f, &e);
+	else
+		(void)open_log(&f, &later); /* callers look there for the reason */
 	if (!rc)
 		rc = command(&f, &e);
 	if (rc < 0 || (rc && e.code))

@@ -96,9 +96,14 @@ static int make_tap(struct nl *n, const char *name, const struct net_link *l, in
 {
 	int rc = persistent_tap(name);
 
+	/* In words of our own: callers take the kernel's for a missing program of the container. */
+	if (rc == -ENOENT)
+		return err_set(e, rc,
+			       "network: TAP %s: there is no /dev/net/tun; expected the "
+			       "module tun to be loaded",
+			       name);
 	if (rc)
-		return err_sys(e, rc, "network: TAP %s%s", name,
-			       rc == -ENOENT ? " (is the module tun loaded?)" : "");
+		return err_sys(e, rc, "network: TAP %s", name);
 	*index = (int)if_nametoindex(name);
 	rc = no_ipv6(name);
 	if (rc)

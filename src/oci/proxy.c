@@ -200,8 +200,11 @@ static int do_vm(struct proxy *p, json_object *answer, struct err *e)
 	int rc;
 
 	p->owner = true;
-	p->vmdir = vm_directory(p->j->c, e);
-	rc = p->vmdir < 0 ? p->vmdir : write_sandbox(p, &nets, &kept, e);
+	rc = vm_check_devices(p->j->c, e);
+	if (!rc)
+		p->vmdir = vm_directory(p->j->c, e);
+	if (!rc)
+		rc = p->vmdir < 0 ? p->vmdir : write_sandbox(p, &nets, &kept, e);
 	if (!rc)
 		rc = start_vm(p, nets, e);
 	else

@@ -126,6 +126,7 @@ static json_object *to_json(const struct container *c)
 	j_bool(o, "seccomp", c->seccomp);
 	j_int(o, "seccomp_flags", c->seccomp_flags);
 	j_int(o, "overhead", (int64_t)c->overhead);
+	j_int(o, "vm_mem", (int64_t)c->vm_mem);
 	j_obj(o, "group", group_json(&c->group));
 	share_object(o, "annotations", c->annotations);
 	share_object(o, "hooks", c->hooks);
@@ -205,6 +206,7 @@ static void from_json(struct container *c, json_object *o)
 	c->seccomp = j_get_bool(o, "seccomp", false);
 	c->seccomp_flags = (unsigned)j_get_int(o, "seccomp_flags", 0);
 	c->overhead = (uint64_t)j_get_int(o, "overhead", 0);
+	c->vm_mem = (uint64_t)j_get_int(o, "vm_mem", 0);
 	take_text(c->group.path, sizeof(c->group.path), j_get(o, "group"), "path");
 	take_text(c->group.unit, sizeof(c->group.unit), j_get(o, "group"), "unit");
 	c->group.made = j_get_bool(j_get(o, "group"), "made", false);

@@ -38,6 +38,7 @@ struct container {
 	unsigned seccomp_flags;
 	bool seccomp;      /* there is a filter */
 	uint64_t overhead; /* as container_group_make() had it */
+	uint64_t vm_mem;   /* bytes of its VM, of an owner; 0: not known */
 	struct cgroup group;
 	/* Owned; NULL: none. */
 	json_object *annotations, *hooks, *process, *net;

@@ -15,6 +15,7 @@
 
 #include "bundle.h"
 #include "commands.h"
+#include "conf.h"
 #include "record.h"
 #include "report.h"
 #include "share.h"
@@ -111,7 +112,30 @@ static int update_guest(const struct container *c, const char *root, const struc
 	return rc;
 }
 
-static int update(const struct container *c, const char *root, json_object *resources,
+/* A limit that the VM does not have would be none. */
+static int within_vm(const struct container *c, const struct flags *f, json_object *resources,
+		     struct err *e)
+{
+	struct container owner;
+	struct oci_conf conf;
+	uint64_t mem = c->vm_mem;
+	int rc;
+
+	if (!state_owns_vm(c)) {
+		rc = container_state_open(&owner, f->root, c->sandbox, false, e);
+		if (rc)
+			return rc;
+		mem = owner.vm_mem;
+		state_close(&owner);
+	}
+	rc = conf_read(&conf, f->config, f->config_named, e);
+	if (!rc && mem)
+		rc = conf_fits(&conf, mem, resources, e);
+	conf_free(&conf);
+	return rc;
+}
+
+static int update(const struct container *c, const struct flags *f, json_object *resources,
 		  struct err *e)
 {
 	enum status s = state_status(c);
@@ -122,11 +146,13 @@ static int update(const struct container *c, const char *root, json_object *reso
 		return err_set(e, -ESRCH, "container not running");
 	rec_init(&r);
 	rc = record_resources(resources, &r, e);
+	if (!rc)
+		rc = within_vm(c, f, resources, e);
 	if (!rc && c->group.path[0])
 		rc = cgroup_update(&c->group, resources, c->overhead, e);
 	/* Before the start there is no group in the guest yet. */
 	if (!rc && s != STATUS_CREATED)
-		rc = update_guest(c, root, &r, e);
+		rc = update_guest(c, f->root, &r, e);
 	rec_free(&r);
 	return rc;
 }
@@ -141,7 +167,7 @@ int update_command(const struct flags *f, struct err *e)
 		return rc;
 	rc = container_state_open(&c, f->root, f->id, true, e);
 	if (!rc) {
-		rc = update(&c, f->root, resources, e);
+		rc = update(&c, f, resources, e);
 		state_close(&c);
 	}
 	json_object_put(resources);

@@ -73,6 +73,30 @@ json_object *vm_config(const struct container *c, const struct oci_conf *conf,
 	return o;
 }
 
+/* ---- devices ---- */
+
+/* The kernel says EPERM where a control group denies a device, which nobody looks for: podman 4.3
+ * with cgroupfs denies all devices to a pod's group, for whatever runtime. */
+int vm_check_devices(const struct container *c, struct err *e)
+{
+	static const char *const need[] = {"/dev/null", "/dev/kvm"};
+
+	for (size_t i = 0; i < ARRAY_LEN(need); i++) {
+		int fd = open(need[i], O_RDWR | O_CLOEXEC), rc = -errno;
+
+		if (fd < 0 && rc == -EPERM)
+			return err_set(e, rc,
+				       "linux.cgroupsPath: %.120s: %s: Operation not permitted; "
+				       "expected no group above it that denies this device to the "
+				       "VM's processes",
+				       c->group.path, need[i]);
+		if (fd < 0)
+			return err_sys(e, rc, "%s", need[i]);
+		close(fd);
+	}
+	return 0;
+}
+
 /* ---- files ---- */
 
 int vm_directory(const struct container *c, struct err *e)

@@ -16,6 +16,9 @@
 json_object *vm_config(const struct container *c, const struct oci_conf *conf,
 		       const struct vm_size *size, json_object *nets);
 
+/* Whether this process, which is in the container's control group by now, may open what the VM's
+ * processes will. -EPERM: a group denies it; otherwise as open(2) says. */
+int vm_check_devices(const struct container *c, struct err *e);
 /* Start it with `config`; its process. `dir`: a descriptor of --root/ID/vm, made by
  * vm_directory(). */
 int vm_directory(const struct container *c, struct err *e);

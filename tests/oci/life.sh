@@ -72,6 +72,10 @@ expect version 0 '^insula-oci version [0-9]' "$OCI" --version
 expect version-spec 0 '^spec: 1\.2' "$OCI" --version
 expect no-command 1 'no command' "$OCI"
 expect unknown-command 1 'did you mean delete' "$OCI" delte
+expect checkpoint 1 'checkpoint: refused: the container' "$OCI" checkpoint --image-path /x c
+expect restore 1 'restore: refused: the container' "$OCI" restore c
+expect unknown-command-logged 1 '' "$OCI" --log "$T/early" --log-format json delte
+same unknown-command-in-the-log error "$(jq -r 'select(.msg | contains("did you mean")).level' "$T/early")"
 expect unknown-flag 1 'unknown flag of kill' "$OCI" kill --al x
 expect too-few 1 'expected start ID' "$OCI" start
 expect bad-log-format 1 "'xml'; expected text or json" "$OCI" --log-format xml list
@@ -141,6 +145,8 @@ expect pause-again 1 'it is paused, not running' "${CALL[@]}" pause c
 expect resume 0 '' "${CALL[@]}" resume c
 expect update 0 '' "${CALL[@]}" update --memory 67108864 c
 same update-stdin 0 "$(echo '{"cpu": {"quota": 50000, "period": 100000}}' | oci update --resources=- c; echo $?)"
+expect update-beyond-the-vm 1 'memory.limit: 8589934592; expected at most [0-9]+: the VM was started with' "${CALL[@]}" update --memory 8589934592 c
+same update-beyond-changes-nothing 0 "$(oci update --memory 67108864 c; echo $?)"
 expect update-nothing 1 'nothing to change' "${CALL[@]}" update c
 expect update-junk 1 "'x'; expected a number" "${CALL[@]}" update --memory x c
 same events stats "$(oci events --stats c | jq -r .type)"
@@ -267,6 +273,8 @@ bad sandbox-none '.annotations = {"io.kubernetes.cri.container-type": "container
 bad hook-relative '.hooks.prestart = [{"path": "x"}]' 'hooks.prestart\[0\].path: "x"; expected an absolute path'
 bad mount-gone '.mounts += [{"destination": "/x", "type": "bind", "source": "/nowhere/at/all", "options": ["bind"]}]' 'nowhere/at/all'
 bad netns-gone '.linux.namespaces = [{"type": "network", "path": "/run/netns/gone"}]' 'path: /run/netns/gone: No such file'
+bad host-network '.linux.namespaces = [{"type": "mount"}]' "network: the host's; expected another one"
+bad host-network-by-path '.linux.namespaces = [{"type": "mount"}, {"type": "network", "path": "/proc/self/ns/net"}]' "network: the host's; expected another one"
 bad memory-small '.linux.resources.memory.limit = 1000' 'memory'
 expect log-json 1 '' "${CALL[@]}" --log "$T/log" --log-format json create -b "$T/empty" x
 same log-json-line 'error true' "$(tail -1 "$T/log" | jq -r '"\(.level) \(.msg | contains("config.json"))"')"

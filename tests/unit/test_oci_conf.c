@@ -31,7 +31,7 @@ START_TEST(defaults)
 	ck_assert_int_eq(conf_read(&c, "/nonexistent/oci.json", false, &e), 0);
 	ck_assert_uint_eq(c.mem, 1u << 30);
 	ck_assert_str_eq(c.net_mode, "tc");
-	ck_assert_str_eq(c.net_host, "none");
+	ck_assert_str_eq(c.net_host, "refuse");
 	ck_assert(c.port_forward && !c.kernel_annotation && !c.log_guest);
 	ck_assert_ptr_null(c.vm);
 	conf_free(&c);
