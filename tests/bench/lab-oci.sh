@@ -9,22 +9,12 @@ cd "$(dirname "$0")/../.."
 BUILD=$1 rounds=${2:-5}
 # shellcheck disable=SC1091
 . tests/lab/lib.sh
+# shellcheck disable=SC1091
+. tests/lab/podman.sh
 set -eu
 export XDG_CACHE_HOME=$T/cache
-for c in $(cat /sys/fs/cgroup/cgroup.controllers); do
-	echo "+$c" >/sys/fs/cgroup/cgroup.subtree_control
-done
-mkdir -p /var/lib/containers /etc/containers
-mount -t tmpfs containers /var/lib/containers
-echo '{"default": [{"type": "insecureAcceptAnything"}]}' >/etc/containers/policy.json
-printf '[storage]\ndriver = "overlay"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' >/etc/containers/storage.conf
-printf '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n[engine.runtimes]\ninsula = ["%s"]\n' \
-	"$BUILD/bin/insula-oci" >/etc/containers/containers.conf
-make_root "$T/root"
-ln -s busybox "$T/root/bin/true"
-ln -s busybox "$T/root/bin/sleep"
-echo root:x:0:0:root:/root:/bin/sh >"$T/root/etc/passwd"
-tar -C "$T/root" -c . | podman import - bb >/dev/null 2>&1
+podman_setup crun
+podman_image bb true sleep
 podman save --format oci-archive -o "$T/bb.tar" localhost/bb:latest >/dev/null 2>&1
 args=(--rm --network none --memory 256m localhost/bb:latest true)
 ours() { timeout 180 podman --runtime insula run "${args[@]}"; }
@@ -63,4 +53,4 @@ row "insula-oci / crun" "$(m ours)" "$(m crun)" "<= 2.5" " ms"
 [ ! -s "$T/runsc" ] || row "insula-oci / runsc" "$(m ours)" "$(m runsc)" "" " ms"
 row "exec of true / that run" "$(m exec)" "$(m ours)" "<= 0.25" " ms"
 alone "PSS without guest RAM and virtiofsd" "$(awk -v k=$pss 'BEGIN { print k / 1024 }')" "<= 8 MiB" " MiB"
-umount -l /var/lib/containers
+podman_end

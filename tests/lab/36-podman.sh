@@ -2,20 +2,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # podman, unchanged, with insula-oci as its runtime: each container of an image of busybox is a VM.
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/podman.sh"
 same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got '$3'"; fi; }
-for c in $(cat /sys/fs/cgroup/cgroup.controllers); do
-	echo "+$c" >/sys/fs/cgroup/cgroup.subtree_control
-done
-mkdir -p /var/lib/containers /etc/containers
-mount -t tmpfs containers /var/lib/containers
-echo '{"default": [{"type": "insecureAcceptAnything"}]}' >/etc/containers/policy.json
-printf '[storage]\ndriver = "overlay"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' >/etc/containers/storage.conf
-printf '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nruntime = "insula"\n[engine.runtimes]\ninsula = ["%s"]\n' \
-	"$BUILD/bin/insula-oci" >/etc/containers/containers.conf
-make_root "$T/root"
-ln -s busybox "$T/root/bin/sleep"
-echo root:x:0:0:root:/root:/bin/sh >"$T/root/etc/passwd"
-tar -C "$T/root" -c . | podman import - bb >/dev/null 2>&1
+podman_setup
+podman_image bb sleep
 run=(podman run --network none)
 
 expect run 7 '^in a VM' "${run[@]}" --rm bb sh -c 'echo in a VM; exit 7'
@@ -40,5 +30,4 @@ podman wait d >/dev/null
 same kill-status 137 "$(podman inspect d --format '{{.State.ExitCode}}')"
 expect rm 0 '' podman rm d
 same nothing-left '0 0 0' "$(find /run/insula-oci -mindepth 1 2>/dev/null | wc -l) $(grep -c insula /proc/self/mounts) $(pgrep -c insula-)"
-podman rmi -a -f >/dev/null 2>&1
-umount /var/lib/containers
+podman_end

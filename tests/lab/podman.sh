@@ -1,0 +1,62 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: BSD-2-Clause
+# podman in the lab, on storage of its own in memory, with insula-oci as its runtime "insula"; for scripts that have read lib.sh.
+#   podman_setup [RUNTIME]           the default runtime: insula
+#   podman_image NAME [APPLET...]    an image of busybox with make_root's applets and these; its root stays in $T/NAME.root
+#   podman_left                      what is still there of containers: files, mounts, processes, network namespaces, groups, files in memory
+#   podman_end                       images and storage go
+podman_setup() {
+	local c
+	modprobe tun
+	for c in $(cat /sys/fs/cgroup/cgroup.controllers); do
+		echo "+$c" >/sys/fs/cgroup/cgroup.subtree_control
+	done
+	mkdir -p /var/lib/containers /etc/containers
+	mount -t tmpfs containers /var/lib/containers
+	echo '{"default": [{"type": "insecureAcceptAnything"}]}' >/etc/containers/policy.json
+	cat >/etc/containers/storage.conf <<-CONF
+		[storage]
+		driver = "overlay"
+		runroot = "/run/containers/storage"
+		graphroot = "/var/lib/containers/storage"
+	CONF
+	cat >/etc/containers/containers.conf <<-CONF
+		[network]
+		network_backend = "netavark"
+		[engine]
+		cgroup_manager = "cgroupfs"
+		events_logger = "file"
+		runtime = "${1:-insula}"
+		[engine.runtimes]
+		insula = ["$BUILD/bin/insula-oci"]
+	CONF
+}
+
+podman_image() {
+	local name=$1 a
+	shift
+	make_root "$T/$name.root"
+	for a in "$@"; do
+		ln -s busybox "$T/$name.root/bin/$a"
+	done
+	echo root:x:0:0:root:/root:/bin/sh >"$T/$name.root/etc/passwd"
+	tar -C "$T/$name.root" -c . | podman import - "$name" >/dev/null 2>&1
+}
+
+podman_left() {
+	local p m=0
+	for p in /proc/[0-9]*/fd; do
+		m=$((m + $(find "$p" -lname '/memfd:insula*' 2>/dev/null | wc -l)))
+	done
+	echo "files $(find /run/insula-oci -mindepth 1 2>/dev/null | wc -l)" \
+		"mounts $(grep -c insula /proc/self/mounts)" \
+		"processes $(ps -e -o comm= | grep -cE '^(insula-|virtiofsd|conmon)')" \
+		"networks $(find /run/netns -mindepth 1 2>/dev/null | wc -l)" \
+		"groups $(find /sys/fs/cgroup -type d -name 'libpod-*' | wc -l)" \
+		"memory $m"
+}
+
+podman_end() {
+	podman rmi -a -f >/dev/null 2>&1 || :
+	umount -l /var/lib/containers
+}
