@@ -49,8 +49,7 @@ static int group_write(int dir, const char *file, const char *text)
 	return rc;
 }
 
-/* With a NUL behind it; what is longer is cut. */
-static ssize_t group_read(int dir, const char *file, char *out, size_t size)
+ssize_t cgroup_text(int dir, const char *file, char *out, size_t size)
 {
 	int fd = openat(dir, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	ssize_t n;
@@ -89,7 +88,7 @@ static bool event_is(int dir, const char *key, bool on)
 {
 	char text[256], want[32];
 
-	if (group_read(dir, "cgroup.events", text, sizeof(text)) < 0)
+	if (cgroup_text(dir, "cgroup.events", text, sizeof(text)) < 0)
 		return false;
 	snprintf(want, sizeof(want), "%s %d\n", key, on);
 	return strstr(text, want) != NULL;
@@ -164,7 +163,7 @@ static void enable_all(int dir)
 	static const char *const wanted[] = {"cpuset", "cpu", "io", "memory", "hugetlb", "pids"};
 	char have[512], word[16];
 
-	if (group_read(dir, "cgroup.controllers", have, sizeof(have)) < 0)
+	if (cgroup_text(dir, "cgroup.controllers", have, sizeof(have)) < 0)
 		return;
 	for (size_t i = 0; i < ARRAY_LEN(wanted); i++) {
 		snprintf(word, sizeof(word), "+%s", wanted[i]);

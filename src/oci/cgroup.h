@@ -16,7 +16,7 @@ struct cgroup {
 	bool made;                  /* by us: delete it */
 };
 
-/* linux.cgroupsPath, or the default /ID (system.slice:insula:ID), as --systemd-cgroup and
+/* linux.cgroupsPath, or the default /insula-oci/ID (system.slice:insula:ID), as --systemd-cgroup and
  * --cgroup-manager say. Makes nothing. */
 int cgroup_name(struct cgroup *g, const char *cgroups_path, bool systemd, const char *id,
 		struct err *e);
@@ -35,6 +35,8 @@ int container_group_freeze(const struct cgroup *g, bool freeze, struct err *e);
 int cgroup_pids(const struct cgroup *g, pid_t *pids, unsigned max, struct err *e);
 /* SIGKILL to all in it, wait until it is empty (2 s), remove it. Nothing to do is 0. */
 int container_group_remove(const struct cgroup *g, struct err *e);
+/* A file of a group, with a NUL behind it; what is longer is cut. Its length, or a negative errno. */
+ssize_t cgroup_text(int dir, const char *file, char *out, size_t size);
 /* {memory, cpu, pids, io} as `events --stats` of runc has them; the caller's. */
 json_object *cgroup_stats(const struct cgroup *g);
 

@@ -16,10 +16,8 @@
 
 static bool stat_text(int dir, const char *file, char *out, size_t size)
 {
-	int fd = openat(dir, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	ssize_t n = fd < 0 ? -1 : read(fd, out, size - 1);
+	ssize_t n = cgroup_text(dir, file, out, size);
 
-	fd_close(&fd);
 	out[n > 0 ? n : 0] = 0;
 	return n > 0;
 }

@@ -51,5 +51,8 @@ int signal_number(const char *text, struct err *e);
 /* CT_PROGRAM VERB ID ARGS in the container's VM, within `ms`: its status, or a negative errno. */
 int ask_guest(const struct container *c, const char *root, const char *verb, const char *arg1,
 	      const char *arg2, int ms, char **out, struct err *e);
+/* What ask_guest() has returned, for a caller: a status becomes -EIO, and the guest's words follow
+ * those of `what`. */
+int guest_says(int rc, const char *what, struct err *e);
 
 #endif

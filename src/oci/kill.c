@@ -73,7 +73,7 @@ int ask_guest(const struct container *c, const char *root, const char *verb, con
 	return rc;
 }
 
-static int guest_says(int rc, const char *what, struct err *e)
+int guest_says(int rc, const char *what, struct err *e)
 {
 	char text[sizeof(e->text)];
 

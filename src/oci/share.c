@@ -280,13 +280,6 @@ int share_container(const char *dir, const char *id, const struct bundle *b, cha
 
 /* ---- removal ---- */
 
-static bool is_mount_root(int fd)
-{
-	struct statx st = {.stx_mask = 0};
-
-	return !statx(fd, "", AT_EMPTY_PATH, 0, &st) && st.stx_attributes & STATX_ATTR_MOUNT_ROOT;
-}
-
 /* Whatever is mounted on that name, as often as it is. */
 static int detach(int at, const char *name)
 {
@@ -296,7 +289,7 @@ static int detach(int at, const char *name)
 
 		if (fd < 0) /* gone; or a link, on which nothing is mounted */
 			return fd == -ENOENT || fd == -ELOOP ? 0 : fd;
-		if (!is_mount_root(fd)) {
+		if (!share_is_mount(fd)) {
 			close(fd);
 			return 0;
 		}

@@ -45,7 +45,7 @@ static bool is_below(const char *path, const char *dir)
 	return !strncmp(path, dir, n) && (!path[n] || path[n] == '/');
 }
 
-static bool is_mount(int fd)
+bool share_is_mount(int fd)
 {
 	struct statx st = {.stx_mask = 0};
 
@@ -59,7 +59,7 @@ static bool is_engine_shm(const struct share_source *s, const char *path, const 
 	size_t n = strlen(path);
 
 	return !strcmp(dest, "/dev/shm") && s->directory && type == TMPFS_MAGIC && n > 4 &&
-	       !strcmp(path + n - 4, "/shm") && is_mount(s->fd);
+	       !strcmp(path + n - 4, "/shm") && share_is_mount(s->fd);
 }
 
 static int real_path(int fd, char *out, size_t size)

@@ -92,7 +92,7 @@ static int resources_of(const struct flags *f, json_object **out, struct err *e)
 static int update_guest(const struct container *c, const char *root, const struct rec *r,
 			struct err *e)
 {
-	char dir[PATH_MAX], name[32], why[sizeof(e->text)];
+	char dir[PATH_MAX], name[32];
 	int share, rc;
 
 	snprintf(dir, sizeof(dir), "%s/%s/share", root, c->sandbox);
@@ -102,11 +102,8 @@ static int update_guest(const struct container *c, const char *root, const struc
 		return share;
 	rc = rec_write(r, share, name, e);
 	if (!rc)
-		rc = ask_guest(c, root, "update", name, NULL, GUEST_MS, NULL, e);
-	if (rc > 0) {
-		memcpy(why, e->text, sizeof(why));
-		rc = err_set(e, -EIO, "update: %.200s", why);
-	}
+		rc = guest_says(ask_guest(c, root, "update", name, NULL, GUEST_MS, NULL, e),
+				"update", e);
 	unlinkat(share, name, 0);
 	close(share);
 	return rc;

@@ -291,24 +291,17 @@ fault() { # NAME WORDS REGEX [START-REGEX]
 fault vm-fails no-start 'it is not the weather for it' create
 fault sandbox-fails sandbox "the VM's set-up: no such thing" run
 fault status-is-a-link lie 'status' run
-echo deaf >/run/fakevm
-oci_start deaf
-expect kill-9-deaf 0 'does not answer' "${CALL[@]}" kill deaf 9
-gone kill-9-deaf-ends "$pid"
-rm -f /run/fakevm
-expect delete-deaf 0 '' "${CALL[@]}" delete deaf
-echo flood >/run/fakevm
-oci_start flood
-expect kill-9-flood 0 'does not answer' "${CALL[@]}" kill flood 9
-gone kill-9-flood-ends "$pid"
-rm -f /run/fakevm
-expect delete-flood 0 '' "${CALL[@]}" delete flood
-echo feign >/run/fakevm
-oci_start feign
-expect kill-9-feigned 0 'the guest has not killed it' "${CALL[@]}" kill feign 9
-gone kill-9-feigned-ends "$pid"
-rm -f /run/fakevm
-expect delete-feigned 0 '' "${CALL[@]}" delete feign
+unkilled() { # WORD REGEX: the guest does not do it
+	echo "$1" >/run/fakevm
+	oci_start "$1"
+	expect "kill-9-$1" 0 "$2" "${CALL[@]}" kill "$1" 9
+	gone "kill-9-$1-ends" "$pid"
+	rm -f /run/fakevm
+	expect "delete-$1" 0 '' "${CALL[@]}" delete "$1"
+}
+unkilled deaf 'does not answer'
+unkilled flood 'does not answer'
+unkilled feign 'the guest has not killed it'
 # A supervisor that stays: its proxy ends it.
 bundle "$T/f" '.process.args = ["sh", "-c", "exit 6"]'
 echo stay >/run/fakevm
