@@ -77,9 +77,11 @@ void config_read(struct config *c)
 {
 	size_t len = 0, argc = 0, envc = 0, shares = 0, netc = 0, fs = 0;
 	struct env_who root = {.home = "/root", .user = "root"};
-	char *buf = slurp(CONFIG, &len);
-	size_t records = buf ? count_records(buf, len) : 0;
+	static char *buf; /* what *c points into */
+	size_t records;
 
+	buf = slurp(CONFIG, &len);
+	records = buf ? count_records(buf, len) : 0;
 	*c = (struct config){.cwd = "/", .hostname = "insula"};
 	c->argv = need(calloc(records + 1, sizeof *c->argv));
 	c->env = need(calloc(records + 1, sizeof *c->env));

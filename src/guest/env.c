@@ -6,14 +6,16 @@
 
 #include "agent.h"
 
-static void put_variable(char **env, size_t *n, char *var)
+/* False: there is one of that name. */
+static bool put_variable(char **env, size_t *n, char *var)
 {
 	size_t name = strcspn(var, "=") + 1;
 
 	for (size_t i = 0; i < *n; i++)
 		if (strncmp(env[i], var, name) == 0)
-			return;
+			return false;
 	env[(*n)++] = var;
+	return true;
 }
 
 static char *join(const char *name, const char *value)
@@ -44,13 +46,16 @@ char **env_make(char *const *set, const struct env_who *who)
 		nset++;
 	env = calloc(nset + ndefaults + 1, sizeof *env);
 	for (size_t i = nset; env && i-- > 0;)
-		put_variable(env, &n, set[i]);
+		(void)put_variable(env, &n, set[i]);
 	for (size_t i = 0; env && i < ndefaults; i++) {
 		char *s = join(defaults[i][0], defaults[i][1]);
 
-		if (!s)
+		if (!s) {
+			free(env);
 			return NULL;
-		put_variable(env, &n, s);
+		}
+		if (!put_variable(env, &n, s))
+			free(s);
 	}
 	return env;
 }

@@ -382,7 +382,7 @@ static void sync_live(const struct mounted *live)
 
 void mounts_finish(void)
 {
-	struct mounted disks = {.n = 0}, live = {.n = 0};
+	static struct mounted disks, live;
 
 	if (!mounted_find(&disks, &live) || !live.n) {
 		sync();

@@ -19,6 +19,9 @@
 
 #include "guest.h"
 
+#ifndef TIOCM_OUT1
+#define TIOCM_OUT1 0x2000 /* asm/termios.h, which glibc cannot have beside its own */
+#endif
 #define KILL_WAIT_MS 2000
 #define TTY_VIRTIO "/dev/hvc0"
 #define TTY_SERIAL "/dev/ttyS0"

@@ -359,5 +359,7 @@ int process_exec(const struct process *p, const struct buffer *filter, void (*re
 	if (!env)
 		return err_set(e, -ENOMEM, "out of memory");
 	ready(ctx);
-	return filter_and_exec(p, filter, path, env, status, e);
+	r = filter_and_exec(p, filter, path, env, status, e);
+	free(env);
+	return r;
 }
