@@ -191,11 +191,13 @@ static int io_device(json_object *d, const char *at, int64_t *major, int64_t *mi
 {
 	int rc = field_int(d, at, "major", 0, 0xfff, major, e);
 
+	if (!rc)
+		return field_wrong(at, "major", NULL, "a device's number", e);
 	if (rc > 0)
 		rc = field_int(d, at, "minor", 0, 0xfffff, minor, e);
-	if (rc < 0)
-		return rc;
-	return rc ? 0 : field_wrong(at, "major", j_get(d, "major"), "a device's numbers", e);
+	if (!rc)
+		return field_wrong(at, "minor", NULL, "a device's number", e);
+	return rc < 0 ? rc : 0;
 }
 
 static int throttle_lines(struct cglines *l, json_object *io, const char *member, const char *key,

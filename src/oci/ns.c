@@ -9,12 +9,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <linux/openat2.h>
-
 #include <insula/base.h>
 
 #include "field.h"
 #include "ns.h"
+#include "resolve.h"
 #include "spec/json.h"
 
 static const struct {
@@ -70,9 +69,7 @@ int ns_open_net(pid_t pid, struct err *e)
 
 static int open_in_root(int root, const char *path)
 {
-	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT};
-
-	return (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
+	return open_resolved(root, path, O_PATH, RESOLVE_IN_ROOT);
 }
 
 static bool has_option(json_object *mount, const char *option)

@@ -2,27 +2,19 @@
 /* The program of a container. See program.h. */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <insula/base.h>
 
 #include "field.h"
 #include "program.h"
+#include "resolve.h"
 #include "spec/json.h"
 
 enum found { PROGRAM_NO, PROGRAM_DENIED, PROGRAM_UNKNOWN, PROGRAM_YES };
-
-static int open_in(int root, const char *path, uint64_t resolve)
-{
-	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = resolve};
-
-	return (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
-}
 
 /* Does `path` begin with the directory `dir`? */
 static bool is_below(const char *path, const char *dir)
@@ -60,7 +52,7 @@ static bool is_mounted(const struct bundle *b, int root, const char *path)
 	for (size_t i = 0; i < field_count(b->mounts); i++) {
 		const char *to =
 			j_get_str(json_object_array_get_idx(b->mounts, i), "destination", "/");
-		int fd = open_in(root, to, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+		int fd = open_resolved(root, to, O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
 
 		real[0] = 0;
 		if (fd >= 0)
@@ -92,10 +84,10 @@ static enum found why_not(const struct bundle *b, int root, const char *path)
 	int fd;
 
 	snprintf(dir, sizeof(dir), "%.*s", (int)(name - path), path);
-	fd = open_in(root, dir, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+	fd = open_resolved(root, dir, O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
 	if (fd < 0) {
-		fd = open_in(root, dir, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS);
-		return fd < 0 && errno == ENOENT ? PROGRAM_NO : PROGRAM_UNKNOWN;
+		fd = open_resolved(root, dir, O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS);
+		return fd == -ENOENT ? PROGRAM_NO : PROGRAM_UNKNOWN;
 	}
 	real_path(fd, root, real);
 	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) && errno == ENOENT &&
@@ -113,9 +105,9 @@ static enum found look_at(const struct bundle *b, int root, const char *path)
 	if (strstr(path, "//") || strstr(path, "/./") || strstr(path, "/../") ||
 	    is_mounted(b, root, path))
 		return PROGRAM_UNKNOWN;
-	fd = open_in(root, path, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+	fd = open_resolved(root, path, O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
 	if (fd < 0)
-		return errno == ENOENT ? why_not(b, root, path) : PROGRAM_UNKNOWN;
+		return fd == -ENOENT ? why_not(b, root, path) : PROGRAM_UNKNOWN;
 	found = kind_of(fd);
 	fd_close(&fd);
 	return found;

@@ -17,16 +17,14 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-
-#include <linux/openat2.h>
 
 #include <insula/base.h>
 #include <insula/log.h>
 
 #include "field.h"
 #include "oci/share.h"
+#include "resolve.h"
 #include "share_source.h"
 #include "spec/json.h"
 
@@ -38,12 +36,9 @@
 
 static int open_in(int at, const char *name, uint64_t flags, uint64_t resolve)
 {
-	struct open_how how = {.flags = flags | O_CLOEXEC,
-			       .resolve = resolve | RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
-					  RESOLVE_NO_MAGICLINKS};
-	long fd = syscall(SYS_openat2, at, name, &how, sizeof(how));
-
-	return fd < 0 ? -errno : (int)fd;
+	return open_resolved(at, name, flags,
+			     resolve | RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
+				     RESOLVE_NO_MAGICLINKS);
 }
 
 static const char *fd_name(int fd, char out[NAME_MAX_PATH])

@@ -118,7 +118,9 @@ static const struct {
 	{"{'blockIO':{'weight':9}}", "linux.resources.blockIO.weight: 9; expected 10 to 1000"},
 	{"{'blockIO':{'throttleReadBpsDevice':[{'rate':1}]}}",
 	 "linux.resources.blockIO.throttleReadBpsDevice[0].major: nothing; expected a device's "
-	 "numbers"},
+	 "number"},
+	{"{'blockIO':{'weightDevice':[{'major':8,'weight':10}]}}",
+	 "linux.resources.blockIO.weightDevice[0].minor: nothing; expected a device's number"},
 	{"{'hugepageLimits':[{'pageSize':'../x'}]}",
 	 "linux.resources.hugepageLimits[0].pageSize: \"../x\"; expected a size such as 2MB"},
 	{"{'unified':{'../cgroup.procs':'1'}}",
