@@ -3,7 +3,6 @@
 # podman, unchanged, with insula-oci as its runtime: each container of an image of busybox is a VM.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/podman.sh"
-same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got '$3'"; fi; }
 podman_setup
 podman_image bb sleep
 run=(podman run --network none)

@@ -4,7 +4,10 @@
 #   podman_setup [RUNTIME]           the default runtime: insula
 #   podman_image NAME [APPLET...]    an image of busybox with make_root's applets and these; its root stays in $T/NAME.root
 #   podman_left                      what is still there of containers: files, mounts, processes, network namespaces, groups, files in memory
+#   podman_nothing_left NAME         a case: none of that is there, after a while: conmon cleans up when podman has ended
 #   podman_end                       images and storage go
+same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got '$3'"; fi; }
+
 podman_setup() {
 	local c
 	modprobe tun
@@ -54,6 +57,16 @@ podman_left() {
 		"networks $(find /run/netns -mindepth 1 2>/dev/null | wc -l)" \
 		"groups $(find /sys/fs/cgroup -type d -name 'libpod-*' | wc -l)" \
 		"memory $m"
+}
+
+podman_nothing_left() {
+	local want='files 0 mounts 0 processes 0 networks 0 groups 0 memory 0' got
+	for _ in $(seq 100); do
+		got=$(podman_left)
+		[ "$got" != "$want" ] || break
+		sleep 0.3
+	done
+	same "$1-nothing-left" "$want" "$got"
 }
 
 podman_end() {
