@@ -259,7 +259,10 @@ static int apply_limits(const struct cgroup *g, int dir, json_object *resources,
 	rc = cgline_make(resources, CGLINE_HOST, l, e);
 	if (!rc && overhead) {
 		cgline_vm(l, overhead);
-		rc = write_lines(g, dir, l, e);
+		if (g->unit[0])
+			rc = cgsystemd_limit(g->unit, l, e);
+		if (!rc)
+			rc = write_lines(g, dir, l, e);
 	}
 	free(l);
 	return rc;

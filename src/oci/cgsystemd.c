@@ -2,6 +2,7 @@
 /* Scopes of systemd. See cgsystemd.h. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -262,6 +263,87 @@ int cgsystemd_start(const char *unit, pid_t pid, char *path, size_t size, struct
 		nanosleep(&step, NULL);
 	}
 	return 0;
+}
+
+/* ---- limits (systemd.resource-control(5)) ---- */
+
+#define LIMITS_MAX 8u
+
+struct limits {
+	char value[LIMITS_MAX][24];
+	char *argv[11 + 3 * LIMITS_MAX +
+		   1]; /* the call with its four arguments, each property, NULL */
+	unsigned argc, n;
+};
+
+/* "max" is its largest number. */
+static void add_limit(struct limits *t, const char *property, const char *value)
+{
+	char *text = t->value[t->n];
+
+	if (t->n == LIMITS_MAX)
+		return;
+	snprintf(text, sizeof(t->value[0]), "%.22s",
+		 strcmp(value, "max") ? value : "18446744073709551615");
+	t->n++;
+	t->argv[t->argc++] = TEXT(property);
+	t->argv[t->argc++] = TEXT("t");
+	t->argv[t->argc++] = text;
+}
+
+/* "QUOTA PERIOD": microseconds of processor time in each second, and the period. */
+static void add_processor_limit(struct limits *t, const char *value)
+{
+	unsigned long long period = 0, quota;
+	char *end, text[24];
+
+	quota = strtoull(value, &end, 10);
+	if (end == value)
+		quota = ULLONG_MAX; /* max */
+	end = strchr(value, ' ');
+	if (end)
+		period = strtoull(end + 1, NULL, 10);
+	if (!period)
+		return;
+	if (quota != ULLONG_MAX)
+		quota = (unsigned long long)((double)quota * 1000000.0 / (double)period + 0.5);
+	snprintf(text, sizeof(text), "%llu", quota);
+	add_limit(t, "CPUQuotaPerSecUSec", text);
+	snprintf(text, sizeof(text), "%llu", period);
+	add_limit(t, "CPUQuotaPeriodUSec", text);
+}
+
+static void add_line_of(struct limits *t, const struct cgline *line)
+{
+	static const char *const same[][2] = {
+		{"memory.max", "MemoryMax"}, {"memory.swap.max", "MemorySwapMax"},
+		{"memory.low", "MemoryLow"}, {"pids.max", "TasksMax"},
+		{"cpu.weight", "CPUWeight"},
+	};
+
+	if (!strcmp(line->file, "cpu.max"))
+		add_processor_limit(t, line->value);
+	if (!strcmp(line->file, "io.weight") && !strncmp(line->value, "default ", 8))
+		add_limit(t, "IOWeight", line->value + 8);
+	for (size_t i = 0; i < ARRAY_LEN(same); i++) {
+		if (!strcmp(line->file, same[i][0]))
+			add_limit(t, same[i][1], line->value);
+	}
+}
+
+int cgsystemd_limit(const char *unit, const struct cglines *l, struct err *e)
+{
+	char *const call[] = {MANAGER, TEXT("SetUnitProperties"), TEXT("sba(sv)"), TEXT(unit),
+			      TEXT("true")};
+	struct limits t = {.argc = ARRAY_LEN(call) + 1};
+	char said[SAID_MAX], count[8];
+
+	memcpy(t.argv, call, sizeof(call));
+	t.argv[ARRAY_LEN(call)] = count;
+	for (unsigned i = 0; i < l->n; i++)
+		add_line_of(&t, &l->line[i]);
+	snprintf(count, sizeof(count), "%u", t.n);
+	return t.n ? ask(t.argv, unit, said, e) : 0;
 }
 
 int cgsystemd_stop(const char *unit, struct err *e)

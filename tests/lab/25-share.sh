@@ -161,16 +161,20 @@ until [ -e /s/stop ] && [ $last = 0 ]; do
 done
 echo "worked $((n - failed > 20)), failed $((failed > 0)), open: $(cat <&3 2>&1)"
 GUEST
-number() { n=$(cat "$D/now" 2>/dev/null) && [ -n "$n" ]; } # between two of them it is empty
+number() { # between two of them the file is empty
+	local n
+	n=$(cat "$D/now" 2>/dev/null)
+	echo "${n:-0}"
+}
 kill_busy() { # NAME PROCESS
 	local i now
 	rm -f "$D/stop"
 	begin "$RUN" --share "$D:/s" -- sh /s/busy
 	for i in 1 2; do
-		wait_for 20 number
-		now=$n
+		wait_for 20 test -s "$D/now"
+		now=$(number)
 		pkill -9 -P "$pid" -x "$2" || pkill -9 -P "$(pgrep -P "$pid")" -x "$2"
-		more() { number && [ "$n" -gt $((now + 20)) ]; }
+		more() { [ "$(number)" -gt $((now + 20)) ]; }
 		if wait_for 30 more; then ok "$1-goes-on-$i"; else not_ok "$1-goes-on-$i" "the guest does not write any more"; fi
 	done
 	touch "$D/stop"

@@ -44,3 +44,28 @@ if INSULA_TEST_SYSTEMD=1 CK_RUN_CASE=all CK_VERBOSITY=normal CK_DEFAULT_TIMEOUT=
 else
 	not_ok systemd-scope "$(grep -m 3 ':[FE]:' "$T/out" | tr '\n' ' ')"
 fi
+
+# A container from end to end: its scope has the limit of the container and the VM's own, and all of the VM's processes.
+make_root "$T/b/rootfs"
+ln -s busybox "$T/b/rootfs/bin/sleep"
+OCI=("${ENTER[@]}" "$BUILD/bin/insula-oci" --root /run/oci-test --systemd-cgroup)
+scope() { "${ENTER[@]}" systemctl show -p "$1" --value insula-e2e.scope; }
+"${OCI[@]}" spec -b "$T/b"
+jq '.process.terminal = false | .process.args = ["sh", "-c", "while :; do sleep 1; done"] | .linux.cgroupsPath = "system.slice:insula:e2e" |
+	.linux.resources = {"memory": {"limit": 268435456}, "pids": {"limit": 500}}' "$T/b/config.json" >"$T/new" && mv "$T/new" "$T/b/config.json"
+LIMIT=300 expect systemd-run 0 '' "${OCI[@]}" run -d -b "$T/b" e2e
+if [ "$(scope ActiveState)" = active ] && [ "$(scope MemoryMax)" -gt 268435456 ] && [ "$(scope MemoryMax)" -lt 671088640 ]; then
+	ok systemd-limits
+else
+	not_ok systemd-limits "$(scope ActiveState) $(scope MemoryMax)"
+fi
+names=$("${ENTER[@]}" sh -c 'for p in $(cat /sys/fs/cgroup/system.slice/insula-e2e.scope/cgroup.procs); do cat /proc/$p/comm 2>/dev/null; done' | sort -u | paste -sd' ')
+case $names in *insula-vhost*insula-vmm*insula-vsock*) ok systemd-processes ;; *) not_ok systemd-processes "$names" ;; esac
+"${ENTER[@]}" systemctl daemon-reload
+same="$("${ENTER[@]}" cat /sys/fs/cgroup/system.slice/insula-e2e.scope/memory.max)"
+if [ "$same" = "$(scope MemoryMax)" ]; then ok systemd-reload; else not_ok systemd-reload "$same"; fi
+expect systemd-exec 5 '' "${OCI[@]}" exec e2e sh -c 'exit 5'
+expect systemd-update 0 '' "${OCI[@]}" update --memory 134217728 e2e
+if [ "$(scope MemoryMax)" -lt $((268435456 + 134217728)) ]; then ok systemd-updated; else not_ok systemd-updated "$(scope MemoryMax)"; fi
+expect systemd-delete 0 '' "${OCI[@]}" delete -f e2e
+case $(scope ActiveState) in inactive | '') ok systemd-scope-gone ;; *) not_ok systemd-scope-gone "$(scope ActiveState)" ;; esac

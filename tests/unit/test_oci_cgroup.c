@@ -353,6 +353,23 @@ START_TEST(limits)
 }
 END_TEST
 
+static bool shown(const struct cgroup *g, const char *property, const char *want)
+{
+	char cmd[200], got[64] = "";
+	FILE *f;
+
+	snprintf(cmd, sizeof(cmd), "systemctl show -p %s --value %.100s", property, g->unit);
+	f = popen(cmd, "r");
+	if (!f)
+		return false;
+	if (fgets(got, sizeof(got), f))
+		got[strcspn(got, "\n")] = 0;
+	pclose(f);
+	if (strcmp(got, want) != 0)
+		printf("# %s is %s, not %s\n", property, got, want);
+	return !strcmp(got, want);
+}
+
 /* tests/lab/65-oci-host.sh runs this under a systemd. */
 START_TEST(a_scope_of_systemd)
 {
@@ -380,6 +397,17 @@ START_TEST(a_scope_of_systemd)
 	ck_assert_int_eq(strncmp(g.path, ROOT "/insula.slice/", 27), 0);
 	ck_assert(read_line(&g, "memory.max", "67112960"));
 	ck_assert(read_line(&g, "cpu.max", "50000 100000"));
+	/* systemd knows them, too, or it would lift them some day. */
+	ck_assert_int_eq(system("systemctl daemon-reload"), 0);
+	ck_assert(shown(&g, "MemoryMax", "67112960"));
+	ck_assert(shown(&g, "CPUQuotaPerSecUSec", "500ms"));
+	o = json("{'cpu':{'quota':-1,'period':50000,'shares':2048}}");
+	ck_assert_msg(!cgroup_update(&g, o, 4096, &e), "%s", e.text);
+	json_object_put(o);
+	ck_assert(shown(&g, "CPUQuotaPerSecUSec", "infinity"));
+	ck_assert(shown(&g, "CPUWeight", "79"));
+	ck_assert(shown(&g, "MemoryMax", "67112960"));
+	ck_assert(read_line(&g, "cpu.max", "max 50000"));
 	/* The same name again: nothing changes, and it is not the second one's. */
 	again = g;
 	ck_assert_int_eq(container_group_check(&again, &e), -EBUSY);
