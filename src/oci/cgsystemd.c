@@ -279,10 +279,11 @@ struct limits {
 /* "max" is its largest number. */
 static void add_limit(struct limits *t, const char *property, const char *value)
 {
-	char *text = t->value[t->n];
+	char *text;
 
 	if (t->n == LIMITS_MAX)
 		return;
+	text = t->value[t->n];
 	snprintf(text, sizeof(t->value[0]), "%.22s",
 		 strcmp(value, "max") ? value : "18446744073709551615");
 	t->n++;
