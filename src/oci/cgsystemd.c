@@ -271,8 +271,7 @@ int cgsystemd_start(const char *unit, pid_t pid, char *path, size_t size, struct
 
 struct limits {
 	char value[LIMITS_MAX][24];
-	char *argv[11 + 3 * LIMITS_MAX +
-		   1]; /* the call with its four arguments, each property, NULL */
+	char *argv[12 + 3 * LIMITS_MAX + 1]; /* up to their count; each; NULL */
 	unsigned argc, n;
 };
 

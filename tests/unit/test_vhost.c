@@ -380,6 +380,14 @@ START_TEST(helper_dies)
 }
 END_TEST
 
+/* With the connection of the one before. */
+static void next_helper(int had)
+{
+	conf.flags = VHOST_AWAY | VHOST_HAD;
+	start_helper(had, -1);
+	hears(MSG_READY, NULL, 0, NULL);
+}
+
 /* Its back end lives: it gives the rings back to the next helper on the same connection, whatever
  * it was doing out of order, and is free for the next one. */
 START_TEST(helper_dies_alone)
@@ -399,9 +407,7 @@ START_TEST(helper_dies_alone)
 	end_helper();
 	ck_assert_uint_eq(back.n[VHOST_GET_VRING_BASE], 0);
 	ck_assert(!back.ended);
-	conf.flags = VHOST_AWAY | VHOST_HAD;
-	start_helper(had, -1);
-	hears(MSG_READY, NULL, 0, NULL);
+	next_helper(had);
 	ck_assert_uint_eq(back.n[VHOST_GET_VRING_BASE], 2);
 	for (unsigned n = 0; n < WAIT_MS && !back.ended; n++)
 		usleep(1000);
@@ -434,9 +440,7 @@ START_TEST(helper_dies_alone_and_then_the_back_end)
 	answers(&back, 0, all[3]);
 	had = fd_copy(rig->v.link.fd);
 	end_helper();
-	conf.flags = VHOST_AWAY | VHOST_HAD;
-	start_helper(had, -1);
-	hears(MSG_READY, NULL, 0, NULL);
+	next_helper(had);
 	answers(&back, 0, all[1]);
 	answered(0, 2);
 	vb_kill(&back);
@@ -463,9 +467,7 @@ START_TEST(helper_dies_alone_back_end_misbehaves)
 	answered(0, 2);
 	had = fd_copy(rig->v.link.fd);
 	end_helper();
-	conf.flags = VHOST_AWAY | VHOST_HAD;
-	start_helper(had, -1);
-	hears(MSG_READY, NULL, 0, NULL);
+	next_helper(had);
 	vb_kill(&back);
 	offer(0, 2);
 	new_back(&next);

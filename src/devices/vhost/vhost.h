@@ -17,9 +17,9 @@
  *
  * Anything that goes wrong with the connection ends it: NOBODY, and the supervisor is told. The
  * next one, of the same back end, of its successor, or of another one, gets all state again. So it
- * is after a death of this process, but that the next one begins with the connection that was there,
- * on which it takes the rings back. Where the rings go on: vhost_ring.h, or the back end's own
- * account (INFLIGHT_SHMFD), whose memory is kept for it, by the supervisor too.
+ * is after a death of this process, but that the next one begins with the connection that was
+ * there, on which it takes the rings back. Where the rings go on: vhost_ring.h, or the back end's
+ * own account (INFLIGHT_SHMFD), whose memory is kept for it, by the supervisor too.
  *
  * A restarted helper does not need the back end to answer registers: what the back end has said of
  * itself (features, configuration) is in the device page. The first one waits for it before it is

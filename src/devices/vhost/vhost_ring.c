@@ -37,7 +37,6 @@ static void vring_view(struct vring_view *v, const struct vq_state *q, const str
 	v->avail = gm_ptr(gm, q->driver, RING_ENTRIES + AVAIL_ENTRY * num);
 	v->used = gm_ptr(gm, q->device, RING_ENTRIES + USED_ENTRY * num);
 	v->answered = vring_load16(v->used + RING_IDX);
-	v->offered = vring_load16(v->avail + RING_IDX);
 }
 
 static uint8_t *vring_avail_at(const struct vring_view *v, uint16_t at)

@@ -5,8 +5,9 @@
  * The helper (insula-vhost) can neither open nor connect anything. Every helper gets a connection
  * of its own with its start; when that ends the helper lives on, says so, and gets the next one
  * when there is one. If a helper dies and its back end does not, the next helper first takes the
- * rings back on the connection that was there. What makes connections is `connect`: for --device the path of a socket
- * (vhost_open()), for others whatever they like, such as a program that they start.
+ * rings back on the connection that was there. What makes connections is `connect`: for --device
+ * the path of a socket (vhost_open()), for others whatever they like, such as a program that they
+ * start.
  *
  * It is asked for a connection at first after 10 ms, in the end every `patience_ms`, at moments of
  * chance, so that many VMs behind one back end do not ask at once.
@@ -70,9 +71,9 @@ int vhost_open(struct vhost_back *b, const struct vhost_config *c, bool check_on
 /* Close what is open; for both. No-op after vhost_init(). */
 void vhost_close(struct vhost_back *b);
 
-/* A connection for a new helper (the caller closes it). With b->away set it has no other end, or, if
- * *had, is the one that the last helper had. An error is none that time would mend. Does not block.
- */
+/* A connection for a new helper (the caller closes it). With b->away set it has no other end, or,
+ * if *had, is the one that the last helper had. An error is none that time would mend. Does not
+ * block. */
 int vhost_stream(struct vhost_back *b, bool *had, struct err *e);
 /* The helper's connection has ended. False: it had none. */
 bool vhost_lost(struct vhost_back *b);
