@@ -8,7 +8,6 @@ ONPTY=$(dirname "$0")/../guests/onpty.py
 "$RUN" -- true </dev/null >/dev/null 2>&1 # the initrd is in the cache now
 
 # same NAME WANT GOT
-same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got '$3'"; fi; }
 
 # ---- streams
 

@@ -8,7 +8,6 @@ D=$T/dir
 mkdir -m 777 "$D"
 chmod 755 "$T"
 
-same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "'$3', expected '$2'"; fi; }
 # wait_for SECONDS COMMAND...
 wait_for() {
 	local n=$(($1 * 20))

@@ -4,7 +4,6 @@
 # tests/container/suite has the rest. 27-container.make makes the containers, 27-container.guest runs
 # them in the guest.
 . "$(dirname "$0")/lib.sh"
-same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got '$3'"; fi; }
 here=$(dirname "$0")
 S=$T/share C=/run/insula/share
 . "$here/27-container.make"

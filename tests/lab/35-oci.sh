@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # insula-oci with real guests, from the command line: a bundle of busybox.
 . "$(dirname "$0")/lib.sh"
-same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got '$3'"; fi; }
 for c in $(cat /sys/fs/cgroup/cgroup.controllers); do
 	echo "+$c" >/sys/fs/cgroup/cgroup.subtree_control
 done

@@ -4,7 +4,6 @@
 # filters, mounts and files ends with it.
 [ -n "${DOCKER_INSIDE:-}" ] || DOCKER_INSIDE=1 exec unshare --net --mount --propagation private -- bash "$0"
 . "$(dirname "$0")/lib.sh"
-same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got '$3'"; fi; }
 OCI=$BUILD/bin/insula-oci
 for c in $(cat /sys/fs/cgroup/cgroup.controllers); do
 	echo "+$c" >/sys/fs/cgroup/cgroup.subtree_control

@@ -20,7 +20,6 @@ up() {
 	exit 1
 }
 # same NAME WANT GOT
-same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got '$3'"; fi; }
 # member NAME: of the JSON object on standard input
 member() { python3 -c 'import json, sys; print(json.load(sys.stdin).get(sys.argv[1]))' "$1"; }
 

@@ -12,7 +12,6 @@ printf '{"socket": "%s", "state_dir": "%s", "socket_mode": "0666"}' "$T/s" "$T/s
 insulad=$!
 for _ in $(seq 200); do ! "$CTL" info >/dev/null 2>&1 || break; sleep 0.05; done
 # same NAME WANT GOT
-same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got '$3'"; fi; }
 
 # ---- one guest for all that needs only one; it boots while files are made
 

@@ -11,7 +11,6 @@ printf '{"socket": "%s", "state_dir": "%s", "cgroup": "off"}' "$T/s" "$T/state" 
 insulad=$!
 for _ in $(seq 200); do ! "$CTL" info >/dev/null 2>&1 || break; sleep 0.05; done
 
-same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got '$3'"; fi; }
 member() { python3 -c 'import json, sys; print(json.load(sys.stdin).get(sys.argv[1]))' "$1"; }
 now_ms() { echo $(($(date +%s%N) / 1000000)); }
 # image DIR SIZE: of a root, writable

@@ -30,7 +30,6 @@ down() {
 	insulad=
 }
 # same NAME WANT GOT
-same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got '$3'"; fi; }
 # between NAME LOW HIGH GOT
 between() { if [ "$4" -ge "$2" ] && [ "$4" -le "$3" ]; then ok "$1"; else not_ok "$1" "expected $2 to $3, got $4"; fi; }
 member() { python3 -c 'import json, sys; print(json.load(sys.stdin).get(sys.argv[1]))' "$1" 2>/dev/null; }

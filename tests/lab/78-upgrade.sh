@@ -9,7 +9,6 @@ export INSULA_SOCKET=$T/s
 insulad=
 trap '[ -z "$insulad" ] || { "$CTL" kill old new payload >/dev/null 2>&1; kill "$insulad"; wait "$insulad"; }; rm -rf "$T"' EXIT
 printf '{"socket": "%s", "state_dir": "%s", "cgroup": "off"}' "$T/s" "$T/state" >"$T/conf"
-same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got '$3'"; fi; }
 # member JSON NAME: the first one of that name; process JSON PROGRAM: its process id (no other program: they are slow in the lab)
 member() { ! [[ $1 =~ \"$2\":\"?([^,\"\}]*) ]] || echo "${BASH_REMATCH[1]}"; }
 process() { ! [[ $1 =~ \"name\":\"$2[^\"]*\",\"pid\":([0-9]+) ]] || echo "${BASH_REMATCH[1]}"; }

@@ -15,6 +15,9 @@ not_ok() {
 	[ ! -s "$T/out" ] || sed 's/^/#   /' "$T/out" | tail -n 15
 }
 
+# same NAME WANT GOT
+same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got '$3'"; fi; }
+
 # expect NAME STATUS REGEX COMMAND...: both streams together must match REGEX ('' for any). IN is the input (/dev/null).
 expect() {
 	local name=$1 want=$2 regex=$3 got=0

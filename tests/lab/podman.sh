@@ -6,7 +6,6 @@
 #   podman_left                      what is still there of containers: files, mounts, processes, network namespaces, groups, files in memory
 #   podman_nothing_left NAME         a case: none of that is there, after a while: conmon cleans up when podman has ended
 #   podman_end                       images and storage go
-same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got '$3'"; fi; }
 
 podman_setup() {
 	local c
