@@ -29,6 +29,9 @@
 #define BOARD_PAGE_TABLES 0x9000ull /* PML4, PDPT, 4 PD: 24 KiB up to 0xf000 */
 #define BOARD_CMDLINE 0x20000ull    /* up to BOARD_CMDLINE_MAX bytes with the NUL */
 #define BOARD_CMDLINE_MAX 0x10000ull
+/* 16 bytes, the generation identifier: in a page of its own that is reserved for good, which the
+ * ACPI area is not. Not at its start: kernels look every 2 KiB for what begins like a PC's ROM. */
+#define BOARD_GENID 0xdf010ull
 #define BOARD_ACPI 0xe0000ull /* RSDP first, then the other tables; 128 KiB */
 #define BOARD_ACPI_SIZE 0x20000ull
 /* F000:FFF0, where a PC's firmware starts, up to the end of the ACPI area: the code there writes to
@@ -64,6 +67,7 @@
 #define BOARD_PVPANIC_EVENTS 3
 
 /* ---- interrupt lines (GSI = IOAPIC pin) ---- */
+#define BOARD_GSI_EVENTS 3 /* ACPI's Generic Event Device: the generation identifier is new */
 #define BOARD_GSI_COM1 4
 #define BOARD_GSI_VIRTIO 5 /* device i: 5 + i */
 

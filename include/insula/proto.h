@@ -110,6 +110,7 @@ struct msg_start_vmm {
 	uint32_t ncpus;
 	uint32_t ndevices; /* MSG_DEVICE messages that came before */
 	uint32_t flags;    /* enum vmm_flags */
+	uint8_t genid[16]; /* the VM's generation identifier: random, new with each start */
 	char cmdline[MSG_CMDLINE_MAX];
 };
 

@@ -114,6 +114,7 @@ unsigned vm_word_start(const struct vm *vm, int hypervisor, struct msg_start_vmm
 				    .ncpus = vm->conf->cpus,
 				    .ndevices = vm->ndevices,
 				    .flags = vm->conf->mem_huge ? VMM_HUGEPAGES : 0};
+	random_bytes(m->genid, sizeof(m->genid));
 	memcpy(m->cmdline, vm->boot.cmdline, sizeof(m->cmdline));
 	if (hypervisor >= 0) {
 		m->head.slot[n] = START_HYPERVISOR;

@@ -22,6 +22,7 @@
 #include <insula/log.h>
 
 #include "x86/acpi.h"
+#include "x86/genid.h"
 #include "x86/ioapic.h"
 #include "x86/load.h"
 #include "vmm.h"
@@ -198,6 +199,8 @@ static int build_vm(struct vmm *vm, int dev, struct err *e)
 		rc = ioapic_create(&vm->ioapic, vm->npins, &irq_ops, vm->hv, e);
 	if (!rc)
 		rc = board_init(vm, e);
+	if (!rc)
+		rc = genid_init(vm, e);
 	for (unsigned i = 0; i < vm->ndevices && !rc; i++)
 		rc = attach_device(vm, &vm->dev[i], spin, e);
 	for (unsigned i = 0; i < vm->ncpus && !rc; i++) {
@@ -287,6 +290,8 @@ static void load(struct vmm *vm, const struct msg_start_vmm *start, struct start
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		ap.device[i] = &vm->dev[i].desc;
 	rc = acpi_build(&vm->gm, &ap, &lp.acpi_rsdp, &e);
+	if (!rc)
+		rc = genid_place(vm, start->genid, &e);
 	if (rc)
 		main_fail("acpi", rc, e.text, 0);
 	memcpy(lp.initrd_fd, f->fd[START_INITRD], sizeof(lp.initrd_fd));

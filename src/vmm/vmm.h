@@ -46,6 +46,7 @@ struct vmm {
 	struct remote dev[VM_MAX_DEVICES];
 	unsigned next_slot;
 
+	int genid_event;          /* owned: x86/genid.h */
 	int main_event;           /* wakes the main thread: a device is stuck, or the VM ends */
 	atomic_bool ending;       /* vCPUs leave their loops */
 	_Atomic uint32_t reason;  /* enum vm_exit_reason, set once by whoever ends the VM first */

@@ -141,6 +141,12 @@ static void strings(void)
 	check("string_input", ones == sizeof(in), "%u of %u bytes", ones, (unsigned)sizeof(in));
 }
 
+static void generation_identifier(void)
+{
+	check("generation_identifier", read64(BOARD_GENID) != 0 && read64(BOARD_GENID + 8) != 0,
+	      "%lx %lx", read64(BOARD_GENID), read64(BOARD_GENID + 8));
+}
+
 static void lapic(void)
 {
 	uint32_t version = read32(BOARD_LAPIC + 0x30);
@@ -158,6 +164,7 @@ int main(void)
 	absent_memory();
 	lapic();
 	ioapic_window();
+	generation_identifier();
 	strings();
 	return finish();
 }

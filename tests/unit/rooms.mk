@@ -14,6 +14,7 @@ rooms_test_daemon := daemon supervisor spec devices jail base
 rooms_test_device := devices base
 rooms_test_devpage_helper := devices base
 rooms_test_exec := exec devices guest base
+rooms_test_genid := vmm base
 rooms_test_guestproto := base
 rooms_test_hv := hv x86 base
 rooms_test_image := image base

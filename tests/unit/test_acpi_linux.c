@@ -89,6 +89,23 @@ static unsigned occurrences(const char *text, const char *word)
 	return n;
 }
 
+/* The generation identifier as Microsoft's paper has it, and the event by which it is notified. */
+static void check_genid(const char *text)
+{
+	char line[64];
+
+	ck_assert_uint_eq(occurrences(text, "Name (_CID, \"VM_Gen_Counter\")"), 1);
+	ck_assert_uint_eq(occurrences(text, "Name (_DDN, \"VM_Gen_Counter\")"), 1);
+	ck_assert_uint_eq(occurrences(text, "Name (ADDR, Package (0x02)"), 1);
+	snprintf(line, sizeof(line), "0x%08X, \n                0x00\n", (unsigned)BOARD_GENID);
+	ck_assert_msg(occurrences(text, line) == 1, "%s in\n%s", line, text);
+	ck_assert_uint_eq(occurrences(text, "\"ACPI0013\""), 1);
+	snprintf(line, sizeof(line), "0x%08X,\n", BOARD_GSI_EVENTS);
+	ck_assert_msg(occurrences(text, line) == 1, "%s in\n%s", line, text);
+	ck_assert_uint_eq(occurrences(text, "Method (_EVT, 1, NotSerialized)"), 1);
+	ck_assert_uint_eq(occurrences(text, "Notify (VGEN, 0x80)"), 1);
+}
+
 static void check_source(unsigned ncpus, unsigned nvirtio, bool com1)
 {
 	const char *text = dsdt_source();
@@ -102,7 +119,8 @@ static void check_source(unsigned ncpus, unsigned nvirtio, bool com1)
 	ck_assert_uint_eq(occurrences(text, "Name (\\_S5, Package (0x04)"), 1);
 	ck_assert_uint_eq(
 		occurrences(text, "Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive"),
-		nvirtio + com1);
+		nvirtio + com1 + 1); /* and the Generic Event Device's */
+	check_genid(text);
 	for (unsigned i = 0; i < nvirtio; i++) {
 		snprintf(line, sizeof(line), "0x%08X,         // Address Base",
 			 (unsigned)BOARD_VIRTIO_MMIO + i * BOARD_PAGE);

@@ -574,6 +574,20 @@ START_TEST(fails_too_often)
 }
 END_TEST
 
+/* Two VMs, or one that starts twice, are not of the same generation. */
+START_TEST(generation_is_new)
+{
+	struct msg_start_vmm one, two;
+	int fds[MSG_MAX_FDS];
+
+	(void)vm_word_start(&vm, -1, &one, fds);
+	(void)vm_word_start(&vm, -1, &two, fds);
+	ck_assert_mem_ne(one.genid, two.genid, sizeof(one.genid));
+	for (unsigned i = 0; i + 8 <= sizeof(one.genid); i += 8)
+		ck_assert_mem_ne(one.genid + i, "\0\0\0\0\0\0\0", 8);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("vm");
@@ -582,6 +596,7 @@ int main(void)
 	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, generation_is_new);
 	tcase_add_test(t, death_while_starting);
 	tcase_add_loop_test(t, failure_while_starting, 0, 2);
 	tcase_add_test(t, not_in_its_jail);

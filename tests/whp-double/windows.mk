@@ -37,7 +37,7 @@ $(BUILD)/windows/tests/test_hv.exe: $(call win_test_objs,tests/unit/win/test_hv.
 $(BUILD)/windows/tests/hvrun.exe: $(call win_test_objs,$(HVRUN_SRC) tests/whp-double/hvrun_win.c) $(BUILD)/windows/libinsula-hv.a
 
 # Unit tests of what both systems build, with the rooms of tools/windows.mk. guestproto.c: no program for Windows has it yet.
-WIN_UNIT     := acpi base config devpage_helper guestproto ioapic load loop remote restart rng uart virtio virtqueue vm vsock
+WIN_UNIT     := acpi base config devpage_helper genid guestproto ioapic load loop remote restart rng uart virtio virtqueue vm vsock
 WIN_UNIT_SRC := $(sort $(filter-out %/main.c tools/%,$(WIN_BASE) $(WIN_DEVICES) $(WIN_VMM) $(WIN_JAIL) $(WIN_RUN) $(WIN_DAEMON) src/base/guestproto.c))
 WIN_UNIT_EXE := $(patsubst %,$(BUILD)/windows/tests/test_%.exe,$(WIN_UNIT))
 windows-tests: $(WIN_UNIT_EXE)

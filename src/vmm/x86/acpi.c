@@ -175,13 +175,16 @@ static uint64_t end_table(struct out *o, size_t at)
 
 #define AML_NAME 0x08
 #define AML_BYTE 0x0a
+#define AML_DWORD 0x0c
 #define AML_STRING 0x0d
 #define AML_SCOPE 0x10
 #define AML_BUFFER 0x11
 #define AML_PACKAGE 0x12
+#define AML_METHOD 0x14
 #define AML_ROOT '\\'
 #define AML_EXT 0x5b
 #define AML_EXT_DEVICE 0x82
+#define AML_NOTIFY 0x86
 
 #define PKG_LENGTH 3 /* bytes of a package length: always this form, which reaches 1 MiB */
 
@@ -346,6 +349,47 @@ static void aml_s5(struct out *o)
 	aml_end(o, at);
 }
 
+/* genid.h: the device, and where its bytes lie */
+static void aml_genid(struct out *o)
+{
+	static const char compatible[] = "VM_Gen_Counter";
+	size_t at = aml_begin_device(o, "VGEN"), addr;
+
+	aml_hid_uid(o, "INSL0001", 0);
+	aml_name(o, "_CID");
+	aml_string(o, compatible);
+	aml_name(o, "_DDN");
+	aml_string(o, compatible);
+	aml_name(o, "ADDR");
+	out_int(o, AML_PACKAGE, 1);
+	addr = aml_begin(o);
+	out_int(o, 2, 1);
+	out_int(o, AML_DWORD, 1);
+	out_int(o, BOARD_GENID, 4);
+	aml_byte(o, 0); /* the upper half */
+	aml_end(o, addr);
+	aml_end(o, at);
+}
+
+/* What notifies it, 5.6.9: of one pin, so that _EVT need not ask which. */
+static void aml_events(struct out *o)
+{
+	const struct device_desc pin = {.nvectors = 1, .vector = {{.number = BOARD_GSI_EVENTS}}};
+	size_t at = aml_begin_device(o, "GEVT"), method;
+
+	aml_hid_uid(o, "ACPI0013", 0);
+	aml_crs(o, &pin);
+	out_int(o, AML_METHOD, 1);
+	method = aml_begin(o);
+	out_bytes(o, "_EVT", 4);
+	out_int(o, 1, 1); /* arguments */
+	out_int(o, AML_NOTIFY, 1);
+	out_bytes(o, "VGEN", 4);
+	aml_byte(o, 0x80);
+	aml_end(o, method);
+	aml_end(o, at);
+}
+
 static void aml_devices(struct out *o, const struct acpi_params *p)
 {
 	const struct device_desc pvpanic = {
@@ -356,6 +400,8 @@ static void aml_devices(struct out *o, const struct acpi_params *p)
 	for (unsigned i = 0; i < p->ncpus; i++)
 		aml_device(o, aml_seg(seg, 'C', i), "ACPI0007", i, NULL); /* 8.4 */
 	aml_device(o, "PEVT", "QEMU0001", 0, &pvpanic);
+	aml_genid(o);
+	aml_events(o);
 	for (unsigned i = 0; i < p->ndevices; i++) {
 		const struct device_desc *d = p->device[i];
 
