@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 
 #include <insula/base.h>
 #include <insula/image.h>
+#include <insula/log.h>
 
 #include "store.h"
 #include "store_parts.h"
@@ -24,6 +26,8 @@
 #define SECONDS 3600u /* for one image */
 #define SECONDS_MAX 604800u
 #define LEAST_FREE (1ull << 30)
+#define LOCK_TURN_MS 20
+#define LOCK_SAY_NS 2000000000ull
 
 int image_store_dir(char out[IMAGE_PATH_MAX], struct err *e)
 {
@@ -83,16 +87,23 @@ int store_start_clock(struct store *s, struct err *e)
 	return 0;
 }
 
+static int in_time(const struct store *s, struct err *e)
+{
+	if (!s->seconds || clock_ns() < s->end_ns)
+		return 0;
+	return err_set(e, -ETIMEDOUT,
+		       "the image is not ready after %u s; INSULA_IMAGE_TIMEOUT may give it more",
+		       s->seconds);
+}
+
 int store_go_on(const struct store *s, struct err *e)
 {
 	struct statvfs v;
 	uint64_t left, least;
+	int rc = in_time(s, e);
 
-	if (s->seconds && clock_ns() >= s->end_ns)
-		return err_set(e, -ETIMEDOUT,
-			       "the image is not ready after %u s; INSULA_IMAGE_TIMEOUT may give "
-			       "it more",
-			       s->seconds);
+	if (rc)
+		return rc;
 	if (fstatvfs(s->cache.dir, &v))
 		return 0;
 	left = (uint64_t)v.f_bavail * v.f_frsize;
@@ -174,12 +185,20 @@ static struct flock lock_of(const char *name, short type)
 int store_lock(const struct store *s, const char *name, struct err *e)
 {
 	struct flock l = lock_of(name, F_WRLCK);
+	uint64_t say = clock_ns() + LOCK_SAY_NS;
+	int rc = 0;
 
-	while (fcntl(s->lock, F_OFD_SETLKW, &l)) {
-		if (errno != EINTR)
+	while (!rc && fcntl(s->lock, F_OFD_SETLK, &l)) {
+		if (errno != EAGAIN && errno != EACCES && errno != EINTR)
 			return cache_failed(&s->cache, -errno, "lock", e);
+		rc = in_time(s, e);
+		if (say && clock_ns() >= say) {
+			log_warn("image: waiting for another process that is making %.40s", name);
+			say = 0;
+		}
+		(void)poll(NULL, 0, LOCK_TURN_MS);
 	}
-	return 0;
+	return rc;
 }
 
 void store_unlock(const struct store *s, const char *name)
@@ -342,21 +361,31 @@ static void remove_tree(int dir, const char *name)
 	unlinkat(dir, name, AT_REMOVEDIR);
 }
 
+/* -EEXIST: somebody who tidies up was faster. */
+static int pull_hold(struct store *s, const char *name, int *hold)
+{
+	int rc = 0;
+
+	*hold = openat(s->cache.dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (*hold < 0 || flock(*hold, LOCK_EX | LOCK_NB))
+		rc = errno == ENOENT || errno == EWOULDBLOCK ? -EEXIST : -errno;
+	if (!rc)
+		return 0;
+	fd_close(hold);
+	if (rc != -EEXIST)
+		(void)unlinkat(s->cache.dir, name, AT_REMOVEDIR);
+	return rc;
+}
+
 int store_pull_begin(struct store *s, char name[32], int *hold, struct err *e)
 {
-	for (unsigned i = 0; i < 1000; i++) {
+	int rc = -EEXIST;
+
+	for (unsigned i = 0; i < 1000 && rc == -EEXIST; i++) {
 		snprintf(name, 32, STORE_PULL "%d-%u", (int)getpid(), i);
-		if (mkdirat(s->cache.dir, name, 0700)) {
-			if (errno == EEXIST)
-				continue;
-			break;
-		}
-		*hold = openat(s->cache.dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (*hold >= 0 && !flock(*hold, LOCK_EX | LOCK_NB))
-			return 0;
-		fd_close(hold); /* somebody who tidies up was faster */
+		rc = mkdirat(s->cache.dir, name, 0700) ? -errno : pull_hold(s, name, hold);
 	}
-	return cache_failed(&s->cache, -errno, "new directory", e);
+	return rc ? cache_failed(&s->cache, rc, "new directory", e) : 0;
 }
 
 void store_pull_end(struct store *s, const char *name, int *hold)

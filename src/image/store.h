@@ -41,7 +41,8 @@ void store_merged_name(const struct oci_manifest *m, unsigned n, char out[STORE_
 void store_image_name(const char *hex, char out[STORE_NAME_MAX]);
 void store_ref_name(const char *reference, char out[STORE_NAME_MAX]);
 
-/* Nobody else makes what has this name; waits for whoever does. */
+/* Nobody else makes what has this name; waits for whoever does, at most until the clock's end. After
+ * 2 s a line says so. */
 int store_lock(const struct store *s, const char *name, struct err *e);
 void store_unlock(const struct store *s, const char *name);
 

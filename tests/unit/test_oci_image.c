@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -411,6 +412,21 @@ START_TEST(locks_exclude)
 }
 END_TEST
 
+START_TEST(a_lock_is_not_waited_for_without_end)
+{
+	struct store own;
+
+	ck_assert_int_eq(store_lock(&store, "layer-x", &e), 0);
+	ck_assert_int_eq(store_open(&own, dir, &e), 0);
+	ck_assert_int_eq(setenv("INSULA_IMAGE_TIMEOUT", "1", 1), 0);
+	ck_assert_int_eq(store_start_clock(&own, &e), 0);
+	unsetenv("INSULA_IMAGE_TIMEOUT");
+	ck_assert_int_eq(store_lock(&own, "layer-x", &e), -ETIMEDOUT);
+	ck_assert_ptr_nonnull(strstr(e.text, "not ready after 1 s"));
+	store_close(&own);
+}
+END_TEST
+
 START_TEST(a_store_of_others)
 {
 	int next = dup(0);
@@ -422,6 +438,22 @@ START_TEST(a_store_of_others)
 	ck_assert_int_eq(dup(0), next); /* nothing stays open */
 	close(next);
 	ck_assert_int_eq(chmod(dir, 0700), 0);
+}
+END_TEST
+
+START_TEST(a_pull_without_descriptors)
+{
+	struct rlimit l;
+	char name[32];
+	int hold = -1, next = dup(0);
+
+	close(next);
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &l), 0);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &(struct rlimit){(rlim_t)next, l.rlim_max}), 0);
+	ck_assert_int_eq(store_pull_begin(&store, name, &hold, &e), -EMFILE);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &l), 0);
+	ck_assert_int_eq(hold, -1);
+	ck_assert_int_ne(faccessat(store.cache.dir, name, F_OK, 0), 0);
 }
 END_TEST
 
@@ -577,6 +609,8 @@ int main(void)
 	tcase_add_test(k, references);
 	tcase_add_test(k, names_of_merged_layers);
 	tcase_add_test(k, locks_exclude);
+	tcase_add_test(k, a_lock_is_not_waited_for_without_end);
+	tcase_add_test(k, a_pull_without_descriptors);
 	tcase_add_test(k, a_store_of_others);
 	tcase_add_test(k, dead_pulls_are_removed);
 	tcase_add_test(k, dead_files_are_removed);
