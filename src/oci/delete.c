@@ -30,9 +30,10 @@
 /* The proxy ends its VM by itself, when it is asked to; killed, by its connection. */
 static int end_processes(const struct container *c, struct err *e)
 {
-	int rc, vm;
+	int rc = proc_kill(&c->proxy, SIGKILL), vm;
 
-	proc_kill(&c->proxy, SIGKILL);
+	if (rc && rc != -ESRCH)
+		return err_sys(e, rc, "container \"%s\": its processes", c->id);
 	rc = proc_wait(&c->proxy, PROXY_MS);
 	vm = proc_wait(&c->vm, VM_MS);
 	if (vm) {

@@ -122,6 +122,14 @@ static _Noreturn void hook_child(json_object *hook, int in, int out, int netns)
 	_exit(127);
 }
 
+/* -1, errno: nobody would hear of its end. */
+static int hook_note(struct running *r)
+{
+	setpgid(r->pid, r->pid);
+	r->process = (int)syscall(SYS_pidfd_open, r->pid, 0);
+	return r->process < 0 ? -1 : 0;
+}
+
 static int hook_start(struct running *r, json_object *hook, int netns, struct err *e)
 {
 	int in[2] = {-1, -1}, out[2] = {-1, -1}, rc = 0;
@@ -133,9 +141,10 @@ static int hook_start(struct running *r, json_object *hook, int netns, struct er
 		hook_child(hook, in[0], out[1], netns);
 	if (!rc && r->pid < 0)
 		rc = -errno;
-	if (r->pid > 0) {
-		setpgid(r->pid, r->pid);
-		r->process = (int)syscall(SYS_pidfd_open, r->pid, 0);
+	if (r->pid > 0 && hook_note(r)) {
+		rc = -errno;
+		kill(-r->pid, SIGKILL);
+		(void)waitpid(r->pid, NULL, 0);
 	}
 	fd_close(&in[0]);
 	fd_close(&out[1]);

@@ -14,22 +14,29 @@
 
 #include "proc.h"
 
-/* 0: there is none, or it is a zombie. */
-static uint64_t start_of(pid_t pid)
+#define TURN_MS 100
+#define BLIND_MS 20 /* without a pidfd */
+
+/* 0; -ESRCH: there is none, or it is a zombie; else it is not known. */
+static int start_of(pid_t pid, uint64_t *start)
 {
 	unsigned long long t = 0;
 	char path[32], text[1024], *p;
 	ssize_t n;
-	int fd;
+	int fd, rc;
 
+	*start = 0;
+	if (pid <= 0)
+		return -ESRCH;
 	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	fd = pid > 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return 0;
+		return errno == ENOENT ? -ESRCH : -errno;
 	n = read(fd, text, sizeof(text) - 1);
+	rc = n < 0 ? -errno : 0;
 	close(fd);
-	if (n <= 0)
-		return 0;
+	if (rc)
+		return rc;
 	text[n] = 0;
 	p = strrchr(text, ')');
 	/* The state is field 3, the start time 22. */
@@ -38,28 +45,37 @@ static uint64_t start_of(pid_t pid)
 		   "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d "
 		   "%llu",
 		   &t) != 1)
-		return 0;
-	return t;
+		return -ESRCH;
+	*start = t;
+	return 0;
 }
 
-struct proc proc_of(pid_t pid)
+int proc_of(pid_t pid, struct proc *p)
 {
-	return (struct proc){pid, start_of(pid)};
+	p->pid = pid;
+	return start_of(pid, &p->start);
 }
 
 bool proc_alive(const struct proc *p)
 {
-	return p->pid > 0 && p->start && start_of(p->pid) == p->start;
+	uint64_t start;
+	int rc = p->pid > 0 && p->start ? start_of(p->pid, &start) : -ESRCH;
+
+	if (!rc)
+		return start == p->start;
+	/* Without a descriptor for /proc: by the number alone, for nobody may be taken for gone. */
+	return rc != -ESRCH && (!kill(p->pid, 0) || errno == EPERM);
 }
 
 int proc_open(const struct proc *p)
 {
 	int fd = p->pid > 0 ? (int)syscall(SYS_pidfd_open, p->pid, 0) : -1;
+	int rc = fd < 0 && p->pid > 0 ? -errno : -ESRCH;
 
 	if (fd >= 0 && proc_alive(p))
 		return fd;
 	fd_close(&fd);
-	return -ESRCH;
+	return rc;
 }
 
 int proc_kill(const struct proc *p, int signo)
@@ -77,17 +93,17 @@ int proc_kill(const struct proc *p, int signo)
 int proc_wait(const struct proc *p, int ms)
 {
 	uint64_t limit = clock_ns() + (uint64_t)ms * 1000000;
-	int fd = proc_open(p), n = 0;
+	int fd = proc_open(p), n = 0, turn = fd < 0 ? BLIND_MS : TURN_MS;
 	struct pollfd w = {fd, POLLIN, 0};
+	bool there = fd != -ESRCH;
 
-	if (fd < 0)
-		return 0;
-	while (n == 0 && clock_ns() < limit) {
-		n = poll(&w, 1, ms < 100 ? ms : 100);
+	while (there && n == 0 && clock_ns() < limit) {
+		n = poll(&w, 1, ms < turn ? ms : turn);
 		n = n < 0 && errno == EINTR ? 0 : n;
+		there = fd >= 0 || proc_alive(p);
 	}
-	close(fd);
-	return n > 0 ? 0 : -ETIMEDOUT;
+	fd_close(&fd);
+	return n > 0 || !there ? 0 : -ETIMEDOUT;
 }
 
 int ms_until(uint64_t limit_ns)

@@ -13,13 +13,13 @@ struct proc {
 	uint64_t start;
 };
 
-/* Our own, or a child that is still there. */
-struct proc proc_of(pid_t pid);
-/* Neither gone nor a zombie. */
+/* Our own, or a child that is still there. Negative: *p is taken for gone by all below. */
+int proc_of(pid_t pid, struct proc *p);
+/* Neither gone nor a zombie. Where that cannot be looked up (EMFILE), whoever has its number counts. */
 bool proc_alive(const struct proc *p);
-/* A pidfd, the caller's; -ESRCH: it is gone. */
+/* A pidfd, the caller's. -ESRCH: it is gone; else (EMFILE) it is not known. */
 int proc_open(const struct proc *p);
-/* 0, -ESRCH: it is gone. */
+/* As proc_open(). */
 int proc_kill(const struct proc *p, int signo);
 /* Wait until it is gone; -ETIMEDOUT. */
 int proc_wait(const struct proc *p, int ms);

@@ -360,7 +360,7 @@ static _Noreturn void proxy_main(const struct proxy_job *j, int channel)
 
 int proxy_fork(const struct proxy_job *j, struct proxy_child *p, struct err *e)
 {
-	int pair[2];
+	int pair[2], rc;
 	pid_t pid;
 
 	*p = (struct proxy_child){.channel = -1};
@@ -376,9 +376,13 @@ int proxy_fork(const struct proxy_job *j, struct proxy_child *p, struct err *e)
 		close(pair[0]);
 		return err_sys(e, -errno, "proxy");
 	}
-	p->process = proc_of(pid);
 	p->channel = pair[0];
-	return 0;
+	rc = proc_of(pid, &p->process);
+	if (!rc)
+		return 0;
+	kill(pid, SIGKILL);
+	proxy_abandon(p);
+	return err_sys(e, rc, "proxy");
 }
 
 /* ---- the command's side ---- */

@@ -71,30 +71,28 @@ int start_command(const struct flags *f, struct err *e)
 /* ---- run ---- */
 
 /* Signals that come to us are the container's. */
-static int wait_for(const struct proc *proxy)
+static int wait_for(const struct proc *proxy, int signals)
 {
 	struct signalfd_siginfo s;
 	sigset_t all;
-	int ws = 0, fd;
+	int ws = 0;
 
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
-	fd = signalfd(-1, &all, SFD_CLOEXEC);
-	while (fd >= 0 && waitpid(proxy->pid, &ws, WNOHANG) == 0) {
-		if (read(fd, &s, sizeof(s)) == sizeof(s) && s.ssi_signo != SIGCHLD)
+	while (waitpid(proxy->pid, &ws, WNOHANG) == 0) {
+		if (read(signals, &s, sizeof(s)) == sizeof(s) && s.ssi_signo != SIGCHLD)
 			proc_kill(proxy, (int)s.ssi_signo);
 	}
-	fd_close(&fd);
 	return WIFSIGNALED(ws) ? 128 + WTERMSIG(ws) : WEXITSTATUS(ws);
 }
 
-static int run_to_end(const struct flags *f, const struct proc *proxy, bool tty)
+static int run_to_end(const struct flags *f, const struct proc *proxy, bool tty, int signals)
 {
 	struct flags d = *f;
 	struct termios before;
 	bool raw = tty && raw_enter(&before);
 	struct err e;
-	int status = wait_for(proxy);
+	int status = wait_for(proxy, signals);
 
 	if (raw)
 		raw_leave(&before);
@@ -104,7 +102,7 @@ static int run_to_end(const struct flags *f, const struct proc *proxy, bool tty)
 	return status;
 }
 
-int run_command(const struct flags *f, struct err *e)
+static int run_with(const struct flags *f, int signals, struct err *e)
 {
 	struct flags d = *f;
 	struct container c;
@@ -121,8 +119,23 @@ int run_command(const struct flags *f, struct err *e)
 	state_close(&c);
 	rc = start_command(f, e);
 	if (!rc)
-		return f->detach ? 0 : run_to_end(f, &proxy, tty);
+		return f->detach ? 0 : run_to_end(f, &proxy, tty, signals);
 	d.force = true;
 	(void)delete_command(&d, NULL);
+	return rc;
+}
+
+/* What waits for the container is there before the container is. */
+int run_command(const struct flags *f, struct err *e)
+{
+	sigset_t all;
+	int signals, rc;
+
+	sigfillset(&all);
+	signals = signalfd(-1, &all, SFD_CLOEXEC);
+	if (signals < 0)
+		return err_sys(e, -errno, "signalfd");
+	rc = run_with(f, signals, e);
+	close(signals);
 	return rc;
 }

@@ -4,9 +4,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -166,6 +168,64 @@ START_TEST(why_it_has_ended)
 }
 END_TEST
 
+/* ---- processes, without a descriptor for looking at them ---- */
+
+static void descriptors(rlim_t n)
+{
+	struct rlimit l;
+
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &l), 0);
+	l.rlim_cur = n;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &l), 0);
+}
+
+START_TEST(nobody_is_taken_for_gone)
+{
+	struct proc p, none = {0};
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		pause();
+		_exit(0);
+	}
+	ck_assert_int_eq(proc_of(pid, &p), 0);
+	descriptors(0);
+	ck_assert(proc_alive(&p));
+	ck_assert(!proc_alive(&none));
+	ck_assert_int_eq(proc_open(&p), -EMFILE);
+	ck_assert_int_eq(proc_kill(&p, 0), -EMFILE);
+	ck_assert_int_eq(proc_wait(&p, 60), -ETIMEDOUT);
+	ck_assert_int_eq(proc_of(pid, &none), -EMFILE);
+	kill(pid, SIGKILL);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	ck_assert(!proc_alive(&p));
+	ck_assert_int_eq(proc_wait(&p, 60000), 0);
+	descriptors(256);
+	ck_assert_int_eq(proc_open(&p), -ESRCH);
+	ck_assert_int_eq(proc_kill(&p, 0), -ESRCH);
+	ck_assert_int_eq(proc_of(pid, &p), -ESRCH);
+}
+END_TEST
+
+START_TEST(a_process_that_ends)
+{
+	struct proc p;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		pause();
+		_exit(0);
+	}
+	ck_assert_int_eq(proc_of(pid, &p), 0);
+	ck_assert(proc_alive(&p));
+	ck_assert_int_eq(proc_wait(&p, 10), -ETIMEDOUT);
+	ck_assert_int_eq(proc_kill(&p, SIGKILL), 0);
+	ck_assert_int_eq(proc_wait(&p, 60000), 0);
+	ck_assert(!proc_alive(&p)); /* a zombie */
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("oci_state");
@@ -179,6 +239,8 @@ int main(void)
 	tcase_add_loop_test(t, a_signal, 0, ARRAY_LEN(signals));
 	tcase_add_test(t, until_then);
 	tcase_add_test(t, why_it_has_ended);
+	tcase_add_test(t, nobody_is_taken_for_gone);
+	tcase_add_test(t, a_process_that_ends);
 	suite_add_tcase(s, t);
 	srunner_run_all(run, CK_ENV);
 	failed = srunner_ntests_failed(run);

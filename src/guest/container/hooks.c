@@ -96,6 +96,10 @@ static int run_hook(const struct hook *h, struct err *e)
 	if (pidfd < 0) {
 		r = err_sys(e, -errno, "hook %s", h->path);
 		close(p[1]);
+		if (pid > 0) { /* nobody would hear of its end */
+			kill(pid, SIGKILL);
+			waitpid(pid, &status, 0);
+		}
 		return r;
 	}
 	fcntl(p[1], F_SETFL, O_NONBLOCK);
