@@ -87,6 +87,7 @@ static int memory_lines(struct cglines *l, json_object *res, enum cgline_side si
 		return rc;
 	/* 0 is what Go writes for nothing. */
 	l->memory = limit > 0 ? (uint64_t)limit : UINT64_MAX;
+	l->lifted = limit < 0;
 	if (side != CGLINE_GUEST)
 		return 0;
 	rc = limit ? limit_line(l, "memory.max", limit, e) : 0;
@@ -100,16 +101,18 @@ static int memory_lines(struct cglines *l, json_object *res, enum cgline_side si
 void cgline_vm(struct cglines *l, uint64_t overhead)
 {
 	bool limited = l->memory < UINT64_MAX - overhead;
-	unsigned more = limited ? CGLINE_VM : 1;
+	unsigned more = limited || l->lifted ? CGLINE_VM : 1;
 
 	memmove(&l->line[more], &l->line[0], l->n * sizeof(l->line[0]));
 	l->n += more;
 	/* One killed process would leave half a VM: all or none. */
 	l->line[0] = (struct cgline){"memory.oom.group", "1"};
-	if (!limited)
+	if (more == 1)
 		return;
-	l->line[1] = (struct cgline){.file = "memory.max"};
-	snprintf(l->line[1].value, sizeof(l->line[1].value), "%" PRIu64, l->memory + overhead);
+	l->line[1] = (struct cgline){.file = "memory.max", .value = "max"};
+	if (limited)
+		snprintf(l->line[1].value, sizeof(l->line[1].value), "%" PRIu64,
+			 l->memory + overhead);
 }
 
 /* ---- processors ---- */
@@ -325,6 +328,15 @@ static bool is_unified_name(const char *file)
 	       strchr(file, '.') && file[0] != '.' && strncmp(file, "cgroup.", 7) != 0;
 }
 
+static void unified_memory(struct cglines *l, const char *text)
+{
+	l->lifted = !strcmp(text, "max");
+	if (l->lifted)
+		l->memory = UINT64_MAX;
+	else if (strspn(text, "0123456789") == strlen(text))
+		l->memory = strtoull(text, NULL, 10);
+}
+
 static int unified_lines(struct cglines *l, json_object *res, enum cgline_side side, struct err *e)
 {
 	static const char *const in_guest[] = {"memory", "pids", "cpu", NULL};
@@ -350,8 +362,8 @@ static int unified_lines(struct cglines *l, json_object *res, enum cgline_side s
 			rc = add_line(l, file, e, "%s", text);
 		if (rc)
 			return rc;
-		if (!strcmp(file, "memory.max") && strspn(text, "0123456789") == strlen(text))
-			l->memory = strtoull(text, NULL, 10);
+		if (!strcmp(file, "memory.max"))
+			unified_memory(l, text);
 	}
 	return 0;
 }
@@ -365,6 +377,7 @@ int cgline_make(json_object *resources, enum cgline_side side, struct cglines *l
 
 	l->n = 0;
 	l->memory = UINT64_MAX;
+	l->lifted = false;
 	if (resources && !json_object_is_type(resources, json_type_object))
 		return field_wrong(RES, "", resources, "an object", e);
 	for (size_t i = 0; i < ARRAY_LEN(part) && !rc; i++)

@@ -37,6 +37,7 @@ struct cglines {
 	unsigned n;
 	/* Of the container, bytes: UINT64_MAX: none, or "unlimited". */
 	uint64_t memory;
+	bool lifted; /* "unlimited" */
 };
 
 /* -EINVAL: a value that is none. `resources` may be NULL. */

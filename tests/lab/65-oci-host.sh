@@ -67,5 +67,7 @@ if [ "$same" = "$(scope MemoryMax)" ]; then ok systemd-reload; else not_ok syste
 expect systemd-exec 5 '' "${OCI[@]}" exec e2e sh -c 'exit 5'
 expect systemd-update 0 '' "${OCI[@]}" update --memory 134217728 e2e
 if [ "$(scope MemoryMax)" -lt $((268435456 + 134217728)) ]; then ok systemd-updated; else not_ok systemd-updated "$(scope MemoryMax)"; fi
+expect systemd-lift 0 '' "${OCI[@]}" update --memory -1 e2e
+same systemd-lifted 'infinity max' "$(scope MemoryMax) $("${ENTER[@]}" cat /sys/fs/cgroup/system.slice/insula-e2e.scope/memory.max)"
 expect systemd-delete 0 '' "${OCI[@]}" delete -f e2e
 case $(scope ActiveState) in inactive | '') ok systemd-scope-gone ;; *) not_ok systemd-scope-gone "$(scope ActiveState)" ;; esac
