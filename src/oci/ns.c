@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -121,6 +122,45 @@ static void bind_volume(int root, const struct bundle *b, json_object *mount)
 	fd_close(&fd);
 }
 
+/* Of the host's /proc what is about this process, and since when the host runs: `podman top` enters
+ * this mount namespace and reads /proc there. An image without the directory has none. */
+static int bind_name(int at, const char *name, const char *from, bool directory)
+{
+	char to[64];
+	int fd = -1,
+	    rc = directory ? mkdirat(at, name, 0555) : mknodat(at, name, S_IFREG | 0444, 0);
+
+	if (!rc)
+		fd = openat(at, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	snprintf(to, sizeof(to), "/proc/self/fd/%d", fd);
+	rc = mount(from, to, NULL, MS_BIND, NULL);
+	close(fd);
+	return rc;
+}
+
+static void show_self(int root)
+{
+	static const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+	char to[64], from[32], *name = from + strlen("/proc/");
+	int fd = open_resolved(root, "proc", O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+
+	snprintf(to, sizeof(to), "/proc/self/fd/%d", fd);
+	if (fd < 0 || mount("proc", to, "tmpfs", flags, "mode=555,size=64k,nr_inodes=8")) {
+		fd_close(&fd);
+		return;
+	}
+	close(fd);
+	fd = open_resolved(root, "proc", O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+	snprintf(to, sizeof(to), "/proc/self/fd/%d", fd);
+	snprintf(from, sizeof(from), "/proc/%d", getpid());
+	if (fd >= 0 && !bind_name(fd, name, from, true) &&
+	    !bind_name(fd, "stat", "/proc/stat", false))
+		(void)mount(NULL, to, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | flags, NULL);
+	fd_close(&fd);
+}
+
 static int change_root(const struct bundle *b, int *root)
 {
 	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
@@ -129,6 +169,8 @@ static int change_root(const struct bundle *b, int *root)
 	*root = open(b->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	for (size_t i = 0; i < field_count(b->mounts) && *root >= 0; i++)
 		bind_volume(*root, b, json_object_array_get_idx(b->mounts, i));
+	if (*root >= 0)
+		show_self(*root);
 	if (*root < 0 || fchdir(*root) || syscall(SYS_pivot_root, ".", ".") ||
 	    umount2(".", MNT_DETACH) || chdir("/"))
 		return -errno;

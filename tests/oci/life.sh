@@ -98,6 +98,7 @@ same created "created $pid c" "$(oci state c | jq -r '"\(.status) \(.pid) \(.ann
 same created-runs-nothing '' "$(cat "$T/streams")"
 same own-network no "$([ "$(readlink "/proc/$pid/ns/net")" = "$(readlink /proc/self/ns/net)" ] && echo yes || echo no)"
 same root-of-the-proxy bin "$(ls -d "/proc/$pid/root/bin" | sed 's/.*root.//')"
+same proc-of-the-proxy "$pid stat Name: insula-oci" "$(ls "/proc/$pid/root/proc" | tr '\n' ' ')$(grep -a Name "/proc/$pid/root/proc/$pid/status" | tr '\t' ' ')"
 same proxy-has-no-rights 0000000000000000 "$(awk '/CapEff/ {print $2}' "/proc/$pid/status")"
 expect second-create 1 'container with id "c" already exists' "${CALL[@]}" create -b "$B" c
 expect delete-running 1 'not stopped: created' "${CALL[@]}" delete c
@@ -223,6 +224,9 @@ expect terminal-without-socket 1 'expected --console-socket' "${CALL[@]}" create
 expect socket-without-terminal 1 'expected process.terminal' "${CALL[@]}" create -b "$B" --console-socket "$T/console" t
 left terminal
 
+expect run-unheard 1 'signalfd: Too many open files' strace -qq -o /dev/null -e inject=signalfd4:error=EMFILE:when=1 "${CALL[@]}" run -b "$B" unheard
+left run-unheard
+
 # ---- hooks
 cat >"$T/hook" <<'HOOK'
 #!/bin/sh
@@ -244,7 +248,10 @@ hook() { bundle "$T/h" '.hooks.'"$1"' = [{"path": "/bin/sh", "args": ["sh", "-c"
 hook createRuntime 'echo bad weather >&2; exit 3'
 expect hook-fails 1 'hooks.createRuntime\[0\]: /bin/sh ended with status 3: bad weather' "${CALL[@]}" create -b "$T/h" h
 left hook-fails
+# Nobody could hear of its end: it is not waited for.
 hook prestart 'sleep 100'
+expect hook-unseen 1 'a hook.s process: Too many open files' strace -qq -o /dev/null -e inject=pidfd_open:error=EMFILE:when=1 "${CALL[@]}" create -b "$T/h" h
+left hook-unseen
 expect hook-hangs 1 'did not end within its timeout, 1 s' "${CALL[@]}" create -b "$T/h" h
 left hook-hangs
 
