@@ -88,6 +88,40 @@ if soon usr1; then ok signal-seen; else not_ok signal-seen "$(docker logs box 2>
 expect stop 0 '' docker stop -t 60 box
 same stop-status 'exited 3' "$(state box Status) $(state box ExitCode)"
 expect rm 0 '' docker rm box
+
+# The classic builder runs its steps with the default runtime.
+printf 'FROM bb\nRUN uname -n >/built && dd if=/dev/zero of=/bulk bs=1k count=300 && rm /etc/marker\nCMD cat /built; ls -l /bulk /etc/marker\n' >"$T/Dockerfile"
+IN=$T/Dockerfile expect build 0 '^Successfully tagged made' env DOCKER_BUILDKIT=0 docker build -t made -
+also build-in-vm 'Running in'
+expect build-run 1 '^[0-9a-f]{12}$' docker run --rm --network none made
+also build-file ' 307200 .*/bulk'
+also build-removed '/etc/marker: No such file'
+
+# compose: two services in a network and with a volume of their own. Names are not resolved there (docs/containers.md): the address is fixed.
+mkdir "$T/two"
+cat >"$T/two/docker-compose.yml" <<-'YML'
+	version: "3"
+	services:
+	  web:
+	    image: bb
+	    command: sh -c 'mkdir /w; echo "from web" >/w/index.html; echo shared >/s/file; httpd -f -h /w'
+	    volumes: ["s:/s"]
+	    networks: {n: {ipv4_address: 10.77.0.10}}
+	  ask:
+	    image: bb
+	    command: sh -c 'until wget -qO- http://10.77.0.10/; do sleep 1; done; cat /s/file; exit 6'
+	    depends_on: [web]
+	    volumes: ["s:/s"]
+	    networks: [n]
+	volumes: {s: {}}
+	networks: {n: {ipam: {config: [{subnet: 10.77.0.0/24}]}}}
+YML
+compose() { docker-compose -f "$T/two/docker-compose.yml" --no-ansi "$@"; }
+export -f compose
+export T
+expect compose-up 6 '^ask_1.*from web' bash -c 'compose up --no-color --exit-code-from ask'
+also compose-volume '^ask_1.*shared'
+expect compose-down 0 'Removing network' bash -c 'compose down -v'
 left docker /run/docker/runtime-runc/moby docker
 
 # ---- containerd ----
