@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # What Kubernetes asks of a runtime: containerd's CRI plugin, unchanged, with a RuntimeClass' handler that is insula-oci, driven by cri.py.
 # In namespaces of its own: what containerd and CNI do to network, mounts and files ends with them.
+# CRI_ROOT: a directory with another Debian, whose containerd, insula-oci's libraries and virtiofsd are used (docs/containers.md).
 [ -n "${CRI_INSIDE:-}" ] || CRI_INSIDE=1 exec unshare --net --mount --propagation private -- bash "$0"
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/podman.sh"
@@ -32,7 +33,27 @@ version = 2
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.insula.options]
       BinaryName = "$BUILD/bin/insula-oci"
 CONF
-containerd >"$T/containerd.log" 2>&1 &
+# Its root by pivot_root: a chrooted process may not make a user namespace.
+inside=()
+if [ -n "${CRI_ROOT:-}" ]; then
+	cat >"$T/enter" <<-'ENTER'
+		set -e
+		mount --bind "$1" "$1"
+		cd "$1"
+		[ -e etc/hosts ] || echo '127.0.0.1 localhost' >etc/hosts
+		mkdir -p old usr/lib/cni etc/containerd etc/cni var/lib/containerd lib/modules ".$2" ".$3"
+		for d in /proc /sys /dev /run /tmp /usr/lib/cni /etc/containerd /etc/cni /var/lib/containerd /lib/modules "$2" "$3"; do
+			mount --rbind "$d" ".$d"
+		done
+		pivot_root . old
+		cd /
+		umount -l old
+		shift 3
+		exec "$@"
+	ENTER
+	inside=(unshare --mount --propagation private bash "$T/enter" "$CRI_ROOT" "$BUILD" "$T")
+fi
+"${inside[@]}" containerd >"$T/containerd.log" 2>&1 &
 containerd=$!
 podman_image bb sleep httpd wget nslookup ip hostname
 tar -C "$T/bb.root" -c . | podman import --change 'CMD ["/bin/sleep", "1000000"]' - pause >/dev/null 2>&1
@@ -42,6 +63,12 @@ podman_end
 for i in bb pause; do
 	expect "import-$i" 0 "localhost/$i:latest" ctr -n k8s.io image import "$T/$i.tar"
 done
+if [ -n "${CRI_ROOT:-}" ]; then
+	inside=(nsenter -t $containerd -m -w)
+	expect other-version 0 "$(chroot "$CRI_ROOT" dpkg-query -W -f '${Version}' containerd | cut -d- -f1)" "${inside[@]}" ctr version
+	expect other-ctr 6 '^from a VM of the other' "${inside[@]}" ctr -n k8s.io run --rm --runtime io.containerd.runc.v2 --runc-binary "$BUILD/bin/insula-oci" \
+		localhost/bb:latest ctr sh -c 'echo from a VM of the other; exit 6'
+fi
 mkdir -p "$T/logs" "$T/volume/..1"
 echo first >"$T/volume/..1/key"
 ln -s ..1 "$T/volume/..data"
@@ -84,6 +111,8 @@ pod_config = {1: {1: "pod", 2: "uid-1", 3: "default", 4: 0}, 2: "pod-host", 3: T
               6: {1: "app", 2: "test"}, 8: {1: "/kube/pod1"}}
 pod = c.sandbox(pod_config, "insula")
 address = c.address(pod)
+program = lambda p: os.path.exists("/proc/%s/exe" % p) and os.readlink("/proc/%s/exe" % p) or ""
+open(T + "/virtiofsd", "w").write("".join(x for x in map(program, os.listdir("/proc")) if x.endswith("/virtiofsd")))
 check("sandbox", address.startswith("10.77.0."), address)
 vms = lambda: sum(os.path.basename(os.readlink("/proc/%s/exe" % p)) == "insula-vmm" for p in os.listdir("/proc") if p.isdigit() and os.path.exists("/proc/%s/exe" % p))
 
@@ -171,6 +200,7 @@ check("pod-stopped", c.status(two)[0] == EXITED, c.status(two))
 c.call("RemovePodSandbox", {1: pod})
 check("no-vm", soon(lambda: vms() == 0, 10), vms())
 PY
+if [ -n "${CRI_ROOT:-}" ]; then same other-virtiofsd /usr/libexec/virtiofsd "$(cat "$T/virtiofsd")"; fi
 kill $containerd
 wait $containerd 2>/dev/null
 left="$(find /run/insula-oci /run/netns -mindepth 1 2>/dev/null | wc -l) $(grep -c insula /proc/self/mounts) $(ps -e -o comm= | grep -cE '^(insula-|containerd-shim)') \
