@@ -65,7 +65,7 @@ src_container  := $(wildcard src/guest/container/*.c)
 lib_of   = $(filter-out %/main.c %_main.c %_win.c,$(src_$(1)))
 objs     = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 lib      = $(BUILD)/lib/lib$(1).a
-HELPERS  := insula-blk insula-console insula-exec insula-layer insula-net insula-rng insula-vhost insula-vsock
+HELPERS  := insula-balloon insula-blk insula-console insula-exec insula-layer insula-net insula-rng insula-vhost insula-vsock
 BIN      := $(addprefix $(BUILD)/bin/,insula-run insula-initrd insula-get-kernel insulad insulactl)
 LIBEXEC  := $(addprefix $(BUILD)/libexec/insula/,insula-vmm $(HELPERS) insula-init insula-container busybox)
 

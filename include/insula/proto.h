@@ -48,8 +48,11 @@ enum msg_type {
 			 * none) */
 	MSG_VSOCK_CONNECTED = 33, /* struct msg_vsock_connected: the answer (to a vsock helper) */
 	MSG_VSOCK_STREAM,         /* struct msg_vsock_stream (to a vsock helper) */
-	MSG_VSOCK_CLIENT,    /* empty; a descriptor: a stream on which a client will say CONNECT (to
+	MSG_VSOCK_CLIENT, /* empty; a descriptor: a stream on which a client will say CONNECT (to
 			      * a vsock helper that cannot accept: Windows) */
+	MSG_BALLOON, /* struct msg_balloon (to a balloon helper; devices/balloon/balloon_start.h) */
+	MSG_BALLOON_ASK, /* empty: say MSG_BALLOON_STATE, with new statistics (to a balloon helper)
+			  */
 	MSG_START_EXEC = 40, /* struct msg_start_exec */
 	MSG_EXEC_SIGNAL,     /* struct msg_exec_signal (to an insula-exec) */
 	MSG_EXEC_RESIZE,     /* struct msg_exec_size (to an insula-exec) */
@@ -75,6 +78,7 @@ enum msg_type {
 	MSG_VHOST_INFLIGHT,     /* struct vhost_inflight; a descriptor: what the next helper needs
 				 * besides the device page; size 0, no descriptor: nothing (from a
 				 * vhost helper) */
+	MSG_BALLOON_STATE,      /* struct msg_balloon_state (from a balloon helper) */
 	MSG_VM_EVENT = 104,     /* struct msg_vm_event (from the vmm) */
 	MSG_EXEC_STARTED,  /* empty: the command runs (from an insula-exec, like the next three) */
 	MSG_EXEC_SIGNALED, /* empty: the guest has taken the signals so far */

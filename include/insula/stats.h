@@ -63,6 +63,15 @@ enum stat_rng {
 	STAT_RNG_HELD,  /* how often the rate made a request wait */
 };
 
+enum stat_balloon {
+	STAT_BALLOON_INFLATED = STAT_FIRST, /* bytes that went to the host by the balloon */
+	STAT_BALLOON_DEFLATED,              /* bytes that the driver took out of it */
+	STAT_BALLOON_REPORTED,              /* bytes that went to the host by reports */
+	STAT_BALLOON_ERRORS,                /* ranges that the host did not take */
+	STAT_BALLOON_STATS,                 /* statistics that came */
+	STAT_BALLOON_KICKS,                 /* doorbell events seen */
+};
+
 enum stat_vhost {
 	STAT_VHOST_CONNECTIONS = STAT_FIRST, /* to a back end that could be used */
 	STAT_VHOST_LOST,                     /* of these, that have ended */

@@ -9,6 +9,7 @@
 #include <insula/base.h>
 
 #include "ctl.h"
+#include "spec/config.h"
 #include "spec/json.h"
 
 int ctl_status(const struct err *e)
@@ -325,6 +326,25 @@ static int verb_resume(struct ctl *c, int argc, char **argv)
 	return ctl_each(c, "vm.resume", argc - 1, argv + 1, -1);
 }
 
+static int verb_balloon(struct ctl *c, int argc, char **argv)
+{
+	json_object *params;
+	uint64_t target = 0;
+	struct err e;
+
+	if (argc > 2 && (!parse_size(argv[2], &target) || target > INT64_MAX)) {
+		err_set(&e, -EINVAL,
+			"balloon: '%.40s'; expected the memory that the guest is left with, such "
+			"as 256M",
+			argv[2]);
+		return ctl_fail(&e);
+	}
+	params = ctl_with_id(argv[1]);
+	if (argc > 2)
+		j_int(params, "target", (int64_t)target);
+	return ctl_simple(c, "vm.balloon", params);
+}
+
 static int verb_device(struct ctl *c, int argc, char **argv)
 {
 	json_object *params;
@@ -404,6 +424,9 @@ const struct verb verbs[] = {
 	{"stop", NULL, "[-t SECONDS] VM...", "ask guests to power off, then end VMs", verb_stop, 1,
 	 -1, COMMON | FLAG_TIMEOUT, NULL, NULL},
 	{"kill", NULL, "VM...", "end VMs at once, without asking the guests", verb_kill, 1, -1,
+	 COMMON, NULL, NULL},
+	{"balloon", NULL, "VM [SIZE]",
+	 "leave a guest so much memory; what it has, and its statistics", verb_balloon, 1, 2,
 	 COMMON, NULL, NULL},
 	{"device", NULL, "restart VM DEVICE",
 	 "restart a device's process, also one that has failed", verb_device, 3, 3, COMMON, NULL,

@@ -68,8 +68,8 @@ static const struct {
 	     {"timeout", RPC_TIMEOUT},        {"ended", RPC_STATE},
 	     {"not-ready", RPC_STATE},        {"no-agent", RPC_UNSUPPORTED},
 	     {"no-console", RPC_UNSUPPORTED}, {"unknown-op", RPC_UNSUPPORTED},
-	     {"not-found", RPC_NOT_FOUND},    {"bad-params", RPC_BAD_PARAMS},
-	     {"failed", RPC_FAILED}};
+	     {"no-balloon", RPC_UNSUPPORTED}, {"not-found", RPC_NOT_FOUND},
+	     {"bad-params", RPC_BAD_PARAMS},  {"failed", RPC_FAILED}};
 
 void method_refuse_as(struct request *r, json_object *error)
 {

@@ -95,6 +95,14 @@
 	THINGS("devices") "," \
 	MEMBER("stop", "\"type\":\"string\",\"enum\":[\"clean\",\"forced\"]" \
 	       ABOUT("after vm.stop: the guest has ended by itself, or was stopped")))
+#define BALLOON_MEMBERS \
+	COUNT("target", "bytes that the guest is to be left with") "," \
+	COUNT("actual", "bytes that it has: what its driver last said") "," \
+	COUNT("age_ms", "how old actual and stats are; missing: the guest has never said " \
+			"anything") "," \
+	OBJECT_ABOUT("stats", "the guest's own words: free_bytes, available_bytes, cache_bytes, " \
+			      "total_bytes, swap_in_bytes, swap_out_bytes, major_faults, " \
+			      "minor_faults, and what its kernel says besides")
 /* With "wait" the answer is the result, without it is the VM: both have these. */
 #define STARTED ANSWER(MUST("id") "," MUST("name"), MACHINE_MEMBERS "," OWNER_SID)
 
@@ -147,7 +155,9 @@ const struct method methods[] = {
 					    "after an upgrade; missing: it does not say") ","
 		THINGS("processes") ","
 		LIST_ABOUT("devices", "name, state (ok, restarting, failed), restarts, "
-				      "next_try_ms while it waits")), false},
+				      "next_try_ms while it waits") ","
+		OBJECT_ABOUT("balloon", "as vm.balloon answers it; missing: the VM has none")),
+	 false},
 	{"vm.pause", "Take the processors out of the guest. Answered when none is in it.",
 	 method_vm_pause, OF_ID, MACHINE, false},
 	{"vm.resume", "Let them go on.", method_vm_resume, OF_ID, MACHINE, false},
@@ -262,6 +272,17 @@ const struct method methods[] = {
 		COUNT("disk_written_bytes", "") ","
 		COUNT("net_rx_bytes", "to the guest; missing: it has no network") ","
 		COUNT("net_tx_bytes", "")), false},
+	{"vm.balloon",
+	 "How much of its memory a guest has, and what it does with it; with \\\"target\\\" how much "
+	 "it shall have from now on. The guest gives the rest back as fast as it can, if it can, "
+	 "and takes it again when it runs out of memory. Answered with new statistics, or after a "
+	 "second without.",
+	 method_vm_balloon,
+	 OBJECT(MUST("id"),
+		ID ","
+		NUMBER("target", "16777216", "1099511627776",
+		       "bytes, at most the memory of the guest, which ends it")),
+	 ANSWER(MUST("target") "," MUST("actual") "," MUST("stats"), BALLOON_MEMBERS), false},
 	{"vm.device.restart",
 	 "Restart the process of a device, now: also one that has failed, or that waits "
 	 "for its next try.",

@@ -50,6 +50,8 @@ static void add_info(struct machine *m, struct request *r, json_object *result, 
 		if (json_object_is_type(list, json_type_array))
 			j_obj(o, lists[i], json_object_get(list));
 	}
+	if (json_object_is_type(j_get(result, "balloon"), json_type_object))
+		j_obj(o, "balloon", json_object_get(j_get(result, "balloon")));
 	j_bool(o, "answers", !error);
 	request_answer(r, o);
 }
@@ -179,6 +181,19 @@ void method_vm_resume(struct daemon *d, struct request *r)
 
 	if (m)
 		talk_ask(m, "resume", NULL, answer_state, r, false);
+}
+
+void method_vm_balloon(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_machine(d, r);
+	json_object *params, *target = j_get(r->params, "target");
+
+	if (!m)
+		return;
+	params = json_object_new_object();
+	if (target)
+		j_obj(params, "target", json_object_get(target));
+	talk_ask(m, "balloon", params, method_pass_on, r, false);
 }
 
 void method_vm_device_restart(struct daemon *d, struct request *r)

@@ -28,7 +28,7 @@
 #include "spawn.h"
 
 /* Part of every key: count up when the archive's layout changes. */
-#define BUILDER_VERSION 6
+#define BUILDER_VERSION 7
 
 #define BUSYBOX_MAX_PHDRS 64
 
@@ -47,6 +47,7 @@ static const struct {
 	{"virtio-1", "virtio_net", FOR_ALL},
 	{"virtio-19", "vmw_vsock_virtio_transport", FOR_ALL},
 	{"virtio-3", "virtio_console", FOR_ALL},
+	{"virtio-5", "virtio_balloon", FOR_ALL},
 	{"virtio-26", "virtiofs", FOR_FS},
 	{"overlay", "overlay", FOR_ROOT_DISK},
 	{"ext4", "ext4", FOR_ROOT_DISK},

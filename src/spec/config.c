@@ -179,6 +179,19 @@ static int check_image(struct vm_config *c, struct err *e)
 	return 0;
 }
 
+static int check_balloon(struct vm_config *c, struct err *e)
+{
+	char words[128], expected[64], target[24], mem[24];
+
+	if (c->balloon.target <= c->mem)
+		return 0;
+	snprintf(expected, sizeof(expected), "at most %s, the guest's memory",
+		 size_text(c->mem, mem));
+	snprintf(words, sizeof(words), "--balloon: target '%s'; expected %s",
+		 size_text(c->balloon.target, target), expected);
+	return config_refuse(c, "balloon.target", expected, e, words);
+}
+
 int config_check(struct vm_config *c, struct err *e)
 {
 	/* An image has a command of its own, or is refused when that is known. */
@@ -188,6 +201,8 @@ int config_check(struct vm_config *c, struct err *e)
 
 	if (!rc)
 		rc = check_image(c, e);
+	if (!rc)
+		rc = check_balloon(c, e);
 	if (rc)
 		return rc;
 	if (own) {

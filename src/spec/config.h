@@ -27,6 +27,8 @@
 #define CONFIG_MIN_UPPER (16ull << 20) /* of --rootfs-size: less is no ext4 that can be used */
 #define CONFIG_IMAGE_MAX 1024          /* bytes of a reference, with the NUL */
 
+#define CONFIG_MIN_TARGET (16ull << 20) /* of --balloon: less is no guest that goes on */
+
 #define CONFIG_RNG_RATE (1ull << 20) /* unless it is said */
 
 /* CONSOLE_STREAM: a descriptor that the supervisor itself holds; cannot be configured. */
@@ -98,6 +100,15 @@ struct net_config {
 	char gw[16], dns[16];
 };
 
+/* Memory that goes back to the host: virtio-balloon. */
+struct balloon_config {
+	bool on, off;    /* off: it was said */
+	bool no_reports; /* free pages are not reported */
+	uint64_t target; /* bytes that the guest is left with; 0: all of its memory */
+	unsigned stats;  /* seconds from one question for statistics to the next; 0: nobody asks
+			    but when somebody wants to know */
+};
+
 #define CONFIG_MAX_VHOSTS 8
 #define CONFIG_VHOST_MAX_ID 63u /* that an ordinary device has: virtio 1.2, 5 */
 #define CONFIG_TAG_LEN 36       /* virtio 1.2, 5.11.4 */
@@ -145,6 +156,7 @@ struct vm_config {
 	unsigned ndisks;
 	struct disk_config disk[CONFIG_MAX_DISKS];
 	struct vsock_config vsock;
+	struct balloon_config balloon;
 	unsigned nnets;
 	struct net_config net[CONFIG_MAX_NETS];
 	unsigned nvhosts;

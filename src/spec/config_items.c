@@ -142,7 +142,91 @@ static void vsock_drop(struct vm_config *c)
 
 static const struct item_setter vsock_setters[] = {{"path", vsock_path}, {"cid", vsock_cid}};
 
+/* ---- the balloon ---- */
+
+static struct balloon_config *this_balloon(const struct taking *t)
+{
+	return &t->c->balloon;
+}
+
+static int balloon_begin(const struct taking *t)
+{
+	t->c->balloon = (struct balloon_config){0};
+	return 0;
+}
+
+static int balloon_on(const struct taking *t, const char *v)
+{
+	(void)v;
+	this_balloon(t)->on = true;
+	return 0;
+}
+
+static int balloon_off(const struct taking *t, const char *v)
+{
+	(void)v;
+	this_balloon(t)->off = true;
+	return 0;
+}
+
+static int balloon_target(const struct taking *t, const char *v)
+{
+	char least[24], most[24];
+
+	this_balloon(t)->on = true;
+	if (take_size(t, v, &this_balloon(t)->target))
+		return 0;
+	return take_wrong(t, v, "a size from %s to %s", size_text(t->item->min, least),
+			  size_text(t->item->max, most));
+}
+
+static int balloon_reports(const struct taking *t, const char *v)
+{
+	this_balloon(t)->on = true;
+	this_balloon(t)->no_reports = !strcmp(v, "off");
+	if (!this_balloon(t)->no_reports && strcmp(v, "on") != 0)
+		return take_wrong(t, v, "on or off");
+	return 0;
+}
+
+static int balloon_stats(const struct taking *t, const char *v)
+{
+	this_balloon(t)->on = true;
+	if (take_number(t, v, &this_balloon(t)->stats))
+		return 0;
+	return take_wrong(t, v, "a number of seconds from %u to %u", (unsigned)t->item->min,
+			  (unsigned)t->item->max);
+}
+
+#define BALLOON_FORM "off|on[,target=SIZE][,reports=off][,stats=SECONDS]"
+
+static int balloon_end(const struct taking *t, const char *whole)
+{
+	const struct balloon_config *b = this_balloon(t);
+
+	return b->on != b->off ? 0 : take_wrong(t, whole, "%s", BALLOON_FORM);
+}
+
+static void balloon_drop(struct vm_config *c)
+{
+	c->balloon = (struct balloon_config){0};
+}
+
+static const struct item_setter balloon_setters[] = {{"on", balloon_on},
+						     {"off", balloon_off},
+						     {"target", balloon_target},
+						     {"reports", balloon_reports},
+						     {"stats", balloon_stats}};
+
 /* ---- all of them ---- */
+
+static const struct items items_balloon = {"balloon",
+					   BALLOON_FORM,
+					   balloon_begin,
+					   balloon_end,
+					   balloon_drop,
+					   balloon_setters,
+					   ARRAY_LEN(balloon_setters)};
 
 static const struct items items_disk = {
 	"disk", DISK_FORM, disk_begin, disk_end, disk_drop, disk_setters, ARRAY_LEN(disk_setters)};
@@ -157,7 +241,7 @@ static const struct items items_vsock = {"vsock",
 static const struct items *items_of(const struct taking *t)
 {
 	static const struct items *const all[] = {&items_disk, &items_net, &items_vsock,
-						  &items_device};
+						  &items_device, &items_balloon};
 
 	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
 		if (!strcmp(all[i]->name, t->s->name))

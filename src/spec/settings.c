@@ -38,6 +38,26 @@ static const struct setting_item vsock_items[] = {
 	 .value = "N",
 	 .help = "the address of the guest"},
 };
+static const struct setting_item balloon_items[] = {
+	{.key = "on", .type = SETTING_FLAG, .help = "the guest has a balloon"},
+	{.key = "off", .type = SETTING_FLAG, .help = "it has none"},
+	{.key = "target",
+	 .type = SETTING_SIZE,
+	 .min = CONFIG_MIN_TARGET,
+	 .max = BOARD_MAX_MEM,
+	 .value = "SIZE",
+	 .help = "the memory that the guest is left with; the rest is in the balloon"},
+	{.key = "reports",
+	 .choice = " on off ",
+	 .value = "off",
+	 .help = "the guest does not report free pages"},
+	{.key = "stats",
+	 .type = SETTING_NUMBER,
+	 .min = 1,
+	 .max = 86400,
+	 .value = "SECONDS",
+	 .help = "how often it is asked for statistics"},
+};
 static const struct setting_item net_items[] = {
 	{.key = "tap", .min = 1, .max = 15, .value = "NAME", .help = "a TAP of the host"},
 	{.key = "fd",
@@ -264,6 +284,15 @@ const struct setting settings[SETTINGS] = {
 	 .help_windows = "vsock streams through named pipes: clients say CONNECT PORT at NAME; the "
 			 "guest's port N of the host is NAME_N",
 	 ITEMS(vsock_items)},
+	{.name = "balloon",
+	 .items = true,
+	 .on = ON_LINUX,
+	 .value = "off|on[,target=SIZE][,reports=off][,stats=SECONDS]",
+	 .words = "on off target=",
+	 .help = "virtio-balloon (default off): memory that the guest does not use goes back to "
+		 "the "
+		 "host, and insulactl balloon takes more",
+	 ITEMS(balloon_items)},
 	{.name = "metrics",
 	 .path = "",
 	 .type = SETTING_PATH,

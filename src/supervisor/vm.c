@@ -58,6 +58,12 @@ static int make_devices(struct vm *vm, struct err *e)
 		rc = vm_add_device(vm, &device_vsock, "vsock", 3, &d, e);
 		d->back.vsock = &vm->vsock;
 	}
+	/* The last one: with it or without, the others are where they are. */
+	if (!rc && vm->conf->balloon.on) {
+		rc = vm_add_device(vm, &device_balloon, "balloon", BALLOON_QUEUES, &d, e);
+		d->back.balloon = &vm->balloon;
+		balloon_init(&vm->balloon, vm->conf);
+	}
 	return rc;
 }
 

@@ -18,6 +18,7 @@
 #ifndef SUPERVISOR_VM_H
 #define SUPERVISOR_VM_H
 
+#include "supervisor/backing/balloon.h"
 #include "supervisor/backing/boot.h"
 #include "child.h"
 #include "supervisor/command/command.h"
@@ -61,6 +62,7 @@ struct vm {
 	struct terminal terminal;
 	struct opened opened;
 	struct vsock vsock;
+	struct balloon_back balloon;
 	struct device device[VM_MAX_DEVICES];
 	unsigned ndevices, nvirtio;
 	struct execs execs;

@@ -73,13 +73,23 @@ int vm_order(struct vm *vm, enum msg_type t)
 	return vm_tell(vm, t, NULL, 0);
 }
 
-struct device *vm_vsock(const struct vm *vm)
+static struct device *first_of(const struct vm *vm, const struct device_class *class)
 {
 	for (unsigned i = 0; i < vm->ndevices; i++) {
-		if (vm->device[i].class == &device_vsock)
+		if (vm->device[i].class == class)
 			return (struct device *)&vm->device[i];
 	}
 	return NULL;
+}
+
+struct device *vm_vsock(const struct vm *vm)
+{
+	return first_of(vm, &device_vsock);
+}
+
+struct device *vm_balloon(const struct vm *vm)
+{
+	return first_of(vm, &device_balloon);
 }
 
 bool vm_vsock_died(const struct vm *vm)

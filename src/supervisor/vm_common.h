@@ -65,6 +65,7 @@ void vm_quit(struct vm *vm);
  * its device, -1: the system has none. */
 unsigned vm_word_start(const struct vm *vm, int hypervisor, struct msg_start_vmm *m,
 		       int fds[MSG_MAX_FDS]);
-/* The vsock device; NULL: there is none. */
+/* The vsock device, the balloon; NULL: there is none. */
 struct device *vm_vsock(const struct vm *vm);
+struct device *vm_balloon(const struct vm *vm);
 #endif

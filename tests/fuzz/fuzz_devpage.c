@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A hostile core and a hostile guest against the helpers: device page, virtio registers,
- * virtqueues, requests to the disk and for random numbers, both consoles, restarts. The disk is an
- * array; everything runs in one thread.
+ * virtqueues, requests to the disk and for random numbers, both consoles, the balloon, restarts. The
+ * disk is an array; everything runs in one thread. What lies beside guest memory is shared memory,
+ * too, so that a hole that is cut there is seen.
  *
  * The first byte chooses the device; then each byte is an action that takes its operands from what
  * follows. Some actions do what a real driver does, so that the fuzzer need not guess a whole
@@ -21,6 +22,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include <devices/balloon/balloon.h>
 #include <devices/blk/blk.h>
 #include <devices/console/console.h>
 #include <devices/console/vcon.h>
@@ -33,6 +35,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define MEM_SIZE (16u << 20)
 #define DISK_SIZE (256u << 10)
 #define NQUEUES 2
+#define MAX_QUEUES 4 /* of the balloon, as Linux has them */
+#define FENCE 4096u
 #define QNUM 16
 #define RINGS(q) (0x1000u + (q)*0x3000u) /* table, driver area + 0x1000, device area + 0x2000 */
 #define MAX_ACTIONS 400
@@ -43,7 +47,7 @@ static struct {
 	size_t n;
 } in;
 
-enum kind { DISK, UART, RNG, VCON };
+enum kind { DISK, UART, RNG, VCON, BALLOON };
 
 static struct {
 	enum kind kind;
@@ -60,10 +64,12 @@ static struct {
 	uint8_t chaos;               /* the engine's results are bent by this */
 	struct rng r;
 	struct vcon v;
-	unsigned reads; /* how often the output's reader takes something yet */
+	struct balloon bal;
+	uint8_t *fence[2]; /* before and behind guest memory */
+	unsigned reads;    /* how often the output's reader takes something yet */
 	struct uart uart;
 	struct console_state *cs;
-	uint16_t avail[NQUEUES];
+	uint16_t avail[MAX_QUEUES];
 } x;
 
 static void must(bool ok, const char *what)
@@ -175,7 +181,26 @@ static const struct blk_engine_ops mem_engine = {.submit = mem_submit, .wait = m
 
 static struct worker *worker_of(void)
 {
-	return x.kind == RNG ? &x.r.w : x.kind == VCON ? &x.v.w : &x.b.w;
+	return x.kind == RNG       ? &x.r.w
+	       : x.kind == VCON    ? &x.v.w
+	       : x.kind == BALLOON ? &x.bal.w
+				   : &x.b.w;
+}
+
+static unsigned queues(void)
+{
+	return x.kind == BALLOON ? MAX_QUEUES : NQUEUES;
+}
+
+static bool balloon_more(void)
+{
+	bool any = balloon_turn(&x.bal);
+
+	if (!lane_runs(x.bal.w.lane))
+		return any;
+	for (unsigned i = 0; i < MAX_QUEUES; i++)
+		any |= lane_arm(x.bal.w.lane, i) && x.bal.queue[BALLOON_REPORTS] == i;
+	return any || x.bal.busy;
 }
 
 /* The output's reader takes everything at once, or (chaos) nothing; at last nothing, because one
@@ -199,6 +224,8 @@ static bool more(void)
 
 	if (x.kind == VCON)
 		return vcon_more();
+	if (x.kind == BALLOON)
+		return balloon_more();
 	if (x.kind == RNG)
 		return rng_turn(&x.r) || (lane_runs(x.r.w.lane) && lane_arm(x.r.w.lane, 0));
 	for (unsigned i = 0; i < NQUEUES; i++)
@@ -329,6 +356,37 @@ static bool rng_birth(void)
 	return catch_up(&r->w);
 }
 
+static void balloon_begin_serving(void *dev)
+{
+	balloon_prepare(dev);
+	model_start(dev);
+}
+
+static bool balloon_birth(uint8_t flags)
+{
+	const struct msg_start_balloon m = {.pages = 7, .flags = flags & BALLOON_REPORT};
+	struct balloon *b = &x.bal;
+
+	if (port_open(&x.h.port, x.page, BALLOON_TAG, NULL))
+		return false;
+	memset(b, 0, sizeof(*b));
+	b->w.h = &x.h;
+	b->w.nlanes = 1;
+	b->w.lane->w = &b->w;
+	b->w.lane->queues = (1u << BALLOON_QUEUES) - 1;
+	b->w.lane->ctl_fd = x.b.w.lane->ctl_fd;
+	b->w.quiet_fd = x.b.w.quiet_fd;
+	b->w.gm = x.gm;
+	balloon_describe(b, &m);
+	b->w.model.start = balloon_begin_serving;
+	b->w.model.stop = model_stop;
+	port_attach(&x.h.port, &b->ops.regs, &b->w);
+	if (port_run(&x.h.port) < 0)
+		return false;
+	b->ops.resume(&b->w);
+	return true;
+}
+
 /* What was typed is anything. */
 static bool vcon_birth(void)
 {
@@ -447,7 +505,7 @@ static void bring_up(uint32_t low)
 	reg(VIRTIO_MMIO_DRIVER_FEATURES_SEL, 0);
 	reg(VIRTIO_MMIO_DRIVER_FEATURES, low & (uint32_t)(worker_of()->model.features | 3u << 28));
 	reg(VIRTIO_MMIO_STATUS, 11);
-	for (unsigned q = 0; q < NQUEUES; q++) {
+	for (unsigned q = 0; q < queues(); q++) {
 		reg(VIRTIO_MMIO_QUEUE_SEL, q);
 		reg(VIRTIO_MMIO_QUEUE_NUM, QNUM);
 		for (unsigned i = 0; i < 3; i++)
@@ -463,7 +521,7 @@ static void bring_up(uint32_t low)
  * wants to. */
 static void add_request(void)
 {
-	unsigned q = take(1) % NQUEUES, n = 1 + take(1) % 6;
+	unsigned q = take(1) % queues(), n = 1 + take(1) % 6;
 	uint8_t *avail = gm_ptr(&x.gm, RINGS(q) + 0x1000, 0x1000);
 	struct vring_desc *d = gm_ptr(&x.gm, RINGS(q), QNUM * sizeof(*d));
 	uint16_t head = (uint16_t)(x.avail[q] * 6 % QNUM), idx;
@@ -484,9 +542,17 @@ static void add_request(void)
 		if (how & 8) {
 			d[at].addr = take(4);
 			d[at].len = (uint32_t)take(4);
+			/* Not because longer ones would do harm: they take long. */
+			if (x.kind == BALLOON && d[at].len < MEM_SIZE)
+				d[at].len &= 0xffff;
 			d[at].flags = (uint16_t)take(1);
 			d[at].next = (uint16_t)take(1);
 		}
+	}
+	if (x.kind == BALLOON) {
+		uint32_t pfn[] = {(uint32_t)take(3), (uint32_t)take(1), (uint32_t)take(1)};
+
+		memcpy(gm_ptr(&x.gm, 0x200000 + head * 0x10000u, sizeof(pfn)), pfn, sizeof(pfn));
 	}
 	if (take(1) & 1) {
 		d[head].addr = 0x100000 + head * 64u;
@@ -557,6 +623,8 @@ static bool birth(void)
 		return blk_birth((uint8_t)take(1));
 	if (x.kind == VCON)
 		return vcon_birth();
+	if (x.kind == BALLOON)
+		return balloon_birth((uint8_t)take(1));
 	return x.kind == UART ? uart_birth() : rng_birth();
 }
 
@@ -608,6 +676,26 @@ static bool action(void)
 	return port_run(&x.h.port) >= 0;
 }
 
+/* A page of shared memory right there: what guest memory is made of, too. */
+static uint8_t *put_fence(uint8_t *at)
+{
+	struct err e;
+	int fd = shm_create("fence", FENCE, &e);
+	void *p = mmap(at, FENCE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
+
+	must(fd >= 0 && p == at, "no room for a fence");
+	memset(at, 0x5a, FENCE);
+	return at;
+}
+
+static void look_at_fences(void)
+{
+	for (unsigned k = 0; k < 2; k++) {
+		for (unsigned i = 0; i < FENCE; i += 8)
+			must(x.fence[k][i] == 0x5a, "a hole outside of guest memory");
+	}
+}
+
 static void init_once(void)
 {
 	struct err e;
@@ -617,6 +705,8 @@ static void init_once(void)
 	log_setup("", LOG_LVL_ERROR);
 	x.mem_fd = shm_create("fuzz", MEM_SIZE, &e);
 	must(x.mem_fd >= 0 && board_gm_map(&x.gm, x.mem_fd, MEM_SIZE, &e) == 0, "guest memory");
+	x.fence[0] = put_fence(x.gm.region[0].host - FENCE);
+	x.fence[1] = put_fence(x.gm.region[0].host + MEM_SIZE);
 	x.page = aligned_alloc(4096, DP_SIZE);
 	x.disk = malloc(DISK_SIZE);
 	x.pool = malloc(BLK_POOL * sizeof(*x.pool));
@@ -633,7 +723,7 @@ static void init_once(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const enum kind kinds[] = {DISK, UART, RNG, VCON};
+	static const enum kind kinds[] = {DISK, UART, RNG, VCON, BALLOON};
 	bool ok;
 
 	init_once();
@@ -648,6 +738,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	ok = birth();
 	for (unsigned i = 0; ok && in.n && i < MAX_ACTIONS; i++)
 		ok = action();
+	look_at_fences();
 	event_drain(x.h.irq_fd);
 	event_drain(x.h.event_fd);
 	event_drain(x.b.w.quiet_fd);

@@ -9,7 +9,7 @@ BUILD=${BUILD:-build}
 KERNEL=$BUILD/guests/spin.elf
 POKE=$BUILD/tests/jail_child
 SYS_openat=257
-PROGRAMS='insula-vmm insula-blk insula-console insula-net insula-rng insula-vhost insula-vsock insula-exec'
+PROGRAMS='insula-vmm insula-balloon insula-blk insula-console insula-net insula-rng insula-vhost insula-vsock insula-exec'
 KINDS='user pid mnt net ipc uts cgroup'
 failed=0
 
@@ -101,7 +101,7 @@ fi
 
 # shellcheck disable=SC2086
 start_vm() {
-	TMPDIR=$dir/tmp "$BUILD/bin/insula-run" --kernel "$KERNEL" --mem 32M --disk path="$dir/disk.img" $net $vhost --console none --vsock path="$dir/vsock" \
+	TMPDIR=$dir/tmp "$BUILD/bin/insula-run" --kernel "$KERNEL" --mem 32M --disk path="$dir/disk.img" $net $vhost --console none --balloon on --vsock path="$dir/vsock" \
 		-- true </dev/null >"$dir/out" 2>&1 &
 	run=$!
 	wait_for 10 sealed && return 0

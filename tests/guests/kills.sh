@@ -147,6 +147,22 @@ for cpus in 1 4; do
 	holds "$what: each death is told" $? "$(log)"
 done
 
+# ---- insula-balloon: no page that the guest uses again is ever cut a second time
+
+IN=$dir/type start balloonloop looping --mem 128M --balloon on
+for ((i = 0; i < DEVICE_RESTARTS; i++)); do
+	pause
+	shoot insula-balloon
+done
+wait_for 10 sealed insula-balloon
+pause
+printf q >&$type
+finish 60
+[[ $status = 0 && $(grep -c '^ok ' "$dir/out") = 3 ]] && ! grep -q '^not ok' "$dir/out"
+holds "insula-balloon, $DEVICE_RESTARTS times: the guest does not notice" $? "status $status: $(grep '^not ok' "$dir/out"), $(log)"
+[ "$(restarts balloon)" = $DEVICE_RESTARTS ]
+holds 'insula-balloon: restarts are counted' $? "$(restarts balloon)"
+
 # ---- both at once
 
 IN=$dir/type start blkloop looping --append seconds=120

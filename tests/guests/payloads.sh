@@ -151,6 +151,40 @@ says 'rng/slow: the rate holds' '^rate held$'
 vm rng --rng off
 ends 'rng=off: no such device' 3 ''
 
+# The guest waits when it has given 48 MiB back, and the memory's file is looked at: /proc/PID/fd of insula-run.
+vm balloon
+ends 'no --balloon: no such device' 3 ''
+held() { # PID: MiB that guest memory takes on the host
+	local f
+	for f in /proc/"$1"/fd/*; do
+		[ "$(readlink "$f")" != '/memfd:insula-guest (deleted)' ] || stat -L -c '%b' "$f"
+	done | awk '{ print int($1 / 2048) }'
+}
+mkfifo "$dir/given"
+exec {given}<>"$dir/given"
+timeout -s KILL 60 "$RUN" --kernel "$GUESTS/balloon.elf" --mem 128M --balloon target=100M --metrics "$dir/m.json" <"$dir/given" >"$dir/out" 2>"$dir/err" &
+run=$!
+for _ in $(seq 600); do
+	! grep -q '^given' "$dir/out" || break
+	sleep 0.05
+done
+read -r pid _ <"/proc/$run/task/$run/children"
+mib=$(held "$pid")
+printf q >&$given
+wait $run
+status=$?
+results balloon 0
+[ "${mib:-99}" -le 24 ]
+holds 'balloon: the host has 48 of 64 MiB back' $? "the guest has $mib MiB"
+says 'balloon: the size that is asked for' "^asked for $((28 * 256)) pages\$"
+if [ $have_python = 1 ]; then
+	[[ $(number "$dir/m.json" devices.2.name) = balloon && $(number "$dir/m.json" devices.2.helper.reported_bytes) = $((56 << 20)) &&
+		$(number "$dir/m.json" devices.2.helper.inflated_bytes) = $((4 << 20)) ]]
+	holds 'balloon: its counters' $? "$(number "$dir/m.json" devices.2.helper)"
+fi
+vm balloon --mem 128M --balloon reports=off
+says 'balloon/reports=off: not offered' '^not ok starts'
+
 vm net
 ends 'no --net: no card' 3 ''
 if [ $have_python = 1 ]; then

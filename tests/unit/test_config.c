@@ -875,6 +875,41 @@ START_TEST(json_places)
 }
 END_TEST
 
+START_TEST(balloons)
+{
+	ck_assert(!c.balloon.on);
+	ck_assert_int_eq(set("balloon", "on"), 0);
+	ck_assert(c.balloon.on && !c.balloon.no_reports && !c.balloon.target && !c.balloon.stats);
+	ck_assert_int_eq(set("balloon", "target=128M,reports=off,stats=5"), 0);
+	ck_assert(c.balloon.on && c.balloon.no_reports && c.balloon.stats == 5);
+	ck_assert_uint_eq(c.balloon.target, 128 << 20);
+	ck_assert_int_eq(config_check(&c, &e), 0);
+	ck_assert_int_eq(set("balloon", "on,reports=on"), 0);
+	ck_assert(c.balloon.on && !c.balloon.no_reports && !c.balloon.target);
+	ck_assert_int_eq(set("balloon", "off"), 0);
+	ck_assert(!c.balloon.on);
+	ck_assert_int_eq(config_json(&c, NULL, "{\"balloon\":{\"target\":\"64M\"}}", 28, &e), 0);
+	ck_assert(c.balloon.on && c.balloon.target == 64 << 20);
+	ck_assert_int_eq(config_json(&c, NULL, "{\"balloon\":\"off\"}", 17, &e), 0);
+	ck_assert(!c.balloon.on);
+	refused("balloon", "", "expected off|on");
+	refused("balloon", "on,off", "'on,off'; expected off|on");
+	refused("balloon", "off,target=64M", "expected off|on");
+	refused("balloon", "of", "'of'");
+	refused("balloon", "target=15M", "target '15M'; expected a size from 16M to ");
+	refused("balloon", "target=", "target ''");
+	refused("balloon", "reports=maybe", "reports 'maybe'; expected on or off");
+	refused("balloon", "stats=0", "stats '0'; expected a number of seconds from 1 to 86400");
+	json_refused("{\"balloon\":{\"on\":false}}", "expected off|on");
+	json_refused("{\"balloon\":true}", "balloon: wrong type");
+	ck_assert_int_eq(set("balloon", "target=257M"), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_str_eq(e.text,
+			 "--balloon: target '257M'; expected at most 256M, the guest's memory");
+	ck_assert_str_eq(c.mistake.field, "balloon.target");
+}
+END_TEST
+
 START_TEST(json_wrong_types)
 {
 	static const char *const scalars[] = {"kernel", "initrd",  "append",  "cpus",    "mem",
@@ -1054,6 +1089,7 @@ int main(void)
 	tcase_add_test(flags, text_settings);
 	tcase_add_test(flags, rootfs);
 	tcase_add_test(flags, random_numbers);
+	tcase_add_test(flags, balloons);
 	tcase_add_test(flags, consoles);
 	tcase_add_test(flags, virtio_consoles);
 	tcase_add_test(flags, command_settings);

@@ -37,6 +37,8 @@ struct virtio_model {
 	/* The driver has reset the device, which is quiet and as it was in the beginning: forget
 	 * what the driver has set. May be NULL. Called again after a restart in its middle. */
 	void (*reset)(void *dev);
+	/* The driver writes the 32 bits at `off` of the configuration. NULL: it cannot. */
+	void (*configure)(void *dev, uint32_t off, uint32_t val);
 };
 
 /* What outlives the process; in the device page. */

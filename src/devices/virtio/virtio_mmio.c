@@ -125,10 +125,14 @@ static const struct {
 
 void vmmio_write(struct virtio_mmio *m, uint32_t off, uint32_t size, uint64_t val)
 {
-	/* 4.2.2.2: registers are written with 32 bits. Everything else, and the (read-only)
-	 * configuration, is ignored. */
+	const struct virtio_model *model = m->v.model;
+
+	/* 4.2.2.2: registers are written with 32 bits, and so are the fields of the configuration
+	 * of which a driver may write any. Everything else is ignored. */
 	if (size != 4)
 		return;
+	if (off >= VIRTIO_MMIO_CONFIG && model->configure && off % 4 == 0)
+		model->configure(m->v.dev, off - VIRTIO_MMIO_CONFIG, (uint32_t)val);
 	for (size_t i = 0; i < ARRAY_LEN(regs); i++) {
 		if (regs[i].off == off) {
 			regs[i].write(&m->v, (uint32_t)val);

@@ -14,6 +14,7 @@
 #include "control_os.h"
 #include "spec/ending.h"
 #include "spec/json.h"
+#include "supervisor/backing/balloon.h"
 #include "supervisor/recover.h"
 #include "usage.h"
 #include "supervisor/loop.h"
@@ -23,6 +24,7 @@
 #define DEPTH 16
 #define PAUSE_DEADLINE_NS 3000000000ull
 #define STOP_MAX_MS 3600001
+#define BALLOON_DEADLINE_NS 1000000000ull
 
 /* ---- out ---- */
 
@@ -31,6 +33,8 @@ void control_hung_up(struct control *k, unsigned i)
 	k->hello[i] = false;
 	if (k->turn.conn == i)
 		k->turn.conn = CONTROL_CONNS; /* nobody */
+	if (k->balloon.conn == i)
+		k->balloon.conn = CONTROL_CONNS;
 	if (k->owner == i) {
 		k->owner = CONTROL_CONNS;
 		k->disowned = true;
@@ -159,6 +163,10 @@ static void op_info(struct call *c)
 	j_int(o, "console_clients", n.clients);
 	j_obj(o, "processes", usage_processes(c->vm));
 	j_obj(o, "devices", vm_devices(c->vm));
+	if (vm_balloon(c->vm)) {
+		j_obj(o, "balloon", balloon_json(vm_balloon(c->vm)));
+		(void)balloon_ask(vm_balloon(c->vm));
+	}
 	control_answer(c->k, c->conn, c->id, o);
 }
 
@@ -183,6 +191,44 @@ static void op_metrics(struct call *c)
 	j_int(o, "console_bytes", (int64_t)n.bytes);
 	j_int(o, "console_lost_bytes", (int64_t)n.lost);
 	control_answer(c->k, c->conn, c->id, o);
+}
+
+/* ---- the balloon ---- */
+
+void control_balloon(struct control *k, struct vm *vm)
+{
+	if (!k || !k->balloon.deadline_ns)
+		return;
+	k->balloon.deadline_ns = 0;
+	control_answer(k, k->balloon.conn, k->balloon.id, balloon_json(vm_balloon(vm)));
+}
+
+/* Answered when the guest has said what it has now; with what is known when it says nothing, when it
+ * cannot be asked, and to whoever comes while another one waits. */
+static void op_balloon(struct call *c)
+{
+	struct device *d = vm_balloon(c->vm);
+	int64_t target = number(c, "target", -1);
+	struct control *k = c->k;
+	struct err e;
+	int rc;
+
+	if (!d) {
+		control_refuse(k, c->conn, c->id, "no-balloon",
+			       "this VM has no balloon: see its configuration");
+		return;
+	}
+	rc = target == -1 ? 0 : balloon_set(d, target < 0 ? 0 : (uint64_t)target, &e);
+	if (rc) {
+		control_refuse(k, c->conn, c->id, "bad-params", e.text);
+	} else if (k->paused || k->balloon.deadline_ns || !vm_is_running(c->vm) ||
+		   !balloon_ask(d)) {
+		control_answer(k, c->conn, c->id, balloon_json(d));
+	} else {
+		k->balloon.conn = c->conn;
+		k->balloon.id = c->id;
+		k->balloon.deadline_ns = clock_ns() + BALLOON_DEADLINE_NS;
+	}
 }
 
 static void turn(struct call *c, bool pause)
@@ -388,6 +434,7 @@ static const struct {
 	{"hello", op_hello},
 	{"info", op_info},
 	{"metrics", op_metrics},
+	{"balloon", op_balloon},
 	{"pause", op_pause},
 	{"resume", op_resume},
 	{"stop", op_stop},
@@ -468,7 +515,9 @@ bool control_packet(struct control *k, struct vm *vm, unsigned i, const char *te
 
 uint64_t control_deadline(const struct control *k, const struct vm *vm)
 {
-	const uint64_t limit[] = {k ? k->turn.deadline_ns : 0, k ? k->stop_ns : 0,
+	const uint64_t limit[] = {k ? k->turn.deadline_ns : 0,
+				  k ? k->stop_ns : 0,
+				  k ? k->balloon.deadline_ns : 0,
 				  k ? ctlexec_deadline(&k->exec, vm) : 0,
 				  k ? vmlog_deadline(&k->log, clock_ns()) : 0,
 				  k && k->disowned && !vm_has_ended(vm) ? LOOP_NOW : 0};
@@ -501,6 +550,8 @@ void control_turn(struct control *k, struct vm *vm)
 		if (k->turn.want)
 			(void)vm_order(vm, MSG_RESUME);
 	}
+	if (k->balloon.deadline_ns && now >= k->balloon.deadline_ns)
+		control_balloon(k, vm);
 	if (k->stop_ns && now >= k->stop_ns) {
 		log_warn("the guest did not power off in time");
 		force(k, vm);
@@ -613,7 +664,7 @@ struct control *control_new(int result, struct err *e)
 		return NULL;
 	}
 	k->result = result;
-	k->turn.conn = k->owner = CONTROL_CONNS;
+	k->turn.conn = k->balloon.conn = k->owner = CONTROL_CONNS;
 	vmlog_init(&k->log);
 	return k;
 }

@@ -39,6 +39,12 @@ struct control {
 		uint64_t deadline_ns; /* 0: none */
 		bool want;
 	} turn;
+	/* Who waits for the guest's word about its memory. */
+	struct {
+		unsigned conn;
+		int64_t id;
+		uint64_t deadline_ns; /* 0: nobody */
+	} balloon;
 	unsigned owner;   /* the connection that the VM ends with; CONTROL_CONNS: none */
 	bool disowned;    /* it has ended */
 	uint64_t stop_ns; /* the clean stop's deadline; 0: none */

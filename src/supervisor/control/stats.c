@@ -27,6 +27,10 @@ static const struct stat_name rng[] = {{STAT_RNG_REQUESTS, "requests"},
 				       {STAT_RNG_BYTES, "bytes"},
 				       {STAT_RNG_KICKS, "kicks"},
 				       {STAT_RNG_HELD, "held_back"}};
+static const struct stat_name balloon[] = {
+	{STAT_BALLOON_INFLATED, "inflated_bytes"}, {STAT_BALLOON_DEFLATED, "deflated_bytes"},
+	{STAT_BALLOON_REPORTED, "reported_bytes"}, {STAT_BALLOON_ERRORS, "errors"},
+	{STAT_BALLOON_STATS, "statistics"},        {STAT_BALLOON_KICKS, "kicks"}};
 static const struct stat_name uart[] = {{STAT_UART_OUT_BYTES, "out_bytes"},
 					{STAT_UART_OUT_WRITES, "out_writes"},
 					{STAT_UART_IN_BYTES, "in_bytes"},
@@ -53,6 +57,7 @@ const struct stat_names stats_common = {common, ARRAY_LEN(common)};
 const struct stat_names stats_blk = {blk, ARRAY_LEN(blk)};
 const struct stat_names stats_net = {net, ARRAY_LEN(net)};
 const struct stat_names stats_rng = {rng, ARRAY_LEN(rng)};
+const struct stat_names stats_balloon = {balloon, ARRAY_LEN(balloon)};
 const struct stat_names stats_uart = {uart, ARRAY_LEN(uart)};
 const struct stat_names stats_vcon = {vcon, ARRAY_LEN(vcon)};
 const struct stat_names stats_vhost = {vhost, ARRAY_LEN(vhost)};

@@ -33,6 +33,7 @@
 
 #define DEVICE_MAX_START 1024 /* bytes of a start message */
 
+struct balloon_back;
 struct device;
 struct nic;
 struct vhost_back;
@@ -97,6 +98,7 @@ struct device {
 		struct vsock *vsock;
 		struct nic *nic;
 		struct vhost_back *vhost;
+		struct balloon_back *balloon;
 		const void *conf;
 	} back;
 
@@ -110,7 +112,7 @@ struct device {
 };
 
 extern const struct device_class device_uart, device_blk, device_net, device_rng, device_vcon,
-	device_vsock, device_vhost; /* the last one on Linux alone */
+	device_vsock, device_balloon, device_vhost; /* the last one on Linux alone */
 
 /* Make page and events. `libexec` as in child_init() (Windows: NULL); `name` as the guest calls it;
  * `nth`: of its class's place on the board. Set d->back after it. */

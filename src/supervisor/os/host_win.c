@@ -15,6 +15,7 @@ static int host_refuse(const struct vm_config *c, struct err *e)
 			   : c->image       ? "--image"
 			   : c->rootfs_size ? "--rootfs-size"
 			   : c->nnets       ? "--net"
+			   : c->balloon.on  ? "--balloon"
 			   : c->mem_huge    ? "--mem ...,hugepages"
 					    : NULL;
 

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The host's wishes for a balloon. See balloon.h. */
+#include <errno.h>
+#include <string.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "balloon.h"
+#include "spec/json.h"
+#include "supervisor/device/device.h"
+
+#define SECOND_NS 1000000000ull
+
+void balloon_init(struct balloon_back *b, const struct vm_config *conf)
+{
+	memset(b, 0, sizeof(*b));
+	b->conf = conf;
+	b->target = conf->balloon.target ? conf->balloon.target : conf->mem;
+}
+
+uint32_t balloon_pages(const struct balloon_back *b)
+{
+	return (uint32_t)((b->conf->mem - b->target) / BALLOON_PAGE);
+}
+
+int balloon_set(struct device *d, uint64_t target, struct err *e)
+{
+	struct balloon_back *b = d->back.balloon;
+	struct msg_balloon m;
+	char least[24], most[24];
+
+	if (target < CONFIG_MIN_TARGET || target > b->conf->mem)
+		return err_set(e, -ERANGE,
+			       "target: %llu bytes; expected %s to %s, the guest's memory",
+			       (unsigned long long)target, size_text(CONFIG_MIN_TARGET, least),
+			       size_text(b->conf->mem, most));
+	b->target = target;
+	m = (struct msg_balloon){.pages = balloon_pages(b)};
+	/* Without a helper the next one is told at its start. One that does not take messages is
+	 * about to be replaced. */
+	if (d->child.state == CHILD_READY &&
+	    child_send(&d->child, MSG_BALLOON, &m, sizeof(m), NULL, 0))
+		log_debug("%s: its helper takes no message", d->desc.name);
+	return 0;
+}
+
+/* One question at a time: a helper that does not listen must not find its channel full. */
+bool balloon_ask(struct device *d)
+{
+	struct balloon_back *b = d->back.balloon;
+
+	if (d->child.state != CHILD_READY)
+		return false;
+	if (!b->asked)
+		b->asked = !child_send(&d->child, MSG_BALLOON_ASK, NULL, 0, NULL, 0);
+	return b->asked;
+}
+
+bool balloon_said(struct device *d, const void *body, size_t len)
+{
+	struct balloon_back *b = d->back.balloon;
+
+	if (!b->asked || len != sizeof(b->said))
+		return false;
+	b->asked = false;
+	memcpy(&b->said, body, sizeof(b->said));
+	b->said_ns = clock_ns();
+	return true;
+}
+
+void balloon_serves(struct device *d, struct loop *l, bool serves)
+{
+	(void)l;
+	(void)serves;
+	d->back.balloon->asked = false;
+}
+
+uint64_t balloon_due(const struct device *d)
+{
+	const struct balloon_back *b = d->back.balloon;
+
+	return !b->conf->balloon.stats || d->child.state != CHILD_READY ? 0
+	       : b->next_ns                                             ? b->next_ns
+									: 1;
+}
+
+void balloon_tend(struct device *d)
+{
+	struct balloon_back *b = d->back.balloon;
+
+	b->next_ns = clock_ns() + b->conf->balloon.stats * SECOND_NS;
+	(void)balloon_ask(d);
+}
+
+/* ---- for people and programs ---- */
+
+/* virtio 1.2, 5.5.6.4, and what Linux 6.12 added. */
+static const char *const balloon_stats_names[BALLOON_TAGS] = {
+	"swap_in_bytes",  "swap_out_bytes",   "major_faults",    "minor_faults",
+	"free_bytes",     "total_bytes",      "available_bytes", "cache_bytes",
+	"hugetlb_allocs", "hugetlb_failures", "oom_kills",       "alloc_stalls",
+	"async_scans",    "direct_scans",     "async_reclaims",  "direct_reclaims",
+};
+
+static int64_t shown(uint64_t v)
+{
+	return v > INT64_MAX ? INT64_MAX : (int64_t)v;
+}
+
+json_object *balloon_json(const struct device *d)
+{
+	const struct balloon_back *b = d->back.balloon;
+	json_object *o = json_object_new_object(), *stats = json_object_new_object();
+	uint64_t out = (uint64_t)b->said.actual * BALLOON_PAGE, mem = b->conf->mem;
+
+	j_int(o, "target", shown(b->target));
+	j_int(o, "actual", shown(out < mem ? mem - out : 0));
+	if (b->said_ns)
+		j_int(o, "age_ms", shown((clock_ns() - b->said_ns) / 1000000));
+	for (unsigned i = 0; i < BALLOON_TAGS; i++) {
+		if (b->said.has >> i & 1)
+			j_int(stats, balloon_stats_names[i], shown(b->said.stat[i]));
+	}
+	j_obj(o, "stats", stats);
+	return o;
+}
