@@ -74,7 +74,8 @@ static bool absolute_paths(struct request *r, const struct vm_config *c)
 	if (ok && c->image && setting_is_relative(setting_find("image"), c->image))
 		ok = refuse_member(r, "image", -1, c->image, "an absolute path");
 	for (unsigned i = 0; i < c->ndisks && ok; i++)
-		ok = absolute(r, "disks", (int)i, c->disk[i].path);
+		ok = absolute(r, "disks", (int)i, c->disk[i].path) &&
+		     (c->disk[i].thrown_away || absolute(r, "disks", (int)i, c->disk[i].overlay));
 	for (unsigned i = 0; i < c->nshares && ok; i++)
 		ok = absolute(r, "shares", (int)i, c->share[i].dir);
 	for (unsigned i = 0; i < c->nnets && ok; i++) {

@@ -32,8 +32,10 @@ static void free_command(struct vm_config *c)
 
 void config_drop_disks(struct vm_config *c)
 {
-	for (unsigned i = 0; i < c->ndisks; i++)
+	for (unsigned i = 0; i < c->ndisks; i++) {
 		free(c->disk[i].path);
+		free(c->disk[i].overlay);
+	}
 	c->ndisks = 0;
 }
 

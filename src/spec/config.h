@@ -46,6 +46,8 @@ enum console_kind {
 
 struct disk_config {
 	char *path;
+	char *overlay;    /* takes what is written, over `path`: a file, or "discard"; NULL: none */
+	bool thrown_away; /* the latter: a file without a name */
 	bool ro, direct;
 	bool threads; /* no io_uring for it */
 	char serial[DISK_SERIAL_LEN + 1];

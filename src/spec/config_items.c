@@ -81,12 +81,21 @@ static int disk_engine(const struct taking *t, const char *v)
 	return 0;
 }
 
-#define DISK_FORM "[path=]FILE[,ro][,direct][,serial=S][,engine=threads]"
+static int disk_overlay(const struct taking *t, const char *v)
+{
+	this_disk(t)->thrown_away = !strcmp(v, "discard");
+	return take_path(t, &this_disk(t)->overlay, v);
+}
+
+#define DISK_FORM "[path=]FILE[,ro][,direct][,serial=S][,engine=threads][,overlay=FILE|discard]"
 
 static int disk_end(const struct taking *t, const char *whole)
 {
 	if (!this_disk(t)->path)
 		return take_wrong(t, whole, "%s", DISK_FORM);
+	if (this_disk(t)->overlay && this_disk(t)->ro)
+		return take_refuse(t, whole, "overlay without ro",
+				   "'%.60s': overlay and ro; expected one of them", whole);
 	t->c->ndisks++;
 	return 0;
 }
@@ -95,13 +104,13 @@ static void disk_drop(struct vm_config *c)
 {
 	free(c->disk[c->ndisks].path);
 	c->disk[c->ndisks].path = NULL;
+	free(c->disk[c->ndisks].overlay);
+	c->disk[c->ndisks].overlay = NULL;
 }
 
-static const struct item_setter disk_setters[] = {{"path", disk_path},
-						  {"ro", disk_ro},
-						  {"direct", disk_direct},
-						  {"serial", disk_serial},
-						  {"engine", disk_engine}};
+static const struct item_setter disk_setters[] = {
+	{"path", disk_path},     {"ro", disk_ro},         {"direct", disk_direct},
+	{"serial", disk_serial}, {"engine", disk_engine}, {"overlay", disk_overlay}};
 
 /* ---- vsock ---- */
 

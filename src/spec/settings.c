@@ -28,6 +28,12 @@ static const struct setting_item disk_items[] = {
 	 .value = "S",
 	 .help = "its serial number"},
 	{.key = "engine", .choice = " auto threads ", .value = "threads", .help = "no io_uring"},
+	{.key = "overlay",
+	 .type = SETTING_PATH,
+	 .word = "discard",
+	 .value = "FILE|discard",
+	 .help = "what takes the writes, and leaves the disk as it is: a file, which is made if it "
+		 "is not there, or discard: one without a name, which is gone at the end"},
 };
 static const struct setting_item vsock_items[] = {
 	{.key = "path", .type = SETTING_PATH, .value = "FILE", .help = "the socket of the host"},
@@ -185,8 +191,10 @@ const struct setting settings[SETTINGS] = {
 	 .items = true,
 	 .bare = " ro direct ",
 	 .on = ON_BOTH,
-	 .value = "[path=]FILE[,ro][,direct][,serial=S][,engine=threads]",
-	 .help = "a raw image or block device; repeat for /dev/vdb ...",
+	 .value = "[path=]FILE[,ro][,direct][,serial=S][,engine=threads][,overlay=FILE|discard]",
+	 .help = "a raw image or block device; repeat for /dev/vdb ...; overlay: writes go to that "
+		 "file, or are discarded at the end, and the image stays as it is",
+	 .value_windows = "[path=]FILE[,ro][,direct][,serial=S][,engine=threads]",
 	 .help_windows = "a raw image; repeat for /dev/vdb ...",
 	 ITEMS(disk_items)},
 	{.name = "rootfs",
@@ -462,48 +470,105 @@ static const char *behind_word(const char *words, const char *text)
 	return NULL;
 }
 
-/* Where the path begins; NULL: there is none. */
+/* Where the path begins, of a setting without items; NULL: there is none. */
 static const char *find_path(const struct setting *s, const char *text)
 {
 	size_t n = s->path ? strlen(s->path) : 0, before = s->before ? strlen(s->before) : 0;
 
 	if (before && !strncmp(text, s->before, before))
 		text += before;
-	if (setting_is_bare(s, text))
-		return text;
 	if (s->paths)
 		return behind_word(s->paths, text);
-	while (s->path && strncmp(text, s->path, n) != 0) {
-		text = s->items ? next_item(text) : "";
-		if (!*text)
-			return NULL;
-	}
-	return s->path ? text + n : NULL;
+	return s->path && !strncmp(text, s->path, n) ? text + n : NULL;
+}
+
+/* Is the item's value this word? */
+static bool is_word(const char *value, const char *word)
+{
+	size_t n = word ? strlen(word) : 0;
+
+	return word && !strncmp(value, word, n) &&
+	       (!value[n] || (value[n] == ',' && value[n + 1] != ','));
+}
+
+/* The path that an item has; NULL: it has none. */
+static const char *path_of_item(const struct setting *s, const char *text)
+{
+	size_t key = strcspn(text, "=,");
+	const struct setting_item *i = setting_item_find(s, text, key);
+	const char *value = text + key + 1;
+
+	if (!i || i->type != SETTING_PATH || text[key] != '=')
+		return NULL;
+	return is_word(value, i->word) ? NULL : value;
+}
+
+/* The path in the item that begins at `at`, if it is relative; NULL: there is none. */
+static const char *relative_path(const struct setting *s, const char *text, const char *at)
+{
+	const char *path;
+
+	if (!s->items)
+		path = find_path(s, text);
+	else if (at == text && setting_is_bare(s, text))
+		path = text;
+	else
+		path = path_of_item(s, at);
+	return path && path_is_relative(path) ? path : NULL;
+}
+
+/* Where the item that begins there ends, its comma included. */
+static const char *end_of_item(const struct setting *s, const char *at)
+{
+	return s->items ? next_item(at) : at + strlen(at);
+}
+
+static size_t relative_paths(const struct setting *s, const char *text)
+{
+	size_t n = 0;
+
+	for (const char *at = text; *at; at = end_of_item(s, at))
+		n += relative_path(s, text, at) != NULL;
+	return n;
 }
 
 bool setting_is_relative(const struct setting *s, const char *text)
 {
-	const char *at = find_path(s, text);
-
-	return at && path_is_relative(at);
+	return relative_paths(s, text) != 0;
 }
 
-char *setting_absolute(const struct setting *s, const char *text, const char *cwd)
+/* The directory and a slash, as they are written in the setting. */
+static char *put_directory(const struct setting *s, char *p, const char *cwd)
 {
-	size_t head = setting_is_relative(s, text) ? (size_t)(find_path(s, text) - text) : 0;
-	char *out = malloc(strlen(text) + 2 * strlen(cwd) + 2), *p = out;
-
-	if (!out || !setting_is_relative(s, text))
-		return out ? strcpy(out, text) : NULL;
-	memcpy(p, text, head);
-	p += head;
 	for (const char *c = cwd; *c; c++) {
 		if (s->items && *c == ',')
 			*p++ = ',';
 		*p++ = *c;
 	}
 	*p++ = '/';
-	strcpy(p, text + head);
+	return p;
+}
+
+char *setting_absolute(const struct setting *s, const char *text, const char *cwd)
+{
+	char *out = malloc(strlen(text) + relative_paths(s, text) * (2 * strlen(cwd) + 1) + 1);
+	char *p = out;
+
+	if (!out)
+		return NULL;
+	for (const char *at = text, *end; *at; at = end) {
+		const char *path = relative_path(s, text, at);
+		size_t head = path ? (size_t)(path - at) : 0;
+
+		end = end_of_item(s, at);
+		memcpy(p, at, head);
+		p += head;
+		if (path)
+			p = put_directory(s, p, cwd);
+		memcpy(p, at + head, (size_t)(end - at) - head);
+		p += (size_t)(end - at) - head;
+	}
+	*p = 0;
 	return out;
 }
 

@@ -38,6 +38,7 @@ struct setting_item {
 	uint64_t min, max;  /* of NUMBER and SIZE; of TEXT: of its length, 0: any */
 	const char *value;  /* how it is written in --help */
 	const char *choice; /* words that it may be, between blanks; NULL: any text */
+	const char *word;   /* of a PATH: what is no path; NULL: nothing */
 	const char *help;
 };
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * virtio-blk with both engines on real files: every kind of request, every kind of mistake, random
- * traffic against a model, and processes that are killed hundreds of times under it.
+ * virtio-blk with both engines on real files, and with copy on write over one: every kind of
+ * request, every kind of mistake, random traffic against a model, and processes that are killed
+ * hundreds of times under it. What a crash of the machine leaves of an overlay: test_overlay.c.
  */
 #include <check.h>
 #include <fcntl.h>
@@ -39,6 +40,11 @@ static struct fakecore core;
 static struct guestmem gm;
 static struct drvq drv[NQUEUES];
 static int mem_fd, disk_fd, kick[NQUEUES], chan[2];
+/* With copy on write disk_fd is the base. */
+static bool overlaid;
+static int over_fd, index_fd;
+static struct overlay_layout lay;
+static uint8_t *index_memory;
 static char disk_path[] = "/tmp/insula-test-blk-XXXXXX";
 static struct rig { /* fresh for every start */
 	struct helper h;
@@ -101,6 +107,17 @@ static void *loop(void *arg)
 	return (void *)(intptr_t)helper_loop(arg, chan[1]);
 }
 
+/* The base is only read, whatever the device does. */
+static void add_base(struct start_fds *fds)
+{
+	char self[40];
+
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", disk_fd);
+	start_add(fds, START_OWN,
+		  open(self, O_RDONLY | O_CLOEXEC | (conf.flags & BLK_DIRECT ? O_DIRECT : 0)));
+	start_add(fds, START_OWN, dup(index_fd));
+}
+
 static int open_rig(int disk)
 {
 	bool other = conf.flags & BLK_OTHER;
@@ -113,6 +130,8 @@ static int open_rig(int disk)
 	start_add(&fds, START_OWN, disk);
 	if (other)
 		start_add(&fds, START_OWN, dup(other_fd));
+	if (overlaid)
+		add_base(&fds);
 	rig = calloc(1, sizeof(*rig));
 	if (!rig || blk_check_conf(&conf, &e) ||
 	    blk_open(&rig->b, &rig->h, &conf, &fds, &step, &e)) {
@@ -125,7 +144,7 @@ static int open_rig(int disk)
 		spy.submit = spy_submit;
 		rig->b.ops = &spy;
 	}
-	return helper_attach(&rig->h, &worker_helper_ops, &rig->b.w, &e);
+	return blk_attach(&rig->b, &rig->h, &e);
 }
 
 static void start_device(void)
@@ -133,7 +152,7 @@ static void start_device(void)
 	struct err e = {0};
 
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, chan), 0);
-	ck_assert_int_eq(open_rig(dup(disk_fd)), 0);
+	ck_assert_int_eq(open_rig(dup(overlaid ? over_fd : disk_fd)), 0);
 	ck_assert_int_eq(pthread_create(&thread, NULL, loop, &rig->h), 0);
 	ck_assert_int_eq(msg_expect(chan[0], MSG_READY, NULL, 0, NULL, 0, &e), 0);
 	threaded = true;
@@ -214,7 +233,8 @@ static void setup(void)
 	refused_ops = 0;
 	for (unsigned i = 0; i < ARRAY_LEN(op_count); i++)
 		op_count[i] = 0;
-	other_fd = -1;
+	other_fd = over_fd = index_fd = -1;
+	overlaid = false;
 	mem_fd = drv_memory(&gm, MEM_SIZE);
 	for (unsigned i = 0; i < NQUEUES; i++)
 		kick[i] = event_create();
@@ -232,6 +252,8 @@ static void teardown(void)
 {
 	unlink(disk_path);
 	fd_close(&disk_fd);
+	fd_close(&over_fd);
+	fd_close(&index_fd);
 	gm_unmap(&gm);
 	fd_close(&mem_fd);
 	for (unsigned i = 0; i < NQUEUES; i++)
@@ -253,11 +275,50 @@ static void bring_up(uint64_t features)
 	ck_assert_uint_eq(drv_status(&core), 0xf);
 }
 
-/* False: io_uring is not possible on this machine. */
+/* As the supervisor makes it. */
+static void make_overlay(void)
+{
+	char path[] = "/tmp/insula-test-over-XXXXXX";
+	struct err e = {0};
+	void *p;
+
+	overlaid = true;
+	conf.flags |= BLK_OVERLAY;
+	lay = overlay_layout(conf.capacity);
+	over_fd = mkstemp(path);
+	ck_assert_int_ge(over_fd, 0);
+	unlink(path);
+	ck_assert_int_eq(ftruncate(over_fd, (off_t)lay.size), 0);
+	index_fd = shm_create("index", lay.memory, &e);
+	ck_assert_int_ge(index_fd, 0);
+	ck_assert_int_eq(shm_map(index_fd, lay.memory, 0, lay.memory, true, &p, &e), 0);
+	index_memory = p;
+	if (conf.flags & BLK_DIRECT) {
+		char self[40];
+		int fd;
+
+		snprintf(self, sizeof(self), "/proc/self/fd/%d", over_fd);
+		fd = open(self, O_RDWR | O_DIRECT | O_CLOEXEC);
+		close(over_fd);
+		over_fd = fd;
+	}
+}
+
+/* The second half of the variants is with copy on write. False: io_uring is not possible on this
+ * machine. */
+static bool choose_variant(int i)
+{
+	conf.engine = engines[i % (int)ARRAY_LEN(engines)];
+	if (conf.engine == BLK_ENGINE_URING && !uring_works())
+		return false;
+	if (i >= (int)ARRAY_LEN(engines))
+		make_overlay();
+	return true;
+}
+
 static bool start(int i)
 {
-	conf.engine = engines[i];
-	if (conf.engine == BLK_ENGINE_URING && !uring_works())
+	if (!choose_variant(i))
 		return false;
 	start_device();
 	bring_up(USUAL);
@@ -328,11 +389,38 @@ static void *data(uint32_t off)
 	return gm_ptr(&gm, DATA + off, 1);
 }
 
+/* What the guest's disk has there. */
+static void read_disk(uint8_t *buf, size_t n, uint64_t off)
+{
+	int fd = open(disk_path, O_RDONLY | O_CLOEXEC); /* disk_fd may be direct, buf is anywhere */
+
+	ck_assert_int_eq(read_full(fd, buf, n, off), 0);
+	close(fd);
+	for (size_t i = 0; overlaid && i < n; i++) {
+		uint64_t block = (off + i) / OVERLAY_BLOCK;
+		size_t k = OVERLAY_BLOCK - (off + i) % OVERLAY_BLOCK;
+		uint8_t whole[OVERLAY_BLOCK] __attribute__((aligned(OVERLAY_BLOCK)));
+
+		if (k > n - i)
+			k = n - i;
+		if (index_memory[lay.live_off + block / 8] >> block % 8 & 1) {
+			ck_assert_int_eq(read_full(over_fd, whole, sizeof(whole),
+						   lay.data_off + block * OVERLAY_BLOCK),
+					 0);
+			memcpy(buf + i, whole + (off + i) % OVERLAY_BLOCK, k);
+		}
+		i += k - 1;
+	}
+}
+
 static void expect_disk(uint64_t off, size_t n, uint64_t seed)
 {
 	uint8_t *buf = malloc(n);
 
-	ck_assert_int_eq(read_full(disk_fd, buf, n, off), 0);
+	if (disk_path[0])
+		read_disk(buf, n, off);
+	else
+		ck_assert_int_eq(read_full(disk_fd, buf, n, off), 0);
 	expect_fill(buf, n, seed);
 	free(buf);
 }
@@ -341,7 +429,10 @@ static void expect_zeros(uint64_t off, size_t n)
 {
 	uint8_t *buf = malloc(n);
 
-	ck_assert_int_eq(read_full(disk_fd, buf, n, off), 0);
+	if (disk_path[0])
+		read_disk(buf, n, off);
+	else
+		ck_assert_int_eq(read_full(disk_fd, buf, n, off), 0);
 	expect_bytes(buf, n, 0);
 	free(buf);
 }
@@ -752,6 +843,8 @@ START_TEST(write_zeroes_without_the_file_system)
 {
 	uint8_t *buf = malloc(DISK_SIZE);
 
+	unlink(disk_path);
+	disk_path[0] = 0;
 	close(disk_fd);
 	disk_fd = memfd_create("disk", MFD_CLOEXEC);
 	ck_assert_int_eq(fallocate(disk_fd, 0, 0, DISK_SIZE), 0);
@@ -1011,7 +1104,7 @@ START_TEST(configurations_refused)
 					   .engine = BLK_ENGINE_THREADS,
 					   .logical = 512,
 					   .physical = 512};
-	struct msg_start_blk m[13];
+	struct msg_start_blk m[15];
 	struct err e;
 
 	for (size_t i = 0; i < ARRAY_LEN(m); i++)
@@ -1022,7 +1115,7 @@ START_TEST(configurations_refused)
 	m[2].capacity = UINT64_MAX - 511;
 	m[3].nqueues = 0;
 	m[4].nqueues = VIRTIO_MAX_QUEUES + 1;
-	m[5].flags = 16;
+	m[5].flags = 64;
 	m[6].engine = 0;
 	m[7].logical = 256;
 	m[8].logical = 8192;
@@ -1030,6 +1123,9 @@ START_TEST(configurations_refused)
 	m[10].discard_align = 100;
 	m[11].engine = UINT32_MAX;
 	m[12].max_io = 100;
+	m[13].flags = BLK_OVERLAY | BLK_RO;
+	m[14].flags = BLK_OVERLAY;
+	m[14].capacity = OVERLAY_MOST + 512;
 	for (size_t i = 0; i < ARRAY_LEN(m); i++)
 		ck_assert_int_eq(blk_check_conf(&m[i], &e), -EINVAL);
 }
@@ -1041,12 +1137,17 @@ END_TEST
 #define NBLOCKS (DISK_SIZE / BLOCK)
 #define SLOTS 48
 #define MAX_BLOCKS 4
+#define MAX_UNITS 20
+/* With copy on write in sectors, so that requests meet in a block. */
+#define UNIT (overlaid ? 512u : BLOCK)
+#define NUNITS (DISK_SIZE / UNIT)
+#define ZEROED UINT32_MAX
 
 static struct traffic {
-	uint32_t version[NBLOCKS]; /* 0: as made */
-	bool busy[NBLOCKS];
+	uint32_t version[DISK_SIZE / 512]; /* of a unit; 0: as made */
+	bool busy[DISK_SIZE / 512];
 	struct slot {
-		bool used, write, flush;
+		bool used, write, flush, zero;
 		uint32_t first, n, version;
 	} slot[SLOTS];
 	unsigned in_flight;
@@ -1066,8 +1167,10 @@ static uint32_t rnd(void)
 /* Enough of a block to tell it from every other block and version. */
 static uint8_t content(uint32_t block, uint32_t version, size_t i)
 {
+	if (version == ZEROED)
+		return 0;
 	if (version == 0)
-		return pattern(1, (size_t)block * BLOCK + i);
+		return pattern(1, (size_t)block * UNIT + i);
 	return pattern(((uint64_t)version << 32) | block, i);
 }
 
@@ -1076,9 +1179,10 @@ static void expect_content(const uint8_t *p, uint32_t block)
 	uint32_t v = tr->version[block];
 	size_t k = 0;
 
-	while (k < BLOCK && p[k] == content(block, v, k))
+	while (k < UNIT && p[k] == content(block, v, k))
 		k++;
-	ck_assert_msg(k == BLOCK, "block %u version %u differs at %zu", block, v, k);
+	if (k != UNIT)
+		ck_abort_msg("block %u version %u differs at %zu", block, v, k);
 }
 
 static uint8_t *slot_data(const struct slot *s)
@@ -1090,8 +1194,9 @@ static bool choose(struct slot *s)
 {
 	s->flush = rnd() % 16 == 0;
 	s->write = !s->flush && rnd() % 2;
-	s->n = s->flush ? 0 : 1 + rnd() % MAX_BLOCKS;
-	s->first = rnd() % (NBLOCKS - MAX_BLOCKS);
+	s->zero = overlaid && s->write && rnd() % 8 == 0;
+	s->n = s->flush ? 0 : 1 + rnd() % (overlaid ? MAX_UNITS : MAX_BLOCKS);
+	s->first = rnd() % (NUNITS - s->n);
 	for (uint32_t i = 0; i < s->n; i++) {
 		if (tr->busy[s->first + i])
 			return false;
@@ -1124,26 +1229,47 @@ static void submit_chain(struct drvq *q, struct slot *s, const struct vring_desc
 	drvq_kick(q, old);
 }
 
+static unsigned describe_data(struct slot *s, struct vring_desc *d)
+{
+	gpa_t at = DATA + (unsigned)(s - tr->slot) * MAX_BLOCKS * BLOCK;
+	uint8_t *p = slot_data(s);
+	unsigned n = 0;
+
+	if (s->zero) {
+		*(struct virtio_blk_discard_write_zeroes *)(void *)p =
+			(struct virtio_blk_discard_write_zeroes){
+				.sector = s->first, .num_sectors = s->n, .flags = rnd() % 2};
+		d[n++] = drv_desc(at, sizeof(struct virtio_blk_discard_write_zeroes), false);
+		return n;
+	}
+	for (uint32_t i = 0; i < s->n; i++) {
+		for (size_t k = 0; k < UNIT; k++)
+			p[i * UNIT + k] = s->write ? content(s->first + i, s->version, k) : 0xaa;
+		if (!overlaid)
+			d[n++] = drv_desc(at + i * BLOCK, BLOCK, !s->write);
+	}
+	if (overlaid && s->n)
+		d[n++] = drv_desc(at, s->n * UNIT, !s->write);
+	return n;
+}
+
 static void submit(struct slot *s)
 {
 	unsigned at = (unsigned)(s - tr->slot), n = 0;
 	struct vring_desc d[2 + MAX_BLOCKS];
-	uint8_t *p = slot_data(s);
 
 	s->used = true;
-	s->version = s->write ? ++tr->next_version : 0;
+	s->version = s->zero ? ZEROED : s->write ? ++tr->next_version : 0;
 	header(at,
 	       s->flush   ? VIRTIO_BLK_T_FLUSH
+	       : s->zero  ? VIRTIO_BLK_T_WRITE_ZEROES
 	       : s->write ? VIRTIO_BLK_T_OUT
 			  : VIRTIO_BLK_T_IN,
-	       (uint64_t)s->first * (BLOCK / 512));
+	       s->zero ? 0 : (uint64_t)s->first * (UNIT / 512));
 	d[n++] = drv_desc(HEADERS + at * 64, 16, false);
-	for (uint32_t i = 0; i < s->n; i++) {
+	for (uint32_t i = 0; i < s->n; i++)
 		tr->busy[s->first + i] = true;
-		for (size_t k = 0; k < BLOCK; k++)
-			p[i * BLOCK + k] = s->write ? content(s->first + i, s->version, k) : 0xaa;
-		d[n++] = drv_desc(DATA + (at * MAX_BLOCKS + i) * BLOCK, BLOCK, !s->write);
-	}
+	n += describe_data(s, d + n);
 	d[n++] = drv_desc(HEADERS + at * 64 + 32, 1, true);
 	submit_chain(&drv[at % NQUEUES], s, d, n);
 	tr->submitted++;
@@ -1163,7 +1289,7 @@ static void complete(struct slot *s)
 		if (s->write)
 			tr->version[b] = s->version;
 		else
-			expect_content(p + i * BLOCK, b);
+			expect_content(p + i * UNIT, b);
 		tr->busy[b] = false;
 	}
 	tr->completed++;
@@ -1210,16 +1336,28 @@ static void some_traffic(unsigned n)
 	}
 }
 
-static void verify_disk(void)
+/* Nobody has written to it. */
+static void expect_base(void)
 {
 	uint8_t *buf = malloc(DISK_SIZE);
-	int fd = open(disk_path, O_RDONLY | O_CLOEXEC); /* disk_fd may be direct, buf is anywhere */
+	int fd = open(disk_path, O_RDONLY | O_CLOEXEC);
 
 	ck_assert_int_eq(read_full(fd, buf, DISK_SIZE, 0), 0);
 	close(fd);
-	for (uint32_t b = 0; b < NBLOCKS; b++)
-		expect_content(buf + (size_t)b * BLOCK, b);
+	expect_fill(buf, DISK_SIZE, 1);
 	free(buf);
+}
+
+static void verify_disk(void)
+{
+	uint8_t *buf = malloc(DISK_SIZE);
+
+	read_disk(buf, DISK_SIZE, 0);
+	for (uint32_t b = 0; b < NUNITS; b++)
+		expect_content(buf + (size_t)b * UNIT, b);
+	free(buf);
+	if (overlaid)
+		expect_base();
 }
 
 static void start_traffic(uint32_t seed)
@@ -1245,7 +1383,8 @@ static void traffic(void)
 	}
 	s = stop_device();
 	verify_disk();
-	ck_assert_uint_eq(s.n[STAT_BLK_READS] + s.n[STAT_BLK_WRITES] + s.n[STAT_BLK_FLUSHES],
+	ck_assert_uint_eq(s.n[STAT_BLK_READS] + s.n[STAT_BLK_WRITES] + s.n[STAT_BLK_FLUSHES] +
+				  s.n[STAT_BLK_ZEROES],
 			  tr->submitted);
 	free(tr);
 }
@@ -1564,7 +1703,11 @@ static int disk_generation(void)
 {
 	struct flock l = {
 		.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 1LL << 40, .l_len = 1};
-	int fd = open(disk_path, O_RDWR | O_CLOEXEC | (conf.flags & BLK_DIRECT ? O_DIRECT : 0));
+	char path[40];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", overlaid ? over_fd : disk_fd);
+	fd = open(path, O_RDWR | O_CLOEXEC | (conf.flags & BLK_DIRECT ? O_DIRECT : 0));
 
 	if (fd < 0 || fcntl(fd, F_OFD_SETLK, &l))
 		fc_die("generation of the disk");
@@ -1577,7 +1720,7 @@ static void wait_quiet(void)
 		struct flock l = {
 			.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 1LL << 40, .l_len = 1};
 
-		if (fcntl(disk_fd, F_OFD_GETLK, &l))
+		if (fcntl(overlaid ? over_fd : disk_fd, F_OFD_GETLK, &l))
 			fc_die("F_OFD_GETLK");
 		if (l.l_type == F_UNLCK)
 			return;
@@ -1650,8 +1793,12 @@ static void *killer_main(void *arg)
 	return NULL;
 }
 
+/* Once an overlay has all blocks, nothing is copied any more: so often it is a new one. */
+#define OVERLAYS 6
+
 static void under_kills(uint32_t seed)
 {
+	int wanted = overlaid ? kills_wanted() / OVERLAYS + 1 : kills_wanted();
 	pthread_t t;
 	uint64_t resets = 0;
 
@@ -1663,7 +1810,7 @@ static void under_kills(uint32_t seed)
 	spawn_device();
 	ck_assert_int_eq(pthread_create(&t, NULL, killer_main, NULL), 0);
 	bring_up(USUAL);
-	while (killer.kills < kills_wanted()) {
+	while (killer.kills < wanted) {
 		tr->indirect = rnd() % 2;
 		some_traffic(200 + rnd() % 200);
 		/* Registers too: a reset and a new negotiation under kills. */
@@ -1693,10 +1840,8 @@ static void under_kills(uint32_t seed)
 
 START_TEST(killed_again_and_again)
 {
-	conf.engine = engines[_i];
-	if (conf.engine == BLK_ENGINE_URING && !uring_works())
-		return;
-	under_kills(4711);
+	if (choose_variant(_i))
+		under_kills(4711 + (uint32_t)_i);
 }
 END_TEST
 
@@ -1707,8 +1852,7 @@ START_TEST(killed_before_all_were_told)
 		(struct blk_page *)(void *)(core.page + DP_STATE_OFF + PORT_STATE_LEN);
 	uint64_t until = clock_ns() + WAIT_MS * 1000000ull;
 
-	conf.engine = engines[_i];
-	if (conf.engine == BLK_ENGINE_URING && !uring_works())
+	if (!choose_variant(_i))
 		return;
 	spied = true;
 	hold = true;
@@ -1746,13 +1890,12 @@ START_TEST(killed_with_direct_io)
 {
 	int fd = open(disk_path, O_RDWR | O_DIRECT | O_CLOEXEC);
 
-	conf.engine = engines[_i];
 	conf.flags = BLK_DIRECT;
 	conf.max_io = BLOCK; /* in parts: all of them belong to the one request */
-	if (fd < 0 || (conf.engine == BLK_ENGINE_URING && !uring_works()))
+	if (fd < 0 || !choose_variant(_i))
 		return;
 	close(fd);
-	under_kills(815);
+	under_kills(815 + (uint32_t)_i);
 }
 END_TEST
 
@@ -1761,47 +1904,47 @@ int main(void)
 	Suite *s = suite_create("blk");
 	TCase *c = tcase_create("requests"), *k = tcase_create("kills");
 	SRunner *sr = srunner_create(s);
-	int failed, n = ARRAY_LEN(engines);
+	int failed, n = ARRAY_LEN(engines), both = 2 * n;
 
 	tcase_add_checked_fixture(c, setup, teardown);
 	tcase_set_timeout(c, 120);
-	tcase_add_loop_test(c, configuration, 0, n);
-	tcase_add_loop_test(c, read_write_flush, 0, n);
+	tcase_add_loop_test(c, configuration, 0, both);
+	tcase_add_loop_test(c, read_write_flush, 0, both);
 	tcase_add_loop_test(c, without_flush_writes_are_stable, 0, n);
-	tcase_add_loop_test(c, bounds, 0, n);
-	tcase_add_loop_test(c, identity_and_unknown, 0, n);
-	tcase_add_loop_test(c, any_layout, 0, n);
+	tcase_add_loop_test(c, bounds, 0, both);
+	tcase_add_loop_test(c, identity_and_unknown, 0, both);
+	tcase_add_loop_test(c, any_layout, 0, both);
 	tcase_add_loop_test(c, discard_and_write_zeroes, 0, n);
 	tcase_add_loop_test(c, ranges_of_a_device, 0, n);
-	tcase_add_loop_test(c, error_of_an_earlier_process, 0, n);
-	tcase_add_loop_test(c, error_is_written_down, 0, n);
-	tcase_add_loop_test(c, error_for_all_that_resume, 0, n);
-	tcase_add_loop_test(c, first_flush_asks_the_other_descriptor, 0, n);
-	tcase_add_loop_test(c, other_descriptor_is_asked_once, 0, n);
+	tcase_add_loop_test(c, error_of_an_earlier_process, 0, both);
+	tcase_add_loop_test(c, error_is_written_down, 0, both);
+	tcase_add_loop_test(c, error_for_all_that_resume, 0, both);
+	tcase_add_loop_test(c, first_flush_asks_the_other_descriptor, 0, both);
+	tcase_add_loop_test(c, other_descriptor_is_asked_once, 0, both);
 	tcase_add_loop_test(c, write_zeroes_without_the_file_system, 0, n);
 	tcase_add_loop_test(c, read_only, 0, n);
 	tcase_add_loop_test(c, no_discard, 0, n);
-	tcase_add_loop_test(c, file_became_shorter, 0, n);
-	tcase_add_loop_test(c, direct, 0, n);
+	tcase_add_loop_test(c, file_became_shorter, 0, both);
+	tcase_add_loop_test(c, direct, 0, both);
 	tcase_add_loop_test(c, direct_in_parts, 0, n);
-	tcase_add_loop_test(c, direct_bounce_queue, 0, n);
-	tcase_add_loop_test(c, direct_alignment_of_offsets, 0, n);
-	tcase_add_loop_test(c, mistakes_need_a_reset, 0, n);
+	tcase_add_loop_test(c, direct_bounce_queue, 0, both);
+	tcase_add_loop_test(c, direct_alignment_of_offsets, 0, both);
+	tcase_add_loop_test(c, mistakes_need_a_reset, 0, both);
 	tcase_add_test(c, configurations_refused);
-	tcase_add_loop_test(c, random_traffic, 0, n);
-	tcase_add_loop_test(c, random_traffic_in_parts, 0, n);
-	tcase_add_loop_test(c, reset_under_traffic, 0, n);
-	tcase_add_loop_test(c, queues_at_once, 0, n);
+	tcase_add_loop_test(c, random_traffic, 0, both);
+	tcase_add_loop_test(c, random_traffic_in_parts, 0, both);
+	tcase_add_loop_test(c, reset_under_traffic, 0, both);
+	tcase_add_loop_test(c, queues_at_once, 0, both);
 	tcase_add_loop_test(c, flush_of_another_queue, 0, n);
-	tcase_add_loop_test(c, failed_flush_of_another_queue, 0, n);
-	tcase_add_loop_test(c, mistake_beside_traffic, 0, n);
-	tcase_add_loop_test(c, more_requests_than_the_pool, 0, n);
+	tcase_add_loop_test(c, failed_flush_of_another_queue, 0, both);
+	tcase_add_loop_test(c, mistake_beside_traffic, 0, both);
+	tcase_add_loop_test(c, more_requests_than_the_pool, 0, both);
 	suite_add_tcase(s, c);
 	tcase_add_checked_fixture(k, setup, teardown);
 	tcase_set_timeout(k, 300);
-	tcase_add_loop_test(k, killed_again_and_again, 0, n);
-	tcase_add_loop_test(k, killed_before_all_were_told, 0, n);
-	tcase_add_loop_test(k, killed_with_direct_io, 0, n);
+	tcase_add_loop_test(k, killed_again_and_again, 0, n + OVERLAYS * n);
+	tcase_add_loop_test(k, killed_before_all_were_told, 0, both);
+	tcase_add_loop_test(k, killed_with_direct_io, 0, n + OVERLAYS * n);
 	suite_add_tcase(s, k);
 	srunner_run_all(sr, CK_ENV);
 	failed = srunner_ntests_failed(sr);

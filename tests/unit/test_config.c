@@ -129,6 +129,13 @@ START_TEST(absolute_paths)
 		{"disk", "ro,path=d", "/a,b", "ro,path=/a,,b/d"},
 		{"disk", "serial=x,,path=y,path=d", "/a", "serial=x,,path=y,path=/a/d"},
 		{"disk", "ro", "/a", "ro"},
+		{"disk", "path=d,overlay=o", "/a,b", "path=/a,,b/d,overlay=/a,,b/o"},
+		{"disk", "d,overlay=o,serial=s", "/a", "/a/d,overlay=/a/o,serial=s"},
+		{"disk", "overlay=o,path=/d", "/a", "overlay=/a/o,path=/d"},
+		{"disk", "/d,overlay=discard", "/a", "/d,overlay=discard"},
+		{"disk", "/d,overlay=discarded", "/a", "/d,overlay=/a/discarded"},
+		{"disk", "/d,overlay=discard,,x", "/a", "/d,overlay=/a/discard,,x"},
+		{"disk", "d,overlay=./discard,ro", "/a", "/a/d,overlay=/a/./discard,ro"},
 		{"disk", "path=", "/a", "path="},
 		{"disk", "", "/a", ""},
 		{"disk", ",,,path=d", "/a", ",,,path=/a/d"},
@@ -439,6 +446,8 @@ START_TEST(disk_commas)
 	one_disk("path=/a,,,ro", "/a,", true, false, "");
 	one_disk("path=/a,,,,b", "/a,,b", false, false, "");
 	one_disk("path=/a,,ro", "/a,ro", false, false, "");
+	one_disk("path=/a,overlay=/b", "/a", false, false, "");
+	one_disk("path=/a,overlay=discard", "/a", false, false, "");
 	one_disk("path=/a,serial=x,,y,ro", "/a", true, false, "x,y");
 	one_disk("path=,,", ",", false, false, "");
 }
@@ -453,12 +462,18 @@ START_TEST(disk_refused)
 
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
 		refused("disk", bad[i],
-			"expected [path=]FILE[,ro][,direct][,serial=S][,engine=threads]");
+			"expected [path=]FILE[,ro][,direct][,serial=S][,engine=threads]"
+			"[,overlay=FILE|discard]");
 	refused("disk", "path=/a,engine=", "expected auto or threads");
 	refused("disk", "path=/a,engine=io_uring", "expected auto or threads");
 	refused("disk", "path=", "empty; expected a path");
 	refused("disk", "path=/a,path=", "empty; expected a path");
 	refused("disk", "path=/a,serial=", "expected 1 to 20 characters");
+	refused("disk", "path=/a,overlay=", "empty; expected a path");
+	refused("disk", "path=/a,overlay", "expected [path=]FILE");
+	refused("disk", "/a,ro,overlay=/b", "overlay and ro; expected one of them");
+	refused("disk", "overlay=discard,path=/a,ro", "overlay and ro; expected one of them");
+	refused("disk", "overlay=/b", "expected [path=]FILE");
 	refused("disk", "path=/a,serial=123456789012345678901", "expected 1 to 20 characters");
 	ck_assert_uint_eq(c.ndisks, 0);
 	for (unsigned i = 0; i < CONFIG_MAX_DISKS; i++)
@@ -846,7 +861,8 @@ START_TEST(json_unknown_keys)
 	json_refused("{\"help\":true}", "json: unknown key 'help'");
 	json_refused("{\"a\\u001b[31m\":1}", "json: unknown key 'a?[31m'");
 	json_refused("{\"disks\":[{\"path\":\"/a\",\"rw\":true}]}",
-		     "json: disks: unknown key 'rw'; expected path, ro, direct, serial, engine");
+		     "json: disks: unknown key 'rw'; expected path, ro, direct, serial, engine, "
+		     "overlay");
 }
 END_TEST
 

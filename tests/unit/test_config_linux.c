@@ -60,7 +60,7 @@ static struct disk_config writable = {.path = path}, read_only = {.path = path, 
 
 static void open_refused(const struct disk_config *conf, int code, const char *part)
 {
-	ck_assert_int_eq(disk_open(&d, conf, &e), code);
+	ck_assert_int_eq(disk_open(&d, conf, false, &e), code);
 	ck_assert_int_eq(d.fd, -1);
 	ck_assert_msg(!strncmp(e.text, "disk /tmp/", 10) && strstr(e.text, part), "'%s' lacks '%s'",
 		      e.text, part);
@@ -91,7 +91,7 @@ START_TEST(disk_good)
 	struct disk_config conf = {.path = path, .serial = "12345678901234567890"};
 
 	make_image(3 * 512);
-	ck_assert_int_eq(disk_open(&d, &conf, &e), 0);
+	ck_assert_int_eq(disk_open(&d, &conf, false, &e), 0);
 	ck_assert_uint_eq(d.start.capacity, 3 * 512);
 	ck_assert_uint_eq(d.start.logical, 512);
 	ck_assert_uint_ge(d.start.physical, d.start.logical);
@@ -101,7 +101,7 @@ START_TEST(disk_good)
 	ck_assert_int_eq(memcmp(d.start.serial, conf.serial, 20), 0);
 	ck_assert_int_eq(fcntl(d.fd, F_GETFD), FD_CLOEXEC);
 	disk_close(&d);
-	ck_assert_int_eq(disk_open(&d, &read_only, &e), 0);
+	ck_assert_int_eq(disk_open(&d, &read_only, false, &e), 0);
 	ck_assert_uint_eq(d.start.flags, BLK_RO);
 	ck_assert_uint_eq(d.start.discard_align, 0);
 	ck_assert_int_eq(fcntl(d.fd, F_GETFL) & O_ACCMODE, O_RDONLY);
@@ -138,17 +138,17 @@ END_TEST
 START_TEST(disk_sharing)
 {
 	make_image(512);
-	ck_assert_int_eq(disk_open(&d2, &writable, &e), 0);
+	ck_assert_int_eq(disk_open(&d2, &writable, false, &e), 0);
 	open_refused(&writable, -EBUSY, "locked by another VM");
 	open_refused(&read_only, -EBUSY, "locked by another VM that writes to it");
 	disk_close(&d2);
-	ck_assert_int_eq(disk_open(&d2, &read_only, &e), 0);
+	ck_assert_int_eq(disk_open(&d2, &read_only, false, &e), 0);
 	open_refused(&writable, -EBUSY, "locked by another VM");
-	ck_assert_int_eq(disk_open(&d, &read_only, &e), 0); /* readers share */
+	ck_assert_int_eq(disk_open(&d, &read_only, false, &e), 0); /* readers share */
 	ck_assert_int_ne(d.lock_byte, d2.lock_byte);
 	disk_close(&d);
 	disk_close(&d2);
-	ck_assert_int_eq(disk_open(&d, &writable, &e), 0); /* and nothing stays locked */
+	ck_assert_int_eq(disk_open(&d, &writable, false, &e), 0); /* and nothing stays locked */
 }
 END_TEST
 
@@ -156,11 +156,12 @@ END_TEST
 static int hand_out(bool again)
 {
 	struct msg_start_blk m = {0};
-	int fds[2] = {-1, -1}, once = -1;
+	int fds[DISK_FDS] = {-1, -1}, once[DISK_ONCE] = {-1, -1};
 	unsigned n = 0;
 
-	ck_assert_msg(disk_hand_out(&d, again, &m, fds, &n, &once, &e) == 0, "%s", e.text);
-	ck_assert_int_eq(once, fds[0]);
+	ck_assert_msg(disk_hand_out(&d, again, &m, fds, &n, once, &e) == 0, "%s", e.text);
+	ck_assert_int_eq(once[0], fds[0]);
+	ck_assert_int_eq(once[1], -1);
 	ck_assert_uint_eq(n, again ? 2 : 1);
 	ck_assert_uint_eq(m.flags, again ? BLK_OTHER : 0);
 	ck_assert(m.engine == BLK_ENGINE_URING || m.engine == BLK_ENGINE_THREADS);
@@ -178,7 +179,7 @@ static void generation(const struct disk_config *conf)
 	pid_t pid;
 
 	make_image(4096);
-	ck_assert_int_eq(disk_open(&d, conf, &e), 0);
+	ck_assert_int_eq(disk_open(&d, conf, false, &e), 0);
 	ck_assert_int_eq(disk_quiet(&d), 1);
 	fd = hand_out(false);
 	ck_assert_int_ge(fd, 0);
@@ -233,7 +234,8 @@ START_TEST(generations_are_apart)
 	int fd;
 
 	make_image(512);
-	ck_assert_int_eq(disk_open(&d, &read_only, &e) | disk_open(&d2, &read_only, &e), 0);
+	ck_assert_int_eq(
+		disk_open(&d, &read_only, false, &e) | disk_open(&d2, &read_only, false, &e), 0);
 	ck_assert_int_eq(unlink(path), 0);
 	make_image(1024);
 	fd = hand_out(false);

@@ -88,7 +88,8 @@ START_TEST(items_that_were_meant)
 	ck_assert_ptr_null(setting_item_meant(disk, "rw"));
 	ck_assert_int_eq(config_set(&c, "--disk", "disk", "path=/a,serail=x", &e), -EINVAL);
 	ck_assert_str_eq(e.text, "--disk: 'serail=x'; did you mean 'serial='?; expected "
-				 "[path=]FILE[,ro][,direct][,serial=S][,engine=threads]");
+				 "[path=]FILE[,ro][,direct][,serial=S][,engine=threads]"
+				 "[,overlay=FILE|discard]");
 	ck_assert_int_eq(config_set(&c, "--disk", "disk", "path=/a,dircet", &e), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(e.text, "did you mean 'direct'?"));
 	/* The right word in the wrong form. */

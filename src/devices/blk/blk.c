@@ -24,8 +24,13 @@ int blk_check_conf(const struct msg_start_blk *m, struct err *e)
 			       (unsigned long long)m->capacity);
 	if (m->nqueues == 0 || m->nqueues > BLK_MAX_QUEUES)
 		return err_set(e, -EINVAL, "%u queues", m->nqueues);
-	if (m->flags & ~(uint32_t)(BLK_RO | BLK_DIRECT | BLK_DEVICE | BLK_OTHER))
+	if (m->flags & ~(uint32_t)(BLK_RO | BLK_DIRECT | BLK_DEVICE | BLK_OTHER | BLK_OVERLAY |
+				   BLK_THROWN_AWAY))
 		return err_set(e, -EINVAL, "unknown flags %#x", m->flags);
+	if ((m->flags & BLK_OVERLAY) &&
+	    ((m->flags & (BLK_RO | BLK_DEVICE)) || m->capacity > OVERLAY_MOST))
+		return err_set(e, -EINVAL, "an overlay with flags %#x of %llu bytes", m->flags,
+			       (unsigned long long)m->capacity);
 	if (!blk_engine_find(m->engine))
 		return err_set(e, -EINVAL, "unknown engine %u", m->engine);
 	if (!power_of_two(m->logical) || m->logical < BLK_SECTOR || m->logical > 4096)
@@ -86,11 +91,18 @@ static int get_memory(struct blk_lane *l, struct err *e)
 	l->pool = reserve_memory(l->depth * sizeof(*l->pool), true);
 	if (direct)
 		bounce = reserve_memory(BLK_BOUNCES * BLK_BOUNCE_SIZE, true);
-	if (!l->pool || (direct && !bounce))
+	if (b->overlay.on)
+		l->gaps = reserve_memory((size_t)l->depth * OVERLAY_BLOCK, true);
+	if (!l->pool || (direct && !bounce) || (b->overlay.on && !l->gaps))
 		return err_set(e, -ENOMEM, "out of memory");
 	for (; direct && l->nbounce < BLK_BOUNCES; l->nbounce++)
 		l->bounce[l->nbounce] = bounce + (size_t)l->nbounce * BLK_BOUNCE_SIZE;
 	return 0;
+}
+
+static int blk_base_fd(const struct blk *b)
+{
+	return b->overlay.on ? b->overlay.base_fd : -1;
 }
 
 static struct blk_engine_conf engine_conf(struct blk_lane *l)
@@ -99,6 +111,7 @@ static struct blk_engine_conf engine_conf(struct blk_lane *l)
 
 	return (struct blk_engine_conf){
 		.disk_fd = b->disk_fd,
+		.base_fd = blk_base_fd(b),
 		.other_fd = b->sync.other_fd,
 		.readonly = b->conf.flags & BLK_RO,
 		.ctl_fd = l->l->ctl_fd,
@@ -153,7 +166,7 @@ static int open_lanes(struct blk *b, const char **step, struct err *e)
 		return err_set(e, -ENOMEM, "out of memory");
 	*step = "engine";
 	b->ops = blk_engine_find(b->conf.engine);
-	rc = blk_pool_open(&b->pool, b->disk_fd, b->ops->pool_threads, e);
+	rc = blk_pool_open(&b->pool, b->disk_fd, blk_base_fd(b), b->ops->pool_threads, e);
 	if (!rc)
 		rc = worker_lanes(&b->w, b->conf.nqueues, e);
 	for (unsigned i = 0; i < b->conf.nqueues && !rc; i++) {
@@ -186,6 +199,16 @@ static void blk_describe(struct blk *b)
 	b->w.model.start = model_start;
 }
 
+static int open_overlay(struct blk *b, const struct start_fds *f, struct err *e)
+{
+	const int *own = f->fd[START_OWN] + (b->conf.flags & BLK_OTHER ? 2 : 1);
+
+	if (!(b->conf.flags & BLK_OVERLAY))
+		return 0;
+	return blk_overlay_open(&b->overlay, b->conf.capacity, b->conf.flags & BLK_THROWN_AWAY,
+				b->disk_fd, own[0], own[1], e);
+}
+
 int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m,
 	     const struct start_fds *f, const char **step, struct err *e)
 {
@@ -202,21 +225,41 @@ int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m,
 	b->page = h->port.dev_state;
 	if (!h->port.resumed)
 		b->page->sync_failed = 0;
-	rc = open_lanes(b, step, e);
+	*step = "overlay";
+	rc = open_overlay(b, f, e);
+	if (!rc)
+		rc = open_lanes(b, step, e);
 	if (rc)
 		return rc;
 	blk_describe(b);
 	return 0;
 }
 
+static void blk_stop(void *dev, struct msg_stats *s)
+{
+	struct blk *b = dev;
+
+	worker_helper_ops.stop(dev, s);
+	blk_overlay_finish(&b->overlay); /* no vCPU waits any more */
+}
+
+int blk_attach(struct blk *b, struct helper *h, struct err *e)
+{
+	b->helper_ops = worker_helper_ops;
+	b->helper_ops.stop = blk_stop;
+	return helper_attach(h, &b->helper_ops, &b->w, e);
+}
+
 void blk_rules(const struct blk *b, struct rule_list *l)
 {
 	const struct blk_engine_conf disk = {.disk_fd = b->disk_fd,
+					     .base_fd = blk_base_fd(b),
 					     .other_fd = b->sync.other_fd,
 					     .readonly = b->conf.flags & BLK_RO};
 
 	worker_rules(&b->w, l, false);
 	b->ops->disk_rules(&disk, l);
+	blk_overlay_rules(&b->overlay, l);
 	for (unsigned i = 0; i < b->conf.nqueues; i++)
 		b->ops->rules(b->lane[i].engine, l);
 }

@@ -7,7 +7,8 @@
  *                    blk_uring_linux.c or blk_threads.c)
  *   pool             threads for what an engine cannot do itself (blk_pool.c), for all queues
  *
- * The I/O threads share the disk, and what is stable on it (blk_sync.c); nothing else.
+ * The I/O threads share the disk, what is stable on it (blk_sync.c), and of a copy-on-write disk
+ * which blocks are its own (blk_overlay.c); nothing else.
  *
  * Data moves between guest memory and the disk without a copy, except for direct I/O of buffers
  * that are not aligned. A request lives in a fixed pool from the moment that its chain is taken
@@ -26,6 +27,7 @@
 
 #include "blk_start.h"
 #include "blk_engine.h"
+#include "blk_overlay.h"
 #include "blk_pool.h"
 #include "devices/worker.h"
 
@@ -70,10 +72,13 @@ struct blk_req {
 	bool unstable;   /* that has failed */
 	bool keep;       /* the space is kept, because it cannot be given back as zeros */
 	bool fallback;   /* zeros are written, because the file system cannot make them */
+	bool filling;    /* a block is being completed from the base: hold.gap[] */
 	uint8_t *status; /* in guest memory */
 	uint32_t used_len;
 	uint8_t *bounce;
-	struct iovec bounce_iov;
+	struct iovec bounce_iov, gap_iov;
+	struct overlay_hold hold;
+	size_t cut; /* how long the last of io.iov is if all of it is not to be moved; 0: all is */
 	struct iovec *iov; /* what is left to do: of vec[], or of the zeros */
 	unsigned niov;
 	uint64_t off, len;
@@ -125,6 +130,9 @@ struct blk_lane {
 	struct blk_req *waiting, **waiting_end; /* for a bounce buffer */
 	uint8_t *bounce[BLK_BOUNCES];
 	unsigned nbounce;
+	uint8_t *gaps; /* of an overlay: a block for each of pool[] */
+	_Atomic(struct blk_req *)
+		granted;     /* they have got their blocks; under the overlay's lock */
 	struct blk_req sync; /* blk_sync.c: what this lane asks the disk for all of them */
 	unsigned told;       /* answers about a failed sync that are pushed and not published */
 	unsigned resumed; /* chains that an earlier process had taken, and that are not answered */
@@ -142,6 +150,8 @@ struct blk {
 	const struct blk_engine_ops *ops;
 	struct blk_pool pool;
 	struct blk_sync sync;
+	struct blk_overlay overlay;
+	struct helper_ops helper_ops;
 	const uint8_t *zeros;
 	struct blk_lane lane[BLK_MAX_QUEUES]; /* conf.nqueues */
 };
@@ -151,6 +161,8 @@ struct blk {
 int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m,
 	     const struct start_fds *f, const char **step, struct err *e);
 void blk_rules(const struct blk *b, struct rule_list *l);
+/* helper_attach(). */
+int blk_attach(struct blk *b, struct helper *h, struct err *e);
 /* Lane i of b->conf.nqueues, without engine and memory. */
 void blk_lane_init(struct blk *b, unsigned i);
 /* Is this a message that can be obeyed? -EINVAL says what is not. */
@@ -176,6 +188,8 @@ void blk_finish(struct blk_req *r, uint8_t status);
 int blk_begin(struct blk_req *r, const struct vq_chain *c, const char **why);
 /* The engine's answer; ctx is the lane. */
 void blk_io_done(void *ctx, struct blk_io *io, int res);
+/* Do the next step of what is left of the request. */
+void blk_proceed(struct blk_req *r);
 /* The system call is to be tried once more. */
 bool blk_again(struct blk_req *r, int code);
 

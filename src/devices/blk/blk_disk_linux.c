@@ -53,9 +53,9 @@ static ssize_t attempt(int fd, const struct blk_io *io)
 	return -1;
 }
 
-int blk_disk_execute(int disk_fd, const struct blk_io *io, int event)
+int blk_disk_execute(int disk_fd, int base_fd, const struct blk_io *io, int event)
 {
-	ssize_t r = attempt(disk_fd, io);
+	ssize_t r = attempt(io->base ? base_fd : disk_fd, io);
 
 	(void)event;
 	return r < 0 ? -errno : (int)r;
@@ -83,6 +83,8 @@ void blk_disk_rules(const struct blk_engine_conf *c, struct rule_list *l)
 {
 	rule_any(l, SYS_sched_yield, "one processor: the guest goes first");
 	rule_fd(l, SYS_preadv, c->disk_fd, "read the disk");
+	if (c->base_fd >= 0)
+		rule_fd(l, SYS_preadv, c->base_fd, "read the base of an overlay");
 	rule_fd(l, SYS_fdatasync, c->disk_fd, "flush");
 	if (!c->readonly)
 		rule_fd(l, SYS_pwritev, c->disk_fd, "write the disk");

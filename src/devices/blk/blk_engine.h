@@ -45,6 +45,7 @@ struct blk_io {
 	unsigned niov;
 	uint64_t off, len; /* len: of what has no iov alone */
 	int fd;            /* of BLK_OP_SYNC_OTHER alone */
+	bool base;         /* of BLK_OP_READ: from the base of an overlay */
 	/* The engine's own: */
 	int res;
 	struct blk_io *next;
@@ -61,6 +62,7 @@ struct blk_pool;
 
 struct blk_engine_conf {
 	int disk_fd;
+	int base_fd;  /* -1: none */
 	int other_fd; /* for BLK_OP_SYNC_OTHER; -1: none */
 	bool readonly;
 	int ctl_fd;  /* eventfd: a command of the control thread, or news of another I/O thread */

@@ -114,6 +114,7 @@ bool blk_turn(struct blk_lane *l)
 	if (lane_idle(l->l))
 		return false;
 	blk_sync_take(l);
+	blk_overlay_take(l);
 	publish(l); /* what has finished: the driver's next requests may come while we take those
 		       that are there */
 	if (lane_runs(l->l) && l->q->num)
@@ -140,7 +141,8 @@ bool blk_arm(struct blk_lane *l)
 static bool blk_io_has_news(struct blk_lane *l)
 {
 	return l->b->ops->ready(l->engine) || lane_commanded(l->l) ||
-	       atomic_load_explicit(&l->settled, memory_order_relaxed);
+	       atomic_load_explicit(&l->settled, memory_order_relaxed) ||
+	       atomic_load_explicit(&l->granted, memory_order_relaxed);
 }
 
 /* Was it worth the time? Where there is one processor, the guest runs meanwhile: many requests at

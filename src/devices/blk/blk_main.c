@@ -6,11 +6,12 @@
 static int blk_main_check(const void *start, const struct start_fds *f, struct err *e)
 {
 	const struct msg_start_blk *m = start;
+	unsigned own = 1u + (m->flags & BLK_OTHER ? 1u : 0u) + (m->flags & BLK_OVERLAY ? 2u : 0u);
 	int rc = blk_check_conf(m, e);
 
 	if (!rc)
 		rc = start_expect(f, START_KICK, m->nqueues, e);
-	return rc ? rc : start_expect(f, START_OWN, m->flags & BLK_OTHER ? 2 : 1, e);
+	return rc ? rc : start_expect(f, START_OWN, own, e);
 }
 
 static int blk_main_open_device(void *dev, struct helper *h, const void *start,
@@ -26,9 +27,7 @@ static void blk_main_rules(const void *dev, struct rule_list *l)
 
 static int blk_main_attach(void *dev, struct helper *h, struct err *e)
 {
-	struct blk *b = dev;
-
-	return helper_attach(h, &worker_helper_ops, &b->w, e);
+	return blk_attach(dev, h, e);
 }
 
 int main(void)

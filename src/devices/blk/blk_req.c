@@ -14,13 +14,61 @@
 
 _Static_assert(offsetof(struct blk_req, io) == 0, "a request is found from its blk_io");
 
-static void proceed(struct blk_req *r);
-
 /* ---- one step to the disk ---- */
+
+/* r->io.off is where the guest means. */
+static void submit_to(struct blk_req *r, bool base)
+{
+	const struct blk_overlay *o = &r->lane->b->overlay;
+
+	r->io.base = base;
+	if (o->on && !base)
+		r->io.off += o->at.data_off;
+	r->lane->b->ops->submit(r->lane->engine, &r->io);
+}
 
 static void submit(struct blk_req *r)
 {
-	r->lane->b->ops->submit(r->lane->engine, &r->io);
+	submit_to(r, false);
+}
+
+/* May what is left be written now? With copy on write, where the base still has some of it, the
+ * blocks have to be held, and completed. */
+static bool may_write(struct blk_req *r)
+{
+	struct blk_overlay *o = &r->lane->b->overlay;
+	size_t index = (size_t)(r - r->lane->pool);
+	bool from_base;
+
+	r->filling = false;
+	if (!o->on || (!r->hold.queued && blk_overlay_has(o, r->off, r->len)))
+		return true;
+	if (!blk_overlay_hold(r))
+		return false;
+	r->filling =
+		blk_overlay_gap(r, r->lane->gaps + index * OVERLAY_BLOCK, &r->gap_iov, &from_base);
+	if (r->filling)
+		submit_to(r, from_base);
+	return !r->filling;
+}
+
+/* The first n bytes of what is left, and no more. */
+static void cut_short(struct blk_req *r, uint64_t n)
+{
+	unsigned k = 0;
+
+	for (; r->iov[k].iov_len < n; k++)
+		n -= r->iov[k].iov_len;
+	r->cut = r->iov[k].iov_len;
+	r->iov[k].iov_len = (size_t)n;
+	r->io.niov = k + 1;
+}
+
+static void undo_cut(struct blk_req *r)
+{
+	if (r->cut)
+		r->iov[r->io.niov - 1].iov_len = r->cut;
+	r->cut = 0;
 }
 
 /* Direct I/O wants memory and lengths aligned to the logical block. */
@@ -58,13 +106,14 @@ static void drop_bounce(struct blk_req *r)
 	l->waiting = w->next;
 	if (!l->waiting)
 		l->waiting_end = &l->waiting;
-	proceed(w);
+	blk_proceed(w);
 }
 
-static void transfer_bounced(struct blk_req *r)
+/* Up to `max` bytes. */
+static void transfer_bounced(struct blk_req *r, uint64_t max, bool base)
 {
 	struct iovec *one = &r->bounce_iov;
-	size_t n = r->len < BLK_BOUNCE_SIZE ? (size_t)r->len : BLK_BOUNCE_SIZE;
+	size_t n = max < BLK_BOUNCE_SIZE ? (size_t)max : BLK_BOUNCE_SIZE;
 
 	if (!r->bounce) {
 		if (!r->lane->nbounce) {
@@ -79,27 +128,38 @@ static void transfer_bounced(struct blk_req *r)
 	*one = (struct iovec){.iov_base = r->bounce, .iov_len = n};
 	r->io.iov = one;
 	r->io.niov = 1;
-	submit(r);
+	submit_to(r, base);
 }
 
 static void transfer(struct blk_req *r)
 {
-	r->io.op = r->type == VIRTIO_BLK_T_IN ? BLK_OP_READ : BLK_OP_WRITE;
+	const struct blk_overlay *o = &r->lane->b->overlay;
+	bool in = r->type == VIRTIO_BLK_T_IN, over = true;
+	uint64_t n = r->len;
+
+	if (in && o->on)
+		n = blk_overlay_run(o, r->off, r->len, &over);
+	else if (!in && !may_write(r))
+		return;
+	r->io.op = in ? BLK_OP_READ : BLK_OP_WRITE;
 	r->io.off = r->off;
 	if (r->bounce || needs_bounce(r)) {
-		transfer_bounced(r);
+		transfer_bounced(r, n, !over);
 		return;
 	}
 	r->io.iov = r->iov;
 	r->io.niov = r->niov;
-	submit(r);
+	if (n < r->len)
+		cut_short(r, n);
+	submit_to(r, !over);
 }
 
 /* ---- the end of what changed the disk ---- */
 
 static void blk_req_settle(struct blk_req *r)
 {
-	if (!r->lane->b->writethrough || r->type == VIRTIO_BLK_T_IN) {
+	if (!r->lane->b->writethrough || r->type == VIRTIO_BLK_T_IN ||
+	    r->lane->b->overlay.thrown_away) {
 		blk_finish(r, VIRTIO_BLK_S_OK);
 		return;
 	}
@@ -131,7 +191,10 @@ static void write_zeros(struct blk_req *r)
 static void change_range(struct blk_req *r)
 {
 	const struct blk_range *g = &r->range[r->irange];
+	bool over;
 
+	if (r->type == VIRTIO_BLK_T_WRITE_ZEROES && !may_write(r))
+		return;
 	if (r->fallback) {
 		write_zeros(r);
 		return;
@@ -142,12 +205,30 @@ static void change_range(struct blk_req *r)
 		r->io.op = g->unmap && !r->keep ? BLK_OP_PUNCH : BLK_OP_ZERO;
 	r->io.off = r->off;
 	r->io.len = r->len;
+	if (r->lane->b->overlay.on && r->type == VIRTIO_BLK_T_DISCARD)
+		r->io.len = blk_overlay_run(&r->lane->b->overlay, r->off, r->len, &over);
 	submit(r);
+}
+
+/* A discard leaves alone what is the base's: there is no space to be given back. */
+static void skip_base(struct blk_req *r)
+{
+	const struct blk_overlay *o = &r->lane->b->overlay;
+	uint64_t n = 0;
+	bool over = true;
+
+	if (o->on && r->type == VIRTIO_BLK_T_DISCARD && r->len)
+		n = blk_overlay_run(o, r->off, r->len, &over);
+	if (over)
+		return;
+	r->off += n;
+	r->len -= n;
 }
 
 /* The next range that is not empty, or the end of the request. */
 static void next_range(struct blk_req *r)
 {
+	skip_base(r);
 	while (r->len == 0) {
 		if (++r->irange >= r->nranges) {
 			blk_req_settle(r);
@@ -155,6 +236,7 @@ static void next_range(struct blk_req *r)
 		}
 		r->off = r->range[r->irange].off;
 		r->len = r->range[r->irange].len;
+		skip_base(r);
 	}
 	change_range(r);
 }
@@ -166,10 +248,11 @@ static bool has_ranges(const struct blk_req *r)
 	return r->type == VIRTIO_BLK_T_DISCARD || r->type == VIRTIO_BLK_T_WRITE_ZEROES;
 }
 
-/* Do the next step of what is left. */
-static void proceed(struct blk_req *r)
+void blk_proceed(struct blk_req *r)
 {
-	if (r->type == VIRTIO_BLK_T_FLUSH || r->settling)
+	if (r->type == VIRTIO_BLK_T_FLUSH && r->lane->b->overlay.thrown_away)
+		blk_finish(r, VIRTIO_BLK_S_OK);
+	else if (r->type == VIRTIO_BLK_T_FLUSH || r->settling)
 		blk_sync_begin(r);
 	else if (has_ranges(r))
 		next_range(r);
@@ -187,7 +270,7 @@ bool blk_again(struct blk_req *r, int code)
 static void failed(struct blk_req *r, int code)
 {
 	if (blk_again(r, code)) {
-		proceed(r);
+		blk_proceed(r);
 		return;
 	}
 	if (r->type == VIRTIO_BLK_T_WRITE_ZEROES && code == -EOPNOTSUPP && !r->fallback) {
@@ -196,10 +279,11 @@ static void failed(struct blk_req *r, int code)
 			r->keep = true;
 		else
 			r->fallback = true;
-		proceed(r);
+		blk_proceed(r);
 		return;
 	}
 	drop_bounce(r);
+	blk_overlay_release(r, false);
 	blk_finish(r, r->type == VIRTIO_BLK_T_DISCARD && code == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP
 									     : VIRTIO_BLK_S_IOERR);
 }
@@ -217,9 +301,18 @@ static void moved(struct blk_req *r, uint64_t n)
 	r->tries = 0;
 	r->off += n;
 	r->len -= n;
-	if (r->len == 0)
+	if (r->len == 0) {
 		drop_bounce(r);
-	proceed(r);
+		blk_overlay_release(r, true);
+	}
+	blk_proceed(r);
+}
+
+static void filled(struct blk_req *r, uint64_t n)
+{
+	r->tries = 0;
+	blk_overlay_gap_moved(r, n);
+	blk_proceed(r);
 }
 
 void blk_io_done(void *ctx, struct blk_io *io, int res)
@@ -227,14 +320,19 @@ void blk_io_done(void *ctx, struct blk_io *io, int res)
 	struct blk_req *r = (struct blk_req *)(void *)io;
 	struct blk_lane *l = ctx;
 
-	if (r == &l->sync)
+	if (r == &l->sync) {
 		blk_sync_done(l, res);
-	else if (res < 0)
+		return;
+	}
+	undo_cut(r);
+	if (res < 0)
 		failed(r, res);
 	else if (io->op == BLK_OP_PUNCH || io->op == BLK_OP_ZERO || io->op == BLK_OP_DISCARD)
-		moved(r, r->len);
+		moved(r, io->len);
 	else if (res == 0)
 		failed(r, -EIO); /* the file has become shorter */
+	else if (r->filling)
+		filled(r, (uint64_t)res);
 	else
 		moved(r, (uint64_t)res);
 }
@@ -263,7 +361,7 @@ static uint8_t begin_transfer(struct blk_req *r, uint64_t sector)
 		return VIRTIO_BLK_S_IOERR;
 	if (r->type == VIRTIO_BLK_T_IN)
 		r->used_len += (uint32_t)r->len;
-	proceed(r);
+	blk_proceed(r);
 	return VIRTIO_BLK_S_OK;
 }
 
@@ -308,7 +406,7 @@ static uint8_t begin_ranges(struct blk_req *r)
 	r->irange = 0;
 	r->off = r->range[0].off;
 	r->len = r->range[0].len;
-	proceed(r);
+	blk_proceed(r);
 	return VIRTIO_BLK_S_OK;
 }
 
@@ -335,7 +433,7 @@ static void dispatch(struct blk_req *r, uint64_t sector)
 		st = begin_ranges(r);
 		break;
 	case VIRTIO_BLK_T_FLUSH:
-		proceed(r);
+		blk_proceed(r);
 		break;
 	case VIRTIO_BLK_T_GET_ID:
 		give_id(r);
@@ -373,6 +471,9 @@ int blk_begin(struct blk_req *r, const struct vq_chain *c, const char **why)
 	r->fallback = false;
 	r->settling = false;
 	r->bounce = NULL;
+	r->filling = false;
+	r->hold.queued = false;
+	r->cut = 0;
 	r->used_len = 1;
 	split_status(r, c, &nwrite);
 	iov_get(r->vec, c->nread, 0, &hdr, sizeof(hdr));

@@ -11,13 +11,16 @@ enum blk_engine { BLK_ENGINE_URING = 1, BLK_ENGINE_THREADS = 2 };
 enum blk_flags {
 	BLK_RO = 1,
 	BLK_DIRECT = 2,
-	BLK_DEVICE = 4, /* a block device: what discards on a file only writes zeros there */
-	BLK_OTHER = 8,  /* there is another descriptor of the disk, to be synced before the first
+	BLK_DEVICE = 4,   /* a block device: what discards on a file only writes zeros there */
+	BLK_OTHER = 8,    /* there is another descriptor of the disk, to be synced before the first
 			 * flush is answered */
+	BLK_OVERLAY = 16, /* copy on write: the disk is an overlay, and there is its base */
+	BLK_THROWN_AWAY = 32, /* nobody reads the overlay when the VM has ended */
 };
-/* START_OWN: the disk, and the other one if BLK_OTHER. START_KICK: nqueues. The disk descriptor is
- * open as the flags say (read-only, O_DIRECT), locked, and belongs to this generation of the helper
- * alone.
+/* START_OWN: the disk, and the other one if BLK_OTHER; if BLK_OVERLAY then also the base,
+ * read-only, and the memory that the helpers of this disk share (blk_overlay_start.h). START_KICK:
+ * nqueues. The descriptors of disk and base are open as the flags say (read-only, O_DIRECT), locked,
+ * and belong to this generation of the helper alone.
  *
  * The kernel tells each open file once that data could not be written. An earlier helper may have
  * been told, and have died before the guest was. The other descriptor is open since the VM began,

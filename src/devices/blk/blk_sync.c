@@ -11,7 +11,11 @@
  * that they belong to; the last of them clears sync_failed. What comes in between fails at once:
  * its driver did not know of the failure when it asked. After a restart the last of them is not
  * known: sync_failed stays until each lane has published its answers to all that it has resumed.
+ *
+ * With copy on write a sync may have more steps: see blk_overlay.h.
  */
+#include <errno.h>
+
 #include "blk.h"
 
 void blk_sync_init(struct blk_sync *s, int other_fd)
@@ -47,19 +51,20 @@ void blk_sync_start(struct blk *b)
 
 static void submit_sync(struct blk_lane *l)
 {
-	int other_fd = l->b->sync.other_fd;
-
-	/* What an earlier process may have been told, and not written down, is asked for first. */
-	l->sync.io.op = other_fd >= 0 ? BLK_OP_SYNC_OTHER : BLK_OP_SYNC;
-	l->sync.io.fd = other_fd;
 	l->b->ops->submit(l->engine, &l->sync.io);
 }
 
 static void start_sync(struct blk_lane *l)
 {
+	int other_fd = l->b->sync.other_fd;
+
 	l->sync.lane = l;
 	l->sync.tries = 0;
 	l->in_flight++;
+	blk_overlay_freeze(&l->b->overlay);
+	/* What an earlier process may have been told, and not written down, is asked for first. */
+	l->sync.io.op = other_fd >= 0 ? BLK_OP_SYNC_OTHER : BLK_OP_SYNC;
+	l->sync.io.fd = other_fd;
 	submit_sync(l);
 }
 
@@ -140,17 +145,22 @@ static unsigned hand_back(struct blk_sync *s)
 static bool blk_sync_go_on(struct blk_lane *l, int res)
 {
 	bool other = l->sync.io.op == BLK_OP_SYNC_OTHER;
+	bool more;
 
 	if (res < 0 && blk_again(&l->sync, res)) {
 		submit_sync(l);
 		return true;
 	}
-	if (other)
+	if (other) {
 		l->b->sync.other_fd = -1; /* it has been told now */
-	if (!other || res < 0)
+		l->sync.io.op = BLK_OP_SYNC;
+	}
+	if (res < 0)
 		return false;
-	submit_sync(l);
-	return true;
+	more = other || blk_overlay_sync_next(&l->b->overlay, &l->sync.io, res);
+	if (more)
+		submit_sync(l);
+	return more;
 }
 
 void blk_sync_done(struct blk_lane *l, int res)
@@ -160,8 +170,11 @@ void blk_sync_done(struct blk_lane *l, int res)
 	unsigned lanes;
 	bool next;
 
+	if (res == 0 && l->sync.io.op == BLK_OP_WRITE)
+		res = -EIO;
 	if (blk_sync_go_on(l, res))
 		return;
+	blk_overlay_thaw(&b->overlay, res >= 0);
 	l->in_flight--;
 	pthread_mutex_lock(&s->lock);
 	if (res < 0)

@@ -4,7 +4,8 @@
  *
  * Each I/O thread has a ring of its own. It is made before the jail is sealed and locked down by
  * the kernel's own restrictions: only the operations below, only on the registered descriptors
- * (disk, command event, kicks of its queue), and nothing can be registered any more. So even with
+ * (disk, an overlay's base, which is open to be read, command event, kicks of its queue), and
+ * nothing can be registered any more. So even with
  * the one system call that is left, io_uring_enter, the process can do no more with the ring than
  * the device needs. fallocate is not among the operations: the ring cannot tell its modes apart,
  * and with one of them a file gets space without a limit. So what changes ranges is done by the
@@ -32,7 +33,8 @@ _Static_assert(_Alignof(struct blk_io) >= BLK_PARTS && BLK_MAX_DATA <= INT32_MAX
 
 /* Registered descriptors. */
 #define FILE_DISK 0
-#define FILE_EVENTS 1 /* the command event, the pool's, then the kicks */
+#define FILE_BASE 1   /* of an overlay; else nothing */
+#define FILE_EVENTS 2 /* the command event, the pool's, then the kicks */
 #define EVENT_POOL 1
 #define EVENT_KICKS 2
 #define NEVENTS 3
@@ -92,6 +94,7 @@ static int make_ring(struct blk_eng *g)
 static int register_files(struct blk_eng *g)
 {
 	const int fds[NFILES] = {[FILE_DISK] = g->conf.disk_fd,
+				 [FILE_BASE] = g->conf.base_fd,
 				 [FILE_EVENTS] = g->conf.ctl_fd,
 				 [FILE_EVENTS + EVENT_POOL] = g->end.done_fd,
 				 [FILE_EVENTS + EVENT_KICKS] = g->conf.kick_fd};
@@ -166,20 +169,21 @@ static int uring_enter(struct blk_eng *g, struct err *e)
 	return 0;
 }
 
-static void prepare_rw(struct io_uring_sqe *s, enum blk_op op, const struct iovec *v, unsigned n,
-		       uint64_t off)
+static void prepare_rw(struct io_uring_sqe *s, const struct blk_io *io, const struct iovec *v,
+		       unsigned n, uint64_t off)
 {
-	bool w = op == BLK_OP_WRITE;
+	bool w = io->op == BLK_OP_WRITE;
+	int file = io->base ? FILE_BASE : FILE_DISK;
 
 	/* One segment needs no copy of the vector in the kernel. */
 	if (n == 1 && w)
-		io_uring_prep_write(s, FILE_DISK, v->iov_base, (unsigned)v->iov_len, off);
+		io_uring_prep_write(s, file, v->iov_base, (unsigned)v->iov_len, off);
 	else if (n == 1)
-		io_uring_prep_read(s, FILE_DISK, v->iov_base, (unsigned)v->iov_len, off);
+		io_uring_prep_read(s, file, v->iov_base, (unsigned)v->iov_len, off);
 	else if (w)
-		io_uring_prep_writev(s, FILE_DISK, v, n, off);
+		io_uring_prep_writev(s, file, v, n, off);
 	else
-		io_uring_prep_readv(s, FILE_DISK, v, n, off);
+		io_uring_prep_readv(s, file, v, n, off);
 }
 
 /* The next piece of what is left: whole segments, up to `max` bytes, but at least one. */
@@ -214,7 +218,7 @@ static void submit_rw(struct blk_eng *g, struct blk_io *io)
 		unsigned n = cut(v, left, max, &p->len);
 		struct io_uring_sqe *s = get_sqe(g);
 
-		prepare_rw(s, io->op, v, n, off);
+		prepare_rw(s, io, v, n, off);
 		io_uring_sqe_set_flags(s, IOSQE_FIXED_FILE);
 		s->user_data = (uintptr_t)io | io->nparts++;
 		off += p->len;

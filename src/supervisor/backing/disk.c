@@ -16,14 +16,22 @@
 
 #include <insula/base.h>
 
+#include "devices/blk/blk_overlay_start.h"
 #include "disk.h"
+#include "overlay.h"
 
 #define SECTOR 512u
 #define MAX_BLOCK 4096u
 
-static int open_flags(const struct disk_config *c)
+static int open_flags(const struct disk_config *c, bool ro)
 {
-	return (c->ro ? O_RDONLY : O_RDWR) | (c->direct ? O_DIRECT : 0) | O_CLOEXEC | O_NOCTTY;
+	return (ro ? O_RDONLY : O_RDWR) | (c->direct ? O_DIRECT : 0) | O_CLOEXEC | O_NOCTTY;
+}
+
+/* The file that was named is only read. */
+static bool reads_only(const struct disk_config *c)
+{
+	return c->ro || c->overlay;
 }
 
 static int check_geometry(struct disk *d, struct err *e)
@@ -154,14 +162,58 @@ static int choose_lock_byte(struct disk *d, struct err *e)
 	return 0;
 }
 
-int disk_open(struct disk *d, const struct disk_config *conf, struct err *e)
+/* The file takes what is written: its limits, not those of the base. */
+static int overlay_geometry(struct disk *d, struct err *e)
 {
+	struct msg_start_blk *s = &d->start;
+	uint32_t logical = s->logical;
+	struct stat st;
+
+	if (fstat(d->over, &st))
+		return err_sys(e, -errno, "overlay %s", d->conf->overlay);
+	if (d->conf->direct)
+		logical = direct_alignment(d->over);
+	if (logical > s->logical)
+		s->logical = logical;
+	s->physical = s->logical > OVERLAY_BLOCK ? s->logical : OVERLAY_BLOCK;
+	s->max_io = queue_limit(st.st_dev, "max_sectors_kb", 1024);
+	s->discard_align = OVERLAY_BLOCK;
+	return check_geometry(d, e);
+}
+
+static int open_overlay(struct disk *d, bool check_only, struct err *e)
+{
+	const struct disk_config *c = d->conf;
+	const struct overlay_of of = {
+		.base = c->path, .base_fd = d->fd, .capacity = d->start.capacity};
+	int rc;
+
+	if (of.capacity > OVERLAY_MOST)
+		return err_set(e, -EINVAL,
+			       "disk %s: %llu bytes; expected at most %llu under an "
+			       "overlay",
+			       c->path, (unsigned long long)of.capacity,
+			       (unsigned long long)OVERLAY_MOST);
+	d->start.flags = (d->start.flags & ~(uint32_t)BLK_DEVICE) | BLK_OVERLAY |
+			 (c->thrown_away ? BLK_THROWN_AWAY : 0);
+	rc = c->thrown_away ? overlay_throwaway(of.capacity, check_only, &d->over, e)
+			    : overlay_open(c->overlay, &of, check_only, &d->over, e);
+	if (rc || check_only)
+		return rc;
+	d->memory = shm_create("insula-overlay", overlay_layout(of.capacity).memory, e);
+	return d->memory < 0 ? d->memory : overlay_geometry(d, e);
+}
+
+int disk_open(struct disk *d, const struct disk_config *conf, bool check_only, struct err *e)
+{
+	bool ro = reads_only(conf);
 	int rc;
 
 	memset(d, 0, sizeof(*d));
 	d->conf = conf;
+	d->over = d->memory = -1;
 	/* O_NONBLOCK: a FIFO somebody named must not hang us; without effect on disks. */
-	d->fd = open(conf->path, open_flags(conf) | O_NONBLOCK);
+	d->fd = open(conf->path, open_flags(conf, ro) | O_NONBLOCK);
 	if (d->fd < 0)
 		return err_sys(e, -errno, "disk %s%s", conf->path,
 			       errno == EINVAL && conf->direct ? ": direct I/O is not possible here"
@@ -171,11 +223,12 @@ int disk_open(struct disk *d, const struct disk_config *conf, struct err *e)
 	rc = choose_lock_byte(d, e);
 	if (!rc)
 		rc = inspect(d, e);
-	if (!rc && flock(d->fd, (conf->ro ? LOCK_SH : LOCK_EX) | LOCK_NB))
-		rc = errno == EWOULDBLOCK
-			     ? err_set(e, -EBUSY, "disk %s: locked by another VM%s", conf->path,
-				       conf->ro ? " that writes to it" : "")
-			     : err_sys(e, -errno, "disk %s: lock", conf->path);
+	if (!rc && flock(d->fd, (ro ? LOCK_SH : LOCK_EX) | LOCK_NB))
+		rc = errno == EWOULDBLOCK ? err_set(e, -EBUSY, "disk %s: locked by another VM%s",
+						    conf->path, ro ? " that writes to it" : "")
+					  : err_sys(e, -errno, "disk %s: lock", conf->path);
+	if (!rc && conf->overlay)
+		rc = open_overlay(d, check_only, e);
 	if (rc)
 		disk_close(d);
 	return rc;
@@ -184,6 +237,8 @@ int disk_open(struct disk *d, const struct disk_config *conf, struct err *e)
 void disk_close(struct disk *d)
 {
 	fd_close(&d->fd);
+	fd_close(&d->over);
+	fd_close(&d->memory);
 }
 
 static struct flock generation_lock(const struct disk *d, short type)
@@ -192,15 +247,15 @@ static struct flock generation_lock(const struct disk *d, short type)
 		.l_type = type, .l_whence = SEEK_SET, .l_start = d->lock_byte, .l_len = 1};
 }
 
-static int new_generation(const struct disk *d, struct err *e)
+static int new_generation(const struct disk *d, int of, bool ro, struct err *e)
 {
 	struct flock l = generation_lock(d, F_RDLCK);
 	char self[40];
 	int fd;
 
 	/* Through /proc: the same file, even if the path has been given to another one since. */
-	snprintf(self, sizeof(self), "/proc/self/fd/%d", d->fd);
-	fd = open(self, open_flags(d->conf));
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", of);
+	fd = open(self, open_flags(d->conf, ro));
 	if (fd < 0)
 		return err_sys(e, -errno, "disk %s: open for its helper", d->conf->path);
 	if (fcntl(fd, F_OFD_SETLK, &l)) {
@@ -234,26 +289,40 @@ static enum blk_engine choose_engine(void)
 	return BLK_ENGINE_URING;
 }
 
-int disk_hand_out(const struct disk *d, bool again, struct msg_start_blk *m, int fds[2],
-		  unsigned *n, int *once, struct err *e)
+int disk_hand_out(const struct disk *d, bool again, struct msg_start_blk *m, int fds[DISK_FDS],
+		  unsigned *n, int once[DISK_ONCE], struct err *e)
 {
-	fds[0] = *once = new_generation(d, e);
+	bool over = d->over >= 0;
+	int written = over ? d->over : d->fd;
+
+	fds[0] = once[0] = new_generation(d, written, d->conf->ro, e);
 	if (fds[0] < 0)
 		return fds[0];
 	*n = 1;
 	m->engine = d->conf->threads ? BLK_ENGINE_THREADS : choose_engine();
 	if (again) { /* the first helper has no use for the other one */
 		m->flags |= BLK_OTHER;
-		fds[(*n)++] = d->fd;
+		fds[(*n)++] = written;
 	}
-	return 0;
+	if (!over)
+		return 0;
+	fds[(*n)++] = once[1] = new_generation(d, d->fd, true, e);
+	fds[(*n)++] = d->memory;
+	return once[1] < 0 ? once[1] : 0;
+}
+
+static int is_quiet(const struct disk *d, int fd)
+{
+	struct flock l = generation_lock(d, F_WRLCK);
+
+	if (fcntl(fd, F_OFD_GETLK, &l))
+		return -errno;
+	return l.l_type == F_UNLCK;
 }
 
 int disk_quiet(const struct disk *d)
 {
-	struct flock l = generation_lock(d, F_WRLCK);
+	int rc = is_quiet(d, d->fd);
 
-	if (fcntl(d->fd, F_OFD_GETLK, &l))
-		return -errno;
-	return l.l_type == F_UNLCK;
+	return rc == 1 && d->over >= 0 ? is_quiet(d, d->over) : rc;
 }

@@ -87,14 +87,19 @@ static int open_disk(const struct disk_config *c, struct err *e)
 
 /* No sharing with a writer: that is the lock. The helper's handle is this one; when its process has
  * ended, so have its requests. */
-int disk_open(struct disk *d, const struct disk_config *c, struct err *e)
+int disk_open(struct disk *d, const struct disk_config *c, bool check_only, struct err *e)
 {
 	uint32_t block = SECTOR;
 	uint64_t size = 0;
 	int rc = 0;
 
 	memset(d, 0, sizeof(*d));
+	(void)check_only; /* nothing is made */
 	d->conf = c;
+	if (c->overlay) {
+		d->fd = -1;
+		return err_set(e, -EINVAL, "disk %s: overlay; not on Windows yet", c->path);
+	}
 	d->fd = open_disk(c, e);
 	if (d->fd < 0)
 		return d->fd;
@@ -121,8 +126,8 @@ int disk_open(struct disk *d, const struct disk_config *c, struct err *e)
 	return 0;
 }
 
-int disk_hand_out(const struct disk *d, bool again, struct msg_start_blk *m, int fds[2],
-		  unsigned *n, int *once, struct err *e)
+int disk_hand_out(const struct disk *d, bool again, struct msg_start_blk *m, int fds[DISK_FDS],
+		  unsigned *n, int once[DISK_ONCE], struct err *e)
 {
 	(void)again;
 	(void)once;

@@ -29,10 +29,13 @@ struct terminal {
 };
 
 int file_open(const char *path, const char *what, struct err *e); /* to read; a descriptor */
-int disk_open(struct disk *d, const struct disk_config *c, struct err *e);
+#define DISK_FDS 1
+#define DISK_ONCE 1
+
+int disk_open(struct disk *d, const struct disk_config *c, bool check_only, struct err *e);
 /* As in disk.h. */
-int disk_hand_out(const struct disk *d, bool again, struct msg_start_blk *m, int fds[2],
-		  unsigned *n, int *once, struct err *e);
+int disk_hand_out(const struct disk *d, bool again, struct msg_start_blk *m, int fds[DISK_FDS],
+		  unsigned *n, int once[DISK_ONCE], struct err *e);
 int disk_quiet(const struct disk *d);
 int terminal_open(struct terminal *t, const struct vm_config *c, struct err *e);
 /* The console window gives each key as it is typed, and draws what a terminal's programs write. */

@@ -3,7 +3,11 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "devices/blk/blk_overlay_start.h"
+
 #include "dev_virtio.h"
+
+_Static_assert(DISK_ONCE <= ARRAY_LEN(((struct device_start *)0)->once), "all are closed");
 
 static const char *blk_engine_name(const struct device *d)
 {
@@ -14,16 +18,18 @@ static int blk_start(struct device *d, struct device_start *s, struct err *e)
 {
 	const struct disk *disk = d->back.disk;
 	struct msg_start_blk m = disk->start;
-	int fds[2], rc;
+	int fds[DISK_FDS], rc;
 	unsigned n;
 
-	rc = disk_hand_out(disk, d->restart.total > 0, &m, fds, &n, &s->once, e);
+	rc = disk_hand_out(disk, d->restart.total > 0, &m, fds, &n, s->once, e);
 	if (rc)
 		return rc;
 	m.nqueues = d->nqueues;
 	d->engine = (enum blk_engine)m.engine;
-	log_info("%s: %s, %llu bytes, %s%s", d->desc.name, disk->conf->path,
-		 (unsigned long long)m.capacity, blk_engine_name(d),
+	log_info("%s: %s%s%s, %llu bytes, %s%s", d->desc.name, disk->conf->path,
+		 disk->conf->overlay ? ", overlay " : "",
+		 disk->conf->overlay ? disk->conf->overlay : "", (unsigned long long)m.capacity,
+		 blk_engine_name(d),
 		 d->engine == BLK_ENGINE_URING ? ""
 		 : disk->conf->threads         ? ", as told"
 					       : ": io_uring is not allowed here");
@@ -45,6 +51,8 @@ static uint64_t blk_fsize(const struct device *d)
 {
 	const struct msg_start_blk *m = &d->back.disk->start;
 
+	if (m->flags & BLK_OVERLAY)
+		return overlay_layout(m->capacity).size;
 	return m->flags & BLK_RO ? 0 : m->capacity;
 }
 

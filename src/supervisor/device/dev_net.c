@@ -33,14 +33,14 @@ static int net_start(struct device *d, struct device_start *s, struct err *e)
 		net_word(s, &m, c->tap, c->ntaps);
 		return 0;
 	}
-	s->once = nic_stream(c, e);
-	if (s->once < 0)
-		return s->once;
+	s->once[0] = nic_stream(c, e);
+	if (s->once[0] < 0)
+		return s->once[0];
 	if (c->away) {
 		log_warn("%s: nobody answers at %s: the link is down", d->desc.name, other_end(c));
 		m.flags |= NET_AWAY;
 	}
-	net_word(s, &m, &s->once, 1);
+	net_word(s, &m, &s->once[0], 1);
 	return 0;
 }
 

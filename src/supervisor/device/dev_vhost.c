@@ -19,9 +19,9 @@ static int vhost_start(struct device *d, struct device_start *s, struct err *e)
 	memcpy(m.tag, b->tag, strnlen(b->tag, sizeof(m.tag)));
 	memcpy(m.mac, b->mac, sizeof(m.mac));
 	d->child.os.gives = true;
-	s->once = vhost_stream(b, &had, e);
-	if (s->once < 0)
-		return s->once;
+	s->once[0] = vhost_stream(b, &had, e);
+	if (s->once[0] < 0)
+		return s->once[0];
 	if (b->away)
 		m.flags |= had ? VHOST_AWAY | VHOST_HAD : VHOST_AWAY;
 	if (b->away && !had)
@@ -31,7 +31,7 @@ static int vhost_start(struct device *d, struct device_start *s, struct err *e)
 		m.inflight = b->region;
 	}
 	device_word(s, &m, sizeof(m));
-	device_add(s, s->once);
+	device_add(s, s->once[0]);
 	if (b->inflight >= 0)
 		device_add(s, b->inflight);
 	return 0;

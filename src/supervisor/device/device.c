@@ -140,7 +140,7 @@ static void add_common(struct device_start *s, const struct device *d, int mem,
 
 int device_start(struct device *d, int mem, const struct memmap *map, struct err *e)
 {
-	struct device_start s = {.once = -1};
+	struct device_start s = {.once = {-1, -1}};
 	int rc = d->class->start(d, &s, e);
 
 	if (!rc) {
@@ -152,7 +152,8 @@ int device_start(struct device *d, int mem, const struct memmap *map, struct err
 		memcpy(s.body, &s.head, sizeof(s.head));
 		rc = device_spawn(d, &s, e);
 	}
-	fd_close(&s.once);
+	fd_close(&s.once[0]);
+	fd_close(&s.once[1]);
 	return rc;
 }
 

@@ -47,7 +47,7 @@ struct device_start {
 	_Alignas(8) uint8_t body[DEVICE_MAX_START];
 	int fds[MSG_MAX_FDS]; /* borrowed */
 	unsigned nfds;
-	int once; /* one of fds that is closed when the message is sent; -1: none */
+	int once[2]; /* those of fds that are closed when the message is sent; -1: none */
 };
 
 /* What is particular to a kind of device: one table each, in dev_KIND.c. */

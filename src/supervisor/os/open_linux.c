@@ -17,20 +17,29 @@
 
 /* ---- what the user named ---- */
 
+static bool is_open_as(int fd, const struct stat *st)
+{
+	struct stat b;
+
+	return fd >= 0 && !fstat(fd, &b) && st->st_dev == b.st_dev && st->st_ino == b.st_ino;
+}
+
 /* One that is open already holds the lock. */
 static bool given_twice(const struct vm *vm, const char *path)
 {
-	struct stat a, b;
+	struct stat st;
 
+	if (!path || stat(path, &st))
+		return false;
 	for (unsigned i = 0; i < vm->opened.ndisks; i++) {
-		if (!stat(path, &a) && !fstat(vm->opened.disk[i].fd, &b) && a.st_dev == b.st_dev &&
-		    a.st_ino == b.st_ino)
+		if (is_open_as(vm->opened.disk[i].fd, &st) ||
+		    is_open_as(vm->opened.disk[i].over, &st))
 			return true;
 	}
 	return false;
 }
 
-static int open_disk(struct vm *vm, const struct disk_config *c, struct err *e)
+static int open_disk(struct vm *vm, const struct disk_config *c, bool check_only, struct err *e)
 {
 	int rc;
 
@@ -38,8 +47,10 @@ static int open_disk(struct vm *vm, const struct disk_config *c, struct err *e)
 		return err_set(e, -EINVAL,
 			       "--share: more than %d disks, the root and the shares among them",
 			       CONFIG_MAX_DISKS + 1);
-	rc = disk_open(&vm->opened.disk[vm->opened.ndisks], c, e);
-	if (rc == -EBUSY && given_twice(vm, c->path))
+	rc = disk_open(&vm->opened.disk[vm->opened.ndisks], c, check_only, e);
+	if (rc == -EBUSY && given_twice(vm, c->overlay))
+		rc = err_set(e, -EINVAL, "overlay %s: given twice; expected once", c->overlay);
+	else if (rc == -EBUSY && given_twice(vm, c->path))
 		rc = err_set(e, -EINVAL, "disk %s: given twice; expected once, or ro each time",
 			     c->path);
 	vm->opened.ndisks += !rc;
@@ -47,7 +58,7 @@ static int open_disk(struct vm *vm, const struct disk_config *c, struct err *e)
 }
 
 /* The layers, and what lies above them. */
-static int open_image_disks(struct vm *vm, struct err *e)
+static int open_image_disks(struct vm *vm, bool check_only, struct err *e)
 {
 	struct opened *o = &vm->opened;
 	int rc = 0;
@@ -57,37 +68,37 @@ static int open_image_disks(struct vm *vm, struct err *e)
 
 		*d = (struct disk_config){.path = vm->conf->layer[i], .ro = true};
 		snprintf(d->serial, sizeof(d->serial), IMAGE_LAYER_SERIAL "%u", i);
-		rc = open_disk(vm, d, e);
+		rc = open_disk(vm, d, check_only, e);
 	}
 	if (rc || vm->boot.upper < 0)
 		return rc;
 	snprintf(o->upper_path, sizeof(o->upper_path), "/proc/self/fd/%d", vm->boot.upper);
 	o->upper_disk = (struct disk_config){.path = o->upper_path};
 	strcpy(o->upper_disk.serial, IMAGE_UPPER_SERIAL);
-	return open_disk(vm, &o->upper_disk, e);
+	return open_disk(vm, &o->upper_disk, check_only, e);
 }
 
-static int open_disks(struct vm *vm, struct err *e)
+static int open_disks(struct vm *vm, bool check_only, struct err *e)
 {
 	const struct vm_config *c = vm->conf;
 	int rc = 0;
 
 	for (unsigned i = 0; i < c->ndisks && !rc; i++)
-		rc = open_disk(vm, &c->disk[i], e);
+		rc = open_disk(vm, &c->disk[i], check_only, e);
 	if (!rc && vm->boot.root_image[0]) {
 		vm->opened.root_disk =
 			(struct disk_config){.path = vm->boot.root_image, .ro = vm->boot.root_ro};
 		strcpy(vm->opened.root_disk.serial, IMAGE_ROOT_SERIAL);
-		rc = open_disk(vm, &vm->opened.root_disk, e);
+		rc = open_disk(vm, &vm->opened.root_disk, check_only, e);
 	}
 	if (!rc)
-		rc = open_image_disks(vm, e);
+		rc = open_image_disks(vm, check_only, e);
 	for (unsigned i = 0; i < vm->boot.nshares && !rc; i++) {
 		struct disk_config *s = &vm->opened.share_disk[i];
 
 		*s = (struct disk_config){.path = vm->boot.share_image[i], .ro = true};
 		snprintf(s->serial, sizeof(s->serial), IMAGE_SHARE_SERIAL "%u", i);
-		rc = open_disk(vm, s, e);
+		rc = open_disk(vm, s, check_only, e);
 	}
 	return rc;
 }
@@ -137,7 +148,7 @@ void open_init(struct vm *vm)
 
 int open_ends(struct vm *vm, bool check_only, struct err *e)
 {
-	int rc = open_disks(vm, e);
+	int rc = open_disks(vm, check_only, e);
 
 	if (!rc)
 		rc = open_nics(vm, check_only, e);

@@ -15,7 +15,7 @@
 static int add_disk(struct vm *vm, const struct disk_config *c, struct err *e)
 {
 	vm->opened.ndisks++; /* in any case, or its handle would stay */
-	return disk_open(&vm->opened.disk[vm->opened.ndisks - 1], c, e);
+	return disk_open(&vm->opened.disk[vm->opened.ndisks - 1], c, false, e);
 }
 
 static int open_disks(struct vm *vm, struct err *e)
