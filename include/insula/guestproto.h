@@ -30,6 +30,7 @@
 #define GP_HDR_LEN 8u
 #define GP_DATA_MAX 32768u    /* bytes of one GP_STDIN, GP_STDOUT or GP_STDERR frame */
 #define GP_START_MAX 262144u  /* body of GP_START: the arguments and the environment */
+#define GP_RESUMED_MAX 4096u  /* body of GP_RESUMED */
 #define GP_ARGS_MAX 1024u     /* arguments, and as many variables */
 #define GP_WINDOW_IN 65536u   /* credit at the start: standard input */
 #define GP_WINDOW_OUT 262144u /* the same: standard output and standard error each */
@@ -53,6 +54,7 @@ enum gp_type {
 	GP_CLOSE,     /* struct gp_close: nobody reads this stream any more (both sides) */
 	GP_ACK,       /* struct gp_ack: received so far (both sides) */
 	GP_HANGUP,    /* empty: the command is given up, no other connection will come */
+	GP_RESUMED, /* struct gp_resumed and its strings: the machine goes on; answered by GP_EXIT */
 
 	GP_PONG = 64, /* empty; one may answer several */
 	GP_STARTED,   /* struct gp_started */
@@ -108,6 +110,24 @@ struct gp_poweroff {
 	 * this: it is not asked. */
 	uint32_t init_ms;
 };
+
+#define GP_CARDS_MAX 8u
+#define GP_SEED_LEN 64u
+enum gp_resumed_flags { GP_RESUMED_CLOCK = 1 /* set the clock */ };
+/* The machine has been paused, or goes on from the memory of another one. Followed by
+ * GP_RESUMED_NAMES + ncards strings, each with its NUL and without control characters: the VM's
+ * name; the host name and the machine-id that the guest has from now on (empty: as they are); for
+ * each network card "OLD,RECORD": the MAC address that the guest's driver knows it by, and a record
+ * of src/guest/net.c, which begins with the one that it has from now on. */
+struct gp_resumed {
+	uint32_t flags;  /* enum gp_resumed_flags */
+	uint32_t ncards; /* at most GP_CARDS_MAX */
+	/* Nanoseconds since 1970 by the host's clock: insula-exec writes them when the frame goes
+	 * out. */
+	uint64_t clock_ns;
+	uint8_t seed[GP_SEED_LEN]; /* random numbers of the host */
+};
+enum gp_resumed_names { GP_NAME_VM, GP_NAME_HOST, GP_NAME_MACHINE_ID, GP_RESUMED_NAMES };
 
 struct gp_signal {
 	uint32_t signo; /* Linux's number, 1-64; to the whole process group */
@@ -219,5 +239,22 @@ void gp_start_strings(uint8_t *body, char **cwd, char **user, char **argv, char 
  * -E2BIG (too many or too long for `size`), -EINVAL (no argument). */
 int gp_start_build(uint8_t *body, size_t size, const struct gp_start *s, const char *cwd,
 		   const char *user, char *const *argv, char *const *env);
+
+/* ---- GP_RESUMED ---- */
+
+/* Empty, or 1 to 64 letters, digits, dots, hyphens and underscores, the first no dot nor hyphen. */
+bool gp_host_name_ok(const char *s);
+/* Empty, or 32 digits 0-9a-f. */
+bool gp_machine_id_ok(const char *s);
+/* "MAC,MAC", and perhaps more behind a comma, printable. */
+bool gp_card_ok(const char *s);
+/* Check a whole body, the strings as well. 0 or -EPROTO. */
+int gp_resumed_check(const uint8_t *body, size_t len, struct gp_resumed *out);
+/* Point into a body that gp_resumed_check() has accepted: GP_RESUMED_NAMES + GP_CARDS_MAX places;
+ * what there is not is NULL. */
+void gp_resumed_strings(uint8_t *body, char *s[GP_RESUMED_NAMES + GP_CARDS_MAX]);
+/* Build a body; `s`: GP_RESUMED_NAMES + r->ncards strings. Its length, -E2BIG (too long for `size`)
+ * or -EINVAL (gp_resumed_check() would not accept it). */
+int gp_resumed_build(uint8_t *body, size_t size, const struct gp_resumed *r, const char *const *s);
 
 #endif

@@ -154,6 +154,8 @@ enum exec_flags {
 	EXEC_STDIN = 1,    /* there is an input */
 	EXEC_ESCAPE = 2,   /* Ctrl-] three times within a second ends the VM */
 	EXEC_POWEROFF = 4, /* no command: the description is the body of a GP_POWEROFF frame */
+	EXEC_RESUMED = 8,  /* no command: the body of a GP_RESUMED frame; insula-exec sets its
+			    * clock_ns */
 };
 /* Descriptors: the stream to the guest, the body of its GP_START frame (a sealed memfd), output,
  * errors, then input if EXEC_STDIN. The last three are the user's: others have them open too. */

@@ -29,6 +29,7 @@ static const struct frame {
 	{GP_CLOSE, HOST | GUEST, sizeof(struct gp_close), sizeof(struct gp_close)},
 	{GP_ACK, HOST | GUEST, sizeof(struct gp_ack), sizeof(struct gp_ack)},
 	{GP_HANGUP, HOST, 0, 0},
+	{GP_RESUMED, HOST, sizeof(struct gp_resumed) + GP_RESUMED_NAMES, GP_RESUMED_MAX},
 	{GP_PONG, GUEST, 0, 0},
 	{GP_STARTED, GUEST, sizeof(struct gp_started), sizeof(struct gp_started)},
 	{GP_STDOUT, GUEST, 1, GP_DATA_MAX},
@@ -341,4 +342,130 @@ int gp_start_build(uint8_t *body, size_t size, const struct gp_start *s, const c
 		return h.argc ? -E2BIG : -EINVAL;
 	memcpy(body, &h, sizeof(h));
 	return (int)at;
+}
+
+/* ---- GP_RESUMED ---- */
+
+/* Their own and not ctype.h's: a locale has no part in it. */
+static bool is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+static bool is_letter(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+static bool is_hex(char c)
+{
+	return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
+
+static bool is_text(const char *s)
+{
+	for (; *s; s++)
+		if ((unsigned char)*s < ' ' || *s == 0x7f)
+			return false;
+	return true;
+}
+
+bool gp_host_name_ok(const char *s)
+{
+	size_t n = 0;
+
+	if (*s == '.' || *s == '-')
+		return false;
+	while (is_letter(s[n]) || is_digit(s[n]) || s[n] == '.' || s[n] == '-' || s[n] == '_')
+		n++;
+	return !s[n] && n <= 64;
+}
+
+bool gp_machine_id_ok(const char *s)
+{
+	size_t n = 0;
+
+	while (is_digit(s[n]) || (s[n] >= 'a' && s[n] <= 'f'))
+		n++;
+	return !s[n] && (n == 32 || n == 0);
+}
+
+#define MAC_LEN 17 /* of its text */
+
+static bool is_mac(const char *s)
+{
+	for (unsigned i = 0; i < MAC_LEN; i++)
+		if (i % 3 == 2 ? s[i] != ':' : !is_hex(s[i]))
+			return false;
+	return true;
+}
+
+bool gp_card_ok(const char *s)
+{
+	return is_mac(s) && s[MAC_LEN] == ',' && is_mac(s + MAC_LEN + 1) &&
+	       (!s[2 * MAC_LEN + 1] || s[2 * MAC_LEN + 1] == ',') && is_text(s);
+}
+
+/* Of the string that is the `n`th of them. */
+static bool resumed_string_ok(uint32_t n, const char *s)
+{
+	switch (n) {
+	case GP_NAME_VM:
+		return is_text(s);
+	case GP_NAME_HOST:
+		return gp_host_name_ok(s);
+	case GP_NAME_MACHINE_ID:
+		return gp_machine_id_ok(s);
+	default:
+		return gp_card_ok(s);
+	}
+}
+
+int gp_resumed_check(const uint8_t *body, size_t len, struct gp_resumed *out)
+{
+	const uint8_t *p, *end = body + len;
+
+	if (len < sizeof(*out) || len > GP_RESUMED_MAX)
+		return -EPROTO;
+	memcpy(out, body, sizeof(*out));
+	if ((out->flags & ~(uint32_t)GP_RESUMED_CLOCK) || out->ncards > GP_CARDS_MAX)
+		return -EPROTO;
+	p = body + sizeof(*out);
+	for (uint32_t i = 0; i < GP_RESUMED_NAMES + out->ncards; i++) {
+		const uint8_t *nul = memchr(p, 0, (size_t)(end - p));
+
+		if (!nul || !resumed_string_ok(i, (const char *)p))
+			return -EPROTO;
+		p = nul + 1;
+	}
+	return p == end ? 0 : -EPROTO;
+}
+
+void gp_resumed_strings(uint8_t *body, char *s[GP_RESUMED_NAMES + GP_CARDS_MAX])
+{
+	struct gp_resumed r;
+
+	memcpy(&r, body, sizeof(r));
+	memset(s, 0, (GP_RESUMED_NAMES + GP_CARDS_MAX) * sizeof(*s));
+	(void)point(body + sizeof(r), GP_RESUMED_NAMES + r.ncards, s);
+}
+
+int gp_resumed_build(uint8_t *body, size_t size, const struct gp_resumed *r, const char *const *s)
+{
+	struct gp_resumed again;
+	size_t at = sizeof(*r);
+	int rc = 0;
+
+	if (size > GP_RESUMED_MAX)
+		size = GP_RESUMED_MAX;
+	if (size < sizeof(*r))
+		return -E2BIG;
+	if (r->ncards > GP_CARDS_MAX)
+		return -EINVAL;
+	memcpy(body, r, sizeof(*r));
+	for (uint32_t i = 0; i < GP_RESUMED_NAMES + r->ncards && !rc; i++)
+		rc = append(body, size, &at, s[i]);
+	if (rc)
+		return rc;
+	return gp_resumed_check(body, at, &again) ? -EINVAL : (int)at;
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include <insula/base.h>
 
@@ -215,10 +216,24 @@ static bool start_waits(const struct exec *x)
 	return x->start_sent < x->start_len;
 }
 
-/* Of another stream the guest must say first where it goes on. */
+/* Of another stream the guest must say first where it goes on. And a time that waits for a guest
+ * would be late. */
 static bool held(const struct exec *x)
 {
-	return x->again && !x->hello;
+	return (x->again || x->tells_time) && !x->hello;
+}
+
+/* Nothing of the frame has been sent: what it says is the time at which it is. */
+static void tell_time(struct exec *x)
+{
+	struct timespec t;
+	uint64_t now;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	now = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+	if (x->tells_time && x->start_sent == 0 && !held(x))
+		memcpy(x->start + GP_HDR_LEN + offsetof(struct gp_resumed, clock_ns), &now,
+		       sizeof(now));
 }
 
 static bool waits(const struct exec *x)
@@ -232,6 +247,7 @@ static void flush(struct exec *x)
 	const uint8_t *at;
 	size_t n, done;
 
+	tell_time(x);
 	do {
 		bool start = start_waits(x) && !held(x) && (x->start_sent || !x->tx.own_n);
 
@@ -592,7 +608,9 @@ int exec_open(struct exec *x, const struct msg_start_exec *m, int channel, int s
 	      int out, int err_out, int in, struct err *e)
 {
 	const struct gp_hdr h = {.len = m->start_len,
-				 .type = m->flags & EXEC_POWEROFF ? GP_POWEROFF : GP_START};
+				 .type = m->flags & EXEC_POWEROFF  ? GP_POWEROFF
+					 : m->flags & EXEC_RESUMED ? GP_RESUMED
+								   : GP_START};
 	int rc = 0;
 
 	x->channel = channel;
@@ -603,6 +621,7 @@ int exec_open(struct exec *x, const struct msg_start_exec *m, int channel, int s
 	x->in.size = sizeof(x->in_buf);
 	x->in_credit = GP_WINDOW_IN;
 	x->escape = m->flags & EXEC_ESCAPE;
+	x->tells_time = h.type == GP_RESUMED;
 	gp_in_init(&x->rx, x->body, sizeof(x->body));
 	if (gp_check(&h, GP_HOST))
 		rc = -EMSGSIZE;

@@ -73,6 +73,7 @@ struct exec {
 	_Atomic bool in_stop; /* main -> reader */
 	_Atomic bool quit;    /* reader: the escape was typed */
 	bool escape;
+	bool tells_time; /* main: the frame has a clock, which is set when the guest has answered */
 	unsigned escapes; /* reader */
 	uint64_t escape_ns;
 
@@ -83,9 +84,9 @@ struct exec {
 };
 
 /* Take over the descriptors (in -1: no input). The stream's number is the lowest free one once it
- * is closed: so the next one gets the same. `start_len` bytes of the GP_START body (with
- * EXEC_POWEROFF in the flags: of GP_POWEROFF) are read from `spec`, which is closed. No thread yet:
- * exec_threads() starts them. */
+ * is closed: so the next one gets the same. `start_len` bytes of the GP_START body (by the flags: of
+ * GP_POWEROFF or GP_RESUMED) are read from `spec`, which is closed. No thread yet: exec_threads()
+ * starts them. */
 int exec_open(struct exec *x, const struct msg_start_exec *m, int channel, int stream, int spec,
 	      int out, int err_out, int in, struct err *e);
 int exec_threads(struct exec *x, struct err *e);

@@ -17,7 +17,7 @@ static int exec_main_check(const void *start, const struct start_fds *f, struct 
 {
 	const struct msg_start_exec *m = start;
 
-	if (m->flags & ~(uint32_t)(EXEC_STDIN | EXEC_ESCAPE | EXEC_POWEROFF))
+	if (m->flags & ~(uint32_t)(EXEC_STDIN | EXEC_ESCAPE | EXEC_POWEROFF | EXEC_RESUMED))
 		return err_set(e, -EINVAL, "unknown flags %#x", m->flags);
 	return start_expect(f, START_OWN, FD_IN + (m->flags & EXEC_STDIN ? 1 : 0), e);
 }

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -18,6 +20,20 @@ uint64_t agent_now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+void note(char why[GP_TEXT_LEN], const char *fmt, ...)
+{
+	size_t n = strlen(why);
+	va_list ap;
+
+	if (n)
+		n += (size_t)snprintf(why + n, GP_TEXT_LEN - n, "; ");
+	if (n >= GP_TEXT_LEN)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(why + n, GP_TEXT_LEN - n, fmt, ap);
+	va_end(ap);
 }
 
 void agent_signals(sigset_t *set)

@@ -5,6 +5,7 @@
  *   agent.c        the loop: accept, reap, deadlines
  *   agent_task.c   one stream: frames in, output, credit, the end
  *   agent_spawn.c  one process: pipes or a terminal, environment, exec
+ *   agent_hooks.c  the programs that want to know that the machine goes on
  *
  * One thread, one poll loop, nothing that waits anywhere else; memory is bounded by AGENT_TASKS
  * and the windows. The host is trusted by its guest, but no stream can stop another one, and the
@@ -44,6 +45,10 @@ struct agent_ops {
 	/* A program of the guest has asked for the end, by a signal: board_leave(). NULL: somebody
 	 * else is PID 1, and these signals are left alone. */
 	void (*leave)(int signo);
+	/* GP_RESUMED, in two parts: what must not wait for anything, in the loop; then, in a process
+	 * of its own, the rest, with gp_resumed_strings(). Both note() what fails. */
+	void (*resumed)(const struct gp_resumed *r, char why[GP_TEXT_LEN]);
+	void (*renew)(char *const *strings, char why[GP_TEXT_LEN]);
 };
 
 enum task_state {
@@ -130,11 +135,17 @@ void task_reaped(struct agent *a, struct task *t, int status);
 bool task_settle(struct agent *a, struct task *t, uint64_t now);
 
 uint64_t agent_now(void); /* ms */
+/* One more failure behind those in `why`, which is "" at first; what does not fit is left out. */
+void note(char why[GP_TEXT_LEN], const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- agent_spawn.c ---- */
 
 /* Start the command of an accepted GP_START body: fills pid, in, out, exec_fd, tty. -errno. */
 int spawn_command(struct task *t, const struct gp_start *s, uint8_t *body);
+/* renew() of an accepted GP_RESUMED body in a child, which ends with what it and `why` say: fills
+ * pid, exec_fd. -errno. */
+int spawn_renew(struct task *t, void (*renew)(char *const *, char *), uint8_t *body,
+		const char why[GP_TEXT_LEN]);
 /* For a child between fork and exec: signals as a program expects them, and no protection against
  * the guest's out-of-memory killer, which insula-init may have. */
 void spawn_defaults(void);
@@ -143,6 +154,16 @@ struct spawn_failure {
 	int status;
 	char text[GP_TEXT_LEN];
 };
+
+/* ---- agent_hooks.c ---- */
+
+#define HOOK_MS 10000
+/* Run the executables of `dir` one after the other, in the order of their names, as "FILE WORD", if
+ * their names have letters, digits, hyphens and underscores alone; for each at most `ms`, then its
+ * process group is killed. Their environment has INSULA_VM=`vm`; their output is the caller's.
+ * No directory, no hooks. note()s the name of each that fails. Waits; for a process of its own. */
+void hooks_run(const char *dir, const char *word, const char *vm, unsigned ms,
+	       char why[GP_TEXT_LEN]);
 
 /* env.c */
 struct env_who {

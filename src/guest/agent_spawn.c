@@ -224,3 +224,39 @@ int spawn_command(struct task *t, const struct gp_start *s, uint8_t *body)
 	close_ends(&c);
 	return rc;
 }
+
+/* ---- GP_RESUMED ---- */
+
+static _Noreturn void become_renewer(void (*renew)(char *const *, char *), uint8_t *body,
+				     const char *before, const struct ends *c)
+{
+	char *strings[GP_RESUMED_NAMES + GP_CARDS_MAX], why[GP_TEXT_LEN];
+
+	setsid();
+	spawn_defaults();
+	memcpy(why, before, sizeof why);
+	gp_resumed_strings(body, strings);
+	renew(strings, why);
+	if (why[0])
+		give_up(c->report, STATUS_INTERNAL, "%s", why);
+	_exit(0);
+}
+
+int spawn_renew(struct task *t, void (*renew)(char *const *, char *), uint8_t *body,
+		const char why[GP_TEXT_LEN])
+{
+	struct ends c = {.fd = {-1, -1, -1}, .report = -1};
+	int rc = make_pipe(0, &t->exec_fd, &c.report);
+
+	if (!rc) {
+		t->pid = fork();
+		if (t->pid == 0)
+			become_renewer(renew, body, why, &c);
+		if (t->pid < 0) {
+			rc = -errno;
+			t->pid = 0;
+		}
+	}
+	close_ends(&c);
+	return rc;
+}

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -437,6 +438,31 @@ static int on_poweroff(struct agent *a, struct task *t)
 	return 0;
 }
 
+static int on_resumed(struct agent *a, struct task *t)
+{
+	char why[GP_TEXT_LEN] = "", text[GP_TEXT_LEN];
+	struct gp_resumed m;
+	int rc = gp_resumed_check(t->body, t->rx.hdr.len, &m);
+
+	if (rc)
+		return rc;
+	a->ops->resumed(&m, why);
+	/* Whoever sees this memory later must not know the numbers. */
+	explicit_bzero(&m.seed, sizeof m.seed);
+	explicit_bzero(t->body + offsetof(struct gp_resumed, seed), sizeof m.seed);
+	t->in_end = true;
+	t->state = TASK_STARTING;
+	t->deadline = 0;
+	a->childless = false;
+	rc = spawn_renew(t, a->ops->renew, t->body, why);
+	if (rc) {
+		snprintf(text, sizeof text, "no process: %s", strerror(-rc));
+		refused(a, t, STATUS_INTERNAL, text);
+	}
+	shrink_body(t);
+	return 0;
+}
+
 static int on_ping(struct agent *a, struct task *t)
 {
 	(void)a;
@@ -562,6 +588,7 @@ static const struct handler {
 	{GP_HELLO, IN(TASK_HELLO), task_on_hello},
 	{GP_START, IN(TASK_REQUEST), on_start},
 	{GP_POWEROFF, IN(TASK_REQUEST), on_poweroff},
+	{GP_RESUMED, IN(TASK_REQUEST), on_resumed},
 	{GP_PING, IN(TASK_REQUEST) | WITH_PROCESS, on_ping},
 	{GP_STDIN, WITH_PROCESS, on_stdin},
 	{GP_STDIN_END, WITH_PROCESS, on_stdin_end},

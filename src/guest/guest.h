@@ -75,6 +75,10 @@ void modules_load_virtio(void);
 void net_up(const struct config *c);
 /* /etc/resolv.conf of the final root, if name servers are known. */
 void net_resolv(const struct config *c);
+/* In the final root, for GP_RESUMED: give cards that run another MAC address and what their records
+ * say, at most `n` strings as gp_card_ok() has them, up to NULL; they are changed. What a record
+ * does not name stays as it is, but routes, which go with the address. note()s what fails. */
+void net_renew(char *const *cards, unsigned n, char why[GP_TEXT_LEN]);
 
 /* ---- mounts.c ---- */
 
@@ -106,6 +110,11 @@ void fs_watch(char *const fs[]);
 
 /* Mount a tmpfs there and move all of the initramfs into it. */
 void leave_initramfs(const char *tmpfs);
+
+/* ---- resumed.c: agent_ops.resumed and agent_ops.renew ---- */
+
+void resumed_now(const struct gp_resumed *r, char why[GP_TEXT_LEN]);
+void resumed_rest(char *const *strings, char why[GP_TEXT_LEN]);
 
 /* ---- task.c ---- */
 

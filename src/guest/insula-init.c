@@ -144,16 +144,12 @@ static int listen_vsock(void)
 
 static _Noreturn void serve_host(int listener, bool own_init)
 {
-	static const struct agent_ops alone = {.kill_all = kill_all,
-					       .finish = mounts_finish,
-					       .end = end_machine,
-					       .leave = board_leave};
-	static const struct agent_ops shell = {
-		.kill_all = kill_all, .finish = mounts_finish, .end = end_machine};
-	static const struct agent_ops init = {.ask_init = ask_init,
-					      .kill_all = kill_all,
-					      .finish = mounts_finish,
-					      .end = end_machine};
+#define OF_ALL                                                                                     \
+	.kill_all = kill_all, .finish = mounts_finish, .end = end_machine, .resumed = resumed_now, \
+	.renew = resumed_rest
+	static const struct agent_ops alone = {OF_ALL, .leave = board_leave};
+	static const struct agent_ops shell = {OF_ALL};
+	static const struct agent_ops init = {OF_ALL, .ask_init = ask_init};
 	const struct agent_ops *ops = getpid() == 1 ? &alone : own_init ? &init : &shell;
 	static struct agent agent;
 

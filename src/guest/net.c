@@ -286,13 +286,14 @@ void net_up(const struct config *c)
 
 /* ---- names ---- */
 
-static void copy_file(const char *from, const char *to)
+/* False: it cannot be made, or opened, with these flags. */
+static bool copy_file(const char *from, const char *to, int flags)
 {
 	char buf[512];
 	int in = open(from, O_RDONLY | O_CLOEXEC), out;
 	ssize_t n;
 
-	out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	out = open(to, O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0644);
 	while (in >= 0 && out >= 0 && (n = read(in, buf, sizeof buf)) > 0) {
 		if (write(out, buf, (size_t)n) != n)
 			break;
@@ -301,6 +302,7 @@ static void copy_file(const char *from, const char *to)
 		close(in);
 	if (out >= 0)
 		close(out);
+	return out >= 0;
 }
 
 void net_resolv(const struct config *c)
@@ -313,5 +315,114 @@ void net_resolv(const struct config *c)
 	if (c->root != ROOT_RW)
 		unlink("/etc/resolv.conf"); /* a link that leads nowhere */
 	mkdir("/etc", 0755);
-	copy_file(RESOLV, "/etc/resolv.conf");
+	copy_file(RESOLV, "/etc/resolv.conf", O_EXCL);
+}
+
+/* ---- another machine's network ---- */
+
+static bool set_mac(int fd, const char *name, const char *mac)
+{
+	struct ifreq r = request(name);
+	unsigned char *b = (unsigned char *)r.ifr_hwaddr.sa_data;
+
+	r.ifr_hwaddr.sa_family = 1; /* ARPHRD_ETHER */
+	return sscanf(mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &b[0], &b[1], &b[2], &b[3], &b[4],
+		      &b[5]) == 6 &&
+	       ioctl(fd, SIOCSIFHWADDR, &r) == 0;
+}
+
+/* Its routes go, and the addresses that IPv6 has made of the MAC address. */
+static bool take_down(int fd, const char *name)
+{
+	struct ifreq r = request(name);
+
+	if (ioctl(fd, SIOCGIFFLAGS, &r) < 0)
+		return false;
+	r.ifr_flags = (short)(r.ifr_flags & ~IFF_UP);
+	return ioctl(fd, SIOCSIFFLAGS, &r) == 0;
+}
+
+/* "OLD,NEW[,...]". If nothing but the MAC address is new, the card stays up, and keeps its routes. */
+static void renew_card(int fd, char *card)
+{
+	char name[IFNAMSIZ], mac[18], *rest = card, *old = strsep(&rest, ",");
+	bool more = strlen(rest) > 17;
+
+	snprintf(mac, sizeof mac, "%s", rest);
+	if (!find_once(old, name)) {
+		complain(old, "no card has this address");
+		return;
+	}
+	if (more && !take_down(fd, name))
+		complain(name, strerror(errno));
+	if (strcasecmp(old, mac) != 0 && !set_mac(fd, name, mac))
+		complain(name, strerror(errno));
+	else if (more)
+		one_card(fd, rest);
+}
+
+/* Other name servers than before, in the place of those: RESOLV has them. */
+static void renew_resolv(void)
+{
+	struct stat ours, st;
+
+	if (stat(RESOLV, &ours) < 0 || (lstat("/etc/resolv.conf", &st) == 0 &&
+					st.st_dev == ours.st_dev && st.st_ino == ours.st_ino))
+		return;
+	if (!copy_file(RESOLV, "/etc/resolv.conf", O_TRUNC | O_NOFOLLOW))
+		complain("/etc/resolv.conf",
+			 errno == ELOOP ? "a link: left alone" : strerror(errno));
+}
+
+/* What complain() said goes to the console as well. */
+static void note_complaints(int from, char why[GP_TEXT_LEN])
+{
+	static const char prefix[] = NAME ": ";
+	FILE *f = fdopen(from, "r");
+	char line[256];
+
+	while (f && fgets(line, sizeof line, f)) {
+		bool named = strncmp(line, prefix, sizeof prefix - 1) == 0;
+
+		line[strcspn(line, "\n")] = '\0';
+		dprintf(STDERR_FILENO, "%s\n", line);
+		note(why, "%s", line + (named ? sizeof prefix - 1 : 0));
+	}
+	if (f)
+		fclose(f);
+}
+
+static void renew_cards(int fd, char *const *cards, unsigned n)
+{
+	bool names = false;
+
+	for (unsigned i = 0; i < n && cards[i]; i++)
+		names |= strstr(cards[i], ",dns=") || strstr(cards[i], ",dhcp");
+	if (names && truncate(RESOLV, 0) < 0 && errno != ENOENT)
+		complain(RESOLV, strerror(errno));
+	for (unsigned i = 0; i < n && cards[i]; i++)
+		renew_card(fd, cards[i]);
+	if (names)
+		renew_resolv();
+}
+
+void net_renew(char *const *cards, unsigned n, char why[GP_TEXT_LEN])
+{
+	int p[2], console, fd;
+
+	if (!n || !cards[0])
+		return;
+	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	console = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+	if (fd < 0 || console < 0 || pipe2(p, O_CLOEXEC | O_NONBLOCK) < 0) {
+		note(why, "network: %s", strerror(errno));
+		return;
+	}
+	dup2(p[1], STDERR_FILENO);
+	close(p[1]);
+	renew_cards(fd, cards, n);
+	dup2(console, STDERR_FILENO);
+	close(console);
+	close(fd);
+	note_complaints(p[0], why);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The guest protocol, with any bytes on the stream. Input: one byte of choice, then the stream.
- *   bit 0   0: what a guest sends to insula-exec; 1: what a host sends (frames and GP_START alone)
+ *   bit 0   0: what a guest sends to insula-exec; 1: what a host sends (frames, GP_START and GP_RESUMED alone)
  *   bits 1-6  how many bytes arrive at a time, less one; all: everything
  *   bit 7   the stream is not the command's first one
  *
@@ -42,6 +42,21 @@ static void use_start(uint8_t *body, size_t len)
 	MUST(!memcmp(again, body, len));
 }
 
+static void use_resumed(uint8_t *body, size_t len)
+{
+	static uint8_t again[GP_RESUMED_MAX];
+	char *s[GP_RESUMED_NAMES + GP_CARDS_MAX];
+	struct gp_resumed r;
+
+	if (gp_resumed_check(body, len, &r))
+		return;
+	gp_resumed_strings(body, s);
+	for (unsigned i = 0; i < GP_RESUMED_NAMES + GP_CARDS_MAX; i++)
+		MUST(!s[i] == (i >= GP_RESUMED_NAMES + r.ncards));
+	MUST(gp_resumed_build(again, sizeof(again), &r, (const char *const *)s) == (int)len);
+	MUST(!memcmp(again, body, len));
+}
+
 static void from_host(const uint8_t *p, size_t n, size_t step)
 {
 	static uint8_t body[GP_START_MAX];
@@ -64,6 +79,8 @@ static void from_host(const uint8_t *p, size_t n, size_t step)
 			MUST(!gp_check(&in.hdr, GP_HOST) && in.hdr.len <= sizeof(body));
 			if (in.hdr.type == GP_START)
 				use_start(body, in.hdr.len);
+			if (in.hdr.type == GP_RESUMED)
+				use_resumed(body, in.hdr.len);
 		}
 		p += want;
 		n -= want;

@@ -80,6 +80,38 @@ static void end_machine(const struct gp_poweroff *how)
 	(void)!write(finished[1], how->how == GP_END_STATUS ? "s" : "p", 1);
 }
 
+/* It says what the frame was: "t" a clock that is right, "s" the seed. */
+static void resumed(const struct gp_resumed *r, char why[GP_TEXT_LEN])
+{
+	struct timespec t;
+	int64_t late;
+	uint8_t seed[GP_SEED_LEN];
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	late = (int64_t)t.tv_sec * 1000000000 + t.tv_nsec - (int64_t)r->clock_ns;
+	if ((r->flags & GP_RESUMED_CLOCK) && late >= 0 && late < 5000000000)
+		(void)!write(finished[1], "t", 1);
+	memset(seed, 's', sizeof(seed));
+	if (!memcmp(r->seed, seed, sizeof(seed)))
+		(void)!write(finished[1], "s", 1);
+	if (r->ncards == 2)
+		note(why, "clock: no");
+}
+
+/* In a process of its own: it may take its time, and the server goes on meanwhile. */
+static void renew(char *const *strings, char why[GP_TEXT_LEN])
+{
+	const char *vm = strings[GP_NAME_VM];
+
+	if (!strcmp(vm, "slow"))
+		sleep(1);
+	if (!strcmp(vm, "dies"))
+		raise(SIGKILL);
+	for (unsigned i = GP_RESUMED_NAMES; i < GP_RESUMED_NAMES + GP_CARDS_MAX && strings[i]; i++)
+		note(why, "%s: no", strings[i]);
+	(void)!write(finished[1], strings[GP_NAME_HOST], strlen(strings[GP_NAME_HOST]));
+}
+
 /* The machine is gone, and with it the streams. */
 static void leave(int signo)
 {
@@ -94,7 +126,8 @@ static void leave(int signo)
 
 static void serve(void)
 {
-	static const struct agent_ops ops = {ask_init, kill_children, finish, end_machine, leave};
+	static const struct agent_ops ops = {ask_init, kill_children, finish, end_machine,
+					     leave,    resumed,       renew};
 	static struct agent a;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -161,7 +194,23 @@ struct how {
 	int stream;   /* instead of the server; 0 */
 	uint32_t id;  /* 0: one that no other has */
 	bool escape;
+	const char *const *resumed; /* instead of a command: GP_RESUMED with these strings ... */
+	uint32_t ncards;            /* ... and so many cards */
 };
+
+static int resumed_fd(const struct how *h, uint32_t *len)
+{
+	struct gp_resumed r = {.flags = GP_RESUMED_CLOCK, .ncards = h->ncards};
+	uint8_t body[GP_RESUMED_MAX];
+	int fd = memfd_create("spec", MFD_CLOEXEC), n;
+
+	memset(r.seed, 's', sizeof(r.seed));
+	n = gp_resumed_build(body, sizeof(body), &r, h->resumed);
+	ck_assert_int_gt(n, 0);
+	*len = (uint32_t)n;
+	ck_assert_int_eq(write(fd, body, (size_t)n), n);
+	return fd;
+}
 
 static int spec_fd(const struct how *h, char *const *argv, uint32_t *len)
 {
@@ -180,7 +229,9 @@ static int spec_fd(const struct how *h, char *const *argv, uint32_t *len)
 static void child(const struct how *h, int channel, int stream, int spec, uint32_t len, int out,
 		  int err, int in)
 {
-	const struct msg_start_exec m = {.flags = h->escape ? EXEC_ESCAPE : 0,
+	const struct msg_start_exec m = {.flags = h->escape    ? EXEC_ESCAPE
+						  : h->resumed ? EXEC_RESUMED
+							       : 0,
 					 .start_len = len,
 					 .id = h->id ? h->id : (uint32_t)getpid()};
 	static struct exec x;
@@ -198,7 +249,8 @@ static void start(struct run *r, const struct how *h, char *const *argv)
 	int ch[2], in[2] = {-1, -1}, out[2] = {-1, h->out}, err[2] = {-1, h->err};
 	uint32_t len;
 	/* The stream first: its place must be the lowest that is free once it is closed. */
-	int stream = h->stream ? h->stream : connect_server(), spec = spec_fd(h, argv, &len);
+	int stream = h->stream ? h->stream : connect_server();
+	int spec = h->resumed ? resumed_fd(h, &len) : spec_fd(h, argv, &len);
 
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ch), 0);
 	if (h->flags & GP_START_STDIN)
@@ -284,6 +336,17 @@ static void stop_keeping(struct run *r, int *keep)
 static void stop(struct run *r)
 {
 	stop_keeping(r, NULL);
+}
+
+/* All `n` bytes, or -1. */
+static int read_full_stream(int fd, uint8_t *buf, size_t n)
+{
+	for (ssize_t r; n; buf += r, n -= (size_t)r) {
+		r = ready(fd, PATIENCE_MS) ? read(fd, buf, n) : -1;
+		if (r <= 0)
+			return -1;
+	}
+	return 0;
 }
 
 /* Everything until the end of the pipe, at most size - 1 bytes. */
@@ -1063,7 +1126,7 @@ END_TEST
 
 static const struct {
 	const char *name;
-	uint32_t words[16];
+	uint32_t words[32];
 	unsigned n;
 } bad_host[] = {
 	{"no hello", {0, GP_PING}, 2},
@@ -1076,6 +1139,9 @@ static const struct {
 	{"a guest's frame", {HELLO, 0, GP_PONG}, 10},
 	{"endless", {HELLO, 0xffffffff, GP_START}, 10},
 	{"power-off of another kind", {HELLO, 8, GP_POWEROFF, 9, 0}, 12},
+	{"resumed with a flag that there is not", {HELLO, 84, GP_RESUMED, 2}, 31},
+	{"resumed with too many cards", {HELLO, 84, GP_RESUMED, 0, GP_CARDS_MAX + 1}, 31},
+	{"resumed with something behind it", {HELLO, 84, GP_RESUMED}, 31},
 	{"acknowledged, but never sent", {HELLO, 8, GP_ACK, 1, 0}, 12},
 };
 
@@ -1158,6 +1224,156 @@ static int ask_to_end(uint32_t init_ms)
 	ck_assert_int_eq(write(fd, words, sizeof(words)), sizeof(words));
 	return fd;
 }
+
+/* ---- the machine goes on ---- */
+
+#define OLD_MAC "52:54:00:00:00:01"
+#define NEW_MAC "52:54:00:00:00:02"
+#define RESUMED(...) (&(struct how){.resumed = (const char *const[]){__VA_ARGS__}})
+
+START_TEST(goes_on)
+{
+	ck_exit(run(RESUMED("vm", "host", ""), NULL, NULL, NULL, 0), EXEC_CODE, 0);
+	ck_done("tshost", PATIENCE_MS);
+}
+END_TEST
+
+/* What fails is told, and the rest is done. */
+START_TEST(goes_on_in_part)
+{
+	static const char *const strings[] = {"vm", "host", "", OLD_MAC "," NEW_MAC,
+					      NEW_MAC "," OLD_MAC};
+	struct msg_exec_exit x =
+		run(&(struct how){.resumed = strings, .ncards = 2}, NULL, NULL, NULL, 0);
+
+	ck_exit(x, EXEC_REFUSED, STATUS_INTERNAL);
+	ck_assert_str_eq(x.text,
+			 "clock: no; " OLD_MAC "," NEW_MAC ": no; " NEW_MAC "," OLD_MAC ": no");
+	ck_done("tshost", PATIENCE_MS);
+}
+END_TEST
+
+START_TEST(goes_on_and_dies)
+{
+	ck_exit(run(RESUMED("dies", "", ""), NULL, NULL, NULL, 0), EXEC_SIGNALED, SIGKILL);
+}
+END_TEST
+
+/* Commands are served meanwhile; and the time is that of the answer, although insula-exec was there
+ * long before the stream was connected. */
+START_TEST(goes_on_beside_commands)
+{
+	struct run r;
+
+	start(&r, RESUMED("slow", "x", ""), NULL);
+	ck_done("ts", PATIENCE_MS);
+	ck_exit(run(&(struct how){0}, SH("exit 4"), NULL, NULL, 0), EXEC_CODE, 4);
+	ck_assert(!ready(finished[0], 0));
+	ck_exit(wait_exit(&r), EXEC_CODE, 0);
+	ck_done("x", 0);
+	stop(&r);
+}
+END_TEST
+
+/* Until the guest has answered, the frame is kept back: its clock must not wait with it. */
+START_TEST(clock_waits_for_the_guest)
+{
+	const struct gp_hello hello = {.magic = GP_MAGIC, .version = GP_VERSION, .id = 9};
+	const struct gp_hdr h = {.len = sizeof(hello), .type = GP_HELLO};
+	struct how how = *RESUMED("vm", "", "");
+	int pair[2];
+	struct run r;
+	struct timespec t;
+	uint8_t buf[256];
+	uint64_t said;
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	how.stream = pair[1];
+	how.id = 9;
+	start(&r, &how, NULL);
+	ck_assert(ready(pair[0], PATIENCE_MS));
+	ck_assert_int_eq(read_full_stream(pair[0], buf, GP_HDR_LEN + sizeof(hello)), 0);
+	ck_assert(!ready(pair[0], 300));
+	clock_gettime(CLOCK_REALTIME, &t);
+	ck_assert_int_eq(write(pair[0], &h, sizeof(h)), sizeof(h));
+	ck_assert_int_eq(write(pair[0], &hello, sizeof(hello)), sizeof(hello));
+	ck_assert_int_eq(read_full_stream(pair[0], buf, GP_HDR_LEN + sizeof(struct gp_resumed)), 0);
+	memcpy(&said, buf + GP_HDR_LEN + offsetof(struct gp_resumed, clock_ns), sizeof(said));
+	ck_assert_uint_ge(said, (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec);
+	shutdown(pair[0], SHUT_RDWR); /* the other process has it too */
+	close(pair[0]);
+	ck_exit(wait_exit(&r), EXEC_LOST, 0);
+	stop(&r);
+}
+END_TEST
+
+/* ---- hooks ---- */
+
+static void make_hook(const char *dir, const char *name, mode_t mode, const char *text)
+{
+	char path[256];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	f = fopen(path, "w");
+	ck_assert_ptr_nonnull(f);
+	fputs(text, f);
+	fclose(f);
+	ck_assert_int_eq(chmod(path, mode), 0);
+}
+
+START_TEST(hooks)
+{
+	char dir[] = "/tmp/insula-hooks-XXXXXX", path[128], text[1024], why[GP_TEXT_LEN] = "", *got;
+	FILE *f;
+
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	make_hook(dir, "30-says", 0755,
+		  "#!/bin/sh\necho \"three $1 $# $INSULA_VM $PWD $HOME\" >>\"${0%/*}/log.txt\"\n"
+		  "read x; echo \"input $?\" >>\"${0%/*}/log.txt\"\n");
+	make_hook(dir, "10-fails", 0755, "#!/bin/sh\necho one >>\"${0%/*}/log.txt\"\nexit 3\n");
+	make_hook(dir, "20-hangs", 0755,
+		  "#!/bin/sh\ntrap '' TERM HUP\necho two >>\"${0%/*}/log.txt\"\nsleep 1000\n"
+		  "echo never >>\"${0%/*}/log.txt\"\n");
+	make_hook(dir, "25-killed", 0755, "#!/bin/sh\nkill -9 $$\n");
+	make_hook(dir, "40-no-program", 0755, "#!/no/such/shell\n");
+	make_hook(dir, "50-not-executable", 0644, "#!/bin/sh\necho no >>\"${0%/*}/log.txt\"\n");
+	make_hook(dir, "60-old~", 0755, "#!/bin/sh\necho no >>\"${0%/*}/log.txt\"\n");
+	make_hook(dir, "60.dpkg-old", 0755, "#!/bin/sh\necho no >>\"${0%/*}/log.txt\"\n");
+	snprintf(path, sizeof(path), "%s/70-directory", dir);
+	ck_assert_int_eq(mkdir(path, 0755), 0);
+	hooks_run(dir, "resumed", "a clone", 1000, why);
+	ck_assert_str_eq(why,
+			 "10-fails: status 3; 20-hangs: killed after 1 s; 25-killed: signal 9; "
+			 "40-no-program: status 127");
+	snprintf(path, sizeof(path), "%s/log.txt", dir);
+	f = fopen(path, "r");
+	ck_assert_ptr_nonnull(f);
+	text[fread(text, 1, sizeof(text) - 1, f)] = 0;
+	fclose(f);
+	got = strstr(text, "one\ntwo\nthree resumed 1 a clone / /root\ninput 1\n");
+	ck_assert_msg(got == text && strlen(text) == strlen("one\ntwo\nthree resumed 1 a clone / "
+							    "/root\ninput 1\n"),
+		      "%s", text);
+	snprintf(text, sizeof(text), "rm -r %s", dir);
+	ck_assert_int_eq(system(text), 0);
+	why[0] = 0;
+	hooks_run(dir, "resumed", "", 1000, why); /* there is no such directory */
+	ck_assert_str_eq(why, "");
+}
+END_TEST
+
+/* What does not fit is left out. */
+START_TEST(notes_end)
+{
+	char why[GP_TEXT_LEN] = "";
+
+	for (unsigned i = 0; i < 100; i++)
+		note(why, "failure %u", i);
+	ck_assert_uint_eq(strlen(why), GP_TEXT_LEN - 1);
+	ck_assert_mem_eq(why, "failure 0; failure 1; ", 22);
+}
+END_TEST
 
 static const struct {
 	int signo;
@@ -1379,6 +1595,13 @@ int main(void)
 	tcase_add_loop_test(t, bad_hosts, 0, (int)ARRAY_LEN(bad_host));
 	tcase_add_test(t, too_much_credit);
 	tcase_add_test(t, power_off);
+	tcase_add_test(t, goes_on);
+	tcase_add_test(t, goes_on_in_part);
+	tcase_add_test(t, goes_on_and_dies);
+	tcase_add_test(t, goes_on_beside_commands);
+	tcase_add_test(t, clock_waits_for_the_guest);
+	tcase_add_test(t, hooks);
+	tcase_add_test(t, notes_end);
 	tcase_add_loop_test(t, asked_from_within, 0, (int)ARRAY_LEN(asked));
 	tcase_add_test(t, own_init_is_asked);
 	tcase_add_test(t, own_init_cannot_be_asked);

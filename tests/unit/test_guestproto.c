@@ -230,7 +230,10 @@ static const struct {
 	enum gp_side from;
 } refused[] = {
 	{{0, 0, 0}, GP_HOST},
-	{{0, 13, 0}, GP_HOST},
+	{{0, 14, 0}, GP_HOST},
+	{{sizeof(struct gp_resumed) + 2, GP_RESUMED, 0}, GP_HOST},
+	{{GP_RESUMED_MAX + 1, GP_RESUMED, 0}, GP_HOST},
+	{{sizeof(struct gp_resumed) + 3, GP_RESUMED, 0}, GP_GUEST},
 	{{0, 0xffff, 0}, GP_GUEST},
 	{{24, GP_HELLO, 1}, GP_HOST},
 	{{23, GP_HELLO, 0}, GP_HOST},
@@ -386,6 +389,120 @@ START_TEST(start_limits)
 }
 END_TEST
 
+/* ---- GP_RESUMED ---- */
+
+#define ID "0123456789abcdef0123456789abcdef"
+#define MAC1 "52:54:00:aB:cd:01"
+#define MAC2 "52:54:00:00:00:02"
+
+static const char *const names[] = {"a clone", "clone-1.example", ID, MAC1 "," MAC2,
+				    MAC2 "," MAC1 ",ip=10.0.0.2/24,gw=10.0.0.1,dns=9.9.9.9"};
+
+START_TEST(resumed_round_trip)
+{
+	struct gp_resumed r = {.flags = GP_RESUMED_CLOCK, .ncards = 2, .clock_ns = 42}, got;
+	char *s[GP_RESUMED_NAMES + GP_CARDS_MAX];
+	uint8_t body[GP_RESUMED_MAX + 1];
+	int n;
+
+	memset(r.seed, 7, sizeof(r.seed));
+	n = gp_resumed_build(body, sizeof(body), &r, names);
+	ck_assert_int_gt(n, 0);
+	ck_assert_int_eq(gp_resumed_check(body, (size_t)n, &got), 0);
+	ck_assert_mem_eq(&got, &r, sizeof(r));
+	gp_resumed_strings(body, s);
+	for (unsigned i = 0; i < 5; i++)
+		ck_assert_str_eq(s[i], names[i]);
+	for (unsigned i = 5; i < ARRAY_LEN(s); i++)
+		ck_assert_ptr_null(s[i]);
+	for (int i = 0; i < n; i++)
+		ck_assert_int_eq(gp_resumed_check(body, (size_t)i, &got), -EPROTO);
+	body[n] = 0;
+	ck_assert_int_eq(gp_resumed_check(body, (size_t)n + 1, &got), -EPROTO);
+	/* Without anything. */
+	r = (struct gp_resumed){0};
+	n = gp_resumed_build(body, sizeof(body), &r, (const char *const[]){"", "", ""});
+	ck_assert_int_eq(n, sizeof(r) + 3);
+	ck_assert_int_eq(gp_resumed_check(body, (size_t)n, &got), 0);
+}
+END_TEST
+
+static const struct {
+	unsigned nth;
+	const char *s;
+	bool ok;
+} resumed_string[] = {
+	{0, "", true},
+	{0, "two\nlines", false},
+	{0, "\033[2J", false},
+	{0, "\xc3\xa4", true},
+	{1, "", true},
+	{1, "a", true},
+	{1, "a b", false},
+	{1, ".a", false},
+	{1, "-a", false},
+	{1, "a/../b", false},
+	{1, ID ID, true},
+	{1, ID ID "a", false},
+	{2, "", true},
+	{2, ID "0", false},
+	{2, "0123456789ABCDEF0123456789abcdef", false},
+	{2, "0123456789abcdef", false},
+	{3, MAC1 "," MAC2 ",", true},
+	{3, MAC1 "," MAC2 ",dhcp", true},
+	{3, "", false},
+	{3, MAC1, false},
+	{3, MAC1 ",", false},
+	{3, MAC1 "," MAC2 "0", false},
+	{3, MAC1 ":" MAC2, false},
+	{3, "52:54:00:00:00:0g," MAC2, false},
+	{3, "52:54:00:00:00,52:54:00:00:00:02", false},
+	{3, MAC1 "," MAC2 ",dns=1.1.1.1\nevil", false},
+};
+
+START_TEST(resumed_strings)
+{
+	const struct gp_resumed r = {.ncards = 1};
+	const char *s[] = {"", "", "", MAC1 "," MAC2};
+	uint8_t body[GP_RESUMED_MAX];
+	int n;
+
+	s[resumed_string[_i].nth] = resumed_string[_i].s;
+	n = gp_resumed_build(body, sizeof(body), &r, s);
+	if (resumed_string[_i].ok)
+		ck_assert_int_gt(n, 0);
+	else
+		ck_assert_int_eq(n, -EINVAL);
+}
+END_TEST
+
+START_TEST(resumed_refused)
+{
+	struct gp_resumed r = {.ncards = 2}, got;
+	uint8_t body[GP_RESUMED_MAX];
+	char big[GP_RESUMED_MAX];
+	int n = gp_resumed_build(body, sizeof(body), &r, names);
+	static const uint32_t ncards[] = {0, 1, 3, GP_CARDS_MAX + 1, UINT32_MAX - 2};
+
+	ck_assert_int_gt(n, 0);
+	for (unsigned i = 0; i < ARRAY_LEN(ncards); i++) {
+		memcpy(body + offsetof(struct gp_resumed, ncards), &ncards[i], 4);
+		ck_assert_int_eq(gp_resumed_check(body, (size_t)n, &got), -EPROTO);
+	}
+	memcpy(body, &(struct gp_resumed){.flags = 2, .ncards = 2}, sizeof(r));
+	ck_assert_int_eq(gp_resumed_check(body, (size_t)n, &got), -EPROTO);
+	memset(big, 'a', sizeof(big) - 1);
+	big[sizeof(big) - 1] = 0;
+	r.ncards = 0;
+	ck_assert_int_eq(
+		gp_resumed_build(body, sizeof(body), &r, (const char *const[]){big, "", ""}),
+		-E2BIG);
+	ck_assert_int_eq(gp_resumed_build(body, 79, &r, names), -E2BIG);
+	r.ncards = GP_CARDS_MAX + 1;
+	ck_assert_int_eq(gp_resumed_build(body, sizeof(body), &r, names), -EINVAL);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("guestproto");
@@ -406,6 +523,11 @@ int main(void)
 	tcase_add_test(t, start_with_a_name);
 	tcase_add_test(t, start_refused);
 	tcase_add_test(t, start_limits);
+	suite_add_tcase(s, t);
+	t = tcase_create("resumed");
+	tcase_add_test(t, resumed_round_trip);
+	tcase_add_loop_test(t, resumed_strings, 0, (int)ARRAY_LEN(resumed_string));
+	tcase_add_test(t, resumed_refused);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);

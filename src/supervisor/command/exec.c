@@ -12,6 +12,8 @@
 #include "exec_os.h"
 #include "supervisor/vm_common.h"
 
+#define PLACE_RESUMED VM_MAX_EXECS
+#define PLACE_POWEROFF (VM_MAX_EXECS + 1)
 #define SECOND_NS 1000000000ull
 #define BROKEN_NS SECOND_NS /* the death of insula-vsock is seen within this, if it is that */
 #define RESUME_NS \
@@ -135,23 +137,80 @@ int exec_start(struct vm *vm, const struct exec_spec *s, const int fds[3], exec_
 	return rc;
 }
 
-int exec_poweroff(struct vm *vm, uint32_t init_ms, exec_done *done, struct err *e)
+/* A request of ours and no command: `flag` says which frame `body` is of. */
+static int ask_agent(struct vm *vm, unsigned place, enum exec_flags flag, const void *body,
+		     uint32_t len, exec_done *done, struct err *e)
 {
-	const struct gp_poweroff how = {.how = GP_END_POWEROFF, .init_ms = init_ms};
-	struct exec_proc *p = &vm_execs(vm)->place[VM_EXEC_PLACES - 1];
-	struct exec_order o = {
-		.msg = {.flags = EXEC_POWEROFF, .log_level = log_most(), .start_len = sizeof(how)}};
+	struct exec_order o = {.msg = {.flags = flag, .log_level = log_most(), .start_len = len}};
 	int rc;
 
-	if (p->id)
-		return err_set(e, -EALREADY, "the guest has been asked to power off");
-	o.spec = exec_os_seal(&how, sizeof(how), e);
+	o.spec = exec_os_seal(body, len, e);
 	if (o.spec < 0)
 		return o.spec;
 	o.out = o.err = exec_os_null();
-	rc = o.out < 0 ? err_sys(e, o.out, "no output") : launch(vm, p, &o, done, e);
+	rc = o.out < 0 ? err_sys(e, o.out, "no output")
+		       : launch(vm, &vm_execs(vm)->place[place], &o, done, e);
 	fd_close(&o.out);
 	fd_close(&o.spec);
+	return rc;
+}
+
+int exec_poweroff(struct vm *vm, uint32_t init_ms, exec_done *done, struct err *e)
+{
+	const struct gp_poweroff how = {.how = GP_END_POWEROFF, .init_ms = init_ms};
+
+	if (vm_execs(vm)->place[PLACE_POWEROFF].id)
+		return err_set(e, -EALREADY, "the guest has been asked to power off");
+	return ask_agent(vm, PLACE_POWEROFF, EXEC_POWEROFF, &how, sizeof(how), done, e);
+}
+
+static int check_resumed(const struct resumed *r, struct err *e)
+{
+	if (r->host_name && !gp_host_name_ok(r->host_name))
+		return err_set(e, -EINVAL,
+			       "host name '%.70s'; expected at most 64 letters, digits, dots and "
+			       "hyphens",
+			       r->host_name);
+	if (r->machine_id && !gp_machine_id_ok(r->machine_id))
+		return err_set(e, -EINVAL, "machine-id '%.40s'; expected 32 digits 0-9a-f",
+			       r->machine_id);
+	if (r->ncards > GP_CARDS_MAX)
+		return err_set(e, -EINVAL, "%u network cards; expected at most %u", r->ncards,
+			       GP_CARDS_MAX);
+	for (unsigned i = 0; i < r->ncards; i++) {
+		if (!gp_card_ok(r->card[i]))
+			return err_set(e, -EINVAL,
+				       "network card %u: '%.120s'; expected two MAC addresses and "
+				       "what the second one is to have",
+				       i, r->card[i]);
+	}
+	return 0;
+}
+
+int exec_resumed(struct vm *vm, const struct resumed *r, exec_done *done, uint32_t *id,
+		 struct err *e)
+{
+	const char *s[GP_RESUMED_NAMES + GP_CARDS_MAX] = {r->vm ? r->vm : "",
+							  r->host_name ? r->host_name : "",
+							  r->machine_id ? r->machine_id : ""};
+	struct gp_resumed h = {.flags = r->clock ? GP_RESUMED_CLOCK : 0, .ncards = r->ncards};
+	uint8_t body[GP_RESUMED_MAX];
+	int n = check_resumed(r, e), rc;
+
+	if (n)
+		return n;
+	if (vm_execs(vm)->place[PLACE_RESUMED].id)
+		return err_set(e, -EALREADY, "the guest is still being told of the last time");
+	for (unsigned i = 0; i < r->ncards; i++)
+		s[GP_RESUMED_NAMES + i] = r->card[i];
+	random_bytes(h.seed, sizeof(h.seed));
+	n = gp_resumed_build(body, sizeof(body), &h, s);
+	if (n < 0)
+		return err_set(e, n, "names and network cards: expected at most %u bytes",
+			       GP_RESUMED_MAX);
+	rc = ask_agent(vm, PLACE_RESUMED, EXEC_RESUMED, body, (uint32_t)n, done, e);
+	if (!rc && id)
+		*id = vm_execs(vm)->place[PLACE_RESUMED].id;
 	return rc;
 }
 

@@ -21,14 +21,14 @@
 
 struct child;
 
-/* Of the guest's 64 streams (AGENT_TASKS) one is left for exec_poweroff(); Windows waits for 64
- * handles in all. */
+/* Of the guest's 64 streams (AGENT_TASKS) one is left for exec_poweroff() and one for
+ * exec_resumed(); Windows waits for 64 handles in all. */
 #ifdef _WIN32
 #define VM_MAX_EXECS 16u
 #else
 #define VM_MAX_EXECS 62u
 #endif
-#define VM_EXEC_PLACES (VM_MAX_EXECS + 1) /* the last is exec_poweroff()'s */
+#define VM_EXEC_PLACES (VM_MAX_EXECS + 2) /* the last are exec_resumed()'s and exec_poweroff()'s */
 
 struct vm;
 
@@ -86,6 +86,22 @@ int exec_start(struct vm *vm, const struct exec_spec *s, const int fds[3], exec_
  * as the guest is up; `done` is only called if that fails or the stream ends, which a power-off
  * does too. -EALREADY: it has been asked. */
 int exec_poweroff(struct vm *vm, uint32_t init_ms, exec_done *done, struct err *e);
+struct resumed { /* what the guest is told when it goes on; NULL: nothing, all stays as it is */
+	const char *vm;          /* INSULA_VM of its hooks */
+	bool clock;              /* the host's time, as it is when insula-init takes the request */
+	const char *host_name;   /* gp_host_name_ok() */
+	const char *machine_id;  /* gp_machine_id_ok() */
+	unsigned ncards;         /* at most GP_CARDS_MAX */
+	const char *const *card; /* "OLD,RECORD": gp_card_ok(), struct gp_resumed */
+};
+/* Tell insula-init that the machine goes on, after a pause or from the memory of another one: new
+ * random numbers of the host, what `r` says, then the guest's hooks of /etc/insula/resume.d. Goes
+ * out as soon as the guest is up and runs. `done`: EXEC_CODE 0, all is well; EXEC_REFUSED, its text
+ * says what failed, the rest was done; EXEC_LOST, the guest did not answer or does not know the
+ * request. At most 10 s for each hook, and without a deadline otherwise: exec_cancel(). `id` may be
+ * NULL. -EALREADY: the last one is under way; -EINVAL: a member that is not as it should be. */
+int exec_resumed(struct vm *vm, const struct resumed *r, exec_done *done, uint32_t *id,
+		 struct err *e);
 /* Give one up: `done` is called with EXEC_LOST and this text, insula-exec is killed, and the guest
  * ends what it has begun as if a terminal had hung up. -ESRCH: there is no such command. */
 int exec_cancel(struct vm *vm, uint32_t id, const char *why);
