@@ -30,6 +30,8 @@ const struct flag flags[] = {
 	 "only those with name=PART, state=STATE or id=BEGINNING; repeat: all must fit"},
 	{FLAG_YES, "force", 'f', NULL, "do not ask"},
 	{FLAG_LINKS, "follow-link", 'L', NULL, "what symbolic links lead to, instead of them"},
+	{FLAG_CLOCK, "set-clock", 0, NULL,
+	 "set the guest's clock, give it new random numbers, run its hooks"},
 	{FLAG_ONCE, "no-stream", 0, NULL, "once, and not again every second"},
 };
 const size_t nflags = ARRAY_LEN(flags);
@@ -108,6 +110,9 @@ static int flags_take(struct ctl *c, enum flag_bit bit, const char *value, struc
 		return flags_filter(c, value, e);
 	case FLAG_ONCE:
 		c->once = true;
+		return 0;
+	case FLAG_CLOCK:
+		c->set_clock = true;
 		return 0;
 	case FLAG_HELP:
 		break;

@@ -75,6 +75,8 @@ int ctl_each(struct ctl *c, const char *method, int argc, char **argv, int64_t d
 
 		if (deadline >= 0)
 			j_int(params, "deadline_ms", deadline);
+		if (c->set_clock)
+			j_bool(params, "set_clock", true);
 		r = conn_call(&c->conn, method, params, &e);
 		if (!r)
 			status = ctl_fail_of(&e, argv[i], argc > 1);
@@ -419,8 +421,8 @@ const struct verb verbs[] = {
 	 COMMON | FLAG_FOLLOW | FLAG_TAIL | FLAG_SINCE | FLAG_TIMESTAMPS, NULL, NULL},
 	{"pause", NULL, "VM...", "stop the processors of VMs", verb_pause, 1, -1, COMMON, NULL,
 	 NULL},
-	{"resume", "unpause", "VM...", "let the processors of VMs go on", verb_resume, 1, -1,
-	 COMMON, NULL, NULL},
+	{"resume", "unpause", "[--set-clock] VM...", "let the processors of VMs go on", verb_resume,
+	 1, -1, COMMON | FLAG_CLOCK, NULL, NULL},
 	{"stop", NULL, "[-t SECONDS] VM...", "ask guests to power off, then end VMs", verb_stop, 1,
 	 -1, COMMON | FLAG_TIMEOUT, NULL, NULL},
 	{"kill", NULL, "VM...", "end VMs at once, without asking the guests", verb_kill, 1, -1,

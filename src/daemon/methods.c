@@ -160,7 +160,14 @@ const struct method methods[] = {
 	 false},
 	{"vm.pause", "Take the processors out of the guest. Answered when none is in it.",
 	 method_vm_pause, OF_ID, MACHINE, false},
-	{"vm.resume", "Let them go on.", method_vm_resume, OF_ID, MACHINE, false},
+	{"vm.resume",
+	 "Let them go on. With set_clock the guest is told so, also one that was not paused: it "
+	 "gets the host's time and new random numbers, and runs its hooks; the event \\\"renewed\\\" "
+	 "says when it has, and what failed.",
+	 method_vm_resume,
+	 OBJECT(MUST("id"), ID ","
+		FLAG("set_clock", "for a guest that boots Insula's own initrd")),
+	 MACHINE, false},
 	{"vm.stop",
 	 "End a VM in order. A guest that boots Insula's own initrd is asked to power off, and "
 	 "asks an init of the root's own; one that does not by the deadline, or cannot be asked, "

@@ -131,7 +131,8 @@ static void talk_on_event(struct machine *m, const char *what, json_object *data
 		const char *name;
 		int state; /* -1: no change */
 	} known[] = {{"paused", VM_PAUSED},    {"resumed", VM_RUNNING}, {"helper-died", -1},
-		     {"helper-restarted", -1}, {"device-failed", -1},   {"exec-ended", -1}};
+		     {"helper-restarted", -1}, {"device-failed", -1},   {"exec-ended", -1},
+		     {"renewed", -1}};
 	const char *device = j_get_str(data, "device", NULL), *text = j_get_str(data, "text", NULL);
 
 	if (!strcmp(what, "running")) {

@@ -178,9 +178,17 @@ void method_vm_pause(struct daemon *d, struct request *r)
 void method_vm_resume(struct daemon *d, struct request *r)
 {
 	struct machine *m = method_machine(d, r);
+	json_object *params;
 
-	if (m)
+	if (!m)
+		return;
+	if (!j_get_bool(r->params, "set_clock", false)) {
 		talk_ask(m, "resume", NULL, answer_state, r, false);
+		return;
+	}
+	params = json_object_new_object();
+	j_str(params, "vm", m->r.name);
+	talk_ask(m, "renew", params, answer_state, r, false);
 }
 
 void method_vm_balloon(struct daemon *d, struct request *r)

@@ -23,8 +23,11 @@ up() {
 # member NAME: of the JSON object on standard input
 member() { python3 -c 'import json, sys; print(json.load(sys.stdin).get(sys.argv[1]))' "$1"; }
 
+PYTHONPATH=$(cd "$(dirname "$0")/../../docs/examples" && pwd) python3 -c 'import insulad_client' # it is to be quick below
 up
-"$CTL" create --name l --mem 192M --console virtio >/dev/null
+modprobe tun
+ip tuntap add tap7 mode tap
+"$CTL" create --name l --mem 192M --console virtio --vsock "path=$T/v.sock" --net tap=tap7,mac=52:54:00:00:07:01,ip=192.0.2.2/24,dns=192.0.2.1 >/dev/null
 expect exec-before-start 1 'Wrong state' "$CTL" exec l -- true
 "$CTL" start l >/dev/null
 # Not queued: the guest has only begun to boot.
@@ -123,6 +126,61 @@ attach console-shell mark-42 'echo mark-$((40 + 2))'
 attach console-scroll-back mark-42
 expect log-of-a-virtio-console 0 'mark-42' "$CTL" logs l
 
+# ---- the guest is told that it goes on
+
+HERE=$(cd "$(dirname "$0")" && pwd)
+in_guest() { "$CTL" exec l -- sh -c "$1" 2>&1; }
+renewed() { # once there are $1 events "renewed"
+	for _ in $(seq 300); do [ "$(grep -c '"renewed"' "$T/events")" -lt "$1" ] || return; sleep 0.1; done
+}
+in_guest 'mkdir -p /etc/insula/resume.d; cd /etc/insula/resume.d
+	printf "#!/bin/sh\necho hook \$1 \$INSULA_VM \$(hostname) >>/run/hooks\n" >10-note; chmod 755 10-note'
+"$CTL" events l >"$T/events" 2>&1 &
+events=$!
+sleep 0.5
+in_guest 'date -s @1000000000' >/dev/null
+"$CTL" pause l >/dev/null
+"$CTL" resume l >/dev/null
+same resume-leaves-the-clock yes "$([ "$(in_guest 'date +%s')" -lt 1100000000 ] && echo yes)"
+"$CTL" pause l >/dev/null
+sleep 1
+expect resume-set-clock 0 '' "$CTL" resume --set-clock l
+renewed 1
+before=$(date +%s) guest=$(in_guest 'date +%s') after=$(date +%s)
+same resume-sets-the-clock yes "$([ "$guest" -ge $((before - 1)) ] && [ "$guest" -le $((after + 1)) ] && echo yes || echo "$before $guest $after")"
+cp "$T/events" "$T/out"
+also resume-says-so '"renewed"'
+same resume-without-a-failure 0 "$(grep '"renewed"' "$T/events" | grep -c text)"
+same resume-runs-hooks 'hook resumed l insula' "$(in_guest 'cat /run/hooks')"
+in_guest 'printf "#!/bin/sh\nexit 3\n" >/etc/insula/resume.d/20-fails; chmod 755 /etc/insula/resume.d/20-fails'
+"$CTL" resume --set-clock l >/dev/null # of one that runs
+renewed 2
+cp "$T/events" "$T/out"
+also resume-failure-is-told '"renewed".*"text": *"20-fails: status 3"'
+kill "$events"
+wait "$events" 2>/dev/null
+# What a restored one will hear besides: names, and a card.
+id=0123456789abcdef0123456789abcdef
+in_guest 'rm /etc/insula/resume.d/20-fails; mkdir -p /etc; echo old >/etc/machine-id'
+expect identity 0 '^answer 1 0 $' python3 "$HERE/resumed.py" tell "$T/v.sock" clone clone-1 $id \
+	52:54:00:00:07:01,52:54:00:00:07:02,ip=198.51.100.7/25,gw=198.51.100.1,dns=198.51.100.2
+same identity-names "clone-1 $id hook resumed clone clone-1" "$(in_guest 'echo $(hostname) $(cat /etc/machine-id) $(tail -n 1 /run/hooks)')"
+in_guest 'ip addr show eth0; ip route; cat /etc/resolv.conf' >"$T/out"
+also identity-mac 'ether 52:54:00:00:07:02'
+also identity-address 'inet 198.51.100.7/25'
+also identity-route '^default via 198.51.100.1 dev eth0'
+also identity-names-server '^nameserver 198.51.100.2'
+same identity-nothing-of-before 0 "$(grep -c '192\.0\.2\.' "$T/out")"
+expect identity-no-such-card 0 '^answer 3 125 52:54:00:00:07:01: no card has this address$' \
+	python3 "$HERE/resumed.py" tell "$T/v.sock" clone '' '' 52:54:00:00:07:01,52:54:00:00:07:03
+# A new generation identifier; this kernel may have no driver for it, but it hears the event.
+interrupts() { in_guest 'awk "/ACPI:Ged/ { print \$2 }" /proc/interrupts'; }
+same genid-quiet 0 "$(interrupts)"
+supervisor=$("$CTL" info --json l | member pid)
+expect genid 0 '^signalled True$' python3 "$HERE/resumed.py" genid "$supervisor" "$(pgrep -P "$supervisor" -x insula-vmm)"
+for _ in $(seq 50); do [ "$(interrupts)" = 0 ] || break; sleep 0.1; done
+same genid-interrupt 1 "$(interrupts)"
+
 # ---- insulad dies in between
 
 timeout 60 "$CTL" exec l -- sh -c 'echo before; sleep 3; echo after; exit 9' >"$T/o1" 2>"$T/e1" &
@@ -166,6 +224,7 @@ same exec-of-a-stopped-vm 125 $?
 "$CTL" create --name p --kernel "$BUILD/guests/spin.elf" --mem 16M >/dev/null
 "$CTL" start p >/dev/null
 expect exec-in-a-payload 1 "does not boot Insula's own initrd" "$CTL" exec p -- true
+expect set-clock-of-a-payload 1 "does not boot Insula's own initrd" "$CTL" resume --set-clock p
 "$CTL" kill p >/dev/null
 "$CTL" rm l p >/dev/null
 

@@ -25,6 +25,7 @@
 #define PAUSE_DEADLINE_NS 3000000000ull
 #define STOP_MAX_MS 3600001
 #define BALLOON_DEADLINE_NS 1000000000ull
+#define RENEW_NS 120000000000ull /* for all hooks of the guest together */
 
 /* ---- out ---- */
 
@@ -231,35 +232,101 @@ static void op_balloon(struct call *c)
 	}
 }
 
-static void turn(struct call *c, bool pause)
+/* False: it was refused. */
+static bool turn(struct call *c, bool pause)
 {
 	struct control *k = c->k;
 	struct vm *vm = c->vm;
 
 	if (!vm_is_running(vm) || vm_has_ended(vm) || (pause && k->stopping)) {
 		control_refuse(k, c->conn, c->id, "wrong-state", state_name(k, vm));
-	} else if (k->turn.deadline_ns) {
+		return false;
+	}
+	if (k->turn.deadline_ns) {
 		control_refuse(k, c->conn, c->id, "busy", "another pause or resume is under way");
-	} else if (k->paused == pause) {
+		return false;
+	}
+	if (k->paused == pause) {
 		control_answer(k, c->conn, c->id, control_describe(k, vm));
 	} else if (vm_order(vm, pause ? MSG_PAUSE : MSG_RESUME)) {
 		control_refuse(k, c->conn, c->id, "failed", "insula-vmm does not take messages");
+		return false;
 	} else {
 		k->turn.conn = c->conn;
 		k->turn.id = c->id;
 		k->turn.want = pause;
 		k->turn.deadline_ns = clock_ns() + PAUSE_DEADLINE_NS;
 	}
+	return true;
 }
 
 static void op_pause(struct call *c)
 {
-	turn(c, true);
+	(void)turn(c, true);
 }
 
 static void op_resume(struct call *c)
 {
-	turn(c, false);
+	(void)turn(c, false);
+}
+
+/* ---- the guest is told that it goes on ---- */
+
+static void renewed(struct control *k, const char *why)
+{
+	k->renew.id = 0;
+	if (why[0])
+		log_warn("the guest goes on, but: %s", why);
+	control_event(k, "renewed", NULL, why[0] ? why : NULL);
+}
+
+static void renew_over(struct vm *vm, uint32_t id, const struct msg_exec_exit *x)
+{
+	char text[EXEC_TEXT_LEN];
+
+	(void)id;
+	snprintf(text, sizeof(text), "%s",
+		 x->end == EXEC_CODE && !x->value ? ""
+		 : x->text[0]                     ? x->text
+						  : "the guest's answer cannot be read");
+	err_clean(text);
+	renewed(vm_control(vm), text);
+}
+
+/* One at a time; its place is free when the process of the last one has been reaped. */
+static void serve_renew(struct control *k, struct vm *vm, uint64_t now)
+{
+	const struct resumed r = {.vm = k->renew.vm, .clock = true};
+	struct err e;
+	int rc;
+
+	if (k->renew.id && now >= k->renew.limit_ns)
+		(void)exec_cancel(vm, k->renew.id, "it did not answer in time");
+	if (!k->renew.wanted || k->renew.id || vm_has_ended(vm))
+		return;
+	rc = exec_resumed(vm, &r, renew_over, &k->renew.id, &e);
+	if (rc == -EALREADY)
+		return;
+	k->renew.wanted = false;
+	k->renew.limit_ns = now + RENEW_NS;
+	if (rc)
+		renewed(k, e.text);
+}
+
+/* An operation of its own: a supervisor of an older release must refuse it. */
+static void op_renew(struct call *c)
+{
+	struct control *k = c->k;
+
+	if (!vm_has_agent(c->vm)) {
+		control_refuse(k, c->conn, c->id, "no-agent",
+			       "this VM does not boot Insula's own initrd, which sets its clock");
+		return;
+	}
+	if (!turn(c, false))
+		return;
+	snprintf(k->renew.vm, sizeof(k->renew.vm), "%s", j_get_str(c->params, "vm", ""));
+	k->renew.wanted = true;
 }
 
 /* ---- the end ---- */
@@ -437,6 +504,7 @@ static const struct {
 	{"balloon", op_balloon},
 	{"pause", op_pause},
 	{"resume", op_resume},
+	{"renew", op_renew},
 	{"stop", op_stop},
 	{"kill", op_kill},
 	{"own", op_own},
@@ -519,6 +587,7 @@ uint64_t control_deadline(const struct control *k, const struct vm *vm)
 				  k ? k->stop_ns : 0,
 				  k ? k->balloon.deadline_ns : 0,
 				  k ? ctlexec_deadline(&k->exec, vm) : 0,
+				  k && k->renew.id ? k->renew.limit_ns : 0,
 				  k ? vmlog_deadline(&k->log, clock_ns()) : 0,
 				  k && k->disowned && !vm_has_ended(vm) ? LOOP_NOW : 0};
 	uint64_t first = 0;
@@ -560,6 +629,7 @@ void control_turn(struct control *k, struct vm *vm)
 		k->forced = true;
 		vm_stop(vm, "disowned", RUN_SIGNAL + SIGTERM, true);
 	}
+	serve_renew(k, vm, now);
 	ctlexec_overdue(&k->exec, vm);
 	vmlog_serve(&k->log, now);
 }

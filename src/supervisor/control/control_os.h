@@ -45,6 +45,13 @@ struct control {
 		int64_t id;
 		uint64_t deadline_ns; /* 0: nobody */
 	} balloon;
+	/* What the guest is still to be told, that it goes on: exec_resumed(). */
+	struct {
+		bool wanted;       /* as soon as it has heard of the last time */
+		uint32_t id;       /* is under way; 0: none */
+		uint64_t limit_ns; /* and is given up then */
+		char vm[128];
+	} renew;
 	unsigned owner;   /* the connection that the VM ends with; CONTROL_CONNS: none */
 	bool disowned;    /* it has ended */
 	uint64_t stop_ns; /* the clean stop's deadline; 0: none */
