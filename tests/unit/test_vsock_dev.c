@@ -25,6 +25,7 @@ static struct fakecore core;
 static struct guestmem gm;
 static struct drvq drv[VSOCK_QUEUES];
 static int mem_fd, kick[VSOCK_QUEUES], chan[2];
+static uint32_t cid; /* of the process that is started next */
 static pthread_t thread;
 static struct rig { /* fresh for every start; its I/O thread outlives it, quiet */
 	struct helper h;
@@ -39,7 +40,7 @@ static void *loop(void *arg)
 static void start_device(void)
 {
 	const struct msg_start_vsock m = {
-		.head.mem = board_map(MEM_SIZE), .guest_cid = CID, .max_conns = 8};
+		.head.mem = board_map(MEM_SIZE), .guest_cid = cid, .max_conns = 8};
 	struct start_fds fds = drv_start_fds(&core, mem_fd);
 	const char *step;
 	struct err e = {0};
@@ -97,6 +98,7 @@ static void bring_up(bool event_idx)
 
 static void setup(void)
 {
+	cid = CID;
 	fc_open(&core);
 	mem_fd = drv_memory(&gm, MEM_SIZE);
 	for (unsigned i = 0; i < VSOCK_QUEUES; i++)
@@ -135,11 +137,11 @@ static bool silent(unsigned q)
 }
 
 /* Send a packet. When it is taken, an answer to it is there too: a turn publishes everything. */
-static void say(unsigned op, uint32_t guest_port, uint32_t host_port)
+static void say_as(uint32_t from, unsigned op, uint32_t guest_port, uint32_t host_port)
 {
 	struct virtio_vsock_hdr *p = gm_ptr(&gm, PACKET(QNUM), HDR);
 
-	*p = (struct virtio_vsock_hdr){.src_cid = CID,
+	*p = (struct virtio_vsock_hdr){.src_cid = from,
 				       .dst_cid = 2,
 				       .src_port = guest_port,
 				       .dst_port = host_port,
@@ -148,6 +150,11 @@ static void say(unsigned op, uint32_t guest_port, uint32_t host_port)
 				       .buf_alloc = 65536};
 	offer(VSOCK_TX, PACKET(QNUM), HDR);
 	used(VSOCK_TX);
+}
+
+static void say(unsigned op, uint32_t guest_port, uint32_t host_port)
+{
+	say_as(CID, op, guest_port, host_port);
 }
 
 static void expect(unsigned op, uint32_t guest_port)
@@ -213,6 +220,36 @@ START_TEST(each_death_is_told)
 	offer(VSOCK_EVENT, EVENTS, 4);
 	say(VIRTIO_VSOCK_OP_REQUEST, 1000, 52);
 	expect(VIRTIO_VSOCK_OP_RST, 1000);
+}
+END_TEST
+
+/* A restored VM may have another address than the one it was saved with: the driver reads it when it
+ * has the event. Until then it still uses the old one, which gets no answer. */
+START_TEST(another_address)
+{
+	const struct virtio_vsock_config *c = (void *)(core.page + VIRTIO_MMIO_CONFIG);
+	uint32_t generation;
+	gpa_t at;
+
+	bring_up(_i);
+	say(VIRTIO_VSOCK_OP_RW, 1000, 52);
+	expect(VIRTIO_VSOCK_OP_RST, 1000);
+	ck_assert_uint_eq(c->guest_cid, CID);
+	generation = fc_shadow32(&core, VIRTIO_MMIO_CONFIG_GENERATION);
+	stop_device();
+	cid = CID + 1;
+	start_device();
+	ck_assert_uint_eq(c->guest_cid, CID + 1);
+	ck_assert_uint_ne(fc_shadow32(&core, VIRTIO_MMIO_CONFIG_GENERATION), generation);
+	say(VIRTIO_VSOCK_OP_REQUEST, 1000, 52);
+	expect_event();
+	offer(VSOCK_EVENT, EVENTS, 4);
+	say(VIRTIO_VSOCK_OP_REQUEST, 1000, 52);
+	ck_assert(silent(VSOCK_RX));
+	say_as(CID + 1, VIRTIO_VSOCK_OP_REQUEST, 1001, 52);
+	at = used(VSOCK_RX);
+	ck_assert_uint_eq(((struct virtio_vsock_hdr *)gm_ptr(&gm, at, HDR))->dst_cid, CID + 1);
+	ck_assert_uint_eq(((struct virtio_vsock_hdr *)gm_ptr(&gm, at, HDR))->dst_port, 1001);
 }
 END_TEST
 
@@ -344,6 +381,7 @@ int main(void)
 	tcase_add_checked_fixture(c, setup, teardown);
 	tcase_add_loop_test(c, strays_wait_for_the_event, 0, 2);
 	tcase_add_loop_test(c, each_death_is_told, 0, 2);
+	tcase_add_loop_test(c, another_address, 0, 2);
 	tcase_add_test(c, event_comes_after_old_packets);
 	tcase_add_test(c, no_event_where_none_is_wanted);
 	suite_add_tcase(s, c);
