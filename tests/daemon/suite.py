@@ -202,6 +202,8 @@ def case_life(d):
     time.sleep(seconds)
     used = cpu() - x
     check("a paused guest uses no processor", used < 100e6, "%.0f ms in %.1f s, %.0f ms when it ran" % (used / 1e6, seconds, ran / 1e6))
+    e = refused(c, "vm.resume", id="one", set_clock=True)
+    check("nobody in a payload sets its clock, and it stays paused", e["data"]["reason"] == "no-agent" and c.call("vm.info", id="one")["state"] == "paused", e)
     check("vm.resume", c.call("vm.resume", id="one")["state"] == "running")
     x = cpu()
     check("a resumed guest does", wait_for(lambda: cpu() - x > 50e6), cpu() - x)
