@@ -166,7 +166,7 @@ def vm_processes(info):
 
 # What the methods need beside the VM.
 EXEC_PARAMS = {"vm.exec": {"command": ["true"]}, "vm.exec.signal": {"exec": 1, "signal": 15}, "vm.exec.resize": {"exec": 1, "rows": 1, "cols": 1},
-               "vm.exec.wait": {"exec": 1}, "vm.device.restart": {"device": "com1"}}
+               "vm.exec.wait": {"exec": 1}, "vm.device.restart": {"device": "com1"}, "vm.balloon": {"target": 16 << 20}}
 
 
 # ---- cases
@@ -277,11 +277,28 @@ def case_kills(d):
     check("vm.device.restart: there is another process", wait_for(lambda: com1() == {"name": "com1", "state": "ok", "restarts": 2}), com1())
     e = refused(c, "vm.device.restart", id="v", device="vdz")
     check("vm.device.restart of none", e.get("data", {}).get("reason") == "not-found" and "vdz" in e["message"], e)
+    e = refused(c, "vm.balloon", id="v")
+    check("vm.balloon of a VM that has none", e["code"] == -32008 and e["data"]["reason"] == "no-balloon", e)
     sup = c.call("vm.info", id="v")["pid"]
     os.kill(sup, signal.SIGSTOP)
     r = c.call("vm.kill", id="v")
     check("a supervisor that does not answer is shot", r["reason"] == "supervisor-killed", r)
     c.call("vm.delete", id="v")
+    c.call("vm.run", name="v", config=dict(guest("spin", balloon={"target": "20M"}), mem="32M"))
+    check("vm.balloon: a guest without a driver", c.call("vm.balloon", id="v") == {"target": 20 << 20, "actual": 32 << 20, "age_ms": 0, "stats": {}}, c.call("vm.balloon", id="v"))
+    check("vm.balloon: another target", c.call("vm.balloon", id="v", target=24 << 20)["target"] == 24 << 20)
+    check("vm.info has it, too", c.call("vm.info", id="v")["balloon"]["target"] == 24 << 20)
+    e = refused(c, "vm.balloon", id="v", target=33 << 20)
+    check("vm.balloon: more than there is", e["data"]["reason"] == "bad-params" and "expected 16M to 32M" in e["message"], e)
+    e = refused(c, "vm.balloon", id="v", target=1)
+    check("vm.balloon: less than anything runs in", e["code"] == -32602, e)
+    sup = [p["pid"] for p in c.call("vm.info", id="v")["processes"] if p["name"].startswith("insula-balloon")][0]
+    os.kill(sup, signal.SIGSTOP)
+    began = time.monotonic()
+    r = c.call("vm.balloon", id="v", target=28 << 20)
+    check("vm.balloon: a helper that does not answer is not waited for", r["target"] == 28 << 20 and r["age_ms"] > 0 and time.monotonic() - began > 0.5, r)
+    os.kill(sup, signal.SIGCONT)
+    c.call("vm.kill", id="v")
     seqs = [e["params"]["seq"] for e in c.events if e.get("method") == "event"]
     check("events are numbered without gaps", seqs == list(range(1, len(seqs) + 1)), seqs[:20])
 
@@ -875,7 +892,7 @@ def case_users(d):
     check("the metrics of all are root's", stat.S_IMODE(os.stat(d.dir + "/m").st_mode) == 0o600 and as_user(d, 4001, lambda _: connects(d.dir + "/m")) == "EACCES")
     b = as_user(d, 4002, lambda c: c.call("vm.list"))
     check("another user does not see it", b == {"vms": []}, b)
-    for method in ("vm.info", "vm.console", "vm.stop", "vm.kill", "vm.pause", "vm.logs", "vm.metrics", "vm.wait", "vm.delete", "vm.exec", "vm.exec.signal", "vm.exec.resize", "vm.exec.wait", "vm.device.restart", "events.subscribe"):
+    for method in ("vm.info", "vm.console", "vm.stop", "vm.kill", "vm.pause", "vm.logs", "vm.metrics", "vm.wait", "vm.delete", "vm.exec", "vm.exec.signal", "vm.exec.resize", "vm.exec.wait", "vm.device.restart", "vm.balloon", "events.subscribe"):
         more = EXEC_PARAMS.get(method, {})
         e = as_user(d, 4002, lambda c, m=method: refused(c, m, id=a["id"], **more))
         check("nor may he use %s" % method, e.get("code") == -32001, e)
@@ -1151,10 +1168,11 @@ def case_schema(d):
     try:
         for method in ("daemon.info", "daemon.metrics", "rpc.discover", "vm.list"):
             call(method)
-        call("vm.create", name="sc", config=guest("spin"))
+        call("vm.create", name="sc", config=guest("spin", balloon="on"))
         call("vm.start", id="sc")
         for method in ("vm.pause", "vm.resume", "vm.info", "vm.metrics", "vm.stats", "vm.logs", "vm.console"):
             call(method, id="sc")
+        call("vm.balloon", id="sc", target=16 << 20)
         call("vm.device.restart", id="sc", device="com1")
         call("events.subscribe", id="sc")
         call("events.unsubscribe")
