@@ -107,6 +107,7 @@ struct balloon_config {
 	bool on, off;    /* off: it was said */
 	bool no_reports; /* free pages are not reported */
 	uint64_t target; /* bytes that the guest is left with; 0: all of its memory */
+	unsigned idle;   /* seconds of rest after which the page cache goes, too; 0: it stays */
 	unsigned stats;  /* seconds from one question for statistics to the next; 0: nobody asks
 			    but when somebody wants to know */
 };

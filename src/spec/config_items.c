@@ -198,16 +198,26 @@ static int balloon_reports(const struct taking *t, const char *v)
 	return 0;
 }
 
-static int balloon_stats(const struct taking *t, const char *v)
+static int balloon_seconds(const struct taking *t, const char *v, unsigned *out)
 {
 	this_balloon(t)->on = true;
-	if (take_number(t, v, &this_balloon(t)->stats))
+	if (take_number(t, v, out))
 		return 0;
 	return take_wrong(t, v, "a number of seconds from %u to %u", (unsigned)t->item->min,
 			  (unsigned)t->item->max);
 }
 
-#define BALLOON_FORM "off|on[,target=SIZE][,reports=off][,stats=SECONDS]"
+static int balloon_idle(const struct taking *t, const char *v)
+{
+	return balloon_seconds(t, v, &this_balloon(t)->idle);
+}
+
+static int balloon_stats(const struct taking *t, const char *v)
+{
+	return balloon_seconds(t, v, &this_balloon(t)->stats);
+}
+
+#define BALLOON_FORM "off|on[,target=SIZE][,idle=SECONDS][,reports=off][,stats=SECONDS]"
 
 static int balloon_end(const struct taking *t, const char *whole)
 {
@@ -221,11 +231,9 @@ static void balloon_drop(struct vm_config *c)
 	c->balloon = (struct balloon_config){0};
 }
 
-static const struct item_setter balloon_setters[] = {{"on", balloon_on},
-						     {"off", balloon_off},
-						     {"target", balloon_target},
-						     {"reports", balloon_reports},
-						     {"stats", balloon_stats}};
+static const struct item_setter balloon_setters[] = {
+	{"on", balloon_on},           {"off", balloon_off},   {"target", balloon_target},
+	{"reports", balloon_reports}, {"idle", balloon_idle}, {"stats", balloon_stats}};
 
 /* ---- all of them ---- */
 

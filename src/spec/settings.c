@@ -57,6 +57,12 @@ static const struct setting_item balloon_items[] = {
 	 .choice = " on off ",
 	 .value = "off",
 	 .help = "the guest does not report free pages"},
+	{.key = "idle",
+	 .type = SETTING_NUMBER,
+	 .min = 1,
+	 .max = 86400,
+	 .value = "SECONDS",
+	 .help = "a guest that has rested for so long gives its page cache back, too"},
 	{.key = "stats",
 	 .type = SETTING_NUMBER,
 	 .min = 1,
@@ -295,7 +301,7 @@ const struct setting settings[SETTINGS] = {
 	{.name = "balloon",
 	 .items = true,
 	 .on = ON_LINUX,
-	 .value = "off|on[,target=SIZE][,reports=off][,stats=SECONDS]",
+	 .value = "off|on[,target=SIZE][,idle=SECONDS][,reports=off][,stats=SECONDS]",
 	 .words = "on off target=",
 	 .help = "virtio-balloon (default off): memory that the guest does not use goes back to "
 		 "the "

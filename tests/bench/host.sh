@@ -13,10 +13,13 @@ truncate -s 64M "$dir/disk"
 head_row "this machine's KVM, bare-metal payloads"
 
 for _ in $(seq 15); do
-	timeout 30 "$run" --kernel "$build/guests/hello.elf" --disk "path=$dir/disk" --console none --metrics "$dir/m" </dev/null || true
-	json "$dir/m" first_instruction_ns
-done | awk '{ print $1 / 1e6 }' | median >"$dir/first"
-alone "exec to first guest instruction" "$(cat "$dir/first")" "<= 20 ms" " ms"
+	for b in off on; do
+		timeout 30 "$run" --kernel "$build/guests/hello.elf" --disk "path=$dir/disk" --console none --balloon $b --metrics "$dir/m" </dev/null || true
+		json "$dir/m" first_instruction_ns | awk '{ print $1 / 1e6 }' >>"$dir/first.$b"
+	done
+done
+alone "exec to first guest instruction" "$(median <"$dir/first.off")" "<= 20 ms" " ms"
+row "the same with a balloon / without" "$(median <"$dir/first.on")" "$(median <"$dir/first.off")" "" " ms"
 
 # Several runs; the median of each run's medians.
 for _ in 1 2 3 4 5; do
@@ -47,6 +50,7 @@ pss() { # ARG...: MiB
 	awk -v k=$sum 'BEGIN { print k / 1024 }'
 }
 alone "PSS without guest RAM: console, disk" "$(pss --rng off)" "<= 5 MiB" " MiB"
+alone "PSS with a balloon as well" "$(pss --rng off --balloon on)" "" " MiB"
 if ip tuntap add dev insula-bench mode tap 2>/dev/null; then
 	alone "PSS with rng, vsock and a TAP as well" "$(pss --vsock path="$dir/v" --net tap=insula-bench)" "<= 6 MiB" " MiB"
 	ip link del insula-bench

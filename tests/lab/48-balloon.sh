@@ -14,6 +14,7 @@ trap 'down; rm -rf "$T"' EXIT
 down() {
 	[ -n "$insulad" ] || return 0
 	"$CTL" kill m >/dev/null 2>&1
+	"$CTL" kill i >/dev/null 2>&1
 	kill "$insulad"
 	wait "$insulad" 2>/dev/null
 	insulad=
@@ -130,6 +131,27 @@ same no-complaints '' "$(in_guest 'dmesg' | grep -E 'BUG:|Oops|Bad page|corrupt'
 "$CTL" stop m >"$T/out"
 same ends-in-order poweroff "$(member reason <"$T/out")"
 "$CTL" rm m >/dev/null
+
+# ---- a page cache is not free; with idle=SECONDS it goes when the guest rests
+
+truncate -s "${fill}M" "$T/disk"
+"$CTL" create --name i --mem "${mem}M" --balloon idle=2 --disk "path=$T/disk" >"$T/out" && "$CTL" start i >"$T/out"
+g=$ROOT$(sed -n 's/^0:://p' "/proc/$("$CTL" info i | member pid)/cgroup")
+"$CTL" exec i -- true
+before=$(host)
+"$CTL" exec i -- dd if=/dev/vda of=/dev/null bs=1M 2>/dev/null
+full=$(host)
+[ $((full - before)) -ge $((fill * 9 / 10)) ]
+holds the-guest-has-a-cache "$before, then $full MiB"
+start=$(date +%s%N)
+until_ 60 $((full - (full - before) * 9 / 10)) host
+holds nine-tenths-of-a-cache-are-back "before $before, full $full, now $got MiB: $("$CTL" balloon i)"
+echo "# cache: $before MiB, full $full, back to $got after $((($(date +%s%N) - start) / 1000000)) ms"
+until_ 60 "+$mem" eval 'mib "$("$CTL" balloon i | member actual)"'
+holds and-the-guest-may-use-it "actual is $got MiB"
+expect and-uses-it 0 '' "$CTL" exec i -- dd if=/dev/vda of=/dev/null bs=1M
+"$CTL" kill i >/dev/null
+"$CTL" rm i >/dev/null
 
 # ---- without
 

@@ -3,6 +3,7 @@
 rooms_test_acpi := vmm devices base
 rooms_test_acpi_linux := vmm devices base
 rooms_test_balloon := devices base
+rooms_test_balloon_idle := supervisor base
 rooms_test_base := base
 rooms_test_base_linux := devices base
 rooms_test_blk := devices base

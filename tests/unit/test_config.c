@@ -896,8 +896,9 @@ START_TEST(balloons)
 	ck_assert(!c.balloon.on);
 	ck_assert_int_eq(set("balloon", "on"), 0);
 	ck_assert(c.balloon.on && !c.balloon.no_reports && !c.balloon.target && !c.balloon.stats);
-	ck_assert_int_eq(set("balloon", "target=128M,reports=off,stats=5"), 0);
-	ck_assert(c.balloon.on && c.balloon.no_reports && c.balloon.stats == 5);
+	ck_assert_int_eq(set("balloon", "target=128M,idle=3,reports=off,stats=5"), 0);
+	ck_assert(c.balloon.on && c.balloon.no_reports && c.balloon.stats == 5 &&
+		  c.balloon.idle == 3);
 	ck_assert_uint_eq(c.balloon.target, 128 << 20);
 	ck_assert_int_eq(config_check(&c, &e), 0);
 	ck_assert_int_eq(set("balloon", "on,reports=on"), 0);
@@ -915,6 +916,7 @@ START_TEST(balloons)
 	refused("balloon", "target=15M", "target '15M'; expected a size from 16M to ");
 	refused("balloon", "target=", "target ''");
 	refused("balloon", "reports=maybe", "reports 'maybe'; expected on or off");
+	refused("balloon", "idle=0", "idle '0'; expected a number of seconds");
 	refused("balloon", "stats=0", "stats '0'; expected a number of seconds from 1 to 86400");
 	json_refused("{\"balloon\":{\"on\":false}}", "expected off|on");
 	json_refused("{\"balloon\":true}", "balloon: wrong type");

@@ -8,9 +8,12 @@
 
 #include "balloon.h"
 #include "spec/json.h"
+#include "supervisor/control/usage.h"
 #include "supervisor/device/device.h"
+#include "supervisor/vm.h"
 
 #define SECOND_NS 1000000000ull
+enum { TAG_FREE = 4, TAG_AVAILABLE = 6 }; /* virtio 1.2, 5.5.6.4 */
 
 void balloon_init(struct balloon_back *b, const struct vm_config *conf)
 {
@@ -21,13 +24,25 @@ void balloon_init(struct balloon_back *b, const struct vm_config *conf)
 
 uint32_t balloon_pages(const struct balloon_back *b)
 {
-	return (uint32_t)((b->conf->mem - b->target) / BALLOON_PAGE);
+	uint64_t bytes = b->conf->mem - b->target + b->idle.extra;
+
+	return (uint32_t)((bytes < b->conf->mem ? bytes : b->conf->mem) / BALLOON_PAGE);
+}
+
+/* Without a helper the next one is told at its start. One that does not take messages is about to
+ * be replaced. */
+static void tell(struct device *d)
+{
+	const struct msg_balloon m = {.pages = balloon_pages(d->back.balloon)};
+
+	if (d->child.state == CHILD_READY &&
+	    child_send(&d->child, MSG_BALLOON, &m, sizeof(m), NULL, 0))
+		log_debug("%s: its helper takes no message", d->desc.name);
 }
 
 int balloon_set(struct device *d, uint64_t target, struct err *e)
 {
 	struct balloon_back *b = d->back.balloon;
-	struct msg_balloon m;
 	char least[24], most[24];
 
 	if (target < CONFIG_MIN_TARGET || target > b->conf->mem)
@@ -36,12 +51,8 @@ int balloon_set(struct device *d, uint64_t target, struct err *e)
 			       (unsigned long long)target, size_text(CONFIG_MIN_TARGET, least),
 			       size_text(b->conf->mem, most));
 	b->target = target;
-	m = (struct msg_balloon){.pages = balloon_pages(b)};
-	/* Without a helper the next one is told at its start. One that does not take messages is
-	 * about to be replaced. */
-	if (d->child.state == CHILD_READY &&
-	    child_send(&d->child, MSG_BALLOON, &m, sizeof(m), NULL, 0))
-		log_debug("%s: its helper takes no message", d->desc.name);
+	b->idle = (struct balloon_idle){0}; /* what it was about to do was for another size */
+	tell(d);
 	return 0;
 }
 
@@ -65,6 +76,8 @@ bool balloon_said(struct device *d, const void *body, size_t len)
 		return false;
 	b->asked = false;
 	memcpy(&b->said, body, sizeof(b->said));
+	/* A helper's count begins with it. */
+	b->answers += b->said.count != 0;
 	b->said_ns = clock_ns();
 	return true;
 }
@@ -79,18 +92,64 @@ void balloon_serves(struct device *d, struct loop *l, bool serves)
 uint64_t balloon_due(const struct device *d)
 {
 	const struct balloon_back *b = d->back.balloon;
+	const struct balloon_config *c = &b->conf->balloon;
+	uint64_t next = 0;
 
-	return !b->conf->balloon.stats || d->child.state != CHILD_READY ? 0
-	       : b->next_ns                                             ? b->next_ns
-									: 1;
+	if (d->child.state != CHILD_READY || !vm_is_running(d->vm))
+		return 0;
+	if (c->stats)
+		next = b->next_ns ? b->next_ns : LOOP_NOW;
+	if (c->idle)
+		next = loop_sooner(next, b->idle.next_ns ? b->idle.next_ns : LOOP_NOW);
+	return next;
+}
+
+static uint64_t stat_of(const struct balloon_back *b, unsigned tag)
+{
+	return b->said.has >> tag & 1 ? b->said.stat[tag] : 0;
+}
+
+static void look_at_idle(struct device *d, uint64_t now)
+{
+	struct balloon_back *b = d->back.balloon;
+	struct usage u = {0};
+	struct idle_look l = {
+		.now_ns = now,
+		.seconds = b->conf->balloon.idle,
+		.mem = b->conf->mem,
+		.target = b->target,
+		.answers = b->answers,
+		.knows = (b->said.has >> TAG_FREE & b->said.has >> TAG_AVAILABLE & 1) != 0,
+		.free = stat_of(b, TAG_FREE),
+		.available = stat_of(b, TAG_AVAILABLE),
+		.in = (uint64_t)b->said.actual * BALLOON_PAGE,
+	};
+	enum idle_act act;
+
+	usage_add(&u, &d->vm->vmm);
+	l.cpu_ns = u.cpu_ns;
+	act = balloon_idle_turn(&b->idle, &l);
+	if (act == IDLE_RESIZE) {
+		log_debug("%s: %llu MiB more for a moment: the guest is idle", d->desc.name,
+			  (unsigned long long)(b->idle.extra >> 20));
+		tell(d);
+	}
+	if (act != IDLE_NOTHING)
+		(void)balloon_ask(d);
 }
 
 void balloon_tend(struct device *d)
 {
 	struct balloon_back *b = d->back.balloon;
+	const struct balloon_config *c = &b->conf->balloon;
+	uint64_t now = clock_ns();
 
-	b->next_ns = clock_ns() + b->conf->balloon.stats * SECOND_NS;
-	(void)balloon_ask(d);
+	if (c->stats && b->next_ns <= now) {
+		b->next_ns = now + c->stats * SECOND_NS;
+		(void)balloon_ask(d);
+	}
+	if (c->idle && b->idle.next_ns <= now)
+		look_at_idle(d, now);
 }
 
 /* ---- for people and programs ---- */

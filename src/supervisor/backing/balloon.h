@@ -20,6 +20,8 @@
 #include "devices/balloon/balloon_start.h"
 #include "spec/config.h"
 
+#include "balloon_idle.h"
+
 struct device;
 struct loop;
 
@@ -28,12 +30,14 @@ struct balloon_back {
 	uint64_t target;              /* bytes */
 	bool asked;                   /* the helper has not answered yet */
 	uint64_t next_ns;             /* the next question, with stats=SECONDS */
+	uint64_t answers;             /* of the guest's statistics, by whichever helper */
+	struct balloon_idle idle;     /* with idle=SECONDS */
 	struct msg_balloon_state said;
 	uint64_t said_ns; /* 0: never */
 };
 
 void balloon_init(struct balloon_back *b, const struct vm_config *conf);
-/* The pages that the balloon shall have. */
+/* The pages that the balloon shall have now. */
 uint32_t balloon_pages(const struct balloon_back *b);
 /* Leave the guest so much. -ERANGE: below CONFIG_MIN_TARGET, or more than it has. */
 int balloon_set(struct device *d, uint64_t target, struct err *e);
