@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include <insula/base.h>
+#include <insula/guestproto.h>
 #include <insula/log.h>
 
 #include "supervisor/recover.h"
@@ -574,17 +575,66 @@ START_TEST(fails_too_often)
 }
 END_TEST
 
+/* ---- the guest is told that it goes on ---- */
+
+static void nobody(struct vm *v, uint32_t id, const struct msg_exec_exit *x)
+{
+	(void)v, (void)id, (void)x;
+	ck_abort_msg("it was never asked");
+}
+
+#define MAC "52:54:00:00:00:01"
+#define ID "0123456789abcdef0123456789abcdef"
+
+static const struct {
+	struct resumed r;
+	int code;
+	const char *says;
+} bad_resumed[] = {
+	{{.host_name = "a b"}, -EINVAL, "host name 'a b'; expected at most 64 letters"},
+	{{.host_name = "../etc"}, -EINVAL, "host name '../etc'"},
+	{{.machine_id = ID "0"}, -EINVAL, "machine-id '" ID "0'; expected 32 digits"},
+	{{.ncards = GP_CARDS_MAX + 1}, -EINVAL, "9 network cards; expected at most 8"},
+	{{.ncards = 1, .card = (const char *const[]){MAC}}, -EINVAL, "network card 0: '" MAC "'"},
+	{{.ncards = 2, .card = (const char *const[]){MAC "," MAC, MAC "," MAC ",a\nb"}},
+	 -EINVAL,
+	 "network card 1:"},
+	{{.vm = "two\nlines"}, -EINVAL, "the VM's name; expected no control"},
+};
+
+START_TEST(resumed_refused)
+{
+	struct err e;
+	uint32_t id = 42;
+
+	ck_assert_int_eq(exec_resumed(&vm, &bad_resumed[_i].r, nobody, &id, &e),
+			 bad_resumed[_i].code);
+	ck_assert_msg(strstr(e.text, bad_resumed[_i].says), "%s", e.text);
+	ck_assert_uint_eq(id, 42);
+}
+END_TEST
+
+START_TEST(resumed_once_at_a_time)
+{
+	static const struct resumed r = {.host_name = "clone-1", .machine_id = ID};
+	struct err e;
+
+	vm.execs.place[VM_MAX_EXECS].id = 7;
+	ck_assert_int_eq(exec_resumed(&vm, &r, nobody, NULL, &e), -EALREADY);
+}
+END_TEST
+
 /* Two VMs, or one that starts twice, are not of the same generation. */
 START_TEST(generation_is_new)
 {
+	static const uint8_t none[sizeof(((struct msg_start_vmm *)0)->genid)];
 	struct msg_start_vmm one, two;
 	int fds[MSG_MAX_FDS];
 
 	(void)vm_word_start(&vm, -1, &one, fds);
 	(void)vm_word_start(&vm, -1, &two, fds);
-	ck_assert_mem_ne(one.genid, two.genid, sizeof(one.genid));
-	for (unsigned i = 0; i + 8 <= sizeof(one.genid); i += 8)
-		ck_assert_mem_ne(one.genid + i, "\0\0\0\0\0\0\0", 8);
+	ck_assert_int_ne(memcmp(one.genid, two.genid, sizeof(one.genid)), 0);
+	ck_assert_int_ne(memcmp(one.genid, none, sizeof(none)), 0);
 }
 END_TEST
 
@@ -597,6 +647,8 @@ int main(void)
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, generation_is_new);
+	tcase_add_loop_test(t, resumed_refused, 0, (int)ARRAY_LEN(bad_resumed));
+	tcase_add_test(t, resumed_once_at_a_time);
 	tcase_add_test(t, death_while_starting);
 	tcase_add_loop_test(t, failure_while_starting, 0, 2);
 	tcase_add_test(t, not_in_its_jail);

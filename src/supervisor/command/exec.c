@@ -205,6 +205,8 @@ int exec_resumed(struct vm *vm, const struct resumed *r, exec_done *done, uint32
 		s[GP_RESUMED_NAMES + i] = r->card[i];
 	random_bytes(h.seed, sizeof(h.seed));
 	n = gp_resumed_build(body, sizeof(body), &h, s);
+	if (n == -EINVAL) /* all else has been checked */
+		return err_set(e, n, "the VM's name; expected no control characters");
 	if (n < 0)
 		return err_set(e, n, "names and network cards: expected at most %u bytes",
 			       GP_RESUMED_MAX);
