@@ -42,7 +42,7 @@ say = @printf '  %-6s %s\n' "$(1)" "$(patsubst $(BUILD)/%,%,$@)"
 endif
 
 # ---- rooms: one library each; main.c and *_main.c belong to a program alone
-ROOMS := base hv x86 whp vmm devices exec layer jail image spec supervisor guest container daemon ctl oci
+ROOMS := base hv x86 whp vmm devices exec layer pager jail image spec supervisor guest container daemon ctl oci
 src_base       := $(wildcard src/base/*.c) $(wildcard src/os/linux/*.c)
 src_hv         := $(wildcard src/hv/kvm/*.c) $(wildcard src/hv/kvm/x86/*.c) $(wildcard src/hv/*.c)
 # The Windows backend; all but *_win.c also builds here, for the tests. x86: its instruction emulator.
@@ -52,6 +52,7 @@ src_vmm        := $(wildcard src/vmm/*.c) $(wildcard src/vmm/x86/*.c)
 src_devices    := $(wildcard src/devices/*.c src/devices/*/*.c)
 src_exec       := $(wildcard src/exec/*.c)
 src_layer      := $(wildcard src/layer/*.c)
+src_pager      := $(wildcard src/pager/*.c)
 src_jail       := $(wildcard src/jail/*.c)
 src_image      := $(wildcard src/image/*.c)
 src_spec       := $(wildcard src/spec/*.c)
@@ -65,7 +66,7 @@ src_container  := $(wildcard src/guest/container/*.c)
 lib_of   = $(filter-out %/main.c %_main.c %_win.c,$(src_$(1)))
 objs     = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 lib      = $(BUILD)/lib/lib$(1).a
-HELPERS  := insula-balloon insula-blk insula-console insula-exec insula-layer insula-net insula-rng insula-vhost insula-vsock
+HELPERS  := insula-balloon insula-blk insula-console insula-exec insula-layer insula-net insula-pager insula-rng insula-vhost insula-vsock
 BIN      := $(addprefix $(BUILD)/bin/,insula-run insula-initrd insula-get-kernel insulad insulactl)
 LIBEXEC  := $(addprefix $(BUILD)/libexec/insula/,insula-vmm $(HELPERS) insula-init insula-container busybox)
 
@@ -143,10 +144,12 @@ $(BUILD)/libexec/insula/insula-vmm: $(call objs,src/vmm/main.c) $(call lib,vmm) 
 HELPER_LIBS_insula-blk := -luring
 # gzip and zstd are unpacked in the jail.
 HELPER_LIBS_insula-layer := -lz -lzstd
+HELPER_LIBS_insula-pager := -lz
 $(foreach h,$(HELPERS:insula-%=%),$(eval $(BUILD)/libexec/insula/insula-$(h): \
 	$(call objs,$(wildcard src/devices/$(h)/$(h)_main.c src/$(h)/$(h)_main.c))))
 $(BUILD)/libexec/insula/insula-exec: $(call lib,exec)
 $(BUILD)/libexec/insula/insula-layer: $(call lib,layer)
+$(BUILD)/libexec/insula/insula-pager: $(call lib,pager)
 $(addprefix $(BUILD)/libexec/insula/,$(HELPERS)): $(call lib,devices) $(call lib,jail) $(call lib,base)
 	@mkdir -p $(@D)
 	$(call say,LINK)

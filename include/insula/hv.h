@@ -214,10 +214,10 @@ int hv_vcpu_state_get(struct hv_vcpu *v, struct state_out *out, struct err *e);
 int hv_vcpu_state_set(struct hv_vcpu *v, const void *state, size_t len, struct err *e);
 
 /* ---- for the jail of the process that uses this library (Linux) ---- */
-/* The ioctl request numbers that vCPUs, lines and routes need once the VM is built: memory is
- * mapped and doorbells are bound by then, hv_msi_send() and hv_mem_dirty() are not used. Terminated
- * by 0. */
-const unsigned long *hv_ioctls_used(void);
+/* The ioctl request numbers that vCPUs, lines and routes need once the VM is built, and that
+ * hv_*_state_get() needs; with `restore` also those of hv_*_state_set(). Memory is mapped and
+ * doorbells are bound by then, hv_msi_send() and hv_mem_dirty() are not used. Terminated by 0. */
+const unsigned long *hv_ioctls_used(bool restore);
 
 #ifdef __cplusplus
 }

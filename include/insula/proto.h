@@ -62,6 +62,10 @@ enum msg_type {
 	MSG_RESUME,      /* empty: let them go on (to the vmm) */
 	MSG_DEV_DOWN,    /* struct msg_dev: it has no helper, do not wait for one until it is there
 			    (to the vmm) */
+	MSG_SAVE,        /* empty; a descriptor: write all that the vmm holds into it (to a vmm that
+			    has said MSG_PAUSED) */
+	MSG_QUIET,       /* empty: touch neither guest memory nor what is behind the device until
+			    MSG_RESUME (to a helper) */
 	MSG_READY = 64,  /* empty */
 	MSG_FAILED,      /* struct msg_failed */
 	MSG_VM_EXIT,     /* struct msg_vm_exit (from the vmm) */
@@ -85,11 +89,18 @@ enum msg_type {
 	MSG_EXEC_EXIT,     /* struct msg_exec_exit: it has ended, all output is written */
 	MSG_EXEC_BROKEN,   /* empty: the stream has ended before the command did */
 	MSG_PAUSED = 112,  /* struct msg_paused (from the vmm) */
+	MSG_SAVED,         /* struct msg_saved (from the vmm) */
+	MSG_IS_QUIET,      /* empty: nothing is in flight, the device page is up to date (from
+				  * a helper) */
 	MSG_START_LAYER = 144, /* to and from insula-layer: insula/layer.h */
 	MSG_LAYER,
 	MSG_LAYER_END,
 	MSG_LAYER_DONE = 160,
 	MSG_LAYER_WRITTEN,
+	MSG_START_PAGER = 176, /* to and from insula-pager: insula/pager.h */
+	MSG_PAGER_GO,
+	MSG_PAGER_SYNC,
+	MSG_PAGER_DONE = 192,
 };
 
 struct msg_hdr {
@@ -108,7 +119,12 @@ struct msg_hdr {
 /* Descriptors: the hypervisor (Linux: /dev/kvm), guest memory, a kernel, and up to VMM_MAX_INITRDS
  * initrd parts, which are loaded one after the other, each padded to 4 bytes, as the kernel's
  * initramfs format allows. */
-enum vmm_flags { VMM_HUGEPAGES = 1 /* all of guest memory, from the start */ };
+enum vmm_flags {
+	VMM_HUGEPAGES = 1, /* all of guest memory, from the start */
+	/* Instead of kernel and initrd a START_STATE: what MSG_SAVE has written. Guest memory and
+	 * the device pages have their contents by MSG_GO. */
+	VMM_RESTORE = 2,
+};
 struct msg_start_vmm {
 	struct start_head head; /* START_TAG_VMM; its memory map is all of the guest's */
 	uint32_t ncpus;
@@ -203,6 +219,14 @@ _Static_assert(MSG_VERSION == 1 && MSG_START_EXEC == 40 && sizeof(struct msg_sta
 /* The answer to MSG_PAUSE, when no vCPU is in the guest any more, and to MSG_RESUME. */
 struct msg_paused {
 	uint32_t paused; /* 1: no vCPU is in the guest, 0: they go on */
+};
+
+/* The answer to MSG_SAVE. */
+struct msg_saved {
+	int32_t error; /* 0, or a negative errno: text */
+	uint32_t pad;
+	uint64_t len; /* bytes written */
+	char text[112];
 };
 
 struct msg_failed {

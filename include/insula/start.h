@@ -29,10 +29,11 @@ enum start_role {
 	START_KICK,       /* one for each queue */
 	START_ANSWER,     /* wakes the core, on a system without futexes (word_events()) */
 	START_OWN,        /* what the body says: a disk, a stream, the console's ends ... */
-	START_HYPERVISOR, /* /dev/kvm (to insula-vmm, like the next two) */
+	START_HYPERVISOR, /* /dev/kvm (to insula-vmm, like the next three) */
 	START_KERNEL,
 	START_INITRD,
-	START_ROLES /* one more than the last */
+	START_STATE, /* what it was saved as */
+	START_ROLES  /* one more than the last */
 };
 
 struct start_head {

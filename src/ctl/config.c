@@ -220,6 +220,37 @@ static int take_operands(struct run_options *o, bool dashes, int argc, char **ar
 	return rc ? rc : add_command(o->config, argc, argv);
 }
 
+/* insulad counts what a VM may use before it starts one, and opens nothing of its users: how large
+ * a snapshot's VM is it hears from us. */
+static int add_size(json_object *config, struct err *e)
+{
+	static const char *const keys[] = {"cpus", "mem"};
+	const char *dir = j_get_str(config, "restore", NULL), *why = "";
+	char path[CTL_PATH_MAX], *text;
+	json_object *machine;
+	size_t len;
+	int rc;
+
+	if (!dir)
+		return 0;
+	snprintf(path, sizeof(path), "%s/machine.json", dir);
+	rc = text_read(path, false, 2 * JSON_MAX, &text, &len);
+	if (rc)
+		return err_set(e, -EINVAL,
+			       "--restore: %s: %s; expected the directory of a snapshot", path,
+			       err_text(-rc));
+	machine = j_parse(text, len, DEPTH, &why);
+	free(text);
+	for (size_t i = 0; i < ARRAY_LEN(keys) && machine; i++) {
+		if (!j_get(config, keys[i]))
+			j_int(config, keys[i], j_get_int(machine, keys[i], 0));
+	}
+	if (!machine)
+		err_set(e, -EINVAL, "--restore: %s: %s", path, why);
+	json_object_put(machine);
+	return machine ? 0 : -EINVAL;
+}
+
 int config_flags(struct run_options *o, int argc, char **argv, struct err *e)
 {
 	struct option longopts[SETTINGS + ARRAY_LEN(own) + 1] = {0};
@@ -240,7 +271,7 @@ int config_flags(struct run_options *o, int argc, char **argv, struct err *e)
 	/* It goes one further for "--" alone. The first call begins at 1, whatever was there. */
 	if (!rc && take_operands(o, optind > (before ? before : 1), argc - optind, argv + optind))
 		rc = err_set(e, -ENOMEM, "out of memory");
-	return rc;
+	return rc ? rc : add_size(o->config, e);
 }
 
 void config_options_free(struct run_options *o)

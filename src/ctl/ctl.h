@@ -136,7 +136,8 @@ void wire_directory(char *out, size_t size);
 struct ctl {
 	struct conn conn;
 	const char *path; /* of the socket */
-	bool json, force, follow, timestamps, all, quiet, once, set_clock;
+	bool json, force, follow, timestamps, all, quiet, once, set_clock, diff, ends;
+	const char *base;                /* --base; borrowed */
 	json_object *filters;            /* of --filter, an array of texts; owned; NULL: none */
 	int64_t timeout, tail, since_ms; /* seconds; -1: not given; 0: not given */
 };
@@ -212,6 +213,9 @@ enum flag_bit {
 	FLAG_ONCE = 4096,
 	FLAG_LINKS = 8192,
 	FLAG_CLOCK = 16384,
+	FLAG_BUILDS_ON = 32768,
+	FLAG_DIFF = 65536,
+	FLAG_ENDS = 131072,
 };
 #define FLAG_ALONE (1u << 30) /* in a verb's flags: it needs no insulad */
 struct flag {

@@ -32,6 +32,9 @@ const struct flag flags[] = {
 	{FLAG_LINKS, "follow-link", 'L', NULL, "what symbolic links lead to, instead of them"},
 	{FLAG_CLOCK, "set-clock", 0, NULL,
 	 "set the guest's clock, give it new random numbers, run its hooks"},
+	{FLAG_BUILDS_ON, "base", 0, "DIR", "only what differs from this snapshot"},
+	{FLAG_DIFF, "diff", 0, NULL, "only what differs from the last snapshot of this VM"},
+	{FLAG_ENDS, "stop", 0, NULL, "the VM ends with it"},
 	{FLAG_ONCE, "no-stream", 0, NULL, "once, and not again every second"},
 };
 const size_t nflags = ARRAY_LEN(flags);
@@ -113,6 +116,15 @@ static int flags_take(struct ctl *c, enum flag_bit bit, const char *value, struc
 		return 0;
 	case FLAG_CLOCK:
 		c->set_clock = true;
+		return 0;
+	case FLAG_BUILDS_ON:
+		c->base = value;
+		return 0;
+	case FLAG_DIFF:
+		c->diff = true;
+		return 0;
+	case FLAG_ENDS:
+		c->ends = true;
 		return 0;
 	case FLAG_HELP:
 		break;

@@ -11,6 +11,7 @@
 #include "ctl.h"
 #include "spec/config.h"
 #include "spec/json.h"
+#include "spec/settings.h"
 
 int ctl_status(const struct err *e)
 {
@@ -347,6 +348,29 @@ static int verb_balloon(struct ctl *c, int argc, char **argv)
 	return ctl_simple(c, "vm.balloon", params);
 }
 
+static void j_path(json_object *o, const char *key, const char *path)
+{
+	char cwd[CTL_PATH_MAX], *text;
+
+	wire_directory(cwd, sizeof(cwd));
+	text = setting_absolute(setting_find("restore"), path, cwd);
+	j_str(o, key, text ? text : path);
+	free(text);
+}
+
+static int verb_snapshot(struct ctl *c, int argc, char **argv)
+{
+	json_object *params = ctl_with_id(argv[1]);
+
+	(void)argc;
+	j_path(params, "path", argv[2]);
+	if (c->base)
+		j_path(params, "base", c->base);
+	j_str(params, "kind", c->base || c->diff ? "diff" : "full");
+	j_bool(params, "keep_running", !c->ends);
+	return ctl_simple(c, "vm.snapshot", params);
+}
+
 static int verb_device(struct ctl *c, int argc, char **argv)
 {
 	json_object *params;
@@ -423,6 +447,9 @@ const struct verb verbs[] = {
 	 NULL},
 	{"resume", "unpause", "[--set-clock] VM...", "let the processors of VMs go on", verb_resume,
 	 1, -1, COMMON | FLAG_CLOCK, NULL, NULL},
+	{"snapshot", NULL, "[--base DIR|--diff] [--stop] VM DIR",
+	 "write a VM, as it is now, into a new directory; run --restore DIR goes on from it",
+	 verb_snapshot, 2, 2, COMMON | FLAG_BUILDS_ON | FLAG_DIFF | FLAG_ENDS, NULL, NULL},
 	{"stop", NULL, "[-t SECONDS] VM...", "ask guests to power off, then end VMs", verb_stop, 1,
 	 -1, COMMON | FLAG_TIMEOUT, NULL, NULL},
 	{"kill", NULL, "VM...", "end VMs at once, without asking the guests", verb_kill, 1, -1,

@@ -168,6 +168,19 @@ const struct method methods[] = {
 	 OBJECT(MUST("id"), ID ","
 		FLAG("set_clock", "for a guest that boots Insula's own initrd")),
 	 MACHINE, false},
+	{"vm.snapshot",
+	 "Write the VM, as it is at one moment, into a new directory, from which insula-run "
+	 "--restore or a configuration with \\\"restore\\\" goes on. Disks and shares are not part "
+	 "of it. Answered when all of it is on the disk.",
+	 method_vm_snapshot,
+	 OBJECT(MUST("id") "," MUST("path"), ID ","
+		WORDS("path", "absolute, of a directory that is not there yet; made with the "
+			      "rights of the VM's owner") ","
+		ONE_OF("kind", "\"full\",\"diff\"") ","
+		WORDS("base", "diff: the snapshot that it builds on, whose memory is needed as long "
+			      "as this one; default: the last one of this VM") ","
+		FLAG("keep_running", "the VM goes on, as before; default true. false: it ends")),
+	 MACHINE, false},
 	{"vm.stop",
 	 "End a VM in order. A guest that boots Insula's own initrd is asked to power off, and "
 	 "asks an init of the root's own; one that does not by the deadline, or cannot be asked, "

@@ -40,6 +40,7 @@ void method_vm_stats(struct daemon *d, struct request *r);
 void method_vm_pause(struct daemon *d, struct request *r);
 void method_vm_resume(struct daemon *d, struct request *r);
 void method_vm_balloon(struct daemon *d, struct request *r);
+void method_vm_snapshot(struct daemon *d, struct request *r);
 void method_vm_device_restart(struct daemon *d, struct request *r);
 void method_vm_stop(struct daemon *d, struct request *r);
 void method_vm_kill(struct daemon *d, struct request *r);

@@ -280,8 +280,8 @@ static int send_packet(struct machine *m, json_object *o, const int *fds, unsign
 	return n < 0 ? n : 0;
 }
 
-void talk_ask(struct machine *m, const char *op, json_object *params, reply_fn *done,
-	      struct request *r, bool with_fds)
+static void ask(struct machine *m, const char *op, json_object *params, reply_fn *done,
+		struct request *r, bool with_fds, uint64_t ms)
 {
 	struct pending *p = calloc(1, sizeof(*p));
 	json_object *o = json_object_new_object();
@@ -311,8 +311,20 @@ void talk_ask(struct machine *m, const char *op, json_object *params, reply_fn *
 	       r->nfds) /* the supervisor has them; a silent one must not fill us */
 		foreign_close(r->d, r->uid, &r->fd[--r->nfds]);
 	*p = (struct pending){.next = m->pending, .m = m, .id = m->next_op, .done = done, .r = r};
-	p->timer = timer_after(&m->d->loop, ANSWER_MS, on_timeout, p);
+	p->timer = timer_after(&m->d->loop, ms, on_timeout, p);
 	m->pending = p;
+}
+
+void talk_ask(struct machine *m, const char *op, json_object *params, reply_fn *done,
+	      struct request *r, bool with_fds)
+{
+	ask(m, op, params, done, r, with_fds, ANSWER_MS);
+}
+
+void talk_ask_long(struct machine *m, const char *op, json_object *params, reply_fn *done,
+		   struct request *r, uint64_t ms)
+{
+	ask(m, op, params, done, r, false, ms);
 }
 
 /* ---- begin and end ---- */

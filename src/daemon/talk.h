@@ -23,5 +23,8 @@ void talk_close(struct machine *m);
  * over. `fd` descriptors of `r` go along when `with_fds`. */
 void talk_ask(struct machine *m, const char *op, json_object *params, reply_fn *done,
 	      struct request *r, bool with_fds);
+/* The same for what may take so many ms. */
+void talk_ask_long(struct machine *m, const char *op, json_object *params, reply_fn *done,
+		   struct request *r, uint64_t ms);
 
 #endif

@@ -204,6 +204,48 @@ void method_vm_balloon(struct daemon *d, struct request *r)
 	talk_ask(m, "balloon", params, method_pass_on, r, false);
 }
 
+#define SNAPSHOT_MS 3600000 /* the supervisor has deadlines of its own */
+
+static void answer_snapshot(struct machine *m, struct request *r, json_object *result,
+			    json_object *error, int fd)
+{
+	(void)result;
+	(void)fd;
+	if (error)
+		method_refuse_as(r, error);
+	else
+		request_answer(r, machine_json(m, false));
+}
+
+void method_vm_snapshot(struct daemon *d, struct request *r)
+{
+	const char *path = j_get_str(r->params, "path", ""), *base, *kind;
+	struct machine *m = method_machine(d, r);
+	json_object *params;
+
+	if (!m)
+		return;
+	base = j_get_str(r->params, "base", NULL);
+	kind = j_get_str(r->params, "kind", base ? "diff" : "full");
+	if (!path_is_absolute(path) || (base && !path_is_absolute(base))) {
+		method_refuse_field(r, RPC_BAD_PARAMS, "value",
+				    path_is_absolute(path) ? "base" : "path",
+				    path_is_absolute(path) ? base : path, "an absolute path");
+		return;
+	}
+	if (base && strcmp(kind, "diff") != 0) {
+		method_refuse_field(r, RPC_BAD_PARAMS, "value", "base", base,
+				    "none with kind full");
+		return;
+	}
+	params = json_object_new_object();
+	j_str(params, "path", path);
+	j_str(params, "base", base);
+	j_bool(params, "diff", !strcmp(kind, "diff"));
+	j_bool(params, "keep_running", j_get_bool(r->params, "keep_running", true));
+	talk_ask_long(m, "snapshot", params, answer_snapshot, r, SNAPSHOT_MS);
+}
+
 void method_vm_device_restart(struct daemon *d, struct request *r)
 {
 	struct machine *m = method_machine(d, r);

@@ -66,7 +66,8 @@ static bool absolute_paths(struct request *r, const struct vm_config *c)
 		const char *key, *path;
 	} paths[] = {{"kernel", c->kernel},        {"initrd", c->initrd},
 		     {"rootfs", c->rootfs},        {"metrics", c->metrics},
-		     {"console", c->console_file}, {"vsock", c->vsock.path}};
+		     {"console", c->console_file}, {"vsock", c->vsock.path},
+		     {"restore", c->restore}};
 	bool ok = true;
 
 	for (size_t i = 0; i < ARRAY_LEN(paths) && ok; i++)

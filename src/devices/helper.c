@@ -97,6 +97,36 @@ static int helper_count(struct helper *h)
 	return helper_say(h, MSG_COUNTED, &s);
 }
 
+/* ---- a snapshot is made ---- */
+
+/* What the guest wrote last may still be in the ring: it is part of the page. */
+static int helper_rest(struct helper *h)
+{
+	int rc = port_run(&h->port);
+
+	if (rc < 0)
+		return rc;
+	if (!h->quiet && h->ops->quiet) {
+		h->quiet = true;
+		h->ops->quiet(h->dev);
+	}
+	return 0;
+}
+
+static int helper_go_on(struct helper *h)
+{
+	if (h->quiet)
+		h->ops->go_on(h->dev);
+	h->quiet = false;
+	return 0;
+}
+
+void helper_is_quiet(struct helper *h)
+{
+	/* If it cannot be said, the supervisor is gone, and the loop sees that. */
+	(void)msg_send(h->channel, MSG_IS_QUIET, NULL, 0, NULL, 0);
+}
+
 static int helper_stop(struct helper *h)
 {
 	struct msg_stats s = {0};
@@ -105,6 +135,7 @@ static int helper_stop(struct helper *h)
 
 	if (rc < 0)
 		return rc;
+	(void)helper_go_on(h);
 	h->ops->stop(h->dev, &s);
 	rc = helper_say(h, MSG_STOPPED, &s);
 	return rc ? rc : 1;
@@ -128,6 +159,10 @@ static int take_message(struct helper *h)
 		return helper_stop(h);
 	if (len == 0 && nfds == 0 && type == MSG_COUNT)
 		return helper_count(h);
+	if (len == 0 && nfds == 0 && type == MSG_QUIET)
+		return helper_rest(h);
+	if (len == 0 && nfds == 0 && type == MSG_RESUME)
+		return helper_go_on(h);
 	rc = h->ops->message ? h->ops->message(h->dev, type, body, len, fds, nfds) : -EPROTO;
 	if (rc)
 		log_error("unexpected message %d on the channel", (int)type);

@@ -41,6 +41,12 @@ struct helper_ops {
 	/* MSG_STOP: finish what is in flight, bounded in time, then fill in the program's counters.
 	 */
 	void (*stop)(void *dev, struct msg_stats *s);
+	/* MSG_QUIET: from now on touch neither guest memory nor what is behind the device, and say
+	 * helper_is_quiet() when nothing is in flight any more, from here or from the control
+	 * thread later. */
+	void (*quiet)(void *dev);
+	/* MSG_RESUME: go on where quiet() stopped. */
+	void (*go_on)(void *dev);
 	/* MSG_COUNT: the program's counters, as far as they go, while all goes on. May be NULL: it
 	 * has none before its end. */
 	void (*count)(void *dev, struct msg_stats *s);
@@ -59,6 +65,7 @@ struct helper {
 	int irq_fd;   /* owned: interrupt line */
 	int event_fd; /* owned: for the device's own threads; may be signalled by any thread */
 	bool spin;    /* more than one CPU */
+	bool quiet;   /* MSG_QUIET until MSG_RESUME */
 	uint64_t irqs, wakeups;
 };
 
@@ -68,6 +75,9 @@ struct helper {
 #define HELPER_SPIN_NS DP_SPIN_NS
 /* A busy core must not keep the thread from its messages for longer than this. */
 #define HELPER_BUSY_NS 1000000ull
+
+/* The answer to MSG_QUIET. The control thread. */
+void helper_is_quiet(struct helper *h);
 
 /* Map the page and take over page_fd, call_fd, irq_fd (closed on error as well). `tag` as in
  * port_state. */

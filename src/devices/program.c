@@ -20,7 +20,8 @@ struct start {
 static int check_roles(const struct helper_program *p, const struct start_fds *f, struct err *e)
 {
 	static const enum start_role one[] = {START_PAGE, START_CALL, START_IRQ};
-	static const enum start_role none[] = {START_HYPERVISOR, START_KERNEL, START_INITRD};
+	static const enum start_role none[] = {START_HYPERVISOR, START_KERNEL, START_INITRD,
+					       START_STATE};
 	int rc = start_expect(f, START_ANSWER, word_events(), e);
 
 	for (unsigned i = 0; i < ARRAY_LEN(one) && !rc; i++)

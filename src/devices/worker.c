@@ -58,6 +58,50 @@ static bool wait_lanes(struct worker *w, bool (*fn)(const struct lane *l), int t
 	return all_lanes(w, fn);
 }
 
+/* ---- a snapshot is made ---- */
+
+static bool is_frozen(const struct lane *l)
+{
+	return atomic_load(&l->frozen);
+}
+
+static void worker_quiet(void *dev)
+{
+	struct worker *w = dev;
+
+	w->quiet_owed = true;
+	atomic_store(&w->freeze, 1);
+	for (unsigned i = 0; i < w->nlanes; i++)
+		lane_wake(&w->lane[i]);
+}
+
+static void worker_go_on(void *dev)
+{
+	struct worker *w = dev;
+
+	w->quiet_owed = false;
+	atomic_store(&w->freeze, 0);
+	word_wake(&w->freeze);
+}
+
+bool lane_freezes(const struct lane *l)
+{
+	return atomic_load_explicit(&l->w->freeze, memory_order_relaxed);
+}
+
+void lane_freeze(struct lane *l)
+{
+	if (!lane_freezes(l))
+		return;
+	atomic_store(&l->frozen, true);
+	event_signal(l->w->h->event_fd);
+	while (atomic_load(&l->w->freeze))
+		word_wait(&l->w->freeze, 1);
+	atomic_store(&l->frozen, false);
+}
+
+/* ---- commands ---- */
+
 void worker_start(void *dev)
 {
 	struct worker *w = dev;
@@ -115,6 +159,10 @@ static void worker_event(void *dev)
 
 	if (why)
 		virtio_fail(&w->mmio.v, why);
+	if (w->quiet_owed && all_lanes(w, is_frozen)) {
+		w->quiet_owed = false;
+		helper_is_quiet(w->h);
+	}
 }
 
 static void worker_stop_now(void *dev, struct msg_stats *s)
@@ -157,6 +205,8 @@ const struct helper_ops worker_helper_ops = {
 	.resume = worker_resume,
 	.event = worker_event,
 	.stop = worker_stop_now,
+	.quiet = worker_quiet,
+	.go_on = worker_go_on,
 	.count = worker_count,
 };
 

@@ -49,6 +49,7 @@ struct lane {
 	int ctl_fd;                /* "look around": a command, or news of another lane */
 	_Atomic bool up;           /* it has begun; see `born` */
 	_Atomic uint32_t quiet_at; /* the last command after which it said that it is quiet */
+	_Atomic bool frozen;       /* it waits in lane_freeze() */
 	struct err born;           /* code < 0: the thread could not start */
 
 	/* the I/O thread's */
@@ -74,7 +75,9 @@ struct worker {
 	int quiet_fd;          /* I/O -> control: a lane is quiet, or has begun */
 	_Atomic uint32_t want; /* counts commands: odd is "serve the queues", even is "be quiet" */
 	_Atomic(const char *) fault; /* the guest's mistake; h->event_fd tells */
+	_Atomic uint32_t freeze;     /* 1: a snapshot is made; futex word */
 	bool last;                   /* the control thread's: MSG_STOP has come */
+	bool quiet_owed;             /* the control thread's: the answer to MSG_QUIET */
 };
 
 /* ---- control thread ---- */
@@ -117,6 +120,11 @@ void lane_calm(struct lane *l);
 /* The guest's mistake: take no more chains; the control thread tells the driver, and stops the
  * other lanes. `why` is static. */
 void lane_fault(struct lane *l, const char *why);
+/* A snapshot is made: take no more chains, and call lane_freeze() when nothing is in flight. */
+bool lane_freezes(const struct lane *l);
+/* Once in each turn, with nothing in flight and all of it published: wait here while a snapshot is
+ * made. What the lane has taken and not answered stays its own. */
+void lane_freeze(struct lane *l);
 /* Publish what was pushed on the queues of this lane, with one interrupt at the most. */
 void lane_publish(struct lane *l);
 /* Ask for kicks on queue q. True: there is something to take first. */

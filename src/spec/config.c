@@ -55,8 +55,9 @@ void config_drop_vhosts(struct vm_config *c)
 
 void config_free(struct vm_config *c)
 {
-	char *one[] = {c->kernel,       c->initrd,     c->append, c->rootfs, c->metrics,
-		       c->console_file, c->vsock.path, c->cwd,    c->image,  c->entrypoint};
+	char *one[] = {c->kernel,  c->initrd,       c->append,     c->rootfs,
+		       c->metrics, c->console_file, c->vsock.path, c->cwd,
+		       c->image,   c->entrypoint,   c->restore,    c->json};
 
 	for (unsigned i = 0; i < sizeof(one) / sizeof(one[0]); i++)
 		free(one[i]);

@@ -137,9 +137,14 @@ struct mistake {
 	char expected[256];           /* "": it cannot be said in words of this kind */
 };
 
+struct restore;
 struct vm_config {
 	struct mistake mistake; /* if config_set(), config_json() or config_check() refused */
 	char *kernel, *initrd, *append, *rootfs, *metrics, *console_file; /* NULL: not given */
+	uint64_t given; /* bit i: settings[i] was said */
+	char *json;     /* what insulad was told, and gave us; NULL: it was not insulad */
+	char *restore;  /* the directory of a snapshot; NULL: the guest boots */
+	struct restore *restoring; /* by restore_take(), which see; cannot be configured */
 	bool rootfs_rw, kernel_packed;
 	uint64_t rootfs_size; /* of the disk that takes what is written to the root; 0: memory */
 	char *image;          /* TRANSPORT:... as skopeo takes it; NULL: none */
@@ -200,6 +205,8 @@ void config_drop_vhosts(struct vm_config *c);
  * -EINVAL with a line for people. */
 int config_set(struct vm_config *c, const char *where, const char *name, const char *value,
 	       struct err *e);
+/* Of vm_config.given. */
+uint64_t config_bit(const char *name);
 /* Replace the command. */
 int config_set_command(struct vm_config *c, char *const *argv, unsigned n, struct err *e);
 

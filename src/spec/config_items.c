@@ -269,6 +269,7 @@ static const struct items *items_of(const struct taking *t)
 
 int items_begin(const struct taking *t)
 {
+	t->c->given |= 1ull << (t->s - settings);
 	return items_of(t)->begin(t);
 }
 

@@ -609,6 +609,11 @@ static int set_share(const struct taking *t, const char *v)
 
 /* ---- by their names ---- */
 
+static int set_restore(const struct taking *t, const char *v)
+{
+	return take_path(t, &t->c->restore, v);
+}
+
 static const struct {
 	const char *name;
 	int (*set)(const struct taking *t, const char *v);
@@ -633,10 +638,12 @@ static const struct {
 	{"env", set_env},
 	{"cwd", set_cwd},
 	{"user", set_user},
+	{"restore", set_restore},
 };
 
 int config_take(const struct taking *t, const char *value)
 {
+	t->c->given |= 1ull << (t->s - settings);
 	if (t->s->items)
 		return items_text(t, value);
 	for (size_t i = 0; i < ARRAY_LEN(setters); i++) {
@@ -644,6 +651,11 @@ int config_take(const struct taking *t, const char *value)
 			return setters[i].set(t, value);
 	}
 	panic("setting %s: nothing takes it", t->s->name);
+}
+
+uint64_t config_bit(const char *name)
+{
+	return 1ull << (setting_find(name) - settings);
 }
 
 int config_set(struct vm_config *c, const char *where, const char *name, const char *value,

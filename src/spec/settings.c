@@ -313,6 +313,13 @@ const struct setting settings[SETTINGS] = {
 	 .on = ON_BOTH,
 	 .value = "FILE",
 	 .help = "write counters as JSON at the end"},
+	{.name = "restore",
+	 .path = "",
+	 .type = SETTING_PATH,
+	 .on = ON_LINUX,
+	 .value = "DIR",
+	 .help = "go on from a snapshot (insulactl snapshot) instead of booting; disks, cards, "
+		 "shares, vsock and console are those of the snapshot unless they are said here"},
 	{.name = "timeout",
 	 .type = SETTING_NUMBER,
 	 .min = 1,

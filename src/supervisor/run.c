@@ -8,6 +8,7 @@
 #include "supervisor/control/control.h"
 #include "host.h"
 #include "run.h"
+#include "supervisor/snapshot/restore.h"
 #include "vm.h"
 
 static void run_refuse(struct vm *vm, const struct err *e, int status)
@@ -27,6 +28,10 @@ static void run_vm(struct vm *vm, struct options *o)
 		run_refuse(vm, &e, RUN_FAILED);
 		return;
 	}
+	if (restore_take(&o->conf, &e)) {
+		run_refuse(vm, &e, RUN_BAD_INPUT);
+		goto out;
+	}
 	status = image_take(&image, &o->conf, o->check_only, &e);
 	if (status) {
 		run_refuse(vm, &e, status);
@@ -44,6 +49,8 @@ static void run_vm(struct vm *vm, struct options *o)
 	vm_close(vm);
 out:
 	image_let_go(image);
+	restore_free(o->conf.restoring);
+	o->conf.restoring = NULL;
 }
 
 int run_main(struct options *o, int argc, char **argv)

@@ -7,6 +7,8 @@
 
 #include "host.h"
 #include "open.h"
+#include "supervisor/snapshot/restore.h"
+#include "supervisor/snapshot/save.h"
 #include "vm.h"
 
 /* ---- what it is made of ---- */
@@ -79,7 +81,14 @@ static int open_own(struct vm *vm, bool check_only, struct err *e)
 	}
 	memmap_of_board(&vm->memmap, vm->conf->mem);
 	rc = make_devices(vm, e);
-	return rc ? rc : open_programs(vm, e);
+	if (!rc)
+		rc = open_programs(vm, e);
+	if (rc || check_only)
+		return rc;
+	rc = restore_fill(vm, e);
+	if (rc)
+		vm->end.status = RUN_BAD_INPUT;
+	return rc;
 }
 
 /* What the user named: what is wrong here is the user's to mend. */
@@ -156,6 +165,7 @@ int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verb
 
 void vm_close(struct vm *vm)
 {
+	save_close(vm);
 	child_free(&vm->vmm);
 	exec_free(vm);
 	command_close(&vm->command);

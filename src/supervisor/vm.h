@@ -43,6 +43,7 @@ enum vm_deadlines {
 	VM_RESTART,
 	VM_DEVICES, /* one wants to be tended */
 	VM_CONTROL,
+	VM_SAVE,
 	VM_DEADLINES
 };
 
@@ -80,6 +81,7 @@ struct vm {
 	bool ended;
 	bool hard;          /* do not wait for helpers at the end */
 	const char *reason; /* stable name of the end, if MSG_VM_EXIT does not tell it; static */
+	struct save *save;  /* the snapshot that is made, or the last one; NULL: none yet */
 	struct control *control; /* insulad's door; NULL without (borrowed) */
 };
 /* Open and check. On error nothing is left open, and vm->end.status tells whose fault it is:
@@ -88,6 +90,8 @@ int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verb
 /* Run to the end; the status of insula-run. vm->end.why has the reason. */
 int vm_run(struct vm *vm);
 void vm_close(struct vm *vm);
+/* The first helper of each device; vm_run() does it, or the restore when the memory is there. */
+void vm_start_helpers(struct vm *vm);
 
 /* ---- vm_children.c ---- */
 

@@ -14,6 +14,8 @@
 
 #include "host.h"
 #include "recover.h"
+#include "supervisor/snapshot/restore.h"
+#include "supervisor/snapshot/save.h"
 #include "vm.h"
 
 #define PEER_START_NS 5000000000ull /* passt has begun by then */
@@ -22,7 +24,7 @@
 
 static bool all_ready(const struct vm *vm)
 {
-	if (vm->vmm.state != CHILD_READY)
+	if (vm->vmm.state != CHILD_READY || !restore_loaded(vm))
 		return false;
 	for (unsigned i = 0; i < vm->ndevices; i++) {
 		if (vm->device[i].child.state != CHILD_READY)
@@ -74,6 +76,7 @@ union vmm_body {
 	struct msg_dev dev;
 	struct msg_vm_event event;
 	struct msg_paused paused;
+	struct msg_saved saved;
 };
 
 static void vmm_ready(void *ctx)
@@ -101,6 +104,13 @@ static void on_vm_exit(struct vm *vm, const struct msg_vm_exit *x)
 	}
 }
 
+static void vm_is_paused(struct vm *vm, bool paused)
+{
+	control_paused(vm->control, vm, paused);
+	if (paused)
+		save_paused(vm);
+}
+
 static bool vmm_message(void *ctx, enum msg_type t, const void *body, size_t len)
 {
 	const union vmm_body *b = body;
@@ -116,7 +126,9 @@ static bool vmm_message(void *ctx, enum msg_type t, const void *body, size_t len
 		 b->event.event == BOARD_EVENT_AGENT_READY)
 		exec_agent_ready(vm);
 	else if (t == MSG_PAUSED && len == sizeof(b->paused))
-		control_paused(vm->control, vm, b->paused.paused);
+		vm_is_paused(vm, b->paused.paused);
+	else if (t == MSG_SAVED && len == sizeof(b->saved))
+		save_records(vm, &b->saved);
 	else
 		return false;
 	return true;
@@ -147,6 +159,7 @@ static void helper_ready(void *ctx)
 {
 	struct device *d = ctx;
 
+	d->restored = false;
 	helper_serves(d, true);
 	vm_helper_ready(d->vm, d);
 	if (d == vm_vsock(d->vm))
@@ -176,6 +189,8 @@ static bool helper_message(void *ctx, enum msg_type t, const void *body, size_t 
 
 	if (t == MSG_COUNTED && len == sizeof(*s))
 		return device_counted(d, s);
+	if (t == MSG_IS_QUIET && !len)
+		return save_quiet(d->vm, d);
 	if (t != MSG_STOPPED || len != sizeof(*s) || d->child.state != CHILD_STOPPING)
 		return d->class->message && d->class->message(d->vm, d, t, body, len);
 	for (unsigned i = 0; i < ARRAY_LEN(s->n); i++)
@@ -191,6 +206,7 @@ static void helper_gone(void *ctx, const struct child_end *end)
 
 	helper_serves(d, false);
 	device_count_end(d, NULL);
+	save_helper_died(d->vm, d);
 	vm_helper_died(d->vm, d, end->before, end->how);
 }
 

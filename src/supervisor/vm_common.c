@@ -6,6 +6,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "supervisor/snapshot/restore.h"
 #include "vm.h"
 
 const struct vm_config *vm_conf(const struct vm *vm)
@@ -132,8 +133,14 @@ unsigned vm_word_start(const struct vm *vm, int hypervisor, struct msg_start_vmm
 	}
 	m->head.slot[n] = START_MEMORY;
 	fds[n++] = vm->mem;
-	m->head.slot[n] = START_KERNEL;
-	fds[n++] = vm->boot.kernel;
+	if (vm->conf->restoring) {
+		m->flags |= VMM_RESTORE;
+		m->head.slot[n] = START_STATE;
+		fds[n++] = restore_records(vm);
+	} else {
+		m->head.slot[n] = START_KERNEL;
+		fds[n++] = vm->boot.kernel;
+	}
 	for (unsigned i = 0; i < vm->boot.ninitrds; i++) {
 		m->head.slot[n] = START_INITRD;
 		fds[n++] = vm->boot.initrd[i];

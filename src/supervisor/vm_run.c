@@ -9,6 +9,8 @@
 #include <insula/log.h>
 
 #include "recover.h"
+#include "supervisor/snapshot/restore.h"
+#include "supervisor/snapshot/save.h"
 #include "vm.h"
 
 #define SECOND_NS 1000000000ull
@@ -55,13 +57,27 @@ static int start_vmm(struct vm *vm, struct err *e)
 	return rc ? err_sys(e, rc, "insula-vmm: channel") : 0;
 }
 
-static void start_all(struct vm *vm)
+void vm_start_helpers(struct vm *vm)
 {
 	struct err e;
-	int rc = start_vmm(vm, &e);
+	int rc = 0;
 
 	for (unsigned i = 0; i < vm->ndevices && !rc; i++)
 		rc = device_start(&vm->device[i], vm->mem, &vm->memmap, &e);
+	if (rc)
+		vm_end(vm, RUN_FAILED, "%s", e.text);
+}
+
+/* A helper that carries on looks at its queues at once: first the memory they are in. */
+static void start_all(struct vm *vm)
+{
+	struct err e;
+	int rc = vm->conf->restoring ? restore_start(vm, &e) : 0;
+
+	if (!rc)
+		rc = start_vmm(vm, &e);
+	if (!rc && !vm->conf->restoring)
+		vm_start_helpers(vm);
 	if (!rc && vm->conf->command)
 		rc = command_start(vm, &e);
 	if (rc)
@@ -140,6 +156,7 @@ static const struct {
 	[VM_EXEC] = {exec_deadline, exec_overdue, false},
 	[VM_RESTART] = {vm_restart_next, vm_restart_due, false},
 	[VM_DEVICES] = {devices_due, devices_tend, false},
+	[VM_SAVE] = {save_deadline, save_overdue, false},
 	[VM_CONTROL] = {control_due, control_over, true},
 };
 
@@ -222,6 +239,8 @@ static void wind_down(struct vm *vm)
 {
 	uint64_t limit = clock_ns() + DRAIN_DEADLINE_NS;
 
+	save_close(vm);
+	restore_end(vm);
 	if (!vm->hard)
 		stop_vmm(vm);
 	/* Nobody is waited for that others could be dying beside. */

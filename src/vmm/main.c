@@ -8,12 +8,13 @@
  *                           the gate)
  *   4. jail_seal()          from here on no descriptor can be opened; not one byte from outside has
  *                           been looked at
- *   5. load                 kernel, initrd, ACPI tables into guest memory: the first untrusted
- *                           input
+ *   5. load                 kernel, initrd, ACPI tables into guest memory, or what a VM was saved
+ *                           as: the first untrusted input
  *   6. MSG_READY, MSG_GO    open the gate
  *   7. loop                 until the VM ends or the supervisor is gone
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -25,6 +26,7 @@
 #include "x86/genid.h"
 #include "x86/ioapic.h"
 #include "x86/load.h"
+#include "save.h"
 #include "vmm.h"
 
 #define PARK_DEADLINE_NS 1000000000ull
@@ -57,17 +59,21 @@ static void main_add_device(struct vmm *vm, const void *body, size_t len, int *f
 static int check_start(const struct vmm *vm, const struct msg_start_vmm *m,
 		       const struct start_fds *f, struct err *e)
 {
+	bool restore = m->flags & VMM_RESTORE;
 	int rc = start_expect(f, START_HYPERVISOR, vmm_device_fds(), e);
 
 	if (!rc)
-		rc = start_expect(f, START_KERNEL, 1, e);
+		rc = start_expect(f, START_KERNEL, !restore, e);
+	if (!rc)
+		rc = start_expect(f, START_STATE, restore, e);
 	for (enum start_role r = START_PAGE; r <= START_OWN && !rc; r++)
 		rc = start_expect(f, r, 0, e);
 	if (rc)
 		return rc;
-	if (!f->n[START_MEMORY] || f->n[START_INITRD] > VMM_MAX_INITRDS ||
+	if (!f->n[START_MEMORY] || f->n[START_INITRD] > (restore ? 0 : VMM_MAX_INITRDS) ||
 	    m->ndevices != vm->ndevices || m->ncpus < 1 || m->ncpus > BOARD_MAX_CPUS ||
-	    (m->flags & ~(uint32_t)VMM_HUGEPAGES) || !memchr(m->cmdline, 0, sizeof(m->cmdline)))
+	    (m->flags & ~(uint32_t)(VMM_HUGEPAGES | VMM_RESTORE)) ||
+	    !memchr(m->cmdline, 0, sizeof(m->cmdline)))
 		return err_set(e, -EPROTO, "malformed MSG_START_VMM");
 	return 0;
 }
@@ -104,6 +110,9 @@ static void main_receive(struct vmm *vm, struct msg_start_vmm *start, struct sta
 		main_fail("start", rc, e.text, 0);
 	*start = b.start;
 	vm->ncpus = start->ncpus;
+	vm->memmap = start->head.mem;
+	vm->restored = start->flags & VMM_RESTORE;
+	vm->save_fd = -1;
 }
 
 /* ---- 3. build ---- */
@@ -306,6 +315,16 @@ static void load(struct vmm *vm, const struct msg_start_vmm *start, struct start
 	close_role(f, START_INITRD);
 }
 
+static void restore(struct vmm *vm, struct start_fds *f)
+{
+	struct err e;
+	int rc = save_read(vm, f->fd[START_STATE][0], &e);
+
+	if (rc)
+		main_fail("restore", rc, e.text, 1);
+	close_role(f, START_STATE);
+}
+
 /* ---- 7. loop ---- */
 
 void vmm_end(struct vmm *vm, enum vm_exit_reason reason, const struct msg_vm_exit *x)
@@ -366,6 +385,51 @@ static void report_paused(struct vmm *vm)
 	send_paused(1);
 }
 
+/* ---- MSG_SAVE ---- */
+
+static void send_saved(struct vmm *vm, uint64_t len, int error, const char *text)
+{
+	struct msg_saved m = {.error = error, .len = len};
+
+	snprintf(m.text, sizeof(m.text), "%s", text);
+	(void)msg_send(MSG_CHANNEL_FD, MSG_SAVED, &m, sizeof(m), NULL, 0);
+	fd_close(&vm->save_fd);
+}
+
+/* Takes the descriptor. Answered by report_saved() when the last vCPU has made its record; the
+ * supervisor has the deadline. */
+static void save_vm(struct vmm *vm, int fd)
+{
+	uint32_t word = atomic_load(&vm->paused);
+
+	if (vm->save_fd >= 0)
+		fd_close(&vm->save_fd); /* nobody waits for that one any more */
+	vm->save_fd = fd;
+	if (!word || vm->pausing) {
+		send_saved(vm, 0, -EBUSY, "the VM is not paused");
+		return;
+	}
+	atomic_fetch_add(&vm->save_no, 1);
+	atomic_store(&vm->paused, word == 1 ? 2 : 1);
+	word_wake(&vm->paused);
+}
+
+static void report_saved(struct vmm *vm)
+{
+	struct err e = {0};
+	uint64_t len = 0;
+	int rc;
+
+	if (vm->save_fd < 0)
+		return;
+	for (unsigned i = 0; i < vm->ncpus; i++) {
+		if (atomic_load(&vm->vcpu[i].save_no) != atomic_load(&vm->save_no))
+			return;
+	}
+	rc = save_write(vm, vm->save_fd, &len, &e);
+	send_saved(vm, len, rc, rc ? e.text : "");
+}
+
 static void take_down(struct vmm *vm, uint32_t index)
 {
 	struct msg_dev m = {index};
@@ -388,6 +452,10 @@ static void handle_message(struct vmm *vm)
 	/* The supervisor is gone or speaks another language: nothing may outlive it. */
 	if (msg_recv(MSG_CHANNEL_FD, &type, &b, sizeof(b), &len, fds, &nfds))
 		_exit(1);
+	if (type == MSG_SAVE && len == 0 && nfds == 1) {
+		save_vm(vm, fds[0]);
+		return;
+	}
 	for (unsigned i = 0; i < nfds; i++)
 		fd_close(&fds[i]);
 	if (type == MSG_STOP)
@@ -433,6 +501,7 @@ static void loop(struct vmm *vm)
 		if (got & EVENTS_CHANNEL)
 			handle_message(vm);
 		report_paused(vm);
+		report_saved(vm);
 	}
 }
 
@@ -483,10 +552,13 @@ int main(void)
 	main_receive(&vm, &start, &fds);
 	log_setup("", (enum log_level)start.head.log_level);
 	main_build(&vm, &start, &fds);
-	rc = vmm_seal(&e);
+	rc = vmm_seal(vm.restored, &e);
 	if (rc)
 		main_fail("seccomp", rc, e.text, 0);
-	load(&vm, &start, &fds);
+	if (vm.restored)
+		restore(&vm, &fds);
+	else
+		load(&vm, &start, &fds);
 	rc = msg_send(MSG_CHANNEL_FD, MSG_READY, NULL, 0, NULL, 0);
 	if (!rc)
 		rc = msg_expect(MSG_CHANNEL_FD, MSG_GO, NULL, 0, NULL, 0, &e);

@@ -22,11 +22,11 @@ unsigned vmm_device_fds(void)
 	}
 static const struct jail_rule fixed_rules[] = {
 	{SYS_read, "own events", ANY},
-	{SYS_write, "events and the log: no descriptor held here leads anywhere else", ANY},
-	{SYS_pread64, "kernel and initrd", ANY},
+	{SYS_write, "events, the log, and what a snapshot is written to", ANY},
+	{SYS_pread64, "kernel and initrd, or what was saved", ANY},
 	{SYS_fstat, "size of kernel and initrd", ANY},
 	{SYS_newfstatat, "the same, as newer C libraries call it; the root is empty", ANY},
-	{SYS_close, "kernel and initrd when they are loaded", ANY},
+	{SYS_close, "what was loaded from or written to", ANY},
 	{SYS_madvise, "the kernel's memory in huge pages", {{2, JAIL_EQ, GM_ADVICE, 0}}},
 	{SYS_poll, "main loop", ANY},
 	{SYS_ppoll, "main loop, as some C libraries call it", ANY},
@@ -46,7 +46,7 @@ static const struct jail_rule fixed_rules[] = {
 #endif
 };
 
-int vmm_seal(struct err *e)
+int vmm_seal(bool restore, struct err *e)
 {
 	struct jail_rule rules[96];
 	size_t n = ARRAY_LEN(fixed_rules);
@@ -54,7 +54,7 @@ int vmm_seal(struct err *e)
 	memcpy(rules, fixed_rules, sizeof(fixed_rules));
 	rules[n++] = (struct jail_rule){
 		SYS_tgkill, "kick a vCPU of this process", {{0, JAIL_EQ, (uint64_t)getpid(), 0}}};
-	for (const unsigned long *r = hv_ioctls_used(); *r; r++) {
+	for (const unsigned long *r = hv_ioctls_used(restore); *r; r++) {
 		if (n < ARRAY_LEN(rules))
 			rules[n++] = (struct jail_rule){
 				SYS_ioctl, "hypervisor request", {{1, JAIL_EQ, *r, 0}}};

@@ -10,9 +10,10 @@ unsigned vmm_device_fds(void)
 	return 0;
 }
 
-int vmm_seal(struct err *e)
+int vmm_seal(bool restore, struct err *e)
 {
 	int rc = contain_lower(e);
 
+	(void)restore;
 	return rc ? rc : contain_check(GetCurrentProcess(), NULL, CONTAIN_VMM, true, e);
 }

@@ -6,6 +6,7 @@
 #include <insula/base.h>
 
 #include "arch.h"
+#include "save.h"
 #include "vmm.h"
 
 /* One access of a size that the bus knows. */
@@ -72,23 +73,40 @@ static int handle_exit(struct vcpu *c, struct hv_exit *x)
 	return h->complete ? hv_vcpu_complete(c->hv, x) : 0;
 }
 
+int vcpu_step(struct vcpu *c)
+{
+	struct hv_exit x;
+	int rc = hv_vcpu_run(c->hv, &x);
+
+	return rc ? rc : handle_exit(c, &x);
+}
+
 /* MSG_PAUSE: out of the guest until MSG_RESUME or the end. What was posted and what a helper owes
  * goes on without us. */
 static void rest(struct vcpu *c)
 {
 	struct vmm *vm = c->vm;
+	uint32_t seen;
 
 	atomic_fetch_add(&vm->resting, 1);
 	event_signal(vm->main_event);
-	while (atomic_load(&vm->paused) && !atomic_load(&vm->ending))
-		word_wait(&vm->paused, 1);
+	while ((seen = atomic_load(&vm->paused)) && !atomic_load(&vm->ending)) {
+		uint32_t no = atomic_load(&vm->save_no);
+
+		if (no == atomic_load(&c->save_no)) {
+			word_wait(&vm->paused, seen);
+			continue;
+		}
+		save_vcpu(c);
+		atomic_store(&c->save_no, no);
+		event_signal(vm->main_event);
+	}
 	atomic_fetch_sub(&vm->resting, 1);
 	hv_vcpu_was_paused(c->hv);
 }
 
 static void vcpu_run(struct vcpu *c)
 {
-	struct hv_exit x;
 	int rc = 0;
 
 	while (!atomic_load_explicit(&c->vm->ending, memory_order_relaxed) && !rc) {
@@ -96,9 +114,7 @@ static void vcpu_run(struct vcpu *c)
 			rest(c);
 			continue;
 		}
-		rc = hv_vcpu_run(c->hv, &x);
-		if (!rc)
-			rc = handle_exit(c, &x);
+		rc = vcpu_step(c);
 	}
 	if (rc) {
 		struct msg_vm_exit m = {0};
@@ -137,6 +153,8 @@ void *vcpu_thread(void *arg)
 	wait_for_gate(c->vm);
 	if (c->index == 0)
 		c->vm->first_run_ns = clock_ns();
+	if (c->vm->restored)
+		hv_vcpu_was_paused(c->hv);
 	vcpu_run(c);
 	park(c->vm);
 }

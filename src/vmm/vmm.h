@@ -34,11 +34,18 @@ struct vcpu {
 	pthread_t thread;
 	uint64_t exits[HV_EXIT_KINDS];
 	uint64_t unclaimed;
+	/* MSG_SAVE: made by its thread, for the save_no of the VM; then read by main. */
+	_Atomic uint32_t save_no;
+	int save_rc;
+	struct err save_err;
+	size_t state_len;
+	_Alignas(8) uint8_t state[HV_STATE_MAX];
 };
 
 struct vmm {
 	struct hv_vm *hv;
 	struct guestmem gm;
+	struct memmap memmap; /* of gm */
 	struct bus pio, mmio;
 	struct ioapic *ioapic;
 	unsigned ncpus, ndevices, npins;
@@ -53,9 +60,12 @@ struct vmm {
 	_Atomic uint32_t running; /* vCPU threads that have not parked */
 	pthread_barrier_t begun;  /* all vCPU threads and main: they are up, the jail may close */
 	_Atomic uint32_t gate;    /* 0: vCPU threads wait; futex word */
-	_Atomic uint32_t paused;  /* 1: vCPU threads stay out of the guest; futex word */
+	_Atomic uint32_t paused;  /* not 0: vCPU threads stay out of the guest; futex word */
 	_Atomic uint32_t resting; /* vCPU threads that do so */
 	bool pausing;             /* main thread: MSG_PAUSED is owed */
+	_Atomic uint32_t save_no; /* counts MSG_SAVE: resting vCPUs make their records */
+	int save_fd;              /* main thread: where to; -1: MSG_SAVED is not owed. Owned */
+	bool restored;            /* the guest goes on instead of booting */
 	struct msg_vm_exit exit;  /* written by the thread that won `reason`, then read by main */
 	_Atomic uint32_t init_started;
 	_Atomic uint32_t agent_ready; /* 1: to be reported, 2: has been */
@@ -72,12 +82,14 @@ void vmm_end(struct vmm *vm, enum vm_exit_reason reason, const struct msg_vm_exi
 /* Descriptors of the hypervisor that MSG_START_VMM begins with: /dev/kvm on Linux. */
 unsigned vmm_device_fds(void);
 /* jail_seal() with all that the program needs from now on. */
-int vmm_seal(struct err *e);
+int vmm_seal(bool restore, struct err *e);
 
 /* x86/board.c: the board's own registers, and the IOAPIC's window. */
 int board_init(struct vmm *vm, struct err *e);
 
 /* vcpu.c: a vCPU thread: waits for the gate, runs until the VM ends, parks. */
 void *vcpu_thread(void *vcpu);
+/* One run and its exit. The vCPU's thread. 0, or a negative errno: it cannot go on. */
+int vcpu_step(struct vcpu *c);
 
 #endif

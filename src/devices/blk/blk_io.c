@@ -111,24 +111,29 @@ bool blk_turn(struct blk_lane *l)
 {
 	bool more = false;
 
-	if (lane_idle(l->l))
+	if (lane_idle(l->l)) {
+		lane_freeze(l->l);
 		return false;
+	}
 	blk_sync_take(l);
 	blk_overlay_take(l);
 	publish(l); /* what has finished: the driver's next requests may come while we take those
 		       that are there */
-	if (lane_runs(l->l) && l->q->num)
+	if (lane_runs(l->l) && l->q->num && !lane_freezes(l->l))
 		more = serve_queue(l);
 	publish(l); /* what needed no disk */
-	if (l->in_flight == 0)
+	if (l->in_flight == 0) {
 		lane_calm(l->l);
+		lane_freeze(l->l);
+	}
 	return more && !l->l->broken;
 }
 
 /* May chains be taken at all? */
 static bool may_take(struct blk_lane *l)
 {
-	return lane_runs(l->l) && !lane_commanded(l->l) && l->q->num && peek_free(l);
+	return lane_runs(l->l) && !lane_commanded(l->l) && !lane_freezes(l->l) && l->q->num &&
+	       peek_free(l);
 }
 
 bool blk_arm(struct blk_lane *l)

@@ -43,6 +43,8 @@ static void pull_input(struct console *c)
 	uint32_t tail = atomic_load_explicit(&r->in_tail, memory_order_relaxed);
 	uint32_t head = atomic_load(&r->in_head);
 
+	if (c->h->quiet)
+		return;
 	while (tail != head && uart_rx(&c->uart, &r->in[tail % CONSOLE_IN_LEN], 1))
 		ends_took(&c->ends, ++tail);
 }
@@ -110,6 +112,22 @@ static void console_resume(void *dev)
 	ends_go(&c->ends);
 }
 
+/* Input waits (pull_input()); the output is the host's already. */
+static void console_quiet(void *dev)
+{
+	struct console *c = dev;
+
+	helper_is_quiet(c->h);
+}
+
+static void console_go_on(void *dev)
+{
+	struct console *c = dev;
+
+	c->h->quiet = false;
+	console_settle(c);
+}
+
 static void console_stop_now(void *dev, struct msg_stats *s)
 {
 	struct console *c = dev;
@@ -127,6 +145,8 @@ const struct helper_ops console_ops = {
 	.idle = idle,
 	.event = console_event,
 	.stop = console_stop_now,
+	.quiet = console_quiet,
+	.go_on = console_go_on,
 };
 
 int console_open(struct console *c, struct helper *h, int out_fd, int in_fd,

@@ -15,7 +15,7 @@ static int check_both(const void *start, const struct start_fds *f, unsigned kic
 	const struct msg_start_uart *m = start;
 	int rc;
 
-	if (m->flags & ~(uint32_t)(UART_HAS_INPUT | UART_ESCAPE | UART_STREAM))
+	if (m->flags & ~(uint32_t)(UART_HAS_INPUT | UART_ESCAPE | UART_STREAM | UART_RESTORED))
 		return err_set(e, -EINVAL, "unknown flags %#x", m->flags);
 	rc = start_expect(f, START_KICK, kicks, e);
 	return rc ? rc : start_expect(f, START_OWN, m->flags & UART_HAS_INPUT ? 2 : 1, e);

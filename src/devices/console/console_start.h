@@ -10,10 +10,11 @@
 
 enum uart_flags {
 	UART_HAS_INPUT = 1,
-	UART_ESCAPE = 2, /* Ctrl-A x ends the VM, Ctrl-A Ctrl-A is Ctrl-A */
-	UART_STREAM = 4, /* the input is a stream for insula-init: it waits until the guest says
+	UART_ESCAPE = 2,   /* Ctrl-A x ends the VM, Ctrl-A Ctrl-A is Ctrl-A */
+	UART_STREAM = 4,   /* the input is a stream for insula-init: it waits until the guest says
 			  * that its terminal is set up, by MCR.OUT1 or by its first output,
 			  * and its end is given as Ctrl-D */
+	UART_RESTORED = 8, /* the page is a snapshot's: what its rings hold was the other VM's */
 };
 /* START_OWN: output, then input if UART_HAS_INPUT. A 16550 gets no guest memory and no kick;
  * virtio-console all memory, and the kicks of receiveq and transmitq. */

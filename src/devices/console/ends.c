@@ -327,6 +327,15 @@ void ends_rings(struct ends *c, struct ends_rings *r, bool resumed)
 	atomic_store(&c->out_mark, c->out_head);
 }
 
+/* What the guest had written is the other VM's to print, and what was typed was for it. */
+static void forget(struct ends *c)
+{
+	atomic_store(&c->r->out_tail, c->out_head);
+	atomic_store(&c->r->in_tail, atomic_load(&c->r->in_head));
+	atomic_store(&c->r->in_open, 0);
+	atomic_store(&c->r->in_ended, 0);
+}
+
 int ends_open(struct ends *c, struct ends_rings *r, bool resumed, const struct ends_conf *conf,
 	      struct err *e)
 {
@@ -334,6 +343,8 @@ int ends_open(struct ends *c, struct ends_rings *r, bool resumed, const struct e
 	int rc;
 
 	ends_rings(c, r, resumed);
+	if (conf->flags & UART_RESTORED)
+		forget(c);
 	c->out_fd = conf->out_fd;
 	c->in_fd = conf->in_fd;
 	c->wake_fd = conf->wake_fd;

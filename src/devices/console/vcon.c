@@ -262,8 +262,11 @@ static void *io_main(void *arg)
 
 	lane_born(v->w.lane);
 	for (;;) {
-		int ms = vcon_turn(v) ? 0 : vcon_rest(v);
+		bool more = vcon_turn(v);
+		int ms;
 
+		lane_freeze(v->w.lane);
+		ms = more ? 0 : vcon_rest(v);
 		v->w.lane->stat[STAT_VCON_KICKS] += lane_sleep(v->w.lane, ms);
 	}
 	return NULL;

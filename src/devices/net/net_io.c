@@ -365,7 +365,10 @@ void *net_io_main(void *arg)
 
 	lane_born(l->l);
 	for (;;) {
-		if (!net_turn(l))
+		bool more = net_turn(l);
+
+		lane_freeze(l->l);
+		if (!more)
 			net_wait(l);
 	}
 }

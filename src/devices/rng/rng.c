@@ -82,6 +82,7 @@ static void *io_main(void *arg)
 	for (;;) {
 		bool more = rng_turn(r);
 
+		lane_freeze(r->w.lane);
 		r->w.lane->stat[STAT_RNG_KICKS] += lane_sleep(r->w.lane, more ? 0 : rest(r));
 	}
 	return NULL;

@@ -329,6 +329,7 @@ void *vsock_io_main(void *arg)
 	for (;;) {
 		bool more = vsock_turn(d);
 
+		lane_freeze(d->w.lane);
 		vsock_wait(d, more ? 0 : vsock_rest(d));
 	}
 	return NULL;

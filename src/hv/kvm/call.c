@@ -21,9 +21,20 @@ int kvm_call(int fd, unsigned long request, void *arg)
 	return kvm_call_value(fd, request, (unsigned long)(uintptr_t)arg);
 }
 
-const unsigned long *hv_ioctls_used(void)
+const unsigned long *hv_ioctls_used(bool restore)
 {
+	/* What is set to restore comes first: the list of others begins behind it. */
 	static const unsigned long used[] = {
+		KVM_SET_MP_STATE,
+		KVM_SET_XSAVE,
+		KVM_SET_XCRS,
+		KVM_SET_DEBUGREGS,
+		KVM_SET_LAPIC,
+		KVM_SET_MSRS,
+		KVM_SET_VCPU_EVENTS,
+		KVM_SET_CLOCK,
+		KVM_SET_TSC_KHZ,
+#define RESTORE_ONLY 9
 		KVM_RUN,
 		KVM_GET_REGS,
 		KVM_SET_REGS,
@@ -33,8 +44,18 @@ const unsigned long *hv_ioctls_used(void)
 		KVM_IRQFD,
 		KVM_SET_GSI_ROUTING,
 		KVM_KVMCLOCK_CTRL, /* after a pause */
+		KVM_GET_MP_STATE,  /* a snapshot: this and what follows */
+		KVM_GET_XSAVE,
+		KVM_GET_XSAVE2,
+		KVM_GET_XCRS,
+		KVM_GET_DEBUGREGS,
+		KVM_GET_LAPIC,
+		KVM_GET_MSRS,
+		KVM_GET_VCPU_EVENTS,
+		KVM_GET_CLOCK,
+		KVM_GET_TSC_KHZ,
 		0,
 	};
 
-	return used;
+	return restore ? used : used + RESTORE_ONLY;
 }

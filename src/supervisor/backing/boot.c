@@ -246,6 +246,33 @@ void boot_init(struct boot *b)
 		b->share_hold[i] = -1;
 }
 
+static int open_kernel(struct boot *b, const struct vm_config *c, const struct paths *p,
+		       bool verbose, char path[PATH_MAX], struct err *e)
+{
+	int rc = 0;
+
+	if (c->kernel)
+		snprintf(path, PATH_MAX, "%s", c->kernel);
+	else
+		rc = paths_default_kernel(p, path, PATH_MAX, e);
+	if (!rc)
+		rc = b->kernel = open_file(path, "--kernel", e);
+	return rc < 0 ? rc : cmdline_make(b->cmdline, c, verbose, e);
+}
+
+json_object *boot_images(const struct boot *b, const struct vm_config *c)
+{
+	json_object *list = json_object_new_array();
+
+	if (c->rootfs && strcmp(b->root_image, c->rootfs) != 0)
+		json_object_array_add(list, json_object_new_string(b->root_image));
+	for (unsigned i = 0; i < c->nlayers; i++)
+		json_object_array_add(list, json_object_new_string(c->layer[i]));
+	for (unsigned i = 0; i < b->nshares; i++)
+		json_object_array_add(list, json_object_new_string(b->share_image[i]));
+	return list;
+}
+
 int boot_open(struct boot *b, const struct vm_config *c, const struct paths *p, bool check_only,
 	      bool verbose, struct err *e)
 {
@@ -253,24 +280,19 @@ int boot_open(struct boot *b, const struct vm_config *c, const struct paths *p, 
 	int rc = 0;
 
 	boot_init(b);
-	if (c->kernel)
-		snprintf(kernel, sizeof(kernel), "%s", c->kernel);
-	else
-		rc = paths_default_kernel(p, kernel, sizeof(kernel), e);
-	if (!rc)
-		rc = b->kernel = open_file(kernel, "--kernel", e);
-	if (rc >= 0)
-		rc = cmdline_make(b->cmdline, c, verbose, e);
+	if (!c->restoring)
+		rc = open_kernel(b, c, p, verbose, kernel, e);
 	if (!rc && c->rootfs)
 		rc = open_rootfs(b, c, p, check_only, e);
 	if (!rc && c->rootfs_size && !check_only)
 		rc = image_upper(c->rootfs_size, &b->upper, e);
 	if (!rc)
 		rc = open_shares(b, c, p, check_only, e);
-	if (!rc)
+	if (!rc && !c->restoring)
 		rc = open_initrd(b, c, p, kernel, check_only, e);
-	if (!rc && !c->kernel_packed && !check_only)
+	if (!rc && !c->restoring && !c->kernel_packed && !check_only)
 		rc = unpack_kernel(b, p, e);
+	b->own_initrd |= c->restoring && c->serve;
 	if (rc)
 		boot_close(b);
 	return rc;

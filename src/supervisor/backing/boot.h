@@ -4,6 +4,8 @@
 #ifndef SUPERVISOR_BOOT_H
 #define SUPERVISOR_BOOT_H
 
+#include <json-c/json.h>
+
 #include <insula/image.h>
 #include <insula/proto.h>
 
@@ -34,6 +36,9 @@ void boot_init(struct boot *b);
 int boot_open(struct boot *b, const struct vm_config *c, const struct paths *p, bool check_only,
 	      bool verbose, struct err *e);
 void boot_close(struct boot *b);
+/* The files of the cache that the guest has as disks: packed directories, layers. The caller's.
+ * Linux alone. */
+json_object *boot_images(const struct boot *b, const struct vm_config *c);
 
 /* boot_memory.c: -EINVAL if a Linux kernel with Insula's initrd cannot start in so many bytes, for
  * all that is known of this one. A kernel of another form is let through. */

@@ -70,7 +70,7 @@ static int with_spec(struct vm *vm, int (*use)(struct vm *, const struct exec_sp
 			      .tty = c->tty,
 			      .input = k->in >= 0,
 			      .escape = k->raw,
-			      .only = true};
+			      .only = !c->restore};
 	int rc;
 
 	if (!s.env)

@@ -42,7 +42,8 @@ struct exec_spec {
 	uint16_t rows, cols;
 	bool input;  /* fds[0] is its input; else it has none */
 	bool escape; /* a person types: Ctrl-] three times within a second is vm_quit() */
-	bool only;   /* the VM's one task: disks are written back and unmounted when it ends */
+	bool only; /* the VM's one task: disks are written back and unmounted when it ends. Not in a
+			guest that goes on from a snapshot, which had other tasks */
 };
 
 /* Called once for every started command, from the supervisor's loop; the id is free afterwards.

@@ -16,6 +16,7 @@
 #include "spec/json.h"
 #include "supervisor/backing/balloon.h"
 #include "supervisor/recover.h"
+#include "supervisor/snapshot/save.h"
 #include "usage.h"
 #include "supervisor/loop.h"
 #include "supervisor/vm_common.h"
@@ -36,6 +37,8 @@ void control_hung_up(struct control *k, unsigned i)
 		k->turn.conn = CONTROL_CONNS; /* nobody */
 	if (k->balloon.conn == i)
 		k->balloon.conn = CONTROL_CONNS;
+	if (k->saving.conn == i)
+		k->saving.conn = CONTROL_CONNS;
 	if (k->owner == i) {
 		k->owner = CONTROL_CONNS;
 		k->disowned = true;
@@ -242,6 +245,10 @@ static bool turn(struct call *c, bool pause)
 		control_refuse(k, c->conn, c->id, "wrong-state", state_name(k, vm));
 		return false;
 	}
+	if (save_active(vm)) {
+		control_refuse(k, c->conn, c->id, "busy", "a snapshot is made");
+		return false;
+	}
 	if (k->turn.deadline_ns) {
 		control_refuse(k, c->conn, c->id, "busy", "another pause or resume is under way");
 		return false;
@@ -327,6 +334,44 @@ static void op_renew(struct call *c)
 		return;
 	snprintf(k->renew.vm, sizeof(k->renew.vm), "%s", j_get_str(c->params, "vm", ""));
 	k->renew.wanted = true;
+}
+
+/* ---- snapshots ---- */
+
+static void op_snapshot_over(void *ctx, struct vm *vm, int rc, const struct err *e)
+{
+	struct control *k = ctx;
+
+	(void)vm;
+	if (rc)
+		control_refuse(k, k->saving.conn, k->saving.id, "failed", e->text);
+	else
+		control_answer(k, k->saving.conn, k->saving.id, NULL);
+	control_event(k, rc ? "snapshot-failed" : "snapshot", NULL, rc ? e->text : NULL);
+}
+
+static void op_snapshot(struct call *c)
+{
+	const struct save_order o = {.path = j_get_str(c->params, "path", ""),
+				     .base = j_get_str(c->params, "base", NULL),
+				     .diff = j_get_bool(c->params, "diff", false),
+				     .keep_running = j_get_bool(c->params, "keep_running", true),
+				     .done = op_snapshot_over,
+				     .ctx = c->k};
+	struct err e;
+	int rc = c->k->turn.deadline_ns ? err_set(&e, -EBUSY, "a pause or resume is under way")
+					: save_begin(c->vm, &o, &e);
+
+	if (rc) {
+		control_refuse(c->k, c->conn, c->id,
+			       rc == -EBUSY                     ? "wrong-state"
+			       : rc == -EEXIST || rc == -EINVAL ? "bad-params"
+								: "failed",
+			       e.text);
+		return;
+	}
+	c->k->saving.conn = c->conn;
+	c->k->saving.id = c->id;
 }
 
 /* ---- the end ---- */
@@ -505,6 +550,7 @@ static const struct {
 	{"pause", op_pause},
 	{"resume", op_resume},
 	{"renew", op_renew},
+	{"snapshot", op_snapshot},
 	{"stop", op_stop},
 	{"kill", op_kill},
 	{"own", op_own},
@@ -515,6 +561,11 @@ static const struct {
 	{"exec-resize", op_exec_resize},
 	{"exec-result", op_exec_result},
 };
+
+bool control_is_paused(const struct control *k)
+{
+	return k && k->paused;
+}
 
 void control_paused(struct control *k, struct vm *vm, bool paused)
 {
@@ -669,9 +720,12 @@ static int use_setup(struct control *k, json_object *o, struct vm_config *c, str
 		return err_set(e, -EPROTO, "control: the set-up lacks token or config");
 	strcpy(k->token, token);
 	text = j_text(config);
+	c->json = strdup(text);
 	rc = config_json(c, NULL, text, strlen(text), e);
 	if (!rc)
 		rc = config_check(c, e);
+	/* insulad has counted what it was told, or the defaults: a snapshot cannot be larger. */
+	c->given |= config_bit("cpus") | config_bit("mem");
 	c->serve = true;
 	c->serve_alone = j_get_bool(o, "alone", false);
 	return rc;

@@ -36,6 +36,7 @@ void control_event(struct control *k, const char *event, const char *name, const
 void control_paused(struct control *k, struct vm *vm, bool paused);
 /* The guest has told its statistics: balloon_ask(). */
 void control_balloon(struct control *k, struct vm *vm);
+bool control_is_paused(const struct control *k);
 /* The VM has ended, or could not begin: write the result, say so, close everything, free. */
 void control_finish(struct control *k, const struct vm *vm);
 

@@ -52,6 +52,10 @@ struct control {
 		uint64_t limit_ns; /* and is given up then */
 		char vm[128];
 	} renew;
+	struct {
+		unsigned conn;
+		int64_t id;
+	} saving;         /* who asked for the snapshot that is under way */
 	unsigned owner;   /* the connection that the VM ends with; CONTROL_CONNS: none */
 	bool disowned;    /* it has ended */
 	uint64_t stop_ns; /* the clean stop's deadline; 0: none */

@@ -26,7 +26,7 @@ static int console_start(struct device *d, struct device_start *s, struct err *e
 
 	(void)e;
 	m.flags = (t->in >= 0 ? UART_HAS_INPUT : 0) | (t->escape ? UART_ESCAPE : 0) |
-		  (t->stream ? UART_STREAM : 0);
+		  (t->stream ? UART_STREAM : 0) | (d->restored ? UART_RESTORED : 0);
 	device_word(s, &m, sizeof(m));
 	device_add(s, t->out);
 	if (t->in >= 0)

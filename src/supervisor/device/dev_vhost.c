@@ -114,5 +114,6 @@ const struct device_class device_vhost = {
 	.tend = vhost_tend,
 	.peer = vhost_peer,
 	.peer_began = vhost_peer_began,
+	.unsaved = "what its back end holds cannot be part of a snapshot",
 	.stats = &stats_vhost,
 };

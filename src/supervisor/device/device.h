@@ -82,6 +82,8 @@ struct device_class {
 	struct child *(*peer)(const struct device *d);
 	/* Is it the first one? */
 	bool (*peer_began)(const struct device *d);
+	/* Why it cannot be part of a snapshot; NULL: it can. */
+	const char *unsaved;
 	const struct stat_names *stats;
 };
 
@@ -92,7 +94,8 @@ struct device {
 	int slot[DEVICE_MAX_SLOTS]; /* its page and events, as desc has them; owned */
 	unsigned nqueues;           /* the first doorbells are their kicks */
 	struct child child;
-	union { /* what is behind it, borrowed */
+	bool restored; /* its first helper carries on from a snapshot */
+	union {        /* what is behind it, borrowed */
 		struct disk *disk;
 		struct terminal *terminal;
 		struct vsock *vsock;

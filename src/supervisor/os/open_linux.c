@@ -8,6 +8,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "supervisor/snapshot/save.h"
 #include "supervisor/open.h"
 #include "supervisor/vm.h"
 
@@ -141,7 +142,7 @@ static int open_live_shares(struct vm *vm, struct err *e)
 
 void open_init(struct vm *vm)
 {
-	vm->opened.exec_program = -1;
+	vm->opened.exec_program = vm->opened.pager_program = -1;
 	vm->vsock = (struct vsock){.dir = -1, .listener = -1};
 	vm->terminal = (struct terminal){.in = -1, .out = -1, .slave = -1};
 }
@@ -211,16 +212,20 @@ int open_programs(struct vm *vm, struct err *e)
 	int rc = child_init(&vm->vmm, vm->paths.libexec, "insula-vmm", "",
 			    vm->conf->cpus + VMM_OTHER_THREADS, VMM_NOFILE, e);
 
+	vm->vmm.os.fsize = save_room(vm->conf->cpus);
 	if (vsock)
 		vsock->child.os.nofile = vsock_nofile();
 	if (!rc)
 		rc = vm->opened.exec_program = child_program(vm->paths.libexec, "insula-exec", e);
+	if (rc >= 0)
+		rc = vm->opened.pager_program = child_program(vm->paths.libexec, "insula-pager", e);
 	return rc < 0 ? rc : 0;
 }
 
 void open_close(struct vm *vm)
 {
 	fd_close(&vm->opened.exec_program);
+	fd_close(&vm->opened.pager_program);
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		device_free(&vm->device[i]);
 	for (unsigned i = 0; i < vm->opened.ndisks; i++)

@@ -24,7 +24,7 @@ struct opened {
 	struct disk_config root_disk, share_disk[CONFIG_MAX_SHARES];
 	struct disk_config layer_disk[CONFIG_MAX_LAYERS], upper_disk;
 	char upper_path[32];
-	int exec_program; /* insula-exec; owned */
+	int exec_program, pager_program; /* insula-exec, insula-pager; owned */
 };
 
 /* A socket, a log and an end of each process; control, signals. */

@@ -241,3 +241,29 @@ void ioapic_failure(struct ioapic *a, struct err *e)
 	*e = a->failure;
 	pthread_mutex_unlock(&a->lock);
 }
+
+void ioapic_get(struct ioapic *a, struct ioapic_state *s)
+{
+	pthread_mutex_lock(&a->lock);
+	*s = (struct ioapic_state){.id = a->id, .index = a->index, .npins = a->npins};
+	for (unsigned i = 0; i < a->npins; i++)
+		s->rte[i] = a->pin[i].rte;
+	pthread_mutex_unlock(&a->lock);
+}
+
+int ioapic_set(struct ioapic *a, const struct ioapic_state *s, struct err *e)
+{
+	int rc = 0;
+
+	if (s->npins != a->npins)
+		return err_set(e, -EINVAL, "IOAPIC: %u pins, expected %u", s->npins, a->npins);
+	pthread_mutex_lock(&a->lock);
+	a->id = s->id & ID_MASK;
+	a->index = (uint8_t)s->index;
+	for (unsigned i = 0; i < a->npins && !rc; i++) {
+		a->pin[i].rte = s->rte[i] & RTE_WRITABLE;
+		rc = update(a, i, e);
+	}
+	pthread_mutex_unlock(&a->lock);
+	return rc;
+}

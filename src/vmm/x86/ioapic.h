@@ -55,6 +55,15 @@ uint64_t ioapic_read(struct ioapic *a, uint64_t off, unsigned size);
  * then, and the text is in ioapic_failure(). The register has its new value all the same; the next
  * write to it tries again. */
 int ioapic_write(struct ioapic *a, uint64_t off, unsigned size, uint64_t value);
+/* All of it but the events; the same on both ends of a snapshot. */
+struct ioapic_state {
+	uint32_t id, index, npins, pad;
+	uint64_t rte[IOAPIC_MAX_PINS]; /* 0 behind npins */
+};
+void ioapic_get(struct ioapic *a, struct ioapic_state *s);
+/* What cannot be written is not set either. -EINVAL: another number of pins; or what the hypervisor
+ * said. */
+int ioapic_set(struct ioapic *a, const struct ioapic_state *s, struct err *e);
 /* The last failure of ioapic_write(); code 0: there was none. */
 void ioapic_failure(struct ioapic *a, struct err *e);
 

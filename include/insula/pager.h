@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Between the supervisor and insula-pager, the jailed program that writes guest memory into a
+ * snapshot and brings it back (src/pager). Native byte order; see insula/proto.h for the channel.
+ *
+ *   supervisor                                       insula-pager
+ *     MSG_START_PAGER: memory, files --------------> jail, seal
+ *     <--------------------------------------------- MSG_READY
+ *     verify /proc/PID; the VM rests
+ *     MSG_PAGER_GO --------------------------------> PAGER_SAVE: guest memory -> the last file
+ *                                                    PAGER_LOAD: the files -> guest memory
+ *     <--------------------------------------------- MSG_PAGER_DONE
+ *     the VM goes on
+ *     MSG_PAGER_SYNC: up to 4 descriptors ---------> fsync() of each
+ *     <--------------------------------------------- MSG_PAGER_DONE
+ *
+ * Whatever is wrong is MSG_FAILED; bad_input: the files are to blame. It ends with the channel.
+ *
+ * A file of memory is a RAM image with holes, and behind it what is in it:
+ *
+ *   offset 0          the guest's memory as in its memfd; only pages that are present
+ *   size              a struct ram_block for each RAM_BLOCK bytes of it
+ *   the last bytes    struct ram_tail
+ *
+ * What is not present is as in the file before it in the chain, and zero in the first one. So the
+ * same form serves for a whole snapshot and for the difference to another one.
+ */
+#ifndef INSULA_PAGER_H
+#define INSULA_PAGER_H
+
+#include <stdint.h>
+
+#define RAM_PAGE 4096u
+#define RAM_BLOCK 65536u
+#define RAM_MAGIC "INSRAM1"
+#define RAM_CHAIN 8u /* files that build on each other, at most */
+
+struct ram_block {
+	uint32_t crc;     /* CRC-32 (zlib) of its present pages, one behind the other */
+	uint16_t present; /* bit i: page i */
+	uint16_t zero;
+};
+_Static_assert(sizeof(struct ram_block) == 8, "format");
+
+struct ram_tail {
+	uint64_t size;    /* of the memory: a multiple of RAM_PAGE */
+	uint64_t pages;   /* present ones */
+	uint32_t nblocks; /* size / RAM_BLOCK, rounded up */
+	uint32_t crc;     /* of the blocks */
+	char magic[8];    /* RAM_MAGIC */
+};
+_Static_assert(sizeof(struct ram_tail) == 32, "format");
+
+enum pager_job { PAGER_SAVE = 1, PAGER_LOAD };
+/* MSG_START_PAGER. Descriptors: guest memory, then 1 to RAM_CHAIN files of memory, each of which
+ * builds on those before it. PAGER_SAVE: the last one is empty, and can be written. */
+struct msg_start_pager {
+	uint32_t log_level;
+	uint32_t job;  /* enum pager_job */
+	uint64_t size; /* of guest memory */
+};
+_Static_assert(sizeof(struct msg_start_pager) == 16, "wire size");
+
+/* MSG_PAGER_DONE */
+struct msg_pager_done {
+	uint64_t pages; /* that were written */
+};
+
+#endif

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Files of guest memory. See ram.h. */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include <insula/base.h>
+
+#include "ram.h"
+
+#define PAGES (RAM_BLOCK / RAM_PAGE)
+#define MAX_SIZE (1ull << 40)
+
+static const uint8_t zeros[RAM_PAGE];
+
+static uint32_t nblocks(const struct ram *r)
+{
+	return (uint32_t)((r->size + RAM_BLOCK - 1) / RAM_BLOCK);
+}
+
+static size_t table_size(const struct ram *r)
+{
+	return (size_t)nblocks(r) * sizeof(struct ram_block);
+}
+
+/* Pages of block b: the last one may be short. */
+static unsigned pages_of(const struct ram *r, uint32_t b)
+{
+	uint64_t left = (r->size - (uint64_t)b * RAM_BLOCK) / RAM_PAGE;
+
+	return left < PAGES ? (unsigned)left : PAGES;
+}
+
+int ram_open(struct ram *r, int mem, uint64_t size, const int *files, unsigned n, struct err *e)
+{
+	*r = (struct ram){.mem = mem, .size = size, .n = n};
+	if (!size || size % RAM_PAGE || size > MAX_SIZE)
+		return err_set(e, -EINVAL, "memory of %llu bytes", (unsigned long long)size);
+	if (!n || n > RAM_CHAIN)
+		return err_set(e, -EINVAL, "%u files of memory; expected 1 to %u", n, RAM_CHAIN);
+	for (unsigned i = 0; i < n; i++) {
+		r->file[i].fd = files[i];
+		r->file[i].block = reserve_memory(table_size(r), true);
+		if (!r->file[i].block)
+			return err_set(e, -ENOMEM, "out of memory");
+	}
+	for (unsigned i = 0; i < ARRAY_LEN(r->buf); i++) {
+		r->buf[i] = reserve_memory(RAM_BLOCK, true);
+		if (!r->buf[i])
+			return err_set(e, -ENOMEM, "out of memory");
+	}
+	return 0;
+}
+
+/* ---- what a file has ---- */
+
+static uint32_t crc_of(const uint8_t *block, uint16_t present)
+{
+	uLong crc = crc32(0, NULL, 0);
+
+	for (unsigned i = 0; i < PAGES; i++) {
+		if (present >> i & 1)
+			crc = crc32(crc, block + i * RAM_PAGE, RAM_PAGE);
+	}
+	return (uint32_t)crc;
+}
+
+static uint32_t crc_of_table(const struct ram *r, const struct ram_file *f)
+{
+	uLong crc = crc32(0, NULL, 0);
+
+	for (uint32_t b = 0; b < nblocks(r); b++)
+		crc = crc32(crc, (const Bytef *)&f->block[b], sizeof(f->block[b]));
+	return (uint32_t)crc;
+}
+
+static int check_tail(const struct ram *r, const struct ram_tail *t, struct err *e)
+{
+	if (memcmp(t->magic, RAM_MAGIC, sizeof(t->magic)) != 0)
+		return err_set(e, -EPROTO, "it does not end as a file of memory does");
+	if (t->size != r->size)
+		return err_set(e, -EPROTO, "it is of a VM with %llu bytes; expected %llu",
+			       (unsigned long long)t->size, (unsigned long long)r->size);
+	if (t->nblocks != nblocks(r))
+		return err_set(e, -EPROTO, "it has %u blocks; expected %u", t->nblocks, nblocks(r));
+	return 0;
+}
+
+/* No page beyond the memory. */
+static bool table_fits(const struct ram *r, const struct ram_file *f)
+{
+	uint32_t last = nblocks(r) - 1;
+
+	return !(f->block[last].present >> pages_of(r, last));
+}
+
+static int read_table(const struct ram *r, struct ram_file *f, struct err *e)
+{
+	uint64_t want = r->size + table_size(r) + sizeof(struct ram_tail);
+	struct ram_tail t;
+	struct stat st;
+	int rc;
+
+	if (fstat(f->fd, &st))
+		return err_sys(e, -errno, "its size");
+	if (st.st_size < (off_t)sizeof(t))
+		return err_set(e, -EPROTO, "it has %lld bytes", (long long)st.st_size);
+	rc = read_full(f->fd, &t, sizeof(t), (uint64_t)st.st_size - sizeof(t));
+	if (rc)
+		return err_sys(e, rc, "its end");
+	rc = check_tail(r, &t, e);
+	if (rc)
+		return rc;
+	if ((uint64_t)st.st_size != want)
+		return err_set(e, -EPROTO, "it has %lld bytes; expected %llu",
+			       (long long)st.st_size, (unsigned long long)want);
+	rc = read_full(f->fd, f->block, table_size(r), r->size);
+	if (rc)
+		return err_sys(e, rc, "its table");
+	if (crc_of_table(r, f) != t.crc || !table_fits(r, f))
+		return err_set(e, -EPROTO, "its table is damaged");
+	return 0;
+}
+
+/* In what order files are named in messages: "memory" is the first, whole one. */
+static int in_file(struct err *e, unsigned i, int rc)
+{
+	struct err inner = *e;
+
+	return err_set(e, rc, "memory file %u of the chain: %s", i + 1, inner.text);
+}
+
+static int read_tables(struct ram *r, unsigned n, struct err *e)
+{
+	for (unsigned i = 0; i < n; i++) {
+		int rc = read_table(r, &r->file[i], e);
+
+		if (rc)
+			return in_file(e, i, rc);
+	}
+	return 0;
+}
+
+/* The run of bits that begins at the first one from *from on; how many, 0: none. */
+static unsigned next_run(uint16_t present, unsigned *from)
+{
+	unsigned n = 0;
+
+	while (*from < PAGES && !(present >> *from & 1))
+		++*from;
+	while (*from + n < PAGES && (present >> (*from + n) & 1))
+		n++;
+	return n;
+}
+
+/* What file f has of block b, into `to`; the sum is checked. */
+static int read_block(const struct ram_file *f, uint32_t b, uint8_t *to, struct err *e)
+{
+	uint16_t present = f->block[b].present;
+	uint64_t at = (uint64_t)b * RAM_BLOCK;
+	unsigned from = 0, n;
+
+	for (; (n = next_run(present, &from)); from += n) {
+		int rc = read_full(f->fd, to + from * RAM_PAGE, n * RAM_PAGE, at + from * RAM_PAGE);
+
+		if (rc)
+			return err_sys(e, rc, "it cannot be read at %llu", (unsigned long long)at);
+	}
+	if (crc_of(to, present) != f->block[b].crc)
+		return err_set(e, -EPROTO, "it is damaged in the %u bytes at %llu", RAM_BLOCK,
+			       (unsigned long long)at);
+	return 0;
+}
+
+/* Block b as the first n files say it, into `to`. 1: it has pages that are not zero, perhaps. */
+static int compose(struct ram *r, unsigned n, uint32_t b, uint8_t *to, struct err *e)
+{
+	uint16_t have = 0;
+
+	memset(to, 0, RAM_BLOCK);
+	for (unsigned i = 0; i < n; i++) {
+		uint8_t *own = i ? r->buf[1] : to;
+		uint16_t present = r->file[i].block[b].present;
+		int rc = present ? read_block(&r->file[i], b, own, e) : 0;
+
+		if (rc)
+			return in_file(e, i, rc);
+		for (unsigned k = 0; k < PAGES && own != to; k++) {
+			if (present >> k & 1)
+				memcpy(to + k * RAM_PAGE, own + k * RAM_PAGE, RAM_PAGE);
+		}
+		have |= present;
+	}
+	return have != 0;
+}
+
+/* ---- save ---- */
+
+/* Bytes of memory or of an image, at `at`: all of them. */
+static int write_at(int fd, const void *buf, size_t len, uint64_t at, const char *what,
+		    struct err *e)
+{
+	const uint8_t *p = buf;
+
+	while (len) {
+		ssize_t n = pwrite(fd, p, len, (off_t)at);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return err_sys(e, n ? -errno : -EIO, "%s cannot be written", what);
+		p += n;
+		at += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static int write_pages(struct ram *r, int fd, uint32_t b, const uint8_t *block, uint16_t present,
+		       const char *what, struct err *e)
+{
+	uint64_t at = (uint64_t)b * RAM_BLOCK;
+	unsigned from = 0, n;
+
+	for (; (n = next_run(present, &from)); from += n) {
+		int rc = write_at(fd, block + from * RAM_PAGE, n * RAM_PAGE, at + from * RAM_PAGE,
+				  what, e);
+
+		if (rc)
+			return rc;
+		r->pages += n;
+	}
+	return 0;
+}
+
+/* The next byte of the memory that is not in a hole, `size` if there is none. */
+static uint64_t next_data(const struct ram *r, uint64_t from)
+{
+	off_t at = lseek(r->mem, (off_t)from, SEEK_DATA);
+
+	return at < 0 ? (errno == ENXIO ? r->size : from) : (uint64_t)at;
+}
+
+static uint16_t changed(const uint8_t *now, const uint8_t *before, unsigned npages)
+{
+	uint16_t bits = 0;
+
+	for (unsigned i = 0; i < npages; i++) {
+		const uint8_t *old = before ? before + i * RAM_PAGE : zeros;
+
+		if (memcmp(now + i * RAM_PAGE, old, RAM_PAGE) != 0)
+			bits |= (uint16_t)(1u << i);
+	}
+	return bits;
+}
+
+static int save_block(struct ram *r, uint32_t b, bool hole, struct err *e)
+{
+	static uint8_t base[RAM_BLOCK];
+	struct ram_file *out = &r->file[r->n - 1];
+	size_t len = pages_of(r, b) * (size_t)RAM_PAGE;
+	uint8_t *now = r->buf[0];
+	int rc = compose(r, r->n - 1, b, base, e);
+
+	if (rc < 0 || (rc == 0 && hole))
+		return rc;
+	if (hole)
+		memset(now, 0, len);
+	else if (read_full(r->mem, now, len, (uint64_t)b * RAM_BLOCK))
+		return err_set(e, -EIO, "guest memory cannot be read");
+	out->block[b].present = changed(now, rc ? base : NULL, pages_of(r, b));
+	out->block[b].crc = crc_of(now, out->block[b].present);
+	return write_pages(r, out->fd, b, now, out->block[b].present, "the snapshot's memory", e);
+}
+
+static int write_end(struct ram *r, struct err *e)
+{
+	const struct ram_file *out = &r->file[r->n - 1];
+	struct ram_tail t = {.size = r->size, .pages = r->pages, .nblocks = nblocks(r)};
+	int rc;
+
+	memcpy(t.magic, RAM_MAGIC, sizeof(t.magic));
+	t.crc = crc_of_table(r, out);
+	rc = write_at(out->fd, out->block, table_size(r), r->size, "the snapshot's table", e);
+	return rc ? rc
+		  : write_at(out->fd, &t, sizeof(t), r->size + table_size(r),
+			     "the snapshot's table", e);
+}
+
+int ram_save(struct ram *r, struct err *e)
+{
+	uint64_t data = 0;
+	int rc = read_tables(r, r->n - 1, e);
+
+	for (uint32_t b = 0; b < nblocks(r) && !rc; b++) {
+		uint64_t from = (uint64_t)b * RAM_BLOCK, to = from + RAM_BLOCK;
+
+		if (data < from || !b)
+			data = next_data(r, from);
+		rc = save_block(r, b, data >= to, e);
+	}
+	return rc ? rc : write_end(r, e);
+}
+
+/* ---- load ---- */
+
+int ram_load(struct ram *r, struct err *e)
+{
+	int rc = read_tables(r, r->n, e);
+
+	for (uint32_t b = 0; b < nblocks(r) && !rc; b++) {
+		uint16_t present;
+
+		rc = compose(r, r->n, b, r->buf[0], e);
+		if (rc <= 0)
+			continue;
+		present = changed(r->buf[0], NULL, pages_of(r, b));
+		rc = write_pages(r, r->mem, b, r->buf[0], present, "guest memory", e);
+	}
+	return rc;
+}

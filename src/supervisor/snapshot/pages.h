@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The device pages of a VM, in a snapshot's file `devices`: one record (insula/state.h) for each. */
+#ifndef SUPERVISOR_PAGES_H
+#define SUPERVISOR_PAGES_H
+
+#include <insula/err.h>
+
+struct snapdir;
+struct vm;
+
+/* Their helpers are at rest. */
+int pages_write(struct vm *vm, struct snapdir *d, struct err *e);
+/* The other way: into the pages of a VM of which nothing has been started. -EPROTO: `fd` does not
+ * hold the pages of these devices; the text says which. */
+int pages_read(struct vm *vm, int fd, struct err *e);
+
+#endif

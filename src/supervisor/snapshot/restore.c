@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A VM that goes on from a snapshot. See restore.h. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "pages.h"
+#include "restore.h"
+#include "snapdir.h"
+#include "spec/json.h"
+#include "spec/settings.h"
+#include "supervisor/vm.h"
+
+#define PAGER_NOFILE 32
+
+struct restore {
+	struct snapshot snap;
+	struct child pager;
+	bool started, loaded;
+};
+
+/* ---- the configuration ---- */
+
+/* What becomes of a setting that the snapshot has. */
+enum use {
+	USE_NOT,     /* it was for the beginning, or for a command */
+	USE_MACHINE, /* the guest has seen it: it cannot be another one */
+	USE_HOST,    /* it names what is the host's: the user may name another one */
+};
+
+static const struct {
+	const char *name; /* of the setting */
+	enum use use;
+} uses[] = {
+	{"cpus", USE_MACHINE}, {"mem", USE_MACHINE}, {"rng", USE_MACHINE}, {"balloon", USE_MACHINE},
+	{"disk", USE_HOST},    {"rootfs", USE_HOST}, {"image", USE_HOST},  {"net", USE_HOST},
+	{"share", USE_HOST},   {"device", USE_HOST}, {"vsock", USE_HOST},
+};
+
+/* kernel, initrd, append: they were for the beginning, and cannot be said again. */
+static const char *const beginning[] = {"kernel", "initrd", "append", "rootfs-size", "entrypoint"};
+
+static enum use use_of(const struct setting *s)
+{
+	for (size_t i = 0; i < ARRAY_LEN(uses); i++) {
+		if (!strcmp(uses[i].name, s->name))
+			return uses[i].use;
+	}
+	return USE_NOT;
+}
+
+static bool is_given(const struct vm_config *c, const struct setting *s)
+{
+	return c->given & config_bit(s->name);
+}
+
+static int refuse_given(struct vm_config *c, const char *name, const char *why, struct err *e)
+{
+	c->mistake = (struct mistake){0};
+	snprintf(c->mistake.field, sizeof(c->mistake.field), "%s", name);
+	snprintf(c->mistake.expected, sizeof(c->mistake.expected), "%s", why);
+	return err_set(e, -EINVAL, "--%s: expected %s", name, why);
+}
+
+static int check_given(struct vm_config *c, const struct restore *r, struct err *e)
+{
+	char want[64];
+
+	for (size_t i = 0; i < ARRAY_LEN(beginning); i++) {
+		const struct setting *s = setting_find(beginning[i]);
+
+		if (s && is_given(c, s))
+			return refuse_given(c, s->name,
+					    "none with --restore: the guest has booted already", e);
+	}
+	if (is_given(c, setting_find("cpus")) && c->cpus != r->snap.cpus) {
+		snprintf(want, sizeof(want), "%u, as the snapshot has", r->snap.cpus);
+		return refuse_given(c, "cpus", want, e);
+	}
+	if (is_given(c, setting_find("mem")) && c->mem != r->snap.mem) {
+		snprintf(want, sizeof(want), "%lluM, as the snapshot has",
+			 (unsigned long long)(r->snap.mem >> 20));
+		return refuse_given(c, "mem", want, e);
+	}
+	return 0;
+}
+
+static int refuse_unsealed(struct vm_config *c, const struct setting *s, json_object *value,
+			   struct err *e)
+{
+	char what[160];
+
+	snprintf(what, sizeof(what), "%s", j_text(value));
+	err_clean(what);
+	c->mistake = (struct mistake){.has_value = true};
+	snprintf(c->mistake.field, sizeof(c->mistake.field), "restore");
+	snprintf(c->mistake.value, sizeof(c->mistake.value), "%s", c->restore);
+	return err_set(e, -EINVAL,
+		       "--restore: %.80s: was not made by this user on this host, and names %s; "
+		       "expected --%s, which says what it shall have",
+		       c->restore, what, s->name);
+}
+
+/* virtio or a 16550: the guest has its driver. Where it leads is the user's to say. */
+static void take_console(struct vm_config *c, json_object *value)
+{
+	const char *text =
+		json_object_is_type(value, json_type_string) ? json_object_get_string(value) : "";
+
+	c->console_virtio = !strncmp(text, "virtio", 6);
+}
+
+/* The member goes into `used` if it is to be applied. */
+static int choose_member(struct vm_config *c, const struct restore *r, const char *key,
+			 json_object *value, json_object *used, struct err *e)
+{
+	const struct setting *s = setting_of_key(key);
+	enum use use = s ? use_of(s) : USE_NOT;
+
+	if (s && !strcmp(s->name, "console") && !is_given(c, s))
+		take_console(c, value);
+	if (use == USE_NOT || is_given(c, s))
+		return 0;
+	if (use == USE_HOST && !r->snap.sealed)
+		return refuse_unsealed(c, s, value, e);
+	j_obj(used, key, json_object_get(value));
+	return 0;
+}
+
+static int apply(struct vm_config *c, const struct restore *r, struct err *e)
+{
+	json_object *config = j_get(r->snap.machine, "config"), *used = json_object_new_object();
+	const char *text;
+	int rc = 0;
+
+	json_object_object_foreach(config, key, value)
+	{
+		if (!rc)
+			rc = choose_member(c, r, key, value, used, e);
+	}
+	text = j_text(used);
+	if (!rc)
+		rc = config_json(c, "", text, strlen(text), e);
+	json_object_put(used);
+	return rc;
+}
+
+/* What the VM is now, for its own snapshots: the snapshot's, and over it what was said. */
+static int merge_json(struct vm_config *c, const struct restore *r, struct err *e)
+{
+	json_object *config = NULL, *own = json_tokener_parse(c->json);
+	char *text;
+
+	if (json_object_deep_copy(j_get(r->snap.machine, "config"), &config, NULL))
+		config = NULL;
+	if (!config || !own) {
+		json_object_put(config);
+		json_object_put(own);
+		return err_set(e, -ENOMEM, "out of memory");
+	}
+	json_object_object_foreach(own, key, value)
+	{
+		if (strcmp(key, "restore") != 0)
+			j_obj(config, key, json_object_get(value));
+	}
+	text = strdup(j_text(config));
+	json_object_put(config);
+	json_object_put(own);
+	if (!text)
+		return err_set(e, -ENOMEM, "out of memory");
+	free(c->json);
+	c->json = text;
+	return 0;
+}
+
+int restore_take(struct vm_config *c, struct err *e)
+{
+	struct restore *r = c->restore ? calloc(1, sizeof(*r)) : NULL;
+	struct paths paths;
+	int rc;
+
+	if (!c->restore)
+		return 0;
+	if (!r)
+		return err_set(e, -ENOMEM, "out of memory");
+	c->restoring = r;
+	child_none(&r->pager);
+	snapshot_none(&r->snap);
+	rc = paths_find(&paths, e);
+	if (!rc)
+		rc = snapshot_open(&r->snap, c->restore, paths.cache, e);
+	if (!rc)
+		rc = check_given(c, r, e);
+	if (!rc)
+		rc = apply(c, r, e);
+	if (!rc && c->json)
+		rc = merge_json(c, r, e);
+	if (rc)
+		return rc;
+	c->cpus = r->snap.cpus;
+	c->mem = r->snap.mem;
+	c->serve = restore_agent(c);
+	if (c->command && !c->serve)
+		return err_set(e, -EINVAL,
+			       "command: the guest of this snapshot has no agent that "
+			       "could run one; expected none");
+	return 0;
+}
+
+bool restore_agent(const struct vm_config *c)
+{
+	return j_get_bool(c->restoring->snap.machine, "agent", false);
+}
+
+void restore_free(struct restore *r)
+{
+	if (!r)
+		return;
+	child_free(&r->pager);
+	snapshot_close(&r->snap);
+	free(r);
+}
+
+/* ---- pages and images ---- */
+
+/* Packed directories and layers are the same files, or the guest would find others under what it
+ * has mounted. */
+static int check_images(struct vm *vm, struct err *e)
+{
+	json_object *now = boot_images(&vm->boot, vm->conf);
+	json_object *then = j_get(vm->conf->restoring->snap.machine, "images");
+	bool same = json_object_equal(now, then);
+
+	json_object_put(now);
+	return same ? 0
+		    : err_set(e, -EINVAL,
+			      "--restore: a directory or image that the guest has as its root or "
+			      "as a "
+			      "share has changed since the snapshot; expected the same");
+}
+
+int restore_fill(struct vm *vm, struct err *e)
+{
+	struct restore *r = vm->conf->restoring;
+	int rc = r ? check_images(vm, e) : 0;
+
+	return r && !rc ? pages_read(vm, r->snap.file[SNAPDIR_DEVICES], e) : rc;
+}
+
+int restore_records(const struct vm *vm)
+{
+	return vm->conf->restoring->snap.file[SNAPDIR_VMM];
+}
+
+/* ---- memory ---- */
+
+bool restore_loaded(const struct vm *vm)
+{
+	return !vm->conf->restoring || vm->conf->restoring->loaded;
+}
+
+static void load_ready(void *ctx)
+{
+	struct vm *vm = ctx;
+
+	if (child_send(&vm->conf->restoring->pager, MSG_PAGER_GO, NULL, 0, NULL, 0))
+		vm_end(vm, RUN_FAILED, "insula-pager: its channel is closed");
+}
+
+static bool load_failed(void *ctx, const struct msg_failed *f)
+{
+	struct vm *vm = ctx;
+
+	vm_end(vm, f->bad_input ? RUN_BAD_INPUT : RUN_FAILED, "--restore: %.80s: %s",
+	       vm->conf->restore, f->text);
+	return true;
+}
+
+static bool load_message(void *ctx, enum msg_type t, const void *body, size_t len)
+{
+	struct vm *vm = ctx;
+	struct restore *r = vm->conf->restoring;
+	const struct msg_pager_done *m = body;
+
+	if (t != MSG_PAGER_DONE || len != sizeof(*m) || r->loaded)
+		return false;
+	log_info("restore: %llu pages of memory", (unsigned long long)m->pages);
+	r->loaded = true;
+	child_shoot(&r->pager);
+	vm_start_helpers(vm);
+	return true;
+}
+
+static void load_gone(void *ctx, const struct child_end *end)
+{
+	struct vm *vm = ctx;
+
+	if (!vm->conf->restoring->loaded)
+		vm_end(vm, RUN_FAILED, "insula-pager %s before the guest ran", end->how);
+}
+
+static const struct child_ops load_ops = {load_ready, load_failed, load_message, load_gone};
+
+int restore_start(struct vm *vm, struct err *e)
+{
+	struct restore *r = vm->conf->restoring;
+	struct msg_start_pager m = {
+		.log_level = log_most(), .job = PAGER_LOAD, .size = vm->conf->mem};
+	int fds[1 + RAM_CHAIN] = {vm->mem}, rc;
+	unsigned n = 1;
+
+	for (unsigned i = 0; i < r->snap.nmemory; i++)
+		fds[n++] = r->snap.memory[i];
+	rc = child_init_open(&r->pager, vm->opened.pager_program, "insula-pager", 1, PAGER_NOFILE,
+			     e);
+	if (rc)
+		return rc;
+	child_own(&r->pager, &vm->loop, &load_ops, vm);
+	r->pager.os.fsize = vm->conf->mem;
+	rc = child_spawn(&r->pager, fds, n, e);
+	if (!rc && (rc = child_send(&r->pager, MSG_START_PAGER, &m, sizeof(m), fds, n)))
+		err_sys(e, rc, "insula-pager: channel");
+	return rc;
+}
+
+void restore_end(struct vm *vm)
+{
+	if (vm->conf && vm->conf->restoring)
+		child_kill(&vm->conf->restoring->pager);
+}

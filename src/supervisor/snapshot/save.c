@@ -1,0 +1,575 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A snapshot of a VM. See save.h. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/devpage.h>
+#include <insula/log.h>
+#include <insula/state.h>
+
+#include "pages.h"
+#include "save.h"
+#include "snapdir.h"
+#include "spec/json.h"
+#include "supervisor/vm.h"
+
+#define SECOND_NS 1000000000ull
+#define START_NS (10 * SECOND_NS) /* insula-pager is in its jail */
+#define PAUSE_NS (3 * SECOND_NS)  /* the vCPUs are out of the guest */
+#define QUIET_NS (10 * SECOND_NS) /* what the helpers have in flight */
+/* A slow disk; the guest waits for the copy. */
+#define COPY_NS(mem) (60 * SECOND_NS + ((mem) >> 24) * SECOND_NS)
+#define SYNC_NS(mem) (300 * SECOND_NS + ((mem) >> 22) * SECOND_NS)
+#define PAGER_NOFILE 32
+#define HV_STATE_MAX 65536u /* insula/hv.h, which this program does not use */
+
+enum save_step {
+	SAVE_IDLE,
+	SAVE_STARTS, /* insula-pager */
+	SAVE_PAUSES,
+	SAVE_RECORDS,
+	SAVE_QUIETS,
+	SAVE_COPIES,
+	SAVE_SYNCS,
+	SAVE_NAMES, /* the directory and the one above it */
+};
+
+struct save {
+	enum save_step step;
+	struct save_order order; /* its texts are not kept */
+	struct snapdir dir;
+	struct snapshot base;   /* if it builds on one */
+	char *base_path, *path; /* of the base; of the one that is made, absolute */
+	char *last;             /* of the last one that was made; NULL: none */
+	struct child pager;
+	int records; /* a memfd; owned */
+	uint64_t records_len;
+	bool was_paused, resting; /* before; by us, the vCPUs */
+	bool quiet[VM_MAX_DEVICES];
+	bool asked; /* the helpers */
+	uint64_t limit_ns, paused_ns, copied_ns;
+	char id[SNAPDIR_ID_LEN + 1];
+};
+
+bool save_active(const struct vm *vm)
+{
+	return vm->save && vm->save->step != SAVE_IDLE;
+}
+
+/* Of the vCPUs, and of what else there is: a multiple of a page. */
+uint64_t save_room(unsigned ncpus)
+{
+	return (uint64_t)ncpus * (HV_STATE_MAX + 4096) + (4u << 20);
+}
+
+uint64_t save_deadline(const struct vm *vm)
+{
+	return save_active(vm) ? vm->save->limit_ns : 0;
+}
+
+static void next_step(struct save *s, enum save_step step, uint64_t within)
+{
+	s->step = step;
+	s->limit_ns = clock_ns() + within;
+}
+
+/* ---- the end of it ---- */
+
+/* Everybody goes on as before. */
+static void save_release(struct vm *vm)
+{
+	struct save *s = vm->save;
+
+	for (unsigned i = 0; i < vm->ndevices && s->asked; i++) {
+		if (vm->device[i].child.state == CHILD_READY)
+			(void)child_send(&vm->device[i].child, MSG_RESUME, NULL, 0, NULL, 0);
+	}
+	s->asked = false;
+	if (s->resting)
+		(void)vm_order(vm, MSG_RESUME);
+	s->resting = false;
+}
+
+/* Perhaps from one of its own messages: insula-pager is reaped when it has ended. */
+static void save_clear(struct save *s)
+{
+	child_shoot(&s->pager);
+	snapdir_close(&s->dir);
+	snapshot_close(&s->base);
+	free(s->base_path);
+	free(s->path);
+	s->base_path = s->path = NULL;
+	fd_close(&s->records);
+	s->step = SAVE_IDLE;
+}
+
+static void save_over(struct vm *vm, int rc, const struct err *e)
+{
+	struct save *s = vm->save;
+
+	save_release(vm);
+	save_clear(s);
+	s->order.done(s->order.ctx, vm, rc, e);
+}
+
+static void save_fail(struct vm *vm, int rc, const char *what)
+{
+	struct err e;
+
+	err_set(&e, rc, "snapshot: %s", what);
+	err_clean(e.text);
+	log_warn("%s", e.text);
+	save_over(vm, rc, &e);
+}
+
+void save_overdue(struct vm *vm)
+{
+	static const char *const waits[] = {
+		[SAVE_STARTS] = "insula-pager does not start",
+		[SAVE_PAUSES] = "the vCPUs do not come out of the guest",
+		[SAVE_RECORDS] = "the vCPUs' state cannot be read in time",
+		[SAVE_QUIETS] = "what a device has in flight does not end",
+		[SAVE_COPIES] = "the memory cannot be written in time",
+		[SAVE_SYNCS] = "the disk does not take it in time",
+		[SAVE_NAMES] = "the disk does not take it in time",
+	};
+
+	if (save_active(vm) && clock_ns() >= vm->save->limit_ns)
+		save_fail(vm, -ETIMEDOUT, waits[vm->save->step]);
+}
+
+void save_close(struct vm *vm)
+{
+	if (!vm->save)
+		return;
+	save_clear(vm->save);
+	child_free(&vm->save->pager);
+	free(vm->save->last);
+	free(vm->save);
+	vm->save = NULL;
+}
+
+/* ---- 5: goes on, lasts ---- */
+
+static int save_sync(struct save *s, const int *fds, unsigned n)
+{
+	return child_send(&s->pager, MSG_PAGER_SYNC, NULL, 0, fds, n);
+}
+
+static json_object *describe(const struct vm *vm, struct err *e)
+{
+	const struct save *s = vm->save;
+	json_object *o = json_object_new_object(), *base;
+	char sum[65];
+
+	j_int(o, "format", SNAPDIR_FORMAT);
+	j_str(o, "insula", INSULA_VERSION);
+	j_str(o, "id", s->id);
+	j_int(o, "created", (int64_t)time(NULL));
+	j_int(o, "mem", (int64_t)vm->conf->mem);
+	j_int(o, "cpus", vm->conf->cpus);
+	j_bool(o, "agent", vm_has_agent(vm));
+	j_obj(o, "images", boot_images(&vm->boot, vm->conf));
+	if (s->base_path) {
+		base = json_object_new_object();
+		j_str(base, "path", s->base_path);
+		j_str(base, "id", j_get_str(s->base.machine, "id", ""));
+		j_obj(o, "base", base);
+	}
+	j_obj(o, "config", json_tokener_parse(vm->conf->json));
+	if (snapdir_sum(s->dir.file[SNAPDIR_VMM], sum, e))
+		goto out_put;
+	j_str(o, "vmm_sha256", sum);
+	if (snapdir_sum(s->dir.file[SNAPDIR_DEVICES], sum, e))
+		goto out_put;
+	j_str(o, "devices_sha256", sum);
+	return o;
+out_put:
+	json_object_put(o);
+	return NULL;
+}
+
+static int write_records(struct save *s, struct err *e)
+{
+	uint8_t buf[16384];
+	uint64_t at = 0;
+	int rc = 0;
+
+	while (at < s->records_len && !rc) {
+		size_t n = s->records_len - at < sizeof(buf) ? (size_t)(s->records_len - at)
+							     : sizeof(buf);
+
+		rc = read_full(s->records, buf, n, at);
+		if (!rc)
+			rc = snapdir_write(&s->dir, SNAPDIR_VMM, buf, n, "", e);
+		at += n;
+	}
+	return rc;
+}
+
+static int write_rest(struct vm *vm, struct err *e)
+{
+	struct save *s = vm->save;
+	json_object *o;
+	const char *text;
+	int rc = write_records(s, e);
+
+	if (rc)
+		return rc;
+	o = describe(vm, e);
+	if (!o)
+		return e->code;
+	text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY);
+	rc = snapdir_write(&s->dir, SNAPDIR_MACHINE, text, strlen(text), vm->paths.cache, e);
+	json_object_put(o);
+	return rc;
+}
+
+static void copied(struct vm *vm)
+{
+	struct save *s = vm->save;
+	struct err e;
+	int rc;
+
+	s->copied_ns = clock_ns();
+	rc = write_rest(vm, &e);
+	if (s->order.keep_running)
+		save_release(vm);
+	if (!rc)
+		rc = save_sync(s, s->dir.file, SNAPDIR_FILES);
+	if (rc)
+		save_fail(vm, rc, e.text);
+	else
+		next_step(s, SAVE_SYNCS, SYNC_NS(vm->conf->mem));
+}
+
+static void lasts(struct vm *vm)
+{
+	struct save *s = vm->save;
+	const int fds[] = {s->dir.dir, s->dir.parent};
+	struct err e;
+	int rc = snapdir_keep(&s->dir, &e);
+
+	if (!rc && (rc = save_sync(s, fds, ARRAY_LEN(fds))))
+		err_sys(&e, rc, "insula-pager");
+	if (rc)
+		save_fail(vm, rc, e.text);
+	else
+		next_step(s, SAVE_NAMES, SYNC_NS(vm->conf->mem));
+}
+
+static void is_there(struct vm *vm)
+{
+	struct save *s = vm->save;
+	bool ends = !s->order.keep_running;
+
+	log_info("snapshot: the guest was paused for %llu us",
+		 (unsigned long long)((s->copied_ns - s->paused_ns) / 1000));
+	free(s->last);
+	s->last = s->path;
+	s->path = NULL;
+	save_over(vm, 0, NULL);
+	if (ends)
+		vm_stop(vm, "snapshot", 0, false);
+}
+
+/* ---- 3, 4: rest, copy ---- */
+
+static bool all_quiet(const struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		if (!vm->save->quiet[i])
+			return false;
+	}
+	return true;
+}
+
+static void copy(struct vm *vm)
+{
+	struct save *s = vm->save;
+	struct err e;
+	int rc = pages_write(vm, &s->dir, &e);
+
+	if (!rc && (rc = child_send(&s->pager, MSG_PAGER_GO, NULL, 0, NULL, 0)))
+		err_sys(&e, rc, "insula-pager");
+	if (rc)
+		save_fail(vm, rc, e.text);
+	else
+		next_step(s, SAVE_COPIES, COPY_NS(vm->conf->mem));
+}
+
+bool save_quiet(struct vm *vm, const struct device *d)
+{
+	struct save *s = vm->save;
+
+	if (!save_active(vm) || s->step != SAVE_QUIETS || s->quiet[d->desc.index])
+		return save_active(vm); /* late, or twice: it is not waited for */
+	s->quiet[d->desc.index] = true;
+	if (all_quiet(vm))
+		copy(vm);
+	return true;
+}
+
+static void rest(struct vm *vm)
+{
+	struct save *s = vm->save;
+
+	memset(s->quiet, 0, sizeof(s->quiet));
+	s->asked = true;
+	next_step(s, SAVE_QUIETS, QUIET_NS);
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		struct device *d = &vm->device[i];
+
+		if (d->child.state != CHILD_READY ||
+		    child_send(&d->child, MSG_QUIET, NULL, 0, NULL, 0)) {
+			save_helper_died(vm, d);
+			return;
+		}
+	}
+}
+
+void save_helper_died(struct vm *vm, const struct device *d)
+{
+	char text[64];
+
+	if (!save_active(vm) || vm->save->step < SAVE_QUIETS || vm->save->step > SAVE_COPIES)
+		return;
+	snprintf(text, sizeof(text), "%s has no helper at the moment", d->desc.name);
+	save_fail(vm, -EAGAIN, text);
+}
+
+/* ---- 2: the vCPUs ---- */
+
+void save_records(struct vm *vm, const struct msg_saved *m)
+{
+	struct save *s = vm->save;
+	char text[sizeof(m->text) + 1];
+
+	if (!save_active(vm) || s->step != SAVE_RECORDS)
+		return;
+	snprintf(text, sizeof(text), "%.*s", (int)sizeof(m->text), m->text);
+	if (m->error) {
+		save_fail(vm, m->error < 0 && m->error > -4096 ? m->error : -EIO, text);
+	} else if (m->len > save_room(vm->conf->cpus)) {
+		save_fail(vm, -EPROTO, "insula-vmm has written more than there is room for");
+	} else {
+		s->records_len = m->len;
+		rest(vm);
+	}
+}
+
+/* Of one size, so that whoever has taken insula-vmm over cannot fill the memory with it. */
+static int make_records(struct vm *vm, struct err *e)
+{
+	struct save *s = vm->save;
+
+	s->records = shm_create("insula-records", save_room(vm->conf->cpus), e);
+	if (s->records < 0)
+		return s->records;
+	if (child_send(&vm->vmm, MSG_SAVE, NULL, 0, &s->records, 1))
+		return err_set(e, -EIO, "insula-vmm does not take messages");
+	return 0;
+}
+
+void save_paused(struct vm *vm)
+{
+	struct save *s = vm->save;
+	struct err e;
+	int rc;
+
+	if (!save_active(vm) || s->step != SAVE_PAUSES)
+		return;
+	next_step(s, SAVE_RECORDS, PAUSE_NS);
+	rc = make_records(vm, &e);
+	if (rc)
+		save_fail(vm, rc, e.text);
+}
+
+/* ---- 1: begin ---- */
+
+static void save_pager_ready(void *ctx)
+{
+	struct vm *vm = ctx;
+	struct save *s = vm->save;
+
+	if (!save_active(vm))
+		return;
+	s->was_paused = control_is_paused(vm->control);
+	s->paused_ns = clock_ns();
+	next_step(s, SAVE_PAUSES, PAUSE_NS);
+	if (s->was_paused) {
+		save_paused(vm);
+		return;
+	}
+	s->resting = true;
+	if (vm_order(vm, MSG_PAUSE))
+		save_fail(vm, -EIO, "insula-vmm does not take messages");
+}
+
+static bool save_pager_failed(void *ctx, const struct msg_failed *f)
+{
+	if (save_active(ctx))
+		save_fail(ctx, f->code < 0 && f->code > -4096 ? f->code : -EIO, f->text);
+	return true;
+}
+
+static bool save_pager_message(void *ctx, enum msg_type t, const void *body, size_t len)
+{
+	struct vm *vm = ctx;
+	struct save *s = vm->save;
+
+	(void)body;
+	if (!save_active(vm))
+		return true;
+	if (t != MSG_PAGER_DONE || len != sizeof(struct msg_pager_done) || s->step < SAVE_COPIES)
+		return false;
+	if (s->step == SAVE_COPIES)
+		copied(vm);
+	else if (s->step == SAVE_SYNCS)
+		lasts(vm);
+	else
+		is_there(vm);
+	return true;
+}
+
+static void save_pager_gone(void *ctx, const struct child_end *end)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), "insula-pager %s", end->how);
+	if (save_active(ctx))
+		save_fail(ctx, -EAGAIN, text);
+}
+
+static const struct child_ops pager_ops = {save_pager_ready, save_pager_failed, save_pager_message,
+					   save_pager_gone};
+
+static int start_pager(struct vm *vm, struct err *e)
+{
+	struct save *s = vm->save;
+	struct msg_start_pager m = {
+		.log_level = log_most(), .job = PAGER_SAVE, .size = vm->conf->mem};
+	int fds[2 + RAM_CHAIN] = {vm->mem}, rc;
+	unsigned n = 1;
+
+	for (unsigned i = 0; i < s->base.nmemory; i++)
+		fds[n++] = s->base.memory[i];
+	fds[n++] = s->dir.file[SNAPDIR_MEMORY];
+	rc = child_init_open(&s->pager, vm->opened.pager_program, "insula-pager", 1, PAGER_NOFILE,
+			     e);
+	if (rc)
+		return rc;
+	child_own(&s->pager, &vm->loop, &pager_ops, vm);
+	s->pager.os.fsize = 2 * vm->conf->mem;
+	rc = child_spawn(&s->pager, fds, n, e);
+	if (!rc && (rc = child_send(&s->pager, MSG_START_PAGER, &m, sizeof(m), fds, n)))
+		err_sys(e, rc, "insula-pager: channel");
+	return rc;
+}
+
+static int refuse_device(const struct device *d, struct err *e)
+{
+	if (d->class->unsaved)
+		return err_set(e, -EOPNOTSUPP, "%s: %s", d->desc.name, d->class->unsaved);
+	if (d->child.state != CHILD_READY)
+		return err_set(e, -EAGAIN, "%s has no helper at the moment", d->desc.name);
+	return 0;
+}
+
+/* What cannot go with it, in words, before anything stops. */
+static int refuse_what(const struct vm *vm, struct err *e)
+{
+	int rc = 0;
+
+	if (!vm_is_running(vm))
+		return err_set(e, -EBUSY, "the guest does not run");
+	if (save_active(vm))
+		return err_set(e, -EBUSY, "another snapshot is under way");
+	if (!vm->conf->json)
+		return err_set(e, -EOPNOTSUPP, "the VM has no configuration in JSON");
+	if (vm->conf->rootfs_size)
+		return err_set(e, -EOPNOTSUPP,
+			       "rootfs-size: that disk has no name, and cannot be "
+			       "part of a snapshot");
+	for (unsigned i = 0; i < vm->ndevices && !rc; i++)
+		rc = refuse_device(&vm->device[i], e);
+	return rc;
+}
+
+static int open_base(struct vm *vm, const char *path, struct err *e)
+{
+	struct save *s = vm->save;
+	int rc = snapshot_open(&s->base, path, vm->paths.cache, e);
+
+	if (rc)
+		return rc;
+	if (s->base.mem != vm->conf->mem)
+		return err_set(e, -EINVAL,
+			       "base: '%.80s' is of a VM with %llu bytes; expected %llu", path,
+			       (unsigned long long)s->base.mem, (unsigned long long)vm->conf->mem);
+	if (s->base.nmemory == RAM_CHAIN)
+		return err_set(e, -EINVAL, "base: '%.80s' builds on %u others already", path,
+			       RAM_CHAIN - 1);
+	s->base_path = realpath(path, NULL);
+	return s->base_path ? 0 : err_sys(e, -errno, "base: %s", path);
+}
+
+static void new_id(char id[SNAPDIR_ID_LEN + 1])
+{
+	uint8_t raw[SNAPDIR_ID_LEN / 2];
+
+	random_bytes(raw, sizeof(raw));
+	for (unsigned i = 0; i < sizeof(raw); i++)
+		snprintf(id + 2 * (size_t)i, 3, "%02x", raw[i]);
+}
+
+static struct save *save_of(struct vm *vm)
+{
+	if (!vm->save) {
+		vm->save = calloc(1, sizeof(*vm->save));
+		if (vm->save)
+			child_none(&vm->save->pager);
+	}
+	return vm->save;
+}
+
+int save_begin(struct vm *vm, const struct save_order *o, struct err *e)
+{
+	struct save *s = save_of(vm);
+	const char *last = s && s->last ? s->last : vm->conf->restore;
+	int rc = s ? refuse_what(vm, e) : err_set(e, -ENOMEM, "out of memory");
+
+	if (!rc && !child_ended(&s->pager))
+		rc = err_set(e, -EBUSY, "the last snapshot is just ending");
+	if (rc)
+		return rc;
+	if (o->diff && !o->base && !last)
+		return err_set(e, -EINVAL,
+			       "base: this VM has no snapshot yet; expected the path of "
+			       "one");
+	child_free(&s->pager);
+	*s = (struct save){.order = *o, .records = -1, .last = s->last};
+	snapdir_none(&s->dir);
+	snapshot_none(&s->base);
+	child_none(&s->pager);
+	new_id(s->id);
+	if (o->diff)
+		rc = open_base(vm, o->base ? o->base : last, e);
+	if (!rc)
+		rc = snapdir_make(&s->dir, o->path, e);
+	if (!rc && !(s->path = strdup(o->path)))
+		rc = err_set(e, -ENOMEM, "out of memory");
+	if (!rc)
+		rc = start_pager(vm, e);
+	if (rc)
+		save_clear(s);
+	else
+		next_step(s, SAVE_STARTS, START_NS);
+	return rc;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A snapshot of a VM that runs or is paused.
+ *
+ *   1. what cannot be saved is refused, the directory is made, insula-pager starts in its jail: the
+ *      guest runs all the while
+ *   2. the vCPUs come out of the guest (MSG_PAUSE), and insula-vmm writes what it holds (MSG_SAVE)
+ *   3. the helpers come to rest (MSG_QUIET): nothing is in flight, their pages are up to date
+ *   4. insula-pager copies guest memory; the supervisor the device pages
+ *   5. helpers and guest go on, or stay paused, as they were; what was written is made to last, and
+ *      the directory gets its name
+ *
+ * A VM that does not go on ends when the snapshot is whole. Whatever fails, or dies, before that
+ * takes the snapshot back and lets the VM go on as it was.
+ *
+ * Thread: the supervisor's. Nothing here waits: each step is begun by what ends the one before, and
+ * each has a deadline.
+ */
+#ifndef SUPERVISOR_SAVE_H
+#define SUPERVISOR_SAVE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <insula/err.h>
+#include <insula/proto.h>
+
+struct device;
+struct save;
+struct vm;
+
+struct save_order {
+	const char *path; /* of a directory that is not there yet */
+	bool diff;        /* it builds on another one: */
+	const char *base; /* NULL: the last one of this VM, made or restored from */
+	bool keep_running;
+	/* It is over: rc 0, or a negative errno and a line. Called once, unless the VM ends. */
+	void (*done)(void *ctx, struct vm *vm, int rc, const struct err *e);
+	void *ctx;
+};
+
+/* -EBUSY: another one is under way; -EOPNOTSUPP: something of this VM cannot be saved; or what
+ * snapdir_make() says. done() is not called then. */
+int save_begin(struct vm *vm, const struct save_order *o, struct err *e);
+bool save_active(const struct vm *vm);
+/* How much insula-vmm may write, for so many vCPUs. */
+uint64_t save_room(unsigned ncpus);
+uint64_t save_deadline(const struct vm *vm); /* clock_ns(); 0: none */
+void save_overdue(struct vm *vm);
+
+/* ---- what the children say ---- */
+void save_paused(struct vm *vm);
+void save_records(struct vm *vm, const struct msg_saved *m);
+/* False: nobody has asked. */
+bool save_quiet(struct vm *vm, const struct device *d);
+void save_helper_died(struct vm *vm, const struct device *d);
+
+/* The VM has ended. */
+void save_close(struct vm *vm);
+
+#endif

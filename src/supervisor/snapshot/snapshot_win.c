@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Windows has no snapshots yet: its hypervisor library cannot read a vCPU's state (insula/hv.h).
+ * See save.h and restore.h. */
+#include <errno.h>
+
+#include "restore.h"
+#include "save.h"
+
+bool save_active(const struct vm *vm)
+{
+	(void)vm;
+	return false;
+}
+
+uint64_t save_deadline(const struct vm *vm)
+{
+	(void)vm;
+	return 0;
+}
+
+void save_overdue(struct vm *vm)
+{
+	(void)vm;
+}
+
+void save_close(struct vm *vm)
+{
+	(void)vm;
+}
+
+int save_begin(struct vm *vm, const struct save_order *o, struct err *e)
+{
+	(void)vm, (void)o;
+	return err_set(e, -EOPNOTSUPP, "snapshots are not there on Windows yet");
+}
+
+void save_paused(struct vm *vm)
+{
+	(void)vm;
+}
+
+void save_records(struct vm *vm, const struct msg_saved *m)
+{
+	(void)vm, (void)m;
+}
+
+bool save_quiet(struct vm *vm, const struct device *d)
+{
+	(void)vm, (void)d;
+	return false;
+}
+
+void save_helper_died(struct vm *vm, const struct device *d)
+{
+	(void)vm, (void)d;
+}
+
+int restore_take(struct vm_config *c, struct err *e)
+{
+	(void)c, (void)e; /* the setting is refused here */
+	return 0;
+}
+
+void restore_free(struct restore *r)
+{
+	(void)r;
+}
+
+int restore_fill(struct vm *vm, struct err *e)
+{
+	(void)vm, (void)e;
+	return 0;
+}
+
+int restore_records(const struct vm *vm)
+{
+	(void)vm;
+	return -1;
+}
+
+bool restore_agent(const struct vm_config *c)
+{
+	(void)c;
+	return false;
+}
+
+int restore_start(struct vm *vm, struct err *e)
+{
+	(void)vm, (void)e;
+	return 0;
+}
+
+bool restore_loaded(const struct vm *vm)
+{
+	(void)vm;
+	return true;
+}
+
+void restore_end(struct vm *vm)
+{
+	(void)vm;
+}
