@@ -93,6 +93,11 @@ void shm_is_guest(void *at, size_t len);
 /* Huge pages for whole, aligned 2 MiB blocks, as far as the host will: see gm_collapse(). */
 int shm_collapse(void *at, size_t len);
 
+/* From now on who touches a missing page of the shared memory at `at`, in this process, waits until
+ * it is filled through the descriptor that is returned (userfaultfd(2)); the caller's. `dev`:
+ * /dev/userfaultfd, open. Nothing of it has been touched. Linux alone. */
+int faults_catch(int dev, void *at, size_t len, struct err *e);
+
 /* Memory of the process's own, all zeros, aligned to pages; costs nothing until it is touched. It
  * is there until the process ends. NULL: there is none. */
 void *reserve_memory(size_t len, bool writable);

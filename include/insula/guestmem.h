@@ -40,6 +40,12 @@ int gm_map(struct guestmem *gm, const struct memmap *map, const int *fds, unsign
 	   struct err *e);
 void gm_unmap(struct guestmem *gm);
 
+/* Let somebody else fill what is missing (faults_catch()), before anything of it is touched: the
+ * descriptor of each region goes over `channel` (MSG_FAULTS). `map` as in gm_map(); `dev` stays the
+ * caller's. */
+int gm_lazy(const struct guestmem *gm, const struct memmap *map, int dev, int channel,
+	    struct err *e);
+
 /*
  * Make the whole 2 MiB blocks inside [from, to) huge pages, as far as the host will: for a range
  * that is about to be written from end to end. Best effort: Linux 6.1 and newer can (MADV_COLLAPSE,

@@ -9,10 +9,16 @@
  *     verify /proc/PID; the VM rests
  *     MSG_PAGER_GO --------------------------------> PAGER_SAVE: guest memory -> the last file
  *                                                    PAGER_LOAD: the files -> guest memory
+ *                                                    PAGER_SERVE: it can be asked
  *     <--------------------------------------------- MSG_PAGER_DONE
  *     the VM goes on
  *     MSG_PAGER_SYNC: up to 4 descriptors ---------> fsync() of each
  *     <--------------------------------------------- MSG_PAGER_DONE
+ *
+ * PAGER_SERVE fills guest memory when it is touched. Each process that maps it says MSG_FAULTS to
+ * the supervisor before it touches it, and the supervisor hands that on (MSG_PAGER_FAULTS, the
+ * same) and keeps a copy of the descriptor: if the last one were closed, those who wait would go on
+ * with zeros. MSG_PAGER_FILL: everything, now; MSG_PAGER_DONE.
  *
  * Whatever is wrong is MSG_FAILED; bad_input: the files are to blame. It ends with the channel.
  *
@@ -51,15 +57,18 @@ struct ram_tail {
 };
 _Static_assert(sizeof(struct ram_tail) == 32, "format");
 
-enum pager_job { PAGER_SAVE = 1, PAGER_LOAD };
+enum pager_job { PAGER_SAVE = 1, PAGER_LOAD, PAGER_SERVE };
+enum pager_flags { PAGER_ORDER = 1 /* the last descriptor is the working set (serve.h) */ };
 /* MSG_START_PAGER. Descriptors: guest memory, then 1 to RAM_CHAIN files of memory, each of which
  * builds on those before it. PAGER_SAVE: the last one is empty, and can be written. */
 struct msg_start_pager {
 	uint32_t log_level;
-	uint32_t job;  /* enum pager_job */
+	uint32_t job;   /* enum pager_job */
+	uint32_t flags; /* enum pager_flags */
+	uint32_t pad;
 	uint64_t size; /* of guest memory */
 };
-_Static_assert(sizeof(struct msg_start_pager) == 16, "wire size");
+_Static_assert(sizeof(struct msg_start_pager) == 24, "wire size");
 
 /* MSG_PAGER_DONE */
 struct msg_pager_done {

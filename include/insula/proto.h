@@ -90,6 +90,8 @@ enum msg_type {
 	MSG_EXEC_BROKEN,   /* empty: the stream has ended before the command did */
 	MSG_PAUSED = 112,  /* struct msg_paused (from the vmm) */
 	MSG_SAVED,         /* struct msg_saved (from the vmm) */
+	MSG_FAULTS,        /* struct msg_faults; a descriptor: of userfaultfd, for a piece of guest
+			    * memory (from who maps it, before MSG_READY) */
 	MSG_IS_QUIET,      /* empty: nothing is in flight, the device page is up to date (from
 				  * a helper) */
 	MSG_START_LAYER = 144, /* to and from insula-layer: insula/layer.h */
@@ -100,6 +102,8 @@ enum msg_type {
 	MSG_START_PAGER = 176, /* to and from insula-pager: insula/pager.h */
 	MSG_PAGER_GO,
 	MSG_PAGER_SYNC,
+	MSG_PAGER_FAULTS,
+	MSG_PAGER_FILL,
 	MSG_PAGER_DONE = 192,
 };
 
@@ -219,6 +223,13 @@ _Static_assert(MSG_VERSION == 1 && MSG_START_EXEC == 40 && sizeof(struct msg_sta
 /* The answer to MSG_PAUSE, when no vCPU is in the guest any more, and to MSG_RESUME. */
 struct msg_paused {
 	uint32_t paused; /* 1: no vCPU is in the guest, 0: they go on */
+};
+
+/* A piece of guest memory that is filled when it is touched. */
+struct msg_faults {
+	uint64_t offset; /* in the memory's descriptor */
+	uint64_t addr;   /* where the sender has it */
+	uint64_t len;
 };
 
 /* The answer to MSG_SAVE. */

@@ -32,8 +32,10 @@ enum start_role {
 	START_HYPERVISOR, /* /dev/kvm (to insula-vmm, like the next three) */
 	START_KERNEL,
 	START_INITRD,
-	START_STATE, /* what it was saved as */
-	START_ROLES  /* one more than the last */
+	START_STATE,  /* what it was saved as */
+	START_FAULTS, /* /dev/userfaultfd: guest memory is filled when it is touched (gm_lazy());
+		       * to each process that maps it */
+	START_ROLES   /* one more than the last */
 };
 
 struct start_head {

@@ -5,6 +5,7 @@
 
 #include <insula/base.h>
 #include <insula/guestmem.h>
+#include <insula/proto.h>
 
 static int map_region(struct guestmem *gm, int memfd, const struct mem_region *m, struct err *e)
 {
@@ -29,6 +30,28 @@ int gm_map(struct guestmem *gm, const struct memmap *map, const int *fds, unsign
 		rc = map_region(gm, fds[map->region[i].fd], &map->region[i], e);
 	if (rc)
 		gm_unmap(gm);
+	return rc;
+}
+
+int gm_lazy(const struct guestmem *gm, const struct memmap *map, int dev, int channel,
+	    struct err *e)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < gm->nregions && !rc; i++) {
+		const struct gm_region *r = &gm->region[i];
+		const struct msg_faults m = {.offset = map->region[i].offset,
+					     .addr = (uintptr_t)r->host,
+					     .len = r->size};
+		int fd = faults_catch(dev, r->host, r->size, e);
+
+		if (fd < 0)
+			return fd;
+		rc = msg_send(channel, MSG_FAULTS, &m, sizeof(m), &fd, 1);
+		fd_close(&fd);
+		if (rc)
+			err_sys(e, rc, "channel");
+	}
 	return rc;
 }
 

@@ -12,6 +12,7 @@ static const char *const roles[START_ROLES] = {
 	[START_KICK] = "kick event",     [START_ANSWER] = "answer event",
 	[START_OWN] = "its own",         [START_HYPERVISOR] = "hypervisor",
 	[START_KERNEL] = "kernel",       [START_INITRD] = "initrd",
+	[START_STATE] = "state",         [START_FAULTS] = "faults",
 };
 
 void start_add(struct start_fds *f, enum start_role role, int fd)

@@ -4,7 +4,9 @@
  * devices/program.h: the jail is closed before the first byte of a snapshot is read.
  */
 #include <errno.h>
+#include <linux/userfaultfd.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -13,11 +15,13 @@
 
 #include "devices/program.h"
 #include "ram.h"
+#include "serve.h"
 
 #define SYNC_MAX 4
 
 struct pager {
 	struct ram ram;
+	struct serve serve;
 	uint32_t job;
 	bool done;
 };
@@ -26,9 +30,13 @@ static int pager_check(const void *start, const struct start_fds *f, struct err 
 {
 	const struct msg_start_pager *m = start;
 
-	if (m->job != PAGER_SAVE && m->job != PAGER_LOAD)
+	unsigned order = m->flags & PAGER_ORDER ? 1 : 0;
+
+	if (m->job < PAGER_SAVE || m->job > PAGER_SERVE)
 		return err_set(e, -EINVAL, "job %u", m->job);
-	if (f->n[START_OWN] < 2 || f->n[START_OWN] > 1 + RAM_CHAIN)
+	if ((m->flags & ~(uint32_t)PAGER_ORDER) || (order && m->job != PAGER_SERVE))
+		return err_set(e, -EINVAL, "flags %#x", m->flags);
+	if (f->n[START_OWN] < 2 + order || f->n[START_OWN] > 1 + RAM_CHAIN + order)
 		return err_set(e, -EINVAL, "%u descriptors", f->n[START_OWN]);
 	return 0;
 }
@@ -38,12 +46,38 @@ static int pager_open(void *dev, struct helper *h, const void *start, const stru
 {
 	const struct msg_start_pager *m = start;
 	const int *fds = f->fd[START_OWN];
+	bool order = m->flags & PAGER_ORDER;
+	unsigned n = f->n[START_OWN];
 	struct pager *p = dev;
+	int rc;
 
 	(void)h;
 	*step = "memory";
 	p->job = m->job;
-	return ram_open(&p->ram, fds[0], m->size, fds + 1, f->n[START_OWN] - 1, e);
+	rc = ram_open(&p->ram, fds[0], m->size, fds + 1, n - 1 - order, e);
+	if (!rc && p->job == PAGER_SERVE)
+		rc = serve_open(&p->serve, &p->ram, order ? fds[n - 1] : -1, e);
+	return rc;
+}
+
+static void pager_ioctl(struct rule_list *l, unsigned long request, const char *why)
+{
+	rule_arg(l, SYS_ioctl, (struct jail_arg){.index = 1, .cmp = JAIL_EQ, .value = request},
+		 (struct jail_arg){0}, why);
+}
+
+/* It gets descriptors of userfaultfd, and has no other one on which these mean anything. */
+static void pager_serve_rules(const struct pager *p, struct rule_list *l)
+{
+	rule_any(l, SYS_read, "which page somebody waits for");
+	rule_any(l, SYS_poll, "wait for that, or for the channel");
+	rule_any(l, SYS_ppoll, "the same, as some C libraries call it");
+	pager_ioctl(l, UFFDIO_COPY, "put a page there");
+	pager_ioctl(l, UFFDIO_ZEROPAGE, "put zeros there");
+	pager_ioctl(l, UFFDIO_WAKE, "it is there already");
+	pager_ioctl(l, UFFDIO_UNREGISTER, "the kernel has to put zeros there from now on");
+	if (p->serve.order >= 0)
+		rule_fd(l, SYS_pwrite64, p->serve.order, "the working set");
 }
 
 static void pager_rules(const void *dev, struct rule_list *l)
@@ -56,6 +90,10 @@ static void pager_rules(const void *dev, struct rule_list *l)
 	rule_any(l, SYS_newfstatat, "the same, as newer C libraries call it; the root is empty");
 	rule_any(l, SYS_close, "what was synced");
 	rule_any(l, SYS_fsync, "make what was written last");
+	if (p->job == PAGER_SERVE) {
+		pager_serve_rules(p, l);
+		return;
+	}
 	rule_fd(l, SYS_pwrite64, to, "the snapshot, or guest memory");
 	rule_fd(l, SYS_lseek, p->ram.mem, "where guest memory has holes");
 }
@@ -75,15 +113,27 @@ static int pager_refuse(const struct pager *p, const char *step, const struct er
 	return e->code;
 }
 
+static const char *const step_of[] = {
+	[PAGER_SAVE] = "save", [PAGER_LOAD] = "restore", [PAGER_SERVE] = "restore"};
+
+static int pager_work(struct pager *p, struct err *e)
+{
+	if (p->done)
+		return err_set(e, -EPROTO, "once is enough");
+	p->done = true;
+	return p->job == PAGER_SAVE   ? ram_save(&p->ram, e)
+	       : p->job == PAGER_LOAD ? ram_load(&p->ram, e)
+				      : ram_check(&p->ram, e);
+}
+
 static int pager_go(struct pager *p)
 {
 	struct err e;
-	int rc = p->done                ? err_set(&e, -EPROTO, "once is enough")
-		 : p->job == PAGER_SAVE ? ram_save(&p->ram, &e)
-					: ram_load(&p->ram, &e);
+	int rc = pager_work(p, &e);
 
-	p->done = true;
-	return rc ? pager_refuse(p, p->job == PAGER_SAVE ? "save" : "restore", &e) : pager_done(p);
+	if (!rc && p->job == PAGER_SERVE)
+		serve_begin(&p->serve);
+	return rc ? pager_refuse(p, step_of[p->job], &e) : pager_done(p);
 }
 
 static int pager_sync(struct pager *p, const int *fds, unsigned n)
@@ -99,27 +149,68 @@ static int pager_sync(struct pager *p, const int *fds, unsigned n)
 	return rc ? pager_refuse(p, "sync", &e) : pager_done(p);
 }
 
+static int pager_faults(struct pager *p, const struct msg_faults *m, int fd)
+{
+	struct err e;
+	int rc = serve_add(&p->serve, fd, m->offset, m->addr, m->len, &e);
+
+	return rc ? pager_refuse(p, "faults", &e) : 0;
+}
+
+static int pager_fill(struct pager *p)
+{
+	struct err e;
+	int rc = serve_fill(&p->serve, &e);
+
+	return rc ? pager_refuse(p, "fill", &e) : pager_done(p);
+}
+
+/* 0; or it is over, in order if the channel has ended. */
+static int pager_hear(struct pager *p)
+{
+	union {
+		struct msg_faults faults;
+		char bytes[32];
+	} b;
+	int fds[MSG_MAX_FDS], rc;
+	bool serves = p->job == PAGER_SERVE && p->done;
+	enum msg_type type;
+	unsigned nfds;
+	size_t len;
+
+	rc = msg_recv(MSG_CHANNEL_FD, &type, &b, sizeof(b), &len, fds, &nfds);
+	if (rc)
+		return rc;
+	if (type == MSG_PAGER_GO && !len && !nfds)
+		return pager_go(p);
+	if (type == MSG_PAGER_SYNC && !len && nfds >= 1 && nfds <= SYNC_MAX)
+		return pager_sync(p, fds, nfds);
+	if (type == MSG_PAGER_FAULTS && len == sizeof(b.faults) && nfds == 1 && serves)
+		return pager_faults(p, &b.faults, fds[0]);
+	if (type == MSG_PAGER_FILL && !len && !nfds && serves)
+		return pager_fill(p);
+	return -EPROTO;
+}
+
+static int pager_serve(struct pager *p)
+{
+	bool heard = false;
+	struct err e;
+	int rc = serve_turn(&p->serve, MSG_CHANNEL_FD, &heard, &e);
+
+	if (rc)
+		return pager_refuse(p, "serve", &e);
+	return heard ? pager_hear(p) : 0;
+}
+
 static int pager_loop(void *dev)
 {
 	struct pager *p = dev;
-	int fds[MSG_MAX_FDS], rc = 0;
-	enum msg_type type;
-	unsigned nfds;
-	char body[16];
-	size_t len;
+	int rc = 0;
 
-	while (!rc) {
-		rc = msg_recv(MSG_CHANNEL_FD, &type, body, sizeof(body), &len, fds, &nfds);
-		if (rc)
-			return rc == -EPIPE ? 0 : rc;
-		if (type == MSG_PAGER_GO && !len && !nfds)
-			rc = pager_go(p);
-		else if (type == MSG_PAGER_SYNC && !len && nfds >= 1 && nfds <= SYNC_MAX)
-			rc = pager_sync(p, fds, nfds);
-		else
-			rc = -EPROTO;
-	}
-	return rc;
+	while (!rc)
+		rc = p->job == PAGER_SERVE && p->done ? pager_serve(p) : pager_hear(p);
+	return rc == -EPIPE ? 0 : rc;
 }
 
 int main(void)

@@ -306,18 +306,29 @@ int ram_save(struct ram *r, struct err *e)
 
 /* ---- load ---- */
 
+int ram_check(struct ram *r, struct err *e)
+{
+	return read_tables(r, r->n, e);
+}
+
+int ram_compose(struct ram *r, uint32_t b, uint16_t *present, struct err *e)
+{
+	int rc = compose(r, r->n, b, r->buf[0], e);
+
+	*present = rc > 0 ? changed(r->buf[0], NULL, pages_of(r, b)) : 0;
+	return rc < 0 ? rc : 0;
+}
+
 int ram_load(struct ram *r, struct err *e)
 {
-	int rc = read_tables(r, r->n, e);
+	int rc = ram_check(r, e);
 
 	for (uint32_t b = 0; b < nblocks(r) && !rc; b++) {
 		uint16_t present;
 
-		rc = compose(r, r->n, b, r->buf[0], e);
-		if (rc <= 0)
-			continue;
-		present = changed(r->buf[0], NULL, pages_of(r, b));
-		rc = write_pages(r, r->mem, b, r->buf[0], present, "guest memory", e);
+		rc = ram_compose(r, b, &present, e);
+		if (!rc && present)
+			rc = write_pages(r, r->mem, b, r->buf[0], present, "guest memory", e);
 	}
 	return rc;
 }

@@ -37,5 +37,10 @@ int ram_save(struct ram *r, struct err *e);
 /* The files into the memory, which is all zeros. -EPROTO: a file is not one, is damaged, or of a VM
  * of another size. */
 int ram_load(struct ram *r, struct err *e);
+/* Are the files what they should be? As ram_load(), without their pages. */
+int ram_check(struct ram *r, struct err *e);
+/* Block b, RAM_BLOCK bytes from b * RAM_BLOCK on, into r->buf[0]; *present: its pages that are not
+ * zero. */
+int ram_compose(struct ram *r, uint32_t b, uint16_t *present, struct err *e);
 
 #endif

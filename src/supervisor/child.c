@@ -134,12 +134,21 @@ static bool child_has_failed(struct child *c, struct msg_failed *f)
 	return true;
 }
 
+static bool child_faults(struct child *c, const struct msg_faults *m)
+{
+	int fd = child_os_came(c);
+
+	return fd >= 0 && c->ops->faults && c->ops->faults(c->ctx, m, fd);
+}
+
 static bool child_says(struct child *c, enum msg_type t, void *body, size_t len)
 {
 	if (t == MSG_READY && len == 0 && c->state == CHILD_STARTING)
 		child_is_ready(c);
 	else if (t == MSG_FAILED && len == sizeof(struct msg_failed))
 		return child_has_failed(c, body);
+	else if (t == MSG_FAULTS && len == sizeof(struct msg_faults) && c->state == CHILD_STARTING)
+		return child_faults(c, body);
 	else
 		return c->state != CHILD_STARTING && c->ops->message(c->ctx, t, body, len);
 	return true;

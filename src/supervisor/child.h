@@ -48,6 +48,9 @@ struct child_ops {
 	/* Whatever else it says, and never before it was ready: `body` has `len` bytes and is
 	 * aligned for any message. */
 	bool (*message)(void *ctx, enum msg_type t, const void *body, size_t len);
+	/* MSG_FAULTS, before it is ready, with its descriptor, which is the owner's from now on.
+	 * NULL: it breaks the protocol. */
+	bool (*faults)(void *ctx, const struct msg_faults *m, int fd);
 	/* It has ended and there is no process any more; another may be started. */
 	void (*gone)(void *ctx, const struct child_end *end);
 };
@@ -118,6 +121,8 @@ void child_died(struct child *c);
 /* One message, without waiting. -EAGAIN: there is none, -EPIPE: its end has come; other errors
  * break the protocol. */
 int child_os_receive(struct child *c, enum msg_type *type, void *body, size_t size, size_t *len);
+/* The descriptor that came with it, the caller's; -1: none. */
+int child_os_came(struct child *c);
 /* What the system says of its jail. -ESRCH: it has ended. */
 int child_os_verify(const struct child *c, struct err *e);
 /* It is not heard any more: stop to watch its channel. */

@@ -44,6 +44,7 @@ enum vm_deadlines {
 	VM_DEVICES, /* one wants to be tended */
 	VM_CONTROL,
 	VM_SAVE,
+	VM_PAGER,
 	VM_DEADLINES
 };
 

@@ -145,7 +145,14 @@ static void vmm_gone(void *ctx, const struct child_end *end)
 	vm_end(vm, RUN_FAILED, "insula-vmm %s", end->how);
 }
 
-static const struct child_ops vmm_ops = {vmm_ready, vmm_failed, vmm_message, vmm_gone};
+static bool vmm_faults(void *ctx, const struct msg_faults *m, int fd)
+{
+	struct vm *vm = ctx;
+
+	return restore_faults(vm, &vm->vmm, m, fd);
+}
+
+static const struct child_ops vmm_ops = {vmm_ready, vmm_failed, vmm_message, vmm_faults, vmm_gone};
 
 /* ---- helpers ---- */
 
@@ -205,13 +212,21 @@ static void helper_gone(void *ctx, const struct child_end *end)
 	struct device *d = ctx;
 
 	helper_serves(d, false);
+	restore_forget(d->vm, &d->child);
 	device_count_end(d, NULL);
 	save_helper_died(d->vm, d);
 	vm_helper_died(d->vm, d, end->before, end->how);
 }
 
+static bool helper_faults(void *ctx, const struct msg_faults *m, int fd)
+{
+	struct device *d = ctx;
+
+	return restore_faults(d->vm, &d->child, m, fd);
+}
+
 static const struct child_ops helper_ops = {helper_ready, helper_failed, helper_message,
-					    helper_gone};
+					    helper_faults, helper_gone};
 
 /* ---- a helper's program of the host (passt) ---- */
 
@@ -278,7 +293,7 @@ static void command_gone(void *ctx, const struct child_end *end)
 	exec_gone(p->vm, p, end->how);
 }
 
-static const struct child_ops command_ops = {command_ready, command_failed, command_message,
+static const struct child_ops command_ops = {command_ready, command_failed, command_message, NULL,
 					     command_gone};
 
 void vm_own_children(struct vm *vm)

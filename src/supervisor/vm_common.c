@@ -137,6 +137,10 @@ unsigned vm_word_start(const struct vm *vm, int hypervisor, struct msg_start_vmm
 		m->flags |= VMM_RESTORE;
 		m->head.slot[n] = START_STATE;
 		fds[n++] = restore_records(vm);
+		if (restore_device(vm) >= 0) {
+			m->head.slot[n] = START_FAULTS;
+			fds[n++] = restore_device(vm);
+		}
 	} else {
 		m->head.slot[n] = START_KERNEL;
 		fds[n++] = vm->boot.kernel;

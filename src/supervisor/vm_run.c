@@ -68,7 +68,8 @@ void vm_start_helpers(struct vm *vm)
 		vm_end(vm, RUN_FAILED, "%s", e.text);
 }
 
-/* A helper that carries on looks at its queues at once: first the memory they are in. */
+/* A helper that carries on looks at its queues at once: first the memory they are in, or somebody
+ * who fills it. */
 static void start_all(struct vm *vm)
 {
 	struct err e;
@@ -76,7 +77,7 @@ static void start_all(struct vm *vm)
 
 	if (!rc)
 		rc = start_vmm(vm, &e);
-	if (!rc && !vm->conf->restoring)
+	if (!rc && (!vm->conf->restoring || restore_device(vm) >= 0))
 		vm_start_helpers(vm);
 	if (!rc && vm->conf->command)
 		rc = command_start(vm, &e);
@@ -157,6 +158,7 @@ static const struct {
 	[VM_RESTART] = {vm_restart_next, vm_restart_due, false},
 	[VM_DEVICES] = {devices_due, devices_tend, false},
 	[VM_SAVE] = {save_deadline, save_overdue, false},
+	[VM_PAGER] = {restore_deadline, restore_overdue, false},
 	[VM_CONTROL] = {control_due, control_over, true},
 };
 
@@ -240,7 +242,6 @@ static void wind_down(struct vm *vm)
 	uint64_t limit = clock_ns() + DRAIN_DEADLINE_NS;
 
 	save_close(vm);
-	restore_end(vm);
 	if (!vm->hard)
 		stop_vmm(vm);
 	/* Nobody is waited for that others could be dying beside. */
@@ -249,6 +250,7 @@ static void wind_down(struct vm *vm)
 		vm_turn(vm, limit);
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		child_shoot(&vm->device[i].child);
+	restore_end(vm);
 	child_kill(&vm->vmm);
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		child_kill(&vm->device[i].child);

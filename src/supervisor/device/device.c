@@ -9,6 +9,7 @@
 #include <insula/log.h>
 
 #include "device.h"
+#include "supervisor/snapshot/restore.h"
 
 static int make_slots(struct device *d, struct err *e)
 {
@@ -128,6 +129,8 @@ static void add_common(struct device_start *s, const struct device *d, int mem,
 	if (d->class->memory) {
 		s->head.mem = *map;
 		add_slot(s, START_MEMORY, mem);
+		if (restore_device(d->vm) >= 0)
+			add_slot(s, START_FAULTS, restore_device(d->vm));
 	}
 	add_slot(s, START_PAGE, d->slot[m->page_slot]);
 	add_slot(s, START_CALL, d->slot[m->call_slot]);

@@ -183,6 +183,14 @@ int child_os_receive(struct child *c, enum msg_type *type, void *body, size_t si
 	return rc ? rc : nfds ? -EPROTO : 0;
 }
 
+int child_os_came(struct child *c)
+{
+	int fd = c->os.came;
+
+	c->os.came = -1;
+	return fd;
+}
+
 int child_os_verify(const struct child *c, struct err *e)
 {
 	return jail_verify(c->os.jail.pid, e);

@@ -1,15 +1,21 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A VM that goes on from a snapshot. See restore.h. */
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <insula/base.h>
 #include <insula/log.h>
 
 #include "pages.h"
 #include "restore.h"
+#include "save.h"
 #include "snapdir.h"
 #include "spec/json.h"
 #include "spec/settings.h"
@@ -17,10 +23,24 @@
 
 #define PAGER_NOFILE 32
 
+#define FAULTS (2 * (VM_MAX_DEVICES + 2))
+#define ORDER_SIZE (2ull << 20)
+
+struct faults {
+	const struct child *whose; /* NULL: a free place */
+	int fd;                    /* owned */
+	struct msg_faults m;
+};
+
 struct restore {
 	struct snapshot snap;
 	struct child pager;
-	bool started, loaded;
+	struct restart restart; /* of it, while it serves */
+	bool loaded;
+	int device; /* /dev/userfaultfd; owned; -1: memory is read as a whole, or is whole */
+	int order;  /* the working set; owned; -1: none */
+	bool serves, completing;
+	struct faults faults[FAULTS];
 };
 
 /* ---- the configuration ---- */
@@ -190,6 +210,9 @@ int restore_take(struct vm_config *c, struct err *e)
 	c->restoring = r;
 	child_none(&r->pager);
 	snapshot_none(&r->snap);
+	r->device = r->order = -1;
+	for (unsigned i = 0; i < FAULTS; i++)
+		r->faults[i].fd = -1;
 	rc = paths_find(&paths, e);
 	if (!rc)
 		rc = snapshot_open(&r->snap, c->restore, paths.cache, e);
@@ -222,6 +245,10 @@ void restore_free(struct restore *r)
 		return;
 	child_free(&r->pager);
 	snapshot_close(&r->snap);
+	for (unsigned i = 0; i < FAULTS; i++)
+		fd_close(&r->faults[i].fd);
+	fd_close(&r->device);
+	fd_close(&r->order);
 	free(r);
 }
 
@@ -263,21 +290,99 @@ bool restore_loaded(const struct vm *vm)
 	return !vm->conf->restoring || vm->conf->restoring->loaded;
 }
 
+int restore_device(const struct vm *vm)
+{
+	return vm->conf->restoring ? vm->conf->restoring->device : -1;
+}
+
+static void hand_on(struct restore *r, const struct faults *f)
+{
+	/* Whoever does not take it has ended; the next one gets them all. */
+	(void)child_send(&r->pager, MSG_PAGER_FAULTS, &f->m, sizeof(f->m), &f->fd, 1);
+}
+
+bool restore_faults(struct vm *vm, const struct child *whose, const struct msg_faults *m, int fd)
+{
+	struct restore *r = vm->conf->restoring;
+	unsigned i = 0;
+
+	while (r && i < FAULTS && r->faults[i].whose)
+		i++;
+	if (!r || r->device < 0 || i == FAULTS) {
+		fd_close(&fd);
+		return false;
+	}
+	r->faults[i] = (struct faults){whose, fd, *m};
+	if (r->serves)
+		hand_on(r, &r->faults[i]);
+	return true;
+}
+
+void restore_forget(struct vm *vm, const struct child *whose)
+{
+	struct restore *r = vm->conf->restoring;
+
+	for (unsigned i = 0; r && i < FAULTS; i++) {
+		if (r->faults[i].whose != whose)
+			continue;
+		fd_close(&r->faults[i].fd);
+		r->faults[i].whose = NULL;
+	}
+}
+
 static void load_ready(void *ctx)
 {
 	struct vm *vm = ctx;
 
 	if (child_send(&vm->conf->restoring->pager, MSG_PAGER_GO, NULL, 0, NULL, 0))
-		vm_end(vm, RUN_FAILED, "insula-pager: its channel is closed");
+		child_shoot(&vm->conf->restoring->pager);
 }
 
+/* The first one finds out whether the snapshot is good; a later one that cannot read it any more
+ * leaves a guest that cannot go on. */
 static bool load_failed(void *ctx, const struct msg_failed *f)
 {
 	struct vm *vm = ctx;
 
-	vm_end(vm, f->bad_input ? RUN_BAD_INPUT : RUN_FAILED, "--restore: %.80s: %s",
-	       vm->conf->restore, f->text);
+	if (!vm->running)
+		vm_end(vm, f->bad_input ? RUN_BAD_INPUT : RUN_FAILED, "--restore: %.80s: %s",
+		       vm->conf->restore, f->text);
+	else
+		log_error("insula-pager: %s: %s", f->step, f->text);
 	return true;
+}
+
+/* It knows what there is to fill. */
+static void begin_to_serve(struct vm *vm)
+{
+	struct restore *r = vm->conf->restoring;
+
+	r->serves = true;
+	(void)restart_ready(&r->restart, clock_ns());
+	for (unsigned i = 0; i < FAULTS; i++) {
+		if (r->faults[i].whose)
+			hand_on(r, &r->faults[i]);
+	}
+	if (r->completing)
+		restore_complete(vm);
+	r->loaded = true;
+	vm_go(vm);
+}
+
+static void is_whole(struct vm *vm)
+{
+	struct restore *r = vm->conf->restoring;
+
+	/* Those who wait have been woken, and find their page. */
+	fd_close(&r->device);
+	for (unsigned i = 0; i < FAULTS; i++) {
+		fd_close(&r->faults[i].fd);
+		r->faults[i].whose = NULL;
+	}
+	r->serves = r->completing = false;
+	child_shoot(&r->pager);
+	log_info("restore: all of the memory is there");
+	save_memory_is_whole(vm);
 }
 
 static bool load_message(void *ctx, enum msg_type t, const void *body, size_t len)
@@ -286,49 +391,160 @@ static bool load_message(void *ctx, enum msg_type t, const void *body, size_t le
 	struct restore *r = vm->conf->restoring;
 	const struct msg_pager_done *m = body;
 
-	if (t != MSG_PAGER_DONE || len != sizeof(*m) || r->loaded)
+	if (t != MSG_PAGER_DONE || len != sizeof(*m))
 		return false;
-	log_info("restore: %llu pages of memory", (unsigned long long)m->pages);
-	r->loaded = true;
-	child_shoot(&r->pager);
-	vm_start_helpers(vm);
+	if (r->device >= 0 && !r->serves) {
+		begin_to_serve(vm);
+	} else if (r->completing) {
+		is_whole(vm);
+	} else if (!r->loaded) {
+		log_info("restore: %llu pages of memory", (unsigned long long)m->pages);
+		r->loaded = true;
+		child_shoot(&r->pager);
+		vm_start_helpers(vm);
+	} else {
+		return false;
+	}
 	return true;
 }
 
 static void load_gone(void *ctx, const struct child_end *end)
 {
 	struct vm *vm = ctx;
+	struct restore *r = vm->conf->restoring;
 
-	if (!vm->conf->restoring->loaded)
+	if (!r->loaded) {
 		vm_end(vm, RUN_FAILED, "insula-pager %s before the guest ran", end->how);
+		return;
+	}
+	if (r->device < 0 || vm->ended)
+		return;
+	r->serves = false;
+	log_warn("insula-pager %s: another one takes over", end->how);
+	control_event(vm->control, "helper-died", "memory", end->how);
+	if (restart_died(&r->restart, clock_ns()))
+		log_error("insula-pager %s, %u times in a row: the guest waits for its memory",
+			  end->how, RESTART_TELL);
 }
 
-static const struct child_ops load_ops = {load_ready, load_failed, load_message, load_gone};
+static const struct child_ops load_ops = {load_ready, load_failed, load_message, NULL, load_gone};
 
-int restore_start(struct vm *vm, struct err *e)
+/* The order in which memory was asked for: one restore writes it, the others follow it. */
+static int open_order(const struct vm_config *c)
+{
+	char path[PATH_MAX];
+	struct stat st;
+	int fd;
+
+	if (snprintf(path, sizeof(path), "%s/working-set", c->restore) >= (int)sizeof(path))
+		return -1;
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+	/* It is written by one at a time; the others follow what is there. */
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB))
+		fd_close(&fd);
+	if (fd < 0)
+		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0)
+		return -1;
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode))
+		fd_close(&fd);
+	return fd;
+}
+
+static int start_load(struct vm *vm, struct err *e)
 {
 	struct restore *r = vm->conf->restoring;
-	struct msg_start_pager m = {
-		.log_level = log_most(), .job = PAGER_LOAD, .size = vm->conf->mem};
-	int fds[1 + RAM_CHAIN] = {vm->mem}, rc;
+	struct msg_start_pager m = {.log_level = log_most(),
+				    .job = r->device >= 0 ? PAGER_SERVE : PAGER_LOAD,
+				    .size = vm->conf->mem};
+	int fds[2 + RAM_CHAIN] = {vm->mem}, rc;
 	unsigned n = 1;
 
 	for (unsigned i = 0; i < r->snap.nmemory; i++)
 		fds[n++] = r->snap.memory[i];
+	if (r->device >= 0 && r->order >= 0) {
+		m.flags = PAGER_ORDER;
+		fds[n++] = r->order;
+	}
+	child_free(&r->pager);
 	rc = child_init_open(&r->pager, vm->opened.pager_program, "insula-pager", 1, PAGER_NOFILE,
 			     e);
 	if (rc)
 		return rc;
 	child_own(&r->pager, &vm->loop, &load_ops, vm);
-	r->pager.os.fsize = vm->conf->mem;
+	r->pager.os.fsize = r->device >= 0 ? ORDER_SIZE : vm->conf->mem;
 	rc = child_spawn(&r->pager, fds, n, e);
 	if (!rc && (rc = child_send(&r->pager, MSG_START_PAGER, &m, sizeof(m), fds, n)))
 		err_sys(e, rc, "insula-pager: channel");
 	return rc;
 }
 
+int restore_start(struct vm *vm, struct err *e)
+{
+	struct restore *r = vm->conf->restoring;
+
+	if (!vm->conf->mem_huge) {
+		r->device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+		if (r->device < 0)
+			log_info("restore: all of the memory at once: /dev/userfaultfd: %s",
+				 strerror(errno));
+	}
+	if (r->device >= 0) {
+		r->order = open_order(vm->conf);
+		vm->vmm.os.gives = true;
+		for (unsigned i = 0; i < vm->ndevices; i++)
+			vm->device[i].child.os.gives = true;
+	}
+	return start_load(vm, e);
+}
+
+bool restore_is_whole(const struct vm *vm)
+{
+	return restore_device(vm) < 0;
+}
+
+void restore_complete(struct vm *vm)
+{
+	struct restore *r = vm->conf->restoring;
+
+	r->completing = true;
+	if (r->serves)
+		(void)child_send(&r->pager, MSG_PAGER_FILL, NULL, 0, NULL, 0);
+}
+
+uint64_t restore_deadline(const struct vm *vm)
+{
+	const struct restore *r = vm->conf->restoring;
+
+	return r && r->device >= 0 && r->loaded ? restart_next(&r->restart) : 0;
+}
+
+void restore_overdue(struct vm *vm)
+{
+	struct restore *r = vm->conf->restoring;
+	uint64_t now = clock_ns();
+	struct err e;
+
+	if (restart_due(&r->restart, now)) {
+		restart_started(&r->restart, now);
+		if (start_load(vm, &e)) {
+			log_error("insula-pager: %s", e.text);
+			child_kill(&r->pager);
+			(void)restart_died(&r->restart, now);
+		}
+	} else if (restart_overdue(&r->restart, now)) {
+		restart_started(&r->restart, now);
+		child_shoot(&r->pager);
+	}
+}
+
 void restore_end(struct vm *vm)
 {
-	if (vm->conf && vm->conf->restoring)
-		child_kill(&vm->conf->restoring->pager);
+	struct restore *r = vm->conf ? vm->conf->restoring : NULL;
+
+	if (!r)
+		return;
+	child_kill(&r->pager);
+	/* Nobody waits any more when the last of these is closed: the guest has stopped, and what
+	 * a helper writes from a page that is missing would be zeros. */
 }

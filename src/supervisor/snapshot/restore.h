@@ -6,8 +6,12 @@
  *                    becomes the configuration's, where the user has not said otherwise
  *   restore_fill()   the VM is made: the device pages get their contents, and what the guest has
  *                    mounted is compared with what it had
- *   restore_start()  insula-pager begins to read the memory, in its jail, beside all the others
- *   restore_loaded() it has: the guest may go on
+ *   restore_start()  insula-pager starts, in its jail, beside all the others
+ *   restore_loaded() it serves the memory, or has read all of it: the guest may go on
+ *
+ * Where /dev/userfaultfd can be opened memory is filled when it is touched (src/pager/serve.h): each
+ * process that maps it gives us a descriptor of its faults first. We keep a copy of each, so that a
+ * new insula-pager takes over when one dies; who waits for a page waits a little longer.
  *
  * A restored helper is a restarted helper: it starts from its page.
  *
@@ -18,9 +22,12 @@
 #define SUPERVISOR_RESTORE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include <insula/err.h>
+#include <insula/proto.h>
 
+struct child;
 struct restore;
 struct vm;
 struct vm_config;
@@ -35,11 +42,27 @@ int restore_fill(struct vm *vm, struct err *e);
 int restore_records(const struct vm *vm);
 /* Has the guest an agent? */
 bool restore_agent(const struct vm_config *c);
-/* Only with a snapshot. vm_start_helpers() follows. */
+/* Only with a snapshot. Memory that is read as a whole: vm_start_helpers() follows. */
 int restore_start(struct vm *vm, struct err *e);
-/* Also without a snapshot. */
+/* May the guest go on? Also without a snapshot. */
 bool restore_loaded(const struct vm *vm);
 /* It is not needed any more. */
 void restore_end(struct vm *vm);
+
+/* ---- memory that is filled when it is touched ---- */
+
+/* /dev/userfaultfd, borrowed: what maps guest memory gets it. -1: all of the memory is there, or
+ * will be before it is mapped. Also without a snapshot. */
+int restore_device(const struct vm *vm);
+/* A process has mapped a piece. Takes `fd` over. False: nobody has asked for that. */
+bool restore_faults(struct vm *vm, const struct child *whose, const struct msg_faults *m, int fd);
+/* That process has ended. */
+void restore_forget(struct vm *vm, const struct child *whose);
+/* Is all of it there? */
+bool restore_is_whole(const struct vm *vm);
+/* Fill it; save_memory_is_whole() is called when it is. */
+void restore_complete(struct vm *vm);
+uint64_t restore_deadline(const struct vm *vm); /* clock_ns(); 0: none */
+void restore_overdue(struct vm *vm);
 
 #endif

@@ -14,6 +14,7 @@
 #include <insula/state.h>
 
 #include "pages.h"
+#include "restore.h"
 #include "save.h"
 #include "snapdir.h"
 #include "spec/json.h"
@@ -31,6 +32,7 @@
 
 enum save_step {
 	SAVE_IDLE,
+	SAVE_FILLS,  /* memory that has not been touched since the VM was restored */
 	SAVE_STARTS, /* insula-pager */
 	SAVE_PAUSES,
 	SAVE_RECORDS,
@@ -131,6 +133,7 @@ static void save_fail(struct vm *vm, int rc, const char *what)
 void save_overdue(struct vm *vm)
 {
 	static const char *const waits[] = {
+		[SAVE_FILLS] = "the snapshot that this VM goes on from cannot be read in time",
 		[SAVE_STARTS] = "insula-pager does not start",
 		[SAVE_PAUSES] = "the vCPUs do not come out of the guest",
 		[SAVE_RECORDS] = "the vCPUs' state cannot be read in time",
@@ -448,7 +451,7 @@ static void save_pager_gone(void *ctx, const struct child_end *end)
 }
 
 static const struct child_ops pager_ops = {save_pager_ready, save_pager_failed, save_pager_message,
-					   save_pager_gone};
+					   NULL, save_pager_gone};
 
 static int start_pager(struct vm *vm, struct err *e)
 {
@@ -565,11 +568,28 @@ int save_begin(struct vm *vm, const struct save_order *o, struct err *e)
 		rc = snapdir_make(&s->dir, o->path, e);
 	if (!rc && !(s->path = strdup(o->path)))
 		rc = err_set(e, -ENOMEM, "out of memory");
-	if (!rc)
+	if (!rc && restore_is_whole(vm))
 		rc = start_pager(vm, e);
-	if (rc)
+	if (rc) {
 		save_clear(s);
-	else
+	} else if (restore_is_whole(vm)) {
 		next_step(s, SAVE_STARTS, START_NS);
+	} else {
+		next_step(s, SAVE_FILLS, COPY_NS(vm->conf->mem));
+		restore_complete(vm);
+	}
 	return rc;
+}
+
+void save_memory_is_whole(struct vm *vm)
+{
+	struct err e;
+	int rc;
+
+	if (!save_active(vm) || vm->save->step != SAVE_FILLS)
+		return;
+	next_step(vm->save, SAVE_STARTS, START_NS);
+	rc = start_pager(vm, &e);
+	if (rc)
+		save_fail(vm, rc, e.text);
 }

@@ -55,6 +55,9 @@ void save_records(struct vm *vm, const struct msg_saved *m);
 bool save_quiet(struct vm *vm, const struct device *d);
 void save_helper_died(struct vm *vm, const struct device *d);
 
+/* restore_complete() is done. */
+void save_memory_is_whole(struct vm *vm);
+
 /* The VM has ended. */
 void save_close(struct vm *vm);
 

@@ -100,3 +100,31 @@ void restore_end(struct vm *vm)
 {
 	(void)vm;
 }
+
+int restore_device(const struct vm *vm)
+{
+	(void)vm;
+	return -1;
+}
+
+bool restore_faults(struct vm *vm, const struct child *whose, const struct msg_faults *m, int fd)
+{
+	(void)vm, (void)whose, (void)m, (void)fd;
+	return false;
+}
+
+void restore_forget(struct vm *vm, const struct child *whose)
+{
+	(void)vm, (void)whose;
+}
+
+uint64_t restore_deadline(const struct vm *vm)
+{
+	(void)vm;
+	return 0;
+}
+
+void restore_overdue(struct vm *vm)
+{
+	(void)vm;
+}

@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Guest memory that is filled when it is touched. See serve.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "serve.h"
+
+#define PAGES (RAM_BLOCK / RAM_PAGE)
+#define ZERO_STEP (2ull << 20)
+#define NO_BLOCK UINT32_MAX
+/* The working set is written so long after the first fault, and again: a VM may be short. */
+static const uint64_t write_ns[] = {50000000ull, 250000000ull, 1000000000ull, 4000000000ull};
+#define ORDER_MAX (1u << 18) /* blocks: 16 GiB of them */
+#define BATCH 16             /* faults of one process in a turn */
+
+/* In front of the numbers of the blocks. */
+struct order_head {
+	char magic[8];
+	uint32_t n, crc;
+};
+#define ORDER_MAGIC "INSWSET1"
+
+static uint32_t blocks_of(const struct serve *s)
+{
+	return (uint32_t)((s->ram->size + RAM_BLOCK - 1) / RAM_BLOCK);
+}
+
+/* ---- the working set ---- */
+
+static uint32_t order_crc(const struct serve *s)
+{
+	return (uint32_t)crc32(crc32(0, NULL, 0), (const Bytef *)s->blocks,
+			       (uInt)(s->norder * sizeof(*s->blocks)));
+}
+
+static void mark(struct serve *s, uint32_t block)
+{
+	s->seen[block / 8] |= (uint8_t)(1u << block % 8);
+}
+
+/* One that is damaged, or of another time, costs nothing but the prefetch. */
+static void read_order(struct serve *s)
+{
+	struct order_head h;
+	struct stat st;
+
+	if (fstat(s->order, &st) || read_full(s->order, &h, sizeof(h), 0) ||
+	    memcmp(h.magic, ORDER_MAGIC, sizeof(h.magic)) != 0 || h.n > ORDER_MAX ||
+	    (uint64_t)st.st_size != sizeof(h) + h.n * sizeof(*s->blocks) ||
+	    read_full(s->order, s->blocks, h.n * sizeof(*s->blocks), sizeof(h)))
+		return;
+	s->norder = h.n;
+	s->replays = h.n && order_crc(s) == h.crc;
+	s->norder = s->nwritten = s->replays ? h.n : 0;
+	s->end = s->norder;
+	for (uint32_t i = 0; i < s->norder; i++) {
+		if (s->blocks[i] < blocks_of(s))
+			mark(s, s->blocks[i]);
+	}
+}
+
+static void write_order(struct serve *s)
+{
+	struct order_head h = {.n = s->norder};
+
+	s->records = ++s->writes < ARRAY_LEN(write_ns) && s->norder < ORDER_MAX;
+	if (s->norder == s->nwritten)
+		return;
+	s->nwritten = s->norder;
+	memcpy(h.magic, ORDER_MAGIC, sizeof(h.magic));
+	h.crc = order_crc(s);
+	if (pwrite(s->order, s->blocks, s->norder * sizeof(*s->blocks), sizeof(h)) < 0 ||
+	    pwrite(s->order, &h, sizeof(h), 0) < 0)
+		log_info("the working set cannot be written: %s", strerror(errno));
+}
+
+static void note(struct serve *s, uint32_t block)
+{
+	if (!s->records || (s->seen[block / 8] >> block % 8 & 1))
+		return;
+	if (!s->begun_ns)
+		s->begun_ns = clock_ns();
+	mark(s, block);
+	s->blocks[s->norder++] = block;
+	if (s->norder == ORDER_MAX)
+		write_order(s);
+}
+
+int serve_open(struct serve *s, struct ram *ram, int order, struct err *e)
+{
+	*s = (struct serve){.ram = ram, .block = NO_BLOCK, .order = order};
+	for (unsigned i = 0; i < SERVE_RANGES; i++)
+		s->range[i].fd = -1;
+	if (order < 0)
+		return 0;
+	s->blocks = reserve_memory(ORDER_MAX * sizeof(*s->blocks), true);
+	s->seen = reserve_memory(blocks_of(s) / 8 + RAM_PAGE, true);
+	if (!s->blocks || !s->seen)
+		return err_set(e, -ENOMEM, "out of memory");
+	s->records = (fcntl(order, F_GETFL) & O_ACCMODE) == O_RDWR;
+	return 0;
+}
+
+/* ---- ranges ---- */
+
+static void serve_drop(struct serve_range *r)
+{
+	fd_close(&r->fd);
+}
+
+static void wake(const struct serve_range *r, uint64_t at, uint64_t len)
+{
+	struct uffdio_range w = {.start = r->addr + at, .len = len};
+
+	(void)ioctl(r->fd, UFFDIO_WAKE, &w);
+}
+
+static struct serve_range *free_range(struct serve *s)
+{
+	unsigned i = 0;
+
+	while (i < s->nranges && s->range[i].fd >= 0)
+		i++;
+	if (i == SERVE_RANGES)
+		return NULL;
+	if (i == s->nranges)
+		s->nranges++;
+	return &s->range[i];
+}
+
+int serve_add(struct serve *s, int fd, uint64_t offset, uint64_t addr, uint64_t len, struct err *e)
+{
+	struct serve_range *r;
+
+	if (!len || (offset | addr | len) % RAM_PAGE || offset > s->ram->size ||
+	    len > s->ram->size - offset || addr + len < addr) {
+		close(fd);
+		return err_set(e, -EINVAL, "a range that is not in guest memory");
+	}
+	r = free_range(s);
+	if (!r) {
+		close(fd);
+		return err_set(e, -EINVAL, "more than %u ranges", SERVE_RANGES);
+	}
+	*r = (struct serve_range){fd, offset, addr, len};
+	wake(r, 0, len);
+	return 0;
+}
+
+/* ---- filling ---- */
+
+/* Block b is in the buffer. */
+static int fetch(struct serve *s, uint32_t b, struct err *e)
+{
+	int rc;
+
+	if (s->block == b)
+		return 0;
+	s->block = NO_BLOCK;
+	rc = ram_compose(s->ram, b, &s->present, e);
+	if (rc)
+		return rc;
+	s->block = b;
+	return 0;
+}
+
+/* `n` bytes of the buffer, from `from` on, to `at` of the range. What is there already stays. -ESRCH:
+ * the process has ended. */
+static int put(struct serve *s, const struct serve_range *r, uint64_t at, size_t from, size_t n)
+{
+	while (n) {
+		struct uffdio_copy c = {.dst = r->addr + at,
+					.src = (uint64_t)(uintptr_t)(s->ram->buf[0] + from),
+					.len = n};
+		size_t done = 0;
+
+		if (!ioctl(r->fd, UFFDIO_COPY, &c)) {
+			s->filled += n / RAM_PAGE;
+			return 0;
+		}
+		if (errno == ESRCH || errno == ENOENT)
+			return -errno;
+		if (errno != EAGAIN && errno != EEXIST)
+			return -errno;
+		if (c.copy > 0)
+			done = (size_t)c.copy;
+		s->filled += done / RAM_PAGE;
+		if (errno == EEXIST && !done) {
+			wake(r, at, RAM_PAGE);
+			done = RAM_PAGE;
+		}
+		at += done;
+		from += done;
+		n -= done;
+	}
+	return 0;
+}
+
+/* Pages [first, end) of the block in the buffer, those that are not zero and in the range. */
+static int put_pages(struct serve *s, const struct serve_range *r, unsigned first, unsigned end)
+{
+	uint64_t start = (uint64_t)s->block * RAM_BLOCK;
+
+	for (unsigned i = first; i < end; i++) {
+		uint64_t off = start + i * RAM_PAGE;
+		unsigned n = 0;
+		int rc;
+
+		while (i + n < end && (s->present >> (i + n) & 1))
+			n++;
+		if (!n || off < r->offset || off + n * RAM_PAGE > r->offset + r->len)
+			continue;
+		rc = put(s, r, off - r->offset, i * RAM_PAGE, n * RAM_PAGE);
+		if (rc)
+			return rc;
+		i += n;
+	}
+	return 0;
+}
+
+static bool block_is_zero(const struct serve *s, uint32_t b)
+{
+	for (unsigned i = 0; i < s->ram->n; i++) {
+		if (s->ram->file[i].block[b].present)
+			return false;
+	}
+	return true;
+}
+
+/* The kernel's from now on: the largest piece around that the snapshot has as zeros. False: there
+ * is none, but for the page itself. */
+static bool give_away(struct serve *s, const struct serve_range *r, uint64_t off)
+{
+	uint64_t from = off & ~(ZERO_STEP - 1), to = from + ZERO_STEP;
+	struct uffdio_range u;
+
+	if (to > s->ram->size)
+		to = s->ram->size;
+	for (uint64_t b = from / RAM_BLOCK; b * RAM_BLOCK < to; b++) {
+		if (block_is_zero(s, (uint32_t)b))
+			continue;
+		if (b == off / RAM_BLOCK)
+			return false;
+		if (b < off / RAM_BLOCK)
+			from = (b + 1) * RAM_BLOCK;
+		else
+			to = b * RAM_BLOCK;
+	}
+	from = from < r->offset ? r->offset : from;
+	to = to > r->offset + r->len ? r->offset + r->len : to;
+	u = (struct uffdio_range){.start = r->addr + (from - r->offset), .len = to - from};
+	/* It wakes whoever waits in it. */
+	return !ioctl(r->fd, UFFDIO_UNREGISTER, &u);
+}
+
+static int put_zero(const struct serve_range *r, uint64_t at)
+{
+	struct uffdio_zeropage z = {.range = {.start = r->addr + at, .len = RAM_PAGE}};
+
+	if (!ioctl(r->fd, UFFDIO_ZEROPAGE, &z))
+		return 0;
+	if (errno == EEXIST)
+		wake(r, at, RAM_PAGE);
+	return errno == EEXIST || errno == EAGAIN ? 0 : -errno;
+}
+
+static int on_fault(struct serve *s, const struct serve_range *r, uint64_t addr, struct err *e)
+{
+	uint64_t off = r->offset + ((addr & ~(uint64_t)(RAM_PAGE - 1)) - r->addr);
+	uint32_t b = (uint32_t)(off / RAM_BLOCK);
+	unsigned page = (unsigned)(off % RAM_BLOCK / RAM_PAGE);
+	unsigned first = page & ~(SERVE_PAGES - 1);
+	int rc;
+
+	if (addr < r->addr || addr - r->addr >= r->len)
+		return 0;
+	s->faults++;
+	if (block_is_zero(s, b) && give_away(s, r, off))
+		return 0;
+	rc = fetch(s, b, e);
+	if (rc)
+		return rc;
+	note(s, b);
+	rc = s->present >> page & 1 ? put_pages(s, r, first, first + SERVE_PAGES)
+				    : put_zero(r, off - r->offset);
+	return rc == -ESRCH || rc == -ENOENT ? 0 : rc ? err_sys(e, rc, "a page") : 0;
+}
+
+/* ---- turns ---- */
+
+static int serve_one_range(struct serve *s, struct serve_range *r, struct err *e)
+{
+	struct uffd_msg m[BATCH];
+	ssize_t n = read(r->fd, m, sizeof(m));
+	int rc = 0;
+
+	if (n <= 0) {
+		if (n == 0 || errno != EAGAIN)
+			serve_drop(r); /* its process has ended */
+		return 0;
+	}
+	for (size_t i = 0; i < (size_t)n / sizeof(m[0]) && !rc; i++) {
+		if (m[i].event == UFFD_EVENT_PAGEFAULT)
+			rc = on_fault(s, r, m[i].arg.pagefault.address, e);
+	}
+	return rc;
+}
+
+/* Into the first process that has all of guest memory there: page tables as well as pages. */
+static int prefetch(struct serve *s, struct err *e)
+{
+	uint32_t b = s->blocks[s->at++];
+	int rc;
+
+	if (s->at == s->end)
+		s->replays = false;
+	if (b >= blocks_of(s) || block_is_zero(s, b))
+		return 0;
+	rc = fetch(s, b, e);
+	for (unsigned i = 0; i < s->nranges && !rc; i++) {
+		const struct serve_range *r = &s->range[i];
+		uint64_t off = (uint64_t)b * RAM_BLOCK;
+
+		if (r->fd < 0 || off < r->offset || off >= r->offset + r->len)
+			continue;
+		rc = put_pages(s, r, 0, PAGES);
+		return rc == -ESRCH || rc == -ENOENT ? 0 : rc ? err_sys(e, rc, "a page") : 0;
+	}
+	return rc;
+}
+
+int serve_turn(struct serve *s, int channel, bool *heard, struct err *e)
+{
+	struct pollfd p[1 + SERVE_RANGES] = {{.fd = channel, .events = POLLIN}};
+	int timeout = -1, rc = 0;
+
+	for (unsigned i = 0; i < s->nranges; i++)
+		p[1 + i] = (struct pollfd){.fd = s->range[i].fd, .events = POLLIN};
+	if (s->records && s->begun_ns) {
+		uint64_t now = clock_ns(), due = s->begun_ns + write_ns[s->writes];
+
+		if (now >= due)
+			write_order(s);
+		timeout = now < due ? (int)((due - now) / 1000000) + 1 : 0;
+	}
+	if (s->replays)
+		timeout = 0;
+	if (poll(p, 1 + s->nranges, timeout) < 0 && errno != EINTR)
+		return err_sys(e, -errno, "poll");
+	*heard = p[0].revents;
+	for (unsigned i = 0; i < s->nranges && !rc; i++) {
+		if (p[1 + i].fd >= 0 && p[1 + i].revents)
+			rc = serve_one_range(s, &s->range[i], e);
+	}
+	if (!rc && s->replays && s->nranges)
+		rc = prefetch(s, e);
+	return rc;
+}
+
+/* The working set that is there is followed when the first range has come. */
+void serve_begin(struct serve *s)
+{
+	if (s->order >= 0)
+		read_order(s);
+}
+
+int serve_fill(struct serve *s, struct err *e)
+{
+	int rc = 0;
+
+	for (uint32_t b = 0; b < blocks_of(s) && !rc; b++) {
+		if (block_is_zero(s, b))
+			continue;
+		rc = fetch(s, b, e);
+		for (unsigned i = 0; i < s->nranges && !rc; i++) {
+			const struct serve_range *r = &s->range[i];
+			uint64_t off = (uint64_t)b * RAM_BLOCK;
+
+			if (r->fd < 0 || off < r->offset || off >= r->offset + r->len)
+				continue;
+			rc = put_pages(s, r, 0, PAGES);
+			if (rc != -ESRCH && rc != -ENOENT)
+				break;
+			rc = 0; /* that process has gone: by another one's */
+		}
+		if (rc)
+			err_sys(e, rc, "memory cannot be filled");
+	}
+	return rc;
+}
