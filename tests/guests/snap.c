@@ -7,9 +7,11 @@
  *   ?  "nonce N count C"
  *   +  counts, and writes the count into each page
  *   v  "ok memory", or where a page is wrong
+ *   r  "random N N" from the virtio source of it, or "not ok random"
+ *   t  "ticks N": the TSC, in milliseconds
  *   q  ends, with status 0
  */
-#include "payload.h"
+#include "virtio.h"
 
 #define FROM 0x2000000ull /* 32 MiB: behind the payload and its stack */
 #define PAGES 4096u       /* 16 MiB */
@@ -40,10 +42,47 @@ static void verify(void)
 	print("ok memory\n");
 }
 
+static uint64_t rng;
+static struct vq q;
+static _Alignas(8) uint8_t random[16];
+
+/* Before the snapshot; whoever is restored finds it set up. */
+static void rng_begin(void)
+{
+	rng = vdev_find(VIRTIO_ID_RNG);
+	if (!rng)
+		return;
+	if (!vdev_negotiate(rng, VFEATURE(VIRTIO_F_VERSION_1)) || !vq_start(&q, rng, 0, 16)) {
+		print("not ok rng\n");
+		rng = 0;
+		return;
+	}
+	vdev_add_status(rng, VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+static void rng_ask(void)
+{
+	struct vring_used_elem u;
+
+	if (!rng) {
+		print("not ok random - no device\n");
+		return;
+	}
+	memset(random, 0, sizeof(random));
+	vq_desc(&q, 0, (uintptr_t)random, sizeof(random), VRING_DESC_F_WRITE, 0);
+	vq_push(&q, 0);
+	vq_kick(&q);
+	if (!vq_pop(&q, &u, VIRTIO_WAIT_MS) || u.id != 0 || u.len != sizeof(random))
+		print("not ok random - no answer\n");
+	else
+		print("random %x %x\n", *(uint32_t *)random, *(uint32_t *)(random + 4));
+}
+
 int main(void)
 {
 	nonce = rdtsc();
 	fill();
+	rng_begin();
 	print("nonce %x count %u\n", (unsigned)nonce, (unsigned)count);
 	for (;;) {
 		uint8_t c;
@@ -55,6 +94,10 @@ int main(void)
 			print("nonce %x count %u\n", (unsigned)nonce, (unsigned)count);
 		else if (c == 'v')
 			verify();
+		else if (c == 'r')
+			rng_ask();
+		else if (c == 't')
+			print("ticks %u\n", (unsigned)(rdtsc() / tsc_khz()));
 		else if (c == 'q')
 			return 0;
 		else if (c == '+') {

@@ -136,7 +136,7 @@ END_TEST
 
 START_TEST(ioctl_list)
 {
-	const unsigned long *p = hv_ioctls_used();
+	const unsigned long *p = hv_ioctls_used(false);
 	bool run = false;
 	unsigned n = 0;
 
