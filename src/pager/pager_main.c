@@ -60,7 +60,7 @@ static int pager_open(void *dev, struct helper *h, const void *start, const stru
 	return rc;
 }
 
-static void pager_ioctl(struct rule_list *l, unsigned long request, const char *why)
+static void rule_request(struct rule_list *l, unsigned long request, const char *why)
 {
 	rule_arg(l, SYS_ioctl, (struct jail_arg){.index = 1, .cmp = JAIL_EQ, .value = request},
 		 (struct jail_arg){0}, why);
@@ -72,10 +72,10 @@ static void pager_serve_rules(const struct pager *p, struct rule_list *l)
 	rule_any(l, SYS_read, "which page somebody waits for");
 	rule_any(l, SYS_poll, "wait for that, or for the channel");
 	rule_any(l, SYS_ppoll, "the same, as some C libraries call it");
-	pager_ioctl(l, UFFDIO_COPY, "put a page there");
-	pager_ioctl(l, UFFDIO_ZEROPAGE, "put zeros there");
-	pager_ioctl(l, UFFDIO_WAKE, "it is there already");
-	pager_ioctl(l, UFFDIO_UNREGISTER, "the kernel has to put zeros there from now on");
+	rule_request(l, UFFDIO_COPY, "put a page there");
+	rule_request(l, UFFDIO_ZEROPAGE, "put zeros there");
+	rule_request(l, UFFDIO_WAKE, "it is there already");
+	rule_request(l, UFFDIO_UNREGISTER, "the kernel has to put zeros there from now on");
 	if (p->serve.order >= 0)
 		rule_fd(l, SYS_pwrite64, p->serve.order, "the working set");
 }

@@ -154,6 +154,12 @@ int child_os_receive(struct child *c, enum msg_type *type, void *body, size_t si
 	return 0;
 }
 
+int child_os_came(struct child *c)
+{
+	(void)c;
+	return -1;
+}
+
 int child_os_verify(const struct child *c, struct err *e)
 {
 	return fake_of(c)->unfit ? err_set(e, -EPERM, "no filter") : 0;

@@ -280,6 +280,7 @@ void *balloon_io_main(void *arg)
 	for (;;) {
 		bool more = balloon_turn(b);
 
+		lane_freeze(b->w.lane);
 		if (!more && lane_runs(b->w.lane))
 			more = b->busy || arm_all(b);
 		count(b, STAT_BALLOON_KICKS, lane_sleep(b->w.lane, more ? 0 : -1));

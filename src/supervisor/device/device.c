@@ -9,7 +9,6 @@
 #include <insula/log.h>
 
 #include "device.h"
-#include "supervisor/snapshot/restore.h"
 
 static int make_slots(struct device *d, struct err *e)
 {
@@ -30,6 +29,7 @@ int device_init(struct device *d, const struct device_class *class, unsigned ind
 
 	memset(d, 0, sizeof(*d));
 	d->class = class;
+	d->faults = -1;
 	d->nqueues = nqueues;
 	class->describe(&d->desc, nth, nqueues);
 	d->desc.index = index;
@@ -129,8 +129,8 @@ static void add_common(struct device_start *s, const struct device *d, int mem,
 	if (d->class->memory) {
 		s->head.mem = *map;
 		add_slot(s, START_MEMORY, mem);
-		if (restore_device(d->vm) >= 0)
-			add_slot(s, START_FAULTS, restore_device(d->vm));
+		if (d->faults >= 0)
+			add_slot(s, START_FAULTS, d->faults);
 	}
 	add_slot(s, START_PAGE, d->slot[m->page_slot]);
 	add_slot(s, START_CALL, d->slot[m->call_slot]);

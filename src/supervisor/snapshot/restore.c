@@ -374,6 +374,8 @@ static void is_whole(struct vm *vm)
 	struct restore *r = vm->conf->restoring;
 
 	/* Those who wait have been woken, and find their page. */
+	for (unsigned i = 0; i < vm->ndevices; i++)
+		vm->device[i].faults = -1;
 	fd_close(&r->device);
 	for (unsigned i = 0; i < FAULTS; i++) {
 		fd_close(&r->faults[i].fd);
@@ -479,6 +481,12 @@ static int start_load(struct vm *vm, struct err *e)
 	return rc;
 }
 
+static void give_faults(struct device *d, int device)
+{
+	d->child.os.gives |= device >= 0;
+	d->faults = device;
+}
+
 int restore_start(struct vm *vm, struct err *e)
 {
 	struct restore *r = vm->conf->restoring;
@@ -493,7 +501,7 @@ int restore_start(struct vm *vm, struct err *e)
 		r->order = open_order(vm->conf);
 		vm->vmm.os.gives = true;
 		for (unsigned i = 0; i < vm->ndevices; i++)
-			vm->device[i].child.os.gives = true;
+			give_faults(&vm->device[i], r->device);
 	}
 	return start_load(vm, e);
 }
