@@ -60,6 +60,8 @@ static struct {
 	struct blk b;
 	struct blk_req *pool;
 	uint8_t *bounce;
+	struct overlay_layout at; /* of the disk with copy on write: */
+	uint8_t *over, *over_memory, *gaps;
 	struct blk_io *first, *last; /* submitted to the engine */
 	uint8_t chaos;               /* the engine's results are bent by this */
 	struct rng r;
@@ -102,6 +104,21 @@ static void mem_submit(struct blk_eng *g, struct blk_io *io)
 	x.last = io;
 }
 
+/* A part of a block that is being completed, or of the index. */
+static bool of_overlay(const uint8_t *p, size_t n)
+{
+	const struct blk_overlay *o = &x.b.overlay;
+	const uint8_t *frozen = (const uint8_t *)o->frozen;
+	size_t ngaps = (size_t)NQUEUES * x.b.lane->depth * OVERLAY_BLOCK;
+
+	if (!o->on)
+		return false;
+	if (p >= x.gaps && p < x.gaps + ngaps)
+		return (size_t)(p - x.gaps) % OVERLAY_BLOCK + n <= OVERLAY_BLOCK;
+	return frozen && p >= frozen && n <= x.at.index_len &&
+	       (size_t)(p - frozen) <= x.at.index_len - n;
+}
+
 static bool in_guest_or_own(const struct iovec *v)
 {
 	const uint8_t *p = v->iov_base;
@@ -117,23 +134,31 @@ static bool in_guest_or_own(const struct iovec *v)
 		if (p == x.bounce + i * BLK_BOUNCE_SIZE && v->iov_len <= BLK_BOUNCE_SIZE)
 			return true;
 	}
-	return p == x.b.zeros && v->iov_len <= BLK_ZERO_SIZE;
+	return (p == x.b.zeros && v->iov_len <= BLK_ZERO_SIZE) || of_overlay(p, v->iov_len);
+}
+
+/* The disk that the device writes, or the base that it only reads. */
+static uint8_t *disk_of(const struct blk_io *io, uint64_t *size)
+{
+	must(!io->base || (x.b.overlay.on && io->op == BLK_OP_READ), "the base is written");
+	*size = x.b.overlay.on && !io->base ? x.at.size : DISK_SIZE;
+	return x.b.overlay.on && !io->base ? x.over : x.disk;
 }
 
 static int move(const struct blk_io *io)
 {
-	uint64_t off = io->off, done = 0;
+	uint64_t off = io->off, done = 0, size;
+	uint8_t *disk = disk_of(io, &size);
 
 	for (unsigned i = 0; i < io->niov; i++) {
 		const struct iovec *v = &io->iov[i];
 
 		must(in_guest_or_own(v), "a segment outside of guest memory");
-		must(off <= DISK_SIZE && v->iov_len <= DISK_SIZE - off,
-		     "a transfer outside of the disk");
+		must(off <= size && v->iov_len <= size - off, "a transfer outside of the disk");
 		if (io->op == BLK_OP_READ)
-			memcpy(v->iov_base, x.disk + off, v->iov_len);
+			memcpy(v->iov_base, disk + off, v->iov_len);
 		else
-			memcpy(x.disk + off, v->iov_base, v->iov_len);
+			memcpy(disk + off, v->iov_base, v->iov_len);
 		off += v->iov_len;
 		done += v->iov_len;
 	}
@@ -146,6 +171,8 @@ static int move(const struct blk_io *io)
 static int execute(const struct blk_io *io)
 {
 	static const int errors[] = {-EIO, -EINTR, -EAGAIN, -EOPNOTSUPP, -ENOSPC, 0};
+	uint64_t size;
+	uint8_t *disk;
 
 	if (x.chaos & 2 && x.chaos >> 2 < ARRAY_LEN(errors)) {
 		int e = errors[x.chaos >> 2];
@@ -157,9 +184,9 @@ static int execute(const struct blk_io *io)
 		return 0;
 	if (io->op == BLK_OP_READ || io->op == BLK_OP_WRITE)
 		return move(io);
-	must(io->off <= DISK_SIZE && io->len <= DISK_SIZE - io->off,
-	     "fallocate outside of the disk");
-	memset(x.disk + io->off, 0, io->len);
+	disk = disk_of(io, &size);
+	must(io->off <= size && io->len <= size - io->off, "fallocate outside of the disk");
+	memset(disk + io->off, 0, io->len);
 	return 0;
 }
 
@@ -231,7 +258,7 @@ static bool more(void)
 	for (unsigned i = 0; i < NQUEUES; i++)
 		any |= blk_turn(&x.b.lane[i]) || blk_arm(&x.b.lane[i]);
 	for (unsigned i = 0; i < NQUEUES; i++)
-		any |= atomic_load(&x.b.lane[i].settled) != NULL;
+		any |= atomic_load(&x.b.lane[i].settled) || atomic_load(&x.b.lane[i].granted);
 	return any || x.first;
 }
 
@@ -292,6 +319,7 @@ static void lane_birth(unsigned i, int ctl)
 	x.b.w.lane[i].ctl_fd = ctl;
 	blk_lane_init(&x.b, i);
 	l->pool = x.pool + i * l->depth;
+	l->gaps = x.gaps + (size_t)i * l->depth * OVERLAY_BLOCK;
 	for (; l->nbounce < BLK_BOUNCES; l->nbounce++)
 		l->bounce[l->nbounce] =
 			x.bounce + (size_t)(i * BLK_BOUNCES + l->nbounce) * BLK_BOUNCE_SIZE;
@@ -303,10 +331,17 @@ static bool blk_birth(uint8_t flags)
 	struct blk *b = &x.b;
 	int ctl = b->w.lane->ctl_fd, quiet = b->w.quiet_fd;
 	const uint8_t *zeros = b->zeros;
+	struct err e;
 
 	if (port_open(&x.h.port, x.page, BLK_TAG, NULL))
 		return false;
+	if (b->overlay.frozen)
+		munmap(b->overlay.frozen, x.at.index_len);
 	memset(b, 0, sizeof(*b));
+	/* What is in the memory an earlier process may have left, or a file may have had. */
+	must(!(flags & 16) ||
+		     !blk_overlay_init(&b->overlay, DISK_SIZE, flags & 32, x.over_memory, &e),
+	     "overlay");
 	b->w.h = &x.h;
 	b->w.quiet_fd = quiet;
 	b->zeros = zeros;
@@ -318,7 +353,7 @@ static bool blk_birth(uint8_t flags)
 	b->w.gm = x.gm;
 	b->conf = (struct msg_start_blk){.capacity = DISK_SIZE,
 					 .nqueues = NQUEUES,
-					 .flags = flags & (BLK_RO | BLK_DIRECT),
+					 .flags = flags & (flags & 16 ? BLK_DIRECT : BLK_RO | BLK_DIRECT),
 					 .logical = flags & 4 ? 4096 : 512,
 					 .physical = 4096,
 					 .discard_align = flags & 8 ? 0 : 4096};
@@ -611,10 +646,15 @@ static void post(void)
 /* A predecessor that was taken over may have written anything into the state. */
 static void hostile_state(void)
 {
-	uint32_t off = DP_STATE_OFF + (uint32_t)take(2) % (DP_STATE_SIZE - 8);
+	uint32_t at = (uint32_t)take(2), off = DP_STATE_OFF + at % (DP_STATE_SIZE - 8);
 	uint64_t v = take(8);
 
-	memcpy(x.page + off, &v, take(1) % 9);
+	/* The index and its flags: of these few are looked at. */
+	if (x.kind == DISK && x.b.overlay.on && at & 0x8000)
+		memcpy(x.over_memory + (at & 1 ? x.at.live_off + at % 8 : x.at.flags_off), &v,
+		       take(1) % 9);
+	else
+		memcpy(x.page + off, &v, take(1) % 9);
 }
 
 static bool birth(void)
@@ -712,7 +752,12 @@ static void init_once(void)
 	x.pool = malloc(BLK_POOL * sizeof(*x.pool));
 	x.b.zeros = calloc(1, BLK_ZERO_SIZE);
 	x.bounce = malloc(NQUEUES * BLK_BOUNCES * BLK_BOUNCE_SIZE);
+	x.at = overlay_layout(DISK_SIZE);
+	x.over = calloc(1, x.at.size);
+	x.over_memory = calloc(1, x.at.memory);
+	x.gaps = aligned_alloc(OVERLAY_BLOCK, BLK_POOL * OVERLAY_BLOCK);
 	must(x.page && x.disk && x.pool && x.b.zeros && x.bounce, "memory");
+	must(x.over && x.over_memory && x.gaps, "memory");
 	x.ctrl = (struct dp_ctrl *)(void *)(x.page + DP_CTRL_OFF);
 	x.ring = (struct dp_post *)(void *)(x.page + DP_RING_OFF);
 	x.h.irq_fd = event_create();
@@ -730,6 +775,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	in.p = data;
 	in.n = size;
 	memset(x.page, 0, DP_SIZE);
+	memset(x.over_memory, 0, x.at.memory);
 	must(madvise(x.gm.region[0].host, MEM_SIZE, MADV_REMOVE) == 0, "MADV_REMOVE");
 	x.ctrl->magic = DP_MAGIC;
 	x.ctrl->size = DP_SIZE;

@@ -5,7 +5,8 @@
  * that compare. Whatever happens to the helper meanwhile,
  * each request is answered once, without an error, and what was acknowledged is there.
  *
- * Command line: `seconds=N` (default 3). Prints `rounds N` and the usual result lines; `looping`
+ * Command line: `seconds=N` (default 3); `shift=N`: all blocks N sectors later, so that with copy on
+ * write each has a part of two of the disk's blocks, and shares them with its neighbours. Prints `rounds N` and the usual result lines; `looping`
  * when the first round is through.
  */
 #include "virtio.h"
@@ -22,24 +23,33 @@ static unsigned nqueues;
 static struct blk_slot slot[SLOTS];
 static _Alignas(4096) uint8_t data[SLOTS][BLOCK];
 static uint32_t round_of[SPAN]; /* that was written last and acknowledged */
+static uint64_t shift;          /* sectors */
 
 /* PVH: xen/include/public/arch-x86/hvm/start_info.h, cmdline_paddr */
 #define START_INFO_CMDLINE 24
 
-static unsigned seconds(void)
+static bool begins(const char *text, const char *key)
 {
-	static const char key[] = "seconds=";
+	while (*key && *text == *key) {
+		text++;
+		key++;
+	}
+	return !*key;
+}
+
+static unsigned option(const char *key, size_t len, unsigned otherwise)
+{
 	const char *c = (const char *)read64(boot_info + START_INFO_CMDLINE);
 	unsigned n = 0;
 
 	for (; boot_kind == BOOT_PVH && c && *c; c++) {
-		if (memcmp(c, key, sizeof(key) - 1) == 0) {
-			for (c += sizeof(key) - 1; *c >= '0' && *c <= '9'; c++)
+		if (begins(c, key)) {
+			for (c += len; *c >= '0' && *c <= '9'; c++)
 				n = n * 10 + (unsigned)(*c - '0');
 			return n;
 		}
 	}
-	return DEFAULT_SECONDS;
+	return otherwise;
 }
 
 /* Each sector begins with its block and round. No more than that: these guests run a few million
@@ -68,7 +78,7 @@ static void send(uint32_t type, uint32_t first)
 		struct vq *to = &q[i % nqueues];
 
 		blk_fill(to, (uint16_t)(3 * i), &slot[i], type,
-			 (uint64_t)((first + i) % SPAN) * (BLOCK / SECTOR), data[i], BLOCK);
+			 (uint64_t)((first + i) % SPAN) * (BLOCK / SECTOR) + shift, data[i], BLOCK);
 		vq_push(to, (uint16_t)(3 * i));
 	}
 	for (unsigned i = 0; i < nqueues; i++)
@@ -167,10 +177,12 @@ int main(void)
 	uint32_t round = 0;
 	bool good = true;
 
-	if (!check("disk", blk_find(&b) && bring_up() && b.capacity >= SPAN * (BLOCK / SECTOR),
+	shift = option("shift=", 6, 0);
+	if (!check("disk",
+		   blk_find(&b) && bring_up() && b.capacity >= SPAN * (BLOCK / SECTOR) + shift,
 		   "none that can be written, of 2 MiB"))
 		return finish();
-	end = deadline_ms(seconds() * 1000);
+	end = deadline_ms(option("seconds=", 8, DEFAULT_SECONDS) * 1000);
 	/* Until the time is over or somebody types. */
 	while (good &&
 	       ((rdtsc() < end && !(inb(BOARD_COM1 + UART_LSR) & UART_LSR_DR)) || round == 0)) {

@@ -94,7 +94,7 @@ start() {
 	local kernel=$GUESTS/$1.elf word=$2
 	shift 2
 	rm -f "$dir/out" "$dir/err" "$dir/m.json"
-	"$RUN" --kernel "$kernel" --disk path="$dir/disk.img" --metrics "$dir/m.json" "$@" <"${IN:-/dev/null}" >"$dir/out" 2>"$dir/err" &
+	"$RUN" --kernel "$kernel" --disk path="$dir/${DISK:-disk.img}" --metrics "$dir/m.json" "$@" <"${IN:-/dev/null}" >"$dir/out" 2>"$dir/err" &
 	run=$!
 	wait_for 20 said "$word" || not_ok "$kernel starts" "it said: $(log)"
 }
@@ -146,6 +146,30 @@ for cpus in 1 4; do
 	[ "$(grep -c 'insula-blk vda was killed by signal 9' "$dir/err")" = $DEVICE_RESTARTS ]
 	holds "$what: each death is told" $? "$(log)"
 done
+
+# ---- insula-blk with copy on write, engine by engine: requests of four queues meet in blocks of the base
+
+head -c 4M /dev/urandom >"$dir/base.img"
+base=$(sha256sum <"$dir/base.img")
+for how in over.img discard over2.img,engine=threads; do
+	what="insula-blk, overlay ${how#over*.img,}"
+	[ "$how" = discard ] || how=$dir/$how
+	DISK=base.img,overlay=$how IN=$dir/type start blkloop looping --cpus 4 --append "seconds=120 shift=3"
+	for ((i = 0; i < DEVICE_RESTARTS; i++)); do
+		pause
+		shoot insula-blk
+	done
+	wait_for 10 sealed insula-blk
+	pause
+	printf q >&$type
+	finish 60
+	[[ $status = 0 && $(grep -c '^ok ' "$dir/out") -ge 3 ]] && ! grep -q '^not ok' "$dir/out" && grep -q "^rounds [0-9]* of 4 queues" "$dir/out"
+	holds "$what, $DEVICE_RESTARTS times: the guest does not notice" $? "status $status: $(grep '^not ok' "$dir/out"), $(log)"
+	[ "$(restarts vda)" = $DEVICE_RESTARTS ]
+	holds "$what: restarts are counted" $? "$(restarts vda)"
+done
+[ "$(sha256sum <"$dir/base.img")" = "$base" ]
+holds 'insula-blk with overlays: nobody has written to the base' $? 'it has changed'
 
 # ---- insula-balloon: no page that the guest uses again is ever cut a second time
 

@@ -1774,6 +1774,116 @@ static bool comes_up(void)
 	return true;
 }
 
+/* ---- copy on write ---- */
+
+static bool index_is_stable(void)
+{
+	uint8_t *file = malloc(lay.index_len);
+	bool same;
+
+	ck_assert_int_eq(read_full(over_fd, file, lay.index_len, lay.index_off), 0);
+	same = !memcmp(file, index_memory + lay.live_off, lay.index_len);
+	free(file);
+	return same;
+}
+
+/* What no flush has asked for is made stable at the end. */
+START_TEST(overlay_at_the_end)
+{
+	if (!start((int)ARRAY_LEN(engines) + _i))
+		return;
+	fill(data(0), 4096, 7);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, 9, 4096, false), VIRTIO_BLK_S_OK);
+	ck_assert(!index_is_stable());
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_OK);
+	ck_assert(index_is_stable());
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, 900, 4096, false), VIRTIO_BLK_S_OK);
+	ck_assert(!index_is_stable());
+	stop_device();
+	ck_assert(index_is_stable());
+	expect_disk(900 * 512, 4096, 7);
+}
+END_TEST
+
+/* The next process knows what the one before had not made stable. */
+START_TEST(overlay_of_a_killed_process)
+{
+	if (!choose_variant((int)ARRAY_LEN(engines) + _i))
+		return;
+	do {
+		spawn_device();
+	} while (!comes_up());
+	bring_up(USUAL);
+	fill(data(0), 4096, 7);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, 9, 4096, false), VIRTIO_BLK_S_OK);
+	kill_device();
+	ck_assert(!index_is_stable());
+	do {
+		spawn_device();
+	} while (!comes_up());
+	expect_disk(9 * 512, 4096, 7);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 9, 4096, true), VIRTIO_BLK_S_OK);
+	expect_fill(data(0), 4096, 7);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_OK);
+	ck_assert(index_is_stable());
+	stop_device();
+	waitpid(killer.pid, NULL, 0);
+}
+END_TEST
+
+/* Nothing of it is read when the VM has ended. */
+START_TEST(overlay_thrown_away)
+{
+	conf.flags |= BLK_THROWN_AWAY;
+	spied = true;
+	if (!start((int)ARRAY_LEN(engines) + _i))
+		return;
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, 9, 4096, false), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_OK);
+	bring_up(DRV_COMMON); /* without flushes */
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, 900, 4096, false), VIRTIO_BLK_S_OK);
+	stop_device();
+	ck_assert_uint_eq(syncs, 0);
+	ck_assert(!index_is_stable());
+}
+END_TEST
+
+/* Zeros hide the base; a discard gives back what is there, and leaves the base alone. */
+START_TEST(overlay_zeroes_and_discards)
+{
+	struct virtio_blk_discard_write_zeroes r = range(101, 999, 0);
+	struct stat before, after;
+
+	if (!start((int)ARRAY_LEN(engines) + _i))
+		return;
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_WRITE_ZEROES, &r, 1), VIRTIO_BLK_S_OK);
+	expect_zeros(101 * 512, 999 * 512);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 100, 512, true), VIRTIO_BLK_S_OK);
+	expect_fill_at(data(0), 512, 1, 100 * 512);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 1100, 512, true), VIRTIO_BLK_S_OK);
+	expect_fill_at(data(0), 512, 1, 1100 * 512);
+	r = range(3000, 1001, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP);
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_WRITE_ZEROES, &r, 1), VIRTIO_BLK_S_OK);
+	expect_zeros(3000 * 512, 1001 * 512);
+	fill(data(0), 1u << 20, 7);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_OUT, 8000, 1u << 20, false), VIRTIO_BLK_S_OK);
+	ck_assert_int_eq(fsync(over_fd), 0);
+	fstat(over_fd, &before);
+	r = range(7000, 9384, 0); /* to the end: of the base, of what was written, of the base */
+	ck_assert_uint_eq(ranges(VIRTIO_BLK_T_DISCARD, &r, 1), VIRTIO_BLK_S_OK);
+	fstat(over_fd, &after);
+	ck_assert_int_lt(after.st_blocks, before.st_blocks);
+	expect_zeros(8000 * 512, 1u << 20);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 7000, 512000, true), VIRTIO_BLK_S_OK);
+	expect_fill_at(data(0), 512000, 1, 7000 * 512);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 10048, 4096, true), VIRTIO_BLK_S_OK);
+	expect_fill_at(data(0), 4096, 1, 10048 * 512);
+	stop_device();
+}
+END_TEST
+
+/* ---- killed again and again ---- */
+
 static void *killer_main(void *arg)
 {
 	(void)arg;
@@ -1938,6 +2048,10 @@ int main(void)
 	tcase_add_loop_test(c, flush_of_another_queue, 0, n);
 	tcase_add_loop_test(c, failed_flush_of_another_queue, 0, both);
 	tcase_add_loop_test(c, mistake_beside_traffic, 0, both);
+	tcase_add_loop_test(c, overlay_at_the_end, 0, n);
+	tcase_add_loop_test(c, overlay_of_a_killed_process, 0, n);
+	tcase_add_loop_test(c, overlay_thrown_away, 0, n);
+	tcase_add_loop_test(c, overlay_zeroes_and_discards, 0, n);
 	tcase_add_loop_test(c, more_requests_than_the_pool, 0, both);
 	suite_add_tcase(s, c);
 	tcase_add_checked_fixture(k, setup, teardown);
