@@ -353,7 +353,8 @@ static bool blk_birth(uint8_t flags)
 	b->w.gm = x.gm;
 	b->conf = (struct msg_start_blk){.capacity = DISK_SIZE,
 					 .nqueues = NQUEUES,
-					 .flags = flags & (flags & 16 ? BLK_DIRECT : BLK_RO | BLK_DIRECT),
+					 .flags = flags &
+						  (flags & 16 ? BLK_DIRECT : BLK_RO | BLK_DIRECT),
 					 .logical = flags & 4 ? 4096 : 512,
 					 .physical = 4096,
 					 .discard_align = flags & 8 ? 0 : 4096};

@@ -49,8 +49,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	b.size = b.size % OVERLAY_MOST + 1;
 	take(&h, sizeof(h), &data, &size);
 	if (size && *data & 1)
-		h.head_sum = overlay_sum(OVERLAY_SUM_BEGIN, &h,
-					 offsetof(struct overlay_head, head_sum));
+		h.head_sum =
+			overlay_sum(OVERLAY_SUM_BEGIN, &h, offsetof(struct overlay_head, head_sum));
 	overlay_head_make(&made, &b);
 	must(overlay_head_check(&made, &b, "o", "b", &e) == 0, "what was made is refused");
 	if (overlay_head_check(&h, &b, "o", "b", &e) == 0)

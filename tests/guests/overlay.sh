@@ -21,6 +21,7 @@ if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
 fi
 dir=$(mktemp -d "${TMPDIR:-/tmp}/overlays.XXXXXX") || exit 1
 mounted=''
+# shellcheck disable=SC2317 # called by trap
 cleanup() {
 	[ -z "$mounted" ] || umount "$mounted"
 	rm -rf "$dir"
