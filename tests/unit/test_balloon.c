@@ -889,10 +889,11 @@ START_TEST(kill_at_every_instruction)
 	}
 	ck_assert(WIFSTOPPED(status));
 	do {
-		uint32_t now = drv_load16(q[0].used + 2) | drv_load16(q[3].used + 2) << 4 |
-			       (page_at(PLAY)[0] == 0) << 8 | (page_at(PLAY + 3)[0] == 0) << 9 |
-			       (page_at(PLAY + 7)[0] == 0) << 10 |
-			       (page_at(PLAY + 10)[0] == 0) << 11;
+		static const unsigned watched[] = {PLAY, PLAY + 3, PLAY + 7, PLAY + 10};
+		uint32_t now = drv_load16(q[0].used + 2) | (uint32_t)drv_load16(q[3].used + 2) << 4;
+
+		for (unsigned i = 0; i < ARRAY_LEN(watched); i++)
+			now |= (page_at(watched[i])[0] == 0 ? 0x100u : 0u) << i;
 
 		if (now != seen)
 			changes++;
