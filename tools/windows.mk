@@ -9,7 +9,7 @@
 # What of a room builds here: not *_linux.c, not main.c and *_main.c, and not what has no counterpart yet.
 win_room     = $(filter-out %_linux.c %/main.c %_main.c,$(wildcard src/$(1)/*.c))
 WIN_BASE    := $(call win_room,base) $(wildcard src/os/win/*.c)
-WIN_DEVICES := $(filter-out src/devices/net/% src/devices/vhost/%,$(call win_room,devices) $(call win_room,devices/*))
+WIN_DEVICES := $(filter-out src/devices/balloon/% src/devices/net/% src/devices/vhost/%,$(call win_room,devices) $(call win_room,devices/*))
 WIN_VMM     := $(call win_room,vmm) $(call win_room,vmm/x86) $(src_whp) $(src_x86)
 WIN_JAIL    := src/jail/check_win.c src/jail/seal_win.c
 WIN_SPEC    := $(filter-out %/config_net.c %/config_device.c,$(call win_room,spec))
