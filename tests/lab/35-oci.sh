@@ -39,6 +39,7 @@ expect exec 5 '^in' "${OCI[@]}" exec c sh -c 'echo in; exit 5'
 same exec-input hello "$(echo hello | oci exec c cat)"
 expect exec-sees-the-container 0 'trap' "${OCI[@]}" exec c ps
 expect exec-missing 127 'executable file not found' "${OCI[@]}" exec c no-such-program
+expect exec-directory 126 'is a directory: permission denied' "${OCI[@]}" exec c /etc
 expect pause 0 '' "${OCI[@]}" pause c
 expect resume 0 '' "${OCI[@]}" resume c
 expect update 0 '' "${OCI[@]}" update --pids-limit 77 c

@@ -216,8 +216,9 @@ static int refuse_program(const char *name, int why, int *status, struct err *e)
 		return err_set(e, why, "exec: \"%s\": executable file not found in $PATH", name);
 	if (why == -EACCES)
 		return err_set(e, why, "exec: \"%s\": permission denied", name);
+	/* podman and docker know "permission denied": status 126. */
 	if (why == -EISDIR)
-		return err_set(e, why, "exec: \"%s\": is a directory", name);
+		return err_set(e, why, "exec: \"%s\": is a directory: permission denied", name);
 	if (why == -ENOENT)
 		return err_set(e, why, "exec: \"%s\": stat %s: no such file or directory", name,
 			       name);
