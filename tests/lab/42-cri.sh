@@ -64,7 +64,7 @@ for i in bb pause; do
 	expect "import-$i" 0 "localhost/$i:latest" ctr -n k8s.io image import "$T/$i.tar"
 done
 if [ -n "${CRI_ROOT:-}" ]; then
-	inside=(nsenter -t $containerd -m -w)
+	inside=(nsenter -t "$containerd" -m -w)
 	expect other-version 0 "$(chroot "$CRI_ROOT" dpkg-query -W -f '${Version}' containerd | cut -d- -f1)" "${inside[@]}" ctr version
 	expect other-ctr 6 '^from a VM of the other' "${inside[@]}" ctr -n k8s.io run --rm --runtime io.containerd.runc.v2 --runc-binary "$BUILD/bin/insula-oci" \
 		localhost/bb:latest ctr sh -c 'echo from a VM of the other; exit 6'
