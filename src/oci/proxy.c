@@ -2,6 +2,7 @@
 /* The proxy's beginning: fork, and what the command orders. See proxy.h; its loop is in pump.c. */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,6 +23,7 @@
 
 #include <insula/base.h>
 
+#include "bundle.h"
 #include "net.h"
 #include "ns.h"
 #include "pump.h"
@@ -227,6 +229,15 @@ static int do_vm(struct proxy *p, json_object *answer, struct err *e)
 
 /* ---- leave ---- */
 
+/* Of a configuration with a filter's list, as engines write it, there is a MiB and more; a proxy stays
+ * as long as its container. */
+static void forget(struct proxy *p)
+{
+	if (p->j->bundle)
+		bundle_free(p->j->bundle);
+	(void)malloc_trim(0);
+}
+
 static int do_leave(struct proxy *p, json_object *answer, struct err *e)
 {
 	int rc = p->j->bundle ? ns_root(p->j->bundle, e) : 0;
@@ -236,6 +247,8 @@ static int do_leave(struct proxy *p, json_object *answer, struct err *e)
 		rc = drop_rights(e);
 	if (!rc && p->phase == PHASE_PREPARING)
 		p->phase = PHASE_CREATED;
+	if (!rc)
+		forget(p);
 	return rc;
 }
 

@@ -30,7 +30,7 @@
 
 struct proxy_job {
 	const struct container *c;
-	const struct bundle *bundle;   /* of a container; NULL: an exec */
+	struct bundle *bundle;         /* of a container; NULL: an exec. The proxy drops its copy */
 	const struct oci_conf *conf;   /* of an owner */
 	const struct vm_size *size;    /* the same */
 	const char *root;              /* --root */

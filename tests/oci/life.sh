@@ -100,6 +100,13 @@ same own-network no "$([ "$(readlink "/proc/$pid/ns/net")" = "$(readlink /proc/s
 same root-of-the-proxy bin "$(ls -d "/proc/$pid/root/bin" | sed 's/.*root.//')"
 same proc-of-the-proxy "$pid stat Name: insula-oci" "$(ls "/proc/$pid/root/proc" | tr '\n' ' ')$(grep -a Name "/proc/$pid/root/proc/$pid/status" | tr '\t' ' ')"
 same proxy-has-no-rights 0000000000000000 "$(awk '/CapEff/ {print $2}' "/proc/$pid/status")"
+# A configuration of some MiB is dropped by what stays as long as its container. AddressSanitizer keeps what is freed.
+bundle "$T/large" '.linux.seccomp = {"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64"],
+	"syscalls": [range(3000) | {"names": ["read", "write", "open"], "action": "SCMP_ACT_ALLOW"}]}'
+oci create -b "$T/large" --pid-file "$T/large.pid" large >/dev/null 2>&1 </dev/null
+anon=$(awk '/^RssAnon/ { print $2 }' "/proc/$(cat "$T/large.pid")/status")
+if grep -qa __asan_init "$OCI" || [ "$anon" -lt 1024 ]; then ok memory-of-the-proxy; else not_ok memory-of-the-proxy "$anon KiB"; fi
+oci delete -f large
 expect second-create 1 'container with id "c" already exists' "${CALL[@]}" create -b "$B" c
 expect delete-running 1 'not stopped: created' "${CALL[@]}" delete c
 expect exec-before-start 1 'not started' "${CALL[@]}" exec c true
