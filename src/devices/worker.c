@@ -62,7 +62,7 @@ static bool wait_lanes(struct worker *w, bool (*fn)(const struct lane *l), int t
 
 static bool is_frozen(const struct lane *l)
 {
-	return atomic_load(&l->frozen);
+	return atomic_load(&l->frozen_at) == atomic_load(&l->w->freeze);
 }
 
 static void worker_quiet(void *dev)
@@ -70,7 +70,7 @@ static void worker_quiet(void *dev)
 	struct worker *w = dev;
 
 	w->quiet_owed = true;
-	atomic_store(&w->freeze, 1);
+	atomic_fetch_add(&w->freeze, 1);
 	for (unsigned i = 0; i < w->nlanes; i++)
 		lane_wake(&w->lane[i]);
 }
@@ -80,24 +80,26 @@ static void worker_go_on(void *dev)
 	struct worker *w = dev;
 
 	w->quiet_owed = false;
-	atomic_store(&w->freeze, 0);
+	atomic_fetch_add(&w->freeze, 1);
 	word_wake(&w->freeze);
 }
 
 bool lane_freezes(const struct lane *l)
 {
-	return atomic_load_explicit(&l->w->freeze, memory_order_relaxed);
+	return atomic_load_explicit(&l->w->freeze, memory_order_relaxed) & 1;
 }
 
+/* By its number: a lane that is only waking up from the last one is not taken for at rest. */
 void lane_freeze(struct lane *l)
 {
-	if (!lane_freezes(l))
+	uint32_t at = atomic_load(&l->w->freeze);
+
+	if (!(at & 1))
 		return;
-	atomic_store(&l->frozen, true);
+	atomic_store(&l->frozen_at, at);
 	event_signal(l->w->h->event_fd);
-	while (atomic_load(&l->w->freeze))
-		word_wait(&l->w->freeze, 1);
-	atomic_store(&l->frozen, false);
+	while (atomic_load(&l->w->freeze) == at)
+		word_wait(&l->w->freeze, at);
 }
 
 /* ---- commands ---- */

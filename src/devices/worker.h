@@ -46,11 +46,11 @@ struct lane {
 	unsigned index;
 
 	/* between this thread and others */
-	int ctl_fd;                /* "look around": a command, or news of another lane */
-	_Atomic bool up;           /* it has begun; see `born` */
-	_Atomic uint32_t quiet_at; /* the last command after which it said that it is quiet */
-	_Atomic bool frozen;       /* it waits in lane_freeze() */
-	struct err born;           /* code < 0: the thread could not start */
+	int ctl_fd;                 /* "look around": a command, or news of another lane */
+	_Atomic bool up;            /* it has begun; see `born` */
+	_Atomic uint32_t quiet_at;  /* the last command after which it said that it is quiet */
+	_Atomic uint32_t frozen_at; /* worker.freeze, while it waits in lane_freeze() */
+	struct err born;            /* code < 0: the thread could not start */
 
 	/* the I/O thread's */
 	uint32_t seen;     /* the last command that was obeyed */
@@ -75,7 +75,7 @@ struct worker {
 	int quiet_fd;          /* I/O -> control: a lane is quiet, or has begun */
 	_Atomic uint32_t want; /* counts commands: odd is "serve the queues", even is "be quiet" */
 	_Atomic(const char *) fault; /* the guest's mistake; h->event_fd tells */
-	_Atomic uint32_t freeze;     /* 1: a snapshot is made; futex word */
+	_Atomic uint32_t freeze;     /* counts: odd is "a snapshot is made"; futex word */
 	bool last;                   /* the control thread's: MSG_STOP has come */
 	bool quiet_owed;             /* the control thread's: the answer to MSG_QUIET */
 };

@@ -22,6 +22,7 @@
 struct page_record {
 	char name[DEV_NAME_LEN];
 	char program[32];
+	uint64_t size;         /* of a disk, in bytes; 0: it is none */
 	uint8_t page[DP_SIZE]; /* up to the last UNIT that is not zero */
 };
 #define RECORD_HEAD offsetof(struct page_record, page)
@@ -40,6 +41,7 @@ static void name_it(const struct device *d, struct page_record *r)
 	memset(r, 0, RECORD_HEAD);
 	snprintf(r->name, sizeof(r->name), "%s", d->desc.name);
 	snprintf(r->program, sizeof(r->program), "%s", d->class->program);
+	r->size = d->class == &device_blk ? d->back.disk->start.capacity : 0;
 }
 
 static uint32_t used_of(const uint8_t page[DP_SIZE])
@@ -102,12 +104,16 @@ static int take_page(struct device *d, const void *at, size_t len, unsigned i, s
 		return err_set(e, -EPROTO, "state: a device page of %u bytes", p.len);
 	name_it(d, &want);
 	memcpy(&record, p.body, p.len);
-	if (memcmp(&record, &want, RECORD_HEAD) != 0) {
+	if (memcmp(&record, &want, offsetof(struct page_record, size)) != 0) {
 		record.name[sizeof(record.name) - 1] = 0;
 		record.program[sizeof(record.program) - 1] = 0;
 		return err_set(e, -EINVAL, "device %u was %s of %s; expected %s of %s", i,
 			       record.name, record.program, want.name, want.program);
 	}
+	if (record.size != want.size)
+		return err_set(e, -EINVAL, "device %u, %s, had %llu bytes; it has %llu", i,
+			       want.name, (unsigned long long)record.size,
+			       (unsigned long long)want.size);
 	return fill_page(d, &record, p.len - (uint32_t)RECORD_HEAD, e);
 }
 

@@ -27,6 +27,7 @@
 /* A slow disk; the guest waits for the copy. */
 #define COPY_NS(mem) (60 * SECOND_NS + ((mem) >> 24) * SECOND_NS)
 #define SYNC_NS(mem) (300 * SECOND_NS + ((mem) >> 22) * SECOND_NS)
+#define END_NS (10 * SECOND_NS)
 #define PAGER_NOFILE 32
 #define HV_STATE_MAX 65536u /* insula/hv.h, which this program does not use */
 
@@ -40,6 +41,7 @@ enum save_step {
 	SAVE_COPIES,
 	SAVE_SYNCS,
 	SAVE_NAMES, /* the directory and the one above it */
+	SAVE_ENDS,  /* insula-pager: the next one may follow at once */
 };
 
 struct save {
@@ -56,12 +58,19 @@ struct save {
 	bool quiet[VM_MAX_DEVICES];
 	bool asked; /* the helpers */
 	uint64_t limit_ns, paused_ns, copied_ns;
+	struct err result; /* from SAVE_ENDS on; code 0: there is a snapshot */
 	char id[SNAPDIR_ID_LEN + 1];
 };
 
 bool save_active(const struct vm *vm)
 {
 	return vm->save && vm->save->step != SAVE_IDLE;
+}
+
+/* And insula-pager still has something to do with it. */
+static bool save_works(const struct vm *vm)
+{
+	return save_active(vm) && vm->save->step != SAVE_ENDS;
 }
 
 /* Of the vCPUs, and of what else there is: a multiple of a page. */
@@ -111,13 +120,30 @@ static void save_clear(struct save *s)
 	s->step = SAVE_IDLE;
 }
 
+static void save_ended(struct vm *vm)
+{
+	struct save *s = vm->save;
+	bool ends = !s->result.code && !s->order.keep_running;
+
+	s->step = SAVE_IDLE;
+	s->order.done(s->order.ctx, vm, s->result.code, s->result.code ? &s->result : NULL);
+	if (ends)
+		vm_stop(vm, "snapshot", 0, false);
+}
+
 static void save_over(struct vm *vm, int rc, const struct err *e)
 {
 	struct save *s = vm->save;
 
-	save_release(vm);
+	/* One that ends must not go on: its disks would be newer than what it is restored from. */
+	if (rc || s->order.keep_running)
+		save_release(vm);
 	save_clear(s);
-	s->order.done(s->order.ctx, vm, rc, e);
+	s->result = rc ? *e : (struct err){0};
+	if (child_ended(&s->pager))
+		save_ended(vm);
+	else
+		next_step(s, SAVE_ENDS, END_NS);
 }
 
 static void save_fail(struct vm *vm, int rc, const char *what)
@@ -143,7 +169,11 @@ void save_overdue(struct vm *vm)
 		[SAVE_NAMES] = "the disk does not take it in time",
 	};
 
-	if (save_active(vm) && clock_ns() >= vm->save->limit_ns)
+	if (!save_active(vm) || clock_ns() < vm->save->limit_ns)
+		return;
+	if (vm->save->step == SAVE_ENDS)
+		save_ended(vm);
+	else
 		save_fail(vm, -ETIMEDOUT, waits[vm->save->step]);
 }
 
@@ -270,7 +300,6 @@ static void lasts(struct vm *vm)
 static void is_there(struct vm *vm)
 {
 	struct save *s = vm->save;
-	bool ends = !s->order.keep_running;
 
 	log_info("snapshot: the guest was paused for %llu us",
 		 (unsigned long long)((s->copied_ns - s->paused_ns) / 1000));
@@ -278,8 +307,6 @@ static void is_there(struct vm *vm)
 	s->last = s->path;
 	s->path = NULL;
 	save_over(vm, 0, NULL);
-	if (ends)
-		vm_stop(vm, "snapshot", 0, false);
 }
 
 /* ---- 3, 4: rest, copy ---- */
@@ -401,7 +428,7 @@ static void save_pager_ready(void *ctx)
 	struct vm *vm = ctx;
 	struct save *s = vm->save;
 
-	if (!save_active(vm))
+	if (!save_works(vm))
 		return;
 	s->was_paused = control_is_paused(vm->control);
 	s->paused_ns = clock_ns();
@@ -417,7 +444,7 @@ static void save_pager_ready(void *ctx)
 
 static bool save_pager_failed(void *ctx, const struct msg_failed *f)
 {
-	if (save_active(ctx))
+	if (save_works(ctx))
 		save_fail(ctx, f->code < 0 && f->code > -4096 ? f->code : -EIO, f->text);
 	return true;
 }
@@ -428,7 +455,7 @@ static bool save_pager_message(void *ctx, enum msg_type t, const void *body, siz
 	struct save *s = vm->save;
 
 	(void)body;
-	if (!save_active(vm))
+	if (!save_works(vm))
 		return true;
 	if (t != MSG_PAGER_DONE || len != sizeof(struct msg_pager_done) || s->step < SAVE_COPIES)
 		return false;
@@ -446,8 +473,10 @@ static void save_pager_gone(void *ctx, const struct child_end *end)
 	char text[128];
 
 	snprintf(text, sizeof(text), "insula-pager %s", end->how);
-	if (save_active(ctx))
+	if (save_works(ctx))
 		save_fail(ctx, -EAGAIN, text);
+	else if (save_active(ctx))
+		save_ended(ctx);
 }
 
 static const struct child_ops pager_ops = {save_pager_ready, save_pager_failed, save_pager_message,
