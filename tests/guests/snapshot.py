@@ -329,7 +329,7 @@ def case_damaged(d, place):
     t = copy()
     damage(t + "/memory", 0x2000000 + 5 * 65536 + 77)
     r = run(t)
-    check("a byte of the memory: one line, status 2", one_line(r, "damaged"), r)
+    check("a byte of the memory: one line, and an end", r.returncode in (2, 125) and r.stderr.count("\n") == 1 and "damaged" in r.stderr, r)
     for name in FILES[:3] + ["vmm"]:
         t = copy()
         os.truncate(t + "/" + name, os.stat(t + "/" + name).st_size // 2)

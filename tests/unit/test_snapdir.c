@@ -139,7 +139,8 @@ static void refused(const char *name, int rc, const char *why)
 {
 	struct snapshot s;
 
-	ck_assert_int_eq(snapshot_open(&s, at(name), cache, &e), rc);
+	ck_assert_msg(snapshot_open(&s, at(name), cache, &e) == rc, "%s: %d, not %d, for '%s'",
+		      name, e.code, rc, why);
 	ck_assert_msg(strstr(e.text, why) != NULL, "'%s' is not in '%s'", why, e.text);
 	ck_assert_ptr_eq(strchr(e.text, '\n'), NULL);
 	/* Nothing of it is kept open. */
@@ -265,9 +266,10 @@ END_TEST
 START_TEST(keys)
 {
 	struct about a = usual();
-	const char *key = at("cache/snapshot.key");
 	struct stat st;
+	char key[96];
 
+	snprintf(key, sizeof(key), "%s/snapshot.key", cache);
 	make("s", &a);
 	ck_assert_int_eq(stat(key, &st), 0);
 	ck_assert_uint_eq(st.st_mode & 07777, 0600);
@@ -422,7 +424,7 @@ START_TEST(machines)
 		{0, MEM, 1, "format"},
 		{1, MEM + 1, 1, "mem"},
 		{1, 0, 1, "mem"},
-		{1, -MEM, 1, "mem"},
+		{1, -(long long)MEM, 1, "mem"},
 		{1, INT64_MAX, 1, "mem"},
 		{1, MEM, 0, "cpus"},
 		{1, MEM, -1, "cpus"},

@@ -338,15 +338,15 @@ static void load_ready(void *ctx)
 		child_shoot(&vm->conf->restoring->pager);
 }
 
-/* The first one finds out whether the snapshot is good; a later one that cannot read it any more
- * leaves a guest that cannot go on. */
+/* The first one finds out whether the snapshot looks good. A page that is damaged is found when it
+ * is asked for, and the guest cannot go on without it; a disk that cannot be read may come back. */
 static bool load_failed(void *ctx, const struct msg_failed *f)
 {
 	struct vm *vm = ctx;
 
-	if (!vm->running)
-		vm_end(vm, f->bad_input ? RUN_BAD_INPUT : RUN_FAILED, "--restore: %.80s: %s",
-		       vm->conf->restore, f->text);
+	if (!vm->running || f->bad_input)
+		vm_end(vm, f->bad_input && !vm->running ? RUN_BAD_INPUT : RUN_FAILED,
+		       "--restore: %.80s: %s", vm->conf->restore, f->text);
 	else
 		log_error("insula-pager: %s: %s", f->step, f->text);
 	return true;

@@ -358,7 +358,7 @@ static int read_machine(struct snapshot *s, int dir, const char *path, const cha
 	if (rc)
 		return err_sys(e, rc, "snapshot: %s/machine.json", path);
 	if (!json_object_is_type(s->machine, json_type_object))
-		return wrong(e, path, why[0] ? why : "expected an object");
+		return wrong(e, path, s->machine || !why[0] ? "expected an object" : why);
 	return check_machine(s, path, e);
 }
 
