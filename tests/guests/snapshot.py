@@ -20,10 +20,10 @@ import time
 import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../daemon"))
-from suite import BIN, BUILD, SLOW, Daemon, gone, refused, vm_processes, wait_for  # noqa: E402
+from suite import BIN, BUILD, ONE, SLOW, Daemon, gone, refused, vm_processes, wait_for  # noqa: E402
 
 ROUNDS = int(os.environ.get("SNAPSHOT_ROUNDS", 20))
-KILLS = int(os.environ.get("SNAPSHOT_KILLS", 4))
+KILLS = int(os.environ.get("SNAPSHOT_KILLS", 1 if ONE else 2))
 FILES = ["devices", "machine.json", "memory", "seal", "vmm"]
 MEM, CHAIN = 64 << 20, 8
 PATIENCE = 30 * SLOW
