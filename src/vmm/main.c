@@ -323,11 +323,13 @@ static void load(struct vmm *vm, const struct msg_start_vmm *start, struct start
 	close_role(f, START_INITRD);
 }
 
-static void restore(struct vmm *vm, struct start_fds *f)
+static void restore(struct vmm *vm, const struct msg_start_vmm *start, struct start_fds *f)
 {
 	struct err e;
 	int rc = save_read(vm, f->fd[START_STATE][0], &e);
 
+	if (!rc)
+		rc = genid_renew(vm, start->genid, &e);
 	if (rc)
 		main_fail("restore", rc, e.text, 1);
 	close_role(f, START_STATE);
@@ -564,7 +566,7 @@ int main(void)
 	if (rc)
 		main_fail("seccomp", rc, e.text, 0);
 	if (vm.restored)
-		restore(&vm, &fds);
+		restore(&vm, &start, &fds);
 	else
 		load(&vm, &start, &fds);
 	rc = msg_send(MSG_CHANNEL_FD, MSG_READY, NULL, 0, NULL, 0);

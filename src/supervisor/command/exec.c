@@ -247,6 +247,8 @@ static void connect_stream(struct vm *vm, struct exec_proc *p)
 
 	if (p->stream < 0 || !p->ready || !vm_execs(vm)->agent_ready)
 		return;
+	if (vm_execs(vm)->held && p != &vm_execs(vm)->place[PLACE_RESUMED])
+		return;
 	if (state == VM_VSOCK_AWAY) {
 		if (!p->broken_ns)
 			p->broken_ns = clock_ns();
@@ -414,13 +416,23 @@ void exec_overdue(struct vm *vm)
 
 /* ---- events ---- */
 
+static void connect_all(struct vm *vm)
+{
+	for (unsigned i = 0; i < VM_EXEC_PLACES; i++)
+		connect_stream(vm, &vm_execs(vm)->place[i]);
+}
+
 void exec_agent_ready(struct vm *vm)
 {
-	struct execs *x = vm_execs(vm);
+	vm_execs(vm)->agent_ready = true;
+	connect_all(vm);
+}
 
-	x->agent_ready = true;
-	for (unsigned i = 0; i < VM_EXEC_PLACES; i++)
-		connect_stream(vm, &x->place[i]);
+void exec_hold(struct vm *vm, bool hold)
+{
+	vm_execs(vm)->held = hold;
+	if (!hold)
+		connect_all(vm);
 }
 
 void exec_ready(struct vm *vm, struct exec_proc *p)

@@ -71,6 +71,7 @@ struct execs { /* of a VM */
 	struct exec_proc place[VM_EXEC_PLACES];
 	uint32_t ids;     /* ever given */
 	bool agent_ready; /* insula-init listens */
+	bool held;        /* exec_hold() */
 };
 
 /* Check what only exec_start() would find out: -E2BIG (too many or too long arguments). */
@@ -103,6 +104,8 @@ struct resumed { /* what the guest is told when it goes on; NULL: nothing, all s
  * NULL. -EALREADY: the last one is under way; -EINVAL: a member that is not as it should be. */
 int exec_resumed(struct vm *vm, const struct resumed *r, exec_done *done, uint32_t *id,
 		 struct err *e);
+/* Commands wait until the guest knows that it goes on: nothing but exec_resumed() is connected. */
+void exec_hold(struct vm *vm, bool hold);
 /* Give one up: `done` is called with EXEC_LOST and this text, insula-exec is killed, and the guest
  * ends what it has begun as if a terminal had hung up. -ESRCH: there is no such command. */
 int exec_cancel(struct vm *vm, uint32_t id, const char *why);

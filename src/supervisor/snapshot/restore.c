@@ -22,6 +22,7 @@
 #include "supervisor/vm.h"
 
 #define PAGER_NOFILE 32
+#define TELL_NS 60000000000ull /* the guest's hooks have 10 s each */
 
 #define FAULTS (2 * (VM_MAX_DEVICES + 2))
 #define ORDER_SIZE (2ull << 20)
@@ -37,8 +38,10 @@ struct restore {
 	struct child pager;
 	struct restart restart; /* of it, while it serves */
 	bool loaded;
-	int device; /* /dev/userfaultfd; owned; -1: memory is read as a whole, or is whole */
-	int order;  /* the working set; owned; -1: none */
+	int device;    /* /dev/userfaultfd; owned; -1: memory is read as a whole, or is whole */
+	int order;     /* the working set; owned; -1: none */
+	uint32_t told; /* the guest is being told that it goes on: its command; 0: it is not */
+	uint64_t tell_by_ns; /* or its commands run without that */
 	bool serves, completing;
 	struct faults faults[FAULTS];
 };
@@ -487,10 +490,44 @@ static void give_faults(struct device *d, int device)
 	d->faults = device;
 }
 
+/* ---- the guest is told ---- */
+
+static void restore_told(struct vm *vm, uint32_t id, const struct msg_exec_exit *x)
+{
+	char text[EXEC_TEXT_LEN];
+
+	(void)id;
+	vm->conf->restoring->told = 0;
+	snprintf(text, sizeof(text), "%s", x->text);
+	err_clean(text);
+	if (x->end != EXEC_CODE || x->value)
+		log_warn("restore: the guest goes on, but: %s",
+			 text[0] ? text : "its answer cannot be read");
+	exec_hold(vm, false);
+}
+
+/* That time has passed, and that somebody else may have its random numbers; then come commands. */
+static int tell(struct vm *vm, struct err *e)
+{
+	struct restore *r = vm->conf->restoring;
+	const struct resumed what = {.clock = true};
+	int rc;
+
+	if (!vm_has_agent(vm))
+		return 0;
+	exec_hold(vm, true);
+	r->tell_by_ns = clock_ns() + TELL_NS;
+	rc = exec_resumed(vm, &what, restore_told, &r->told, e);
+	return rc;
+}
+
 int restore_start(struct vm *vm, struct err *e)
 {
 	struct restore *r = vm->conf->restoring;
+	int rc = tell(vm, e);
 
+	if (rc)
+		return rc;
 	if (!vm->conf->mem_huge) {
 		r->device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
 		if (r->device < 0)
@@ -524,7 +561,9 @@ uint64_t restore_deadline(const struct vm *vm)
 {
 	const struct restore *r = vm->conf->restoring;
 
-	return r && r->device >= 0 && r->loaded ? restart_next(&r->restart) : 0;
+	uint64_t next = r && r->device >= 0 && r->loaded ? restart_next(&r->restart) : 0;
+
+	return r && r->told ? loop_sooner(next, r->tell_by_ns) : next;
 }
 
 void restore_overdue(struct vm *vm)
@@ -533,6 +572,8 @@ void restore_overdue(struct vm *vm)
 	uint64_t now = clock_ns();
 	struct err e;
 
+	if (r->told && now >= r->tell_by_ns)
+		(void)exec_cancel(vm, r->told, "it did not answer in time");
 	if (restart_due(&r->restart, now)) {
 		restart_started(&r->restart, now);
 		if (start_load(vm, &e)) {
