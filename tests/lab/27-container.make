@@ -47,7 +47,7 @@ container pod1 'echo one | nc -l -p 8080; while :; do sleep 1; done'
 container pod2 'ls /proc | grep -c "^[0-9]"; sleep 1; nc 127.0.0.1 8080 </dev/null; hostname; kill -9 $$'
 sed -i 's/ns=pid\x00/ns=pid:pod1\x00/; s/ns=ipc\x00/ns=ipc:pod1\x00/' "$S/pod2/config"
 container net 'ip addr; ip route; ip -6 route; cat /proc/net/arp; ping -c 1 -W 5 198.51.100.1 >/dev/null && echo pinged; ping -c 1 -W 5 fd00:27::1 >/dev/null && echo pinged6'
-rec long/exec-1 version=1 arg=sh arg=-c 'arg=hostname; cat /proc/self/cgroup; grep CapEff /proc/self/status; exit 9' env=PATH=/bin cap.bounding=3 cap.permitted=3 cap.effective=3
+rec long/exec-1 version=1 arg=sh arg=-c 'arg=hostname; cat /proc/self/cgroup; grep -E "Cap(Eff|Amb)" /proc/self/status; exit 9' env=PATH=/bin cap.bounding=3 cap.permitted=3 cap.effective=3 cap.inheritable=1 cap.ambient=3
 rec long/update version=1 cgroup=memory.max=67108864
 rec sandbox version=1 hostname=machine sysctl=net.ipv4.ip_unprivileged_port_start=80 nic=02:00:00:00:00:77 nic.name=pod0 nic.mtu=1400 nic.addr=198.51.100.2/32 \
 	nic.addr=fd00:27::2/64 route=198.51.100.1/32 route.dev=pod0 route.scope=link route=default route.via=198.51.100.1 route.dev=pod0 route.metric=7 \

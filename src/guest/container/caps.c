@@ -65,9 +65,9 @@ int caps_set(const uint64_t cap[CAP_SETS], uint64_t more, struct err *e)
 			       (unsigned long long)inheritable);
 	if (more) /* not the last time */
 		return 0;
-	r = raise_ambient(cap[CAP_AMBIENT] & known);
-	return r ? err_sys(e, r,
-			   "ambient capabilities %llx (they must be permitted and inheritable)",
-			   (unsigned long long)cap[CAP_AMBIENT])
+	/* buildah asks for ambient ones that are not inheritable; the kernel gives none such, and other
+	 * runtimes go on without them, too. */
+	r = raise_ambient(cap[CAP_AMBIENT] & permitted & inheritable);
+	return r ? err_sys(e, r, "ambient capabilities %llx", (unsigned long long)cap[CAP_AMBIENT])
 		 : 0;
 }
