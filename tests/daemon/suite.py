@@ -1299,11 +1299,11 @@ def case_clients(d):
     open(d.dir + "/a", "w").close()
     os.mkdir(d.dir + "/d")
     r = subprocess.run([BIN + "insulactl", "create", "--name", "all", "--mem", "1G", "--share", "d:/s:ro", "--net", "user,fwd=tcp:8080:80", "--vsock", "cid=7,path=v",
-                        "--rng", "rate=64K", "--disk", "ro,path=a", "--disk", "path=/dev/null", "--console", "file=c", "-it", "-e", "A=1", "-e", "UNSET_HERE", "-e", "FROM",
+                        "--rng", "rate=64K", "--disk", "ro,path=a", "--disk", "path=/dev/null", "--disk", "a,overlay=o", "--disk", "a,overlay=discard", "--console", "file=c", "-it", "-e", "A=1", "-e", "UNSET_HERE", "-e", "FROM",
                         "-w", "/tmp", "-u", "1:2", "--", "sh", "-c", "x"],
                        env=dict(env, FROM="here"), cwd=d.dir, capture_output=True, text=True, timeout=60)
     want = dict(mem="1G", shares=[d.dir + "/d:/s:ro"], nets=["user,fwd=tcp:8080:80"], vsock="cid=7,path=%s/v" % d.dir, rng="rate=64K",
-                disks=["ro,path=%s/a" % d.dir, "path=/dev/null"], console="file=%s/c" % d.dir, interactive=True, tty=True, env=["A=1", "FROM=here"], cwd="/tmp", user="1:2",
+                disks=["ro,path=%s/a" % d.dir, "path=/dev/null", "{0}/a,overlay={0}/o".format(d.dir), d.dir + "/a,overlay=discard"], console="file=%s/c" % d.dir, interactive=True, tty=True, env=["A=1", "FROM=here"], cwd="/tmp", user="1:2",
                 command=["sh", "-c", "x"])
     got = d.client().call("vm.info", id="all")["config"] if r.returncode == 0 else r
     check("insulactl create takes the flags of insula-run", got == want, got)
@@ -1312,7 +1312,7 @@ def case_clients(d):
     longs = set(re.findall(r"^  (--[a-z]+) ", flags, re.M)) - {"--json", "--help", "--version"}
     known = ctl("--complete", "run").stdout.split()
     check("the completion knows them all", len(longs) >= 14 and all(f in known for f in longs), [f for f in longs if f not in known])
-    for name, bad in (("shares", ["d:/s"]), ("vsock", "path=v"), ("nets", ["socket=s"]), ("disks", ["path=d"]), ("kernel", "k"), ("console", "file=c")):
+    for name, bad in (("shares", ["d:/s"]), ("vsock", "path=v"), ("nets", ["socket=s"]), ("disks", ["path=d"]), ("disks", ["/d,overlay=o"]), ("kernel", "k"), ("console", "file=c")):
         e = refused(d.client(), "vm.create", config={name: bad})
         check("a relative path in %s is refused" % name, e["code"] == -32602 and e["data"]["field"] == "config." + name + "[0]" * isinstance(bad, list) and e["data"]["expected"] == "an absolute path", e)
     r = ctl("rpc", "vm.info", '{"id": "no"}')
