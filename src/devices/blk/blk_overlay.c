@@ -124,6 +124,7 @@ bool blk_overlay_hold(struct blk_req *r)
 {
 	struct blk_overlay *o = &r->lane->b->overlay;
 	struct overlay_hold *h = &r->hold;
+	bool holds;
 
 	if (h->queued)
 		return h->holds;
@@ -138,10 +139,11 @@ bool blk_overlay_hold(struct blk_req *r)
 	else
 		o->queue = r;
 	o->end = r;
-	if (!behind_another(o, r))
+	holds = !behind_another(o, r);
+	if (holds)
 		plan_gaps(o, r);
 	pthread_mutex_unlock(&o->lock);
-	return h->holds;
+	return holds; /* not h->holds: another lane may grant it at this moment, and then tells */
 }
 
 /* Under the lock. */
