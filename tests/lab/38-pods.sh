@@ -97,7 +97,7 @@ part_life() {
 	expect unhealthy 1 '' podman healthcheck run h
 	podman exec h touch /tmp/healthy
 	expect healthy 0 '' podman healthcheck run h
-	expect top 0 '^root .* insula-oci ' podman top h
+	expect top 0 '^root .*/insula-oci create ' podman top h
 	expect top-by-ps 0 'sh -c echo begun' podman top h -ef
 	expect stats 0 '^h [0-9.]+% [0-9.]+[kM]?B / 209.7MB' podman stats --no-stream --format '{{.Name}} {{.CPUPerc}} {{.MemUsage}}' h
 	expect update 0 '' podman update --memory 100m --cpus 0.5 h
