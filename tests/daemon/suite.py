@@ -299,6 +299,10 @@ def case_kills(d):
     check("vm.balloon: a helper that does not answer is not waited for", r["target"] == 28 << 20 and r["age_ms"] > 0 and time.monotonic() - began > 0.5, r)
     os.kill(sup, signal.SIGCONT)
     c.call("vm.kill", id="v")
+    c.call("vm.run", name="v", config=guest("spin", balloon={"stats": 1, "idle": 1, "reports": "off"}))
+    time.sleep(1.5)
+    check("vm.balloon: with stats it is asked for without anybody", "age_ms" in c.call("vm.info", id="v")["balloon"], c.call("vm.info", id="v")["balloon"])
+    c.call("vm.kill", id="v")
     seqs = [e["params"]["seq"] for e in c.events if e.get("method") == "event"]
     check("events are numbered without gaps", seqs == list(range(1, len(seqs) + 1)), seqs[:20])
 
