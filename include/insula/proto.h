@@ -50,8 +50,8 @@ enum msg_type {
 	MSG_VSOCK_STREAM,         /* struct msg_vsock_stream (to a vsock helper) */
 	MSG_VSOCK_CLIENT, /* empty; a descriptor: a stream on which a client will say CONNECT (to
 			      * a vsock helper that cannot accept: Windows) */
-	MSG_BALLOON, /* struct msg_balloon (to a balloon helper; devices/balloon/balloon_start.h) */
-	MSG_BALLOON_ASK, /* empty: say MSG_BALLOON_STATE, with new statistics (to a balloon helper)
+	MSG_BALLOON,      /* struct msg_balloon (to a balloon helper; one at a time) */
+	MSG_BALLOON_ASK,  /* empty: say MSG_BALLOON_STATE, with new statistics (to a balloon helper)
 			  */
 	MSG_START_EXEC = 40, /* struct msg_start_exec */
 	MSG_EXEC_SIGNAL,     /* struct msg_exec_signal (to an insula-exec) */
@@ -83,6 +83,7 @@ enum msg_type {
 				 * besides the device page; size 0, no descriptor: nothing (from a
 				 * vhost helper) */
 	MSG_BALLOON_STATE,      /* struct msg_balloon_state (from a balloon helper) */
+	MSG_BALLOON_TAKEN,      /* empty: the answer to MSG_BALLOON (from a balloon helper) */
 	MSG_VM_EVENT = 104,     /* struct msg_vm_event (from the vmm) */
 	MSG_EXEC_STARTED,  /* empty: the command runs (from an insula-exec, like the next three) */
 	MSG_EXEC_SIGNALED, /* empty: the guest has taken the signals so far */

@@ -297,7 +297,17 @@ def case_kills(d):
     began = time.monotonic()
     r = c.call("vm.balloon", id="v", target=28 << 20)
     check("vm.balloon: a helper that does not answer is not waited for", r["target"] == 28 << 20 and r["age_ms"] > 0 and time.monotonic() - began > 0.5, r)
+    # More messages than its channel could hold: the supervisor does not wait for it.
+    many = socket.socket(socket.AF_UNIX)
+    many.connect(d.socket)
+    for i in range(500):
+        many.sendall(json.dumps({"jsonrpc": "2.0", "id": i, "method": "vm.balloon", "params": {"id": "v", "target": (20 + i % 2) << 20}}).encode() + b"\n")
+    answers = many.makefile()
+    said = [json.loads(answers.readline()) for _ in range(500)]
+    check("vm.balloon: nor is it told more than it takes", all("result" in a for a in said) and c.call("vm.info", id="v")["answers"], said[-1])
+    many.close()
     os.kill(sup, signal.SIGCONT)
+    check("vm.balloon: and then it answers", wait_for(lambda: c.call("vm.balloon", id="v")["age_ms"] == 0))
     c.call("vm.kill", id="v")
     c.call("vm.run", name="v", config=guest("spin", balloon={"stats": 1, "idle": 1, "reports": "off"}))
     time.sleep(1.5)

@@ -517,6 +517,7 @@ START_TEST(the_size_is_asked_for)
 {
 	const struct msg_balloon m = {.pages = 1234};
 	struct msg_balloon_state s;
+	struct err e = {0};
 	uint32_t gen;
 
 	conf.pages = 99;
@@ -526,6 +527,7 @@ START_TEST(the_size_is_asked_for)
 	gen = fc_shadow32(&core, VIRTIO_MMIO_CONFIG_GENERATION);
 	event_drain(core.irq_fd);
 	ck_assert_int_eq(msg_send(chan[0], MSG_BALLOON, &m, sizeof(m), NULL, 0), 0);
+	ck_assert_int_eq(msg_expect(chan[0], MSG_BALLOON_TAKEN, NULL, 0, NULL, 0, &e), 0);
 	while (fc_shadow32(&core, VIRTIO_MMIO_CONFIG_GENERATION) != gen + 2)
 		usleep(100);
 	ck_assert_uint_eq(fc_shadow32(&core, CONFIG_REG(num_pages)), 1234);

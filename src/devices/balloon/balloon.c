@@ -135,7 +135,7 @@ static int balloon_message(void *dev, enum msg_type type, const void *body, size
 		return -EPROTO;
 	b->config.num_pages = m.pages;
 	show_config(b, true);
-	return 0;
+	return msg_send(b->w.h->channel, MSG_BALLOON_TAKEN, NULL, 0, NULL, 0);
 }
 
 /* Another size may have been asked for while there was no process. */

@@ -19,7 +19,8 @@ struct msg_start_balloon {
 	uint32_t flags; /* enum balloon_flags */
 };
 
-/* MSG_BALLOON: the balloon shall have so many pages. It is what the next start message says, too. */
+/* MSG_BALLOON: the balloon shall have so many pages. It is what the next start message says, too.
+ * Answered with MSG_BALLOON_TAKEN. */
 struct msg_balloon {
 	uint32_t pages;
 	uint32_t pad;

@@ -29,15 +29,30 @@ uint32_t balloon_pages(const struct balloon_back *b)
 	return (uint32_t)((bytes < b->conf->mem ? bytes : b->conf->mem) / BALLOON_PAGE);
 }
 
-/* Without a helper the next one is told at its start. One that does not take messages is about to
- * be replaced. */
+/* One message at a time, and one question: a helper that does not listen must not find its channel
+ * full. What has changed meanwhile is told when it has taken the last one; without a helper the next
+ * one is told at its start. */
 static void tell(struct device *d)
 {
-	const struct msg_balloon m = {.pages = balloon_pages(d->back.balloon)};
+	struct balloon_back *b = d->back.balloon;
+	const struct msg_balloon m = {.pages = balloon_pages(b)};
 
-	if (d->child.state == CHILD_READY &&
-	    child_send(&d->child, MSG_BALLOON, &m, sizeof(m), NULL, 0))
-		log_debug("%s: its helper takes no message", d->desc.name);
+	if (d->child.state != CHILD_READY || b->telling || m.pages == b->sent)
+		return;
+	b->telling = !child_send(&d->child, MSG_BALLOON, &m, sizeof(m), NULL, 0);
+	if (b->telling)
+		b->sent = m.pages;
+}
+
+bool balloon_taken(struct device *d, size_t len)
+{
+	struct balloon_back *b = d->back.balloon;
+
+	if (!b->telling || len)
+		return false;
+	b->telling = false;
+	tell(d);
+	return true;
 }
 
 int balloon_set(struct device *d, uint64_t target, struct err *e)
@@ -56,7 +71,6 @@ int balloon_set(struct device *d, uint64_t target, struct err *e)
 	return 0;
 }
 
-/* One question at a time: a helper that does not listen must not find its channel full. */
 bool balloon_ask(struct device *d)
 {
 	struct balloon_back *b = d->back.balloon;
@@ -85,8 +99,9 @@ bool balloon_said(struct device *d, const void *body, size_t len)
 void balloon_serves(struct device *d, struct loop *l, bool serves)
 {
 	(void)l;
-	(void)serves;
-	d->back.balloon->asked = false;
+	d->back.balloon->asked = d->back.balloon->telling = false;
+	if (serves)
+		tell(d); /* what came since its start message */
 }
 
 uint64_t balloon_due(const struct device *d)

@@ -28,6 +28,8 @@ struct loop;
 struct balloon_back {
 	const struct vm_config *conf; /* borrowed */
 	uint64_t target;              /* bytes */
+	uint32_t sent;                /* pages that the helper was told last */
+	bool telling;                 /* and it has not taken that yet */
 	bool asked;                   /* the helper has not answered yet */
 	uint64_t next_ns;             /* the next question, with stats=SECONDS */
 	uint64_t answers;             /* of the guest's statistics, by whichever helper */
@@ -44,7 +46,8 @@ int balloon_set(struct device *d, uint64_t target, struct err *e);
 /* Ask the guest for new statistics; control_balloon() when they are there. False: nobody is there to
  * ask. */
 bool balloon_ask(struct device *d);
-/* The helper's answer. False: it cannot be one. */
+/* The helper's answers. False: it cannot be one. */
+bool balloon_taken(struct device *d, size_t len);
 bool balloon_said(struct device *d, const void *body, size_t len);
 /* {target, actual, age_ms, stats}; the caller's. */
 json_object *balloon_json(const struct device *d);

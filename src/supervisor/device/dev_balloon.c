@@ -9,11 +9,12 @@
 
 static int balloon_start(struct device *d, struct device_start *s, struct err *e)
 {
-	const struct balloon_back *b = d->back.balloon;
+	struct balloon_back *b = d->back.balloon;
 	struct msg_start_balloon m = {.pages = balloon_pages(b),
 				      .flags = b->conf->balloon.no_reports ? 0 : BALLOON_REPORT};
 
 	(void)e;
+	b->sent = m.pages;
 	device_word(s, &m, sizeof(m));
 	return 0;
 }
@@ -21,6 +22,8 @@ static int balloon_start(struct device *d, struct device_start *s, struct err *e
 static bool balloon_message(struct vm *vm, struct device *d, enum msg_type t, const void *body,
 			    size_t len)
 {
+	if (t == MSG_BALLOON_TAKEN)
+		return balloon_taken(d, len);
 	if (t != MSG_BALLOON_STATE || !balloon_said(d, body, len))
 		return false;
 	control_balloon(vm_control(vm), vm);
