@@ -94,7 +94,7 @@ static int read_key(const char *path, uint8_t key[KEY_LEN])
 static int make_key(const char *cache, const char *path)
 {
 	char part[PATH_MAX];
-	uint8_t key[KEY_LEN];
+	uint8_t key[KEY_LEN] = {0};
 	int fd, rc;
 
 	if (snprintf(part, sizeof(part), "%s/.key-XXXXXX", cache) >= (int)sizeof(part))
@@ -222,7 +222,7 @@ int snapdir_make(struct snapdir *d, const char *path, struct err *e)
 /* Without a key there is no seal, and the snapshot serves all the same. */
 static int write_seal(const struct snapdir *d, const void *text, size_t len, const char *cache)
 {
-	uint8_t key[KEY_LEN];
+	uint8_t key[KEY_LEN] = {0};
 	char sum[SHA256_TEXT];
 	int rc = get_key(cache, true, key), fd;
 
@@ -298,7 +298,7 @@ static int open_one(int dir, const char *path, const char *name, struct err *e)
 static bool is_sealed(int dir, const char *text, size_t len, const char *cache)
 {
 	char want[SHA256_TEXT], have[SHA256_TEXT] = "";
-	uint8_t key[KEY_LEN];
+	uint8_t key[KEY_LEN] = {0};
 	int fd, rc;
 
 	if (get_key(cache, false, key))
