@@ -137,7 +137,8 @@ struct ctl {
 	struct conn conn;
 	const char *path; /* of the socket */
 	bool json, force, follow, timestamps, all, quiet, once, set_clock, diff, ends;
-	const char *base;                /* --base; borrowed */
+	const char *base, *name;         /* --base, --name; borrowed */
+	int64_t count;                   /* --count; 0: not given */
 	json_object *filters;            /* of --filter, an array of texts; owned; NULL: none */
 	int64_t timeout, tail, since_ms; /* seconds; -1: not given; 0: not given */
 };
@@ -216,6 +217,8 @@ enum flag_bit {
 	FLAG_BUILDS_ON = 32768,
 	FLAG_DIFF = 65536,
 	FLAG_ENDS = 131072,
+	FLAG_COUNT = 262144,
+	FLAG_NAME = 524288,
 };
 #define FLAG_ALONE (1u << 30) /* in a verb's flags: it needs no insulad */
 struct flag {

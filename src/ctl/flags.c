@@ -34,6 +34,8 @@ const struct flag flags[] = {
 	 "set the guest's clock, give it new random numbers, run its hooks"},
 	{FLAG_BUILDS_ON, "base", 0, "DIR", "only what differs from this snapshot"},
 	{FLAG_DIFF, "diff", 0, NULL, "only what differs from the last snapshot of this VM"},
+	{FLAG_COUNT, "count", 'n', "N", "how many; default 1"},
+	{FLAG_NAME, "name", 0, "NAME", "the name of the clone; of several NAME-1, NAME-2 ..."},
 	{FLAG_ENDS, "stop", 0, NULL, "the VM ends with it"},
 	{FLAG_ONCE, "no-stream", 0, NULL, "once, and not again every second"},
 };
@@ -122,6 +124,13 @@ static int flags_take(struct ctl *c, enum flag_bit bit, const char *value, struc
 		return 0;
 	case FLAG_DIFF:
 		c->diff = true;
+		return 0;
+	case FLAG_COUNT:
+		if (number(value, 256, &c->count) && c->count)
+			return 0;
+		return err_set(e, -EINVAL, "--count: '%.20s'; expected 1 to 256", value);
+	case FLAG_NAME:
+		c->name = value;
 		return 0;
 	case FLAG_ENDS:
 		c->ends = true;

@@ -371,6 +371,29 @@ static int verb_snapshot(struct ctl *c, int argc, char **argv)
 	return ctl_simple(c, "vm.snapshot", params);
 }
 
+static int verb_clone(struct ctl *c, int argc, char **argv)
+{
+	json_object *params = ctl_with_id(argv[1]), *r, *vms;
+	struct err e;
+
+	(void)argc;
+	if (c->count)
+		j_int(params, "count", c->count);
+	j_str(params, "name", c->name);
+	r = conn_call(&c->conn, "vm.clone", params, &e);
+	if (!r)
+		return ctl_fail(&e);
+	vms = j_get(r, "vms");
+	if (print_is_table(c->json)) {
+		for (size_t i = 0; i < json_object_array_length(vms); i++)
+			puts(j_get_str(json_object_array_get_idx(vms, i), "id", ""));
+	} else {
+		ctl_print_answer(c, r);
+	}
+	json_object_put(r);
+	return 0;
+}
+
 static int verb_device(struct ctl *c, int argc, char **argv)
 {
 	json_object *params;
@@ -450,6 +473,9 @@ const struct verb verbs[] = {
 	{"snapshot", NULL, "[--base DIR|--diff] [--stop] VM DIR",
 	 "write a VM, as it is now, into a new directory; run --restore DIR goes on from it",
 	 verb_snapshot, 2, 2, COMMON | FLAG_BUILDS_ON | FLAG_DIFF | FLAG_ENDS, NULL, NULL},
+	{"clone", NULL, "[-n COUNT] [--name NAME] VM",
+	 "VMs that go on from where this one is now; prints their ids", verb_clone, 1, 1,
+	 COMMON | FLAG_COUNT | FLAG_NAME, NULL, NULL},
 	{"stop", NULL, "[-t SECONDS] VM...", "ask guests to power off, then end VMs", verb_stop, 1,
 	 -1, COMMON | FLAG_TIMEOUT, NULL, NULL},
 	{"kill", NULL, "VM...", "end VMs at once, without asking the guests", verb_kill, 1, -1,

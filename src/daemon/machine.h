@@ -20,6 +20,7 @@
 #include "record.h"
 
 struct client;
+struct clones;
 struct daemon;
 struct link;
 struct machine;
@@ -63,8 +64,9 @@ struct machine {
 	bool held;           /* not read from: its user has too many descriptors */
 	struct timer *grace; /* removes what ended while nobody could see it */
 	unsigned restarts;
-	char *broken; /* VM_BROKEN: why its record cannot be read; owned */
-	bool newer;   /* and that is because a newer insulad has written it */
+	struct clones *clones; /* that it is one of, until it has begun: clone.h */
+	char *broken;          /* VM_BROKEN: why its record cannot be read; owned */
+	bool newer;            /* and that is because a newer insulad has written it */
 };
 
 /* May this client see and touch it? */

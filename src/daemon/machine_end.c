@@ -15,6 +15,7 @@
 #include <insula/log.h>
 
 #include "cgroup.h"
+#include "clone.h"
 #include "daemon.h"
 #include "dlog.h"
 #include "event.h"
@@ -207,6 +208,7 @@ void machine_end(struct machine *m, bool keep)
 	dlog(LOG_LVL_INFO, m, "ended: %s, status %d", m->reason, m->status);
 	tell_end(m);
 	logs_ended(m);
+	clone_has_begun(m);
 	machine_refuse_starting(m);
 	machine_answer_waiting(m);
 	if (m->r.transient && !keep)

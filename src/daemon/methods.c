@@ -181,6 +181,18 @@ const struct method methods[] = {
 			      "as this one; default: the last one of this VM") ","
 		FLAG("keep_running", "the VM goes on, as before; default true. false: it ends")),
 	 MACHINE, false},
+	{"vm.clone",
+	 "Make VMs that go on from where this one is now, and let it go on. They have its memory, "
+	 "read when they touch it, and new random numbers; disks, cards and shares are the same "
+	 "unless config says otherwise. Answered when all of them run, or have ended.",
+	 method_vm_clone,
+	 OBJECT(MUST("id"), ID ","
+		NUMBER("count", "1", "256", "how many; default 1") ","
+		WORDS("name", "of the clone; of several NAME-1, NAME-2 ...") ","
+		WORDS("place", "absolute: a directory of the host for the memory until the clones "
+			       "run, which the owner can write to; default /var/tmp") ","
+		CONFIG),
+	 ANSWER(MUST("vms"), "\"vms\":{\"type\":\"array\",\"items\":" MACHINE "}"), false},
 	{"vm.stop",
 	 "End a VM in order. A guest that boots Insula's own initrd is asked to power off, and "
 	 "asks an init of the root's own; one that does not by the deadline, or cannot be asked, "

@@ -41,6 +41,10 @@ void method_vm_pause(struct daemon *d, struct request *r);
 void method_vm_resume(struct daemon *d, struct request *r);
 void method_vm_balloon(struct daemon *d, struct request *r);
 void method_vm_snapshot(struct daemon *d, struct request *r);
+void method_vm_clone(struct daemon *d, struct request *r);
+/* vm_start.c: make a VM as vm.run does, from the request's parameters, and start it; the request
+ * stays open. NULL: it was refused. */
+struct machine *vm_begin_clone(struct daemon *d, struct request *r);
 void method_vm_device_restart(struct daemon *d, struct request *r);
 void method_vm_stop(struct daemon *d, struct request *r);
 void method_vm_kill(struct daemon *d, struct request *r);

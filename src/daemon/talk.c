@@ -17,6 +17,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "clone.h"
 #include "daemon.h"
 #include "dlog.h"
 #include "event.h"
@@ -116,6 +117,7 @@ static void on_running(struct machine *m)
 {
 	machine_set_state(m, VM_RUNNING);
 	event_emit(m->d, m, "running", NULL);
+	clone_has_begun(m);
 	if (m->starting) {
 		struct request *r = m->starting;
 
@@ -132,7 +134,7 @@ static void talk_on_event(struct machine *m, const char *what, json_object *data
 		int state; /* -1: no change */
 	} known[] = {{"paused", VM_PAUSED},    {"resumed", VM_RUNNING}, {"helper-died", -1},
 		     {"helper-restarted", -1}, {"device-failed", -1},   {"exec-ended", -1},
-		     {"renewed", -1}};
+		     {"renewed", -1},          {"snapshot", -1},        {"snapshot-failed", -1}};
 	const char *device = j_get_str(data, "device", NULL), *text = j_get_str(data, "text", NULL);
 
 	if (!strcmp(what, "running")) {

@@ -446,3 +446,31 @@ void method_vm_run(struct daemon *d, struct request *r)
 	if (!vm_start_begin(d, r, m))
 		machine_remove(m);
 }
+
+struct machine *vm_begin_clone(struct daemon *d, struct request *r)
+{
+	const char *name = j_get_str(r->params, "name", NULL);
+	struct machine *m;
+	struct err e;
+
+	if (name && same_name(d, r->client, name)) {
+		method_refuse_field(r, RPC_EXISTS, "exists", "name", name,
+				    "a name that no other VM of this user has");
+		return NULL;
+	}
+	m = vm_start_make(d, r, true);
+	if (!m)
+		return NULL;
+	if (!room_to_run(d, r, m)) {
+		machine_forget(m);
+		return NULL;
+	}
+	d->n.created++;
+	event_emit(d, m, "created", NULL);
+	if (machine_start(m, &e)) {
+		method_refuse(r, RPC_FAILED, "start-failed", e.text);
+		machine_remove(m);
+		return NULL;
+	}
+	return m;
+}

@@ -166,7 +166,8 @@ def vm_processes(info):
 
 # What the methods need beside the VM.
 EXEC_PARAMS = {"vm.exec": {"command": ["true"]}, "vm.exec.signal": {"exec": 1, "signal": 15}, "vm.exec.resize": {"exec": 1, "rows": 1, "cols": 1},
-               "vm.exec.wait": {"exec": 1}, "vm.device.restart": {"device": "com1"}, "vm.balloon": {"target": 16 << 20}}
+               "vm.exec.wait": {"exec": 1}, "vm.device.restart": {"device": "com1"}, "vm.balloon": {"target": 16 << 20},
+               "vm.snapshot": {"path": "/nowhere/snapshot"}, "vm.clone": {"count": 1}}
 
 
 # ---- cases
@@ -906,7 +907,7 @@ def case_users(d):
     check("the metrics of all are root's", stat.S_IMODE(os.stat(d.dir + "/m").st_mode) == 0o600 and as_user(d, 4001, lambda _: connects(d.dir + "/m")) == "EACCES")
     b = as_user(d, 4002, lambda c: c.call("vm.list"))
     check("another user does not see it", b == {"vms": []}, b)
-    for method in ("vm.info", "vm.console", "vm.stop", "vm.kill", "vm.pause", "vm.logs", "vm.metrics", "vm.wait", "vm.delete", "vm.exec", "vm.exec.signal", "vm.exec.resize", "vm.exec.wait", "vm.device.restart", "vm.balloon", "events.subscribe"):
+    for method in ("vm.info", "vm.console", "vm.stop", "vm.kill", "vm.pause", "vm.logs", "vm.metrics", "vm.wait", "vm.delete", "vm.exec", "vm.exec.signal", "vm.exec.resize", "vm.exec.wait", "vm.device.restart", "vm.balloon", "vm.snapshot", "vm.clone", "events.subscribe"):
         more = EXEC_PARAMS.get(method, {})
         e = as_user(d, 4002, lambda c, m=method: refused(c, m, id=a["id"], **more))
         check("nor may he use %s" % method, e.get("code") == -32001, e)
@@ -1188,6 +1189,11 @@ def case_schema(d):
             call(method, id="sc")
         call("vm.balloon", id="sc", target=16 << 20)
         call("vm.device.restart", id="sc", device="com1")
+        check("the device is back", wait_for(lambda: all(v["state"] == "ok" for v in c.call("vm.info", id="sc")["devices"])))
+        call("vm.snapshot", id="sc", path=d.dir + "/sc")
+        shutil.rmtree(d.dir + "/sc")
+        for v in call("vm.clone", id="sc", count=2, place=d.dir)["vms"]:
+            call("vm.kill", id=v["id"])
         call("events.subscribe", id="sc")
         call("events.unsubscribe")
         call("vm.stop", id="sc", deadline_ms=1000)

@@ -394,6 +394,36 @@ def case_full(d, place):
 # ---- disks
 
 
+def case_clone(d, place):
+    """Clones of one that runs: they have what it had, differ from then on, and leave nothing behind."""
+    c = d.client()
+    g = Guest(c, "source", **snap())
+    g.until("nonce.*")
+    before = g.count(3)
+    vms = c.call("vm.clone", id="source", name="copy", count=3, place=place)["vms"]
+    check("clone: all run", [v["state"] for v in vms] == ["running"] * 3 and [v["name"] for v in vms] == ["copy-1", "copy-2", "copy-3"], vms)
+    check("clone: nothing is left of the snapshot", nothing_left(place))
+    check("clone: the source is as it was", g.state() == before and before[2], (g.state(), before))
+    for i, v in enumerate(vms):
+        c.call("vm.console", id=v["id"])
+        copy = Guest.__new__(Guest)
+        copy.c, copy.name, copy.sock, copy.got = c, v["id"], socket.socket(fileno=c.fds.pop()), ""
+        copy.sock.settimeout(PATIENCE)
+        check("clone %d has what the source had" % i, copy.state() == before, before)
+        after = copy.count(i + 1)
+        check("clone %d goes its own way" % i, after == (before[0], 3 + i + 1, True), after)
+        copy.end()
+    check("clone: the source hears nothing of it", g.count() == (before[0], 4, True))
+    e = refused(c, "vm.clone", id="source", name="source", place=place)
+    check("clone: a name that is taken", e["code"] == -32002 and nothing_left(place), e)
+    e = refused(c, "vm.clone", id="source", place="/nowhere")
+    check("clone: no such place", e["code"] == -32005 and "/nowhere" in e["message"], e)
+    e = refused(c, "vm.clone", id="source", place="there")
+    check("clone: a relative place", e["code"] == -32602 and e["data"]["field"] == "place", e)
+    check("clone: the source goes on", g.count() == (before[0], 5, True))
+    g.end()
+
+
 def make_disk(path):
     with open(path, "wb") as f:
         f.truncate(8 << 20)

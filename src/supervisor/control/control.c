@@ -338,15 +338,28 @@ static void op_renew(struct call *c)
 
 /* ---- snapshots ---- */
 
+static json_object *snapshot_place(const struct vm *vm)
+{
+	json_object *o = json_object_new_object();
+
+	j_str(o, "path", save_last(vm));
+	return o;
+}
+
+static void op_snapshot_remove(struct call *c)
+{
+	save_remove_temporary(c->vm);
+	control_answer(c->k, c->conn, c->id, NULL);
+}
+
 static void op_snapshot_over(void *ctx, struct vm *vm, int rc, const struct err *e)
 {
 	struct control *k = ctx;
 
-	(void)vm;
 	if (rc)
 		control_refuse(k, k->saving.conn, k->saving.id, "failed", e->text);
 	else
-		control_answer(k, k->saving.conn, k->saving.id, NULL);
+		control_answer(k, k->saving.conn, k->saving.id, snapshot_place(vm));
 	control_event(k, rc ? "snapshot-failed" : "snapshot", NULL, rc ? e->text : NULL);
 }
 
@@ -356,6 +369,7 @@ static void op_snapshot(struct call *c)
 				     .base = j_get_str(c->params, "base", NULL),
 				     .diff = j_get_bool(c->params, "diff", false),
 				     .keep_running = j_get_bool(c->params, "keep_running", true),
+				     .temporary = j_get_bool(c->params, "temporary", false),
 				     .done = op_snapshot_over,
 				     .ctx = c->k};
 	struct err e;
@@ -551,6 +565,7 @@ static const struct {
 	{"resume", op_resume},
 	{"renew", op_renew},
 	{"snapshot", op_snapshot},
+	{"snapshot-remove", op_snapshot_remove},
 	{"stop", op_stop},
 	{"kill", op_kill},
 	{"own", op_own},

@@ -51,6 +51,7 @@ struct save {
 	struct snapshot base;   /* if it builds on one */
 	char *base_path, *path; /* of the base; of the one that is made, absolute */
 	char *last;             /* of the last one that was made; NULL: none */
+	bool last_temporary;
 	struct child pager;
 	int records; /* a memfd; owned */
 	uint64_t records_len;
@@ -177,10 +178,28 @@ void save_overdue(struct vm *vm)
 		save_fail(vm, -ETIMEDOUT, waits[vm->save->step]);
 }
 
+const char *save_last(const struct vm *vm)
+{
+	return vm->save ? vm->save->last : NULL;
+}
+
+void save_remove_temporary(struct vm *vm)
+{
+	struct save *s = vm->save;
+
+	if (!s || !s->last || !s->last_temporary)
+		return;
+	snapdir_remove(s->last);
+	free(s->last);
+	s->last = NULL;
+	s->last_temporary = false;
+}
+
 void save_close(struct vm *vm)
 {
 	if (!vm->save)
 		return;
+	save_remove_temporary(vm);
 	save_clear(vm->save);
 	child_free(&vm->save->pager);
 	free(vm->save->last);
@@ -303,8 +322,10 @@ static void is_there(struct vm *vm)
 
 	log_info("snapshot: the guest was paused for %llu us",
 		 (unsigned long long)((s->copied_ns - s->paused_ns) / 1000));
+	save_remove_temporary(vm);
 	free(s->last);
 	s->last = s->path;
+	s->last_temporary = s->order.temporary;
 	s->path = NULL;
 	save_over(vm, 0, NULL);
 }
@@ -586,7 +607,8 @@ int save_begin(struct vm *vm, const struct save_order *o, struct err *e)
 			       "base: this VM has no snapshot yet; expected the path of "
 			       "one");
 	child_free(&s->pager);
-	*s = (struct save){.order = *o, .records = -1, .last = s->last};
+	*s = (struct save){
+		.order = *o, .records = -1, .last = s->last, .last_temporary = s->last_temporary};
 	snapdir_none(&s->dir);
 	snapshot_none(&s->base);
 	child_none(&s->pager);

@@ -34,6 +34,7 @@ struct save_order {
 	bool diff;        /* it builds on another one: */
 	const char *base; /* NULL: the last one of this VM, made or restored from */
 	bool keep_running;
+	bool temporary; /* removed at the next one, at the VM's end, by save_remove_temporary() */
 	/* It is over: rc 0, or a negative errno and a line. Called once, unless the VM ends. */
 	void (*done)(void *ctx, struct vm *vm, int rc, const struct err *e);
 	void *ctx;
@@ -43,6 +44,9 @@ struct save_order {
  * snapdir_make() says. done() is not called then. */
 int save_begin(struct vm *vm, const struct save_order *o, struct err *e);
 bool save_active(const struct vm *vm);
+/* The path of the last one; NULL: none yet. */
+const char *save_last(const struct vm *vm);
+void save_remove_temporary(struct vm *vm);
 /* How much insula-vmm may write, for so many vCPUs. */
 uint64_t save_room(unsigned ncpus);
 uint64_t save_deadline(const struct vm *vm); /* clock_ns(); 0: none */

@@ -20,6 +20,7 @@
 #define DEPTH 16
 #define KEY_LEN 32u
 #define SEAL "seal"
+#define ORDER "working-set" /* restore.c writes it */
 
 static const char *const names[SNAPDIR_FILES] = {
 	[SNAPDIR_MACHINE] = "machine.json",
@@ -173,6 +174,19 @@ static void remove_files(const struct snapdir *d)
 	for (unsigned i = 0; i < SNAPDIR_FILES; i++)
 		unlinkat(d->dir, names[i], 0);
 	unlinkat(d->dir, SEAL, 0);
+	unlinkat(d->dir, ORDER, 0);
+}
+
+void snapdir_remove(const char *path)
+{
+	struct snapdir d = {.dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
+
+	if (d.dir < 0)
+		return;
+	remove_files(&d);
+	close(d.dir);
+	if (rmdir(path))
+		log_warn("snapshot: %s: %s", path, strerror(errno));
 }
 
 /* One that was left by a process that was killed is in nobody's way. */

@@ -52,6 +52,9 @@ int snapdir_keep(struct snapdir *d, struct err *e);
 /* Close; one that was not kept is removed. */
 void snapdir_close(struct snapdir *d);
 
+/* One that was made, as far as it is one. */
+void snapdir_remove(const char *path);
+
 /* ---- one that is read ---- */
 
 struct snapshot {

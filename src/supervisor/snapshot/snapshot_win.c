@@ -128,3 +128,14 @@ void restore_overdue(struct vm *vm)
 {
 	(void)vm;
 }
+
+const char *save_last(const struct vm *vm)
+{
+	(void)vm;
+	return NULL;
+}
+
+void save_remove_temporary(struct vm *vm)
+{
+	(void)vm;
+}

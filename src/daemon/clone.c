@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Clones of a VM that runs. See clone.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <insula/base.h>
+
+#include "clone.h"
+#include "daemon.h"
+#include "event.h"
+#include "machine.h"
+#include "method.h"
+#include "methods.h"
+#include "client.h"
+#include "request.h"
+#include "spec/json.h"
+#include "talk.h"
+
+#define CLONES_MAX 256
+#define CLONE_MS 3600000 /* the supervisor has deadlines of its own */
+#define CLONE_PLACE "/var/tmp"
+
+struct clones {
+	struct request *r; /* NULL: answered */
+	struct daemon *d;
+	char source[ID_LEN + 1];
+	char path[128];
+	unsigned waits; /* clones that have not begun, and one for who makes them */
+	json_object *vms;
+};
+
+static struct machine *by_id(struct daemon *d, const char *id)
+{
+	struct machine *m = d->machines;
+
+	while (m && strcmp(m->r.id, id) != 0)
+		m = m->next;
+	return m;
+}
+
+static void after_removal(struct machine *m, struct request *r, json_object *result,
+			  json_object *error, int fd)
+{
+	(void)m, (void)r, (void)result, (void)error, (void)fd; /* it does it at its end, too */
+}
+
+/* One that has ended meanwhile, and is gone with it, as it was made. */
+static json_object *as_they_are(const struct clones *c)
+{
+	json_object *o = json_object_new_object(), *list = json_object_new_array();
+
+	for (size_t i = 0; i < json_object_array_length(c->vms); i++) {
+		json_object *made = json_object_array_get_idx(c->vms, i);
+		const struct machine *m = by_id(c->d, j_get_str(made, "id", ""));
+
+		json_object_array_add(list, m ? machine_json(m, false) : json_object_get(made));
+	}
+	j_obj(o, "vms", list);
+	return o;
+}
+
+static void let_go(struct clones *c)
+{
+	struct machine *source;
+
+	if (--c->waits)
+		return;
+	source = by_id(c->d, c->source);
+	if (source && machine_active(source))
+		talk_ask(source, "snapshot-remove", NULL, after_removal, NULL, false);
+	if (c->r)
+		request_answer(c->r, as_they_are(c));
+	json_object_put(c->vms);
+	free(c);
+}
+
+void clone_has_begun(struct machine *m)
+{
+	struct clones *c = m->clones;
+
+	m->clones = NULL;
+	if (c)
+		let_go(c);
+}
+
+/* What the clone differs in is the client's to say; how large it is, is not. */
+static json_object *clone_params(const struct clones *c, const struct machine *source, unsigned i)
+{
+	json_object *given = j_get(c->r->params, "config"), *config = NULL, *o;
+	const char *name = j_get_str(c->r->params, "name", NULL);
+	char text[128];
+
+	if (!given || json_object_deep_copy(given, &config, NULL))
+		config = json_object_new_object();
+	j_str(config, "restore", c->path);
+	j_int(config, "cpus", source->r.cpus);
+	j_int(config, "mem", (int64_t)source->r.mem);
+	o = json_object_new_object();
+	j_obj(o, "config", config);
+	if (name && j_get_int(c->r->params, "count", 1) > 1) {
+		snprintf(text, sizeof(text), "%s-%u", name, i + 1);
+		j_str(o, "name", text);
+	} else {
+		j_str(o, "name", name);
+	}
+	return o;
+}
+
+/* False: the request has been refused, and is not ours any more. */
+static bool one_clone(struct clones *c, const struct machine *source, unsigned i)
+{
+	struct request *r = c->r;
+	json_object *kept = r->params;
+	struct machine *m;
+
+	r->params = clone_params(c, source, i);
+	m = vm_begin_clone(c->d, r);
+	if (!m) {
+		c->r = NULL;
+		return false;
+	}
+	json_object_put(r->params);
+	r->params = kept;
+	m->clones = c;
+	c->waits++;
+	json_object_array_add(c->vms, machine_json(m, false));
+	return true;
+}
+
+static void cloned(struct machine *m, struct request *r, json_object *result, json_object *error,
+		   int fd)
+{
+	unsigned n = (unsigned)j_get_int(r->params, "count", 1);
+	struct clones *c = error ? NULL : calloc(1, sizeof(*c));
+
+	(void)fd;
+	if (!c) {
+		if (error)
+			method_refuse_as(r, error);
+		else
+			method_refuse(r, RPC_INTERNAL, "no-memory", NULL);
+		return;
+	}
+	c->d = m->d;
+	c->r = r;
+	c->waits = 1;
+	c->vms = json_object_new_array();
+	snprintf(c->source, sizeof(c->source), "%s", m->r.id);
+	snprintf(c->path, sizeof(c->path), "%s", j_get_str(result, "path", ""));
+	if (!r->client) { /* nobody wants them any more */
+		request_free(r);
+		c->r = NULL;
+		n = 0;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		if (!one_clone(c, m, i))
+			break;
+	}
+	let_go(c);
+}
+
+void method_vm_clone(struct daemon *d, struct request *r)
+{
+	const char *place = j_get_str(r->params, "place", CLONE_PLACE);
+	struct machine *m = method_machine(d, r);
+	json_object *params;
+	char path[96];
+	uint64_t nonce;
+
+	if (!m)
+		return;
+	if (!path_is_absolute(place) || strlen(place) > 60) {
+		method_refuse_field(r, RPC_BAD_PARAMS, "value", "place", place,
+				    "an absolute path of at most 60 bytes");
+		return;
+	}
+	random_bytes(&nonce, sizeof(nonce));
+	snprintf(path, sizeof(path), "%s/insula-clone-%016llx", place, (unsigned long long)nonce);
+	params = json_object_new_object();
+	j_str(params, "path", path);
+	j_bool(params, "temporary", true);
+	talk_ask_long(m, "snapshot", params, cloned, r, CLONE_MS);
+}
