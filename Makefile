@@ -282,7 +282,7 @@ $(BUILD)/tests/test_whp: $(BUILD)/obj/tests/unit/test_whp.o $(DOUBLE) $(call lib
 
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZERS  := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
-FUZZ_LIB_SRC := $(foreach r,base x86 vmm devices exec layer image spec supervisor daemon ctl oci,$(call lib_of,$(r)))
+FUZZ_LIB_SRC := $(foreach r,base x86 vmm devices exec layer pager image spec supervisor daemon ctl oci,$(call lib_of,$(r)))
 FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 fuzzers: $(FUZZERS)
 $(BUILD)/fuzz/obj/%.o: %.c Makefile

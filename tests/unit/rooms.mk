@@ -54,6 +54,7 @@ rooms_test_vhost := devices base
 rooms_test_vhost_back := devices base
 rooms_test_vhostconf := supervisor spec image jail base
 rooms_test_vm := supervisor spec devices image jail base
+rooms_test_vmstate := vmm devices base
 rooms_test_vmlog := daemon supervisor spec devices image jail base
 rooms_test_vsock := devices base
 rooms_test_vsock_dev := devices base

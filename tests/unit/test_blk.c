@@ -1681,6 +1681,132 @@ START_TEST(more_requests_than_the_pool)
 }
 END_TEST
 
+/* ---- a snapshot is made ---- */
+
+static bool said_quiet(int ms)
+{
+	struct pollfd p = {.fd = chan[0], .events = POLLIN};
+	struct err e = {0};
+
+	if (poll(&p, 1, ms) != 1)
+		return false;
+	ck_assert_int_eq(msg_expect(chan[0], MSG_IS_QUIET, NULL, 0, NULL, 0, &e), 0);
+	return true;
+}
+
+static void say(enum msg_type t)
+{
+	ck_assert_int_eq(msg_send(chan[0], t, NULL, 0, NULL, 0), 0);
+}
+
+/* Nothing is in flight when it is said, and everything that was is answered. */
+START_TEST(quiet_waits_for_what_is_in_flight)
+{
+	struct vring_desc d[2] = {drv_desc(HEADERS, 16, false), drv_desc(HEADERS + 32, 1, true)};
+	uint16_t old = 0;
+	uint32_t len;
+
+	spied = true;
+	if (!start(_i))
+		return;
+	hold = true;
+	header(0, VIRTIO_BLK_T_FLUSH, 0);
+	drvq_add(&drv[0], d, 2, NULL);
+	drvq_kick(&drv[0], old);
+	while (!held)
+		usleep(100);
+	say(MSG_QUIET);
+	ck_assert(!said_quiet(100));
+	ck_assert_uint_eq(*status_of(0), 0xee);
+	hold = false;
+	ck_assert(said_quiet(WAIT_MS));
+	ck_assert_uint_eq(*status_of(0), VIRTIO_BLK_S_OK);
+	get_one(&drv[0], &len);
+	say(MSG_RESUME);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, 512, true), VIRTIO_BLK_S_OK);
+	stop_device();
+}
+END_TEST
+
+/* What the driver asks for meanwhile waits, whatever it kicks. */
+START_TEST(nothing_is_taken_while_quiet)
+{
+	struct vring_desc d[3] = {drv_desc(HEADERS, 16, false), drv_desc(DATA, 4096, false),
+				  drv_desc(HEADERS + 32, 1, true)};
+	uint16_t old = 0;
+	uint32_t len;
+
+	if (!start(_i))
+		return;
+	say(MSG_QUIET);
+	ck_assert(said_quiet(WAIT_MS));
+	header(0, VIRTIO_BLK_T_OUT, 0);
+	fill(data(0), 4096, 77);
+	drvq_add(&drv[0], d, 3, NULL);
+	drvq_kick(&drv[0], old);
+	for (unsigned i = 0; i < NQUEUES; i++)
+		event_signal(kick[i]);
+	usleep(100000);
+	ck_assert_uint_eq(*status_of(0), 0xee);
+	expect_disk(0, 4096, 1);
+	say(MSG_QUIET); /* twice is once */
+	ck_assert(!said_quiet(50));
+	say(MSG_RESUME);
+	get_one(&drv[0], &len);
+	ck_assert_uint_eq(*status_of(0), VIRTIO_BLK_S_OK);
+	expect_disk(0, 4096, 77);
+	/* An end is an end. */
+	say(MSG_QUIET);
+	ck_assert(said_quiet(WAIT_MS));
+	stop_device();
+}
+END_TEST
+
+/* Again and again, right behind each other, under load on all queues: while it is said to be quiet
+ * neither the page nor guest memory changes, and each request is answered once. */
+START_TEST(quiet_under_load)
+{
+	enum { ROUNDS = 60, EACH = 16 };
+	static uint8_t page[DP_SIZE];
+	uint8_t *memory;
+	uint32_t len;
+
+	if (!start(_i))
+		return;
+	memory = malloc(DATA);
+	for (unsigned r = 0; r < ROUNDS; r++) {
+		for (unsigned i = 0; i < NQUEUES * EACH; i++) {
+			struct vring_desc d[3] = {drv_desc(HEADERS + i * 64, 16, false),
+						  drv_desc(DATA + i * 4096, 4096, i & 1),
+						  drv_desc(HEADERS + i * 64 + 32, 1, true)};
+
+			header(i, i & 1 ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_OUT, i * 8);
+			drvq_add(&drv[i % NQUEUES], d, 3, NULL);
+		}
+		for (unsigned i = 0; i < NQUEUES; i++)
+			event_signal(kick[i]);
+		for (unsigned twice = 0; twice < 2; twice++) {
+			say(MSG_QUIET);
+			ck_assert(said_quiet(WAIT_MS));
+			memcpy(page, core.page, DP_SIZE);
+			memcpy(memory, gm_ptr(&gm, 0, DATA), DATA);
+			usleep(300);
+			ck_assert_int_eq(memcmp(page + DP_STATE_OFF, core.page + DP_STATE_OFF,
+						DP_STATE_SIZE),
+					 0);
+			ck_assert_int_eq(memcmp(memory, gm_ptr(&gm, 0, DATA), DATA), 0);
+			say(MSG_RESUME);
+		}
+		for (unsigned i = 0; i < NQUEUES * EACH; i++)
+			get_one(&drv[i % NQUEUES], &len);
+		for (unsigned i = 0; i < NQUEUES * EACH; i++)
+			ck_assert_uint_eq(*status_of(i), VIRTIO_BLK_S_OK);
+	}
+	free(memory);
+	stop_device();
+}
+END_TEST
+
 /* ---- kills ---- */
 
 static int kills_wanted(void)
@@ -2053,6 +2179,9 @@ int main(void)
 	tcase_add_loop_test(c, overlay_thrown_away, 0, n);
 	tcase_add_loop_test(c, overlay_zeroes_and_discards, 0, n);
 	tcase_add_loop_test(c, more_requests_than_the_pool, 0, both);
+	tcase_add_loop_test(c, quiet_waits_for_what_is_in_flight, 0, both);
+	tcase_add_loop_test(c, nothing_is_taken_while_quiet, 0, both);
+	tcase_add_loop_test(c, quiet_under_load, 0, both);
 	suite_add_tcase(s, c);
 	tcase_add_checked_fixture(k, setup, teardown);
 	tcase_set_timeout(k, 300);

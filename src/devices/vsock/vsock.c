@@ -170,6 +170,16 @@ static int open_events(struct vsockdev *d, struct err *e)
 	return d->mail_fd < 0 ? err_sys(e, d->mail_fd, "event") : vsock_host_open(d, e);
 }
 
+/* The driver knows a socket by its ports until its program has closed it, and that may be long
+ * after the event: ours are not those of the last process. */
+static void other_ports(struct vconns *t)
+{
+	uint32_t n;
+
+	random_bytes(&n, sizeof(n));
+	t->next_port = VCONN_FIRST_PORT + n % (VCONN_LAST_PORT - VCONN_FIRST_PORT);
+}
+
 int vsockdev_open(struct vsockdev *d, struct helper *h, const struct msg_start_vsock *m,
 		  const struct start_fds *f, const char **step, struct err *e)
 {
@@ -195,7 +205,9 @@ int vsockdev_open(struct vsockdev *d, struct helper *h, const struct msg_start_v
 		return rc;
 	worker_describe(&d->w, VIRTIO_ID_VSOCK, 0, VSOCK_QUEUES, &d->config, sizeof(d->config));
 	d->w.model.reset = model_reset;
-	if (h->port.resumed && (d->w.mmio.v.st->status & VIRTIO_CONFIG_S_DRIVER_OK))
+	if (h->port.resumed && (d->w.mmio.v.st->status & VIRTIO_CONFIG_S_DRIVER_OK)) {
 		d->reset = VSOCK_RESET_OWED;
+		other_ports(&d->conns);
+	}
 	return 0;
 }

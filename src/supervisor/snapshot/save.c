@@ -530,6 +530,13 @@ static int refuse_device(const struct device *d, struct err *e)
 {
 	if (d->class->unsaved)
 		return err_set(e, -EOPNOTSUPP, "%s: %s", d->desc.name, d->class->unsaved);
+	if (d->class == &device_blk && d->back.disk->conf->overlay &&
+	    !strcmp(d->back.disk->conf->overlay, "discard"))
+		return err_set(
+			e, -EOPNOTSUPP,
+			"%s: overlay=discard: what the guest has written is nowhere when the "
+			"VM has ended, and cannot be part of a snapshot",
+			d->desc.name);
 	if (d->child.state != CHILD_READY)
 		return err_set(e, -EAGAIN, "%s has no helper at the moment", d->desc.name);
 	return 0;

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A struct vmm as src/vmm/save.h finds it, with two vCPUs, a 16550 and a virtio device, on a
+ * hypervisor that keeps bytes. For the unit test and the fuzzer; all of hv.h that libvmm asks for
+ * is here, so nothing of src/hv is linked.
+ */
+#ifndef TEST_VMSTATE_H
+#define TEST_VMSTATE_H
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/state.h>
+
+#include "devices/describe.h"
+#include "vmm/save.h"
+#include "vmm/vmm.h"
+#include "vmm/x86/ioapic.h"
+
+#define VS_CPUS 2u
+#define VS_DEVICES 2u
+#define VS_PINS 24u
+
+/* hv.h leaves them to the backend. */
+struct hv_vm {
+	uint8_t state[64];
+	size_t len;
+	int fail;
+};
+struct hv_vcpu {
+	uint8_t state[128];
+	size_t len;
+	int fail;
+};
+
+static struct vmm vs_vm;
+static struct hv_vm vs_hv;
+static struct hv_vcpu vs_vcpu[VS_CPUS];
+static int vs_irq[VS_DEVICES];
+
+static int vs_get(const void *from, size_t len, int fail, struct state_out *out, struct err *e)
+{
+	if (fail)
+		return err_set(e, fail, "the hypervisor does not want to");
+	if (out->room - out->len < len)
+		return err_set(e, -ENOSPC, "no room");
+	memcpy(out->at + out->len, from, len);
+	out->len += len;
+	return 0;
+}
+
+static int vs_set(void *to, size_t room, size_t *tolen, const void *from, size_t len, int fail,
+		  struct err *e)
+{
+	if (fail)
+		return err_set(e, fail, "the hypervisor does not want to");
+	if (len > room)
+		return err_set(e, -EPROTO, "the hypervisor does not know that");
+	memcpy(to, from, len);
+	*tolen = len;
+	return 0;
+}
+
+int hv_vm_state_get(struct hv_vm *vm, struct state_out *out, struct err *e)
+{
+	return vs_get(vm->state, vm->len, vm->fail, out, e);
+}
+
+int hv_vm_state_set(struct hv_vm *vm, const void *state, size_t len, struct err *e)
+{
+	return vs_set(vm->state, sizeof(vm->state), &vm->len, state, len, vm->fail, e);
+}
+
+int hv_vcpu_state_get(struct hv_vcpu *v, struct state_out *out, struct err *e)
+{
+	return vs_get(v->state, v->len, v->fail, out, e);
+}
+
+int hv_vcpu_state_set(struct hv_vcpu *v, const void *state, size_t len, struct err *e)
+{
+	return vs_set(v->state, sizeof(v->state), &v->len, state, len, v->fail, e);
+}
+
+/* Nobody runs. */
+int hv_vcpu_bind(struct hv_vcpu *v, struct err *e)
+{
+	(void)v;
+	(void)e;
+	return -ENOSYS;
+}
+
+int hv_vcpu_run(struct hv_vcpu *v, struct hv_exit *x)
+{
+	(void)v;
+	(void)x;
+	return -ENOSYS;
+}
+
+int hv_vcpu_complete(struct hv_vcpu *v, struct hv_exit *x)
+{
+	(void)v;
+	(void)x;
+	return -ENOSYS;
+}
+
+int hv_vcpu_get_regs(struct hv_vcpu *v, struct hv_regs *r, struct err *e)
+{
+	(void)v;
+	(void)r;
+	(void)e;
+	return -ENOSYS;
+}
+
+void hv_vcpu_was_paused(struct hv_vcpu *v)
+{
+	(void)v;
+}
+
+void vmm_end(struct vmm *vm, enum vm_exit_reason reason, const struct msg_vm_exit *x)
+{
+	(void)vm;
+	(void)reason;
+	(void)x;
+}
+
+static int vs_route(struct hv_vm *vm, unsigned line, uint64_t addr, uint32_t data, struct err *e)
+{
+	(void)vm;
+	(void)line;
+	(void)addr;
+	(void)data;
+	(void)e;
+	return 0;
+}
+
+static int vs_bind(struct hv_vm *vm, unsigned line, hv_event event, struct err *e)
+{
+	(void)vm;
+	(void)line;
+	(void)event;
+	(void)e;
+	return 0;
+}
+
+static const struct ioapic_ops vs_ops = {vs_route, vs_bind, vs_bind};
+
+static void vs_device(unsigned i)
+{
+	struct remote *d = &vs_vm.dev[i];
+
+	if (i == 0)
+		describe_16550(&d->desc, 0x3f8, 4);
+	else
+		describe_virtio_mmio(&d->desc, 0xd0000000, 5, 2);
+	d->desc.index = i;
+	strcpy(d->desc.name, i ? "vda" : "com1");
+	d->slot[d->desc.vector[0].slot] = vs_irq[i];
+	d->head = 100 + i;
+	d->seq = 200 + i;
+}
+
+/* As it is before the guest goes on, or boots. */
+static void vs_open(void)
+{
+	struct err e;
+
+	memset(&vs_vm, 0, sizeof(vs_vm));
+	memset(&vs_hv, 0, sizeof(vs_hv));
+	memset(vs_vcpu, 0, sizeof(vs_vcpu));
+	vs_vm.hv = &vs_hv;
+	vs_vm.ncpus = VS_CPUS;
+	vs_vm.ndevices = VS_DEVICES;
+	vs_vm.npins = VS_PINS;
+	vs_vm.main_event = event_create();
+	memmap_of_board(&vs_vm.memmap, 64u << 20);
+	for (unsigned i = 0; i < VS_CPUS; i++) {
+		vs_vm.vcpu[i].vm = &vs_vm;
+		vs_vm.vcpu[i].index = i;
+		vs_vm.vcpu[i].hv = &vs_vcpu[i];
+	}
+	for (unsigned i = 0; i < VS_DEVICES; i++) {
+		vs_irq[i] = event_create();
+		vs_device(i);
+	}
+	if (ioapic_create(&vs_vm.ioapic, VS_PINS, &vs_ops, &vs_hv, &e))
+		panic("%s", e.text);
+}
+
+static void vs_close(void)
+{
+	ioapic_destroy(vs_vm.ioapic);
+	fd_close(&vs_vm.main_event);
+	for (unsigned i = 0; i < VS_DEVICES; i++)
+		fd_close(&vs_irq[i]);
+}
+
+/* What a guest has made of it. */
+static void vs_fill(void)
+{
+	for (size_t i = 0; i < sizeof(vs_hv.state); i++)
+		vs_hv.state[i] = (uint8_t)(i + 1);
+	vs_hv.len = sizeof(vs_hv.state);
+	for (unsigned c = 0; c < VS_CPUS; c++) {
+		for (size_t i = 0; i < sizeof(vs_vcpu[c].state); i++)
+			vs_vcpu[c].state[i] = (uint8_t)(i * 3 + c);
+		vs_vcpu[c].len = sizeof(vs_vcpu[c].state);
+	}
+	(void)ioapic_write(vs_vm.ioapic, 0, 4, 0x10 + 2 * 5);
+	(void)ioapic_write(vs_vm.ioapic, 0x10, 4, 0x10041);
+	atomic_store(&vs_vm.init_started, 1);
+	atomic_store(&vs_vm.agent_ready, 2);
+}
+
+static int vs_save(int fd, uint64_t *len, struct err *e)
+{
+	for (unsigned i = 0; i < VS_CPUS; i++)
+		save_vcpu(&vs_vm.vcpu[i]);
+	return save_write(&vs_vm, fd, len, e);
+}
+
+#endif
