@@ -21,12 +21,12 @@ for a in cut date dmesg kill setsid sleep; do
 	ln -sf busybox "$T/root/bin/$a"
 done
 truncate -s 64M "$T/disk.img"
-# Each pass writes all of 8 MiB and reads it back; it goes on until there is /tmp/enough.
+# Each pass writes all of 4 MiB and reads it back; it goes on until there is /tmp/enough.
 cat >"$T/root/bin/load" <<'JOB'
 #!/bin/sh
 n=0
 while [ ! -e /tmp/enough ]; do
-	fio --name=load --filename=/dev/vdb --direct=1 --ioengine=psync --rw=randwrite --bs=4k --size=8M --verify=crc32c --verify_fatal=1 \
+	fio --name=load --filename=/dev/vda --direct=1 --ioengine=psync --rw=randwrite --bs=4k --size=4M --verify=crc32c --verify_fatal=1 \
 		--do_verify=1 --randseed=$n --eta=never >/tmp/fio.out 2>&1 || { echo "fio $?" >/tmp/result; exit 1; }
 	n=$((n + 1))
 done
@@ -45,7 +45,7 @@ done
 guest() { # VM COMMAND: what it says
 	timeout 60 "$CTL" exec "$1" -- sh -c "$2" </dev/null 2>&1
 }
-expect starts 0 '' "$CTL" run -d --name v0 --mem 128M --rootfs "$T/root" --disk "$T/disk.img" --
+expect starts 0 '' "$CTL" run -d --name v0 --mem 256M --rootfs "$T/root" --disk "$T/disk.img" --
 guest v0 'echo mark-77 >/tmp/mark; setsid load >/dev/null 2>&1 & sleep 1; echo begun' >"$T/out"
 also load-begins begun
 timeout 120 "$CTL" exec v0 -- sh -c 'echo open; sleep 100' >"$T/stream" 2>&1 </dev/null &

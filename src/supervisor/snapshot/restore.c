@@ -273,11 +273,23 @@ static int check_images(struct vm *vm, struct err *e)
 			      "share has changed since the snapshot; expected the same");
 }
 
+/* The guest may have commands of before yet, and takes one of the same number for one of these that
+ * has a new stream. */
+static void other_commands(struct vm *vm)
+{
+	uint32_t first;
+
+	random_bytes(&first, sizeof(first));
+	vm_execs(vm)->ids = first & INT32_MAX;
+}
+
 int restore_fill(struct vm *vm, struct err *e)
 {
 	struct restore *r = vm->conf->restoring;
 	int rc = r ? check_images(vm, e) : 0;
 
+	if (r)
+		other_commands(vm);
 	return r && !rc ? pages_read(vm, r->snap.file[SNAPDIR_DEVICES], e) : rc;
 }
 
