@@ -24,7 +24,8 @@
 
 #define IMAGE_PATH_MAX 4096
 
-/* $XDG_CACHE_HOME/insula, else $HOME/.cache/insula, else /var/cache/insula for root. Not created
+#define IMAGE_ROOT_CACHE "/var/cache/insula" /* of root without a home */
+/* $XDG_CACHE_HOME/insula, else $HOME/.cache/insula, else IMAGE_ROOT_CACHE for root. Not created
  * yet. -ENOENT if none applies. */
 int image_cache_dir(char out[IMAGE_PATH_MAX], struct err *e);
 

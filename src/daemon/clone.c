@@ -28,6 +28,8 @@ struct clones {
 	char path[128];
 	unsigned waits; /* clones that have not begun, and one for who makes them */
 	json_object *vms;
+	int64_t paused_us;
+	char failed[256]; /* why one of them ended before it ran; "" */
 };
 
 static struct machine *by_id(struct daemon *d, const char *id)
@@ -57,7 +59,21 @@ static json_object *as_they_are(const struct clones *c)
 		json_object_array_add(list, m ? machine_json(m, false) : json_object_get(made));
 	}
 	j_obj(o, "vms", list);
+	j_int(o, "paused_us", c->paused_us);
 	return o;
+}
+
+/* All or none. */
+static void give_up(struct clones *c)
+{
+	for (size_t i = 0; i < json_object_array_length(c->vms); i++) {
+		json_object *made = json_object_array_get_idx(c->vms, i);
+		struct machine *m = by_id(c->d, j_get_str(made, "id", ""));
+
+		if (m && machine_active(m))
+			machine_shoot(m);
+	}
+	method_refuse(c->r, RPC_FAILED, "start-failed", c->failed);
 }
 
 static void let_go(struct clones *c)
@@ -69,7 +85,9 @@ static void let_go(struct clones *c)
 	source = by_id(c->d, c->source);
 	if (source && machine_active(source))
 		talk_ask(source, "snapshot-remove", NULL, after_removal, NULL, false);
-	if (c->r)
+	if (c->r && c->failed[0])
+		give_up(c);
+	else if (c->r)
 		request_answer(c->r, as_they_are(c));
 	json_object_put(c->vms);
 	free(c);
@@ -78,10 +96,18 @@ static void let_go(struct clones *c)
 void clone_has_begun(struct machine *m)
 {
 	struct clones *c = m->clones;
+	json_object *result;
 
 	m->clones = NULL;
-	if (c)
-		let_go(c);
+	if (!c)
+		return;
+	if (m->r.state == VM_ENDED) {
+		result = machine_result(m);
+		snprintf(c->failed, sizeof(c->failed), "%s",
+			 j_get_str(result, "message", "a clone has ended before it ran"));
+		json_object_put(result);
+	}
+	let_go(c);
 }
 
 /* What the clone differs in is the client's to say; how large it is, is not. */
@@ -145,6 +171,7 @@ static void cloned(struct machine *m, struct request *r, json_object *result, js
 	c->d = m->d;
 	c->r = r;
 	c->waits = 1;
+	c->paused_us = j_get_int(result, "paused_us", 0);
 	c->vms = json_object_new_array();
 	snprintf(c->source, sizeof(c->source), "%s", m->r.id);
 	snprintf(c->path, sizeof(c->path), "%s", j_get_str(result, "path", ""));

@@ -180,11 +180,13 @@ const struct method methods[] = {
 		WORDS("base", "diff: the snapshot that it builds on, whose memory is needed as long "
 			      "as this one; default: the last one of this VM") ","
 		FLAG("keep_running", "the VM goes on, as before; default true. false: it ends")),
-	 MACHINE, false},
+	 ANSWER(MACHINE_REQUIRED,
+		MACHINE_MEMBERS "," OWNER_SID ","
+		COUNT("paused_us", "how long the guest stood still; 0: it was paused before")), false},
 	{"vm.clone",
 	 "Make VMs that go on from where this one is now, and let it go on. They have its memory, "
 	 "read when they touch it, and new random numbers; disks, cards and shares are the same "
-	 "unless config says otherwise. Answered when all of them run, or have ended.",
+	 "unless config says otherwise. Answered when all of them run; if one cannot, none does.",
 	 method_vm_clone,
 	 OBJECT(MUST("id"), ID ","
 		NUMBER("count", "1", "256", "how many; default 1") ","
@@ -192,7 +194,10 @@ const struct method methods[] = {
 		WORDS("place", "absolute: a directory of the host for the memory until the clones "
 			       "run, which the owner can write to; default /var/tmp") ","
 		CONFIG),
-	 ANSWER(MUST("vms"), "\"vms\":{\"type\":\"array\",\"items\":" MACHINE "}"), false},
+	 ANSWER(MUST("vms"),
+		"\"vms\":{\"type\":\"array\",\"items\":" MACHINE "},"
+		COUNT("paused_us", "how long this VM's guest stood still; 0: it was paused before")),
+	 false},
 	{"vm.stop",
 	 "End a VM in order. A guest that boots Insula's own initrd is asked to power off, and "
 	 "asks an init of the root's own; one that does not by the deadline, or cannot be asked, "

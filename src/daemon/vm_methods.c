@@ -209,12 +209,16 @@ void method_vm_balloon(struct daemon *d, struct request *r)
 static void answer_snapshot(struct machine *m, struct request *r, json_object *result,
 			    json_object *error, int fd)
 {
-	(void)result;
+	json_object *o;
+
 	(void)fd;
-	if (error)
+	if (error) {
 		method_refuse_as(r, error);
-	else
-		request_answer(r, machine_json(m, false));
+		return;
+	}
+	o = machine_json(m, false);
+	j_int(o, "paused_us", j_get_int(result, "paused_us", 0));
+	request_answer(r, o);
 }
 
 void method_vm_snapshot(struct daemon *d, struct request *r)

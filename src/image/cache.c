@@ -36,7 +36,7 @@ int image_cache_dir(char out[IMAGE_PATH_MAX], struct err *e)
 	else if (home && home[0] == '/')
 		n = snprintf(out, IMAGE_PATH_MAX, "%s/.cache/insula", home);
 	else if (geteuid() == 0)
-		n = snprintf(out, IMAGE_PATH_MAX, "/var/cache/insula");
+		n = snprintf(out, IMAGE_PATH_MAX, IMAGE_ROOT_CACHE);
 	else
 		return err_set(e, -ENOENT,
 			       "no cache directory: neither XDG_CACHE_HOME nor HOME is set");

@@ -360,12 +360,17 @@ def case_damaged(d, place):
             f.write(text.replace(*change, 1))
         r = run(t)
         check("another %s in machine.json: one line, status 2" % word, one_line(r, word), r)
-    # Another user, or another host: there is another key.
-    env = dict(os.environ, HOME=place + "/home", XDG_CACHE_HOME=place + "/home/.cache")
-    os.makedirs(env["XDG_CACHE_HOME"], mode=0o700)
-    r = run(s, env=env)
+    # Another user, or another host: there was another key.
+    t = copy()
+    with open(t + "/seal", "w", encoding="ascii") as f:
+        f.write("0123456789abcdef" * 4)
+    r = run(t)
     check("another key: the disk is not opened", one_line(r, "was not made by this user", "--disk"), r)
-    check("with --disk it goes on there, too", run_state(run(s, "--disk", disk, env=env)) is not None)
+    check("with --disk it goes on all the same", run_state(run(t, "--disk", disk)) is not None)
+    if os.geteuid() == 0:
+        env = dict(os.environ, HOME=place + "/home", XDG_CACHE_HOME=place + "/home/.cache")
+        os.makedirs(env["XDG_CACHE_HOME"], mode=0o700)
+        check("a root with a home knows what root's insulad has made", run_state(run(s, env=env)) is not None)
     check("with the right key nothing has to be said", run_state(run(s)) is not None, run(s))
 
 
@@ -422,6 +427,16 @@ def case_clone(d, place):
     check("clone: a relative place", e["code"] == -32602 and e["data"]["field"] == "place", e)
     check("clone: the source goes on", g.count() == (before[0], 5, True))
     g.end()
+    disk = make_disk(place + "/disk.img")
+    c.call("vm.run", name="source", config=snap(disks=[disk]))
+    e = refused(c, "vm.clone", id="source", count=2, place=place)
+    check("clone: a disk that the source writes to is refused, in words", e["code"] == -32005 and disk in e["message"], e)
+    check("clone: and none of them is there", wait_for(lambda: [v["name"] for v in c.call("vm.list")["vms"]] == ["source"]), c.call("vm.list"))
+    c.call("vm.kill", id="source")
+    c.call("vm.run", name="source", config=snap(disks=["path=%s,ro" % disk]))
+    vms = c.call("vm.clone", id="source", count=2, place=place)["vms"]
+    check("clone: a disk that all of them read is no matter", [v["state"] for v in vms] == ["running"] * 2, vms)
+    check("clone: nothing else is left", nothing_left(place, "disk.img"))
 
 
 def make_disk(path):

@@ -343,6 +343,7 @@ static json_object *snapshot_place(const struct vm *vm)
 	json_object *o = json_object_new_object();
 
 	j_str(o, "path", save_last(vm));
+	j_int(o, "paused_us", (int64_t)save_paused_us(vm));
 	return o;
 }
 

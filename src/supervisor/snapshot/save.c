@@ -183,6 +183,13 @@ const char *save_last(const struct vm *vm)
 	return vm->save ? vm->save->last : NULL;
 }
 
+uint64_t save_paused_us(const struct vm *vm)
+{
+	const struct save *s = vm->save;
+
+	return s && !s->was_paused ? (s->copied_ns - s->paused_ns) / 1000 : 0;
+}
+
 void save_remove_temporary(struct vm *vm)
 {
 	struct save *s = vm->save;

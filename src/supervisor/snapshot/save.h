@@ -47,6 +47,8 @@ bool save_active(const struct vm *vm);
 /* The path of the last one; NULL: none yet. */
 const char *save_last(const struct vm *vm);
 void save_remove_temporary(struct vm *vm);
+/* How long its guest stood still for that, in us; 0: it was paused before. */
+uint64_t save_paused_us(const struct vm *vm);
 /* How much insula-vmm may write, for so many vCPUs. */
 uint64_t save_room(unsigned ncpus);
 uint64_t save_deadline(const struct vm *vm); /* clock_ns(); 0: none */

@@ -10,6 +10,7 @@
 
 #include <insula/base.h>
 #include <insula/board.h>
+#include <insula/image.h>
 #include <insula/log.h>
 #include <insula/sha256.h>
 
@@ -309,21 +310,31 @@ static int open_one(int dir, const char *path, const char *name, struct err *e)
 	return err_set(e, -EPROTO, "snapshot: %s/%s: is no file", path, name);
 }
 
-static bool is_sealed(int dir, const char *text, size_t len, const char *cache)
+static bool seal_is(const char *have, const char *cache, const char *text, size_t len)
 {
-	char want[SHA256_TEXT], have[SHA256_TEXT] = "";
 	uint8_t key[KEY_LEN] = {0};
-	int fd, rc;
+	char want[SHA256_TEXT];
 
 	if (get_key(cache, false, key))
 		return false;
+	keyed_sum(key, text, len, want);
+	return !strcmp(want, have);
+}
+
+/* Root's VMs under insulad have no home, so their key is in another place than that of a root who
+ * is logged in. */
+static bool is_sealed(int dir, const char *text, size_t len, const char *cache)
+{
+	char have[SHA256_TEXT] = "";
+	int fd, rc;
+
 	fd = openat(dir, SEAL, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0)
 		return false;
 	rc = read_full(fd, have, SHA256_TEXT - 1, 0);
 	close(fd);
-	keyed_sum(key, text, len, want);
-	return !rc && !strcmp(want, have);
+	return !rc && (seal_is(have, cache, text, len) ||
+		       (!geteuid() && seal_is(have, IMAGE_ROOT_CACHE, text, len)));
 }
 
 static int wrong(struct err *e, const char *path, const char *what)

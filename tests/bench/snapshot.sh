@@ -1,0 +1,87 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Snapshots: tests/bench/snapshot.sh BUILD [ROUNDS]. Payloads on this machine's KVM; with LINUX=1 (in the lab) a Linux guest of 256 MiB.
+set -eu
+cd "$(dirname "$0")/../.."
+. tests/bench/lib.sh
+build=$(realpath "$1")
+rounds=${2:-15}
+run=$build/bin/insula-run
+export INSULA_SOCKET
+dir=$(mktemp -d)
+INSULA_SOCKET=$dir/s
+ctl() { "$build/bin/insulactl" "$@"; }
+insulad=
+cleanup() {
+	for v in $(ctl ps -q 2>/dev/null); do ctl kill "$v" >/dev/null || true; done
+	[ -z "$insulad" ] || kill "$insulad"
+	rm -rf "$dir"
+}
+trap cleanup EXIT
+mkdir "$dir/state"
+"$build/bin/insulad" --state-dir "$dir/state" --socket "$INSULA_SOCKET" 2>"$dir/log" &
+insulad=$!
+until [ -S "$INSULA_SOCKET" ]; do sleep 0.1; done
+ms_of() { local t=$(($(now_ns))); "$@" >"$dir/out" </dev/null; echo $((($(now_ns) - t) / 1000)) | awk '{ print $1 / 1000 }'; }
+
+# own NAME: private memory of a VM's processes, guest RAM included, MiB
+own() {
+	local p sum=0
+	for p in $(ctl --json info "$1" | python3 -c 'import json,sys; v = json.load(sys.stdin); print(v["pid"], *[p["pid"] for p in v["processes"]])'); do
+		sum=$((sum + $(awk '/^Private_Dirty:/ { n += $2 } END { print n + 0 }' "/proc/$p/smaps")))
+	done
+	# Guest memory is shared between the processes of one VM, and belongs to no other: what its file has.
+	p=$(ctl --json info "$1" | python3 -c 'import json,sys; print(json.load(sys.stdin)["pid"])')
+	for f in /proc/"$p"/fd/*; do
+		case $(readlink "$f") in */memfd:insula-guest*) sum=$((sum + $(stat -L -c %b "$f") / 2)) ;; esac
+	done
+	awk -v k=$sum 'BEGIN { print k / 1024 }'
+}
+
+head_row "snapshots"
+if [ -z "${LINUX:-}" ]; then
+	truncate -s 64M "$dir/disk"
+	vm=(--kernel "$build/guests/snap.elf" --mem 64M --disk "$dir/disk,ro")
+	ctl run -d --name source "${vm[@]}" >/dev/null
+	sleep 1
+	ctl snapshot source "$dir/snap" >/dev/null
+	ctl kill source >/dev/null
+	for _ in $(seq "$rounds"); do
+		for b in cold restored; do
+			case $b in cold) a=("${vm[@]}") ;; *) a=(--restore "$dir/snap") ;; esac
+			echo q | timeout 30 "$run" "${a[@]}" --metrics "$dir/m" >/dev/null || true
+			json "$dir/m" first_instruction_ns | awk '{ print $1 / 1e6 }' >>"$dir/first.$b"
+		done
+	done
+	row "restore / start to first instruction" "$(median <"$dir/first.restored")" "$(median <"$dir/first.cold")" "<= 1.3" " ms"
+	ctl start source >/dev/null
+	sleep 1
+	for _ in $(seq "$rounds"); do
+		ctl rpc vm.clone "{\"id\":\"source\",\"name\":\"c$RANDOM\"}" >"$dir/c"
+		json "$dir/c" paused_us | awk '{ print $1 / 1e3 }' >>"$dir/pause"
+		ctl kill "$(json "$dir/c" vms.0.id)" >/dev/null
+	done
+	alone "clone, 16 MiB of 64 in use: source paused" "$(median <"$dir/pause")" "<= 5 ms" " ms"
+	exit
+fi
+
+ctl run -d --name source --mem 256M -- >/dev/null
+until ctl exec source true 2>/dev/null; do sleep 0.5; done
+sleep 3
+ctl snapshot source "$dir/snap" >/dev/null
+alone "size of the snapshot" "$(du -sm "$dir/snap" | cut -f1)" "" " MiB"
+alone "memory that the source has touched" "$(own source)" "" " MiB"
+"$run" --restore "$dir/snap" -- true </dev/null # writes the working set
+for _ in $(seq "$rounds"); do
+	ms_of "$run" --mem 256M -- true >>"$dir/cold"
+	ms_of "$run" --restore "$dir/snap" -- true >>"$dir/restored"
+	ctl rpc vm.clone "{\"id\":\"source\",\"name\":\"c$RANDOM\"}" >"$dir/c"
+	json "$dir/c" paused_us | awk '{ print $1 / 1e3 }' >>"$dir/pause"
+	id=$(json "$dir/c" vms.0.id)
+	sleep 2
+	own "$id" >>"$dir/own"
+	ctl kill "$id" >/dev/null
+done
+row "restore / start, to the end of exec true" "$(median <"$dir/restored")" "$(median <"$dir/cold")" "<= 0.2" " ms"
+row "clone: source paused / start" "$(median <"$dir/pause")" "$(median <"$dir/cold")" "<= 0.05" " ms"
+alone "own memory of an idle clone, 2 s old" "$(median <"$dir/own")" "<= 12 MiB" " MiB"
