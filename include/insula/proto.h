@@ -64,8 +64,8 @@ enum msg_type {
 			    (to the vmm) */
 	MSG_SAVE,        /* empty; a descriptor: write all that the vmm holds into it (to a vmm that
 			    has said MSG_PAUSED) */
-	MSG_QUIET,       /* empty: touch neither guest memory nor what is behind the device until
-			    MSG_RESUME (to a helper) */
+	MSG_QUIET,       /* struct msg_quiet: touch neither guest memory nor what is behind the
+			    device until MSG_RESUME (to a helper) */
 	MSG_READY = 64,  /* empty */
 	MSG_FAILED,      /* struct msg_failed */
 	MSG_VM_EXIT,     /* struct msg_vm_exit (from the vmm) */
@@ -93,8 +93,8 @@ enum msg_type {
 	MSG_SAVED,         /* struct msg_saved (from the vmm) */
 	MSG_FAULTS,        /* struct msg_faults; a descriptor: of userfaultfd, for a piece of guest
 			    * memory (from who maps it, before MSG_READY) */
-	MSG_IS_QUIET,      /* empty: nothing is in flight, the device page is up to date (from
-				  * a helper) */
+	MSG_IS_QUIET, /* struct msg_quiet, the same: nothing is in flight, the device page is up
+			    * to date (from a helper) */
 	MSG_START_LAYER = 144, /* to and from insula-layer: insula/layer.h */
 	MSG_LAYER,
 	MSG_LAYER_END,
@@ -224,6 +224,11 @@ _Static_assert(MSG_VERSION == 1 && MSG_START_EXEC == 40 && sizeof(struct msg_sta
 /* The answer to MSG_PAUSE, when no vCPU is in the guest any more, and to MSG_RESUME. */
 struct msg_paused {
 	uint32_t paused; /* 1: no vCPU is in the guest, 0: they go on */
+};
+
+/* Which order to be quiet it is: an answer may come late. */
+struct msg_quiet {
+	uint32_t no;
 };
 
 /* A piece of guest memory that is filled when it is touched. */

@@ -100,13 +100,14 @@ static int helper_count(struct helper *h)
 /* ---- a snapshot is made ---- */
 
 /* What the guest wrote last may still be in the ring: it is part of the page. */
-static int helper_rest(struct helper *h)
+static int helper_rest(struct helper *h, const void *body)
 {
 	int rc = port_run(&h->port);
 
 	if (rc < 0)
 		return rc;
 	if (!h->quiet && h->ops->quiet) {
+		memcpy(&h->quiet_order, body, sizeof(h->quiet_order));
 		h->quiet = true;
 		h->ops->quiet(h->dev);
 	}
@@ -124,7 +125,7 @@ static int helper_go_on(struct helper *h)
 void helper_is_quiet(struct helper *h)
 {
 	/* If it cannot be said, the supervisor is gone, and the loop sees that. */
-	(void)msg_send(h->channel, MSG_IS_QUIET, NULL, 0, NULL, 0);
+	(void)msg_send(h->channel, MSG_IS_QUIET, &h->quiet_order, sizeof(h->quiet_order), NULL, 0);
 }
 
 static int helper_stop(struct helper *h)
@@ -159,8 +160,8 @@ static int take_message(struct helper *h)
 		return helper_stop(h);
 	if (len == 0 && nfds == 0 && type == MSG_COUNT)
 		return helper_count(h);
-	if (len == 0 && nfds == 0 && type == MSG_QUIET)
-		return helper_rest(h);
+	if (len == sizeof(struct msg_quiet) && nfds == 0 && type == MSG_QUIET)
+		return helper_rest(h, body);
 	if (len == 0 && nfds == 0 && type == MSG_RESUME)
 		return helper_go_on(h);
 	rc = h->ops->message ? h->ops->message(h->dev, type, body, len, fds, nfds) : -EPROTO;

@@ -65,7 +65,8 @@ struct helper {
 	int irq_fd;   /* owned: interrupt line */
 	int event_fd; /* owned: for the device's own threads; may be signalled by any thread */
 	bool spin;    /* more than one CPU */
-	bool quiet;   /* MSG_QUIET until MSG_RESUME */
+	bool quiet;   /* MSG_QUIET until MSG_RESUME: */
+	struct msg_quiet quiet_order;
 	uint64_t irqs, wakeups;
 };
 

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -157,14 +158,6 @@ static int pager_faults(struct pager *p, const struct msg_faults *m, int fd)
 	return rc ? pager_refuse(p, "faults", &e) : 0;
 }
 
-static int pager_fill(struct pager *p)
-{
-	struct err e;
-	int rc = serve_fill(&p->serve, &e);
-
-	return rc ? pager_refuse(p, "fill", &e) : pager_done(p);
-}
-
 /* 0; or it is over, in order if the channel has ended. */
 static int pager_hear(struct pager *p)
 {
@@ -188,7 +181,7 @@ static int pager_hear(struct pager *p)
 	if (type == MSG_PAGER_FAULTS && len == sizeof(b.faults) && nfds == 1 && serves)
 		return pager_faults(p, &b.faults, fds[0]);
 	if (type == MSG_PAGER_FILL && !len && !nfds && serves)
-		return pager_fill(p);
+		return serve_fill(&p->serve), 0;
 	return -EPROTO;
 }
 
@@ -200,7 +193,37 @@ static int pager_serve(struct pager *p)
 
 	if (rc)
 		return pager_refuse(p, "serve", &e);
-	return heard ? pager_hear(p) : 0;
+	if (p->serve.whole) {
+		p->serve.whole = false;
+		rc = pager_done(p);
+	}
+	return rc ? rc : heard ? pager_hear(p) : 0;
+}
+
+static _Noreturn void wait_for_the_kill(void)
+{
+	static _Atomic uint32_t never;
+
+	for (;;)
+		word_wait(&never, 0);
+}
+
+/* If we ended with messages that were not read, the kernel would throw away what we said last. Who
+ * hears it ends us, or sends nothing more. */
+static void drain(void)
+{
+	struct pollfd p = {.fd = MSG_CHANNEL_FD, .events = POLLIN};
+	int fds[MSG_MAX_FDS];
+	enum msg_type type;
+	char body[64];
+	unsigned nfds;
+	size_t len;
+
+	while (poll(&p, 1, 1000) == 1 &&
+	       !msg_recv(MSG_CHANNEL_FD, &type, body, sizeof(body), &len, fds, &nfds)) {
+		while (nfds)
+			close(fds[--nfds]);
+	}
 }
 
 static int pager_loop(void *dev)
@@ -210,6 +233,12 @@ static int pager_loop(void *dev)
 
 	while (!rc)
 		rc = p->job == PAGER_SERVE && p->done ? pager_serve(p) : pager_hear(p);
+	/* We may hold the last descriptors of pages that are missing: if they were closed before
+	 * whoever waits for these is dead too, he would go on with zeros. */
+	if (rc == -EPIPE && p->job == PAGER_SERVE)
+		wait_for_the_kill();
+	if (p->job == PAGER_SERVE)
+		drain();
 	return rc == -EPIPE ? 0 : rc;
 }
 

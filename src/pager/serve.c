@@ -274,7 +274,7 @@ static int put_zero(const struct serve_range *r, uint64_t at)
 	return errno == EEXIST || errno == EAGAIN ? 0 : -errno;
 }
 
-static int on_fault(struct serve *s, const struct serve_range *r, uint64_t addr, struct err *e)
+static int on_fault(struct serve *s, struct serve_range *r, uint64_t addr, struct err *e)
 {
 	uint64_t off = r->offset + ((addr & ~(uint64_t)(RAM_PAGE - 1)) - r->addr);
 	uint32_t b = (uint32_t)(off / RAM_BLOCK);
@@ -293,7 +293,10 @@ static int on_fault(struct serve *s, const struct serve_range *r, uint64_t addr,
 	note(s, b);
 	rc = s->present >> page & 1 ? put_pages(s, r, first, first + SERVE_PAGES)
 				    : put_zero(r, off - r->offset);
-	return rc == -ESRCH || rc == -ENOENT ? 0 : rc ? err_sys(e, rc, "a page") : 0;
+	/* Its process has ended, or this is no range of memory: nobody else has to suffer for it. */
+	if (rc && rc != -ENOENT)
+		serve_drop(r);
+	return 0;
 }
 
 /* ---- turns ---- */
@@ -309,34 +312,57 @@ static int serve_one_range(struct serve *s, struct serve_range *r, struct err *e
 			serve_drop(r); /* its process has ended */
 		return 0;
 	}
-	for (size_t i = 0; i < (size_t)n / sizeof(m[0]) && !rc; i++) {
+	for (size_t i = 0; i < (size_t)n / sizeof(m[0]) && !rc && r->fd >= 0; i++) {
 		if (m[i].event == UFFD_EVENT_PAGEFAULT)
 			rc = on_fault(s, r, m[i].arg.pagefault.address, e);
 	}
 	return rc;
 }
 
-/* Into the first process that has all of guest memory there: page tables as well as pages. */
-static int prefetch(struct serve *s, struct err *e)
+/* Into the first process that takes it: page tables as well as pages. -EAGAIN: none does. */
+static int put_block(struct serve *s, uint32_t b, struct err *e)
 {
-	uint32_t b = s->blocks[s->at++];
+	uint64_t off = (uint64_t)b * RAM_BLOCK;
 	int rc;
 
-	if (s->at == s->end)
-		s->replays = false;
 	if (b >= blocks_of(s) || block_is_zero(s, b))
 		return 0;
 	rc = fetch(s, b, e);
-	for (unsigned i = 0; i < s->nranges && !rc; i++) {
-		const struct serve_range *r = &s->range[i];
-		uint64_t off = (uint64_t)b * RAM_BLOCK;
+	if (rc)
+		return rc;
+	for (unsigned i = 0; i < s->nranges; i++) {
+		struct serve_range *r = &s->range[i];
 
 		if (r->fd < 0 || off < r->offset || off >= r->offset + r->len)
 			continue;
 		rc = put_pages(s, r, 0, PAGES);
-		return rc == -ESRCH || rc == -ENOENT ? 0 : rc ? err_sys(e, rc, "a page") : 0;
+		if (!rc)
+			return 0;
+		if (rc != -ENOENT)
+			serve_drop(r);
 	}
-	return rc;
+	return err_set(e, -EAGAIN, "nobody takes the memory at %llu", (unsigned long long)off);
+}
+
+static int prefetch(struct serve *s, struct err *e)
+{
+	int rc = put_block(s, s->blocks[s->at++], e);
+
+	if (s->at == s->end)
+		s->replays = false;
+	return rc == -EAGAIN ? 0 : rc; /* they are asked for later */
+}
+
+/* Of a guest that goes on meanwhile: one block, and what is zero on the way to it. */
+static int fill_some(struct serve *s, struct err *e)
+{
+	while (s->fill_at < blocks_of(s) && block_is_zero(s, s->fill_at))
+		s->fill_at++;
+	if (s->fill_at < blocks_of(s))
+		return put_block(s, s->fill_at++, e);
+	s->fills = false;
+	s->whole = true;
+	return 0;
 }
 
 int serve_turn(struct serve *s, int channel, bool *heard, struct err *e)
@@ -353,7 +379,7 @@ int serve_turn(struct serve *s, int channel, bool *heard, struct err *e)
 			write_order(s);
 		timeout = now < due ? (int)((due - now) / 1000000) + 1 : 0;
 	}
-	if (s->replays)
+	if (s->replays || s->fills)
 		timeout = 0;
 	if (poll(p, 1 + s->nranges, timeout) < 0 && errno != EINTR)
 		return err_sys(e, -errno, "poll");
@@ -362,7 +388,9 @@ int serve_turn(struct serve *s, int channel, bool *heard, struct err *e)
 		if (p[1 + i].fd >= 0 && p[1 + i].revents)
 			rc = serve_one_range(s, &s->range[i], e);
 	}
-	if (!rc && s->replays && s->nranges)
+	if (!rc && s->fills && s->nranges)
+		rc = fill_some(s, e);
+	else if (!rc && s->replays && s->nranges)
 		rc = prefetch(s, e);
 	return rc;
 }
@@ -374,27 +402,8 @@ void serve_begin(struct serve *s)
 		read_order(s);
 }
 
-int serve_fill(struct serve *s, struct err *e)
+void serve_fill(struct serve *s)
 {
-	int rc = 0;
-
-	for (uint32_t b = 0; b < blocks_of(s) && !rc; b++) {
-		if (block_is_zero(s, b))
-			continue;
-		rc = fetch(s, b, e);
-		for (unsigned i = 0; i < s->nranges && !rc; i++) {
-			const struct serve_range *r = &s->range[i];
-			uint64_t off = (uint64_t)b * RAM_BLOCK;
-
-			if (r->fd < 0 || off < r->offset || off >= r->offset + r->len)
-				continue;
-			rc = put_pages(s, r, 0, PAGES);
-			if (rc != -ESRCH && rc != -ENOENT)
-				break;
-			rc = 0; /* that process has gone: by another one's */
-		}
-		if (rc)
-			err_sys(e, rc, "memory cannot be filled");
-	}
-	return rc;
+	s->fills = true;
+	s->fill_at = 0;
 }

@@ -42,6 +42,8 @@ struct serve {
 	uint32_t norder, nwritten; /* blocks in it, and in the file */
 	uint32_t at, end;          /* the next one to be filled before it is asked for */
 	unsigned writes;
+	bool fills, whole; /* serve_fill() is under way; it is done */
+	uint32_t fill_at;
 	uint32_t *blocks;
 	uint8_t *seen;     /* a bit for each block */
 	uint64_t begun_ns; /* the first fault */
@@ -59,7 +61,7 @@ int serve_add(struct serve *s, int fd, uint64_t offset, uint64_t addr, uint64_t 
 /* Wait for a fault or for `channel`, and deal with the faults. *heard: the channel has something.
  * -EPROTO, or what the system says: the snapshot cannot be read, and nobody can go on. */
 int serve_turn(struct serve *s, int channel, bool *heard, struct err *e);
-/* Everything, now. */
-int serve_fill(struct serve *s, struct err *e);
+/* Everything from now on, turn by turn; s->whole when it is there. */
+void serve_fill(struct serve *s);
 
 #endif

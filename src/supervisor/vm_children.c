@@ -196,8 +196,10 @@ static bool helper_message(void *ctx, enum msg_type t, const void *body, size_t 
 
 	if (t == MSG_COUNTED && len == sizeof(*s))
 		return device_counted(d, s);
-	if (t == MSG_IS_QUIET && !len)
-		return save_quiet(d->vm, d);
+	if (t == MSG_IS_QUIET && len == sizeof(struct msg_quiet)) {
+		save_quiet(d->vm, d, ((const struct msg_quiet *)body)->no);
+		return true;
+	}
 	if (t != MSG_STOPPED || len != sizeof(*s) || d->child.state != CHILD_STOPPING)
 		return d->class->message && d->class->message(d->vm, d, t, body, len);
 	for (unsigned i = 0; i < ARRAY_LEN(s->n); i++)

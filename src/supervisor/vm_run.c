@@ -158,7 +158,7 @@ static const struct {
 	[VM_RESTART] = {vm_restart_next, vm_restart_due, false},
 	[VM_DEVICES] = {devices_due, devices_tend, false},
 	[VM_SAVE] = {save_deadline, save_overdue, false},
-	[VM_PAGER] = {restore_deadline, restore_overdue, false},
+	[VM_PAGER] = {restore_deadline, restore_overdue, true},
 	[VM_CONTROL] = {control_due, control_over, true},
 };
 

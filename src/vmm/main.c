@@ -379,6 +379,7 @@ static void send_paused(uint32_t paused)
 static void resume_vm(struct vmm *vm)
 {
 	vm->pausing = false;
+	fd_close(&vm->save_fd); /* a record that nobody waits for any more */
 	wake_resting(vm);
 	send_paused(0);
 }

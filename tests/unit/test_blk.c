@@ -1683,15 +1683,26 @@ END_TEST
 
 /* ---- a snapshot is made ---- */
 
+static struct msg_quiet quiet_order;
+
 static bool said_quiet(int ms)
 {
 	struct pollfd p = {.fd = chan[0], .events = POLLIN};
 	struct err e = {0};
+	struct msg_quiet m;
 
 	if (poll(&p, 1, ms) != 1)
 		return false;
-	ck_assert_int_eq(msg_expect(chan[0], MSG_IS_QUIET, NULL, 0, NULL, 0, &e), 0);
+	ck_assert_int_eq(msg_expect(chan[0], MSG_IS_QUIET, &m, sizeof(m), NULL, 0, &e), 0);
+	ck_assert_uint_eq(m.no, quiet_order.no);
 	return true;
+}
+
+static void say_quiet(void)
+{
+	quiet_order.no++;
+	ck_assert_int_eq(msg_send(chan[0], MSG_QUIET, &quiet_order, sizeof(quiet_order), NULL, 0),
+			 0);
 }
 
 static void say(enum msg_type t)
@@ -1715,7 +1726,7 @@ START_TEST(quiet_waits_for_what_is_in_flight)
 	drvq_kick(&drv[0], old);
 	while (!held)
 		usleep(100);
-	say(MSG_QUIET);
+	say_quiet();
 	ck_assert(!said_quiet(100));
 	ck_assert_uint_eq(*status_of(0), 0xee);
 	hold = false;
@@ -1738,7 +1749,7 @@ START_TEST(nothing_is_taken_while_quiet)
 
 	if (!start(_i))
 		return;
-	say(MSG_QUIET);
+	say_quiet();
 	ck_assert(said_quiet(WAIT_MS));
 	header(0, VIRTIO_BLK_T_OUT, 0);
 	fill(data(0), 4096, 77);
@@ -1749,14 +1760,16 @@ START_TEST(nothing_is_taken_while_quiet)
 	usleep(100000);
 	ck_assert_uint_eq(*status_of(0), 0xee);
 	expect_disk(0, 4096, 1);
-	say(MSG_QUIET); /* twice is once */
+	/* Twice is once. */
+	ck_assert_int_eq(msg_send(chan[0], MSG_QUIET, &quiet_order, sizeof(quiet_order), NULL, 0),
+			 0);
 	ck_assert(!said_quiet(50));
 	say(MSG_RESUME);
 	get_one(&drv[0], &len);
 	ck_assert_uint_eq(*status_of(0), VIRTIO_BLK_S_OK);
 	expect_disk(0, 4096, 77);
 	/* An end is an end. */
-	say(MSG_QUIET);
+	say_quiet();
 	ck_assert(said_quiet(WAIT_MS));
 	stop_device();
 }
@@ -1786,7 +1799,7 @@ START_TEST(quiet_under_load)
 		for (unsigned i = 0; i < NQUEUES; i++)
 			event_signal(kick[i]);
 		for (unsigned twice = 0; twice < 2; twice++) {
-			say(MSG_QUIET);
+			say_quiet();
 			ck_assert(said_quiet(WAIT_MS));
 			memcpy(page, core.page, DP_SIZE);
 			memcpy(memory, gm_ptr(&gm, 0, DATA), DATA);

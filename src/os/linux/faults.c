@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <insula/base.h>
@@ -17,6 +18,8 @@ int faults_catch(int dev, void *at, size_t len, struct err *e)
 
 	if (fd < 0)
 		return err_sys(e, -errno, "userfaultfd");
+	/* A huge page of zeros would cover pages that are still to be filled. */
+	(void)madvise(at, len, MADV_NOHUGEPAGE);
 	if (!ioctl(fd, UFFDIO_API, &api) && !ioctl(fd, UFFDIO_REGISTER, &r))
 		return fd;
 	rc = err_sys(e, -errno, "userfaultfd for shared memory");

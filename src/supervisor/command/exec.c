@@ -247,7 +247,8 @@ static void connect_stream(struct vm *vm, struct exec_proc *p)
 
 	if (p->stream < 0 || !p->ready || !vm_execs(vm)->agent_ready)
 		return;
-	if (vm_execs(vm)->held && p != &vm_execs(vm)->place[PLACE_RESUMED])
+	if (vm_execs(vm)->held && p != &vm_execs(vm)->place[PLACE_RESUMED] &&
+	    p != &vm_execs(vm)->place[PLACE_POWEROFF])
 		return;
 	if (state == VM_VSOCK_AWAY) {
 		if (!p->broken_ns)

@@ -422,6 +422,7 @@ static void op_stop(struct call *c)
 	struct err e;
 	int rc;
 
+	save_cancel(vm, "the VM is being stopped");
 	control_answer(k, c->conn, c->id, NULL);
 	k->stopping = true;
 	if (!ms || !vm_has_agent(vm) || vm_has_ended(vm)) {

@@ -102,6 +102,8 @@ static int take_page(struct device *d, const void *at, size_t len, unsigned i, s
 		return rc;
 	if (p.len < RECORD_HEAD + DP_STATE_OFF || (p.len - RECORD_HEAD) % UNIT)
 		return err_set(e, -EPROTO, "state: a device page of %u bytes", p.len);
+	if (d->class->unsaved)
+		return err_set(e, -EINVAL, "%s: %s", d->desc.name, d->class->unsaved);
 	name_it(d, &want);
 	memcpy(&record, p.body, p.len);
 	if (memcmp(&record, &want, offsetof(struct page_record, size)) != 0) {

@@ -21,8 +21,9 @@
 #include "spec/settings.h"
 #include "supervisor/vm.h"
 
-#define PAGER_NOFILE 32
-#define TELL_NS 60000000000ull /* the guest's hooks have 10 s each */
+#define PAGER_NOFILE 256 /* each process that maps memory gives it a descriptor a region */
+#define LOAD_NS(mem) (((mem) >> 24) * 1000000000ull) /* 16 MiB a second */
+#define TELL_NS 60000000000ull                       /* the guest's hooks have 10 s each */
 
 #define FAULTS (2 * (VM_MAX_DEVICES + 2))
 #define ORDER_SIZE (2ull << 20)
@@ -43,6 +44,7 @@ struct restore {
 	uint32_t told; /* the guest is being told that it goes on: its command; 0: it is not */
 	uint64_t tell_by_ns; /* or its commands run without that */
 	bool serves, completing;
+	bool damaged; /* the snapshot; no other insula-pager reads it either */
 	struct faults faults[FAULTS];
 };
 
@@ -312,8 +314,29 @@ int restore_device(const struct vm *vm)
 
 static void hand_on(struct restore *r, const struct faults *f)
 {
-	/* Whoever does not take it has ended; the next one gets them all. */
-	(void)child_send(&r->pager, MSG_PAGER_FAULTS, &f->m, sizeof(f->m), &f->fd, 1);
+	/* One that does not take it is of no use; the next one gets them all. */
+	if (child_send(&r->pager, MSG_PAGER_FAULTS, &f->m, sizeof(f->m), &f->fd, 1))
+		child_shoot(&r->pager);
+}
+
+/* A piece of the memory as every process has it, once, and a descriptor that is what it should be:
+ * whoever says so may have looked at a hostile page already. */
+static bool faults_fit(const struct vm *vm, const struct child *whose, const struct msg_faults *m,
+		       int fd)
+{
+	const struct restore *r = vm->conf->restoring;
+	static const char what[] = "anon_inode:[userfaultfd]";
+	char path[32], link[sizeof(what) + 1] = "";
+	bool known = false;
+
+	for (unsigned i = 0; i < vm->memmap.nregions; i++)
+		known |= vm->memmap.region[i].offset == m->offset &&
+			 vm->memmap.region[i].size == m->len;
+	for (unsigned i = 0; i < FAULTS; i++)
+		known &= r->faults[i].whose != whose || r->faults[i].m.offset != m->offset;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return known && readlink(path, link, sizeof(link) - 1) == (ssize_t)sizeof(what) - 1 &&
+	       !strcmp(link, what) && (fcntl(fd, F_GETFL) & O_NONBLOCK);
 }
 
 bool restore_faults(struct vm *vm, const struct child *whose, const struct msg_faults *m, int fd)
@@ -323,7 +346,7 @@ bool restore_faults(struct vm *vm, const struct child *whose, const struct msg_f
 
 	while (r && i < FAULTS && r->faults[i].whose)
 		i++;
-	if (!r || r->device < 0 || i == FAULTS) {
+	if (!r || r->device < 0 || i == FAULTS || !faults_fit(vm, whose, m, fd)) {
 		fd_close(&fd);
 		return false;
 	}
@@ -359,6 +382,7 @@ static bool load_failed(void *ctx, const struct msg_failed *f)
 {
 	struct vm *vm = ctx;
 
+	vm->conf->restoring->damaged |= f->bad_input;
 	if (!vm->running || f->bad_input)
 		vm_end(vm, f->bad_input && !vm->running ? RUN_BAD_INPUT : RUN_FAILED,
 		       "--restore: %.80s: %s", vm->conf->restore, f->text);
@@ -434,7 +458,7 @@ static void load_gone(void *ctx, const struct child_end *end)
 		vm_end(vm, RUN_FAILED, "insula-pager %s before the guest ran", end->how);
 		return;
 	}
-	if (r->device < 0 || vm->ended)
+	if (r->device < 0 || r->damaged)
 		return;
 	r->serves = false;
 	log_warn("insula-pager %s: another one takes over", end->how);
@@ -463,7 +487,7 @@ static int open_order(const struct vm_config *c)
 		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0)
 		return -1;
-	if (fstat(fd, &st) || !S_ISREG(st.st_mode))
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_nlink != 1 || st.st_uid != geteuid())
 		fd_close(&fd);
 	return fd;
 }
@@ -540,18 +564,22 @@ int restore_start(struct vm *vm, struct err *e)
 
 	if (rc)
 		return rc;
-	if (!vm->conf->mem_huge) {
+	/* What a balloon has given back would come back as it was, and not as zeros. */
+	if (!vm->conf->mem_huge && !vm_balloon(vm)) {
 		r->device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
 		if (r->device < 0)
 			log_info("restore: all of the memory at once: /dev/userfaultfd: %s",
 				 strerror(errno));
 	}
 	if (r->device >= 0) {
-		r->order = open_order(vm->conf);
+		if (r->snap.sealed)
+			r->order = open_order(vm->conf);
 		vm->vmm.os.gives = true;
 		for (unsigned i = 0; i < vm->ndevices; i++)
 			give_faults(&vm->device[i], r->device);
 	}
+	if (r->device < 0)
+		vm->start_limit_ns += LOAD_NS(vm->conf->mem);
 	return start_load(vm, e);
 }
 
@@ -575,7 +603,7 @@ uint64_t restore_deadline(const struct vm *vm)
 
 	uint64_t next = r && r->device >= 0 && r->loaded ? restart_next(&r->restart) : 0;
 
-	return r && r->told ? loop_sooner(next, r->tell_by_ns) : next;
+	return r && r->told && !vm->ended ? loop_sooner(next, r->tell_by_ns) : next;
 }
 
 void restore_overdue(struct vm *vm)
@@ -584,7 +612,7 @@ void restore_overdue(struct vm *vm)
 	uint64_t now = clock_ns();
 	struct err e;
 
-	if (r->told && now >= r->tell_by_ns)
+	if (r->told && now >= r->tell_by_ns && !vm->ended)
 		(void)exec_cancel(vm, r->told, "it did not answer in time");
 	if (restart_due(&r->restart, now)) {
 		restart_started(&r->restart, now);

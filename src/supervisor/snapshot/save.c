@@ -57,7 +57,8 @@ struct save {
 	uint64_t records_len;
 	bool was_paused, resting; /* before; by us, the vCPUs */
 	bool quiet[VM_MAX_DEVICES];
-	bool asked; /* the helpers */
+	uint32_t no; /* of this snapshot of the VM: an answer may be late */
+	bool asked;  /* the helpers */
 	uint64_t limit_ns, paused_ns, copied_ns;
 	struct err result; /* from SAVE_ENDS on; code 0: there is a snapshot */
 	char id[SNAPDIR_ID_LEN + 1];
@@ -155,6 +156,12 @@ static void save_fail(struct vm *vm, int rc, const char *what)
 	err_clean(e.text);
 	log_warn("%s", e.text);
 	save_over(vm, rc, &e);
+}
+
+void save_cancel(struct vm *vm, const char *why)
+{
+	if (save_active(vm))
+		save_fail(vm, -ECANCELED, why);
 }
 
 void save_overdue(struct vm *vm)
@@ -362,21 +369,22 @@ static void copy(struct vm *vm)
 		next_step(s, SAVE_COPIES, COPY_NS(vm->conf->mem));
 }
 
-bool save_quiet(struct vm *vm, const struct device *d)
+void save_quiet(struct vm *vm, const struct device *d, uint32_t no)
 {
 	struct save *s = vm->save;
 
-	if (!save_active(vm) || s->step != SAVE_QUIETS || s->quiet[d->desc.index])
-		return save_active(vm); /* late, or twice: it is not waited for */
+	/* Late, of an earlier one, or twice: it is not waited for. */
+	if (!save_active(vm) || s->step != SAVE_QUIETS || no != s->no || s->quiet[d->desc.index])
+		return;
 	s->quiet[d->desc.index] = true;
 	if (all_quiet(vm))
 		copy(vm);
-	return true;
 }
 
 static void rest(struct vm *vm)
 {
 	struct save *s = vm->save;
+	const struct msg_quiet m = {s->no};
 
 	memset(s->quiet, 0, sizeof(s->quiet));
 	s->asked = true;
@@ -385,7 +393,7 @@ static void rest(struct vm *vm)
 		struct device *d = &vm->device[i];
 
 		if (d->child.state != CHILD_READY ||
-		    child_send(&d->child, MSG_QUIET, NULL, 0, NULL, 0)) {
+		    child_send(&d->child, MSG_QUIET, &m, sizeof(m), NULL, 0)) {
 			save_helper_died(vm, d);
 			return;
 		}
@@ -616,13 +624,18 @@ int save_begin(struct vm *vm, const struct save_order *o, struct err *e)
 		rc = err_set(e, -EBUSY, "the last snapshot is just ending");
 	if (rc)
 		return rc;
+	if (o->temporary && s->last && s->last_temporary)
+		return err_set(e, -EBUSY, "other clones of it are just beginning");
 	if (o->diff && !o->base && !last)
 		return err_set(e, -EINVAL,
 			       "base: this VM has no snapshot yet; expected the path of "
 			       "one");
 	child_free(&s->pager);
-	*s = (struct save){
-		.order = *o, .records = -1, .last = s->last, .last_temporary = s->last_temporary};
+	*s = (struct save){.order = *o,
+			   .records = -1,
+			   .last = s->last,
+			   .last_temporary = s->last_temporary,
+			   .no = s->no + 1};
 	snapdir_none(&s->dir);
 	snapshot_none(&s->base);
 	child_none(&s->pager);

@@ -57,8 +57,10 @@ void save_overdue(struct vm *vm);
 /* ---- what the children say ---- */
 void save_paused(struct vm *vm);
 void save_records(struct vm *vm, const struct msg_saved *m);
-/* False: nobody has asked. */
-bool save_quiet(struct vm *vm, const struct device *d);
+/* The answer to order `no`; one that nobody waits for any more changes nothing. */
+void save_quiet(struct vm *vm, const struct device *d, uint32_t no);
+/* Take it back, if one is under way: everybody goes on. `why` follows "snapshot: ". */
+void save_cancel(struct vm *vm, const char *why);
 void save_helper_died(struct vm *vm, const struct device *d);
 
 /* restore_complete() is done. */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -106,6 +107,8 @@ static int make_key(const char *cache, const char *path)
 		return -errno;
 	random_bytes(key, sizeof(key));
 	rc = write_full(fd, key, sizeof(key));
+	if (!rc && fsync(fd))
+		rc = -errno;
 	if (!rc && link(part, path) && errno != EEXIST)
 		rc = -errno;
 	unlink(part);
@@ -200,6 +203,10 @@ static int make_part(struct snapdir *d)
 	d->dir = openat(d->parent, d->part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (d->dir < 0)
 		return -errno;
+	if (flock(d->dir, LOCK_EX | LOCK_NB)) {
+		fd_close(&d->dir);
+		return -EBUSY; /* another VM is writing it */
+	}
 	remove_files(d);
 	fd_close(&d->dir);
 	if (unlinkat(d->parent, d->part, AT_REMOVEDIR) || mkdirat(d->parent, d->part, 0700))
@@ -227,7 +234,15 @@ int snapdir_make(struct snapdir *d, const char *path, struct err *e)
 	if (!rc) {
 		d->dir =
 			openat(d->parent, d->part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		rc = d->dir < 0 ? err_sys(e, -errno, "path: %s", path) : make_files(d, e);
+		rc = d->dir < 0 || flock(d->dir, LOCK_EX | LOCK_NB) ? -errno : 0;
+		if (rc)
+			err_sys(e, rc, "path: %s", path);
+		else
+			rc = make_files(d, e);
+	}
+	if (rc == -EBUSY || rc == -EWOULDBLOCK) {
+		d->part[0] = 0; /* another VM's */
+		rc = err_set(e, -EBUSY, "path: '%.80s' is being written by another VM", path);
 	}
 	if (rc)
 		snapdir_close(d);
@@ -252,6 +267,8 @@ static int write_seal(const struct snapdir *d, const void *text, size_t len, con
 	if (fd < 0)
 		return -errno;
 	rc = write_full(fd, sum, SHA256_TEXT - 1);
+	if (!rc && fsync(fd))
+		rc = -errno;
 	close(fd);
 	return rc;
 }
@@ -321,13 +338,23 @@ static bool seal_is(const char *have, const char *cache, const char *text, size_
 	return !strcmp(want, have);
 }
 
+static bool is_ours(int fd)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && st.st_uid == geteuid() && !(st.st_mode & 022);
+}
+
 /* Root's VMs under insulad have no home, so their key is in another place than that of a root who
- * is logged in. */
+ * is logged in. What others can write to is not what was sealed: memory has no sum that they could
+ * not make. */
 static bool is_sealed(int dir, const char *text, size_t len, const char *cache)
 {
 	char have[SHA256_TEXT] = "";
 	int fd, rc;
 
+	if (!is_ours(dir))
+		return false;
 	fd = openat(dir, SEAL, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0)
 		return false;
@@ -413,6 +440,13 @@ static int open_bases(struct snapshot *s, const char *cache, struct err *e)
 
 	snapshot_none(&below);
 	while (!rc && j_get(machine, "base")) {
+		/* It is a path of the host, and what is there becomes the guest's memory. */
+		if (!s->sealed) {
+			rc = err_set(e, -EPROTO,
+				     "snapshot: builds on another one, and was not made by this "
+				     "user on this host; expected one that is whole");
+			break;
+		}
 		const char *path = j_get_str(j_get(machine, "base"), "path", "");
 		const char *id = j_get_str(j_get(machine, "base"), "id", "");
 		struct snapshot b;
@@ -432,6 +466,9 @@ static int open_bases(struct snapshot *s, const char *cache, struct err *e)
 		if (!rc && strcmp(id, j_get_str(b.machine, "id", "")) != 0)
 			rc = err_set(e, -EPROTO, "snapshot: builds on %s, which is another one now",
 				     path);
+		s->sealed = b.sealed; /* or it is not the one that was sealed */
+		if (!rc && !b.sealed)
+			rc = err_set(e, -EPROTO, "snapshot: builds on %s, which has no seal", path);
 		if (!rc && b.mem != s->mem)
 			rc = err_set(e, -EPROTO, "snapshot: builds on %s, of another size", path);
 		if (!rc) {
@@ -460,6 +497,8 @@ int snapshot_open(struct snapshot *s, const char *path, const char *cache, struc
 		rc = s->file[i] = open_one(dir, path, names[i], e);
 	if (rc >= 0)
 		rc = read_machine(s, dir, path, cache, e);
+	for (unsigned i = 0; i < SNAPDIR_FILES && !rc; i++)
+		s->sealed &= is_ours(s->file[i]);
 	if (!rc)
 		rc = check_sum(s, SNAPDIR_VMM, path, e);
 	if (!rc)

@@ -44,10 +44,14 @@ void save_records(struct vm *vm, const struct msg_saved *m)
 	(void)vm, (void)m;
 }
 
-bool save_quiet(struct vm *vm, const struct device *d)
+void save_quiet(struct vm *vm, const struct device *d, uint32_t no)
 {
-	(void)vm, (void)d;
-	return false;
+	(void)vm, (void)d, (void)no;
+}
+
+void save_cancel(struct vm *vm, const char *why)
+{
+	(void)vm, (void)why;
 }
 
 void save_helper_died(struct vm *vm, const struct device *d)
@@ -138,4 +142,10 @@ const char *save_last(const struct vm *vm)
 void save_remove_temporary(struct vm *vm)
 {
 	(void)vm;
+}
+
+uint64_t save_paused_us(const struct vm *vm)
+{
+	(void)vm;
+	return 0;
 }
