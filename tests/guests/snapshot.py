@@ -439,6 +439,41 @@ def case_clone(d, place):
     check("clone: nothing else is left", nothing_left(place, "disk.img"))
 
 
+def case_many(d, place):
+    """As many disks as there can be: each of their processes gives insula-pager a descriptor."""
+    c = d.client()
+    for i in range(31):
+        make_disk("%s/%d" % (place, i))
+    g = Guest(c, "many", **snap(disks=["%s/%d,ro" % (place, i) for i in range(31)]))
+    g.until("nonce.*")
+    before = g.count(2)
+    g.save(place + "/s")
+    g.end()
+    after = run_state(run(place + "/s"))
+    check("31 disks: saved and restored", after == (before[0], 2, 3), after)
+
+
+def case_stop(d, place):
+    """A VM that is stopped while a snapshot waits for a helper: there is none, and the VM ends."""
+    c, result = d.client(), []
+    g = Guest(c, "s", **snap())
+    g.until("nonce.*")
+    rng = next(p["pid"] for p in c.call("vm.info", id="s")["processes"] if p["name"].startswith("insula-rng"))
+
+    def save():
+        result.append(refused(d.client(), "vm.snapshot", id="s", path=place + "/s"))
+
+    os.kill(rng, signal.SIGSTOP)
+    t = threading.Thread(target=save)
+    t.start()
+    check("stop: the snapshot waits for the helper", wait_for(lambda: os.listdir(place) == [".s.part"]), os.listdir(place))
+    threading.Timer(1.0, lambda: os.kill(rng, signal.SIGCONT)).start()
+    e = c.call("vm.stop", id="s", deadline_ms=1000)
+    t.join(PATIENCE)
+    check("stop: the VM ends", e["reason"] == "stopped", e)
+    check("stop: the snapshot is taken back", result and result[0]["code"] != 0 and nothing_left(place) is True, (result, os.listdir(place)))
+
+
 def make_disk(path):
     with open(path, "wb") as f:
         f.truncate(8 << 20)
