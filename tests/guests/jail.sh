@@ -151,12 +151,13 @@ check_ids() {
 	verdict "$2: one id, not root" "$why"
 }
 
-# How long a regular file may get: the image of a disk as long as it is, no other at all; a command's output is the user's.
+# How long a regular file may get: the image of a disk as long as it is, the records of a snapshot, no other at all; a command's output is the user's.
 check_fsize() {
 	why=
 	want=0
 	case $2 in
 	insula-blk) want=1048576 ;;
+	insula-vmm) want=4263936 ;; # the records of a snapshot: 68 KiB a vCPU, and 4 MiB
 	insula-exec) want=unlimited ;;
 	esac
 	for got in $(sed -n 's/^Max file size  *\([^ ]*\)  *\([^ ]*\) .*/\1 \2/p' "/proc/$1/limits"); do
