@@ -160,7 +160,7 @@ static void save_fail(struct vm *vm, int rc, const char *what)
 
 void save_cancel(struct vm *vm, const char *why)
 {
-	if (save_active(vm))
+	if (save_works(vm))
 		save_fail(vm, -ECANCELED, why);
 }
 
