@@ -3,7 +3,8 @@
  * insula-init's server: runs commands for the host, one stream each (insula/guestproto.h).
  *
  *   agent.c        the loop: accept, reap, deadlines
- *   agent_task.c   one stream: frames in, output, credit, the end
+ *   agent_task.c   one stream: input, output, credit, the end
+ *   agent_frames.c what the host says on it
  *   agent_spawn.c  one process: pipes or a terminal, environment, exec
  *   agent_hooks.c  the programs that want to know that the machine goes on
  *
@@ -133,6 +134,30 @@ void task_serve(struct agent *a, struct task *t, const struct pollfd p[TASK_FDS]
 void task_reaped(struct agent *a, struct task *t, int status);
 /* After everything: deadlines and ends. False: the task is over and freed. */
 bool task_settle(struct agent *a, struct task *t, uint64_t now);
+
+/* ---- agent_frames.c, and what it needs of agent_task.c ---- */
+
+/* Read what there is, and do what it says. */
+void task_receive(struct agent *a, struct task *t);
+
+void task_close_fd(int *fd);
+/* The host has given it up, or broke the protocol: what it started ends as if a terminal had hung
+ * up, and soon by force. */
+void task_lose(struct task *t);
+/* The stream has ended. If the process that carries it has died on the host, another stream comes.
+ * Until then the command runs on, as far as it can without a reader. */
+void task_hang_up(const struct agent *a, struct task *t);
+/* A stream that takes no more has ended: that is seen when it is read. */
+void task_flush(struct task *t);
+/* Bytes for the command. -EPROTO: more than the host may send. */
+int task_input(struct task *t, const uint8_t *data, uint32_t len);
+/* A terminal has no end of file: the character that its line discipline takes for the end is typed
+ * instead. An unfinished line needs two: the first ends the line. */
+void task_end_input(struct task *t);
+/* There is no process, and the host is told why. */
+void task_refused(struct agent *a, struct task *t, int status, const char *text);
+/* How many processes this guest has lost to a lack of memory. */
+uint64_t task_oom_kills(void);
 
 uint64_t agent_now(void); /* ms */
 /* One more failure behind those in `why`, which is "" at first; what does not fit is left out. */
