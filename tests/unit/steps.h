@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A child that is run instruction by instruction: at each of them it could be killed. ptrace(2). */
+#ifndef TESTS_STEPS_H
+#define TESTS_STEPS_H
+
+#include <check.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* A child that will run `work`. It has stopped where `work` raises SIGSTOP. 0: there can be none
+ * here, and that has been said. */
+static inline pid_t steps_begin(void (*work)(void *), void *arg)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+			_exit(99);
+		work(arg);
+		_exit(0);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 99) {
+		fprintf(stderr,
+			"kill_at_every_instruction: not possible here, ptrace is forbidden\n");
+		return 0;
+	}
+	ck_assert(WIFSTOPPED(status));
+	return pid;
+}
+
+/* One instruction. False: the child has ended. */
+static inline bool steps_next(pid_t pid)
+{
+	int status;
+
+	ck_assert_int_eq(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL), 0);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	if (!WIFEXITED(status))
+		return true;
+	ck_assert_int_eq(WEXITSTATUS(status), 0);
+	return false;
+}
+
+#endif
