@@ -37,17 +37,15 @@ row "virtio register read (no exit) / bare exit" "$(us shadow_mmio)" "$bare" "" 
 
 # Memory of a running VM: all processes, without the mappings of guest RAM.
 pss() { # ARG...: MiB
-	local pid p kb sum=0
+	local pid sum
 	"$run" --kernel "$build/guests/spin.elf" --disk "path=$dir/disk" --console none "$@" </dev/null >/dev/null 2>&1 &
 	pid=$!
 	sleep 3
-	for p in $pid $(cat /proc/$pid/task/*/children); do
-		kb=$(awk '/^[0-9a-f]+-/ { guest = /insula-guest/ } /^Pss:/ && !guest { n += $2 } END { print n + 0 }' "/proc/$p/smaps")
-		sum=$((sum + kb))
-	done
+	# shellcheck disable=SC2046
+	sum=$(own_pss $pid $(cat /proc/$pid/task/*/children))
 	kill -TERM $pid
 	wait $pid || true
-	awk -v k=$sum 'BEGIN { print k / 1024 }'
+	awk -v k="$sum" 'BEGIN { print k / 1024 }'
 }
 alone "PSS without guest RAM: console, disk" "$(pss --rng off)" "<= 5 MiB" " MiB"
 alone "PSS with a balloon as well" "$(pss --rng off --balloon on)" "" " MiB"

@@ -16,33 +16,22 @@ export XDG_CACHE_HOME=$T/cache
 podman_setup
 podman_image bb true sleep
 podman save --format oci-archive -o "$T/bb.tar" localhost/bb:latest >/dev/null 2>&1
-one() { # NAME COMMAND...
-	local name=$1 t0
-	shift
-	t0=$(now_ns)
-	timeout 180 "$@" </dev/null >"$T/out" 2>&1 || { echo "$name: status $?: $(tail -n 2 "$T/out")"; exit 1; }
-	echo $((($(now_ns) - t0) / 1000000)) >>"$T/$name"
-}
-image=("$RUN" --mem 256M --image "oci-archive:$T/bb.tar" -- true)
-initrd=("$RUN" --mem 256M -- true)
+image=(bounded "$RUN" --mem 256M --image "oci-archive:$T/bb.tar" -- true)
+initrd=(bounded "$RUN" --mem 256M -- true)
 cold() { echo 3 >/proc/sys/vm/drop_caches; }
-one first "${image[@]}"
-one first "${initrd[@]}"
+timed first "${image[@]}"
+timed first "${initrd[@]}"
 for _ in $(seq "$rounds"); do
-	one image "${image[@]}"
-	one initrd "${initrd[@]}"
+	timed image "${image[@]}"
+	timed initrd "${initrd[@]}"
 	cold
-	one image.cold "${image[@]}"
+	timed image.cold "${image[@]}"
 	cold
-	one initrd.cold "${initrd[@]}"
+	timed initrd.cold "${initrd[@]}"
 done
 pss() {
-	local p n=0 kb
-	for p in $(pgrep -x 'insula-.*'); do
-		kb=$(awk '/^[0-9a-f]+-/ { guest = /insula-guest/ } /^Pss:/ && !guest { n += $2 } END { print n + 0 }' "/proc/$p/smaps")
-		n=$((n + kb))
-	done
-	echo "$n"
+	# shellcheck disable=SC2046
+	own_pss $(pgrep -x 'insula-.*')
 }
 podman run -d --name a --network none --memory 256m bb sleep 1000 >/dev/null
 one_container=$(pss)

@@ -23,27 +23,15 @@ runsc() { timeout 180 podman --runtime runsc run "${args[@]}"; }
 image() { timeout 180 "$RUN" --mem 256M --image "oci-archive:$T/bb.tar" -- true; }
 kinds=(ours crun image)
 ! command -v runsc >/dev/null || ! runsc >/dev/null 2>&1 || kinds+=(runsc)
-
-one() { # NAME COMMAND...: milliseconds of one run, appended to NAME; it has to end well
-	local name=$1 t0
-	shift
-	t0=$(now_ns)
-	"$@" </dev/null >"$T/out" 2>&1 ||
-		{ echo "$name: status $?: $(tail -n 2 "$T/out")"; exit 1; }
-	echo $((($(now_ns) - t0) / 1000000)) >>"$T/$name"
-}
-for k in "${kinds[@]}"; do one warm "$k"; done
+for k in "${kinds[@]}"; do timed warm "$k"; done
 for _ in $(seq "$rounds"); do
-	for k in "${kinds[@]}"; do one "$k" "$k"; done
+	for k in "${kinds[@]}"; do timed "$k" "$k"; done
 done
 podman --runtime insula run -d --name d --network none --memory 256m localhost/bb:latest sleep 1000 >/dev/null
-one warm podman exec d true
-for _ in $(seq "$rounds"); do one exec podman exec d true; done
-pss=0
-for p in $(pgrep -x 'insula-.*'); do
-	kb=$(awk '/^[0-9a-f]+-/ { guest = /insula-guest/ } /^Pss:/ && !guest { n += $2 } END { print n + 0 }' "/proc/$p/smaps")
-	pss=$((pss + kb))
-done
+timed warm podman exec d true
+for _ in $(seq "$rounds"); do timed exec podman exec d true; done
+# shellcheck disable=SC2046
+pss=$(own_pss $(pgrep -x 'insula-.*'))
 podman rm -f -t 0 d >/dev/null
 
 m() { median <"$T/$1"; }

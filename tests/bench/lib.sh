@@ -71,4 +71,22 @@ measured() {
 	fi
 	grep -E '^[a-z]+ [0-9.]+$' "$file.log" >>"$file"
 }
+
+# timed NAME COMMAND...: milliseconds of one run, appended to $T/NAME; it has to end well
+timed() {
+	local name=$1 t0
+	shift
+	t0=$(now_ns)
+	"$@" </dev/null >"$T/out" 2>&1 || { echo "$name: status $?: $(tail -n 2 "$T/out")"; exit 1; }
+	echo $((($(now_ns) - t0) / 1000000)) >>"$T/$name"
+}
+
+# own_pss PID...: KiB of these processes, without the guest's memory
+own_pss() {
+	local p n=0
+	for p; do
+		n=$((n + $(awk '/^[0-9a-f]+-/ { guest = /insula-guest/ } /^Pss:/ && !guest { n += $2 } END { print n + 0 }' "/proc/$p/smaps")))
+	done
+	echo "$n"
+}
 PATH=$PATH:/usr/sbin:/sbin

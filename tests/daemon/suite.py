@@ -37,16 +37,17 @@ KILLS = int(os.environ.get("DAEMON_KILLS", 5))
 SLOW = 5 if ONE else 1  # the lab emulates its processor
 with open(BIN + "insulad", "rb") as _f:
     SAN = b"__asan_init" in _f.read()  # memory is not what it is otherwise
+suite = "daemon"  # the name in its lines: another one may use what is here
 failed = 0
 
 
 def check(name, truth, detail=""):
     global failed
     if truth:
-        print("ok daemon: " + name)
+        print("ok %s: %s" % (suite, name))
     else:
         failed = 1
-        print("not ok daemon: %s - %s" % (name, str(detail)[:600].replace("\n", " | ")))
+        print("not ok %s: %s - %s" % (suite, name, str(detail)[:600].replace("\n", " | ")))
 
 
 def wait_for(what, seconds=5):

@@ -125,21 +125,28 @@ gone() {
 	done
 }
 pause() { read -rt "0.$((RANDOM % 7 + 1))" -u $nap; }
+# shoot_all PROGRAM: as often as it may be restarted; then the payload is told to end
+shoot_all() {
+	local i
+	for ((i = 0; i < DEVICE_RESTARTS; i++)); do
+		pause
+		shoot "$1"
+	done
+	wait_for 10 sealed "$1"
+	pause
+	printf q >&$type
+	finish 60
+}
+# rounds_are_good CPUS: what blkloop has said in the end
+rounds_are_good() { [[ $status = 0 && $(grep -c '^ok ' "$dir/out") -ge 3 ]] && ! grep -q '^not ok' "$dir/out" && grep -q "^rounds [0-9]* of $1 queues" "$dir/out"; }
 
 # ---- insula-blk, several times, with one queue and with several
 
 for cpus in 1 4; do
 	what="insula-blk, $cpus queues"
 	IN=$dir/type start blkloop looping --cpus $cpus --append seconds=120
-	for ((i = 0; i < DEVICE_RESTARTS; i++)); do
-		pause
-		shoot insula-blk
-	done
-	wait_for 10 sealed insula-blk
-	pause
-	printf q >&$type
-	finish 60
-	[[ $status = 0 && $(grep -c '^ok ' "$dir/out") -ge 3 ]] && ! grep -q '^not ok' "$dir/out" && grep -q "^rounds [0-9]* of $cpus queues" "$dir/out"
+	shoot_all insula-blk
+	rounds_are_good $cpus
 	holds "$what, $DEVICE_RESTARTS times: the guest does not notice" $? "status $status: $(grep '^not ok' "$dir/out"), $(log)"
 	[ "$(restarts vda)" = $DEVICE_RESTARTS ]
 	holds "$what: restarts are counted" $? "$(restarts vda)"
@@ -155,15 +162,8 @@ for how in over.img discard over2.img,engine=threads; do
 	what="insula-blk, overlay ${how#over*.img,}"
 	[ "$how" = discard ] || how=$dir/$how
 	DISK=base.img,overlay=$how IN=$dir/type start blkloop looping --cpus 4 --append "seconds=120 shift=3"
-	for ((i = 0; i < DEVICE_RESTARTS; i++)); do
-		pause
-		shoot insula-blk
-	done
-	wait_for 10 sealed insula-blk
-	pause
-	printf q >&$type
-	finish 60
-	[[ $status = 0 && $(grep -c '^ok ' "$dir/out") -ge 3 ]] && ! grep -q '^not ok' "$dir/out" && grep -q "^rounds [0-9]* of 4 queues" "$dir/out"
+	shoot_all insula-blk
+	rounds_are_good 4
 	holds "$what, $DEVICE_RESTARTS times: the guest does not notice" $? "status $status: $(grep '^not ok' "$dir/out"), $(log)"
 	[ "$(restarts vda)" = $DEVICE_RESTARTS ]
 	holds "$what: restarts are counted" $? "$(restarts vda)"
@@ -174,14 +174,7 @@ holds 'insula-blk with overlays: nobody has written to the base' $? 'it has chan
 # ---- insula-balloon: no page that the guest uses again is ever cut a second time
 
 IN=$dir/type start balloonloop looping --mem 128M --balloon on
-for ((i = 0; i < DEVICE_RESTARTS; i++)); do
-	pause
-	shoot insula-balloon
-done
-wait_for 10 sealed insula-balloon
-pause
-printf q >&$type
-finish 60
+shoot_all insula-balloon
 [[ $status = 0 && $(grep -c '^ok ' "$dir/out") = 3 ]] && ! grep -q '^not ok' "$dir/out"
 holds "insula-balloon, $DEVICE_RESTARTS times: the guest does not notice" $? "status $status: $(grep '^not ok' "$dir/out"), $(log)"
 [ "$(restarts balloon)" = $DEVICE_RESTARTS ]

@@ -20,23 +20,15 @@ import time
 import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../daemon"))
-from suite import BIN, BUILD, ONE, SLOW, Daemon, gone, refused, vm_processes, wait_for  # noqa: E402
+import suite  # noqa: E402
+from suite import BIN, BUILD, ONE, SLOW, Daemon, check, gone, refused, vm_processes, wait_for  # noqa: E402
 
 ROUNDS = int(os.environ.get("SNAPSHOT_ROUNDS", 20))
 KILLS = int(os.environ.get("SNAPSHOT_KILLS", 1 if ONE else 2))
 FILES = ["devices", "machine.json", "memory", "seal", "vmm"]
 MEM, CHAIN = 64 << 20, 8
 PATIENCE = 30 * SLOW
-failed = 0
-
-
-def check(name, truth, detail=""):
-    global failed
-    if truth:
-        print("ok snapshot: " + name)
-    else:
-        failed = 1
-        print("not ok snapshot: %s - %s" % (name, str(detail)[:600].replace("\n", " | ")))
+suite.suite = "snapshot"
 
 
 class Guest:
@@ -709,7 +701,7 @@ def main():
                 d.client().call("vm.delete", id=v["id"])
         shutil.rmtree(place, ignore_errors=True)
     check("insulad ends with 0", d.stop() == 0)
-    sys.exit(failed)
+    sys.exit(suite.failed)
 
 
 if __name__ == "__main__":
