@@ -62,6 +62,8 @@ unsigned word_events(void);
 /* Up to `n` bytes, all of which can be read without blocking ever again, from the system's source
  * of random numbers. It cannot fail. */
 size_t random_bytes(void *buf, size_t n);
+/* At most 64 hexadecimal digits of them, and a NUL. */
+void random_hex(char *out, size_t digits);
 
 /* Standard error: a descriptor; borrowed. */
 int stderr_fd(void);

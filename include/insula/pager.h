@@ -38,6 +38,7 @@
 
 #define RAM_PAGE 4096u
 #define RAM_BLOCK 65536u
+#define RAM_PAGES (RAM_BLOCK / RAM_PAGE)
 #define RAM_MAGIC "INSRAM1"
 #define RAM_CHAIN 8u /* files that build on each other, at most */
 

@@ -238,6 +238,9 @@ struct msg_faults {
 	uint64_t len;
 };
 
+/* What the descriptor of MSG_SAVE has room for: 68 KiB a vCPU, and 4 MiB for all else. */
+#define VMM_SAVE_ROOM(ncpus) ((uint64_t)(ncpus)*69632u + (4u << 20))
+
 /* The answer to MSG_SAVE. */
 struct msg_saved {
 	int32_t error; /* 0, or a negative errno: text */

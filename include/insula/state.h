@@ -53,6 +53,9 @@ struct state_out {
 int state_put(struct state_out *o, uint32_t type, uint32_t version, uint32_t index,
 	      const void *body, uint32_t size);
 
+/* The whole of a record with this head: body and zeros included. */
+uint64_t state_size(const struct state_head *h);
+
 /* A record that a reader expects, and where it was found. */
 struct state_part {
 	uint32_t type, version;

@@ -18,6 +18,11 @@ static size_t padded(uint32_t size)
 	return ((size_t)size + 7) & ~(size_t)7;
 }
 
+uint64_t state_size(const struct state_head *h)
+{
+	return sizeof(*h) + padded(h->size);
+}
+
 /* `body` with the zeros behind it. */
 static uint32_t sum_of(struct state_head h, const void *body)
 {
@@ -89,7 +94,7 @@ int state_take(const void *buf, size_t len, uint32_t index, struct state_part *p
 
 	for (size_t i = 0; i < n; i++)
 		p[i].body = NULL;
-	for (; at < end; at += sizeof(h) + padded(h.size)) {
+	for (; at < end; at += state_size(&h)) {
 		int r = read_head(at, (size_t)(end - at), &h, e);
 		struct state_part *part = r < 0 ? NULL : part_of(p, n, h.type);
 

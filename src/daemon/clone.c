@@ -32,15 +32,6 @@ struct clones {
 	char failed[256]; /* why one of them ended before it ran; "" */
 };
 
-static struct machine *by_id(struct daemon *d, const char *id)
-{
-	struct machine *m = d->machines;
-
-	while (m && strcmp(m->r.id, id) != 0)
-		m = m->next;
-	return m;
-}
-
 static void after_removal(struct machine *m, struct request *r, json_object *result,
 			  json_object *error, int fd)
 {
@@ -54,7 +45,7 @@ static json_object *as_they_are(const struct clones *c)
 
 	for (size_t i = 0; i < json_object_array_length(c->vms); i++) {
 		json_object *made = json_object_array_get_idx(c->vms, i);
-		const struct machine *m = by_id(c->d, j_get_str(made, "id", ""));
+		const struct machine *m = machine_by_id(c->d, j_get_str(made, "id", ""));
 
 		json_object_array_add(list, m ? machine_json(m, false) : json_object_get(made));
 	}
@@ -68,7 +59,7 @@ static void give_up(struct clones *c)
 {
 	for (size_t i = 0; i < json_object_array_length(c->vms); i++) {
 		json_object *made = json_object_array_get_idx(c->vms, i);
-		struct machine *m = by_id(c->d, j_get_str(made, "id", ""));
+		struct machine *m = machine_by_id(c->d, j_get_str(made, "id", ""));
 
 		if (m && machine_active(m))
 			machine_shoot(m);
@@ -82,7 +73,7 @@ static void let_go(struct clones *c)
 
 	if (--c->waits)
 		return;
-	source = by_id(c->d, c->source);
+	source = machine_by_id(c->d, c->source);
 	if (source && machine_active(source))
 		talk_ask(source, "snapshot-remove", NULL, after_removal, NULL, false);
 	if (c->r && c->failed[0])

@@ -78,7 +78,5 @@ struct daemon {
 };
 
 int64_t now_ms(void); /* since 1970 */
-/* Hexadecimal digits from the kernel's random numbers. */
-void random_hex(char *out, size_t digits);
 
 #endif

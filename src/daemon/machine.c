@@ -36,17 +36,6 @@ int64_t now_ms(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-void random_hex(char *out, size_t digits)
-{
-	unsigned char b[32];
-
-	if (digits > 2 * sizeof(b) || random_bytes(b, sizeof(b)) != sizeof(b))
-		panic("no random numbers");
-	for (size_t i = 0; i < digits; i++)
-		out[i] = "0123456789abcdef"[i % 2 ? b[i / 2] & 15 : b[i / 2] >> 4];
-	out[digits] = 0;
-}
-
 /* ---- looking up ---- */
 
 bool machine_active(const struct machine *m)
@@ -57,6 +46,15 @@ bool machine_active(const struct machine *m)
 bool machine_visible(const struct machine *m, const struct client *c)
 {
 	return c->who.uid == 0 || c->who.uid == m->r.owner.uid;
+}
+
+struct machine *machine_by_id(struct daemon *d, const char *id)
+{
+	struct machine *m = d->machines;
+
+	while (m && strcmp(m->r.id, id) != 0)
+		m = m->next;
+	return m;
 }
 
 /* A name is one user's; root means its own first. */

@@ -75,6 +75,8 @@ bool machine_visible(const struct machine *m, const struct client *c);
  * only, and more than one. */
 struct machine *machine_find(struct daemon *d, const struct client *c, const char *which,
 			     bool *several);
+/* Whose ever it is; NULL: it is gone. */
+struct machine *machine_by_id(struct daemon *d, const char *id);
 struct machine *machine_new(struct daemon *d);
 /* Forget one that nobody has seen. */
 void machine_forget(struct machine *m);

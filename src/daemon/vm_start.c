@@ -137,6 +137,17 @@ static struct machine *same_name(struct daemon *d, const struct client *c, const
 	return NULL;
 }
 
+static bool name_is_free(struct daemon *d, struct request *r)
+{
+	const char *name = j_get_str(r->params, "name", NULL);
+
+	if (!name || !same_name(d, r->client, name))
+		return true;
+	method_refuse_field(r, RPC_EXISTS, "exists", "name", name,
+			    "a name that no other VM of this user has");
+	return false;
+}
+
 static bool room_for_record(struct daemon *d, struct request *r)
 {
 	const struct limits *l = conf_limits(&d->conf, r->client->who.uid);
@@ -370,10 +381,8 @@ static void look_up(uv_work_t *w)
 static void start_now(struct start_for *s)
 {
 	struct request *r = s->r;
-	struct machine *m = s->d->machines;
+	struct machine *m = machine_by_id(s->d, s->id);
 
-	while (m && strcmp(m->r.id, s->id) != 0)
-		m = m->next;
 	if (!r->client) {
 		request_free(r); /* whoever has asked has gone */
 	} else if (!m) {
@@ -428,14 +437,10 @@ void method_vm_start(struct daemon *d, struct request *r)
 
 void method_vm_run(struct daemon *d, struct request *r)
 {
-	const char *name = j_get_str(r->params, "name", NULL);
 	struct machine *m;
 
-	if (name && same_name(d, r->client, name)) {
-		method_refuse_field(r, RPC_EXISTS, "exists", "name", name,
-				    "a name that no other VM of this user has");
+	if (!name_is_free(d, r))
 		return;
-	}
 	m = vm_start_make(d, r, !j_get_bool(r->params, "keep", false));
 	if (!m)
 		return;
@@ -449,16 +454,9 @@ void method_vm_run(struct daemon *d, struct request *r)
 
 struct machine *vm_begin_clone(struct daemon *d, struct request *r)
 {
-	const char *name = j_get_str(r->params, "name", NULL);
-	struct machine *m;
+	struct machine *m = name_is_free(d, r) ? vm_start_make(d, r, true) : NULL;
 	struct err e;
 
-	if (name && same_name(d, r->client, name)) {
-		method_refuse_field(r, RPC_EXISTS, "exists", "name", name,
-				    "a name that no other VM of this user has");
-		return NULL;
-	}
-	m = vm_start_make(d, r, true);
 	if (!m)
 		return NULL;
 	if (!room_to_run(d, r, m)) {

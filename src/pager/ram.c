@@ -10,19 +10,18 @@
 
 #include "ram.h"
 
-#define PAGES (RAM_BLOCK / RAM_PAGE)
 #define MAX_SIZE (1ull << 40)
 
 static const uint8_t zeros[RAM_PAGE];
 
-static uint32_t nblocks(const struct ram *r)
+uint32_t ram_blocks(const struct ram *r)
 {
 	return (uint32_t)((r->size + RAM_BLOCK - 1) / RAM_BLOCK);
 }
 
 static size_t table_size(const struct ram *r)
 {
-	return (size_t)nblocks(r) * sizeof(struct ram_block);
+	return (size_t)ram_blocks(r) * sizeof(struct ram_block);
 }
 
 /* Pages of block b: the last one may be short. */
@@ -30,7 +29,7 @@ static unsigned pages_of(const struct ram *r, uint32_t b)
 {
 	uint64_t left = (r->size - (uint64_t)b * RAM_BLOCK) / RAM_PAGE;
 
-	return left < PAGES ? (unsigned)left : PAGES;
+	return left < RAM_PAGES ? (unsigned)left : RAM_PAGES;
 }
 
 int ram_open(struct ram *r, int mem, uint64_t size, const int *files, unsigned n, struct err *e)
@@ -60,7 +59,7 @@ static uint32_t crc_of(const uint8_t *block, uint16_t present)
 {
 	uLong crc = crc32(0, NULL, 0);
 
-	for (unsigned i = 0; i < PAGES; i++) {
+	for (unsigned i = 0; i < RAM_PAGES; i++) {
 		if (present >> i & 1)
 			crc = crc32(crc, block + i * RAM_PAGE, RAM_PAGE);
 	}
@@ -71,7 +70,7 @@ static uint32_t crc_of_table(const struct ram *r, const struct ram_file *f)
 {
 	uLong crc = crc32(0, NULL, 0);
 
-	for (uint32_t b = 0; b < nblocks(r); b++)
+	for (uint32_t b = 0; b < ram_blocks(r); b++)
 		crc = crc32(crc, (const Bytef *)&f->block[b], sizeof(f->block[b]));
 	return (uint32_t)crc;
 }
@@ -83,15 +82,16 @@ static int check_tail(const struct ram *r, const struct ram_tail *t, struct err 
 	if (t->size != r->size)
 		return err_set(e, -EPROTO, "it is of a VM with %llu bytes; expected %llu",
 			       (unsigned long long)t->size, (unsigned long long)r->size);
-	if (t->nblocks != nblocks(r))
-		return err_set(e, -EPROTO, "it has %u blocks; expected %u", t->nblocks, nblocks(r));
+	if (t->nblocks != ram_blocks(r))
+		return err_set(e, -EPROTO, "it has %u blocks; expected %u", t->nblocks,
+			       ram_blocks(r));
 	return 0;
 }
 
 /* No page beyond the memory. */
 static bool table_fits(const struct ram *r, const struct ram_file *f)
 {
-	uint32_t last = nblocks(r) - 1;
+	uint32_t last = ram_blocks(r) - 1;
 
 	return !(f->block[last].present >> pages_of(r, last));
 }
@@ -148,9 +148,9 @@ static unsigned next_run(uint16_t present, unsigned *from)
 {
 	unsigned n = 0;
 
-	while (*from < PAGES && !(present >> *from & 1))
+	while (*from < RAM_PAGES && !(present >> *from & 1))
 		++*from;
-	while (*from + n < PAGES && (present >> (*from + n) & 1))
+	while (*from + n < RAM_PAGES && (present >> (*from + n) & 1))
 		n++;
 	return n;
 }
@@ -187,7 +187,7 @@ static int compose(struct ram *r, unsigned n, uint32_t b, uint8_t *to, struct er
 
 		if (rc)
 			return in_file(e, i, rc);
-		for (unsigned k = 0; k < PAGES && own != to; k++) {
+		for (unsigned k = 0; k < RAM_PAGES && own != to; k++) {
 			if (present >> k & 1)
 				memcpy(to + k * RAM_PAGE, own + k * RAM_PAGE, RAM_PAGE);
 		}
@@ -278,7 +278,7 @@ static int save_block(struct ram *r, uint32_t b, bool hole, struct err *e)
 static int write_end(struct ram *r, struct err *e)
 {
 	const struct ram_file *out = &r->file[r->n - 1];
-	struct ram_tail t = {.size = r->size, .pages = r->pages, .nblocks = nblocks(r)};
+	struct ram_tail t = {.size = r->size, .pages = r->pages, .nblocks = ram_blocks(r)};
 	int rc;
 
 	memcpy(t.magic, RAM_MAGIC, sizeof(t.magic));
@@ -294,7 +294,7 @@ int ram_save(struct ram *r, struct err *e)
 	uint64_t data = 0;
 	int rc = read_tables(r, r->n - 1, e);
 
-	for (uint32_t b = 0; b < nblocks(r) && !rc; b++) {
+	for (uint32_t b = 0; b < ram_blocks(r) && !rc; b++) {
 		uint64_t from = (uint64_t)b * RAM_BLOCK, to = from + RAM_BLOCK;
 
 		if (data < from || !b)
@@ -323,7 +323,7 @@ int ram_load(struct ram *r, struct err *e)
 {
 	int rc = ram_check(r, e);
 
-	for (uint32_t b = 0; b < nblocks(r) && !rc; b++) {
+	for (uint32_t b = 0; b < ram_blocks(r) && !rc; b++) {
 		uint16_t present;
 
 		rc = ram_compose(r, b, &present, e);

@@ -31,6 +31,8 @@ struct ram {
 
 /* For `n` files, 1 to RAM_CHAIN. The descriptors stay the caller's. -EINVAL, -ENOMEM. */
 int ram_open(struct ram *r, int mem, uint64_t size, const int *files, unsigned n, struct err *e);
+/* Blocks of the memory; the last one may be short. */
+uint32_t ram_blocks(const struct ram *r);
 /* The memory into the last file, as far as it differs from what the others say. The memory must not
  * change meanwhile. */
 int ram_save(struct ram *r, struct err *e);

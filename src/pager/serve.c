@@ -15,7 +15,6 @@
 
 #include "serve.h"
 
-#define PAGES (RAM_BLOCK / RAM_PAGE)
 #define ZERO_STEP (2ull << 20)
 #define NO_BLOCK UINT32_MAX
 /* The working set is written so long after the first fault, and again: a VM may be short. */
@@ -29,11 +28,6 @@ struct order_head {
 	uint32_t n, crc;
 };
 #define ORDER_MAGIC "INSWSET1"
-
-static uint32_t blocks_of(const struct serve *s)
-{
-	return (uint32_t)((s->ram->size + RAM_BLOCK - 1) / RAM_BLOCK);
-}
 
 /* ---- the working set ---- */
 
@@ -64,7 +58,7 @@ static void read_order(struct serve *s)
 	s->norder = s->nwritten = s->replays ? h.n : 0;
 	s->end = s->norder;
 	for (uint32_t i = 0; i < s->norder; i++) {
-		if (s->blocks[i] < blocks_of(s))
+		if (s->blocks[i] < ram_blocks(s->ram))
 			mark(s, s->blocks[i]);
 	}
 }
@@ -104,7 +98,7 @@ int serve_open(struct serve *s, struct ram *ram, int order, struct err *e)
 	if (order < 0)
 		return 0;
 	s->blocks = reserve_memory(ORDER_MAX * sizeof(*s->blocks), true);
-	s->seen = reserve_memory(blocks_of(s) / 8 + RAM_PAGE, true);
+	s->seen = reserve_memory(ram_blocks(s->ram) / 8 + RAM_PAGE, true);
 	if (!s->blocks || !s->seen)
 		return err_set(e, -ENOMEM, "out of memory");
 	s->records = (fcntl(order, F_GETFL) & O_ACCMODE) == O_RDWR;
@@ -184,17 +178,12 @@ static int put(struct serve *s, const struct serve_range *r, uint64_t at, size_t
 					.len = n};
 		size_t done = 0;
 
-		if (!ioctl(r->fd, UFFDIO_COPY, &c)) {
-			s->filled += n / RAM_PAGE;
+		if (!ioctl(r->fd, UFFDIO_COPY, &c))
 			return 0;
-		}
-		if (errno == ESRCH || errno == ENOENT)
-			return -errno;
 		if (errno != EAGAIN && errno != EEXIST)
 			return -errno;
 		if (c.copy > 0)
 			done = (size_t)c.copy;
-		s->filled += done / RAM_PAGE;
 		if (errno == EEXIST && !done) {
 			wake(r, at, RAM_PAGE);
 			done = RAM_PAGE;
@@ -284,7 +273,6 @@ static int on_fault(struct serve *s, struct serve_range *r, uint64_t addr, struc
 
 	if (addr < r->addr || addr - r->addr >= r->len)
 		return 0;
-	s->faults++;
 	if (block_is_zero(s, b) && give_away(s, r, off))
 		return 0;
 	rc = fetch(s, b, e);
@@ -325,7 +313,7 @@ static int put_block(struct serve *s, uint32_t b, struct err *e)
 	uint64_t off = (uint64_t)b * RAM_BLOCK;
 	int rc;
 
-	if (b >= blocks_of(s) || block_is_zero(s, b))
+	if (b >= ram_blocks(s->ram) || block_is_zero(s, b))
 		return 0;
 	rc = fetch(s, b, e);
 	if (rc)
@@ -335,7 +323,7 @@ static int put_block(struct serve *s, uint32_t b, struct err *e)
 
 		if (r->fd < 0 || off < r->offset || off >= r->offset + r->len)
 			continue;
-		rc = put_pages(s, r, 0, PAGES);
+		rc = put_pages(s, r, 0, RAM_PAGES);
 		if (!rc)
 			return 0;
 		if (rc != -ENOENT)
@@ -356,9 +344,9 @@ static int prefetch(struct serve *s, struct err *e)
 /* Of a guest that goes on meanwhile: one block, and what is zero on the way to it. */
 static int fill_some(struct serve *s, struct err *e)
 {
-	while (s->fill_at < blocks_of(s) && block_is_zero(s, s->fill_at))
+	while (s->fill_at < ram_blocks(s->ram) && block_is_zero(s, s->fill_at))
 		s->fill_at++;
-	if (s->fill_at < blocks_of(s))
+	if (s->fill_at < ram_blocks(s->ram))
 		return put_block(s, s->fill_at++, e);
 	s->fills = false;
 	s->whole = true;

@@ -47,7 +47,6 @@ struct serve {
 	uint32_t *blocks;
 	uint8_t *seen;     /* a bit for each block */
 	uint64_t begun_ns; /* the first fault */
-	uint64_t faults, filled;
 };
 
 /* `order`: the working set, which is followed, and written if it is open for that; -1: none.

@@ -13,6 +13,7 @@
 
 #define VERSION 1u
 #define ROOM (HV_STATE_MAX + 4096u) /* of the largest record */
+_Static_assert(VMM_SAVE_ROOM(1) - VMM_SAVE_ROOM(0) >= ROOM, "a record of each vCPU fits");
 
 enum {
 	REC_MACHINE = STATE_VMM,
@@ -163,7 +164,7 @@ static int take(struct reader *r, struct state_part *p, uint32_t index, struct e
 
 	if (rc)
 		return err_set(e, -EPROTO, "state: it ends before %s %u", p->name, index);
-	size = sizeof(h) + (((uint64_t)h.size + 7) & ~7ull);
+	size = state_size(&h);
 	if (size > sizeof(room))
 		return err_set(e, -EPROTO, "state: a record of %u bytes; expected %zu at most",
 			       h.size, sizeof(room) - sizeof(h));

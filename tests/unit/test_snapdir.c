@@ -106,11 +106,12 @@ static void fill(struct snapdir *d, const char *name, const struct about *a)
 	char text[1024];
 
 	ck_assert_msg(!snapdir_make(d, at(name), &e), "%s", e.text);
-	ck_assert_int_eq(snapdir_write(d, SNAPDIR_VMM, "vmm", 3, "", &e), 0);
-	ck_assert_int_eq(snapdir_write(d, SNAPDIR_DEVICES, "dev", 3, "", &e), 0);
-	ck_assert_int_eq(snapdir_write(d, SNAPDIR_MEMORY, "mem", 3, "", &e), 0);
+	ck_assert_int_eq(snapdir_write(d, SNAPDIR_VMM, "vmm", 3, &e), 0);
+	ck_assert_int_eq(snapdir_write(d, SNAPDIR_DEVICES, "dev", 3, &e), 0);
+	ck_assert_int_eq(snapdir_write(d, SNAPDIR_MEMORY, "mem", 3, &e), 0);
 	describe(d, a, text, sizeof(text));
-	ck_assert_int_eq(snapdir_write(d, SNAPDIR_MACHINE, text, strlen(text), cache, &e), 0);
+	ck_assert_int_eq(snapdir_write(d, SNAPDIR_MACHINE, text, strlen(text), &e), 0);
+	ck_assert_int_eq(snapdir_seal(d, text, strlen(text), cache, &e), 0);
 }
 
 static void make(const char *name, const struct about *a)

@@ -216,6 +216,15 @@ int exec_resumed(struct vm *vm, const struct resumed *r, exec_done *done, uint32
 	return rc;
 }
 
+void exec_resumed_why(const struct msg_exec_exit *x, char why[EXEC_TEXT_LEN])
+{
+	snprintf(why, EXEC_TEXT_LEN, "%s",
+		 x->end == EXEC_CODE && !x->value ? ""
+		 : x->text[0]                     ? x->text
+						  : "the guest's answer cannot be read");
+	err_clean(why);
+}
+
 /* ---- life ---- */
 
 static void exec_finish(struct vm *vm, struct exec_proc *p, const struct msg_exec_exit *x)

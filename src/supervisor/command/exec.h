@@ -104,6 +104,8 @@ struct resumed { /* what the guest is told when it goes on; NULL: nothing, all s
  * NULL. -EALREADY: the last one is under way; -EINVAL: a member that is not as it should be. */
 int exec_resumed(struct vm *vm, const struct resumed *r, exec_done *done, uint32_t *id,
 		 struct err *e);
+/* What its end says: "", or a clean line of what failed. */
+void exec_resumed_why(const struct msg_exec_exit *x, char why[EXEC_TEXT_LEN]);
 /* Commands wait until the guest knows that it goes on: nothing but exec_resumed() is connected. */
 void exec_hold(struct vm *vm, bool hold);
 /* Give one up: `done` is called with EXEC_LOST and this text, insula-exec is killed, and the guest

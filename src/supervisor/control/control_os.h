@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Between control.c, which knows what can be asked, and control_linux.c or control_win.c, which has
- * the connections and the console's clients. Thread: the supervisor's.
+ * Between control.c, which knows what can be asked, control_setup.c, and control_linux.c or
+ * control_win.c, which has the connections and the console's clients. Thread: the supervisor's.
  */
 #ifndef SUPERVISOR_CONTROL_OS_H
 #define SUPERVISOR_CONTROL_OS_H
@@ -63,7 +63,7 @@ struct control {
 	bool forced;      /* and the guest did not do it by itself */
 };
 
-/* ---- control.c ---- */
+/* ---- control_setup.c ---- */
 
 /* Takes `result` over, unless it returns NULL. */
 struct control *control_new(int result, struct err *e);
@@ -80,6 +80,8 @@ bool control_use_console(struct control *k, struct vm_config *c, const struct co
 /* The log's second file is `fd`, the first one standard error; both as large as the set-up says.
  * Takes it over. */
 int control_use_log(struct control *k, json_object *setup, int fd, struct err *e);
+
+/* ---- control.c ---- */
 
 struct control_fds {
 	int fd[CTLEXEC_FDS]; /* what came along */

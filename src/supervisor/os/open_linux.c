@@ -8,7 +8,6 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
-#include "supervisor/snapshot/save.h"
 #include "supervisor/open.h"
 #include "supervisor/vm.h"
 
@@ -212,7 +211,7 @@ int open_programs(struct vm *vm, struct err *e)
 	int rc = child_init(&vm->vmm, vm->paths.libexec, "insula-vmm", "",
 			    vm->conf->cpus + VMM_OTHER_THREADS, VMM_NOFILE, e);
 
-	vm->vmm.os.fsize = save_room(vm->conf->cpus);
+	vm->vmm.os.fsize = VMM_SAVE_ROOM(vm->conf->cpus);
 	if (vsock)
 		vsock->child.os.nofile = vsock_nofile();
 	if (!rc)

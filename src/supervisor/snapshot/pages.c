@@ -68,7 +68,7 @@ int pages_write(struct vm *vm, struct snapdir *d, struct err *e)
 				       (uint32_t)RECORD_HEAD + used_of(record.page));
 		if (rc)
 			return err_sys(e, rc, "%s: its page", vm->device[i].desc.name);
-		rc = snapdir_write(d, SNAPDIR_DEVICES, o.at, o.len, "", e);
+		rc = snapdir_write(d, SNAPDIR_DEVICES, o.at, o.len, e);
 	}
 	return rc;
 }
@@ -119,17 +119,15 @@ static int take_page(struct device *d, const void *at, size_t len, unsigned i, s
 	return fill_page(d, &record, p.len - (uint32_t)RECORD_HEAD, e);
 }
 
-/* The record that begins here, with its padding; 0: it does not fit. */
+/* The record that begins here; 0: it does not fit. */
 static size_t record_len(const uint8_t *at, size_t left)
 {
 	struct state_head h;
-	uint64_t len;
 
 	if (left < sizeof(h))
 		return 0;
 	memcpy(&h, at, sizeof(h));
-	len = sizeof(h) + (((uint64_t)h.size + 7) & ~7ull);
-	return len <= left ? (size_t)len : 0;
+	return state_size(&h) <= left ? (size_t)state_size(&h) : 0;
 }
 
 static int take_all(struct vm *vm, const uint8_t *at, size_t left, struct err *e)

@@ -13,6 +13,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "pager.h"
 #include "pages.h"
 #include "restore.h"
 #include "save.h"
@@ -21,7 +22,6 @@
 #include "spec/settings.h"
 #include "supervisor/vm.h"
 
-#define PAGER_NOFILE 256 /* each process that maps memory gives it a descriptor a region */
 #define LOAD_NS(mem) (((mem) >> 24) * 1000000000ull) /* 16 MiB a second */
 #define TELL_NS 60000000000ull                       /* the guest's hooks have 10 s each */
 
@@ -231,17 +231,12 @@ int restore_take(struct vm_config *c, struct err *e)
 		return rc;
 	c->cpus = r->snap.cpus;
 	c->mem = r->snap.mem;
-	c->serve = restore_agent(c);
+	c->serve = j_get_bool(r->snap.machine, "agent", false);
 	if (c->command && !c->serve)
 		return err_set(e, -EINVAL,
 			       "command: the guest of this snapshot has no agent that "
 			       "could run one; expected none");
 	return 0;
-}
-
-bool restore_agent(const struct vm_config *c)
-{
-	return j_get_bool(c->restoring->snap.machine, "agent", false);
 }
 
 void restore_free(struct restore *r)
@@ -495,34 +490,15 @@ static int open_order(const struct vm_config *c)
 static int start_load(struct vm *vm, struct err *e)
 {
 	struct restore *r = vm->conf->restoring;
-	struct msg_start_pager m = {.log_level = log_most(),
-				    .job = r->device >= 0 ? PAGER_SERVE : PAGER_LOAD,
-				    .size = vm->conf->mem};
-	int fds[2 + RAM_CHAIN] = {vm->mem}, rc;
-	unsigned n = 1;
+	bool serves = r->device >= 0;
 
-	for (unsigned i = 0; i < r->snap.nmemory; i++)
-		fds[n++] = r->snap.memory[i];
-	if (r->device >= 0 && r->order >= 0) {
-		m.flags = PAGER_ORDER;
-		fds[n++] = r->order;
-	}
-	child_free(&r->pager);
-	rc = child_init_open(&r->pager, vm->opened.pager_program, "insula-pager", 1, PAGER_NOFILE,
-			     e);
-	if (rc)
-		return rc;
-	child_own(&r->pager, &vm->loop, &load_ops, vm);
-	r->pager.os.fsize = r->device >= 0 ? ORDER_SIZE : vm->conf->mem;
-	rc = child_spawn(&r->pager, fds, n, e);
-	if (!rc && (rc = child_send(&r->pager, MSG_START_PAGER, &m, sizeof(m), fds, n)))
-		err_sys(e, rc, "insula-pager: channel");
-	return rc;
+	return pager_start(vm, &r->pager, &load_ops, serves ? PAGER_SERVE : PAGER_LOAD, &r->snap,
+			   serves ? r->order : -1, serves ? ORDER_SIZE : vm->conf->mem, e);
 }
 
 static void give_faults(struct device *d, int device)
 {
-	d->child.os.gives |= device >= 0;
+	d->child.os.gives = true;
 	d->faults = device;
 }
 
@@ -530,15 +506,13 @@ static void give_faults(struct device *d, int device)
 
 static void restore_told(struct vm *vm, uint32_t id, const struct msg_exec_exit *x)
 {
-	char text[EXEC_TEXT_LEN];
+	char why[EXEC_TEXT_LEN];
 
 	(void)id;
 	vm->conf->restoring->told = 0;
-	snprintf(text, sizeof(text), "%s", x->text);
-	err_clean(text);
-	if (x->end != EXEC_CODE || x->value)
-		log_warn("restore: the guest goes on, but: %s",
-			 text[0] ? text : "its answer cannot be read");
+	exec_resumed_why(x, why);
+	if (why[0])
+		log_warn("restore: the guest goes on, but: %s", why);
 	exec_hold(vm, false);
 }
 
@@ -547,14 +521,12 @@ static int tell(struct vm *vm, struct err *e)
 {
 	struct restore *r = vm->conf->restoring;
 	const struct resumed what = {.clock = true};
-	int rc;
 
 	if (!vm_has_agent(vm))
 		return 0;
 	exec_hold(vm, true);
 	r->tell_by_ns = clock_ns() + TELL_NS;
-	rc = exec_resumed(vm, &what, restore_told, &r->told, e);
-	return rc;
+	return exec_resumed(vm, &what, restore_told, &r->told, e);
 }
 
 int restore_start(struct vm *vm, struct err *e)
@@ -571,15 +543,15 @@ int restore_start(struct vm *vm, struct err *e)
 			log_info("restore: all of the memory at once: /dev/userfaultfd: %s",
 				 strerror(errno));
 	}
-	if (r->device >= 0) {
-		if (r->snap.sealed)
-			r->order = open_order(vm->conf);
-		vm->vmm.os.gives = true;
-		for (unsigned i = 0; i < vm->ndevices; i++)
-			give_faults(&vm->device[i], r->device);
-	}
-	if (r->device < 0)
+	if (r->device < 0) {
 		vm->start_limit_ns += LOAD_NS(vm->conf->mem);
+		return start_load(vm, e);
+	}
+	if (r->snap.sealed)
+		r->order = open_order(vm->conf);
+	vm->vmm.os.gives = true;
+	for (unsigned i = 0; i < vm->ndevices; i++)
+		give_faults(&vm->device[i], r->device);
 	return start_load(vm, e);
 }
 
@@ -631,9 +603,6 @@ void restore_end(struct vm *vm)
 {
 	struct restore *r = vm->conf ? vm->conf->restoring : NULL;
 
-	if (!r)
-		return;
-	child_kill(&r->pager);
-	/* Nobody waits any more when the last of these is closed: the guest has stopped, and what
-	 * a helper writes from a page that is missing would be zeros. */
+	if (r)
+		child_kill(&r->pager);
 }

@@ -40,13 +40,12 @@ void restore_free(struct restore *r);
 int restore_fill(struct vm *vm, struct err *e);
 /* The descriptor of what insula-vmm held; borrowed. */
 int restore_records(const struct vm *vm);
-/* Has the guest an agent? */
-bool restore_agent(const struct vm_config *c);
 /* Only with a snapshot. Memory that is read as a whole: vm_start_helpers() follows. */
 int restore_start(struct vm *vm, struct err *e);
 /* May the guest go on? Also without a snapshot. */
 bool restore_loaded(const struct vm *vm);
-/* It is not needed any more. */
+/* Nobody waits for memory any more: the guest has stopped, and its helpers have written out what
+ * they had. */
 void restore_end(struct vm *vm);
 
 /* ---- memory that is filled when it is touched ---- */

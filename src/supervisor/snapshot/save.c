@@ -4,15 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <insula/base.h>
-#include <insula/devpage.h>
 #include <insula/log.h>
-#include <insula/state.h>
 
+#include "pager.h"
 #include "pages.h"
 #include "restore.h"
 #include "save.h"
@@ -28,8 +26,6 @@
 #define COPY_NS(mem) (60 * SECOND_NS + ((mem) >> 24) * SECOND_NS)
 #define SYNC_NS(mem) (300 * SECOND_NS + ((mem) >> 22) * SECOND_NS)
 #define END_NS (10 * SECOND_NS)
-#define PAGER_NOFILE 32
-#define HV_STATE_MAX 65536u /* insula/hv.h, which this program does not use */
 
 enum save_step {
 	SAVE_IDLE,
@@ -73,12 +69,6 @@ bool save_active(const struct vm *vm)
 static bool save_works(const struct vm *vm)
 {
 	return save_active(vm) && vm->save->step != SAVE_ENDS;
-}
-
-/* Of the vCPUs, and of what else there is: a multiple of a page. */
-uint64_t save_room(unsigned ncpus)
-{
-	return (uint64_t)ncpus * (HV_STATE_MAX + 4096) + (4u << 20);
 }
 
 uint64_t save_deadline(const struct vm *vm)
@@ -273,7 +263,7 @@ static int write_records(struct save *s, struct err *e)
 
 		rc = read_full(s->records, buf, n, at);
 		if (!rc)
-			rc = snapdir_write(&s->dir, SNAPDIR_VMM, buf, n, "", e);
+			rc = snapdir_write(&s->dir, SNAPDIR_VMM, buf, n, e);
 		at += n;
 	}
 	return rc;
@@ -292,7 +282,9 @@ static int write_rest(struct vm *vm, struct err *e)
 	if (!o)
 		return e->code;
 	text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY);
-	rc = snapdir_write(&s->dir, SNAPDIR_MACHINE, text, strlen(text), vm->paths.cache, e);
+	rc = snapdir_write(&s->dir, SNAPDIR_MACHINE, text, strlen(text), e);
+	if (!rc)
+		rc = snapdir_seal(&s->dir, text, strlen(text), vm->paths.cache, e);
 	json_object_put(o);
 	return rc;
 }
@@ -422,7 +414,7 @@ void save_records(struct vm *vm, const struct msg_saved *m)
 	snprintf(text, sizeof(text), "%.*s", (int)sizeof(m->text), m->text);
 	if (m->error) {
 		save_fail(vm, m->error < 0 && m->error > -4096 ? m->error : -EIO, text);
-	} else if (m->len > save_room(vm->conf->cpus)) {
+	} else if (m->len > VMM_SAVE_ROOM(vm->conf->cpus)) {
 		save_fail(vm, -EPROTO, "insula-vmm has written more than there is room for");
 	} else {
 		s->records_len = m->len;
@@ -435,7 +427,7 @@ static int make_records(struct vm *vm, struct err *e)
 {
 	struct save *s = vm->save;
 
-	s->records = shm_create("insula-records", save_room(vm->conf->cpus), e);
+	s->records = shm_create("insula-records", VMM_SAVE_ROOM(vm->conf->cpus), e);
 	if (s->records < 0)
 		return s->records;
 	if (child_send(&vm->vmm, MSG_SAVE, NULL, 0, &s->records, 1))
@@ -521,24 +513,9 @@ static const struct child_ops pager_ops = {save_pager_ready, save_pager_failed, 
 static int start_pager(struct vm *vm, struct err *e)
 {
 	struct save *s = vm->save;
-	struct msg_start_pager m = {
-		.log_level = log_most(), .job = PAGER_SAVE, .size = vm->conf->mem};
-	int fds[2 + RAM_CHAIN] = {vm->mem}, rc;
-	unsigned n = 1;
 
-	for (unsigned i = 0; i < s->base.nmemory; i++)
-		fds[n++] = s->base.memory[i];
-	fds[n++] = s->dir.file[SNAPDIR_MEMORY];
-	rc = child_init_open(&s->pager, vm->opened.pager_program, "insula-pager", 1, PAGER_NOFILE,
-			     e);
-	if (rc)
-		return rc;
-	child_own(&s->pager, &vm->loop, &pager_ops, vm);
-	s->pager.os.fsize = 2 * vm->conf->mem;
-	rc = child_spawn(&s->pager, fds, n, e);
-	if (!rc && (rc = child_send(&s->pager, MSG_START_PAGER, &m, sizeof(m), fds, n)))
-		err_sys(e, rc, "insula-pager: channel");
-	return rc;
+	return pager_start(vm, &s->pager, &pager_ops, PAGER_SAVE, &s->base,
+			   s->dir.file[SNAPDIR_MEMORY], 2 * vm->conf->mem, e);
 }
 
 static int refuse_device(const struct device *d, struct err *e)
@@ -595,15 +572,6 @@ static int open_base(struct vm *vm, const char *path, struct err *e)
 	return s->base_path ? 0 : err_sys(e, -errno, "base: %s", path);
 }
 
-static void new_id(char id[SNAPDIR_ID_LEN + 1])
-{
-	uint8_t raw[SNAPDIR_ID_LEN / 2];
-
-	random_bytes(raw, sizeof(raw));
-	for (unsigned i = 0; i < sizeof(raw); i++)
-		snprintf(id + 2 * (size_t)i, 3, "%02x", raw[i]);
-}
-
 static struct save *save_of(struct vm *vm)
 {
 	if (!vm->save) {
@@ -639,7 +607,7 @@ int save_begin(struct vm *vm, const struct save_order *o, struct err *e)
 	snapdir_none(&s->dir);
 	snapshot_none(&s->base);
 	child_none(&s->pager);
-	new_id(s->id);
+	random_hex(s->id, SNAPDIR_ID_LEN);
 	if (o->diff)
 		rc = open_base(vm, o->base ? o->base : last, e);
 	if (!rc)

@@ -49,8 +49,6 @@ const char *save_last(const struct vm *vm);
 void save_remove_temporary(struct vm *vm);
 /* How long its guest stood still for that, in us; 0: it was paused before. */
 uint64_t save_paused_us(const struct vm *vm);
-/* How much insula-vmm may write, for so many vCPUs. */
-uint64_t save_room(unsigned ncpus);
 uint64_t save_deadline(const struct vm *vm); /* clock_ns(); 0: none */
 void save_overdue(struct vm *vm);
 

@@ -249,21 +249,18 @@ int snapdir_make(struct snapdir *d, const char *path, struct err *e)
 	return rc;
 }
 
-/* Without a key there is no seal, and the snapshot serves all the same. */
-static int write_seal(const struct snapdir *d, const void *text, size_t len, const char *cache)
+int snapdir_write(struct snapdir *d, enum snapdir_file f, const void *buf, size_t len,
+		  struct err *e)
 {
-	uint8_t key[KEY_LEN] = {0};
-	char sum[SHA256_TEXT];
-	int rc = get_key(cache, true, key), fd;
+	int rc = write_full(d->file[f], buf, len);
 
-	if (rc) {
-		log_warn("the snapshot has no seal, because there is no key in '%s': %s; whoever "
-			 "restores it has to name its disks, cards and shares",
-			 cache, strerror(-rc));
-		return 0;
-	}
-	keyed_sum(key, text, len, sum);
-	fd = openat(d->dir, SEAL, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	return rc ? err_sys(e, rc, "path: %s", names[f]) : 0;
+}
+
+static int write_seal(const struct snapdir *d, const char sum[SHA256_TEXT])
+{
+	int fd = openat(d->dir, SEAL, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600), rc;
+
 	if (fd < 0)
 		return -errno;
 	rc = write_full(fd, sum, SHA256_TEXT - 1);
@@ -273,14 +270,21 @@ static int write_seal(const struct snapdir *d, const void *text, size_t len, con
 	return rc;
 }
 
-int snapdir_write(struct snapdir *d, enum snapdir_file f, const void *buf, size_t len,
-		  const char *cache, struct err *e)
+int snapdir_seal(struct snapdir *d, const char *text, size_t len, const char *cache, struct err *e)
 {
-	int rc = write_full(d->file[f], buf, len);
+	uint8_t key[KEY_LEN] = {0};
+	char sum[SHA256_TEXT];
+	int rc = get_key(cache, true, key);
 
-	if (!rc && f == SNAPDIR_MACHINE)
-		rc = write_seal(d, buf, len, cache);
-	return rc ? err_sys(e, rc, "path: %s", names[f]) : 0;
+	if (rc) {
+		log_warn("the snapshot has no seal, because there is no key in '%s': %s; whoever "
+			 "restores it has to name its disks, cards and shares",
+			 cache, strerror(-rc));
+		return 0;
+	}
+	keyed_sum(key, text, len, sum);
+	rc = write_seal(d, sum);
+	return rc ? err_sys(e, rc, "path: %s", SEAL) : 0;
 }
 
 int snapdir_keep(struct snapdir *d, struct err *e)

@@ -44,9 +44,11 @@ struct snapdir {
 void snapdir_none(struct snapdir *d);
 /* -EEXIST, -EINVAL, or what the system says of `path`. */
 int snapdir_make(struct snapdir *d, const char *path, struct err *e);
-/* The seal goes with machine.json; `cache` as in struct paths. */
 int snapdir_write(struct snapdir *d, enum snapdir_file f, const void *buf, size_t len,
-		  const char *cache, struct err *e);
+		  struct err *e);
+/* Of the text that machine.json is; `cache` as in struct paths. Without a key there is no seal, and
+ * the snapshot serves all the same. */
+int snapdir_seal(struct snapdir *d, const char *text, size_t len, const char *cache, struct err *e);
 /* Everything is stable: it gets its name. */
 int snapdir_keep(struct snapdir *d, struct err *e);
 /* Close; one that was not kept is removed. */

@@ -82,12 +82,6 @@ int restore_records(const struct vm *vm)
 	return -1;
 }
 
-bool restore_agent(const struct vm_config *c)
-{
-	(void)c;
-	return false;
-}
-
 int restore_start(struct vm *vm, struct err *e)
 {
 	(void)vm, (void)e;
