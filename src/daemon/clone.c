@@ -17,7 +17,7 @@
 #include "spec/json.h"
 #include "talk.h"
 
-#define CLONES_MAX 256
+#define CLONE_NAME 128
 #define CLONE_MS 3600000 /* the supervisor has deadlines of its own */
 #define CLONE_PLACE "/var/tmp"
 
@@ -31,12 +31,6 @@ struct clones {
 	int64_t paused_us;
 	char failed[256]; /* why one of them ended before it ran; "" */
 };
-
-static void after_removal(struct machine *m, struct request *r, json_object *result,
-			  json_object *error, int fd)
-{
-	(void)m, (void)r, (void)result, (void)error, (void)fd; /* it does it at its end, too */
-}
 
 /* One that has ended meanwhile, and is gone with it, as it was made. */
 static json_object *as_they_are(const struct clones *c)
@@ -54,8 +48,22 @@ static json_object *as_they_are(const struct clones *c)
 	return o;
 }
 
+/* The source has removed its snapshot; if it could not, it does so at its end. What the request is
+ * answered with took the place of its parameters. */
+static void removed(struct machine *m, struct request *r, json_object *result, json_object *error,
+		    int fd)
+{
+	const char *failed = r ? j_get_str(r->params, "failed", NULL) : NULL;
+
+	(void)m, (void)result, (void)error, (void)fd;
+	if (failed)
+		method_refuse(r, RPC_FAILED, "start-failed", failed);
+	else if (r)
+		request_answer(r, json_object_get(r->params));
+}
+
 /* All or none. */
-static void give_up(struct clones *c)
+static void give_up(const struct clones *c)
 {
 	for (size_t i = 0; i < json_object_array_length(c->vms); i++) {
 		json_object *made = json_object_array_get_idx(c->vms, i);
@@ -64,7 +72,17 @@ static void give_up(struct clones *c)
 		if (m && machine_active(m))
 			machine_shoot(m);
 	}
-	method_refuse(c->r, RPC_FAILED, "start-failed", c->failed);
+}
+
+static json_object *what_to_say(const struct clones *c)
+{
+	json_object *o;
+
+	if (!c->failed[0])
+		return as_they_are(c);
+	o = json_object_new_object();
+	j_str(o, "failed", c->failed);
+	return o;
 }
 
 static void let_go(struct clones *c)
@@ -73,13 +91,17 @@ static void let_go(struct clones *c)
 
 	if (--c->waits)
 		return;
-	source = machine_by_id(c->d, c->source);
-	if (source && machine_active(source))
-		talk_ask(source, "snapshot-remove", NULL, after_removal, NULL, false);
 	if (c->r && c->failed[0])
 		give_up(c);
-	else if (c->r)
-		request_answer(c->r, as_they_are(c));
+	if (c->r) {
+		json_object_put(c->r->params);
+		c->r->params = what_to_say(c);
+	}
+	source = machine_by_id(c->d, c->source);
+	if (source && machine_active(source))
+		talk_ask(source, "snapshot-remove", NULL, removed, c->r, false);
+	else
+		removed(NULL, c->r, NULL, NULL, -1);
 	json_object_put(c->vms);
 	free(c);
 }
@@ -101,12 +123,22 @@ void clone_has_begun(struct machine *m)
 	let_go(c);
 }
 
+/* Of the clone `i`; NULL: any will do. */
+static const char *clone_name(json_object *params, unsigned i, char text[CLONE_NAME])
+{
+	const char *name = j_get_str(params, "name", NULL);
+
+	if (!name || j_get_int(params, "count", 1) == 1)
+		return name;
+	snprintf(text, CLONE_NAME, "%s-%u", name, i + 1);
+	return text;
+}
+
 /* What the clone differs in is the client's to say; how large it is, is not. */
 static json_object *clone_params(const struct clones *c, const struct machine *source, unsigned i)
 {
 	json_object *given = j_get(c->r->params, "config"), *config = NULL, *o;
-	const char *name = j_get_str(c->r->params, "name", NULL);
-	char text[128];
+	char text[CLONE_NAME];
 
 	if (!given || json_object_deep_copy(given, &config, NULL))
 		config = json_object_new_object();
@@ -115,12 +147,7 @@ static json_object *clone_params(const struct clones *c, const struct machine *s
 	j_int(config, "mem", (int64_t)source->r.mem);
 	o = json_object_new_object();
 	j_obj(o, "config", config);
-	if (name && j_get_int(c->r->params, "count", 1) > 1) {
-		snprintf(text, sizeof(text), "%s-%u", name, i + 1);
-		j_str(o, "name", text);
-	} else {
-		j_str(o, "name", name);
-	}
+	j_str(o, "name", clone_name(c->r->params, i, text));
 	return o;
 }
 
@@ -183,8 +210,8 @@ void method_vm_clone(struct daemon *d, struct request *r)
 	const char *place = j_get_str(r->params, "place", CLONE_PLACE);
 	struct machine *m = method_machine(d, r);
 	json_object *params;
-	char path[96];
-	uint64_t nonce;
+	char path[96], name[CLONE_NAME];
+	size_t n;
 
 	if (!m)
 		return;
@@ -193,8 +220,12 @@ void method_vm_clone(struct daemon *d, struct request *r)
 				    "an absolute path of at most 60 bytes");
 		return;
 	}
-	random_bytes(&nonce, sizeof(nonce));
-	snprintf(path, sizeof(path), "%s/insula-clone-%016llx", place, (unsigned long long)nonce);
+	for (unsigned i = 0; i < (unsigned)j_get_int(r->params, "count", 1); i++) {
+		if (!vm_name_is_free(d, r, clone_name(r->params, i, name)))
+			return;
+	}
+	n = (size_t)snprintf(path, sizeof(path), "%s/insula-clone-", place);
+	random_hex(path + n, 16);
 	params = json_object_new_object();
 	j_str(params, "path", path);
 	j_bool(params, "temporary", true);

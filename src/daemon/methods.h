@@ -45,6 +45,8 @@ void method_vm_clone(struct daemon *d, struct request *r);
 /* vm_start.c: make a VM as vm.run does, from the request's parameters, and start it; the request
  * stays open. NULL: it was refused. */
 struct machine *vm_begin_clone(struct daemon *d, struct request *r);
+/* Could a VM of this client have the name? NULL: it will get one. False: refused. */
+bool vm_name_is_free(struct daemon *d, struct request *r, const char *name);
 void method_vm_device_restart(struct daemon *d, struct request *r);
 void method_vm_stop(struct daemon *d, struct request *r);
 void method_vm_kill(struct daemon *d, struct request *r);

@@ -137,10 +137,8 @@ static struct machine *same_name(struct daemon *d, const struct client *c, const
 	return NULL;
 }
 
-static bool name_is_free(struct daemon *d, struct request *r)
+bool vm_name_is_free(struct daemon *d, struct request *r, const char *name)
 {
-	const char *name = j_get_str(r->params, "name", NULL);
-
 	if (!name || !same_name(d, r->client, name))
 		return true;
 	method_refuse_field(r, RPC_EXISTS, "exists", "name", name,
@@ -439,7 +437,7 @@ void method_vm_run(struct daemon *d, struct request *r)
 {
 	struct machine *m;
 
-	if (!name_is_free(d, r))
+	if (!vm_name_is_free(d, r, j_get_str(r->params, "name", NULL)))
 		return;
 	m = vm_start_make(d, r, !j_get_bool(r->params, "keep", false));
 	if (!m)
@@ -454,7 +452,8 @@ void method_vm_run(struct daemon *d, struct request *r)
 
 struct machine *vm_begin_clone(struct daemon *d, struct request *r)
 {
-	struct machine *m = name_is_free(d, r) ? vm_start_make(d, r, true) : NULL;
+	const char *name = j_get_str(r->params, "name", NULL);
+	struct machine *m = vm_name_is_free(d, r, name) ? vm_start_make(d, r, true) : NULL;
 	struct err e;
 
 	if (!m)

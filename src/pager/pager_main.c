@@ -235,7 +235,7 @@ static int pager_loop(void *dev)
 		rc = p->job == PAGER_SERVE && p->done ? pager_serve(p) : pager_hear(p);
 	/* We may hold the last descriptors of pages that are missing: if they were closed before
 	 * whoever waits for these is dead too, he would go on with zeros. */
-	if (rc == -EPIPE && p->job == PAGER_SERVE)
+	if (rc == -EPIPE && p->job == PAGER_SERVE && p->serve.nranges)
 		wait_for_the_kill();
 	if (p->job == PAGER_SERVE)
 		drain();

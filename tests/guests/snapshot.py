@@ -21,7 +21,7 @@ import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../daemon"))
 import suite  # noqa: E402
-from suite import BIN, BUILD, ONE, SLOW, Daemon, check, gone, refused, vm_processes, wait_for  # noqa: E402
+from suite import BIN, BUILD, ONE, SLOW, Daemon, check, children, gone, refused, vm_processes, wait_for  # noqa: E402
 
 ROUNDS = int(os.environ.get("SNAPSHOT_ROUNDS", 20))
 KILLS = int(os.environ.get("SNAPSHOT_KILLS", 1 if ONE else 2))
@@ -34,16 +34,17 @@ suite.suite = "snapshot"
 class Guest:
     """A VM of insulad, and its console."""
 
-    def __init__(self, c, name, keep=False, **config):
-        self.c, self.name = c, name
-        mine, theirs = socket.socketpair()
-        method = dict(method="vm.start", id=name) if keep else dict(method="vm.run", name=name, config=config)
-        if keep:
-            c.call("vm.create", name=name, config=config)
-        self.info = c.call(fds=[theirs.fileno()], **method)
-        theirs.close()
-        self.sock, self.got = mine, ""
-        mine.settimeout(PATIENCE)
+    def __init__(self, c, name, keep=False, sock=None, **config):
+        """`sock`: one that runs already"""
+        self.c, self.name, self.sock, self.got = c, name, sock, ""
+        if not sock:
+            self.sock, theirs = socket.socketpair()
+            method = dict(method="vm.start", id=name) if keep else dict(method="vm.run", name=name, config=config)
+            if keep:
+                c.call("vm.create", name=name, config=config)
+            self.info = c.call(fds=[theirs.fileno()], **method)
+            theirs.close()
+        self.sock.settimeout(PATIENCE)
 
     def until(self, pattern):
         """The first match of the pattern in a line of its own; what was before it is forgotten."""
@@ -112,7 +113,7 @@ def whole(path):
 
 
 def nothing_left(place, *but):
-    return sorted(os.listdir(place)) == sorted(but) or os.listdir(place)
+    return sorted(os.listdir(place)) == sorted(but)
 
 
 def one_line(r, *words):
@@ -136,7 +137,7 @@ def case_life(d, place):
     check("a source has counted", (count, good) == (2, True), count)
     answer = a.save(one)
     check("vm.snapshot of a running VM", answer["state"] == "running", answer)
-    check("it has the files that it should", sorted(os.listdir(one)) == FILES and nothing_left(place, "one") is True, os.listdir(one))
+    check("it has the files that it should", sorted(os.listdir(one)) == FILES and nothing_left(place, "one"), os.listdir(one))
     modes = [os.stat(one).st_mode & 0o777] + [os.stat(one + "/" + f).st_mode & 0o777 for f in FILES]
     check("nobody else can read it", modes == [0o700] + [0o600] * 5, modes)
     check("memory that was not touched takes no room", 16 << 20 <= on_disk(one + "/memory") <= 24 << 20, on_disk(one + "/memory"))
@@ -241,7 +242,7 @@ def case_refused(d, place):
     check("a base without a difference", e["code"] == -32602 and e["data"].get("field") == "base", e)
     e = refused(c, "vm.snapshot", id="a", path=s, base=place + "/none")
     check("a base that is not there", e["code"] in (-32602, -32005) and place + "/none" in e["message"], e)
-    check("nothing is left of these", nothing_left(place, "disk.img") is True, os.listdir(place))
+    check("nothing is left of these", nothing_left(place, "disk.img"), os.listdir(place))
     env = dict(os.environ, INSULA_SOCKET=d.socket)
 
     def ctl(*args, **more):
@@ -379,7 +380,7 @@ def case_full(d, place):
         nonce, _, _ = a.count()
         e = refused(c, "vm.snapshot", id="a", path=small + "/s")
         check("a full disk: refused, with its reason", e["code"] == -32005 and "No space" in e["message"], e)
-        check("a full disk: nothing is left", nothing_left(small) is True, os.listdir(small))
+        check("a full disk: nothing is left", nothing_left(small), os.listdir(small))
         check("a full disk: the VM goes on", a.count() == (nonce, 2, True) and c.call("vm.info", id="a")["state"] == "running")
         a.save(place + "/s")
         check("elsewhere it works, then", run_state(run(place + "/s")) == (nonce, 2, 3))
@@ -399,20 +400,18 @@ def case_clone(d, place):
     before = g.count(3)
     vms = c.call("vm.clone", id="source", name="copy", count=3, place=place)["vms"]
     check("clone: all run", [v["state"] for v in vms] == ["running"] * 3 and [v["name"] for v in vms] == ["copy-1", "copy-2", "copy-3"], vms)
-    check("clone: nothing is left of the snapshot", nothing_left(place))
+    check("clone: nothing is left of the snapshot", nothing_left(place), os.listdir(place))
     check("clone: the source is as it was", g.state() == before and before[2], (g.state(), before))
     for i, v in enumerate(vms):
         c.call("vm.console", id=v["id"])
-        copy = Guest.__new__(Guest)
-        copy.c, copy.name, copy.sock, copy.got = c, v["id"], socket.socket(fileno=c.fds.pop()), ""
-        copy.sock.settimeout(PATIENCE)
+        copy = Guest(c, v["id"], sock=socket.socket(fileno=c.fds.pop()))
         check("clone %d has what the source had" % i, copy.state() == before, before)
         after = copy.count(i + 1)
         check("clone %d goes its own way" % i, after == (before[0], 3 + i + 1, True), after)
         copy.end()
     check("clone: the source hears nothing of it", g.count() == (before[0], 4, True))
     e = refused(c, "vm.clone", id="source", name="source", place=place)
-    check("clone: a name that is taken", e["code"] == -32002 and nothing_left(place), e)
+    check("clone: a name that is taken", e["code"] == -32002 and nothing_left(place), (e, os.listdir(place)))
     e = refused(c, "vm.clone", id="source", place="/nowhere")
     check("clone: no such place", e["code"] == -32005 and "/nowhere" in e["message"], e)
     e = refused(c, "vm.clone", id="source", place="there")
@@ -428,7 +427,7 @@ def case_clone(d, place):
     c.call("vm.run", name="source", config=snap(disks=["path=%s,ro" % disk]))
     vms = c.call("vm.clone", id="source", count=2, place=place)["vms"]
     check("clone: a disk that all of them read is no matter", [v["state"] for v in vms] == ["running"] * 2, vms)
-    check("clone: nothing else is left", nothing_left(place, "disk.img"))
+    check("clone: nothing else is left", nothing_left(place, "disk.img"), os.listdir(place))
 
 
 def case_many(d, place):
@@ -447,23 +446,18 @@ def case_many(d, place):
 
 def case_stop(d, place):
     """A VM that is stopped while a snapshot waits for a helper: there is none, and the VM ends."""
-    c, result = d.client(), []
+    c = d.client()
     g = Guest(c, "s", **snap())
     g.until("nonce.*")
-    rng = next(p["pid"] for p in c.call("vm.info", id="s")["processes"] if p["name"].startswith("insula-rng"))
-
-    def save():
-        result.append(refused(d.client(), "vm.snapshot", id="s", path=place + "/s"))
-
+    rng = pids(c.call("vm.info", id="s"))["insula-rng"]
     os.kill(rng, signal.SIGSTOP)
-    t = threading.Thread(target=save)
-    t.start()
+    save = Save(d, "s", place + "/s")
     check("stop: the snapshot waits for the helper", wait_for(lambda: os.listdir(place) == [".s.part"]), os.listdir(place))
     threading.Timer(1.0, lambda: os.kill(rng, signal.SIGCONT)).start()
     e = c.call("vm.stop", id="s", deadline_ms=1000)
-    t.join(PATIENCE)
     check("stop: the VM ends", e["reason"] == "stopped", e)
-    check("stop: the snapshot is taken back", result and result[0]["code"] != 0 and nothing_left(place) is True, (result, os.listdir(place)))
+    check("stop: the snapshot is taken back", save.over() and isinstance(save.error, RuntimeError) and nothing_left(place),
+          (save.error, os.listdir(place)))
 
 
 def make_disk(path):
@@ -502,7 +496,8 @@ def case_disk(d, place):
         c.call("vm.wait", id=a.name)
         a.end()
         a = Guest(c, str(i + 1), keep=True, restore="%s/%d" % (place, i), mem=16 << 20, cpus=2)
-        shutil.rmtree("%s/%d" % (place, i), ignore_errors=False) if wait_for(lambda: c.call("vm.info", id=a.name)["state"] == "running", PATIENCE) else None
+        if wait_for(lambda: c.call("vm.info", id=a.name)["state"] == "running", 30):
+            shutil.rmtree("%s/%d" % (place, i))
     good, said = finish(a)
     check("a disk under load, saved and restored %d times: all is right" % ROUNDS, good, said)
     a.end()
@@ -536,20 +531,21 @@ def shoot(pid):
         os.kill(pid, signal.SIGKILL)
 
 
-def pager_of(pid):
-    """insula-pager of this supervisor, as soon as there is one; None: it did not come."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError):
-            for task in os.listdir("/proc/%d/task" % pid):
-                with open("/proc/%d/task/%s/children" % (pid, task), encoding="ascii") as f:
-                    for child in f.read().split():
-                        with open("/proc/%s/cmdline" % child, "rb") as g:
-                            if g.read().startswith(b"insula-pager\0"):
-                                return int(child)
-        if gone(pid):
-            break
+def child(pid, program):
+    """A child of this process with this program; None: there is none."""
+    for p in children(pid):
+        with contextlib.suppress(OSError), open("/proc/%d/cmdline" % p, "rb") as f:
+            if f.read().startswith(program.encode() + b"\0"):
+                return p
     return None
+
+
+def child_soon(pid, program, seconds):
+    """The same as soon as there is one; it may be gone again soon."""
+    end = time.monotonic() + seconds * SLOW
+    while not (found := child(pid, program)) and not gone(pid) and time.monotonic() < end:
+        pass
+    return found
 
 
 class Save(threading.Thread):
@@ -581,7 +577,7 @@ def killed_saving(d, place, victim, nth):
     info = c.call("vm.info", id="k")
     of, before = pids(info), time.monotonic()
     save = Save(d, "k", path)
-    pager = pager_of(of["supervisor"])
+    pager = child_soon(of["supervisor"], "insula-pager", 30)
     time.sleep(random.random() * 0.03 * nth)
     pid = {"insula-pager": pager, "insulad": d.proc.pid}.get(victim) or of.get(victim)
     if not pid:
@@ -594,12 +590,12 @@ def killed_saving(d, place, victim, nth):
     if not save.over():
         return "vm.snapshot has no answer after %.0f s" % (time.monotonic() - before)
     if victim in ("insula-vmm", "supervisor"):
-        if not wait_for(lambda: c.call("vm.info", id="k")["state"] == "ended", PATIENCE):
+        if not wait_for(lambda: c.call("vm.info", id="k")["state"] == "ended", 30):
             return "the VM has not ended"
         if not wait_for(lambda: all(map(gone, vm_processes(info) + ([pager] if pager else []))), 10):
             return "processes are left"
     else:
-        if victim == "insulad" and not wait_for(lambda: pager is None or gone(pager), PATIENCE):
+        if victim == "insulad" and not wait_for(lambda: pager is None or gone(pager), 30):
             return "insula-pager is left"
         if a.state() != (nonce, 1, True) or a.count() != (nonce, 2, True):
             return "the guest is not as it was"
@@ -618,7 +614,7 @@ def killed_saving(d, place, victim, nth):
         a = Guest(c, "k", keep=True, **snap())
         a.until("nonce .*")
     a.save(path)
-    if whole(path) is not True or nothing_left(place, "k") is not True:
+    if whole(path) is not True or not nothing_left(place, "k"):
         return "the next one: %s, %s" % (whole(path), os.listdir(place))
     shutil.rmtree(path)
     a.end()
@@ -627,32 +623,23 @@ def killed_saving(d, place, victim, nth):
 
 def case_kills_saving(d, place):
     for victim in ("insula-pager", "insula-console", "insula-rng", "insula-vmm", "supervisor", "insulad"):
-        for i in range(KILLS):
-            why = killed_saving(d, place, victim, i)
-            if why:
-                break
+        why = next((w for i in range(KILLS) if (w := killed_saving(d, place, victim, i))), "")
         check("kill -9 of %s during a snapshot, %d times" % (victim, KILLS), not why, why)
 
 
 def killed_restoring(s, victim, nth):
     # pylint: disable=consider-using-with
-    p = subprocess.Popen([BIN + "insula-run", "--restore", s, "--timeout", str(PATIENCE), *(["-v"] if os.environ.get("V") else [])], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV)
+    p = subprocess.Popen([BIN + "insula-run", "--restore", s, "--timeout", str(PATIENCE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV)
     seen, pid, end = set(), None, time.monotonic() + (0.05 if victim == "supervisor" else 1) * SLOW
     while not pid and time.monotonic() < end and p.poll() is None:
-        with contextlib.suppress(OSError):
-            for task in os.listdir("/proc/%d/task" % p.pid):
-                with open("/proc/%d/task/%s/children" % (p.pid, task), encoding="ascii") as f:
-                    for child in f.read().split():
-                        seen.add(int(child))
-                        with open("/proc/%s/cmdline" % child, "rb") as g:
-                            if g.read().startswith(victim.encode() + b"\0"):
-                                pid = int(child)
+        pid = child(p.pid, victim)
+        seen.update(children(p.pid))
     time.sleep(random.random() * 0.02 * nth)
     if victim == "supervisor":
         p.kill()
     elif pid:
         shoot(pid)
-        wait_for(lambda: gone(pid), PATIENCE)  # a dying reader may take what is typed with it
+        wait_for(lambda: gone(pid), 30)  # a dying reader may take what is typed with it
     try:
         out, err = p.communicate("?v+?vq", timeout=PATIENCE * 2)
     except subprocess.TimeoutExpired:
@@ -674,10 +661,7 @@ def case_kills_restoring(d, place):
     a.save(s)
     a.end()
     for victim in ("insula-pager", "insula-console", "insula-rng", "insula-vmm", "supervisor"):
-        for i in range(KILLS):
-            why = killed_restoring(s, victim, i)
-            if why:
-                break
+        why = next((w for i in range(KILLS) if (w := killed_restoring(s, victim, i))), "")
         check("kill -9 of %s during a restore, %d times" % (victim, KILLS), not why, why)
     check("the snapshot is as it was", whole(s) is True, whole(s))
 
