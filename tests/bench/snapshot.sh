@@ -8,21 +8,20 @@ build=$(realpath "$1")
 rounds=${2:-15}
 run=$build/bin/insula-run
 export INSULA_SOCKET
-dir=$(mktemp -d)
-INSULA_SOCKET=$dir/s
+T=$(mktemp -d)
+INSULA_SOCKET=$T/s
 ctl() { "$build/bin/insulactl" "$@"; }
 insulad=
 cleanup() {
 	for v in $(ctl ps -q 2>/dev/null); do ctl kill "$v" >/dev/null || true; done
 	[ -z "$insulad" ] || kill "$insulad"
-	rm -rf "$dir"
+	rm -rf "$T"
 }
 trap cleanup EXIT
-mkdir "$dir/state"
-"$build/bin/insulad" --state-dir "$dir/state" --socket "$INSULA_SOCKET" 2>"$dir/log" &
+mkdir "$T/state"
+"$build/bin/insulad" --state-dir "$T/state" --socket "$INSULA_SOCKET" 2>"$T/log" &
 insulad=$!
 until [ -S "$INSULA_SOCKET" ]; do sleep 0.1; done
-ms_of() { local t=$(($(now_ns))); "$@" >"$dir/out" </dev/null; echo $((($(now_ns) - t) / 1000)) | awk '{ print $1 / 1000 }'; }
 
 # own NAME: private memory of a VM's processes, guest RAM included, MiB
 own() {
@@ -40,48 +39,48 @@ own() {
 
 head_row "snapshots"
 if [ -z "${LINUX:-}" ]; then
-	truncate -s 64M "$dir/disk"
-	vm=(--kernel "$build/guests/snap.elf" --mem 64M --disk "$dir/disk,ro")
+	truncate -s 64M "$T/disk"
+	vm=(--kernel "$build/guests/snap.elf" --mem 64M --disk "$T/disk,ro")
 	ctl run -d --name source "${vm[@]}" >/dev/null
 	sleep 1
-	ctl snapshot source "$dir/snap" >/dev/null
+	ctl snapshot source "$T/snap" >/dev/null
 	ctl kill source >/dev/null
 	for _ in $(seq "$rounds"); do
 		for b in cold restored; do
-			case $b in cold) a=("${vm[@]}") ;; *) a=(--restore "$dir/snap") ;; esac
-			echo q | timeout 30 "$run" "${a[@]}" --metrics "$dir/m" >/dev/null || true
-			json "$dir/m" first_instruction_ns | awk '{ print $1 / 1e6 }' >>"$dir/first.$b"
+			case $b in cold) a=("${vm[@]}") ;; *) a=(--restore "$T/snap") ;; esac
+			echo q | timeout 30 "$run" "${a[@]}" --metrics "$T/m" >/dev/null || true
+			json "$T/m" first_instruction_ns | awk '{ print $1 / 1e6 }' >>"$T/first.$b"
 		done
 	done
-	row "restore / start to first instruction" "$(median <"$dir/first.restored")" "$(median <"$dir/first.cold")" "<= 1.3" " ms"
+	row "restore / start to first instruction" "$(median <"$T/first.restored")" "$(median <"$T/first.cold")" "<= 1.3" " ms"
 	ctl start source >/dev/null
 	sleep 1
 	for _ in $(seq "$rounds"); do
-		ctl rpc vm.clone "{\"id\":\"source\",\"name\":\"c$RANDOM\"}" >"$dir/c"
-		json "$dir/c" paused_us | awk '{ print $1 / 1e3 }' >>"$dir/pause"
-		ctl kill "$(json "$dir/c" vms.0.id)" >/dev/null
+		ctl rpc vm.clone "{\"id\":\"source\",\"name\":\"c$RANDOM\"}" >"$T/c"
+		json "$T/c" paused_us | awk '{ print $1 / 1e3 }' >>"$T/pause"
+		ctl kill "$(json "$T/c" vms.0.id)" >/dev/null
 	done
-	alone "clone, 16 MiB of 64 in use: source paused" "$(median <"$dir/pause")" "<= 5 ms" " ms"
+	alone "clone, 16 MiB of 64 in use: source paused" "$(median <"$T/pause")" "<= 5 ms" " ms"
 	exit
 fi
 
 ctl run -d --name source --mem 256M -- >/dev/null
 until ctl exec source true 2>/dev/null; do sleep 0.5; done
 sleep 3
-ctl snapshot source "$dir/snap" >/dev/null
-alone "size of the snapshot" "$(du -sm "$dir/snap" | cut -f1)" "" " MiB"
+ctl snapshot source "$T/snap" >/dev/null
+alone "size of the snapshot" "$(du -sm "$T/snap" | cut -f1)" "" " MiB"
 alone "memory that the source has touched" "$(own source)" "" " MiB"
-"$run" --restore "$dir/snap" -- true </dev/null # writes the working set
+"$run" --restore "$T/snap" -- true </dev/null # writes the working set
 for _ in $(seq "$rounds"); do
-	ms_of "$run" --mem 256M -- true >>"$dir/cold"
-	ms_of "$run" --restore "$dir/snap" -- true >>"$dir/restored"
-	ctl rpc vm.clone "{\"id\":\"source\",\"name\":\"c$RANDOM\"}" >"$dir/c"
-	json "$dir/c" paused_us | awk '{ print $1 / 1e3 }' >>"$dir/pause"
-	id=$(json "$dir/c" vms.0.id)
+	timed cold "$run" --mem 256M -- true
+	timed restored "$run" --restore "$T/snap" -- true
+	ctl rpc vm.clone "{\"id\":\"source\",\"name\":\"c$RANDOM\"}" >"$T/c"
+	json "$T/c" paused_us | awk '{ print $1 / 1e3 }' >>"$T/pause"
+	id=$(json "$T/c" vms.0.id)
 	sleep 2
-	own "$id" >>"$dir/own"
+	own "$id" >>"$T/own"
 	ctl kill "$id" >/dev/null
 done
-row "restore / start, to the end of exec true" "$(median <"$dir/restored")" "$(median <"$dir/cold")" "<= 0.2" " ms"
-row "clone: source paused / start" "$(median <"$dir/pause")" "$(median <"$dir/cold")" "<= 0.05" " ms"
-alone "own memory of an idle clone, 2 s old" "$(median <"$dir/own")" "<= 12 MiB" " MiB"
+row "restore / start, to the end of exec true" "$(median <"$T/restored")" "$(median <"$T/cold")" "<= 0.2" " ms"
+row "clone: source paused / start" "$(median <"$T/pause")" "$(median <"$T/cold")" "<= 0.05" " ms"
+alone "own memory of an idle clone, 2 s old" "$(median <"$T/own")" "<= 12 MiB" " MiB"
