@@ -2,12 +2,12 @@
 /*
  * A disk under load for a time: requests of several blocks are in flight all the while, on all queues
  * that the disk has (one for each processor), writes of a pattern that names its round, then reads
- * that compare. Whatever happens to the helper meanwhile,
- * each request is answered once, without an error, and what was acknowledged is there.
+ * that compare. Whatever happens to the helper meanwhile, each request is answered once, without an
+ * error, and what was acknowledged is there.
  *
  * Command line: `seconds=N` (default 3); `shift=N`: all blocks N sectors later, so that with copy on
- * write each has a part of two of the disk's blocks, and shares them with its neighbours. Prints `rounds N` and the usual result lines; `looping`
- * when the first round is through.
+ * write each has a part of two of the disk's blocks, and shares them with its neighbours. Prints
+ * `looping` when the first round is through, at the end `rounds N` and the usual result lines.
  */
 #include "virtio.h"
 
@@ -24,33 +24,6 @@ static struct blk_slot slot[SLOTS];
 static _Alignas(4096) uint8_t data[SLOTS][BLOCK];
 static uint32_t round_of[SPAN]; /* that was written last and acknowledged */
 static uint64_t shift;          /* sectors */
-
-/* PVH: xen/include/public/arch-x86/hvm/start_info.h, cmdline_paddr */
-#define START_INFO_CMDLINE 24
-
-static bool begins(const char *text, const char *key)
-{
-	while (*key && *text == *key) {
-		text++;
-		key++;
-	}
-	return !*key;
-}
-
-static unsigned option(const char *key, size_t len, unsigned otherwise)
-{
-	const char *c = (const char *)read64(boot_info + START_INFO_CMDLINE);
-	unsigned n = 0;
-
-	for (; boot_kind == BOOT_PVH && c && *c; c++) {
-		if (begins(c, key)) {
-			for (c += len; *c >= '0' && *c <= '9'; c++)
-				n = n * 10 + (unsigned)(*c - '0');
-			return n;
-		}
-	}
-	return otherwise;
-}
 
 /* Each sector begins with its block and round. No more than that: these guests run a few million
  * instructions a second. */
@@ -177,12 +150,12 @@ int main(void)
 	uint32_t round = 0;
 	bool good = true;
 
-	shift = option("shift=", 6, 0);
+	shift = cmdline_number("shift=", 0);
 	if (!check("disk",
 		   blk_find(&b) && bring_up() && b.capacity >= SPAN * (BLOCK / SECTOR) + shift,
 		   "none that can be written, of 2 MiB"))
 		return finish();
-	end = deadline_ms(option("seconds=", 8, DEFAULT_SECONDS) * 1000);
+	end = deadline_ms(cmdline_number("seconds=", DEFAULT_SECONDS) * 1000);
 	/* Until the time is over or somebody types. */
 	while (good &&
 	       ((rdtsc() < end && !(inb(BOARD_COM1 + UART_LSR) & UART_LSR_DR)) || round == 0)) {

@@ -12,28 +12,11 @@
 #define DEFAULT_SECONDS 3
 #define DEADLINE_MS 2000          /* DP_DEADLINE_NS */
 #define MOST_MS (DEADLINE_MS * 2) /* the machine does other things besides */
-#define START_INFO_CMDLINE 24 /* PVH: xen/include/public/arch-x86/hvm/start_info.h, cmdline_paddr */
 #define SCRATCH ((uint16_t)(BOARD_COM1 + UART_SCR))
 
 static struct blk b;
 static bool have_disk;
 static uint64_t slowest; /* ticks */
-
-static unsigned seconds(void)
-{
-	static const char key[] = "seconds=";
-	const char *c = (const char *)read64(boot_info + START_INFO_CMDLINE);
-	unsigned n = 0;
-
-	for (; boot_kind == BOOT_PVH && c && *c; c++) {
-		if (memcmp(c, key, sizeof(key) - 1) == 0) {
-			for (c += sizeof(key) - 1; *c >= '0' && *c <= '9'; c++)
-				n = n * 10 + (unsigned)(*c - '0');
-			return n;
-		}
-	}
-	return DEFAULT_SECONDS;
-}
 
 static void note_time(uint64_t from)
 {
@@ -71,7 +54,7 @@ static bool disk_works(void)
 
 int main(void)
 {
-	uint64_t end = deadline_ms(seconds() * 1000);
+	uint64_t end = deadline_ms(cmdline_number("seconds=", DEFAULT_SECONDS) * 1000);
 	unsigned lost = 0, n = 0, last = 0;
 
 	have_disk = blk_find(&b);

@@ -17,7 +17,6 @@
 #define BUF_LEN 2048u
 #define LIFE_MS 50000
 #define ECHO_MS 20
-#define START_INFO_CMDLINE 24 /* PVH: xen/include/public/arch-x86/hvm/start_info.h, cmdline_paddr */
 #define WANTED                                                               \
 	(VFEATURE(VIRTIO_NET_F_MRG_RXBUF) | VFEATURE(VIRTIO_NET_F_CTRL_VQ) | \
 	 VFEATURE(VIRTIO_NET_F_CTRL_RX) | VFEATURE(VIRTIO_NET_F_STATUS) |    \
@@ -30,20 +29,6 @@ static struct {
 } ctl;
 static uint64_t dev;
 static struct vq rx, tx, ctrl;
-
-static const char *word(const char *key)
-{
-	const char *c = (const char *)read64(boot_info + START_INFO_CMDLINE);
-	size_t n = 0;
-
-	while (key[n])
-		n++;
-	for (; boot_kind == BOOT_PVH && c && *c; c++) {
-		if (memcmp(c, key, n) == 0)
-			return c + n;
-	}
-	return NULL;
-}
 
 static bool bring_up(void)
 {
@@ -117,15 +102,14 @@ static bool registers(void)
 
 int main(void)
 {
-	const char *ups = word("ups=");
 	uint64_t end = deadline_ms(LIFE_MS);
-	unsigned left = ups ? (unsigned)(*ups - '0') : 1;
+	unsigned left = cmdline_number("ups=", 1);
 	bool was = false, first = true, echoed = false, good = true;
 	uint8_t number = 0;
 
 	dev = vdev_find(VIRTIO_ID_NET);
 	check("starts", dev && bring_up(), "no card, or it refuses features or queues");
-	if (word("halt")) {
+	if (cmdline_word("halt")) {
 		print("halted\n");
 		for (;;)
 			__asm__ volatile("cli; hlt");

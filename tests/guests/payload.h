@@ -172,6 +172,37 @@ PAYLOAD_FN bool map_high(uint64_t gpa)
 	return true;
 }
 
+/* ---- the command line ---- */
+
+#define START_INFO_CMDLINE 24 /* PVH: xen/include/public/arch-x86/hvm/start_info.h, cmdline_paddr */
+
+/* What follows `key` in a word of the command line; NULL: no word begins with it. */
+PAYLOAD_FN const char *cmdline_word(const char *key)
+{
+	const char *c =
+		boot_kind == BOOT_PVH ? *(const char **)(boot_info + START_INFO_CMDLINE) : NULL;
+
+	for (bool first = true; c && *c; first = *c++ == ' ') {
+		size_t n = 0;
+
+		while (first && key[n] && c[n] == key[n])
+			n++;
+		if (!key[n])
+			return c + n;
+	}
+	return NULL;
+}
+/* `key` ends with its "=". */
+PAYLOAD_FN unsigned cmdline_number(const char *key, unsigned otherwise)
+{
+	const char *c = cmdline_word(key);
+	unsigned n = 0;
+
+	for (; c && *c >= '0' && *c <= '9'; c++)
+		n = n * 10 + (unsigned)(*c - '0');
+	return c ? n : otherwise;
+}
+
 /* ---- output ---- */
 
 #define UART_FIFO_DEPTH 16

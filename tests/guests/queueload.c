@@ -18,7 +18,6 @@
 #define SEGMENT (256u << 10) /* size_max of our disks */
 #define CHAIN (2u + MAX_BYTES / SEGMENT)
 #define NET_HDR 12u
-#define START_INFO_CMDLINE 24 /* PVH: xen/include/public/arch-x86/hvm/start_info.h, cmdline_paddr */
 
 /* The local APIC, and where the second processor begins in real mode. */
 #define LAPIC(reg) (BOARD_LAPIC + (reg))
@@ -100,24 +99,6 @@ static uint64_t dev;
 static bool net;
 static unsigned queues, bytes;
 static volatile bool ap_is_up, go, stop;
-
-static unsigned number(const char *key, unsigned otherwise)
-{
-	const char *c = (const char *)read64(boot_info + START_INFO_CMDLINE);
-	unsigned v = 0;
-	size_t n = 0;
-
-	while (key[n])
-		n++;
-	for (; boot_kind == BOOT_PVH && c && *c; c++) {
-		if (memcmp(c, key, n) != 0)
-			continue;
-		for (c += n; *c >= '0' && *c <= '9'; c++)
-			v = v * 10 + (unsigned)(*c - '0');
-		return v;
-	}
-	return otherwise;
-}
 
 /* ---- processors ---- */
 
@@ -272,8 +253,8 @@ int main(void)
 {
 	uint64_t handler = (uintptr_t)tick, us;
 
-	queues = number("queues=", 1);
-	bytes = number("bytes=", 65536);
+	queues = cmdline_number("queues=", 1);
+	bytes = cmdline_number("bytes=", 65536);
 	dev = vdev_find(VIRTIO_ID_BLOCK);
 	net = !dev;
 	if (net)
@@ -290,7 +271,7 @@ int main(void)
 	start_ticks();
 	if (queues > 1 && !check("processor", start_ap(), "the second one does not start"))
 		return finish();
-	us = measure(number("seconds=", 2));
+	us = measure(cmdline_number("seconds=", 2));
 	for (unsigned i = 0; i < queues; i++)
 		print("queue %u %lu\n", i, load[i].done);
 	print("us %lu\n", us);

@@ -5,7 +5,6 @@
  */
 #include "payload.h"
 
-#define PVH_CMDLINE 24 /* xen/include/public/arch-x86/hvm/start_info.h, cmdline_paddr */
 #define REAL_CODE 0x8000u
 #define EFER_LME_TEXT "0x100"
 
@@ -85,16 +84,8 @@ static const struct {
 
 int main(void)
 {
-	const char *line = (const char *)read64(boot_info + PVH_CMDLINE);
-
 	for (unsigned i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
-		for (const char *p = line; *p; p++) {
-			size_t n = 0;
-
-			while (ways[i].name[n] && p[n] == ways[i].name[n])
-				n++;
-			if (ways[i].name[n])
-				continue;
+		if (cmdline_word(ways[i].name)) {
 			print("resets by %s\n", ways[i].name);
 			ways[i].reset();
 			return 1;
