@@ -88,6 +88,19 @@ def restored(path, **more):
     return dict(restore=path, mem=MEM, cpus=1, **more)
 
 
+def source(c, name="a", counted=0, keep=False, **more):
+    """A payload that runs, and has counted: (its Guest, its state())"""
+    g = Guest(c, name, keep, **snap(**more))
+    g.until("nonce .*")
+    return g, g.count(counted)
+
+
+def make_disk(path, size=8 << 20):
+    with open(path, "wb") as f:
+        f.truncate(size)
+    return path
+
+
 # insulad gives root's VMs an environment without a home: the key that seals a snapshot is in /var/cache/insula.
 ENV = {k: v for k, v in os.environ.items() if os.geteuid() or k not in ("HOME", "XDG_CACHE_HOME")}
 
@@ -131,9 +144,8 @@ def on_disk(path):
 def case_life(d, place):
     """Save while it runs; both ways to restore; the source goes on."""
     c = d.client()
-    a, one = Guest(c, "a", **snap()), place + "/one"
-    a.until("nonce .*")
-    nonce, count, good = a.count(2)
+    one = place + "/one"
+    a, (nonce, count, good) = source(c, counted=2)
     check("a source has counted", (count, good) == (2, True), count)
     answer = a.save(one)
     check("vm.snapshot of a running VM", answer["state"] == "running", answer)
@@ -166,9 +178,7 @@ def case_life(d, place):
 
 def case_paused(d, place):
     c = d.client()
-    a = Guest(c, "a", **snap())
-    a.until("nonce .*")
-    nonce, _, _ = a.count()
+    a, (nonce, _, _) = source(c, counted=1)
     c.call("vm.pause", id="a")
     check("a snapshot of a paused VM: it stays paused", a.save(place + "/p")["state"] == "paused")
     check("and is paused", c.call("vm.info", id="a")["state"] == "paused")
@@ -177,9 +187,7 @@ def case_paused(d, place):
     check("it is resumed", a.state() == (nonce, 1, True))
     check("both are restored", [run_state(run(place + "/" + x)) for x in "pq"] == [(nonce, 1, 2)] * 2)
     a.end()
-    a = Guest(c, "a", keep=True, **snap())
-    a.until("nonce .*")
-    nonce, _, _ = a.count()
+    a, (nonce, _, _) = source(c, counted=1, keep=True)
     a.save(place + "/s", keep_running=False)
     r = c.call("vm.wait", id="a")
     check("keep_running false: it ends", (r["reason"], r["status"]) == ("snapshot", 0), r)
@@ -189,8 +197,7 @@ def case_paused(d, place):
 
 def case_diff(d, place):
     c = d.client()
-    a = Guest(c, "a", **snap())
-    a.until("nonce .*")
+    a, _ = source(c)
     e = refused(c, "vm.snapshot", id="a", path=place + "/none", kind="diff")
     check("a difference to nothing is refused", e["code"] == -32602 and "base" in e["message"], e)
     nonce, _, _ = a.count()
@@ -228,11 +235,8 @@ def case_diff(d, place):
 def case_refused(d, place):
     """What cannot be: one line, and status 2 before anything runs."""
     c = d.client()
-    disk = place + "/disk.img"
-    with open(disk, "wb") as f:
-        f.truncate(8 << 20)
-    a, s = Guest(c, "a", disks=[disk], **snap()), place + "/s"
-    a.until("nonce .*")
+    disk = make_disk(place + "/disk.img")
+    a, s = source(c, disks=[disk])[0], place + "/s"
     e = refused(c, "vm.snapshot", id="a", path="relative")
     check("a relative path", e["code"] == -32602 and e["data"].get("field") == "path", e)
     for what, path in (("that is there", place), ("below none", place + "/no/where"), ("that is none", "/"), ("with dots", place + "/..")):
@@ -259,9 +263,7 @@ def case_refused(d, place):
     os.unlink(place + "/link")
     other = place + "/other.img"
     shutil.copy(disk, other)
-    small = place + "/small.img"
-    with open(small, "wb") as f:
-        f.truncate(4 << 20)
+    small = make_disk(place + "/small.img", 4 << 20)
     a.end()
     for args, words in [
             (["--cpus", "2"], ["--cpus", "1, as the snapshot"]), (["--mem", "128M"], ["--mem", "64M, as the snapshot"]),
@@ -296,14 +298,9 @@ def damage(path, at, byte=None):
 def case_damaged(d, place):
     """Whoever changes a snapshot gets a refusal, or a VM that is his own."""
     c = d.client()
-    disk = place + "/disk.img"
-    with open(disk, "wb") as f:
-        f.truncate(8 << 20)
-    secret = place + "/secret"
-    with open(secret, "wb") as f:
-        f.truncate(8 << 20)
-    a, s = Guest(c, "a", disks=[disk], **snap()), place + "/s"
-    a.until("nonce .*")
+    disk = make_disk(place + "/disk.img")
+    make_disk(place + "/secret")
+    a, s = source(c, disks=[disk])[0], place + "/s"
     a.save(s)
     a.end()
     n = 0
@@ -375,9 +372,7 @@ def case_full(d, place):
         print("skip snapshot: a full disk - tmpfs cannot be mounted here")
         return
     try:
-        a = Guest(c, "a", **snap())
-        a.until("nonce .*")
-        nonce, _, _ = a.count()
+        a, (nonce, _, _) = source(c, counted=1)
         e = refused(c, "vm.snapshot", id="a", path=small + "/s")
         check("a full disk: refused, with its reason", e["code"] == -32005 and "No space" in e["message"], e)
         check("a full disk: nothing is left", nothing_left(small), os.listdir(small))
@@ -395,9 +390,7 @@ def case_full(d, place):
 def case_clone(d, place):
     """Clones of one that runs: they have what it had, differ from then on, and leave nothing behind."""
     c = d.client()
-    g = Guest(c, "source", **snap())
-    g.until("nonce.*")
-    before = g.count(3)
+    g, before = source(c, "source", 3)
     vms = c.call("vm.clone", id="source", name="copy", count=3, place=place)["vms"]
     check("clone: all run", [v["state"] for v in vms] == ["running"] * 3 and [v["name"] for v in vms] == ["copy-1", "copy-2", "copy-3"], vms)
     check("clone: nothing is left of the snapshot", nothing_left(place), os.listdir(place))
@@ -435,9 +428,7 @@ def case_many(d, place):
     c = d.client()
     for i in range(31):
         make_disk("%s/%d" % (place, i))
-    g = Guest(c, "many", **snap(disks=["%s/%d,ro" % (place, i) for i in range(31)]))
-    g.until("nonce.*")
-    before = g.count(2)
+    g, before = source(c, "many", 2, disks=["%s/%d,ro" % (place, i) for i in range(31)])
     g.save(place + "/s")
     g.end()
     after = run_state(run(place + "/s"))
@@ -447,23 +438,16 @@ def case_many(d, place):
 def case_stop(d, place):
     """A VM that is stopped while a snapshot waits for a helper: there is none, and the VM ends."""
     c = d.client()
-    g = Guest(c, "s", **snap())
-    g.until("nonce.*")
-    rng = pids(c.call("vm.info", id="s"))["insula-rng"]
+    g, _ = source(c, "s")
+    rng = pids(c.call("vm.info", id=g.name))["insula-rng"]
     os.kill(rng, signal.SIGSTOP)
-    save = Save(d, "s", place + "/s")
+    save = Save(d, g.name, place + "/s")
     check("stop: the snapshot waits for the helper", wait_for(lambda: os.listdir(place) == [".s.part"]), os.listdir(place))
     threading.Timer(1.0, lambda: os.kill(rng, signal.SIGCONT)).start()
-    e = c.call("vm.stop", id="s", deadline_ms=1000)
+    e = c.call("vm.stop", id=g.name, deadline_ms=1000)
     check("stop: the VM ends", e["reason"] == "stopped", e)
     check("stop: the snapshot is taken back", save.over() and isinstance(save.error, RuntimeError) and nothing_left(place),
           (save.error, os.listdir(place)))
-
-
-def make_disk(path):
-    with open(path, "wb") as f:
-        f.truncate(8 << 20)
-    return path
 
 
 def finish(g):
@@ -571,9 +555,8 @@ class Save(threading.Thread):
 def killed_saving(d, place, victim, nth):
     """One round; a reason, or '' """
     c = d.client()
-    a, path = Guest(c, "k", keep=True, **snap()), place + "/k"
-    a.until("nonce .*")
-    nonce, _, _ = a.count()
+    a, (nonce, _, _) = source(c, "k", 1, keep=True)
+    path = place + "/k"
     info = c.call("vm.info", id="k")
     of, before = pids(info), time.monotonic()
     save = Save(d, "k", path)
@@ -611,8 +594,7 @@ def killed_saving(d, place, victim, nth):
     shutil.rmtree(path, ignore_errors=True)
     if victim in ("insula-vmm", "supervisor"):
         a.end()
-        a = Guest(c, "k", keep=True, **snap())
-        a.until("nonce .*")
+        a, _ = source(c, "k", keep=True)
     a.save(path)
     if whole(path) is not True or not nothing_left(place, "k"):
         return "the next one: %s, %s" % (whole(path), os.listdir(place))
@@ -656,8 +638,7 @@ def killed_restoring(s, victim, nth):
 
 
 def case_kills_restoring(d, place):
-    a, s = Guest(d.client(), "a", **snap()), place + "/s"
-    a.until("nonce .*")
+    a, s = source(d.client())[0], place + "/s"
     a.save(s)
     a.end()
     for victim in ("insula-pager", "insula-console", "insula-rng", "insula-vmm", "supervisor"):
