@@ -7,8 +7,6 @@ BYTES=${BYTES:-100000000}
 ONPTY=$(dirname "$0")/../guests/onpty.py
 "$RUN" -- true </dev/null >/dev/null 2>&1 # the initrd is in the cache now
 
-# same NAME WANT GOT
-
 # ---- streams
 
 "$RUN" -- sh -c 'echo to out; echo to err >&2; printf "no newline"' >"$T/o" 2>"$T/e" </dev/null

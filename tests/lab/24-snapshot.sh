@@ -9,14 +9,8 @@ cd "$(dirname "$0")/../.." || exit 1
 RUNS=${SNAPSHOT_RUNS:-3}
 CTL=$BUILD/bin/insulactl
 export INSULA_SOCKET=$T/s
-if ! command -v fio >/dev/null; then
-	not_ok fio "needs fio"
-	exit 1
-fi
 make_root "$T/root"
-for f in $(command -v fio) $(ldd "$(command -v fio)" | grep -oE '/[^ ]+'); do
-	install -D "$(realpath "$f")" "$T/root$f"
-done
+root_program "$T/root" fio
 for a in cut date dmesg kill setsid sleep; do
 	ln -sf busybox "$T/root/bin/$a"
 done
@@ -34,14 +28,7 @@ echo "right $n" >/tmp/result
 JOB
 chmod 755 "$T/root/bin/load"
 
-"$BUILD/bin/insulad" --socket "$T/s" --state-dir "$T/state" --cgroup off >"$T/daemon" 2>&1 &
-daemon=$!
-stop() { kill $daemon; wait $daemon 2>/dev/null; }
-trap 'stop; rm -rf "$T"' EXIT
-for _ in $(seq 100); do
-	[ ! -S "$T/s" ] || break
-	sleep 0.1
-done
+insulad_up '"cgroup": "off"'
 guest() { # VM COMMAND: what it says
 	timeout 60 "$CTL" exec "$1" -- sh -c "$2" </dev/null 2>&1
 }

@@ -6,17 +6,9 @@
 # BLK_KILLS: how often the helper is killed in each part (6).
 . "$(dirname "$0")/lib.sh"
 export XDG_CACHE_HOME=$T/cache
-if ! command -v fio >/dev/null; then
-	not_ok fio "needs fio"
-	exit 1
-fi
 
-# A root file system with fio and the libraries that it uses.
 make_root "$T/root"
-mkdir -p "$T/root/lib64" "$T/root/lib" "$T/root/usr"
-for f in $(command -v fio) $(ldd "$(command -v fio)" | grep -oE '/[^ ]+'); do
-	install -D "$(realpath "$f")" "$T/root$f"
-done
+root_program "$T/root" fio
 truncate -s 48M "$T/disk"
 KILLS=${BLK_KILLS:-6}
 disk=path=$T/disk all=

@@ -94,6 +94,15 @@ def soon(what, seconds=60):
     return False
 
 
+def programs():
+    """Of each process"""
+    for p in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            yield os.readlink("/proc/%s/exe" % p)
+        except OSError:  # it has ended, or belongs to the kernel
+            pass
+
+
 version = []
 
 
@@ -111,10 +120,9 @@ pod_config = {1: {1: "pod", 2: "uid-1", 3: "default", 4: 0}, 2: "pod-host", 3: T
               6: {1: "app", 2: "test"}, 8: {1: "/kube/pod1"}}
 pod = c.sandbox(pod_config, "insula")
 address = c.address(pod)
-program = lambda p: os.path.exists("/proc/%s/exe" % p) and os.readlink("/proc/%s/exe" % p) or ""
-open(T + "/virtiofsd", "w").write("".join(x for x in map(program, os.listdir("/proc")) if x.endswith("/virtiofsd")))
+open(T + "/virtiofsd", "w").write("".join(x for x in programs() if x.endswith("/virtiofsd")))
 check("sandbox", address.startswith("10.77.0."), address)
-vms = lambda: sum(os.path.basename(os.readlink("/proc/%s/exe" % p)) == "insula-vmm" for p in os.listdir("/proc") if p.isdigit() and os.path.exists("/proc/%s/exe" % p))
+vms = lambda: sum(x.endswith("/insula-vmm") for x in programs())
 
 
 def container(name, *argv, **more):

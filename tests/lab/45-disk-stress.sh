@@ -8,19 +8,13 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/../bench/lib.sh"
 cd "$(dirname "$0")/../.." || exit 1
-if ! command -v fio >/dev/null; then
-	not_ok fio "needs fio"
-	exit 1
-fi
 seconds=${STRESS_SECONDS:-1}
 
 # What the guest writes and does not look at, for the host to verify: the same arguments on both sides.
 proof="--name=proof --ioengine=psync --rw=randwrite --bs=4k --offset=40M --size=1M --verify=crc32c --randseed=11"
 
 make_root "$T/root"
-for f in $(command -v fio) $(ldd "$(command -v fio)" | grep -oE '/[^ ]+'); do
-	install -D "$(realpath "$f")" "$T/root$f"
-done
+root_program "$T/root" fio
 for a in blockdev blkdiscard cmp head kill printf sed sleep tail tr; do
 	ln -sf busybox "$T/root/bin/$a"
 done

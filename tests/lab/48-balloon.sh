@@ -5,26 +5,9 @@
 # BALLOON_MEM: of the guest, in MiB, for a figure with more than 256.
 . "$(dirname "$0")/lib.sh"
 CTL=$BUILD/bin/insulactl
-ROOT=/sys/fs/cgroup
 export INSULA_SOCKET=$T/s
 mem=${BALLOON_MEM:-256}
 fill=$((mem * 9 / 16))
-insulad=''
-trap 'down; rm -rf "$T"' EXIT
-down() {
-	[ -n "$insulad" ] || return 0
-	"$CTL" kill m >/dev/null 2>&1
-	"$CTL" kill i >/dev/null 2>&1
-	kill "$insulad"
-	wait "$insulad" 2>/dev/null
-	insulad=
-}
-member() { python3 -c '
-import json, sys
-v = json.load(sys.stdin)
-for k in sys.argv[1].split("."):
-    v = v[int(k)] if isinstance(v, list) else v.get(k)
-print(v)' "$1" 2>/dev/null; }
 in_guest() { "$CTL" exec m -- sh -c "$1"; }
 mib() { echo $(($1 >> 20)); }
 host() { mib "$(cat "$g/memory.current")"; }
@@ -45,16 +28,9 @@ until_() {
 # holds NAME DETAIL: the status of the command before
 holds() { if [ $? = 0 ]; then ok "$1"; else not_ok "$1" "$2"; fi; }
 
-printf '{"socket": "%s", "state_dir": "%s"}' "$T/s" "$T/state" >"$T/conf"
-# shellcheck disable=SC2016
-sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' - "$ROOT" "$BUILD/bin/insulad" --config "$T/conf" >"$T/log" 2>&1 </dev/null &
-insulad=$!
-for _ in $(seq 200); do
-	! "$CTL" info >/dev/null 2>&1 || break
-	sleep 0.05
-done
+GROUP=/sys/fs/cgroup insulad_up
 "$CTL" create --name m --mem "${mem}M" --balloon on >"$T/out" && "$CTL" start m >"$T/out"
-g=$ROOT$(sed -n 's/^0:://p' "/proc/$("$CTL" info m | member pid)/cgroup")
+g=$(group m)
 expect the-driver-is-there 0 'virtio_balloon' "$CTL" exec m -- ls -d /sys/bus/virtio/drivers/virtio_balloon
 in_guest 'mkdir /m && mount -t tmpfs -o size=100% m /m && dd if=/dev/urandom of=/m/keep bs=1M count=8 2>/dev/null && md5sum /m/keep' >"$T/sum"
 
@@ -136,7 +112,7 @@ same ends-in-order poweroff "$(member reason <"$T/out")"
 
 truncate -s "${fill}M" "$T/disk"
 "$CTL" create --name i --mem "${mem}M" --balloon idle=2 --disk "path=$T/disk" >"$T/out" && "$CTL" start i >"$T/out"
-g=$ROOT$(sed -n 's/^0:://p' "/proc/$("$CTL" info i | member pid)/cgroup")
+g=$(group i)
 "$CTL" exec i -- true
 before=$(host)
 "$CTL" exec i -- dd if=/dev/vda of=/dev/null bs=1M 2>/dev/null

@@ -4,19 +4,13 @@
 # a download, names, and a forwarded port; what is left afterwards.
 . "$(dirname "$0")/lib.sh"
 export XDG_CACHE_HOME=$T/cache LIMIT=${LIMIT:-150}
-for p in iperf3 curl passt ip; do
+for p in passt ip; do
 	command -v $p >/dev/null || { not_ok $p "not installed"; exit 1; }
 done
 modprobe -a tun dummy 2>/dev/null
 
-# A root with iperf3, curl and what they load.
 make_root "$T/root"
-mkdir -p "$T/root/lib64" "$T/root/lib" "$T/root/usr"
-for p in iperf3 curl; do
-	for f in $(command -v $p) $(ldd "$(command -v $p)" | grep -oE '/[^ ]+'); do
-		install -D "$(realpath "$f")" "$T/root$f"
-	done
-done
+root_program "$T/root" iperf3 curl
 for a in ip ping wget httpd nslookup sleep grep cut md5sum head kill seq sed; do
 	[ -e "$T/root/bin/$a" ] || ln -s busybox "$T/root/bin/$a"
 done

@@ -5,23 +5,7 @@
 for_user
 CTL=$BUILD/bin/insulactl
 export INSULA_SOCKET=$T/s
-insulad=
-trap '[ -z "$insulad" ] || { "$CTL" kill l p >/dev/null 2>&1; kill "$insulad"; wait "$insulad"; }; rm -rf "$T"' EXIT
-printf '{"socket": "%s", "state_dir": "%s", "cgroup": "off", "socket_mode": "0666"}' "$T/s" "$T/state" >"$T/conf"
-
-up() {
-	"$BUILD/bin/insulad" --config "$T/conf" >>"$T/log" 2>&1 </dev/null &
-	insulad=$!
-	for _ in $(seq 200); do
-		! "$CTL" info >/dev/null 2>&1 || return 0
-		sleep 0.05
-	done
-	not_ok start "$(tail -n 3 "$T/log")"
-	exit 1
-}
-# same NAME WANT GOT
-# member NAME: of the JSON object on standard input
-member() { python3 -c 'import json, sys; print(json.load(sys.stdin).get(sys.argv[1]))' "$1"; }
+up() { insulad_up '"cgroup": "off"' '"socket_mode": "0666"'; }
 
 PYTHONPATH=$(cd "$(dirname "$0")/../../docs/examples" && pwd) python3 -c 'import insulad_client' # it is to be quick below
 up
@@ -265,6 +249,5 @@ IN=$T/input expect run-flags 6 '^one from-here /proc 1000:1001 content input /de
 	--share shared:/s --vsock path=v.sock --rng rate=64K -- \
 	sh -c 'read -r x; echo $A $HERE $PWD $(id -u):$(id -g) $(cat /s/file) $x $(ls /dev/hwrng); exit 6'
 expect run-terminal 0 '/dev/pts/0' script -qec "$CTL run --rm --mem 128M -it -- tty" /dev/null
-kill "$insulad" && wait "$insulad"
+insulad_down
 same insulad-ends 0 $?
-insulad=

@@ -5,13 +5,7 @@
 for_user
 CTL=$BUILD/bin/insulactl
 export INSULA_SOCKET=$T/s
-insulad=
-trap '[ -z "$insulad" ] || { "$CTL" rm -f $("$CTL" ps -aq) >/dev/null 2>&1; kill "$insulad"; wait "$insulad"; }; rm -rf "$T"' EXIT
-printf '{"socket": "%s", "state_dir": "%s", "socket_mode": "0666"}' "$T/s" "$T/state" >"$T/conf"
-"$BUILD/bin/insulad" --config "$T/conf" >"$T/log" 2>&1 </dev/null &
-insulad=$!
-for _ in $(seq 200); do ! "$CTL" info >/dev/null 2>&1 || break; sleep 0.05; done
-# same NAME WANT GOT
+insulad_up '"socket_mode": "0666"'
 
 # ---- one guest for all that needs only one; it boots while files are made
 
@@ -166,6 +160,5 @@ wait $client 2>/dev/null
 same rm-client-killed-runs orphan "$("$CTL" ps --json | python3 -c 'import json, sys; print(*[v["name"] for v in json.load(sys.stdin)["vms"]])')"
 for _ in $(seq 300); do [ -n "$("$CTL" ps -aq)" ] || break; sleep 0.1; done
 same rm-client-killed-gone '' "$("$CTL" ps -aq)"
-kill "$insulad" && wait "$insulad"
+insulad_down
 same insulad-ends 0 $?
-insulad=

@@ -5,14 +5,8 @@
 PATH=$PATH:/usr/sbin:/sbin
 CTL=$BUILD/bin/insulactl
 export INSULA_SOCKET=$T/s
-trap '[ -z "$insulad" ] || { "$CTL" kill v >/dev/null 2>&1; kill "$insulad"; wait "$insulad"; }; rm -rf "$T"' EXIT
-printf '{"socket": "%s", "state_dir": "%s", "cgroup": "off"}' "$T/s" "$T/state" >"$T/conf"
-"$BUILD/bin/insulad" --config "$T/conf" >"$T/log" 2>&1 </dev/null &
-insulad=$!
-for _ in $(seq 200); do ! "$CTL" info >/dev/null 2>&1 || break; sleep 0.05; done
+insulad_up '"cgroup": "off"'
 
-member() { python3 -c 'import json, sys; print(json.load(sys.stdin).get(sys.argv[1]))' "$1"; }
-now_ms() { echo $(($(date +%s%N) / 1000000)); }
 # image DIR SIZE: of a root, writable
 image() { rm -f "$T/image" && mke2fs -q -F -t ext4 -d "$1" "$T/image" "$2" >/dev/null 2>&1; }
 # up MEM: boot it, until it has left its mark
@@ -119,6 +113,5 @@ UNIT
 else
 	skip systemd "this machine has no systemd to boot"
 fi
-kill "$insulad" && wait "$insulad"
+insulad_down
 same insulad-ends 0 $?
-insulad=

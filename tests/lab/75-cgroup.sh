@@ -6,37 +6,12 @@ for_user
 CTL=$BUILD/bin/insulactl
 ROOT=/sys/fs/cgroup
 export INSULA_SOCKET=$T/s
-insulad='' AS=()
-trap 'down; rm -rf "$T"' EXIT
-
-# up CONF...: more members of the configuration; GROUP: in which group insulad starts
-up() {
-	printf '{"socket": "%s", "state_dir": "%s", "overcommit_percent": 1000%s}' "$T/s" "$T/state" "${*/#/, }" >"$T/conf"
-	# shellcheck disable=SC2016
-	sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' - "$ROOT${GROUP:-}" ${AS[@]+"${AS[@]}"} "$BUILD/bin/insulad" --config "$T/conf" >>"$T/log" 2>&1 </dev/null &
-	insulad=$!
-	for _ in $(seq 200); do
-		! "$CTL" info >/dev/null 2>&1 || return 0
-		sleep 0.05
-	done
-	not_ok start "$(tail -n 3 "$T/log")"
-	exit 1
-}
-down() {
-	[ -n "$insulad" ] || return 0
-	for vm in $("$CTL" ps 2>/dev/null | member vms | grep -o '[0-9a-f]\{16\}'); do "$CTL" kill "$vm" >/dev/null 2>&1; done
-	kill "$insulad"
-	wait "$insulad" 2>/dev/null
-	insulad=
-}
-# same NAME WANT GOT
+GROUP=$ROOT # where insulad starts
+up() { insulad_up '"overcommit_percent": 1000' "$@"; }
 # between NAME LOW HIGH GOT
 between() { if [ "$4" -ge "$2" ] && [ "$4" -le "$3" ]; then ok "$1"; else not_ok "$1" "expected $2 to $3, got $4"; fi; }
-member() { python3 -c 'import json, sys; print(json.load(sys.stdin).get(sys.argv[1]))' "$1" 2>/dev/null; }
 # run NAME FLAG...: create and start one
 run() { "$CTL" create --name "$@" >"$T/out" 2>&1 && "$CTL" start "$1" >"$T/out" 2>&1; }
-# group NAME: its directory
-group() { echo "$ROOT$(sed -n 's/^0:://p' "/proc/$("$CTL" info "$1" | member pid)/cgroup")"; }
 groups() { find "$ROOT" -type d -name 'vm-*' | wc -l; }
 none_left() {
 	for _ in $(seq 100); do
@@ -45,7 +20,6 @@ none_left() {
 	done
 	same "$1" 0 "$(groups)"
 }
-now_ms() { echo $(($(date +%s%N) / 1000000)); }
 spin() { run "$1" --kernel "$BUILD/guests/spin.elf" --mem 16M; }
 
 stat -f -c %T "$ROOT" | grep -q cgroup2 || { skip all "$ROOT is not cgroup2"; exit 0; }
@@ -140,7 +114,7 @@ same started-again-after-a-crash running "$("$CTL" info c | member state)"
 rmdir "$g/held" "$h/held"
 none_left leaves-no-group
 "$CTL" rm c >/dev/null
-down
+insulad_down
 
 # ---- what a VM may use: all of its guest's memory, and a disk through the page cache, with the default. The disk is a file on a disk: what is
 # written to a tmpfs stays in memory, and in the group.
@@ -160,7 +134,7 @@ between memory-is-charged $((100 << 20)) $(((192 + 64) << 20)) "$(cat "$g/memory
 same stop-clean poweroff "$(member reason <"$T/out")"
 "$CTL" rm m >/dev/null
 none_left stop-leaves-no-group
-down
+insulad_down
 umount "$T/mnt"
 
 # ---- disk: 4 MiB at 1 MiB a second
@@ -178,7 +152,7 @@ if grep -qw io "$ROOT/cgroup.controllers"; then
 	run i --mem 128M --disk path=/dev/ram0,direct
 	free=$(written i)
 	"$CTL" stop i >/dev/null
-	down
+	insulad_down
 	up "\"io_max\": \"$io wbps=1048576\""
 	"$CTL" start i >/dev/null
 	g=$(group i)
@@ -187,7 +161,7 @@ if grep -qw io "$ROOT/cgroup.controllers"; then
 	between io-is-charged $((4 << 20)) $((8 << 20)) "$(sed -n "s/^$io .*wbytes=\([0-9]*\).*/\1/p" "$g/io.stat")"
 	"$CTL" stop i >/dev/null
 	"$CTL" rm i >/dev/null
-	down
+	insulad_down
 else
 	skip io-holds "no io controller"
 fi
@@ -219,7 +193,7 @@ python3 "$T/hog.py" "$(group k)"
 "$CTL" wait k >"$T/out"
 same oom-of-an-adopted-vm oom "$(member reason <"$T/out")"
 "$CTL" rm k >/dev/null
-down
+insulad_down
 
 # ---- another user's insulad, below a group that was handed over; twice, because the second begins in the leaf of the first
 
@@ -227,9 +201,9 @@ mkdir "$ROOT/service" "$T/theirs"
 chown 1000:1000 "$T/theirs" "$ROOT/service" "$ROOT"/service/cgroup.{procs,subtree_control}
 echo "+memory +cpu +pids" >"$ROOT/cgroup.subtree_control"
 keep=$T
-T=$T/theirs INSULA_SOCKET=$keep/theirs/s AS=("${AS_USER[@]}")
+T=$T/theirs INSULA_SOCKET=$keep/theirs/s INSULAD_AS=("${AS_USER[@]}")
 for n in first second; do
-	if [ $n = first ]; then GROUP=/service; else GROUP=/service/daemon; fi
+	if [ $n = first ]; then GROUP=$ROOT/service; else GROUP=$ROOT/service/daemon; fi
 	up
 	same "delegated-$n-daemon" '0::/service/daemon' "$(cat "/proc/$insulad/cgroup")"
 	spin "$n"
@@ -238,9 +212,9 @@ for n in first second; do
 	"$CTL" kill "$n" >/dev/null
 	"$CTL" rm "$n" >/dev/null
 	none_left "delegated-$n-leaves-no-group"
-	down
+	insulad_down
 done
-T=$keep INSULA_SOCKET=$T/s GROUP='' AS=()
+T=$keep INSULA_SOCKET=$T/s GROUP=$ROOT INSULAD_AS=()
 rmdir "$ROOT/service/daemon" "$ROOT/service"
 
 # ---- where there are none
@@ -251,5 +225,5 @@ up "\"cgroup\": \"$ROOT/bare/below\""
 expect refused-place-is-told 0 'warning: no control groups \(.*no memory controller.*\): VMs have no limit' cat "$T/log"
 same without-groups False "$("$CTL" info | member cgroup)"
 expect runs-without-groups 42 '' "$CTL" run --rm --kernel "$BUILD/guests/hello.elf" --mem 16M
-down
+insulad_down
 rmdir "$ROOT/bare" # what was made below has been taken away

@@ -38,7 +38,6 @@ until [ -n "$inner" ]; do # the list has no line end
 	read -r inner _ <"/proc/$outer/task/$outer/children" || kill -0 $outer || exit 1
 done
 ENTER=(nsenter -t "$inner" -m -p -C) # where insulad is: "${ENTER[@]}" COMMAND...
-member() { python3 -c 'import json, sys; print(json.load(sys.stdin).get(sys.argv[1]))' "$1"; }
 main_pid() { "${ENTER[@]}" systemctl show -p MainPID --value insulad; }
 reach() {
 	for _ in $(seq 300); do

@@ -6,7 +6,8 @@ set -u
 BUILD=$(cd "${BUILD:-build}" && pwd -P)
 RUN=$BUILD/bin/insula-run
 T=$(mktemp -d "/tmp/${0##*/}.XXXXXX")
-trap 'rm -rf "$T"' EXIT
+insulad=
+trap 'insulad_down; rm -rf "$T"' EXIT
 
 ok() { echo "ok $*"; }
 skip() { echo "skip $1 - ${*:2}"; }
@@ -35,6 +36,56 @@ expect() {
 # also NAME REGEX: one more thing about the output of the last command.
 also() {
 	if grep -qE -- "$2" "$T/out"; then ok "$1"; else not_ok "$1" "no line matches $2"; fi
+}
+
+# member NAME: of the JSON object on standard input; a.b.0: of what is in it
+member() { python3 -c 'import json, sys
+v = json.load(sys.stdin)
+for k in sys.argv[1].split("."):
+    v = v[int(k)] if isinstance(v, list) else v.get(k)
+print(v)' "$1" 2>/dev/null; }
+now_ms() { echo $(($(date +%s%N) / 1000000)); }
+
+# insulad_up [MEMBER...]: start an insulad, with these members of its configuration beside the places in $T ('"cgroup": "off"'), and wait until it
+# answers. Its process id is $insulad, $T/log is what it says. GROUP: the directory of the control group that it starts in; INSULAD_AS: an array,
+# the words before it. The caller has set CTL, insulactl, and exported INSULA_SOCKET=$T/s.
+insulad_up() {
+	local before=(${INSULAD_AS[@]+"${INSULAD_AS[@]}"})
+	# shellcheck disable=SC2016
+	[ -z "${GROUP:-}" ] || before=(sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' - "$GROUP" "${before[@]}")
+	printf '{"socket": "%s", "state_dir": "%s"%s}' "$T/s" "$T/state" "${*/#/, }" >"$T/conf"
+	"${before[@]}" "$BUILD/bin/insulad" --config "$T/conf" >>"$T/log" 2>&1 </dev/null &
+	insulad=$!
+	for _ in $(seq 200); do
+		! "$CTL" info >/dev/null 2>&1 || return 0
+		sleep 0.05
+	done
+	not_ok insulad "$(tail -n 3 "$T/log")"
+	exit 1
+}
+# insulad_down: kill its VMs and end it; its status. Nothing, if there is none.
+insulad_down() {
+	local pid=$insulad
+	[ -n "$pid" ] || return 0
+	# shellcheck disable=SC2046
+	"$CTL" kill $("$CTL" ps -q 2>/dev/null) >/dev/null 2>&1
+	insulad=
+	kill "$pid" 2>/dev/null
+	wait "$pid" 2>/dev/null
+}
+# group NAME: the directory of a VM's control group
+group() { echo "/sys/fs/cgroup$(sed -n 's/^0:://p' "/proc/$("$CTL" info "$1" | member pid)/cgroup")"; }
+
+# root_program DIR PROGRAM...: put programs of this machine, and the libraries that they load, below DIR
+root_program() {
+	local root=$1 p f
+	shift
+	for p; do
+		command -v "$p" >/dev/null || { not_ok "$p" "not installed"; exit 1; }
+		for f in $(command -v "$p") $(ldd "$(command -v "$p")" | grep -oE '/[^ ]+'); do
+			install -D "$(realpath "$f")" "$root$f"
+		done
+	done
 }
 
 # A root file system of busybox alone, in the directory $1.
