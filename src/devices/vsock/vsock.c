@@ -156,7 +156,8 @@ static int open_table(struct vsockdev *d, struct err *e)
 	if (!t->rings)
 		return err_set(e, -ENOMEM, "memory for streams");
 	vconn_init(t);
-	/* Not where the last process began: a socket of the guest may still have such a name. */
+	/* Not where the last process began: the driver knows a socket by its ports until its program
+	 * has closed it, and that may be long after it was told of the reset. */
 	random_bytes(&port, sizeof(port));
 	t->next_port = VCONN_FIRST_PORT + port % (VCONN_LAST_PORT - VCONN_FIRST_PORT);
 	return 0;
@@ -168,16 +169,6 @@ static int open_events(struct vsockdev *d, struct err *e)
 	vsock_box_init(&d->out);
 	d->mail_fd = event_create();
 	return d->mail_fd < 0 ? err_sys(e, d->mail_fd, "event") : vsock_host_open(d, e);
-}
-
-/* The driver knows a socket by its ports until its program has closed it, and that may be long
- * after the event: ours are not those of the last process. */
-static void other_ports(struct vconns *t)
-{
-	uint32_t n;
-
-	random_bytes(&n, sizeof(n));
-	t->next_port = VCONN_FIRST_PORT + n % (VCONN_LAST_PORT - VCONN_FIRST_PORT);
 }
 
 int vsockdev_open(struct vsockdev *d, struct helper *h, const struct msg_start_vsock *m,
@@ -205,9 +196,7 @@ int vsockdev_open(struct vsockdev *d, struct helper *h, const struct msg_start_v
 		return rc;
 	worker_describe(&d->w, VIRTIO_ID_VSOCK, 0, VSOCK_QUEUES, &d->config, sizeof(d->config));
 	d->w.model.reset = model_reset;
-	if (h->port.resumed && (d->w.mmio.v.st->status & VIRTIO_CONFIG_S_DRIVER_OK)) {
+	if (h->port.resumed && (d->w.mmio.v.st->status & VIRTIO_CONFIG_S_DRIVER_OK))
 		d->reset = VSOCK_RESET_OWED;
-		other_ports(&d->conns);
-	}
 	return 0;
 }
