@@ -513,6 +513,27 @@ START_TEST(statistics)
 }
 END_TEST
 
+/* The driver is asked, and resets the device instead of an answer. */
+START_TEST(a_reset_answers_too)
+{
+	struct msg_balloon_state s;
+	struct err e = {0};
+
+	start_device();
+	bring_up(STATS | OOM, 7);
+	drv_reg(&core, CONFIG_REG(actual), 1000);
+	ck_assert_int_eq(msg_send(chan[0], MSG_BALLOON_ASK, NULL, 0, NULL, 0), 0);
+	while (!atomic_load(&balloon.ask))
+		usleep(100);
+	drv_reg(&core, VIRTIO_MMIO_STATUS, 0);
+	ck_assert_msg(events_wait(NULL, 0, chan[0], 10000) & EVENTS_CHANNEL, "no answer");
+	ck_assert_int_eq(msg_expect(chan[0], MSG_BALLOON_STATE, &s, sizeof(s), NULL, 0, &e), 0);
+	ck_assert_uint_eq(s.actual, 0);
+	ck_assert_uint_eq(s.count, 0);
+	stop_device(); /* and once is enough: the next message is MSG_STOPPED */
+}
+END_TEST
+
 START_TEST(the_size_is_asked_for)
 {
 	const struct msg_balloon m = {.pages = 1234};
@@ -907,6 +928,7 @@ int main(void)
 	tcase_add_test(c, overlaps);
 	tcase_add_test(c, the_longest_list_keeps_nobody_waiting);
 	tcase_add_test(c, statistics);
+	tcase_add_test(c, a_reset_answers_too);
 	tcase_add_test(c, the_size_is_asked_for);
 	tcase_add_test(c, the_size_survives_a_restart);
 	suite_add_tcase(s, c);

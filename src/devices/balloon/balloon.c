@@ -53,6 +53,19 @@ static void show_config(struct balloon *b, bool tell)
 	vmmio_config_changed(&b->w.mmio, tell);
 }
 
+static void say_state(struct balloon *b)
+{
+	struct msg_balloon_state s = {.actual = atomic_load(&b->st->actual),
+				      .has = atomic_load(&b->has),
+				      .count = atomic_load(&b->count)};
+
+	for (unsigned i = 0; i < BALLOON_TAGS; i++)
+		s.stat[i] = atomic_load(&b->stat[i]);
+	b->owing = false;
+	/* If it cannot be said, the supervisor is gone, and the loop sees that. */
+	(void)msg_send(b->w.h->channel, MSG_BALLOON_STATE, &s, sizeof(s), NULL, 0);
+}
+
 static void balloon_model_reset(void *dev)
 {
 	struct balloon *b = dev;
@@ -60,6 +73,8 @@ static void balloon_model_reset(void *dev)
 	atomic_store(&b->st->actual, 0);
 	atomic_store(&b->st->poison, 0);
 	show_config(b, false);
+	if (b->owing)
+		say_state(b); /* the driver that was asked is gone */
 }
 
 static void balloon_model_config(void *dev, uint32_t off, uint32_t val)
@@ -82,19 +97,6 @@ static void balloon_model_start(void *dev)
 }
 
 /* ---- messages ---- */
-
-static void say_state(struct balloon *b)
-{
-	struct msg_balloon_state s = {.actual = atomic_load(&b->st->actual),
-				      .has = atomic_load(&b->has),
-				      .count = atomic_load(&b->count)};
-
-	for (unsigned i = 0; i < BALLOON_TAGS; i++)
-		s.stat[i] = atomic_load(&b->stat[i]);
-	b->owing = false;
-	/* If it cannot be said, the supervisor is gone, and the loop sees that. */
-	(void)msg_send(b->w.h->channel, MSG_BALLOON_STATE, &s, sizeof(s), NULL, 0);
-}
 
 static void asked(struct balloon *b)
 {
