@@ -114,12 +114,12 @@ static int helper_rest(struct helper *h, const void *body)
 	return 0;
 }
 
-static int helper_go_on(struct helper *h)
+static void helper_go_on(struct helper *h)
 {
-	if (h->quiet)
-		h->ops->go_on(h->dev);
+	if (!h->quiet)
+		return;
 	h->quiet = false;
-	return 0;
+	h->ops->go_on(h->dev);
 }
 
 void helper_is_quiet(struct helper *h)
@@ -136,7 +136,7 @@ static int helper_stop(struct helper *h)
 
 	if (rc < 0)
 		return rc;
-	(void)helper_go_on(h);
+	helper_go_on(h);
 	h->ops->stop(h->dev, &s);
 	rc = helper_say(h, MSG_STOPPED, &s);
 	return rc ? rc : 1;
@@ -162,8 +162,10 @@ static int take_message(struct helper *h)
 		return helper_count(h);
 	if (len == sizeof(struct msg_quiet) && nfds == 0 && type == MSG_QUIET)
 		return helper_rest(h, body);
-	if (len == 0 && nfds == 0 && type == MSG_RESUME)
-		return helper_go_on(h);
+	if (len == 0 && nfds == 0 && type == MSG_RESUME) {
+		helper_go_on(h);
+		return 0;
+	}
 	rc = h->ops->message ? h->ops->message(h->dev, type, body, len, fds, nfds) : -EPROTO;
 	if (rc)
 		log_error("unexpected message %d on the channel", (int)type);

@@ -45,7 +45,7 @@ struct helper_ops {
 	 * helper_is_quiet() when nothing is in flight any more, from here or from the control
 	 * thread later. */
 	void (*quiet)(void *dev);
-	/* MSG_RESUME: go on where quiet() stopped. */
+	/* MSG_RESUME: go on where quiet() stopped; h->quiet is false by now. */
 	void (*go_on)(void *dev);
 	/* MSG_COUNT: the program's counters, as far as they go, while all goes on. May be NULL: it
 	 * has none before its end. */

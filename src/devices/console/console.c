@@ -120,14 +120,6 @@ static void console_quiet(void *dev)
 	helper_is_quiet(c->h);
 }
 
-static void console_go_on(void *dev)
-{
-	struct console *c = dev;
-
-	c->h->quiet = false;
-	console_settle(c);
-}
-
 static void console_stop_now(void *dev, struct msg_stats *s)
 {
 	struct console *c = dev;
@@ -146,7 +138,7 @@ const struct helper_ops console_ops = {
 	.event = console_event,
 	.stop = console_stop_now,
 	.quiet = console_quiet,
-	.go_on = console_go_on,
+	.go_on = console_settle,
 };
 
 int console_open(struct console *c, struct helper *h, int out_fd, int in_fd,
