@@ -166,7 +166,7 @@ static int open_lanes(struct blk *b, const char **step, struct err *e)
 		return err_set(e, -ENOMEM, "out of memory");
 	*step = "engine";
 	b->ops = blk_engine_find(b->conf.engine);
-	rc = blk_pool_open(&b->pool, b->disk_fd, blk_base_fd(b), b->ops->pool_threads, e);
+	rc = blk_pool_open(&b->pool, b->disk_fd, b->ops->pool_threads, e);
 	if (!rc)
 		rc = worker_lanes(&b->w, b->conf.nqueues, e);
 	for (unsigned i = 0; i < b->conf.nqueues && !rc; i++) {

@@ -11,7 +11,7 @@
 int blk_disk_event(void);
 /* Blocks. Bytes moved (0 for what moves none) or a negative errno. Any number of threads, each with
  * its own event. */
-int blk_disk_execute(int disk_fd, int base_fd, const struct blk_io *io, int event);
+int blk_disk_execute(int disk_fd, const struct blk_io *io, int event);
 /* The system calls of the pool, for requests of any kind. */
 void blk_disk_rules(const struct blk_engine_conf *c, struct rule_list *l);
 /* Those of one I/O thread. event[0] is the one that the pool signals. */

@@ -53,9 +53,9 @@ static ssize_t attempt(int fd, const struct blk_io *io)
 	return -1;
 }
 
-int blk_disk_execute(int disk_fd, int base_fd, const struct blk_io *io, int event)
+int blk_disk_execute(int disk_fd, const struct blk_io *io, int event)
 {
-	ssize_t r = attempt(io->base ? base_fd : disk_fd, io);
+	ssize_t r = attempt(io->base ? io->fd : disk_fd, io);
 
 	(void)event;
 	return r < 0 ? -errno : (int)r;

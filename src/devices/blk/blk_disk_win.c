@@ -79,11 +79,10 @@ static int zero(HANDLE disk, const struct blk_io *io, int event)
 	return blk_disk_finish(disk, &ov, ok);
 }
 
-int blk_disk_execute(int disk_fd, int base_fd, const struct blk_io *io, int event)
+int blk_disk_execute(int disk_fd, const struct blk_io *io, int event)
 {
-	HANDLE disk = fd_handle(disk_fd);
+	HANDLE disk = fd_handle(disk_fd); /* there are no overlays, so io->base is false */
 
-	(void)base_fd; /* there are no overlays */
 	switch (io->op) {
 	case BLK_OP_READ:
 	case BLK_OP_WRITE:

@@ -44,7 +44,7 @@ struct blk_io {
 	const struct iovec *iov;
 	unsigned niov;
 	uint64_t off, len; /* len: of what has no iov alone */
-	int fd;            /* of BLK_OP_SYNC_OTHER alone */
+	int fd;            /* of BLK_OP_SYNC_OTHER, and of a read of the base */
 	bool base;         /* of BLK_OP_READ: from the base of an overlay */
 	/* The engine's own: */
 	int res;

@@ -31,7 +31,7 @@ static void *pool_main(void *arg)
 		io = p->todo.first;
 		p->todo.first = io->next;
 		pthread_mutex_unlock(&p->lock);
-		io->res = blk_disk_execute(p->disk_fd, p->base_fd, io, own);
+		io->res = blk_disk_execute(p->disk_fd, io, own);
 		pthread_mutex_lock(&p->lock);
 		end = io->end;
 		first = !end->finished.first;
@@ -43,10 +43,9 @@ static void *pool_main(void *arg)
 	return NULL;
 }
 
-int blk_pool_open(struct blk_pool *p, int disk_fd, int base_fd, unsigned nthreads, struct err *e)
+int blk_pool_open(struct blk_pool *p, int disk_fd, unsigned nthreads, struct err *e)
 {
 	p->disk_fd = disk_fd;
-	p->base_fd = base_fd;
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->work, NULL);
 	for (unsigned i = 0; i < nthreads; i++) {

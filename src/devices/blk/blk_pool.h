@@ -19,7 +19,7 @@ struct blk_io_list {
 };
 
 struct blk_pool {
-	int disk_fd, base_fd;
+	int disk_fd;
 	pthread_mutex_t lock;
 	pthread_cond_t work;
 	struct blk_io_list todo;
@@ -34,7 +34,7 @@ struct blk_pool_end {
 };
 
 /* Start the threads. The pool stays where it is until the process ends. */
-int blk_pool_open(struct blk_pool *p, int disk_fd, int base_fd, unsigned nthreads, struct err *e);
+int blk_pool_open(struct blk_pool *p, int disk_fd, unsigned nthreads, struct err *e);
 /* Make the event. */
 int blk_pool_join(struct blk_pool_end *end, struct blk_pool *p, struct err *e);
 void blk_pool_submit(struct blk_pool_end *end, struct blk_io *io);

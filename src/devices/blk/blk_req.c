@@ -22,7 +22,9 @@ static void submit_to(struct blk_req *r, bool base)
 	const struct blk_overlay *o = &r->lane->b->overlay;
 
 	r->io.base = base;
-	if (o->on && !base)
+	if (base)
+		r->io.fd = o->base_fd;
+	else if (o->on)
 		r->io.off += o->at.data_off;
 	r->lane->b->ops->submit(r->lane->engine, &r->io);
 }
