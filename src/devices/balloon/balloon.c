@@ -100,7 +100,7 @@ static void balloon_model_start(void *dev)
 
 static void asked(struct balloon *b)
 {
-	if (!b->w.mmio.v.running || !atomic_load(&b->serves)) {
+	if (!b->w.mmio.v.running || !b->serves) {
 		say_state(b);
 		return;
 	}
@@ -159,7 +159,6 @@ void balloon_describe(struct balloon *b, const struct msg_start_balloon *m)
 	b->st = &page->balloon;
 	if (!b->w.h->port.resumed)
 		memset(b->st, 0, sizeof(*b->st));
-	b->flags = m->flags;
 	b->config = (struct virtio_balloon_config){.num_pages = m->pages,
 						   .actual = atomic_load(&b->st->actual),
 						   .poison_val = atomic_load(&b->st->poison)};

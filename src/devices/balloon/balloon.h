@@ -58,7 +58,6 @@ enum balloon_role {
 struct balloon {
 	struct worker w; /* first: the dev of the model is the worker */
 	struct helper_ops ops;
-	uint32_t flags;
 	struct virtio_balloon_config config; /* control thread's */
 	struct balloon_state *st;
 
@@ -79,13 +78,15 @@ struct balloon {
 	struct iovec iov[VQ_MAX_NUM];
 
 	/* between the threads */
-	_Atomic bool serves; /* the driver gives statistics */
-	_Atomic bool ask;    /* control -> I/O: give the buffer back */
-	_Atomic bool told;   /* I/O -> control: there are new ones; h->event_fd tells */
+	_Atomic bool ask;  /* control -> I/O: give the buffer back */
+	_Atomic bool told; /* I/O -> control: there are new ones; h->event_fd tells */
 	_Atomic uint64_t count;
 	_Atomic uint32_t has;
 	_Atomic uint64_t stat[BALLOON_TAGS];
-	bool owing; /* control thread's: MSG_BALLOON_STATE */
+
+	/* the control thread's */
+	bool serves; /* the driver gives statistics */
+	bool owing;  /* MSG_BALLOON_STATE */
 };
 
 /* Is this a message that can be obeyed? -EINVAL says what is not. */

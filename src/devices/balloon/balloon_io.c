@@ -260,7 +260,7 @@ void balloon_prepare(struct balloon *b)
 	b->queue[BALLOON_REPORTS] = reports ? report : BALLOON_NONE;
 	b->poison = f >> VIRTIO_BALLOON_F_PAGE_POISON & 1;
 	b->busy = b->held = false;
-	atomic_store(&b->serves, queue_of(b, BALLOON_STATS) != NULL);
+	b->serves = queue_of(b, BALLOON_STATS) != NULL;
 }
 
 static bool arm_all(struct balloon *b)

@@ -217,7 +217,7 @@ void blk_overlay_take(struct blk_lane *l)
 
 /* ---- what a block needs of the base ---- */
 
-bool blk_overlay_gap(struct blk_req *r, uint8_t *buffer, struct iovec *iov, bool *from_base)
+bool blk_overlay_gap(struct blk_req *r, uint8_t *buffer, struct iovec *iov)
 {
 	struct overlay_hold *h = &r->hold;
 	const struct overlay_gap *g;
@@ -231,7 +231,6 @@ bool blk_overlay_gap(struct blk_req *r, uint8_t *buffer, struct iovec *iov, bool
 	off = g->off + h->done;
 	*iov = (struct iovec){.iov_base = buffer + off % OVERLAY_BLOCK,
 			      .iov_len = g->len - h->done};
-	*from_base = !h->loaded;
 	r->io.op = h->loaded ? BLK_OP_WRITE : BLK_OP_READ;
 	r->io.off = off;
 	r->io.iov = iov;
@@ -354,8 +353,7 @@ int blk_overlay_init(struct blk_overlay *o, uint64_t capacity, bool thrown_away,
 				  .fd = -1,
 				  .base_fd = -1,
 				  .at = overlay_layout(capacity),
-				  .capacity = capacity,
-				  .memory = memory};
+				  .capacity = capacity};
 	pthread_mutex_init(&o->lock, NULL);
 	o->flags = (_Atomic uint8_t *)(at + o->at.flags_off);
 	o->live = (_Atomic uint64_t *)(void *)(at + o->at.live_off);

@@ -64,7 +64,7 @@ struct blk_overlay {
 	int base_fd;
 	struct overlay_layout at;
 	uint64_t capacity;
-	void *memory; /* of at.memory bytes, shared with the helpers before and after */
+	/* in memory of at.memory bytes, shared with the helpers before and after: */
 	_Atomic uint64_t *live;
 	_Atomic uint8_t *flags; /* of each page */
 	uint64_t *frozen;
@@ -96,10 +96,9 @@ bool blk_overlay_has(const struct blk_overlay *o, uint64_t off, uint64_t len);
 /* Hold the blocks of r->off, r->len. False: it has to wait, and comes back by blk_overlay_take().
  */
 bool blk_overlay_hold(struct blk_req *r);
-/* Of a request that holds: the next step that completes its blocks, in r->io but for where it is;
- * *from_base: a read of the base. False: there is none left. `buffer`: of a block, aligned to it.
- */
-bool blk_overlay_gap(struct blk_req *r, uint8_t *buffer, struct iovec *iov, bool *from_base);
+/* Of a request that holds: the next step that completes its blocks, in r->io but for where it is: a
+ * read of the base, or a write. False: there is none left. `buffer`: of a block, aligned to it. */
+bool blk_overlay_gap(struct blk_req *r, uint8_t *buffer, struct iovec *iov);
 /* `n` bytes of that step were moved. */
 void blk_overlay_gap_moved(struct blk_req *r, uint64_t n);
 /* It holds nothing any more. `whole`: all of its blocks are in the overlay now. */

@@ -27,7 +27,7 @@ static int load_page(struct blk_overlay *o, uint64_t off)
 	if (n != (ssize_t)sizeof(page))
 		return n < 0 ? -errno : -EIO;
 	if (!all_zero(page, sizeof(page)))
-		memcpy((uint8_t *)o->memory + o->at.live_off + off, page, sizeof(page));
+		memcpy((uint8_t *)(void *)o->live + off, page, sizeof(page));
 	return 0;
 }
 

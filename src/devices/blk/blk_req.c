@@ -40,17 +40,15 @@ static bool may_write(struct blk_req *r)
 {
 	struct blk_overlay *o = &r->lane->b->overlay;
 	size_t index = (size_t)(r - r->lane->pool);
-	bool from_base;
 
 	r->filling = false;
 	if (!o->on || (!r->hold.queued && blk_overlay_has(o, r->off, r->len)))
 		return true;
 	if (!blk_overlay_hold(r))
 		return false;
-	r->filling =
-		blk_overlay_gap(r, r->lane->gaps + index * OVERLAY_BLOCK, &r->gap_iov, &from_base);
+	r->filling = blk_overlay_gap(r, r->lane->gaps + index * OVERLAY_BLOCK, &r->gap_iov);
 	if (r->filling)
-		submit_to(r, from_base);
+		submit_to(r, r->io.op == BLK_OP_READ);
 	return !r->filling;
 }
 
