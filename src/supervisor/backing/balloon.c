@@ -119,11 +119,6 @@ uint64_t balloon_due(const struct device *d)
 	return next;
 }
 
-static uint64_t stat_of(const struct balloon_back *b, unsigned tag)
-{
-	return b->said.has >> tag & 1 ? b->said.stat[tag] : 0;
-}
-
 static void look_at_idle(struct device *d, uint64_t now)
 {
 	struct balloon_back *b = d->back.balloon;
@@ -135,8 +130,8 @@ static void look_at_idle(struct device *d, uint64_t now)
 		.target = b->target,
 		.answers = b->answers,
 		.knows = (b->said.has >> TAG_FREE & b->said.has >> TAG_AVAILABLE & 1) != 0,
-		.free = stat_of(b, TAG_FREE),
-		.available = stat_of(b, TAG_AVAILABLE),
+		.free = b->said.stat[TAG_FREE],
+		.available = b->said.stat[TAG_AVAILABLE],
 		.in = (uint64_t)b->said.actual * BALLOON_PAGE,
 	};
 	enum idle_act act;
