@@ -12,6 +12,7 @@
 #include <insula/base.h>
 
 #include "devices/blk/blk_overlay_start.h"
+#include "files.h"
 #include "overlay.h"
 #include "overlay_head.h"
 
@@ -63,13 +64,6 @@ static int know_base(struct overlay_base *b, const struct overlay_of *of, struct
 
 /* ---- a file with a name ---- */
 
-static int same_file(int a, int b)
-{
-	struct stat x, y;
-
-	return !fstat(a, &x) && !fstat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 static int lock_file(int fd, const char *path, const struct overlay_of *of, struct err *e)
 {
 	struct stat st;
@@ -78,7 +72,7 @@ static int lock_file(int fd, const char *path, const struct overlay_of *of, stru
 		return err_sys(e, -errno, "overlay %s", path);
 	if (!S_ISREG(st.st_mode))
 		return err_set(e, -EINVAL, "overlay %s: not a file", path);
-	if (same_file(fd, of->base_fd))
+	if (file_is(of->base_fd, &st))
 		return err_set(e, -EINVAL, "overlay %s: the disk itself; expected another file",
 			       path);
 	if (flock(fd, LOCK_EX | LOCK_NB))
@@ -153,19 +147,6 @@ static int check_or_make(int fd, const char *path, const struct overlay_of *of, 
 	return empty || st.st_size == OVERLAY_HEAD ? make_file(fd, path, &b, e) : 0;
 }
 
-/* -n: could it be made? */
-static int could_make(const char *path, struct err *e)
-{
-	char dir[OVERLAY_PATH_MAX];
-	char *slash;
-
-	snprintf(dir, sizeof(dir), "%s", path);
-	slash = strrchr(dir, '/');
-	if (slash)
-		slash[slash == dir] = 0;
-	return access(slash ? dir : ".", W_OK | X_OK) ? err_sys(e, -errno, "overlay %s", path) : 0;
-}
-
 int overlay_open(const char *path, const struct overlay_of *of, bool check_only, int *fd,
 		 struct err *e)
 {
@@ -173,8 +154,10 @@ int overlay_open(const char *path, const struct overlay_of *of, bool check_only,
 	int rc;
 
 	*fd = open(path, OVERLAY_OPEN);
-	if (*fd < 0 && errno == ENOENT && check_only)
-		return could_make(path, e);
+	if (*fd < 0 && errno == ENOENT && check_only) {
+		rc = file_may_be_made(path);
+		return rc ? err_sys(e, rc, "overlay %s", path) : 0;
+	}
 	if (*fd < 0 && errno == ENOENT) {
 		*fd = open(path, OVERLAY_OPEN | O_CREAT, OVERLAY_MODE);
 		made = *fd >= 0;

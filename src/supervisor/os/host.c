@@ -2,8 +2,6 @@
 /* What the place must offer. See host.h. */
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,6 +13,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "supervisor/backing/files.h"
 #include "supervisor/host.h"
 
 #define WANTED_FILES 244u
@@ -150,7 +149,6 @@ int host_config(const struct vm_config *c, struct err *e)
  * file behind. */
 static int host_output(const char *what, const char *path, struct err *e)
 {
-	char copy[PATH_MAX];
 	struct stat st;
 	int rc;
 
@@ -158,12 +156,10 @@ static int host_output(const char *what, const char *path, struct err *e)
 		return 0;
 	if (!stat(path, &st) && S_ISDIR(st.st_mode))
 		return err_set(e, -EISDIR, "%s: %s: a directory; expected a file", what, path);
-	rc = faccessat(AT_FDCWD, path, W_OK, AT_EACCESS);
-	if (rc && errno == ENOENT && strlen(path) < sizeof(copy)) {
-		strcpy(copy, path);
-		rc = faccessat(AT_FDCWD, dirname(copy), W_OK | X_OK, AT_EACCESS);
-	}
-	return rc ? err_sys(e, -errno, "%s: %s", what, path) : 0;
+	rc = faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) ? -errno : 0;
+	if (rc == -ENOENT)
+		rc = file_may_be_made(path);
+	return rc ? err_sys(e, rc, "%s: %s", what, path) : 0;
 }
 
 int host_outputs(const struct vm_config *c, struct err *e)

@@ -8,6 +8,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "supervisor/backing/files.h"
 #include "supervisor/open.h"
 #include "supervisor/vm.h"
 
@@ -17,13 +18,6 @@
 
 /* ---- what the user named ---- */
 
-static bool is_open_as(int fd, const struct stat *st)
-{
-	struct stat b;
-
-	return fd >= 0 && !fstat(fd, &b) && st->st_dev == b.st_dev && st->st_ino == b.st_ino;
-}
-
 /* One that is open already holds the lock. */
 static bool given_twice(const struct vm *vm, const char *path)
 {
@@ -32,8 +26,7 @@ static bool given_twice(const struct vm *vm, const char *path)
 	if (!path || stat(path, &st))
 		return false;
 	for (unsigned i = 0; i < vm->opened.ndisks; i++) {
-		if (is_open_as(vm->opened.disk[i].fd, &st) ||
-		    is_open_as(vm->opened.disk[i].over, &st))
+		if (file_is(vm->opened.disk[i].fd, &st) || file_is(vm->opened.disk[i].over, &st))
 			return true;
 	}
 	return false;
