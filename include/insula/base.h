@@ -14,10 +14,19 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <insula/err.h>
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
+
+/* Are these `n` bytes all zeros? */
+static inline bool mem_is_zero(const void *p, size_t n)
+{
+	const unsigned char *b = p;
+
+	return !n || (!b[0] && !memcmp(b, b + 1, n - 1));
+}
 
 /* Close *fd if it is >= 0, set it to -1, keep errno. */
 void fd_close(int *fd);

@@ -98,17 +98,6 @@ static unsigned tar_sum(const struct tar_block *b)
 	return sum;
 }
 
-static bool is_empty(const struct tar_block *b)
-{
-	const char *p = (const char *)b;
-
-	for (size_t i = 0; i < sizeof(*b); i++) {
-		if (p[i])
-			return false;
-	}
-	return true;
-}
-
 /* A field that ends at its NUL, or has none. */
 static void tar_text(char *out, const char *field, size_t size)
 {
@@ -308,7 +297,7 @@ int tar_next(struct tar_reader *t, struct tar_entry *n, struct err *e)
 			return (int)got;
 		if (!got)
 			return err_set(e, -EPROTO, "the archive has no end");
-		if (is_empty(&b))
+		if (mem_is_zero(&b, sizeof(b)))
 			return 0;
 		rc = take_block(&b, n, e);
 		if (rc)

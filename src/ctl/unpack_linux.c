@@ -161,11 +161,6 @@ static int after(struct unpack *u, const struct tar_entry *n, int rc, struct err
 
 /* ---- files ---- */
 
-static bool is_zero(const char *p, size_t n)
-{
-	return !p[0] && !memcmp(p, p + 1, n - 1);
-}
-
 /* Holes stay holes, if they come in pieces of HOLE from a boundary on. */
 static int copy_data(int fd, struct tar_reader *t, struct err *e)
 {
@@ -182,7 +177,7 @@ static int copy_data(int fd, struct tar_reader *t, struct err *e)
 			size_t len = have - i < HOLE ? have - i : HOLE;
 
 			errno = 0;
-			if (!is_zero(buf + i, len) &&
+			if (!mem_is_zero(buf + i, len) &&
 			    pwrite(fd, buf + i, len, (off_t)(at + i)) != (ssize_t)len)
 				return err_sys(e, errno ? -errno : -ENOSPC, "write");
 		}

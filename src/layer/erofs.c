@@ -82,11 +82,6 @@ void erofs_free(struct erofs *w)
 	w->buf = NULL;
 }
 
-static bool is_zero(const uint8_t *p, size_t n)
-{
-	return !n || (!p[0] && !memcmp(p, p + 1, n - 1));
-}
-
 static int write_at(int fd, const uint8_t *p, size_t n, uint64_t at, struct err *e)
 {
 	while (n) {
@@ -112,7 +107,7 @@ static int flush(struct erofs *w, struct err *e)
 
 	memset(w->buf + w->nbuf, 0, n - w->nbuf);
 	for (size_t at = 0; at <= n && !rc; at += EROFS_BLOCK) {
-		if (at < n && !is_zero(w->buf + at, EROFS_BLOCK))
+		if (at < n && !mem_is_zero(w->buf + at, EROFS_BLOCK))
 			continue;
 		if (at > from)
 			rc = write_at(w->fd, w->buf + from, at - from, w->end + from, e);

@@ -114,7 +114,7 @@ static void write_stamp(uint8_t *p, uint32_t sector, uint32_t version)
 
 static bool is_zero(const uint8_t *p)
 {
-	return p[0] == 0 && !memcmp(p, p + 1, SECTOR - 1);
+	return mem_is_zero(p, SECTOR);
 }
 
 /* Which write a sector is of. A zeroed one: of the last that there was. */

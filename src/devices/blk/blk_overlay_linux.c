@@ -13,11 +13,6 @@
 /* At the beginning of the memory: the index was taken from the file. */
 #define OVERLAY_READY 0x3159444cu
 
-static bool all_zero(const uint8_t *p, size_t n)
-{
-	return p[0] == 0 && !memcmp(p, p + 1, n - 1);
-}
-
 /* What is a hole in the file stays one in memory. */
 static int load_page(struct blk_overlay *o, uint64_t off)
 {
@@ -26,7 +21,7 @@ static int load_page(struct blk_overlay *o, uint64_t off)
 
 	if (n != (ssize_t)sizeof(page))
 		return n < 0 ? -errno : -EIO;
-	if (!all_zero(page, sizeof(page)))
+	if (!mem_is_zero(page, sizeof(page)))
 		memcpy((uint8_t *)(void *)o->live + off, page, sizeof(page));
 	return 0;
 }

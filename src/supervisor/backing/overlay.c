@@ -99,15 +99,11 @@ static int make_file(int fd, const char *path, const struct overlay_base *b, str
 	return 0;
 }
 
-static bool all_zeros(const uint8_t *p, size_t n)
-{
-	return p[0] == 0 && !memcmp(p, p + 1, n - 1);
-}
-
-/* Is there nothing yet? The machine may have stopped before the head was stable. */
+/* Is there nothing yet? The machine may have stopped before the head was stable. What is behind the
+ * file's end is zero in `page`. */
 static bool is_empty(const uint8_t *page, uint64_t size)
 {
-	return size == 0 || (size <= OVERLAY_HEAD && all_zeros(page, OVERLAY_HEAD));
+	return size <= OVERLAY_HEAD && mem_is_zero(page, OVERLAY_HEAD);
 }
 
 static int check_file(const uint8_t *page, uint64_t size, const char *path,
