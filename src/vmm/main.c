@@ -411,17 +411,14 @@ static void send_saved(struct vmm *vm, uint64_t len, int error, const char *text
  * supervisor has the deadline. */
 static void save_vm(struct vmm *vm, int fd)
 {
-	uint32_t word = atomic_load(&vm->paused);
-
-	if (vm->save_fd >= 0)
-		fd_close(&vm->save_fd); /* nobody waits for that one any more */
+	fd_close(&vm->save_fd); /* nobody waits for that one any more */
 	vm->save_fd = fd;
-	if (!word || vm->pausing) {
+	if (!atomic_load(&vm->paused) || vm->pausing) {
 		send_saved(vm, 0, -EBUSY, "the VM is not paused");
 		return;
 	}
 	atomic_fetch_add(&vm->save_no, 1);
-	atomic_store(&vm->paused, word == 1 ? 2 : 1);
+	atomic_fetch_add(&vm->paused, 1); /* who is about to sleep on the old one does not */
 	word_wake(&vm->paused);
 }
 
