@@ -158,8 +158,7 @@ static void transfer(struct blk_req *r)
 
 static void blk_req_settle(struct blk_req *r)
 {
-	if (!r->lane->b->writethrough || r->type == VIRTIO_BLK_T_IN ||
-	    r->lane->b->overlay.thrown_away) {
+	if (!r->lane->b->writethrough || r->type == VIRTIO_BLK_T_IN) {
 		blk_finish(r, VIRTIO_BLK_S_OK);
 		return;
 	}
@@ -250,9 +249,7 @@ static bool has_ranges(const struct blk_req *r)
 
 void blk_proceed(struct blk_req *r)
 {
-	if (r->type == VIRTIO_BLK_T_FLUSH && r->lane->b->overlay.thrown_away)
-		blk_finish(r, VIRTIO_BLK_S_OK);
-	else if (r->type == VIRTIO_BLK_T_FLUSH || r->settling)
+	if (r->type == VIRTIO_BLK_T_FLUSH || r->settling)
 		blk_sync_begin(r);
 	else if (has_ranges(r))
 		next_range(r);
