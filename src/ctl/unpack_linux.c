@@ -109,13 +109,8 @@ static int open_parent(const struct unpack *u, const struct place *p)
 /* A name that nobody else has in that directory, until it is renamed. */
 static void own_name(char out[32])
 {
-	unsigned char b[8];
-
-	if (random_bytes(b, sizeof(b)) != sizeof(b))
-		panic("no random numbers");
 	strcpy(out, ".insulactl-");
-	for (size_t i = 0; i < sizeof(b); i++)
-		sprintf(out + 11 + 2 * i, "%02x", b[i]);
+	random_hex(out + strlen(out), 16);
 }
 
 /* `own` becomes what it is to be called; else it is gone. */

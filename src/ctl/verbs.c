@@ -101,11 +101,8 @@ static int help_of(const char *name)
 /* One that no other VM has, so that we can order about what we have not heard of yet. */
 static const char *run_name(char made[20])
 {
-	unsigned char b[6];
-
-	if (random_bytes(b, sizeof(b)) != sizeof(b))
-		panic("no random numbers");
-	snprintf(made, 20, "vm-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2], b[3], b[4], b[5]);
+	strcpy(made, "vm-");
+	random_hex(made + strlen(made), 12);
 	return made;
 }
 
