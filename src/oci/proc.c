@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <insula/base.h>
@@ -54,6 +55,20 @@ int proc_of(pid_t pid, struct proc *p)
 {
 	p->pid = pid;
 	return start_of(pid, &p->start);
+}
+
+int proc_child(pid_t pid, const char *what, struct proc *p, struct err *e)
+{
+	int rc = pid < 0 ? -errno : proc_of(pid, p);
+
+	if (!rc)
+		return 0;
+	if (pid > 0) {
+		kill(pid, SIGKILL);
+		(void)waitpid(pid, NULL, 0);
+	}
+	*p = (struct proc){0};
+	return err_sys(e, rc, "%s", what);
 }
 
 bool proc_alive(const struct proc *p)

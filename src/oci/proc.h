@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <insula/err.h>
+
 struct proc {
 	pid_t pid; /* 0: none */
 	uint64_t start;
@@ -15,6 +17,9 @@ struct proc {
 
 /* Our own, or a child that is still there. Negative: *p is taken for gone by all below. */
 int proc_of(pid_t pid, struct proc *p);
+/* Ours, right after fork(): `pid` is what it has returned. A child that nobody could find again is
+ * killed and reaped: the text says so of `what`, and *p is none. */
+int proc_child(pid_t pid, const char *what, struct proc *p, struct err *e);
 /* Neither gone nor a zombie. Where that cannot be looked up (EMFILE), whoever has its number counts. */
 bool proc_alive(const struct proc *p);
 /* A pidfd, the caller's. -ESRCH: it is gone; else (EMFILE) it is not known. */

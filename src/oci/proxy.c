@@ -384,18 +384,12 @@ int proxy_fork(const struct proxy_job *j, struct proxy_child *p, struct err *e)
 		close(pair[0]);
 		proxy_main(j, pair[1]);
 	}
-	close(pair[1]);
-	if (pid < 0) {
-		close(pair[0]);
-		return err_sys(e, -errno, "proxy");
-	}
 	p->channel = pair[0];
-	rc = proc_of(pid, &p->process);
-	if (!rc)
-		return 0;
-	kill(pid, SIGKILL);
-	proxy_abandon(p);
-	return err_sys(e, rc, "proxy");
+	rc = proc_child(pid, "proxy", &p->process, e);
+	close(pair[1]);
+	if (rc)
+		fd_close(&p->channel);
+	return rc;
 }
 
 /* ---- the command's side ---- */

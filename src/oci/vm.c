@@ -228,18 +228,6 @@ static _Noreturn void vm_child(const char *program, int fd[NFDS])
 	_exit(127);
 }
 
-/* A process that nobody could find again would be left behind. */
-static int vm_note(pid_t pid, struct proc *vm, struct err *e)
-{
-	int rc = proc_of(pid, vm);
-
-	if (!rc)
-		return 0;
-	kill(pid, SIGKILL);
-	(void)waitpid(pid, NULL, 0);
-	return err_sys(e, rc, "the VM's process");
-}
-
 int vm_spawn(int dir, const struct oci_conf *conf, json_object *config, struct proc *vm,
 	     struct err *e)
 {
@@ -254,10 +242,7 @@ int vm_spawn(int dir, const struct oci_conf *conf, json_object *config, struct p
 		pid = fork();
 		if (pid == 0)
 			vm_child(program, fd);
-		if (pid < 0)
-			rc = err_sys(e, -errno, "the VM's process");
-		else
-			rc = vm_note(pid, vm, e);
+		rc = proc_child(pid, "the VM's process", vm, e);
 	}
 	for (int i = 0; i < NFDS; i++)
 		fd_close(&fd[i]);

@@ -207,6 +207,31 @@ START_TEST(nobody_is_taken_for_gone)
 }
 END_TEST
 
+/* What is not known by its start time is not left behind. */
+START_TEST(a_child_that_cannot_be_noted)
+{
+	struct proc p = {.pid = 1, .start = 1};
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		pause();
+		_exit(0);
+	}
+	ck_assert_int_eq(proc_child(pid, "a child", &p, &e), 0);
+	ck_assert_int_eq(p.pid, pid);
+	ck_assert(proc_alive(&p));
+	descriptors(0);
+	ck_assert_int_eq(proc_child(pid, "a child", &p, &e), -EMFILE);
+	descriptors(256);
+	ck_assert_str_eq(e.text, "a child: Too many open files");
+	ck_assert_int_eq(p.pid, 0);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), -1);
+	ck_assert_int_eq(errno, ECHILD);
+	errno = EAGAIN; /* fork()'s */
+	ck_assert_int_eq(proc_child(-1, "a child", &p, &e), -EAGAIN);
+}
+END_TEST
+
 START_TEST(a_process_that_ends)
 {
 	struct proc p;
@@ -240,6 +265,7 @@ int main(void)
 	tcase_add_test(t, until_then);
 	tcase_add_test(t, why_it_has_ended);
 	tcase_add_test(t, nobody_is_taken_for_gone);
+	tcase_add_test(t, a_child_that_cannot_be_noted);
 	tcase_add_test(t, a_process_that_ends);
 	suite_add_tcase(s, t);
 	srunner_run_all(run, CK_ENV);
