@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * When insula-pager ends (src/pager/pager_main.c): with its channel, unless it holds pages that
+ * somebody still waits for. The program is the built one, in its jail.
+ */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/guestmem.h>
+
+#include "pager/ram.h"
+#include "supervisor/child.h"
+
+#define MEM (2u << 20)
+#define THREADS 1
+#define NOFILE 64
+#define PATIENCE_MS 20000
+
+static struct err e;
+static struct child pager;
+static int mem, file;
+
+static int memory(const char *name, off_t size)
+{
+	int fd = memfd_create(name, MFD_CLOEXEC);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ftruncate(fd, size), 0);
+	return fd;
+}
+
+/* A snapshot's memory in which page 3 is not zero. */
+static int saved(void)
+{
+	int from = memory("from", MEM), to = memory("file", 0);
+	struct ram r;
+
+	ck_assert_int_eq(pwrite(from, "three", 5, 3 * RAM_PAGE), 5);
+	ck_assert_int_eq(ram_open(&r, from, MEM, &to, 1, &e), 0);
+	ck_assert_msg(!ram_save(&r, &e), "%s", e.text);
+	close(from);
+	return to;
+}
+
+static enum msg_type heard(void *body, size_t size)
+{
+	struct pollfd p = {.fd = pager.os.jail.channel, .events = POLLIN};
+	int fds[MSG_MAX_FDS];
+	enum msg_type type;
+	unsigned nfds;
+	size_t len;
+
+	ck_assert_int_eq(poll(&p, 1, PATIENCE_MS), 1);
+	ck_assert_int_eq(msg_recv(pager.os.jail.channel, &type, body, size, &len, fds, &nfds), 0);
+	ck_assert_uint_eq(nfds, 0);
+	return type;
+}
+
+static void say(enum msg_type type, const void *body, size_t len, int fd)
+{
+	ck_assert_int_eq(msg_send(pager.os.jail.channel, type, body, len, &fd, fd >= 0), 0);
+}
+
+/* insula-pager, ready to serve. */
+static void setup(void)
+{
+	struct msg_start_pager m = {.log_level = 1, .job = PAGER_SERVE, .size = MEM};
+	char libexec[512];
+	union {
+		struct msg_failed failed;
+		char any[512];
+	} b;
+	ssize_t n = readlink("/proc/self/exe", libexec, sizeof(libexec) - 32);
+
+	ck_assert_int_gt(n, 0);
+	libexec[n] = '\0';
+	strcpy(strrchr(libexec, '/'), "/../libexec/insula");
+	mem = memory("memory", MEM);
+	file = saved();
+	child_none(&pager);
+	ck_assert_msg(!child_init(&pager, libexec, "insula-pager", "", THREADS, NOFILE, &e), "%s",
+		      e.text);
+	ck_assert_msg(!child_spawn(&pager, (int[]){mem, file}, 2, &e), "%s", e.text);
+	ck_assert_int_eq(child_send(&pager, MSG_START_PAGER, &m, sizeof(m), (int[]){mem, file}, 2),
+			 0);
+	ck_assert_int_eq(heard(&b, sizeof(b)), MSG_READY);
+	say(MSG_PAGER_GO, NULL, 0, -1);
+	ck_assert_int_eq(heard(&b, sizeof(b)), MSG_PAGER_DONE);
+}
+
+static void teardown(void)
+{
+	child_free(&pager);
+	close(mem);
+	close(file);
+}
+
+static void hang_up(void)
+{
+	close(pager.os.jail.channel);
+	pager.os.jail.channel = -1;
+}
+
+static bool ended_within(int ms)
+{
+	struct pollfd p = {.fd = pager.os.jail.pidfd, .events = POLLIN};
+
+	return poll(&p, 1, ms) == 1;
+}
+
+START_TEST(nobody_waits_for_its_pages)
+{
+	siginfo_t how = {0};
+
+	hang_up();
+	ck_assert_msg(ended_within(PATIENCE_MS), "it is still there");
+	ck_assert_int_eq(waitid(P_PIDFD, (id_t)pager.os.jail.pidfd, &how, WEXITED | WNOWAIT), 0);
+	ck_assert_int_eq(how.si_code, CLD_EXITED);
+	ck_assert_int_eq(how.si_status, 0);
+}
+END_TEST
+
+/* Of `at`, whose pages are missing; -1: this machine gives nobody one. */
+static int registered(const void *at)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+	struct uffdio_register reg = {.range = {(uintptr_t)at, MEM},
+				      .mode = UFFDIO_REGISTER_MODE_MISSING};
+	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), fd;
+
+	if (dev < 0)
+		return -1;
+	fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+	close(dev);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ioctl(fd, UFFDIO_API, &api), 0);
+	ck_assert_int_eq(ioctl(fd, UFFDIO_REGISTER, &reg), 0);
+	return fd;
+}
+
+/* If it went, and with it the last descriptor, who waits for a page would go on with zeros. */
+START_TEST(somebody_may_wait_for_its_pages)
+{
+	char *at = mmap(NULL, MEM, PROT_READ, MAP_SHARED, mem, 0);
+	struct msg_faults m = {.addr = (uintptr_t)at, .len = MEM};
+	int fd;
+
+	ck_assert_ptr_ne(at, MAP_FAILED);
+	fd = registered(at);
+	if (fd < 0) {
+		printf("skip somebody_may_wait_for_its_pages - no /dev/userfaultfd for us\n");
+		munmap(at, MEM);
+		return;
+	}
+	say(MSG_PAGER_FAULTS, &m, sizeof(m), fd);
+	close(fd);
+	ck_assert_int_eq(memcmp(at + 3 * RAM_PAGE, "three", 5), 0); /* it has heard, then */
+	hang_up();
+	ck_assert_msg(!ended_within(300), "it has ended");
+	ck_assert_int_eq(kill(pager.os.jail.pid, SIGKILL), 0);
+	ck_assert(ended_within(PATIENCE_MS));
+	munmap(at, MEM);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("pager");
+	TCase *t = tcase_create("end");
+	SRunner *r = srunner_create(s);
+	int failed;
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, nobody_waits_for_its_pages);
+	tcase_add_test(t, somebody_may_wait_for_its_pages);
+	tcase_set_timeout(t, 60);
+	suite_add_tcase(s, t);
+	srunner_run_all(r, CK_ENV);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
