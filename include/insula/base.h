@@ -104,10 +104,15 @@ void shm_is_guest(void *at, size_t len);
 /* Huge pages for whole, aligned 2 MiB blocks, as far as the host will: see gm_collapse(). */
 int shm_collapse(void *at, size_t len);
 
+/* A descriptor through which this process's page faults can be caught (userfaultfd(2)); the
+ * caller's. `dev`: /dev/userfaultfd, open. None is caught yet. Linux alone, like the next two. */
+int faults_open(int dev, struct err *e);
 /* From now on who touches a missing page of the shared memory at `at`, in this process, waits until
- * it is filled through the descriptor that is returned (userfaultfd(2)); the caller's. `dev`:
- * /dev/userfaultfd, open. Nothing of it has been touched. Linux alone. */
-int faults_catch(int dev, void *at, size_t len, struct err *e);
+ * it is filled through `fd`. Nothing of it has been touched. */
+int faults_catch(int fd, void *at, size_t len, struct err *e);
+/* Of a process, by the descriptor that it made: nothing of this is caught any more, nothing is
+ * write-protected, and who waits goes on. */
+void faults_end(int fd, uint64_t addr, uint64_t len);
 
 /* Memory of the process's own, all zeros, aligned to pages; costs nothing until it is touched. It
  * is there until the process ends. NULL: there is none. */

@@ -15,6 +15,7 @@
 
 #include <insula/err.h>
 #include <insula/memmap.h>
+#include <insula/start.h>
 
 typedef uint64_t gpa_t; /* guest physical address, bytes */
 
@@ -40,11 +41,11 @@ int gm_map(struct guestmem *gm, const struct memmap *map, const int *fds, unsign
 	   struct err *e);
 void gm_unmap(struct guestmem *gm);
 
-/* Let somebody else fill what is missing (faults_catch()), before anything of it is touched: the
- * descriptor of each region goes over `channel` (MSG_FAULTS). `map` as in gm_map(); `dev` stays the
- * caller's. */
-int gm_lazy(const struct guestmem *gm, const struct memmap *map, int dev, int channel,
-	    struct err *e);
+/* With a START_FAULTS somebody else fills what is missing, with a START_WATCH somebody may guard it
+ * later: a descriptor of the faults of each region goes over `channel` (MSG_FAULTS), before anything
+ * of it is touched. `map` as in gm_map(). Closes the device; does nothing without one. */
+int gm_give_faults(const struct guestmem *gm, const struct memmap *map, const struct start_fds *f,
+		   int channel, struct err *e);
 
 /*
  * Make the whole 2 MiB blocks inside [from, to) huge pages, as far as the host will: for a range

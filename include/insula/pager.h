@@ -20,6 +20,11 @@
  * same) and keeps a copy of the descriptor: if the last one were closed, those who wait would go on
  * with zeros. MSG_PAGER_FILL: everything, now; MSG_PAGER_DONE.
  *
+ * PAGER_SAVE with PAGER_LIVE: MSG_PAGER_FAULTS of each process that maps guest memory come before
+ * MSG_PAGER_GO, which is answered twice: when the memory is write-protected, and the VM may go on
+ * (MSG_PAGER_FROZEN), and when it is copied (MSG_PAGER_DONE). If insula-pager ends between these the
+ * supervisor lets go whoever waits.
+ *
  * Whatever is wrong is MSG_FAILED; bad_input: the files are to blame. It ends with the channel.
  *
  * A file of memory is a RAM image with holes, and behind it what is in it:
@@ -59,7 +64,10 @@ struct ram_tail {
 _Static_assert(sizeof(struct ram_tail) == 32, "format");
 
 enum pager_job { PAGER_SAVE = 1, PAGER_LOAD, PAGER_SERVE };
-enum pager_flags { PAGER_ORDER = 1 /* the last descriptor is the working set (serve.h) */ };
+enum pager_flags {
+	PAGER_ORDER = 1, /* PAGER_SERVE: the last descriptor is the working set (serve.h) */
+	PAGER_LIVE = 2,  /* PAGER_SAVE: the VM goes on meanwhile (live.h) */
+};
 /* MSG_START_PAGER. Descriptors: guest memory, then 1 to RAM_CHAIN files of memory, each of which
  * builds on those before it. PAGER_SAVE: the last one is empty, and can be written. */
 struct msg_start_pager {

@@ -106,6 +106,7 @@ enum msg_type {
 	MSG_PAGER_FAULTS,
 	MSG_PAGER_FILL,
 	MSG_PAGER_DONE = 192,
+	MSG_PAGER_FROZEN,
 };
 
 struct msg_hdr {

@@ -33,8 +33,9 @@ enum start_role {
 	START_KERNEL,
 	START_INITRD,
 	START_STATE,  /* what it was saved as */
-	START_FAULTS, /* /dev/userfaultfd: guest memory is filled when it is touched (gm_lazy());
-		       * to each process that maps it */
+	START_FAULTS, /* /dev/userfaultfd, to each process that maps guest memory: it is filled
+		       * when it is touched */
+	START_WATCH,  /* the same: it is whole, and may be frozen later (gm_give_faults()) */
 	START_ROLES   /* one more than the last */
 };
 

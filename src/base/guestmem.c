@@ -33,25 +33,34 @@ int gm_map(struct guestmem *gm, const struct memmap *map, const int *fds, unsign
 	return rc;
 }
 
-int gm_lazy(const struct guestmem *gm, const struct memmap *map, int dev, int channel,
-	    struct err *e)
+static int give_one(const struct gm_region *r, uint64_t offset, int dev, bool missing, int channel,
+		    struct err *e)
 {
+	const struct msg_faults m = {.offset = offset, .addr = (uintptr_t)r->host, .len = r->size};
+	int fd = faults_open(dev, e), rc;
+
+	if (fd < 0)
+		return fd;
+	rc = missing ? faults_catch(fd, r->host, r->size, e) : 0;
+	if (!rc && (rc = msg_send(channel, MSG_FAULTS, &m, sizeof(m), &fd, 1)))
+		err_sys(e, rc, "channel");
+	fd_close(&fd);
+	return rc;
+}
+
+int gm_give_faults(const struct guestmem *gm, const struct memmap *map, const struct start_fds *f,
+		   int channel, struct err *e)
+{
+	bool missing = f->n[START_FAULTS];
+	enum start_role role = missing ? START_FAULTS : START_WATCH;
 	int rc = 0;
 
-	for (unsigned i = 0; i < gm->nregions && !rc; i++) {
-		const struct gm_region *r = &gm->region[i];
-		const struct msg_faults m = {.offset = map->region[i].offset,
-					     .addr = (uintptr_t)r->host,
-					     .len = r->size};
-		int fd = faults_catch(dev, r->host, r->size, e);
-
-		if (fd < 0)
-			return fd;
-		rc = msg_send(channel, MSG_FAULTS, &m, sizeof(m), &fd, 1);
-		fd_close(&fd);
-		if (rc)
-			err_sys(e, rc, "channel");
-	}
+	if (!f->n[role])
+		return 0;
+	for (unsigned i = 0; i < gm->nregions && !rc; i++)
+		rc = give_one(&gm->region[i], map->region[i].offset, f->fd[role][0], missing,
+			      channel, e);
+	fd_close(&(int){f->fd[role][0]});
 	return rc;
 }
 

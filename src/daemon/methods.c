@@ -182,7 +182,8 @@ const struct method methods[] = {
 		FLAG("keep_running", "the VM goes on, as before; default true. false: it ends")),
 	 ANSWER(MACHINE_REQUIRED,
 		MACHINE_MEMBERS "," OWNER_SID ","
-		COUNT("paused_us", "how long the guest stood still; 0: it was paused before")), false},
+		COUNT("paused_us", "how long the guest stood still; 0: it was paused before") ","
+		FLAG("live", "whether its memory was copied while it went on")), false},
 	{"vm.clone",
 	 "Make VMs that go on from where this one is now, and let it go on. They have its memory, "
 	 "read when they touch it, and new random numbers; disks, cards and shares are the same "

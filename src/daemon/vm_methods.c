@@ -218,6 +218,7 @@ static void answer_snapshot(struct machine *m, struct request *r, json_object *r
 	}
 	o = machine_json(m, false);
 	j_int(o, "paused_us", j_get_int(result, "paused_us", 0));
+	j_bool(o, "live", j_get_bool(result, "live", false));
 	request_answer(r, o);
 }
 

@@ -30,6 +30,8 @@ static int check_roles(const struct helper_program *p, const struct start_fds *f
 		rc = start_expect(f, none[i], 0, e);
 	if (!rc && f->n[START_FAULTS])
 		rc = start_expect(f, START_FAULTS, p->memory, e);
+	if (!rc && f->n[START_WATCH])
+		rc = start_expect(f, START_WATCH, p->memory && !f->n[START_FAULTS], e);
 	if (!rc && (f->n[START_MEMORY] > 0) != p->memory)
 		rc = err_set(e, -EINVAL, "%u descriptors of guest memory; expected %s",
 			     f->n[START_MEMORY], p->memory ? "some" : "none");

@@ -232,12 +232,9 @@ int worker_open(struct worker *w, struct helper *h, const struct memmap *mem,
 	rc = gm_map(&w->gm, mem, f->fd[START_MEMORY], f->n[START_MEMORY], e);
 	if (rc)
 		return rc;
-	if (f->n[START_FAULTS]) {
-		rc = gm_lazy(&w->gm, mem, f->fd[START_FAULTS][0], MSG_CHANNEL_FD, e);
-		if (rc)
-			return rc;
-		fd_close(&(int){f->fd[START_FAULTS][0]});
-	}
+	rc = gm_give_faults(&w->gm, mem, f, MSG_CHANNEL_FD, e);
+	if (rc)
+		return rc;
 	for (unsigned i = 0; i < f->n[START_MEMORY]; i++)
 		fd_close(&(int){f->fd[START_MEMORY][i]});
 	*step = "event";

@@ -15,6 +15,7 @@
 #include <insula/proto.h>
 
 #include "devices/program.h"
+#include "live.h"
 #include "ram.h"
 #include "serve.h"
 
@@ -22,8 +23,9 @@
 
 struct pager {
 	struct ram ram;
-	struct serve serve;
-	uint32_t job;
+	struct serve serve; /* PAGER_SERVE */
+	struct live live;   /* PAGER_SAVE and PAGER_LIVE */
+	uint32_t job, flags;
 	bool done;
 };
 
@@ -35,7 +37,8 @@ static int pager_check(const void *start, const struct start_fds *f, struct err 
 
 	if (m->job < PAGER_SAVE || m->job > PAGER_SERVE)
 		return err_set(e, -EINVAL, "job %u", m->job);
-	if ((m->flags & ~(uint32_t)PAGER_ORDER) || (order && m->job != PAGER_SERVE))
+	if ((m->flags & ~(uint32_t)(PAGER_ORDER | PAGER_LIVE)) ||
+	    (order && m->job != PAGER_SERVE) || (m->flags & PAGER_LIVE && m->job != PAGER_SAVE))
 		return err_set(e, -EINVAL, "flags %#x", m->flags);
 	if (f->n[START_OWN] < 2 + order || f->n[START_OWN] > 1 + RAM_CHAIN + order)
 		return err_set(e, -EINVAL, "%u descriptors", f->n[START_OWN]);
@@ -55,9 +58,12 @@ static int pager_open(void *dev, struct helper *h, const void *start, const stru
 	(void)h;
 	*step = "memory";
 	p->job = m->job;
+	p->flags = m->flags;
 	rc = ram_open(&p->ram, fds[0], m->size, fds + 1, n - 1 - order, e);
 	if (!rc && p->job == PAGER_SERVE)
 		rc = serve_open(&p->serve, &p->ram, order ? fds[n - 1] : -1, e);
+	if (!rc && p->flags & PAGER_LIVE)
+		rc = live_open(&p->live, &p->ram, e);
 	return rc;
 }
 
@@ -81,6 +87,15 @@ static void pager_serve_rules(const struct pager *p, struct rule_list *l)
 		rule_fd(l, SYS_pwrite64, p->serve.order, "the working set");
 }
 
+static void pager_live_rules(struct rule_list *l)
+{
+	rule_any(l, SYS_read, "which page somebody wants to write to");
+	rule_any(l, SYS_poll, "wait for that, or for the channel");
+	rule_any(l, SYS_ppoll, "the same, as some C libraries call it");
+	rule_request(l, UFFDIO_REGISTER, "whose writes it may stop");
+	rule_request(l, UFFDIO_WRITEPROTECT, "stop them, and let them go");
+}
+
 static void pager_rules(const void *dev, struct rule_list *l)
 {
 	const struct pager *p = dev;
@@ -97,6 +112,8 @@ static void pager_rules(const void *dev, struct rule_list *l)
 	}
 	rule_fd(l, SYS_pwrite64, to, "the snapshot, or guest memory");
 	rule_fd(l, SYS_lseek, p->ram.mem, "where guest memory has holes");
+	if (p->flags & PAGER_LIVE)
+		pager_live_rules(l);
 }
 
 static int pager_done(const struct pager *p)
@@ -127,14 +144,26 @@ static int pager_work(struct pager *p, struct err *e)
 				      : ram_check(&p->ram, e);
 }
 
+/* The VM may go on; what follows is pager_live(). */
+static int pager_freeze(struct pager *p, struct err *e)
+{
+	int rc = p->done ? err_set(e, -EPROTO, "once is enough") : live_freeze(&p->live, e);
+
+	p->done = true;
+	if (!rc && (rc = msg_send(MSG_CHANNEL_FD, MSG_PAGER_FROZEN, NULL, 0, NULL, 0)))
+		err_sys(e, rc, "channel");
+	return rc ? rc : ram_save_begin(&p->ram, e);
+}
+
 static int pager_go(struct pager *p)
 {
 	struct err e;
-	int rc = pager_work(p, &e);
+	bool live = p->flags & PAGER_LIVE;
+	int rc = live ? pager_freeze(p, &e) : pager_work(p, &e);
 
 	if (!rc && p->job == PAGER_SERVE)
 		serve_begin(&p->serve);
-	return rc ? pager_refuse(p, step_of[p->job], &e) : pager_done(p);
+	return rc ? pager_refuse(p, step_of[p->job], &e) : live ? 0 : pager_done(p);
 }
 
 static int pager_sync(struct pager *p, const int *fds, unsigned n)
@@ -153,7 +182,8 @@ static int pager_sync(struct pager *p, const int *fds, unsigned n)
 static int pager_faults(struct pager *p, const struct msg_faults *m, int fd)
 {
 	struct err e;
-	int rc = serve_add(&p->serve, fd, m->offset, m->addr, m->len, &e);
+	int rc = p->job == PAGER_SERVE ? serve_add(&p->serve, fd, m->offset, m->addr, m->len, &e)
+				       : live_add(&p->live, fd, m->offset, m->addr, m->len, &e);
 
 	return rc ? pager_refuse(p, "faults", &e) : 0;
 }
@@ -167,6 +197,7 @@ static int pager_hear(struct pager *p)
 	} b;
 	int fds[MSG_MAX_FDS], rc;
 	bool serves = p->job == PAGER_SERVE && p->done;
+	bool adds = serves || (p->flags & PAGER_LIVE && !p->done);
 	enum msg_type type;
 	unsigned nfds;
 	size_t len;
@@ -178,7 +209,7 @@ static int pager_hear(struct pager *p)
 		return pager_go(p);
 	if (type == MSG_PAGER_SYNC && !len && nfds >= 1 && nfds <= SYNC_MAX)
 		return pager_sync(p, fds, nfds);
-	if (type == MSG_PAGER_FAULTS && len == sizeof(b.faults) && nfds == 1 && serves)
+	if (type == MSG_PAGER_FAULTS && len == sizeof(b.faults) && nfds == 1 && adds)
 		return pager_faults(p, &b.faults, fds[0]);
 	if (type == MSG_PAGER_FILL && !len && !nfds && serves)
 		return serve_fill(&p->serve), 0;
@@ -198,6 +229,26 @@ static int pager_serve(struct pager *p)
 		rc = pager_done(p);
 	}
 	return rc ? rc : heard ? pager_hear(p) : 0;
+}
+
+static int pager_live(struct pager *p)
+{
+	bool heard = false;
+	struct err e;
+	int rc = live_turn(&p->live, MSG_CHANNEL_FD, &heard, &e);
+
+	if (rc)
+		return pager_refuse(p, "save", &e);
+	if (p->live.whole)
+		rc = pager_done(p);
+	return rc ? rc : heard ? pager_hear(p) : 0;
+}
+
+static int pager_turn(struct pager *p)
+{
+	if (p->done && p->job == PAGER_SERVE)
+		return pager_serve(p);
+	return p->done && p->flags & PAGER_LIVE && !p->live.whole ? pager_live(p) : pager_hear(p);
 }
 
 static _Noreturn void wait_for_the_kill(void)
@@ -232,10 +283,10 @@ static int pager_loop(void *dev)
 	int rc = 0;
 
 	while (!rc)
-		rc = p->job == PAGER_SERVE && p->done ? pager_serve(p) : pager_hear(p);
+		rc = pager_turn(p);
 	/* We may hold the last descriptors of pages that are missing: if they were closed before
 	 * whoever waits for these is dead too, he would go on with zeros. */
-	if (rc == -EPIPE && p->job == PAGER_SERVE && p->serve.nranges)
+	if (rc == -EPIPE && p->job == PAGER_SERVE && p->serve.ranges.n)
 		wait_for_the_kill();
 	if (p->job == PAGER_SERVE)
 		drain();

@@ -275,7 +275,7 @@ static int save_block(struct ram *r, uint32_t b, bool hole, struct err *e)
 	return write_pages(r, out->fd, b, now, out->block[b].present, "the snapshot's memory", e);
 }
 
-static int write_end(struct ram *r, struct err *e)
+int ram_save_end(struct ram *r, struct err *e)
 {
 	const struct ram_file *out = &r->file[r->n - 1];
 	struct ram_tail t = {.size = r->size, .pages = r->pages, .nblocks = ram_blocks(r)};
@@ -289,19 +289,30 @@ static int write_end(struct ram *r, struct err *e)
 			     "the snapshot's table", e);
 }
 
+int ram_save_begin(struct ram *r, struct err *e)
+{
+	return read_tables(r, r->n - 1, e);
+}
+
+int ram_save_block(struct ram *r, uint32_t b, struct err *e)
+{
+	uint64_t from = (uint64_t)b * RAM_BLOCK;
+
+	/* In order, one question answers for all blocks up to the next data. */
+	if (from < r->asked || from >= r->data) {
+		r->asked = from;
+		r->data = next_data(r, from);
+	}
+	return save_block(r, b, r->data >= from + RAM_BLOCK, e);
+}
+
 int ram_save(struct ram *r, struct err *e)
 {
-	uint64_t data = 0;
-	int rc = read_tables(r, r->n - 1, e);
+	int rc = ram_save_begin(r, e);
 
-	for (uint32_t b = 0; b < ram_blocks(r) && !rc; b++) {
-		uint64_t from = (uint64_t)b * RAM_BLOCK, to = from + RAM_BLOCK;
-
-		if (data < from || !b)
-			data = next_data(r, from);
-		rc = save_block(r, b, data >= to, e);
-	}
-	return rc ? rc : write_end(r, e);
+	for (uint32_t b = 0; b < ram_blocks(r) && !rc; b++)
+		rc = ram_save_block(r, b, e);
+	return rc ? rc : ram_save_end(r, e);
 }
 
 /* ---- load ---- */

@@ -25,8 +25,9 @@ struct ram {
 	uint64_t size;
 	unsigned n; /* of file[] */
 	struct ram_file file[RAM_CHAIN];
-	uint8_t *buf[2]; /* a block each */
-	uint64_t pages;  /* written so far */
+	uint8_t *buf[2];      /* a block each */
+	uint64_t pages;       /* written so far */
+	uint64_t asked, data; /* from `asked` on the memory is a hole, up to `data` */
 };
 
 /* For `n` files, 1 to RAM_CHAIN. The descriptors stay the caller's. -EINVAL, -ENOMEM. */
@@ -36,6 +37,10 @@ uint32_t ram_blocks(const struct ram *r);
 /* The memory into the last file, as far as it differs from what the others say. The memory must not
  * change meanwhile. */
 int ram_save(struct ram *r, struct err *e);
+/* The same, block by block, each once, in any order. A block must not change until it is saved. */
+int ram_save_begin(struct ram *r, struct err *e);
+int ram_save_block(struct ram *r, uint32_t b, struct err *e);
+int ram_save_end(struct ram *r, struct err *e);
 /* The files into the memory, which is all zeros. -EPROTO: a file is not one, is damaged, or of a VM
  * of another size. */
 int ram_load(struct ram *r, struct err *e);

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -20,7 +19,6 @@
 /* The working set is written so long after the first fault, and again: a VM may be short. */
 static const uint64_t write_ns[] = {50000000ull, 250000000ull, 1000000000ull, 4000000000ull};
 #define ORDER_MAX (1u << 18) /* blocks: 16 GiB of them */
-#define BATCH 16             /* faults of one process in a turn */
 
 /* In front of the numbers of the blocks. */
 struct order_head {
@@ -93,8 +91,7 @@ static void note(struct serve *s, uint32_t block)
 int serve_open(struct serve *s, struct ram *ram, int order, struct err *e)
 {
 	*s = (struct serve){.ram = ram, .block = NO_BLOCK, .order = order};
-	for (unsigned i = 0; i < SERVE_RANGES; i++)
-		s->range[i].fd = -1;
+	ranges_none(&s->ranges);
 	if (order < 0)
 		return 0;
 	s->blocks = reserve_memory(ORDER_MAX * sizeof(*s->blocks), true);
@@ -105,48 +102,19 @@ int serve_open(struct serve *s, struct ram *ram, int order, struct err *e)
 	return 0;
 }
 
-/* ---- ranges ---- */
-
-static void serve_drop(struct serve_range *r)
-{
-	fd_close(&r->fd);
-}
-
-static void wake(const struct serve_range *r, uint64_t at, uint64_t len)
+static void wake(const struct range *r, uint64_t at, uint64_t len)
 {
 	struct uffdio_range w = {.start = r->addr + at, .len = len};
 
 	(void)ioctl(r->fd, UFFDIO_WAKE, &w);
 }
 
-static struct serve_range *free_range(struct serve *s)
-{
-	unsigned i = 0;
-
-	while (i < s->nranges && s->range[i].fd >= 0)
-		i++;
-	if (i == SERVE_RANGES)
-		return NULL;
-	if (i == s->nranges)
-		s->nranges++;
-	return &s->range[i];
-}
-
 int serve_add(struct serve *s, int fd, uint64_t offset, uint64_t addr, uint64_t len, struct err *e)
 {
-	struct serve_range *r;
+	struct range *r = ranges_add(&s->ranges, s->ram->size, fd, offset, addr, len, e);
 
-	if (!len || (offset | addr | len) % RAM_PAGE || offset > s->ram->size ||
-	    len > s->ram->size - offset || addr + len < addr) {
-		close(fd);
-		return err_set(e, -EINVAL, "a range that is not in guest memory");
-	}
-	r = free_range(s);
-	if (!r) {
-		close(fd);
-		return err_set(e, -EINVAL, "more than %u ranges", SERVE_RANGES);
-	}
-	*r = (struct serve_range){fd, offset, addr, len};
+	if (!r)
+		return e->code;
 	wake(r, 0, len);
 	return 0;
 }
@@ -170,7 +138,7 @@ static int fetch(struct serve *s, uint32_t b, struct err *e)
 
 /* `n` bytes of the buffer, from `from` on, to `at` of the range. What is there already stays. -ESRCH:
  * the process has ended. */
-static int put(struct serve *s, const struct serve_range *r, uint64_t at, size_t from, size_t n)
+static int put(struct serve *s, const struct range *r, uint64_t at, size_t from, size_t n)
 {
 	while (n) {
 		struct uffdio_copy c = {.dst = r->addr + at,
@@ -196,7 +164,7 @@ static int put(struct serve *s, const struct serve_range *r, uint64_t at, size_t
 }
 
 /* Pages [first, end) of the block in the buffer, those that are not zero and in the range. */
-static int put_pages(struct serve *s, const struct serve_range *r, unsigned first, unsigned end)
+static int put_pages(struct serve *s, const struct range *r, unsigned first, unsigned end)
 {
 	uint64_t start = (uint64_t)s->block * RAM_BLOCK;
 
@@ -228,7 +196,7 @@ static bool block_is_zero(const struct serve *s, uint32_t b)
 
 /* The kernel's from now on: the largest piece around that the snapshot has as zeros. False: there
  * is none, but for the page itself. */
-static bool give_away(struct serve *s, const struct serve_range *r, uint64_t off)
+static bool give_away(struct serve *s, const struct range *r, uint64_t off)
 {
 	uint64_t from = off & ~(ZERO_STEP - 1), to = from + ZERO_STEP;
 	struct uffdio_range u;
@@ -252,7 +220,7 @@ static bool give_away(struct serve *s, const struct serve_range *r, uint64_t off
 	return !ioctl(r->fd, UFFDIO_UNREGISTER, &u);
 }
 
-static int put_zero(const struct serve_range *r, uint64_t at)
+static int put_zero(const struct range *r, uint64_t at)
 {
 	struct uffdio_zeropage z = {.range = {.start = r->addr + at, .len = RAM_PAGE}};
 
@@ -263,16 +231,15 @@ static int put_zero(const struct serve_range *r, uint64_t at)
 	return errno == EEXIST || errno == EAGAIN ? 0 : -errno;
 }
 
-static int on_fault(struct serve *s, struct serve_range *r, uint64_t addr, struct err *e)
+static int on_fault(void *ctx, struct range *r, uint64_t addr, struct err *e)
 {
+	struct serve *s = ctx;
 	uint64_t off = r->offset + ((addr & ~(uint64_t)(RAM_PAGE - 1)) - r->addr);
 	uint32_t b = (uint32_t)(off / RAM_BLOCK);
 	unsigned page = (unsigned)(off % RAM_BLOCK / RAM_PAGE);
 	unsigned first = page & ~(SERVE_PAGES - 1);
 	int rc;
 
-	if (addr < r->addr || addr - r->addr >= r->len)
-		return 0;
 	if (block_is_zero(s, b) && give_away(s, r, off))
 		return 0;
 	rc = fetch(s, b, e);
@@ -283,29 +250,11 @@ static int on_fault(struct serve *s, struct serve_range *r, uint64_t addr, struc
 				    : put_zero(r, off - r->offset);
 	/* Its process has ended, or this is no range of memory: nobody else has to suffer for it. */
 	if (rc && rc != -ENOENT)
-		serve_drop(r);
+		range_drop(r);
 	return 0;
 }
 
 /* ---- turns ---- */
-
-static int serve_one_range(struct serve *s, struct serve_range *r, struct err *e)
-{
-	struct uffd_msg m[BATCH];
-	ssize_t n = read(r->fd, m, sizeof(m));
-	int rc = 0;
-
-	if (n <= 0) {
-		if (n == 0 || errno != EAGAIN)
-			serve_drop(r); /* its process has ended */
-		return 0;
-	}
-	for (size_t i = 0; i < (size_t)n / sizeof(m[0]) && !rc && r->fd >= 0; i++) {
-		if (m[i].event == UFFD_EVENT_PAGEFAULT)
-			rc = on_fault(s, r, m[i].arg.pagefault.address, e);
-	}
-	return rc;
-}
 
 /* Into the first process that takes it: page tables as well as pages. -EAGAIN: none does. */
 static int put_block(struct serve *s, uint32_t b, struct err *e)
@@ -318,8 +267,8 @@ static int put_block(struct serve *s, uint32_t b, struct err *e)
 	rc = fetch(s, b, e);
 	if (rc)
 		return rc;
-	for (unsigned i = 0; i < s->nranges; i++) {
-		struct serve_range *r = &s->range[i];
+	for (unsigned i = 0; i < s->ranges.n; i++) {
+		struct range *r = &s->ranges.range[i];
 
 		if (r->fd < 0 || off < r->offset || off >= r->offset + r->len)
 			continue;
@@ -327,7 +276,7 @@ static int put_block(struct serve *s, uint32_t b, struct err *e)
 		if (!rc)
 			return 0;
 		if (rc != -ENOENT)
-			serve_drop(r);
+			range_drop(r);
 	}
 	return err_set(e, -EAGAIN, "nobody takes the memory at %llu", (unsigned long long)off);
 }
@@ -355,11 +304,8 @@ static int fill_some(struct serve *s, struct err *e)
 
 int serve_turn(struct serve *s, int channel, bool *heard, struct err *e)
 {
-	struct pollfd p[1 + SERVE_RANGES] = {{.fd = channel, .events = POLLIN}};
-	int timeout = -1, rc = 0;
+	int timeout = -1, rc;
 
-	for (unsigned i = 0; i < s->nranges; i++)
-		p[1 + i] = (struct pollfd){.fd = s->range[i].fd, .events = POLLIN};
 	if (s->records && s->begun_ns) {
 		uint64_t now = clock_ns(), due = s->begun_ns + write_ns[s->writes];
 
@@ -369,16 +315,10 @@ int serve_turn(struct serve *s, int channel, bool *heard, struct err *e)
 	}
 	if (s->replays || s->fills)
 		timeout = 0;
-	if (poll(p, 1 + s->nranges, timeout) < 0 && errno != EINTR)
-		return err_sys(e, -errno, "poll");
-	*heard = p[0].revents;
-	for (unsigned i = 0; i < s->nranges && !rc; i++) {
-		if (p[1 + i].fd >= 0 && p[1 + i].revents)
-			rc = serve_one_range(s, &s->range[i], e);
-	}
-	if (!rc && s->fills && s->nranges)
+	rc = ranges_turn(&s->ranges, channel, timeout, heard, on_fault, s, e);
+	if (!rc && s->fills && s->ranges.n)
 		rc = fill_some(s, e);
-	else if (!rc && s->replays && s->nranges)
+	else if (!rc && s->replays && s->ranges.n)
 		rc = prefetch(s, e);
 	return rc;
 }

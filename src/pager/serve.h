@@ -21,19 +21,13 @@
 #include <stdbool.h>
 
 #include "ram.h"
+#include "range.h"
 
-#define SERVE_RANGES 160u /* two of each process, and some that have just died */
-#define SERVE_PAGES 4u    /* a power of two, at most those of a block */
-
-struct serve_range {
-	int fd; /* owned; -1: this place is free */
-	uint64_t offset, addr, len;
-};
+#define SERVE_PAGES 4u /* a power of two, at most those of a block */
 
 struct serve {
 	struct ram *ram;
-	struct serve_range range[SERVE_RANGES];
-	unsigned nranges; /* places in use, with gaps */
+	struct ranges ranges;
 	uint32_t block;   /* that ram->buf[0] holds; UINT32_MAX: none */
 	uint16_t present; /* its pages that are not zero */
 

@@ -7,6 +7,7 @@
 
 #include "host.h"
 #include "open.h"
+#include "supervisor/snapshot/faults.h"
 #include "supervisor/snapshot/restore.h"
 #include "supervisor/snapshot/save.h"
 #include "vm.h"
@@ -166,6 +167,7 @@ int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verb
 void vm_close(struct vm *vm)
 {
 	save_close(vm);
+	faults_close(vm);
 	child_free(&vm->vmm);
 	exec_free(vm);
 	command_close(&vm->command);

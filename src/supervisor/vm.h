@@ -80,9 +80,10 @@ struct vm {
 	struct msg_vm_exit exit;
 	struct ending end; /* of insula-run; valid once ended */
 	bool ended;
-	bool hard;          /* do not wait for helpers at the end */
-	const char *reason; /* stable name of the end, if MSG_VM_EXIT does not tell it; static */
-	struct save *save;  /* the snapshot that is made, or the last one; NULL: none yet */
+	bool hard;             /* do not wait for helpers at the end */
+	const char *reason;    /* stable name of the end, if MSG_VM_EXIT does not tell it; static */
+	struct faults *faults; /* of those who map mem; NULL: none */
+	struct save *save;     /* the snapshot that is made, or the last one; NULL: none yet */
 	struct control *control; /* insulad's door; NULL without (borrowed) */
 };
 /* Open and check. On error nothing is left open, and vm->end.status tells whose fault it is:

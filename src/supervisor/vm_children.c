@@ -14,6 +14,7 @@
 
 #include "host.h"
 #include "recover.h"
+#include "supervisor/snapshot/faults.h"
 #include "supervisor/snapshot/restore.h"
 #include "supervisor/snapshot/save.h"
 #include "vm.h"
@@ -214,7 +215,7 @@ static void helper_gone(void *ctx, const struct child_end *end)
 	struct device *d = ctx;
 
 	helper_serves(d, false);
-	restore_forget(d->vm, &d->child);
+	faults_forget(d->vm, &d->child);
 	device_count_end(d, NULL);
 	save_helper_died(d->vm, d);
 	vm_helper_died(d->vm, d, end->before, end->how);

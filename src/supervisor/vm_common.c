@@ -6,6 +6,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "supervisor/snapshot/faults.h"
 #include "supervisor/snapshot/restore.h"
 #include "vm.h"
 
@@ -137,13 +138,13 @@ unsigned vm_word_start(const struct vm *vm, int hypervisor, struct msg_start_vmm
 		m->flags |= VMM_RESTORE;
 		m->head.slot[n] = START_STATE;
 		fds[n++] = restore_records(vm);
-		if (restore_device(vm) >= 0) {
-			m->head.slot[n] = START_FAULTS;
-			fds[n++] = restore_device(vm);
-		}
 	} else {
 		m->head.slot[n] = START_KERNEL;
 		fds[n++] = vm->boot.kernel;
+	}
+	if (faults_device(vm) >= 0) {
+		m->head.slot[n] = faults_role(vm);
+		fds[n++] = faults_device(vm);
 	}
 	for (unsigned i = 0; i < vm->boot.ninitrds; i++) {
 		m->head.slot[n] = START_INITRD;

@@ -9,6 +9,7 @@
 #include <insula/log.h>
 
 #include "recover.h"
+#include "supervisor/snapshot/faults.h"
 #include "supervisor/snapshot/restore.h"
 #include "supervisor/snapshot/save.h"
 #include "vm.h"
@@ -73,11 +74,15 @@ void vm_start_helpers(struct vm *vm)
 static void start_all(struct vm *vm)
 {
 	struct err e;
-	int rc = vm->conf->restoring ? restore_start(vm, &e) : 0;
+	int rc = 0;
+
+	faults_begin(vm);
+	if (vm->conf->restoring)
+		rc = restore_start(vm, &e);
 
 	if (!rc)
 		rc = start_vmm(vm, &e);
-	if (!rc && (!vm->conf->restoring || restore_device(vm) >= 0))
+	if (!rc && (!vm->conf->restoring || !restore_is_whole(vm)))
 		vm_start_helpers(vm);
 	if (!rc && vm->conf->command)
 		rc = command_start(vm, &e);

@@ -68,6 +68,8 @@ static int check_start(const struct vmm *vm, const struct msg_start_vmm *m,
 		rc = start_expect(f, START_STATE, restore, e);
 	if (!rc && f->n[START_FAULTS])
 		rc = start_expect(f, START_FAULTS, restore, e);
+	if (!rc && f->n[START_WATCH])
+		rc = start_expect(f, START_WATCH, !f->n[START_FAULTS], e);
 	for (enum start_role r = START_PAGE; r <= START_OWN && !rc; r++)
 		rc = start_expect(f, r, 0, e);
 	if (rc)
@@ -272,12 +274,9 @@ static void main_build(struct vmm *vm, const struct msg_start_vmm *start, struct
 	rc = gm_map(&vm->gm, &start->head.mem, f->fd[START_MEMORY], f->n[START_MEMORY], &e);
 	if (rc)
 		main_fail("memory", rc, e.text, 0);
-	if (f->n[START_FAULTS]) {
-		rc = gm_lazy(&vm->gm, &start->head.mem, f->fd[START_FAULTS][0], MSG_CHANNEL_FD, &e);
-		if (rc)
-			main_fail("memory", rc, e.text, 0);
-	}
-	close_role(f, START_FAULTS);
+	rc = gm_give_faults(&vm->gm, &start->head.mem, f, MSG_CHANNEL_FD, &e);
+	if (rc)
+		main_fail("memory", rc, e.text, 0);
 	if (start->flags & VMM_HUGEPAGES)
 		take_huge_pages(&vm->gm);
 	rc = build_vm(vm, f->n[START_HYPERVISOR] ? f->fd[START_HYPERVISOR][0] : -1, &e);

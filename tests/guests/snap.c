@@ -9,6 +9,9 @@
  *   v  "ok memory", or where a page is wrong
  *   r  "random N N" from the virtio source of it, or "not ok random"
  *   t  "ticks N": the TSC, in milliseconds
+ *   c  writes to all pages, round after round, until another c: each page must have what the round
+ *      before left there. "churn", and then "ok churn N", or where a page is wrong
+ *      and the end, with status 1
  *   q  ends, with status 0
  */
 #include "virtio.h"
@@ -40,6 +43,36 @@ static void verify(void)
 		}
 	}
 	print("ok memory\n");
+}
+
+static bool has_key(void)
+{
+	return inb(BOARD_COM1 + UART_LSR) & UART_LSR_DR;
+}
+
+/* Whoever is restored from a snapshot goes on in the middle of a round: a page that was written
+ * after that moment, and is in the snapshot nevertheless, is a round ahead. */
+static bool churn(void)
+{
+	uint64_t round = 0;
+
+	print("churn\n");
+	for (unsigned i = 0; i < PAGES; i++)
+		page(i)[256] = 0;
+	for (;; round++) {
+		for (unsigned i = 0; i < PAGES; i++) {
+			if (page(i)[256] != round) {
+				print("not ok churn - page %u is of round %u in round %u\n", i,
+				      (unsigned)page(i)[256], (unsigned)round);
+				return false;
+			}
+			page(i)[256] = round + 1;
+			if (i % 64 == 0 && has_key() && inb(BOARD_COM1 + UART_RX) == 'c') {
+				print("ok churn %u\n", (unsigned)round);
+				return true;
+			}
+		}
+	}
 }
 
 static uint64_t rng;
@@ -87,7 +120,7 @@ int main(void)
 	for (;;) {
 		uint8_t c;
 
-		while (!(inb(BOARD_COM1 + UART_LSR) & UART_LSR_DR))
+		while (!has_key())
 			__asm__ volatile("pause");
 		c = inb(BOARD_COM1 + UART_RX);
 		if (c == '?')
@@ -96,6 +129,8 @@ int main(void)
 			verify();
 		else if (c == 'r')
 			rng_ask();
+		else if (c == 'c' && !churn())
+			return 1;
 		else if (c == 't')
 			print("ticks %u\n", (unsigned)(rdtsc() / tsc_khz()));
 		else if (c == 'q')

@@ -232,6 +232,25 @@ def case_diff(d, place):
         x.end()
 
 
+def case_live(d, place):
+    """The guest writes to all of its memory all the while: what is in the snapshot is of one moment."""
+    c = d.client()
+    a = Guest(c, "a", **snap())
+    a.until("nonce .*")
+    a.ask("c", "churn")
+    a.save(place + "/warm")
+    for i in range(ROUNDS):
+        path = "%s/%d" % (place, i)
+        answer = a.save(path, **(dict(kind="diff", base=place + "/warm") if i % 2 else {}))
+        check("live %d: the guest went on" % i, answer["live"] or not os.access("/dev/userfaultfd", os.R_OK), answer)
+        r = run(path, keys="cvq")
+        check("live %d: all of it is of one moment" % i, "ok churn" in r.stdout and "not ok churn" not in r.stdout and not r.returncode, r)
+        shutil.rmtree(path)
+    m = a.ask("c", r"((?:not )?ok churn) (\d+)[^\n]*?")
+    check("live: and so is the source's", m[1] == "ok churn" and int(m[2]) > 0, m[0])
+    a.end()
+
+
 def case_refused(d, place):
     """What cannot be: one line, and status 2 before anything runs."""
     c = d.client()

@@ -339,6 +339,7 @@ static json_object *snapshot_place(const struct vm *vm)
 
 	j_str(o, "path", save_last(vm));
 	j_int(o, "paused_us", (int64_t)save_paused_us(vm));
+	j_bool(o, "live", save_was_live(vm));
 	return o;
 }
 

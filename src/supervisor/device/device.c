@@ -9,6 +9,7 @@
 #include <insula/log.h>
 
 #include "device.h"
+#include "supervisor/snapshot/faults.h"
 
 static int make_slots(struct device *d, struct err *e)
 {
@@ -29,7 +30,6 @@ int device_init(struct device *d, const struct device_class *class, unsigned ind
 
 	memset(d, 0, sizeof(*d));
 	d->class = class;
-	d->faults = -1;
 	d->nqueues = nqueues;
 	class->describe(&d->desc, nth, nqueues);
 	d->desc.index = index;
@@ -129,8 +129,8 @@ static void add_common(struct device_start *s, const struct device *d, int mem,
 	if (d->class->memory) {
 		s->head.mem = *map;
 		add_slot(s, START_MEMORY, mem);
-		if (d->faults >= 0)
-			add_slot(s, START_FAULTS, d->faults);
+		if (faults_device(d->vm) >= 0)
+			add_slot(s, faults_role(d->vm), faults_device(d->vm));
 	}
 	add_slot(s, START_PAGE, d->slot[m->page_slot]);
 	add_slot(s, START_CALL, d->slot[m->call_slot]);

@@ -95,7 +95,6 @@ struct device {
 	unsigned nqueues;           /* the first doorbells are their kicks */
 	struct child child;
 	bool restored; /* its first helper carries on from a snapshot */
-	int faults;    /* /dev/userfaultfd, which its helper gets; borrowed; -1: it does not */
 	union {        /* what is behind it, borrowed */
 		struct disk *disk;
 		struct terminal *terminal;

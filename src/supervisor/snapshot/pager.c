@@ -7,10 +7,10 @@
 #include "supervisor/vm.h"
 
 #define NOFILE 32
-#define NOFILE_SERVES 256 /* each process that maps memory gives it a descriptor a region */
+#define NOFILE_FAULTS 256 /* each process that maps memory gives it a descriptor a region */
 
 int pager_start(struct vm *vm, struct child *c, const struct child_ops *ops, enum pager_job job,
-		const struct snapshot *from, int last, uint64_t fsize, struct err *e)
+		bool live, const struct snapshot *from, int last, uint64_t fsize, struct err *e)
 {
 	struct msg_start_pager m = {.log_level = log_most(), .job = job, .size = vm->conf->mem};
 	int fds[2 + RAM_CHAIN] = {vm->mem}, rc;
@@ -22,9 +22,11 @@ int pager_start(struct vm *vm, struct child *c, const struct child_ops *ops, enu
 		fds[n++] = last;
 	if (last >= 0 && job == PAGER_SERVE)
 		m.flags = PAGER_ORDER;
+	if (live)
+		m.flags |= PAGER_LIVE;
 	child_free(c);
 	rc = child_init_open(c, vm->opened.pager_program, "insula-pager", 1,
-			     job == PAGER_SERVE ? NOFILE_SERVES : NOFILE, e);
+			     job == PAGER_SERVE || live ? NOFILE_FAULTS : NOFILE, e);
 	if (rc)
 		return rc;
 	child_own(c, &vm->loop, ops, vm);

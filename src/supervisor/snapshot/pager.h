@@ -3,6 +3,8 @@
 #ifndef SUPERVISOR_PAGER_H
 #define SUPERVISOR_PAGER_H
 
+#include <stdbool.h>
+
 #include <insula/err.h>
 #include <insula/pager.h>
 
@@ -13,8 +15,8 @@ struct vm;
 
 /* Start one, which is `ctx` = vm's from now on; what an earlier one left in `c` is freed. `from`: the
  * memory that it reads. `last`: one more descriptor, the file that it writes or the working set; -1:
- * none. `fsize`: how long a file may get. */
+ * none. `live`: PAGER_LIVE. `fsize`: how long a file may get. */
 int pager_start(struct vm *vm, struct child *c, const struct child_ops *ops, enum pager_job job,
-		const struct snapshot *from, int last, uint64_t fsize, struct err *e);
+		bool live, const struct snapshot *from, int last, uint64_t fsize, struct err *e);
 
 #endif

@@ -13,6 +13,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "faults.h"
 #include "pager.h"
 #include "pages.h"
 #include "restore.h"
@@ -25,27 +26,19 @@
 #define LOAD_NS(mem) (((mem) >> 24) * 1000000000ull) /* 16 MiB a second */
 #define TELL_NS 60000000000ull                       /* the guest's hooks have 10 s each */
 
-#define FAULTS (2 * (VM_MAX_DEVICES + 2))
 #define ORDER_SIZE (2ull << 20)
-
-struct faults {
-	const struct child *whose; /* NULL: a free place */
-	int fd;                    /* owned */
-	struct msg_faults m;
-};
 
 struct restore {
 	struct snapshot snap;
 	struct child pager;
 	struct restart restart; /* of it, while it serves */
 	bool loaded;
-	int device;    /* /dev/userfaultfd; owned; -1: memory is read as a whole, or is whole */
+	bool lazy;     /* memory is filled when it is touched, and is not whole yet */
 	int order;     /* the working set; owned; -1: none */
 	uint32_t told; /* the guest is being told that it goes on: its command; 0: it is not */
 	uint64_t tell_by_ns; /* or its commands run without that */
 	bool serves, completing;
 	bool damaged; /* the snapshot; no other insula-pager reads it either */
-	struct faults faults[FAULTS];
 };
 
 /* ---- the configuration ---- */
@@ -215,9 +208,7 @@ int restore_take(struct vm_config *c, struct err *e)
 	c->restoring = r;
 	child_none(&r->pager);
 	snapshot_none(&r->snap);
-	r->device = r->order = -1;
-	for (unsigned i = 0; i < FAULTS; i++)
-		r->faults[i].fd = -1;
+	r->order = -1;
 	rc = paths_find(&paths, e);
 	if (!rc)
 		rc = snapshot_open(&r->snap, c->restore, paths.cache, e);
@@ -245,9 +236,6 @@ void restore_free(struct restore *r)
 		return;
 	child_free(&r->pager);
 	snapshot_close(&r->snap);
-	for (unsigned i = 0; i < FAULTS; i++)
-		fd_close(&r->faults[i].fd);
-	fd_close(&r->device);
 	fd_close(&r->order);
 	free(r);
 }
@@ -302,65 +290,22 @@ bool restore_loaded(const struct vm *vm)
 	return !vm->conf->restoring || vm->conf->restoring->loaded;
 }
 
-int restore_device(const struct vm *vm)
+/* One that does not take them is of no use; the next one gets them all. */
+static void hand_on(struct vm *vm, const struct child *whose)
 {
-	return vm->conf->restoring ? vm->conf->restoring->device : -1;
-}
-
-static void hand_on(struct restore *r, const struct faults *f)
-{
-	/* One that does not take it is of no use; the next one gets them all. */
-	if (child_send(&r->pager, MSG_PAGER_FAULTS, &f->m, sizeof(f->m), &f->fd, 1))
-		child_shoot(&r->pager);
-}
-
-/* A piece of the memory as every process has it, once, and a descriptor that is what it should be:
- * whoever says so may have looked at a hostile page already. */
-static bool faults_fit(const struct vm *vm, const struct child *whose, const struct msg_faults *m,
-		       int fd)
-{
-	const struct restore *r = vm->conf->restoring;
-	static const char what[] = "anon_inode:[userfaultfd]";
-	char path[32], link[sizeof(what) + 1] = "";
-	bool known = false;
-
-	for (unsigned i = 0; i < vm->memmap.nregions; i++)
-		known |= vm->memmap.region[i].offset == m->offset &&
-			 vm->memmap.region[i].size == m->len;
-	for (unsigned i = 0; i < FAULTS; i++)
-		known &= r->faults[i].whose != whose || r->faults[i].m.offset != m->offset;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return known && readlink(path, link, sizeof(link) - 1) == (ssize_t)sizeof(what) - 1 &&
-	       !strcmp(link, what) && (fcntl(fd, F_GETFL) & O_NONBLOCK);
+	if (faults_give(vm, &vm->conf->restoring->pager, whose))
+		child_shoot(&vm->conf->restoring->pager);
 }
 
 bool restore_faults(struct vm *vm, const struct child *whose, const struct msg_faults *m, int fd)
 {
-	struct restore *r = vm->conf->restoring;
-	unsigned i = 0;
+	const struct restore *r = vm->conf->restoring;
 
-	while (r && i < FAULTS && r->faults[i].whose)
-		i++;
-	if (!r || r->device < 0 || i == FAULTS || !faults_fit(vm, whose, m, fd)) {
-		fd_close(&fd);
+	if (!faults_keep(vm, whose, m, fd))
 		return false;
-	}
-	r->faults[i] = (struct faults){whose, fd, *m};
-	if (r->serves)
-		hand_on(r, &r->faults[i]);
+	if (r && r->serves)
+		hand_on(vm, whose);
 	return true;
-}
-
-void restore_forget(struct vm *vm, const struct child *whose)
-{
-	struct restore *r = vm->conf->restoring;
-
-	for (unsigned i = 0; r && i < FAULTS; i++) {
-		if (r->faults[i].whose != whose)
-			continue;
-		fd_close(&r->faults[i].fd);
-		r->faults[i].whose = NULL;
-	}
 }
 
 static void load_ready(void *ctx)
@@ -393,10 +338,7 @@ static void begin_to_serve(struct vm *vm)
 
 	r->serves = true;
 	(void)restart_ready(&r->restart, clock_ns());
-	for (unsigned i = 0; i < FAULTS; i++) {
-		if (r->faults[i].whose)
-			hand_on(r, &r->faults[i]);
-	}
+	hand_on(vm, NULL);
 	if (r->completing)
 		restore_complete(vm);
 	r->loaded = true;
@@ -408,14 +350,9 @@ static void is_whole(struct vm *vm)
 	struct restore *r = vm->conf->restoring;
 
 	/* Those who wait have been woken, and find their page. */
-	for (unsigned i = 0; i < vm->ndevices; i++)
-		vm->device[i].faults = -1;
-	fd_close(&r->device);
-	for (unsigned i = 0; i < FAULTS; i++) {
-		fd_close(&r->faults[i].fd);
-		r->faults[i].whose = NULL;
-	}
-	r->serves = r->completing = false;
+	faults_fill(vm, false);
+	faults_let_go(vm);
+	r->lazy = r->serves = r->completing = false;
 	child_shoot(&r->pager);
 	log_info("restore: all of the memory is there");
 	save_memory_is_whole(vm);
@@ -429,7 +366,7 @@ static bool load_message(void *ctx, enum msg_type t, const void *body, size_t le
 
 	if (t != MSG_PAGER_DONE || len != sizeof(*m))
 		return false;
-	if (r->device >= 0 && !r->serves) {
+	if (r->lazy && !r->serves) {
 		begin_to_serve(vm);
 	} else if (r->completing) {
 		is_whole(vm);
@@ -453,7 +390,7 @@ static void load_gone(void *ctx, const struct child_end *end)
 		vm_end(vm, RUN_FAILED, "insula-pager %s before the guest ran", end->how);
 		return;
 	}
-	if (r->device < 0 || r->damaged)
+	if (!r->lazy || r->damaged)
 		return;
 	r->serves = false;
 	log_warn("insula-pager %s: another one takes over", end->how);
@@ -490,16 +427,9 @@ static int open_order(const struct vm_config *c)
 static int start_load(struct vm *vm, struct err *e)
 {
 	struct restore *r = vm->conf->restoring;
-	bool serves = r->device >= 0;
-
-	return pager_start(vm, &r->pager, &load_ops, serves ? PAGER_SERVE : PAGER_LOAD, &r->snap,
-			   serves ? r->order : -1, serves ? ORDER_SIZE : vm->conf->mem, e);
-}
-
-static void give_faults(struct device *d, int device)
-{
-	d->child.os.gives = true;
-	d->faults = device;
+	return pager_start(vm, &r->pager, &load_ops, r->lazy ? PAGER_SERVE : PAGER_LOAD, false,
+			   &r->snap, r->lazy ? r->order : -1, r->lazy ? ORDER_SIZE : vm->conf->mem,
+			   e);
 }
 
 /* ---- the guest is told ---- */
@@ -537,27 +467,20 @@ int restore_start(struct vm *vm, struct err *e)
 	if (rc)
 		return rc;
 	/* What a balloon has given back would come back as it was, and not as zeros. */
-	if (!vm->conf->mem_huge && !vm_balloon(vm)) {
-		r->device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-		if (r->device < 0)
-			log_info("restore: all of the memory at once: /dev/userfaultfd: %s",
-				 strerror(errno));
-	}
-	if (r->device < 0) {
+	r->lazy = faults_device(vm) >= 0 && !vm_balloon(vm);
+	if (!r->lazy) {
 		vm->start_limit_ns += LOAD_NS(vm->conf->mem);
 		return start_load(vm, e);
 	}
+	faults_fill(vm, true);
 	if (r->snap.sealed)
 		r->order = open_order(vm->conf);
-	vm->vmm.os.gives = true;
-	for (unsigned i = 0; i < vm->ndevices; i++)
-		give_faults(&vm->device[i], r->device);
 	return start_load(vm, e);
 }
 
 bool restore_is_whole(const struct vm *vm)
 {
-	return restore_device(vm) < 0;
+	return !vm->conf->restoring || !vm->conf->restoring->lazy;
 }
 
 void restore_complete(struct vm *vm)
@@ -573,7 +496,7 @@ uint64_t restore_deadline(const struct vm *vm)
 {
 	const struct restore *r = vm->conf->restoring;
 
-	uint64_t next = r && r->device >= 0 && r->loaded ? restart_next(&r->restart) : 0;
+	uint64_t next = r && r->lazy && r->loaded ? restart_next(&r->restart) : 0;
 
 	return r && r->told && !vm->ended ? loop_sooner(next, r->tell_by_ns) : next;
 }

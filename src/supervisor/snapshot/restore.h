@@ -10,8 +10,8 @@
  *   restore_loaded() it serves the memory, or has read all of it: the guest may go on
  *
  * Where /dev/userfaultfd can be opened memory is filled when it is touched (src/pager/serve.h): each
- * process that maps it gives us a descriptor of its faults first. We keep a copy of each, so that a
- * new insula-pager takes over when one dies; who waits for a page waits a little longer.
+ * process that maps it gives us a descriptor of its faults first (faults.h). When insula-pager dies a
+ * new one takes over; who waits for a page waits a little longer.
  *
  * A restored helper is a restarted helper: it starts from its page.
  *
@@ -50,14 +50,9 @@ void restore_end(struct vm *vm);
 
 /* ---- memory that is filled when it is touched ---- */
 
-/* /dev/userfaultfd, borrowed: what maps guest memory gets it. -1: all of the memory is there, or
- * will be before it is mapped. Also without a snapshot. */
-int restore_device(const struct vm *vm);
-/* A process has mapped a piece. Takes `fd` over. False: nobody has asked for that. */
+/* A process has mapped a piece (faults_keep()). */
 bool restore_faults(struct vm *vm, const struct child *whose, const struct msg_faults *m, int fd);
-/* That process has ended. */
-void restore_forget(struct vm *vm, const struct child *whose);
-/* Is all of it there? */
+/* Is all of it there, or will be before it is mapped? Also without a snapshot. */
 bool restore_is_whole(const struct vm *vm);
 /* Fill it; save_memory_is_whole() is called when it is. */
 void restore_complete(struct vm *vm);

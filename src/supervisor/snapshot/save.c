@@ -10,6 +10,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "faults.h"
 #include "pager.h"
 #include "pages.h"
 #include "restore.h"
@@ -34,6 +35,7 @@ enum save_step {
 	SAVE_PAUSES,
 	SAVE_RECORDS,
 	SAVE_QUIETS,
+	SAVE_FREEZES, /* only if the guest goes on while its memory is copied */
 	SAVE_COPIES,
 	SAVE_SYNCS,
 	SAVE_NAMES, /* the directory and the one above it */
@@ -52,10 +54,10 @@ struct save {
 	int records; /* a memfd; owned */
 	uint64_t records_len;
 	bool was_paused, resting; /* before; by us, the vCPUs */
-	bool quiet[VM_MAX_DEVICES];
+	bool live;                /* the guest goes on while its memory is copied */
+	bool asked[VM_MAX_DEVICES], quiet[VM_MAX_DEVICES]; /* to rest; it does */
 	uint32_t no; /* of this snapshot of the VM: an answer may be late */
-	bool asked;  /* the helpers */
-	uint64_t limit_ns, paused_ns, copied_ns;
+	uint64_t limit_ns, paused_ns, goes_on_ns;
 	struct err result; /* from SAVE_ENDS on; code 0: there is a snapshot */
 	char id[SNAPDIR_ID_LEN + 1];
 };
@@ -84,16 +86,27 @@ static void next_step(struct save *s, enum save_step step, uint64_t within)
 
 /* ---- the end of it ---- */
 
-/* Everybody goes on as before. */
-static void save_release(struct vm *vm)
+/* Does it have to rest until the memory is copied? What a balloon gives back is gone at once,
+ * whoever guards it. */
+static bool rests_longer(const struct device *d)
+{
+	return d->class == &device_balloon;
+}
+
+/* Everybody goes on as before; `but`: for those who rest longer. */
+static void save_release(struct vm *vm, bool but)
 {
 	struct save *s = vm->save;
 
-	for (unsigned i = 0; i < vm->ndevices && s->asked; i++) {
-		if (vm->device[i].child.state == CHILD_READY)
-			(void)child_send(&vm->device[i].child, MSG_RESUME, NULL, 0, NULL, 0);
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		struct device *d = &vm->device[i];
+
+		if (!s->asked[i] || (but && rests_longer(d)))
+			continue;
+		s->asked[i] = false;
+		if (d->child.state == CHILD_READY)
+			(void)child_send(&d->child, MSG_RESUME, NULL, 0, NULL, 0);
 	}
-	s->asked = false;
 	if (s->resting)
 		(void)vm_order(vm, MSG_RESUME);
 	s->resting = false;
@@ -127,9 +140,11 @@ static void save_over(struct vm *vm, int rc, const struct err *e)
 {
 	struct save *s = vm->save;
 
+	if (s->live)
+		faults_let_go(vm);
 	/* One that ends must not go on: its disks would be newer than what it is restored from. */
 	if (rc || s->order.keep_running)
-		save_release(vm);
+		save_release(vm, false);
 	save_clear(s);
 	s->result = rc ? *e : (struct err){0};
 	if (child_ended(&s->pager))
@@ -162,6 +177,7 @@ void save_overdue(struct vm *vm)
 		[SAVE_PAUSES] = "the vCPUs do not come out of the guest",
 		[SAVE_RECORDS] = "the vCPUs' state cannot be read in time",
 		[SAVE_QUIETS] = "what a device has in flight does not end",
+		[SAVE_FREEZES] = "the memory cannot be write-protected in time",
 		[SAVE_COPIES] = "the memory cannot be written in time",
 		[SAVE_SYNCS] = "the disk does not take it in time",
 		[SAVE_NAMES] = "the disk does not take it in time",
@@ -184,7 +200,12 @@ uint64_t save_paused_us(const struct vm *vm)
 {
 	const struct save *s = vm->save;
 
-	return s && !s->was_paused ? (s->copied_ns - s->paused_ns) / 1000 : 0;
+	return s && !s->was_paused ? (s->goes_on_ns - s->paused_ns) / 1000 : 0;
+}
+
+bool save_was_live(const struct vm *vm)
+{
+	return vm->save && vm->save->live;
 }
 
 void save_remove_temporary(struct vm *vm)
@@ -289,16 +310,25 @@ static int write_rest(struct vm *vm, struct err *e)
 	return rc;
 }
 
+/* Nobody writes to memory that is not saved yet. */
+static void frozen(struct vm *vm)
+{
+	vm->save->goes_on_ns = clock_ns();
+	save_release(vm, true);
+	next_step(vm->save, SAVE_COPIES, COPY_NS(vm->conf->mem));
+}
+
 static void copied(struct vm *vm)
 {
 	struct save *s = vm->save;
 	struct err e;
 	int rc;
 
-	s->copied_ns = clock_ns();
+	if (!s->live)
+		s->goes_on_ns = clock_ns();
 	rc = write_rest(vm, &e);
 	if (s->order.keep_running)
-		save_release(vm);
+		save_release(vm, false);
 	if (!rc)
 		rc = save_sync(s, s->dir.file, SNAPDIR_FILES);
 	if (rc)
@@ -327,7 +357,7 @@ static void is_there(struct vm *vm)
 	struct save *s = vm->save;
 
 	log_info("snapshot: the guest was paused for %llu us",
-		 (unsigned long long)((s->copied_ns - s->paused_ns) / 1000));
+		 (unsigned long long)((s->goes_on_ns - s->paused_ns) / 1000));
 	save_remove_temporary(vm);
 	free(s->last);
 	s->last = s->path;
@@ -358,7 +388,7 @@ static void copy(struct vm *vm)
 	if (rc)
 		save_fail(vm, rc, e.text);
 	else
-		next_step(s, SAVE_COPIES, COPY_NS(vm->conf->mem));
+		next_step(s, s->live ? SAVE_FREEZES : SAVE_COPIES, COPY_NS(vm->conf->mem));
 }
 
 void save_quiet(struct vm *vm, const struct device *d, uint32_t no)
@@ -379,7 +409,7 @@ static void rest(struct vm *vm)
 	const struct msg_quiet m = {s->no};
 
 	memset(s->quiet, 0, sizeof(s->quiet));
-	s->asked = true;
+	memset(s->asked, true, sizeof(s->asked));
 	next_step(s, SAVE_QUIETS, QUIET_NS);
 	for (unsigned i = 0; i < vm->ndevices; i++) {
 		struct device *d = &vm->device[i];
@@ -458,6 +488,10 @@ static void save_pager_ready(void *ctx)
 
 	if (!save_works(vm))
 		return;
+	if (s->live && faults_give(vm, &s->pager, NULL)) {
+		save_fail(vm, -EIO, "insula-pager does not take messages");
+		return;
+	}
 	s->was_paused = control_is_paused(vm->control);
 	s->paused_ns = clock_ns();
 	next_step(s, SAVE_PAUSES, PAUSE_NS);
@@ -485,6 +519,10 @@ static bool save_pager_message(void *ctx, enum msg_type t, const void *body, siz
 	(void)body;
 	if (!save_works(vm))
 		return true;
+	if (t == MSG_PAGER_FROZEN && !len && s->step == SAVE_FREEZES) {
+		frozen(vm);
+		return true;
+	}
 	if (t != MSG_PAGER_DONE || len != sizeof(struct msg_pager_done) || s->step < SAVE_COPIES)
 		return false;
 	if (s->step == SAVE_COPIES)
@@ -514,7 +552,8 @@ static int start_pager(struct vm *vm, struct err *e)
 {
 	struct save *s = vm->save;
 
-	return pager_start(vm, &s->pager, &pager_ops, PAGER_SAVE, &s->base,
+	s->live = s->order.keep_running && faults_complete(vm);
+	return pager_start(vm, &s->pager, &pager_ops, PAGER_SAVE, s->live, &s->base,
 			   s->dir.file[SNAPDIR_MEMORY], 2 * vm->conf->mem, e);
 }
 

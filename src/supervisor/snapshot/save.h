@@ -6,9 +6,12 @@
  *      guest runs all the while
  *   2. the vCPUs come out of the guest (MSG_PAUSE), and insula-vmm writes what it holds (MSG_SAVE)
  *   3. the helpers come to rest (MSG_QUIET): nothing is in flight, their pages are up to date
- *   4. insula-pager copies guest memory; the supervisor the device pages
- *   5. helpers and guest go on, or stay paused, as they were; what was written is made to last, and
- *      the directory gets its name
+ *   4. the supervisor copies the device pages, and insula-pager guards guest memory: who writes to
+ *      it waits until that page is copied (faults.h)
+ *   5. helpers and guest go on, or stay paused, as they were; insula-pager copies guest memory
+ *   6. what was written is made to last, and the directory gets its name
+ *
+ * Where memory cannot be guarded, and for a VM that does not go on, the copy comes before 5.
  *
  * A VM that does not go on ends when the snapshot is whole. Whatever fails, or dies, before that
  * takes the snapshot back and lets the VM go on as it was.
@@ -49,6 +52,8 @@ const char *save_last(const struct vm *vm);
 void save_remove_temporary(struct vm *vm);
 /* How long its guest stood still for that, in us; 0: it was paused before. */
 uint64_t save_paused_us(const struct vm *vm);
+/* And whether its memory was copied while it went on. */
+bool save_was_live(const struct vm *vm);
 uint64_t save_deadline(const struct vm *vm); /* clock_ns(); 0: none */
 void save_overdue(struct vm *vm);
 

@@ -3,6 +3,7 @@
  * See save.h and restore.h. */
 #include <errno.h>
 
+#include "faults.h"
 #include "restore.h"
 #include "save.h"
 
@@ -99,10 +100,32 @@ void restore_end(struct vm *vm)
 	(void)vm;
 }
 
-int restore_device(const struct vm *vm)
+bool restore_is_whole(const struct vm *vm)
+{
+	(void)vm;
+	return true;
+}
+
+void faults_begin(struct vm *vm)
+{
+	(void)vm;
+}
+
+void faults_close(struct vm *vm)
+{
+	(void)vm;
+}
+
+int faults_device(const struct vm *vm)
 {
 	(void)vm;
 	return -1;
+}
+
+enum start_role faults_role(const struct vm *vm)
+{
+	(void)vm;
+	return START_WATCH;
 }
 
 bool restore_faults(struct vm *vm, const struct child *whose, const struct msg_faults *m, int fd)
@@ -111,7 +134,7 @@ bool restore_faults(struct vm *vm, const struct child *whose, const struct msg_f
 	return false;
 }
 
-void restore_forget(struct vm *vm, const struct child *whose)
+void faults_forget(struct vm *vm, const struct child *whose)
 {
 	(void)vm, (void)whose;
 }
@@ -136,6 +159,12 @@ const char *save_last(const struct vm *vm)
 void save_remove_temporary(struct vm *vm)
 {
 	(void)vm;
+}
+
+bool save_was_live(const struct vm *vm)
+{
+	(void)vm;
+	return false;
 }
 
 uint64_t save_paused_us(const struct vm *vm)
