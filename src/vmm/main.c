@@ -359,10 +359,17 @@ static void wake_resting(struct vmm *vm)
 	word_wake(&vm->paused);
 }
 
+/* A word that none was before since the last MSG_SAVE: who is about to sleep on an older one, through
+ * a resume and another pause even, does not sleep over the save. */
+static void set_paused(struct vmm *vm)
+{
+	atomic_store(&vm->paused, atomic_load(&vm->save_no) + 1);
+}
+
 /* Answered by report_paused() when the last vCPU has come out; the supervisor has the deadline. */
 static void pause_vm(struct vmm *vm)
 {
-	atomic_store(&vm->paused, 1);
+	set_paused(vm);
 	vm->pausing = true;
 	for (unsigned i = 0; i < vm->ncpus; i++)
 		hv_vcpu_kick(vm->vcpu[i].hv);
@@ -417,7 +424,7 @@ static void save_vm(struct vmm *vm, int fd)
 		return;
 	}
 	atomic_fetch_add(&vm->save_no, 1);
-	atomic_fetch_add(&vm->paused, 1); /* who is about to sleep on the old one does not */
+	set_paused(vm);
 	word_wake(&vm->paused);
 }
 
