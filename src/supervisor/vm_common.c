@@ -143,7 +143,7 @@ unsigned vm_word_start(const struct vm *vm, int hypervisor, struct msg_start_vmm
 		fds[n++] = vm->boot.kernel;
 	}
 	if (faults_device(vm) >= 0) {
-		m->head.slot[n] = faults_role(vm);
+		m->head.slot[n] = (uint8_t)faults_role(vm);
 		fds[n++] = faults_device(vm);
 	}
 	for (unsigned i = 0; i < vm->boot.ninitrds; i++) {
