@@ -105,8 +105,9 @@ void shm_is_guest(void *at, size_t len);
 int shm_collapse(void *at, size_t len);
 
 /* A descriptor through which this process's page faults can be caught (userfaultfd(2)); the
- * caller's. `dev`: /dev/userfaultfd, open. None is caught yet. Linux alone, like the next two. */
-int faults_open(int dev, struct err *e);
+ * caller's. `dev`: /dev/userfaultfd, open. None is caught yet. *guards: shared memory can be
+ * write-protected, too. Linux alone, like the next two. */
+int faults_open(int dev, bool *guards, struct err *e);
 /* From now on who touches a missing page of the shared memory at `at`, in this process, waits until
  * it is filled through `fd`. Nothing of it has been touched. */
 int faults_catch(int fd, void *at, size_t len, struct err *e);

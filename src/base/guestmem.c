@@ -37,7 +37,8 @@ static int give_one(const struct gm_region *r, uint64_t offset, int dev, bool mi
 		    struct err *e)
 {
 	const struct msg_faults m = {.offset = offset, .addr = (uintptr_t)r->host, .len = r->size};
-	int fd = faults_open(dev, e), rc;
+	bool guards;
+	int fd = faults_open(dev, &guards, e), rc;
 
 	if (fd < 0)
 		return fd;

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * When insula-pager ends (src/pager/pager_main.c): with its channel, unless it holds pages that
- * somebody still waits for. The program is the built one, in its jail.
+ * somebody still waits for; and who waits for one that has died is let go (faults_end()). The program is the built one, in its jail.
  */
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,21 +134,18 @@ START_TEST(nobody_waits_for_its_pages)
 }
 END_TEST
 
-/* Of `at`, whose pages are missing; -1: this machine gives nobody one. */
-static int registered(const void *at)
+/* Of this process; -1: this machine gives nobody one. */
+static int faults_of_us(bool *guards)
 {
-	struct uffdio_api api = {.api = UFFD_API};
-	struct uffdio_register reg = {.range = {(uintptr_t)at, MEM},
-				      .mode = UFFDIO_REGISTER_MODE_MISSING};
 	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), fd;
 
-	if (dev < 0)
+	if (dev < 0) {
+		printf("skip pager: faults - /dev/userfaultfd: %s\n", strerror(errno));
 		return -1;
-	fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+	}
+	fd = faults_open(dev, guards, &e);
 	close(dev);
-	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(ioctl(fd, UFFDIO_API, &api), 0);
-	ck_assert_int_eq(ioctl(fd, UFFDIO_REGISTER, &reg), 0);
+	ck_assert_msg(fd >= 0, "%s", e.text);
 	return fd;
 }
 
@@ -155,15 +154,14 @@ START_TEST(somebody_may_wait_for_its_pages)
 {
 	char *at = mmap(NULL, MEM, PROT_READ, MAP_SHARED, mem, 0);
 	struct msg_faults m = {.addr = (uintptr_t)at, .len = MEM};
+	bool guards;
 	int fd;
 
 	ck_assert_ptr_ne(at, MAP_FAILED);
-	fd = registered(at);
-	if (fd < 0) {
-		printf("skip somebody_may_wait_for_its_pages - no /dev/userfaultfd for us\n");
-		munmap(at, MEM);
+	fd = faults_of_us(&guards);
+	if (fd < 0)
 		return;
-	}
+	ck_assert_msg(!faults_catch(fd, at, MEM, &e), "%s", e.text);
 	say(MSG_PAGER_FAULTS, &m, sizeof(m), fd);
 	close(fd);
 	ck_assert_int_eq(memcmp(at + 3 * RAM_PAGE, "three", 5), 0); /* it has heard, then */
@@ -171,6 +169,50 @@ START_TEST(somebody_may_wait_for_its_pages)
 	ck_assert_msg(!ended_within(300), "it has ended");
 	ck_assert_int_eq(kill(pager.os.jail.pid, SIGKILL), 0);
 	ck_assert(ended_within(PATIENCE_MS));
+	munmap(at, MEM);
+}
+END_TEST
+
+static _Atomic int wrote;
+
+static void *writer(void *at)
+{
+	*(volatile char *)at = 1;
+	atomic_store(&wrote, 1);
+	return NULL;
+}
+
+/* Whoever guarded the page is dead, and a copy of the descriptor is open still: ours. */
+START_TEST(who_waits_to_write_is_let_go)
+{
+	char *at = mmap(NULL, MEM, PROT_READ | PROT_WRITE, MAP_SHARED, mem, 0);
+	struct uffdio_register reg = {.range = {(uintptr_t)at, MEM},
+				      .mode = UFFDIO_REGISTER_MODE_WP};
+	struct uffdio_writeprotect on = {.range = {(uintptr_t)at, MEM},
+					 .mode = UFFDIO_WRITEPROTECT_MODE_WP};
+	bool guards = false;
+	int fd = faults_of_us(&guards);
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	pthread_t t;
+
+	ck_assert_ptr_ne(at, MAP_FAILED);
+	if (fd < 0)
+		return;
+	if (!guards) {
+		printf("skip pager: faults - this kernel cannot protect shared memory\n");
+		return;
+	}
+	ck_assert_int_eq(ioctl(fd, UFFDIO_REGISTER, &reg), 0);
+	ck_assert_int_eq(ioctl(fd, UFFDIO_WRITEPROTECT, &on), 0);
+	ck_assert_int_eq(pthread_create(&t, NULL, writer, at), 0);
+	ck_assert_int_eq(poll(&p, 1, PATIENCE_MS), 1);
+	ck_assert_int_eq(atomic_load(&wrote), 0);
+	faults_end(fd, (uintptr_t)at, MEM);
+	for (unsigned i = 0; i < PATIENCE_MS && !atomic_load(&wrote); i++)
+		usleep(1000);
+	ck_assert_msg(atomic_load(&wrote), "it waits still");
+	pthread_join(t, NULL);
+	close(fd);
 	munmap(at, MEM);
 }
 END_TEST
@@ -185,6 +227,7 @@ int main(void)
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, nobody_waits_for_its_pages);
 	tcase_add_test(t, somebody_may_wait_for_its_pages);
+	tcase_add_test(t, who_waits_to_write_is_let_go);
 	tcase_set_timeout(t, 60);
 	suite_add_tcase(s, t);
 	srunner_run_all(r, CK_ENV);

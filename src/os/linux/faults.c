@@ -13,23 +13,21 @@
 #define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
 #endif
 
-int faults_open(int dev, struct err *e)
+#define FILLS UFFD_FEATURE_MISSING_SHMEM
+/* Since Linux 5.19. */
+#define GUARDS (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
+
+int faults_open(int dev, bool *guards, struct err *e)
 {
-	/* Shared memory can be write-protected since Linux 5.19. */
-	static const uint64_t features[] = {UFFD_FEATURE_MISSING_SHMEM |
-						    UFFD_FEATURE_PAGEFAULT_FLAG_WP |
-						    UFFD_FEATURE_WP_HUGETLBFS_SHMEM,
-					    UFFD_FEATURE_MISSING_SHMEM};
+	struct uffdio_api both = {.api = UFFD_API, .features = FILLS | GUARDS};
+	struct uffdio_api fills = {.api = UFFD_API, .features = FILLS};
 	int fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK), rc;
 
 	if (fd < 0)
 		return err_sys(e, -errno, "userfaultfd");
-	for (unsigned i = 0; i < ARRAY_LEN(features); i++) {
-		struct uffdio_api api = {.api = UFFD_API, .features = features[i]};
-
-		if (!ioctl(fd, UFFDIO_API, &api))
-			return fd;
-	}
+	*guards = !ioctl(fd, UFFDIO_API, &both);
+	if (*guards || !ioctl(fd, UFFDIO_API, &fills))
+		return fd;
 	rc = err_sys(e, -errno, "userfaultfd for shared memory");
 	close(fd);
 	return rc;
@@ -47,10 +45,12 @@ int faults_catch(int fd, void *at, size_t len, struct err *e)
 	return err_sys(e, -errno, "userfaultfd for shared memory");
 }
 
-/* A range that was never registered, or whose process is gone, is no matter. */
+/* A range that was never registered, or whose process is gone, is no matter. Linux wakes those who
+ * wait for a missing page, but not those who want to write to a protected one. */
 void faults_end(int fd, uint64_t addr, uint64_t len)
 {
 	struct uffdio_range r = {.start = addr, .len = len};
 
 	(void)ioctl(fd, UFFDIO_UNREGISTER, &r);
+	(void)ioctl(fd, UFFDIO_WAKE, &r);
 }

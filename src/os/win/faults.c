@@ -4,9 +4,9 @@
 
 #include <insula/base.h>
 
-int faults_open(int dev, struct err *e)
+int faults_open(int dev, bool *guards, struct err *e)
 {
-	(void)dev;
+	(void)dev, (void)guards;
 	return err_set(e, -EOPNOTSUPP, "faults of memory cannot be caught");
 }
 

@@ -129,7 +129,7 @@ static void add_common(struct device_start *s, const struct device *d, int mem,
 	if (d->class->memory) {
 		s->head.mem = *map;
 		add_slot(s, START_MEMORY, mem);
-		if (faults_device(d->vm) >= 0)
+		if (faults_device(d->vm) >= 0 && !d->class->unsaved)
 			add_slot(s, faults_role(d->vm), faults_device(d->vm));
 	}
 	add_slot(s, START_PAGE, d->slot[m->page_slot]);

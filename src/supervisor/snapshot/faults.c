@@ -22,7 +22,8 @@ struct kept {
 };
 
 struct faults {
-	int device; /* /dev/userfaultfd; owned */
+	int device;  /* /dev/userfaultfd; owned */
+	bool guards; /* memory can be write-protected */
 	bool fill;
 	struct kept kept[FAULTS_MAX];
 };
@@ -34,18 +35,41 @@ static void give_device(struct child *c)
 	c->os.gives = true;
 }
 
+/* One that works, and what it can do. */
+static int open_device(const struct vm *vm, bool *guards, struct err *e)
+{
+	int device, fd, rc;
+
+	if (vm->conf->mem_huge)
+		return err_set(e, -EOPNOTSUPP, "it is in huge pages");
+	device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	if (device < 0)
+		return err_sys(e, -errno, "/dev/userfaultfd");
+	fd = faults_open(device, guards, e);
+	if (fd >= 0) {
+		close(fd);
+		return device;
+	}
+	rc = e->code;
+	close(device);
+	return rc;
+}
+
 void faults_begin(struct vm *vm)
 {
-	int device = vm->conf->mem_huge ? -1 : open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	struct err e;
+	bool guards = false;
+	int device = open_device(vm, &guards, &e);
 	struct faults *f = device >= 0 ? calloc(1, sizeof(*f)) : NULL;
 
 	if (!f) {
 		log_info("snapshots: memory is read and written as a whole: %s",
-			 vm->conf->mem_huge ? "it is in huge pages" : "no /dev/userfaultfd");
+			 device < 0 ? e.text : "out of memory");
 		fd_close(&device);
 		return;
 	}
 	f->device = device;
+	f->guards = guards;
 	for (unsigned i = 0; i < FAULTS_MAX; i++)
 		f->kept[i].fd = -1;
 	vm->faults = f;
@@ -67,9 +91,16 @@ void faults_close(struct vm *vm)
 	vm->faults = NULL;
 }
 
+bool faults_can_fill(const struct vm *vm)
+{
+	return vm->faults;
+}
+
 int faults_device(const struct vm *vm)
 {
-	return vm->faults ? vm->faults->device : -1;
+	const struct faults *f = vm->faults;
+
+	return f && (f->fill || f->guards) ? f->device : -1;
 }
 
 void faults_fill(struct vm *vm, bool fill)
@@ -144,7 +175,7 @@ static unsigned kept_of(const struct faults *f, const struct child *whose)
 bool faults_complete(const struct vm *vm)
 {
 	const struct faults *f = vm->faults;
-	bool all = f && kept_of(f, &vm->vmm) == vm->memmap.nregions;
+	bool all = f && f->guards && kept_of(f, &vm->vmm) == vm->memmap.nregions;
 
 	for (unsigned i = 0; i < vm->ndevices && all; i++)
 		all = !vm->device[i].class->memory ||

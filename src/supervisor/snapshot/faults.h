@@ -12,7 +12,8 @@
  *
  * We keep a copy of each descriptor: when insula-pager dies another one goes on, or we let everybody
  * go. Without /dev/userfaultfd, which only root may open, there is nothing of this, and memory is
- * read as a whole, and copied while the guest stands still. Nor with huge pages.
+ * read as a whole, and copied while the guest stands still. Nor with huge pages. A device that cannot
+ * be part of a snapshot is not asked.
  *
  * Linux alone. Thread: the supervisor's.
  */
@@ -31,6 +32,7 @@ struct vm;
 /* Before the first process of the VM starts. What cannot be had is said with -v, and is no error. */
 void faults_begin(struct vm *vm);
 void faults_close(struct vm *vm);
+bool faults_can_fill(const struct vm *vm);
 /* The start message's descriptor for who maps guest memory; borrowed. -1: none. */
 int faults_device(const struct vm *vm);
 /* Whether memory is filled, from now on; the descriptors that are there stay. */
@@ -41,7 +43,7 @@ enum start_role faults_role(const struct vm *vm); /* START_FAULTS, or START_WATC
 bool faults_keep(struct vm *vm, const struct child *whose, const struct msg_faults *m, int fd);
 /* That process has ended. */
 void faults_forget(struct vm *vm, const struct child *whose);
-/* Have all that map memory given theirs? */
+/* Can memory be write-protected, and have all that map it given theirs? */
 bool faults_complete(const struct vm *vm);
 /* All of them to insula-pager; or that of this process alone, not NULL. A negative errno. */
 int faults_give(const struct vm *vm, struct child *pager, const struct child *whose);

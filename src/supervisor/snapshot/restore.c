@@ -467,7 +467,7 @@ int restore_start(struct vm *vm, struct err *e)
 	if (rc)
 		return rc;
 	/* What a balloon has given back would come back as it was, and not as zeros. */
-	r->lazy = faults_device(vm) >= 0 && !vm_balloon(vm);
+	r->lazy = faults_can_fill(vm) && !vm_balloon(vm);
 	if (!r->lazy) {
 		vm->start_limit_ns += LOAD_NS(vm->conf->mem);
 		return start_load(vm, e);

@@ -205,7 +205,7 @@ uint64_t save_paused_us(const struct vm *vm)
 
 bool save_was_live(const struct vm *vm)
 {
-	return vm->save && vm->save->live;
+	return vm->save && vm->save->live && !vm->save->was_paused;
 }
 
 void save_remove_temporary(struct vm *vm)
@@ -224,6 +224,8 @@ void save_close(struct vm *vm)
 {
 	if (!vm->save)
 		return;
+	if (save_active(vm) && vm->save->live)
+		faults_let_go(vm);
 	save_remove_temporary(vm);
 	save_clear(vm->save);
 	child_free(&vm->save->pager);
@@ -377,12 +379,27 @@ static bool all_quiet(const struct vm *vm)
 	return true;
 }
 
+/* All helpers rest: a process that has been replaced since insula-pager started is not missed, and
+ * one that dies from now on ends the snapshot. */
+static int guard(struct vm *vm, struct err *e)
+{
+	if (!vm->save->live)
+		return 0;
+	if (!faults_complete(vm))
+		return err_set(e, -EAGAIN, "a helper has just been replaced");
+	return faults_give(vm, &vm->save->pager, NULL)
+		       ? err_set(e, -EIO, "insula-pager does not take messages")
+		       : 0;
+}
+
 static void copy(struct vm *vm)
 {
 	struct save *s = vm->save;
 	struct err e;
 	int rc = pages_write(vm, &s->dir, &e);
 
+	if (!rc)
+		rc = guard(vm, &e);
 	if (!rc && (rc = child_send(&s->pager, MSG_PAGER_GO, NULL, 0, NULL, 0)))
 		err_sys(&e, rc, "insula-pager");
 	if (rc)
@@ -488,10 +505,6 @@ static void save_pager_ready(void *ctx)
 
 	if (!save_works(vm))
 		return;
-	if (s->live && faults_give(vm, &s->pager, NULL)) {
-		save_fail(vm, -EIO, "insula-pager does not take messages");
-		return;
-	}
 	s->was_paused = control_is_paused(vm->control);
 	s->paused_ns = clock_ns();
 	next_step(s, SAVE_PAUSES, PAUSE_NS);
@@ -536,9 +549,13 @@ static bool save_pager_message(void *ctx, enum msg_type t, const void *body, siz
 
 static void save_pager_gone(void *ctx, const struct child_end *end)
 {
+	struct vm *vm = ctx;
 	char text[128];
 
 	snprintf(text, sizeof(text), "insula-pager %s", end->how);
+	/* It may have had orders left when everybody was let go. */
+	if (vm->save->live)
+		faults_let_go(vm);
 	if (save_works(ctx))
 		save_fail(ctx, -EAGAIN, text);
 	else if (save_active(ctx))
