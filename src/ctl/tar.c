@@ -292,7 +292,9 @@ int tar_next(struct tar_reader *t, struct tar_entry *n, struct err *e)
 		int rc = tar_pass(t, t->left + t->pad, e);
 
 		t->left = t->pad = 0;
-		got = rc ? rc : tar_fill(t, &b, sizeof(b), e);
+		if (rc)
+			return rc;
+		got = tar_fill(t, &b, sizeof(b), e);
 		if (got < 0)
 			return (int)got;
 		if (!got)
