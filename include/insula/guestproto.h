@@ -243,6 +243,10 @@ int gp_start_build(uint8_t *body, size_t size, const struct gp_start *s, const c
 /* ---- GP_RESUMED ---- */
 
 /* Empty, or 1 to 64 letters, digits, dots, hyphens and underscores, the first no dot nor hyphen. */
+#define GP_HOST_NAME_FORM                                                                         \
+	"1 to 64 letters, digits, dots, hyphens and underscores, the first a letter, a digit or " \
+	"an "                                                                                     \
+	"underscore"
 bool gp_host_name_ok(const char *s);
 /* Empty, or 32 digits 0-9a-f. */
 bool gp_machine_id_ok(const char *s);

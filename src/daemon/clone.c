@@ -134,7 +134,8 @@ static const char *clone_name(json_object *params, unsigned i, char text[CLONE_N
 	return text;
 }
 
-/* What the clone differs in is the client's to say; how large it is, is not. */
+/* What the clone differs in is the client's to say; how large it is, is not. Unless it says
+ * otherwise, the clone is a machine of its own. */
 static json_object *clone_params(const struct clones *c, const struct machine *source, unsigned i)
 {
 	json_object *given = j_get(c->r->params, "config"), *config = NULL, *o;
@@ -143,6 +144,8 @@ static json_object *clone_params(const struct clones *c, const struct machine *s
 	if (!given || json_object_deep_copy(given, &config, NULL))
 		config = json_object_new_object();
 	j_str(config, "restore", c->path);
+	if (!j_get(config, "identity"))
+		j_str(config, "identity", "new");
 	j_int(config, "cpus", source->r.cpus);
 	j_int(config, "mem", (int64_t)source->r.mem);
 	o = json_object_new_object();

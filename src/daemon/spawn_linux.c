@@ -204,6 +204,7 @@ static int make_setup(const struct record *r, const struct plan *p, struct err *
 	int fd = memfd_create("insula-setup", MFD_CLOEXEC | MFD_ALLOW_SEALING), rc;
 
 	j_str(o, "id", r->id);
+	j_str(o, "name", r->name);
 	j_str(o, "token", r->token);
 	j_obj(o, "config", json_tokener_parse(r->config));
 	j_int(o, "log_max", (int64_t)p->log_max);

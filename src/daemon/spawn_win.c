@@ -66,6 +66,7 @@ static int write_setup(int fd, const struct record *r, uint64_t log_max, const s
 	int rc;
 
 	j_str(o, "id", r->id);
+	j_str(o, "name", r->name);
 	j_str(o, "token", r->token);
 	j_obj(o, "config", json_tokener_parse(r->config));
 	j_int(o, "log_max", (int64_t)log_max);

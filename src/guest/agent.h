@@ -182,12 +182,23 @@ struct spawn_failure {
 
 /* ---- agent_hooks.c ---- */
 
+/* What hooks are told of an accepted GP_RESUMED, the strings of which are in it once. */
+struct hook_env {
+	char text[2 * GP_RESUMED_MAX];
+	size_t len;
+	char *set[5]; /* NULL-terminated */
+	unsigned n;
+};
+/* Fill *e, which is all zeros: INSULA_VM, and of what is new INSULA_HOSTNAME, INSULA_MACHINE_ID and
+ * INSULA_CARDS, the records of gp_card_ok() with a blank between one and the next. */
+void hooks_environment(struct hook_env *e, char *const *strings);
 #define HOOK_MS 10000
 /* Run the executables of `dir` one after the other, in the order of their names, as "FILE WORD", if
  * their names have letters, digits, hyphens and underscores alone; for each at most `ms`, then its
- * process group is killed. Their environment has INSULA_VM=`vm`; their output is the caller's.
- * No directory, no hooks. note()s the name of each that fails. Waits; for a process of its own. */
-void hooks_run(const char *dir, const char *word, const char *vm, unsigned ms,
+ * process group is killed. Their environment has `set`, NULL-terminated NAME=VALUE; their output is
+ * the caller's. No directory, no hooks. note()s the name of each that fails. Waits; for a process of
+ * its own. */
+void hooks_run(const char *dir, const char *word, char *const *set, unsigned ms,
 	       char why[GP_TEXT_LEN]);
 
 /* env.c */

@@ -31,9 +31,35 @@ static int by_bytes(const struct dirent **a, const struct dirent **b)
 	return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-static _Noreturn void become_hook(const char *path, const char *word, const char *vm)
+static void hook_tell(struct hook_env *t, const char *name, const char *value)
 {
-	char variable[512], *set[] = {variable, NULL};
+	t->set[t->n++] = t->text + t->len;
+	t->len += (size_t)sprintf(t->text + t->len, "%s=%s", name, value) + 1;
+}
+
+/* A blank between one and the next. */
+static void hook_tell_cards(struct hook_env *t, char *const *cards)
+{
+	for (unsigned i = 0; i < GP_CARDS_MAX && cards[i]; i++) {
+		if (!i)
+			hook_tell(t, "INSULA_CARDS", cards[i]);
+		else
+			t->len += (size_t)sprintf(t->text + t->len - 1, " %s", cards[i]);
+	}
+}
+
+void hooks_environment(struct hook_env *t, char *const *strings)
+{
+	hook_tell(t, "INSULA_VM", strings[GP_NAME_VM]);
+	if (strings[GP_NAME_HOST][0])
+		hook_tell(t, "INSULA_HOSTNAME", strings[GP_NAME_HOST]);
+	if (strings[GP_NAME_MACHINE_ID][0])
+		hook_tell(t, "INSULA_MACHINE_ID", strings[GP_NAME_MACHINE_ID]);
+	hook_tell_cards(t, strings + GP_RESUMED_NAMES);
+}
+
+static _Noreturn void become_hook(const char *path, const char *word, char *const *set)
+{
 	char *const argv[] = {(char *)path, (char *)word, NULL};
 	char host[65] = "";
 	struct env_who who = {.home = "/root", .user = "root", .hostname = host};
@@ -41,7 +67,6 @@ static _Noreturn void become_hook(const char *path, const char *word, const char
 
 	setpgid(0, 0);
 	prctl(PR_SET_PDEATHSIG, SIGKILL); /* if the host gives us up */
-	snprintf(variable, sizeof variable, "INSULA_VM=%s", vm);
 	gethostname(host, sizeof host - 1);
 	environ = env_make(set, &who);
 	if (!environ || null < 0 || dup2(null, STDIN_FILENO) < 0 || chdir("/") < 0)
@@ -72,7 +97,7 @@ static int wait_hook(pid_t pid, unsigned ms)
 	return status;
 }
 
-static void run_hook(const char *path, const char *word, const char *vm, unsigned ms,
+static void run_hook(const char *path, const char *word, char *const *set, unsigned ms,
 		     char why[GP_TEXT_LEN])
 {
 	const char *name = strrchr(path, '/') + 1;
@@ -80,7 +105,7 @@ static void run_hook(const char *path, const char *word, const char *vm, unsigne
 	int status;
 
 	if (pid == 0)
-		become_hook(path, word, vm);
+		become_hook(path, word, set);
 	if (pid < 0) {
 		note(why, "%.60s: %s", name, strerror(errno));
 		return;
@@ -94,7 +119,7 @@ static void run_hook(const char *path, const char *word, const char *vm, unsigne
 		note(why, "%.60s: status %d", name, WEXITSTATUS(status));
 }
 
-void hooks_run(const char *dir, const char *word, const char *vm, unsigned ms,
+void hooks_run(const char *dir, const char *word, char *const *set, unsigned ms,
 	       char why[GP_TEXT_LEN])
 {
 	struct dirent **list;
@@ -111,7 +136,7 @@ void hooks_run(const char *dir, const char *word, const char *vm, unsigned ms,
 		snprintf(path, sizeof path, "%s/%s", dir, list[i]->d_name);
 		if (i < HOOKS_MAX && stat(path, &st) == 0 && S_ISREG(st.st_mode) &&
 		    access(path, X_OK) == 0)
-			run_hook(path, word, vm, ms, why);
+			run_hook(path, word, set, ms, why);
 		free(list[i]);
 	}
 	if (n >= 0)

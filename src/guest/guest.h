@@ -80,6 +80,11 @@ void net_resolv(const struct config *c);
  * does not name stays as it is, but routes, which go with the address. note()s what fails. */
 void net_renew(char *const *cards, unsigned n, char why[GP_TEXT_LEN]);
 
+/* ---- net6.c ---- */
+
+/* A card that is up has got another MAC address: so do the addresses that IPv6 made of it. */
+void net6_renew(const char *card, const char *old_mac, const char *new_mac);
+
 /* ---- mounts.c ---- */
 
 /* What every Linux program expects: /proc /sys /dev /dev/pts /dev/shm /run /sys/fs/cgroup; /tmp if

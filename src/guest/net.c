@@ -342,7 +342,8 @@ static bool take_down(int fd, const char *name)
 	return ioctl(fd, SIOCSIFFLAGS, &r) == 0;
 }
 
-/* "OLD,NEW[,...]". If nothing but the MAC address is new, the card stays up, and keeps its routes. */
+/* "OLD,NEW[,...]". If nothing but the MAC address is new, the card stays up, and keeps its routes
+ * and all addresses but those that IPv6 has made of the old one. */
 static void renew_card(int fd, char *card)
 {
 	char name[IFNAMSIZ], mac[18], *rest = card, *old = strsep(&rest, ",");
@@ -359,6 +360,8 @@ static void renew_card(int fd, char *card)
 		complain(name, strerror(errno));
 	else if (more)
 		one_card(fd, rest);
+	else
+		net6_renew(name, old, mac);
 }
 
 /* Other name servers than before, in the place of those: RESOLV has them. */

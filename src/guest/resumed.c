@@ -68,13 +68,14 @@ static int write_id(const char *path, int flags, const char *id)
 	return rc;
 }
 
-/* In a root that cannot be written to systemd has it in /run, mounted over the one in /etc. */
+/* In a root that cannot be written to systemd has it in /run, mounted over the one in /etc. Without
+ * an /etc nobody looks for it. */
 static void set_machine_id(const char *id, char why[GP_TEXT_LEN])
 {
 	int run = write_id("/run/machine-id", 0, id);
 	int etc = write_id("/etc/machine-id", O_CREAT, id);
 
-	if (etc && (run || etc != -EROFS) &&
+	if (etc && etc != -ENOENT && (run || etc != -EROFS) &&
 	    (etc != -EROFS || access("/etc/machine-id", F_OK) == 0))
 		note(why, "machine-id: %s", strerror(-etc));
 }
@@ -82,11 +83,13 @@ static void set_machine_id(const char *id, char why[GP_TEXT_LEN])
 void resumed_rest(char *const *strings, char why[GP_TEXT_LEN])
 {
 	const char *host = strings[GP_NAME_HOST], *id = strings[GP_NAME_MACHINE_ID];
+	static struct hook_env told;
 
+	hooks_environment(&told, strings); /* before net_renew() changes them */
 	if (host[0] && sethostname(host, strlen(host)) < 0)
 		note(why, "host name: %s", strerror(errno));
 	if (id[0])
 		set_machine_id(id, why);
 	net_renew(strings + GP_RESUMED_NAMES, GP_CARDS_MAX, why);
-	hooks_run(HOOKS, "resumed", strings[GP_NAME_VM], HOOK_MS, why);
+	hooks_run(HOOKS, "resumed", told.set, HOOK_MS, why);
 }

@@ -55,9 +55,9 @@ void config_drop_vhosts(struct vm_config *c)
 
 void config_free(struct vm_config *c)
 {
-	char *one[] = {c->kernel,  c->initrd,       c->append,     c->rootfs,
-		       c->metrics, c->console_file, c->vsock.path, c->cwd,
-		       c->image,   c->entrypoint,   c->restore,    c->json};
+	char *one[] = {c->kernel,       c->initrd,     c->append,   c->rootfs, c->metrics,
+		       c->console_file, c->vsock.path, c->cwd,      c->image,  c->entrypoint,
+		       c->restore,      c->json,       c->hostname, c->vm_name};
 
 	for (unsigned i = 0; i < sizeof(one) / sizeof(one[0]); i++)
 		free(one[i]);
@@ -159,6 +159,11 @@ static int check_initrd(struct vm_config *c, struct err *e)
 			c, field, "none with shares", e,
 			"--initrd: --share is mounted by Insula's own initrd; leave out one of "
 			"the two, or use --disk");
+	if (c->initrd && c->hostname)
+		return config_refuse(
+			c, field, "none with hostname", e,
+			"--initrd: --hostname is set by Insula's own initrd; leave out one of the "
+			"two");
 	return 0;
 }
 
@@ -206,6 +211,9 @@ int config_check(struct vm_config *c, struct err *e)
 		rc = check_image(c, e);
 	if (!rc)
 		rc = check_balloon(c, e);
+	if (!rc && c->new_identity && !c->restore)
+		rc = config_refuse(c, "identity", "a snapshot, restore", e,
+				   "--identity: no snapshot; expected --restore DIR");
 	if (rc)
 		return rc;
 	if (own) {

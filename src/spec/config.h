@@ -141,9 +141,12 @@ struct restore;
 struct vm_config {
 	struct mistake mistake; /* if config_set(), config_json() or config_check() refused */
 	char *kernel, *initrd, *append, *rootfs, *metrics, *console_file; /* NULL: not given */
-	uint64_t given; /* bit i: settings[i] was said */
-	char *json;     /* what insulad was told, and gave us; NULL: it was not insulad */
-	char *restore;  /* the directory of a snapshot; NULL: the guest boots */
+	uint64_t given;    /* bit i: settings[i] was said */
+	char *json;        /* what insulad was told, and gave us; NULL: it was not insulad */
+	char *restore;     /* the directory of a snapshot; NULL: the guest boots */
+	bool new_identity; /* the guest is another machine than the one that was saved */
+	char *hostname; /* of the guest; NULL: its own, or with new_identity one that is chosen */
+	char *vm_name;  /* what insulad calls the VM; NULL: nothing; cannot be configured */
 	struct restore *restoring; /* by restore_take(), which see; cannot be configured */
 	bool rootfs_rw, kernel_packed;
 	uint64_t rootfs_size; /* of the disk that takes what is written to the root; 0: memory */

@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include <insula/base.h>
+#include <insula/guestproto.h>
 
 #include "config_take.h"
 
@@ -614,6 +615,19 @@ static int set_restore(const struct taking *t, const char *v)
 	return take_path(t, &t->c->restore, v);
 }
 
+static int set_identity(const struct taking *t, const char *v)
+{
+	t->c->new_identity = !strcmp(v, "new");
+	return t->c->new_identity || !strcmp(v, "kept") ? 0 : take_wrong(t, v, "new or kept");
+}
+
+static int set_hostname(const struct taking *t, const char *v)
+{
+	if (!*v || !gp_host_name_ok(v))
+		return take_wrong(t, v, GP_HOST_NAME_FORM);
+	return take_text(t, &t->c->hostname, v);
+}
+
 static const struct {
 	const char *name;
 	int (*set)(const struct taking *t, const char *v);
@@ -639,6 +653,8 @@ static const struct {
 	{"cwd", set_cwd},
 	{"user", set_user},
 	{"restore", set_restore},
+	{"identity", set_identity},
+	{"hostname", set_hostname},
 };
 
 int config_take(const struct taking *t, const char *value)

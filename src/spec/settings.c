@@ -320,6 +320,18 @@ const struct setting settings[SETTINGS] = {
 	 .value = "DIR",
 	 .help = "go on from a snapshot (insulactl snapshot) instead of booting; disks, cards, "
 		 "shares, vsock and console are those of the snapshot unless they are said here"},
+	{.name = "identity",
+	 .on = ON_LINUX,
+	 .value = "new|kept",
+	 .words = "new kept",
+	 .help = "with --restore: new: the guest becomes a machine of its own, with another host "
+		 "name, machine-id and MAC addresses; kept (default): it is the machine that was "
+		 "saved"},
+	{.name = "hostname",
+	 .on = ON_BOTH,
+	 .value = "NAME",
+	 .help = "the guest's host name, with Insula's own initrd (default: insula; with "
+		 "--identity new the VM's name)"},
 	{.name = "timeout",
 	 .type = SETTING_NUMBER,
 	 .min = 1,

@@ -19,6 +19,7 @@ rooms_test_exec := exec devices guest base
 rooms_test_genid := vmm base
 rooms_test_guestproto := base
 rooms_test_hv := hv x86 base
+rooms_test_identity := supervisor spec devices image jail base
 rooms_test_image := image base
 rooms_test_ioapic := vmm base
 rooms_test_jail := jail base

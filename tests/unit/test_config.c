@@ -777,6 +777,42 @@ START_TEST(images_own_settings)
 }
 END_TEST
 
+START_TEST(identities)
+{
+	static const char *const bad[] = {
+		"",
+		"a b",
+		".a",
+		"-a",
+		"a/b",
+		"a\n",
+		"0123456789012345678901234567890123456789012345678901234567"
+		"8901234"};
+
+	ck_assert_int_eq(set("hostname", "web-1.example_x"), 0);
+	ck_assert_str_eq(c.hostname, "web-1.example_x");
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
+		ck_assert_int_eq(set("hostname", bad[i]), -EINVAL);
+	ck_assert_str_eq(c.mistake.field, "hostname");
+	ck_assert_str_eq(c.hostname, "web-1.example_x");
+	ck_assert_int_eq(config_check(&c, &e), 0);
+	ck_assert_int_eq(set("initrd", "/x"), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_str_eq(c.mistake.field, "initrd");
+	config_free(&c);
+	ck_assert_int_eq(set("identity", "other"), -EINVAL);
+	ck_assert_str_eq(e.text, "--identity: 'other'; expected new or kept");
+	ck_assert_int_eq(set("identity", "new"), 0);
+	ck_assert(c.new_identity);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_str_eq(e.text, "--identity: no snapshot; expected --restore DIR");
+	ck_assert_int_eq(set("restore", "/x"), 0);
+	ck_assert_int_eq(config_check(&c, &e), 0);
+	ck_assert_int_eq(set("identity", "kept"), 0);
+	ck_assert(!c.new_identity);
+}
+END_TEST
+
 START_TEST(default_variables)
 {
 	char *const env[] = {"A=image", "B=image"};
@@ -1116,6 +1152,7 @@ int main(void)
 	tcase_add_test(flags, shares);
 	tcase_add_test(flags, images);
 	tcase_add_test(flags, images_own_settings);
+	tcase_add_test(flags, identities);
 	tcase_add_test(flags, default_variables);
 	tcase_add_test(flags, share_words);
 	tcase_add_test(flags, json_command_settings);

@@ -1325,6 +1325,7 @@ static void make_hook(const char *dir, const char *name, mode_t mode, const char
 START_TEST(hooks)
 {
 	char dir[] = "/tmp/insula-hooks-XXXXXX", path[128], text[1024], why[GP_TEXT_LEN] = "", *got;
+	char vm[] = "INSULA_VM=a clone", *set[] = {vm, NULL};
 	FILE *f;
 
 	ck_assert_ptr_nonnull(mkdtemp(dir));
@@ -1342,7 +1343,7 @@ START_TEST(hooks)
 	make_hook(dir, "60.dpkg-old", 0755, "#!/bin/sh\necho no >>\"${0%/*}/log.txt\"\n");
 	snprintf(path, sizeof(path), "%s/70-directory", dir);
 	ck_assert_int_eq(mkdir(path, 0755), 0);
-	hooks_run(dir, "resumed", "a clone", 1000, why);
+	hooks_run(dir, "resumed", set, 1000, why);
 	ck_assert_str_eq(why,
 			 "10-fails: status 3; 20-hangs: killed after 1 s; 25-killed: signal 9; "
 			 "40-no-program: status 127");
@@ -1358,8 +1359,39 @@ START_TEST(hooks)
 	snprintf(text, sizeof(text), "rm -r %s", dir);
 	ck_assert_int_eq(system(text), 0);
 	why[0] = 0;
-	hooks_run(dir, "resumed", "", 1000, why); /* there is no such directory */
+	hooks_run(dir, "resumed", NULL, 1000, why); /* there is no such directory */
 	ck_assert_str_eq(why, "");
+}
+END_TEST
+
+/* Only what is new has a variable, and the longest request has room. */
+START_TEST(hooks_environments)
+{
+	static struct hook_env some, all, most;
+	static char vm[] = "vm", none[] = "", host[] = "h", id[] = "i", a[] = "A,B",
+		    b[] = "C,D,ip=1", long_one[GP_RESUMED_MAX - sizeof(struct gp_resumed) - 20];
+	char *strings[GP_RESUMED_NAMES + GP_CARDS_MAX] = {vm, none, none};
+
+	hooks_environment(&some, strings);
+	ck_assert_str_eq(some.set[0], "INSULA_VM=vm");
+	ck_assert_ptr_null(some.set[1]);
+	strings[GP_NAME_HOST] = host;
+	strings[GP_NAME_MACHINE_ID] = id;
+	strings[GP_RESUMED_NAMES] = a;
+	strings[GP_RESUMED_NAMES + 1] = b;
+	hooks_environment(&all, strings);
+	ck_assert_str_eq(all.set[1], "INSULA_HOSTNAME=h");
+	ck_assert_str_eq(all.set[2], "INSULA_MACHINE_ID=i");
+	ck_assert_str_eq(all.set[3], "INSULA_CARDS=A,B C,D,ip=1");
+	ck_assert_ptr_null(all.set[4]);
+	memset(long_one, 'v', sizeof(long_one) - 1);
+	strings[GP_NAME_VM] = long_one;
+	for (unsigned i = 0; i < GP_CARDS_MAX; i++)
+		strings[GP_RESUMED_NAMES + i] = none;
+	hooks_environment(&most, strings);
+	ck_assert_str_eq(most.set[0] + strlen("INSULA_VM="), long_one);
+	ck_assert_str_eq(most.set[3], "INSULA_CARDS=       ");
+	ck_assert_uint_le(most.len, sizeof(most.text));
 }
 END_TEST
 
@@ -1601,6 +1633,7 @@ int main(void)
 	tcase_add_test(t, goes_on_beside_commands);
 	tcase_add_test(t, clock_waits_for_the_guest);
 	tcase_add_test(t, hooks);
+	tcase_add_test(t, hooks_environments);
 	tcase_add_test(t, notes_end);
 	tcase_add_loop_test(t, asked_from_within, 0, (int)ARRAY_LEN(asked));
 	tcase_add_test(t, own_init_is_asked);

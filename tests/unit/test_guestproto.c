@@ -491,6 +491,31 @@ START_TEST(resumed_refused)
 	}
 	memcpy(body, &(struct gp_resumed){.flags = 2, .ncards = 2}, sizeof(r));
 	ck_assert_int_eq(gp_resumed_check(body, (size_t)n, &got), -EPROTO);
+	/* As many cards as there can be, and as long as it can be: one byte more is too much. */
+	r.ncards = GP_CARDS_MAX;
+	{
+		const char *s[GP_RESUMED_NAMES + GP_CARDS_MAX] = {big, "", ""};
+		size_t rest = GP_RESUMED_MAX - sizeof(r) - 2 - GP_CARDS_MAX * sizeof(MAC1 "," MAC2);
+
+		for (unsigned i = 0; i < GP_CARDS_MAX; i++)
+			s[GP_RESUMED_NAMES + i] = MAC1 "," MAC2;
+		memset(big, 'a', sizeof(big));
+		big[rest] = 0;
+		ck_assert_int_eq(gp_resumed_build(body, sizeof(body), &r, s), -E2BIG);
+		big[rest - 1] = 0;
+		ck_assert_int_eq(gp_resumed_build(body, sizeof(body), &r, s), GP_RESUMED_MAX);
+		ck_assert_int_eq(gp_resumed_check(body, sizeof(body), &got), 0);
+		for (size_t i = sizeof(r); i < sizeof(body); i++) {
+			uint8_t was = body[i];
+
+			/* A NUL more or less: the number of strings is wrong, or one of them. */
+			body[i] = was ? 0 : 'a';
+			ck_assert_int_eq(gp_resumed_check(body, sizeof(body), &got), -EPROTO);
+			body[i] = was;
+		}
+		ck_assert_int_eq(gp_resumed_check(body, SIZE_MAX / 2, &got), -EPROTO);
+		ck_assert_int_eq(gp_resumed_check(body, 0, &got), -EPROTO);
+	}
 	memset(big, 'a', sizeof(big) - 1);
 	big[sizeof(big) - 1] = 0;
 	r.ncards = 0;

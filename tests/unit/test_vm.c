@@ -597,7 +597,7 @@ static const struct {
 	int code;
 	const char *says;
 } bad_resumed[] = {
-	{{.host_name = "a b"}, -EINVAL, "host name 'a b'; expected at most 64 letters"},
+	{{.host_name = "a b"}, -EINVAL, "host name 'a b'; expected 1 to 64 letters"},
 	{{.host_name = "../etc"}, -EINVAL, "host name '../etc'"},
 	{{.machine_id = ID "0"}, -EINVAL, "machine-id '" ID "0'; expected 32 digits"},
 	{{.ncards = GP_CARDS_MAX + 1}, -EINVAL, "9 network cards; expected at most 8"},

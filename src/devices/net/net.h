@@ -30,12 +30,12 @@
 #ifndef DEVICES_NET_H
 #define DEVICES_NET_H
 
+#include "net_page.h"
 #include "net_start.h"
 #include "devices/bucket.h"
 #include "net_backing.h"
 #include "devices/worker.h"
 
-#define NET_TAG 0x3154454eu           /* "NET1" */
 #define NET_BUDGET 64u                /* frames of one direction of one pair in one turn, */
 #define NET_BUDGET_BYTES (512u << 10) /* or about so many bytes */
 #define NET_RX_IOVS 768u              /* segments of receive buffers that are held at once */
@@ -44,22 +44,6 @@
 #define NET_MAX_COMMAND 1024u     /* bytes of one command; more: two tables of 64 addresses fit */
 #define NET_MAX_RATE (1ull << 40) /* of a limit: what struct bucket can count */
 #define NET_COMMANDS 16u          /* of one turn */
-
-/* What the driver has set with commands; in the device page, behind struct virtio_state. */
-struct net_state {
-	uint64_t offloads; /* VIRTIO_NET_F_GUEST_* in force */
-	uint16_t npairs;   /* active */
-	uint8_t mac[6];
-	uint8_t promisc, allmulti;
-	uint8_t valid; /* this was filled in for the driver that runs */
-	uint8_t pad[5];
-};
-
-struct net_page {
-	struct virtio_state virtio;
-	struct net_state net;
-};
-_Static_assert(sizeof(struct net_page) <= PORT_DEV_STATE_SIZE, "the state fits the page");
 
 /* Receive buffers of one queue that were taken and not used yet, in order, and a frame that waits
  * for more of them. */

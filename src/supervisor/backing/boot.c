@@ -99,22 +99,6 @@ static int open_shares(struct boot *b, const struct vm_config *c, const struct p
 	return rc;
 }
 
-#define NET_RECORD 128
-
-/* What insula-init does with each card: src/guest/net.c. */
-static void describe_net(const struct net_config *n, unsigned nth, char out[NET_RECORD])
-{
-	uint8_t mac[6];
-
-	memcpy(mac, n->mac, sizeof(mac));
-	if (!n->has_mac)
-		nic_address(n, nth, mac);
-	snprintf(out, NET_RECORD, "%02x:%02x:%02x:%02x:%02x:%02x%s%s%s%s%s%s%s", mac[0], mac[1],
-		 mac[2], mac[3], mac[4], mac[5], n->dhcp ? ",dhcp" : "", n->ip[0] ? ",ip=" : "",
-		 n->ip, n->gw[0] ? ",gw=" : "", n->gw, n->dns[0] && !n->dhcp ? ",dns=" : "",
-		 n->dhcp ? "" : n->dns);
-}
-
 /* What insula-init mounts: src/guest/mounts.c, src/guest/fs.c. Their strings are the caller's. */
 struct boot_shares {
 	char *packed[CONFIG_MAX_SHARES + 1], *live[CONFIG_MAX_SHARES + 1]; /* NULL-terminated */
@@ -153,10 +137,11 @@ static int make_own_initrd(struct boot *b, const struct vm_config *c,
 			   const struct image_initrd_params *ip, const struct boot_shares *s,
 			   struct err *e)
 {
-	char record[CONFIG_MAX_NETS][NET_RECORD], *nets[CONFIG_MAX_NETS + 1] = {NULL};
+	char record[CONFIG_MAX_NETS][NIC_RECORD], *nets[CONFIG_MAX_NETS + 1] = {NULL};
 	const struct image_config ic = {.agent = c->command || c->serve_alone ? IMAGE_AGENT_ALONE
 						 : c->serve                   ? IMAGE_AGENT_BESIDE
 									      : IMAGE_AGENT_NONE,
+					.hostname = c->hostname,
 					.nets = nets,
 					.share = s->packed,
 					.fs = s->live,
@@ -169,7 +154,10 @@ static int make_own_initrd(struct boot *b, const struct vm_config *c,
 	int rc;
 
 	for (unsigned i = 0; i < c->nnets; i++) {
-		describe_net(&c->net[i], i, record[i]);
+		uint8_t mac[6];
+
+		nic_wanted(&c->net[i], i, mac);
+		nic_record(&c->net[i], mac, record[i]);
 		nets[i] = record[i];
 	}
 	rc = image_initrd(ip, &b->initrd[0], e);
@@ -217,7 +205,8 @@ static int open_initrd(struct boot *b, const struct vm_config *c, const struct p
 		b->ninitrds = 1;
 		return b->initrd[0] < 0 ? b->initrd[0] : 0;
 	}
-	if (is_elf(b->kernel) && !c->command && !c->rootfs && !c->image && !c->nshares)
+	if (is_elf(b->kernel) && !c->command && !c->rootfs && !c->image && !c->nshares &&
+	    !c->hostname)
 		return 0;
 	rc = boot_check_memory(b->kernel, c->mem, c->cpus, e);
 	return rc ? rc : add_own_initrd(b, c, p, kernel, check_only, e);

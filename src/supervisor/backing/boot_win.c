@@ -65,7 +65,8 @@ static int open_beside(const char *kernel, const char *name, struct err *e)
 static int add_own_initrd(struct boot *b, const struct vm_config *c, const char *kernel,
 			  bool check_only, struct err *e)
 {
-	const struct image_config ic = {.agent = c->command || c->serve_alone ? IMAGE_AGENT_ALONE
+	const struct image_config ic = {.hostname = c->hostname,
+					.agent = c->command || c->serve_alone ? IMAGE_AGENT_ALONE
 						 : c->serve                   ? IMAGE_AGENT_BESIDE
 									      : IMAGE_AGENT_NONE,
 					.root = !c->rootfs     ? IMAGE_ROOT_INITRD
@@ -90,7 +91,7 @@ static int open_initrd(struct boot *b, const struct vm_config *c, const char *ke
 		b->ninitrds = 1;
 		return b->initrd[0] < 0 ? b->initrd[0] : 0;
 	}
-	if (is_elf(b->kernel) && !c->command && !c->rootfs)
+	if (is_elf(b->kernel) && !c->command && !c->rootfs && !c->hostname)
 		return 0;
 	rc = boot_check_memory(b->kernel, c->mem, c->cpus, e);
 	return rc ? rc : add_own_initrd(b, c, kernel, check_only, e);

@@ -31,6 +31,11 @@
 
 /* ---- the address ---- */
 
+static void one_station(uint8_t mac[6])
+{
+	mac[0] = (uint8_t)((mac[0] & 0xfc) | 2); /* locally administered */
+}
+
 /* Two machines that run at once have different TAPs, and what is behind a stream is a network of
  * its own; so the TAP's name (or the path) and the host tell cards apart. */
 void nic_address(const struct net_config *conf, unsigned nth, uint8_t mac[6])
@@ -50,7 +55,36 @@ void nic_address(const struct net_config *conf, unsigned nth, uint8_t mac[6])
 	hash_str(&h, conf->name ? conf->name : "");
 	hash_u64(&h, nth);
 	memcpy(mac, &h.v, 6);
-	mac[0] = (uint8_t)((mac[0] & 0xfc) | 2); /* one station, locally administered */
+	one_station(mac);
+}
+
+void nic_wanted(const struct net_config *conf, unsigned nth, uint8_t mac[6])
+{
+	memcpy(mac, conf->mac, 6);
+	if (!conf->has_mac)
+		nic_address(conf, nth, mac);
+}
+
+void nic_random(uint8_t mac[6])
+{
+	random_bytes(mac, 6);
+	one_station(mac);
+}
+
+void nic_mac_text(const uint8_t mac[6], char out[NIC_MAC_TEXT])
+{
+	snprintf(out, NIC_MAC_TEXT, "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3],
+		 mac[4], mac[5]);
+}
+
+void nic_record(const struct net_config *n, const uint8_t mac[6], char out[NIC_RECORD])
+{
+	char text[NIC_MAC_TEXT];
+
+	nic_mac_text(mac, text);
+	snprintf(out, NIC_RECORD, "%s%s%s%s%s%s%s%s", text, n->dhcp ? ",dhcp" : "",
+		 n->ip[0] ? ",ip=" : "", n->ip, n->gw[0] ? ",gw=" : "", n->gw,
+		 n->dns[0] && !n->dhcp ? ",dns=" : "", n->dhcp ? "" : n->dns);
 }
 
 /* ---- TAP ---- */
@@ -415,9 +449,7 @@ int nic_open(struct nic *c, const struct net_config *conf, unsigned nth, unsigne
 			  .flags = conf->kind == NET_ON_USER ? NET_NO_LOOPBACK : 0,
 			  .mtu = conf->mtu}};
 	child_none(&c->passt);
-	memcpy(c->start.mac, conf->mac, sizeof(c->start.mac));
-	if (!conf->has_mac)
-		nic_address(conf, nth, c->start.mac);
+	nic_wanted(conf, nth, c->start.mac);
 	rc = open_backing(c, check_only, e);
 	if (rc)
 		nic_close(c);

@@ -55,6 +55,15 @@ int nic_retry(struct nic *c, struct err *e);
 
 /* A locally administered address that is the same for the same card of the same host every time. */
 void nic_address(const struct net_config *conf, unsigned nth, uint8_t mac[6]);
+/* The one that is configured, or else that. */
+void nic_wanted(const struct net_config *conf, unsigned nth, uint8_t mac[6]);
+/* One that no other card has. */
+void nic_random(uint8_t mac[6]);
+#define NIC_MAC_TEXT 18
+void nic_mac_text(const uint8_t mac[6], char out[NIC_MAC_TEXT]);
+/* What insula-init does with a card of that address: a record of src/guest/net.c. */
+#define NIC_RECORD 128
+void nic_record(const struct net_config *n, const uint8_t mac[6], char out[NIC_RECORD]);
 
 /* ---- passt.c ---- */
 /* Look for the program. -ENOENT: the text names the package. */

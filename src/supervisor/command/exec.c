@@ -167,9 +167,7 @@ int exec_poweroff(struct vm *vm, uint32_t init_ms, exec_done *done, struct err *
 static int check_resumed(const struct resumed *r, struct err *e)
 {
 	if (r->host_name && !gp_host_name_ok(r->host_name))
-		return err_set(e, -EINVAL,
-			       "host name '%.70s'; expected at most 64 letters, digits, dots and "
-			       "hyphens",
+		return err_set(e, -EINVAL, "host name '%.70s'; expected " GP_HOST_NAME_FORM,
 			       r->host_name);
 	if (r->machine_id && !gp_machine_id_ok(r->machine_id))
 		return err_set(e, -EINVAL, "machine-id '%.40s'; expected 32 digits 0-9a-f",

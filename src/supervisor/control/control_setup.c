@@ -40,7 +40,7 @@ static json_object *read_setup(int fd, struct err *e)
 
 static int use_setup(struct control *k, json_object *o, struct vm_config *c, struct err *e)
 {
-	const char *token = j_get_str(o, "token", ""), *text;
+	const char *token = j_get_str(o, "token", ""), *name = j_get_str(o, "name", NULL), *text;
 	json_object *config = j_get(o, "config");
 	int rc;
 
@@ -49,6 +49,7 @@ static int use_setup(struct control *k, json_object *o, struct vm_config *c, str
 	strcpy(k->token, token);
 	text = j_text(config);
 	c->json = strdup(text);
+	c->vm_name = name ? strdup(name) : NULL;
 	rc = config_json(c, NULL, text, strlen(text), e);
 	if (!rc)
 		rc = config_check(c, e);

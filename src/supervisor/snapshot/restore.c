@@ -14,6 +14,7 @@
 #include <insula/log.h>
 
 #include "faults.h"
+#include "identity.h"
 #include "pager.h"
 #include "pages.h"
 #include "restore.h"
@@ -227,6 +228,11 @@ int restore_take(struct vm_config *c, struct err *e)
 		return err_set(e, -EINVAL,
 			       "command: the guest of this snapshot has no agent that "
 			       "could run one; expected none");
+	if (c->hostname && !c->serve)
+		return refuse_given(c, "hostname",
+				    "none: the guest of this snapshot has no agent that could "
+				    "set it",
+				    e);
 	return 0;
 }
 
@@ -446,17 +452,22 @@ static void restore_told(struct vm *vm, uint32_t id, const struct msg_exec_exit 
 	exec_hold(vm, false);
 }
 
-/* That time has passed, and that somebody else may have its random numbers; then come commands. */
+/* That time has passed, that somebody else may have its random numbers, and who it is now; then come
+ * commands. */
 static int tell(struct vm *vm, struct err *e)
 {
 	struct restore *r = vm->conf->restoring;
-	const struct resumed what = {.clock = true};
+	struct identity who;
 
-	if (!vm_has_agent(vm))
+	if (identity_choose(&who, vm, j_get(r->snap.machine, "config"), e))
+		return e->code;
+	if (!vm_has_agent(vm)) {
+		identity_not_told(vm, &who);
 		return 0;
+	}
 	exec_hold(vm, true);
 	r->tell_by_ns = clock_ns() + TELL_NS;
-	return exec_resumed(vm, &what, restore_told, &r->told, e);
+	return identity_tell(vm, &who, restore_told, &r->told, e);
 }
 
 int restore_start(struct vm *vm, struct err *e)

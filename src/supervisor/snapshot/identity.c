@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Who a restored guest is. See identity.h. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "devices/net/net_page.h"
+#include "spec/json.h"
+#include "identity.h"
+#include "supervisor/vm.h"
+
+/* ---- names ---- */
+
+/* Of version 4 and the usual variant, as systemd makes its own. */
+static void choose_machine_id(char id[33])
+{
+	static const char variant[] = "89ab";
+
+	random_hex(id, 32);
+	id[12] = '4';
+	id[16] = variant[(unsigned char)id[16] % 4];
+}
+
+static void choose_names(struct identity *w, const struct vm_config *c)
+{
+	w->host_name = c->hostname;
+	if (!c->new_identity)
+		return;
+	choose_machine_id(w->machine_id);
+	if (w->host_name)
+		return;
+	if (c->vm_name && c->vm_name[0] && gp_host_name_ok(c->vm_name))
+		snprintf(w->name, sizeof(w->name), "%s", c->vm_name);
+	else
+		snprintf(w->name, sizeof(w->name), "insula-%.8s", w->machine_id);
+	w->host_name = w->name;
+}
+
+/* ---- cards ---- */
+
+/* The address that the guest's driver knows; false: there was no driver yet, and one that comes
+ * will see what the device offers then. */
+static bool card_known(const struct device *d, uint8_t mac[6])
+{
+	struct port_state port;
+	struct net_state st;
+	int page = d->slot[d->desc.page_slot];
+
+	if (read_full(page, &port, sizeof(port), DP_STATE_OFF) ||
+	    read_full(page, &st, sizeof(st), NET_STATE_OFF))
+		return false;
+	memcpy(mac, st.mac, sizeof(st.mac));
+	return port.magic == PORT_STATE_MAGIC && port.tag == NET_TAG && st.valid;
+}
+
+/* What the configuration of the snapshot says of cards, in `then`. One that cannot be read says
+ * nothing: all is new. */
+static void cards_then(struct vm_config *then, json_object *config)
+{
+	json_object *o = json_object_new_object(), *nets = j_get(config, "nets");
+	struct err e;
+
+	config_init(then);
+	if (nets) {
+		j_obj(o, "nets", json_object_get(nets));
+		if (config_json(then, "", j_text(o), strlen(j_text(o)), &e))
+			config_drop_nets(then);
+	}
+	json_object_put(o);
+}
+
+/* Does the card get other addresses than it had? Their MAC addresses do not count. */
+static bool readdressed(const struct net_config *now, const struct net_config *then)
+{
+	static const uint8_t none[6];
+	char a[NIC_RECORD], b[NIC_RECORD];
+
+	nic_record(now, none, a);
+	nic_record(then, none, b);
+	return strcmp(a, b) != 0;
+}
+
+/* Said for this start, another machine's, or as it was. */
+static void choose_mac(const struct vm_config *c, const struct net_config *n, const uint8_t old[6],
+		       uint8_t mac[6])
+{
+	if (n->has_mac && (c->given & config_bit("net")))
+		memcpy(mac, n->mac, 6);
+	else if (c->new_identity)
+		nic_random(mac);
+	else
+		memcpy(mac, old, 6);
+}
+
+static void choose_card(struct identity *w, const struct vm_config *c, struct device *d,
+			const struct net_config *then)
+{
+	struct nic *nic = d->back.nic;
+	char old_text[NIC_MAC_TEXT], record[NIC_RECORD], *card = w->card[w->ncards];
+	uint8_t old[6], *mac = nic->start.mac;
+	bool known = card_known(d, old), other = readdressed(nic->conf, then);
+
+	if (!known)
+		memcpy(old, mac, 6);
+	choose_mac(c, nic->conf, old, mac);
+	if (!known || w->ncards == GP_CARDS_MAX || (!other && !memcmp(old, mac, 6)))
+		return;
+	nic_mac_text(old, old_text);
+	nic_record(nic->conf, mac, record);
+	if (!other)
+		record[NIC_MAC_TEXT - 1] = 0;
+	snprintf(card, IDENTITY_CARD, "%s,%s", old_text, record);
+	w->ncards++;
+}
+
+static int choose_cards(struct identity *w, struct vm *vm, json_object *config, struct err *e)
+{
+	struct vm_config *then = calloc(1, sizeof(*then));
+
+	if (!then)
+		return err_set(e, -ENOMEM, "out of memory");
+	cards_then(then, config);
+	for (unsigned i = 0, nth = 0; i < vm->ndevices; i++) {
+		if (vm->device[i].class == &device_net)
+			choose_card(w, vm->conf, &vm->device[i], &then->net[nth++]);
+	}
+	config_free(then);
+	free(then);
+	return 0;
+}
+
+/* ---- all of it ---- */
+
+int identity_choose(struct identity *w, struct vm *vm, json_object *config, struct err *e)
+{
+	*w = (struct identity){0};
+	choose_names(w, vm->conf);
+	return choose_cards(w, vm, config, e);
+}
+
+int identity_tell(struct vm *vm, const struct identity *w, exec_done *done, uint32_t *id,
+		  struct err *e)
+{
+	const char *card[GP_CARDS_MAX];
+	const struct resumed what = {.vm = vm->conf->vm_name,
+				     .clock = true,
+				     .host_name = w->host_name,
+				     .machine_id = w->machine_id,
+				     .ncards = w->ncards,
+				     .card = card};
+
+	for (unsigned i = 0; i < w->ncards; i++) {
+		card[i] = w->card[i];
+		log_info("restore: network card %s", card[i]);
+	}
+	if (w->host_name)
+		log_info("restore: host name %s", w->host_name);
+	if (w->machine_id[0])
+		log_info("restore: machine-id %s", w->machine_id);
+	return exec_resumed(vm, &what, done, id, e);
+}
+
+void identity_not_told(const struct vm *vm, const struct identity *w)
+{
+	if (vm->conf->new_identity)
+		log_warn("restore: the guest has no agent: it keeps its host name, machine-id and "
+			 "addresses, and its random numbers are new only if its kernel sees to it");
+	for (unsigned i = 0; i < w->ncards && !vm->conf->new_identity; i++)
+		log_warn("restore: the guest has no agent that could tell it: network card %s",
+			 w->card[i]);
+}
