@@ -186,8 +186,11 @@ const struct method methods[] = {
 		FLAG("live", "whether its memory was copied while it went on")), false},
 	{"vm.clone",
 	 "Make VMs that go on from where this one is now, and let it go on. They have its memory, "
-	 "read when they touch it, and new random numbers; disks, cards and shares are the same "
-	 "unless config says otherwise. Answered when all of them run; if one cannot, none does.",
+	 "read when they touch it; disks, cards and shares are the same unless config says "
+	 "otherwise. Each is a machine of its own: its guest is told the VM's name as its host "
+	 "name, and gets random numbers, a machine-id and MAC addresses of its own; with "
+	 "\\\"identity\\\": \\\"kept\\\" in config it keeps the names and addresses. Answered when all "
+	 "of them run; if one cannot, none does.",
 	 method_vm_clone,
 	 OBJECT(MUST("id"), ID ","
 		NUMBER("count", "1", "256", "how many; default 1") ","

@@ -343,7 +343,8 @@ def case_refused(d, place):
             (["--cpus", "2"], ["--cpus", "1, as the snapshot"]), (["--mem", "128M"], ["--mem", "64M, as the snapshot"]),
             (["--kernel", BUILD + "/guests/snap.elf"], ["--kernel", "none with --restore"]), (["--initrd", "/dev/null"], ["--initrd"]),
             (["--append", "x"], ["--append"]), (["--rng", "off"], ["device"]), (["--disk", disk, "--disk", other], ["device"]),
-            (["--vsock", place + "/v"], ["device"]), (["--console", "virtio,stdio"], ["device"]), (["--disk", place + "/nope.img"], ["nope.img"]),
+            (["--vsock", place + "/v"], ["device"]), (["--hostname", "x"], ["--hostname", "none", "no agent"]),
+            (["--identity", "other"], ["--identity", "new or kept"]), (["--console", "virtio,stdio"], ["device"]), (["--disk", place + "/nope.img"], ["nope.img"]),
             (["--", "true"], ["command"])]:
         r = run(s, *args)
         check("--restore with %s: one line, status 2" % " ".join(args[:2]).replace(place, "").replace(BUILD, ""), one_line(r, *words), r)
@@ -475,6 +476,8 @@ def case_clone(d, place):
         check("clone %d has what the source had" % i, copy.state() == before, before)
         after = copy.count(i + 1)
         check("clone %d goes its own way" % i, after == (before[0], 3 + i + 1, True), after)
+        said = json.dumps(c.call("vm.logs", id=v["id"]))
+        check("clone %d: its log says that nobody tells the guest" % i, "the guest has no agent: it keeps its host name" in said, said)
         copy.end()
     check("clone: the source hears nothing of it", g.count() == (before[0], 4, True))
     e = refused(c, "vm.clone", id="source", name="source", place=place)
