@@ -777,17 +777,12 @@ START_TEST(images_own_settings)
 }
 END_TEST
 
+#define TEN "0123456789"
+
 START_TEST(identities)
 {
-	static const char *const bad[] = {
-		"",
-		"a b",
-		".a",
-		"-a",
-		"a/b",
-		"a\n",
-		"0123456789012345678901234567890123456789012345678901234567"
-		"8901234"};
+	static const char long_one[] = TEN TEN TEN TEN TEN TEN "01234"; /* 65 */
+	const char *const bad[] = {"", "a b", ".a", "-a", "a/b", "a\n", long_one};
 
 	ck_assert_int_eq(set("hostname", "web-1.example_x"), 0);
 	ck_assert_str_eq(c.hostname, "web-1.example_x");
@@ -795,6 +790,7 @@ START_TEST(identities)
 		ck_assert_int_eq(set("hostname", bad[i]), -EINVAL);
 	ck_assert_str_eq(c.mistake.field, "hostname");
 	ck_assert_str_eq(c.hostname, "web-1.example_x");
+	ck_assert_int_eq(set("hostname", long_one + 1), 0);
 	ck_assert_int_eq(config_check(&c, &e), 0);
 	ck_assert_int_eq(set("initrd", "/x"), 0);
 	ck_assert_int_eq(config_check(&c, &e), -EINVAL);

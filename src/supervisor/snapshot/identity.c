@@ -96,6 +96,8 @@ static void choose_mac(const struct vm_config *c, const struct net_config *n, co
 		memcpy(mac, old, 6);
 }
 
+_Static_assert(CONFIG_MAX_NETS <= GP_CARDS_MAX, "each card has a place in the request");
+
 static void choose_card(struct identity *w, const struct vm_config *c, struct device *d,
 			const struct net_config *then)
 {
@@ -107,7 +109,7 @@ static void choose_card(struct identity *w, const struct vm_config *c, struct de
 	if (!known)
 		memcpy(old, mac, 6);
 	choose_mac(c, nic->conf, old, mac);
-	if (!known || w->ncards == GP_CARDS_MAX || (!other && !memcmp(old, mac, 6)))
+	if (!known || (!other && !memcmp(old, mac, 6)))
 		return;
 	nic_mac_text(old, old_text);
 	nic_record(nic->conf, mac, record);
