@@ -113,7 +113,7 @@ mkdir -p "$T/root2/www" "$T/root2/etc/insula/resume.d"
 echo served-88 >"$T/root2/www/page"
 printf '#!/bin/sh\nenv | grep ^INSULA_ >/run/hook\n' >"$T/root2/etc/insula/resume.d/10-note"
 # One line for each thing in which two machines differ.
-cat >"$T/root2/bin/who" <<'WHO'
+cat >"$T/root2/bin/identity" <<'SAY'
 #!/bin/sh
 echo "uuid $(cat /proc/sys/kernel/random/uuid)"
 echo "urandom $(head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n')"
@@ -123,8 +123,8 @@ echo "hostname $(hostname)"
 echo "mac $(cat /sys/class/net/eth0/address)"
 echo "address $(ip -4 addr show eth0 | grep -o 'inet [0-9./]*')"
 echo "address6 $(grep eth0 /proc/net/if_inet6 | cut -c1-32)"
-WHO
-chmod 755 "$T/root2/bin/who" "$T/root2/etc/insula/resume.d/10-note"
+SAY
+chmod 755 "$T/root2/bin/identity" "$T/root2/etc/insula/resume.d/10-note"
 for a in cut env grep head hostname httpd ip od sleep tr; do
 	ln -sf busybox "$T/root2/bin/$a"
 done
@@ -135,7 +135,7 @@ if command -v openssl >/dev/null; then
 fi
 expect source-starts 0 '' "$CTL" run -d --name source --hostname first --mem 160M --rootfs "$T/root2" \
 	--net tap=t0,mac=52:54:00:00:07:01,ip=192.0.2.10/24 --
-guest source 'httpd -p 80 -h /www; sleep 2; who' >"$T/source"
+guest source 'httpd -p 80 -h /www; sleep 2; identity' >"$T/source"
 cp "$T/source" "$T/out"
 also source-is-itself '^hostname first$'
 also source-has-an-address '^address6 fe80000000000000505400fffe000701$'
@@ -151,7 +151,7 @@ done
 wait $jobs
 jobs=''
 for i in $(seq $CLONES); do
-	guest "c$i" who >"$T/who$i" &
+	guest "c$i" identity >"$T/who$i" &
 	jobs="$jobs $!"
 done
 # shellcheck disable=SC2086
@@ -177,7 +177,7 @@ same hooks-know "" "$wrong"
 # Of a clone that has its card on another TAP nothing but the card's own address is new; it is the source's in all else.
 timeout 120 "$CTL" rpc vm.clone '{"id": "source", "name": "clone", "place": "'"$T"'", "config": {"nets": ["tap=t5,ip=192.0.2.10/24"]}}' >"$T/out" 2>&1
 also clone '"running"'
-guest clone who >"$T/who"
+guest clone identity >"$T/who"
 cp "$T/who" "$T/out"
 also clone-name '^hostname clone$'
 also clone-address '^address inet 192.0.2.10/24'
@@ -185,7 +185,7 @@ for what in uuid urandom machine-id mac address6; do
 	cat "$T/source" "$T/who" "$T"/who[0-9] | grep "^$what ." >"$T/out"
 	same "clone-differs-$what" $((CLONES + 2)) "$(sort -u "$T/out" | wc -l)"
 done
-guest source who | grep -E '^(hostname|machine-id|mac|address)' >"$T/out"
+guest source identity | grep -E '^(hostname|machine-id|mac|address)' >"$T/out"
 same source-is-as-it-was "$(grep -E '^(hostname|machine-id|mac|address)' "$T/source")" "$(cat "$T/out")"
 expect clones-stop 0 '' "$CTL" rm -f source c1 c2 c3 c4 clone
 same template-is-as-it-was "$before" "$(image)"
