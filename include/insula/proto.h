@@ -130,6 +130,7 @@ enum vmm_flags {
 	/* Instead of kernel and initrd a START_STATE: what MSG_SAVE has written. Guest memory and
 	 * the device pages have their contents by MSG_GO. */
 	VMM_RESTORE = 2,
+	VMM_PAUSED = 4, /* from MSG_GO on, as after MSG_PAUSE: MSG_PAUSED follows */
 };
 struct msg_start_vmm {
 	struct start_head head; /* START_TAG_VMM; its memory map is all of the guest's */

@@ -214,6 +214,9 @@ int config_check(struct vm_config *c, struct err *e)
 	if (!rc && c->new_identity && !c->restore)
 		rc = config_refuse(c, "identity", "a snapshot, restore", e,
 				   "--identity: no snapshot; expected --restore DIR");
+	if (!rc && c->paused && !c->restore)
+		rc = config_refuse(c, "paused", "none without restore", e,
+				   "--paused: nothing to go on from; expected --restore DIR");
 	if (rc)
 		return rc;
 	if (own) {

@@ -144,6 +144,7 @@ struct vm_config {
 	uint64_t given;    /* bit i: settings[i] was said */
 	char *json;        /* what insulad was told, and gave us; NULL: it was not insulad */
 	char *restore;     /* the directory of a snapshot; NULL: the guest boots */
+	bool paused;       /* of that: it stands ready, and does not run */
 	bool new_identity; /* the guest is another machine than the one that was saved */
 	char *hostname; /* of the guest; NULL: its own, or with new_identity one that is chosen */
 	char *vm_name;  /* what insulad calls the VM; NULL: nothing; cannot be configured */

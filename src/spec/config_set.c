@@ -628,6 +628,11 @@ static int set_hostname(const struct taking *t, const char *v)
 	return take_text(t, &t->c->hostname, v);
 }
 
+static int set_paused(const struct taking *t, const char *v)
+{
+	return config_set_set_flag(t, &t->c->paused, v);
+}
+
 static const struct {
 	const char *name;
 	int (*set)(const struct taking *t, const char *v);
@@ -655,6 +660,7 @@ static const struct {
 	{"restore", set_restore},
 	{"identity", set_identity},
 	{"hostname", set_hostname},
+	{"paused", set_paused},
 };
 
 int config_take(const struct taking *t, const char *value)

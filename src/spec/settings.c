@@ -332,6 +332,11 @@ const struct setting settings[SETTINGS] = {
 	 .value = "NAME",
 	 .help = "the guest's host name, with Insula's own initrd (default: insula; with "
 		 "--identity new the VM's name)"},
+	{.name = "paused",
+	 .type = SETTING_FLAG,
+	 .on = ON_LINUX,
+	 .help = "with --restore, in a VM of insulad: it stands ready, and insulactl resume lets "
+		 "it go on"},
 	{.name = "timeout",
 	 .type = SETTING_NUMBER,
 	 .min = 1,
@@ -429,8 +434,11 @@ size_t settings_longopts(struct option *out)
 
 	for (int i = 0; i < SETTINGS; i++) {
 		if (!settings[i].letter)
-			out[n++] = (struct option){settings[i].name, required_argument, NULL,
-						   SETTING_FLAG_BASE + i};
+			out[n++] = (struct option){settings[i].name,
+						   settings[i].type == SETTING_FLAG
+							   ? no_argument
+							   : required_argument,
+						   NULL, SETTING_FLAG_BASE + i};
 	}
 	return n;
 }

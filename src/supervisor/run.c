@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* insula-run. See run.h. */
+#include <errno.h>
 #include <stdio.h>
 
 #include <insula/log.h>
@@ -61,6 +62,10 @@ int run_main(struct options *o, int argc, char **argv)
 
 	config_init(&o->conf);
 	rc = options_parse(o, argc, argv, &e);
+	if (!rc && o->conf.paused && !o->control)
+		rc = err_set(&e, -EINVAL,
+			     "--paused: nobody could let it go on; expected a VM of insulad, such "
+			     "as insulactl run makes");
 	log_setup("insula-run", o->verbose > 1   ? LOG_LVL_DEBUG
 				: o->verbose > 0 ? LOG_LVL_INFO
 						 : LOG_LVL_WARN);

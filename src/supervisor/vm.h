@@ -27,6 +27,7 @@
 #include "supervisor/command/exec.h"
 #include "supervisor/backing/paths.h"
 #include "signals.h"
+#include "supervisor/snapshot/standing.h"
 #include "vm_common.h"
 
 #ifdef _WIN32
@@ -83,7 +84,8 @@ struct vm {
 	bool hard;             /* do not wait for helpers at the end */
 	const char *reason;    /* stable name of the end, if MSG_VM_EXIT does not tell it; static */
 	struct faults *faults; /* of those who map mem; NULL: none */
-	struct save *save;     /* the snapshot that is made, or the last one; NULL: none yet */
+	struct standing standing;
+	struct save *save; /* the snapshot that is made, or the last one; NULL: none yet */
 	struct control *control; /* insulad's door; NULL without (borrowed) */
 };
 /* Open and check. On error nothing is left open, and vm->end.status tells whose fault it is:

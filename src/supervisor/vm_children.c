@@ -56,7 +56,8 @@ void vm_go(struct vm *vm)
 		return;
 	}
 	vm->running = true;
-	control_event(vm->control, "running", NULL, NULL);
+	if (!standing_is(vm)) /* MSG_PAUSED follows */
+		control_event(vm->control, "running", NULL, NULL);
 	log_info("running after %llu us",
 		 (unsigned long long)((clock_ns() - vm->started_ns) / 1000));
 }
@@ -107,6 +108,8 @@ static void on_vm_exit(struct vm *vm, const struct msg_vm_exit *x)
 
 static void vm_is_paused(struct vm *vm, bool paused)
 {
+	if (!paused)
+		standing_goes_on(vm);
 	control_paused(vm->control, vm, paused);
 	if (paused)
 		save_paused(vm);

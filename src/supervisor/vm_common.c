@@ -126,6 +126,8 @@ unsigned vm_word_start(const struct vm *vm, int hypervisor, struct msg_start_vmm
 				    .ncpus = vm->conf->cpus,
 				    .ndevices = vm->ndevices,
 				    .flags = vm->conf->mem_huge ? VMM_HUGEPAGES : 0};
+	if (standing_is(vm))
+		m->flags |= VMM_PAUSED;
 	random_bytes(m->genid, sizeof(m->genid));
 	memcpy(m->cmdline, vm->boot.cmdline, sizeof(m->cmdline));
 	if (hypervisor >= 0) {

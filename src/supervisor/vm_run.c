@@ -94,13 +94,13 @@ static void start_all(struct vm *vm)
 
 static uint64_t timeout_due(const struct vm *vm)
 {
-	return vm->conf->timeout ? vm->started_ns + vm->conf->timeout * SECOND_NS : 0;
+	return standing_timeout_due(vm);
 }
 
 static void timeout_over(struct vm *vm)
 {
-	vm_end(vm, RUN_TIMEOUT, "--timeout: %u second%s passed", vm->conf->timeout,
-	       vm->conf->timeout == 1 ? " has" : "s have");
+	vm_end(vm, RUN_TIMEOUT, "--timeout: %u second%s passed", standing_timeout(vm),
+	       standing_timeout(vm) == 1 ? " has" : "s have");
 }
 
 static uint64_t start_due(const struct vm *vm)

@@ -76,7 +76,7 @@ static int check_start(const struct vmm *vm, const struct msg_start_vmm *m,
 		return rc;
 	if (!f->n[START_MEMORY] || f->n[START_INITRD] > (restore ? 0 : VMM_MAX_INITRDS) ||
 	    m->ndevices != vm->ndevices || m->ncpus < 1 || m->ncpus > BOARD_MAX_CPUS ||
-	    (m->flags & ~(uint32_t)(VMM_HUGEPAGES | VMM_RESTORE)) ||
+	    (m->flags & ~(uint32_t)(VMM_HUGEPAGES | VMM_RESTORE | VMM_PAUSED)) ||
 	    !memchr(m->cmdline, 0, sizeof(m->cmdline)))
 		return err_set(e, -EPROTO, "malformed MSG_START_VMM");
 	return 0;
@@ -116,6 +116,8 @@ static void main_receive(struct vmm *vm, struct msg_start_vmm *start, struct sta
 	vm->ncpus = start->ncpus;
 	vm->memmap = start->head.mem;
 	vm->restored = start->flags & VMM_RESTORE;
+	vm->pausing = start->flags & VMM_PAUSED;
+	atomic_store(&vm->paused, vm->pausing);
 	vm->save_fd = -1;
 }
 

@@ -151,6 +151,8 @@ void *vcpu_thread(void *arg)
 		panic("vCPU %u: %s", c->index, e.text);
 	pthread_barrier_wait(&c->vm->begun);
 	wait_for_gate(c->vm);
+	if (atomic_load(&c->vm->paused))
+		rest(c);
 	if (c->index == 0)
 		c->vm->first_run_ns = clock_ns();
 	if (c->vm->restored)

@@ -12,11 +12,14 @@
 #include <insula/log.h>
 
 #include "control_os.h"
+#include "ctlrenew.h"
+#include "spec/config.h"
 #include "spec/ending.h"
 #include "spec/json.h"
 #include "supervisor/backing/balloon.h"
 #include "supervisor/recover.h"
 #include "supervisor/snapshot/save.h"
+#include "supervisor/snapshot/standing.h"
 #include "usage.h"
 #include "supervisor/loop.h"
 #include "supervisor/vm_common.h"
@@ -25,7 +28,6 @@
 #define PAUSE_DEADLINE_NS 3000000000ull
 #define STOP_MAX_MS 3600001
 #define BALLOON_DEADLINE_NS 1000000000ull
-#define RENEW_NS 120000000000ull /* for all hooks of the guest together */
 
 /* ---- out ---- */
 
@@ -135,7 +137,7 @@ static const char *state_name(const struct control *k, const struct vm *vm)
 		return "stopping";
 	if (!vm_is_running(vm))
 		return "starting";
-	return k->paused ? "paused" : "running";
+	return k->paused ? "paused" : standing_is(vm) ? "starting" : "running";
 }
 
 static json_object *control_describe(const struct control *k, const struct vm *vm)
@@ -240,7 +242,8 @@ static bool turn(struct call *c, bool pause)
 	struct control *k = c->k;
 	struct vm *vm = c->vm;
 
-	if (!vm_is_running(vm) || vm_has_ended(vm) || (pause && k->stopping)) {
+	if (!vm_is_running(vm) || vm_has_ended(vm) || (pause && k->stopping) ||
+	    (standing_is(vm) && !k->paused)) {
 		control_refuse(k, c->conn, c->id, "wrong-state", state_name(k, vm));
 		return false;
 	}
@@ -278,57 +281,39 @@ static void op_resume(struct call *c)
 
 /* ---- the guest is told that it goes on ---- */
 
-static void renewed(struct control *k, const char *why)
-{
-	k->renew.id = 0;
-	if (why[0])
-		log_warn("the guest goes on, but: %s", why);
-	control_event(k, "renewed", NULL, why[0] ? why : NULL);
-}
-
-static void renew_over(struct vm *vm, uint32_t id, const struct msg_exec_exit *x)
-{
-	char why[EXEC_TEXT_LEN];
-
-	(void)id;
-	exec_resumed_why(x, why);
-	renewed(vm_control(vm), why);
-}
-
-/* One at a time; its place is free when the process of the last one has been reaped. */
-static void serve_renew(struct control *k, struct vm *vm, uint64_t now)
-{
-	const struct resumed r = {.vm = k->renew.vm, .clock = true};
-	struct err e;
-	int rc;
-
-	if (k->renew.id && now >= k->renew.limit_ns)
-		(void)exec_cancel(vm, k->renew.id, "it did not answer in time");
-	if (!k->renew.wanted || k->renew.id || vm_has_ended(vm))
-		return;
-	rc = exec_resumed(vm, &r, renew_over, &k->renew.id, &e);
-	if (rc == -EALREADY)
-		return;
-	k->renew.wanted = false;
-	k->renew.limit_ns = now + RENEW_NS;
-	if (rc)
-		renewed(k, e.text);
-}
-
 /* An operation of its own: a supervisor of an older release must refuse it. */
 static void op_renew(struct call *c)
 {
 	struct control *k = c->k;
+	const char *name;
 
 	if (!vm_has_agent(c->vm)) {
 		control_refuse(k, c->conn, c->id, "no-agent",
 			       "this VM does not boot Insula's own initrd, which sets its clock");
 		return;
 	}
-	if (!turn(c, false))
+	name = j_get_str(c->params, "vm", "");
+	if (standing_is(c->vm)) {
+		standing_take(c->vm, name, 0);
+		(void)turn(c, false); /* it is told then anyway */
+	} else if (turn(c, false)) {
+		ctlrenew_want(k, name);
+	}
+}
+
+/* insulad gives a VM that stands to whoever asked for one, with the streams of that client. */
+static void op_take(struct call *c)
+{
+	int64_t timeout = number(c, "timeout", 0);
+	struct vm *vm = c->vm;
+
+	if (!standing_is(vm)) {
+		control_refuse(c->k, c->conn, c->id, "wrong-state", state_name(c->k, vm));
 		return;
-	snprintf(k->renew.vm, sizeof(k->renew.vm), "%s", j_get_str(c->params, "vm", ""));
-	k->renew.wanted = true;
+	}
+	standing_take(vm, j_get_str(c->params, "vm", ""), timeout > 0 ? (unsigned)timeout : 0);
+	if (turn(c, false) && c->nfds && !c->more_fds)
+		control_os_first(c->k, vm_conf(vm)->command, c->fd, &c->nfds);
 }
 
 /* ---- snapshots ---- */
@@ -407,7 +392,7 @@ static void poweroff_over(struct vm *vm, uint32_t id, const struct msg_exec_exit
 }
 
 /* A guest that can be asked to power off is asked, and has until the deadline; any other ends now.
- * One that is paused cannot hear it. */
+ * One that is paused cannot hear it; one that stands has not begun. */
 static void op_stop(struct call *c)
 {
 	struct control *k = c->k;
@@ -421,7 +406,7 @@ static void op_stop(struct call *c)
 	save_cancel(vm, "the VM is being stopped");
 	control_answer(k, c->conn, c->id, NULL);
 	k->stopping = true;
-	if (!ms || !vm_has_agent(vm) || vm_has_ended(vm)) {
+	if (!ms || !vm_has_agent(vm) || vm_has_ended(vm) || standing_is(vm)) {
 		force(k, vm);
 		return;
 	}
@@ -562,6 +547,7 @@ static const struct {
 	{"pause", op_pause},
 	{"resume", op_resume},
 	{"renew", op_renew},
+	{"take", op_take},
 	{"snapshot", op_snapshot},
 	{"snapshot-remove", op_snapshot_remove},
 	{"stop", op_stop},
@@ -693,7 +679,7 @@ void control_turn(struct control *k, struct vm *vm)
 		k->forced = true;
 		vm_stop(vm, "disowned", RUN_SIGNAL + SIGTERM, true);
 	}
-	serve_renew(k, vm, now);
+	ctlrenew_serve(k, vm, now);
 	ctlexec_overdue(&k->exec, vm);
 	vmlog_serve(&k->log, now);
 }

@@ -206,6 +206,14 @@ static void attach_first(struct control *k, int fd, int errors, bool command)
 	}
 }
 
+void control_os_first(struct control *k, bool command, int fd[CTLEXEC_FDS], unsigned *n)
+{
+	while (*n > 2)
+		fd_close(&fd[--*n]);
+	attach_first(k, fd[0], *n > 1 ? fd[1] : -1, command);
+	*n = 0;
+}
+
 static struct control *control_make(int fd, struct err *e)
 {
 	struct control *k = control_new(fd + 2, e);

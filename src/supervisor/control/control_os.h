@@ -105,6 +105,9 @@ int control_os_attach(struct control *k, json_object *params, json_object *resul
 		      struct err *e);
 /* The streams of a command that `params` names: appended to fd, the caller's. */
 int control_os_streams(json_object *params, int fd[CTLEXEC_FDS], unsigned *n, struct err *e);
+/* The streams of whoever has taken a VM that stands: as those of whoever starts one. What is used is
+ * taken over. */
+void control_os_first(struct control *k, bool command, int fd[CTLEXEC_FDS], unsigned *n);
 struct control_console {
 	unsigned clients;
 	uint64_t bytes, lost;

@@ -394,3 +394,9 @@ void control_os_close(struct control *c)
 	CloseHandle(k->out_ov.hEvent);
 	free(k);
 }
+
+/* There are no snapshots here, and so none that stands. */
+void control_os_first(struct control *k, bool command, int fd[CTLEXEC_FDS], unsigned *n)
+{
+	(void)k, (void)command, (void)fd, (void)n;
+}

@@ -25,16 +25,17 @@ static void choose_machine_id(char id[33])
 	id[16] = variant[(unsigned char)id[16] % 4];
 }
 
-static void choose_names(struct identity *w, const struct vm_config *c)
+void identity_name(struct identity *w, const struct vm_config *c, const char *name)
 {
+	w->vm = name;
 	w->host_name = c->hostname;
 	if (!c->new_identity)
 		return;
 	choose_machine_id(w->machine_id);
 	if (w->host_name)
 		return;
-	if (c->vm_name && c->vm_name[0] && gp_host_name_ok(c->vm_name))
-		snprintf(w->name, sizeof(w->name), "%s", c->vm_name);
+	if (name && name[0] && gp_host_name_ok(name))
+		snprintf(w->name, sizeof(w->name), "%s", name);
 	else
 		snprintf(w->name, sizeof(w->name), "insula-%.8s", w->machine_id);
 	w->host_name = w->name;
@@ -140,7 +141,6 @@ static int choose_cards(struct identity *w, struct vm *vm, json_object *config, 
 int identity_choose(struct identity *w, struct vm *vm, json_object *config, struct err *e)
 {
 	*w = (struct identity){0};
-	choose_names(w, vm->conf);
 	return choose_cards(w, vm, config, e);
 }
 
@@ -148,7 +148,7 @@ int identity_tell(struct vm *vm, const struct identity *w, exec_done *done, uint
 		  struct err *e)
 {
 	const char *card[GP_CARDS_MAX];
-	const struct resumed what = {.vm = vm->conf->vm_name,
+	const struct resumed what = {.vm = w->vm,
 				     .clock = true,
 				     .host_name = w->host_name,
 				     .machine_id = w->machine_id,

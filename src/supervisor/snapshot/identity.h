@@ -21,6 +21,7 @@
 
 #define IDENTITY_CARD (NIC_MAC_TEXT + NIC_RECORD)
 struct identity {
+	const char *vm;        /* what insulad calls it; NULL: nothing; borrowed */
 	const char *host_name; /* NULL: as it was */
 	char name[65];         /* that one, if it was chosen */
 	char machine_id[33];   /* "": as it was */
@@ -28,10 +29,12 @@ struct identity {
 	char card[GP_CARDS_MAX][IDENTITY_CARD];
 };
 
-/* `config`: the snapshot's. The device pages are those of the snapshot, and no helper runs. Cards
+/* Its cards. `config`: the snapshot's. The device pages are those of the snapshot, and no helper runs. Cards
  * that shall have another address are offered to the driver with that one from their next reset on.
  */
 int identity_choose(struct identity *w, struct vm *vm, json_object *config, struct err *e);
+/* And its names, before it is told: insulad calls the VM `name`, which lasts that long; or NULL. */
+void identity_name(struct identity *w, const struct vm_config *c, const char *name);
 /* Tell the guest; see exec_resumed(). */
 int identity_tell(struct vm *vm, const struct identity *w, exec_done *done, uint32_t *id,
 		  struct err *e);

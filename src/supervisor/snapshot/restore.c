@@ -39,6 +39,7 @@ struct restore {
 	uint32_t told; /* the guest is being told that it goes on: its command; 0: it is not */
 	uint64_t tell_by_ns; /* or its commands run without that */
 	bool serves, completing;
+	struct identity who;
 	bool damaged; /* the snapshot; no other insula-pager reads it either */
 };
 
@@ -183,7 +184,7 @@ static int merge_json(struct vm_config *c, const struct restore *r, struct err *
 	}
 	json_object_object_foreach(own, key, value)
 	{
-		if (strcmp(key, "restore") != 0)
+		if (strcmp(key, "restore") != 0 && strcmp(key, "paused") != 0)
 			j_obj(config, key, json_object_get(value));
 	}
 	text = strdup(j_text(config));
@@ -449,34 +450,37 @@ static void restore_told(struct vm *vm, uint32_t id, const struct msg_exec_exit 
 	exec_resumed_why(x, why);
 	if (why[0])
 		log_warn("restore: the guest goes on, but: %s", why);
+	if (vm->standing.since_ns)
+		control_event(vm->control, "renewed", NULL, why[0] ? why : NULL);
 	exec_hold(vm, false);
 }
 
-/* That time has passed, that somebody else may have its random numbers, and who it is now; then come
- * commands. */
-static int tell(struct vm *vm, struct err *e)
+/* Its commands wait until it knows. */
+int restore_tell(struct vm *vm, const char *name, struct err *e)
 {
 	struct restore *r = vm->conf->restoring;
-	struct identity who;
 
-	if (identity_choose(&who, vm, j_get(r->snap.machine, "config"), e))
-		return e->code;
+	identity_name(&r->who, vm->conf, name);
 	if (!vm_has_agent(vm)) {
-		identity_not_told(vm, &who);
+		identity_not_told(vm, &r->who);
 		return 0;
 	}
 	exec_hold(vm, true);
 	r->tell_by_ns = clock_ns() + TELL_NS;
-	return identity_tell(vm, &who, restore_told, &r->told, e);
+	return identity_tell(vm, &r->who, restore_told, &r->told, e);
 }
 
 int restore_start(struct vm *vm, struct err *e)
 {
 	struct restore *r = vm->conf->restoring;
-	int rc = tell(vm, e);
+	int rc = identity_choose(&r->who, vm, j_get(r->snap.machine, "config"), e);
 
+	if (!rc && !vm->conf->paused)
+		rc = restore_tell(vm, vm->conf->vm_name, e);
 	if (rc)
 		return rc;
+	if (vm->conf->paused)
+		standing_begin(vm);
 	/* What a balloon has given back would come back as it was, and not as zeros. */
 	r->lazy = faults_can_fill(vm) && !vm_balloon(vm);
 	if (!r->lazy) {

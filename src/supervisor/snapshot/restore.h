@@ -42,6 +42,9 @@ int restore_fill(struct vm *vm, struct err *e);
 int restore_records(const struct vm *vm);
 /* Only with a snapshot. Memory that is read as a whole: vm_start_helpers() follows. */
 int restore_start(struct vm *vm, struct err *e);
+/* The guest hears, when it can, that time has passed and that somebody else may have its random
+ * numbers; its commands wait for that. `name`: INSULA_VM of its hooks; NULL: none. */
+int restore_tell(struct vm *vm, const char *name, struct err *e);
 /* May the guest go on? Also without a snapshot. */
 bool restore_loaded(const struct vm *vm);
 /* Nobody waits for memory any more: the guest has stopped, and its helpers have written out what
