@@ -14,6 +14,7 @@
  *   exec.c      the methods that run commands in a VM
  *   logs.c      the method that reads a VM's log
  *   machine*.c  one VM: its record, its start, its end, after a restart of the daemon
+ *   pool*.c     VMs that stand until somebody wants one
  *   talk.c      the socket of a supervisor
  *   spawn_*.c   starting one
  *   process_*.c its process: whether it lives, its end
@@ -41,6 +42,7 @@ struct closer;
 struct door;
 struct logs_job;
 struct machine;
+struct pool;
 struct timer;
 struct user;
 
@@ -51,7 +53,7 @@ struct daemon {
 	json_object *flags; /* settings of the command line; owned */
 	struct schemas schemas;
 	struct cgroups cgroups;
-	int state, state_lock, supervisor;
+	int state, pool_state, state_lock, supervisor;
 	struct door *door;
 	struct closer *closer;
 	struct user *users; /* who have descriptors here */
@@ -62,6 +64,7 @@ struct daemon {
 	unsigned nclients;
 	struct machine *machines;
 	unsigned nmachines;
+	struct pool *pools;
 	struct logs_job *logs; /* reading of logs that is under way */
 	unsigned nlogs;
 	char boot_id[37];

@@ -20,6 +20,7 @@
 #include "daemon.h"
 #include "event.h"
 #include "machine.h"
+#include "pool.h"
 #include "process.h"
 #include "record.h"
 #include "spawn.h"
@@ -105,6 +106,7 @@ json_object *machine_json(const struct machine *m, bool full)
 		j_str(o, "sid", m->r.owner.sid);
 	j_str(o, "state", vm_state_names[m->r.state]);
 	j_bool(o, "transient", m->r.transient);
+	j_str(o, "pool", pool_name_of(m));
 	j_int(o, "cpus", m->r.cpus);
 	j_int(o, "mem", (int64_t)m->r.mem);
 	j_int(o, "created_ms", m->r.created_ms);

@@ -100,6 +100,10 @@ static void adopt(struct machine *m)
 			not_started(m);
 			return;
 		}
+		if (m->r.pool[0]) {
+			machine_end(m, false); /* nobody has ever heard of it */
+			return;
+		}
 		machine_end(m, true); /* somebody may still want to know how it ended */
 		if (m->r.transient)
 			m->grace = timer_after(&m->d->loop, GRACE_MS, on_grace, m);

@@ -22,6 +22,7 @@
 #include "foreign.h"
 #include "logs.h"
 #include "machine.h"
+#include "pool.h"
 #include "process.h"
 #include "record.h"
 #include "spec/json.h"
@@ -211,6 +212,7 @@ void machine_end(struct machine *m, bool keep)
 	clone_has_begun(m);
 	machine_refuse_starting(m);
 	machine_answer_waiting(m);
+	pool_vm_ended(m);
 	if (m->r.transient && !keep)
 		machine_remove(m);
 }

@@ -6,7 +6,7 @@
  *   2. state directory     locked: there is one daemon for it
  *   3. control groups
  *   4. sockets             made or taken from systemd; nobody is served yet
- *   5. records             VMs that an earlier daemon has left are found again
+ *   5. records             VMs and pools that an earlier daemon has left are found again
  *   6. READY=1, loop
  *
  * At its end it leaves every VM alone.
@@ -33,6 +33,7 @@
 #include "logs.h"
 #include "machine.h"
 #include "notify.h"
+#include "pool.h"
 #include "spawn.h"
 #include "state.h"
 #include "watch.h"
@@ -201,9 +202,14 @@ static int open_all(struct daemon *d, struct err *e)
 	d->state = state_open(d->conf.state_dir, &d->state_lock, e);
 	if (d->state < 0)
 		return d->state;
+	d->pool_state = state_open_pools(d->conf.state_dir, e);
+	if (d->pool_state < 0)
+		return d->pool_state;
 	open_groups(d);
 	rc = clients_listen(d, e);
-	return rc ? rc : machines_load(d, e);
+	if (!rc)
+		rc = machines_load(d, e);
+	return rc ? rc : pools_load(d, e);
 }
 
 /* ---- signals ---- */
@@ -263,6 +269,7 @@ static void shut(struct daemon *d)
 	timer_cancel(d->watchdog);
 	clients_close(d);
 	logs_close(d);
+	pools_close(d);
 	machines_close(d);
 	closer_free(d->closer);
 	uv_walk(&d->loop, main_close_handle, NULL);
@@ -273,6 +280,7 @@ static void shut(struct daemon *d)
 	json_object_put(d->flags);
 	schemas_free(&d->schemas);
 	fd_close(&d->state);
+	fd_close(&d->pool_state);
 	fd_close(&d->state_lock);
 	fd_close(&d->supervisor);
 }
@@ -298,7 +306,7 @@ static void main_run(struct daemon *d)
 int main(int argc, char **argv)
 {
 	static struct daemon d = {
-		.state = -1, .state_lock = -1, .supervisor = -1, .cgroups = {.dir = -1}};
+		.state = -1, .pool_state = -1, .state_lock = -1, .supervisor = -1, .cgroups = {.dir = -1}};
 	struct options o = {0};
 	struct err e;
 	int rc;

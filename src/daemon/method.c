@@ -11,6 +11,7 @@
 #include "host.h"
 #include "machine.h"
 #include "method.h"
+#include "pool.h"
 #include "record.h"
 #include "request.h"
 #include "spec/json.h"
@@ -48,7 +49,7 @@ struct machine *method_named(struct daemon *d, struct request *r)
 	return m;
 }
 
-struct machine *method_machine(struct daemon *d, struct request *r)
+struct machine *method_active(struct daemon *d, struct request *r)
 {
 	struct machine *m = method_named(d, r);
 
@@ -56,6 +57,17 @@ struct machine *method_machine(struct daemon *d, struct request *r)
 		return m;
 	method_refuse_field(r, RPC_STATE, "wrong-state", "state", vm_state_names[m->r.state],
 			    "a VM that runs");
+	return NULL;
+}
+
+struct machine *method_machine(struct daemon *d, struct request *r)
+{
+	struct machine *m = method_active(d, r);
+
+	if (!m || !m->r.pool[0])
+		return m;
+	method_refuse_field(r, RPC_STATE, "wrong-state", "pool", pool_name_of(m),
+			    "a VM that vm.run has taken from its pool");
 	return NULL;
 }
 

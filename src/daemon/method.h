@@ -11,7 +11,9 @@
 
 /* The VM that the parameter "id" names; NULL: refused. */
 struct machine *method_named(struct daemon *d, struct request *r);
-/* The same, and it runs. */
+/* The same, and it has processes. */
+struct machine *method_active(struct daemon *d, struct request *r);
+/* The same, and it is the client's to use: it does not stand in a pool. */
 struct machine *method_machine(struct daemon *d, struct request *r);
 /* How many streams came with the request, as descriptors or as names of pipes; negative: it is
  * refused. */

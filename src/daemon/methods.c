@@ -70,6 +70,7 @@
 	COUNT("uid", "whose it is") "," \
 	ONE_OF("state", STATES) "," \
 	FLAG("transient", "deleted when it ends") "," \
+	WORDS("pool", "it stands in this pool, until vm.run takes it") "," \
 	COUNT("cpus", "") "," \
 	COUNT("mem", "bytes") "," \
 	COUNT("created_ms", "since 1970") "," \
@@ -103,6 +104,27 @@
 	OBJECT_ABOUT("stats", "the guest's own words: free_bytes, available_bytes, cache_bytes, " \
 			      "total_bytes, swap_in_bytes, swap_out_bytes, major_faults, " \
 			      "minor_faults, and what its kernel says besides")
+#define OF_POOL OBJECT(MUST("name"), NAMED("name", "63", "name or id of the pool"))
+#define POOL_MEMBERS \
+	WORDS("id", "") "," \
+	WORDS("name", "") "," \
+	COUNT("uid", "whose it is") "," \
+	OWNER_SID "," \
+	COUNT("count", "how many shall stand") "," \
+	COUNT("standing", "how many do") "," \
+	COUNT("starting", "how many are about to") "," \
+	COUNT("cpus", "of each") "," \
+	COUNT("mem", "of each, bytes") "," \
+	COUNT("created_ms", "since 1970") "," \
+	COUNT("taken", "how many vm.run has taken, since insulad began") "," \
+	COUNT("missed", "how often vm.run found none") "," \
+	COUNT("failures", "starts that failed, and VMs that ended while they stood") "," \
+	WORDS("why", "the last of these; missing: it has been full since") "," \
+	COUNT("next_try_ms", "until then it is not filled, because of that")
+#define POOL_REQUIRED \
+	MUST("id") "," MUST("name") "," MUST("uid") "," MUST("count") "," MUST("standing") "," \
+	MUST("starting")
+#define POOL ANSWER(POOL_REQUIRED, POOL_MEMBERS)
 /* With "wait" the answer is the result, without it is the VM: both have these. */
 #define STARTED ANSWER(MUST("id") "," MUST("name"), MACHINE_MEMBERS "," OWNER_SID)
 
@@ -133,13 +155,34 @@ const struct method methods[] = {
 	 "gets the errors of the configuration's command, all that the command writes arrives: it "
 	 "waits until that is read, and so does the end of the VM.",
 	 method_vm_start, OBJECT(MUST("id"), ID "," WAIT "," STREAMS("1")), STARTED, true},
-	{"vm.run", "Create, start, and delete at the end. Stream sockets as with vm.start.",
+	{"vm.run",
+	 "Create, start, and delete at the end. Stream sockets as with vm.start. With a pool, one "
+	 "of its VMs goes on instead, or one is started as the pool says if none stands; the "
+	 "configuration may have a timeout then, and no more.",
 	 method_vm_run,
-	 OBJECT(MUST("config"),
-		NAME "," CONFIG "," WAIT ","
+	 OBJECT("",
+		NAME "," CONFIG ","
+		NAMED("pool", "63", "of this user; without, config is required") "," WAIT ","
 		FLAG("keep", "it is not deleted when it has ended") ","
 		STREAMS("1")),
 	 STARTED, true},
+	{"pool.create",
+	 "Keep VMs that have been restored from a snapshot and stand: vm.run takes one. Answered at "
+	 "once; pool.info says when they are ready, or why not. The pool is filled again, and lives "
+	 "on when insulad or the host is restarted.",
+	 method_pool_create,
+	 OBJECT(MUST("name") "," MUST("config"),
+		NAMED("name", "63", "letters, digits, dots, dashes and underscores") "," CONFIG ","
+		NUMBER("count", "1", "256", "how many stand; default 1")),
+	 POOL, false},
+	{"pool.list", "All pools of the client; root sees everybody's.", method_pool_list, NOTHING,
+	 ANSWER(MUST("pools"), "\"pools\":{\"type\":\"array\",\"items\":" POOL "}"), false},
+	{"pool.info", "One pool, with its configuration.", method_pool_info, OF_POOL,
+	 ANSWER(POOL_REQUIRED, POOL_MEMBERS "," CONFIG), false},
+	{"pool.remove",
+	 "Forget a pool, and end the VMs that stand in it. Answered when they have ended; those that "
+	 "were taken run on.",
+	 method_pool_remove, OF_POOL, DONE, false},
 	{"vm.list", "All VMs of the client; root sees everybody's.", method_vm_list, NOTHING,
 	 ANSWER(MUST("vms"), "\"vms\":{\"type\":\"array\",\"items\":" MACHINE "}"), false},
 	{"vm.info", "One VM, with its configuration and processes.", method_vm_info, OF_ID,

@@ -8,6 +8,7 @@
 #include <stddef.h>
 
 struct daemon;
+struct record;
 struct request;
 
 struct method {
@@ -47,6 +48,23 @@ void method_vm_clone(struct daemon *d, struct request *r);
 struct machine *vm_begin_clone(struct daemon *d, struct request *r);
 /* Could a VM of this client have the name? NULL: it will get one. False: refused. */
 bool vm_name_is_free(struct daemon *d, struct request *r, const char *name);
+/* The same from a request that is vm.run's, with "config". */
+void vm_run_now(struct daemon *d, struct request *r);
+/* What there is not enough of; `value` may be empty. */
+struct vm_shortage {
+	const char *field;
+	char value[96], expected[96];
+};
+/* Is there room for one more VM with this owner, cpus and mem, that runs? */
+bool vm_room_for(const struct daemon *d, const struct record *r, struct vm_shortage *s);
+/* The parameter "config", validated with insula-run's own code; what a record needs of it goes into
+ * `rec`, also when it is refused (false). */
+bool vm_take_config(struct request *r, struct record *rec);
+/* The same, for nobody. */
+bool vm_config_is_good(struct request *r);
+bool vm_name_is_good(struct request *r, const char *field, const char *name);
+/* The streams that came with a request that starts a VM. False: refused. */
+bool vm_streams_are_good(struct request *r);
 void method_vm_device_restart(struct daemon *d, struct request *r);
 void method_vm_stop(struct daemon *d, struct request *r);
 void method_vm_kill(struct daemon *d, struct request *r);
@@ -58,6 +76,11 @@ void method_vm_exec(struct daemon *d, struct request *r);
 void method_vm_exec_signal(struct daemon *d, struct request *r);
 void method_vm_exec_resize(struct daemon *d, struct request *r);
 void method_vm_exec_wait(struct daemon *d, struct request *r);
+/* pool_methods.c */
+void method_pool_create(struct daemon *d, struct request *r);
+void method_pool_list(struct daemon *d, struct request *r);
+void method_pool_info(struct daemon *d, struct request *r);
+void method_pool_remove(struct daemon *d, struct request *r);
 /* logs.c */
 void method_vm_logs(struct daemon *d, struct request *r);
 

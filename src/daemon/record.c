@@ -58,6 +58,8 @@ static json_object *record_to_json(const struct record *r)
 	j_str(o, "token", r->token);
 	if (r->group[0])
 		j_str(o, "group", r->group);
+	if (r->pool[0])
+		j_str(o, "pool", r->pool);
 	j_obj(o, "config", json_tokener_parse(r->config));
 	if (r->result)
 		j_obj(o, "result", json_tokener_parse(r->result));
@@ -120,6 +122,10 @@ static int take_names(struct record *r, json_object *o, struct err *e)
 		rc = copy_text(o, "sid", r->owner.sid, sizeof(r->owner.sid), e);
 	if (!rc && j_get(o, "group"))
 		rc = copy_text(o, "group", r->group, sizeof(r->group), e);
+	if (!rc && j_get(o, "pool"))
+		rc = copy_text(o, "pool", r->pool, sizeof(r->pool), e);
+	if (!rc && r->pool[0] && !id_is_valid(r->pool))
+		rc = err_set(e, -EINVAL, "record: pool is malformed");
 	if (!rc && r->group[0] && !group_is_valid(r))
 		rc = err_set(e, -EINVAL, "record: group is malformed");
 	if (!rc && (!id_is_valid(r->id) || !name_is_valid(r->name) || s == VM_BROKEN ||

@@ -61,6 +61,7 @@ struct record {
 	char boot_id[37];
 	char group[GROUP_LEN]; /* its control group's name, of this start alone; "": none */
 	char token[TOKEN_LEN + 1];
+	char pool[ID_LEN + 1]; /* that it stands in; "": none */
 	char *result; /* how it ended: JSON object, one line; NULL: not ended; owned */
 };
 

@@ -60,6 +60,7 @@ struct request {
 	uint32_t uid;        /* of the client, whose these are: */
 	int fd[REQUEST_FDS]; /* owned; -1: none */
 	unsigned nfds;
+	unsigned tries; /* VMs of a pool that it could not have */
 	bool more_fds; /* than a request may have */
 	uint32_t exec; /* of a held request that waits for a command, not for the VM's end; 0 */
 	/* While a machine keeps it: machine_hold(). */

@@ -14,6 +14,8 @@ struct daemon;
 int make_dir(const char *path, unsigned mode);
 /* Create and lock it; the descriptor of STATE/vm. */
 int state_open(const char *path, int *lock, struct err *e);
+/* The same for STATE/pool, after that. */
+int state_open_pools(const char *path, struct err *e);
 int state_make(int dir, const char *id, struct err *e);
 /* The directory of one VM. */
 int state_enter(int dir, const char *id);

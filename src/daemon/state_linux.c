@@ -7,6 +7,8 @@
  *   result        how it ended; the supervisor holds it open and writes it
  *   log, log2     supervisor/control/vmlog.h; the supervisor holds them open and writes them
  *
+ * and for each pool STATE/pool/ID/record.json (pool_record.c).
+ *
  * All of that belongs to the daemon's user, mode 0700: supervisors of other users get descriptors.
  * STATE/cache-UID is theirs; so that they come to it, a root's STATE is made to be passed through
  * (0711). One that was there keeps its mode.
@@ -130,6 +132,21 @@ int state_open(const char *path, int *lock, struct err *e)
 	dir = openat(top, "vm", O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	close(top);
 	return dir < 0 ? err_sys(e, rc ? rc : -errno, "%s/vm", path) : dir;
+}
+
+int state_open_pools(const char *path, struct err *e)
+{
+	int top = open(path, O_DIRECTORY | O_CLOEXEC), dir, rc = 0;
+
+	if (top < 0)
+		return err_sys(e, -errno, "state_dir: %s", path);
+	if (mkdirat(top, "pool", 0700) && errno != EEXIST)
+		rc = -errno;
+	dir = openat(top, "pool", O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (dir < 0 && !rc)
+		rc = -errno;
+	close(top);
+	return dir < 0 ? err_sys(e, rc, "%s/pool", path) : dir;
 }
 
 int state_make(int dir, const char *id, struct err *e)

@@ -170,6 +170,29 @@ int state_open(const char *path, int *lock, struct err *e)
 	return rc;
 }
 
+/* Beside STATE/vm, and as that one. */
+int state_open_pools(const char *path, struct err *e)
+{
+	PSECURITY_DESCRIPTOR sd;
+	SECURITY_ATTRIBUTES sa;
+	wchar_t top[WIN_PATH_CHARS], pool[WIN_PATH_CHARS + 8];
+	int dir;
+
+	if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, top, WIN_PATH_CHARS))
+		return err_set(e, -EINVAL, "state_dir: %s", path);
+	sd = own_descriptor(true, "", e);
+	if (!sd)
+		return e->code;
+	sa = (SECURITY_ATTRIBUTES){sizeof(sa), sd, FALSE};
+	swprintf(pool, ARRAY_LEN(pool), L"%ls\\pool", top);
+	if (!CreateDirectoryW(pool, &sa) && GetLastError() != ERROR_ALREADY_EXISTS)
+		dir = win_errno(GetLastError());
+	else
+		dir = open_dir(pool, sd);
+	LocalFree(sd);
+	return dir < 0 ? err_sys(e, dir, "%s\\pool", path) : dir;
+}
+
 /* ---- of one VM ---- */
 
 int state_make(int dir, const char *id, struct err *e)

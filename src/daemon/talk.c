@@ -26,6 +26,7 @@
 #include "host.h"
 #include "link.h"
 #include "machine.h"
+#include "pool.h"
 #include "record.h"
 #include "request.h"
 #include "spawn.h"
@@ -113,11 +114,16 @@ static bool on_answer(struct machine *m, json_object *o, int fd)
 	return true;
 }
 
-static void on_running(struct machine *m)
+/* The guest runs, or stands ready to ("paused"). */
+static void on_begun(struct machine *m, bool stands)
 {
-	machine_set_state(m, VM_RUNNING);
-	event_emit(m->d, m, "running", NULL);
+	machine_set_state(m, stands ? VM_PAUSED : VM_RUNNING);
+	event_emit(m->d, m, stands ? "paused" : "running", NULL);
 	clone_has_begun(m);
+	if (stands)
+		pool_vm_stands(m);
+	else
+		pool_vm_runs(m);
 	if (m->starting) {
 		struct request *r = m->starting;
 
@@ -137,9 +143,11 @@ static void talk_on_event(struct machine *m, const char *what, json_object *data
 		     {"renewed", -1},          {"snapshot", -1},        {"snapshot-failed", -1}};
 	const char *device = j_get_str(data, "device", NULL), *text = j_get_str(data, "text", NULL);
 
-	if (!strcmp(what, "running")) {
+	bool stands = !strcmp(what, "paused") && m->r.state == VM_STARTING;
+
+	if (stands || !strcmp(what, "running")) {
 		if (m->r.state == VM_STARTING)
-			on_running(m);
+			on_begun(m, stands);
 		return;
 	}
 	for (size_t i = 0; i < ARRAY_LEN(known); i++) {
@@ -282,8 +290,10 @@ static int send_packet(struct machine *m, json_object *o, const int *fds, unsign
 	return n < 0 ? n : 0;
 }
 
+enum with_fds { WITHOUT, GIVEN, LENT };
+
 static void ask(struct machine *m, const char *op, json_object *params, reply_fn *done,
-		struct request *r, bool with_fds, uint64_t ms)
+		struct request *r, enum with_fds with, uint64_t ms)
 {
 	struct pending *p = calloc(1, sizeof(*p));
 	json_object *o = json_object_new_object();
@@ -295,7 +305,7 @@ static void ask(struct machine *m, const char *op, json_object *params, reply_fn
 		j_obj(o, "params", params);
 	if (!rc)
 		rc = !m->talk ? -ENOTCONN
-			      : send_packet(m, o, r ? r->fd : NULL, with_fds && r ? r->nfds : 0);
+			      : send_packet(m, o, r ? r->fd : NULL, with && r ? r->nfds : 0);
 	json_object_put(o);
 	if (rc) {
 		json_object *error =
@@ -309,7 +319,7 @@ static void ask(struct machine *m, const char *op, json_object *params, reply_fn
 		json_object_put(error);
 		return;
 	}
-	while (with_fds && r &&
+	while (with == GIVEN && r &&
 	       r->nfds) /* the supervisor has them; a silent one must not fill us */
 		foreign_close(r->d, r->uid, &r->fd[--r->nfds]);
 	*p = (struct pending){.next = m->pending, .m = m, .id = m->next_op, .done = done, .r = r};
@@ -320,13 +330,19 @@ static void ask(struct machine *m, const char *op, json_object *params, reply_fn
 void talk_ask(struct machine *m, const char *op, json_object *params, reply_fn *done,
 	      struct request *r, bool with_fds)
 {
-	ask(m, op, params, done, r, with_fds, ANSWER_MS);
+	ask(m, op, params, done, r, with_fds ? GIVEN : WITHOUT, ANSWER_MS);
+}
+
+void talk_lend(struct machine *m, const char *op, json_object *params, reply_fn *done,
+	       struct request *r, uint64_t ms)
+{
+	ask(m, op, params, done, r, LENT, ms);
 }
 
 void talk_ask_long(struct machine *m, const char *op, json_object *params, reply_fn *done,
 		   struct request *r, uint64_t ms)
 {
-	ask(m, op, params, done, r, false, ms);
+	ask(m, op, params, done, r, WITHOUT, ms);
 }
 
 /* ---- begin and end ---- */
@@ -356,8 +372,8 @@ static void on_hello(struct machine *m, struct request *r, json_object *result, 
 	snprintf(m->version, sizeof(m->version), "%s", j_get_str(result, "version", ""));
 	if (m->r.state == VM_STOPPING)
 		return;
-	if (!strcmp(state, "running") && m->r.state == VM_STARTING)
-		on_running(m);
+	if (m->r.state == VM_STARTING && (!strcmp(state, "running") || !strcmp(state, "paused")))
+		on_begun(m, !strcmp(state, "paused"));
 	else if (!strcmp(state, "running") || !strcmp(state, "paused"))
 		machine_set_state(m, !strcmp(state, "paused") ? VM_PAUSED : VM_RUNNING);
 }

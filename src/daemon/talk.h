@@ -23,6 +23,9 @@ void talk_close(struct machine *m);
  * over. `fd` descriptors of `r` go along when `with_fds`. */
 void talk_ask(struct machine *m, const char *op, json_object *params, reply_fn *done,
 	      struct request *r, bool with_fds);
+/* The same within `ms`, with all descriptors of `r`, which stay its own. */
+void talk_lend(struct machine *m, const char *op, json_object *params, reply_fn *done,
+	       struct request *r, uint64_t ms);
 /* The same for what may take so many ms. */
 void talk_ask_long(struct machine *m, const char *op, json_object *params, reply_fn *done,
 		   struct request *r, uint64_t ms);

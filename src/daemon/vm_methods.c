@@ -144,7 +144,7 @@ static void answer_stats(struct machine *m, struct request *r, json_object *resu
 
 void method_vm_stats(struct daemon *d, struct request *r)
 {
-	struct machine *m = method_machine(d, r);
+	struct machine *m = method_active(d, r);
 
 	if (m)
 		talk_ask(m, "metrics", NULL, answer_stats, r, false);
@@ -288,7 +288,7 @@ static void order_end(struct machine *m, struct request *r, const char *op, uint
 
 void method_vm_stop(struct daemon *d, struct request *r)
 {
-	struct machine *m = method_machine(d, r);
+	struct machine *m = method_active(d, r);
 	uint64_t ms = (uint64_t)j_get_int(r->params, "deadline_ms", STOP_DEFAULT_MS);
 
 	if (!m)
@@ -299,7 +299,7 @@ void method_vm_stop(struct daemon *d, struct request *r)
 
 void method_vm_kill(struct daemon *d, struct request *r)
 {
-	struct machine *m = method_machine(d, r);
+	struct machine *m = method_active(d, r);
 
 	if (!m)
 		return;

@@ -18,6 +18,7 @@
 #include "machine.h"
 #include "method.h"
 #include "methods.h"
+#include "pool.h"
 #include "record.h"
 #include "request.h"
 #include "spec/json.h"
@@ -98,7 +99,7 @@ static bool no_descriptors(struct request *r, const struct vm_config *c)
 }
 
 /* Validate with insula-run's own code; what the record needs of it goes into `rec`. */
-static bool take_config(struct request *r, struct record *rec)
+bool vm_take_config(struct request *r, struct record *rec)
 {
 	struct vm_config *c = calloc(1, sizeof(*c));
 	json_object *config = j_get(r->params, "config");
@@ -128,6 +129,15 @@ static bool take_config(struct request *r, struct record *rec)
 	return ok;
 }
 
+bool vm_config_is_good(struct request *r)
+{
+	struct record none = {.config = NULL};
+	bool good = vm_take_config(r, &none);
+
+	record_free(&none);
+	return good;
+}
+
 static struct machine *same_name(struct daemon *d, const struct client *c, const char *name)
 {
 	for (struct machine *m = d->machines; m; m = m->next) {
@@ -146,25 +156,42 @@ bool vm_name_is_free(struct daemon *d, struct request *r, const char *name)
 	return false;
 }
 
-static bool room_for_record(struct daemon *d, struct request *r)
+static bool too_many(struct vm_shortage *s, const char *field, unsigned limit, const char *expected)
 {
-	const struct limits *l = conf_limits(&d->conf, r->client->who.uid);
-	unsigned mine = 0;
-	char n[16];
+	s->field = field;
+	snprintf(s->value, sizeof(s->value), "%u", limit);
+	snprintf(s->expected, sizeof(s->expected), "%s", expected);
+	return false;
+}
 
-	for (struct machine *m = d->machines; m; m = m->next)
-		mine += m->r.owner.uid == r->client->who.uid;
-	if (d->nmachines >= d->conf.max_vms) {
-		snprintf(n, sizeof(n), "%u", d->conf.max_vms);
-		method_refuse_field(r, RPC_LIMIT, "limit", "max_vms", n, "fewer VMs on this host");
-		return false;
-	}
-	if (r->client->who.uid && mine >= l->vms) {
-		snprintf(n, sizeof(n), "%u", l->vms);
-		method_refuse_field(r, RPC_LIMIT, "limit", "vms", n, "fewer VMs of this user");
-		return false;
-	}
+static bool room_for_record(const struct daemon *d, uint32_t uid, struct vm_shortage *s)
+{
+	const struct limits *l = conf_limits(&d->conf, uid);
+	unsigned mine = 0;
+
+	for (const struct machine *m = d->machines; m; m = m->next)
+		mine += m->r.owner.uid == uid;
+	if (d->nmachines >= d->conf.max_vms)
+		return too_many(s, "max_vms", d->conf.max_vms, "fewer VMs on this host");
+	if (uid && mine >= l->vms)
+		return too_many(s, "vms", l->vms, "fewer VMs of this user");
 	return true;
+}
+
+static void refuse_shortage(struct request *r, const struct vm_shortage *s)
+{
+	method_refuse_field(r, RPC_LIMIT, "limit", s->field, s->value[0] ? s->value : NULL,
+			    s->expected);
+}
+
+bool vm_name_is_good(struct request *r, const char *field, const char *name)
+{
+	if (name_is_valid(name))
+		return true;
+	method_refuse_field(r, RPC_BAD_PARAMS, "value", field, name,
+			    "1 to 63 letters, digits, dots, dashes and underscores, the first a "
+			    "letter or digit");
+	return false;
 }
 
 /* NULL: refused. */
@@ -172,16 +199,14 @@ static struct machine *vm_start_make(struct daemon *d, struct request *r, bool t
 {
 	const char *name = j_get_str(r->params, "name", NULL);
 	struct machine *m = NULL;
+	struct vm_shortage s;
 
-	if (name && !name_is_valid(name)) {
-		method_refuse_field(
-			r, RPC_BAD_PARAMS, "value", "name", name,
-			"1 to 63 letters, digits, dots, dashes and underscores, the first a "
-			"letter or digit");
+	if (name && !vm_name_is_good(r, "name", name))
+		return NULL;
+	if (!room_for_record(d, r->client->who.uid, &s)) {
+		refuse_shortage(r, &s);
 		return NULL;
 	}
-	if (!room_for_record(d, r))
-		return NULL;
 	m = machine_new(d);
 	if (!m) {
 		method_refuse(r, RPC_INTERNAL, "no-memory", NULL);
@@ -193,7 +218,7 @@ static struct machine *vm_start_make(struct daemon *d, struct request *r, bool t
 		strcpy(m->r.name, name);
 	else
 		snprintf(m->r.name, sizeof(m->r.name), "vm-%.12s", m->r.id);
-	if (!take_config(r, &m->r)) {
+	if (!vm_take_config(r, &m->r)) {
 		machine_forget(m);
 		return NULL;
 	}
@@ -246,48 +271,62 @@ void method_vm_create(struct daemon *d, struct request *r)
 
 /* ---- starting ---- */
 
-static bool within(struct request *r, const char *what, uint64_t used, uint64_t more,
+static bool within(struct vm_shortage *s, const char *what, uint64_t used, uint64_t more,
 		   uint64_t limit)
 {
-	char value[96];
-
 	if (used <= limit && more <= limit - used)
 		return true;
-	snprintf(value, sizeof(value), "%llu in use, %llu more", (unsigned long long)used,
+	s->field = what;
+	snprintf(s->value, sizeof(s->value), "%llu in use, %llu more", (unsigned long long)used,
 		 (unsigned long long)more);
-	{
-		char expected[64];
-
-		snprintf(expected, sizeof(expected), "at most %llu", (unsigned long long)limit);
-		method_refuse_field(r, RPC_LIMIT, "limit", what, value, expected);
-	}
+	snprintf(s->expected, sizeof(s->expected), "at most %llu", (unsigned long long)limit);
 	return false;
 }
 
-static bool room_to_run(struct daemon *d, struct request *r, const struct machine *m)
+/* Of a VM with this record; those that run count. */
+static bool room_to_run(const struct daemon *d, uint32_t client, const struct record *r,
+			struct vm_shortage *s)
 {
-	const struct limits *l = conf_limits(&d->conf, m->r.owner.uid);
+	const struct limits *l = conf_limits(&d->conf, r->owner.uid);
 	uint64_t cpus = 0, mem = 0, all = 0;
 
-	if (foreign_table_full(d, r->client->who.uid)) {
-		method_refuse_field(r, RPC_LIMIT, "limit", "descriptors", NULL,
-				    "fewer VMs and connections: insulad has no descriptors left");
+	if (foreign_table_full(d, client)) {
+		s->field = "descriptors";
+		s->value[0] = 0;
+		snprintf(s->expected, sizeof(s->expected),
+			 "fewer VMs and connections: insulad has no descriptors left");
 		return false;
 	}
 	for (const struct machine *o = d->machines; o; o = o->next) {
-		if (o == m || !machine_active(o))
+		if (&o->r == r || !machine_active(o))
 			continue;
 		all += o->r.mem;
-		if (o->r.owner.uid == m->r.owner.uid) {
+		if (o->r.owner.uid == r->owner.uid) {
 			cpus += o->r.cpus;
 			mem += o->r.mem;
 		}
 	}
-	if (m->r.owner.uid && (!within(r, "vcpus", cpus, m->r.cpus, l->vcpus) ||
-			       !within(r, "memory", mem, m->r.mem, l->memory)))
+	if (r->owner.uid && (!within(s, "vcpus", cpus, r->cpus, l->vcpus) ||
+			     !within(s, "memory", mem, r->mem, l->memory)))
 		return false;
-	return within(r, "overcommit_percent", all, m->r.mem,
+	return within(s, "overcommit_percent", all, r->mem,
 		      host_memory() / 100 * d->conf.overcommit_percent);
+}
+
+bool vm_room_for(const struct daemon *d, const struct record *r, struct vm_shortage *s)
+{
+	return room_for_record(d, r->owner.uid, s) && room_to_run(d, r->owner.uid, r, s);
+}
+
+/* False: refused. */
+static bool may_run(struct daemon *d, struct request *r, const struct machine *m)
+{
+	struct vm_shortage s;
+	bool room = room_to_run(d, r->client->who.uid, &m->r, &s);
+
+	if (!room)
+		refuse_shortage(r, &s);
+	return room;
 }
 
 static const char *first_name(const struct request *r)
@@ -307,23 +346,28 @@ static bool are_streams(const struct request *r, int streams)
 	return true;
 }
 
+bool vm_streams_are_good(struct request *r)
+{
+	int streams = method_streams(r);
+
+	if (streams < 0)
+		return false;
+	if (are_streams(r, streams))
+		return true;
+	method_refuse_field(r, RPC_BAD_PARAMS, "descriptor", "descriptors", NULL,
+			    "none, one stream socket for the console, or another one for "
+			    "the errors of a command");
+	return false;
+}
+
 static bool vm_start_begin(struct daemon *d, struct request *r, struct machine *m)
 {
 	bool wait = j_get_bool(r->params, "wait", false);
-	int streams, rc;
 	struct err e;
+	int rc;
 
-	if (!room_to_run(d, r, m))
+	if (!may_run(d, r, m) || !vm_streams_are_good(r))
 		return false;
-	streams = method_streams(r);
-	if (streams < 0)
-		return false;
-	if (!are_streams(r, streams)) {
-		method_refuse_field(r, RPC_BAD_PARAMS, "descriptor", "descriptors", NULL,
-				    "none, one stream socket for the console, or another one for "
-				    "the errors of a command");
-		return false;
-	}
 	/* With the rights that the owner has now, not with those of its creation. Root's
 	 * start_for() has looked them up. */
 	if (r->client->who.uid == m->r.owner.uid)
@@ -331,7 +375,7 @@ static bool vm_start_begin(struct daemon *d, struct request *r, struct machine *
 	m->console = (struct console_of){
 		.fd = r->fd[0],
 		.errors = r->nfds > 1 ? r->fd[1] : -1,
-		.name = streams && !r->nfds ? first_name(r) : NULL,
+		.name = r->nfds ? NULL : first_name(r),
 		.owner = method_owner(r),
 	};
 	rc = machine_start(m, &e);
@@ -435,6 +479,17 @@ void method_vm_start(struct daemon *d, struct request *r)
 
 void method_vm_run(struct daemon *d, struct request *r)
 {
+	if (j_get(r->params, "pool"))
+		pool_run(d, r);
+	else if (j_get(r->params, "config"))
+		vm_run_now(d, r);
+	else
+		method_refuse_field(r, RPC_BAD_PARAMS, "missing", "config", NULL,
+				    "an object, or a pool");
+}
+
+void vm_run_now(struct daemon *d, struct request *r)
+{
 	struct machine *m;
 
 	if (!vm_name_is_free(d, r, j_get_str(r->params, "name", NULL)))
@@ -458,7 +513,7 @@ struct machine *vm_begin_clone(struct daemon *d, struct request *r)
 
 	if (!m)
 		return NULL;
-	if (!room_to_run(d, r, m)) {
+	if (!may_run(d, r, m)) {
 		machine_forget(m);
 		return NULL;
 	}

@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Pools of VMs that stand: the list, and filling them. See pool.h. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "client.h"
+#include "daemon.h"
+#include "dlog.h"
+#include "event.h"
+#include "listen.h"
+#include "machine.h"
+#include "methods.h"
+#include "pool.h"
+#include "request.h"
+#include "spec/json.h"
+#include "state.h"
+#include "talk.h"
+#include "watch.h"
+
+#define END_MS 3000 /* to a supervisor that is told to end its VM */
+
+static void pool_tend(void *ctx);
+
+/* ---- the list ---- */
+
+struct pool *pool_add(struct daemon *d)
+{
+	struct pool *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	p->d = d;
+	p->next = d->pools;
+	d->pools = p;
+	return p;
+}
+
+void pool_forget(struct pool *p)
+{
+	struct pool **at = &p->d->pools;
+
+	while (*at != p)
+		at = &(*at)->next;
+	*at = p->next;
+	timer_cancel(p->again);
+	record_free(&p->r);
+	free(p);
+}
+
+int pool_save(struct pool *p, struct err *e)
+{
+	char *text = pool_print(p);
+	int rc;
+
+	if (!text)
+		return err_set(e, -ENOMEM, "out of memory");
+	rc = state_make(p->d->pool_state, p->r.id, e);
+	if (!rc)
+		rc = state_write(p->d->pool_state, p->r.id, "record.json", text, true, e);
+	free(text);
+	return rc;
+}
+
+struct pool *pool_own(struct daemon *d, const struct client *c, const char *name)
+{
+	struct pool *p = d->pools;
+
+	while (p && (p->removed || p->r.owner.uid != c->who.uid || strcmp(p->r.name, name) != 0))
+		p = p->next;
+	return p;
+}
+
+/* A name is one user's; root means its own first. */
+struct pool *pool_find(struct daemon *d, const struct client *c, const char *which, bool *several)
+{
+	struct pool *own = pool_own(d, c, which), *found = NULL;
+
+	*several = false;
+	for (struct pool *p = d->pools; p; p = p->next) {
+		if (p->removed || (c->who.uid && c->who.uid != p->r.owner.uid))
+			continue;
+		if (!strcmp(p->r.id, which)) {
+			*several = false;
+			return p;
+		}
+		if (strcmp(p->r.name, which) != 0)
+			continue;
+		*several |= found && !own;
+		found = p;
+	}
+	return own ? own : *several ? NULL : found;
+}
+
+static struct pool *pool_by_id(struct daemon *d, const char *id)
+{
+	struct pool *p = d->pools;
+
+	while (p && strcmp(p->r.id, id) != 0)
+		p = p->next;
+	return p;
+}
+
+static struct pool *pool_of(const struct machine *m)
+{
+	return m->r.pool[0] ? pool_by_id(m->d, m->r.pool) : NULL;
+}
+
+const char *pool_name_of(const struct machine *m)
+{
+	const struct pool *p = pool_of(m);
+
+	return p ? p->r.name : NULL;
+}
+
+static bool is_of(const struct machine *m, const struct pool *p)
+{
+	return machine_active(m) && !strcmp(m->r.pool, p->r.id);
+}
+
+static bool may_be_taken(const struct machine *m, const struct pool *p)
+{
+	return is_of(m, p) && m->r.state == VM_PAUSED && m->hello;
+}
+
+struct machine *pool_pick(struct pool *p)
+{
+	struct machine *oldest = NULL;
+
+	for (struct machine *m = p->d->machines; m; m = m->next) {
+		if (may_be_taken(m, p) && (!oldest || m->r.started_ms <= oldest->r.started_ms))
+			oldest = m;
+	}
+	return oldest;
+}
+
+/* Of VMs in this state (VM_STATES: that live at all), or of all pools (NULL). */
+static unsigned pool_count(const struct daemon *d, const struct pool *p, enum vm_state state)
+{
+	unsigned n = 0;
+
+	for (const struct machine *m = d->machines; m; m = m->next)
+		n += m->r.pool[0] && (!p || is_of(m, p)) && machine_active(m) &&
+		     (state == VM_STATES || m->r.state == state);
+	return n;
+}
+
+json_object *pool_json(const struct pool *p, bool full)
+{
+	json_object *o = json_object_new_object();
+	uint64_t now = clock_ns();
+
+	j_str(o, "id", p->r.id);
+	j_str(o, "name", p->r.name);
+	j_int(o, "uid", p->r.owner.uid);
+	if (p->r.owner.sid[0])
+		j_str(o, "sid", p->r.owner.sid);
+	j_int(o, "count", p->count);
+	j_int(o, "standing", pool_count(p->d, p, VM_PAUSED));
+	j_int(o, "starting", pool_count(p->d, p, VM_STARTING));
+	j_int(o, "cpus", p->r.cpus);
+	j_int(o, "mem", (int64_t)p->r.mem);
+	j_int(o, "created_ms", p->r.created_ms);
+	j_int(o, "taken", (int64_t)p->taken);
+	j_int(o, "missed", (int64_t)p->missed);
+	j_int(o, "failures", (int64_t)p->failures);
+	if (p->why[0])
+		j_str(o, "why", p->why);
+	if (p->why[0] && p->next_ns > now)
+		j_int(o, "next_try_ms", (int64_t)((p->next_ns - now) / 1000000));
+	if (full)
+		j_obj(o, "config", json_tokener_parse(p->r.config));
+	return o;
+}
+
+/* ---- filling ---- */
+
+static void tend_after(struct pool *p, uint64_t ms)
+{
+	p->again = timer_after(&p->d->loop, ms, pool_tend, p);
+	if (!p->again)
+		dlog(LOG_LVL_ERROR, NULL, "pool %s: out of memory: it is not filled any more",
+		     p->r.name);
+}
+
+void pool_tend_soon(struct pool *p)
+{
+	if (!p->again)
+		tend_after(p, 0);
+}
+
+/* What one of them did not start may be another one's to start. */
+static void tend_all(struct daemon *d)
+{
+	for (struct pool *p = d->pools; p; p = p->next)
+		pool_tend_soon(p);
+}
+
+void pool_failed(struct pool *p, const char *why)
+{
+	uint64_t now = clock_ns();
+
+	if (p->removed)
+		return;
+	p->failures++;
+	snprintf(p->why, sizeof(p->why), "%s", why);
+	err_clean(p->why);
+	if (p->next_ns > now)
+		return; /* it rests already */
+	dlog(LOG_LVL_WARN, NULL, "pool %s of uid %u: %s", p->r.name, (unsigned)p->r.owner.uid,
+	     p->why);
+	p->rest_ms = pool_rest_ms(p->rest_ms, (now - p->failed_ns) / 1000000);
+	p->failed_ns = now;
+	p->next_ns = now + p->rest_ms * 1000000;
+	timer_cancel(p->again);
+	tend_after(p, p->rest_ms);
+}
+
+static struct machine *new_standing(struct pool *p, struct err *e)
+{
+	struct machine *m;
+	struct vm_shortage s;
+
+	if (!vm_room_for(p->d, &p->r, &s)) {
+		err_set(e, -EDQUOT, "%s: %s; expected %s", s.field, s.value, s.expected);
+		return NULL;
+	}
+	m = machine_new(p->d);
+	if (m)
+		m->r.config = pool_config(p, true, 0);
+	if (!m || !m->r.config) {
+		if (m)
+			machine_forget(m);
+		err_set(e, -ENOMEM, "out of memory");
+		return NULL;
+	}
+	snprintf(m->r.name, sizeof(m->r.name), "vm-%.12s", m->r.id);
+	strcpy(m->r.pool, p->r.id);
+	m->r.owner = p->r.owner;
+	m->r.transient = true;
+	m->r.cpus = p->r.cpus;
+	m->r.mem = p->r.mem;
+	return m;
+}
+
+static int start_standing(struct pool *p, struct err *e)
+{
+	struct machine *m = new_standing(p, e);
+	int rc;
+
+	if (!m)
+		return e->code;
+	p->d->n.created++;
+	event_emit(p->d, m, "created", NULL);
+	rc = machine_start(m, e);
+	if (rc)
+		machine_remove(m);
+	return rc;
+}
+
+static void finish_removal(struct pool *p)
+{
+	struct request *r = p->remover;
+
+	pool_forget(p);
+	if (r)
+		request_answer(r, NULL);
+}
+
+static void pool_tend(void *ctx)
+{
+	struct pool *p = ctx;
+	struct daemon *d = p->d;
+	struct err e;
+
+	p->again = NULL;
+	if (p->removed) {
+		if (!pool_count(d, p, VM_STATES))
+			finish_removal(p);
+		return;
+	}
+	while (pool_count(d, p, VM_PAUSED) + pool_count(d, p, VM_STARTING) < p->count &&
+	       pool_count(d, NULL, VM_STARTING) < POOL_STARTS) {
+		if (start_standing(p, &e)) {
+			pool_failed(p, e.text);
+			break;
+		}
+	}
+}
+
+/* ---- what has become of its VMs ---- */
+
+void pool_vm_stands(struct machine *m)
+{
+	struct pool *p = pool_of(m);
+
+	if (!p)
+		return;
+	if (pool_count(p->d, p, VM_PAUSED) >= p->count)
+		p->why[0] = 0;
+	tend_all(p->d);
+}
+
+void pool_vm_ended(struct machine *m)
+{
+	struct pool *p = pool_of(m);
+	json_object *result;
+	char why[256];
+
+	if (!p)
+		return;
+	result = machine_result(m);
+	snprintf(why, sizeof(why), "a VM of it has ended: %s",
+		 j_get_str(result, "message", m->reason));
+	json_object_put(result);
+	m->r.pool[0] = 0;
+	pool_failed(p, why);
+	tend_all(p->d);
+}
+
+/* A supervisor that does not take the order is shot, now or when its time is over. */
+static void after_kill(struct machine *m, struct request *r, json_object *result,
+		       json_object *error, int fd)
+{
+	(void)r, (void)result, (void)fd;
+	if (error && strcmp(j_get_str(error, "reason", ""), "ended") != 0)
+		machine_shoot(m);
+}
+
+void pool_end_vm(struct machine *m)
+{
+	if (m->r.state == VM_STOPPING)
+		return;
+	event_emit(m->d, m, "stopping", NULL);
+	machine_set_state(m, VM_STOPPING);
+	machine_shoot_later(m, END_MS);
+	talk_ask(m, "kill", NULL, after_kill, NULL, false);
+}
+
+void pool_vm_runs(struct machine *m)
+{
+	if (!m->r.pool[0])
+		return;
+	dlog(LOG_LVL_WARN, m, "an earlier insulad was about to give it to a client: it is ended");
+	pool_end_vm(m);
+}
+
+void pool_remove(struct pool *p)
+{
+	p->removed = true;
+	state_remove(p->d->pool_state, p->r.id);
+	for (struct machine *m = p->d->machines, *next; m; m = next) {
+		next = m->next;
+		if (is_of(m, p))
+			pool_end_vm(m);
+	}
+	timer_cancel(p->again);
+	tend_after(p, 0);
+}
+
+/* ---- those of an earlier insulad ---- */
+
+static void load_pool(struct daemon *d, const char *id)
+{
+	char *text = NULL;
+	struct pool *p;
+	size_t len;
+	struct err e;
+	int rc = state_read(d->pool_state, id, "record.json", RECORD_MAX + 4096, &text, &len);
+
+	if (rc == -ENOENT) {
+		state_remove(d->pool_state, id); /* it was about to be made, or removed */
+		return;
+	}
+	p = rc ? NULL : pool_add(d);
+	if (rc)
+		err_sys(&e, rc, "record");
+	else
+		rc = p ? pool_parse(p, text, len, &e) : err_set(&e, -ENOMEM, "out of memory");
+	if (!rc)
+		rc = owner_found_again(d, &p->r.owner, &e);
+	if (!rc && strcmp(p->r.id, id) != 0)
+		rc = err_set(&e, -EINVAL, "record: of another pool");
+	free(text);
+	if (rc) {
+		dlog(LOG_LVL_ERROR, NULL, "pool %s: %s; it is left alone", id, e.text);
+		if (p)
+			pool_forget(p);
+	}
+}
+
+int pools_load(struct daemon *d, struct err *e)
+{
+	int rc = state_list(d->pool_state, load_pool, d, e);
+
+	if (rc)
+		return rc;
+	for (struct machine *m = d->machines, *next; m; m = next) {
+		next = m->next;
+		if (m->r.pool[0] && machine_active(m) && !pool_of(m)) {
+			dlog(LOG_LVL_INFO, m, "its pool is no more: it is ended");
+			pool_end_vm(m);
+		}
+	}
+	tend_all(d);
+	return 0;
+}
+
+void pools_close(struct daemon *d)
+{
+	while (d->pools) {
+		if (d->pools->remover)
+			request_free(d->pools->remover);
+		pool_forget(d->pools);
+	}
+}

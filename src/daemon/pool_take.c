@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * vm.run with "pool": a VM that stands is given to the client. If there is none, or those that are
+ * tried do not answer, one is started by the pool's configuration. See pool.h.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "client.h"
+#include "daemon.h"
+#include "dlog.h"
+#include "foreign.h"
+#include "machine.h"
+#include "method.h"
+#include "methods.h"
+#include "pool.h"
+#include "request.h"
+#include "spec/json.h"
+#include "talk.h"
+
+#define TAKE_TRIES 2
+#define TAKE_MS 4000 /* the supervisor has 3 s for insula-vmm */
+
+static void run_or_take(struct daemon *d, struct request *r);
+
+static int64_t timeout_of(const struct request *r)
+{
+	return j_get_int(j_get(r->params, "config"), "timeout", 0);
+}
+
+/* ---- what may differ ---- */
+
+static bool may_differ(struct request *r)
+{
+	json_object *config = j_get(r->params, "config");
+	char field[96], value[128];
+
+	if (!config)
+		return true;
+	json_object_object_foreach(config, key, v)
+	{
+		if (!strcmp(key, "timeout"))
+			continue;
+		snprintf(field, sizeof(field), "config.%.80s", key);
+		snprintf(value, sizeof(value), "%.127s", j_text(v));
+		method_refuse_field(r, RPC_BAD_PARAMS, "config", field, value,
+				    "none with a pool, whose configuration says it; only timeout");
+		return false;
+	}
+	return vm_config_is_good(r);
+}
+
+/* ---- none stands ---- */
+
+static void run_another(struct pool *p, struct request *r)
+{
+	char *text = pool_config(p, false, timeout_of(r));
+	json_object *config = text ? json_tokener_parse(text) : NULL;
+
+	free(text);
+	if (!config) {
+		method_refuse(r, RPC_INTERNAL, "no-memory", NULL);
+		return;
+	}
+	p->missed++;
+	j_obj(r->params, "config", config);
+	vm_run_now(p->d, r);
+}
+
+/* ---- one that stands ---- */
+
+/* It is nobody's, and the name is free again for another one. */
+static void not_taken(struct machine *m, json_object *error)
+{
+	bool ended = !strcmp(j_get_str(error, "reason", ""), "ended");
+
+	dlog(LOG_LVL_WARN, m, "it stood in a pool and could not be taken: %s",
+	     j_get_str(error, "text", "no reason"));
+	snprintf(m->r.name, sizeof(m->r.name), "vm-%.12s", m->r.id);
+	m->r.transient = true;
+	if (!ended)
+		pool_end_vm(m);
+}
+
+static void was_taken(struct machine *m, struct request *r)
+{
+	struct err e;
+
+	machine_set_state(m, VM_RUNNING);
+	m->r.started_ms = now_ms();
+	if (machine_save(m, &e))
+		dlog(LOG_LVL_ERROR, m, "%s", e.text);
+	while (r->nfds) /* the supervisor has them */
+		foreign_close(r->d, r->uid, &r->fd[--r->nfds]);
+	if (!r->client)
+		request_free(r);
+	else if (j_get_bool(r->params, "wait", false))
+		machine_hold(m, r, 0);
+	else
+		request_answer(r, machine_json(m, false));
+}
+
+static void on_taken(struct machine *m, struct request *r, json_object *result, json_object *error,
+		     int fd)
+{
+	struct daemon *d = m->d;
+
+	(void)result, (void)fd;
+	for (struct pool *p = d->pools; p; p = p->next)
+		pool_tend_soon(p);
+	if (!error) {
+		was_taken(m, r);
+		return;
+	}
+	not_taken(m, error);
+	if (r->client)
+		run_or_take(d, r);
+	else
+		request_free(r);
+}
+
+static void take(struct pool *p, struct machine *m, struct request *r)
+{
+	const char *name = j_get_str(r->params, "name", NULL);
+	json_object *params = json_object_new_object();
+
+	if (name)
+		snprintf(m->r.name, sizeof(m->r.name), "%s", name);
+	m->r.pool[0] = 0;
+	m->r.transient = !j_get_bool(r->params, "keep", false);
+	p->r.owner = r->client->who; /* with the rights of now, for those to come */
+	p->taken++;
+	j_str(params, "vm", m->r.name);
+	j_int(params, "timeout", timeout_of(r));
+	talk_lend(m, "take", params, on_taken, r, TAKE_MS);
+}
+
+static void run_or_take(struct daemon *d, struct request *r)
+{
+	const char *name = j_get_str(r->params, "pool", "");
+	struct pool *p = pool_own(d, r->client, name);
+	struct machine *m = p && r->tries < TAKE_TRIES ? pool_pick(p) : NULL;
+
+	if (!p) {
+		method_refuse_field(r, RPC_NOT_FOUND, "not-found", "pool", name,
+				    "the name of a pool of this user");
+	} else if (!m) {
+		run_another(p, r);
+	} else {
+		r->tries++;
+		take(p, m, r);
+	}
+}
+
+void pool_run(struct daemon *d, struct request *r)
+{
+	const char *name = j_get_str(r->params, "name", NULL);
+
+	if ((!name || (vm_name_is_good(r, "name", name) && vm_name_is_free(d, r, name))) &&
+	    may_differ(r) && vm_streams_are_good(r))
+		run_or_take(d, r);
+}
