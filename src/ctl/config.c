@@ -17,35 +17,67 @@
 #define JSON_MAX (1u << 20)
 #define DEPTH 16
 
-enum { NAME = 256, CONFIG, REMOVE, ENV_FILE };
+enum { NAME = 256, CONFIG, REMOVE, ENV_FILE, POOL };
+
+/* Verbs that have one; 0: all that take the flags of a VM. */
+enum { OF_RUN = 1, OF_CREATE = 2, OF_POOL = 4 };
 
 /* Those that others have for our settings are settings: `setting` is what they stand for. */
 static const struct own_flag {
 	struct flag_words words;
 	int value; /* getopt_long()'s */
 	const char *setting;
+	unsigned of;
 } own[] = {
-	{{"name", 0, "NAME", NULL, false, "the name of the VM (default: one is made)"}, NAME, NULL},
+	{{"name", 0, "NAME", NULL, false, "the name of the VM (default: one is made)"},
+	 NAME,
+	 NULL,
+	 OF_RUN | OF_CREATE},
+	{{"pool", 0, "NAME", NULL, false,
+	  "run: take a VM that stands in this pool; of the flags only --name, -d, --rm and --timeout "
+	  "may be there"},
+	 POOL,
+	 NULL,
+	 OF_RUN},
+	{{"count", 'n', "N", NULL, false, "how many VMs stand; default 1"}, 'n', NULL, OF_POOL},
 	{{"config", 0, "FILE", NULL, true, "what insula-run --json takes; flags behind it win"},
 	 CONFIG,
-	 NULL},
-	{{"detach", 'd', NULL, NULL, false, "run: in the background; print the id"}, 'd', NULL},
-	{{"rm", 0, NULL, NULL, false, "run: delete the VM when it ends"}, REMOVE, NULL},
+	 NULL,
+	 0},
+	{{"detach", 'd', NULL, NULL, false, "run: in the background; print the id"},
+	 'd',
+	 NULL,
+	 OF_RUN | OF_CREATE},
+	{{"rm", 0, NULL, NULL, false, "run: delete the VM when it ends"},
+	 REMOVE,
+	 NULL,
+	 OF_RUN | OF_CREATE},
 	{{"publish", 'p', "[ADDR:]HOST:GUEST[/udp]", NULL, false,
 	  "a port of this host leads to one of the guest: --net user,fwd=..."},
 	 'p',
-	 NULL},
-	{{"volume", 'v', "DIR:GUESTDIR[:ro]", NULL, true, "--share"}, 'v', "share"},
-	{{"memory", 'm', "SIZE", NULL, false, "--mem"}, 'm', "mem"},
-	{{NULL, 'c', "N", NULL, false, "--cpus"}, 'c', "cpus"},
-	{{"interactive", 0, NULL, NULL, false, "-i"}, 'i', NULL},
-	{{"tty", 0, NULL, NULL, false, "-t"}, 't', NULL},
-	{{"env", 0, "NAME=VALUE", NULL, false, "-e"}, 'e', NULL},
-	{{"env-file", 0, "FILE", NULL, true, "lines as -e takes them"}, ENV_FILE, NULL},
-	{{"workdir", 0, "DIR", NULL, false, "-w"}, 'w', NULL},
-	{{"user", 0, "USER[:GROUP]", NULL, false, "-u"}, 'u', NULL},
-	{{"help", 'h', NULL, NULL, false, "this help"}, 'h', NULL},
+	 NULL,
+	 0},
+	{{"volume", 'v', "DIR:GUESTDIR[:ro]", NULL, true, "--share"}, 'v', "share", 0},
+	{{"memory", 'm', "SIZE", NULL, false, "--mem"}, 'm', "mem", 0},
+	{{NULL, 'c', "N", NULL, false, "--cpus"}, 'c', "cpus", 0},
+	{{"interactive", 0, NULL, NULL, false, "-i"}, 'i', NULL, 0},
+	{{"tty", 0, NULL, NULL, false, "-t"}, 't', NULL, 0},
+	{{"env", 0, "NAME=VALUE", NULL, false, "-e"}, 'e', NULL, 0},
+	{{"env-file", 0, "FILE", NULL, true, "lines as -e takes them"}, ENV_FILE, NULL, 0},
+	{{"workdir", 0, "DIR", NULL, false, "-w"}, 'w', NULL, 0},
+	{{"user", 0, "USER[:GROUP]", NULL, false, "-u"}, 'u', NULL, 0},
+	{{"help", 'h', NULL, NULL, false, "this help"}, 'h', NULL, 0},
 };
+
+static unsigned verb_bit(const char *verb)
+{
+	return !strcmp(verb, "run") ? OF_RUN : !strcmp(verb, "create") ? OF_CREATE : OF_POOL;
+}
+
+static bool has_own(const struct own_flag *f, unsigned verb)
+{
+	return !f->of || (f->of & verb);
+}
 
 static void add_text(json_object *config, const struct setting *s, const char *text)
 {
@@ -122,8 +154,10 @@ static int config_refuse(const struct run_options *o, int how, char **argv, stru
 	if (how == ':')
 		return err_set(e, -EINVAL, "%s: '%.60s' needs a value; see insula-run(1)", o->verb,
 			       text);
-	for (size_t i = 0; i < ARRAY_LEN(own); i++)
-		known[n++] = own[i].words.name;
+	for (size_t i = 0; i < ARRAY_LEN(own); i++) {
+		if (has_own(&own[i], verb_bit(o->verb)))
+			known[n++] = own[i].words.name;
+	}
 	for (size_t i = 0; i < SETTINGS; i++)
 		known[n++] = settings[i].letter ? NULL : settings[i].name;
 	return unknown_flag(o->verb, text, known, n, e);
@@ -152,6 +186,17 @@ static const struct setting *setting_meant(int c)
 	return setting_of_flag(c);
 }
 
+static int take_count(struct run_options *o, const char *text, struct err *e)
+{
+	char *end;
+	long n = strtol(text, &end, 10);
+
+	if (text[0] < '0' || text[0] > '9' || *end || n < 1 || n > 256)
+		return err_set(e, -EINVAL, "-n: '%.20s'; expected 1 to 256", text);
+	o->count = (unsigned)n;
+	return 0;
+}
+
 static int one_flag(struct run_options *o, int c, char **argv, struct err *e)
 {
 	const struct setting *s = setting_meant(c);
@@ -169,6 +214,11 @@ static int one_flag(struct run_options *o, int c, char **argv, struct err *e)
 	case REMOVE:
 		o->remove = true;
 		return 0;
+	case POOL:
+		o->pool = optarg;
+		return 0;
+	case 'n':
+		return take_count(o, optarg, e);
 	case 'd':
 		o->detach = true;
 		return 0;
@@ -184,7 +234,7 @@ static int one_flag(struct run_options *o, int c, char **argv, struct err *e)
 }
 
 /* Settings first, then ours: longopts and letters for getopt_long(). */
-static void describe_flags(struct option *longopts, char *letters)
+static void describe_flags(unsigned verb, struct option *longopts, char *letters)
 {
 	longopts += settings_longopts(longopts);
 	letters += strlen(strcpy(letters, "+:"));
@@ -193,6 +243,8 @@ static void describe_flags(struct option *longopts, char *letters)
 	for (size_t i = 0; i < ARRAY_LEN(own); i++) {
 		const struct flag_words *w = &own[i].words;
 
+		if (!has_own(&own[i], verb))
+			continue;
 		if (w->name)
 			*longopts++ =
 				(struct option){w->name, w->value ? required_argument : no_argument,
@@ -257,7 +309,7 @@ int config_flags(struct run_options *o, int argc, char **argv, struct err *e)
 	char letters[2 * SETTINGS + 2 * ARRAY_LEN(own) + 4];
 	int c, rc = 0, before;
 
-	describe_flags(longopts, letters);
+	describe_flags(verb_bit(o->verb), longopts, letters);
 	o->config = json_object_new_object();
 	optind = 0;
 	opterr = 0;
@@ -281,14 +333,31 @@ void config_options_free(struct run_options *o)
 	o->config = o->publish = NULL;
 }
 
-size_t config_words(struct flag_words *out)
+static size_t words_of(unsigned verb, struct flag_words *out)
 {
 	size_t n = settings_flags(out);
 
 	_Static_assert(ARRAY_LEN(own) <= CONFIG_WORDS - SETTINGS, "room for our flags");
-	for (size_t i = 0; i < ARRAY_LEN(own); i++)
-		out[n++] = own[i].words;
+	for (size_t i = 0; i < ARRAY_LEN(own); i++) {
+		if (has_own(&own[i], verb))
+			out[n++] = own[i].words;
+	}
 	return n;
+}
+
+size_t run_words(struct flag_words *out)
+{
+	return words_of(OF_RUN, out);
+}
+
+size_t create_words(struct flag_words *out)
+{
+	return words_of(OF_CREATE, out);
+}
+
+size_t pool_words(struct flag_words *out)
+{
+	return words_of(OF_POOL, out);
 }
 
 /* ---- what it names ---- */

@@ -4,8 +4,8 @@
  *
  * conn.c speaks JSON-RPC, print.c makes tables, config.c turns the flags of insula-run into a
  * configuration, with alias.c those that other programs' users know (-p, -v ...); flags.c reads the
- * others. verbs.c has the table of verbs and those that start VMs, look.c those that look at them,
- * usage.c what they use, end.c their end. In pairs for Linux and Windows: wire_*.c is the
+ * others. verbs.c has the table of verbs and those that start VMs, pool.c pools of them, look.c those
+ * that look at them, usage.c what they use, end.c their end. In pairs for Linux and Windows: wire_*.c is the
  * connection, stream_*.c copies consoles, exec_*.c runs commands, cp_*.c copies files. One thread;
  * on Windows a second one that reads what is typed.
  */
@@ -59,6 +59,7 @@ json_object *conn_result(json_object *answer, struct err *e);
 bool print_is_table(bool json); /* standard output is a terminal, and nobody wants JSON */
 void print_json(json_object *o);
 void print_vms(json_object *list);
+void print_pools(json_object *list);
 /* vm.stats of several VMs, each with "cpu_percent" if it is known. */
 void print_stats(json_object *list);
 void print_pretty(json_object *o);
@@ -96,6 +97,8 @@ int stream_console(struct conn *c, const struct stream *s, bool leave);
 struct run_options {
 	const char *verb; /* for messages */
 	const char *name;
+	const char *pool; /* run: to take one of; NULL: of none */
+	unsigned count;   /* pool create; 0: not given */
 	char made[20]; /* a name, if somebody needs one and the user has given none */
 	bool detach, remove, help;
 	json_object *config;  /* owned */
@@ -106,9 +109,12 @@ int config_flags(struct run_options *o, int argc, char **argv, struct err *e);
 /* Are the files there that the VM needs at its start, seen with our own rights? One that is not is
  * the user's error, now and not when the VM starts. What is no good otherwise insulad refuses. */
 int config_look(const struct run_options *o, struct err *e);
-/* The flags of run and create; CONFIG_WORDS entries are room enough. How many there are. */
+/* The flags of run, create and pool create, which begin with the settings; CONFIG_WORDS entries are
+ * room enough. How many there are. */
 #define CONFIG_WORDS (SETTINGS + 20)
-size_t config_words(struct flag_words *out);
+size_t run_words(struct flag_words *out);
+size_t create_words(struct flag_words *out);
+size_t pool_words(struct flag_words *out);
 
 /* alias.c: what is written as others write it becomes settings. */
 /* "[ADDR:]HOST:GUEST[/tcp|/udp]" as the text of fwd=: the caller's; NULL: out of memory. */
@@ -168,6 +174,9 @@ int ctl_simple(struct ctl *c, const char *method, json_object *params);
 int ctl_each(struct ctl *c, const char *method, int argc, char **argv, int64_t deadline);
 /* What vm.wait, or vm.run with "wait", has answered: its message is printed; its status. */
 int ctl_end_status(json_object *r);
+
+/* pool.c: the verb. */
+int verb_pool(struct ctl *c, int argc, char **argv);
 
 /* look.c, usage.c, end.c: verbs. */
 int verb_ps(struct ctl *c, int argc, char **argv);

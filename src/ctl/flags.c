@@ -258,7 +258,8 @@ size_t verb_words(const struct verb *v, struct flag_words *out, size_t max)
 void verb_help(const struct verb *v)
 {
 	struct flag_words words[WORDS];
-	size_t known = v->words == config_words ? settings_flags(words) : 0;
+	bool of_vm = v->words == run_words || v->words == create_words || v->words == pool_words;
+	size_t known = of_vm ? settings_flags(words) : 0;
 	size_t n = verb_words(v, words, WORDS);
 
 	printf("usage: insulactl %s%s", v->name, v->args[0] ? " " : "");

@@ -104,6 +104,23 @@ void print_vms(json_object *list)
 		print_vm(json_object_array_get_idx(list, i));
 }
 
+void print_pools(json_object *list)
+{
+	printf("%-16s  %-20s  %8s  %8s  %7s  %s\n", "ID", "NAME", "STANDING", "STARTING", "MEMORY",
+	       "WHY");
+	for (size_t i = 0; i < json_object_array_length(list); i++) {
+		json_object *p = json_object_array_get_idx(list, i);
+		char standing[48], mem[24];
+
+		snprintf(standing, sizeof(standing), "%d/%d", (int)j_get_int(p, "standing", 0),
+			 (int)j_get_int(p, "count", 0));
+		snprintf(mem, sizeof(mem), "%lldM", (long long)(j_get_int(p, "mem", 0) >> 20));
+		printf("%-16s  %-20s  %8s  %8d  %7s  %s\n", j_get_str(p, "id", ""),
+		       j_get_str(p, "name", ""), standing, (int)j_get_int(p, "starting", 0), mem,
+		       clean(j_get_str(p, "why", "")));
+	}
+}
+
 /* ---- stats ---- */
 
 /* "12.3M"; "-": there is no such member. */

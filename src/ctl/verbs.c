@@ -113,7 +113,9 @@ static json_object *start_params(struct run_options *o)
 	j_str(params, "name", o->name);
 	if (!strcmp(o->verb, "run") && !o->remove)
 		j_bool(params, "keep", true);
-	j_obj(params, "config", json_object_get(o->config));
+	j_str(params, "pool", o->pool);
+	if (!o->pool || json_object_object_length(o->config))
+		j_obj(params, "config", json_object_get(o->config));
 	return params;
 }
 
@@ -435,9 +437,9 @@ const struct verb verbs[] = {
 	{"run", NULL, "[-itd] [--rm] [flags] IMAGE|-- [command...]",
 	 "start a VM, on these standard streams; exit with its status (-d: in the background; "
 	 "prints its id)",
-	 verb_run, 0, -1, 0, OF_RUN, config_words},
+	 verb_run, 0, -1, 0, OF_RUN, run_words},
 	{"create", NULL, "[flags] IMAGE|-- [command...]", "make a VM, start nothing; prints its id",
-	 verb_create, 0, -1, 0, OF_RUN, config_words},
+	 verb_create, 0, -1, 0, OF_RUN, create_words},
 	{"start", NULL, "VM...", "start VMs that were created or have ended", verb_start, 1, -1,
 	 COMMON, NULL, NULL},
 	{"exec", NULL, "[-i] [-t] [-e NAME=VALUE] [-w DIR] [-u USER] VM [--] command...",
@@ -473,6 +475,9 @@ const struct verb verbs[] = {
 	{"clone", NULL, "[-n COUNT] [--name NAME] VM",
 	 "VMs that go on from where this one is now; prints their ids", verb_clone, 1, 1,
 	 COMMON | FLAG_COUNT | FLAG_NAME, NULL, NULL},
+	{"pool", "pools", "create NAME [-n N] --restore DIR [flags] | ls | info NAME | rm NAME...",
+	 "keep VMs that go on from a snapshot ready, for run --pool; list pools, forget them",
+	 verb_pool, 1, -1, 0, OF_RUN, pool_words},
 	{"stop", NULL, "[-t SECONDS] VM...", "ask guests to power off, then end VMs", verb_stop, 1,
 	 -1, COMMON | FLAG_TIMEOUT, NULL, NULL},
 	{"kill", NULL, "VM...", "end VMs at once, without asking the guests", verb_kill, 1, -1,

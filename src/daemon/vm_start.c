@@ -331,7 +331,9 @@ static bool may_run(struct daemon *d, struct request *r, const struct machine *m
 
 static const char *first_name(const struct request *r)
 {
-	return json_object_get_string(json_object_array_get_idx(j_get(r->params, "streams"), 0));
+	json_object *names = j_get(r->params, "streams");
+
+	return names ? json_object_get_string(json_object_array_get_idx(names, 0)) : NULL;
 }
 
 /* One for the console; on systems where they are descriptors also one for a command's errors. */

@@ -724,6 +724,15 @@ def case_kills_restoring(d, place):
     check("the snapshot is as it was", whole(s) is True, whole(s))
 
 
+def clean_up(d):
+    """No VM is left for the next case."""
+    for v in d.client().call("vm.list")["vms"]:
+        with contextlib.suppress(RuntimeError):
+            if v["state"] not in ("created", "ended"):
+                d.client().call("vm.kill", id=v["id"])
+            d.client().call("vm.delete", id=v["id"])
+
+
 def main():
     cases = [n[5:] for n in globals() if n.startswith("case_")]
     d = Daemon()
@@ -736,11 +745,7 @@ def main():
             check(name, False, "%r at lines %s: %s" % (e, ", ".join("%d" % f.lineno for f in at if f.filename == __file__), d.said()))
             if d.proc.poll() is not None:
                 d.start()
-        for v in d.client().call("vm.list")["vms"]:
-            with contextlib.suppress(RuntimeError):
-                if v["state"] not in ("created", "ended"):
-                    d.client().call("vm.kill", id=v["id"])
-                d.client().call("vm.delete", id=v["id"])
+        clean_up(d)
         shutil.rmtree(place, ignore_errors=True)
     check("insulad ends with 0", d.stop() == 0)
     sys.exit(suite.failed)
