@@ -173,6 +173,9 @@ static void bash_ctl(void)
 	printf("_insulactl_vms() {\n\tinsulactl --json ps 2>/dev/null | grep -o "
 	       "'\"name\":\"[^\"]*\"' | "
 	       "cut -d'\"' -f4\n}\n"
+	       "_insulactl_pools() {\n\tinsulactl --json pool ls 2>/dev/null | grep -o "
+	       "'\"name\":\"[^\"]*\"' | "
+	       "cut -d'\"' -f4\n}\n"
 	       "_insulactl_words() { # VERB\n\tcase $1 in\n\t'') echo \"");
 	for (size_t i = 0; i < nverbs; i++)
 		printf("%s ", verbs[i].name);
@@ -212,6 +215,12 @@ static void bash_ctl(void)
 	       "\t\tcase $((COMP_CWORD - i)) in\n"
 	       "\t\t1) words=restart ;;\n"
 	       "\t\t2) words=$(_insulactl_vms) ;;\n"
+	       "\t\tesac\n"
+	       "\t\t;;\n"
+	       "\tpool:* | pools:*)\n"
+	       "\t\tcase $((COMP_CWORD - i)) in\n"
+	       "\t\t1) words='create ls info rm' ;;\n"
+	       "\t\t*) words=$(_insulactl_pools) ;;\n"
 	       "\t\tesac\n"
 	       "\t\t;;\n"
 	       "\t*) words=$(_insulactl_vms) ;;\n"
@@ -292,6 +301,8 @@ static void zsh_ctl(void)
 		zsh_flags(&l);
 		if (!strcmp(verbs[i].name, "device"))
 			printf(" \\\n\t\t'1:what:(restart)' '2:VM:_insulactl_vms' '3:device: '");
+		else if (!strcmp(verbs[i].name, "pool"))
+			printf(" \\\n\t\t'1:what:(create ls info rm)' '*:pool: '");
 		else if (takes_vms(&verbs[i]))
 			printf(" \\\n\t\t'*:VM:_insulactl_vms'");
 		printf("\n\t\t;;\n");
@@ -366,6 +377,8 @@ static void fish_ctl(void)
 		else if (!strcmp(v->name, "device"))
 			printf("complete -c insulactl%s -a 'restart (__insulactl_vms)'\n",
 			       condition);
+		else if (!strcmp(v->name, "pool"))
+			printf("complete -c insulactl%s -a 'create ls info rm'\n", condition);
 	}
 }
 

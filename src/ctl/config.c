@@ -34,7 +34,8 @@ static const struct own_flag {
 	 NULL,
 	 OF_RUN | OF_CREATE},
 	{{"pool", 0, "NAME", NULL, false,
-	  "run: take a VM that stands in this pool; of the flags only --name, -d, --rm and --timeout "
+	  "run: take a VM that stands in this pool; of the flags only --name, -d, --rm and "
+	  "--timeout "
 	  "may be there"},
 	 POOL,
 	 NULL,

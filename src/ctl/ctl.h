@@ -99,7 +99,7 @@ struct run_options {
 	const char *name;
 	const char *pool; /* run: to take one of; NULL: of none */
 	unsigned count;   /* pool create; 0: not given */
-	char made[20]; /* a name, if somebody needs one and the user has given none */
+	char made[20];    /* a name, if somebody needs one and the user has given none */
 	bool detach, remove, help;
 	json_object *config;  /* owned */
 	json_object *publish; /* of -p, an array; owned; NULL: none */

@@ -475,7 +475,7 @@ const struct verb verbs[] = {
 	{"clone", NULL, "[-n COUNT] [--name NAME] VM",
 	 "VMs that go on from where this one is now; prints their ids", verb_clone, 1, 1,
 	 COMMON | FLAG_COUNT | FLAG_NAME, NULL, NULL},
-	{"pool", "pools", "create NAME [-n N] --restore DIR [flags] | ls | info NAME | rm NAME...",
+	{"pool", "pools", "create NAME [-n N] --restore DIR|ls|info NAME|rm NAME...",
 	 "keep VMs that go on from a snapshot ready, for run --pool; list pools, forget them",
 	 verb_pool, 1, -1, 0, OF_RUN, pool_words},
 	{"stop", NULL, "[-t SECONDS] VM...", "ask guests to power off, then end VMs", verb_stop, 1,

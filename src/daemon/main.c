@@ -305,8 +305,11 @@ static void main_run(struct daemon *d)
 
 int main(int argc, char **argv)
 {
-	static struct daemon d = {
-		.state = -1, .pool_state = -1, .state_lock = -1, .supervisor = -1, .cgroups = {.dir = -1}};
+	static struct daemon d = {.state = -1,
+				  .pool_state = -1,
+				  .state_lock = -1,
+				  .supervisor = -1,
+				  .cgroups = {.dir = -1}};
 	struct options o = {0};
 	struct err e;
 	int rc;

@@ -23,10 +23,10 @@ static struct pool *pool_named(struct daemon *d, struct request *r)
 	struct pool *p = pool_find(d, r->client, name, &several);
 
 	if (!p)
-		method_refuse_field(r, RPC_NOT_FOUND, several ? "ambiguous" : "not-found", "name",
-				    name,
-				    several ? "the id of a pool: several users have one of this name"
-					    : "the id or name of a pool");
+		method_refuse_field(
+			r, RPC_NOT_FOUND, several ? "ambiguous" : "not-found", "name", name,
+			several ? "the id of a pool: several users have one of this name"
+				: "the id or name of a pool");
 	return p;
 }
 

@@ -62,7 +62,7 @@ struct record {
 	char group[GROUP_LEN]; /* its control group's name, of this start alone; "": none */
 	char token[TOKEN_LEN + 1];
 	char pool[ID_LEN + 1]; /* that it stands in; "": none */
-	char *result; /* how it ended: JSON object, one line; NULL: not ended; owned */
+	char *result;          /* how it ended: JSON object, one line; NULL: not ended; owned */
 };
 
 bool name_is_valid(const char *name);

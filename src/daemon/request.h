@@ -61,8 +61,8 @@ struct request {
 	int fd[REQUEST_FDS]; /* owned; -1: none */
 	unsigned nfds;
 	unsigned tries; /* VMs of a pool that it could not have */
-	bool more_fds; /* than a request may have */
-	uint32_t exec; /* of a held request that waits for a command, not for the VM's end; 0 */
+	bool more_fds;  /* than a request may have */
+	uint32_t exec;  /* of a held request that waits for a command, not for the VM's end; 0 */
 	/* While a machine keeps it: machine_hold(). */
 	struct machine *machine;
 	struct request *next_held;

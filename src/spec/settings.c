@@ -434,11 +434,10 @@ size_t settings_longopts(struct option *out)
 
 	for (int i = 0; i < SETTINGS; i++) {
 		if (!settings[i].letter)
-			out[n++] = (struct option){settings[i].name,
-						   settings[i].type == SETTING_FLAG
-							   ? no_argument
-							   : required_argument,
-						   NULL, SETTING_FLAG_BASE + i};
+			out[n++] = (struct option){
+				settings[i].name,
+				settings[i].type == SETTING_FLAG ? no_argument : required_argument,
+				NULL, SETTING_FLAG_BASE + i};
 	}
 	return n;
 }

@@ -85,7 +85,7 @@ struct vm {
 	const char *reason;    /* stable name of the end, if MSG_VM_EXIT does not tell it; static */
 	struct faults *faults; /* of those who map mem; NULL: none */
 	struct standing standing;
-	struct save *save; /* the snapshot that is made, or the last one; NULL: none yet */
+	struct save *save;       /* the snapshot that is made, or the last one; NULL: none yet */
 	struct control *control; /* insulad's door; NULL without (borrowed) */
 };
 /* Open and check. On error nothing is left open, and vm->end.status tells whose fault it is:

@@ -13,6 +13,7 @@ INSULA_SOCKET=$T/s
 ctl() { "$build/bin/insulactl" "$@"; }
 insulad=
 cleanup() {
+	ctl pool rm bench >/dev/null 2>&1 || true
 	for v in $(ctl ps -q 2>/dev/null); do ctl kill "$v" >/dev/null || true; done
 	[ -z "$insulad" ] || kill "$insulad"
 	rm -rf "$T"
@@ -53,6 +54,10 @@ if [ -z "${LINUX:-}" ]; then
 		done
 	done
 	row "restore / start to first instruction" "$(median <"$T/first.restored")" "$(median <"$T/first.cold")" "<= 1.3" " ms"
+	python3 tests/bench/pool.py "$INSULA_SOCKET" "$T/snap" "$rounds" >"$T/pool" # cold, restored, pooled: milliseconds, a line each round
+	for i in 1 2 3; do cut -d' ' -f$i "$T/pool" >"$T/run.$i"; done
+	row "vm.run, restored / started, to the first byte of its console" "$(median <"$T/run.2")" "$(median <"$T/run.1")" "" " ms"
+	row "vm.run, from a pool / restored, to the first byte of its console" "$(median <"$T/run.3")" "$(median <"$T/run.2")" "<= 0.5" " ms"
 	ctl start source >/dev/null
 	sleep 1
 	for _ in $(seq "$rounds"); do

@@ -58,7 +58,7 @@ static void add_machine(struct daemon *d, uid_t uid, const char *name, const cha
 /* The loop and the schemas are made once: they do not remember anything. */
 static struct daemon d = {
 
-	.state_lock = -1, .supervisor = -1, .cgroups = {.dir = -1}};
+	.pool_state = -1, .state_lock = -1, .supervisor = -1, .cgroups = {.dir = -1}};
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerInitialize(int *argc, char ***argv)

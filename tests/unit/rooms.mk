@@ -39,6 +39,7 @@ rooms_test_oci_state := oci spec base
 rooms_test_overlay := devices base
 rooms_test_overlay_file := supervisor spec image devices jail base
 rooms_test_pager := supervisor spec image jail pager base
+rooms_test_pool := daemon spec base
 rooms_test_ram := pager base
 rooms_test_remote := vmm devices base
 rooms_test_restart := supervisor base

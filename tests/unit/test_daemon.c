@@ -287,6 +287,7 @@ static struct record sample(void)
 	r.config = strdup("{\"cpus\":2}");
 	r.result = strdup("{\"reason\":\"status\"}");
 	snprintf(r.group, sizeof(r.group), "vm-%s-01234567", r.id);
+	strcpy(r.pool, "fedcba9876543210");
 	return r;
 }
 
@@ -306,6 +307,7 @@ START_TEST(record_round_trip)
 	ck_assert(s.state == VM_STARTING && s.transient && s.pid == 77 && s.owner.ngroups == 2);
 	ck_assert_uint_eq(s.owner.groups[1], 27);
 	ck_assert_str_eq(s.group, r.group);
+	ck_assert_str_eq(s.pool, r.pool);
 	record_free(&s);
 	/* Half of it is no record, whatever half. */
 	for (size_t n = 0; n < strlen(text); n++)
@@ -327,7 +329,7 @@ START_TEST(record_members)
 	{
 		json_object *o = json_tokener_parse(text);
 		bool optional = !strcmp(key, "result") || !strcmp(key, "transient") ||
-				!strcmp(key, "group");
+				!strcmp(key, "group") || !strcmp(key, "pool");
 
 		(void)v;
 		json_object_object_del(o, key);
@@ -362,6 +364,9 @@ START_TEST(record_refused)
 		{"group", "\"vm-0123456789abcdee-01234567\"", -EINVAL},
 		{"group", "\"vm-0123456789abcdef-0123456\"", -EINVAL},
 		{"group", "\"vm-0123456789abcdef\"", 0},
+		{"pool", "\"0123456789abcde\"", -EINVAL},
+		{"pool", "\"../0123456789abc\"", -EINVAL},
+		{"pool", "\"\"", 0},
 	};
 	struct record r = sample(), s;
 	struct err e;
@@ -613,7 +618,7 @@ static void setup(void)
 	struct err e;
 
 	memset(&d, 0, sizeof(d));
-	d.state_lock = d.supervisor = d.cgroups.dir = -1;
+	d.state_lock = d.pool_state = d.supervisor = d.cgroups.dir = -1;
 	d.state = open("/", O_DIRECTORY | O_PATH); /* nothing can be made there */
 	ck_assert_int_eq(uv_loop_init(&d.loop), 0);
 	conf_init(&d.conf);
