@@ -412,9 +412,10 @@ int pools_load(struct daemon *d, struct err *e)
 
 void pools_close(struct daemon *d)
 {
-	while (d->pools) {
-		if (d->pools->remover)
-			request_free(d->pools->remover);
-		pool_forget(d->pools);
+	for (struct pool *p = d->pools, *next; p; p = next) {
+		next = p->next;
+		if (p->remover)
+			request_free(p->remover);
+		pool_forget(p);
 	}
 }

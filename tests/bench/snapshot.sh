@@ -56,8 +56,8 @@ if [ -z "${LINUX:-}" ]; then
 	row "restore / start to first instruction" "$(median <"$T/first.restored")" "$(median <"$T/first.cold")" "<= 1.3" " ms"
 	python3 tests/bench/pool.py "$INSULA_SOCKET" "$T/snap" "$rounds" >"$T/pool" # cold, restored, pooled: milliseconds, a line each round
 	for i in 1 2 3; do cut -d' ' -f$i "$T/pool" >"$T/run.$i"; done
-	row "vm.run, restored / started, to the first byte of its console" "$(median <"$T/run.2")" "$(median <"$T/run.1")" "" " ms"
-	row "vm.run, from a pool / restored, to the first byte of its console" "$(median <"$T/run.3")" "$(median <"$T/run.2")" "<= 0.5" " ms"
+	row "vm.run to a console byte, restored / started" "$(median <"$T/run.2")" "$(median <"$T/run.1")" "" " ms"
+	row "vm.run to a console byte, pool / restored" "$(median <"$T/run.3")" "$(median <"$T/run.2")" "<= 0.5" " ms"
 	ctl start source >/dev/null
 	sleep 1
 	for _ in $(seq "$rounds"); do

@@ -1184,6 +1184,11 @@ def case_schema(d):
         check("%s refuses what it does not know" % method, e["code"] == -32602 and e["data"]["field"] == "nonsense", e)
         return r
 
+    def call_quietly(method, **params):
+        r = c.call(method, **params)
+        schema.validate(methods[method]["result"]["schema"], r, method)
+        return r
+
     try:
         for method in ("daemon.info", "daemon.metrics", "rpc.discover", "vm.list"):
             call(method)
@@ -1193,8 +1198,16 @@ def case_schema(d):
             call(method, id="sc")
         call("vm.balloon", id="sc", target=16 << 20)
         call("vm.device.restart", id="sc", device="com1")
-        check("the device is back", wait_for(lambda: all(v["state"] == "ok" for v in c.call("vm.info", id="sc")["devices"])))
+        check("the device is back", wait_for(lambda: all(v["state"] == "ok" and v["restarts"] == (v["name"] == "com1")
+                                                       for v in c.call("vm.info", id="sc")["devices"])))
         call("vm.snapshot", id="sc", path=d.dir + "/sc")
+        call("pool.create", name="sp", count=2, config=dict(restore=d.dir + "/sc", cpus=1, mem="16M"))
+        for method, more in [("pool.list", {}), ("pool.info", dict(name="sp"))]:
+            call(method, **more)
+        check("the pool fills up", wait_for(lambda: call_quietly("pool.info", name="sp")["standing"] == 2, 20))
+        call("vm.list")
+        c.call("vm.kill", id=call("vm.run", pool="sp")["id"])
+        call("pool.remove", name="sp")
         shutil.rmtree(d.dir + "/sc")
         for v in call("vm.clone", id="sc", count=2, place=d.dir)["vms"]:
             call("vm.kill", id=v["id"])
