@@ -162,17 +162,43 @@ struct machine *machine_new(struct daemon *d)
 	return m;
 }
 
-int machine_save(struct machine *m, struct err *e)
+static int write_record(struct machine *m, bool durable, struct err *e)
 {
 	char *text = record_print(&m->r);
 	int rc;
 
 	if (!text)
 		return err_set(e, -ENOMEM, "out of memory");
-	/* vm.run's do not outlive a power failure, so their records need not either. */
-	rc = state_write(m->d->state, m->r.id, "record.json", text, !m->r.transient, e);
+	rc = state_write(m->d->state, m->r.id, "record.json", text, durable, e);
 	free(text);
 	return rc;
+}
+
+int machine_save(struct machine *m, struct err *e)
+{
+	/* vm.run's do not outlive a power failure, so their records need not either. */
+	return write_record(m, !m->r.transient, e);
+}
+
+int machine_note(struct machine *m, struct err *e)
+{
+	return write_record(m, false, e);
+}
+
+int machine_taken(struct machine *m, struct err *e)
+{
+	json_object *config = json_tokener_parse(m->r.config);
+	char *text;
+
+	json_object_object_del(config, "paused");
+	text = strdup(j_text(config));
+	json_object_put(config);
+	if (!text)
+		return err_set(e, -ENOMEM, "out of memory");
+	free(m->r.config);
+	m->r.config = text;
+	m->r.pool[0] = 0;
+	return machine_save(m, e);
 }
 
 void machine_set_state(struct machine *m, enum vm_state s)

@@ -86,6 +86,10 @@ bool machine_active(const struct machine *m); /* it has a supervisor */
 /* Of one whose record cannot be read: its supervisor's socket is served. */
 bool machine_is_served(struct machine *m);
 int machine_save(struct machine *m, struct err *e);
+/* The same without a sync, whatever its kind: what is lost with the host need not be known. */
+int machine_note(struct machine *m, struct err *e);
+/* It stood in a pool, and is somebody's VM from now on: it runs whenever it is started. */
+int machine_taken(struct machine *m, struct err *e);
 int machine_start(struct machine *m, struct err *e);
 void machine_set_state(struct machine *m, enum vm_state s);
 /* Its supervisor has died. */

@@ -233,7 +233,7 @@ static void on_force(void *ctx)
 	struct machine *m = ctx;
 
 	m->force = NULL;
-	dlog(LOG_LVL_WARN, m, "did not end in time: its supervisor is killed");
+	dlog(LOG_LVL_WARN, m, "was not done in time: its supervisor is killed");
 	machine_shoot(m);
 }
 

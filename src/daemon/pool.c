@@ -22,7 +22,8 @@
 #include "talk.h"
 #include "watch.h"
 
-#define END_MS 3000 /* to a supervisor that is told to end its VM */
+#define END_MS 3000     /* to a supervisor that is told to end its VM */
+#define START_MS 120000 /* the supervisor has 90 s of its own */
 
 static void pool_tend(void *ctx);
 
@@ -138,14 +139,23 @@ struct machine *pool_pick(struct pool *p)
 	return oldest;
 }
 
-/* Of VMs in this state (VM_STATES: that live at all), or of all pools (NULL). */
-static unsigned pool_count(const struct daemon *d, const struct pool *p, enum vm_state state)
+/* Its VMs in this state; VM_STATES: that live at all. */
+static unsigned pool_count(const struct pool *p, enum vm_state state)
+{
+	unsigned n = 0;
+
+	for (const struct machine *m = p->d->machines; m; m = m->next)
+		n += is_of(m, p) && (state == VM_STATES || m->r.state == state);
+	return n;
+}
+
+/* In all pools of this user. */
+static unsigned count_starts(const struct daemon *d, uint32_t uid)
 {
 	unsigned n = 0;
 
 	for (const struct machine *m = d->machines; m; m = m->next)
-		n += m->r.pool[0] && (!p || is_of(m, p)) && machine_active(m) &&
-		     (state == VM_STATES || m->r.state == state);
+		n += m->r.pool[0] && m->r.state == VM_STARTING && m->r.owner.uid == uid;
 	return n;
 }
 
@@ -160,8 +170,8 @@ json_object *pool_json(const struct pool *p, bool full)
 	if (p->r.owner.sid[0])
 		j_str(o, "sid", p->r.owner.sid);
 	j_int(o, "count", p->count);
-	j_int(o, "standing", pool_count(p->d, p, VM_PAUSED));
-	j_int(o, "starting", pool_count(p->d, p, VM_STARTING));
+	j_int(o, "standing", pool_count(p, VM_PAUSED));
+	j_int(o, "starting", pool_count(p, VM_STARTING));
 	j_int(o, "cpus", p->r.cpus);
 	j_int(o, "mem", (int64_t)p->r.mem);
 	j_int(o, "created_ms", p->r.created_ms);
@@ -238,10 +248,9 @@ static struct machine *new_standing(struct pool *p, struct err *e)
 		err_set(e, -ENOMEM, "out of memory");
 		return NULL;
 	}
-	snprintf(m->r.name, sizeof(m->r.name), "vm-%.12s", m->r.id);
+	pool_vm_is_nobodys(m);
 	strcpy(m->r.pool, p->r.id);
 	m->r.owner = p->r.owner;
-	m->r.transient = true;
 	m->r.cpus = p->r.cpus;
 	m->r.mem = p->r.mem;
 	return m;
@@ -259,6 +268,8 @@ static int start_standing(struct pool *p, struct err *e)
 	rc = machine_start(m, e);
 	if (rc)
 		machine_remove(m);
+	else
+		machine_shoot_later(m, START_MS);
 	return rc;
 }
 
@@ -274,17 +285,16 @@ static void finish_removal(struct pool *p)
 static void pool_tend(void *ctx)
 {
 	struct pool *p = ctx;
-	struct daemon *d = p->d;
 	struct err e;
 
 	p->again = NULL;
 	if (p->removed) {
-		if (!pool_count(d, p, VM_STATES))
+		if (!pool_count(p, VM_STATES))
 			finish_removal(p);
 		return;
 	}
-	while (pool_count(d, p, VM_PAUSED) + pool_count(d, p, VM_STARTING) < p->count &&
-	       pool_count(d, NULL, VM_STARTING) < POOL_STARTS) {
+	while (pool_count(p, VM_PAUSED) + pool_count(p, VM_STARTING) < p->count &&
+	       count_starts(p->d, p->r.owner.uid) < POOL_STARTS) {
 		if (start_standing(p, &e)) {
 			pool_failed(p, e.text);
 			break;
@@ -294,13 +304,27 @@ static void pool_tend(void *ctx)
 
 /* ---- what has become of its VMs ---- */
 
+void pool_vm_is_nobodys(struct machine *m)
+{
+	snprintf(m->r.name, sizeof(m->r.name), "vm-%.12s", m->r.id);
+	m->r.transient = true;
+}
+
 void pool_vm_stands(struct machine *m)
 {
 	struct pool *p = pool_of(m);
 
-	if (!p)
+	if (!m->r.pool[0])
 		return;
-	if (pool_count(p->d, p, VM_PAUSED) >= p->count)
+	pool_vm_is_nobodys(m);
+	if (!p || p->removed) {
+		dlog(LOG_LVL_INFO, m, "its pool is no more: it is ended");
+		pool_end_vm(m);
+		return;
+	}
+	timer_cancel(m->force);
+	m->force = NULL;
+	if (pool_count(p, VM_PAUSED) >= p->count)
 		p->why[0] = 0;
 	tend_all(p->d);
 }
@@ -343,10 +367,16 @@ void pool_end_vm(struct machine *m)
 
 void pool_vm_runs(struct machine *m)
 {
+	struct err e;
+
 	if (!m->r.pool[0])
 		return;
-	dlog(LOG_LVL_WARN, m, "an earlier insulad was about to give it to a client: it is ended");
-	pool_end_vm(m);
+	dlog(LOG_LVL_INFO, m, "an earlier insulad has given it to a client");
+	timer_cancel(m->force);
+	m->force = NULL;
+	if (machine_taken(m, &e))
+		dlog(LOG_LVL_ERROR, m, "%s", e.text);
+	tend_all(m->d);
 }
 
 void pool_remove(struct pool *p)
@@ -399,12 +429,9 @@ int pools_load(struct daemon *d, struct err *e)
 
 	if (rc)
 		return rc;
-	for (struct machine *m = d->machines, *next; m; m = next) {
-		next = m->next;
-		if (m->r.pool[0] && machine_active(m) && !pool_of(m)) {
-			dlog(LOG_LVL_INFO, m, "its pool is no more: it is ended");
-			pool_end_vm(m);
-		}
+	for (struct machine *m = d->machines; m; m = m->next) {
+		if (m->r.pool[0] && machine_active(m))
+			machine_shoot_later(m, START_MS); /* unless it is heard of */
 	}
 	tend_all(d);
 	return 0;

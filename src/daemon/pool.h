@@ -13,9 +13,9 @@
  * ready, has ended or was taken. A start that fails, or a VM that ends while it stands, is followed
  * by a rest that gets longer.
  *
- * The record of a VM that is taken is written when its supervisor has let it go on. If insulad is
- * killed before that, the next one finds a VM that runs and is the pool's: nobody has had an answer,
- * and it is ended as if nobody had asked.
+ * Before a VM is given away its record gets what the client wants, its name too, and still names the
+ * pool. If insulad is killed over it, the next one asks the supervisor: a VM that goes on is the
+ * client's, one that stands is the pool's.
  */
 #ifndef DAEMON_POOL_H
 #define DAEMON_POOL_H
@@ -31,7 +31,7 @@
 
 #define POOL_MAX_COUNT 256
 #define POOL_MAX_POOLS 64 /* of a user */
-#define POOL_STARTS 4     /* at a time, of all pools together */
+#define POOL_STARTS 4     /* at a time, of one user's pools together */
 #define POOL_REST_MS 250
 #define POOL_REST_MAX_MS 60000
 
@@ -71,7 +71,7 @@ char *pool_config(const struct pool *p, bool paused, int64_t timeout);
 
 /* ---- pool.c ---- */
 
-/* Those of an earlier insulad; after machines_load(). A VM whose pool is not there is ended. */
+/* Those of an earlier insulad; after machines_load(). */
 int pools_load(struct daemon *d, struct err *e);
 void pools_close(struct daemon *d);
 /* By id or name, as machine_find(). */
@@ -93,12 +93,15 @@ void pool_tend_soon(struct pool *p);
 void pool_failed(struct pool *p, const char *why);
 json_object *pool_json(const struct pool *p, bool full);
 
-/* What has become of a VM; each does nothing if it is in no pool. */
+/* What has become of a VM; each does nothing if it is in no pool. One that stands is ended if the
+ * pool is not there; one that runs, and was not taken from this insulad, was from an earlier one. */
 void pool_vm_stands(struct machine *m);
-void pool_vm_runs(struct machine *m); /* its supervisor says so, and nobody has taken it */
+void pool_vm_runs(struct machine *m);
 void pool_vm_ended(struct machine *m);
 /* It is ended at once. */
 void pool_end_vm(struct machine *m);
+/* The name and the end of one that nobody has. */
+void pool_vm_is_nobodys(struct machine *m);
 
 /* ---- pool_take.c ---- */
 

@@ -80,8 +80,7 @@ static void not_taken(struct machine *m, json_object *error)
 
 	dlog(LOG_LVL_WARN, m, "it stood in a pool and could not be taken: %s",
 	     j_get_str(error, "text", "no reason"));
-	snprintf(m->r.name, sizeof(m->r.name), "vm-%.12s", m->r.id);
-	m->r.transient = true;
+	pool_vm_is_nobodys(m);
 	if (!ended)
 		pool_end_vm(m);
 }
@@ -91,8 +90,7 @@ static void was_taken(struct machine *m, struct request *r)
 	struct err e;
 
 	machine_set_state(m, VM_RUNNING);
-	m->r.started_ms = now_ms();
-	if (machine_save(m, &e))
+	if (machine_taken(m, &e))
 		dlog(LOG_LVL_ERROR, m, "%s", e.text);
 	while (r->nfds) /* the supervisor has them */
 		foreign_close(r->d, r->uid, &r->fd[--r->nfds]);
@@ -123,19 +121,53 @@ static void on_taken(struct machine *m, struct request *r, json_object *result, 
 		request_free(r);
 }
 
+/* For its next starts, should it be kept. */
+static void set_timeout(struct machine *m, int64_t timeout)
+{
+	json_object *config = json_tokener_parse(m->r.config);
+	char *text;
+
+	j_int(config, "timeout", timeout);
+	text = strdup(j_text(config));
+	json_object_put(config);
+	if (!text)
+		return;
+	free(m->r.config);
+	m->r.config = text;
+}
+
+/* With the rights that its owner has now, for the VMs to come. */
+static void renew_owner(struct pool *p, const struct owner *who)
+{
+	struct err e;
+
+	if (!memcmp(&p->r.owner, who, sizeof(*who)))
+		return;
+	p->r.owner = *who;
+	if (pool_save(p, &e))
+		dlog(LOG_LVL_ERROR, NULL, "pool %s: %s", p->r.name, e.text);
+}
+
 static void take(struct pool *p, struct machine *m, struct request *r)
 {
 	const char *name = j_get_str(r->params, "name", NULL);
 	json_object *params = json_object_new_object();
+	int64_t timeout = timeout_of(r);
+	struct err e;
 
 	if (name)
 		snprintf(m->r.name, sizeof(m->r.name), "%s", name);
-	m->r.pool[0] = 0;
 	m->r.transient = !j_get_bool(r->params, "keep", false);
-	p->r.owner = r->client->who; /* with the rights of now, for those to come */
+	m->r.started_ms = now_ms();
+	if (timeout)
+		set_timeout(m, timeout);
+	/* It is the pool's on the disk until it goes on. */
+	if (machine_note(m, &e))
+		dlog(LOG_LVL_ERROR, m, "%s", e.text);
+	m->r.pool[0] = 0;
 	p->taken++;
 	j_str(params, "vm", m->r.name);
-	j_int(params, "timeout", timeout_of(r));
+	j_int(params, "timeout", timeout);
 	talk_lend(m, "take", params, on_taken, r, TAKE_MS);
 }
 
@@ -148,7 +180,10 @@ static void run_or_take(struct daemon *d, struct request *r)
 	if (!p) {
 		method_refuse_field(r, RPC_NOT_FOUND, "not-found", "pool", name,
 				    "the name of a pool of this user");
-	} else if (!m) {
+		return;
+	}
+	renew_owner(p, &r->client->who);
+	if (!m) {
 		run_another(p, r);
 	} else {
 		r->tries++;

@@ -155,6 +155,8 @@ static void talk_on_event(struct machine *m, const char *what, json_object *data
 
 		if (strcmp(known[i].name, what) != 0)
 			continue;
+		if (known[i].state == VM_RUNNING)
+			pool_vm_runs(m);
 		if (known[i].state >= 0 && m->r.state != VM_STOPPING)
 			machine_set_state(m, (enum vm_state)known[i].state);
 		m->restarts += !strcmp(what, "helper-died");

@@ -155,6 +155,9 @@ def case_take(d, place):
     g = Taken(c, "k", keep=True, config=dict(timeout=2))
     r = c.call("vm.wait", id="k")
     check("keep, and a timeout of its own", (r["reason"], r["status"]) == ("timeout", 124) and c.call("vm.info", id="k")["state"] == "ended", r)
+    c.call("vm.start", id="k")
+    v = c.call("vm.info", id="k")
+    check("started again it goes on at once, by the pool's configuration", v["state"] == "running" and v["config"] == dict(restored(s), timeout=2), v)
     g.end()
     sock, theirs = socket.socketpair()
     sock.sendall(b"q")
@@ -252,6 +255,7 @@ def case_trouble(d, place):
     check("it rests longer and longer", info(c)["failures"] - n <= 8 and wait_for(lambda: info(c).get("next_try_ms", 0) > 1000, 20), info(c))
     e = refused(c, "vm.run", pool="p")
     check("vm.run then has the reason of a start that failed", e["code"] == -32005 and "nothing" in e["message"], e)
+    wait_for(lambda: all(v.get("pool") for v in c.call("vm.list")["vms"]))  # else it is told of a minute longer
     d.restart()
     c = d.client()
     check("and so after a restart of insulad", wait_for(lambda: "nothing" in info(c).get("why", "")), info(c))

@@ -10,7 +10,7 @@ for a in cut date dmesg od sleep; do
 	ln -sf busybox "$T/root/bin/$a"
 done
 mkdir -p "$T/root/etc/insula/resume.d"
-# shellcheck disable=SC2016  the guest's
+# shellcheck disable=SC2016
 printf '#!/bin/sh\necho "$1 $INSULA_VM" >>/tmp/resumed\n' >"$T/root/etc/insula/resume.d/10-told"
 chmod 755 "$T/root/etc/insula/resume.d/10-told"
 begin() {
@@ -60,7 +60,7 @@ guest three 'cat /tmp/mark; dmesg' >"$T/out"
 also three-has-the-memory '^mark-77$'
 if grep -qiE 'lockup|rcu.*stall|hung task|BUG:' "$T/out"; then not_ok nothing-locked-up "$(grep -iE 'lockup|stall|hung|BUG:' "$T/out" | head -n 1)"; else ok nothing-locked-up; fi
 # Each VM of this one runs a command when it is taken.
-# shellcheck disable=SC2016  the guest's
+# shellcheck disable=SC2016
 expect pool-with-a-command 0 '' "$CTL" pool create c -n 1 --restore "$T/snap" -- sh -c 'cat /tmp/mark; echo "in $(cat /tmp/resumed)"; exit 7'
 if full c 1; then ok its-pool-fills; else not_ok its-pool-fills "see below"; fi
 expect its-command-runs 7 '^mark-77' "$CTL" run --rm --pool c --name four
