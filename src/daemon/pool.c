@@ -304,10 +304,24 @@ static void pool_tend(void *ctx)
 
 /* ---- what has become of its VMs ---- */
 
+static void nobodys_name(const struct machine *m, char name[NAME_MAX_LEN + 1])
+{
+	snprintf(name, NAME_MAX_LEN + 1, "vm-%.12s", m->r.id);
+}
+
 void pool_vm_is_nobodys(struct machine *m)
 {
-	snprintf(m->r.name, sizeof(m->r.name), "vm-%.12s", m->r.id);
+	nobodys_name(m, m->r.name);
 	m->r.transient = true;
+}
+
+/* By an earlier insulad, whose word may still be on its way to the supervisor. */
+static bool was_promised(const struct machine *m)
+{
+	char name[sizeof(m->r.name)];
+
+	nobodys_name(m, name);
+	return strcmp(m->r.name, name) != 0 || !m->r.transient;
 }
 
 void pool_vm_stands(struct machine *m)
@@ -316,10 +330,13 @@ void pool_vm_stands(struct machine *m)
 
 	if (!m->r.pool[0])
 		return;
-	pool_vm_is_nobodys(m);
-	if (!p || p->removed) {
-		dlog(LOG_LVL_INFO, m, "its pool is no more: it is ended");
+	if (!p || was_promised(m)) {
+		dlog(LOG_LVL_INFO, m, "it stands, and %s: it is ended",
+		     p ? "an earlier insulad was about to give it away" : "its pool is no more");
+		pool_vm_is_nobodys(m);
+		m->r.pool[0] = 0;
 		pool_end_vm(m);
+		tend_all(m->d);
 		return;
 	}
 	timer_cancel(m->force);

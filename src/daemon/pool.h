@@ -15,7 +15,7 @@
  *
  * Before a VM is given away its record gets what the client wants, its name too, and still names the
  * pool. If insulad is killed over it, the next one asks the supervisor: a VM that goes on is the
- * client's, one that stands is the pool's.
+ * client's, and one that stands, though somebody was to have it, is ended, as if nobody had asked.
  */
 #ifndef DAEMON_POOL_H
 #define DAEMON_POOL_H

@@ -225,7 +225,7 @@ def case_kills(d, place):
 
 
 def case_interrupted(d, place):
-    """insulad is killed over giving one away: it is the client's, or nobody's; never paused for ever, never lost in between."""
+    """insulad is killed over giving one away: it is the client's, or there is none; never paused for ever, never under another name."""
     c = d.client()
     s, _ = template(d, place)
     pool_of(c, "p", s, 2)
