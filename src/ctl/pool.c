@@ -9,7 +9,7 @@
 #include "ctl.h"
 #include "spec/json.h"
 
-static json_object *with_name(const char *name)
+static json_object *pool_params(const char *name)
 {
 	json_object *o = json_object_new_object();
 
@@ -36,7 +36,7 @@ static int create_pool(struct ctl *c, int argc, char **argv)
 	} else if (config_look(&o, &e)) {
 		status = ctl_fail(&e);
 	} else {
-		params = with_name(name);
+		params = pool_params(name);
 		j_obj(params, "config", json_object_get(o.config));
 		if (o.count)
 			j_int(params, "count", o.count);
@@ -67,7 +67,7 @@ static int remove_pools(struct ctl *c, int argc, char **argv)
 
 	for (int i = 0; i < argc; i++) {
 		struct err e;
-		json_object *r = conn_call(&c->conn, "pool.remove", with_name(argv[i]), &e);
+		json_object *r = conn_call(&c->conn, "pool.remove", pool_params(argv[i]), &e);
 
 		if (!r)
 			status = ctl_fail_of(&e, argv[i], argc > 1);
@@ -94,7 +94,7 @@ int verb_pool(struct ctl *c, int argc, char **argv)
 	if (!strcmp(what, "ls") && argc == 2)
 		return list_pools(c);
 	if (!strcmp(what, "info") && argc == 3)
-		return ctl_simple(c, "pool.info", with_name(argv[2]));
+		return ctl_simple(c, "pool.info", pool_params(argv[2]));
 	if (!strcmp(what, "rm") && argc > 2)
 		return remove_pools(c, argc - 2, argv + 2);
 	err_set(&e, -EINVAL,

@@ -118,14 +118,14 @@ const char *pool_name_of(const struct machine *m)
 	return p ? p->r.name : NULL;
 }
 
-static bool is_of(const struct machine *m, const struct pool *p)
+static bool is_of_pool(const struct machine *m, const struct pool *p)
 {
 	return machine_active(m) && !strcmp(m->r.pool, p->r.id);
 }
 
 static bool may_be_taken(const struct machine *m, const struct pool *p)
 {
-	return is_of(m, p) && m->r.state == VM_PAUSED && m->hello;
+	return is_of_pool(m, p) && m->r.state == VM_PAUSED && m->hello;
 }
 
 struct machine *pool_pick(struct pool *p)
@@ -145,7 +145,7 @@ static unsigned pool_count(const struct pool *p, enum vm_state state)
 	unsigned n = 0;
 
 	for (const struct machine *m = p->d->machines; m; m = m->next)
-		n += is_of(m, p) && (state == VM_STATES || m->r.state == state);
+		n += is_of_pool(m, p) && (state == VM_STATES || m->r.state == state);
 	return n;
 }
 
@@ -236,7 +236,7 @@ static struct machine *new_standing(struct pool *p, struct err *e)
 	struct vm_shortage s;
 
 	if (!vm_room_for(p->d, &p->r, &s)) {
-		err_set(e, -EDQUOT, "%s: %s; expected %s", s.field, s.value, s.expected);
+		err_set(e, -ENOSPC, "%s: %s; expected %s", s.field, s.value, s.expected);
 		return NULL;
 	}
 	m = machine_new(p->d);
@@ -364,8 +364,8 @@ void pool_vm_ended(struct machine *m)
 }
 
 /* A supervisor that does not take the order is shot, now or when its time is over. */
-static void after_kill(struct machine *m, struct request *r, json_object *result,
-		       json_object *error, int fd)
+static void after_pool_kill(struct machine *m, struct request *r, json_object *result,
+			    json_object *error, int fd)
 {
 	(void)r, (void)result, (void)fd;
 	if (error && strcmp(j_get_str(error, "reason", ""), "ended") != 0)
@@ -379,7 +379,7 @@ void pool_end_vm(struct machine *m)
 	event_emit(m->d, m, "stopping", NULL);
 	machine_set_state(m, VM_STOPPING);
 	machine_shoot_later(m, END_MS);
-	talk_ask(m, "kill", NULL, after_kill, NULL, false);
+	talk_ask(m, "kill", NULL, after_pool_kill, NULL, false);
 }
 
 void pool_vm_runs(struct machine *m)
@@ -402,7 +402,7 @@ void pool_remove(struct pool *p)
 	state_remove(p->d->pool_state, p->r.id);
 	for (struct machine *m = p->d->machines, *next; m; m = next) {
 		next = m->next;
-		if (is_of(m, p))
+		if (is_of_pool(m, p))
 			pool_end_vm(m);
 	}
 	timer_cancel(p->again);

@@ -30,7 +30,7 @@ static struct pool *pool_named(struct daemon *d, struct request *r)
 	return p;
 }
 
-static bool config_fits(struct request *r)
+static bool pool_config_fits(struct request *r)
 {
 	json_object *config = j_get(r->params, "config");
 
@@ -61,7 +61,7 @@ static bool room_for_pool(struct daemon *d, struct request *r)
 	return false;
 }
 
-static void fill_in(struct pool *p, struct request *r)
+static void fill_in_pool(struct pool *p, struct request *r)
 {
 	random_hex(p->r.id, ID_LEN);
 	random_hex(p->r.token, TOKEN_LEN); /* nobody's: a record has one */
@@ -78,7 +78,7 @@ void method_pool_create(struct daemon *d, struct request *r)
 	struct pool *p;
 	struct err e;
 
-	if (!vm_name_is_good(r, "name", name) || !config_fits(r) || !room_for_pool(d, r))
+	if (!vm_name_is_good(r, "name", name) || !pool_config_fits(r) || !room_for_pool(d, r))
 		return;
 	if (pool_own(d, r->client, name)) {
 		method_refuse_field(r, RPC_EXISTS, "exists", "name", name,
@@ -90,7 +90,7 @@ void method_pool_create(struct daemon *d, struct request *r)
 		method_refuse(r, RPC_INTERNAL, "no-memory", NULL);
 		return;
 	}
-	fill_in(p, r);
+	fill_in_pool(p, r);
 	if (!vm_take_config(r, &p->r)) {
 		pool_forget(p);
 		return;

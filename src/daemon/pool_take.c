@@ -102,8 +102,8 @@ static void was_taken(struct machine *m, struct request *r)
 		request_answer(r, machine_json(m, false));
 }
 
-static void on_taken(struct machine *m, struct request *r, json_object *result, json_object *error,
-		     int fd)
+static void on_take_answered(struct machine *m, struct request *r, json_object *result,
+			     json_object *error, int fd)
 {
 	struct daemon *d = m->d;
 
@@ -139,16 +139,19 @@ static void set_timeout(struct machine *m, int64_t timeout)
 /* With the rights that its owner has now, for the VMs to come. */
 static void renew_owner(struct pool *p, const struct owner *who)
 {
+	const struct owner *is = &p->r.owner;
+	bool same = is->gid == who->gid && is->ngroups == who->ngroups &&
+		    !memcmp(is->groups, who->groups, who->ngroups * sizeof(*who->groups));
 	struct err e;
 
-	if (!memcmp(&p->r.owner, who, sizeof(*who)))
+	if (same)
 		return;
 	p->r.owner = *who;
 	if (pool_save(p, &e))
 		dlog(LOG_LVL_ERROR, NULL, "pool %s: %s", p->r.name, e.text);
 }
 
-static void take(struct pool *p, struct machine *m, struct request *r)
+static void take_standing(struct pool *p, struct machine *m, struct request *r)
 {
 	const char *name = j_get_str(r->params, "name", NULL);
 	json_object *params = json_object_new_object();
@@ -168,7 +171,7 @@ static void take(struct pool *p, struct machine *m, struct request *r)
 	p->taken++;
 	j_str(params, "vm", m->r.name);
 	j_int(params, "timeout", timeout);
-	talk_lend(m, "take", params, on_taken, r, TAKE_MS);
+	talk_lend(m, "take", params, on_take_answered, r, TAKE_MS);
 }
 
 static void run_or_take(struct daemon *d, struct request *r)
@@ -187,7 +190,7 @@ static void run_or_take(struct daemon *d, struct request *r)
 		run_another(p, r);
 	} else {
 		r->tries++;
-		take(p, m, r);
+		take_standing(p, m, r);
 	}
 }
 

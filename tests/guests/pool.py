@@ -18,7 +18,7 @@ import traceback
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import snapshot  # noqa: E402
 from snapshot import BIN, PATIENCE, Guest, pids, restored, shoot, snap  # noqa: E402
-from suite import SLOW, Daemon, check, gone, refused, vm_processes, wait_for  # noqa: E402
+from suite import Daemon, check, gone, refused, vm_processes, wait_for  # noqa: E402
 
 CLONES = int(os.environ.get("POOL_CLONES", 24))
 snapshot.suite.suite = "pool"
@@ -265,11 +265,11 @@ def case_trouble(d, place):
     check("and gives one", g.state() == (nonce, 1, True))
     v = standing(c)[0]
     os.kill(v["pid"], signal.SIGSTOP)
-    shown = time.monotonic()
+    c.sock.settimeout(PATIENCE)
     gs = [Taken(c, "b%d" % i) for i in range(3)]
+    c.sock.settimeout(None)
     os.kill(v["pid"], signal.SIGCONT)
-    check("a supervisor that does not answer: whoever takes has another one, after a few seconds",
-          all(x.state() == (nonce, 1, True) for x in gs) and time.monotonic() - shown < 30 * SLOW)
+    check("a supervisor that does not answer: whoever takes has another one", all(x.state() == (nonce, 1, True) for x in gs))
     check("and it is replaced", full(c) and v["id"] not in [x["id"] for x in standing(c)], standing(c))
     for x in gs + [g]:
         x.end()
