@@ -42,8 +42,8 @@ int gm_map(struct guestmem *gm, const struct memmap *map, const int *fds, unsign
 void gm_unmap(struct guestmem *gm);
 
 /* With a START_FAULTS somebody else fills what is missing, with a START_WATCH somebody may guard it
- * later: a descriptor of the faults of each region goes over `channel` (MSG_FAULTS), before anything
- * of it is touched. `map` as in gm_map(). Closes the device; does nothing without one. */
+ * later: a descriptor of the faults of each region goes over `channel` (MSG_FAULTS), before
+ * anything of it is touched. `map` as in gm_map(). Closes the device; does nothing without one. */
 int gm_give_faults(const struct guestmem *gm, const struct memmap *map, const struct start_fds *f,
 		   int channel, struct err *e);
 

@@ -22,8 +22,8 @@
  *
  * PAGER_SAVE with PAGER_LIVE: MSG_PAGER_FAULTS of each process that maps guest memory come before
  * MSG_PAGER_GO, which is answered twice: when the memory is write-protected, and the VM may go on
- * (MSG_PAGER_FROZEN), and when it is copied (MSG_PAGER_DONE). If insula-pager ends between these the
- * supervisor lets go whoever waits.
+ * (MSG_PAGER_FROZEN), and when it is copied (MSG_PAGER_DONE). If insula-pager ends between these
+ * the supervisor lets go whoever waits.
  *
  * Whatever is wrong is MSG_FAILED; bad_input: the files are to blame. It ends with the channel.
  *

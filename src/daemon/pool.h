@@ -13,8 +13,8 @@
  * ready, has ended or was taken. A start that fails, or a VM that ends while it stands, is followed
  * by a rest that gets longer.
  *
- * Before a VM is given away its record gets what the client wants, its name too, and still names the
- * pool. If insulad is killed over it, the next one asks the supervisor: a VM that goes on is the
+ * Before a VM is given away its record gets what the client wants, its name too, and still names
+ * the pool. If insulad is killed over it, the next one asks the supervisor: a VM that goes on is the
  * client's, and one that stands, though somebody was to have it, is ended, as if nobody had asked.
  */
 #ifndef DAEMON_POOL_H
@@ -94,7 +94,8 @@ void pool_failed(struct pool *p, const char *why);
 json_object *pool_json(const struct pool *p, bool full);
 
 /* What has become of a VM; each does nothing if it is in no pool. One that stands is ended if the
- * pool is not there; one that runs, and was not taken from this insulad, was from an earlier one. */
+ * pool is not there; one that runs, and was not taken from this insulad, was from an earlier one.
+ */
 void pool_vm_stands(struct machine *m);
 void pool_vm_runs(struct machine *m);
 void pool_vm_ended(struct machine *m);

@@ -91,6 +91,9 @@ void method_pool_create(struct daemon *d, struct request *r)
 		return;
 	}
 	fill_in_pool(p, r);
+	/* As clones are. */
+	if (!j_get(j_get(r->params, "config"), "identity"))
+		j_str(j_get(r->params, "config"), "identity", "new");
 	if (!vm_take_config(r, &p->r)) {
 		pool_forget(p);
 		return;

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.." || exit 1
 CTL=$BUILD/bin/insulactl
 export INSULA_SOCKET=$T/s
 make_root "$T/root"
-for a in cut date dmesg od sleep; do
+for a in cut date dmesg od sleep uname; do
 	ln -sf busybox "$T/root/bin/$a"
 done
 mkdir -p "$T/root/etc/insula/resume.d"
@@ -42,10 +42,11 @@ sleep 20 # the guests' clocks are wrong by so much when they are taken
 seen=''
 for vm in one two; do
 	expect "take-$vm" 0 '' "$CTL" run -d --pool p --name $vm
-	guest $vm 'cat /tmp/mark; date +%s; cat /tmp/resumed; od -An -tx1 -N16 /dev/urandom' >"$T/out"
+	guest $vm 'cat /tmp/mark; date +%s; cat /tmp/resumed; echo "I am $(uname -n)"; od -An -tx1 -N16 /dev/urandom' >"$T/out"
 	now=$(date +%s) then=$(sed -n 2p "$T/out")
 	also "$vm-has-the-memory" '^mark-77$'
 	also "$vm-hooks" "^resumed $vm\$"
+	also "$vm-host-name" "^I am $vm\$"
 	same "$vm-hooks-once" 1 "$(grep -c '^resumed' "$T/out")"
 	if [ $((now - then)) -le 5 ] && [ $((then - now)) -le 5 ]; then ok "$vm-clock"; else not_ok "$vm-clock" "$then, and ours is $now"; fi
 	seen+="$(tail -n 1 "$T/out")"$'\n'
