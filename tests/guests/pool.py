@@ -157,7 +157,7 @@ def case_take(d, place):
     check("keep, and a timeout of its own", (r["reason"], r["status"]) == ("timeout", 124) and c.call("vm.info", id="k")["state"] == "ended", r)
     c.call("vm.start", id="k")
     v = c.call("vm.info", id="k")
-    check("started again it goes on at once, by the pool's configuration", v["state"] == "running" and v["config"] == dict(restored(s), timeout=2), v)
+    check("started again it goes on at once, by the pool's configuration", v["state"] == "running" and v["config"] == dict(restored(s), identity="new", timeout=2), v)
     g.end()
     sock, theirs = socket.socketpair()
     sock.sendall(b"q")
