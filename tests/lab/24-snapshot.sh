@@ -126,7 +126,7 @@ echo "address6 $(grep eth0 /proc/net/if_inet6 | cut -c1-32)"
 [ ! -e /run/hook ] || cat /run/hook
 SAY
 chmod 755 "$T/root2/bin/identity" "$T/root2/etc/insula/resume.d/10-note"
-for a in cut env grep head hostname httpd ip od sleep tr; do
+for a in cut env grep head hostname httpd ip od seq sleep tr; do
 	ln -sf busybox "$T/root2/bin/$a"
 done
 if command -v openssl >/dev/null; then
@@ -140,6 +140,11 @@ guest source 'httpd -p 80 -h /www; identity' >"$T/source"
 cp "$T/source" "$T/out"
 also source-is-itself '^hostname first$'
 also source-has-an-address '^address6 fe80000000000000505400fffe000701$'
+# A command with an open stream: in the source it goes on; whoever goes on from here has lost the other end, and hangs up.
+timeout 120 "$CTL" exec source -- sh -c 'exec 2>/dev/null; trap "echo gone >/run/gone; exit" HUP; echo begun >/run/begun; while :; do sleep 1; done' >"$T/stream" 2>&1 </dev/null &
+stream=$!
+guest source 'for i in $(seq 30); do [ -e /run/begun ] && break; sleep 1; done; cat /run/begun' >"$T/out"
+also stream-is-open '^begun$'
 expect template 0 '' timeout 120 "$CTL" snapshot source "$T/template"
 image() { echo "$(sha256sum <"$T/template/memory") $(stat -c '%i %s' "$T/template/memory")"; }
 before=$(image)
@@ -187,5 +192,10 @@ for what in uuid urandom machine-id mac address6; do
 done
 guest source identity | grep -E '^(hostname|machine-id|mac|address)' >"$T/out"
 same source-is-as-it-was "$(grep -E '^(hostname|machine-id|mac|address)' "$T/source")" "$(cat "$T/out")"
+guest c1 'for i in $(seq 30); do [ -e /run/gone ] && break; sleep 1; done; cat /run/gone' >"$T/out"
+also stream-ends-in-a-clone '^gone$'
+guest source 'cat /run/gone /run/begun' >"$T/out"
+same stream-goes-on-in-the-source begun "$(grep -x -e gone -e begun "$T/out")"
+kill $stream
 expect clones-stop 0 '' "$CTL" rm -f source c1 c2 c3 c4 clone
 same template-is-as-it-was "$before" "$(image)"
