@@ -18,26 +18,29 @@
 #define NO_BLOCK UINT32_MAX
 /* The working set is written so long after the first fault, and again: a VM may be short. */
 static const uint64_t write_ns[] = {50000000ull, 250000000ull, 1000000000ull, 4000000000ull};
-#define ORDER_MAX (1u << 18) /* blocks: 16 GiB of them */
+#define ORDER_MAX (1u << 20) /* units: 16 GiB of them */
+/* What a fault fills, and what the working set counts. */
+#define UNIT (SERVE_PAGES * RAM_PAGE)
+#define UNITS (RAM_BLOCK / UNIT) /* of a block */
 
-/* In front of the numbers of the blocks. */
+/* In front of the numbers of the units. */
 struct order_head {
 	char magic[8];
 	uint32_t n, crc;
 };
-#define ORDER_MAGIC "INSWSET1"
+#define ORDER_MAGIC "INSWSET2"
 
 /* ---- the working set ---- */
 
 static uint32_t order_crc(const struct serve *s)
 {
-	return (uint32_t)crc32(crc32(0, NULL, 0), (const Bytef *)s->blocks,
-			       (uInt)(s->norder * sizeof(*s->blocks)));
+	return (uint32_t)crc32(crc32(0, NULL, 0), (const Bytef *)s->units,
+			       (uInt)(s->norder * sizeof(*s->units)));
 }
 
-static void mark(struct serve *s, uint32_t block)
+static void mark(struct serve *s, uint32_t unit)
 {
-	s->seen[block / 8] |= (uint8_t)(1u << block % 8);
+	s->seen[unit / 8] |= (uint8_t)(1u << unit % 8);
 }
 
 /* One that is damaged, or of another time, costs nothing but the prefetch. */
@@ -48,16 +51,16 @@ static void read_order(struct serve *s)
 
 	if (fstat(s->order, &st) || read_full(s->order, &h, sizeof(h), 0) ||
 	    memcmp(h.magic, ORDER_MAGIC, sizeof(h.magic)) != 0 || h.n > ORDER_MAX ||
-	    (uint64_t)st.st_size != sizeof(h) + h.n * sizeof(*s->blocks) ||
-	    read_full(s->order, s->blocks, h.n * sizeof(*s->blocks), sizeof(h)))
+	    (uint64_t)st.st_size != sizeof(h) + h.n * sizeof(*s->units) ||
+	    read_full(s->order, s->units, h.n * sizeof(*s->units), sizeof(h)))
 		return;
 	s->norder = h.n;
 	s->replays = h.n && order_crc(s) == h.crc;
 	s->norder = s->nwritten = s->replays ? h.n : 0;
 	s->end = s->norder;
 	for (uint32_t i = 0; i < s->norder; i++) {
-		if (s->blocks[i] < ram_blocks(s->ram))
-			mark(s, s->blocks[i]);
+		if (s->units[i] / UNITS < ram_blocks(s->ram))
+			mark(s, s->units[i]);
 	}
 }
 
@@ -71,19 +74,19 @@ static void write_order(struct serve *s)
 	s->nwritten = s->norder;
 	memcpy(h.magic, ORDER_MAGIC, sizeof(h.magic));
 	h.crc = order_crc(s);
-	if (pwrite(s->order, s->blocks, s->norder * sizeof(*s->blocks), sizeof(h)) < 0 ||
+	if (pwrite(s->order, s->units, s->norder * sizeof(*s->units), sizeof(h)) < 0 ||
 	    pwrite(s->order, &h, sizeof(h), 0) < 0)
 		log_info("the working set cannot be written: %s", strerror(errno));
 }
 
-static void note(struct serve *s, uint32_t block)
+static void note(struct serve *s, uint32_t unit)
 {
-	if (!s->records || (s->seen[block / 8] >> block % 8 & 1))
+	if (!s->records || (s->seen[unit / 8] >> unit % 8 & 1))
 		return;
 	if (!s->begun_ns)
 		s->begun_ns = clock_ns();
-	mark(s, block);
-	s->blocks[s->norder++] = block;
+	mark(s, unit);
+	s->units[s->norder++] = unit;
 	if (s->norder == ORDER_MAX)
 		write_order(s);
 }
@@ -94,9 +97,9 @@ int serve_open(struct serve *s, struct ram *ram, int order, struct err *e)
 	ranges_none(&s->ranges);
 	if (order < 0)
 		return 0;
-	s->blocks = reserve_memory(ORDER_MAX * sizeof(*s->blocks), true);
-	s->seen = reserve_memory(ram_blocks(s->ram) / 8 + RAM_PAGE, true);
-	if (!s->blocks || !s->seen)
+	s->units = reserve_memory(ORDER_MAX * sizeof(*s->units), true);
+	s->seen = reserve_memory(ram_blocks(s->ram) * UNITS / 8 + RAM_PAGE, true);
+	if (!s->units || !s->seen)
 		return err_set(e, -ENOMEM, "out of memory");
 	s->records = (fcntl(order, F_GETFL) & O_ACCMODE) == O_RDWR;
 	return 0;
@@ -245,7 +248,7 @@ static int on_fault(void *ctx, struct range *r, uint64_t addr, struct err *e)
 	rc = fetch(s, b, e);
 	if (rc)
 		return rc;
-	note(s, b);
+	note(s, (uint32_t)(off / UNIT));
 	rc = s->present >> page & 1 ? put_pages(s, r, first, first + SERVE_PAGES)
 				    : put_zero(r, off - r->offset);
 	/* Its process has ended, or this is no range of memory: nobody else has to suffer for it. */
@@ -256,8 +259,9 @@ static int on_fault(void *ctx, struct range *r, uint64_t addr, struct err *e)
 
 /* ---- turns ---- */
 
-/* Into the first process that takes it: page tables as well as pages. -EAGAIN: none does. */
-static int put_block(struct serve *s, uint32_t b, struct err *e)
+/* Pages [first, end) of block b into the first process that takes them: page tables as well as
+ * pages. -EAGAIN: none does. */
+static int put_block(struct serve *s, uint32_t b, unsigned first, unsigned end, struct err *e)
 {
 	uint64_t off = (uint64_t)b * RAM_BLOCK;
 	int rc;
@@ -272,7 +276,7 @@ static int put_block(struct serve *s, uint32_t b, struct err *e)
 
 		if (r->fd < 0 || off < r->offset || off >= r->offset + r->len)
 			continue;
-		rc = put_pages(s, r, 0, RAM_PAGES);
+		rc = put_pages(s, r, first, end);
 		if (!rc)
 			return 0;
 		if (rc != -ENOENT)
@@ -283,7 +287,9 @@ static int put_block(struct serve *s, uint32_t b, struct err *e)
 
 static int prefetch(struct serve *s, struct err *e)
 {
-	int rc = put_block(s, s->blocks[s->at++], e);
+	uint32_t unit = s->units[s->at++];
+	unsigned first = unit % UNITS * SERVE_PAGES;
+	int rc = put_block(s, unit / UNITS, first, first + SERVE_PAGES, e);
 
 	if (s->at == s->end)
 		s->replays = false;
@@ -296,7 +302,7 @@ static int fill_some(struct serve *s, struct err *e)
 	while (s->fill_at < ram_blocks(s->ram) && block_is_zero(s, s->fill_at))
 		s->fill_at++;
 	if (s->fill_at < ram_blocks(s->ram))
-		return put_block(s, s->fill_at++, e);
+		return put_block(s, s->fill_at++, 0, RAM_PAGES, e);
 	s->fills = false;
 	s->whole = true;
 	return 0;

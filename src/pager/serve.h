@@ -10,7 +10,7 @@
  * snapshot has as zeros, 2 MiB or a block of it, is handed to the kernel for good: the range is
  * unregistered in that process, and a page that is missing in it is zero as in any memfd.
  *
- * In which order blocks were asked for is written down once (the working set); the next time they
+ * In which order these were asked for is written down once (the working set); the next time they
  * are filled in that order before anybody asks.
  *
  * One thread.
@@ -33,13 +33,13 @@ struct serve {
 
 	int order; /* file of the working set; -1: none */
 	bool records, replays;
-	uint32_t norder, nwritten; /* blocks in it, and in the file */
+	uint32_t norder, nwritten; /* units in it, and in the file */
 	uint32_t at, end;          /* the next one to be filled before it is asked for */
 	unsigned writes;
 	bool fills, whole; /* serve_fill() is under way; it is done */
 	uint32_t fill_at;
-	uint32_t *blocks;
-	uint8_t *seen;     /* a bit for each block */
+	uint32_t *units;   /* SERVE_PAGES each */
+	uint8_t *seen;     /* a bit for each */
 	uint64_t begun_ns; /* the first fault */
 };
 

@@ -49,11 +49,13 @@ if [ -z "${LINUX:-}" ]; then
 	for _ in $(seq "$rounds"); do
 		for b in cold restored; do
 			case $b in cold) a=("${vm[@]}") ;; *) a=(--restore "$T/snap") ;; esac
-			echo q | timeout 30 "$run" "${a[@]}" --metrics "$T/m" >/dev/null || true
+			printf mmq | timeout 60 "$run" "${a[@]}" --metrics "$T/m" >"$T/out" || true
+			awk '/^reads/ { us = $2 } END { print us / 1000 }' "$T/out" >>"$T/reads.$b"
 			json "$T/m" first_instruction_ns | awk '{ print $1 / 1e6 }' >>"$T/first.$b"
 		done
 	done
 	row "restore / start to first instruction" "$(median <"$T/first.restored")" "$(median <"$T/first.cold")" "<= 1.3" " ms"
+	row "200,000 random reads of its memory" "$(median <"$T/reads.restored")" "$(median <"$T/reads.cold")" "<= 1.05" " ms"
 	python3 tests/bench/pool.py "$INSULA_SOCKET" "$T/snap" "$rounds" >"$T/pool" # cold, restored, pooled: milliseconds, a line each round
 	for i in 1 2 3; do cut -d' ' -f$i "$T/pool" >"$T/run.$i"; done
 	row "vm.run to a console byte, restored / started" "$(median <"$T/run.2")" "$(median <"$T/run.1")" "" " ms"

@@ -9,6 +9,7 @@
  *   v  "ok memory", or where a page is wrong
  *   r  "random N N" from the virtio source of it, or "not ok random"
  *   t  "ticks N": the TSC, in milliseconds
+ *   m  "reads N": how long 200,000 reads in random pages of it take, in microseconds
  *   c  writes to all pages, round after round, until another c: each page must have what the round
  *      before left there. "churn", and then "ok churn N", or where a page is wrong
  *      and the end, with status 1
@@ -75,6 +76,19 @@ static bool churn(void)
 	}
 }
 
+/* Each from where the last one says, so that they do not overlap. */
+static void reads(void)
+{
+	uint32_t at = 1, sum = 0;
+	uint64_t t = rdtsc();
+
+	for (unsigned i = 0; i < 200000; i++) {
+		sum += (uint32_t)page(at % PAGES)[0] & 1;
+		at = at * 1664525u + 1013904223u + (sum & 1);
+	}
+	print("reads %u\n", (unsigned)((rdtsc() - t) * 1000 / tsc_khz()));
+}
+
 static uint64_t rng;
 static struct vq q;
 static _Alignas(8) uint8_t random[16];
@@ -131,6 +145,8 @@ int main(void)
 			rng_ask();
 		else if (c == 'c' && !churn())
 			return 1;
+		else if (c == 'm')
+			reads();
 		else if (c == 't')
 			print("ticks %u\n", (unsigned)(rdtsc() / tsc_khz()));
 		else if (c == 'q')

@@ -27,7 +27,7 @@
 #define LOAD_NS(mem) (((mem) >> 24) * 1000000000ull) /* 16 MiB a second */
 #define TELL_NS 60000000000ull                       /* the guest's hooks have 10 s each */
 
-#define ORDER_SIZE (2ull << 20)
+#define ORDER_SIZE (8ull << 20)
 
 struct restore {
 	struct snapshot snap;
