@@ -183,15 +183,32 @@ bool faults_complete(const struct vm *vm)
 	return all;
 }
 
-int faults_give(const struct vm *vm, struct child *pager, const struct child *whose)
+static int give(const struct kept *k, struct child *pager)
+{
+	return child_send(pager, MSG_PAGER_FAULTS, &k->m, sizeof(k->m), &k->fd, 1);
+}
+
+int faults_give(const struct vm *vm, struct child *pager)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; vm->faults && i < FAULTS_MAX && !rc; i++) {
+		if (vm->faults->kept[i].whose)
+			rc = give(&vm->faults->kept[i], pager);
+	}
+	return rc;
+}
+
+int faults_give_one(const struct vm *vm, struct child *pager, const struct child *whose,
+		    uint64_t offset)
 {
 	int rc = 0;
 
 	for (unsigned i = 0; vm->faults && i < FAULTS_MAX && !rc; i++) {
 		const struct kept *k = &vm->faults->kept[i];
 
-		if (k->whose && (!whose || k->whose == whose))
-			rc = child_send(pager, MSG_PAGER_FAULTS, &k->m, sizeof(k->m), &k->fd, 1);
+		if (k->whose == whose && k->m.offset == offset)
+			rc = give(k, pager);
 	}
 	return rc;
 }

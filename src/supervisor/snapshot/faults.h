@@ -45,8 +45,10 @@ bool faults_keep(struct vm *vm, const struct child *whose, const struct msg_faul
 void faults_forget(struct vm *vm, const struct child *whose);
 /* Can memory be write-protected, and have all that map it given theirs? */
 bool faults_complete(const struct vm *vm);
-/* All of them to insula-pager; or that of this process alone, not NULL. A negative errno. */
-int faults_give(const struct vm *vm, struct child *pager, const struct child *whose);
+/* All of them to insula-pager; or a new one, of this process and piece. A negative errno. */
+int faults_give(const struct vm *vm, struct child *pager);
+int faults_give_one(const struct vm *vm, struct child *pager, const struct child *whose,
+		    uint64_t offset);
 /* Whoever waits goes on, and nobody waits again. */
 void faults_let_go(struct vm *vm);
 

@@ -29,9 +29,9 @@ struct identity {
 	char card[GP_CARDS_MAX][IDENTITY_CARD];
 };
 
-/* Its cards. `config`: the snapshot's. The device pages are those of the snapshot, and no helper runs. Cards
- * that shall have another address are offered to the driver with that one from their next reset on.
- */
+/* Its cards. `config`: the snapshot's. The device pages are those of the snapshot, and no helper
+ * runs. Cards that shall have another address are offered to the driver with that one from their
+ * next reset on. */
 int identity_choose(struct identity *w, struct vm *vm, json_object *config, struct err *e);
 /* And its names, before it is told: insulad calls the VM `name`, which lasts that long; or NULL. */
 void identity_name(struct identity *w, const struct vm_config *c, const char *name);

@@ -297,21 +297,15 @@ bool restore_loaded(const struct vm *vm)
 	return !vm->conf->restoring || vm->conf->restoring->loaded;
 }
 
-/* One that does not take them is of no use; the next one gets them all. */
-static void hand_on(struct vm *vm, const struct child *whose)
-{
-	if (faults_give(vm, &vm->conf->restoring->pager, whose))
-		child_shoot(&vm->conf->restoring->pager);
-}
-
 bool restore_faults(struct vm *vm, const struct child *whose, const struct msg_faults *m, int fd)
 {
-	const struct restore *r = vm->conf->restoring;
+	struct restore *r = vm->conf->restoring;
 
 	if (!faults_keep(vm, whose, m, fd))
 		return false;
-	if (r && r->serves)
-		hand_on(vm, whose);
+	/* One that does not take it is of no use; the next one gets them all. */
+	if (r && r->serves && faults_give_one(vm, &r->pager, whose, m->offset))
+		child_shoot(&r->pager);
 	return true;
 }
 
@@ -345,7 +339,8 @@ static void begin_to_serve(struct vm *vm)
 
 	r->serves = true;
 	(void)restart_ready(&r->restart, clock_ns());
-	hand_on(vm, NULL);
+	if (faults_give(vm, &r->pager))
+		child_shoot(&r->pager);
 	if (r->completing)
 		restore_complete(vm);
 	r->loaded = true;

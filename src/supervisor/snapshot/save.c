@@ -387,7 +387,7 @@ static int guard(struct vm *vm, struct err *e)
 		return 0;
 	if (!faults_complete(vm))
 		return err_set(e, -EAGAIN, "a helper has just been replaced");
-	return faults_give(vm, &vm->save->pager, NULL)
+	return faults_give(vm, &vm->save->pager)
 		       ? err_set(e, -EIO, "insula-pager does not take messages")
 		       : 0;
 }
