@@ -65,6 +65,7 @@ static void choose(const char *then)
 	json_object *o = json_tokener_parse(then);
 
 	ck_assert_int_eq(identity_choose(&who, &vm, o, &e), 0);
+	identity_name(&who, &c, c.vm_name);
 	json_object_put(o);
 }
 
