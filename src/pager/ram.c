@@ -291,6 +291,7 @@ int ram_save_end(struct ram *r, struct err *e)
 
 int ram_save_begin(struct ram *r, struct err *e)
 {
+	r->asked = r->data = 0; /* the memory is another one than last time */
 	return read_tables(r, r->n - 1, e);
 }
 

@@ -18,6 +18,7 @@
 #include "pager/ram.h"
 
 #define PAGES_MAX 200u
+#define SIZE (20u * RAM_BLOCK)
 
 static struct err e;
 static uint32_t seed = 1;
@@ -183,6 +184,31 @@ START_TEST(holes_in_the_memory)
 END_TEST
 
 /* Each of a chain is as the memory was then, whatever became of pages in between. */
+/* In any order, and the same once more when the memory is another: where holes were is not kept. */
+START_TEST(block_by_block)
+{
+	int mem = empty(SIZE), out = empty(0), back, rc;
+	const uint32_t blocks = SIZE / RAM_BLOCK;
+	struct ram r;
+
+	ck_assert_int_eq(ram_open(&r, mem, SIZE, &out, 1, &e), 0);
+	ck_assert_int_eq(ram_save(&r, &e), 0);
+	for (unsigned i = 0; i < SIZE / RAM_PAGE; i += 1 + rnd(12))
+		put_page(mem, i, (uint8_t)(1 + rnd(255)));
+	ck_assert_int_eq(ftruncate(out, 0), 0);
+	ck_assert_int_eq(ram_save_begin(&r, &e), 0);
+	for (uint32_t i = 0; i < blocks; i++)
+		ck_assert_int_eq(ram_save_block(&r, i * 7 % blocks, &e), 0);
+	ck_assert_int_eq(ram_save_end(&r, &e), 0);
+	back = load(SIZE, &out, 1, &rc);
+	ck_assert_int_eq(rc, 0);
+	ck_assert(same(mem, back));
+	close(mem);
+	close(out);
+	close(back);
+}
+END_TEST
+
 START_TEST(chain)
 {
 	uint64_t size = 37 * RAM_PAGE;
@@ -462,6 +488,7 @@ int main(void)
 	tcase_add_test(good, nothing_in_it);
 	tcase_add_test(good, zeros_are_holes);
 	tcase_add_test(good, holes_in_the_memory);
+	tcase_add_test(good, block_by_block);
 	tcase_add_loop_test(good, chain, 0, 20);
 	tcase_add_test(good, difference_is_small);
 	tcase_add_test(good, arguments);
