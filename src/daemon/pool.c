@@ -22,8 +22,9 @@
 #include "talk.h"
 #include "watch.h"
 
-#define END_MS 3000     /* to a supervisor that is told to end its VM */
-#define START_MS 120000 /* the supervisor has 90 s of its own */
+#define END_MS 3000 /* to a supervisor that is told to end its VM */
+/* The supervisor has 90 s of its own, and a second for each 16 MiB if it reads all of the memory. */
+#define START_MS(mem) (120000 + ((mem) >> 24) * 1000)
 
 static void pool_tend(void *ctx);
 
@@ -219,8 +220,11 @@ void pool_failed(struct pool *p, const char *why)
 	p->failures++;
 	snprintf(p->why, sizeof(p->why), "%s", why);
 	err_clean(p->why);
-	if (p->next_ns > now)
-		return; /* it rests already */
+	if (p->next_ns > now) { /* it rests already; the timer may have been a little early */
+		if (!p->again)
+			tend_after(p, (p->next_ns - now) / 1000000 + 1);
+		return;
+	}
 	dlog(LOG_LVL_WARN, NULL, "pool %s of uid %u: %s", p->r.name, (unsigned)p->r.owner.uid,
 	     p->why);
 	p->rest_ms = pool_rest_ms(p->rest_ms, (now - p->failed_ns) / 1000000);
@@ -269,7 +273,7 @@ static int start_standing(struct pool *p, struct err *e)
 	if (rc)
 		machine_remove(m);
 	else
-		machine_shoot_later(m, START_MS);
+		machine_shoot_later(m, START_MS(p->r.mem));
 	return rc;
 }
 
@@ -352,8 +356,11 @@ void pool_vm_ended(struct machine *m)
 	json_object *result;
 	char why[256];
 
-	if (!p)
+	if (!p) {
+		if (m->r.pool[0])
+			tend_all(m->d); /* it is one start less */
 		return;
+	}
 	result = machine_result(m);
 	snprintf(why, sizeof(why), "a VM of it has ended: %s",
 		 j_get_str(result, "message", m->reason));
@@ -384,10 +391,18 @@ void pool_end_vm(struct machine *m)
 
 void pool_vm_runs(struct machine *m)
 {
+	struct pool *p;
 	struct err e;
 
-	if (!m->r.pool[0])
+	if (!m->r.pool[0] || m->r.state == VM_STOPPING)
 		return;
+	if (!m->adopted) {
+		p = pool_of(m);
+		if (p)
+			pool_failed(p, "a VM of it went on, and nobody had taken it");
+		pool_end_vm(m);
+		return;
+	}
 	dlog(LOG_LVL_INFO, m, "an earlier insulad has given it to a client");
 	timer_cancel(m->force);
 	m->force = NULL;
@@ -448,7 +463,7 @@ int pools_load(struct daemon *d, struct err *e)
 		return rc;
 	for (struct machine *m = d->machines; m; m = m->next) {
 		if (m->r.pool[0] && machine_active(m))
-			machine_shoot_later(m, START_MS); /* unless it is heard of */
+			machine_shoot_later(m, START_MS(m->r.mem)); /* unless it is heard of */
 	}
 	tend_all(d);
 	return 0;

@@ -34,6 +34,7 @@
 #define POOL_STARTS 4     /* at a time, of one user's pools together */
 #define POOL_REST_MS 250
 #define POOL_REST_MAX_MS 60000
+#define POOL_FORGET_MS 600000 /* after so long without a failure the next one is the first */
 
 struct client;
 struct daemon;

@@ -62,7 +62,7 @@ int pool_parse(struct pool *p, const char *text, size_t len, struct err *e)
 
 uint64_t pool_rest_ms(uint64_t last_ms, uint64_t since_ms)
 {
-	if (!last_ms || since_ms / 2 > last_ms + POOL_REST_MS)
+	if (!last_ms || since_ms > POOL_FORGET_MS)
 		return POOL_REST_MS;
 	return last_ms * 2 < POOL_REST_MAX_MS ? last_ms * 2 : POOL_REST_MAX_MS;
 }

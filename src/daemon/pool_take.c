@@ -76,12 +76,11 @@ static void run_another(struct pool *p, struct request *r)
 /* It is nobody's, and the name is free again for another one. */
 static void not_taken(struct machine *m, json_object *error)
 {
-	bool ended = !strcmp(j_get_str(error, "reason", ""), "ended");
-
 	dlog(LOG_LVL_WARN, m, "it stood in a pool and could not be taken: %s",
 	     j_get_str(error, "text", "no reason"));
 	pool_vm_is_nobodys(m);
-	if (!ended)
+	/* "ended" is said of a connection, too. */
+	if (machine_active(m))
 		pool_end_vm(m);
 }
 
@@ -89,7 +88,8 @@ static void was_taken(struct machine *m, struct request *r)
 {
 	struct err e;
 
-	machine_set_state(m, VM_RUNNING);
+	if (m->r.state != VM_STOPPING)
+		machine_set_state(m, VM_RUNNING);
 	if (machine_taken(m, &e))
 		dlog(LOG_LVL_ERROR, m, "%s", e.text);
 	while (r->nfds) /* the supervisor has them */

@@ -109,7 +109,9 @@ START_TEST(rests)
 	ck_assert_uint_eq(ms, POOL_REST_MAX_MS);
 	ck_assert_uint_ge(all, 10 * POOL_REST_MAX_MS);
 	/* A long time without any: from the beginning. */
-	ck_assert_uint_eq(pool_rest_ms(ms, 4 * POOL_REST_MAX_MS), POOL_REST_MS);
+	ck_assert_uint_eq(pool_rest_ms(ms, POOL_FORGET_MS + 1), POOL_REST_MS);
+	/* What fails slowly fails, too. */
+	ck_assert_uint_eq(pool_rest_ms(POOL_REST_MS, 130000), 2 * POOL_REST_MS);
 	ck_assert_uint_eq(pool_rest_ms(0, 0), POOL_REST_MS);
 	ck_assert_uint_eq(pool_rest_ms(POOL_REST_MS, UINT64_MAX), POOL_REST_MS);
 }

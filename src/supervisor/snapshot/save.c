@@ -597,6 +597,8 @@ static int refuse_what(const struct vm *vm, struct err *e)
 
 	if (!vm_is_running(vm))
 		return err_set(e, -EBUSY, "the guest does not run");
+	if (standing_is(vm) && !control_is_paused(vm->control))
+		return err_set(e, -EBUSY, "it does not stand yet");
 	if (save_active(vm))
 		return err_set(e, -EBUSY, "another snapshot is under way");
 	if (!vm->conf->json)

@@ -15,6 +15,8 @@
 void standing_begin(struct vm *vm)
 {
 	vm->standing.stands = true;
+	if (vm->conf->vm_name)
+		standing_take(vm, vm->conf->vm_name, 0);
 	if (vm_has_agent(vm))
 		exec_hold(vm, true);
 }
