@@ -263,17 +263,21 @@ def case_trouble(d, place):
     check("it fills up when it can", full(c) and "why" not in info(c), info(c))
     g = Taken(c, "a")
     check("and gives one", g.state() == (nonce, 1, True))
-    v = standing(c)[0]
+    # The only one of its pool, so that it is the one that is tried.
+    c.call("pool.create", name="q", count=1, config=restored(place + "/nothing"))
+    full(c, "q")
+    v = next(x for x in standing(c) if x["pool"] == "q")
     os.kill(v["pid"], signal.SIGSTOP)
     c.sock.settimeout(PATIENCE)
-    gs = [Taken(c, "b%d" % i) for i in range(3)]
+    gs = [Taken(c, "b%d" % i, pool="q") for i in range(3)]
     c.sock.settimeout(None)
     os.kill(v["pid"], signal.SIGCONT)
     check("a supervisor that does not answer: whoever takes has another one", all(x.state() == (nonce, 1, True) for x in gs))
-    check("and it is replaced", full(c) and v["id"] not in [x["id"] for x in standing(c)], standing(c))
+    check("and it is replaced", full(c, "q") and v["id"] not in [x["id"] for x in standing(c)], (v, standing(c)))
     for x in gs + [g]:
         x.end()
-    c.call("pool.remove", name="p")
+    for name in "pq":
+        c.call("pool.remove", name=name)
     check("trouble: nothing is left", nothing_runs(d, c), c.call("vm.list"))
 
 

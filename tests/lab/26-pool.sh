@@ -60,6 +60,12 @@ expect take-after-a-restart 0 '' "$CTL" run -d --pool p --name three
 guest three 'cat /tmp/mark; dmesg' >"$T/out"
 also three-has-the-memory '^mark-77$'
 if grep -qiE 'lockup|rcu.*stall|hung task|BUG:' "$T/out"; then not_ok nothing-locked-up "$(grep -iE 'lockup|stall|hung|BUG:' "$T/out" | head -n 1)"; else ok nothing-locked-up; fi
+# One that stands without a pool.
+expect stands-alone 0 '' "$CTL" run -d --name alone --restore "$T/snap" --identity new --paused --
+expect goes-on 0 '' "$CTL" resume alone
+guest alone 'cat /tmp/resumed; echo "I am $(uname -n)"' >"$T/out"
+also alone-hooks '^resumed alone$'
+also alone-host-name '^I am alone$'
 # Each VM of this one runs a command when it is taken.
 # shellcheck disable=SC2016
 expect pool-with-a-command 0 '' "$CTL" pool create c -n 1 --restore "$T/snap" -- sh -c 'cat /tmp/mark; echo "in $(cat /tmp/resumed)"; exit 7'
@@ -69,7 +75,7 @@ also its-command-runs-after-the-hooks '^in resumed four'
 for p in p c; do
 	expect "pool-rm-$p" 0 '' "$CTL" pool rm $p
 done
-for vm in one two three; do
+for vm in one two three alone; do
 	expect "stops-$vm" 0 '' "$CTL" stop -t 20 $vm
 done
 same nothing-is-left '' "$("$CTL" ps -q)$(ls "$T/state/pool")"
