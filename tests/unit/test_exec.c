@@ -7,6 +7,7 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -1523,6 +1524,18 @@ START_TEST(bad_guests)
 END_TEST
 
 /* More output than there is credit for, to a user who does not read. */
+/* It has read what it will: for a second nothing of what was sent has gone. */
+static void until_it_rests(int stream)
+{
+	int before = -1, now = 0;
+
+	for (unsigned same = 0; same < 20; before = now) {
+		usleep(50000);
+		ck_assert_int_eq(ioctl(stream, SIOCOUTQ, &now), 0);
+		same = now == before ? same + 1 : 0;
+	}
+}
+
 START_TEST(guest_ignores_credit)
 {
 	const uint32_t hello[] = {HELLO};
@@ -1538,6 +1551,7 @@ START_TEST(guest_ignores_credit)
 	ck_assert_int_eq(write(sv[0], hello, sizeof(hello)), sizeof(hello));
 	for (unsigned i = 0; i < GP_WINDOW_OUT / GP_DATA_MAX + 8; i++)
 		(void)!send(sv[0], frame, sizeof(frame), MSG_NOSIGNAL);
+	until_it_rests(sv[0]); /* output that nobody wants gives credit */
 	close(sv[0]);
 	fd_close(&r.out); /* or it would wait until what came is written */
 	x = wait_exit(&r);
