@@ -28,7 +28,7 @@
 #include "exec/exec.h"
 #include "guest/agent.h"
 
-#define PATIENCE_MS 40000
+#define PATIENCE_MS 10000
 #define RESUME_MS 3000 /* instead of AGENT_RESUME_MS */
 
 /* A hello of 32 bytes, of the command with the number 1. */
