@@ -16,6 +16,7 @@
 #include "host.h"
 #include "listen.h"
 #include "machine.h"
+#include "pool.h"
 #include "process.h"
 #include "record.h"
 #include "spawn.h"
@@ -101,7 +102,8 @@ static void adopt(struct machine *m)
 			return;
 		}
 		if (m->r.pool[0]) {
-			machine_end(m, false); /* nobody has ever heard of it */
+			pool_vm_is_nobodys(m); /* a client was promised it, and has never heard */
+			machine_end(m, false);
 			return;
 		}
 		machine_end(m, true); /* somebody may still want to know how it ended */

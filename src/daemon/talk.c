@@ -353,6 +353,7 @@ static void on_hello(struct machine *m, struct request *r, json_object *result, 
 		     int fd)
 {
 	const char *state = j_get_str(result, "state", "");
+	bool stands = !strcmp(state, "paused");
 
 	(void)r;
 	(void)fd;
@@ -372,12 +373,17 @@ static void on_hello(struct machine *m, struct request *r, json_object *result, 
 	m->hello = true;
 	m->again_ms = 0;
 	snprintf(m->version, sizeof(m->version), "%s", j_get_str(result, "version", ""));
-	if (m->r.state == VM_STOPPING)
+	if (m->r.state == VM_STOPPING || (!stands && strcmp(state, "running") != 0))
 		return;
-	if (m->r.state == VM_STARTING && (!strcmp(state, "running") || !strcmp(state, "paused")))
-		on_begun(m, !strcmp(state, "paused"));
-	else if (!strcmp(state, "running") || !strcmp(state, "paused"))
-		machine_set_state(m, !strcmp(state, "paused") ? VM_PAUSED : VM_RUNNING);
+	if (m->r.state == VM_STARTING) {
+		on_begun(m, stands);
+		return;
+	}
+	/* That it goes on was said while nobody heard it. */
+	if (!stands)
+		pool_vm_runs(m);
+	if (m->r.state != VM_STOPPING)
+		machine_set_state(m, stands ? VM_PAUSED : VM_RUNNING);
 }
 
 int talk_begin(struct machine *m, int fd, struct err *e)

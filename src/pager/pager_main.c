@@ -288,7 +288,7 @@ static int pager_loop(void *dev)
 	 * whoever waits for these is dead too, he would go on with zeros. */
 	if (rc == -EPIPE && p->job == PAGER_SERVE && p->serve.ranges.n)
 		wait_for_the_kill();
-	if (p->job == PAGER_SERVE)
+	if (p->job == PAGER_SERVE || p->flags & PAGER_LIVE)
 		drain();
 	return rc == -EPIPE ? 0 : rc;
 }

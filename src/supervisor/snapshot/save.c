@@ -222,13 +222,15 @@ void save_remove_temporary(struct vm *vm)
 
 void save_close(struct vm *vm)
 {
+	bool live = save_active(vm) && vm->save->live;
+
 	if (!vm->save)
 		return;
-	if (save_active(vm) && vm->save->live)
-		faults_let_go(vm);
 	save_remove_temporary(vm);
 	save_clear(vm->save);
 	child_free(&vm->save->pager);
+	if (live) /* it is dead, and protects nothing any more */
+		faults_let_go(vm);
 	free(vm->save->last);
 	free(vm->save);
 	vm->save = NULL;
