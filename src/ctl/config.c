@@ -20,7 +20,7 @@
 enum { NAME = 256, CONFIG, REMOVE, ENV_FILE, POOL };
 
 /* Verbs that have one; 0: all that take the flags of a VM. */
-enum { OF_RUN = 1, OF_CREATE = 2, OF_POOL = 4 };
+enum { IN_RUN = 1, IN_CREATE = 2, IN_POOL = 4 };
 
 /* Those that others have for our settings are settings: `setting` is what they stand for. */
 static const struct own_flag {
@@ -32,15 +32,15 @@ static const struct own_flag {
 	{{"name", 0, "NAME", NULL, false, "the name of the VM (default: one is made)"},
 	 NAME,
 	 NULL,
-	 OF_RUN | OF_CREATE},
+	 IN_RUN | IN_CREATE},
 	{{"pool", 0, "NAME", NULL, false,
 	  "run: take a VM that stands in this pool; of the flags only --name, -d, --rm and "
 	  "--timeout "
 	  "may be there"},
 	 POOL,
 	 NULL,
-	 OF_RUN},
-	{{"count", 'n', "N", NULL, false, "how many VMs stand; default 1"}, 'n', NULL, OF_POOL},
+	 IN_RUN},
+	{{"count", 'n', "N", NULL, false, "how many VMs stand; default 1"}, 'n', NULL, IN_POOL},
 	{{"config", 0, "FILE", NULL, true, "what insula-run --json takes; flags behind it win"},
 	 CONFIG,
 	 NULL,
@@ -48,11 +48,11 @@ static const struct own_flag {
 	{{"detach", 'd', NULL, NULL, false, "run: in the background; print the id"},
 	 'd',
 	 NULL,
-	 OF_RUN | OF_CREATE},
+	 IN_RUN | IN_CREATE},
 	{{"rm", 0, NULL, NULL, false, "run: delete the VM when it ends"},
 	 REMOVE,
 	 NULL,
-	 OF_RUN | OF_CREATE},
+	 IN_RUN | IN_CREATE},
 	{{"publish", 'p', "[ADDR:]HOST:GUEST[/udp]", NULL, false,
 	  "a port of this host leads to one of the guest: --net user,fwd=..."},
 	 'p',
@@ -72,7 +72,7 @@ static const struct own_flag {
 
 static unsigned verb_bit(const char *verb)
 {
-	return !strcmp(verb, "run") ? OF_RUN : !strcmp(verb, "create") ? OF_CREATE : OF_POOL;
+	return !strcmp(verb, "run") ? IN_RUN : !strcmp(verb, "create") ? IN_CREATE : IN_POOL;
 }
 
 static bool has_own(const struct own_flag *f, unsigned verb)
@@ -189,10 +189,9 @@ static const struct setting *setting_meant(int c)
 
 static int take_count(struct run_options *o, const char *text, struct err *e)
 {
-	char *end;
-	long n = strtol(text, &end, 10);
+	int64_t n;
 
-	if (text[0] < '0' || text[0] > '9' || *end || n < 1 || n > 256)
+	if (!flag_number(text, 256, &n) || !n)
 		return err_set(e, -EINVAL, "-n: '%.20s'; expected 1 to 256", text);
 	o->count = (unsigned)n;
 	return 0;
@@ -334,31 +333,16 @@ void config_options_free(struct run_options *o)
 	o->config = o->publish = NULL;
 }
 
-static size_t words_of(unsigned verb, struct flag_words *out)
+size_t config_words(const char *verb, struct flag_words *out)
 {
 	size_t n = settings_flags(out);
 
 	_Static_assert(ARRAY_LEN(own) <= CONFIG_WORDS - SETTINGS, "room for our flags");
 	for (size_t i = 0; i < ARRAY_LEN(own); i++) {
-		if (has_own(&own[i], verb))
+		if (has_own(&own[i], verb_bit(verb)))
 			out[n++] = own[i].words;
 	}
 	return n;
-}
-
-size_t run_words(struct flag_words *out)
-{
-	return words_of(OF_RUN, out);
-}
-
-size_t create_words(struct flag_words *out)
-{
-	return words_of(OF_CREATE, out);
-}
-
-size_t pool_words(struct flag_words *out)
-{
-	return words_of(OF_POOL, out);
 }
 
 /* ---- what it names ---- */

@@ -4,10 +4,10 @@
  *
  * conn.c speaks JSON-RPC, print.c makes tables, config.c turns the flags of insula-run into a
  * configuration, with alias.c those that other programs' users know (-p, -v ...); flags.c reads the
- * others. verbs.c has the table of verbs and those that start VMs, pool.c pools of them, look.c those
- * that look at them, usage.c what they use, end.c their end. In pairs for Linux and Windows: wire_*.c is the
- * connection, stream_*.c copies consoles, exec_*.c runs commands, cp_*.c copies files. One thread;
- * on Windows a second one that reads what is typed.
+ * others. verbs.c has the table of verbs and those that start VMs, pool.c pools of them, look.c
+ * those that look at them, usage.c what they use, end.c their end. In pairs for Linux and Windows:
+ * wire_*.c is the connection, stream_*.c copies consoles, exec_*.c runs commands, cp_*.c copies
+ * files. One thread; on Windows a second one that reads what is typed.
  */
 #ifndef CTL_CTL_H
 #define CTL_CTL_H
@@ -109,12 +109,10 @@ int config_flags(struct run_options *o, int argc, char **argv, struct err *e);
 /* Are the files there that the VM needs at its start, seen with our own rights? One that is not is
  * the user's error, now and not when the VM starts. What is no good otherwise insulad refuses. */
 int config_look(const struct run_options *o, struct err *e);
-/* The flags of run, create and pool create, which begin with the settings; CONFIG_WORDS entries are
- * room enough. How many there are. */
+/* The flags of run, create or pool, which begin with the settings; CONFIG_WORDS entries are room
+ * enough. How many there are. */
 #define CONFIG_WORDS (SETTINGS + 20)
-size_t run_words(struct flag_words *out);
-size_t create_words(struct flag_words *out);
-size_t pool_words(struct flag_words *out);
+size_t config_words(const char *verb, struct flag_words *out);
 
 /* alias.c: what is written as others write it becomes settings. */
 /* "[ADDR:]HOST:GUEST[/tcp|/udp]" as the text of fwd=: the caller's; NULL: out of memory. */
@@ -156,7 +154,8 @@ struct verb {
 	int min, max;                                     /* arguments; max < 0: any */
 	unsigned flags;                                   /* flag_bit's; 0: it reads its own */
 	const char *more;                                 /* for its help; NULL: nothing */
-	size_t (*words)(struct flag_words *out);          /* of its own flags; NULL: it has none */
+	/* Of its own flags; NULL: it has none. */
+	size_t (*words)(const char *verb, struct flag_words *out);
 };
 /* What e->code means for whoever started us. */
 int ctl_status(const struct err *e);
@@ -172,6 +171,9 @@ void ctl_print_answer(const struct ctl *c, json_object *r);
 int ctl_simple(struct ctl *c, const char *method, json_object *params);
 /* The same for several VMs; quiet on a terminal. `deadline`: deadline_ms; -1: none. */
 int ctl_each(struct ctl *c, const char *method, int argc, char **argv, int64_t deadline);
+/* The same of other things than VMs, by this parameter. */
+int ctl_each_of(struct ctl *c, const char *method, const char *key, int argc, char **argv,
+		int64_t deadline);
 /* What vm.wait, or vm.run with "wait", has answered: its message is printed; its status. */
 int ctl_end_status(json_object *r);
 
@@ -194,7 +196,7 @@ int verb_wait(struct ctl *c, int argc, char **argv);
 
 /* exec.c: the flags. And: 0 and the command's status; or a negative errno, as conn_result() has it.
  */
-size_t exec_words(struct flag_words *out);
+size_t exec_words(const char *verb, struct flag_words *out);
 int ctl_exec(struct ctl *c, int argc, char **argv, int *status, struct err *e);
 /* image_linux.c, image_win.c: the caller's images, which insulad has no part in. */
 int ctl_image(struct ctl *c, int argc, char **argv);
@@ -251,6 +253,8 @@ const char *verb_meant(const char *name);
 extern const struct flag_words ctl_flags[];
 extern const size_t nctl_flags;
 /* All flags of a verb; at most `max`. How many there are. */
+/* All of the text: 0 to max. False: it is none. */
+bool flag_number(const char *text, int64_t max, int64_t *out);
 size_t verb_words(const struct verb *v, struct flag_words *out, size_t max);
 /* For a shell: all verbs, or the flags of one, a word on each line. */
 int complete(const char *name);

@@ -48,7 +48,7 @@ static void add_env(json_object *params, const char *text)
 	free(whole);
 }
 
-size_t exec_words(struct flag_words *out)
+size_t exec_words(const char *verb, struct flag_words *out)
 {
 	static const struct flag_words words[] = {
 		{NULL, 'i', NULL, NULL, false, "pass standard input on"},
@@ -61,6 +61,7 @@ size_t exec_words(struct flag_words *out)
 		{"help", 'h', NULL, NULL, false, "this help"},
 	};
 
+	(void)verb;
 	memcpy(out, words, sizeof(words));
 	return ARRAY_LEN(words);
 }

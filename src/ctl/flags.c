@@ -49,7 +49,7 @@ const struct flag_words ctl_flags[] = {
 };
 const size_t nctl_flags = ARRAY_LEN(ctl_flags);
 
-static bool number(const char *text, int64_t max, int64_t *out)
+bool flag_number(const char *text, int64_t max, int64_t *out)
 {
 	char *end;
 
@@ -91,11 +91,11 @@ static int flags_take(struct ctl *c, enum flag_bit bit, const char *value, struc
 		c->timestamps = true;
 		return 0;
 	case FLAG_TIMEOUT:
-		if (number(value, 3600, &c->timeout))
+		if (flag_number(value, 3600, &c->timeout))
 			return 0;
 		return err_set(e, -EINVAL, "-t: '%.20s'; expected seconds from 0 to 3600", value);
 	case FLAG_TAIL:
-		if (number(value, 1000000000, &c->tail))
+		if (flag_number(value, 1000000000, &c->tail))
 			return 0;
 		return err_set(e, -EINVAL, "--tail: '%.20s'; expected a number of lines", value);
 	case FLAG_SINCE:
@@ -126,7 +126,7 @@ static int flags_take(struct ctl *c, enum flag_bit bit, const char *value, struc
 		c->diff = true;
 		return 0;
 	case FLAG_COUNT:
-		if (number(value, 256, &c->count) && c->count)
+		if (flag_number(value, 256, &c->count) && c->count)
 			return 0;
 		return err_set(e, -EINVAL, "--count: '%.20s'; expected 1 to 256", value);
 	case FLAG_NAME:
@@ -242,7 +242,7 @@ int verb_flags(struct ctl *c, const struct verb *v, int *argc, char ***argv, str
 
 size_t verb_words(const struct verb *v, struct flag_words *out, size_t max)
 {
-	size_t n = v->words ? v->words(out) : 0;
+	size_t n = v->words ? v->words(v->name, out) : 0;
 
 	for (size_t i = 0; i < nflags && n < max; i++) {
 		const struct flag *f = &flags[i];
@@ -258,8 +258,7 @@ size_t verb_words(const struct verb *v, struct flag_words *out, size_t max)
 void verb_help(const struct verb *v)
 {
 	struct flag_words words[WORDS];
-	bool of_vm = v->words == run_words || v->words == create_words || v->words == pool_words;
-	size_t known = of_vm ? settings_flags(words) : 0;
+	size_t known = v->words == config_words ? settings_flags(words) : 0;
 	size_t n = verb_words(v, words, WORDS);
 
 	printf("usage: insulactl %s%s", v->name, v->args[0] ? " " : "");

@@ -61,25 +61,6 @@ static int list_pools(struct ctl *c)
 	return 0;
 }
 
-static int remove_pools(struct ctl *c, int argc, char **argv)
-{
-	int status = 0;
-
-	for (int i = 0; i < argc; i++) {
-		struct err e;
-		json_object *r = conn_call(&c->conn, "pool.remove", pool_params(argv[i]), &e);
-
-		if (!r)
-			status = ctl_fail_of(&e, argv[i], argc > 1);
-		else if (print_is_table(c->json))
-			puts(argv[i]);
-		else
-			ctl_print_answer(c, r);
-		json_object_put(r);
-	}
-	return status;
-}
-
 int verb_pool(struct ctl *c, int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
@@ -96,7 +77,7 @@ int verb_pool(struct ctl *c, int argc, char **argv)
 	if (!strcmp(what, "info") && argc == 3)
 		return ctl_simple(c, "pool.info", pool_params(argv[2]));
 	if (!strcmp(what, "rm") && argc > 2)
-		return remove_pools(c, argc - 2, argv + 2);
+		return ctl_each_of(c, "pool.remove", "name", argc - 2, argv + 2, -1);
 	err_set(&e, -EINVAL,
 		"pool: '%.40s'; expected create NAME --restore DIR, ls, info NAME or rm NAME...",
 		what);

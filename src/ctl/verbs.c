@@ -66,14 +66,16 @@ int ctl_simple(struct ctl *c, const char *method, json_object *params)
 	return 0;
 }
 
-int ctl_each(struct ctl *c, const char *method, int argc, char **argv, int64_t deadline)
+int ctl_each_of(struct ctl *c, const char *method, const char *key, int argc, char **argv,
+		int64_t deadline)
 {
 	int status = 0;
 
 	for (int i = 0; i < argc; i++) {
-		json_object *params = ctl_with_id(argv[i]), *r;
+		json_object *params = json_object_new_object(), *r;
 		struct err e;
 
+		j_str(params, key, argv[i]);
 		if (deadline >= 0)
 			j_int(params, "deadline_ms", deadline);
 		if (c->set_clock)
@@ -88,6 +90,11 @@ int ctl_each(struct ctl *c, const char *method, int argc, char **argv, int64_t d
 		json_object_put(r);
 	}
 	return status;
+}
+
+int ctl_each(struct ctl *c, const char *method, int argc, char **argv, int64_t deadline)
+{
+	return ctl_each_of(c, method, "id", argc, argv, deadline);
 }
 
 /* ---- starting ---- */
@@ -437,9 +444,9 @@ const struct verb verbs[] = {
 	{"run", NULL, "[-itd] [--rm] [flags] IMAGE|-- [command...]",
 	 "start a VM, on these standard streams; exit with its status (-d: in the background; "
 	 "prints its id)",
-	 verb_run, 0, -1, 0, OF_RUN, run_words},
+	 verb_run, 0, -1, 0, OF_RUN, config_words},
 	{"create", NULL, "[flags] IMAGE|-- [command...]", "make a VM, start nothing; prints its id",
-	 verb_create, 0, -1, 0, OF_RUN, create_words},
+	 verb_create, 0, -1, 0, OF_RUN, config_words},
 	{"start", NULL, "VM...", "start VMs that were created or have ended", verb_start, 1, -1,
 	 COMMON, NULL, NULL},
 	{"exec", NULL, "[-i] [-t] [-e NAME=VALUE] [-w DIR] [-u USER] VM [--] command...",
@@ -477,7 +484,7 @@ const struct verb verbs[] = {
 	 COMMON | FLAG_COUNT | FLAG_NAME, NULL, NULL},
 	{"pool", "pools", "create NAME [-n N] --restore DIR|ls|info NAME|rm NAME...",
 	 "keep VMs that go on from a snapshot ready, for run --pool; list pools, forget them",
-	 verb_pool, 1, -1, 0, OF_RUN, pool_words},
+	 verb_pool, 1, -1, 0, OF_RUN, config_words},
 	{"stop", NULL, "[-t SECONDS] VM...", "ask guests to power off, then end VMs", verb_stop, 1,
 	 -1, COMMON | FLAG_TIMEOUT, NULL, NULL},
 	{"kill", NULL, "VM...", "end VMs at once, without asking the guests", verb_kill, 1, -1,

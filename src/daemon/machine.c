@@ -188,15 +188,10 @@ int machine_note(struct machine *m, struct err *e)
 int machine_taken(struct machine *m, struct err *e)
 {
 	json_object *config = json_tokener_parse(m->r.config);
-	char *text;
 
 	json_object_object_del(config, "paused");
-	text = strdup(j_text(config));
-	json_object_put(config);
-	if (!text)
+	if (record_config(&m->r, config))
 		return err_set(e, -ENOMEM, "out of memory");
-	free(m->r.config);
-	m->r.config = text;
 	m->r.pool[0] = 0;
 	return machine_save(m, e);
 }

@@ -104,6 +104,9 @@ void machine_release(struct request *r);
 void machine_shoot(struct machine *m);
 /* After `ms`, unless it has ended before. */
 void machine_shoot_later(struct machine *m, uint64_t ms);
+/* Its supervisor is told to end it (op and its parameters, which are taken over), and is shot when it
+ * does not take that, or has not ended after `ms`. */
+void machine_order_end(struct machine *m, const char *op, json_object *params, uint64_t ms);
 json_object *machine_json(const struct machine *m, bool full);
 json_object *machine_result(const struct machine *m); /* the caller's; "{}" if it has not ended */
 /* machine_adopt.c: those of an earlier insulad. */

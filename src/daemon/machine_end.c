@@ -242,3 +242,20 @@ void machine_shoot_later(struct machine *m, uint64_t ms)
 	timer_cancel(m->force);
 	m->force = timer_after(&m->d->loop, ms, on_force, m);
 }
+
+static void after_order(struct machine *m, struct request *r, json_object *result,
+			json_object *error, int fd)
+{
+	(void)r, (void)result, (void)fd;
+	if (error && strcmp(j_get_str(error, "reason", ""), "ended") != 0)
+		machine_shoot(m);
+}
+
+void machine_order_end(struct machine *m, const char *op, json_object *params, uint64_t ms)
+{
+	if (m->r.state != VM_STOPPING)
+		event_emit(m->d, m, "stopping", NULL);
+	machine_set_state(m, VM_STOPPING);
+	machine_shoot_later(m, ms);
+	talk_ask(m, op, params, after_order, NULL, false);
+}

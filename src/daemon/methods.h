@@ -33,23 +33,14 @@ void method_rpc_discover(struct daemon *d, struct request *r);
 void method_vm_create(struct daemon *d, struct request *r);
 void method_vm_start(struct daemon *d, struct request *r);
 void method_vm_run(struct daemon *d, struct request *r);
-/* vm_methods.c */
-void method_vm_list(struct daemon *d, struct request *r);
-void method_vm_info(struct daemon *d, struct request *r);
-void method_vm_metrics(struct daemon *d, struct request *r);
-void method_vm_stats(struct daemon *d, struct request *r);
-void method_vm_pause(struct daemon *d, struct request *r);
-void method_vm_resume(struct daemon *d, struct request *r);
-void method_vm_balloon(struct daemon *d, struct request *r);
-void method_vm_snapshot(struct daemon *d, struct request *r);
-void method_vm_clone(struct daemon *d, struct request *r);
-/* vm_start.c: make a VM as vm.run does, from the request's parameters, and start it; the request
- * stays open. NULL: it was refused. */
+/* Make a VM as vm.run does, from the request's parameters, and start it; the request stays open.
+ * NULL: it was refused. */
 struct machine *vm_begin_clone(struct daemon *d, struct request *r);
-/* Could a VM of this client have the name? NULL: it will get one. False: refused. */
-bool vm_name_is_free(struct daemon *d, struct request *r, const char *name);
-/* The same from a request that is vm.run's, with "config". */
+/* vm.run without a pool, with "config". */
 void vm_run_now(struct daemon *d, struct request *r);
+/* Could a VM, or a VM of this client, have the name? NULL: it will get one. False: refused. */
+bool vm_name_is_good(struct request *r, const char *name);
+bool vm_name_is_free(struct daemon *d, struct request *r, const char *name);
 /* What there is not enough of; `value` may be empty. */
 struct vm_shortage {
 	const char *field;
@@ -62,9 +53,18 @@ bool vm_room_for(const struct daemon *d, const struct record *r, struct vm_short
 bool vm_take_config(struct request *r, struct record *rec);
 /* The same, for nobody. */
 bool vm_config_is_good(struct request *r);
-bool vm_name_is_good(struct request *r, const char *field, const char *name);
 /* The streams that came with a request that starts a VM. False: refused. */
 bool vm_streams_are_good(struct request *r);
+/* vm_methods.c */
+void method_vm_list(struct daemon *d, struct request *r);
+void method_vm_info(struct daemon *d, struct request *r);
+void method_vm_metrics(struct daemon *d, struct request *r);
+void method_vm_stats(struct daemon *d, struct request *r);
+void method_vm_pause(struct daemon *d, struct request *r);
+void method_vm_resume(struct daemon *d, struct request *r);
+void method_vm_balloon(struct daemon *d, struct request *r);
+void method_vm_snapshot(struct daemon *d, struct request *r);
+void method_vm_clone(struct daemon *d, struct request *r);
 void method_vm_device_restart(struct daemon *d, struct request *r);
 void method_vm_stop(struct daemon *d, struct request *r);
 void method_vm_kill(struct daemon *d, struct request *r);

@@ -23,7 +23,7 @@
 #include "watch.h"
 
 #define END_MS 3000 /* to a supervisor that is told to end its VM */
-/* The supervisor has 90 s of its own, and a second for each 16 MiB if it reads all of the memory. */
+/* The supervisor has 90 s of its own, and a second for each 16 MiB if it reads all of it. */
 #define START_MS(mem) (120000 + ((mem) >> 24) * 1000)
 
 static void pool_tend(void *ctx);
@@ -68,6 +68,11 @@ int pool_save(struct pool *p, struct err *e)
 	return rc;
 }
 
+bool pool_visible(const struct pool *p, const struct client *c)
+{
+	return !p->removed && (!c->who.uid || c->who.uid == p->r.owner.uid);
+}
+
 struct pool *pool_own(struct daemon *d, const struct client *c, const char *name)
 {
 	struct pool *p = d->pools;
@@ -84,7 +89,7 @@ struct pool *pool_find(struct daemon *d, const struct client *c, const char *whi
 
 	*several = false;
 	for (struct pool *p = d->pools; p; p = p->next) {
-		if (p->removed || (c->who.uid && c->who.uid != p->r.owner.uid))
+		if (!pool_visible(p, c))
 			continue;
 		if (!strcmp(p->r.id, which)) {
 			*several = false;
@@ -192,6 +197,7 @@ json_object *pool_json(const struct pool *p, bool full)
 
 static void tend_after(struct pool *p, uint64_t ms)
 {
+	timer_cancel(p->again);
 	p->again = timer_after(&p->d->loop, ms, pool_tend, p);
 	if (!p->again)
 		dlog(LOG_LVL_ERROR, NULL, "pool %s: out of memory: it is not filled any more",
@@ -230,7 +236,6 @@ void pool_failed(struct pool *p, const char *why)
 	p->rest_ms = pool_rest_ms(p->rest_ms, (now - p->failed_ns) / 1000000);
 	p->failed_ns = now;
 	p->next_ns = now + p->rest_ms * 1000000;
-	timer_cancel(p->again);
 	tend_after(p, p->rest_ms);
 }
 
@@ -244,9 +249,7 @@ static struct machine *new_standing(struct pool *p, struct err *e)
 		return NULL;
 	}
 	m = machine_new(p->d);
-	if (m)
-		m->r.config = pool_config(p, true, 0);
-	if (!m || !m->r.config) {
+	if (!m || record_config(&m->r, pool_config(p, true, 0))) {
 		if (m)
 			machine_forget(m);
 		err_set(e, -ENOMEM, "out of memory");
@@ -282,8 +285,7 @@ static void finish_removal(struct pool *p)
 	struct request *r = p->remover;
 
 	pool_forget(p);
-	if (r)
-		request_answer(r, NULL);
+	request_answer(r, NULL);
 }
 
 static void pool_tend(void *ctx)
@@ -370,23 +372,10 @@ void pool_vm_ended(struct machine *m)
 	tend_all(p->d);
 }
 
-/* A supervisor that does not take the order is shot, now or when its time is over. */
-static void after_pool_kill(struct machine *m, struct request *r, json_object *result,
-			    json_object *error, int fd)
-{
-	(void)r, (void)result, (void)fd;
-	if (error && strcmp(j_get_str(error, "reason", ""), "ended") != 0)
-		machine_shoot(m);
-}
-
 void pool_end_vm(struct machine *m)
 {
-	if (m->r.state == VM_STOPPING)
-		return;
-	event_emit(m->d, m, "stopping", NULL);
-	machine_set_state(m, VM_STOPPING);
-	machine_shoot_later(m, END_MS);
-	talk_ask(m, "kill", NULL, after_pool_kill, NULL, false);
+	if (m->r.state != VM_STOPPING)
+		machine_order_end(m, "kill", NULL, END_MS);
 }
 
 void pool_vm_runs(struct machine *m)
@@ -420,7 +409,6 @@ void pool_remove(struct pool *p)
 		if (is_of_pool(m, p))
 			pool_end_vm(m);
 	}
-	timer_cancel(p->again);
 	tend_after(p, 0);
 }
 

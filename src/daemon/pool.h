@@ -14,8 +14,8 @@
  * by a rest that gets longer.
  *
  * Before a VM is given away its record gets what the client wants, its name too, and still names
- * the pool. If insulad is killed over it, the next one asks the supervisor: a VM that goes on is the
- * client's, and one that stands, though somebody was to have it, is ended, as if nobody had asked.
+ * the pool. If insulad is killed over it, the next one asks the supervisor: a VM that goes on is
+ * the client's, and one that stands, though somebody was to have it, is ended, as if nobody had asked.
  */
 #ifndef DAEMON_POOL_H
 #define DAEMON_POOL_H
@@ -48,7 +48,7 @@ struct pool {
 	struct record r; /* id, name and owner of the pool; config, cpus and mem of its VMs */
 	unsigned count;
 	bool removed;              /* it is not there any more; its VMs are ending */
-	struct request *remover;   /* answered when they have; NULL: it has gone */
+	struct request *remover;   /* answered when they have */
 	struct timer *again;       /* pool_tend() */
 	uint64_t failed_ns;        /* when something has gone wrong last; 0: never */
 	uint64_t rest_ms, next_ns; /* the rest after that, and its end */
@@ -63,18 +63,20 @@ char *pool_print(const struct pool *p);
 /* A line, and -EINVAL, or -EPROTONOSUPPORT: a newer insulad has written it. On success the caller
  * calls record_free(). */
 int pool_parse(struct pool *p, const char *text, size_t len, struct err *e);
-/* The rest after something has gone wrong: longer than the last one, unless that has been over for
- * as long again. */
+/* The rest after something has gone wrong: longer than the last one, unless that has been so long
+ * ago (POOL_FORGET_MS). */
 uint64_t pool_rest_ms(uint64_t last_ms, uint64_t since_ms);
 /* The configuration of a VM of the pool, the caller's: one that stands, or (paused false) one that
  * somebody could not wait for. `timeout`: seconds, 0: as the pool says. NULL: no memory. */
-char *pool_config(const struct pool *p, bool paused, int64_t timeout);
+json_object *pool_config(const struct pool *p, bool paused, int64_t timeout);
 
 /* ---- pool.c ---- */
 
 /* Those of an earlier insulad; after machines_load(). */
 int pools_load(struct daemon *d, struct err *e);
 void pools_close(struct daemon *d);
+/* May this client see and touch it? */
+bool pool_visible(const struct pool *p, const struct client *c);
 /* By id or name, as machine_find(). */
 struct pool *pool_find(struct daemon *d, const struct client *c, const char *which, bool *several);
 /* The caller's own. NULL: there is none. */

@@ -78,7 +78,7 @@ void method_pool_create(struct daemon *d, struct request *r)
 	struct pool *p;
 	struct err e;
 
-	if (!vm_name_is_good(r, "name", name) || !pool_config_fits(r) || !room_for_pool(d, r))
+	if (!vm_name_is_good(r, name) || !pool_config_fits(r) || !room_for_pool(d, r))
 		return;
 	if (pool_own(d, r->client, name)) {
 		method_refuse_field(r, RPC_EXISTS, "exists", "name", name,
@@ -113,7 +113,7 @@ void method_pool_list(struct daemon *d, struct request *r)
 	json_object *o = json_object_new_object(), *list = json_object_new_array();
 
 	for (const struct pool *p = d->pools; p; p = p->next) {
-		if (!p->removed && (!r->client->who.uid || r->client->who.uid == p->r.owner.uid))
+		if (pool_visible(p, r->client))
 			json_object_array_add(list, pool_json(p, false));
 	}
 	j_obj(o, "pools", list);

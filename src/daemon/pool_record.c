@@ -67,18 +67,13 @@ uint64_t pool_rest_ms(uint64_t last_ms, uint64_t since_ms)
 	return last_ms * 2 < POOL_REST_MAX_MS ? last_ms * 2 : POOL_REST_MAX_MS;
 }
 
-char *pool_config(const struct pool *p, bool paused, int64_t timeout)
+json_object *pool_config(const struct pool *p, bool paused, int64_t timeout)
 {
 	json_object *o = json_tokener_parse(p->r.config);
-	char *text;
 
-	if (!o)
-		return NULL;
-	if (paused)
+	if (o && paused)
 		j_bool(o, "paused", true);
-	if (timeout)
+	if (o && timeout)
 		j_int(o, "timeout", timeout);
-	text = strdup(j_text(o));
-	json_object_put(o);
-	return text;
+	return o;
 }

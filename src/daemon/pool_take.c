@@ -4,7 +4,6 @@
  * tried do not answer, one is started by the pool's configuration. See pool.h.
  */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <insula/base.h>
@@ -13,7 +12,6 @@
 #include "client.h"
 #include "daemon.h"
 #include "dlog.h"
-#include "foreign.h"
 #include "machine.h"
 #include "method.h"
 #include "methods.h"
@@ -58,10 +56,8 @@ static bool may_differ(struct request *r)
 
 static void run_another(struct pool *p, struct request *r)
 {
-	char *text = pool_config(p, false, timeout_of(r));
-	json_object *config = text ? json_tokener_parse(text) : NULL;
+	json_object *config = pool_config(p, false, timeout_of(r));
 
-	free(text);
 	if (!config) {
 		method_refuse(r, RPC_INTERNAL, "no-memory", NULL);
 		return;
@@ -92,8 +88,7 @@ static void was_taken(struct machine *m, struct request *r)
 		machine_set_state(m, VM_RUNNING);
 	if (machine_taken(m, &e))
 		dlog(LOG_LVL_ERROR, m, "%s", e.text);
-	while (r->nfds) /* the supervisor has them */
-		foreign_close(r->d, r->uid, &r->fd[--r->nfds]);
+	request_close_fds(r); /* the supervisor has them */
 	if (!r->client)
 		request_free(r);
 	else if (j_get_bool(r->params, "wait", false))
@@ -119,21 +114,6 @@ static void on_take_answered(struct machine *m, struct request *r, json_object *
 		run_or_take(d, r);
 	else
 		request_free(r);
-}
-
-/* For its next starts, should it be kept. */
-static void set_timeout(struct machine *m, int64_t timeout)
-{
-	json_object *config = json_tokener_parse(m->r.config);
-	char *text;
-
-	j_int(config, "timeout", timeout);
-	text = strdup(j_text(config));
-	json_object_put(config);
-	if (!text)
-		return;
-	free(m->r.config);
-	m->r.config = text;
 }
 
 /* With the rights that its owner has now, for the VMs to come. */
@@ -162,8 +142,8 @@ static void take_standing(struct pool *p, struct machine *m, struct request *r)
 		snprintf(m->r.name, sizeof(m->r.name), "%s", name);
 	m->r.transient = !j_get_bool(r->params, "keep", false);
 	m->r.started_ms = now_ms();
-	if (timeout)
-		set_timeout(m, timeout);
+	if (timeout) /* for its next starts, should it be kept */
+		(void)record_config(&m->r, pool_config(p, true, timeout));
 	/* It is the pool's on the disk until it goes on. */
 	if (machine_note(m, &e))
 		dlog(LOG_LVL_ERROR, m, "%s", e.text);
@@ -198,7 +178,7 @@ void pool_run(struct daemon *d, struct request *r)
 {
 	const char *name = j_get_str(r->params, "name", NULL);
 
-	if ((!name || (vm_name_is_good(r, "name", name) && vm_name_is_free(d, r, name))) &&
-	    may_differ(r) && vm_streams_are_good(r))
+	if (vm_name_is_good(r, name) && vm_name_is_free(d, r, name) && may_differ(r) &&
+	    vm_streams_are_good(r))
 		run_or_take(d, r);
 }

@@ -226,6 +226,18 @@ int record_parse(struct record *r, const char *text, size_t len, struct err *e)
 	return rc;
 }
 
+int record_config(struct record *r, json_object *config)
+{
+	char *text = config ? strdup(j_text(config)) : NULL;
+
+	json_object_put(config);
+	if (!text)
+		return -ENOMEM;
+	free(r->config);
+	r->config = text;
+	return 0;
+}
+
 void record_free(struct record *r)
 {
 	free(r->config);

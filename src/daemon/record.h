@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <json-c/json.h>
+
 #include <insula/err.h>
 
 #define ID_LEN 16
@@ -73,6 +75,8 @@ char *record_print(const struct record *r);
  * calls record_free(). */
 int record_parse(struct record *r, const char *text, size_t len, struct err *e);
 void record_free(struct record *r);
+/* The configuration becomes this one, which is taken over. -ENOMEM, of NULL too: it stays. */
+int record_config(struct record *r, json_object *config);
 
 /* A result file: complete with its line end, an object with the strings "reason" and "token" ==
  * `token`. Its text without the token, the caller's, which a record can hold; NULL: not complete,

@@ -73,6 +73,8 @@ struct request {
 void rpc_line(struct daemon *d, struct client *c, const char *text, size_t len);
 /* A request whose client is gone and that nobody keeps. */
 void request_free(struct request *r);
+/* Its descriptors, before its end. */
+void request_close_fds(struct request *r);
 /* Each request is answered once, by one of these, now or later; it is freed then, or when the
  * method that was called for it returns, whichever is later. `result` is taken over; `fd` goes with
  * it (-1: none) and stays the caller's. */

@@ -134,6 +134,12 @@ static void unlink_request(struct request *r)
 	}
 }
 
+void request_close_fds(struct request *r)
+{
+	while (r->nfds)
+		foreign_close(r->d, r->uid, &r->fd[--r->nfds]);
+}
+
 /* Not under the feet of a method that has just answered it. */
 static void destroy(struct request *r)
 {
@@ -141,8 +147,7 @@ static void destroy(struct request *r)
 		r->over = true;
 		return;
 	}
-	for (unsigned i = 0; i < r->nfds; i++)
-		foreign_close(r->d, r->uid, &r->fd[i]);
+	request_close_fds(r);
 	timer_cancel(r->timer);
 	json_object_put(r->params);
 	json_object_put(r->id);

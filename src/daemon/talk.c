@@ -321,9 +321,8 @@ static void ask(struct machine *m, const char *op, json_object *params, reply_fn
 		json_object_put(error);
 		return;
 	}
-	while (with == GIVEN && r &&
-	       r->nfds) /* the supervisor has them; a silent one must not fill us */
-		foreign_close(r->d, r->uid, &r->fd[--r->nfds]);
+	if (with == GIVEN && r)
+		request_close_fds(r); /* the supervisor has them; a silent one must not fill us */
 	*p = (struct pending){.next = m->pending, .m = m, .id = m->next_op, .done = done, .r = r};
 	p->timer = timer_after(&m->d->loop, ms, on_timeout, p);
 	m->pending = p;

@@ -263,38 +263,19 @@ void method_vm_device_restart(struct daemon *d, struct request *r)
 	talk_ask(m, "device-restart", params, method_pass_on, r, false);
 }
 
-/* The end itself is the answer; a supervisor that does not take the order is shot. */
-static void after_order(struct machine *m, struct request *r, json_object *result,
-			json_object *error, int fd)
-{
-	(void)r;
-	(void)result;
-	(void)fd;
-	if (error && strcmp(j_get_str(error, "reason", ""), "ended") != 0)
-		machine_shoot(m);
-}
-
-static void order_end(struct machine *m, struct request *r, const char *op, uint64_t ms)
-{
-	json_object *params = json_object_new_object();
-
-	j_int(params, "deadline_ms", (int64_t)ms);
-	if (m->r.state != VM_STOPPING)
-		event_emit(m->d, m, "stopping", NULL);
-	machine_set_state(m, VM_STOPPING);
-	machine_hold(m, r, 0);
-	talk_ask(m, op, params, after_order, NULL, false);
-}
-
+/* The end itself is the answer. */
 void method_vm_stop(struct daemon *d, struct request *r)
 {
 	struct machine *m = method_active(d, r);
 	uint64_t ms = (uint64_t)j_get_int(r->params, "deadline_ms", STOP_DEFAULT_MS);
+	json_object *params;
 
 	if (!m)
 		return;
-	machine_shoot_later(m, ms + STOP_SPARE_MS);
-	order_end(m, r, "stop", ms);
+	params = json_object_new_object();
+	j_int(params, "deadline_ms", (int64_t)ms);
+	machine_hold(m, r, 0);
+	machine_order_end(m, "stop", params, ms + STOP_SPARE_MS);
 }
 
 void method_vm_kill(struct daemon *d, struct request *r)
@@ -303,8 +284,8 @@ void method_vm_kill(struct daemon *d, struct request *r)
 
 	if (!m)
 		return;
-	machine_shoot_later(m, KILL_GRACE_MS);
-	order_end(m, r, "kill", 0);
+	machine_hold(m, r, 0);
+	machine_order_end(m, "kill", NULL, KILL_GRACE_MS);
 }
 
 void method_vm_wait(struct daemon *d, struct request *r)

@@ -184,11 +184,11 @@ static void refuse_shortage(struct request *r, const struct vm_shortage *s)
 			    s->expected);
 }
 
-bool vm_name_is_good(struct request *r, const char *field, const char *name)
+bool vm_name_is_good(struct request *r, const char *name)
 {
-	if (name_is_valid(name))
+	if (!name || name_is_valid(name))
 		return true;
-	method_refuse_field(r, RPC_BAD_PARAMS, "value", field, name,
+	method_refuse_field(r, RPC_BAD_PARAMS, "value", "name", name,
 			    "1 to 63 letters, digits, dots, dashes and underscores, the first a "
 			    "letter or digit");
 	return false;
@@ -201,7 +201,7 @@ static struct machine *vm_start_make(struct daemon *d, struct request *r, bool t
 	struct machine *m = NULL;
 	struct vm_shortage s;
 
-	if (name && !vm_name_is_good(r, "name", name))
+	if (!vm_name_is_good(r, name))
 		return NULL;
 	if (!room_for_record(d, r->client->who.uid, &s)) {
 		refuse_shortage(r, &s);
