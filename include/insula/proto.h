@@ -233,7 +233,7 @@ struct msg_quiet {
 	uint32_t no;
 };
 
-/* A piece of guest memory that is filled when it is touched. */
+/* A piece of guest memory, and where the sender has it. */
 struct msg_faults {
 	uint64_t offset; /* in the memory's descriptor */
 	uint64_t addr;   /* where the sender has it */

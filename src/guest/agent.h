@@ -196,8 +196,8 @@ void hooks_environment(struct hook_env *e, char *const *strings);
 /* Run the executables of `dir` one after the other, in the order of their names, as "FILE WORD", if
  * their names have letters, digits, hyphens and underscores alone; for each at most `ms`, then its
  * process group is killed. Their environment has `set`, NULL-terminated NAME=VALUE; their output is
- * the caller's. No directory, no hooks. note()s the name of each that fails. Waits; for a process of
- * its own. */
+ * the caller's. No directory, no hooks. note()s the name of each that fails. Waits; for a process
+ * of its own. */
 void hooks_run(const char *dir, const char *word, char *const *set, unsigned ms,
 	       char why[GP_TEXT_LEN]);
 

@@ -79,6 +79,7 @@ void net_resolv(const struct config *c);
  * say, at most `n` strings as gp_card_ok() has them, up to NULL; they are changed. What a record
  * does not name stays as it is, but routes, which go with the address. note()s what fails. */
 void net_renew(char *const *cards, unsigned n, char why[GP_TEXT_LEN]);
+bool net_mac(const char *text, uint8_t b[6]); /* "52:54:00:12:34:56" */
 
 /* ---- net6.c ---- */
 

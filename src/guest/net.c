@@ -320,15 +320,18 @@ void net_resolv(const struct config *c)
 
 /* ---- another machine's network ---- */
 
+bool net_mac(const char *text, uint8_t b[6])
+{
+	return sscanf(text, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &b[0], &b[1], &b[2], &b[3], &b[4],
+		      &b[5]) == 6;
+}
+
 static bool set_mac(int fd, const char *name, const char *mac)
 {
 	struct ifreq r = request(name);
-	unsigned char *b = (unsigned char *)r.ifr_hwaddr.sa_data;
 
 	r.ifr_hwaddr.sa_family = 1; /* ARPHRD_ETHER */
-	return sscanf(mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &b[0], &b[1], &b[2], &b[3], &b[4],
-		      &b[5]) == 6 &&
-	       ioctl(fd, SIOCSIFHWADDR, &r) == 0;
+	return net_mac(mac, (uint8_t *)r.ifr_hwaddr.sa_data) && ioctl(fd, SIOCSIFHWADDR, &r) == 0;
 }
 
 /* Its routes go, and the addresses that IPv6 has made of the MAC address. */

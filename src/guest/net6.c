@@ -3,7 +3,6 @@
  * insula-init: what IPv6 has made of a card's MAC address, when the card gets another one and stays
  * up. The kernel makes no new addresses then, and another machine has the old ones.
  */
-#include <fcntl.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,10 +26,9 @@ struct in6_request { /* linux/ipv6.h: struct in6_ifreq, which musl does not have
 /* RFC 4291, appendix A: the second half of an address. */
 static bool interface_id(const char *mac, uint8_t id[8])
 {
-	unsigned char b[6];
+	uint8_t b[6];
 
-	if (sscanf(mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &b[0], &b[1], &b[2], &b[3], &b[4],
-		   &b[5]) != 6)
+	if (!net_mac(mac, b))
 		return false;
 	memcpy(id, b, 3);
 	id[0] ^= 2;

@@ -615,7 +615,6 @@ static void new_entry(struct entry *n)
 
 int tar_read(const struct tar *t, struct err *e)
 {
-	static const struct header zero;
 	struct entry *n = calloc(1, sizeof(*n));
 	unsigned zeros = 0;
 	struct header h;
@@ -627,7 +626,7 @@ int tar_read(const struct tar *t, struct err *e)
 		rc = source_read(t->source, &h, sizeof(h), e);
 		if (rc <= 0)
 			break;
-		if (!memcmp(&h, &zero, sizeof(h))) {
+		if (mem_is_zero(&h, sizeof(h))) {
 			zeros++;
 			continue;
 		}

@@ -2,9 +2,7 @@
 /* See live.h. */
 #include <errno.h>
 #include <linux/userfaultfd.h>
-#include <string.h>
 #include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 
@@ -15,7 +13,6 @@
 int live_open(struct live *l, struct ram *ram, struct err *e)
 {
 	*l = (struct live){.ram = ram, .saved = reserve_memory(ram_blocks(ram) / 8 + 1, true)};
-	ranges_none(&l->ranges);
 	return l->saved ? 0 : err_set(e, -ENOMEM, "out of memory");
 }
 
@@ -67,7 +64,7 @@ static void let_go(struct live *l, uint32_t from, uint32_t to)
 		uint64_t b = end > r->offset + r->len ? r->offset + r->len : end;
 
 		if (r->fd >= 0 && a < b && protect(r, a, b, false))
-			range_drop(r); /* its process has ended */
+			fd_close(&r->fd); /* its process has ended */
 	}
 }
 
@@ -112,5 +109,5 @@ int live_turn(struct live *l, int channel, bool *heard, struct err *e)
 {
 	int rc = ranges_turn(&l->ranges, channel, 0, heard, on_write, l, e);
 
-	return rc || l->whole ? rc : save_next(l, e);
+	return rc ? rc : save_next(l, e);
 }

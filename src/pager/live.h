@@ -34,6 +34,7 @@ int live_open(struct live *l, struct ram *ram, struct err *e);
 /* Takes the descriptor over. -EINVAL, or what the system says: it cannot be. */
 int live_add(struct live *l, int fd, uint64_t offset, uint64_t addr, uint64_t len, struct err *e);
 int live_freeze(struct live *l, struct err *e);
+/* Not when it is whole. */
 int live_turn(struct live *l, int channel, bool *heard, struct err *e);
 
 #endif

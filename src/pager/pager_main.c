@@ -136,20 +136,16 @@ static const char *const step_of[] = {
 
 static int pager_work(struct pager *p, struct err *e)
 {
-	if (p->done)
-		return err_set(e, -EPROTO, "once is enough");
-	p->done = true;
 	return p->job == PAGER_SAVE   ? ram_save(&p->ram, e)
 	       : p->job == PAGER_LOAD ? ram_load(&p->ram, e)
 				      : ram_check(&p->ram, e);
 }
 
-/* The VM may go on; what follows is pager_live(). */
+/* The VM may go on; what follows is pager_turn(). */
 static int pager_freeze(struct pager *p, struct err *e)
 {
-	int rc = p->done ? err_set(e, -EPROTO, "once is enough") : live_freeze(&p->live, e);
+	int rc = live_freeze(&p->live, e);
 
-	p->done = true;
 	if (!rc && (rc = msg_send(MSG_CHANNEL_FD, MSG_PAGER_FROZEN, NULL, 0, NULL, 0)))
 		err_sys(e, rc, "channel");
 	return rc ? rc : ram_save_begin(&p->ram, e);
@@ -159,8 +155,11 @@ static int pager_go(struct pager *p)
 {
 	struct err e;
 	bool live = p->flags & PAGER_LIVE;
-	int rc = live ? pager_freeze(p, &e) : pager_work(p, &e);
+	int rc = p->done ? err_set(&e, -EPROTO, "once is enough")
+		 : live  ? pager_freeze(p, &e)
+			 : pager_work(p, &e);
 
+	p->done = true;
 	if (!rc && p->job == PAGER_SERVE)
 		serve_begin(&p->serve);
 	return rc ? pager_refuse(p, step_of[p->job], &e) : live ? 0 : pager_done(p);
@@ -216,39 +215,24 @@ static int pager_hear(struct pager *p)
 	return -EPROTO;
 }
 
-static int pager_serve(struct pager *p)
-{
-	bool heard = false;
-	struct err e;
-	int rc = serve_turn(&p->serve, MSG_CHANNEL_FD, &heard, &e);
-
-	if (rc)
-		return pager_refuse(p, "serve", &e);
-	if (p->serve.whole) {
-		p->serve.whole = false;
-		rc = pager_done(p);
-	}
-	return rc ? rc : heard ? pager_hear(p) : 0;
-}
-
-static int pager_live(struct pager *p)
-{
-	bool heard = false;
-	struct err e;
-	int rc = live_turn(&p->live, MSG_CHANNEL_FD, &heard, &e);
-
-	if (rc)
-		return pager_refuse(p, "save", &e);
-	if (p->live.whole)
-		rc = pager_done(p);
-	return rc ? rc : heard ? pager_hear(p) : 0;
-}
-
+/* Somebody's page, or something to do ahead; then the channel. */
 static int pager_turn(struct pager *p)
 {
-	if (p->done && p->job == PAGER_SERVE)
-		return pager_serve(p);
-	return p->done && p->flags & PAGER_LIVE && !p->live.whole ? pager_live(p) : pager_hear(p);
+	bool serves = p->job == PAGER_SERVE, heard = false;
+	bool *whole = serves ? &p->serve.whole : &p->live.whole;
+	struct err e;
+	int rc;
+
+	if (!p->done || (!serves && (!(p->flags & PAGER_LIVE) || p->live.whole)))
+		return pager_hear(p);
+	rc = serves ? serve_turn(&p->serve, MSG_CHANNEL_FD, &heard, &e)
+		    : live_turn(&p->live, MSG_CHANNEL_FD, &heard, &e);
+	if (rc)
+		return pager_refuse(p, serves ? "serve" : "save", &e);
+	if (*whole)
+		rc = pager_done(p);
+	p->serve.whole = false;
+	return rc ? rc : heard ? pager_hear(p) : 0;
 }
 
 static _Noreturn void wait_for_the_kill(void)

@@ -12,18 +12,6 @@
 
 #define BATCH 16 /* faults of one process in a turn */
 
-void ranges_none(struct ranges *s)
-{
-	s->n = 0;
-	for (unsigned i = 0; i < RANGES_MAX; i++)
-		s->range[i].fd = -1;
-}
-
-void range_drop(struct range *r)
-{
-	fd_close(&r->fd);
-}
-
 static struct range *free_range(struct ranges *s)
 {
 	unsigned i = 0;
@@ -62,7 +50,7 @@ static int turn_of(struct range *r, range_fault *on, void *ctx, struct err *e)
 
 	if (n <= 0) {
 		if (n == 0 || errno != EAGAIN)
-			range_drop(r);
+			fd_close(&r->fd);
 		return 0;
 	}
 	for (size_t i = 0; i < (size_t)n / sizeof(m[0]) && !rc && r->fd >= 0; i++) {

@@ -18,17 +18,15 @@ struct range {
 	uint64_t offset, addr, len;
 };
 
+/* All zeros: none. A range is dropped by closing its descriptor. */
 struct ranges {
 	unsigned n; /* places in use, with gaps */
 	struct range range[RANGES_MAX];
 };
 
-void ranges_none(struct ranges *s);
 /* Takes the descriptor over. `size`: of guest memory. NULL: it cannot be, and why. */
 struct range *ranges_add(struct ranges *s, uint64_t size, int fd, uint64_t offset, uint64_t addr,
 			 uint64_t len, struct err *e);
-/* Its process has ended. */
-void range_drop(struct range *r);
 
 /* Somebody waits at `addr`, which is in the range. */
 typedef int range_fault(void *ctx, struct range *r, uint64_t addr, struct err *e);

@@ -94,7 +94,6 @@ static void note(struct serve *s, uint32_t unit)
 int serve_open(struct serve *s, struct ram *ram, int order, struct err *e)
 {
 	*s = (struct serve){.ram = ram, .block = NO_BLOCK, .order = order};
-	ranges_none(&s->ranges);
 	if (order < 0)
 		return 0;
 	s->units = reserve_memory(ORDER_MAX * sizeof(*s->units), true);
@@ -253,7 +252,7 @@ static int on_fault(void *ctx, struct range *r, uint64_t addr, struct err *e)
 				    : put_zero(r, off - r->offset);
 	/* Its process has ended, or this is no range of memory: nobody else has to suffer for it. */
 	if (rc && rc != -ENOENT)
-		range_drop(r);
+		fd_close(&r->fd);
 	return 0;
 }
 
@@ -280,7 +279,7 @@ static int put_block(struct serve *s, uint32_t b, unsigned first, unsigned end, 
 		if (!rc)
 			return 0;
 		if (rc != -ENOENT)
-			range_drop(r);
+			fd_close(&r->fd);
 	}
 	return err_set(e, -EAGAIN, "nobody takes the memory at %llu", (unsigned long long)off);
 }

@@ -10,8 +10,8 @@
  * snapshot has as zeros, 2 MiB or a block of it, is handed to the kernel for good: the range is
  * unregistered in that process, and a page that is missing in it is zero as in any memfd.
  *
- * In which order these were asked for is written down once (the working set); the next time they
- * are filled in that order before anybody asks.
+ * In which order pages were asked for, SERVE_PAGES each, is written down once (the working set); the
+ * next time they are filled in that order before anybody asks.
  *
  * One thread.
  */

@@ -92,11 +92,6 @@ static void start_all(struct vm *vm)
 
 /* ---- deadlines ---- */
 
-static uint64_t timeout_due(const struct vm *vm)
-{
-	return standing_timeout_due(vm);
-}
-
 static void timeout_over(struct vm *vm)
 {
 	vm_end(vm, RUN_TIMEOUT, "--timeout: %u second%s passed", standing_timeout(vm),
@@ -156,7 +151,7 @@ static const struct {
 	void (*over)(struct vm *vm);
 	bool always; /* while the VM ends, too */
 } deadlines[VM_DEADLINES] = {
-	[VM_TIMEOUT] = {timeout_due, timeout_over, false},
+	[VM_TIMEOUT] = {standing_timeout_due, timeout_over, false},
 	[VM_START] = {start_due, start_over, false},
 	[VM_COMMAND] = {command_deadline, command_overdue, false},
 	[VM_EXEC] = {exec_deadline, exec_overdue, false},

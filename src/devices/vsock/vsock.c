@@ -156,8 +156,8 @@ static int open_table(struct vsockdev *d, struct err *e)
 	if (!t->rings)
 		return err_set(e, -ENOMEM, "memory for streams");
 	vconn_init(t);
-	/* Not where the last process began: the driver knows a socket by its ports until its program
-	 * has closed it, and that may be long after it was told of the reset. */
+	/* Not where the last process began: the driver knows a socket by its ports until its
+	 * program has closed it, and that may be long after it was told of the reset. */
 	random_bytes(&port, sizeof(port));
 	t->next_port = VCONN_FIRST_PORT + port % (VCONN_LAST_PORT - VCONN_FIRST_PORT);
 	return 0;

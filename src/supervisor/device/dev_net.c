@@ -26,9 +26,10 @@ static int net_start(struct device *d, struct device_start *s, struct err *e)
 {
 	struct nic *c = d->back.nic;
 	struct msg_start_net m = c->start;
+	char mac[NIC_MAC_TEXT];
 
-	log_info("%s: %02x:%02x:%02x:%02x:%02x:%02x, offloads %#x", d->desc.name, m.mac[0],
-		 m.mac[1], m.mac[2], m.mac[3], m.mac[4], m.mac[5], m.tun_offloads);
+	nic_mac_text(m.mac, mac);
+	log_info("%s: %s, offloads %#x", d->desc.name, mac, m.tun_offloads);
 	if (m.kind == NET_TAP) {
 		net_word(s, &m, c->tap, c->ntaps);
 		return 0;

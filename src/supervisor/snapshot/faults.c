@@ -30,11 +30,6 @@ struct faults {
 
 /* ---- from the start on ---- */
 
-static void give_device(struct child *c)
-{
-	c->os.gives = true;
-}
-
 /* One that works, and what it can do. */
 static int open_device(const struct vm *vm, bool *guards, struct err *e)
 {
@@ -73,9 +68,11 @@ void faults_begin(struct vm *vm)
 	for (unsigned i = 0; i < FAULTS_MAX; i++)
 		f->kept[i].fd = -1;
 	vm->faults = f;
-	give_device(&vm->vmm);
-	for (unsigned i = 0; i < vm->ndevices; i++)
-		give_device(&vm->device[i].child);
+	vm->vmm.os.gives = true;
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		if (vm->device[i].class->memory && !vm->device[i].class->unsaved)
+			vm->device[i].child.os.gives = true;
+	}
 }
 
 void faults_close(struct vm *vm)
@@ -89,11 +86,6 @@ void faults_close(struct vm *vm)
 	fd_close(&f->device);
 	free(f);
 	vm->faults = NULL;
-}
-
-bool faults_can_fill(const struct vm *vm)
-{
-	return vm->faults;
 }
 
 int faults_device(const struct vm *vm)
@@ -148,7 +140,7 @@ bool faults_keep(struct vm *vm, const struct child *whose, const struct msg_faul
 	}
 	vm->faults->kept[i] = (struct kept){whose, fd, *m};
 	/* It was started when there was still something to fill. */
-	if (!vm->faults->fill)
+	if (vm->conf->restoring && !vm->faults->fill)
 		faults_end(fd, m->addr, m->len);
 	return true;
 }
@@ -183,32 +175,16 @@ bool faults_complete(const struct vm *vm)
 	return all;
 }
 
-static int give(const struct kept *k, struct child *pager)
-{
-	return child_send(pager, MSG_PAGER_FAULTS, &k->m, sizeof(k->m), &k->fd, 1);
-}
-
-int faults_give(const struct vm *vm, struct child *pager)
-{
-	int rc = 0;
-
-	for (unsigned i = 0; vm->faults && i < FAULTS_MAX && !rc; i++) {
-		if (vm->faults->kept[i].whose)
-			rc = give(&vm->faults->kept[i], pager);
-	}
-	return rc;
-}
-
-int faults_give_one(const struct vm *vm, struct child *pager, const struct child *whose,
-		    uint64_t offset)
+int faults_give(const struct vm *vm, struct child *pager, const struct child *whose,
+		uint64_t offset)
 {
 	int rc = 0;
 
 	for (unsigned i = 0; vm->faults && i < FAULTS_MAX && !rc; i++) {
 		const struct kept *k = &vm->faults->kept[i];
 
-		if (k->whose == whose && k->m.offset == offset)
-			rc = give(k, pager);
+		if (k->whose && (!whose || (k->whose == whose && k->m.offset == offset)))
+			rc = child_send(pager, MSG_PAGER_FAULTS, &k->m, sizeof(k->m), &k->fd, 1);
 	}
 	return rc;
 }

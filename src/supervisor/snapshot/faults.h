@@ -32,7 +32,6 @@ struct vm;
 /* Before the first process of the VM starts. What cannot be had is said with -v, and is no error. */
 void faults_begin(struct vm *vm);
 void faults_close(struct vm *vm);
-bool faults_can_fill(const struct vm *vm);
 /* The start message's descriptor for who maps guest memory; borrowed. -1: none. */
 int faults_device(const struct vm *vm);
 /* Whether memory is filled, from now on; the descriptors that are there stay. */
@@ -45,10 +44,10 @@ bool faults_keep(struct vm *vm, const struct child *whose, const struct msg_faul
 void faults_forget(struct vm *vm, const struct child *whose);
 /* Can memory be write-protected, and have all that map it given theirs? */
 bool faults_complete(const struct vm *vm);
-/* All of them to insula-pager; or a new one, of this process and piece. A negative errno. */
-int faults_give(const struct vm *vm, struct child *pager);
-int faults_give_one(const struct vm *vm, struct child *pager, const struct child *whose,
-		    uint64_t offset);
+/* All of them to insula-pager (`whose` NULL), or a new one, of this process and piece. A negative
+ * errno. */
+int faults_give(const struct vm *vm, struct child *pager, const struct child *whose,
+		uint64_t offset);
 /* Whoever waits goes on, and nobody waits again. */
 void faults_let_go(struct vm *vm);
 

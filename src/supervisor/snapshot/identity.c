@@ -120,10 +120,11 @@ static void choose_card(struct identity *w, const struct vm_config *c, struct de
 	w->ncards++;
 }
 
-static int choose_cards(struct identity *w, struct vm *vm, json_object *config, struct err *e)
+int identity_choose(struct identity *w, struct vm *vm, json_object *config, struct err *e)
 {
 	struct vm_config *then = calloc(1, sizeof(*then));
 
+	*w = (struct identity){0};
 	if (!then)
 		return err_set(e, -ENOMEM, "out of memory");
 	cards_then(then, config);
@@ -136,13 +137,7 @@ static int choose_cards(struct identity *w, struct vm *vm, json_object *config, 
 	return 0;
 }
 
-/* ---- all of it ---- */
-
-int identity_choose(struct identity *w, struct vm *vm, json_object *config, struct err *e)
-{
-	*w = (struct identity){0};
-	return choose_cards(w, vm, config, e);
-}
+/* ---- the guest ---- */
 
 int identity_tell(struct vm *vm, const struct identity *w, exec_done *done, uint32_t *id,
 		  struct err *e)

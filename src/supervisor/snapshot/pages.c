@@ -46,10 +46,9 @@ static void name_it(const struct device *d, struct page_record *r)
 
 static uint32_t used_of(const uint8_t page[DP_SIZE])
 {
-	static const uint8_t zeros[UNIT];
 	uint32_t len = DP_SIZE;
 
-	while (len && !memcmp(page + len - UNIT, zeros, UNIT))
+	while (len && mem_is_zero(page + len - UNIT, UNIT))
 		len -= UNIT;
 	return len;
 }

@@ -304,7 +304,7 @@ bool restore_faults(struct vm *vm, const struct child *whose, const struct msg_f
 	if (!faults_keep(vm, whose, m, fd))
 		return false;
 	/* One that does not take it is of no use; the next one gets them all. */
-	if (r && r->serves && faults_give_one(vm, &r->pager, whose, m->offset))
+	if (r && r->serves && faults_give(vm, &r->pager, whose, m->offset))
 		child_shoot(&r->pager);
 	return true;
 }
@@ -339,7 +339,7 @@ static void begin_to_serve(struct vm *vm)
 
 	r->serves = true;
 	(void)restart_ready(&r->restart, clock_ns());
-	if (faults_give(vm, &r->pager))
+	if (faults_give(vm, &r->pager, NULL, 0))
 		child_shoot(&r->pager);
 	if (r->completing)
 		restore_complete(vm);
@@ -477,7 +477,7 @@ int restore_start(struct vm *vm, struct err *e)
 	if (vm->conf->paused)
 		standing_begin(vm);
 	/* What a balloon has given back would come back as it was, and not as zeros. */
-	r->lazy = faults_can_fill(vm) && !vm_balloon(vm);
+	r->lazy = vm->faults && !vm_balloon(vm);
 	if (!r->lazy) {
 		vm->start_limit_ns += LOAD_NS(vm->conf->mem);
 		return start_load(vm, e);

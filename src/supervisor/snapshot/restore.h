@@ -53,7 +53,7 @@ void restore_end(struct vm *vm);
 
 /* ---- memory that is filled when it is touched ---- */
 
-/* A process has mapped a piece (faults_keep()). */
+/* A process has mapped a piece (faults_keep()). Also without a snapshot. */
 bool restore_faults(struct vm *vm, const struct child *whose, const struct msg_faults *m, int fd);
 /* Is all of it there, or will be before it is mapped? Also without a snapshot. */
 bool restore_is_whole(const struct vm *vm);

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 #include <insula/log.h>
@@ -389,7 +388,7 @@ static int guard(struct vm *vm, struct err *e)
 		return 0;
 	if (!faults_complete(vm))
 		return err_set(e, -EAGAIN, "a helper has just been replaced");
-	return faults_give(vm, &vm->save->pager)
+	return faults_give(vm, &vm->save->pager, NULL, 0)
 		       ? err_set(e, -EIO, "insula-pager does not take messages")
 		       : 0;
 }
