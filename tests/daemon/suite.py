@@ -2084,6 +2084,8 @@ def case_systemd(_):
 def sweep(d):
     """What a case has left: the next one begins with none."""
     c = d.client()
+    for p in c.call("pool.list")["pools"]:
+        c.call("pool.remove", name=p["id"])
     for v in c.call("vm.list")["vms"]:
         try:
             if v["state"] not in ("created", "ended"):

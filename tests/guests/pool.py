@@ -11,13 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import snapshot  # noqa: E402
-from snapshot import BIN, PATIENCE, Guest, pids, restored, shoot, snap  # noqa: E402
+from snapshot import BIN, PATIENCE, Guest, console, pids, restored, shoot, snap, source  # noqa: E402
 from suite import Daemon, check, gone, refused, vm_processes, wait_for  # noqa: E402
 
 CLONES = int(os.environ.get("POOL_CLONES", 24))
@@ -25,19 +23,16 @@ snapshot.suite.suite = "pool"
 FULL = 60
 
 
-def template(d, place, count=0, **more):
+def template(d, place, count=0):
     """A snapshot of a payload that has counted: its path, and its nonce."""
-    c = d.client()
-    a = Guest(c, "source", **snap(**more))
-    a.until("nonce .*")
-    nonce, _, _ = a.count(count) if count else a.state()
+    a, (nonce, _, _) = source(d.client(), "source", count)
     a.save(place + "/t")
     a.end()
     return place + "/t", nonce
 
 
-def pool_of(c, name, path, count, **more):
-    return c.call("pool.create", name=name, count=count, config=restored(path, **more))
+def pool_of(c, name, path, count):
+    return c.call("pool.create", name=name, count=count, config=restored(path))
 
 
 def info(c, name="p"):
@@ -57,21 +52,15 @@ class Taken(Guest):
     """A VM of a pool, and its console."""
 
     def __init__(self, c, name, pool="p", **params):
-        self.c, self.name, self.got = c, name, ""
-        self.sock, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair()
+        super().__init__(c, name, sock=ours)
         self.info = c.call("vm.run", fds=[theirs.fileno()], name=name, pool=pool, **params)
         theirs.close()
-        self.sock.settimeout(PATIENCE)
 
 
 def nothing_runs(d, c):
     """No VM, no pool, and nothing of either in the state directory."""
     return not c.call("vm.list")["vms"] and not c.call("pool.list")["pools"] and not os.listdir(d.state + "/vm") and not os.listdir(d.state + "/pool")
-
-
-def console(c, name):
-    c.call("vm.console", id=name)
-    return socket.socket(fileno=c.fds.pop())
 
 
 # ---- cases
@@ -424,26 +413,5 @@ def case_many(d, place):
     check("many: nothing is left", nothing_runs(d, c), c.call("vm.list"))
 
 
-def main():
-    cases = [n[5:] for n in globals() if n.startswith("case_")]
-    d = Daemon()
-    for name in sys.argv[1:] or cases:
-        place = os.path.realpath(tempfile.mkdtemp(prefix="pool.", dir=os.environ.get("TMPDIR", "/tmp")))
-        try:
-            globals()["case_" + name](d, place)
-        except Exception as e:  # noqa: BLE001  the other cases still count
-            at = traceback.extract_tb(e.__traceback__)
-            check(name, False, "%r at lines %s: %s" % (e, ", ".join("%d" % f.lineno for f in at if f.filename == __file__), d.said()))
-            if d.proc.poll() is not None:
-                d.start()
-        c = d.client()
-        for p in c.call("pool.list")["pools"]:
-            c.call("pool.remove", name=p["id"])
-        snapshot.clean_up(d)
-        shutil.rmtree(place, ignore_errors=True)
-    check("insulad ends with 0", d.stop() == 0)
-    sys.exit(snapshot.suite.failed)
-
-
 if __name__ == "__main__":
-    main()
+    snapshot.run_cases(sys.modules[__name__])

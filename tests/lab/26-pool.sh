@@ -13,21 +13,11 @@ mkdir -p "$T/root/etc/insula/resume.d"
 # shellcheck disable=SC2016
 printf '#!/bin/sh\necho "$1 $INSULA_VM" >>/tmp/resumed\n' >"$T/root/etc/insula/resume.d/10-told"
 chmod 755 "$T/root/etc/insula/resume.d/10-told"
-begin() {
-	"$BUILD/bin/insulad" --socket "$T/s" --state-dir "$T/state" --cgroup off >>"$T/daemon" 2>&1 &
-	daemon=$!
-	for _ in $(seq 100); do
-		! "$CTL" info >/dev/null 2>&1 || break
-		sleep 0.1
-	done
-}
-begin
-trap 'kill $daemon; wait $daemon 2>/dev/null; rm -rf "$T"' EXIT
-guest() { timeout 60 "$CTL" exec "$1" -- sh -c "$2" </dev/null 2>&1; }
+insulad_up '"cgroup": "off"'
 # full NAME COUNT: they stand
 full() {
 	for _ in $(seq 240); do
-		[ "$("$CTL" --json pool info "$1" 2>/dev/null | grep -oE '"standing":[0-9]+')" != "\"standing\":$2" ] || return 0
+		[ "$("$CTL" pool info "$1" 2>/dev/null | member standing)" != "$2" ] || return 0
 		sleep 0.5
 	done
 	"$CTL" pool info "$1" >"$T/out" 2>&1
@@ -53,13 +43,13 @@ for vm in one two; do
 done
 same random-numbers-differ 2 "$(printf %s "$seen" | grep -E '([0-9a-f]{2} ){15}' | sort -u | grep -c .)"
 if full p 2; then ok pool-fills-again; else not_ok pool-fills-again "see below"; fi
-kill -9 $daemon
-wait $daemon 2>/dev/null
-begin
+kill -9 "$insulad"
+wait "$insulad" 2>/dev/null
+insulad_up '"cgroup": "off"'
 expect take-after-a-restart 0 '' "$CTL" run -d --pool p --name three
 guest three 'cat /tmp/mark; dmesg' >"$T/out"
 also three-has-the-memory '^mark-77$'
-if grep -qiE 'lockup|rcu.*stall|hung task|BUG:' "$T/out"; then not_ok nothing-locked-up "$(grep -iE 'lockup|stall|hung|BUG:' "$T/out" | head -n 1)"; else ok nothing-locked-up; fi
+nothing_locked_up
 # One that stands without a pool.
 expect stands-alone 0 '' "$CTL" run -d --name alone --restore "$T/snap" --identity new --paused --
 expect goes-on 0 '' "$CTL" resume alone

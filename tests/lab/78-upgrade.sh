@@ -4,25 +4,14 @@
 # insulad takes the VM over. 78-upgrade.host has built the previous release.
 . "$(dirname "$0")/lib.sh"
 P=$BUILD/previous U=$T/usr CTL=$BUILD/bin/insulactl
+INSULAD=$U/bin/insulad # for insulad_up
 export INSULA_SOCKET=$T/s
 [ -x "$P/bin/insulad" ] || { not_ok previous "no $P; run tests/lab/78-upgrade.host on the host first"; exit 1; }
-insulad=
-trap '[ -z "$insulad" ] || { "$CTL" kill old new payload >/dev/null 2>&1; kill "$insulad"; wait "$insulad"; }; rm -rf "$T"' EXIT
-printf '{"socket": "%s", "state_dir": "%s", "cgroup": "off"}' "$T/s" "$T/state" >"$T/conf"
-# member JSON NAME: the first one of that name; process JSON PROGRAM: its process id (no other program: they are slow in the lab)
+# member JSON NAME: the first one of that name; process JSON PROGRAM: its process id (no other program, as lib.sh's member is: they are slow in
+# the lab)
 member() { ! [[ $1 =~ \"$2\":\"?([^,\"\}]*) ]] || echo "${BASH_REMATCH[1]}"; }
 process() { ! [[ $1 =~ \"name\":\"$2[^\"]*\",\"pid\":([0-9]+) ]] || echo "${BASH_REMATCH[1]}"; }
 
-up() {
-	"$U/bin/insulad" --config "$T/conf" >>"$T/log" 2>&1 </dev/null &
-	insulad=$!
-	for _ in $(seq 600); do
-		! "$CTL" info >/dev/null 2>&1 || return 0
-		sleep 0.05
-	done
-	not_ok start "$(tail -n 3 "$T/log")"
-	exit 1
-}
 # install FROM: each file is written under another name and renamed over the old one
 install() {
 	local f
@@ -56,7 +45,7 @@ kill_helper() {
 truncate -s 4M "$T/old.img" "$T/new.img"
 
 install "$P"
-up
+insulad_up '"cgroup": "off"'
 start old
 "$CTL" exec old -- sh -c 'echo kept >/tmp/file; echo "on the console" >/dev/console'
 old=$(member "$("$CTL" info old)" pid)
@@ -73,7 +62,7 @@ expect old-exec-before-the-daemon 4 '^kept$' "$CTL" exec old -- sh -c 'cat /tmp/
 kill "$insulad"
 wait "$insulad"
 same old-daemon-ends 0 $?
-up
+insulad_up '"cgroup": "off"'
 info=$("$CTL" info old)
 same adopted "running true $old " "$(member "$info" state) $(member "$info" adopted) $(member "$info" pid) $(member "$info" supervisor_version)"
 expect old-exec 5 '^kept$' "$CTL" exec old -- sh -c 'cat /tmp/file; exit 5'
@@ -117,6 +106,5 @@ install "$BUILD"
 "$CTL" start payload >"$T/out" 2>&1
 same next-vm-is-of-the-new-programs "$U/bin/insula-run" "$(readlink "/proc/$(member "$("$CTL" info payload)" pid)/exe")"
 "$CTL" kill payload >/dev/null
-kill "$insulad" && wait "$insulad"
+insulad_down
 same daemon-ends 0 $?
-insulad=

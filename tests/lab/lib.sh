@@ -38,6 +38,21 @@ also() {
 	if grep -qE -- "$2" "$T/out"; then ok "$1"; else not_ok "$1" "no line matches $2"; fi
 }
 
+# guest VM COMMAND: what it says, both streams; of a VM of insulad
+guest() { timeout 60 "$CTL" exec "$1" -- sh -c "$2" </dev/null 2>&1; }
+# nothing_locked_up: $T/out has a guest's dmesg, from its first line on
+nothing_locked_up() {
+	local bad
+	bad=$(grep -iE 'lockup|rcu.*stall|hung task|BUG:|I/O error' "$T/out" | head -n 1)
+	if [ -n "$bad" ]; then
+		not_ok nothing-locked-up "$bad"
+	elif grep -q 'Linux version' "$T/out"; then
+		ok nothing-locked-up
+	else
+		not_ok nothing-locked-up "no dmesg: $(head -n 1 "$T/out")"
+	fi
+}
+
 # member NAME: of the JSON object on standard input; a.b.0: of what is in it
 member() { python3 -c 'import json, sys
 v = json.load(sys.stdin)
@@ -47,16 +62,16 @@ print(v)' "$1" 2>/dev/null; }
 now_ms() { echo $(($(date +%s%N) / 1000000)); }
 
 # insulad_up [MEMBER...]: start an insulad, with these members of its configuration beside the places in $T ('"cgroup": "off"'), and wait until it
-# answers. Its process id is $insulad, $T/log is what it says. GROUP: the directory of the control group that it starts in; INSULAD_AS: an array,
-# the words before it. The caller has set CTL, insulactl, and exported INSULA_SOCKET=$T/s.
+# answers. Its process id is $insulad, $T/log is what it says. INSULAD: another program than the one that was built; GROUP: the directory of the
+# control group that it starts in; INSULAD_AS: an array, the words before it. The caller has set CTL, insulactl, and exported INSULA_SOCKET=$T/s.
 insulad_up() {
 	local before=(${INSULAD_AS[@]+"${INSULAD_AS[@]}"})
 	# shellcheck disable=SC2016
 	[ -z "${GROUP:-}" ] || before=(sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' - "$GROUP" "${before[@]}")
 	printf '{"socket": "%s", "state_dir": "%s"%s}' "$T/s" "$T/state" "${*/#/, }" >"$T/conf"
-	"${before[@]}" "$BUILD/bin/insulad" --config "$T/conf" >>"$T/log" 2>&1 </dev/null &
+	"${before[@]}" "${INSULAD:-$BUILD/bin/insulad}" --config "$T/conf" >>"$T/log" 2>&1 </dev/null &
 	insulad=$!
-	for _ in $(seq 200); do
+	for _ in $(seq 600); do
 		! "$CTL" info >/dev/null 2>&1 || return 0
 		sleep 0.05
 	done

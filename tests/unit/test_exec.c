@@ -1523,7 +1523,6 @@ START_TEST(bad_guests)
 }
 END_TEST
 
-/* More output than there is credit for, to a user who does not read. */
 /* It has read what it will: for a second nothing of what was sent has gone. */
 static void until_it_rests(int stream)
 {
@@ -1536,6 +1535,7 @@ static void until_it_rests(int stream)
 	}
 }
 
+/* More output than there is credit for, to a user who does not read. */
 START_TEST(guest_ignores_credit)
 {
 	const uint32_t hello[] = {HELLO};

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Pools: their records, the rests after failures, what a VM of one is made of, and who sees which. */
+/*
+ * Pools: their records, the rests after failures, what a VM of one is made of, and who sees
+ * which.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +16,8 @@
 #include "daemon/machine.h"
 #include "daemon/pool.h"
 #include "spec/json.h"
+
+#define HOUR_MS 3600000
 
 static struct pool sample(void)
 {
@@ -254,11 +259,15 @@ START_TEST(what_went_wrong_is_told)
 	json_object *o;
 
 	pool_failed(p, "no\nroom");
+	ck_assert_str_eq(p->why, "no?room");
 	pool_failed(p, "still none");
+	ck_assert_uint_eq(p->next_ns - p->failed_ns, POOL_REST_MS * 1000000ull);
+	p->next_ns += HOUR_MS * 1000000ull; /* it rests until then, however slow we are */
 	o = pool_json(p, false);
 	ck_assert_str_eq(j_get_str(o, "why", ""), "still none");
 	ck_assert_int_eq(j_get_int(o, "failures", 0), 2);
-	ck_assert_int_le(j_get_int(o, "next_try_ms", 0), POOL_REST_MS);
+	ck_assert_int_gt(j_get_int(o, "next_try_ms", 0), 0);
+	ck_assert_int_le(j_get_int(o, "next_try_ms", 0), HOUR_MS + POOL_REST_MS);
 	ck_assert_uint_eq(p->rest_ms, POOL_REST_MS); /* they were one trouble */
 	json_object_put(o);
 	pool_tend_soon(p); /* it rests on */

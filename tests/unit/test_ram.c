@@ -183,7 +183,6 @@ START_TEST(holes_in_the_memory)
 }
 END_TEST
 
-/* Each of a chain is as the memory was then, whatever became of pages in between. */
 /* In any order, and the same once more when the memory is another: where holes were is not kept. */
 START_TEST(block_by_block)
 {
@@ -209,6 +208,7 @@ START_TEST(block_by_block)
 }
 END_TEST
 
+/* Each of a chain is as the memory was then, whatever became of pages in between. */
 START_TEST(chain)
 {
 	uint64_t size = 37 * RAM_PAGE;
