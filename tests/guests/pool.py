@@ -230,6 +230,24 @@ def case_interrupted(d, place):
         for v in c.call("vm.list")["vms"]:
             if v["name"] == "x":
                 c.call("vm.kill", id="x")
+    # It is promised, and insulad is killed, and it dies before the next insulad hears of it: nobody has it.
+    c.call("pool.create", name="q", count=1, config=restored(s))
+    full(c, "q")
+    v = next(x for x in standing(c) if x["pool"] == "q")
+    os.kill(v["pid"], signal.SIGSTOP)
+    c.sock.sendall(json.dumps(dict(jsonrpc="2.0", id=1, method="vm.run", params=dict(pool="q", name="y", keep=True))).encode() + b"\n")
+
+    def promised():
+        with open("%s/vm/%s/record.json" % (d.state, v["id"]), encoding="utf-8") as f:
+            return '"y"' in f.read()
+
+    check("it is promised", wait_for(promised, 20))
+    d.kill()
+    shoot(v["pid"])
+    d.start()
+    c = d.client()
+    check("a VM that was promised and is dead: the pool is full again", full(c, "q"), info(c, "q"))
+    check("and nobody has its name", "y" not in [x["name"] for x in c.call("vm.list")["vms"]], c.call("vm.list"))
 
 
 def case_trouble(d, place):
