@@ -49,6 +49,9 @@ int event_create(void);
 void event_signal(int fd);
 /* Read and reset the counter; 0 if it was not signalled. Windows counts no further than 1. */
 uint64_t event_drain(int fd);
+/* Is it signalled? It stays so. Does not read: another process that has the event could make that
+ * block. */
+bool event_pending(int fd);
 
 #define EVENTS_MAX 62u
 #define EVENTS_CHANNEL (UINT64_C(1) << 63)

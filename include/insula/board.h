@@ -1,9 +1,10 @@
 /*
  * The board: every address, port and interrupt line of the machine, in one place.
  *
- * x86-64, legacy-free: no PIC, no PIT, no CMOS RTC, no i8042, no VGA, no PCI yet. LAPIC in the
- * hypervisor, one IOAPIC in user space, edge-triggered lines only. What is there of a PC are its
- * three ways to be reset: each ends the VM as a reboot. ACPI 6.5: 4.8.3.7 (sleep and reset
+ * x86-64, legacy-free: no PIC, no PIT, no CMOS RTC, no i8042, no VGA. LAPIC in the hypervisor, one
+ * IOAPIC in user space, edge-triggered lines only. If a device of the VM is on PCI there is a bus,
+ * whose configuration space is in memory alone (no ports 0xcf8 and 0xcfc). What is there of a PC
+ * are its three ways to be reset: each ends the VM as a reboot. ACPI 6.5: 4.8.3.7 (sleep and reset
  * registers), 5.2.9 (FADT, hardware-reduced).
  */
 #ifndef INSULA_BOARD_H
@@ -17,8 +18,17 @@
 #define BOARD_LOW_RAM_END 0xc0000000ull /* RAM below the hole ends here at the latest (3 GiB) */
 #define BOARD_HIGH_RAM 0x100000000ull   /* RAM beyond 3 GiB continues here (4 GiB) */
 #define BOARD_VIRTIO_MMIO 0xd0000000ull /* device i: one 4 KiB window at + i * 4 KiB */
-#define BOARD_IOAPIC 0xfec00000ull      /* one 4 KiB window */
-#define BOARD_LAPIC 0xfee00000ull       /* in the hypervisor; HV_X86_LAPIC */
+/* BARs of 32 bits. The board puts the one of function i to + i * BOARD_PCI_BAR_SIZE; a guest may
+ * move it within the window. */
+#define BOARD_PCI_MMIO 0xd8000000ull
+#define BOARD_PCI_MMIO_END 0xe0000000ull
+#define BOARD_PCI_BAR_SIZE 0x4000ull
+/* Configuration space (ECAM) of bus 0: 4 KiB for each function, function 0 of device d at
+ * + d * 32 KiB. */
+#define BOARD_PCI_ECAM 0xe0000000ull
+#define BOARD_PCI_ECAM_SIZE 0x100000ull
+#define BOARD_IOAPIC 0xfec00000ull /* one 4 KiB window */
+#define BOARD_LAPIC 0xfee00000ull  /* in the hypervisor; HV_X86_LAPIC */
 /* and above it HV_X86_INTEL_PAGES, where nothing is mapped (hv_x86.h) */
 
 /* What the loader puts below 1 MiB (all reserved or reclaimable in the e820 map). */
@@ -72,6 +82,7 @@
 #define BOARD_GSI_VIRTIO 5 /* device i: 5 + i */
 
 #define BOARD_MAX_VIRTIO 50
+#define BOARD_MAX_PCI 31 /* devices 1 to 31 of bus 0 */
 #define BOARD_MAX_CPUS 32
 #define BOARD_MIN_MEM (16ull << 20)
 #define BOARD_MAX_MEM (1ull << 40)

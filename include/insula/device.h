@@ -18,7 +18,8 @@
  *             The hypervisor does it without an exit. A write that exits all the same (of another
  *             size) does it too
  *   vector    an event that, when it is signalled, interrupts the guest: by a pin of the board's
- *             interrupt controller, or by a message (MSI; the core cannot do this yet)
+ *             interrupt controller, or, of a PCI function, by the message in an entry of its
+ *             MSI-X table
  *
  *   slots     the descriptors that came with the description, in one order. Everything above names
  *             its descriptor by its place in it
@@ -32,16 +33,18 @@
 #ifndef INSULA_DEVICE_H
 #define INSULA_DEVICE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <insula/err.h>
 
 #define DEVICE_VERSION 1
+#define DEVICE_VERSION_PCI 2 /* the same, and it is a function of the PCI bus: `pci` counts */
 #define DEVICE_MAX_WINDOWS 6 /* as many as a PCI function has BARs */
 #define DEVICE_MAX_DOORBELLS 24
 #define DEVICE_MAX_VECTORS 24
-#define DEVICE_MAX_SLOTS 32       /* what a message can carry */
+#define DEVICE_MAX_SLOTS 64       /* what a message can carry */
 #define DEVICE_NO_SLOT UINT32_MAX /* where a slot is not needed */
 #define DEVICE_MAX_STATE (64u << 20)
 #define DEV_NAME_LEN 16
@@ -49,18 +52,21 @@
 enum device_space {
 	DEVICE_PIO = 1,
 	DEVICE_MMIO,
-	DEVICE_PCI_CONFIG, /* the function's configuration space; the board has no PCI yet */
+	DEVICE_BAR = 8, /* + n: BAR n of the function; an address is an offset in it, wherever
+			 * the guest has put the BAR */
 };
+#define DEVICE_BARS 6
 
 enum device_serve { DEVICE_EXITS = 1, DEVICE_SHADOW, DEVICE_DIRECT };
 
 struct device_window {
-	uint64_t base; /* port, or gpa */
+	uint64_t base; /* port, gpa, or offset in the BAR */
 	uint64_t len;
 	uint32_t space; /* enum device_space */
 	uint32_t serve; /* enum device_serve */
 	/* EXITS, SHADOW: where its registers begin in the page. It is also what the helper is told:
-	 * a register is known by its place there. Sum with `len` at most DP_SHADOW_SIZE. */
+	 * a register is known by its place there. Sum with `len` at most DP_SHADOW_SIZE. Where two
+	 * windows have one place it is one register at two addresses; one of them is SHADOW. */
 	uint32_t at;
 	uint32_t shift;      /* of the masks: 0 registers of a byte, 2 of four bytes; at most 3 */
 	uint64_t posted;     /* writes that no readable register depends on */
@@ -77,7 +83,7 @@ struct device_doorbell {
 	uint64_t addr;
 	uint64_t value; /* what is written, if `match` */
 	uint32_t space; /* enum device_space */
-	uint32_t size;  /* 1, 2, 4 or 8 */
+	uint32_t size;  /* 1, 2, 4 or 8; 0: any, of memory and without `match` */
 	uint32_t match; /* 0: any value rings; 1: only `value` */
 	uint32_t slot;  /* the event */
 };
@@ -87,7 +93,7 @@ enum device_vector_kind { DEVICE_PIN = 1, DEVICE_MSI };
 
 struct device_vector {
 	uint32_t kind;   /* enum device_vector_kind */
-	uint32_t number; /* PIN: of the interrupt controller */
+	uint32_t number; /* PIN: of the interrupt controller; MSI: entry, its place in `vector` */
 	uint32_t slot;   /* the event that interrupts */
 	/* A level-triggered pin: the event that says that the guest has acknowledged; the core's
 	 * pins are edges, so it takes DEVICE_NO_SLOT alone. */
@@ -95,8 +101,33 @@ struct device_vector {
 };
 _Static_assert(sizeof(struct device_vector) == 16, "wire size");
 
+/*
+ * A PCI function: what its configuration space says (PCI Express Base 5.0, 7.5.1; 7.7.2 for MSI-X).
+ * The core makes the space from it and serves it: identity, six BARs that can be sized and moved,
+ * the capabilities below, and MSI-X with one entry for each vector. There is no interrupt pin, no
+ * ROM and no capability of PCI Express, so 256 bytes are all that there is.
+ */
+#define DEVICE_MAX_CAPS 128
+#define DEVICE_CAP_VENDOR 9 /* how each of them begins */
+struct device_pci {
+	uint32_t number; /* of the device on bus 0: 1..31; its function is 0 */
+	uint16_t vendor, device, subsystem_vendor, subsystem;
+	uint32_t class_revision; /* the register at 0x08: class, subclass, interface, revision */
+	/* Memory of 32 bits, not prefetchable: a power of two from a page on; 0: there is none. */
+	uint32_t bar_size[DEVICE_BARS];
+	uint32_t bar_at[DEVICE_BARS]; /* gpa, where it begins */
+	/* The MSI-X table and, behind it, the pending bits: in pages of that BAR without a
+	 * window. */
+	uint32_t msix_bar, msix_table, msix_pba;
+	/* Vendor-specific capabilities (7.9.4), one after the other, each with its own length; the
+	 * core links them. */
+	uint32_t caps_len;
+	uint8_t caps[DEVICE_MAX_CAPS];
+};
+_Static_assert(sizeof(struct device_pci) == 80 + DEVICE_MAX_CAPS, "wire size");
+
 struct device_desc {
-	uint32_t version;        /* DEVICE_VERSION */
+	uint32_t version;        /* DEVICE_VERSION, DEVICE_VERSION_PCI */
 	uint32_t index;          /* 0..: the number in MSG_DEV_* */
 	char name[DEV_NAME_LEN]; /* "vda", "com1" */
 	char hid[12];            /* _HID of its ACPI device; empty: the tables do not name it */
@@ -114,11 +145,18 @@ struct device_desc {
 	struct device_window window[DEVICE_MAX_WINDOWS];
 	struct device_doorbell doorbell[DEVICE_MAX_DOORBELLS];
 	struct device_vector vector[DEVICE_MAX_VECTORS];
+	struct device_pci pci; /* DEVICE_VERSION_PCI */
 };
-_Static_assert(sizeof(struct device_desc) == 80 + DEVICE_MAX_WINDOWS * 80 +
-						     DEVICE_MAX_DOORBELLS * 32 +
-						     DEVICE_MAX_VECTORS * 16,
+_Static_assert(sizeof(struct device_desc) ==
+		       80 + DEVICE_MAX_WINDOWS * 80 + DEVICE_MAX_DOORBELLS * 32 +
+			       DEVICE_MAX_VECTORS * 16 + sizeof(struct device_pci),
 	       "wire size");
+
+/* It is a function of the PCI bus: `pci` counts. */
+static inline bool device_is_pci(const struct device_desc *d)
+{
+	return d->version == DEVICE_VERSION_PCI;
+}
 
 /* Can it be executed, with `nfds` descriptors? 0; or a negative errno and a line that names the
  * device, the part, its value and what was expected: -EPROTO for another version, -EINVAL for what
@@ -127,9 +165,9 @@ _Static_assert(sizeof(struct device_desc) == 80 + DEVICE_MAX_WINDOWS * 80 +
  * seen when it is put on the bus. */
 int device_check(const struct device_desc *d, unsigned nfds, struct err *e);
 
-/* The body of MSG_DEVICE: the head and what is used of each array, one after the other. All
- * devices of a VM are sent before their receiver reads, into what the system buffers. Returns the
- * bytes of it. */
+/* The body of MSG_DEVICE: the head, what is used of each array, and `pci` if it counts, one after
+ * the other. All devices of a VM are sent before their receiver reads, into what the system
+ * buffers. Returns the bytes of it. */
 size_t device_pack(const struct device_desc *d, uint8_t body[sizeof(struct device_desc)]);
 /* -EPROTO: its length is not what its counts say. What is not used is 0. */
 int device_unpack(struct device_desc *d, const void *body, size_t len);

@@ -55,7 +55,7 @@ extern "C" {
 
 #define HV_PAGE 4096u     /* gpa, host and size of a memory slot are multiples of it */
 #define HV_MAX_SLOTS 64u  /* memory slots of a VM */
-#define HV_MAX_LINES 240u /* interrupt lines of a VM */
+#define HV_MAX_LINES 640u /* interrupt lines of a VM */
 #define HV_MAX_CPUS 32u   /* vCPUs of a VM; the host may allow fewer */
 
 struct hv_vm;
@@ -165,8 +165,10 @@ int hv_vcpu_bind(struct hv_vcpu *v, struct err *e);
 struct hv_doorbell {
 	bool pio; /* x86: port, else guest physical address */
 	uint64_t addr;
-	uint8_t size; /* of the write: 1, 2, 4 or 8 */
-	bool match;   /* only writes of `value` */
+	/* Of the write: 1, 2, 4 or 8. 0: any, of memory and without `match`; the hypervisor need
+	 * not look at the instruction then, which is faster where the processor does not say it. */
+	uint8_t size;
+	bool match; /* only writes of `value` */
 	uint64_t value;
 	hv_event event;
 };
@@ -214,10 +216,14 @@ int hv_vcpu_state_get(struct hv_vcpu *v, struct state_out *out, struct err *e);
 int hv_vcpu_state_set(struct hv_vcpu *v, const void *state, size_t len, struct err *e);
 
 /* ---- for the jail of the process that uses this library (Linux) ---- */
+enum hv_use {
+	HV_RESTORES = 1, /* hv_*_state_set() */
+	HV_MOVES = 2,    /* hv_mem_map(), hv_mem_unmap(), hv_doorbell_*() */
+};
 /* The ioctl request numbers that vCPUs, lines and routes need once the VM is built, and that
- * hv_*_state_get() needs; with `restore` also those of hv_*_state_set(). Memory is mapped and
- * doorbells are bound by then, hv_msi_send() and hv_mem_dirty() are not used. Terminated by 0. */
-const unsigned long *hv_ioctls_used(bool restore);
+ * hv_*_state_get() needs; and those of `use`, enum hv_use. hv_msi_send() and hv_mem_dirty() are not
+ * used. Terminated by 0; valid until the next call, one thread at a time. */
+const unsigned long *hv_ioctls_used(unsigned use);
 
 #ifdef __cplusplus
 }

@@ -18,14 +18,14 @@
 #include <insula/err.h>
 #include <insula/memmap.h>
 
-#define START_VERSION 1
-#define START_MAX_SLOTS 32 /* what a message can carry */
+#define START_VERSION 2
+#define START_MAX_SLOTS 64 /* what a message can carry */
 
 enum start_role {
 	START_MEMORY = 1, /* guest memory: what the map's regions name */
 	START_PAGE,       /* the device page */
 	START_CALL,       /* wakes the helper */
-	START_IRQ,        /* interrupts the guest */
+	START_IRQ,        /* interrupts the guest, by a pin */
 	START_KICK,       /* one for each queue */
 	START_ANSWER,     /* wakes the core, on a system without futexes (word_events()) */
 	START_OWN,        /* what the body says: a disk, a stream, the console's ends ... */
@@ -36,6 +36,8 @@ enum start_role {
 	START_FAULTS, /* /dev/userfaultfd, to each process that maps guest memory: it is filled
 		       * when it is touched */
 	START_WATCH,  /* the same: it is whole, and may be frozen later (gm_give_faults()) */
+	START_VECTOR, /* instead of START_IRQ, on the PCI bus: one for each entry of the MSI-X table
+		       */
 	START_ROLES   /* one more than the last */
 };
 

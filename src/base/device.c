@@ -39,6 +39,11 @@ static bool is_size(uint32_t n)
 	return n == 1 || n == 2 || n == 4 || n == 8;
 }
 
+static bool is_bar(uint32_t space)
+{
+	return space >= DEVICE_BAR && space < DEVICE_BAR + DEVICE_BARS;
+}
+
 static int check_served(const struct place *p, const struct device_window *w)
 {
 	if (w->at >= DP_SHADOW_SIZE || w->len > DP_SHADOW_SIZE - w->at)
@@ -49,7 +54,7 @@ static int check_served(const struct place *p, const struct device_window *w)
 		return refused(p, -EINVAL, "slot", w->slot, "none: only a direct window has one");
 	if (w->serve == DEVICE_EXITS)
 		return 0;
-	if (w->space != DEVICE_MMIO || w->base % PAGE || w->len != PAGE || w->at)
+	if (w->space == DEVICE_PIO || w->base % PAGE || w->len != PAGE || w->at)
 		return refused(p, -EINVAL, "base", w->base,
 			       "one whole page of memory for registers that are read in place");
 	return w->call_reads
@@ -57,15 +62,21 @@ static int check_served(const struct place *p, const struct device_window *w)
 		       : 0;
 }
 
+static uint64_t space_end(const struct device_desc *d, uint32_t space)
+{
+	if (is_bar(space))
+		return d->pci.bar_size[space - DEVICE_BAR];
+	return space == DEVICE_PIO ? PORTS : UINT64_MAX;
+}
+
 static int check_window(const struct place *p, const struct device_window *w)
 {
-	if (w->space == DEVICE_PCI_CONFIG)
-		return refused(p, -EOPNOTSUPP, "space", w->space,
-			       "ports or memory: there is no PCI yet");
-	if (w->space != DEVICE_PIO && w->space != DEVICE_MMIO)
-		return refused(p, -EINVAL, "space", w->space, "1 (ports) or 2 (memory)");
-	if (!w->len || w->base + w->len < w->base ||
-	    (w->space == DEVICE_PIO && w->base + w->len > PORTS))
+	bool pci = p->d->version == DEVICE_VERSION_PCI;
+
+	if (pci ? !is_bar(w->space) : w->space != DEVICE_PIO && w->space != DEVICE_MMIO)
+		return refused(p, -EINVAL, "space", w->space,
+			       pci ? "8 to 13 (a BAR)" : "1 (ports) or 2 (memory)");
+	if (!w->len || w->base + w->len < w->base || w->base + w->len > space_end(p->d, w->space))
 		return refused(p, -EINVAL, "length", w->len, "some, within the space");
 	if (w->serve == DEVICE_DIRECT)
 		return refused(p, -EOPNOTSUPP, "serve", w->serve,
@@ -77,7 +88,7 @@ static int check_window(const struct place *p, const struct device_window *w)
 
 		if (o->space == w->space && device_overlap(w->base, w->len, o->base, o->len))
 			return refused(p, -EINVAL, "base", w->base, "that it overlaps no other");
-		if (device_overlap(w->at, w->len, o->at, o->len))
+		if (w->serve == o->serve && device_overlap(w->at, w->len, o->at, o->len))
 			return refused(p, -EINVAL, "place", w->at, "that it overlaps no other");
 	}
 	return check_served(p, w);
@@ -85,11 +96,13 @@ static int check_window(const struct place *p, const struct device_window *w)
 
 static bool in_a_window(const struct device_desc *d, const struct device_doorbell *b)
 {
+	uint32_t size = b->size ? b->size : 1;
+
 	for (unsigned i = 0; i < d->nwindows; i++) {
 		const struct device_window *w = &d->window[i];
 
-		if (w->space == b->space && b->addr >= w->base && b->size <= w->len &&
-		    b->addr - w->base <= w->len - b->size)
+		if (w->space == b->space && b->addr >= w->base && size <= w->len &&
+		    b->addr - w->base <= w->len - size)
 			return true;
 	}
 	return false;
@@ -97,8 +110,8 @@ static bool in_a_window(const struct device_desc *d, const struct device_doorbel
 
 static int check_doorbell(const struct place *p, const struct device_doorbell *b)
 {
-	if (!is_size(b->size))
-		return refused(p, -EINVAL, "size", b->size, "1, 2, 4 or 8");
+	if (!is_size(b->size) && (b->size || b->match || b->space == DEVICE_PIO))
+		return refused(p, -EINVAL, "size", b->size, "1, 2, 4 or 8, or in memory any");
 	if (!in_a_window(p->d, b))
 		return refused(p, -EINVAL, "address", b->addr, "one in a window of the device");
 	if (b->match > 1 || (b->size < 8 && b->value >> (8 * b->size)))
@@ -110,17 +123,84 @@ static int check_doorbell(const struct place *p, const struct device_doorbell *b
 
 static int check_vector(const struct place *p, const struct device_vector *v)
 {
-	if (v->kind == DEVICE_MSI)
-		return refused(p, -EOPNOTSUPP, "kind", v->kind,
-			       "1 (a pin): there are no message-signalled interrupts yet");
-	if (v->kind != DEVICE_PIN)
-		return refused(p, -EINVAL, "kind", v->kind, "1 (a pin) or 2 (a message)");
+	bool pci = p->d->version == DEVICE_VERSION_PCI;
+
+	if (v->kind != (pci ? DEVICE_MSI : DEVICE_PIN))
+		return refused(p, -EINVAL, "kind", v->kind, pci ? "2 (a message)" : "1 (a pin)");
+	if (pci && v->number != p->i)
+		return refused(p, -EINVAL, "number", v->number, "the entry of its place");
 	if (v->ack_slot != DEVICE_NO_SLOT)
 		return refused(p, -EOPNOTSUPP, "ack_slot", v->ack_slot,
 			       "none: there are no level-triggered pins");
 	return is_event(p->d, v->slot)
 		       ? 0
 		       : refused(p, -EINVAL, "slot", v->slot, "the place of a descriptor");
+}
+
+/* ---- a PCI function ---- */
+
+static int check_bar(const struct place *p, uint32_t size, uint32_t at)
+{
+	if (size && (size < PAGE || (size & (size - 1))))
+		return refused(p, -EINVAL, "size", size, "a power of two from 4096 on");
+	return (size ? at % size : at)
+		       ? refused(p, -EINVAL, "address", at, "a multiple of its size")
+		       : 0;
+}
+
+/* In whole pages of their own: there the core answers, and nobody else. */
+static int check_msix(const struct place *p)
+{
+	const struct device_pci *f = &p->d->pci;
+	uint64_t first = f->msix_table / PAGE * PAGE, table = 16ull * p->d->nvectors;
+	uint64_t end = ((uint64_t)f->msix_pba + 8 + PAGE - 1) / PAGE * PAGE;
+
+	if (f->msix_bar >= DEVICE_BARS || f->msix_table % 8 || f->msix_pba % 8 ||
+	    f->msix_pba < f->msix_table + table || end > f->bar_size[f->msix_bar])
+		return refused(p, -EINVAL, "table", f->msix_table,
+			       "a BAR with room for the table, and for the pending bits behind it");
+	for (unsigned i = 0; i < p->d->nwindows; i++) {
+		const struct device_window *w = &p->d->window[i];
+
+		if (w->space == DEVICE_BAR + f->msix_bar &&
+		    device_overlap(w->base, w->len, first, end - first))
+			return refused(p, -EINVAL, "table", f->msix_table,
+				       "pages without a window");
+	}
+	return 0;
+}
+
+static int check_caps(const struct place *p)
+{
+	const struct device_pci *f = &p->d->pci;
+	uint32_t at = 0;
+
+	/* Each begins with its kind, a place for the link, and its length. */
+	while (f->caps_len <= DEVICE_MAX_CAPS && at + 4 <= f->caps_len &&
+	       f->caps[at] == DEVICE_CAP_VENDOR && f->caps[at + 2] >= 4 && f->caps[at + 2] % 4 == 0)
+		at += f->caps[at + 2];
+	return at == f->caps_len ? 0
+				 : refused(p, -EINVAL, "capabilities", f->caps_len,
+					   "vendor-specific ones, of 4, 8 ... bytes each");
+}
+
+static int check_pci(const struct device_desc *d, struct err *e)
+{
+	struct place p = {d, "BAR", 0, e};
+	const struct device_pci *f = &d->pci;
+	int rc = 0;
+
+	for (; p.i < DEVICE_BARS && !rc; p.i++)
+		rc = check_bar(&p, f->bar_size[p.i], f->bar_at[p.i]);
+	p = (struct place){d, "function", f->number, e};
+	if (!rc && (f->number < 1 || f->number > 31))
+		rc = refused(&p, -EINVAL, "number", f->number, "1 to 31");
+	if (!rc && (d->hid[0] || !d->nvectors))
+		rc = refused(&p, -EINVAL, "vectors", d->nvectors,
+			     "some, and no name in the ACPI tables");
+	if (!rc)
+		rc = check_msix(&p);
+	return rc ? rc : check_caps(&p);
 }
 
 /* All but the parts. */
@@ -155,10 +235,12 @@ int device_check(const struct device_desc *d, unsigned nfds, struct err *e)
 {
 	int rc;
 
-	if (d->version != DEVICE_VERSION)
-		return err_set(e, -EPROTO, "device: a description of version %u; expected %u",
-			       d->version, DEVICE_VERSION);
+	if (d->version != DEVICE_VERSION && d->version != DEVICE_VERSION_PCI)
+		return err_set(e, -EPROTO, "device: a description of version %u; expected %u or %u",
+			       d->version, DEVICE_VERSION, DEVICE_VERSION_PCI);
 	rc = check_head(d, nfds, e);
+	if (!rc && d->version == DEVICE_VERSION_PCI)
+		rc = check_pci(d, e);
 	for (unsigned i = 0; i < d->nwindows && !rc; i++)
 		rc = check_window(&(struct place){d, "window", i, e}, &d->window[i]);
 	for (unsigned i = 0; i < d->ndoorbells && !rc; i++)
@@ -172,6 +254,11 @@ int device_check(const struct device_desc *d, unsigned nfds, struct err *e)
 
 #define HEAD_SIZE offsetof(struct device_desc, window)
 
+static size_t pci_size(const struct device_desc *d)
+{
+	return d->version == DEVICE_VERSION_PCI ? sizeof(d->pci) : 0;
+}
+
 /* 0: it counts more than it can have. */
 static size_t packed_size(const struct device_desc *d)
 {
@@ -179,7 +266,7 @@ static size_t packed_size(const struct device_desc *d)
 	    d->nvectors > DEVICE_MAX_VECTORS)
 		return 0;
 	return HEAD_SIZE + d->nwindows * sizeof(*d->window) + d->ndoorbells * sizeof(*d->doorbell) +
-	       d->nvectors * sizeof(*d->vector);
+	       d->nvectors * sizeof(*d->vector) + pci_size(d);
 }
 
 size_t device_pack(const struct device_desc *d, uint8_t body[sizeof(struct device_desc)])
@@ -197,6 +284,8 @@ size_t device_pack(const struct device_desc *d, uint8_t body[sizeof(struct devic
 	memcpy(body, d->doorbell, doorbells);
 	body += doorbells;
 	memcpy(body, d->vector, d->nvectors * sizeof(*d->vector));
+	body += d->nvectors * sizeof(*d->vector);
+	memcpy(body, &d->pci, pci_size(d));
 	return size;
 }
 
@@ -216,5 +305,7 @@ int device_unpack(struct device_desc *d, const void *body, size_t len)
 	memcpy(d->doorbell, from, d->ndoorbells * sizeof(*d->doorbell));
 	from += d->ndoorbells * sizeof(*d->doorbell);
 	memcpy(d->vector, from, d->nvectors * sizeof(*d->vector));
+	from += d->nvectors * sizeof(*d->vector);
+	memcpy(&d->pci, from, pci_size(d));
 	return 0;
 }

@@ -13,7 +13,7 @@ static const char *const roles[START_ROLES] = {
 	[START_OWN] = "its own",         [START_HYPERVISOR] = "hypervisor",
 	[START_KERNEL] = "kernel",       [START_INITRD] = "initrd",
 	[START_STATE] = "state",         [START_FAULTS] = "faults",
-	[START_WATCH] = "watch",
+	[START_WATCH] = "watch",         [START_VECTOR] = "vector event",
 };
 
 void start_add(struct start_fds *f, enum start_role role, int fd)

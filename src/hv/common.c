@@ -55,7 +55,8 @@ int hv_check_overlap(uint64_t gpa, uint64_t size, unsigned other, uint64_t other
 
 int hv_check_doorbell(const struct hv_doorbell *d, struct err *e)
 {
-	bool size_ok = d->size == 1 || d->size == 2 || d->size == 4 || (d->size == 8 && !d->pio);
+	bool size_ok = d->size == 1 || d->size == 2 || d->size == 4 || (d->size == 8 && !d->pio) ||
+		       (d->size == 0 && !d->pio && !d->match);
 
 	if (!size_ok || (d->pio && d->addr > UINT16_MAX))
 		return err_set(e, -EINVAL, "doorbell at 0x%" PRIx64 ": no write of %u bytes there",

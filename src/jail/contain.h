@@ -32,7 +32,7 @@
 
 enum contain_kind { CONTAIN_HELPER, CONTAIN_VMM };
 
-#define CONTAIN_MAX_HANDLES 512
+#define CONTAIN_MAX_HANDLES 768
 
 struct contain_plan {
 	enum contain_kind kind;

@@ -154,19 +154,6 @@ static int add_window(struct vmm *vm, struct remote *d, unsigned i, struct err *
 			  HV_MEM_READONLY, e);
 }
 
-static int bind_doorbell(struct vmm *vm, const struct remote *d, unsigned i, struct err *e)
-{
-	const struct device_doorbell *b = &d->desc.doorbell[i];
-	struct hv_doorbell h = {.pio = b->space == DEVICE_PIO,
-				.addr = b->addr,
-				.size = (uint8_t)b->size,
-				.match = b->match,
-				.value = b->value,
-				.event = d->slot[b->slot]};
-
-	return hv_doorbell_bind(vm->hv, &h, e);
-}
-
 static int attach_device(struct vmm *vm, struct remote *d, bool may_spin, struct err *e)
 {
 	const struct device_desc *m = &d->desc;
@@ -175,13 +162,18 @@ static int attach_device(struct vmm *vm, struct remote *d, bool may_spin, struct
 	d->wake_event = vm->main_event;
 	d->ending = &vm->ending;
 	d->may_spin = may_spin;
+	if (device_is_pci(m))
+		return pci_add(&vm->pci, d, &vm->next_line, &vm->next_slot, e);
 	for (unsigned i = 0; i < m->nvectors && !rc; i++)
 		rc = ioapic_set_event(vm->ioapic, m->vector[i].number, d->slot[m->vector[i].slot],
 				      e);
 	for (unsigned i = 0; i < m->nwindows && !rc; i++)
 		rc = add_window(vm, d, i, e);
-	for (unsigned i = 0; i < m->ndoorbells && !rc; i++)
-		rc = bind_doorbell(vm, d, i, e);
+	for (unsigned i = 0; i < m->ndoorbells && !rc; i++) {
+		struct hv_doorbell h = remote_doorbell(d, i, 0);
+
+		rc = hv_doorbell_bind(vm->hv, &h, e);
+	}
 	return rc;
 }
 
@@ -194,7 +186,8 @@ static unsigned count_pins(const struct vmm *vm)
 		const struct device_desc *m = &vm->dev[i].desc;
 
 		for (unsigned k = 0; k < m->nvectors; k++) {
-			if (m->vector[k].number >= n && m->vector[k].number < IOAPIC_MAX_PINS)
+			if (m->vector[k].kind == DEVICE_PIN && m->vector[k].number >= n &&
+			    m->vector[k].number < IOAPIC_MAX_PINS)
 				n = m->vector[k].number + 1;
 		}
 	}
@@ -203,8 +196,10 @@ static unsigned count_pins(const struct vmm *vm)
 
 static int build_vm(struct vmm *vm, int dev, struct err *e)
 {
-	static const struct ioapic_ops irq_ops = {hv_irq_route, hv_irq_bind, hv_irq_unbind};
-	struct hv_vm_params p = {.dev = dev, .ncpus = vm->ncpus, .nlines = vm->npins};
+	static const struct line_ops irq_ops = {hv_irq_route, hv_irq_bind, hv_irq_unbind};
+	struct hv_vm_params p = {.dev = dev,
+				 .ncpus = vm->ncpus,
+				 .nlines = vm->npins + pci_count_lines(vm->dev, vm->ndevices)};
 	bool spin = several_cpus();
 	int rc = hv_vm_create(&vm->hv, &p, e);
 
@@ -216,8 +211,12 @@ static int build_vm(struct vmm *vm, int dev, struct err *e)
 		rc = board_init(vm, e);
 	if (!rc)
 		rc = genid_init(vm, e);
+	pci_init(&vm->pci, vm->hv, &irq_ops);
+	vm->next_line = vm->npins;
 	for (unsigned i = 0; i < vm->ndevices && !rc; i++)
 		rc = attach_device(vm, &vm->dev[i], spin, e);
+	if (!rc)
+		rc = pci_on_bus(&vm->pci, &vm->mmio, vm->next_slot++, e);
 	for (unsigned i = 0; i < vm->ncpus && !rc; i++) {
 		vm->vcpu[i].vm = vm;
 		vm->vcpu[i].index = i;
@@ -568,7 +567,7 @@ int main(void)
 	main_receive(&vm, &start, &fds);
 	log_setup("", (enum log_level)start.head.log_level);
 	main_build(&vm, &start, &fds);
-	rc = vmm_seal(vm.restored, &e);
+	rc = vmm_seal(&vm, &e);
 	if (rc)
 		main_fail("seccomp", rc, e.text, 0);
 	if (vm.restored)

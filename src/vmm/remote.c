@@ -249,6 +249,18 @@ int remote_init(struct remote *d, const struct device_desc *desc, int *fds, unsi
 	return 0;
 }
 
+struct hv_doorbell remote_doorbell(const struct remote *d, unsigned i, uint64_t base)
+{
+	const struct device_doorbell *b = &d->desc.doorbell[i];
+
+	return (struct hv_doorbell){.pio = b->space == DEVICE_PIO,
+				    .addr = base + b->addr,
+				    .size = (uint8_t)b->size,
+				    .match = b->match,
+				    .value = b->value,
+				    .event = d->slot[b->slot]};
+}
+
 void remote_up(struct remote *d)
 {
 	atomic_store(&d->failed, false);

@@ -19,6 +19,7 @@
 
 #include <insula/device.h>
 #include <insula/devpage.h>
+#include <insula/hv.h>
 #include <insula/proto.h>
 
 #include "bus.h"
@@ -64,6 +65,8 @@ void remote_up(struct remote *d);
 /* There is none, and no call waits for one until there is. Any thread; waits for a call that is
  * under way. */
 void remote_down(struct remote *d);
+/* Doorbell i as the hypervisor is told of it; `base`: where the BAR is that its address is in. */
+struct hv_doorbell remote_doorbell(const struct remote *d, unsigned i, uint64_t base);
 void remote_metrics(struct remote *d, struct vm_dev_metrics *out);
 
 #endif

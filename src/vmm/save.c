@@ -22,6 +22,7 @@ enum {
 	REC_BOARD,
 	REC_VCPU,
 	REC_DEVICE,
+	REC_PCI,
 };
 
 struct rec_machine {
@@ -126,6 +127,18 @@ static int put_devices(struct vmm *vm, struct writer *w, struct err *e)
 	return rc;
 }
 
+static int put_pci(struct vmm *vm, struct writer *w, struct err *e)
+{
+	struct pci_state s;
+	int rc = 0;
+
+	for (unsigned i = 0; i < vm->pci.n && !rc; i++) {
+		pci_get(&vm->pci, i, &s);
+		rc = put(w, REC_PCI, i, &s, sizeof(s), e);
+	}
+	return rc;
+}
+
 int save_write(struct vmm *vm, int fd, uint64_t *len, struct err *e)
 {
 	const struct rec_machine m = machine_of(vm);
@@ -144,6 +157,8 @@ int save_write(struct vmm *vm, int fd, uint64_t *len, struct err *e)
 		rc = put_vcpus(vm, &w, e);
 	if (!rc)
 		rc = put_devices(vm, &w, e);
+	if (!rc)
+		rc = put_pci(vm, &w, e);
 	*len = w.len;
 	return rc;
 }
@@ -262,7 +277,7 @@ static int take_vcpus(struct vmm *vm, struct reader *r, struct err *e)
  * signalled between the vCPUs' records and the helpers' rest. */
 static void interrupt(const struct remote *d)
 {
-	for (unsigned i = 0; i < d->desc.nvectors; i++)
+	for (unsigned i = 0; i < d->desc.nvectors && d->desc.vector[i].kind == DEVICE_PIN; i++)
 		event_signal(d->slot[d->desc.vector[i].slot]);
 }
 
@@ -291,6 +306,22 @@ static int take_devices(struct vmm *vm, struct reader *r, struct err *e)
 	return rc;
 }
 
+/* As pins, above: pci_set() does it for the vectors. */
+static int take_pci(struct vmm *vm, struct reader *r, struct err *e)
+{
+	static struct pci_state s[BOARD_MAX_PCI];
+	int rc = 0;
+
+	for (unsigned i = 0; i < vm->pci.n && !rc; i++) {
+		struct state_part p = {.type = REC_PCI, .name = "PCI function", .size = sizeof(*s)};
+
+		rc = take(r, &p, i, e);
+		if (!rc)
+			memcpy(&s[i], p.body, sizeof(*s));
+	}
+	return rc ? rc : pci_set(&vm->pci, s, e);
+}
+
 int save_read(struct vmm *vm, int fd, struct err *e)
 {
 	struct reader r = {fd, 0};
@@ -304,5 +335,7 @@ int save_read(struct vmm *vm, int fd, struct err *e)
 		rc = take_board(vm, &r, e);
 	if (!rc)
 		rc = take_vcpus(vm, &r, e);
-	return rc ? rc : take_devices(vm, &r, e);
+	if (!rc)
+		rc = take_devices(vm, &r, e);
+	return rc ? rc : take_pci(vm, &r, e);
 }

@@ -46,15 +46,16 @@ static const struct jail_rule fixed_rules[] = {
 #endif
 };
 
-int vmm_seal(bool restore, struct err *e)
+int vmm_seal(const struct vmm *vm, struct err *e)
 {
 	struct jail_rule rules[96];
 	size_t n = ARRAY_LEN(fixed_rules);
+	unsigned use = (vm->restored ? HV_RESTORES : 0) | (vm->pci.n ? HV_MOVES : 0);
 
 	memcpy(rules, fixed_rules, sizeof(fixed_rules));
 	rules[n++] = (struct jail_rule){
 		SYS_tgkill, "kick a vCPU of this process", {{0, JAIL_EQ, (uint64_t)getpid(), 0}}};
-	for (const unsigned long *r = hv_ioctls_used(restore); *r; r++) {
+	for (const unsigned long *r = hv_ioctls_used(use); *r; r++) {
 		if (n < ARRAY_LEN(rules))
 			rules[n++] = (struct jail_rule){
 				SYS_ioctl, "hypervisor request", {{1, JAIL_EQ, *r, 0}}};

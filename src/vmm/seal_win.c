@@ -10,10 +10,10 @@ unsigned vmm_device_fds(void)
 	return 0;
 }
 
-int vmm_seal(bool restore, struct err *e)
+int vmm_seal(const struct vmm *vm, struct err *e)
 {
 	int rc = contain_lower(e);
 
-	(void)restore;
+	(void)vm;
 	return rc ? rc : contain_check(GetCurrentProcess(), NULL, CONTAIN_VMM, true, e);
 }

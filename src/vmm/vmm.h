@@ -7,7 +7,7 @@
  *                   marked atomic
  *   vCPU thread i   vcpu[i] alone
  *
- * Locks: one mutex per remote device, one in the IOAPIC. No thread holds two.
+ * Locks: one mutex per remote device, one in the IOAPIC, one of the PCI bus. No thread holds two.
  */
 #ifndef VMM_VMM_H
 #define VMM_VMM_H
@@ -22,6 +22,7 @@
 #include <insula/proto.h>
 
 #include "bus.h"
+#include "pci.h"
 #include "remote.h"
 
 struct ioapic;
@@ -48,10 +49,11 @@ struct vmm {
 	struct memmap memmap; /* of gm */
 	struct bus pio, mmio;
 	struct ioapic *ioapic;
+	struct pci pci;
 	unsigned ncpus, ndevices, npins;
 	struct vcpu vcpu[BOARD_MAX_CPUS];
 	struct remote dev[VM_MAX_DEVICES];
-	unsigned next_slot;
+	unsigned next_slot, next_line;
 
 	int genid_event;          /* owned: x86/genid.h */
 	int main_event;           /* wakes the main thread: a device is stuck, or the VM ends */
@@ -82,7 +84,7 @@ void vmm_end(struct vmm *vm, enum vm_exit_reason reason, const struct msg_vm_exi
 /* Descriptors of the hypervisor that MSG_START_VMM begins with: /dev/kvm on Linux. */
 unsigned vmm_device_fds(void);
 /* jail_seal() with all that the program needs from now on. */
-int vmm_seal(bool restore, struct err *e);
+int vmm_seal(const struct vmm *vm, struct err *e);
 
 /* x86/board.c: the board's own registers, and the IOAPIC's window. */
 int board_init(struct vmm *vm, struct err *e);

@@ -55,7 +55,7 @@ static bool all_zero(uint64_t from, uint64_t to)
 
 /* gpas */
 struct tables {
-	uint64_t rsdp, xsdt, fadt, madt, dsdt;
+	uint64_t rsdp, xsdt, fadt, madt, dsdt, mcfg; /* 0: there is none */
 };
 
 static uint64_t check_table(uint64_t gpa, const char *signature, unsigned revision)
@@ -68,7 +68,10 @@ static uint64_t check_table(uint64_t gpa, const char *signature, unsigned revisi
 	return gpa;
 }
 
-/* The devices of a board, as the supervisor describes them. */
+/* The devices of a board, as the supervisor describes them; and one on PCI, of which the tables need
+ * no more than that it is there. */
+static bool with_pci;
+
 static void add_devices(struct acpi_params *p, unsigned nvirtio, bool com1)
 {
 	static struct device_desc d[VM_MAX_DEVICES];
@@ -83,6 +86,11 @@ static void add_devices(struct acpi_params *p, unsigned nvirtio, bool com1)
 				     BOARD_GSI_VIRTIO + i, 1);
 		d[p->ndevices].uid = i;
 		p->device[p->ndevices] = &d[p->ndevices];
+	}
+	if (with_pci) {
+		d[p->ndevices] = (struct device_desc){.version = DEVICE_VERSION_PCI};
+		p->device[p->ndevices] = &d[p->ndevices];
+		p->ndevices++;
 	}
 }
 
@@ -102,9 +110,11 @@ static struct tables build(unsigned ncpus, unsigned nvirtio, bool com1)
 	ck_assert_uint_eq(sum(t.rsdp, 20), 0);
 	ck_assert_uint_eq(sum(t.rsdp, 36), 0);
 	t.xsdt = check_table(get(t.rsdp + 24, 8), "XSDT", 1);
-	ck_assert_uint_eq(get(t.xsdt + 4, 4), 36 + 2 * 8);
+	ck_assert_uint_eq(get(t.xsdt + 4, 4), 36u + (2u + with_pci) * 8u);
 	t.fadt = check_table(get(t.xsdt + 36, 8), "FACP", 6);
 	t.madt = check_table(get(t.xsdt + 44, 8), "APIC", 5);
+	if (with_pci)
+		t.mcfg = check_table(get(t.xsdt + 52, 8), "MCFG", 1);
 	t.dsdt = check_table(get(t.fadt + 140, 8), "DSDT", 2);
 	ck_assert(all_zero(0, BOARD_ACPI));
 	ck_assert(all_zero(BOARD_ACPI + BOARD_ACPI_SIZE, BOARD_MIN_MEM));

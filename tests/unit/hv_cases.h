@@ -364,7 +364,7 @@ START_TEST(slot_checks)
 	ck_assert_int_eq(hv_mem_map(f.vm, 2, HV_X86_INTEL_PAGES + 0x3000, p, 0x1000, 0, &f.e),
 			 -EEXIST);
 	/* nonsense */
-	ck_assert_int_eq(hv_mem_map(f.vm, 64, 0x100000, p, 0x1000, 0, &f.e), -EINVAL);
+	ck_assert_int_eq(hv_mem_map(f.vm, HV_MAX_SLOTS, 0x100000, p, 0x1000, 0, &f.e), -EINVAL);
 	ck_assert_int_eq(hv_mem_map(f.vm, 2, 0x100001, p, 0x1000, 0, &f.e), -EINVAL);
 	ck_assert_int_eq(hv_mem_map(f.vm, 2, 0x100000, p + 1, 0x1000, 0, &f.e), -EINVAL);
 	ck_assert_int_eq(hv_mem_map(f.vm, 2, 0x100000, p, 0x1001, 0, &f.e), -EINVAL);
@@ -372,7 +372,7 @@ START_TEST(slot_checks)
 	ck_assert_int_eq(hv_mem_map(f.vm, 2, ~UINT64_C(0xfff), p, 0x2000, 0, &f.e), -EINVAL);
 	ck_assert_int_eq(hv_mem_map(f.vm, 2, 0x100000, p, 0x1000, 8, &f.e), -EINVAL);
 	ck_assert_int_eq(hv_mem_unmap(f.vm, 2, &f.e), -ENOENT);
-	ck_assert_int_eq(hv_mem_unmap(f.vm, 64, &f.e), -ENOENT);
+	ck_assert_int_eq(hv_mem_unmap(f.vm, HV_MAX_SLOTS, &f.e), -ENOENT);
 	/* neighbours are fine, and a slot can be used again */
 	ck_assert_int_eq(hv_mem_map(f.vm, 2, 0x10000, p, 0x10000, 0, &f.e), 0);
 	ck_assert_int_eq(hv_mem_unmap(f.vm, 2, &f.e), 0);
@@ -461,6 +461,32 @@ START_TEST(doorbell_in_read_only_slot)
 	close_vm(&f);
 	host_close(queue0);
 	host_close(ack);
+}
+END_TEST
+
+GUEST(guest_any_doorbell, "mov $0x2000, %ax\n mov %ax, %ds\n movl $0, 0x10\n movw $7, 0x10\n"
+			  "movb $1, 0x10\n movb $1, 0x11\n" DONE);
+
+START_TEST(doorbell_of_any_size)
+{
+	struct fixture f;
+	struct hv_exit x;
+	hv_event ev = host_event();
+	struct hv_doorbell d = {.addr = MMIO + 0x10, .event = ev};
+
+	open_vm(&f, 1);
+	LOAD(&f, guest_any_doorbell);
+	ck_assert_int_eq(hv_doorbell_bind(f.vm, &d, &f.e), 0);
+	expect_mmio(f.v[0], &x, MMIO + 0x11, 1, true); /* another address */
+	hv_vcpu_complete(f.v[0], &x);
+	ck_assert_uint_eq(host_drain(ev, true), HOST_EVENTS_COUNT ? 3 : 1);
+	expect_done(f.v[0]);
+	ck_assert_int_eq(hv_doorbell_unbind(f.vm, &d, &f.e), 0);
+	ck_assert_int_eq(hv_doorbell_unbind(f.vm, &d, &f.e), -ENOENT);
+	d.match = true;
+	ck_assert_int_eq(hv_doorbell_bind(f.vm, &d, &f.e), -EINVAL);
+	close_vm(&f);
+	host_close(ev);
 }
 END_TEST
 
@@ -951,6 +977,7 @@ static void add_cases(TCase *t)
 	tcase_add_test(t, dirty_log);
 	tcase_add_test(t, port_doorbell);
 	tcase_add_test(t, doorbell_in_read_only_slot);
+	tcase_add_test(t, doorbell_of_any_size);
 	tcase_add_test(t, doorbell_checks);
 	tcase_add_test(t, kick_while_running);
 	tcase_add_test(t, kick_between_exits);

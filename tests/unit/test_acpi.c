@@ -54,6 +54,21 @@ START_TEST(madt_fields)
 }
 END_TEST
 
+/* PCI Firmware 3.3, 4.1.2: one range, of one bus. */
+START_TEST(mcfg_fields)
+{
+	struct tables t;
+
+	with_pci = true;
+	t = build(1, 1, true);
+	ck_assert_uint_eq(get(t.mcfg + 4, 4), 60);
+	ck_assert(all_zero(t.mcfg + 36, t.mcfg + 44));
+	ck_assert_uint_eq(get(t.mcfg + 44, 8), BOARD_PCI_ECAM);
+	ck_assert(all_zero(t.mcfg + 52, t.mcfg + 60));
+	with_pci = false;
+}
+END_TEST
+
 START_TEST(bad_parameters)
 {
 	static const struct acpi_params bad[] = {{.ncpus = 0},
@@ -90,6 +105,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, fadt_fields);
 	tcase_add_test(tc, madt_fields);
+	tcase_add_test(tc, mcfg_fields);
 	tcase_add_test(tc, bad_parameters);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);

@@ -106,6 +106,30 @@ static void check_genid(const char *text)
 	ck_assert_uint_eq(occurrences(text, "Notify (VGEN, 0x80)"), 1);
 }
 
+/* The host bridge, and the reservation of its configuration space. */
+static void check_pci(const char *text)
+{
+	char line[64];
+
+	ck_assert_uint_eq(occurrences(text, "Name (_HID, \"PNP0A08\""), with_pci);
+	ck_assert_uint_eq(occurrences(text, "Name (_CID, \"PNP0A03\""), with_pci);
+	ck_assert_uint_eq(occurrences(text, "Name (_HID, \"PNP0C02\""), with_pci);
+	ck_assert_uint_eq(occurrences(text, "Method (_OSC, 4, Serialized)"), with_pci);
+	ck_assert_uint_eq(occurrences(text, "CreateDWordField (Arg3, 0x08, CDW3)"), with_pci);
+	ck_assert_uint_eq(occurrences(text, "WordBusNumber (ResourceProducer, MinFixed, MaxFixed"),
+			  with_pci);
+	ck_assert_uint_eq(occurrences(text, "DWordMemory (ResourceProducer, PosDecode, MinFixed, "
+					    "MaxFixed, NonCacheable, ReadWrite"),
+			  with_pci);
+	snprintf(line, sizeof(line), "0x%08X,         // Range Minimum", (unsigned)BOARD_PCI_MMIO);
+	ck_assert_uint_eq(occurrences(text, line), with_pci);
+	snprintf(line, sizeof(line), "0x%08X,         // Range Maximum",
+		 (unsigned)BOARD_PCI_MMIO_END - 1);
+	ck_assert_uint_eq(occurrences(text, line), with_pci);
+	snprintf(line, sizeof(line), "0x%08X,         // Address Base", (unsigned)BOARD_PCI_ECAM);
+	ck_assert_uint_eq(occurrences(text, line), with_pci);
+}
+
 static void check_source(unsigned ncpus, unsigned nvirtio, bool com1)
 {
 	const char *text = dsdt_source();
@@ -113,7 +137,7 @@ static void check_source(unsigned ncpus, unsigned nvirtio, bool com1)
 
 	ck_assert_uint_eq(occurrences(text, "\"ACPI0007\""), ncpus);
 	ck_assert_uint_eq(occurrences(text, "\"LNRO0005\""), nvirtio);
-	ck_assert_uint_eq(occurrences(text, "Memory32Fixed"), nvirtio);
+	ck_assert_uint_eq(occurrences(text, "Memory32Fixed"), nvirtio + with_pci);
 	ck_assert_uint_eq(occurrences(text, "PNP0501"), com1);
 	ck_assert_uint_eq(occurrences(text, "QEMU0001"), 1);
 	ck_assert_uint_eq(occurrences(text, "Name (\\_S5, Package (0x04)"), 1);
@@ -121,6 +145,7 @@ static void check_source(unsigned ncpus, unsigned nvirtio, bool com1)
 		occurrences(text, "Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive"),
 		nvirtio + com1 + 1); /* and the Generic Event Device's */
 	check_genid(text);
+	check_pci(text);
 	for (unsigned i = 0; i < nvirtio; i++) {
 		snprintf(line, sizeof(line), "0x%08X,         // Address Base",
 			 (unsigned)BOARD_VIRTIO_MMIO + i * BOARD_PAGE);
@@ -139,6 +164,8 @@ static void check_with_iasl(unsigned ncpus, unsigned nvirtio, bool com1)
 	round_trip("xsdt", ram + t.xsdt, table_len(t.xsdt));
 	round_trip("facp", ram + t.fadt, table_len(t.fadt));
 	round_trip("apic", ram + t.madt, table_len(t.madt));
+	if (t.mcfg)
+		round_trip("mcfg", ram + t.mcfg, table_len(t.mcfg));
 	round_trip("dsdt", ram + t.dsdt, table_len(t.dsdt));
 	check_source(ncpus, nvirtio, com1);
 	run("rm -rf \"$PWD\"");
@@ -158,6 +185,14 @@ START_TEST(iasl_accepts_no_com1)
 }
 END_TEST
 
+START_TEST(iasl_accepts_pci)
+{
+	with_pci = true;
+	check_with_iasl(2, 1, true);
+	with_pci = false;
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("acpi_linux");
@@ -169,6 +204,7 @@ int main(void)
 	tcase_set_timeout(tc, 60); /* iasl, many times, on a busy machine */
 	tcase_add_loop_test(tc, iasl_accepts, 0, 9);
 	tcase_add_test(tc, iasl_accepts_no_com1);
+	tcase_add_test(tc, iasl_accepts_pci);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);

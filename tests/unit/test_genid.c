@@ -43,7 +43,7 @@ static int fake_unbind(struct hv_vm *hv, unsigned line, hv_event event, struct e
 
 static void setup(void)
 {
-	static const struct ioapic_ops ops = {fake_route, fake_bind, fake_unbind};
+	static const struct line_ops ops = {fake_route, fake_bind, fake_unbind};
 
 	ram = host_pages(BOARD_MIN_MEM);
 	vm = (struct vmm){.gm = {.nregions = 1, .region = {{0, BOARD_MIN_MEM, ram}}}};

@@ -56,7 +56,7 @@ START_TEST(bad_parameters)
 	p.ncpus = 1;
 	p.nlines = 0;
 	ck_assert_int_eq(hv_vm_create(&vm, &p, &e), -EINVAL);
-	p.nlines = 241;
+	p.nlines = HV_MAX_LINES + 1;
 	ck_assert_int_eq(hv_vm_create(&vm, &p, &e), -EINVAL);
 	close(dev);
 	close(null);
@@ -136,7 +136,7 @@ END_TEST
 
 START_TEST(ioctl_list)
 {
-	const unsigned long *p = hv_ioctls_used(false);
+	const unsigned long *p = hv_ioctls_used(0);
 	bool run = false;
 	unsigned n = 0;
 

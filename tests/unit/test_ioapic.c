@@ -84,7 +84,7 @@ static int fake_unbind(struct hv_vm *vm, unsigned line, hv_event event, struct e
 	return 0;
 }
 
-static const struct ioapic_ops ops = {fake_route, fake_bind, fake_unbind};
+static const struct line_ops ops = {fake_route, fake_bind, fake_unbind};
 
 static void fire(hv_event event)
 {

@@ -340,6 +340,7 @@ static unsigned expected_map(struct range *r, uint64_t mem)
 	r[n++] = (struct range){0x9fc00, 0x40400, 2};
 	r[n++] = (struct range){0xe0000, 0x20000, 3};
 	r[n++] = (struct range){0x100000, (mem < 3 * GIB ? mem : 3 * GIB) - MIB, 1};
+	r[n++] = (struct range){0xe0000000, 0x100000, 2};
 	r[n++] = (struct range){0xfffbc000, 0x4000, 2};
 	if (mem > 3 * GIB)
 		r[n++] = (struct range){4 * GIB, mem - 3 * GIB, 1};
@@ -348,7 +349,7 @@ static unsigned expected_map(struct range *r, uint64_t mem)
 
 static void check_e820(uint64_t mem)
 {
-	struct range r[8];
+	struct range r[9];
 	unsigned n = expected_map(r, mem);
 
 	ck_assert_uint_eq(get(BOARD_BOOT_PARAMS + 0x1e8, 1), n);
@@ -400,7 +401,7 @@ static void check_boot_params(uint64_t initrd, uint64_t initrd_size)
 static void check_start_info(uint64_t initrd, uint64_t initrd_size)
 {
 	const uint64_t si = BOARD_PVH_INFO;
-	struct range r[8];
+	struct range r[9];
 	unsigned n = expected_map(r, mem_size);
 	uint64_t map = get(si + 40, 8), mod = get(si + 16, 8);
 

@@ -80,7 +80,15 @@ static size_t record_len(unsigned n)
 	return sizeof(h) + ((h.size + 7) & ~7u);
 }
 
-enum { R_MACHINE, R_HV, R_IOAPIC, R_BOARD, R_VCPU, R_DEVICE = R_VCPU + VS_CPUS };
+enum {
+	R_MACHINE,
+	R_HV,
+	R_IOAPIC,
+	R_BOARD,
+	R_VCPU,
+	R_DEVICE = R_VCPU + VS_CPUS,
+	R_PCI = R_DEVICE + VS_DEVICES
+};
 
 START_TEST(comes_back)
 {
@@ -101,6 +109,8 @@ START_TEST(comes_back)
 	ck_assert_uint_eq(atomic_load(&vs_vm.agent_ready), 1); /* it is told once more */
 	ck_assert_uint_eq(vs_vm.dev[1].head, 101);
 	ck_assert_uint_eq(vs_vm.dev[1].seq, 201);
+	ck_assert_uint_eq(atomic_load(&vs_vm.pci.fn[0].at[0]), BOARD_PCI_MMIO + 0x10000);
+	ck_assert(hm.line[VS_PINS].bound && hm.line[VS_PINS].data == 0x55);
 	/* One interrupt too many is harmless, one too few is not. */
 	for (unsigned i = 0; i < VS_DEVICES; i++)
 		ck_assert_uint_eq(events_wait(&vs_irq[i], 1, -1, 0), 1);
@@ -123,7 +133,7 @@ START_TEST(another_machine)
 	refused(saved, saved_len, -EINVAL, "cpus 2, and this one has 1");
 	vs_vm.ncpus = VS_CPUS;
 	vs_vm.ndevices = 1;
-	refused(saved, saved_len, -EINVAL, "devices 2, and this one has 1");
+	refused(saved, saved_len, -EINVAL, "devices 3, and this one has 1");
 	vs_vm.ndevices = VS_DEVICES;
 	vs_vm.npins = 48;
 	refused(saved, saved_len, -EINVAL, "pins 24, and this one has 48");
@@ -222,7 +232,7 @@ START_TEST(forged)
 	uint32_t board[4] = {UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX};
 	struct ioapic_state io = {.npins = UINT32_MAX};
 
-	for (unsigned n = 0; n < R_DEVICE + VS_DEVICES; n++) {
+	for (unsigned n = 0; n <= R_PCI; n++) {
 		struct state_head h;
 
 		memcpy(&h, saved + record(n), sizeof(h));
@@ -241,6 +251,10 @@ START_TEST(forged)
 	forge(R_DEVICE, 1, big, 0, -EINVAL, "device 0 was another one");
 	forge(R_DEVICE, 1, big, 8, -EINVAL, "device 0 was another one");
 	forge(R_DEVICE, 1, big, 12, -EINVAL, "device 0 was another one");
+	memset(big, 0xff, sizeof(big));
+	forge(R_PCI, 1, big, sizeof(struct pci_state), 0, "");
+	ck_assert_uint_eq(vs_vm.pci.fn[0].config[1], 0x00100406);
+	forge(R_PCI, 1, big, sizeof(struct pci_state) - 8, -EPROTO, "PCI function");
 	forge(R_HV, 1, big, 72, -EPROTO, "does not know that");
 	forge(R_VCPU + 1, 1, big, 7, -EPROTO, "vCPU");
 }

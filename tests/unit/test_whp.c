@@ -230,7 +230,7 @@ START_TEST(hosts_that_cannot)
 	ck_assert_int_eq(whp_vm_create(&f.vm, &bad, &api, &f.e), -EINVAL);
 	bad = (struct hv_vm_params){.ncpus = HV_MAX_CPUS + 1, .nlines = 1};
 	ck_assert_int_eq(whp_vm_create(&f.vm, &bad, &api, &f.e), -EINVAL);
-	bad = (struct hv_vm_params){.ncpus = 1, .nlines = 241};
+	bad = (struct hv_vm_params){.ncpus = 1, .nlines = HV_MAX_LINES + 1};
 	ck_assert_int_eq(whp_vm_create(&f.vm, &bad, &api, &f.e), -EINVAL);
 }
 END_TEST
@@ -329,7 +329,7 @@ START_TEST(memory_slots)
 	ck_assert_int_eq(hv_mem_map(f.vm, 2, RAM - 4096, p, 8192, 0, &f.e), -EEXIST);
 	ck_assert_int_eq(hv_mem_map(f.vm, 1, 0x50000, p, 4096, 0, &f.e), -EEXIST);
 	ck_assert_int_eq(hv_mem_map(f.vm, 2, HV_X86_LAPIC, p, 4096, 0, &f.e), -EEXIST);
-	ck_assert_int_eq(hv_mem_map(f.vm, 64, 0x50000, p, 4096, 0, &f.e), -EINVAL);
+	ck_assert_int_eq(hv_mem_map(f.vm, HV_MAX_SLOTS, 0x50000, p, 4096, 0, &f.e), -EINVAL);
 	ck_assert_int_eq(hv_mem_map(f.vm, 2, 0x50001, p, 4096, 0, &f.e), -EINVAL);
 	ck_assert_int_eq(hv_mem_map(f.vm, 2, 0x50000, p, 4096, 4, &f.e), -EINVAL);
 	ck_assert_int_eq(hv_mem_map(f.vm, 2, UINT64_MAX - 4095, p, 8192, 0, &f.e), -EINVAL);

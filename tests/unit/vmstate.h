@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A struct vmm as src/vmm/save.h finds it, with two vCPUs, a 16550 and a virtio device, on a
- * hypervisor that keeps bytes. For the unit test and the fuzzer; all of hv.h that libvmm asks for
+ * A struct vmm as src/vmm/save.h finds it, with two vCPUs, a 16550, and two virtio devices, one of
+ * them on PCI, on a hypervisor that keeps bytes. For the unit test and the fuzzer; all of hv.h that libvmm asks for
  * is here, so nothing of src/hv is linked.
  */
 #ifndef TEST_VMSTATE_H
@@ -15,12 +15,14 @@
 #include <insula/state.h>
 
 #include "devices/describe.h"
+#include "hv_map.h"
 #include "vmm/save.h"
 #include "vmm/vmm.h"
 #include "vmm/x86/ioapic.h"
 
 #define VS_CPUS 2u
-#define VS_DEVICES 2u
+#define VS_DEVICES 3u
+#define VS_PCI 2u /* the one on PCI */
 #define VS_PINS 24u
 
 /* hv.h leaves them to the backend. */
@@ -125,37 +127,18 @@ void vmm_end(struct vmm *vm, enum vm_exit_reason reason, const struct msg_vm_exi
 	(void)x;
 }
 
-static int vs_route(struct hv_vm *vm, unsigned line, uint64_t addr, uint32_t data, struct err *e)
-{
-	(void)vm;
-	(void)line;
-	(void)addr;
-	(void)data;
-	(void)e;
-	return 0;
-}
-
-static int vs_bind(struct hv_vm *vm, unsigned line, hv_event event, struct err *e)
-{
-	(void)vm;
-	(void)line;
-	(void)event;
-	(void)e;
-	return 0;
-}
-
-static const struct ioapic_ops vs_ops = {vs_route, vs_bind, vs_bind};
-
 static void vs_device(unsigned i)
 {
 	struct remote *d = &vs_vm.dev[i];
 
 	if (i == 0)
 		describe_16550(&d->desc, 0x3f8, 4);
+	else if (i == VS_PCI)
+		describe_virtio_pci(&d->desc, 1, BOARD_PCI_MMIO, 4, 1);
 	else
 		describe_virtio_mmio(&d->desc, 0xd0000000, 5, 2);
 	d->desc.index = i;
-	strcpy(d->desc.name, i ? "vda" : "com1");
+	strcpy(d->desc.name, i == VS_PCI ? "rng" : i ? "vda" : "com1");
 	d->slot[d->desc.vector[0].slot] = vs_irq[i];
 	d->head = 100 + i;
 	d->seq = 200 + i;
@@ -164,11 +147,13 @@ static void vs_device(unsigned i)
 /* As it is before the guest goes on, or boots. */
 static void vs_open(void)
 {
+	unsigned line = VS_PINS, slot = 1;
 	struct err e;
 
 	memset(&vs_vm, 0, sizeof(vs_vm));
 	memset(&vs_hv, 0, sizeof(vs_hv));
 	memset(vs_vcpu, 0, sizeof(vs_vcpu));
+	memset(&hm, 0, sizeof(hm));
 	vs_vm.hv = &vs_hv;
 	vs_vm.ncpus = VS_CPUS;
 	vs_vm.ndevices = VS_DEVICES;
@@ -184,7 +169,10 @@ static void vs_open(void)
 		vs_irq[i] = event_create();
 		vs_device(i);
 	}
-	if (ioapic_create(&vs_vm.ioapic, VS_PINS, &vs_ops, &vs_hv, &e))
+	pci_init(&vs_vm.pci, &vs_hv, &hm_ops);
+	if (ioapic_create(&vs_vm.ioapic, VS_PINS, &hm_ops, &vs_hv, &e) ||
+	    pci_add(&vs_vm.pci, &vs_vm.dev[VS_PCI], &line, &slot, &e) ||
+	    pci_on_bus(&vs_vm.pci, &vs_vm.mmio, slot, &e))
 		panic("%s", e.text);
 }
 
@@ -194,6 +182,14 @@ static void vs_close(void)
 	fd_close(&vs_vm.main_event);
 	for (unsigned i = 0; i < VS_DEVICES; i++)
 		fd_close(&vs_irq[i]);
+}
+
+static void vs_poke(uint64_t gpa, uint32_t v)
+{
+	struct bus_patience w = {0};
+
+	if (!bus_write(&vs_vm.mmio, gpa, 4, v, &w))
+		panic("nothing at 0x%llx", (unsigned long long)gpa);
 }
 
 /* What a guest has made of it. */
@@ -209,6 +205,12 @@ static void vs_fill(void)
 	}
 	(void)ioapic_write(vs_vm.ioapic, 0, 4, 0x10 + 2 * 5);
 	(void)ioapic_write(vs_vm.ioapic, 0x10, 4, 0x10041);
+	vs_poke(BOARD_PCI_ECAM + 0x8004, 6);
+	vs_poke(BOARD_PCI_ECAM + 0x8040, 0x80000000);
+	vs_poke(BOARD_PCI_MMIO + 0x3000, 0xfee00000);
+	vs_poke(BOARD_PCI_MMIO + 0x3008, 0x55);
+	vs_poke(BOARD_PCI_MMIO + 0x300c, 0);
+	vs_poke(BOARD_PCI_ECAM + 0x8010, BOARD_PCI_MMIO + 0x10000);
 	atomic_store(&vs_vm.init_started, 1);
 	atomic_store(&vs_vm.agent_ready, 2);
 }

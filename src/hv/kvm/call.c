@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The one place that calls ioctl(), and the list of the requests that a running VM needs: not those
- * that map memory, bind doorbells, send messages or read dirty pages, which insula-vmm does before
- * it is sealed or not at all.
+ * that send messages or read dirty pages, and those that map memory and bind doorbells only where a
+ * guest may move them. insula-vmm does the rest before it is sealed.
  */
 #include <errno.h>
 #include <sys/ioctl.h>
+
+#include <insula/base.h>
 
 #include "hv/kvm/backend.h"
 
@@ -21,41 +23,51 @@ int kvm_call(int fd, unsigned long request, void *arg)
 	return kvm_call_value(fd, request, (unsigned long)(uintptr_t)arg);
 }
 
-const unsigned long *hv_ioctls_used(bool restore)
-{
-	/* What is set to restore comes first: the list of others begins behind it. */
-	static const unsigned long used[] = {
-		KVM_SET_MP_STATE,
-		KVM_SET_XSAVE,
-		KVM_SET_XCRS,
-		KVM_SET_DEBUGREGS,
-		KVM_SET_LAPIC,
-		KVM_SET_MSRS,
-		KVM_SET_VCPU_EVENTS,
-		KVM_SET_CLOCK,
-		KVM_SET_TSC_KHZ,
-#define RESTORE_ONLY 9
-		KVM_RUN,
-		KVM_GET_REGS,
-		KVM_SET_REGS,
-		KVM_GET_SREGS,
-		KVM_SET_SREGS,
-		KVM_TRANSLATE, /* instruction bytes of an error */
-		KVM_IRQFD,
-		KVM_SET_GSI_ROUTING,
-		KVM_KVMCLOCK_CTRL, /* after a pause */
-		KVM_GET_MP_STATE,  /* a snapshot: this and what follows */
-		KVM_GET_XSAVE,
-		KVM_GET_XSAVE2,
-		KVM_GET_XCRS,
-		KVM_GET_DEBUGREGS,
-		KVM_GET_LAPIC,
-		KVM_GET_MSRS,
-		KVM_GET_VCPU_EVENTS,
-		KVM_GET_CLOCK,
-		KVM_GET_TSC_KHZ,
-		0,
-	};
+static const struct {
+	unsigned long request;
+	unsigned use; /* enum hv_use; 0: always */
+} requests[] = {
+	{KVM_SET_MP_STATE, HV_RESTORES},
+	{KVM_SET_XSAVE, HV_RESTORES},
+	{KVM_SET_XCRS, HV_RESTORES},
+	{KVM_SET_DEBUGREGS, HV_RESTORES},
+	{KVM_SET_LAPIC, HV_RESTORES},
+	{KVM_SET_MSRS, HV_RESTORES},
+	{KVM_SET_VCPU_EVENTS, HV_RESTORES},
+	{KVM_SET_CLOCK, HV_RESTORES},
+	{KVM_SET_TSC_KHZ, HV_RESTORES},
+	{KVM_RUN, 0},
+	{KVM_GET_REGS, 0},
+	{KVM_SET_REGS, 0},
+	{KVM_GET_SREGS, 0},
+	{KVM_SET_SREGS, 0},
+	{KVM_TRANSLATE, 0}, /* instruction bytes of an error */
+	{KVM_IRQFD, 0},
+	{KVM_SET_GSI_ROUTING, 0},
+	{KVM_KVMCLOCK_CTRL, 0}, /* after a pause */
+	{KVM_GET_MP_STATE, 0},  /* a snapshot: this and what follows */
+	{KVM_GET_XSAVE, 0},
+	{KVM_GET_XSAVE2, 0},
+	{KVM_GET_XCRS, 0},
+	{KVM_GET_DEBUGREGS, 0},
+	{KVM_GET_LAPIC, 0},
+	{KVM_GET_MSRS, 0},
+	{KVM_GET_VCPU_EVENTS, 0},
+	{KVM_GET_CLOCK, 0},
+	{KVM_GET_TSC_KHZ, 0},
+	{KVM_SET_USER_MEMORY_REGION, HV_MOVES},
+	{KVM_IOEVENTFD, HV_MOVES},
+};
 
-	return restore ? used : used + RESTORE_ONLY;
+const unsigned long *hv_ioctls_used(unsigned use)
+{
+	static unsigned long used[ARRAY_LEN(requests) + 1];
+	size_t n = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(requests); i++) {
+		if (!(requests[i].use & ~use))
+			used[n++] = requests[i].request;
+	}
+	used[n] = 0;
+	return used;
 }

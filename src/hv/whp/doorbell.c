@@ -20,7 +20,7 @@ static struct whp_doorbell to_whp(const struct hv_doorbell *d)
 		.gpa = d->addr,
 		.value = d->match ? d->value : 0,
 		.length = d->size,
-		.match = WHP_MATCH_LENGTH | (d->match ? WHP_MATCH_VALUE : 0),
+		.match = (d->size ? WHP_MATCH_LENGTH : 0) | (d->match ? WHP_MATCH_VALUE : 0),
 	};
 }
 

@@ -83,6 +83,13 @@ uint64_t event_drain(int fd)
 	return read(fd, &n, sizeof(n)) == (ssize_t)sizeof(n) ? n : 0;
 }
 
+bool event_pending(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	return poll(&p, 1, 0) > 0;
+}
+
 uint64_t events_wait(const int *event, unsigned n, int channel, int timeout_ms)
 {
 	struct pollfd p[EVENTS_MAX + 1];

@@ -115,6 +115,16 @@ uint64_t event_drain(int fd)
 	return WaitForSingleObject(fd_handle(fd), 0) == WAIT_OBJECT_0;
 }
 
+/* There is no way to look that takes nothing. Whoever waits for it meanwhile is woken by this. */
+bool event_pending(int fd)
+{
+	bool was = event_drain(fd);
+
+	if (was)
+		event_signal(fd);
+	return was;
+}
+
 _Static_assert(EVENTS_MAX + 1 < MAXIMUM_WAIT_OBJECTS, "one wait for all of them");
 
 uint64_t events_wait(const int *event, unsigned n, int channel, int timeout_ms)

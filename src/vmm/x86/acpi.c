@@ -139,6 +139,17 @@ struct madt_ioapic {
 _Static_assert(sizeof(struct madt_ioapic) == 12, "5.2.12.3");
 #define MADT_IOAPIC 1
 
+struct mcfg { /* PCI Firmware 3.3, 4.1.2 */
+	struct header h;
+	uint64_t reserved1;
+	uint64_t ecam; /* of bus 0 */
+	uint16_t segment;
+	uint8_t first_bus, last_bus;
+	uint32_t reserved2;
+} __attribute__((packed));
+_Static_assert(sizeof(struct mcfg) == 60, "one range of buses");
+_Static_assert(BOARD_PCI_ECAM_SIZE == 1u << 20, "one bus");
+
 _Static_assert(BOARD_MAX_CPUS <= 255,
 	       "no x2APIC entries are needed, and a byte is enough for a _UID");
 
@@ -183,6 +194,12 @@ static uint64_t end_table(struct out *o, size_t at)
 #define AML_METHOD 0x14
 #define AML_ROOT '\\'
 #define AML_EXT 0x5b
+#define AML_ARG3 0x6b
+#define AML_STORE 0x70
+#define AML_OR 0x7d
+#define AML_DWORD_FIELD 0x8a
+#define AML_RETURN 0xa4
+#define AML_SERIALIZED 8 /* in the flags of a method: it makes names */
 #define AML_EXT_DEVICE 0x82
 #define AML_NOTIFY 0x86
 
@@ -258,6 +275,9 @@ static const char *aml_seg(char seg[5], char letter, unsigned n)
 
 /* Resource descriptors, 6.4 */
 
+#define WINDOW_MEMORY 0
+#define WINDOW_BUS 2
+
 static void res_io(struct out *o, uint16_t port, uint8_t len)
 {
 	out_int(o, 0x47, 1); /* 6.4.2.5 */
@@ -275,6 +295,21 @@ static void res_memory(struct out *o, uint32_t base, uint32_t len)
 	out_int(o, 1, 1); /* read and write */
 	out_int(o, base, 4);
 	out_int(o, len, 4);
+}
+
+/* What a bridge hands on: numbers of 2 or 4 bytes, from `first` to `last`. */
+static void res_window(struct out *o, unsigned kind, unsigned bytes, uint32_t first, uint32_t last)
+{
+	out_int(o, bytes == 2 ? 0x88 : 0x87, 1); /* 6.4.3.5.3, 6.4.3.5.2 */
+	out_int(o, 3 + 5 * bytes, 2);
+	out_int(o, kind, 1);
+	out_int(o, 0x0c, 1);                  /* producer; first and last are fixed */
+	out_int(o, kind == WINDOW_MEMORY, 1); /* it can be written; not cached */
+	out_int(o, 0, bytes);                 /* granularity */
+	out_int(o, first, bytes);
+	out_int(o, last, bytes);
+	out_int(o, 0, bytes); /* translation */
+	out_int(o, last - first + 1, bytes);
 }
 
 static void res_interrupt(struct out *o, uint32_t gsi)
@@ -303,21 +338,28 @@ static void aml_resources(struct out *o, const struct device_desc *d)
 		res_interrupt(o, d->vector[i].number);
 }
 
+/* `t`: descriptors, with room for the end tag. */
+static void aml_crs_of(struct out *o, struct out *t)
+{
+	size_t at;
+
+	out_int(t, 0x79, 1); /* end tag; checksum 0: not used */
+	out_int(t, 0, 1);
+	aml_name(o, "_CRS");
+	out_int(o, AML_BUFFER, 1);
+	at = aml_begin(o);
+	aml_byte(o, (unsigned)t->len);
+	out_bytes(o, t->mem, t->len);
+	aml_end(o, at);
+}
+
 static void aml_crs(struct out *o, const struct device_desc *d)
 {
 	uint8_t buf[2 + DEVICE_MAX_WINDOWS * 12 + MAX_PINS * 9];
 	struct out t = {.mem = buf, .cap = sizeof(buf)};
-	size_t at;
 
 	aml_resources(&t, d);
-	out_int(&t, 0x79, 1); /* end tag; checksum 0: not used */
-	out_int(&t, 0, 1);
-	aml_name(o, "_CRS");
-	out_int(o, AML_BUFFER, 1);
-	at = aml_begin(o);
-	aml_byte(o, (unsigned)t.len);
-	out_bytes(o, t.mem, t.len);
-	aml_end(o, at);
+	aml_crs_of(o, &t);
 }
 
 static void aml_device(struct out *o, const char *seg, const char *hid, unsigned uid,
@@ -390,6 +432,72 @@ static void aml_events(struct out *o)
 	aml_end(o, at);
 }
 
+/* A word of the buffer that is the fourth argument. */
+static void aml_word_of_arg3(struct out *o, unsigned at, const char *seg)
+{
+	out_int(o, AML_DWORD_FIELD, 1);
+	out_int(o, AML_ARG3, 1);
+	aml_byte(o, at);
+	out_bytes(o, seg, 4);
+}
+
+/* Which parts of PCI Express the kernel may have for itself (6.2.11): of those that there are, all,
+ * and that is none yet. What it was asked comes back, with nothing in the third word, and bit 4 of
+ * the first one set: "masked". */
+static void aml_osc(struct out *o)
+{
+	size_t at;
+
+	out_int(o, AML_METHOD, 1);
+	at = aml_begin(o);
+	out_bytes(o, "_OSC", 4);
+	out_int(o, 4 | AML_SERIALIZED, 1);
+	aml_word_of_arg3(o, 0, "CDW1");
+	aml_word_of_arg3(o, 8, "CDW3");
+	out_int(o, AML_OR, 1);
+	out_bytes(o, "CDW1", 4);
+	aml_byte(o, 0x10);
+	out_bytes(o, "CDW1", 4);
+	out_int(o, AML_STORE, 1);
+	out_int(o, 0, 1);
+	out_bytes(o, "CDW3", 4);
+	out_int(o, AML_RETURN, 1);
+	out_int(o, AML_ARG3, 1);
+	aml_end(o, at);
+}
+
+/* The host bridge, PCI Firmware 3.3, 4.; and who keeps others off its configuration space. */
+static void aml_pci(struct out *o)
+{
+	uint8_t buf[64];
+	struct out t = {.mem = buf, .cap = sizeof(buf)};
+	size_t at = aml_begin_device(o, "PCI0");
+
+	aml_hid_uid(o, "PNP0A08", 0);
+	aml_name(o, "_CID");
+	aml_string(o, "PNP0A03");
+	res_window(&t, WINDOW_BUS, 2, 0, 0);
+	res_window(&t, WINDOW_MEMORY, 4, BOARD_PCI_MMIO, BOARD_PCI_MMIO_END - 1);
+	aml_crs_of(o, &t);
+	aml_osc(o);
+	aml_end(o, at);
+	at = aml_begin_device(o, "PCFG");
+	aml_hid_uid(o, "PNP0C02", 0);
+	t.len = 0;
+	res_memory(&t, BOARD_PCI_ECAM, BOARD_PCI_ECAM_SIZE);
+	aml_crs_of(o, &t);
+	aml_end(o, at);
+}
+
+static bool has_pci(const struct acpi_params *p)
+{
+	unsigned i = 0;
+
+	while (i < p->ndevices && !device_is_pci(p->device[i]))
+		i++;
+	return i < p->ndevices;
+}
+
 static void aml_devices(struct out *o, const struct acpi_params *p)
 {
 	const struct device_desc pvpanic = {
@@ -402,6 +510,8 @@ static void aml_devices(struct out *o, const struct acpi_params *p)
 	aml_device(o, "PEVT", "QEMU0001", 0, &pvpanic);
 	aml_genid(o);
 	aml_events(o);
+	if (has_pci(p))
+		aml_pci(o);
 	for (unsigned i = 0; i < p->ndevices; i++) {
 		const struct device_desc *d = p->device[i];
 
@@ -495,13 +605,29 @@ static uint64_t make_madt(struct out *o, const struct acpi_params *p)
 	return end_table(o, at);
 }
 
-static uint64_t make_xsdt(struct out *o, uint64_t fadt, uint64_t madt)
+/* 0: there is no PCI. */
+static uint64_t make_mcfg(struct out *o, const struct acpi_params *p)
+{
+	const struct mcfg m = {.h = make_header("MCFG", 1), .ecam = BOARD_PCI_ECAM};
+	size_t at;
+
+	if (!has_pci(p))
+		return 0;
+	at = begin_table(o);
+	out_bytes(o, &m, sizeof(m));
+	return end_table(o, at);
+}
+
+/* `table`: 0 is none. */
+static uint64_t make_xsdt(struct out *o, const uint64_t *table, unsigned n)
 {
 	size_t at = begin_table(o);
 
 	out_bytes(o, &(struct header[]){make_header("XSDT", 1)}, sizeof(struct header));
-	out_int(o, fadt, 8);
-	out_int(o, madt, 8);
+	for (unsigned i = 0; i < n; i++) {
+		if (table[i])
+			out_int(o, table[i], 8);
+	}
 	return end_table(o, at);
 }
 
@@ -520,7 +646,7 @@ int acpi_build(const struct guestmem *gm, const struct acpi_params *p, uint64_t 
 	struct out o = {.mem = gm_ptr(gm, BOARD_ACPI, BOARD_ACPI_SIZE),
 			.cap = BOARD_RESET_CODE - BOARD_ACPI};
 	struct rsdp r = {.revision = 0};
-	uint64_t fadt, madt;
+	uint64_t table[3];
 	int rc = 0;
 
 	if (p->ncpus < 1 || p->ncpus > BOARD_MAX_CPUS || p->ndevices > VM_MAX_DEVICES)
@@ -534,9 +660,10 @@ int acpi_build(const struct guestmem *gm, const struct acpi_params *p, uint64_t 
 	if (!o.mem)
 		return err_set(e, -EINVAL, "ACPI: no RAM at 0x%llx", BOARD_ACPI);
 	out_bytes(&o, &r, sizeof(r)); /* its place: it is the first, and found by a scan as well */
-	fadt = make_fadt(&o, make_dsdt(&o, p));
-	madt = make_madt(&o, p);
-	make_rsdp(&r, make_xsdt(&o, fadt, madt));
+	table[0] = make_fadt(&o, make_dsdt(&o, p));
+	table[1] = make_madt(&o, p);
+	table[2] = make_mcfg(&o, p);
+	make_rsdp(&r, make_xsdt(&o, table, ARRAY_LEN(table)));
 	memcpy(o.mem, &r, sizeof(r));
 	*rsdp = BOARD_ACPI;
 	return 0;

@@ -44,17 +44,11 @@
 
 struct pin {
 	uint64_t rte;
-	hv_event event; /* -1: none */
-	bool bound;
-	bool routed; /* the line has the message below */
-	uint64_t addr;
-	uint32_t data;
+	struct line line;
 };
 
 struct ioapic {
 	pthread_mutex_t lock; /* everything below */
-	const struct ioapic_ops *ops;
-	struct hv_vm *vm;
 	struct err failure;
 	uint32_t id;
 	uint8_t index;
@@ -66,58 +60,24 @@ static bool delivers(const struct pin *p)
 {
 	unsigned mode = RTE_MODE(p->rte);
 
-	return p->event >= 0 && !(p->rte & RTE_MASKED) && (p->rte & RTE_VECTOR) >= VECTOR_MIN &&
+	return p->line.event >= 0 && !(p->rte & RTE_MASKED) &&
+	       (p->rte & RTE_VECTOR) >= VECTOR_MIN &&
 	       (mode == RTE_MODE_FIXED || mode == RTE_MODE_LOWEST);
 }
 
-/* The line keeps its event while the message changes: that is the hypervisor's promise, so no edge
- * is lost here. */
-static int route(struct ioapic *a, unsigned n, struct err *e)
+/* Make the hypervisor's line what the entry says. */
+static int update(struct pin *p, struct err *e)
 {
-	struct pin *p = &a->pin[n];
 	uint64_t addr = MSI_ADDR | RTE_DEST(p->rte) << MSI_ADDR_DEST_SHIFT;
 	uint32_t data = (uint32_t)((p->rte & RTE_VECTOR) | RTE_MODE(p->rte) << MSI_DATA_MODE_SHIFT);
-	int rc;
 
 	if (p->rte & RTE_LOGICAL)
 		addr |= MSI_ADDR_LOGICAL;
-	if (p->routed && p->addr == addr && p->data == data)
-		return 0;
-	rc = a->ops->route(a->vm, n, addr, data, e);
-	p->routed = rc == 0;
-	p->addr = addr;
-	p->data = data;
-	return rc;
+	return delivers(p) ? line_deliver(&p->line, addr, data, e) : line_hold(&p->line, e);
 }
 
-static int unbind(struct ioapic *a, unsigned n, struct err *e)
-{
-	struct pin *p = &a->pin[n];
-	int rc = p->bound ? a->ops->unbind(a->vm, n, p->event, e) : 0;
-
-	if (rc == 0)
-		p->bound = false;
-	return rc;
-}
-
-/* Make the hypervisor's line what the entry says. */
-static int update(struct ioapic *a, unsigned n, struct err *e)
-{
-	struct pin *p = &a->pin[n];
-	int rc;
-
-	if (!delivers(p))
-		return unbind(a, n, e);
-	rc = route(a, n, e);
-	if (rc || p->bound)
-		return rc;
-	rc = a->ops->bind(a->vm, n, p->event, e);
-	p->bound = rc == 0;
-	return rc;
-}
-
-int ioapic_create(struct ioapic **out, unsigned npins, const struct ioapic_ops *ops,
-		  struct hv_vm *vm, struct err *e)
+int ioapic_create(struct ioapic **out, unsigned npins, const struct line_ops *ops, struct hv_vm *vm,
+		  struct err *e)
 {
 	struct ioapic *a;
 
@@ -128,12 +88,10 @@ int ioapic_create(struct ioapic **out, unsigned npins, const struct ioapic_ops *
 	if (!a)
 		return err_sys(e, -ENOMEM, "IOAPIC");
 	pthread_mutex_init(&a->lock, NULL);
-	a->ops = ops;
-	a->vm = vm;
 	a->npins = npins;
 	for (unsigned i = 0; i < npins; i++) {
 		a->pin[i].rte = RTE_MASKED;
-		a->pin[i].event = -1;
+		a->pin[i].line = (struct line){.ops = ops, .vm = vm, .number = i, .event = -1};
 	}
 	*out = a;
 	return 0;
@@ -144,25 +102,28 @@ void ioapic_destroy(struct ioapic *a)
 	if (!a)
 		return;
 	for (unsigned i = 0; i < a->npins; i++)
-		(void)unbind(a, i, NULL); /* the VM is next to go, and its lines with it */
+		(void)line_hold(&a->pin[i].line,
+				NULL); /* the VM is next to go, and its lines with it */
 	pthread_mutex_destroy(&a->lock);
 	free(a);
 }
 
 int ioapic_set_event(struct ioapic *a, unsigned pin, hv_event event, struct err *e)
 {
+	struct line *l;
 	int rc = 0;
 
 	if (pin >= a->npins)
 		return err_set(e, -EINVAL, "IOAPIC: pin %u of %u", pin, a->npins);
+	l = &a->pin[pin].line;
 	pthread_mutex_lock(&a->lock);
-	if (event >= 0 && a->pin[pin].event >= 0 && event != a->pin[pin].event) {
+	if (event >= 0 && l->event >= 0 && event != l->event) {
 		rc = err_set(e, -EEXIST, "IOAPIC: two devices on pin %u", pin);
-	} else if (event != a->pin[pin].event) {
-		rc = unbind(a, pin, e);
+	} else if (event != l->event) {
+		rc = line_hold(l, e);
 		if (rc == 0) {
-			a->pin[pin].event = event;
-			rc = update(a, pin, e);
+			l->event = event;
+			rc = update(&a->pin[pin], e);
 		}
 	}
 	pthread_mutex_unlock(&a->lock);
@@ -206,7 +167,7 @@ static int write_reg(struct ioapic *a, uint32_t value)
 		return 0;
 	a->pin[pin].rte &= ~(0xffffffffull << shift);
 	a->pin[pin].rte |= ((uint64_t)value << shift) & RTE_WRITABLE;
-	return update(a, pin, &a->failure);
+	return update(&a->pin[pin], &a->failure);
 }
 
 uint64_t ioapic_read(struct ioapic *a, uint64_t off, unsigned size)
@@ -262,7 +223,7 @@ int ioapic_set(struct ioapic *a, const struct ioapic_state *s, struct err *e)
 	a->index = (uint8_t)s->index;
 	for (unsigned i = 0; i < a->npins && !rc; i++) {
 		a->pin[i].rte = s->rte[i] & RTE_WRITABLE;
-		rc = update(a, i, e);
+		rc = update(&a->pin[i], e);
 	}
 	pthread_mutex_unlock(&a->lock);
 	return rc;

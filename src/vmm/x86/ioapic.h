@@ -2,11 +2,8 @@
 /*
  * IOAPIC: the registers of an 82093AA (version 0x20) in user space. Edge lines only.
  *
- * Each pin is one line of the hypervisor (hv.h) with one event. A pin that may deliver has its
- * event bound, so that an interrupt never passes through this program; a pin that may not has it
- * unbound, and an edge that comes meanwhile stays in the event until it is bound again. Nothing is
- * asked of the hypervisor when a write changes nothing, and a masked pin is routed only when it is
- * unmasked: kernels rewrite every entry several times while they boot.
+ * Each pin is an interrupt line (vmm/line.h). What comes while it is masked is delivered when it is
+ * unmasked.
  *
  * Differences to the hardware:
  *   - a level-triggered entry is kept as written but delivers edges; remote IRR and delivery
@@ -24,22 +21,16 @@
 #include <insula/err.h>
 #include <insula/hv.h>
 
+#include "vmm/line.h"
+
 #define IOAPIC_MAX_PINS 120 /* what an 8-bit index reaches: 0x10 + 2 * pin */
 
 struct ioapic;
 
-/* hv_irq_route, hv_irq_bind, hv_irq_unbind; a test has its own. Called under the IOAPIC's lock,
- * from the thread that calls. */
-struct ioapic_ops {
-	int (*route)(struct hv_vm *vm, unsigned line, uint64_t addr, uint32_t data, struct err *e);
-	int (*bind)(struct hv_vm *vm, unsigned line, hv_event event, struct err *e);
-	int (*unbind)(struct hv_vm *vm, unsigned line, hv_event event, struct err *e);
-};
-
 /* npins 1..IOAPIC_MAX_PINS, else -EINVAL; -ENOMEM. All pins are masked and have no event. `ops` and
  * `vm` outlive it. */
-int ioapic_create(struct ioapic **out, unsigned npins, const struct ioapic_ops *ops,
-		  struct hv_vm *vm, struct err *e);
+int ioapic_create(struct ioapic **out, unsigned npins, const struct line_ops *ops, struct hv_vm *vm,
+		  struct err *e);
 /* Unbinds what is bound. No other thread may use it any more. NULL is fine. */
 void ioapic_destroy(struct ioapic *a);
 

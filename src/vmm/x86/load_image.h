@@ -88,7 +88,7 @@ struct load_map {
 	struct load_map_entry {
 		uint64_t gpa, size;
 		uint32_t type;
-	} entry[5 + MEMMAP_MAX];
+	} entry[6 + MEMMAP_MAX];
 };
 /* The memory map of the board, ascending and disjoint. */
 void load_map_make(struct load_map *map, const struct guestmem *gm);

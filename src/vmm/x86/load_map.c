@@ -16,7 +16,8 @@ static void add_range(struct load_map *map, uint64_t from, uint64_t to, uint32_t
 /*
  * What is not listed is not RAM. The windows of devices in the hole are not listed: their drivers
  * claim them, and a reserved entry would only stand in the way. KVM's own pages are, so that
- * nothing is ever placed on them.
+ * nothing is ever placed on them; and so is PCI's configuration space, whether there is one or not:
+ * Linux does not use one that is not reserved.
  */
 void load_map_make(struct load_map *map, const struct guestmem *gm)
 {
@@ -29,6 +30,7 @@ void load_map_make(struct load_map *map, const struct guestmem *gm)
 	add_range(map, BOARD_KERNEL, r->size, LOAD_MAP_RAM);
 	for (r++; r < end && r->gpa < HV_X86_INTEL_PAGES; r++)
 		add_range(map, r->gpa, r->gpa + r->size, LOAD_MAP_RAM);
+	add_range(map, BOARD_PCI_ECAM, BOARD_PCI_ECAM + BOARD_PCI_ECAM_SIZE, LOAD_MAP_RESERVED);
 	add_range(map, HV_X86_INTEL_PAGES, HV_X86_INTEL_PAGES + HV_X86_INTEL_SIZE,
 		  LOAD_MAP_RESERVED);
 	for (; r < end; r++)

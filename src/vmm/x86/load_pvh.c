@@ -8,7 +8,7 @@
 #include "load_image.h"
 
 #define START_MAGIC 0x336ec578u
-#define START_VERSION 1
+#define INFO_VERSION 1
 
 struct start_info {
 	uint32_t magic, version, flags, nr_modules;
@@ -57,7 +57,7 @@ void load_write_start_info(uint8_t *low, const struct load_params *p,
 
 	memset(&s, 0, sizeof(s));
 	s.info.magic = START_MAGIC;
-	s.info.version = START_VERSION;
+	s.info.version = INFO_VERSION;
 	s.info.cmdline_paddr = BOARD_CMDLINE;
 	s.info.rsdp_paddr = p->acpi_rsdp;
 	if (initrd->size) {
