@@ -58,7 +58,8 @@ struct image_initrd_params {
 	const char *modules;
 	/* Also the modules that a root disk may need: overlay and the file systems. */
 	bool root_disk;
-	bool fs; /* also the modules of virtio-fs */
+	bool fs;  /* also the modules of virtio-fs */
+	bool pci; /* also those of virtio over PCI */
 };
 
 /* A finished initrd, open for reading only (close-on-exec); the caller closes *fd. Not found
@@ -90,10 +91,11 @@ struct image_config {
 		IMAGE_AGENT_BESIDE, /* serve them beside the shell, or the init of the root */
 	} agent;
 	char *const *share; /* absolute paths; NULL-terminated; may be NULL */
-	char *const *fs;    /* live shares: "ro,TAG,PATH" or "rw,TAG,PATH"; likewise */
-	unsigned layers;    /* with IMAGE_ROOT_RO: the root is made of so many layers */
-	bool upper;         /* a disk of that serial takes what is written to the root */
-	const char *dir;    /* is made in the root if it is missing; NULL: none */
+	/* Live shares: "ro,TAG,PATH" or "rw,TAG,PATH", "ro,pci,TAG,PATH" on the PCI bus; likewise. */
+	char *const *fs;
+	unsigned layers; /* with IMAGE_ROOT_RO: the root is made of so many layers */
+	bool upper;      /* a disk of that serial takes what is written to the root */
+	const char *dir; /* is made in the root if it is missing; NULL: none */
 };
 
 /* A sealed memfd (close-on-exec) with a cpio archive that holds /insula/config: the second initrd

@@ -9,14 +9,26 @@
 
 #include "helper.h"
 
-int helper_open(struct helper *h, int page_fd, int call_fd, int irq_fd, uint32_t tag, struct err *e)
+/* How many of them are there was checked with the roles. */
+static void take_irqs(struct helper *h, const struct start_fds *f)
+{
+	enum start_role role = f->n[START_VECTOR] ? START_VECTOR : START_IRQ;
+
+	if (f->n[role] > DEVICE_MAX_VECTORS)
+		panic("%u interrupts", f->n[role]);
+	h->msix = role == START_VECTOR;
+	h->nirqs = f->n[role];
+	memcpy(h->irq_fd, f->fd[role], h->nirqs * sizeof(*h->irq_fd));
+}
+
+int helper_open(struct helper *h, const struct start_fds *f, uint32_t tag, struct err *e)
 {
 	int rc;
 
 	memset(h, 0, sizeof(*h));
-	h->page_fd = page_fd;
-	h->call_fd = call_fd;
-	h->irq_fd = irq_fd;
+	h->page_fd = f->fd[START_PAGE][0];
+	h->call_fd = f->fd[START_CALL][0];
+	take_irqs(h, f);
 	h->event_fd = event_create();
 	h->channel = h->wait_fd = -1;
 	h->spin = several_cpus();
@@ -24,7 +36,7 @@ int helper_open(struct helper *h, int page_fd, int call_fd, int irq_fd, uint32_t
 		rc = err_sys(e, h->event_fd, "eventfd");
 		goto out_close;
 	}
-	rc = shm_map(page_fd, DP_SIZE, 0, DP_SIZE, true, &h->page, e);
+	rc = shm_map(h->page_fd, DP_SIZE, 0, DP_SIZE, true, &h->page, e);
 	if (rc)
 		goto out_close;
 	fd_close(&h->page_fd);
@@ -44,7 +56,8 @@ void helper_close(struct helper *h)
 	h->page = NULL;
 	fd_close(&h->page_fd);
 	fd_close(&h->call_fd);
-	fd_close(&h->irq_fd);
+	for (unsigned i = 0; i < h->nirqs; i++)
+		fd_close(&h->irq_fd[i]);
 	fd_close(&h->event_fd);
 }
 
@@ -73,10 +86,10 @@ int helper_attach(struct helper *h, const struct helper_ops *ops, void *dev, str
 	return 0;
 }
 
-void helper_irq(struct helper *h)
+void helper_irq(struct helper *h, unsigned vector)
 {
 	h->irqs++;
-	event_signal(h->irq_fd);
+	event_signal(h->irq_fd[vector]);
 }
 
 static int helper_say(struct helper *h, enum msg_type type, struct msg_stats *s)

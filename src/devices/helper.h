@@ -57,12 +57,16 @@ struct helper {
 	const struct helper_ops *ops;
 	void *dev;
 	void *page;
-	int page_fd;  /* owned until helper_open() returns */
-	int channel;  /* borrowed */
-	int wait_fd;  /* borrowed: the channel; or what is ready when it is, or something else of
+	int page_fd; /* owned until helper_open() returns */
+	int channel; /* borrowed */
+	int wait_fd; /* borrowed: the channel; or what is ready when it is, or something else of
 		       * the device's own (an epoll set: ops->woken) */
-	int call_fd;  /* owned: the core's wake-up */
-	int irq_fd;   /* owned: interrupt line */
+	int call_fd; /* owned: the core's wake-up */
+	/* owned: what interrupts the guest, by vector. One, or one for each entry of the MSI-X
+	 * table of a PCI function. */
+	int irq_fd[DEVICE_MAX_VECTORS];
+	unsigned nirqs;
+	bool msix;
 	int event_fd; /* owned: for the device's own threads; may be signalled by any thread */
 	bool spin;    /* more than one CPU */
 	bool quiet;   /* MSG_QUIET until MSG_RESUME: */
@@ -80,10 +84,9 @@ struct helper {
 /* The answer to MSG_QUIET. The control thread. */
 void helper_is_quiet(struct helper *h);
 
-/* Map the page and take over page_fd, call_fd, irq_fd (closed on error as well). `tag` as in
- * port_state. */
-int helper_open(struct helper *h, int page_fd, int call_fd, int irq_fd, uint32_t tag,
-		struct err *e);
+/* Map the page and take over START_PAGE, START_CALL, START_IRQ and START_VECTOR (closed on error as
+ * well). `tag` as in port_state. */
+int helper_open(struct helper *h, const struct start_fds *f, uint32_t tag, struct err *e);
 /* The device is ready: execute what an earlier helper left pending, then ops->resume(). -EPROTO as
  * port_run(). */
 int helper_attach(struct helper *h, const struct helper_ops *ops, void *dev, struct err *e);
@@ -94,13 +97,13 @@ void helper_close(struct helper *h);
  * -EPROTO. */
 int helper_loop(struct helper *h, int channel);
 
-/* Signal the interrupt line. Control thread only (other threads signal irq_fd and count
+/* Signal one of the vectors. Control thread only (other threads signal irq_fd and count
  * themselves). */
-void helper_irq(struct helper *h);
+void helper_irq(struct helper *h, unsigned vector);
 
 /* ---- the list for jail_seal() ---- */
 struct rule_list {
-	struct jail_rule rule[96]; /* a card with NET_MAX_PAIRS pairs and lanes needs the most */
+	struct jail_rule rule[128]; /* a card with NET_MAX_PAIRS pairs and lanes needs the most */
 	size_t n;
 };
 /* Allow a call with any arguments, or with this descriptor as the first one. More rules than there

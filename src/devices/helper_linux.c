@@ -27,7 +27,8 @@ void helper_rules(const struct helper *h, struct rule_list *l)
 	rule_fd(l, SYS_read, h->call_fd, "the core's wake-up");
 	rule_fd(l, SYS_read, h->event_fd, "wake-up by our own threads");
 	rule_fd(l, SYS_write, h->event_fd, "wake-up by our own threads");
-	rule_fd(l, SYS_write, h->irq_fd, "interrupt the guest");
+	for (unsigned i = 0; i < h->nirqs; i++)
+		rule_fd(l, SYS_write, h->irq_fd[i], "interrupt the guest");
 }
 
 void helper_signals(void)

@@ -19,7 +19,7 @@ struct start {
 /* What a helper of this kind has, besides what its check() knows of. */
 static int check_roles(const struct helper_program *p, const struct start_fds *f, struct err *e)
 {
-	static const enum start_role one[] = {START_PAGE, START_CALL, START_IRQ};
+	static const enum start_role one[] = {START_PAGE, START_CALL};
 	static const enum start_role none[] = {START_HYPERVISOR, START_KERNEL, START_INITRD,
 					       START_STATE};
 	int rc = start_expect(f, START_ANSWER, word_events(), e);
@@ -28,6 +28,11 @@ static int check_roles(const struct helper_program *p, const struct start_fds *f
 		rc = start_expect(f, one[i], 1, e);
 	for (unsigned i = 0; i < ARRAY_LEN(none) && !rc; i++)
 		rc = start_expect(f, none[i], 0, e);
+	/* On the PCI bus a vector for each queue and one more. How many queues, check() knows. */
+	if (!rc)
+		rc = start_expect(f, START_IRQ, !f->n[START_VECTOR], e);
+	if (!rc && f->n[START_VECTOR])
+		rc = start_expect(f, START_VECTOR, p->memory ? f->n[START_KICK] + 1 : 0, e);
 	if (!rc && f->n[START_FAULTS])
 		rc = start_expect(f, START_FAULTS, p->memory, e);
 	if (!rc && f->n[START_WATCH])

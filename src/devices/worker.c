@@ -130,28 +130,28 @@ static void reg_write(void *dev, uint32_t off, uint32_t size, uint64_t val)
 {
 	struct worker *w = dev;
 
-	vmmio_write(&w->mmio, off, size, val);
+	front_write(&w->front, off, size, val);
 }
 
 static uint64_t reg_read(void *dev, uint32_t off, uint32_t size)
 {
 	struct worker *w = dev;
 
-	return vmmio_read(&w->mmio, off, size);
+	return front_read(&w->front, off, size);
 }
 
 static void worker_settle(void *dev)
 {
 	struct worker *w = dev;
 
-	vmmio_show(&w->mmio);
+	front_show(&w->front);
 }
 
 static void worker_lost(void *dev)
 {
 	struct worker *w = dev;
 
-	virtio_fail(&w->mmio.v, "register accesses were lost");
+	virtio_fail(&w->front.v, "register accesses were lost");
 }
 
 static void worker_event(void *dev)
@@ -160,7 +160,7 @@ static void worker_event(void *dev)
 	const char *why = atomic_exchange(&w->fault, NULL);
 
 	if (why)
-		virtio_fail(&w->mmio.v, why);
+		virtio_fail(&w->front.v, why);
 	if (w->quiet_owed && all_lanes(w, is_frozen)) {
 		w->quiet_owed = false;
 		helper_is_quiet(w->h);
@@ -172,9 +172,9 @@ static void worker_stop_now(void *dev, struct msg_stats *s)
 	struct worker *w = dev;
 
 	w->last = true;
-	if (w->mmio.v.running)
+	if (w->front.v.running)
 		w->model.stop(w);
-	w->mmio.v.running = false;
+	w->front.v.running = false;
 	for (unsigned k = 0; k < w->nlanes; k++) {
 		for (unsigned i = 0; i < ARRAY_LEN(s->n); i++)
 			s->n[i] += w->lane[k].stat[i];
@@ -196,7 +196,7 @@ void worker_resume(void *dev)
 {
 	struct worker *w = dev;
 
-	virtio_resume(&w->mmio.v);
+	virtio_resume(&w->front.v);
 }
 
 const struct helper_ops worker_helper_ops = {
@@ -224,8 +224,7 @@ int worker_open(struct worker *w, struct helper *h, const struct memmap *mem,
 	w->nkicks = f->n[START_KICK];
 	memcpy(w->kick_fd, f->fd[START_KICK], w->nkicks * sizeof(*w->kick_fd));
 	*step = "page";
-	rc = helper_open(h, f->fd[START_PAGE][0], f->fd[START_CALL][0], f->fd[START_IRQ][0], tag,
-			 e);
+	rc = helper_open(h, f, tag, e);
 	if (rc)
 		return rc;
 	*step = "memory";
@@ -290,8 +289,7 @@ void worker_describe(struct worker *w, uint32_t device_id, uint64_t features, un
 		.start = worker_start,
 		.stop = worker_stop,
 	};
-	vmmio_init(&w->mmio, w->h, (uint32_t *)(void *)w->h->port.shadow, w->h->port.dev_state,
-		   w->h->port.resumed, &w->gm, &w->model, w);
+	front_init(&w->front, w->h, &w->gm, &w->model, w);
 }
 
 /* ---- I/O thread ---- */
@@ -352,19 +350,24 @@ void lane_fault(struct lane *l, const char *why)
 
 void lane_publish(struct lane *l)
 {
-	bool irq = false;
+	const struct virtio_front *f = &l->w->front;
+	uint32_t due = 0;
 
-	for (uint32_t left = l->queues; left; left &= left - 1)
-		irq |= vq_publish(&l->w->mmio.v.vq[__builtin_ctz(left)]);
-	if (!irq)
-		return;
-	l->stat[STAT_IRQS]++;
-	event_signal(l->w->h->irq_fd);
+	for (uint32_t left = l->queues; left; left &= left - 1) {
+		unsigned i = (unsigned)__builtin_ctz(left);
+
+		if (vq_publish(&l->w->front.v.vq[i]))
+			due |= front_vector(f, i);
+	}
+	for (; due; due &= due - 1) {
+		l->stat[STAT_IRQS]++;
+		event_signal(l->w->h->irq_fd[__builtin_ctz(due)]);
+	}
 }
 
 bool lane_arm(struct lane *l, unsigned q)
 {
-	struct virtqueue *vq = &l->w->mmio.v.vq[q];
+	struct virtqueue *vq = &l->w->front.v.vq[q];
 
 	return vq->num && vq_arm(vq);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A virtio device on MMIO with I/O threads: what all of them have in common.
+ * A virtio device with I/O threads: what all of them have in common.
  *
  *   control thread   registers, messages (helper.h). Starts and stops the serving of the queues by
  *                    commands, and hears when the I/O threads are quiet.
@@ -23,7 +23,7 @@
 
 #include <insula/stats.h>
 
-#include "devices/virtio/virtio_mmio.h"
+#include "devices/virtio/front.h"
 
 #define WORKER_MAX_LANES 8
 #define WORKER_MAX_EXTRA 16 /* descriptors of its own that a device may wait for */
@@ -64,7 +64,7 @@ struct lane {
 struct worker {
 	struct helper *h;
 	struct guestmem gm;
-	struct virtio_mmio mmio;
+	struct virtio_front front;
 	struct virtio_model model;
 	unsigned nkicks;
 	int kick_fd[VIRTIO_MAX_QUEUES];
@@ -125,7 +125,8 @@ bool lane_freezes(const struct lane *l);
 /* Once in each turn, with nothing in flight and all of it published: wait here while a snapshot is
  * made. What the lane has taken and not answered stays its own. */
 void lane_freeze(struct lane *l);
-/* Publish what was pushed on the queues of this lane, with one interrupt at the most. */
+/* Publish what was pushed on the queues of this lane, with one interrupt of each vector at the most.
+ */
 void lane_publish(struct lane *l);
 /* Ask for kicks on queue q. True: there is something to take first. */
 bool lane_arm(struct lane *l, unsigned q);

@@ -13,8 +13,9 @@
  * were open, and working directories, give ENOTCONN from then on. None of them can ever reach the
  * new server, where the same numbers mean other files.
  *
- * The driver does not tell which device has which tag (before Linux 6.9). Both are numbered in the
- * order of the board's windows: the nth record is the nth device of the kind.
+ * The driver does not tell which device has which tag (before Linux 6.9). On each bus both are
+ * numbered in the order of the devices there: the nth record of the bus is its nth device of the
+ * kind.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -43,7 +44,7 @@
 struct fs_record {
 	char tag[40];
 	const char *dir;
-	bool ro;
+	bool ro, pci;
 	bool over; /* somebody has unmounted it: it is theirs */
 };
 
@@ -56,13 +57,16 @@ static void sleep_ms(unsigned ms)
 
 static void fs_parse(const char *text, struct fs_record *r)
 {
-	const char *dir = strlen(text) > 3 ? strchr(text + 3, ',') : NULL;
+	const char *tag = strlen(text) > 3 ? text + 3 : "", *dir;
 
-	*r = (struct fs_record){.ro = strncmp(text, "ro,", 3) == 0};
+	*r = (struct fs_record){.ro = strncmp(text, "ro,", 3) == 0,
+				.pci = strncmp(tag, "pci,", 4) == 0};
+	tag += r->pci ? 4 : 0;
+	dir = strchr(tag, ',');
 	if (!dir || (!r->ro && strncmp(text, "rw,", 3) != 0) ||
-	    (size_t)(dir - text - 3) >= sizeof r->tag || dir[1] != '/')
-		die("/insula/config: fs=%s; expected ro,TAG,DIR or rw,TAG,DIR", text);
-	memcpy(r->tag, text + 3, (size_t)(dir - text - 3));
+	    (size_t)(dir - tag) >= sizeof r->tag || dir[1] != '/')
+		die("/insula/config: fs=%s; expected ro,[pci,]TAG,DIR or rw,[pci,]TAG,DIR", text);
+	memcpy(r->tag, tag, (size_t)(dir - tag));
 	r->dir = dir + 1;
 }
 
@@ -98,8 +102,20 @@ void fs_mount(char *const fs[])
 
 /* ---- again ---- */
 
-/* "virtio7": 7, if it is of the kind; -1: it is not. */
-static int fs_device_number(const char *name)
+/* The device is a link to .../pci0000:00/0000:00:03.0/virtio7, or to one below another bus. */
+static bool fs_is_on_pci(const char *name)
+{
+	char path[300], at[PATH_MAX];
+	ssize_t n;
+
+	snprintf(path, sizeof path, DEVICES "/%s", name);
+	n = readlink(path, at, sizeof at - 1);
+	at[n > 0 ? n : 0] = '\0';
+	return strstr(at, "/pci") != NULL;
+}
+
+/* "virtio7": 7, if it is of the kind and on that bus; -1: it is not. */
+static int fs_device_number(const char *name, bool pci)
 {
 	char path[300];
 	unsigned id = 0;
@@ -115,11 +131,11 @@ static int fs_device_number(const char *name)
 	if (fscanf(f, "%x", &id) != 1)
 		id = 0;
 	fclose(f);
-	return id == VIRTIO_FS ? n : -1;
+	return id == VIRTIO_FS && fs_is_on_pci(name) == pci ? n : -1;
 }
 
-/* The nth device: the one that n others have smaller numbers than. */
-static int fs_device(unsigned nth)
+/* The nth device of a bus: the one that n others there have smaller numbers than. */
+static int fs_device(unsigned nth, bool pci)
 {
 	int number[64], found = -1;
 	unsigned n = 0;
@@ -127,7 +143,7 @@ static int fs_device(unsigned nth)
 	struct dirent *e;
 
 	while (d && n < sizeof number / sizeof number[0] && (e = readdir(d))) {
-		number[n] = fs_device_number(e->d_name);
+		number[n] = fs_device_number(e->d_name, pci);
 		n += number[n] >= 0;
 	}
 	if (d)
@@ -160,7 +176,7 @@ static int fs_driver(const char *what, int device)
 /* It waits until the new server has refused what the old one had left. */
 static void fs_again(const struct fs_record *r, unsigned nth)
 {
-	int device = fs_device(nth);
+	int device = fs_device(nth, r->pci);
 
 	umount2(r->dir, MNT_DETACH);
 	if (device < 0 || (fs_driver("unbind", device) && errno != ENODEV) ||
@@ -204,11 +220,13 @@ void fs_watch(char *const fs[])
 {
 	struct fs_record r[MAX_FS];
 	bool lost[MAX_FS] = {false};
-	unsigned n = 0;
+	unsigned n = 0, nth[MAX_FS], of_bus[2] = {0};
 	pid_t pid;
 
-	for (; n < MAX_FS && fs[n]; n++)
+	for (; n < MAX_FS && fs[n]; n++) {
 		fs_parse(fs[n], &r[n]);
+		nth[n] = of_bus[r[n].pci]++;
+	}
 	if (!n)
 		return;
 	pid = fork();
@@ -222,7 +240,7 @@ void fs_watch(char *const fs[])
 		sleep_ms(LOOK_MS);
 		for (unsigned i = 0; i < n; i++) {
 			if (!r[i].over)
-				fs_look_at(&r[i], i, &lost[i]);
+				fs_look_at(&r[i], nth[i], &lost[i]);
 		}
 	}
 }

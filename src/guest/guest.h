@@ -51,7 +51,8 @@ struct config {
 	 */
 	enum { AGENT_NONE, AGENT_ALONE, AGENT_BESIDE } agent;
 	char **share; /* where to mount the read-only disks of the host; NULL-terminated */
-	char **fs;    /* live shares, "ro,TAG,DIR" or "rw,TAG,DIR"; NULL-terminated */
+	char **fs;    /* live shares, "ro,TAG,DIR" or "rw,TAG,DIR", those on the PCI bus
+		       * "ro,pci,TAG,DIR"; NULL-terminated */
 };
 
 /* The strings point into memory that is never freed. Without the file: no command, root in the
@@ -65,7 +66,9 @@ void config_read(struct config *c);
 unsigned modules_load(const char *group);
 /* The same for what a device of the board needs, if the ACPI tables describe one. */
 void modules_load_for(const char *hid, const char *group);
-/* The group "virtio-ID" for each virtio device that the transport has found; twice does no harm. */
+/* The group "virtio-pci" if there is a device on a PCI bus. */
+void modules_load_pci(void);
+/* The group "virtio-ID" for each virtio device that a bus has; twice does no harm. */
 void modules_load_virtio(void);
 
 /* ---- net.c ---- */

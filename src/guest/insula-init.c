@@ -232,7 +232,8 @@ int main(void)
 	config_read(&c);
 	mounts_early(c.root == ROOT_INITRD);
 	modules_load_for("QEMU0001", "panic");
-	modules_load_for("LNRO0005", "virtio");
+	modules_load_for("LNRO0005", "virtio"); /* virtio over MMIO */
+	modules_load_pci();
 	modules_load_virtio();
 	tty_late();
 	if (sethostname(c.hostname, strlen(c.hostname)) < 0)

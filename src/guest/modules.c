@@ -71,6 +71,21 @@ void modules_load_for(const char *hid, const char *group)
 	closedir(d);
 }
 
+void modules_load_pci(void)
+{
+	DIR *d = opendir("/sys/bus/pci/devices");
+	struct dirent *e;
+
+	if (!d)
+		return; /* a kernel without PCI, or one that was told not to look */
+	while ((e = readdir(d)))
+		if (e->d_name[0] != '.') {
+			modules_load("virtio-pci");
+			break;
+		}
+	closedir(d);
+}
+
 /* "0x0013" of /sys/bus/virtio/devices/NAME/device; 0 if it cannot be read. */
 static unsigned virtio_id(const char *name)
 {

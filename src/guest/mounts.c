@@ -110,7 +110,7 @@ static void disk_wait(const char *serial, char *dev, size_t size)
 	for (unsigned i = 0; !disk_once(serial, dev, size); i++) {
 		if (i == ROOT_WAIT_MS)
 			die("no disk with the serial %s"
-			    " (has this kernel virtio_mmio and virtio_blk?)",
+			    " (has this kernel virtio_blk, and virtio_mmio or virtio_pci?)",
 			    serial);
 		nanosleep(&ms, NULL);
 	}

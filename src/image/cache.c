@@ -22,9 +22,8 @@
 #define FULL_BYTES 65536u /* a file system with less is full */
 #define MAX_ENTRIES 65536u
 
-static const char *const kinds[] = {CACHE_INITRD "-",    CACHE_INITRD_ROOT "-",
-				    CACHE_INITRD_FS "-", CACHE_INITRD_ROOT_FS "-",
-				    CACHE_KERNEL "-",    CACHE_ROOTFS "-"};
+static const char *const kinds[] = {CACHE_INITRD "-", CACHE_INITRD ".", CACHE_KERNEL "-",
+				    CACHE_ROOTFS "-"};
 
 int image_cache_dir(char out[IMAGE_PATH_MAX], struct err *e)
 {

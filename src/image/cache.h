@@ -20,10 +20,10 @@
 #define CACHE_LIMIT (4ull << 30) /* bytes on disk */
 
 /* What cache_name() takes. Files of other names are nobody's business here. */
-#define CACHE_INITRD "initrd"
-#define CACHE_INITRD_ROOT "initrd.root"
-#define CACHE_INITRD_FS "initrd.fs"
-#define CACHE_INITRD_ROOT_FS "initrd.root.fs"
+#define CACHE_INITRD "initrd" /* and behind it, in this order, what is in it besides: */
+#define CACHE_INITRD_ROOT ".root"
+#define CACHE_INITRD_FS ".fs"
+#define CACHE_INITRD_PCI ".pci"
 #define CACHE_KERNEL "vmlinux"
 #define CACHE_ROOTFS "rootfs"
 

@@ -32,16 +32,18 @@
 
 #define BUSYBOX_MAX_PHDRS 64
 
-/* Groups of src/guest: loaded when the ACPI tables show such a device, virtio-ID when a virtio
+/* Groups of src/guest: loaded when the ACPI tables show such a device, virtio-pci when there is one
+ * on a PCI bus, virtio-ID when a virtio
  * device with that ID (virtio 1.2, 5) is there, or when the root disk's superblock says so. xfs and
  * btrfs are not among them: as modules they have 4 MiB each, and every boot would unpack them;
  * kernels that have them built in can use them. */
 static const struct {
 	const char *group, *module;
-	enum { FOR_ALL, FOR_ROOT_DISK, FOR_FS } who;
+	enum { FOR_ALL, FOR_ROOT_DISK, FOR_FS, FOR_PCI } who;
 } wanted[] = {
 	{"panic", "pvpanic-mmio", FOR_ALL},
 	{"virtio", "virtio_mmio", FOR_ALL},
+	{"virtio-pci", "virtio_pci", FOR_PCI},
 	{"virtio-2", "virtio_blk", FOR_ALL},
 	{"virtio-4", "virtio_rng", FOR_ALL},
 	{"virtio-1", "virtio_net", FOR_ALL},
@@ -195,7 +197,7 @@ static int find_modules(struct build *b, struct err *e)
 static bool is_wanted(const struct image_initrd_params *p, size_t i)
 {
 	return wanted[i].who == FOR_ALL || (wanted[i].who == FOR_ROOT_DISK && p->root_disk) ||
-	       (wanted[i].who == FOR_FS && p->fs);
+	       (wanted[i].who == FOR_FS && p->fs) || (wanted[i].who == FOR_PCI && p->pci);
 }
 
 static int choose_modules(struct build *b, struct err *e)
@@ -360,12 +362,13 @@ static int hash_input(struct hash *h, const char *path, int fd, struct err *e)
 
 static int name_result(struct build *b, struct err *e)
 {
-	static const char *const kinds[2][2] = {{CACHE_INITRD, CACHE_INITRD_FS},
-						{CACHE_INITRD_ROOT, CACHE_INITRD_ROOT_FS}};
-	const char *kind = kinds[b->p->root_disk][b->p->fs];
+	char kind[sizeof(CACHE_INITRD CACHE_INITRD_ROOT CACHE_INITRD_FS CACHE_INITRD_PCI)];
 	struct hash subject, key;
 	int r;
 
+	snprintf(kind, sizeof(kind), "%s%s%s%s", CACHE_INITRD,
+		 b->p->root_disk ? CACHE_INITRD_ROOT : "", b->p->fs ? CACHE_INITRD_FS : "",
+		 b->p->pci ? CACHE_INITRD_PCI : "");
 	hash_init(&subject);
 	hash_str(&subject, b->kernel_path);
 	hash_str(&subject, b->p->init);

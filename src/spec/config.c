@@ -97,6 +97,40 @@ unsigned config_live_shares(const struct vm_config *c)
 	return n;
 }
 
+bool config_is_pci(const struct vm_config *c, enum config_bus own)
+{
+	return (own ? own : c->bus) == CONFIG_BUS_PCI;
+}
+
+unsigned config_pci_devices(const struct vm_config *c, bool vsock)
+{
+	unsigned n = vsock && config_is_pci(c, c->vsock.bus);
+
+	/* The console, entropy and what the root is made of have no bus of their own. */
+	if (c->bus == CONFIG_BUS_PCI) {
+		n += c->nlayers;
+		n += c->console_virtio;
+		n += !c->rng_off;
+		n += c->rootfs != NULL;
+		n += c->rootfs_size != 0;
+	}
+	n += c->balloon.on && config_is_pci(c, c->balloon.bus);
+	for (unsigned i = 0; i < c->ndisks; i++)
+		n += config_is_pci(c, c->disk[i].bus);
+	for (unsigned i = 0; i < c->nnets; i++)
+		n += config_is_pci(c, c->net[i].bus);
+	for (unsigned i = 0; i < c->nshares; i++)
+		n += config_is_pci(c, c->share[i].bus);
+	for (unsigned i = 0; i < c->nvhosts; i++)
+		n += config_is_pci(c, c->vhost[i].bus);
+	return n;
+}
+
+bool config_has_pci(const struct vm_config *c)
+{
+	return config_pci_devices(c, c->vsock.on || c->command || c->serve) > 0;
+}
+
 static int config_refuse(struct vm_config *c, const char *field, const char *expected,
 			 struct err *e, const char *words)
 {
@@ -200,6 +234,21 @@ static int check_balloon(struct vm_config *c, struct err *e)
 	return config_refuse(c, "balloon.target", expected, e, words);
 }
 
+/* Those that are sure; whether insulad's VM has a vsock device, too, vm.c knows. */
+static int check_pci_places(struct vm_config *c, struct err *e)
+{
+	unsigned n = config_pci_devices(c, c->vsock.on || c->command || c->image);
+	char words[128], expected[64];
+
+	if (n <= BOARD_MAX_PCI)
+		return 0;
+	snprintf(expected, sizeof(expected), "at most %d, and bus=mmio for the others",
+		 BOARD_MAX_PCI);
+	snprintf(words, sizeof(words), "--bus: %u devices on the PCI bus; expected %s", n,
+		 expected);
+	return config_refuse(c, "bus", expected, e, words);
+}
+
 int config_check(struct vm_config *c, struct err *e)
 {
 	/* An image has a command of its own, or is refused when that is known. */
@@ -211,6 +260,8 @@ int config_check(struct vm_config *c, struct err *e)
 		rc = check_image(c, e);
 	if (!rc)
 		rc = check_balloon(c, e);
+	if (!rc)
+		rc = check_pci_places(c, e);
 	if (!rc && c->new_identity && !c->restore)
 		rc = config_refuse(c, "identity", "a snapshot, restore", e,
 				   "--identity: no snapshot; expected --restore DIR");

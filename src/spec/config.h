@@ -44,6 +44,9 @@ enum console_kind {
 	CONSOLE_STREAM
 };
 
+/* Where the guest finds a virtio device. UNSAID: where vm_config.bus says, and of that: MMIO. */
+enum config_bus { CONFIG_BUS_UNSAID, CONFIG_BUS_MMIO, CONFIG_BUS_PCI };
+
 struct disk_config {
 	char *path;
 	char *overlay;    /* takes what is written, over `path`: a file, or "discard"; NULL: none */
@@ -51,12 +54,14 @@ struct disk_config {
 	bool ro, direct;
 	bool threads; /* no io_uring for it */
 	char serial[DISK_SERIAL_LEN + 1];
+	enum config_bus bus;
 };
 
 struct vsock_config {
 	bool on;      /* the guest has a vsock device: --vsock; see also vm_has_agent() */
 	char *path;   /* of the host's socket; NULL: none */
 	uint32_t cid; /* of the guest */
+	enum config_bus bus;
 };
 
 /* How long the guest believes what it knows of a live share. AUTO: data while a file is open,
@@ -68,6 +73,7 @@ struct share_config {
 	bool ro;
 	bool packed; /* a copy on a disk, always ro; else it is live: virtio-fs */
 	enum share_cache cache;
+	enum config_bus bus;
 };
 
 #define CONFIG_MAX_NETS 8
@@ -100,6 +106,7 @@ struct net_config {
 	bool dhcp;   /* what insula-init does: ask; or else set these, where not empty */
 	char ip[20]; /* with the length of the prefix */
 	char gw[16], dns[16];
+	enum config_bus bus;
 };
 
 /* Memory that goes back to the host: virtio-balloon. */
@@ -110,6 +117,7 @@ struct balloon_config {
 	unsigned idle;   /* seconds of rest after which the page cache goes, too; 0: it stays */
 	unsigned stats;  /* seconds from one question for statistics to the next; 0: nobody asks
 			    but when somebody wants to know */
+	enum config_bus bus;
 };
 
 #define CONFIG_MAX_VHOSTS 8
@@ -126,6 +134,7 @@ struct vhost_config {
 	unsigned nqueues;             /* all of them */
 	unsigned config_len;          /* bytes of configuration that the back end is asked for */
 	uint8_t mac[6];               /* of a network card; all zero: not given */
+	enum config_bus bus;
 };
 
 /* The last refusal of a configuration, as data; the line for people is in struct err. */
@@ -163,8 +172,9 @@ struct vm_config {
 	bool rng_off;
 	uint64_t rng_rate; /* bytes a second */
 	unsigned cpus;
-	uint64_t mem;  /* bytes */
-	bool mem_huge; /* all of it in huge pages, from the start */
+	uint64_t mem;        /* bytes */
+	bool mem_huge;       /* all of it in huge pages, from the start */
+	enum config_bus bus; /* of what does not say its own */
 	unsigned ndisks;
 	struct disk_config disk[CONFIG_MAX_DISKS];
 	struct vsock_config vsock;
@@ -225,6 +235,12 @@ int config_json(struct vm_config *c, const char *name, const char *text, size_t 
 enum console_kind config_console(const struct vm_config *c);
 /* Of the shares, those that are live. */
 unsigned config_live_shares(const struct vm_config *c);
+/* Is a virtio device that says this a function of the PCI bus? */
+bool config_is_pci(const struct vm_config *c, enum config_bus own);
+/* How many are. `vsock`: there is a vsock device, which a command needs as well. */
+unsigned config_pci_devices(const struct vm_config *c, bool vsock);
+/* Is there one? A guest that has no agent may be told so although only its vsock device would be. */
+bool config_has_pci(const struct vm_config *c);
 /* Cut the next item off at a comma, in place; ",," stands for a comma in the text. NULL: the end.
  */
 char *config_next_item(char **rest);

@@ -11,7 +11,7 @@
 
 #define DEVICE_FORM                                                                      \
 	"vhost-user,type=fs|blk|net|N,socket=PATH[,server][,tag=TAG][,queues=N][,mac=M]" \
-	"[,config=BYTES]"
+	"[,config=BYTES][,bus=pci|mmio]"
 #define CONFIG_UNSAID UINT32_MAX
 
 static const struct {
@@ -115,10 +115,15 @@ static int vhost_config_len(const struct taking *t, const char *v)
 	return 0;
 }
 
+static int vhost_bus(const struct taking *t, const char *v)
+{
+	return take_bus(t, v, &this_vhost(t)->bus);
+}
+
 static const struct item_setter vhost_setters[] = {
 	{"vhost-user", vhost_is_one}, {"type", vhost_type},         {"socket", vhost_socket_path},
 	{"server", vhost_server},     {"tag", vhost_tag},           {"queues", vhost_queues},
-	{"mac", vhost_mac},           {"config", vhost_config_len},
+	{"mac", vhost_mac},           {"config", vhost_config_len}, {"bus", vhost_bus},
 };
 
 /* ---- the whole ---- */

@@ -87,7 +87,14 @@ static int disk_overlay(const struct taking *t, const char *v)
 	return take_path(t, &this_disk(t)->overlay, v);
 }
 
-#define DISK_FORM "[path=]FILE[,ro][,direct][,serial=S][,engine=threads][,overlay=FILE|discard]"
+static int disk_bus(const struct taking *t, const char *v)
+{
+	return take_bus(t, v, &this_disk(t)->bus);
+}
+
+#define DISK_FORM                                                                      \
+	"[path=]FILE[,ro][,direct][,serial=S][,engine=threads][,overlay=FILE|discard]" \
+	"[,bus=pci|mmio]"
 
 static int disk_end(const struct taking *t, const char *whole)
 {
@@ -110,7 +117,8 @@ static void disk_drop(struct vm_config *c)
 
 static const struct item_setter disk_setters[] = {
 	{"path", disk_path},     {"ro", disk_ro},         {"direct", disk_direct},
-	{"serial", disk_serial}, {"engine", disk_engine}, {"overlay", disk_overlay}};
+	{"serial", disk_serial}, {"engine", disk_engine}, {"overlay", disk_overlay},
+	{"bus", disk_bus}};
 
 /* ---- vsock ---- */
 
@@ -137,7 +145,12 @@ static int vsock_cid(const struct taking *t, const char *v)
 	return 0;
 }
 
-#define VSOCK_FORM "[path=]FILE[,cid=N]"
+static int vsock_bus(const struct taking *t, const char *v)
+{
+	return take_bus(t, v, &t->c->vsock.bus);
+}
+
+#define VSOCK_FORM "[path=]FILE[,cid=N][,bus=pci|mmio]"
 
 static int vsock_end(const struct taking *t, const char *whole)
 {
@@ -149,7 +162,8 @@ static void vsock_drop(struct vm_config *c)
 	(void)c;
 }
 
-static const struct item_setter vsock_setters[] = {{"path", vsock_path}, {"cid", vsock_cid}};
+static const struct item_setter vsock_setters[] = {
+	{"path", vsock_path}, {"cid", vsock_cid}, {"bus", vsock_bus}};
 
 /* ---- the balloon ---- */
 
@@ -217,7 +231,14 @@ static int balloon_stats(const struct taking *t, const char *v)
 	return balloon_seconds(t, v, &this_balloon(t)->stats);
 }
 
-#define BALLOON_FORM "off|on[,target=SIZE][,idle=SECONDS][,reports=off][,stats=SECONDS]"
+static int balloon_bus(const struct taking *t, const char *v)
+{
+	this_balloon(t)->on = true;
+	return take_bus(t, v, &this_balloon(t)->bus);
+}
+
+#define BALLOON_FORM \
+	"off|on[,target=SIZE][,idle=SECONDS][,reports=off][,stats=SECONDS][,bus=pci|mmio]"
 
 static int balloon_end(const struct taking *t, const char *whole)
 {
@@ -233,7 +254,8 @@ static void balloon_drop(struct vm_config *c)
 
 static const struct item_setter balloon_setters[] = {
 	{"on", balloon_on},           {"off", balloon_off},   {"target", balloon_target},
-	{"reports", balloon_reports}, {"idle", balloon_idle}, {"stats", balloon_stats}};
+	{"reports", balloon_reports}, {"idle", balloon_idle}, {"stats", balloon_stats},
+	{"bus", balloon_bus}};
 
 /* ---- all of them ---- */
 

@@ -252,11 +252,16 @@ static int item_dns(const struct taking *t, const char *v)
 	return 0;
 }
 
+static int item_bus(const struct taking *t, const char *v)
+{
+	return take_bus(t, v, &this_net(t)->bus);
+}
+
 static const struct item_setter net_setters[] = {
 	{"tap", item_tap}, {"fd", item_fd},         {"user", item_user}, {"socket", item_socket},
 	{"mac", item_mac}, {"queues", item_queues}, {"mtu", item_mtu},   {"rate", item_rate},
 	{"pps", item_pps}, {"fwd", item_fwd},       {"ip", item_ip},     {"gw", item_gw},
-	{"dns", item_dns},
+	{"dns", item_dns}, {"bus", item_bus},
 };
 
 /* ---- the whole ---- */
@@ -314,11 +319,11 @@ static int net_end(const struct taking *t, const char *whole)
 	return 0;
 }
 
-const struct items items_net = {"net",
-				KINDS
-				", and mac=, queues=, mtu=, rate=, pps=, fwd=, ip=, gw=, dns=",
-				net_begin,
-				net_end,
-				net_drop,
-				net_setters,
-				ARRAY_LEN(net_setters)};
+const struct items items_net = {
+	"net",
+	KINDS ", and mac=, queues=, mtu=, rate=, pps=, fwd=, ip=, gw=, dns=, bus=",
+	net_begin,
+	net_end,
+	net_drop,
+	net_setters,
+	ARRAY_LEN(net_setters)};

@@ -183,6 +183,14 @@ int take_path(const struct taking *t, char **slot, const char *v)
 	return take_text(t, slot, v);
 }
 
+int take_bus(const struct taking *t, const char *v, enum config_bus *bus)
+{
+	*bus = !strcmp(v, "pci")    ? CONFIG_BUS_PCI
+	       : !strcmp(v, "mmio") ? CONFIG_BUS_MMIO
+				    : CONFIG_BUS_UNSAID;
+	return *bus ? 0 : take_wrong(t, v, "pci or mmio");
+}
+
 /* Cut ",WORD" off the end. */
 static bool cut_suffix(char *text, const char *suffix)
 {
@@ -354,6 +362,11 @@ static int set_rng(const struct taking *t, const char *v)
 	return 0;
 }
 
+static int set_bus(const struct taking *t, const char *v)
+{
+	return take_bus(t, v, &t->c->bus);
+}
+
 /* ---- the command's ---- */
 
 static int set_env(const struct taking *t, const char *v)
@@ -501,7 +514,8 @@ static bool is_shared(const struct vm_config *c, const char *guest)
 	return false;
 }
 
-static const char share_form[] = "DIR:GUESTDIR[:ro][,packed][,cache=none|auto|always]";
+static const char share_form[] =
+	"DIR:GUESTDIR[:ro][,packed][,cache=none|auto|always][,bus=pci|mmio]";
 
 static int share_cache(const struct taking *t, struct share_config *s, const char *v)
 {
@@ -531,6 +545,8 @@ static int share_items(const struct taking *t, struct share_config *s, char *res
 		} else if (!strncmp(item, "cache=", 6)) {
 			cache = true;
 			rc = share_cache(t, s, item + 6);
+		} else if (!strncmp(item, "bus=", 4)) {
+			rc = take_bus(t, item + 4, &s->bus);
 		} else {
 			rc = take_refuse(t, v, share_form, "'%.60s'; expected %s", item,
 					 share_form);
@@ -646,6 +662,7 @@ static const struct {
 	{"share", set_share},
 	{"console", set_console},
 	{"rng", set_rng},
+	{"bus", set_bus},
 	{"image", set_image},
 	{"pull", set_pull},
 	{"entrypoint", set_entrypoint},

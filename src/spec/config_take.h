@@ -48,6 +48,8 @@ bool take_size(const struct taking *t, const char *text, uint64_t *out);
 int take_text(const struct taking *t, char **slot, const char *v);
 int take_path(const struct taking *t, char **slot, const char *v);
 
+/* "pci" or "mmio". */
+int take_bus(const struct taking *t, const char *v, enum config_bus *bus);
 /* The address of a network card. */
 int take_mac(const struct taking *t, const char *v, uint8_t mac[6]);
 

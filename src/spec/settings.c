@@ -15,6 +15,13 @@
 #define ITEMS(list) .item = (list), .nitems = ARRAY_LEN(list)
 #define GiB(n) ((uint64_t)(n) << 30)
 
+/* Of everything that is one virtio device. */
+#define BUS_ITEM                                                                        \
+	{                                                                               \
+		.key = "bus", .choice = " pci mmio ", .value = "pci|mmio",              \
+		.help = "where the guest finds it, if not where bus, the setting, says" \
+	}
+
 static const struct setting_item disk_items[] = {
 	{.key = "path",
 	 .type = SETTING_PATH,
@@ -34,6 +41,7 @@ static const struct setting_item disk_items[] = {
 	 .value = "FILE|discard",
 	 .help = "what takes the writes, and leaves the disk as it is: a file, which is made if it "
 		 "is not there, or discard: one without a name, which is gone at the end"},
+	BUS_ITEM,
 };
 static const struct setting_item vsock_items[] = {
 	{.key = "path", .type = SETTING_PATH, .value = "FILE", .help = "the socket of the host"},
@@ -43,6 +51,7 @@ static const struct setting_item vsock_items[] = {
 	 .max = 4294967294,
 	 .value = "N",
 	 .help = "the address of the guest"},
+	BUS_ITEM,
 };
 static const struct setting_item balloon_items[] = {
 	{.key = "on", .type = SETTING_FLAG, .help = "the guest has a balloon"},
@@ -69,6 +78,7 @@ static const struct setting_item balloon_items[] = {
 	 .max = 86400,
 	 .value = "SECONDS",
 	 .help = "how often it is asked for statistics"},
+	BUS_ITEM,
 };
 static const struct setting_item net_items[] = {
 	{.key = "tap", .min = 1, .max = 15, .value = "NAME", .help = "a TAP of the host"},
@@ -117,6 +127,7 @@ static const struct setting_item net_items[] = {
 	{.key = "ip", .value = "ADDR/LEN", .help = "the address that the guest takes, or dhcp"},
 	{.key = "gw", .value = "ADDR", .help = "its default route"},
 	{.key = "dns", .value = "ADDR", .help = "its name server"},
+	BUS_ITEM,
 };
 
 static const struct setting_item device_items[] = {
@@ -147,6 +158,7 @@ static const struct setting_item device_items[] = {
 	 .max = 256,
 	 .value = "BYTES",
 	 .help = "of its configuration, for what is neither fs, blk nor net"},
+	BUS_ITEM,
 };
 
 /* In the order of --help. */
@@ -197,7 +209,8 @@ const struct setting settings[SETTINGS] = {
 	 .items = true,
 	 .bare = " ro direct ",
 	 .on = ON_BOTH,
-	 .value = "[path=]FILE[,ro][,direct][,serial=S][,engine=threads][,overlay=FILE|discard]",
+	 .value = "[path=]FILE[,ro][,direct][,serial=S][,engine=threads][,overlay=FILE|discard]"
+		  "[,bus=pci|mmio]",
 	 .help = "a raw image or block device; repeat for /dev/vdb ...; overlay: writes go to that "
 		 "file, or are discarded at the end, and the image stays as it is",
 	 .value_windows = "[path=]FILE[,ro][,direct][,serial=S][,engine=threads]",
@@ -245,7 +258,7 @@ const struct setting settings[SETTINGS] = {
 	 .many = "shares",
 	 .path = "",
 	 .on = ON_LINUX,
-	 .value = "DIR:GUESTDIR[:ro][,packed][,cache=none|auto|always]",
+	 .value = "DIR:GUESTDIR[:ro][,packed][,cache=none|auto|always][,bus=pci|mmio]",
 	 .help = "a directory of the host in the guest, live (virtio-fs, by the host's virtiofsd); "
 		 "packed: a copy, made once and cached, which the guest can only read"},
 	{.name = "console",
@@ -263,7 +276,8 @@ const struct setting settings[SETTINGS] = {
 	 .items = true,
 	 .on = ON_LINUX,
 	 .value = "tap=NAME|fd=N|user|socket=PATH[,mac=M][,queues=N][,mtu=N][,rate=BYTES][,pps=N]"
-		  "[,fwd=[tcp:|udp:][ADDR:]HOST:GUEST][,ip=ADDR/LEN[,gw=A][,dns=A]]",
+		  "[,fwd=[tcp:|udp:][ADDR:]HOST:GUEST][,ip=ADDR/LEN[,gw=A][,dns=A]]"
+		  "[,bus=pci|mmio]",
 	 .help = "a network card: a TAP, passt, or a switch's socket; repeat for eth1 ...",
 	 ITEMS(net_items)},
 	{.name = "device",
@@ -272,7 +286,7 @@ const struct setting settings[SETTINGS] = {
 	 .items = true,
 	 .on = ON_LINUX,
 	 .value = "vhost-user,type=fs|blk|net|N,socket=PATH[,server][,tag=TAG][,queues=N][,mac=M]"
-		  "[,config=BYTES]",
+		  "[,config=BYTES][,bus=pci|mmio]",
 	 .words = "vhost-user,type=",
 	 .help = "a device that another program serves: a vhost-user back end, which gets all of "
 		 "the "
@@ -291,7 +305,7 @@ const struct setting settings[SETTINGS] = {
 	 .items = true,
 	 .bare = " ",
 	 .on = ON_BOTH,
-	 .value = "[path=]FILE[,cid=N]",
+	 .value = "[path=]FILE[,cid=N][,bus=pci|mmio]",
 	 .help = "virtio-vsock: a socket for the host's clients (\"CONNECT <port>\"); the guest "
 		 "reaches FILE_<port>",
 	 .value_windows = "path=\\\\.\\pipe\\NAME[,cid=N]",
@@ -301,12 +315,20 @@ const struct setting settings[SETTINGS] = {
 	{.name = "balloon",
 	 .items = true,
 	 .on = ON_LINUX,
-	 .value = "off|on[,target=SIZE][,idle=SECONDS][,reports=off][,stats=SECONDS]",
+	 .value = "off|on[,target=SIZE][,idle=SECONDS][,reports=off][,stats=SECONDS]"
+		  "[,bus=pci|mmio]",
 	 .words = "on off target=",
 	 .help = "virtio-balloon (default off): memory that the guest does not use goes back to "
 		 "the "
 		 "host, and insulactl balloon takes more",
 	 ITEMS(balloon_items)},
+	{.name = "bus",
+	 .on = ON_LINUX,
+	 .value = "pci|mmio",
+	 .words = "pci mmio",
+	 .help = "where the guest finds its virtio devices: on a PCI bus, or at addresses of "
+		 "their "
+		 "own (default mmio); bus= of a single device wins"},
 	{.name = "metrics",
 	 .path = "",
 	 .type = SETTING_PATH,

@@ -7,6 +7,8 @@
 
 #include <insula/err.h>
 
+#include "spec/config.h"
+
 struct device;
 struct device_class;
 struct vm;
@@ -22,8 +24,9 @@ int open_programs(struct vm *vm, struct err *e);
 /* Undo all of that, and the devices, how far they ever came. */
 void open_close(struct vm *vm);
 
-/* vm.c's: the next device, in their order. *out is set in any case. */
-int vm_add_device(struct vm *vm, const struct device_class *class, const char *name,
-		  unsigned nqueues, struct device **out, struct err *e);
+/* vm.c's: the next device, in their order; `bus`: what was said of it. *out is set in any case.
+ * -EINVAL: there is no place for it. */
+int vm_add_device(struct vm *vm, const struct device_class *class, enum config_bus bus,
+		  const char *name, unsigned nqueues, struct device **out, struct err *e);
 
 #endif

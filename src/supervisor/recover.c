@@ -11,11 +11,20 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "devices/virtio/virtio_pci.h"
 #include "spec/json.h"
 #include "recover.h"
 #include "vm.h"
 
-#define ISR_CONFIG 2u /* virtio 1.2, 4.2.2: InterruptStatus, "configuration changed" */
+#define ISR_CONFIG 2u /* virtio 1.2, 4.1.4.5, 4.2.2: "configuration changed" */
+
+/* Where it is told, in words of the page: what is meant is in the first byte of each. */
+static const struct {
+	unsigned status, isr;
+} told[] = {
+	[DEVICE_BUS_MMIO] = {VIRTIO_MMIO_STATUS, VIRTIO_MMIO_INTERRUPT_STATUS},
+	[DEVICE_BUS_PCI] = {VPCI_STATUS, VPCI_ISR_PLACE},
+};
 
 /* First insula-vmm hears that nobody is to be waited for, or the guest's acknowledge of what it is
  * told would be. When it has answered: vm_device_down(). */
@@ -54,23 +63,46 @@ static int signal_foreign(int event)
 	return rc;
 }
 
+static enum device_bus bus_of(const struct device *d)
+{
+	return d->desc.version == DEVICE_VERSION_PCI ? DEVICE_BUS_PCI : DEVICE_BUS_MMIO;
+}
+
+/* The interrupt that says so. On PCI the guest has chosen it, or none; the helper that has written
+ * it down may have been taken over. */
+static int interrupt_for(const struct device *d, struct err *e)
+{
+	uint32_t vector = 0;
+	int rc = 0;
+
+	if (bus_of(d) == DEVICE_BUS_PCI)
+		rc = device_set_bits(d, VPCI_CONFIG_VECTOR, 0, &vector, e);
+	vector &= VPCI_NO_VECTOR; /* 16 bits */
+	if (rc || vector >= d->desc.nvectors)
+		return rc;
+	rc = signal_foreign(d->slot[d->desc.vector[vector].slot]);
+	return rc ? err_sys(e, rc, "interrupt") : 0;
+}
+
 /* The registers that a guest reads are ours to write: no process of the device lives. virtio 1.2,
  * 2.1.2: it needs a reset, and that is a change of its configuration. */
 void vm_device_down(struct vm *vm, uint32_t index)
 {
 	const struct device *d = index < vm->ndevices ? &vm->device[index] : NULL;
 	uint32_t status, isr;
+	enum device_bus bus;
 	struct err e;
 	int rc;
 
 	/* By hand it may have been started meanwhile. A console has no way to say it. */
 	if (!d || !d->restart.failed || d->restart.state != RESTART_WAITS || !d->class->virtio)
 		return;
-	rc = device_set_bits(d, VIRTIO_MMIO_STATUS, VIRTIO_CONFIG_S_NEEDS_RESET, &status, &e);
+	bus = bus_of(d);
+	rc = device_set_bits(d, told[bus].status, VIRTIO_CONFIG_S_NEEDS_RESET, &status, &e);
 	if (!rc && (status & VIRTIO_CONFIG_S_DRIVER_OK)) {
-		rc = device_set_bits(d, VIRTIO_MMIO_INTERRUPT_STATUS, ISR_CONFIG, &isr, &e);
-		if (!rc && (rc = signal_foreign(d->slot[d->desc.vector[0].slot])))
-			err_sys(&e, rc, "interrupt");
+		rc = device_set_bits(d, told[bus].isr, ISR_CONFIG, &isr, &e);
+		if (!rc)
+			rc = interrupt_for(d, &e);
 	}
 	if (rc)
 		log_error("%s: %s", d->desc.name, e.text);

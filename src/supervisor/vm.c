@@ -14,16 +14,43 @@
 
 /* ---- what it is made of ---- */
 
-int vm_add_device(struct vm *vm, const struct device_class *class, const char *name,
-		  unsigned nqueues, struct device **out, struct err *e)
+/* Each bus counts its own: the nth one on PCI is 00:(1+n).0. */
+static int choose_place(struct vm *vm, const char *name, enum config_bus said, bool *pci,
+			unsigned *nth, struct err *e)
 {
-	unsigned i = vm->ndevices, nth = class->virtio ? vm->nvirtio++ : 0;
+	int rc = 0;
+
+	*pci = config_is_pci(vm->conf, said);
+	if (vm->conf->restoring)
+		rc = restore_bus(vm->conf, name, said, pci, e);
+	if (rc)
+		return rc;
+	if (*pci && vm->npci == BOARD_MAX_PCI)
+		return err_set(e, -EINVAL,
+			       "%s: more than %u devices on the PCI bus; expected bus=mmio for the "
+			       "others",
+			       name, BOARD_MAX_PCI);
+	*nth = *pci ? vm->npci++ : vm->nmmio++;
+	return 0;
+}
+
+int vm_add_device(struct vm *vm, const struct device_class *class, enum config_bus bus,
+		  const char *name, unsigned nqueues, struct device **out, struct err *e)
+{
+	unsigned i = vm->ndevices, nth = 0;
+	bool pci = false;
+	int rc = 0;
 
 	*out = &vm->device[i < VM_MAX_DEVICES ? i : VM_MAX_DEVICES - 1];
 	if (i == VM_MAX_DEVICES)
 		return err_set(e, -EINVAL, "%s: more than %u devices in all", name, VM_MAX_DEVICES);
+	if (class->virtio)
+		rc = choose_place(vm, name, bus, &pci, &nth, e);
+	if (rc)
+		return rc;
 	vm->ndevices++;
-	return device_init(*out, class, i, nth, name, nqueues, vm->paths.libexec, e);
+	return device_init(*out, class, pci ? DEVICE_BUS_PCI : DEVICE_BUS_MMIO, i, nth, name,
+			   nqueues, vm->paths.libexec, e);
 }
 
 static int make_disks(struct vm *vm, struct err *e)
@@ -35,7 +62,8 @@ static int make_disks(struct vm *vm, struct err *e)
 
 	for (unsigned i = 0; i < vm->opened.ndisks && !rc; i++) {
 		device_disk_name(i, name);
-		rc = vm_add_device(vm, &device_blk, name, nqueues, &d, e);
+		rc = vm_add_device(vm, &device_blk, vm->opened.disk[i].conf->bus, name, nqueues, &d,
+				   e);
 		d->back.disk = &vm->opened.disk[i];
 	}
 	return rc;
@@ -45,27 +73,30 @@ static int make_disks(struct vm *vm, struct err *e)
 static int make_devices(struct vm *vm, struct err *e)
 {
 	struct device *d;
-	int rc = vm->conf->console_virtio ? vm_add_device(vm, &device_vcon, "hvc0", 2, &d, e)
-					  : vm_add_device(vm, &device_uart, "com1", 0, &d, e);
+	const struct vm_config *c = vm->conf;
+	int rc = c->console_virtio
+			 ? vm_add_device(vm, &device_vcon, CONFIG_BUS_UNSAID, "hvc0", 2, &d, e)
+			 : vm_add_device(vm, &device_uart, CONFIG_BUS_UNSAID, "com1", 0, &d, e);
 
 	d->back.terminal = &vm->terminal;
 	if (!rc)
 		rc = make_disks(vm, e);
 	if (!rc)
 		rc = open_cards(vm, e);
-	if (!rc && !vm->conf->rng_off) {
-		rc = vm_add_device(vm, &device_rng, "rng", 1, &d, e);
-		d->back.conf = vm->conf;
+	if (!rc && !c->rng_off) {
+		rc = vm_add_device(vm, &device_rng, CONFIG_BUS_UNSAID, "rng", 1, &d, e);
+		d->back.conf = c;
 	}
 	if (!rc && vm_has_vsock(vm)) {
-		rc = vm_add_device(vm, &device_vsock, "vsock", 3, &d, e);
+		rc = vm_add_device(vm, &device_vsock, c->vsock.bus, "vsock", 3, &d, e);
 		d->back.vsock = &vm->vsock;
 	}
 	/* The last one: with it or without, the others are where they are. */
-	if (!rc && vm->conf->balloon.on) {
-		rc = vm_add_device(vm, &device_balloon, "balloon", BALLOON_QUEUES, &d, e);
+	if (!rc && c->balloon.on) {
+		rc = vm_add_device(vm, &device_balloon, c->balloon.bus, "balloon", BALLOON_QUEUES,
+				   &d, e);
 		d->back.balloon = &vm->balloon;
-		balloon_init(&vm->balloon, vm->conf);
+		balloon_init(&vm->balloon, c);
 	}
 	return rc;
 }
@@ -82,6 +113,8 @@ static int open_own(struct vm *vm, bool check_only, struct err *e)
 	}
 	memmap_of_board(&vm->memmap, vm->conf->mem);
 	rc = make_devices(vm, e);
+	if (rc == -EINVAL)
+		vm->end.status = RUN_BAD_INPUT;
 	if (!rc)
 		rc = open_programs(vm, e);
 	if (rc || check_only)

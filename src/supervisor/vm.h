@@ -67,7 +67,7 @@ struct vm {
 	struct vsock vsock;
 	struct balloon_back balloon;
 	struct device device[VM_MAX_DEVICES];
-	unsigned ndevices, nvirtio;
+	unsigned ndevices, nmmio, npci; /* the latter two of virtio, on their bus */
 	struct execs execs;
 	struct child exec[VM_EXEC_PLACES]; /* their processes */
 	struct command command;

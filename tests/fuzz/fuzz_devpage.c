@@ -5,12 +5,13 @@
  * disk is an array; everything runs in one thread. What lies beside guest memory is shared memory,
  * too, so that a hole that is cut there is seen.
  *
- * The first byte chooses the device; then each byte is an action that takes its operands from what
+ * The first byte chooses the device, and in its highest bit the bus; then each byte is an action that takes its operands from what
  * follows. Some actions do what a real driver does, so that the fuzzer need not guess a whole
  * negotiation.
  */
 #include <errno.h>
 #include <linux/virtio_blk.h>
+#include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
@@ -27,6 +28,7 @@
 #include <devices/console/console.h>
 #include <devices/console/vcon.h>
 #include <devices/rng/rng.h>
+#include <devices/virtio/virtio_pci.h>
 
 #include "../unit/boardmem.h"
 
@@ -36,6 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define DISK_SIZE (256u << 10)
 #define NQUEUES 2
 #define MAX_QUEUES 4 /* of the balloon, as Linux has them */
+#define VECTORS (MAX_QUEUES + 1)
 #define FENCE 4096u
 #define QNUM 16
 #define RINGS(q) (0x1000u + (q)*0x3000u) /* table, driver area + 0x1000, device area + 0x2000 */
@@ -529,7 +532,63 @@ static bool reg(uint32_t off, uint32_t val)
 	return port_run(&x.h.port) >= 0;
 }
 
-static void bring_up(uint32_t low)
+/* The same on PCI, where one more queue may come and go while the others run. */
+static void put(uint32_t off, uint32_t size, uint64_t val)
+{
+	call(DP_OP_WRITE, off, size, val);
+	(void)port_run(&x.h.port);
+}
+
+static void set_up_queue(unsigned q)
+{
+	put(VPCI_QUEUE_SELECT, 2, q);
+	put(VPCI_QUEUE_SIZE, 2, QNUM);
+	put(VPCI_QUEUE_VECTOR, 2, q + 1);
+	for (unsigned i = 0; i < 3; i++)
+		put(VPCI_QUEUE_DESC + 8 * i, 8, RINGS(q) + i * 0x1000);
+	put(VPCI_QUEUE_ENABLE, 2, 1);
+	memset(gm_ptr(&x.gm, RINGS(q), 0x3000), 0, 0x3000);
+	x.avail[q] = 0;
+}
+
+static void bring_up_pci(uint32_t low)
+{
+	put(VPCI_STATUS, 1, 0);
+	put(VPCI_STATUS, 1, 3);
+	put(VPCI_CONFIG_VECTOR, 2, 0);
+	put(VPCI_DRIVER_FEATURE_SELECT, 4, 1);
+	put(VPCI_DRIVER_FEATURE, 4, 1 | UINT64_C(1) << (VIRTIO_F_RING_RESET - 32));
+	put(VPCI_DRIVER_FEATURE_SELECT, 4, 0);
+	put(VPCI_DRIVER_FEATURE, 4, low & (uint32_t)(worker_of()->model.features | 3u << 28));
+	put(VPCI_STATUS, 1, 11);
+	for (unsigned q = 0; q < queues(); q++)
+		set_up_queue(q);
+	put(VPCI_STATUS, 1, 15);
+}
+
+static void reset_queue(void)
+{
+	unsigned q = (unsigned)take(1);
+
+	put(VPCI_QUEUE_SELECT, 2, q % queues());
+	put(VPCI_QUEUE_RESET, 2, 1);
+	if (q & 0x80)
+		set_up_queue(q % queues());
+}
+
+/* Registers of PCI are close together, and of all sizes. */
+static void write_some(void)
+{
+	uint32_t v = (uint32_t)take(2);
+
+	if (x.h.msix)
+		call(v & 0x2000 ? DP_OP_READ : DP_OP_WRITE,
+		     v & 0x1000 ? v % DP_SHADOW_SIZE : v % 0x48, 1u << (v >> 14), take(4));
+	else
+		call(DP_OP_WRITE, v, 4, take(4));
+}
+
+static void bring_up_mmio(uint32_t low)
 {
 	static const uint32_t area[] = {VIRTIO_MMIO_QUEUE_DESC_LOW, VIRTIO_MMIO_QUEUE_AVAIL_LOW,
 					VIRTIO_MMIO_QUEUE_USED_LOW};
@@ -678,7 +737,7 @@ static bool action(void)
 		post();
 		break;
 	case 1:
-		call(DP_OP_WRITE, (uint32_t)take(2), 4, take(4));
+		write_some();
 		break;
 	case 2:
 		call((uint32_t)take(1) % 4, (uint32_t)take(2), (uint32_t)take(1), take(8));
@@ -693,10 +752,17 @@ static bool action(void)
 		x.chaos = (uint8_t)take(1);
 		break;
 	case 6:
-		if (!uart)
-			bring_up((uint32_t)take(4));
+		if (x.h.msix)
+			bring_up_pci((uint32_t)take(4));
+		else if (!uart)
+			bring_up_mmio((uint32_t)take(4));
 		break;
 	case 7:
+		if (x.h.msix && in.n && *in.p & 0x40) {
+			reset_queue();
+			break;
+		}
+		/* fall through */
 	case 8:
 		if (!uart)
 			add_request();
@@ -761,7 +827,8 @@ static void init_once(void)
 	must(x.over && x.over_memory && x.gaps, "memory");
 	x.ctrl = (struct dp_ctrl *)(void *)(x.page + DP_CTRL_OFF);
 	x.ring = (struct dp_post *)(void *)(x.page + DP_RING_OFF);
-	x.h.irq_fd = event_create();
+	for (unsigned i = 0; i < VECTORS; i++)
+		x.h.irq_fd[i] = event_create();
 	x.h.event_fd = event_create();
 	x.b.w.lane->ctl_fd = event_create();
 	x.b.w.quiet_fd = event_create();
@@ -770,6 +837,7 @@ static void init_once(void)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const enum kind kinds[] = {DISK, UART, RNG, VCON, BALLOON};
+	uint8_t first;
 	bool ok;
 
 	init_once();
@@ -781,12 +849,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	x.ctrl->magic = DP_MAGIC;
 	x.ctrl->size = DP_SIZE;
 	x.chaos = 0;
-	x.kind = kinds[take(1) % ARRAY_LEN(kinds)];
+	first = (uint8_t)take(1);
+	x.kind = kinds[(first & 0x7f) % ARRAY_LEN(kinds)];
+	x.h.msix = first & 0x80 && x.kind != UART;
+	x.h.nirqs = x.h.msix ? VECTORS : 1;
 	ok = birth();
 	for (unsigned i = 0; ok && in.n && i < MAX_ACTIONS; i++)
 		ok = action();
 	look_at_fences();
-	event_drain(x.h.irq_fd);
+	for (unsigned i = 0; i < VECTORS; i++)
+		event_drain(x.h.irq_fd[i]);
 	event_drain(x.h.event_fd);
 	event_drain(x.b.w.quiet_fd);
 	return 0;

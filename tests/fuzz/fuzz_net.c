@@ -74,7 +74,8 @@ static void init_once(void)
 	must(fd >= 0 && board_gm_map(&gm, fd, MEM_SIZE, &e) == 0, "guest memory");
 	log_setup("", LOG_LVL_ERROR);
 	helper.event_fd = event_create();
-	helper.irq_fd = event_create();
+	helper.irq_fd[0] = event_create();
+	helper.nirqs = 1;
 }
 
 static const uint8_t *take(const uint8_t **p, size_t *left, size_t n)
@@ -138,8 +139,10 @@ static void make_device(const struct head *h, int fd)
 					    .nqueues = NQUEUES,
 					    .config = &net.config,
 					    .config_len = sizeof(net.config)};
-	vmmio_init(&net.w.mmio, &helper, (uint32_t *)(void *)shadow, &page.virtio, true, &gm,
-		   &net.w.model, &net.w);
+	helper.port.shadow = shadow;
+	helper.port.dev_state = &page;
+	helper.port.resumed = true;
+	front_init(&net.w.front, &helper, &gm, &net.w.model, &net.w);
 }
 
 static void peer_sends(const struct head *h, int fd, const uint8_t *p, size_t n)
@@ -152,12 +155,12 @@ static void peer_sends(const struct head *h, int fd, const uint8_t *p, size_t n)
 
 static void serve(const struct head *h, bool resume)
 {
-	uint64_t features = net.w.mmio.v.st->driver_features;
+	uint64_t features = net.w.front.v.st->driver_features;
 	unsigned turns = 0;
 
 	for (unsigned i = 0; i < NQUEUES; i++) {
-		if (vq_start(&net.w.mmio.v.vq[i], &page.virtio.q[i], &gm, features, resume, NULL))
-			net.w.mmio.v.vq[i].num = 0;
+		if (vq_start(&net.w.front.v.vq[i], &page.virtio.q[i], &gm, features, resume, NULL))
+			net.w.front.v.vq[i].num = 0;
 	}
 	net_prepare(&net);
 	atomic_store(&net.w.want, atomic_load(&net.w.want) | 1);
@@ -167,7 +170,7 @@ static void serve(const struct head *h, bool resume)
 		;
 	must(turns < MAX_TURNS || net.backing[0].dead || h->stream & 2, "turns without an end");
 	for (unsigned i = 0; i < NQUEUES; i++) {
-		const struct virtqueue *q = &net.w.mmio.v.vq[i];
+		const struct virtqueue *q = &net.w.front.v.vq[i];
 
 		must(q->batch == 0, "answers that were not published");
 	}
@@ -208,6 +211,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	close(pair[0]);
 	close(pair[1]);
 	event_drain(helper.event_fd);
-	event_drain(helper.irq_fd);
+	event_drain(helper.irq_fd[0]);
 	return 0;
 }

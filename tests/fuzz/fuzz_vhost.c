@@ -26,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define NQUEUES 2u
 
 struct head {
-	uint8_t device; /* what it is */
+	uint8_t device; /* what it is, and in the highest bit the bus */
 	uint8_t nfds;   /* that come with what the back end says */
 	uint8_t num_log2, flags;
 	uint16_t talk[2], back; /* bytes of each connection, and of the other channel */
@@ -53,6 +53,7 @@ static void init_once(void)
 	log_setup("", LOG_LVL_ERROR);
 	mem_fd = drv_memory(&gm, MEM_SIZE);
 	fc_open(&core);
+	fc_vectors(&core, NQUEUES + 1);
 }
 
 static const uint8_t *take(const uint8_t **p, size_t *left, size_t n)
@@ -110,33 +111,50 @@ static int hears(int fd)
 	}
 }
 
-static void reg(uint32_t off, uint32_t val)
+/* On the front that there is: 32 bits on MMIO. */
+static void reg(uint32_t mmio, uint32_t pci, uint32_t size, uint32_t val)
 {
-	vhost_helper_ops.regs.write(&v, off, 4, val);
+	if (core.nvectors)
+		vhost_helper_ops.regs.write(&v, pci, size, val);
+	else
+		vhost_helper_ops.regs.write(&v, mmio, 4, val);
 	vhost_helper_ops.regs.settle(&v);
+}
+
+static void set_status(uint32_t val)
+{
+	reg(VIRTIO_MMIO_STATUS, VPCI_STATUS, 1, val);
+}
+
+/* Which vector it is on PCI the input says, also while it runs. */
+static void set_vector(const struct head *d, uint32_t queue)
+{
+	if (core.nvectors)
+		reg(0, VPCI_QUEUE_VECTOR, 2, (d->flags >> (2 * queue)) % 4);
 }
 
 static void bring_up(const struct head *d)
 {
 	uint64_t f = (d->features | DRV_F(VIRTIO_F_VERSION_1)) & v.st->features;
 
-	reg(VIRTIO_MMIO_STATUS, 0);
-	must(v.mmio.v.st->status == 0, "a reset that does not");
-	reg(VIRTIO_MMIO_STATUS, 3);
+	set_status(0);
+	must(v.front.v.st->status == 0, "a reset that does not");
+	set_status(3);
 	for (uint32_t i = 0; i < 2; i++) {
-		reg(VIRTIO_MMIO_DRIVER_FEATURES_SEL, i);
-		reg(VIRTIO_MMIO_DRIVER_FEATURES, (uint32_t)(f >> (32 * i)));
+		reg(VIRTIO_MMIO_DRIVER_FEATURES_SEL, VPCI_DRIVER_FEATURE_SELECT, 4, i);
+		reg(VIRTIO_MMIO_DRIVER_FEATURES, VPCI_DRIVER_FEATURE, 4, (uint32_t)(f >> (32 * i)));
 	}
-	reg(VIRTIO_MMIO_STATUS, 0xb);
+	set_status(0xb);
 	for (uint32_t i = 0; i < NQUEUES; i++) {
-		reg(VIRTIO_MMIO_QUEUE_SEL, i);
-		reg(VIRTIO_MMIO_QUEUE_NUM, 1u << d->num_log2 % 9);
-		reg(VIRTIO_MMIO_QUEUE_DESC_LOW, RINGS(i));
-		reg(VIRTIO_MMIO_QUEUE_AVAIL_LOW, RINGS(i) + 0x1000);
-		reg(VIRTIO_MMIO_QUEUE_USED_LOW, RINGS(i) + 0x2000);
-		reg(VIRTIO_MMIO_QUEUE_READY, 1);
+		reg(VIRTIO_MMIO_QUEUE_SEL, VPCI_QUEUE_SELECT, 2, i);
+		reg(VIRTIO_MMIO_QUEUE_NUM, VPCI_QUEUE_SIZE, 2, 1u << d->num_log2 % 9);
+		set_vector(d, i);
+		reg(VIRTIO_MMIO_QUEUE_DESC_LOW, VPCI_QUEUE_DESC, 4, RINGS(i));
+		reg(VIRTIO_MMIO_QUEUE_AVAIL_LOW, VPCI_QUEUE_DRIVER, 4, RINGS(i) + 0x1000);
+		reg(VIRTIO_MMIO_QUEUE_USED_LOW, VPCI_QUEUE_DEVICE, 4, RINGS(i) + 0x2000);
+		reg(VIRTIO_MMIO_QUEUE_READY, VPCI_QUEUE_ENABLE, 2, 1);
 	}
-	reg(VIRTIO_MMIO_STATUS, 0xf);
+	set_status(0xf);
 }
 
 static void fill_rings(const struct head *d, const uint8_t *p, size_t n)
@@ -236,8 +254,11 @@ static void run(const struct head *d, const uint8_t *talk[2], const size_t n[2],
 	wake();
 	second = next_connection(d, talk[1], n[1]);
 	wake();
-	reg(VIRTIO_MMIO_QUEUE_SEL, 1);
-	reg(VIRTIO_MMIO_QUEUE_READY, 0);
+	reg(VIRTIO_MMIO_QUEUE_SEL, VPCI_QUEUE_SELECT, 2, 1);
+	if (core.nvectors)
+		set_vector(d, 2);
+	else
+		reg(VIRTIO_MMIO_QUEUE_READY, 0, 4, 0);
 	wake();
 	bring_up(d);
 	sock = hears(second);
@@ -260,6 +281,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < sizeof(d))
 		return 0;
 	memcpy(&d, take(&p, &left, sizeof(d)), sizeof(d));
+	core.nvectors = d.device & 0x80 ? NQUEUES + 1 : 0;
 	for (unsigned i = 0; i < 2; i++) {
 		n[i] = least(d.talk[i], left);
 		talk[i] = take(&p, &left, n[i]);

@@ -254,8 +254,8 @@ static void start_queues(bool resume)
 		st->desc = RINGS + q * RING_STEP;
 		st->driver = st->desc + 0x1000;
 		st->device = st->desc + 0x2000;
-		if (vq_start(&dev.w.mmio.v.vq[q], st, &dev.w.gm, 3ull << 28, resume, NULL))
-			memset(&dev.w.mmio.v.vq[q], 0, sizeof(struct virtqueue));
+		if (vq_start(&dev.w.front.v.vq[q], st, &dev.w.gm, 3ull << 28, resume, NULL))
+			memset(&dev.w.front.v.vq[q], 0, sizeof(struct virtqueue));
 	}
 	atomic_fetch_add(&dev.w.want, 1);
 }
@@ -333,11 +333,13 @@ static void init_once(void)
 	log_setup("", LOG_LVL_ERROR);
 	fd = shm_create("fuzz", MEM_SIZE, &e);
 	fh_must(fd >= 0 && board_gm_map(&dev.w.gm, fd, MEM_SIZE, &e) == 0, "guest memory");
-	helper.irq_fd = helper.event_fd = -1;
+	helper.event_fd = -1; /* and no interrupt */
 	dev.w.nlanes = 1;
 	dev.w.lane->w = &dev.w;
 	dev.w.lane->queues = (1u << VSOCK_QUEUES) - 1;
 	dev.w.h = &helper;
+	dev.w.front.h = &helper;
+	dev.w.front.v.st = &state;
 	dev.w.quiet_fd = -1;
 	dev.w.model.nqueues = VSOCK_QUEUES;
 	dev.listen_fd = -1;

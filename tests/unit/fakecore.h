@@ -22,6 +22,8 @@
 struct fakecore {
 	int page_fd, call_fd, irq_fd;
 	int answer_fd; /* word_events(): else -1 */
+	int vector_fd[DEVICE_MAX_VECTORS];
+	unsigned nvectors; /* on PCI: fc_vectors() */
 	uint8_t *page;
 	struct dp_ctrl *ctrl;
 	struct dp_post *ring;
@@ -57,8 +59,27 @@ static inline void fc_open(struct fakecore *f)
 	f->answer_fd = word_events() ? event_create() : -1;
 }
 
+/* On PCI, with so many vectors. */
+static inline void fc_vectors(struct fakecore *f, unsigned n)
+{
+	for (; f->nvectors < n; f->nvectors++) {
+		f->vector_fd[f->nvectors] = event_create();
+		if (f->vector_fd[f->nvectors] < 0)
+			fc_die("eventfd");
+	}
+}
+
+/* What interrupts for queue i: of a driver that takes a vector for each, after the one of the
+ * configuration. */
+static inline int fc_queue_irq(const struct fakecore *f, unsigned i)
+{
+	return f->nvectors ? f->vector_fd[(1 + i) % f->nvectors] : f->irq_fd;
+}
+
 static inline void fc_close(struct fakecore *f)
 {
+	for (unsigned i = 0; i < f->nvectors; i++)
+		fd_close(&f->vector_fd[i]);
 	shm_unmap(f->page, DP_SIZE);
 	fd_close(&f->page_fd);
 	fd_close(&f->call_fd);
@@ -66,11 +87,25 @@ static inline void fc_close(struct fakecore *f)
 	fd_close(&f->answer_fd);
 }
 
+/* Page and events, as they come with a start message. */
+static inline struct start_fds fc_start_fds(const struct fakecore *f, int page_fd)
+{
+	struct start_fds s = {.n = {0}};
+
+	start_add(&s, START_PAGE, page_fd);
+	start_add(&s, START_CALL, fd_copy(f->call_fd));
+	for (unsigned i = 0; i < f->nvectors; i++)
+		start_add(&s, START_VECTOR, fd_copy(f->vector_fd[i]));
+	if (!f->nvectors)
+		start_add(&s, START_IRQ, fd_copy(f->irq_fd));
+	return s;
+}
+
 /* The helper of this page, in this process. */
 static inline int fc_helper_open(struct fakecore *f, struct helper *h, uint32_t tag, struct err *e)
 {
-	int rc = helper_open(h, fd_copy(f->page_fd), fd_copy(f->call_fd), fd_copy(f->irq_fd), tag,
-			     e);
+	struct start_fds fds = fc_start_fds(f, fd_copy(f->page_fd));
+	int rc = helper_open(h, &fds, tag, e);
 
 	h->port.answer_event = f->answer_fd;
 	return rc;
@@ -142,6 +177,16 @@ static inline void fc_post(struct fakecore *f, uint32_t off, uint32_t size, uint
 static inline uint32_t fc_shadow32(const struct fakecore *f, uint32_t off)
 {
 	return *(const volatile uint32_t *)(const void *)(f->page + DP_SHADOW_OFF + off);
+}
+
+static inline uint16_t fc_shadow16(const struct fakecore *f, uint32_t off)
+{
+	return *(const volatile uint16_t *)(const void *)(f->page + DP_SHADOW_OFF + off);
+}
+
+static inline uint64_t fc_shadow64(const struct fakecore *f, uint32_t off)
+{
+	return *(const volatile uint64_t *)(const void *)(f->page + DP_SHADOW_OFF + off);
 }
 
 static inline uint8_t fc_shadow8(const struct fakecore *f, uint32_t off)

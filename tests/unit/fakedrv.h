@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A virtio driver for tests: negotiation over virtio-mmio and split virtqueues in a memfd that
- * plays guest memory. The device is behind a struct fakecore.
+ * A virtio driver for tests: negotiation over MMIO or PCI, and split virtqueues in a memfd that plays
+ * guest memory. The device is behind a struct fakecore.
  */
 #ifndef TESTS_FAKEDRV_H
 #define TESTS_FAKEDRV_H
@@ -11,6 +11,8 @@
 #include <linux/virtio_ring.h>
 
 #include <insula/guestmem.h>
+
+#include <devices/virtio/virtio_pci.h>
 
 #include <insula/start.h>
 
@@ -157,14 +159,46 @@ static inline void drv_reg(struct fakecore *f, uint32_t off, uint32_t v)
 	fc_write(f, off, 4, v);
 }
 
+/* On PCI if the core has vectors. */
+static inline void drv_set(struct fakecore *f, uint32_t mmio, uint32_t pci, uint32_t size,
+			   uint32_t v)
+{
+	if (f->nvectors)
+		fc_write(f, pci, size, v);
+	else
+		drv_reg(f, mmio, v);
+}
+
+/* On MMIO it is one that is posted. */
+static inline void drv_post(struct fakecore *f, uint32_t mmio, uint32_t pci, uint32_t size,
+			    uint32_t v)
+{
+	if (f->nvectors)
+		fc_write(f, pci, size, v);
+	else
+		fc_post(f, mmio, 4, v);
+}
+
+static inline uint32_t drv_status(const struct fakecore *f)
+{
+	return f->nvectors ? fc_shadow8(f, VPCI_STATUS) : fc_shadow32(f, VIRTIO_MMIO_STATUS);
+}
+
+static inline void drv_set_status(struct fakecore *f, uint32_t v)
+{
+	drv_set(f, VIRTIO_MMIO_STATUS, VPCI_STATUS, 1, v);
+}
+
 static inline uint64_t drv_features(struct fakecore *f)
 {
-	uint64_t v;
+	const uint32_t at = f->nvectors ? VPCI_DEVICE_FEATURE : VIRTIO_MMIO_DEVICE_FEATURES;
+	uint64_t v = 0;
 
-	drv_reg(f, VIRTIO_MMIO_DEVICE_FEATURES_SEL, 1);
-	v = (uint64_t)fc_shadow32(f, VIRTIO_MMIO_DEVICE_FEATURES) << 32;
-	drv_reg(f, VIRTIO_MMIO_DEVICE_FEATURES_SEL, 0);
-	return v | fc_shadow32(f, VIRTIO_MMIO_DEVICE_FEATURES);
+	for (unsigned i = 0; i < 2; i++) {
+		drv_set(f, VIRTIO_MMIO_DEVICE_FEATURES_SEL, VPCI_DEVICE_FEATURE_SELECT, 4, i);
+		v |= (uint64_t)fc_shadow32(f, at) << (32 * i);
+	}
+	return v;
 }
 
 /* Reset, then up to FEATURES_OK. False: refused. */
@@ -172,30 +206,39 @@ static inline bool drv_negotiate(struct fakecore *f, uint64_t features)
 {
 	uint32_t st = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER;
 
-	drv_reg(f, VIRTIO_MMIO_STATUS, 0);
-	drv_reg(f, VIRTIO_MMIO_STATUS, VIRTIO_CONFIG_S_ACKNOWLEDGE);
-	drv_reg(f, VIRTIO_MMIO_STATUS, st);
+	drv_set_status(f, 0);
+	drv_set_status(f, VIRTIO_CONFIG_S_ACKNOWLEDGE);
+	drv_set_status(f, st);
 	for (unsigned i = 0; i < 2; i++) {
-		fc_post(f, VIRTIO_MMIO_DRIVER_FEATURES_SEL, 4, i);
-		fc_post(f, VIRTIO_MMIO_DRIVER_FEATURES, 4, (uint32_t)(features >> (32 * i)));
+		drv_post(f, VIRTIO_MMIO_DRIVER_FEATURES_SEL, VPCI_DRIVER_FEATURE_SELECT, 4, i);
+		drv_post(f, VIRTIO_MMIO_DRIVER_FEATURES, VPCI_DRIVER_FEATURE, 4,
+			 (uint32_t)(features >> (32 * i)));
 	}
-	drv_reg(f, VIRTIO_MMIO_STATUS, st | VIRTIO_CONFIG_S_FEATURES_OK);
-	return fc_shadow32(f, VIRTIO_MMIO_STATUS) & VIRTIO_CONFIG_S_FEATURES_OK;
+	drv_set_status(f, st | VIRTIO_CONFIG_S_FEATURES_OK);
+	if (f->nvectors)
+		fc_write(f, VPCI_CONFIG_VECTOR, 2, 0);
+	return drv_status(f) & VIRTIO_CONFIG_S_FEATURES_OK;
+}
+
+static inline void drv_addr(struct fakecore *f, uint32_t mmio, uint32_t pci, gpa_t at)
+{
+	drv_post(f, mmio, pci, 4, (uint32_t)at);
+	drv_post(f, mmio + 4, pci + 4, 4, (uint32_t)(at >> 32));
 }
 
 static inline bool drv_queue_addr(struct fakecore *f, unsigned i, uint32_t num, gpa_t desc,
 				  gpa_t driver, gpa_t device)
 {
-	drv_reg(f, VIRTIO_MMIO_QUEUE_SEL, i);
-	fc_post(f, VIRTIO_MMIO_QUEUE_NUM, 4, num);
-	fc_post(f, VIRTIO_MMIO_QUEUE_DESC_LOW, 4, (uint32_t)desc);
-	fc_post(f, VIRTIO_MMIO_QUEUE_DESC_HIGH, 4, desc >> 32);
-	fc_post(f, VIRTIO_MMIO_QUEUE_AVAIL_LOW, 4, (uint32_t)driver);
-	fc_post(f, VIRTIO_MMIO_QUEUE_AVAIL_HIGH, 4, driver >> 32);
-	fc_post(f, VIRTIO_MMIO_QUEUE_USED_LOW, 4, (uint32_t)device);
-	fc_post(f, VIRTIO_MMIO_QUEUE_USED_HIGH, 4, device >> 32);
-	drv_reg(f, VIRTIO_MMIO_QUEUE_READY, 1);
-	return fc_shadow32(f, VIRTIO_MMIO_QUEUE_READY);
+	drv_set(f, VIRTIO_MMIO_QUEUE_SEL, VPCI_QUEUE_SELECT, 2, i);
+	drv_post(f, VIRTIO_MMIO_QUEUE_NUM, VPCI_QUEUE_SIZE, 2, num);
+	if (f->nvectors)
+		fc_write(f, VPCI_QUEUE_VECTOR, 2, (1 + i) % f->nvectors);
+	drv_addr(f, VIRTIO_MMIO_QUEUE_DESC_LOW, VPCI_QUEUE_DESC, desc);
+	drv_addr(f, VIRTIO_MMIO_QUEUE_AVAIL_LOW, VPCI_QUEUE_DRIVER, driver);
+	drv_addr(f, VIRTIO_MMIO_QUEUE_USED_LOW, VPCI_QUEUE_DEVICE, device);
+	drv_set(f, VIRTIO_MMIO_QUEUE_READY, VPCI_QUEUE_ENABLE, 2, 1);
+	return f->nvectors ? fc_shadow16(f, VPCI_QUEUE_ENABLE)
+			   : fc_shadow32(f, VIRTIO_MMIO_QUEUE_READY);
 }
 
 static inline bool drv_queue(struct fakecore *f, unsigned i, const struct drvq *q)
@@ -205,25 +248,16 @@ static inline bool drv_queue(struct fakecore *f, unsigned i, const struct drvq *
 
 static inline void drv_ok(struct fakecore *f)
 {
-	drv_reg(f, VIRTIO_MMIO_STATUS,
-		VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK |
-			VIRTIO_CONFIG_S_DRIVER_OK);
-}
-
-static inline uint32_t drv_status(const struct fakecore *f)
-{
-	return fc_shadow32(f, VIRTIO_MMIO_STATUS);
+	drv_set_status(f, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER |
+				  VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK);
 }
 
 /* What a virtio helper gets in any case. */
 static inline struct start_fds drv_start_fds(const struct fakecore *f, int mem_fd)
 {
-	struct start_fds s = {.n = {0}};
+	struct start_fds s = fc_start_fds(f, fd_copy(f->page_fd));
 
 	start_add(&s, START_MEMORY, fd_copy(mem_fd));
-	start_add(&s, START_PAGE, fd_copy(f->page_fd));
-	start_add(&s, START_CALL, fd_copy(f->call_fd));
-	start_add(&s, START_IRQ, fd_copy(f->irq_fd));
 	return s;
 }
 

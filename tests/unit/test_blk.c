@@ -566,7 +566,7 @@ START_TEST(error_is_written_down)
 	l->in_flight = 1;
 	l->pool[0] = (struct blk_req){
 		.lane = l, .type = VIRTIO_BLK_T_FLUSH, .status = gm_ptr(&gm, HEADERS, 1)};
-	vq_start(l->q, &rig->b.w.mmio.v.st->q[0], &gm, USUAL, true, NULL);
+	vq_start(l->q, &rig->b.w.front.v.st->q[0], &gm, USUAL, true, NULL);
 	no_sync = true;
 	blk_sync_begin(&l->pool[0]);
 	ck_assert_uint_eq(rig->b.page->sync_failed, 1);
@@ -593,7 +593,7 @@ START_TEST(error_for_all_that_resume)
 					      .type = VIRTIO_BLK_T_FLUSH,
 					      .resumed = i < 2,
 					      .status = gm_ptr(&gm, HEADERS + i, 1)};
-		vq_start(l->q, &rig->b.w.mmio.v.st->q[i], &gm, USUAL, true, NULL);
+		vq_start(l->q, &rig->b.w.front.v.st->q[i], &gm, USUAL, true, NULL);
 	}
 	blk_sync_start(&rig->b);
 	for (unsigned i = 0; i < 2; i++) {

@@ -960,10 +960,91 @@ START_TEST(balloons)
 }
 END_TEST
 
+static void json_taken(const char *text)
+{
+	ck_assert_msg(!config_json(&c, NULL, text, strlen(text), &e), "%s: %s", text, e.text);
+}
+
+START_TEST(buses)
+{
+	ck_assert(c.bus == CONFIG_BUS_UNSAID && !config_is_pci(&c, CONFIG_BUS_UNSAID));
+	ck_assert(config_is_pci(&c, CONFIG_BUS_PCI) && !config_has_pci(&c));
+	json_taken("{\"disks\":[\"/a\",{\"path\":\"/b\",\"bus\":\"mmio\"},\"/c,bus=pci\"],"
+		   "\"vsock\":{\"path\":\"/v\",\"bus\":\"pci\"},\"balloon\":{\"bus\":\"pci\"},"
+		   "\"shares\":[\"/a:/b:ro,bus=pci\",\"/a:/c,packed,bus=mmio\"]}");
+	ck_assert_uint_eq(c.disk[0].bus, CONFIG_BUS_UNSAID);
+	ck_assert_uint_eq(c.disk[1].bus, CONFIG_BUS_MMIO);
+	ck_assert_uint_eq(c.disk[2].bus, CONFIG_BUS_PCI);
+	ck_assert(c.vsock.bus == CONFIG_BUS_PCI && c.balloon.on && c.balloon.bus == CONFIG_BUS_PCI);
+	ck_assert(c.share[0].ro && c.share[0].bus == CONFIG_BUS_PCI &&
+		  c.share[1].bus == CONFIG_BUS_MMIO);
+	/* A disk, the socket, the balloon, a share. */
+	ck_assert_uint_eq(config_pci_devices(&c, true), 4);
+	ck_assert_uint_eq(config_pci_devices(&c, false), 3);
+	ck_assert(config_has_pci(&c));
+	/* Also the first disk and entropy. */
+	json_taken("{\"bus\":\"pci\"}");
+	ck_assert_uint_eq(config_pci_devices(&c, true), 6);
+	ck_assert_int_eq(set("console", "virtio"), 0);
+	ck_assert_int_eq(set("rootfs", "/r"), 0);
+	ck_assert_int_eq(set("rootfs-size", "16M"), 0);
+	ck_assert_uint_eq(config_pci_devices(&c, true), 9);
+	ck_assert_int_eq(set("rng", "off"), 0);
+	ck_assert_uint_eq(config_pci_devices(&c, true), 8);
+	/* The last one wins, as everywhere. */
+	ck_assert_int_eq(set("vsock", "/v"), 0);
+	ck_assert_uint_eq(c.vsock.bus, CONFIG_BUS_UNSAID);
+	ck_assert_int_eq(set("bus", "mmio"), 0);
+	ck_assert_uint_eq(config_pci_devices(&c, true), 3);
+	ck_assert_int_eq(set("balloon", "off"), 0);
+	ck_assert_uint_eq(config_pci_devices(&c, true), 2);
+	refused("bus", "", "expected pci or mmio");
+	refused("bus", "PCI", "'PCI'; expected pci or mmio");
+	refused("bus", "pci,mmio", "expected pci or mmio");
+	refused("disk", "/a,bus=", "bus ''; expected pci or mmio");
+	refused("disk", "/a,bus", "'bus'; did you mean 'bus='?");
+	refused("vsock", "/a,bus=1", "bus '1'; expected pci or mmio");
+	refused("balloon", "off,bus=pci", "expected off|on");
+	refused("share", "/a:/d,bus=isa", "'isa'; expected pci or mmio");
+	json_refused("{\"bus\":true}", "bus: wrong type");
+	json_refused("{\"disks\":[{\"path\":\"/a\",\"bus\":1}]}",
+		     "bus: wrong type; expected a string");
+}
+END_TEST
+
+/* 31 have a place. */
+START_TEST(buses_full)
+{
+	ck_assert_int_eq(set("bus", "pci"), 0);
+	ck_assert_int_eq(set("rng", "off"), 0);
+	for (unsigned i = 0; i < BOARD_MAX_PCI; i++)
+		ck_assert_int_eq(set("disk", "path=/a"), 0);
+	ck_assert_int_eq(config_check(&c, &e), 0);
+	ck_assert_int_eq(set("vsock", "/v"), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_str_eq(e.text, "--bus: 32 devices on the PCI bus; expected at most 31, and "
+				 "bus=mmio for the others");
+	ck_assert_str_eq(c.mistake.field, "bus");
+	ck_assert_str_eq(c.mistake.expected, "at most 31, and bus=mmio for the others");
+	ck_assert_int_eq(set("vsock", "/v,bus=mmio"), 0);
+	ck_assert_int_eq(config_check(&c, &e), 0);
+	/* A command has such a device without a word. */
+	config_free(&c);
+	ck_assert_int_eq(set("rng", "off"), 0);
+	for (unsigned i = 0; i < BOARD_MAX_PCI; i++)
+		ck_assert_int_eq(set("disk", "path=/a,bus=pci"), 0);
+	ck_assert_int_eq(config_set_command(&c, (char *[]){"ls"}, 1, &e), 0);
+	ck_assert_int_eq(config_check(&c, &e), 0);
+	ck_assert_int_eq(set("bus", "pci"), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+}
+END_TEST
+
 START_TEST(json_wrong_types)
 {
-	static const char *const scalars[] = {"kernel", "initrd",  "append",  "cpus",    "mem",
-					      "rootfs", "console", "metrics", "timeout", "rng"};
+	static const char *const scalars[] = {"kernel",  "initrd", "append",  "cpus",
+					      "mem",     "rootfs", "console", "metrics",
+					      "timeout", "rng",    "bus"};
 	static const char *const wrong[] = {"null", "true", "1.5", "NaN", "[]", "{}", "[1]"};
 	char text[80];
 
@@ -1140,6 +1221,8 @@ int main(void)
 	tcase_add_test(flags, rootfs);
 	tcase_add_test(flags, random_numbers);
 	tcase_add_test(flags, balloons);
+	tcase_add_test(flags, buses);
+	tcase_add_test(flags, buses_full);
 	tcase_add_test(flags, consoles);
 	tcase_add_test(flags, virtio_consoles);
 	tcase_add_test(flags, command_settings);

@@ -41,9 +41,7 @@ static void console_start(int out_fd, int in_fd, unsigned flags)
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, chan), 0);
 	rig = calloc(1, sizeof(*rig));
 	ck_assert_ptr_nonnull(rig);
-	ck_assert_msg(helper_open(&rig->helper, dup(core.page_fd), dup(core.call_fd),
-				  dup(core.irq_fd), CONSOLE_TAG, &e) == 0,
-		      "%s", e.text);
+	ck_assert_msg(fc_helper_open(&core, &rig->helper, CONSOLE_TAG, &e) == 0, "%s", e.text);
 	ck_assert_msg(console_open(&rig->console, &rig->helper, out_fd, in_fd,
 				   &(struct msg_start_uart){.flags = flags}, &e) == 0,
 		      "%s", e.text);
@@ -529,8 +527,7 @@ static pid_t fork_console(int out_fd)
 	ck_assert_int_ge(pid, 0);
 	if (pid == 0) {
 		close(chan[0]);
-		if (helper_open(&rig->helper, core.page_fd, core.call_fd, core.irq_fd, CONSOLE_TAG,
-				&e) ||
+		if (fc_helper_open(&core, &rig->helper, CONSOLE_TAG, &e) ||
 		    console_open(&rig->console, &rig->helper, out_fd, -1,
 				 &(struct msg_start_uart){0}, &e) ||
 		    helper_attach(&rig->helper, &console_ops, &rig->console, &e))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Descriptions of devices (insula/device.h): the two real ones pass, and what contradicts itself is
+/* Descriptions of devices (insula/device.h): the real ones pass, and what contradicts itself is
  * refused in words; and the head of a start message. */
 #include <check.h>
 #include <errno.h>
@@ -11,8 +11,10 @@
 #include <insula/start.h>
 
 #include "devices/describe.h"
+#include "devices/virtio/virtio_pci.h"
 
 #define BASE 0xd0000000ull
+#define PCI_BAR 0xd8000000ull
 #define QUEUES 3
 
 static struct device_desc d;
@@ -43,6 +45,10 @@ START_TEST(real_ones_pass)
 	ck_assert_msg(device_check(&d, 3 + answer, &e) == 0, "%s", e.text);
 	describe_virtio_mmio(&d, BASE, 5, 17); /* the most that a device has */
 	ck_assert_msg(device_check(&d, 3 + 17 + 1 + answer, &e) == 0, "%s", e.text);
+	for (unsigned n = 1; n <= 17; n++) {
+		describe_virtio_pci(&d, 1, PCI_BAR, 2, n);
+		ck_assert_msg(device_check(&d, 2 + n + n + 1 + answer, &e) == 0, "%s", e.text);
+	}
 }
 END_TEST
 
@@ -80,9 +86,11 @@ START_TEST(packed)
 	ck_assert_int_eq(device_unpack(&back, body, len - 1), -EPROTO);
 	ck_assert_int_eq(device_unpack(&back, body, len + 1), -EPROTO);
 	ck_assert_int_eq(device_unpack(&back, body, 79), -EPROTO);
+	d.version = DEVICE_VERSION_PCI;
 	d.nwindows = DEVICE_MAX_WINDOWS;
 	d.ndoorbells = DEVICE_MAX_DOORBELLS;
 	d.nvectors = DEVICE_MAX_VECTORS;
+	memset(&d.pci, 6, sizeof(d.pci));
 	memset(d.vector, 5, sizeof(d.vector));
 	ck_assert_uint_eq(device_pack(&d, body), sizeof(d));
 	ck_assert_int_eq(device_unpack(&back, body, sizeof(d)), 0);
@@ -99,8 +107,8 @@ END_TEST
 
 START_TEST(heads_refused)
 {
-	d.version = DEVICE_VERSION + 1;
-	refused(-EPROTO, "a description of version 2; expected 1");
+	d.version = DEVICE_VERSION_PCI + 1;
+	refused(-EPROTO, "a description of version 3; expected 1 or 2");
 	ck_assert_int_eq(device_check(&d, d.nslots - 1, &e), -EINVAL);
 	ck_assert_int_eq(device_check(&d, d.nslots + 1, &e), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(e.text, "as many as came along"));
@@ -137,8 +145,8 @@ START_TEST(windows_refused)
 {
 	struct device_window *w = d.window;
 
-	w->space = DEVICE_PCI_CONFIG;
-	refused(-EOPNOTSUPP, "there is no PCI yet");
+	w->space = DEVICE_BAR;
+	refused(-EINVAL, "window 0: space 0x8; expected 1 (ports) or 2 (memory)");
 	w->space = 4;
 	refused(-EINVAL, "window 0: space 0x4");
 	w->len = 0;
@@ -194,6 +202,16 @@ START_TEST(doorbells_refused)
 	refused(-EINVAL, "one in a window");
 	b->size = 3;
 	refused(-EINVAL, "size 0x3");
+	b->size = 0; /* any, and one value */
+	refused(-EINVAL, "size 0x0; expected 1, 2, 4 or 8, or in memory any");
+	b->size = 0;
+	b->match = 0;
+	b->space = DEVICE_PIO;
+	refused(-EINVAL, "size 0x0");
+	b->size = b->match = 0;
+	b->value = 0;
+	ck_assert_msg(device_check(&d, d.nslots, &e) == 0, "%s", e.text);
+	setup();
 	b->value = 1ull << 32;
 	refused(-EINVAL, "value 0x100000000");
 	b->match = 2;
@@ -210,7 +228,7 @@ START_TEST(vectors_refused)
 	struct device_vector *v = &d.vector[0];
 
 	v->kind = DEVICE_MSI;
-	refused(-EOPNOTSUPP, "no message-signalled interrupts yet");
+	refused(-EINVAL, "kind 0x2; expected 1 (a pin)");
 	v->kind = 0;
 	refused(-EINVAL, "vector 0: kind 0x0");
 	v->ack_slot = 2;
@@ -219,6 +237,187 @@ START_TEST(vectors_refused)
 	refused(-EINVAL, "vector 0: slot");
 	v->slot = d.page_slot;
 	refused(-EINVAL, "vector 0: slot");
+}
+END_TEST
+
+/* ---- a PCI function ---- */
+
+static void setup_pci(void)
+{
+	describe_virtio_pci(&d, 4, PCI_BAR, 1, QUEUES);
+	strcpy(d.name, "eth0");
+	memset(&e, 0, sizeof(e));
+}
+
+static void pci_refused(int code, const char *words)
+{
+	refused(code, words);
+	setup_pci();
+}
+
+/* What it says: virtio 1.2, 4.1.2 to 4.1.4. */
+START_TEST(pci_describes)
+{
+	static const uint8_t ids[] = {2, 1, 3, 4};
+	static const uint32_t classes[] = {0x01800001, 0x02000001, 0x07800001, 0x00ff0001};
+	static const struct {
+		uint8_t type, len;
+		uint32_t offset, length;
+	} caps[] = {{1, 16, 0, 0x40},
+		    {2, 20, 0x2000, QUEUES * 4},
+		    {3, 16, 0x1000, 4},
+		    {4, 16, 0x100, 0xef0}};
+	const uint8_t *c;
+
+	for (unsigned i = 0; i < 4; i++) {
+		describe_virtio_pci(&d, 31, PCI_BAR + 0x4000, ids[i], 1);
+		ck_assert_msg(device_check(&d, d.nslots, &e) == 0, "%s", e.text);
+		ck_assert_uint_eq(d.pci.vendor, 0x1af4);
+		ck_assert_uint_eq(d.pci.device, 0x1040 + ids[i]);
+		ck_assert_uint_ge(d.pci.subsystem, 0x40);
+		ck_assert_uint_eq(d.pci.class_revision, classes[i]);
+		ck_assert_uint_eq(d.pci.number, 31);
+		ck_assert_uint_eq(d.pci.bar_at[0], PCI_BAR + 0x4000);
+	}
+	setup_pci();
+	describe_virtio_id(&d, 26); /* it turned out to be something else */
+	ck_assert_uint_eq(d.pci.device, 0x1040 + 26);
+	ck_assert_uint_eq(d.pci.class_revision, 0x00ff0001);
+	ck_assert_uint_eq(d.nvectors, QUEUES + 1);
+	ck_assert_uint_eq(d.ndoorbells, QUEUES);
+	for (unsigned i = 0; i < QUEUES; i++) {
+		ck_assert_uint_eq(d.doorbell[i].addr, 0x2000 + 4 * i);
+		ck_assert_uint_eq(d.doorbell[i].size, 0);
+		ck_assert_uint_eq(d.doorbell[i].match, 0);
+		/* Each event is one thing's. */
+		for (unsigned k = 0; k < d.nvectors; k++)
+			ck_assert_uint_ne(d.doorbell[i].slot, d.vector[k].slot);
+	}
+	c = d.pci.caps;
+	for (unsigned i = 0; i < 4; c += caps[i++].len) {
+		uint32_t at[2];
+
+		memcpy(at, c + 8, sizeof(at));
+		ck_assert_uint_eq(c[0], DEVICE_CAP_VENDOR);
+		ck_assert_uint_eq(c[2], caps[i].len);
+		ck_assert_uint_eq(c[3], caps[i].type);
+		ck_assert_uint_eq(c[4], 0);
+		ck_assert_uint_eq(at[0], caps[i].offset);
+		ck_assert_uint_eq(at[1], caps[i].length);
+		if (caps[i].type == 2)
+			ck_assert_uint_eq(c[16], 4);
+	}
+	ck_assert_ptr_eq(c, d.pci.caps + d.pci.caps_len);
+	/* On MMIO the page says it. */
+	setup();
+	describe_virtio_id(&d, 26);
+	ck_assert_uint_eq(d.pci.device, 0);
+}
+END_TEST
+
+START_TEST(bars_refused)
+{
+	struct device_pci *f = &d.pci;
+
+	setup_pci();
+	f->bar_size[0] = 0x3000;
+	pci_refused(-EINVAL, "device 0 (eth0): BAR 0: size 0x3000; expected a power of two");
+	f->bar_size[2] = 2048;
+	pci_refused(-EINVAL, "BAR 2: size 0x800");
+	f->bar_at[0] += 0x2000;
+	pci_refused(-EINVAL, "BAR 0: address 0xd8002000; expected a multiple of its size");
+	f->bar_at[5] = 0x1000;
+	pci_refused(-EINVAL, "BAR 5: address 0x1000");
+	f->number = 0;
+	pci_refused(-EINVAL, "function 0: number 0x0; expected 1 to 31");
+	f->number = 32;
+	pci_refused(-EINVAL, "function 32: number 0x20");
+	strcpy(d.hid, "LNRO0005");
+	pci_refused(-EINVAL, "no name in the ACPI tables");
+	d.nvectors = 0;
+	pci_refused(-EINVAL, "vectors 0x0; expected some");
+	f->bar_size[0] = 0;
+	f->bar_at[0] = 0;
+	pci_refused(-EINVAL, "function 4: table 0x3000; expected a BAR with room");
+}
+END_TEST
+
+START_TEST(msix_refused)
+{
+	struct device_pci *f = &d.pci;
+
+	setup_pci();
+	f->msix_bar = DEVICE_BARS;
+	pci_refused(-EINVAL, "a BAR with room for the table");
+	f->msix_bar = 1;
+	pci_refused(-EINVAL, "a BAR with room for the table");
+	f->msix_table += 4;
+	pci_refused(-EINVAL, "table 0x3004");
+	f->msix_pba += 4;
+	pci_refused(-EINVAL, "a BAR with room for the table");
+	f->msix_pba = f->msix_table + 16 * (QUEUES + 1) - 8;
+	pci_refused(-EINVAL, "the pending bits behind it");
+	f->msix_pba = VPCI_BAR_SIZE;
+	pci_refused(-EINVAL, "a BAR with room for the table");
+	f->msix_table = UINT32_MAX - 7;
+	pci_refused(-EINVAL, "a BAR with room for the table");
+	f->msix_pba = UINT32_MAX - 7;
+	pci_refused(-EINVAL, "a BAR with room for the table");
+	f->msix_table = 0x2800; /* beside the doorbells */
+	pci_refused(-EINVAL, "table 0x2800; expected pages without a window");
+}
+END_TEST
+
+START_TEST(capabilities_refused)
+{
+	struct device_pci *f = &d.pci;
+
+	setup_pci();
+	f->caps[0] = 0x11;
+	pci_refused(-EINVAL, "capabilities 0x44; expected vendor-specific ones");
+	f->caps[2] = 0;
+	pci_refused(-EINVAL, "capabilities");
+	f->caps[2] = 15;
+	pci_refused(-EINVAL, "capabilities");
+	f->caps[16 + 2] = 24; /* not where the next one begins */
+	pci_refused(-EINVAL, "capabilities");
+	f->caps_len -= 4;
+	pci_refused(-EINVAL, "capabilities 0x40");
+	f->caps_len += 4;
+	pci_refused(-EINVAL, "capabilities 0x48");
+	f->caps_len = DEVICE_MAX_CAPS + 4;
+	pci_refused(-EINVAL, "capabilities 0x84");
+	f->caps_len = 0;
+	ck_assert_msg(device_check(&d, d.nslots, &e) == 0, "%s", e.text);
+}
+END_TEST
+
+START_TEST(pci_parts_refused)
+{
+	struct device_window *w = d.window;
+	struct device_vector *v = d.vector;
+
+	setup_pci();
+	w[0].space = DEVICE_MMIO;
+	pci_refused(-EINVAL, "window 0: space 0x2; expected 8 to 13 (a BAR)");
+	w[1].space = DEVICE_BAR + DEVICE_BARS;
+	pci_refused(-EINVAL, "window 1: space 0xe");
+	w[1].space = DEVICE_BAR + 1; /* there is none */
+	pci_refused(-EINVAL, "window 1: length 0x4; expected some, within the space");
+	w[1].base = VPCI_BAR_SIZE - 2;
+	pci_refused(-EINVAL, "table 0x3000; expected pages without a window");
+	w[1].base = VPCI_BAR_SIZE;
+	pci_refused(-EINVAL, "window 1: length 0x4");
+	w[1].base = 0xffc;
+	pci_refused(-EINVAL, "window 1: base 0xffc; expected that it overlaps no other");
+	w[1].at = w[2].at; /* two that exit */
+	pci_refused(-EINVAL, "window 2: place 0x80; expected that it overlaps no other");
+	v[1].kind = DEVICE_PIN;
+	pci_refused(-EINVAL, "vector 1: kind 0x1; expected 2 (a message)");
+	v[2].number = 1;
+	pci_refused(-EINVAL, "vector 2: number 0x1; expected the entry of its place");
+	d.doorbell[0].space = DEVICE_MMIO;
+	pci_refused(-EINVAL, "doorbell 0: address 0x2000; expected one in a window");
 }
 END_TEST
 
@@ -269,7 +468,7 @@ START_TEST(start_refused)
 {
 	set_head();
 	head.version = START_VERSION + 1;
-	head_refused(-EPROTO, "version 2; expected 1");
+	head_refused(-EPROTO, "version 3; expected 2");
 	head.tag++;
 	head_refused(-EPROTO, "start message for program");
 	head.log_level = 99;
@@ -304,6 +503,11 @@ int main(void)
 	tcase_add_test(tc, windows_refused);
 	tcase_add_test(tc, doorbells_refused);
 	tcase_add_test(tc, vectors_refused);
+	tcase_add_test(tc, pci_describes);
+	tcase_add_test(tc, bars_refused);
+	tcase_add_test(tc, msix_refused);
+	tcase_add_test(tc, capabilities_refused);
+	tcase_add_test(tc, pci_parts_refused);
 	tcase_add_test(tc, start_sorted);
 	tcase_add_test(tc, start_refused);
 	suite_add_tcase(s, tc);

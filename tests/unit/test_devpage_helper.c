@@ -190,18 +190,15 @@ END_TEST
 START_TEST(file_or_short_page_refused)
 {
 	int fd = host_file("", 0, DP_SIZE); /* not sealed: it may become shorter */
+	struct start_fds fds = fc_start_fds(&core, fd);
 	struct err e = {0};
 	struct toy t = {0};
 
-	ck_assert_int_eq(
-		helper_open(&t.h, fd, fd_copy(core.call_fd), fd_copy(core.irq_fd), TAG, &e),
-		HOST_NOT_SHARED);
-	fd = shm_create("page", DP_SIZE / 2, &e);
-	ck_assert_int_eq(
-		helper_open(&t.h, fd, fd_copy(core.call_fd), fd_copy(core.irq_fd), TAG, &e),
-		HOST_SHORT);
+	ck_assert_int_eq(helper_open(&t.h, &fds, TAG, &e), HOST_NOT_SHARED);
+	fds = fc_start_fds(&core, shm_create("page", DP_SIZE / 2, &e));
+	ck_assert_int_eq(helper_open(&t.h, &fds, TAG, &e), HOST_SHORT);
 	ck_assert_int_eq(t.h.page_fd, -1);
-	ck_assert_int_eq(t.h.irq_fd, -1);
+	ck_assert_int_eq(t.h.irq_fd[0], -1);
 }
 END_TEST
 

@@ -173,6 +173,9 @@ static void put_tree(void)
 	put_text(TREE "/kernel/v/virtio.ko", "virtio");
 	put_text(TREE "/kernel/v/virtio_ring.ko", "ring");
 	put_text(TREE "/kernel/v/virtio_mmio.ko", "mmio");
+	put_text(TREE "/kernel/v/virtio_pci.ko", "pci");
+	put_text(TREE "/kernel/v/virtio_pci_legacy_dev.ko", "legacy");
+	put_text(TREE "/kernel/v/virtio_pci_modern_dev.ko", "modern");
 	put_text(TREE "/kernel/v/virtio-rng.ko", "rng");
 	put_text(TREE "/kernel/f/erofs.ko", "erofs");
 	put_text(TREE "/kernel/f/libcrc32c.ko", "libcrc32c");
@@ -184,6 +187,10 @@ static void put_tree(void)
 		 "kernel/v/virtio.ko: kernel/v/virtio_ring.ko\n"
 		 "kernel/v/virtio_ring.ko:\n"
 		 "kernel/v/virtio_mmio.ko: kernel/v/virtio.ko kernel/v/virtio_ring.ko\n"
+		 "kernel/v/virtio_pci_legacy_dev.ko:\n"
+		 "kernel/v/virtio_pci_modern_dev.ko:\n"
+		 "kernel/v/virtio_pci.ko: kernel/v/virtio_pci_legacy_dev.ko "
+		 "kernel/v/virtio_pci_modern_dev.ko kernel/v/virtio.ko kernel/v/virtio_ring.ko\n"
 		 "kernel/v/virtio-rng.ko: kernel/v/virtio.ko kernel/v/virtio_ring.ko\n"
 		 "kernel/f/erofs.ko: kernel/f/libcrc32c.ko\n"
 		 "kernel/f/libcrc32c.ko:\n"
@@ -339,6 +346,36 @@ START_TEST(initrd_softdeps)
 		      "erofs ?crc32c-fast.ko\nerofs ?crc32c_slow.ko\nerofs libcrc32c.ko\nerofs "
 		      "erofs.ko\n"));
 	free(a);
+}
+END_TEST
+
+/* What PCI needs, too. */
+START_TEST(initrd_pci)
+{
+	struct image_initrd_params p = params();
+	size_t len, n;
+
+	put_tree();
+	char *a = build(&p, &len);
+	ck_assert_ptr_null(find(a, len, "insula/m/virtio_pci.ko", &n, NULL));
+	free(a);
+	p.pci = true;
+	a = build(&p, &len);
+	ck_assert(has(a, len, "insula/m/virtio_pci.ko", "pci"));
+	ck_assert(has(a, len, "insula/m/virtio_mmio.ko", "mmio"));
+	ck_assert(has(a, len, "insula/modules",
+		      "panic pvpanic.ko\npanic pvpanic-mmio.ko\n"
+		      "virtio virtio_ring.ko\nvirtio virtio.ko\nvirtio virtio_mmio.ko\n"
+		      "virtio-pci virtio_ring.ko\nvirtio-pci virtio.ko\n"
+		      "virtio-pci virtio_pci_modern_dev.ko\nvirtio-pci virtio_pci_legacy_dev.ko\n"
+		      "virtio-pci virtio_pci.ko\n"
+		      "virtio-4 virtio_ring.ko\nvirtio-4 virtio.ko\nvirtio-4 virtio-rng.ko\n"));
+	free(a);
+	ck_assert_int_eq(count("cache/initrd-*"), 1);
+	ck_assert_int_eq(count("cache/initrd.pci-*"), 1);
+	p.fs = p.root_disk = true;
+	free(build(&p, &len));
+	ck_assert_int_eq(count("cache/initrd.root.fs.pci-*"), 1);
 }
 END_TEST
 
@@ -1066,6 +1103,7 @@ int main(void)
 	tcase_add_test(t, initrd_content);
 	tcase_add_test(t, initrd_container);
 	tcase_add_test(t, initrd_softdeps);
+	tcase_add_test(t, initrd_pci);
 	tcase_add_test(t, initrd_fs);
 	tcase_add_test(t, initrd_softdep_circle);
 	tcase_add_test(t, initrd_compressed);

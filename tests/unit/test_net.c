@@ -445,7 +445,7 @@ START_TEST(offload_bits)
 }
 END_TEST
 
-/* The list of the jail has room for the largest card. */
+/* The list of the jail has room for the largest card, on PCI. */
 START_TEST(rules_of_the_largest_card)
 {
 	static struct helper h;
@@ -454,6 +454,7 @@ START_TEST(rules_of_the_largest_card)
 
 	n.w.nlanes = n.nlanes = n.nbackings = NET_MAX_PAIRS;
 	n.w.nkicks = 2 * NET_MAX_PAIRS + 1;
+	h.nirqs = n.w.nkicks + 1;
 	for (unsigned i = 0; i < NET_MAX_PAIRS; i++)
 		n.backing[i].ops = &net_tap;
 	helper_rules(&h, &l);

@@ -298,7 +298,8 @@ static void birth(bool resume)
 	x.b.w.gm = x.gm;
 	x.b.ops = &sim_engine;
 	x.b.page = x.page;
-	x.b.w.mmio.v.st = &x.page->virtio;
+	x.b.w.front.v.st = &x.page->virtio;
+	x.b.w.front.h = &x.h;
 	x.b.conf = (struct msg_start_blk){.capacity = CAPACITY,
 					  .nqueues = LANES,
 					  .flags = BLK_OVERLAY,
@@ -578,7 +579,8 @@ static void setup(void)
 	x.log = malloc(LOG * sizeof(*x.log));
 	x.pool = calloc(BLK_POOL, sizeof(*x.pool));
 	x.gaps = aligned_alloc(OVERLAY_BLOCK, BLK_POOL * OVERLAY_BLOCK);
-	x.h.irq_fd = event_create();
+	x.h.irq_fd[0] = event_create();
+	x.h.nirqs = 1;
 	x.h.event_fd = event_create();
 	for (uint32_t s = 0; s < SECTORS; s++)
 		write_stamp(x.base + s * SECTOR, s, 0);
@@ -591,7 +593,7 @@ static void teardown(void)
 	death();
 	gm_unmap(&x.gm);
 	fd_close(&x.mem_fd);
-	fd_close(&x.h.irq_fd);
+	fd_close(&x.h.irq_fd[0]);
 	fd_close(&x.h.event_fd);
 	free(x.page);
 	free(x.memory);

@@ -158,6 +158,9 @@ START_TEST(made_and_opened)
 
 	make("s", &a);
 	ck_assert(opens("s", cache));
+	a.format = SNAPDIR_FORMAT_PCI;
+	make("pci", &a);
+	ck_assert(opens("pci", cache));
 	ck_assert_int_eq(stat(at("s"), &st), 0);
 	ck_assert_uint_eq(st.st_mode & 07777, 0700);
 	ck_assert_int_eq(stat(at("s/memory"), &st), 0);
@@ -421,7 +424,7 @@ START_TEST(machines)
 		long long format, mem, cpus;
 		const char *why;
 	} bad[] = {
-		{2, MEM, 1, "of format 2; expected 1"},
+		{3, MEM, 1, "of format 3; expected 1 or 2"},
 		{0, MEM, 1, "format"},
 		{1, MEM + 1, 1, "mem"},
 		{1, 0, 1, "mem"},

@@ -89,9 +89,11 @@ START_TEST(items_that_were_meant)
 	ck_assert_int_eq(config_set(&c, "--disk", "disk", "path=/a,serail=x", &e), -EINVAL);
 	ck_assert_str_eq(e.text, "--disk: 'serail=x'; did you mean 'serial='?; expected "
 				 "[path=]FILE[,ro][,direct][,serial=S][,engine=threads]"
-				 "[,overlay=FILE|discard]");
+				 "[,overlay=FILE|discard][,bus=pci|mmio]");
 	ck_assert_int_eq(config_set(&c, "--disk", "disk", "path=/a,dircet", &e), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(e.text, "did you mean 'direct'?"));
+	ck_assert_int_eq(config_set(&c, "--disk", "disk", "path=/a,buss=pci", &e), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(e.text, "did you mean 'bus='?"));
 	/* The right word in the wrong form. */
 	ck_assert_int_eq(config_set(&c, "--disk", "disk", "path=/a,ro=1", &e), -EINVAL);
 	ck_assert_int_eq(config_set(&c, "--disk", "disk", "path=/a,serial", &e), -EINVAL);
@@ -123,8 +125,15 @@ static const struct {
 	{"{\"a:b\":1}", "a:b", NULL, ""},
 	{"{\"vsock\":{\"path\":\"/v\",\"cidd\":2}}", "vsock.cidd", NULL, "cid"},
 	{"{\"shares\":[\"/a:b\"]}", "shares[0]", "/a:b",
-	 "DIR:GUESTDIR[:ro][,packed][,cache=none|auto|always], GUESTDIR an absolute path below /"},
+	 "DIR:GUESTDIR[:ro][,packed][,cache=none|auto|always][,bus=pci|mmio], GUESTDIR an absolute "
+	 "path below /"},
 	{"{\"shares\":[\"/a:/b\",\"/a:/c,cache=x\"]}", "shares[1]", "x", "none, auto or always"},
+	{"{\"bus\":\"isa\"}", "bus", "isa", "pci or mmio"},
+	{"{\"Bus\":\"pci\"}", "Bus", NULL, "bus"},
+	{"{\"disks\":[\"/a\",{\"path\":\"/b\",\"bus\":\"isa\"}]}", "disks[1].bus", "isa",
+	 "pci or mmio"},
+	{"{\"nets\":[{\"user\":true,\"bus\":true}]}", "nets[0].bus", "true", "a string"},
+	{"{\"shares\":[\"/a:/b,bus=isa\"]}", "shares[0]", "isa", "pci or mmio"},
 	{"{\"initrd\":\"/i\",\"command\":[\"c\"]}", "initrd", NULL, "none with a command"},
 	{"{\"tty\":true}", "tty", NULL, "a command"},
 	{"{\"command\":[\"\"]}", "command", NULL, "a program's name"},

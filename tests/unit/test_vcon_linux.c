@@ -595,7 +595,8 @@ static void birth(struct rig *r)
 
 	memset(r, 0, sizeof(*r));
 	ck_assert_msg(port_open(&r->h.port, core.page, VCON_TAG, &e) == 0, "%s", e.text);
-	r->h.irq_fd = events[0];
+	r->h.irq_fd[0] = events[0];
+	r->h.nirqs = 1;
 	r->h.event_fd = events[1];
 	v->w.h = &r->h;
 	v->w.gm = gm;

@@ -642,6 +642,100 @@ static int mend(const uint16_t *offered, unsigned no, const uint16_t *used, unsi
 	return n;
 }
 
+/* ---- on PCI ---- */
+
+static void begin_pci(void)
+{
+	fc_vectors(&core, conf.nqueues + 1);
+	begin();
+	bring_up(USUAL);
+}
+
+static void choose(unsigned queue, unsigned vector)
+{
+	fc_write(&core, VPCI_QUEUE_SELECT, 2, queue);
+	fc_write(&core, VPCI_QUEUE_VECTOR, 2, vector);
+	ck_assert_uint_eq(fc_shadow16(&core, VPCI_QUEUE_VECTOR), vector);
+}
+
+/* The back end signals what the guest has chosen for the ring, also while it runs. */
+START_TEST(rings_have_their_vectors)
+{
+	begin_pci();
+	for (unsigned i = 0; i < conf.nqueues; i++) {
+		offer(i, 3);
+		answered(i, 3);
+	}
+	ck_assert_uint_eq(back.n[VHOST_SET_VRING_CALL], 2);
+	/* Another one. */
+	choose(1, 0);
+	ck_assert_uint_eq(back.n[VHOST_SET_VRING_CALL], 3);
+	event_drain(core.vector_fd[2]);
+	offer(1, 1);
+	ck_assert(events_wait(core.vector_fd, 1, -1, WAIT_MS) & 1);
+	ck_assert_uint_eq(event_drain(core.vector_fd[2]), 0);
+	/* None: there is nothing to signal. */
+	choose(1, VPCI_NO_VECTOR);
+	ck_assert_uint_eq(back.n[VHOST_SET_VRING_CALL], 4);
+	ck_assert_int_eq(back.ring[1].call, -1);
+	ck_assert_int_ge(back.ring[0].call, 0);
+	choose(1, 2);
+	ck_assert_uint_eq(back.n[VHOST_SET_VRING_CALL], 5);
+	drvq_init(&drv[1], &gm, RINGS(1), QNUM, false, kick[1]);
+	/* A driver that wants none from the beginning. */
+	ck_assert(drv_negotiate(&core, USUAL));
+	ck_assert(drv_queue(&core, 1, &drv[1]));
+	choose(1, VPCI_NO_VECTOR);
+	ck_assert_uint_eq(back.n[VHOST_SET_VRING_CALL], 5);
+	drv_ok(&core);
+	ck_assert_uint_eq(back.n[VHOST_SET_VRING_CALL], 6);
+	ck_assert_int_eq(back.ring[1].call, -1);
+	ck_assert_uint_eq(drv_status(&core), 0xf);
+	vb_kill(&back);
+}
+END_TEST
+
+/* A back end that does not take it loses its connection; the next one gets all. */
+START_TEST(vector_is_refused)
+{
+	begin_pci();
+	back.fault_at = VHOST_SET_VRING_CALL;
+	back.fault = VB_REFUSE;
+	choose(0, 0);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	vb_kill(&back);
+	choose(1, 0); /* nobody hears of it */
+	for (unsigned i = 0; i < 3; i++)
+		event_drain(core.vector_fd[i]);
+	new_back(&next);
+	until_ring(&next, 1, 1);
+	/* What the last one has answered may not have been told: each vector in use, once. */
+	ck_assert(events_wait(core.vector_fd, 1, -1, WAIT_MS) & 1);
+	ck_assert_uint_eq(event_drain(core.vector_fd[1]), 0);
+	ck_assert_uint_eq(event_drain(core.vector_fd[2]), 0);
+	offer(1, 1);
+	ck_assert(events_wait(core.vector_fd, 1, -1, WAIT_MS) & 1);
+	vb_kill(&next);
+}
+END_TEST
+
+START_TEST(configuration_is_told_by_its_vector)
+{
+	begin_pci();
+	ck_assert_uint_eq(fc_shadow8(&core, VPCI_CONFIG + 7), 8);
+	vb_kill(&back);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	event_drain(core.vector_fd[0]);
+	next.config[1] = 0x99; /* a larger disk */
+	new_back(&next);
+	until_ring(&next, 1, 1);
+	ck_assert(events_wait(core.vector_fd, 1, -1, WAIT_MS) & 1);
+	ck_assert_uint_eq(fc_shadow8(&core, VPCI_CONFIG + 1), 0x99);
+	ck_assert_uint_eq(fc_read(&core, VPCI_ISR_PLACE, 1), 2);
+	vb_kill(&next);
+}
+END_TEST
+
 START_TEST(rings)
 {
 	static const uint16_t a[] = {1, 2, 3, 4, 5}, turns[] = {0, 1, 2, 1, 2, 1, 2, 1, 2, 1};
@@ -667,6 +761,7 @@ END_TEST
 int main(void)
 {
 	TCase *said = tcase_create("said"), *is = tcase_create("is"), *dies = tcase_create("dies");
+	TCase *pci = tcase_create("pci");
 
 	tcase_add_test(said, handshake);
 	tcase_add_test(said, stop_and_counters);
@@ -695,5 +790,8 @@ int main(void)
 	tcase_add_test(dies, a_lesser_back_end);
 	tcase_add_test(dies, inflight);
 	tcase_add_test(dies, rings);
-	return run_suite("vhost", (TCase *[]){said, is, dies}, 3);
+	tcase_add_test(pci, rings_have_their_vectors);
+	tcase_add_test(pci, vector_is_refused);
+	tcase_add_test(pci, configuration_is_told_by_its_vector);
+	return run_suite("vhost", (TCase *[]){said, is, dies, pci}, 4);
 }

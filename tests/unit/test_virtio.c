@@ -3,132 +3,7 @@
  * counts. */
 #include <check.h>
 
-#include <devices/virtio/virtio_mmio.h>
-
-#include "fakedrv.h"
-
-#define MEM_SIZE (16u << 20)
-#define TAG 0x4f495456u
-#define NQUEUES 2
-#define MODEL_FEATURES (DRV_F(5) | DRV_F(9))
-#define Q(i) (0x10000u + (i)*DRV_QUEUE_BYTES)
-
-static struct fakecore core;
-static struct guestmem gm;
-static int mem_fd;
-static struct drvq drv[NQUEUES];
-
-static struct dev {
-	struct helper h;
-	struct virtio_mmio m;
-	struct virtio_model model;
-	unsigned starts, stops;
-	unsigned queues, resumed; /* at the last start */
-	uint32_t isr_at_start;    /* what the guest could see when the queues began to run */
-} * dev;
-static uint8_t config[12] = "config space";
-
-static void model_start(void *arg)
-{
-	struct dev *d = arg;
-
-	d->starts++;
-	d->queues = d->resumed = 0;
-	for (unsigned i = 0; i < VIRTIO_MAX_QUEUES; i++) {
-		d->queues += d->m.v.vq[i].num != 0;
-		d->resumed += vq_resumed(&d->m.v.vq[i]);
-	}
-	d->isr_at_start = fc_shadow32(&core, VIRTIO_MMIO_INTERRUPT_STATUS);
-}
-
-static void model_stop(void *arg)
-{
-	((struct dev *)arg)->stops++;
-}
-
-static void reg_write(void *arg, uint32_t off, uint32_t size, uint64_t val)
-{
-	vmmio_write(&((struct dev *)arg)->m, off, size, val);
-}
-
-static uint64_t reg_read(void *arg, uint32_t off, uint32_t size)
-{
-	return vmmio_read(&((struct dev *)arg)->m, off, size);
-}
-
-static void settle(void *arg)
-{
-	vmmio_show(&((struct dev *)arg)->m);
-}
-
-static void lost(void *arg)
-{
-	virtio_fail(&((struct dev *)arg)->m.v, "accesses were lost");
-}
-
-static void resume(void *arg)
-{
-	virtio_resume(&((struct dev *)arg)->m.v);
-}
-
-static const struct helper_ops ops = {.regs = {reg_write, reg_read, settle, lost},
-				      .resume = resume};
-
-static void pump(void *arg)
-{
-	(void)arg;
-	ck_assert_int_ge(port_run(&dev->h.port), 0);
-}
-
-static void start_features(uint64_t features)
-{
-	struct err e = {0};
-
-	dev = calloc(1, sizeof(*dev));
-	ck_assert_ptr_nonnull(dev);
-	dev->model = (struct virtio_model){.device_id = 2,
-					   .features = features,
-					   .nqueues = NQUEUES,
-					   .config = config,
-					   .config_len = sizeof(config),
-					   .start = model_start,
-					   .stop = model_stop};
-	ck_assert_msg(fc_helper_open(&core, &dev->h, TAG, &e) == 0, "%s", e.text);
-	vmmio_init(&dev->m, &dev->h, (uint32_t *)(void *)dev->h.port.shadow, dev->h.port.dev_state,
-		   dev->h.port.resumed, &gm, &dev->model, dev);
-	ck_assert_int_eq(helper_attach(&dev->h, &ops, dev, &e), 0);
-}
-
-/* As after a kill: nothing of the process is left but the page. */
-static void die(void)
-{
-	helper_close(&dev->h);
-	free(dev);
-}
-
-static void restart(void)
-{
-	die();
-	start_features(MODEL_FEATURES);
-}
-
-static void setup(void)
-{
-	fc_open(&core);
-	core.pump = pump;
-	mem_fd = drv_memory(&gm, MEM_SIZE);
-	start_features(MODEL_FEATURES);
-	for (unsigned i = 0; i < NQUEUES; i++)
-		drvq_init(&drv[i], &gm, Q(i), 16, true, -1);
-}
-
-static void teardown(void)
-{
-	die();
-	gm_unmap(&gm);
-	fd_close(&mem_fd);
-	fc_close(&core);
-}
+#include "virtiorig.h"
 
 static uint32_t rd(uint32_t off)
 {
@@ -334,12 +209,12 @@ START_TEST(configuration_change)
 	uint32_t gen = rd(VIRTIO_MMIO_CONFIG_GENERATION);
 
 	config[0]++;
-	vmmio_config_changed(&dev->m, true);
+	front_config_changed(&dev->m, true);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG_GENERATION), gen + 2);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG) & 0xff, config[0]);
 	ck_assert_uint_eq(event_drain(core.irq_fd), 0); /* no driver yet */
 	bring_up();
-	vmmio_config_changed(&dev->m, true);
+	front_config_changed(&dev->m, true);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG_GENERATION), gen + 4);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_INTERRUPT_STATUS) & VIRTIO_MMIO_INT_CONFIG,
 			  VIRTIO_MMIO_INT_CONFIG);
@@ -350,7 +225,7 @@ START_TEST(configuration_change)
 	/* A process that died between the two steps of a change. */
 	restart();
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_CONFIG_GENERATION), gen + 5);
-	vmmio_config_changed(&dev->m, false);
+	front_config_changed(&dev->m, false);
 	ck_assert_uint_eq(rd(VIRTIO_MMIO_INTERRUPT_STATUS) & VIRTIO_MMIO_INT_CONFIG, 0);
 }
 END_TEST

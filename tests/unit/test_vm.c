@@ -6,13 +6,18 @@
  */
 #include <check.h>
 #include <errno.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_mmio.h>
 #include <stdio.h>
 #include <string.h>
 
 #include <insula/base.h>
+#include <insula/devpage.h>
 #include <insula/guestproto.h>
 #include <insula/log.h>
 
+#include "devices/describe.h"
+#include "devices/virtio/virtio_pci.h"
 #include "supervisor/recover.h"
 #include "supervisor/vm.h"
 
@@ -581,6 +586,64 @@ START_TEST(fails_too_often)
 }
 END_TEST
 
+/* The registers that a guest reads, and the interrupt that it waits for: on MMIO, on PCI, and on PCI
+ * with vectors that interrupt nobody. */
+START_TEST(failed_and_told)
+{
+	static const struct {
+		bool pci;
+		uint16_t vector;
+		uint32_t status;
+		bool told;
+	} cases[] = {{false, 0, 0xf, true}, {true, 0, 0xf, true},
+		     {true, 1, 0xf, true},  {true, VPCI_NO_VECTOR, 0xf, false},
+		     {true, 2, 0xf, false}, {false, 0, 0xb, false},
+		     {true, 0, 0xb, false}};
+	const bool pci = cases[_i].pci;
+	const uint32_t at = pci ? VPCI_STATUS : VIRTIO_MMIO_STATUS;
+	const uint32_t isr = pci ? VPCI_ISR_PLACE : VIRTIO_MMIO_INTERRUPT_STATUS;
+	struct device_desc *m = &rng->desc;
+	struct err e = {0};
+	uint8_t *page;
+	void *p;
+	int event;
+
+	if (pci)
+		describe_virtio_pci(m, 1, 0xd8000000, 4, 1);
+	else
+		describe_virtio_mmio(m, 0xd0000000, 5, 1);
+	for (unsigned i = 0; i < m->nslots; i++)
+		rng->slot[i] = i == m->page_slot ? device_page(&e) : event_create();
+	ck_assert_msg(!shm_map(rng->slot[m->page_slot], DP_SIZE, 0, DP_SIZE, true, &p, &e), "%s",
+		      e.text);
+	page = p;
+	memset(page, 0, DP_SHADOW_SIZE);
+	page[at] = (uint8_t)cases[_i].status;
+	if (pci) {
+		memcpy(page + VPCI_CONFIG_VECTOR, &cases[_i].vector, 2);
+		page[VPCI_GENERATION] = page[VPCI_QUEUE_SELECT] = 0x55;
+	}
+	vm_device_down(&vm, 0); /* it has not failed */
+	ck_assert_uint_eq(page[at], cases[_i].status);
+	rng->restart.failed = true;
+	rng->restart.state = RESTART_WAITS;
+	vm_device_down(&vm, 0);
+	ck_assert_uint_eq(page[at], cases[_i].status | VIRTIO_CONFIG_S_NEEDS_RESET);
+	ck_assert_uint_eq(page[isr], cases[_i].status == 0xf ? 2 : 0);
+	if (pci)
+		ck_assert(page[VPCI_GENERATION] == 0x55 && page[VPCI_QUEUE_SELECT] == 0x55);
+	for (unsigned i = 0; i < m->nvectors; i++) {
+		event = rng->slot[m->vector[i].slot];
+		ck_assert(!(events_wait(&event, 1, -1,
+					cases[_i].told && i == cases[_i].vector ? 10000 : 0) &
+			    1) == !(cases[_i].told && i == cases[_i].vector));
+	}
+	shm_unmap(p, DP_SIZE);
+	for (unsigned i = 0; i < m->nslots; i++)
+		fd_close(&rng->slot[i]);
+}
+END_TEST
+
 /* ---- the guest is told that it goes on ---- */
 
 static void nobody(struct vm *v, uint32_t id, const struct msg_exec_exit *x)
@@ -672,6 +735,7 @@ int main(void)
 	tcase_add_test(t, last_words_count);
 	tcase_add_test(t, vmm_dies);
 	tcase_add_test(t, fails_too_often);
+	tcase_add_loop_test(t, failed_and_told, 0, 7);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);

@@ -147,7 +147,8 @@ static inline void vb_used(struct vback *b, struct vb_ring *r, uint16_t head)
 
 	memcpy(used + 4 + 8 * (size_t)(idx % r->num), elem, sizeof(elem));
 	drv_store16(used + 2, (uint16_t)(idx + 1));
-	event_signal(r->call);
+	if (r->call >= 0)
+		event_signal(r->call);
 }
 
 static inline unsigned vb_avail(struct vback *b, struct vb_ring *r)

@@ -175,7 +175,7 @@ static inline void offer(unsigned i, unsigned n)
 /* Each of them once, woken by interrupts alone. */
 static inline void answered(unsigned i, unsigned n)
 {
-	struct pollfd p = {.fd = core.irq_fd, .events = POLLIN};
+	struct pollfd p = {.fd = fc_queue_irq(&core, i), .events = POLLIN};
 	uint16_t head;
 	uint32_t len;
 	void *cookie;
@@ -187,7 +187,7 @@ static inline void answered(unsigned i, unsigned n)
 			continue;
 		}
 		ck_assert_msg(poll(&p, 1, WAIT_MS) == 1, "no interrupt");
-		event_drain(core.irq_fd);
+		event_drain(p.fd);
 	}
 	ck_assert(!drvq_get(&drv[i], &head, &len, &cookie));
 }

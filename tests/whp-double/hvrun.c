@@ -144,7 +144,7 @@ static uint8_t *make_rom(void)
 
 static int create(struct machine *m, struct options *o, struct err *e)
 {
-	static const struct ioapic_ops ops = {hv_irq_route, hv_irq_bind, hv_irq_unbind};
+	static const struct line_ops ops = {hv_irq_route, hv_irq_bind, hv_irq_unbind};
 	struct hv_vm_params p = {.ncpus = o->cpus, .nlines = PINS};
 	uint8_t *rom = make_rom();
 	int r = rom && host_hypervisor(&p.dev) ? 0 : -1;

@@ -50,7 +50,7 @@ static void show_config(struct balloon *b, bool tell)
 {
 	b->config.actual = atomic_load(&b->st->actual);
 	b->config.poison_val = atomic_load(&b->st->poison);
-	vmmio_config_changed(&b->w.mmio, tell);
+	front_config_changed(&b->w.front, tell);
 }
 
 static void say_state(struct balloon *b)
@@ -77,14 +77,16 @@ static void balloon_model_reset(void *dev)
 		say_state(b); /* the driver that was asked is gone */
 }
 
-static void balloon_model_config(void *dev, uint32_t off, uint32_t val)
+static void balloon_model_config(void *dev, uint32_t off, uint32_t size, uint64_t val)
 {
 	struct balloon *b = dev;
 
+	if (size != 4)
+		return;
 	if (off == offsetof(struct virtio_balloon_config, actual))
-		atomic_store(&b->st->actual, val);
+		atomic_store(&b->st->actual, (uint32_t)val);
 	else if (off == offsetof(struct virtio_balloon_config, poison_val))
-		atomic_store(&b->st->poison, val);
+		atomic_store(&b->st->poison, (uint32_t)val);
 	else
 		return;
 	show_config(b, false);
@@ -100,7 +102,7 @@ static void balloon_model_start(void *dev)
 
 static void asked(struct balloon *b)
 {
-	if (!b->w.mmio.v.running || !b->serves) {
+	if (!b->w.front.v.running || !b->serves) {
 		say_state(b);
 		return;
 	}

@@ -142,7 +142,7 @@ static struct virtqueue *queue_of(struct balloon *b, enum balloon_role r)
 {
 	unsigned i = b->queue[r];
 
-	return i < BALLOON_QUEUES && b->w.mmio.v.vq[i].num ? &b->w.mmio.v.vq[i] : NULL;
+	return i < BALLOON_QUEUES && b->w.front.v.vq[i].num ? &b->w.front.v.vq[i] : NULL;
 }
 
 static void give_back(struct balloon *b)
@@ -246,7 +246,7 @@ bool balloon_turn(struct balloon *b)
 /* What was being worked on is busy in the queue's state, so it comes again: from its beginning. */
 void balloon_prepare(struct balloon *b)
 {
-	const struct virtio *v = &b->w.mmio.v;
+	const struct virtio *v = &b->w.front.v;
 	uint64_t f = v->st->driver_features;
 	bool stats = f >> VIRTIO_BALLOON_F_STATS_VQ & 1;
 	bool reports = f >> VIRTIO_BALLOON_F_REPORTING & 1;

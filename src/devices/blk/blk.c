@@ -134,7 +134,7 @@ void blk_lane_init(struct blk *b, unsigned i)
 	l->b = b;
 	l->l = &b->w.lane[i];
 	l->l->queues = 1u << i;
-	l->q = &b->w.mmio.v.vq[i];
+	l->q = &b->w.front.v.vq[i];
 	l->depth = share > BLK_POOL_MIN ? share : BLK_POOL_MIN;
 	l->waiting_end = &l->waiting;
 }
@@ -183,11 +183,11 @@ static void model_start(void *dev)
 	struct blk *b = dev;
 
 	for (unsigned i = 0; i < b->conf.nqueues; i++) {
-		b->lane[i].resumed = vq_resumed(&b->w.mmio.v.vq[i]);
+		b->lane[i].resumed = vq_resumed(&b->w.front.v.vq[i]);
 		b->w.lane[i].stat[STAT_BLK_RESUBMITTED] += b->lane[i].resumed;
 	}
 	blk_sync_start(b);
-	b->writethrough = !(b->w.mmio.v.st->driver_features & BIT(VIRTIO_BLK_F_FLUSH));
+	b->writethrough = !(b->w.front.v.st->driver_features & BIT(VIRTIO_BLK_F_FLUSH));
 	worker_start(&b->w);
 }
 

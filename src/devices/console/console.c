@@ -34,7 +34,7 @@ static void uart_irq(void *ctx)
 {
 	struct console *c = ctx;
 
-	helper_irq(c->h);
+	helper_irq(c->h, 0);
 }
 
 static void pull_input(struct console *c)

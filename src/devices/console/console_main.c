@@ -35,8 +35,7 @@ static int uart_open(void *dev, struct helper *h, const void *start, const struc
 	int rc;
 
 	*step = "page";
-	rc = helper_open(h, f->fd[START_PAGE][0], f->fd[START_CALL][0], f->fd[START_IRQ][0],
-			 CONSOLE_TAG, e);
+	rc = helper_open(h, f, CONSOLE_TAG, e);
 	if (rc)
 		return rc;
 	*step = "console";

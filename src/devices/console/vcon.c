@@ -11,7 +11,7 @@
 
 static struct virtqueue *queue(struct vcon *v, enum vcon_queue q)
 {
-	return &v->w.mmio.v.vq[q];
+	return &v->w.front.v.vq[q];
 }
 
 /* ---- marks ---- */
@@ -209,7 +209,7 @@ static void vcon_begin(struct vcon *v)
  * between a buffer's bytes, or before it is known whether an earlier process had begun with one. */
 static bool may_help(const struct vcon *v, bool runs)
 {
-	const struct virtqueue *q = &v->w.mmio.v.vq[VCON_TX];
+	const struct virtqueue *q = &v->w.front.v.vq[VCON_TX];
 
 	if (v->held)
 		return false;

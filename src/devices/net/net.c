@@ -75,7 +75,7 @@ static void model_reset(void *dev)
 
 	memset(n->st, 0, sizeof(*n->st));
 	fill_config(n);
-	vmmio_config_changed(&n->w.mmio, false);
+	front_config_changed(&n->w.front, false);
 }
 
 static void net_event(void *dev)
@@ -89,7 +89,7 @@ static void net_event(void *dev)
 	fill_config(n);
 	if ((news & NET_NEWS_LINK) && n->conf.kind == NET_TAP)
 		log_warn("the TAP interface has been removed: the link is down");
-	vmmio_config_changed(&n->w.mmio, news & NET_NEWS_LINK);
+	front_config_changed(&n->w.front, news & NET_NEWS_LINK);
 	if (news & NET_NEWS_LOST) {
 		n->lost = true;
 		/* If it cannot be said, the supervisor is gone, and the loop sees that. */

@@ -56,7 +56,7 @@ static void take_next(struct net *n)
 /* 5.1.2: without MQ there is one pair, and the control queue is the one behind it. */
 static struct virtqueue *control_queue(struct net *n)
 {
-	return &n->w.mmio.v.vq[2 * n->npairs];
+	return &n->w.front.v.vq[2 * n->npairs];
 }
 
 static void init_state(struct net *n)
@@ -128,7 +128,7 @@ void net_limits_init(struct net *n)
 
 void net_prepare(struct net *n)
 {
-	n->features = n->w.mmio.v.st->driver_features;
+	n->features = n->w.front.v.st->driver_features;
 	n->npairs = net_has(n, VIRTIO_NET_F_MQ) ? n->conf.npairs : 1;
 	init_state(n);
 }
@@ -186,8 +186,8 @@ static void net_io_start(struct net_lane *l)
 		if (!own_pair(l, i))
 			continue;
 		l->l->queues |= 3u << 2 * i;
-		net_rx_start(l, &n->rx[i], &n->w.mmio.v.vq[2 * i]);
-		net_tx_start(l, &n->tx[i], &n->w.mmio.v.vq[2 * i + 1]);
+		net_rx_start(l, &n->rx[i], &n->w.front.v.vq[2 * i]);
+		net_tx_start(l, &n->tx[i], &n->w.front.v.vq[2 * i + 1]);
 	}
 	if (first_lane(l))
 		start_offloads(n);

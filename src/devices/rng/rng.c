@@ -27,7 +27,7 @@ static uint32_t fill_chain(const struct vq_chain *c)
 /* 1: a request was answered; 0: there is none, or the guest made a mistake. */
 static int serve_one(struct rng *r)
 {
-	struct virtqueue *q = &r->w.mmio.v.vq[0];
+	struct virtqueue *q = &r->w.front.v.vq[0];
 	struct vq_chain c = {.iov = r->iov};
 	int rc = vq_next(q, &c);
 	uint32_t n;
@@ -50,7 +50,7 @@ bool rng_turn(struct rng *r)
 {
 	unsigned n = 0;
 
-	if (lane_runs(r->w.lane) && r->w.mmio.v.vq[0].num) {
+	if (lane_runs(r->w.lane) && r->w.front.v.vq[0].num) {
 		while (n < RNG_BUDGET && bucket_open(&r->bucket, clock_ns()) && serve_one(r))
 			n++;
 		lane_publish(r->w.lane);
@@ -66,11 +66,11 @@ static int rest(struct rng *r)
 	int ms = bucket_wait_ms(&r->bucket, clock_ns());
 
 	/* A driver may start the device without its queue. */
-	if (!lane_runs(r->w.lane) || !r->w.mmio.v.vq[0].num)
+	if (!lane_runs(r->w.lane) || !r->w.front.v.vq[0].num)
 		return -1;
 	if (ms < 0)
 		return lane_arm(r->w.lane, 0) ? 0 : -1;
-	r->w.lane->stat[STAT_RNG_HELD] += vq_waiting(&r->w.mmio.v.vq[0]);
+	r->w.lane->stat[STAT_RNG_HELD] += vq_waiting(&r->w.front.v.vq[0]);
 	return ms;
 }
 

@@ -5,7 +5,6 @@
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
-#include <linux/virtio_mmio.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -71,7 +70,7 @@ static void vhost_serve(struct vhost *v)
 	int rc = vhost_run(v, &e);
 
 	if (rc == -EINVAL)
-		virtio_fail(&v->mmio.v, e.text);
+		virtio_fail(&v->front.v, e.text);
 	else if (rc)
 		vhost_drop(v, &e);
 }
@@ -80,17 +79,17 @@ static void vhost_serve(struct vhost *v)
 static void vhost_compare(struct vhost *v, const uint8_t config[VHOST_CONFIG_MAX])
 {
 	bool differs = memcmp(config, v->st->config, sizeof(v->st->config)) != 0;
-	uint64_t offer = vhost_offer(v), wants = v->mmio.v.st->driver_features;
+	uint64_t offer = vhost_offer(v), wants = v->front.v.st->driver_features;
 
-	if (v->mmio.v.st->status & VIRTIO_CONFIG_S_FEATURES_OK && wants & ~offer) {
-		virtio_fail(&v->mmio.v, "the next back end lacks features that were negotiated");
+	if (v->front.v.st->status & VIRTIO_CONFIG_S_FEATURES_OK && wants & ~offer) {
+		virtio_fail(&v->front.v, "the next back end lacks features that were negotiated");
 		return;
 	}
 	v->st->features = v->model.features = offer;
 	memcpy(v->st->config, config, sizeof(v->st->config));
-	vmmio_show(&v->mmio);
+	front_show(&v->front);
 	if (differs)
-		vmmio_config_changed(&v->mmio, true);
+		front_config_changed(&v->front, true);
 }
 
 /* The first answer is there. */
@@ -112,12 +111,12 @@ static void vhost_welcome(struct vhost *v)
 			config[i] = v->st->config[i];
 	}
 	vhost_compare(v, config);
-	if (!v->mmio.v.running)
+	if (!v->front.v.running)
 		return;
 	vhost_serve(v);
 	/* What the last back end has answered may not have been told. */
 	if (v->is == VHOST_UP)
-		helper_irq(v->h);
+		front_irq_queues(&v->front);
 }
 
 /* The back end says that it is another one now: a larger disk. */
@@ -132,7 +131,7 @@ static void vhost_config_news(struct vhost *v)
 		return;
 	}
 	memcpy(v->st->config, config, sizeof(v->st->config));
-	vmmio_config_changed(&v->mmio, true);
+	front_config_changed(&v->front, true);
 }
 
 /* ---- the control thread is woken ---- */
@@ -169,7 +168,7 @@ static bool vhost_woken(void *dev)
 	if (p[2].revents)
 		vlink_hear_back(&v->link);
 	if (p[3].revents && event_drain(v->err_fd))
-		virtio_fail(&v->mmio.v, "the back end says that a ring is broken");
+		virtio_fail(&v->front.v, "the back end says that a ring is broken");
 	if (p[1].revents)
 		vhost_hear(v);
 	if (v->link.config_news && v->is == VHOST_UP)
@@ -239,6 +238,16 @@ static void vhost_model_reset(void *dev)
 	vhost_forget_inflight(v);
 }
 
+/* A ring that the back end does not have is given it with the vector. */
+static void vhost_model_vector(void *dev, unsigned i)
+{
+	struct vhost *v = dev;
+	struct err e;
+
+	if (v->is == VHOST_UP && vhost_set_call(v, i, &e))
+		vhost_drop(v, &e);
+}
+
 /* ---- registers ---- */
 
 /* Of a disk the one byte that 5.2.4 lets a driver write; of a device that we do not know, all. */
@@ -246,14 +255,15 @@ static bool vhost_may_write(const struct vhost *v, uint32_t at, uint32_t size)
 {
 	if (v->conf.device_id == VIRTIO_ID_BLOCK)
 		return at == offsetof(struct virtio_blk_config, wce) && size == 1 &&
-		       v->mmio.v.st->driver_features >> VIRTIO_BLK_F_CONFIG_WCE & 1;
+		       v->front.v.st->driver_features >> VIRTIO_BLK_F_CONFIG_WCE & 1;
 	return v->conf.device_id != VIRTIO_ID_NET && v->conf.device_id != VIRTIO_ID_FS &&
 	       at < v->config_len && size <= v->config_len - at;
 }
 
 /* What of it the back end takes is read back. One that is away hears it when it comes. */
-static void vhost_write_config(struct vhost *v, uint32_t at, uint32_t size, uint64_t val)
+static void vhost_model_config(void *dev, uint32_t at, uint32_t size, uint64_t val)
 {
+	struct vhost *v = dev;
 	struct err e;
 
 	if (!vhost_may_write(v, at, size))
@@ -261,7 +271,7 @@ static void vhost_write_config(struct vhost *v, uint32_t at, uint32_t size, uint
 	memcpy(v->st->config + at, &val, size);
 	memset(v->st->wrote + at, 1, size);
 	if (v->is != VHOST_UP)
-		vmmio_config_changed(&v->mmio, false);
+		front_config_changed(&v->front, false);
 	else if (vhost_set_config(v, at, size, &e))
 		vhost_drop(v, &e);
 	else
@@ -273,10 +283,7 @@ static void vhost_reg_write(void *dev, uint32_t off, uint32_t size, uint64_t val
 	struct vhost *v = dev;
 
 	vhost_limit(v, v->call_ms);
-	if (off >= VIRTIO_MMIO_CONFIG)
-		vhost_write_config(v, off - VIRTIO_MMIO_CONFIG, size, val);
-	else
-		vmmio_write(&v->mmio, off, size, val);
+	front_write(&v->front, off, size, val);
 	/* Heard while it was waited for something else. */
 	if (v->link.config_news)
 		event_signal(v->h->event_fd);
@@ -286,14 +293,14 @@ static uint64_t vhost_reg_read(void *dev, uint32_t off, uint32_t size)
 {
 	struct vhost *v = dev;
 
-	return vmmio_read(&v->mmio, off, size);
+	return front_read(&v->front, off, size);
 }
 
 static void vhost_settle(void *dev)
 {
 	struct vhost *v = dev;
 
-	vmmio_show(&v->mmio);
+	front_show(&v->front);
 }
 
 static void vhost_lost_access(void *dev)
@@ -301,14 +308,14 @@ static void vhost_lost_access(void *dev)
 	struct vhost *v = dev;
 
 	vhost_limit(v, v->call_ms);
-	virtio_fail(&v->mmio.v, "register accesses were lost");
+	virtio_fail(&v->front.v, "register accesses were lost");
 }
 
 static void vhost_resume(void *dev)
 {
 	struct vhost *v = dev;
 
-	virtio_resume(&v->mmio.v);
+	virtio_resume(&v->front.v);
 }
 
 static void vhost_stop(void *dev, struct msg_stats *s)
@@ -316,9 +323,9 @@ static void vhost_stop(void *dev, struct msg_stats *s)
 	struct vhost *v = dev;
 
 	vhost_limit(v, v->call_ms);
-	if (v->mmio.v.running)
+	if (v->front.v.running)
 		vhost_model_stop(v);
-	v->mmio.v.running = false;
+	v->front.v.running = false;
 	s->n[STAT_VHOST_CONNECTIONS] = v->connections;
 	s->n[STAT_VHOST_LOST] = v->lost;
 	s->n[STAT_VHOST_MESSAGES] = v->link.messages;
@@ -421,8 +428,7 @@ int vhostdev_open(struct vhost *v, struct helper *h, int channel, const struct m
 	v->config_len = vhost_config_size(m);
 	vhost_take_fds(v, f);
 	*step = "page";
-	rc = helper_open(h, f->fd[START_PAGE][0], f->fd[START_CALL][0], f->fd[START_IRQ][0],
-			 VHOST_PAGE_TAG, e);
+	rc = helper_open(h, f, VHOST_PAGE_TAG, e);
 	if (rc)
 		return rc;
 	page = h->port.dev_state;
@@ -480,8 +486,6 @@ void vhost_rules(const struct vhost *v, struct rule_list *l)
 
 static void vhost_describe(struct vhost *v)
 {
-	struct vhost_page *page = v->h->port.dev_state;
-
 	v->model = (struct virtio_model){
 		.device_id = v->conf.device_id,
 		.features = v->st->features,
@@ -492,9 +496,10 @@ static void vhost_describe(struct vhost *v)
 		.start = vhost_model_start,
 		.stop = vhost_model_stop,
 		.reset = vhost_model_reset,
+		.configure = vhost_model_config,
+		.vector = vhost_model_vector,
 	};
-	vmmio_init(&v->mmio, v->h, (uint32_t *)(void *)v->h->port.shadow, &page->virtio,
-		   v->h->port.resumed, &v->gm, &v->model, v);
+	front_init(&v->front, v->h, &v->gm, &v->model, v);
 }
 
 static int vhost_wait_peer(struct vhost *v, struct err *e)

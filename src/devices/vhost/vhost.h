@@ -4,7 +4,7 @@
  * vhost-user protocol.
  *
  * The helper serves the registers, like every other one. It gives the back end guest memory, the
- * queues' doorbells and the device's interrupt event, and from then on has nothing to do with a
+ * queues' doorbells and their vectors' events, and from then on has nothing to do with a
  * request: the guest's doorbell is the back end's kick, the back end's call is the guest's
  * interrupt. One thread, the control thread; what it says to the back end it says with a deadline
  * that is shorter than the core's.
@@ -28,7 +28,7 @@
 #ifndef DEVICES_VHOST_H
 #define DEVICES_VHOST_H
 
-#include "devices/virtio/virtio_mmio.h"
+#include "devices/virtio/front.h"
 #include "vhost_link.h"
 
 #define VHOST_PAGE_TAG 0x31484f56u /* "VOH1" */
@@ -69,7 +69,7 @@ struct vhost {
 	struct helper *h;
 	struct msg_start_vhost conf;
 	struct guestmem gm;
-	struct virtio_mmio mmio;
+	struct virtio_front front;
 	struct virtio_model model;
 	struct vhost_state *st;
 	struct vhost_link link;
@@ -118,6 +118,8 @@ int vhost_run(struct vhost *v, struct err *e);
 int vhost_halt(struct vhost *v, struct err *e);
 int vhost_get_config(struct vhost *v, uint8_t config[VHOST_CONFIG_MAX], struct err *e);
 int vhost_set_config(struct vhost *v, unsigned off, unsigned len, struct err *e);
+/* Ring i, which is its own, interrupts by another vector. */
+int vhost_set_call(struct vhost *v, unsigned i, struct err *e);
 /* No back end has begun anything: forget the account of what one has. */
 void vhost_forget_inflight(struct vhost *v);
 

@@ -272,7 +272,7 @@ static uint16_t vhost_longest(const struct vhost *v)
 	uint16_t num = 0;
 
 	for (unsigned i = 0; i < v->conf.nqueues; i++) {
-		const struct vq_state *q = &v->mmio.v.st->q[i];
+		const struct vq_state *q = &v->front.v.st->q[i];
 
 		if (q->ready && q->num > num)
 			num = (uint16_t)q->num;
@@ -337,16 +337,31 @@ static int vhost_vring(struct vhost *v, enum vhost_request r, unsigned i, uint32
 	return vlink_set(&v->link, r, &s, sizeof(s), NULL, 0);
 }
 
+/* fd -1: there is none. */
 static int vhost_vring_fd(struct vhost *v, enum vhost_request r, unsigned i, int fd)
 {
-	uint64_t index = i;
+	uint64_t index = fd < 0 ? i | VHOST_VRING_NO_FD : i;
 
-	return vlink_set(&v->link, r, &index, sizeof(index), &fd, 1);
+	return vlink_set(&v->link, r, &index, sizeof(index), &fd, fd >= 0);
+}
+
+/* What the guest has chosen to be interrupted by. */
+static int vhost_vring_call(struct vhost *v, unsigned i)
+{
+	return vhost_vring_fd(v, VHOST_SET_VRING_CALL, i,
+			      front_event(&v->front, v->front.v.st->q[i].vector));
+}
+
+int vhost_set_call(struct vhost *v, unsigned i, struct err *e)
+{
+	int rc = vhost_vring_call(v, i);
+
+	return rc ? err_sys(e, rc, "SET_VRING_CALL of ring %u", i) : 0;
 }
 
 static int vhost_vring_addr(struct vhost *v, unsigned i)
 {
-	const struct vq_state *q = &v->mmio.v.st->q[i];
+	const struct vq_state *q = &v->front.v.st->q[i];
 	struct vhost_vring_addr a = {
 		.index = i, .desc = q->desc, .used = q->device, .avail = q->driver};
 
@@ -356,8 +371,8 @@ static int vhost_vring_addr(struct vhost *v, unsigned i)
 /* Where it goes on. `account`: the back end keeps one itself. */
 static int vhost_base(struct vhost *v, unsigned i, bool account, uint16_t *base, struct err *e)
 {
-	const struct vq_state *q = &v->mmio.v.st->q[i];
-	bool in_order = v->mmio.v.st->driver_features & BIT(VIRTIO_F_IN_ORDER);
+	const struct vq_state *q = &v->front.v.st->q[i];
+	bool in_order = v->front.v.st->driver_features & BIT(VIRTIO_F_IN_ORDER);
 	int rc = 0;
 
 	*base = 0;
@@ -381,7 +396,7 @@ static int vhost_start_ring(struct vhost *v, unsigned i, bool account, struct er
 
 	if (rc)
 		return rc;
-	rc = vhost_vring(v, VHOST_SET_VRING_NUM, i, v->mmio.v.st->q[i].num);
+	rc = vhost_vring(v, VHOST_SET_VRING_NUM, i, v->front.v.st->q[i].num);
 	if (!rc)
 		rc = vhost_vring(v, VHOST_SET_VRING_BASE, i, base);
 	if (!rc)
@@ -389,7 +404,7 @@ static int vhost_start_ring(struct vhost *v, unsigned i, bool account, struct er
 	if (!rc)
 		rc = vhost_vring_fd(v, VHOST_SET_VRING_ERR, i, v->err_fd);
 	if (!rc)
-		rc = vhost_vring_fd(v, VHOST_SET_VRING_CALL, i, v->h->irq_fd);
+		rc = vhost_vring_call(v, i);
 	/* From here on it may answer requests. */
 	v->st->ring[i].is = VHOST_RING_RUNS;
 	if (!rc)
@@ -399,7 +414,7 @@ static int vhost_start_ring(struct vhost *v, unsigned i, bool account, struct er
 
 static bool vhost_is_ready(const struct vhost *v, unsigned i)
 {
-	return v->mmio.v.st->q[i].ready;
+	return v->front.v.st->q[i].ready;
 }
 
 /* A back end with protocol features waits for it; then look at once, whatever was kicked before. */
@@ -420,7 +435,7 @@ static int vhost_let_run(struct vhost *v, struct err *e)
 
 static int vhost_give_features(struct vhost *v, struct err *e)
 {
-	uint64_t f = v->mmio.v.st->driver_features & v->features;
+	uint64_t f = v->front.v.st->driver_features & v->features;
 	int rc;
 
 	f |= v->features & BIT(VHOST_F_PROTOCOL_FEATURES);

@@ -61,6 +61,9 @@ struct vhost_hdr {
 };
 _Static_assert(sizeof(struct vhost_hdr) == 12, "wire size");
 
+/* SET_VRING_KICK, _CALL, _ERR: the number of the ring, and in this bit that no descriptor comes. */
+#define VHOST_VRING_NO_FD 0x100u
+
 struct vhost_vring_state { /* SET_VRING_NUM, _BASE, _ENABLE; the reply of GET_VRING_BASE */
 	uint32_t index, num;
 };

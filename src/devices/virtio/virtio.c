@@ -19,7 +19,12 @@
 
 static uint64_t offered(const struct virtio *v)
 {
-	return v->model->features | (v->model->foreign ? 0 : COMMON_FEATURES);
+	return v->model->features | (v->model->foreign ? 0 : COMMON_FEATURES | v->features);
+}
+
+static bool negotiated(const struct virtio *v, unsigned feature)
+{
+	return v->st->driver_features >> feature & 1;
 }
 
 static bool has(const struct virtio *v, uint32_t status_bits)
@@ -49,12 +54,15 @@ static bool start_queue(struct virtio *v, unsigned i, bool resume, struct err *e
 	return vq_start(&v->vq[i], st, v->gm, v->st->driver_features, resume, e) == 0;
 }
 
-static void start_queues(struct virtio *v, bool resume)
+#define NO_QUEUE VIRTIO_MAX_QUEUES
+
+/* `fresh`: of those that are resumed this one begins, or NO_QUEUE. */
+static void start_queues(struct virtio *v, bool resume, unsigned fresh)
 {
 	struct err e;
 
 	for (unsigned i = 0; i < VIRTIO_MAX_QUEUES; i++) {
-		if (!start_queue(v, i, resume, &e)) {
+		if (!start_queue(v, i, resume && i != fresh, &e)) {
 			virtio_fail(v, e.text);
 			return;
 		}
@@ -67,11 +75,28 @@ static void start_queues(struct virtio *v, bool resume)
 
 /* ---- features and status ---- */
 
+void virtio_select_device_features(struct virtio *v, uint32_t half)
+{
+	v->st->device_sel = half;
+}
+
+void virtio_select_driver_features(struct virtio *v, uint32_t half)
+{
+	v->st->driver_sel = half;
+}
+
 uint32_t virtio_device_features(const struct virtio *v)
 {
 	uint32_t sel = v->st->device_sel;
 
 	return sel < 2 ? (uint32_t)(offered(v) >> (32 * sel)) : 0;
+}
+
+uint32_t virtio_driver_features(const struct virtio *v)
+{
+	uint32_t sel = v->st->driver_sel;
+
+	return sel < 2 ? (uint32_t)(v->st->driver_features >> (32 * sel)) : 0;
 }
 
 void virtio_set_driver_features(struct virtio *v, uint32_t half)
@@ -93,12 +118,20 @@ static bool features_ok(const struct virtio *v)
 	return (f & ~offered(v)) == 0 && (f & BIT(VIRTIO_F_VERSION_1));
 }
 
+static void clear_queue(const struct virtio *v, struct vq_state *q)
+{
+	memset(q, 0, sizeof(*q));
+	q->num = v->fresh.num;
+	q->vector = v->fresh.vector;
+}
+
 /* Of the queues, those that the device has: the page of memory that nobody touches costs nothing.
  */
 static void clear_state(struct virtio *v)
 {
-	memset(v->st, 0,
-	       offsetof(struct virtio_state, q) + v->model->nqueues * sizeof(v->st->q[0]));
+	memset(v->st, 0, offsetof(struct virtio_state, q));
+	for (unsigned i = 0; i < v->model->nqueues; i++)
+		clear_queue(v, &v->st->q[i]);
 }
 
 static void reset(struct virtio *v)
@@ -138,7 +171,7 @@ void virtio_set_status(struct virtio *v, uint32_t val)
 	if (has(v, VIRTIO_CONFIG_S_NEEDS_RESET))
 		virtio_config_interrupt(v); /* before DRIVER_OK there was none */
 	else
-		start_queues(v, false);
+		start_queues(v, false, NO_QUEUE);
 }
 
 /* ---- interrupts ---- */
@@ -162,7 +195,7 @@ void virtio_config_interrupt(struct virtio *v)
 		v->st->isr |= VIRTIO_ISR_CONFIG;
 	v->show(v);
 	if (has(v, VIRTIO_CONFIG_S_DRIVER_OK))
-		v->irq(v);
+		v->irq(v, false);
 }
 
 void virtio_fail(struct virtio *v, const char *why)
@@ -177,6 +210,11 @@ void virtio_fail(struct virtio *v, const char *why)
 
 /* ---- one queue ---- */
 
+void virtio_select_queue(struct virtio *v, uint32_t i)
+{
+	v->st->queue_sel = i;
+}
+
 static struct vq_state *selected(const struct virtio *v)
 {
 	uint32_t i = v->st->queue_sel;
@@ -184,24 +222,20 @@ static struct vq_state *selected(const struct virtio *v)
 	return i < v->model->nqueues ? &v->st->q[i] : NULL;
 }
 
-/* The registers of a queue are writable until it is ready, and none are while the driver runs. */
+/* The registers of a queue are writable until it is ready, and while the driver runs only if it may
+ * reset queues. */
 static struct vq_state *writable(const struct virtio *v)
 {
 	struct vq_state *q = selected(v);
 
-	return q && !q->ready && !has(v, VIRTIO_CONFIG_S_DRIVER_OK) ? q : NULL;
+	if (has(v, VIRTIO_CONFIG_S_DRIVER_OK) && !negotiated(v, VIRTIO_F_RING_RESET))
+		return NULL;
+	return q && !q->ready ? q : NULL;
 }
 
-uint32_t virtio_queue_max(const struct virtio *v)
+const struct vq_state *virtio_queue(const struct virtio *v)
 {
-	return selected(v) ? VQ_MAX_NUM : 0;
-}
-
-uint32_t virtio_queue_ready(const struct virtio *v)
-{
-	const struct vq_state *q = selected(v);
-
-	return q ? q->ready : 0;
+	return selected(v);
 }
 
 void virtio_queue_set_num(struct virtio *v, uint32_t num)
@@ -231,10 +265,20 @@ static void disable(struct virtio *v, struct vq_state *q)
 	bool was = v->running;
 
 	stop_queues(v);
-	memset(q, 0, sizeof(*q));
+	clear_queue(v, q);
 	/* The other queues go on where they stopped: nothing of theirs is in flight. */
 	if (was)
-		start_queues(v, true);
+		start_queues(v, true, NO_QUEUE);
+}
+
+static void enable(struct virtio *v, struct vq_state *q)
+{
+	bool was = v->running;
+
+	stop_queues(v);
+	q->ready = 1;
+	if (was)
+		start_queues(v, true, v->st->queue_sel);
 }
 
 void virtio_queue_set_ready(struct virtio *v, uint32_t ready)
@@ -250,7 +294,31 @@ void virtio_queue_set_ready(struct virtio *v, uint32_t ready)
 	if (vq_check(q, v->gm, &e))
 		virtio_fail(v, e.text);
 	else
-		q->ready = 1;
+		enable(v, q);
+}
+
+void virtio_queue_reset(struct virtio *v)
+{
+	struct vq_state *q = selected(v);
+
+	if (q && negotiated(v, VIRTIO_F_RING_RESET))
+		disable(v, q);
+}
+
+void virtio_queue_set_vector(struct virtio *v, uint32_t vector)
+{
+	struct vq_state *q = selected(v);
+
+	if (!q || q->vector == vector)
+		return;
+	q->vector = vector;
+	if (!v->running || !q->ready)
+		return;
+	if (v->model->vector)
+		v->model->vector(v->dev, v->st->queue_sel);
+	/* Whoever signals may have looked before, and the old one may be masked by now. One too
+	 * many does no harm. */
+	v->irq(v, true);
 }
 
 /* ---- start and restart ---- */
@@ -279,8 +347,8 @@ void virtio_resume(struct virtio *v)
 	if (!features_ok(v))
 		virtio_fail(v, "the features that were negotiated are not offered any more");
 	else if (!v->running && !has(v, VIRTIO_CONFIG_S_NEEDS_RESET))
-		start_queues(v, true);
+		start_queues(v, true, NO_QUEUE);
 	/* The other process may have died just before an interrupt. One too many does no harm. */
 	v->show(v);
-	v->irq(v);
+	v->irq(v, true);
 }

@@ -3,8 +3,8 @@
  * A virtio 1.2 device without its transport: features, status machine, queues, configuration,
  * interrupts.
  *
- * A transport (virtio_mmio.c) turns register accesses into these calls and shows the values; a
- * device model (blk.c) says what it is and serves the queues. Everything is called by the control
+ * A transport (front.h) turns register accesses into these calls and shows the values; a device
+ * model (blk.c) says what it is and serves the queues. Everything is called by the control
  * thread alone; the queues belong to the model's own threads between its start and the return of
  * its stop.
  */
@@ -37,8 +37,12 @@ struct virtio_model {
 	/* The driver has reset the device, which is quiet and as it was in the beginning: forget
 	 * what the driver has set. May be NULL. Called again after a restart in its middle. */
 	void (*reset)(void *dev);
-	/* The driver writes the 32 bits at `off` of the configuration. NULL: it cannot. */
-	void (*configure)(void *dev, uint32_t off, uint32_t val);
+	/* The driver writes 1, 2, 4 or 8 bytes at `off` of the configuration, which may be beyond
+	 * its end. NULL: it cannot. */
+	void (*configure)(void *dev, uint32_t off, uint32_t size, uint64_t val);
+	/* The driver has chosen another vector for queue i, which runs. NULL: who signals it looks
+	 * each time. */
+	void (*vector)(void *dev, unsigned i);
 };
 
 /* What outlives the process; in the device page. */
@@ -51,6 +55,11 @@ struct virtio_state {
 	struct vq_state q[VIRTIO_MAX_QUEUES];
 };
 
+/* What of a queue's registers is not 0 before the driver writes them. */
+struct virtio_fresh_queue {
+	uint32_t num, vector;
+};
+
 struct virtio {
 	struct virtio_state *st;
 	const struct guestmem *gm;
@@ -58,37 +67,49 @@ struct virtio {
 	void *dev;
 	bool running; /* the model's threads own the queues */
 	struct virtqueue vq[VIRTIO_MAX_QUEUES];
-	/* The transport: show the registers' values; then raise the interrupt line. */
+	/* The transport: show the registers' values; then the interrupt of the configuration, and
+	 * if `all` those of the queues that are ready. */
 	void (*show)(struct virtio *v);
-	void (*irq)(struct virtio *v);
+	void (*irq)(struct virtio *v, bool all);
 	void *transport;
+	uint64_t features; /* that it adds to those of a device of our own */
+	struct virtio_fresh_queue fresh;
 };
 
 #define VIRTIO_ISR_RING 1u
 #define VIRTIO_ISR_CONFIG 2u
 
 /* Set up from `st`: fresh (all of it is initialised) or as an earlier process left it, checked. The
- * queues do not run before virtio_resume(). Fill in show, irq, transport before. */
+ * queues do not run before virtio_resume(). Fill in what is the transport's before. */
 void virtio_init(struct virtio *v, struct virtio_state *st, bool resumed, const struct guestmem *gm,
 		 const struct virtio_model *model, void *dev);
 /* Carry on after a restart, when accesses that were left pending are executed (one of them may be a
  * reset): if the driver is there, serve again what was in flight. */
 void virtio_resume(struct virtio *v);
 
-uint32_t virtio_device_features(const struct virtio *v); /* the half that device_sel chooses */
+void virtio_select_device_features(struct virtio *v, uint32_t half);
+void virtio_select_driver_features(struct virtio *v, uint32_t half);
+/* The halves that were chosen; 0 where there is none. */
+uint32_t virtio_device_features(const struct virtio *v);
+uint32_t virtio_driver_features(const struct virtio *v);
 void virtio_set_driver_features(struct virtio *v, uint32_t half);
 void virtio_set_status(struct virtio *v,
 		       uint32_t val); /* 0: reset; returns when the device is quiet */
 uint32_t virtio_isr(const struct virtio *v);
 void virtio_ack(struct virtio *v, uint32_t bits);
 
-/* The queue that queue_sel chooses. 0 where there is none. */
-uint32_t virtio_queue_max(const struct virtio *v);
-uint32_t virtio_queue_ready(const struct virtio *v);
+void virtio_select_queue(struct virtio *v, uint32_t i);
+/* The queue that was chosen; NULL: there is none. Writing does nothing then; nor, but for its
+ * vector, while it is ready. */
+const struct vq_state *virtio_queue(const struct virtio *v);
 void virtio_queue_set_num(struct virtio *v, uint32_t num);
 enum virtio_area { VIRTIO_DESC, VIRTIO_DRIVER, VIRTIO_DEVICE };
 void virtio_queue_set_addr(struct virtio *v, enum virtio_area a, bool high, uint32_t half);
 void virtio_queue_set_ready(struct virtio *v, uint32_t ready);
+void virtio_queue_set_vector(struct virtio *v, uint32_t vector);
+/* If VIRTIO_F_RING_RESET was negotiated: back to its beginning (2.6.1), from where it may be made
+ * ready again while the others run. */
+void virtio_queue_reset(struct virtio *v);
 
 /* The guest made a mistake, or accesses were lost: DEVICE_NEEDS_RESET. Stops the queues. */
 void virtio_fail(struct virtio *v, const char *why);

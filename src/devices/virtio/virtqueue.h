@@ -59,7 +59,7 @@ struct vq_state {
 	gpa_t desc, driver, device;
 	_Atomic uint16_t used_idx;
 	_Atomic uint16_t last_batch;
-	uint32_t pad;
+	_Atomic uint32_t vector; /* its interrupt: front.h. The driver may change it at any time */
 	struct vq_slot slot[VQ_MAX_NUM];
 };
 

@@ -196,7 +196,7 @@ int vsockdev_open(struct vsockdev *d, struct helper *h, const struct msg_start_v
 		return rc;
 	worker_describe(&d->w, VIRTIO_ID_VSOCK, 0, VSOCK_QUEUES, &d->config, sizeof(d->config));
 	d->w.model.reset = model_reset;
-	if (h->port.resumed && (d->w.mmio.v.st->status & VIRTIO_CONFIG_S_DRIVER_OK))
+	if (h->port.resumed && (d->w.front.v.st->status & VIRTIO_CONFIG_S_DRIVER_OK))
 		d->reset = VSOCK_RESET_OWED;
 	return 0;
 }

@@ -72,7 +72,7 @@ static int64_t take_packet(struct vsockdev *d, const struct vq_chain *c)
 /* True: there is more to take at once. */
 static bool serve_tx(struct vsockdev *d)
 {
-	struct virtqueue *q = &d->w.mmio.v.vq[VSOCK_TX];
+	struct virtqueue *q = &d->w.front.v.vq[VSOCK_TX];
 	uint64_t bytes = 0;
 
 	for (unsigned n = 0; n < VSOCK_TX_BUDGET && bytes < VSOCK_TX_BYTES; n++) {
@@ -101,7 +101,7 @@ static bool serve_tx(struct vsockdev *d)
 /* Take buffers until as many are held as one connection may fill. False: none. */
 static bool hold(struct vsockdev *d)
 {
-	struct virtqueue *q = &d->w.mmio.v.vq[VSOCK_RX];
+	struct virtqueue *q = &d->w.front.v.vq[VSOCK_RX];
 
 	while (q->num && d->nheld < VCONN_MAX_BUFS) {
 		struct vsock_held *b = &d->held[(d->first + d->nheld) % VCONN_MAX_BUFS];
@@ -137,7 +137,7 @@ static uint64_t give_packets(struct vsockdev *d)
 	}
 	k = vconn_fill(&d->conns, b, d->nheld);
 	for (unsigned i = 0; i < k; i++) {
-		vq_push(&d->w.mmio.v.vq[VSOCK_RX], d->held[d->first].head, b[i].used);
+		vq_push(&d->w.front.v.vq[VSOCK_RX], d->held[d->first].head, b[i].used);
 		d->first = (d->first + 1) % VCONN_MAX_BUFS;
 		bytes += b[i].used;
 	}
@@ -178,7 +178,7 @@ static bool hears_events(const struct virtqueue *q)
  * the event, the connection would stay. */
 static bool has_looked(const struct vsockdev *d)
 {
-	const struct virtqueue *rx = &d->w.mmio.v.vq[VSOCK_RX];
+	const struct virtqueue *rx = &d->w.front.v.vq[VSOCK_RX];
 
 	return !rx->num || vq_seen(rx) || d->conns.now >= d->tell_by;
 }
@@ -186,7 +186,7 @@ static bool has_looked(const struct vsockdev *d)
 static void vsock_io_tell(struct vsockdev *d)
 {
 	const struct virtio_vsock_event ev = {.id = VIRTIO_VSOCK_EVENT_TRANSPORT_RESET};
-	struct virtqueue *q = &d->w.mmio.v.vq[VSOCK_EVENT];
+	struct virtqueue *q = &d->w.front.v.vq[VSOCK_EVENT];
 	struct vq_chain c = {.iov = d->iov};
 	int rc = vq_next(q, &c);
 
@@ -205,7 +205,7 @@ static void vsock_io_tell(struct vsockdev *d)
 
 static void serve_event(struct vsockdev *d)
 {
-	struct virtqueue *q = &d->w.mmio.v.vq[VSOCK_EVENT];
+	struct virtqueue *q = &d->w.front.v.vq[VSOCK_EVENT];
 
 	if (d->reset == VSOCK_RESET_OWED && !hears_events(q))
 		set_reset(d, VSOCK_RESET_NONE);
@@ -218,7 +218,7 @@ static void serve_event(struct vsockdev *d)
 /* True: the driver has something for serve_event() already. */
 static bool arm_event(struct vsockdev *d)
 {
-	struct virtqueue *q = &d->w.mmio.v.vq[VSOCK_EVENT];
+	struct virtqueue *q = &d->w.front.v.vq[VSOCK_EVENT];
 
 	if (d->reset == VSOCK_RESET_TOLD)
 		return vq_arm_past(q, d->told_at);
@@ -260,7 +260,7 @@ static void vsock_io_begin(struct vsockdev *d)
 	d->clients = d->listen_fd >= 0;
 	d->tell_by = d->conns.now + VSOCK_LOOK_NS;
 	/* Before the first packet: nobody is to be told, so none of them goes unanswered. */
-	if (d->reset == VSOCK_RESET_OWED && !hears_events(&d->w.mmio.v.vq[VSOCK_EVENT]))
+	if (d->reset == VSOCK_RESET_OWED && !hears_events(&d->w.front.v.vq[VSOCK_EVENT]))
 		d->reset = VSOCK_RESET_NONE;
 	set_reset(d, d->reset);
 }

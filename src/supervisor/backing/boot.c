@@ -94,6 +94,7 @@ static int open_shares(struct boot *b, const struct vm_config *c, const struct p
 			return err_set(e, -ENOTDIR, "--share: %s; expected a directory", rp.dir);
 		if (!check_only)
 			rc = image_rootfs(&rp, b->share_image[n], &b->share_hold[n], e);
+		b->share_bus[n] = c->share[i].bus;
 		b->nshares += !rc && !check_only;
 	}
 	return rc;
@@ -123,8 +124,8 @@ static int describe_shares(const struct vm_config *c, struct boot_shares *s, str
 			s->packed[npacked++] = one->guest;
 			continue;
 		}
-		if (asprintf(&s->live[nlive], "%s,insula%u,%s", one->ro ? "ro" : "rw", nlive,
-			     one->guest) < 0) {
+		if (asprintf(&s->live[nlive], "%s,%sinsula%u,%s", one->ro ? "ro" : "rw",
+			     config_is_pci(c, one->bus) ? "pci," : "", nlive, one->guest) < 0) {
 			s->live[nlive] = NULL;
 			return err_set(e, -ENOMEM, "out of memory");
 		}
@@ -179,7 +180,8 @@ static int add_own_initrd(struct boot *b, const struct vm_config *c, const struc
 					 .busybox = busybox,
 					 .cache_dir = p->cache,
 					 .root_disk = c->rootfs || c->image || c->nshares > nlive,
-					 .fs = nlive > 0};
+					 .fs = nlive > 0,
+					 .pci = config_has_pci(c)};
 	struct boot_shares s;
 	int rc;
 

@@ -26,6 +26,7 @@ struct boot {
 	unsigned nshares;
 	char share_image[CONFIG_MAX_SHARES][IMAGE_PATH_MAX];
 	int share_hold[CONFIG_MAX_SHARES]; /* likewise */
+	enum config_bus share_bus[CONFIG_MAX_SHARES];
 };
 
 /* Nothing is open: boot_close() does no harm. */

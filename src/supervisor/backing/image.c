@@ -100,6 +100,17 @@ static int room(const struct vm_config *c, unsigned *out, struct err *e)
 			       "expected at most %d",
 			       others, CONFIG_MAX_DISKS);
 	*out = CONFIG_MAX_DISKS + 1 - others;
+	if (c->bus == CONFIG_BUS_PCI) {
+		others = config_pci_devices(c, true);
+		if (others >= BOARD_MAX_PCI)
+			return err_set(e, -EINVAL,
+				       "no room for the image's layers beside %u other devices on "
+				       "the PCI bus; expected at most %d, and bus=mmio for the "
+				       "others",
+				       others, BOARD_MAX_PCI - 1);
+		if (*out > BOARD_MAX_PCI - others)
+			*out = BOARD_MAX_PCI - others;
+	}
 	if (*out > IMAGE_LAYERS_MAX)
 		*out = IMAGE_LAYERS_MAX;
 	return 0;

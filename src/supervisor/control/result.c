@@ -75,6 +75,7 @@ static json_object *device_json(const struct result_device *d, const struct vm_d
 	j_str(o, "name", d->name);
 	result_add(o, "restarts", d->restarts);
 	j_str(o, "engine", d->engine);
+	j_str(o, "bus", d->bus);
 	result_add(core, "shadow_reads", m->shadow_reads);
 	result_add(core, "posted", m->posted);
 	result_add(core, "calls", m->calls);
@@ -150,6 +151,7 @@ json_object *result_json(const struct vm *vm)
 		r.device[i] = (struct result_device){
 			.name = d->desc.name,
 			.engine = d->class->engine ? d->class->engine(d) : NULL,
+			.bus = d->desc.version == DEVICE_VERSION_PCI ? "pci" : NULL,
 			.restarts = d->restart.total,
 			.stats = &d->stats,
 			.names = d->class->stats,

@@ -35,6 +35,7 @@ const struct device_class device_balloon = {
 	.tag = BALLOON_START,
 	.memory = true,
 	.virtio = true,
+	.virtio_id = VIRTIO_ID_BALLOON,
 	.threads = 3, /* control, I/O */
 	.nofile = 32,
 	.describe = dev_virtio_describe,

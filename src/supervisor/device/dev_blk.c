@@ -61,6 +61,7 @@ const struct device_class device_blk = {
 	.tag = BLK_START,
 	.memory = true,
 	.virtio = true,
+	.virtio_id = VIRTIO_ID_BLOCK,
 	/* Control, I/O, and the pool of the threads engine, or of io_uring the workers of a ring:
 	 * each queue has its own. */
 	.threads = 24,

@@ -22,6 +22,7 @@ const struct device_class device_rng = {
 	.tag = RNG_START,
 	.memory = true,
 	.virtio = true,
+	.virtio_id = VIRTIO_ID_RNG,
 	.threads = 3, /* control, I/O */
 	.nofile = 32,
 	.describe = dev_virtio_describe,

@@ -11,8 +11,11 @@
 #include "device.h"
 #include "supervisor/vm_common.h"
 
-static void uart_describe(struct device_desc *d, unsigned nth, unsigned nqueues)
+static void uart_describe(const struct device_class *class, struct device_desc *d,
+			  enum device_bus bus, unsigned nth, unsigned nqueues)
 {
+	(void)class;
+	(void)bus;
 	(void)nqueues;
 	describe_16550(d, BOARD_COM1, BOARD_GSI_COM1);
 	d->uid = nth;
@@ -66,6 +69,7 @@ const struct device_class device_vcon = {
 	.tag = VCON_START,
 	.memory = true,
 	.virtio = true,
+	.virtio_id = VIRTIO_ID_CONSOLE,
 	.threads = 5, /* control, I/O, output, input */
 	.nofile = 64,
 	.describe = dev_virtio_describe,

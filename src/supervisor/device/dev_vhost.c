@@ -90,6 +90,11 @@ static void vhost_tend(struct device *d)
 	close(fd);
 }
 
+static void vhost_identify(const struct device *d, struct device_desc *desc)
+{
+	describe_virtio_id(desc, d->back.vhost->device_id);
+}
+
 static struct child *vhost_peer(const struct device *d)
 {
 	return d->back.vhost->peer;
@@ -108,6 +113,7 @@ const struct device_class device_vhost = {
 	.threads = 2, /* control */
 	.nofile = 64,
 	.describe = dev_virtio_describe,
+	.identify = vhost_identify,
 	.start = vhost_start,
 	.message = vhost_message,
 	.due = vhost_device_due,

@@ -43,6 +43,7 @@ const struct device_class device_vsock = {
 	.tag = VSOCK_START,
 	.memory = true,
 	.virtio = true,
+	.virtio_id = VIRTIO_ID_VSOCK,
 	.threads = 3, /* control, I/O */
 	.nofile = VSOCK_MAX_CONNS + VSOCK_OTHER_FDS,
 	.describe = dev_virtio_describe,

@@ -23,15 +23,16 @@ static int make_slots(struct device *d, struct err *e)
 	return 0;
 }
 
-int device_init(struct device *d, const struct device_class *class, unsigned index, unsigned nth,
-		const char *name, unsigned nqueues, const char *libexec, struct err *e)
+int device_init(struct device *d, const struct device_class *class, enum device_bus bus,
+		unsigned index, unsigned nth, const char *name, unsigned nqueues,
+		const char *libexec, struct err *e)
 {
 	int rc;
 
 	memset(d, 0, sizeof(*d));
 	d->class = class;
 	d->nqueues = nqueues;
-	class->describe(&d->desc, nth, nqueues);
+	class->describe(class, &d->desc, bus, nth, nqueues);
 	d->desc.index = index;
 	snprintf(d->desc.name, sizeof(d->desc.name), "%s", name);
 	for (unsigned i = 0; i < DEVICE_MAX_SLOTS; i++)
@@ -90,10 +91,15 @@ void device_count_end(struct device *d, const struct msg_stats *s)
 
 int device_announce(const struct device *d, struct child *vmm, struct err *e)
 {
-	uint8_t body[sizeof(d->desc)];
-	size_t len = device_pack(&d->desc, body);
-	int rc = child_send(vmm, MSG_DEVICE, body, len, d->slot, d->desc.nslots);
+	struct device_desc desc = d->desc;
+	uint8_t body[sizeof(desc)];
+	size_t len;
+	int rc;
 
+	if (d->class->identify)
+		d->class->identify(d, &desc);
+	len = device_pack(&desc, body);
+	rc = child_send(vmm, MSG_DEVICE, body, len, d->slot, desc.nslots);
 	return rc ? err_sys(e, rc, "insula-vmm: channel") : 0;
 }
 
@@ -134,7 +140,9 @@ static void add_common(struct device_start *s, const struct device *d, int mem,
 	}
 	add_slot(s, START_PAGE, d->slot[m->page_slot]);
 	add_slot(s, START_CALL, d->slot[m->call_slot]);
-	add_slot(s, START_IRQ, d->slot[m->vector[0].slot]);
+	for (unsigned i = 0; i < m->nvectors; i++)
+		add_slot(s, m->vector[i].kind == DEVICE_MSI ? START_VECTOR : START_IRQ,
+			 d->slot[m->vector[i].slot]);
 	for (unsigned i = 0; i < d->nqueues; i++)
 		add_slot(s, START_KICK, d->slot[m->doorbell[i].slot]);
 	if (m->answer_slot != DEVICE_NO_SLOT)

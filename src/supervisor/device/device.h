@@ -35,10 +35,14 @@
 
 struct balloon_back;
 struct device;
+struct device_class;
 struct nic;
 struct vhost_back;
 struct vm;
 struct vsock;
+
+/* What a virtio device is on. A serial line is on ports. */
+enum device_bus { DEVICE_BUS_MMIO, DEVICE_BUS_PCI };
 
 /* A start message in the making. Its head is filled in when the class has worded the rest. */
 struct device_start {
@@ -58,8 +62,13 @@ struct device_class {
 	bool virtio;              /* it can be told that it needs a reset (recover.c) */
 	unsigned threads, nofile; /* limits of the helper; see struct jail_plan */
 	unsigned queue_threads;   /* more for each queue after the first */
-	/* Where the nth one of the board is, with so many queues: the whole description. */
-	void (*describe)(struct device_desc *d, unsigned nth, unsigned nqueues);
+	unsigned virtio_id;       /* on PCI its function says so; 0: see identify() */
+	/* Where the nth one of the board is, on that bus and with so many queues: the whole
+	 * description. */
+	void (*describe)(const struct device_class *class, struct device_desc *d,
+			 enum device_bus bus, unsigned nth, unsigned nqueues);
+	/* What is behind it says what it is. NULL: that is known. */
+	void (*identify)(const struct device *d, struct device_desc *desc);
 	/* How long it may make a regular file. NULL: it writes none. */
 	uint64_t (*fsize)(const struct device *d);
 	/* Word the start message. */
@@ -118,9 +127,10 @@ extern const struct device_class device_uart, device_blk, device_net, device_rng
 	device_vsock, device_balloon, device_vhost; /* the last one on Linux alone */
 
 /* Make page and events. `libexec` as in child_init() (Windows: NULL); `name` as the guest calls it;
- * `nth`: of its class's place on the board. Set d->back after it. */
-int device_init(struct device *d, const struct device_class *class, unsigned index, unsigned nth,
-		const char *name, unsigned nqueues, const char *libexec, struct err *e);
+ * `nth`: of its place on the bus (PCI: at most BOARD_MAX_PCI of them). Set d->back after it. */
+int device_init(struct device *d, const struct device_class *class, enum device_bus bus,
+		unsigned index, unsigned nth, const char *name, unsigned nqueues,
+		const char *libexec, struct err *e);
 /* "vda" ... "vdz", "vdaa" ...: as Linux names the nth disk. */
 void device_disk_name(unsigned nth, char name[DEV_NAME_LEN]);
 void device_free(struct device *d);

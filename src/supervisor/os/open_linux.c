@@ -12,7 +12,7 @@
 #include "supervisor/open.h"
 #include "supervisor/vm.h"
 
-#define VMM_NOFILE 1024
+#define VMM_NOFILE 2048
 #define VMM_OTHER_THREADS \
 	2 /* main, and the one that KVM starts in its user's process at the first run */
 
@@ -89,7 +89,8 @@ static int open_disks(struct vm *vm, bool check_only, struct err *e)
 	for (unsigned i = 0; i < vm->boot.nshares && !rc; i++) {
 		struct disk_config *s = &vm->opened.share_disk[i];
 
-		*s = (struct disk_config){.path = vm->boot.share_image[i], .ro = true};
+		*s = (struct disk_config){
+			.path = vm->boot.share_image[i], .ro = true, .bus = vm->boot.share_bus[i]};
 		snprintf(s->serial, sizeof(s->serial), IMAGE_SHARE_SERIAL "%u", i);
 		rc = open_disk(vm, s, check_only, e);
 	}
@@ -161,7 +162,7 @@ static int add_live_shares(struct vm *vm, struct err *e)
 		struct share *s = &vm->opened.share[i];
 
 		snprintf(name, sizeof(name), "fs%u", i);
-		rc = vm_add_device(vm, &device_vhost, name, s->back.nqueues, &d, e);
+		rc = vm_add_device(vm, &device_vhost, s->conf->bus, name, s->back.nqueues, &d, e);
 		d->back.vhost = &s->back;
 	}
 	return rc;
@@ -175,7 +176,8 @@ static int vhost_devices(struct vm *vm, struct err *e)
 
 	for (unsigned i = 0; i < vm->opened.nvhosts && !rc; i++) {
 		snprintf(name, sizeof(name), "vhost%u", i);
-		rc = vm_add_device(vm, &device_vhost, name, vm->opened.vhost[i].nqueues, &d, e);
+		rc = vm_add_device(vm, &device_vhost, vm->conf->vhost[i].bus, name,
+				   vm->opened.vhost[i].nqueues, &d, e);
 		d->back.vhost = &vm->opened.vhost[i];
 	}
 	return rc;
@@ -189,8 +191,8 @@ int open_cards(struct vm *vm, struct err *e)
 
 	for (unsigned i = 0; i < vm->opened.nnics && !rc; i++) {
 		snprintf(name, sizeof(name), "eth%u", i);
-		rc = vm_add_device(vm, &device_net, name, 2 * vm->opened.nic[i].start.npairs + 1,
-				   &d, e);
+		rc = vm_add_device(vm, &device_net, vm->conf->net[i].bus, name,
+				   2 * vm->opened.nic[i].start.npairs + 1, &d, e);
 		d->back.nic = &vm->opened.nic[i];
 	}
 	if (!rc)

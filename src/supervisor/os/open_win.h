@@ -19,7 +19,9 @@ struct opened {
 /* One handle of each child, insulad's door, the user's interrupt, the next client of vsock. */
 _Static_assert(1 + OPEN_DEVICES + VM_EXEC_PLACES + CONTROL_WATCHES + 2 <= LOOP_MAX,
 	       "one wait for all of them");
-/* insula-vmm inherits the page, call, interrupt, acknowledge and answer of each, and its kicks. */
-_Static_assert(OPEN_DEVICES *(5 + BLK_MAX_QUEUES) + 8 <= CONTAIN_MAX_HANDLES, "one list for all");
+/* insula-vmm inherits the page, call and answer of each, its kicks, and a vector for each queue and
+ * one more; on MMIO it is an interrupt and an acknowledge for all queues. */
+_Static_assert(OPEN_DEVICES *(4 + 2 * BLK_MAX_QUEUES) + 8 <= CONTAIN_MAX_HANDLES,
+	       "one list for all");
 
 #endif

@@ -40,7 +40,8 @@ struct restore {
 	uint64_t tell_by_ns; /* or its commands run without that */
 	bool serves, completing;
 	struct identity who;
-	bool damaged; /* the snapshot; no other insula-pager reads it either */
+	bool bus_said; /* by the user, for all devices that do not say their own */
+	bool damaged;  /* the snapshot; no other insula-pager reads it either */
 };
 
 /* ---- the configuration ---- */
@@ -57,8 +58,8 @@ static const struct {
 	enum use use;
 } uses[] = {
 	{"cpus", USE_MACHINE}, {"mem", USE_MACHINE}, {"rng", USE_MACHINE}, {"balloon", USE_MACHINE},
-	{"disk", USE_HOST},    {"rootfs", USE_HOST}, {"image", USE_HOST},  {"net", USE_HOST},
-	{"share", USE_HOST},   {"device", USE_HOST}, {"vsock", USE_HOST},
+	{"bus", USE_MACHINE},  {"disk", USE_HOST},   {"rootfs", USE_HOST}, {"image", USE_HOST},
+	{"net", USE_HOST},     {"share", USE_HOST},  {"device", USE_HOST}, {"vsock", USE_HOST},
 };
 
 /* kernel, initrd, append: they were for the beginning, and cannot be said again. */
@@ -211,6 +212,7 @@ int restore_take(struct vm_config *c, struct err *e)
 	child_none(&r->pager);
 	snapshot_none(&r->snap);
 	r->order = -1;
+	r->bus_said = is_given(c, setting_find("bus"));
 	rc = paths_find(&paths, e);
 	if (!rc)
 		rc = snapshot_open(&r->snap, c->restore, paths.cache, e);
@@ -273,6 +275,32 @@ static void other_commands(struct vm *vm)
 
 	random_bytes(&first, sizeof(first));
 	vm_execs(vm)->ids = first & INT32_MAX;
+}
+
+/* Disks, cards and the like may be others than they were; where the guest's drivers have them may
+ * not. */
+int restore_bus(const struct vm_config *c, const char *name, enum config_bus said, bool *pci,
+		struct err *e)
+{
+	const struct restore *r = c->restoring;
+	json_object *on_pci = j_get(r->snap.machine, "pci");
+	size_t n =
+		json_object_is_type(on_pci, json_type_array) ? json_object_array_length(on_pci) : 0;
+	bool was = false;
+
+	for (size_t i = 0; i < n && !was; i++) {
+		json_object *one = json_object_array_get_idx(on_pci, i);
+
+		was = json_object_is_type(one, json_type_string) &&
+		      !strcmp(json_object_get_string(one), name);
+	}
+	*pci = was;
+	if (!said && r->bus_said)
+		said = c->bus;
+	if (said && (said == CONFIG_BUS_PCI) != was)
+		return err_set(e, -EINVAL, "%s: bus=%s; expected %s, as the snapshot has", name,
+			       was ? "mmio" : "pci", was ? "pci" : "mmio");
+	return 0;
 }
 
 int restore_fill(struct vm *vm, struct err *e)

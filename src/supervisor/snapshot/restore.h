@@ -27,16 +27,20 @@
 #include <insula/err.h>
 #include <insula/proto.h>
 
+#include "spec/config.h"
+
 struct child;
 struct restore;
 struct vm;
-struct vm_config;
 
 /* Does nothing without c->restore. Sets c->restoring, which restore_free() frees. -EINVAL and
  * others: the user's input, with a line. */
 int restore_take(struct vm_config *c, struct err *e);
 void restore_free(struct restore *r);
 
+/* Which bus the device of this name was on; `said`: what is said of it now. -EINVAL: another one. */
+int restore_bus(const struct vm_config *c, const char *name, enum config_bus said, bool *pci,
+		struct err *e);
 int restore_fill(struct vm *vm, struct err *e);
 /* The descriptor of what insula-vmm held; borrowed. */
 int restore_records(const struct vm *vm);

@@ -378,9 +378,9 @@ static int check_machine(struct snapshot *s, const char *path, struct err *e)
 	int64_t format = j_get_int(s->machine, "format", 0);
 	int64_t mem = j_get_int(s->machine, "mem", 0), cpus = j_get_int(s->machine, "cpus", 0);
 
-	if (format != SNAPDIR_FORMAT)
-		return err_set(e, -EPROTO, "snapshot: %s: of format %lld; expected %d", path,
-			       (long long)format, SNAPDIR_FORMAT);
+	if (format != SNAPDIR_FORMAT && format != SNAPDIR_FORMAT_PCI)
+		return err_set(e, -EPROTO, "snapshot: %s: of format %lld; expected %d or %d", path,
+			       (long long)format, SNAPDIR_FORMAT, SNAPDIR_FORMAT_PCI);
 	if (cpus < 1 || cpus > BOARD_MAX_CPUS)
 		return wrong(e, path, "cpus: expected 1 to 32");
 	if (mem < (int64_t)BOARD_MIN_MEM || mem > (int64_t)BOARD_MAX_MEM || mem % RAM_PAGE)

@@ -29,7 +29,8 @@
 #include <insula/pager.h>
 
 #define SNAPDIR_FORMAT 1
-#define SNAPDIR_ID_LEN 32 /* hexadecimal digits */
+#define SNAPDIR_FORMAT_PCI 2 /* the same, with devices on the PCI bus: machine.json names them */
+#define SNAPDIR_ID_LEN 32    /* hexadecimal digits */
 
 enum snapdir_file { SNAPDIR_MACHINE, SNAPDIR_VMM, SNAPDIR_DEVICES, SNAPDIR_MEMORY, SNAPDIR_FILES };
 
