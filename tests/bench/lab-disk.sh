@@ -27,24 +27,8 @@ fi
 timeout 120 dd if=/dev/zero of="$disk" bs=1M count=256 oflag=direct conv=nocreat status=none || { echo "the disk stood still: it cannot be filled"; exit 1; }
 
 # job DEVICE TIMES: what runs in the guest, and once on the disk itself
-cat >"$T/job" <<'JOB'
-#!/bin/sh
-# Terse fields: 7 and 48 KiB/s, 8 IOPS; 15 and 56 the longest request in us, and the mean behind it.
-one() { # NAME FIGURE LONGEST FIO-ARGUMENTS
-	name=$1 figure=$2 at=$3
-	shift 3
-	line=$(timeout -s KILL 12 fio --output-format=terse --filename="$dev" --direct=1 --ioengine=libaio --time_based --runtime=2 --ramp_time=0.5 \
-		--size=256M --name=x "$@" | grep -E '^[0-9]+;') || line=
-	longest=$(echo "$line" | cut -d';' -f$at | cut -d. -f1)
-	mean=$(echo "$line" | cut -d';' -f$((at + 1)) | cut -d. -f1)
-	if [ -z "$line" ]; then
-		echo "the disk stood still: $name did not end"
-	elif [ "$longest" -gt 500000 ] && [ "$longest" -gt $((10 * mean)) ]; then
-		echo "the disk stood still: $name waited $longest us for a request, $mean us for most"
-	else
-		echo "$name $(echo "$line" | cut -d';' -f"$figure")"
-	fi
-}
+bench_fio >"$T/job"
+cat >>"$T/job" <<'JOB'
 dev=$1
 pass() {
 	one randread 8 15 --rw=randread --bs=4k --iodepth=32

@@ -56,6 +56,29 @@ bench_initrd() {
 # bench_root DEVICE: for bench_initrd, run /bin/job below the file system there
 bench_root() { echo "mount -t ext4 -o ro $1 /mnt; mount -t devtmpfs dev /mnt/dev; mount -t proc proc /mnt/proc; mount -t tmpfs tmp /mnt/tmp; chroot /mnt /bin/job"; }
 
+# bench_fio: the begin of a shell script for a guest: `one NAME FIGURE LONGEST FIO-ARGUMENTS` runs fio on $dev and prints "NAME NUMBER"
+bench_fio() {
+	cat <<'JOB'
+#!/bin/sh
+# Terse fields: 7 and 48 KiB/s, 8 IOPS; 15 and 56 the longest request in us, and the mean behind it.
+one() { # NAME FIGURE LONGEST FIO-ARGUMENTS
+	name=$1 figure=$2 at=$3
+	shift 3
+	line=$(timeout -s KILL 12 fio --output-format=terse --filename="$dev" --direct=1 --ioengine=libaio --time_based --runtime=2 --ramp_time=0.5 \
+		--size=256M --name=x "$@" | grep -E '^[0-9]+;') || line=
+	longest=$(echo "$line" | cut -d';' -f$at | cut -d. -f1)
+	mean=$(echo "$line" | cut -d';' -f$((at + 1)) | cut -d. -f1)
+	if [ -z "$line" ]; then
+		echo "the disk stood still: $name did not end"
+	elif [ "$longest" -gt 500000 ] && [ "$longest" -gt $((10 * mean)) ]; then
+		echo "the disk stood still: $name waited $longest us for a request, $mean us for most"
+	else
+		echo "$name $(echo "$line" | cut -d';' -f"$figure")"
+	fi
+}
+JOB
+}
+
 # bounded COMMAND...: a VM that hangs does not hold a bench up. Several times what any boot with its measurements takes.
 bounded() { timeout -k 5 "${BOOT_SECONDS:-180}" "$@"; }
 

@@ -226,6 +226,12 @@ bad '--rootfs: no image' 2 '--rootfs' "$dir/readme" 'not an image' -- --rootfs "
 bad '--kernel: a directory' 2 '--kernel' "$dir" 'is a directory' -- --kernel "$dir"
 bad '--mem: a number alone' 2 '--mem' '512 bytes; did you mean 512M?' -- --mem 512
 bad '--share: two at one place' 2 '--share' '/a//b/ is given twice' -- --share "$dir/tmp:/a/b" --share "$dir/tmp:/a//b/"
+bad '--bus: unknown' 2 '--bus' "'isa'; expected pci or mmio" -- --bus isa
+bad '--bus: of a disk' 2 '--disk' "bus 'isa'; expected pci or mmio" -- --disk path="$dir/disk.img",bus=isa
+bad '--bus: of a share' 2 '--share' "'isa'; expected pci or mmio" -- --share "$dir/tmp:/a,bus=isa"
+mapfile -t many < <(for _ in {1..31}; do printf '%s\n' --disk "path=$dir/disk.img,ro"; done)
+bad_dry '--bus: more devices than places' 2 '--bus' '32 devices' 'expected at most 31' 'bus=mmio for the others' -- --bus pci "${many[@]}"
+bad_dry '--bus: more devices than places, each by itself' 2 '--bus' '32 devices' 'expected at most 31' -- --rng off "${many[@]/%,ro/,ro,bus=pci}" --vsock "path=$dir/v,bus=pci"
 bad '--rootfs: a directory, rw' 2 '--rootfs' 'expected an image' -- --rootfs "$dir,rw"
 flock -x "$dir/disk.img" sleep 30 &
 holder=$!
@@ -249,6 +255,8 @@ json 'an unknown key of a disk' '{"disks":[{"path":"x","rw":true}]}' "unknown ke
 json 'a wrong type' '{"cpus":true}' 'cpus' 'expected a string or a whole number'
 json 'a bad value' '{"mem":"12x"}' "$dir/json:1:2: mem: '12x'; expected a size"
 json 'a bad value of the second disk' '{"disks":["x",{"path":"y","serial":""}]}' "$dir/json:1:27: disks: serial ''; expected 1 to 20"
+json 'a bus that there is not' '{"bus":"isa"}' "$dir/json:1:2: bus: 'isa'; expected pci or mmio"
+json 'a bus of a card' '{"nets":[{"user":true,"bus":true}]}' 'bus: wrong type; expected a string'
 json 'cut off' '{"cpus":1' 'the text ends inside a value'
 json 'nothing' '' 'expected one object'
 json 'no object' '[1]' 'expected one object'

@@ -154,6 +154,18 @@ for cpus in 1 4; do
 	holds "$what: each death is told" $? "$(log)"
 done
 
+# ---- insula-blk on PCI: the guest looks at a queue when it has interrupted, and masks and unmasks meanwhile
+
+for cpus in 1 4; do
+	what="insula-blk on PCI, $cpus queues"
+	IN=$dir/type start pciloop looping --bus pci --cpus $cpus --append rounds=0
+	shoot_all insula-blk
+	rounds_are_good $cpus
+	holds "$what, $DEVICE_RESTARTS times: no interrupt is lost, all data is right" $? "status $status: $(grep '^not ok' "$dir/out"), $(log)"
+	[ "$(restarts vda)" = $DEVICE_RESTARTS ]
+	holds "$what: restarts are counted" $? "$(restarts vda)"
+done
+
 # ---- insula-blk with copy on write, engine by engine: requests of four queues meet in blocks of the base
 
 head -c 4M /dev/urandom >"$dir/base.img"

@@ -10,6 +10,7 @@
  */
 #include <linux/virtio_net.h>
 
+#include "smp.h"
 #include "virtio.h"
 
 #define DEPTH 16u
@@ -19,59 +20,20 @@
 #define CHAIN (2u + MAX_BYTES / SEGMENT)
 #define NET_HDR 12u
 
-/* The local APIC, and where the second processor begins in real mode. */
+/* The local APIC. */
 #define LAPIC(reg) (BOARD_LAPIC + (reg))
 #define LAPIC_SVR 0xf0
-#define LAPIC_ICR 0x300
-#define LAPIC_ICR_HIGH 0x310
 #define LAPIC_TIMER 0x320
 #define LAPIC_TIMER_COUNT 0x380
 #define LAPIC_TIMER_DIVIDE 0x3e0
-#define ICR_INIT 0x4500u
-#define ICR_STARTUP 0x4600u
 #define TIMER_PERIODIC 0x20000u
 #define TIMER_BY_ONE 0xbu
 #define TICK_VECTOR 0x20u
 #define TICK_NS 300000u /* of a bus clock of 1 GHz, which KVM's is */
-#define AP_PAGE 0x10u   /* 0x10000 */
 
-extern const uint8_t ap_begin[], ap_end[];
 void tick(void);
-__attribute__((used)) _Noreturn void ap_main(void);
-static uint8_t ap_stack[16384] __attribute__((used, aligned(16)));
 
-/* 16 bits first: straight into long mode, with the tables of crt0.S. */
 __asm__(".text\n"
-	".code16\n"
-	"ap_begin:\n"
-	"	cli\n"
-	"	movl $pml4, %eax\n"
-	"	movl %eax, %cr3\n"
-	"	movl %cr4, %eax\n"
-	"	orl $0x20, %eax\n"
-	"	movl %eax, %cr4\n"
-	"	movl $0xc0000080, %ecx\n"
-	"	rdmsr\n"
-	"	orl $0x100, %eax\n"
-	"	wrmsr\n"
-	"	lgdtl %cs:(ap_gdt - ap_begin)\n"
-	"	movl $0x80000011, %eax\n"
-	"	movl %eax, %cr0\n"
-	"	ljmpl $8, $ap_long\n"
-	"	.balign 8\n"
-	"ap_gdt:\n"
-	"	.word 23\n"
-	"	.long gdt\n"
-	"ap_end:\n"
-	".code64\n"
-	"ap_long:\n"
-	"	movl $16, %eax\n"
-	"	movl %eax, %ds\n"
-	"	movl %eax, %es\n"
-	"	movl %eax, %ss\n"
-	"	movl $ap_stack + 16384, %esp\n"
-	"	xorl %ebp, %ebp\n"
-	"	call ap_main\n"
 	".globl tick\n"
 	"tick:\n"
 	"	push %rax\n"
@@ -119,21 +81,6 @@ static void start_ticks(void)
 static void doze(void)
 {
 	__asm__ volatile("sti\n hlt\n cli" : : : "memory");
-}
-
-static bool start_ap(void)
-{
-	uint64_t end = deadline_ms(5000);
-
-	memcpy((void *)(uintptr_t)(AP_PAGE << 12), ap_begin, (size_t)(ap_end - ap_begin));
-	write32(LAPIC(LAPIC_ICR_HIGH), 1u << 24);
-	write32(LAPIC(LAPIC_ICR), ICR_INIT);
-	wait_ms(10);
-	write32(LAPIC(LAPIC_ICR_HIGH), 1u << 24);
-	write32(LAPIC(LAPIC_ICR), ICR_STARTUP | AP_PAGE);
-	while (!ap_is_up && rdtsc() < end)
-		__asm__ volatile("pause");
-	return ap_is_up;
 }
 
 /* ---- a queue ---- */
@@ -269,7 +216,8 @@ int main(void)
 	idt[TICK_VECTOR].selector = 8;
 	idt[TICK_VECTOR].type = 0x8e;
 	start_ticks();
-	if (queues > 1 && !check("processor", start_ap(), "the second one does not start"))
+	if (queues > 1 &&
+	    !check("processor", smp_start(&ap_is_up), "the second one does not start"))
 		return finish();
 	us = measure(cmdline_number("seconds=", 2));
 	for (unsigned i = 0; i < queues; i++)

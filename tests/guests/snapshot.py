@@ -392,6 +392,52 @@ def case_refused(d, place):
     check("a VM that has ended", e["code"] in (-32001, -32003), e)
 
 
+def machine(path):
+    with open(path + "/machine.json", encoding="ascii") as f:
+        return json.load(f)
+
+
+def case_bus(d, place):
+    """A device is on the bus that it was on, whatever is said of it."""
+    c = d.client()
+    disk, s, t = make_disk(place + "/disk.img"), place + "/s", place + "/t"
+    other = make_disk(place + "/other.img")
+    a = source(c, disks=[dict(path=disk, bus="pci")])[0]
+    a.save(s)
+    a.end()
+    check("and in machine.json", machine(s)["format"] == 2 and machine(s)["pci"] == ["vda"], machine(s))
+    r = run(s, "--metrics", place + "/m")
+    check("it goes on", run_state(r) is not None, r)
+    with open(place + "/m", encoding="ascii") as f:
+        m = json.load(f)["devices"]
+    check("which bus: in the metrics", [x.get("bus") for x in m] == [None, "pci", None], m)
+    for what, args in (("unsaid, for another disk", ["--disk", other]), ("said again", ["--disk", other + ",bus=pci"]),
+                       ("MMIO for those that are there", ["--bus", "mmio"])):
+        r = run(s, *args)
+        check("bus: %s" % what, run_state(r) is not None, r)
+    for args, words in ((["--disk", disk + ",bus=mmio"], "vda: bus=mmio; expected pci, as the snapshot has"),
+                        (["--disk", disk, "--bus", "mmio"], "vda: bus=mmio; expected pci"), (["--bus", "pci"], "rng: bus=pci; expected mmio")):
+        r = run(s, *args)
+        check("bus: another one, %s: one line, status 2" % " ".join(args).replace(place, ""), one_line(r, words), r)
+    b = Guest(c, "b", **restored(s, disks=[other]))
+    b.save(t)
+    b.end()
+    check("a snapshot of what was restored", machine(t)["pci"] == ["vda"] and whole(t) is True, (machine(t), whole(t)))
+    r = run(t, "--disk", other + ",bus=mmio")
+    check("has it there, too", one_line(r, "vda: bus=mmio; expected pci"), r)
+    with open(t + "/machine.json", "w", encoding="ascii") as f:
+        json.dump(dict(machine(s), pci=["rng"]), f)
+    r = run(t, "--disk", disk)
+    check("another bus in machine.json: one line, status 2", one_line(r), r)
+    a, u = source(c, disks=[disk])[0], place + "/u"
+    a.save(u)
+    a.end()
+    check("without PCI it is what older releases read", machine(u)["format"] == 1 and "pci" not in machine(u), machine(u))
+    for args, word in ((["--bus", "pci"], "vda: bus=pci; expected mmio"), (["--disk", disk + ",bus=pci"], "vda: bus=pci; expected mmio")):
+        r = run(u, *args)
+        check("bus: there was none, %s: one line, status 2" % args[0], one_line(r, word), r)
+
+
 def damage(path, at, byte=None):
     with open(path, "r+b") as f:
         f.seek(at)
@@ -449,7 +495,7 @@ def case_damaged(d, place):
     r = run(t)
     check("another disk in machine.json is not opened: no seal", one_line(r, "was not made by this user", "--disk"), r)
     check("with --disk it goes on", run_state(run(t, "--disk", disk)) is not None)
-    for change, word in ((('"format":', '"format": 2, "was":'), "format"), (('"cpus":', '"cpus": 99, "was":'), "cpus"), (('"mem":', '"mem": 4097, "was":'), "mem")):
+    for change, word in ((('"format":', '"format": 3, "was":'), "format"), (('"cpus":', '"cpus": 99, "was":'), "cpus"), (('"mem":', '"mem": 4097, "was":'), "mem")):
         t = copy()
         with open(t + "/machine.json", "w", encoding="ascii") as f:
             f.write(text.replace(*change, 1))
@@ -553,6 +599,49 @@ def case_many(d, place):
     g.end()
     after = run_state(run(place + "/s"))
     check("31 disks: saved and restored", after == (before[0], 2, 3), after)
+
+
+def case_pci(d, place):
+    """A VM with PCI: where its BARs are, its MSI-X tables and interrupts that are held back go with it."""
+    c = d.client()
+    disk = place + "/disk.img"
+    with open(disk, "wb") as f:
+        f.write(b"".ljust(4096) + b"the second page".ljust(1 << 20))
+
+    def as_it_was(g):
+        said = g.ask("v", r"([\s\S]*?)armed")[1]
+        return said.count("ok ") == 3 and "not ok" not in said or said
+
+    g = Guest(c, "p", kernel=BUILD + "/guests/pcisnap.elf", mem=MEM, cpus=2, bus="pci", rng="on", disks=["path=%s,ro" % disk])
+    g.until("armed")
+    for i in range(2):
+        path = "%s/%d" % (place, i)
+        g.save(path)
+        said = as_it_was(g)
+        check("pci: the source of snapshot %d goes on as it was" % i, said is True, said)
+        r = run(path, keys="vivq")
+        good = r.returncode == 0 and r.stdout.count("ok state") == r.stdout.count("ok delivered") == 2 and "not ok" not in r.stdout
+        check("pci: snapshot %d: all is as it was" % i, good and r.stdout.count("ok works") == 3, r)
+    b = Guest(c, "b", restore=path, mem=MEM, cpus=2)
+    b.save(place + "/again")
+    b.sock.sendall(b"i")
+    b.until("ok works")
+    said = as_it_was(b)
+    check("pci: insulad restores it", said is True, said)
+    r = run(place + "/again", keys="vq")
+    check("pci: a snapshot of a restored one", r.returncode == 0 and "ok state" in r.stdout and "not ok" not in r.stdout, r)
+    vms = c.call("vm.clone", id="p", name="copy", count=2, place=place)["vms"]
+    for i, v in enumerate(vms):
+        copy = Guest(c, v["id"], sock=console(c, v["id"]))
+        said = as_it_was(copy)
+        check("pci: clone %d" % i, said is True, said)
+        copy.end()
+    said = as_it_was(g)
+    check("pci: the source goes on", said is True, said)
+    r = run(path, "--bus", "mmio", keys="q")
+    check("pci: a restore on the other bus is refused", one_line(r, "bus"), r)
+    for x in (g, b):
+        x.end()
 
 
 def case_stop(d, place):

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A small virtio driver for payloads: virtio-mmio v2, split virtqueues, polling; and virtio-blk on
- * top of it. Virtio 1.2, 2.7 (split virtqueues), 4.2.2 (MMIO registers), 5.2 (block device).
+ * A small virtio driver for payloads: virtio-mmio v2 and virtio over PCI, split virtqueues, polling;
+ * and virtio-blk on top of it. Virtio 1.2, 2.7 (split virtqueues), 4.1 (PCI), 4.2.2 (MMIO
+ * registers), 5.2 (block device).
+ *
+ * A device is the address of its registers, on PCI that of its BAR. Registers have the names that
+ * they have on MMIO; what the same register of a PCI function is, is in vpci.h.
  *
  * Nothing is hidden: hostile payloads fill descriptors and rings themselves. Every wait has a
  * deadline.
@@ -15,9 +19,8 @@
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
 
-#include "payload.h"
+#include "vpci.h"
 
-#define VIRTIO_MAGIC 0x74726976u
 #define VQ_MAX 256 /* descriptors */
 #define VQ_COUNT 8
 #define VIRTIO_WAIT_MS 5000
@@ -30,11 +33,18 @@ static inline uint64_t vdev_base(unsigned index)
 }
 PAYLOAD_FN uint32_t vget(uint64_t dev, unsigned reg)
 {
-	return read32(dev + reg);
+	const struct vpci *p = vpci_of(dev);
+
+	return p ? vpci_get(p, reg) : read32(dev + reg);
 }
 PAYLOAD_FN void vset(uint64_t dev, unsigned reg, uint32_t v)
 {
-	write32(dev + reg, v);
+	const struct vpci *p = vpci_of(dev);
+
+	if (p)
+		vpci_set(p, reg, v);
+	else
+		write32(dev + reg, v);
 }
 PAYLOAD_FN bool vdev_is(uint64_t dev, uint32_t id)
 {
@@ -95,6 +105,7 @@ struct vq {
 	struct vring_desc *desc;
 	struct vring_avail *avail;
 	struct vring_used *used;
+	uint64_t doorbell; /* on PCI, of a queue that vq_start() has started; 0: by vset() */
 };
 
 struct vq_memory {
@@ -146,6 +157,7 @@ PAYLOAD_FN bool vq_start(struct vq *q, uint64_t dev, unsigned index, uint16_t si
 	if (size > max)
 		size = (uint16_t)max;
 	vq_clear(q, dev, index, size);
+	q->doorbell = vpci_of(dev) ? vpci_doorbell(vpci_of(dev), index) : 0;
 	vq_tell(q, true);
 	return vget(dev, VIRTIO_MMIO_QUEUE_READY) == 1;
 }
@@ -163,7 +175,10 @@ PAYLOAD_FN void vq_push(struct vq *q, uint16_t head)
 }
 PAYLOAD_FN void vq_kick(const struct vq *q)
 {
-	vset(q->dev, VIRTIO_MMIO_QUEUE_NOTIFY, q->index);
+	if (q->doorbell)
+		write16(q->doorbell, (uint16_t)q->index);
+	else
+		vset(q->dev, VIRTIO_MMIO_QUEUE_NOTIFY, q->index);
 }
 PAYLOAD_FN bool vq_pop(struct vq *q, struct vring_used_elem *out, uint32_t ms)
 {
@@ -179,12 +194,18 @@ PAYLOAD_FN bool vq_pop(struct vq *q, struct vring_used_elem *out, uint32_t ms)
 	return true;
 }
 
-/* The first device of this kind; 0: none. */
+/* The first device of this kind, on MMIO or else on PCI; 0: none. */
 PAYLOAD_FN uint64_t vdev_find(uint32_t id)
 {
 	for (unsigned i = 0; i < BOARD_MAX_VIRTIO; i++) {
 		if (vdev_is(vdev_base(i), id))
 			return vdev_base(i);
+	}
+	for (unsigned i = 1; i <= BOARD_MAX_PCI; i++) {
+		const struct vpci *p = vpci_find(i);
+
+		if (p && p->id == id)
+			return p->bar;
 	}
 	return 0;
 }
