@@ -101,6 +101,9 @@ int shm_create(const char *name, uint64_t size, struct err *e);
 int shm_map(int fd, uint64_t size, uint64_t off, size_t len, bool writable, void **out,
 	    struct err *e);
 void shm_unmap(void *at, size_t len);
+/* The first `len` bytes of each of `n` mappings of shm_map() once more, one behind the other: the
+ * same memory. `len` is a multiple of 4096. NULL: this system cannot, or not now. */
+void *shm_join(void *const map[], unsigned n, size_t len);
 /* A mapping is a guest's memory: keep it out of core dumps, back it with huge pages. Best effort.
  */
 void shm_is_guest(void *at, size_t len);

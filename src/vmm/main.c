@@ -148,10 +148,47 @@ static int add_window(struct vmm *vm, struct remote *d, unsigned i, struct err *
 			rc = err_set(e, -EINVAL, "%s: its window at 0x%llx is memory", d->desc.name,
 				     (unsigned long long)w->base);
 	}
-	if (rc || w->serve != DEVICE_SHADOW)
-		return rc;
-	return hv_mem_map(vm->hv, vm->next_slot++, w->base, d->shadow, DP_SHADOW_SIZE,
-			  HV_MEM_READONLY, e);
+	return rc;
+}
+
+/* Registers that the guest reads in place, from `base` on. One memory slot if they can be one:
+ * each that is added makes the hypervisor wait for whoever may be using the others. */
+static int map_shadows(struct vmm *vm, uint64_t base, void *const page[], unsigned n, struct err *e)
+{
+	void *all = n > 1 ? shm_join(page, n, DP_SHADOW_SIZE) : NULL;
+	int rc = 0;
+
+	if (all)
+		return hv_mem_map(vm->hv, vm->next_slot++, base, all, n * DP_SHADOW_SIZE,
+				  HV_MEM_READONLY, e);
+	for (unsigned i = 0; i < n && !rc; i++)
+		rc = hv_mem_map(vm->hv, vm->next_slot++, base + i * DP_SHADOW_SIZE, page[i],
+				DP_SHADOW_SIZE, HV_MEM_READONLY, e);
+	return rc;
+}
+
+/* Of all devices on no bus: windows that lie side by side are mapped together. */
+static int map_windows(struct vmm *vm, struct err *e)
+{
+	void *page[VM_MAX_DEVICES * DEVICE_MAX_WINDOWS];
+	uint64_t base = 0;
+	unsigned n = 0;
+	int rc = 0;
+
+	for (unsigned i = 0; i < vm->ndevices * DEVICE_MAX_WINDOWS && !rc; i++) {
+		const struct remote *d = &vm->dev[i / DEVICE_MAX_WINDOWS];
+		const struct device_window *w = &d->desc.window[i % DEVICE_MAX_WINDOWS];
+
+		if (w->space != DEVICE_MMIO || w->serve != DEVICE_SHADOW)
+			continue;
+		if (w->base != base + n * DP_SHADOW_SIZE) {
+			rc = map_shadows(vm, base, page, n, e);
+			base = w->base;
+			n = 0;
+		}
+		page[n++] = d->shadow;
+	}
+	return rc ? rc : map_shadows(vm, base, page, n, e);
 }
 
 static int attach_device(struct vmm *vm, struct remote *d, bool may_spin, struct err *e)
@@ -215,6 +252,8 @@ static int build_vm(struct vmm *vm, int dev, struct err *e)
 	vm->next_line = vm->npins;
 	for (unsigned i = 0; i < vm->ndevices && !rc; i++)
 		rc = attach_device(vm, &vm->dev[i], spin, e);
+	if (!rc)
+		rc = map_windows(vm, e);
 	if (!rc)
 		rc = pci_on_bus(&vm->pci, &vm->mmio, vm->next_slot++, e);
 	for (unsigned i = 0; i < vm->ncpus && !rc; i++) {

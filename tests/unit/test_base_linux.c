@@ -373,6 +373,35 @@ START_TEST(shm_created)
 }
 END_TEST
 
+/* One mapping of several: the same memory, in their order, and nothing of them is gone. */
+START_TEST(shm_joined)
+{
+	uint8_t *map[3], *all;
+
+	for (unsigned i = 0; i < 3; i++) {
+		int fd = shm_create("insula-test", 2 * BOARD_PAGE, &e);
+
+		ck_assert_int_ge(fd, 0);
+		ck_assert_int_eq(shm_map(fd, 0, 0, 2 * BOARD_PAGE, true, (void **)&map[i], &e), 0);
+		close(fd);
+	}
+	all = shm_join((void **)map, 3, BOARD_PAGE);
+	ck_assert_ptr_nonnull(all);
+	for (unsigned i = 0; i < 3; i++) {
+		map[i][5] = (uint8_t)(10 + i);
+		ck_assert_uint_eq(all[i * BOARD_PAGE + 5], 10 + i);
+		all[(i + 1) * BOARD_PAGE - 1] = (uint8_t)(20 + i);
+		ck_assert_uint_eq(map[i][BOARD_PAGE - 1], 20 + i);
+		map[i][BOARD_PAGE] = 7; /* the second page is no part of it */
+		shm_unmap(map[i], 2 * BOARD_PAGE);
+		ck_assert_uint_eq(all[i * BOARD_PAGE + 5], 10 + i);
+	}
+	shm_unmap(all, 3 * BOARD_PAGE);
+	map[0] = (uint8_t *)1; /* no mapping */
+	ck_assert_ptr_null(shm_join((void **)map, 1, BOARD_PAGE));
+}
+END_TEST
+
 START_TEST(shm_refused)
 {
 	const uint64_t size = 4 * BOARD_PAGE;
@@ -634,6 +663,7 @@ int main(void)
 	tcase_add_test(msg, expect_failed);
 	tcase_add_checked_fixture(mem, setup, teardown);
 	tcase_add_test(mem, shm_created);
+	tcase_add_test(mem, shm_joined);
 	tcase_add_test(mem, shm_refused);
 	tcase_add_test(mem, gm_collapsed);
 	tcase_add_test(mem, gm_map_unsealed);

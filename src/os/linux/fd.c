@@ -247,6 +247,24 @@ int shm_map(int fd, uint64_t size, uint64_t off, size_t len, bool writable, void
 	return 0;
 }
 
+/* mremap() of nothing of a shared mapping makes another one of it: mremap(2), "old_size". */
+void *shm_join(void *const map[], unsigned n, size_t len)
+{
+	char *at =
+		mmap(NULL, n * len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (at == MAP_FAILED)
+		return NULL;
+	for (unsigned i = 0; i < n; i++) {
+		if (mremap(map[i], 0, len, MREMAP_MAYMOVE | MREMAP_FIXED, at + i * len) ==
+		    MAP_FAILED) {
+			munmap(at, n * len);
+			return NULL;
+		}
+	}
+	return at;
+}
+
 void shm_unmap(void *at, size_t len)
 {
 	munmap(at, len);
