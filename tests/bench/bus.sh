@@ -12,6 +12,7 @@ BUILD=$(realpath "$1") rounds=${2:-5}
 . tests/lab/lib.sh
 set -eu
 buses='mmio pci'
+turns() { if [ $(($1 % 2)) = 0 ]; then echo "$buses"; else echo pci mmio; fi; } # ROUND: each is first as often as the other
 # pair NAME FIGURE [UNIT]: the medians of $T/FIGURE.pci and $T/FIGURE.mmio
 pair() { row "$1" "$(median <"$T/$2.pci")" "$(median <"$T/$2.mmio")" "" "${3:-}"; }
 vda() { json "$T/m" devices | python3 -c 'import ast, sys
@@ -21,19 +22,19 @@ for k in sys.argv[1].split("."):
 print(d)' "$1"; }
 
 payloads() {
-	local b khz
+	local b i khz
 	truncate -s 64M "$T/disk"
 	mkfifo "$T/type"
 	exec {type}<>"$T/type"
-	for _ in $(seq "$rounds"); do
-		for b in $buses; do
-			bounded ${PREFIX:-} "$RUN" --bus $b --kernel "$BUILD/guests/hello.elf" --disk "path=$T/disk" --console none --metrics "$T/m" </dev/null >"$T/out" 2>&1 || true
+	for i in $(seq "$rounds"); do
+		for b in $(turns "$i"); do
+			bounded ${PREFIX:-} "$RUN" --bus "$b" --kernel "$BUILD/guests/hello.elf" --disk "path=$T/disk" --console none --metrics "$T/m" </dev/null >"$T/out" 2>&1 || true
 			json "$T/m" first_instruction_ns | awk '{ print $1 / 1e6 }' >>"$T/first.$b"
-			bounded ${PREFIX:-} "$RUN" --bus $b --kernel "$BUILD/guests/bench.elf" --disk "path=$T/disk" </dev/null 2>&1 | tr -d '\r' >"$T/out"
+			bounded ${PREFIX:-} "$RUN" --bus "$b" --kernel "$BUILD/guests/bench.elf" --disk "path=$T/disk" </dev/null 2>&1 | tr -d '\r' >"$T/out"
 			khz=$(awk '/^tsc_khz/ { print $2 }' "$T/out")
 			awk -v k="$khz" -v to="$T/bench" -v b=$b '$1 == "bench" { print $3 * 1000 / k >>(to "." $2 "." b) }' "$T/out"
 			printf q >&"$type"
-			bounded ${PREFIX:-} "$RUN" --bus $b --kernel "$BUILD/guests/queueload.elf" --disk "path=$T/disk" --append 'seconds=2 bytes=4096' <"$T/type" >"$T/out" 2>&1
+			bounded ${PREFIX:-} "$RUN" --bus "$b" --kernel "$BUILD/guests/queueload.elf" --disk "path=$T/disk" --append 'seconds=2 bytes=4096' <"$T/type" >"$T/out" 2>&1
 			awk '$1 == "queue" { print $3 / 2 }' "$T/out" >>"$T/reads.$b"
 		done
 	done
@@ -97,13 +98,17 @@ linux() {
 	bench_initrd "$T/disk.initrd" "$(bench_root /dev/vdb)" virtio_mmio virtio_pci virtio_blk ext4
 	export XDG_CACHE_HOME=$T/cache
 	for i in $(seq 0 "$rounds"); do # round 0 warms the caches
-		for b in $buses; do
-			boot $b
-			command_run $b
-			[ "$i" -gt 0 ] || rm -f "$T"/{boot,exits,mmio,calls,command}.$b
-			[ "$i" = 0 ] || measured "$T/fio.$b" 8 disk_run $b || true
-			[ "$i" = 0 ] || vda helper.interrupts >>"$T/interrupts.$b"
-			[ "$i" = 0 ] || vda helper.reads >>"$T/served.$b"
+		for b in $(turns "$i"); do
+			boot "$b"
+			command_run "$b"
+			[ "$i" -gt 0 ] || rm -f "$T"/{boot,exits,mmio,calls,command}."$b"
+		done
+	done
+	for i in $(seq "$rounds"); do
+		for b in $(turns "$i"); do
+			measured "$T/fio.$b" 8 disk_run "$b" || true
+			vda helper.interrupts >>"$T/interrupts.$b"
+			vda helper.reads >>"$T/served.$b"
 		done
 	done
 	for b in $buses; do
