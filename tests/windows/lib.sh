@@ -24,7 +24,12 @@ exe() {
 		echo "wine could not make a process, once more: $(tail -n 1 "$t/werr")"
 	done
 }
+# The services that wine begins for itself write to the same stream. One of them faults now and then, in the ntoskrnl.exe of Debian's wine,
+# which lies at 0x31ca90000 and is no program's of ours: such a line is said, and is not part of the output.
 tidy() {
+	local own='^wine: Unhandled page fault .* at address 000000031C(A[9A-F]|B[0-9A-C])[0-9A-F]{4} '
 	bare=$(grep -c 'TEST BUILD, NOT CONTAINED' "$t/wraw")
 	grep -v 'TEST BUILD, NOT CONTAINED' "$t/wraw" | tr -d '\r' >"$t/werr"
+	grep -E "$own" "$t/werr" && sed -i -E "/$own/d" "$t/werr"
+	true
 }
