@@ -67,6 +67,15 @@ def gone(pid):
         return True
 
 
+def freeze(pid):
+    """Each of its threads has stopped: a signal that was sent is not there yet."""
+    def stands(task):
+        with open("/proc/%d/task/%s/stat" % (pid, task)) as f:
+            return f.read().rsplit(")", 1)[1].split()[0] == "T"
+    os.kill(pid, signal.SIGSTOP)
+    assert wait_for(lambda: all(stands(t) for t in os.listdir("/proc/%d/task" % pid)))
+
+
 def children(pid):
     found = []
     try:
@@ -285,7 +294,7 @@ def case_kills(d):
     e = refused(c, "vm.balloon", id="v")
     check("vm.balloon of a VM that has none", e["code"] == -32008 and e["data"]["reason"] == "no-balloon", e)
     sup = c.call("vm.info", id="v")["pid"]
-    os.kill(sup, signal.SIGSTOP)
+    freeze(sup)
     r = c.call("vm.kill", id="v")
     check("a supervisor that does not answer is shot", r["reason"] == "supervisor-killed", r)
     c.call("vm.delete", id="v")
@@ -298,7 +307,7 @@ def case_kills(d):
     e = refused(c, "vm.balloon", id="v", target=1)
     check("vm.balloon: less than anything runs in", e["code"] == -32602, e)
     sup = [p["pid"] for p in c.call("vm.info", id="v")["processes"] if p["name"].startswith("insula-balloon")][0]
-    os.kill(sup, signal.SIGSTOP)
+    freeze(sup)
     began = time.monotonic()
     r = c.call("vm.balloon", id="v", target=28 << 20)
     check("vm.balloon: a helper that does not answer is not waited for", r["target"] == 28 << 20 and r["age_ms"] > 0 and time.monotonic() - began > 0.5, r)
@@ -1494,7 +1503,7 @@ def case_verbs(d):
     m = c.call("vm.metrics", id="disk")
     check("vm.metrics has the counters of each device", [x["name"] for x in m["devices"]] == ["com1", "vda", "rng"] and "reads" in m["devices"][1]["helper"], m)
     helper = [x["pid"] for x in c.call("vm.info", id="disk")["processes"] if x["name"].startswith("insula-blk")][0]
-    os.kill(helper, signal.SIGSTOP)
+    freeze(helper)
     for _ in range(50):
         c.call("vm.stats", id="disk")
     check("a helper that does not answer is asked once", c.call("vm.info", id="disk")["state"] == "running")
@@ -1812,7 +1821,7 @@ def case_foreign(d):
         """insulad holds the last descriptor of each."""
         socks, ends = lingering(n)
         mine = d.client()
-        d.proc.send_signal(signal.SIGSTOP)
+        freeze(d.proc.pid)
         send(mine.sock, socks)
         for s in socks:
             s.close()

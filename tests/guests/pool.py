@@ -16,7 +16,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import snapshot  # noqa: E402
 from snapshot import BIN, PATIENCE, Guest, console, pids, restored, shoot, snap, source  # noqa: E402
-from suite import Daemon, check, gone, refused, vm_processes, wait_for  # noqa: E402
+from suite import Daemon, check, freeze, gone, refused, vm_processes, wait_for  # noqa: E402
 
 CLONES = int(os.environ.get("POOL_CLONES", 24))
 snapshot.suite.suite = "pool"
@@ -234,7 +234,7 @@ def case_interrupted(d, place):
     c.call("pool.create", name="q", count=1, config=restored(s))
     full(c, "q")
     v = next(x for x in standing(c) if x["pool"] == "q")
-    os.kill(v["pid"], signal.SIGSTOP)
+    freeze(v["pid"])
     c.sock.sendall(json.dumps(dict(jsonrpc="2.0", id=1, method="vm.run", params=dict(pool="q", name="y", keep=True))).encode() + b"\n")
 
     def promised():
@@ -274,7 +274,7 @@ def case_trouble(d, place):
     c.call("pool.create", name="q", count=1, config=restored(place + "/nothing"))
     full(c, "q")
     v = next(x for x in standing(c) if x["pool"] == "q")
-    os.kill(v["pid"], signal.SIGSTOP)
+    freeze(v["pid"])
     c.sock.settimeout(PATIENCE)
     gs = [Taken(c, "b%d" % i, pool="q") for i in range(3)]
     c.sock.settimeout(None)

@@ -21,7 +21,7 @@ import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../daemon"))
 import suite  # noqa: E402
-from suite import BIN, BUILD, ONE, SLOW, Daemon, check, children, gone, refused, vm_processes, wait_for  # noqa: E402
+from suite import BIN, BUILD, ONE, SLOW, Daemon, check, children, freeze, gone, refused, vm_processes, wait_for  # noqa: E402
 
 ROUNDS = int(os.environ.get("SNAPSHOT_ROUNDS", 20))
 KILLS = int(os.environ.get("SNAPSHOT_KILLS", 1 if ONE else 2))
@@ -649,7 +649,7 @@ def case_stop(d, place):
     c = d.client()
     g, _ = source(c, "s")
     rng = pids(c.call("vm.info", id=g.name))["insula-rng"]
-    os.kill(rng, signal.SIGSTOP)
+    freeze(rng)
     save = Save(d, g.name, place + "/s")
     check("stop: the snapshot waits for the helper", wait_for(lambda: os.listdir(place) == [".s.part"]), os.listdir(place))
     threading.Timer(1.0, lambda: os.kill(rng, signal.SIGCONT)).start()
