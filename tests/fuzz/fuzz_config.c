@@ -13,14 +13,7 @@
 #include <string.h>
 
 #include "spec/config.h"
-
-#define MUST(x)                                                                 \
-	do {                                                                    \
-		if (!(x)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
+#include "must.h"
 
 static void check_refusal(int rc, const struct err *e)
 {

@@ -12,14 +12,7 @@
 
 #include "guest/container/container.h"
 #include "guest/container/kernel.h"
-
-#define MUST(x)                                                                 \
-	do {                                                                    \
-		if (!(x)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
+#include "must.h"
 
 static void use_list(const struct list *l)
 {

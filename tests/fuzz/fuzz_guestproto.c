@@ -17,14 +17,7 @@
 #include <insula/base.h>
 
 #include "exec/exec.h"
-
-#define MUST(x)                                                                 \
-	do {                                                                    \
-		if (!(x)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
+#include "must.h"
 
 static void use_start(uint8_t *body, size_t len)
 {

@@ -16,14 +16,7 @@
 #include <unistd.h>
 
 #include "layer/tar.h"
-
-#define MUST(x)                                                                 \
-	do {                                                                    \
-		if (!(x)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
+#include "must.h"
 
 struct input {
 	const uint8_t *at;

@@ -17,6 +17,7 @@
 #include <insula/board.h>
 
 #include "vmm/x86/load.h"
+#include "must.h"
 
 #define PAGE ((size_t)BOARD_PAGE)
 #define MOST_RAM (64ull << 20)
@@ -35,14 +36,6 @@ struct fixture {
 	int kernel, initrd;
 	char cmdline[UINT16_MAX + 1];
 };
-
-#define MUST(x)                                                                 \
-	do {                                                                    \
-		if (!(x)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
 
 /* Made once: a run is short, and mapping is not what is tested. */
 static struct fixture *fixture(void)

@@ -17,15 +17,9 @@
 #include <insula/base.h>
 #include <insula/proto.h>
 
-#define MOST_FDS 40 /* more than a message may have */
-#define MUST(x)                                                                 \
-	do {                                                                    \
-		if (!(x)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
+#include "must.h"
 
+#define MOST_FDS 40 /* more than a message may have */
 struct packet {
 	uint16_t len; /* of this packet, modulo what is left */
 	uint8_t nfds; /* modulo MOST_FDS + 1 */

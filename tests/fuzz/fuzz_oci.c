@@ -21,14 +21,7 @@
 #include "oci/record.h"
 #include "oci/seccomp.h"
 #include "spec/json.h"
-
-#define MUST(x)                                                                 \
-	do {                                                                    \
-		if (!(x)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
+#include "must.h"
 
 static void check_refusal(int rc, const struct err *e)
 {

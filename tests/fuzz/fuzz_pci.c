@@ -13,14 +13,7 @@
 #include <stdlib.h>
 
 #include "../unit/pcirig.h"
-
-#define MUST(x)                                                                 \
-	do {                                                                    \
-		if (!(x)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
+#include "must.h"
 
 #define OPS_MAX 512
 

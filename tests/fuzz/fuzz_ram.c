@@ -16,14 +16,7 @@
 #include <zlib.h>
 
 #include "pager/ram.h"
-
-#define MUST(x)                                                                 \
-	do {                                                                    \
-		if (!(x)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
+#include "must.h"
 
 #define PAGES 18u /* a block, and a short one */
 #define SIZE (PAGES * RAM_PAGE)

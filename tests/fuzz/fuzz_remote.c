@@ -20,18 +20,11 @@
 
 #include "devices/describe.h"
 #include "vmm/remote.h"
+#include "must.h"
 
 #define PAGE ((size_t)BOARD_PAGE)
 #define BASE 0x1000ull
 #define KICKS 2
-
-#define MUST(x)                                                                 \
-	do {                                                                    \
-		if (!(x)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
 
 enum kind_of_op {
 	OP_READ,     /* core: a = address, b = log2 of the size */

@@ -19,14 +19,7 @@
 #include "daemon/machine.h"
 #include "daemon/request.h"
 #include "spec/json.h"
-
-#define MUST(x)                                                                 \
-	do {                                                                    \
-		if (!(x)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
+#include "must.h"
 
 static void check_answers(struct client *c)
 {

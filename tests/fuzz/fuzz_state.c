@@ -13,14 +13,7 @@
 
 #include "daemon/conf.h"
 #include "daemon/record.h"
-
-#define MUST(x)                                                                 \
-	do {                                                                    \
-		if (!(x)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
+#include "must.h"
 
 static void check_refusal(const struct err *e)
 {

@@ -24,14 +24,7 @@
 
 #include "ctl/tar.h"
 #include "ctl/unpack.h"
-
-#define MUST(x)                                                                 \
-	do {                                                                    \
-		if (!(x)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
+#include "must.h"
 
 struct input {
 	const uint8_t *p;

@@ -11,14 +11,7 @@
 #include <sys/mman.h>
 
 #include "../unit/vmstate.h"
-
-#define MUST(x)                                                                 \
-	do {                                                                    \
-		if (!(x)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
+#include "must.h"
 
 #define LEN_MAX 262144u
 
