@@ -323,12 +323,11 @@ const struct setting settings[SETTINGS] = {
 		 "host, and insulactl balloon takes more",
 	 ITEMS(balloon_items)},
 	{.name = "bus",
-	 .on = ON_LINUX,
+	 .on = ON_BOTH,
 	 .value = "pci|mmio",
 	 .words = "pci mmio",
 	 .help = "where the guest finds its virtio devices: on a PCI bus, or at addresses of "
-		 "their "
-		 "own (default mmio); bus= of a single device wins"},
+		 "their own (default mmio); bus= of a single device wins"},
 	{.name = "metrics",
 	 .path = "",
 	 .type = SETTING_PATH,
