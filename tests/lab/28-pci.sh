@@ -121,13 +121,17 @@ same card "$sum" "$(curl -sS -m 60 http://192.0.2.2/data | md5sum | cut -d' ' -f
 guest v0 'cat /share/in && echo from-the-guest >/share/out' >"$T/out"
 also share '^from-the-host$'
 same share-back from-the-guest "$(cat "$T/share/out" 2>&1)"
-"$CTL" balloon v0 200M >"$T/out" 2>&1
-for _ in $(seq 100); do
-	actual=$("$CTL" balloon v0 | member actual)
-	[ "${actual:-0}" -gt $((200 << 20)) ] || break
-	sleep 0.3
-done
-same balloon $((200 << 20)) "$actual"
+# balloon_to NAME MIB -gt|-lt: the guest has so much memory soon; it comes from there
+balloon_to() {
+	"$CTL" balloon v0 "$2M" >"$T/out" 2>&1
+	for _ in $(seq 100); do
+		actual=$("$CTL" balloon v0 | member actual)
+		[ "${actual:-0}" "$3" $(($2 << 20)) ] || break
+		sleep 0.3
+	done
+	same "$1" $(($2 << 20)) "$actual"
+}
+balloon_to balloon 200 -gt
 head -c 1000000 "$T/root/www/data" >"$T/million"
 same stream "$(md5sum <"$T/million")" "$(timeout 60 "$CTL" exec -i v0 -- cat <"$T/million" 2>&1 | md5sum)"
 for _ in 1 2; do
@@ -141,13 +145,7 @@ shoot v0 'insula-vsock vsock'
 shoot v0 'insula-balloon balloon'
 shoot v0 insula-console
 expect random-numbers-again 0 '^512$' "$CTL" exec v0 -- sh -c 'dd if=/dev/hwrng bs=256 count=2 2>/dev/null | wc -c'
-"$CTL" balloon v0 256M >"$T/out" 2>&1
-for _ in $(seq 100); do
-	actual=$("$CTL" balloon v0 | member actual)
-	[ "${actual:-0}" -lt $((256 << 20)) ] || break
-	sleep 0.3
-done
-same balloon-again $((256 << 20)) "$actual"
+balloon_to balloon-again 256 -lt
 guest v0 'touch /tmp/enough; for i in $(seq 60); do [ -e /tmp/result ] && break; sleep 1; done; cat /tmp/result /tmp/fio.out; echo moves $(cat /tmp/moves)' >"$T/out"
 also disk-is-right '^right [1-9][0-9]*'
 also vectors-were-moved '^moves [0-9]{2,}$'
