@@ -91,7 +91,7 @@ struct image_config {
 		IMAGE_AGENT_BESIDE, /* serve them beside the shell, or the init of the root */
 	} agent;
 	char *const *share; /* absolute paths; NULL-terminated; may be NULL */
-	/* Live shares: "ro,TAG,PATH" or "rw,TAG,PATH", "ro,pci,TAG,PATH" on the PCI bus; likewise. */
+	/* Live shares: "ro,TAG,PATH" or "rw,TAG,PATH", "ro,pci,TAG,PATH" on PCI; likewise. */
 	char *const *fs;
 	unsigned layers; /* with IMAGE_ROOT_RO: the root is made of so many layers */
 	bool upper;      /* a disk of that serial takes what is written to the root */

@@ -71,7 +71,7 @@ static uint64_t space_end(const struct device_desc *d, uint32_t space)
 
 static int check_window(const struct place *p, const struct device_window *w)
 {
-	bool pci = p->d->version == DEVICE_VERSION_PCI;
+	bool pci = device_is_pci(p->d);
 
 	if (pci ? !is_bar(w->space) : w->space != DEVICE_PIO && w->space != DEVICE_MMIO)
 		return refused(p, -EINVAL, "space", w->space,
@@ -123,7 +123,7 @@ static int check_doorbell(const struct place *p, const struct device_doorbell *b
 
 static int check_vector(const struct place *p, const struct device_vector *v)
 {
-	bool pci = p->d->version == DEVICE_VERSION_PCI;
+	bool pci = device_is_pci(p->d);
 
 	if (v->kind != (pci ? DEVICE_MSI : DEVICE_PIN))
 		return refused(p, -EINVAL, "kind", v->kind, pci ? "2 (a message)" : "1 (a pin)");
@@ -239,7 +239,7 @@ int device_check(const struct device_desc *d, unsigned nfds, struct err *e)
 		return err_set(e, -EPROTO, "device: a description of version %u; expected %u or %u",
 			       d->version, DEVICE_VERSION, DEVICE_VERSION_PCI);
 	rc = check_head(d, nfds, e);
-	if (!rc && d->version == DEVICE_VERSION_PCI)
+	if (!rc && device_is_pci(d))
 		rc = check_pci(d, e);
 	for (unsigned i = 0; i < d->nwindows && !rc; i++)
 		rc = check_window(&(struct place){d, "window", i, e}, &d->window[i]);
@@ -256,7 +256,7 @@ int device_check(const struct device_desc *d, unsigned nfds, struct err *e)
 
 static size_t pci_size(const struct device_desc *d)
 {
-	return d->version == DEVICE_VERSION_PCI ? sizeof(d->pci) : 0;
+	return device_is_pci(d) ? sizeof(d->pci) : 0;
 }
 
 /* 0: it counts more than it can have. */

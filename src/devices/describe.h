@@ -6,8 +6,8 @@
  * insula-vmm.
  *
  * All fill in everything but index, name and _UID. The slots, in this order: page, call event, the
- * vectors' events, the doorbells' events, and the answer event where the system needs one. The first
- * doorbells are the queues' kicks.
+ * vectors' events, the doorbells' events, and the answer event where the system needs one. The
+ * first doorbells are the queues' kicks.
  */
 #ifndef DEVICES_DESCRIBE_H
 #define DEVICES_DESCRIBE_H

@@ -125,8 +125,7 @@ bool lane_freezes(const struct lane *l);
 /* Once in each turn, with nothing in flight and all of it published: wait here while a snapshot is
  * made. What the lane has taken and not answered stays its own. */
 void lane_freeze(struct lane *l);
-/* Publish what was pushed on the queues of this lane, with one interrupt of each vector at the most.
- */
+/* Publish what was pushed on the queues of this lane, with at most one interrupt of each vector. */
 void lane_publish(struct lane *l);
 /* Ask for kicks on queue q. True: there is something to take first. */
 bool lane_arm(struct lane *l, unsigned q);

@@ -239,7 +239,7 @@ unsigned config_live_shares(const struct vm_config *c);
 bool config_is_pci(const struct vm_config *c, enum config_bus own);
 /* How many are. `vsock`: there is a vsock device, which a command needs as well. */
 unsigned config_pci_devices(const struct vm_config *c, bool vsock);
-/* Is there one? A guest that has no agent may be told so although only its vsock device would be. */
+/* Is there one? A guest without an agent may be told so although only its vsock device would be. */
 bool config_has_pci(const struct vm_config *c);
 /* Cut the next item off at a comma, in place; ",," stands for a comma in the text. NULL: the end.
  */

@@ -87,6 +87,14 @@ static int disk_overlay(const struct taking *t, const char *v)
 	return take_path(t, &this_disk(t)->overlay, v);
 }
 
+int take_bus(const struct taking *t, const char *v, enum config_bus *bus)
+{
+	*bus = !strcmp(v, "pci")    ? CONFIG_BUS_PCI
+	       : !strcmp(v, "mmio") ? CONFIG_BUS_MMIO
+				    : CONFIG_BUS_UNSAID;
+	return *bus ? 0 : take_wrong(t, v, "pci or mmio");
+}
+
 static int disk_bus(const struct taking *t, const char *v)
 {
 	return take_bus(t, v, &this_disk(t)->bus);

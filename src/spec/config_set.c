@@ -183,14 +183,6 @@ int take_path(const struct taking *t, char **slot, const char *v)
 	return take_text(t, slot, v);
 }
 
-int take_bus(const struct taking *t, const char *v, enum config_bus *bus)
-{
-	*bus = !strcmp(v, "pci")    ? CONFIG_BUS_PCI
-	       : !strcmp(v, "mmio") ? CONFIG_BUS_MMIO
-				    : CONFIG_BUS_UNSAID;
-	return *bus ? 0 : take_wrong(t, v, "pci or mmio");
-}
-
 /* Cut ",WORD" off the end. */
 static bool cut_suffix(char *text, const char *suffix)
 {

@@ -65,7 +65,7 @@ static int signal_foreign(int event)
 
 static enum device_bus bus_of(const struct device *d)
 {
-	return d->desc.version == DEVICE_VERSION_PCI ? DEVICE_BUS_PCI : DEVICE_BUS_MMIO;
+	return device_is_pci(&d->desc) ? DEVICE_BUS_PCI : DEVICE_BUS_MMIO;
 }
 
 /* The interrupt that says so. On PCI the guest has chosen it, or none; the helper that has written

@@ -59,7 +59,7 @@ struct pci {
 	const struct line_ops *ops;
 	unsigned n;
 	struct pci_function fn[BOARD_MAX_PCI];
-	/* The guest reads it in place, as far as there are devices; behind them nobody touches it. */
+	/* The guest reads it in place, as far as there are devices; nobody touches the rest. */
 	_Alignas(HV_PAGE) uint8_t ecam[BOARD_PCI_ECAM_SIZE];
 };
 
@@ -72,8 +72,8 @@ void pci_init(struct pci *p, struct hv_vm *vm, const struct line_ops *ops);
  * -EEXIST: its place on the bus or in memory is another one's; -ENOSPC; or what the hypervisor
  * said. */
 int pci_add(struct pci *p, struct remote *dev, unsigned *line, unsigned *slot, struct err *e);
-/* If there is a function, and when all are there: a host bridge; ECAM gets its memory slot, and is put
- * on the bus with the window of the BARs. */
+/* If there is a function, and when all are there: a host bridge; ECAM gets its memory slot, and is
+ * put on the bus with the window of the BARs. */
 int pci_on_bus(struct pci *p, struct bus *mmio, unsigned slot, struct err *e);
 
 /* What the guest has set; the same on both ends of a snapshot. */

@@ -96,7 +96,7 @@ static uint32_t class_of(unsigned virtio_id)
 
 void describe_virtio_id(struct device_desc *d, unsigned virtio_id)
 {
-	if (d->version != DEVICE_VERSION_PCI)
+	if (!device_is_pci(d))
 		return;
 	d->pci.device = (uint16_t)VPCI_DEVICE(virtio_id);
 	d->pci.class_revision = class_of(virtio_id) << 8 | VPCI_REVISION;

@@ -22,7 +22,7 @@
  * It also leaves out the first of two attempts to use the memory, which fails without those ports;
  * the second one has the tables. What is left is the question whether the ports are there, some ten
  * accesses once: the options that leave it out (pci=conf1, pci=conf2) say that they are, and
- * pci=nommconf forbids the memory. There is no port of PCI Express, so pcie_ports= saves nothing. */
+ * pci=nommconf forbids the memory. There is no port of PCI Express: pcie_ports= saves nothing. */
 #define CMDLINE_NO_PCI " pci=off"
 #define CMDLINE_PCI " pci=noearly"
 /* Nothing less than a panic: without PCI the kernel complains at the level of an error, which

@@ -151,7 +151,7 @@ json_object *result_json(const struct vm *vm)
 		r.device[i] = (struct result_device){
 			.name = d->desc.name,
 			.engine = d->class->engine ? d->class->engine(d) : NULL,
-			.bus = d->desc.version == DEVICE_VERSION_PCI ? "pci" : NULL,
+			.bus = device_is_pci(&d->desc) ? "pci" : NULL,
 			.restarts = d->restart.total,
 			.stats = &d->stats,
 			.names = d->class->stats,

@@ -277,6 +277,23 @@ static void other_commands(struct vm *vm)
 	vm_execs(vm)->ids = first & INT32_MAX;
 }
 
+bool restore_name_pci(const struct vm *vm, json_object *machine)
+{
+	json_object *names = json_object_new_array();
+
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		if (device_is_pci(&vm->device[i].desc))
+			json_object_array_add(names,
+					      json_object_new_string(vm->device[i].desc.name));
+	}
+	if (json_object_array_length(names)) {
+		j_obj(machine, "pci", names);
+		return true;
+	}
+	json_object_put(names);
+	return false;
+}
+
 /* Disks, cards and the like may be others than they were; where the guest's drivers have them may
  * not. */
 int restore_bus(const struct vm_config *c, const char *name, enum config_bus said, bool *pci,

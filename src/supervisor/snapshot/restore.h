@@ -31,6 +31,7 @@
 
 struct child;
 struct restore;
+struct json_object;
 struct vm;
 
 /* Does nothing without c->restore. Sets c->restoring, which restore_free() frees. -EINVAL and
@@ -38,7 +39,10 @@ struct vm;
 int restore_take(struct vm_config *c, struct err *e);
 void restore_free(struct restore *r);
 
-/* Which bus the device of this name was on; `said`: what is said of it now. -EINVAL: another one. */
+/* Into machine.json: the names of the devices on PCI, for restore_bus(). False: there is none. */
+bool restore_name_pci(const struct vm *vm, struct json_object *machine);
+/* Which bus the device of this name was on; `said`: what is said of it now. -EINVAL: another
+ * one. */
 int restore_bus(const struct vm_config *c, const char *name, enum config_bus said, bool *pci,
 		struct err *e);
 int restore_fill(struct vm *vm, struct err *e);

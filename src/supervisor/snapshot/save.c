@@ -242,30 +242,13 @@ static int save_sync(struct save *s, const int *fds, unsigned n)
 	return child_send(&s->pager, MSG_PAGER_SYNC, NULL, 0, fds, n);
 }
 
-/* NULL: none is. */
-static json_object *on_pci(const struct vm *vm)
-{
-	json_object *list = NULL;
-
-	for (unsigned i = 0; i < vm->ndevices; i++) {
-		if (vm->device[i].desc.version != DEVICE_VERSION_PCI)
-			continue;
-		if (!list)
-			list = json_object_new_array();
-		json_object_array_add(list, json_object_new_string(vm->device[i].desc.name));
-	}
-	return list;
-}
-
 static json_object *describe(const struct vm *vm, struct err *e)
 {
 	const struct save *s = vm->save;
-	json_object *o = json_object_new_object(), *base, *pci = on_pci(vm);
+	json_object *o = json_object_new_object(), *base;
 	char sum[65];
 
-	j_int(o, "format", pci ? SNAPDIR_FORMAT_PCI : SNAPDIR_FORMAT);
-	if (pci)
-		j_obj(o, "pci", pci);
+	j_int(o, "format", restore_name_pci(vm, o) ? SNAPDIR_FORMAT_PCI : SNAPDIR_FORMAT);
 	j_str(o, "insula", INSULA_VERSION);
 	j_str(o, "id", s->id);
 	j_int(o, "created", (int64_t)time(NULL));
