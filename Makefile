@@ -42,7 +42,7 @@ say = @printf '  %-6s %s\n' "$(1)" "$(patsubst $(BUILD)/%,%,$@)"
 endif
 
 # ---- rooms: one library each; main.c and *_main.c belong to a program alone
-ROOMS := base hv x86 whp vmm devices exec layer pager jail image spec supervisor guest container daemon ctl oci
+ROOMS := base hv x86 whp vmm devices exec layer metadata pager jail image spec supervisor guest container daemon ctl oci
 src_base       := $(wildcard src/base/*.c) $(wildcard src/os/linux/*.c)
 src_hv         := $(wildcard src/hv/kvm/*.c) $(wildcard src/hv/kvm/x86/*.c) $(wildcard src/hv/*.c)
 # The Windows backend; all but *_win.c also builds here, for the tests. x86: its instruction emulator.
@@ -52,6 +52,7 @@ src_vmm        := $(wildcard src/vmm/*.c) $(wildcard src/vmm/x86/*.c)
 src_devices    := $(wildcard src/devices/*.c src/devices/*/*.c)
 src_exec       := $(wildcard src/exec/*.c)
 src_layer      := $(wildcard src/layer/*.c)
+src_metadata   := $(wildcard src/metadata/*.c)
 src_pager      := $(wildcard src/pager/*.c)
 src_jail       := $(wildcard src/jail/*.c)
 src_image      := $(wildcard src/image/*.c)
@@ -66,11 +67,19 @@ src_container  := $(wildcard src/guest/container/*.c)
 lib_of   = $(filter-out %/main.c %_main.c %_win.c,$(src_$(1)))
 objs     = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 lib      = $(BUILD)/lib/lib$(1).a
-HELPERS  := insula-balloon insula-blk insula-console insula-exec insula-layer insula-net insula-pager insula-rng insula-vhost insula-vsock
+HELPERS  := insula-balloon insula-blk insula-console insula-exec insula-layer insula-mem insula-metadata insula-net insula-pager insula-rng insula-vfio insula-vhost insula-vsock
 BIN      := $(addprefix $(BUILD)/bin/,insula-run insula-initrd insula-get-kernel insulad insulactl)
 LIBEXEC  := $(addprefix $(BUILD)/libexec/insula/,insula-vmm $(HELPERS) insula-init insula-container busybox)
 
 BIN      += $(BUILD)/bin/insula-oci
+
+# Storage modules, each with its manifest. One whose library is missing here is left out (Debian: libnbd-dev, libiscsi-dev).
+MODULE_DIR := $(BUILD)/libexec/insula/modules
+module_with = $(if $(shell pkg-config --exists $(2) 2>/dev/null && echo yes),$(MODULE_DIR)/$(1) $(MODULE_DIR)/$(1).json)
+MODULES    := $(call module_with,nbd,libnbd) $(call module_with,iscsi,libiscsi)
+# The program of this one is the host's.
+MODULES    += $(MODULE_DIR)/qsd.json
+MODULE_PROGRAMS := $(filter-out %.json,$(MODULES))
 
 COMPLETIONS := $(foreach s,bash zsh fish,$(foreach p,insula-run insulactl insulad,$(BUILD)/completion/$(s)/$(p)))
 .PHONY: all help demo check check-fast bench lab guest fmt fmt-check lint loc install deb clean deps-% \
@@ -105,7 +114,7 @@ help:
 deps-%:
 	@tests/deps $*
 
-programs: $(BIN) $(LIBEXEC) $(BUILD)/lib/libinsula-hv.a $(COMPLETIONS)
+programs: $(BIN) $(LIBEXEC) $(MODULES) $(BUILD)/lib/libinsula-hv.a $(BUILD)/lib/libinsula-module.a $(COMPLETIONS)
 
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -132,6 +141,13 @@ $(BUILD)/lib/libinsula-hv.a: $(HV_OBJS)
 	@rm -f $@
 	@ar rcsD $@ $^
 
+# A storage module is the device of insula-blk with another engine: all of that, but for what only file-backed disks need.
+MODULE_OBJS := $(filter-out %/blk_uring_linux.o %/blk_open.o,$(call objs,$(call lib_of,devices) $(call lib_of,jail) $(call lib_of,base)))
+$(BUILD)/lib/libinsula-module.a: $(MODULE_OBJS)
+	@mkdir -p $(@D)
+	@rm -f $@
+	@ar rcsD $@ $^
+
 # The parent's side of the jail uses libcap-ng, the child's side libseccomp.
 JAIL_LIBS := -lseccomp
 SPAWN_LIBS := -lcap-ng
@@ -149,12 +165,29 @@ $(foreach h,$(HELPERS:insula-%=%),$(eval $(BUILD)/libexec/insula/insula-$(h): \
 	$(call objs,$(wildcard src/devices/$(h)/$(h)_main.c src/$(h)/$(h)_main.c))))
 $(BUILD)/libexec/insula/insula-exec: $(call lib,exec)
 $(BUILD)/libexec/insula/insula-layer: $(call lib,layer)
+$(BUILD)/libexec/insula/insula-metadata: $(call lib,metadata)
 $(BUILD)/libexec/insula/insula-pager: $(call lib,pager)
 $(addprefix $(BUILD)/libexec/insula/,$(HELPERS)): $(call lib,devices) $(call lib,jail) $(call lib,base)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
 		$(HELPER_LIBS_$(@F)) $(JAIL_LIBS)
+# Modules are dynamic: the libraries that they bring are, and the loader has done its work before jail_enter() takes the files away.
+comma := ,
+MODULE_LIBS_nbd := -lnbd
+MODULE_LIBS_iscsi := -liscsi
+$(foreach m,nbd iscsi,$(eval $(MODULE_DIR)/$(m): $(call objs,$(wildcard src/modules/*.c src/modules/$(m)/*.c))))
+# What handed.c defines in the C library's place, for those libraries too that no module is linked with itself.
+MODULE_LDFLAGS := $(patsubst %,-Wl$(comma)--export-dynamic-symbol=%,socket connect setsockopt getsockname getaddrinfo freeaddrinfo recv readv sendmsg access fopen gnutls_handshake_set_timeout)
+$(MODULE_DIR)/%: $(BUILD)/lib/libinsula-module.a
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -pie -o $@ $(filter %.o,$^) $(filter %.a,$^) $(MODULE_LDFLAGS) $(MODULE_LIBS_$(@F)) $(JAIL_LIBS)
+$(MODULE_DIR)/%.json: src/modules/%
+	@mkdir -p $(@D)
+	@install -m 644 $</$(@F) $@
+$(foreach m,nbd iscsi,$(eval $(MODULE_DIR)/$(m).json: src/modules/$(m)/$(m).json))
+$(MODULE_DIR)/qsd.json: src/modules/qsd/qsd.json
 # Of the devices' room the supervisor has their descriptions, and nothing that works.
 DESCRIBE := $(call objs,$(wildcard src/devices/*/*_describe.c))
 $(BUILD)/bin/insula-run: $(call objs,tools/insula-run.c) $(call lib,supervisor) $(DESCRIBE) $(call lib,spec) $(call lib,image) $(call lib,jail) $(call lib,base)
@@ -282,7 +315,7 @@ $(BUILD)/tests/test_whp: $(BUILD)/obj/tests/unit/test_whp.o $(DOUBLE) $(call lib
 
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZERS  := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
-FUZZ_LIB_SRC := $(foreach r,base x86 vmm devices exec layer pager image spec supervisor daemon ctl oci,$(call lib_of,$(r)))
+FUZZ_LIB_SRC := $(foreach r,base x86 vmm devices exec layer metadata pager image spec supervisor daemon ctl oci,$(call lib_of,$(r)))
 FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 fuzzers: $(FUZZERS)
 $(BUILD)/fuzz/obj/%.o: %.c Makefile
@@ -342,7 +375,13 @@ install: programs
 		$(filter-out %/busybox,$(LIBEXEC)))))
 	install -m 644 $(BUILD)/lib/libinsula-hv.a $(DESTDIR)$(PREFIX)/lib
 	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' src/hv/insula-hv.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/insula-hv.pc
-	install -m 644 $(addprefix include/insula/,hv.h hv_x86.h state.h err.h) $(DESTDIR)$(PREFIX)/include/insula
+	install -d $(DESTDIR)$(PREFIX)/libexec/insula/modules
+	$(if $(MODULE_PROGRAMS),install -m 755 $(MODULE_PROGRAMS) $(DESTDIR)$(PREFIX)/libexec/insula/modules)
+	install -m 644 $(filter %.json,$(MODULES)) $(DESTDIR)$(PREFIX)/libexec/insula/modules
+	$(if $(STRIP),$(if $(MODULE_PROGRAMS),$(STRIP) $(addprefix $(DESTDIR)$(PREFIX)/,$(patsubst $(BUILD)/%,%,$(MODULE_PROGRAMS)))))
+	install -m 644 $(BUILD)/lib/libinsula-module.a $(DESTDIR)$(PREFIX)/lib
+	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' src/devices/module/insula-module.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/insula-module.pc
+	install -m 644 $(addprefix include/insula/,module.h uri.h hv.h hv_x86.h state.h err.h) $(DESTDIR)$(PREFIX)/include/insula
 	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 docs/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
 	install -m 644 docs/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
@@ -355,7 +394,7 @@ install: programs
 	done
 	install -m 644 README.md LICENSE src/hv/example/hello.c $(DESTDIR)$(PREFIX)/share/doc/insula
 	install -m 644 docs/*.md $(DESTDIR)$(PREFIX)/share/doc/insula/docs
-	install -m 644 docs/examples/*.py $(DESTDIR)$(PREFIX)/share/doc/insula/docs/examples
+	install -m 644 docs/examples/*.py docs/examples/*.c docs/examples/*.json $(DESTDIR)$(PREFIX)/share/doc/insula/docs/examples
 	install -m 644 docs/pictures/*.svg $(DESTDIR)$(PREFIX)/share/doc/insula/docs/pictures
 
 # A Debian package in $(BUILD): tools/dist/deb says what is in it.

@@ -24,13 +24,14 @@
 
 static const char usage[] =
 	"usage: insula-initrd --kernel FILE -o OUT [--modules DIR] [--root-disk] [--pci]\n"
-	"                     [--init FILE] [--busybox FILE]\n"
+	"                     [--mem] [--init FILE] [--busybox FILE]\n"
 	"  --kernel FILE   bzImage or ELF vmlinux that the initrd is for\n"
 	"  -o OUT          where to write it\n"
 	"  --modules DIR   the kernel's module tree\n"
 	"                  (default: next to the kernel, then /lib/modules)\n"
 	"  --root-disk     also what a root disk needs: overlay and the file systems\n"
 	"  --pci           also what devices on the PCI bus need (insula-run --bus pci)\n"
+	"  --mem           also what memory that is resized needs (--mem SIZE,max=)\n"
 	"  --init FILE     insula-init (default: the installed one)\n"
 	"  --busybox FILE  a static busybox (default: /bin/busybox)\n"
 	"  --help  --version\n";
@@ -44,11 +45,17 @@ struct settings {
 static int parse(int argc, char **argv, struct settings *s)
 {
 	static const struct option options[] = {
-		{"kernel", required_argument, NULL, 'k'}, {"modules", required_argument, NULL, 'm'},
-		{"init", required_argument, NULL, 'i'},   {"busybox", required_argument, NULL, 'b'},
-		{"output", required_argument, NULL, 'o'}, {"root-disk", no_argument, NULL, 'r'},
-		{"pci", no_argument, NULL, 'p'},          {"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0},
+		{"kernel", required_argument, NULL, 'k'},
+		{"modules", required_argument, NULL, 'm'},
+		{"init", required_argument, NULL, 'i'},
+		{"busybox", required_argument, NULL, 'b'},
+		{"output", required_argument, NULL, 'o'},
+		{"root-disk", no_argument, NULL, 'r'},
+		{"pci", no_argument, NULL, 'p'},
+		{"mem", no_argument, NULL, 'M'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{NULL, 0, NULL, 0},
 	};
 	int c;
 
@@ -74,6 +81,9 @@ static int parse(int argc, char **argv, struct settings *s)
 			break;
 		case 'p':
 			s->p.pci = true;
+			break;
+		case 'M':
+			s->p.mem = true;
 			break;
 		case 'h':
 			fputs(usage, stdout);

@@ -217,6 +217,12 @@ static void bash_ctl(void)
 	       "\t\t2) words=$(_insulactl_vms) ;;\n"
 	       "\t\tesac\n"
 	       "\t\t;;\n"
+	       "\tmetadata:*)\n"
+	       "\t\tcase $((COMP_CWORD - i)) in\n"
+	       "\t\t1) words='get set patch' ;;\n"
+	       "\t\t2) words=$(_insulactl_vms) ;;\n"
+	       "\t\tesac\n"
+	       "\t\t;;\n"
 	       "\tpool:* | pools:*)\n"
 	       "\t\tcase $((COMP_CWORD - i)) in\n"
 	       "\t\t1) words='create ls info rm' ;;\n"
@@ -280,10 +286,11 @@ static void zsh_program(const char *program)
 	printf(" \"$@\"\n");
 }
 
-/* Verbs whose arguments are VMs; device has a word before it. */
+/* Verbs whose arguments are VMs; device and metadata have a word before it. */
 static bool takes_vms(const struct verb *v)
 {
-	return strstr(v->args, "VM") && strcmp(v->name, "device") != 0;
+	return strstr(v->args, "VM") && strcmp(v->name, "device") != 0 &&
+	       strcmp(v->name, "metadata") != 0;
 }
 
 static void zsh_ctl(void)
@@ -301,6 +308,9 @@ static void zsh_ctl(void)
 		zsh_flags(&l);
 		if (!strcmp(verbs[i].name, "device"))
 			printf(" \\\n\t\t'1:what:(restart)' '2:VM:_insulactl_vms' '3:device: '");
+		else if (!strcmp(verbs[i].name, "metadata"))
+			printf(" \\\n\t\t'1:what:(get set patch)' '2:VM:_insulactl_vms' "
+			       "'3:file:_files'");
 		else if (!strcmp(verbs[i].name, "pool"))
 			printf(" \\\n\t\t'1:what:(create ls info rm)' '*:pool: '");
 		else if (takes_vms(&verbs[i]))

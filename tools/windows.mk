@@ -9,11 +9,11 @@
 # What of a room builds here: not *_linux.c, not main.c and *_main.c, and not what has no counterpart yet.
 win_room     = $(filter-out %_linux.c %/main.c %_main.c,$(wildcard src/$(1)/*.c))
 WIN_BASE    := $(call win_room,base) $(wildcard src/os/win/*.c)
-WIN_DEVICES := $(filter-out src/devices/balloon/% src/devices/net/% src/devices/vhost/%,$(call win_room,devices) $(call win_room,devices/*))
+WIN_DEVICES := $(filter-out src/devices/balloon/% src/devices/mem/% src/devices/net/% src/devices/vfio/% src/devices/vhost/% src/devices/module/%,$(call win_room,devices) $(call win_room,devices/*))
 WIN_VMM     := $(call win_room,vmm) $(call win_room,vmm/x86) $(src_whp) $(src_x86)
 WIN_JAIL    := src/jail/check_win.c src/jail/seal_win.c
-WIN_SPEC    := $(filter-out %/config_net.c %/config_device.c,$(call win_room,spec))
-WIN_RUN     := $(wildcard src/supervisor/*_win.c src/supervisor/*/*_win.c) src/devices/console/uart_describe.c src/devices/virtio/virtio_describe.c $(addprefix src/supervisor/,child.c loop.c recover.c restart.c run.c vm.c vm_children.c vm_common.c vm_run.c backing/boot_memory.c backing/cmdline.c command/command.c command/exec.c control/control.c control/control_setup.c control/ctlexec.c control/ctlrenew.c snapshot/standing.c control/result.c control/scrollback.c control/stats.c control/usage.c control/vmlog.c backing/balloon.c backing/balloon_idle.c device/dev_balloon.c device/dev_blk.c device/dev_rng.c device/dev_uart.c device/dev_vsock.c device/device.c) \
+WIN_SPEC    := $(filter-out %/config_net.c %/netpolicy.c %/config_device.c $(wildcard src/spec/manifest*.c),$(call win_room,spec))
+WIN_RUN     := $(wildcard src/supervisor/*_win.c src/supervisor/*/*_win.c) src/devices/console/uart_describe.c src/devices/virtio/virtio_describe.c $(addprefix src/supervisor/,child.c loop.c plug.c recover.c restart.c run.c vm.c vm_children.c vm_common.c vm_run.c backing/boot_memory.c backing/cmdline.c command/command.c command/exec.c control/control.c control/control_limits.c control/control_machine.c control/control_setup.c control/ctlexec.c control/ctlrenew.c control/ctlresize.c snapshot/standing.c control/result.c control/scrollback.c control/stats.c control/usage.c control/vmlog.c backing/added.c backing/balloon.c backing/balloon_idle.c backing/metadata_tree.c device/dev_balloon.c device/dev_blk.c device/dev_mem.c device/dev_rng.c device/dev_uart.c device/dev_vsock.c device/device.c) \
 	$(WIN_SPEC) src/image/config.c src/image/cpio.c src/jail/check_win.c src/jail/spawn_win.c \
 	tools/insula-run_win.c
 WIN_DAEMON  := $(call win_room,daemon) src/daemon/main.c $(WIN_SPEC)

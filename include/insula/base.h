@@ -34,6 +34,10 @@ void fd_close(int *fd);
  * Before anything is opened; Linux alone. */
 void fd_occupy_standard(void);
 
+/* Where this program is, `up` names above its file: 1 is its directory. A negative errno with a line:
+ * the system does not say. Linux alone. */
+int program_above(unsigned up, char *out, size_t size, struct err *e);
+
 /* Another descriptor of the same, not inherited; -1: there is none. */
 int fd_copy(int fd);
 
@@ -104,6 +108,9 @@ void shm_unmap(void *at, size_t len);
 /* The first `len` bytes of each of `n` mappings of shm_map() once more, one behind the other: the
  * same memory. `len` is a multiple of 4096. NULL: this system cannot, or not now. */
 void *shm_join(void *const map[], unsigned n, size_t len);
+/* Registers of a device of the host, [off, off + len) of what its driver gave out: they stay until
+ * the process ends. Linux alone. */
+int device_map(int fd, uint64_t off, size_t len, void **out, struct err *e);
 /* A mapping is a guest's memory: keep it out of core dumps, back it with huge pages. Best effort.
  */
 void shm_is_guest(void *at, size_t len);

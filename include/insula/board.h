@@ -17,14 +17,22 @@
 /* ---- guest physical memory ---- */
 #define BOARD_LOW_RAM_END 0xc0000000ull /* RAM below the hole ends here at the latest (3 GiB) */
 #define BOARD_HIGH_RAM 0x100000000ull   /* RAM beyond 3 GiB continues here (4 GiB) */
+/* Memory that the guest gets later (virtio-mem) begins at a multiple of it, and ends at a multiple
+ * of BOARD_MEM_BLOCK, or of it if there are BOARD_LARGE_MEM at the start: Linux's own blocks. */
+#define BOARD_ADDED_ALIGN (2ull << 30)
+#define BOARD_MEM_BLOCK (128ull << 20)
+#define BOARD_LARGE_MEM (64ull << 30)
 #define BOARD_VIRTIO_MMIO 0xd0000000ull /* device i: one 4 KiB window at + i * 4 KiB */
 /* BARs of 32 bits. The board puts the one of function i to + i * BOARD_PCI_BAR_SIZE; a guest may
  * move it within the window. */
 #define BOARD_PCI_MMIO 0xd8000000ull
 #define BOARD_PCI_MMIO_END 0xe0000000ull
 #define BOARD_PCI_BAR_SIZE 0x4000ull
-/* Configuration space (ECAM) of bus 0: 4 KiB for each function, function 0 of device d at
- * + d * 32 KiB. */
+/* The memory window that the board gives the port of place i: + i * BOARD_PCI_PORT_SIZE. */
+#define BOARD_PCI_PORT_MMIO 0xdc000000ull
+#define BOARD_PCI_PORT_SIZE 0x200000ull
+/* Configuration space (ECAM): of a bus 1 MiB, 4 KiB for each function, function 0 of device d at
+ * + d * 32 KiB. Bus 0; and, for each place, bus 1 + i, of which only 00.0 can be there. */
 #define BOARD_PCI_ECAM 0xe0000000ull
 #define BOARD_PCI_ECAM_SIZE 0x100000ull
 #define BOARD_IOAPIC 0xfec00000ull /* one 4 KiB window */
@@ -67,6 +75,14 @@
 #define BOARD_REG_EXIT 0x604      /* 32 bit: a write ends the VM at once with this status (0-255) */
 #define BOARD_REG_PVPANIC 0x608   /* 8 bit, QEMU pvpanic: read BOARD_PVPANIC_EVENTS, write events */
 #define BOARD_REGS_LEN 16
+/* 16 ports, 32 bits each, in a VM whose processors come and go and in no other: */
+#define BOARD_CPUS 0x610
+#define BOARD_CPUS_PRESENT 0x610 /* read: bit i: processor i is there */
+#define BOARD_CPUS_NEWS 0x614    /* read, which clears it: bit i: processor i has come */
+#define BOARD_CPUS_NEWS_GENID 1  /* which is never processor 0: the generation identifier is new */
+#define BOARD_CPUS_ASKED 0x618   /* read, which clears it: bit i: give processor i back */
+#define BOARD_CPUS_EJECT 0x61c   /* write: processor i is given back; reads 0 */
+#define BOARD_CPUS_LEN 16
 
 #define BOARD_SLEEP_TYP_S5 5
 #define BOARD_RESET_VALUE 1
@@ -77,12 +93,18 @@
 #define BOARD_PVPANIC_EVENTS 3
 
 /* ---- interrupt lines (GSI = IOAPIC pin) ---- */
-#define BOARD_GSI_EVENTS 3 /* ACPI's Generic Event Device: the generation identifier is new */
+/* ACPI's Generic Event Device: the generation identifier is new, or there is something to read in
+ * BOARD_CPUS_NEWS or BOARD_CPUS_ASKED. */
+#define BOARD_GSI_EVENTS 3
 #define BOARD_GSI_COM1 4
 #define BOARD_GSI_VIRTIO 5 /* device i: 5 + i */
 
 #define BOARD_MAX_VIRTIO 50
 #define BOARD_MAX_PCI 31 /* devices 1 to 31 of bus 0 */
+/* Places for devices that come and go while the VM runs. Each is a root port: the last of n places
+ * is device 31, and others of bus 0 have the numbers below the first. */
+#define BOARD_MAX_PLACES 8
+#define BOARD_PORT_NUMBER(i, n) (32 - (n) + (i))
 #define BOARD_MAX_CPUS 32
 #define BOARD_MIN_MEM (16ull << 20)
 #define BOARD_MAX_MEM (1ull << 40)

@@ -86,9 +86,15 @@
  *                              Of these, what fails is one line on standard error and status 125;
  *                              "container ID does not exist", "container ID is not running"
  *   CT_PROGRAM connect PORT    its streams become a connection to that TCP port of the loopback
+ *   CT_PROGRAM names ADDRESS   a name server at port 53, UDP and TCP, of that loopback address. The
+ *                              host answers: both directions of its streams are messages of DNS,
+ *                              each behind a struct ct_names_head
  */
 #ifndef INSULA_CONTAINER_H
 #define INSULA_CONTAINER_H
+
+#include <stddef.h>
+#include <stdint.h>
 
 #define CT_VERSION "1"
 #define CT_SHARE "/run/insula/share"
@@ -97,5 +103,22 @@
 #define CT_FILE_MAX (4u << 20) /* bytes of a file of records */
 #define CT_FILTER_MAX 4096u    /* instructions (BPF_MAXINSNS) */
 #define CT_STATUS_MAX 512u     /* bytes of a status line */
+
+enum ct_names_kind {
+	CT_NAMES_UDP = 1, /* a question, or the answer; of no bytes: there is none */
+	CT_NAMES_TCP,
+	CT_NAMES_READY /* from the guest, once, first, and of no bytes: it listens */
+};
+struct ct_names_head {
+	uint32_t ticket; /* the guest's; an answer has that of its question */
+	uint16_t kind;   /* enum ct_names_kind */
+	uint16_t len;    /* bytes of the message */
+};
+/* A message of DNS over TCP begins with its length (RFC 1035, 4.2.2): how many bytes it has with
+ * that, as far as the first `have` of them tell. */
+static inline size_t ct_names_whole(const uint8_t *p, size_t have)
+{
+	return have < 2 ? 2 : 2 + ((size_t)p[0] << 8 | p[1]);
+}
 
 #endif

@@ -55,7 +55,7 @@ extern "C" {
 
 #define HV_PAGE 4096u     /* gpa, host and size of a memory slot are multiples of it */
 #define HV_MAX_SLOTS 64u  /* memory slots of a VM */
-#define HV_MAX_LINES 640u /* interrupt lines of a VM */
+#define HV_MAX_LINES 768u /* interrupt lines of a VM */
 #define HV_MAX_CPUS 32u   /* vCPUs of a VM; the host may allow fewer */
 
 struct hv_vm;
@@ -82,6 +82,11 @@ void hv_vm_destroy(struct hv_vm *vm);
  * hypervisor can do that. KVM cannot (0 all the same): there time goes on, and the guest is told by
  * hv_vcpu_was_paused(). Any thread. */
 int hv_vm_suspend_time(struct hv_vm *vm, struct err *e);
+
+/* The guest has a device of the host, which reaches its memory by DMA: Linux, an open VFIO group, or
+ * the device's own descriptor; not consumed, may be closed after the call. KVM then knows whether
+ * the device's DMA may bypass the caches. -EOPNOTSUPP: the hypervisor does not want to know. */
+int hv_vm_assign(struct hv_vm *vm, hv_event device, struct err *e);
 
 /* ---- memory slots ---- */
 enum hv_mem_flags {
@@ -158,6 +163,10 @@ void hv_vcpu_kick(struct hv_vcpu *v);
  * that for a hang. Best effort: a guest without such a clock is not told. The owning thread,
  * outside hv_vcpu_run(). */
 void hv_vcpu_was_paused(struct hv_vcpu *v);
+/* Not the boot CPU: it is as if it had never run, and waits for whoever starts it; a start that was
+ * on its way is forgotten. Its registers are new when it is started. The owning thread. -EAGAIN: as
+ * with hv_vcpu_state_get(). Windows: -EOPNOTSUPP, so far. */
+int hv_vcpu_park(struct hv_vcpu *v, struct err *e);
 /* The calling thread owns this vCPU from now on (before its first run). */
 int hv_vcpu_bind(struct hv_vcpu *v, struct err *e);
 
@@ -219,6 +228,7 @@ int hv_vcpu_state_set(struct hv_vcpu *v, const void *state, size_t len, struct e
 enum hv_use {
 	HV_RESTORES = 1, /* hv_*_state_set() */
 	HV_MOVES = 2,    /* hv_mem_map(), hv_mem_unmap(), hv_doorbell_*() */
+	HV_PARKS = 4,    /* hv_vcpu_park() */
 };
 /* The ioctl request numbers that vCPUs, lines and routes need once the VM is built, and that
  * hv_*_state_get() needs; and those of `use`, enum hv_use. hv_msi_send() and hv_mem_dirty() are not

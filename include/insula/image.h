@@ -60,6 +60,7 @@ struct image_initrd_params {
 	bool root_disk;
 	bool fs;  /* also the modules of virtio-fs */
 	bool pci; /* also those of virtio over PCI */
+	bool mem; /* also that of memory that can be resized */
 };
 
 /* A finished initrd, open for reading only (close-on-exec); the caller closes *fd. Not found

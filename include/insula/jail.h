@@ -45,7 +45,8 @@ struct jail_plan {
 	uint64_t as;         /* RLIMIT_AS in bytes, 0: unlimited (sanitizers) */
 	uint32_t outer_uid;  /* host ids that the jail's user maps to; chosen by jail_ids() */
 	uint32_t outer_gid;
-	uint64_t fsize; /* RLIMIT_FSIZE: how long it may make a regular file; 0: it writes none */
+	uint64_t fsize;   /* RLIMIT_FSIZE: how long it may make a regular file; 0: it writes none */
+	uint64_t memlock; /* RLIMIT_MEMLOCK, if it is more than what all get (docs/jail.md) */
 };
 
 #define JAIL_FSIZE_ANY UINT64_MAX

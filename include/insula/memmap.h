@@ -25,9 +25,17 @@
 
 #include <insula/err.h>
 
-#define MEMMAP_MAX 8            /* regions */
-#define MEMMAP_PAGE 4096u       /* what gpa, size and offset are multiples of */
+#define MEMMAP_MAX 8      /* regions */
+#define MEMMAP_PAGE 4096u /* what gpa, size and offset are multiples of */
+#define MEMMAP_BLOCK (2ull << 20)
+#define MEMMAP_MAX_BLOCKS 32768u
 #define MEMMAP_END (1ull << 52) /* no guest physical address reaches it (x86-64) */
+
+enum mem_flags {
+	/* Not there when the guest begins: what of it is the guest's is a device's to say
+	 * (insula-mem). The regions that have it are the last ones. */
+	MEMMAP_ADDED = 1,
+};
 
 /* 32 bytes on the wire. */
 struct mem_region {
@@ -35,7 +43,7 @@ struct mem_region {
 	uint64_t size;   /* bytes, not 0 */
 	uint64_t offset; /* in the descriptor's file */
 	uint32_t fd;     /* index among the descriptors of guest memory that came along */
-	uint32_t flags;  /* none is defined yet: 0. Memory that the guest reads and writes */
+	uint32_t flags;  /* enum mem_flags. Memory that the guest reads and writes */
 };
 _Static_assert(sizeof(struct mem_region) == 32, "wire size");
 
@@ -55,5 +63,23 @@ int memmap_check(const struct memmap *m, unsigned nfds, struct err *e);
 /* The map of the board (board.h) with `size` bytes of memory, all in descriptor 0: up to
  * BOARD_LOW_RAM_END at 0, the rest from BOARD_HIGH_RAM on. */
 void memmap_of_board(struct memmap *m, uint64_t size);
+/* A region for `size` bytes more that the guest may get later (MEMMAP_ADDED), behind all others in
+ * both the guest and descriptor 0. It begins where Linux's blocks of memory do, and ends there, so
+ * it may be larger. */
+void memmap_add_of_board(struct memmap *m, uint64_t size);
+/* The bytes that such a region is plugged and unplugged in: MEMMAP_BLOCK, or as many times two as
+ * MEMMAP_MAX_BLOCKS of them need. */
+static inline uint64_t memmap_block(uint64_t size)
+{
+	uint64_t block = MEMMAP_BLOCK;
+
+	while (size / block > MEMMAP_MAX_BLOCKS)
+		block *= 2;
+	return block;
+}
+/* How many regions are there when the guest begins. */
+unsigned memmap_present(const struct memmap *m);
+/* Bytes of all regions: of descriptor 0 in a map of the board. */
+uint64_t memmap_size(const struct memmap *m);
 
 #endif

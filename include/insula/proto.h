@@ -53,6 +53,7 @@ enum msg_type {
 	MSG_BALLOON,      /* struct msg_balloon (to a balloon helper; one at a time) */
 	MSG_BALLOON_ASK,  /* empty: say MSG_BALLOON_STATE, with new statistics (to a balloon helper)
 			  */
+	MSG_MEM,          /* struct msg_mem (to a mem helper; one at a time) */
 	MSG_START_EXEC = 40, /* struct msg_start_exec */
 	MSG_EXEC_SIGNAL,     /* struct msg_exec_signal (to an insula-exec) */
 	MSG_EXEC_RESIZE,     /* struct msg_exec_size (to an insula-exec) */
@@ -66,6 +67,12 @@ enum msg_type {
 			    has said MSG_PAUSED) */
 	MSG_QUIET,       /* struct msg_quiet: touch neither guest memory nor what is behind the
 			    device until MSG_RESUME (to a helper) */
+	MSG_PLUG, /* device_pack() of a device on PCI, with the index of a place with nothing in it;
+		     * descriptors: its slots, but the page is the place's, which was all zeros when
+		     * the helper started that has said MSG_READY (to the vmm) */
+	MSG_UNPLUG,      /* struct msg_unplug (to the vmm) */
+	MSG_CPUS,        /* struct msg_cpus: so many processors the guest is to have (to a vmm with
+			    VMM_CPUS) */
 	MSG_READY = 64,  /* empty */
 	MSG_FAILED,      /* struct msg_failed */
 	MSG_VM_EXIT,     /* struct msg_vm_exit (from the vmm) */
@@ -84,6 +91,8 @@ enum msg_type {
 				 * vhost helper) */
 	MSG_BALLOON_STATE,      /* struct msg_balloon_state (from a balloon helper) */
 	MSG_BALLOON_TAKEN,      /* empty: the answer to MSG_BALLOON (from a balloon helper) */
+	MSG_MEM_TAKEN,          /* empty: the answer to MSG_MEM (from a mem helper) */
+	MSG_MEM_STATE,          /* struct msg_mem_state (from a mem helper) */
 	MSG_VM_EVENT = 104,     /* struct msg_vm_event (from the vmm) */
 	MSG_EXEC_STARTED,  /* empty: the command runs (from an insula-exec, like the next three) */
 	MSG_EXEC_SIGNALED, /* empty: the guest has taken the signals so far */
@@ -93,8 +102,14 @@ enum msg_type {
 	MSG_SAVED,         /* struct msg_saved (from the vmm) */
 	MSG_FAULTS,        /* struct msg_faults; a descriptor: of userfaultfd, for a piece of guest
 			    * memory (from who maps it, before MSG_READY) */
-	MSG_IS_QUIET, /* struct msg_quiet, the same: nothing is in flight, the device page is up
+	MSG_IS_QUIET,  /* struct msg_quiet, the same: nothing is in flight, the device page is up
 			    * to date (from a helper) */
+	MSG_PLUGGED,   /* struct msg_plugged: the answer to MSG_PLUG. 0: the guest has been told; an
+		       * error: nothing has changed (from the vmm) */
+	MSG_UNPLUGGED, /* struct msg_plugged: the answer to MSG_UNPLUG. 0: it is off the bus, and
+			* nothing of it is in use; an error: it is still there (from the vmm) */
+	MSG_CPUS_ARE,  /* struct msg_cpus: so many it has: at the beginning and when it changes
+			    (from such a vmm) */
 	MSG_START_LAYER = 144, /* to and from insula-layer: insula/layer.h */
 	MSG_LAYER,
 	MSG_LAYER_END,
@@ -107,6 +122,16 @@ enum msg_type {
 	MSG_PAGER_FILL,
 	MSG_PAGER_DONE = 192,
 	MSG_PAGER_FROZEN,
+	MSG_MODULE_PEER =
+		208,     /* struct msg_module_lane; a descriptor: the lane's next connection (to
+				* a storage module) */
+	MSG_MODULE_NEED, /* struct msg_module_lane: that lane has no connection (from one) */
+	MSG_START_METADATA = 224, /* to insula-metadata: insula/metadata.h */
+	MSG_METADATA_TREE,
+	MSG_NET_POLICY = 232, /* struct net_policy: from now on (to a net helper) */
+	MSG_LIMIT, /* struct msg_limit: from now on (to a net or blk helper, or a storage module) */
+	MSG_NET_DENIED, /* struct msg_net_denied (from a net helper) */
+	MSG_NET_NAME,   /* struct msg_net_name (from a net helper) */
 };
 
 struct msg_hdr {
@@ -131,10 +156,12 @@ enum vmm_flags {
 	 * the device pages have their contents by MSG_GO. */
 	VMM_RESTORE = 2,
 	VMM_PAUSED = 4, /* from MSG_GO on, as after MSG_PAUSE: MSG_PAUSED follows */
+	VMM_CPUS = 8,   /* its processors come and go: MSG_CPUS */
 };
 struct msg_start_vmm {
 	struct start_head head; /* START_TAG_VMM; its memory map is all of the guest's */
 	uint32_t ncpus;
+	uint32_t ncpus_in; /* that the guest has when it boots; the others may come with VMM_CPUS */
 	uint32_t ndevices; /* MSG_DEVICE messages that came before */
 	uint32_t flags;    /* enum vmm_flags */
 	uint8_t genid[16]; /* the VM's generation identifier: random, new with each start */
@@ -167,6 +194,21 @@ struct msg_vsock_stream {
 
 struct msg_dev {
 	uint32_t index;
+};
+
+/* What is in a place is to go: 0: when the guest lets it, which is asked by the slot's button; 1:
+ * at once. There is one answer when it is gone, however often it was asked for: if the guest was
+ * asked that may be at any time, whether somebody still waits or not. If nothing is in the place it
+ * comes at once. */
+struct msg_unplug {
+	uint32_t index; /* of the place */
+	uint32_t now;   /* 0 or 1 */
+};
+
+struct msg_plugged {
+	uint32_t index; /* of the place */
+	int32_t error;  /* 0, or a negative errno: text */
+	char text[112];
 };
 
 struct msg_vm_event {
@@ -228,6 +270,11 @@ struct msg_paused {
 	uint32_t paused; /* 1: no vCPU is in the guest, 0: they go on */
 };
 
+/* 1 to the ncpus of MSG_START_VMM. */
+struct msg_cpus {
+	uint32_t n;
+};
+
 /* Which order to be quiet it is: an answer may come late. */
 struct msg_quiet {
 	uint32_t no;
@@ -268,7 +315,7 @@ enum vm_exit_reason {
 	VM_EXIT_STOPPED, /* MSG_STOP */
 };
 
-#define VM_MAX_DEVICES 51 /* the console and BOARD_MAX_VIRTIO others */
+#define VM_MAX_DEVICES 59 /* the console, BOARD_MAX_VIRTIO others, BOARD_MAX_PLACES places */
 struct vm_dev_metrics {
 	char name[DEV_NAME_LEN];
 	uint64_t shadow_reads; /* user-space exits answered from the shadow page */
@@ -296,8 +343,16 @@ struct msg_vm_exit {
 _Static_assert(sizeof(struct msg_vm_exit) <= MSG_MAX_BODY, "fits one message");
 _Static_assert(sizeof(struct msg_start_vmm) <= MSG_MAX_BODY, "fits one message");
 
+/* MSG_LIMIT, and of start messages; 0: none. */
+#define LIMIT_MOST (1ull << 40)
+struct msg_limit {
+	uint64_t rate; /* bytes a second: of a card in each direction, of a disk read and written */
+	uint64_t ops;  /* frames or requests a second, in the same way */
+};
+
+#define STATS_ROOM 20
 struct msg_stats { /* counters of a helper; meaning by program, see docs/protocol.md */
-	uint64_t n[16];
+	uint64_t n[STATS_ROOM];
 };
 
 /* ---- functions (src/base/msg.c); blocking unless the socket is not; any one thread per socket

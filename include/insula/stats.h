@@ -28,6 +28,7 @@ enum stat_blk {
 	STAT_BLK_RESUBMITTED, /* in flight when the helper before this one died */
 	STAT_BLK_ERRORS,      /* requests that ended with an error status */
 	STAT_BLK_BOUNCED,     /* direct I/O through a bounce buffer */
+	STAT_BLK_THROTTLED,   /* how often a limit made an I/O thread wait */
 };
 
 enum stat_uart {
@@ -72,11 +73,26 @@ enum stat_balloon {
 	STAT_BALLOON_KICKS,                 /* doorbell events seen */
 };
 
+enum stat_mem {
+	STAT_MEM_PLUGGED = STAT_FIRST, /* bytes, each time */
+	STAT_MEM_UNPLUGGED,
+	STAT_MEM_REQUESTS, /* that came */
+	STAT_MEM_REFUSED,  /* and were not acknowledged */
+	STAT_MEM_ERRORS,   /* blocks that the host did not take */
+	STAT_MEM_KICKS,    /* doorbell events seen */
+};
+
 enum stat_vhost {
 	STAT_VHOST_CONNECTIONS = STAT_FIRST, /* to a back end that could be used */
 	STAT_VHOST_LOST,                     /* of these, that have ended */
 	STAT_VHOST_MESSAGES,                 /* sent to it */
 	STAT_VHOST_REQUESTS,                 /* that it made */
+};
+
+enum stat_vfio {
+	STAT_VFIO_ACCESSES = STAT_FIRST, /* to registers of the device that are not mapped */
+	STAT_VFIO_FAILED,                /* of these, that did not work */
+	STAT_VFIO_RESETS,                /* by the guest */
 };
 
 enum stat_net {
@@ -91,6 +107,7 @@ enum stat_net {
 	STAT_NET_RX_SPILLED, /* frames that came before there were buffers enough */
 	STAT_NET_THROTTLED,  /* how often a limit made the I/O thread wait */
 	STAT_NET_IO_WAKEUPS, /* how often the I/O thread slept */
+	STAT_NET_DENIED,     /* dropped by the card's policy */
 };
 
 #endif

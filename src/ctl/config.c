@@ -362,8 +362,10 @@ static int look_at_all(const struct vm_config *c, struct err *e)
 		rc = config_look_at("initrd", c->initrd, e);
 	if (!rc)
 		rc = config_look_at("rootfs", c->rootfs, e);
-	for (unsigned i = 0; i < c->ndisks && !rc; i++)
-		rc = config_look_at("disk", c->disk[i].path, e);
+	for (unsigned i = 0; i < c->ndisks && !rc; i++) {
+		if (!config_module(c->disk[i].path))
+			rc = config_look_at("disk", c->disk[i].path, e);
+	}
 	for (unsigned i = 0; i < c->nshares && !rc; i++)
 		rc = config_look_at("share", c->share[i].dir, e);
 	return rc;

@@ -60,6 +60,7 @@ bool print_is_table(bool json); /* standard output is a terminal, and nobody wan
 void print_json(json_object *o);
 void print_vms(json_object *list);
 void print_pools(json_object *list);
+void print_devices(json_object *answer); /* of vm.device.list */
 /* vm.stats of several VMs, each with "cpu_percent" if it is known. */
 void print_stats(json_object *list);
 void print_pretty(json_object *o);
@@ -143,6 +144,7 @@ struct ctl {
 	bool json, force, follow, timestamps, all, quiet, once, set_clock, diff, ends;
 	const char *base, *name;         /* --base, --name; borrowed */
 	int64_t count;                   /* --count; 0: not given */
+	int64_t mem, cpus;               /* --mem, bytes, and --cpus; 0: not given */
 	json_object *filters;            /* of --filter, an array of texts; owned; NULL: none */
 	int64_t timeout, tail, since_ms; /* seconds; -1: not given; 0: not given */
 };
@@ -167,6 +169,8 @@ int ctl_fail_of(const struct err *e, const char *vm, bool several);
 json_object *ctl_with_id(const char *vm);
 /* For a program; what says nothing is printed only if JSON was asked for. */
 void ctl_print_answer(const struct ctl *c, json_object *r);
+/* One of several is done: on a terminal its name. */
+void ctl_print_done(const struct ctl *c, const char *name, json_object *r);
 /* Call it, and print what came: the status. */
 int ctl_simple(struct ctl *c, const char *method, json_object *params);
 /* The same for several VMs; quiet on a terminal. `deadline`: deadline_ms; -1: none. */
@@ -177,6 +181,13 @@ int ctl_each_of(struct ctl *c, const char *method, const char *key, int argc, ch
 /* What vm.wait, or vm.run with "wait", has answered: its message is printed; its status. */
 int ctl_end_status(json_object *r);
 
+/* device.c: the verb. */
+int verb_device(struct ctl *c, int argc, char **argv);
+/* metadata.c: the verb. */
+int verb_metadata(struct ctl *c, int argc, char **argv);
+/* policy.c: the verbs. */
+int verb_policy(struct ctl *c, int argc, char **argv);
+int verb_limit(struct ctl *c, int argc, char **argv);
 /* pool.c: the verb. */
 int verb_pool(struct ctl *c, int argc, char **argv);
 
@@ -200,6 +211,8 @@ size_t exec_words(const char *verb, struct flag_words *out);
 int ctl_exec(struct ctl *c, int argc, char **argv, int *status, struct err *e);
 /* image_linux.c, image_win.c: the caller's images, which insulad has no part in. */
 int ctl_image(struct ctl *c, int argc, char **argv);
+/* module_linux.c, module_win.c: "module ls", without insulad. */
+int ctl_module(struct ctl *c, int argc, char **argv);
 /* logs.c: the same without a status. */
 int ctl_logs(struct ctl *c, const char *vm, struct err *e);
 /* "10m", "1h30m" ago, or a date and a time: milliseconds since 1970. False: neither. */
@@ -230,6 +243,11 @@ enum flag_bit {
 	FLAG_ENDS = 131072,
 	FLAG_COUNT = 262144,
 	FLAG_NAME = 524288,
+	FLAG_MEM = 1048576,
+	FLAG_CPUS = 2097152,
+	FLAG_PULLS = 4194304,
+	FLAG_GIVES = 8388608,
+	FLAG_CALLED = 16777216,
 };
 #define FLAG_ALONE (1u << 30) /* in a verb's flags: it needs no insulad */
 struct flag {

@@ -9,6 +9,7 @@
 #include <insula/base.h>
 
 #include "ctl.h"
+#include "spec/config.h"
 
 #define HANG 8   /* of a second line of arguments */
 #define WORDS 96 /* flags of one verb, or verbs and their other names */
@@ -36,7 +37,14 @@ const struct flag flags[] = {
 	{FLAG_DIFF, "diff", 0, NULL, "only what differs from the last snapshot of this VM"},
 	{FLAG_COUNT, "count", 'n', "N", "how many; default 1"},
 	{FLAG_NAME, "name", 0, "NAME", "the name of the clone; of several NAME-1, NAME-2 ..."},
+	{FLAG_CPUS, "cpus", 'c', "N", "the processors that the guest shall have"},
+	{FLAG_MEM, "mem", 'm', "SIZE", "what the guest shall have, such as 2G"},
 	{FLAG_ENDS, "stop", 0, NULL, "the VM ends with it"},
+	{FLAG_PULLS, "force", 'f', NULL,
+	 "rm: do not ask the guest; what it has not flushed may be lost"},
+	{FLAG_GIVES, "timeout", 't', "SECONDS",
+	 "rm: how long the guest may take to give it up; default 30"},
+	{FLAG_CALLED, "name", 0, "NAME", "add: the name of the device; default: disk1, net2 ..."},
 	{FLAG_ONCE, "no-stream", 0, NULL, "once, and not again every second"},
 };
 const size_t nflags = ARRAY_LEN(flags);
@@ -75,12 +83,15 @@ static int flags_filter(struct ctl *c, const char *value, struct err *e)
 
 static int flags_take(struct ctl *c, enum flag_bit bit, const char *value, struct err *e)
 {
+	uint64_t size;
+
 	switch (bit) {
 	case FLAG_JSON:
 		c->json = true;
 		return 0;
 	case FLAG_FORCE:
 	case FLAG_YES:
+	case FLAG_PULLS:
 		c->force = true;
 		return 0;
 	case FLAG_FOLLOW:
@@ -91,6 +102,7 @@ static int flags_take(struct ctl *c, enum flag_bit bit, const char *value, struc
 		c->timestamps = true;
 		return 0;
 	case FLAG_TIMEOUT:
+	case FLAG_GIVES:
 		if (flag_number(value, 3600, &c->timeout))
 			return 0;
 		return err_set(e, -EINVAL, "-t: '%.20s'; expected seconds from 0 to 3600", value);
@@ -129,7 +141,19 @@ static int flags_take(struct ctl *c, enum flag_bit bit, const char *value, struc
 		if (flag_number(value, 256, &c->count) && c->count)
 			return 0;
 		return err_set(e, -EINVAL, "--count: '%.20s'; expected 1 to 256", value);
+	case FLAG_CPUS:
+		if (flag_number(value, BOARD_MAX_CPUS, &c->cpus) && c->cpus)
+			return 0;
+		return err_set(e, -EINVAL, "--cpus: '%.20s'; expected a number from 1 to %u", value,
+			       BOARD_MAX_CPUS);
+	case FLAG_MEM:
+		if (parse_size(value, &size) && size && size <= INT64_MAX) {
+			c->mem = (int64_t)size;
+			return 0;
+		}
+		return err_set(e, -EINVAL, "--mem: '%.40s'; expected a size such as 2G", value);
 	case FLAG_NAME:
+	case FLAG_CALLED:
 		c->name = value;
 		return 0;
 	case FLAG_ENDS:

@@ -121,6 +121,28 @@ void print_pools(json_object *list)
 	}
 }
 
+void print_devices(json_object *answer)
+{
+	json_object *list = j_get(answer, "devices");
+
+	printf("%-16s  %-8s  %-8s  %4s  %-10s  %8s\n", "DEVICE", "KIND", "PLACE", "SLOT", "STATE",
+	       "RESTARTS");
+	for (size_t i = 0; list && i < json_object_array_length(list); i++) {
+		json_object *d = json_object_array_get_idx(list, i);
+		char slot[24] = "-";
+
+		if (j_get(d, "slot"))
+			snprintf(slot, sizeof(slot), "%d", (int)j_get_int(d, "slot", 0));
+		printf("%-16s  ", clean(j_get_str(d, "device", "")));
+		printf("%-8s  ", clean(j_get_str(d, "kind", "")));
+		printf("%-8s  %4s  ", clean(j_get_str(d, "place", "")), slot);
+		printf("%-10s  %8d\n", clean(j_get_str(d, "state", "")),
+		       (int)j_get_int(d, "restarts", 0));
+	}
+	printf("%d of %d slots free\n", (int)j_get_int(answer, "free", 0),
+	       (int)j_get_int(answer, "slots", 0));
+}
+
 /* ---- stats ---- */
 
 /* "12.3M"; "-": there is no such member. */

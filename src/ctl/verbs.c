@@ -43,6 +43,14 @@ void ctl_print_answer(const struct ctl *c, json_object *r)
 		print_json(r);
 }
 
+void ctl_print_done(const struct ctl *c, const char *name, json_object *r)
+{
+	if (print_is_table(c->json))
+		puts(name);
+	else
+		ctl_print_answer(c, r);
+}
+
 json_object *ctl_with_id(const char *id)
 {
 	json_object *o = json_object_new_object();
@@ -83,10 +91,8 @@ int ctl_each_of(struct ctl *c, const char *method, const char *key, int argc, ch
 		r = conn_call(&c->conn, method, params, &e);
 		if (!r)
 			status = ctl_fail_of(&e, argv[i], argc > 1);
-		else if (print_is_table(c->json))
-			puts(argv[i]);
 		else
-			ctl_print_answer(c, r);
+			ctl_print_done(c, argv[i], r);
 		json_object_put(r);
 	}
 	return status;
@@ -354,6 +360,25 @@ static int verb_balloon(struct ctl *c, int argc, char **argv)
 	return ctl_simple(c, "vm.balloon", params);
 }
 
+static int verb_resize(struct ctl *c, int argc, char **argv)
+{
+	json_object *params;
+	struct err e;
+
+	(void)argc;
+	if (!c->mem && !c->cpus) {
+		err_set(&e, -EINVAL,
+			"resize: neither --mem nor --cpus; expected what the guest shall have");
+		return ctl_fail(&e);
+	}
+	params = ctl_with_id(argv[1]);
+	if (c->mem)
+		j_int(params, "mem", c->mem);
+	if (c->cpus)
+		j_int(params, "cpus", c->cpus);
+	return ctl_simple(c, "vm.resize", params);
+}
+
 static void j_path(json_object *o, const char *key, const char *path)
 {
 	char cwd[CTL_PATH_MAX], *text;
@@ -398,21 +423,6 @@ static int verb_clone(struct ctl *c, int argc, char **argv)
 	}
 	json_object_put(r);
 	return 0;
-}
-
-static int verb_device(struct ctl *c, int argc, char **argv)
-{
-	json_object *params;
-	struct err e;
-
-	(void)argc;
-	if (strcmp(argv[1], "restart") != 0) {
-		err_set(&e, -EINVAL, "device: '%.40s'; expected restart", argv[1]);
-		return ctl_fail(&e);
-	}
-	params = ctl_with_id(argv[2]);
-	j_str(params, "device", argv[3]);
-	return ctl_simple(c, "vm.device.restart", params);
 }
 
 /* ---- anything ---- */
@@ -492,9 +502,27 @@ const struct verb verbs[] = {
 	{"balloon", NULL, "VM [SIZE]",
 	 "leave a guest so much memory; what it has, and its statistics", verb_balloon, 1, 2,
 	 COMMON, NULL, NULL},
-	{"device", NULL, "restart VM DEVICE",
-	 "restart a device's process, also one that has failed", verb_device, 3, 3, COMMON, NULL,
-	 NULL},
+	{"resize", NULL, "[--mem SIZE] [--cpus N] VM",
+	 "give a guest more while it runs, or take it back; what it has then", verb_resize, 1, 1,
+	 COMMON | FLAG_MEM | FLAG_CPUS, NULL, NULL},
+	{"device", "devices", "add VM KIND=VALUE|rm VM DEVICE...|ls VM|restart VM DEVICE",
+	 "give a VM that runs a device more, in a slot of --hotplug, and take it back; list them; "
+	 "restart a device's process, also one that has failed. KIND=VALUE is disk=FILE[,...], "
+	 "net=..., share=DIR:GUESTDIR[...] or device=..., as the flags of run have it",
+	 verb_device, 2, -1, COMMON | FLAG_PULLS | FLAG_GIVES | FLAG_CALLED, NULL, NULL},
+	{"metadata", NULL, "get VM|set VM FILE|patch VM FILE",
+	 "what a guest is told at http://169.254.169.254, as JSON: print it, replace it, or change "
+	 "it by a merge patch (RFC 7396)",
+	 verb_metadata, 2, 3, COMMON, NULL, NULL},
+	{"policy", NULL, "VM DEVICE off|deny|allow=...|serve=...|from=... ...",
+	 "what a guest may send by a card from now on, and nothing else: as the items of --net "
+	 "have "
+	 "it; off: what it likes",
+	 verb_policy, 3, -1, COMMON, NULL, NULL},
+	{"limit", "limits", "VM DEVICE rate=BYTES|pps=N|iops=N ...",
+	 "how much a card carries in each direction from now on, or a disk reads and writes, a "
+	 "second; 0: no limit",
+	 verb_limit, 3, 4, COMMON, NULL, NULL},
 	{"wait", NULL, "VM", "wait until a VM ends; exit with its status", verb_wait, 1, 1, COMMON,
 	 NULL, NULL},
 	{"rm", "delete remove", "[-f] VM...",
@@ -506,6 +534,9 @@ const struct verb verbs[] = {
 	 "list and remove images of the cache: by reference or digest; prune: what none needs, and "
 	 "what is above its limit (-a: all that no VM uses)",
 	 ctl_image, 1, -1, COMMON | FLAG_ALL | FLAG_ALONE, NULL, NULL},
+	{"module", "modules", "ls",
+	 "list the storage modules (--disk MODULE:TARGET) and their settings", ctl_module, 1, 1,
+	 COMMON | FLAG_ALONE, NULL, NULL},
 	{"metrics", NULL, "[VM]", "counters of one VM, or of the daemon", verb_metrics, 0, 1,
 	 COMMON, NULL, NULL},
 	{"events", NULL, "[VM]", "print events as they come", verb_events, 0, 1, COMMON, NULL,

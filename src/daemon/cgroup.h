@@ -35,6 +35,10 @@ void cgroups_close(struct cgroups *g);
  * cgroup.procs, or a negative errno. */
 int cgroup_make(const struct cgroups *g, const char *name, const struct cgroup_limits *l,
 		struct err *e);
+/* From now on it may use so many percent of one processor. */
+int cgroup_cpu(const struct cgroups *g, const char *name, unsigned percent);
+/* Another limit of its memory. */
+int cgroup_set_memory(const struct cgroups *g, const char *name, uint64_t memory, struct err *e);
 /* Kill what is left in it. */
 void cgroup_kill(const struct cgroups *g, const char *name);
 /* False: it is still busy, try again. */

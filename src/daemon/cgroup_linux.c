@@ -186,6 +186,14 @@ void cgroups_close(struct cgroups *g)
 	g->on = false;
 }
 
+static int set_cpu(int dir, unsigned percent)
+{
+	char text[64];
+
+	snprintf(text, sizeof(text), "%u %u", percent * (PERIOD_US / 100), PERIOD_US);
+	return cgroup_put(dir, "cpu.max", text);
+}
+
 static int set_limits(int dir, const struct cgroup_limits *l, struct err *e)
 {
 	char text[64];
@@ -198,9 +206,8 @@ static int set_limits(int dir, const struct cgroup_limits *l, struct err *e)
 	/* One killed process would leave half a VM: all or none. */
 	if (!rc)
 		rc = cgroup_put(dir, "memory.oom.group", "1");
-	snprintf(text, sizeof(text), "%u %u", l->cpu_percent * (PERIOD_US / 100), PERIOD_US);
 	if (!rc)
-		rc = cgroup_put(dir, "cpu.max", text);
+		rc = set_cpu(dir, l->cpu_percent);
 	snprintf(text, sizeof(text), "%u", l->pids);
 	if (!rc)
 		rc = cgroup_put(dir, "pids.max", text);
@@ -228,6 +235,28 @@ int cgroup_make(const struct cgroups *g, const char *name, const struct cgroup_l
 	if (rc < 0)
 		unlinkat(g->dir, name, AT_REMOVEDIR);
 	return rc;
+}
+
+int cgroup_cpu(const struct cgroups *g, const char *name, unsigned percent)
+{
+	int dir = openat(g->dir, name, O_DIRECTORY | O_CLOEXEC), rc;
+
+	if (dir < 0)
+		return -errno;
+	rc = set_cpu(dir, percent);
+	close(dir);
+	return rc;
+}
+
+int cgroup_set_memory(const struct cgroups *g, const char *name, uint64_t memory, struct err *e)
+{
+	char file[96], text[32];
+	int rc;
+
+	snprintf(file, sizeof(file), "%s/memory.max", name);
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)memory);
+	rc = cgroup_put(g->dir, file, text);
+	return rc ? err_sys(e, rc, "%s/%s", g->path, file) : 0;
 }
 
 void cgroup_kill(const struct cgroups *g, const char *name)

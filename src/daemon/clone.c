@@ -139,16 +139,29 @@ static const char *clone_name(json_object *params, unsigned i, char text[CLONE_N
 static json_object *clone_params(const struct clones *c, const struct machine *source, unsigned i)
 {
 	json_object *given = j_get(c->r->params, "config"), *config = NULL, *o;
-	char text[CLONE_NAME];
+	char text[CLONE_NAME], cpus[32], size[64];
 
 	if (!given || json_object_deep_copy(given, &config, NULL))
 		config = json_object_new_object();
 	j_str(config, "restore", c->path);
 	if (!j_get(config, "identity"))
 		j_str(config, "identity", "new");
-	j_int(config, "cpus", source->r.cpus);
-	j_int(config, "mem", (int64_t)source->r.mem);
+	if (source->r.cpus_max) {
+		snprintf(cpus, sizeof(cpus), "%u,max=%u", source->r.cpus, source->r.cpus_max);
+		j_str(config, "cpus", cpus);
+	} else {
+		j_int(config, "cpus", source->r.cpus);
+	}
+	if (source->r.mem_max) {
+		snprintf(size, sizeof(size), "%llu,max=%llu",
+			 (unsigned long long)source->r.mem_boot,
+			 (unsigned long long)source->r.mem_max);
+		j_str(config, "mem", size);
+	} else {
+		j_int(config, "mem", (int64_t)source->r.mem);
+	}
 	o = json_object_new_object();
+	j_int(o, "mem_now", (int64_t)source->r.mem);
 	j_obj(o, "config", config);
 	j_str(o, "name", clone_name(c->r->params, i, text));
 	return o;

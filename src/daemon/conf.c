@@ -520,6 +520,11 @@ const struct limits *conf_limits(const struct conf *c, uint32_t uid)
 	return &c->limits;
 }
 
+uint64_t conf_group_memory(const struct conf *c, uint64_t mem)
+{
+	return mem + ((uint64_t)c->overhead_mib << 20);
+}
+
 void conf_reload(struct conf *c, const struct conf *from, char *kept, size_t size)
 {
 	static const char *const fixed[] = {"socket",         "socket_mode",  "socket_group",

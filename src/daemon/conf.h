@@ -76,6 +76,8 @@ extern const size_t ndaemon_flags;
  * an empty one. */
 int conf_load(struct conf *c, const char *path, bool must_exist, json_object *flags, struct err *e);
 const struct limits *conf_limits(const struct conf *c, uint32_t uid);
+/* What the control group of a VM with so much memory may use, in bytes. */
+uint64_t conf_group_memory(const struct conf *c, uint64_t mem);
 /* Take over what SIGHUP may change: limits, log settings. The names of other settings that differ
  * are put into `kept`. */
 void conf_reload(struct conf *c, const struct conf *from, char *kept, size_t size);

@@ -81,13 +81,36 @@ static json_object *params_of(json_object *schema)
 	return list;
 }
 
-/* A schema of the table, with that of a configuration in the place of "an object": what a request
- * has there is checked by config_json(), which knows more and says it better. The caller's. */
+/* Each of `parts` becomes what an element of the configuration's array of them is. */
+static void part_schemas(json_object *parts)
+{
+	json_object *whole = settings_schema(), *all = j_get(whole, "properties");
+	char key[32];
+
+	json_object_object_foreach(parts, name, part)
+	{
+		json_object *element;
+
+		(void)part;
+		snprintf(key, sizeof(key), "%ss", name);
+		element = j_get(j_get(all, key), "items");
+		if (element)
+			j_obj(parts, name, json_object_get(element));
+	}
+	json_object_put(whole);
+}
+
+/* A schema of the table, with that of a configuration, or of its parts, in the place of "an
+ * object": what a request has there is checked by config_json() or config_plug(), which know more
+ * and say it better. The caller's. */
 static json_object *whole_schema(const char *text)
 {
 	json_object *o = json_tokener_parse(text), *members = j_get(o, "properties");
+	json_object *config = j_get(members, "config");
 
-	if (j_get(members, "config"))
+	if (j_get(config, "properties"))
+		part_schemas(j_get(config, "properties"));
+	else if (config)
 		j_obj(members, "config", settings_schema());
 	return o;
 }

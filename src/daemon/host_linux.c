@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <libgen.h>
 #include <limits.h>
 #include <pwd.h>
 #include <signal.h>
@@ -39,16 +38,15 @@ static void raise_nofile(struct daemon *d)
 
 int host_supervisor(struct daemon *d, struct err *e)
 {
-	char self[PATH_MAX - 16] = "", path[PATH_MAX];
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	int fd;
+	char beside[PATH_MAX - 16], path[PATH_MAX];
+	int fd, rc = d->conf.supervisor[0] ? 0 : program_above(1, beside, sizeof(beside), e);
 
+	if (rc)
+		return rc;
 	if (d->conf.supervisor[0])
 		snprintf(path, sizeof(path), "%s", d->conf.supervisor);
-	else if (n > 0)
-		snprintf(path, sizeof(path), "%s/insula-run", dirname(self));
 	else
-		return err_sys(e, -errno, "/proc/self/exe");
+		snprintf(path, sizeof(path), "%s/insula-run", beside);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || access(path, X_OK)) {
 		fd_close(&fd);

@@ -122,6 +122,22 @@ void cgroups_close(struct cgroups *g)
 }
 
 /* Nobody asks: there is no group. */
+int cgroup_cpu(const struct cgroups *g, const char *name, unsigned percent)
+{
+	(void)g;
+	(void)name;
+	(void)percent;
+	return -EOPNOTSUPP;
+}
+
+int cgroup_set_memory(const struct cgroups *g, const char *name, uint64_t memory, struct err *e)
+{
+	(void)g;
+	(void)name;
+	(void)memory;
+	return err_set(e, -EOPNOTSUPP, "no control groups on Windows");
+}
+
 void cgroup_kill(const struct cgroups *g, const char *name)
 {
 	(void)g;

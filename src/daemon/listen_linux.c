@@ -179,7 +179,7 @@ static int own_socket(const struct conf *c, const char *path)
 	return rc;
 }
 
-/* A process that is dead may still have its descriptors: see lock_state(). */
+/* A process that is dead may still have its descriptors: see take_lock(). */
 static bool is_dead(int fd)
 {
 	struct ucred u;

@@ -95,6 +95,11 @@ json_object *machine_result(const struct machine *m)
 	return o;
 }
 
+unsigned machine_cpus(const struct machine *m)
+{
+	return m->cpus_now ? m->cpus_now : m->r.cpus;
+}
+
 json_object *machine_json(const struct machine *m, bool full)
 {
 	json_object *o = json_object_new_object();
@@ -107,7 +112,7 @@ json_object *machine_json(const struct machine *m, bool full)
 	j_str(o, "state", vm_state_names[m->r.state]);
 	j_bool(o, "transient", m->r.transient);
 	j_str(o, "pool", pool_name_of(m));
-	j_int(o, "cpus", m->r.cpus);
+	j_int(o, "cpus", machine_cpus(m));
 	j_int(o, "mem", (int64_t)m->r.mem);
 	j_int(o, "created_ms", m->r.created_ms);
 	if (m->r.started_ms)
@@ -223,6 +228,8 @@ int machine_start(struct machine *m, struct err *e)
 	m->reason[0] = 0;
 	m->status = 0;
 	m->restarts = 0;
+	m->cpus_now = 0;
+	m->cpus_had = 0;
 	m->adopted = false;
 	m->r.started_ms = now_ms();
 	m->r.state = VM_STARTING;

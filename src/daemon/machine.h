@@ -60,10 +60,14 @@ struct machine {
 	unsigned again_ms;    /* the last interval; 0: none since it has said hello */
 	unsigned events;      /* from its supervisor since events_since; see talk.c */
 	uint64_t events_since;
-	struct timer *rest;  /* until it is read from again */
-	bool held;           /* not read from: its user has too many descriptors */
-	struct timer *grace; /* removes what ended while nobody could see it */
+	struct timer *rest;     /* until it is read from again */
+	bool held;              /* not read from: its user has too many descriptors */
+	bool resizing;          /* vm.resize has not been answered yet */
+	uint64_t before_resize; /* and what r.mem was before it */
+	struct timer *grace;    /* removes what ended while nobody could see it */
 	unsigned restarts;
+	unsigned cpus_now; /* its share of processors; 0: those that it boots with */
+	unsigned cpus_had; /* before vm.resize raised that, until it is answered; 0: it has not */
 	struct clones *clones; /* that it is one of, until it has begun: clone.h */
 	char *broken;          /* VM_BROKEN: why its record cannot be read; owned */
 	bool newer;            /* and that is because a newer insulad has written it */
@@ -104,9 +108,11 @@ void machine_release(struct request *r);
 void machine_shoot(struct machine *m);
 /* After `ms`, unless it has ended before. */
 void machine_shoot_later(struct machine *m, uint64_t ms);
-/* Its supervisor is told to end it (op and its parameters, which are taken over), and is shot when it
- * does not take that, or has not ended after `ms`. */
+/* Its supervisor is told to end it (op and its parameters, which are taken over), and is shot when
+ * it does not take that, or has not ended after `ms`. */
 void machine_order_end(struct machine *m, const char *op, json_object *params, uint64_t ms);
+/* The processors that it has now. */
+unsigned machine_cpus(const struct machine *m);
 json_object *machine_json(const struct machine *m, bool full);
 json_object *machine_result(const struct machine *m); /* the caller's; "{}" if it has not ended */
 /* machine_adopt.c: those of an earlier insulad. */

@@ -85,6 +85,7 @@ void machine_close_process(struct machine *m)
 	m->force = NULL;
 	timer_cancel(m->reopen);
 	m->reopen = NULL;
+	m->cpus_now = 0;
 	m->r.pid = 0;
 	m->r.start_time = 0;
 	foreign_go_on(m->d);
@@ -202,6 +203,7 @@ void machine_end(struct machine *m, bool keep)
 	machine_close_process(m);
 	machine_leave_group(m);
 	m->r.state = VM_ENDED;
+	m->r.mem = m->r.mem_start;
 	m->r.ended_ms = now_ms();
 	m->d->n.ended++;
 	if ((!m->r.transient || keep) && machine_save(m, &e))

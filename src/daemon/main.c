@@ -199,10 +199,13 @@ static int open_all(struct daemon *d, struct err *e)
 		rc = foreign_open(d, e);
 	if (rc)
 		return rc;
-	d->state = state_open(d->conf.state_dir, &d->state_lock, e);
+	d->state_lock = state_lock(d->conf.state_dir, e);
+	if (d->state_lock < 0)
+		return d->state_lock;
+	d->state = state_open(d->conf.state_dir, "vm", e);
 	if (d->state < 0)
 		return d->state;
-	d->pool_state = state_open_pools(d->conf.state_dir, e);
+	d->pool_state = state_open(d->conf.state_dir, "pool", e);
 	if (d->pool_state < 0)
 		return d->pool_state;
 	open_groups(d);

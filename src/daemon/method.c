@@ -76,12 +76,22 @@ struct machine *method_machine(struct daemon *d, struct request *r)
 static const struct {
 	const char *reason;
 	enum rpc_code code;
-} codes[] = {{"wrong-state", RPC_STATE},      {"busy", RPC_BUSY},
-	     {"timeout", RPC_TIMEOUT},        {"ended", RPC_STATE},
-	     {"not-ready", RPC_STATE},        {"no-agent", RPC_UNSUPPORTED},
-	     {"no-console", RPC_UNSUPPORTED}, {"unknown-op", RPC_UNSUPPORTED},
-	     {"no-balloon", RPC_UNSUPPORTED}, {"not-found", RPC_NOT_FOUND},
-	     {"bad-params", RPC_BAD_PARAMS},  {"failed", RPC_FAILED}};
+} codes[] = {{"wrong-state", RPC_STATE},
+	     {"busy", RPC_BUSY},
+	     {"timeout", RPC_TIMEOUT},
+	     {"ended", RPC_STATE},
+	     {"not-ready", RPC_STATE},
+	     {"no-agent", RPC_UNSUPPORTED},
+	     {"no-console", RPC_UNSUPPORTED},
+	     {"unknown-op", RPC_UNSUPPORTED},
+	     {"no-balloon", RPC_UNSUPPORTED},
+	     {"no-resize", RPC_UNSUPPORTED},
+	     {"no-hotplug", RPC_UNSUPPORTED},
+	     {"no-metadata", RPC_UNSUPPORTED},
+	     {"limit", RPC_LIMIT},
+	     {"not-found", RPC_NOT_FOUND},
+	     {"bad-params", RPC_BAD_PARAMS},
+	     {"failed", RPC_FAILED}};
 
 void method_refuse_as(struct request *r, json_object *error)
 {

@@ -50,6 +50,11 @@
 #define NAME    NAMED("name", "63", "letters, digits, dots, dashes and underscores; without, one " \
 				    "is made")
 #define CONFIG  OBJECT_ABOUT("config", "what insula-run --json takes; paths are absolute")
+#define PLUG_CONFIG \
+	MEMBER("config", "\"type\":\"object\",\"properties\":{" MEMBER("disk", "") "," \
+			 MEMBER("net", "") "," MEMBER("share", "") "," MEMBER("device", "") "}" \
+			 ABOUT("one member, disk, net, share or device: what is an element of " \
+			       "disks, nets, shares or devices in a VM's configuration"))
 #define WAIT    FLAG("wait", "answer when the VM has ended, with its result; else when the guest " \
 			     "runs")
 #define DEVICE  NAMED("device", "31", "as vm.info names it: vda, com1 ...")
@@ -104,6 +109,23 @@
 	OBJECT_ABOUT("stats", "the guest's own words: free_bytes, available_bytes, cache_bytes, " \
 			      "total_bytes, swap_in_bytes, swap_out_bytes, major_faults, " \
 			      "minor_faults, and what its kernel says besides")
+/* Of what can be resized; missing: this VM's cannot. */
+#define RESIZED \
+	OBJECT_ABOUT("memory", "bytes: requested, actual (what the guest has), max") "," \
+	OBJECT_ABOUT("processors", "requested, actual (what the guest has), max, and text if " \
+				   "these two differ")
+#define PLUGGED ANSWER(MUST("device") "," MUST("kind") "," MUST("place"), \
+	WORDS("device", "its name") "," \
+	WORDS("kind", "disk, net, share, device (vhost-user), console, rng, vsock, balloon or mem") "," \
+	WORDS("place", "on the PCI bus, as lspci has it: 00:03.0; else mmio or ports") "," \
+	FLAG("removable", "it was added while the VM runs") "," \
+	COUNT("slot", "that it is in: /sys/bus/pci/slots of the guest; missing: in none") "," \
+	WORDS("state", "ok, restarting, failed; adding, removing") "," \
+	COUNT("restarts", "of its process"))
+#define TREE \
+	OBJECT_ABOUT("metadata", "at most 51200 bytes of JSON, 12 objects deep, names without " \
+				 "slashes")
+#define METADATA ANSWER(MUST("metadata"), OBJECT_ABOUT("metadata", "all of it, as it is now"))
 #define OF_POOL OBJECT(MUST("name"), NAMED("name", "63", "name or id of the pool"))
 #define POOL_MEMBERS \
 	WORDS("id", "") "," \
@@ -198,8 +220,10 @@ const struct method methods[] = {
 					    "after an upgrade; missing: it does not say") ","
 		THINGS("processes") ","
 		LIST_ABOUT("devices", "name, state (ok, restarting, failed), restarts, "
-				      "next_try_ms while it waits") ","
-		OBJECT_ABOUT("balloon", "as vm.balloon answers it; missing: the VM has none")),
+				      "next_try_ms while it waits; limits that it has: rate, and "
+				      "pps of a card or iops of a disk") ","
+		OBJECT_ABOUT("balloon", "as vm.balloon answers it; missing: the VM has none") ","
+		RESIZED),
 	 false},
 	{"vm.pause", "Take the processors out of the guest. Answered when none is in it.",
 	 method_vm_pause, OF_ID, MACHINE, false},
@@ -367,11 +391,87 @@ const struct method methods[] = {
 		NUMBER("target", "16777216", "1099511627776",
 		       "bytes, at most the memory of the guest, which ends it")),
 	 ANSWER(MUST("target") "," MUST("actual") "," MUST("stats"), BALLOON_MEMBERS), false},
+	{"vm.resize",
+	 "Give a guest more while it runs, or take it back, within what its configuration has as "
+	 "max. Answered when the guest has done it, or at the deadline, with what it has by then; "
+	 "it goes on towards what was requested. One at a time.",
+	 method_vm_resize,
+	 OBJECT(MUST("id"),
+		ID ","
+		NUMBER("mem", "16777216", "1099511627776", "bytes") ","
+		NUMBER("cpus", "1", "32", "of the guest") ","
+		NUMBER("timeout_ms", "1", "3600000", "default 30000")),
+	 ANSWER(MACHINE_REQUIRED, MACHINE_MEMBERS "," OWNER_SID "," RESIZED), false},
+	{"vm.metadata.get",
+	 "What a VM that runs tells its guest at http://169.254.169.254.", method_vm_metadata_get,
+	 OF_ID, METADATA, false},
+	{"vm.metadata.set",
+	 "Tell it this instead: the guest's next request sees it. It is kept as long as the VM runs, "
+	 "and in its snapshots.",
+	 method_vm_metadata_set, OBJECT(MUST("id") "," MUST("metadata"), ID "," TREE), METADATA,
+	 false},
+	{"vm.metadata.patch",
+	 "Change what it is told by a merge patch (RFC 7396): null takes a member away.",
+	 method_vm_metadata_patch, OBJECT(MUST("id") "," MUST("metadata"), ID "," TREE), METADATA,
+	 false},
+	{"vm.net.policy",
+	 "What the guest may send by a card from now on, in the place of what was said before, "
+	 "here or in the configuration: nothing but what allow and serve name. Their words are "
+	 "those of net's items. Answered when it is in force. It lasts until the VM ends. "
+	 "A card with vhost=on is refused. docs/network-policy.md.",
+	 method_vm_net_policy,
+	 OBJECT(MUST("id") "," MUST("device"),
+		ID "," DEVICE ","
+		STRINGS("allow", "64", "[tcp:|udp:|icmp:]DEST[:PORT[-PORT]]") ","
+		STRINGS("serve", "16", "tcp:PORT[-PORT] or udp:PORT[-PORT]") ","
+		STRINGS("from", "8", "ADDRESS[/LENGTH]; without, as the configuration has it") ","
+		FLAG("off", "alone: the guest may send what it likes")),
+	 DONE, false},
+	{"vm.limits",
+	 "How much a card carries in each direction from now on, or how much a disk reads and writes. "
+	 "What is not said stays. It lasts until the VM ends. A disk that another program serves "
+	 "(vhost-user, qsd) has no limits, nor has a card with vhost=on.",
+	 method_vm_limits,
+	 OBJECT(MUST("id") "," MUST("device"),
+		ID "," DEVICE ","
+		NUMBER("rate", "0", "1099511627776", "bytes a second; 0: no limit") ","
+		NUMBER("pps", "0", "1099511627776", "of a card: frames a second; 0: no limit") ","
+		NUMBER("iops", "0", "1099511627776", "of a disk: requests a second; 0: no limit")),
+	 DONE, false},
 	{"vm.device.restart",
 	 "Restart the process of a device, now: also one that has failed, or that waits "
 	 "for its next try.",
 	 method_vm_device_restart, OBJECT(MUST("id") "," MUST("device"), ID "," DEVICE),
 	 DONE, false},
+	{"vm.device.add",
+	 "Give a VM that runs a device more, in a slot that its configuration has (hotplug). The "
+	 "paths in it are opened with the rights of the VM's owner. Answered when the guest has "
+	 "been told; its driver still has to look. A disk without a serial number has its name as "
+	 "one; a share is mounted by its name.",
+	 method_vm_device_add,
+	 OBJECT(MUST("id") "," MUST("config"),
+		ID ","
+		PLUG_CONFIG ","
+		NAMED("device", "15", "letters, digits, dots, dashes and underscores; without, it "
+				      "is the kind and the slot: disk1")),
+	 PLUGGED, false},
+	{"vm.device.remove",
+	 "Take back a device that was added. The guest is asked to give it up, and has timeout_ms; "
+	 "it keeps one that it does not give up. Answered when its process has written out "
+	 "everything and the device is closed: its files may be used by others.",
+	 method_vm_device_remove,
+	 OBJECT(MUST("id") "," MUST("device"),
+		ID "," DEVICE ","
+		FLAG("force", "the guest is not asked, as if a card was pulled out; what it had "
+			      "not flushed to a disk may be lost") ","
+		NUMBER("timeout_ms", "0", "3600000", "default 30000")),
+	 DONE, false},
+	{"vm.device.list", "The devices of a VM that runs, and how many slots are free.",
+	 method_vm_device_list, OF_ID,
+	 ANSWER(MUST("devices") "," MUST("slots") "," MUST("free"),
+		"\"devices\":{\"type\":\"array\",\"items\":" PLUGGED "},"
+		COUNT("slots", "for devices that come later: the configuration's hotplug") ","
+		COUNT("free", "of these")), false},
 	{"events.subscribe",
 	 "From now on this connection gets notifications \\\"event\\\": {seq, time_ms, event, id, "
 	 "name, data}. A reader too slow gets \\\"events.dropped\\\" and no more.",

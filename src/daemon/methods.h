@@ -7,7 +7,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include <json-c/json.h>
+
 struct daemon;
+struct machine;
 struct record;
 struct request;
 
@@ -33,6 +36,9 @@ void method_rpc_discover(struct daemon *d, struct request *r);
 void method_vm_create(struct daemon *d, struct request *r);
 void method_vm_start(struct daemon *d, struct request *r);
 void method_vm_run(struct daemon *d, struct request *r);
+/* What the parameter "config" says is refused. */
+struct mistake;
+void method_refuse_config(struct request *r, const struct mistake *m, const char *text);
 /* Make a VM as vm.run does, from the request's parameters, and start it; the request stays open.
  * NULL: it was refused. */
 struct machine *vm_begin_clone(struct daemon *d, struct request *r);
@@ -46,8 +52,14 @@ struct vm_shortage {
 	const char *field;
 	char value[96], expected[96];
 };
+void vm_refuse_shortage(struct request *r, const struct vm_shortage *s);
+/* May it have so many processors, beside the other VMs of its owner? */
+bool vm_may_have_cpus(const struct machine *m, unsigned n, struct vm_shortage *s);
 /* Is there room for one more VM with this owner, cpus and mem, that runs? */
 bool vm_room_for(const struct daemon *d, const struct record *r, struct vm_shortage *s);
+/* For one that runs to have `mem` in all. */
+bool vm_room_to_grow(const struct daemon *d, struct machine *m, uint64_t mem,
+		     struct vm_shortage *s);
 /* The parameter "config", validated with insula-run's own code; what a record needs of it goes into
  * `rec`, also when it is refused (false). */
 bool vm_take_config(struct request *r, struct record *rec);
@@ -55,6 +67,21 @@ bool vm_take_config(struct request *r, struct record *rec);
 bool vm_config_is_good(struct request *r);
 /* The streams that came with a request that starts a VM. False: refused. */
 bool vm_streams_are_good(struct request *r);
+/* vm_device.c */
+void method_vm_net_policy(struct daemon *d, struct request *r);
+void method_vm_limits(struct daemon *d, struct request *r);
+void method_vm_device_restart(struct daemon *d, struct request *r);
+void method_vm_device_list(struct daemon *d, struct request *r);
+void method_vm_device_add(struct daemon *d, struct request *r);
+void method_vm_device_remove(struct daemon *d, struct request *r);
+/* vm_resize.c */
+/* What a supervisor says of what its guest has: the VM's share follows. */
+void vm_resized(struct machine *m, json_object *said);
+void method_vm_resize(struct daemon *d, struct request *r);
+/* vm_metadata.c */
+void method_vm_metadata_get(struct daemon *d, struct request *r);
+void method_vm_metadata_set(struct daemon *d, struct request *r);
+void method_vm_metadata_patch(struct daemon *d, struct request *r);
 /* vm_methods.c */
 void method_vm_list(struct daemon *d, struct request *r);
 void method_vm_info(struct daemon *d, struct request *r);
@@ -65,7 +92,6 @@ void method_vm_resume(struct daemon *d, struct request *r);
 void method_vm_balloon(struct daemon *d, struct request *r);
 void method_vm_snapshot(struct daemon *d, struct request *r);
 void method_vm_clone(struct daemon *d, struct request *r);
-void method_vm_device_restart(struct daemon *d, struct request *r);
 void method_vm_stop(struct daemon *d, struct request *r);
 void method_vm_kill(struct daemon *d, struct request *r);
 void method_vm_wait(struct daemon *d, struct request *r);

@@ -259,7 +259,11 @@ static struct machine *new_standing(struct pool *p, struct err *e)
 	strcpy(m->r.pool, p->r.id);
 	m->r.owner = p->r.owner;
 	m->r.cpus = p->r.cpus;
+	m->r.cpus_max = p->r.cpus_max;
 	m->r.mem = p->r.mem;
+	m->r.mem_start = p->r.mem_start;
+	m->r.mem_boot = p->r.mem_boot;
+	m->r.mem_max = p->r.mem_max;
 	return m;
 }
 

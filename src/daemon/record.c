@@ -51,7 +51,14 @@ static json_object *record_to_json(const struct record *r)
 	j_int(o, "started_ms", r->started_ms);
 	j_int(o, "ended_ms", r->ended_ms);
 	j_int(o, "cpus", r->cpus);
+	if (r->cpus_max)
+		j_int(o, "cpus_max", r->cpus_max);
 	j_int(o, "mem", (int64_t)r->mem);
+	if (r->mem_max) {
+		j_int(o, "mem_start", (int64_t)r->mem_start);
+		j_int(o, "mem_boot", (int64_t)r->mem_boot);
+		j_int(o, "mem_max", (int64_t)r->mem_max);
+	}
 	j_int(o, "pid", r->pid);
 	j_int(o, "start_time", (int64_t)r->start_time);
 	j_str(o, "boot_id", r->boot_id);
@@ -136,15 +143,36 @@ static int take_names(struct record *r, json_object *o, struct err *e)
 	return rc;
 }
 
+/* Of a VM that can be resized. */
+static int take_sizes(struct record *r, json_object *o, struct err *e)
+{
+	int64_t start = (int64_t)r->mem, boot = start, max = 0;
+	int rc = 0;
+
+	if (j_get(o, "mem_max")) {
+		rc = take_number(o, "mem_start", INT64_MAX, &start, e);
+		if (!rc)
+			rc = take_number(o, "mem_boot", INT64_MAX, &boot, e);
+		if (!rc)
+			rc = take_number(o, "mem_max", INT64_MAX, &max, e);
+	}
+	r->mem_start = (uint64_t)start;
+	r->mem_boot = (uint64_t)boot;
+	r->mem_max = (uint64_t)max;
+	return rc;
+}
+
 static int take_numbers(struct record *r, json_object *o, struct err *e)
 {
-	int64_t uid, gid, cpus, mem, pid, start;
+	int64_t uid, gid, cpus, max = 0, mem, pid, start;
 	int rc = take_number(o, "uid", UINT32_MAX - 1, &uid, e);
 
 	if (!rc)
 		rc = take_number(o, "gid", UINT32_MAX - 1, &gid, e);
 	if (!rc)
 		rc = take_number(o, "cpus", 1024, &cpus, e);
+	if (!rc && j_get(o, "cpus_max"))
+		rc = take_number(o, "cpus_max", 1024, &max, e);
 	if (!rc)
 		rc = take_number(o, "mem", INT64_MAX, &mem, e);
 	if (!rc)
@@ -162,10 +190,11 @@ static int take_numbers(struct record *r, json_object *o, struct err *e)
 	r->owner.uid = (uint32_t)uid;
 	r->owner.gid = (uint32_t)gid;
 	r->cpus = (unsigned)cpus;
+	r->cpus_max = (unsigned)max;
 	r->mem = (uint64_t)mem;
 	r->pid = (int)pid;
 	r->start_time = (uint64_t)start;
-	return 0;
+	return take_sizes(r, o, e);
 }
 
 static int take_groups(struct record *r, json_object *list, struct err *e)

@@ -55,8 +55,10 @@ struct record {
 	bool transient;                           /* vm.run: goes when it ends */
 	int64_t created_ms, started_ms, ended_ms; /* since 1970 */
 	char *config;                             /* JSON object, one line; owned */
-	unsigned cpus;
-	uint64_t mem;
+	unsigned cpus, cpus_max;                  /* as in struct vm_config */
+	/* Bytes: its share of insulad's memory now, and when it starts; what its guest begins with;
+	 * what that can be resized to, 0: it cannot. */
+	uint64_t mem, mem_start, mem_boot, mem_max;
 	/* The supervisor, while there is one. */
 	int pid;
 	uint64_t start_time; /* field 22 of /proc/PID/stat; Windows: a FILETIME */

@@ -338,9 +338,10 @@ static int open_files(struct plan *p, int at, struct err *e)
 static int join_group(struct machine *m, struct plan *p, struct err *e)
 {
 	struct daemon *d = m->d;
-	const struct cgroup_limits l = {.memory = m->r.mem + ((uint64_t)d->conf.overhead_mib << 20),
+	const struct cgroup_limits l = {.memory = conf_group_memory(&d->conf, m->r.mem),
 					.cpu_percent = m->r.cpus * d->conf.cpu_percent,
-					.pids = m->r.cpus + 32 * 34 +
+					.pids = (m->r.cpus_max ? m->r.cpus_max : m->r.cpus) +
+						32 * 34 +
 						PIDS_SPARE, /* devices have up to 24 threads */
 					.io_max = d->conf.io_max};
 

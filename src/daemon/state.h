@@ -12,10 +12,10 @@ struct daemon;
 
 /* A directory of this mode, unless there is one; 0 or a negative errno. Linux. */
 int make_dir(const char *path, unsigned mode);
-/* Create and lock it; the descriptor of STATE/vm. */
-int state_open(const char *path, int *lock, struct err *e);
-/* The same for STATE/pool, after that. */
-int state_open_pools(const char *path, struct err *e);
+/* Create it, and lock it as long as the descriptor is open. -EBUSY: another insulad has it. */
+int state_lock(const char *path, struct err *e);
+/* The descriptor of STATE/NAME, created if it is not there; the state is locked. */
+int state_open(const char *path, const char *name, struct err *e);
 int state_make(int dir, const char *id, struct err *e);
 /* The directory of one VM. */
 int state_enter(int dir, const char *id);

@@ -84,7 +84,7 @@ static int try_lock(int dir)
  * about to make has left that, or until its last thread has closed what somebody else made
  * (closer_linux.c). The first is soon; the second may take as long as that somebody likes, but
  * nothing of that insulad runs any more: the file gives way to another one. */
-static int lock_state(int dir, const char *path, struct err *e)
+static int take_lock(int dir, const char *path, struct err *e)
 {
 	const struct timespec nap = {0, LOCK_NAP_MS * 1000000};
 	int fd = try_lock(dir);
@@ -102,51 +102,40 @@ static int lock_state(int dir, const char *path, struct err *e)
 		       : err_sys(e, fd, "%s/lock", path);
 }
 
-int state_open(const char *path, int *lock, struct err *e)
+int state_lock(const char *path, struct err *e)
 {
-	int rc = make_dirs(path, e), top, dir;
+	int rc = make_dirs(path, e), top;
 	struct stat st;
 
 	if (rc)
 		return rc;
 	top = open(path, O_DIRECTORY | O_CLOEXEC);
-	if (top < 0 || fstat(top, &st)) {
+	if (top < 0 || fstat(top, &st))
 		rc = err_sys(e, -errno, "state_dir: %s", path);
-		fd_close(&top);
-		return rc;
-	}
-	if (st.st_uid != geteuid() || (st.st_mode & 022)) {
-		close(top);
-		return err_set(e, -EPERM,
-			       "state_dir: %s: expected a directory of this user that nobody else "
-			       "may write",
-			       path);
-	}
-	*lock = lock_state(top, path, e);
-	if (*lock < 0) {
-		close(top);
-		return *lock;
-	}
-	if (mkdirat(top, "vm", 0700) && errno != EEXIST)
-		rc = -errno;
-	dir = openat(top, "vm", O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	close(top);
-	return dir < 0 ? err_sys(e, rc ? rc : -errno, "%s/vm", path) : dir;
+	else if (st.st_uid != geteuid() || (st.st_mode & 022))
+		rc = err_set(e, -EPERM,
+			     "state_dir: %s: expected a directory of this user that nobody else "
+			     "may write",
+			     path);
+	else
+		rc = take_lock(top, path, e);
+	fd_close(&top);
+	return rc;
 }
 
-int state_open_pools(const char *path, struct err *e)
+int state_open(const char *path, const char *name, struct err *e)
 {
 	int top = open(path, O_DIRECTORY | O_CLOEXEC), dir, rc = 0;
 
 	if (top < 0)
 		return err_sys(e, -errno, "state_dir: %s", path);
-	if (mkdirat(top, "pool", 0700) && errno != EEXIST)
+	if (mkdirat(top, name, 0700) && errno != EEXIST)
 		rc = -errno;
-	dir = openat(top, "pool", O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	dir = openat(top, name, O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (dir < 0 && !rc)
 		rc = -errno;
 	close(top);
-	return dir < 0 ? err_sys(e, rc, "%s/pool", path) : dir;
+	return dir < 0 ? err_sys(e, rc, "%s/%s", path, name) : dir;
 }
 
 int state_make(int dir, const char *id, struct err *e)

@@ -117,7 +117,7 @@ static int open_dir(const wchar_t *path, PSECURITY_DESCRIPTOR sd)
 }
 
 /* Nobody else may have it open. */
-static int lock_state(const wchar_t *top, const char *path, struct err *e)
+static int take_lock(const wchar_t *top, const char *path, struct err *e)
 {
 	wchar_t name[WIN_PATH_CHARS + 8];
 	HANDLE h;
@@ -132,65 +132,52 @@ static int lock_state(const wchar_t *top, const char *path, struct err *e)
 	return err_sys(e, win_errno(GetLastError()), "%s\\lock", path);
 }
 
-static int open_both(wchar_t *top, const char *path, PSECURITY_DESCRIPTOR sd, int *lock,
+/* STATE in wide characters, and the security descriptor of all that is in it; LocalFree(*sd). */
+static int state_top(const char *path, wchar_t top[WIN_PATH_CHARS], PSECURITY_DESCRIPTOR *sd,
 		     struct err *e)
 {
-	SECURITY_ATTRIBUTES sa = {sizeof(sa), sd, FALSE};
-	wchar_t vm[WIN_PATH_CHARS + 8];
-	int rc = make_dirs(top, sd), dir = rc ? rc : open_dir(top, sd);
-
-	if (dir < 0)
-		return err_sys(e, dir, "state_dir: %s", path);
-	fd_close(&dir);
-	*lock = lock_state(top, path, e);
-	if (*lock < 0)
-		return *lock;
-	swprintf(vm, ARRAY_LEN(vm), L"%ls\\vm", top);
-	if (!CreateDirectoryW(vm, &sa) && GetLastError() != ERROR_ALREADY_EXISTS)
-		return err_sys(e, win_errno(GetLastError()), "%s\\vm", path);
-	dir = open_dir(vm, sd);
-	return dir < 0 ? err_sys(e, dir, "%s\\vm", path) : dir;
-}
-
-int state_open(const char *path, int *lock, struct err *e)
-{
-	PSECURITY_DESCRIPTOR sd;
-	wchar_t top[WIN_PATH_CHARS];
-	int rc;
-
 	if (!path[0])
 		return err_set(e, -EINVAL, "state_dir: not given, and LOCALAPPDATA is not set");
 	if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, top, WIN_PATH_CHARS))
 		return err_set(e, -EINVAL, "state_dir: %s", path);
-	sd = own_descriptor(true, "", e);
-	if (!sd)
-		return e->code;
-	rc = open_both(top, path, sd, lock, e);
-	LocalFree(sd);
-	return rc;
+	*sd = own_descriptor(true, "", e);
+	return *sd ? 0 : e->code;
 }
 
-/* Beside STATE/vm, and as that one. */
-int state_open_pools(const char *path, struct err *e)
+int state_lock(const char *path, struct err *e)
+{
+	PSECURITY_DESCRIPTOR sd;
+	wchar_t top[WIN_PATH_CHARS];
+	int rc = state_top(path, top, &sd, e), dir;
+
+	if (rc)
+		return rc;
+	rc = make_dirs(top, sd);
+	dir = rc ? rc : open_dir(top, sd);
+	LocalFree(sd);
+	if (dir < 0)
+		return err_sys(e, dir, "state_dir: %s", path);
+	fd_close(&dir);
+	return take_lock(top, path, e);
+}
+
+int state_open(const char *path, const char *name, struct err *e)
 {
 	PSECURITY_DESCRIPTOR sd;
 	SECURITY_ATTRIBUTES sa;
-	wchar_t top[WIN_PATH_CHARS], pool[WIN_PATH_CHARS + 8];
-	int dir;
+	wchar_t top[WIN_PATH_CHARS], room[WIN_PATH_CHARS + 8];
+	int dir = state_top(path, top, &sd, e);
 
-	if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, top, WIN_PATH_CHARS))
-		return err_set(e, -EINVAL, "state_dir: %s", path);
-	sd = own_descriptor(true, "", e);
-	if (!sd)
-		return e->code;
+	if (dir)
+		return dir;
 	sa = (SECURITY_ATTRIBUTES){sizeof(sa), sd, FALSE};
-	swprintf(pool, ARRAY_LEN(pool), L"%ls\\pool", top);
-	if (!CreateDirectoryW(pool, &sa) && GetLastError() != ERROR_ALREADY_EXISTS)
+	swprintf(room, ARRAY_LEN(room), L"%ls\\%hs", top, name);
+	if (!CreateDirectoryW(room, &sa) && GetLastError() != ERROR_ALREADY_EXISTS)
 		dir = win_errno(GetLastError());
 	else
-		dir = open_dir(pool, sd);
+		dir = open_dir(room, sd);
 	LocalFree(sd);
-	return dir < 0 ? err_sys(e, dir, "%s\\pool", path) : dir;
+	return dir < 0 ? err_sys(e, dir, "%s\\%s", path, name) : dir;
 }
 
 /* ---- of one VM ---- */

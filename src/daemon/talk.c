@@ -26,6 +26,7 @@
 #include "host.h"
 #include "link.h"
 #include "machine.h"
+#include "methods.h"
 #include "pool.h"
 #include "record.h"
 #include "request.h"
@@ -34,9 +35,10 @@
 #include "talk.h"
 #include "watch.h"
 
-#define PACKET (64u << 10)
-#define PACKETS 8  /* per wake-up */
-#define EVENTS 256 /* per second and VM; more wait in its socket */
+#define PACKET (64u << 10)  /* that a supervisor takes */
+#define ANSWER (128u << 10) /* that it gives: metadata, all of it quotes */
+#define PACKETS 8           /* per wake-up */
+#define EVENTS 256          /* per second and VM; more wait in its socket */
 #define ANSWER_MS 10000
 #define AGAIN_MS 100 /* doubled each time */
 #define AGAIN_MAX_MS 5000
@@ -133,6 +135,22 @@ static void on_begun(struct machine *m, bool stands)
 	}
 }
 
+/* It matters to us, and the numbers to subscribers. */
+static void on_resized(struct machine *m, json_object *data, json_object *copy)
+{
+	static const char *const members[] = {"requested", "actual", "max"};
+	json_object *memory = j_get(data, "memory"), *o;
+
+	vm_resized(m, data);
+	j_int(copy, "cpus", machine_cpus(m));
+	if (!memory)
+		return;
+	o = json_object_new_object();
+	for (size_t i = 0; i < ARRAY_LEN(members); i++)
+		j_int(o, members[i], j_get_int(memory, members[i], 0));
+	j_obj(copy, "memory", o);
+}
+
 static void talk_on_event(struct machine *m, const char *what, json_object *data)
 {
 	static const struct {
@@ -140,7 +158,9 @@ static void talk_on_event(struct machine *m, const char *what, json_object *data
 		int state; /* -1: no change */
 	} known[] = {{"paused", VM_PAUSED},    {"resumed", VM_RUNNING}, {"helper-died", -1},
 		     {"helper-restarted", -1}, {"device-failed", -1},   {"exec-ended", -1},
-		     {"renewed", -1},          {"snapshot", -1},        {"snapshot-failed", -1}};
+		     {"renewed", -1},          {"snapshot", -1},        {"snapshot-failed", -1},
+		     {"device-added", -1},     {"device-removed", -1},  {"resized", -1},
+		     {"net-denied", -1}};
 	const char *device = j_get_str(data, "device", NULL), *text = j_get_str(data, "text", NULL);
 
 	bool stands = !strcmp(what, "paused") && m->r.state == VM_STARTING;
@@ -168,6 +188,8 @@ static void talk_on_event(struct machine *m, const char *what, json_object *data
 			j_str(copy, "text", text);
 		if (!strcmp(what, "exec-ended"))
 			exec_ended(m, data);
+		if (!strcmp(what, "resized"))
+			on_resized(m, data, copy);
 		if (j_get(data, "exec"))
 			j_int(copy, "exec", j_get_int(data, "exec", 0));
 		if (j_get(data, "status"))
@@ -222,7 +244,7 @@ static void count_event(struct machine *m)
 /* 1: a packet was there, 0: none, negative: the end. */
 static int on_packet(struct machine *m)
 {
-	char buf[PACKET];
+	char buf[ANSWER];
 	json_object *o;
 	const char *why;
 	int fd = -1, n;
@@ -370,6 +392,7 @@ static void on_hello(struct machine *m, struct request *r, json_object *result, 
 		return;
 	}
 	m->hello = true;
+	vm_resized(m, result);
 	m->again_ms = 0;
 	snprintf(m->version, sizeof(m->version), "%s", j_get_str(result, "version", ""));
 	if (m->r.state == VM_STOPPING || (!stands && strcmp(state, "running") != 0))

@@ -41,6 +41,7 @@ static void add_info(struct machine *m, struct request *r, json_object *result, 
 {
 	json_object *o = machine_json(m, true);
 	static const char *const lists[] = {"processes", "devices"};
+	static const char *const objects[] = {"balloon", "memory", "processors"};
 
 	(void)fd;
 	(void)error; /* a supervisor that does not answer: what we know ourselves */
@@ -50,8 +51,12 @@ static void add_info(struct machine *m, struct request *r, json_object *result, 
 		if (json_object_is_type(list, json_type_array))
 			j_obj(o, lists[i], json_object_get(list));
 	}
-	if (json_object_is_type(j_get(result, "balloon"), json_type_object))
-		j_obj(o, "balloon", json_object_get(j_get(result, "balloon")));
+	for (size_t i = 0; i < ARRAY_LEN(objects); i++) {
+		json_object *one = j_get(result, objects[i]);
+
+		if (json_object_is_type(one, json_type_object))
+			j_obj(o, objects[i], json_object_get(one));
+	}
 	j_bool(o, "answers", !error);
 	request_answer(r, o);
 }
@@ -118,7 +123,7 @@ static json_object *vm_stats(const struct machine *m, json_object *said)
 	j_str(o, "name", m->r.name);
 	j_str(o, "state", vm_state_names[m->r.state]);
 	j_int(o, "time_ns", (int64_t)clock_ns());
-	j_int(o, "cpus", m->r.cpus);
+	j_int(o, "cpus", machine_cpus(m));
 	j_bool(o, "cgroup", group);
 	j_int(o, "cpu_ns", group ? (int64_t)u.cpu_ns : vm_count_of(said, "cpu_ns"));
 	j_int(o, "mem_bytes", group ? (int64_t)u.mem : vm_count_of(said, "rss_bytes"));
@@ -249,18 +254,6 @@ void method_vm_snapshot(struct daemon *d, struct request *r)
 	j_bool(params, "diff", !strcmp(kind, "diff"));
 	j_bool(params, "keep_running", j_get_bool(r->params, "keep_running", true));
 	talk_ask_long(m, "snapshot", params, answer_snapshot, r, SNAPSHOT_MS);
-}
-
-void method_vm_device_restart(struct daemon *d, struct request *r)
-{
-	struct machine *m = method_machine(d, r);
-	json_object *params;
-
-	if (!m)
-		return;
-	params = json_object_new_object();
-	j_str(params, "device", j_get_str(r->params, "device", ""));
-	talk_ask(m, "device-restart", params, method_pass_on, r, false);
 }
 
 /* The end itself is the answer. */

@@ -29,7 +29,7 @@
 /* ---- making ---- */
 
 /* As insula-run says it, and in its parts. */
-static void refuse_config(struct request *r, const struct mistake *m, const char *text)
+void method_refuse_config(struct request *r, const struct mistake *m, const char *text)
 {
 	char field[sizeof(m->field) + 8];
 	struct refusal why = {.code = RPC_BAD_PARAMS, .reason = "config", .text = text};
@@ -76,7 +76,8 @@ static bool absolute_paths(struct request *r, const struct vm_config *c)
 	if (ok && c->image && setting_is_relative(setting_find("image"), c->image))
 		ok = refuse_member(r, "image", -1, c->image, "an absolute path");
 	for (unsigned i = 0; i < c->ndisks && ok; i++)
-		ok = absolute(r, "disks", (int)i, c->disk[i].path) &&
+		ok = (config_module(c->disk[i].path) ||
+		      absolute(r, "disks", (int)i, c->disk[i].path)) &&
 		     (c->disk[i].thrown_away || absolute(r, "disks", (int)i, c->disk[i].overlay));
 	for (unsigned i = 0; i < c->nshares && ok; i++)
 		ok = absolute(r, "shares", (int)i, c->share[i].dir);
@@ -92,10 +93,26 @@ static bool no_descriptors(struct request *r, const struct vm_config *c)
 {
 	for (unsigned i = 0; i < c->nnets; i++) {
 		if (c->net[i].kind == NET_ON_FD)
-			return refuse_member(r, "nets", (int)i, "fd",
-					     "tap=NAME, user or socket=PATH");
+			return refuse_member(r, "nets", (int)i, "fd", NET_NO_FD);
+	}
+	for (unsigned i = 0; i < c->nvfios; i++) {
+		if (c->vfio[i].fd >= 0)
+			return refuse_member(r, "vfios", (int)i, "fd", "a function without fd=N");
 	}
 	return true;
+}
+
+/* How much the guest of a snapshot has is known when it is there, so it counts with all that it may
+ * have; or with `now`, if it is known after all. */
+static void take_sizes(const struct vm_config *c, int64_t now, struct record *rec)
+{
+	bool known = now >= (int64_t)c->mem && now <= (int64_t)c->mem_max;
+
+	rec->mem_boot = rec->mem_start = c->mem;
+	rec->mem_max = c->mem_max;
+	if (c->restore && c->mem_max)
+		rec->mem_start = known ? (uint64_t)now : c->mem_max;
+	rec->mem = rec->mem_start;
 }
 
 /* Validate with insula-run's own code; what the record needs of it goes into `rec`. */
@@ -118,10 +135,11 @@ bool vm_take_config(struct request *r, struct record *rec)
 		method_refuse_field(r, RPC_BAD_PARAMS, "config", "config", NULL,
 				    "at most 1 MiB, whatever max_line is");
 	} else if (config_json(c, "", text, strlen(text), &e) || config_check(c, &e)) {
-		refuse_config(r, &c->mistake, e.text);
+		method_refuse_config(r, &c->mistake, e.text);
 	} else if (absolute_paths(r, c) && no_descriptors(r, c)) {
 		rec->cpus = c->cpus;
-		rec->mem = c->mem;
+		rec->cpus_max = c->cpus_max;
+		take_sizes(c, j_get_int(r->params, "mem_now", 0), rec);
 		ok = true;
 	}
 	config_free(c);
@@ -178,7 +196,7 @@ static bool room_for_record(const struct daemon *d, uint32_t uid, struct vm_shor
 	return true;
 }
 
-static void refuse_shortage(struct request *r, const struct vm_shortage *s)
+void vm_refuse_shortage(struct request *r, const struct vm_shortage *s)
 {
 	method_refuse_field(r, RPC_LIMIT, "limit", s->field, s->value[0] ? s->value : NULL,
 			    s->expected);
@@ -204,7 +222,7 @@ static struct machine *vm_start_make(struct daemon *d, struct request *r, bool t
 	if (!vm_name_is_good(r, name))
 		return NULL;
 	if (!room_for_record(d, r->client->who.uid, &s)) {
-		refuse_shortage(r, &s);
+		vm_refuse_shortage(r, &s);
 		return NULL;
 	}
 	m = machine_new(d);
@@ -284,25 +302,17 @@ static bool within(struct vm_shortage *s, const char *what, uint64_t used, uint6
 }
 
 /* Of a VM with this record; those that run count. */
-static bool room_to_run(const struct daemon *d, uint32_t client, const struct record *r,
-			struct vm_shortage *s)
+static bool room_in_limits(const struct daemon *d, const struct record *r, struct vm_shortage *s)
 {
 	const struct limits *l = conf_limits(&d->conf, r->owner.uid);
 	uint64_t cpus = 0, mem = 0, all = 0;
 
-	if (foreign_table_full(d, client)) {
-		s->field = "descriptors";
-		s->value[0] = 0;
-		snprintf(s->expected, sizeof(s->expected),
-			 "fewer VMs and connections: insulad has no descriptors left");
-		return false;
-	}
 	for (const struct machine *o = d->machines; o; o = o->next) {
 		if (&o->r == r || !machine_active(o))
 			continue;
 		all += o->r.mem;
 		if (o->r.owner.uid == r->owner.uid) {
-			cpus += o->r.cpus;
+			cpus += machine_cpus(o);
 			mem += o->r.mem;
 		}
 	}
@@ -313,9 +323,46 @@ static bool room_to_run(const struct daemon *d, uint32_t client, const struct re
 		      host_memory() / 100 * d->conf.overcommit_percent);
 }
 
+static bool room_to_run(const struct daemon *d, uint32_t client, const struct record *r,
+			struct vm_shortage *s)
+{
+	if (foreign_table_full(d, client)) {
+		s->field = "descriptors";
+		s->value[0] = 0;
+		snprintf(s->expected, sizeof(s->expected),
+			 "fewer VMs and connections: insulad has no descriptors left");
+		return false;
+	}
+	return room_in_limits(d, r, s);
+}
+
+bool vm_room_to_grow(const struct daemon *d, struct machine *m, uint64_t mem, struct vm_shortage *s)
+{
+	uint64_t now = m->r.mem;
+	bool room;
+
+	m->r.mem = mem;
+	room = room_in_limits(d, &m->r, s);
+	m->r.mem = now;
+	return room;
+}
+
 bool vm_room_for(const struct daemon *d, const struct record *r, struct vm_shortage *s)
 {
 	return room_for_record(d, r->owner.uid, s) && room_to_run(d, r->owner.uid, r, s);
+}
+
+bool vm_may_have_cpus(const struct machine *m, unsigned n, struct vm_shortage *s)
+{
+	const struct daemon *d = m->d;
+	uint32_t uid = m->r.owner.uid;
+	uint64_t others = 0;
+
+	for (const struct machine *o = d->machines; o; o = o->next) {
+		if (o != m && machine_active(o) && o->r.owner.uid == uid)
+			others += machine_cpus(o);
+	}
+	return !uid || within(s, "vcpus", others, n, conf_limits(&d->conf, uid)->vcpus);
 }
 
 /* False: refused. */
@@ -325,7 +372,7 @@ static bool may_run(struct daemon *d, struct request *r, const struct machine *m
 	bool room = room_to_run(d, r->client->who.uid, &m->r, &s);
 
 	if (!room)
-		refuse_shortage(r, &s);
+		vm_refuse_shortage(r, &s);
 	return room;
 }
 

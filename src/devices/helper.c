@@ -159,7 +159,7 @@ static int helper_stop(struct helper *h)
 static int take_message(struct helper *h)
 {
 	int fds[MSG_MAX_FDS];
-	uint8_t body[64];
+	_Alignas(8) uint8_t body[MSG_MAX_BODY];
 	enum msg_type type;
 	unsigned nfds;
 	size_t len;

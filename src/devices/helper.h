@@ -125,5 +125,7 @@ void helper_signals(void);
 
 /* pthread_create() with a stack as small as it can be. 0 or a negative errno. */
 int helper_thread(pthread_t *t, void *(*fn)(void *), void *arg);
+/* The same with room for what libraries do, on Linux: at least `stack` bytes. */
+int helper_thread_with(pthread_t *t, size_t stack, void *(*fn)(void *), void *arg);
 
 #endif

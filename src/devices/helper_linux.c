@@ -55,6 +55,11 @@ static void *helper_begin(void *p)
 
 int helper_thread(pthread_t *t, void *(*fn)(void *), void *arg)
 {
+	return helper_thread_with(t, STACK_SIZE, fn, arg);
+}
+
+int helper_thread_with(pthread_t *t, size_t stack, void *(*fn)(void *), void *arg)
+{
 	struct helper_begin b = {.fn = fn, .arg = arg};
 	sigset_t all, old;
 	pthread_attr_t a;
@@ -62,7 +67,7 @@ int helper_thread(pthread_t *t, void *(*fn)(void *), void *arg)
 
 	pthread_barrier_init(&b.up, NULL, 2);
 	pthread_attr_init(&a);
-	pthread_attr_setstacksize(&a, STACK_SIZE);
+	pthread_attr_setstacksize(&a, stack > STACK_SIZE ? stack : STACK_SIZE);
 	/* Signals, if there are any, belong to the control thread. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);

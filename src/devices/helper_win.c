@@ -10,11 +10,16 @@
 
 int helper_thread(pthread_t *t, void *(*fn)(void *), void *arg)
 {
+	return helper_thread_with(t, STACK_SIZE, fn, arg);
+}
+
+int helper_thread_with(pthread_t *t, size_t stack, void *(*fn)(void *), void *arg)
+{
 	pthread_attr_t a;
 	int rc;
 
 	pthread_attr_init(&a);
-	pthread_attr_setstacksize(&a, STACK_SIZE);
+	pthread_attr_setstacksize(&a, stack > STACK_SIZE ? stack : STACK_SIZE);
 	rc = pthread_create(t, &a, fn, arg);
 	pthread_attr_destroy(&a);
 	return -rc;

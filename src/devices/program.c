@@ -8,7 +8,7 @@
 
 #include "program.h"
 
-#define MAX_START 1024 /* bytes of a start message */
+#define MAX_START 4096 /* bytes of a start message */
 
 struct start {
 	const struct helper_program *p; /* of the kind that it starts */
@@ -30,14 +30,14 @@ static int check_roles(const struct helper_program *p, const struct start_fds *f
 		rc = start_expect(f, none[i], 0, e);
 	/* On the PCI bus a vector for each queue and one more. How many queues, check() knows. */
 	if (!rc)
-		rc = start_expect(f, START_IRQ, !f->n[START_VECTOR], e);
+		rc = start_expect(f, START_IRQ, !f->n[START_VECTOR] && !p->assigned, e);
 	if (!rc && f->n[START_VECTOR])
 		rc = start_expect(f, START_VECTOR, p->memory ? f->n[START_KICK] + 1 : 0, e);
 	if (!rc && f->n[START_FAULTS])
 		rc = start_expect(f, START_FAULTS, p->memory, e);
 	if (!rc && f->n[START_WATCH])
 		rc = start_expect(f, START_WATCH, p->memory && !f->n[START_FAULTS], e);
-	if (!rc && (f->n[START_MEMORY] > 0) != p->memory)
+	if (!rc && (f->n[START_MEMORY] > 0) != p->memory && !p->assigned)
 		rc = err_set(e, -EINVAL, "%u descriptors of guest memory; expected %s",
 			     f->n[START_MEMORY], p->memory ? "some" : "none");
 	return rc;
@@ -114,7 +114,7 @@ static const char *set_up(const struct helper_program **program, struct helper *
 	if (jail_seal(rules.rule, rules.n, e))
 		return "seccomp";
 	if (!p->loop && p->attach(p->dev, h, e))
-		return "page";
+		return p->attach_step ? p->attach_step : "page";
 	return NULL;
 }
 
@@ -137,6 +137,10 @@ void helper_main(const struct helper_program *p)
 	jail_enter();
 	helper_signals();
 	step = set_up(&p, &helper, &e);
+	if (step && step == p->attach_step) {
+		msg_fail(MSG_CHANNEL_FD, step, e.code, e.text, 1);
+		_exit(1);
+	}
 	if (step)
 		helper_fail(MSG_CHANNEL_FD, step, &e);
 	_exit(serve(p, &helper) ? 1 : 0);

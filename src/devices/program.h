@@ -16,8 +16,11 @@
 
 /* What is special about one of them. The hooks run on the control thread, once, in this order. */
 struct helper_program {
-	uint32_t tag;      /* of its start message (insula/start.h); its body is MSG_START's */
-	bool memory;       /* it works in guest memory; otherwise it is refused a map with some */
+	uint32_t tag; /* of its start message (insula/start.h); its body is MSG_START's */
+	bool memory;  /* it works in guest memory; otherwise it is refused a map with some */
+	/* It serves a device of the host: no interrupts go through it, and it may get guest memory
+	 * or none, as its check() knows. */
+	bool assigned;
 	size_t start_size; /* bytes of its body, the head included */
 	void *dev;         /* all zeros; given to the hooks */
 
@@ -31,6 +34,9 @@ struct helper_program {
 	void (*rules)(const void *dev, struct rule_list *l);
 	/* Sealed: helper_attach(). */
 	int (*attach)(void *dev, struct helper *h, struct err *e);
+	/* What attach() is called if it fails; NULL: "page". A step of that name is about what the
+	 * user said. */
+	const char *attach_step;
 
 	/* Instead of helper_loop(), for a program without a device page: it gets neither the
 	 * control thread's rules nor attach(). As helper_loop(), after MSG_READY. Its message is of

@@ -264,7 +264,7 @@ int worker_begin(struct worker *w, void *(*fn)(void *), void *const *arg, struct
 	int rc = 0;
 
 	for (unsigned i = 0; i < w->nlanes && !rc; i++)
-		rc = helper_thread(&t, fn, arg[i]);
+		rc = helper_thread_with(&t, w->stack, fn, arg[i]);
 	if (rc)
 		return err_sys(e, rc, "thread");
 	if (!wait_lanes(w, is_up, START_MS))

@@ -53,12 +53,12 @@ struct lane {
 	struct err born;            /* code < 0: the thread could not start */
 
 	/* the I/O thread's */
-	uint32_t seen;     /* the last command that was obeyed */
-	bool broken;       /* a guest's mistake: take no more chains */
-	uint32_t queues;   /* bit i: queue i is served here; its kicks are nobody else's */
-	uint64_t stat[16]; /* by index of stats.h; the control thread reads them too, while it works
-			      only by worker_count() */
-	uint8_t apart[64]; /* no line of the cache is shared with the next lane */
+	uint32_t seen;             /* the last command that was obeyed */
+	bool broken;               /* a guest's mistake: take no more chains */
+	uint32_t queues;           /* bit i: queue i is served here; its kicks are nobody else's */
+	uint64_t stat[STATS_ROOM]; /* by index of stats.h; the control thread reads them too, while
+				      it works only by worker_count() */
+	uint8_t apart[64];         /* no line of the cache is shared with the next lane */
 };
 
 struct worker {
@@ -68,6 +68,7 @@ struct worker {
 	struct virtio_model model;
 	unsigned nkicks;
 	int kick_fd[VIRTIO_MAX_QUEUES];
+	size_t stack; /* of an I/O thread; 0: what our own code needs */
 	unsigned nlanes;
 	struct lane lane[WORKER_MAX_LANES];
 

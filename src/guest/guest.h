@@ -68,6 +68,8 @@ unsigned modules_load(const char *group);
 void modules_load_for(const char *hid, const char *group);
 /* The group "virtio-pci" if there is a device on a PCI bus. */
 void modules_load_pci(void);
+/* What a disk, a card or a share needs that comes later, if there is a place for one: a bridge. */
+void modules_load_later(void);
 /* The group "virtio-ID" for each virtio device that a bus has; twice does no harm. */
 void modules_load_virtio(void);
 
@@ -114,6 +116,11 @@ void fs_mount(char *const fs[]);
 /* From a process of its own, mount those again whose server the host has replaced. No-op without
  * live shares. */
 void fs_watch(char *const fs[]);
+
+/* ---- cpus.c ---- */
+
+/* From a process of its own, use the processors that come. No-op if none can. */
+void cpus_watch(void);
 
 /* ---- leave.c ---- */
 

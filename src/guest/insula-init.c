@@ -235,6 +235,7 @@ int main(void)
 	modules_load_for("LNRO0005", "virtio"); /* virtio over MMIO */
 	modules_load_pci();
 	modules_load_virtio();
+	modules_load_later();
 	tty_late();
 	if (sethostname(c.hostname, strlen(c.hostname)) < 0)
 		die_errno("host name \"%s\"", c.hostname);
@@ -252,6 +253,7 @@ int main(void)
 	mounts_shares(c.share);
 	fs_mount(c.fs);
 	fs_watch(c.fs);
+	cpus_watch();
 	if (c.agent == AGENT_ALONE)
 		serve_alone();
 	if (c.agent == AGENT_BESIDE)

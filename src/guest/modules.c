@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -16,6 +17,7 @@
 
 #define LIST "/insula/modules"
 #define FOLDER "/insula/m"
+#define PCI_DEVICES "/sys/bus/pci/devices"
 #define VIRTIO_DEVICES "/sys/bus/virtio/devices"
 
 static void load_module(const char *file)
@@ -73,7 +75,7 @@ void modules_load_for(const char *hid, const char *group)
 
 void modules_load_pci(void)
 {
-	DIR *d = opendir("/sys/bus/pci/devices");
+	DIR *d = opendir(PCI_DEVICES);
 	struct dirent *e;
 
 	if (!d)
@@ -86,21 +88,44 @@ void modules_load_pci(void)
 	closedir(d);
 }
 
-/* "0x0013" of /sys/bus/virtio/devices/NAME/device; 0 if it cannot be read. */
-static unsigned virtio_id(const char *name)
+/* "0x0013" of DIR/NAME/FILE; 0 if it cannot be read. */
+static unsigned sys_number(const char *dir, const char *name, const char *file)
 {
 	char path[300];
-	unsigned id = 0;
+	unsigned n = 0;
 	FILE *f;
 
-	snprintf(path, sizeof path, VIRTIO_DEVICES "/%s/device", name);
+	snprintf(path, sizeof path, "%s/%s/%s", dir, name, file);
 	f = fopen(path, "re");
 	if (!f)
 		return 0;
-	if (fscanf(f, "%x", &id) != 1)
-		id = 0;
+	if (fscanf(f, "%x", &n) != 1)
+		n = 0;
 	fclose(f);
-	return id;
+	return n;
+}
+
+/* Is it a bridge to another bus, where a device may come later? */
+static bool is_pci_bridge(const char *name)
+{
+	return sys_number(PCI_DEVICES, name, "class") >> 8 == 0x0604;
+}
+
+/* There may be nobody then who loads them: the initrd is gone. */
+void modules_load_later(void)
+{
+	static const char *const groups[] = {"virtio-1", "virtio-2", "virtio-26"};
+	DIR *d = opendir(PCI_DEVICES);
+	bool wanted = false;
+	struct dirent *e;
+
+	if (!d)
+		return;
+	while (!wanted && (e = readdir(d)))
+		wanted = e->d_name[0] != '.' && is_pci_bridge(e->d_name);
+	closedir(d);
+	for (size_t i = 0; wanted && i < sizeof groups / sizeof *groups; i++)
+		modules_load(groups[i]);
 }
 
 void modules_load_virtio(void)
@@ -114,7 +139,8 @@ void modules_load_virtio(void)
 	while ((e = readdir(d))) {
 		if (e->d_name[0] == '.')
 			continue;
-		snprintf(group, sizeof group, "virtio-%u", virtio_id(e->d_name));
+		snprintf(group, sizeof group, "virtio-%u",
+			 sys_number(VIRTIO_DEVICES, e->d_name, "device"));
 		modules_load(group);
 	}
 	closedir(d);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The initrd: insula-init, insula-container, a static busybox, and the modules that this kernel needs for the board's
- * devices.
+ * The initrd: insula-init, insula-container, a static busybox, and the modules that this kernel
+ * needs for the board's devices.
  *
  * Stages: find the kernel's version and module tree; choose the modules; name the result after the
  * identity of all inputs; take it from the cache, or write the archive there. Nothing is executed
@@ -28,7 +28,7 @@
 #include "spawn.h"
 
 /* Part of every key: count up when the archive's layout changes. */
-#define BUILDER_VERSION 7
+#define BUILDER_VERSION 8
 
 #define BUSYBOX_MAX_PHDRS 64
 
@@ -38,7 +38,7 @@
  * each, and every boot would unpack them; kernels that have them built in can use them. */
 static const struct {
 	const char *group, *module;
-	enum { FOR_ALL, FOR_ROOT_DISK, FOR_FS, FOR_PCI } who;
+	enum { FOR_ALL, FOR_ROOT_DISK, FOR_FS, FOR_PCI, FOR_MEM } who;
 } wanted[] = {
 	{"panic", "pvpanic-mmio", FOR_ALL},
 	{"virtio", "virtio_mmio", FOR_ALL},
@@ -49,6 +49,7 @@ static const struct {
 	{"virtio-19", "vmw_vsock_virtio_transport", FOR_ALL},
 	{"virtio-3", "virtio_console", FOR_ALL},
 	{"virtio-5", "virtio_balloon", FOR_ALL},
+	{"virtio-24", "virtio_mem", FOR_MEM},
 	{"virtio-26", "virtiofs", FOR_FS},
 	{"overlay", "overlay", FOR_ROOT_DISK},
 	{"ext4", "ext4", FOR_ROOT_DISK},
@@ -196,7 +197,8 @@ static int find_modules(struct build *b, struct err *e)
 static bool is_wanted(const struct image_initrd_params *p, size_t i)
 {
 	return wanted[i].who == FOR_ALL || (wanted[i].who == FOR_ROOT_DISK && p->root_disk) ||
-	       (wanted[i].who == FOR_FS && p->fs) || (wanted[i].who == FOR_PCI && p->pci);
+	       (wanted[i].who == FOR_FS && p->fs) || (wanted[i].who == FOR_PCI && p->pci) ||
+	       (wanted[i].who == FOR_MEM && p->mem);
 }
 
 static int choose_modules(struct build *b, struct err *e)
@@ -361,13 +363,14 @@ static int hash_input(struct hash *h, const char *path, int fd, struct err *e)
 
 static int name_result(struct build *b, struct err *e)
 {
-	char kind[sizeof(CACHE_INITRD CACHE_INITRD_ROOT CACHE_INITRD_FS CACHE_INITRD_PCI)];
+	char kind[sizeof(
+		CACHE_INITRD CACHE_INITRD_ROOT CACHE_INITRD_FS CACHE_INITRD_PCI CACHE_INITRD_MEM)];
 	struct hash subject, key;
 	int r;
 
-	snprintf(kind, sizeof(kind), "%s%s%s%s", CACHE_INITRD,
+	snprintf(kind, sizeof(kind), "%s%s%s%s%s", CACHE_INITRD,
 		 b->p->root_disk ? CACHE_INITRD_ROOT : "", b->p->fs ? CACHE_INITRD_FS : "",
-		 b->p->pci ? CACHE_INITRD_PCI : "");
+		 b->p->pci ? CACHE_INITRD_PCI : "", b->p->mem ? CACHE_INITRD_MEM : "");
 	hash_init(&subject);
 	hash_str(&subject, b->kernel_path);
 	hash_str(&subject, b->p->init);

@@ -125,9 +125,10 @@ static int wait_end(const struct spawn *s, pid_t pid, int *status, struct err *e
 
 /* What the program complained about last, without its own name in front: warnings come before the
  * reason. */
-static int report_failure(const struct spawn *s, int status, int errors, struct err *e)
+static int report_failure(const struct spawned *p, int status, struct err *e)
 {
-	const char *base = strrchr(s->argv[0], '/') ? strrchr(s->argv[0], '/') + 1 : s->argv[0];
+	const char *base = p->name;
+	const int errors = p->errors;
 	char text[4096], *line, *end;
 	off_t size = lseek(errors, 0, SEEK_END), len = (off_t)sizeof(text) - 1;
 	ssize_t n = pread(errors, text, (size_t)len, size > len ? size - len : 0);
@@ -155,41 +156,81 @@ static int high_fd(int fd)
 	return high;
 }
 
-int spawn_run(const struct spawn *s, struct err *e)
+int spawn_begin(const struct spawn *s, struct spawned *p, struct err *e)
 {
+	const char *base = strrchr(s->argv[0], '/');
 	char program[PROGRAM_MAX];
-	int null = -1, errors = -1, status = 0;
 	struct spawn t = *s;
-	pid_t pid, self = getpid();
-	int r = find_program(s, program, e);
+	pid_t self = getpid();
+	int null = -1, r = find_program(s, program, e);
 
+	*p = (struct spawned){.errors = -1};
+	snprintf(p->name, sizeof(p->name), "%s", base ? base + 1 : s->argv[0]);
 	if (r)
 		return r;
 	null = high_fd(open("/dev/null", O_RDWR | O_CLOEXEC));
-	errors = high_fd(memfd_create("stderr", MFD_CLOEXEC));
+	p->errors = high_fd(memfd_create("stderr", MFD_CLOEXEC));
 	t.in = s->in < 0 ? -1 : fcntl(s->in, F_DUPFD_CLOEXEC, SPAWN_FD + 1);
 	t.out = s->out < 0 ? -1 : fcntl(s->out, F_DUPFD_CLOEXEC, SPAWN_FD + 1);
 	t.extra = s->extra < 0 ? -1 : fcntl(s->extra, F_DUPFD_CLOEXEC, SPAWN_FD + 1);
-	if (null < 0 || errors < 0 || (t.in < 0) != (s->in < 0) || (t.out < 0) != (s->out < 0) ||
+	if (null < 0 || p->errors < 0 || (t.in < 0) != (s->in < 0) || (t.out < 0) != (s->out < 0) ||
 	    (t.extra < 0) != (s->extra < 0)) {
 		r = err_sys(e, -errno, "descriptors for %s", s->argv[0]);
-		goto out;
+	} else {
+		p->pid = fork();
+		if (p->pid == 0)
+			become_program(&t, program, null, p->errors, self);
+		if (p->pid < 0)
+			r = err_sys(e, -errno, "fork for %s", s->argv[0]);
 	}
-	pid = fork();
-	if (pid == 0)
-		become_program(&t, program, null, errors, self);
-	if (pid < 0) {
-		r = err_sys(e, -errno, "fork for %s", s->argv[0]);
-		goto out;
-	}
-	r = wait_end(s, pid, &status, e);
-	if (!r && status)
-		r = report_failure(s, status, errors, e);
-out:
 	fd_close(&t.extra);
 	fd_close(&t.out);
 	fd_close(&t.in);
-	fd_close(&errors);
 	fd_close(&null);
+	if (r) {
+		p->pid = 0;
+		fd_close(&p->errors);
+	}
+	return r;
+}
+
+int spawn_look(struct spawned *p, struct err *e)
+{
+	int status = 0, rc = 0;
+	pid_t ended = waitpid(p->pid, &status, WNOHANG);
+
+	if (!ended || (ended < 0 && errno == EINTR))
+		return -EAGAIN;
+	if (ended < 0)
+		rc = err_sys(e, -errno, "wait for %s", p->name);
+	else if (status)
+		rc = report_failure(p, status, e);
+	p->pid = 0;
+	fd_close(&p->errors);
+	return rc;
+}
+
+void spawn_kill(struct spawned *p)
+{
+	if (!p->pid)
+		return;
+	kill(p->pid, SIGKILL);
+	while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	p->pid = 0;
+	fd_close(&p->errors);
+}
+
+int spawn_run(const struct spawn *s, struct err *e)
+{
+	struct spawned p;
+	int status = 0, r = spawn_begin(s, &p, e);
+
+	if (r)
+		return r;
+	r = wait_end(s, p.pid, &status, e);
+	if (!r && status)
+		r = report_failure(&p, status, e);
+	fd_close(&p.errors);
 	return r;
 }

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <insula/err.h>
 
@@ -30,5 +31,17 @@ struct spawn {
 /* 0 if it ends with status 0; otherwise -EIO with the last line of its stderr, -ENOENT if it is not
  * installed. It dies with the caller. */
 int spawn_run(const struct spawn *s, struct err *e);
+
+/* The same without waiting for it, and without `tick`. */
+struct spawned {
+	pid_t pid;     /* 0: there is none */
+	int errors;    /* owned: its stderr */
+	char name[32]; /* of the program */
+};
+int spawn_begin(const struct spawn *s, struct spawned *p, struct err *e);
+/* -EAGAIN while it runs; else as spawn_run(), once. Does not block. */
+int spawn_look(struct spawned *p, struct err *e);
+/* Kill it, and wait for that. No-op if there is none. */
+void spawn_kill(struct spawned *p);
 
 #endif

@@ -121,13 +121,14 @@ static int limit(int what, const char *name, rlim_t value, struct err *e)
 
 /* io_uring charges its rings to this one (Linux 6.14 and newer), so it stays what the caller has,
  * within reason. */
-static rlim_t locked_memory(void)
+static rlim_t locked_memory(const struct jail_plan *p)
 {
+	rlim_t most = p->memlock > LOCKED_MAX ? p->memlock : LOCKED_MAX;
 	struct rlimit l;
 
 	if (getrlimit(RLIMIT_MEMLOCK, &l))
 		return 0;
-	return l.rlim_max < LOCKED_MAX ? l.rlim_max : LOCKED_MAX;
+	return l.rlim_max < most ? l.rlim_max : most;
 }
 
 static int step_rlimits(struct jail_start *s, struct err *e)
@@ -143,7 +144,7 @@ static int step_rlimits(struct jail_start *s, struct err *e)
 		{RLIMIT_AS, "RLIMIT_AS", p->as ? p->as : RLIM_INFINITY},
 		{RLIMIT_FSIZE, "RLIMIT_FSIZE", p->fsize},
 		{RLIMIT_CORE, "RLIMIT_CORE", 0}, /* a core would hold guest memory */
-		{RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK", locked_memory()},
+		{RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK", locked_memory(p)},
 		{RLIMIT_MSGQUEUE, "RLIMIT_MSGQUEUE", 0},
 		{RLIMIT_RTPRIO, "RLIMIT_RTPRIO", 0},
 		{RLIMIT_NICE, "RLIMIT_NICE", 0},

@@ -33,7 +33,7 @@
 
 #define MOUNT "/sys/fs/cgroup"
 #define FILE_MAX 8192u
-#define GONE_MS 2000u /* until all of a group is dead */
+#define GONE_MS 10000u /* until all of a group is dead */
 #define FREEZE_MS 2000u
 #define STEP_MS 5u
 #define DEPTH_MAX 16u /* of groups below one */

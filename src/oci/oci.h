@@ -19,6 +19,7 @@
  *   seccomp.c           linux.seccomp -> instructions
  *   cgroup.c            control groups of the host
  *   net.c               the network of a pod
+ *   forward.c names.c   its loopback: connections to it, and a name server on it
  *   conf.c              /etc/insula/oci.json
  *
  * Each function returns 0 or a negative errno with a line in `e` (which names the field, its value

@@ -211,8 +211,11 @@ static int do_vm(struct proxy *p, json_object *answer, struct err *e)
 		rc = start_vm(p, nets, e);
 	else
 		json_object_put(nets);
-	if (!rc)
+	if (!rc) {
 		open_forward(p);
+		/* Hooks have written the file, and its path still leads there. */
+		p->has_names = !p->j->host_net && names_server(p->j->bundle, &p->names_at);
+	}
 	if (rc) {
 		net_leave(kept);
 		json_object_put(kept);
@@ -229,6 +232,25 @@ static int do_vm(struct proxy *p, json_object *answer, struct err *e)
 
 /* ---- leave ---- */
 
+static void keep_only(const int *keep, unsigned n)
+{
+	int next = 3;
+
+	/* They are few: the smallest that is not yet passed, again and again. */
+	for (;;) {
+		int least = INT_MAX;
+
+		for (unsigned i = 0; i < n; i++)
+			least = keep[i] >= next && keep[i] < least ? keep[i] : least;
+		if (least > next)
+			syscall(SYS_close_range, next, least == INT_MAX ? ~0u : (unsigned)least - 1,
+				0);
+		if (least == INT_MAX)
+			return;
+		next = least + 1;
+	}
+}
+
 /* Of a configuration with a filter's list, as engines write it, there is a MiB and more; a proxy stays
  * as long as its container. */
 static void forget(struct proxy *p)
@@ -238,6 +260,44 @@ static void forget(struct proxy *p)
 	(void)malloc_trim(0);
 }
 
+/* It is in the pod's namespace as the proxy is, and has no rights; it ends with the proxy, or with the
+ * guest's end of the stream. */
+static _Noreturn void names_main(struct proxy *p, int stream, int ready)
+{
+	const int keep[] = {stream, ready};
+
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || dup2(p->null, 0) < 0 || dup2(p->null, 1) < 0 ||
+	    dup2(p->null, 2) < 0)
+		_exit(1);
+	keep_only(keep, ARRAY_LEN(keep));
+	forget(p);
+	_exit(names_relay(stream, ready, p->names_at, NAMES_PORT) ? 1 : 0);
+}
+
+static int open_names(struct proxy *p, struct err *e)
+{
+	int stream[2] = {-1, -1}, ready[2] = {-1, -1};
+	pid_t pid = -1;
+
+	if (!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, stream) && !pipe2(ready, O_CLOEXEC))
+		pid = fork();
+	if (pid == 0)
+		names_main(p, stream[0], ready[1]);
+	if (pid < 0)
+		err_sys(e, -errno, "the relay to the pod's name server");
+	fd_close(&stream[0]);
+	fd_close(&ready[1]);
+	if (pid < 0) {
+		fd_close(&stream[1]);
+		fd_close(&ready[0]);
+		return e->code;
+	}
+	p->names_stream = stream[1];
+	p->names_ready = ready[0];
+	pump_names(p);
+	return 0;
+}
+
 static int do_leave(struct proxy *p, json_object *answer, struct err *e)
 {
 	int rc = p->j->bundle ? ns_root(p->j->bundle, e) : 0;
@@ -245,6 +305,8 @@ static int do_leave(struct proxy *p, json_object *answer, struct err *e)
 	(void)answer;
 	if (!rc)
 		rc = drop_rights(e);
+	if (!rc && p->has_names)
+		rc = open_names(p, e);
 	if (!rc && p->phase == PHASE_PREPARING)
 		p->phase = PHASE_CREATED;
 	if (!rc)
@@ -317,25 +379,6 @@ static int all_signals(struct err *e)
 	return fd < 0 ? err_sys(e, -errno, "signalfd") : fd;
 }
 
-static void keep_only(const int *keep, unsigned n)
-{
-	int next = 3;
-
-	/* They are few: the smallest that is not yet passed, again and again. */
-	for (;;) {
-		int least = INT_MAX;
-
-		for (unsigned i = 0; i < n; i++)
-			least = keep[i] >= next && keep[i] < least ? keep[i] : least;
-		if (least > next)
-			syscall(SYS_close_range, next, least == INT_MAX ? ~0u : (unsigned)least - 1,
-				0);
-		if (least == INT_MAX)
-			return;
-		next = least + 1;
-	}
-}
-
 static int proxy_init(struct proxy *p, const struct proxy_job *j, int channel, struct err *e)
 {
 	*p = (struct proxy){.j = j,
@@ -348,6 +391,8 @@ static int proxy_init(struct proxy *p, const struct proxy_job *j, int channel, s
 			    .said = -1,
 			    .null = -1,
 			    .forward = {{-1, -1}, -1},
+			    .names_stream = -1,
+			    .names_ready = -1,
 			    .talk.fd = -1};
 	p->signals = all_signals(e);
 	return p->signals < 0 ? p->signals : 0;

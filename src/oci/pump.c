@@ -2,6 +2,7 @@
 /* The proxy's loop. See pump.h. */
 #include "pump.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -149,6 +150,12 @@ static void on_notify(struct proxy *p)
 
 /* ---- start ---- */
 
+/* The machine is set up, and its name server listens. */
+static bool is_prepared(const struct proxy *p)
+{
+	return (!p->sandbox || p->sandbox_over) && p->names_stream < 0 && p->names_ready < 0;
+}
+
 static void tell_guest(struct proxy *p)
 {
 	const char *const run[] = {CT_PROGRAM, "run", p->j->c->id, NULL};
@@ -186,7 +193,7 @@ void pump_start(struct proxy *p, int asker)
 		vm_is_gone(p);
 	else if (p->sandbox_failed[0])
 		start_failed(p, 1, p->sandbox_failed);
-	else if (p->sandbox && !p->sandbox_over)
+	else if (!is_prepared(p))
 		p->start_wanted = true;
 	else
 		tell_guest(p);
@@ -243,9 +250,53 @@ static void sandbox_ended(struct proxy *p, int status, const char *text)
 	if (status)
 		snprintf(p->sandbox_failed, sizeof(p->sandbox_failed), "the VM's set-up: %s",
 			 said[0] ? said : text);
+	pump_names(p);
 	if (status && p->start_wanted)
 		start_failed(p, 1, p->sandbox_failed);
-	else if (p->start_wanted)
+	else if (p->start_wanted && is_prepared(p))
+		tell_guest(p);
+}
+
+/* ---- the pod's name server ---- */
+
+/* Without it the container runs all the same, and finds no names. */
+static void names_failed(struct proxy *p, const char *why)
+{
+	char at[INET_ADDRSTRLEN];
+
+	report_warn("container \"%s\": the name server at %s is not there in the VM: %s",
+		    p->j->c->id, inet_ntop(AF_INET, &p->names_at, at, sizeof(at)), why);
+	fd_close(&p->names_stream);
+	fd_close(&p->names_ready);
+}
+
+void pump_names(struct proxy *p)
+{
+	char at[INET_ADDRSTRLEN];
+	const char *const argv[] = {CT_PROGRAM, "names",
+				    inet_ntop(AF_INET, &p->names_at, at, sizeof(at)), NULL};
+	const int fds[] = {p->names_stream, p->names_stream, p->null};
+	struct err e;
+	int64_t id;
+
+	if (p->names_stream < 0 || !p->sandbox_over)
+		return;
+	if (p->sandbox_failed[0])
+		names_failed(p, p->sandbox_failed);
+	else if (talk_exec(&p->talk, &(struct talk_command){.argv = argv, .fds = fds}, &id, &e))
+		names_failed(p, e.text);
+	fd_close(&p->names_stream);
+}
+
+static void on_names(struct proxy *p)
+{
+	char ready;
+
+	if (read(p->names_ready, &ready, 1) == 1)
+		fd_close(&p->names_ready);
+	else
+		names_failed(p, "the guest's program has ended");
+	if (p->start_wanted && is_prepared(p))
 		tell_guest(p);
 }
 
@@ -379,7 +430,8 @@ static void pump_turn(struct proxy *p)
 			     {p->talk.fd, POLLIN, 0},
 			     {p->phase == PHASE_STARTING ? p->notify : -1, POLLIN, 0},
 			     {p->forward.listener[0], POLLIN, 0},
-			     {p->forward.listener[1], POLLIN, 0}};
+			     {p->forward.listener[1], POLLIN, 0},
+			     {p->names_stream < 0 ? p->names_ready : -1, POLLIN, 0}};
 	int n = poll(w, ARRAY_LEN(w), until_limit(p));
 
 	if (n == 0 && until_limit(p) == 0)
@@ -398,6 +450,8 @@ static void pump_turn(struct proxy *p)
 		if (w[5 + i].revents && p->talk.fd >= 0)
 			on_connection(p, p->forward.listener[i]);
 	}
+	if (w[7].revents)
+		on_names(p);
 	if (w[0].revents)
 		proxy_on_order(p);
 }

@@ -5,6 +5,7 @@
 #define OCI_PUMP_H
 
 #include "forward.h"
+#include "names.h"
 #include "proxy.h"
 #include "record.h"
 
@@ -28,6 +29,10 @@ struct proxy {
 	int signals, notify;
 	int null;               /* of an owner: /dev/null, which it cannot open any more */
 	struct forward forward; /* of a pod's loopback; its listeners are -1 without */
+	bool has_names;         /* there is a name server on it: */
+	struct in_addr names_at;
+	int names_stream; /* the guest's end, until it has got it */
+	int names_ready;  /* the relay says here that the guest listens */
 	struct talk talk;
 	bool owner;
 	struct proc vm; /* of an owner */
@@ -51,6 +56,8 @@ int pump_run(struct proxy *p);
 void pump_event(void *p, const char *event, json_object *data);
 /* Have the guest set up the machine. */
 int pump_sandbox(struct proxy *p, struct err *e);
+/* The relay to the pod's name server runs: have the guest listen, as soon as it is set up. */
+void pump_names(struct proxy *p);
 /* Start the process; the answer goes to `asker` (-1: nobody), which is taken over unless it is the
  * channel. */
 void pump_start(struct proxy *p, int asker);

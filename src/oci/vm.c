@@ -2,7 +2,6 @@
 /* The VM. See vm.h. */
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -183,16 +182,14 @@ static int open_all(int dir, json_object *config, int fd[NFDS], struct err *e)
 /* conf.supervisor, or the one beside this program, or where programs are. */
 static void find_program(const struct oci_conf *conf, char out[PATH_MAX])
 {
-	char self[PATH_MAX];
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	char beside[PATH_MAX];
+	struct err e;
 
 	snprintf(out, PATH_MAX, "%s", conf->supervisor);
 	if (out[0])
 		return;
-	self[n > 0 ? n : 0] = 0;
-	if (snprintf(out, PATH_MAX, "%s/" PROGRAM, n > 0 ? dirname(self) : "/usr/bin") >=
-		    PATH_MAX ||
-	    access(out, X_OK))
+	if (program_above(1, beside, sizeof(beside), &e) ||
+	    snprintf(out, PATH_MAX, "%s/" PROGRAM, beside) >= PATH_MAX || access(out, X_OK))
 		snprintf(out, PATH_MAX, "/usr/bin/" PROGRAM);
 }
 

@@ -30,11 +30,29 @@ static void free_command(struct vm_config *c)
 	c->ncommand = 0;
 }
 
+uint64_t config_most_mem(const struct vm_config *c)
+{
+	return c->mem_max ? c->mem_max : c->mem;
+}
+
+size_t config_module(const char *path)
+{
+#ifdef _WIN32
+	(void)path;
+	return 0;
+#else
+	size_t n = strspn(path, "abcdefghijklmnopqrstuvwxyz0123456789-");
+
+	return n >= 2 && n <= CONFIG_MODULE_MAX && path[n] == ':' && *path != '-' ? n : 0;
+#endif
+}
+
 void config_drop_disks(struct vm_config *c)
 {
 	for (unsigned i = 0; i < c->ndisks; i++) {
 		free(c->disk[i].path);
 		free(c->disk[i].overlay);
+		free(c->disk[i].options);
 	}
 	c->ndisks = 0;
 }
@@ -55,12 +73,14 @@ void config_drop_vhosts(struct vm_config *c)
 
 void config_free(struct vm_config *c)
 {
-	char *one[] = {c->kernel,       c->initrd,     c->append,   c->rootfs, c->metrics,
-		       c->console_file, c->vsock.path, c->cwd,      c->image,  c->entrypoint,
-		       c->restore,      c->json,       c->hostname, c->vm_name};
+	char *one[] = {c->kernel,       c->initrd,     c->append,   c->rootfs,  c->metrics,
+		       c->console_file, c->vsock.path, c->cwd,      c->image,   c->entrypoint,
+		       c->restore,      c->json,       c->hostname, c->vm_name, c->metadata};
 
 	for (unsigned i = 0; i < sizeof(one) / sizeof(one[0]); i++)
 		free(one[i]);
+	for (unsigned i = 0; i < CONFIG_SEED_FILES; i++)
+		free(c->seed.file[i]);
 	for (unsigned i = 0; i < c->nenv; i++)
 		free(c->env[i]);
 	for (unsigned i = 0; i < c->nlayers; i++)
@@ -88,6 +108,11 @@ enum console_kind config_console(const struct vm_config *c)
 					: CONSOLE_STDIO;
 }
 
+unsigned config_vcpus(const struct vm_config *c)
+{
+	return c->cpus_max ? c->cpus_max : c->cpus;
+}
+
 unsigned config_live_shares(const struct vm_config *c)
 {
 	unsigned n = 0;
@@ -113,8 +138,10 @@ unsigned config_pci_devices(const struct vm_config *c, bool vsock)
 		n += !c->rng_off;
 		n += c->rootfs != NULL;
 		n += c->rootfs_size != 0;
+		n += c->mem_max != 0;
 	}
 	n += c->balloon.on && config_is_pci(c, c->balloon.bus);
+	n += c->seed.on && config_is_pci(c, c->seed.bus);
 	for (unsigned i = 0; i < c->ndisks; i++)
 		n += config_is_pci(c, c->disk[i].bus);
 	for (unsigned i = 0; i < c->nnets; i++)
@@ -123,12 +150,17 @@ unsigned config_pci_devices(const struct vm_config *c, bool vsock)
 		n += config_is_pci(c, c->share[i].bus);
 	for (unsigned i = 0; i < c->nvhosts; i++)
 		n += config_is_pci(c, c->vhost[i].bus);
-	return n;
+	return n + c->nvfios;
+}
+
+unsigned config_most_pci(const struct vm_config *c)
+{
+	return BOARD_MAX_PCI - c->hotplug;
 }
 
 bool config_has_pci(const struct vm_config *c)
 {
-	return config_pci_devices(c, c->vsock.on || c->command || c->serve) > 0;
+	return c->hotplug || config_pci_devices(c, c->vsock.on || c->command || c->serve) > 0;
 }
 
 static int config_refuse(struct vm_config *c, const char *field, const char *expected,
@@ -234,16 +266,49 @@ static int check_balloon(struct vm_config *c, struct err *e)
 	return config_refuse(c, "balloon.target", expected, e, words);
 }
 
+/* A device of the host writes to memory by itself: all of it is there from the start, and stays. */
+static int check_vfio(struct vm_config *c, struct err *e)
+{
+	if (c->nvfios && c->balloon.on)
+		return config_refuse(c, "balloon", "off with vfio", e,
+				     "--balloon: expected off with --vfio: a device of the host "
+				     "may write to all of the guest's memory");
+	if (c->nvfios && c->mem_max)
+		return config_refuse(c, "mem", "no max with vfio", e,
+				     "--mem: max; expected none with --vfio: a device of the host "
+				     "reaches the memory of the beginning alone");
+	for (unsigned i = 0; i < c->nvfios; i++) {
+		for (unsigned k = 0; k < i; k++) {
+			if (!strcmp(c->vfio[i].address, c->vfio[k].address) &&
+			    !(c->vfio[i].pf && c->vfio[k].pf))
+				return config_refuse(c, "vfios", "each function once", e,
+						     "--vfio: a function is given twice; expected "
+						     "each once");
+		}
+	}
+	return 0;
+}
+
+static int check_vhost(struct vm_config *c, struct err *e)
+{
+	for (unsigned i = 0; i < c->nnets; i++) {
+		if (c->net[i].vhost && c->restore)
+			return config_refuse(c, "nets", "vhost=off with restore", e,
+					     "--net: vhost=on with --restore; expected vhost=off");
+	}
+	return 0;
+}
+
 /* Those that are sure; whether insulad's VM has a vsock device, too, vm.c knows. */
 static int check_pci_places(struct vm_config *c, struct err *e)
 {
 	unsigned n = config_pci_devices(c, c->vsock.on || c->command || c->image);
-	char words[128], expected[64];
+	char words[160], expected[96];
 
-	if (n <= BOARD_MAX_PCI)
+	if (n <= config_most_pci(c))
 		return 0;
-	snprintf(expected, sizeof(expected), "at most %d, and bus=mmio for the others",
-		 BOARD_MAX_PCI);
+	snprintf(expected, sizeof(expected), "at most %u%s, and bus=mmio for the others",
+		 config_most_pci(c), c->hotplug ? " beside the places of --hotplug" : "");
 	snprintf(words, sizeof(words), "--bus: %u devices on the PCI bus; expected %s", n,
 		 expected);
 	return config_refuse(c, "bus", expected, e, words);
@@ -260,6 +325,10 @@ int config_check(struct vm_config *c, struct err *e)
 		rc = check_image(c, e);
 	if (!rc)
 		rc = check_balloon(c, e);
+	if (!rc)
+		rc = check_vfio(c, e);
+	if (!rc)
+		rc = check_vhost(c, e);
 	if (!rc)
 		rc = check_pci_places(c, e);
 	if (!rc && c->new_identity && !c->restore)

@@ -15,7 +15,9 @@
 
 #include <insula/board.h>
 #include <insula/err.h>
+#include <insula/netpolicy.h>
 
+#define CONFIG_MODULE_MAX 24
 #define CONFIG_MAX_DISKS 31 /* the other windows are for the root disk and the other devices */
 #define DISK_SERIAL_LEN 20  /* virtio 1.2, 5.2.6: VIRTIO_BLK_ID_BYTES */
 #define CONFIG_MAX_ARGS 1024
@@ -51,9 +53,20 @@ struct disk_config {
 	char *path;
 	char *overlay;    /* takes what is written, over `path`: a file, or "discard"; NULL: none */
 	bool thrown_away; /* the latter: a file without a name */
+	char *options;    /* of a module: "KEY=VALUE:..."; NULL: none */
 	bool ro, direct;
-	bool threads; /* no io_uring for it */
+	bool threads;        /* no io_uring for it */
+	uint64_t rate, iops; /* bytes and requests a second; 0: as many as there are */
 	char serial[DISK_SERIAL_LEN + 1];
+	enum config_bus bus;
+};
+
+#define CONFIG_SEED_FILES 4
+extern const char *const config_seed_names[CONFIG_SEED_FILES]; /* in the order of the alphabet */
+/* A disk for cloud-init. */
+struct seed_config {
+	bool on;
+	char *file[CONFIG_SEED_FILES]; /* paths; NULL: not given */
 	enum config_bus bus;
 };
 
@@ -80,7 +93,26 @@ struct share_config {
 #define CONFIG_MAX_PAIRS 8 /* of queues of a card */
 #define CONFIG_MAX_FORWARDS 16
 
-enum net_kind_config { NET_ON_NOTHING, NET_ON_TAP, NET_ON_FD, NET_ON_USER, NET_ON_SOCKET };
+#define CONFIG_PORT_ID_MAX 255
+/* In the place of descriptors, where there are none. */
+#define NET_NO_FD "tap=NAME, user, socket=PATH, ovs=BRIDGE or macvtap=PARENT"
+
+/* Where there is a TAP. */
+#define NET_WITH_VHOST "tap=NAME, fd=N, ovs=BRIDGE or macvtap=PARENT"
+
+enum net_kind_config {
+	NET_ON_NOTHING,
+	NET_ON_TAP,
+	NET_ON_FD,
+	NET_ON_USER,
+	NET_ON_SOCKET,
+	NET_ON_OVS,
+	NET_ON_MACVTAP,
+};
+
+/* Which others on the same parent it reaches: those in bridge mode too; none; what a switch outside
+ * sends back. */
+enum macvtap_mode { MACVTAP_BRIDGE, MACVTAP_PRIVATE, MACVTAP_VEPA };
 
 /* When an image of a registry is asked for though it is cached: as docker has it. */
 enum pull_policy { PULL_MISSING, PULL_ALWAYS, PULL_NEVER };
@@ -93,7 +125,11 @@ struct net_forward {
 
 struct net_config {
 	enum net_kind_config kind;
-	char *name; /* of the TAP, or the socket's path; NULL: neither */
+	char *name; /* of the TAP, the bridge or the parent, or the socket's path; NULL: none */
+	char iface_id[CONFIG_PORT_ID_MAX + 1]; /* of a port of Open vSwitch; "": none */
+	unsigned vlan;                         /* of such a port; 0: none */
+	enum macvtap_mode mode;
+	bool has_mode;
 	int fd[CONFIG_MAX_PAIRS];
 	unsigned nfds;
 	bool has_mac;
@@ -106,6 +142,9 @@ struct net_config {
 	bool dhcp;   /* what insula-init does: ask; or else set these, where not empty */
 	char ip[20]; /* with the length of the prefix */
 	char gw[16], dns[16];
+	bool vhost;               /* the kernel's vhost-net serves its queues */
+	bool metadata;            /* 169.254.169.254 is insula-metadata's */
+	struct net_policy policy; /* what it may send; without its MAC address */
 	enum config_bus bus;
 };
 
@@ -119,6 +158,8 @@ struct balloon_config {
 			    but when somebody wants to know */
 	enum config_bus bus;
 };
+
+#define CONFIG_MAX_HOTPLUG 8
 
 #define CONFIG_MAX_VHOSTS 8
 #define CONFIG_VHOST_MAX_ID 63u /* that an ordinary device has: virtio 1.2, 5 */
@@ -137,6 +178,20 @@ struct vhost_config {
 	enum config_bus bus;
 };
 
+#define CONFIG_MAX_VFIOS 8
+#define CONFIG_VFIO_LEN 12 /* "0000:01:00.0" */
+
+/* A PCI function of the host that the guest gets. */
+struct vfio_config {
+	char address[CONFIG_VFIO_LEN + 1]; /* as sysfs names it */
+	bool bind; /* take it away from its driver, and give it back at the end */
+	int fd;    /* of its group, handed in by whoever starts us; -1: we open it */
+	/* Not this function, but a virtual one of it (SR-IOV) that is free, and if it has none at
+	 * all, `vfs` of them are made. */
+	bool pf;
+	unsigned vfs;
+};
+
 /* The last refusal of a configuration, as data; the line for people is in struct err. */
 #define CONFIG_FIELD_MAX 96
 struct mistake {
@@ -149,6 +204,8 @@ struct mistake {
 struct restore;
 struct vm_config {
 	struct mistake mistake; /* if config_set(), config_json() or config_check() refused */
+	char *metadata;         /* a file: the tree of the metadata service; NULL: not given */
+	bool metadata_open;     /* it asks for no token */
 	char *kernel, *initrd, *append, *rootfs, *metrics, *console_file; /* NULL: not given */
 	uint64_t given;    /* bit i: settings[i] was said */
 	char *json;        /* what insulad was told, and gave us; NULL: it was not insulad */
@@ -170,19 +227,25 @@ struct vm_config {
 	unsigned nlayers;
 	char *layer[CONFIG_MAX_LAYERS];
 	bool rng_off;
-	uint64_t rng_rate; /* bytes a second */
-	unsigned cpus;
+	uint64_t rng_rate;   /* bytes a second */
+	unsigned cpus;       /* when it boots */
+	unsigned cpus_max;   /* and those that may come; 0: the number stays */
 	uint64_t mem;        /* bytes */
+	uint64_t mem_max;    /* that it can be resized to; 0: it cannot */
 	bool mem_huge;       /* all of it in huge pages, from the start */
 	enum config_bus bus; /* of what does not say its own */
+	unsigned hotplug;    /* places for devices that come later, on the PCI bus */
 	unsigned ndisks;
 	struct disk_config disk[CONFIG_MAX_DISKS];
 	struct vsock_config vsock;
+	struct seed_config seed;
 	struct balloon_config balloon;
 	unsigned nnets;
 	struct net_config net[CONFIG_MAX_NETS];
 	unsigned nvhosts;
 	struct vhost_config vhost[CONFIG_MAX_VHOSTS];
+	unsigned nvfios;
+	struct vfio_config vfio[CONFIG_MAX_VFIOS];
 	bool console_virtio; /* it is virtio-console, not a 16550 */
 	bool console_given;
 	enum console_kind console;   /* if given; see config_console() */
@@ -212,7 +275,15 @@ struct vm_config {
 void config_init(struct vm_config *c); /* the defaults */
 void config_free(struct vm_config *c);
 void config_drop_disks(struct vm_config *c);
+/* How long the name of the module is in "nbd:nbd://host/export": 2 to CONFIG_MODULE_MAX small
+ * letters, digits and dashes, then a colon. 0: it is a path. On Windows all are. */
+size_t config_module(const char *path);
+/* Of memory, what it is given or can be resized to. */
+uint64_t config_most_mem(const struct vm_config *c);
 void config_drop_nets(struct vm_config *c);
+/* A policy for that card becomes whole: by what else the card says. NULL: it is; else what is
+ * missing, a static text. */
+const char *config_policy(const struct net_config *n, struct net_policy *p);
 void config_drop_vhosts(struct vm_config *c);
 
 /* Apply one setting ("cpus", "disk" ...) from text. `where` names it in messages ("--cpus").
@@ -230,16 +301,28 @@ int config_set_command(struct vm_config *c, char *const *argv, unsigned n, struc
 #define CONFIG_JSON_MAX (1u << 20)
 int config_json(struct vm_config *c, const char *name, const char *text, size_t len, struct err *e);
 
+/* A device that comes while the VM runs: `device` is an object of one member, disk, net, share or
+ * device, with the value that an element of the array of that setting has. It becomes the only one
+ * that `c`, which is new, has; *kind is the setting's name. -EINVAL with a line; the field of the
+ * mistake begins with the setting. */
+struct json_object;
+int config_plug(struct vm_config *c, struct json_object *device, const char **kind, struct err *e);
+
 /* Where the console goes: standard input and output, or with a command, whose they are then,
  * standard error. */
 enum console_kind config_console(const struct vm_config *c);
+/* How many vCPUs it has, with those that may come. */
+unsigned config_vcpus(const struct vm_config *c);
 /* Of the shares, those that are live. */
 unsigned config_live_shares(const struct vm_config *c);
 /* Is a virtio device that says this a function of the PCI bus? */
 bool config_is_pci(const struct vm_config *c, enum config_bus own);
 /* How many are. `vsock`: there is a vsock device, which a command needs as well. */
 unsigned config_pci_devices(const struct vm_config *c, bool vsock);
-/* Is there one? A guest without an agent may be told so although only its vsock device would be. */
+/* How many there may be: each place for one that comes later takes one. */
+unsigned config_most_pci(const struct vm_config *c);
+/* Is there a PCI bus? A guest without an agent may be told so although only its vsock device would
+ * be. */
 bool config_has_pci(const struct vm_config *c);
 /* Cut the next item off at a comma, in place; ",," stands for a comma in the text. NULL: the end.
  */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Settings that are items between commas: disks, cards, the vsock device, devices of others. The items come from the
- * text of a flag, where ",," stands for a comma, or as the members of an object of JSON; both are
- * handed to the same function, item by item. See config_take.h.
+ * Settings that are items between commas: disks, cards, the vsock device, devices of others. The
+ * items come from the text of a flag, where ",," stands for a comma, or as the members of an object
+ * of JSON; both are handed to the same function, item by item. See config_take.h.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -87,6 +87,31 @@ static int disk_overlay(const struct taking *t, const char *v)
 	return take_path(t, &this_disk(t)->overlay, v);
 }
 
+static int disk_options(const struct taking *t, const char *v)
+{
+	return take_text(t, &this_disk(t)->options, v);
+}
+
+int take_rate(const struct taking *t, const char *v, const char *what, uint64_t *out)
+{
+	char least[24], most[24];
+
+	if (take_size(t, v, out))
+		return 0;
+	return take_wrong(t, v, "%s a second, %s to %s", what, size_text(t->item->min, least),
+			  size_text(t->item->max, most));
+}
+
+static int disk_rate(const struct taking *t, const char *v)
+{
+	return take_rate(t, v, "bytes", &this_disk(t)->rate);
+}
+
+static int disk_iops(const struct taking *t, const char *v)
+{
+	return take_rate(t, v, "requests", &this_disk(t)->iops);
+}
+
 int take_bus(const struct taking *t, const char *v, enum config_bus *bus)
 {
 	*bus = !strcmp(v, "pci")    ? CONFIG_BUS_PCI
@@ -102,7 +127,7 @@ static int disk_bus(const struct taking *t, const char *v)
 
 #define DISK_FORM                                                                      \
 	"[path=]FILE[,ro][,direct][,serial=S][,engine=threads][,overlay=FILE|discard]" \
-	"[,bus=pci|mmio]"
+	"[,rate=BYTES][,iops=N][,bus=pci|mmio]"
 
 static int disk_end(const struct taking *t, const char *whole)
 {
@@ -111,6 +136,14 @@ static int disk_end(const struct taking *t, const char *whole)
 	if (this_disk(t)->overlay && this_disk(t)->ro)
 		return take_refuse(t, whole, "overlay without ro",
 				   "'%.60s': overlay and ro; expected one of them", whole);
+	if (this_disk(t)->options && !config_module(this_disk(t)->path))
+		return take_refuse(t, whole, "options with MODULE:TARGET",
+				   "'%.60s': options; expected with MODULE:TARGET only", whole);
+	if (config_module(this_disk(t)->path) &&
+	    (this_disk(t)->direct || this_disk(t)->threads || this_disk(t)->overlay))
+		return take_refuse(t, whole, "MODULE:TARGET without direct, engine and overlay",
+				   "'%.60s': direct, engine or overlay; expected with files only",
+				   whole);
 	t->c->ndisks++;
 	return 0;
 }
@@ -121,11 +154,14 @@ static void disk_drop(struct vm_config *c)
 	c->disk[c->ndisks].path = NULL;
 	free(c->disk[c->ndisks].overlay);
 	c->disk[c->ndisks].overlay = NULL;
+	free(c->disk[c->ndisks].options);
+	c->disk[c->ndisks].options = NULL;
 }
 
 static const struct item_setter disk_setters[] = {
-	{"path", disk_path},     {"ro", disk_ro},         {"direct", disk_direct},
-	{"serial", disk_serial}, {"engine", disk_engine}, {"overlay", disk_overlay},
+	{"path", disk_path},       {"ro", disk_ro},         {"direct", disk_direct},
+	{"serial", disk_serial},   {"engine", disk_engine}, {"overlay", disk_overlay},
+	{"options", disk_options}, {"rate", disk_rate},     {"iops", disk_iops},
 	{"bus", disk_bus}};
 
 /* ---- vsock ---- */
@@ -172,6 +208,55 @@ static void vsock_drop(struct vm_config *c)
 
 static const struct item_setter vsock_setters[] = {
 	{"path", vsock_path}, {"cid", vsock_cid}, {"bus", vsock_bus}};
+
+/* ---- cloud-init's disk ---- */
+
+const char *const config_seed_names[CONFIG_SEED_FILES] = {"meta-data", "network-config",
+							  "user-data", "vendor-data"};
+
+static int seed_begin(const struct taking *t)
+{
+	for (unsigned i = 0; i < CONFIG_SEED_FILES; i++)
+		free(t->c->seed.file[i]);
+	t->c->seed = (struct seed_config){.on = true};
+	return 0;
+}
+
+static int seed_file(const struct taking *t, const char *v)
+{
+	unsigned i = 0;
+
+	while (strcmp(config_seed_names[i], t->item->key) != 0)
+		i++;
+	return take_path(t, &t->c->seed.file[i], v);
+}
+
+static int seed_bus(const struct taking *t, const char *v)
+{
+	return take_bus(t, v, &t->c->seed.bus);
+}
+
+#define SEED_FORM                                                                  \
+	"user-data=FILE[,meta-data=FILE][,network-config=FILE][,vendor-data=FILE]" \
+	"[,bus=pci|mmio]"
+
+static int seed_end(const struct taking *t, const char *whole)
+{
+	const struct seed_config *s = &t->c->seed;
+
+	return s->file[0] || s->file[2] ? 0 : take_wrong(t, whole, "%s", SEED_FORM);
+}
+
+static void seed_drop(struct vm_config *c)
+{
+	(void)c;
+}
+
+static const struct item_setter seed_setters[] = {{"meta-data", seed_file},
+						  {"network-config", seed_file},
+						  {"user-data", seed_file},
+						  {"vendor-data", seed_file},
+						  {"bus", seed_bus}};
 
 /* ---- the balloon ---- */
 
@@ -285,10 +370,14 @@ static const struct items items_vsock = {"vsock",
 					 vsock_setters,
 					 ARRAY_LEN(vsock_setters)};
 
+static const struct items items_seed = {
+	"cloud-init",           SEED_FORM, seed_begin, seed_end, seed_drop, seed_setters,
+	ARRAY_LEN(seed_setters)};
+
 static const struct items *items_of(const struct taking *t)
 {
-	static const struct items *const all[] = {&items_disk, &items_net, &items_vsock,
-						  &items_device, &items_balloon};
+	static const struct items *const all[] = {&items_disk,   &items_net,     &items_vsock,
+						  &items_device, &items_balloon, &items_seed};
 
 	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
 		if (!strcmp(all[i]->name, t->s->name))
@@ -342,12 +431,46 @@ static int unknown_item(const struct taking *t, const char *text)
 			   equals, form);
 }
 
+/* Of a module's disk: what is none of our items is one of its own. In `options` a colon of a value
+ * is written twice. */
+static int module_item(const struct taking *t, const char *text)
+{
+	char **options = &this_disk(t)->options, *all, *to;
+	size_t had = *options ? strlen(*options) : 0;
+
+	all = to = malloc(had + 2 * strlen(text) + 2);
+	if (!all)
+		return take_no_memory(t);
+	if (had) {
+		memcpy(all, *options, had);
+		to += had;
+		*to++ = ':';
+	}
+	for (const char *p = text; *p; p++) {
+		*to++ = *p;
+		if (*p == ':')
+			*to++ = ':';
+	}
+	*to = 0;
+	free(*options);
+	*options = all;
+	return 0;
+}
+
+static bool is_module_item(const struct taking *t, const char *text)
+{
+	return !strcmp(t->s->name, "disk") && this_disk(t)->path &&
+	       config_module(this_disk(t)->path) && strchr(text, '=');
+}
+
 static int one_item(const struct taking *t, const char *text)
 {
 	size_t len = strcspn(text, "=");
 	struct taking one = *t;
 
 	one.item = setting_item_find(t->s, text, len);
+	if (!one.item && is_module_item(t, text))
+		return module_item(t, text);
 	if (!one.item || (one.item->type == SETTING_FLAG) != (text[len] != '='))
 		return unknown_item(t, text);
 	return items_set(&one, text[len] ? text + len + 1 : "");

@@ -295,6 +295,17 @@ static int take_key(struct vm_config *c, const struct json_source *src, const ch
 	return r.s->items ? take_items(&r, v) : take_scalar(&r, v);
 }
 
+int config_json_one(struct vm_config *c, const struct setting *s, json_object *v, struct err *e)
+{
+	static const struct json_source nowhere = {.name = ""};
+	const struct reading r = {c, &nowhere, s->name, s, -1, e};
+
+	if (s->items)
+		return take_items(&r, v);
+	return clean_string(v) ? config_json_take(&r, json_object_get_string(v))
+			       : wrong_type(&r, NULL, v, "a string");
+}
+
 /* ---- the text ---- */
 
 /* The text as a whole is not what it must be; at this byte, if a person can look there. */

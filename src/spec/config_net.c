@@ -11,8 +11,9 @@
 #include <insula/base.h>
 
 #include "config_take.h"
+#include "netpolicy.h"
 
-#define KINDS "tap=NAME, fd=N, user or socket=PATH"
+#define KINDS "tap=NAME, fd=N, user, socket=PATH, ovs=BRIDGE or macvtap=PARENT"
 
 static struct net_config *this_net(const struct taking *t)
 {
@@ -37,10 +38,23 @@ static int set_name(const struct taking *t, enum net_kind_config kind, const cha
 	if (rc)
 		return rc;
 	if (strlen(v) < t->item->min || strlen(v) > t->item->max ||
-	    (kind == NET_ON_TAP && strchr(v, '/')))
+	    (kind != NET_ON_SOCKET && strchr(v, '/')))
 		return take_wrong(t, v, "%u to %u characters", (unsigned)t->item->min,
 				  (unsigned)t->item->max);
 	return take_text(t, &this_net(t)->name, v);
+}
+
+static bool is_name(const char *v, const char *others)
+{
+	static const char plain[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+	const char *p = v;
+
+	if (!*p || !strchr(plain, *p))
+		return false;
+	while (*p && (strchr(plain, *p) || strchr(others, *p)))
+		p++;
+	return !*p;
 }
 
 /* ---- one function per item ---- */
@@ -53,6 +67,47 @@ static int item_tap(const struct taking *t, const char *v)
 static int item_socket(const struct taking *t, const char *v)
 {
 	return set_name(t, NET_ON_SOCKET, v);
+}
+
+/* They become words of a command, and names of interfaces. */
+static int item_ovs(const struct taking *t, const char *v)
+{
+	if (!is_name(v, "_.-"))
+		return take_wrong(t, v, "letters, digits, _, . and -, a letter or digit first");
+	return set_name(t, NET_ON_OVS, v);
+}
+
+static int item_iface_id(const struct taking *t, const char *v)
+{
+	struct net_config *n = this_net(t);
+
+	if (!is_name(v, "_.:/-") || strlen(v) > CONFIG_PORT_ID_MAX)
+		return take_wrong(t, v,
+				  "1 to %d letters, digits, _, ., :, / and -, a letter or digit "
+				  "first",
+				  CONFIG_PORT_ID_MAX);
+	strcpy(n->iface_id, v);
+	return 0;
+}
+
+static int item_macvtap(const struct taking *t, const char *v)
+{
+	return set_name(t, NET_ON_MACVTAP, v);
+}
+
+static int item_mode(const struct taking *t, const char *v)
+{
+	static const char *const modes[] = {"bridge", "private", "vepa"};
+	struct net_config *n = this_net(t);
+
+	for (unsigned i = 0; i < ARRAY_LEN(modes); i++) {
+		if (!strcmp(v, modes[i])) {
+			n->mode = (enum macvtap_mode)i;
+			n->has_mode = true;
+			return 0;
+		}
+	}
+	return take_wrong(t, v, "bridge, private or vepa");
 }
 
 static int item_user(const struct taking *t, const char *v)
@@ -116,14 +171,6 @@ static int wrong_number(const struct taking *t, const char *v)
 			  (unsigned)t->item->max);
 }
 
-static int wrong_rate(const struct taking *t, const char *v, const char *what)
-{
-	char least[24], most[24];
-
-	return take_wrong(t, v, "%s a second, %s to %s", what, size_text(t->item->min, least),
-			  size_text(t->item->max, most));
-}
-
 static int item_queues(const struct taking *t, const char *v)
 {
 	struct net_config *n = this_net(t);
@@ -132,6 +179,16 @@ static int item_queues(const struct taking *t, const char *v)
 	if (!take_size(t, v, &q))
 		return wrong_number(t, v);
 	n->queues = (unsigned)q;
+	return 0;
+}
+
+static int item_tag(const struct taking *t, const char *v)
+{
+	uint64_t vlan;
+
+	if (!take_size(t, v, &vlan))
+		return wrong_number(t, v);
+	this_net(t)->vlan = (unsigned)vlan;
 	return 0;
 }
 
@@ -148,14 +205,20 @@ static int item_mtu(const struct taking *t, const char *v)
 
 static int item_rate(const struct taking *t, const char *v)
 {
-	struct net_config *n = this_net(t);
-	return take_size(t, v, &n->rate) ? 0 : wrong_rate(t, v, "bytes");
+	return take_rate(t, v, "bytes", &this_net(t)->rate);
 }
 
 static int item_pps(const struct taking *t, const char *v)
 {
-	struct net_config *n = this_net(t);
-	return take_size(t, v, &n->pps) ? 0 : wrong_rate(t, v, "frames");
+	return take_rate(t, v, "frames", &this_net(t)->pps);
+}
+
+static int item_vhost(const struct taking *t, const char *v)
+{
+	if (strcmp(v, "on") != 0 && strcmp(v, "off") != 0)
+		return take_wrong(t, v, "on or off");
+	this_net(t)->vhost = !strcmp(v, "on");
+	return 0;
 }
 
 static bool parse_port(const char *text, size_t len, uint16_t *out)
@@ -252,16 +315,60 @@ static int item_dns(const struct taking *t, const char *v)
 	return 0;
 }
 
+static int item_metadata(const struct taking *t, const char *v)
+{
+	(void)v;
+	for (unsigned i = 0; i < t->c->nnets; i++) {
+		if (t->c->net[i].metadata)
+			return take_refuse(t, NULL, "at most one card",
+					   "metadata: two cards; expected at most one");
+	}
+	this_net(t)->metadata = true;
+	return 0;
+}
+
+static int took(const struct taking *t, const char *v, const char *expected)
+{
+	return expected ? take_wrong(t, v, "%s", expected) : 0;
+}
+
+static int item_allow(const struct taking *t, const char *v)
+{
+	return took(t, v, policy_add_allow(&this_net(t)->policy, v));
+}
+
+static int item_serve(const struct taking *t, const char *v)
+{
+	return took(t, v, policy_add_serve(&this_net(t)->policy, v));
+}
+
+static int item_from(const struct taking *t, const char *v)
+{
+	return took(t, v, policy_add_from(&this_net(t)->policy, v));
+}
+
+static int item_deny(const struct taking *t, const char *v)
+{
+	(void)v;
+	this_net(t)->policy.flags |= POLICY_ON;
+	return 0;
+}
+
 static int item_bus(const struct taking *t, const char *v)
 {
 	return take_bus(t, v, &this_net(t)->bus);
 }
 
 static const struct item_setter net_setters[] = {
-	{"tap", item_tap}, {"fd", item_fd},         {"user", item_user}, {"socket", item_socket},
-	{"mac", item_mac}, {"queues", item_queues}, {"mtu", item_mtu},   {"rate", item_rate},
-	{"pps", item_pps}, {"fwd", item_fwd},       {"ip", item_ip},     {"gw", item_gw},
-	{"dns", item_dns}, {"bus", item_bus},
+	{"tap", item_tap},       {"fd", item_fd},           {"user", item_user},
+	{"socket", item_socket}, {"ovs", item_ovs},         {"iface-id", item_iface_id},
+	{"tag", item_tag},       {"macvtap", item_macvtap}, {"mode", item_mode},
+	{"mac", item_mac},       {"queues", item_queues},   {"mtu", item_mtu},
+	{"rate", item_rate},     {"pps", item_pps},         {"fwd", item_fwd},
+	{"ip", item_ip},         {"gw", item_gw},           {"dns", item_dns},
+	{"allow", item_allow},   {"serve", item_serve},     {"from", item_from},
+	{"deny", item_deny},     {"bus", item_bus},         {"metadata", item_metadata},
+	{"vhost", item_vhost},
 };
 
 /* ---- the whole ---- */
@@ -280,6 +387,29 @@ static void net_drop(struct vm_config *c)
 	c->net[c->nnets].name = NULL;
 }
 
+/* What insula-net does with each frame nobody does when the kernel moves them. */
+static const char *beyond_vhost(const struct net_config *n)
+{
+	const struct net_policy *p = &n->policy;
+
+	if (n->rate || n->pps)
+		return "rate, pps";
+	if (p->flags || p->nrules || p->nserves || p->nsources)
+		return "allow, serve, from, deny";
+	return n->metadata ? "metadata" : n->queues > 1 || n->nfds > 1 ? "several queues" : NULL;
+}
+
+static int check_vhost_card(const struct taking *t)
+{
+	const struct net_config *n = this_net(t);
+	const char *beyond = n->vhost ? beyond_vhost(n) : NULL;
+
+	if (n->vhost && (n->kind == NET_ON_USER || n->kind == NET_ON_SOCKET))
+		return take_refuse(t, NULL, "with " NET_WITH_VHOST,
+				   "vhost: on; expected with " NET_WITH_VHOST);
+	return beyond ? take_refuse(t, NULL, "off", "vhost: on, with %s; expected off", beyond) : 0;
+}
+
 /* Items that exclude each other, or want another one. */
 static int check_items(const struct taking *t)
 {
@@ -290,9 +420,15 @@ static int check_items(const struct taking *t)
 		return take_refuse(t, NULL, "one for each",
 				   "queues=%u with %u descriptors; expected one for each",
 				   n->queues, n->nfds);
-	if (n->kind != NET_ON_TAP && n->kind != NET_ON_FD && n->queues > 1)
+	if ((user || n->kind == NET_ON_SOCKET) && n->queues > 1)
 		return take_refuse(t, NULL, "1: only a TAP has several",
 				   "queues=%u; expected 1: only a TAP has several", n->queues);
+	if ((n->iface_id[0] || n->vlan) && n->kind != NET_ON_OVS)
+		return take_refuse(t, NULL, "with ovs=BRIDGE",
+				   "iface-id, tag: expected with ovs=BRIDGE");
+	if (n->has_mode && n->kind != NET_ON_MACVTAP)
+		return take_refuse(t, NULL, "with macvtap=PARENT",
+				   "mode: expected with macvtap=PARENT");
 	if (n->nforwards && !user)
 		return take_refuse(t, NULL, "with user only", "fwd: expected with user only");
 	if (user && (n->ip[0] || n->gw[0]))
@@ -304,11 +440,50 @@ static int check_items(const struct taking *t)
 	return 0;
 }
 
+/* What comes in by a forwarded port may be answered. */
+static const char *allow_forwards(const struct net_config *n, struct net_policy *p)
+{
+	char text[16];
+	const char *why = NULL;
+
+	for (unsigned i = 0; i < n->nforwards && !why && (p->flags & POLICY_ON); i++) {
+		snprintf(text, sizeof(text), "%s:%u", n->forward[i].udp ? "udp" : "tcp",
+			 n->forward[i].guest);
+		why = policy_add_serve(p, text);
+	}
+	return why;
+}
+
+const char *config_policy(const struct net_config *n, struct net_policy *p)
+{
+	const struct policy_card card = {n->ip, n->dns, n->kind == NET_ON_USER};
+	const char *why;
+
+	if (p != &n->policy && !p->nsources && (p->flags & POLICY_ON)) {
+		memcpy(p->source, n->policy.source, sizeof(p->source));
+		p->nsources = n->policy.nsources;
+	}
+	why = policy_finish(p, &card);
+	return why ? why : allow_forwards(n, p);
+}
+
+static int check_policy(const struct taking *t)
+{
+	struct net_config *n = this_net(t);
+	const char *why = config_policy(n, &n->policy);
+
+	return why ? take_refuse(t, NULL, why, "policy; expected %s", why) : 0;
+}
+
 static int net_end(const struct taking *t, const char *whole)
 {
 	struct net_config *n = this_net(t);
 	int rc = n->kind ? check_items(t) : take_wrong(t, whole, KINDS);
 
+	if (!rc)
+		rc = check_vhost_card(t);
+	if (!rc)
+		rc = check_policy(t);
 	if (rc)
 		return rc;
 	if (!n->queues)
@@ -321,7 +496,9 @@ static int net_end(const struct taking *t, const char *whole)
 
 const struct items items_net = {
 	"net",
-	KINDS ", and mac=, queues=, mtu=, rate=, pps=, fwd=, ip=, gw=, dns=, bus=",
+	KINDS ", and iface-id=, tag=, mode=, mac=, queues=, mtu=, rate=, "
+	      "pps=, vhost=, fwd=, ip=, gw=, dns=, metadata, allow=, serve=, from=, "
+	      "deny, bus=",
 	net_begin,
 	net_end,
 	net_drop,

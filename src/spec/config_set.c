@@ -1,187 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* One function for each setting that is one value. See config.h and config_take.h. */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include <insula/base.h>
 #include <insula/guestproto.h>
+#include <insula/memmap.h>
 
 #include "config_take.h"
-
-/* ---- refusals ---- */
-
-void config_field(char out[CONFIG_FIELD_MAX], const char *key, int index, const char *member)
-{
-	char at[16] = "";
-
-	if (index >= 0)
-		snprintf(at, sizeof(at), "[%d]", index);
-	snprintf(out, CONFIG_FIELD_MAX, "%.40s%s%s%.40s", key, at, member ? "." : "",
-		 member ? member : "");
-	err_clean(out);
-}
-
-/* Where a setting stands is only looked for when its value is refused. */
-static const char *taking_where(const struct taking *t, char out[WHERE_MAX])
-{
-	return t->read ? where_is(t->read, t->item ? t->item->key : NULL, out) : t->where;
-}
-
-static void note(const struct taking *t, const char *value, const char *expected)
-{
-	struct mistake *m = &t->c->mistake;
-
-	config_field(m->field, setting_key(t->s), t->index, t->item ? t->item->key : NULL);
-	snprintf(m->value, sizeof(m->value), "%s", value ? value : "");
-	snprintf(m->expected, sizeof(m->expected), "%s", expected ? expected : "");
-	m->has_value = value;
-	err_clean(m->value);
-	err_clean(m->expected);
-}
-
-int take_wrong(const struct taking *t, const char *value, const char *expected, ...)
-{
-	char words[sizeof(t->c->mistake.expected)], where[WHERE_MAX];
-	va_list ap;
-
-	va_start(ap, expected);
-	vsnprintf(words, sizeof(words), expected, ap);
-	va_end(ap);
-	note(t, value, words);
-	return err_set(t->e, -EINVAL, "%s: %s%s'%.80s'; expected %s", taking_where(t, where),
-		       t->item ? t->item->key : "", t->item ? " " : "", value, words);
-}
-
-int take_refuse(const struct taking *t, const char *value, const char *expected, const char *fmt,
-		...)
-{
-	char words[200], where[WHERE_MAX];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(words, sizeof(words), fmt, ap);
-	va_end(ap);
-	note(t, value, expected);
-	return err_set(t->e, -EINVAL, "%s: %s", taking_where(t, where), words);
-}
-
-int take_no_memory(const struct taking *t)
-{
-	return err_set(t->e, -ENOMEM, "out of memory");
-}
-
-/* ---- kinds of values ---- */
-
-/* "M", "MB", "MiB", in letters of either case: 20. */
-static bool parse_unit(const char *unit, unsigned *shift)
-{
-	static const char letters[] = "kmg";
-	const char *at = strchr(letters, *unit | 0x20);
-
-	if (!at || !*at || (unit[1] && strcasecmp(unit + 1, "b") && strcasecmp(unit + 1, "ib")))
-		return false;
-	*shift = 10 * (unsigned)(at - letters + 1);
-	return true;
-}
-
-bool parse_size(const char *text, uint64_t *out)
-{
-	char *end;
-	uint64_t n;
-	unsigned shift = 0;
-
-	if (*text < '0' || *text > '9')
-		return false;
-	errno = 0;
-	n = strtoull(text, &end, 10);
-	if (errno)
-		return false;
-	if (*end && !parse_unit(end, &shift))
-		return false;
-	if (shift && n >> (64 - shift))
-		return false;
-	*out = n << shift;
-	return true;
-}
-
-static bool parse_number(const char *text, uint64_t min, uint64_t max, unsigned *out)
-{
-	char *end;
-	unsigned long long n;
-
-	if (*text < '0' || *text > '9')
-		return false;
-	errno = 0;
-	n = strtoull(text, &end, 10);
-	if (errno || *end || n < min || n > max)
-		return false;
-	*out = (unsigned)n;
-	return true;
-}
-
-static bool in_range(const struct taking *t, uint64_t n)
-{
-	return n >= (t->item ? t->item->min : t->s->min) &&
-	       n <= (t->item ? t->item->max : t->s->max);
-}
-
-bool take_number(const struct taking *t, const char *text, unsigned *out)
-{
-	unsigned n;
-
-	if (!parse_number(text, 0, UINT32_MAX, &n) || !in_range(t, n))
-		return false;
-	*out = n;
-	return true;
-}
-
-bool take_size(const struct taking *t, const char *text, uint64_t *out)
-{
-	uint64_t n;
-
-	if (!parse_size(text, &n) || !in_range(t, n))
-		return false;
-	*out = n;
-	return true;
-}
-
-const char *size_text(uint64_t n, char out[24])
-{
-	static const char units[] = "GMK";
-
-	for (unsigned i = 0; i < 3; i++) {
-		unsigned shift = 10 * (3 - i);
-
-		if (n && !(n & ((1ull << shift) - 1))) {
-			snprintf(out, 24, "%llu%c", (unsigned long long)n >> shift, units[i]);
-			return out;
-		}
-	}
-	snprintf(out, 24, "%llu", (unsigned long long)n);
-	return out;
-}
-
-int take_text(const struct taking *t, char **slot, const char *v)
-{
-	char *copy = strdup(v);
-
-	if (!copy)
-		return take_no_memory(t);
-	free(*slot);
-	*slot = copy;
-	return 0;
-}
-
-int take_path(const struct taking *t, char **slot, const char *v)
-{
-	if (!*v)
-		return take_refuse(t, v, "a path", "empty; expected a path");
-	return take_text(t, slot, v);
-}
 
 /* Cut ",WORD" off the end. */
 static bool cut_suffix(char *text, const char *suffix)
@@ -248,11 +76,27 @@ static int set_append(const struct taking *t, const char *v)
 	return take_text(t, &t->c->append, v);
 }
 
+/* N[,max=M]. A max that is no more than N is none. */
 static int set_cpus(const struct taking *t, const char *v)
 {
-	if (!take_number(t, v, &t->c->cpus))
-		return take_wrong(t, v, "a number from %llu to %llu", (unsigned long long)t->s->min,
-				  (unsigned long long)t->s->max);
+	static const char key[] = ",max=";
+	const char *comma = strchr(v, ',');
+	size_t len = strcspn(v, ",");
+	char number[24], most[48];
+	unsigned n, max = 0;
+
+	snprintf(number, sizeof(number), "%.*s", (int)len, v);
+	if (comma && strncmp(comma, key, sizeof(key) - 1) != 0)
+		return take_wrong(t, v, "N or N,max=M, numbers of vCPUs");
+	if (len >= sizeof(number) || !take_number(t, number, &n))
+		return take_wrong(t, number, "a number from %llu to %llu",
+				  (unsigned long long)t->s->min, (unsigned long long)t->s->max);
+	snprintf(most, sizeof(most), "a number from %u to %llu", n, (unsigned long long)t->s->max);
+	if (comma && (!take_number(t, comma + sizeof(key) - 1, &max) || max < n))
+		return take_refuse(t, comma + sizeof(key) - 1, most, "max '%.40s'; expected %s",
+				   comma + sizeof(key) - 1, most);
+	t->c->cpus = n;
+	t->c->cpus_max = max > n ? max : 0;
 	return 0;
 }
 
@@ -264,28 +108,75 @@ static int set_timeout(const struct taking *t, const char *v)
 	return 0;
 }
 
-/* SIZE[,hugepages] */
+struct mem_words {
+	uint64_t mem, max;
+	bool huge;
+};
+
+/* The memory that the guest can have, behind "max=". */
+static int mem_take_max(const struct taking *t, const char *v, const char *size,
+			struct mem_words *w)
+{
+	char least[24], most[24];
+	uint64_t n = 0, step;
+
+	if (!parse_size(size, &n) || n <= w->mem || n > t->s->max)
+		return take_wrong(t, v, "a max of more than %s, the size, to %s",
+				  size_text(w->mem, least), size_text(t->s->max, most));
+	step = memmap_block(n - w->mem);
+	if ((n - w->mem) % step)
+		return take_wrong(t, v, "a max that is %s and a multiple of %s",
+				  size_text(w->mem, least), size_text(step, most));
+	w->max = n;
+	return 0;
+}
+
+static int mem_take_rest(const struct taking *t, const char *v, const char *rest,
+			 struct mem_words *w)
+{
+	char item[32];
+	int rc = 0;
+
+	while (*rest == ',' && !rc) {
+		size_t n = strcspn(rest + 1, ",");
+
+		snprintf(item, sizeof(item), "%.*s", (int)n, rest + 1);
+		rest += 1 + n;
+		if (!strncmp(item, "max=", 4) && !w->max && n < sizeof(item))
+			rc = mem_take_max(t, v, item + 4, w);
+		else if (!strcmp(item, "hugepages") && !w->huge)
+			w->huge = true;
+		else
+			rc = take_wrong(t, v, "SIZE[,max=SIZE][,hugepages]");
+	}
+	return rc;
+}
+
+/* SIZE[,max=SIZE][,hugepages] */
 static int set_mem(const struct taking *t, const char *v)
 {
-	const char *comma = strchr(v, ',');
+	size_t len = strcspn(v, ",");
 	char size[32], least[24], most[24], meant[48];
+	struct mem_words w = {0};
 	unsigned mib;
-	uint64_t n;
+	int rc;
 
-	snprintf(size, sizeof(size), "%.*s", comma ? (int)(comma - v) : (int)strlen(v), v);
-	if (comma && strcmp(comma, ",hugepages") != 0)
-		return take_wrong(t, v, "SIZE or SIZE,hugepages");
-	if (!comma && parse_number(v, BOARD_MIN_MEM >> 20, BOARD_MAX_MEM >> 20, &mib)) {
+	snprintf(size, sizeof(size), "%.*s", (int)len, v);
+	if (!v[len] && parse_number(v, BOARD_MIN_MEM >> 20, BOARD_MAX_MEM >> 20, &mib)) {
 		snprintf(meant, sizeof(meant), "a size such as %uM", mib);
 		return take_refuse(t, v, meant, "%u bytes; did you mean %uM?", mib, mib);
 	}
-	if (!take_size(t, size, &n))
+	if (!take_size(t, size, &w.mem))
 		return take_wrong(t, v, "a size from %s to %s, such as 256M",
 				  size_text(t->s->min, least), size_text(t->s->max, most));
-	if (n % BOARD_PAGE)
+	if (w.mem % BOARD_PAGE)
 		return take_wrong(t, v, "a multiple of %u bytes", BOARD_PAGE);
-	t->c->mem = n;
-	t->c->mem_huge = comma != NULL;
+	rc = mem_take_rest(t, v, v + len, &w);
+	if (rc)
+		return rc;
+	t->c->mem = w.mem;
+	t->c->mem_max = w.max;
+	t->c->mem_huge = w.huge;
 	return 0;
 }
 
@@ -357,6 +248,14 @@ static int set_rng(const struct taking *t, const char *v)
 static int set_bus(const struct taking *t, const char *v)
 {
 	return take_bus(t, v, &t->c->bus);
+}
+
+static int set_hotplug(const struct taking *t, const char *v)
+{
+	if (!take_number(t, v, &t->c->hotplug))
+		return take_wrong(t, v, "a number from %llu to %llu", (unsigned long long)t->s->min,
+				  (unsigned long long)t->s->max);
+	return 0;
 }
 
 /* ---- the command's ---- */
@@ -616,7 +515,92 @@ static int set_share(const struct taking *t, const char *v)
 	return 0;
 }
 
+/* ---- a PCI function of the host ---- */
+
+/* 0000:01:00.0, or without its domain, which is 0 then. */
+static bool vfio_address(const char *v, size_t len, char out[CONFIG_VFIO_LEN + 1])
+{
+	static const char form[] = "xxxx:xx:xx.f";
+	const char *digits = "0123456789abcdef";
+
+	if (len == CONFIG_VFIO_LEN - 5)
+		snprintf(out, CONFIG_VFIO_LEN + 1, "0000:%.*s", (int)len, v);
+	else if (len == CONFIG_VFIO_LEN)
+		snprintf(out, CONFIG_VFIO_LEN + 1, "%.*s", (int)len, v);
+	else
+		return false;
+	for (size_t i = 0; i < CONFIG_VFIO_LEN; i++) {
+		out[i] = (char)(out[i] >= 'A' && out[i] <= 'F' ? out[i] + 'a' - 'A' : out[i]);
+		if (form[i] == 'x' || form[i] == 'f') {
+			const char *d = out[i] ? strchr(digits, out[i]) : NULL;
+
+			if (!d || (form[i] == 'f' && d - digits > 7))
+				return false;
+		} else if (out[i] != form[i]) {
+			return false;
+		}
+	}
+	return strtoul(out + 8, NULL, 16) < 32;
+}
+
+/* What follows the address of a function. */
+static bool vfio_rest(struct vfio_config *f, const char *v)
+{
+	unsigned fd;
+
+	f->bind = !strcmp(v, ",bind");
+	if (!*v || f->bind)
+		return true;
+	if (strncmp(v, ",fd=", 4) != 0 || !parse_number(v + 4, 3, 1 << 20, &fd))
+		return false;
+	f->fd = (int)fd;
+	return true;
+}
+
+/* And of one whose virtual functions are meant. */
+static bool vfio_virtual_rest(struct vfio_config *f, const char *v)
+{
+	static const char free_one[] = ",vf=auto", count[] = ",vfs=";
+
+	if (strncmp(v, free_one, sizeof(free_one) - 1) != 0)
+		return false;
+	v += sizeof(free_one) - 1;
+	return !*v || (!strncmp(v, count, sizeof(count) - 1) &&
+		       parse_number(v + sizeof(count) - 1, 1, 65535, &f->vfs));
+}
+
+static int set_vfio(const struct taking *t, const char *v)
+{
+	struct vm_config *c = t->c;
+	struct vfio_config f = {.fd = -1, .pf = !strncmp(v, "pf=", 3), .vfs = 1};
+	const char *at = f.pf ? v + 3 : v, *rest = at + strcspn(at, ",");
+
+	if (c->nvfios == CONFIG_MAX_VFIOS)
+		return take_refuse(t, NULL, NULL, "more than %d functions", CONFIG_MAX_VFIOS);
+	if (!vfio_address(at, (size_t)(rest - at), f.address) ||
+	    !(f.pf ? vfio_virtual_rest(&f, rest) : vfio_rest(&f, rest)))
+		return take_wrong(t, v,
+				  "the address of a PCI function, such as 0000:01:00.0, and after "
+				  "it ,bind or ,fd=N or nothing; or pf=ADDRESS,vf=auto, and after "
+				  "it ,vfs=N or nothing");
+	c->vfio[c->nvfios++] = f;
+	return 0;
+}
+
 /* ---- by their names ---- */
+
+static int set_metadata(const struct taking *t, const char *v)
+{
+	char *copy = strdup(v);
+	int rc;
+
+	if (!copy)
+		return take_no_memory(t);
+	t->c->metadata_open = cut_suffix(copy, ",tokens=optional");
+	rc = take_path(t, &t->c->metadata, copy);
+	free(copy);
+	return rc;
+}
 
 static int set_restore(const struct taking *t, const char *v)
 {
@@ -652,14 +636,17 @@ static const struct {
 	{"mem", set_mem},
 	{"rootfs", set_rootfs},
 	{"share", set_share},
+	{"vfio", set_vfio},
 	{"console", set_console},
 	{"rng", set_rng},
 	{"bus", set_bus},
+	{"hotplug", set_hotplug},
 	{"image", set_image},
 	{"pull", set_pull},
 	{"entrypoint", set_entrypoint},
 	{"rootfs-size", set_rootfs_size},
 	{"metrics", set_metrics},
+	{"metadata", set_metadata},
 	{"timeout", set_timeout},
 	{"interactive", set_interactive},
 	{"tty", set_tty},

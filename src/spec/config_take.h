@@ -12,6 +12,7 @@
 #include "config.h"
 #include "settings.h"
 
+struct json_object;
 struct reading; /* JSON */
 
 struct taking {
@@ -37,6 +38,10 @@ int take_no_memory(const struct taking *t);
 #define WHERE_MAX 192
 const char *where_is(const struct reading *r, const char *member, char out[WHERE_MAX]);
 
+/* One of a setting that may come several times, from JSON; it is called by the setting's name. */
+int config_json_one(struct vm_config *c, const struct setting *s, struct json_object *v,
+		    struct err *e);
+
 /* The value of t->s: what config_set() does. */
 int config_take(const struct taking *t, const char *value);
 
@@ -44,10 +49,15 @@ int config_take(const struct taking *t, const char *value);
 bool take_number(const struct taking *t, const char *text, unsigned *out);
 bool take_size(const struct taking *t, const char *text, uint64_t *out);
 
+/* Digits alone. */
+bool parse_number(const char *text, uint64_t min, uint64_t max, unsigned *out);
+
 /* Replace a text; a path must not be empty. */
 int take_text(const struct taking *t, char **slot, const char *v);
 int take_path(const struct taking *t, char **slot, const char *v);
 
+/* So many `what` a second, in the range of the item. */
+int take_rate(const struct taking *t, const char *v, const char *what, uint64_t *out);
 /* "pci" or "mmio". */
 int take_bus(const struct taking *t, const char *v, enum config_bus *bus);
 /* The address of a network card. */

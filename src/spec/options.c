@@ -144,6 +144,9 @@ static void drop_replaced(struct options *o, const struct setting *s)
 	} else if (!strcmp(s->name, "device") && !o->devices_replaced) {
 		config_drop_vhosts(&o->conf);
 		o->devices_replaced = true;
+	} else if (!strcmp(s->name, "vfio") && !o->vfios_replaced) {
+		o->conf.nvfios = 0;
+		o->vfios_replaced = true;
 	}
 }
 

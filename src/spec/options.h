@@ -16,7 +16,7 @@ struct options {
 	bool has_control;
 	bool check_only;
 	int verbose;
-	bool disks_replaced, nets_replaced, devices_replaced;
+	bool disks_replaced, nets_replaced, devices_replaced, vfios_replaced;
 };
 
 /* The flags beside those of the settings, for people. */

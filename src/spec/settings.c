@@ -1,16 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The table of settings. See settings.h. */
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
+/* The table of settings, and nothing else: settings_find.c looks things up in it, settings_path.c has
+ * to do with paths in their texts. See settings.h. */
 #include <insula/base.h>
 
 #include "config.h"
 #include "settings.h"
-
-#define ITEMS_MAX 16
 
 #define ITEMS(list) .item = (list), .nitems = ARRAY_LEN(list)
 #define GiB(n) ((uint64_t)(n) << 30)
@@ -26,7 +20,9 @@ static const struct setting_item disk_items[] = {
 	{.key = "path",
 	 .type = SETTING_PATH,
 	 .value = "FILE",
-	 .help = "a raw image, or a block device"},
+	 .help = "a raw image, or a block device; or MODULE:TARGET, such as "
+		 "nbd://HOST/EXPORT, iscsi://HOST/TARGET/LUN or qsd:/IMAGE,format=qcow2: what a "
+		 "storage module serves"},
 	{.key = "ro", .type = SETTING_FLAG, .help = "the guest may not write"},
 	{.key = "direct", .type = SETTING_FLAG, .help = "without the page cache of the host"},
 	{.key = "serial",
@@ -41,6 +37,37 @@ static const struct setting_item disk_items[] = {
 	 .value = "FILE|discard",
 	 .help = "what takes the writes, and leaves the disk as it is: a file, which is made if it "
 		 "is not there, or discard: one without a name, which is gone at the end"},
+	{.key = "options",
+	 .min = 1,
+	 .max = 1024,
+	 .value = "KEY=VALUE:...",
+	 .help = "of a module: what its manifest knows; see insulactl module ls"},
+	{.key = "rate",
+	 .type = SETTING_SIZE,
+	 .min = 1024,
+	 .max = GiB(1024),
+	 .value = "BYTES",
+	 .help = "a second, read and written together"},
+	{.key = "iops",
+	 .type = SETTING_NUMBER,
+	 .min = 1,
+	 .max = GiB(1024),
+	 .value = "N",
+	 .help = "requests a second, of any kind"},
+	BUS_ITEM,
+};
+/* In the order of config_seed_names. */
+static const struct setting_item seed_items[] = {
+	{.key = "meta-data",
+	 .type = SETTING_PATH,
+	 .value = "FILE",
+	 .help = "instance-id, local-hostname and the like"},
+	{.key = "network-config", .type = SETTING_PATH, .value = "FILE", .help = "its network"},
+	{.key = "user-data", .type = SETTING_PATH, .value = "FILE", .help = "what it is to do"},
+	{.key = "vendor-data",
+	 .type = SETTING_PATH,
+	 .value = "FILE",
+	 .help = "the same, and user-data wins"},
 	BUS_ITEM,
 };
 static const struct setting_item vsock_items[] = {
@@ -95,6 +122,31 @@ static const struct setting_item net_items[] = {
 	 .max = 107,
 	 .value = "PATH",
 	 .help = "the socket of a switch"},
+	{.key = "ovs",
+	 .min = 1,
+	 .max = 15,
+	 .value = "BRIDGE",
+	 .help = "a port of a bridge of Open vSwitch"},
+	{.key = "iface-id",
+	 .min = 1,
+	 .max = CONFIG_PORT_ID_MAX,
+	 .value = "ID",
+	 .help = "the name of that port for OVN"},
+	{.key = "tag",
+	 .type = SETTING_NUMBER,
+	 .min = 1,
+	 .max = 4094,
+	 .value = "VLAN",
+	 .help = "the VLAN of that port"},
+	{.key = "macvtap",
+	 .min = 1,
+	 .max = 15,
+	 .value = "PARENT",
+	 .help = "a macvtap on an interface of the host"},
+	{.key = "mode",
+	 .choice = " bridge private vepa ",
+	 .value = "bridge|private|vepa",
+	 .help = "whom a macvtap reaches on its parent; default bridge"},
 	{.key = "mac", .value = "M", .help = "the address of the card"},
 	{.key = "queues",
 	 .type = SETTING_NUMBER,
@@ -120,6 +172,10 @@ static const struct setting_item net_items[] = {
 	 .max = GiB(1024),
 	 .value = "N",
 	 .help = "frames a second, in each direction"},
+	{.key = "vhost",
+	 .choice = " on off ",
+	 .value = "on|off",
+	 .help = "on: the kernel's vhost-net moves the frames of a TAP; default off"},
 	{.key = "fwd",
 	 .type = SETTING_TEXTS,
 	 .value = "[tcp:|udp:][ADDR:]HOST:GUEST",
@@ -127,6 +183,23 @@ static const struct setting_item net_items[] = {
 	{.key = "ip", .value = "ADDR/LEN", .help = "the address that the guest takes, or dhcp"},
 	{.key = "gw", .value = "ADDR", .help = "its default route"},
 	{.key = "dns", .value = "ADDR", .help = "its name server"},
+	{.key = "metadata",
+	 .type = SETTING_FLAG,
+	 .help = "169.254.169.254 of this card is the metadata service"},
+	{.key = "allow",
+	 .type = SETTING_TEXTS,
+	 .value = "[tcp:|udp:|icmp:]DEST[:PORT[-PORT]]",
+	 .help = "where the guest may send, and nowhere else: a prefix (of IPv6 in brackets), a "
+		 "name, or *"},
+	{.key = "serve",
+	 .type = SETTING_TEXTS,
+	 .value = "tcp:PORT[-PORT]|udp:PORT[-PORT]",
+	 .help = "ports from which the guest may answer"},
+	{.key = "from",
+	 .type = SETTING_TEXTS,
+	 .value = "ADDR[/LEN]",
+	 .help = "addresses that the guest may have (default: what ip says)"},
+	{.key = "deny", .type = SETTING_FLAG, .help = "the guest may send nowhere but by allow"},
 	BUS_ITEM,
 };
 
@@ -190,17 +263,19 @@ const struct setting settings[SETTINGS] = {
 	 .min = 1,
 	 .max = BOARD_MAX_CPUS,
 	 .on = ON_BOTH,
-	 .value = "N",
-	 .help = "vCPUs, 1 to 32 (default 1)"},
+	 .value = "N[,max=M]",
+	 .help = "vCPUs, 1 to 32 (default 1); max: insulactl resize may take up to so many",
+	 .value_windows = "N",
+	 .help_windows = "vCPUs, 1 to 32 (default 1)"},
 	{.name = "mem",
 	 .type = SETTING_SIZE,
 	 .min = BOARD_MIN_MEM,
 	 .max = BOARD_MAX_MEM,
 	 .on = ON_BOTH,
-	 .value = "SIZE[,hugepages]",
-	 .help = "memory such as 512M or 2G (default 256M); hugepages: all of it from the start, "
-		 "in "
-		 "huge pages (Linux 6.1 or newer)",
+	 .value = "SIZE[,max=SIZE][,hugepages]",
+	 .help = "memory such as 512M or 2G (default 256M); max: what insulactl resize can give "
+		 "it while it runs; hugepages: all of the first SIZE from the start, in huge pages "
+		 "(Linux 6.1 or newer)",
 	 .value_windows = "SIZE",
 	 .help_windows = "memory such as 512M or 2G (default 256M)"},
 	{.name = "disk",
@@ -209,11 +284,15 @@ const struct setting settings[SETTINGS] = {
 	 .items = true,
 	 .bare = " ro direct ",
 	 .on = ON_BOTH,
-	 .value = "[path=]FILE[,ro][,direct][,serial=S][,engine=threads][,overlay=FILE|discard]"
+	 .value = "[path=]FILE|MODULE:TARGET[,ro][,direct][,serial=S][,engine=threads]"
+		  "[,overlay=FILE|discard][,options=KEY=VALUE:...][,rate=BYTES][,iops=N]"
 		  "[,bus=pci|mmio]",
 	 .help = "a raw image or block device; repeat for /dev/vdb ...; overlay: writes go to that "
-		 "file, or are discarded at the end, and the image stays as it is",
-	 .value_windows = "[path=]FILE[,ro][,direct][,serial=S][,engine=threads]",
+		 "file, or are discarded at the end, and the image stays as it is; MODULE:TARGET: "
+		 "what a storage module serves, such as nbd://HOST/EXPORT or "
+		 "iscsi://HOST/TARGET/LUN; rate, iops: bytes and requests a second, at most",
+	 .value_windows = "[path=]FILE[,ro][,direct][,serial=S][,engine=threads]"
+			  "[,rate=BYTES][,iops=N]",
 	 .help_windows = "a raw image; repeat for /dev/vdb ...",
 	 ITEMS(disk_items)},
 	{.name = "rootfs",
@@ -275,11 +354,35 @@ const struct setting settings[SETTINGS] = {
 	 .path = "socket=",
 	 .items = true,
 	 .on = ON_LINUX,
-	 .value = "tap=NAME|fd=N|user|socket=PATH[,mac=M][,queues=N][,mtu=N][,rate=BYTES][,pps=N]"
+	 .value = "tap=NAME|fd=N|user|socket=PATH|ovs=BRIDGE[,iface-id=ID][,tag=VLAN]"
+		  "|macvtap=PARENT[,mode=bridge|private|vepa][,mac=M][,queues=N][,mtu=N]"
+		  "[,rate=BYTES][,pps=N][,vhost=on|off]"
 		  "[,fwd=[tcp:|udp:][ADDR:]HOST:GUEST][,ip=ADDR/LEN[,gw=A][,dns=A]]"
-		  "[,bus=pci|mmio]",
-	 .help = "a network card: a TAP, passt, or a switch's socket; repeat for eth1 ...",
+		  "[,allow=[tcp:|udp:|icmp:]DEST[:PORT[-PORT]]][,serve=tcp:PORT|udp:PORT]"
+		  "[,from=ADDR[/LEN]][,deny][,metadata][,bus=pci|mmio]",
+	 .help = "a network card: a TAP, passt, a switch's socket, a port of Open vSwitch, a "
+		 "macvtap; repeat for eth1 ...; allow, serve, from, deny: what the guest may send "
+		 "(docs/network-policy.md)",
 	 ITEMS(net_items)},
+	{.name = "metadata",
+	 .path = "",
+	 .type = SETTING_PATH,
+	 .on = ON_LINUX,
+	 .value = "FILE[,tokens=optional]",
+	 .help = "what the guest reads at http://169.254.169.254, an object of JSON of up to 50 "
+		 "KiB, "
+		 "as EC2 and Firecracker have it (insulactl metadata changes it): on the card that "
+		 "has metadata, or the first one"},
+	{.name = "cloud-init",
+	 .path = "user-data=",
+	 .items = true,
+	 .on = ON_LINUX,
+	 .value = "user-data=FILE[,meta-data=FILE][,network-config=FILE][,vendor-data=FILE]"
+		  "[,bus=pci|mmio]",
+	 .words = "user-data= meta-data=",
+	 .help = "a small disk for cloud-init in the guest, its data source NoCloud: read-only, "
+		 "made for the run",
+	 ITEMS(seed_items)},
 	{.name = "device",
 	 .many = "devices",
 	 .path = "socket=",
@@ -292,6 +395,15 @@ const struct setting settings[SETTINGS] = {
 		 "the "
 		 "guest's memory",
 	 ITEMS(device_items)},
+	{.name = "vfio",
+	 .many = "vfios",
+	 .on = ON_LINUX,
+	 .value = "ADDRESS[,bind|,fd=N]|pf=ADDRESS,vf=auto[,vfs=N]",
+	 .help = "a PCI function of the host, the guest's own while the VM runs, on PCI: it is on "
+		 "vfio-pci, or bind puts it there until the end, or its group is open as "
+		 "descriptor "
+		 "N; or a virtual function of it, if need be of N that are made; repeat for "
+		 "others"},
 	{.name = "rng",
 	 .min = 1024,
 	 .max = GiB(1),
@@ -328,6 +440,14 @@ const struct setting settings[SETTINGS] = {
 	 .words = "pci mmio",
 	 .help = "where the guest finds its virtio devices: on a PCI bus, or at addresses of "
 		 "their own (default mmio); bus= of a single device wins"},
+	{.name = "hotplug",
+	 .type = SETTING_NUMBER,
+	 .min = 0,
+	 .max = CONFIG_MAX_HOTPLUG,
+	 .on = ON_LINUX,
+	 .value = "K",
+	 .help = "places on the PCI bus for devices that come and go while the VM runs "
+		 "(insulactl device add), 0 to 8 (default 0)"},
 	{.name = "metrics",
 	 .path = "",
 	 .type = SETTING_PATH,
@@ -395,248 +515,3 @@ const struct setting settings[SETTINGS] = {
 	 .value = "USER[:GROUP]",
 	 .help = "its user, a number or a name that the guest knows (default 0)"},
 };
-
-const struct setting *setting_find(const char *name)
-{
-	for (size_t i = 0; i < SETTINGS; i++) {
-		if (!strcmp(settings[i].name, name))
-			return &settings[i];
-	}
-	return NULL;
-}
-
-const struct setting *setting_of_key(const char *key)
-{
-	for (size_t i = 0; i < SETTINGS; i++) {
-		if (!strcmp(setting_key(&settings[i]), key))
-			return &settings[i];
-	}
-	return NULL;
-}
-
-const char *setting_key(const struct setting *s)
-{
-	return s->many ? s->many : s->name;
-}
-
-const struct setting_item *setting_item_find(const struct setting *s, const char *key, size_t len)
-{
-	for (size_t i = 0; i < s->nitems; i++) {
-		if (strlen(s->item[i].key) == len && !strncmp(s->item[i].key, key, len))
-			return &s->item[i];
-	}
-	return NULL;
-}
-
-const char *setting_item_meant(const struct setting *s, const char *key)
-{
-	const char *known[ITEMS_MAX];
-
-	for (size_t i = 0; i < s->nitems && i < ITEMS_MAX; i++)
-		known[i] = s->item[i].key;
-	return strlen(key) > 2 ? nearest(key, known, s->nitems < ITEMS_MAX ? s->nitems : ITEMS_MAX)
-			       : NULL;
-}
-
-void setting_item_keys(const struct setting *s, char *out, size_t size)
-{
-	size_t n = 0;
-
-	out[0] = 0;
-	for (size_t i = 0; i < s->nitems && n < size; i++)
-		n += (size_t)snprintf(out + n, size - n, "%s%s", i ? ", " : "", s->item[i].key);
-}
-
-/* ---- flags ---- */
-
-size_t settings_longopts(struct option *out)
-{
-	size_t n = 0;
-
-	for (int i = 0; i < SETTINGS; i++) {
-		if (!settings[i].letter)
-			out[n++] = (struct option){
-				settings[i].name,
-				settings[i].type == SETTING_FLAG ? no_argument : required_argument,
-				NULL, SETTING_FLAG_BASE + i};
-	}
-	return n;
-}
-
-void settings_letters(char *out)
-{
-	for (size_t i = 0; i < SETTINGS; i++) {
-		if (!settings[i].letter)
-			continue;
-		*out++ = settings[i].letter;
-		if (settings[i].type != SETTING_FLAG)
-			*out++ = ':';
-	}
-	*out = 0;
-}
-
-const struct setting *setting_of_flag(int flag)
-{
-	if (flag >= SETTING_FLAG_BASE && flag < SETTING_FLAG_BASE + SETTINGS)
-		return &settings[flag - SETTING_FLAG_BASE];
-	for (size_t i = 0; i < SETTINGS; i++) {
-		if (settings[i].letter && settings[i].letter == flag)
-			return &settings[i];
-	}
-	return NULL;
-}
-
-/* ---- paths ---- */
-
-/* The item after this one; "" at the end. */
-static const char *next_item(const char *p)
-{
-	while (*p && (*p != ',' || p[1] == ','))
-		p += *p == ',' ? 2 : 1;
-	return *p ? p + 1 : p;
-}
-
-bool setting_is_bare(const struct setting *s, const char *text)
-{
-	size_t n = strcspn(text, ",");
-	const char *equals = memchr(text, '=', n), *slash = memchr(text, '/', n), *at;
-
-	if (!s->bare || !n || (equals && (!slash || equals < slash)))
-		return false;
-	for (at = s->bare; (at = strchr(at, ' ')); at++) {
-		if (!strncmp(at + 1, text, n) && at[1 + n] == ' ')
-			return false;
-	}
-	return true;
-}
-
-/* What follows the word of `words` that the text begins with; NULL: it begins with none. */
-static const char *behind_word(const char *words, const char *text)
-{
-	while (*(words += strspn(words, " "))) {
-		size_t n = strcspn(words, " ");
-
-		if (!strncmp(text, words, n))
-			return text + n;
-		words += n;
-	}
-	return NULL;
-}
-
-/* Where the path begins, of a setting without items; NULL: there is none. */
-static const char *find_path(const struct setting *s, const char *text)
-{
-	size_t n = s->path ? strlen(s->path) : 0, before = s->before ? strlen(s->before) : 0;
-
-	if (before && !strncmp(text, s->before, before))
-		text += before;
-	if (s->paths)
-		return behind_word(s->paths, text);
-	return s->path && !strncmp(text, s->path, n) ? text + n : NULL;
-}
-
-/* Is the item's value this word? */
-static bool is_word(const char *value, const char *word)
-{
-	size_t n = word ? strlen(word) : 0;
-
-	return word && !strncmp(value, word, n) &&
-	       (!value[n] || (value[n] == ',' && value[n + 1] != ','));
-}
-
-/* The path that an item has; NULL: it has none. */
-static const char *path_of_item(const struct setting *s, const char *text)
-{
-	size_t key = strcspn(text, "=,");
-	const struct setting_item *i = setting_item_find(s, text, key);
-	const char *value = text + key + 1;
-
-	if (!i || i->type != SETTING_PATH || text[key] != '=')
-		return NULL;
-	return is_word(value, i->word) ? NULL : value;
-}
-
-/* The path in the item that begins at `at`, if it is relative; NULL: there is none. */
-static const char *relative_path(const struct setting *s, const char *text, const char *at)
-{
-	const char *path;
-
-	if (!s->items)
-		path = find_path(s, text);
-	else if (at == text && setting_is_bare(s, text))
-		path = text;
-	else
-		path = path_of_item(s, at);
-	return path && path_is_relative(path) ? path : NULL;
-}
-
-/* Where the item that begins there ends, its comma included. */
-static const char *end_of_item(const struct setting *s, const char *at)
-{
-	return s->items ? next_item(at) : at + strlen(at);
-}
-
-static size_t relative_paths(const struct setting *s, const char *text)
-{
-	size_t n = 0;
-
-	for (const char *at = text; *at; at = end_of_item(s, at))
-		n += relative_path(s, text, at) != NULL;
-	return n;
-}
-
-bool setting_is_relative(const struct setting *s, const char *text)
-{
-	return relative_paths(s, text) != 0;
-}
-
-/* The directory and a slash, as they are written in the setting. */
-static char *put_directory(const struct setting *s, char *p, const char *cwd)
-{
-	for (const char *c = cwd; *c; c++) {
-		if (s->items && *c == ',')
-			*p++ = ',';
-		*p++ = *c;
-	}
-	*p++ = '/';
-	return p;
-}
-
-char *setting_absolute(const struct setting *s, const char *text, const char *cwd)
-{
-	char *out = malloc(strlen(text) + relative_paths(s, text) * (2 * strlen(cwd) + 1) + 1);
-	char *p = out;
-
-	if (!out)
-		return NULL;
-	for (const char *at = text, *end; *at; at = end) {
-		const char *path = relative_path(s, text, at);
-		size_t head = path ? (size_t)(path - at) : 0;
-
-		end = end_of_item(s, at);
-		memcpy(p, at, head);
-		p += head;
-		if (path)
-			p = put_directory(s, p, cwd);
-		memcpy(p, at + head, (size_t)(end - at) - head);
-		p += (size_t)(end - at) - head;
-	}
-	*p = 0;
-	return out;
-}
-
-/* ---- environment ---- */
-
-int setting_env(const char *text, char **out)
-{
-	const char *value = strchr(text, '=') ? "" : getenv(text);
-
-	*out = NULL;
-	if (!value)
-		return 0;
-	if (asprintf(out, "%s%s%s", text, strchr(text, '=') ? "" : "=", value) < 0) {
-		*out = NULL;
-		return -ENOMEM;
-	}
-	return 1;
-}

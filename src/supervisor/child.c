@@ -44,6 +44,16 @@ static bool child_may_print(struct child *c)
 	return false;
 }
 
+/* What went wrong is at the end of a line. */
+static void keep_last(struct child *c, const char *line, int n)
+{
+	const int most = (int)sizeof(c->last) - 1;
+	const bool whole = n <= most;
+
+	snprintf(c->last, sizeof(c->last), "%s%.*s", whole ? "" : "...", whole ? n : most - 3,
+		 whole ? line : line + n - (most - 3));
+}
+
 /* A jailed process may be an enemy: no control characters on our terminal, no flood. */
 static void child_print(struct child *c)
 {
@@ -58,7 +68,7 @@ static void child_print(struct child *c)
 	}
 	l->nline = 0;
 	if (c->talkative)
-		snprintf(c->last, sizeof(c->last), "%.*s", n, l->line);
+		keep_last(c, l->line, n);
 	if (c->talkative && log_most() < LOG_LVL_INFO)
 		return;
 	if (child_may_print(c))

@@ -25,7 +25,7 @@
 #ifdef _WIN32
 #define LOOP_MAX 64u /* MAXIMUM_WAIT_OBJECTS */
 #else
-#define LOOP_MAX 512u
+#define LOOP_MAX 576u
 #endif
 
 enum watch_event {

@@ -17,6 +17,10 @@ struct vm;
 void open_init(struct vm *vm);
 /* Disks, cards and the devices of others that the user named. */
 int open_ends(struct vm *vm, bool check_only, struct err *e);
+struct disk;
+/* One of the disks as a device. */
+int open_disk_device(struct vm *vm, struct disk *disk, const char *name, unsigned nqueues,
+		     struct err *e);
 /* The devices that are network cards, and those that other programs serve: live shares first. */
 int open_cards(struct vm *vm, struct err *e);
 /* With all devices there: the programs of those that are none, and what theirs need besides. */

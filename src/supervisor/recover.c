@@ -13,6 +13,7 @@
 
 #include "devices/virtio/virtio_pci.h"
 #include "spec/json.h"
+#include "plug.h"
 #include "recover.h"
 #include "vm.h"
 
@@ -140,6 +141,8 @@ void vm_helper_ready(struct vm *vm, struct device *d)
 
 void vm_helper_died(struct vm *vm, struct device *d, enum child_state before, const char *how)
 {
+	if (!vm->ended && d->plug && plug_helper_died(d->plug, before, how))
+		return;
 	if (vm->ended || before == CHILD_DONE || before == CHILD_STOPPING)
 		return;
 	if (!vm->running) {
@@ -214,15 +217,13 @@ uint64_t vm_restart_next(const struct vm *vm)
 
 int vm_device_restart(struct vm *vm, const char *name, struct err *e)
 {
-	struct device *d = NULL;
+	struct device *d = vm_device_named(vm, name);
 
-	for (unsigned i = 0; i < vm->ndevices && !d; i++) {
-		if (!strcmp(vm->device[i].desc.name, name))
-			d = &vm->device[i];
-	}
 	if (!d)
 		return err_set(e, -ENOENT, "device: '%.40s'; expected one that vm.info names",
 			       name);
+	if (d->plug && !plug_is_there(d->plug))
+		return err_set(e, -EBUSY, "%s: it is just coming or going", name);
 	if (!vm_is_running(vm))
 		return err_set(e, -EBUSY, "the guest does not run");
 	log_warn("%s: to be restarted, as asked", d->child.name);
@@ -232,6 +233,16 @@ int vm_device_restart(struct vm *vm, const char *name, struct err *e)
 	return 0;
 }
 
+static void put_limits(json_object *o, const struct device *d)
+{
+	const struct msg_limit *m = d->class->limit ? d->class->limit(d) : NULL;
+
+	if (m && m->rate)
+		j_int(o, "rate", (int64_t)m->rate);
+	if (m && m->ops)
+		j_int(o, d->class->limited, (int64_t)m->ops);
+}
+
 json_object *vm_devices(const struct vm *vm)
 {
 	json_object *list = json_object_new_array();
@@ -239,7 +250,11 @@ json_object *vm_devices(const struct vm *vm)
 
 	for (unsigned i = 0; i < vm->ndevices; i++) {
 		const struct restart *r = &vm->device[i].restart;
-		json_object *o = json_object_new_object();
+		json_object *o;
+
+		if (device_is_empty(&vm->device[i]))
+			continue;
+		o = json_object_new_object();
 
 		j_str(o, "name", vm->device[i].desc.name);
 		j_str(o, "state", restart_name(r));
@@ -247,6 +262,7 @@ json_object *vm_devices(const struct vm *vm)
 		if (r->state == RESTART_WAITS)
 			j_int(o, "next_try_ms",
 			      r->next_ns > now ? (int64_t)((r->next_ns - now) / 1000000) : 0);
+		put_limits(o, &vm->device[i]);
 		json_object_array_add(list, o);
 	}
 	return list;

@@ -7,6 +7,7 @@
 
 #include "host.h"
 #include "open.h"
+#include "plug.h"
 #include "supervisor/snapshot/faults.h"
 #include "supervisor/snapshot/restore.h"
 #include "supervisor/snapshot/save.h"
@@ -25,11 +26,11 @@ static int choose_place(struct vm *vm, const char *name, enum config_bus said, b
 		rc = restore_bus(vm->conf, name, said, pci, e);
 	if (rc)
 		return rc;
-	if (*pci && vm->npci == BOARD_MAX_PCI)
+	if (*pci && vm->npci == config_most_pci(vm->conf))
 		return err_set(e, -EINVAL,
 			       "%s: more than %u devices on the PCI bus; expected bus=mmio for the "
 			       "others",
-			       name, BOARD_MAX_PCI);
+			       name, config_most_pci(vm->conf));
 	*nth = *pci ? vm->npci++ : vm->nmmio++;
 	return 0;
 }
@@ -44,7 +45,7 @@ int vm_add_device(struct vm *vm, const struct device_class *class, enum config_b
 	*out = &vm->device[i < VM_MAX_DEVICES ? i : VM_MAX_DEVICES - 1];
 	if (i == VM_MAX_DEVICES)
 		return err_set(e, -EINVAL, "%s: more than %u devices in all", name, VM_MAX_DEVICES);
-	if (class->virtio)
+	if (class->virtio || class->assigned)
 		rc = choose_place(vm, name, bus, &pci, &nth, e);
 	if (rc)
 		return rc;
@@ -57,14 +58,11 @@ static int make_disks(struct vm *vm, struct err *e)
 {
 	unsigned nqueues = vm->conf->cpus < BLK_MAX_QUEUES ? vm->conf->cpus : BLK_MAX_QUEUES;
 	char name[DEV_NAME_LEN];
-	struct device *d;
 	int rc = 0;
 
 	for (unsigned i = 0; i < vm->opened.ndisks && !rc; i++) {
 		device_disk_name(i, name);
-		rc = vm_add_device(vm, &device_blk, vm->opened.disk[i].conf->bus, name, nqueues, &d,
-				   e);
-		d->back.disk = &vm->opened.disk[i];
+		rc = open_disk_device(vm, &vm->opened.disk[i], name, nqueues, e);
 	}
 	return rc;
 }
@@ -91,14 +89,19 @@ static int make_devices(struct vm *vm, struct err *e)
 		rc = vm_add_device(vm, &device_vsock, c->vsock.bus, "vsock", 3, &d, e);
 		d->back.vsock = &vm->vsock;
 	}
-	/* The last one: with it or without, the others are where they are. */
+	/* The last ones but for places: with them or without, the others are where they are. */
 	if (!rc && c->balloon.on) {
 		rc = vm_add_device(vm, &device_balloon, c->balloon.bus, "balloon", BALLOON_QUEUES,
 				   &d, e);
 		d->back.balloon = &vm->balloon;
 		balloon_init(&vm->balloon, c);
 	}
-	return rc;
+	if (!rc && c->mem_max) {
+		rc = vm_add_device(vm, &device_mem, CONFIG_BUS_UNSAID, "mem", VMEM_QUEUES, &d, e);
+		d->back.added = &vm->added;
+		added_init(&vm->added, c, &vm->memmap);
+	}
+	return rc ? rc : plug_open(vm, e);
 }
 
 /* Only a VM that starts has memory: Windows takes all of it from the system at once. */
@@ -106,12 +109,14 @@ static int open_own(struct vm *vm, bool check_only, struct err *e)
 {
 	int rc;
 
+	memmap_of_board(&vm->memmap, vm->conf->mem);
+	if (vm->conf->mem_max)
+		memmap_add_of_board(&vm->memmap, vm->conf->mem_max - vm->conf->mem);
 	if (!check_only) {
-		vm->mem = shm_create("insula-guest", vm->conf->mem, e);
+		vm->mem = shm_create("insula-guest", memmap_size(&vm->memmap), e);
 		if (vm->mem < 0)
 			return vm->mem;
 	}
-	memmap_of_board(&vm->memmap, vm->conf->mem);
 	rc = make_devices(vm, e);
 	if (rc == -EINVAL)
 		vm->end.status = RUN_BAD_INPUT;
@@ -135,6 +140,8 @@ static int open_named(struct vm *vm, bool check_only, bool verbose, struct err *
 		rc = boot_open(&vm->boot, c, &vm->paths, check_only, verbose, e);
 	if (!rc)
 		rc = open_ends(vm, check_only, e);
+	if (!rc)
+		rc = metadata_open(vm, check_only, e);
 	if (!rc)
 		rc = host_outputs(c, e);
 	if (!rc && vm_has_vsock(vm))
@@ -165,8 +172,8 @@ int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verb
 {
 	int rc;
 
-	memset(vm, 0, sizeof(*vm));
 	vm->conf = c;
+	vm->cpus = (struct vm_cpus){c->restore ? 0 : c->cpus, c->cpus, c->cpus_max};
 	vm->kvm = vm->mem = vm->signals.handle = -1;
 	vm->started_ns = clock_ns();
 	open_init(vm);
@@ -205,6 +212,8 @@ void vm_close(struct vm *vm)
 	exec_free(vm);
 	command_close(&vm->command);
 	open_close(vm);
+	metadata_close(vm);
+	plug_close(vm);
 	vsock_close(&vm->vsock);
 	terminal_close(&vm->terminal);
 	boot_close(&vm->boot);

@@ -13,6 +13,7 @@
 #include <insula/log.h>
 
 #include "host.h"
+#include "plug.h"
 #include "recover.h"
 #include "supervisor/snapshot/faults.h"
 #include "supervisor/snapshot/restore.h"
@@ -25,10 +26,12 @@
 
 static bool all_ready(const struct vm *vm)
 {
-	if (vm->vmm.state != CHILD_READY || !restore_loaded(vm))
+	if (vm->vmm.state != CHILD_READY || !restore_loaded(vm) || !metadata_ready(vm))
 		return false;
 	for (unsigned i = 0; i < vm->ndevices; i++) {
-		if (vm->device[i].child.state != CHILD_READY)
+		const struct device *d = &vm->device[i];
+
+		if (d->child.state != CHILD_READY && !device_is_empty(d))
 			return false;
 	}
 	return true;
@@ -79,6 +82,8 @@ union vmm_body {
 	struct msg_vm_event event;
 	struct msg_paused paused;
 	struct msg_saved saved;
+	struct msg_cpus cpus;
+	struct msg_plugged plugged;
 };
 
 static void vmm_ready(void *ctx)
@@ -115,6 +120,22 @@ static void vm_is_paused(struct vm *vm, bool paused)
 		save_paused(vm);
 }
 
+/* False: nothing that insula-vmm says. */
+static bool cpus_are(struct vm *vm, uint32_t n)
+{
+	struct vm_cpus *c = &vm->cpus;
+	bool same = c->actual == n;
+
+	if (!c->max || n < 1 || n > c->max)
+		return false;
+	c->actual = n;
+	if (!c->requested)
+		c->requested = n;
+	if (!same)
+		control_resized(vm->control, vm);
+	return true;
+}
+
 static bool vmm_message(void *ctx, enum msg_type t, const void *body, size_t len)
 {
 	const union vmm_body *b = body;
@@ -133,6 +154,12 @@ static bool vmm_message(void *ctx, enum msg_type t, const void *body, size_t len
 		vm_is_paused(vm, b->paused.paused);
 	else if (t == MSG_SAVED && len == sizeof(b->saved))
 		save_records(vm, &b->saved);
+	else if (t == MSG_CPUS_ARE && len == sizeof(b->cpus))
+		return cpus_are(vm, b->cpus.n);
+	else if (t == MSG_PLUGGED && len == sizeof(b->plugged))
+		return plug_plugged(vm, &b->plugged);
+	else if (t == MSG_UNPLUGGED && len == sizeof(b->plugged))
+		return plug_unplugged(vm, &b->plugged);
 	else
 		return false;
 	return true;
@@ -172,6 +199,8 @@ static void helper_ready(void *ctx)
 
 	d->restored = false;
 	helper_serves(d, true);
+	if (d->plug && plug_helper_ready(d->plug))
+		return;
 	vm_helper_ready(d->vm, d);
 	if (d == vm_vsock(d->vm))
 		exec_vsock_ready(d->vm);
@@ -179,16 +208,40 @@ static void helper_ready(void *ctx)
 }
 
 /* Once the guest runs, the next process may have more luck; the end of this one is counted. */
+/* The program of the host behind it is ended, so that all that it had to say is heard: "" if that is
+ * nothing, or there is none. */
+static const char *peer_last(const struct device *d)
+{
+	struct child *peer = d->class->peer ? d->class->peer(d) : NULL;
+
+	if (!peer)
+		return "";
+	child_kill(peer);
+	return peer->last;
+}
+
+static void helper_not_started(const struct device *d, const struct msg_failed *f)
+{
+	const char *why = peer_last(d);
+
+	if (*why)
+		vm_end(d->vm, RUN_FAILED, "%s: %s: %s; %s", d->child.name, f->step, f->text, why);
+	else
+		not_started(d->vm, &d->child, f);
+}
+
 static bool helper_failed(void *ctx, const struct msg_failed *f)
 {
 	struct device *d = ctx;
 
 	if (d->child.state != CHILD_STARTING)
 		return false;
+	if (d->plug)
+		plug_helper_failed(d->plug, f);
 	if (d->vm->running)
 		log_error("%s: %s: %s", d->child.name, f->step, f->text);
 	else
-		not_started(d->vm, &d->child, f);
+		helper_not_started(d, f);
 	return true;
 }
 
@@ -245,12 +298,17 @@ static struct child *peer_of(const struct device *d)
  * gives up right at the beginning would do so again: what it was told cannot be. */
 static void peer_gone(void *ctx, const struct child_end *end)
 {
-	const struct device *d = ctx;
+	struct device *d = ctx;
 	const struct child *c = peer_of(d);
 	struct vm *vm = d->vm;
 	const char *colon = c->last[0] ? ": " : "";
 	bool first = d->class->peer_began(d) && clock_ns() - vm->started_ns < PEER_START_NS;
 
+	if (d->class->peer_over && d->class->peer_over(d, end))
+		return;
+	if (d->plug && plug_peer_died(d->plug, c->name, end->how, c->last))
+		return;
+	first &= !d->plug;
 	if (!vm->running)
 		vm_end(vm, RUN_FAILED, "%s %s before the guest ran%s%s", c->name, end->how, colon,
 		       c->last);
@@ -302,18 +360,21 @@ static void command_gone(void *ctx, const struct child_end *end)
 static const struct child_ops command_ops = {command_ready, command_failed, command_message, NULL,
 					     command_gone};
 
+void vm_own_device(struct vm *vm, struct device *d)
+{
+	struct child *peer = peer_of(d);
+
+	d->vm = vm;
+	child_own(&d->child, &vm->loop, &helper_ops, d);
+	if (peer)
+		child_own(peer, &vm->loop, &peer_ops, d);
+}
+
 void vm_own_children(struct vm *vm)
 {
 	child_own(&vm->vmm, &vm->loop, &vmm_ops, vm);
-	for (unsigned i = 0; i < vm->ndevices; i++) {
-		struct device *d = &vm->device[i];
-		struct child *peer = peer_of(d);
-
-		d->vm = vm;
-		child_own(&d->child, &vm->loop, &helper_ops, d);
-		if (peer)
-			child_own(peer, &vm->loop, &peer_ops, d);
-	}
+	for (unsigned i = 0; i < vm->ndevices; i++)
+		vm_own_device(vm, &vm->device[i]);
 	for (unsigned i = 0; i < VM_EXEC_PLACES; i++) {
 		vm->execs.place[i].vm = vm;
 		child_own(&vm->exec[i], &vm->loop, &command_ops, &vm->execs.place[i]);

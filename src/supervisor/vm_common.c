@@ -70,6 +70,19 @@ int vm_tell(struct vm *vm, enum msg_type t, const void *body, size_t len)
 	return child_send(&vm->vmm, t, body, len, NULL, 0);
 }
 
+const struct vm_cpus *vm_cpus(const struct vm *vm)
+{
+	return &vm->cpus;
+}
+
+int vm_want_cpus(struct vm *vm, unsigned n)
+{
+	const struct msg_cpus m = {n};
+
+	vm->cpus.requested = n;
+	return vm_tell(vm, MSG_CPUS, &m, sizeof(m));
+}
+
 int vm_order(struct vm *vm, enum msg_type t)
 {
 	return vm_tell(vm, t, NULL, 0);
@@ -94,11 +107,27 @@ struct device *vm_balloon(const struct vm *vm)
 	return first_of(vm, &device_balloon);
 }
 
+struct device *vm_added(const struct vm *vm)
+{
+	return first_of(vm, &device_mem);
+}
+
 bool vm_vsock_died(const struct vm *vm)
 {
 	const struct device *d = vm_vsock(vm);
 
 	return !d || d->restart.failed || child_ended(&d->child);
+}
+
+struct device *vm_device_named(struct vm *vm, const char *name)
+{
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		struct device *d = &vm->device[i];
+
+		if (!strcmp(d->desc.name, name))
+			return device_is_empty(d) ? NULL : d;
+	}
+	return NULL;
 }
 
 enum vm_vsock vm_vsock_state(const struct vm *vm, unsigned *generation)
@@ -123,9 +152,12 @@ unsigned vm_word_start(const struct vm *vm, int hypervisor, struct msg_start_vmm
 					     .tag = START_TAG_VMM,
 					     .log_level = log_most(),
 					     .mem = vm->memmap},
-				    .ncpus = vm->conf->cpus,
+				    .ncpus = config_vcpus(vm->conf),
+				    .ncpus_in = vm->conf->cpus,
 				    .ndevices = vm->ndevices,
 				    .flags = vm->conf->mem_huge ? VMM_HUGEPAGES : 0};
+	if (vm->conf->cpus_max)
+		m->flags |= VMM_CPUS;
 	if (standing_is(vm))
 		m->flags |= VMM_PAUSED;
 	random_bytes(m->genid, sizeof(m->genid));

@@ -44,6 +44,14 @@ int vm_order(struct vm *vm, enum msg_type t);
 /* How it ended and what it cost, as one object; the caller's. */
 json_object *result_json(const struct vm *vm);
 
+/* Processors that come and go. `max` 0: they stay. */
+struct vm_cpus {
+	unsigned requested, actual, max; /* `requested` 0: insula-vmm has not said yet */
+};
+const struct vm_cpus *vm_cpus(const struct vm *vm);
+/* 1 to max. insula-vmm says what has come of it. */
+int vm_want_cpus(struct vm *vm, unsigned n);
+
 /* NONE: there is no such device. DEAD: it has failed, see restart.h, and may come back. AWAY: a
  * process of it is starting, or about to. */
 enum vm_vsock { VM_VSOCK_NONE, VM_VSOCK_DEAD, VM_VSOCK_AWAY, VM_VSOCK_SERVES };
@@ -65,7 +73,10 @@ void vm_quit(struct vm *vm);
  * its device, -1: the system has none. */
 unsigned vm_word_start(const struct vm *vm, int hypervisor, struct msg_start_vmm *m,
 		       int fds[MSG_MAX_FDS]);
-/* The vsock device, the balloon; NULL: there is none. */
+/* The vsock device, the balloon, the memory that can be resized; NULL: there is none. */
 struct device *vm_vsock(const struct vm *vm);
 struct device *vm_balloon(const struct vm *vm);
+struct device *vm_added(const struct vm *vm);
+/* By its name; NULL: there is no such one. */
+struct device *vm_device_named(struct vm *vm, const char *name);
 #endif

@@ -8,6 +8,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "plug.h"
 #include "recover.h"
 #include "supervisor/snapshot/faults.h"
 #include "supervisor/snapshot/restore.h"
@@ -63,8 +64,10 @@ void vm_start_helpers(struct vm *vm)
 	struct err e;
 	int rc = 0;
 
-	for (unsigned i = 0; i < vm->ndevices && !rc; i++)
-		rc = device_start(&vm->device[i], vm->mem, &vm->memmap, &e);
+	for (unsigned i = 0; i < vm->ndevices && !rc; i++) {
+		if (!device_is_empty(&vm->device[i]))
+			rc = device_start(&vm->device[i], vm->mem, &vm->memmap, &e);
+	}
 	if (rc)
 		vm_end(vm, RUN_FAILED, "%s", e.text);
 }
@@ -84,6 +87,8 @@ static void start_all(struct vm *vm)
 		rc = start_vmm(vm, &e);
 	if (!rc && (!vm->conf->restoring || !restore_is_whole(vm)))
 		vm_start_helpers(vm);
+	if (!rc)
+		rc = metadata_start(vm, &e);
 	if (!rc && vm->conf->command)
 		rc = command_start(vm, &e);
 	if (rc)
@@ -158,6 +163,8 @@ static const struct {
 	[VM_RESTART] = {vm_restart_next, vm_restart_due, false},
 	[VM_DEVICES] = {devices_due, devices_tend, false},
 	[VM_SAVE] = {save_deadline, save_overdue, false},
+	[VM_PLUG] = {plug_due, plug_overdue, false},
+	[VM_METADATA] = {metadata_due, metadata_tend, false},
 	[VM_PAGER] = {restore_deadline, restore_overdue, true},
 	[VM_CONTROL] = {control_due, control_over, true},
 };
@@ -251,6 +258,7 @@ static void wind_down(struct vm *vm)
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		child_shoot(&vm->device[i].child);
 	restore_end(vm);
+	metadata_stop(vm);
 	child_kill(&vm->vmm);
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		child_kill(&vm->device[i].child);

@@ -26,6 +26,8 @@
 #include "x86/genid.h"
 #include "x86/ioapic.h"
 #include "x86/load.h"
+#include "cpus.h"
+#include "plug.h"
 #include "save.h"
 #include "vmm.h"
 
@@ -76,7 +78,9 @@ static int check_start(const struct vmm *vm, const struct msg_start_vmm *m,
 		return rc;
 	if (!f->n[START_MEMORY] || f->n[START_INITRD] > (restore ? 0 : VMM_MAX_INITRDS) ||
 	    m->ndevices != vm->ndevices || m->ncpus < 1 || m->ncpus > BOARD_MAX_CPUS ||
-	    (m->flags & ~(uint32_t)(VMM_HUGEPAGES | VMM_RESTORE | VMM_PAUSED)) ||
+	    m->ncpus_in < 1 || m->ncpus_in > m->ncpus ||
+	    (!(m->flags & VMM_CPUS) && m->ncpus_in < m->ncpus) ||
+	    (m->flags & ~(uint32_t)(VMM_HUGEPAGES | VMM_RESTORE | VMM_PAUSED | VMM_CPUS)) ||
 	    !memchr(m->cmdline, 0, sizeof(m->cmdline)))
 		return err_set(e, -EPROTO, "malformed MSG_START_VMM");
 	return 0;
@@ -114,6 +118,8 @@ static void main_receive(struct vmm *vm, struct msg_start_vmm *start, struct sta
 		main_fail("start", rc, e.text, 0);
 	*start = b.start;
 	vm->ncpus = start->ncpus;
+	vm->cpus_change = start->flags & VMM_CPUS;
+	cpus_init(vm, start->ncpus_in);
 	vm->memmap = start->head.mem;
 	vm->restored = start->flags & VMM_RESTORE;
 	vm->pausing = start->flags & VMM_PAUSED;
@@ -191,6 +197,20 @@ static int map_windows(struct vmm *vm, struct err *e)
 	return rc ? rc : map_shadows(vm, base, page, n, e);
 }
 
+/* A hypervisor that does not take it runs the guest all the same: what it would know better is
+ * whether the device's DMA may bypass the caches. */
+static void tell_hypervisor(struct vmm *vm, struct remote *d)
+{
+	int *fd = &d->slot[d->desc.pci.host_slot];
+	struct err e;
+
+	if (!d->desc.pci.host_slot)
+		return;
+	if (hv_vm_assign(vm->hv, *fd, &e))
+		log_warn("%s: the hypervisor does not take notice of it: %s", d->desc.name, e.text);
+	fd_close(fd);
+}
+
 static int attach_device(struct vmm *vm, struct remote *d, bool may_spin, struct err *e)
 {
 	const struct device_desc *m = &d->desc;
@@ -199,8 +219,11 @@ static int attach_device(struct vmm *vm, struct remote *d, bool may_spin, struct
 	d->wake_event = vm->main_event;
 	d->ending = &vm->ending;
 	d->may_spin = may_spin;
+	tell_hypervisor(vm, d);
 	if (device_is_pci(m))
 		return pci_add(&vm->pci, d, &vm->next_line, &vm->next_slot, e);
+	if (device_is_place(m))
+		return pci_add_place(&vm->pci, d, &vm->next_line, &vm->next_slot, e);
 	for (unsigned i = 0; i < m->nvectors && !rc; i++)
 		rc = ioapic_set_event(vm->ioapic, m->vector[i].number, d->slot[m->vector[i].slot],
 				      e);
@@ -231,6 +254,21 @@ static unsigned count_pins(const struct vmm *vm)
 	return n;
 }
 
+/* The window of BARs above 4 GiB is the supervisor's to place: behind all memory. */
+static int check_wide(const struct vmm *vm, struct err *e)
+{
+	const struct pci *p = &vm->pci;
+
+	for (unsigned i = 0; i < vm->gm.nregions && p->wide_to; i++) {
+		const struct gm_region *r = &vm->gm.region[i];
+
+		if (device_overlap(p->wide_from, p->wide_to - p->wide_from, r->gpa, r->size))
+			return err_set(e, -EINVAL, "PCI: the BARs from 0x%llx on are memory",
+				       (unsigned long long)p->wide_from);
+	}
+	return 0;
+}
+
 static int build_vm(struct vmm *vm, int dev, struct err *e)
 {
 	static const struct line_ops irq_ops = {hv_irq_route, hv_irq_bind, hv_irq_unbind};
@@ -256,6 +294,8 @@ static int build_vm(struct vmm *vm, int dev, struct err *e)
 		rc = map_windows(vm, e);
 	if (!rc)
 		rc = pci_on_bus(&vm->pci, &vm->mmio, vm->next_slot++, e);
+	if (!rc)
+		rc = check_wide(vm, e);
 	for (unsigned i = 0; i < vm->ncpus && !rc; i++) {
 		vm->vcpu[i].vm = vm;
 		vm->vcpu[i].index = i;
@@ -284,9 +324,9 @@ static int start_threads(struct vmm *vm, struct err *e)
 
 /* All of it now, as the user asked; what the host cannot give is said, and the guest runs without.
  */
-static void take_huge_pages(const struct guestmem *gm)
+static void take_huge_pages(const struct guestmem *gm, unsigned nregions)
 {
-	for (unsigned i = 0; i < gm->nregions; i++) {
+	for (unsigned i = 0; i < nregions; i++) {
 		const struct gm_region *r = &gm->region[i];
 		int rc = gm_collapse(gm, r->gpa, r->gpa + r->size);
 
@@ -318,7 +358,7 @@ static void main_build(struct vmm *vm, const struct msg_start_vmm *start, struct
 	if (rc)
 		main_fail("memory", rc, e.text, 0);
 	if (start->flags & VMM_HUGEPAGES)
-		take_huge_pages(&vm->gm);
+		take_huge_pages(&vm->gm, memmap_present(&vm->memmap));
 	rc = build_vm(vm, f->n[START_HYPERVISOR] ? f->fd[START_HYPERVISOR][0] : -1, &e);
 	if (rc)
 		main_fail("hypervisor", rc, e.text, 0);
@@ -333,8 +373,13 @@ static void main_build(struct vmm *vm, const struct msg_start_vmm *start, struct
 
 static void load(struct vmm *vm, const struct msg_start_vmm *start, struct start_fds *f)
 {
-	struct acpi_params ap = {.ncpus = vm->ncpus, .ndevices = vm->ndevices};
-	struct load_params lp = {.gm = &vm->gm,
+	struct acpi_params ap = {.ncpus = vm->ncpus,
+				 .ncpus_in = start->ncpus_in,
+				 .cpus_change = vm->cpus_change,
+				 .ndevices = vm->ndevices};
+	struct guestmem present = vm->gm; /* what the guest is told of */
+	struct load_params lp = {.gm = &present,
+				 .pci_buses = 1 + vm->pci.nplaces,
 				 .kernel_fd = f->fd[START_KERNEL][0],
 				 .ninitrds = f->n[START_INITRD],
 				 .cmdline = start->cmdline};
@@ -343,6 +388,7 @@ static void load(struct vmm *vm, const struct msg_start_vmm *start, struct start
 	struct err e;
 	int rc;
 
+	present.nregions = memmap_present(&vm->memmap);
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		ap.device[i] = &vm->dev[i].desc;
 	rc = acpi_build(&vm->gm, &ap, &lp.acpi_rsdp, &e);
@@ -393,23 +439,30 @@ void vmm_end(struct vmm *vm, enum vm_exit_reason reason, const struct msg_vm_exi
 	event_signal(vm->main_event);
 }
 
-static void wake_resting(struct vmm *vm)
+/* A word that none was before: who is about to sleep on an older one, through a resume and another
+ * pause even, does not sleep over a save, or over being let in. */
+static void set_paused(struct vmm *vm, bool paused)
 {
-	atomic_store(&vm->paused, 0);
+	atomic_store(&vm->paused, ((atomic_load(&vm->paused) & ~VMM_IS_PAUSED) + 2) |
+					  (paused ? VMM_IS_PAUSED : 0));
+}
+
+void vmm_wake_resting(struct vmm *vm)
+{
+	set_paused(vm, atomic_load(&vm->paused) & VMM_IS_PAUSED);
 	word_wake(&vm->paused);
 }
 
-/* A word that none was before since the last MSG_SAVE: who is about to sleep on an older one, through
- * a resume and another pause even, does not sleep over the save. */
-static void set_paused(struct vmm *vm)
+static void end_pause(struct vmm *vm)
 {
-	atomic_store(&vm->paused, atomic_load(&vm->save_no) + 1);
+	set_paused(vm, false);
+	word_wake(&vm->paused);
 }
 
 /* Answered by report_paused() when the last vCPU has come out; the supervisor has the deadline. */
 static void pause_vm(struct vmm *vm)
 {
-	set_paused(vm);
+	set_paused(vm, true);
 	vm->pausing = true;
 	for (unsigned i = 0; i < vm->ncpus; i++)
 		hv_vcpu_kick(vm->vcpu[i].hv);
@@ -426,7 +479,7 @@ static void resume_vm(struct vmm *vm)
 {
 	vm->pausing = false;
 	fd_close(&vm->save_fd); /* a record that nobody waits for any more */
-	wake_resting(vm);
+	end_pause(vm);
 	send_paused(0);
 }
 
@@ -459,13 +512,12 @@ static void save_vm(struct vmm *vm, int fd)
 {
 	fd_close(&vm->save_fd); /* nobody waits for that one any more */
 	vm->save_fd = fd;
-	if (!atomic_load(&vm->paused) || vm->pausing) {
+	if (!(atomic_load(&vm->paused) & VMM_IS_PAUSED) || vm->pausing) {
 		send_saved(vm, 0, -EBUSY, "the VM is not paused");
 		return;
 	}
 	atomic_fetch_add(&vm->save_no, 1);
-	set_paused(vm);
-	word_wake(&vm->paused);
+	vmm_wake_resting(vm);
 }
 
 static void report_saved(struct vmm *vm)
@@ -488,7 +540,8 @@ static void take_down(struct vmm *vm, uint32_t index)
 {
 	struct msg_dev m = {index};
 
-	remote_down(&vm->dev[index]);
+	if (!device_is_place(&vm->dev[index].desc))
+		remote_down(&vm->dev[index]);
 	(void)msg_send(MSG_CHANNEL_FD, MSG_DEV_IS_DOWN, &m, sizeof(m), NULL, 0);
 }
 
@@ -496,6 +549,7 @@ static void handle_message(struct vmm *vm)
 {
 	union {
 		struct msg_dev dev;
+		struct msg_cpus cpus;
 		uint8_t bytes[MSG_MAX_BODY];
 	} b;
 	int fds[MSG_MAX_FDS];
@@ -510,6 +564,8 @@ static void handle_message(struct vmm *vm)
 		save_vm(vm, fds[0]);
 		return;
 	}
+	if (plug_message(vm, type, &b, len, fds, nfds))
+		return;
 	for (unsigned i = 0; i < nfds; i++)
 		fd_close(&fds[i]);
 	if (type == MSG_STOP)
@@ -522,6 +578,8 @@ static void handle_message(struct vmm *vm)
 		remote_up(&vm->dev[b.dev.index]);
 	else if (type == MSG_DEV_DOWN && len == sizeof(b.dev) && b.dev.index < vm->ndevices)
 		take_down(vm, b.dev.index);
+	else if (type == MSG_CPUS && len == sizeof(b.cpus))
+		cpus_want(vm, b.cpus.n);
 }
 
 static void report_stuck(struct vmm *vm)
@@ -545,15 +603,18 @@ static void report_ready(struct vmm *vm)
 
 static void loop(struct vmm *vm)
 {
+	cpus_turn(vm);
 	while (!atomic_load(&vm->ending)) {
 		uint64_t got = events_wait(&vm->main_event, 1, MSG_CHANNEL_FD, -1);
 
 		if (got & 1) {
 			report_stuck(vm);
 			report_ready(vm);
+			plug_report(vm);
 		}
 		if (got & EVENTS_CHANNEL)
 			handle_message(vm);
+		cpus_turn(vm);
 		report_paused(vm);
 		report_saved(vm);
 	}
@@ -565,7 +626,7 @@ static void stop_vcpus(struct vmm *vm)
 {
 	uint64_t start = clock_ns();
 
-	wake_resting(vm);
+	end_pause(vm);
 	for (unsigned i = 0; i < vm->ncpus; i++)
 		hv_vcpu_kick(vm->vcpu[i].hv);
 	while (atomic_load(&vm->running) && clock_ns() - start < PARK_DEADLINE_NS)

@@ -6,147 +6,17 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
-#include "pci.h"
+#include "pci_parts.h"
 
-/* Configuration space, type 0: 7.5.1. Words of 4 bytes. */
-#define CFG_ID 0x00
-#define CFG_COMMAND 0x04 /* and status in the upper half */
-#define CFG_CLASS 0x08
-#define CFG_BAR 0x10
-#define CFG_SUBSYSTEM 0x2c
-#define CFG_CAPS 0x34
-#define CFG_SIZE 256u /* there is nothing beyond */
-
-#define CMD_MEMORY 0x0002u
-#define CMD_MASTER 0x0004u
-#define CMD_NO_INTX 0x0400u /* there is none; kernels set it all the same */
-#define STATUS_CAPS 0x00100000u
-
-/* MSI-X: 7.7.2. The first capability. */
-#define CFG_FIRST_CAP 0x40
-#define CFG_MSIX CFG_FIRST_CAP /* and its control in the upper half */
 #define MSIX_ID 0x11u
 #define MSIX_SIZE 12u
-#define MSIX_MASKED 0x40000000u
-#define MSIX_ON 0x80000000u
-#define ENTRY_SIZE 16u
-#define ENTRY_MASKED 1u
+#define MSI_ID 0x05u /* of 32 bits and without a mask it has 12 bytes, too */
 
-#define MSI_WINDOW 0x100000ull /* addresses from BOARD_LAPIC on are interrupts */
-
-static uint32_t pci_word(const struct pci_function *f, unsigned off)
-{
-	return __atomic_load_n(&f->config[off / 4], __ATOMIC_RELAXED);
-}
-
-static void pci_store(struct pci_function *f, unsigned off, uint32_t v)
-{
-	__atomic_store_n(&f->config[off / 4], v, __ATOMIC_RELEASE);
-}
+_Static_assert(CFG_MSIX + MSIX_SIZE == DEVICE_CAPS_AT, "what descriptions count on");
 
 static const struct device_pci *about(const struct pci_function *f)
 {
 	return &f->dev->desc.pci;
-}
-
-/* ---- MSI-X ---- */
-
-static bool entry_delivers(const struct pci_function *f, const struct pci_entry *n)
-{
-	return (pci_word(f, CFG_MSIX) & (MSIX_ON | MSIX_MASKED)) == MSIX_ON &&
-	       (pci_word(f, CFG_COMMAND) & CMD_MASTER) && !(n->control & ENTRY_MASKED) &&
-	       n->addr - BOARD_LAPIC < MSI_WINDOW;
-}
-
-static void entry_update(const struct pci_function *f, struct pci_entry *n)
-{
-	struct err e = {0};
-	int rc = entry_delivers(f, n) ? line_deliver(&n->line, n->addr, n->data, &e)
-				      : line_hold(&n->line, &e);
-
-	if (rc)
-		log_error("%s: interrupt %u: %s", f->dev->desc.name, (unsigned)(n - f->entry),
-			  e.text);
-}
-
-static bool entry_pending(const struct pci_entry *n)
-{
-	return !n->line.bound && event_pending((int)n->line.event);
-}
-
-static uint32_t table_word(const struct pci_function *f, uint32_t off)
-{
-	const struct pci_entry *n = &f->entry[off / ENTRY_SIZE];
-	const uint32_t word[] = {(uint32_t)n->addr, (uint32_t)(n->addr >> 32), n->data, n->control};
-
-	return word[off % ENTRY_SIZE / 4];
-}
-
-static void table_write(struct pci_function *f, uint32_t off, uint32_t v)
-{
-	struct pci_entry *n = &f->entry[off / ENTRY_SIZE];
-
-	switch (off % ENTRY_SIZE / 4) {
-	case 0:
-		n->addr = (n->addr & ~0xffffffffull) | (v & ~3u);
-		break;
-	case 1:
-		n->addr = (n->addr & 0xffffffffull) | (uint64_t)v << 32;
-		break;
-	case 2:
-		n->data = v;
-		break;
-	default:
-		n->control = v & ENTRY_MASKED;
-	}
-	entry_update(f, n);
-}
-
-static uint32_t pending_word(const struct pci_function *f, uint32_t off)
-{
-	uint32_t v = 0;
-
-	for (unsigned i = 0; i < 32 && off * 8 + i < f->dev->desc.nvectors; i++)
-		v |= (uint32_t)entry_pending(&f->entry[off * 8 + i]) << i;
-	return v;
-}
-
-/* The word at `off` of the BAR. */
-static uint32_t msix_word(const struct pci_function *f, uint32_t off)
-{
-	const struct device_pci *m = about(f);
-
-	if (off - m->msix_table < f->dev->desc.nvectors * ENTRY_SIZE)
-		return table_word(f, off - m->msix_table);
-	if (off - m->msix_pba < 8)
-		return pending_word(f, off - m->msix_pba);
-	return 0;
-}
-
-static uint64_t msix_read(struct pci *p, const struct pci_function *f, uint32_t off, unsigned size)
-{
-	uint32_t first = off & ~3u;
-	uint64_t v[2] = {0};
-
-	pthread_mutex_lock(&p->lock);
-	for (unsigned at = first; at < off + size; at += 4)
-		v[(at - first) / 8] |= (uint64_t)msix_word(f, at) << (at - first) % 8 * 8;
-	pthread_mutex_unlock(&p->lock);
-	return off == first ? v[0] : v[0] >> 8 * (off - first) | v[1] << (64 - 8 * (off - first));
-}
-
-/* Whole words alone, one or two: what else a driver writes means nothing. */
-static void msix_write(struct pci *p, struct pci_function *f, uint32_t off, unsigned size,
-		       uint64_t v)
-{
-	uint32_t at = off - about(f)->msix_table, table = f->dev->desc.nvectors * ENTRY_SIZE;
-
-	if (size < 4 || at % size || at >= table)
-		return;
-	pthread_mutex_lock(&p->lock);
-	for (; size; size -= 4, at += 4, v >>= 32)
-		table_write(f, at, (uint32_t)v);
-	pthread_mutex_unlock(&p->lock);
 }
 
 /* ---- BARs: the lock is held, or no vCPU runs ---- */
@@ -156,12 +26,18 @@ static uint32_t bar_of(const struct device_window *w)
 	return w->space - DEVICE_BAR;
 }
 
-static bool decodes(const struct pci_function *f)
+/* Is it a memory slot of the guest? */
+static bool has_slot(const struct device_window *w)
 {
-	return pci_word(f, CFG_COMMAND) & CMD_MEMORY;
+	return w->serve == DEVICE_SHADOW || w->serve == DEVICE_DIRECT;
 }
 
-static int for_doorbells(struct pci *p, const struct pci_function *f, uint32_t bar, uint32_t at,
+static bool decodes(const struct pci_function *f)
+{
+	return pci_word(f->config, CFG_COMMAND) & CMD_MEMORY;
+}
+
+static int for_doorbells(struct pci *p, const struct pci_function *f, uint32_t bar, uint64_t at,
 			 int (*fn)(struct hv_vm *, const struct hv_doorbell *, struct err *),
 			 struct err *e)
 {
@@ -183,13 +59,13 @@ static int for_doorbells(struct pci *p, const struct pci_function *f, uint32_t b
 static int take_away(struct pci *p, struct pci_function *f, uint32_t bar, struct err *e)
 {
 	const struct device_desc *m = &f->dev->desc;
-	uint32_t at = atomic_load(&f->at[bar]);
+	uint64_t at = atomic_load(&f->at[bar]);
 	int rc = 0;
 
 	if (!at)
 		return 0;
 	for (unsigned i = 0; i < m->nwindows && !rc; i++) {
-		if (bar_of(&m->window[i]) == bar && m->window[i].serve == DEVICE_SHADOW)
+		if (bar_of(&m->window[i]) == bar && has_slot(&m->window[i]))
 			rc = hv_mem_unmap(p->vm, f->slot[i], e);
 		rc = rc == -ENOENT ? 0 : rc;
 	}
@@ -200,7 +76,7 @@ static int take_away(struct pci *p, struct pci_function *f, uint32_t bar, struct
 	return rc;
 }
 
-static int put_there(struct pci *p, struct pci_function *f, uint32_t bar, uint32_t at,
+static int put_there(struct pci *p, struct pci_function *f, uint32_t bar, uint64_t at,
 		     struct err *e)
 {
 	const struct device_desc *m = &f->dev->desc;
@@ -213,38 +89,64 @@ static int put_there(struct pci *p, struct pci_function *f, uint32_t bar, uint32
 		if (bar_of(w) == bar && w->serve == DEVICE_SHADOW)
 			rc = hv_mem_map(p->vm, f->slot[i], at + w->base, f->dev->shadow,
 					DP_SHADOW_SIZE, HV_MEM_READONLY, e);
+		else if (bar_of(w) == bar && w->serve == DEVICE_DIRECT)
+			rc = hv_mem_map(p->vm, f->slot[i], at + w->base, f->dev->direct[i], w->len,
+					HV_MEM_RW, e);
 	}
 	return rc ? rc : for_doorbells(p, f, bar, at, hv_doorbell_bind, e);
 }
 
+static bool is_within(uint64_t at, uint64_t size, uint64_t from, uint64_t to)
+{
+	return at >= from && at < to && size <= to - at;
+}
+
 /* Whoever is there and does not decode goes. -EEXIST: one who decodes is there, or no board; or
  * what the hypervisor said. */
-static int make_room(struct pci *p, const struct pci_function *f, uint32_t at, uint32_t size,
+static int make_room(struct pci *p, const struct pci_function *f, uint64_t at, uint64_t size,
 		     struct err *e)
 {
 	int rc = 0;
 
-	if (at < BOARD_PCI_MMIO || at + (uint64_t)size > BOARD_PCI_MMIO_END)
-		return err_set(e, -EEXIST, "a BAR at 0x%x: expected a place in the board's window",
-			       at);
+	if (!is_within(at, size, BOARD_PCI_MMIO, BOARD_PCI_MMIO_END) &&
+	    !is_within(at, size, p->wide_from, p->wide_to))
+		return err_set(e, -EEXIST,
+			       "a BAR at 0x%llx: expected a place in the board's window",
+			       (unsigned long long)at);
 	for (unsigned i = 0; i < p->n * DEVICE_BARS && !rc; i++) {
 		struct pci_function *o = &p->fn[i / DEVICE_BARS];
-		uint32_t bar = i % DEVICE_BARS, there = atomic_load(&o->at[bar]);
+		uint32_t bar = i % DEVICE_BARS;
+		uint64_t there = atomic_load(&o->at[bar]);
 
 		if (!there || !device_overlap(at, size, there, about(o)->bar_size[bar]))
 			continue;
 		if (o == f || decodes(o))
-			return err_set(e, -EEXIST, "a BAR at 0x%x: %s is there", at,
-				       o->dev->desc.name);
+			return err_set(e, -EEXIST, "a BAR at 0x%llx: %s is there",
+				       (unsigned long long)at, o->dev->desc.name);
 		rc = take_away(p, o, bar, e);
 	}
 	return rc;
 }
 
+static bool is_wide(const struct device_pci *m, uint32_t bar)
+{
+	return m->bar_at[bar] >= DEVICE_WIDE;
+}
+
+/* Where its registers say that it is. */
+static uint64_t bar_wanted(const struct pci_function *f, uint32_t bar)
+{
+	uint64_t low = pci_word(f->config, CFG_BAR + bar * 4) & ~BAR_FLAGS;
+
+	return is_wide(about(f), bar)
+		       ? low | (uint64_t)pci_word(f->config, CFG_BAR + bar * 4 + 4) << 32
+		       : low;
+}
+
 /* -EEXIST: there is no room for it where it wants to be. */
 static int pci_place(struct pci *p, struct pci_function *f, uint32_t bar, struct err *e)
 {
-	uint32_t want = pci_word(f, CFG_BAR + bar * 4), size = about(f)->bar_size[bar];
+	uint64_t want = bar_wanted(f, bar), size = about(f)->bar_size[bar];
 	int rc;
 
 	if (!size || atomic_load(&f->at[bar]) == want)
@@ -266,7 +168,7 @@ static int pci_apply(struct pci *p, struct pci_function *f, struct err *e)
 	int rc = 0;
 
 	for (unsigned i = 0; i < f->dev->desc.nvectors; i++)
-		entry_update(f, &f->entry[i]);
+		pci_msix_update(f, &f->entry[i]);
 	for (uint32_t bar = 0; bar < DEVICE_BARS && decodes(f) && !rc; bar++)
 		rc = pci_place(p, f, bar, e);
 	return rc;
@@ -291,73 +193,153 @@ static int pci_apply_all(struct pci *p, struct pci_function *first, struct err *
 static void config_write_word(struct pci *p, struct pci_function *f, unsigned off, unsigned size,
 			      uint32_t v)
 {
-	uint32_t can = f->writable[off / 4] & (uint32_t)((1ull << 8 * size) - 1) << off % 4 * 8;
-	uint32_t old = pci_word(f, off), new = (old & ~can) | ((v << off % 4 * 8) & can);
+	uint32_t old = pci_word(f->config, off), ones;
+	uint32_t new = pci_written(old, f->writable[off / 4], off, size, v, &ones);
 	struct err e;
 	int rc;
 
 	if (new == old)
 		return;
-	pci_store(f, off, new);
+	pci_store(f->config, off, new);
 	rc = pci_apply_all(p, f, &e);
 	if (rc)
 		log_error("%s: PCI: %s", f->dev->desc.name, e.text);
 }
 
-static struct pci_function *function_of(struct pci *p, uint64_t off)
+/* What is in a place cannot be let go between these two. */
+static void enter(struct pci_function *f)
 {
-	for (unsigned i = 0; i < p->n; i++) {
+	if (f && f->place)
+		atomic_fetch_add(&f->place->accesses, 1);
+}
+
+static void leave(struct pci_function *f)
+{
+	if (f && f->place)
+		atomic_fetch_sub(&f->place->accesses, 1);
+}
+
+/* Of bus 0. */
+static struct pci_function *function_at(struct pci *p, uint64_t off)
+{
+	for (unsigned i = 0; i < pci_fixed(p); i++) {
 		if (about(&p->fn[i])->number == off >> 15 && !(off >> 12 & 7))
 			return &p->fn[i];
 	}
 	return NULL;
 }
 
-/* Behind the last device: what is before that is a memory slot, and does not exit. */
+static struct pci_place *port_at(struct pci *p, uint64_t off)
+{
+	uint64_t first = BOARD_PORT_NUMBER(0, p->nplaces), number = off >> 15;
+
+	if (number < first || number > 31 || off >> 12 & 7)
+		return NULL;
+	return &p->place[number - first];
+}
+
+/* The lock is held. NULL: nothing can be reached there. */
+static struct pci_function *function_of(struct pci *p, uint64_t off)
+{
+	uint64_t bus = off / BOARD_PCI_ECAM_SIZE;
+
+	if (bus == 0)
+		return function_at(p, off);
+	if (bus > p->nplaces || off % BOARD_PCI_ECAM_SIZE >= HV_PAGE ||
+	    !pci_port_is_up(&p->place[bus - 1].port))
+		return NULL;
+	return p->place[bus - 1].fn;
+}
+
+/* Behind the last device of bus 0: what is before that is a memory slot, and does not exit. */
 static uint64_t config_read(void *self, uint64_t off, unsigned size, struct bus_patience *w)
 {
-	(void)self, (void)off, (void)size, (void)w;
-	return ~0ull;
+	unsigned reg = off % HV_PAGE;
+	struct pci_function *f;
+	struct pci *p = self;
+	uint64_t v = ~0ull;
+
+	(void)w;
+	if (off < BOARD_PCI_ECAM_SIZE)
+		return v;
+	pthread_mutex_lock(&p->lock);
+	f = function_of(p, off);
+	if (f) {
+		v = 0;
+		for (unsigned i = 0; i < size && reg + i < PCI_CONFIG; i++)
+			v |= (uint64_t)((const uint8_t *)f->config)[reg + i] << 8 * i;
+	}
+	pthread_mutex_unlock(&p->lock);
+	return v;
+}
+
+/* The device's own side of a register that has just changed: without the lock, a helper may take
+ * its time. */
+static void config_tell(struct pci_function *f, unsigned reg, unsigned size, uint64_t v,
+			struct bus_patience *w)
+{
+	const struct device_desc *m = &f->dev->desc;
+
+	for (unsigned i = 0; i < m->nwindows; i++) {
+		const struct device_window *win = &m->window[i];
+
+		if (win->space == DEVICE_CONFIG && reg >= win->base &&
+		    reg + size <= win->base + win->len)
+			remote_call_or_wait(&f->dev->window[i], reg - win->base, size, v, w);
+	}
 }
 
 static void config_write(void *self, uint64_t off, unsigned size, uint64_t v,
 			 struct bus_patience *w)
 {
-	struct pci *p = self;
-	struct pci_function *f = function_of(p, off);
 	unsigned reg = off % HV_PAGE, step = size <= 4 && reg % size == 0 ? size : 1;
+	struct pci_function *f;
+	struct pci_place *l;
+	struct pci *p = self;
 
-	(void)w;
-	if (!f || reg + size > CFG_SIZE)
+	if (reg + size > PCI_CONFIG)
 		return;
 	pthread_mutex_lock(&p->lock);
-	for (unsigned i = 0; i < size; i += step)
-		config_write_word(p, f, reg + i, step, (uint32_t)(v >> 8 * i));
+	f = function_of(p, off);
+	l = port_at(p, off);
+	for (unsigned i = 0; i < size; i += step) {
+		if (f)
+			config_write_word(p, f, reg + i, step, (uint32_t)(v >> 8 * i));
+		else if (l)
+			pci_place_write(p, l, reg + i, step, (uint32_t)(v >> 8 * i));
+	}
+	enter(f);
 	pthread_mutex_unlock(&p->lock);
+	for (unsigned i = 0; i < size && f; i += step)
+		config_tell(f, reg + i, step, v >> 8 * i & ((1ull << 8 * step) - 1), w);
+	leave(f);
 }
 
 /* ---- the window of the BARs ---- */
 
+/* Has entered it; NULL: nothing is there. */
 static struct pci_function *find_bar(struct pci *p, uint64_t gpa, unsigned size, uint32_t *bar,
-				     uint32_t *off)
+				     uint64_t *off)
 {
 	for (unsigned i = 0; i < p->n; i++) {
 		struct pci_function *f = &p->fn[i];
 
+		enter(f);
 		for (*bar = 0; *bar < DEVICE_BARS; ++*bar) {
-			uint32_t at = atomic_load_explicit(&f->at[*bar], memory_order_acquire);
+			uint64_t at = atomic_load(&f->at[*bar]);
 
-			*off = (uint32_t)gpa - at;
+			*off = gpa - at;
 			if (at && *off < about(f)->bar_size[*bar] &&
 			    size <= about(f)->bar_size[*bar] - *off)
 				return f;
 		}
+		leave(f);
 	}
 	return NULL;
 }
 
 /* NULL: no window is there. */
-static struct remote_window *window_of(struct pci_function *f, uint32_t bar, uint32_t off,
+static struct remote_window *window_of(struct pci_function *f, uint32_t bar, uint64_t off,
 				       unsigned size)
 {
 	const struct device_desc *m = &f->dev->desc;
@@ -371,37 +353,71 @@ static struct remote_window *window_of(struct pci_function *f, uint32_t bar, uin
 	return NULL;
 }
 
-static uint64_t bar_read(void *self, uint64_t off, unsigned size, struct bus_patience *w)
+/* Has the core its MSI-X table in that part of the BAR? */
+static bool is_msix(const struct pci_function *f, uint32_t bar, uint64_t at)
 {
-	uint32_t bar, at;
-	struct pci_function *f = find_bar(self, BOARD_PCI_MMIO + off, size, &bar, &at);
-	struct remote_window *win = f ? window_of(f, bar, at, size) : NULL;
-
-	if (win)
-		return remote_bus_ops.read(win, at - win->w->base, size, w);
-	if (f)
-		return bar == about(f)->msix_bar ? msix_read(self, f, at, size) : 0;
-	return ~0ull;
+	return !about(f)->msi && bar == about(f)->msix_bar && at <= UINT32_MAX;
 }
 
-static void bar_write(void *self, uint64_t off, unsigned size, uint64_t v, struct bus_patience *w)
+/* What is read where nothing answers: ones; in the windows of the ports zeros. The bus leaves that
+ * open (2.3.2), and drivers of Linux wait for a register of a device that was pulled out to become
+ * 0. */
+static uint64_t nobody(const struct pci *p, uint64_t gpa)
 {
-	uint32_t bar, at;
-	struct pci_function *f = find_bar(self, BOARD_PCI_MMIO + off, size, &bar, &at);
+	return gpa - BOARD_PCI_PORT_MMIO < p->nplaces * BOARD_PCI_PORT_SIZE ? 0 : ~0ull;
+}
+
+static uint64_t bar_get(struct pci *p, uint64_t gpa, unsigned size, struct bus_patience *w)
+{
+	uint32_t bar;
+	uint64_t at;
+	struct pci_function *f = find_bar(p, gpa, size, &bar, &at);
+	struct remote_window *win = f ? window_of(f, bar, at, size) : NULL;
+	uint64_t v = nobody(p, gpa);
+
+	if (win)
+		v = remote_bus_ops.read(win, at - win->w->base, size, w);
+	else if (f)
+		v = is_msix(f, bar, at) ? pci_msix_read(p, f, (uint32_t)at, size) : 0;
+	leave(f);
+	return v;
+}
+
+static void bar_put(struct pci *p, uint64_t gpa, unsigned size, uint64_t v, struct bus_patience *w)
+{
+	uint32_t bar;
+	uint64_t at;
+	struct pci_function *f = find_bar(p, gpa, size, &bar, &at);
 	struct remote_window *win = f ? window_of(f, bar, at, size) : NULL;
 
 	if (win)
 		remote_bus_ops.write(win, at - win->w->base, size, v, w);
-	else if (f && bar == about(f)->msix_bar)
-		msix_write(self, f, at, size, v);
+	else if (f && is_msix(f, bar, at))
+		pci_msix_write(p, f, (uint32_t)at, size, v);
+	leave(f);
+}
+
+static uint64_t bar_read(void *self, uint64_t off, unsigned size, struct bus_patience *w)
+{
+	return bar_get(self, BOARD_PCI_MMIO + off, size, w);
+}
+
+static void bar_write(void *self, uint64_t off, unsigned size, uint64_t v, struct bus_patience *w)
+{
+	bar_put(self, BOARD_PCI_MMIO + off, size, v, w);
+}
+
+static uint64_t wide_read(void *self, uint64_t off, unsigned size, struct bus_patience *w)
+{
+	return bar_get(self, ((struct pci *)self)->wide_from + off, size, w);
+}
+
+static void wide_write(void *self, uint64_t off, unsigned size, uint64_t v, struct bus_patience *w)
+{
+	bar_put(self, ((struct pci *)self)->wide_from + off, size, v, w);
 }
 
 /* ---- set-up ---- */
-
-static uint32_t *ecam_page(struct pci *p, uint64_t off)
-{
-	return (uint32_t *)(void *)(p->ecam + off);
-}
 
 /* The host bridge, 00:00.0: an identity, a class, and a capability of PCI Express (7.5.3) that says
  * that it is an endpoint of the root complex. Nothing of it can be written. FreeBSD and OpenBSD use
@@ -415,43 +431,88 @@ static void make_bridge(uint32_t *config)
 	config[CFG_FIRST_CAP / 4] = 0x00920010; /* version 2, type 9 */
 }
 
+/* How it interrupts. */
+static void config_make_messages(struct pci_function *f, const struct device_desc *d)
+{
+	const struct device_pci *m = &d->pci;
+
+	if (m->msi) {
+		f->config[CFG_MSI / 4] = MSI_ID;
+		f->writable[CFG_MSI / 4] = MSI_ON;
+		f->writable[CFG_MSI / 4 + 1] = ~3u;
+		f->writable[CFG_MSI / 4 + 2] = MSI_DATA_BITS;
+		return;
+	}
+	f->config[CFG_MSIX / 4] = MSIX_ID | (d->nvectors - 1) << 16;
+	f->config[CFG_MSIX / 4 + 1] = m->msix_table | m->msix_bar;
+	f->config[CFG_MSIX / 4 + 2] = m->msix_pba | m->msix_bar;
+	f->writable[CFG_MSIX / 4] = MSIX_ON | MSIX_MASKED;
+}
+
 static void config_make(struct pci_function *f, const struct device_desc *d)
 {
 	const struct device_pci *m = &d->pci;
 	uint8_t *bytes = (uint8_t *)f->config;
 	unsigned at = CFG_MSIX + MSIX_SIZE, link = CFG_MSIX + 1;
 
+	memset(bytes, 0, PCI_CONFIG);
+	memset(f->writable, 0, sizeof(f->writable));
 	f->config[CFG_ID / 4] = m->vendor | (uint32_t)m->device << 16;
-	f->config[CFG_COMMAND / 4] = STATUS_CAPS | CMD_MEMORY;
+	f->config[CFG_COMMAND / 4] = STATUS_CAPS | (f->place ? 0 : CMD_MEMORY);
 	f->config[CFG_CLASS / 4] = m->class_revision;
 	f->config[CFG_SUBSYSTEM / 4] = m->subsystem_vendor | (uint32_t)m->subsystem << 16;
-	f->config[CFG_CAPS / 4] = CFG_MSIX;
-	f->config[CFG_MSIX / 4] = MSIX_ID | (d->nvectors - 1) << 16;
-	f->config[CFG_MSIX / 4 + 1] = m->msix_table | m->msix_bar;
-	f->config[CFG_MSIX / 4 + 2] = m->msix_pba | m->msix_bar;
-	for (unsigned i = 0; i < m->caps_len; i += m->caps[i + 2]) {
-		memcpy(bytes + at, m->caps + i, m->caps[i + 2]);
+	f->config[CFG_CAPS / 4] = CFG_FIRST_CAP;
+	config_make_messages(f, d);
+	for (unsigned i = 0; i < m->caps_len; i += m->caps[i + 1]) {
+		memcpy(bytes + at, m->caps + i, m->caps[i + 1]);
 		bytes[link] = (uint8_t)at;
 		link = at + 1;
 		bytes[link] = 0;
-		at += m->caps[i + 2];
+		at += m->caps[i + 1];
 	}
+	for (unsigned i = 0; i < DEVICE_MAX_CAN; i++)
+		f->writable[(DEVICE_CAPS_AT + m->can[i].at) / 4] |= m->can[i].bits;
 	f->writable[CFG_COMMAND / 4] = CMD_MEMORY | CMD_MASTER | CMD_NO_INTX;
-	f->writable[CFG_MSIX / 4] = MSIX_ON | MSIX_MASKED;
 	for (unsigned i = 0; i < DEVICE_BARS; i++) {
-		f->config[CFG_BAR / 4 + i] = m->bar_at[i];
-		f->writable[CFG_BAR / 4 + i] = m->bar_size[i] ? ~(m->bar_size[i] - 1) : 0;
+		uint64_t can = m->bar_size[i] ? ~(m->bar_size[i] - 1) : 0;
+
+		if (i && is_wide(m, i - 1))
+			continue; /* its upper half */
+		f->config[CFG_BAR / 4 + i] = (uint32_t)m->bar_at[i];
+		f->writable[CFG_BAR / 4 + i] = (uint32_t)can;
+		if (!is_wide(m, i))
+			continue;
+		f->config[CFG_BAR / 4 + i] |= BAR_WIDE;
+		f->config[CFG_BAR / 4 + i + 1] = (uint32_t)(m->bar_at[i] >> 32);
+		f->writable[CFG_BAR / 4 + i + 1] = (uint32_t)(can >> 32);
 	}
 }
-_Static_assert(CFG_MSIX + MSIX_SIZE + DEVICE_MAX_CAPS <= CFG_SIZE, "all capabilities fit");
+_Static_assert(CFG_MSIX + MSIX_SIZE + DEVICE_MAX_CAPS <= PCI_CONFIG, "all capabilities fit");
 
 unsigned pci_count_lines(const struct remote *dev, unsigned ndevices)
 {
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < ndevices; i++)
+	for (unsigned i = 0; i < ndevices; i++) {
 		n += device_is_pci(&dev[i].desc) ? dev[i].desc.nvectors : 0;
+		n += device_is_place(&dev[i].desc) ? 1 + DEVICE_MAX_VECTORS : 0;
+	}
 	return n;
+}
+
+int pci_function_new(struct pci *p, struct pci_function *f, struct err *e)
+{
+	int rc = 0, held;
+
+	for (uint32_t bar = 0; bar < DEVICE_BARS && !rc; bar++)
+		rc = take_away(p, f, bar, e);
+	for (unsigned i = 0; i < f->dev->desc.nvectors; i++) {
+		held = line_hold(&f->entry[i].line, e);
+		f->entry[i] = (struct pci_entry){.control = ENTRY_MASKED, .line = f->entry[i].line};
+		rc = rc ? rc : held;
+	}
+	config_make(f, &f->dev->desc);
+	return rc;
 }
 
 void pci_init(struct pci *p, struct hv_vm *vm, const struct line_ops *ops)
@@ -459,7 +520,9 @@ void pci_init(struct pci *p, struct hv_vm *vm, const struct line_ops *ops)
 	pthread_mutex_init(&p->lock, NULL);
 	p->vm = vm;
 	p->ops = ops;
-	p->n = 0;
+	p->n = p->nplaces = 0;
+	p->wide_from = UINT64_MAX;
+	p->wide_to = 0;
 }
 
 int pci_add(struct pci *p, struct remote *dev, unsigned *line, unsigned *slot, struct err *e)
@@ -471,12 +534,15 @@ int pci_add(struct pci *p, struct remote *dev, unsigned *line, unsigned *slot, s
 	if (p->n == BOARD_MAX_PCI)
 		return err_set(e, -ENOSPC, "%s: more than %d PCI functions", d->name,
 			       BOARD_MAX_PCI);
-	if (function_of(p, place))
+	if (p->nplaces)
+		return err_set(e, -EINVAL, "%s: expected places behind all functions", d->name);
+	if (function_at(p, place))
 		return err_set(e, -EEXIST, "%s: PCI device %u is another one", d->name,
 			       d->pci.number);
+	device_wide_range(d, &p->wide_from, &p->wide_to);
 	memset(f, 0, sizeof(*f));
 	f->dev = dev;
-	f->config = ecam_page(p, place);
+	f->config = pci_page(p, place);
 	config_make(f, d);
 	for (unsigned i = 0; i < d->nvectors; i++)
 		f->entry[i] = (struct pci_entry){.control = ENTRY_MASKED,
@@ -485,38 +551,57 @@ int pci_add(struct pci *p, struct remote *dev, unsigned *line, unsigned *slot, s
 							  .number = (*line)++,
 							  .event = dev->slot[d->vector[i].slot]}};
 	for (unsigned i = 0; i < d->nwindows; i++) {
-		if (d->window[i].serve == DEVICE_SHADOW)
+		if (has_slot(&d->window[i]))
 			f->slot[i] = (*slot)++;
 	}
 	p->n++;
 	return pci_apply(p, f, e);
 }
 
+static int check_ports(struct pci *p, struct err *e)
+{
+	for (unsigned i = 0; i < p->nplaces; i++) {
+		const struct device_desc *d = &p->place[i].empty;
+		unsigned number = BOARD_PORT_NUMBER(i, p->nplaces);
+
+		if (d->pci.number != number)
+			return err_set(e, -EINVAL, "%s: port %u; expected %u", d->name,
+				       d->pci.number, number);
+		if (function_at(p, (uint64_t)number << 15))
+			return err_set(e, -EEXIST, "%s: PCI device %u is another one", d->name,
+				       number);
+	}
+	return 0;
+}
+
 int pci_on_bus(struct pci *p, struct bus *mmio, unsigned slot, struct err *e)
 {
 	static const struct bus_ops config_ops = {config_read, config_write};
 	static const struct bus_ops bar_ops = {bar_read, bar_write};
-	uint64_t end = 0;
-	int rc;
+	static const struct bus_ops wide_ops = {wide_read, wide_write};
+	uint64_t end = 0, buses = (1 + p->nplaces) * BOARD_PCI_ECAM_SIZE;
+	int rc = check_ports(p, e);
 
 	for (unsigned i = 0; i < p->n; i++) {
 		uint64_t behind = ((uint64_t)about(&p->fn[i])->number + 1) << 15;
 
 		end = end < behind ? behind : end;
 	}
-	if (!end)
-		return 0;
-	make_bridge(ecam_page(p, 0));
+	if (!end || rc)
+		return rc;
+	make_bridge(pci_page(p, 0));
 	for (uint64_t at = HV_PAGE; at < end; at += HV_PAGE) {
-		if (!function_of(p, at))
-			memset(ecam_page(p, at), 0xff, HV_PAGE);
+		if (!function_at(p, at) && !port_at(p, at))
+			memset(pci_page(p, at), 0xff, HV_PAGE);
 	}
 	rc = hv_mem_map(p->vm, slot, BOARD_PCI_ECAM, p->ecam, end, HV_MEM_READONLY, e);
 	if (!rc)
-		rc = bus_add(mmio, BOARD_PCI_ECAM, BOARD_PCI_ECAM_SIZE, &config_ops, p, e);
+		rc = bus_add(mmio, BOARD_PCI_ECAM, buses, &config_ops, p, e);
 	if (!rc)
 		rc = bus_add(mmio, BOARD_PCI_MMIO, BOARD_PCI_MMIO_END - BOARD_PCI_MMIO, &bar_ops, p,
 			     e);
+	if (!rc && p->wide_to)
+		rc = bus_add(mmio, p->wide_from, p->wide_to - p->wide_from, &wide_ops, p, e);
 	return rc;
 }
 
@@ -528,10 +613,10 @@ void pci_get(struct pci *p, unsigned i, struct pci_state *s)
 
 	memset(s, 0, sizeof(*s));
 	pthread_mutex_lock(&p->lock);
-	s->command = pci_word(f, CFG_COMMAND);
-	s->msix = pci_word(f, CFG_MSIX);
+	s->command = pci_word(f->config, CFG_COMMAND);
+	s->msix = pci_word(f->config, CFG_MSIX);
 	for (unsigned k = 0; k < DEVICE_BARS; k++)
-		s->bar[k] = pci_word(f, CFG_BAR + k * 4);
+		s->bar[k] = pci_word(f->config, CFG_BAR + k * 4);
 	for (unsigned k = 0; k < f->dev->desc.nvectors; k++) {
 		s->entry[k].addr = f->entry[k].addr;
 		s->entry[k].data = f->entry[k].data;
@@ -544,7 +629,7 @@ static void pci_restore_word(struct pci_function *f, unsigned off, uint32_t v)
 {
 	uint32_t can = f->writable[off / 4];
 
-	pci_store(f, off, (pci_word(f, off) & ~can) | (v & can));
+	pci_store(f->config, off, (pci_word(f->config, off) & ~can) | (v & can));
 }
 
 /* First who is elsewhere is nowhere: two may have changed places. */
@@ -555,9 +640,10 @@ static int pci_restore(struct pci *p, struct pci_function *f, const struct pci_s
 
 	pci_restore_word(f, CFG_COMMAND, s->command);
 	pci_restore_word(f, CFG_MSIX, s->msix);
-	for (uint32_t k = 0; k < DEVICE_BARS && !rc; k++) {
+	for (uint32_t k = 0; k < DEVICE_BARS; k++)
 		pci_restore_word(f, CFG_BAR + k * 4, s->bar[k]);
-		if (atomic_load(&f->at[k]) != pci_word(f, CFG_BAR + k * 4))
+	for (uint32_t k = 0; k < DEVICE_BARS && !rc; k++) {
+		if (atomic_load(&f->at[k]) != bar_wanted(f, k))
 			rc = take_away(p, f, k, e);
 	}
 	for (unsigned k = 0; k < f->dev->desc.nvectors; k++) {
@@ -577,7 +663,7 @@ int pci_set(struct pci *p, const struct pci_state *s, struct err *e)
 	int rc = 0;
 
 	pthread_mutex_lock(&p->lock);
-	for (unsigned i = 0; i < p->n && !rc; i++)
+	for (unsigned i = 0; i < pci_fixed(p) && !rc; i++)
 		rc = pci_restore(p, &p->fn[i], &s[i], e);
 	if (p->n && !rc)
 		rc = pci_apply_all(p, p->fn, e);

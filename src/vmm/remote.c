@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The core's side of a device page. See remote.h. */
+#include <errno.h>
 #include <string.h>
 
 #include <insula/base.h>
@@ -49,6 +50,11 @@ static bool spin_for_answer(struct remote *d, uint64_t start)
 	return answered(d);
 }
 
+static bool nobody_waits(const struct remote *d)
+{
+	return atomic_load(d->ending) || atomic_load(&d->gone);
+}
+
 static bool sleep_for_answer(struct remote *d, uint64_t until)
 {
 	bool ok = false;
@@ -59,7 +65,7 @@ static bool sleep_for_answer(struct remote *d, uint64_t until)
 		uint64_t now = clock_ns();
 
 		ok = seen == d->seq;
-		if (ok || now >= until || atomic_load(d->ending))
+		if (ok || now >= until || nobody_waits(d))
 			break;
 		word_wait_shared(&d->ctrl->ack_seq, seen, d->answer_event, until - now);
 	}
@@ -113,7 +119,7 @@ static bool call(struct remote *d, enum dp_op op, uint64_t off, unsigned size, u
 	wake_helper(d);
 	d->metrics.calls++;
 	if (!spin_for_answer(d, start) && !sleep_for_answer(d, w->until)) {
-		if (!atomic_load(d->ending))
+		if (!nobody_waits(d))
 			remote_fail(d);
 		w->over = true;
 		return false;
@@ -125,21 +131,36 @@ static bool call(struct remote *d, enum dp_op op, uint64_t off, unsigned size, u
 	return true;
 }
 
+/* The lock is held. False: the ring is full. */
+static bool enqueue(struct remote *d, uint64_t off, unsigned size, uint64_t value)
+{
+	if (d->head - atomic_load(&d->ctrl->ring_tail) >= DP_RING_LEN)
+		return false;
+	d->ring[d->head % DP_RING_LEN] = (struct dp_post){(uint32_t)off, size, value};
+	atomic_store(&d->ctrl->ring_head, ++d->head);
+	wake_helper(d);
+	d->metrics.posted++;
+	return true;
+}
+
 /* The lock is held. A full ring (or a helper that lies about it) turns the write into a call, which
  * waits with a deadline. */
 static void post(struct remote *d, uint64_t off, unsigned size, uint64_t value,
 		 struct bus_patience *w)
 {
-	if (is_lost(d, w))
-		return;
-	if (d->head - atomic_load(&d->ctrl->ring_tail) >= DP_RING_LEN) {
+	if (!is_lost(d, w) && !enqueue(d, off, size, value))
 		call(d, DP_OP_WRITE, off, size, &value, w);
-		return;
-	}
-	d->ring[d->head % DP_RING_LEN] = (struct dp_post){(uint32_t)off, size, value};
-	atomic_store(&d->ctrl->ring_head, ++d->head);
-	wake_helper(d);
-	d->metrics.posted++;
+}
+
+void remote_call_or_wait(struct remote_window *win, uint64_t off, unsigned size, uint64_t value,
+			 struct bus_patience *w)
+{
+	struct remote *d = win->dev;
+
+	pthread_mutex_lock(&d->lock);
+	if (!has_failed(d) || !enqueue(d, win->w->at + off, size, value))
+		call(d, DP_OP_WRITE, win->w->at + off, size, &value, w);
+	pthread_mutex_unlock(&d->lock);
 }
 
 static uint64_t read_shadow(const struct remote *d, uint64_t off, unsigned size)
@@ -164,7 +185,7 @@ static uint64_t remote_read(void *self, uint64_t off, unsigned size, struct bus_
 
 	if (atomic_load_explicit(&d->failed, memory_order_relaxed))
 		return ~0ull;
-	if (!in_mask(win->w, win->w->call_reads, off)) {
+	if (win->w->serve != DEVICE_CALLS && !in_mask(win->w, win->w->call_reads, off)) {
 		atomic_fetch_add_explicit(&d->shadow_reads, 1, memory_order_relaxed);
 		return read_shadow(d, win->w->at + off, size);
 	}
@@ -219,6 +240,54 @@ static void remote_write(void *self, uint64_t off, unsigned size, uint64_t value
 
 const struct bus_ops remote_bus_ops = {remote_read, remote_write};
 
+static void close_slots(int *fds, unsigned nfds)
+{
+	for (unsigned i = 0; i < nfds; i++)
+		fd_close(&fds[i]);
+}
+
+static int event_of(const struct remote *d, uint32_t slot)
+{
+	return slot == DEVICE_NO_SLOT ? -1 : d->slot[slot];
+}
+
+/* All but what has to be mapped. */
+static void describe(struct remote *d, const struct device_desc *desc, const int *fds)
+{
+	d->desc = *desc;
+	memcpy(d->slot, fds, desc->nslots * sizeof(*fds));
+	fd_close(&d->slot[desc->page_slot]);
+	for (unsigned i = 0; i < desc->nwindows; i++) {
+		if (desc->window[i].serve == DEVICE_DIRECT)
+			fd_close(&d->slot[desc->window[i].slot]);
+	}
+	d->call_event = event_of(d, desc->call_slot);
+	d->answer_event = event_of(d, desc->answer_slot);
+	for (unsigned i = 0; i < desc->nwindows; i++)
+		d->window[i] = (struct remote_window){d, &d->desc.window[i]};
+	memset(&d->metrics, 0, sizeof(d->metrics));
+	memcpy(d->metrics.name, desc->name, sizeof(d->metrics.name));
+	atomic_store(&d->shadow_reads, 0);
+	atomic_store(&d->doorbells, 0);
+	atomic_store(&d->failed, false);
+	atomic_store(&d->stuck, false);
+	d->head = d->seq = 0;
+}
+
+/* Registers of a device of the host. What is mapped when something fails goes with the process. */
+static int map_direct(struct remote *d, const struct device_desc *m, const int *fds, struct err *e)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < m->nwindows && !rc; i++) {
+		const struct device_window *w = &m->window[i];
+
+		if (w->serve == DEVICE_DIRECT)
+			rc = device_map(fds[w->slot], w->offset, w->len, &d->direct[i], e);
+	}
+	return rc;
+}
+
 int remote_init(struct remote *d, const struct device_desc *desc, int *fds, unsigned nfds,
 		struct err *e)
 {
@@ -229,24 +298,59 @@ int remote_init(struct remote *d, const struct device_desc *desc, int *fds, unsi
 	if (!rc)
 		rc = shm_map(fds[desc->page_slot], (uint64_t)DP_STATE_OFF + desc->state_size, 0,
 			     DP_CORE_SIZE, true, &page, e);
+	if (!rc)
+		rc = map_direct(d, desc, fds, e);
 	if (rc) {
-		for (unsigned i = 0; i < nfds; i++)
-			fd_close(&fds[i]);
+		close_slots(fds, nfds);
 		return rc;
 	}
-	d->desc = *desc;
-	memcpy(d->slot, fds, nfds * sizeof(*fds));
-	fd_close(&d->slot[desc->page_slot]);
-	d->call_event = d->slot[desc->call_slot];
-	d->answer_event = word_events() ? d->slot[desc->answer_slot] : -1;
-	for (unsigned i = 0; i < desc->nwindows; i++)
-		d->window[i] = (struct remote_window){d, &d->desc.window[i]};
-	memcpy(d->metrics.name, desc->name, sizeof(d->metrics.name));
+	describe(d, desc, fds);
 	d->shadow = page;
 	d->ctrl = (struct dp_ctrl *)(d->shadow + DP_CTRL_OFF);
 	d->ring = (struct dp_post *)(d->shadow + DP_RING_OFF);
 	pthread_mutex_init(&d->lock, NULL);
 	return 0;
+}
+
+int remote_plug(struct remote *d, const struct device_desc *desc, int *fds, unsigned nfds,
+		struct err *e)
+{
+	int rc = device_check(desc, nfds, e);
+
+	if (!rc && !device_is_place(&d->desc))
+		rc = err_set(e, -EEXIST, "%s: %s is there", desc->name, d->desc.name);
+	if (!rc &&
+	    (!device_is_pci(desc) || desc->index != d->desc.index ||
+	     desc->pci.number != d->desc.pci.number || desc->state_size != d->desc.state_size))
+		rc = err_set(e, -EINVAL, "%s: expected a PCI function for port %u", desc->name,
+			     d->desc.pci.number);
+	/* Nothing can be mapped any more (seal_linux.c). */
+	for (unsigned i = 0; i < desc->nwindows && !rc; i++) {
+		if (desc->window[i].serve == DEVICE_DIRECT)
+			rc = err_set(e, -EOPNOTSUPP, "%s: memory of the host's device in a place",
+				     desc->name);
+	}
+	if (rc) {
+		close_slots(fds, nfds);
+		return rc;
+	}
+	describe(d, desc, fds);
+	atomic_store(&d->gone, false);
+	return 0;
+}
+
+void remote_unplug(struct remote *d, const struct device_desc *place)
+{
+	const int page = -1; /* it was closed when it was mapped */
+
+	close_slots(d->slot, d->desc.nslots);
+	describe(d, place, &page);
+}
+
+void remote_give_up(struct remote *d)
+{
+	atomic_store(&d->gone, true);
+	word_wake_shared(&d->ctrl->ack_seq, d->answer_event);
 }
 
 struct hv_doorbell remote_doorbell(const struct remote *d, unsigned i, uint64_t base)

@@ -37,6 +37,7 @@ struct remote {
 	struct remote_window window[DEVICE_MAX_WINDOWS];
 	int slot[DEVICE_MAX_SLOTS]; /* owned; the page's is -1 when it is mapped */
 
+	void *direct[DEVICE_MAX_WINDOWS]; /* what DEVICE_DIRECT windows show */
 	uint8_t *shadow; /* the core maps the first DP_CORE_SIZE bytes of the page here */
 	struct dp_ctrl *ctrl;
 	struct dp_post *ring;
@@ -48,7 +49,7 @@ struct remote {
 
 	pthread_mutex_t lock; /* head, seq, metrics.call_ns_max; held while a call is under way */
 	uint32_t head, seq;   /* our own copies: never read back from the page */
-	atomic_bool failed, stuck;
+	atomic_bool failed, stuck, gone; /* gone: do not wait any longer */
 	_Atomic uint64_t shadow_reads, doorbells;
 	struct vm_dev_metrics metrics;
 };
@@ -57,9 +58,21 @@ struct remote {
 extern const struct bus_ops remote_bus_ops;
 
 /* Check the description of a MSG_DEVICE (device_check()), take over its descriptors and map its
- * page. On error everything is closed. */
+ * page: a device, or a place with nothing in it. On error everything is closed. */
 int remote_init(struct remote *d, const struct device_desc *desc, int *fds, unsigned nfds,
 		struct err *e);
+/* A device comes into a place, or goes: the page stays, and everything else is the device's. Nobody
+ * is in an access to it, nor can be. remote_plug() takes over the descriptors; on error they are
+ * closed, and nothing has changed: -EINVAL: it is not one for this place; or device_check(). */
+int remote_plug(struct remote *d, const struct device_desc *desc, int *fds, unsigned nfds,
+		struct err *e);
+void remote_unplug(struct remote *d, const struct device_desc *place);
+/* Until remote_plug(): whoever waits for an answer waits no longer. Any thread. */
+void remote_give_up(struct remote *d);
+/* A write that is no loss when there is no helper: it waits for the next one, if the ring has room.
+ */
+void remote_call_or_wait(struct remote_window *win, uint64_t off, unsigned size, uint64_t value,
+			 struct bus_patience *w);
 /* The helper is back. Any thread. */
 void remote_up(struct remote *d);
 /* There is none, and no call waits for one until there is. Any thread; waits for a call that is

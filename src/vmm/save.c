@@ -23,6 +23,8 @@ enum {
 	REC_VCPU,
 	REC_DEVICE,
 	REC_PCI,
+	REC_CPUS, /* if they come and go */
+	REC_PORT,
 };
 
 struct rec_machine {
@@ -32,6 +34,10 @@ struct rec_machine {
 
 struct rec_board {
 	uint32_t rst_cnt, init_started, agent_ready, pad;
+};
+
+struct rec_cpus {
+	uint32_t in, parked, news, asked, wanted, pad;
 };
 
 /* What the core keeps to itself of a device page, and the description behind it. */
@@ -129,14 +135,30 @@ static int put_devices(struct vmm *vm, struct writer *w, struct err *e)
 
 static int put_pci(struct vmm *vm, struct writer *w, struct err *e)
 {
+	struct pci_port_state port;
 	struct pci_state s;
 	int rc = 0;
 
-	for (unsigned i = 0; i < vm->pci.n && !rc; i++) {
+	for (unsigned i = 0; i < pci_fixed(&vm->pci) && !rc; i++) {
 		pci_get(&vm->pci, i, &s);
 		rc = put(w, REC_PCI, i, &s, sizeof(s), e);
 	}
+	for (unsigned i = 0; i < vm->pci.nplaces && !rc; i++) {
+		pci_port_get(&vm->pci.place[i].port, &port);
+		rc = put(w, REC_PORT, i, &port, sizeof(port), e);
+	}
 	return rc;
+}
+
+static int put_cpus(struct vmm *vm, struct writer *w, struct err *e)
+{
+	struct rec_cpus r = {.in = atomic_load(&vm->cpus_in),
+			     .parked = atomic_load(&vm->cpus_parked),
+			     .news = atomic_load(&vm->cpus_news),
+			     .asked = atomic_load(&vm->cpus_asked),
+			     .wanted = vm->cpus_wanted};
+
+	return vm->cpus_change ? put(w, REC_CPUS, 0, &r, sizeof(r), e) : 0;
 }
 
 int save_write(struct vmm *vm, int fd, uint64_t *len, struct err *e)
@@ -159,6 +181,8 @@ int save_write(struct vmm *vm, int fd, uint64_t *len, struct err *e)
 		rc = put_devices(vm, &w, e);
 	if (!rc)
 		rc = put_pci(vm, &w, e);
+	if (!rc)
+		rc = put_cpus(vm, &w, e);
 	*len = w.len;
 	return rc;
 }
@@ -312,7 +336,7 @@ static int take_pci(struct vmm *vm, struct reader *r, struct err *e)
 	static struct pci_state s[BOARD_MAX_PCI];
 	int rc = 0;
 
-	for (unsigned i = 0; i < vm->pci.n && !rc; i++) {
+	for (unsigned i = 0; i < pci_fixed(&vm->pci) && !rc; i++) {
 		struct state_part p = {.type = REC_PCI, .name = "PCI function", .size = sizeof(*s)};
 
 		rc = take(r, &p, i, e);
@@ -320,6 +344,48 @@ static int take_pci(struct vmm *vm, struct reader *r, struct err *e)
 			memcpy(&s[i], p.body, sizeof(*s));
 	}
 	return rc ? rc : pci_set(&vm->pci, s, e);
+}
+
+static int take_cpus(struct vmm *vm, struct reader *r, struct err *e)
+{
+	struct state_part p = {
+		.type = REC_CPUS, .name = "the processors", .size = sizeof(struct rec_cpus)};
+	uint32_t all = (uint32_t)((UINT64_C(1) << vm->ncpus) - 1);
+	struct rec_cpus c;
+	int rc = vm->cpus_change ? take(r, &p, 0, e) : 0;
+
+	if (rc || !vm->cpus_change)
+		return rc;
+	memcpy(&c, p.body, sizeof(c));
+	if (((c.in | c.parked | c.asked) & ~all) || !(c.in & 1) || c.parked & 1 ||
+	    c.wanted > vm->ncpus)
+		return err_set(e, -EPROTO,
+			       "state: the processors: expected some of %u, with the first",
+			       vm->ncpus);
+	atomic_store(&vm->cpus_in, c.in);
+	atomic_store(&vm->cpus_parked, c.parked);
+	atomic_store(&vm->cpus_news, c.news & all);
+	atomic_store(&vm->cpus_asked, c.asked);
+	vm->cpus_wanted = c.wanted;
+	return 0;
+}
+
+/* With nothing in their slots: what would be there is no place (take_devices()). */
+static int take_ports(struct vmm *vm, struct reader *r, struct err *e)
+{
+	struct pci_port_state s;
+	int rc = 0;
+
+	for (unsigned i = 0; i < vm->pci.nplaces && !rc; i++) {
+		struct state_part p = {.type = REC_PORT, .name = "PCI port", .size = sizeof(s)};
+
+		rc = take(r, &p, i, e);
+		if (rc)
+			return rc;
+		memcpy(&s, p.body, sizeof(s));
+		pci_port_set(&vm->pci.place[i].port, &s);
+	}
+	return rc;
 }
 
 int save_read(struct vmm *vm, int fd, struct err *e)
@@ -337,5 +403,9 @@ int save_read(struct vmm *vm, int fd, struct err *e)
 		rc = take_vcpus(vm, &r, e);
 	if (!rc)
 		rc = take_devices(vm, &r, e);
-	return rc ? rc : take_pci(vm, &r, e);
+	if (!rc)
+		rc = take_pci(vm, &r, e);
+	if (!rc)
+		rc = take_ports(vm, &r, e);
+	return rc ? rc : take_cpus(vm, &r, e);
 }

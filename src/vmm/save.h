@@ -2,7 +2,8 @@
 /*
  * All that insula-vmm holds of a VM, as records (insula/state.h), one behind the other in this
  * order: the machine, the hypervisor's part of the VM, the IOAPIC, the board, each vCPU, each
- * device. Guest memory and device pages are the supervisor's to save.
+ * device, each PCI function, each port with a place behind it. Guest memory and device pages are
+ * the supervisor's to save.
  *
  * To save: the vCPUs rest (MSG_PAUSE), each makes its own record, and the main thread writes all of
  * them. To restore: the VM is built as for a boot, and instead of a kernel the records are read.

@@ -50,7 +50,8 @@ int vmm_seal(const struct vmm *vm, struct err *e)
 {
 	struct jail_rule rules[96];
 	size_t n = ARRAY_LEN(fixed_rules);
-	unsigned use = (vm->restored ? HV_RESTORES : 0) | (vm->pci.n ? HV_MOVES : 0);
+	unsigned use = (vm->restored ? HV_RESTORES : 0) | (vm->pci.n ? HV_MOVES : 0) |
+		       (vm->cpus_change ? HV_PARKS : 0);
 
 	memcpy(rules, fixed_rules, sizeof(fixed_rules));
 	rules[n++] = (struct jail_rule){

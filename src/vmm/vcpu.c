@@ -6,6 +6,7 @@
 #include <insula/base.h>
 
 #include "arch.h"
+#include "cpus.h"
 #include "save.h"
 #include "vmm.h"
 
@@ -81,8 +82,13 @@ int vcpu_step(struct vcpu *c)
 	return rc ? rc : handle_exit(c, &x);
 }
 
-/* MSG_PAUSE: out of the guest until MSG_RESUME or the end. What was posted and what a helper owes
- * goes on without us. */
+static bool must_rest(const struct vcpu *c, uint32_t paused)
+{
+	return paused & VMM_IS_PAUSED || cpus_is_out(c);
+}
+
+/* MSG_PAUSE, or a processor that is not there: out of the guest until MSG_RESUME, until it is let
+ * in, or until the end. What was posted and what a helper owes goes on without us. */
 static void rest(struct vcpu *c)
 {
 	struct vmm *vm = c->vm;
@@ -90,7 +96,7 @@ static void rest(struct vcpu *c)
 
 	atomic_fetch_add(&vm->resting, 1);
 	event_signal(vm->main_event);
-	while ((seen = atomic_load(&vm->paused)) && !atomic_load(&vm->ending)) {
+	while (must_rest(c, seen = atomic_load(&vm->paused)) && !atomic_load(&vm->ending)) {
 		uint32_t no = atomic_load(&vm->save_no);
 
 		if (no == atomic_load(&c->save_no)) {
@@ -110,11 +116,10 @@ static void vcpu_run(struct vcpu *c)
 	int rc = 0;
 
 	while (!atomic_load_explicit(&c->vm->ending, memory_order_relaxed) && !rc) {
-		if (atomic_load(&c->vm->paused)) {
+		if (must_rest(c, atomic_load(&c->vm->paused)))
 			rest(c);
-			continue;
-		}
-		rc = vcpu_step(c);
+		else
+			rc = cpus_runs(c) ? vcpu_step(c) : cpus_move(c);
 	}
 	if (rc) {
 		struct msg_vm_exit m = {0};
@@ -151,7 +156,7 @@ void *vcpu_thread(void *arg)
 		panic("vCPU %u: %s", c->index, e.text);
 	pthread_barrier_wait(&c->vm->begun);
 	wait_for_gate(c->vm);
-	if (atomic_load(&c->vm->paused))
+	if (must_rest(c, atomic_load(&c->vm->paused)))
 		rest(c);
 	if (c->index == 0)
 		c->vm->first_run_ns = clock_ns();

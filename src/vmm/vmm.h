@@ -50,31 +50,44 @@ struct vmm {
 	struct bus pio, mmio;
 	struct ioapic *ioapic;
 	struct pci pci;
-	unsigned ncpus, ndevices, npins;
+	unsigned ncpus; /* vCPUs: those that may come, too */
+	unsigned ndevices, npins;
 	struct vcpu vcpu[BOARD_MAX_CPUS];
 	struct remote dev[VM_MAX_DEVICES];
 	unsigned next_slot, next_line;
 
-	int genid_event;          /* owned: x86/genid.h */
+	int acpi_event;           /* owned, of BOARD_GSI_EVENTS: x86/genid.h */
 	int main_event;           /* wakes the main thread: a device is stuck, or the VM ends */
 	atomic_bool ending;       /* vCPUs leave their loops */
 	_Atomic uint32_t reason;  /* enum vm_exit_reason, set once by whoever ends the VM first */
 	_Atomic uint32_t running; /* vCPU threads that have not parked */
 	pthread_barrier_t begun;  /* all vCPU threads and main: they are up, the jail may close */
 	_Atomic uint32_t gate;    /* 0: vCPU threads wait; futex word */
-	_Atomic uint32_t paused;  /* not 0: vCPU threads stay out of the guest; futex word */
+	/* VMM_IS_PAUSED: vCPU threads stay out of the guest; the rest of it counts. Futex word of
+	 * all that rest. */
+	_Atomic uint32_t paused;
 	_Atomic uint32_t resting; /* vCPU threads that do so */
 	bool pausing;             /* main thread: MSG_PAUSED is owed */
 	_Atomic uint32_t save_no; /* counts MSG_SAVE: resting vCPUs make their records */
 	int save_fd;              /* main thread: where to; -1: MSG_SAVED is not owed. Owned */
-	bool restored;            /* the guest goes on instead of booting */
-	struct msg_vm_exit exit;  /* written by the thread that won `reason`, then read by main */
+	bool cpus_change;         /* cpus.h has this and what follows */
+	_Atomic uint32_t cpus_in, cpus_parked;  /* bit i: vCPU i */
+	_Atomic uint32_t cpus_news, cpus_asked; /* BOARD_CPUS_NEWS, _ASKED */
+	unsigned cpus_wanted;                   /* main thread: to be let in; 0: enough are there */
+	unsigned cpus_told;                     /* main thread: with the last MSG_CPUS_ARE */
+	bool restored;                          /* the guest goes on instead of booting */
+	struct msg_vm_exit exit; /* written by the thread that won `reason`, then read by main */
 	_Atomic uint32_t init_started;
 	_Atomic uint32_t agent_ready; /* 1: to be reported, 2: has been */
 	_Atomic uint32_t rst_cnt;     /* what was written to BOARD_RST_CNT */
 	_Atomic uint64_t board_accesses, ioapic_accesses;
 	uint64_t first_run_ns; /* by vCPU 0 before its first run */
 };
+
+#define VMM_IS_PAUSED 1u /* of vmm.paused */
+
+/* Main: all that rest look again whether they have to. */
+void vmm_wake_resting(struct vmm *vm);
 
 /* End the VM (first caller wins). `x` is copied if not NULL: its status, rip, insn and text. Any
  * thread. */

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # In the lab: iperf3 and a 1-byte request and response between the guest and the lab machine, over a TAP, with insula-net and with QEMU's
-# virtio-net-pci without vhost; the same kernel, the same root, alternating. With vhost too, if the lab has it. tests/bench/lab-net.sh BUILD [ROUNDS]
+# virtio-net-pci without vhost; the same kernel, the same root, alternating. Both with vhost too, if the lab has it. tests/bench/lab-net.sh BUILD [ROUNDS]
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/bench/lib.sh
@@ -91,15 +91,15 @@ qemu() { # VHOST
 		-netdev tap,id=n,ifname=tap0,script=no,downscript=no,vhost="$1" -device virtio-net-pci,netdev=n,romfile=,mac=02:00:00:00:00:01 \
 		-drive if=none,id=r,format=raw,readonly=on,file="$T/root.img" -device virtio-blk-pci,drive=r
 }
-insula() {
-	bounded "$RUN" --mem 256M --kernel "$kernel" --initrd "$T/initrd" --net tap=tap0,mac=02:00:00:00:00:01 --disk "path=$T/root.img,ro" --rng off --metrics "$T/m"
+insula() { # METRICS ITEM...: of --net
+	bounded "$RUN" --mem 256M --kernel "$kernel" --initrd "$T/initrd" --net "tap=tap0,mac=02:00:00:00:00:01${2:-}" --disk "path=$T/root.img,ro" --rng off --metrics "$1"
 }
 vhost=
 [ ! -c /dev/vhost-net ] || vhost=1
 for _ in $(seq "$rounds"); do
-	measured "$T/insula" 3 insula
+	measured "$T/insula" 3 insula "$T/m"
 	measured "$T/qemu" 3 qemu off
-	[ -z "$vhost" ] || measured "$T/vhost" 3 qemu on
+	[ -z "$vhost" ] || { measured "$T/vhost" 3 qemu on; measured "$T/lent" 3 insula "$T/m2" ,vhost=on; }
 done
 med() { awk -v n="$2" '$1 == n { print $2 }' "$T/$1" | median; }
 head_row "lab, TAP, one TCP stream, 1 vCPU"
@@ -110,6 +110,12 @@ if [ -n "$vhost" ]; then
 	row "guest to host / QEMU with vhost, kbit/s" "$(med insula tx)" "$(med vhost tx)" ""
 	row "host to guest / QEMU with vhost, kbit/s" "$(med insula rx)" "$(med vhost rx)" ""
 	row "1-byte round trip / QEMU with vhost, us" "$(med insula rr)" "$(med vhost rr)" ""
+	row "vhost=on, guest to host / QEMU with vhost, kbit/s" "$(med lent tx)" "$(med vhost tx)" ">= 1.0"
+	row "vhost=on, host to guest / QEMU with vhost, kbit/s" "$(med lent rx)" "$(med vhost rx)" ">= 1.0"
+	row "vhost=on, 1-byte round trip / QEMU with vhost, us" "$(med lent rr)" "$(med vhost rr)" "<= 1.0"
+	row "guest to host / with vhost=on, kbit/s" "$(med insula tx)" "$(med lent tx)" ">= 0.95"
+	row "host to guest / with vhost=on, kbit/s" "$(med insula rx)" "$(med lent rx)" ">= 0.95"
+	row "1-byte round trip / with vhost=on, us" "$(med insula rr)" "$(med lent rr)" "<= 1.1"
 fi
 python3 - "$T/m" <<'PY'
 import json, sys

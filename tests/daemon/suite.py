@@ -179,7 +179,10 @@ def vm_processes(info):
 
 # What the methods need beside the VM.
 EXEC_PARAMS = {"vm.exec": {"command": ["true"]}, "vm.exec.signal": {"exec": 1, "signal": 15}, "vm.exec.resize": {"exec": 1, "rows": 1, "cols": 1},
-               "vm.exec.wait": {"exec": 1}, "vm.device.restart": {"device": "com1"}, "vm.balloon": {"target": 16 << 20},
+               "vm.exec.wait": {"exec": 1}, "vm.device.restart": {"device": "com1"}, "vm.net.policy": {"device": "com1"},
+               "vm.limits": {"device": "com1"}, "vm.balloon": {"target": 16 << 20}, "vm.resize": {"mem": 16 << 20},
+               "vm.device.add": {"config": {"disk": "/nowhere/image"}}, "vm.device.remove": {"device": "disk1"},
+               "vm.metadata.set": {"metadata": {}}, "vm.metadata.patch": {"metadata": {}},
                "vm.snapshot": {"path": "/nowhere/snapshot"}, "vm.clone": {"count": 1}}
 
 
@@ -253,6 +256,133 @@ def case_ends(d):
     check("none left", c.call("vm.list")["vms"] == [], c.call("vm.list"))
 
 
+def case_hotplug(d):
+    """Devices that come and go. This guest has no driver: it keeps what it is asked for, until that is taken by force."""
+    c = d.client()
+    c.call("events.subscribe")
+    images = []
+    for i in range(3):
+        images.append("%s/hot%d.img" % (d.dir, i))
+        with open(images[i], "wb") as f:
+            f.truncate(1 << 20)
+    sock = d.dir + "/card"
+    c.call("vm.run", name="none", config=guest("spin"))
+    e = refused(c, "vm.device.add", id="none", config=dict(disk=images[0]))
+    check("hotplug: without slots", e["code"] == -32008 and e["data"]["reason"] == "no-hotplug" and "--hotplug" in e["message"], e)
+    r = c.call("vm.device.list", id="none")
+    check("hotplug: devices of such a VM", [(x["device"], x["kind"], x["place"], x["removable"]) for x in r["devices"]] ==
+          [("com1", "console", "ports", False), ("rng", "rng", "mmio", False)] and (r["slots"], r["free"]) == (0, 0), r)
+    c.call("vm.kill", id="none")
+    r = c.call("vm.run", name="h", config=guest("spin", hotplug=2))
+    check("hotplug: a VM with slots", r["state"] == "running", r)
+    sup = c.call("vm.info", id="h")["pid"]
+    fds = len(os.listdir("/proc/%d/fd" % sup))
+
+    def names():
+        return [p["name"] for p in c.call("vm.info", id="h")["processes"]]
+
+    def listed():
+        return {x["device"]: x for x in c.call("vm.device.list", id="h")["devices"]}
+
+    def free():
+        return c.call("vm.device.list", id="h")["free"]
+
+    def events():
+        c.call("daemon.info")
+        return [(e["params"]["event"], e["params"].get("data", {}).get("device")) for e in c.events if e["params"]["name"] == "h"]
+
+    before = names()
+    r = c.call("vm.device.add", id="h", config=dict(disk=dict(path=images[0])))
+    check("hotplug: vm.device.add", r == dict(device="disk1", kind="disk", place="01:00.0", removable=True, slot=1, state="ok", restarts=0), r)
+    check("hotplug: it has a process", "insula-blk disk1" in names(), names())
+    check("hotplug: it is listed", "disk1" in listed() and free() == 1, listed())
+    check("hotplug: and told", ("device-added", "disk1") in events(), events())
+    for what, reason, words, params in [
+            ("the same image", "wrong-state", "this VM has it as disk1", dict(config=dict(disk=images[0]))),
+            ("a name that is taken", "bad-params", "device: 'disk1'", dict(config=dict(disk=images[1]), device="disk1")),
+            ("a name that is a device's from the start", "bad-params", "device: 'com1'", dict(config=dict(disk=images[1]), device="com1")),
+            ("a bad name", "bad-params", "device: 'a/b'", dict(config=dict(disk=images[1]), device="a/b")),
+            ("no such image", "bad-params", "No such file", dict(config=dict(disk="/nowhere/image"))),
+            ("a directory", "bad-params", "disk /tmp", dict(config=dict(disk="/tmp"))),
+            ("no such TAP", "bad-params", "nosuchtap0", dict(config=dict(net="tap=nosuchtap0"))),
+            ("no such directory", "bad-params", "/nowhere/dir", dict(config=dict(share="/nowhere/dir:/x"))),
+            ("a switch that is not there", "bad-params", sock, dict(config=dict(net="socket=" + sock))),
+            ("a back end that is not there", "bad-params", sock, dict(config=dict(device="vhost-user,type=blk,socket=" + sock)))]:
+        e = refused(c, "vm.device.add", id="h", **params)
+        check("hotplug: refused: " + what, e.get("data", {}).get("reason") == reason and words in e["message"] and "\n" not in e["message"], e)
+    for what, field, value, params in [
+            ("a relative path", "config.disk.path", "image", dict(config=dict(disk="image"))),
+            ("a relative overlay", "config.disk.overlay", "o", dict(config=dict(disk="/i,overlay=o"))),
+            ("a relative socket", "config.net.socket", "s", dict(config=dict(net="socket=s"))),
+            ("a relative directory", "config.share", "d", dict(config=dict(share="d:/x"))),
+            ("a descriptor", "config.net.fd", None, dict(config=dict(net="fd=3"))),
+            ("another bus", "config.disk.bus", "mmio", dict(config=dict(disk="/i,bus=mmio"))),
+            ("an address of a card", "config.net.ip", "10.0.0.2/24", dict(config=dict(net="tap=t,ip=10.0.0.2/24"))),
+            ("two devices", "config", None, dict(config=dict(disk="/a", net="user"))),
+            ("another kind", "config", "vsock", dict(config=dict(vsock="/a"))),
+            ("an unknown member", "config.disk.pth", None, dict(config=dict(disk=dict(pth="/a")))),
+            ("a name that is too long", "device", None, dict(config=dict(disk="/a"), device="x" * 16)),
+            ("nothing", "config", None, {})]:
+        e = refused(c, "vm.device.add", id="h", **params)
+        data = e.get("data", {})
+        check("hotplug: refused: " + what, e["code"] == -32602 and data.get("field") == field and (value is None or data.get("value") == value), e)
+    check("hotplug: nothing has come of that", free() == 1 and sorted(names()) == sorted(before + ["insula-blk disk1"]), names())
+    c.call("vm.create", name="other", config=guest("spin", disks=[images[0]]))
+    e = refused(c, "vm.start", id="other")
+    check("hotplug: the image is locked", e["data"]["reason"] == "start-failed" and "locked" in e["message"], e)
+    pid = [p["pid"] for p in c.call("vm.info", id="h")["processes"] if p["name"] == "insula-blk disk1"][0]
+    os.kill(pid, signal.SIGKILL)
+    check("hotplug: kill -9 of its process: another one", wait_for(lambda: (listed()["disk1"]["state"], listed()["disk1"]["restarts"]) == ("ok", 1)), listed())
+    r = c.call("vm.device.add", id="h", config=dict(disk=images[1] + ",ro"), device="second")
+    check("hotplug: a second one, with a name", (r["device"], r["slot"], r["place"]) == ("second", 2, "02:00.0"), r)
+    e = refused(c, "vm.device.add", id="h", config=dict(disk=images[2]))
+    check("hotplug: all slots in use", e["code"] == -32004 and e["data"]["reason"] == "limit" and "disk1, second" in e["message"], e)
+    e = refused(c, "vm.snapshot", id="h", path=d.dir + "/snap")
+    check("hotplug: no snapshot while something is in a slot", "disk1" in e["message"] and not os.path.exists(d.dir + "/snap"), e)
+    d.restart()
+    c = d.client()
+    c.call("events.subscribe")
+    check("hotplug: insulad is killed: the devices are there", wait_for(lambda: c.call("vm.info", id="h").get("answers")) and
+          {"disk1", "second"} < set(listed()), listed())
+    for what, reason, params in [("none", "not-found", dict(device="disk9")), ("a slot", "not-found", dict(device="slot1")),
+                                 ("one from the start", "bad-params", dict(device="rng"))]:
+        e = refused(c, "vm.device.remove", id="h", **params)
+        check("hotplug: vm.device.remove of " + what, e.get("data", {}).get("reason") == reason and params["device"] in e["message"], e)
+    e = refused(c, "vm.device.remove", id="h", device="disk1", timeout_ms=200)
+    check("hotplug: the guest keeps it", e["data"]["reason"] == "timeout" and "keeps it" in e["message"] and listed()["disk1"]["state"] == "ok", e)
+    c.call("vm.pause", id="h")
+    for method, params in (("vm.device.add", dict(config=dict(disk=images[2]))), ("vm.device.remove", dict(device="disk1", force=True))):
+        e = refused(c, method, id="h", **params)
+        check("hotplug: %s of a VM that is paused" % method, e["data"]["reason"] == "wrong-state" and "paused" in e["message"], e)
+    c.call("vm.resume", id="h")
+    c.call("vm.device.remove", id="h", device="disk1", force=True)
+    c.call("vm.device.remove", id="h", device="second", force=True)
+    check("hotplug: by force", free() == 2 and sorted(names()) == sorted(before), names())
+    check("hotplug: and told, too", [e for e in events() if e[0] == "device-removed"] == [("device-removed", "disk1"), ("device-removed", "second")], events())
+    r = c.call("vm.start", id="other")
+    check("hotplug: the image is free", r["state"] == "running", r)
+    c.call("vm.kill", id="other")
+    for i in range(10):
+        c.call("vm.device.add", id="h", config=dict(disk=images[i % 3]))
+        c.call("vm.device.add", id="h", config=dict(disk=images[(i + 1) % 3]))
+        c.call("vm.device.remove", id="h", device="disk1", force=True)
+        c.call("vm.device.remove", id="h", device="disk2", force=True)
+    check("hotplug: nothing is left of them", wait_for(lambda: len(os.listdir("/proc/%d/fd" % sup)) == fds) and sorted(names()) == sorted(before),
+          (fds, os.listdir("/proc/%d/fd" % sup)))
+    # The VM ends in the middle.
+    c.call("vm.device.add", id="h", config=dict(disk=images[0]))
+    said = []
+    a = d.client()
+    t = threading.Thread(target=lambda: said.append(refused(a, "vm.device.remove", id="h", device="disk1")))
+    t.start()
+    wait_for(lambda: listed().get("disk1", {}).get("state") == "removing")
+    c.call("vm.kill", id="h")
+    t.join(10)
+    check("hotplug: the VM ends while one goes", said and said[0]["data"]["reason"] in ("ended", "wrong-state", "not-found"), said)
+    e = refused(c, "vm.device.list", id="h")
+    check("hotplug: there is nothing to list", e["code"] in (-32001, -32003), e)
+
+
 def case_kills(d):
     """Death of each process, as the kernel sees it."""
     c = d.client()
@@ -293,6 +423,15 @@ def case_kills(d):
     check("vm.device.restart of none", e.get("data", {}).get("reason") == "not-found" and "vdz" in e["message"], e)
     e = refused(c, "vm.balloon", id="v")
     check("vm.balloon of a VM that has none", e["code"] == -32008 and e["data"]["reason"] == "no-balloon", e)
+    for method in ("vm.metadata.get", "vm.metadata.set"):
+        e = refused(c, method, id="v", **EXEC_PARAMS.get(method, {}))
+        check("%s of a VM without the service" % method, e["code"] == -32008 and e["data"]["reason"] == "no-metadata", e)
+    e = refused(c, "vm.metadata.set", id="v", metadata={"a": "x" * 51200})
+    check("vm.metadata.set: too much", e["code"] == -32602 and e["data"]["field"] == "metadata", e)
+    e = refused(c, "vm.resize", id="v", mem=32 << 20)
+    check("vm.resize of a VM without max", e["code"] == -32008 and e["data"]["reason"] == "no-resize", e)
+    e = refused(c, "vm.resize", id="v")
+    check("vm.resize of nothing", e["code"] == -32602 and e["data"]["field"] == "mem", e)
     sup = c.call("vm.info", id="v")["pid"]
     freeze(sup)
     r = c.call("vm.kill", id="v")
@@ -329,6 +468,66 @@ def case_kills(d):
     c.call("vm.kill", id="v")
     seqs = [e["params"]["seq"] for e in c.events if e.get("method") == "event"]
     check("events are numbered without gaps", seqs == list(range(1, len(seqs) + 1)), seqs[:20])
+
+
+def case_resize_cpus(d):
+    """Processors that come and go; the payload looks at it from inside and ends with what it has found."""
+    c = d.client()
+    c.call("events.subscribe")
+    c.call("vm.create", name="z", config=dict(guest("cpus", cpus="3,max=5", append="wait"), mem="64M"))
+    check("before the start they are what it boots with", c.call("vm.info", id="z")["cpus"] == 3)
+    c.call("vm.start", id="z")
+
+    def says(word):
+        return wait_for(lambda: word in [x["text"].strip() for x in c.call("vm.logs", id="z")["lines"]], 30)
+
+    def cpus(vm="z"):
+        i = c.call("vm.info", id=vm)
+        return i["cpus"], i["processors"]["actual"], i["processors"]["max"]
+
+    check("a guest gives two back, of its own will", says("gone") and wait_for(lambda: cpus() == (1, 1, 5)), c.call("vm.info", id="z"))
+    heard = [e["params"]["data"]["cpus"] for e in c.events if e["params"]["event"] == "resized"]
+    check("events say so", heard == [2, 1], c.events)
+    for bad, expected in ((0, "from 1"), (6, "a number from 1 to 5"), (33, "from 1"), (-1, "from 1"), ("2", "")):
+        e = refused(c, "vm.resize", id="z", cpus=bad)
+        check("vm.resize to %r" % bad, e["code"] == -32602 and e["data"]["field"] == "cpus" and expected in e["data"]["expected"], e)
+    r = c.call("vm.resize", id="z", cpus=2)
+    check("one comes", r["cpus"] == 2 and r["processors"] == {"requested": 2, "actual": 2, "max": 5}, r)
+    check("it begins as new, when it is started", says("here"))
+    d.kill()
+    d.start()
+    c = d.client()
+    check("another insulad knows how many there are", wait_for(lambda: c.call("vm.info", id="z").get("processors") and cpus() == (2, 2, 5)), c.call("vm.info", id="z"))
+    r = c.call("vm.resize", id="z", cpus=1)
+    check("one goes", r["cpus"] == 1 and r["processors"] == {"requested": 1, "actual": 1, "max": 5}, r)
+    r = c.call("vm.wait", id="z")
+    check("the guest has found nothing amiss", (r["reason"], r["status"]) == ("status", 0), c.call("vm.logs", id="z")["lines"][-5:])
+
+    c.call("vm.create", name="s", config=guest("spin", cpus="1,max=4"))
+    c.call("vm.start", id="s")
+    check("three", c.call("vm.resize", id="s", cpus=3)["processors"]["actual"] == 3)
+    r = c.call("vm.resize", id="s", cpus=1, timeout_ms=300)
+    check("a guest that gives none back", r["cpus"] == 3 and r["processors"]["actual"] == 3 and "has 3 processors, and has not given back all but 1" in r["processors"]["text"], r)
+    other = d.client()
+    other.sock.sendall(b'{"jsonrpc":"2.0","id":1,"method":"vm.resize","params":{"id":"s","cpus":1,"timeout_ms":1500}}\n')
+    time.sleep(0.3)
+    e = refused(c, "vm.resize", id="s", cpus=4)
+    check("one at a time", e["code"] == -32007, e)
+    check("which changes nothing", c.call("vm.info", id="s")["cpus"] == 3)
+    wait_for(lambda: refused(c, "vm.resize", id="s", cpus=4)["code"] == 0)
+    check("four", cpus("s") == (4, 4, 4), c.call("vm.info", id="s"))
+    c.call("vm.kill", id="s")
+    c.call("vm.start", id="s")
+    check("started again it has what it boots with", wait_for(lambda: cpus("s") == (1, 1, 4)), c.call("vm.info", id="s"))
+    c.call("vm.pause", id="s")
+    r = c.call("vm.resize", id="s", cpus=2, timeout_ms=300)
+    check("while it is paused none comes", r["processors"]["actual"] == 1 and "has 1 processor, and did not take 2" in r["processors"]["text"], r)
+    c.call("vm.resume", id="s")
+    check("but afterwards", wait_for(lambda: cpus("s") == (2, 2, 4)), c.call("vm.info", id="s"))
+    c.call("vm.run", name="f", config=guest("spin", cpus="2,max=2"))
+    e = refused(c, "vm.resize", id="f", cpus=1)
+    check("max that is cpus is none", e["code"] == -32008 and e["data"]["reason"] == "no-resize", e)
+    check("nothing of it is in vm.info", "processors" not in c.call("vm.info", id="f"))
 
 
 def case_restart(d):
@@ -587,7 +786,15 @@ def case_configuration(_):
         json.dump(dict(socket="/proc/nope/s", state_dir="/proc/nope/d", cgroup="off", max_vms=3), f)
     p = subprocess.Popen([BIN + "insulad", "--config", tmp + "/conf", "--socket", tmp + "/s", "--state-dir", tmp + "/state", "--max-vms=1", "--overcommit-percent", "77"],
                          stdin=subprocess.DEVNULL)
-    check("insulad with flags serves where they say", wait_for(lambda: os.path.exists(tmp + "/s"), 20) and os.path.isdir(tmp + "/state"))
+
+    def listens():  # the socket is there a moment before somebody listens
+        try:
+            Insulad(tmp + "/s")
+            return True
+        except OSError:
+            return False
+
+    check("insulad with flags serves where they say", wait_for(listens, 20) and os.path.isdir(tmp + "/state"))
     c = Insulad(tmp + "/s")
     check("and has what they say", c.call("daemon.info")["overcommit_percent"] == 77)
     c.call("vm.create", name="one", config=guest("spin"))
@@ -920,7 +1127,7 @@ def case_users(d):
     check("the metrics of all are root's", stat.S_IMODE(os.stat(d.dir + "/m").st_mode) == 0o600 and as_user(d, 4001, lambda _: connects(d.dir + "/m")) == "EACCES")
     b = as_user(d, 4002, lambda c: c.call("vm.list"))
     check("another user does not see it", b == {"vms": []}, b)
-    for method in ("vm.info", "vm.console", "vm.stop", "vm.kill", "vm.pause", "vm.logs", "vm.metrics", "vm.wait", "vm.delete", "vm.exec", "vm.exec.signal", "vm.exec.resize", "vm.exec.wait", "vm.device.restart", "vm.balloon", "vm.snapshot", "vm.clone", "events.subscribe"):
+    for method in ("vm.info", "vm.console", "vm.stop", "vm.kill", "vm.pause", "vm.logs", "vm.metrics", "vm.wait", "vm.delete", "vm.exec", "vm.exec.signal", "vm.exec.resize", "vm.exec.wait", "vm.device.restart", "vm.device.add", "vm.device.remove", "vm.device.list", "vm.balloon", "vm.resize", "vm.metadata.get", "vm.metadata.set", "vm.metadata.patch", "vm.snapshot", "vm.clone", "events.subscribe"):
         more = EXEC_PARAMS.get(method, {})
         e = as_user(d, 4002, lambda c, m=method: refused(c, m, id=a["id"], **more))
         check("nor may he use %s" % method, e.get("code") == -32001, e)
@@ -929,6 +1136,8 @@ def case_users(d):
     check("files are opened with the user's rights", e.get("data", {}).get("reason") == "start-failed" and "ermission" in e["message"], e)
     e = as_user(d, 4002, lambda c: refused(c, "vm.create", name="y", config=guest("spin", nets=["fd=3"])))
     check("nor may a configuration name descriptors, which would be insulad's", e.get("data", {}).get("field") == "config.nets[0]", e)
+    e = as_user(d, 4002, lambda c: refused(c, "vm.create", name="y", config=guest("spin", vfios=["0000:01:00.0", "0000:02:00.0,fd=3"])))
+    check("nor one of a group", e.get("data", {}).get("field") == "config.vfios[1]", e)
     home = d.dir + "/home"
     os.mkdir(home, 0o755)
     os.chown(home, 4001, 4001)
@@ -988,12 +1197,23 @@ def case_limits(d):
         c.call("vm.kill", id="a")
         c.call("vm.delete", id="a")
         c.call("vm.delete", id="b")
+        c.call("vm.create", name="a", config=guest("spin", cpus="1,max=8"))
+        c.call("vm.create", name="b", config=guest("spin"))
+        c.call("vm.start", id="a")
+        out.append(refused(c, "vm.resize", id="a", cpus=4))
+        out.append(c.call("vm.resize", id="a", cpus=3))
+        out.append(refused(c, "vm.start", id="b"))
+        c.call("vm.kill", id="a")
+        c.call("vm.delete", id="a")
+        c.call("vm.delete", id="b")
         return out
 
     r = as_user(d, 4003, three)
     check("too many VMs", isinstance(r, list) and r[2]["code"] == -32004 and r[2]["data"]["field"] == "vms", r)
     check("too many processors", isinstance(r, list) and r[4]["code"] == -32004 and r[4]["data"]["field"] == "vcpus", r)
     check("too much memory", isinstance(r, list) and r[5]["code"] == -32004 and r[5]["data"]["field"] == "memory" and "at most 41943040" in r[5]["data"]["expected"], r)
+    check("too many that come", isinstance(r, list) and r[6]["code"] == -32004 and r[6]["data"]["field"] == "vcpus" and r[7]["cpus"] == 3, r)
+    check("and none is left for another VM", isinstance(r, list) and r[8]["code"] == -32004 and r[8]["data"]["field"] == "vcpus", r)
     d.conf["overcommit_percent"] = 1
     d.conf.pop("users")
     d.write()
@@ -1038,6 +1258,37 @@ def malformed(rng):
     if kind == 8:
         good.pop(rng.choice(["jsonrpc", "method"]))
     return json.dumps(good).encode()
+
+
+def case_resize(d):
+    """Memory that a user may have is the sum over what its VMs have now."""
+    if os.getuid():
+        print("skip daemon: resize - not root")
+        return
+    d.conf["users"] = {"4003": {"vms": 4, "vcpus": 8, "memory": "200M"}}
+    d.write()
+    d.proc.send_signal(signal.SIGHUP)
+    wait_for(lambda: as_user(d, 4003, lambda c: c.call("daemon.info"))["limits"]["memory"] == 200 << 20)
+
+    def grow(c):
+        for name in "ab":
+            c.call("vm.run", name=name, config=dict(guest("vmem"), mem="64M,max=192M"))
+        out = [refused(c, "vm.resize", id="a", mem=138 << 20)]
+        out += [c.call("vm.resize", id="a", mem=136 << 20, timeout_ms=100)["mem"]]
+        out += [refused(c, "vm.resize", id="b", mem=66 << 20)]
+        out += [c.call("vm.resize", id=v, mem=m << 20, timeout_ms=100)["mem"] for v, m in (("a", 64), ("b", 66))]
+        for name in "ab":
+            c.call("vm.kill", id=name)
+        return out
+
+    r = as_user(d, 4003, grow)
+    check("vm.resize: more than the user may have", isinstance(r, list) and r[0]["code"] == -32004 and r[0]["data"]["field"] == "memory" and "at most 209715200" in r[0]["data"]["expected"], r)
+    check("vm.resize: as much as there is room for", isinstance(r, list) and r[1] == 136 << 20, r)
+    check("vm.resize: then there is none for another VM", isinstance(r, list) and r[2]["code"] == -32004, r)
+    check("vm.resize: until it is given back", isinstance(r, list) and r[3:] == [64 << 20, 66 << 20], r)
+    d.conf.pop("users")
+    d.write()
+    d.proc.send_signal(signal.SIGHUP)
 
 
 def case_malformed(d):
@@ -1201,8 +1452,9 @@ def case_schema(d):
     try:
         for method in ("daemon.info", "daemon.metrics", "rpc.discover", "vm.list"):
             call(method)
-        call("vm.create", name="sc", config=guest("spin", balloon="on"))
+        call("vm.create", name="sc", config=dict(guest("spin", balloon="on"), mem="16M,max=32M"))
         call("vm.start", id="sc")
+        call("vm.resize", id="sc", mem=18 << 20, timeout_ms=50)
         for method in ("vm.pause", "vm.resume", "vm.info", "vm.metrics", "vm.stats", "vm.logs", "vm.console"):
             call(method, id="sc")
         call("vm.balloon", id="sc", target=16 << 20)
@@ -1210,7 +1462,7 @@ def case_schema(d):
         check("the device is back", wait_for(lambda: all(v["state"] == "ok" and v["restarts"] == (v["name"] == "com1")
                                                        for v in c.call("vm.info", id="sc")["devices"])))
         call("vm.snapshot", id="sc", path=d.dir + "/sc")
-        call("pool.create", name="sp", count=2, config=dict(restore=d.dir + "/sc", cpus=1, mem="16M"))
+        call("pool.create", name="sp", count=2, config=dict(restore=d.dir + "/sc", cpus=1, mem="16M,max=32M"))
         for method, more in [("pool.list", {}), ("pool.info", dict(name="sp"))]:
             call(method, **more)
         check("the pool fills up", wait_for(lambda: call_quietly("pool.info", name="sp")["standing"] == 2, 20))
@@ -1230,6 +1482,24 @@ def case_schema(d):
         call("vm.metrics", id="sc")
         call("vm.list")
         call("vm.delete", id="sc")
+        with open(d.dir + "/plugged", "wb") as f:
+            f.truncate(1 << 20)
+        switch = socket.socket(socket.AF_UNIX)
+        switch.bind(d.dir + "/switch")
+        call_quietly("vm.run", name="hp", config=guest("spin", hotplug=1, nets=["socket=%s/switch,metadata" % d.dir]))
+        switch.close()
+        call("vm.metadata.set", id="hp", metadata={"a": {"b": "c\n\u00e4\u0001"}, "d": None})
+        call("vm.metadata.patch", id="hp", metadata={"d": None, "a": {"e": [1]}})
+        said = call("vm.metadata.get", id="hp")
+        check("vm.metadata.get: what was set", said == {"metadata": {"a": {"b": "c\n\u00e4\u0001", "e": [1]}}}, said)
+        call("vm.net.policy", id="hp", device="eth0", allow=["tcp:192.0.2.1:80"], **{"from": ["192.0.2.2"]})
+        call("vm.limits", id="hp", device="eth0", rate=1 << 20)
+        e = refused(c, "vm.metadata.set", id="hp", metadata={"a/b": 1})
+        check("vm.metadata.set: a name that cannot be asked for", e["code"] == -32602 and "'a/b'" in e["message"], e)
+        call("vm.device.add", id="hp", config=dict(disk=dict(path=d.dir + "/plugged")))
+        call("vm.device.list", id="hp")
+        call("vm.device.remove", id="hp", device="disk1", force=True)
+        c.call("vm.kill", id="hp")
         call("vm.run", config=guest("hello"), wait=True)
         check("every answer is as rpc.discover says", True)
     except (AssertionError, RuntimeError) as e:

@@ -193,10 +193,10 @@ static int execute(const struct blk_io *io)
 	return 0;
 }
 
-static void mem_wait(struct blk_eng *g, bool block)
+static void mem_wait(struct blk_eng *g, int ms)
 {
 	(void)g;
-	(void)block;
+	(void)ms;
 	while (x.first) {
 		struct blk_io *io = x.first;
 
@@ -280,7 +280,7 @@ static void turns(void)
 
 	x.reads = MAX_TURNS / 2;
 	do {
-		mem_wait(NULL, false);
+		mem_wait(NULL, 0);
 		must(++n < MAX_TURNS, "turns without an end");
 	} while (more());
 }

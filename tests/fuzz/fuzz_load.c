@@ -153,7 +153,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 				.initrd_fd = {f->initrd, f->initrd},
 				.ninitrds = c.ninitrds,
 				.cmdline = f->cmdline,
-				.acpi_rsdp = BOARD_ACPI};
+				.acpi_rsdp = BOARD_ACPI,
+				.pci_buses = 1};
 	int rc = load_kernel(&p, &entry, &e);
 
 	if (rc) {

@@ -70,7 +70,8 @@ static void check_map(const uint8_t *body, size_t n, unsigned nfds)
 
 		MUST(a->size && a->gpa + a->size > a->gpa && a->offset + a->size > a->offset);
 		MUST((a->gpa | a->size | a->offset) % MEMMAP_PAGE == 0 && a->fd < nfds &&
-		     !a->flags);
+		     !(a->flags & ~(uint32_t)MEMMAP_ADDED));
+		MUST(!i || a->flags || !m.region[i - 1].flags); /* what is added comes last */
 		for (unsigned k = 0; k < i; k++) {
 			const struct mem_region *b = &m.region[k];
 

@@ -121,7 +121,7 @@ static void make_device(const struct head *h, int fd)
 					  .kind = h->stream & 1 ? NET_STREAM : NET_TAP,
 					  .npairs = 1,
 					  .tun_offloads = h->stream & 1 ? 0 : offloads};
-	net.conf.rate = h->stream & 2 ? 1000 : 0;
+	net.conf.limit.rate = h->stream & 2 ? 1000 : 0;
 	offload_fails = h->stream & 4;
 	net.w.h = &helper;
 	net.w.nlanes = net.nlanes = 1;

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A disk under load for a time: requests of several blocks are in flight all the while, on all queues
- * that the disk has (one for each processor), writes of a pattern that names its round, then reads
- * that compare. Whatever happens to the helper meanwhile, each request is answered once, without an
- * error, and what was acknowledged is there.
+ * A disk under load for a time: requests of several blocks are in flight all the while, on all
+ * queues that the disk has (one for each processor), writes of a pattern that names its round, then
+ * reads that compare. Whatever happens to the helper meanwhile, each request is answered once,
+ * without an error, and what was acknowledged is there.
  *
- * Command line: `seconds=N` (default 3); `shift=N`: all blocks N sectors later, so that with copy on
- * write each has a part of two of the disk's blocks, and shares them with its neighbours. Prints
- * `looping` when the first round is through, at the end `rounds N` and the usual result lines.
+ * Command line: `flush=1`: the driver uses flushes. Each round's writes are flushed; what a flush
+ * that failed was about counts as unknown until it is written again, and what was flushed has to be
+ * there, at least in that version. `seconds=N` (default 3); `shift=N`: all blocks N sectors later,
+ * so that with copy on write each has a part of two of the disk's blocks, and shares them with its
+ * neighbours. Prints `looping` when the first round is through, at the end `rounds N` and the usual
+ * result lines.
  */
 #include "virtio.h"
 
@@ -22,8 +25,12 @@ static struct vq q[VQ_COUNT];
 static unsigned nqueues;
 static struct blk_slot slot[SLOTS];
 static _Alignas(4096) uint8_t data[SLOTS][BLOCK];
-static uint32_t round_of[SPAN]; /* that was written last and acknowledged */
-static uint64_t shift;          /* sectors */
+static uint32_t round_of[SPAN];   /* that was written last and acknowledged */
+static bool flushes;              /* the driver uses them: */
+static uint32_t since_of[SPAN];   /* the same, since the last flush that failed */
+static uint32_t flushed_of[SPAN]; /* the round that a good flush covered last */
+static uint32_t good_flushes, bad_flushes;
+static uint64_t shift; /* sectors */
 
 /* Each sector begins with its block and round. No more than that: these guests run a few million
  * instructions a second. */
@@ -83,23 +90,10 @@ static bool collect(const char *what, uint32_t round)
 /* As many queues as the disk offers. */
 static bool bring_up(void)
 {
-	uint64_t offered = vdev_offered(b.dev);
-
-	if ((offered & VFEATURE(VIRTIO_BLK_F_RO)) ||
-	    !vdev_negotiate(b.dev,
-			    offered & (VFEATURE(VIRTIO_F_VERSION_1) | VFEATURE(VIRTIO_BLK_F_MQ))))
+	if (vdev_offered(b.dev) & VFEATURE(VIRTIO_BLK_F_RO))
 		return false;
-	nqueues = 1;
-	if (offered & VFEATURE(VIRTIO_BLK_F_MQ))
-		nqueues = read16(b.dev + VIRTIO_MMIO_CONFIG +
-				 offsetof(struct virtio_blk_config, num_queues));
-	for (unsigned i = 0; i < nqueues; i++) {
-		if (!vq_start(&q[i], b.dev, i, 64))
-			return false;
-	}
-	b.capacity = read64(b.dev + VIRTIO_MMIO_CONFIG);
-	vdev_add_status(b.dev, VIRTIO_CONFIG_S_DRIVER_OK);
-	return vget(b.dev, VIRTIO_MMIO_STATUS) & VIRTIO_CONFIG_S_DRIVER_OK;
+	nqueues = blk_start_all(&b, flushes ? VFEATURE(VIRTIO_BLK_F_FLUSH) : 0, q, 64);
+	return nqueues != 0;
 }
 
 static bool more_answers(void)
@@ -121,7 +115,43 @@ static bool write_round(uint32_t first, uint32_t round)
 	if (!collect("writes", round))
 		return false;
 	for (unsigned i = 0; i < SLOTS; i++)
-		round_of[(first + i) % SPAN] = round;
+		round_of[(first + i) % SPAN] = since_of[(first + i) % SPAN] = round;
+	return true;
+}
+
+/* All of what a good flush covered, or something that was written after it. */
+static bool has_flushed(const uint8_t *p, uint32_t block)
+{
+	for (unsigned i = 0; i < BLOCK / SECTOR; i++) {
+		uint64_t v = *(const uint64_t *)(p + (size_t)i * SECTOR);
+		uint32_t of = (uint32_t)(v >> 32);
+
+		if (!v && !flushed_of[block])
+			continue;
+		if (v != stamp(block, i, of) || of < flushed_of[block] || of > round_of[block])
+			return false;
+	}
+	return true;
+}
+
+static bool flush_round(uint32_t round)
+{
+	struct vring_used_elem u;
+
+	blk_fill(&q[0], 0, &slot[0], VIRTIO_BLK_T_FLUSH, 0, NULL, 0);
+	vq_push(&q[0], 0);
+	vq_kick(&q[0]);
+	if (!vq_pop(&q[0], &u, WAIT_MS) || u.id)
+		return check("flush", false, "round %u: not answered", round);
+	if (slot[0].status != VIRTIO_BLK_S_OK) {
+		if (!bad_flushes++)
+			print("flush failed\n");
+		memset(since_of, 0, sizeof(since_of));
+		return true;
+	}
+	good_flushes++;
+	for (unsigned i = 0; i < SPAN; i++)
+		flushed_of[i] = since_of[i] ? since_of[i] : flushed_of[i];
 	return true;
 }
 
@@ -137,6 +167,12 @@ static bool read_round(uint32_t first, uint32_t round)
 
 		if (!round_of[block])
 			continue;
+		if (flushes && !has_flushed(data[i], block))
+			return check("data", false,
+				     "round %u: block %u is not what rounds %u to %u wrote", round,
+				     block, flushed_of[block], round_of[block]);
+		if (flushes)
+			continue;
 		if (!has_stamps(data[i], block, round_of[block]))
 			return check("data", false, "round %u: block %u is not what round %u wrote",
 				     round, block, round_of[block]);
@@ -150,6 +186,7 @@ int main(void)
 	uint32_t round = 0;
 	bool good = true;
 
+	flushes = cmdline_number("flush=", 0);
 	shift = cmdline_number("shift=", 0);
 	if (!check("disk",
 		   blk_find(&b) && bring_up() && b.capacity >= SPAN * (BLOCK / SECTOR) + shift,
@@ -164,7 +201,8 @@ int main(void)
 		round++;
 		/* Where has been written before, and where has just been written. */
 		good = read_round((uint32_t)xorshift(&random) % SPAN, round) &&
-		       write_round(first, round) && read_round(first, round);
+		       write_round(first, round) && (!flushes || flush_round(round)) &&
+		       read_round(first, round);
 		if (round == 1)
 			print("looping\n");
 	}
@@ -174,5 +212,8 @@ int main(void)
 	check("nothing_answered_twice", !more_answers(), "an answer too many");
 	check("all_rounds", good, "no");
 	print("rounds %u of %u queues\n", round, nqueues);
+	if (flushes)
+		print("flushes %u good, %u failed\n", good_flushes, bad_flushes);
+	print("capacity %u\n", (unsigned)read32(b.dev + VIRTIO_MMIO_CONFIG));
 	return finish();
 }

@@ -4,11 +4,10 @@
 # 40 on one processor); DAEMON_CHURN: how many in a row (default 200, 60 on one;
 # 2000 is the long run); DAEMON_KILLS: how often insulad is killed (5; 50).
 set -u
-BUILD=$(cd "${BUILD:-build}" && pwd -P) || exit 1
-if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
-	echo 'skip daemon: all - no access to /dev/kvm'
-	exit 0
-fi
+SUITE=daemon
+# shellcheck source=tests/guests/lib.bash
+. "$(dirname "$0")/lib.bash"
+need_kvm
 export BUILD
 # Other users, for the cases with two of them, open /dev/kvm by its group, and read what is in BUILD. Where only root may, a node of the test's
 # own and a mount of BUILD stand in their place, in a mount namespace of the test's own.
@@ -33,4 +32,4 @@ if [ "$(id -u)" = 0 ] && [ -z "${DAEMON_PLACE:-}" ]; then
 		exit
 	fi
 fi
-exec python3 -u "$(dirname "$0")/../daemon/suite.py" "$@"
+exec python3 -u "$HERE/../daemon/suite.py" "$@"

@@ -1,28 +1,18 @@
-#!/bin/sh
+#!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # The jails of a running VM (with a command, which its guest never takes), as the host's /proc shows them; then each program is made to do a forbidden call; then
 # kill -9 of the supervisor. BUILD names the build directory. One line per case: ok, not ok, skip.
 # shellcheck disable=SC2317 # functions that are handed to wait_for or trap
 set -u
-
-BUILD=${BUILD:-build}
-KERNEL=$BUILD/guests/spin.elf
+SUITE=jail
+# shellcheck source=tests/guests/lib.bash
+. "$(dirname "$0")/lib.bash"
+need_kvm
+KERNEL=$BUILD/guests/idle.elf
 POKE=$BUILD/tests/jail_child
 SYS_openat=257
-PROGRAMS='insula-vmm insula-balloon insula-blk insula-console insula-net insula-rng insula-vhost insula-vsock insula-exec'
+PROGRAMS='insula-vmm insula-balloon insula-blk insula-console insula-mem insula-net insula-rng insula-vhost insula-vsock insula-exec'
 KINDS='user pid mnt net ipc uts cgroup'
-failed=0
-
-ok() { echo "ok jail: $1"; }
-skip() { echo "skip jail: $1 - $2"; }
-not_ok() { echo "not ok jail: $1 - $2"; failed=1; }
-# verdict NAME WHY: WHY is empty if all is well
-verdict() { if [ -z "$2" ]; then ok "$1"; else not_ok "$1" "$2"; fi; }
-
-if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
-	skip all 'no access to /dev/kvm'
-	exit 0
-fi
 for f in "$BUILD/bin/insula-run" "$KERNEL" "$POKE"; do
 	[ -e "$f" ] || { not_ok all "$f is not built"; exit 1; }
 done
@@ -46,17 +36,6 @@ mkdir "$dir/tmp"
 truncate -s 1M "$dir/disk.img"
 DISK=$(readlink -f "$dir/disk.img")
 KERNEL_PATH=$(readlink -f "$KERNEL")
-
-# wait_for SECONDS COMMAND...: until it succeeds
-wait_for() {
-	tries=$(($1 * 20))
-	shift
-	while ! "$@"; do
-		tries=$((tries - 1))
-		[ "$tries" -gt 0 ] || return 1
-		sleep 0.05
-	done
-}
 
 children() { cat /proc/"$run"/task/*/children 2>/dev/null | tr ' ' '\n' | sed '/^$/d'; }
 # The program of a process; it sets argv[0] itself, /proc/PID/exe would need privilege.
@@ -101,7 +80,7 @@ fi
 
 # shellcheck disable=SC2086
 start_vm() {
-	TMPDIR=$dir/tmp "$BUILD/bin/insula-run" --kernel "$KERNEL" --mem 32M --disk path="$dir/disk.img" $net $vhost --console none --balloon on --vsock path="$dir/vsock" \
+	TMPDIR=$dir/tmp "$BUILD/bin/insula-run" --kernel "$KERNEL" --mem 32M,max=96M --disk path="$dir/disk.img" $net $vhost --console none --balloon on --vsock path="$dir/vsock" \
 		-- true </dev/null >"$dir/out" 2>&1 &
 	run=$!
 	wait_for 10 sealed && return 0

@@ -4,22 +4,14 @@
 # insula-vmm or insula-run nothing is left. BUILD names the build directory. One line per case: ok, not ok, skip.
 # shellcheck disable=SC2317 # functions that are handed to wait_for or trap
 set -u
-BUILD=$(cd "${BUILD:-build}" && pwd -P) || exit 1
-RUN=$BUILD/bin/insula-run
-GUESTS=$BUILD/guests
+SUITE=kills
+# shellcheck source=tests/guests/lib.bash
+. "$(dirname "$0")/lib.bash"
+need_kvm
+# shellcheck source=tests/guests/vmlib.bash
+. "$HERE/vmlib.bash"
 DEVICE_RESTARTS=6 # fewer than RESTART_TELL
-failed=0
 
-ok() { echo "ok kills: $1"; }
-skip() { echo "skip kills: $1 - $2"; }
-not_ok() { echo "not ok kills: $1 - $2"; failed=1; }
-# holds NAME TRUTH DETAIL: TRUTH is the status of the test before it
-holds() { if [ "$2" = 0 ]; then ok "$1"; else not_ok "$1" "${3:-no}"; fi; }
-
-if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
-	skip all 'no access to /dev/kvm'
-	exit 0
-fi
 dir=$(mktemp -d "${TMPDIR:-/tmp}/kills.XXXXXX") || exit 1
 run='' keep_open=''
 cleanup() {
@@ -31,63 +23,16 @@ trap cleanup EXIT
 trap 'exit 1' INT TERM
 truncate -s 8M "$dir/disk.img"
 
-# An emulated machine is slower than the limits below were made for; so is a sanitizer. Nothing that is repeated starts a process.
-slow=1
-! grep -qs ' lab=' /proc/cmdline || slow=4
-mkfifo "$dir/nap" "$dir/type"
-exec {nap}<>"$dir/nap" {type}<>"$dir/type"
+mkfifo "$dir/type"
+exec {type}<>"$dir/type"
 
-# wait_for SECONDS COMMAND...: until it succeeds
-wait_for() {
-	local end=$((SECONDS + $1 * slow))
-	shift
-	while ! "$@"; do
-		[ $SECONDS -le $end ] || return 1
-		read -rt 0.02 -u $nap
-	done
-	return 0
-}
 children() {
 	local f c
 	for f in /proc/"$run"/task/*/children; do
 		read -r c <"$f" && echo "$c"
 	done 2>/dev/null
 }
-# pid_of PROGRAM: sets pid. It sets argv[0] itself, /proc/PID/exe would need privilege.
-pid_of() {
-	local f c p name
-	pid=
-	for f in /proc/"$run"/task/*/children; do
-		c=
-		read -r c <"$f"
-		for p in $c; do
-			name=
-			IFS= read -r -d '' name <"/proc/$p/cmdline"
-			[ "$name" != "$1" ] || pid=$p
-		done
-	done 2>/dev/null
-	[ -n "$pid" ]
-}
-sealed() {
-	local key value rest
-	pid_of "$1" || return 1
-	while read -r key value rest; do
-		[ "$key $value" != 'Seccomp: 2' ] || return 0
-	done 2>/dev/null <"/proc/$pid/status"
-	return 1
-}
-said() { grep -qs -- "$1" "$dir/out"; }
 logged() { grep -qs -- "$1" "$dir/err"; }
-# gone_one PID: no such process, or one that nobody has waited for yet (the shell itself does that when it likes)
-gone_one() {
-	local key value rest
-	while read -r key value rest; do
-		[ "$key" != State: ] || break
-	done 2>/dev/null <"/proc/$1/status"
-	case ${value-} in '' | Z | X) ;; *) return 1 ;; esac
-}
-ended() { gone_one "$run"; }
-log() { tail -n 3 "$dir/err" | tr '\n' '|'; }
 
 # start PAYLOAD ARG...: in the background, up to its first words
 start() {
@@ -97,16 +42,6 @@ start() {
 	"$RUN" --kernel "$kernel" --disk path="$dir/${DISK:-disk.img}" --metrics "$dir/m.json" "$@" <"${IN:-/dev/null}" >"$dir/out" 2>"$dir/err" &
 	run=$!
 	wait_for 20 said "$word" || not_ok "$kernel starts" "it said: $(log)"
-}
-# finish SECONDS: wait for the end; $status
-finish() {
-	if ! wait_for "$1" ended; then
-		kill -KILL "$run"
-		not_ok 'it ends' "not after $1 s: $(log)"
-	fi
-	wait "$run" 2>/dev/null
-	status=$?
-	run=
 }
 # shoot PROGRAM: kill -9, wait for its successor
 shoot() {
@@ -124,7 +59,6 @@ gone() {
 		gone_one "$p" || return 1
 	done
 }
-pause() { read -rt "0.$((RANDOM % 7 + 1))" -u $nap; }
 # shoot_all PROGRAM: as often as it may be restarted; then the payload is told to end
 shoot_all() {
 	local i

@@ -4,12 +4,11 @@
 # A helper that does, does it in a race with its own look at the device page; so there are several VMs at once.
 # BUILD names the build directory. One line per case: ok, not ok, skip.
 set -u
-BUILD=$(cd "${BUILD:-build}" && pwd -P) || exit 1
+SUITE=latereset
+# shellcheck source=tests/guests/lib.bash
+. "$(dirname "$0")/lib.bash"
+need_kvm
 VMS=${LATERESET_VMS:-5}
-if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
-	echo 'skip latereset/all - no access to /dev/kvm'
-	exit 0
-fi
 dir=$(mktemp -d "${TMPDIR:-/tmp}/latereset.XXXXXX") || exit 1
 vms=() failed=0
 cleanup() {

@@ -4,23 +4,12 @@
 # starts without its switch; many VMs behind one switch that is away cost no processor time. BUILD names the build directory, SWITCH_VMS
 # how many VMs (8), SWITCH_SECONDS how long the switch is away (3). One line per case: ok, not ok, skip.
 set -u
-BUILD=$(cd "${BUILD:-build}" && pwd -P) || exit 1
-HERE=$(cd "$(dirname "$0")" && pwd -P)
-RUN=$BUILD/bin/insula-run
-GUESTS=$BUILD/guests
+SUITE=link
+# shellcheck source=tests/guests/lib.bash
+. "$(dirname "$0")/lib.bash"
+need_kvm
 vms=${SWITCH_VMS:-8} seconds=${SWITCH_SECONDS:-3}
-failed=0
 
-ok() { echo "ok link: $1"; }
-skip() { echo "skip link: $1 - $2"; }
-not_ok() { echo "not ok link: $1 - $2"; failed=1; }
-# holds NAME TRUTH DETAIL: TRUTH is the status of the test before it
-holds() { if [ "$2" = 0 ]; then ok "$1"; else not_ok "$1" "${3:-no}"; fi; }
-
-if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
-	skip all 'no access to /dev/kvm'
-	exit 0
-fi
 if ! python3 -c 'import json, selectors' 2>/dev/null; then
 	skip all 'no python3'
 	exit 0
@@ -29,18 +18,7 @@ dir=$(mktemp -d "${TMPDIR:-/tmp}/link.XXXXXX") || exit 1
 peer='' runs=()
 trap '{ kill -KILL $peer "${runs[@]}"; wait; } 2>/dev/null; rm -rf "$dir"' EXIT
 trap 'exit 1' INT TERM
-slow=1
-! grep -qs ' lab=' /proc/cmdline || slow=4
 
-# wait_for SECONDS COMMAND...: until it succeeds
-wait_for() {
-	local end=$((SECONDS + $1 * slow))
-	shift
-	while ! "$@"; do
-		[ $SECONDS -le $end ] || return 1
-		sleep 0.05
-	done
-}
 start_peer() {
 	rm -f "$dir/switch"
 	python3 "$HERE/netpeer.py" "$dir/switch" >"$dir/peer.out" 2>&1 &

@@ -4,21 +4,11 @@
 # VMs with one base at once, a full file system, refusals; the base never changes, and nothing is left.
 # BUILD names the build directory. One line per case: ok, not ok, skip. OVERLAY_VMS: how many VMs at once (20).
 set -u
-BUILD=$(cd "${BUILD:-build}" && pwd -P) || exit 1
-RUN=$BUILD/bin/insula-run
-GUESTS=$BUILD/guests
-failed=0
+SUITE=overlay
+# shellcheck source=tests/guests/lib.bash
+. "$(dirname "$0")/lib.bash"
+need_kvm
 
-ok() { echo "ok overlay/$1"; }
-skip() { echo "skip overlay/$1 - $2"; }
-not_ok() { echo "not ok overlay/$1 - $2"; failed=1; }
-# holds NAME TRUTH DETAIL: TRUTH is the status of the test before it
-holds() { if [ "$2" = 0 ]; then ok "$1"; else not_ok "$1" "${3:-no}"; fi; }
-
-if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
-	skip all 'no access to /dev/kvm'
-	exit 0
-fi
 dir=$(mktemp -d "${TMPDIR:-/tmp}/overlays.XXXXXX") || exit 1
 mounted=''
 # shellcheck disable=SC2317 # called by trap

@@ -3,25 +3,11 @@
 # Bare-metal payloads through insula-run on this machine's /dev/kvm: what they say themselves, how they end, consoles, metrics.
 # BUILD names the build directory. One line per case: ok, not ok, skip.
 set -u
-BUILD=$(cd "${BUILD:-build}" && pwd -P) || exit 1
-HERE=$(cd "$(dirname "$0")" && pwd -P)
-RUN=$BUILD/bin/insula-run
-GUESTS=$BUILD/guests
-failed=0
+SUITE=payload
+# shellcheck source=tests/guests/lib.bash
+. "$(dirname "$0")/lib.bash"
+need_kvm
 
-ok() { echo "ok payload/$1"; }
-skip() { echo "skip payload/$1 - $2"; }
-not_ok() { echo "not ok payload/$1 - $2"; failed=1; }
-# verdict NAME WHY: WHY is empty if all is well
-verdict() { if [ -z "$2" ]; then ok "$1"; else not_ok "$1" "$2"; fi; }
-
-# holds NAME TRUTH DETAIL: TRUTH is the status of the test before it
-holds() { if [ "$2" = 0 ]; then ok "$1"; else not_ok "$1" "${3:-no}"; fi; }
-
-if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
-	skip all 'no access to /dev/kvm'
-	exit 0
-fi
 dir=$(mktemp -d "${TMPDIR:-/tmp}/payloads.XXXXXX") || exit 1
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 1' INT TERM
@@ -95,6 +81,21 @@ for entry in '' -linux; do
 	vm mem$entry --append 'one two=3 "four five"'
 	says "mem$entry/command line" 'cmdline .*one two=3 "four five"'
 done
+
+# ---- processors that come and go
+
+vm cpus --cpus 3,max=5 --mem 64M
+results cpus 0
+vm hello --cpus 3 --metrics "$dir/three.json"
+vm hello --cpus 3,max=3 --metrics "$dir/three-max.json"
+ends 'hello: max is no more than cpus' 42 ''
+if [ $have_python = 1 ]; then
+	# But for those that were canceled, which is how the end comes.
+	asked() { number "$1" exits | sed -E "s/'(canceled|total)': [0-9]+,? ?//g"; }
+	same=$(asked "$dir/three.json")
+	[ "$same" = "$(asked "$dir/three-max.json")" ]
+	holds 'max is no more than cpus: the same exits' $? "$same and $(asked "$dir/three-max.json")"
+fi
 
 # ---- devices
 

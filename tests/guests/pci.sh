@@ -6,22 +6,11 @@
 #
 # PCI_SEEDS (2): how many hostile runs; PCI_SEED: of the first (default: another one each time; it is said).
 set -u
-BUILD=$(cd "${BUILD:-build}" && pwd -P) || exit 1
-HERE=$(cd "$(dirname "$0")" && pwd -P)
-RUN=$BUILD/bin/insula-run
-GUESTS=$BUILD/guests
-failed=0
+SUITE=pci
+# shellcheck source=tests/guests/lib.bash
+. "$(dirname "$0")/lib.bash"
+need_kvm
 
-ok() { echo "ok pci/$1"; }
-skip() { echo "skip pci/$1 - $2"; }
-not_ok() { echo "not ok pci/$1 - $2"; failed=1; }
-# holds NAME TRUTH DETAIL: TRUTH is the status of the test before it
-holds() { if [ "$2" = 0 ]; then ok "$1"; else not_ok "$1" "${3:-no}"; fi; }
-
-if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
-	skip all 'no access to /dev/kvm'
-	exit 0
-fi
 dir=$(mktemp -d "${TMPDIR:-/tmp}/pci.XXXXXX") || exit 1
 peer=''
 cleanup() {

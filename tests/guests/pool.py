@@ -96,8 +96,8 @@ def case_paused(d, place):
     check("paused: what was saved goes on", g.count() == (nonce, 3, True))
     check("paused: and can be paused again", [c.call("vm." + x, id="w")["state"] for x in ("pause", "resume")] == ["paused", "running"])
     g.end()
-    v = c.call("vm.run", name="w", config=restored(s, paused=True, timeout=1))
-    time.sleep(1.5)
+    v = c.call("vm.run", name="w", config=restored(s, paused=True, timeout=3))
+    time.sleep(3.5)
     check("paused: its timeout does not run", c.call("vm.info", id="w")["state"] == "paused")
     c.call("vm.resume", id="w")
     r = c.call("vm.wait", id="w")
@@ -230,6 +230,7 @@ def case_interrupted(d, place):
         for v in c.call("vm.list")["vms"]:
             if v["name"] == "x":
                 c.call("vm.kill", id="x")
+        check("and it is gone when it was killed", wait_for(lambda: "x" not in [v["name"] for v in c.call("vm.list")["vms"]], 20), c.call("vm.list"))
     # It is promised, and insulad is killed, and it dies before the next insulad hears of it: nobody has it.
     c.call("pool.create", name="q", count=1, config=restored(s))
     full(c, "q")

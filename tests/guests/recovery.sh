@@ -3,10 +3,9 @@
 # What the supervisor does when something beside it fails, on this machine's /dev/kvm: recovery.py. BUILD names the build directory. Names of
 # cases as arguments choose some.
 set -u
-BUILD=$(cd "${BUILD:-build}" && pwd -P) || exit 1
-if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
-	echo 'skip recovery: all - no access to /dev/kvm'
-	exit 0
-fi
+SUITE=recovery
+# shellcheck source=tests/guests/lib.bash
+. "$(dirname "$0")/lib.bash"
+need_kvm
 export BUILD
-exec python3 -u "$(dirname "$0")/recovery.py" "$@"
+exec python3 -u "$HERE/recovery.py" "$@"

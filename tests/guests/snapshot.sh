@@ -4,10 +4,9 @@
 # cases as arguments choose some. SNAPSHOT_ROUNDS: how many snapshots of a disk under load (default 20); SNAPSHOT_KILLS: how often each process
 # is killed (2; 1 on one processor).
 set -u
-BUILD=$(cd "${BUILD:-build}" && pwd -P) || exit 1
-if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
-	echo 'skip snapshot: all - no access to /dev/kvm'
-	exit 0
-fi
+SUITE=snapshot
+# shellcheck source=tests/guests/lib.bash
+. "$(dirname "$0")/lib.bash"
+need_kvm
 export BUILD
-exec python3 -u "$(dirname "$0")/snapshot.py" "$@"
+exec python3 -u "$HERE/snapshot.py" "$@"

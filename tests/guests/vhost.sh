@@ -4,22 +4,14 @@
 # the daemon, insula-vhost, or both are killed with -9. BUILD names the build directory. One line per case: ok, not ok, skip.
 # shellcheck disable=SC2317 # functions that are handed to wait_for or trap
 set -u
-BUILD=$(cd "${BUILD:-build}" && pwd -P) || exit 1
-RUN=$BUILD/bin/insula-run
-GUESTS=$BUILD/guests
+SUITE=vhost
+# shellcheck source=tests/guests/lib.bash
+. "$(dirname "$0")/lib.bash"
+need_kvm
+# shellcheck source=tests/guests/vmlib.bash
+. "$HERE/vmlib.bash"
 DEATHS=5
-failed=0
 
-ok() { echo "ok vhost: $1"; }
-skip() { echo "skip vhost: $1 - $2"; }
-not_ok() { echo "not ok vhost: $1 - $2"; failed=1; }
-# holds NAME TRUTH DETAIL: TRUTH is the status of the test before it
-holds() { if [ "$2" = 0 ]; then ok "$1"; else not_ok "$1" "${3:-no}"; fi; }
-
-if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
-	skip all 'no access to /dev/kvm'
-	exit 0
-fi
 if ! command -v qemu-storage-daemon >/dev/null; then
 	not_ok qemu-storage-daemon 'it is not installed (package qemu-system-common)'
 	exit 1
@@ -34,55 +26,8 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 1' INT TERM
 truncate -s 8M "$dir/disk.img"
-slow=1
-! grep -qs ' lab=' /proc/cmdline || slow=4
-mkfifo "$dir/nap" "$dir/type"
-exec {nap}<>"$dir/nap" {type}<>"$dir/type"
-
-# wait_for SECONDS COMMAND...: until it succeeds
-wait_for() {
-	local end=$((SECONDS + $1 * slow))
-	shift
-	while ! "$@"; do
-		[ $SECONDS -le $end ] || return 1
-		read -rt 0.02 -u $nap
-	done
-	return 0
-}
-# pid_of PROGRAM: sets pid, of a child of insula-run
-pid_of() {
-	local f c p name
-	pid=
-	for f in /proc/"$run"/task/*/children; do
-		c=
-		read -r c <"$f"
-		for p in $c; do
-			name=
-			IFS= read -r -d '' name <"/proc/$p/cmdline"
-			[ "$name" != "$1" ] || pid=$p
-		done
-	done 2>/dev/null
-	[ -n "$pid" ]
-}
-sealed() {
-	local key value rest
-	pid_of "$1" || return 1
-	while read -r key value rest; do
-		[ "$key $value" != 'Seccomp: 2' ] || return 0
-	done 2>/dev/null <"/proc/$pid/status"
-	return 1
-}
-said() { grep -qs -- "$1" "$dir/out"; }
-gone_one() {
-	local key value rest
-	while read -r key value rest; do
-		[ "$key" != State: ] || break
-	done 2>/dev/null <"/proc/$1/status"
-	case ${value-} in '' | Z | X) ;; *) return 1 ;; esac
-}
-ended() { gone_one "$run"; }
-log() { tail -n 4 "$dir/err" | tr '\n' '|'; }
-pause() { read -rt "0.$((RANDOM % 7 + 1))" -u $nap; }
+mkfifo "$dir/type"
+exec {type}<>"$dir/type"
 
 # serve [MORE]: the daemon at $dir/s
 serve() {
@@ -114,16 +59,6 @@ start() {
 	"$RUN" -v --kernel "$kernel" --device "$device" --metrics "$dir/m.json" "$@" <"$dir/type" >"$dir/out" 2>"$dir/err" &
 	run=$!
 	wait_for 20 said "$word" || not_ok "$kernel starts" "it said: $(log)"
-}
-# finish SECONDS: wait for the end; $status
-finish() {
-	if ! wait_for "$1" ended; then
-		kill -KILL "$run"
-		not_ok 'it ends' "not after $1 s: $(log)"
-	fi
-	wait "$run" 2>/dev/null
-	status=$?
-	run=
 }
 number() { sed -n "/\"name\": *\"vhost0\"/,/\"lost\"/s/.*\"$1\": *\([0-9]*\).*/\1/p" "$dir/m.json" 2>/dev/null | head -n 1; }
 

@@ -246,6 +246,29 @@ PAYLOAD_FN bool blk_start(struct blk *b, uint64_t wanted, uint16_t size)
 	return vget(b->dev, VIRTIO_MMIO_STATUS) & VIRTIO_CONFIG_S_DRIVER_OK;
 }
 
+/* Bring it up with `wanted` as far as offered, on all queues that it has, of `size` entries each. How
+ * many they are; 0: it did not come up. */
+PAYLOAD_FN unsigned blk_start_all(struct blk *b, uint64_t wanted, struct vq q[VQ_COUNT],
+				  uint16_t size)
+{
+	uint64_t offered = vdev_offered(b->dev);
+	unsigned n = 1;
+
+	if (!vdev_negotiate(b->dev, offered & (wanted | VFEATURE(VIRTIO_F_VERSION_1) |
+					       VFEATURE(VIRTIO_BLK_F_MQ))))
+		return 0;
+	if (offered & VFEATURE(VIRTIO_BLK_F_MQ))
+		n = read16(b->dev + VIRTIO_MMIO_CONFIG +
+			   offsetof(struct virtio_blk_config, num_queues));
+	for (unsigned i = 0; i < n; i++) {
+		if (!vq_start(&q[i], b->dev, i, size))
+			return 0;
+	}
+	b->capacity = read64(b->dev + VIRTIO_MMIO_CONFIG);
+	vdev_add_status(b->dev, VIRTIO_CONFIG_S_DRIVER_OK);
+	return vget(b->dev, VIRTIO_MMIO_STATUS) & VIRTIO_CONFIG_S_DRIVER_OK ? n : 0;
+}
+
 struct blk_slot { /* what a request needs besides its data */
 	struct virtio_blk_outhdr hdr;
 	volatile uint8_t status;

@@ -3,17 +3,12 @@
 # The vsock device with a bare-metal driver, correct and hostile, and what a VM without a path may not reach. BUILD names the build
 # directory. One line per case: ok, not ok, skip.
 set -u
-BUILD=$(cd "${BUILD:-build}" && pwd -P) || exit 1
-RUN=$BUILD/bin/insula-run PEER=$BUILD/tests/vsockpeer
-failed=0
-ok() { echo "ok vsock/$1"; }
-not_ok() { echo "not ok vsock/$1 - $2"; failed=1; }
-verdict() { if [ -z "$2" ]; then ok "$1"; else not_ok "$1" "$2"; fi; }
+SUITE=vsock
+# shellcheck source=tests/guests/lib.bash
+. "$(dirname "$0")/lib.bash"
+need_kvm
+PEER=$BUILD/tests/vsockpeer
 
-if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
-	echo 'skip vsock/all - no access to /dev/kvm'
-	exit 0
-fi
 dir=$(mktemp -d "${TMPDIR:-/tmp}/vsock.XXXXXX") || exit 1
 echo7=
 cleanup() {

@@ -11,10 +11,9 @@ else
 fi
 expect exit-3 3 '' "$RUN" -- sh -c 'uname -a; exit 3'
 also uname '^Linux insula .* x86_64'
-expect not-found-127 127 'no-such-program: command not found' "$RUN" -- no-such-program
-expect not-executable-126 126 '/etc/hosts: Permission denied' "$RUN" -- /etc/hosts
+expect not-found-127 127 '^insula-run: no-such-program: command not found$' "$RUN" -- no-such-program
+expect not-executable-126 126 '^insula-run: /etc/hosts: Permission denied$' "$RUN" -- /etc/hosts
 expect signal-9 137 '' "$RUN" -- sh -c 'kill -9 $$'
-expect signal-15 143 '' "$RUN" -- sh -c 'kill -15 $$'
 
 # One boot, many looks.
 inside='
@@ -47,17 +46,6 @@ kill $pid
 wait $pid
 also huge-pages '^huge 131072 KiB$'
 
-# The output is the command's, byte for byte, and all of it has left when the VM ends; so is its input. (15-command has more.)
-seq 1 3000 >"$T/want"
-exact() { # NAME COMMAND...
-	local name=$1
-	shift
-	timeout -k 2 240 "$RUN" -- "$@" >"$T/got" 2>"$T/out"
-	if cmp -s "$T/got" "$T/want"; then ok "$name"; else not_ok "$name" "$(cmp "$T/got" "$T/want" 2>&1)"; fi
-}
-exact output-exact seq 1 3000 </dev/null
-exact input-exact cat <"$T/want"
-
 # Without a command: a shell on the console, and status 0 when the guest ends.
 echo 'echo in-$((40+2)); poweroff; sleep 1000' >"$T/in"
 IN=$T/in expect no-command-poweroff 0 'in-42' "$RUN" --metrics "$T/m.json"
@@ -89,7 +77,7 @@ tr -d '\r' <"$T/got" | awk '/^line [0-9]+ end$/ && $2 == n + 1 { n++ } END { pri
 also virtio-console-killed-loses-nothing '^in order up to 3000$'
 
 # Ends that are nobody's status.
-expect panic-120 120 'panic' "$RUN" -- sh -c 'echo c >/proc/sysrq-trigger'
+expect panic-120 120 'panic' "$RUN" -- sh -c 'echo before; echo c >/proc/sysrq-trigger'
 expect triple-fault-121 121 'triple fault' "$RUN" --append reboot=t -- reboot -f
 expect poweroff-under-command-122 122 '^before$' "$RUN" -- sh -c 'echo before; poweroff; sleep 1000'
 also poweroff-under-command-says-so 'the guest powered off before the command ended'
@@ -99,9 +87,7 @@ expect reboot-by-keyboard-122 122 'rebooted before the command ended' "$RUN" --a
 expect reboot-by-bios-122 122 'rebooted before the command ended' "$RUN" --append reboot=b -- reboot -f
 expect timeout-124 124 '' "$RUN" --timeout 6 -- sleep 100
 
-for n in 2 4; do
-	expect cpus-$n 0 "^$n\$" "$RUN" --cpus $n -- nproc
-done
+expect cpus-4 0 '^4$' "$RUN" --cpus 4 -- nproc
 expect memory-6G 0 '^memory fits$' "$RUN" --mem 6G -- \
 	awk '/MemTotal/ { print "memory", ($2 > 5900000 && $2 < 6291456) ? "fits" : $2 } / : System RAM/' /proc/meminfo /proc/iomem
 also memory-6G-below-the-hole '^00100000-bfffffff : System RAM'

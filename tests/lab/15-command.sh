@@ -1,24 +1,21 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # A command in the guest feels local: separate binary-clean streams, their ends, a terminal, signals, statuses.
-# BYTES is how much goes through a pipe, 100 MB by default; a slow lab takes less.
+# What ends a machine is in 10-boot; users and directories that the guest does not have are in 70-daemon. BYTES is how much goes through a pipe.
 . "$(dirname "$0")/lib.sh"
-BYTES=${BYTES:-100000000}
+BYTES=${BYTES:-$(short 20000000 100000000)}
 ONPTY=$(dirname "$0")/../guests/onpty.py
 "$RUN" -- true </dev/null >/dev/null 2>&1 # the initrd is in the cache now
 
 # ---- streams
 
-"$RUN" -- sh -c 'echo to out; echo to err >&2; printf "no newline"' >"$T/o" 2>"$T/e" </dev/null
-same separate-streams "$(printf 'to out\nno newline')/to err" "$(cat "$T/o")/$(cat "$T/e")"
-"$RUN" -- sh -c 'cat; echo end' </dev/null >"$T/o" 2>&1
-same empty-input end "$(cat "$T/o")"
+"$RUN" -- sh -c 'echo to out; echo to err >&2; cat; echo end; printf "no newline"' >"$T/o" 2>"$T/e" </dev/null
+same separate-streams "$(printf 'to out\nend\nno newline')/to err" "$(cat "$T/o")/$(cat "$T/e")"
 
 head -c 4000000 /dev/urandom >"$T/in"
 timeout 300 "$RUN" -- sh -c 'cat; exit 4' <"$T/in" >"$T/o" 2>"$T/out"
 same input-exact-status 4 $?
 if cmp -s "$T/in" "$T/o"; then ok input-exact; else not_ok input-exact "$(cmp "$T/in" "$T/o" 2>&1)"; fi
-same input-counted 4000000 "$(head -c 4000000 /dev/zero | timeout 300 "$RUN" -- wc -c 2>&1)"
 
 # One MiB of noise again and again, and then once more, so that a byte that is lost, doubled or changed shows.
 big="head -c 1048576 /dev/urandom >/tmp/m; i=0; while [ \$i -lt $((BYTES / 1048576)) ]; do cat /tmp/m; i=\$((i + 1)); done | cat; cat /tmp/m"
@@ -48,19 +45,15 @@ expect environment 0 '^one two /x$' env FROM=two "$RUN" -e A=one -e FROM -e HOME
 	sh -c 'echo $A $FROM $HOME$NOT_SET; pwd; echo $(id -u) $(id -g)'
 also directory '^/proc$'
 also user-group '^1000 50$'
-expect directory-missing 126 '/nowhere: No such file or directory' "$RUN" -w /nowhere -- pwd
 expect no-terminal 1 'not a tty' "$RUN" -u 1000 -- sh -c 'echo $(id -u) $(id -g) $HOME; tty'
 also user '^1000 1000 /$'
-expect user-name 0 '^65534 65534 nobody$' "$RUN" -u nobody -- sh -c 'echo $(id -u) $(id -g) $USER'
-expect user-name-group 0 '^7 0$' "$RUN" -u 7:root -- sh -c 'echo $(id -u) $(id -g)'
 expect user-unknown 126 "user mallory: not in the guest's /etc/passwd" "$RUN" -u mallory -- id
-expect user-unknown-group 126 "group mallory: not in the guest's /etc/group" "$RUN" -u nobody:mallory -- id
 echo '{"command": ["sh", "-c", "echo $A; pwd; id -u"], "env": ["A=json"], "cwd": "/tmp", "user": "7"}' >"$T/json"
 expect json 0 '^json$' "$RUN" --json "$T/json"
 also json-user '^7$'
 mkdir -p "$T/share/sub" && echo shared >"$T/share/sub/file" && chmod 755 "$T/share"
-expect share 0 '^shared$' "$RUN" --share "$T/share:/mnt/deep/er,packed" -- cat /mnt/deep/er/sub/file
-expect share-read-only 1 'Read-only file system' "$RUN" --share "$T/share:/mnt:ro,packed" -- touch /mnt/x
+expect share 1 '^shared$' "$RUN" --share "$T/share:/mnt/deep/er,packed" --share "$T/share:/ro:ro,packed" -- sh -c 'cat /mnt/deep/er/sub/file; touch /ro/x'
+also share-read-only 'Read-only file system'
 expect share-rw-refused 2 'can only read' "$RUN" --share "$T/share:/mnt:rw,packed" -- true
 expect share-missing 2 'nowhere' "$RUN" --share "/nowhere:/mnt" -- true
 make_root "$T/root"
@@ -68,12 +61,9 @@ expect share-below-a-root 0 '^shared$' "$RUN" --rootfs "$T/root" --share "$T/sha
 
 # ---- ends
 
-expect not-found 127 '^insula-run: nope: command not found$' "$RUN" -- nope
-expect not-executable 126 '^insula-run: /etc/hosts: Permission denied$' "$RUN" -- /etc/hosts
 LIMIT=200 expect out-of-memory 137 'the guest ran out of memory \(--mem 128M\)' "$RUN" --mem 128M -- \
 	dd if=/dev/zero of=/dev/null bs=84M count=1
 expect background-child 3 '^started$' "$RUN" -- sh -c '(sleep 1000; echo late) & echo started; exit 3'
-expect panic-under-output 120 'panic' "$RUN" -- sh -c 'echo before; echo c >/proc/sysrq-trigger'
 
 running() { # SIGNAL...: start a command that says what it gets; wait until it runs
 	timeout 100 "$RUN" -- sh -c "$1" >"$T/out" 2>&1 </dev/null &

@@ -4,10 +4,10 @@
 # on, its clock is right, nothing has locked up, not one byte of the disk is wrong, and it is the machine that it was. Then machines of their own
 # that go on from one snapshot at once: whatever makes a machine one of its own differs between them, and each serves what it served.
 #
-# SNAPSHOT_RUNS (3): how often; 50 is the long run.
+# SNAPSHOT_RUNS (2; CHECK_LONG=1: 3): how often; 50 is the long run.
 . "$(dirname "$0")/lib.sh"
 cd "$(dirname "$0")/../.." || exit 1
-RUNS=${SNAPSHOT_RUNS:-3}
+RUNS=${SNAPSHOT_RUNS:-$(short 2 3)}
 CTL=$BUILD/bin/insulactl
 export INSULA_SOCKET=$T/s
 make_root "$T/root"
@@ -113,6 +113,7 @@ echo "machine-id $(cat /etc/machine-id)"
 echo "hostname $(hostname)"
 echo "mac $(cat /sys/class/net/eth0/address)"
 echo "address $(ip -4 addr show eth0 | grep -o 'inet [0-9./]*')"
+for i in $(seq 30); do grep -q eth0 /proc/net/if_inet6 && break; sleep 1; done # Linux gives it when it has seen the link
 echo "address6 $(grep eth0 /proc/net/if_inet6 | cut -c1-32)"
 [ ! -e /run/hook ] || cat /run/hook
 SAY

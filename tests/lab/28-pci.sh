@@ -36,23 +36,6 @@ echo "right $n" >/tmp/result
 JOB
 chmod 755 "$T/root/bin/load"
 
-# process VM NAME: the id of one of its processes, such as "insula-blk vda"
-process() {
-	"$CTL" info "$1" | python3 -c 'import json, sys
-print([p["pid"] for p in json.load(sys.stdin)["processes"] if (p["name"] + " ").startswith(sys.argv[1] + " ")][0])' "$2" 2>/dev/null
-}
-# shoot VM NAME: kill it, and wait for its successor
-shoot() {
-	local old new=''
-	old=$(process "$1" "$2")
-	[ -n "$old" ] && kill -9 "$old" || { not_ok "shoot $2" "there is none"; return 1; }
-	for _ in $(seq 150); do
-		new=$(process "$1" "$2")
-		[ -z "$new" ] || [ "$new" = "$old" ] || return 0
-		sleep 0.1
-	done
-	not_ok "shoot $2" "no other process"
-}
 # quiet_dmesg NAME: $T/out has a guest's dmesg
 quiet_dmesg() {
 	local bad

@@ -36,7 +36,7 @@ $(pgrep -c insula-) $(find "/sys/fs/cgroup/$3" -mindepth 1 -type d | wc -l) $(ip
 containerd >"$T/containerd.log" 2>&1 &
 containerd=$!
 make_root "$T/root"
-for a in sleep tty httpd wget; do
+for a in sleep tty httpd wget nslookup sed tail; do
 	ln -s busybox "$T/root/bin/$a"
 done
 echo root:x:0:0:root:/root:/bin/sh >"$T/root/etc/passwd"
@@ -97,7 +97,7 @@ expect build-run 1 '^[0-9a-f]{12}$' docker run --rm --network none made
 also build-file ' 307200 .*/bulk'
 also build-removed '/etc/marker: No such file'
 
-# compose: two services in a network and with a volume of their own. Names are not resolved there (docs/containers.md): the address is fixed.
+# compose: two services in a network and with a volume of their own; they find each other by docker's name server, which is at 127.0.0.11
 mkdir "$T/two"
 cat >"$T/two/docker-compose.yml" <<-'YML'
 	version: "3"
@@ -106,10 +106,11 @@ cat >"$T/two/docker-compose.yml" <<-'YML'
 	    image: bb
 	    command: sh -c 'mkdir /w; echo "from web" >/w/index.html; echo shared >/s/file; httpd -f -h /w'
 	    volumes: ["s:/s"]
-	    networks: {n: {ipv4_address: 10.77.0.10}}
+	    networks: [n]
 	  ask:
 	    image: bb
-	    command: sh -c 'until wget -qO- http://10.77.0.10/; do sleep 1; done; cat /s/file; exit 6'
+	    command: sh -c 'cat /etc/resolv.conf; until nslookup web >/n && a=$$(sed -n "s/^Address. //p" /n | tail -n 1) && wget -qO- http://$$a/; do sleep 1; done;
+	      cat /s/file; exit 6'
 	    depends_on: [web]
 	    volumes: ["s:/s"]
 	    networks: [n]
@@ -121,6 +122,7 @@ export -f compose
 export T
 expect compose-up 6 '^ask_1.*from web' bash -c 'compose up --no-color --exit-code-from ask'
 also compose-volume '^ask_1.*shared'
+also compose-names '^ask_1.*nameserver 127.0.0.11'
 expect compose-down 0 'Removing network' bash -c 'compose down -v'
 left docker /run/docker/runtime-runc/moby docker
 

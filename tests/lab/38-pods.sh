@@ -160,6 +160,7 @@ try machine chroot /proc/1/root /bin/busybox true
 echo "machine: $(find /proc/1/root/ -maxdepth 3 -name secret-of-the-host 2>/dev/null | head -n 1) end"
 echo "sees $(cat /proc/[0-9]*/comm | grep -c -e conmon -e podman -e insula-run) processes of the host"
 echo tried
+sleep 1 # what was said is on its way
 put b /proc/sysrq-trigger
 sleep 30
 ESCAPE

@@ -3,20 +3,20 @@
 # kill -9 of insula-blk under a guest that reads, writes and verifies with fio: the guest sees no error, nothing that was acknowledged is
 # lost, nothing is answered twice. Then several jobs at once, whose blocks the host verifies in the image after the VM has ended.
 # At the end the same with copy on write over an ext4: what one VM wrote the next one has, and the base has nothing of it.
-# BLK_KILLS: how often the helper is killed in each part (6).
+# BLK_KILLS: how often the helper is killed in each part (3; CHECK_LONG=1: 6, and twice as much is written).
 . "$(dirname "$0")/lib.sh"
 export XDG_CACHE_HOME=$T/cache
 
 make_root "$T/root"
 root_program "$T/root" fio
 truncate -s 48M "$T/disk"
-KILLS=${BLK_KILLS:-6}
+KILLS=${BLK_KILLS:-$(short 3 6)}
 disk=path=$T/disk all=
 
 # Writes with checksums all over the disk, each read back; every block carries what fio expects to find there.
-job=(fio --name=v --filename=/dev/vda --direct=1 --ioengine=psync --rw=randwrite --bs=4k --size=48M --io_size=16M --numjobs=1
+job=(fio --name=v --filename=/dev/vda --direct=1 --ioengine=psync --rw=randwrite --bs=4k --size=48M "--io_size=$(short 10 16)M" --numjobs=1
 	--verify=crc32c --verify_fatal=1 --verify_backlog=256 --do_verify=1 --fsync=64 --randseed=7)
-deep=(fio --name=d --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite --bs=8k --size=48M --io_size=48M
+deep=(fio --name=d --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite --bs=8k --size=48M "--io_size=$(short 28 48)M"
 	--verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=8)
 
 # helpers PID: the insula-blk processes of this VM, the first disk's first
@@ -61,15 +61,15 @@ killing() { # NAME SECONDS FIO...: run it in a guest and kill its disk's helper 
 	fi
 }
 
-killing verify-each 2.5 "${job[@]}"
-killing verify-deep 2.5 "${deep[@]}"
+killing verify-each 2 "${job[@]}"
+killing verify-deep 2 "${deep[@]}"
 
-# Four jobs, each with a quarter of the disk, write every block of it once, in a random order, and flush at the end. The guest verifies
+# Four jobs, each with a part of a quarter of the disk, write every block of that once, in a random order, and flush at the end. The guest verifies
 # nothing: the host has fio do it with the image, when no insula-blk is there any more.
 truncate -s 0 "$T/disk"
 truncate -s 48M "$T/disk"
-jobs=(--size=12M --offset_increment=12M --numjobs=4 --bs=4k --randseed=9 --verify=crc32c --verify_fatal=1)
-killing host-verifies 2.5 fio --name=h --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite --do_verify=0 --end_fsync=1 "${jobs[@]}"
+jobs=("--size=$(short 7 12)M" --offset_increment=12M --numjobs=4 --bs=4k --randseed=9 --verify=crc32c --verify_fatal=1)
+killing host-verifies 2 fio --name=h --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite --do_verify=0 --end_fsync=1 "${jobs[@]}"
 if fio --name=h --filename="$T/disk" --ioengine=psync --rw=randwrite --verify_only=1 "${jobs[@]}" >"$T/out" 2>&1; then
 	ok host-verifies-image
 else
@@ -86,8 +86,8 @@ base=$(sha256sum <"$T/base")
 # Requests of 1 to 7 KiB: most of them have a part of a block of the base.
 disk=path=$T/base,overlay=$T/over
 all=1 # the disk's, and those of the root
-killing overlay 2.5 sh -c 'mount -t ext4 /dev/vda /mnt && fio --name=o --filename=/mnt/new --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite \
-	--bsrange=1k-7k --bs_unaligned=0 --blockalign=1k --size=16M --io_size=12M --verify=crc32c --verify_fatal=1 --do_verify=1 --fsync=128 --randseed=10 &&
+killing overlay 2 sh -c 'mount -t ext4 /dev/vda /mnt && fio --name=o --filename=/mnt/new --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite \
+	--bsrange=1k-7k --bs_unaligned=0 --blockalign=1k --size=16M --io_size='"$(short 7 12)"'M --verify=crc32c --verify_fatal=1 --do_verify=1 --fsync=128 --randseed=10 &&
 	cp /mnt/old /mnt/copy && umount /mnt'
 expect overlay-next-vm 0 '^same$' "$RUN" --disk "$disk" --rootfs "$T/root" --rootfs-size 32M -- \
 	sh -c 'mount -t ext4 /dev/vda /mnt && cmp /mnt/old /mnt/copy && [ -s /mnt/new ] && echo same'

@@ -4,7 +4,7 @@
 # killed with -9. Then the host looks at what is in the image. qemu-storage-daemon answers out of order and keeps no account of what it has
 # begun, so only the helper is killed there (tests/guests/vhost.sh kills the daemon, with one request at a time); the back end of the tests
 # keeps one, and both are killed in turn.
-# VHOST_KILLS: how often in each part (6).
+# VHOST_KILLS: how often in each part (4; CHECK_LONG=1: 6).
 . "$(dirname "$0")/lib.sh"
 export XDG_CACHE_HOME=$T/cache
 for need in fio qemu-storage-daemon mke2fs python3; do
@@ -13,7 +13,7 @@ for need in fio qemu-storage-daemon mke2fs python3; do
 		exit 1
 	fi
 done
-KILLS=${VHOST_KILLS:-6}
+KILLS=${VHOST_KILLS:-$(short 4 6)}
 guests=$(cd "$(dirname "$0")/../guests" && pwd)
 
 make_root "$T/root"
@@ -125,7 +125,7 @@ killing() { # KIND NAME WORD COMMAND...: run it in a guest; once it has said WOR
 	fi
 }
 # Every block once, in a random order; the host verifies them in the image.
-blocks=(--size=48M --bs=8k --randseed=9 --verify=crc32c --verify_fatal=1)
+blocks=("--size=$(short 32 48)M" --bs=8k --randseed=9 --verify=crc32c --verify_fatal=1)
 many_at_once() {
 	killing "$1" many-at-once 'Starting|fio-' fio --name=v --filename=/dev/vdb --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite \
 		--do_verify=0 --end_fsync=1 --rate=2m "${blocks[@]}"

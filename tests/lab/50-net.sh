@@ -73,6 +73,22 @@ also tap-names 'nameserver 192.0.2.1'
 also tap-ping ' 2 packets received'
 also tap-download "$sum"
 
+# Its metadata: a kernel that leaves checksums and long segments to the card.
+python3 -c 'import json, sys
+json.dump({"latest": {"meta-data": {"instance-id": "i-1", "tags": {"a": "b"}}, "user-data": "x" * 40000}}, open(sys.argv[1], "w"))' "$T/tree"
+expect metadata 0 '^token 40$' "$RUN" --rootfs "$T/root" --net $tap --metadata "$T/tree" -- sh -c '
+	u=http://169.254.169.254/latest
+	t=$(curl -s -m 20 -X PUT -H "X-aws-ec2-metadata-token-ttl-seconds: 60" $u/api/token)
+	echo token ${#t}
+	wget -q -O - --header "X-aws-ec2-metadata-token: $t" $u/meta-data/ && echo
+	curl -s -m 20 -H "X-metadata-token: $t" $u/user-data | wc -c
+	curl -s -m 20 -o /dev/null -w "%{http_code}\n" -H "X-metadata-token: $t" -X PUT -T "$(command -v curl)" $u/api/token
+	wget -q -O - http://192.0.2.1:8000/hello'
+also metadata-list '^tags/$'
+also metadata-large '^40000$'
+also metadata-refuses '^413$'
+also metadata-beside-the-network '^hello from the host'
+
 # In steady state: frames, and no exit to user space.
 n=$(($(number helper.rx_packets) + $(number helper.tx_packets)))
 x=$(($(number exits.shadow_reads) + $(number exits.posted) + $(number exits.calls) + $(number exits.doorbells)))

@@ -45,6 +45,11 @@ for i in 1 2 3; do
 done
 expect exec-not-found 127 'nope: command not found' "$CTL" exec l nope
 expect exec-settings 0 '^one /proc 1000$' "$CTL" exec -e A=one -w /proc -u 1000 l -- sh -c 'echo $A $PWD $(id -u)'
+expect exec-user-name 0 '^65534 65534 nobody$' "$CTL" exec -u nobody l -- sh -c 'echo $(id -u) $(id -g) $USER'
+expect exec-user-name-group 0 '^7 0$' "$CTL" exec -u 7:root l -- sh -c 'echo $(id -u) $(id -g)'
+expect exec-user-unknown 126 "user mallory: not in the guest's /etc/passwd" "$CTL" exec -u mallory l -- id
+expect exec-user-unknown-group 126 "group mallory: not in the guest's /etc/group" "$CTL" exec -u nobody:mallory l -- id
+expect exec-directory-missing 126 '/nowhere: No such file or directory' "$CTL" exec -w /nowhere l -- pwd
 expect exec-binary 0 '^1000000$' sh -c 'head -c 1000000 /dev/zero | "$1" exec -i l -- cat | wc -c' - "$CTL"
 expect exec-unknown-vm 1 'Not found' "$CTL" exec nobody -- true
 expect exec-no-command 2 'a VM and a command' "$CTL" exec l --

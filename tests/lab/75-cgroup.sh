@@ -170,7 +170,7 @@ rmmod brd
 # ---- nothing is left, whoever dies
 
 up
-for i in $(seq 20); do "$CTL" run --rm --kernel "$BUILD/guests/hello.elf" --mem 16M >/dev/null; done
+for i in $(seq "$(short 6 20)"); do "$CTL" run --rm --kernel "$BUILD/guests/hello.elf" --mem 16M >/dev/null; done
 none_left churn-leaves-no-group
 spin k
 kill -9 "$("$CTL" info k | member pid)"

@@ -16,6 +16,9 @@ not_ok() {
 	[ ! -s "$T/out" ] || sed 's/^/#   /' "$T/out" | tail -n 15
 }
 
+# short A B: A, or B with CHECK_LONG=1
+short() { if [ -z "${CHECK_LONG:-}" ]; then echo "$1"; else echo "$2"; fi; }
+
 # same NAME WANT GOT
 same() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', got '$3'"; fi; }
 
@@ -40,6 +43,23 @@ also() {
 
 # guest VM COMMAND: what it says, both streams; of a VM of insulad
 guest() { timeout 60 "$CTL" exec "$1" -- sh -c "$2" </dev/null 2>&1; }
+# process VM NAME: of a VM of insulad the id of one of its processes, such as "insula-blk vda"
+process() {
+	"$CTL" info "$1" | python3 -c 'import json, sys
+print([p["pid"] for p in json.load(sys.stdin)["processes"] if (p["name"] + " ").startswith(sys.argv[1] + " ")][0])' "$2" 2>/dev/null
+}
+# shoot VM NAME: kill it, and wait for its successor
+shoot() {
+	local old new=''
+	old=$(process "$1" "$2")
+	[ -n "$old" ] && kill -9 "$old" || { not_ok "shoot $2" "there is none"; return 1; }
+	for _ in $(seq 150); do
+		new=$(process "$1" "$2")
+		[ -z "$new" ] || [ "$new" = "$old" ] || return 0
+		sleep 0.1
+	done
+	not_ok "shoot $2" "no other process"
+}
 # nothing_locked_up: $T/out has a guest's dmesg, from its first line on
 nothing_locked_up() {
 	local bad

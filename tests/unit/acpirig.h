@@ -68,9 +68,11 @@ static uint64_t check_table(uint64_t gpa, const char *signature, unsigned revisi
 	return gpa;
 }
 
-/* The devices of a board, as the supervisor describes them; and one on PCI, of which the tables need
- * no more than that it is there. */
+/* The devices of a board, as the supervisor describes them; and one on PCI, of which the tables
+ * need no more than that it is there. */
 static bool with_pci;
+static unsigned with_places; /* and so many of these */
+static unsigned cpus_in;     /* the others may come; 0: all are there, and stay */
 
 static void add_devices(struct acpi_params *p, unsigned nvirtio, bool com1)
 {
@@ -87,16 +89,17 @@ static void add_devices(struct acpi_params *p, unsigned nvirtio, bool com1)
 		d[p->ndevices].uid = i;
 		p->device[p->ndevices] = &d[p->ndevices];
 	}
-	if (with_pci) {
-		d[p->ndevices] = (struct device_desc){.version = DEVICE_VERSION_PCI};
+	for (unsigned i = 0; i < with_pci + with_places; i++, p->ndevices++) {
+		d[p->ndevices] = (struct device_desc){
+			.version = i < with_pci ? DEVICE_VERSION_PCI : DEVICE_VERSION_PLACE};
 		p->device[p->ndevices] = &d[p->ndevices];
-		p->ndevices++;
 	}
 }
 
 static struct tables build(unsigned ncpus, unsigned nvirtio, bool com1)
 {
-	struct acpi_params p = {.ncpus = ncpus};
+	struct acpi_params p = {
+		.ncpus = ncpus, .ncpus_in = cpus_in ? cpus_in : ncpus, .cpus_change = cpus_in};
 	struct tables t = {0};
 	struct err e;
 
@@ -110,10 +113,10 @@ static struct tables build(unsigned ncpus, unsigned nvirtio, bool com1)
 	ck_assert_uint_eq(sum(t.rsdp, 20), 0);
 	ck_assert_uint_eq(sum(t.rsdp, 36), 0);
 	t.xsdt = check_table(get(t.rsdp + 24, 8), "XSDT", 1);
-	ck_assert_uint_eq(get(t.xsdt + 4, 4), 36u + (2u + with_pci) * 8u);
+	ck_assert_uint_eq(get(t.xsdt + 4, 4), 36u + (2u + (with_pci || with_places)) * 8u);
 	t.fadt = check_table(get(t.xsdt + 36, 8), "FACP", 6);
 	t.madt = check_table(get(t.xsdt + 44, 8), "APIC", 5);
-	if (with_pci)
+	if (with_pci || with_places)
 		t.mcfg = check_table(get(t.xsdt + 52, 8), "MCFG", 1);
 	t.dsdt = check_table(get(t.fadt + 140, 8), "DSDT", 2);
 	ck_assert(all_zero(0, BOARD_ACPI));

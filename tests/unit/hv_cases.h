@@ -646,6 +646,19 @@ static uint64_t guest_time(struct hv_vcpu *v)
 	return tsc;
 }
 
+/* Something that is no device of the host. */
+START_TEST(assigned_devices)
+{
+	struct fixture f;
+
+	open_vm(&f, 1);
+	ck_assert_int_lt(hv_vm_assign(f.vm, -1, &f.e), 0);
+	ck_assert_int_lt(hv_vm_assign(f.vm, -1, &f.e), 0); /* the second one, the same list */
+	ck_assert(f.e.text[0] && !strchr(f.e.text, '\n'));
+	close_vm(&f);
+}
+END_TEST
+
 START_TEST(suspended_time)
 {
 	struct fixture f;
@@ -983,6 +996,7 @@ static void add_cases(TCase *t)
 	tcase_add_test(t, kick_between_exits);
 	tcase_add_test(t, kick_of_a_waiting_cpu);
 	tcase_add_test(t, kick_before_run);
+	tcase_add_test(t, assigned_devices);
 	tcase_add_test(t, suspended_time);
 	tcase_add_test(t, msi);
 	tcase_add_test(t, irq_line);

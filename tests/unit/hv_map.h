@@ -48,7 +48,7 @@ int hv_mem_map(struct hv_vm *vm, unsigned slot, uint64_t gpa, void *host, uint64
 	(void)vm;
 	if (slot < HV_MAX_SLOTS && hm.slot[slot].size)
 		return err_set(e, -EEXIST, "slot %u is in use", slot);
-	if (slot >= HV_MAX_SLOTS || flags != HV_MEM_READONLY || gpa % HV_PAGE)
+	if (slot >= HV_MAX_SLOTS || (flags & ~(unsigned)HV_MEM_READONLY) || gpa % HV_PAGE)
 		panic("slot %u at 0x%llx", slot, (unsigned long long)gpa);
 	for (unsigned i = 0; i < HV_MAX_SLOTS; i++) {
 		if (hm.slot[i].size && gpa < hm.slot[i].gpa + hm.slot[i].size &&

@@ -102,32 +102,75 @@ static void check_genid(const char *text)
 	ck_assert_uint_eq(occurrences(text, "\"ACPI0013\""), 1);
 	snprintf(line, sizeof(line), "0x%08X,\n", BOARD_GSI_EVENTS);
 	ck_assert_msg(occurrences(text, line) == 1, "%s in\n%s", line, text);
-	ck_assert_uint_eq(occurrences(text, "Method (_EVT, 1, NotSerialized)"), 1);
+	ck_assert_uint_eq(occurrences(text, "Method (_EVT, 1, NotSerialized)"), !cpus_in);
 	ck_assert_uint_eq(occurrences(text, "Notify (VGEN, 0x80)"), 1);
+}
+
+/* Processors that come and go: all but the first. */
+static void check_cpus(const char *text, unsigned ncpus)
+{
+	unsigned n = cpus_in ? ncpus - 1 : 0;
+	char line[64];
+
+	ck_assert_uint_eq(occurrences(text, "OperationRegion (CREG, SystemIO, 0x0610, 0x10)"),
+			  cpus_in != 0);
+	ck_assert_uint_eq(occurrences(text, "Field (CREG, DWordAcc, NoLock, Preserve)"),
+			  cpus_in != 0);
+	ck_assert_uint_eq(occurrences(text, "Return ((((CPRE >> Arg0) & One) * 0x0F))"),
+			  cpus_in != 0);
+	ck_assert_uint_eq(occurrences(text, "Method (_EVT, 1, Serialized)"), cpus_in != 0);
+	ck_assert_uint_eq(occurrences(text, "Method (_STA, 0, NotSerialized)"), n);
+	ck_assert_uint_eq(occurrences(text, "Method (_EJ0, 1, NotSerialized)"), n);
+	ck_assert_uint_eq(occurrences(text, "Name (_MAT, Buffer (0x08)"), n);
+	for (unsigned i = 1; i <= n; i++) {
+		snprintf(line, sizeof(line), "Notify (C%03X, 0x01)", i);
+		ck_assert_msg(occurrences(text, line) == 1, "%s in\n%s", line, text);
+		snprintf(line, sizeof(line), "Notify (C%03X, 0x03)", i);
+		ck_assert_msg(occurrences(text, line) == 1, "%s in\n%s", line, text);
+	}
+}
+
+/* What _OSC does with the third word: without places nothing is left of it. */
+static void check_osc(const char *text)
+{
+	ck_assert_uint_eq(occurrences(text, "CDW3 = Zero"), with_pci && !with_places);
+	ck_assert_uint_eq(occurrences(text, "Local0 = (CDW3 & 0x11)"), with_places > 0);
+	ck_assert_uint_eq(occurrences(text, "If ((Local0 != CDW3))"), with_places > 0);
+	ck_assert_uint_eq(occurrences(text, "CDW3 = Local0"), with_places > 0);
+	ck_assert_uint_eq(occurrences(text, "CDW1 |= 0x10"), with_pci || with_places);
 }
 
 /* The host bridge, and the reservation of its configuration space. */
 static void check_pci(const char *text)
 {
-	char line[64];
+	bool bus = with_pci || with_places;
+	char line[256];
 
-	ck_assert_uint_eq(occurrences(text, "Name (_HID, \"PNP0A08\""), with_pci);
-	ck_assert_uint_eq(occurrences(text, "Name (_CID, \"PNP0A03\""), with_pci);
-	ck_assert_uint_eq(occurrences(text, "Name (_HID, \"PNP0C02\""), with_pci);
-	ck_assert_uint_eq(occurrences(text, "Method (_OSC, 4, Serialized)"), with_pci);
-	ck_assert_uint_eq(occurrences(text, "CreateDWordField (Arg3, 0x08, CDW3)"), with_pci);
+	ck_assert_uint_eq(occurrences(text, "Name (_HID, \"PNP0A08\""), bus);
+	ck_assert_uint_eq(occurrences(text, "Name (_CID, \"PNP0A03\""), bus);
+	ck_assert_uint_eq(occurrences(text, "Name (_HID, \"PNP0C02\""), bus);
+	ck_assert_uint_eq(occurrences(text, "Method (_OSC, 4, Serialized)"), bus);
+	ck_assert_uint_eq(occurrences(text, "CreateDWordField (Arg3, 0x08, CDW3)"), bus);
 	ck_assert_uint_eq(occurrences(text, "WordBusNumber (ResourceProducer, MinFixed, MaxFixed"),
-			  with_pci);
+			  bus);
 	ck_assert_uint_eq(occurrences(text, "DWordMemory (ResourceProducer, PosDecode, MinFixed, "
 					    "MaxFixed, NonCacheable, ReadWrite"),
-			  with_pci);
+			  bus);
 	snprintf(line, sizeof(line), "0x%08X,         // Range Minimum", (unsigned)BOARD_PCI_MMIO);
-	ck_assert_uint_eq(occurrences(text, line), with_pci);
+	ck_assert_uint_eq(occurrences(text, line), bus);
 	snprintf(line, sizeof(line), "0x%08X,         // Range Maximum",
 		 (unsigned)BOARD_PCI_MMIO_END - 1);
-	ck_assert_uint_eq(occurrences(text, line), with_pci);
+	ck_assert_uint_eq(occurrences(text, line), bus);
 	snprintf(line, sizeof(line), "0x%08X,         // Address Base", (unsigned)BOARD_PCI_ECAM);
-	ck_assert_uint_eq(occurrences(text, line), with_pci);
+	ck_assert_uint_eq(occurrences(text, line), bus);
+	snprintf(line, sizeof(line),
+		 "0x%04X,             // Range Maximum\n                    0x0000,             // "
+		 "Translation Offset\n                    0x%04X,             // Length",
+		 with_places, 1 + with_places);
+	ck_assert_msg(occurrences(text, line) == bus, "%s in\n%s", line, text);
+	snprintf(line, sizeof(line), "0x%08X,         // Address Length", (1 + with_places) << 20);
+	ck_assert_uint_eq(occurrences(text, line), bus);
+	check_osc(text);
 }
 
 static void check_source(unsigned ncpus, unsigned nvirtio, bool com1)
@@ -137,7 +180,7 @@ static void check_source(unsigned ncpus, unsigned nvirtio, bool com1)
 
 	ck_assert_uint_eq(occurrences(text, "\"ACPI0007\""), ncpus);
 	ck_assert_uint_eq(occurrences(text, "\"LNRO0005\""), nvirtio);
-	ck_assert_uint_eq(occurrences(text, "Memory32Fixed"), nvirtio + with_pci);
+	ck_assert_uint_eq(occurrences(text, "Memory32Fixed"), nvirtio + (with_pci || with_places));
 	ck_assert_uint_eq(occurrences(text, "PNP0501"), com1);
 	ck_assert_uint_eq(occurrences(text, "QEMU0001"), 1);
 	ck_assert_uint_eq(occurrences(text, "Name (\\_S5, Package (0x04)"), 1);
@@ -146,6 +189,7 @@ static void check_source(unsigned ncpus, unsigned nvirtio, bool com1)
 		nvirtio + com1 + 1); /* and the Generic Event Device's */
 	check_genid(text);
 	check_pci(text);
+	check_cpus(text, ncpus);
 	for (unsigned i = 0; i < nvirtio; i++) {
 		snprintf(line, sizeof(line), "0x%08X,         // Address Base",
 			 (unsigned)BOARD_VIRTIO_MMIO + i * BOARD_PAGE);
@@ -193,6 +237,28 @@ START_TEST(iasl_accepts_pci)
 }
 END_TEST
 
+START_TEST(iasl_accepts_cpus_that_come)
+{
+	static const struct {
+		unsigned in, all;
+	} cpus[] = {{1, 2}, {2, 8}, {1, 32}, {32, 32}};
+
+	cpus_in = cpus[_i].in;
+	check_with_iasl(cpus[_i].all, 1, true);
+	cpus_in = 0;
+}
+END_TEST
+
+START_TEST(iasl_accepts_places)
+{
+	with_pci = _i;
+	with_places = _i ? BOARD_MAX_PLACES : 1;
+	check_with_iasl(2, 1, true);
+	with_pci = false;
+	with_places = 0;
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("acpi_linux");
@@ -205,6 +271,8 @@ int main(void)
 	tcase_add_loop_test(tc, iasl_accepts, 0, 9);
 	tcase_add_test(tc, iasl_accepts_no_com1);
 	tcase_add_test(tc, iasl_accepts_pci);
+	tcase_add_loop_test(tc, iasl_accepts_cpus_that_come, 0, 4);
+	tcase_add_loop_test(tc, iasl_accepts_places, 0, 2);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);

@@ -170,7 +170,9 @@ START_TEST(memory_map_refused)
 		{2, 2, ~0ull << 12, "region 2: offset"},
 		{3, 1, 2, "region 1: descriptor 0x2; expected the index"},
 		{3, 1, UINT32_MAX, "region 1: descriptor"},
-		{4, 1, 1, "region 1: flags 0x1; expected 0"},
+		{4, 1, 2, "region 1: flags 0x2; expected 0 or 1"},
+		{4, 2, UINT32_MAX, "region 2: flags 0xffffffff; expected 0 or 1"},
+		{4, 1, 1, "region 2: flags 0x0; expected 1, as the region before has"},
 		{8, 0, MEMMAP_MAX + 1, "9 regions; expected at most 8"},
 		{8, 0, UINT32_MAX, "regions; expected at most 8"},
 		{9, 0, 1, "memory map:"},
@@ -189,6 +191,38 @@ START_TEST(memory_map_refused)
 		else
 			*(bad[i].field == 8 ? &m.nregions : &m.pad) = (uint32_t)bad[i].value;
 		map_refused(&m, bad[i].words);
+	}
+}
+END_TEST
+
+/* Memory that may come later lies where a kernel's own blocks can. */
+START_TEST(memory_map_that_grows)
+{
+	static const struct {
+		uint64_t mem, more, gpa, size;
+	} maps[] = {
+		{512 << 20, 1ull << 30, BOARD_HIGH_RAM, 1ull << 30},
+		{512 << 20, 2 << 20, BOARD_HIGH_RAM, 128 << 20},
+		{512 << 20, 129 << 20, BOARD_HIGH_RAM, 256 << 20},
+		{4ull << 30, 4ull << 30, 6ull << 30, 4ull << 30},
+		{5ull << 30, 4ull << 30, 6ull << 30, 4ull << 30},
+		{64ull << 30, 4096 << 10, 66ull << 30, 2ull << 30},
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(maps); i++) {
+		struct memmap m = board_map(maps[i].mem);
+		unsigned n = m.nregions;
+		const struct mem_region *r = &m.region[n];
+
+		ck_assert_uint_eq(memmap_present(&m), n);
+		memmap_add_of_board(&m, maps[i].more);
+		ck_assert_msg(memmap_check(&m, 1, &e) == 0, "%s", e.text);
+		ck_assert_uint_eq(m.nregions, n + 1);
+		ck_assert_uint_eq(memmap_present(&m), n);
+		ck_assert_uint_eq(r->gpa, maps[i].gpa);
+		ck_assert_uint_eq(r->size, maps[i].size);
+		ck_assert_uint_eq(r->offset, maps[i].mem);
+		ck_assert_uint_eq(memmap_size(&m), maps[i].mem + maps[i].size);
 	}
 }
 END_TEST
@@ -419,6 +453,7 @@ int main(void)
 	tcase_add_test(tc, gm_map_refused);
 	tcase_add_test(tc, memory_map_checked);
 	tcase_add_test(tc, memory_map_refused);
+	tcase_add_test(tc, memory_map_that_grows);
 	tcase_add_test(tc, memory_map_of_two_files);
 	tcase_add_test(tc, events);
 	tcase_add_test(tc, waits);

@@ -2,7 +2,7 @@
 /*
  * virtio-blk with both engines on real files, and with copy on write over one: every kind of
  * request, every kind of mistake, random traffic against a model, and processes that are killed
- * hundreds of times under it. What a crash of the machine leaves of an overlay: test_overlay.c.
+ * hundreds of times under it; limits. What a crash of the machine leaves of an overlay: test_overlay.c.
  */
 #include <check.h>
 #include <fcntl.h>
@@ -1104,7 +1104,7 @@ START_TEST(configurations_refused)
 					   .engine = BLK_ENGINE_THREADS,
 					   .logical = 512,
 					   .physical = 512};
-	struct msg_start_blk m[15];
+	struct msg_start_blk m[17];
 	struct err e;
 
 	for (size_t i = 0; i < ARRAY_LEN(m); i++)
@@ -1126,6 +1126,8 @@ START_TEST(configurations_refused)
 	m[13].flags = BLK_OVERLAY | BLK_RO;
 	m[14].flags = BLK_OVERLAY;
 	m[14].capacity = OVERLAY_MOST + 512;
+	m[15].limit.rate = LIMIT_MOST + 1;
+	m[16].limit.ops = UINT64_MAX;
 	for (size_t i = 0; i < ARRAY_LEN(m); i++)
 		ck_assert_int_eq(blk_check_conf(&m[i], &e), -EINVAL);
 }
@@ -1775,6 +1777,127 @@ START_TEST(nothing_is_taken_while_quiet)
 }
 END_TEST
 
+/* ---- limits ---- */
+
+static void say_limit(uint64_t rate, uint64_t ops)
+{
+	const struct msg_limit m = {rate, ops};
+
+	ck_assert_int_eq(msg_send(chan[0], MSG_LIMIT, &m, sizeof(m), NULL, 0), 0);
+}
+
+static void offer_read(unsigned i, unsigned slot)
+{
+	struct vring_desc d[3] = {drv_desc(HEADERS + slot * 64, 16, false),
+				  drv_desc(DATA + slot * 4096, 4096, true),
+				  drv_desc(HEADERS + slot * 64 + 32, 1, true)};
+	uint16_t old = drv[i].avail_idx;
+
+	header(slot, VIRTIO_BLK_T_IN, 0);
+	drvq_add(&drv[i], d, 3, NULL);
+	drvq_kick(&drv[i], old);
+}
+
+/* At 1024 bytes a second this is owed for longer than any test waits. */
+static void get_into_debt(void)
+{
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 0, 1 << 20, true), VIRTIO_BLK_S_OK);
+}
+
+static void expect_held(unsigned first, unsigned n)
+{
+	usleep(100000);
+	for (unsigned i = first; i < first + n; i++)
+		ck_assert_uint_eq(*status_of(i), 0xee);
+}
+
+/* What is held back stays in the queue. So nothing waits for the bucket: no snapshot, no reset, and
+ * not the end; and a driver gets no fresh one for a reset. */
+START_TEST(held_back)
+{
+	struct msg_stats s;
+	uint32_t len;
+
+	conf.limit.rate = 1024;
+	if (!start(_i))
+		return;
+	get_into_debt();
+	for (unsigned i = 0; i < NQUEUES; i++)
+		offer_read(i, 1 + i);
+	expect_held(1, NQUEUES);
+	say_quiet();
+	ck_assert(said_quiet(WAIT_MS));
+	say(MSG_RESUME);
+	expect_held(1, NQUEUES);
+	bring_up(USUAL);
+	offer_read(0, 1);
+	expect_held(1, 1);
+	say_limit(0, 0);
+	get_one(&drv[0], &len);
+	ck_assert_uint_eq(*status_of(1), VIRTIO_BLK_S_OK);
+	say_limit(1024, 0);
+	while (!blk_limit_on(&rig->b.limit))
+		usleep(100);
+	get_into_debt();
+	offer_read(0, 1);
+	expect_held(1, 1);
+	s = stop_device();
+	ck_assert_uint_ge(s.n[STAT_BLK_THROTTLED], NQUEUES);
+	ck_assert_uint_le(s.n[STAT_BLK_THROTTLED], 200); /* it does not look again and again */
+}
+END_TEST
+
+/* The debt of one queue is another one's; a flush is a request, too, and a discard no bytes. */
+START_TEST(what_counts)
+{
+	struct vring_desc d[2] = {drv_desc(HEADERS + 64, 16, false),
+				  drv_desc(HEADERS + 96, 1, true)};
+	struct virtio_blk_discard_write_zeroes *w = data(0);
+	uint64_t begin;
+	uint16_t old;
+	uint32_t len;
+
+	conf.limit.rate = 1024;
+	if (!start(_i))
+		return;
+	*w = (struct virtio_blk_discard_write_zeroes){.sector = 64, .num_sectors = 8192};
+	for (unsigned i = 0; i < 5; i++)
+		ck_assert_uint_eq(request(VIRTIO_BLK_T_DISCARD, 0, sizeof(*w), false),
+				  VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_OK);
+	get_into_debt();
+	/* A flush behind it waits as all do. */
+	old = drv[1].avail_idx;
+	header(1, VIRTIO_BLK_T_FLUSH, 0);
+	drvq_add(&drv[1], d, 2, NULL);
+	drvq_kick(&drv[1], old);
+	expect_held(1, 1);
+	say_limit(0, 20);
+	get_one(&drv[1], &len);
+	/* 20 a second: two at once, and then it takes its time. */
+	begin = clock_ns();
+	for (unsigned i = 0; i < 12; i++)
+		ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_OK);
+	ck_assert_uint_ge(clock_ns() - begin, 400000000);
+	stop_device();
+}
+END_TEST
+
+START_TEST(messages_about_limits)
+{
+	const struct msg_limit m = {1, 1};
+
+	if (!start(_i))
+		return;
+	ck_assert_int_eq(blk_message(&rig->b, MSG_LIMIT, &m, sizeof(m) - 1, NULL, 0), -EPROTO);
+	ck_assert_int_eq(blk_message(&rig->b, MSG_NET_PEER, &m, sizeof(m), NULL, 0), -EPROTO);
+	ck_assert_int_eq(blk_message(&rig->b, MSG_LIMIT, &m, sizeof(m), &(int){dup(0)}, 1),
+			 -EPROTO);
+	ck_assert(!blk_limit_on(&rig->b.limit));
+	stop_device();
+}
+END_TEST
+
 /* Again and again, right behind each other, under load on all queues: while it is said to be quiet
  * neither the page nor guest memory changes, and each request is answered once. */
 START_TEST(quiet_under_load)
@@ -2195,9 +2318,12 @@ int main(void)
 	tcase_add_loop_test(c, quiet_waits_for_what_is_in_flight, 0, both);
 	tcase_add_loop_test(c, nothing_is_taken_while_quiet, 0, both);
 	tcase_add_loop_test(c, quiet_under_load, 0, both);
+	tcase_add_loop_test(c, held_back, 0, both);
+	tcase_add_loop_test(c, what_counts, 0, n);
+	tcase_add_loop_test(c, messages_about_limits, 0, n);
 	suite_add_tcase(s, c);
 	tcase_add_checked_fixture(k, setup, teardown);
-	tcase_set_timeout(k, 300);
+	tcase_set_timeout(k, 600);
 	tcase_add_loop_test(k, killed_again_and_again, 0, n + OVERLAYS * n);
 	tcase_add_loop_test(k, killed_before_all_were_told, 0, both);
 	tcase_add_loop_test(k, killed_with_direct_io, 0, n + OVERLAYS * n);

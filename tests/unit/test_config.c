@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <json-c/json.h>
+
 #include <insula/base.h>
 #include <insula/proto.h>
 
@@ -232,8 +234,8 @@ START_TEST(memory)
 		refused("mem", bad[i], "expected a size from 16M to 1024G, such as 256M");
 	refused("mem", "256", "256 bytes; did you mean 256M?");
 	refused("mem", "16777217", "expected a multiple of 4096 bytes");
-	refused("mem", "64M,", "expected SIZE or SIZE,hugepages");
-	refused("mem", "64M,hugepages,", "expected SIZE or SIZE,hugepages");
+	refused("mem", "64M,", "expected SIZE[,max=SIZE][,hugepages]");
+	refused("mem", "64M,hugepages,", "expected SIZE[,max=SIZE][,hugepages]");
 	refused("mem", ",hugepages", "expected a size");
 	refused("mem", "1,hugepages", "expected a size");
 	ck_assert_uint_eq(c.mem, 256u << 20); /* untouched */
@@ -245,6 +247,22 @@ START_TEST(memory)
 	ck_assert(c.mem == 64 << 20 && c.mem_huge);
 	ck_assert_int_eq(set("mem", "16781312"), 0);
 	ck_assert(!c.mem_huge);
+	refused("mem", "64M,max=64M", "expected a max of more than 64M, the size, to 1024G");
+	refused("mem", "64M,max=32M", "expected a max of more than 64M");
+	refused("mem", "64M,max=1025G", "to 1024G");
+	refused("mem", "64M,max=", "expected a max of more than 64M");
+	refused("mem", "64M,max=65M", "expected a max that is 64M and a multiple of 2M");
+	/* 32768 blocks at most. */
+	refused("mem", "64M,max=65602M", "expected a max that is 64M and a multiple of 4M");
+	refused("mem", "64M,max=128M,max=256M", "expected SIZE[,max=SIZE][,hugepages]");
+	refused("mem", "64M,hugepages,hugepages", "expected SIZE[,max=SIZE][,hugepages]");
+	ck_assert(c.mem == 16781312 && !c.mem_max); /* untouched */
+	ck_assert_int_eq(set("mem", "64M,max=8G"), 0);
+	ck_assert(c.mem == 64 << 20 && c.mem_max == 8ull << 30 && !c.mem_huge);
+	ck_assert_int_eq(set("mem", "64M,hugepages,max=66M"), 0);
+	ck_assert(c.mem_max == 66 << 20 && c.mem_huge);
+	ck_assert_int_eq(set("mem", "64M"), 0);
+	ck_assert(!c.mem_max && !c.mem_huge);
 }
 END_TEST
 
@@ -257,6 +275,7 @@ START_TEST(numbers)
 
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
 		refused("cpus", bad[i], "expected a number from 1 to 32");
+	refused("cpus", "00000000000000000000000012", "expected a number from 1 to 32");
 	refused("timeout", "0", "expected seconds from 1 to 31536000");
 	refused("timeout", "31536001", "expected seconds from 1 to 31536000");
 	refused("timeout", "1s", "'1s'");
@@ -264,6 +283,37 @@ START_TEST(numbers)
 	ck_assert_uint_eq(c.cpus, 32);
 	ck_assert_int_eq(set("timeout", "31536000"), 0);
 	ck_assert_uint_eq(c.timeout, 31536000);
+}
+END_TEST
+
+START_TEST(cpus_that_come)
+{
+	static const struct {
+		const char *text, *words;
+	} bad[] = {{"2,max=1", "max '1'; expected a number from 2 to 32"},
+		   {"2,max=33", "max '33'; expected a number from 2 to 32"},
+		   {"2,max=0", "max '0'; expected a number from 2 to 32"},
+		   {"2,max=", "max ''; expected a number from 2 to 32"},
+		   {"2,max=8,max=9", "max '8,max=9'; expected a number"},
+		   {"2,most=8", "'2,most=8'; expected N or N,max=M"},
+		   {"2,", "'2,'; expected N or N,max=M"},
+		   {"max=8", "'max=8'; expected a number from 1 to 32"},
+		   {"0,max=8", "'0'; expected a number from 1 to 32"},
+		   {"33,max=33", "'33'; expected a number from 1 to 32"},
+		   {",max=8", "''; expected a number from 1 to 32"}};
+
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
+		refused("cpus", bad[i].text, bad[i].words);
+	ck_assert_int_eq(set("cpus", "2,max=8"), 0);
+	ck_assert(c.cpus == 2 && c.cpus_max == 8 && config_vcpus(&c) == 8);
+	ck_assert_int_eq(set("cpus", "1,max=32"), 0);
+	ck_assert(c.cpus == 1 && c.cpus_max == 32);
+	/* As if it were not there. */
+	ck_assert_int_eq(set("cpus", "4,max=4"), 0);
+	ck_assert(c.cpus == 4 && c.cpus_max == 0 && config_vcpus(&c) == 4);
+	ck_assert_int_eq(set("cpus", "3,max=4"), 0);
+	ck_assert_int_eq(set("cpus", "3"), 0);
+	ck_assert(c.cpus == 3 && c.cpus_max == 0);
 }
 END_TEST
 
@@ -419,6 +469,31 @@ START_TEST(disk_engine)
 	ck_assert(!c.disk[0].threads);
 	one_disk("path=/a", "/a", false, false, "");
 	ck_assert(!c.disk[0].threads);
+}
+END_TEST
+
+START_TEST(disk_limits)
+{
+	one_disk("path=/a", "/a", false, false, "");
+	ck_assert_uint_eq(c.disk[0].rate, 0);
+	ck_assert_uint_eq(c.disk[0].iops, 0);
+	one_disk("/a,rate=50M,iops=1000", "/a", false, false, "");
+	ck_assert_uint_eq(c.disk[0].rate, 50u << 20);
+	ck_assert_uint_eq(c.disk[0].iops, 1000);
+	one_disk("iops=1,path=/a,rate=1024", "/a", false, false, "");
+	ck_assert_uint_eq(c.disk[0].rate, 1024);
+	ck_assert_uint_eq(c.disk[0].iops, 1);
+	config_drop_disks(&c);
+	refused("disk", "/a,rate=0", "rate '0'; expected bytes a second, 1K to 1024G");
+	refused("disk", "/a,rate=1023", "expected bytes a second, 1K to 1024G");
+	refused("disk", "/a,rate=1025G", "expected bytes a second, 1K to 1024G");
+	refused("disk", "/a,rate=fast", "rate 'fast'; expected bytes a second");
+	refused("disk", "/a,rate=", "expected bytes a second");
+	refused("disk", "/a,iops=0", "iops '0'; expected requests a second, 1 to 1024G");
+	refused("disk", "/a,iops=-1", "iops '-1'; expected requests a second");
+	refused("disk", "/a,iops=1.5", "expected requests a second");
+	refused("disk", "/a,iop=5", "did you mean 'iops='?");
+	ck_assert_uint_eq(c.ndisks, 0);
 }
 END_TEST
 
@@ -960,6 +1035,85 @@ START_TEST(balloons)
 }
 END_TEST
 
+static int plug(const char *text)
+{
+	json_object *o = json_tokener_parse(text);
+	const char *kind = NULL;
+	int rc;
+
+	config_free(&c);
+	rc = config_plug(&c, o, &kind, &e);
+	if (!rc)
+		ck_assert_ptr_nonnull(strstr(text, kind));
+	json_object_put(o);
+	return rc;
+}
+
+static void plug_refused(const char *text, const char *field, const char *line)
+{
+	ck_assert_int_eq(plug(text), -EINVAL);
+	ck_assert_msg(strstr(e.text, line) != NULL, "%s", e.text);
+	ck_assert_str_eq(c.mistake.field, field);
+	ck_assert(c.mistake.expected[0]);
+}
+
+START_TEST(devices_that_come)
+{
+#ifndef _WIN32
+	ck_assert_int_eq(plug("{\"net\": {\"user\": true}}"), 0);
+	ck_assert(c.nnets == 1 && c.net[0].dhcp);
+	ck_assert_int_eq(plug("{\"net\": \"tap=t,mac=02:00:5e:00:53:01\"}"), 0);
+	ck_assert_int_eq(plug("{\"device\": \"vhost-user,type=blk,socket=/s\"}"), 0);
+	ck_assert(c.nvhosts == 1);
+	plug_refused("{\"net\": \"tap=t,ip=dhcp\"}", "net.ip", "net.ip: 'dhcp'; expected none");
+	plug_refused("{\"net\": \"fd=3\"}", "net.fd", "expected " NET_NO_FD);
+#endif
+	ck_assert_int_eq(plug("{\"disk\": {\"path\": \"/a\", \"ro\": true}}"), 0);
+	ck_assert(c.ndisks == 1 && c.disk[0].ro && !strcmp(c.disk[0].path, "/a"));
+	ck_assert_int_eq(plug("{\"disk\": \"/a,serial=x,bus=pci\"}"), 0);
+	ck_assert_str_eq(c.disk[0].serial, "x");
+	ck_assert_int_eq(plug("{\"share\": \"/a:/b:ro\"}"), 0);
+	ck_assert(c.nshares == 1 && c.share[0].ro);
+	plug_refused("{\"disk\": {\"path\": \"/a\", \"serial\": 3}}", "disk.serial",
+		     "disk: serial: wrong type; expected a string");
+	plug_refused("{\"disk\": {\"pat\": \"/a\"}}", "disk.pat", "did you mean 'path'?");
+	plug_refused("{\"disk\": \"/a,bus=mmio\"}", "disk.bus", "disk.bus: 'mmio'; expected pci");
+	plug_refused("{\"disk\": {\"path\": \"/a\", \"bus\": \"mmio\"}}", "disk.bus",
+		     "expected pci: devices come on the PCI bus alone");
+	plug_refused("{\"share\": \"/a:/b,packed\"}", "share", "expected a live one, or a disk");
+	plug_refused("{\"share\": [\"/a:/b\"]}", "share", "share: wrong type; expected a string");
+	plug_refused("{\"x\\u0007\": 1}", "", "a device: 'x?'; expected one of disk, net");
+	plug_refused("{}", "", "a device; expected one of disk, net, share and device");
+	plug_refused("\"disk\"", "", "expected one of");
+	plug_refused("null", "", "expected one of");
+}
+END_TEST
+
+START_TEST(places)
+{
+	ck_assert(!config_has_pci(&c));
+	ck_assert_int_eq(set("hotplug", "8"), 0);
+	ck_assert_uint_eq(c.hotplug, 8);
+	ck_assert(config_has_pci(&c)); /* a bus with nothing but ports */
+	ck_assert_uint_eq(config_pci_devices(&c, false), 0);
+	ck_assert_uint_eq(config_most_pci(&c), BOARD_MAX_PCI - 8);
+	for (unsigned i = 0; i < 22; i++)
+		ck_assert_int_eq(set("disk", "/a,ro,bus=pci"), 0);
+	ck_assert_int_eq(set("balloon", "on,bus=pci"), 0);
+	ck_assert_int_eq(config_check(&c, &e), 0);
+	ck_assert_int_eq(set("disk", "/a,ro,bus=pci"), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_str_eq(e.text, "--bus: 24 devices on the PCI bus; expected at most 23 beside the "
+				 "places of --hotplug, and bus=mmio for the others");
+	ck_assert_int_eq(set("hotplug", "7"), 0);
+	ck_assert_int_eq(config_check(&c, &e), 0);
+	refused("hotplug", "9", "'9'; expected a number from 0 to 8");
+	refused("hotplug", "-1", "expected a number from 0 to 8");
+	refused("hotplug", "", "expected a number from 0 to 8");
+	refused("hotplug", "on", "'on'; expected a number from 0 to 8");
+}
+END_TEST
+
 static void json_taken(const char *text)
 {
 	ck_assert_msg(!config_json(&c, NULL, text, strlen(text), &e), "%s: %s", text, e.text);
@@ -1217,11 +1371,14 @@ int main(void)
 	tcase_add_test(flags, sizes);
 	tcase_add_test(flags, memory);
 	tcase_add_test(flags, numbers);
+	tcase_add_test(flags, cpus_that_come);
 	tcase_add_test(flags, text_settings);
 	tcase_add_test(flags, rootfs);
 	tcase_add_test(flags, random_numbers);
 	tcase_add_test(flags, balloons);
 	tcase_add_test(flags, buses);
+	tcase_add_test(flags, devices_that_come);
+	tcase_add_test(flags, places);
 	tcase_add_test(flags, buses_full);
 	tcase_add_test(flags, consoles);
 	tcase_add_test(flags, virtio_consoles);
@@ -1239,6 +1396,7 @@ int main(void)
 	tcase_add_test(flags, disk_texts);
 	tcase_add_test(flags, disk_bare);
 	tcase_add_test(flags, disk_engine);
+	tcase_add_test(flags, disk_limits);
 	tcase_add_test(flags, disk_commas);
 	tcase_add_test(flags, disk_refused);
 	tcase_add_test(flags, vsock_texts);

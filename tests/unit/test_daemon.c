@@ -276,7 +276,10 @@ static struct record sample(void)
 			   .created_ms = 1,
 			   .started_ms = 2,
 			   .cpus = 2,
-			   .mem = 1ull << 40,
+			   .mem = 3ull << 30,
+			   .mem_start = 1ull << 30,
+			   .mem_boot = 1ull << 29,
+			   .mem_max = 1ull << 40,
 			   .pid = 77,
 			   .start_time = 1ull << 50};
 
@@ -303,6 +306,9 @@ START_TEST(record_round_trip)
 	ck_assert_str_eq(s.config, r.config);
 	ck_assert_str_eq(s.result, r.result);
 	ck_assert_uint_eq(s.mem, r.mem);
+	ck_assert_uint_eq(s.mem_start, r.mem_start);
+	ck_assert_uint_eq(s.mem_boot, r.mem_boot);
+	ck_assert_uint_eq(s.mem_max, r.mem_max);
 	ck_assert_uint_eq(s.start_time, r.start_time);
 	ck_assert(s.state == VM_STARTING && s.transient && s.pid == 77 && s.owner.ngroups == 2);
 	ck_assert_uint_eq(s.owner.groups[1], 27);
@@ -312,6 +318,25 @@ START_TEST(record_round_trip)
 	/* Half of it is no record, whatever half. */
 	for (size_t n = 0; n < strlen(text); n++)
 		ck_assert_msg(record_parse(&s, text, n, &e) != 0, "%zu bytes", n);
+	free(text);
+	record_free(&r);
+}
+END_TEST
+
+/* One that cannot be resized, and one of an insulad that could not do that: it is as large as it
+ * is. */
+START_TEST(record_of_a_fixed_size)
+{
+	struct record r = sample(), s;
+	struct err e;
+	char *text;
+
+	r.mem_max = 0;
+	text = record_print(&r);
+	ck_assert(!strstr(text, "mem_"));
+	ck_assert_int_eq(record_parse(&s, text, strlen(text), &e), 0);
+	ck_assert(s.mem == r.mem && s.mem_start == r.mem && s.mem_boot == r.mem && !s.mem_max);
+	record_free(&s);
 	free(text);
 	record_free(&r);
 }
@@ -329,7 +354,8 @@ START_TEST(record_members)
 	{
 		json_object *o = json_tokener_parse(text);
 		bool optional = !strcmp(key, "result") || !strcmp(key, "transient") ||
-				!strcmp(key, "group") || !strcmp(key, "pool");
+				!strcmp(key, "group") || !strcmp(key, "pool") ||
+				!strcmp(key, "mem_max");
 
 		(void)v;
 		json_object_object_del(o, key);
@@ -522,12 +548,12 @@ END_TEST
 /* What another process gets. */
 static int open_elsewhere(const char *path)
 {
-	int status, lock = -1;
+	int status;
 	pid_t pid = fork();
 	struct err e;
 
 	if (pid == 0)
-		_exit(state_open(path, &lock, &e) == -EBUSY ? 17 : 0);
+		_exit(state_lock(path, &e) == -EBUSY ? 17 : 0);
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
@@ -535,7 +561,7 @@ static int open_elsewhere(const char *path)
 /* insulad is killed while a child of its own has not become a supervisor yet. */
 static void lock_is_not_inherited(const char *path)
 {
-	int ready[2], stay[2], lock = -1;
+	int ready[2], stay[2];
 	struct err e;
 	char byte;
 	pid_t pid;
@@ -543,14 +569,14 @@ static void lock_is_not_inherited(const char *path)
 	ck_assert(!pipe(ready) && !pipe(stay));
 	pid = fork();
 	if (pid == 0) {
-		int dir = state_open(path, &lock, &e);
+		int lock = state_lock(path, &e);
 
-		if (dir >= 0 && fork() == 0) {
+		if (lock >= 0 && fork() == 0) {
 			close(stay[1]);
 			(void)!write(ready[1], "", 1);
 			(void)!read(stay[0], &byte, 1);
 		}
-		_exit(dir < 0);
+		_exit(lock < 0);
 	}
 	close(stay[0]);
 	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
@@ -564,14 +590,16 @@ static void lock_is_not_inherited(const char *path)
 START_TEST(state_files)
 {
 	char top[] = "/tmp/test_daemon.XXXXXX", path[64], *text;
-	int lock = -1, dir;
+	int lock, dir;
 	struct err e;
 	size_t len;
 
 	ck_assert_ptr_nonnull(mkdtemp(top));
 	snprintf(path, sizeof(path), "%s/s", top);
 	lock_is_not_inherited(path);
-	dir = state_open(path, &lock, &e);
+	lock = state_lock(path, &e);
+	ck_assert_int_ge(lock, 0);
+	dir = state_open(path, "vm", &e);
 	ck_assert_int_ge(dir, 0);
 	ck_assert_int_eq(open_elsewhere(path), 17);
 	ck_assert_int_eq(state_make(dir, "0123456789abcdef", &e), 0);
@@ -602,7 +630,7 @@ START_TEST(state_files)
 	close(dir);
 	close(lock);
 	ck_assert_int_eq(chmod(path, 0777), 0);
-	ck_assert_int_eq(state_open(path, &lock, &e), -EPERM);
+	ck_assert_int_eq(state_lock(path, &e), -EPERM);
 	snprintf(path, sizeof(path), "rm -r %s", top);
 	ck_assert_int_eq(system(path), 0);
 }
@@ -1546,6 +1574,7 @@ int main(void)
 	tcase_add_test(plain, conf_of_flags);
 	tcase_add_test(plain, conf_reload_keeps);
 	tcase_add_test(plain, record_round_trip);
+	tcase_add_test(plain, record_of_a_fixed_size);
 	tcase_add_test(plain, record_members);
 	tcase_add_test(plain, record_refused);
 	tcase_add_test(plain, results_in_records);

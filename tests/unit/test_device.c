@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <insula/base.h>
+#include <insula/board.h>
 #include <insula/device.h>
 #include <insula/devpage.h>
 #include <insula/start.h>
@@ -107,8 +108,10 @@ END_TEST
 
 START_TEST(heads_refused)
 {
-	d.version = DEVICE_VERSION_PCI + 1;
-	refused(-EPROTO, "a description of version 3; expected 1 or 2");
+	d.version = DEVICE_VERSION_PLACE + 1;
+	refused(-EPROTO, "a description of version 4; expected 1 to 3");
+	d.version = 0;
+	refused(-EPROTO, "a description of version 0; expected 1 to 3");
 	ck_assert_int_eq(device_check(&d, d.nslots - 1, &e), -EINVAL);
 	ck_assert_int_eq(device_check(&d, d.nslots + 1, &e), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(e.text, "as many as came along"));
@@ -119,9 +122,9 @@ START_TEST(heads_refused)
 	d.uid = 256;
 	refused(-EINVAL, "uid 0x100");
 	d.nwindows = 0;
-	refused(-EINVAL, "1 to 6");
+	refused(-EINVAL, "1 to 14");
 	d.nwindows = DEVICE_MAX_WINDOWS + 1;
-	refused(-EINVAL, "1 to 6");
+	refused(-EINVAL, "1 to 14");
 	d.ndoorbells = UINT32_MAX;
 	refused(-EINVAL, "at most 24");
 	d.nvectors = DEVICE_MAX_VECTORS + 1;
@@ -147,6 +150,8 @@ START_TEST(windows_refused)
 
 	w->space = DEVICE_BAR;
 	refused(-EINVAL, "window 0: space 0x8; expected 1 (ports) or 2 (memory)");
+	w->space = DEVICE_CONFIG;
+	refused(-EINVAL, "window 0: space 0x3; expected 1");
 	w->space = 4;
 	refused(-EINVAL, "window 0: space 0x4");
 	w->len = 0;
@@ -156,7 +161,11 @@ START_TEST(windows_refused)
 	w->space = DEVICE_PIO;
 	refused(-EINVAL, "within the space");
 	w->serve = DEVICE_DIRECT;
-	refused(-EOPNOTSUPP, "foreign memory is not mapped yet");
+	refused(-EINVAL, "base 0xd0000000; expected whole pages of a BAR");
+	w->serve = DEVICE_CALLS;
+	refused(-EINVAL, "serve 0x4; expected a PCI function");
+	w->serve = 5;
+	refused(-EINVAL, "serve 0x5; expected 1 to 4");
 	w->serve = 0;
 	refused(-EINVAL, "serve 0x0");
 	w->at = 4;
@@ -328,6 +337,22 @@ START_TEST(bars_refused)
 	pci_refused(-EINVAL, "BAR 0: address 0xd8002000; expected a multiple of its size");
 	f->bar_at[5] = 0x1000;
 	pci_refused(-EINVAL, "BAR 5: address 0x1000");
+	f->bar_size[2] = 1ull << 36;
+	f->bar_at[2] = 1ull << 40;
+	ck_assert_msg(device_check(&d, d.nslots, &e) == 0, "%s", e.text);
+	f->bar_at[2] = 1ull << 31;
+	pci_refused(-EINVAL, "BAR 2: address 0x80000000; expected a multiple of its size");
+	f->bar_size[2] = 1ull << 36;
+	f->bar_at[2] = 1ull << 52;
+	pci_refused(-EINVAL, "BAR 2: address 0x10000000000000; expected a place that has room");
+	f->bar_size[2] = 1ull << 63;
+	pci_refused(-EINVAL, "a place that has room");
+	f->bar_size[2] = 1ull << 32;
+	f->bar_at[2] = 1ull << 32;
+	f->bar_size[3] = 4096;
+	pci_refused(-EINVAL, "BAR 2: address 0x100000000; expected below 4 GiB, or no BAR behind");
+	f->bar_size[5] = f->bar_at[5] = 1ull << 32;
+	pci_refused(-EINVAL, "BAR 5: address 0x100000000; expected below 4 GiB");
 	f->number = 0;
 	pci_refused(-EINVAL, "function 0: number 0x0; expected 1 to 31");
 	f->number = 32;
@@ -368,18 +393,52 @@ START_TEST(msix_refused)
 }
 END_TEST
 
+START_TEST(msi_refused)
+{
+	struct device_pci *f = &d.pci;
+
+	setup_pci();
+	f->msi = 1;
+	pci_refused(-EINVAL, "msi 0x1; expected 0, or 1 and one vector");
+	f->msi = 2;
+	d.nvectors = 1;
+	pci_refused(-EINVAL, "msi 0x2; expected 0, or 1 and one vector");
+	f->msi = d.nvectors = 1;
+	pci_refused(-EINVAL, "table 0x3000; expected none beside MSI");
+	setup_pci();
+	f->msi = d.nvectors = 1;
+	f->msix_table = f->msix_pba = 0;
+	ck_assert_msg(device_check(&d, d.nslots, &e) == 0, "%s", e.text);
+}
+END_TEST
+
+/* What the hypervisor knows it by is nothing else. */
+START_TEST(host_slot_refused)
+{
+	setup_pci();
+	d.pci.host_slot = d.nslots;
+	pci_refused(-EINVAL, "expected the place of a descriptor");
+	d.pci.host_slot = d.vector[0].slot;
+	pci_refused(-EINVAL, "vector 0: slot");
+	d.pci.host_slot = d.call_slot;
+	pci_refused(-EINVAL, "slots of page, call and answer");
+	d.pci.host_slot = d.nslots++;
+	ck_assert_msg(device_check(&d, d.nslots, &e) == 0, "%s", e.text);
+}
+END_TEST
+
 START_TEST(capabilities_refused)
 {
 	struct device_pci *f = &d.pci;
 
 	setup_pci();
 	f->caps[0] = 0x11;
-	pci_refused(-EINVAL, "capabilities 0x44; expected vendor-specific ones");
-	f->caps[2] = 0;
+	pci_refused(-EINVAL, "capabilities 0x44; expected those of power, vendor or Express");
+	f->caps[1] = 0;
 	pci_refused(-EINVAL, "capabilities");
-	f->caps[2] = 15;
+	f->caps[1] = 15;
 	pci_refused(-EINVAL, "capabilities");
-	f->caps[16 + 2] = 24; /* not where the next one begins */
+	f->caps[16 + 1] = 24; /* not where the next one begins */
 	pci_refused(-EINVAL, "capabilities");
 	f->caps_len -= 4;
 	pci_refused(-EINVAL, "capabilities 0x40");
@@ -387,6 +446,23 @@ START_TEST(capabilities_refused)
 	pci_refused(-EINVAL, "capabilities 0x48");
 	f->caps_len = DEVICE_MAX_CAPS + 4;
 	pci_refused(-EINVAL, "capabilities 0x84");
+	f->can[3].bits = 1; /* the kind of the first one */
+	pci_refused(-EINVAL, "bits 0x1; expected none where a capability begins");
+	f->can[0].bits = 1;
+	f->can[0].at = 16;
+	pci_refused(-EINVAL, "none where a capability begins");
+	f->can[0].bits = 1;
+	f->can[0].at = 6;
+	pci_refused(-EINVAL, "bits 0x6; expected a place in the capabilities");
+	f->can[0].bits = 1;
+	f->can[0].at = f->caps_len;
+	pci_refused(-EINVAL, "a place in the capabilities");
+	f->can[0].bits = ~0u;
+	f->can[0].at = 4;
+	f->caps[0] = DEVICE_CAP_EXPRESS;
+	f->caps[16] = DEVICE_CAP_POWER;
+	ck_assert_msg(device_check(&d, d.nslots, &e) == 0, "%s", e.text);
+	setup_pci();
 	f->caps_len = 0;
 	ck_assert_msg(device_check(&d, d.nslots, &e) == 0, "%s", e.text);
 }
@@ -399,7 +475,7 @@ START_TEST(pci_parts_refused)
 
 	setup_pci();
 	w[0].space = DEVICE_MMIO;
-	pci_refused(-EINVAL, "window 0: space 0x2; expected 8 to 13 (a BAR)");
+	pci_refused(-EINVAL, "window 0: space 0x2; expected 8 to 13 (a BAR) or 3 (configuration)");
 	w[1].space = DEVICE_BAR + DEVICE_BARS;
 	pci_refused(-EINVAL, "window 1: space 0xe");
 	w[1].space = DEVICE_BAR + 1; /* there is none */
@@ -418,6 +494,177 @@ START_TEST(pci_parts_refused)
 	pci_refused(-EINVAL, "vector 2: number 0x1; expected the entry of its place");
 	d.doorbell[0].space = DEVICE_MMIO;
 	pci_refused(-EINVAL, "doorbell 0: address 0x2000; expected one in a window");
+}
+END_TEST
+
+/* ---- a place ---- */
+
+static void setup_place(void)
+{
+	d = (struct device_desc){.version = DEVICE_VERSION_PLACE,
+				 .index = 7,
+				 .name = "slot1",
+				 .nslots = 1,
+				 .call_slot = DEVICE_NO_SLOT,
+				 .answer_slot = DEVICE_NO_SLOT,
+				 .state_size = DP_STATE_SIZE,
+				 .pci = {.number = 31}};
+	memset(&e, 0, sizeof(e));
+}
+
+static void place_refused(const char *words)
+{
+	refused(-EINVAL, words);
+	setup_place();
+}
+
+START_TEST(places)
+{
+	uint8_t body[sizeof(d)];
+	struct device_desc back;
+	size_t len;
+
+	setup_place();
+	for (d.pci.number = 24; d.pci.number < 32; d.pci.number++)
+		ck_assert_msg(device_check(&d, 1, &e) == 0, "%s", e.text);
+	ck_assert_uint_eq(BOARD_PORT_NUMBER(0, BOARD_MAX_PLACES), 24);
+	ck_assert_uint_eq(BOARD_PORT_NUMBER(0, 1), 31);
+	ck_assert_uint_eq(BOARD_PORT_NUMBER(1, 3), 30);
+	setup_place();
+	ck_assert(device_is_place(&d) && !device_is_pci(&d));
+	len = device_pack(&d, body);
+	ck_assert_uint_eq(len, 80 + sizeof(d.pci));
+	ck_assert_int_eq(device_unpack(&back, body, len), 0);
+	ck_assert_mem_eq(&back, &d, sizeof(d));
+	ck_assert_int_eq(device_unpack(&back, body, len - sizeof(d.pci)), -EPROTO);
+}
+END_TEST
+
+START_TEST(places_refused)
+{
+	setup_place();
+	d.pci.number = 23;
+	place_refused("device 7 (slot1): port 23: number 0x17; expected 24 to 31");
+	d.pci.number = 32;
+	place_refused("port 32: number 0x20");
+	memset(d.name, 'x', sizeof(d.name));
+	place_refused("a name that ends");
+	ck_assert_int_eq(device_check(&d, 0, &e), -EINVAL);
+	ck_assert_int_eq(device_check(&d, 2, &e), -EINVAL);
+	d.nslots = 2;
+	place_refused("slots 0x2; expected its page alone");
+	d.page_slot = 1;
+	place_refused("its page alone");
+	d.call_slot = 0;
+	place_refused("its page alone");
+	d.answer_slot = 0;
+	place_refused("its page alone");
+	d.state_size += 4096;
+	place_refused("state_size 0x1e000");
+	d.nwindows = 1;
+	place_refused("windows 0x1; expected no part of a device");
+	d.ndoorbells = 1;
+	place_refused("no part of a device");
+	d.nvectors = 1;
+	place_refused("no part of a device");
+	d.hid[0] = 'X';
+	place_refused("no part of a device");
+	d.uid = 1;
+	place_refused("no part of a device");
+	d.probe_size = 1;
+	place_refused("no part of a device");
+	d.pci.bar_size[0] = 4096;
+	place_refused("no part of a device");
+	d.pci.caps[DEVICE_MAX_CAPS - 1] = 1;
+	place_refused("no part of a device");
+}
+END_TEST
+
+/* With a BAR of a device of the host, and two registers of which its helper hears. */
+static void setup_assigned(void)
+{
+	setup_pci();
+	d.pci.bar_size[2] = 0x10000;
+	d.window[d.nwindows] = (struct device_window){.len = 0x4000,
+						      .space = DEVICE_BAR + 2,
+						      .serve = DEVICE_DIRECT,
+						      .offset = 2ull << 40,
+						      .slot = d.nslots++};
+	d.window[d.nwindows + 1] = (struct device_window){.base = 0x4000,
+							  .len = 0x1234,
+							  .space = DEVICE_BAR + 2,
+							  .serve = DEVICE_CALLS,
+							  .at = 0x4000,
+							  .slot = DEVICE_NO_SLOT};
+	d.window[d.nwindows + 2] = (struct device_window){.base = 4,
+							  .len = 4,
+							  .space = DEVICE_CONFIG,
+							  .serve = DEVICE_CALLS,
+							  .slot = DEVICE_NO_SLOT};
+	d.nwindows += 3;
+}
+
+static void assigned_refused(const char *words)
+{
+	pci_refused(-EINVAL, words);
+	setup_assigned();
+}
+
+START_TEST(assigned_parts)
+{
+	struct device_window *direct, *calls, *config;
+
+	setup_assigned();
+	config = &d.window[d.nwindows - 1];
+	calls = config - 1;
+	direct = config - 2;
+	ck_assert_msg(device_check(&d, d.nslots, &e) == 0, "%s", e.text);
+	direct->base = 0x800;
+	assigned_refused("base 0x800; expected whole pages of a BAR");
+	direct->len = 0x800;
+	assigned_refused("whole pages of a BAR");
+	direct->offset = 0x800;
+	assigned_refused("offset 0x800; expected a multiple of 4096");
+	direct->offset = INT64_MAX - 0xfff;
+	assigned_refused("offset 0x7ffffffffffff000");
+	direct->slot = d.nslots;
+	assigned_refused("expected the place of a descriptor");
+	direct->slot = d.page_slot;
+	assigned_refused("expected the place of a descriptor");
+	direct->slot = d.vector[0].slot; /* it is memory then */
+	assigned_refused("vector 0: slot 0x2; expected the place of a descriptor");
+	direct->slot = d.call_slot;
+	assigned_refused("slots of page, call and answer");
+	direct->len = 0x5000;
+	assigned_refused("base 0x4000; expected that it overlaps no other");
+	direct->space = DEVICE_CONFIG;
+	direct->len = 256;
+	assigned_refused("serve 0x3; expected 4 in configuration space");
+	calls->at = UINT32_MAX - 0x1000;
+	assigned_refused("place 0xffffefff; expected that it ends within 32 bits");
+	calls->len = 0x10000;
+	assigned_refused("length 0x10000; expected some, within the space");
+	config->base = 2;
+	assigned_refused("base 0x2; expected whole registers of four bytes");
+	config->len = 2;
+	assigned_refused("whole registers");
+	config->base = 256;
+	assigned_refused("length 0x4; expected some, within the space");
+	config->serve = DEVICE_EXITS;
+	assigned_refused("serve 0x1; expected 4 in configuration space");
+	/* Beside the MSI-X table: registers that exit may share its page, memory may not. */
+	*calls = (struct device_window){.base = VPCI_MSIX_TABLE + 0x100,
+					.len = 0x400,
+					.space = DEVICE_BAR,
+					.serve = DEVICE_CALLS,
+					.slot = DEVICE_NO_SLOT};
+	ck_assert_msg(device_check(&d, d.nslots, &e) == -EINVAL, "it is on the table");
+	calls->base = VPCI_MSIX_PBA + 8;
+	ck_assert_msg(device_check(&d, d.nslots, &e) == 0, "%s", e.text);
+	direct->space = DEVICE_BAR;
+	direct->base = VPCI_MSIX_TABLE;
+	direct->len = 0x1000;
+	assigned_refused("pages without a window");
 }
 END_TEST
 
@@ -506,8 +753,13 @@ int main(void)
 	tcase_add_test(tc, pci_describes);
 	tcase_add_test(tc, bars_refused);
 	tcase_add_test(tc, msix_refused);
+	tcase_add_test(tc, msi_refused);
+	tcase_add_test(tc, host_slot_refused);
 	tcase_add_test(tc, capabilities_refused);
 	tcase_add_test(tc, pci_parts_refused);
+	tcase_add_test(tc, places);
+	tcase_add_test(tc, places_refused);
+	tcase_add_test(tc, assigned_parts);
 	tcase_add_test(tc, start_sorted);
 	tcase_add_test(tc, start_refused);
 	suite_add_tcase(s, tc);

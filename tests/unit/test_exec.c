@@ -1437,7 +1437,7 @@ END_TEST
 /* It is asked, and until its time is over nothing else happens: commands still run. */
 START_TEST(own_init_is_asked)
 {
-	int fd = ask_to_end(1000);
+	int fd = ask_to_end(5000);
 
 	ck_done("a", PATIENCE_MS);
 	ck_assert_int_eq(write(answer[1], "", 1), 1);

@@ -66,7 +66,7 @@ static void set_entry(uint32_t low)
 
 static bool fired(void)
 {
-	return (events_wait(&vm.genid_event, 1, -1, 0) & 1) != 0;
+	return (events_wait(&vm.acpi_event, 1, -1, 0) & 1) != 0;
 }
 
 static const uint8_t one[GENID_LEN] = "0123456789abcdef", two[GENID_LEN] = "fedcba9876543210";
@@ -84,7 +84,7 @@ END_TEST
 START_TEST(renewed_with_one)
 {
 	set_entry(VECTOR);
-	ck_assert_int_eq(bound, vm.genid_event);
+	ck_assert_int_eq(bound, vm.acpi_event);
 	ck_assert_int_eq(genid_place(&vm, one, NULL), 0);
 	ck_assert_int_eq(genid_renew(&vm, two, NULL), 0);
 	ck_assert_mem_eq(ram + BOARD_GENID, two, GENID_LEN);
@@ -98,7 +98,7 @@ START_TEST(masked_pin_keeps_it)
 	ck_assert_int_eq(genid_renew(&vm, two, NULL), 0);
 	ck_assert_int_eq(bound, -1);
 	set_entry(VECTOR);
-	ck_assert_int_eq(bound, vm.genid_event);
+	ck_assert_int_eq(bound, vm.acpi_event);
 	ck_assert(fired());
 	set_entry(1u << 16 | VECTOR);
 	ck_assert_int_eq(bound, -1);
@@ -108,10 +108,10 @@ END_TEST
 START_TEST(refusals)
 {
 	struct err e;
-	int event = vm.genid_event;
+	int event = vm.acpi_event;
 
 	ck_assert_int_eq(genid_init(&vm, &e), -EEXIST); /* the pin is taken */
-	vm.genid_event = event;
+	vm.acpi_event = event;
 	vm.gm.region[0].size = BOARD_GENID + GENID_LEN - 1;
 	ck_assert_int_eq(genid_place(&vm, one, &e), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(e.text, "no RAM at 0xdf010"));

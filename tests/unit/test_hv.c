@@ -134,6 +134,78 @@ START_TEST(peek_stays_in_its_slot)
 }
 END_TEST
 
+struct parked {
+	struct ap ap;
+	_Atomic bool kicked;
+};
+
+/* The first run after hv_vcpu_park() may be canceled. */
+static void *parked_thread(void *arg)
+{
+	struct parked *p = arg;
+	bool kicked;
+
+	(void)hv_vcpu_bind(p->ap.v, NULL);
+	do {
+		kicked = atomic_load(&p->kicked);
+		(void)ap_thread(&p->ap);
+	} while (p->ap.x.kind == HV_EXIT_CANCELED && !kicked);
+	return NULL;
+}
+
+/* It is run, and does nothing until it is kicked. */
+static void waits_for_its_start(struct hv_vcpu *v)
+{
+	struct parked p = {.ap.v = v};
+	pthread_t t;
+
+	ck_assert_int_eq(pthread_create(&t, NULL, parked_thread, &p), 0);
+	usleep(50000);
+	atomic_store(&p.kicked, true);
+	hv_vcpu_kick(v);
+	usleep(50000);
+	hv_vcpu_kick(v); /* it may have looked at the flag before */
+	pthread_join(t, NULL);
+	ck_assert_int_eq(p.ap.x.kind, HV_EXIT_CANCELED);
+}
+
+static void starts(struct hv_vcpu *v)
+{
+	struct parked p = {.ap.v = v};
+	pthread_t t;
+
+	ck_assert_int_eq(pthread_create(&t, NULL, parked_thread, &p), 0);
+	pthread_join(t, NULL);
+	ck_assert_int_eq(p.ap.x.kind, HV_EXIT_PIO);
+	ck_assert_uint_eq(p.ap.x.u.pio.port, 0x42);
+	ck_assert_int_eq(hv_vcpu_complete(v, &p.ap.x), 0);
+}
+
+/* Whatever was sent to it before, and wherever it was. */
+START_TEST(parked_cpu)
+{
+	struct fixture f;
+
+	open_vm(&f, 2);
+	LOAD(&f, guest_sipi);
+	copy_code(&f, 0x2000, guest_ap, guest_ap_end);
+	expect_done(f.v[0]);
+	ck_assert_msg(!hv_vcpu_park(f.v[1], &f.e), "%s", f.e.text);
+	waits_for_its_start(f.v[1]);
+	LOAD(&f, guest_sipi);
+	expect_done(f.v[0]);
+	starts(f.v[1]);
+	/* Behind the access that was its last: the instruction is finished, and forgotten. */
+	ck_assert_msg(!hv_vcpu_park(f.v[1], &f.e), "%s", f.e.text);
+	waits_for_its_start(f.v[1]);
+	ck_assert_msg(!hv_vcpu_park(f.v[1], &f.e), "%s", f.e.text);
+	LOAD(&f, guest_sipi);
+	expect_done(f.v[0]);
+	starts(f.v[1]);
+	close_vm(&f);
+}
+END_TEST
+
 START_TEST(ioctl_list)
 {
 	const unsigned long *p = hv_ioctls_used(0);
@@ -437,6 +509,7 @@ static void add_kvm(TCase *t)
 	tcase_add_test(t, device_may_be_closed);
 	tcase_add_test(t, kick_with_the_signal_blocked);
 	tcase_add_test(t, peek_stays_in_its_slot);
+	tcase_add_test(t, parked_cpu);
 	tcase_add_loop_test(t, cpuid_of_this_host, 0, 5);
 	tcase_add_test(t, cpuid_as_the_guest_sees_it);
 }

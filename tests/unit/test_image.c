@@ -177,6 +177,7 @@ static void put_tree(void)
 	put_text(TREE "/kernel/v/virtio_pci_legacy_dev.ko", "legacy");
 	put_text(TREE "/kernel/v/virtio_pci_modern_dev.ko", "modern");
 	put_text(TREE "/kernel/v/virtio-rng.ko", "rng");
+	put_text(TREE "/kernel/v/virtio_mem.ko", "mem");
 	put_text(TREE "/kernel/f/erofs.ko", "erofs");
 	put_text(TREE "/kernel/f/libcrc32c.ko", "libcrc32c");
 	put_text(TREE "/kernel/c/crc32c-fast.ko", "fast");
@@ -192,6 +193,7 @@ static void put_tree(void)
 		 "kernel/v/virtio_pci.ko: kernel/v/virtio_pci_legacy_dev.ko "
 		 "kernel/v/virtio_pci_modern_dev.ko kernel/v/virtio.ko kernel/v/virtio_ring.ko\n"
 		 "kernel/v/virtio-rng.ko: kernel/v/virtio.ko kernel/v/virtio_ring.ko\n"
+		 "kernel/v/virtio_mem.ko: kernel/v/virtio.ko kernel/v/virtio_ring.ko\n"
 		 "kernel/f/erofs.ko: kernel/f/libcrc32c.ko\n"
 		 "kernel/f/libcrc32c.ko:\n"
 		 "kernel/c/crc32c-fast.ko:\n"
@@ -376,6 +378,30 @@ START_TEST(initrd_pci)
 	p.fs = p.root_disk = true;
 	free(build(&p, &len));
 	ck_assert_int_eq(count("cache/initrd.root.fs.pci-*"), 1);
+}
+END_TEST
+
+/* And memory that comes later. */
+START_TEST(initrd_mem)
+{
+	struct image_initrd_params p = params();
+	size_t len, n;
+
+	put_tree();
+	char *a = build(&p, &len);
+	ck_assert_ptr_null(find(a, len, "insula/m/virtio_mem.ko", &n, NULL));
+	free(a);
+	p.mem = true;
+	a = build(&p, &len);
+	ck_assert(has(a, len, "insula/m/virtio_mem.ko", "mem"));
+	ck_assert(has(a, len, "insula/modules",
+		      "panic pvpanic.ko\npanic pvpanic-mmio.ko\n"
+		      "virtio virtio_ring.ko\nvirtio virtio.ko\nvirtio virtio_mmio.ko\n"
+		      "virtio-4 virtio_ring.ko\nvirtio-4 virtio.ko\nvirtio-4 virtio-rng.ko\n"
+		      "virtio-24 virtio_ring.ko\nvirtio-24 virtio.ko\nvirtio-24 virtio_mem.ko\n"));
+	free(a);
+	ck_assert_int_eq(count("cache/initrd-*"), 1);
+	ck_assert_int_eq(count("cache/initrd.mem-*"), 1);
 }
 END_TEST
 
@@ -1104,6 +1130,7 @@ int main(void)
 	tcase_add_test(t, initrd_container);
 	tcase_add_test(t, initrd_softdeps);
 	tcase_add_test(t, initrd_pci);
+	tcase_add_test(t, initrd_mem);
 	tcase_add_test(t, initrd_fs);
 	tcase_add_test(t, initrd_softdep_circle);
 	tcase_add_test(t, initrd_compressed);

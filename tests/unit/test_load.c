@@ -232,6 +232,7 @@ static void setup(void)
 	par.gm = &gm;
 	mem_size = 64 * MIB;
 	par.acpi_rsdp = BOARD_ACPI;
+	par.pci_buses = 1;
 	par.kernel_fd = par.initrd_fd[0] = par.initrd_fd[1] = -1;
 }
 
@@ -340,7 +341,7 @@ static unsigned expected_map(struct range *r, uint64_t mem)
 	r[n++] = (struct range){0x9fc00, 0x40400, 2};
 	r[n++] = (struct range){0xe0000, 0x20000, 3};
 	r[n++] = (struct range){0x100000, (mem < 3 * GIB ? mem : 3 * GIB) - MIB, 1};
-	r[n++] = (struct range){0xe0000000, 0x100000, 2};
+	r[n++] = (struct range){0xe0000000, par.pci_buses * 0x100000ull, 2};
 	r[n++] = (struct range){0xfffbc000, 0x4000, 2};
 	if (mem > 3 * GIB)
 		r[n++] = (struct range){4 * GIB, mem - 3 * GIB, 1};
@@ -456,6 +457,23 @@ START_TEST(elf_linux)
 	check_elf_contents(&im);
 	check_boot_params(0, 0);
 	check_cmdline("console=ttyS0 quiet");
+}
+END_TEST
+
+/* With eight places for devices on PCI. */
+START_TEST(elf_with_nine_buses)
+{
+	struct image im;
+
+	par.pci_buses = 1 + BOARD_MAX_PLACES;
+	make_elf(&im);
+	load_ok(&im);
+	check_boot_params(0, 0);
+	close_files();
+	free_memory();
+	make_pvh(&im, 4, 4);
+	load_ok(&im);
+	check_start_info(0, 0);
 }
 END_TEST
 
@@ -1243,6 +1261,7 @@ END_TEST
 static void add_tests(TCase *tc)
 {
 	tcase_add_test(tc, elf_linux);
+	tcase_add_test(tc, elf_with_nine_buses);
 	tcase_add_test(tc, elf_smallest_vm);
 	tcase_add_loop_test(tc, elf_pvh, 0, 4);
 	tcase_add_test(tc, elf_pvh_odd_notes);

@@ -19,6 +19,7 @@
 #include <devices/net/net.h>
 
 #include "fakedrv.h"
+#include "life.h"
 
 #define MEM_SIZE (64u << 20)
 #define MAX_PAIRS 4
@@ -41,14 +42,14 @@ static const uint8_t mac[6] = {0x02, 0x11, 0x22, 0x33, 0x44, 0x55};
 static struct fakecore core;
 static struct guestmem gm;
 static struct drvq drv[NQUEUES];
-static int mem_fd, kick[NQUEUES], chan[2];
+static int mem_fd, kick[NQUEUES];
 static int tap[MAX_PAIRS]; /* the far end: what a host would see */
 static int near_end[MAX_PAIRS];
-static struct rig { /* fresh for every start */
+static int service[2]; /* with NET_METADATA: insula-metadata's end, and the card's */
+static struct rig {    /* fresh for every start */
 	struct helper h;
 	struct net n;
 } * rig;
-static pthread_t thread;
 static struct msg_start_net conf;
 static unsigned nthreads;    /* 0: one for each pair */
 static uint64_t tap_offload; /* of the last call */
@@ -83,11 +84,6 @@ static ssize_t fake_recv(struct net_backing *b, struct iovec *iov, unsigned n)
 
 static struct net_backing_ops fake_tap;
 
-static void *loop(void *arg)
-{
-	return (void *)(intptr_t)helper_loop(arg, chan[1]);
-}
-
 static int open_rig(void)
 {
 	struct start_fds fds = drv_start_fds(&core, mem_fd);
@@ -99,6 +95,8 @@ static int open_rig(void)
 		start_add(&fds, START_KICK, dup(kick[i]));
 	for (unsigned i = 0; i < conf.npairs; i++)
 		start_add(&fds, START_OWN, dup(near_end[i]));
+	if (conf.flags & NET_METADATA)
+		start_add(&fds, START_OWN, dup(service[1]));
 	conf.nthreads = (uint16_t)(nthreads ? nthreads : conf.npairs);
 	rig = calloc(1, sizeof(*rig));
 	if (!rig || net_check_conf(&conf, &e) ||
@@ -114,25 +112,19 @@ static int open_rig(void)
 	return helper_attach(&rig->h, &rig->n.ops, &rig->n.w, &e);
 }
 
+static struct helper *opened(void)
+{
+	return open_rig() ? NULL : &rig->h;
+}
+
 static void start_device(void)
 {
-	struct err e = {0};
-
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, chan), 0);
-	ck_assert_int_eq(open_rig(), 0);
-	ck_assert_int_eq(pthread_create(&thread, NULL, loop, &rig->h), 0);
-	ck_assert_int_eq(msg_expect(chan[0], MSG_READY, NULL, 0, NULL, 0, &e), 0);
+	life_begin(opened);
 }
 
 static struct msg_stats stop_device(void)
 {
-	struct msg_stats s;
-	struct err e = {0};
-
-	ck_assert_int_eq(msg_send(chan[0], MSG_STOP, NULL, 0, NULL, 0), 0);
-	ck_assert_int_eq(msg_expect(chan[0], MSG_STOPPED, &s, sizeof(s), NULL, 0, &e), 0);
-	pthread_join(thread, NULL);
-	return s;
+	return life_end();
 }
 
 static void make_pairs(int type)
@@ -452,7 +444,9 @@ START_TEST(rules_of_the_largest_card)
 	static struct net n;
 	struct rule_list l = {.n = 0};
 
-	n.w.nlanes = n.nlanes = n.nbackings = NET_MAX_PAIRS;
+	n.w.nlanes = n.nlanes = NET_MAX_PAIRS;
+	n.nbackings = NET_MAX_BACKINGS;
+	n.backing[NET_MAX_PAIRS].ops = &net_metadata;
 	n.w.nkicks = 2 * NET_MAX_PAIRS + 1;
 	h.nirqs = n.w.nkicks + 1;
 	for (unsigned i = 0; i < NET_MAX_PAIRS; i++)
@@ -482,10 +476,10 @@ START_TEST(messages_refused)
 	m[6].mtu = 67;
 	m[7].mtu = 65536;
 	m[8].mac[0] = 1;
-	m[9].rate = NET_MAX_RATE + 1;
-	m[10].pps = UINT64_MAX;
+	m[9].limit.rate = LIMIT_MOST + 1;
+	m[10].limit.ops = UINT64_MAX;
 	m[11].kind = UINT32_MAX;
-	m[12].flags = NET_AWAY; /* of a TAP */
+	m[12].flags = NET_AWAY | NET_METADATA; /* of a TAP */
 	m[13].nthreads = 0;
 	m[14].nthreads = 2; /* for one pair */
 	ck_assert_int_eq(net_check_conf(&good, &e), 0);
@@ -1289,7 +1283,7 @@ START_TEST(limit_of_all_pairs)
 	struct msg_stats s;
 
 	conf.npairs = MAX_PAIRS;
-	conf.pps = PPS;
+	conf.limit.ops = PPS;
 	start_device();
 	begin = clock_ns();
 	bring_up(DRV_COMMON | MRG | CTRL_FEATURES | DRV_F(VIRTIO_NET_F_MQ));
@@ -1395,7 +1389,7 @@ START_TEST(limits)
 	struct virtio_net_hdr_v1 h;
 	struct msg_stats s;
 
-	conf.pps = 200; /* 16 at once, then 5 ms each */
+	conf.limit.ops = 200; /* 16 at once, then 5 ms each */
 	start_device();
 	bring_up(DRV_COMMON | MRG);
 	if (_i == 0) {
@@ -1425,7 +1419,7 @@ START_TEST(limits_outlive_a_reset)
 {
 	uint64_t start = clock_ns(), took;
 
-	conf.pps = 200; /* 16 at once, then 5 ms each */
+	conf.limit.ops = 200; /* 16 at once, then 5 ms each */
 	start_device();
 	for (unsigned i = 0; i < 48; i++) {
 		struct virtio_net_hdr_v1 h;
@@ -1716,7 +1710,7 @@ START_TEST(end_is_noticed)
 	static uint8_t bytes[4 + 1500];
 
 	if (_i == 2)
-		conf.pps = 1;
+		conf.limit.ops = 1;
 	start_device();
 	if (_i)
 		bring_up(DRV_COMMON | MRG | DRV_F(VIRTIO_NET_F_STATUS));
@@ -1741,7 +1735,7 @@ START_TEST(peer_not_asked_for)
 		hear_lost();
 	}
 	ck_assert_int_eq(msg_send(chan[0], MSG_NET_PEER, NULL, 0, two, _i ? 2 : 1), 0);
-	ck_assert_int_eq(pthread_join(thread, NULL), 0);
+	ck_assert_int_eq(pthread_join(life_thread, NULL), 0);
 }
 END_TEST
 
@@ -1799,20 +1793,7 @@ END_TEST
  * directions. */
 static pid_t start_process(void)
 {
-	pid_t pid;
-	struct err e = {0};
-
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, chan), 0);
-	pid = fork();
-	if (pid == 0) {
-		close(chan[0]);
-		if (open_rig())
-			_exit(2);
-		_exit(helper_loop(&rig->h, chan[1]) ? 1 : 0);
-	}
-	close(chan[1]);
-	ck_assert_int_eq(msg_expect(chan[0], MSG_READY, NULL, 0, NULL, 0, &e), 0);
-	return pid;
+	return life_fork(opened);
 }
 
 START_TEST(killed)
@@ -1859,9 +1840,7 @@ START_TEST(killed)
 				seen_in++;
 			}
 		}
-		kill(pid, SIGKILL);
-		ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
-		close(chan[0]);
+		life_kill(pid);
 		pid = start_process();
 	}
 	ck_assert_uint_ge(seen_in, 200);
@@ -1884,9 +1863,7 @@ START_TEST(killed)
 		offer(&drv[0], nslots, 500);
 		n = take_frame(&drv[0], frame, &h);
 	}
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
-	close(chan[0]);
+	life_kill(pid);
 	chan[0] = chan[1] = -1;
 }
 END_TEST
@@ -1931,6 +1908,126 @@ START_TEST(reset_in_the_middle)
 }
 END_TEST
 
+/* ---- 169.254.169.254 ---- */
+
+/* Ethernet, and IPv4 or ARP to that address. */
+static size_t service_frame(uint8_t *f, bool arp, size_t len, uint64_t seed)
+{
+	fill(f, len, seed);
+	f[12] = 8;
+	f[13] = arp ? 6 : 0;
+	memcpy(f + (arp ? 38 : 30), "\xa9\xfe\xa9\xfe", 4);
+	return len;
+}
+
+START_TEST(service_frames)
+{
+	uint8_t f[60];
+	struct iovec iov[62];
+
+	for (unsigned arp = 0; arp < 2; arp++) {
+		size_t need = arp ? 42 : 34;
+
+		service_frame(f, arp, sizeof(f), 1);
+		for (unsigned i = 0; i < 60; i++)
+			iov[1 + i] = (struct iovec){f + i, 1};
+		for (size_t len = 0; len <= 60; len++) {
+			iov[1].iov_len = 1;
+			ck_assert_int_eq(net_metadata_is(iov, (unsigned)len, len), len >= need);
+			iov[1].iov_len = len;
+			ck_assert_int_eq(net_metadata_is(iov, len > 0, len), len >= need);
+		}
+		iov[1].iov_len = 60;
+		for (size_t i = need - 4; i < need; i++) {
+			f[i] ^= 1;
+			ck_assert(!net_metadata_is(iov, 1, 60));
+			f[i] ^= 1;
+		}
+		for (unsigned i = 12; i < 14; i++) {
+			f[i] ^= 0x80; /* 802.1Q, or IPv6, or nothing */
+			ck_assert(!net_metadata_is(iov, 1, 60));
+			f[i] ^= 0x80;
+		}
+	}
+}
+END_TEST
+
+static void open_service(void)
+{
+	int size = 1 << 20;
+
+	ck_assert_int_eq(
+		socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, service), 0);
+	for (unsigned i = 0; i < 2; i++)
+		setsockopt(service[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	conf.flags |= NET_METADATA;
+}
+
+static void guest_sends_frame(struct drvq *q, const uint8_t *frame, size_t len)
+{
+	struct vring_desc d[2] = {drv_desc(TX_BUFS, NET_HDR_LEN + 9, false),
+				  drv_desc(TX_BUFS + NET_HDR_LEN + 9, (uint32_t)len - 9, false)};
+	uint16_t old = q->avail_idx, head;
+	uint32_t used;
+
+	memset(mem(TX_BUFS), 0, NET_HDR_LEN);
+	memcpy(mem(TX_BUFS + NET_HDR_LEN), frame, len);
+	drvq_add(q, d, 2, NULL);
+	drvq_kick(q, old);
+	get_one(q, &head, &used);
+}
+
+/* Each frame on its way, and what comes back from both, on a TAP and on a stream. */
+START_TEST(service_beside_the_network)
+{
+	static uint8_t frame[70000], got[70000];
+	bool is_tap = conf.kind == NET_TAP;
+	struct virtio_net_hdr_v1 h;
+	size_t before = is_tap ? NET_HDR_LEN : 4;
+
+	open_service();
+	start_device();
+	bring_up(DRV_COMMON | MRG);
+	offer(&drv[0], 20, 1526);
+	for (unsigned i = 0; i < 40; i++) {
+		size_t len = i % 2 ? 60 : i % 4 ? 1514 : 60000;
+
+		if (i % 2)
+			fill(frame, len, i);
+		else
+			service_frame(frame, i % 8 == 0, len, i);
+		frame[12] = 8;
+		guest_sends_frame(&drv[1], frame, len);
+		wait_fd(i % 2 ? tap[0] : service[0]);
+		ck_assert_int_eq(recv(i % 2 ? tap[0] : service[0], got, sizeof(got), 0),
+				 (ssize_t)(len + (i % 2 ? before : 0)));
+		ck_assert_mem_eq(got + (i % 2 ? before : 0), frame, len);
+	}
+	ck_assert_int_eq(recv(tap[0], got, sizeof(got), MSG_DONTWAIT), -1);
+	ck_assert_int_eq(recv(service[0], got, sizeof(got), MSG_DONTWAIT), -1);
+	/* What the service says; what is too short for a frame is lost. */
+	for (unsigned i = 0; i < 10; i++) {
+		ck_assert_int_eq(send(service[0], "short", 5, 0), 5);
+		fill(frame, 1514, i);
+		ck_assert_int_eq(send(service[0], frame, 1514, 0), 1514);
+		ck_assert_uint_eq(take_frame(&drv[0], got, &h), 1514);
+		ck_assert_mem_eq(got, frame, 1514);
+		ck_assert_uint_eq(h.flags, 0);
+	}
+	/* Nobody reads: the guest's frames are given back, and the network goes on. */
+	service_frame(frame, false, 60000, 1);
+	for (unsigned i = 0; i < 100; i++)
+		guest_sends_frame(&drv[1], frame, 60000);
+	fill(frame, 60, 1);
+	guest_sends_frame(&drv[1], frame, 60);
+	wait_fd(tap[0]);
+	ck_assert_int_gt(recv(tap[0], got, sizeof(got), 0), 0);
+	close(service[0]);
+	close(service[1]);
+	stop_device();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("net");
@@ -1969,6 +2066,9 @@ int main(void)
 	tcase_add_test(dev, limits_outlive_a_reset);
 	tcase_add_test(dev, killed);
 	tcase_add_test(dev, reset_in_the_middle);
+	tcase_add_test(pure, service_frames);
+	tcase_add_test(dev, service_beside_the_network);
+	tcase_add_test(st, service_beside_the_network);
 	tcase_add_test(st, a_stream_offers_no_offloads);
 	tcase_add_test(st, stream_in_pieces);
 	tcase_add_test(st, stream_out_in_pieces);

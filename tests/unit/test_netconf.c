@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <linux/if_tun.h>
@@ -60,7 +61,7 @@ START_TEST(texts)
 	ck_assert_int_eq(n[0].kind, NET_ON_TAP);
 	ck_assert_str_eq(n[0].name, "tap0");
 	ck_assert_uint_eq(n[0].queues, 1);
-	ck_assert(!n[0].has_mac && !n[0].dhcp && !n[0].mtu && !n[0].rate);
+	ck_assert(!n[0].has_mac && !n[0].dhcp && !n[0].mtu && !n[0].rate && !n[0].vhost);
 	ck_assert_int_eq(set("tap=t,queues=8,mac=02:aB:00:00:00:ff,mtu=9000,rate=10M,pps=1000,"
 			     "ip=192.0.2.2/24,gw=192.0.2.1,dns=192.0.2.53"),
 			 0);
@@ -95,6 +96,63 @@ START_TEST(texts)
 	ck_assert_int_eq(set("user"), 0);
 	ck_assert_int_eq(set("user"), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(e.text, "more than 8"));
+}
+END_TEST
+
+START_TEST(made_texts)
+{
+	const struct net_config *n = c.net;
+	uint8_t a[6], b[6];
+	char id[300] = "ovs=b,iface-id=";
+	size_t len = strlen(id);
+
+	ck_assert_int_eq(set("ovs=br-int,iface-id=ns_pod.x/a:b-c,tag=4094,queues=2"), 0);
+	ck_assert_int_eq(n[0].kind, NET_ON_OVS);
+	ck_assert_str_eq(n[0].name, "br-int");
+	ck_assert_str_eq(n[0].iface_id, "ns_pod.x/a:b-c");
+	ck_assert_uint_eq(n[0].vlan, 4094);
+	ck_assert_int_eq(set("macvtap=eth0"), 0);
+	ck_assert_int_eq(n[1].kind, NET_ON_MACVTAP);
+	ck_assert_int_eq(n[1].mode, MACVTAP_BRIDGE);
+	ck_assert_int_eq(set("macvtap=eth0,mode=private,queues=8"), 0);
+	ck_assert_int_eq(n[2].mode, MACVTAP_PRIVATE);
+	ck_assert_int_eq(set("mode=vepa,macvtap=eth0,vhost=on"), 0);
+	ck_assert(n[3].vhost && !n[2].vhost);
+	ck_assert_int_eq(n[3].mode, MACVTAP_VEPA);
+	memset(id + len, 'x', CONFIG_PORT_ID_MAX);
+	ck_assert_int_eq(set(id), 0);
+	id[len + CONFIG_PORT_ID_MAX] = 'x';
+	ck_assert_int_eq(set(id), -EINVAL);
+	/* Stable by the port's name, whatever else there is. */
+	nic_address(&n[0], 0, a);
+	nic_address(&n[4], 0, b);
+	ck_assert(memcmp(a, b, 6) != 0);
+	nic_address(&n[0], 0, b);
+	ck_assert_mem_eq(a, b, 6);
+}
+END_TEST
+
+/* Another process is another VM on the same parent. */
+START_TEST(made_addresses)
+{
+	uint8_t ours[6], theirs[6];
+	int pair[2];
+	pid_t pid;
+
+	ck_assert_int_eq(set("macvtap=eth0"), 0);
+	nic_address(&c.net[0], 0, ours);
+	ck_assert_int_eq(pipe(pair), 0);
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0) {
+		nic_address(&c.net[0], 0, theirs);
+		_exit(write(pair[1], theirs, 6) != 6);
+	}
+	ck_assert_int_eq(read(pair[0], theirs, 6), 6);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	ck_assert(memcmp(ours, theirs, 6) != 0);
+	close(pair[0]);
+	close(pair[1]);
 }
 END_TEST
 
@@ -162,6 +220,41 @@ START_TEST(refused_texts)
 		"tap=a,ip=192.0.2.2/24,gw=x",
 		"tap=a,ip=192.0.2.2/24,dns=2001:db8::1",
 		"tap=a,nonsense",
+		"tap=a,vhost",
+		"tap=a,vhost=",
+		"tap=a,vhost=1",
+		"tap=a,vhost=on,queues=2",
+		"fd=5:6,vhost=on",
+		"tap=a,vhost=on,rate=1M",
+		"tap=a,pps=10,vhost=on",
+		"tap=a,vhost=on,metadata",
+		"tap=a,vhost=on,deny",
+		"tap=a,vhost=on,allow=192.0.2.0/24",
+		"tap=a,vhost=on,serve=tcp:80",
+		"tap=a,vhost=on,ip=192.0.2.2/24,from=192.0.2.2",
+		"user,vhost=on",
+		"socket=/x,vhost=on",
+		"ovs=",
+		"ovs=-br",
+		"ovs=b/r",
+		"ovs=0123456789abcdef",
+		"ovs=b,iface-id=",
+		"ovs=b,iface-id=-x",
+		"ovs=b,iface-id=a\"b",
+		"ovs=b,iface-id=a b",
+		"ovs=b,tag=0",
+		"ovs=b,tag=4095",
+		"ovs=b,tag=x",
+		"ovs=b,mode=bridge",
+		"ovs=b,tap=t",
+		"tap=a,tag=1",
+		"user,iface-id=x",
+		"macvtap=",
+		"macvtap=a/b",
+		"macvtap=e,mode=passthru",
+		"macvtap=e,mode=",
+		"macvtap=e,tag=1",
+		"tap=a,mode=bridge",
 		"tap=a,mac",
 	};
 
@@ -171,6 +264,15 @@ START_TEST(refused_texts)
 		ck_assert_ptr_null(strchr(e.text, '\n'));
 		ck_assert_uint_eq(c.nnets, 0);
 	}
+	/* Off is nothing that others could be against. */
+	ck_assert_int_eq(set("user,vhost=off"), 0);
+	ck_assert_int_eq(set("tap=a,vhost=on"), 0);
+	ck_assert_int_eq(config_set(&c, "", "restore", "/x", &e), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_str_eq(e.text, "--net: vhost=on with --restore; expected vhost=off");
+	ck_assert_str_eq(c.mistake.field, "nets");
+	config_drop_nets(&c);
+	ck_assert_int_eq(config_check(&c, &e), 0);
 	/* One too many ports. */
 	char many[1024] = "user";
 	for (unsigned i = 0; i <= CONFIG_MAX_FORWARDS; i++)
@@ -185,7 +287,8 @@ START_TEST(json)
 		"{\"nets\":[{\"tap\":\"t\",\"queues\":2,\"mtu\":1400,\"rate\":\"1M\"},"
 		"{\"user\":true,\"fwd\":[\"tcp:1:2\",\"udp:3:4\"]},{\"user\":true,\"fwd\":\"tcp:5:"
 		"6\"},"
-		"\"socket=/a\",{\"fd\":9,\"user\":false}]}";
+		"\"socket=/a\",{\"fd\":9,\"user\":false},"
+		"{\"ovs\":\"br0\",\"iface-id\":\"p\",\"tag\":5}]}";
 	static const char *const bad[] = {
 		"{\"nets\":{}}",
 		"{\"nets\":[1]}",
@@ -201,13 +304,15 @@ START_TEST(json)
 	};
 
 	ck_assert_int_eq(config_json(&c, NULL, good, strlen(good), &e), 0);
-	ck_assert_uint_eq(c.nnets, 5);
+	ck_assert_uint_eq(c.nnets, 6);
 	ck_assert_uint_eq(c.net[0].queues, 2);
 	ck_assert_uint_eq(c.net[0].rate, 1u << 20);
 	ck_assert_uint_eq(c.net[1].nforwards, 2);
 	ck_assert_uint_eq(c.net[2].forward[0].guest, 6);
 	ck_assert_str_eq(c.net[3].name, "/a");
 	ck_assert_int_eq(c.net[4].fd[0], 9);
+	ck_assert_str_eq(c.net[5].iface_id, "p");
+	ck_assert_uint_eq(c.net[5].vlan, 5);
 	config_drop_nets(&c);
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		int rc = config_json(&c, NULL, bad[i], strlen(bad[i]), &e);
@@ -248,7 +353,7 @@ static void refused(const char *setting, const char *words)
 	struct nic n;
 
 	ck_assert_int_eq(set(setting), 0);
-	ck_assert_int_lt(nic_open(&n, &c.net[c.nnets - 1], 0, 1, false, &e), 0);
+	ck_assert_int_lt(nic_open(&n, &c.net[c.nnets - 1], 0, &c, ATTACH_NOW, &e), 0);
 	ck_assert_msg(strstr(e.text, words) != NULL, "'%s' lacks '%s'", e.text, words);
 	nic_close(&n);
 	config_drop_nets(&c);
@@ -271,6 +376,7 @@ START_TEST(refused_backings)
 	refused(text, "not a socket");
 	setenv("PATH", dir, 1);
 	refused("user", "apt-get install passt");
+	refused("macvtap=insula-none", "no such interface; expected one that is up");
 	setenv("PATH", ".:", 1); /* no program of the current directory */
 	refused("user", "apt-get install passt");
 }
@@ -314,11 +420,12 @@ START_TEST(a_tap_of_another_namespace)
 	close(fd);
 	ck_assert_int_ne(access("/sys/class/net/insulatest9", F_OK), 0);
 	ck_assert_int_eq(set("tap=insulatest9"), 0);
-	ck_assert_msg(nic_open(&n, &c.net[0], 0, 1, false, &e) == 0, "%s", e.text);
+	ck_assert_msg(nic_open(&n, &c.net[0], 0, &c, ATTACH_NOW, &e) == 0, "%s", e.text);
 	ck_assert_uint_eq(n.ntaps, 1);
 	nic_close(&n);
 	ck_assert_int_eq(set("tap=insulatest9,queues=2"), 0);
-	ck_assert_int_eq(nic_open(&n, &c.net[1], 0, 2, false, &e), -EINVAL);
+	c.cpus = 2;
+	ck_assert_int_eq(nic_open(&n, &c.net[1], 0, &c, ATTACH_NOW, &e), -EINVAL);
 	ck_assert_str_eq(e.text, "--net: tap insulatest9: expected a TAP with several queues");
 }
 END_TEST
@@ -331,10 +438,10 @@ START_TEST(connections)
 
 	snprintf(text, sizeof(text), "socket=%s", path);
 	ck_assert_int_eq(set(text), 0);
-	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, 1, true, &e), 0);
+	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, &c, ATTACH_CHECK, &e), 0);
 	ck_assert_int_eq(n.conn, -1); /* checked, not connected */
 	nic_close(&n);
-	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, 1, false, &e), 0);
+	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, &c, ATTACH_NOW, &e), 0);
 	conn = nic_stream(&n, &e);
 	ck_assert_int_ge(conn, 0);
 	a = accept(fd, NULL, NULL);
@@ -366,7 +473,7 @@ START_TEST(reconnects)
 
 	snprintf(text, sizeof(text), "socket=%s", path);
 	ck_assert_int_eq(set(text), 0);
-	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, 1, false, &e), 0);
+	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, &c, ATTACH_NOW, &e), 0);
 	conn = nic_stream(&n, &e);
 	ck_assert_int_ge(conn, 0);
 	close(conn);
@@ -430,7 +537,7 @@ START_TEST(starts_without_switch)
 		if (connect(full[nfull++], (struct sockaddr *)&a, sizeof(a)))
 			break;
 	}
-	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, 1, false, &e), 0);
+	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, &c, ATTACH_NOW, &e), 0);
 	conn = nic_stream(&n, &e);
 	ck_assert_int_ge(conn, 0);
 	ck_assert(n.away);
@@ -493,7 +600,7 @@ START_TEST(passt_life)
 	fake_passt();
 	ck_assert_int_eq(set("user,mtu=1400,dns=192.0.2.53,fwd=tcp:8080:80,fwd=udp:0.0.0.0:5:6"),
 			 0);
-	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, 1, false, &e), 0);
+	ck_assert_int_eq(nic_open(&n, &c.net[0], 0, &c, ATTACH_NOW, &e), 0);
 	ck_assert_int_eq(n.passt.os.jail.pid, -1); /* not before the VM starts */
 	conn = nic_stream(&n, &e);
 	ck_assert_int_ge(conn, 0);
@@ -535,6 +642,8 @@ int main(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, texts);
+	tcase_add_test(t, made_texts);
+	tcase_add_test(t, made_addresses);
 	tcase_add_test(t, refused_texts);
 	tcase_add_test(t, json);
 	tcase_add_test(t, addresses);

@@ -166,7 +166,7 @@ START_TEST(sized)
 	put(0, 0x10, 4, BAR(0));
 	put(0, COMMAND, 2, 2);
 	ck_assert_uint_eq(place(0), BAR(0));
-	ck_assert_uint_eq(hm.calls, FUNCTIONS * 2 + 1); /* of the beginning: no slot was moved */
+	ck_assert_uint_eq(hm.calls, FUNCTIONS * 2 + 2); /* of the beginning: no slot was moved */
 	/* By one who does not stop it before. */
 	put(1, 0x10, 4, ~0u);
 	ck_assert_uint_eq(place(1), 0);
@@ -190,7 +190,10 @@ START_TEST(moved)
 	poke(BAR(0) + 0x2004, 4, 0);
 	ck_assert(!signalled(bell[0]));
 	ck_assert_uint_eq(peek(BAR(100) + 0x2800, 4), 0); /* of the BAR, and no window */
+	put(0, 0x10, 4, BOARD_PCI_PORT_MMIO);
+	ck_assert_uint_eq(place(0), BOARD_PCI_PORT_MMIO);
 	put(0, 0x10, 4, BOARD_PCI_MMIO_END - BAR_SIZE);
+	ck_assert_uint_eq(peek(BOARD_PCI_PORT_MMIO + 8, 4), 0xffffffff); /* there is no port */
 	ck_assert_uint_eq(place(0), BOARD_PCI_MMIO_END - BAR_SIZE);
 	ck_assert_uint_eq(place(1), BAR(1));
 }
@@ -239,8 +242,8 @@ START_TEST(two_change_places)
 }
 END_TEST
 
-/* The hypervisor refuses one step after the other: no other function is touched, and a later attempt
- * works. */
+/* The hypervisor refuses one step after the other: no other function is touched, and a later
+ * attempt works. */
 START_TEST(moves_that_fail)
 {
 	for (unsigned n = 1; n <= 5; n++) {
@@ -257,6 +260,130 @@ START_TEST(moves_that_fail)
 		ck_assert_uint_eq(place(1), BAR(60));
 		ck_assert_uint_eq(place(0), BAR(50)); /* it was tried again */
 	}
+}
+END_TEST
+
+/* ---- a device of the host ---- */
+
+static uint64_t memory_at(void)
+{
+	for (unsigned s = 0; s < HV_MAX_SLOTS; s++) {
+		if (hm.slot[s].host == memory) {
+			ck_assert_uint_eq(hm.slot[s].size, HV_PAGE);
+			return hm.slot[s].gpa;
+		}
+	}
+	return 0;
+}
+
+/* Its memory is where its BAR is, and follows it. */
+START_TEST(memory_of_a_device)
+{
+	ck_assert_uint_eq(conf(ASSIGNED, 0x18), MEMORY);
+	ck_assert_uint_eq(memory_at(), MEMORY + HV_PAGE);
+	ck_assert_uint_eq(peek(MEMORY, 4), 0); /* the BAR has no window there */
+	put(ASSIGNED, 0x18, 4, ~0u);
+	ck_assert_uint_eq(conf(ASSIGNED, 0x18), ~(MEMORY_SIZE - 1));
+	ck_assert_uint_eq(memory_at(), 0);
+	put(ASSIGNED, 0x18, 4, BAR(20));
+	ck_assert_uint_eq(memory_at(), BAR(20) + HV_PAGE);
+	put(ASSIGNED, 0x18, 4, BAR(0)); /* another one's */
+	ck_assert_uint_eq(memory_at(), 0);
+	put(ASSIGNED, 0x18, 4, MEMORY);
+	ck_assert_uint_eq(memory_at(), MEMORY + HV_PAGE);
+}
+END_TEST
+
+#define WIDE 0x800000000ull
+
+/* Of 4 GiB, in two registers, in a window of its own that is as large as what is in it. */
+START_TEST(bar_of_64_bits)
+{
+	struct pci_state s[FUNCTIONS];
+	unsigned line = FIRST_LINE, slot = 2;
+
+	dev[ASSIGNED].desc.pci.bar_size[MEMORY_BAR] = 1ull << 32;
+	dev[ASSIGNED].desc.pci.bar_at[MEMORY_BAR] = WIDE;
+	for (unsigned again = 0; again < 2; again++) {
+		memset(&hm, 0, sizeof(hm));
+		memset(&bus, 0, sizeof(bus));
+		pci_init(&pci, NULL, &hm_ops);
+		for (unsigned i = 0; i < FUNCTIONS; i++)
+			ck_assert_int_eq(pci_add(&pci, &dev[i], &line, &slot, &e), 0);
+		ck_assert_int_eq(pci_on_bus(&pci, &bus, slot++, &e), 0);
+		ck_assert_uint_eq(conf(ASSIGNED, 0x18), 4);
+		ck_assert_uint_eq(conf(ASSIGNED, 0x1c), 8);
+		ck_assert_uint_eq(memory_at(), WIDE + HV_PAGE);
+		ck_assert_uint_eq(peek(WIDE + 8, 4), 0); /* the BAR has no window there */
+		put(ASSIGNED, 0x18, 4, ~0u);
+		put(ASSIGNED, 0x1c, 4, ~0u);
+		ck_assert_uint_eq(conf(ASSIGNED, 0x18), 4);
+		ck_assert_uint_eq(conf(ASSIGNED, 0x1c), 0xffffffff);
+		ck_assert_uint_eq(memory_at(), 0);
+		ck_assert_uint_eq(peek(WIDE + 8, 4), 0xffffffff);
+		put(ASSIGNED, 0x1c, 4, 9); /* outside */
+		ck_assert_uint_eq(memory_at(), 0);
+		put(ASSIGNED, 0x1c, 4, 0);
+		ck_assert_uint_eq(memory_at(), 0);
+		put(ASSIGNED, 0x1c, 4, 8);
+		ck_assert_uint_eq(memory_at(), WIDE + HV_PAGE);
+		/* A BAR of 32 bits cannot go there. */
+		put(0, 0x10, 4, 0);
+		ck_assert_uint_eq(atomic_load(&pci.fn[0].at[0]), 0);
+		put(0, 0x10, 4, BAR(0));
+		if (!again)
+			put(ASSIGNED, 0x1c, 4, 7);
+		for (unsigned i = 0; i < FUNCTIONS && !again; i++)
+			pci_get(&pci, i, &s[i]);
+		line = FIRST_LINE;
+		slot = 2;
+	}
+	ck_assert_int_eq(pci_set(&pci, s, &e), 0);
+	ck_assert_uint_eq(conf(ASSIGNED, 0x1c), 7);
+	ck_assert_uint_eq(memory_at(), 0);
+	ck_assert_uint_eq(place(0), BAR(0));
+}
+END_TEST
+
+static struct dp_post heard(unsigned n)
+{
+	ck_assert_uint_eq(atomic_load(&ctrl.ring_head), n + 1);
+	return ring[n];
+}
+
+/* Without a helper what is written to its configuration space waits for the next one. Nobody hears
+ * of other registers. */
+START_TEST(configuration_is_heard_of)
+{
+	struct dp_post w;
+
+	atomic_store(&ctrl.ring_head, 0);
+	atomic_store(&dev[ASSIGNED].failed, true);
+	put(ASSIGNED, COMMAND, 2, 6);
+	w = heard(0);
+	ck_assert(w.offset == 4 && w.size == 2 && w.value == 6);
+	put(ASSIGNED, HEARD_CAP, 4, ~0u);
+	w = heard(1);
+	ck_assert(w.offset == 0x70 && w.size == 4 && w.value == 0xffffffff);
+	/* What may be written reads back, the rest is as it was. */
+	ck_assert_uint_eq(conf(ASSIGNED, HEARD_CAP), 0x06070809 | HEARD_BITS);
+	put(ASSIGNED, HEARD_CAP + 6, 1, 0x1ff);
+	w = heard(2);
+	ck_assert(w.offset == 0x76 && w.size == 1 && w.value == 0xff);
+	put(ASSIGNED, HEARD_CAP - 4, 4, 0);
+	put(ASSIGNED, MSIX, 4, 0);
+	put(ASSIGNED, 0x18, 4, MEMORY);
+	put(0, COMMAND, 2, 6);
+	(void)heard(2);
+	put(ASSIGNED, HEARD_CAP + 2, 4, 0x11223344); /* across: bytes */
+	ck_assert_uint_eq(atomic_load(&ctrl.ring_head), 7);
+	ck_assert(ring[6].offset == 0x75 && ring[6].value == 0x11);
+	/* A ring that is full: it is lost, and the page says so. */
+	for (unsigned i = 0; i < DP_RING_LEN; i++)
+		put(ASSIGNED, COMMAND, 2, i & 6);
+	ck_assert_uint_eq(atomic_load(&ctrl.ring_head), DP_RING_LEN);
+	ck_assert_uint_eq(atomic_load(&ctrl.lost), 7);
+	atomic_store(&ctrl.lost, 0);
 }
 END_TEST
 
@@ -371,6 +498,53 @@ START_TEST(messages_change)
 }
 END_TEST
 
+/* One message, in configuration space. */
+START_TEST(msi)
+{
+	struct device_desc *d = &dev[0].desc;
+
+	d->nvectors = d->pci.msi = 1;
+	d->pci.msix_table = d->pci.msix_pba = 0;
+	ck_assert_msg(device_check(d, d->nslots, &e) == 0, "%s", e.text);
+	build();
+	ck_assert_uint_eq(conf(0, MSIX), 0x4c05);
+	for (unsigned reg = MSIX; reg < MSIX + 12; reg += 4)
+		put(0, reg, 4, ~0u);
+	ck_assert_uint_eq(conf(0, MSIX), 0x14c05);
+	ck_assert_uint_eq(conf(0, MSIX + 4), 0xfffffffc);
+	ck_assert_uint_eq(conf(0, MSIX + 8), 0xffff);
+	put(0, MSIX + 2, 2, 0);
+	put(0, MSIX + 4, 4, MESSAGE);
+	put(0, MSIX + 8, 2, 0x41);
+	put(0, COMMAND, 2, 0x406);
+	event_signal(event[0][0]);
+	ck_assert(!bound(0, 0));
+	put(0, MSIX + 2, 2, 1);
+	ck_assert(bound(0, 0));
+	ck_assert_uint_eq(hm.line[FIRST_LINE].addr, MESSAGE);
+	ck_assert_uint_eq(hm.line[FIRST_LINE].data, 0x41);
+	ck_assert_int_eq((int)hm.line[FIRST_LINE].event, event[0][0]);
+	put(0, MSIX + 8, 1, 0x99);
+	ck_assert(bound(0, 0));
+	ck_assert_uint_eq(hm.line[FIRST_LINE].data, 0x99);
+	put(0, COMMAND, 2, 2);
+	ck_assert(!bound(0, 0));
+	put(0, COMMAND, 2, 6);
+	put(0, MSIX + 4, 4, 0x1000); /* no interrupt: memory */
+	ck_assert(!bound(0, 0));
+	put(0, MSIX + 4, 4, MESSAGE + 0x2000);
+	ck_assert(bound(0, 0));
+	ck_assert_uint_eq(hm.line[FIRST_LINE].addr, MESSAGE + 0x2000);
+	/* There is no table, wherever one was. */
+	poke(BAR(0) + TABLE, 8, ~0ull);
+	poke(BAR(0), 4, 0);
+	ck_assert_uint_eq(peek(BAR(0) + TABLE, 8), 0);
+	ck_assert(bound(0, 0));
+	put(0, MSIX + 2, 2, 0);
+	ck_assert(!bound(0, 0));
+}
+END_TEST
+
 START_TEST(interrupts_that_fail)
 {
 	use(0, 1);
@@ -475,10 +649,14 @@ int main(void)
 	tcase_add_test(tc, nowhere);
 	tcase_add_test(tc, two_change_places);
 	tcase_add_test(tc, moves_that_fail);
+	tcase_add_test(tc, memory_of_a_device);
+	tcase_add_test(tc, bar_of_64_bits);
+	tcase_add_test(tc, configuration_is_heard_of);
 	tcase_add_test(tc, table);
 	tcase_add_test(tc, held_and_delivered);
 	tcase_add_test(tc, every_pending_bit);
 	tcase_add_test(tc, messages_change);
+	tcase_add_test(tc, msi);
 	tcase_add_test(tc, interrupts_that_fail);
 	tcase_add_test(tc, cannot_be_added);
 	tcase_add_test(tc, saved_and_restored);

@@ -89,7 +89,7 @@ START_TEST(items_that_were_meant)
 	ck_assert_int_eq(config_set(&c, "--disk", "disk", "path=/a,serail=x", &e), -EINVAL);
 	ck_assert_str_eq(e.text, "--disk: 'serail=x'; did you mean 'serial='?; expected "
 				 "[path=]FILE[,ro][,direct][,serial=S][,engine=threads]"
-				 "[,overlay=FILE|discard][,bus=pci|mmio]");
+				 "[,overlay=FILE|discard][,rate=BYTES][,iops=N][,bus=pci|mmio]");
 	ck_assert_int_eq(config_set(&c, "--disk", "disk", "path=/a,dircet", &e), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(e.text, "did you mean 'direct'?"));
 	ck_assert_int_eq(config_set(&c, "--disk", "disk", "path=/a,buss=pci", &e), -EINVAL);
@@ -107,6 +107,8 @@ static const struct {
 	const char *text, *field, *value, *expected; /* value "": none */
 } refusals[] = {
 	{"{\"cpus\":99}", "cpus", "99", "a number from 1 to 32"},
+	{"{\"cpus\":\"2,max=40\"}", "cpus", "40", "a number from 2 to 32"},
+	{"{\"cpus\":\"2,8\"}", "cpus", "2,8", "N or N,max=M, numbers of vCPUs"},
 	{"{\"mem\":\"12x\"}", "mem", "12x", "a size from 16M to 1024G, such as 256M"},
 	{"{\"mem\":512}", "mem", "512", "a size such as 512M"},
 	{"{\"cpus\":true}", "cpus", "true", "a string or a whole number"},

@@ -789,7 +789,7 @@ int main(void)
 	tcase_add_test(c, killed_processes_end_a_stream_once);
 	tcase_add_loop_test(c, mistakes_need_a_reset, 0, (int)ARRAY_LEN(evil));
 	suite_add_tcase(s, c);
-	tcase_set_timeout(k, 120);
+	tcase_set_timeout(k, 600);
 	tcase_add_checked_fixture(k, guest_setup, guest_teardown);
 	tcase_add_test(k, killed_processes_lose_no_output);
 	tcase_add_test(k, help_is_not_the_guests);

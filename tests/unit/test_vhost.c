@@ -553,6 +553,7 @@ START_TEST(inflight)
 	begin();
 	bring_up(USUAL);
 	hears(MSG_VHOST_INFLIGHT, &region, sizeof(region), &fd);
+	until_ring(&back, 1, 1);
 	ck_assert_uint_eq(region.size, 4096);
 	ck_assert_uint_eq(region.nqueues, 2);
 	ck_assert_uint_eq(region.queue_size, QNUM);
@@ -586,6 +587,32 @@ START_TEST(inflight)
 }
 END_TEST
 
+/* A back end that has it and does not say so. */
+START_TEST(inflight_unoffered)
+{
+	struct vhost_inflight region;
+	int fd;
+
+	begin();
+	bring_up(USUAL);
+	ck_assert_uint_eq(back.n[VHOST_GET_INFLIGHT_FD], 0);
+	vb_kill(&back);
+	hears(MSG_VHOST_LOST, NULL, 0, NULL);
+	end_helper();
+	vb_init(&next, &gm);
+	conf.flags = VHOST_KEEPS_ACCOUNT;
+	start_helper(vb_start(&next), -1);
+	hears(MSG_READY, NULL, 0, NULL);
+	bring_up(USUAL);
+	hears(MSG_VHOST_INFLIGHT, &region, sizeof(region), &fd);
+	until_ring(&next, 1, 1);
+	ck_assert_uint_eq(next.got_protocol >> VHOST_P_INFLIGHT_SHMFD & 1, 1);
+	ck_assert_uint_eq(inode(next.inflight_fd), inode(fd));
+	close(fd);
+	vb_kill(&next);
+}
+END_TEST
+
 /* ---- configuration ---- */
 
 START_TEST(write_cache)
@@ -610,6 +637,20 @@ START_TEST(write_cache)
 	ck_assert_uint_eq(next.config[32], 0);
 	ck_assert_uint_eq(fc_shadow8(&core, wce), 0);
 	vb_kill(&next);
+}
+END_TEST
+
+START_TEST(no_write_cache)
+{
+	const unsigned wce = VIRTIO_MMIO_CONFIG + offsetof(struct virtio_blk_config, wce);
+
+	conf.flags = VHOST_NO_WCE;
+	begin();
+	ck_assert(!drv_negotiate(&core, USUAL | DRV_F(VIRTIO_BLK_F_CONFIG_WCE)));
+	bring_up(USUAL | DRV_F(VIRTIO_BLK_F_FLUSH));
+	fc_write(&core, wce, 1, 1);
+	ck_assert_uint_eq(back.n[VHOST_SET_CONFIG], 0);
+	vb_kill(&back);
 }
 END_TEST
 
@@ -758,6 +799,147 @@ START_TEST(rings)
 }
 END_TEST
 
+/* ---- back ends that answer as they like, killed after several turns of the ring ---- */
+
+#define SIM_NUM 128u
+#define SIM_TURNS 3u
+
+/* A driver that keeps `depth` requests under way and takes the head that came back last, as Linux
+ * does, and a back end that takes `least` to `most` for each. */
+struct sim {
+	unsigned depth, least, most;
+	uint16_t offered[SIM_NUM * (SIM_TURNS + 1)], used[SIM_NUM * (SIM_TURNS + 1)];
+	unsigned noffered, nused;
+	unsigned free[SIM_NUM], nfree;
+	struct {
+		uint64_t at;
+		uint16_t head;
+	} way[SIM_NUM];
+	unsigned nway;
+	uint64_t now;
+};
+
+static uint32_t sim_state;
+
+static unsigned sim_rnd(unsigned below)
+{
+	sim_state = sim_state * 1664525u + 1013904223u;
+	return (unsigned)(((uint64_t)sim_state * below) >> 32);
+}
+
+static void sim_offer(struct sim *s)
+{
+	uint16_t head = (uint16_t)s->free[--s->nfree];
+
+	s->offered[s->noffered++] = head;
+	s->way[s->nway].at = s->now + s->least + sim_rnd(s->most - s->least + 1);
+	s->way[s->nway++].head = head;
+}
+
+/* Of two that end at once the older one. */
+static void sim_answer(struct sim *s)
+{
+	unsigned first = 0;
+
+	for (unsigned i = 1; i < s->nway; i++) {
+		if (s->way[i].at < s->way[first].at)
+			first = i;
+	}
+	s->now = s->way[first].at;
+	s->used[s->nused++] = s->way[first].head;
+	s->free[s->nfree++] = s->way[first].head;
+	s->nway--;
+	memmove(&s->way[first], &s->way[first + 1], (s->nway - first) * sizeof(s->way[0]));
+}
+
+static void sim_run(struct sim *s)
+{
+	unsigned end = SIM_NUM * SIM_TURNS + sim_rnd(SIM_NUM);
+
+	s->noffered = s->nused = s->nfree = s->nway = 0;
+	s->now = 0;
+	while (s->nfree < SIM_NUM) {
+		s->free[s->nfree] = SIM_NUM - 1 - s->nfree;
+		s->nfree++;
+	}
+	while (s->noffered < end) {
+		while (s->nway < s->depth && s->noffered < end)
+			sim_offer(s);
+		sim_answer(s);
+	}
+	for (unsigned n = sim_rnd(s->nway + 1); n; n--)
+		sim_answer(s);
+}
+
+/* Mended: right, or an error. */
+static bool sim_mend(const struct sim *s)
+{
+	struct vq_state q = {.num = SIM_NUM,
+			     .ready = 1,
+			     .desc = RINGS(0),
+			     .driver = RINGS(0) + 0x1000,
+			     .device = RINGS(0) + 0x2000};
+	uint8_t *avail = gm_ptr(&gm, q.driver, 6 + 2 * SIM_NUM);
+	uint8_t *done = gm_ptr(&gm, q.device, 6 + 8 * SIM_NUM);
+	uint8_t undone[SIM_NUM] = {0};
+	uint16_t since = 0;
+	struct err e = {0};
+	int n;
+
+	for (unsigned i = 0; i < s->noffered; i++)
+		drv_store16(avail + 4 + 2 * (i % SIM_NUM), s->offered[i]);
+	for (unsigned i = 0; i < s->nused; i++) {
+		drv_store16(done + 4 + 8 * (i % SIM_NUM), s->used[i]);
+		drv_store16(done + 6 + 8 * (i % SIM_NUM), 0);
+	}
+	drv_store16(avail + 2, (uint16_t)s->noffered);
+	drv_store16(done + 2, (uint16_t)s->nused);
+	n = vring_mend(&q, &gm, &since, &e);
+	if (n < 0) {
+		ck_assert_int_eq(n, -EINVAL);
+		return false;
+	}
+	ck_assert_int_eq(n, (int)s->nway);
+	for (unsigned i = 0; i < s->nway; i++)
+		undone[s->way[i].head] = 1;
+	for (unsigned i = 0; i < s->nway; i++) {
+		uint16_t head = drv_load16(avail + 4 + 2 * ((s->nused + i) % SIM_NUM));
+
+		ck_assert_msg(head < SIM_NUM && undone[head], "depth %u, %u to %u: %u was answered",
+			      s->depth, s->least, s->most, head);
+		undone[head] = 0;
+	}
+	return true;
+}
+
+static const struct {
+	unsigned depth, least, most;
+	bool all; /* nothing is given up */
+} sims[] = {{1, 1, 1, true},       {8, 100, 100, true},   {100, 100, 100, true},
+	    {2, 0, 1000, false},   {4, 0, 1000, false},   {2, 100, 120, false},
+	    {4, 100, 120, false},  {8, 100, 120, false},  {16, 100, 120, false},
+	    {32, 100, 110, false}, {100, 100, 200, false}};
+
+START_TEST(rings_of_many_turns)
+{
+	static struct sim s;
+	unsigned good = 0;
+
+	sim_state = 5;
+	s.depth = sims[_i].depth;
+	s.least = sims[_i].least;
+	s.most = sims[_i].most;
+	for (unsigned i = 0; i < 150; i++) {
+		sim_run(&s);
+		good += sim_mend(&s);
+	}
+	if (sims[_i].all)
+		ck_assert_uint_eq(good, 150);
+	else if (s.depth <= 8)
+		ck_assert_uint_gt(good, 30);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *said = tcase_create("said"), *is = tcase_create("is"), *dies = tcase_create("dies");
@@ -769,6 +951,7 @@ int main(void)
 	tcase_add_test(said, one_queue_goes);
 	tcase_add_test(said, plain_back_end);
 	tcase_add_test(said, write_cache);
+	tcase_add_test(said, no_write_cache);
 	tcase_add_test(is, not_fit);
 	tcase_add_test(is, too_few_queues);
 	tcase_add_test(is, disk_without_configuration);
@@ -782,6 +965,7 @@ int main(void)
 	tcase_add_test(dies, offered_meanwhile);
 	tcase_add_test(dies, rings_that_contradict_themselves);
 	tcase_add_test(dies, helper_dies);
+	tcase_add_loop_test(dies, rings_of_many_turns, 0, (int)ARRAY_LEN(sims));
 	tcase_add_test(dies, helper_dies_alone);
 	tcase_add_test(dies, helper_dies_alone_and_then_the_back_end);
 	tcase_add_loop_test(dies, helper_dies_alone_back_end_misbehaves, VB_GOOD, VB_FAULTS);
@@ -789,6 +973,7 @@ int main(void)
 	tcase_add_test(dies, another_back_end);
 	tcase_add_test(dies, a_lesser_back_end);
 	tcase_add_test(dies, inflight);
+	tcase_add_test(dies, inflight_unoffered);
 	tcase_add_test(dies, rings);
 	tcase_add_test(pci, rings_have_their_vectors);
 	tcase_add_test(pci, vector_is_refused);

@@ -87,7 +87,9 @@ enum {
 	R_BOARD,
 	R_VCPU,
 	R_DEVICE = R_VCPU + VS_CPUS,
-	R_PCI = R_DEVICE + VS_DEVICES
+	R_PCI = R_DEVICE + VS_DEVICES,
+	R_PORT,
+	R_CPUS,
 };
 
 START_TEST(comes_back)
@@ -110,9 +112,18 @@ START_TEST(comes_back)
 	ck_assert_uint_eq(vs_vm.dev[1].head, 101);
 	ck_assert_uint_eq(vs_vm.dev[1].seq, 201);
 	ck_assert_uint_eq(atomic_load(&vs_vm.pci.fn[0].at[0]), BOARD_PCI_MMIO + 0x10000);
+	ck_assert_uint_eq(atomic_load(&vs_vm.cpus_in), 1);
+	ck_assert_uint_eq(atomic_load(&vs_vm.cpus_parked), 2);
+	ck_assert_uint_eq(atomic_load(&vs_vm.cpus_news), 1);
+	ck_assert_uint_eq(atomic_load(&vs_vm.cpus_asked), 2);
+	ck_assert_uint_eq(vs_vm.cpus_wanted, 2);
 	ck_assert(hm.line[VS_PINS].bound && hm.line[VS_PINS].data == 0x55);
+	ck_assert_uint_eq(vs_vm.pci.place[0].port.config[0x58 / 4], 0x00011429);
+	ck_assert_uint_eq(vs_vm.pci.place[0].port.config[0x18 / 4], 0x00070707);
+	ck_assert(hm.line[VS_PINS + 2].bound && hm.line[VS_PINS + 2].data == 0x66);
 	/* One interrupt too many is harmless, one too few is not. */
-	for (unsigned i = 0; i < VS_DEVICES; i++)
+	ck_assert(event_pending((int)vs_vm.pci.place[0].port.line.event));
+	for (unsigned i = 0; i < VS_PLACE; i++)
 		ck_assert_uint_eq(events_wait(&vs_irq[i], 1, -1, 0), 1);
 	/* And what is saved of it is the same again. */
 	atomic_store(&vs_vm.agent_ready, 2);
@@ -133,7 +144,7 @@ START_TEST(another_machine)
 	refused(saved, saved_len, -EINVAL, "cpus 2, and this one has 1");
 	vs_vm.ncpus = VS_CPUS;
 	vs_vm.ndevices = 1;
-	refused(saved, saved_len, -EINVAL, "devices 3, and this one has 1");
+	refused(saved, saved_len, -EINVAL, "devices 4, and this one has 1");
 	vs_vm.ndevices = VS_DEVICES;
 	vs_vm.npins = 48;
 	refused(saved, saved_len, -EINVAL, "pins 24, and this one has 48");
@@ -157,6 +168,35 @@ START_TEST(another_device)
 	vs_device(0);
 	vs_vm.dev[0].desc = vs_vm.dev[1].desc;
 	refused(saved, saved_len, -EINVAL, "device 0 was another one");
+	vs_device(0);
+	vs_vm.dev[VS_PLACE].desc.pci.number = 30;
+	refused(saved, saved_len, -EINVAL, "device 3 was another one than slot1");
+}
+END_TEST
+
+/* What was in a place is not in the empty one; nor the other way round. */
+START_TEST(something_is_plugged)
+{
+	struct device_desc d;
+	int fds[DEVICE_MAX_SLOTS], fd = memfd("", 0);
+	uint8_t *full;
+	uint64_t len;
+
+	describe_virtio_pci(&d, 31, 0, 4, 1);
+	d.index = VS_PLACE;
+	strcpy(d.name, "vdb");
+	for (unsigned i = 0; i < d.nslots; i++)
+		fds[i] = event_create();
+	ck_assert_int_eq(pci_plug(&vs_vm.pci, &vs_vm.pci.place[0], &d, fds, d.nslots, &e), 0);
+	refused(saved, saved_len, -EINVAL, "device 3 was another one than vdb");
+	ck_assert_int_eq(vs_save(fd, &len, &e), 0);
+	full = malloc(len);
+	ck_assert_int_eq(pread(fd, full, len, 0), (ssize_t)len);
+	ck_assert_int_eq(pci_unplug(&vs_vm.pci, &vs_vm.pci.place[0], &e), 0);
+	refused(full, len, -EINVAL, "device 3 was another one than slot1");
+	ck_assert_int_eq(take_bytes(saved, saved_len), 0);
+	free(full);
+	close(fd);
 }
 END_TEST
 
@@ -231,8 +271,17 @@ START_TEST(forged)
 	static uint8_t big[HV_STATE_MAX + 8192];
 	uint32_t board[4] = {UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX};
 	struct ioapic_state io = {.npins = UINT32_MAX};
+	/* in, parked, news, asked, wanted; the last one is good. Not the first one; the first one
+	 * twice; one that there is not, three times; wanted; news are cut. */
+	static const uint32_t cpus[][6] = {{2, 1},
+					   {3, 1},
+					   {5, 0},
+					   {1, 4},
+					   {1, 2, 0, 4},
+					   {1, 2, 0, 0, 3},
+					   {3, 2, UINT32_MAX, 2, 2}};
 
-	for (unsigned n = 0; n <= R_PCI; n++) {
+	for (unsigned n = 0; n <= R_CPUS; n++) {
 		struct state_head h;
 
 		memcpy(&h, saved + record(n), sizeof(h));
@@ -255,6 +304,15 @@ START_TEST(forged)
 	forge(R_PCI, 1, big, sizeof(struct pci_state), 0, "");
 	ck_assert_uint_eq(vs_vm.pci.fn[0].config[1], 0x00100406);
 	forge(R_PCI, 1, big, sizeof(struct pci_state) - 8, -EPROTO, "PCI function");
+	forge(R_PORT, 1, big, sizeof(struct pci_port_state), 0, "");
+	ck_assert_uint_eq(vs_vm.pci.place[0].port.config[0x58 / 4], 0x01091729);
+	ck_assert_uint_eq(vs_vm.pci.place[0].port.config[0], 0x000c1b36);
+	forge(R_PORT, 1, big, sizeof(struct pci_port_state) - 4, -EPROTO, "PCI port");
+	forge(R_CPUS, 1, big, 24, -EPROTO, "the processors: expected some of 2");
+	for (unsigned i = 0; i < ARRAY_LEN(cpus); i++)
+		forge(R_CPUS, 1, cpus[i], 24, i + 1 == ARRAY_LEN(cpus) ? 0 : -EPROTO,
+		      "the processors");
+	ck_assert_uint_eq(atomic_load(&vs_vm.cpus_news), 3);
 	forge(R_HV, 1, big, 72, -EPROTO, "does not know that");
 	forge(R_VCPU + 1, 1, big, 7, -EPROTO, "vCPU");
 }
@@ -300,6 +358,7 @@ int main(void)
 	tcase_add_test(c, comes_back);
 	tcase_add_test(c, another_machine);
 	tcase_add_test(c, another_device);
+	tcase_add_test(c, something_is_plugged);
 	tcase_add_test(c, any_byte);
 	tcase_add_test(c, any_length);
 	tcase_add_test(c, other_orders);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A struct vmm as src/vmm/save.h finds it, with two vCPUs, a 16550, and two virtio devices, one of
- * them on PCI, on a hypervisor that keeps bytes. For the unit test and the fuzzer; all of hv.h that libvmm asks for
- * is here, so nothing of src/hv is linked.
+ * A struct vmm as src/vmm/save.h finds it, with two vCPUs, a 16550, two virtio devices, one of them
+ * on PCI, and a place for another one, on a hypervisor that keeps bytes. For the unit test and the
+ * fuzzer; all of hv.h that libvmm asks for is here, so nothing of src/hv is linked.
  */
 #ifndef TEST_VMSTATE_H
 #define TEST_VMSTATE_H
@@ -12,17 +12,23 @@
 #include <unistd.h>
 
 #include <insula/base.h>
+#include <insula/devpage.h>
 #include <insula/state.h>
 
 #include "devices/describe.h"
 #include "hv_map.h"
+#include "vmm/cpus.h"
 #include "vmm/save.h"
 #include "vmm/vmm.h"
 #include "vmm/x86/ioapic.h"
 
+#ifndef VS_CPUS
 #define VS_CPUS 2u
-#define VS_DEVICES 3u
-#define VS_PCI 2u /* the one on PCI */
+#endif
+#define VS_DEVICES 4u
+#define VS_PCI 2u   /* the one on PCI */
+#define VS_PLACE 3u /* the place */
+#define VS_PORT (BOARD_PCI_ECAM + (31u << 15))
 #define VS_PINS 24u
 
 /* hv.h leaves them to the backend. */
@@ -35,6 +41,7 @@ struct hv_vcpu {
 	uint8_t state[128];
 	size_t len;
 	int fail;
+	unsigned parked, kicked, busy; /* how often; says -EAGAIN so many times before */
 };
 
 static struct vmm vs_vm;
@@ -120,6 +127,30 @@ void hv_vcpu_was_paused(struct hv_vcpu *v)
 	(void)v;
 }
 
+int hv_vcpu_park(struct hv_vcpu *v, struct err *e)
+{
+	v->parked++;
+	if (v->fail)
+		return err_set(e, v->fail, "the hypervisor does not want to");
+	if (!v->busy)
+		return 0;
+	v->busy--;
+	return err_set(e, -EAGAIN, "an exit waits");
+}
+
+void hv_vcpu_kick(struct hv_vcpu *v)
+{
+	v->kicked++;
+}
+
+/* main.c's */
+static unsigned vs_woken;
+void vmm_wake_resting(struct vmm *vm)
+{
+	(void)vm;
+	vs_woken++;
+}
+
 void vmm_end(struct vmm *vm, enum vm_exit_reason reason, const struct msg_vm_exit *x)
 {
 	(void)vm;
@@ -131,6 +162,17 @@ static void vs_device(unsigned i)
 {
 	struct remote *d = &vs_vm.dev[i];
 
+	if (i == VS_PLACE) {
+		d->desc = (struct device_desc){.version = DEVICE_VERSION_PLACE,
+					       .index = i,
+					       .name = "slot1",
+					       .nslots = 1,
+					       .call_slot = DEVICE_NO_SLOT,
+					       .answer_slot = DEVICE_NO_SLOT,
+					       .state_size = DP_STATE_SIZE,
+					       .pci = {.number = 31}};
+		return;
+	}
 	if (i == 0)
 		describe_16550(&d->desc, 0x3f8, 4);
 	else if (i == VS_PCI)
@@ -159,6 +201,9 @@ static void vs_open(void)
 	vs_vm.ndevices = VS_DEVICES;
 	vs_vm.npins = VS_PINS;
 	vs_vm.main_event = event_create();
+	vs_vm.acpi_event = event_create();
+	vs_vm.cpus_change = true;
+	cpus_init(&vs_vm, VS_CPUS - 1);
 	memmap_of_board(&vs_vm.memmap, 64u << 20);
 	for (unsigned i = 0; i < VS_CPUS; i++) {
 		vs_vm.vcpu[i].vm = &vs_vm;
@@ -172,6 +217,7 @@ static void vs_open(void)
 	pci_init(&vs_vm.pci, &vs_hv, &hm_ops);
 	if (ioapic_create(&vs_vm.ioapic, VS_PINS, &hm_ops, &vs_hv, &e) ||
 	    pci_add(&vs_vm.pci, &vs_vm.dev[VS_PCI], &line, &slot, &e) ||
+	    pci_add_place(&vs_vm.pci, &vs_vm.dev[VS_PLACE], &line, &slot, &e) ||
 	    pci_on_bus(&vs_vm.pci, &vs_vm.mmio, slot, &e))
 		panic("%s", e.text);
 }
@@ -180,6 +226,8 @@ static void vs_close(void)
 {
 	ioapic_destroy(vs_vm.ioapic);
 	fd_close(&vs_vm.main_event);
+	fd_close(&vs_vm.acpi_event);
+	fd_close((int[]){(int)vs_vm.pci.place[0].port.line.event});
 	for (unsigned i = 0; i < VS_DEVICES; i++)
 		fd_close(&vs_irq[i]);
 }
@@ -193,7 +241,7 @@ static void vs_poke(uint64_t gpa, uint32_t v)
 }
 
 /* What a guest has made of it. */
-static void vs_fill(void)
+static inline void vs_fill(void)
 {
 	for (size_t i = 0; i < sizeof(vs_hv.state); i++)
 		vs_hv.state[i] = (uint8_t)(i + 1);
@@ -211,11 +259,21 @@ static void vs_fill(void)
 	vs_poke(BOARD_PCI_MMIO + 0x3008, 0x55);
 	vs_poke(BOARD_PCI_MMIO + 0x300c, 0);
 	vs_poke(BOARD_PCI_ECAM + 0x8010, BOARD_PCI_MMIO + 0x10000);
+	vs_poke(VS_PORT + 4, 6);
+	vs_poke(VS_PORT + 0x84, 0xfee00000);
+	vs_poke(VS_PORT + 0x8c, 0x66);
+	vs_poke(VS_PORT + 0x80, 0x10000);
+	vs_poke(VS_PORT + 0x58, 0x1429); /* power off; it is told */
+	vs_poke(VS_PORT + 0x18, 0x070707);
+	pci_press(&vs_vm.pci, &vs_vm.pci.place[0]);
 	atomic_store(&vs_vm.init_started, 1);
 	atomic_store(&vs_vm.agent_ready, 2);
+	atomic_store(&vs_vm.cpus_news, BOARD_CPUS_NEWS_GENID);
+	atomic_store(&vs_vm.cpus_asked, 1u << (VS_CPUS - 1));
+	vs_vm.cpus_wanted = VS_CPUS;
 }
 
-static int vs_save(int fd, uint64_t *len, struct err *e)
+static inline int vs_save(int fd, uint64_t *len, struct err *e)
 {
 	for (unsigned i = 0; i < VS_CPUS; i++)
 		save_vcpu(&vs_vm.vcpu[i]);

@@ -161,7 +161,7 @@ void *gm_ptr(const struct guestmem *gm, gpa_t gpa, uint64_t len)
 static int write_acpi(const struct load *l, uint8_t *bp)
 {
 	struct guestmem gm = {1, {{0, l->size, l->ram}}};
-	struct acpi_params p = {.ncpus = l->ncpus};
+	struct acpi_params p = {.ncpus = l->ncpus, .ncpus_in = l->ncpus};
 	struct err e;
 	uint64_t rsdp;
 	int r = acpi_build(&gm, &p, &rsdp, &e);

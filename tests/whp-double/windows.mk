@@ -7,7 +7,7 @@
 WIN_TEST_FLAGS := $(WIN_FLAGS) -Itests/unit/win -Itests/unit -D__USE_MINGW_ANSI_STDIO=1
 WIN_LINUX      := -idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu
 WIN_TESTS      := $(addprefix $(BUILD)/windows/tests/,test_x86.exe test_whp.exe test_hv.exe hvrun.exe)
-HVRUN_SRC      := $(addprefix tests/whp-double/,hvrun.c hvrun_board.c hvrun_load.c) $(addprefix src/vmm/,line.c x86/acpi.c x86/ioapic.c)
+HVRUN_SRC      := $(addprefix tests/whp-double/,hvrun.c hvrun_board.c hvrun_load.c) $(addprefix src/vmm/,line.c x86/acpi.c x86/aml.c x86/dsdt.c x86/ioapic.c)
 win_objs        = $(patsubst %.c,$(BUILD)/windows/obj/%.o,$(1))
 win_test_objs   = $(patsubst %.c,$(BUILD)/windows/testobj/%.o,$(1))
 
@@ -37,7 +37,7 @@ $(BUILD)/windows/tests/test_hv.exe: $(call win_test_objs,tests/unit/win/test_hv.
 $(BUILD)/windows/tests/hvrun.exe: $(call win_test_objs,$(HVRUN_SRC) tests/whp-double/hvrun_win.c) $(BUILD)/windows/libinsula-hv.a
 
 # Unit tests of what both systems build, with the rooms of tools/windows.mk. guestproto.c: no program for Windows has it yet.
-WIN_UNIT     := acpi base config devpage_helper genid guestproto ioapic load loop pci remote restart rng uart virtio virtio_pci virtqueue vm vsock
+WIN_UNIT     := acpi base config devpage_helper genid guestproto ioapic load loop pci pci_place remote restart rng uart virtio virtio_pci virtqueue vm vsock
 WIN_UNIT_SRC := $(sort $(filter-out %/main.c tools/%,$(WIN_BASE) $(WIN_DEVICES) $(WIN_VMM) $(WIN_JAIL) $(WIN_RUN) $(WIN_DAEMON) src/base/guestproto.c))
 WIN_UNIT_EXE := $(patsubst %,$(BUILD)/windows/tests/test_%.exe,$(WIN_UNIT))
 windows-tests: $(WIN_UNIT_EXE)

@@ -17,7 +17,7 @@ static bool power_of_two(uint32_t v)
 	return v && (v & (v - 1)) == 0;
 }
 
-int blk_check_conf(const struct msg_start_blk *m, struct err *e)
+int blk_check_disk(const struct msg_start_blk *m, struct err *e)
 {
 	if (m->capacity == 0 || m->capacity % BLK_SECTOR || m->capacity > INT64_MAX)
 		return err_set(e, -EINVAL, "capacity of %llu bytes",
@@ -31,8 +31,6 @@ int blk_check_conf(const struct msg_start_blk *m, struct err *e)
 	    ((m->flags & (BLK_RO | BLK_DEVICE)) || m->capacity > OVERLAY_MOST))
 		return err_set(e, -EINVAL, "an overlay with flags %#x of %llu bytes", m->flags,
 			       (unsigned long long)m->capacity);
-	if (!blk_engine_find(m->engine))
-		return err_set(e, -EINVAL, "unknown engine %u", m->engine);
 	if (!power_of_two(m->logical) || m->logical < BLK_SECTOR || m->logical > 4096)
 		return err_set(e, -EINVAL, "logical block of %u bytes", m->logical);
 	if (!power_of_two(m->physical) || m->physical < m->logical ||
@@ -42,6 +40,9 @@ int blk_check_conf(const struct msg_start_blk *m, struct err *e)
 		return err_set(e, -EINVAL, "largest request of %u bytes", m->max_io);
 	if (m->discard_align % BLK_SECTOR)
 		return err_set(e, -EINVAL, "discard alignment of %u bytes", m->discard_align);
+	if (m->limit.rate > LIMIT_MOST || m->limit.ops > LIMIT_MOST)
+		return err_set(e, -EINVAL, "limit of %llu bytes and %llu requests a second",
+			       (unsigned long long)m->limit.rate, (unsigned long long)m->limit.ops);
 	return 0;
 }
 
@@ -165,7 +166,7 @@ static int open_lanes(struct blk *b, const char **step, struct err *e)
 	if (!b->zeros)
 		return err_set(e, -ENOMEM, "out of memory");
 	*step = "engine";
-	b->ops = blk_engine_find(b->conf.engine);
+	b->w.stack = b->ops->stack;
 	rc = blk_pool_open(&b->pool, b->disk_fd, b->ops->pool_threads, e);
 	if (!rc)
 		rc = worker_lanes(&b->w, b->conf.nqueues, e);
@@ -191,7 +192,7 @@ static void model_start(void *dev)
 	worker_start(&b->w);
 }
 
-static void blk_describe(struct blk *b)
+void blk_describe(struct blk *b)
 {
 	b->config = blk_config_space(&b->conf);
 	worker_describe(&b->w, VIRTIO_ID_BLOCK, blk_features(&b->conf), b->conf.nqueues, &b->config,
@@ -209,16 +210,20 @@ static int open_overlay(struct blk *b, const struct start_fds *f, struct err *e)
 				b->disk_fd, own[0], own[1], e);
 }
 
-int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m,
-	     const struct start_fds *f, const char **step, struct err *e)
+int blk_begin_disk(struct blk *b, struct helper *h, const struct msg_start_blk *m,
+		   const struct start_fds *f, const struct blk_engine_ops *ops, const char **step,
+		   struct err *e)
 {
 	bool other = m->flags & BLK_OTHER;
 	int rc;
 
 	memset(b, 0, sizeof(*b));
 	b->conf = *m;
-	b->disk_fd = f->fd[START_OWN][0];
+	b->ops = ops;
+	b->disk_fd = ops->no_disk ? -1 : f->fd[START_OWN][0];
 	blk_sync_init(&b->sync, other ? f->fd[START_OWN][1] : -1);
+	blk_limit_init(&b->limit);
+	blk_limit_set(&b->limit, &m->limit, clock_ns());
 	rc = worker_open(&b->w, h, &m->head.mem, f, BLK_TAG, step, e);
 	if (rc)
 		return rc;
@@ -227,12 +232,7 @@ int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m,
 		b->page->sync_failed = 0;
 	*step = "overlay";
 	rc = open_overlay(b, f, e);
-	if (!rc)
-		rc = open_lanes(b, step, e);
-	if (rc)
-		return rc;
-	blk_describe(b);
-	return 0;
+	return rc ? rc : open_lanes(b, step, e);
 }
 
 static void blk_stop(void *dev, struct msg_stats *s)
@@ -243,10 +243,29 @@ static void blk_stop(void *dev, struct msg_stats *s)
 	blk_overlay_finish(&b->overlay); /* no vCPU waits any more */
 }
 
+int blk_message(void *dev, enum msg_type type, const void *body, size_t len, const int *fds,
+		unsigned nfds)
+{
+	struct blk *b = dev;
+	struct msg_limit m;
+
+	for (unsigned i = 0; i < nfds; i++)
+		fd_close(&(int){fds[i]});
+	if (type != MSG_LIMIT || len != sizeof(m) || nfds)
+		return -EPROTO;
+	memcpy(&m, body, sizeof(m));
+	blk_limit_set(&b->limit, &m, clock_ns());
+	/* Whoever waits for the old one looks again. */
+	for (unsigned i = 0; i < b->w.nlanes; i++)
+		lane_wake(&b->w.lane[i]);
+	return 0;
+}
+
 int blk_attach(struct blk *b, struct helper *h, struct err *e)
 {
 	b->helper_ops = worker_helper_ops;
 	b->helper_ops.stop = blk_stop;
+	b->helper_ops.message = blk_message;
 	return helper_attach(h, &b->helper_ops, &b->w, e);
 }
 

@@ -7,8 +7,8 @@
  *                    blk_uring_linux.c or blk_threads.c)
  *   pool             threads for what an engine cannot do itself (blk_pool.c), for all queues
  *
- * The I/O threads share the disk, what is stable on it (blk_sync.c), and of a copy-on-write disk
- * which blocks are its own (blk_overlay.c); nothing else.
+ * The I/O threads share the disk, what is stable on it (blk_sync.c), its limits (blk_limit.c), and of
+ * a copy-on-write disk which blocks are its own (blk_overlay.c); nothing else.
  *
  * Data moves between guest memory and the disk without a copy, except for direct I/O of buffers
  * that are not aligned. A request lives in a fixed pool from the moment that its chain is taken
@@ -27,6 +27,7 @@
 
 #include "blk_start.h"
 #include "blk_engine.h"
+#include "blk_limit.h"
 #include "blk_overlay.h"
 #include "blk_pool.h"
 #include "devices/worker.h"
@@ -123,7 +124,8 @@ struct blk_lane {
 	struct blk_eng *engine;
 	unsigned in_flight;
 	unsigned luck, skipped; /* of spinning, see blk_io.c */
-	unsigned depth;         /* of pool[] */
+	int wait_ms;    /* a limit holds back what is in the queue, for so long; 0: none does */
+	unsigned depth; /* of pool[] */
 	struct blk_req *pool;
 	struct blk_req *free; /* used before; then comes pool[nfresh] */
 	unsigned nfresh;
@@ -150,6 +152,7 @@ struct blk {
 	const struct blk_engine_ops *ops;
 	struct blk_pool pool;
 	struct blk_sync sync;
+	struct blk_limit limit;
 	struct blk_overlay overlay;
 	struct helper_ops helper_ops;
 	const uint8_t *zeros;
@@ -160,13 +163,25 @@ struct blk {
  * the process. Maps memory, starts the threads, does not serve yet. *step is what failed. */
 int blk_open(struct blk *b, struct helper *h, const struct msg_start_blk *m,
 	     const struct start_fds *f, const char **step, struct err *e);
+/* The same with that engine, and the guest cannot see it yet: what it is may still be found out.
+ * blk_describe() before blk_attach(). */
+int blk_begin_disk(struct blk *b, struct helper *h, const struct msg_start_blk *m,
+		   const struct start_fds *f, const struct blk_engine_ops *ops, const char **step,
+		   struct err *e);
+/* The guest sees what b->conf says: a capacity, no more queues than there are lanes. */
+void blk_describe(struct blk *b);
 void blk_rules(const struct blk *b, struct rule_list *l);
+/* helper_ops.message: MSG_LIMIT, and nothing else. dev is the disk. */
+int blk_message(void *dev, enum msg_type type, const void *body, size_t len, const int *fds,
+		unsigned nfds);
 /* helper_attach(). */
 int blk_attach(struct blk *b, struct helper *h, struct err *e);
 /* Lane i of b->conf.nqueues, without engine and memory. */
 void blk_lane_init(struct blk *b, unsigned i);
 /* Is this a message that can be obeyed? -EINVAL says what is not. */
 int blk_check_conf(const struct msg_start_blk *m, struct err *e);
+/* The same, of any engine. */
+int blk_check_disk(const struct msg_start_blk *m, struct err *e);
 
 /* What the driver is told (5.2.3, 5.2.4). */
 uint64_t blk_features(const struct msg_start_blk *m);

@@ -76,6 +76,8 @@ struct blk_engine_conf {
 };
 
 struct blk_engine_ops {
+	bool no_disk;          /* there is no descriptor of a disk */
+	size_t stack;          /* of an I/O thread; 0: as our own code needs it */
 	unsigned pool_threads; /* how many threads the pool is to have, for all engines of a disk */
 	/* Allocate, make events. */
 	int (*open)(struct blk_eng **out, const struct blk_engine_conf *c, struct err *e);
@@ -83,9 +85,9 @@ struct blk_engine_ops {
 	int (*enter)(struct blk_eng *g, struct err *e);
 	/* Queue one request; it starts at the next wait at the latest. */
 	void (*submit)(struct blk_eng *g, struct blk_io *io);
-	/* Start what was submitted, call done() for what has finished. If `block`, wait until
-	 * something has, or a kick or a command has come. */
-	void (*wait)(struct blk_eng *g, bool block);
+	/* Start what was submitted, call done() for what has finished. Wait until something has, or a
+	 * kick or a command has come, but for no longer than `ms` (-1: for ever). */
+	void (*wait)(struct blk_eng *g, int ms);
 	/* Would wait() find something that has finished? Cheap, no system call. */
 	bool (*ready)(struct blk_eng *g);
 	void (*rules)(const struct blk_eng *g, struct rule_list *l);

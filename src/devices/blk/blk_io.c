@@ -4,7 +4,8 @@
  *
  * A turn: finished requests have pushed their used entries; take new chains, a bounded number;
  * publish everything at once, with one interrupt; if nothing is left to take, ask the driver for
- * kicks; then wait in the engine, which at the same time submits what was taken.
+ * kicks; then wait in the engine, which at the same time submits what was taken. While a limit holds
+ * the queue back (blk_limit.h) no kicks are asked for: the wait has an end then.
  *
  * The queue is looked at in every turn, so a kick is nothing but a reason to have one.
  */
@@ -70,6 +71,27 @@ void blk_finish(struct blk_req *r, uint8_t status)
 	give_free(l, r);
 }
 
+/* What the guest asks to be moved; ranges are not: nobody reads or writes them here. */
+static uint64_t blk_io_bytes(const struct blk_req *r, const struct vq_chain *c)
+{
+	uint64_t n = 0;
+
+	if (r->type == VIRTIO_BLK_T_IN)
+		n = c->write_len - 1;
+	else if (r->type == VIRTIO_BLK_T_OUT)
+		n = c->read_len - sizeof(struct virtio_blk_outhdr);
+	return n < BLK_MAX_DATA ? n : BLK_MAX_DATA;
+}
+
+/* Does a limit hold back what is in the queue? Not what an earlier process had taken: that was let
+ * through. */
+static bool held_back(struct blk_lane *l, bool resumed)
+{
+	if (!resumed && vq_waiting(l->q))
+		l->wait_ms = blk_limit_ask(&l->b->limit, l->l->index, clock_ns());
+	return l->wait_ms > 0;
+}
+
 /* True: there is more to take at once. */
 static bool serve_queue(struct blk_lane *l)
 {
@@ -82,6 +104,8 @@ static bool serve_queue(struct blk_lane *l)
 
 		if (!r)
 			return false; /* a request that finishes brings us back */
+		if (blk_limit_on(&l->b->limit) && held_back(l, resumed))
+			return false;
 		c.iov = r->vec;
 		rc = vq_next(l->q, &c);
 		if (rc == 0)
@@ -97,6 +121,7 @@ static bool serve_queue(struct blk_lane *l)
 			lane_fault(l->l, why);
 			return false;
 		}
+		blk_limit_take(&l->b->limit, l->l->index, blk_io_bytes(r, &c));
 	}
 	return true;
 }
@@ -119,8 +144,11 @@ bool blk_turn(struct blk_lane *l)
 	blk_overlay_take(l);
 	publish(l); /* what has finished: the driver's next requests may come while we take those
 		       that are there */
+	l->wait_ms = 0;
 	if (lane_runs(l->l) && l->q->num && !lane_freezes(l->l))
 		more = serve_queue(l);
+	if (!l->wait_ms)
+		blk_limit_leave(&l->b->limit, l->l->index);
 	publish(l); /* what needed no disk */
 	if (l->in_flight == 0) {
 		lane_calm(l->l);
@@ -133,12 +161,12 @@ bool blk_turn(struct blk_lane *l)
 static bool may_take(struct blk_lane *l)
 {
 	return lane_runs(l->l) && !lane_commanded(l->l) && !lane_freezes(l->l) && l->q->num &&
-	       peek_free(l);
+	       !l->wait_ms && peek_free(l);
 }
 
 bool blk_arm(struct blk_lane *l)
 {
-	/* A request that finishes, or a command, brings us back. */
+	/* A request that finishes, a command, or the end of a wait brings us back. */
 	return may_take(l) && lane_arm(l->l, l->l->index);
 }
 
@@ -174,7 +202,7 @@ static bool spin(struct blk_lane *l)
 
 	if (!may_take(l) || (l->luck == 0 && ++l->skipped % BLK_SPIN_RETRY))
 		return false;
-	l->b->ops->wait(l->engine, false); /* submits */
+	l->b->ops->wait(l->engine, 0); /* submits */
 	if (l->in_flight != before)
 		return true; /* first the answers */
 	until = clock_ns() + BLK_SPIN_NS;
@@ -190,6 +218,18 @@ static bool spin(struct blk_lane *l)
 	return found;
 }
 
+/* Until something comes that a turn deals with. */
+static void sleep_well(struct blk_lane *l)
+{
+	int ms = blk_arm(l) ? 0 : -1;
+
+	if (l->wait_ms) {
+		l->l->stat[STAT_BLK_THROTTLED]++;
+		ms = l->wait_ms;
+	}
+	l->b->ops->wait(l->engine, ms);
+}
+
 void *blk_io_main(void *arg)
 {
 	struct blk_lane *l = arg;
@@ -200,8 +240,8 @@ void *blk_io_main(void *arg)
 		return NULL;
 	for (;;) {
 		if (blk_turn(l))
-			l->b->ops->wait(l->engine, false);
+			l->b->ops->wait(l->engine, 0);
 		else if (!spin(l))
-			l->b->ops->wait(l->engine, !blk_arm(l));
+			sleep_well(l);
 	}
 }

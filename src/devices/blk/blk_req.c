@@ -184,6 +184,7 @@ static void write_zeros(struct blk_req *r)
 	r->io.iov = r->vec;
 	r->io.niov = n;
 	r->io.off = r->off;
+	blk_limit_charge(&r->lane->b->limit, r->len - left);
 	submit(r);
 }
 

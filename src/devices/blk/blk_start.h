@@ -27,6 +27,7 @@ enum blk_flags {
  * and has not been told. Not on Windows. */
 struct msg_start_blk {
 	struct start_head head;
+	struct msg_limit limit;
 	uint64_t capacity;      /* bytes, multiple of 512 */
 	uint32_t nqueues;       /* 1..BLK_MAX_QUEUES */
 	uint32_t flags;         /* enum blk_flags */

@@ -51,10 +51,10 @@ static void threads_submit(struct blk_eng *g, struct blk_io *io)
 	blk_pool_submit(&g->end, io);
 }
 
-static void threads_wait(struct blk_eng *g, bool block)
+static void threads_wait(struct blk_eng *g, int ms)
 {
 	struct blk_io *io, *next;
-	uint64_t got = events_wait(g->event, ARRAY_LEN(g->event), -1, block ? -1 : 0);
+	uint64_t got = events_wait(g->event, ARRAY_LEN(g->event), -1, ms);
 
 	if (got >> 2 & 1)
 		(*g->conf.kicks)++;

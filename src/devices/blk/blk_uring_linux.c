@@ -310,20 +310,32 @@ static bool uring_ready(struct blk_eng *g)
 	       (__atomic_load_n(g->ring.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN);
 }
 
-static void uring_wait(struct blk_eng *g, bool block)
+static int call_ring(struct blk_eng *g, int ms)
+{
+	struct __kernel_timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000LL};
+	struct io_uring_cqe *c;
+
+	if (ms < 0)
+		return io_uring_submit_and_wait(&g->ring, 1);
+	/* The time is an argument of the call, and no request: all kernels that have multishot polls
+	 * can do that (5.11). */
+	return ms ? io_uring_submit_and_wait_timeout(&g->ring, &c, 1, &t, NULL)
+		  : io_uring_submit_and_get_events(&g->ring);
+}
+
+static void uring_wait(struct blk_eng *g, int ms)
 {
 	struct io_uring_cqe *c;
 	unsigned head, n = 0;
 	int rc;
 
-	if (!block && !io_uring_sq_ready(&g->ring) && !uring_ready(g))
+	if (!ms && !io_uring_sq_ready(&g->ring) && !uring_ready(g))
 		return; /* nothing to tell the kernel, and nothing that it has to tell */
-	rc = block ? io_uring_submit_and_wait(&g->ring, 1)
-		   : io_uring_submit_and_get_events(&g->ring);
+	rc = call_ring(g, ms);
 
-	/* EINTR: a signal. EAGAIN, EBUSY: no memory, or completions have to be taken first; the
-	 * rest stays queued. */
-	if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY)
+	/* EINTR: a signal. ETIME: as long as was said. EAGAIN, EBUSY: no memory, or completions have
+	 * to be taken first; the rest stays queued. */
+	if (rc < 0 && rc != -EINTR && rc != -ETIME && rc != -EAGAIN && rc != -EBUSY)
 		panic("io_uring_enter: %d", rc);
 	io_uring_for_each_cqe(&g->ring, head, c)
 	{

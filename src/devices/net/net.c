@@ -29,15 +29,20 @@ int net_check_conf(const struct msg_start_net *m, struct err *e)
 		return err_set(e, -EINVAL, "%u threads for %u pairs", m->nthreads, m->npairs);
 	if (m->kind != NET_TAP && m->tun_offloads)
 		return err_set(e, -EINVAL, "offloads %#x of a stream", m->tun_offloads);
-	if (m->flags & ~(m->kind == NET_TAP ? 0u : NET_AWAY | NET_NO_LOOPBACK))
+	if (m->flags & ~(NET_METADATA | NET_POLICED |
+			 (m->kind == NET_TAP ? (unsigned)NET_VHOST : NET_AWAY | NET_NO_LOOPBACK)))
 		return err_set(e, -EINVAL, "flags %#x", m->flags);
+	if ((m->flags & NET_VHOST) && ((m->flags & (NET_METADATA | NET_POLICED)) || m->npairs > 1 ||
+				       m->limit.rate || m->limit.ops))
+		return err_set(e, -EINVAL, "more than the kernel does for a card: flags %#x",
+			       m->flags);
 	if (m->mtu && (m->mtu < NET_MIN_MTU || m->mtu > NET_MAX_MTU))
 		return err_set(e, -EINVAL, "MTU %u", m->mtu);
 	if (m->mac[0] & 1)
 		return err_set(e, -EINVAL, "a multicast MAC address");
-	if (m->rate > NET_MAX_RATE || m->pps > NET_MAX_RATE)
+	if (m->limit.rate > LIMIT_MOST || m->limit.ops > LIMIT_MOST)
 		return err_set(e, -EINVAL, "limit of %llu bytes and %llu frames a second",
-			       (unsigned long long)m->rate, (unsigned long long)m->pps);
+			       (unsigned long long)m->limit.rate, (unsigned long long)m->limit.ops);
 	return 0;
 }
 
@@ -86,6 +91,10 @@ static void net_event(void *dev)
 	worker_helper_ops.event(dev);
 	if (!news)
 		return;
+	net_guard_say(n, news);
+	news &= NET_NEWS_MAC | NET_NEWS_LINK | NET_NEWS_LOST;
+	if (!news)
+		return;
 	fill_config(n);
 	if ((news & NET_NEWS_LINK) && n->conf.kind == NET_TAP)
 		log_warn("the TAP interface has been removed: the link is down");
@@ -97,13 +106,9 @@ static void net_event(void *dev)
 	}
 }
 
-static int message(void *dev, enum msg_type type, const void *body, size_t len, const int *fds,
-		   unsigned nfds)
+static int next_stream(struct net *n, size_t len, const int *fds, unsigned nfds)
 {
-	struct net *n = dev;
-
-	(void)body;
-	if (type != MSG_NET_PEER || len || nfds != 1 || !n->lost) {
+	if (len || nfds != 1 || !n->lost) {
 		for (unsigned i = 0; i < nfds; i++)
 			close(fds[i]);
 		return -EPROTO;
@@ -111,6 +116,25 @@ static int message(void *dev, enum msg_type type, const void *body, size_t len, 
 	n->lost = false;
 	atomic_store(&n->next, fds[0] + 1);
 	lane_wake(n->lane[0].l);
+	return 0;
+}
+
+static int message(void *dev, enum msg_type type, const void *body, size_t len, const int *fds,
+		   unsigned nfds)
+{
+	struct net *n = dev;
+
+	if (type == MSG_NET_PEER)
+		return next_stream(n, len, fds, nfds);
+	for (unsigned i = 0; i < nfds; i++)
+		close(fds[i]);
+	if (nfds || net_is_vhost(n))
+		return -EPROTO;
+	if (type == MSG_NET_POLICY && len == sizeof(struct net_policy))
+		return net_guard_set(n, body);
+	if (type != MSG_LIMIT || len != sizeof(struct msg_limit))
+		return -EPROTO;
+	net_limits_set(n, body);
 	return 0;
 }
 
@@ -141,7 +165,13 @@ static int open_backing(struct net *n, const int *fds, struct err *e)
 	n->lost = n->conf.flags & NET_AWAY;
 	atomic_store(&n->link_down, n->lost);
 	n->nbackings = n->conf.npairs;
-	for (unsigned i = 0; i < n->nbackings; i++) {
+	n->metadata = NULL;
+	if (n->conf.flags & NET_METADATA) {
+		n->metadata = &n->backing[n->nbackings];
+		*n->metadata = (struct net_backing){.ops = &net_metadata, .fd = fds[n->nbackings]};
+		n->nbackings++;
+	}
+	for (unsigned i = 0; i < n->conf.npairs; i++) {
 		struct net_backing *b = &n->backing[i];
 
 		*b = (struct net_backing){.ops = net_backing_find(n->conf.kind),
@@ -165,6 +195,24 @@ static void model_start(void *dev)
 	worker_start(dev);
 }
 
+static void model_start_vhost(void *dev)
+{
+	model_start(dev);
+	net_vhost_start(dev);
+}
+
+static void model_stop_vhost(void *dev)
+{
+	net_vhost_stop(dev);
+	worker_stop(dev);
+}
+
+static void model_vector_vhost(void *dev, unsigned i)
+{
+	if (NET_VHOST_QUEUES >> i & 1)
+		net_vhost_vector(dev, i);
+}
+
 static void net_describe(struct net *n)
 {
 	struct net_page *page = n->w.h->port.dev_state;
@@ -177,6 +225,12 @@ static void net_describe(struct net *n)
 			sizeof(n->config));
 	n->w.model.start = model_start;
 	n->w.model.reset = model_reset;
+	if (net_is_vhost(n)) {
+		n->w.model.lent = NET_VHOST_QUEUES;
+		n->w.model.start = model_start_vhost;
+		n->w.model.stop = model_stop_vhost;
+		n->w.model.vector = model_vector_vhost;
+	}
 	n->ops = worker_helper_ops;
 	n->ops.event = net_event;
 	n->ops.message = message;
@@ -203,6 +257,7 @@ int net_open(struct net *n, struct helper *h, const struct msg_start_net *m,
 	n->conf = *m;
 	n->nlanes = m->nthreads;
 	net_limits_init(n);
+	net_guard_init(n);
 	rc = worker_open(&n->w, h, &m->head.mem, f, NET_TAG, step, e);
 	if (rc)
 		return rc;
@@ -212,6 +267,12 @@ int net_open(struct net *n, struct helper *h, const struct msg_start_net *m,
 		rc = open_backing(n, f->fd[START_OWN], e);
 	if (rc)
 		return rc;
+	if (net_is_vhost(n)) {
+		*step = "vhost-net";
+		rc = net_vhost_open(n, f->fd[START_OWN][n->nbackings], e);
+		if (rc)
+			return rc;
+	}
 	net_describe(n);
 	*step = "thread";
 	return open_lanes(n, e);
@@ -220,6 +281,10 @@ int net_open(struct net *n, struct helper *h, const struct msg_start_net *m,
 void net_rules(const struct net *n, struct rule_list *l)
 {
 	worker_rules(&n->w, l, true);
+	if (net_is_vhost(n)) {
+		net_vhost_rules(n, l);
+		return;
+	}
 	for (unsigned i = 0; i < n->nbackings; i++)
 		n->backing[i].ops->rules(&n->backing[i], l);
 }

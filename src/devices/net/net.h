@@ -26,6 +26,12 @@
  *
  * With several pairs, the backing's queues that have no active pair are received by the active
  * ones: a frame of queue i goes to pair i modulo the number of active pairs.
+ *
+ * With NET_VHOST the pair is the kernel's while the driver is there, and the lane serves the control
+ * queue (net_vhost.c): what is said above of frames is not said of those.
+ *
+ * With NET_METADATA there is one backing more, for frames to and from 169.254.169.254, on whichever
+ * pair the guest sends them (net_metadata.c).
  */
 #ifndef DEVICES_NET_H
 #define DEVICES_NET_H
@@ -34,6 +40,7 @@
 #include "net_start.h"
 #include "devices/bucket.h"
 #include "net_backing.h"
+#include "net_policy.h"
 #include "devices/worker.h"
 
 #define NET_BUDGET 64u                /* frames of one direction of one pair in one turn, */
@@ -41,9 +48,9 @@
 #define NET_RX_IOVS 768u              /* segments of receive buffers that are held at once */
 #define NET_MIN_MTU 68u               /* 5.1.4.1 */
 #define NET_MAX_MTU 65535u
-#define NET_MAX_COMMAND 1024u     /* bytes of one command; more: two tables of 64 addresses fit */
-#define NET_MAX_RATE (1ull << 40) /* of a limit: what struct bucket can count */
-#define NET_COMMANDS 16u          /* of one turn */
+#define NET_MAX_COMMAND 1024u /* bytes of one command; more: two tables of 64 addresses fit */
+#define NET_COMMANDS 16u      /* of one turn */
+#define NET_MAX_BACKINGS (NET_MAX_PAIRS + 1) /* one for each pair, and insula-metadata */
 
 /* Receive buffers of one queue that were taken and not used yet, in order, and a frame that waits
  * for more of them. */
@@ -70,14 +77,29 @@ struct net_tx {
 	unsigned n; /* iov[1] to iov[n] are the frame */
 	size_t len;
 	struct virtio_net_hdr_v1 hdr;
-	struct iovec iov[1 + VQ_MAX_NUM];
+	struct iovec iov[2 + VQ_MAX_NUM];
+	uint8_t head_copy[NET_POLICY_HEAD]; /* with a policy: iov[1] */
 };
 
 /* Of one direction of the device. The lock is for lanes that take from it side by side; where there
  * is no limit nobody touches it. */
 struct net_limit {
 	pthread_mutex_t lock;
+	_Atomic bool on;
 	struct bucket bytes, frames;
+};
+
+/* The card's policy. The lock is for all but `names`, which has one of its own. */
+#define GUARD_FOUND 64u
+struct net_guard {
+	pthread_mutex_t lock;
+	struct net_policy policy;
+	_Atomic uint32_t version;
+	struct net_names names;
+	struct msg_net_denied denied; /* since the last MSG_NET_DENIED */
+	uint64_t told_ns;
+	struct msg_net_name found[GUARD_FOUND]; /* to be told */
+	unsigned nfound;
 };
 
 /* One I/O thread. */
@@ -85,8 +107,16 @@ struct net_lane {
 	struct net *n;
 	struct lane *l;
 	pthread_mutex_t gate, turn;
-	unsigned active;  /* n->st->npairs in the last turn */
-	uint32_t started; /* l->seen of the last start */
+	unsigned active;          /* n->st->npairs in the last turn */
+	uint32_t started;         /* l->seen of the last start */
+	struct net_policy policy; /* as of */
+	uint32_t policy_version;
+};
+
+/* See net_vhost.c. */
+struct net_vhost {
+	int fd;     /* owned: of /dev/vhost-net */
+	int err_fd; /* owned: the kernel signals that a ring cannot be */
 };
 
 struct net {
@@ -106,13 +136,22 @@ struct net {
 	uint64_t features; /* negotiated */
 	unsigned npairs;   /* that the driver may use */
 	unsigned nbackings;
-	struct net_backing backing[NET_MAX_PAIRS];
-	struct net_rx *rx; /* [npairs] */
+	struct net_backing backing[NET_MAX_BACKINGS];
+	struct net_backing *metadata; /* the last of them; NULL: the card has none */
+	struct net_rx *rx;            /* [npairs] */
 	struct net_tx *tx;
 	struct net_limit rx_limit, tx_limit;
+	struct net_guard guard;
+	struct net_vhost vhost; /* with NET_VHOST */
 };
 
-enum net_news { NET_NEWS_MAC = 1, NET_NEWS_LINK = 2, NET_NEWS_LOST = 4 };
+enum net_news {
+	NET_NEWS_MAC = 1,
+	NET_NEWS_LINK = 2,
+	NET_NEWS_LOST = 4,
+	NET_NEWS_DENIED = 8,
+	NET_NEWS_NAMES = 16
+};
 
 /* Takes the descriptors of its start message over. Maps memory, starts the thread,
  * does not serve yet. *step is what failed. helper_attach() with &n->ops. */
@@ -129,6 +168,8 @@ void *net_io_main(void *arg);
 void net_lane_init(struct net *n, unsigned i);
 /* Once, of n->conf: a driver that starts again gets no more for it. */
 void net_limits_init(struct net *n);
+/* Other ones, at any time; 0: none. */
+void net_limits_set(struct net *n, const struct msg_limit *m);
 /* The driver is there, and no lane runs yet: what all of them go by. */
 void net_prepare(struct net *n);
 /* One turn: the queues of the lane, each within its budget. True: there is more to do at once. */
@@ -159,6 +200,38 @@ bool net_tx_serve(struct net_lane *l, struct net_tx *t, struct net_backing *b);
 /* Check the header of a frame of `len` bytes against what was negotiated, and clear what means
  * nothing. False: do not send it. */
 bool net_tx_header(uint64_t features, struct virtio_net_hdr_v1 *h, size_t len);
+
+/* ---- net_guard.c ---- */
+void net_guard_init(struct net *n);
+/* Control thread: from now on. -EPROTO. */
+int net_guard_set(struct net *n, const struct net_policy *p);
+/* Control thread: tell the supervisor. */
+void net_guard_say(struct net *n, uint32_t news);
+/* A lane, before its turn: the newest policy is its own. */
+void net_guard_turn(struct net_lane *l);
+/* May this frame go? Then its head is a copy. */
+bool net_guard_lets(struct net_lane *l, struct net_tx *t);
+/* Are answers of the resolver looked at? Then each frame that comes is shown, from memory that the
+ * guest cannot write to. */
+bool net_guard_reads(const struct net_lane *l);
+void net_guard_sees(struct net_lane *l, const uint8_t *frame, size_t len);
+
+/* ---- net_vhost.c: NET_VHOST. The control thread ---- */
+static inline bool net_is_vhost(const struct net *n)
+{
+	return n->conf.flags & NET_VHOST;
+}
+#define NET_VHOST_QUEUES 3u /* bits: those of the pair */
+/* Not sealed yet, and memory is mapped. Takes the descriptor over. */
+int net_vhost_open(struct net *n, int fd, struct err *e);
+void net_vhost_rules(const struct net *n, struct rule_list *l);
+/* After net_prepare(): the rings are the kernel's. If it does not want them, the device needs a
+ * reset. */
+void net_vhost_start(struct net *n);
+/* They are not any more. */
+void net_vhost_stop(const struct net *n);
+/* Queue i, which runs, interrupts by another vector. */
+void net_vhost_vector(const struct net *n, unsigned i);
 
 /* ---- net_ctrl.c ---- */
 bool net_ctrl_serve(struct net_lane *l, struct virtqueue *q);

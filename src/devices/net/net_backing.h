@@ -6,6 +6,8 @@
  *   net_stream   a stream socket, each frame behind its length (32 bits, big endian): what QEMU's
  *                "-netdev stream", switches made for it, and passt speak
  *
+ * and beside it net_metadata, insula-metadata's socket, each message a frame.
+ *
  * A backing makes no decision about what the guest may do: headers have been checked before send()
  * and are checked after recv(). Descriptors do not block.
  *
@@ -84,7 +86,11 @@ struct net_backing_ops {
 	void (*rules)(const struct net_backing *b, struct rule_list *l);
 };
 
-extern const struct net_backing_ops net_tap, net_stream;
+extern const struct net_backing_ops net_tap, net_stream, net_metadata;
+
+/* Does the frame of `len` bytes go to 169.254.169.254, or ask for its address? iov[0] is not looked
+ * at. */
+bool net_metadata_is(const struct iovec *iov, unsigned n, size_t len);
 
 /* NULL: no such kind (enum net_kind). */
 const struct net_backing_ops *net_backing_find(uint32_t kind);

@@ -77,7 +77,7 @@ static void init_state(struct net *n)
 
 static bool limited(const struct net_limit *l)
 {
-	return l->bytes.rate || l->frames.rate;
+	return atomic_load_explicit(&l->on, memory_order_relaxed);
 }
 
 bool net_allowed(struct net_limit *l)
@@ -111,19 +111,39 @@ static uint64_t larger(uint64_t a, uint64_t b)
 }
 
 /* A hundredth of a second's worth at once, but at least one frame of any size. */
-static void init_limit(struct net *n, struct net_limit *l, uint64_t now)
+static void set_limit(struct net_limit *l, const struct msg_limit *m, uint64_t now)
 {
-	pthread_mutex_init(&l->lock, NULL);
-	bucket_init(&l->bytes, n->conf.rate, larger(n->conf.rate / 100, NET_MAX_FRAME), now);
-	bucket_init(&l->frames, n->conf.pps, larger(n->conf.pps / 100, 16), now);
+	pthread_mutex_lock(&l->lock);
+	bucket_init(&l->bytes, m->rate, larger(m->rate / 100, NET_MAX_FRAME), now);
+	bucket_init(&l->frames, m->ops, larger(m->ops / 100, 16), now);
+	l->on = m->rate || m->ops;
+	pthread_mutex_unlock(&l->lock);
+}
+
+static void set_limits(struct net *n, const struct msg_limit *m)
+{
+	uint64_t now = clock_ns();
+
+	set_limit(&n->rx_limit, m, now);
+	set_limit(&n->tx_limit, m, now);
 }
 
 void net_limits_init(struct net *n)
 {
-	uint64_t now = clock_ns();
+	pthread_mutex_init(&n->rx_limit.lock, NULL);
+	pthread_mutex_init(&n->tx_limit.lock, NULL);
+	set_limits(n, &n->conf.limit);
+}
 
-	init_limit(n, &n->rx_limit, now);
-	init_limit(n, &n->tx_limit, now);
+void net_limits_set(struct net *n, const struct msg_limit *m)
+{
+	const struct msg_limit some = {m->rate < LIMIT_MOST ? m->rate : LIMIT_MOST,
+				       m->ops < LIMIT_MOST ? m->ops : LIMIT_MOST};
+
+	set_limits(n, &some);
+	/* Who waits for the old one looks again. */
+	for (unsigned i = 0; i < n->nlanes; i++)
+		lane_wake(n->lane[i].l);
 }
 
 void net_prepare(struct net *n)
@@ -185,7 +205,8 @@ static void net_io_start(struct net_lane *l)
 	for (unsigned i = 0; i < n->npairs; i++) {
 		if (!own_pair(l, i))
 			continue;
-		l->l->queues |= 3u << 2 * i;
+		if (!net_is_vhost(n))
+			l->l->queues |= 3u << 2 * i;
 		net_rx_start(l, &n->rx[i], &n->w.front.v.vq[2 * i]);
 		net_tx_start(l, &n->tx[i], &n->w.front.v.vq[2 * i + 1]);
 	}
@@ -235,6 +256,7 @@ bool net_turn(struct net_lane *l)
 	pthread_mutex_unlock(&l->gate);
 	if (first_lane(l))
 		take_next(l->n);
+	net_guard_turn(l);
 	if (lane_runs(l->l))
 		more = serve(l);
 	else
@@ -268,8 +290,9 @@ static int sooner(int a, int b)
 	return a < 0 || (b >= 0 && b < a) ? b : a;
 }
 
-/* Ask for the kicks that matter. True: something is there already. */
-static bool arm(struct net_lane *l, bool may_send)
+/* Ask for the kicks that matter; what a limit holds back its end will wake. True: something is there
+ * already. */
+static bool arm(struct net_lane *l, bool may_send, bool may_receive)
 {
 	struct net *n = l->n;
 	bool more = has_commands(l) && lane_arm(l->l, 2 * n->npairs);
@@ -279,7 +302,7 @@ static bool arm(struct net_lane *l, bool may_send)
 			more |= lane_arm(l->l, 2 * i + 1);
 	}
 	/* Buffers for a backing that brings no frames are left where they are. */
-	for (unsigned i = 0; i < n->nbackings; i++) {
+	for (unsigned i = 0; i < n->nbackings && may_receive; i++) {
 		unsigned rx = rx_pair(l, i);
 
 		if (own_pair(l, rx) && !n->backing[i].dead && net_rx_starved(&n->rx[rx]))
@@ -313,6 +336,21 @@ static unsigned watch(struct net_lane *l, bool may_receive, struct pollfd *p)
 	return n->nbackings;
 }
 
+/* Of the rings that are the kernel's. */
+static unsigned watch_vhost(const struct net *n, struct pollfd *p)
+{
+	*p = (struct pollfd){.fd = n->vhost.err_fd, .events = POLLIN};
+	return net_is_vhost(n) ? 1 : 0;
+}
+
+static void look_at_vhost(struct net_lane *l, const struct pollfd *p)
+{
+	if (!net_is_vhost(l->n) || !p->revents)
+		return;
+	event_drain(l->n->vhost.err_fd);
+	lane_fault(l->l, "a ring that vhost-net cannot serve");
+}
+
 static unsigned watch_ends(const struct net *n, struct pollfd *p)
 {
 	for (unsigned i = 0; i < n->nbackings; i++) {
@@ -336,7 +374,7 @@ static void look_for_end(struct net *n, const struct pollfd *p)
 void net_wait(struct net_lane *l)
 {
 	struct net *n = l->n;
-	struct pollfd p[NET_MAX_PAIRS];
+	struct pollfd p[NET_MAX_BACKINGS + 1];
 	int rx_ms, tx_ms;
 	unsigned np;
 
@@ -349,13 +387,14 @@ void net_wait(struct net_lane *l)
 	}
 	rx_ms = wait_ms(&n->rx_limit);
 	tx_ms = wait_ms(&n->tx_limit);
-	if (arm(l, tx_ms < 0))
+	if (arm(l, tx_ms < 0, rx_ms < 0))
 		return;
 	if (rx_ms >= 0 || tx_ms >= 0)
 		l->l->stat[STAT_NET_THROTTLED]++;
 	np = watch(l, rx_ms < 0, p);
-	lane_wait(l->l, p, np, sooner(rx_ms, tx_ms));
+	lane_wait(l->l, p, np + watch_vhost(n, &p[np]), sooner(rx_ms, tx_ms));
 	look_for_end(n, p);
+	look_at_vhost(l, &p[np]);
 	l->l->stat[STAT_NET_IO_WAKEUPS]++;
 }
 

@@ -14,7 +14,11 @@ static int net_main_check(const void *start, const struct start_fds *f, struct e
 
 	if (!rc)
 		rc = start_expect(f, START_KICK, 2 * m->npairs + 1, e);
-	return rc ? rc : start_expect(f, START_OWN, m->kind == NET_TAP ? m->npairs : 1, e);
+	return rc ? rc
+		  : start_expect(f, START_OWN,
+				 (m->kind == NET_TAP ? m->npairs : 1) +
+					 !!(m->flags & (NET_METADATA | NET_VHOST)),
+				 e);
 }
 
 static int net_main_open_device(void *dev, struct helper *h, const void *start,

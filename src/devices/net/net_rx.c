@@ -181,13 +181,31 @@ static void place(struct net_lane *l, struct net_rx *r, size_t len)
 	(void)finish_held(l, r);
 }
 
+/* Into memory of our own, where it can be read before the guest could change it; then to where it
+ * would have gone. */
+static ssize_t receive_seen(struct net_lane *l, struct net_rx *r, struct net_backing *b)
+{
+	struct iovec own = {.iov_base = r->spill, .iov_len = sizeof(r->spill)};
+	ssize_t len = b->ops->recv(b, &own, 1);
+
+	if (len <= 0)
+		return len;
+	if (len > (ssize_t)NET_HDR_LEN)
+		net_guard_sees(l, r->spill + NET_HDR_LEN, (size_t)len - NET_HDR_LEN);
+	iov_put(r->iov, r->niov, 0, r->spill, (size_t)len);
+	if ((uint64_t)len > r->bytes)
+		memmove(r->spill, r->spill + r->bytes, (size_t)len - r->bytes);
+	return len;
+}
+
 static ssize_t net_rx_receive(struct net_lane *l, struct net_rx *r, struct net_backing *b)
 {
 	ssize_t len;
 
 	/* Room for it: see struct net_rx. */
 	r->iov[r->niov] = (struct iovec){.iov_base = r->spill, .iov_len = sizeof(r->spill)};
-	len = b->ops->recv(b, r->iov, r->niov + 1);
+	len = net_guard_reads(l) && b != l->n->metadata ? receive_seen(l, r, b)
+							: b->ops->recv(b, r->iov, r->niov + 1);
 	if (len == -EPIPE || len == -EPROTO)
 		net_lost(l->n, b, (int)len);
 	else if (len < 0 && len != -EAGAIN)

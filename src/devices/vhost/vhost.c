@@ -358,7 +358,8 @@ int vhost_check_conf(const struct msg_start_vhost *m, struct err *e)
 		return err_set(e, -EINVAL, "%u queues", m->nqueues);
 	if (m->config_len > VHOST_CONFIG_MAX)
 		return err_set(e, -EINVAL, "%u bytes of configuration", m->config_len);
-	if (m->flags & ~(uint32_t)(VHOST_AWAY | VHOST_INFLIGHT | VHOST_HAD) ||
+	if (m->flags & ~(uint32_t)(VHOST_AWAY | VHOST_INFLIGHT | VHOST_HAD | VHOST_NO_WCE |
+				   VHOST_KEEPS_ACCOUNT) ||
 	    (m->flags & VHOST_HAD && !(m->flags & VHOST_AWAY)))
 		return err_set(e, -EINVAL, "flags %#x", m->flags);
 	if (tag && m->device_id != VIRTIO_ID_FS)

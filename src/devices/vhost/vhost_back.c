@@ -63,7 +63,8 @@ uint64_t vhost_offer(const struct vhost *v)
 	uint64_t f = v->features & (TRANSPORT_KNOWN | ~TRANSPORT_BITS);
 
 	if (v->conf.device_id == VIRTIO_ID_BLOCK)
-		f &= ~BLK_UNKNOWN;
+		f &= ~(BLK_UNKNOWN |
+		       (v->conf.flags & VHOST_NO_WCE ? BIT(VIRTIO_BLK_F_CONFIG_WCE) : 0));
 	if (v->conf.device_id != VIRTIO_ID_NET)
 		return f;
 	f &= TRANSPORT_KNOWN | NET_KNOWN;
@@ -161,6 +162,8 @@ static int vhost_agree(struct vhost *v, struct err *e)
 	if (!(v->features & BIT(VHOST_F_PROTOCOL_FEATURES)))
 		return 0;
 	rc = vlink_get_u64(&v->link, VHOST_GET_PROTOCOL_FEATURES, &can);
+	if (v->conf.flags & VHOST_KEEPS_ACCOUNT)
+		can |= BIT(VHOST_P_INFLIGHT_SHMFD);
 	v->protocol = can & PROTOCOL_WANTED;
 	/* Only a configuration changes: without it there is nothing to be told. */
 	if (!vhost_speaks(v, VHOST_P_CONFIG))

@@ -13,9 +13,9 @@
  *
  * The counting begins at a point before which everything was answered that was offered there: where
  * the ring began, or was last mended, or was given back with nothing undone. When a whole turn has
- * passed since then, it begins as far back as the rings reach, and that is such a point only if
- * nothing was answered out of order there. If the count shows that it is none, the ring
- * contradicts itself. A back end with INFLIGHT_SHMFD keeps account itself, and needs none of this.
+ * passed since then, a point is looked for that must have been one, or the oldest one that all later
+ * ones agree with (docs/protocol.md says how sure that is). If there is none, the ring contradicts
+ * itself. A back end with INFLIGHT_SHMFD keeps account itself, and needs none of this.
  */
 #ifndef DEVICES_VHOST_RING_H
 #define DEVICES_VHOST_RING_H

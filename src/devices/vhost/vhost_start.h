@@ -14,8 +14,10 @@ enum vhost_flags {
 	VHOST_AWAY =
 		1, /* there is no back end: the socket has no other end, until MSG_VHOST_PEER */
 	VHOST_INFLIGHT = 2, /* an earlier helper left `inflight`, and its descriptor comes along */
-	VHOST_HAD = 4, /* with VHOST_AWAY: the socket is the connection of the helper before. The
+	VHOST_HAD = 4,    /* with VHOST_AWAY: the socket is the connection of the helper before. The
 			* back end is asked for the rings, then it is closed */
+	VHOST_NO_WCE = 8, /* of a disk: the guest is not offered to switch its write cache */
+	VHOST_KEEPS_ACCOUNT = 16, /* the back end has INFLIGHT_SHMFD, though it does not offer it */
 };
 
 /* Requests that a back end has begun and not answered are in memory of its own making, which it

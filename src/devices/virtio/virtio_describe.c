@@ -106,6 +106,7 @@ void describe_virtio_id(struct device_desc *d, unsigned virtio_id)
 static void add_cap(struct device_pci *f, uint8_t type, uint32_t offset, uint32_t length)
 {
 	struct virtio_pci_notify_cap c = {.cap = {.cap_vndr = DEVICE_CAP_VENDOR,
+						  .cap_next = sizeof(c.cap),
 						  .cap_len = sizeof(c.cap),
 						  .cfg_type = type,
 						  .bar = VPCI_BAR,
@@ -114,7 +115,7 @@ static void add_cap(struct device_pci *f, uint8_t type, uint32_t offset, uint32_
 					  .notify_off_multiplier = VPCI_NOTIFY_EACH};
 
 	if (type == VIRTIO_PCI_CAP_NOTIFY_CFG)
-		c.cap.cap_len = sizeof(c);
+		c.cap.cap_next = c.cap.cap_len = sizeof(c);
 	memcpy(f->caps + f->caps_len, &c, c.cap.cap_len);
 	f->caps_len += c.cap.cap_len;
 }

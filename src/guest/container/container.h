@@ -357,6 +357,7 @@ int command_stats(char **argv);
 int command_update(char **argv);
 int command_delete(char **argv);
 int command_connect(char **argv);
+int command_names(char **argv);
 
 /* ---- netlink.c ---- */
 

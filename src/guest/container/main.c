@@ -54,6 +54,7 @@ static const struct command {
 	{"update", "ID NAME", 2, 0, false, command_update},
 	{"delete", "ID", 1, 0, false, command_delete},
 	{"connect", "PORT", 1, 0, false, command_connect},
+	{"names", "ADDRESS", 1, 0, false, command_names},
 };
 
 int complain(const struct err *e)

@@ -36,6 +36,7 @@ struct kvm_route {
 
 struct hv_vm {
 	int fd;
+	int assigned; /* of KVM's list of the host's devices; -1: there is none */
 	unsigned ncpus;
 	unsigned nlines;
 	size_t run_size;

@@ -25,9 +25,9 @@ int kvm_call(int fd, unsigned long request, void *arg)
 
 static const struct {
 	unsigned long request;
-	unsigned use; /* enum hv_use; 0: always */
+	unsigned use; /* enum hv_use, any of them; 0: always */
 } requests[] = {
-	{KVM_SET_MP_STATE, HV_RESTORES},
+	{KVM_SET_MP_STATE, HV_RESTORES | HV_PARKS},
 	{KVM_SET_XSAVE, HV_RESTORES},
 	{KVM_SET_XCRS, HV_RESTORES},
 	{KVM_SET_DEBUGREGS, HV_RESTORES},
@@ -65,7 +65,7 @@ const unsigned long *hv_ioctls_used(unsigned use)
 	size_t n = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(requests); i++) {
-		if (!(requests[i].use & ~use))
+		if (!requests[i].use || requests[i].use & use)
 			used[n++] = requests[i].request;
 	}
 	used[n] = 0;

@@ -118,7 +118,7 @@ static struct hv_vm *alloc_vm(const struct hv_vm_params *p)
 
 	if (!vm)
 		return NULL;
-	vm->fd = -1;
+	vm->fd = vm->assigned = -1;
 	vm->ncpus = p->ncpus;
 	vm->nlines = p->nlines;
 	pthread_mutex_init(&vm->lock, NULL);
@@ -161,10 +161,30 @@ out_destroy:
 	return r;
 }
 
+/* KVM forgets the devices when the descriptor of its list of them is closed. */
+int hv_vm_assign(struct hv_vm *vm, hv_event device, struct err *e)
+{
+	struct kvm_create_device list = {.type = KVM_DEV_TYPE_VFIO};
+	int32_t fd = (int32_t)device;
+	struct kvm_device_attr add = {.group = KVM_DEV_VFIO_GROUP,
+				      .attr = KVM_DEV_VFIO_GROUP_ADD,
+				      .addr = (uint64_t)(uintptr_t)&fd};
+	int r = vm->assigned < 0 ? kvm_call(vm->fd, KVM_CREATE_DEVICE, &list) : 0;
+
+	if (r < 0)
+		return err_sys(e, -EOPNOTSUPP, "KVM_DEV_TYPE_VFIO");
+	if (vm->assigned < 0)
+		vm->assigned = (int)list.fd;
+	r = kvm_call(vm->assigned, KVM_SET_DEVICE_ATTR, &add);
+	return r < 0 && r != -EEXIST ? err_sys(e, r, "KVM_DEV_VFIO_GROUP_ADD") : 0;
+}
+
 void hv_vm_destroy(struct hv_vm *vm)
 {
 	if (!vm)
 		return;
+	if (vm->assigned >= 0)
+		close(vm->assigned);
 	if (vm->fd >= 0)
 		close(vm->fd);
 	pthread_mutex_destroy(&vm->lock);

@@ -91,6 +91,11 @@ void hv_vcpu_was_paused(struct hv_vcpu *v)
 	(void)v;
 }
 
+int hv_vcpu_park(struct hv_vcpu *v, struct err *e)
+{
+	return err_set(e, -EOPNOTSUPP, "vCPU %u: nothing parks it on Windows yet", v->index);
+}
+
 void hv_vcpu_kick(struct hv_vcpu *v)
 {
 	atomic_store(&v->kicked, true);

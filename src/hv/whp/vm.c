@@ -245,6 +245,13 @@ int whp_vm_create(struct hv_vm **out, const struct hv_vm_params *p, const struct
 	return 0;
 }
 
+int hv_vm_assign(struct hv_vm *vm, hv_event device, struct err *e)
+{
+	(void)vm;
+	(void)device;
+	return err_set(e, -EOPNOTSUPP, "devices of the host: expected Linux");
+}
+
 void hv_vm_destroy(struct hv_vm *vm)
 {
 	if (!vm)

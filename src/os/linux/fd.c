@@ -247,6 +247,16 @@ int shm_map(int fd, uint64_t size, uint64_t off, size_t len, bool writable, void
 	return 0;
 }
 
+int device_map(int fd, uint64_t off, size_t len, void **out, struct err *e)
+{
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)off);
+
+	if (p == MAP_FAILED)
+		return err_sys(e, -errno, "mmap of %zu bytes of a device", len);
+	*out = p;
+	return 0;
+}
+
 /* mremap() of nothing of a shared mapping makes another one of it: mremap(2), "old_size". */
 void *shm_join(void *const map[], unsigned n, size_t len)
 {

@@ -257,6 +257,12 @@ int shm_map(int fd, uint64_t size, uint64_t off, size_t len, bool writable, void
 	return 0;
 }
 
+int device_map(int fd, uint64_t off, size_t len, void **out, struct err *e)
+{
+	(void)fd, (void)off, (void)len, (void)out;
+	return err_set(e, -EOPNOTSUPP, "a device of the host: expected Linux");
+}
+
 void *shm_join(void *const map[], unsigned n, size_t len)
 {
 	(void)map, (void)n, (void)len;

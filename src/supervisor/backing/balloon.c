@@ -30,8 +30,8 @@ uint32_t balloon_pages(const struct balloon_back *b)
 }
 
 /* One message at a time, and one question: a helper that does not listen must not find its channel
- * full. What has changed meanwhile is told when it has taken the last one; without a helper the next
- * one is told at its start. */
+ * full. What has changed meanwhile is told when it has taken the last one; without a helper the
+ * next one is told at its start. */
 static void tell(struct device *d)
 {
 	struct balloon_back *b = d->back.balloon;
@@ -123,11 +123,12 @@ static void look_at_idle(struct device *d, uint64_t now)
 {
 	struct balloon_back *b = d->back.balloon;
 	struct usage u = {0};
+	uint64_t added = d->vm->added.plugged; /* what is free is free of that, too */
 	struct idle_look l = {
 		.now_ns = now,
 		.seconds = b->conf->balloon.idle,
-		.mem = b->conf->mem,
-		.target = b->target,
+		.mem = b->conf->mem + added,
+		.target = b->target + added,
 		.answers = b->answers,
 		.knows = (b->said.has >> TAG_FREE & b->said.has >> TAG_AVAILABLE & 1) != 0,
 		.free = b->said.stat[TAG_FREE],

@@ -180,8 +180,9 @@ static int add_own_initrd(struct boot *b, const struct vm_config *c, const struc
 					 .busybox = busybox,
 					 .cache_dir = p->cache,
 					 .root_disk = c->rootfs || c->image || c->nshares > nlive,
-					 .fs = nlive > 0,
-					 .pci = config_has_pci(c)};
+					 .fs = nlive > 0 || c->hotplug,
+					 .pci = config_has_pci(c),
+					 .mem = c->mem_max != 0};
 	struct boot_shares s;
 	int rc;
 
@@ -210,7 +211,7 @@ static int open_initrd(struct boot *b, const struct vm_config *c, const struct p
 	if (is_elf(b->kernel) && !c->command && !c->rootfs && !c->image && !c->nshares &&
 	    !c->hostname)
 		return 0;
-	rc = boot_check_memory(b->kernel, c->mem, c->cpus, e);
+	rc = boot_check_memory(b->kernel, c->mem, config_vcpus(c), e);
 	return rc ? rc : add_own_initrd(b, c, p, kernel, check_only, e);
 }
 

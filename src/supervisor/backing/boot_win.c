@@ -93,7 +93,7 @@ static int open_initrd(struct boot *b, const struct vm_config *c, const char *ke
 	}
 	if (is_elf(b->kernel) && !c->command && !c->rootfs && !c->hostname)
 		return 0;
-	rc = boot_check_memory(b->kernel, c->mem, c->cpus, e);
+	rc = boot_check_memory(b->kernel, c->mem, config_vcpus(c), e);
 	return rc ? rc : add_own_initrd(b, c, kernel, check_only, e);
 }
 

@@ -25,22 +25,26 @@
  * pci=nommconf forbids the memory. There is no port of PCI Express: pcie_ports= saves nothing. */
 #define CMDLINE_NO_PCI " pci=off"
 #define CMDLINE_PCI " pci=noearly"
+/* Memory that the guest gets while it runs is used at once (Debian's kernels leave it offline), and
+ * for what can be moved: so that it can be given back. */
+#define CMDLINE_MEM " memhp_default_state=online_movable"
 /* Nothing less than a panic: without PCI the kernel complains at the level of an error, which
  * "quiet" would show. */
 #define QUIET " loglevel=3"
 
 int cmdline_make(char out[MSG_CMDLINE_MAX], const struct vm_config *c, bool verbose, struct err *e)
 {
-	int n = snprintf(out, MSG_CMDLINE_MAX, "%s%s%s%s%s%s",
+	int n = snprintf(out, MSG_CMDLINE_MAX, "%s%s%s%s%s%s%s",
 			 c->console_virtio ? CMDLINE_VIRTIO : CMDLINE_UART, CMDLINE_BASE,
-			 config_has_pci(c) ? CMDLINE_PCI : CMDLINE_NO_PCI, verbose ? "" : QUIET,
-			 c->append ? " " : "", c->append ? c->append : "");
+			 config_has_pci(c) ? CMDLINE_PCI : CMDLINE_NO_PCI,
+			 c->mem_max ? CMDLINE_MEM : "", verbose ? "" : QUIET, c->append ? " " : "",
+			 c->append ? c->append : "");
 
 	if (n < 0 || n >= MSG_CMDLINE_MAX)
 		return err_set(e, -E2BIG, "--append: %zu bytes; expected at most %zu",
 			       c->append ? strlen(c->append) : 0,
 			       (size_t)MSG_CMDLINE_MAX -
-				       sizeof(CMDLINE_UART CMDLINE_BASE CMDLINE_PCI) -
+				       sizeof(CMDLINE_UART CMDLINE_BASE CMDLINE_PCI CMDLINE_MEM) -
 				       sizeof(QUIET " "));
 	return 0;
 }

@@ -211,6 +211,7 @@ int disk_open(struct disk *d, const struct disk_config *conf, bool check_only, s
 
 	memset(d, 0, sizeof(*d));
 	d->conf = conf;
+	d->limit = (struct msg_limit){conf->rate, conf->iops};
 	d->over = d->memory = -1;
 	/* O_NONBLOCK: a FIFO somebody named must not hang us; without effect on disks. */
 	d->fd = open(conf->path, open_flags(conf, ro) | O_NONBLOCK);
@@ -232,6 +233,14 @@ int disk_open(struct disk *d, const struct disk_config *conf, bool check_only, s
 	if (rc)
 		disk_close(d);
 	return rc;
+}
+
+void disk_unlock(struct disk *d)
+{
+	if (d->fd >= 0)
+		(void)flock(d->fd, LOCK_UN);
+	if (d->over >= 0)
+		(void)flock(d->over, LOCK_UN);
 }
 
 void disk_close(struct disk *d)

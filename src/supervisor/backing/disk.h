@@ -25,12 +25,18 @@
 #include "devices/blk/blk_start.h"
 #include "spec/config.h"
 
+struct module_back;
+
 struct disk {
+	struct module_back *module; /* owned: a storage module serves it, and all else but `conf`
+				     * and `limit` is not there; NULL: insula-blk */
 	const struct disk_config *conf; /* borrowed */
 	int fd;          /* holds the flock; helpers that follow another one sync it (BLK_OTHER) */
 	int over;        /* the same, of an overlay: `fd` is its base then; -1: none */
 	int memory;      /* what the helpers of an overlay share (blk_overlay_start.h); -1: none */
 	off_t lock_byte; /* of the generation locks */
+	/* What conf says, or who owns the VM has said since: of a module, too. */
+	struct msg_limit limit;
 	struct msg_start_blk start; /* capacity, block sizes, flags, serial filled in */
 };
 
@@ -41,9 +47,13 @@ struct disk {
  * `check_only`: no overlay is made; the disk is not to be handed out. */
 int disk_open(struct disk *d, const struct disk_config *conf, bool check_only, struct err *e);
 void disk_close(struct disk *d);
+/* Before disk_close(), when disk_quiet() has said 1: others may have it at once. A process that was
+ * killed may have the same open file for a moment longer, in what io_uring still cleans up. */
+void disk_unlock(struct disk *d);
 
 /* What the next helper gets: fds[0..*n) are the descriptors of its start message, and the message
- * says how it uses them (engine, BLK_OTHER). once[] are those that the caller closes, if they are not
+ * says how it uses them (engine, BLK_OTHER). once[] are those that the caller closes, if they are
+ * not
  * -1, also on error: new open file descriptions, with their generation locks. `again`: there was a
  * helper before. */
 int disk_hand_out(const struct disk *d, bool again, struct msg_start_blk *m, int fds[DISK_FDS],

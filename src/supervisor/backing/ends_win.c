@@ -96,6 +96,7 @@ int disk_open(struct disk *d, const struct disk_config *c, bool check_only, stru
 	memset(d, 0, sizeof(*d));
 	(void)check_only; /* nothing is made */
 	d->conf = c;
+	d->limit = (struct msg_limit){c->rate, c->iops};
 	if (c->overlay) {
 		d->fd = -1;
 		return err_set(e, -EINVAL, "disk %s: overlay; not on Windows yet", c->path);

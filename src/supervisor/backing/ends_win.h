@@ -14,6 +14,7 @@
 struct disk {
 	const struct disk_config *conf; /* borrowed */
 	int fd;                         /* owned */
+	struct msg_limit limit;         /* as in disk.h */
 	struct msg_start_blk start;
 };
 

@@ -92,7 +92,7 @@ int image_apply(const struct image *i, struct vm_config *c, struct err *e)
 /* Disks that the VM has room for besides those that the user named. */
 static int room(const struct vm_config *c, unsigned *out, struct err *e)
 {
-	unsigned others = c->ndisks + c->nshares + (c->rootfs_size ? 1 : 0);
+	unsigned others = c->ndisks + c->nshares + (c->rootfs_size ? 1 : 0) + c->seed.on;
 
 	if (others > CONFIG_MAX_DISKS)
 		return err_set(e, -EINVAL,
@@ -102,14 +102,14 @@ static int room(const struct vm_config *c, unsigned *out, struct err *e)
 	*out = CONFIG_MAX_DISKS + 1 - others;
 	if (c->bus == CONFIG_BUS_PCI) {
 		others = config_pci_devices(c, true);
-		if (others >= BOARD_MAX_PCI)
+		if (others >= config_most_pci(c))
 			return err_set(e, -EINVAL,
 				       "no room for the image's layers beside %u other devices on "
-				       "the PCI bus; expected at most %d, and bus=mmio for the "
+				       "the PCI bus; expected at most %u, and bus=mmio for the "
 				       "others",
-				       others, BOARD_MAX_PCI - 1);
-		if (*out > BOARD_MAX_PCI - others)
-			*out = BOARD_MAX_PCI - others;
+				       others, config_most_pci(c) - 1);
+		if (*out > config_most_pci(c) - others)
+			*out = config_most_pci(c) - others;
 	}
 	if (*out > IMAGE_LAYERS_MAX)
 		*out = IMAGE_LAYERS_MAX;

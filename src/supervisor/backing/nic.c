@@ -17,6 +17,7 @@
 #include <insula/log.h>
 
 #include "nic.h"
+#include "nic_policy.h"
 
 #define HEADER_LEN 12 /* of virtio 1.2, 5.1.6: struct virtio_net_hdr with num_buffers */
 #define STREAM_BUFFER (1 << 20)
@@ -24,6 +25,7 @@
 #define BACKOFF_LAST_MS 5000u
 #define STEADY_NS 5000000000ull /* a stream that lasts so long ends a row of failures */
 #define MS_NS 1000000ull
+#define VHOST_DEVICE "/dev/vhost-net"
 #ifndef TUN_F_USO4 /* Linux 6.2 */
 #define TUN_F_USO4 0x20
 #define TUN_F_USO6 0x40
@@ -34,6 +36,24 @@
 static void one_station(uint8_t mac[6])
 {
 	mac[0] = (uint8_t)((mac[0] & 0xfc) | 2); /* locally administered */
+}
+
+/* Cards share a bridge, or a parent: a port's own name tells them apart, or else the process. */
+static void hash_shared(struct hash *h, const struct net_config *conf)
+{
+	struct stat st = {0};
+
+	hash_str(h, conf->iface_id);
+	if (conf->iface_id[0])
+		return;
+	if (!stat("/proc/self/ns/pid", &st))
+		hash_u64(h, st.st_ino);
+	hash_u64(h, (uint64_t)getpid());
+}
+
+static bool is_made(const struct net_config *conf)
+{
+	return conf->kind == NET_ON_OVS || conf->kind == NET_ON_MACVTAP;
 }
 
 /* Two machines that run at once have different TAPs, and what is behind a stream is a network of
@@ -54,6 +74,8 @@ void nic_address(const struct net_config *conf, unsigned nth, uint8_t mac[6])
 	hash_u64(&h, conf->kind);
 	hash_str(&h, conf->name ? conf->name : "");
 	hash_u64(&h, nth);
+	if (is_made(conf))
+		hash_shared(&h, conf);
 	memcpy(mac, &h.v, 6);
 	one_station(mac);
 }
@@ -258,6 +280,45 @@ static int open_fds(struct nic *c, struct err *e)
 	return rc ? rc : set_up_tap(c, e);
 }
 
+/* ---- vhost-net ---- */
+
+/* One each: what a descriptor has begun ends when it is closed. */
+int nic_vhost(struct err *e)
+{
+	int fd = open(VHOST_DEVICE, O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0)
+		return fd;
+	switch (errno) {
+	case ENOENT:
+	case ENXIO:
+	case ENODEV:
+		return err_set(e, -errno,
+			       "--net: vhost=on: " VHOST_DEVICE
+			       " is not there; expected it: modprobe vhost_net");
+	case EACCES:
+	case EPERM:
+		return err_set(e, -errno,
+			       "--net: vhost=on: no permission; expected root, or a user who may "
+			       "read and write " VHOST_DEVICE);
+	default:
+		return err_sys(e, -errno, "--net: vhost=on: " VHOST_DEVICE);
+	}
+}
+
+static int check_vhost(const struct nic *c, struct err *e)
+{
+	int fd;
+
+	if (!c->conf->vhost)
+		return 0;
+	fd = nic_vhost(e);
+	if (fd < 0)
+		return fd;
+	close(fd);
+	return 0;
+}
+
 /* ---- streams ---- */
 
 static int connect_socket(const char *path)
@@ -414,7 +475,15 @@ int nic_stream(struct nic *c, struct err *e)
 
 /* ---- all kinds ---- */
 
-static int open_backing(struct nic *c, bool check_only, struct err *e)
+static int make_tap(struct nic *c, const char *vm_name, enum attach_when when, struct err *e)
+{
+	int rc =
+		attach_open(&c->attach, c->conf, c->start.mac, vm_name, c->tap, &c->ntaps, when, e);
+
+	return rc || when == ATTACH_CHECK ? rc : set_up_tap(c, e);
+}
+
+static int open_backing(struct nic *c, const char *vm_name, enum attach_when when, struct err *e)
 {
 	switch (c->conf->kind) {
 	case NET_ON_TAP:
@@ -422,43 +491,65 @@ static int open_backing(struct nic *c, bool check_only, struct err *e)
 	case NET_ON_FD:
 		return open_fds(c, e);
 	case NET_ON_SOCKET:
-		return open_socket(c, check_only, e);
+		return open_socket(c, when == ATTACH_CHECK, e);
 	case NET_ON_USER:
 		return passt_find(c->passt_path, sizeof(c->passt_path), e);
+	case NET_ON_OVS:
+	case NET_ON_MACVTAP:
+		return make_tap(c, vm_name, when, e);
 	case NET_ON_NOTHING:
 		break;
 	}
 	return err_set(e, -EINVAL, "--net: no backing");
 }
 
-int nic_open(struct nic *c, const struct net_config *conf, unsigned nth, unsigned cpus,
-	     bool check_only, struct err *e)
+int nic_open(struct nic *c, const struct net_config *conf, unsigned nth, const struct vm_config *vm,
+	     enum attach_when when, struct err *e)
 {
-	bool tap = conf->kind == NET_ON_TAP || conf->kind == NET_ON_FD;
+	bool tap = conf->kind == NET_ON_TAP || conf->kind == NET_ON_FD || is_made(conf);
+	unsigned cpus = vm->cpus;
 	int rc;
 
 	*c = (struct nic){
 		.conf = conf,
 		.conn = -1,
-		.start = {.rate = conf->rate,
-			  .pps = conf->pps,
+		.start = {.limit = {conf->rate, conf->pps},
 			  .kind = tap ? NET_TAP : NET_STREAM,
 			  .npairs = conf->queues,
 			  /* More could not have work at the same time. */
 			  .nthreads = (uint16_t)(conf->queues < cpus ? conf->queues : cpus),
-			  .flags = conf->kind == NET_ON_USER ? NET_NO_LOOPBACK : 0,
+			  .flags = conf->kind == NET_ON_USER ? NET_NO_LOOPBACK
+				   : conf->vhost             ? NET_VHOST
+							     : 0,
 			  .mtu = conf->mtu}};
 	child_none(&c->passt);
+	nft_none(&c->nft);
 	nic_wanted(conf, nth, c->start.mac);
-	rc = open_backing(c, check_only, e);
+	rc = check_vhost(c, e);
+	if (!rc)
+		rc = open_backing(c, vm->vm_name, when, e);
+	if (!rc && when != ATTACH_CHECK)
+		rc = nic_policy_open(c, e);
 	if (rc)
 		nic_close(c);
 	return rc;
 }
 
+int nic_ready(struct nic *c, struct err *e)
+{
+	return attach_ready(&c->attach, e);
+}
+
+bool nic_quiet(struct nic *c)
+{
+	return attach_quiet(&c->attach);
+}
+
 void nic_close(struct nic *c)
 {
 	child_free(&c->passt);
+	nft_end(&c->nft);
+	attach_close(&c->attach);
 	for (unsigned i = 0; i < c->ntaps; i++)
 		fd_close(&c->tap[i]);
 	c->ntaps = 0;

@@ -39,17 +39,10 @@ static int find_own(struct paths *p, struct err *e)
 int paths_find(struct paths *p, struct err *e)
 {
 	char top[PATH_MAX];
-	ssize_t n = readlink("/proc/self/exe", top, sizeof(top) - 1);
-	int rc;
+	int rc = program_above(2, top, sizeof(top), e);
 
-	if (n < 0)
-		return err_sys(e, -errno, "/proc/self/exe");
-	top[n] = 0;
-	for (int up = 0; up < 2; up++) {
-		char *slash = strrchr(top, '/');
-		if (slash)
-			*slash = 0;
-	}
+	if (rc)
+		return rc;
 	rc = join(p->libexec, sizeof(p->libexec), top, "/libexec/insula", e);
 	if (!rc)
 		rc = join(p->guest, sizeof(p->guest), top, "/guest", e);

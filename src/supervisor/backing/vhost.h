@@ -35,6 +35,8 @@ struct vhost_back {
 	char tag[VHOST_TAG_LEN + 1]; /* of a file system; "": the back end's own */
 	unsigned config_len;         /* bytes of configuration that the back end has; 0: none */
 	uint8_t mac[6];              /* of a network card; all zero: the guest chooses */
+	bool always_flushes;         /* a disk: the guest may not switch its write cache off */
+	bool keeps_account;          /* it has INFLIGHT_SHMFD, though it does not offer it */
 	const char *where;           /* what is at the other end, for messages; borrowed */
 	unsigned patience_ms;        /* between two tries at the most; 0: VHOST_PATIENCE_MS */
 	/* A new connected stream socket, the caller's, or a negative errno with a line. -EAGAIN,

@@ -85,7 +85,7 @@ int exec_os_launch(struct vm *vm, struct exec_proc *p, const struct exec_order *
 	if (rc)
 		return err_sys(e, rc, "socketpair");
 	p->stream = pair[1];
-	rc = child_init_open(p->child, vm->opened.exec_program, "insula-exec", EXEC_THREADS,
+	rc = child_init_open(p->child, vm->opened.exec_program, "insula-exec", "", EXEC_THREADS,
 			     EXEC_NOFILE, e);
 	/* The command's output is the user's, who may have it in a file. */
 	p->child->os.fsize = JAIL_FSIZE_ANY;

@@ -10,12 +10,13 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
-#include "control_os.h"
+#include "control_call.h"
 #include "ctlrenew.h"
 #include "spec/config.h"
 #include "spec/ending.h"
 #include "spec/json.h"
 #include "supervisor/backing/balloon.h"
+#include "supervisor/plug.h"
 #include "supervisor/recover.h"
 #include "supervisor/snapshot/save.h"
 #include "supervisor/snapshot/standing.h"
@@ -25,8 +26,6 @@
 
 #define DEPTH 16
 #define PAUSE_DEADLINE_NS 3000000000ull
-#define STOP_MAX_MS 3600001
-#define BALLOON_DEADLINE_NS 1000000000ull
 
 /* ---- out ---- */
 
@@ -37,8 +36,16 @@ void control_hung_up(struct control *k, unsigned i)
 		k->turn.conn = CONTROL_CONNS; /* nobody */
 	if (k->balloon.conn == i)
 		k->balloon.conn = CONTROL_CONNS;
+	if (k->resize.conn == i) { /* the next one need not wait for the answer to nobody */
+		k->resize.conn = CONTROL_CONNS;
+		k->resize.deadline_ns = 0;
+	}
 	if (k->saving.conn == i)
 		k->saving.conn = CONTROL_CONNS;
+	for (unsigned n = 0; n < CONFIG_MAX_HOTPLUG; n++) {
+		if (k->plugs[n].conn == i)
+			k->plugs[n].conn = CONTROL_CONNS;
+	}
 	if (k->owner == i) {
 		k->owner = CONTROL_CONNS;
 		k->disowned = true;
@@ -64,7 +71,7 @@ static json_object *reply(int64_t id)
 	return o;
 }
 
-static void control_answer(struct control *k, unsigned i, int64_t id, json_object *result)
+void control_answer(struct control *k, unsigned i, int64_t id, json_object *result)
 {
 	json_object *o = reply(id);
 
@@ -72,8 +79,7 @@ static void control_answer(struct control *k, unsigned i, int64_t id, json_objec
 	send_object(k, i, o, -1);
 }
 
-static void control_refuse(struct control *k, unsigned i, int64_t id, const char *reason,
-			   const char *text)
+void control_refuse(struct control *k, unsigned i, int64_t id, const char *reason, const char *text)
 {
 	json_object *o = reply(id), *error = json_object_new_object();
 
@@ -83,8 +89,7 @@ static void control_refuse(struct control *k, unsigned i, int64_t id, const char
 	send_object(k, i, o, -1);
 }
 
-/* To everybody who has said hello. Takes `data` over. */
-static void emit(struct control *k, const char *event, json_object *data)
+void control_emit(struct control *k, const char *event, json_object *data)
 {
 	for (unsigned i = 0; i < CONTROL_CONNS; i++) {
 		json_object *o;
@@ -109,23 +114,12 @@ void control_event(struct control *k, const char *event, const char *name, const
 		j_str(data, "device", name);
 	if (text)
 		j_str(data, "text", text);
-	emit(k, event, data);
+	control_emit(k, event, data);
 }
 
 /* ---- operations: one function each ---- */
 
-struct call {
-	struct control *k;
-	struct vm *vm;
-	unsigned conn;
-	int64_t id;
-	json_object *params; /* an object or NULL */
-	int fd[CTLEXEC_FDS]; /* what came along; closed when the operation returns */
-	unsigned nfds;
-	bool more_fds; /* than may be */
-};
-
-static int64_t number(const struct call *c, const char *key, int64_t otherwise)
+int64_t call_number(const struct call *c, const char *key, int64_t otherwise)
 {
 	return j_get_int(c->params, key, otherwise);
 }
@@ -155,6 +149,7 @@ static void op_hello(struct call *c)
 	c->k->hello[c->conn] = true;
 	j_str(o, "token", c->k->token);
 	j_str(o, "version", INSULA_VERSION);
+	ctlresize_describe(c->vm, o);
 	control_answer(c->k, c->conn, c->id, o);
 }
 
@@ -167,6 +162,7 @@ static void op_info(struct call *c)
 	j_int(o, "console_clients", n.clients);
 	j_obj(o, "processes", usage_processes(c->vm));
 	j_obj(o, "devices", vm_devices(c->vm));
+	ctlresize_describe(c->vm, o);
 	if (vm_balloon(c->vm)) {
 		j_obj(o, "balloon", balloon_json(vm_balloon(c->vm)));
 		(void)balloon_ask(vm_balloon(c->vm));
@@ -197,44 +193,6 @@ static void op_metrics(struct call *c)
 	control_answer(c->k, c->conn, c->id, o);
 }
 
-/* ---- the balloon ---- */
-
-void control_balloon(struct control *k, struct vm *vm)
-{
-	if (!k || !k->balloon.deadline_ns)
-		return;
-	k->balloon.deadline_ns = 0;
-	control_answer(k, k->balloon.conn, k->balloon.id, balloon_json(vm_balloon(vm)));
-}
-
-/* Answered when the guest has said what it has now; with what is known when it says nothing, when it
- * cannot be asked, and to whoever comes while another one waits. */
-static void op_balloon(struct call *c)
-{
-	struct device *d = vm_balloon(c->vm);
-	int64_t target = number(c, "target", -1);
-	struct control *k = c->k;
-	struct err e;
-	int rc;
-
-	if (!d) {
-		control_refuse(k, c->conn, c->id, "no-balloon",
-			       "this VM has no balloon: see its configuration");
-		return;
-	}
-	rc = target == -1 ? 0 : balloon_set(d, target < 0 ? 0 : (uint64_t)target, &e);
-	if (rc) {
-		control_refuse(k, c->conn, c->id, "bad-params", e.text);
-	} else if (k->paused || k->balloon.deadline_ns || !vm_is_running(c->vm) ||
-		   !balloon_ask(d)) {
-		control_answer(k, c->conn, c->id, balloon_json(d));
-	} else {
-		k->balloon.conn = c->conn;
-		k->balloon.id = c->id;
-		k->balloon.deadline_ns = clock_ns() + BALLOON_DEADLINE_NS;
-	}
-}
-
 /* False: it was refused. */
 static bool turn(struct call *c, bool pause)
 {
@@ -248,6 +206,10 @@ static bool turn(struct call *c, bool pause)
 	}
 	if (save_active(vm)) {
 		control_refuse(k, c->conn, c->id, "busy", "a snapshot is made");
+		return false;
+	}
+	if (plug_is_adding(vm)) {
+		control_refuse(k, c->conn, c->id, "busy", "a device is being added");
 		return false;
 	}
 	if (k->turn.deadline_ns) {
@@ -303,7 +265,7 @@ static void op_renew(struct call *c)
 /* insulad gives a VM that stands to whoever asked for one, with the streams of that client. */
 static void op_take(struct call *c)
 {
-	int64_t timeout = number(c, "timeout", 0);
+	int64_t timeout = call_number(c, "timeout", 0);
 	struct vm *vm = c->vm;
 
 	if (!standing_is(vm)) {
@@ -396,8 +358,8 @@ static void op_stop(struct call *c)
 {
 	struct control *k = c->k;
 	struct vm *vm = c->vm;
-	int64_t given = number(c, "deadline_ms", 0);
-	uint32_t ms = given > 0 && given < STOP_MAX_MS ? (uint32_t)given : 0;
+	int64_t given = call_number(c, "deadline_ms", 0);
+	uint32_t ms = given > 0 && given <= CALL_MAX_WAIT_MS ? (uint32_t)given : 0;
 	uint64_t limit = clock_ns() + ms * 1000000ull;
 	struct err e;
 	int rc;
@@ -472,7 +434,7 @@ static void exec_over(struct vm *vm, uint32_t id, const struct msg_exec_exit *x)
 	json_object *data = ctlexec_ended(&k->exec, id, x);
 
 	if (data)
-		emit(k, "exec-ended", data);
+		control_emit(k, "exec-ended", data);
 }
 
 static void op_exec(struct call *c)
@@ -509,8 +471,8 @@ static void op_exec_signal(struct call *c)
 	struct err e;
 
 	control_settle(c,
-		       ctlexec_signal(&c->k->exec, c->vm, number(c, "exec", 0),
-				      number(c, "signal", 0), &e),
+		       ctlexec_signal(&c->k->exec, c->vm, call_number(c, "exec", 0),
+				      call_number(c, "signal", 0), &e),
 		       &e);
 }
 
@@ -519,14 +481,14 @@ static void op_exec_resize(struct call *c)
 	struct err e;
 
 	control_settle(c,
-		       ctlexec_resize(&c->k->exec, c->vm, number(c, "exec", 0),
-				      number(c, "rows", 0), number(c, "cols", 0), &e),
+		       ctlexec_resize(&c->k->exec, c->vm, call_number(c, "exec", 0),
+				      call_number(c, "rows", 0), call_number(c, "cols", 0), &e),
 		       &e);
 }
 
 static void op_exec_result(struct call *c)
 {
-	json_object *o = ctlexec_result(&c->k->exec, number(c, "exec", 0));
+	json_object *o = ctlexec_result(&c->k->exec, call_number(c, "exec", 0));
 
 	if (o)
 		control_answer(c->k, c->conn, c->id, o);
@@ -543,6 +505,8 @@ static const struct {
 	{"info", op_info},
 	{"metrics", op_metrics},
 	{"balloon", op_balloon},
+	{"resize", op_resize},
+	{"metadata", op_metadata},
 	{"pause", op_pause},
 	{"resume", op_resume},
 	{"renew", op_renew},
@@ -553,6 +517,11 @@ static const struct {
 	{"kill", op_kill},
 	{"own", op_own},
 	{"device-restart", op_device_restart},
+	{"device-add", op_device_add},
+	{"device-remove", op_device_remove},
+	{"devices", op_devices},
+	{"net-policy", op_net_policy},
+	{"limits", op_limits},
 	{"console", op_console},
 	{"exec", op_exec},
 	{"exec-signal", op_exec_signal},
@@ -635,6 +604,7 @@ uint64_t control_deadline(const struct control *k, const struct vm *vm)
 	const uint64_t limit[] = {k ? k->turn.deadline_ns : 0,
 				  k ? k->stop_ns : 0,
 				  k ? k->balloon.deadline_ns : 0,
+				  k ? k->resize.deadline_ns : 0,
 				  k ? ctlexec_deadline(&k->exec, vm) : 0,
 				  k && k->renew.id ? k->renew.limit_ns : 0,
 				  k ? vmlog_deadline(&k->log, clock_ns()) : 0,
@@ -670,6 +640,7 @@ void control_turn(struct control *k, struct vm *vm)
 	}
 	if (k->balloon.deadline_ns && now >= k->balloon.deadline_ns)
 		control_balloon(k, vm);
+	control_resize_turn(k, vm, now);
 	if (k->stop_ns && now >= k->stop_ns) {
 		log_warn("the guest did not power off in time");
 		force(k, vm);

@@ -13,10 +13,11 @@
 #include "spec/config.h"
 #include "control.h"
 #include "ctlexec.h"
+#include "ctlresize.h"
 #include "vmlog.h"
 
-/* Connections have numbers below it; Windows has one at a time. insulad needs one, insula-oci one for
- * each process of a pod, and one more for each of its commands. */
+/* Connections have numbers below it; Windows has one at a time. insulad needs one, insula-oci one
+ * for each process of a pod, and one more for each of its commands. */
 #define CONTROL_CONNS 64
 #define CONTROL_PACKET (64u << 10)
 
@@ -45,6 +46,7 @@ struct control {
 		int64_t id;
 		uint64_t deadline_ns; /* 0: nobody */
 	} balloon;
+	struct ctlresize resize;
 	/* What the guest is still to be told, that it goes on: exec_resumed(). */
 	struct {
 		bool wanted;       /* as soon as it has heard of the last time */
@@ -55,12 +57,21 @@ struct control {
 	struct {
 		unsigned conn;
 		int64_t id;
-	} saving;         /* who asked for the snapshot that is under way */
-	unsigned owner;   /* the connection that the VM ends with; CONTROL_CONNS: none */
-	bool disowned;    /* it has ended */
-	uint64_t stop_ns; /* the clean stop's deadline; 0: none */
-	bool stopping;    /* it was asked for */
-	bool forced;      /* and the guest did not do it by itself */
+		char device[DEV_NAME_LEN]; /* "": nobody waits */
+	} policy;                          /* who waits for the new policy of a card */
+	struct {
+		unsigned conn;
+		int64_t id;
+	} saving; /* who asked for the snapshot that is under way */
+	struct {
+		unsigned conn;
+		int64_t id;
+	} plugs[CONFIG_MAX_HOTPLUG]; /* who waits for what happens in a place */
+	unsigned owner;              /* the connection that the VM ends with; CONTROL_CONNS: none */
+	bool disowned;               /* it has ended */
+	uint64_t stop_ns;            /* the clean stop's deadline; 0: none */
+	bool stopping;               /* it was asked for */
+	bool forced;                 /* and the guest did not do it by itself */
 };
 
 /* ---- control_setup.c ---- */
@@ -105,8 +116,8 @@ int control_os_attach(struct control *k, json_object *params, json_object *resul
 		      struct err *e);
 /* The streams of a command that `params` names: appended to fd, the caller's. */
 int control_os_streams(json_object *params, int fd[CTLEXEC_FDS], unsigned *n, struct err *e);
-/* The streams of whoever has taken a VM that stands: as those of whoever starts one. What is used is
- * taken over. */
+/* The streams of whoever has taken a VM that stands: as those of whoever starts one. What is used
+ * is taken over. */
 void control_os_first(struct control *k, bool command, int fd[CTLEXEC_FDS], unsigned *n);
 struct control_console {
 	unsigned clients;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The beginning and the end of insulad's door: its set-up, where console and log go, the result. See
- * control.h. */
+/* The beginning and the end of insulad's door: its set-up, where console and log go, the result.
+ * See control.h. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,7 +117,7 @@ struct control *control_new(int result, struct err *e)
 		return NULL;
 	}
 	k->result = result;
-	k->turn.conn = k->balloon.conn = k->owner = CONTROL_CONNS;
+	k->turn.conn = k->balloon.conn = k->resize.conn = k->owner = CONTROL_CONNS;
 	vmlog_init(&k->log);
 	return k;
 }

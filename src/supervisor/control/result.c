@@ -102,8 +102,10 @@ json_object *result_object(const struct result *r)
 	result_add(o, "first_instruction_ns",
 		   x->first_run_ns > r->started_ns ? x->first_run_ns - r->started_ns : 0);
 	j_obj(o, "exits", exits_json(x));
-	for (unsigned i = 0; i < r->ndevices; i++)
-		json_object_array_add(devices, device_json(&r->device[i], &x->dev[i]));
+	for (unsigned i = 0; i < r->ndevices; i++) {
+		if (r->device[i].name)
+			json_object_array_add(devices, device_json(&r->device[i], &x->dev[i]));
+	}
 	j_obj(o, "devices", devices);
 	return o;
 }
@@ -148,6 +150,8 @@ json_object *result_json(const struct vm *vm)
 	for (unsigned i = 0; i < vm->ndevices; i++) {
 		const struct device *d = &vm->device[i];
 
+		if (device_is_empty(d))
+			continue;
 		r.device[i] = (struct result_device){
 			.name = d->desc.name,
 			.engine = d->class->engine ? d->class->engine(d) : NULL,

@@ -13,8 +13,9 @@
 
 /* All borrowed. */
 struct result_device {
-	const char *name, *engine; /* engine: how it is served; NULL: one way only */
-	const char *bus;           /* "pci"; NULL: another one */
+	const char *name;   /* NULL: nothing is there */
+	const char *engine; /* how it is served; NULL: one way only */
+	const char *bus;    /* "pci"; NULL: another one */
 	unsigned restarts;
 	const struct msg_stats *stats; /* of all helpers that stopped in order */
 	const struct stat_names *names;

@@ -23,7 +23,7 @@ struct stat_names {
 /* A member for each; `names` may be NULL: it has none. */
 void stats_add(json_object *o, const struct msg_stats *s, const struct stat_names *names);
 
-extern const struct stat_names stats_common, stats_balloon, stats_blk, stats_net, stats_rng,
-	stats_uart, stats_vcon, stats_vhost, stats_vsock;
+extern const struct stat_names stats_common, stats_balloon, stats_mem, stats_blk, stats_net,
+	stats_rng, stats_uart, stats_vcon, stats_vfio, stats_vhost, stats_vsock;
 
 #endif

@@ -32,6 +32,7 @@ static bool balloon_message(struct vm *vm, struct device *d, enum msg_type t, co
 
 const struct device_class device_balloon = {
 	.program = "insula-balloon",
+	.kind = "balloon",
 	.tag = BALLOON_START,
 	.memory = true,
 	.virtio = true,

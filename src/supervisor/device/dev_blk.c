@@ -25,6 +25,7 @@ static int blk_start(struct device *d, struct device_start *s, struct err *e)
 	if (rc)
 		return rc;
 	m.nqueues = d->nqueues;
+	m.limit = disk->limit;
 	d->engine = (enum blk_engine)m.engine;
 	log_info("%s: %s%s%s, %llu bytes, %s%s", d->desc.name, disk->conf->path,
 		 disk->conf->overlay ? ", overlay " : "",
@@ -56,8 +57,14 @@ static uint64_t blk_fsize(const struct device *d)
 	return m->flags & BLK_RO ? 0 : m->capacity;
 }
 
+static struct msg_limit *blk_limit_of(const struct device *d)
+{
+	return &d->back.disk->limit;
+}
+
 const struct device_class device_blk = {
 	.program = "insula-blk",
+	.kind = "disk",
 	.tag = BLK_START,
 	.memory = true,
 	.virtio = true,
@@ -72,5 +79,7 @@ const struct device_class device_blk = {
 	.start = blk_start,
 	.quiet = blk_quiet,
 	.engine = blk_engine_name,
+	.limit = blk_limit_of,
+	.limited = "iops",
 	.stats = &stats_blk,
 };

@@ -7,14 +7,20 @@
 #include <insula/log.h>
 
 #include "dev_virtio.h"
-#include "supervisor/backing/nic.h"
+#include "supervisor/backing/metadata.h"
+#include "supervisor/backing/nic_policy.h"
+#include "supervisor/control/control.h"
+#include "supervisor/vm_common.h"
 
+/* `more`: behind the backings; -1: none. */
 static void net_word(struct device_start *s, const struct msg_start_net *m, const int *backing,
-		     unsigned nbackings)
+		     unsigned nbackings, int more)
 {
 	device_word(s, m, sizeof(*m));
 	for (unsigned i = 0; i < nbackings; i++)
 		device_add(s, backing[i]);
+	if (more >= 0)
+		device_add(s, more);
 }
 
 static const char *other_end(const struct nic *c)
@@ -25,14 +31,28 @@ static const char *other_end(const struct nic *c)
 static int net_start(struct device *d, struct device_start *s, struct err *e)
 {
 	struct nic *c = d->back.nic;
+	int rc = nic_policy_refresh(c, e);
 	struct msg_start_net m = c->start;
+	int more = metadata_net_end(d->vm, c->conf);
 	char mac[NIC_MAC_TEXT];
 
+	if (rc)
+		return rc;
+	if (c->policy.flags & POLICY_ON)
+		m.flags |= NET_POLICED;
 	nic_mac_text(m.mac, mac);
 	log_info("%s: %s, offloads %#x", d->desc.name, mac, m.tun_offloads);
+	if (more >= 0)
+		m.flags |= NET_METADATA;
 	if (m.kind == NET_TAP) {
-		net_word(s, &m, c->tap, c->ntaps);
-		return 0;
+		/* That of a VM of a snapshot is known by now. */
+		rc = attach_address(&c->attach, m.mac, e);
+		if (!rc && (m.flags & NET_VHOST)) {
+			s->once[0] = more = nic_vhost(e);
+			rc = more < 0 ? more : 0;
+		}
+		net_word(s, &m, c->tap, c->ntaps, more);
+		return rc;
 	}
 	s->once[0] = nic_stream(c, e);
 	if (s->once[0] < 0)
@@ -41,18 +61,32 @@ static int net_start(struct device *d, struct device_start *s, struct err *e)
 		log_warn("%s: nobody answers at %s: the link is down", d->desc.name, other_end(c));
 		m.flags |= NET_AWAY;
 	}
-	net_word(s, &m, &s->once[0], 1);
+	net_word(s, &m, &s->once[0], 1, more);
 	return 0;
 }
 
-/* The helper has lost the other end of its stream, and lives on. */
+static void net_denied(struct vm *vm, const struct device *d, const struct msg_net_denied *m)
+{
+	char text[NIC_DENIED_TEXT];
+
+	if (!nic_policy_denied(d->back.nic, m, text))
+		return;
+	log_info("%s: dropped by its policy: %s", d->desc.name, text);
+	control_event(vm_control(vm), "net-denied", d->desc.name, text);
+}
+
+/* The helper has lost the other end of its stream, and lives on; or it speaks of its policy. */
 static bool net_message(struct vm *vm, struct device *d, enum msg_type t, const void *body,
 			size_t len)
 {
 	struct nic *c = d->back.nic;
 
-	(void)vm;
-	(void)body;
+	if (t == MSG_NET_DENIED && len == sizeof(struct msg_net_denied)) {
+		net_denied(vm, d, body);
+		return true;
+	}
+	if (t == MSG_NET_NAME && len == sizeof(struct msg_net_name))
+		return nic_policy_name(c, body);
 	if (t != MSG_NET_LOST || len || !nic_lost(c))
 		return false;
 	log_warn("%s: the connection to %s has ended: the link is down", d->desc.name,
@@ -62,6 +96,8 @@ static bool net_message(struct vm *vm, struct device *d, enum msg_type t, const 
 
 static uint64_t net_due(const struct device *d)
 {
+	if (d->back.nic->ntaps)
+		return nft_due(&d->back.nic->nft);
 	/* A new helper gets its stream with the start. */
 	return d->child.state == CHILD_READY ? nic_due(d->back.nic) : 0;
 }
@@ -70,8 +106,13 @@ static void net_tend(struct device *d)
 {
 	struct nic *c = d->back.nic;
 	struct err e;
-	int fd = nic_retry(c, &e);
+	int fd;
 
+	if (c->ntaps) {
+		nft_tend(&c->nft);
+		return;
+	}
+	fd = nic_retry(c, &e);
 	if (fd < 0) {
 		log_debug("%s: %s", d->desc.name, e.text);
 		return;
@@ -85,9 +126,33 @@ static void net_tend(struct device *d)
 	close(fd);
 }
 
+static void net_serves(struct device *d, struct loop *l, bool serves)
+{
+	(void)l;
+	if (serves && (d->back.nic->policy.flags & POLICY_ON))
+		nic_policy_tell(d->back.nic, &d->child);
+}
+
 static struct child *peer(const struct device *d)
 {
-	return d->back.nic->conf->kind == NET_ON_USER ? &d->back.nic->passt : NULL;
+	struct nic *c = d->back.nic;
+
+	return c->conf->kind == NET_ON_USER ? &c->passt : c->ntaps ? &c->nft.child : NULL;
+}
+
+/* nft has done what it was told, or not. */
+static bool net_peer_over(struct device *d, const struct child_end *end)
+{
+	struct nic *c = d->back.nic;
+
+	if (!c->ntaps)
+		return false;
+	if (nft_over(&c->nft, end))
+		control_policy(vm_control(d->vm), d->desc.name,
+			       end->status == 0       ? NULL
+			       : c->nft.child.last[0] ? c->nft.child.last
+						      : end->how);
+	return true;
 }
 
 static bool peer_began(const struct device *d)
@@ -95,21 +160,31 @@ static bool peer_began(const struct device *d)
 	return d->back.nic->passts == 1;
 }
 
+static struct msg_limit *net_limit_of(const struct device *d)
+{
+	return d->back.nic->conf->vhost ? NULL : &d->back.nic->start.limit;
+}
+
 const struct device_class device_net = {
 	.program = "insula-net",
+	.kind = "net",
 	.tag = NET_START,
 	.memory = true,
 	.virtio = true,
 	.virtio_id = VIRTIO_ID_NET,
-	.threads = 3,       /* control, I/O */
+	.threads = 3,       /* control, I/O; with vhost=on the kernel's worker, from Linux 6.4 on */
 	.queue_threads = 1, /* a pair has two queues, so this is more than enough */
 	.nofile = 96,
 	.describe = dev_virtio_describe,
 	.start = net_start,
 	.message = net_message,
+	.limit = net_limit_of,
+	.limited = "pps",
 	.due = net_due,
 	.tend = net_tend,
+	.serves = net_serves,
 	.peer = peer,
+	.peer_over = net_peer_over,
 	.peer_began = peer_began,
 	.stats = &stats_net,
 };

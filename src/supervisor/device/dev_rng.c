@@ -19,6 +19,7 @@ static int rng_start(struct device *d, struct device_start *s, struct err *e)
 
 const struct device_class device_rng = {
 	.program = "insula-rng",
+	.kind = "rng",
 	.tag = RNG_START,
 	.memory = true,
 	.virtio = true,

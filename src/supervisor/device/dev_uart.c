@@ -54,6 +54,7 @@ static uint64_t console_fsize(const struct device *d)
 
 const struct device_class device_uart = {
 	.program = "insula-console",
+	.kind = "console",
 	.tag = CONSOLE_START,
 	.threads = 4, /* control, output, input */
 	.nofile = 64,
@@ -66,6 +67,7 @@ const struct device_class device_uart = {
 
 const struct device_class device_vcon = {
 	.program = "insula-console",
+	.kind = "console",
 	.tag = VCON_START,
 	.memory = true,
 	.virtio = true,

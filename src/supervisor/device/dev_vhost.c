@@ -19,6 +19,8 @@ static int vhost_start(struct device *d, struct device_start *s, struct err *e)
 	memcpy(m.tag, b->tag, strnlen(b->tag, sizeof(m.tag)));
 	memcpy(m.mac, b->mac, sizeof(m.mac));
 	d->child.os.gives = true;
+	m.flags = (b->always_flushes ? VHOST_NO_WCE : 0u) |
+		  (b->keeps_account ? VHOST_KEEPS_ACCOUNT : 0u);
 	s->once[0] = vhost_stream(b, &had, e);
 	if (s->once[0] < 0)
 		return s->once[0];
@@ -107,6 +109,7 @@ static bool vhost_peer_began(const struct device *d)
 
 const struct device_class device_vhost = {
 	.program = "insula-vhost",
+	.kind = "device",
 	.tag = VHOST_START,
 	.memory = true,
 	.virtio = true,

@@ -40,6 +40,7 @@ static bool vsock_message(struct vm *vm, struct device *d, enum msg_type t, cons
 
 const struct device_class device_vsock = {
 	.program = "insula-vsock",
+	.kind = "vsock",
 	.tag = VSOCK_START,
 	.memory = true,
 	.virtio = true,

@@ -11,9 +11,10 @@
 #include "device.h"
 #include "supervisor/snapshot/faults.h"
 
-static int make_slots(struct device *d, struct err *e)
+/* From this one on. */
+static int make_slots(struct device *d, unsigned from, struct err *e)
 {
-	for (unsigned i = 0; i < d->desc.nslots; i++) {
+	for (unsigned i = from; i < d->desc.nslots; i++) {
 		bool page = i == d->desc.page_slot;
 
 		d->slot[i] = page ? device_page(e) : event_create();
@@ -38,7 +39,98 @@ int device_init(struct device *d, const struct device_class *class, enum device_
 	for (unsigned i = 0; i < DEVICE_MAX_SLOTS; i++)
 		d->slot[i] = -1;
 	rc = device_child_init(d, libexec, e);
-	return rc ? rc : make_slots(d, e);
+	return rc ? rc : make_slots(d, 0, e);
+}
+
+/* ---- places ---- */
+
+const struct device_class device_place = {.program = ""};
+
+bool device_is_empty(const struct device *d)
+{
+	return d->class == &device_place;
+}
+
+static void describe_place(struct device_desc *d, unsigned index, unsigned nth, unsigned number)
+{
+	*d = (struct device_desc){.version = DEVICE_VERSION_PLACE,
+				  .index = index,
+				  .nslots = 1,
+				  .page_slot = 0,
+				  .call_slot = DEVICE_NO_SLOT,
+				  .answer_slot = DEVICE_NO_SLOT,
+				  .state_size = DP_STATE_SIZE,
+				  .pci = {.number = number}};
+	snprintf(d->name, sizeof(d->name), "slot%u", nth + 1);
+}
+
+int device_init_place(struct device *d, unsigned index, unsigned nth, unsigned number,
+		      struct err *e)
+{
+	memset(d, 0, sizeof(*d));
+	d->class = &device_place;
+	for (unsigned i = 0; i < DEVICE_MAX_SLOTS; i++)
+		d->slot[i] = -1;
+	child_none(&d->child);
+	describe_place(&d->desc, index, nth, number);
+	d->place = d->desc;
+	return make_slots(d, 0, e);
+}
+
+/* Where it is the place says, and where its registers are the guest. */
+static void describe_plugged(struct device *d, const char *name)
+{
+	struct device_pci *f = &d->desc.pci;
+
+	d->desc.index = d->place.index;
+	snprintf(d->desc.name, sizeof(d->desc.name), "%s", name);
+	f->number = d->place.pci.number;
+	memset(f->bar_at, 0, sizeof(f->bar_at));
+}
+
+int device_plug(struct device *d, const struct device_class *class, const char *name,
+		unsigned nqueues, const char *libexec, struct err *e)
+{
+	int rc;
+
+	d->class = class;
+	d->nqueues = nqueues;
+	class->describe(class, &d->desc, DEVICE_BUS_PCI, 0, nqueues);
+	describe_plugged(d, name);
+	rc = device_page_renew(d->slot[d->desc.page_slot], e);
+	if (!rc)
+		rc = device_child_init(d, libexec, e);
+	if (!rc)
+		rc = make_slots(d, d->place.nslots, e);
+	if (rc)
+		device_unplug(d);
+	return rc;
+}
+
+void device_unplug(struct device *d)
+{
+	child_free(&d->child);
+	for (unsigned i = d->place.nslots; i < DEVICE_MAX_SLOTS; i++)
+		fd_close(&d->slot[i]);
+	d->class = &device_place;
+	d->desc = d->place;
+	d->nqueues = 0;
+	d->restored = d->counting = false;
+	d->back.conf = NULL;
+	d->restart = (struct restart){0};
+	d->stats = d->past = d->live = (struct msg_stats){0};
+}
+
+int device_tell(const struct device *d, struct child *vmm)
+{
+	struct device_desc desc = d->desc;
+	uint8_t body[sizeof(desc)];
+	size_t len;
+
+	if (d->class->identify)
+		d->class->identify(d, &desc);
+	len = device_pack(&desc, body);
+	return child_send(vmm, MSG_PLUG, body, len, d->slot, desc.nslots);
 }
 
 void device_disk_name(unsigned nth, char name[DEV_NAME_LEN])
@@ -132,7 +224,7 @@ static void add_common(struct device_start *s, const struct device *d, int mem,
 {
 	const struct device_desc *m = &d->desc;
 
-	if (d->class->memory) {
+	if (d->class->memory && !s->no_memory) {
 		s->head.mem = *map;
 		add_slot(s, START_MEMORY, mem);
 		if (faults_device(d->vm) >= 0 && !d->class->unsaved)
@@ -140,7 +232,7 @@ static void add_common(struct device_start *s, const struct device *d, int mem,
 	}
 	add_slot(s, START_PAGE, d->slot[m->page_slot]);
 	add_slot(s, START_CALL, d->slot[m->call_slot]);
-	for (unsigned i = 0; i < m->nvectors; i++)
+	for (unsigned i = 0; i < m->nvectors && !d->class->assigned; i++)
 		add_slot(s, m->vector[i].kind == DEVICE_MSI ? START_VECTOR : START_IRQ,
 			 d->slot[m->vector[i].slot]);
 	for (unsigned i = 0; i < d->nqueues; i++)

@@ -31,12 +31,14 @@
 #include "supervisor/backing/terminal.h"
 #endif
 
-#define DEVICE_MAX_START 1024 /* bytes of a start message */
+#define DEVICE_MAX_START 4096 /* bytes of a start message */
 
 struct balloon_back;
 struct device;
 struct device_class;
 struct nic;
+struct plug;
+struct vfio_back;
 struct vhost_back;
 struct vm;
 struct vsock;
@@ -51,14 +53,18 @@ struct device_start {
 	_Alignas(8) uint8_t body[DEVICE_MAX_START];
 	int fds[MSG_MAX_FDS]; /* borrowed */
 	unsigned nfds;
-	int once[2]; /* those of fds that are closed when the message is sent; -1: none */
+	bool no_memory; /* this time it has no business in guest memory */
+	int once[2];    /* those of fds that are closed when the message is sent; -1: none */
 };
 
 /* What is particular to a kind of device: one table each, in dev_KIND.c. */
 struct device_class {
-	const char *program;      /* "insula-blk" */
-	uint32_t tag;             /* of its start message */
-	bool memory;              /* it works in guest memory */
+	const char *program; /* "insula-blk"; NULL: a module's, see device_module_init() */
+	const char *kind;    /* "disk": what users call it */
+	uint32_t tag;        /* of its start message */
+	bool memory;         /* it works in guest memory */
+	/* A function of the host: always on PCI, interrupts do not go through its helper. */
+	bool assigned;
 	bool virtio;              /* it can be told that it needs a reset (recover.c) */
 	unsigned threads, nofile; /* limits of the helper; see struct jail_plan */
 	unsigned queue_threads;   /* more for each queue after the first */
@@ -79,8 +85,13 @@ struct device_class {
 	 * `fds` are closed by the caller. */
 	bool (*message)(struct vm *vm, struct device *d, enum msg_type t, const void *body,
 			size_t len);
-	/* "io_uring", "threads" ...: how it is served, for the metrics; NULL: one way only. */
+	/* "io_uring", "threads" ...: how it is served, for the metrics; NULL: one way only. The
+	 * text outlives the VM. */
 	const char *(*engine)(const struct device *d);
+	/* How much it may do in a second, to be read and changed: the next helper gets it with its
+	 * start, one that serves by MSG_LIMIT. NULL, or its answer: it has no limits. */
+	struct msg_limit *(*limit)(const struct device *d);
+	const char *limited; /* with `limit`: what users call its msg_limit.ops */
 	/* When tend() wants to be called, clock_ns(); 0: not now. NULL: never. */
 	uint64_t (*due)(const struct device *d);
 	/* Do what is due, without blocking. */
@@ -89,6 +100,8 @@ struct device_class {
 	void (*serves)(struct device *d, struct loop *l, bool serves);
 	/* A program of the host that belongs to it (passt), for its log and its end; NULL: none. */
 	struct child *(*peer)(const struct device *d);
+	/* It has ended, and this knows what that means; false: nobody does. NULL: the latter. */
+	bool (*peer_over)(struct device *d, const struct child_end *end);
 	/* Is it the first one? */
 	bool (*peer_began)(const struct device *d);
 	/* Why it cannot be part of a snapshot; NULL: it can. */
@@ -97,9 +110,12 @@ struct device_class {
 };
 
 struct device {
-	struct vm *vm; /* that it is in; set by vm_own_children() */
+	struct vm *vm;     /* that it is in; set by vm_own_children() */
+	struct plug *plug; /* it is in a place of this (plug.h), where it came later, or where
+			    * nothing is; NULL: it is there from the start */
 	const struct device_class *class;
 	struct device_desc desc;
+	struct device_desc place;   /* with `plug`: of the place */
 	int slot[DEVICE_MAX_SLOTS]; /* its page and events, as desc has them; owned */
 	unsigned nqueues;           /* the first doorbells are their kicks */
 	struct child child;
@@ -110,7 +126,9 @@ struct device {
 		struct vsock *vsock;
 		struct nic *nic;
 		struct vhost_back *vhost;
+		struct vfio_back *vfio;
 		struct balloon_back *balloon;
+		struct added_back *added;
 		const void *conf;
 	} back;
 
@@ -124,7 +142,14 @@ struct device {
 };
 
 extern const struct device_class device_uart, device_blk, device_net, device_rng, device_vcon,
-	device_vsock, device_balloon, device_vhost; /* the last one on Linux alone */
+	device_vsock, device_balloon, device_mem, device_vhost,
+	device_vfio,  /* the last two on Linux alone */
+	device_place; /* where nothing is yet */
+
+extern const struct device_class device_module; /* Linux alone */
+/* After device_init() of a device_module: which program, and what is behind it. `memory`: of the
+ * guest, which it maps. */
+int device_module_init(struct device *d, struct disk *disk, uint64_t memory, struct err *e);
 
 /* Make page and events. `libexec` as in child_init() (Windows: NULL); `name` as the guest calls it;
  * `nth`: of its place on the bus (PCI: at most BOARD_MAX_PCI of them). Set d->back after it. */
@@ -134,6 +159,21 @@ int device_init(struct device *d, const struct device_class *class, enum device_
 /* "vda" ... "vdz", "vdaa" ...: as Linux names the nth disk. */
 void device_disk_name(unsigned nth, char name[DEV_NAME_LEN]);
 void device_free(struct device *d);
+
+/* A place for a device that comes later, with its page, and its port at device `number` of the PCI
+ * bus. */
+int device_init_place(struct device *d, unsigned index, unsigned nth, unsigned number,
+		      struct err *e);
+/* Is nothing there? */
+bool device_is_empty(const struct device *d);
+/* Something comes there: its description and events, and its page as new; no process has it. On
+ * error nothing has come. Set d->back after it. */
+int device_plug(struct device *d, const struct device_class *class, const char *name,
+		unsigned nqueues, const char *libexec, struct err *e);
+/* Tell insula-vmm that it is there: MSG_PLUG. A negative errno. */
+int device_tell(const struct device *d, struct child *vmm);
+/* It goes: there is no process of it any more. */
+void device_unplug(struct device *d);
 
 /* Tell insula-vmm about it. */
 int device_announce(const struct device *d, struct child *vmm, struct err *e);
@@ -159,6 +199,8 @@ void device_add(struct device_start *s, int fd);
 /* ---- device_linux.c, device_win.c ---- */
 /* A new page. Returns the descriptor or a negative errno. */
 int device_page(struct err *e);
+/* As a new one. */
+int device_page_renew(int page, struct err *e);
 int device_child_init(struct device *d, const char *libexec, struct err *e);
 /* Make the helper, and send it the message. */
 int device_spawn(struct device *d, const struct device_start *s, struct err *e);

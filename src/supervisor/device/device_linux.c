@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Devices on Linux: the page is written without being mapped. See device.h. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <unistd.h>
 
@@ -9,23 +10,38 @@
 
 #include "device.h"
 
-int device_page(struct err *e)
+static int write_head(int fd, struct err *e)
 {
 	const struct {
 		uint32_t magic, size;
 	} head = {DP_MAGIC, DP_SIZE};
-	int fd = shm_create("insula-device", DP_SIZE, e);
+
+	_Static_assert(offsetof(struct dp_ctrl, magic) == 0 && offsetof(struct dp_ctrl, size) == 4,
+		       "the head of struct dp_ctrl");
+	if (pwrite(fd, &head, sizeof(head), DP_CTRL_OFF) != (ssize_t)sizeof(head))
+		return err_sys(e, -errno, "device page");
+	return 0;
+}
+
+int device_page(struct err *e)
+{
+	int fd = shm_create("insula-device", DP_SIZE, e), rc;
 
 	if (fd < 0)
 		return fd;
-	_Static_assert(offsetof(struct dp_ctrl, magic) == 0 && offsetof(struct dp_ctrl, size) == 4,
-		       "the head of struct dp_ctrl");
-	if (pwrite(fd, &head, sizeof(head), DP_CTRL_OFF) != (ssize_t)sizeof(head)) {
-		int rc = -errno;
-		close(fd);
-		return err_sys(e, rc, "device page");
-	}
-	return fd;
+	rc = write_head(fd, e);
+	if (!rc)
+		return fd;
+	close(fd);
+	return rc;
+}
+
+/* A hole where there was something: what is mapped there is zeros from now on. */
+int device_page_renew(int page, struct err *e)
+{
+	if (fallocate(page, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, DP_SIZE))
+		return err_sys(e, -errno, "device page");
+	return write_head(page, e);
 }
 
 int device_child_init(struct device *d, const char *libexec, struct err *e)
@@ -34,6 +50,8 @@ int device_child_init(struct device *d, const char *libexec, struct err *e)
 	unsigned more = d->nqueues ? d->nqueues - 1 : 0;
 
 	child_none(&d->child);
+	if (!c->program)
+		return 0;
 	return child_init(&d->child, libexec, c->program, d->desc.name,
 			  c->threads + more * c->queue_threads, c->nofile, e);
 }

@@ -2,6 +2,8 @@
 /* Devices on Windows: the page is mapped for a moment, when no helper is there. See device.h. */
 #include "os/win/win.h"
 
+#include <errno.h>
+
 #include <insula/base.h>
 #include <insula/devpage.h>
 
@@ -25,6 +27,12 @@ int device_page(struct err *e)
 	c->size = DP_SIZE;
 	shm_unmap(page, DP_SIZE);
 	return fd;
+}
+
+int device_page_renew(int page, struct err *e)
+{
+	(void)page;
+	return err_set(e, -EOPNOTSUPP, "device page: nothing comes later on Windows");
 }
 
 int device_child_init(struct device *d, const char *libexec, struct err *e)

@@ -53,10 +53,10 @@ int child_init(struct child *c, const char *libexec, const char *program, const 
 	return c->os.exec_fd < 0 ? c->os.exec_fd : 0;
 }
 
-int child_init_open(struct child *c, int exec_fd, const char *program, unsigned threads,
-		    unsigned nofile, struct err *e)
+int child_init_open(struct child *c, int exec_fd, const char *program, const char *device,
+		    unsigned threads, unsigned nofile, struct err *e)
 {
-	child_set_up(c, program, "", threads, nofile);
+	child_set_up(c, program, device, threads, nofile);
 	c->os.exec_fd = fd_copy(exec_fd);
 	return c->os.exec_fd < 0 ? err_sys(e, -errno, "%s", program) : 0;
 }
@@ -116,7 +116,9 @@ int child_spawn(struct child *c, const int *fds, unsigned nfds, struct err *e)
 			      .exec_fd = c->os.exec_fd,
 			      .nofile = c->os.nofile,
 			      .nproc = c->os.threads,
-			      .fsize = c->os.fsize};
+			      .as = c->os.as,
+			      .fsize = c->os.fsize,
+			      .memlock = c->os.memlock};
 	int rc;
 
 	(void)fds;

@@ -56,8 +56,8 @@ static int check_address_space(struct err *e)
 		       (unsigned long long)l.rlim_max >> 10);
 }
 
-/* With less even a small VM may fail while it runs. One with many devices needs more, and is refused
- * when it opens them. */
+/* With less even a small VM may fail while it runs. One with many devices needs more, and is
+ * refused when it opens them. */
 static int check_files(struct err *e)
 {
 	struct rlimit l;
@@ -135,13 +135,14 @@ void host_warn(const char *ends)
 
 int host_config(const struct vm_config *c, struct err *e)
 {
-	uint64_t mem = c->mem;
+	uint64_t mem = c->mem_max ? c->mem_max : c->mem;
 	uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 
 	if (mem > host)
 		return err_set(e, -EINVAL,
-			       "--mem: %lluM; expected at most %lluM, what this host has",
-			       (unsigned long long)(mem >> 20), (unsigned long long)(host >> 20));
+			       "--mem: %s%lluM; expected at most %lluM, what this host has",
+			       c->mem_max ? "max " : "", (unsigned long long)(mem >> 20),
+			       (unsigned long long)(host >> 20));
 	return 0;
 }
 

@@ -16,6 +16,8 @@ static int host_refuse(const struct vm_config *c, struct err *e)
 			   : c->rootfs_size ? "--rootfs-size"
 			   : c->nnets       ? "--net"
 			   : c->balloon.on  ? "--balloon"
+			   : c->mem_max     ? "--mem ...,max="
+			   : c->cpus_max    ? "--cpus ...,max="
 			   : c->mem_huge    ? "--mem ...,hugepages"
 					    : NULL;
 

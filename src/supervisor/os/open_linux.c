@@ -8,7 +8,10 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "supervisor/backing/seed.h"
 #include "supervisor/backing/files.h"
+#include "supervisor/backing/module.h"
+#include "supervisor/backing/served.h"
 #include "supervisor/open.h"
 #include "supervisor/vm.h"
 
@@ -32,6 +35,16 @@ static bool given_twice(const struct vm *vm, const char *path)
 	return false;
 }
 
+static int open_module(struct vm *vm, const struct disk_config *c, bool check_only, struct err *e)
+{
+	struct disk *d = &vm->opened.disk[vm->opened.ndisks];
+
+	*d = (struct disk){
+		.conf = c, .fd = -1, .over = -1, .memory = -1, .limit = {c->rate, c->iops}};
+	return module_open(&d->module, c, vm->paths.libexec, check_only ? MODULE_CHECK : MODULE_NOW,
+			   e);
+}
+
 static int open_disk(struct vm *vm, const struct disk_config *c, bool check_only, struct err *e)
 {
 	int rc;
@@ -40,7 +53,10 @@ static int open_disk(struct vm *vm, const struct disk_config *c, bool check_only
 		return err_set(e, -EINVAL,
 			       "--share: more than %d disks, the root and the shares among them",
 			       CONFIG_MAX_DISKS + 1);
-	rc = disk_open(&vm->opened.disk[vm->opened.ndisks], c, check_only, e);
+	if (config_module(c->path))
+		rc = open_module(vm, c, check_only, e);
+	else
+		rc = disk_open(&vm->opened.disk[vm->opened.ndisks], c, check_only, e);
 	if (rc == -EBUSY && given_twice(vm, c->overlay))
 		rc = err_set(e, -EINVAL, "overlay %s: given twice; expected once", c->overlay);
 	else if (rc == -EBUSY && given_twice(vm, c->path))
@@ -97,13 +113,31 @@ static int open_disks(struct vm *vm, bool check_only, struct err *e)
 	return rc;
 }
 
+/* Behind the others, whose names it leaves as they are. */
+static int open_seed(struct vm *vm, bool check_only, struct err *e)
+{
+	struct opened *o = &vm->opened;
+
+	if (!vm->conf->seed.on)
+		return 0;
+	o->seed = seed_make(&vm->conf->seed, e);
+	if (o->seed < 0)
+		return o->seed;
+	snprintf(o->seed_path, sizeof(o->seed_path), "/proc/self/fd/%d", o->seed);
+	o->seed_disk =
+		(struct disk_config){.path = o->seed_path, .ro = true, .bus = vm->conf->seed.bus};
+	strcpy(o->seed_disk.serial, SEED_SERIAL);
+	return open_disk(vm, &o->seed_disk, check_only, e);
+}
+
 static int open_nics(struct vm *vm, bool check_only, struct err *e)
 {
 	int rc = 0;
 
 	for (; vm->opened.nnics < vm->conf->nnets && !rc; vm->opened.nnics += !rc)
 		rc = nic_open(&vm->opened.nic[vm->opened.nnics], &vm->conf->net[vm->opened.nnics],
-			      vm->opened.nnics, vm->conf->cpus, check_only, e);
+			      vm->opened.nnics, vm->conf, check_only ? ATTACH_CHECK : ATTACH_NOW,
+			      e);
 	return rc;
 }
 
@@ -114,6 +148,17 @@ static int open_vhosts(struct vm *vm, bool check_only, struct err *e)
 	for (; vm->opened.nvhosts < vm->conf->nvhosts && !rc; vm->opened.nvhosts += !rc)
 		rc = vhost_open(&vm->opened.vhost[vm->opened.nvhosts],
 				&vm->conf->vhost[vm->opened.nvhosts], check_only, e);
+	return rc;
+}
+
+static int open_vfios(struct vm *vm, bool check_only, struct err *e)
+{
+	struct opened *o = &vm->opened;
+	int rc = 0;
+
+	for (; o->nvfios < vm->conf->nvfios && !rc; o->nvfios += !rc)
+		rc = vfio_open(o->vfio, o->nvfios, &vm->conf->vfio[o->nvfios], &o->vfio_container,
+			       vm->conf->mem, check_only, e);
 	return rc;
 }
 
@@ -135,7 +180,8 @@ static int open_live_shares(struct vm *vm, struct err *e)
 
 void open_init(struct vm *vm)
 {
-	vm->opened.exec_program = vm->opened.pager_program = -1;
+	vm->opened.exec_program = vm->opened.pager_program = vm->opened.vfio_container = -1;
+	vm->opened.seed = -1;
 	vm->vsock = (struct vsock){.dir = -1, .listener = -1};
 	vm->terminal = (struct terminal){.in = -1, .out = -1, .slave = -1};
 }
@@ -145,10 +191,14 @@ int open_ends(struct vm *vm, bool check_only, struct err *e)
 	int rc = open_disks(vm, check_only, e);
 
 	if (!rc)
+		rc = open_seed(vm, check_only, e);
+	if (!rc)
 		rc = open_nics(vm, check_only, e);
 	if (!rc)
 		rc = open_live_shares(vm, e);
-	return rc ? rc : open_vhosts(vm, check_only, e);
+	if (!rc)
+		rc = open_vhosts(vm, check_only, e);
+	return rc ? rc : open_vfios(vm, check_only, e);
 }
 
 /* In the order of their tags, which the guest counts on: src/guest/fs.c. */
@@ -183,6 +233,49 @@ static int vhost_devices(struct vm *vm, struct err *e)
 	return rc;
 }
 
+/* Without having been opened, it is only counted. */
+static int vfio_devices(struct vm *vm, struct err *e)
+{
+	const struct mem_region *last = &vm->memmap.region[vm->memmap.nregions - 1];
+	struct vfio_room room;
+	char name[DEV_NAME_LEN];
+	struct device *d;
+	int rc = 0;
+
+	vfio_room_set(&room, last->gpa + last->size);
+	for (unsigned i = 0; i < vm->opened.nvfios && !rc; i++) {
+		struct vfio_back *b = &vm->opened.vfio[i];
+
+		snprintf(name, sizeof(name), "vfio%u", i);
+		rc = vm_add_device(vm, &device_vfio, CONFIG_BUS_PCI, name, b->seen.nvectors, &d, e);
+		d->back.vfio = b;
+		d->nqueues = 0; /* they were its vectors: nobody kicks it */
+		if (!rc && b->device >= 0)
+			rc = vfio_fill(b, d, &room, e);
+	}
+	return rc;
+}
+
+int open_disk_device(struct vm *vm, struct disk *disk, const char *name, unsigned nqueues,
+		     struct err *e)
+{
+	struct served *served = disk->module ? disk->module->served : NULL;
+	const struct device_class *class = served         ? &device_vhost
+					   : disk->module ? &device_module
+							  : &device_blk;
+	struct device *d;
+	int rc = vm_add_device(vm, class, disk->conf->bus, name, nqueues, &d, e);
+
+	if (served) {
+		d->back.vhost = &served->back;
+		return rc ? rc : served_size(served, nqueues, config_most_mem(vm->conf), e);
+	}
+	d->back.disk = disk;
+	if (!rc && disk->module)
+		rc = device_module_init(d, disk, config_most_mem(vm->conf), e);
+	return rc;
+}
+
 int open_cards(struct vm *vm, struct err *e)
 {
 	char name[DEV_NAME_LEN];
@@ -197,16 +290,18 @@ int open_cards(struct vm *vm, struct err *e)
 	}
 	if (!rc)
 		rc = add_live_shares(vm, e);
-	return rc ? rc : vhost_devices(vm, e);
+	if (!rc)
+		rc = vhost_devices(vm, e);
+	return rc ? rc : vfio_devices(vm, e);
 }
 
 int open_programs(struct vm *vm, struct err *e)
 {
 	struct device *vsock = vm_vsock(vm);
 	int rc = child_init(&vm->vmm, vm->paths.libexec, "insula-vmm", "",
-			    vm->conf->cpus + VMM_OTHER_THREADS, VMM_NOFILE, e);
+			    config_vcpus(vm->conf) + VMM_OTHER_THREADS, VMM_NOFILE, e);
 
-	vm->vmm.os.fsize = VMM_SAVE_ROOM(vm->conf->cpus);
+	vm->vmm.os.fsize = VMM_SAVE_ROOM(config_vcpus(vm->conf));
 	if (vsock)
 		vsock->child.os.nofile = vsock_nofile();
 	if (!rc)
@@ -220,14 +315,19 @@ void open_close(struct vm *vm)
 {
 	fd_close(&vm->opened.exec_program);
 	fd_close(&vm->opened.pager_program);
+	fd_close(&vm->opened.seed);
 	for (unsigned i = 0; i < vm->ndevices; i++)
 		device_free(&vm->device[i]);
-	for (unsigned i = 0; i < vm->opened.ndisks; i++)
+	for (unsigned i = 0; i < vm->opened.ndisks; i++) {
+		module_close(vm->opened.disk[i].module);
 		disk_close(&vm->opened.disk[i]);
+	}
 	for (unsigned i = 0; i < vm->opened.nnics; i++)
 		nic_close(&vm->opened.nic[i]);
 	for (unsigned i = 0; i < vm->opened.nshares; i++)
 		share_close(&vm->opened.share[i]);
 	for (unsigned i = 0; i < vm->opened.nvhosts; i++)
 		vhost_close(&vm->opened.vhost[i]);
+	for (unsigned i = vm->opened.nvfios; i-- > 0;)
+		vfio_close(&vm->opened.vfio[i]);
 }

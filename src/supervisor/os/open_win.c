@@ -45,6 +45,16 @@ int open_ends(struct vm *vm, bool check_only, struct err *e)
 	return open_disks(vm, e);
 }
 
+int open_disk_device(struct vm *vm, struct disk *disk, const char *name, unsigned nqueues,
+		     struct err *e)
+{
+	struct device *d;
+	int rc = vm_add_device(vm, &device_blk, disk->conf->bus, name, nqueues, &d, e);
+
+	d->back.disk = disk;
+	return rc;
+}
+
 int open_cards(struct vm *vm, struct err *e)
 {
 	(void)vm;

@@ -37,6 +37,10 @@ static int open_device(const struct vm *vm, bool *guards, struct err *e)
 
 	if (vm->conf->mem_huge)
 		return err_set(e, -EOPNOTSUPP, "it is in huge pages");
+	/* Whoever guards a hole has page tables for it, which count as the VM's: for all that it
+	 * could ever have they may be more than it has now. */
+	if (vm->conf->mem_max)
+		return err_set(e, -EOPNOTSUPP, "it can be resized");
 	device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
 	if (device < 0)
 		return err_sys(e, -errno, "/dev/userfaultfd");

@@ -12,7 +12,8 @@
 int pager_start(struct vm *vm, struct child *c, const struct child_ops *ops, enum pager_job job,
 		bool live, const struct snapshot *from, int last, uint64_t fsize, struct err *e)
 {
-	struct msg_start_pager m = {.log_level = log_most(), .job = job, .size = vm->conf->mem};
+	struct msg_start_pager m = {
+		.log_level = log_most(), .job = job, .size = memmap_size(&vm->memmap)};
 	int fds[2 + RAM_CHAIN] = {vm->mem}, rc;
 	unsigned n = 1;
 
@@ -25,7 +26,7 @@ int pager_start(struct vm *vm, struct child *c, const struct child_ops *ops, enu
 	if (live)
 		m.flags |= PAGER_LIVE;
 	child_free(c);
-	rc = child_init_open(c, vm->opened.pager_program, "insula-pager", 1,
+	rc = child_init_open(c, vm->opened.pager_program, "insula-pager", "", 1,
 			     job == PAGER_SERVE || live ? NOFILE_FAULTS : NOFILE, e);
 	if (rc)
 		return rc;

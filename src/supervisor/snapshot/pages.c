@@ -60,6 +60,8 @@ int pages_write(struct vm *vm, struct snapdir *d, struct err *e)
 	for (unsigned i = 0; i < vm->ndevices && !rc; i++) {
 		struct state_out o = {room, sizeof(room), 0};
 
+		if (device_is_empty(&vm->device[i]))
+			continue;
 		name_it(&vm->device[i], &record);
 		rc = read_full(page_of(&vm->device[i]), record.page, DP_SIZE, 0);
 		if (!rc)
@@ -132,9 +134,12 @@ static size_t record_len(const uint8_t *at, size_t left)
 static int take_all(struct vm *vm, const uint8_t *at, size_t left, struct err *e)
 {
 	for (unsigned i = 0; i < vm->ndevices; i++) {
-		size_t len = record_len(at, left);
+		size_t len;
 		int rc;
 
+		if (device_is_empty(&vm->device[i]))
+			continue;
+		len = record_len(at, left);
 		if (!len)
 			return err_set(e, -EPROTO, "it ends before device %u, %s", i,
 				       vm->device[i].desc.name);

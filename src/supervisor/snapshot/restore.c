@@ -57,13 +57,16 @@ static const struct {
 	const char *name; /* of the setting */
 	enum use use;
 } uses[] = {
-	{"cpus", USE_MACHINE}, {"mem", USE_MACHINE}, {"rng", USE_MACHINE}, {"balloon", USE_MACHINE},
-	{"bus", USE_MACHINE},  {"disk", USE_HOST},   {"rootfs", USE_HOST}, {"image", USE_HOST},
-	{"net", USE_HOST},     {"share", USE_HOST},  {"device", USE_HOST}, {"vsock", USE_HOST},
+	{"cpus", USE_MACHINE},    {"mem", USE_MACHINE}, {"rng", USE_MACHINE},
+	{"balloon", USE_MACHINE}, {"bus", USE_MACHINE}, {"hotplug", USE_MACHINE},
+	{"disk", USE_HOST},       {"rootfs", USE_HOST}, {"image", USE_HOST},
+	{"net", USE_HOST},        {"share", USE_HOST},  {"device", USE_HOST},
+	{"vsock", USE_HOST},
 };
 
 /* kernel, initrd, append: they were for the beginning, and cannot be said again. */
-static const char *const beginning[] = {"kernel", "initrd", "append", "rootfs-size", "entrypoint"};
+static const char *const beginning[] = {"kernel",     "initrd", "append",    "rootfs-size",
+					"entrypoint", "vfio",   "cloud-init"};
 
 static enum use use_of(const struct setting *s)
 {
@@ -89,7 +92,8 @@ static int refuse_given(struct vm_config *c, const char *name, const char *why, 
 
 static int check_given(struct vm_config *c, const struct restore *r, struct err *e)
 {
-	char want[64];
+	char want[96], size[24], most[24], max[24] = "";
+	int64_t places;
 
 	for (size_t i = 0; i < ARRAY_LEN(beginning); i++) {
 		const struct setting *s = setting_find(beginning[i]);
@@ -98,14 +102,25 @@ static int check_given(struct vm_config *c, const struct restore *r, struct err 
 			return refuse_given(c, s->name,
 					    "none with --restore: the guest has booted already", e);
 	}
-	if (is_given(c, setting_find("cpus")) && c->cpus != r->snap.cpus) {
-		snprintf(want, sizeof(want), "%u, as the snapshot has", r->snap.cpus);
+	if (is_given(c, setting_find("cpus")) &&
+	    (c->cpus != r->snap.cpus || c->cpus_max != r->snap.cpus_max)) {
+		if (r->snap.cpus_max)
+			snprintf(max, sizeof(max), ",max=%u", r->snap.cpus_max);
+		snprintf(want, sizeof(want), "%u%s, as the snapshot has", r->snap.cpus, max);
 		return refuse_given(c, "cpus", want, e);
 	}
-	if (is_given(c, setting_find("mem")) && c->mem != r->snap.mem) {
-		snprintf(want, sizeof(want), "%lluM, as the snapshot has",
-			 (unsigned long long)(r->snap.mem >> 20));
+	if (is_given(c, setting_find("mem")) &&
+	    (c->mem != r->snap.mem || c->mem_max != r->snap.mem_max)) {
+		snprintf(want, sizeof(want), "%s%s%s, as the snapshot has",
+			 size_text(r->snap.mem, size), r->snap.mem_max ? ",max=" : "",
+			 r->snap.mem_max ? size_text(r->snap.mem_max, most) : "");
 		return refuse_given(c, "mem", want, e);
+	}
+	/* A number, or its text. */
+	places = json_object_get_int64(j_get(j_get(r->snap.machine, "config"), "hotplug"));
+	if (is_given(c, setting_find("hotplug")) && c->hotplug != places) {
+		snprintf(want, sizeof(want), "%lld, as the snapshot has", (long long)places);
+		return refuse_given(c, "hotplug", want, e);
 	}
 	return 0;
 }
@@ -225,7 +240,9 @@ int restore_take(struct vm_config *c, struct err *e)
 	if (rc)
 		return rc;
 	c->cpus = r->snap.cpus;
+	c->cpus_max = r->snap.cpus_max;
 	c->mem = r->snap.mem;
+	c->mem_max = r->snap.mem_max;
 	c->serve = j_get_bool(r->snap.machine, "agent", false);
 	if (c->command && !c->serve)
 		return err_set(e, -EINVAL,
@@ -237,6 +254,19 @@ int restore_take(struct vm_config *c, struct err *e)
 				    "set it",
 				    e);
 	return 0;
+}
+
+const char *restore_metadata(const struct vm_config *c)
+{
+	return c->restoring && !is_given(c, setting_find("metadata"))
+		       ? j_get_str(c->restoring->snap.machine, "metadata", NULL)
+		       : NULL;
+}
+
+bool restore_metadata_open(const struct vm_config *c)
+{
+	return restore_metadata(c) &&
+	       j_get_bool(c->restoring->snap.machine, "metadata_open", false);
 }
 
 void restore_free(struct restore *r)
@@ -320,6 +350,14 @@ int restore_bus(const struct vm_config *c, const char *name, enum config_bus sai
 	return 0;
 }
 
+static int restore_added(struct vm *vm, struct err *e)
+{
+	json_object *o = j_get(vm->conf->restoring->snap.machine, "memory");
+	int64_t requested = j_get_int(o, "requested", 0), actual = j_get_int(o, "actual", 0);
+
+	return added_restore(&vm->added, (uint64_t)requested, (uint64_t)actual, e);
+}
+
 int restore_fill(struct vm *vm, struct err *e)
 {
 	struct restore *r = vm->conf->restoring;
@@ -327,6 +365,8 @@ int restore_fill(struct vm *vm, struct err *e)
 
 	if (r)
 		other_commands(vm);
+	if (r && !rc && vm_added(vm))
+		rc = restore_added(vm, e);
 	return r && !rc ? pages_read(vm, r->snap.file[SNAPDIR_DEVICES], e) : rc;
 }
 
@@ -475,8 +515,8 @@ static int start_load(struct vm *vm, struct err *e)
 {
 	struct restore *r = vm->conf->restoring;
 	return pager_start(vm, &r->pager, &load_ops, r->lazy ? PAGER_SERVE : PAGER_LOAD, false,
-			   &r->snap, r->lazy ? r->order : -1, r->lazy ? ORDER_SIZE : vm->conf->mem,
-			   e);
+			   &r->snap, r->lazy ? r->order : -1,
+			   r->lazy ? ORDER_SIZE : memmap_size(&vm->memmap), e);
 }
 
 /* ---- the guest is told ---- */
@@ -521,10 +561,10 @@ int restore_start(struct vm *vm, struct err *e)
 		return rc;
 	if (vm->conf->paused)
 		standing_begin(vm);
-	/* What a balloon has given back would come back as it was, and not as zeros. */
-	r->lazy = vm->faults && !vm_balloon(vm);
+	/* What a guest has given back would come back as it was, and not as zeros. */
+	r->lazy = vm->faults && !vm_balloon(vm) && !vm_added(vm);
 	if (!r->lazy) {
-		vm->start_limit_ns += LOAD_NS(vm->conf->mem);
+		vm->start_limit_ns += LOAD_NS(memmap_size(&vm->memmap));
 		return start_load(vm, e);
 	}
 	faults_fill(vm, true);

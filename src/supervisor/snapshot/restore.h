@@ -45,6 +45,10 @@ bool restore_name_pci(const struct vm *vm, struct json_object *machine);
  * one. */
 int restore_bus(const struct vm_config *c, const char *name, enum config_bus said, bool *pci,
 		struct err *e);
+/* The metadata that its VM had, as JSON, unless others are said now; NULL: none. */
+const char *restore_metadata(const struct vm_config *c);
+/* And were tokens optional? */
+bool restore_metadata_open(const struct vm_config *c);
 int restore_fill(struct vm *vm, struct err *e);
 /* The descriptor of what insula-vmm held; borrowed. */
 int restore_records(const struct vm *vm);

@@ -253,8 +253,16 @@ static json_object *describe(const struct vm *vm, struct err *e)
 	j_str(o, "id", s->id);
 	j_int(o, "created", (int64_t)time(NULL));
 	j_int(o, "mem", (int64_t)vm->conf->mem);
+	if (vm_added(vm))
+		j_obj(o, "memory", added_json(&vm->added));
 	j_int(o, "cpus", vm->conf->cpus);
+	if (vm->conf->cpus_max)
+		j_int(o, "cpus_max", vm->conf->cpus_max);
 	j_bool(o, "agent", vm_has_agent(vm));
+	if (metadata_tree(vm) && metadata_is_open(vm->conf))
+		j_bool(o, "metadata_open", true);
+	if (metadata_tree(vm))
+		j_str(o, "metadata", metadata_text(metadata_tree(vm)));
 	j_obj(o, "images", boot_images(&vm->boot, vm->conf));
 	if (s->base_path) {
 		base = json_object_new_object();
@@ -318,7 +326,7 @@ static void frozen(struct vm *vm)
 {
 	vm->save->goes_on_ns = clock_ns();
 	save_release(vm, true);
-	next_step(vm->save, SAVE_COPIES, COPY_NS(vm->conf->mem));
+	next_step(vm->save, SAVE_COPIES, COPY_NS(memmap_size(&vm->memmap)));
 }
 
 static void copied(struct vm *vm)
@@ -337,7 +345,7 @@ static void copied(struct vm *vm)
 	if (rc)
 		save_fail(vm, rc, e.text);
 	else
-		next_step(s, SAVE_SYNCS, SYNC_NS(vm->conf->mem));
+		next_step(s, SAVE_SYNCS, SYNC_NS(memmap_size(&vm->memmap)));
 }
 
 static void lasts(struct vm *vm)
@@ -352,7 +360,7 @@ static void lasts(struct vm *vm)
 	if (rc)
 		save_fail(vm, rc, e.text);
 	else
-		next_step(s, SAVE_NAMES, SYNC_NS(vm->conf->mem));
+		next_step(s, SAVE_NAMES, SYNC_NS(memmap_size(&vm->memmap)));
 }
 
 static void is_there(struct vm *vm)
@@ -374,7 +382,7 @@ static void is_there(struct vm *vm)
 static bool all_quiet(const struct vm *vm)
 {
 	for (unsigned i = 0; i < vm->ndevices; i++) {
-		if (!vm->save->quiet[i])
+		if (!vm->save->quiet[i] && !device_is_empty(&vm->device[i]))
 			return false;
 	}
 	return true;
@@ -406,7 +414,8 @@ static void copy(struct vm *vm)
 	if (rc)
 		save_fail(vm, rc, e.text);
 	else
-		next_step(s, s->live ? SAVE_FREEZES : SAVE_COPIES, COPY_NS(vm->conf->mem));
+		next_step(s, s->live ? SAVE_FREEZES : SAVE_COPIES,
+			  COPY_NS(memmap_size(&vm->memmap)));
 }
 
 void save_quiet(struct vm *vm, const struct device *d, uint32_t no)
@@ -432,6 +441,8 @@ static void rest(struct vm *vm)
 	for (unsigned i = 0; i < vm->ndevices; i++) {
 		struct device *d = &vm->device[i];
 
+		if (device_is_empty(d))
+			continue;
 		if (d->child.state != CHILD_READY ||
 		    child_send(&d->child, MSG_QUIET, &m, sizeof(m), NULL, 0)) {
 			save_helper_died(vm, d);
@@ -462,7 +473,7 @@ void save_records(struct vm *vm, const struct msg_saved *m)
 	snprintf(text, sizeof(text), "%.*s", (int)sizeof(m->text), m->text);
 	if (m->error) {
 		save_fail(vm, m->error < 0 && m->error > -4096 ? m->error : -EIO, text);
-	} else if (m->len > VMM_SAVE_ROOM(vm->conf->cpus)) {
+	} else if (m->len > VMM_SAVE_ROOM(config_vcpus(vm->conf))) {
 		save_fail(vm, -EPROTO, "insula-vmm has written more than there is room for");
 	} else {
 		s->records_len = m->len;
@@ -475,7 +486,7 @@ static int make_records(struct vm *vm, struct err *e)
 {
 	struct save *s = vm->save;
 
-	s->records = shm_create("insula-records", VMM_SAVE_ROOM(vm->conf->cpus), e);
+	s->records = shm_create("insula-records", VMM_SAVE_ROOM(config_vcpus(vm->conf)), e);
 	if (s->records < 0)
 		return s->records;
 	if (child_send(&vm->vmm, MSG_SAVE, NULL, 0, &s->records, 1))
@@ -572,45 +583,7 @@ static int start_pager(struct vm *vm, struct err *e)
 
 	s->live = s->order.keep_running && faults_complete(vm);
 	return pager_start(vm, &s->pager, &pager_ops, PAGER_SAVE, s->live, &s->base,
-			   s->dir.file[SNAPDIR_MEMORY], 2 * vm->conf->mem, e);
-}
-
-static int refuse_device(const struct device *d, struct err *e)
-{
-	if (d->class->unsaved)
-		return err_set(e, -EOPNOTSUPP, "%s: %s", d->desc.name, d->class->unsaved);
-	if (d->class == &device_blk && d->back.disk->conf->overlay &&
-	    !strcmp(d->back.disk->conf->overlay, "discard"))
-		return err_set(
-			e, -EOPNOTSUPP,
-			"%s: overlay=discard: what the guest has written is nowhere when the "
-			"VM has ended, and cannot be part of a snapshot",
-			d->desc.name);
-	if (d->child.state != CHILD_READY)
-		return err_set(e, -EAGAIN, "%s has no helper at the moment", d->desc.name);
-	return 0;
-}
-
-/* What cannot go with it, in words, before anything stops. */
-static int refuse_what(const struct vm *vm, struct err *e)
-{
-	int rc = 0;
-
-	if (!vm_is_running(vm))
-		return err_set(e, -EBUSY, "the guest does not run");
-	if (standing_is(vm) && !control_is_paused(vm->control))
-		return err_set(e, -EBUSY, "it does not stand yet");
-	if (save_active(vm))
-		return err_set(e, -EBUSY, "another snapshot is under way");
-	if (!vm->conf->json)
-		return err_set(e, -EOPNOTSUPP, "the VM has no configuration in JSON");
-	if (vm->conf->rootfs_size)
-		return err_set(e, -EOPNOTSUPP,
-			       "rootfs-size: that disk has no name, and cannot be "
-			       "part of a snapshot");
-	for (unsigned i = 0; i < vm->ndevices && !rc; i++)
-		rc = refuse_device(&vm->device[i], e);
-	return rc;
+			   s->dir.file[SNAPDIR_MEMORY], 2 * memmap_size(&vm->memmap), e);
 }
 
 static int open_base(struct vm *vm, const char *path, struct err *e)
@@ -620,7 +593,7 @@ static int open_base(struct vm *vm, const char *path, struct err *e)
 
 	if (rc)
 		return rc;
-	if (s->base.mem != vm->conf->mem)
+	if (s->base.mem != vm->conf->mem || s->base.mem_max != vm->conf->mem_max)
 		return err_set(e, -EINVAL,
 			       "base: '%.80s' is of a VM with %llu bytes; expected %llu", path,
 			       (unsigned long long)s->base.mem, (unsigned long long)vm->conf->mem);
@@ -645,7 +618,7 @@ int save_begin(struct vm *vm, const struct save_order *o, struct err *e)
 {
 	struct save *s = save_of(vm);
 	const char *last = s && s->last ? s->last : vm->conf->restore;
-	int rc = s ? refuse_what(vm, e) : err_set(e, -ENOMEM, "out of memory");
+	int rc = s ? save_refuses(vm, e) : err_set(e, -ENOMEM, "out of memory");
 
 	if (!rc && !child_ended(&s->pager))
 		rc = err_set(e, -EBUSY, "the last snapshot is just ending");
@@ -680,7 +653,7 @@ int save_begin(struct vm *vm, const struct save_order *o, struct err *e)
 	} else if (restore_is_whole(vm)) {
 		next_step(s, SAVE_STARTS, START_NS);
 	} else {
-		next_step(s, SAVE_FILLS, COPY_NS(vm->conf->mem));
+		next_step(s, SAVE_FILLS, COPY_NS(memmap_size(&vm->memmap)));
 		restore_complete(vm);
 	}
 	return rc;

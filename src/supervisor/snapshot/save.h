@@ -46,6 +46,9 @@ struct save_order {
 /* -EBUSY: another one is under way; -EOPNOTSUPP: something of this VM cannot be saved; or what
  * snapdir_make() says. done() is not called then. */
 int save_begin(struct vm *vm, const struct save_order *o, struct err *e);
+/* -EBUSY, -EAGAIN: not now; -EOPNOTSUPP: something of this VM cannot be saved. In words, before
+ * anything stops. */
+int save_refuses(const struct vm *vm, struct err *e);
 bool save_active(const struct vm *vm);
 /* The path of the last one; NULL: none yet. */
 const char *save_last(const struct vm *vm);

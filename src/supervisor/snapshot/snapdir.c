@@ -376,21 +376,29 @@ static int wrong(struct err *e, const char *path, const char *what)
 static int check_machine(struct snapshot *s, const char *path, struct err *e)
 {
 	int64_t format = j_get_int(s->machine, "format", 0);
+	int64_t mem_max = j_get_int(j_get(s->machine, "memory"), "max", 0);
 	int64_t mem = j_get_int(s->machine, "mem", 0), cpus = j_get_int(s->machine, "cpus", 0);
+	int64_t max = j_get_int(s->machine, "cpus_max", 0);
 
 	if (format != SNAPDIR_FORMAT && format != SNAPDIR_FORMAT_PCI)
 		return err_set(e, -EPROTO, "snapshot: %s: of format %lld; expected %d or %d", path,
 			       (long long)format, SNAPDIR_FORMAT, SNAPDIR_FORMAT_PCI);
 	if (cpus < 1 || cpus > BOARD_MAX_CPUS)
 		return wrong(e, path, "cpus: expected 1 to 32");
+	if (max && (max <= cpus || max > BOARD_MAX_CPUS))
+		return wrong(e, path, "cpus_max: expected more than cpus, up to 32");
 	if (mem < (int64_t)BOARD_MIN_MEM || mem > (int64_t)BOARD_MAX_MEM || mem % RAM_PAGE)
 		return wrong(e, path, "mem: expected a size that a VM can have");
 	if (strlen(j_get_str(s->machine, "id", "")) != SNAPDIR_ID_LEN)
 		return wrong(e, path, "id: expected 32 digits");
 	if (!json_object_is_type(j_get(s->machine, "config"), json_type_object))
 		return wrong(e, path, "config: expected an object");
+	if (mem_max && (mem_max <= mem || mem_max > (int64_t)BOARD_MAX_MEM || mem_max % RAM_PAGE))
+		return wrong(e, path, "memory: max: expected a size that a VM can have");
 	s->mem = (uint64_t)mem;
+	s->mem_max = (uint64_t)mem_max;
 	s->cpus = (unsigned)cpus;
+	s->cpus_max = (unsigned)max;
 	return 0;
 }
 
@@ -473,7 +481,7 @@ static int open_bases(struct snapshot *s, const char *cache, struct err *e)
 		s->sealed = b.sealed; /* or it is not the one that was sealed */
 		if (!rc && !b.sealed)
 			rc = err_set(e, -EPROTO, "snapshot: builds on %s, which has no seal", path);
-		if (!rc && b.mem != s->mem)
+		if (!rc && (b.mem != s->mem || b.mem_max != s->mem_max))
 			rc = err_set(e, -EPROTO, "snapshot: builds on %s, of another size", path);
 		if (!rc) {
 			memmove(s->memory + 1, s->memory, s->nmemory * sizeof(*s->memory));

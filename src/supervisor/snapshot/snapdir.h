@@ -64,10 +64,10 @@ struct snapshot {
 	int file[SNAPDIR_FILES]; /* owned; -1: none. Its memory is the last of these: */
 	int memory[RAM_CHAIN];   /* owned, the first one that is whole, and what builds on it */
 	unsigned nmemory;
-	json_object *machine; /* owned; checked as far as this file knows it */
-	bool sealed;          /* by this user, on this host */
-	uint64_t mem;         /* bytes */
-	unsigned cpus;
+	json_object *machine;    /* owned; checked as far as this file knows it */
+	bool sealed;             /* by this user, on this host */
+	uint64_t mem, mem_max;   /* bytes; that it can be resized to, 0: it cannot */
+	unsigned cpus, cpus_max; /* as in struct vm_config */
 };
 
 void snapshot_none(struct snapshot *s);

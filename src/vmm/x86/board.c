@@ -5,6 +5,7 @@
 #include <insula/log.h>
 
 #include "ioapic.h"
+#include "vmm/cpus.h"
 #include "vmm/vmm.h"
 
 #define SLP_EN (1u << 5) /* ACPI 6.5, 4.8.3.7, table 4.22 */
@@ -92,6 +93,39 @@ static void board_write(void *self, uint64_t off, unsigned size, uint64_t value,
 		r->write(vm, value);
 }
 
+/* ---- processors that come and go ---- */
+
+static uint64_t cpus_read(void *self, uint64_t off, unsigned size, struct bus_patience *w)
+{
+	struct vmm *vm = self;
+
+	(void)w;
+	atomic_fetch_add_explicit(&vm->board_accesses, 1, memory_order_relaxed);
+	if (size != 4 || off % 4)
+		return ~0ull;
+	switch (BOARD_CPUS + off) {
+	case BOARD_CPUS_PRESENT:
+		return cpus_present(vm);
+	case BOARD_CPUS_NEWS:
+		return atomic_exchange(&vm->cpus_news, 0);
+	case BOARD_CPUS_ASKED:
+		return atomic_exchange(&vm->cpus_asked, 0);
+	default:
+		return 0;
+	}
+}
+
+static void cpus_write(void *self, uint64_t off, unsigned size, uint64_t value,
+		       struct bus_patience *w)
+{
+	struct vmm *vm = self;
+
+	(void)w;
+	atomic_fetch_add_explicit(&vm->board_accesses, 1, memory_order_relaxed);
+	if (size == 4 && BOARD_CPUS + off == BOARD_CPUS_EJECT)
+		cpus_eject(vm, value);
+}
+
 /* ---- what resets a PC ---- */
 
 static uint64_t kbc_read(void *self, uint64_t off, unsigned size, struct bus_patience *w)
@@ -164,11 +198,14 @@ static void ioapic_window_write(void *self, uint64_t off, unsigned size, uint64_
 int board_init(struct vmm *vm, struct err *e)
 {
 	static const struct bus_ops board_ops = {board_read, board_write};
+	static const struct bus_ops cpus_ops = {cpus_read, cpus_write};
 	static const struct bus_ops kbc_ops = {kbc_read, kbc_write};
 	static const struct bus_ops rst_cnt_ops = {rst_cnt_read, rst_cnt_write};
 	static const struct bus_ops ioapic_ops = {ioapic_window_read, ioapic_window_write};
 	int rc = bus_add(&vm->pio, BOARD_REGS, BOARD_REGS_LEN, &board_ops, vm, e);
 
+	if (!rc && vm->cpus_change)
+		rc = bus_add(&vm->pio, BOARD_CPUS, BOARD_CPUS_LEN, &cpus_ops, vm, e);
 	if (!rc)
 		rc = bus_add(&vm->pio, BOARD_KBC, 1, &kbc_ops, vm, e);
 	if (!rc)

@@ -13,10 +13,10 @@ _Static_assert(BOARD_GENID % 8 == 0, "the paper asks for that alignment");
 
 int genid_init(struct vmm *vm, struct err *e)
 {
-	vm->genid_event = event_create();
-	if (vm->genid_event < 0)
-		return err_sys(e, vm->genid_event, "eventfd");
-	return ioapic_set_event(vm->ioapic, BOARD_GSI_EVENTS, vm->genid_event, e);
+	vm->acpi_event = event_create();
+	if (vm->acpi_event < 0)
+		return err_sys(e, vm->acpi_event, "eventfd");
+	return ioapic_set_event(vm->ioapic, BOARD_GSI_EVENTS, vm->acpi_event, e);
 }
 
 int genid_place(struct vmm *vm, const uint8_t id[GENID_LEN], struct err *e)
@@ -33,7 +33,9 @@ int genid_renew(struct vmm *vm, const uint8_t id[GENID_LEN], struct err *e)
 {
 	int rc = genid_place(vm, id, e);
 
-	if (!rc)
-		event_signal(vm->genid_event);
+	if (!rc) {
+		atomic_fetch_or(&vm->cpus_news, BOARD_CPUS_NEWS_GENID);
+		event_signal(vm->acpi_event);
+	}
 	return rc;
 }

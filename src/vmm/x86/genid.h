@@ -4,7 +4,7 @@
  * in each that is restored or cloned. A guest that sees them change knows that somebody else may
  * have the same memory; Linux reseeds its random numbers (drivers/virt/vmgenid.c).
  *
- * Microsoft, "Virtual Machine Generation ID": a device VM_Gen_Counter in ACPI (acpi.c) whose ADDR
+ * Microsoft, "Virtual Machine Generation ID": a device VM_Gen_Counter in ACPI (dsdt.c) whose ADDR
  * names the bytes, and a notification 0x80. The board is hardware-reduced, so the notification
  * comes through a Generic Event Device (ACPI 6.5, 5.6.9) on the pin BOARD_GSI_EVENTS.
  */

@@ -35,6 +35,7 @@ struct load_params {
 	unsigned ninitrds;   /* loaded one after the other, each padded to 4 bytes with zeros */
 	const char *cmdline; /* NULL: empty */
 	uint64_t acpi_rsdp;  /* gpa, 0: none */
+	unsigned pci_buses;  /* whose configuration space is reserved */
 };
 
 enum load_protocol {

@@ -54,11 +54,11 @@ static void fill_header(struct boot_params *bp, const struct load_image *img,
 	bp->ext_ramdisk_size = (uint32_t)(initrd->size >> 32);
 }
 
-static void fill_e820(struct boot_params *bp, const struct guestmem *gm)
+static void fill_e820(struct boot_params *bp, const struct load_params *p)
 {
 	struct load_map map;
 
-	load_map_make(&map, gm);
+	load_map_make(&map, p);
 	bp->e820_entries = (uint8_t)map.n;
 	for (unsigned i = 0; i < map.n; i++) {
 		bp->e820_table[i].addr = map.entry[i].gpa;
@@ -80,7 +80,7 @@ void load_write_boot_params(uint8_t *low, const struct load_params *p, const str
 	else
 		make_header(&bp.hdr);
 	fill_header(&bp, img, initrd);
-	fill_e820(&bp, p->gm);
+	fill_e820(&bp, p);
 	bp.acpi_rsdp_addr = p->acpi_rsdp;
 	memcpy(low + BOARD_BOOT_PARAMS, &bp, sizeof(bp));
 }

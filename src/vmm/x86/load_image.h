@@ -91,7 +91,7 @@ struct load_map {
 	} entry[6 + MEMMAP_MAX];
 };
 /* The memory map of the board, ascending and disjoint. */
-void load_map_make(struct load_map *map, const struct guestmem *gm);
+void load_map_make(struct load_map *map, const struct load_params *p);
 
 /* ---- load_bootparams.c, load_pvh.c: write what the guest finds in rsi or ebx. `low` is gpa 0 ..
  * BOARD_KERNEL. ---- */

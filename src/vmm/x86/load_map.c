@@ -19,9 +19,10 @@ static void add_range(struct load_map *map, uint64_t from, uint64_t to, uint32_t
  * nothing is ever placed on them; and so is PCI's configuration space, whether there is one or not:
  * Linux does not use one that is not reserved.
  */
-void load_map_make(struct load_map *map, const struct guestmem *gm)
+void load_map_make(struct load_map *map, const struct load_params *p)
 {
-	const struct gm_region *r = gm->region, *end = r + gm->nregions;
+	const struct gm_region *r = p->gm->region, *end = r + p->gm->nregions;
+	uint64_t ecam = p->pci_buses * BOARD_PCI_ECAM_SIZE;
 
 	map->n = 0;
 	add_range(map, 0, LOW_RAM_TOP, LOAD_MAP_RAM);
@@ -30,7 +31,7 @@ void load_map_make(struct load_map *map, const struct guestmem *gm)
 	add_range(map, BOARD_KERNEL, r->size, LOAD_MAP_RAM);
 	for (r++; r < end && r->gpa < HV_X86_INTEL_PAGES; r++)
 		add_range(map, r->gpa, r->gpa + r->size, LOAD_MAP_RAM);
-	add_range(map, BOARD_PCI_ECAM, BOARD_PCI_ECAM + BOARD_PCI_ECAM_SIZE, LOAD_MAP_RESERVED);
+	add_range(map, BOARD_PCI_ECAM, BOARD_PCI_ECAM + ecam, LOAD_MAP_RESERVED);
 	add_range(map, HV_X86_INTEL_PAGES, HV_X86_INTEL_PAGES + HV_X86_INTEL_SIZE,
 		  LOAD_MAP_RESERVED);
 	for (; r < end; r++)

@@ -36,11 +36,11 @@ struct start_page { /* at BOARD_PVH_INFO */
 };
 _Static_assert(sizeof(struct start_page) <= BOARD_PAGE, "one page");
 
-static void fill_map(struct start_page *s, const struct guestmem *gm)
+static void fill_map(struct start_page *s, const struct load_params *p)
 {
 	struct load_map map;
 
-	load_map_make(&map, gm);
+	load_map_make(&map, p);
 	for (unsigned i = 0; i < map.n; i++) {
 		s->map[i].addr = map.entry[i].gpa;
 		s->map[i].size = map.entry[i].size;
@@ -66,6 +66,6 @@ void load_write_start_info(uint8_t *low, const struct load_params *p,
 		s.module[0].paddr = initrd->gpa;
 		s.module[0].size = initrd->size;
 	}
-	fill_map(&s, p->gm);
+	fill_map(&s, p);
 	memcpy(low + BOARD_PVH_INFO, &s, sizeof(s));
 }

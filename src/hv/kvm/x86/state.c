@@ -206,6 +206,21 @@ static int finish_instruction(struct hv_vcpu *v, struct err *e)
 		     : err_set(e, -EAGAIN, "vCPU %u: an exit waits to be answered", v->index);
 }
 
+/* Reading the run state makes KVM do what INIT and SIPI ask for that have come (api.rst, 4.38, and
+ * kvm_apic_accept_events()), so that none of them is left to start the vCPU later. */
+int hv_vcpu_park(struct hv_vcpu *v, struct err *e)
+{
+	struct kvm_mp_state s;
+	int r = finish_instruction(v, e);
+
+	if (r == 0)
+		r = kvm_call(v->fd, KVM_GET_MP_STATE, &s);
+	s.mp_state = KVM_MP_STATE_UNINITIALIZED;
+	if (r == 0)
+		r = kvm_call(v->fd, KVM_SET_MP_STATE, &s);
+	return r < 0 && r != -EAGAIN ? err_sys(e, r, "vCPU %u cannot be parked", v->index) : r;
+}
+
 static int get_part(const struct hv_vcpu *v, const struct part *p, struct state_out *out,
 		    struct err *e)
 {

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Settings of a module, as its manifest declares them: the members of each, and whether a value is
+ * one of a setting's. The default in the manifest and what a user says are judged by the same
+ * function. See manifest.h.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include <json-c/json.h>
+
+#include <insula/base.h>
+
+#include "manifest_take.h"
+
+static int setting_type(const struct manifest_place *p, const char *member, json_object *v)
+{
+	static const struct {
+		const char *name;
+		enum manifest_type type;
+	} types[] = {{"text", MANIFEST_TEXT_TYPE},
+		     {"number", MANIFEST_NUMBER},
+		     {"choice", MANIFEST_CHOICE},
+		     {"file", MANIFEST_FILE}};
+
+	for (size_t i = 0; i < ARRAY_LEN(types) && manifest_is_text(v, 8); i++) {
+		if (!strcmp(types[i].name, json_object_get_string(v))) {
+			p->setting->type = types[i].type;
+			return 0;
+		}
+	}
+	return manifest_wrong(p, member, v, "\"text\", \"number\", \"choice\" or \"file\"");
+}
+
+static int setting_min(const struct manifest_place *p, const char *member, json_object *v)
+{
+	return manifest_take_whole(p, member, v, 0, INT64_MAX, &p->setting->min);
+}
+
+static int setting_max(const struct manifest_place *p, const char *member, json_object *v)
+{
+	return manifest_take_whole(p, member, v, 0, INT64_MAX, &p->setting->max);
+}
+
+static int setting_choices(const struct manifest_place *p, const char *member, json_object *v)
+{
+	struct manifest_setting *s = p->setting;
+	size_t n = json_object_is_type(v, json_type_array) ? json_object_array_length(v) : 0;
+	int rc = 0;
+
+	if (!n || n > MANIFEST_CHOICES)
+		return manifest_wrong(p, member, v, "an array of 1 to 8 words");
+	for (size_t i = 0; i < n && !rc; i++)
+		rc = manifest_take_word(p, member, json_object_array_get_idx(v, i), s->choice[i]);
+	s->nchoices = (unsigned)n;
+	return rc;
+}
+
+static int setting_default(const struct manifest_place *p, const char *member, json_object *v)
+{
+	return manifest_take_line(p, member, v, p->setting->value);
+}
+
+static int setting_help(const struct manifest_place *p, const char *member, json_object *v)
+{
+	return manifest_take_line(p, member, v, p->setting->help);
+}
+
+static int setting_write(const struct manifest_place *p, const char *member, json_object *v)
+{
+	return manifest_take_bool(p, member, v, &p->setting->write);
+}
+
+static int setting_required(const struct manifest_place *p, const char *member, json_object *v)
+{
+	return manifest_take_bool(p, member, v, &p->setting->required);
+}
+
+static const struct manifest_member setting_members[] = {
+	{"type", setting_type},       {"min", setting_min},           {"max", setting_max},
+	{"choices", setting_choices}, {"default", setting_default},   {"help", setting_help},
+	{"write", setting_write},     {"required", setting_required},
+};
+
+const char *manifest_unfit(const struct manifest_setting *s, const char *value,
+			   char room[MANIFEST_UNFIT])
+{
+	const size_t size = MANIFEST_UNFIT;
+	unsigned long long n = 0;
+	size_t len = strlen(value), used = 0;
+
+	if (s->type == MANIFEST_NUMBER) {
+		if (len && len < 19 && strspn(value, "0123456789") == len)
+			sscanf(value, "%llu", &n);
+		else
+			n = UINT64_MAX;
+		snprintf(room, size, "a whole number from %llu to %llu", (unsigned long long)s->min,
+			 (unsigned long long)s->max);
+		return n >= s->min && n <= s->max ? NULL : room;
+	}
+	if (s->type == MANIFEST_FILE) {
+		snprintf(room, size, "an absolute path");
+		return *value == '/' ? NULL : room;
+	}
+	if (s->type == MANIFEST_TEXT_TYPE) {
+		snprintf(room, size, "%llu to %llu characters", (unsigned long long)s->min,
+			 (unsigned long long)s->max);
+		return len >= s->min && len <= s->max ? NULL : room;
+	}
+	for (unsigned i = 0; i < s->nchoices; i++) {
+		if (!strcmp(s->choice[i], value))
+			return NULL;
+		used += (size_t)snprintf(room + used, size - used, "%s%s", i ? " or " : "",
+					 s->choice[i]);
+	}
+	return room;
+}
+
+/* The members of one, into *s. */
+static int read_setting(const struct manifest_place *in, struct manifest_setting *s, json_object *v)
+{
+	char room[MANIFEST_UNFIT];
+	const char *expected;
+	int rc = manifest_take_members(in, v, setting_members, ARRAY_LEN(setting_members));
+
+	if (rc)
+		return rc;
+	if (!s->type)
+		return manifest_wrong(in, "type", NULL,
+				      "\"text\", \"number\", \"choice\" or \"file\"");
+	if ((s->type == MANIFEST_CHOICE) != (s->nchoices != 0))
+		return manifest_wrong(in, "choices", NULL, "them with \"choice\", and there alone");
+	if (s->write && s->type != MANIFEST_FILE)
+		return manifest_wrong(in, "write", NULL, "it with \"file\" alone");
+	if (s->type == MANIFEST_FILE && s->max > MANIFEST_FILE_MAX)
+		return manifest_wrong(in, "max", NULL, "at most 262144 bytes of a file");
+	if (s->min > s->max)
+		return manifest_wrong(in, "max", NULL, "no less than min");
+	expected = s->value[0] ? manifest_unfit(s, s->value, room) : NULL;
+	if (expected)
+		return manifest_wrong(in, "default", json_object_object_get(v, "default"),
+				      expected);
+	return 0;
+}
+
+static int take_setting(const struct manifest_place *p, const char *key, json_object *v)
+{
+	struct manifest_setting *s = &p->m->setting[p->m->nsettings];
+	char where[64];
+	const struct manifest_place in = {p->m, p->name, where, p->e, s};
+	int rc;
+
+	snprintf(where, sizeof(where), "settings.%.40s", key);
+	if (p->m->nsettings == MANIFEST_SETTINGS || !manifest_is_word(key) ||
+	    !json_object_is_type(v, json_type_object))
+		return manifest_wrong(&in, "", v, "at most 16 settings, each an object");
+	*s = (struct manifest_setting){.max = MANIFEST_TEXT - 1};
+	strcpy(s->key, key);
+	rc = read_setting(&in, s, v);
+	p->m->nsettings += !rc;
+	return rc;
+}
+
+int manifest_take_target(const struct manifest_place *p, const char *member, json_object *v)
+{
+	struct manifest_setting *s = &p->m->target;
+	const struct manifest_place in = {p->m, p->name, MANIFEST_TARGET, p->e, s};
+
+	if (!json_object_is_type(v, json_type_object))
+		return manifest_wrong(p, member, v, "an object, as a setting is");
+	*s = (struct manifest_setting){.key = MANIFEST_TARGET, .max = MANIFEST_TEXT - 1};
+	p->m->has_target = true;
+	return read_setting(&in, s, v);
+}
+
+int manifest_take_settings(const struct manifest_place *p, const char *member, json_object *v)
+{
+	int rc = 0;
+
+	if (!json_object_is_type(v, json_type_object))
+		return manifest_wrong(p, member, v, "an object of settings");
+	json_object_object_foreach(v, key, one)
+	{
+		rc = take_setting(p, key, one);
+		if (rc)
+			return rc;
+	}
+	return rc;
+}
+
+const struct manifest_setting *manifest_setting(const struct manifest *m, const char *key,
+						size_t len)
+{
+	for (unsigned i = 0; i < m->nsettings; i++) {
+		if (strlen(m->setting[i].key) == len && !strncmp(m->setting[i].key, key, len))
+			return &m->setting[i];
+	}
+	return NULL;
+}

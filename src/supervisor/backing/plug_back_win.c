@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Nothing comes while a VM runs on Windows. See plug.h. */
+#include <errno.h>
+
+#include "supervisor/plug_state.h"
+
+int plug_back_open(struct plug *p, const char *name, const struct device_class **class,
+		   unsigned *nqueues, struct err *e)
+{
+	(void)p;
+	(void)name;
+	(void)class;
+	(void)nqueues;
+	return err_set(e, -EOPNOTSUPP, "hotplug: not on Windows");
+}
+
+int plug_back_set(struct plug *p, struct err *e)
+{
+	(void)p;
+	(void)e;
+	return 0;
+}
+
+int plug_back_ready(struct plug *p, struct err *e)
+{
+	(void)p;
+	(void)e;
+	return 1;
+}
+
+bool plug_back_quiet(struct plug *p)
+{
+	(void)p;
+	return true;
+}
+
+void plug_back_close(struct plug *p)
+{
+	p->kind = NULL;
+}

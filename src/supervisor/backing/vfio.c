@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Functions of the host. See vfio.h. */
+#include <cpuid.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/vfio.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/board.h>
+#include <insula/log.h>
+
+#include "supervisor/device/device.h"
+#include "vfio.h"
+
+/* BARs of functions of the host: above those of the virtio devices, below those of the ports. */
+#define VFIO_BARS (BOARD_PCI_MMIO + (1ull << 20))
+#define VFIO_BARS_END BOARD_PCI_PORT_MMIO
+#define VFIO_LARGE (16ull << 20)
+
+/* ---- the container and the group ---- */
+
+static int open_container(int *container, const char *address, struct err *e)
+{
+	int fd = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		return err_sys(e, -errno, "--vfio %s: /dev/vfio/vfio%s", address,
+			       errno == ENOENT ? "; expected it: modprobe vfio-pci" : "");
+	if (ioctl(fd, VFIO_GET_API_VERSION) != VFIO_API_VERSION ||
+	    !ioctl(fd, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU)) {
+		close(fd);
+		return err_set(e, -EOPNOTSUPP,
+			       "--vfio %s: the kernel's VFIO has no type 1 IOMMU; expected it: "
+			       "modprobe vfio_iommu_type1",
+			       address);
+	}
+	*container = fd;
+	return 0;
+}
+
+/* A group is opened once, however many of its functions the VM gets. */
+static int same_group(struct vfio_back *b, const struct vfio_back *all)
+{
+	for (; all != b; all++) {
+		if (all->groupno == b->groupno)
+			return b->group = fd_copy(all->group);
+	}
+	return -ENOENT;
+}
+
+/* A descriptor that somebody else has opened: of this group. */
+static int check_group_fd(const struct vfio_config *c, unsigned group, struct err *e)
+{
+	struct vfio_group_status status = {.argsz = sizeof(status)};
+	char path[64], device[32], is[32];
+	struct stat st;
+
+	if (fcntl(c->fd, F_SETFD, FD_CLOEXEC) || fstat(c->fd, &st))
+		return err_sys(e, -errno, "--vfio %s: fd %d", c->address, c->fd);
+	snprintf(path, sizeof(path), "/sys/class/vfio/%u/dev", group);
+	vfio_line(path, device, sizeof(device));
+	snprintf(is, sizeof(is), "%u:%u", major(st.st_rdev), minor(st.st_rdev));
+	if (!S_ISCHR(st.st_mode) || strcmp(is, device) != 0 ||
+	    ioctl(c->fd, VFIO_GROUP_GET_STATUS, &status))
+		return err_set(e, -EINVAL, "--vfio %s: fd %d; expected /dev/vfio/%u, its group",
+			       c->address, c->fd, group);
+	return 0;
+}
+
+/* It keeps the container of a process that is gone, as long as its device is not open. */
+static int free_group_fd(const struct vfio_back *b, const struct vfio_group_status *status,
+			 struct err *e)
+{
+	if (!(status->flags & VFIO_GROUP_FLAGS_CONTAINER_SET) ||
+	    !ioctl(b->group, VFIO_GROUP_UNSET_CONTAINER))
+		return 0;
+	return err_set(e, -EBUSY, "--vfio %s: fd %d: another program uses its group",
+		       b->conf->address, b->conf->fd);
+}
+
+static int open_group(struct vfio_back *b, struct err *e)
+{
+	struct vfio_group_status status = {.argsz = sizeof(status)};
+	const char *address = b->conf->address;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/dev/vfio/%u", b->groupno);
+	b->group = b->conf->fd >= 0 ? b->conf->fd : open(path, O_RDWR | O_CLOEXEC);
+	if (b->group < 0)
+		return err_sys(e, -errno, "--vfio %s: %s%s", address, path,
+			       errno == EBUSY ? ": another VM or program has its group" : "");
+	if (ioctl(b->group, VFIO_GROUP_GET_STATUS, &status))
+		return err_sys(e, -errno, "--vfio %s: %s", address, path);
+	if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE))
+		return err_set(e, -EINVAL,
+			       "--vfio %s: its IOMMU group %u is not free: expected all of it on "
+			       "vfio-pci or without a driver",
+			       address, b->groupno);
+	return free_group_fd(b, &status, e);
+}
+
+static int join(struct vfio_back *b, struct err *e)
+{
+	const char *address = b->conf->address;
+
+	if (ioctl(b->group, VFIO_GROUP_SET_CONTAINER, b->container))
+		return err_sys(e, -errno, "--vfio %s: its IOMMU group %u", address, b->groupno);
+	if (!b->first || !ioctl(*b->container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
+		return 0;
+	return err_sys(e, -errno, "--vfio %s: the IOMMU%s", address,
+		       errno == EPERM
+			       ? " does not remap interrupts; expected that it does: a device "
+				 "could forge them"
+			       : "");
+}
+
+static int open_device(struct vfio_back *b, struct err *e)
+{
+	const char *address = b->conf->address;
+
+	b->device = ioctl(b->group, VFIO_GROUP_GET_DEVICE_FD, address);
+	return b->device < 0 ? err_sys(e, -errno, "--vfio %s: it cannot be opened", address) : 0;
+}
+
+/* ---- the limit ---- */
+
+/* All of the guest's memory is locked, by the helper: what it may have is what we may. Root may
+ * raise it. */
+static int raise_limit(const struct vfio_config *c, uint64_t mem, struct err *e)
+{
+	struct rlimit l, more = {mem, mem};
+
+	if (getrlimit(RLIMIT_MEMLOCK, &l))
+		return err_sys(e, -errno, "RLIMIT_MEMLOCK");
+	if (l.rlim_max >= mem || !setrlimit(RLIMIT_MEMLOCK, &more))
+		return 0;
+	return err_set(e, -EINVAL,
+		       "--vfio %s: locked memory is limited to %llu KiB; expected at least %llu, "
+		       "for all of the guest's memory: raise RLIMIT_MEMLOCK (ulimit -l, "
+		       "LimitMEMLOCK= of a service)",
+		       c->address, (unsigned long long)(l.rlim_max >> 10),
+		       (unsigned long long)(mem >> 10));
+}
+
+/* ---- one function ---- */
+
+static int take_opened(struct vfio_back *b, const struct vfio_back *all, struct err *e)
+{
+	int rc = 0;
+
+	if (*b->container < 0) {
+		b->first = true;
+		rc = open_container(b->container, b->conf->address, e);
+	}
+	if (!rc && same_group(b, all) < 0) {
+		rc = open_group(b, e);
+		if (!rc)
+			rc = join(b, e);
+	}
+	if (!rc)
+		rc = open_device(b, e);
+	return rc ? rc : vfio_see(b, e);
+}
+
+int vfio_take(struct vfio_back *b, const struct vfio_back *all, struct err *e)
+{
+	struct vfio_found f = {0};
+	int rc = vfio_look("/sys", b->conf, &f, e);
+
+	b->seen = (struct device_desc){0};
+	b->start = (struct msg_start_vfio){0};
+	b->wide = 0;
+	b->groupno = f.group;
+	if (!rc && !f.ready)
+		rc = vfio_bind(b, &f, e);
+	return rc ? rc : take_opened(b, all, e);
+}
+
+void vfio_let_go(struct vfio_back *b)
+{
+	fd_close(&b->device);
+	fd_close(&b->group);
+	if (b->first)
+		fd_close(b->container);
+	b->first = false;
+	vfio_keeper_end(&b->keeper, b->conf->address);
+}
+
+/* ---- for open_linux.c ---- */
+
+static int check_function(const struct vfio_config *c, uint64_t mem, struct err *e)
+{
+	struct vfio_found f = {0};
+	unsigned now;
+	int rc = c->pf ? vfio_look_pf("/sys", c, &now, e) : vfio_look("/sys", c, &f, e);
+
+	if (!rc && c->fd >= 0)
+		rc = check_group_fd(c, f.group, e);
+	return rc ? rc : raise_limit(c, mem + (1u << 20), e);
+}
+
+int vfio_open(struct vfio_back *all, unsigned n, const struct vfio_config *c, int *container,
+	      uint64_t mem, bool check_only, struct err *e)
+{
+	struct vfio_back *b = &all[n];
+	int rc = check_function(c, mem, e);
+
+	*b = (struct vfio_back){.conf = c,
+				.group = -1,
+				.device = -1,
+				.claim = -1,
+				.share = -1,
+				.container = container,
+				.mem = mem};
+	if (rc || check_only)
+		return rc;
+	rc = c->pf ? vfio_take_virtual(b, all, c, e) : vfio_take(b, all, e);
+	if (rc)
+		vfio_close(b);
+	return rc;
+}
+
+void vfio_close(struct vfio_back *b)
+{
+	vfio_let_go(b);
+	vfio_end_virtual(b);
+}
+
+/* ---- into the description ---- */
+
+void vfio_room_set(struct vfio_room *room, uint64_t end_of_memory)
+{
+	unsigned a, b, c, d, bits = 36;
+
+	if (__get_cpuid(0x80000008, &a, &b, &c, &d))
+		bits = a & 0xff;
+	room->low = VFIO_BARS;
+	room->high = end_of_memory > BOARD_HIGH_RAM ? end_of_memory : BOARD_HIGH_RAM;
+	room->end = 1ull << (bits < 52 ? bits : 52);
+}
+
+/* 0: it does not fit. */
+static uint64_t find_room(uint64_t *next, uint64_t end, uint64_t size)
+{
+	uint64_t at = (*next + size - 1) & ~(size - 1);
+
+	if (at < *next || at >= end || size > end - at)
+		return 0;
+	*next = at + size;
+	return at;
+}
+
+/* Those of 64 bits are behind the memory if they are large: what is below 4 GiB is for those that
+ * can be nowhere else. */
+int vfio_place(struct device_pci *f, unsigned wide, const char *address, struct vfio_room *room,
+	       struct err *e)
+{
+	for (unsigned bar = 0; bar < DEVICE_BARS; bar++) {
+		uint64_t size = f->bar_size[bar];
+		bool can = wide >> bar & 1;
+
+		if (!size)
+			continue;
+		if (!can || size < VFIO_LARGE)
+			f->bar_at[bar] = find_room(&room->low, VFIO_BARS_END, size);
+		if (!f->bar_at[bar] && can)
+			f->bar_at[bar] = find_room(&room->high, room->end, size);
+		if (!f->bar_at[bar])
+			return err_set(e, -EINVAL, "--vfio %s: no room for BAR %u of %llu MiB %s",
+				       address, bar, (unsigned long long)(size >> 20),
+				       can ? "in what the processor can address" : "below 4 GiB");
+	}
+	return 0;
+}
+
+static int bind_interrupts(const struct vfio_back *b, const struct device *d, struct err *e)
+{
+	_Alignas(8) uint8_t buf[sizeof(struct vfio_irq_set) + DEVICE_MAX_VECTORS * sizeof(int32_t)];
+	struct vfio_irq_set *s = (void *)buf;
+
+	*s = (struct vfio_irq_set){
+		.argsz = (uint32_t)(sizeof(*s) + d->desc.nvectors * sizeof(int32_t)),
+		.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
+		.index = d->desc.pci.msi ? VFIO_PCI_MSI_IRQ_INDEX : VFIO_PCI_MSIX_IRQ_INDEX,
+		.count = d->desc.nvectors};
+	for (unsigned i = 0; i < d->desc.nvectors; i++) {
+		int32_t event = d->slot[d->desc.vector[i].slot];
+
+		memcpy(s->data + i * sizeof(event), &event, sizeof(event));
+	}
+	return ioctl(b->device, VFIO_DEVICE_SET_IRQS, s)
+		       ? err_sys(e, -errno, "--vfio %s: %u interrupts", b->conf->address,
+				 d->desc.nvectors)
+		       : 0;
+}
+
+int vfio_fill(struct vfio_back *b, struct device *d, struct vfio_room *room, struct err *e)
+{
+	struct device_desc *m = &d->desc;
+	uint32_t number = m->pci.number, slot = m->nslots - 2, group = m->nslots - 1;
+	int rc;
+
+	m->nwindows = b->seen.nwindows;
+	memcpy(m->window, b->seen.window, sizeof(m->window));
+	for (unsigned i = 0; i < m->nwindows; i++) {
+		if (m->window[i].serve == DEVICE_DIRECT)
+			m->window[i].slot = slot;
+	}
+	m->pci = b->seen.pci;
+	m->pci.number = number;
+	m->pci.host_slot = group;
+	rc = vfio_place(&m->pci, b->wide, b->conf->address, room, e);
+	if (rc)
+		return rc;
+	/* The last two slots were made as events; they are the device and its group. */
+	fd_close(&d->slot[slot]);
+	fd_close(&d->slot[group]);
+	d->slot[slot] = fd_copy(b->device);
+	d->slot[group] = fd_copy(b->group);
+	if (d->slot[slot] < 0 || d->slot[group] < 0)
+		return err_sys(e, -errno, "--vfio %s", b->conf->address);
+	return bind_interrupts(b, d, e);
+}

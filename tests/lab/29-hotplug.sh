@@ -1,0 +1,233 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Devices that come and go while a Debian kernel runs: a disk under fio --verify, its process killed meanwhile, given up in order and pulled out;
+# a card, a share; several at once; the guest switches a slot off itself; insulad is killed; a snapshot with empty slots.
+#
+# HOTPLUG_LOOPS (1): rounds of adding a disk, writing to it and asking for it back, which takes the guest five seconds and more each;
+# HOTPLUG_PULLS (2): the same, pulled out.
+. "$(dirname "$0")/lib.sh"
+cd "$(dirname "$0")/../.." || exit 1
+CTL=$BUILD/bin/insulactl
+export INSULA_SOCKET=$T/s
+modprobe tun 2>/dev/null
+ip tuntap add tap0 mode tap
+ip addr add 192.0.2.1/24 dev tap0
+ip link set tap0 up
+make_root "$T/root"
+root_program "$T/root" fio
+mkdir -p "$T/root/mnt" "$T/share"
+for a in basename cut dmesg find head ip kill ls md5sum mkdir mount ping ps readlink seq setsid sleep sort tail tr umount wc; do
+	ln -sf busybox "$T/root/bin/$a"
+done
+echo from-the-host >"$T/share/in"
+for i in 1 2 3 4; do truncate -s 16M "$T/d$i.img"; done
+# find_disk SERIAL: its name, when it is there. load NAME: writes and compares until /tmp/enough.NAME; what came of it is in /tmp/result.NAME
+cat >"$T/root/bin/find_disk" <<'JOB'
+#!/bin/sh
+for i in $(seq 100); do
+	for d in /sys/block/vd*; do
+		[ "$(cat $d/serial 2>/dev/null)" = "$1" ] && [ -b /dev/${d##*/} ] && { echo ${d##*/}; exit 0; }
+	done
+	sleep 0.1
+done
+echo none; exit 1
+JOB
+cat >"$T/root/bin/no_disk" <<'JOB'
+#!/bin/sh
+for i in $(seq 150); do
+	grep -qsx "$1" /sys/block/vd*/serial || { echo gone; exit 0; }
+	sleep 0.1
+done
+echo still there; exit 1
+JOB
+cat >"$T/root/bin/load" <<'JOB'
+#!/bin/sh
+n=0
+d=$(find_disk $1)
+rm -f /tmp/enough.$1 /tmp/result.$1
+while [ ! -e /tmp/enough.$1 ]; do
+	fio --name=load --filename=/dev/$d --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite --bs=4k --size=2M --verify=crc32c --verify_fatal=1 \
+		--do_verify=1 --randseed=$n --eta=never >/tmp/fio.$1 2>&1 || { echo "fio $?" >/tmp/result.$1; exit 1; }
+	n=$((n + 1))
+done
+echo "right $n" >/tmp/result.$1
+JOB
+cat >"$T/root/bin/enough" <<'JOB'
+#!/bin/sh
+touch /tmp/enough.$1
+for i in $(seq 600); do [ -e /tmp/result.$1 ] && break; sleep 0.1; done
+cat /tmp/result.$1
+JOB
+chmod 755 "$T/root/bin/"{find_disk,no_disk,load,enough}
+
+# of_devices VM: their names in slots
+in_slots() { "$CTL" device ls "$1" | python3 -c 'import json, sys
+print(*[d["device"] for d in json.load(sys.stdin)["devices"] if d["removable"]])' 2>&1; }
+unlocked() { flock -n "$1" true && echo unlocked || echo locked; }
+# no_oops NAME: the guest's kernel has not complained since it runs init. I/O errors of a disk that was pulled out are its due.
+no_oops() {
+	local bad
+	guest h0 dmesg >"$T/out"
+	bad=$(sed '1,/Run \/init/d' "$T/out" | grep -iE 'lockup|rcu.*stall|BUG:|Oops|WARNING:|general protection|Call Trace|pciehp.*(fail|timeout|error|cannot)' | head -n 2)
+	if grep -q 'Linux version' "$T/out" && [ -z "$bad" ]; then ok "$1"; else not_ok "$1" "${bad:-no dmesg}"; fi
+}
+
+insulad_up '"cgroup": "off"'
+expect starts 0 '' "$CTL" run -d --name h0 --hotplug 4 --cpus 2 --mem 256M --rootfs "$T/root" --
+sup=$("$CTL" info h0 | member pid)
+guest h0 'mount -t sysfs sys /sys 2>/dev/null; echo $(ls /sys/bus/pci/slots); dmesg' >"$T/out"
+also slots '^1 2 3 4$'
+also ports 'pciehp: Slot #4 AttnBtn\+ PwrCtrl\+'
+same native 0 "$(grep -ciE 'acpiphp: Slot|ACPI.*(Error|BIOS bug)|firmware bug' "$T/out")"
+fds=$(ls "/proc/$sup/fd" | wc -l)
+before=$(ps -o comm= --ppid "$sup" | sort | tr '\n' ' ')
+
+# ---- a disk, in order
+
+expect add 0 '"disk1"' "$CTL" device add h0 disk="$T/d1.img"
+same found vdb "$(guest h0 'find_disk disk1')"
+guest h0 'readlink -f /sys/block/vdb; cat /sys/bus/pci/slots/1/address; cat /sys/bus/pci/slots/1/power /sys/bus/pci/slots/1/adapter' >"$T/out"
+also behind-its-port '/pci0000:00/0000:00:1c\.0/0000:01:00\.0/virtio[0-9]+/block/vdb$'
+guest h0 'grep virtio /proc/interrupts' >"$T/out"
+also has-vectors 'PCI-MSI.*virtio[0-9]+-req\.1$'
+same is-locked locked "$(unlocked "$T/d1.img")"
+guest h0 'setsid load disk1 >/dev/null 2>&1 & sleep 2' >/dev/null
+shoot h0 'insula-blk disk1'
+sleep 1
+shoot h0 'insula-blk disk1'
+guest h0 'enough disk1; cat /tmp/fio.disk1' >"$T/out"
+also under-kills-it-is-right '^right [1-9]'
+guest h0 'seq 100000 | head -c 500000 >/dev/vdb && sync && head -c 500000 /dev/vdb | md5sum' >"$T/out"
+sum=$(cut -d' ' -f1 "$T/out")
+start=$(now_ms)
+expect rm 0 '' "$CTL" device rm h0 disk1
+took=$(($(now_ms) - start))
+holds=no
+[ $took -ge 4000 ] && [ $took -lt 30000 ] && holds=yes
+same linux-waits-its-five-seconds yes $holds
+same has-gone gone "$(guest h0 'no_disk disk1')"
+same is-unlocked unlocked "$(unlocked "$T/d1.img")"
+same is-written "$sum" "$(head -c 500000 "$T/d1.img" | md5sum | cut -d' ' -f1)"
+no_oops quiet-after-a-disk
+
+# ---- pulled out; the next one comes into the same slot
+
+for i in $(seq "${HOTPLUG_PULLS:-2}"); do
+	"$CTL" device add --name pulled h0 disk="$T/d2.img" >/dev/null 2>"$T/out" || not_ok "pull $i" "$(cat "$T/out")"
+	guest h0 'd=$(find_disk pulled); echo $d; dd if=/dev/zero of=/dev/$d bs=64k count=20 conv=fsync 2>&1' >"$T/out"
+	also "pull-$i-comes" '^vdb$'
+	also "pull-$i-works" '^20\+0 records out'
+	expect "pull-$i" 0 '' "$CTL" device rm --force h0 pulled
+	same "pull-$i-gone" gone "$(guest h0 'no_disk pulled')"
+	same "pull-$i-unlocked" unlocked "$(unlocked "$T/d2.img")"
+done
+no_oops quiet-after-pulls
+
+# ---- a card, a share
+
+expect add-card 0 '"net1"' "$CTL" device add h0 net=tap=tap0,mac=52:54:00:00:09:02
+guest h0 'for i in $(seq 100); do [ -e /sys/class/net/eth0 ] && break; sleep 0.1; done; cat /sys/class/net/eth0/address; ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up' >"$T/out"
+also card 52:54:00:00:09:02
+expect ping 0 ' 0% packet loss' "$CTL" exec h0 -- ping -c 3 -W 10 192.0.2.1
+shoot h0 'insula-net net1'
+expect ping-again 0 ' 0% packet loss' "$CTL" exec h0 -- ping -c 3 -W 10 192.0.2.1
+expect add-share 0 '"share2"' "$CTL" device add h0 share="$T/share:/x"
+guest h0 'for i in $(seq 100); do mount -t virtiofs share2 /mnt 2>/dev/null && break; sleep 0.1; done; cat /mnt/in; echo from-the-guest >/mnt/out' >"$T/out"
+also share from-the-host
+same share-back from-the-guest "$(cat "$T/share/out" 2>&1)"
+shoot h0 'insula-vhost share2'
+# Its virtiofsd has ended with it, and the next one knows nothing of this mount. insula-init mounts again what it has mounted; this one is ours.
+guest h0 'cd /sys/bus/virtio/drivers/virtiofs
+for i in $(seq 100); do
+	umount -l /mnt 2>/dev/null
+	for d in virtio*; do echo $d >unbind; echo $d >bind; done 2>/dev/null
+	mount -t virtiofs share2 /mnt 2>/dev/null && cat /mnt/in 2>/dev/null && break
+	sleep 0.1
+done' >"$T/out"
+also share-again '^from-the-host$'
+kill -9 "$insulad"
+wait "$insulad" 2>/dev/null
+insulad_up '"cgroup": "off"'
+same still-there 'net1 share2' "$(in_slots h0)"
+guest h0 'umount /mnt; ip link set eth0 down' >/dev/null
+expect rm-both 0 '' "$CTL" device rm h0 net1 share2
+same card-gone '' "$(guest h0 'ls -d /sys/class/net/eth0 2>/dev/null')"
+no_oops quiet-after-card-and-share
+
+# ---- several at once; the guest's own switch
+
+pids=()
+for i in 1 2 3 4; do
+	"$CTL" device add --name "at$i" h0 disk="$T/d$i.img" >/dev/null 2>"$T/at$i" &
+	pids+=($!)
+done
+wait "${pids[@]}"
+same at-once 'at1 at2 at3 at4' "$(in_slots h0 | tr ' ' '\n' | sort | xargs)"
+same at-once-found 4 "$(guest h0 'for i in 1 2 3 4; do find_disk at$i; done' | grep -c '^vd[b-e]$')"
+expect no-more 1 'all slots are in use, by at[1-4]' "$CTL" device add h0 disk="$T/d1.img"
+slot=$("$CTL" device ls h0 | python3 -c 'import json, sys
+print([d["slot"] for d in json.load(sys.stdin)["devices"] if d["device"] == "at1"][0])')
+guest h0 "echo 0 >/sys/bus/pci/slots/$slot/power; no_disk at1" >"$T/out"
+also switched-off '^gone$'
+same stays-in-its-slot 'at1 at2 at3 at4' "$(in_slots h0 | tr ' ' '\n' | sort | xargs)"
+guest h0 "echo 1 >/sys/bus/pci/slots/$slot/power; find_disk at1" >"$T/out"
+also switched-on '^vd[b-e]$'
+guest h0 "echo 0 >/sys/bus/pci/slots/$slot/power; no_disk at1" >"$T/out"
+expect rm-without-power 0 '' "$CTL" device rm h0 at1
+pids=()
+for i in 2 3 4; do
+	"$CTL" device rm h0 "at$i" >/dev/null 2>"$T/at$i" &
+	pids+=($!)
+done
+wait "${pids[@]}"
+same all-at-once-gone '' "$(in_slots h0)"
+same none-in-the-guest 'vda' "$(guest h0 'for i in 2 3 4; do no_disk at$i >/dev/null; done; cd /sys/block; echo vd*')"
+no_oops quiet-after-several
+
+# ---- over and over
+
+bad=''
+for i in $(seq "${HOTPLUG_LOOPS:-1}"); do
+	"$CTL" device add --name loop h0 disk="$T/d3.img" >/dev/null 2>"$T/out" || { bad="$i add: $(cat "$T/out")"; break; }
+	said=$(guest h0 "d=\$(find_disk loop); echo round-$i >/dev/\$d && sync && echo written")
+	[ "$said" = written ] || { bad="$i: $said"; break; }
+	"$CTL" device rm h0 loop >/dev/null 2>"$T/out" || { bad="$i rm: $(cat "$T/out")"; break; }
+	[ "$(head -c 100 "$T/d3.img" | tr -d '\0' | head -n 1)" = "round-$i" ] || { bad="$i: it is not written"; break; }
+	guest h0 'no_disk loop' >/dev/null
+done
+same loops '' "$bad"
+same nothing-left "$before" "$(ps -o comm= --ppid "$sup" | sort | tr '\n' ' ')"
+same no-descriptors-left "$fds" "$(ls "/proc/$sup/fd" | wc -l)"
+guest h0 'ls -d /sys/bus/pci/devices/0000:0[1-4]* 2>/dev/null | wc -l; ls /sys/bus/pci/slots | wc -l; cat /sys/bus/pci/slots/*/adapter | sort | uniq -c' >"$T/out"
+same nothing-left-in-the-guest '0 4' "$(head -n 2 "$T/out" | xargs)"
+
+# ---- a snapshot with empty slots
+
+expect saved 0 '' timeout 120 "$CTL" snapshot --stop h0 "$T/snap"
+"$CTL" rm -f h0 >/dev/null 2>&1
+expect restored 0 '' timeout 120 "$CTL" run -d --name h0 --restore "$T/snap" --
+expect add-after-restore 0 '"disk1"' "$CTL" device add h0 disk="$T/d4.img"
+guest h0 'd=$(find_disk disk1); echo $d; dd if=/dev/zero of=/dev/$d bs=64k count=16 conv=fsync 2>&1' >"$T/out"
+also found-after-restore '^vd[b-e]$'
+expect rm-after-restore 0 '' "$CTL" device rm h0 disk1
+no_oops quiet-after-restore
+expect stops 0 '' "$CTL" stop -t 20 h0
+"$CTL" rm -f h0 >/dev/null 2>&1
+
+# ---- pulled out under load
+# What Linux's virtio_blk has under way then it waits for, also when the device is no more: a guest with 6.1 may get no other device after that.
+# The VM goes on, and nothing of the disk is left here. The second one's process has just been killed.
+
+for i in 1 2; do
+	expect "starts-for-load-$i" 0 '' "$CTL" run -d --name h0 --hotplug 4 --cpus 2 --mem 256M --rootfs "$T/root" --
+	"$CTL" device add --name "load$i" h0 disk="$T/d$i.img" >/dev/null 2>"$T/out" || not_ok "load-$i" "$(cat "$T/out")"
+	guest h0 "find_disk load$i; setsid load load$i >/dev/null 2>&1 & sleep 1" >"$T/out"
+	also "load-$i-comes" '^vd[bc]$'
+	[ $i = 1 ] || shoot h0 "insula-blk load$i"
+	expect "load-$i-pulled" 0 '' "$CTL" device rm --force h0 "load$i"
+	same "load-$i-unlocked" unlocked "$(unlocked "$T/d$i.img")"
+	same "load-$i-no-process" '' "$(process h0 "insula-blk load$i")"
+	expect "load-$i-lives" 0 '^alive$' "$CTL" exec h0 -- echo alive
+	no_oops "load-$i-quiet"
+	"$CTL" rm -f h0 >/dev/null 2>&1
+done

@@ -1,0 +1,126 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Cards with vhost=on, one on MMIO and one on PCI: data both ways, compared; insula-net killed under load; the kernel's workers are in the VM's
+# group, one for each helper, and none is left; what is refused.
+. "$(dirname "$0")/lib.sh"
+CTL=$BUILD/bin/insulactl
+export INSULA_SOCKET=$T/s XDG_CACHE_HOME=$T/cache
+KILLS=2
+# A busy machine moves a megabyte in a minute.
+guest() { timeout 240 "$CTL" exec "$1" -- sh -c "$2" </dev/null 2>&1; }
+modprobe -a tun vhost_net && [ -c /dev/vhost-net ] || { not_ok modules "no vhost_net in this kernel"; exit 1; }
+
+make_root "$T/root"
+for a in cut dmesg grep head httpd ip md5sum mv ping seq setsid sleep sort uniq wc wget; do
+	ln -sf busybox "$T/root/bin/$a"
+done
+cat >"$T/root/bin/load" <<'JOB'
+#!/bin/sh
+# One sum for each download, until the host has had enough.
+: >/tmp/sums
+while [ ! -e /tmp/enough ]; do wget -q -O - http://192.0.2.1:8000/data | md5sum >>/tmp/sums; done
+touch /tmp/over
+JOB
+# downloaded N: wait until there are so many
+cat >"$T/root/bin/downloaded" <<'JOB'
+#!/bin/sh
+for i in $(seq 2000); do
+	[ "$(grep -c . /tmp/sums)" -lt $1 ] || break
+	sleep 0.1
+done
+grep -c . /tmp/sums
+JOB
+chmod +x "$T/root/bin/load" "$T/root/bin/downloaded"
+mkdir "$T/root/www" "$T/www"
+head -c 1500000 /dev/urandom >"$T/www/data"
+head -c 1500000 /dev/urandom >"$T/root/www/data"
+down=$(md5sum <"$T/www/data") up=$(md5sum <"$T/root/www/data")
+ip link set lo up
+for i in 0 1; do
+	ip tuntap add "tap$i" mode tap
+	ip addr add "192.0.$((2 + i)).1/24" dev "tap$i"
+	ip link set "tap$i" up
+done
+python3 -m http.server --directory "$T/www" 8000 >/dev/null 2>&1 &
+server=$!
+trap 'kill $server; insulad_down; rm -rf "$T"' EXIT
+
+# ---- refusals: one line, status 2, nothing started (tests/unit/test_netconf.c has what does not need the device)
+
+refuse() { expect "refused-$1" 2 "$2" "$RUN" -n --net "$3" "${@:4}"; }
+echo '{}' >"$T/tree"
+refuse metadata 'card has vhost=on; expected metadata on another card' tap=tap0,vhost=on --metadata "$T/tree"
+chown 1000 /dev/vhost-net
+chmod 600 /dev/vhost-net
+expect refused-no-permission 2 'vhost=on: no permission; expected root, or a user who may read and write /dev/vhost-net' \
+	setpriv --bounding-set -dac_override,-dac_read_search "$RUN" -n --net tap=tap0,vhost=on
+chown 0 /dev/vhost-net
+mv /dev/vhost-net "$T/node"
+refuse not-there '/dev/vhost-net is not there; expected it: modprobe vhost_net' tap=tap0,vhost=on
+mv "$T/node" /dev/vhost-net
+
+# ---- frames
+
+# workers: the ids of the kernel's, which are threads of a helper from Linux 6.4 on
+workers() { grep -lE '^vhost-[0-9]+$' /proc/[0-9]*/task/[0-9]*/comm 2>/dev/null | cut -d/ -f5 | sort -u; }
+count() { workers | wc -l; }
+same none-at-first 0 "$(count)"
+for _ in $(seq 300); do
+	! curl -s -m 5 -o /dev/null http://127.0.0.1:8000/ || break
+	sleep 0.2
+done
+insulad_up
+card=vhost=on,ip=192.0
+expect starts 0 '' "$CTL" run -d --name v --mem 160M --rootfs "$T/root" --net "tap=tap0,$card.2.2/24" --net "tap=tap1,$card.3.2/24,bus=pci" --
+guest v 'ping -c 2 -W 10 192.0.2.1; ping -c 2 -W 10 192.0.3.1; httpd -p 80 -h /www; grep virtio /proc/interrupts' >"$T/out"
+same ping 2 "$(grep -c ' 2 packets received' "$T/out")"
+also vectors 'PCI-MSI.*virtio[0-9]+-input'
+guest v 'for i in 2 3; do wget -q -O - http://192.0.$i.1:8000/data | md5sum; done' >"$T/out"
+same downloads 2 "$(grep -cx "$down" "$T/out")"
+same upload "$up" "$(curl -s -m 240 http://192.0.2.2/data | md5sum)"
+same upload-by-pci "$up" "$(curl -s -m 240 http://192.0.3.2/data | md5sum)"
+# It was the kernel: insula-net has seen no frame.
+"$CTL" metrics v >"$T/out" 2>&1
+frames() { python3 -c 'import json, sys
+d = [x["helper"] for x in json.load(open(sys.argv[1]))["devices"] if x["name"].startswith("eth")]
+print(len(d), sum(h["rx_packets"] + h["tx_packets"] for h in d))' "$T/out" 2>&1; }
+same not-by-insula-net '2 0' "$(frames)"
+same a-worker-each 2 "$(count)"
+g=$(group v)
+for w in $(workers); do cat "/proc/$w/cgroup"; done | sort -u >"$T/out"
+same in-the-group "0::${g#/sys/fs/cgroup}" "$(cat "$T/out")"
+
+# ---- insula-net dies under load
+
+n=0
+guest v 'setsid load >/dev/null 2>&1 &' >/dev/null
+for k in $(seq $KILLS); do
+	shoot v 'insula-net eth0'
+	before=$n
+	# What was counted before the kill, the one that was under way, and one more.
+	n=$(guest v "downloaded $((before + 3))")
+	[ "${n:-0}" -ge $((before + 3)) ] && ok "goes-on-$k" || not_ok "goes-on-$k" "$before downloads, then '$n'"
+done
+shoot v 'insula-net eth1'
+same upload-by-pci-goes-on "$up" "$(curl -s -m 240 --retry 5 --retry-all-errors http://192.0.3.2/data | md5sum)"
+same still-a-worker-each 2 "$(count)"
+guest v 'touch /tmp/enough; for i in $(seq 300); do [ -e /tmp/over ] && break; sleep 0.1; done; sort /tmp/sums | uniq; dmesg' >"$T/out"
+same all-downloads "$down" "$(grep -E '^[0-9a-f]{32} ' "$T/out")"
+nothing_locked_up
+
+# ---- what does not go with it
+
+expect snapshot 1 'eth0: vhost=on: what the kernel does with its rings cannot be part of a snapshot' "$CTL" snapshot v "$T/snap"
+expect policy 2 "'eth0'; expected a network card without vhost=on" "$CTL" policy v eth0 deny
+expect limit 2 "'eth0'; expected a network card without vhost=on" "$CTL" limit v eth0 rate=1M
+same upload-after-all "$up" "$(curl -s -m 240 http://192.0.2.2/data | md5sum)"
+
+# ---- nothing is left
+
+"$CTL" kill v >/dev/null 2>&1
+for _ in $(seq 100); do
+	[ "$(count)" != 0 ] || [ -d "$g" ] || break
+	sleep 0.1
+done
+same no-worker-left 0 "$(count)"
+[ ! -d "$g" ] && ok no-group-left || not_ok no-group-left "$g: $(cat "$g/cgroup.threads" 2>&1 | tr '\n' ' ')"

@@ -1,0 +1,576 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A card that vhost-net serves, over a fake of it: what insula-net asks of the kernel, in which
+ * order, and what becomes of the device when the kernel refuses.
+ */
+#include <check.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <linux/vhost.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#include <devices/net/net.h>
+
+#include "fakedrv.h"
+#include "life.h"
+
+#define MEM_SIZE (64u << 20)
+#define NQUEUES 3
+#define QNUM 64
+#define RINGS(i) (0x10000u + (i)*DRV_QUEUE_BYTES)
+#define COMMAND 0x1000000u
+#define WAIT_MS 20000
+#define MRG DRV_F(VIRTIO_NET_F_MRG_RXBUF)
+#define FEATURES                                                                   \
+	(DRV_COMMON | MRG | DRV_F(VIRTIO_NET_F_MAC) | DRV_F(VIRTIO_NET_F_STATUS) | \
+	 DRV_F(VIRTIO_NET_F_CTRL_VQ) | DRV_F(VIRTIO_NET_F_CTRL_RX))
+#define TO_THE_KERNEL (DRV_COMMON | MRG)
+
+static struct fakecore core;
+static struct guestmem gm;
+static struct drvq drv[NQUEUES];
+static int mem_fd, kick[NQUEUES], tap[2];
+static struct rig { /* fresh for every start */
+	struct helper h;
+	struct net n;
+} * rig;
+static struct msg_start_net conf;
+static const char *step;
+static struct err err;
+
+/* ---- the kernel's side ---- */
+
+static struct {
+	int fd; /* of /dev/vhost-net, so to say */
+	bool owned;
+	uint64_t can, features;
+	unsigned nregions;
+	struct vhost_memory_region region[MEMMAP_MAX];
+	struct fake_ring {
+		unsigned num, base;
+		struct vhost_vring_addr addr;
+		int call, kick, err, backend;
+		unsigned starts;
+	} ring[2];
+	unsigned long fails; /* this request is refused */
+	uint64_t offloads;
+	bool late; /* errors come just before a ring is let go */
+} fake;
+
+static int refused(int code)
+{
+	errno = code;
+	return -1;
+}
+
+static int fake_file(unsigned long request, const struct vhost_vring_file *f)
+{
+	struct fake_ring *r = &fake.ring[f->index];
+
+	switch (request) {
+	case VHOST_SET_VRING_CALL:
+		r->call = f->fd;
+		return 0;
+	case VHOST_SET_VRING_ERR:
+		r->err = f->fd;
+		return 0;
+	case VHOST_SET_VRING_KICK:
+		/* One that is heard before there is a backend is lost. */
+		ck_assert_msg(f->fd < 0 || r->backend >= 0, "a doorbell before the backend");
+		r->kick = f->fd;
+		return 0;
+	default:
+		ck_assert_msg(f->fd < 0 || r->addr.desc_user_addr, "a backend before the rings");
+		r->starts += f->fd >= 0;
+		if (fake.late && f->fd < 0)
+			event_signal(r->err);
+		r->backend = f->fd;
+		return 0;
+	}
+}
+
+static int fake_state(unsigned long request, const struct vhost_vring_state *s)
+{
+	struct fake_ring *r = &fake.ring[s->index];
+
+	if (r->backend >= 0)
+		return refused(EBUSY);
+	if (request == VHOST_SET_VRING_NUM)
+		r->num = s->num;
+	else
+		r->base = s->num;
+	return 0;
+}
+
+static int fake_memory(const struct vhost_memory *m)
+{
+	fake.nregions = m->nregions;
+	ck_assert_uint_le(m->nregions, MEMMAP_MAX);
+	memcpy(fake.region, m->regions, m->nregions * sizeof(fake.region[0]));
+	return 0;
+}
+
+/* What stops a ring cannot fail. */
+static bool takes_back(unsigned long request, const void *arg)
+{
+	return (request == VHOST_NET_SET_BACKEND || request == VHOST_SET_VRING_KICK) &&
+	       ((const struct vhost_vring_file *)arg)->fd < 0;
+}
+
+static int fake_vhost(unsigned long request, void *arg)
+{
+	if (request == fake.fails && !takes_back(request, arg))
+		return refused(EFAULT);
+	if (request != VHOST_SET_OWNER && !fake.owned)
+		return refused(EPERM);
+	switch (request) {
+	case VHOST_SET_OWNER:
+		if (fake.owned)
+			return refused(EBUSY);
+		fake.owned = true;
+		return 0;
+	case VHOST_GET_FEATURES:
+		memcpy(arg, &fake.can, sizeof(fake.can));
+		return 0;
+	case VHOST_SET_FEATURES:
+		memcpy(&fake.features, arg, sizeof(fake.features));
+		return fake.features & ~fake.can ? refused(EOPNOTSUPP) : 0;
+	case VHOST_SET_MEM_TABLE:
+		return fake_memory(arg);
+	case VHOST_SET_VRING_NUM:
+	case VHOST_SET_VRING_BASE:
+		return fake_state(request, arg);
+	case VHOST_SET_VRING_ADDR:
+		fake.ring[((struct vhost_vring_addr *)arg)->index].addr =
+			*(struct vhost_vring_addr *)arg;
+		return 0;
+	default:
+		return fake_file(request, arg);
+	}
+}
+
+/* Instead of the C library's. */
+int ioctl(int fd, unsigned long request, ...)
+{
+	va_list list;
+	void *arg;
+
+	va_start(list, request);
+	arg = va_arg(list, void *);
+	va_end(list);
+	if (fd == fake.fd)
+		return fake_vhost(request, arg);
+	if (request != TUNSETOFFLOAD)
+		return (int)syscall(SYS_ioctl, fd, request, arg);
+	fake.offloads = (uintptr_t)arg;
+	return 0;
+}
+
+/* As a descriptor is that nobody has used. */
+static void fresh_fake(void)
+{
+	memset(&fake, 0, sizeof(fake));
+	fake.can = TO_THE_KERNEL | DRV_F(VHOST_F_LOG_ALL) | DRV_F(VHOST_NET_F_VIRTIO_NET_HDR);
+	for (unsigned i = 0; i < 2; i++)
+		fake.ring[i].call = fake.ring[i].kick = fake.ring[i].err = fake.ring[i].backend =
+			-1;
+	fake.fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	ck_assert_int_ge(fake.fd, 0);
+}
+
+/* ---- the device ---- */
+
+static int open_net(void)
+{
+	struct start_fds fds = drv_start_fds(&core, mem_fd);
+
+	for (unsigned i = 0; i < NQUEUES; i++)
+		start_add(&fds, START_KICK, dup(kick[i]));
+	start_add(&fds, START_OWN, dup(tap[0]));
+	start_add(&fds, START_OWN, fake.fd);
+	rig = calloc(1, sizeof(*rig));
+	ck_assert_ptr_nonnull(rig);
+	return net_check_conf(&conf, &err) || net_open(&rig->n, &rig->h, &conf, &fds, &step, &err);
+}
+
+static struct helper *opened(void)
+{
+	if (open_net() || helper_attach(&rig->h, &rig->n.ops, &rig->n.w, &err)) {
+		fprintf(stderr, "net_open: %s\n", err.text);
+		return NULL;
+	}
+	return &rig->h;
+}
+
+static void setup(void)
+{
+	fc_open(&core);
+	mem_fd = drv_memory(&gm, MEM_SIZE);
+	for (unsigned i = 0; i < NQUEUES; i++)
+		kick[i] = event_create();
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, tap),
+			 0);
+	conf = (struct msg_start_net){.head.mem = board_map(MEM_SIZE),
+				      .kind = NET_TAP,
+				      .npairs = 1,
+				      .nthreads = 1,
+				      .tun_offloads = TUN_F_CSUM | TUN_F_TSO4,
+				      .mac = {2, 1, 2, 3, 4, 5},
+				      .flags = NET_VHOST};
+	fresh_fake();
+}
+
+static void teardown(void)
+{
+	gm_unmap(&gm);
+	fd_close(&mem_fd);
+	for (unsigned i = 0; i < NQUEUES; i++)
+		fd_close(&kick[i]);
+	close(tap[0]);
+	close(tap[1]);
+	fc_close(&core);
+}
+
+static void bring_up(uint64_t features)
+{
+	ck_assert(drv_negotiate(&core, features));
+	for (unsigned i = 0; i < NQUEUES; i++) {
+		drvq_init(&drv[i], &gm, RINGS(i), QNUM, true, kick[i]);
+		ck_assert(drv_queue(&core, i, &drv[i]));
+	}
+	drv_ok(&core);
+}
+
+static bool until(bool (*fn)(void))
+{
+	for (unsigned i = 0; i < WAIT_MS && !fn(); i++)
+		usleep(1000);
+	return fn();
+}
+
+static bool needs_reset(void)
+{
+	return drv_status(&core) & VIRTIO_CONFIG_S_NEEDS_RESET;
+}
+
+static void expect_stopped(void)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		ck_assert_int_eq(fake.ring[i].backend, -1);
+		ck_assert_int_eq(fake.ring[i].kick, -1);
+	}
+}
+
+static void expect_served(unsigned base0, unsigned base1)
+{
+	const struct guestmem *own = &rig->n.w.gm;
+	const unsigned base[2] = {base0, base1};
+
+	ck_assert_uint_eq(drv_status(&core), 0xf);
+	for (unsigned i = 0; i < 2; i++) {
+		const struct fake_ring *r = &fake.ring[i];
+
+		ck_assert_uint_eq(r->num, QNUM);
+		ck_assert_uint_eq(r->base, base[i]);
+		ck_assert_ptr_eq((void *)(uintptr_t)r->addr.desc_user_addr,
+				 gm_ptr(own, RINGS(i), 16));
+		ck_assert_ptr_eq((void *)(uintptr_t)r->addr.avail_user_addr,
+				 gm_ptr(own, RINGS(i) + 0x1000, 16));
+		ck_assert_ptr_eq((void *)(uintptr_t)r->addr.used_user_addr,
+				 gm_ptr(own, RINGS(i) + 0x2000, 16));
+		ck_assert_uint_eq(r->addr.flags, 0);
+		ck_assert_int_eq(r->backend, rig->n.backing[0].fd);
+		ck_assert_int_eq(r->kick, rig->n.w.kick_fd[i]);
+		ck_assert_int_eq(r->err, rig->n.vhost.err_fd);
+	}
+}
+
+/* ---- tests ---- */
+
+START_TEST(messages_refused)
+{
+	struct msg_start_net m[6];
+	struct err e;
+
+	ck_assert_int_eq(net_check_conf(&conf, &e), 0);
+	for (size_t i = 0; i < ARRAY_LEN(m); i++)
+		m[i] = conf;
+	m[0].npairs = 2;
+	m[1].flags |= NET_METADATA;
+	m[2].flags |= NET_POLICED;
+	m[3].limit.rate = 1 << 20;
+	m[4].limit.ops = 1;
+	m[5].kind = NET_STREAM;
+	m[5].tun_offloads = 0;
+	for (size_t i = 0; i < ARRAY_LEN(m); i++)
+		ck_assert_msg(net_check_conf(&m[i], &e) == -EINVAL, "message %zu", i);
+}
+END_TEST
+
+/* Its own memory, before it is sealed; rings, events and the TAP when the driver is there; and all
+ * is taken back before a reset is answered. */
+START_TEST(handed_over)
+{
+	const struct guestmem *own;
+
+	life_begin(opened);
+	own = &rig->n.w.gm;
+	ck_assert_uint_eq(fake.nregions, own->nregions);
+	for (unsigned i = 0; i < own->nregions; i++) {
+		ck_assert_uint_eq(fake.region[i].guest_phys_addr, own->region[i].gpa);
+		ck_assert_uint_eq(fake.region[i].memory_size, own->region[i].size);
+		ck_assert_uint_eq(fake.region[i].userspace_addr, (uintptr_t)own->region[i].host);
+		ck_assert_uint_eq(fake.region[i].flags_padding, 0);
+	}
+	expect_stopped();
+	for (unsigned i = 1; i < 4; i++) {
+		bring_up(FEATURES | DRV_F(VIRTIO_NET_F_GUEST_CSUM));
+		expect_served(0, 0);
+		ck_assert_uint_eq(fake.features, TO_THE_KERNEL);
+		ck_assert_uint_eq(fake.offloads, TUN_F_CSUM);
+		ck_assert_int_eq(fake.ring[0].call, rig->h.irq_fd[0]);
+		ck_assert_int_eq(fake.ring[1].call, rig->h.irq_fd[0]);
+		ck_assert_uint_eq(fake.ring[0].starts, i);
+		drv_set_status(&core, 0);
+		ck_assert_uint_eq(drv_status(&core), 0);
+		expect_stopped();
+	}
+	bring_up(DRV_F(VIRTIO_F_VERSION_1));
+	ck_assert_uint_eq(fake.features, DRV_F(VIRTIO_F_VERSION_1));
+	life_end();
+	expect_stopped();
+}
+END_TEST
+
+/* The next process begins where the kernel has answered. */
+START_TEST(goes_on)
+{
+	life_begin(opened);
+	bring_up(FEATURES);
+	drv_store16(drv[0].used + 2, 0xfffe);
+	drv_store16(drv[1].used + 2, 11);
+	life_end();
+	fresh_fake();
+	life_begin(opened);
+	expect_served(0xfffe, 11);
+	ck_assert_uint_eq(fake.features, TO_THE_KERNEL);
+	/* One queue goes: the other goes on. */
+	drv_store16(drv[0].used + 2, 3);
+	drv_reg(&core, VIRTIO_MMIO_QUEUE_SEL, 1);
+	drv_reg(&core, VIRTIO_MMIO_QUEUE_READY, 0);
+	ck_assert_int_eq(fake.ring[1].backend, -1);
+	ck_assert_int_eq(fake.ring[1].kick, -1);
+	ck_assert_int_eq(fake.ring[0].backend, rig->n.backing[0].fd);
+	ck_assert_uint_eq(fake.ring[0].base, 3);
+	life_end();
+}
+END_TEST
+
+static bool is_answered(void)
+{
+	return drv_load16(drv[2].used + 2) == drv[2].avail_idx;
+}
+
+/* The answer to a command: by then the I/O thread has run. */
+static uint8_t promiscuous(void)
+{
+	struct vring_desc d[3] = {drv_desc(COMMAND, 2, false), drv_desc(COMMAND + 16, 1, false),
+				  drv_desc(COMMAND + 8, 1, true)};
+	uint8_t *p = gm_ptr(&gm, COMMAND, 64);
+
+	p[0] = VIRTIO_NET_CTRL_RX;
+	p[1] = VIRTIO_NET_CTRL_RX_PROMISC;
+	p[8] = 0xee;
+	p[16] = 1;
+	drvq_add(&drv[2], d, 3, NULL);
+	event_signal(kick[2]);
+	ck_assert(until(is_answered));
+	return p[8];
+}
+
+/* Commands are insula-net's. What is not: neither the rings nor the doorbells of the pair. */
+START_TEST(commands)
+{
+	struct vring_desc frame = drv_desc(COMMAND + 0x1000, 80, false);
+
+	life_begin(opened);
+	bring_up(FEATURES);
+	drvq_add(&drv[1], &frame, 1, NULL);
+	event_signal(kick[1]);
+	ck_assert_uint_eq(promiscuous(), VIRTIO_NET_OK);
+	ck_assert_uint_eq(rig->n.st->promisc, 1);
+	ck_assert_uint_eq(drv_load16(drv[1].used + 2), 0);
+	ck_assert_int_eq(poll(&(struct pollfd){.fd = kick[1], .events = POLLIN}, 1, 0), 1);
+	life_end();
+}
+END_TEST
+
+/* The kernel cannot go on with a ring: the driver hears of it, and can begin again. */
+START_TEST(broken_ring)
+{
+	life_begin(opened);
+	for (unsigned i = 0; i < 3; i++) {
+		bring_up(FEATURES);
+		expect_served(0, 0);
+		event_signal(fake.ring[i % 2].err);
+		ck_assert(until(needs_reset));
+		expect_stopped();
+	}
+	/* What is said of rings that go is not said of the next ones. */
+	fake.late = true;
+	for (unsigned i = 0; i < 20; i++) {
+		bring_up(FEATURES);
+		expect_served(0, 0);
+		ck_assert_uint_eq(promiscuous(), VIRTIO_NET_OK);
+		ck_assert(!needs_reset());
+	}
+	life_end();
+}
+END_TEST
+
+static const unsigned long running[] = {
+	VHOST_SET_FEATURES,   VHOST_SET_VRING_NUM,  VHOST_SET_VRING_BASE,  VHOST_SET_VRING_ADDR,
+	VHOST_SET_VRING_CALL, VHOST_SET_VRING_KICK, VHOST_NET_SET_BACKEND,
+};
+
+START_TEST(refused_while_it_runs)
+{
+	life_begin(opened);
+	fake.fails = running[_i];
+	bring_up(FEATURES);
+	ck_assert(needs_reset());
+	expect_stopped();
+	fake.fails = 0;
+	bring_up(FEATURES);
+	expect_served(0, 0);
+	life_end();
+}
+END_TEST
+
+static const unsigned long before[] = {VHOST_SET_OWNER, VHOST_GET_FEATURES, VHOST_SET_MEM_TABLE,
+				       VHOST_SET_VRING_ERR};
+
+START_TEST(refused_at_the_start)
+{
+	fake.fails = before[_i];
+	ck_assert_int_ne(open_net(), 0);
+	ck_assert_str_eq(step, "vhost-net");
+	ck_assert_msg(strstr(err.text, "vhost-net: "), "%s", err.text);
+}
+END_TEST
+
+START_TEST(too_old)
+{
+	fake.can = DRV_F(VIRTIO_F_VERSION_1);
+	ck_assert_int_ne(open_net(), 0);
+	ck_assert_str_eq(step, "vhost-net");
+	ck_assert_msg(strstr(err.text, "expected"), "%s", err.text);
+}
+END_TEST
+
+/* On PCI: a vector for each queue, and the driver may choose another while it runs. */
+START_TEST(vectors)
+{
+	fc_vectors(&core, NQUEUES + 1);
+	life_begin(opened);
+	bring_up(FEATURES);
+	expect_served(0, 0);
+	ck_assert_int_eq(fake.ring[0].call, rig->h.irq_fd[1]);
+	ck_assert_int_eq(fake.ring[1].call, rig->h.irq_fd[2]);
+	drv_set(&core, VIRTIO_MMIO_QUEUE_SEL, VPCI_QUEUE_SELECT, 2, 1);
+	fc_write(&core, VPCI_QUEUE_VECTOR, 2, 3);
+	ck_assert_uint_eq(fc_shadow16(&core, VPCI_QUEUE_VECTOR), 3);
+	ck_assert_int_eq(fake.ring[1].call, rig->h.irq_fd[3]);
+	fc_write(&core, VPCI_QUEUE_VECTOR, 2, 0xffff);
+	ck_assert_uint_eq(fc_shadow16(&core, VPCI_QUEUE_VECTOR), 0xffff);
+	ck_assert_int_eq(fake.ring[1].call, -1);
+	ck_assert_uint_eq(fake.ring[1].starts, 1);
+	/* The control queue's is nothing to the kernel. */
+	drv_set(&core, VIRTIO_MMIO_QUEUE_SEL, VPCI_QUEUE_SELECT, 2, 2);
+	fc_write(&core, VPCI_QUEUE_VECTOR, 2, 1);
+	ck_assert_int_eq(fake.ring[0].call, rig->h.irq_fd[1]);
+	life_end();
+}
+END_TEST
+
+static bool link_is_down(void)
+{
+	const struct virtio_net_config *c = (void *)(core.page + VIRTIO_MMIO_CONFIG);
+
+	return c->status == 0;
+}
+
+/* A pipe without a reader says what a TAP says whose interface is gone. */
+START_TEST(tap_is_gone)
+{
+	int pair[2];
+
+	ck_assert_int_eq(pipe2(pair, O_CLOEXEC), 0);
+	close(pair[0]);
+	ck_assert_int_eq(dup2(pair[1], tap[0]), tap[0]);
+	close(pair[1]);
+	life_begin(opened);
+	bring_up(FEATURES);
+	ck_assert(until(link_is_down));
+	ck_assert(!needs_reset());
+	expect_stopped();
+	life_end();
+}
+END_TEST
+
+/* After the seal: seven requests, and none with which it could choose whose memory is used. */
+START_TEST(rules)
+{
+	static const unsigned long never[] = {VHOST_SET_OWNER, VHOST_SET_MEM_TABLE,
+					      VHOST_SET_LOG_BASE, VHOST_SET_LOG_FD};
+	struct rule_list l = {.n = 0};
+	unsigned found = 0;
+
+	ck_assert_int_eq(open_net(), 0);
+	net_rules(&rig->n, &l);
+	for (size_t i = 0; i < l.n; i++) {
+		const struct jail_arg *a = l.rule[i].arg;
+
+		ck_assert_int_ne(l.rule[i].nr, SYS_readv);
+		ck_assert_int_ne(l.rule[i].nr, SYS_writev);
+		if (l.rule[i].nr != SYS_ioctl || a[0].value != (uint64_t)(unsigned)fake.fd)
+			continue;
+		for (unsigned k = 0; k < ARRAY_LEN(never); k++)
+			ck_assert_uint_ne(a[1].value, never[k]);
+		for (unsigned k = 0; k < ARRAY_LEN(running); k++)
+			found += a[1].value == running[k];
+	}
+	ck_assert_uint_eq(found, ARRAY_LEN(running));
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("net_vhost");
+	TCase *t = tcase_create("vhost-net");
+	SRunner *r = srunner_create(s);
+	int failed;
+
+	tcase_set_timeout(t, 120);
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, messages_refused);
+	tcase_add_test(t, handed_over);
+	tcase_add_test(t, goes_on);
+	tcase_add_test(t, commands);
+	tcase_add_test(t, broken_ring);
+	tcase_add_loop_test(t, refused_while_it_runs, 0, ARRAY_LEN(running));
+	tcase_add_loop_test(t, refused_at_the_start, 0, ARRAY_LEN(before));
+	tcase_add_test(t, too_old);
+	tcase_add_test(t, vectors);
+	tcase_add_test(t, tap_is_gone);
+	tcase_add_test(t, rules);
+	suite_add_tcase(s, t);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? 1 : 0;
+}
