@@ -5,9 +5,11 @@
 #   results   an empty file, for what total needs
 #
 # A suite prints `ok NAME`, `not ok NAME - why` or `skip NAME - why` lines (Check suites: TAP). One line per suite is shown, failures and skips
-# in full, with up to 20 lines behind a failure that begin with #; `work` is the processor time of its processes, except of those that nobody waited for (VMs of insulad). A suite has one more failure if
-# it ends badly without a `not ok`, if its status is above 1 (a signal, no end in time), or if it ran no case. Lines of several suites at once are
-# written whole.
+# in full, with up to 20 lines behind a failure that begin with #; `work` is the processor time of its processes, except of those that nobody
+# waited for (VMs of insulad). A suite has one more failure if it ends badly without a `not ok`, if its status is above 1 (a signal, no end in
+# time), or if it ran no case. Lines of several suites at once are written whole.
+#
+# Suites that failed can be run a second time, alone, by `again`: what then passes is called unsteady, in words at the end, and counts as passed.
 
 # suite NAME SECONDS COMMAND...: run one suite and count its lines; $once: `again` leaves it out
 suite() {
