@@ -7,10 +7,10 @@
  *
  * Command line: `flush=1`: the driver uses flushes. Each round's writes are flushed; what a flush
  * that failed was about counts as unknown until it is written again, and what was flushed has to be
- * there, at least in that version. `seconds=N` (default 3); `shift=N`: all blocks N sectors later,
- * so that with copy on write each has a part of two of the disk's blocks, and shares them with its
- * neighbours. Prints `looping` when the first round is through, at the end `rounds N` and the usual
- * result lines.
+ * there, at least in that version. `seconds=N` (default 3); `capacity=N`: or until the disk has so
+ * many sectors; `shift=N`: all blocks N sectors later, so that with copy on write each has a part of
+ * two of the disk's blocks, and shares them with its neighbours. Prints `looping` when the first
+ * round is through, at the end `rounds N` and the usual result lines.
  */
 #include "virtio.h"
 
@@ -180,10 +180,22 @@ static bool read_round(uint32_t first, uint32_t round)
 	return true;
 }
 
+static uint32_t capacity_now(void)
+{
+	return read32(b.dev + VIRTIO_MMIO_CONFIG);
+}
+
+/* The time, or the disk is as large as that, or somebody types. */
+static bool is_over(uint64_t end, uint32_t capacity)
+{
+	return rdtsc() >= end || (capacity && capacity_now() >= capacity) ||
+	       (inb(BOARD_COM1 + UART_LSR) & UART_LSR_DR);
+}
+
 int main(void)
 {
 	uint64_t end, random = 0x9e3779b97f4a7c15ull;
-	uint32_t round = 0;
+	uint32_t round = 0, capacity = cmdline_number("capacity=", 0);
 	bool good = true;
 
 	flushes = cmdline_number("flush=", 0);
@@ -193,9 +205,7 @@ int main(void)
 		   "none that can be written, of 2 MiB"))
 		return finish();
 	end = deadline_ms(cmdline_number("seconds=", DEFAULT_SECONDS) * 1000);
-	/* Until the time is over or somebody types. */
-	while (good &&
-	       ((rdtsc() < end && !(inb(BOARD_COM1 + UART_LSR) & UART_LSR_DR)) || round == 0)) {
+	while (good && (!is_over(end, capacity) || round == 0)) {
 		uint32_t first = (uint32_t)xorshift(&random) % SPAN;
 
 		round++;
@@ -214,6 +224,6 @@ int main(void)
 	print("rounds %u of %u queues\n", round, nqueues);
 	if (flushes)
 		print("flushes %u good, %u failed\n", good_flushes, bad_flushes);
-	print("capacity %u\n", (unsigned)read32(b.dev + VIRTIO_MMIO_CONFIG));
+	print("capacity %u\n", capacity_now());
 	return finish();
 }

@@ -193,7 +193,7 @@ done
 rm -f "$dir/bad.img"; truncate -s 8M "$dir/bad.img"
 bad grow
 : >"$dir/out"
-"$RUN" --kernel "$GUESTS/blkloop.elf" --append seconds=3 --disk "$(disk 0)" </dev/null >"$dir/out" 2>"$dir/err" &
+"$RUN" --kernel "$GUESTS/blkloop.elf" --append 'seconds=60 capacity=32768' --disk "$(disk 0)" </dev/null >"$dir/out" 2>"$dir/err" &
 run=$!
 wait_for 10 looping
 truncate -s 16M "$dir/bad.img"
@@ -202,7 +202,7 @@ wait "$run"; status=$?; run=''
 [ $status = 0 ] && grep -q '^capacity 32768' "$dir/out" && ! grep -q 'has ended' "$dir/err"
 holds 'grows, without a new session' $? "status $status: $(grep ^capacity "$dir/out") $(tail -n 1 "$dir/err")"
 : >"$dir/out"
-"$RUN" --kernel "$GUESTS/blkloop.elf" --append seconds=3 --disk "$(disk 0)" </dev/null >"$dir/out" 2>"$dir/err" &
+"$RUN" --kernel "$GUESTS/blkloop.elf" --append seconds=60 --disk "$(disk 0)" </dev/null >"$dir/out" 2>"$dir/err" &
 run=$!
 wait_for 10 looping
 gone

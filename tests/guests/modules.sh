@@ -304,7 +304,7 @@ comes_back() { gone; rm -f "$S"; truncate -s "$1" "$dir/other.img"; kit "$S" fil
 truncate -s 8M "$dir/other.img"
 kit "$S" file "$dir/other.img"
 : >"$dir/out"
-"$RUN" --kernel "$GUESTS/blkloop.elf" --append seconds=3 --disk "$(unix "$S")" </dev/null >"$dir/out" 2>"$dir/err" &
+"$RUN" --kernel "$GUESTS/blkloop.elf" --append 'seconds=60 capacity=32768' --disk "$(unix "$S")" </dev/null >"$dir/out" 2>"$dir/err" &
 run=$!
 wait_for 10 looping
 comes_back 16M
@@ -312,7 +312,7 @@ wait "$run"; status=$?; run=''
 [ $status = 0 ] && grep -q '^capacity 32768' "$dir/out"
 holds larger $? "status $status: $(grep ^capacity "$dir/out") $(tail -n 1 "$dir/err")"
 : >"$dir/out"
-"$RUN" --kernel "$GUESTS/blkloop.elf" --append seconds=3 --disk "$(unix "$S")" </dev/null >"$dir/out" 2>"$dir/err" &
+"$RUN" --kernel "$GUESTS/blkloop.elf" --append seconds=60 --disk "$(unix "$S")" </dev/null >"$dir/out" 2>"$dir/err" &
 run=$!
 wait_for 10 looping
 comes_back 4M

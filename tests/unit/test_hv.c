@@ -136,7 +136,7 @@ END_TEST
 
 struct parked {
 	struct ap ap;
-	_Atomic bool kicked;
+	_Atomic bool kicked, over;
 };
 
 /* The first run after hv_vcpu_park() may be canceled. */
@@ -150,6 +150,7 @@ static void *parked_thread(void *arg)
 		kicked = atomic_load(&p->kicked);
 		(void)ap_thread(&p->ap);
 	} while (p->ap.x.kind == HV_EXIT_CANCELED && !kicked);
+	atomic_store(&p->over, true);
 	return NULL;
 }
 
@@ -161,10 +162,13 @@ static void waits_for_its_start(struct hv_vcpu *v)
 
 	ck_assert_int_eq(pthread_create(&t, NULL, parked_thread, &p), 0);
 	usleep(50000);
+	ck_assert(!atomic_load(&p.over));
 	atomic_store(&p.kicked, true);
-	hv_vcpu_kick(v);
-	usleep(50000);
-	hv_vcpu_kick(v); /* it may have looked at the flag before */
+	/* One may end a run that was begun before the flag was looked at. */
+	while (!atomic_load(&p.over)) {
+		hv_vcpu_kick(v);
+		usleep(1000);
+	}
 	pthread_join(t, NULL);
 	ck_assert_int_eq(p.ap.x.kind, HV_EXIT_CANCELED);
 }
