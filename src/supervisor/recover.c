@@ -46,19 +46,33 @@ static void *signal_aside(void *arg)
 	return NULL;
 }
 
+/* Of its own from its birth. pthread_detach() of one that is just ending is none: with Windows'
+ * winpthreads the next thread gets what this one still uses, and may never run. */
+static int begin_aside(int *fd)
+{
+	pthread_attr_t attr;
+	pthread_t t;
+	int rc;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	rc = pthread_create(&t, &attr, signal_aside, fd);
+	pthread_attr_destroy(&attr);
+	return -rc;
+}
+
 /* A back end has this event as well (vhost-user), and can make a write to it wait: not ours, but
  * that of a thread which nobody waits for. */
 static int signal_foreign(int event)
 {
-	pthread_t t;
 	int *fd = malloc(sizeof(*fd)), rc;
 
 	if (!fd)
 		return -ENOMEM;
 	*fd = fd_copy(event);
-	rc = *fd < 0 ? *fd : -pthread_create(&t, NULL, signal_aside, fd);
+	rc = *fd < 0 ? *fd : begin_aside(fd);
 	if (!rc)
-		return -pthread_detach(t);
+		return 0;
 	fd_close(fd);
 	free(fd);
 	return rc;

@@ -359,6 +359,28 @@ static bool is_told(int event, bool must)
 	return told;
 }
 
+/* What the described device has: its page. */
+static uint8_t *open_slots(void)
+{
+	struct device_desc *m = &rng->desc;
+	struct err e = {0};
+	void *page;
+
+	for (unsigned i = 0; i < m->nslots; i++)
+		rng->slot[i] = i == m->page_slot ? device_page(&e) : event_create();
+	ck_assert_msg(!shm_map(rng->slot[m->page_slot], DP_SIZE, 0, DP_SIZE, true, &page, &e), "%s",
+		      e.text);
+	memset(page, 0, DP_SHADOW_SIZE);
+	return page;
+}
+
+static void close_slots(uint8_t *page)
+{
+	shm_unmap(page, DP_SIZE);
+	for (unsigned i = 0; i < rng->desc.nslots; i++)
+		fd_close(&rng->slot[i]);
+}
+
 /* The registers that a guest reads, and the interrupt that it waits for: on MMIO, on PCI, and on
  * PCI with vectors that interrupt nobody. */
 START_TEST(failed_and_told)
@@ -376,22 +398,15 @@ START_TEST(failed_and_told)
 	const uint32_t at = pci ? VPCI_STATUS : VIRTIO_MMIO_STATUS;
 	const uint32_t isr = pci ? VPCI_ISR_PLACE : VIRTIO_MMIO_INTERRUPT_STATUS;
 	struct device_desc *m = &rng->desc;
-	struct err e = {0};
 	uint8_t *page;
 	bool told;
-	void *p;
 	int event;
 
 	if (pci)
 		describe_virtio_pci(m, 1, 0xd8000000, 4, 1);
 	else
 		describe_virtio_mmio(m, 0xd0000000, 5, 1);
-	for (unsigned i = 0; i < m->nslots; i++)
-		rng->slot[i] = i == m->page_slot ? device_page(&e) : event_create();
-	ck_assert_msg(!shm_map(rng->slot[m->page_slot], DP_SIZE, 0, DP_SIZE, true, &p, &e), "%s",
-		      e.text);
-	page = p;
-	memset(page, 0, DP_SHADOW_SIZE);
+	page = open_slots();
 	page[at] = (uint8_t)cases[_i].status;
 	if (pci) {
 		memcpy(page + VPCI_CONFIG_VECTOR, &cases[_i].vector, 2);
@@ -411,9 +426,25 @@ START_TEST(failed_and_told)
 		told = cases[_i].told && i == cases[_i].vector;
 		ck_assert(is_told(event, told) == told);
 	}
-	shm_unmap(p, DP_SIZE);
-	for (unsigned i = 0; i < m->nslots; i++)
-		fd_close(&rng->slot[i]);
+	close_slots(page);
+}
+END_TEST
+
+/* Each time: what interrupts is done aside, and the one before may be just ending. */
+START_TEST(told_each_time)
+{
+	uint8_t *page;
+
+	describe_virtio_mmio(&rng->desc, 0xd0000000, 5, 1);
+	page = open_slots();
+	rng->restart.failed = true;
+	rng->restart.state = RESTART_WAITS;
+	for (unsigned i = 0; i < 100; i++) {
+		page[VIRTIO_MMIO_STATUS] = 0xf;
+		vm_device_down(&vm, 0);
+		ck_assert_msg(is_told(rng->slot[rng->desc.vector[0].slot], true), "time %u", i);
+	}
+	close_slots(page);
 }
 END_TEST
 
@@ -509,6 +540,7 @@ int main(void)
 	tcase_add_test(t, vmm_dies);
 	tcase_add_test(t, fails_too_often);
 	tcase_add_loop_test(t, failed_and_told, 0, 7);
+	tcase_add_test(t, told_each_time);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);
