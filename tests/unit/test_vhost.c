@@ -467,7 +467,9 @@ START_TEST(helper_dies_alone_back_end_misbehaves)
 	answered(0, 2);
 	had = fd_copy(rig->v.link.fd);
 	end_helper();
+	patience(CALL_MS);
 	next_helper(had);
+	patience(WAIT_MS);
 	vb_kill(&back);
 	offer(0, 2);
 	new_back(&next);

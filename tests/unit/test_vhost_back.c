@@ -160,6 +160,7 @@ START_TEST(hostile_answers)
 	vb_kill(&back);
 	hears(MSG_VHOST_LOST, NULL, 0, NULL);
 	fds = open_fds();
+	patience(CALL_MS);
 	new_back(&bad);
 	/* Until it was asked what it answers so badly. */
 	for (unsigned i = 0; i < 3 || (i < WAIT_MS && !bad.n[bad.fault_at]); i++) {
@@ -183,8 +184,7 @@ START_TEST(hostile_answers)
 	if (bad.fault_at == VHOST_GET_FEATURES && bad.fault == VB_SILENT)
 		until_lost();
 	ck_assert_uint_eq(open_fds(), fds);
-	/* A good one is not to be lost for being slow. */
-	rig->v.setup_ms = rig->v.call_ms = WAIT_MS;
+	patience(WAIT_MS);
 	new_back(&next);
 	answered(0, 3 - (unsigned)(uint16_t)drv[0].used_idx);
 	vb_kill(&next);
@@ -245,11 +245,13 @@ START_TEST(late_hello)
 	vb_kill(&back);
 	hears(MSG_VHOST_LOST, NULL, 0, NULL);
 	pthread_mutex_lock(&next.lock);
+	patience(CALL_MS);
 	new_back(&next);
 	usleep(2 * CALL_MS * 1000);
+	patience(WAIT_MS);
 	t = clock_ns();
 	drv_reg(&core, VIRTIO_MMIO_QUEUE_SEL, 0);
-	ck_assert_uint_lt(clock_ns() - t, CALL_MS * 1000000u / 2);
+	ck_assert_uint_lt(clock_ns() - t, WAIT_MS * 1000000ull / 2);
 	offer(0, 2);
 	pthread_mutex_unlock(&next.lock);
 	answered(0, 2);

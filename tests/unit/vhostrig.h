@@ -31,6 +31,7 @@ static struct rig { /* fresh for every process */
 } * rig;
 static pthread_t thread;
 static struct vback back, next;
+static unsigned patience_ms; /* of each helper: patience() */
 
 /* ---- the helper ---- */
 
@@ -46,6 +47,15 @@ static inline void *helper_thread_main(void *arg)
 	struct rig *r = arg;
 
 	return vhost_attach(&r->v, &r->e) ? (void *)(intptr_t)-1 : helper_loop_main(r);
+}
+
+/* From now on. On a busy machine a good back end is not to be lost for being slow: WAIT_MS, but
+ * where a bad one is waited for in vain. */
+static inline void patience(unsigned ms)
+{
+	patience_ms = ms;
+	if (rig)
+		rig->v.setup_ms = rig->v.call_ms = ms;
 }
 
 /* All but its thread. */
@@ -65,7 +75,7 @@ static inline void open_helper(int conn, int inflight)
 	ck_assert_msg(!vhost_check_conf(&conf, &e), "%s", e.text);
 	ck_assert_msg(!vhostdev_open(&rig->v, &rig->h, chan[1], &conf, &fds, &step, &e), "%s",
 		      e.text);
-	rig->v.setup_ms = rig->v.call_ms = CALL_MS;
+	rig->v.setup_ms = rig->v.call_ms = patience_ms;
 }
 
 static inline void start_helper(int conn, int inflight)
@@ -130,6 +140,7 @@ static inline void setup(void)
 		kick[i] = event_create();
 	vb_init(&back, &gm);
 	vb_init(&next, &gm);
+	patience(WAIT_MS);
 	conf = (struct msg_start_vhost){.head.mem = board_map(MEM_SIZE),
 					.device_id = VIRTIO_ID_BLOCK,
 					.nqueues = 2,
