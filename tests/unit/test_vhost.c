@@ -648,7 +648,7 @@ START_TEST(no_write_cache)
 	conf.flags = VHOST_NO_WCE;
 	begin();
 	ck_assert(!drv_negotiate(&core, USUAL | DRV_F(VIRTIO_BLK_F_CONFIG_WCE)));
-	bring_up(USUAL | DRV_F(VIRTIO_BLK_F_FLUSH));
+	bring_up(USUAL);
 	fc_write(&core, wce, 1, 1);
 	ck_assert_uint_eq(back.n[VHOST_SET_CONFIG], 0);
 	vb_kill(&back);
