@@ -27,6 +27,7 @@ static bool talks[PEERS];
 static bool send_frame(const uint8_t to[6], uint8_t what, uint8_t me)
 {
 	uint8_t *f = vnet_room();
+	struct vring_used_elem u;
 
 	memcpy(f, to, 6);
 	memcpy(f + 6, net.mac, 6);
@@ -34,7 +35,9 @@ static bool send_frame(const uint8_t to[6], uint8_t what, uint8_t me)
 	f[13] = TYPE_LO;
 	f[14] = what;
 	f[15] = me;
-	return vnet_send(60, VIRTIO_WAIT_MS);
+	/* Restored, its clock has gone on: the time of a wait in the middle of which it was saved may
+	 * be over at once. */
+	return vnet_send(60, VIRTIO_WAIT_MS) || vq_pop(&net.tx, &u, VIRTIO_WAIT_MS);
 }
 
 static bool take(const uint8_t *f, uint8_t me)

@@ -247,6 +247,7 @@ def case_daemon(d, place):
         d.restart()
         t.join()
         g.c = d.client()
+        check("while %s: insulad is killed, and finds the VM" % what, wait_for(lambda: g.c.call("vm.info", id="p").get("answers")))
 
     alone("adding", path="nbd:nbd+unix:///?socket=" + place + "/silent")
     check("a disk that does not come leaves its slot", wait_for(lambda: g.c.call("vm.device.list", id="p")["free"] == 2, 60))
