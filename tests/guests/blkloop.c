@@ -8,8 +8,8 @@
  * Command line: `flush=1`: the driver uses flushes. Each round's writes are flushed; what a flush
  * that failed was about counts as unknown until it is written again, and what was flushed has to be
  * there, at least in that version. `seconds=N` (default 3); `capacity=N`: or until the disk has so
- * many sectors; `shift=N`: all blocks N sectors later, so that with copy on write each has a part of
- * two of the disk's blocks, and shares them with its neighbours. Prints `looping` when the first
+ * many sectors; `shift=N`: all blocks N sectors later, so that with copy on write each has a part
+ * of two of the disk's blocks, and shares them with its neighbours. Prints `looping` when the first
  * round is through, at the end `rounds N` and the usual result lines.
  */
 #include "virtio.h"

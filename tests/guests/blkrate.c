@@ -61,7 +61,8 @@ static bool typed(void)
 	return inb(BOARD_COM1 + UART_LSR) & UART_LSR_DR;
 }
 
-/* Of what was answered since `begin`. When the next period begins: now, whatever the console takes. */
+/* Of what was answered since `begin`. When the next period begins: now, whatever the console
+ * takes. */
 static uint64_t report(uint64_t begin)
 {
 	uint64_t now = rdtsc();
