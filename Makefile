@@ -326,7 +326,7 @@ $(BUILD)/fuzz/librooms.a: $(patsubst %.c,$(BUILD)/fuzz/obj/%.o,$(FUZZ_LIB_SRC) $
 	@rm -f $@
 	@ar rcsD $@ $^
 # The guest's program shares no names with the host's rooms.
-$(BUILD)/fuzz/fuzz_container: $(patsubst %,$(BUILD)/fuzz/obj/src/guest/container/%.o,records keys devices)
+$(BUILD)/fuzz/fuzz_container: $(patsubst %,$(BUILD)/fuzz/obj/src/guest/container/%.o,records keys devices functions)
 $(BUILD)/fuzz/%: $(BUILD)/fuzz/obj/tests/fuzz/%.o $(BUILD)/fuzz/librooms.a
 	$(call say,LINK)
 	$(Q)clang -fsanitize=fuzzer,address,undefined -pthread -o $@ $(filter %.o,$^) $(filter %.a,$^) -luring -luv -ljson-c -lz -lzstd $(JAIL_LIBS) $(SPAWN_LIBS)

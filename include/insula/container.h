@@ -42,6 +42,9 @@
  *                              .clear=N (flags that a bind loses) .prop=N (MS_PRIVATE ... ; 0)
  *                              .data=TEXT .copyup=1 (tmpcopyup)
  *   device=PATH                .type=c|b|p .major= .minor= .mode= .uid= .gid=
+ *   pci=ADDRESS                a function of the guest, 0000:00:01.0, .mode= .uid= .gid=: the
+ *                              nodes that its driver has made are made in the container, so, and
+ *                              allowed. A disk of it is waited for
  *   devrule=allow|deny TYPE MAJOR MINOR ACCESS    in order; TYPE a|b|c, -1 is any number
  *   masked=PATH, ro_path=PATH
  *   sysctl=KEY=VALUE

@@ -130,8 +130,8 @@ static int parse_switch(const struct oci_setting *s, struct oci_conf *c, json_ob
  * to be replaced so. */
 static int parse_vm(const struct oci_setting *s, struct oci_conf *c, json_object *v, struct err *e)
 {
-	static const char *const ours[] = {"command", "initrd", "share", "shares",
-					   "rootfs",  "image",  "mem",   "cpus"};
+	static const char *const ours[] = {"command", "initrd", "share", "shares", "rootfs",
+					   "image",   "mem",    "cpus",  "vfio",   "vfios"};
 
 	if (!json_object_is_type(v, json_type_object))
 		return setting_wrong(s, v, "an object", e);
@@ -164,6 +164,7 @@ static const struct oci_setting oci_settings[] = {
 	{"share_cache", parse_text, AT(share_cache), 0, 0, "auto always none"},
 	{"hook_timeout", parse_count, AT(hook_timeout), 0, 86400, NULL},
 	{"kernel_annotation", parse_switch, AT(kernel_annotation), 0, 0, NULL},
+	{"vfio_annotation", parse_switch, AT(vfio_annotation), 0, 0, NULL},
 };
 
 /* ---- the file ---- */

@@ -26,6 +26,7 @@ struct oci_conf {
 	char share_cache[16];  /* of virtiofsd: "auto", "always", "none" */
 	unsigned hook_timeout; /* seconds, of a hook without a timeout of its own; 0: none */
 	bool kernel_annotation; /* io.insula.vm.kernel is obeyed */
+	bool vfio_annotation;   /* and io.insula.vm.vfio (assign.h) */
 };
 
 /* Defaults, then the file, if there is one; `must_exist`: somebody has named it. -EINVAL names

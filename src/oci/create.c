@@ -14,6 +14,7 @@
 
 #include <insula/base.h>
 
+#include "assign.h"
 #include "bundle.h"
 #include "commands.h"
 #include "field.h"
@@ -29,6 +30,7 @@
 #include "vm.h"
 
 #define FILTER_BYTES (CT_FILTER_MAX * 8u)
+#define SYS "/sys"
 
 struct making {
 	const struct flags *f;
@@ -36,6 +38,7 @@ struct making {
 	struct bundle b;
 	struct container c;
 	struct vm_size size;
+	struct assign assign;
 	enum bundle_role role;
 	struct proxy_child proxy;
 	struct stdio io;
@@ -155,6 +158,24 @@ static int find_vm(struct making *m, const char *sandbox, struct err *e)
 	return rc;
 }
 
+/* Functions of the host: of its own VM, or which are in the one that it joins. */
+static int find_functions(struct making *m, struct err *e)
+{
+	struct container owner;
+	int rc = assign_wanted(SYS, &m->b, m->conf.vfio_annotation, &m->assign, e);
+
+	if (rc || !m->assign.ngroups)
+		return rc;
+	if (m->role != BUNDLE_MEMBER)
+		return assign_functions(SYS, &m->assign, e);
+	rc = container_state_open(&owner, m->f->root, m->c.sandbox, false, e);
+	if (rc)
+		return rc;
+	rc = assign_join(&m->assign, owner.vfio, m->c.sandbox, e);
+	state_close(&owner);
+	return rc;
+}
+
 static bool wants_systemd(const struct flags *f)
 {
 	return f->systemd_cgroup || (f->cgroup_manager && !strcmp(f->cgroup_manager, "systemd"));
@@ -213,6 +234,8 @@ static int making_check(struct making *m, struct err *e)
 	if (!rc && m->role != BUNDLE_MEMBER)
 		rc = conf_size(&m->conf, &m->b, &m->size, e);
 	if (!rc)
+		rc = find_functions(m, e);
+	if (!rc)
 		rc = name_group(m, e);
 	return rc ? rc : check_net(m, e);
 }
@@ -246,6 +269,7 @@ static int making_begin(struct making *m, struct err *e)
 	c->hooks = hold(m->b.hooks);
 	c->hook_timeout = m->conf.hook_timeout;
 	c->process = hold(m->b.process);
+	c->vfio = m->role == BUNDLE_MEMBER ? NULL : assign_json(&m->assign);
 	return state_save(c, e);
 }
 
@@ -274,6 +298,7 @@ static int write_records(struct making *m, int share, char **source, unsigned n,
 					       .nsources = n,
 					       .ns_owner = ns_owner,
 					       .ctx = m,
+					       .sys = SYS,
 					       .machine = m->role != BUNDLE_MEMBER,
 					       .pod = m->role != BUNDLE_ALONE};
 	struct rec r;
@@ -281,6 +306,7 @@ static int write_records(struct making *m, int share, char **source, unsigned n,
 
 	rec_init(&r);
 	rc = record_container(&rc_in, &r, e);
+	assign_records(&m->assign, &r);
 	if (!rc)
 		rc = record_process(m->b.process, m->c.seccomp ? "seccomp" : NULL,
 				    m->c.seccomp_flags, &r, e);

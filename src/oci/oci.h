@@ -19,6 +19,7 @@
  *   seccomp.c           linux.seccomp -> instructions
  *   cgroup.c            control groups of the host
  *   net.c               the network of a pod
+ *   assign.c            PCI functions of the host
  *   forward.c names.c   its loopback: connections to it, and a name server on it
  *   conf.c              /etc/insula/oci.json
  *

@@ -13,6 +13,7 @@
 
 #include <insula/base.h>
 
+#include "assign.h"
 #include "cgline.h"
 #include "field.h"
 #include "hook.h"
@@ -182,7 +183,8 @@ static int one_device(json_object *d, const char *at, struct rec *r, struct err 
 	return 0;
 }
 
-static int container_devices(json_object *lin, struct rec *r, struct err *e)
+/* What VFIO's nodes name is assigned to the VM, by assign.c. */
+static int container_devices(const char *sys, json_object *lin, struct rec *r, struct err *e)
 {
 	char at[FIELD_WHERE_MAX];
 	json_object *list, *one;
@@ -190,7 +192,7 @@ static int container_devices(json_object *lin, struct rec *r, struct err *e)
 
 	for (size_t i = 0; i < field_count(list) && !rc; i++) {
 		rc = field_object_at(list, "linux.devices", i, at, &one, e);
-		if (!rc)
+		if (!rc && !(sys && assign_takes(sys, one)))
 			rc = one_device(one, at, r, e);
 	}
 	return rc;
@@ -227,7 +229,7 @@ static int one_devrule(json_object *d, const char *at, struct rec *r, struct err
 }
 
 /* The rules of config-linux.md's "Default Devices" the guest adds by itself. */
-static int container_devrules(json_object *resources, struct rec *r, struct err *e)
+static int container_devrules(const char *sys, json_object *resources, struct rec *r, struct err *e)
 {
 	char at[FIELD_WHERE_MAX];
 	json_object *list, *one;
@@ -235,7 +237,7 @@ static int container_devrules(json_object *resources, struct rec *r, struct err 
 
 	for (size_t i = 0; i < field_count(list) && !rc; i++) {
 		rc = field_object_at(list, "linux.resources.devices", i, at, &one, e);
-		if (!rc)
+		if (!rc && !(sys && assign_takes_rule(sys, one)))
 			rc = one_devrule(one, at, r, e);
 	}
 	return rc;
@@ -458,11 +460,11 @@ int record_container(const struct record_container *c, struct rec *r, struct err
 	if (!rc)
 		rc = record_mounts(c, r, e);
 	if (!rc)
-		rc = container_devices(lin, r, e);
+		rc = container_devices(c->sys, lin, r, e);
 	if (!rc)
 		rc = field_object(lin, LINUX, "resources", &resources, e);
 	if (!rc)
-		rc = container_devrules(resources, r, e);
+		rc = container_devrules(c->sys, resources, r, e);
 	if (!rc)
 		rc = container_paths(lin, "maskedPaths", "masked", r, e);
 	if (!rc)

@@ -27,6 +27,7 @@ struct record_container {
 	/* record_machine() has made records of this bundle for the VM: sysctls that are no
 	 * namespace's are there. Else they are here, and set when the container is made. */
 	bool machine;
+	const char *sys; /* "/sys": nodes of VFIO are left out (assign.h); NULL: of what has none */
 	const char *hook_input; /* the container's state as JSON, for startContainer; NULL: none */
 };
 

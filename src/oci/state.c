@@ -132,6 +132,7 @@ static json_object *to_json(const struct container *c)
 	share_object(o, "hooks", c->hooks);
 	share_object(o, "process", c->process);
 	share_object(o, "net", c->net);
+	share_object(o, "vfio", c->vfio);
 	return o;
 }
 
@@ -183,6 +184,13 @@ static json_object *take_object(json_object *o, const char *key)
 	return json_object_is_type(v, json_type_object) ? json_object_get(v) : NULL;
 }
 
+static json_object *take_array(json_object *o, const char *key)
+{
+	json_object *v = j_get(o, key);
+
+	return json_object_is_type(v, json_type_array) ? json_object_get(v) : NULL;
+}
+
 static void from_json(struct container *c, json_object *o)
 {
 	const char *status = j_get_str(o, "status", "");
@@ -214,6 +222,7 @@ static void from_json(struct container *c, json_object *o)
 	c->hooks = take_object(o, "hooks");
 	c->process = take_object(o, "process");
 	c->net = j_get(o, "net") ? json_object_get(j_get(o, "net")) : NULL;
+	c->vfio = take_array(o, "vfio");
 }
 
 static int load(struct container *c, struct err *e)
@@ -321,7 +330,8 @@ void state_close(struct container *c)
 	json_object_put(c->hooks);
 	json_object_put(c->process);
 	json_object_put(c->net);
-	c->annotations = c->hooks = c->process = c->net = NULL;
+	json_object_put(c->vfio);
+	c->annotations = c->hooks = c->process = c->net = c->vfio = NULL;
 }
 
 /* ---- away ---- */

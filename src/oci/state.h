@@ -40,8 +40,8 @@ struct container {
 	uint64_t overhead; /* as container_group_make() had it */
 	uint64_t vm_mem;   /* bytes of its VM, of an owner; 0: not known */
 	struct cgroup group;
-	/* Owned; NULL: none. */
-	json_object *annotations, *hooks, *process, *net;
+	/* Owned; NULL: none. vfio: what its VM has, of an owner (assign.h). */
+	json_object *annotations, *hooks, *process, *net, *vfio;
 };
 
 /* A new one, locked, STATUS_CREATING, with state.json not yet written. -EEXIST. */

@@ -20,6 +20,7 @@
 #include <insula/base.h>
 #include <insula/container.h>
 
+#include "assign.h"
 #include "proc.h"
 #include "spec/handover.h"
 #include "spec/json.h"
@@ -66,6 +67,8 @@ json_object *vm_config(const struct container *c, const struct oci_conf *conf,
 	j_obj(o, "shares", shares);
 	if (nets)
 		j_obj(o, "nets", nets);
+	if (c->vfio)
+		j_obj(o, "vfios", assign_config(c->vfio));
 	snprintf(text, sizeof(text), "file=%s/vm/console,limit=1M", c->dir);
 	j_str(o, "console", conf->log_guest ? text : "none");
 	add_members(o, conf->vm);

@@ -15,7 +15,8 @@
 
 /* ---- what it is made of ---- */
 
-/* Each bus counts its own: the nth one on PCI is 00:(1+n).0. */
+/* Each bus counts its own: the nth one on PCI is 00:(1+n).0, behind the host's functions, whose
+ * places are thereby known to whoever asks for them (insula-oci). */
 static int choose_place(struct vm *vm, const char *name, enum config_bus said, bool *pci,
 			unsigned *nth, struct err *e)
 {
@@ -26,12 +27,12 @@ static int choose_place(struct vm *vm, const char *name, enum config_bus said, b
 		rc = restore_bus(vm->conf, name, said, pci, e);
 	if (rc)
 		return rc;
-	if (*pci && vm->npci == config_most_pci(vm->conf))
+	if (*pci && vm->conf->nvfios + vm->npci == config_most_pci(vm->conf))
 		return err_set(e, -EINVAL,
 			       "%s: more than %u devices on the PCI bus; expected bus=mmio for the "
 			       "others",
 			       name, config_most_pci(vm->conf));
-	*nth = *pci ? vm->npci++ : vm->nmmio++;
+	*nth = *pci ? vm->conf->nvfios + vm->npci++ : vm->nmmio++;
 	return 0;
 }
 
@@ -45,10 +46,14 @@ int vm_add_device(struct vm *vm, const struct device_class *class, enum config_b
 	*out = &vm->device[i < VM_MAX_DEVICES ? i : VM_MAX_DEVICES - 1];
 	if (i == VM_MAX_DEVICES)
 		return err_set(e, -EINVAL, "%s: more than %u devices in all", name, VM_MAX_DEVICES);
-	if (class->virtio || class->assigned)
+	if (class->virtio)
 		rc = choose_place(vm, name, bus, &pci, &nth, e);
 	if (rc)
 		return rc;
+	if (class->assigned) {
+		pci = true;
+		nth = vm->nassigned++;
+	}
 	vm->ndevices++;
 	return device_init(*out, class, pci ? DEVICE_BUS_PCI : DEVICE_BUS_MMIO, i, nth, name,
 			   nqueues, vm->paths.libexec, e);

@@ -73,6 +73,7 @@ struct vm {
 	struct added_back added;
 	struct device device[VM_MAX_DEVICES];
 	unsigned ndevices, nmmio, npci; /* the latter two of virtio, on their bus */
+	unsigned nassigned;             /* the host's functions */
 	struct plug *plug;              /* places, the last of the devices; owned */
 	unsigned nplugs;
 	struct metadata_service *metadata; /* owned; NULL: none */

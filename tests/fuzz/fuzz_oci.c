@@ -3,7 +3,7 @@
  * An OCI configuration -> records of a container, its process and its machine, its filter, lines of
  * control groups, the size of its VM.
  *
- * Besides not crashing: a refusal is one clean line; records are what container.h says: KEY=VALUE,
+ * Besides not crashing: a refusal is one clean line (of a host without devices, too); records are what container.h says: KEY=VALUE,
  * each ended by a NUL, a key of known letters; a filter is of a length that the kernel takes; a
  * file of a control group is a name and no path; a VM has a size that there is.
  */
@@ -16,6 +16,7 @@
 #include <insula/board.h>
 #include <insula/log.h>
 
+#include "oci/assign.h"
 #include "oci/cgline.h"
 #include "oci/conf.h"
 #include "oci/record.h"
@@ -53,8 +54,12 @@ static const char *no_owner(void *ctx, const char *path)
 static void fuzz_records(const struct bundle *b)
 {
 	char source[] = CT_SHARE "/c/m/0", none[] = "", *sources[] = {source, none};
-	struct record_container c = {
-		.id = "c", .bundle = b, .source = sources, .nsources = 2, .ns_owner = no_owner};
+	struct record_container c = {.id = "c",
+				     .bundle = b,
+				     .source = sources,
+				     .nsources = 2,
+				     .ns_owner = no_owner,
+				     .sys = "/nonexistent"};
 	struct err e = {0};
 	struct rec r;
 	int rc;
@@ -71,6 +76,18 @@ static void fuzz_records(const struct bundle *b)
 			check_records(&r);
 		rec_free(&r);
 	}
+}
+
+static void fuzz_functions(const struct bundle *b)
+{
+	struct assign a;
+	struct err e = {0};
+	int rc = assign_wanted("/nonexistent", b, true, &a, &e);
+
+	if (rc)
+		check_refusal(rc, &e);
+	else
+		MUST(!a.ngroups && !a.nfunctions);
 }
 
 static void fuzz_lines(const struct bundle *b)
@@ -152,6 +169,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (json_object_is_type(j_get(b.spec, "mounts"), json_type_array))
 		b.mounts = j_get(b.spec, "mounts");
 	fuzz_records(&b);
+	fuzz_functions(&b);
 	fuzz_lines(&b);
 	fuzz_size(&b);
 	fuzz_filter(&b);

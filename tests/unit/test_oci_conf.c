@@ -32,7 +32,7 @@ START_TEST(defaults)
 	ck_assert_uint_eq(c.mem, 1u << 30);
 	ck_assert_str_eq(c.net_mode, "tc");
 	ck_assert_str_eq(c.net_host, "refuse");
-	ck_assert(c.port_forward && !c.kernel_annotation && !c.log_guest);
+	ck_assert(c.port_forward && !c.kernel_annotation && !c.vfio_annotation && !c.log_guest);
 	ck_assert_ptr_null(c.vm);
 	conf_free(&c);
 	ck_assert_int_eq(conf_read(&c, "/nonexistent/oci.json", true, &e), -ENOENT);
@@ -47,7 +47,7 @@ START_TEST(every_member)
 		     "67108864,'cpus':1,'cpus_max':4,'kernel':'/k','initrd':'/i','supervisor':'/s',"
 		     "'log_guest':true,'vm':{'rng':'on'},'network':'none','host_network':'user',"
 		     "'port_forward':false,'share_cache':'none','hook_timeout':5,"
-		     "'kernel_annotation':true}"),
+		     "'kernel_annotation':true,'vfio_annotation':true}"),
 		0);
 	ck_assert_uint_eq(c.mem, 2ull << 30);
 	ck_assert_uint_eq(c.mem_min, 64u << 20);
@@ -62,7 +62,7 @@ START_TEST(every_member)
 	ck_assert_str_eq(c.net_host, "user");
 	ck_assert_str_eq(c.share_cache, "none");
 	ck_assert_uint_eq(c.hook_timeout, 5);
-	ck_assert(c.log_guest && c.kernel_annotation && !c.port_forward);
+	ck_assert(c.log_guest && c.kernel_annotation && c.vfio_annotation && !c.port_forward);
 	ck_assert_str_eq(j_get_str(c.vm, "rng", ""), "on");
 	conf_free(&c);
 }
@@ -89,6 +89,7 @@ static const struct {
 	{"{'log_guest':1}", "log_guest: 1; expected true or false"},
 	{"{'vm':[]}", "vm: []; expected an object"},
 	{"{'vm':{'shares':[]}}", "vm.shares: it is the container's"},
+	{"{'vm':{'vfios':[]}}", "vm.vfios: it is the container's"},
 };
 
 START_TEST(a_bad_one)

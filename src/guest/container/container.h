@@ -61,7 +61,7 @@ int num_list(const char *s, int64_t *out, size_t n, bool minus, uint64_t max);
 /* CT_ID_MAX and its letters. */
 bool id_valid(const char *id);
 
-/* ---- keys.c: what the records say. Strings point into the buffer ---- */
+/* ---- keys.c (records_read(): records.c): what the records say. Strings point into the buffer ---- */
 
 struct list {
 	char **v; /* NULL-terminated once there is an entry */
@@ -119,6 +119,13 @@ struct device_record {
 	uint32_t uid, gid;
 };
 
+/* A PCI function of the machine, whose driver's nodes the container gets. */
+struct function_record {
+	const char *address;
+	mode_t mode;
+	uint32_t uid, gid;
+};
+
 struct devrule {
 	bool allow;
 	char type;        /* a, b, c */
@@ -146,6 +153,9 @@ struct container {
 	size_t devices;
 	struct devrule *devrule;
 	size_t devrules;
+	struct function_record *function;
+	size_t functions;
+	struct list found; /* paths of functions_find(), of the heap */
 	struct list masked, ro_path, sysctl, cgroup;
 	struct hook *hook;
 	size_t hooks;
@@ -255,6 +265,14 @@ struct k_bpf_insn;
 int devices_program(const struct devrule *rule, size_t n, struct k_bpf_insn **out, struct err *e);
 /* The rules, and after them those of the devices that every container has. */
 int devices_attach(int group, const struct devrule *rule, size_t n, struct err *e);
+
+/* ---- functions.c: nodes that drivers of PCI functions make ---- */
+
+/* As sysfs names it: 0000:00:01.0. */
+bool function_valid(const char *address);
+/* Add those of c->function to c->device and c->devrule. Waits for a disk, but not for ever: what is
+ * not there by then is not there. `sys` is "/sys", but for tests. */
+int functions_find(const char *sys, struct container *c, struct err *e);
 
 /* ---- namespaces.c ---- */
 

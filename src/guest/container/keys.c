@@ -18,6 +18,7 @@ enum base {
 	IN_PROCESS,
 	IN_MOUNT,
 	IN_DEVICE,
+	IN_FUNCTION,
 	IN_HOOK,
 	IN_SANDBOX,
 	IN_NIC,
@@ -325,6 +326,20 @@ static int take_device_type(struct parse *p, void *field, char *value)
 	return 0;
 }
 
+static int take_function(struct parse *p, void *field, char *value)
+{
+	struct container *c = field;
+	struct function_record *to;
+
+	if (!function_valid(value))
+		return wrong(p, "the address of a PCI function, such as 0000:00:01.0");
+	to = PUSH(c->function, c->functions);
+	if (!to)
+		return -ENOMEM;
+	*to = (struct function_record){.address = value, .mode = 0600};
+	return 0;
+}
+
 static int access_bits(const char *s, unsigned *out)
 {
 	static const char letters[] = "mrw"; /* bit 0, 1, 2: DEV_* */
@@ -452,6 +467,10 @@ static const struct key keys[] = {
 	{"device.mode",     C, IN_DEVICE,    OF(device_record, mode),        take_octal, 07777},
 	{"device.uid",      C, IN_DEVICE,    OF(device_record, uid),         take_u32, ID},
 	{"device.gid",      C, IN_DEVICE,    OF(device_record, gid),         take_u32, ID},
+	{"pci",             C, IN_CONTAINER, 0,                              take_function, 0},
+	{"pci.mode",        C, IN_FUNCTION,  OF(function_record, mode),      take_octal, 0777},
+	{"pci.uid",         C, IN_FUNCTION,  OF(function_record, uid),       take_u32, ID},
+	{"pci.gid",         C, IN_FUNCTION,  OF(function_record, gid),       take_u32, ID},
 	{"devrule",         C, IN_CONTAINER, 0,                              take_devrule, 0},
 	{"masked",          C, IN_CONTAINER, OF(container, masked),          take_paths, 0},
 	{"ro_path",         C, IN_CONTAINER, OF(container, ro_path),         take_paths, 0},
@@ -516,6 +535,8 @@ static void *base_of(struct config *c, enum base base)
 		return LAST(k->mount, k->mounts);
 	case IN_DEVICE:
 		return LAST(k->device, k->devices);
+	case IN_FUNCTION:
+		return LAST(k->function, k->functions);
 	case IN_HOOK:
 		return LAST(k->hook, k->hooks);
 	case IN_SANDBOX:
@@ -574,7 +595,8 @@ static int check_container(const struct container *c, struct err *e)
 		return err_set(e, -EINVAL, "%s= is missing", c->id ? "rootfs" : "id");
 	if (!ns[NS_MOUNT].fresh && !ns[NS_MOUNT].of)
 		return err_set(e, -EINVAL, "ns=mount is missing: a container has its own root");
-	if (ns[NS_MOUNT].of && (c->mounts || c->devices || c->masked.n || c->ro_path.n))
+	if (ns[NS_MOUNT].of &&
+	    (c->mounts || c->devices || c->functions || c->masked.n || c->ro_path.n))
 		return err_set(e, -EINVAL,
 			       "mounts and devices are that container's whose ns=mount "
 			       "is joined");
@@ -644,20 +666,6 @@ int records_parse(enum config_kind kind, char *text, size_t len, struct config *
 	return r ? r : check_whole(kind, c, e);
 }
 
-int records_read(enum config_kind kind, const char *path, struct buffer *b, struct config *c,
-		 struct err *e)
-{
-	struct err why;
-	int r;
-
-	*c = (struct config){0};
-	r = file_read(path, CT_FILE_MAX, b, e);
-	if (r)
-		return r;
-	r = records_parse(kind, b->data, b->len, c, &why);
-	return r ? err_set(e, r, "%s: %s", path, why.text) : 0;
-}
-
 static void free_process(struct process *p)
 {
 	free(p->arg.v);
@@ -672,15 +680,17 @@ void records_free(struct config *c)
 	struct sandbox *s = &c->sandbox;
 
 	free_process(&k->process);
+	for (size_t i = 0; i < k->found.n; i++)
+		free(k->found.v[i]);
 	for (size_t i = 0; i < k->hooks; i++) {
 		free(k->hook[i].arg.v);
 		free(k->hook[i].env.v);
 	}
 	for (size_t i = 0; i < s->nics; i++)
 		free(s->nic[i].addr.v);
-	void *all[] = {k->uidmap.v, k->gidmap.v,  k->mount,    k->device, k->devrule,
-		       k->masked.v, k->ro_path.v, k->sysctl.v, k->hook,   k->cgroup.v,
-		       s->sysctl.v, s->nic,       s->route,    s->neigh};
+	void *all[] = {k->uidmap.v,  k->gidmap.v, k->mount, k->device,   k->devrule,  k->masked.v,
+		       k->ro_path.v, k->sysctl.v, k->hook,  k->cgroup.v, k->function, k->found.v,
+		       s->sysctl.v,  s->nic,      s->route, s->neigh};
 	for (size_t i = 0; i < COUNT(all); i++)
 		free(all[i]);
 	*c = (struct config){0};

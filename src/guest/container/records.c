@@ -130,3 +130,17 @@ bool id_valid(const char *id)
 			return false;
 	return true;
 }
+
+int records_read(enum config_kind kind, const char *path, struct buffer *b, struct config *c,
+		 struct err *e)
+{
+	struct err why;
+	int r;
+
+	*c = (struct config){0};
+	r = file_read(path, CT_FILE_MAX, b, e);
+	if (r)
+		return r;
+	r = records_parse(kind, b->data, b->len, c, &why);
+	return r ? err_set(e, r, "%s: %s", path, why.text) : 0;
+}

@@ -62,7 +62,7 @@ int command_run(char **argv)
 		return not_started(l.id, l.status_file, &e);
 	mkdir("/run/insula", 0755);
 	mkdir(CT_ROOT, 0755); /* each container mounts its own above it */
-	if (cgroup_make(&c.container, &e))
+	if (functions_find("/sys", &c.container, &e) || cgroup_make(&c.container, &e))
 		return not_started(l.id, l.status_file, &e);
 	l.container = &c.container;
 	l.process = &c.container.process;
