@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # Functions of the (lab) host in containers, by insula-oci, with a machine of its own (44-oci-vfio.lab): a node of VFIO in linux.devices; a pod whose
-# sandbox names functions, and containers that ask for one each; what cannot be had is refused in words.
+# sandbox names functions, and containers that ask for one each; podman's --device; what cannot be had is refused in words.
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/podman.sh"
 ROOT=/run/oci-test
 devices=/sys/bus/pci/devices
 ALONE=0000:00:10.0 SHARED=0000:00:11.0
@@ -10,9 +11,8 @@ if ! grep -qsx 'alone *' /sys/class/nvme/*/serial || [ ! -e $devices/$ALONE/iomm
 	skip oci-vfio "not the machine of 44-oci-vfio.lab"
 	exit 0
 fi
-for c in $(cat /sys/fs/cgroup/cgroup.controllers); do
-	echo "+$c" >/sys/fs/cgroup/cgroup.subtree_control
-done
+podman_setup
+podman_image bb head
 echo '{"memory": "192M", "host_overhead": "512M"}' >"$T/oci.json"
 echo '{"memory": "192M", "host_overhead": "512M", "vfio_annotation": true, "vm": {"bus": "pci"}}' >"$T/pods.json"
 OCI=("$BUILD/bin/insula-oci" --root "$ROOT" --config "$T/oci.json")
@@ -57,9 +57,9 @@ expect not-bound 1 "linux.devices\[0\]: /dev/vfio/$alone: IOMMU group $alone has
 	"${OCI[@]}" run -b "$T/a" c
 modprobe -a vfio-pci vfio_iommu_type1
 for f in $ALONE $SHARED; do
-	echo vfio-pci >$devices/$f/driver_override
-	echo $f >$devices/$f/driver/unbind
-	echo $f >/sys/bus/pci/drivers_probe
+	echo vfio-pci >"$devices/$f/driver_override"
+	echo "$f" >"$devices/$f/driver/unbind"
+	echo "$f" >/sys/bus/pci/drivers_probe
 done
 for _ in $(seq 50); do [ ! -c "/dev/vfio/$alone" ] || [ ! -c "/dev/vfio/$shared" ] || break; sleep 0.1; done
 expect other-number 1 "/dev/vfio/$alone: its number is not that of /dev/vfio/$alone; expected the host's" "${OCI[@]}" run -b "$T/a" c
@@ -112,4 +112,15 @@ bundle m 'true' "$member" "$alone"
 expect later 1 "/dev/vfio/$alone: the VM of sandbox .*pod.* has not got IOMMU group $alone; expected it from its start: annotation io.insula.vm.vfio of the sandbox" \
 	"${PODS[@]}" run -b "$T/m" m
 expect plain-pod-ends 0 '' "${PODS[@]}" delete -f pod
+
+# ---- podman
+
+podman=(podman run --rm --memory 160m)
+expect podman 0 '^disk alone' "${podman[@]}" --network none --device "/dev/vfio/$alone" bb head -n 1 /dev/nvme0n1
+podman pod create --name p --network none --share-parent=false --device "/dev/vfio/$shared" >"$T/out" 2>&1
+expect podman-pod 0 '^disk shared' "${podman[@]}" --pod p bb head -n 1 /dev/nvme0n1
+expect podman-pod-later 126 "/dev/vfio/$alone: the VM of sandbox .* has not got IOMMU group $alone" "${podman[@]}" --pod p --device "/dev/vfio/$alone" bb sh
+podman pod rm -f p >/dev/null 2>&1
+podman_nothing_left podman
+podman_end
 same nothing-left '0 0' "$(find "$ROOT" -mindepth 1 2>/dev/null | wc -l) $(pgrep -c insula-)"

@@ -289,6 +289,9 @@ bad mount-gone '.mounts += [{"destination": "/x", "type": "bind", "source": "/no
 bad netns-gone '.linux.namespaces = [{"type": "network", "path": "/run/netns/gone"}]' 'path: /run/netns/gone: No such file'
 bad host-network '.linux.namespaces = [{"type": "mount"}]' "network: the host's; expected another one"
 bad host-network-by-path '.linux.namespaces = [{"type": "mount"}, {"type": "network", "path": "/proc/self/ns/net"}]' "network: the host's; expected another one"
+bad vfio-none '.linux.devices = [{"path": "/dev/vfio/999999", "type": "c", "major": 4000, "minor": 9}]' \
+	'linux.devices\[0\]: /dev/vfio/999999: the host has no IOMMU group 999999'
+bad vfio-annotation '.annotations = {"io.insula.vm.vfio": "0000:00:00.0"}' 'expected none, for vfio_annotation is false in the configuration'
 bad memory-small '.linux.resources.memory.limit = 1000' 'memory'
 expect log-json 1 '' "${CALL[@]}" --log "$T/log" --log-format json create -b "$T/empty" x
 same log-json-line 'error true' "$(tail -1 "$T/log" | jq -r '"\(.level) \(.msg | contains("config.json"))"')"

@@ -72,6 +72,7 @@ rooms_test_vfio := devices base
 rooms_test_vfioconf := supervisor spec image jail base
 rooms_test_vhostconf := supervisor spec image jail base
 rooms_test_vm := supervisor spec devices image jail base
+rooms_test_vm_linux := supervisor spec devices image jail base
 rooms_test_plug := supervisor spec devices image jail base
 rooms_test_vmstate := vmm devices base
 rooms_test_vmplug := vmm devices base
