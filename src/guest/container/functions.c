@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * insula-container: the nodes of PCI functions. What the drivers of a function have made is below it
- * in sysfs: each directory with a file "dev" is a device with a node, whose name and number are
+ * insula-container: the nodes of PCI functions. What the drivers of a function have made is below
+ * it in sysfs: each directory with a file "dev" is a device with a node, whose name and number are
  * there. A container that has the function gets all of them, and the right to use them.
  *
- * Drivers have had the machine's start to find their functions, but one may look for its disks later
- * than that, so these are waited for. What comes after the container has begun it does not get.
+ * Drivers have had the machine's start to find their functions, but one may look for its disks
+ * later than that, so these are waited for. What comes after the container has begun it does not
+ * get.
  */
 #include <dirent.h>
 #include <errno.h>
