@@ -71,6 +71,11 @@ static int setting_write(const struct manifest_place *p, const char *member, jso
 	return manifest_take_bool(p, member, v, &p->setting->write);
 }
 
+static int setting_line_of_user(const struct manifest_place *p, const char *member, json_object *v)
+{
+	return manifest_take_bool(p, member, v, &p->setting->line_of_user);
+}
+
 static int setting_required(const struct manifest_place *p, const char *member, json_object *v)
 {
 	return manifest_take_bool(p, member, v, &p->setting->required);
@@ -80,6 +85,7 @@ static const struct manifest_member setting_members[] = {
 	{"type", setting_type},       {"min", setting_min},           {"max", setting_max},
 	{"choices", setting_choices}, {"default", setting_default},   {"help", setting_help},
 	{"write", setting_write},     {"required", setting_required},
+	{"line-of-user", setting_line_of_user},
 };
 
 const char *manifest_unfit(const struct manifest_setting *s, const char *value,
@@ -132,6 +138,8 @@ static int read_setting(const struct manifest_place *in, struct manifest_setting
 		return manifest_wrong(in, "choices", NULL, "them with \"choice\", and there alone");
 	if (s->write && s->type != MANIFEST_FILE)
 		return manifest_wrong(in, "write", NULL, "it with \"file\" alone");
+	if (s->line_of_user && (s->type != MANIFEST_FILE || s->write))
+		return manifest_wrong(in, "line-of-user", NULL, "it with \"file\" alone");
 	if (s->type == MANIFEST_FILE && s->max > MANIFEST_FILE_MAX)
 		return manifest_wrong(in, "max", NULL, "at most 262144 bytes of a file");
 	if (s->min > s->max)

@@ -283,6 +283,8 @@ static const struct {
 	{HEAD ", \"settings\": {\"a\": {\"type\": \"file\", \"write\": true}}}",
 	 "written with \"serves\" alone"},
 	{HEAD ", \"settings\": {\"a\": {\"type\": \"text\", \"write\": true}}}", "write"},
+	{HEAD ", \"settings\": {\"a\": {\"type\": \"text\", \"line-of-user\": true}}}",
+	 "line-of-user"},
 	{SERVES ", \"jail\": {}}", "jail: {}; expected it without \"serves\""},
 	{SERVES ", \"connect\": {\"a\": {\"over\": \"unix\"}}}", "connect"},
 	{SERVES ", \"program\": \"x\"}", "program: \"x\"; expected an absolute path"},
@@ -446,10 +448,12 @@ static int take(struct module_back *b, const char *said, struct err *e)
 	ck_assert_int_eq(parse(&b->manifest,
 			       HEAD ", \"settings\": {\"t\": {\"type\": \"text\"}, \"f\": "
 				    "{\"type\": \"file\", \"max\": 5}, \"g\": {\"type\": "
-				    "\"file\", \"max\": 5}}}",
+				    "\"file\", \"max\": 5}, \"k\": {\"type\": \"file\", "
+				    "\"max\": 40, \"line-of-user\": true}}}",
 			       e),
 			 0);
 	memcpy(b->text, "x:y", 4);
+	strcpy(b->uri.user, "me");
 	n = manifest_settings(&b->manifest, said, b->text + 4, sizeof(b->text) - 4, e);
 	if (n < 0)
 		return n;
@@ -514,6 +518,50 @@ START_TEST(secrets)
 		snprintf(said, sizeof(said), "%s/%s", dir, *f);
 		unlink(said);
 	}
+	rmdir(dir);
+}
+END_TEST
+
+/* Of a file of keys a module gets the user's, and nothing of the others. */
+START_TEST(line_of_user)
+{
+	static const struct {
+		const char *text, *held; /* NULL: there is no line of "me" */
+	} files[] = {
+		{"me:11", "me:11"},
+		{"you:22\nme:11\nhim:33\n", "me:11"},
+		{"#me:0\n\nme:11\nme:44\n", "me:11"},
+		{"mee:1\nm:2\n:3\nme\nme:4", "me:4"},
+		{"you:22\nyoume:33\n", NULL},
+		{"\n", NULL},
+		{"me", NULL},
+	};
+	char dir[] = "/tmp/insula-module-XXXXXX", said[256], want[32], held[48];
+	static struct module_back b;
+
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	snprintf(said, sizeof(said), "k=%s/k", dir);
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		struct err e = {0};
+		int rc;
+
+		put_file(dir, "k", files[i].text, 0600);
+		rc = take(&b, said, &e);
+		ck_assert_int_eq(rc, files[i].held ? 0 : -EINVAL);
+		if (rc) {
+			ck_assert_str_eq(e.text, "options: k: no line of 'me'; expected me:KEY");
+			continue;
+		}
+		snprintf(want, sizeof(want), "k=0:%zu", strlen(files[i].held));
+		ck_assert_str_eq(b.text + 4, want);
+		memset(held, 'x', sizeof(held));
+		ck_assert_int_eq(pread(b.files, held, sizeof(held), 0),
+				 (int)strlen(files[i].held) + 1);
+		ck_assert_str_eq(held, files[i].held);
+		fd_close(&b.files);
+	}
+	snprintf(said, sizeof(said), "%s/k", dir);
+	unlink(said);
 	rmdir(dir);
 }
 END_TEST
@@ -811,6 +859,7 @@ int main(void)
 	tcase_add_test(t, serving);
 	tcase_add_test(t, refusing);
 	tcase_add_test(t, options);
+	tcase_add_test(t, line_of_user);
 	tcase_add_test(t, files);
 	tcase_add_test(t, secrets);
 	tcase_add_test(t, names);

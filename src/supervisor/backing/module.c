@@ -151,16 +151,12 @@ static int unix_address(struct module_back *b, const struct manifest_scheme *s, 
 	return 0;
 }
 
-static int find_addresses(struct module_back *b, const char *target, enum module_when when,
-			  struct err *e)
+static int find_addresses(struct module_back *b, enum module_when when, struct err *e)
 {
 	const struct manifest_scheme *s;
 	char all[MANIFEST_SCHEMES * (MANIFEST_WORD + 5)];
 	size_t n = 0;
-	int rc = uri_parse(&b->uri, target, e);
 
-	if (rc)
-		return rc;
 	s = manifest_scheme(&b->manifest, b->uri.scheme);
 	for (unsigned i = 0; i < b->manifest.nschemes; i++)
 		n += (size_t)snprintf(all + n, sizeof(all) - n, "%s%s://", i ? ", " : "",
@@ -277,9 +273,11 @@ static int open_all(struct module_back *b, const char *libexec, enum module_when
 	/* "nbd://host/x" is short for "nbd:nbd://host/x". */
 	if (b->connects && !strncmp(target, "//", 2))
 		target = b->conf->path;
-	rc = put_text(b, target, e);
+	rc = b->connects ? uri_parse(&b->uri, target, e) : 0;
+	if (!rc)
+		rc = put_text(b, target, e);
 	if (!rc && b->connects)
-		rc = find_addresses(b, target, when, e);
+		rc = find_addresses(b, when, e);
 	if (rc || when == MODULE_CHECK || !b->connects)
 		return rc;
 	rc = b->first = when == MODULE_NOW ? connect_now(b, e) : begin_connect(b, e);

@@ -20,6 +20,48 @@
 
 #include "module.h"
 
+/* Of lines "USER:...", that of `user` is left in text[n], a NUL in place of its end. Its length;
+ * 0: there is none. */
+static size_t keep_line(char *text, size_t n, const char *user)
+{
+	size_t len = strlen(user), line;
+
+	for (char *p = text, *end = text + n; p < end; p += line + 1) {
+		const char *stop = memchr(p, '\n', (size_t)(end - p));
+
+		line = (size_t)((stop ? stop : end) - p);
+		if (line > len && !memcmp(p, user, len) && p[len] == ':') {
+			memmove(text, p, line);
+			text[line] = 0;
+			return line;
+		}
+	}
+	return 0;
+}
+
+/* Somebody else's key is not for this VM's module. */
+static int take_line(const struct module_back *b, const struct manifest_setting *s, char *text,
+		     ssize_t *n, struct err *e)
+{
+	if (!b->uri.user[0])
+		return err_set(e, -EINVAL, "options: %s: expected a user in the URI, USER@",
+			       s->key);
+	*n = (ssize_t)keep_line(text, (size_t)*n, b->uri.user);
+	return *n ? 0
+		  : err_set(e, -EINVAL, "options: %s: no line of '%.60s'; expected %.60s:KEY",
+			    s->key, b->uri.user, b->uri.user);
+}
+
+static int put_file(struct module_back *b, const struct manifest_setting *s, const char *text,
+		    size_t n, uint64_t *at, struct err *e)
+{
+	int rc = file_size(b->files, at);
+
+	if (!rc)
+		rc = write_full(b->files, text, n + 1);
+	return rc ? err_sys(e, rc, "options: %s", s->key) : 0;
+}
+
 /* What a setting's file holds, with a NUL behind it, at the end of b->files. */
 static int append_file(struct module_back *b, const struct manifest_setting *s, const char *path,
 		       uint64_t *at, size_t *len, struct err *e)
@@ -41,12 +83,12 @@ static int append_file(struct module_back *b, const struct manifest_setting *s, 
 		return err_set(e, -EINVAL, "options: %s %.120s: %s; expected 1 to %llu bytes in it",
 			       s->key, path, n ? "more" : "empty", (unsigned long long)s->max);
 	text[n] = 0;
-	rc = file_size(b->files, at);
+	rc = s->line_of_user ? take_line(b, s, text, &n, e) : 0;
 	if (!rc)
-		rc = write_full(b->files, text, (size_t)n + 1);
+		rc = put_file(b, s, text, (size_t)n, at, e);
 	explicit_bzero(text, sizeof(text));
 	*len = (size_t)n;
-	return rc ? err_sys(e, rc, "options: %s", s->key) : 0;
+	return rc;
 }
 
 /* One item of the text, into out[size] at *n. */
