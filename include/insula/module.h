@@ -132,6 +132,10 @@ struct module_ops {
 	/* The guest resets the device, or the VM ends, and waits: what waits for a connection is
 	 * answered now, with an error. May be NULL. */
 	void (*abort)(void *lane);
+	/* Has something come that ready() would deal with? The lane asks again and again for some
+	 * microseconds before it sleeps, and calls ready() without poll() then: p is NULL, n 0. One
+	 * system call at most. May be NULL: nobody looks. */
+	bool (*look)(void *lane);
 };
 
 /* main() of a module: return it. */

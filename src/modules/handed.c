@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "handed.h"
+#include "stream.h"
 
 #define HANDED_FILES 8
 
@@ -22,6 +23,7 @@ static _Thread_local int next_socket = -1;
 static _Thread_local unsigned reads_left = UINT_MAX;
 static _Thread_local bool (*see)(void *own, const void *p, size_t n);
 static _Thread_local void *see_own;
+static _Thread_local struct stream *stream;
 
 static struct {
 	const char *name, *text;
@@ -50,6 +52,11 @@ void handed_watch(bool (*fn)(void *own, const void *p, size_t n), void *own)
 {
 	see = fn;
 	see_own = own;
+}
+
+void handed_stream(struct stream *s)
+{
+	stream = s;
 }
 
 void handed_file(const char *name, const char *text, size_t len)
@@ -151,8 +158,15 @@ static ssize_t seen(const void *p, ssize_t n)
 	return -1;
 }
 
+static bool streams(int fd)
+{
+	return stream && stream->fd == fd;
+}
+
 ssize_t recv(int fd, void *buf, size_t len, int flags)
 {
+	if (streams(fd) && !flags)
+		return stream_recv(stream, buf, len);
 	return read_enough() ? -1
 			     : seen(buf, syscall(SYS_recvfrom, fd, buf, len, flags, NULL, NULL));
 }
@@ -162,11 +176,23 @@ ssize_t readv(int fd, const struct iovec *iov, int n)
 	return read_enough() ? -1 : seen(NULL, syscall(SYS_readv, fd, iov, n));
 }
 
+ssize_t send(int fd, const void *buf, size_t len, int flags)
+{
+	const struct iovec one = {.iov_base = (void *)(uintptr_t)buf, .iov_len = len};
+
+	/* MSG_MORE and MSG_NOSIGNAL: as it is here. */
+	if (streams(fd))
+		return stream_send(stream, &one, 1);
+	return syscall(SYS_sendto, fd, buf, len, flags, NULL, 0);
+}
+
 /* A socket of a library's carries bytes, and no descriptors. The channel's messages carry both. */
 ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
 {
 	if (m->msg_name || m->msg_controllen)
 		return syscall(SYS_sendmsg, fd, m, flags);
+	if (streams(fd))
+		return stream_send(stream, m->msg_iov, (int)m->msg_iovlen);
 	return writev(fd, m->msg_iov, (int)m->msg_iovlen); /* SIGPIPE is ignored */
 }
 

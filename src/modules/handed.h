@@ -30,6 +30,11 @@ void handed_reads(unsigned most);
  * false, they say EPROTO. NULL: nobody looks. */
 void handed_watch(bool (*see)(void *own, const void *p, size_t n), void *own);
 
+/* recv(), send() and sendmsg() of this thread for the socket of `s` go through it; NULL: for none.
+ * handed_reads() and handed_watch() have no say there. */
+struct stream;
+void handed_stream(struct stream *s);
+
 /* A file HANDED_DIR/NAME. Borrowed, for ever. Before the lanes' threads run. At most 8. */
 void handed_file(const char *name, const char *text, size_t len);
 

@@ -46,7 +46,7 @@ struct manifest_setting {
 	char value[MANIFEST_TEXT]; /* the default; "": none */
 	bool required;             /* the user has to say it */
 	bool write;                /* a file: it is written, unless the disk is ro */
-	bool line_of_user;         /* a file: of its lines "USER:..." that of the URI's user alone */
+	bool line_of_user; /* a file: of its lines "USER:..." that of the URI's user alone */
 	char help[MANIFEST_TEXT];
 };
 

@@ -82,9 +82,14 @@ static int setting_required(const struct manifest_place *p, const char *member, 
 }
 
 static const struct manifest_member setting_members[] = {
-	{"type", setting_type},       {"min", setting_min},           {"max", setting_max},
-	{"choices", setting_choices}, {"default", setting_default},   {"help", setting_help},
-	{"write", setting_write},     {"required", setting_required},
+	{"type", setting_type},
+	{"min", setting_min},
+	{"max", setting_max},
+	{"choices", setting_choices},
+	{"default", setting_default},
+	{"help", setting_help},
+	{"write", setting_write},
+	{"required", setting_required},
 	{"line-of-user", setting_line_of_user},
 };
 

@@ -124,6 +124,16 @@ gone
 kit "$S" memory 1000
 refused size '1000 bytes; expected a multiple of 512' "$(unix "$S")"
 gone
+blocks() { kit "$S" --filter=blocksize-policy memory 64M blocksize-error-policy=error blocksize-minimum="$1" blocksize-preferred="$2" blocksize-maximum="$3"; }
+blocks 64K 64K 32M
+refused blocks/minimum 'minimum block size 65536; expected a power of two, at most 4096' "$(unix "$S")"
+gone
+blocks 4096 4096 64K
+vm blocks/4096 blkloop --append seconds=1 --disk "$(unix "$S")"
+gone
+blocks 512 4096 4096
+vm blocks/maximum blk --disk "$(unix "$S")"
+gone
 kit "$S" file "$dir/disk.img"
 vm file blk --disk "$(unix "$S"),options=writes=stable"
 sealed "$(unix "$S")"
@@ -248,10 +258,10 @@ N=tls-hostname=localhost
 kit "$S" --tls=require --tls-certificates="$P" memory 64M
 refused tls/plain 'expected with nbds:// and nbds+unix:// only' "$(unix "$S"),$CA"
 refused tls/nothing 'ca, psk: expected one of them with TLS' "nbd:nbds+unix:///?socket=$S"
-refused tls/both 'ca, psk: expected one of them with TLS' "$(tls "$CA,$N,psk=$P/psk")"
+refused tls/both 'ca, psk: expected one of them with TLS' "$(psk "$CA,$N,psk=$P/psk")"
 refused tls/no-name 'tls-hostname: expected it' "$(tls "$CA")"
 refused tls/half 'cert, key: expected both of them, or none' "$(tls "$CA,$N,cert=$P/client-cert.pem")"
-refused tls/no-user 'user: expected one with psk' "$(tls "psk=$P/psk")"
+refused tls/no-user 'psk: expected a user in the URI' "$(tls "psk=$P/psk")"
 refused tls/no-file "options: ca $P/none: No such file" "$(tls "ca=$P/none,$N")"
 vm tls blk --cpus 2 --disk "$(tls "$CA,$N")"
 refused tls/no-tls "export ''" "$(unix "$S")"
@@ -278,7 +288,7 @@ kit "$S" --tls=require --tls-psk="$P/psk" memory 64M
 vm tls/psk blk --disk "$(psk "psk=$P/psk")"
 vm tls/psk/descriptor blk --disk "$(psk psk=/dev/fd/9)" 9<"$P/psk"
 refused tls/psk/wrong 'gnutls_handshake' "$(psk "psk=$P/wrong.psk")"
-refused tls/psk/other-user 'username you was not found' "nbd:nbds+unix://you@/?socket=$S,psk=$P/psk"
+refused tls/psk/other-user "psk: no line of 'you'; expected you:KEY" "nbd:nbds+unix://you@/?socket=$S,psk=$P/psk"
 gone
 kit "$S" --tls=off memory 64M
 refused tls/server-without 'TLS' "$(tls "$CA,$N")"

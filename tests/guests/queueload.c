@@ -5,8 +5,10 @@
  * answered is asked for again at once. A processor that has nothing to do sleeps until the next tick
  * of its timer, so that it leaves the host's processors to the I/O threads.
  *
- * Command line: `queues=N` (1 or 2), `seconds=N`, `bytes=N` of a request. Prints `queue I REQUESTS`
- * for each and `us N`, then sleeps until somebody types.
+ * Command line: `queues=N` (1 or 2), `seconds=N`, `bytes=N` of a request,
+ * `depth=N` (16, at
+ * most 32) requests of each in flight; `spin=1`: a processor does not sleep. Prints `queue I
+ * REQUESTS` for each and `us N`, then sleeps until somebody types.
  */
 #include <linux/virtio_net.h>
 
@@ -14,6 +16,7 @@
 #include "virtio.h"
 
 #define DEPTH 16u
+#define MOST_DEPTH 32u
 #define MAX_QUEUES 2u
 #define MAX_BYTES (1u << 20)
 #define SEGMENT (256u << 10) /* size_max of our disks */
@@ -51,15 +54,15 @@ static struct {
 
 struct load {
 	struct vq q;
-	struct blk_slot slot[DEPTH];
+	struct blk_slot slot[MOST_DEPTH];
 	uint64_t done;
 };
 
 static struct load load[MAX_QUEUES];
-static _Alignas(BOARD_PAGE) uint8_t data[MAX_QUEUES][DEPTH][MAX_BYTES];
+static _Alignas(BOARD_PAGE) uint8_t data[MAX_QUEUES][DEPTH * MAX_BYTES];
 static uint64_t dev;
-static bool net;
-static unsigned queues, bytes;
+static bool net, spin;
+static unsigned queues, bytes, depth;
 static volatile bool ap_is_up, go, stop;
 
 /* ---- processors ---- */
@@ -85,6 +88,11 @@ static void doze(void)
 
 /* ---- a queue ---- */
 
+static uint32_t stride(void)
+{
+	return ((net ? NET_HDR : 0) + bytes + BOARD_PAGE - 1) & ~(BOARD_PAGE - 1);
+}
+
 /* Header, data, status; as many descriptors as `bytes` takes. */
 static void fill_read(struct load *l, uint16_t first, struct blk_slot *slot, uint8_t *to)
 {
@@ -105,18 +113,19 @@ static void offer_all(unsigned k)
 {
 	struct load *l = &load[k];
 
-	for (uint16_t i = 0; i < DEPTH; i++) {
+	for (uint16_t i = 0; i < depth; i++) {
 		uint16_t head = (uint16_t)(CHAIN * i);
+		uint8_t *to = data[k] + (size_t)i * stride();
 
 		if (net) {
-			vq_desc(&l->q, head, (uintptr_t)data[k][i], NET_HDR + bytes, 0, 0);
+			vq_desc(&l->q, head, (uintptr_t)to, NET_HDR + bytes, 0, 0);
 			/* A type that no host listens to; the addresses are nobody's. */
-			memset(data[k][i] + NET_HDR, 2, 12);
-			data[k][i][NET_HDR + 12] = 0x88;
-			data[k][i][NET_HDR + 13] = 0xb5;
+			memset(to + NET_HDR, 2, 12);
+			to[NET_HDR + 12] = 0x88;
+			to[NET_HDR + 13] = 0xb5;
 		} else {
-			l->slot[i].hdr.sector = (uint64_t)(k * DEPTH + i) * (bytes / SECTOR);
-			fill_read(l, head, &l->slot[i], data[k][i]);
+			l->slot[i].hdr.sector = (uint64_t)(k * depth + i) * (bytes / SECTOR);
+			fill_read(l, head, &l->slot[i], to);
 		}
 		vq_push(&l->q, head);
 	}
@@ -155,7 +164,7 @@ _Noreturn void ap_main(void)
 		unsigned n = turn(&load[1]);
 
 		load[1].done += n;
-		if (!n)
+		if (!n && !spin)
 			doze();
 	}
 	for (;;)
@@ -189,7 +198,7 @@ static uint64_t measure(unsigned seconds)
 		unsigned n = turn(&load[0]);
 
 		load[0].done += n;
-		if (!n)
+		if (!n && !spin)
 			doze();
 	}
 	stop = true;
@@ -202,12 +211,15 @@ int main(void)
 
 	queues = cmdline_number("queues=", 1);
 	bytes = cmdline_number("bytes=", 65536);
+	depth = cmdline_number("depth=", DEPTH);
+	spin = cmdline_number("spin=", 0);
 	dev = vdev_find(VIRTIO_ID_BLOCK);
 	net = !dev;
 	if (net)
 		dev = vdev_find(VIRTIO_ID_NET);
 	if (!check("device",
-		   dev && queues >= 1 && queues <= MAX_QUEUES &&
+		   dev && queues >= 1 && queues <= MAX_QUEUES && depth >= 1 &&
+			   depth <= MOST_DEPTH && depth * stride() <= sizeof(data[0]) &&
 			   bytes <= MAX_BYTES - (net ? NET_HDR : 0) && bring_up(),
 		   "there is none, or it does not start"))
 		return finish();

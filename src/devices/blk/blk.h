@@ -26,6 +26,7 @@
 #include <stdatomic.h>
 
 #include "blk_start.h"
+#include "blk_aside.h"
 #include "blk_engine.h"
 #include "blk_limit.h"
 #include "blk_overlay.h"
@@ -51,6 +52,7 @@
 #define BLK_SPIN_NS 20000u /* how long the I/O thread looks for more before it sleeps, */
 #define BLK_SPIN_LUCK 8u   /* as long as not that many times in a row nothing came; */
 #define BLK_SPIN_RETRY 64u /* then every so many times */
+#define BLK_CROWD 8u /* times that requests are waited for before those that are there begin */
 
 struct blk;
 struct blk_lane;
@@ -124,6 +126,8 @@ struct blk_lane {
 	struct blk_eng *engine;
 	unsigned in_flight;
 	unsigned luck, skipped; /* of spinning, see blk_io.c */
+	unsigned crowd; /* times that more requests came before those there are have begun */
+	struct blk_aside aside;
 	int wait_ms;    /* a limit holds back what is in the queue, for so long; 0: none does */
 	unsigned depth; /* of pool[] */
 	struct blk_req *pool;

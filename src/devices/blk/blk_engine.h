@@ -77,6 +77,7 @@ struct blk_engine_conf {
 
 struct blk_engine_ops {
 	bool no_disk;          /* there is no descriptor of a disk */
+	bool by_processes;     /* others of this host serve it, and need a processor for that */
 	size_t stack;          /* of an I/O thread; 0: as our own code needs it */
 	unsigned pool_threads; /* how many threads the pool is to have, for all engines of a disk */
 	/* Allocate, make events. */

@@ -188,6 +188,23 @@ static void learn(struct blk_lane *l, bool worth)
 		l->luck--;
 }
 
+/* With one processor, and a server on it: a request that is sent at once is answered before the guest
+ * has got to its next one, and each costs it a kick and an interrupt. True: more have come, take
+ * them first. */
+static bool crowds(struct blk_lane *l)
+{
+	unsigned n = 0;
+
+	if (l->crowd < BLK_CROWD && (l->crowd || blk_aside_try(&l->aside))) {
+		blk_aside_step(&l->aside);
+		n = vq_pending(l->q);
+		if (!l->crowd)
+			blk_aside_learn(&l->aside, n > 1 || (n && l->in_flight));
+	}
+	l->crowd = n ? l->crowd + 1 : 0;
+	return n;
+}
+
 /*
  * Look a little longer before sleeping: a driver that has just got an answer often has its next
  * request ready in less time than a kick, a sleep and a wake-up cost. With one processor it can
@@ -200,6 +217,8 @@ static bool spin(struct blk_lane *l)
 	bool alone = !l->b->w.h->spin, found;
 	uint64_t until;
 
+	if (alone && l->b->ops->by_processes)
+		return l->in_flight && may_take(l) && crowds(l);
 	if (!may_take(l) || (l->luck == 0 && ++l->skipped % BLK_SPIN_RETRY))
 		return false;
 	l->b->ops->wait(l->engine, 0); /* submits */

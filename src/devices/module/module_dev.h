@@ -43,6 +43,8 @@ struct module_lane {
 	bool open;
 	_Atomic int incoming; /* a connection that the lane has not taken yet; -1: none */
 	_Atomic bool needs;
+	unsigned out; /* requests that the module has, and has not answered */
+	struct blk_aside aside;
 	bool asked; /* for a connection that has not come yet; the lane's thread */
 	struct module_req *pool, *free;
 	struct module_req *finished, **finished_end; /* answered, and blk_req.c does not know yet */

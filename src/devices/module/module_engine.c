@@ -16,6 +16,8 @@
 
 #include "module_dev.h"
 
+#define MODULE_GATHER 8 /* times that a server is let run before the guest hears of it */
+
 struct blk_eng {
 	struct module_lane l;
 };
@@ -86,6 +88,7 @@ void module_done(struct module_lane *l, struct module_req *r, int res)
 	/* An answer in bytes, as of the other engines. */
 	if (!res && (io->op == BLK_OP_READ || io->op == BLK_OP_WRITE))
 		res = (int)r->len;
+	l->out--;
 	finish(l, r, res);
 }
 
@@ -135,6 +138,7 @@ static void module_engine_submit(struct blk_eng *g, struct blk_io *io)
 	/* A driver without flushes gets its writes stable one by one. */
 	r->fua = l->m->blk.writethrough && (flags & MODULE_DISK_FUA) &&
 		 (r->op == MODULE_WRITE || r->op == MODULE_ZEROES);
+	l->out++;
 	l->m->ops->submit(l->own, r);
 }
 
@@ -155,9 +159,36 @@ static void module_answers(struct module_lane *l)
 
 /* ---- a turn ---- */
 
+static bool module_looks(struct module_lane *l)
+{
+	return l->out && l->m->ops->look && l->m->ops->look(l->own);
+}
+
 static bool module_engine_ready(struct blk_eng *g)
 {
-	return g->l.finished || atomic_load_explicit(&g->l.incoming, memory_order_relaxed) >= 0;
+	struct module_lane *l = &g->l;
+
+	return l->finished || atomic_load_explicit(&l->incoming, memory_order_relaxed) >= 0 ||
+	       module_looks(l);
+}
+
+/* With one processor a server that answers many requests gets no further than the first answer: it
+ * wakes us, we the guest. So it is let run as long as each time more answers are there. */
+static void module_gather(struct module_lane *l)
+{
+	if (l->m->blk.w.h->spin || !l->finished || !l->out || !blk_aside_try(&l->aside))
+		return;
+	for (unsigned n = 0; n < MODULE_GATHER && l->out; n++) {
+		unsigned before = l->out;
+
+		blk_aside_step(&l->aside);
+		if (module_looks(l))
+			l->m->ops->ready(l->own, NULL, 0);
+		if (!n)
+			blk_aside_learn(&l->aside, l->out < before);
+		if (l->out == before)
+			return;
+	}
 }
 
 static void module_news(struct module_lane *l)
@@ -211,6 +242,8 @@ static void module_engine_wait(struct blk_eng *g, int ms)
 		module_sleep(l, p, 2 + n, module_sooner(ms, timeout));
 	if (open && ops->ready)
 		ops->ready(l->own, p + 2, n);
+	if (open)
+		module_gather(l);
 	module_answers(l);
 }
 
@@ -253,10 +286,12 @@ static void module_engine_disk_rules(const struct blk_engine_conf *c, struct rul
 {
 	(void)c;
 	rule_any(l, SYS_sched_yield, "one processor: the guest goes first");
+	rule_any(l, SYS_clock_nanosleep, "the same: the guest, or the server");
 }
 
 const struct blk_engine_ops module_engine = {
 	.no_disk = true,
+	.by_processes = true,
 	.stack = MODULE_STACK,
 	.open = module_engine_open,
 	.enter = module_engine_enter,
