@@ -164,12 +164,14 @@ static bool module_looks(struct module_lane *l)
 	return l->out && l->m->ops->look && l->m->ops->look(l->own);
 }
 
+static bool module_has_news(struct module_lane *l)
+{
+	return l->finished || atomic_load_explicit(&l->incoming, memory_order_relaxed) >= 0;
+}
+
 static bool module_engine_ready(struct blk_eng *g)
 {
-	struct module_lane *l = &g->l;
-
-	return l->finished || atomic_load_explicit(&l->incoming, memory_order_relaxed) >= 0 ||
-	       module_looks(l);
+	return module_has_news(&g->l) || module_looks(&g->l);
 }
 
 /* With one processor a server that answers many requests gets no further than the first answer: it
@@ -238,7 +240,7 @@ static void module_engine_wait(struct blk_eng *g, int ms)
 		module_news(l);
 	if (open && ops->poll)
 		n = ops->poll(l->own, p + 2, &timeout);
-	if (ms && !module_engine_ready(g))
+	if (ms && !module_has_news(l))
 		module_sleep(l, p, 2 + n, module_sooner(ms, timeout));
 	if (open && ops->ready)
 		ops->ready(l->own, p + 2, n);
