@@ -364,8 +364,12 @@ unsigned nbd_poll_for(void *lane, struct pollfd p[MODULE_MAX_POLL], int *timeout
 		return 0;
 	dir = nbd_aio_get_direction(l->h);
 	p[0] = (struct pollfd){.fd = nbd_aio_get_fd(l->h)};
-	if (dir & LIBNBD_AIO_DIRECTION_READ)
+	if (dir & LIBNBD_AIO_DIRECTION_READ) {
 		p[0].events |= POLLIN;
+		/* What has been read of the socket already wakes nobody. */
+		if (l->up && (l->stream.in_len || l->stream.over))
+			*timeout = 0;
+	}
 	if (rc || (dir & LIBNBD_AIO_DIRECTION_WRITE))
 		p[0].events |= POLLOUT;
 	return p[0].fd >= 0;
