@@ -7,6 +7,7 @@ rooms_test_balloon_idle := supervisor base
 rooms_test_base := base
 rooms_test_base_linux := devices base
 rooms_test_blk := devices base
+rooms_test_blk_aside := devices base
 rooms_test_blk_limit := devices base
 rooms_test_config := spec base
 rooms_test_config_linux := supervisor image base
