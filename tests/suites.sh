@@ -13,7 +13,7 @@
 
 # suite NAME SECONDS COMMAND...: run one suite and count its lines; $once: `again` leaves it out
 suite() {
-	local name=$1 limit=$2 out rc p f s why='' start=$SECONDS work TIMEFORMAT='%U %S'
+	local name=$1 limit=$2 once=${once:-} out rc p f s cases why='' start=$SECONDS work TIMEFORMAT='%U %S'
 	shift 2
 	printf 'begun\t%s\n' "$name" >>"$results"
 	out=$(mktemp)
@@ -23,6 +23,7 @@ suite() {
 	p=$(grep -ac '^ok ' "$out")
 	f=$(grep -ac '^not ok ' "$out")
 	s=$(grep -ac '^skip ' "$out")
+	cases=$((p + f))
 	case $rc in
 	0) [ $((p + f + s)) -gt 0 ] || why='no case ran' ;;
 	1) [ "$f" -gt 0 ] || why='status 1' ;;
@@ -41,7 +42,8 @@ suite() {
 			echo "$why" | failed "$name" >>"$results"
 		fi
 		printf '%-28s %4d passed, %d failed, %d skipped  (%d s, work %d s)\n' "$name" "$p" "$f" "$s" $((SECONDS - start)) "$work"
-		printf 'ended\t%s\t%d\t%d\t%d\n' "$name" "$p" "$f" "$s" >>"$results"
+		printf 'ended\t%s\t%d\t%d\t%d\t%d\n' "$name" "$p" "$f" "$s" "$cases" >>"$results"
+		! grep -qaE 'Sanitizer|runtime error:' "$out" || once=1 # what they say is no matter of time
 		[ "$f" -eq 0 ] || [ -n "${once:-}" ] || printf 'command\t%s\n' "$(printf '%q ' "$name" "$limit" "$@")" >>"$results"
 	} 9<"$log"
 	rm -f "$out"
@@ -54,6 +56,13 @@ shown() {
 # Records for total of lines that say what failed. They do not begin with `not ok` there: each failure has one such line.
 failed() { # SUITE
 	awk -v "name=$1" '{ print "failed\t" name "\t" (/^not ok / ? name ": " : "") $0 }'
+}
+
+# lane FUNCTION: suites one after the other, beside other lanes; if it dies, that is a failure
+lane() {
+	printf 'begun\tlane %s\n' "$1" >>"$results"
+	"$1"
+	printf 'ended\tlane %s\t0\t0\t0\t0\n' "$1" >>"$results"
 }
 
 # A step that passes or fails as a whole. It waits for nobody, so a second run would say the same.
@@ -75,7 +84,7 @@ again() {
 		return
 	fi
 	echo "---- run again, alone:"
-	while read -r what; do
+	while IFS= read -r what; do
 		eval "set -- $what"
 		printf 'again\t%s\n' "$1" >>"$results"
 		once=1 suite "$@"
@@ -95,6 +104,7 @@ total() {
 		$1 == "again" {
 			first[$2] = why[$2]
 			p -= passed[$2]; f -= bad[$2]; s -= left[$2]
+			least[$2] = cases[$2]
 			why[$2] = ""
 			next
 		}
@@ -103,11 +113,15 @@ total() {
 		$1 == "ended" {
 			open[$2]--
 			p += $3; f += $4; s += $5
-			passed[$2] = $3; bad[$2] = $4; left[$2] = $5
+			passed[$2] = $3; bad[$2] = $4; left[$2] = $5; cases[$2] = $6
+			if ($3 + $4 < least[$2]) {
+				why[$2] = why[$2] $2 ": the second run had " $3 + $4 " cases, the first one " least[$2] "\n"
+				f++
+			}
 		}
 		END {
 			for (i = 0; i < n; i++)
-				if ((order[i] in first) && why[order[i]] == "") {
+				if ((order[i] in first) && why[order[i]] == "" && !open[order[i]]) {
 					if (!unsteady++) print "---- unsteady: these failed, and passed when their suite ran again, alone:"
 					printf "%s", first[order[i]]
 				}

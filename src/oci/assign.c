@@ -330,6 +330,43 @@ static bool has_rule(json_object *rules, json_object *d)
 	return false;
 }
 
+/* What the container may do with it: everything, but for rules that say something else, in their
+ * order. */
+static void access_of(json_object *rules, json_object *d, bool *read, bool *write)
+{
+	*read = *write = true;
+	for (size_t i = 0; i < field_count(rules); i++) {
+		json_object *rule = json_object_array_get_idx(rules, i);
+		const char *type = j_get_str(rule, "type", "");
+		const char *access = j_get_str(rule, "access", "");
+		int64_t major = j_get_int(rule, "major", -1), minor = j_get_int(rule, "minor", -1);
+		bool allow = j_get_bool(rule, "allow", false);
+
+		if ((type[0] && strcmp(type, "a") != 0 && strcmp(type, "c") != 0) ||
+		    (major >= 0 && major != j_get_int(d, "major", -2)) ||
+		    (minor >= 0 && minor != j_get_int(d, "minor", -2)))
+			continue;
+		if (!access[0] || strchr(access, 'r'))
+			*read = allow;
+		if (!access[0] || strchr(access, 'w'))
+			*write = allow;
+	}
+}
+
+/* A group is of use for reading and writing alone. */
+static int allowed_node(const char *sys, json_object *rules, json_object *d, const char *at,
+			struct assign *a, struct err *e)
+{
+	bool read, write;
+	unsigned group;
+
+	access_of(rules, d, &read, &write);
+	if ((read && write) || node_kind(sys, d, &group) != NODE_GROUP)
+		return wanted_node(sys, d, at, a, e);
+	return err_set(e, -EINVAL, "%.20s: %.40s: its device rules allow '%s%s'; expected 'rw'", at,
+		       j_get_str(d, "path", ""), read ? "r" : "", write ? "w" : "");
+}
+
 static int wanted_nodes(const char *sys, const struct bundle *b, struct assign *a, struct err *e)
 {
 	json_object *list, *resources, *rules = NULL, *one;
@@ -347,7 +384,7 @@ static int wanted_nodes(const char *sys, const struct bundle *b, struct assign *
 	for (size_t i = 0; i < field_count(list) && !rc; i++) {
 		rc = field_object_at(list, DEVICES, i, at, &one, e);
 		if (!rc && (!all || has_rule(rules, one)))
-			rc = wanted_node(sys, one, at, a, e);
+			rc = allowed_node(sys, rules, one, at, a, e);
 	}
 	return rc;
 }

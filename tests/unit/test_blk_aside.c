@@ -8,6 +8,7 @@
 
 #define RETRY 32u
 #define LUCK 8u
+#define LESS 64u
 
 /* Of so many times that it could be tried, how often it is. */
 static unsigned tries(struct blk_aside *a, unsigned times)
@@ -61,10 +62,23 @@ START_TEST(longer_in_vain)
 		ck_assert_uint_eq(a.us, us[i]);
 		blk_aside_learn(&a, false);
 	}
-	/* Where it is worth it, the time stays. */
-	learn(&a, 100, true);
+}
+END_TEST
+
+START_TEST(shorter_where_it_is_worth_it)
+{
+	struct blk_aside a = {.us = 1600};
+
+	learn(&a, LESS - 1, true);
+	ck_assert_uint_eq(a.us, 1600);
+	learn(&a, 1, true);
+	ck_assert_uint_eq(a.us, 800);
+	learn(&a, 1, false); /* that was too short */
+	ck_assert_uint_eq(a.us, 1600);
+	learn(&a, 10 * LESS, true);
+	ck_assert_uint_eq(a.us, 100);
 	learn(&a, LUCK - 1, false);
-	ck_assert_uint_eq(a.us, 400);
+	ck_assert_uint_eq(a.us, 200); /* the first one came right after the last one of ten */
 }
 END_TEST
 
@@ -78,6 +92,7 @@ int main(void)
 	tcase_add_test(c, seldom_at_first);
 	tcase_add_test(c, given_up);
 	tcase_add_test(c, longer_in_vain);
+	tcase_add_test(c, shorter_where_it_is_worth_it);
 	suite_add_tcase(s, c);
 	srunner_run_all(r, CK_ENV);
 	failed = srunner_ntests_failed(r);

@@ -535,6 +535,8 @@ START_TEST(line_of_user)
 		{"you:22\nyoume:33\n", NULL},
 		{"\n", NULL},
 		{"me", NULL},
+		{"me:\nme:\r\nme:5\n", "me:5"},
+		{"me:\n", NULL},
 	};
 	char dir[] = "/tmp/insula-module-XXXXXX", said[256], want[32], held[48];
 	static struct module_back b;

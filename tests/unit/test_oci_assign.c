@@ -160,14 +160,15 @@ START_TEST(a_privileged_one)
 		{RULES("{'allow':false,'access':'rwm'},{'allow':true,'type':'c','major':240,'minor'"
 		       ":0}"),
 		 1},
-		{RULES("{'allow':false,'access':'rwm'}"), 1},
 		{RULES("{'allow':true,'access':'rwm'},{'allow':true,'type':'c','major':240,"
 		       "'minor':0,'access':'rw'}"),
 		 1},
 		{RULES("{'allow':true,'access':'rwm'},{'allow':true,'type':'c','major':240,"
 		       "'minor':1,'access':'rw'}"),
 		 0},
-		{RULES("{'allow':true,'access':'rwm'},{'allow':false}"), 1},
+		{RULES("{'allow':true,'access':'rwm'},{'allow':false},{'allow':true,'type':'c',"
+		       "'major':240,'access':'rw'}"),
+		 1},
 		{RULES("{'allow':true,'type':'c','access':'rwm'}"), 1},
 	};
 
@@ -195,6 +196,8 @@ END_TEST
 #define WRONG "annotations.io.insula.vm.vfio: "
 #define FORM "addresses of PCI functions, such as 0000:01:00.0, with commas between them"
 
+#define NO_RIGHT "linux.devices[0]: /dev/vfio/5: its device rules allow "
+
 static const struct {
 	const char *json, *text;
 } bad[] = {
@@ -221,6 +224,14 @@ static const struct {
 	 "reach all of the host's memory"},
 	{DEVICES(NODE("/dev/vfio/5", 240, 0) ",'uid':-1}"),
 	 "linux.devices[0].uid: -1; expected a whole number from 0 to 4294967294"},
+	{RULES("{'allow':false,'access':'rwm'}"), NO_RIGHT "''; expected 'rw'"},
+	{RULES("{'allow':true,'access':'rwm'},{'allow':false}"), NO_RIGHT "''; expected 'rw'"},
+	{RULES("{'allow':false},{'allow':true,'type':'c','major':240,'minor':0,'access':'rm'}"),
+	 NO_RIGHT "'r'; expected 'rw'"},
+	{RULES("{'allow':false},{'allow':true,'type':'b','major':240,'minor':0},"
+	       "{'allow':true,'type':'c','major':240,'minor':1},"
+	       "{'allow':true,'type':'c','minor':0,'access':'w'}"),
+	 NO_RIGHT "'w'; expected 'rw'"},
 	{"{'linux':{'devices':{}}}", "linux.devices: {}; expected an array"},
 	{"{'linux':{'devices':[],'resources':{'devices':7}}}",
 	 "linux.resources.devices: 7; expected an array"},

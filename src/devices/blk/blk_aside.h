@@ -5,7 +5,8 @@
  * thread that has slept much is the scheduler's next choice again. A short sleep does.
  *
  * How long it takes until something comes is learnt: from 100 us to 1.6 ms. Where nothing comes it is
- * soon given up, and only tried again now and then.
+ * soon given up, and only tried again now and then. Where something does, half the time is tried now
+ * and then.
  */
 #ifndef DEVICES_BLK_ASIDE_H
 #define DEVICES_BLK_ASIDE_H
@@ -13,7 +14,7 @@
 #include <stdbool.h>
 
 struct blk_aside {
-	unsigned luck, skipped, us;
+	unsigned luck, skipped, us, good;
 };
 
 /* Is it worth a try? */

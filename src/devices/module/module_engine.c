@@ -178,7 +178,8 @@ static bool module_engine_ready(struct blk_eng *g)
  * wakes us, we the guest. So it is let run as long as each time more answers are there. */
 static void module_gather(struct module_lane *l)
 {
-	if (l->m->blk.w.h->spin || !l->finished || !l->out || !blk_aside_try(&l->aside))
+	if (l->m->blk.w.h->spin || !l->m->ops->look || !l->finished || !l->out ||
+	    !blk_aside_try(&l->aside))
 		return;
 	for (unsigned n = 0; n < MODULE_GATHER && l->out; n++) {
 		unsigned before = l->out;

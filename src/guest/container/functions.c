@@ -210,13 +210,15 @@ static bool is_storage(const char *function)
 	       strtoul(text, NULL, 16) >> 16 == STORAGE;
 }
 
-/* Its partitions come a little after a disk: until there are no more than before. */
-static void look_and_wait(const char *sys, const char *function, struct nodes *all)
+/* Its partitions come a little after a disk: until there are no more than before, or what is left
+ * of the time for all functions is over. */
+static void look_and_wait(const char *sys, const char *function, unsigned *left_ms,
+			  struct nodes *all)
 {
 	size_t before = 0;
 
 	look(sys, function, all);
-	for (unsigned ms = 0; is_storage(function) && ms < DISK_MS; ms += STEP_MS) {
+	for (; is_storage(function) && *left_ms; *left_ms -= STEP_MS) {
 		if (before == all->n && has_disk(all))
 			return;
 		before = all->n;
@@ -254,7 +256,7 @@ static int add_node(struct container *c, const struct function_record *f,
 }
 
 static int add_function(const char *sys, struct container *c, const struct function_record *f,
-			struct err *e)
+			unsigned *left_ms, struct err *e)
 {
 	struct nodes all = {0};
 	char path[PATH_MAX];
@@ -263,7 +265,7 @@ static int add_function(const char *sys, struct container *c, const struct funct
 	snprintf(path, sizeof path, "%s/bus/pci/devices/%s", sys, f->address);
 	if (access(path, F_OK) < 0)
 		return err_set(e, -ENODEV, "pci=%s: the machine has no such function", f->address);
-	look_and_wait(sys, path, &all);
+	look_and_wait(sys, path, left_ms, &all);
 	if (all.full)
 		r = err_set(e, -ENOMEM, "out of memory");
 	if (c->devrules + all.n > DEVRULES_MAX)
@@ -277,9 +279,10 @@ static int add_function(const char *sys, struct container *c, const struct funct
 
 int functions_find(const char *sys, struct container *c, struct err *e)
 {
+	unsigned left_ms = DISK_MS;
 	int r = 0;
 
 	for (size_t i = 0; i < c->functions && !r; i++)
-		r = add_function(sys, c, &c->function[i], e);
+		r = add_function(sys, c, &c->function[i], &left_ms, e);
 	return r;
 }

@@ -353,7 +353,7 @@ unsigned nbd_poll_for(void *lane, struct pollfd p[MODULE_MAX_POLL], int *timeout
 
 		*timeout = l->look_ns > now ? (int)((l->look_ns - now) / MS_NS + 1) : 0;
 	}
-	if (l->up)
+	if (l->up && !is_dead(l)) /* libnbd has closed the descriptor of a dead one */
 		rc = stream_flush(&l->stream);
 	if (rc && rc != -EAGAIN)
 		l->broken = rc;

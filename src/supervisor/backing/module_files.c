@@ -30,7 +30,9 @@ static size_t keep_line(char *text, size_t n, const char *user)
 		const char *stop = memchr(p, '\n', (size_t)(end - p));
 
 		line = (size_t)((stop ? stop : end) - p);
-		if (line > len && !memcmp(p, user, len) && p[len] == ':') {
+		/* One without a key is none. The key may be behind it. */
+		if (line > len + 1 && !memcmp(p, user, len) && p[len] == ':' &&
+		    p[len + 1] != '\r') {
 			memmove(text, p, line);
 			text[line] = 0;
 			return line;
