@@ -84,12 +84,20 @@ static int group_open(const struct cgroup *g, struct err *e)
 	return dir < 0 ? err_sys(e, -errno, "control group %.160s", g->path) : dir;
 }
 
+/* Somebody has removed it. */
+static bool is_gone(ssize_t rc)
+{
+	return rc == -ENOENT || rc == -ENODEV;
+}
+
+/* A group that is gone has nobody in it, and is not frozen. */
 static bool event_is(int dir, const char *key, bool on)
 {
 	char text[256], want[32];
+	ssize_t n = cgroup_text(dir, "cgroup.events", text, sizeof(text));
 
-	if (cgroup_text(dir, "cgroup.events", text, sizeof(text)) < 0)
-		return false;
+	if (n < 0)
+		return !on && is_gone(n);
 	snprintf(want, sizeof(want), "%s %d\n", key, on);
 	return strstr(text, want) != NULL;
 }
@@ -469,6 +477,8 @@ static int remove_group(const struct cgroup *g, int dir, struct err *e)
 		if (rc == -EBUSY)
 			sleep_ms(STEP_MS);
 	}
+	if (is_gone(rc))
+		rc = 0;
 	return rc ? err_sys(e, rc, "control group %.160s", g->path) : 0;
 }
 
@@ -487,8 +497,8 @@ int container_group_remove(const struct cgroup *g, struct err *e)
 	rc = group_write(dir, "cgroup.kill", "1");
 	if (!rc && !event_becomes(dir, "populated", false, GONE_MS))
 		rc = -ETIMEDOUT;
-	if (rc == -ENOENT || rc == -ENODEV)
-		rc = 0; /* gone meanwhile */
+	if (is_gone(rc))
+		rc = 0;
 	if (rc)
 		err_sys(e, rc, "control group %.120s: its processes do not end", g->path);
 	else if (g->unit[0])

@@ -298,6 +298,34 @@ START_TEST(a_group)
 }
 END_TEST
 
+/* systemd takes a scope away as soon as nobody is in it. */
+START_TEST(a_group_that_somebody_removes)
+{
+	struct cgroup g;
+	char path[64];
+	pid_t child, other;
+
+	if (!own_cgroup2())
+		return;
+	for (int i = 0; i < 5; i++) {
+		snprintf(path, sizeof(path), "/insula-test-%d", (int)getpid());
+		ck_assert_int_eq(cgroup_name(&g, path, false, "id", &e), 0);
+		child = sleeper();
+		ck_assert_msg(!container_group_make(&g, child, NULL, 0, &e), "%s", e.text);
+		other = fork();
+		if (!other) {
+			while (rmdir(g.path) && errno == EBUSY)
+				;
+			_exit(0);
+		}
+		ck_assert_msg(!container_group_remove(&g, &e), "%s", e.text);
+		ck_assert(is_dead_by_kill(child));
+		ck_assert_int_eq(waitpid(other, NULL, 0), other);
+		ck_assert_int_eq(access(g.path, F_OK), -1);
+	}
+}
+END_TEST
+
 static bool read_line(const struct cgroup *g, const char *file, const char *want)
 {
 	char path[PATH_MAX + 32], text[64] = "";
@@ -455,6 +483,7 @@ int main(void)
 	tcase_add_test(t, many_lines);
 	tcase_add_loop_test(t, a_scope, 0, ARRAY_LEN(scopes));
 	tcase_add_test(t, a_group);
+	tcase_add_test(t, a_group_that_somebody_removes);
 	tcase_add_test(t, limits);
 	tcase_add_test(t, a_scope_of_systemd);
 	tcase_add_test(t, a_host_of_version_1);
