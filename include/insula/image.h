@@ -61,6 +61,9 @@ struct image_initrd_params {
 	bool fs;  /* also the modules of virtio-fs */
 	bool pci; /* also those of virtio over PCI */
 	bool mem; /* also that of memory that can be resized */
+	/* Also the drivers of these functions of the host: what sysfs has in their "modalias",
+	 * "pci:v00008086d...". NULL-terminated; NULL: there are none. */
+	const char *const *devices;
 };
 
 /* A finished initrd, open for reading only (close-on-exec); the caller closes *fd. Not found

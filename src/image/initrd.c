@@ -32,7 +32,8 @@
 
 #define BUSYBOX_MAX_PHDRS 64
 
-/* Groups of src/guest: loaded when the ACPI tables show such a device, virtio-pci when there is one
+/* Groups of src/guest, and "assigned", which has the drivers of functions of the host and is loaded
+ * last: loaded when the ACPI tables show such a device, virtio-pci when there is one
  * on a PCI bus, virtio-ID when a virtio device with that ID (virtio 1.2, 5) is there, or when the
  * root disk's superblock says so. xfs and btrfs are not among them: as modules they have 4 MiB
  * each, and every boot would unpack them; kernels that have them built in can use them. */
@@ -214,6 +215,8 @@ static int choose_modules(struct build *b, struct err *e)
 	for (size_t i = 0; !r && i < ARRAY_LEN(wanted); i++)
 		if (is_wanted(b->p, i))
 			r = modules_need(&b->modules, wanted[i].group, wanted[i].module, e);
+	for (const char *const *d = b->p->devices; !r && d && *d; d++)
+		r = modules_need_device(&b->modules, "assigned", *d, e);
 	return r;
 }
 
@@ -363,17 +366,20 @@ static int hash_input(struct hash *h, const char *path, int fd, struct err *e)
 
 static int name_result(struct build *b, struct err *e)
 {
-	char kind[sizeof(
-		CACHE_INITRD CACHE_INITRD_ROOT CACHE_INITRD_FS CACHE_INITRD_PCI CACHE_INITRD_MEM)];
+	char kind[sizeof(CACHE_INITRD CACHE_INITRD_ROOT CACHE_INITRD_FS CACHE_INITRD_PCI
+				 CACHE_INITRD_MEM CACHE_INITRD_DEVICES)];
 	struct hash subject, key;
 	int r;
 
-	snprintf(kind, sizeof(kind), "%s%s%s%s%s", CACHE_INITRD,
+	snprintf(kind, sizeof(kind), "%s%s%s%s%s%s", CACHE_INITRD,
 		 b->p->root_disk ? CACHE_INITRD_ROOT : "", b->p->fs ? CACHE_INITRD_FS : "",
-		 b->p->pci ? CACHE_INITRD_PCI : "", b->p->mem ? CACHE_INITRD_MEM : "");
+		 b->p->pci ? CACHE_INITRD_PCI : "", b->p->mem ? CACHE_INITRD_MEM : "",
+		 b->p->devices && b->p->devices[0] ? CACHE_INITRD_DEVICES : "");
 	hash_init(&subject);
 	hash_str(&subject, b->kernel_path);
 	hash_str(&subject, b->p->init);
+	for (const char *const *d = b->p->devices; d && *d; d++)
+		hash_str(&subject, *d);
 	hash_init(&key);
 	hash_u64(&key, BUILDER_VERSION);
 	r = hash_input(&key, b->kernel_path, b->kernel, e);

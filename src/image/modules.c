@@ -12,6 +12,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -384,6 +385,39 @@ static int need(struct modules *k, const char *group, const char *name, size_t l
 int modules_need(struct modules *k, const char *group, const char *name, struct err *e)
 {
 	return need(k, group, name, strlen(name), false, 0, e);
+}
+
+/* A line "alias PATTERN NAME" of modules.alias: is `modalias` one of the pattern? */
+static bool is_alias_of(const char *line, const char *modalias, const char **name)
+{
+	char pattern[MODULE_PATH_MAX];
+	const char *p = line + strcspn(line, " \n");
+	size_t n;
+
+	p += strspn(p, " ");
+	n = strcspn(p, " \n");
+	if (!n || p[n] != ' ' || n >= sizeof(pattern))
+		return false;
+	memcpy(pattern, p, n);
+	pattern[n] = '\0';
+	*name = p + n + strspn(p + n, " ");
+	return fnmatch(pattern, modalias, 0) == 0;
+}
+
+int modules_need_device(struct modules *k, const char *group, const char *modalias, struct err *e)
+{
+	const char *name;
+	int r = 0;
+
+	for (const char *line = k->alias; line && *line && !r;) {
+		if (is_alias_of(line, modalias, &name))
+			r = need(k, group, name, strcspn(name, " \n"), true, 0, e);
+		line += strcspn(line, "\n");
+		line += *line == '\n';
+	}
+	for (size_t i = 0; i < k->n; i++)
+		k->m[i].optional |= strcmp(k->m[i].group, group) == 0;
+	return r;
 }
 
 int modules_hash(const struct modules *k, struct hash *h, struct err *e)

@@ -44,6 +44,9 @@ void modules_close(struct modules *k);
 /* Append a module and all that it needs. One that the kernel has built in or does not have adds
  * nothing. */
 int modules_need(struct modules *k, const char *group, const char *name, struct err *e);
+/* The same of each module that has a pattern for this modalias ("pci:v00008086d..."). All
+ * of the group may fail to load in the guest. */
+int modules_need_device(struct modules *k, const char *group, const char *modalias, struct err *e);
 /* Identity of the files of all appended modules. */
 int modules_hash(const struct modules *k, struct hash *h, struct err *e);
 /* The decompressed content: a descriptor that the caller closes. */

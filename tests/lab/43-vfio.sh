@@ -96,6 +96,13 @@ mke2fs -q -F -t ext4 "/dev/$alone" && mkdir "$T/m" && mount "/dev/$alone" "$T/m"
 expect mounted 2 "vfio $DISK: bind: in use: /dev/$alone; expected it unmounted" "$RUN" --vfio $DISK,bind --rootfs "$T/root"
 umount "$T/m"
 
+# ---- a card whose driver the initrd has for it
+
+other=$(basename "$(dirname "$(grep -lx 0x15ad $devices/*/vendor)")")
+expect module 0 '^vmxnet3 52:54:00:00:43:03$' "$RUN" --mem 128M --vfio "$other,bind" --rootfs "$T/root" -- \
+	sh -c 'for n in /sys/class/net/*; do d=$(busybox readlink $n/device/driver) || continue; echo "${d##*/} $(cat $n/address)"; done'
+has_back module-given-back "$other" ''
+
 # ---- the disk, its helper killed under it
 
 # until FILE REGEX PID: it says so, as long as the process lives

@@ -437,6 +437,42 @@ START_TEST(initrd_fs)
 }
 END_TEST
 
+/* The drivers of functions of the host: by patterns, each with what it needs, and last. */
+START_TEST(initrd_devices)
+{
+	static const char *const devices[] = {
+		"pci:v000015ADd000007B0sv000015ADsd000007B0bc02sc00i00",
+		"pci:v00001B36d00000010sv00001AF4sd00001100bc01sc08i02", NULL};
+	static const char *const none[] = {NULL};
+	struct image_initrd_params p = params();
+	size_t len, n;
+
+	put_tree();
+	put_text(TREE "/modules.alias",
+		 "# comment\nalias pci:v000015ADd000007B0sv*sd*bc*sc*i* virtio-rng\n"
+		 "alias pci:v000015ADd000007B1sv*sd*bc*sc*i* virtio_mem\n"
+		 "alias usb:v15ADd* virtio_mem\nalias pci:v\nalias\n"
+		 "alias pci:v*d*sv*sd*bc01sc08i[0-9]2* erofs\nalias pci:v*d*sv*sd*bc01sc08i* "
+		 "gone\n");
+	p.devices = devices;
+	char *a = build(&p, &len);
+	ck_assert(has(a, len, "insula/modules",
+		      "panic pvpanic.ko\npanic pvpanic-mmio.ko\n"
+		      "virtio virtio_ring.ko\nvirtio virtio.ko\nvirtio virtio_mmio.ko\n"
+		      "virtio-4 virtio_ring.ko\nvirtio-4 virtio.ko\nvirtio-4 virtio-rng.ko\n"
+		      "assigned ?virtio_ring.ko\nassigned ?virtio.ko\nassigned ?virtio-rng.ko\n"
+		      "assigned ?libcrc32c.ko\nassigned ?erofs.ko\n"));
+	ck_assert_ptr_null(find(a, len, "insula/m/virtio_mem.ko", &n, NULL));
+	free(a);
+	/* That of a VM without them is another one, and both stay. */
+	p.devices = none;
+	a = build(&p, &len);
+	ck_assert_ptr_null(find(a, len, "insula/m/erofs.ko", &n, NULL));
+	free(a);
+	ck_assert_int_eq(count("cache/initrd*"), 2);
+}
+END_TEST
+
 START_TEST(initrd_softdep_circle)
 {
 	struct image_initrd_params p = params();
@@ -1132,6 +1168,7 @@ int main(void)
 	tcase_add_test(t, initrd_pci);
 	tcase_add_test(t, initrd_mem);
 	tcase_add_test(t, initrd_fs);
+	tcase_add_test(t, initrd_devices);
 	tcase_add_test(t, initrd_softdep_circle);
 	tcase_add_test(t, initrd_compressed);
 	tcase_add_test(t, initrd_corrupt_module);

@@ -205,6 +205,41 @@ static void refused(const char *text, const char *words)
 	ck_assert_ptr_null(strchr(e.text, '\n'));
 }
 
+static void say(const char *address, const char *name, const char *text)
+{
+	char path[512];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/bus/pci/devices/%s/%s", sys, address, name);
+	f = fopen(path, "we");
+	ck_assert_ptr_nonnull(f);
+	fprintf(f, "%s\n", text);
+	fclose(f);
+}
+
+/* By what the guest's kernel finds its driver. */
+START_TEST(what_drives_it)
+{
+	char alias[VFIO_MODALIAS];
+
+	function("0000:01:00.0", 7, "vfio-pci");
+	c.nvfios = 0;
+	ck_assert_int_eq(set("01:00.0"), 0);
+	vfio_modalias(sys, &c.vfio[0], alias);
+	ck_assert_str_eq(alias, "");
+	say("0000:01:00.0", "modalias", "pci:v00008086d00001572sv00008086sd00000001bc02sc00i00");
+	vfio_modalias(sys, &c.vfio[0], alias);
+	ck_assert_str_eq(alias, "pci:v00008086d00001572sv00008086sd00000001bc02sc00i00");
+	c.nvfios = 0;
+	ck_assert_int_eq(set("pf=01:00.0,vf=auto"), 0);
+	say("0000:01:00.0", "vendor", "0x8086");
+	say("0000:01:00.0", "class", "0x020000");
+	say("0000:01:00.0", "sriov_vf_device", "154c");
+	vfio_modalias(sys, &c.vfio[0], alias);
+	ck_assert_str_eq(alias, "pci:v00008086d0000154Csv00000000sd00000000bc02sc00i00");
+}
+END_TEST
+
 START_TEST(what_is_ready)
 {
 	function("0000:01:00.0", 7, "vfio-pci");
@@ -287,18 +322,6 @@ START_TEST(what_is_in_use)
 END_TEST
 
 /* ---- SR-IOV ---- */
-
-static void say(const char *address, const char *name, const char *text)
-{
-	char path[256];
-	FILE *f;
-
-	snprintf(path, sizeof(path), "%s/bus/pci/devices/%s/%s", sys, address, name);
-	f = fopen(path, "w");
-	ck_assert_ptr_nonnull(f);
-	fprintf(f, "%s\n", text);
-	fclose(f);
-}
 
 static int look_pf(const char *text, unsigned *now)
 {
@@ -666,6 +689,7 @@ int main(void)
 	tcase_add_test(tc, refused_texts);
 	tcase_add_test(tc, json);
 	tcase_add_test(tc, what_is_ready);
+	tcase_add_test(tc, what_drives_it);
 	tcase_add_test(tc, what_is_refused);
 	tcase_add_test(tc, never_without_one);
 	tcase_add_test(tc, what_is_in_use);

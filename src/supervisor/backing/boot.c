@@ -16,6 +16,7 @@
 #include "cmdline.h"
 #include "nic.h"
 #include "paths.h"
+#include "vfio.h"
 
 #define ELF_MAGIC "\177ELF"
 #define SECTOR 512u
@@ -169,11 +170,29 @@ static int make_own_initrd(struct boot *b, const struct vm_config *c,
 	return rc;
 }
 
+/* So that the guest has their drivers. One that is not there is refused later, in better words. */
+static const char *const *describe_functions(const struct vm_config *c,
+					     char alias[CONFIG_MAX_VFIOS][VFIO_MODALIAS],
+					     const char *list[CONFIG_MAX_VFIOS + 1])
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < c->nvfios; i++) {
+		vfio_modalias("/sys", &c->vfio[i], alias[i]);
+		if (alias[i][0])
+			list[n++] = alias[i];
+	}
+	list[n] = NULL;
+	return list;
+}
+
 static int add_own_initrd(struct boot *b, const struct vm_config *c, const struct paths *p,
 			  const char *kernel, bool check_only, struct err *e)
 {
 	const unsigned nlive = config_live_shares(c);
 	char init[PATH_MAX + 32], container[PATH_MAX + 32], busybox[PATH_MAX + 32];
+	char alias[CONFIG_MAX_VFIOS][VFIO_MODALIAS];
+	const char *functions[CONFIG_MAX_VFIOS + 1];
 	struct image_initrd_params ip = {.kernel = kernel,
 					 .init = init,
 					 .container = container,
@@ -182,7 +201,8 @@ static int add_own_initrd(struct boot *b, const struct vm_config *c, const struc
 					 .root_disk = c->rootfs || c->image || c->nshares > nlive,
 					 .fs = nlive > 0 || c->hotplug,
 					 .pci = config_has_pci(c),
-					 .mem = c->mem_max != 0};
+					 .mem = c->mem_max != 0,
+					 .devices = describe_functions(c, alias, functions)};
 	struct boot_shares s;
 	int rc;
 

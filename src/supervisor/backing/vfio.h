@@ -109,6 +109,10 @@ int vfio_look_pf(const char *sys, const struct vfio_config *c, unsigned *now, st
 /* The nth virtual function of it; false: there is none. Of *f, the driver and `ready`. */
 bool vfio_virtual(const char *sys, const char *pf, unsigned n, char address[CONFIG_VFIO_LEN + 1],
 		  struct vfio_found *f);
+/* The function as modules.alias has it, "pci:v00008086d...": by it the guest's driver is found. Of a
+ * virtual one that is yet to be made, what its maker says of it. "": there is no such function. */
+#define VFIO_MODALIAS 80
+void vfio_modalias(const char *sys, const struct vfio_config *c, char out[VFIO_MODALIAS]);
 /* One line of a file; "": there is none. */
 void vfio_line(const char *path, char *out, size_t size);
 

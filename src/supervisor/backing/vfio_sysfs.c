@@ -266,3 +266,28 @@ bool vfio_virtual(const char *sys, const char *pf, unsigned n, char address[CONF
 	f->ready = is_vfio(f->driver);
 	return true;
 }
+
+/* A number in hexadecimal digits, with 0x or without. */
+static unsigned vfio_hex(const char *sys, const char *address, const char *name)
+{
+	char path[PATH_MAX], text[32];
+
+	snprintf(path, sizeof(path), "%s/bus/pci/devices/%s/%s", sys, address, name);
+	vfio_line(path, text, sizeof(text));
+	return (unsigned)strtoul(text, NULL, 16);
+}
+
+void vfio_modalias(const char *sys, const struct vfio_config *c, char out[VFIO_MODALIAS])
+{
+	const unsigned class = c->pf ? vfio_hex(sys, c->address, "class") : 0;
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/bus/pci/devices/%s/modalias", sys, c->address);
+	vfio_line(path, out, VFIO_MODALIAS);
+	if (!c->pf || !out[0])
+		return;
+	/* Which subsystem it will have is not known. Few drivers ask for it. */
+	snprintf(out, VFIO_MODALIAS, "pci:v%08Xd%08Xsv00000000sd00000000bc%02Xsc%02Xi%02X",
+		 vfio_hex(sys, c->address, "vendor"), vfio_hex(sys, c->address, "sriov_vf_device"),
+		 class >> 16 & 0xff, class >> 8 & 0xff, class & 0xff);
+}
