@@ -286,9 +286,25 @@ static int append_path(struct modules *k, const char *group, const char *path, s
 static int need(struct modules *k, const char *group, const char *name, size_t len, bool optional,
 		unsigned depth, struct err *e);
 
-/* The module itself, or every driver that has it as an alias ("crc32c" is crc32c_generic and
- * crc32c_intel). */
-static int need_alias(struct modules *k, const char *group, const char *name, size_t len,
+/* A line "alias PATTERN NAME" whose pattern is this text, or `fits` it: a modalias, whose bus each
+ * pattern names in full. */
+static bool is_alias(const char *pattern, size_t plen, const char *text, size_t len, bool fits)
+{
+	const char *colon = memchr(text, ':', len);
+	char whole[MODULE_PATH_MAX];
+	size_t bus = colon ? (size_t)(colon - text) + 1 : 0;
+
+	if (!fits)
+		return plen == len && memcmp(pattern, text, len) == 0;
+	if (plen < bus || plen >= sizeof(whole) || memcmp(pattern, text, bus) != 0)
+		return false;
+	memcpy(whole, pattern, plen);
+	whole[plen] = '\0';
+	return fnmatch(whole, text, 0) == 0;
+}
+
+/* Every driver that has the text as an alias ("crc32c" is crc32c_generic and crc32c_intel). */
+static int need_alias(struct modules *k, const char *group, const char *text, size_t len, bool fits,
 		      unsigned depth, struct err *e)
 {
 	int r = 0;
@@ -300,7 +316,7 @@ static int need_alias(struct modules *k, const char *group, const char *name, si
 		pattern += strspn(pattern, " ");
 		plen = strcspn(pattern, " \n");
 		target = pattern + plen + strspn(pattern + plen, " ");
-		if (plen == len && memcmp(pattern, name, len) == 0)
+		if (pattern[plen] == ' ' && is_alias(pattern, plen, text, len, fits))
 			r = need(k, group, target, strcspn(target, " \n"), true, depth, e);
 		line += strcspn(line, "\n");
 		line += *line == '\n';
@@ -373,7 +389,7 @@ static int need(struct modules *k, const char *group, const char *name, size_t l
 	line = find_dep(k, text);
 	if (!line)
 		return optional && depth <= SOFTDEP_DEPTH
-			       ? need_alias(k, group, name, len, depth + 1, e)
+			       ? need_alias(k, group, name, len, false, depth + 1, e)
 			       : 0;
 	path = strcspn(line, ":");
 	r = append_list(k, group, line + path + 1, strcspn(line + path + 1, "\n"), false, depth, e);
@@ -387,34 +403,10 @@ int modules_need(struct modules *k, const char *group, const char *name, struct 
 	return need(k, group, name, strlen(name), false, 0, e);
 }
 
-/* A line "alias PATTERN NAME" of modules.alias: is `modalias` one of the pattern? */
-static bool is_alias_of(const char *line, const char *modalias, const char **name)
-{
-	char pattern[MODULE_PATH_MAX];
-	const char *p = line + strcspn(line, " \n");
-	size_t n;
-
-	p += strspn(p, " ");
-	n = strcspn(p, " \n");
-	if (!n || p[n] != ' ' || n >= sizeof(pattern))
-		return false;
-	memcpy(pattern, p, n);
-	pattern[n] = '\0';
-	*name = p + n + strspn(p + n, " ");
-	return fnmatch(pattern, modalias, 0) == 0;
-}
-
 int modules_need_device(struct modules *k, const char *group, const char *modalias, struct err *e)
 {
-	const char *name;
-	int r = 0;
+	int r = need_alias(k, group, modalias, strlen(modalias), true, 0, e);
 
-	for (const char *line = k->alias; line && *line && !r;) {
-		if (is_alias_of(line, modalias, &name))
-			r = need(k, group, name, strcspn(name, " \n"), true, 0, e);
-		line += strcspn(line, "\n");
-		line += *line == '\n';
-	}
 	for (size_t i = 0; i < k->n; i++)
 		k->m[i].optional |= strcmp(k->m[i].group, group) == 0;
 	return r;
