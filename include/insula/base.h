@@ -166,6 +166,9 @@ int text_read(const char *path, bool streams, size_t max, char **text, size_t *l
 /* Make or replace a file: `text` and a line end. A pipe that nobody reads is an error
  * after 2 s (-ENXIO, -ETIMEDOUT). */
 int text_write(const char *path, const char *text);
+/* The last part of what a symbolic link points to, as sysfs has them; "": there is none. Linux
+ * alone. */
+void link_name(const char *path, char *out, size_t size);
 
 /* Which of these words was meant by one that is none of them? At most a third of its letters are
  * wrong, missing, too many or swapped, or one is the other's beginning; capitals do not count.

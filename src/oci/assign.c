@@ -18,19 +18,7 @@
 
 /* ---- sysfs ---- */
 
-/* The last part of what a link points to; "": there is none. */
-static void link_name(const char *path, char *out, size_t size)
-{
-	char to[PATH_MAX];
-	ssize_t n = readlink(path, to, sizeof(to) - 1);
-	char *last;
-
-	to[n > 0 ? n : 0] = 0;
-	last = strrchr(to, '/');
-	snprintf(out, size, "%.*s", (int)size - 1, last ? last + 1 : to);
-}
-
-/* The same of one below a PCI function. */
+/* Of a link of a PCI function. */
 static void function_link(const char *sys, const char *address, const char *name, char *out,
 			  size_t size)
 {

@@ -22,13 +22,6 @@ void blk_aside_step(struct blk_aside *a)
 	(void)nanosleep(&(struct timespec){.tv_nsec = (long)a->us * 1000}, NULL);
 }
 
-static void longer(struct blk_aside *a, unsigned otherwise)
-{
-	a->us = a->us < ASIDE_MOST ? a->us * 2 : otherwise;
-	if (a->us > ASIDE_MOST)
-		a->us = ASIDE_MOST;
-}
-
 void blk_aside_learn(struct blk_aside *a, bool worth)
 {
 	bool shortened = a->good && a->good % ASIDE_LESS == 0;
@@ -41,9 +34,9 @@ void blk_aside_learn(struct blk_aside *a, bool worth)
 	}
 	a->good = 0;
 	if (shortened)
-		longer(a, ASIDE_MOST);
+		a->us *= 2;
 	if (a->luck && --a->luck)
 		return;
 	/* Perhaps everything is slower than that. */
-	longer(a, ASIDE_LEAST);
+	a->us = a->us < ASIDE_MOST ? a->us * 2 : ASIDE_LEAST;
 }

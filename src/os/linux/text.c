@@ -2,7 +2,9 @@
 /* Files of text, by path. See insula/base.h. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -110,4 +112,15 @@ int text_write(const char *path, const char *text)
 	if (rc && made)
 		unlink(path);
 	return rc;
+}
+
+void link_name(const char *path, char *out, size_t size)
+{
+	char to[PATH_MAX];
+	ssize_t n = readlink(path, to, sizeof(to) - 1);
+	const char *last;
+
+	to[n > 0 ? n : 0] = 0;
+	last = strrchr(to, '/');
+	snprintf(out, size, "%.*s", (int)size - 1, last ? last + 1 : to);
 }

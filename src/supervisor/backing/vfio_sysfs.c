@@ -14,19 +14,14 @@
 
 #include "vfio.h"
 
-/* The last part of what the link `name` of the function points to; "": there is none. */
+/* What the link `name` of the function points to; "": there is none. */
 static void vfio_link(const char *sys, const char *address, const char *name, char *out,
 		      size_t size)
 {
-	char path[PATH_MAX], to[PATH_MAX];
-	ssize_t n;
-	char *last;
+	char path[PATH_MAX];
 
 	snprintf(path, sizeof(path), "%s/bus/pci/devices/%s/%s", sys, address, name);
-	n = readlink(path, to, sizeof(to) - 1);
-	to[n > 0 ? n : 0] = 0;
-	last = strrchr(to, '/');
-	snprintf(out, size, "%.*s", (int)size - 1, last ? last + 1 : to);
+	link_name(path, out, size);
 }
 
 void vfio_line(const char *path, char *out, size_t size)
@@ -214,18 +209,18 @@ int vfio_look(const char *sys, const struct vfio_config *c, struct vfio_found *f
 /* ---- SR-IOV ---- */
 
 /* A number of the function; 0: it says none. */
-static unsigned vfio_number(const char *sys, const char *address, const char *name)
+static unsigned vfio_number(const char *sys, const char *address, const char *name, int base)
 {
 	char path[PATH_MAX], text[32];
 
 	snprintf(path, sizeof(path), "%s/bus/pci/devices/%s/%s", sys, address, name);
 	vfio_line(path, text, sizeof(text));
-	return (unsigned)strtoul(text, NULL, 10);
+	return (unsigned)strtoul(text, NULL, base);
 }
 
 int vfio_look_pf(const char *sys, const struct vfio_config *c, unsigned *now, struct err *e)
 {
-	unsigned most = vfio_number(sys, c->address, "sriov_totalvfs");
+	unsigned most = vfio_number(sys, c->address, "sriov_totalvfs", 10);
 	char path[PATH_MAX], driver[32];
 
 	snprintf(path, sizeof(path), "%s/bus/pci/devices/%s", sys, c->address);
@@ -244,7 +239,7 @@ int vfio_look_pf(const char *sys, const struct vfio_config *c, unsigned *now, st
 			       "--vfio pf=%s: %s%s; expected its own driver, which makes virtual "
 			       "functions",
 			       c->address, driver[0] ? "it is on " : "no driver", driver);
-	*now = vfio_number(sys, c->address, "sriov_numvfs");
+	*now = vfio_number(sys, c->address, "sriov_numvfs", 10);
 	if (!*now && c->vfs > most)
 		return err_set(e, -EINVAL,
 			       "--vfio pf=%s: vfs '%u'; expected 1 to %u, which is what it can "
@@ -267,19 +262,9 @@ bool vfio_virtual(const char *sys, const char *pf, unsigned n, char address[CONF
 	return true;
 }
 
-/* A number in hexadecimal digits, with 0x or without. */
-static unsigned vfio_hex(const char *sys, const char *address, const char *name)
-{
-	char path[PATH_MAX], text[32];
-
-	snprintf(path, sizeof(path), "%s/bus/pci/devices/%s/%s", sys, address, name);
-	vfio_line(path, text, sizeof(text));
-	return (unsigned)strtoul(text, NULL, 16);
-}
-
 void vfio_modalias(const char *sys, const struct vfio_config *c, char out[VFIO_MODALIAS])
 {
-	const unsigned class = c->pf ? vfio_hex(sys, c->address, "class") : 0;
+	const unsigned class = c->pf ? vfio_number(sys, c->address, "class", 16) : 0;
 	char path[PATH_MAX];
 
 	snprintf(path, sizeof(path), "%s/bus/pci/devices/%s/modalias", sys, c->address);
@@ -288,6 +273,7 @@ void vfio_modalias(const char *sys, const struct vfio_config *c, char out[VFIO_M
 		return;
 	/* Which subsystem it will have is not known. Few drivers ask for it. */
 	snprintf(out, VFIO_MODALIAS, "pci:v%08Xd%08Xsv00000000sd00000000bc%02Xsc%02Xi%02X",
-		 vfio_hex(sys, c->address, "vendor"), vfio_hex(sys, c->address, "sriov_vf_device"),
-		 class >> 16 & 0xff, class >> 8 & 0xff, class & 0xff);
+		 vfio_number(sys, c->address, "vendor", 16),
+		 vfio_number(sys, c->address, "sriov_vf_device", 16), class >> 16 & 0xff,
+		 class >> 8 & 0xff, class & 0xff);
 }
