@@ -6,6 +6,7 @@
 #include <check.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
@@ -53,6 +54,29 @@ static inline bool steps_next(pid_t pid)
 		return true;
 	ck_assert_int_eq(WEXITSTATUS(status), 0);
 	return false;
+}
+
+/* All of them. Before each one `look` says what has come of it so far, and, at one of `stride`,
+ * `check` lets a successor carry on. */
+struct steps {
+	unsigned all, changes; /* of what `look` says */
+};
+static inline struct steps steps_through(pid_t pid, unsigned stride, uint32_t (*look)(void),
+					 void (*check)(unsigned step))
+{
+	struct steps s = {0, 0};
+	uint32_t seen = UINT32_MAX;
+
+	do {
+		uint32_t now = look();
+
+		s.changes += now != seen;
+		seen = now;
+		if (s.all % stride == 0)
+			check(s.all);
+		s.all++;
+	} while (steps_next(pid));
+	return s;
 }
 
 #endif

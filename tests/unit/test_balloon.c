@@ -22,6 +22,7 @@
 
 #include <devices/balloon/balloon.h>
 
+#include "bareworker.h"
 #include "fakedrv.h"
 #include "life.h"
 #include "steps.h"
@@ -719,7 +720,6 @@ struct bare {
 	struct helper h;
 };
 static struct bare bare, next;
-static int events[4];
 
 static void bare_start(void *dev)
 {
@@ -742,31 +742,14 @@ static void bare_stop(void *dev)
 static void birth(struct bare *r)
 {
 	struct worker *w = &r->b.w;
-	struct err e = {0};
 
 	memset(r, 0, sizeof(*r));
-	ck_assert_msg(port_open(&r->h.port, core.page, BALLOON_TAG, &e) == 0, "%s", e.text);
-	r->h.irq_fd[0] = events[0];
-	r->h.nirqs = 1;
-	r->h.event_fd = events[1];
-	w->h = &r->h;
-	w->gm = gm;
-	w->nlanes = 1;
-	w->quiet_fd = events[2];
-	w->lane[0] = (struct lane){.w = w, .ctl_fd = events[3], .queues = 0x1f};
+	bare_open(w, &r->h, core.page, BALLOON_TAG, &gm, 0x1f);
 	balloon_describe(&r->b, &conf);
 	w->model.start = bare_start;
 	w->model.stop = bare_stop;
-	port_attach(&r->h.port, &r->b.ops.regs, w);
-	ck_assert_int_ge(port_run(&r->h.port), 0);
+	bare_attach(w, &r->b.ops.regs);
 	r->b.ops.resume(w);
-}
-
-static void pump(void *arg)
-{
-	struct bare *r = arg;
-
-	ck_assert_int_ge(port_run(&r->h.port), 0);
 }
 
 /* Three chains: two lists (side by side, apart), a report of two ranges. All pages are here: */
@@ -787,8 +770,8 @@ static void guest_with_work(void)
 	struct vring_desc d[2];
 
 	birth(&bare);
-	core.pump = pump;
-	core.arg = &bare;
+	core.pump = bare_pump;
+	core.arg = &bare.h;
 	bring_up(STATS | REPORTING, 0xf);
 	turns(&bare.b);
 	for (unsigned i = 0; i < 2; i++) {
@@ -852,34 +835,29 @@ static void all_turns(void *arg)
 	turns(arg);
 }
 
+static uint32_t what_has_come(void)
+{
+	static const unsigned watched[] = {PLAY, PLAY + 3, PLAY + 7, PLAY + 10};
+	uint32_t now = drv_load16(q[0].used + 2) | (uint32_t)drv_load16(q[3].used + 2) << 4;
+
+	for (unsigned i = 0; i < ARRAY_LEN(watched); i++)
+		now |= (page_at(watched[i])[0] == 0 ? 0x100u : 0u) << i;
+	return now;
+}
+
 START_TEST(kill_at_every_instruction)
 {
-	uint32_t seen = UINT32_MAX;
-	unsigned steps = 0, changes = 0;
+	struct steps s;
 	pid_t pid;
 
-	for (unsigned i = 0; i < ARRAY_LEN(events); i++)
-		events[i] = event_create();
+	bare_events();
 	guest_with_work();
 	pid = steps_begin(all_turns, &bare.b);
 	if (!pid)
 		return;
-	do {
-		static const unsigned watched[] = {PLAY, PLAY + 3, PLAY + 7, PLAY + 10};
-		uint32_t now = drv_load16(q[0].used + 2) | (uint32_t)drv_load16(q[3].used + 2) << 4;
-
-		for (unsigned i = 0; i < ARRAY_LEN(watched); i++)
-			now |= (page_at(watched[i])[0] == 0 ? 0x100u : 0u) << i;
-
-		if (now != seen)
-			changes++;
-		seen = now;
-		if (steps % STEPS_STRIDE == 0)
-			check_successor(steps);
-		steps++;
-	} while (steps_next(pid));
-	ck_assert_uint_ge(changes, 6);
-	ck_assert_uint_gt(steps, 1000);
+	s = steps_through(pid, STEPS_STRIDE, what_has_come, check_successor);
+	ck_assert_uint_ge(s.changes, 6);
+	ck_assert_uint_gt(s.all, 1000);
 	event_drain(events[1]);
 }
 END_TEST

@@ -23,6 +23,7 @@
 
 #include <devices/mem/mem.h>
 
+#include "bareworker.h"
 #include "fakedrv.h"
 #include "life.h"
 #include "steps.h"
@@ -685,7 +686,6 @@ struct bare {
 	struct helper h;
 };
 static struct bare bare, next;
-static int events[4];
 
 static void bare_start(void *dev)
 {
@@ -713,28 +713,12 @@ static void birth(struct bare *r)
 	struct err e = {0};
 
 	memset(r, 0, sizeof(*r));
-	ck_assert_msg(port_open(&r->h.port, core.page, VMEM_TAG, &e) == 0, "%s", e.text);
-	r->h.irq_fd[0] = events[0];
-	r->h.nirqs = 1;
-	r->h.event_fd = events[1];
-	w->h = &r->h;
-	w->gm = gm;
-	w->nlanes = 1;
-	w->quiet_fd = events[2];
-	w->lane[0] = (struct lane){.w = w, .ctl_fd = events[3], .queues = 1};
+	bare_open(w, &r->h, core.page, VMEM_TAG, &gm, 1);
 	ck_assert_msg(vmem_describe(&r->b, &conf, &e) == 0, "%s", e.text);
 	w->model.start = bare_start;
 	w->model.stop = bare_stop;
-	port_attach(&r->h.port, &r->b.ops.regs, w);
-	ck_assert_int_ge(port_run(&r->h.port), 0);
+	bare_attach(w, &r->b.ops.regs);
 	r->b.ops.resume(w);
-}
-
-static void pump(void *arg)
-{
-	struct bare *r = arg;
-
-	ck_assert_int_ge(port_run(&r->h.port), 0);
 }
 
 /* Of the requests that wait, the nth has its own place. 2 and 3 are plugged, 4 to 6 as well, from
@@ -761,8 +745,8 @@ static void guest_with_work(void)
 {
 	conf.requested = 6 * BLOCK;
 	birth(&bare);
-	core.pump = pump;
-	core.arg = &bare;
+	core.pump = bare_pump;
+	core.arg = &bare.h;
 	bring_up();
 	turns(&bare.b);
 	offer_request(VIRTIO_MEM_REQ_PLUG, ADDR + 2 * BLOCK, 5);
@@ -832,31 +816,25 @@ static void all_turns(void *arg)
 	turns(arg);
 }
 
+static uint32_t what_has_come(void)
+{
+	return drv_load16(q.used + 2) |
+	       (uint32_t)((struct vmem_page *)bare.h.port.dev_state)->mem.map[0] << 8;
+}
+
 START_TEST(kill_at_every_instruction)
 {
-	uint32_t seen = UINT32_MAX;
-	unsigned steps = 0, changes = 0;
+	struct steps s;
 	pid_t pid;
 
-	for (unsigned i = 0; i < ARRAY_LEN(events); i++)
-		events[i] = event_create();
+	bare_events();
 	guest_with_work();
 	pid = steps_begin(all_turns, &bare.b);
 	if (!pid)
 		return;
-	do {
-		uint32_t now = drv_load16(q.used + 2) |
-			       (uint32_t)((struct vmem_page *)bare.h.port.dev_state)->mem.map[0]
-				       << 8;
-
-		changes += now != seen;
-		seen = now;
-		if (steps % STEPS_STRIDE == 0)
-			check_successor(steps);
-		steps++;
-	} while (steps_next(pid));
-	ck_assert_uint_ge(changes, 10);
-	ck_assert_uint_gt(steps, 1000);
+	s = steps_through(pid, STEPS_STRIDE, what_has_come, check_successor);
+	ck_assert_uint_ge(s.changes, 10);
+	ck_assert_uint_gt(s.all, 1000);
 	event_drain(events[1]);
 }
 END_TEST

@@ -17,6 +17,7 @@
 
 #include <devices/console/vcon.h>
 
+#include "bareworker.h"
 #include "fakedrv.h"
 #include "steps.h"
 
@@ -563,7 +564,6 @@ END_TEST
 static const char said[] = "Hello, world of rings; and a second one.";
 static const char typed[] = "typed ahead";
 static struct rig bare;
-static int events[5];
 
 static void model_start(void *dev)
 {
@@ -591,34 +591,17 @@ static void model_stop(void *dev)
 static void birth(struct rig *r)
 {
 	struct vcon *v = &r->v;
-	struct err e = {0};
 
 	memset(r, 0, sizeof(*r));
-	ck_assert_msg(port_open(&r->h.port, core.page, VCON_TAG, &e) == 0, "%s", e.text);
-	r->h.irq_fd[0] = events[0];
-	r->h.nirqs = 1;
-	r->h.event_fd = events[1];
-	v->w.h = &r->h;
-	v->w.gm = gm;
-	v->w.nlanes = 1;
-	v->w.quiet_fd = events[2];
-	v->w.lane[0] = (struct lane){.w = &v->w, .ctl_fd = events[3], .queues = 3};
+	bare_open(&v->w, &r->h, core.page, VCON_TAG, &gm, 3);
 	v->st = STATE_AT(core.page);
 	ends_rings(&v->ends, &v->st->rings, r->h.port.resumed);
 	v->ends.out_event = v->ends.in_event = events[4];
 	worker_describe(&v->w, VIRTIO_ID_CONSOLE, 0, VCON_QUEUES, NULL, 0);
 	v->w.model.start = model_start;
 	v->w.model.stop = model_stop;
-	port_attach(&r->h.port, &worker_helper_ops.regs, &v->w);
-	ck_assert_int_ge(port_run(&r->h.port), 0);
+	bare_attach(&v->w, &worker_helper_ops.regs);
 	worker_resume(&v->w);
-}
-
-static void pump(void *arg)
-{
-	struct rig *r = arg;
-
-	ck_assert_int_ge(port_run(&r->h.port), 0);
 }
 
 /* What the guest was given, from the used ring. */
@@ -686,8 +669,8 @@ static void guest_with_work(void)
 	atomic_store(&r->out_head, CONSOLE_OUT_LEN - 7);
 	atomic_store(&r->out_tail, CONSOLE_OUT_LEN - 7);
 	atomic_store(&bare.v.ends.out_mark, CONSOLE_OUT_LEN - 7);
-	core.pump = pump;
-	core.arg = &bare;
+	core.pump = bare_pump;
+	core.arg = &bare.h;
 	bring_up();
 	turns(&bare.v);
 	memcpy(gm_ptr(&gm, DATA, sizeof(said)), said, sizeof(said));
@@ -715,8 +698,7 @@ START_TEST(help_is_not_the_guests)
 	struct ends_rings *rings;
 	const uint32_t n = sizeof(said) - 1;
 
-	for (unsigned i = 0; i < ARRAY_LEN(events); i++)
-		events[i] = event_create();
+	bare_events();
 	guest_with_work();
 	rings = &STATE_AT(core.page)->rings;
 	atomic_store(&rings->out_tail, base - CONSOLE_OUT_LEN + 10); /* room for 10 bytes */
@@ -741,32 +723,28 @@ START_TEST(help_is_not_the_guests)
 }
 END_TEST
 
+static uint32_t what_has_come(void)
+{
+	const struct ends_rings *r = &STATE_AT(core.page)->rings;
+
+	return atomic_load(&r->out_head) ^ atomic_load(&r->in_tail) << 16 ^
+	       (uint32_t)drv_load16(drv[VCON_TX].used + 2) << 24 ^
+	       (uint32_t)drv_load16(drv[VCON_RX].used + 2) << 28;
+}
+
 START_TEST(kill_at_every_instruction)
 {
-	uint32_t seen = UINT32_MAX;
-	unsigned steps = 0, changes = 0;
+	struct steps s;
 	pid_t pid;
 
-	for (unsigned i = 0; i < ARRAY_LEN(events); i++)
-		events[i] = event_create();
+	bare_events();
 	guest_with_work();
 	pid = steps_begin(all_turns, &bare.v);
 	if (!pid)
 		return;
-	do {
-		const struct ends_rings *r = &STATE_AT(core.page)->rings;
-		uint32_t now = atomic_load(&r->out_head) ^ atomic_load(&r->in_tail) << 16 ^
-			       (uint32_t)drv_load16(drv[VCON_TX].used + 2) << 24 ^
-			       (uint32_t)drv_load16(drv[VCON_RX].used + 2) << 28;
-
-		if (now != seen)
-			changes++;
-		seen = now;
-		check_successor(steps);
-		steps++;
-	} while (steps_next(pid));
-	ck_assert_uint_ge(changes, 8);
-	ck_assert_uint_gt(steps, 1000);
+	s = steps_through(pid, 1, what_has_come, check_successor);
+	ck_assert_uint_ge(s.changes, 8);
+	ck_assert_uint_gt(s.all, 1000);
 }
 END_TEST
 
