@@ -25,61 +25,19 @@ import socket
 import struct
 import sys
 import threading
-import time
+
+from serverdisk import BLOCK, Disk, take
 
 port, image = int(sys.argv[1]), sys.argv[2]
 mode = sys.argv[3] if len(sys.argv) > 3 else "good"
-fd = os.open(image, os.O_RDWR)
-size = os.fstat(fd).st_size
-BLOCK, SEGMENT = 512, 65536
-cache, lock = {}, threading.Lock()
+disk = Disk(image, mode == "volatile")
+size = disk.size()
+SEGMENT = 65536
 grown = 0  # how often
-
-
-def take(s, n):
-    data = b""
-    while len(data) < n:
-        more = s.recv(n - len(data))
-        if not more:
-            raise EOFError
-        data += more
-    return data
 
 
 def pad(data):
     return data + b"\0" * (-len(data) % 4)
-
-
-# ---- the disk
-
-
-def read(off, n):
-    with lock:
-        data = bytearray(os.pread(fd, n, off))
-        for at in range(off, off + n, BLOCK):
-            if at in cache:
-                data[at - off:at - off + BLOCK] = cache[at]
-    return bytes(data)
-
-
-def write(off, data, fua=False):
-    with lock:
-        if mode == "volatile" and not fua:
-            for i in range(0, len(data), BLOCK):
-                cache[off + i] = data[i:i + BLOCK]
-            return
-        os.pwrite(fd, data, off)
-        for i in range(0, len(data), BLOCK):
-            cache.pop(off + i, None)
-
-
-def flush():
-    if mode == "volatile":
-        time.sleep(0.03)  # so that a kill finds something that is not flushed
-    with lock:
-        for at, data in cache.items():
-            os.pwrite(fd, data, at)
-        cache.clear()
 
 
 # ---- a session
@@ -188,21 +146,21 @@ class Session:
         self.give(itt, bytes([3 + len(page), 0, 0x10, 0]) + page, cdb[4])
 
     def sync(self, itt, cdb, data):
-        flush()
+        disk.flush()
         self.response(itt)
 
     def same(self, itt, cdb, data):
         lba, blocks = struct.unpack(">QI", cdb[2:14])
         if blocks > 2048 or (lba + blocks) * BLOCK > size:
             return self.check(itt, 5, 0x2400)
-        write(lba * BLOCK, data * blocks)
+        disk.write(lba * BLOCK, data * blocks)
         self.response(itt)
 
     def unmap(self, itt, cdb, data):
         lba, blocks = struct.unpack(">QI", data[8:20])
         if blocks > 1024 or (lba + blocks) * BLOCK > size:
             return self.check(itt, 5, 0x2400)
-        write(lba * BLOCK, bytes(blocks * BLOCK))
+        disk.write(lba * BLOCK, bytes(blocks * BLOCK))
         self.response(itt)
 
     def more(self, itt, have, length):
@@ -228,9 +186,9 @@ class Session:
         if off + n > size:
             return self.check(itt, 5, 0x2100)
         if out:
-            write(off, self.more(itt, data, n), fua)
+            disk.write(off, self.more(itt, data, n), fua)
             return self.response(itt)
-        data = read(off, n)
+        data = disk.read(off, n)
         for at in range(0, n, SEGMENT):
             self.data_in(itt, data[at:at + SEGMENT], at, at + SEGMENT >= n)
 
@@ -302,7 +260,7 @@ def connection(s):
 
 def grow(*_):
     global size, grown
-    size = os.fstat(fd).st_size
+    size = disk.size()
     grown += 1
 
 

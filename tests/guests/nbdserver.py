@@ -19,29 +19,18 @@ import socket
 import struct
 import sys
 import threading
-import time
+
+from serverdisk import Disk, take
 
 path, image = sys.argv[1:3]
 mode = sys.argv[3] if len(sys.argv) > 3 else "good"
 multi = "multi" in sys.argv
 FLAGS = 1 | 4 | 8 | (256 if multi else 0)  # flush, FUA, multi-conn
-fd = os.open(image, os.O_RDWR)
-cache = {}
-lock = threading.Lock()
-
-
-def take(s, n):
-    data = b""
-    while len(data) < n:
-        more = s.recv(n - len(data))
-        if not more:
-            raise EOFError
-        data += more
-    return data
+disk = Disk(image, mode == "volatile")
 
 
 def size():
-    return {"huge": 1 << 63, "odd": os.fstat(fd).st_size + 1000}.get(mode, os.fstat(fd).st_size)
+    return {"huge": 1 << 63, "odd": disk.size() + 1000}.get(mode, disk.size())
 
 
 def greet(s):
@@ -79,35 +68,6 @@ def greet(s):
             reply(0x80000001)
 
 
-def read(off, n):
-    with lock:
-        data = bytearray(os.pread(fd, n, off))
-        for at in range(off - off % 512, off + n, 512):
-            if at in cache:
-                data[at - off:at - off + 512] = cache[at]
-    return bytes(data)
-
-
-def write(off, data, fua):
-    with lock:
-        if mode == "volatile" and not fua:
-            for i in range(0, len(data), 512):
-                cache[off + i] = data[i:i + 512]
-            return
-        os.pwrite(fd, data, off)
-        for i in range(0, len(data), 512):
-            cache.pop(off + i, None)
-
-
-def flush():
-    if mode == "volatile":
-        time.sleep(0.03)  # so that a kill finds something that is not flushed
-    with lock:
-        for at, data in cache.items():
-            os.pwrite(fd, data, at)
-        cache.clear()
-
-
 def answer(s, handle, data=b"", error=0):
     s.sendall(struct.pack(">IIQ", 0x67446698, error, handle) + data)
 
@@ -141,12 +101,12 @@ def serve(s):
         if mode not in ("good", "volatile"):
             misbehave(s, handle, kind, n)
         elif kind == 0:
-            answer(s, handle, read(off, n))
+            answer(s, handle, disk.read(off, n))
         else:
             if kind == 1:
-                write(off, data, flags & 1)
+                disk.write(off, data, flags & 1)
             elif kind == 3:
-                flush()
+                disk.flush()
             answer(s, handle)
 
 

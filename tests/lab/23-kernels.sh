@@ -4,10 +4,7 @@
 # MSI-X. 23-kernels.host has fetched them; KERNELS says which: "13-cloud", because Debian 11 may leave the archive any day; the long run is
 # KERNELS="11-cloud 11-generic 12-generic 13-cloud 13-generic".
 . "$(dirname "$0")/lib.sh"
-modprobe tun 2>/dev/null
-ip tuntap add tap0 mode tap
-ip addr add 192.0.2.1/24 dev tap0
-ip link set tap0 up
+host_tap
 make_root "$T/root"
 root_program "$T/root" fio
 for a in dmesg grep ping; do ln -sf busybox "$T/root/bin/$a"; done

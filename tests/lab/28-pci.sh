@@ -10,10 +10,7 @@ export INSULA_SOCKET=$T/s
 for p in ip curl lspci; do
 	command -v $p >/dev/null || { not_ok $p "not installed"; exit 1; }
 done
-modprobe tun 2>/dev/null
-ip tuntap add tap0 mode tap
-ip addr add 192.0.2.1/24 dev tap0
-ip link set tap0 up
+host_tap
 make_root "$T/root"
 root_program "$T/root" fio lspci
 mkdir -p "$T/root/www" "$T/root/share" "$T/share"

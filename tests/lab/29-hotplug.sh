@@ -9,10 +9,7 @@
 cd "$(dirname "$0")/../.." || exit 1
 CTL=$BUILD/bin/insulactl
 export INSULA_SOCKET=$T/s
-modprobe tun 2>/dev/null
-ip tuntap add tap0 mode tap
-ip addr add 192.0.2.1/24 dev tap0
-ip link set tap0 up
+host_tap
 make_root "$T/root"
 root_program "$T/root" fio
 mkdir -p "$T/root/mnt" "$T/share"

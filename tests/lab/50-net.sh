@@ -7,7 +7,7 @@ export XDG_CACHE_HOME=$T/cache LIMIT=${LIMIT:-150}
 for p in passt ip; do
 	command -v $p >/dev/null || { not_ok $p "not installed"; exit 1; }
 done
-modprobe -a tun dummy 2>/dev/null
+modprobe dummy 2>/dev/null
 
 make_root "$T/root"
 root_program "$T/root" iperf3 curl
@@ -16,9 +16,7 @@ for a in ip ping wget httpd nslookup sleep grep cut md5sum head kill seq sed; do
 done
 
 ip link set lo up
-ip tuntap add tap0 mode tap
-ip addr add 192.0.2.1/24 dev tap0
-ip link set tap0 up
+host_tap
 # The host's way out, for passt: an address, and a second one that the guest has not been given.
 ip link show dummy0 >/dev/null 2>&1 || ip link add dummy0 type dummy
 ip addr add 198.51.100.1/24 dev dummy0

@@ -111,6 +111,14 @@ insulad_down() {
 # group NAME: the directory of a VM's control group
 group() { echo "/sys/fs/cgroup$(sed -n 's/^0:://p' "/proc/$("$CTL" info "$1" | member pid)/cgroup")"; }
 
+# host_tap: tap0, on which this side is 192.0.2.1/24
+host_tap() {
+	modprobe tun 2>/dev/null
+	ip tuntap add tap0 mode tap
+	ip addr add 192.0.2.1/24 dev tap0
+	ip link set tap0 up
+}
+
 # root_program DIR PROGRAM...: put programs of this machine, and the libraries that they load, below DIR
 root_program() {
 	local root=$1 p f
