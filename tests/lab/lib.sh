@@ -111,9 +111,10 @@ insulad_down() {
 # group NAME: the directory of a VM's control group
 group() { echo "/sys/fs/cgroup$(sed -n 's/^0:://p' "/proc/$("$CTL" info "$1" | member pid)/cgroup")"; }
 
-# host_tap: tap0, on which this side is 192.0.2.1/24
+# host_tap: tap0, on which this side is 192.0.2.1/24. An earlier suite in this machine may have left one.
 host_tap() {
 	modprobe tun 2>/dev/null
+	ip link del tap0 2>/dev/null
 	ip tuntap add tap0 mode tap
 	ip addr add 192.0.2.1/24 dev tap0
 	ip link set tap0 up
