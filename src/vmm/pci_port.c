@@ -178,6 +178,17 @@ static void port_update(struct pci_port *p)
 	p->told = now;
 }
 
+/* A card in a slot without power. No link comes up there, but a change of the link is what Linux,
+ * where there is a button, looks at once for: it does not listen to presence alone. (Not the
+ * button: when Linux has seen the card for itself, a press asks for it back.) */
+static void tell_unpowered(struct pci_port *p)
+{
+	uint32_t slot = pci_word(p->config, EXP_SLOT_CTL);
+
+	raise_events(p, EVENT_PRESENCE | EVENT_LINK);
+	p->tell_again = (slot & CTL_LIGHT) != CTL_LIGHT_OFF;
+}
+
 void pci_port_write(struct pci_port *p, unsigned off, unsigned size, uint32_t v)
 {
 	uint32_t at = off & ~3u, ones, word;
@@ -188,6 +199,10 @@ void pci_port_write(struct pci_port *p, unsigned off, unsigned size, uint32_t v)
 	if (at == EXP_SLOT_CTL)
 		word &= ~(ones & EVENTS << 16);
 	pci_store(p->config, at, word);
+	word = pci_word(p->config, EXP_SLOT_CTL);
+	p->tell_again = p->tell_again && word & CTL_POWER_OFF;
+	if (p->tell_again && (word & CTL_LIGHT) == CTL_LIGHT_OFF)
+		tell_unpowered(p);
 	port_update(p);
 }
 
@@ -196,9 +211,11 @@ void pci_port_fill(struct pci_port *p, bool there)
 	uint32_t slot = pci_word(p->config, EXP_SLOT_CTL) & ~(IS_THERE << 16);
 
 	pci_store(p->config, EXP_SLOT_CTL, slot | (there ? IS_THERE << 16 : 0));
-	/* In a slot without power nothing brings the link up: Linux, where there is a button, looks
-	 * when that is pressed, and at once if a card has come as well. */
-	raise_events(p, EVENT_PRESENCE | (there && slot & CTL_POWER_OFF ? EVENT_BUTTON : 0));
+	p->tell_again = false;
+	if (there && slot & CTL_POWER_OFF)
+		tell_unpowered(p);
+	else
+		raise_events(p, EVENT_PRESENCE);
 	port_update(p);
 }
 

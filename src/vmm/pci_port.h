@@ -11,7 +11,10 @@
  *   slot       with a button, a power switch and a power light; what is in it may go without
  *              notice. A command is done when it is written (No Command Completed Support).
  *              The link is up while something is there and has power
- *   events     button, presence, link: each is a bit of the slot status until the guest clears it
+ *   events     button, presence, link: each is a bit of the slot status until the guest clears it.
+ *              What comes into a slot without power is told as presence and link; and, if the power
+ *              light was not off, once more when it goes off. Linux keeps the light on while it
+ *              switches off, for a second, and forgets what it was told meanwhile
  *   interrupt  MSI, one vector, whenever an event rises that is enabled, or an enabled one is
  *              enabled that has risen: more often than the bus asks for, and never less. While MSI
  *              is off it waits (line.h)
@@ -36,6 +39,7 @@ struct pci_port {
 	uint32_t *config; /* its page of configuration space */
 	struct line line; /* of its MSI. The event is owned, and lives as long as the process */
 	uint32_t told;    /* events that were enabled and there when the guest was last told */
+	bool tell_again;  /* of what is in it, when the power light goes off */
 };
 
 /* Port `i`, with an empty slot; behind its words `config` has zeros. `line` has no event yet. 0, or

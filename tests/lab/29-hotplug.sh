@@ -120,6 +120,21 @@ for i in $(seq "${HOTPLUG_PULLS:-2}"); do
 done
 no_oops quiet-after-pulls
 
+# ---- the next one comes while Linux still switches the slot off: it finds it, and keeps it (five seconds after a press of the button it would not)
+
+"$CTL" device add --name last h0 disk="$T/d2.img" >/dev/null 2>"$T/out" || not_ok 'last' "$(cat "$T/out")"
+for way in --force ''; do
+	guest h0 'find_disk last' >"$T/out"
+	also "next${way:- asked}-before" '^vd[bc]$'
+	expect "next${way:- asked}" 0 '' "$CTL" device rm $way h0 last
+	"$CTL" device add --name last h0 disk="$T/d2.img" >/dev/null 2>"$T/out" || not_ok "next$way" "$(cat "$T/out")"
+	guest h0 'find_disk last; sleep 7; grep -qsx last /sys/block/vd*/serial && echo stays' >"$T/out"
+	also "next${way:- asked}-comes" '^vd[bc]$'
+	also "next${way:- asked}-stays" "^stays$"
+done
+expect next-gone 0 '' "$CTL" device rm h0 last
+no_oops quiet-after-next
+
 # ---- a card, a share
 
 expect add-card 0 '"net1"' "$CTL" device add h0 net=tap=tap0,mac=52:54:00:00:09:02

@@ -24,6 +24,8 @@
 #define ALL_EVENTS (BUTTON | PRESENCE | CHANGED)
 #define ENABLE 0x1029u /* all of them, and interrupts */
 #define NO_POWER 0x400u
+#define LIGHT_ON 0x100u
+#define LIGHT_OFF 0x300u
 #define ACTIVE 0x2000u
 
 static void setup(void)
@@ -502,18 +504,64 @@ START_TEST(asked_and_let_go)
 	ck_assert_uint_eq(peek(BOARD_PCI_PORT_MMIO + PLACES * BOARD_PCI_PORT_SIZE - 4, 4), 0);
 	ck_assert_uint_eq(peek(BOARD_PCI_PORT_MMIO + PLACES * BOARD_PCI_PORT_SIZE, 4), 0xffffffff);
 	ck_assert_uint_eq(peek(BOARD_PCI_PORT_MMIO - 8, 4), 0xffffffff);
-	/* The next one comes into a slot without power: as if whoever has put it in presses. */
+	/* The next one comes into a slot without power. Nobody has pressed the button. */
 	port_put(0, STATUS, 2, PRESENCE);
 	ck_assert_int_eq(rig_plug(0), 0);
 	ck_assert(told(0) && !pci_is_up(&pci, &pci.place[0]));
-	ck_assert_uint_eq(port_get(0, STATUS, 2), PRESENCE | THERE | BUTTON);
-	port_put(0, STATUS, 2, BUTTON);
+	ck_assert_uint_eq(port_get(0, STATUS, 2), PRESENCE | THERE | CHANGED);
+	ck_assert_uint_eq(port_get(0, LINK, 2), 0x11);
+	port_put(0, STATUS, 2, CHANGED);
 	ck_assert_uint_eq(conf(FIRST, 0), 0xffffffff);
 	port_put(0, CONTROL, 2, ENABLE);
 	ck_assert_uint_eq(port_get(0, STATUS, 2), PRESENCE | THERE | CHANGED);
 	ck_assert_uint_eq(port_get(0, LINK, 2), ACTIVE | 0x11);
 	use(FIRST, BAR(40));
 	works(FIRST, BAR(40));
+}
+END_TEST
+
+/* A card comes while the guest, as Linux does, gives the last one's power a second to go: it is told
+ * then, and once more when the light goes off. Never by the button: a guest that has seen the card
+ * meanwhile would give it back. */
+START_TEST(comes_while_the_last_one_goes)
+{
+	for (unsigned way = 0; way < 4; way++) {
+		bool switched = way & 1, taken = way & 2;
+
+		switch_on(0);
+		port_put(0, CONTROL, 2, ENABLE | LIGHT_ON);
+		ck_assert_int_eq(rig_plug(0), 0);
+		port_put(0, CONTROL, 2, ENABLE | LIGHT_ON | NO_POWER);
+		ck_assert_int_eq(rig_unplug(0), 0);
+		port_put(0, STATUS, 2, ALL_EVENTS);
+		(void)told(0);
+		ck_assert_int_eq(rig_plug(0), 0);
+		ck_assert(told(0));
+		ck_assert_uint_eq(port_get(0, STATUS, 2), PRESENCE | CHANGED | THERE);
+		port_put(0, STATUS, 2, PRESENCE | CHANGED);
+		port_put(0, MSI, 4, 0x00010000); /* not the slot's */
+		ck_assert_uint_eq(port_get(0, STATUS, 2), THERE);
+		if (taken) {
+			ck_assert_int_eq(rig_unplug(0), 0);
+			port_put(0, STATUS, 2, PRESENCE);
+		}
+		if (switched) {
+			port_put(0, CONTROL, 2, ENABLE | LIGHT_ON);
+			port_put(0, CONTROL, 2, ENABLE | LIGHT_ON | NO_POWER);
+			port_put(0, STATUS, 2, CHANGED);
+		}
+		(void)told(0);
+		port_put(0, CONTROL, 2, ENABLE | LIGHT_OFF | NO_POWER);
+		ck_assert_int_eq(told(0), !way);
+		ck_assert_uint_eq(port_get(0, STATUS, 2),
+				  (way ? 0 : PRESENCE | CHANGED) | (taken ? 0 : THERE));
+		port_put(0, STATUS, 2, ALL_EVENTS);
+		port_put(0, CONTROL, 2, ENABLE | LIGHT_ON | NO_POWER);
+		port_put(0, CONTROL, 2, ENABLE | LIGHT_OFF | NO_POWER); /* that was all */
+		ck_assert(!told(0));
+		if (!taken)
+			ck_assert_int_eq(rig_unplug(0), 0);
+	}
 }
 END_TEST
 
@@ -829,6 +877,8 @@ int main(void)
 	tcase_add_test(tc, an_interrupt_waits);
 	tcase_add_test(tc, gone_at_once);
 	tcase_add_test(tc, asked_and_let_go);
+	tcase_add_test(tc, comes_while_the_last_one_goes);
+	tcase_add_test(tc, comes_while_the_last_one_goes);
 	tcase_add_test(tc, power_makes_it_new);
 	tcase_add_test(tc, places_do_not_mix);
 	tcase_add_test(tc, it_cannot_be_taken_out);
