@@ -155,6 +155,11 @@ static unsigned next_run(uint16_t present, unsigned *from)
 	return n;
 }
 
+static int cannot_read(struct err *e, int rc, uint64_t at)
+{
+	return err_sys(e, rc, "it cannot be read at %llu", (unsigned long long)at);
+}
+
 /* What file f has of block b, into `to`; the sum is checked. */
 static int read_block(const struct ram_file *f, uint32_t b, uint8_t *to, struct err *e)
 {
@@ -166,7 +171,7 @@ static int read_block(const struct ram_file *f, uint32_t b, uint8_t *to, struct 
 		int rc = read_full(f->fd, to + from * RAM_PAGE, n * RAM_PAGE, at + from * RAM_PAGE);
 
 		if (rc)
-			return err_sys(e, rc, "it cannot be read at %llu", (unsigned long long)at);
+			return cannot_read(e, rc, at);
 	}
 	if (crc_of(to, present) != f->block[b].crc)
 		return err_set(e, -EPROTO, "it is damaged in the %u bytes at %llu", RAM_BLOCK,
@@ -329,6 +334,23 @@ int ram_compose(struct ram *r, uint32_t b, uint16_t *present, struct err *e)
 
 	*present = rc > 0 ? changed(r->buf[0], NULL, pages_of(r, b)) : 0;
 	return rc < 0 ? rc : 0;
+}
+
+int ram_page(struct ram *r, uint32_t b, unsigned page, struct err *e)
+{
+	uint8_t *to = r->buf[0] + page * RAM_PAGE;
+	uint64_t at = (uint64_t)b * RAM_BLOCK + page * RAM_PAGE;
+
+	for (unsigned i = r->n; i-- > 0;) {
+		int rc;
+
+		if (!(r->file[i].block[b].present >> page & 1))
+			continue;
+		rc = read_full(r->file[i].fd, to, RAM_PAGE, at);
+		return rc ? in_file(e, i, cannot_read(e, rc, at)) : 0;
+	}
+	memset(to, 0, RAM_PAGE);
+	return 0;
 }
 
 int ram_load(struct ram *r, struct err *e)

@@ -49,5 +49,7 @@ int ram_check(struct ram *r, struct err *e);
 /* Block b, RAM_BLOCK bytes from b * RAM_BLOCK on, into r->buf[0]; *present: its pages that are not
  * zero. */
 int ram_compose(struct ram *r, uint32_t b, uint16_t *present, struct err *e);
+/* One page of block b to its place in r->buf[0]. Its sum is not checked: that of a block is. */
+int ram_page(struct ram *r, uint32_t b, unsigned page, struct err *e);
 
 #endif

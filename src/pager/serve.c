@@ -16,89 +16,108 @@
 
 #define ZERO_STEP (2ull << 20)
 #define NO_BLOCK UINT32_MAX
+#define ALL_PAGES ((1u << RAM_PAGES) - 1)
 /* The working set is written so long after the first fault, and again: a VM may be short. */
 static const uint64_t write_ns[] = {50000000ull, 250000000ull, 1000000000ull, 4000000000ull};
-#define ORDER_MAX (1u << 20) /* units: 16 GiB of them */
-/* What a fault fills, and what the working set counts. */
-#define UNIT (SERVE_PAGES * RAM_PAGE)
-#define UNITS (RAM_BLOCK / UNIT) /* of a block */
+/* So many pages asked for in a row, and the rest of the block comes with them. */
+#define ROW 4u
 
-/* In front of the numbers of the units. */
+/* In front of the blocks. */
 struct order_head {
 	char magic[8];
 	uint32_t n, crc;
 };
-#define ORDER_MAGIC "INSWSET2"
+#define ORDER_MAGIC "INSWSET3"
 
 /* ---- the working set ---- */
 
-static uint32_t order_crc(const struct serve *s)
+static size_t set_size(const struct serve *s)
 {
-	return (uint32_t)crc32(crc32(0, NULL, 0), (const Bytef *)s->units,
-			       (uInt)(s->norder * sizeof(*s->units)));
+	return s->n * sizeof(*s->set);
 }
 
-static void mark(struct serve *s, uint32_t unit)
+static uint32_t set_crc(const struct serve *s)
 {
-	s->seen[unit / 8] |= (uint8_t)(1u << unit % 8);
+	return (uint32_t)crc32(crc32(0, NULL, 0), (const Bytef *)s->set, (uInt)set_size(s));
 }
 
-/* One that is damaged, or of another time, costs nothing but the prefetch. */
+/* Each block once, and none beyond the memory. */
+static bool set_places(struct serve *s)
+{
+	for (uint32_t i = 0; i < s->n; i++) {
+		uint32_t b = s->set[i].block;
+
+		if (b >= ram_blocks(s->ram) || s->place[b])
+			return false;
+		s->place[b] = i + 1;
+	}
+	return true;
+}
+
+/* One that is damaged, or of another time, costs nothing but the prefetch. It may be longer than the
+ * one that takes its place. */
 static void read_order(struct serve *s)
 {
 	struct order_head h;
 	struct stat st;
 
 	if (fstat(s->order, &st) || read_full(s->order, &h, sizeof(h), 0) ||
-	    memcmp(h.magic, ORDER_MAGIC, sizeof(h.magic)) != 0 || h.n > ORDER_MAX ||
-	    (uint64_t)st.st_size != sizeof(h) + h.n * sizeof(*s->units) ||
-	    read_full(s->order, s->units, h.n * sizeof(*s->units), sizeof(h)))
+	    memcmp(h.magic, ORDER_MAGIC, sizeof(h.magic)) != 0 || h.n > ram_blocks(s->ram) ||
+	    (uint64_t)st.st_size < sizeof(h) + h.n * sizeof(*s->set) ||
+	    read_full(s->order, s->set, h.n * sizeof(*s->set), sizeof(h)))
 		return;
-	s->norder = h.n;
-	s->replays = h.n && order_crc(s) == h.crc;
-	s->norder = s->nwritten = s->replays ? h.n : 0;
-	s->end = s->norder;
-	for (uint32_t i = 0; i < s->norder; i++) {
-		if (s->units[i] / UNITS < ram_blocks(s->ram))
-			mark(s, s->units[i]);
+	s->n = h.n;
+	s->replays = h.n && set_crc(s) == h.crc && set_places(s);
+	if (!s->replays) {
+		s->n = 0;
+		memset(s->place, 0, ram_blocks(s->ram) * sizeof(*s->place));
 	}
+	s->end = s->n;
 }
 
 static void write_order(struct serve *s)
 {
-	struct order_head h = {.n = s->norder};
+	struct order_head h = {.n = s->n};
 
-	s->records = ++s->writes < ARRAY_LEN(write_ns) && s->norder < ORDER_MAX;
-	if (s->norder == s->nwritten)
+	s->records = ++s->writes < ARRAY_LEN(write_ns);
+	if (!s->changed)
 		return;
-	s->nwritten = s->norder;
+	s->changed = false;
 	memcpy(h.magic, ORDER_MAGIC, sizeof(h.magic));
-	h.crc = order_crc(s);
-	if (pwrite(s->order, s->units, s->norder * sizeof(*s->units), sizeof(h)) < 0 ||
+	h.crc = set_crc(s);
+	if (pwrite(s->order, s->set, set_size(s), sizeof(h)) < 0 ||
 	    pwrite(s->order, &h, sizeof(h), 0) < 0)
 		log_info("the working set cannot be written: %s", strerror(errno));
 }
 
-static void note(struct serve *s, uint32_t unit)
+static void note(struct serve *s, uint32_t b, unsigned page)
 {
-	if (!s->records || (s->seen[unit / 8] >> unit % 8 & 1))
+	struct serve_block *w;
+
+	if (!s->records)
 		return;
 	if (!s->begun_ns)
 		s->begun_ns = clock_ns();
-	mark(s, unit);
-	s->units[s->norder++] = unit;
-	if (s->norder == ORDER_MAX)
-		write_order(s);
+	if (!s->place[b]) {
+		s->set[s->n] = (struct serve_block){.block = b};
+		s->place[b] = ++s->n;
+	}
+	w = &s->set[s->place[b] - 1];
+	s->changed |= !(w->pages >> page & 1);
+	w->pages |= (uint16_t)(1u << page);
 }
 
 int serve_open(struct serve *s, struct ram *ram, int order, struct err *e)
 {
 	*s = (struct serve){.ram = ram, .block = NO_BLOCK, .order = order};
+	s->checked = reserve_memory(ram_blocks(s->ram) / 8 + 1, true);
+	if (!s->checked)
+		return err_set(e, -ENOMEM, "out of memory");
 	if (order < 0)
 		return 0;
-	s->units = reserve_memory(ORDER_MAX * sizeof(*s->units), true);
-	s->seen = reserve_memory(ram_blocks(s->ram) * UNITS / 8 + RAM_PAGE, true);
-	if (!s->units || !s->seen)
+	s->set = reserve_memory(ram_blocks(s->ram) * sizeof(*s->set), true);
+	s->place = reserve_memory(ram_blocks(s->ram) * sizeof(*s->place), true);
+	if (!s->set || !s->place)
 		return err_set(e, -ENOMEM, "out of memory");
 	s->records = (fcntl(order, F_GETFL) & O_ACCMODE) == O_RDWR;
 	return 0;
@@ -123,19 +142,51 @@ int serve_add(struct serve *s, int fd, uint64_t offset, uint64_t addr, uint64_t 
 
 /* ---- filling ---- */
 
-/* Block b is in the buffer. */
-static int fetch(struct serve *s, uint32_t b, struct err *e)
+static int fetch_page(struct serve *s, unsigned page, struct err *e)
 {
-	int rc;
+	const uint8_t *at = s->ram->buf[0] + page * RAM_PAGE;
+	int rc = ram_page(s->ram, s->block, page, e);
 
-	if (s->block == b)
-		return 0;
-	s->block = NO_BLOCK;
-	rc = ram_compose(s->ram, b, &s->present, e);
 	if (rc)
 		return rc;
-	s->block = b;
+	s->held |= 1u << page;
+	if (!mem_is_zero(at, RAM_PAGE))
+		s->present |= 1u << page;
 	return 0;
+}
+
+/* All of block b, whose sum is checked. */
+static int fetch_block(struct serve *s, uint32_t b, struct err *e)
+{
+	uint16_t present;
+	int rc = ram_compose(s->ram, b, &present, e);
+
+	if (rc)
+		return rc;
+	s->held = ALL_PAGES;
+	s->present = present;
+	s->checked[b / 8] |= (uint8_t)(1u << b % 8);
+	return 0;
+}
+
+/* `pages` of block b are in the buffer, and perhaps others. */
+static int fetch(struct serve *s, uint32_t b, unsigned pages, struct err *e)
+{
+	int rc = 0;
+
+	if (s->block != b) {
+		s->block = b;
+		s->held = s->present = 0;
+		if (!(s->checked[b / 8] >> b % 8 & 1))
+			rc = fetch_block(s, b, e);
+	}
+	for (unsigned i = 0; i < RAM_PAGES && !rc; i++) {
+		if (pages & ~s->held & 1u << i)
+			rc = fetch_page(s, i, e);
+	}
+	if (rc)
+		s->block = NO_BLOCK;
+	return rc;
 }
 
 /* `n` bytes of the buffer, from `from` on, to `at` of the range. What is there already stays. -ESRCH:
@@ -165,17 +216,18 @@ static int put(struct serve *s, const struct range *r, uint64_t at, size_t from,
 	return 0;
 }
 
-/* Pages [first, end) of the block in the buffer, those that are not zero and in the range. */
-static int put_pages(struct serve *s, const struct range *r, unsigned first, unsigned end)
+/* Those `pages` of the block in the buffer that are not zero and in the range. */
+static int put_pages(struct serve *s, const struct range *r, unsigned pages)
 {
 	uint64_t start = (uint64_t)s->block * RAM_BLOCK;
 
-	for (unsigned i = first; i < end; i++) {
+	pages &= s->present;
+	for (unsigned i = 0; i < RAM_PAGES; i++) {
 		uint64_t off = start + i * RAM_PAGE;
 		unsigned n = 0;
 		int rc;
 
-		while (i + n < end && (s->present >> (i + n) & 1))
+		while (pages >> (i + n) & 1)
 			n++;
 		if (!n || off < r->offset || off + n * RAM_PAGE > r->offset + r->len)
 			continue;
@@ -233,23 +285,36 @@ static int put_zero(const struct range *r, uint64_t at)
 	return errno == EEXIST || errno == EAGAIN ? 0 : -errno;
 }
 
+/* What is filled of block b when its page `page` is asked for. */
+static unsigned wanted(struct serve *s, uint32_t b, unsigned page)
+{
+	uint64_t asked = (uint64_t)b * RAM_PAGES + page;
+	unsigned pages = 1u << page;
+
+	s->row = asked == s->next ? s->row + 1 : 1;
+	if (s->row >= ROW)
+		pages = ALL_PAGES & ~(pages - 1);
+	s->next = s->row >= ROW ? (b + 1ull) * RAM_PAGES : asked + 1;
+	return pages;
+}
+
 static int on_fault(void *ctx, struct range *r, uint64_t addr, struct err *e)
 {
 	struct serve *s = ctx;
 	uint64_t off = r->offset + ((addr & ~(uint64_t)(RAM_PAGE - 1)) - r->addr);
 	uint32_t b = (uint32_t)(off / RAM_BLOCK);
 	unsigned page = (unsigned)(off % RAM_BLOCK / RAM_PAGE);
-	unsigned first = page & ~(SERVE_PAGES - 1);
+	unsigned pages;
 	int rc;
 
 	if (block_is_zero(s, b) && give_away(s, r, off))
 		return 0;
-	rc = fetch(s, b, e);
+	note(s, b, page);
+	pages = wanted(s, b, page);
+	rc = fetch(s, b, pages, e);
 	if (rc)
 		return rc;
-	note(s, (uint32_t)(off / UNIT));
-	rc = s->present >> page & 1 ? put_pages(s, r, first, first + SERVE_PAGES)
-				    : put_zero(r, off - r->offset);
+	rc = s->present >> page & 1 ? put_pages(s, r, pages) : put_zero(r, off - r->offset);
 	/* Its process has ended, or this is no range of memory: nobody else has to suffer for it. */
 	if (rc && rc != -ENOENT)
 		fd_close(&r->fd);
@@ -258,16 +323,16 @@ static int on_fault(void *ctx, struct range *r, uint64_t addr, struct err *e)
 
 /* ---- turns ---- */
 
-/* Pages [first, end) of block b into the first process that takes them: page tables as well as
- * pages. -EAGAIN: none does. */
-static int put_block(struct serve *s, uint32_t b, unsigned first, unsigned end, struct err *e)
+/* `pages` of block b into the first process that takes them: page tables as well as pages. -EAGAIN:
+ * none does. */
+static int put_block(struct serve *s, uint32_t b, unsigned pages, struct err *e)
 {
 	uint64_t off = (uint64_t)b * RAM_BLOCK;
 	int rc;
 
-	if (b >= ram_blocks(s->ram) || block_is_zero(s, b))
+	if (block_is_zero(s, b))
 		return 0;
-	rc = fetch(s, b, e);
+	rc = fetch(s, b, pages, e);
 	if (rc)
 		return rc;
 	for (unsigned i = 0; i < s->ranges.n; i++) {
@@ -275,7 +340,7 @@ static int put_block(struct serve *s, uint32_t b, unsigned first, unsigned end, 
 
 		if (r->fd < 0 || off < r->offset || off >= r->offset + r->len)
 			continue;
-		rc = put_pages(s, r, first, end);
+		rc = put_pages(s, r, pages);
 		if (!rc)
 			return 0;
 		if (rc != -ENOENT)
@@ -286,9 +351,8 @@ static int put_block(struct serve *s, uint32_t b, unsigned first, unsigned end, 
 
 static int prefetch(struct serve *s, struct err *e)
 {
-	uint32_t unit = s->units[s->at++];
-	unsigned first = unit % UNITS * SERVE_PAGES;
-	int rc = put_block(s, unit / UNITS, first, first + SERVE_PAGES, e);
+	const struct serve_block *w = &s->set[s->at++];
+	int rc = put_block(s, w->block, w->pages, e);
 
 	if (s->at == s->end)
 		s->replays = false;
@@ -301,7 +365,7 @@ static int fill_some(struct serve *s, struct err *e)
 	while (s->fill_at < ram_blocks(s->ram) && block_is_zero(s, s->fill_at))
 		s->fill_at++;
 	if (s->fill_at < ram_blocks(s->ram))
-		return put_block(s, s->fill_at++, 0, RAM_PAGES, e);
+		return put_block(s, s->fill_at++, ALL_PAGES, e);
 	s->fills = false;
 	s->whole = true;
 	return 0;

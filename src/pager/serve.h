@@ -6,12 +6,16 @@
  * and its descriptor is here (MSG_PAGER_FAULTS). A page that is missing in the memfd stops the
  * thread that touches it until we have put the page there; from then on it is there for all.
  *
- * What is filled with a page: its neighbours that are in the snapshot, SERVE_PAGES in all. What the
- * snapshot has as zeros, 2 MiB or a block of it, is handed to the kernel for good: the range is
- * unregistered in that process, and a page that is missing in it is zero as in any memfd.
+ * Only the page is filled, because what a clone has of its own is what its owner pays for; but when
+ * pages are asked for one behind the other, those behind them come unasked, up to the end of the
+ * block. What the snapshot has as zeros, 2 MiB or a block of it, is handed to the kernel for good:
+ * the range is unregistered in that process, and a page that is missing in it is zero as in any
+ * memfd.
  *
- * In which order pages were asked for, SERVE_PAGES each, is written down once (the working set); the
- * next time they are filled in that order before anybody asks.
+ * Which pages were asked for is written down once (the working set), block by block in the order in
+ * which they were asked for first; the next time they are filled in that order before anybody asks.
+ * A block is read as a whole, and its sum checked, when something of it is asked for first; from
+ * then on pages of it are read alone.
  *
  * One thread.
  */
@@ -23,23 +27,33 @@
 #include "ram.h"
 #include "range.h"
 
-#define SERVE_PAGES 4u /* a power of two, at most those of a block */
+/* Of the working set: pages of a block that were asked for. */
+struct serve_block {
+	uint32_t block;
+	uint16_t pages; /* bit i: page i; not 0 */
+	uint16_t zero;
+};
 
 struct serve {
 	struct ram *ram;
 	struct ranges ranges;
 	uint32_t block;   /* that ram->buf[0] holds; UINT32_MAX: none */
-	uint16_t present; /* its pages that are not zero */
+	unsigned held;    /* its pages that are there */
+	unsigned present; /* those of them that are not zero */
+	uint8_t *checked; /* a bit for each block whose sum was right */
+
+	uint64_t next; /* the page behind the one that was asked for last */
+	unsigned row;  /* how many were asked for, each behind the other */
 
 	int order; /* file of the working set; -1: none */
-	bool records, replays;
-	uint32_t norder, nwritten; /* units in it, and in the file */
-	uint32_t at, end;          /* the next one to be filled before it is asked for */
+	bool records, replays, changed;
+	struct serve_block *set; /* each block at most once */
+	uint32_t *place;         /* of a block in it, from 1 on; 0: it is not there */
+	uint32_t n;              /* blocks in it */
+	uint32_t at, end;        /* the next one to be filled before it is asked for */
 	unsigned writes;
 	bool fills, whole; /* serve_fill() is under way; it is done */
 	uint32_t fill_at;
-	uint32_t *units;   /* SERVE_PAGES each */
-	uint8_t *seen;     /* a bit for each */
 	uint64_t begun_ns; /* the first fault */
 };
 

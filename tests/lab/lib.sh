@@ -42,7 +42,7 @@ also() {
 }
 
 # guest VM COMMAND: what it says, both streams; of a VM of insulad
-guest() { timeout 60 "$CTL" exec "$1" -- sh -c "$2" </dev/null 2>&1; }
+guest() { timeout 120 "$CTL" exec "$1" -- sh -c "$2" </dev/null 2>&1; }
 # process VM NAME: of a VM of insulad the id of one of its processes, such as "insula-blk vda"
 process() {
 	"$CTL" info "$1" | python3 -c 'import json, sys
