@@ -61,10 +61,7 @@ mv "$T/node" /dev/vhost-net
 
 # ---- frames
 
-# workers: the ids of the kernel's, which are threads of a helper from Linux 6.4 on
-workers() { grep -lE '^vhost-[0-9]+$' /proc/[0-9]*/task/[0-9]*/comm 2>/dev/null | cut -d/ -f5 | sort -u; }
-count() { workers | wc -l; }
-same none-at-first 0 "$(count)"
+same none-at-first 0 "$(kernel_workers | wc -l)"
 for _ in $(seq 300); do
 	! curl -s -m 5 -o /dev/null http://127.0.0.1:8000/ || break
 	sleep 0.2
@@ -85,9 +82,9 @@ frames() { python3 -c 'import json, sys
 d = [x["helper"] for x in json.load(open(sys.argv[1]))["devices"] if x["name"].startswith("eth")]
 print(len(d), sum(h["rx_packets"] + h["tx_packets"] for h in d))' "$T/out" 2>&1; }
 same not-by-insula-net '2 0' "$(frames)"
-same a-worker-each 2 "$(count)"
+same a-worker-each 2 "$(kernel_workers | wc -l)"
 g=$(group v)
-for w in $(workers); do cat "/proc/$w/cgroup"; done | sort -u >"$T/out"
+for w in $(kernel_workers); do cat "/proc/$w/cgroup"; done | sort -u >"$T/out"
 same in-the-group "0::${g#/sys/fs/cgroup}" "$(cat "$T/out")"
 
 # ---- insula-net dies under load
@@ -103,7 +100,7 @@ for k in $(seq $KILLS); do
 done
 shoot v 'insula-net eth1'
 same upload-by-pci-goes-on "$up" "$(curl -s -m 240 --retry 5 --retry-all-errors http://192.0.3.2/data | md5sum)"
-same still-a-worker-each 2 "$(count)"
+same still-a-worker-each 2 "$(kernel_workers | wc -l)"
 guest v 'touch /tmp/enough; for i in $(seq 300); do [ -e /tmp/over ] && break; sleep 0.1; done; sort /tmp/sums | uniq; dmesg' >"$T/out"
 same all-downloads "$down" "$(grep -E '^[0-9a-f]{32} ' "$T/out")"
 nothing_locked_up
@@ -118,9 +115,4 @@ same upload-after-all "$up" "$(curl -s -m 240 http://192.0.2.2/data | md5sum)"
 # ---- nothing is left
 
 "$CTL" kill v >/dev/null 2>&1
-for _ in $(seq 100); do
-	[ "$(count)" != 0 ] || [ -d "$g" ] || break
-	sleep 0.1
-done
-same no-worker-left 0 "$(count)"
-[ ! -d "$g" ] && ok no-group-left || not_ok no-group-left "$g: $(cat "$g/cgroup.threads" 2>&1 | tr '\n' ' ')"
+nothing_in_the_kernel "$g"

@@ -111,6 +111,21 @@ insulad_down() {
 # group NAME: the directory of a VM's control group
 group() { echo "/sys/fs/cgroup$(sed -n 's/^0:://p' "/proc/$("$CTL" info "$1" | member pid)/cgroup")"; }
 
+# kernel_workers: the ids of vhost's, which are threads of a helper from Linux 6.4 on
+kernel_workers() { grep -lE '^vhost-[0-9]+$' /proc/[0-9]*/task/[0-9]*/comm 2>/dev/null | cut -d/ -f5 | sort -u; }
+# nothing_in_the_kernel GROUP...: none of those is left, nor one of these groups
+nothing_in_the_kernel() {
+	local g
+	for _ in $(seq 100); do
+		[ -n "$(kernel_workers)" ] || ls -d "$@" >/dev/null 2>&1 || break
+		sleep 0.1
+	done
+	same no-worker-left '' "$(kernel_workers)"
+	for g in "$@"; do
+		[ ! -d "$g" ] && ok no-group-left || not_ok no-group-left "$g: $(cat "$g/cgroup.threads" 2>&1 | tr '\n' ' ')"
+	done
+}
+
 # host_tap: tap0, on which this side is 192.0.2.1/24. An earlier suite in this machine may have left one.
 host_tap() {
 	modprobe tun 2>/dev/null

@@ -4,18 +4,13 @@
  * order, and what becomes of the device when the kernel refuses.
  */
 #include <check.h>
-#include <fcntl.h>
-#include <linux/if_tun.h>
-#include <linux/vhost.h>
 #include <poll.h>
-#include <stdarg.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include <devices/net/net.h>
 
-#include "fakedrv.h"
+#include "fakevhost.h"
 #include "life.h"
 
 #define MEM_SIZE (64u << 20)
@@ -23,7 +18,6 @@
 #define QNUM 64
 #define RINGS(i) (0x10000u + (i)*DRV_QUEUE_BYTES)
 #define COMMAND 0x1000000u
-#define WAIT_MS 20000
 #define MRG DRV_F(VIRTIO_NET_F_MRG_RXBUF)
 #define FEATURES                                                                   \
 	(DRV_COMMON | MRG | DRV_F(VIRTIO_NET_F_MAC) | DRV_F(VIRTIO_NET_F_STATUS) | \
@@ -41,146 +35,6 @@ static struct rig { /* fresh for every start */
 static struct msg_start_net conf;
 static const char *step;
 static struct err err;
-
-/* ---- the kernel's side ---- */
-
-static struct {
-	int fd; /* of /dev/vhost-net, so to say */
-	bool owned;
-	uint64_t can, features;
-	unsigned nregions;
-	struct vhost_memory_region region[MEMMAP_MAX];
-	struct fake_ring {
-		unsigned num, base;
-		struct vhost_vring_addr addr;
-		int call, kick, err, backend;
-		unsigned starts;
-	} ring[2];
-	unsigned long fails; /* this request is refused */
-	uint64_t offloads;
-	bool late; /* errors come just before a ring is let go */
-} fake;
-
-static int refused(int code)
-{
-	errno = code;
-	return -1;
-}
-
-static int fake_file(unsigned long request, const struct vhost_vring_file *f)
-{
-	struct fake_ring *r = &fake.ring[f->index];
-
-	switch (request) {
-	case VHOST_SET_VRING_CALL:
-		r->call = f->fd;
-		return 0;
-	case VHOST_SET_VRING_ERR:
-		r->err = f->fd;
-		return 0;
-	case VHOST_SET_VRING_KICK:
-		/* One that is heard before there is a backend is lost. */
-		ck_assert_msg(f->fd < 0 || r->backend >= 0, "a doorbell before the backend");
-		r->kick = f->fd;
-		return 0;
-	default:
-		ck_assert_msg(f->fd < 0 || r->addr.desc_user_addr, "a backend before the rings");
-		r->starts += f->fd >= 0;
-		if (fake.late && f->fd < 0)
-			event_signal(r->err);
-		r->backend = f->fd;
-		return 0;
-	}
-}
-
-static int fake_state(unsigned long request, const struct vhost_vring_state *s)
-{
-	struct fake_ring *r = &fake.ring[s->index];
-
-	if (r->backend >= 0)
-		return refused(EBUSY);
-	if (request == VHOST_SET_VRING_NUM)
-		r->num = s->num;
-	else
-		r->base = s->num;
-	return 0;
-}
-
-static int fake_memory(const struct vhost_memory *m)
-{
-	fake.nregions = m->nregions;
-	ck_assert_uint_le(m->nregions, MEMMAP_MAX);
-	memcpy(fake.region, m->regions, m->nregions * sizeof(fake.region[0]));
-	return 0;
-}
-
-/* What stops a ring cannot fail. */
-static bool takes_back(unsigned long request, const void *arg)
-{
-	return (request == VHOST_NET_SET_BACKEND || request == VHOST_SET_VRING_KICK) &&
-	       ((const struct vhost_vring_file *)arg)->fd < 0;
-}
-
-static int fake_vhost(unsigned long request, void *arg)
-{
-	if (request == fake.fails && !takes_back(request, arg))
-		return refused(EFAULT);
-	if (request != VHOST_SET_OWNER && !fake.owned)
-		return refused(EPERM);
-	switch (request) {
-	case VHOST_SET_OWNER:
-		if (fake.owned)
-			return refused(EBUSY);
-		fake.owned = true;
-		return 0;
-	case VHOST_GET_FEATURES:
-		memcpy(arg, &fake.can, sizeof(fake.can));
-		return 0;
-	case VHOST_SET_FEATURES:
-		memcpy(&fake.features, arg, sizeof(fake.features));
-		return fake.features & ~fake.can ? refused(EOPNOTSUPP) : 0;
-	case VHOST_SET_MEM_TABLE:
-		return fake_memory(arg);
-	case VHOST_SET_VRING_NUM:
-	case VHOST_SET_VRING_BASE:
-		return fake_state(request, arg);
-	case VHOST_SET_VRING_ADDR:
-		fake.ring[((struct vhost_vring_addr *)arg)->index].addr =
-			*(struct vhost_vring_addr *)arg;
-		return 0;
-	default:
-		return fake_file(request, arg);
-	}
-}
-
-/* Instead of the C library's. */
-int ioctl(int fd, unsigned long request, ...)
-{
-	va_list list;
-	void *arg;
-
-	va_start(list, request);
-	arg = va_arg(list, void *);
-	va_end(list);
-	if (fd == fake.fd)
-		return fake_vhost(request, arg);
-	if (request != TUNSETOFFLOAD)
-		return (int)syscall(SYS_ioctl, fd, request, arg);
-	fake.offloads = (uintptr_t)arg;
-	return 0;
-}
-
-/* As a descriptor is that nobody has used. */
-static void fresh_fake(void)
-{
-	memset(&fake, 0, sizeof(fake));
-	fake.can = TO_THE_KERNEL | DRV_F(VHOST_F_LOG_ALL) | DRV_F(VHOST_NET_F_VIRTIO_NET_HDR);
-	for (unsigned i = 0; i < 2; i++)
-		fake.ring[i].call = fake.ring[i].kick = fake.ring[i].err = fake.ring[i].backend =
-			-1;
-	fake.fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-	ck_assert_int_ge(fake.fd, 0);
-}
 
 /* ---- the device ---- */
 
@@ -221,7 +75,7 @@ static void setup(void)
 				      .tun_offloads = TUN_F_CSUM | TUN_F_TSO4,
 				      .mac = {2, 1, 2, 3, 4, 5},
 				      .flags = NET_VHOST};
-	fresh_fake();
+	fake_fresh(TO_THE_KERNEL | DRV_F(VHOST_NET_F_VIRTIO_NET_HDR));
 }
 
 static void teardown(void)
@@ -245,48 +99,18 @@ static void bring_up(uint64_t features)
 	drv_ok(&core);
 }
 
-static bool until(bool (*fn)(void))
-{
-	for (unsigned i = 0; i < WAIT_MS && !fn(); i++)
-		usleep(1000);
-	return fn();
-}
-
 static bool needs_reset(void)
 {
 	return drv_status(&core) & VIRTIO_CONFIG_S_NEEDS_RESET;
 }
 
-static void expect_stopped(void)
-{
-	for (unsigned i = 0; i < 2; i++) {
-		ck_assert_int_eq(fake.ring[i].backend, -1);
-		ck_assert_int_eq(fake.ring[i].kick, -1);
-	}
-}
-
 static void expect_served(unsigned base0, unsigned base1)
 {
-	const struct guestmem *own = &rig->n.w.gm;
-	const unsigned base[2] = {base0, base1};
-
 	ck_assert_uint_eq(drv_status(&core), 0xf);
-	for (unsigned i = 0; i < 2; i++) {
-		const struct fake_ring *r = &fake.ring[i];
-
-		ck_assert_uint_eq(r->num, QNUM);
-		ck_assert_uint_eq(r->base, base[i]);
-		ck_assert_ptr_eq((void *)(uintptr_t)r->addr.desc_user_addr,
-				 gm_ptr(own, RINGS(i), 16));
-		ck_assert_ptr_eq((void *)(uintptr_t)r->addr.avail_user_addr,
-				 gm_ptr(own, RINGS(i) + 0x1000, 16));
-		ck_assert_ptr_eq((void *)(uintptr_t)r->addr.used_user_addr,
-				 gm_ptr(own, RINGS(i) + 0x2000, 16));
-		ck_assert_uint_eq(r->addr.flags, 0);
-		ck_assert_int_eq(r->backend, rig->n.backing[0].fd);
-		ck_assert_int_eq(r->kick, rig->n.w.kick_fd[i]);
-		ck_assert_int_eq(r->err, rig->n.vhost.err_fd);
-	}
+	fake_expect_ring(0, &rig->n.vhost, RINGS(0), QNUM, base0);
+	fake_expect_ring(1, &rig->n.vhost, RINGS(1), QNUM, base1);
+	for (unsigned i = 0; i < 2; i++)
+		ck_assert_int_eq(fake.ring[i].backend, rig->n.backing[0].fd);
 }
 
 /* ---- tests ---- */
@@ -315,18 +139,9 @@ END_TEST
  * is taken back before a reset is answered. */
 START_TEST(handed_over)
 {
-	const struct guestmem *own;
-
 	life_begin(opened);
-	own = &rig->n.w.gm;
-	ck_assert_uint_eq(fake.nregions, own->nregions);
-	for (unsigned i = 0; i < own->nregions; i++) {
-		ck_assert_uint_eq(fake.region[i].guest_phys_addr, own->region[i].gpa);
-		ck_assert_uint_eq(fake.region[i].memory_size, own->region[i].size);
-		ck_assert_uint_eq(fake.region[i].userspace_addr, (uintptr_t)own->region[i].host);
-		ck_assert_uint_eq(fake.region[i].flags_padding, 0);
-	}
-	expect_stopped();
+	fake_expect_memory(&rig->n.w.gm);
+	fake_expect_stopped();
 	for (unsigned i = 1; i < 4; i++) {
 		bring_up(FEATURES | DRV_F(VIRTIO_NET_F_GUEST_CSUM));
 		expect_served(0, 0);
@@ -337,12 +152,12 @@ START_TEST(handed_over)
 		ck_assert_uint_eq(fake.ring[0].starts, i);
 		drv_set_status(&core, 0);
 		ck_assert_uint_eq(drv_status(&core), 0);
-		expect_stopped();
+		fake_expect_stopped();
 	}
 	bring_up(DRV_F(VIRTIO_F_VERSION_1));
 	ck_assert_uint_eq(fake.features, DRV_F(VIRTIO_F_VERSION_1));
 	life_end();
-	expect_stopped();
+	fake_expect_stopped();
 }
 END_TEST
 
@@ -354,7 +169,7 @@ START_TEST(goes_on)
 	drv_store16(drv[0].used + 2, 0xfffe);
 	drv_store16(drv[1].used + 2, 11);
 	life_end();
-	fresh_fake();
+	fake_fresh(TO_THE_KERNEL | DRV_F(VHOST_NET_F_VIRTIO_NET_HDR));
 	life_begin(opened);
 	expect_served(0xfffe, 11);
 	ck_assert_uint_eq(fake.features, TO_THE_KERNEL);
@@ -418,7 +233,7 @@ START_TEST(broken_ring)
 		expect_served(0, 0);
 		event_signal(fake.ring[i % 2].err);
 		ck_assert(until(needs_reset));
-		expect_stopped();
+		fake_expect_stopped();
 	}
 	/* What is said of rings that go is not said of the next ones. */
 	fake.late = true;
@@ -443,7 +258,7 @@ START_TEST(refused_while_it_runs)
 	fake.fails = running[_i];
 	bring_up(FEATURES);
 	ck_assert(needs_reset());
-	expect_stopped();
+	fake_expect_stopped();
 	fake.fails = 0;
 	bring_up(FEATURES);
 	expect_served(0, 0);
@@ -517,34 +332,19 @@ START_TEST(tap_is_gone)
 	bring_up(FEATURES);
 	ck_assert(until(link_is_down));
 	ck_assert(!needs_reset());
-	expect_stopped();
+	fake_expect_stopped();
 	life_end();
 }
 END_TEST
 
-/* After the seal: seven requests, and none with which it could choose whose memory is used. */
+/* After the seal: seven requests. */
 START_TEST(rules)
 {
-	static const unsigned long never[] = {VHOST_SET_OWNER, VHOST_SET_MEM_TABLE,
-					      VHOST_SET_LOG_BASE, VHOST_SET_LOG_FD};
 	struct rule_list l = {.n = 0};
-	unsigned found = 0;
 
 	ck_assert_int_eq(open_net(), 0);
 	net_rules(&rig->n, &l);
-	for (size_t i = 0; i < l.n; i++) {
-		const struct jail_arg *a = l.rule[i].arg;
-
-		ck_assert_int_ne(l.rule[i].nr, SYS_readv);
-		ck_assert_int_ne(l.rule[i].nr, SYS_writev);
-		if (l.rule[i].nr != SYS_ioctl || a[0].value != (uint64_t)(unsigned)fake.fd)
-			continue;
-		for (unsigned k = 0; k < ARRAY_LEN(never); k++)
-			ck_assert_uint_ne(a[1].value, never[k]);
-		for (unsigned k = 0; k < ARRAY_LEN(running); k++)
-			found += a[1].value == running[k];
-	}
-	ck_assert_uint_eq(found, ARRAY_LEN(running));
+	fake_expect_rules(&l, running, ARRAY_LEN(running));
 }
 END_TEST
 

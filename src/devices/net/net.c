@@ -209,8 +209,9 @@ static void model_stop_vhost(void *dev)
 
 static void model_vector_vhost(void *dev, unsigned i)
 {
-	if (NET_VHOST_QUEUES >> i & 1)
-		net_vhost_vector(dev, i);
+	const struct net *n = dev;
+
+	kvhost_vector(&n->vhost, i);
 }
 
 static void net_describe(struct net *n)

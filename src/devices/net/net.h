@@ -39,6 +39,7 @@
 #include "net_page.h"
 #include "net_start.h"
 #include "devices/bucket.h"
+#include "devices/kvhost.h"
 #include "net_backing.h"
 #include "net_policy.h"
 #include "devices/worker.h"
@@ -113,12 +114,6 @@ struct net_lane {
 	uint32_t policy_version;
 };
 
-/* See net_vhost.c. */
-struct net_vhost {
-	int fd;     /* owned: of /dev/vhost-net */
-	int err_fd; /* owned: the kernel signals that a ring cannot be */
-};
-
 struct net {
 	struct worker w; /* first: the dev of the model is the worker */
 	struct msg_start_net conf;
@@ -142,7 +137,7 @@ struct net {
 	struct net_tx *tx;
 	struct net_limit rx_limit, tx_limit;
 	struct net_guard guard;
-	struct net_vhost vhost; /* with NET_VHOST */
+	struct kvhost vhost; /* with NET_VHOST */
 };
 
 enum net_news {
@@ -230,8 +225,6 @@ void net_vhost_rules(const struct net *n, struct rule_list *l);
 void net_vhost_start(struct net *n);
 /* They are not any more. */
 void net_vhost_stop(const struct net *n);
-/* Queue i, which runs, interrupts by another vector. */
-void net_vhost_vector(const struct net *n, unsigned i);
 
 /* ---- net_ctrl.c ---- */
 bool net_ctrl_serve(struct net_lane *l, struct virtqueue *q);

@@ -336,21 +336,6 @@ static unsigned watch(struct net_lane *l, bool may_receive, struct pollfd *p)
 	return n->nbackings;
 }
 
-/* Of the rings that are the kernel's. */
-static unsigned watch_vhost(const struct net *n, struct pollfd *p)
-{
-	*p = (struct pollfd){.fd = n->vhost.err_fd, .events = POLLIN};
-	return net_is_vhost(n) ? 1 : 0;
-}
-
-static void look_at_vhost(struct net_lane *l, const struct pollfd *p)
-{
-	if (!net_is_vhost(l->n) || !p->revents)
-		return;
-	event_drain(l->n->vhost.err_fd);
-	lane_fault(l->l, "a ring that vhost-net cannot serve");
-}
-
 static unsigned watch_ends(const struct net *n, struct pollfd *p)
 {
 	for (unsigned i = 0; i < n->nbackings; i++) {
@@ -392,9 +377,11 @@ void net_wait(struct net_lane *l)
 	if (rx_ms >= 0 || tx_ms >= 0)
 		l->l->stat[STAT_NET_THROTTLED]++;
 	np = watch(l, rx_ms < 0, p);
-	lane_wait(l->l, p, np + watch_vhost(n, &p[np]), sooner(rx_ms, tx_ms));
+	if (net_is_vhost(n))
+		kvhost_wait(&n->vhost, l->l, p, np, sooner(rx_ms, tx_ms));
+	else
+		lane_wait(l->l, p, np, sooner(rx_ms, tx_ms));
 	look_for_end(n, p);
-	look_at_vhost(l, &p[np]);
 	l->l->stat[STAT_NET_IO_WAKEUPS]++;
 }
 

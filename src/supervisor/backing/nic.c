@@ -18,6 +18,7 @@
 
 #include "nic.h"
 #include "nic_policy.h"
+#include "vhost_node.h"
 
 #define HEADER_LEN 12 /* of virtio 1.2, 5.1.6: struct virtio_net_hdr with num_buffers */
 #define STREAM_BUFFER (1 << 20)
@@ -25,7 +26,6 @@
 #define BACKOFF_LAST_MS 5000u
 #define STEADY_NS 5000000000ull /* a stream that lasts so long ends a row of failures */
 #define MS_NS 1000000ull
-#define VHOST_DEVICE "/dev/vhost-net"
 #ifndef TUN_F_USO4 /* Linux 6.2 */
 #define TUN_F_USO4 0x20
 #define TUN_F_USO6 0x40
@@ -280,39 +280,13 @@ static int open_fds(struct nic *c, struct err *e)
 	return rc ? rc : set_up_tap(c, e);
 }
 
-/* ---- vhost-net ---- */
-
-/* One each: what a descriptor has begun ends when it is closed. */
-int nic_vhost(struct err *e)
-{
-	int fd = open(VHOST_DEVICE, O_RDWR | O_CLOEXEC);
-
-	if (fd >= 0)
-		return fd;
-	switch (errno) {
-	case ENOENT:
-	case ENXIO:
-	case ENODEV:
-		return err_set(e, -errno,
-			       "--net: vhost=on: " VHOST_DEVICE
-			       " is not there; expected it: modprobe vhost_net");
-	case EACCES:
-	case EPERM:
-		return err_set(e, -errno,
-			       "--net: vhost=on: no permission; expected root, or a user who may "
-			       "read and write " VHOST_DEVICE);
-	default:
-		return err_sys(e, -errno, "--net: vhost=on: " VHOST_DEVICE);
-	}
-}
-
 static int check_vhost(const struct nic *c, struct err *e)
 {
 	int fd;
 
 	if (!c->conf->vhost)
 		return 0;
-	fd = nic_vhost(e);
+	fd = vhost_node_open("net", e);
 	if (fd < 0)
 		return fd;
 	close(fd);

@@ -58,9 +58,6 @@ void nic_close(struct nic *c);
  * set it has no other end (NET_AWAY): there is nobody to connect to now. An error is none that time
  * would mend. Does not block. */
 int nic_stream(struct nic *c, struct err *e);
-/* A descriptor of /dev/vhost-net for a new helper of a card with NET_VHOST (the caller closes it).
- * The text names what was expected. */
-int nic_vhost(struct err *e);
 /* The helper's stream has ended. False: it had none. */
 bool nic_lost(struct nic *c);
 /* When nic_retry() wants to be called, clock_ns(); 0: not now. */

@@ -9,6 +9,7 @@
 #include "dev_virtio.h"
 #include "supervisor/backing/metadata.h"
 #include "supervisor/backing/nic_policy.h"
+#include "supervisor/backing/vhost_node.h"
 #include "supervisor/control/control.h"
 #include "supervisor/vm_common.h"
 
@@ -48,7 +49,7 @@ static int net_start(struct device *d, struct device_start *s, struct err *e)
 		/* That of a VM of a snapshot is known by now. */
 		rc = attach_address(&c->attach, m.mac, e);
 		if (!rc && (m.flags & NET_VHOST)) {
-			s->once[0] = more = nic_vhost(e);
+			s->once[0] = more = vhost_node_open("net", e);
 			rc = more < 0 ? more : 0;
 		}
 		net_word(s, &m, c->tap, c->ntaps, more);
