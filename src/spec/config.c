@@ -296,6 +296,17 @@ static int check_vhost(struct vm_config *c, struct err *e)
 			return config_refuse(c, "nets", "vhost=off with restore", e,
 					     "--net: vhost=on with --restore; expected vhost=off");
 	}
+	if (!c->vsock.vhost)
+		return 0;
+	if (c->restore)
+		return config_refuse(c, "vsock", "vhost=off with restore", e,
+				     "--vsock: vhost=on with --restore; expected vhost=off");
+	/* The agent takes orders of the host: here that is every program of it. */
+	if (c->command || c->image)
+		return config_refuse(
+			c, "vsock", "vhost=off with a command or an image", e,
+			"--vsock: vhost=on with a command or an image; expected vhost=off: every "
+			"program of the host could run commands in the guest, too");
 	return 0;
 }
 

@@ -73,7 +73,8 @@ struct seed_config {
 struct vsock_config {
 	bool on;      /* the guest has a vsock device: --vsock; see also vm_has_agent() */
 	char *path;   /* of the host's socket; NULL: none */
-	uint32_t cid; /* of the guest */
+	uint32_t cid; /* of the guest; 0 while it is taken and was not said */
+	bool vhost;   /* the kernel's vhost-vsock has the streams; no path then, and no agent */
 	enum config_bus bus;
 };
 

@@ -120,6 +120,12 @@ int take_bus(const struct taking *t, const char *v, enum config_bus *bus)
 	return *bus ? 0 : take_wrong(t, v, "pci or mmio");
 }
 
+int take_switch(const struct taking *t, const char *v, bool *on)
+{
+	*on = !strcmp(v, "on");
+	return *on || !strcmp(v, "off") ? 0 : take_wrong(t, v, "on or off");
+}
+
 static int disk_bus(const struct taking *t, const char *v)
 {
 	return take_bus(t, v, &this_disk(t)->bus);
@@ -169,7 +175,7 @@ static const struct item_setter disk_setters[] = {
 static int vsock_begin(const struct taking *t)
 {
 	free(t->c->vsock.path);
-	t->c->vsock = (struct vsock_config){.on = true, .cid = VSOCK_DEFAULT_CID};
+	t->c->vsock = (struct vsock_config){.on = true};
 	return 0;
 }
 
@@ -194,11 +200,39 @@ static int vsock_bus(const struct taking *t, const char *v)
 	return take_bus(t, v, &t->c->vsock.bus);
 }
 
-#define VSOCK_FORM "[path=]FILE[,cid=N][,bus=pci|mmio]"
+static int vsock_vhost(const struct taking *t, const char *v)
+{
+	int rc = take_switch(t, v, &t->c->vsock.vhost);
+
+	if (!rc && t->c->vsock.vhost && settings_here == ON_WINDOWS)
+		return take_refuse(t, v, "off", "vhost: on; expected off on Windows");
+	return rc;
+}
+
+#define VSOCK_FORM "[path=]FILE[,cid=N][,bus=pci|mmio], or vhost=on,cid=N[,bus=pci|mmio]"
+
+static int check_vhost_vsock(const struct taking *t, const struct vsock_config *v)
+{
+	if (v->path)
+		return take_refuse(t, NULL, "off with a path",
+				   "vhost: on, with a path; expected one of them: with vhost=on "
+				   "programs of the host use AF_VSOCK");
+	if (!v->cid)
+		return take_refuse(t, NULL, "with cid",
+				   "vhost: on, without cid; expected cid=N that no other machine "
+				   "of this host has");
+	return 0;
+}
 
 static int vsock_end(const struct taking *t, const char *whole)
 {
-	return t->c->vsock.path ? 0 : take_wrong(t, whole, "%s", VSOCK_FORM);
+	struct vsock_config *v = &t->c->vsock;
+
+	if (v->vhost)
+		return check_vhost_vsock(t, v);
+	if (!v->cid)
+		v->cid = VSOCK_DEFAULT_CID;
+	return v->path ? 0 : take_wrong(t, whole, "%s", VSOCK_FORM);
 }
 
 static void vsock_drop(struct vm_config *c)
@@ -207,7 +241,7 @@ static void vsock_drop(struct vm_config *c)
 }
 
 static const struct item_setter vsock_setters[] = {
-	{"path", vsock_path}, {"cid", vsock_cid}, {"bus", vsock_bus}};
+	{"path", vsock_path}, {"cid", vsock_cid}, {"vhost", vsock_vhost}, {"bus", vsock_bus}};
 
 /* ---- cloud-init's disk ---- */
 
@@ -298,11 +332,13 @@ static int balloon_target(const struct taking *t, const char *v)
 
 static int balloon_reports(const struct taking *t, const char *v)
 {
+	bool on;
+	int rc;
+
 	this_balloon(t)->on = true;
-	this_balloon(t)->no_reports = !strcmp(v, "off");
-	if (!this_balloon(t)->no_reports && strcmp(v, "on") != 0)
-		return take_wrong(t, v, "on or off");
-	return 0;
+	rc = take_switch(t, v, &on);
+	this_balloon(t)->no_reports = !on;
+	return rc;
 }
 
 static int balloon_seconds(const struct taking *t, const char *v, unsigned *out)

@@ -215,10 +215,7 @@ static int item_pps(const struct taking *t, const char *v)
 
 static int item_vhost(const struct taking *t, const char *v)
 {
-	if (strcmp(v, "on") != 0 && strcmp(v, "off") != 0)
-		return take_wrong(t, v, "on or off");
-	this_net(t)->vhost = !strcmp(v, "on");
-	return 0;
+	return take_switch(t, v, &this_net(t)->vhost);
 }
 
 static bool parse_port(const char *text, size_t len, uint16_t *out)

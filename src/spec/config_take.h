@@ -60,6 +60,8 @@ int take_path(const struct taking *t, char **slot, const char *v);
 int take_rate(const struct taking *t, const char *v, const char *what, uint64_t *out);
 /* "pci" or "mmio". */
 int take_bus(const struct taking *t, const char *v, enum config_bus *bus);
+/* "on" or "off". */
+int take_switch(const struct taking *t, const char *v, bool *on);
 /* The address of a network card. */
 int take_mac(const struct taking *t, const char *v, uint8_t mac[6]);
 

@@ -78,6 +78,10 @@ static const struct setting_item vsock_items[] = {
 	 .max = 4294967294,
 	 .value = "N",
 	 .help = "the address of the guest"},
+	{.key = "vhost",
+	 .choice = " on off ",
+	 .value = "on|off",
+	 .help = "on: the kernel's vhost-vsock, and the host's programs use AF_VSOCK; default off"},
 	BUS_ITEM,
 };
 static const struct setting_item balloon_items[] = {
@@ -417,9 +421,9 @@ const struct setting settings[SETTINGS] = {
 	 .items = true,
 	 .bare = " ",
 	 .on = ON_BOTH,
-	 .value = "[path=]FILE[,cid=N][,bus=pci|mmio]",
+	 .value = "[path=]FILE[,cid=N][,bus=pci|mmio] | vhost=on,cid=N[,bus=pci|mmio]",
 	 .help = "virtio-vsock: a socket for the host's clients (\"CONNECT <port>\"); the guest "
-		 "reaches FILE_<port>",
+		 "reaches FILE_<port>; with vhost=on AF_VSOCK is the host's end instead",
 	 .value_windows = "path=\\\\.\\pipe\\NAME[,cid=N]",
 	 .help_windows = "vsock streams through named pipes: clients say CONNECT PORT at NAME; the "
 			 "guest's port N of the host is NAME_N",

@@ -65,6 +65,15 @@ bool vm_has_agent(const struct vm *vm)
 	return vm->boot.own_initrd && (vm->conf->command || vm->conf->serve);
 }
 
+const char *vm_no_agent(const struct vm *vm)
+{
+	return vm->conf->vsock.vhost
+		       ? "this VM has vsock with vhost=on, where every program of the host could "
+			 "give an agent orders: it has none"
+		       : "this VM does not boot Insula's own initrd, which runs commands and sets "
+			 "the clock";
+}
+
 int vm_tell(struct vm *vm, enum msg_type t, const void *body, size_t len)
 {
 	return child_send(&vm->vmm, t, body, len, NULL, 0);

@@ -37,6 +37,8 @@ uint64_t vm_started_ns(const struct vm *vm); /* clock_ns() */
 const char *vm_why(const struct vm *vm); /* one line for people; "" if there is nothing to say */
 /* Does the guest run insula-init's server for commands, once it is up? Then exec_start() works. */
 bool vm_has_agent(const struct vm *vm);
+/* "this VM ...": why it has none. */
+const char *vm_no_agent(const struct vm *vm);
 bool vm_has_vsock(const struct vm *vm);
 /* A message to insula-vmm; vm_order(): one without a body. */
 int vm_tell(struct vm *vm, enum msg_type t, const void *body, size_t len);

@@ -84,6 +84,7 @@ rooms_test_vmlog := daemon supervisor spec devices image jail base
 rooms_test_vsock := devices base
 rooms_test_vsock_dev := devices base
 rooms_test_vsock_host := supervisor devices jail base
+rooms_test_vsock_vhost := devices base
 rooms_test_oci_image := supervisor spec image jail base
 rooms_test_x86 := x86 base
 rooms_test_x86kvm := hv x86 base

@@ -581,6 +581,42 @@ START_TEST(vsock_texts)
 }
 END_TEST
 
+/* The kernel's vsock: no path, a CID that was said, and nothing that needs an agent in the guest. */
+START_TEST(vsock_vhost)
+{
+	char *command[] = {"true"};
+
+	refused("vsock", "vhost=on", "vhost: on, without cid; expected cid=N");
+	refused("vsock", "vhost=on,cid=5,path=/a", "vhost: on, with a path; expected one of them");
+	refused("vsock", "/a,vhost=on,cid=5", "vhost: on, with a path; expected one of them");
+	refused("vsock", "vhost=yes,cid=5", "vhost 'yes'; expected on or off");
+	refused("vsock", "vhost=off,cid=5",
+		"expected [path=]FILE[,cid=N][,bus=pci|mmio], or vhost");
+	ck_assert_int_eq(set("vsock", "/a,vhost=off"), 0);
+	ck_assert(!c.vsock.vhost && c.vsock.cid == 3);
+	ck_assert_int_eq(set("vsock", "vhost=on,cid=5,bus=pci"), 0);
+	ck_assert(c.vsock.on && c.vsock.vhost && c.vsock.cid == 5 && !c.vsock.path);
+	ck_assert_int_eq(config_check(&c, &e), 0);
+	ck_assert_int_eq(set("restore", "/x"), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_str_eq(e.text, "--vsock: vhost=on with --restore; expected vhost=off");
+	config_free(&c);
+	config_init(&c);
+	ck_assert_int_eq(set("vsock", "vhost=on,cid=5"), 0);
+	ck_assert_int_eq(config_set_command(&c, command, 1, &e), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_ptr_nonnull(
+		strstr(e.text, "--vsock: vhost=on with a command or an image; expected"));
+	ck_assert_str_eq(c.mistake.field, "vsock");
+	config_free(&c);
+	config_init(&c);
+	ck_assert_int_eq(set("vsock", "vhost=on,cid=5"), 0);
+	ck_assert_int_eq(set("image", "docker://x"), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_str_eq(c.mistake.field, "vsock");
+}
+END_TEST
+
 /* ---- commands, and the whole ---- */
 
 START_TEST(commands)
@@ -1228,6 +1264,9 @@ START_TEST(json_wrong_types)
 		     "cid: wrong type; expected a whole number");
 	json_refused("{\"vsock\":{\"path\":\"/v\",\"cid\":-1}}", "json: vsock: cid '-1'");
 	json_refused("{\"vsock\":{\"paths\":\"/v\"}}", "vsock: unknown key 'paths'");
+	json_refused("{\"vsock\":{\"vhost\":true,\"cid\":5}}",
+		     "vhost: wrong type; expected a string");
+	json_refused("{\"vsock\":{\"vhost\":\"on\"}}", "json: vsock: vhost: on, without cid");
 	json_refused("{\"vsock\":{}}", "json: vsock: ''; expected [path=]FILE");
 	json_refused("{\"command\":\"ls\"}", "command: wrong type; expected an array of strings");
 	json_refused("{\"command\":[\"ls\",1]}",
@@ -1400,6 +1439,7 @@ int main(void)
 	tcase_add_test(flags, disk_commas);
 	tcase_add_test(flags, disk_refused);
 	tcase_add_test(flags, vsock_texts);
+	tcase_add_test(flags, vsock_vhost);
 	tcase_add_test(flags, commands);
 	tcase_add_test(flags, contradictions);
 	tcase_add_checked_fixture(js, setup, teardown);

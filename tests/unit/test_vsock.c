@@ -1028,7 +1028,7 @@ START_TEST(configurations_refused)
 	bad[1].guest_cid = UINT32_MAX;
 	bad[2].max_conns = 0;
 	bad[3].max_conns = VSOCK_MAX_CONNS + 1;
-	bad[4].flags = 4;
+	bad[4].flags = VSOCK_VHOST | VSOCK_LISTENS;
 	bad[5].flags = UINT32_MAX;
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
 		ck_assert_int_eq(vsock_check_conf(&bad[i], &e), -EINVAL);

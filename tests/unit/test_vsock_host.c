@@ -27,7 +27,7 @@ static void setup(void)
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/s", dir);
 	conf = (struct vsock_config){.on = true, .path = path, .cid = 3};
-	v = (struct vsock){.dir = -1, .listener = -1};
+	v = (struct vsock){.dir = -1, .listener = -1, .reserved = -1};
 }
 
 static void teardown(void)

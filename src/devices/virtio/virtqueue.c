@@ -151,6 +151,16 @@ int vq_start(struct virtqueue *q, struct vq_state *st, const struct guestmem *gm
 	return 0;
 }
 
+void vq_watch(struct virtqueue *q, struct vq_state *st, const struct guestmem *gm,
+	      uint64_t features)
+{
+	struct err e;
+
+	memset(q, 0, sizeof(*q));
+	if (st->ready && !vq_start(q, st, gm, features, false, &e))
+		q->used_idx = load16(q->used + 2);
+}
+
 unsigned vq_resumed(const struct virtqueue *q)
 {
 	return q->nresume;

@@ -92,6 +92,10 @@ int vq_check(const struct vq_state *st, const struct guestmem *gm, struct err *e
  * addresses, or what the guest left in the used ring, cannot be. */
 int vq_start(struct virtqueue *q, struct vq_state *st, const struct guestmem *gm, uint64_t features,
 	     bool resume, struct err *e);
+/* One that another program serves, and does not at the moment: vq_offered() and vq_seen() tell what
+ * the driver has done, and nothing else may be called. num is 0 if it is not ready. */
+void vq_watch(struct virtqueue *q, struct vq_state *st, const struct guestmem *gm,
+	      uint64_t features);
 
 /* How many chains the driver says that vq_next() would find; whether it is right is looked at
  * there. */

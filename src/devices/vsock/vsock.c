@@ -135,7 +135,7 @@ int vsock_check_conf(const struct msg_start_vsock *m, struct err *e)
 		return err_set(e, -EINVAL, "guest CID %u", m->guest_cid);
 	if (m->max_conns == 0 || m->max_conns > VSOCK_MAX_CONNS)
 		return err_set(e, -EINVAL, "%u connections", m->max_conns);
-	if (m->flags & ~(uint32_t)(VSOCK_LISTENS | VSOCK_REACHES))
+	if (m->flags & ~(uint32_t)(VSOCK_LISTENS | VSOCK_REACHES) && m->flags != VSOCK_VHOST)
 		return err_set(e, -EINVAL, "flags %#x", m->flags);
 	return 0;
 }
@@ -171,6 +171,14 @@ static int open_events(struct vsockdev *d, struct err *e)
 	return d->mail_fd < 0 ? err_sys(e, d->mail_fd, "event") : vsock_host_open(d, e);
 }
 
+void vsock_describe(struct vsockdev *d)
+{
+	worker_describe(&d->w, VIRTIO_ID_VSOCK, 0, VSOCK_QUEUES, &d->config, sizeof(d->config));
+	d->w.model.reset = model_reset;
+	if (d->w.h->port.resumed && (d->w.front.v.st->status & VIRTIO_CONFIG_S_DRIVER_OK))
+		d->reset = VSOCK_RESET_OWED;
+}
+
 int vsockdev_open(struct vsockdev *d, struct helper *h, const struct msg_start_vsock *m,
 		  const struct start_fds *f, const char **step, struct err *e)
 {
@@ -184,6 +192,8 @@ int vsockdev_open(struct vsockdev *d, struct helper *h, const struct msg_start_v
 	rc = worker_open(&d->w, h, &m->head.mem, f, VSOCK_TAG, step, e);
 	if (rc)
 		return rc;
+	if (m->flags & VSOCK_VHOST)
+		return vsock_vhost_open(d, f->fd[START_OWN][0], step, e);
 	*step = "streams";
 	rc = open_table(d, e);
 	if (!rc)
@@ -194,9 +204,6 @@ int vsockdev_open(struct vsockdev *d, struct helper *h, const struct msg_start_v
 	rc = worker_begin(&d->w, vsock_io_main, &(void *){d}, e);
 	if (rc)
 		return rc;
-	worker_describe(&d->w, VIRTIO_ID_VSOCK, 0, VSOCK_QUEUES, &d->config, sizeof(d->config));
-	d->w.model.reset = model_reset;
-	if (h->port.resumed && (d->w.front.v.st->status & VIRTIO_CONFIG_S_DRIVER_OK))
-		d->reset = VSOCK_RESET_OWED;
+	vsock_describe(d);
 	return 0;
 }

@@ -19,6 +19,9 @@
  * Linux takes it for an orderly end, and half a stream would look whole. So they are dropped,
  * except for requests; and nothing is sent to the guest, because a connection that opened now would
  * end with the old ones.
+ *
+ * With VSOCK_VHOST the streams are the kernel's (vsock_vhost_linux.c): what is said above of them
+ * and of packets is not said of those. The event queue and its I/O thread are here.
  */
 #ifndef DEVICES_VSOCK_H
 #define DEVICES_VSOCK_H
@@ -27,6 +30,7 @@
 
 #include "vsock_start.h"
 #include "vsock_conn.h"
+#include "devices/kvhost.h"
 #include "devices/worker.h"
 
 #define VSOCK_TAG 0x314b5356u /* "VSK1" */
@@ -83,16 +87,23 @@ struct vsockdev {
 	/* the I/O thread's */
 	struct vsock_host *host; /* what the system keeps of the ends */
 	struct vconns conns;
-	enum vsock_reset reset; /* the control thread's while this one is quiet */
-	uint16_t told_at;       /* TOLD: what the driver had offered by then */
-	uint64_t tell_by;       /* OWED: at the latest */
-	bool clients;           /* there may be some to be accepted */
-	bool retry;             /* accepting failed for want of something: later */
-	uint32_t started;       /* w.seen of the last start */
+	enum vsock_reset reset;     /* the control thread's while this one is quiet */
+	uint16_t told_at;           /* TOLD: what the driver had offered by then */
+	uint64_t tell_by;           /* OWED: at the latest, */
+	const struct virtqueue *rx; /* or when the driver has looked at all of this */
+	bool clients;               /* there may be some to be accepted */
+	bool retry;                 /* accepting failed for want of something: later */
+	uint32_t started;           /* w.seen of the last start */
 	uint64_t next_tick;
 	unsigned first, nheld;
 	struct vsock_held held[VCONN_MAX_BUFS];
 	struct iovec iov[VQ_MAX_NUM];
+
+	/* with VSOCK_VHOST */
+	struct kvhost vhost;
+	struct virtqueue lent_rx; /* the I/O thread's, to look at */
+	bool due_said;            /* the I/O thread's */
+	_Atomic uint32_t due;     /* I/O -> control: the rings are due, of this start; 0: none */
 };
 
 /* Is this a message that can be obeyed? -EINVAL says what is not. */
@@ -102,6 +113,8 @@ int vsock_check_conf(const struct msg_start_vsock *m, struct err *e);
 int vsockdev_open(struct vsockdev *d, struct helper *h, const struct msg_start_vsock *m,
 		  const struct start_fds *f, const char **step, struct err *e);
 void vsock_rules(const struct vsockdev *d, struct rule_list *l);
+/* What the driver sees, when the I/O thread is there. */
+void vsock_describe(struct vsockdev *d);
 
 /* ---- vsock_box.c ---- */
 void vsock_box_init(struct vsock_box *b);
@@ -118,6 +131,18 @@ int vsock_rest(struct vsockdev *d);
 /* To the control thread: ask the supervisor for the other end (vconn_ops.ask). */
 void vsock_ask(struct vsockdev *d, uint32_t id, uint32_t port);
 
+/* ---- vsock_event.c: the I/O thread ---- */
+/* The queues run. `rx`, where it is looked whether the driver has seen what the last process has
+ * sent, stays the caller's. */
+void vsock_event_begin(struct vsockdev *d, const struct virtqueue *rx);
+/* Go on telling it, as far as it has come. */
+void vsock_event_serve(struct vsockdev *d);
+/* Ask for a kick where one is wanted. True: the driver has something for vsock_event_serve()
+ * already. */
+bool vsock_event_arm(struct vsockdev *d);
+/* How long to sleep at most, if nothing comes; `ms` if it does not matter here. */
+int vsock_event_ms(const struct vsockdev *d, int ms);
+
 /* ---- vsock_host_linux.c, vsock_host_win.c: the host's ends, for the I/O thread ---- */
 extern const struct vconn_ops vsock_host_ops; /* ctx is the vsockdev */
 /* Before the thread: kicks, mail and listen_fd are there. */
@@ -127,5 +152,10 @@ int vsock_host_open(struct vsockdev *d, struct err *e);
 void vsock_accept(struct vsockdev *d);
 /* Wait for events, at most `timeout` ms, and hand them on to the connections. */
 void vsock_wait(struct vsockdev *d, int timeout);
+
+/* ---- vsock_vhost_linux.c: VSOCK_VHOST (Windows: refused) ---- */
+/* The page and memory are mapped. Takes the descriptor over. */
+int vsock_vhost_open(struct vsockdev *d, int fd, const char **step, struct err *e);
+void vsock_vhost_rules(const struct vsockdev *d, struct rule_list *l);
 
 #endif

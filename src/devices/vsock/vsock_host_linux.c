@@ -194,6 +194,10 @@ int vsock_host_open(struct vsockdev *d, struct err *e)
 
 void vsock_rules(const struct vsockdev *d, struct rule_list *l)
 {
+	if (d->conf.flags & VSOCK_VHOST) {
+		vsock_vhost_rules(d, l);
+		return;
+	}
 	worker_rules(&d->w, l, false);
 	rule_fd(l, SYS_write, d->mail_fd, "mail for the I/O thread");
 	rule_fd(l, SYS_epoll_wait, d->host->ep_fd, "I/O thread: kicks, commands, mail, streams");

@@ -338,6 +338,14 @@ void vsock_wait(struct vsockdev *d, int timeout)
 
 /* ---- start ---- */
 
+int vsock_vhost_open(struct vsockdev *d, int fd, const char **step, struct err *e)
+{
+	(void)d;
+	(void)fd;
+	*step = "vhost-vsock";
+	return err_set(e, -ENOTSUP, "Windows has none");
+}
+
 int vsock_host_open(struct vsockdev *d, struct err *e)
 {
 	struct vsock_host *h = reserve_memory(sizeof(*h), true);

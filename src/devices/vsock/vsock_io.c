@@ -159,72 +159,6 @@ static bool serve_rx(struct vsockdev *d)
 	return false;
 }
 
-/* ---- the driver hears that its connections are gone (5.10.6.7) ---- */
-
-static void set_reset(struct vsockdev *d, enum vsock_reset to)
-{
-	d->reset = to;
-	d->conns.cut = to != VSOCK_RESET_NONE;
-}
-
-/* A driver that has never offered a buffer for events cannot be told; one that has just begun need
- * not be. */
-static bool hears_events(const struct virtqueue *q)
-{
-	return q->num && (vq_offered(q) || q->used_idx);
-}
-
-/* What the last process has sent may open a connection in the guest. If the driver saw that after
- * the event, the connection would stay. */
-static bool has_looked(const struct vsockdev *d)
-{
-	const struct virtqueue *rx = &d->w.front.v.vq[VSOCK_RX];
-
-	return !rx->num || vq_seen(rx) || d->conns.now >= d->tell_by;
-}
-
-static void vsock_io_tell(struct vsockdev *d)
-{
-	const struct virtio_vsock_event ev = {.id = VIRTIO_VSOCK_EVENT_TRANSPORT_RESET};
-	struct virtqueue *q = &d->w.front.v.vq[VSOCK_EVENT];
-	struct vq_chain c = {.iov = d->iov};
-	int rc = vq_next(q, &c);
-
-	if (rc == 0)
-		return;
-	if (rc < 0 || c.nread || c.write_len < sizeof(ev)) {
-		lane_fault(d->w.lane,
-			   rc < 0 ? q->why : "an event buffer without room for an event");
-		return;
-	}
-	iov_put(c.iov, c.nwrite, 0, &ev, sizeof(ev));
-	vq_push(q, c.head, sizeof(ev));
-	d->told_at = vq_offered(q); /* before the event is published */
-	set_reset(d, VSOCK_RESET_TOLD);
-}
-
-static void serve_event(struct vsockdev *d)
-{
-	struct virtqueue *q = &d->w.front.v.vq[VSOCK_EVENT];
-
-	if (d->reset == VSOCK_RESET_OWED && !hears_events(q))
-		set_reset(d, VSOCK_RESET_NONE);
-	else if (d->reset == VSOCK_RESET_OWED && has_looked(d))
-		vsock_io_tell(d);
-	else if (d->reset == VSOCK_RESET_TOLD && vq_offered(q) != d->told_at)
-		set_reset(d, VSOCK_RESET_NONE);
-}
-
-/* True: the driver has something for serve_event() already. */
-static bool arm_event(struct vsockdev *d)
-{
-	struct virtqueue *q = &d->w.front.v.vq[VSOCK_EVENT];
-
-	if (d->reset == VSOCK_RESET_TOLD)
-		return vq_arm_past(q, d->told_at);
-	return d->reset == VSOCK_RESET_OWED && has_looked(d) && lane_arm(d->w.lane, VSOCK_EVENT);
-}
-
 /* ---- turns ---- */
 
 static void copy_stats(struct vsockdev *d)
@@ -258,11 +192,7 @@ static void vsock_io_begin(struct vsockdev *d)
 {
 	d->started = d->w.lane->seen;
 	d->clients = d->listen_fd >= 0;
-	d->tell_by = d->conns.now + VSOCK_LOOK_NS;
-	/* Before the first packet: nobody is to be told, so none of them goes unanswered. */
-	if (d->reset == VSOCK_RESET_OWED && !hears_events(&d->w.front.v.vq[VSOCK_EVENT]))
-		d->reset = VSOCK_RESET_NONE;
-	set_reset(d, d->reset);
+	vsock_event_begin(d, &d->w.front.v.vq[VSOCK_RX]);
 }
 
 static void tick(struct vsockdev *d)
@@ -289,19 +219,12 @@ bool vsock_turn(struct vsockdev *d)
 	if (d->clients)
 		vsock_accept(d);
 	more = serve_tx(d);
-	serve_event(d); /* behind the packets that came before the driver put its buffer back */
+	vsock_event_serve(
+		d); /* behind the packets that came before the driver put its buffer back */
 	more |= serve_rx(d);
 	lane_publish(d->w.lane);
 	more |= d->clients && !d->retry && vconn_has_room(&d->conns);
 	return more && !d->w.lane->broken;
-}
-
-/* How long to sleep at most, if nothing comes. */
-static int rest_ms(const struct vsockdev *d, bool timed)
-{
-	if (d->reset == VSOCK_RESET_OWED && !has_looked(d))
-		return VSOCK_LOOK_MS;
-	return timed ? TICK_MS : -1;
 }
 
 int vsock_rest(struct vsockdev *d)
@@ -317,8 +240,8 @@ int vsock_rest(struct vsockdev *d)
 		more |= lane_arm(d->w.lane, VSOCK_TX);
 	if (!d->conns.cut && vconn_pending(&d->conns)) /* for want of buffers */
 		more |= lane_arm(d->w.lane, VSOCK_RX);
-	more |= arm_event(d);
-	return more ? 0 : rest_ms(d, timed);
+	more |= vsock_event_arm(d);
+	return more ? 0 : vsock_event_ms(d, timed ? TICK_MS : -1);
 }
 
 void *vsock_io_main(void *arg)

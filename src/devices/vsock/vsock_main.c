@@ -10,7 +10,8 @@ static int vsock_main_check(const void *start, const struct start_fds *f, struct
 
 	if (!rc)
 		rc = start_expect(f, START_KICK, VSOCK_QUEUES, e);
-	return rc ? rc : start_expect(f, START_OWN, m->flags & VSOCK_LISTENS ? 1 : 0, e);
+	return rc ? rc
+		  : start_expect(f, START_OWN, m->flags & (VSOCK_LISTENS | VSOCK_VHOST) ? 1 : 0, e);
 }
 
 static int vsock_main_open_device(void *dev, struct helper *h, const void *start,

@@ -2,9 +2,11 @@
 /* The supervisor's part of a vsock device. See vsock.h. */
 #include <errno.h>
 #include <limits.h>
+#include <linux/vhost.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -14,6 +16,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "vhost_node.h"
 #include "vsock.h"
 #include "vsock_os.h"
 
@@ -189,11 +192,46 @@ static int bind_listener(struct vsock *v, const char *path, struct err *e)
 	return 0;
 }
 
+/* ---- vhost ---- */
+
+/* The CID is ours until it is closed. */
+static int vsock_kernels(uint32_t number, struct err *e)
+{
+	uint64_t cid = number;
+	int fd = vhost_node_open("vsock", e), rc;
+
+	if (fd < 0 || !ioctl(fd, VHOST_VSOCK_SET_GUEST_CID, &cid))
+		return fd;
+	rc = errno == EADDRINUSE
+		     ? err_set(e, -EADDRINUSE,
+			       "--vsock: cid '%u': another machine of this host has it; expected "
+			       "one that none has",
+			       number)
+		     : err_sys(e, -errno, "--vsock: cid '%u'", number);
+	close(fd);
+	return rc;
+}
+
+static int open_vhost(struct vsock *v, bool check_only, struct err *e)
+{
+	v->vhost = true;
+	v->reserved = vsock_kernels(v->cid, e);
+	if (v->reserved < 0)
+		return v->reserved;
+	if (check_only)
+		fd_close(&v->reserved);
+	return 0;
+}
+
+/* ---- all of it ---- */
+
 int vsock_open(struct vsock *v, const struct vsock_config *c, bool check_only, struct err *e)
 {
 	int rc;
 
-	*v = (struct vsock){.dir = -1, .listener = -1, .cid = c->cid};
+	*v = (struct vsock){.dir = -1, .listener = -1, .reserved = -1, .cid = c->cid};
+	if (c->vhost)
+		return open_vhost(v, check_only, e);
 	if (!c->path)
 		return 0;
 	rc = open_dir(v, c->path, e);
@@ -215,6 +253,7 @@ void vsock_close(struct vsock *v)
 		unlinkat(v->dir, v->name, 0);
 	v->ino = 0;
 	fd_close(&v->listener);
+	fd_close(&v->reserved);
 	fd_close(&v->dir);
 }
 
@@ -244,9 +283,14 @@ unsigned vsock_nofile(void)
 	return (unsigned)l.rlim_max;
 }
 
-uint32_t vsock_reach(const struct vsock *v, int *listener)
+int vsock_reach(struct vsock *v, int *own, int *once, struct err *e)
 {
-	*listener = v->listener;
+	if (v->vhost) {
+		*own = *once = v->reserved >= 0 ? v->reserved : vsock_kernels(v->cid, e);
+		v->reserved = -1;
+		return *own < 0 ? *own : VSOCK_VHOST;
+	}
+	*own = v->listener;
 	return v->listener >= 0 ? VSOCK_LISTENS : 0;
 }
 

@@ -8,6 +8,9 @@
  *             own directory and nowhere else, is connected, and the descriptor handed over;
  *             socket and directory must belong to our user or to root
  *   stream    a descriptor of ours becomes the host's end of a connection to a port of the guest
+ *   vhost     --vsock vhost=on: none of these. The kernel's vhost-vsock has the streams, and a
+ *             descriptor of it that knows the guest's CID is opened for each helper; the first one
+ *             when the VM is, so that no other VM gets the CID
  *
  * Names are relative to a descriptor of P's directory, opened once. Thread: the supervisor's. None
  * of this blocks.
@@ -25,8 +28,10 @@
 
 struct vsock {
 	uint32_t cid;
-	int dir;                 /* P's directory; -1: no path, so the guest reaches nothing */
-	int listener;            /* bound at P; -1 with check_only or without a path */
+	int dir;      /* P's directory; -1: no path, so the guest reaches nothing */
+	int listener; /* bound at P; -1 with check_only or without a path */
+	bool vhost;
+	int reserved;            /* with vhost: for the first helper; -1 */
 	char name[NAME_MAX + 1]; /* P's last component */
 	dev_t dev;               /* what was bound, so that nothing else is removed */
 	ino_t ino;
@@ -34,7 +39,7 @@ struct vsock {
 };
 
 /* Check `c`, bind and listen. With `check_only` nothing is made. A dead socket at P is replaced; it
- * is -EADDRINUSE if anything else is there. Without a path only vsock_stream() reaches the guest.
+ * is -EADDRINUSE if anything else is there, or another machine of the host has the CID. Without a path only vsock_stream() reaches the guest.
  * On error nothing is left. */
 int vsock_open(struct vsock *v, const struct vsock_config *c, bool check_only, struct err *e);
 /* Remove the socket and close; no-op for one that was not opened but has descriptors of -1. */

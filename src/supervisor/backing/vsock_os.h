@@ -19,8 +19,9 @@ struct device;
  * is in a message that it has not looked at. */
 #define VSOCK_OTHER_FDS 160u
 
-/* enum vsock_flags of the start message; *listener: the socket that goes with it, or as it was. */
-uint32_t vsock_reach(const struct vsock *v, int *listener);
+/* enum vsock_flags of the start message of a new helper, or a negative errno. *own: the descriptor
+ * that goes with it; *once: the same, if the caller is to close it; or as they were. */
+int vsock_reach(struct vsock *v, int *own, int *once, struct err *e);
 /* As many connections may the helper have. */
 uint32_t vsock_conns(const struct device *d);
 /* Its helper takes clients now, or does not any more. */

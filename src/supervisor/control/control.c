@@ -249,8 +249,7 @@ static void op_renew(struct call *c)
 	const char *name;
 
 	if (!vm_has_agent(c->vm)) {
-		control_refuse(k, c->conn, c->id, "no-agent",
-			       "this VM does not boot Insula's own initrd, which sets its clock");
+		control_refuse(k, c->conn, c->id, "no-agent", vm_no_agent(c->vm));
 		return;
 	}
 	name = j_get_str(c->params, "vm", "");

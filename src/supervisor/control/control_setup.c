@@ -55,7 +55,8 @@ static int use_setup(struct control *k, json_object *o, struct vm_config *c, str
 		rc = config_check(c, e);
 	/* insulad has counted what it was told, or the defaults: a snapshot cannot be larger. */
 	c->given |= config_bit("cpus") | config_bit("mem");
-	c->serve = true;
+	/* Where every program of the host reaches the guest's ports there is no agent. */
+	c->serve = !c->vsock.vhost;
 	c->serve_alone = j_get_bool(o, "alone", false);
 	return rc;
 }

@@ -103,8 +103,7 @@ static const char *may_start(const struct vm *vm, json_object *params, unsigned 
 		return "wrong-state";
 	}
 	if (!vm_has_agent(vm)) {
-		err_set(e, -ENOTSUP,
-			"this VM does not boot Insula's own initrd, which runs commands");
+		err_set(e, -ENOTSUP, "%s", vm_no_agent(vm));
 		return "no-agent";
 	}
 	if (!vm_execs(vm)->agent_ready && !j_get_bool(params, "queue", false)) {

@@ -11,16 +11,16 @@
 
 static int vsock_start(struct device *d, struct device_start *s, struct err *e)
 {
-	const struct vsock *v = d->back.vsock;
-	int listener = -1;
-	struct msg_start_vsock m = {.guest_cid = v->cid,
-				    .flags = vsock_reach(v, &listener),
-				    .max_conns = vsock_conns(d)};
+	struct vsock *v = d->back.vsock;
+	struct msg_start_vsock m = {.guest_cid = v->cid, .max_conns = vsock_conns(d)};
+	int own = -1, rc = vsock_reach(v, &own, &s->once[0], e);
 
-	(void)e;
+	if (rc < 0)
+		return rc;
+	m.flags = (uint32_t)rc;
 	device_word(s, &m, sizeof(m));
-	if (listener >= 0)
-		device_add(s, listener);
+	if (own >= 0)
+		device_add(s, own);
 	return 0;
 }
 
@@ -45,7 +45,7 @@ const struct device_class device_vsock = {
 	.memory = true,
 	.virtio = true,
 	.virtio_id = VIRTIO_ID_VSOCK,
-	.threads = 3, /* control, I/O */
+	.threads = 3, /* control, I/O; with vhost=on the kernel's worker, from Linux 6.4 on */
 	.nofile = VSOCK_MAX_CONNS + VSOCK_OTHER_FDS,
 	.describe = dev_virtio_describe,
 	.start = vsock_start,

@@ -182,7 +182,7 @@ void open_init(struct vm *vm)
 {
 	vm->opened.exec_program = vm->opened.pager_program = vm->opened.vfio_container = -1;
 	vm->opened.seed = -1;
-	vm->vsock = (struct vsock){.dir = -1, .listener = -1};
+	vm->vsock = (struct vsock){.dir = -1, .listener = -1, .reserved = -1};
 	vm->terminal = (struct terminal){.in = -1, .out = -1, .slave = -1};
 }
 

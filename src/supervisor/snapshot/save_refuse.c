@@ -27,6 +27,11 @@ static int refuse_device(const struct device *d, struct err *e)
 			"%s: vhost=on: what the kernel does with its rings cannot be part of "
 			"a snapshot",
 			d->desc.name);
+	if (d->class == &device_vsock && d->back.vsock->vhost)
+		return err_set(e, -EOPNOTSUPP,
+			       "%s: vhost=on: the kernel's part of its streams cannot be part of a "
+			       "snapshot",
+			       d->desc.name);
 	if (d->child.state != CHILD_READY)
 		return err_set(e, -EAGAIN, "%s has no helper at the moment", d->desc.name);
 	return 0;
