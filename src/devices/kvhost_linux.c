@@ -45,14 +45,15 @@ static int kvhost_errors(const struct kvhost *k, struct err *e)
 	return rc ? err_sys(e, rc, "%s: SET_VRING_ERR", k->name) : 0;
 }
 
-int kvhost_open(struct kvhost *k, const char *name, struct worker *w, int fd, unsigned nrings,
-		uint64_t features, struct err *e)
+int kvhost_open(struct kvhost *k, const char *name, struct worker *w, int fd, unsigned first,
+		unsigned nrings, uint64_t features, struct err *e)
 {
 	uint64_t can = 0;
 	int rc;
 
 	*k = (struct kvhost){.name = name,
 			     .w = w,
+			     .first = first,
 			     .nrings = nrings,
 			     .features = features,
 			     .fd = fd,
@@ -106,7 +107,7 @@ static uintptr_t vring_host(const struct kvhost *k, gpa_t gpa)
 
 static const struct vq_state *vring_state(const struct kvhost *k, unsigned i)
 {
-	return &k->w->front.v.st->q[i];
+	return &k->w->front.v.st->q[k->first + i];
 }
 
 static int vring_addr(const struct kvhost *k, unsigned i)
@@ -169,7 +170,7 @@ int kvhost_ring(const struct kvhost *k, unsigned i, const char **what)
 int kvhost_kick(const struct kvhost *k, unsigned i, const char **what)
 {
 	*what = "SET_VRING_KICK";
-	return kvhost_file(k, VHOST_SET_VRING_KICK, i, k->w->kick_fd[i]);
+	return kvhost_file(k, VHOST_SET_VRING_KICK, i, k->w->kick_fd[k->first + i]);
 }
 
 void kvhost_failed(const struct kvhost *k, const char *what, int rc)
@@ -187,9 +188,10 @@ void kvhost_stopped(const struct kvhost *k, int rc)
 	event_drain(k->err_fd); /* of these rings */
 }
 
-void kvhost_vector(const struct kvhost *k, unsigned i)
+void kvhost_vector(const struct kvhost *k, unsigned queue)
 {
-	int rc = i < k->nrings ? vring_call(k, i) : 0;
+	bool ours = queue >= k->first && queue < k->first + k->nrings;
+	int rc = ours ? vring_call(k, queue - k->first) : 0;
 
 	if (rc)
 		log_error("%s: SET_VRING_CALL: %s", k->name, strerror(-rc));
@@ -197,15 +199,18 @@ void kvhost_vector(const struct kvhost *k, unsigned i)
 
 /* ---- the I/O thread ---- */
 
-unsigned kvhost_wait(const struct kvhost *k, struct lane *l, struct pollfd *p, unsigned nextra,
-		     int timeout)
+unsigned kvhost_wait(const struct kvhost *k, unsigned n, struct lane *l, struct pollfd *p,
+		     unsigned nextra, int timeout)
 {
 	unsigned kicked;
 
-	p[nextra] = (struct pollfd){.fd = k->err_fd, .events = POLLIN};
-	kicked = lane_wait(l, p, nextra + 1, timeout);
-	if (p[nextra].revents) {
-		event_drain(k->err_fd);
+	for (unsigned i = 0; i < n; i++)
+		p[nextra + i] = (struct pollfd){.fd = k[i].err_fd, .events = POLLIN};
+	kicked = lane_wait(l, p, nextra + n, timeout);
+	for (unsigned i = 0; i < n; i++) {
+		if (!p[nextra + i].revents)
+			continue;
+		event_drain(k[i].err_fd);
 		lane_fault(l, "a ring that the kernel cannot serve");
 	}
 	return kicked;

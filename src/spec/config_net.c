@@ -393,7 +393,7 @@ static const char *beyond_vhost(const struct net_config *n)
 		return "rate, pps";
 	if (p->flags || p->nrules || p->nserves || p->nsources)
 		return "allow, serve, from, deny";
-	return n->metadata ? "metadata" : n->queues > 1 || n->nfds > 1 ? "several queues" : NULL;
+	return n->metadata ? "metadata" : NULL;
 }
 
 static int check_vhost_card(const struct taking *t)

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_tun.h>
+#include <net/if.h>
 #include <linux/vhost.h>
 #include <stdarg.h>
 #include <sys/ioctl.h>
@@ -21,9 +22,10 @@
 #include "fakedrv.h"
 
 #define FAKE_RINGS 2
+#define FAKE_DEVS NET_MAX_PAIRS
 #define FAKE_WAIT_MS 20000
 
-static struct {
+static struct fake_dev {
 	int fd; /* of /dev/vhost-..., so to say */
 	bool owned;
 	uint64_t can, features;
@@ -38,7 +40,8 @@ static struct {
 	unsigned long fails; /* this request is refused */
 	bool late;           /* errors come just before a ring is let go */
 	uint64_t offloads;   /* TUNSETOFFLOAD, of any other descriptor */
-} fake;
+} fakes[FAKE_DEVS];
+#define fake fakes[0]
 
 static int refused(int code)
 {
@@ -47,19 +50,19 @@ static int refused(int code)
 }
 
 /* -1: it is let go. */
-static int fake_backend(struct fake_ring *r, int fd)
+static int fake_backend(struct fake_dev *v, struct fake_ring *r, int fd)
 {
 	ck_assert_msg(fd < 0 || r->addr.desc_user_addr, "a backend before the rings");
 	r->starts += fd >= 0;
-	if (fake.late && fd < 0)
+	if (v->late && fd < 0)
 		event_signal(r->err);
 	r->backend = fd;
 	return 0;
 }
 
-static int fake_file(unsigned long request, const struct vhost_vring_file *f)
+static int fake_file(struct fake_dev *v, unsigned long request, const struct vhost_vring_file *f)
 {
-	struct fake_ring *r = &fake.ring[f->index];
+	struct fake_ring *r = &v->ring[f->index];
 
 	switch (request) {
 	case VHOST_SET_VRING_CALL:
@@ -74,21 +77,21 @@ static int fake_file(unsigned long request, const struct vhost_vring_file *f)
 		r->kick = f->fd;
 		return 0;
 	default:
-		return fake_backend(r, f->fd);
+		return fake_backend(v, r, f->fd);
 	}
 }
 
 /* vhost-vsock: both rings or none. */
-static int fake_running(int on)
+static int fake_running(struct fake_dev *v, int on)
 {
 	for (unsigned i = 0; i < FAKE_RINGS; i++)
-		(void)fake_backend(&fake.ring[i], on ? fake.fd : -1);
+		(void)fake_backend(v, &v->ring[i], on ? v->fd : -1);
 	return 0;
 }
 
-static int fake_state(unsigned long request, const struct vhost_vring_state *s)
+static int fake_state(struct fake_dev *v, unsigned long request, const struct vhost_vring_state *s)
 {
-	struct fake_ring *r = &fake.ring[s->index];
+	struct fake_ring *r = &v->ring[s->index];
 
 	if (r->backend >= 0)
 		return refused(EBUSY);
@@ -99,11 +102,11 @@ static int fake_state(unsigned long request, const struct vhost_vring_state *s)
 	return 0;
 }
 
-static int fake_memory(const struct vhost_memory *m)
+static int fake_memory(struct fake_dev *v, const struct vhost_memory *m)
 {
-	fake.nregions = m->nregions;
+	v->nregions = m->nregions;
 	ck_assert_uint_le(m->nregions, MEMMAP_MAX);
-	memcpy(fake.region, m->regions, m->nregions * sizeof(fake.region[0]));
+	memcpy(v->region, m->regions, m->nregions * sizeof(v->region[0]));
 	return 0;
 }
 
@@ -116,38 +119,61 @@ static bool takes_back(unsigned long request, const void *arg)
 	       ((const struct vhost_vring_file *)arg)->fd < 0;
 }
 
-static int fake_vhost(unsigned long request, void *arg)
+static int fake_vhost(struct fake_dev *v, unsigned long request, void *arg)
 {
-	if (request == fake.fails && !takes_back(request, arg))
+	if (request == v->fails && !takes_back(request, arg))
 		return refused(EFAULT);
-	if (request != VHOST_SET_OWNER && !fake.owned)
+	if (request != VHOST_SET_OWNER && !v->owned)
 		return refused(EPERM);
 	switch (request) {
 	case VHOST_SET_OWNER:
-		if (fake.owned)
+		if (v->owned)
 			return refused(EBUSY);
-		fake.owned = true;
+		v->owned = true;
 		return 0;
 	case VHOST_GET_FEATURES:
-		memcpy(arg, &fake.can, sizeof(fake.can));
+		memcpy(arg, &v->can, sizeof(v->can));
 		return 0;
 	case VHOST_SET_FEATURES:
-		memcpy(&fake.features, arg, sizeof(fake.features));
-		return fake.features & ~fake.can ? refused(EOPNOTSUPP) : 0;
+		memcpy(&v->features, arg, sizeof(v->features));
+		return v->features & ~v->can ? refused(EOPNOTSUPP) : 0;
 	case VHOST_SET_MEM_TABLE:
-		return fake_memory(arg);
+		return fake_memory(v, arg);
 	case VHOST_SET_VRING_NUM:
 	case VHOST_SET_VRING_BASE:
-		return fake_state(request, arg);
+		return fake_state(v, request, arg);
 	case VHOST_VSOCK_SET_RUNNING:
-		return fake_running(*(const int *)arg);
+		return fake_running(v, *(const int *)arg);
 	case VHOST_SET_VRING_ADDR:
-		fake.ring[((struct vhost_vring_addr *)arg)->index].addr =
+		v->ring[((struct vhost_vring_addr *)arg)->index].addr =
 			*(struct vhost_vring_addr *)arg;
 		return 0;
 	default:
-		return fake_file(request, arg);
+		return fake_file(v, request, arg);
 	}
+}
+
+/* The queues of a TAP, by their descriptors: as the kernel has them. */
+static struct fake_queue {
+	int fd;
+	bool out;
+	unsigned changes;
+} fake_queues[FAKE_DEVS];
+
+static int fake_queue(int fd, short flag)
+{
+	for (unsigned i = 0; i < FAKE_DEVS; i++) {
+		struct fake_queue *q = &fake_queues[i];
+
+		if (fd != q->fd)
+			continue;
+		if (q->out == (flag == IFF_DETACH_QUEUE))
+			return refused(EINVAL);
+		q->out = !q->out;
+		q->changes++;
+		return 0;
+	}
+	return refused(EBADF);
 }
 
 /* Instead of the C library's. */
@@ -159,8 +185,12 @@ int ioctl(int fd, unsigned long request, ...)
 	va_start(list, request);
 	arg = va_arg(list, void *);
 	va_end(list);
-	if (fd == fake.fd)
-		return fake_vhost(request, arg);
+	for (unsigned i = 0; i < FAKE_DEVS; i++) {
+		if (fd == fakes[i].fd)
+			return fake_vhost(&fakes[i], request, arg);
+	}
+	if (request == TUNSETQUEUE)
+		return fake_queue(fd, ((struct ifreq *)arg)->ifr_flags);
 	if (request != TUNSETOFFLOAD)
 		return (int)syscall(SYS_ioctl, fd, request, arg);
 	fake.offloads = (uintptr_t)arg;
@@ -170,20 +200,26 @@ int ioctl(int fd, unsigned long request, ...)
 /* As a descriptor is that nobody has used. */
 static void fake_fresh(uint64_t can)
 {
-	memset(&fake, 0, sizeof(fake));
-	fake.can = can | DRV_F(VHOST_F_LOG_ALL);
-	for (unsigned i = 0; i < FAKE_RINGS; i++)
-		fake.ring[i].call = fake.ring[i].kick = fake.ring[i].err = fake.ring[i].backend =
-			-1;
-	fake.fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-	ck_assert_int_ge(fake.fd, 0);
+	memset(fakes, 0, sizeof(fakes));
+	for (unsigned d = 0; d < FAKE_DEVS; d++) {
+		struct fake_dev *v = &fakes[d];
+
+		v->can = can | DRV_F(VHOST_F_LOG_ALL);
+		for (unsigned i = 0; i < FAKE_RINGS; i++)
+			v->ring[i].call = v->ring[i].kick = v->ring[i].err = v->ring[i].backend =
+				-1;
+		v->fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+		ck_assert_int_ge(v->fd, 0);
+	}
 }
 
 static void fake_expect_stopped(void)
 {
-	for (unsigned i = 0; i < FAKE_RINGS; i++) {
-		ck_assert_int_eq(fake.ring[i].backend, -1);
-		ck_assert_int_eq(fake.ring[i].kick, -1);
+	for (unsigned i = 0; i < FAKE_DEVS * FAKE_RINGS; i++) {
+		const struct fake_ring *r = &fakes[i / FAKE_RINGS].ring[i % FAKE_RINGS];
+
+		ck_assert_int_eq(r->backend, -1);
+		ck_assert_int_eq(r->kick, -1);
 	}
 }
 
@@ -199,12 +235,12 @@ static void fake_expect_memory(const struct guestmem *own)
 	}
 }
 
-/* Ring i lies at this place of `gm`, and is served. */
-static void fake_expect_ring(unsigned i, const struct kvhost *k, gpa_t at, unsigned num,
-			     unsigned base)
+/* Ring i of it lies at this place of `gm`, and is served. */
+static void fake_expect_ring(const struct fake_dev *v, unsigned i, const struct kvhost *k, gpa_t at,
+			     unsigned num, unsigned base)
 {
 	const struct guestmem *own = &k->w->gm;
-	const struct fake_ring *r = &fake.ring[i];
+	const struct fake_ring *r = &v->ring[i];
 
 	ck_assert_uint_eq(r->num, num);
 	ck_assert_uint_eq(r->base, base);
@@ -213,7 +249,7 @@ static void fake_expect_ring(unsigned i, const struct kvhost *k, gpa_t at, unsig
 	ck_assert_ptr_eq((void *)(uintptr_t)r->addr.used_user_addr, gm_ptr(own, at + 0x2000, 16));
 	ck_assert_uint_eq(r->addr.flags, 0);
 	ck_assert_int_ge(r->backend, 0);
-	ck_assert_int_eq(r->kick, k->w->kick_fd[i]);
+	ck_assert_int_eq(r->kick, k->w->kick_fd[k->first + i]);
 	ck_assert_int_eq(r->err, k->err_fd);
 }
 

@@ -15,6 +15,7 @@
 
 #define MEM_SIZE (64u << 20)
 #define NQUEUES 3
+#define MOST (2 * FAKE_DEVS + 1)
 #define QNUM 64
 #define RINGS(i) (0x10000u + (i)*DRV_QUEUE_BYTES)
 #define COMMAND 0x1000000u
@@ -26,8 +27,8 @@
 
 static struct fakecore core;
 static struct guestmem gm;
-static struct drvq drv[NQUEUES];
-static int mem_fd, kick[NQUEUES], tap[2];
+static struct drvq drv[MOST];
+static int mem_fd, kick[MOST], tap[2];
 static struct rig { /* fresh for every start */
 	struct helper h;
 	struct net n;
@@ -42,10 +43,14 @@ static int open_net(void)
 {
 	struct start_fds fds = drv_start_fds(&core, mem_fd);
 
-	for (unsigned i = 0; i < NQUEUES; i++)
+	for (unsigned i = 0; i < 2 * conf.npairs + 1; i++)
 		start_add(&fds, START_KICK, dup(kick[i]));
-	start_add(&fds, START_OWN, dup(tap[0]));
-	start_add(&fds, START_OWN, fake.fd);
+	for (unsigned p = 0; p < conf.npairs; p++) {
+		start_add(&fds, START_OWN, dup(tap[0]));
+		fake_queues[p].fd = fds.fd[START_OWN][p];
+	}
+	for (unsigned p = 0; p < conf.npairs; p++)
+		start_add(&fds, START_OWN, fakes[p].fd);
 	rig = calloc(1, sizeof(*rig));
 	ck_assert_ptr_nonnull(rig);
 	return net_check_conf(&conf, &err) || net_open(&rig->n, &rig->h, &conf, &fds, &step, &err);
@@ -64,7 +69,7 @@ static void setup(void)
 {
 	fc_open(&core);
 	mem_fd = drv_memory(&gm, MEM_SIZE);
-	for (unsigned i = 0; i < NQUEUES; i++)
+	for (unsigned i = 0; i < MOST; i++)
 		kick[i] = event_create();
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, tap),
 			 0);
@@ -82,7 +87,7 @@ static void teardown(void)
 {
 	gm_unmap(&gm);
 	fd_close(&mem_fd);
-	for (unsigned i = 0; i < NQUEUES; i++)
+	for (unsigned i = 0; i < MOST; i++)
 		fd_close(&kick[i]);
 	close(tap[0]);
 	close(tap[1]);
@@ -91,8 +96,10 @@ static void teardown(void)
 
 static void bring_up(uint64_t features)
 {
+	unsigned n = features & DRV_F(VIRTIO_NET_F_MQ) ? 2 * conf.npairs + 1 : NQUEUES;
+
 	ck_assert(drv_negotiate(&core, features));
-	for (unsigned i = 0; i < NQUEUES; i++) {
+	for (unsigned i = 0; i < n; i++) {
 		drvq_init(&drv[i], &gm, RINGS(i), QNUM, true, kick[i]);
 		ck_assert(drv_queue(&core, i, &drv[i]));
 	}
@@ -107,8 +114,8 @@ static bool needs_reset(void)
 static void expect_served(unsigned base0, unsigned base1)
 {
 	ck_assert_uint_eq(drv_status(&core), 0xf);
-	fake_expect_ring(0, &rig->n.vhost, RINGS(0), QNUM, base0);
-	fake_expect_ring(1, &rig->n.vhost, RINGS(1), QNUM, base1);
+	fake_expect_ring(&fake, 0, &rig->n.vhost[0], RINGS(0), QNUM, base0);
+	fake_expect_ring(&fake, 1, &rig->n.vhost[0], RINGS(1), QNUM, base1);
 	for (unsigned i = 0; i < 2; i++)
 		ck_assert_int_eq(fake.ring[i].backend, rig->n.backing[0].fd);
 }
@@ -123,7 +130,7 @@ START_TEST(messages_refused)
 	ck_assert_int_eq(net_check_conf(&conf, &e), 0);
 	for (size_t i = 0; i < ARRAY_LEN(m); i++)
 		m[i] = conf;
-	m[0].npairs = 2;
+	m[0].npairs = m[0].nthreads = 2;
 	m[1].flags |= NET_METADATA;
 	m[2].flags |= NET_POLICED;
 	m[3].limit.rate = 1 << 20;
@@ -185,26 +192,34 @@ START_TEST(goes_on)
 }
 END_TEST
 
+static struct drvq *command_queue;
+
 static bool is_answered(void)
 {
-	return drv_load16(drv[2].used + 2) == drv[2].avail_idx;
+	return drv_load16(command_queue->used + 2) == command_queue->avail_idx;
 }
 
-/* The answer to a command: by then the I/O thread has run. */
-static uint8_t promiscuous(void)
+/* Class, command, and `len` bytes; the answer: by then the I/O thread has run. */
+static uint8_t command(unsigned queue, uint8_t class, uint8_t cmd, uint16_t value, uint32_t len)
 {
-	struct vring_desc d[3] = {drv_desc(COMMAND, 2, false), drv_desc(COMMAND + 16, 1, false),
+	struct vring_desc d[3] = {drv_desc(COMMAND, 2, false), drv_desc(COMMAND + 16, len, false),
 				  drv_desc(COMMAND + 8, 1, true)};
 	uint8_t *p = gm_ptr(&gm, COMMAND, 64);
 
-	p[0] = VIRTIO_NET_CTRL_RX;
-	p[1] = VIRTIO_NET_CTRL_RX_PROMISC;
+	p[0] = class;
+	p[1] = cmd;
 	p[8] = 0xee;
-	p[16] = 1;
-	drvq_add(&drv[2], d, 3, NULL);
-	event_signal(kick[2]);
+	memcpy(p + 16, &value, sizeof(value));
+	command_queue = &drv[queue];
+	drvq_add(&drv[queue], d, 3, NULL);
+	event_signal(kick[queue]);
 	ck_assert(until(is_answered));
 	return p[8];
+}
+
+static uint8_t promiscuous(void)
+{
+	return command(2, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, 1, 1);
 }
 
 /* Commands are insula-net's. What is not: neither the rings nor the doorbells of the pair. */
@@ -312,6 +327,74 @@ START_TEST(vectors)
 }
 END_TEST
 
+static void expect_pairs(unsigned n, const unsigned *base)
+{
+	ck_assert_uint_eq(drv_status(&core), 0xf);
+	for (unsigned p = 0; p < n; p++) {
+		for (unsigned i = 0; i < 2; i++) {
+			fake_expect_ring(&fakes[p], i, &rig->n.vhost[p], RINGS(2 * p + i), QNUM,
+					 base[2 * p + i]);
+			ck_assert_int_eq(fakes[p].ring[i].backend, rig->n.backing[p].fd);
+		}
+	}
+}
+
+static void expect_queues(unsigned active)
+{
+	for (unsigned p = 0; p < conf.npairs; p++)
+		ck_assert_msg(fake_queues[p].out == (p >= active), "queue %u of %u", p, active);
+	ck_assert_uint_eq(fake_queues[0].changes, 0);
+}
+
+static uint8_t use_pairs(uint16_t n)
+{
+	return command(2 * conf.npairs, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, n, 2);
+}
+
+/* A worker for each pair, and only those queues of the TAP whose pairs the driver uses. */
+START_TEST(several_pairs)
+{
+	const unsigned zero[MOST] = {0};
+	unsigned base[MOST];
+	uint64_t mq = FEATURES | DRV_F(VIRTIO_NET_F_MQ);
+
+	conf.npairs = FAKE_DEVS;
+	life_begin(opened);
+	expect_queues(FAKE_DEVS);
+	bring_up(mq);
+	expect_pairs(FAKE_DEVS, zero);
+	expect_queues(1);
+	ck_assert_uint_eq(use_pairs(3), VIRTIO_NET_OK);
+	expect_queues(3);
+	ck_assert_uint_eq(use_pairs(2), VIRTIO_NET_OK);
+	expect_queues(2);
+	ck_assert_uint_eq(use_pairs(FAKE_DEVS + 1), VIRTIO_NET_ERR);
+	expect_queues(2);
+	/* The next process finds the queues as they were left. */
+	for (unsigned i = 0; i < 2 * FAKE_DEVS; i++) {
+		base[i] = 5 + i;
+		drv_store16(drv[i].used + 2, (uint16_t)base[i]);
+	}
+	life_end();
+	fake_expect_stopped();
+	fake_fresh(TO_THE_KERNEL);
+	life_begin(opened);
+	expect_pairs(FAKE_DEVS, base);
+	expect_queues(2);
+	/* A fault of any of them is one of the device. */
+	event_signal(fakes[2].ring[1].err);
+	ck_assert(until(needs_reset));
+	fake_expect_stopped();
+	/* A driver without several pairs has its control queue where the second pair would be. */
+	bring_up(FEATURES);
+	expect_pairs(1, zero);
+	expect_queues(1);
+	ck_assert_uint_eq(promiscuous(), VIRTIO_NET_OK);
+	ck_assert_int_eq(fakes[1].ring[0].backend, -1);
+	life_end();
+}
+END_TEST
+
 static bool link_is_down(void)
 {
 	const struct virtio_net_config *c = (void *)(core.page + VIRTIO_MMIO_CONFIG);
@@ -337,11 +420,12 @@ START_TEST(tap_is_gone)
 }
 END_TEST
 
-/* After the seal: seven requests. */
+/* After the seal: seven requests; and there is room for those of as many pairs as a card can have. */
 START_TEST(rules)
 {
 	struct rule_list l = {.n = 0};
 
+	conf.npairs = _i ? FAKE_DEVS : 1;
 	ck_assert_int_eq(open_net(), 0);
 	net_rules(&rig->n, &l);
 	fake_expect_rules(&l, running, ARRAY_LEN(running));
@@ -366,8 +450,9 @@ int main(void)
 	tcase_add_loop_test(t, refused_at_the_start, 0, ARRAY_LEN(before));
 	tcase_add_test(t, too_old);
 	tcase_add_test(t, vectors);
+	tcase_add_test(t, several_pairs);
 	tcase_add_test(t, tap_is_gone);
-	tcase_add_test(t, rules);
+	tcase_add_loop_test(t, rules, 0, 2);
 	suite_add_tcase(s, t);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);

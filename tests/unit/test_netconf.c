@@ -223,8 +223,6 @@ START_TEST(refused_texts)
 		"tap=a,vhost",
 		"tap=a,vhost=",
 		"tap=a,vhost=1",
-		"tap=a,vhost=on,queues=2",
-		"fd=5:6,vhost=on",
 		"tap=a,vhost=on,rate=1M",
 		"tap=a,pps=10,vhost=on",
 		"tap=a,vhost=on,metadata",
@@ -264,6 +262,9 @@ START_TEST(refused_texts)
 		ck_assert_ptr_null(strchr(e.text, '\n'));
 		ck_assert_uint_eq(c.nnets, 0);
 	}
+	ck_assert_int_eq(set("tap=a,vhost=on,queues=2"), 0);
+	ck_assert_int_eq(set("fd=5:6,vhost=on"), 0);
+	config_drop_nets(&c);
 	/* Off is nothing that others could be against. */
 	ck_assert_int_eq(set("user,vhost=off"), 0);
 	ck_assert_int_eq(set("tap=a,vhost=on"), 0);

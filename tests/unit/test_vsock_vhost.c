@@ -115,8 +115,8 @@ static void expect_served(unsigned base0, unsigned base1)
 {
 	ck_assert(until(rung));
 	ck_assert_uint_eq(drv_status(&core), 0xf);
-	fake_expect_ring(VSOCK_RX, &rig->d.vhost, RINGS(0), QNUM, base0);
-	fake_expect_ring(VSOCK_TX, &rig->d.vhost, RINGS(1), QNUM, base1);
+	fake_expect_ring(&fake, VSOCK_RX, &rig->d.vhost, RINGS(0), QNUM, base0);
+	fake_expect_ring(&fake, VSOCK_TX, &rig->d.vhost, RINGS(1), QNUM, base1);
 }
 
 static bool was_told(void)

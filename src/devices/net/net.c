@@ -32,8 +32,8 @@ int net_check_conf(const struct msg_start_net *m, struct err *e)
 	if (m->flags & ~(NET_METADATA | NET_POLICED |
 			 (m->kind == NET_TAP ? (unsigned)NET_VHOST : NET_AWAY | NET_NO_LOOPBACK)))
 		return err_set(e, -EINVAL, "flags %#x", m->flags);
-	if ((m->flags & NET_VHOST) && ((m->flags & (NET_METADATA | NET_POLICED)) || m->npairs > 1 ||
-				       m->limit.rate || m->limit.ops))
+	if ((m->flags & NET_VHOST) && ((m->flags & (NET_METADATA | NET_POLICED)) ||
+				       m->nthreads > 1 || m->limit.rate || m->limit.ops))
 		return err_set(e, -EINVAL, "more than the kernel does for a card: flags %#x",
 			       m->flags);
 	if (m->mtu && (m->mtu < NET_MIN_MTU || m->mtu > NET_MAX_MTU))
@@ -197,8 +197,13 @@ static void model_start(void *dev)
 
 static void model_start_vhost(void *dev)
 {
-	model_start(dev);
-	net_vhost_start(dev);
+	struct net *n = dev;
+	int rc;
+
+	net_prepare(n);
+	rc = net_vhost_queues(n, n->st->npairs);
+	worker_start(dev);
+	net_vhost_start(n, rc);
 }
 
 static void model_stop_vhost(void *dev)
@@ -211,7 +216,8 @@ static void model_vector_vhost(void *dev, unsigned i)
 {
 	const struct net *n = dev;
 
-	kvhost_vector(&n->vhost, i);
+	for (unsigned p = 0; p < n->npairs; p++)
+		kvhost_vector(&n->vhost[p], i);
 }
 
 static void net_describe(struct net *n)
@@ -227,7 +233,7 @@ static void net_describe(struct net *n)
 	n->w.model.start = model_start;
 	n->w.model.reset = model_reset;
 	if (net_is_vhost(n)) {
-		n->w.model.lent = NET_VHOST_QUEUES;
+		n->w.model.lent = net_vhost_lent;
 		n->w.model.start = model_start_vhost;
 		n->w.model.stop = model_stop_vhost;
 		n->w.model.vector = model_vector_vhost;
@@ -270,7 +276,7 @@ int net_open(struct net *n, struct helper *h, const struct msg_start_net *m,
 		return rc;
 	if (net_is_vhost(n)) {
 		*step = "vhost-net";
-		rc = net_vhost_open(n, f->fd[START_OWN][n->nbackings], e);
+		rc = net_vhost_open(n, &f->fd[START_OWN][n->nbackings], e);
 		if (rc)
 			return rc;
 	}

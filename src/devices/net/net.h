@@ -27,8 +27,8 @@
  * With several pairs, the backing's queues that have no active pair are received by the active
  * ones: a frame of queue i goes to pair i modulo the number of active pairs.
  *
- * With NET_VHOST the pair is the kernel's while the driver is there, and the lane serves the control
- * queue (net_vhost.c): what is said above of frames is not said of those.
+ * With NET_VHOST the pairs are the kernel's while the driver is there, and the one lane serves the
+ * control queue (net_vhost.c): what is said above of frames is not said of those.
  *
  * With NET_METADATA there is one backing more, for frames to and from 169.254.169.254, on whichever
  * pair the guest sends them (net_metadata.c).
@@ -137,7 +137,7 @@ struct net {
 	struct net_tx *tx;
 	struct net_limit rx_limit, tx_limit;
 	struct net_guard guard;
-	struct kvhost vhost; /* with NET_VHOST */
+	struct kvhost vhost[NET_MAX_PAIRS]; /* with NET_VHOST */
 };
 
 enum net_news {
@@ -216,13 +216,17 @@ static inline bool net_is_vhost(const struct net *n)
 {
 	return n->conf.flags & NET_VHOST;
 }
-#define NET_VHOST_QUEUES 3u /* bits: those of the pair */
-/* Not sealed yet, and memory is mapped. Takes the descriptor over. */
-int net_vhost_open(struct net *n, int fd, struct err *e);
+/* virtio_model.lent */
+uint32_t net_vhost_lent(const void *dev);
+/* Not sealed yet, and memory is mapped. Takes the descriptors over, one for each pair. */
+int net_vhost_open(struct net *n, const int *fds, struct err *e);
 void net_vhost_rules(const struct net *n, struct rule_list *l);
-/* After net_prepare(): the rings are the kernel's. If it does not want them, the device needs a
- * reset. */
-void net_vhost_start(struct net *n);
+/* So many queues of the TAP get frames, and the others none, however they are now. Before a lane
+ * runs, or the lane. */
+int net_vhost_queues(const struct net *n, unsigned pairs);
+/* After net_prepare() and that, which has returned `rc`: the rings are the kernel's. If it does not
+ * want them, the device needs a reset. */
+void net_vhost_start(struct net *n, int rc);
 /* They are not any more. */
 void net_vhost_stop(const struct net *n);
 

@@ -94,6 +94,8 @@ static uint8_t queue_pairs(struct net *n, const uint8_t *data, size_t len)
 	memcpy(&pairs, data, sizeof(pairs));
 	if (pairs < VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MIN || pairs > n->npairs)
 		return VIRTIO_NET_ERR;
+	if (net_is_vhost(n) && net_vhost_queues(n, pairs))
+		return VIRTIO_NET_ERR;
 	hold_others(n);
 	n->st->npairs = pairs;
 	let_go(n);

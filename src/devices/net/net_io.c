@@ -359,7 +359,7 @@ static void look_for_end(struct net *n, const struct pollfd *p)
 void net_wait(struct net_lane *l)
 {
 	struct net *n = l->n;
-	struct pollfd p[NET_MAX_BACKINGS + 1];
+	struct pollfd p[NET_MAX_BACKINGS + NET_MAX_PAIRS];
 	int rx_ms, tx_ms;
 	unsigned np;
 
@@ -378,7 +378,7 @@ void net_wait(struct net_lane *l)
 		l->l->stat[STAT_NET_THROTTLED]++;
 	np = watch(l, rx_ms < 0, p);
 	if (net_is_vhost(n))
-		kvhost_wait(&n->vhost, l->l, p, np, sooner(rx_ms, tx_ms));
+		kvhost_wait(n->vhost, n->conf.npairs, l->l, p, np, sooner(rx_ms, tx_ms));
 	else
 		lane_wait(l->l, p, np, sooner(rx_ms, tx_ms));
 	look_for_end(n, p);

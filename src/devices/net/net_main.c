@@ -17,7 +17,8 @@ static int net_main_check(const void *start, const struct start_fds *f, struct e
 	return rc ? rc
 		  : start_expect(f, START_OWN,
 				 (m->kind == NET_TAP ? m->npairs : 1) +
-					 !!(m->flags & (NET_METADATA | NET_VHOST)),
+					 (m->flags & NET_VHOST ? m->npairs : 0) +
+					 !!(m->flags & NET_METADATA),
 				 e);
 }
 

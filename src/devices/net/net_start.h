@@ -16,9 +16,9 @@ enum net_flags {
 	NET_METADATA = 4,    /* 169.254.169.254 is insula-metadata's: its socket is the last of the
 			      * descriptors */
 	NET_POLICED = 8,     /* drop all that the guest sends until MSG_NET_POLICY */
-	NET_VHOST = 16,      /* of a TAP with one pair, without limits, a policy or metadata: the
-			      * kernel serves it. A descriptor of /dev/vhost-net is the last, which
-			      * this generation of the helper alone has */
+	NET_VHOST = 16,      /* of a TAP, without limits, a policy or metadata: the kernel serves
+			      * it. A descriptor of /dev/vhost-net for each pair is behind those of
+			      * the TAP, which this generation of the helper alone has */
 };
 /* START_KICK: 2 * npairs + 1 (receiveq 1, transmitq 1, ... controlq). START_OWN: for NET_TAP one
  * queue of the TAP per pair, for NET_STREAM one connected stream socket; with NET_METADATA one more,
@@ -33,7 +33,7 @@ struct msg_start_net {
 	uint32_t mtu;          /* told to the guest; 0: nothing is told */
 	uint32_t flags;        /* enum net_flags; for NET_TAP the last three alone */
 	uint8_t mac[6];
-	uint16_t nthreads; /* for the pairs: 1..npairs */
+	uint16_t nthreads; /* for the pairs: 1..npairs; 1 with NET_VHOST */
 };
 
 #endif

@@ -49,7 +49,7 @@ static bool start_queue(struct virtio *v, unsigned i, bool resume, struct err *e
 	memset(&v->vq[i], 0, sizeof(v->vq[i]));
 	if (i >= v->model->nqueues || !st->ready)
 		return true;
-	if (v->model->foreign || (v->model->lent >> i & 1))
+	if (v->model->foreign || (v->model->lent && (v->model->lent(v->dev) >> i & 1)))
 		return vq_check(st, v->gm, e) == 0;
 	return vq_start(&v->vq[i], st, v->gm, v->st->driver_features, resume, e) == 0;
 }

@@ -28,9 +28,9 @@ struct virtio_model {
 	/* Another program serves the queues: `features` are all that there are, and nothing here
 	 * begins a queue. */
 	bool foreign;
-	/* Bit i: somebody else serves queue i of a device of our own. It is checked, and not begun:
-	 * its vq[i].num stays 0. */
-	uint32_t lent;
+	/* With what the driver has accepted: bit i: somebody else serves queue i of a device of our
+	 * own. It is checked, and not begun: its vq[i].num stays 0. NULL: there is none. */
+	uint32_t (*lent)(const void *dev);
 	const void *config;
 	size_t config_len;
 	/* DRIVER_OK: serve the queues whose num is not 0. Must not fail. */

@@ -78,7 +78,7 @@ static void vhost_rest(struct vsockdev *d)
 	} else if (lane_commanded(d->w.lane)) {
 		return;
 	}
-	kvhost_wait(&d->vhost, d->w.lane, p, 0, ms);
+	kvhost_wait(&d->vhost, 1, d->w.lane, p, 0, ms);
 }
 
 static void *vsock_vhost_main(void *arg)
@@ -135,6 +135,12 @@ static void vsock_vhost_event(void *dev)
 		kvhost_failed(&d->vhost, what, rc);
 }
 
+static uint32_t model_lent(const void *dev)
+{
+	(void)dev;
+	return 1u << VSOCK_RX | 1u << VSOCK_TX;
+}
+
 static void model_stop_vhost(void *dev)
 {
 	struct vsockdev *d = dev;
@@ -158,7 +164,7 @@ int vsock_vhost_open(struct vsockdev *d, int fd, const char **step, struct err *
 	int rc;
 
 	*step = "vhost-vsock";
-	rc = kvhost_open(&d->vhost, "vhost-vsock", &d->w, fd, RINGS, RING_FEATURES, e);
+	rc = kvhost_open(&d->vhost, "vhost-vsock", &d->w, fd, VSOCK_RX, RINGS, RING_FEATURES, e);
 	if (rc)
 		return rc;
 	d->w.lane->queues = 1u << VSOCK_EVENT;
@@ -167,7 +173,7 @@ int vsock_vhost_open(struct vsockdev *d, int fd, const char **step, struct err *
 	if (rc)
 		return rc;
 	vsock_describe(d);
-	d->w.model.lent = 1u << VSOCK_RX | 1u << VSOCK_TX;
+	d->w.model.lent = model_lent;
 	d->w.model.stop = model_stop_vhost;
 	d->w.model.vector = model_vector_vhost;
 	d->ops = worker_helper_ops;

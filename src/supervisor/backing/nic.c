@@ -484,18 +484,19 @@ int nic_open(struct nic *c, const struct net_config *conf, unsigned nth, const s
 	unsigned cpus = vm->cpus;
 	int rc;
 
-	*c = (struct nic){
-		.conf = conf,
-		.conn = -1,
-		.start = {.limit = {conf->rate, conf->pps},
-			  .kind = tap ? NET_TAP : NET_STREAM,
-			  .npairs = conf->queues,
-			  /* More could not have work at the same time. */
-			  .nthreads = (uint16_t)(conf->queues < cpus ? conf->queues : cpus),
-			  .flags = conf->kind == NET_ON_USER ? NET_NO_LOOPBACK
-				   : conf->vhost             ? NET_VHOST
-							     : 0,
-			  .mtu = conf->mtu}};
+	*c = (struct nic){.conf = conf,
+			  .conn = -1,
+			  .start = {.limit = {conf->rate, conf->pps},
+				    .kind = tap ? NET_TAP : NET_STREAM,
+				    .npairs = conf->queues,
+				    /* More could not have work at the same time. */
+				    .nthreads = (uint16_t)(conf->vhost           ? 1
+							   : conf->queues < cpus ? conf->queues
+										 : cpus),
+				    .flags = conf->kind == NET_ON_USER ? NET_NO_LOOPBACK
+					     : conf->vhost             ? NET_VHOST
+								       : 0,
+				    .mtu = conf->mtu}};
 	child_none(&c->passt);
 	nft_none(&c->nft);
 	nic_wanted(conf, nth, c->start.mac);

@@ -24,6 +24,18 @@ static void net_word(struct device_start *s, const struct msg_start_net *m, cons
 		device_add(s, more);
 }
 
+/* One of the kernel's for each pair, behind them. */
+static int net_add_vhosts(struct device_start *s, unsigned npairs, struct err *e)
+{
+	for (unsigned i = 0; i < npairs; i++) {
+		s->once[i] = vhost_node_open("net", e);
+		if (s->once[i] < 0)
+			return s->once[i];
+		device_add(s, s->once[i]);
+	}
+	return 0;
+}
+
 static const char *other_end(const struct nic *c)
 {
 	return c->conf->kind == NET_ON_USER ? "passt" : c->conf->name;
@@ -48,11 +60,9 @@ static int net_start(struct device *d, struct device_start *s, struct err *e)
 	if (m.kind == NET_TAP) {
 		/* That of a VM of a snapshot is known by now. */
 		rc = attach_address(&c->attach, m.mac, e);
-		if (!rc && (m.flags & NET_VHOST)) {
-			s->once[0] = more = vhost_node_open("net", e);
-			rc = more < 0 ? more : 0;
-		}
 		net_word(s, &m, c->tap, c->ntaps, more);
+		if (!rc && (m.flags & NET_VHOST))
+			rc = net_add_vhosts(s, m.npairs, e);
 		return rc;
 	}
 	s->once[0] = nic_stream(c, e);

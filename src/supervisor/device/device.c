@@ -243,9 +243,12 @@ static void add_common(struct device_start *s, const struct device *d, int mem,
 
 int device_start(struct device *d, int mem, const struct memmap *map, struct err *e)
 {
-	struct device_start s = {.once = {-1, -1}};
-	int rc = d->class->start(d, &s, e);
+	struct device_start s = {0};
+	int rc;
 
+	for (unsigned i = 0; i < ARRAY_LEN(s.once); i++)
+		s.once[i] = -1;
+	rc = d->class->start(d, &s, e);
 	if (!rc) {
 		add_common(&s, d, mem, map);
 		s.head.version = START_VERSION;
@@ -255,8 +258,8 @@ int device_start(struct device *d, int mem, const struct memmap *map, struct err
 		memcpy(s.body, &s.head, sizeof(s.head));
 		rc = device_spawn(d, &s, e);
 	}
-	fd_close(&s.once[0]);
-	fd_close(&s.once[1]);
+	for (unsigned i = 0; i < ARRAY_LEN(s.once); i++)
+		fd_close(&s.once[i]);
 	return rc;
 }
 

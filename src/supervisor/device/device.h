@@ -54,7 +54,8 @@ struct device_start {
 	int fds[MSG_MAX_FDS]; /* borrowed */
 	unsigned nfds;
 	bool no_memory; /* this time it has no business in guest memory */
-	int once[2];    /* those of fds that are closed when the message is sent; -1: none */
+	/* Those of fds that are closed when the message is sent; -1: none. */
+	int once[NET_MAX_PAIRS];
 };
 
 /* What is particular to a kind of device: one table each, in dev_KIND.c. */
