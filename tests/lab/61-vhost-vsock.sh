@@ -6,7 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 CTL=$BUILD/bin/insulactl
 export INSULA_SOCKET=$T/s XDG_CACHE_HOME=$T/cache
-KILLS=2
+KILLS=$(short 1 2)
 PEER=$BUILD/tests/vsockpeer
 ENDLESS=4000000000 LARGE=4000000 ANY=4294967295
 modprobe vhost_vsock && [ -c /dev/vhost-vsock ] || { not_ok modules "no vhost_vsock in this kernel"; exit 1; }
