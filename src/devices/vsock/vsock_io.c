@@ -219,8 +219,8 @@ bool vsock_turn(struct vsockdev *d)
 	if (d->clients)
 		vsock_accept(d);
 	more = serve_tx(d);
-	vsock_event_serve(
-		d); /* behind the packets that came before the driver put its buffer back */
+	/* Behind the packets that came before the driver put its buffer back. */
+	vsock_event_serve(d);
 	more |= serve_rx(d);
 	lane_publish(d->w.lane);
 	more |= d->clients && !d->retry && vconn_has_room(&d->conns);

@@ -39,8 +39,8 @@ struct vsock {
 };
 
 /* Check `c`, bind and listen. With `check_only` nothing is made. A dead socket at P is replaced; it
- * is -EADDRINUSE if anything else is there, or another machine of the host has the CID. Without a path only vsock_stream() reaches the guest.
- * On error nothing is left. */
+ * is -EADDRINUSE if anything else is there, or another machine of the host has the CID. Without a
+ * path only vsock_stream() reaches the guest. On error nothing is left. */
 int vsock_open(struct vsock *v, const struct vsock_config *c, bool check_only, struct err *e);
 /* Remove the socket and close; no-op for one that was not opened but has descriptors of -1. */
 void vsock_close(struct vsock *v);
