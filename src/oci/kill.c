@@ -85,6 +85,13 @@ int guest_says(int rc, const char *what, struct err *e)
 
 /* ---- kill ---- */
 
+/* The process of the host has ended, or does so now. Not waited for if the guest does not answer. */
+static bool has_ended(const struct container *c, int rc)
+{
+	/* A VM that ends with its process may do so before it can answer. */
+	return (rc >= 0 || rc == -EPIPE || rc == -ENOENT) && !proc_wait(&c->proxy, END_MS);
+}
+
 /* SIGKILL is not the guest's to refuse: if it does not answer, or says yes and does nothing, what is
  * here of the container ends; of an owner, the VM with it. */
 static int kill_in_guest(const struct container *c, const char *root, int signo, bool all,
@@ -95,8 +102,11 @@ static int kill_in_guest(const struct container *c, const char *root, int signo,
 
 	snprintf(number, sizeof(number), "%d", signo);
 	rc = ask_guest(c, root, "kill", number, all ? "all" : NULL, GUEST_MS, NULL, e);
-	if (signo != SIGKILL || (rc >= 0 && !proc_wait(&c->proxy, END_MS)))
+	if (signo != SIGKILL)
 		return guest_says(rc, "kill", e);
+	/* Of the others, which may live on without it, the guest alone knows. */
+	if (has_ended(c, rc))
+		return all && !state_owns_vm(c) ? guest_says(rc, "kill", e) : 0;
 	if (rc >= 0)
 		err_set(e, -EIO, "the guest has not killed it");
 	report_warn("container \"%s\": %s; its process of the host is killed", c->id, e->text);

@@ -308,10 +308,11 @@ fault() { # NAME WORDS REGEX [START-REGEX]
 fault vm-fails no-start 'it is not the weather for it' create
 fault sandbox-fails sandbox "the VM's set-up: no such thing" run
 fault status-is-a-link lie 'status' run
-unkilled() { # WORD REGEX: the guest does not do it
+unkilled() { # WORD REGEX: the guest does not do it, or does not say so; '': not a word about that
 	echo "$1" >/run/fakevm
 	oci_start "$1"
 	expect "kill-9-$1" 0 "$2" "${CALL[@]}" kill "$1" 9
+	[ -n "$2" ] || same "kill-9-$1-words" '' "$(cat "$T/out")"
 	gone "kill-9-$1-ends" "$pid"
 	rm -f /run/fakevm
 	expect "delete-$1" 0 '' "${CALL[@]}" delete "$1"
@@ -319,6 +320,8 @@ unkilled() { # WORD REGEX: the guest does not do it
 unkilled deaf 'does not answer'
 unkilled flood 'does not answer'
 unkilled feign 'the guest has not killed it'
+unkilled cut ''
+unkilled vanish ''
 # A supervisor that stays: its proxy ends it.
 bundle "$T/f" '.process.args = ["sh", "-c", "exit 6"]'
 echo stay >/run/fakevm
