@@ -122,6 +122,23 @@ static void bind_volume(int root, const struct bundle *b, json_object *mount)
 	fd_close(&fd);
 }
 
+/* The guest has it in its memory. Whoever writes there by this root (`podman cp`) would lose it below:
+ * here it is empty, and nobody's to write. */
+static void hide_memory(int root, json_object *mount_of)
+{
+	char to[64];
+	int fd;
+
+	if (strcmp(j_get_str(mount_of, "type", ""), "tmpfs") != 0)
+		return;
+	fd = open_in_root(root, j_get_str(mount_of, "destination", ""));
+	snprintf(to, sizeof(to), "/proc/self/fd/%d", fd);
+	if (fd >= 0)
+		(void)mount("tmpfs", to, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY,
+			    "mode=555,size=4k,nr_inodes=2");
+	fd_close(&fd);
+}
+
 /* Of the host's /proc what is about this process, and since when the host runs: `podman top` enters
  * this mount namespace and reads /proc there. An image without the directory has none. */
 static int bind_name(int at, const char *name, const char *from, bool directory)
@@ -167,8 +184,10 @@ static int change_root(const struct bundle *b, int *root)
 	    mount(b->rootfs, b->rootfs, NULL, MS_BIND | MS_REC, NULL))
 		return -errno;
 	*root = open(b->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	for (size_t i = 0; i < field_count(b->mounts) && *root >= 0; i++)
+	for (size_t i = 0; i < field_count(b->mounts) && *root >= 0; i++) {
 		bind_volume(*root, b, json_object_array_get_idx(b->mounts, i));
+		hide_memory(*root, json_object_array_get_idx(b->mounts, i));
+	}
 	if (*root >= 0)
 		show_self(*root);
 	if (*root < 0 || fchdir(*root) || syscall(SYS_pivot_root, ".", ".") ||

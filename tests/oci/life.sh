@@ -89,7 +89,9 @@ bundle "$B" '.process.args = ["sh", "-c", "echo out; echo err >&2; read x; echo 
 same run 'out got hi 42' "$(echo hi | oci run -b "$B" c 2>/dev/null | tr '\n' ' ')$(echo hi | oci run -b "$B" c >/dev/null 2>&1; echo $?)"
 left run
 
-bundle "$B" '.process.args = ["sh", "-c", "trap \"echo term; exit 7\" TERM; echo up; while :; do sleep 0.1; done"] | .annotations = {"a.b": "c"}'
+bundle "$B" '.process.args = ["sh", "-c", "trap \"echo term; exit 7\" TERM; echo up; while :; do sleep 0.1; done"] | .annotations = {"a.b": "c"} |
+	.mounts += [{"destination": "/scratch", "type": "tmpfs", "source": "tmpfs"}]'
+mkdir "$B/rootfs/scratch"
 oci create -b "$B" --pid-file "$T/pid" c >"$T/streams" 2>&1 </dev/null
 same create 0 $?
 pid=$(cat "$T/pid")
@@ -98,6 +100,7 @@ same created "created $pid c" "$(oci state c | jq -r '"\(.status) \(.pid) \(.ann
 same created-runs-nothing '' "$(cat "$T/streams")"
 same own-network no "$([ "$(readlink "/proc/$pid/ns/net")" = "$(readlink /proc/self/ns/net)" ] && echo yes || echo no)"
 same root-of-the-proxy bin "$(ls -d "/proc/$pid/root/bin" | sed 's/.*root.//')"
+expect memory-of-the-guest 1 "x': Read-only file system" touch "/proc/$pid/root/scratch/x"
 same proc-of-the-proxy "$pid stat Name: insula-oci" "$(ls "/proc/$pid/root/proc" | tr '\n' ' ')$(grep -a Name "/proc/$pid/root/proc/$pid/status" | tr '\t' ' ')"
 same proxy-has-no-rights 0000000000000000 "$(awk '/CapEff/ {print $2}' "/proc/$pid/status")"
 # A configuration of some MiB is dropped by what stays as long as its container. AddressSanitizer keeps what is freed.
