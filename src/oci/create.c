@@ -105,7 +105,8 @@ static int check_kvm(struct err *e)
 	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 
 	if (fd < 0)
-		return err_sys(e, -errno, "/dev/kvm");
+		return err_set(e, -errno, "/dev/kvm: %s; expected a Linux host with KVM",
+			       strerror(errno));
 	close(fd);
 	return 0;
 }

@@ -271,6 +271,7 @@ mkdir "$T/empty"
 expect no-config 1 'config.json: No such file' "${CALL[@]}" create -b "$T/empty" x
 expect id-slash 1 "invalid container id 'a/b'" "${CALL[@]}" create -b "$B" a/b
 expect id-dots 1 "invalid container id '..'" "${CALL[@]}" create -b "$B" ..
+left bad-id
 expect preserve-fds 1 'preserve-fds: 3; expected 0' "${CALL[@]}" create -b "$B" --preserve-fds 3 x
 bad() { # NAME FILTER REGEX
 	bundle "$T/bad" "$2"
@@ -295,7 +296,18 @@ bad host-network-by-path '.linux.namespaces = [{"type": "mount"}, {"type": "netw
 bad vfio-none '.linux.devices = [{"path": "/dev/vfio/999999", "type": "c", "major": 4000, "minor": 9}]' \
 	'linux.devices\[0\]: /dev/vfio/999999: the host has no IOMMU group 999999'
 bad vfio-annotation '.annotations = {"io.insula.vm.vfio": "0000:00:00.0"}' 'expected none, for vfio_annotation is false in the configuration'
-bad memory-small '.linux.resources.memory.limit = 1000' 'memory'
+bad memory-small '.linux.resources.memory.limit = 1000' 'memory.limit: 1000; expected at least [0-9]+, so that the VM has its minimum'
+bad annotation-memory '.annotations = {"io.insula.vm.memory": "lots"}' "annotations.io.insula.vm.memory: 'lots'; expected a size such as 512M"
+bad annotation-cpus '.annotations = {"io.insula.vm.cpus": "-1"}' "annotations.io.insula.vm.cpus: '-1'; expected a number from 1 to"
+# elsewhere NAME REGEX SCRIPT COMMAND...: refused in a mount namespace where SCRIPT has been run
+elsewhere() {
+	expect "$1" 1 "$2" unshare -m --propagation private sh -c "$3"' && exec "$@"' - "${@:4}" create -b "$B" x
+	same "$1-one-line" 1 "$(wc -l <"$T/out")"
+	left "$1"
+}
+elsewhere no-kvm '/dev/kvm: .*; expected a Linux host with KVM' 'mount -t tmpfs dev /dev && mknod -m 666 /dev/null c 1 3' "${CALL[@]}"
+elsewhere cgroup-v1 '/sys/fs/cgroup: version 1, or both versions; expected control groups of version 2 alone' 'mount -t tmpfs cgroup /sys/fs/cgroup' \
+	"$OCI" --config "$T/oci.json" --root "$ROOT"
 expect log-json 1 '' "${CALL[@]}" --log "$T/log" --log-format json create -b "$T/empty" x
 same log-json-line 'error true' "$(tail -1 "$T/log" | jq -r '"\(.level) \(.msg | contains("config.json"))"')"
 
