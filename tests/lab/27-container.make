@@ -34,8 +34,8 @@ for nnp in 0 1; do
 	container seccomp$nnp 'grep Seccomp: /proc/self/status; mkdir /tmp/x' seccomp=seccomp nnp=$nnp
 	cp "$T/filter" "$S/seccomp$nnp/seccomp"
 done
-ROOT=user-root container user 'id -u; cat /proc/self/uid_map; (: >/vol/x) 2>&1; test -c /dev/null && echo null; ls /sys/class/net; mkdir /sys/fs/cgroup/x 2>&1' \
-	ns=user 'uidmap=0 100000 65536' 'gidmap=0 100000 65536' mount=/vol mount.type=bind "mount.source=$C/vol" mount.flags=4096 ns=uts
+ROOT=user-root container user 'id -u; cat /proc/self/uid_map; echo "files $(ulimit -n) $(ulimit -Hn)"; (: >/vol/x) 2>&1; test -c /dev/null && echo null; ls /sys/class/net; mkdir /sys/fs/cgroup/x 2>&1' \
+	ns=user 'uidmap=0 100000 65536' 'gidmap=0 100000 65536' mount=/vol mount.type=bind "mount.source=$C/vol" mount.flags=4096 'rlimit=7 1000000 1000001' ns=uts
 sed -i 's/ns=uts\x00$//' "$S/user/config"
 ROOT=secret-root container secret 'echo top secret >/secret; while :; do sleep 1; done'
 # Everything that a container can have, and what its root can do with it.

@@ -326,6 +326,8 @@ int seccomp_read(const char *id, const struct process *p, struct buffer *out, st
  * `ready` is called when nothing but the filter and exec are left. */
 int process_exec(const struct process *p, const struct buffer *filter, void (*ready)(void *ctx),
 		 void *ctx, int *status, struct err *e);
+/* From outside: let its hard limits be those that it wants later, and no lower than they are. */
+int process_raise_limits(pid_t pid, const struct process *p, struct err *e);
 /* Drop what is not in it. */
 int caps_bound(uint64_t bounding, struct err *e);
 /* Permitted, effective, inheritable and ambient. `more` stays in the first two beside. */

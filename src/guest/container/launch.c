@@ -247,6 +247,8 @@ static int place_process(struct parent *p)
 		r = cgroup_enter(l->id, p->process, l->first, &p->e);
 	if (!r && l->process->has_oom)
 		r = write_oom(p->process, l->process->oom, &p->e);
+	if (!r)
+		r = process_raise_limits(p->process, l->process, &p->e);
 	if (!r && !note_send(l->channel, NOTE_GO, 0, ""))
 		r = err_sys(&p->e, -errno, "the process");
 	return r;

@@ -81,17 +81,46 @@ static int own_streams(const struct process *p, struct err *e)
 
 /* ---- limits and identity ---- */
 
-static int set_limits(const struct process *p, struct err *e)
+/* Of process `pid`, 0: of this one. `old`, which may be NULL, gets what was there. */
+static int limit(pid_t pid, const struct rlimit_record *l, const struct rlimit *set,
+		 struct rlimit *old, struct err *e)
+{
+	if (syscall(SYS_prlimit64, pid, l->number, set, old) < 0)
+		return err_sys(e, -errno, "limit %d: %llu %llu", l->number,
+			       (unsigned long long)l->soft, (unsigned long long)l->hard);
+	return 0;
+}
+
+/* Only the machine's root may raise a hard limit. Lower ones would be in the way of what comes
+ * first. */
+int process_raise_limits(pid_t pid, const struct process *p, struct err *e)
 {
 	for (size_t i = 0; i < p->rlimits; i++) {
 		const struct rlimit_record *l = &p->rlimit[i];
-		const struct rlimit set = {.rlim_cur = l->soft, .rlim_max = l->hard};
+		struct rlimit now;
+		int r = limit(pid, l, NULL, &now, e);
 
-		if (syscall(SYS_prlimit64, 0, l->number, &set, NULL) < 0)
-			return err_sys(e, -errno, "limit %d: %llu %llu", l->number,
-				       (unsigned long long)l->soft, (unsigned long long)l->hard);
+		if (!r && now.rlim_max < l->hard) {
+			now.rlim_max = l->hard;
+			r = limit(pid, l, &now, NULL, e);
+		}
+		if (r)
+			return r;
 	}
 	return 0;
+}
+
+static int set_limits(const struct process *p, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < p->rlimits && !r; i++) {
+		const struct rlimit_record *l = &p->rlimit[i];
+		const struct rlimit set = {.rlim_cur = l->soft, .rlim_max = l->hard};
+
+		r = limit(0, l, &set, NULL, e);
+	}
+	return r;
 }
 
 int process_ns_root(struct err *e)
