@@ -343,7 +343,7 @@ static int fill_share(struct making *m, struct err *e)
 	if (!rc)
 		rc = share_container(dir, m->c.id, &m->b, &source, &n, e);
 	if (!rc) {
-		share = share_enter(dir, m->c.id, e);
+		share = vm_share(&m->c, m->f->root, e);
 		rc = share < 0 ? share : 0;
 	}
 	if (!rc)

@@ -16,8 +16,8 @@
 #include "proxy.h"
 #include "raw.h"
 #include "record.h"
-#include "share.h"
 #include "spec/json.h"
+#include "vm.h"
 
 /* ---- the process ---- */
 
@@ -150,13 +150,11 @@ static int find_process(const struct container *c, const struct flags *f, json_o
 static int write_process(const struct container *c, const struct flags *f, const char *name,
 			 json_object *process, struct err *e)
 {
-	char dir[PATH_MAX], filter[48];
+	char filter[48];
+	int share = vm_share(c, f->root, e), rc;
 	struct rec r;
-	int share, rc;
 
-	snprintf(dir, sizeof(dir), "%s/%s/share", f->root, c->sandbox);
 	snprintf(filter, sizeof(filter), "%s.seccomp", name);
-	share = share_enter(dir, c->id, e);
 	if (share < 0)
 		return share;
 	rec_init(&r);
@@ -174,11 +172,9 @@ static int write_process(const struct container *c, const struct flags *f, const
 static void drop_records(const struct container *c, const struct flags *f, const char *name)
 {
 	static const char *const ends[] = {"", ".status", ".seccomp"};
-	char dir[PATH_MAX], file[48];
-	int share;
+	int share = vm_share(c, f->root, NULL);
+	char file[48];
 
-	snprintf(dir, sizeof(dir), "%s/%s/share", f->root, c->sandbox);
-	share = share_enter(dir, c->id, NULL);
 	for (size_t i = 0; i < ARRAY_LEN(ends) && share >= 0; i++) {
 		snprintf(file, sizeof(file), "%s%s", name, ends[i]);
 		unlinkat(share, file, 0);

@@ -119,10 +119,9 @@ static int drop_rights(struct err *e)
 /* From here on the guest may write in the share. */
 static int watch_status(struct proxy *p, struct err *e)
 {
-	char dir[PATH_MAX], path[64];
+	char path[64];
 
-	snprintf(dir, sizeof(dir), "%s/%s/share", p->j->root, p->j->c->sandbox);
-	p->share = share_enter(dir, p->j->c->id, e);
+	p->share = vm_share(p->j->c, p->j->root, e);
 	if (p->share < 0)
 		return p->share;
 	p->notify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);

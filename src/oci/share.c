@@ -22,6 +22,7 @@
 #include <insula/base.h>
 #include <insula/log.h>
 
+#include "bundle.h"
 #include "field.h"
 #include "oci/share.h"
 #include "resolve.h"
@@ -177,10 +178,11 @@ static int put_root(const struct bundle *b, int at, bool readonly, struct err *e
 {
 	struct mountopt o = {.flags = MS_REC | (readonly ? MS_RDONLY : 0)};
 	int fd = open(b->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC), target, rc;
+	const char *path;
 
 	if (fd < 0)
 		return err_sys(e, -errno, "root.path: %.160s", b->rootfs);
-	if (readonly)
+	if (readonly || bundle_namespace(b, "user", &path))
 		share_mountpoints(b, fd);
 	target = make_target(at, "rootfs", true);
 	rc = target < 0 ? target : put_tree(fd, &o, target);
@@ -256,6 +258,11 @@ int share_container(const char *dir, const char *id, const struct bundle *b, cha
 		rc = err_set(e, -ENOMEM, "out of memory");
 	else if (top < 0)
 		rc = err_sys(e, -errno, "%.160s", dir);
+	else if (!share_is_mount(top))
+		rc = err_set(e, -EXDEV,
+			     "%.160s: nothing is mounted there; expected the mount namespace "
+			     "that its sandbox was made in",
+			     dir);
 	else if ((at = make_target(top, id, true)) < 0)
 		rc = err_sys(e, at, "share of container %s", id);
 	else
@@ -406,14 +413,10 @@ int share_drop(const char *dir, const char *id, struct err *e)
 
 /* ---- what the guest writes ---- */
 
-int share_enter(const char *dir, const char *id, struct err *e)
+int share_enter(int top, const char *id, struct err *e)
 {
-	int top = open(dir, O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), fd;
+	int fd = open_in(top, id, O_DIRECTORY | O_RDONLY, RESOLVE_NO_XDEV);
 
-	if (top < 0)
-		return err_sys(e, -errno, "%.160s", dir);
-	fd = open_in(top, id, O_DIRECTORY | O_RDONLY, RESOLVE_NO_XDEV);
-	close(top);
 	return fd < 0 ? err_sys(e, fd, "share of container %s", id) : fd;
 }
 

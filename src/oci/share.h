@@ -25,8 +25,10 @@ int share_drop(const char *dir, const char *id, struct err *e);
 /* All of DIR, with what is left in it. */
 int share_remove(const char *dir, struct err *e);
 
-/* A descriptor of DIR/ID (O_PATH or O_DIRECTORY), beneath DIR, no links. */
-int share_enter(const char *dir, const char *id, struct err *e);
+/* Is it the top of a mount? DIR is not, where it is seen from another mount namespace. */
+bool share_is_mount(int fd);
+/* A descriptor of DIR/ID, beneath DIR, no links; `top`: one of DIR. */
+int share_enter(int top, const char *id, struct err *e);
 /* A status file `name` in that directory: regular, at most CT_STATUS_MAX bytes; into `line` without
  * its line end, cleaned (err_clean). -ENOENT: not there yet. */
 int share_status(int at, const char *name, char line[CT_STATUS_MAX + 1], struct err *e);

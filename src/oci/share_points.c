@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Mount points in a root that is going to be read-only. See share_source.h. */
+/* Mount points in a root in which the guest's root cannot make them. See share_source.h. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -20,23 +20,30 @@ static int open_inside(int root, const char *path)
 	return open_resolved(root, path, O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
 }
 
-static void make_last(int up, const char *name, bool directory)
-{
-	int fd;
+/* Where they are made, and whose they are. */
+struct place {
+	int root;
+	uid_t uid;
+	gid_t gid;
+};
 
-	if (directory) {
-		(void)mkdirat(up, name, 0755);
+static void make_last(const struct place *at, int up, const char *name, bool directory)
+{
+	int fd = -1;
+
+	if (directory ? mkdirat(up, name, 0755) != 0
+		      : (fd = openat(up, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC,
+				     0644)) < 0)
 		return;
-	}
-	fd = openat(up, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC, 0644);
 	fd_close(&fd);
+	(void)!fchownat(up, name, at->uid, at->gid, AT_SYMLINK_NOFOLLOW);
 }
 
 /* Each part of the path that is missing. */
-static void make_inside(int root, const char *path, bool directory)
+static void make_inside(const struct place *at, const char *path, bool directory)
 {
 	char part[PATH_MAX], *end;
-	int up = fd_copy(root), fd;
+	int up = fd_copy(at->root), fd;
 
 	if (strlen(path) >= sizeof(part)) {
 		fd_close(&up);
@@ -56,10 +63,10 @@ static void make_inside(int root, const char *path, bool directory)
 			fd_close(&up); /* such a path is the guest's matter */
 			return;
 		}
-		fd = open_inside(root, part);
+		fd = open_inside(at->root, part);
 		if (fd == -ENOENT) {
-			make_last(up, p, directory || !last);
-			fd = open_inside(root, part);
+			make_last(at, up, p, directory || !last);
+			fd = open_inside(at->root, part);
 		}
 		fd_close(&up);
 		up = fd;
@@ -99,15 +106,31 @@ static bool is_of_file(const struct bundle *b, size_t i)
 	return file;
 }
 
+/* The host's id of the container's root. */
+static unsigned root_of(const struct bundle *b, const char *key)
+{
+	json_object *list = j_get(b->linux_, key);
+	size_t n = json_object_is_type(list, json_type_array) ? field_count(list) : 0;
+
+	for (size_t i = 0; i < n; i++) {
+		json_object *map = json_object_array_get_idx(list, i);
+
+		if (!j_get_int(map, "containerID", 0))
+			return (unsigned)j_get_int(map, "hostID", 0);
+	}
+	return 0;
+}
+
 void share_mountpoints(const struct bundle *b, int root)
 {
+	const struct place at = {root, root_of(b, "uidMappings"), root_of(b, "gidMappings")};
 	size_t n = field_count(b->mounts);
 	const char *cwd = j_get_str(b->process, "cwd", "/");
 
 	for (size_t i = 0; i < n; i++) {
 		if (!is_covered(b, destination(b, i), i))
-			make_inside(root, destination(b, i), !is_of_file(b, i));
+			make_inside(&at, destination(b, i), !is_of_file(b, i));
 	}
 	if (!is_covered(b, cwd, n))
-		make_inside(root, cwd, true);
+		make_inside(&at, cwd, true);
 }

@@ -15,6 +15,7 @@
 #include <insula/log.h>
 
 #include "field.h"
+#include "oci/share.h"
 #include "share_source.h"
 #include "spec/json.h"
 

@@ -37,11 +37,9 @@ int share_source_open(struct share_source *s, const struct bundle *b, json_objec
 		      const char *where, struct err *e);
 void share_source_close(struct share_source *s);
 
-/* Is it the top of a mount? */
-bool share_is_mount(int fd);
-
 /* Make the directories and files of the root onto which the guest will mount, for it cannot in a
- * root that is read-only on the host; as far as possible, and never outside of the root. */
+ * root that is read-only on the host, nor as the root of a user namespace, who on the host is an
+ * ordinary user; as far as possible, and never outside of the root. */
 void share_mountpoints(const struct bundle *b, int root);
 
 #endif

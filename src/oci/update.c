@@ -18,8 +18,8 @@
 #include "conf.h"
 #include "record.h"
 #include "report.h"
-#include "share.h"
 #include "spec/json.h"
+#include "vm.h"
 
 #define GUEST_MS 10000
 #define INTERVAL_S 5
@@ -92,12 +92,10 @@ static int resources_of(const struct flags *f, json_object **out, struct err *e)
 static int update_guest(const struct container *c, const char *root, const struct rec *r,
 			struct err *e)
 {
-	char dir[PATH_MAX], name[32];
-	int share, rc;
+	int share = vm_share(c, root, e), rc;
+	char name[32];
 
-	snprintf(dir, sizeof(dir), "%s/%s/share", root, c->sandbox);
 	snprintf(name, sizeof(name), "update-%d", getpid());
-	share = share_enter(dir, c->id, e);
 	if (share < 0)
 		return share;
 	rc = rec_write(r, share, name, e);

@@ -22,6 +22,7 @@
 
 #include "assign.h"
 #include "proc.h"
+#include "share.h"
 #include "spec/handover.h"
 #include "spec/json.h"
 #include "vm.h"
@@ -119,6 +120,62 @@ int vm_open_dir(const char *root, const char *sandbox, struct err *e)
 	snprintf(path, sizeof(path), "%s/%s/vm", root, sandbox);
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	return fd < 0 ? err_set(e, -ENOENT, "sandbox \"%s\": its VM does not run", sandbox) : fd;
+}
+
+/* A directory of the mount namespace that a process is in. */
+static int open_beyond(const struct proc *in, const char *path)
+{
+	char dir[32], inside[PATH_MAX + 8];
+	int at, fd = -ESRCH;
+
+	snprintf(dir, sizeof(dir), "/proc/%d", in->pid);
+	at = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	/* By now the number may be another's, of whom nothing may be opened. */
+	if (at >= 0 && proc_alive(in)) {
+		snprintf(inside, sizeof(inside), "root%s", path);
+		fd = openat(at, inside, O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		fd = fd < 0 ? -errno : fd;
+	}
+	fd_close(&at);
+	return fd;
+}
+
+static int vm_process(const struct container *c, const char *root, struct proc *vm, struct err *e)
+{
+	struct container owner;
+	int rc = 0;
+
+	*vm = c->vm;
+	if (!state_owns_vm(c)) {
+		rc = container_state_open(&owner, root, c->sandbox, false, e);
+		if (rc)
+			return rc;
+		*vm = owner.vm;
+		state_close(&owner);
+	}
+	return rc;
+}
+
+int vm_share(const struct container *c, const char *root, struct err *e)
+{
+	char dir[PATH_MAX];
+	struct proc vm;
+	int top, fd;
+
+	snprintf(dir, sizeof(dir), "%s/%s/share", root, c->sandbox);
+	top = open(dir, O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (top >= 0 && !share_is_mount(top)) {
+		fd_close(&top);
+		fd = vm_process(c, root, &vm, e);
+		top = fd ? fd : open_beyond(&vm, dir);
+	} else if (top < 0) {
+		top = -errno;
+	}
+	if (top < 0)
+		return err_sys(e, top, "%.160s", dir);
+	fd = share_enter(top, c->id, e);
+	close(top);
+	return fd;
 }
 
 static int listen_at(int dir)

@@ -148,6 +148,19 @@ expect exec-no-socket 1 'console-socket: .*none' "${CALL[@]}" exec --detach --tt
 expect exec-no-pid-file 1 'pid-file' "${CALL[@]}" exec --pid-file "$T/none/pid" c true
 same exec-leaves-no-records 'config m rootfs status' "$(cd "$ROOT/c/share/c" && echo *)"
 
+# ---- made in another mount namespace, as podman does with --uidmap
+bundle "$T/u" '.linux.namespaces += [{"type": "user"}] | .linux.uidMappings = [{"containerID": 0, "hostID": 100000, "size": 65536}] |
+	.linux.gidMappings = [{"containerID": 0, "hostID": 100001, "size": 65536}] | .process.args = ["sleep", "1000"] |
+	.mounts += [{"destination": "/made/here", "type": "tmpfs", "source": "tmpfs"}]'
+expect apart 0 '' unshare -m --propagation private "${CALL[@]}" create -b "$T/u" u
+same apart-mount-point '100000 100001' "$(stat -c '%u %g' "$T/u/rootfs/made/here")"
+expect apart-start 0 '' "${CALL[@]}" start u
+expect apart-exec 5 '^out$' "${CALL[@]}" exec u sh -c 'echo out; exit 5'
+expect apart-update 0 '' "${CALL[@]}" update --memory 67108864 u
+bundle "$T/v" '.annotations = {"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "u"} | .linux.namespaces = [{"type": "mount"}]'
+expect apart-member 1 'share: nothing is mounted there; expected the mount namespace that its sandbox' "${CALL[@]}" create -b "$T/v" v
+expect apart-delete 0 '' "${CALL[@]}" delete --force u
+
 # ---- pause, update, events, signals
 expect pause 0 '' "${CALL[@]}" pause c
 same paused paused "$(oci state c | jq -r .status)"
