@@ -73,8 +73,14 @@ part_volumes() {
 	expect cp-into-stopped 0 '' podman cp "$T/file" stopped:/tmp/file
 	expect cp-is-there 0 '^copied' podman start -a stopped
 	expect cp-from-stopped 0 'copied' podman cp stopped:/tmp/file -
+	# podman makes and calls it in mount namespaces of their own; its root is nobody on the host, and / is not his to write.
+	podman run -d --name mapped --network none --uidmap 0:10000:10000 -v mapped:/made --tmpfs /scratch bb sleep 1000 >/dev/null
+	expect mapped-ids 0 '^ +0 +10000 +10000' podman exec mapped sh -c 'cat /proc/self/uid_map; touch /made/by; ls -ln /made'
+	also mapped-volume ' 0 +0 .* by$'
+	expect cp-into-memory 125 'ead-only file system' podman cp "$T/file" mapped:/scratch/file
+	podman rm -f -t 0 mapped >/dev/null
 	podman rm stopped >/dev/null
-	podman volume rm named >/dev/null
+	podman volume rm named mapped >/dev/null
 	podman_nothing_left volumes
 }
 

@@ -1,16 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # podman with insula-oci: many containers one after the other, and some at once: none fails, and nothing of them is left. MANY_RUNS and
-# MANY_AT_ONCE say how many: 10 and 4; the long run is 100 and 20.
+# MANY_AT_ONCE say how many: 10 and 4; the long run is 100 and 20. MANY_NETWORK is podman's --network: none.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/podman.sh"
-runs=${MANY_RUNS:-10} at_once=${MANY_AT_ONCE:-4}
+runs=${MANY_RUNS:-10} at_once=${MANY_AT_ONCE:-4} network=${MANY_NETWORK:-none}
 podman_setup
 podman_image bb
 
 one() { # NAME: a short container; its words and its status
 	local got status=0
-	got=$(timeout 800 podman run --rm --network none --memory 128m bb sh -c "echo $1; exit 3" 2>&1 </dev/null) || status=$?
+	got=$(timeout 800 podman run --rm --network "$network" --memory 128m bb sh -c "echo $1; exit 3" 2>&1 </dev/null) || status=$?
 	[ "$status $got" = "3 $1" ] || echo "$1: $status: $got" >>"$T/wrong"
 }
 shmem() { awk '/^Shmem:/ { print $2 }' /proc/meminfo; }
