@@ -251,6 +251,15 @@ static void answered_tcp(int fd, size_t n, unsigned seed)
 	ck_assert_int_eq(memcmp(want, got + 2, n), 0);
 }
 
+/* The end of the connection comes at any time, maybe before the question is said. */
+static void unanswered_tcp(int fd)
+{
+	static const uint8_t question[2 + 30] = {0, 30};
+
+	(void)send(fd, question, sizeof(question), MSG_NOSIGNAL);
+	ck_assert_int_le(read(fd, &(char){0}, 1), 0);
+}
+
 START_TEST(over_udp)
 {
 	int fd[32];
@@ -313,8 +322,7 @@ START_TEST(nothing_hangs)
 		close(fd);
 	}
 	fd = dial(SOCK_STREAM);
-	ask_tcp(fd, 30, 1);
-	ck_assert_int_eq(read(fd, &(char){0}, 1), 0); /* it has no answer, and is told */
+	unanswered_tcp(fd); /* it has no answer, and is told */
 	close(fd);
 	silent = false;
 	fd = dial(SOCK_DGRAM);
@@ -327,8 +335,7 @@ START_TEST(nothing_hangs)
 	close(server_tcp); /* refused */
 	close(other);
 	other = dial(SOCK_STREAM);
-	ask_tcp(other, 30, 1);
-	ck_assert_int_eq(read(other, &(char){0}, 1), 0);
+	unanswered_tcp(other);
 	end();
 }
 END_TEST
