@@ -129,16 +129,34 @@ static int may_join(const struct making *m, const struct container *vm, struct e
 		       path, vm->sandbox);
 }
 
-/* podman's pods have no annotations: there a container names the namespaces of another one. */
+/* A pod of podman's with --infra=false has no machine: what the annotation names is the pod itself. */
+static bool is_pod_alone(const struct making *m, const char *sandbox)
+{
+	struct container c;
+	int rc;
+
+	if (strcmp(j_get_str(m->b.annotations, "io.container.manager", ""), "libpod") != 0)
+		return false;
+	rc = container_state_open(&c, m->f->root, sandbox, false, NULL);
+	if (!rc)
+		state_close(&c);
+	return rc == -ENOENT;
+}
+
+/* Without an annotation, as with podman's --network container:NAME, a container names the namespaces
+ * of another one. */
 static int find_vm(struct making *m, const char *sandbox, struct err *e)
 {
 	static const char *const kinds[][2] = {{"network", "net"}, {"ipc", "ipc"}, {"uts", "uts"}};
 	char id[CT_ID_MAX + 1];
 	struct container other;
 	const char *path;
-	bool named = m->role == BUNDLE_MEMBER;
+	bool named;
 	int rc = 0;
 
+	if (m->role == BUNDLE_MEMBER && is_pod_alone(m, sandbox))
+		m->role = BUNDLE_ALONE;
+	named = m->role == BUNDLE_MEMBER;
 	for (size_t i = 0; i < ARRAY_LEN(kinds) && m->role == BUNDLE_ALONE; i++) {
 		if (bundle_namespace(&m->b, kinds[i][0], &path) && path &&
 		    state_ns_owner(m->f->root, kinds[i][1], path, NULL, NULL, id)) {

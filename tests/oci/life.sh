@@ -404,6 +404,9 @@ bundle "$T/x" "$member"' | .linux.namespaces[0].path = "/proc/self/ns/net"'
 expect member-of-the-hosts-network 1 'expected the namespace of sandbox "s"' "${CALL[@]}" create -b "$T/x" x
 bundle "$T/x" "$member"' | .linux.namespaces[1].path = "/proc/self/ns/ipc"'
 expect member-of-the-hosts-ipc 1 'ns/ipc; expected a namespace of a container of this VM' "${CALL[@]}" create -b "$T/x" x
+bundle "$T/x" '.process.args = ["sh", "-c", "exit 12"] | .annotations = {"io.container.manager": "libpod",
+	"io.kubernetes.cri-o.ContainerType": "container", "io.kubernetes.cri-o.SandboxID": "a-pod-without-infra"}'
+expect pod-without-infra 12 '' "${CALL[@]}" run -b "$T/x" x
 # What a guest can write is put there when the hooks of root are done.
 bundle "$T/x" "$member"' | .process.args = ["true"] | .hooks.createRuntime = [{"path": "/bin/sh", "args": ["sh", "-c", "ls '"$ROOT"'/s/share >'"$T"'/hooked"]}]'
 expect member-hook 0 '' "${CALL[@]}" run -b "$T/x" x
