@@ -26,6 +26,9 @@ for a in $(busybox --list); do
 done
 ln -s busybox "$R/bin/busybox-extras"
 ln -s /bin/busybox "$R/usr/bin/env"
+echo "#!/bin/sh
+/bin/busybox tr '\\000' '\\n' </proc/\$\$/environ" >"$R/bin/printenv" # Debian's busybox has none; without what the shell adds
+chmod 755 "$R/bin/printenv"
 for a in id top head tail sort wc tr test; do ln -sf /bin/busybox "$R/usr/bin/$a"; done
 printf 'root:x:0:0:root:/root:/bin/ash\nbin:x:1:1:bin:/bin:/sbin/nologin\ndaemon:x:2:2:daemon:/sbin:/sbin/nologin\nmail:x:8:12:mail:/var/mail:/sbin/nologin\nguest:x:405:100:guest:/dev/null:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n' >"$R/etc/passwd"
 printf 'root:x:0:root\nbin:x:1:root,bin,daemon\ndaemon:x:2:root,bin,daemon\ntty:x:5:\ndisk:x:6:root\nusers:x:100:games\nnobody:x:65534:\n' >"$R/etc/group"
