@@ -111,6 +111,14 @@ void *shm_join(void *const map[], unsigned n, size_t len);
 /* Registers of a device of the host, [off, off + len) of what its driver gave out: they stay until
  * the process ends. Linux alone. */
 int device_map(int fd, uint64_t off, size_t len, void **out, struct err *e);
+/* Address space where nothing is, for such registers of devices that come later: `size` bytes, a
+ * power of two, at a multiple of it, and as many behind them that are never used. Stays until the
+ * process ends. */
+int device_room(size_t size, void **out, struct err *e);
+/* As device_map(), in a room; device_unmap(): nothing is there again. A jail may allow these two:
+ * each is one system call, with arguments that do not vary but for place, length and descriptor. */
+int device_map_at(int fd, uint64_t off, size_t len, void *at, struct err *e);
+int device_unmap(void *at, size_t len, struct err *e);
 /* A mapping is a guest's memory: keep it out of core dumps, back it with huge pages. Best effort.
  */
 void shm_is_guest(void *at, size_t len);

@@ -54,7 +54,7 @@ extern "C" {
 #endif
 
 #define HV_PAGE 4096u     /* gpa, host and size of a memory slot are multiples of it */
-#define HV_MAX_SLOTS 64u  /* memory slots of a VM */
+#define HV_MAX_SLOTS 192u /* memory slots of a VM */
 #define HV_MAX_LINES 768u /* interrupt lines of a VM */
 #define HV_MAX_CPUS 32u   /* vCPUs of a VM; the host may allow fewer */
 
@@ -87,6 +87,10 @@ int hv_vm_suspend_time(struct hv_vm *vm, struct err *e);
  * the device's own descriptor; not consumed, may be closed after the call. KVM then knows whether
  * the device's DMA may bypass the caches. -EOPNOTSUPP: the hypervisor does not want to know. */
 int hv_vm_assign(struct hv_vm *vm, hv_event device, struct err *e);
+/* It is taken away. One that was not assigned is no error. */
+int hv_vm_unassign(struct hv_vm *vm, hv_event device, struct err *e);
+/* Make what these two need, so that no more than HV_ASSIGNS is needed for them. */
+int hv_vm_assigns(struct hv_vm *vm, struct err *e);
 
 /* ---- memory slots ---- */
 enum hv_mem_flags {
@@ -229,6 +233,7 @@ enum hv_use {
 	HV_RESTORES = 1, /* hv_*_state_set() */
 	HV_MOVES = 2,    /* hv_mem_map(), hv_mem_unmap(), hv_doorbell_*() */
 	HV_PARKS = 4,    /* hv_vcpu_park() */
+	HV_ASSIGNS = 8,  /* hv_vm_assign(), hv_vm_unassign(), after hv_vm_assigns() */
 };
 /* The ioctl request numbers that vCPUs, lines and routes need once the VM is built, and that
  * hv_*_state_get() needs; and those of `use`, enum hv_use. hv_msi_send() and hv_mem_dirty() are not

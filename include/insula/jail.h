@@ -96,7 +96,7 @@ struct jail_arg {
 struct jail_rule {
 	int nr;                 /* SYS_xxx */
 	const char *why;        /* the reason; never NULL */
-	struct jail_arg arg[2]; /* all must hold; several rules for one nr are alternatives */
+	struct jail_arg arg[4]; /* all must hold; several rules for one nr are alternatives */
 };
 
 /* What every program needs once it is sealed, each with its reason: exit_group, futex (wait and

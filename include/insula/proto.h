@@ -155,8 +155,9 @@ enum vmm_flags {
 	/* Instead of kernel and initrd a START_STATE: what MSG_SAVE has written. Guest memory and
 	 * the device pages have their contents by MSG_GO. */
 	VMM_RESTORE = 2,
-	VMM_PAUSED = 4, /* from MSG_GO on, as after MSG_PAUSE: MSG_PAUSED follows */
-	VMM_CPUS = 8,   /* its processors come and go: MSG_CPUS */
+	VMM_PAUSED = 4,   /* from MSG_GO on, as after MSG_PAUSE: MSG_PAUSED follows */
+	VMM_CPUS = 8,     /* its processors come and go: MSG_CPUS */
+	VMM_ASSIGNS = 16, /* into its places devices of the host may come, too */
 };
 struct msg_start_vmm {
 	struct start_head head; /* START_TAG_VMM; its memory map is all of the guest's */

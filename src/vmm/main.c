@@ -80,7 +80,8 @@ static int check_start(const struct vmm *vm, const struct msg_start_vmm *m,
 	    m->ndevices != vm->ndevices || m->ncpus < 1 || m->ncpus > BOARD_MAX_CPUS ||
 	    m->ncpus_in < 1 || m->ncpus_in > m->ncpus ||
 	    (!(m->flags & VMM_CPUS) && m->ncpus_in < m->ncpus) ||
-	    (m->flags & ~(uint32_t)(VMM_HUGEPAGES | VMM_RESTORE | VMM_PAUSED | VMM_CPUS)) ||
+	    (m->flags &
+	     ~(uint32_t)(VMM_HUGEPAGES | VMM_RESTORE | VMM_PAUSED | VMM_CPUS | VMM_ASSIGNS)) ||
 	    !memchr(m->cmdline, 0, sizeof(m->cmdline)))
 		return err_set(e, -EPROTO, "malformed MSG_START_VMM");
 	return 0;
@@ -119,6 +120,7 @@ static void main_receive(struct vmm *vm, struct msg_start_vmm *start, struct sta
 	*start = b.start;
 	vm->ncpus = start->ncpus;
 	vm->cpus_change = start->flags & VMM_CPUS;
+	vm->assigns = start->flags & VMM_ASSIGNS;
 	cpus_init(vm, start->ncpus_in);
 	vm->memmap = start->head.mem;
 	vm->restored = start->flags & VMM_RESTORE;
@@ -197,20 +199,6 @@ static int map_windows(struct vmm *vm, struct err *e)
 	return rc ? rc : map_shadows(vm, base, page, n, e);
 }
 
-/* A hypervisor that does not take it runs the guest all the same: what it would know better is
- * whether the device's DMA may bypass the caches. */
-static void tell_hypervisor(struct vmm *vm, struct remote *d)
-{
-	int *fd = &d->slot[d->desc.pci.host_slot];
-	struct err e;
-
-	if (!d->desc.pci.host_slot)
-		return;
-	if (hv_vm_assign(vm->hv, *fd, &e))
-		log_warn("%s: the hypervisor does not take notice of it: %s", d->desc.name, e.text);
-	fd_close(fd);
-}
-
 static int attach_device(struct vmm *vm, struct remote *d, bool may_spin, struct err *e)
 {
 	const struct device_desc *m = &d->desc;
@@ -219,9 +207,13 @@ static int attach_device(struct vmm *vm, struct remote *d, bool may_spin, struct
 	d->wake_event = vm->main_event;
 	d->ending = &vm->ending;
 	d->may_spin = may_spin;
-	tell_hypervisor(vm, d);
+	pci_assign(vm->hv, d, hv_vm_assign);
+	if (m->pci.host_slot)
+		fd_close(&d->slot[m->pci.host_slot]);
 	if (device_is_pci(m))
 		return pci_add(&vm->pci, d, &vm->next_line, &vm->next_slot, e);
+	if (device_is_place(m) && vm->room)
+		d->room = vm->room + vm->pci.nplaces * BOARD_PCI_PORT_SIZE;
 	if (device_is_place(m))
 		return pci_add_place(&vm->pci, d, &vm->next_line, &vm->next_slot, e);
 	for (unsigned i = 0; i < m->nvectors && !rc; i++)
@@ -286,6 +278,8 @@ static int build_vm(struct vmm *vm, int dev, struct err *e)
 		rc = board_init(vm, e);
 	if (!rc)
 		rc = genid_init(vm, e);
+	if (!rc && vm->assigns)
+		rc = plug_make_room(vm, e);
 	pci_init(&vm->pci, vm->hv, &irq_ops);
 	vm->next_line = vm->npins;
 	for (unsigned i = 0; i < vm->ndevices && !rc; i++)

@@ -293,7 +293,7 @@ static void config_write(void *self, uint64_t off, unsigned size, uint64_t v,
 			 struct bus_patience *w)
 {
 	unsigned reg = off % HV_PAGE, step = size <= 4 && reg % size == 0 ? size : 1;
-	struct pci_function *f;
+	struct pci_function *f, *off_now = NULL;
 	struct pci_place *l;
 	struct pci *p = self;
 
@@ -305,14 +305,18 @@ static void config_write(void *self, uint64_t off, unsigned size, uint64_t v,
 	for (unsigned i = 0; i < size; i += step) {
 		if (f)
 			config_write_word(p, f, reg + i, step, (uint32_t)(v >> 8 * i));
-		else if (l)
-			pci_place_write(p, l, reg + i, step, (uint32_t)(v >> 8 * i));
+		else if (l && pci_place_write(p, l, reg + i, step, (uint32_t)(v >> 8 * i)))
+			off_now = l->fn;
 	}
 	enter(f);
+	enter(off_now);
 	pthread_mutex_unlock(&p->lock);
 	for (unsigned i = 0; i < size && f; i += step)
 		config_tell(f, reg + i, step, v >> 8 * i & ((1ull << 8 * step) - 1), w);
 	leave(f);
+	if (off_now) /* it masters the bus no more, nor before it is told to */
+		config_tell(off_now, CFG_COMMAND, 2, 0, w);
+	leave(off_now);
 }
 
 /* ---- the window of the BARs ---- */

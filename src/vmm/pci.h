@@ -114,6 +114,12 @@ static inline unsigned pci_fixed(const struct pci *p)
 /* As pci_add(), for a place with nothing in it; after all functions. */
 int pci_add_place(struct pci *p, struct remote *dev, unsigned *line, unsigned *slot, struct err *e);
 
+/* hv_vm_assign() or hv_vm_unassign(), for a device of the host. A hypervisor that does not take it
+ * runs the guest all the same: what it would know better is whether the device's DMA may bypass the
+ * caches. */
+void pci_assign(struct hv_vm *vm, const struct remote *d,
+		int (*tell)(struct hv_vm *, hv_event, struct err *));
+
 /* The main thread, while vCPUs run: */
 /* NULL: `dev` is none. */
 struct pci_place *pci_place_of(struct pci *p, const struct remote *dev);

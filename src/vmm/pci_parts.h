@@ -76,8 +76,8 @@ int pci_function_new(struct pci *p, struct pci_function *f, struct err *e);
 
 /* ---- pci_place.c ---- */
 
-/* The guest has written to the port. What is behind it may have lost its power. */
-void pci_place_write(struct pci *p, struct pci_place *l, unsigned off, unsigned size, uint32_t v);
+/* The guest has written to the port. True: what is behind it has lost its power. */
+bool pci_place_write(struct pci *p, struct pci_place *l, unsigned off, unsigned size, uint32_t v);
 
 /* ---- pci_msix.c ---- */
 

@@ -31,25 +31,24 @@ int pci_add_place(struct pci *p, struct remote *dev, unsigned *line, unsigned *s
 		f->entry[i].line = port;
 		f->entry[i].line.number = (*line)++;
 	}
-	/* At most one window is read in place: it is the whole page (device_check()). */
 	for (unsigned i = 0; i < DEVICE_MAX_WINDOWS; i++)
-		f->slot[i] = *slot;
-	++*slot;
+		f->slot[i] = (*slot)++;
 	p->n++;
 	return pci_port_make(&l->port, p->nplaces++, pci_page(p, at), &port, e);
 }
 
-void pci_place_write(struct pci *p, struct pci_place *l, unsigned off, unsigned size, uint32_t v)
+bool pci_place_write(struct pci *p, struct pci_place *l, unsigned off, unsigned size, uint32_t v)
 {
 	bool up = pci_port_is_up(&l->port);
 	struct err e;
 
 	pci_port_write(&l->port, off, size, v);
 	if (!up || pci_port_is_up(&l->port))
-		return;
+		return false;
 	if (pci_function_new(p, l->fn, &e))
 		log_error("%s: PCI: %s", l->fn->dev->desc.name, e.text);
 	event_signal(l->fn->dev->wake_event); /* perhaps it was asked for that */
+	return true;
 }
 
 struct pci_place *pci_place_of(struct pci *p, const struct remote *dev)
@@ -59,6 +58,15 @@ struct pci_place *pci_place_of(struct pci *p, const struct remote *dev)
 			return &p->place[i];
 	}
 	return NULL;
+}
+
+void pci_assign(struct hv_vm *vm, const struct remote *d,
+		int (*tell)(struct hv_vm *, hv_event, struct err *))
+{
+	struct err e;
+
+	if (d->desc.pci.host_slot && tell(vm, d->slot[d->desc.pci.host_slot], &e))
+		log_warn("%s: the hypervisor does not take notice of it: %s", d->desc.name, e.text);
 }
 
 int pci_plug(struct pci *p, struct pci_place *l, const struct device_desc *d, int *fds,
@@ -73,6 +81,7 @@ int pci_plug(struct pci *p, struct pci_place *l, const struct device_desc *d, in
 		for (unsigned i = 0; i < d->nvectors; i++)
 			f->entry[i].line.event = f->dev->slot[d->vector[i].slot];
 		(void)pci_function_new(p, f, e); /* there is nothing that could be kept */
+		pci_assign(p->vm, f->dev, hv_vm_assign);
 		pci_port_fill(&l->port, true);
 		l->asked = false;
 	}
@@ -117,6 +126,7 @@ int pci_unplug(struct pci *p, struct pci_place *l, struct err *e)
 		(void)events_wait(NULL, 0, -1, LOOK_MS);
 	}
 	pthread_mutex_lock(&p->lock);
+	pci_assign(p->vm, f->dev, hv_vm_unassign);
 	remote_unplug(f->dev, &l->empty);
 	pthread_mutex_unlock(&p->lock);
 	return 0;

@@ -5,9 +5,23 @@
 #include <string.h>
 
 #include <insula/base.h>
+#include <insula/log.h>
 
 #include "plug.h"
 #include "vmm.h"
+
+int plug_make_room(struct vmm *vm, struct err *e)
+{
+	void *room;
+	int rc = device_room(VMM_ROOM, &room, e);
+
+	if (rc)
+		return rc == -EOPNOTSUPP ? 0 : rc; /* not on this system */
+	vm->room = room;
+	if (hv_vm_assigns(vm->hv, e))
+		log_warn("devices of the host: the hypervisor will not take notice: %s", e->text);
+	return 0;
+}
 
 static void plug_answer(enum msg_type type, uint32_t index, int rc, const struct err *e)
 {

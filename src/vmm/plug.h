@@ -11,6 +11,9 @@
 
 struct vmm;
 
+/* Before the jail closes, with the VM made: what cannot be had any more when a device of the host
+ * comes, as far as the system has such. */
+int plug_make_room(struct vmm *vm, struct err *e);
 /* False: it is another message. Takes the descriptors of its own. */
 bool plug_message(struct vmm *vm, enum msg_type type, const void *body, size_t len, int *fds,
 		  unsigned nfds);

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include <insula/base.h>
+#include <insula/board.h>
+#include <insula/log.h>
 
 #include "remote.h"
 
@@ -176,6 +178,7 @@ static uint64_t read_shadow(const struct remote *d, uint64_t off, unsigned size)
 	return v;
 }
 
+/* Memory of a device of the host exits only while its BAR is about to be moved: nothing is there. */
 static uint64_t remote_read(void *self, uint64_t off, unsigned size, struct bus_patience *w)
 {
 	const struct remote_window *win = self;
@@ -183,7 +186,8 @@ static uint64_t remote_read(void *self, uint64_t off, unsigned size, struct bus_
 	uint64_t v = 0;
 	bool ok;
 
-	if (atomic_load_explicit(&d->failed, memory_order_relaxed))
+	if (atomic_load_explicit(&d->failed, memory_order_relaxed) ||
+	    win->w->serve == DEVICE_DIRECT)
 		return ~0ull;
 	if (win->w->serve != DEVICE_CALLS && !in_mask(win->w, win->w->call_reads, off)) {
 		atomic_fetch_add_explicit(&d->shadow_reads, 1, memory_order_relaxed);
@@ -228,7 +232,7 @@ static void remote_write(void *self, uint64_t off, unsigned size, uint64_t value
 	const struct remote_window *win = self;
 	struct remote *d = win->dev;
 
-	if (doorbell(d, win->w, off, value))
+	if (win->w->serve == DEVICE_DIRECT || doorbell(d, win->w, off, value))
 		return;
 	pthread_mutex_lock(&d->lock);
 	if (in_mask(win->w, win->w->posted, off))
@@ -312,6 +316,48 @@ int remote_init(struct remote *d, const struct device_desc *desc, int *fds, unsi
 	return 0;
 }
 
+/* Of the first `n` windows. */
+static uint64_t direct_size(const struct device_desc *m, unsigned n)
+{
+	uint64_t size = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		size += m->window[i].serve == DEVICE_DIRECT ? m->window[i].len : 0;
+	return size;
+}
+
+static void leave_room(const struct remote *d, uint64_t size)
+{
+	struct err e;
+
+	if (size && device_unmap(d->room, size, &e))
+		log_error("%s: %s", d->desc.name, e.text);
+}
+
+/* The registers of a device of the host that comes: nothing else can be mapped any more
+ * (seal_linux.c). */
+static int map_in_room(struct remote *d, const struct device_desc *m, const int *fds, struct err *e)
+{
+	uint64_t size = direct_size(m, m->nwindows);
+	int rc = 0;
+
+	if (size > (d->room ? BOARD_PCI_PORT_SIZE : 0))
+		return err_set(e, -EOPNOTSUPP, "%s: %llu bytes of the host's device; expected %s",
+			       m->name, (unsigned long long)size,
+			       d->room ? "2 MiB at most" : "none in this VM");
+	for (unsigned i = 0; i < m->nwindows && !rc; i++) {
+		const struct device_window *w = &m->window[i];
+
+		if (w->serve != DEVICE_DIRECT)
+			continue;
+		d->direct[i] = d->room + direct_size(m, i);
+		rc = device_map_at(fds[w->slot], w->offset, w->len, d->direct[i], e);
+	}
+	if (rc)
+		leave_room(d, size);
+	return rc;
+}
+
 int remote_plug(struct remote *d, const struct device_desc *desc, int *fds, unsigned nfds,
 		struct err *e)
 {
@@ -324,12 +370,8 @@ int remote_plug(struct remote *d, const struct device_desc *desc, int *fds, unsi
 	     desc->pci.number != d->desc.pci.number || desc->state_size != d->desc.state_size))
 		rc = err_set(e, -EINVAL, "%s: expected a PCI function for port %u", desc->name,
 			     d->desc.pci.number);
-	/* Nothing can be mapped any more (seal_linux.c). */
-	for (unsigned i = 0; i < desc->nwindows && !rc; i++) {
-		if (desc->window[i].serve == DEVICE_DIRECT)
-			rc = err_set(e, -EOPNOTSUPP, "%s: memory of the host's device in a place",
-				     desc->name);
-	}
+	if (!rc)
+		rc = map_in_room(d, desc, fds, e);
 	if (rc) {
 		close_slots(fds, nfds);
 		return rc;
@@ -343,6 +385,7 @@ void remote_unplug(struct remote *d, const struct device_desc *place)
 {
 	const int page = -1; /* it was closed when it was mapped */
 
+	leave_room(d, direct_size(&d->desc, d->desc.nwindows));
 	close_slots(d->slot, d->desc.nslots);
 	describe(d, place, &page);
 }

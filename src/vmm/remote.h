@@ -38,6 +38,9 @@ struct remote {
 	int slot[DEVICE_MAX_SLOTS]; /* owned; the page's is -1 when it is mapped */
 
 	void *direct[DEVICE_MAX_WINDOWS]; /* what DEVICE_DIRECT windows show */
+	/* Of a place: BOARD_PCI_PORT_SIZE bytes of address space for those of what comes; NULL: it
+	 * may have none. */
+	uint8_t *room;
 	uint8_t *shadow; /* the core maps the first DP_CORE_SIZE bytes of the page here */
 	struct dp_ctrl *ctrl;
 	struct dp_post *ring;

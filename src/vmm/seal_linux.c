@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* insula-vmm's hypervisor device and its system calls. See vmm.h. */
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -51,11 +52,29 @@ int vmm_seal(const struct vmm *vm, struct err *e)
 	struct jail_rule rules[96];
 	size_t n = ARRAY_LEN(fixed_rules);
 	unsigned use = (vm->restored ? HV_RESTORES : 0) | (vm->pci.n ? HV_MOVES : 0) |
-		       (vm->cpus_change ? HV_PARKS : 0);
+		       (vm->cpus_change ? HV_PARKS : 0) | (vm->room ? HV_ASSIGNS : 0);
 
 	memcpy(rules, fixed_rules, sizeof(fixed_rules));
 	rules[n++] = (struct jail_rule){
 		SYS_tgkill, "kick a vCPU of this process", {{0, JAIL_EQ, (uint64_t)getpid(), 0}}};
+	if (vm->room) {
+		rules[n++] = (struct jail_rule){
+			SYS_mmap,
+			"registers of a device of the host that comes, into the room for them; "
+			"only "
+			"where such may come",
+			{{0, JAIL_MASKED_EQ, (uint64_t)vm->room, ~(VMM_ROOM - 1)},
+			 {1, JAIL_MASKED_EQ, 0, ~(VMM_ROOM - 1)},
+			 {2, JAIL_EQ, PROT_READ | PROT_WRITE, 0},
+			 {3, JAIL_EQ, MAP_SHARED | MAP_FIXED, 0}}};
+		rules[n++] = (struct jail_rule){
+			SYS_mmap,
+			"they have gone: nothing is there again",
+			{{0, JAIL_MASKED_EQ, (uint64_t)vm->room, ~(VMM_ROOM - 1)},
+			 {1, JAIL_MASKED_EQ, 0, ~(VMM_ROOM - 1)},
+			 {2, JAIL_EQ, PROT_NONE, 0},
+			 {3, JAIL_EQ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, 0}}};
+	}
 	for (const unsigned long *r = hv_ioctls_used(use); *r; r++) {
 		if (n < ARRAY_LEN(rules))
 			rules[n++] = (struct jail_rule){

@@ -55,6 +55,7 @@ struct vmm {
 	struct vcpu vcpu[BOARD_MAX_CPUS];
 	struct remote dev[VM_MAX_DEVICES];
 	unsigned next_slot, next_line;
+	uint8_t *room; /* VMM_ROOM bytes, for what comes into the places (remote.h); NULL: none */
 
 	int acpi_event;           /* owned, of BOARD_GSI_EVENTS: x86/genid.h */
 	int main_event;           /* wakes the main thread: a device is stuck, or the VM ends */
@@ -75,6 +76,7 @@ struct vmm {
 	_Atomic uint32_t cpus_news, cpus_asked; /* BOARD_CPUS_NEWS, _ASKED */
 	unsigned cpus_wanted;                   /* main thread: to be let in; 0: enough are there */
 	unsigned cpus_told;                     /* main thread: with the last MSG_CPUS_ARE */
+	bool assigns;                           /* VMM_ASSIGNS */
 	bool restored;                          /* the guest goes on instead of booting */
 	struct msg_vm_exit exit; /* written by the thread that won `reason`, then read by main */
 	_Atomic uint32_t init_started;
@@ -84,6 +86,7 @@ struct vmm {
 	uint64_t first_run_ns; /* by vCPU 0 before its first run */
 };
 
+#define VMM_ROOM (BOARD_MAX_PLACES * BOARD_PCI_PORT_SIZE)
 #define VMM_IS_PAUSED 1u /* of vmm.paused */
 
 /* Main: all that rest look again whether they have to. */

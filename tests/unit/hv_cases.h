@@ -654,6 +654,8 @@ START_TEST(assigned_devices)
 	open_vm(&f, 1);
 	ck_assert_int_lt(hv_vm_assign(f.vm, -1, &f.e), 0);
 	ck_assert_int_lt(hv_vm_assign(f.vm, -1, &f.e), 0); /* the second one, the same list */
+	(void)hv_vm_assigns(f.vm, &f.e);                   /* there is one */
+	ck_assert_int_le(hv_vm_unassign(f.vm, -1, &f.e), 0);
 	ck_assert(f.e.text[0] && !strchr(f.e.text, '\n'));
 	close_vm(&f);
 }

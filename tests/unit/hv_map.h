@@ -33,8 +33,9 @@ static struct {
 		hv_event event;
 		bool bound;
 	} line[HV_MAX_LINES];
-	unsigned calls;   /* of all below */
-	unsigned fail_at; /* the one that fails; 0: none */
+	unsigned assigned; /* devices of the host */
+	unsigned calls;    /* of all below */
+	unsigned fail_at;  /* the one that fails; 0: none */
 } hm;
 
 static int hm_fails(struct err *e)
@@ -114,6 +115,28 @@ int hv_doorbell_unbind(struct hv_vm *vm, const struct hv_doorbell *d, struct err
 		}
 	}
 	return err_set(e, -ENOENT, "no doorbell at 0x%llx", (unsigned long long)d->addr);
+}
+
+int hv_vm_assign(struct hv_vm *vm, hv_event device, struct err *e)
+{
+	(void)vm;
+	if (device < 0)
+		panic("a device that is none is assigned");
+	if (hm_fails(e))
+		return -ENOMEM;
+	hm.assigned++;
+	return 0;
+}
+
+int hv_vm_unassign(struct hv_vm *vm, hv_event device, struct err *e)
+{
+	(void)vm;
+	if (device < 0)
+		panic("a device that is none is taken away");
+	if (hm_fails(e))
+		return -ENOMEM;
+	hm.assigned--;
+	return 0;
 }
 
 static int hm_route(struct hv_vm *vm, unsigned line, uint64_t addr, uint32_t data, struct err *e)

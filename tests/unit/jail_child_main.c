@@ -35,12 +35,20 @@
 
 #define X32_BIT 0x40000000L
 #define I386_GETPID 20
+#define ROOM 0x10000000ull /* as insula-vmm has one (src/vmm/seal_linux.c) */
+#define ROOM_SIZE 0x1000000ull
 
 static const struct jail_rule rules[] = {
 	{SYS_ioctl, "test: two arguments pinned", {{0, JAIL_EQ, 0, 0}, {1, JAIL_EQ, FIONREAD, 0}}},
 	{SYS_ioctl,
 	 "test: an alternative",
 	 {{0, JAIL_EQ, MSG_CHANNEL_FD, 0}, {1, JAIL_EQ, FIONREAD, 0}}},
+	{SYS_mmap,
+	 "test: four arguments",
+	 {{0, JAIL_MASKED_EQ, ROOM, ~(ROOM_SIZE - 1)},
+	  {1, JAIL_MASKED_EQ, 0, ~(ROOM_SIZE - 1)},
+	  {2, JAIL_EQ, PROT_READ | PROT_WRITE, 0},
+	  {3, JAIL_EQ, MAP_SHARED | MAP_FIXED, 0}}},
 	{SYS_mprotect, "test: a mask", {{2, JAIL_MASKED_EQ, 0, PROT_EXEC}}},
 	{SYS_getppid, "test: the same twice", {{0}}},
 	{SYS_getppid, "test: the same twice", {{0}}},
@@ -72,6 +80,15 @@ static int64_t do_int80(void)
 	return r;
 }
 
+/* -1, because there is no such descriptor: if it is allowed. */
+static int64_t map(uint64_t at, uint64_t len, int prot, int flags)
+{
+	return syscall(SYS_mmap, at, len, prot, flags, 99, 0);
+}
+
+#define RW (PROT_READ | PROT_WRITE)
+#define AT (MAP_SHARED | MAP_FIXED)
+
 #define ACTION(name, expr)              \
 	static int64_t act_##name(void) \
 	{                               \
@@ -87,7 +104,16 @@ ACTION(log, write(STDERR_FILENO, "a line\n", 7))
 ACTION(seccomp_mode, prctl(PR_GET_SECCOMP))
 ACTION(getppid, getppid())
 ACTION(futex_wake, syscall(SYS_futex, page, FUTEX_WAKE, 1, NULL, NULL, 0))
+ACTION(mmap_room, map(ROOM, 4096, RW, AT))
+ACTION(mmap_room_end, map(ROOM + ROOM_SIZE - 4096, ROOM_SIZE - 4096, RW, AT))
 /* forbidden */
+ACTION(mmap_before, map(ROOM - 4096, 4096, RW, AT))
+ACTION(mmap_behind, map(ROOM + ROOM_SIZE, 4096, RW, AT))
+ACTION(mmap_high, map(ROOM | 1ull << 32, 4096, RW, AT))
+ACTION(mmap_long, map(ROOM, ROOM_SIZE, RW, AT))
+ACTION(mmap_exec, map(ROOM, 4096, RW | PROT_EXEC, AT))
+ACTION(mmap_anywhere, map(ROOM, 4096, RW, MAP_SHARED))
+ACTION(mmap_memory, map(ROOM, 4096, RW, AT | MAP_ANONYMOUS))
 ACTION(open, syscall(SYS_openat, AT_FDCWD, "/", O_RDONLY))
 ACTION(socket, socket(AF_UNIX, SOCK_STREAM, 0))
 ACTION(connect, connect(MSG_CHANNEL_FD, (const struct sockaddr *)page, 8))
@@ -136,6 +162,15 @@ static const struct {
 	A(ioctl_pinned),
 	A(ioctl_alternative),
 	A(mprotect_rw),
+	A(mmap_room),
+	A(mmap_room_end),
+	A(mmap_before),
+	A(mmap_behind),
+	A(mmap_high),
+	A(mmap_long),
+	A(mmap_exec),
+	A(mmap_anywhere),
+	A(mmap_memory),
 	A(log),
 	A(seccomp_mode),
 	A(getppid),

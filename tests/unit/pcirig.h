@@ -185,7 +185,7 @@ static void build(void)
 	}
 	if (pci_on_bus(&pci, &bus, slot++, &e) ||
 	    line - FIRST_LINE != pci_count_lines(dev, FUNCTIONS + places) ||
-	    slot != 2 + FUNCTIONS + 1 + places + 1)
+	    slot != 2 + FUNCTIONS + 1 + places * DEVICE_MAX_WINDOWS + 1)
 		panic("%u lines, %u slots", line, slot);
 }
 

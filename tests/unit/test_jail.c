@@ -475,9 +475,10 @@ static const struct {
 	const char *action;
 	int64_t result;
 } allowed[] = {
-	{"nothing", 0},    {"ioctl_alternative", 0}, {"mprotect_rw", 0},
-	{"log", 7},        {"seccomp_mode", 2},      {"getppid", 0},
-	{"futex_wake", 0}, {"ioctl_pinned", -1}, /* ENOTTY of /dev/null:
+	{"nothing", 0},       {"ioctl_alternative", 0}, {"mprotect_rw", 0},
+	{"mmap_room", -1},    {"mmap_room_end", -1},    {"log", 7},
+	{"seccomp_mode", 2},  {"getppid", 0},           {"futex_wake", 0},
+	{"ioctl_pinned", -1}, /* ENOTTY of /dev/null:
 			      it got as far as the
 			      driver */
 };
@@ -516,6 +517,13 @@ static const char *const forbidden[] = {
 	"ioctl_fd",
 	"write_fd",
 	"ioctl_high_bits",
+	"mmap_before",
+	"mmap_behind",
+	"mmap_high",
+	"mmap_long",
+	"mmap_exec",
+	"mmap_anywhere",
+	"mmap_memory",
 	"mprotect_exec",
 	"sendmsg_fd",
 	"prctl",

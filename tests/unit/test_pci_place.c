@@ -3,6 +3,7 @@
  * goes behind them. See src/vmm/pci.h and pci_port.h. */
 #include <check.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include "pcirig.h"
 
@@ -323,7 +324,7 @@ START_TEST(plugs_refused)
 			d.nslots++;
 		else if (k == 4)
 			d = dev[FIRST].desc;
-		else { /* nothing can be mapped any more */
+		else { /* there is no room for it in this VM */
 			describe_assigned(&d);
 			fds[n++] = event_create();
 		}
@@ -348,6 +349,129 @@ START_TEST(plugs_refused)
 	works(FIRST, BAR(40));
 }
 END_TEST
+
+/* ---- a device of the host: Linux alone ---- */
+
+#ifndef _WIN32
+
+#define WHOLE (BOARD_PCI_PORT_SIZE / HV_PAGE)
+
+static void *room;
+
+/* Three pages of registers, each full of its number, of which the second and third are memory of
+ * the guest, the third before the second; and a descriptor by which it is known. */
+static int plug_assigned(unsigned pages)
+{
+	struct device_desc d;
+	int fds[DEVICE_MAX_SLOTS], memory_fd = memfile_create("registers");
+	unsigned n = rig_device(0, &d, fds);
+	uint8_t full[HV_PAGE];
+
+	for (unsigned i = 0; i < 3; i++) {
+		memset(full, (int)(0x30 + i), sizeof(full));
+		ck_assert_int_eq(write(memory_fd, full, sizeof(full)), sizeof(full));
+	}
+	describe_assigned(&d);
+	d.window[2].base = 0;
+	d.window[2].offset = 2 * HV_PAGE;
+	d.window[5] = d.window[2];
+	d.window[5].base = HV_PAGE;
+	d.window[5].offset = HV_PAGE;
+	d.window[5].len = (uint64_t)pages * HV_PAGE;
+	d.nwindows = 6;
+	d.pci.bar_at[MEMORY_BAR] = 0;
+	d.pci.bar_size[MEMORY_BAR] = 2 * BOARD_PCI_PORT_SIZE;
+	fds[n++] = memory_fd;
+	d.pci.host_slot = n;
+	fds[n++] = event_create();
+	d.nslots = n;
+	dev[FIRST].room = room;
+	return pci_plug(&pci, &pci.place[0], &d, fds, n, &e);
+}
+
+/* Is anything mapped there? */
+static bool room_is_empty(void)
+{
+	unsigned char in;
+	int pipe_fds[2], rc;
+
+	ck_assert_int_eq(pipe(pipe_fds), 0);
+	rc = (int)write(pipe_fds[1], room, 1);
+	in = (unsigned char)(rc > 0);
+	close(pipe_fds[0]);
+	close(pipe_fds[1]);
+	return !in;
+}
+
+START_TEST(registers_of_the_host)
+{
+	ck_assert_int_eq(device_room(BOARD_PCI_PORT_SIZE, &room, &e), 0);
+	ck_assert_uint_eq((uintptr_t)room % BOARD_PCI_PORT_SIZE, 0);
+	for (unsigned round = 0; round < 3; round++) {
+		uint64_t bar = BOARD_PCI_PORT_MMIO + round * 2 * BOARD_PCI_PORT_SIZE;
+
+		ck_assert(room_is_empty());
+		ck_assert_msg(!plug_assigned(1), "%s", e.text);
+		ck_assert_uint_eq(hm.assigned, 1);
+		ck_assert_int_eq(dev[FIRST].slot[3 + VECTORS], -1); /* nobody needs it now */
+		put(FIRST, 0x10 + 4 * MEMORY_BAR, 4, bar);
+		put(FIRST, COMMAND, 2, 0x406);
+		ck_assert_uint_eq(peek(bar, 4), 0x32323232);
+		ck_assert_uint_eq(peek(bar + HV_PAGE, 4), 0x31313131);
+		ck_assert_uint_eq(peek(bar + 2ull * HV_PAGE, 4), 0);
+		if (round == 2) {
+			put(FIRST, COMMAND, 2, 0x400);
+			port_put(0, CONTROL, 2, NO_POWER);
+		}
+		ck_assert_int_eq(rig_unplug(0), 0);
+		port_put(0, CONTROL, 2, 0);
+		ck_assert(room_is_empty() && nowhere(FIRST));
+		ck_assert_uint_eq(hm.assigned, 0);
+	}
+}
+END_TEST
+
+START_TEST(registers_of_the_host_refused)
+{
+	ck_assert_int_eq(device_room(BOARD_PCI_PORT_SIZE, &room, &e), 0);
+	ck_assert_int_eq(plug_assigned(WHOLE), -EOPNOTSUPP); /* with the first page too many */
+	ck_assert_msg(strstr(e.text, "expected 2 MiB at most"), "%s", e.text);
+	rig_forget(FIRST);
+	ck_assert_msg(!plug_assigned(WHOLE - 1), "%s", e.text);
+	ck_assert_int_eq(rig_unplug(0), 0);
+	/* A hypervisor that does not take notice keeps nobody out. */
+	hm.fail_at = hm.calls + 1;
+	ck_assert_msg(!plug_assigned(1), "%s", e.text);
+	ck_assert_uint_eq(hm.assigned, 0);
+	hm.assigned++; /* as if it had */
+	ck_assert_int_eq(rig_unplug(0), 0);
+	ck_assert(room_is_empty());
+}
+END_TEST
+
+/* Without power it masters the bus no more: its helper hears of it, when it hears. */
+START_TEST(no_power_no_master)
+{
+	ck_assert_int_eq(device_room(BOARD_PCI_PORT_SIZE, &room, &e), 0);
+	ck_assert_msg(!plug_assigned(1), "%s", e.text);
+	atomic_store(&dev[FIRST].failed, true); /* so what it hears waits in the ring */
+	memset(ring, 0xff, sizeof(ring));
+	put(FIRST, COMMAND, 2, 0x406);
+	ck_assert_uint_eq(ring[0].offset, 4);
+	ck_assert_uint_eq(ring[0].value, 0x406);
+	port_put(0, CONTROL, 2, NO_POWER);
+	ck_assert_uint_eq(ring[1].offset, 4);
+	ck_assert_uint_eq(ring[1].size, 2);
+	ck_assert_uint_eq(ring[1].value, 0);
+	port_put(0, CONTROL, 2, NO_POWER); /* it has none: nothing new */
+	ck_assert_uint_eq(ring[2].value, ~0ull);
+	ck_assert_uint_eq(pci.place[0].accesses, 0);
+	port_put(0, CONTROL, 2, 0);
+	ck_assert_int_eq(rig_unplug(0), 0);
+}
+END_TEST
+
+#endif
 
 /* ---- events ---- */
 
@@ -872,6 +996,11 @@ int main(void)
 	tcase_add_test(tc, bars_behind_a_port);
 	tcase_add_test(tc, bus_numbers_lead_nowhere);
 	tcase_add_test(tc, plugs_refused);
+#ifndef _WIN32
+	tcase_add_test(tc, registers_of_the_host);
+	tcase_add_test(tc, registers_of_the_host_refused);
+	tcase_add_test(tc, no_power_no_master);
+#endif
 	tcase_add_test(tc, an_event_interrupts_once);
 	tcase_add_test(tc, an_event_is_told_when_it_is_enabled);
 	tcase_add_test(tc, an_interrupt_waits);

@@ -215,6 +215,25 @@ START_TEST(the_hypervisor_refuses)
 }
 END_TEST
 
+/* What a device of the host needs later, from before: with a hypervisor that takes notice or not. */
+START_TEST(room)
+{
+	uint8_t *before;
+
+	for (int fail = 0; fail >= -EOPNOTSUPP; fail -= EOPNOTSUPP) {
+		struct err e;
+
+		vs_hv.fail = fail;
+		before = vm->room;
+		ck_assert_int_eq(plug_make_room(vm, &e), 0);
+		ck_assert(vm->room && vm->room != before);
+		ck_assert_uint_eq((uintptr_t)vm->room % VMM_ROOM, 0);
+	}
+	vm->room = NULL;
+	vs_hv.fail = 0;
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s;
@@ -233,6 +252,7 @@ int main(void)
 	tcase_add_test(c, asked);
 	tcase_add_test(c, at_once);
 	tcase_add_test(c, the_hypervisor_refuses);
+	tcase_add_test(c, room);
 	suite_add_tcase(s, c);
 	srunner_run_all(r, CK_ENV);
 	failed = srunner_ntests_failed(r);

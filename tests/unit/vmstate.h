@@ -72,6 +72,11 @@ static int vs_set(void *to, size_t room, size_t *tolen, const void *from, size_t
 	return 0;
 }
 
+int hv_vm_assigns(struct hv_vm *vm, struct err *e)
+{
+	return vm->fail ? err_set(e, vm->fail, "the hypervisor does not want to") : 0;
+}
+
 int hv_vm_state_get(struct hv_vm *vm, struct state_out *out, struct err *e)
 {
 	return vs_get(vm->state, vm->len, vm->fail, out, e);

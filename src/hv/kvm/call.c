@@ -57,6 +57,7 @@ static const struct {
 	{KVM_GET_TSC_KHZ, 0},
 	{KVM_SET_USER_MEMORY_REGION, HV_MOVES},
 	{KVM_IOEVENTFD, HV_MOVES},
+	{KVM_SET_DEVICE_ATTR, HV_ASSIGNS},
 };
 
 const unsigned long *hv_ioctls_used(unsigned use)

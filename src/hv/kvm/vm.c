@@ -162,21 +162,43 @@ out_destroy:
 }
 
 /* KVM forgets the devices when the descriptor of its list of them is closed. */
-int hv_vm_assign(struct hv_vm *vm, hv_event device, struct err *e)
+int hv_vm_assigns(struct hv_vm *vm, struct err *e)
 {
 	struct kvm_create_device list = {.type = KVM_DEV_TYPE_VFIO};
-	int32_t fd = (int32_t)device;
-	struct kvm_device_attr add = {.group = KVM_DEV_VFIO_GROUP,
-				      .attr = KVM_DEV_VFIO_GROUP_ADD,
-				      .addr = (uint64_t)(uintptr_t)&fd};
 	int r = vm->assigned < 0 ? kvm_call(vm->fd, KVM_CREATE_DEVICE, &list) : 0;
 
 	if (r < 0)
 		return err_sys(e, -EOPNOTSUPP, "KVM_DEV_TYPE_VFIO");
 	if (vm->assigned < 0)
 		vm->assigned = (int)list.fd;
-	r = kvm_call(vm->assigned, KVM_SET_DEVICE_ATTR, &add);
-	return r < 0 && r != -EEXIST ? err_sys(e, r, "KVM_DEV_VFIO_GROUP_ADD") : 0;
+	return 0;
+}
+
+static int change_assigned(struct hv_vm *vm, hv_event device, uint64_t how, int harmless,
+			   const char *what, struct err *e)
+{
+	int32_t fd = (int32_t)device;
+	struct kvm_device_attr attr = {
+		.group = KVM_DEV_VFIO_GROUP, .attr = how, .addr = (uint64_t)(uintptr_t)&fd};
+	int r = kvm_call(vm->assigned, KVM_SET_DEVICE_ATTR, &attr);
+
+	return r < 0 && r != harmless ? err_sys(e, r, "%s", what) : 0;
+}
+
+int hv_vm_assign(struct hv_vm *vm, hv_event device, struct err *e)
+{
+	int r = hv_vm_assigns(vm, e);
+
+	return r < 0 ? r
+		     : change_assigned(vm, device, KVM_DEV_VFIO_GROUP_ADD, -EEXIST,
+				       "KVM_DEV_VFIO_GROUP_ADD", e);
+}
+
+int hv_vm_unassign(struct hv_vm *vm, hv_event device, struct err *e)
+{
+	return vm->assigned < 0 ? 0
+				: change_assigned(vm, device, KVM_DEV_VFIO_GROUP_DEL, -ENOENT,
+						  "KVM_DEV_VFIO_GROUP_DEL", e);
 }
 
 void hv_vm_destroy(struct hv_vm *vm)

@@ -252,6 +252,17 @@ int hv_vm_assign(struct hv_vm *vm, hv_event device, struct err *e)
 	return err_set(e, -EOPNOTSUPP, "devices of the host: expected Linux");
 }
 
+int hv_vm_unassign(struct hv_vm *vm, hv_event device, struct err *e)
+{
+	(void)vm, (void)device, (void)e;
+	return 0;
+}
+
+int hv_vm_assigns(struct hv_vm *vm, struct err *e)
+{
+	return hv_vm_assign(vm, 0, e);
+}
+
 void hv_vm_destroy(struct hv_vm *vm)
 {
 	if (!vm)

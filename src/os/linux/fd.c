@@ -257,6 +257,33 @@ int device_map(int fd, uint64_t off, size_t len, void **out, struct err *e)
 	return 0;
 }
 
+int device_room(size_t size, void **out, struct err *e)
+{
+	char *p =
+		mmap(NULL, 3 * size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return err_sys(e, -errno, "%zu bytes of address space", 3 * size);
+	*out = p + (-(uintptr_t)p & (size - 1));
+	return 0;
+}
+
+int device_map_at(int fd, uint64_t off, size_t len, void *at, struct err *e)
+{
+	if (mmap(at, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, (off_t)off) ==
+	    MAP_FAILED)
+		return err_sys(e, -errno, "mmap of %zu bytes of a device", len);
+	return 0;
+}
+
+int device_unmap(void *at, size_t len, struct err *e)
+{
+	if (mmap(at, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+		 0) == MAP_FAILED)
+		return err_sys(e, -errno, "%zu bytes of a device cannot be unmapped", len);
+	return 0;
+}
+
 /* mremap() of nothing of a shared mapping makes another one of it: mremap(2), "old_size". */
 void *shm_join(void *const map[], unsigned n, size_t len)
 {

@@ -263,6 +263,24 @@ int device_map(int fd, uint64_t off, size_t len, void **out, struct err *e)
 	return err_set(e, -EOPNOTSUPP, "a device of the host: expected Linux");
 }
 
+int device_room(size_t size, void **out, struct err *e)
+{
+	(void)size, (void)out;
+	return err_set(e, -EOPNOTSUPP, "a device of the host: expected Linux");
+}
+
+int device_map_at(int fd, uint64_t off, size_t len, void *at, struct err *e)
+{
+	(void)at;
+	return device_map(fd, off, len, NULL, e);
+}
+
+int device_unmap(void *at, size_t len, struct err *e)
+{
+	(void)at, (void)len, (void)e;
+	return 0;
+}
+
 void *shm_join(void *const map[], unsigned n, size_t len)
 {
 	(void)map, (void)n, (void)len;
