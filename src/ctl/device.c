@@ -8,10 +8,13 @@
 #include <insula/base.h>
 
 #include "ctl.h"
+#include "spec/config.h"
 #include "spec/json.h"
 #include "spec/settings.h"
 
-#define DEVICE_FORM "disk=FILE[,...], net=..., share=DIR:... or device=vhost-user,..."
+#define DEVICE_FORM                                                        \
+	"disk=FILE[,...], net=..., share=DIR:..., device=vhost-user,..., " \
+	"vfio=0000:01:00.0, vsock=FILE or console=pty|file=FILE"
 
 static json_object *of_device(const char *vm, const char *device)
 {
@@ -30,19 +33,18 @@ static int device_restart(struct ctl *c, int argc, char **argv)
 /* "disk=FILE,ro": the setting, and its value with the paths in it absolute. */
 static int device_config(const char *text, json_object **out, struct err *e)
 {
-	static const char *const kinds[] = {"disk", "net", "share", "device"};
 	size_t n = strcspn(text, "=");
 	char cwd[CTL_PATH_MAX], *value;
 
 	wire_directory(cwd, sizeof(cwd));
-	for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
-		if (text[n] != '=' || strlen(kinds[i]) != n || strncmp(kinds[i], text, n) != 0)
+	for (const char *const *kind = config_plug_kinds; *kind; kind++) {
+		if (text[n] != '=' || strlen(*kind) != n || strncmp(*kind, text, n) != 0)
 			continue;
-		value = setting_absolute(setting_find(kinds[i]), text + n + 1, cwd);
+		value = setting_absolute(setting_find(*kind), text + n + 1, cwd);
 		if (!value)
 			return err_set(e, -ENOMEM, "out of memory");
 		*out = json_object_new_object();
-		j_str(*out, kinds[i], value);
+		j_str(*out, *kind, value);
 		free(value);
 		return 0;
 	}

@@ -136,8 +136,9 @@ void print_devices(json_object *answer)
 		printf("%-16s  ", clean(j_get_str(d, "device", "")));
 		printf("%-8s  ", clean(j_get_str(d, "kind", "")));
 		printf("%-8s  %4s  ", clean(j_get_str(d, "place", "")), slot);
-		printf("%-10s  %8d\n", clean(j_get_str(d, "state", "")),
+		printf("%-10s  %8d", clean(j_get_str(d, "state", "")),
 		       (int)j_get_int(d, "restarts", 0));
+		printf("%s%s\n", j_get(d, "tty") ? "  " : "", clean(j_get_str(d, "tty", "")));
 	}
 	printf("%d of %d slots free\n", (int)j_get_int(answer, "free", 0),
 	       (int)j_get_int(answer, "slots", 0));

@@ -52,9 +52,12 @@
 #define CONFIG  OBJECT_ABOUT("config", "what insula-run --json takes; paths are absolute")
 #define PLUG_CONFIG \
 	MEMBER("config", "\"type\":\"object\",\"properties\":{" MEMBER("disk", "") "," \
-			 MEMBER("net", "") "," MEMBER("share", "") "," MEMBER("device", "") "}" \
-			 ABOUT("one member, disk, net, share or device: what is an element of " \
-			       "disks, nets, shares or devices in a VM's configuration"))
+			 MEMBER("net", "") "," MEMBER("share", "") "," MEMBER("device", "") "," \
+			 MEMBER("vfio", "") "," MEMBER("vsock", "") "," \
+			 MEMBER("console", "") "}" \
+			 ABOUT("one member, disk, net, share, device, vfio, vsock or console: what is an element of " \
+			       "disks, nets, shares, devices or vfios in a VM's configuration, or its " \
+			       "vsock or console"))
 #define WAIT    FLAG("wait", "answer when the VM has ended, with its result; else when the guest " \
 			     "runs")
 #define DEVICE  NAMED("device", "31", "as vm.info names it: vda, com1 ...")
@@ -116,12 +119,14 @@
 				   "these two differ")
 #define PLUGGED ANSWER(MUST("device") "," MUST("kind") "," MUST("place"), \
 	WORDS("device", "its name") "," \
-	WORDS("kind", "disk, net, share, device (vhost-user), console, rng, vsock, balloon or mem") "," \
+	WORDS("kind", "disk, net, share, device (vhost-user), vfio, console, rng, vsock, balloon or " \
+		      "mem") "," \
 	WORDS("place", "on the PCI bus, as lspci has it: 00:03.0; else mmio or ports") "," \
 	FLAG("removable", "it was added while the VM runs") "," \
 	COUNT("slot", "that it is in: /sys/bus/pci/slots of the guest; missing: in none") "," \
 	WORDS("state", "ok, restarting, failed; adding, removing") "," \
-	COUNT("restarts", "of its process"))
+	COUNT("restarts", "of its process") "," \
+	WORDS("tty", "of a console that was added as pty: the terminal of the host"))
 #define TREE \
 	OBJECT_ABOUT("metadata", "at most 51200 bytes of JSON, 12 objects deep, names without " \
 				 "slashes")

@@ -85,9 +85,15 @@ static const char *path_of(const struct vm_config *c, const char **member)
 		*member = ".socket";
 		return c->vhost[0].socket;
 	}
+	if (c->nvfios)
+		return NULL;
+	if (c->console_given)
+		return c->console_file;
 	if (c->nshares)
 		return c->share[0].dir;
 	*member = ".path";
+	if (c->vsock.on)
+		return c->vsock.path;
 	return config_module(c->disk[0].path) ? NULL : c->disk[0].path;
 }
 

@@ -266,6 +266,11 @@ static int check_balloon(struct vm_config *c, struct err *e)
 	return config_refuse(c, "balloon.target", expected, e, words);
 }
 
+bool config_may_assign(const struct vm_config *c)
+{
+	return c->hotplug && !c->balloon.on && !c->mem_max;
+}
+
 /* A device of the host writes to memory by itself: all of it is there from the start, and stays. */
 static int check_vfio(struct vm_config *c, struct err *e)
 {

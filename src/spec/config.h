@@ -281,6 +281,10 @@ void config_drop_disks(struct vm_config *c);
 size_t config_module(const char *path);
 /* Of memory, what it is given or can be resized to. */
 uint64_t config_most_mem(const struct vm_config *c);
+/* What a device that comes later may be: names of settings; NULL ends them. */
+extern const char *const config_plug_kinds[];
+/* May functions of the host come while it runs? */
+bool config_may_assign(const struct vm_config *c);
 void config_drop_nets(struct vm_config *c);
 /* A policy for that card becomes whole: by what else the card says. NULL: it is; else what is
  * missing, a static text. */

@@ -11,8 +11,9 @@
 #include "config_take.h"
 
 /* In the order of its words. */
-static const char *const plug_kinds[] = {"disk", "net", "share", "device"};
-#define PLUG_FORM "one of disk, net, share and device"
+const char *const config_plug_kinds[] = {"disk", "net",   "share",   "device",
+					 "vfio", "vsock", "console", NULL};
+#define PLUG_FORM "one of disk, net, share, device, vfio, vsock and console"
 
 static int plug_refuse(struct vm_config *c, const char *field, const char *value,
 		       const char *expected, struct err *e)
@@ -31,10 +32,12 @@ static int plug_refuse(struct vm_config *c, const char *field, const char *value
 /* The bus of the one that there is. */
 static enum config_bus plug_bus(const struct vm_config *c)
 {
-	return c->ndisks    ? c->disk[0].bus
-	       : c->nnets   ? c->net[0].bus
-	       : c->nshares ? c->share[0].bus
-			    : c->vhost[0].bus;
+	return c->ndisks     ? c->disk[0].bus
+	       : c->nnets    ? c->net[0].bus
+	       : c->nshares  ? c->share[0].bus
+	       : c->nvhosts  ? c->vhost[0].bus
+	       : c->vsock.on ? c->vsock.bus
+			     : CONFIG_BUS_UNSAID;
 }
 
 /* What a device from the start may have, and one that comes later may not. */
@@ -54,6 +57,15 @@ static int plug_check(struct vm_config *c, const char *kind, struct err *e)
 				   "none: the metadata service is there from the start", e);
 	if (c->nnets && n->kind == NET_ON_FD)
 		return plug_refuse(c, "net.fd", NULL, NET_NO_FD, e);
+	if (c->nvfios && c->vfio[0].fd >= 0)
+		return plug_refuse(c, "vfio.fd", NULL,
+				   "none: a descriptor cannot be handed to a VM that runs", e);
+	if (!strcmp(kind, "console") &&
+	    (!c->console_given || (c->console != CONSOLE_PTY && c->console != CONSOLE_FILE)))
+		return plug_refuse(c, "console", NULL,
+				   "pty or file=FILE[,limit=SIZE]: other ends are those of the "
+				   "console from the start",
+				   e);
 	if (c->nshares && c->share[0].packed)
 		return plug_refuse(c, "share", "packed", "a live one, or a disk", e);
 	return 0;
@@ -70,8 +82,8 @@ int config_plug(struct vm_config *c, struct json_object *device, const char **ki
 		return plug_refuse(c, "", NULL, PLUG_FORM, e);
 	json_object_object_foreach(device, key, v)
 	{
-		for (size_t i = 0; i < ARRAY_LEN(plug_kinds); i++) {
-			if (!strcmp(plug_kinds[i], key))
+		for (size_t i = 0; config_plug_kinds[i]; i++) {
+			if (!strcmp(config_plug_kinds[i], key))
 				s = setting_find(key);
 		}
 		if (!s)

@@ -284,7 +284,7 @@ static int plug_start(struct plug *p, struct err *e)
 	if (rc == 1) {
 		rc = device_start(p->device, vm->mem, &vm->memmap, e);
 		if (!rc)
-			plug_step(p, PLUG_STARTS, READY_NS);
+			plug_step(p, PLUG_STARTS, READY_NS + plug_back_takes(p));
 	} else if (!rc) {
 		plug_step(p, PLUG_CONNECTS, CONNECT_LOOK_NS);
 	}
@@ -410,6 +410,8 @@ static json_object *device_entry(const struct device *d)
 	if (d->plug)
 		j_int(o, "slot", d->plug->number + 1);
 	j_str(o, "state", state_of(d));
+	if (d->plug)
+		j_str(o, "tty", plug_back_tty(d->plug));
 	j_int(o, "restarts", d->restart.total);
 	return o;
 }
@@ -613,6 +615,8 @@ int plug_remove(struct vm *vm, const char *name, bool force, uint64_t ms, plug_d
 	if (p->state == PLUG_LEAVES && (!force || p->forced))
 		return err_set(e, -EBUSY, "%s: it is just going: another request waits for that",
 			       name);
+	if (force)
+		plug_back_stop(p);
 	if (tell_unplug(p, force))
 		return err_set(e, -EIO, "insula-vmm does not take messages");
 	overtaken(p);

@@ -9,7 +9,9 @@
 #ifndef _WIN32
 #include "supervisor/backing/nic.h"
 #include "supervisor/backing/share.h"
+#include "supervisor/backing/vfio.h"
 #include "supervisor/backing/vhost.h"
+#include "supervisor/backing/vsock.h"
 #endif
 
 enum plug_state {
@@ -46,6 +48,9 @@ struct plug {
 		struct nic nic;
 		struct share share;
 		struct vhost_back vhost;
+		struct vfio_later vfio;
+		struct vsock vsock;
+		struct terminal terminal;
 #endif
 	} back;
 };
@@ -58,6 +63,12 @@ int plug_back_open(struct plug *p, const char *name, const struct device_class *
 int plug_back_set(struct plug *p, struct err *e);
 /* Behind it is what its first helper needs: 1, 0 (not yet) or why not. Does not block. */
 int plug_back_ready(struct plug *p, struct err *e);
+/* It is about to be pulled out: what it can do by itself ends. */
+void plug_back_stop(struct plug *p);
+/* How much longer than others its first helper may take, in nanoseconds. */
+uint64_t plug_back_takes(const struct plug *p);
+/* The terminal at which it is reached; NULL: it is none. */
+const char *plug_back_tty(const struct plug *p);
 /* There is no helper any more: has whoever is behind it ended, too? Does not block; asked until it
  * has. */
 bool plug_back_quiet(struct plug *p);

@@ -167,6 +167,8 @@ unsigned vm_word_start(const struct vm *vm, int hypervisor, struct msg_start_vmm
 				    .flags = vm->conf->mem_huge ? VMM_HUGEPAGES : 0};
 	if (vm->conf->cpus_max)
 		m->flags |= VMM_CPUS;
+	if (config_may_assign(vm->conf))
+		m->flags |= VMM_ASSIGNS;
 	if (standing_is(vm))
 		m->flags |= VMM_PAUSED;
 	random_bytes(m->genid, sizeof(m->genid));

@@ -1103,6 +1103,23 @@ START_TEST(devices_that_come)
 	ck_assert(c.nvhosts == 1);
 	plug_refused("{\"net\": \"tap=t,ip=dhcp\"}", "net.ip", "net.ip: 'dhcp'; expected none");
 	plug_refused("{\"net\": \"fd=3\"}", "net.fd", "expected " NET_NO_FD);
+	ck_assert_int_eq(plug("{\"vfio\": \"01:00.0,bind\"}"), 0);
+	ck_assert(c.nvfios == 1 && c.vfio[0].bind && c.vfio[0].fd == -1);
+	ck_assert_str_eq(c.vfio[0].address, "0000:01:00.0");
+	plug_refused("{\"vfio\": \"01:00.0,fd=3\"}", "vfio.fd", "vfio.fd; expected none");
+	plug_refused("{\"vfio\": \"1.0\"}", "vfios", "vfio: '1.0'; expected the address");
+	ck_assert_int_eq(plug("{\"vsock\": \"/s,cid=5\"}"), 0);
+	ck_assert(c.vsock.on && c.vsock.cid == 5 && !strcmp(c.vsock.path, "/s"));
+	ck_assert_int_eq(plug("{\"vsock\": {\"path\": \"/s\", \"bus\": \"pci\"}}"), 0);
+	plug_refused("{\"vsock\": \"/s,bus=mmio\"}", "vsock.bus",
+		     "vsock.bus: 'mmio'; expected pci");
+	ck_assert_int_eq(plug("{\"console\": \"pty\"}"), 0);
+	ck_assert(c.console_given && c.console == CONSOLE_PTY);
+	ck_assert_int_eq(plug("{\"console\": \"virtio,file=/f,limit=1M\"}"), 0);
+	ck_assert(c.console == CONSOLE_FILE && c.console_limit == 1 << 20);
+	plug_refused("{\"console\": \"stdio\"}", "console", "console; expected pty or file=FILE");
+	plug_refused("{\"console\": \"virtio,none\"}", "console", "expected pty or file=FILE");
+	plug_refused("{\"console\": \"virtio\"}", "console", "expected pty or file=FILE");
 #endif
 	ck_assert_int_eq(plug("{\"disk\": {\"path\": \"/a\", \"ro\": true}}"), 0);
 	ck_assert(c.ndisks == 1 && c.disk[0].ro && !strcmp(c.disk[0].path, "/a"));
@@ -1119,7 +1136,9 @@ START_TEST(devices_that_come)
 	plug_refused("{\"share\": \"/a:/b,packed\"}", "share", "expected a live one, or a disk");
 	plug_refused("{\"share\": [\"/a:/b\"]}", "share", "share: wrong type; expected a string");
 	plug_refused("{\"x\\u0007\": 1}", "", "a device: 'x?'; expected one of disk, net");
-	plug_refused("{}", "", "a device; expected one of disk, net, share and device");
+	plug_refused("{}", "",
+		     "a device; expected one of disk, net, share, device, vfio, vsock and "
+		     "console");
 	plug_refused("\"disk\"", "", "expected one of");
 	plug_refused("null", "", "expected one of");
 }

@@ -266,13 +266,28 @@ START_TEST(refusals)
 	refused(add(0, "-a"), -EINVAL, "device: '-a'");
 	refused(add(0, "rng"), -EEXIST, "device: 'rng'; expected a name that no other device");
 	refused(add(0, "slot2"), -EEXIST, "device: 'slot2'");
-	refused(add_json("{}", NULL), -EINVAL, "expected one of disk, net, share and device");
+	refused(add_json("{}", NULL), -EINVAL, "expected one of disk, net, share, device, vfio");
 	refused(add_json("{\"disk\": \"/x\", \"net\": \"user\"}", NULL), -EINVAL,
 		"expected one of");
 	refused(add_json("{\"disks\": [\"/x\"]}", NULL), -EINVAL,
 		"a device: 'disks'; expected one of");
 	refused(add_json("[]", NULL), -EINVAL, "expected one of");
-	refused(add_json("{\"vsock\": \"/x\"}", NULL), -EINVAL, "'vsock'; expected one of");
+	refused(add_json("{\"rng\": \"on\"}", NULL), -EINVAL, "'rng'; expected one of");
+	refused(add_json("{\"vsock\": \"/nowhere/at/all\"}", NULL), -ENOENT, "/nowhere/at");
+	refused(add_json("{\"console\": \"file=/nowhere/at/all\"}", NULL), -ENOENT,
+		"/nowhere/at/all");
+	refused(add_json("{\"console\": \"stderr\"}", NULL), -EINVAL,
+		"console; expected pty or file=FILE");
+	refused(add_json("{\"vfio\": \"ffff:ff:1f.7\"}", NULL), -EINVAL,
+		"vfio ffff:ff:1f.7: there is no such PCI function");
+	conf.balloon.on = true;
+	refused(add_json("{\"vfio\": \"ffff:ff:1f.7\"}", NULL), -EINVAL,
+		"vfio ffff:ff:1f.7: this VM has a balloon; expected one without");
+	conf.balloon.on = false;
+	conf.mem_max = conf.mem * 2;
+	refused(add_json("{\"vfio\": \"ffff:ff:1f.7\"}", NULL), -EINVAL,
+		"this VM may get more memory (max of mem); expected one that may not");
+	conf.mem_max = 0;
 	refused(add_json("{\"disk\": {\"pth\": \"/x\"}}", NULL), -EINVAL, "unknown key 'pth'");
 	refused(add_json("{\"disk\": {}}", NULL), -EINVAL, "disk: '");
 	refused(add_json("{\"disk\": 3}", NULL), -EINVAL, "disk: wrong type");
@@ -301,6 +316,78 @@ START_TEST(refusals)
 	refused(add(0, NULL), -EBUSY, "the guest does not run");
 	vm.ended = false;
 	ck_assert(!vm.ended);
+}
+END_TEST
+
+/* Its end is a terminal of the host, which the list names, and which goes with it. */
+START_TEST(a_console)
+{
+	json_object *list;
+	const char *tty;
+	char text[128], name[64];
+	int fd;
+
+	ck_assert_msg(add_json("{\"console\": \"pty\"}", NULL) == 0, "%s", e.text);
+	ck_assert_ptr_eq(at(0)->class, &device_vcon);
+	says(helper(0), MSG_READY, NULL, 0);
+	vmm_says(MSG_PLUGGED, 0, 0);
+	answered(1, 0, NULL);
+	list = plug_json(&vm, 0);
+	ck_assert_str_eq(j_get_str(list, "device", ""), "console1");
+	ck_assert_str_eq(j_get_str(list, "kind", ""), "console");
+	tty = j_get_str(list, "tty", "");
+	snprintf(name, sizeof(name), "%s", tty);
+	json_object_put(list);
+	fd = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	ck_assert_msg(fd >= 0, "%s", name);
+	ck_assert_int_eq(isatty(fd), 1);
+	ck_assert_int_eq(write(fd, "x", 1), 1);
+	ck_assert_int_eq(read(vm.plug[0].back.terminal.in, text, 1), 1);
+	/* A second one beside it is a file, which a console of the start could be, too. */
+	snprintf(text, sizeof(text), "{\"console\": \"file=%s\"}", disk[1]);
+	ck_assert_int_eq(add_json(text, "log"), 1);
+	ck_assert_uint_eq(vm.plug[1].back.terminal.limit, CONSOLE_LIMIT);
+	says(helper(1), MSG_READY, NULL, 0);
+	vmm_says(MSG_PLUGGED, 1, 0);
+	list = plug_json(&vm, 1);
+	ck_assert_str_eq(j_get_str(list, "tty", "none"), "none");
+	json_object_put(list);
+	ck_assert_int_eq(take_away("console1", false), 0);
+	vmm_says(MSG_UNPLUGGED, 0, 0);
+	helper_stops(0);
+	is_free(0);
+	ck_assert_int_le((int)read(fd, text, 1), 0); /* it hangs up */
+	close(fd);
+}
+END_TEST
+
+/* One, and no second. */
+START_TEST(a_vsock_device)
+{
+	char dir[] = "/tmp/test_plug.XXXXXX", text[128], path[64];
+
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/v", dir);
+	snprintf(text, sizeof(text), "{\"vsock\": \"%s,cid=9\"}", path);
+	ck_assert_msg(add_json(text, NULL) == 0, "%s", e.text);
+	ck_assert_ptr_eq(vm_vsock(&vm), at(0));
+	ck_assert_uint_eq(vm.plug[0].back.vsock.cid, 9);
+	ck_assert_int_eq(access(path, F_OK), 0);
+	ck_assert_int_eq(add_json(text, NULL), -EEXIST); /* it is only coming */
+	ck_assert_msg(strstr(e.text, "vsock: this VM has vsock1; expected one without"), "%s",
+		      e.text);
+	says(helper(0), MSG_READY, NULL, 0);
+	vmm_says(MSG_PLUGGED, 0, 0);
+	answered(1, 0, NULL);
+	is_free(1);
+	ck_assert_int_eq(take_away("vsock1", true), 0);
+	unplug_was_sent(0, true);
+	vmm_says(MSG_UNPLUGGED, 0, 0);
+	helper_stops(0);
+	is_free(0);
+	ck_assert_ptr_null(vm_vsock(&vm));
+	ck_assert_int_ne(access(path, F_OK), 0);
+	ck_assert_int_eq(rmdir(dir), 0);
 }
 END_TEST
 
@@ -655,6 +742,8 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, comes);
 	tcase_add_test(tc, refusals);
+	tcase_add_test(tc, a_console);
+	tcase_add_test(tc, a_vsock_device);
 	tcase_add_test(tc, without_places);
 	tcase_add_test(tc, disks_that_are_held);
 	tcase_add_test(tc, helper_dies_while_it_starts);

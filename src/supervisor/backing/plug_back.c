@@ -86,6 +86,17 @@ static int open_a_share(struct plug *p, const char *name, struct err *e)
 	return 0;
 }
 
+/* At most one: drivers know the guest by one address. */
+static int open_a_vsock(struct plug *p, struct err *e)
+{
+	const struct device *there = vm_vsock(p->vm);
+
+	return there ? err_set(e, -EEXIST,
+			       "vsock: this VM has %s; expected one without a vsock device",
+			       there->desc.name)
+		     : vsock_open(&p->back.vsock, &p->conf->vsock, false, e);
+}
+
 /* NULL: none. */
 static struct served *served_of(const struct plug *p)
 {
@@ -115,6 +126,18 @@ int plug_back_open(struct plug *p, const char *name, const struct device_class *
 		rc = open_a_share(p, name, e);
 		*class = &device_vhost;
 		*nqueues = p->back.share.back.nqueues;
+	} else if (c->nvfios) {
+		rc = vfio_plug_open(&p->back.vfio, p->vm, &c->vfio[0], e);
+		*class = &device_vfio;
+		*nqueues = p->back.vfio.back.seen.nvectors;
+	} else if (c->vsock.on) {
+		rc = open_a_vsock(p, e);
+		*class = &device_vsock;
+		*nqueues = 3; /* as in vm.c */
+	} else if (c->console_given) {
+		rc = terminal_open(&p->back.terminal, c, e);
+		*class = &device_vcon;
+		*nqueues = 2;
 	} else {
 		rc = vhost_open(&p->back.vhost, &c->vhost[0], false, e);
 		*class = &device_vhost;
@@ -136,12 +159,24 @@ int plug_back_set(struct plug *p, struct err *e)
 		d->back.disk = &p->back.disk;
 	else if (c->nnets)
 		d->back.nic = &p->back.nic;
+	else if (c->nvfios)
+		d->back.vfio = &p->back.vfio.back;
+	else if (c->vsock.on)
+		d->back.vsock = &p->back.vsock;
+	else if (c->console_given)
+		d->back.terminal = &p->back.terminal;
 	else
 		d->back.vhost = c->nshares ? &p->back.share.back : &p->back.vhost;
 	if (served_of(p))
 		rc = served_size(served_of(p), d->nqueues, config_most_mem(p->vm->conf), e);
 	else if (c->ndisks && p->back.disk.module)
 		rc = device_module_init(d, &p->back.disk, config_most_mem(p->vm->conf), e);
+	else if (c->vsock.on)
+		d->child.os.nofile = vsock_nofile();
+	else if (c->nvfios) {
+		d->nqueues = 0; /* they were its vectors: nobody kicks it */
+		rc = vfio_fill(d->back.vfio, d, NULL, e);
+	}
 	return rc;
 }
 
@@ -154,8 +189,29 @@ int plug_back_ready(struct plug *p, struct err *e)
 	return b ? module_connected(b, e) : 1;
 }
 
+void plug_back_stop(struct plug *p)
+{
+	if (p->conf->nvfios)
+		vfio_plug_stop(&p->back.vfio);
+}
+
+/* All of the guest's memory is made and pinned: a second for a gigabyte. */
+uint64_t plug_back_takes(const struct plug *p)
+{
+	return p->conf->nvfios ? p->vm->conf->mem : 0;
+}
+
+const char *plug_back_tty(const struct plug *p)
+{
+	const bool is_one = p->kind && p->conf->console_given && p->conf->console == CONSOLE_PTY;
+
+	return is_one ? p->back.terminal.slave_name : NULL;
+}
+
 bool plug_back_quiet(struct plug *p)
 {
+	if (p->conf->nvfios)
+		return vfio_plug_quiet(&p->back.vfio, p->device);
 	if (p->conf->nnets)
 		return nic_quiet(&p->back.nic);
 	return !served_of(p) || served_quiet(served_of(p));
@@ -176,6 +232,12 @@ void plug_back_close(struct plug *p)
 		nic_close(&p->back.nic);
 	} else if (c->nshares) {
 		share_close(&p->back.share);
+	} else if (c->nvfios) {
+		vfio_plug_close(&p->back.vfio);
+	} else if (c->vsock.on) {
+		vsock_close(&p->back.vsock);
+	} else if (c->console_given) {
+		terminal_close(&p->back.terminal);
 	} else {
 		vhost_close(&p->back.vhost);
 	}

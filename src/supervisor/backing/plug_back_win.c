@@ -28,6 +28,23 @@ int plug_back_ready(struct plug *p, struct err *e)
 	return 1;
 }
 
+void plug_back_stop(struct plug *p)
+{
+	(void)p;
+}
+
+uint64_t plug_back_takes(const struct plug *p)
+{
+	(void)p;
+	return 0;
+}
+
+const char *plug_back_tty(const struct plug *p)
+{
+	(void)p;
+	return NULL;
+}
+
 bool plug_back_quiet(struct plug *p)
 {
 	(void)p;

@@ -316,7 +316,8 @@ int vfio_fill(struct vfio_back *b, struct device *d, struct vfio_room *room, str
 	m->pci = b->seen.pci;
 	m->pci.number = number;
 	m->pci.host_slot = group;
-	rc = vfio_place(&m->pci, b->wide, b->conf->address, room, e);
+	rc = room ? vfio_place(&m->pci, b->wide, b->conf->address, room, e)
+		  : vfio_plug_fits(&m->pci, b->conf->address, e);
 	if (rc)
 		return rc;
 	/* The last two slots were made as events; they are the device and its group. */

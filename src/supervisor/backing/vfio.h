@@ -34,6 +34,7 @@
 #include "spec/config.h"
 
 struct device;
+struct vm;
 
 /* Where the BARs go, each at a multiple of its size: below 4 GiB, or behind the memory. */
 struct vfio_room {
@@ -89,9 +90,30 @@ void vfio_room_set(struct vfio_room *room, uint64_t end_of_memory);
 /* Give each of its BARs a place; bits of `wide` as above. -EINVAL: there is no room. */
 int vfio_place(struct device_pci *f, unsigned wide, const char *address, struct vfio_room *room,
 	       struct err *e);
-/* Put it into the description of device_vfio (dev_vfio.c), with places for its BARs, and let its
- * interrupts signal the device's vectors. */
+/* Put it into the description of device_vfio (dev_vfio.c), with places for its BARs (`room` NULL:
+ * the guest finds them), and let its interrupts signal the device's vectors. */
 int vfio_fill(struct vfio_back *b, struct device *d, struct vfio_room *room, struct err *e);
+
+/* ---- vfio_plug.c: one that comes while the VM runs ---- */
+struct vfio_later {
+	struct vfio_back back;
+	int container;        /* owned: its own; or -1 */
+	struct keeper closes; /* what may take its time */
+};
+
+/* -EINVAL and a line for people: there is something in the VM that cannot be beside it; else as
+ * vfio_open(). */
+int vfio_plug_open(struct vfio_later *v, const struct vm *vm, const struct vfio_config *c,
+		   struct err *e);
+/* -EINVAL: there is no room for its BARs behind a port. */
+int vfio_plug_fits(const struct device_pci *f, const char *address, struct err *e);
+/* It is about to be pulled out: it writes to the guest's memory no more. */
+void vfio_plug_stop(const struct vfio_later *v);
+/* Its helper is gone, and insula-vmm has been told that it is: let it go. False: somebody has not
+ * done so yet. Does not block; asked until it is true. */
+bool vfio_plug_quiet(struct vfio_later *v, struct device *d);
+/* What is left; all of it, and then it waits, if nobody has asked. */
+void vfio_plug_close(struct vfio_later *v);
 
 /* ---- vfio_sysfs.c; `sys` is "/sys", but for tests ---- */
 struct vfio_found {
