@@ -166,6 +166,34 @@ expect rm-both 0 '' "$CTL" device rm h0 net1 share2
 same card-gone '' "$(guest h0 'ls -d /sys/class/net/eth0 2>/dev/null')"
 no_oops quiet-after-card-and-share
 
+# ---- a console, whose end is a terminal of the host
+
+expect add-console 0 '"tty":"/dev/pts/[0-9]+"' "$CTL" device add --name talk h0 console=pty
+tty=$("$CTL" device ls h0 | python3 -c 'import json, sys
+print(*[d["tty"] for d in json.load(sys.stdin)["devices"] if d["device"] == "talk"])')
+exec {tty}<>"$tty"
+# talk WORD: the guest reads it there, and answers
+talk() {
+	guest h0 'for i in $(seq 100); do : </dev/hvc0 && break; sleep 0.1; done 2>/dev/null
+rm -f /tmp/reads
+setsid sh -c "touch /tmp/reads; read -r w; echo heard \$w" </dev/hvc0 >/dev/hvc0 2>&1 &
+for i in $(seq 100); do [ -e /tmp/reads ] && break; sleep 0.1; done' >"$T/out"
+	echo "$1" >&$tty
+	timeout 30 grep -m 1 -o "heard $1" <&$tty
+}
+same console 'heard first' "$(talk first)"
+shoot h0 'insula-console talk'
+same console-again 'heard second' "$(talk second)"
+expect rm-console 0 '' "$CTL" device rm h0 talk
+exec {tty}>&-
+same console-gone '' "$(guest h0 'ls -d /sys/bus/virtio/drivers/virtio_console/virtio* 2>/dev/null')"
+expect add-log 0 '' "$CTL" device add --name log h0 console="file=$T/console"
+guest h0 'for i in $(seq 100); do echo written >/dev/hvc0 && break; sleep 0.1; done 2>/dev/null' >"$T/out"
+expect rm-log 0 '' "$CTL" device rm h0 log
+same console-file written "$(tr -d '\r' <"$T/console")"
+expect one-vsock 2 'vsock: this VM has vsock; expected one without a vsock device' "$CTL" device add h0 vsock="$T/v"
+no_oops quiet-after-consoles
+
 # ---- several at once; the guest's own switch
 
 pids=()
@@ -243,3 +271,47 @@ for i in 1 2; do
 	no_oops "load-$i-quiet"
 	"$CTL" rm -f h0 >/dev/null 2>&1
 done
+
+# ---- a vsock device, for a guest that has none: an initrd of its own
+
+make_root "$T/i"
+cp "$BUILD/tests/vsockpeer" "$T/i/bin"
+mkdir "$T/i/mod"
+for a in insmod seq sleep; do ln -sf busybox "$T/i/bin/$a"; done
+n=0
+for m in $(for m in virtio_pci vmw_vsock_virtio_transport; do
+	modprobe -d "$BUILD/guest" -S "$(basename "$BUILD"/guest/lib/modules/*)" -D $m | grep -o '/[^ ]*\.ko[^ ]*'
+done); do
+	cp "$m" "$T/i/mod/$((n += 1)).ko"
+done
+cat >"$T/i/init" <<'INIT'
+#!/bin/sh
+export PATH=/bin
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+for i in $(seq 40); do [ -e /mod/$i.ko ] && insmod /mod/$i.ko; done
+echo listens
+vsockpeer echo vsock:4294967295:52
+INIT
+chmod 755 "$T/i/init"
+(cd "$T/i" && find . | cpio -o -H newc 2>/dev/null) >"$T/initrd"
+expect starts-own-initrd 0 '' "$CTL" run -d --name h0 --hotplug 2 --mem 128M --kernel "$(echo "$BUILD"/guest/boot/vmlinuz-*)" --initrd "$T/initrd" --
+for _ in $(seq 300); do "$CTL" logs h0 2>/dev/null | grep -q listens && break; sleep 0.2; done
+# talk_to WORD: a client of the host, again and again until the guest answers
+talk_to() {
+	for _ in $(seq 100); do
+		printf 'CONNECT 52\n%s\n' "$1" | timeout 5 socat -t 2 - "UNIX-CONNECT:$T/v" 2>/dev/null | grep "^$1$" && return
+		sleep 0.2
+	done
+}
+expect add-vsock 0 '"vsock1"' "$CTL" device add h0 vsock="path=$T/v,cid=7"
+same vsock first "$(talk_to first)"
+shoot h0 'insula-vsock vsock1'
+same vsock-again second "$(talk_to second)"
+expect second-vsock 2 'vsock: this VM has vsock1; expected one without a vsock device' "$CTL" device add h0 vsock="$T/w"
+expect rm-vsock 0 '' "$CTL" device rm h0 vsock1
+same vsock-socket-gone gone "$([ -e "$T/v" ] || echo gone)"
+expect add-vsock-again 0 '"vsock1"' "$CTL" device add h0 vsock="path=$T/v,cid=8"
+same vsock-third third "$(talk_to third)"
+expect pull-vsock 0 '' "$CTL" device rm --force h0 vsock1
+"$CTL" rm -f h0 >/dev/null 2>&1
