@@ -114,7 +114,8 @@ static bool is_pci_bridge(const char *name)
 /* There may be nobody then who loads them: the initrd is gone. */
 void modules_load_later(void)
 {
-	static const char *const groups[] = {"virtio-1", "virtio-2", "virtio-26"};
+	static const char *const groups[] = {"virtio-1", "virtio-2", "virtio-3", "virtio-19",
+					     "virtio-26"};
 	DIR *d = opendir(PCI_DEVICES);
 	bool wanted = false;
 	struct dirent *e;
