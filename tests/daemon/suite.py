@@ -319,7 +319,11 @@ def case_hotplug(d):
             ("another bus", "config.disk.bus", "mmio", dict(config=dict(disk="/i,bus=mmio"))),
             ("an address of a card", "config.net.ip", "10.0.0.2/24", dict(config=dict(net="tap=t,ip=10.0.0.2/24"))),
             ("two devices", "config", None, dict(config=dict(disk="/a", net="user"))),
-            ("another kind", "config", "vsock", dict(config=dict(vsock="/a"))),
+            ("another kind", "config", "rng", dict(config=dict(rng="on"))),
+            ("a relative socket of a vsock device", "config.vsock.path", "v", dict(config=dict(vsock="v"))),
+            ("a relative file of a console", "config.console", "f", dict(config=dict(console="file=f"))),
+            ("the console's own end", "config.console", None, dict(config=dict(console="stdio"))),
+            ("a group that is open", "config.vfio.fd", None, dict(config=dict(vfio="01:00.0,fd=3"))),
             ("an unknown member", "config.disk.pth", None, dict(config=dict(disk=dict(pth="/a")))),
             ("a name that is too long", "device", None, dict(config=dict(disk="/a"), device="x" * 16)),
             ("nothing", "config", None, {})]:
