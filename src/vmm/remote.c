@@ -178,7 +178,7 @@ static uint64_t read_shadow(const struct remote *d, uint64_t off, unsigned size)
 	return v;
 }
 
-/* Memory of a device of the host exits only while its BAR is about to be moved: nothing is there. */
+/* Memory of a device of the host exits only while its BAR is being moved: nothing is there. */
 static uint64_t remote_read(void *self, uint64_t off, unsigned size, struct bus_patience *w)
 {
 	const struct remote_window *win = self;
