@@ -9,7 +9,6 @@ CTL=$BUILD/bin/insulactl
 export INSULA_SOCKET=$T/s
 KILLS=${VFIO_KILLS:-3}
 DISK=0000:00:10.0 EDU=0000:00:11.0
-devices=/sys/bus/pci/devices
 if ! grep -qsx alone /sys/class/nvme/*/serial && [ ! -e $devices/$DISK/iommu_group ]; then
 	skip vfio "not the machine of 43-vfio.lab"
 	exit 0
@@ -56,16 +55,6 @@ dmesg | grep -iE 'nvme.*(timeout|abort|reset)|I/O error' | head -n 3
 echo finished
 JOB
 chmod +x "$T/root/bin/job"
-# driver FUNCTION: which the host has for it; "" none
-driver() { basename "$(readlink "$devices/$1/driver" 2>/dev/null)" 2>/dev/null; }
-# has_back NAME FUNCTION DRIVER: it is the host's again, soon
-has_back() {
-	for _ in $(seq 100); do
-		[ "$(driver "$2")" != "$3" ] || break
-		sleep 0.1
-	done
-	same "$1" "$3 (null)" "$(driver "$2") $(cat "$devices/$2/driver_override")"
-}
 host_disk() { for _ in $(seq 50); do [ ! -b "/dev/$1" ] || return 0; sleep 0.1; done; return 1; }
 
 # ---- what is refused, before anything is taken

@@ -5,7 +5,6 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/podman.sh"
 ROOT=/run/oci-test
-devices=/sys/bus/pci/devices
 ALONE=0000:00:10.0 SHARED=0000:00:11.0
 if ! grep -qsx 'alone *' /sys/class/nvme/*/serial || [ ! -e $devices/$ALONE/iommu_group ]; then
 	skip oci-vfio "not the machine of 44-oci-vfio.lab"

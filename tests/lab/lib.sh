@@ -60,6 +60,24 @@ shoot() {
 	done
 	not_ok "shoot $2" "no other process"
 }
+# no_oops VM NAME: the guest's kernel has not complained since it runs init. I/O errors of a disk that was pulled out are its due.
+no_oops() {
+	local bad
+	guest "$1" dmesg >"$T/out"
+	bad=$(sed '1,/Run \/init/d' "$T/out" | grep -iE 'lockup|rcu.*stall|BUG:|Oops|WARNING:|general protection|Call Trace|pciehp.*(fail|timeout|error|cannot)' | head -n 2)
+	if grep -q 'Linux version' "$T/out" && [ -z "$bad" ]; then ok "$2"; else not_ok "$2" "${bad:-no dmesg}"; fi
+}
+# driver FUNCTION: which the host has for it; "" none
+devices=/sys/bus/pci/devices
+driver() { basename "$(readlink "$devices/$1/driver" 2>/dev/null)" 2>/dev/null; }
+# has_back NAME FUNCTION DRIVER: it is the host's again, soon
+has_back() {
+	for _ in $(seq 100); do
+		[ "$(driver "$2")" != "$3" ] || break
+		sleep 0.1
+	done
+	same "$1" "$3 (null)" "$(driver "$2") $(cat "$devices/$2/driver_override")"
+}
 # nothing_locked_up: $T/out has a guest's dmesg, from its first line on
 nothing_locked_up() {
 	local bad
