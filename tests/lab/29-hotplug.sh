@@ -18,17 +18,6 @@ for a in basename cut dmesg find head ip kill ls md5sum mkdir mount ping ps read
 done
 echo from-the-host >"$T/share/in"
 for i in 1 2 3 4; do truncate -s 16M "$T/d$i.img"; done
-# find_disk SERIAL: its name, when it is there. load NAME: writes and compares until /tmp/enough.NAME; what came of it is in /tmp/result.NAME
-cat >"$T/root/bin/find_disk" <<'JOB'
-#!/bin/sh
-for i in $(seq 100); do
-	for d in /sys/block/vd*; do
-		[ "$(cat $d/serial 2>/dev/null)" = "$1" ] && [ -b /dev/${d##*/} ] && { echo ${d##*/}; exit 0; }
-	done
-	sleep 0.1
-done
-echo none; exit 1
-JOB
 cat >"$T/root/bin/no_disk" <<'JOB'
 #!/bin/sh
 for i in $(seq 150); do
@@ -37,25 +26,8 @@ for i in $(seq 150); do
 done
 echo still there; exit 1
 JOB
-cat >"$T/root/bin/load" <<'JOB'
-#!/bin/sh
-n=0
-d=$(find_disk $1)
-rm -f /tmp/enough.$1 /tmp/result.$1
-while [ ! -e /tmp/enough.$1 ]; do
-	fio --name=load --filename=/dev/$d --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite --bs=4k --size=2M --verify=crc32c --verify_fatal=1 \
-		--do_verify=1 --randseed=$n --eta=never >/tmp/fio.$1 2>&1 || { echo "fio $?" >/tmp/result.$1; exit 1; }
-	n=$((n + 1))
-done
-echo "right $n" >/tmp/result.$1
-JOB
-cat >"$T/root/bin/enough" <<'JOB'
-#!/bin/sh
-touch /tmp/enough.$1
-for i in $(seq 600); do [ -e /tmp/result.$1 ] && break; sleep 0.1; done
-cat /tmp/result.$1
-JOB
-chmod 755 "$T/root/bin/"{find_disk,no_disk,load,enough}
+fio_loads "$T/root"
+chmod 755 "$T/root/bin/no_disk"
 
 # of_devices VM: their names in slots
 in_slots() { "$CTL" device ls "$1" | python3 -c 'import json, sys

@@ -60,6 +60,39 @@ shoot() {
 	done
 	not_ok "shoot $2" "no other process"
 }
+# fio_loads ROOT: programs of a guest that has fio and busybox' basename, cat, seq, sleep and touch.
+# find_disk SERIAL: its name, when it is there. load SERIAL: writes, flushes and compares until `enough SERIAL` says what came of it
+fio_loads() {
+	cat >"$1/bin/find_disk" <<'JOB'
+#!/bin/sh
+for i in $(seq 100); do
+	for d in /sys/block/vd*; do
+		[ "$(cat $d/serial 2>/dev/null)" = "$1" ] && [ -b /dev/${d##*/} ] && { echo ${d##*/}; exit 0; }
+	done
+	sleep 0.1
+done
+echo none; exit 1
+JOB
+	cat >"$1/bin/load" <<'JOB'
+#!/bin/sh
+n=0
+d=$(find_disk $1)
+rm -f /tmp/enough.$1 /tmp/result.$1
+while [ ! -e /tmp/enough.$1 ]; do
+	fio --name=load --filename=/dev/$d --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite --bs=4k --size=2M --fsync=32 --verify=crc32c --verify_fatal=1 \
+		--do_verify=1 --randseed=$n --eta=never >/tmp/fio.$1 2>&1 || { echo "fio $?" >/tmp/result.$1; exit 1; }
+	n=$((n + 1))
+done
+echo "right $n" >/tmp/result.$1
+JOB
+	cat >"$1/bin/enough" <<'JOB'
+#!/bin/sh
+touch /tmp/enough.$1
+for i in $(seq 900); do [ -e /tmp/result.$1 ] && break; sleep 0.1; done
+cat /tmp/result.$1
+JOB
+	chmod 755 "$1/bin/"{find_disk,load,enough}
+}
 # no_oops VM NAME: the guest's kernel has not complained since it runs init. I/O errors of a disk that was pulled out are its due.
 no_oops() {
 	local bad
