@@ -83,14 +83,14 @@ void hv_vm_destroy(struct hv_vm *vm);
  * hv_vcpu_was_paused(). Any thread. */
 int hv_vm_suspend_time(struct hv_vm *vm, struct err *e);
 
+/* Make what the next two need. -EOPNOTSUPP: the hypervisor does not want to know. */
+int hv_vm_assigns(struct hv_vm *vm, struct err *e);
 /* The guest has a device of the host, which reaches its memory by DMA: Linux, an open VFIO group, or
  * the device's own descriptor; not consumed, may be closed after the call. KVM then knows whether
- * the device's DMA may bypass the caches. -EOPNOTSUPP: the hypervisor does not want to know. */
+ * the device's DMA may bypass the caches. -EOPNOTSUPP: without hv_vm_assigns(). */
 int hv_vm_assign(struct hv_vm *vm, hv_event device, struct err *e);
 /* It is taken away. One that was not assigned is no error. */
 int hv_vm_unassign(struct hv_vm *vm, hv_event device, struct err *e);
-/* Make what these two need, so that no more than HV_ASSIGNS is needed for them. */
-int hv_vm_assigns(struct hv_vm *vm, struct err *e);
 
 /* ---- memory slots ---- */
 enum hv_mem_flags {

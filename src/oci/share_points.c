@@ -29,14 +29,16 @@ struct place {
 
 static void make_last(const struct place *at, int up, const char *name, bool directory)
 {
-	int fd = -1;
+	const int flags = O_NOFOLLOW | O_CLOEXEC;
+	int fd;
 
-	if (directory ? mkdirat(up, name, 0755) != 0
-		      : (fd = openat(up, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC,
-				     0644)) < 0)
+	if (directory && mkdirat(up, name, 0755))
 		return;
+	fd = directory ? openat(up, name, O_RDONLY | O_DIRECTORY | flags)
+		       : openat(up, name, O_CREAT | O_EXCL | O_WRONLY | flags, 0644);
+	if (fd >= 0)
+		(void)!fchown(fd, at->uid, at->gid);
 	fd_close(&fd);
-	(void)!fchownat(up, name, at->uid, at->gid, AT_SYMLINK_NOFOLLOW);
 }
 
 /* Each part of the path that is missing. */

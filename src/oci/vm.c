@@ -167,7 +167,13 @@ int vm_share(const struct container *c, const char *root, struct err *e)
 	if (top >= 0 && !share_is_mount(top)) {
 		fd_close(&top);
 		fd = vm_process(c, root, &vm, e);
-		top = fd ? fd : open_beyond(&vm, dir);
+		if (fd)
+			return fd;
+		top = open_beyond(&vm, dir);
+		if (top >= 0 && !share_is_mount(top)) {
+			close(top);
+			top = -ENOENT;
+		}
 	} else if (top < 0) {
 		top = -errno;
 	}

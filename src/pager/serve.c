@@ -314,7 +314,9 @@ static int on_fault(void *ctx, struct range *r, uint64_t addr, struct err *e)
 	rc = fetch(s, b, pages, e);
 	if (rc)
 		return rc;
-	rc = s->present >> page & 1 ? put_pages(s, r, pages) : put_zero(r, off - r->offset);
+	rc = s->present >> page & 1 ? put_pages(s, r, 1u << page) : put_zero(r, off - r->offset);
+	if (!rc)
+		(void)put_pages(s, r, pages & ~(1u << page)); /* they are asked for later */
 	/* Its process has ended, or this is no range of memory: nobody else has to suffer for it. */
 	if (rc && rc != -ENOENT)
 		fd_close(&r->fd);

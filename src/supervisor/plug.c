@@ -240,8 +240,10 @@ bool plug_unplugged(struct vm *vm, const struct msg_plugged *m)
 		return false;
 	if (m->error && p->state == PLUG_LEAVES)
 		plug_stays(p, m);
-	else if (!m->error && (p->state == PLUG_UNDOES || plug_is_there(p)))
+	else if (!m->error && (p->state == PLUG_UNDOES || plug_is_there(p))) {
+		plug_back_stop(p);
 		plug_off(p);
+	}
 	return true;
 }
 

@@ -207,9 +207,11 @@ static int attach_device(struct vmm *vm, struct remote *d, bool may_spin, struct
 	d->wake_event = vm->main_event;
 	d->ending = &vm->ending;
 	d->may_spin = may_spin;
-	pci_assign(vm->hv, d, hv_vm_assign);
-	if (m->pci.host_slot)
+	if (m->pci.host_slot) {
+		(void)hv_vm_assigns(vm->hv, e); /* without it the next one says so */
+		pci_assign(vm->hv, d, hv_vm_assign);
 		fd_close(&d->slot[m->pci.host_slot]);
+	}
 	if (device_is_pci(m))
 		return pci_add(&vm->pci, d, &vm->next_line, &vm->next_slot, e);
 	if (device_is_place(m) && vm->room)

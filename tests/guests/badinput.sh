@@ -135,6 +135,7 @@ bad_dry 'kernel: empty' 2 '--kernel' 'expected a file that is not empty' -- --ke
 kernel 'kernel: a directory' "$dir" '--kernel' 'expected a file'
 mkfifo "$dir/fifo"
 kernel 'kernel: a FIFO' "$dir/fifo" '--kernel' 'expected a file'
+bad "--console of a FIFO that nobody reads" 2 "--console" "nobody reads it; expected a file" -- --console file="$dir/fifo"
 head -c 100000 /dev/urandom >"$dir/garbage"
 kernel 'kernel: garbage' "$dir/garbage" 'neither a bzImage nor an ELF image'
 head -c 100000 /dev/urandom | gzip >"$dir/garbage.gz"

@@ -307,6 +307,8 @@ def case_module(d, place):
         e = refused(g.c, "vm.device.add", id="p", config=dict(disk=dict(path=path)))
         check("refused: " + path.replace(place, "").replace(str(port), "PORT"), says in str(e), e)
     os.mkfifo(place + "/fifo")
+    e = refused(g.c, "vm.device.add", id="p", config=dict(console="file=" + place + "/fifo"))
+    check("refused: a console that nobody reads", "nobody reads it" in str(e), e)
     with open(place + "/fifo", "r+b", buffering=0):  # somebody who may write, and does not
         e = refused(g.c, "vm.device.add", id="p", config=dict(disk=dict(path="nbd:nbds://127.0.0.1:%d/" % port, options="ca=" + place + "/fifo")))
         check("refused: a key that would have to be waited for", "regular file" in str(e), e)

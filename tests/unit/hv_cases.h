@@ -652,6 +652,8 @@ START_TEST(assigned_devices)
 	struct fixture f;
 
 	open_vm(&f, 1);
+	ck_assert_int_eq(hv_vm_assign(f.vm, -1, &f.e), -EOPNOTSUPP); /* nothing is made for it */
+	(void)hv_vm_assigns(f.vm, &f.e);
 	ck_assert_int_lt(hv_vm_assign(f.vm, -1, &f.e), 0);
 	ck_assert_int_lt(hv_vm_assign(f.vm, -1, &f.e), 0); /* the second one, the same list */
 	(void)hv_vm_assigns(f.vm, &f.e);                   /* there is one */

@@ -473,6 +473,24 @@ START_TEST(put_back_at_once)
 }
 END_TEST
 
+/* Between two drivers there is none to be unbound from. */
+START_TEST(put_back_without_a_driver)
+{
+	struct vfio_keeper k = {0};
+	char unbind[2 * PATH_MAX];
+
+	keeper_files();
+	snprintf(unbind, sizeof(unbind), "%s/driver/unbind", sys);
+	vfio_keep(&k, unbind, "x");
+	vfio_keep(&k, number, "0");
+	k.held = sharer();
+	ck_assert_int_eq(vfio_keeper_start(&k, "x", &e), 0);
+	vfio_keeper_end(&k, "x");
+	ck_assert_int_eq(number_is(), '0');
+	close(k.held);
+}
+END_TEST
+
 /* Its keeper has been killed: then it is done here. */
 START_TEST(put_back_instead)
 {
@@ -698,6 +716,7 @@ int main(void)
 	tcase_add_test(tc, names_virtual_ones);
 	tcase_add_test(tc, put_back_when_alone);
 	tcase_add_test(tc, put_back_at_once);
+	tcase_add_test(tc, put_back_without_a_driver);
 	tcase_add_test(tc, put_back_instead);
 	tcase_add_test(tc, put_back_by_nobody_left);
 	tcase_add_test(tc, places_of_bars);

@@ -187,11 +187,10 @@ static int change_assigned(struct hv_vm *vm, hv_event device, uint64_t how, int 
 
 int hv_vm_assign(struct hv_vm *vm, hv_event device, struct err *e)
 {
-	int r = hv_vm_assigns(vm, e);
-
-	return r < 0 ? r
-		     : change_assigned(vm, device, KVM_DEV_VFIO_GROUP_ADD, -EEXIST,
-				       "KVM_DEV_VFIO_GROUP_ADD", e);
+	if (vm->assigned < 0)
+		return err_set(e, -EOPNOTSUPP, "there is no KVM_DEV_TYPE_VFIO");
+	return change_assigned(vm, device, KVM_DEV_VFIO_GROUP_ADD, -EEXIST,
+			       "KVM_DEV_VFIO_GROUP_ADD", e);
 }
 
 int hv_vm_unassign(struct hv_vm *vm, hv_event device, struct err *e)

@@ -57,10 +57,18 @@ static int open_pty(struct terminal *t, struct err *e)
 	return t->in < 0 ? t->in : 0;
 }
 
+/* A FIFO that nobody reads, or a line without a carrier, must not hang us. */
 static int open_write(struct terminal *t, const char *path, int flags, struct err *e)
 {
-	t->out = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY | flags, 0666);
-	return t->out < 0 ? err_sys(e, -errno, "--console: %s", path) : 0;
+	t->out = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | flags, 0666);
+	if (t->out < 0 && errno == ENXIO)
+		return err_set(e, -ENXIO,
+			       "--console: %s: nobody reads it; expected a file, or "
+			       "something that is read",
+			       path);
+	if (t->out < 0 || fcntl(t->out, F_SETFL, flags & O_APPEND))
+		return err_sys(e, -errno, "--console: %s", path);
+	return 0;
 }
 
 /* A file that the user's shell has opened is the user's own affair; what is none has no length. */

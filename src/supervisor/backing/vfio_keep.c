@@ -47,12 +47,16 @@ void vfio_keep(struct vfio_keeper *k, const char *path, const char *text)
 	snprintf(k->write[i].text, sizeof(k->write[i].text), "%s", text);
 }
 
+/* What is not there needs nothing: a driver that has let go already, or a device that is gone. */
 static int keep_give_back(const struct vfio_keeper *k)
 {
 	int rc = 0;
 
-	for (unsigned i = 0; i < k->nwrites && !rc; i++)
+	for (unsigned i = 0; i < k->nwrites && !rc; i++) {
 		rc = vfio_write(k->write[i].path, k->write[i].text);
+		if (rc == -ENOENT || rc == -ENODEV)
+			rc = 0;
+	}
 	return rc;
 }
 

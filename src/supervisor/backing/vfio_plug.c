@@ -70,7 +70,7 @@ int vfio_plug_open(struct vfio_later *v, const struct vm *vm, const struct vfio_
 	if (rc)
 		return rc;
 	rc = vfio_open(&v->back, 0, c, &v->container, vm->conf->mem, false, e);
-	peer = rc == -EBUSY ? vfio_plug_peer(vm, v) : NULL;
+	peer = rc == -EBUSY && !c->pf ? vfio_plug_peer(vm, v) : NULL;
 	return peer ? err_set(e, rc,
 			      "vfio %s: %s of this VM is of the same IOMMU group, %u; expected "
 			      "another group, or both from the start",
@@ -115,6 +115,7 @@ static void vfio_plug_close_device(struct vfio_later *v, struct device *d)
 {
 	struct err e;
 
+	vfio_plug_stop(v);                      /* there is nobody any more who would undo it */
 	fd_close(&d->slot[d->desc.nslots - 2]); /* as vfio_fill() has it: the device, its group */
 	fd_close(&d->slot[d->desc.nslots - 1]);
 	if (keeper_start_with(&v->closes, v->back.device, nothing, NULL, v->back.conf->address, &e))
