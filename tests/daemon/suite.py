@@ -2155,7 +2155,8 @@ def silent_files(d):
         c.sock.settimeout(60 * SLOW)
         r = c.call("vm.run", config=guest("hello"), wait=True)
         check("files whose close() never ends: VMs start and end", (r["reason"], r["status"]) == ("status", 42), r)
-        old.kill()  # its process cannot end
+        old.kill()  # its process cannot end, but its first thread does
+        wait_for(lambda: open("/proc/%d/stat" % old.pid).read().rsplit(")", 1)[1].split()[0] == "Z", 30)
         d.start()
         check("files whose close() never ends: a killed insulad has a successor all the same", served(d))
     except TimeoutError:
