@@ -505,7 +505,7 @@ def case_resize_cpus(d):
     r = c.call("vm.resize", id="z", cpus=1)
     check("one goes", r["cpus"] == 1 and r["processors"] == {"requested": 1, "actual": 1, "max": 5}, r)
     r = c.call("vm.wait", id="z")
-    check("the guest has found nothing amiss", (r["reason"], r["status"]) == ("status", 0), c.call("vm.logs", id="z")["lines"][-5:])
+    check("the guest has found nothing amiss", (r["reason"], r["status"]) == ("status", 0), (r, c.call("vm.logs", id="z")["lines"][-5:]))
 
     c.call("vm.create", name="s", config=guest("spin", cpus="1,max=4"))
     c.call("vm.start", id="s")

@@ -11,6 +11,7 @@
 
 #define ALL 5u
 #define ROUNDS 20000u
+#define PATIENCE_MS 20000u
 
 static volatile uint64_t turns[ALL]; /* of each processor, by its LAPIC's number */
 static volatile bool up[ALL], hammers, ejects_itself;
@@ -93,7 +94,7 @@ static void send_init(uint32_t i)
 }
 static bool start(uint32_t i)
 {
-	uint64_t end = deadline_ms(5000);
+	uint64_t end = deadline_ms(PATIENCE_MS);
 
 	up[i] = false;
 	send_init(i);
@@ -109,6 +110,16 @@ static bool stands(uint32_t i)
 
 	wait_ms(150);
 	return turns[i] == was;
+}
+
+/* On a busy machine a processor may wait long for its turn. */
+static bool runs(uint32_t i)
+{
+	uint64_t was = turns[i], end = deadline_ms(PATIENCE_MS);
+
+	while (turns[i] == was && rdtsc() < end)
+		__asm__ volatile("pause");
+	return turns[i] != was;
 }
 
 static void registers(void)
@@ -149,12 +160,12 @@ static void two_at_once(void)
 	for (uint32_t i = 0; i < ROUNDS; i++)
 		hammer(&seed);
 	hammers = false;
-	check("two_at_once", present() == 7 && !stands(1), "0x%x", present());
+	check("two_at_once", present() == 7 && runs(1), "0x%x", present());
 }
 
 static void go_away(void)
 {
-	uint64_t end = deadline_ms(5000);
+	uint64_t end;
 
 	eject(1);
 	check("is_not_there", present() == 5, "0x%x", present());
@@ -165,8 +176,9 @@ static void go_away(void)
 	check("cannot_be_started", stands(1), "it was");
 	eject(1); /* once more */
 	check("twice", present() == 5, "0x%x", present());
-	check("the_other_one_starts", start(2), "in 5 s");
+	check("the_other_one_starts", start(2), "in 20 s");
 	ejects_itself = true;
+	end = deadline_ms(PATIENCE_MS);
 	while (present() != 1 && rdtsc() < end)
 		__asm__ volatile("pause");
 	check("ends_itself", present() == 1 && stands(2), "0x%x", present());
@@ -176,7 +188,7 @@ static void go_away(void)
 /* SIPI has been sent to it since it went. */
 static void comes_back(void)
 {
-	uint64_t end = deadline_ms(20000);
+	uint64_t end = deadline_ms(PATIENCE_MS);
 	uint32_t news = 0;
 
 	print("gone\n");
@@ -184,9 +196,9 @@ static void comes_back(void)
 		news = inl(BOARD_CPUS_NEWS);
 	check("it_comes", news == 2 && present() == 3, "news 0x%x, present 0x%x", news, present());
 	check("it_waits", stands(1), "it runs");
-	check("it_starts", start(1) && !stands(1), "it does not");
+	check("it_starts", start(1) && runs(1), "it does not");
 	print("here\n");
-	end = deadline_ms(20000);
+	end = deadline_ms(PATIENCE_MS);
 	while (!(news = inl(BOARD_CPUS_ASKED)) && rdtsc() < end)
 		__asm__ volatile("pause");
 	check("it_is_asked_back", news == 2, "0x%x", news);
@@ -201,7 +213,7 @@ int main(void)
 
 	memcpy((void *)(uintptr_t)(SMP_PAGE << 12), ap_begin, (size_t)(ap_end - ap_begin));
 	registers();
-	check("the_second_starts", start(1), "in 5 s");
+	check("the_second_starts", start(1), "in 20 s");
 	absent();
 	two_at_once();
 	go_away();
