@@ -78,7 +78,7 @@ int main(void)
 	check("starts", start(), "status 0x%x", vget(dev, VIRTIO_MMIO_STATUS));
 	print("serving\n");
 	/* The connection that says it is over may be faster than the end of another. */
-	for (unsigned left = 100; (!over || (nopen && left)) && good; left -= over) {
+	for (unsigned left = 600; (!over || (nopen && left)) && good; left -= over) {
 		if (receive(50))
 			on_packet();
 		look_for_reset();
