@@ -10,7 +10,7 @@ failed=0
 
 ok() { echo "ok $SUITE/$1"; }
 skip() { echo "skip $SUITE/$1 - $2"; }
-not_ok() { echo "not ok $SUITE/$1 - $2"; failed=1; }
+not_ok() { echo "not ok $SUITE/$1 - ${2//$'\n'/ | }"; failed=1; } # on one line: each that begins so is a case
 # holds NAME TRUTH DETAIL: TRUTH is the status of the test before it
 holds() { if [ "$2" = 0 ]; then ok "$1"; else not_ok "$1" "${3:-no}"; fi; }
 # same NAME WANT GOT

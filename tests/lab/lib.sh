@@ -12,7 +12,8 @@ trap 'insulad_down; rm -rf "$T"' EXIT
 ok() { echo "ok $*"; }
 skip() { echo "skip $1 - ${*:2}"; }
 not_ok() {
-	echo "not ok $1 - ${*:2}"
+	local why=${*:2}
+	echo "not ok $1 - ${why//$'\n'/ | }"
 	[ ! -s "$T/out" ] || sed 's/^/#   /' "$T/out" | tail -n 15
 }
 

@@ -6,7 +6,7 @@ guests=$build/guests
 failed=0
 
 ok() { echo "ok $1"; }
-not_ok() { echo "not ok $1 - $2"; failed=1; }
+not_ok() { echo "not ok $1 - ${2//$'\n'/ | }"; failed=1; } # on one line: each that begins so is a case
 # verdict NAME WHY: WHY is empty if all is well
 verdict() { if [ -z "$2" ]; then ok "$1"; else not_ok "$1" "$2"; fi; }
 
