@@ -55,10 +55,9 @@
 			 MEMBER("net", "") "," MEMBER("share", "") "," MEMBER("device", "") "," \
 			 MEMBER("vfio", "") "," MEMBER("vsock", "") "," \
 			 MEMBER("console", "") "}" \
-			 ABOUT("one member, disk, net, share, device, vfio, vsock or console: what is an " \
-			       "element of " \
-			       "disks, nets, shares, devices or vfios in a VM's configuration, or its " \
-			       "vsock or console"))
+			 ABOUT("one member, disk, net, share, device, vfio, vsock or console: " \
+			       "what is an element of disks, nets, shares, devices or vfios in a " \
+			       "VM's configuration, or its vsock or console"))
 #define WAIT    FLAG("wait", "answer when the VM has ended, with its result; else when the guest " \
 			     "runs")
 #define DEVICE  NAMED("device", "31", "as vm.info names it: vda, com1 ...")
@@ -121,8 +120,7 @@
 #define PLUGGED ANSWER(MUST("device") "," MUST("kind") "," MUST("place"), \
 	WORDS("device", "its name") "," \
 	WORDS("kind", "disk, net, share, device (vhost-user), vfio, console, rng, vsock, " \
-		      "balloon or " \
-		      "mem") "," \
+		      "balloon or mem") "," \
 	WORDS("place", "on the PCI bus, as lspci has it: 00:03.0; else mmio or ports") "," \
 	FLAG("removable", "it was added while the VM runs") "," \
 	COUNT("slot", "that it is in: /sys/bus/pci/slots of the guest; missing: in none") "," \

@@ -129,7 +129,8 @@ static int may_join(const struct making *m, const struct container *vm, struct e
 		       path, vm->sandbox);
 }
 
-/* A pod of podman's with --infra=false has no machine: what the annotation names is the pod itself. */
+/* A pod of podman's with --infra=false has no machine: what the annotation names is the pod
+ * itself. */
 static bool is_pod_alone(const struct making *m, const char *sandbox)
 {
 	struct container c;
@@ -143,8 +144,8 @@ static bool is_pod_alone(const struct making *m, const char *sandbox)
 	return rc == -ENOENT;
 }
 
-/* Without an annotation, as with podman's --network container:NAME, a container names the namespaces
- * of another one. */
+/* Without an annotation, as with podman's --network container:NAME, a container names the
+ * namespaces of another one. */
 static int find_vm(struct making *m, const char *sandbox, struct err *e)
 {
 	static const char *const kinds[][2] = {{"network", "net"}, {"ipc", "ipc"}, {"uts", "uts"}};

@@ -85,7 +85,8 @@ int guest_says(int rc, const char *what, struct err *e)
 
 /* ---- kill ---- */
 
-/* The process of the host has ended, or does so now. Not waited for if the guest does not answer. */
+/* The process of the host has ended, or does so now. Not waited for if the guest does not
+ * answer. */
 static bool has_ended(const struct container *c, int rc)
 {
 	/* A VM that ends with its process may do so before it can answer. */

@@ -122,8 +122,8 @@ static void bind_volume(int root, const struct bundle *b, json_object *mount)
 	fd_close(&fd);
 }
 
-/* The guest has it in its memory. Whoever writes there by this root (`podman cp`) would lose it below:
- * here it is empty, and nobody's to write. */
+/* The guest has it in its memory. Whoever writes there by this root (`podman cp`) would lose it
+ * below: here it is empty, and nobody's to write. */
 static void hide_memory(int root, json_object *mount_of)
 {
 	char to[64];

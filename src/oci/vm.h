@@ -32,9 +32,9 @@ void vm_reason(int dir, char *out, size_t size);
 void vm_end_now(struct talk *t, const struct proc *vm, int ms);
 /* A descriptor of the vm/ of the sandbox that `c` is in. */
 int vm_open_dir(const char *root, const char *sandbox, struct err *e);
-/* A descriptor of the container's directory in the VM's share. podman creates a container with mapped
- * ids in a mount namespace of its own, and calls for it from another one: then it is opened by way of
- * the VM's process. */
+/* A descriptor of the container's directory in the VM's share. podman creates a container with
+ * mapped ids in a mount namespace of its own, and calls for it from another one: then it is opened
+ * by way of the VM's process. */
 int vm_share(const struct container *c, const char *root, struct err *e);
 
 #endif

@@ -54,8 +54,8 @@ static bool set_places(struct serve *s)
 	return true;
 }
 
-/* One that is damaged, or of another time, costs nothing but the prefetch. It may be longer than the
- * one that takes its place. */
+/* One that is damaged, or of another time, costs nothing but the prefetch. It may be longer than
+ * the one that takes its place. */
 static void read_order(struct serve *s)
 {
 	struct order_head h;

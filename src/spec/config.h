@@ -307,9 +307,9 @@ int config_set_command(struct vm_config *c, char *const *argv, unsigned n, struc
 int config_json(struct vm_config *c, const char *name, const char *text, size_t len, struct err *e);
 
 /* A device that comes while the VM runs: `device` is an object of one member, one of
- * config_plug_kinds, with the value that the setting has, or an element of its array. It becomes the only one
- * that `c`, which is new, has; *kind is the setting's name. -EINVAL with a line; the field of the
- * mistake begins with the setting. */
+ * config_plug_kinds, with the value that the setting has, or an element of its array. It becomes the
+ * only one that `c`, which is new, has; *kind is the setting's name. -EINVAL with a line; the field
+ * of the mistake begins with the setting. */
 struct json_object;
 int config_plug(struct vm_config *c, struct json_object *device, const char **kind, struct err *e);
 

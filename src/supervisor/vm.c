@@ -8,6 +8,8 @@
 #include "host.h"
 #include "open.h"
 #include "plug.h"
+#include "devices/console/console_start.h"
+#include "devices/vsock/vsock_start.h"
 #include "supervisor/snapshot/faults.h"
 #include "supervisor/snapshot/restore.h"
 #include "supervisor/snapshot/save.h"
@@ -78,7 +80,8 @@ static int make_devices(struct vm *vm, struct err *e)
 	struct device *d;
 	const struct vm_config *c = vm->conf;
 	int rc = c->console_virtio
-			 ? vm_add_device(vm, &device_vcon, CONFIG_BUS_UNSAID, "hvc0", 2, &d, e)
+			 ? vm_add_device(vm, &device_vcon, CONFIG_BUS_UNSAID, "hvc0", VCON_QUEUES,
+					 &d, e)
 			 : vm_add_device(vm, &device_uart, CONFIG_BUS_UNSAID, "com1", 0, &d, e);
 
 	d->back.terminal = &vm->terminal;
@@ -91,7 +94,7 @@ static int make_devices(struct vm *vm, struct err *e)
 		d->back.conf = c;
 	}
 	if (!rc && vm_has_vsock(vm)) {
-		rc = vm_add_device(vm, &device_vsock, c->vsock.bus, "vsock", 3, &d, e);
+		rc = vm_add_device(vm, &device_vsock, c->vsock.bus, "vsock", VSOCK_QUEUES, &d, e);
 		d->back.vsock = &vm->vsock;
 	}
 	/* The last ones but for places: with them or without, the others are where they are. */

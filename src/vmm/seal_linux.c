@@ -61,8 +61,7 @@ int vmm_seal(const struct vmm *vm, struct err *e)
 		rules[n++] = (struct jail_rule){
 			SYS_mmap,
 			"registers of a device of the host that comes, into the room for them; "
-			"only "
-			"where such may come",
+			"only where such may come",
 			{{0, JAIL_MASKED_EQ, (uint64_t)vm->room, ~(VMM_ROOM - 1)},
 			 {1, JAIL_MASKED_EQ, 0, ~(VMM_ROOM - 1)},
 			 {2, JAIL_EQ, PROT_READ | PROT_WRITE, 0},

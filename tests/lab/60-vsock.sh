@@ -8,8 +8,6 @@ export XDG_CACHE_HOME=$T/cache
 PEER=$BUILD/tests/vsockpeer
 SOCK=$T/v.sock
 KILLS=${VSOCK_KILLS:-2}
-ENDLESS=4000000000 LARGE=4000000
-ANY=4294967295
 make_root "$T/root"
 cp "$PEER" "$T/root/bin/"
 for a in sleep kill; do ln -s busybox "$T/root/bin/$a"; done
@@ -31,16 +29,7 @@ vsockpeer accept vsock:$ANY:91
 vsockpeer load vsock:2:77 20 60000 6 && echo guest-begins-again
 vsockpeer source vsock:$ANY:54 $ENDLESS 11 &
 vsockpeer source vsock:$ANY:55 $LARGE 12 >/dev/null &
-i=0
-while [ \$i -lt $KILLS ]; do
-	vsockpeer fetch vsock:2:80 $ENDLESS 13
-	echo "bulk-to-guest \$?"
-	i=\$((i + 1))
-done
-vsockpeer fetch vsock:2:81 $LARGE 14 && echo bulk-to-guest-whole
-vsockpeer accept vsock:$ANY:92
-echo end-of-script
-poweroff -f
+$(bulk_script)
 END
 chmod 755 "$T/root/sbin/init"
 

@@ -8,7 +8,6 @@ CTL=$BUILD/bin/insulactl
 export INSULA_SOCKET=$T/s XDG_CACHE_HOME=$T/cache
 KILLS=$(short 1 2)
 PEER=$BUILD/tests/vsockpeer
-ENDLESS=4000000000 LARGE=4000000 ANY=4294967295
 modprobe vhost_vsock && [ -c /dev/vhost-vsock ] || { not_ok modules "no vhost_vsock in this kernel"; exit 1; }
 # Refusals: one line, status 2, nothing started (tests/unit/test_config.c has what does not need the device).
 mv /dev/vhost-vsock "$T/node"
@@ -32,16 +31,7 @@ vsockpeer load vsock:2:78 1 10 5 || echo nobody-there
 vsockpeer load vsock:43:52 1 10 5 || echo other-guest-refused
 vsockpeer load vsock:42:52 1 10 5 || echo other-guest-refused
 vsockpeer accept vsock:$ANY:91
-i=0
-while [ \$i -lt $KILLS ]; do
-	vsockpeer fetch vsock:2:80 $ENDLESS 13
-	echo "bulk-to-guest \$?"
-	i=\$((i + 1))
-done
-vsockpeer fetch vsock:2:81 $LARGE 14 && echo bulk-to-guest-whole
-vsockpeer accept vsock:$ANY:92
-echo end-of-script
-poweroff -f
+$(bulk_script)
 END
 chmod 755 "$T/streams/sbin/init"
 "$PEER" echo "vsock:$ANY:77" >/dev/null 2>&1 &

@@ -9,7 +9,6 @@ EXE=$BUILD/windows/test-bin/insula-run.exe
 KERNEL=$(readlink -f "$BUILD/guest/vmlinuz")
 MODULES=$(echo "$BUILD"/guest/lib/modules/*/kernel)
 PEER=$BUILD/tests/vsockpeer
-ANY=4294967295
 PIPE='\\.\pipe\insula-lab'
 export WINE_SESSION=$T/session
 [ -e "$EXE" ] && [ -e "$PEER" ] || { not_ok build "make tests windows-test-programs was not run"; exit 1; }

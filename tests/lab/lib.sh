@@ -163,6 +163,23 @@ insulad_down() {
 # group NAME: the directory of a VM's control group
 group() { echo "/sys/fs/cgroup$(sed -n 's/^0:://p' "/proc/$("$CTL" info "$1" | member pid)/cgroup")"; }
 
+# For suites of vsock, whose guests have vsockpeer: bytes of a transfer without an end, and of a whole one; any CID.
+ENDLESS=4000000000 LARGE=4000000 ANY=4294967295
+# bulk_script: the end of a guest's script: an endless transfer from the host's port 80 for each of $KILLS, then a whole one from 81
+bulk_script() {
+	cat <<END
+i=0
+while [ \$i -lt $KILLS ]; do
+	vsockpeer fetch vsock:2:80 $ENDLESS 13
+	echo "bulk-to-guest \$?"
+	i=\$((i + 1))
+done
+vsockpeer fetch vsock:2:81 $LARGE 14 && echo bulk-to-guest-whole
+vsockpeer accept vsock:$ANY:92
+echo end-of-script
+poweroff -f
+END
+}
 # kernel_workers: the ids of vhost's, which are threads of a helper from Linux 6.4 on
 kernel_workers() { grep -lE '^vhost-[0-9]+$' /proc/[0-9]*/task/[0-9]*/comm 2>/dev/null | cut -d/ -f5 | sort -u; }
 # nothing_in_the_kernel GROUP...: none of those is left, nor one of these groups

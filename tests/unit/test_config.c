@@ -581,7 +581,7 @@ START_TEST(vsock_texts)
 }
 END_TEST
 
-/* The kernel's vsock: no path, a CID that was said, and nothing that needs an agent in the guest. */
+/* The kernel's vsock: no path, a CID that was said, and nothing that needs an agent. */
 START_TEST(vsock_vhost)
 {
 #ifndef _WIN32

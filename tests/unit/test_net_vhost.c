@@ -420,7 +420,8 @@ START_TEST(tap_is_gone)
 }
 END_TEST
 
-/* After the seal: seven requests; and there is room for those of as many pairs as a card can have. */
+/* After the seal: seven requests; and there is room for those of as many pairs as a card can
+ * have. */
 START_TEST(rules)
 {
 	struct rule_list l = {.n = 0};

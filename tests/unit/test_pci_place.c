@@ -650,9 +650,9 @@ START_TEST(asked_and_let_go)
 }
 END_TEST
 
-/* A card comes while the guest, as Linux does, gives the last one's power a second to go: it is told
- * then, and once more when the light goes off. Never by the button: a guest that has seen the card
- * meanwhile would give it back. */
+/* A card comes while the guest, as Linux does, gives the last one's power a second to go: it is
+ * told then, and once more when the light goes off. Never by the button: a guest that has seen the
+ * card meanwhile would give it back. */
 START_TEST(comes_while_the_last_one_goes)
 {
 	for (unsigned way = 0; way < 4; way++) {

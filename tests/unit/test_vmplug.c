@@ -215,7 +215,8 @@ START_TEST(the_hypervisor_refuses)
 }
 END_TEST
 
-/* What a device of the host needs later, from before: with a hypervisor that takes notice or not. */
+/* What a device of the host needs later, from before: with a hypervisor that takes notice or
+ * not. */
 START_TEST(room)
 {
 	uint8_t *before;

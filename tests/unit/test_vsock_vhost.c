@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A vsock device that vhost-vsock serves, over a fake of it: what insula-vsock asks of the kernel, in
- * which order; that after a death the driver hears of it before the kernel answers anything; and
+ * A vsock device that vhost-vsock serves, over a fake of it: what insula-vsock asks of the kernel,
+ * in which order; that after a death the driver hears of it before the kernel answers anything; and
  * what becomes of the device when the kernel refuses.
  */
 #include <check.h>

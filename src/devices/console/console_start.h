@@ -7,6 +7,7 @@
 
 #define CONSOLE_START START_TAG('c', 'o', 'n', '1') /* a 16550 */
 #define VCON_START START_TAG('v', 'c', 'o', '1')    /* virtio-console */
+#define VCON_QUEUES 2u
 
 enum uart_flags {
 	UART_HAS_INPUT = 1,

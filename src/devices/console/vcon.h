@@ -36,8 +36,7 @@
 #include "ends.h"
 #include "devices/worker.h"
 
-#define VCON_TAG 0x314e4356u /* "VCN1" */
-#define VCON_QUEUES 2u
+#define VCON_TAG 0x314e4356u          /* "VCN1" */
 enum vcon_queue { VCON_RX, VCON_TX }; /* 5.3.2, of the first port */
 
 #define VCON_QUIET_NS 2000000000ull

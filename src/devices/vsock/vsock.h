@@ -34,7 +34,6 @@
 #include "devices/worker.h"
 
 #define VSOCK_TAG 0x314b5356u /* "VSK1" */
-#define VSOCK_QUEUES 3u
 enum vsock_queue { VSOCK_RX, VSOCK_TX, VSOCK_EVENT };
 
 #define VSOCK_TX_BUDGET 64u       /* packets of the guest in one turn, */

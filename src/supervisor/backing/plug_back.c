@@ -11,6 +11,8 @@
 #include "files.h"
 #include "module.h"
 #include "served.h"
+#include "devices/console/console_start.h"
+#include "devices/vsock/vsock_start.h"
 #include "supervisor/plug_state.h"
 #include "supervisor/vm.h"
 
@@ -133,11 +135,11 @@ int plug_back_open(struct plug *p, const char *name, const struct device_class *
 	} else if (c->vsock.on) {
 		rc = open_a_vsock(p, e);
 		*class = &device_vsock;
-		*nqueues = 3; /* as in vm.c */
+		*nqueues = VSOCK_QUEUES;
 	} else if (c->console_given) {
 		rc = terminal_open(&p->back.terminal, c, e);
 		*class = &device_vcon;
-		*nqueues = 2;
+		*nqueues = VCON_QUEUES;
 	} else {
 		rc = vhost_open(&p->back.vhost, &c->vhost[0], false, e);
 		*class = &device_vhost;
