@@ -51,7 +51,7 @@ static void exec_copy(json_object *to, json_object *from, const char *const *key
 void method_vm_exec(struct daemon *d, struct request *r)
 {
 	static const char *const config[] = {"command", "env", "cwd", "user", "tty"};
-	static const char *const others[] = {"rows", "cols", "queue", "streams"};
+	static const char *const others[] = {"rows", "cols", "queue", "queue_seconds", "streams"};
 	struct machine *m = method_machine(d, r);
 	json_object *params, *c;
 

@@ -309,8 +309,9 @@ const struct method methods[] = {
 		WORDS("user", "USER[:GROUP], numbers or names that the guest knows; default 0") ","
 		FLAG("tty", "on a terminal; errors come with the output") ","
 		SIZE ","
-		FLAG("queue", "a guest that still boots is waited for, up to a minute; without, "
-			      "the request is refused: not-ready") ","
+		FLAG("queue", "a guest that still boots is waited for; without, the request is "
+			      "refused: not-ready") ","
+		NUMBER("queue_seconds", "1", "3600", "for so long at most; default 60") ","
 		STREAMS("3")),
 	 ANSWER(MUST("exec"), EXEC), true},
 	{"vm.exec.signal",

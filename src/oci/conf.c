@@ -25,7 +25,8 @@ static void conf_defaults(struct oci_conf *c)
 			       .cpus = 2,
 			       .cpus_max = BOARD_MAX_CPUS,
 			       .port_forward = true,
-			       .hook_timeout = 60};
+			       .hook_timeout = 60,
+			       .boot_timeout = 60};
 	strcpy(c->net_host, "refuse");
 	strcpy(c->net_mode, "tc");
 	strcpy(c->share_cache, "auto");
@@ -158,11 +159,12 @@ static const struct oci_setting oci_settings[] = {
 	{"supervisor", parse_text, AT(supervisor), 0, 0, NULL},
 	{"log_guest", parse_switch, AT(log_guest), 0, 0, NULL},
 	{"vm", parse_vm, 0, 0, 0, 0, NULL},
-	{"network", parse_text, AT(net_mode), 0, 0, "tc none"},
+	{"network", parse_text, AT(net_mode), 0, 0, "tc macvtap none"},
 	{"host_network", parse_text, AT(net_host), 0, 0, "refuse none user"},
 	{"port_forward", parse_switch, AT(port_forward), 0, 0, NULL},
 	{"share_cache", parse_text, AT(share_cache), 0, 0, "auto always none"},
 	{"hook_timeout", parse_count, AT(hook_timeout), 0, 86400, NULL},
+	{"boot_timeout", parse_count, AT(boot_timeout), 1, 3600, NULL},
 	{"kernel_annotation", parse_switch, AT(kernel_annotation), 0, 0, NULL},
 	{"vfio_annotation", parse_switch, AT(vfio_annotation), 0, 0, NULL},
 };

@@ -21,10 +21,11 @@ struct oci_conf {
 	bool log_guest;            /* the console of the guest goes to a file */
 	json_object *vm;       /* an object: members added to the VM's configuration; owned; NULL */
 	char net_host[16];     /* host network: "refuse", "none", "user" */
-	char net_mode[16];     /* "tc", "none" */
+	char net_mode[16];     /* "tc", "macvtap", "none" */
 	bool port_forward;     /* connections to the loopback of a pod's namespace reach its VM's */
 	char share_cache[16];  /* of virtiofsd: "auto", "always", "none" */
 	unsigned hook_timeout; /* seconds, of a hook without a timeout of its own; 0: none */
+	unsigned boot_timeout; /* seconds until a guest that boots takes commands */
 	bool kernel_annotation; /* io.insula.vm.kernel is obeyed */
 	bool vfio_annotation;   /* and io.insula.vm.vfio (assign.h) */
 };

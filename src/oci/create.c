@@ -288,6 +288,7 @@ static int making_begin(struct making *m, struct err *e)
 	c->annotations = hold(m->b.annotations);
 	c->hooks = hold(m->b.hooks);
 	c->hook_timeout = m->conf.hook_timeout;
+	c->boot_timeout = m->conf.boot_timeout;
 	c->process = hold(m->b.process);
 	c->vfio = m->role == BUNDLE_MEMBER ? NULL : assign_json(&m->assign);
 	return state_save(c, e);

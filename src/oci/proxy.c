@@ -33,7 +33,7 @@
 #include "vm.h"
 
 #define ORDER_MS 180000
-#define START_MS 200000 /* pump.c gives up before */
+#define START_MS 140000 /* beside the guest's boot; pump.c gives up before */
 #define ABANDON_MS 20000
 #define PACKET 65536
 
@@ -141,6 +141,7 @@ static int do_join(struct proxy *p, json_object *answer, struct err *e)
 	rc = p->vmdir < 0 ? p->vmdir : watch_status(p, e);
 	if (!rc)
 		rc = vm_talk_open(&p->talk, p->vmdir, JOIN_MS, pump_event, p, NULL, e);
+	p->talk.boot_timeout = p->j->c->boot_timeout;
 	/* A container's still has its root to enter. */
 	if (!rc && p->j->exec)
 		rc = drop_rights(e);
@@ -190,6 +191,7 @@ static int start_vm(struct proxy *p, json_object *nets, struct err *e)
 	json_object_put(config);
 	if (!rc)
 		rc = vm_await(p->vmdir, &p->talk, pump_event, p, e);
+	p->talk.boot_timeout = p->j->c->boot_timeout;
 	if (!rc)
 		rc = pump_sandbox(p, e);
 	return rc;
@@ -495,7 +497,7 @@ int proxy_start(const struct container *c, struct err *e)
 	    send(fd, "start", 5, MSG_NOSIGNAL) < 0)
 		rc = err_sys(e, -errno, "the container's process");
 	if (!rc)
-		rc = hear(fd, "start", START_MS, NULL, e);
+		rc = hear(fd, "start", START_MS + (int)c->boot_timeout * 1000, NULL, e);
 	fd_close(&fd);
 	return rc;
 }

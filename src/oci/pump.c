@@ -24,7 +24,7 @@
 #include "spec/json.h"
 #include "vm.h"
 
-#define START_NS 150000000000ull /* a guest has 60 s to boot, and then as much for a process */
+#define PROCESS_NS 90000000000ull /* a process has begun, when the guest is up */
 #define SIGNAL_MS 10000
 #define STOP_MS 3000 /* of a pod's VM: others may have something to write back */
 #define LOST 137     /* of a process that a dead VM took along, as if by SIGKILL */
@@ -188,7 +188,7 @@ void pump_start(struct proxy *p, int asker)
 		return;
 	}
 	p->asker = asker;
-	p->start_limit_ns = clock_ns() + START_NS;
+	p->start_limit_ns = clock_ns() + p->j->c->boot_timeout * 1000000000ull + PROCESS_NS;
 	if (p->talk.fd < 0)
 		vm_is_gone(p);
 	else if (p->sandbox_failed[0])

@@ -123,6 +123,7 @@ static json_object *to_json(const struct container *c)
 	j_bool(o, "pod", c->pod);
 	j_int(o, "execs", c->execs);
 	j_int(o, "hook_timeout", c->hook_timeout);
+	j_int(o, "boot_timeout", c->boot_timeout);
 	j_bool(o, "seccomp", c->seccomp);
 	j_int(o, "seccomp_flags", c->seccomp_flags);
 	j_int(o, "overhead", (int64_t)c->overhead);
@@ -211,6 +212,7 @@ static void from_json(struct container *c, json_object *o)
 	c->pod = j_get_bool(o, "pod", false);
 	c->execs = (unsigned)j_get_int(o, "execs", 0);
 	c->hook_timeout = (unsigned)j_get_int(o, "hook_timeout", 0);
+	c->boot_timeout = (unsigned)j_get_int(o, "boot_timeout", 60);
 	c->seccomp = j_get_bool(o, "seccomp", false);
 	c->seccomp_flags = (unsigned)j_get_int(o, "seccomp_flags", 0);
 	c->overhead = (uint64_t)j_get_int(o, "overhead", 0);

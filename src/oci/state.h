@@ -35,6 +35,7 @@ struct container {
 	bool pod;              /* others may join its VM */
 	unsigned execs;        /* that were ever started */
 	unsigned hook_timeout; /* seconds, of hooks that name none */
+	unsigned boot_timeout; /* seconds, of its VM */
 	unsigned seccomp_flags;
 	bool seccomp;      /* there is a filter */
 	uint64_t overhead; /* as container_group_make() had it */

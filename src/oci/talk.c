@@ -211,6 +211,8 @@ int talk_exec(struct talk *t, const struct talk_command *c, int64_t *id, struct 
 	j_bool(config, "tty", c->tty);
 	j_obj(params, "config", config);
 	j_bool(params, "queue", true);
+	if (t->boot_timeout)
+		j_int(params, "queue_seconds", t->boot_timeout);
 	j_bool(params, "tied", true);
 	if (c->tty && c->rows && c->cols) {
 		j_int(params, "rows", c->rows);

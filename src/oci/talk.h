@@ -16,6 +16,7 @@ typedef void talk_event(void *ctx, const char *event, json_object *data);
 struct talk {
 	int fd; /* owned; -1: closed, or the supervisor has gone */
 	int64_t last;
+	unsigned boot_timeout; /* seconds: a command waits for a guest that boots; 0: a minute */
 	talk_event *event;
 	void *ctx;
 };

@@ -20,7 +20,7 @@ import os, sys
 sys.path.insert(0, "$(cd "$(dirname "$0")/../../docs/examples" && pwd)")
 from insulad_client import Insulad
 null = os.open("/dev/null", os.O_RDWR)
-for n, more in ((0, {}), (1, {}), (4, {}), (2, {}), (2, {"cwd": "relative"}), (2, {"env": ["x"], "queue": True})):
+for n, more in ((0, {}), (1, {}), (4, {}), (2, {}), (2, {"cwd": "relative"}), (2, {"env": ["x"], "queue": True}), (2, {"queue": True, "queue_seconds": 0})):
     try:
         print(n, Insulad("$T/s").call("vm.exec", fds=[null] * n, id="l", command=["true"], **more))
     except RuntimeError as e:
@@ -32,6 +32,21 @@ also exec-one-descriptor '^1 descriptor'
 also exec-four-descriptors '^4 descriptor'
 also exec-not-ready '^2 not-ready .*still booting'
 also exec-bad-env '^2 bad-params .*NAME=VALUE'
+also exec-bad-queue-seconds '^2 value Invalid params'
+# Queued, but the guest stands still.
+"$CTL" pause l >/dev/null
+cat >"$T/late.py" <<PY
+import os, sys
+sys.path.insert(0, "$(cd "$(dirname "$0")/../../docs/examples" && pwd)")
+from insulad_client import Insulad
+c = Insulad("$T/s")
+null = os.open("/dev/null", os.O_RDWR)
+n = c.call("vm.exec", fds=[null] * 2, id="l", command=["true"], queue=True, queue_seconds=1)["exec"]
+r = c.call("vm.exec.wait", id="l", exec=n)
+print(r["status"], r["text"])
+PY
+expect exec-not-up 0 '^125 the guest was not up in time$' python3 "$T/late.py"
+"$CTL" resume l >/dev/null
 
 # ---- three at once; the first of them waits for the guest
 

@@ -45,8 +45,9 @@ START_TEST(every_member)
 	ck_assert_int_eq(
 		conf("{'memory':'2G','memory_min':'64M','guest_overhead':'32M','host_overhead':"
 		     "67108864,'cpus':1,'cpus_max':4,'kernel':'/k','initrd':'/i','supervisor':'/s',"
-		     "'log_guest':true,'vm':{'rng':'on'},'network':'none','host_network':'user',"
-		     "'port_forward':false,'share_cache':'none','hook_timeout':5,"
+		     "'log_guest':true,'vm':{'rng':'on'},'network':'macvtap','host_network':'user',"
+		     "'port_forward':false,'share_cache':'none','hook_timeout':5,'boot_timeout':"
+		     "600,"
 		     "'kernel_annotation':true,'vfio_annotation':true}"),
 		0);
 	ck_assert_uint_eq(c.mem, 2ull << 30);
@@ -58,10 +59,11 @@ START_TEST(every_member)
 	ck_assert_str_eq(c.kernel, "/k");
 	ck_assert_str_eq(c.initrd, "/i");
 	ck_assert_str_eq(c.supervisor, "/s");
-	ck_assert_str_eq(c.net_mode, "none");
+	ck_assert_str_eq(c.net_mode, "macvtap");
 	ck_assert_str_eq(c.net_host, "user");
 	ck_assert_str_eq(c.share_cache, "none");
 	ck_assert_uint_eq(c.hook_timeout, 5);
+	ck_assert_uint_eq(c.boot_timeout, 600);
 	ck_assert(c.log_guest && c.kernel_annotation && c.vfio_annotation && !c.port_forward);
 	ck_assert_str_eq(j_get_str(c.vm, "rng", ""), "on");
 	conf_free(&c);
@@ -81,11 +83,12 @@ static const struct {
 	{"{'memory':'64M'}", "memory: 64M; expected at least memory_min, 128M"},
 	{"{'cpus':33}", "cpus: 33; expected a number from 1 to 32"},
 	{"{'cpus':'1'}", "cpus: \"1\"; expected a number from 1 to 32"},
+	{"{'boot_timeout':0}", "boot_timeout: 0; expected a number from 1 to 3600"},
 	{"{'cpus_max':1}", "cpus: 2; expected at most cpus_max, 1"},
 	{"{'kernel':'k'}", "kernel: \"k\"; expected an absolute path"},
 	{"{'kernel':null}", "kernel: null; expected a string"},
-	{"{'network':'tc macvtap'}", "network: \"tc macvtap\"; expected one of: tc none"},
-	{"{'network':''}", "network: \"\"; expected one of: tc none"},
+	{"{'network':'tc macvtap'}", "network: \"tc macvtap\"; expected one of: tc macvtap none"},
+	{"{'network':''}", "network: \"\"; expected one of: tc macvtap none"},
 	{"{'log_guest':1}", "log_guest: 1; expected true or false"},
 	{"{'vm':[]}", "vm: []; expected an object"},
 	{"{'vm':{'shares':[]}}", "vm.shares: it is the container's"},

@@ -16,8 +16,9 @@
 #include "supervisor/loop.h"
 #include "supervisor/vm_common.h"
 
-#define READY_DEADLINE_NS 60000000000ull /* the guest of a command that waits for it is up */
-#define SIGNAL_KILL 9                    /* signals are Linux's, by number */
+#define QUEUE_SECONDS 60 /* that a command waits for a guest that boots, if it says nothing */
+#define QUEUE_SECONDS_MAX 3600
+#define SIGNAL_KILL 9 /* signals are Linux's, by number */
 #define DEFAULT_ROWS 24
 #define DEFAULT_COLS 80
 
@@ -121,12 +122,19 @@ static const char *reason_of(int rc)
 const char *ctlexec_start(struct ctlexec *x, struct vm *vm, json_object *params, const int *fds,
 			  unsigned nfds, exec_done *done, uint32_t *id, struct err *e)
 {
+	int64_t wait = j_get_int(params, "queue_seconds", QUEUE_SECONDS);
 	const char *why = may_start(vm, params, nfds, e);
 	struct vm_config *c;
+	uint64_t limit;
 	int rc;
 
 	if (why)
 		return why;
+	if (wait < 1 || wait > QUEUE_SECONDS_MAX) {
+		err_set(e, -EINVAL, "queue_seconds: %lld; expected a number from 1 to %d",
+			(long long)wait, QUEUE_SECONDS_MAX);
+		return "bad-params";
+	}
 	c = calloc(1, sizeof(*c));
 	if (!c) {
 		err_set(e, -ENOMEM, "out of memory");
@@ -140,9 +148,9 @@ const char *ctlexec_start(struct ctlexec *x, struct vm *vm, json_object *params,
 	free(c);
 	if (rc)
 		return reason_of(rc);
-	*ctlexec_room(x) = (struct ctlexec_one){
-		.id = *id,
-		.ready_ns = vm_execs(vm)->agent_ready ? 0 : clock_ns() + READY_DEADLINE_NS};
+	limit = clock_ns() + (uint64_t)wait * 1000000000;
+	*ctlexec_room(x) =
+		(struct ctlexec_one){.id = *id, .ready_ns = vm_execs(vm)->agent_ready ? 0 : limit};
 	return NULL;
 }
 
