@@ -13,6 +13,9 @@
  * runtime finds it again). The guest has the veth's MAC and MTU, its addresses, routes and static
  * neighbours: records for it are made here. The TAP is persistent, for the supervisor opens it by
  * its name later; IPv6 is off on it, or the kernel would talk to the guest by itself.
+ *
+ * Or, if the configuration says so, the supervisor makes a macvtap on eth0 that has all of it
+ * (passthru): no TAP, no qdisc, nothing to undo here.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -221,6 +224,7 @@ static void remove_leftovers(struct nl *n, const struct net_scan *s)
 		(void)ingress(n, s->link[i].index, false);
 }
 
+/* A card on a TAP, or, without, on a macvtap that has the whole interface: insula-run makes that. */
 static void add_net(json_object *nets, const char *tap, const struct net_link *l)
 {
 	json_object *o = json_object_new_object();
@@ -228,7 +232,12 @@ static void add_net(json_object *nets, const char *tap, const struct net_link *l
 
 	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", l->mac[0], l->mac[1], l->mac[2],
 		 l->mac[3], l->mac[4], l->mac[5]);
-	j_str(o, "tap", tap);
+	if (tap) {
+		j_str(o, "tap", tap);
+	} else {
+		j_str(o, "macvtap", l->name);
+		j_str(o, "mode", "passthru");
+	}
 	j_str(o, "mac", mac);
 	j_int(o, "mtu", l->mtu);
 	json_object_array_add(nets, o);
@@ -248,7 +257,6 @@ static int join_all(struct nl *n, const struct net_scan *s, json_object *nets, j
 {
 	int rc = 0;
 
-	remove_leftovers(n, s);
 	for (unsigned i = 0; i < s->nlinks && !rc; i++) {
 		char tap[IFNAMSIZ];
 
@@ -264,7 +272,8 @@ static int join_all(struct nl *n, const struct net_scan *s, json_object *nets, j
 	return rc;
 }
 
-static int join_namespace(struct rec *r, json_object *nets, json_object *kept, struct err *e)
+static int join_namespace(struct rec *r, bool macvtap, json_object *nets, json_object *kept,
+			  struct err *e)
 {
 	struct net_scan *s = malloc(sizeof(*s));
 	struct nl n;
@@ -276,6 +285,10 @@ static int join_namespace(struct rec *r, json_object *nets, json_object *kept, s
 	if (!rc) {
 		rc = net_scan(&n, s, e);
 		if (!rc)
+			remove_leftovers(&n, s);
+		for (unsigned i = 0; i < s->nlinks && macvtap && !rc; i++)
+			add_net(nets, NULL, &s->link[i]);
+		if (!rc && !macvtap)
 			rc = join_all(&n, s, nets, kept, e);
 		if (!rc)
 			net_records(s, r);
@@ -297,8 +310,8 @@ int net_join(const struct oci_conf *conf, bool host, struct rec *r, json_object 
 
 		j_bool(user, "user", true);
 		json_object_array_add(*nets, user);
-	} else if (!host && !strcmp(conf->net_mode, "tc")) {
-		rc = join_namespace(r, *nets, *kept, e);
+	} else if (!host && strcmp(conf->net_mode, "none") != 0) {
+		rc = join_namespace(r, !strcmp(conf->net_mode, "macvtap"), *nets, *kept, e);
 	}
 	if (!rc)
 		return 0;

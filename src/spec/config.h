@@ -113,7 +113,7 @@ enum net_kind_config {
 
 /* Which others on the same parent it reaches: those in bridge mode too; none; what a switch outside
  * sends back. */
-enum macvtap_mode { MACVTAP_BRIDGE, MACVTAP_PRIVATE, MACVTAP_VEPA };
+enum macvtap_mode { MACVTAP_BRIDGE, MACVTAP_PRIVATE, MACVTAP_VEPA, MACVTAP_PASSTHRU };
 
 /* When an image of a registry is asked for though it is cached: as docker has it. */
 enum pull_policy { PULL_MISSING, PULL_ALWAYS, PULL_NEVER };

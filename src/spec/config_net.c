@@ -97,7 +97,7 @@ static int item_macvtap(const struct taking *t, const char *v)
 
 static int item_mode(const struct taking *t, const char *v)
 {
-	static const char *const modes[] = {"bridge", "private", "vepa"};
+	static const char *const modes[] = {"bridge", "private", "vepa", "passthru"};
 	struct net_config *n = this_net(t);
 
 	for (unsigned i = 0; i < ARRAY_LEN(modes); i++) {
@@ -107,7 +107,7 @@ static int item_mode(const struct taking *t, const char *v)
 			return 0;
 		}
 	}
-	return take_wrong(t, v, "bridge, private or vepa");
+	return take_wrong(t, v, "bridge, private, vepa or passthru");
 }
 
 static int item_user(const struct taking *t, const char *v)

@@ -148,8 +148,8 @@ static const struct setting_item net_items[] = {
 	 .value = "PARENT",
 	 .help = "a macvtap on an interface of the host"},
 	{.key = "mode",
-	 .choice = " bridge private vepa ",
-	 .value = "bridge|private|vepa",
+	 .choice = " bridge private vepa passthru ",
+	 .value = "bridge|private|vepa|passthru",
 	 .help = "whom a macvtap reaches on its parent; default bridge"},
 	{.key = "mac", .value = "M", .help = "the address of the card"},
 	{.key = "queues",
@@ -359,7 +359,7 @@ const struct setting settings[SETTINGS] = {
 	 .items = true,
 	 .on = ON_LINUX,
 	 .value = "tap=NAME|fd=N|user|socket=PATH|ovs=BRIDGE[,iface-id=ID][,tag=VLAN]"
-		  "|macvtap=PARENT[,mode=bridge|private|vepa][,mac=M][,queues=N][,mtu=N]"
+		  "|macvtap=PARENT[,mode=bridge|private|vepa|passthru][,mac=M][,queues=N][,mtu=N]"
 		  "[,rate=BYTES][,pps=N][,vhost=on|off]"
 		  "[,fwd=[tcp:|udp:][ADDR:]HOST:GUEST][,ip=ADDR/LEN[,gw=A][,dns=A]]"
 		  "[,allow=[tcp:|udp:|icmp:]DEST[:PORT[-PORT]]][,serve=tcp:PORT|udp:PORT]"

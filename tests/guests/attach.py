@@ -117,7 +117,7 @@ def case_macvtap_refused(d, place):
         wrong("a parent that is down", "macvtap=wire0", "macvtap wire0", "down", "ip link set wire0 up")
         sh("ip", "link", "set", "wire0", "up")
         wrong("the loopback", "macvtap=lo", "macvtap lo", "expected an interface of Ethernet")
-        wrong("a mode that there is not", "macvtap=wire0,mode=passthru", "mode 'passthru'", "bridge, private or vepa")
+        wrong("a mode that there is not", "macvtap=wire0,mode=source", "mode 'source'", "bridge, private, vepa or passthru")
         wrong("mode without macvtap", "tap=t,mode=bridge", "mode", "macvtap=PARENT")
         wrong("more than the parent can carry", "macvtap=wire0,mtu=9000", "macvtap wire0", "mtu")
         sh("ip", "link", "add", "bridge0", "type", "bridge")
@@ -185,6 +185,29 @@ def case_macvtap_private(d, place):
         check("its interfaces are gone", not macvtaps(), macvtaps())
         status = a.end()
         check("and the VM ends as ever", status in (0, 130, 143, 137) and "not removed" not in a.why(), (status, a.why()))
+
+
+def case_macvtap_passthru(d, place):
+    """One that has the whole parent, and its address."""
+    def address():
+        return re.search("link/ether ([0-9a-f:]+)", sh("ip", "-o", "link", "show", "wire0"))[1]
+
+    with Wire():
+        own = address()
+        a, c = Vm(place, 1, "macvtap=wire0,mode=passthru"), Vm(place, 3, "macvtap=wire1")
+        check("a whole interface", a.talks(c) and c.talks(a), a.why() + c.why())
+        shown = sh("ip", "-d", "link", "show", "type", "macvtap")
+        check("with the parent's address", "mode passthru" in shown and own in shown and address() == own, shown)
+        wrong("a second one on it", "macvtap=wire0", "macvtap wire0", "expected an interface")
+        wrong("a second whole one", "macvtap=wire0,mode=passthru", "macvtap wire0", "with nothing else on it")
+        a.end()
+        check("its end is noticed", c.said("lost 1"), c.why())
+        a = Vm(place, 1, "macvtap=wire0,mode=passthru,mac=02:00:5e:00:53:01")
+        check("with an address of its own", a.talks(c) and c.talks(a, 2) and address() == "02:00:5e:00:53:01", (address(), a.why()))
+        a.end(signal.SIGKILL)
+        check("the parent has its own back", wait_for(lambda: address() == own, LONG), address())
+        c.end()
+        check("and nothing is left", not macvtaps(), macvtaps())
 
 
 def case_macvtap_no_dev(d, place):

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # podman 4.3 with insula-oci, beyond 36-podman: pods, networks, volumes, terminals, what stands around a container, and a privileged one that
-# tries to leave. PODS is the parts to run: pods refused escape; 41-podman-life.sh has the others: volumes terminals life.
+# tries to leave. PODS is the parts to run: pods macvtap refused escape; 41-podman-life.sh has the others: volumes terminals life.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/podman.sh"
 vms() { pgrep -c insula-vmm; }
@@ -127,6 +127,24 @@ part_life() {
 	podman_nothing_left life
 }
 
+# The other way into a pod's network, for one container.
+part_macvtap() {
+	local n shown=''
+	modprobe macvtap
+	mkdir -p /etc/insula
+	echo '{"network": "macvtap"}' >/etc/insula/oci.json
+	podman run -d --name m -p 8081:80 -v "$T/www:/www" --cap-add net_raw bb httpd -f -p 80 -h /www >/dev/null
+	for n in /run/netns/*; do
+		shown+=$(nsenter "--net=$n" ip -d -o link)
+	done
+	expect macvtap-port 0 '^page' curl -sS -m 20 --retry 20 --retry-connrefused http://127.0.0.1:8081/page
+	expect macvtap-ping 0 '1 packets received' podman exec m ping -c 1 10.88.0.1
+	same macvtap-alone 'macvtap 1 tun 0' "macvtap $(grep -c 'macvtap mode passthru' <<<"$shown") tun $(grep -c 'tun type tap' <<<"$shown")"
+	podman rm -f -t 0 m >/dev/null
+	rm /etc/insula/oci.json
+	podman_nothing_left macvtap
+}
+
 part_refused() {
 	expect preserve-fds 126 'preserve-fds: 1; expected 0' "${none[@]}" --preserve-fds 1 bb true 3</dev/null
 	expect host-network 126 "network: the host's; expected another one" podman run --rm --network host bb true
@@ -192,7 +210,7 @@ ESCAPE
 	podman_nothing_left escape
 }
 
-for part in ${PODS:-pods refused escape}; do
+for part in ${PODS:-pods macvtap refused escape}; do
 	"part_$part"
 done
 podman_end

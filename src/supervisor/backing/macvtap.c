@@ -101,7 +101,8 @@ static int link_make(const struct attach *a, unsigned parent)
 {
 	static const uint32_t modes[] = {[MACVTAP_BRIDGE] = MACVLAN_MODE_BRIDGE,
 					 [MACVTAP_PRIVATE] = MACVLAN_MODE_PRIVATE,
-					 [MACVTAP_VEPA] = MACVLAN_MODE_VEPA};
+					 [MACVTAP_VEPA] = MACVLAN_MODE_VEPA,
+					 [MACVTAP_PASSTHRU] = MACVLAN_MODE_PASSTHRU};
 	struct link_request r = link_begin(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
 	struct rtattr *outer, *inner;
 
@@ -359,8 +360,10 @@ static int make_error(const struct attach *a, int code, struct err *e)
 	case -EINVAL:
 		return err_set(e, code,
 			       "--net: macvtap %s: the kernel refuses it; expected an interface of "
-			       "Ethernet%s",
-			       name, a->conf->mtu ? ", and an mtu that it can carry" : "");
+			       "Ethernet%s%s",
+			       name, a->conf->mtu ? ", and an mtu that it can carry" : "",
+			       a->conf->mode == MACVTAP_PASSTHRU ? ", with nothing else on it"
+								 : "");
 	default:
 		return err_sys(e, code, "--net: macvtap %s", name);
 	}
@@ -386,6 +389,10 @@ static int macvtap_make(struct attach *a, unsigned parent, struct err *e)
 	if (rc)
 		return make_error(a, rc, e);
 	a->ifindex = if_nametoindex(a->ifname);
+	/* One that has all of its parent was made with the parent's address. */
+	rc = a->conf->mode == MACVTAP_PASSTHRU ? macvtap_address(a, e) : 0;
+	if (rc)
+		return rc;
 	rc = open_queues(a);
 	if (rc)
 		return err_sys(e, rc, "--net: macvtap %s: the device of %s", a->conf->name,

@@ -80,10 +80,30 @@ void nic_address(const struct net_config *conf, unsigned nth, uint8_t mac[6])
 	one_station(mac);
 }
 
+/* A card that has all of its parent has the parent's address, too, if it was not given another. */
+static bool parent_address(const struct net_config *conf, uint8_t mac[6])
+{
+	struct ifreq r = {0};
+	bool got = false;
+	int fd;
+
+	if (conf->kind != NET_ON_MACVTAP || conf->mode != MACVTAP_PASSTHRU)
+		return false;
+	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	snprintf(r.ifr_name, sizeof(r.ifr_name), "%s", conf->name);
+	if (fd >= 0 && !ioctl(fd, SIOCGIFHWADDR, &r)) {
+		memcpy(mac, r.ifr_hwaddr.sa_data, 6);
+		got = true;
+	}
+	fd_close(&fd);
+	return got;
+}
+
 void nic_wanted(const struct net_config *conf, unsigned nth, uint8_t mac[6])
 {
-	memcpy(mac, conf->mac, 6);
-	if (!conf->has_mac)
+	if (conf->has_mac)
+		memcpy(mac, conf->mac, 6);
+	else if (!parent_address(conf, mac))
 		nic_address(conf, nth, mac);
 }
 
