@@ -58,9 +58,10 @@ struct image_initrd_params {
 	const char *modules;
 	/* Also the modules that a root disk may need: overlay and the file systems. */
 	bool root_disk;
-	bool fs;  /* also the modules of virtio-fs */
-	bool pci; /* also those of virtio over PCI */
-	bool mem; /* also that of memory that can be resized */
+	bool fs;   /* also the modules of virtio-fs */
+	bool pci;  /* also those of virtio over PCI */
+	bool mem;  /* also that of memory that can be resized */
+	bool seed; /* also the file system of a disk for cloud-init, which is loaded */
 	/* Also the drivers of these functions of the host: what sysfs has in their "modalias",
 	 * "pci:v00008086d...". NULL-terminated; NULL: there are none. */
 	const char *const *devices;

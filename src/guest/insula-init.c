@@ -236,6 +236,7 @@ int main(void)
 	modules_load_pci();
 	modules_load_virtio();
 	modules_load_later();
+	modules_load("seed");
 	modules_load("assigned"); /* last: cards of the machine's own have their names by now */
 	tty_late();
 	if (sethostname(c.hostname, strlen(c.hostname)) < 0)

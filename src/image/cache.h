@@ -25,6 +25,7 @@
 #define CACHE_INITRD_FS ".fs"
 #define CACHE_INITRD_PCI ".pci"
 #define CACHE_INITRD_MEM ".mem"
+#define CACHE_INITRD_SEED ".seed"
 #define CACHE_INITRD_DEVICES ".dev"
 #define CACHE_KERNEL "vmlinux"
 #define CACHE_ROOTFS "rootfs"

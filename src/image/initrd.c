@@ -34,12 +34,12 @@
 
 /* Groups of src/guest: loaded when the ACPI tables show such a device, virtio-pci when there is one
  * on a PCI bus, virtio-ID when a virtio device with that ID (virtio 1.2, 5) is there, or when the
- * root disk's superblock says so. xfs and btrfs are not among them: as modules they have 4 MiB
+ * root disk's superblock says so; "seed" always. xfs and btrfs are not among them: as modules they have 4 MiB
  * each, and every boot would unpack them; kernels that have them built in can use them. The group
  * "assigned" has the drivers of functions of the host, and is loaded last. */
 static const struct {
 	const char *group, *module;
-	enum { FOR_ALL, FOR_ROOT_DISK, FOR_FS, FOR_PCI, FOR_MEM } who;
+	enum { FOR_ALL, FOR_ROOT_DISK, FOR_FS, FOR_PCI, FOR_MEM, FOR_SEED } who;
 } wanted[] = {
 	{"panic", "pvpanic-mmio", FOR_ALL},
 	{"virtio", "virtio_mmio", FOR_ALL},
@@ -56,6 +56,7 @@ static const struct {
 	{"ext4", "ext4", FOR_ROOT_DISK},
 	{"erofs", "erofs", FOR_ROOT_DISK},
 	{"squashfs", "squashfs", FOR_ROOT_DISK},
+	{"seed", "isofs", FOR_SEED},
 };
 
 struct build {
@@ -199,7 +200,7 @@ static bool is_wanted(const struct image_initrd_params *p, size_t i)
 {
 	return wanted[i].who == FOR_ALL || (wanted[i].who == FOR_ROOT_DISK && p->root_disk) ||
 	       (wanted[i].who == FOR_FS && p->fs) || (wanted[i].who == FOR_PCI && p->pci) ||
-	       (wanted[i].who == FOR_MEM && p->mem);
+	       (wanted[i].who == FOR_MEM && p->mem) || (wanted[i].who == FOR_SEED && p->seed);
 }
 
 static int choose_modules(struct build *b, struct err *e)
@@ -367,13 +368,14 @@ static int hash_input(struct hash *h, const char *path, int fd, struct err *e)
 static int name_result(struct build *b, struct err *e)
 {
 	char kind[sizeof(CACHE_INITRD CACHE_INITRD_ROOT CACHE_INITRD_FS CACHE_INITRD_PCI
-				 CACHE_INITRD_MEM CACHE_INITRD_DEVICES)];
+				 CACHE_INITRD_MEM CACHE_INITRD_SEED CACHE_INITRD_DEVICES)];
 	struct hash subject, key;
 	int r;
 
-	snprintf(kind, sizeof(kind), "%s%s%s%s%s%s", CACHE_INITRD,
+	snprintf(kind, sizeof(kind), "%s%s%s%s%s%s%s", CACHE_INITRD,
 		 b->p->root_disk ? CACHE_INITRD_ROOT : "", b->p->fs ? CACHE_INITRD_FS : "",
 		 b->p->pci ? CACHE_INITRD_PCI : "", b->p->mem ? CACHE_INITRD_MEM : "",
+		 b->p->seed ? CACHE_INITRD_SEED : "",
 		 b->p->devices && b->p->devices[0] ? CACHE_INITRD_DEVICES : "");
 	hash_init(&subject);
 	hash_str(&subject, b->kernel_path);

@@ -155,9 +155,9 @@ insulad_down() {
 	local pid=$insulad
 	[ -n "$pid" ] || return 0
 	# shellcheck disable=SC2046
-	"$CTL" kill $("$CTL" ps -q 2>/dev/null) >/dev/null 2>&1
+	"$CTL" kill $("$CTL" ps -q 2>/dev/null) >/dev/null 2>&1 || true # there may be none
 	insulad=
-	kill "$pid" 2>/dev/null
+	kill "$pid" 2>/dev/null || true
 	wait "$pid" 2>/dev/null
 }
 # group NAME: the directory of a VM's control group
@@ -214,6 +214,20 @@ root_program() {
 			install -D "$(realpath "$f")" "$root$f"
 		done
 	done
+}
+
+# archive: $T/sources.list and $T/apt.conf for mmdebstrap: Debian 12's archive, and how to reach it, as apt's configuration has them here
+archive() {
+	local twice
+	for twice in first again; do
+		# shellcheck disable=SC2016
+		apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(CODENAME)|$(COMPONENT)|$(REPO_URI)' 'Created-By: Packages' |
+			sed -n 's/^Debian|Debian\(-Security\)\{0,1\}|\(bookworm[a-z-]*\)|main|\(.*\)$/deb \3 \2 main/p' | sort -u >"$T/sources.list"
+		! grep -q ' bookworm main' "$T/sources.list" || break
+		[ $twice = first ] || return 1
+		apt-get -q update >"$T/out" 2>&1
+	done
+	apt-config dump | grep -E '^Acquire::(Check-|Retries|ForceIPv|[a-z]+::(Proxy|Timeout|Verify))' >"$T/apt.conf"
 }
 
 # A root file system of busybox alone, in the directory $1.

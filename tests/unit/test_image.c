@@ -179,6 +179,7 @@ static void put_tree(void)
 	put_text(TREE "/kernel/v/virtio-rng.ko", "rng");
 	put_text(TREE "/kernel/v/virtio_mem.ko", "mem");
 	put_text(TREE "/kernel/f/erofs.ko", "erofs");
+	put_text(TREE "/kernel/f/isofs.ko", "isofs");
 	put_text(TREE "/kernel/f/libcrc32c.ko", "libcrc32c");
 	put_text(TREE "/kernel/c/crc32c-fast.ko", "fast");
 	put_text(TREE "/kernel/c/crc32c_slow.ko", "slow");
@@ -196,6 +197,7 @@ static void put_tree(void)
 		 "kernel/v/virtio_mem.ko: kernel/v/virtio.ko kernel/v/virtio_ring.ko\n"
 		 "kernel/f/erofs.ko: kernel/f/libcrc32c.ko\n"
 		 "kernel/f/libcrc32c.ko:\n"
+		 "kernel/f/isofs.ko:\n"
 		 "kernel/c/crc32c-fast.ko:\n"
 		 "kernel/c/crc32c_slow.ko:\n");
 	put_text(TREE "/modules.softdep", "# comment\nsoftdep libcrc32c pre: crc32c nothing post: "
@@ -402,6 +404,24 @@ START_TEST(initrd_mem)
 	free(a);
 	ck_assert_int_eq(count("cache/initrd-*"), 1);
 	ck_assert_int_eq(count("cache/initrd.mem-*"), 1);
+}
+END_TEST
+
+/* And a disk for cloud-init. */
+START_TEST(initrd_seed)
+{
+	struct image_initrd_params p = params();
+	size_t len, n;
+
+	put_tree();
+	char *a = build(&p, &len);
+	ck_assert_ptr_null(find(a, len, "insula/m/isofs.ko", &n, NULL));
+	free(a);
+	p.seed = true;
+	a = build(&p, &len);
+	ck_assert(has(a, len, "insula/m/isofs.ko", "isofs"));
+	free(a);
+	ck_assert_int_eq(count("cache/initrd.seed-*"), 1);
 }
 END_TEST
 
@@ -1167,6 +1187,7 @@ int main(void)
 	tcase_add_test(t, initrd_softdeps);
 	tcase_add_test(t, initrd_pci);
 	tcase_add_test(t, initrd_mem);
+	tcase_add_test(t, initrd_seed);
 	tcase_add_test(t, initrd_fs);
 	tcase_add_test(t, initrd_devices);
 	tcase_add_test(t, initrd_softdep_circle);

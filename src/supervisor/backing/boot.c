@@ -202,6 +202,7 @@ static int add_own_initrd(struct boot *b, const struct vm_config *c, const struc
 					 .fs = nlive > 0 || c->hotplug,
 					 .pci = config_has_pci(c),
 					 .mem = c->mem_max != 0,
+					 .seed = c->seed.on,
 					 .devices = describe_functions(c, alias, functions)};
 	struct boot_shares s;
 	int rc;
