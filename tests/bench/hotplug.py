@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""For lab-hotplug.sh: hotplug.py BUILD DIR KERNEL ROUNDS. Lines "insula|qemu WHAT MILLISECONDS"; the guest says "there" and "gone" on its console."""
+"""For lab-hotplug.sh: hotplug.py BUILD DIR KERNEL ROUNDS. Lines "insula|acpi|pcie WHAT MILLISECONDS"; the guest says "there" and "gone" on its console."""
 import json
 import os
 import socket
@@ -90,12 +90,12 @@ class Qmp:
         return time.monotonic()
 
 
-def qemu():
+def qemu(who, *more):
     p = subprocess.Popen(["qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-M", "q35", "-m", "256", "-smp", "1", "-nodefaults", "-no-user-config",
                           "-display", "none", "-serial", "stdio", "-no-reboot", "-device", "pcie-root-port,id=rp,slot=1", "-object", "iothread,id=t",
                           "-blockdev", "driver=raw,node-name=d,cache.direct=off,file.driver=file,file.filename=%s/disk" % DIR,
                           "-qmp", "unix:%s/qmp,server=on,wait=off" % DIR, "-kernel", KERNEL, "-initrd", DIR + "/initrd",
-                          "-append", APPEND + " console=ttyS0 pci=noearly"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+                          "-append", APPEND + " console=ttyS0 pci=noearly", *more], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
     try:
         q, console = Qmp(DIR + "/qmp"), Console(p.stdout.fileno())
         console.until(b"up")
@@ -103,12 +103,12 @@ def qemu():
         for _ in range(ROUNDS):
             start = time.monotonic()
             q.call("device_add", driver="virtio-blk-pci", id="disk1", bus="rp", drive="d", iothread="t")
-            said("qemu", "add", start, console.until(b"there"))
+            said(who, "add", start, console.until(b"there"))
             time.sleep(0.5)
             start = time.monotonic()
             q.call("device_del", id="disk1")
             end = q.event("DEVICE_DELETED")
-            said("qemu", "rm", start, max(end, console.until(b"gone")))
+            said(who, "rm", start, max(end, console.until(b"gone")))
             time.sleep(1.5)
     finally:
         p.kill()
@@ -116,4 +116,5 @@ def qemu():
 
 
 insula()
-qemu()
+qemu("acpi")
+qemu("pcie", "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off")
