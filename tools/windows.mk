@@ -2,7 +2,8 @@
 # The programs for Windows, cross-built; included by the Makefile, which has WIN_CC and WIN_FLAGS.
 #
 #   windows/bin/       insula-run.exe and the programs that it starts
-#   windows/test-bin/  the same with INSULA_TEST_UNCONTAINED (src/jail/contain.h), for the tests under wine: never to be given to anybody
+#   windows/test-bin/  the same with INSULA_TEST_UNCONTAINED (src/jail/contain.h), for the tests under wine: never to be given to anybody. Only
+#                      the objects of files that look at it are its own (WIN_UNCONTAINED); tests/rooms looks for others
 #   windows/libs/      json-c and libuv, from Debian's sources (tools/windows-libs)
 #   windows/uapi/      the kernel's headers of the virtio structures and boot protocols, and nothing else of Linux's
 
@@ -38,35 +39,50 @@ $(WIN_DEBIAN)/versions:
 	@tools/windows-libs $(@D)
 WIN_PROG_FLAGS = $(WIN_FLAGS) -DINSULA_VERSION='"$(VERSION)"' -Iinclude/win -isystem $(BUILD)/windows/uapi -isystem $(WIN_DEBIAN)/include -DUNICODE -D_UNICODE
 
-# win_build DIRECTORY FLAGS: all programs into windows/DIRECTORY
-define win_build
+# No other file says INSULA_TEST_UNCONTAINED.
+WIN_UNCONTAINED := src/jail/check_win.c
+
+# win_objects DIRECTORY FLAGS: how they are compiled
+define win_objects
 $(BUILD)/windows/$(1)/obj/%.o: %.c Makefile tools/windows.mk | $(WIN_UAPI) $(WIN_DEBIAN)/versions
 	@mkdir -p $$(@D)
 	$$(call say,WINCC)
 	$$(Q)$$(WIN_CC) $$(WIN_PROG_FLAGS) $(2) -MMD -MP -c -o $$@ $$<
+endef
+$(eval $(call win_objects,bin,))
+$(eval $(call win_objects,test-bin,-DINSULA_TEST_UNCONTAINED))
+# win_program_objs DIRECTORY FILES: the objects of its programs. What libinsula-hv.a has is compiled once, as that has it.
+win_objs         = $(patsubst %.c,$(BUILD)/windows/obj/%.o,$(1))
+win_own          = $(if $(filter test-bin,$(1)),$(WIN_UNCONTAINED) tests/%)
+win_program_objs = $(call win_objs,$(filter $(WIN_SRC),$(2))) \
+	$(patsubst %.c,$(BUILD)/windows/bin/obj/%.o,$(filter-out $(WIN_SRC) $(win_own),$(2))) \
+	$(patsubst %.c,$(BUILD)/windows/test-bin/obj/%.o,$(if $(win_own),$(filter $(win_own),$(2))))
+
+# win_build DIRECTORY: all programs into windows/DIRECTORY
+define win_build
 $(BUILD)/windows/$(1)/insulad.exe: win_json = $(WIN_UV) $(WIN_DEBIAN)/lib/libjson-c.a
-$(BUILD)/windows/$(1)/insulad.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,$(WIN_DAEMON) $(WIN_BASE))
+$(BUILD)/windows/$(1)/insulad.exe: $(call win_program_objs,$(1),$(WIN_DAEMON) $(WIN_BASE))
 $(BUILD)/windows/$(1)/insulactl.exe: win_json = $(WIN_DEBIAN)/lib/libjson-c.a
-$(BUILD)/windows/$(1)/insulactl.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,$(WIN_CTL) $(WIN_BASE))
+$(BUILD)/windows/$(1)/insulactl.exe: $(call win_program_objs,$(1),$(WIN_CTL) $(WIN_BASE))
 $(BUILD)/windows/$(1)/insula-run.exe: win_json = $(WIN_DEBIAN)/lib/libjson-c.a
-$(BUILD)/windows/$(1)/insula-run.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,$(WIN_RUN) $(WIN_BASE))
-$(BUILD)/windows/$(1)/insula-vmm.exe: $(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,src/vmm/main.c $(WIN_VMM) $(WIN_JAIL) $(WIN_BASE))
+$(BUILD)/windows/$(1)/insula-run.exe: $(call win_program_objs,$(1),$(WIN_RUN) $(WIN_BASE))
+$(BUILD)/windows/$(1)/insula-vmm.exe: $(call win_program_objs,$(1),src/vmm/main.c $(WIN_VMM) $(WIN_JAIL) $(WIN_BASE))
 $(foreach h,$(WIN_HELPERS),$(eval $(BUILD)/windows/$(1)/$(h).exe: \
-	$(patsubst %.c,$(BUILD)/windows/$(1)/obj/%.o,$(wildcard src/devices/$(h:insula-%=%)/$(h:insula-%=%)_main.c src/$(h:insula-%=%)/$(h:insula-%=%)_main.c) \
+	$(call win_program_objs,$(1),$(wildcard src/devices/$(h:insula-%=%)/$(h:insula-%=%)_main.c src/$(h:insula-%=%)/$(h:insula-%=%)_main.c) \
 	$(if $(filter %-exec,$(h)),$(call win_room,exec)) $(WIN_DEVICES) $(WIN_JAIL) $(WIN_BASE))))
 $(foreach x,$(WIN_EXES),$(BUILD)/windows/$(1)/$(x).exe):
 	@mkdir -p $$(@D)
 	$$(call say,WINLD)
 	$$(Q)$$(WIN_CC) -static -Wl,--dynamicbase,--high-entropy-va,--nxcompat -o $$@ $$(filter %.o,$$^) $$(win_json) $(WIN_LIBS)
 endef
-$(eval $(call win_build,bin,))
-$(eval $(call win_build,test-bin,-DINSULA_TEST_UNCONTAINED))
+$(eval $(call win_build,bin))
+$(eval $(call win_build,test-bin))
 
 # Their unit test and the child that it makes, of the same objects as test-bin.
-$(BUILD)/windows/test-bin/obj/tests/unit/%.o: WIN_PROG_FLAGS += -Itests/unit/win -Itests/unit -D__USE_MINGW_ANSI_STDIO=1
-$(BUILD)/windows/test-bin/test_win.exe: $(patsubst %.c,$(BUILD)/windows/test-bin/obj/%.o,tests/unit/win/test_win.c \
+$(BUILD)/windows/test-bin/obj/tests/unit/%.o: WIN_PROG_FLAGS += -O0 -Itests/unit/win -Itests/unit -D__USE_MINGW_ANSI_STDIO=1
+$(BUILD)/windows/test-bin/test_win.exe: $(call win_program_objs,test-bin,tests/unit/win/test_win.c \
 	src/jail/check_win.c src/jail/spawn_win.c $(WIN_BASE))
-$(BUILD)/windows/test-bin/contained.exe: $(patsubst %.c,$(BUILD)/windows/test-bin/obj/%.o,tests/unit/win/contained_main.c \
+$(BUILD)/windows/test-bin/contained.exe: $(call win_program_objs,test-bin,tests/unit/win/contained_main.c \
 	$(WIN_JAIL) $(WIN_BASE))
 $(BUILD)/windows/test-bin/pipecat.exe: $(BUILD)/windows/test-bin/obj/tests/windows/pipecat.o
 $(BUILD)/windows/test-bin/pipepeer.exe: $(BUILD)/windows/test-bin/obj/tests/windows/pipepeer.o

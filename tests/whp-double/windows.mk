@@ -8,7 +8,6 @@ WIN_TEST_FLAGS := $(WIN_FLAGS) -Itests/unit/win -Itests/unit -D__USE_MINGW_ANSI_
 WIN_LINUX      := -idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu
 WIN_TESTS      := $(addprefix $(BUILD)/windows/tests/,test_x86.exe test_whp.exe test_hv.exe hvrun.exe)
 HVRUN_SRC      := $(addprefix tests/whp-double/,hvrun.c hvrun_board.c hvrun_load.c) $(addprefix src/vmm/,line.c x86/acpi.c x86/aml.c x86/dsdt.c x86/ioapic.c)
-win_objs        = $(patsubst %.c,$(BUILD)/windows/obj/%.o,$(1))
 win_test_objs   = $(patsubst %.c,$(BUILD)/windows/testobj/%.o,$(1))
 
 windows-tests: $(BUILD)/tests/hvrun $(BUILD)/windows/double/winhvplatform.dll $(WIN_TESTS) $(BUILD)/windows/hello.exe
@@ -21,6 +20,8 @@ $(BUILD)/windows/testobj/%.o: %.c Makefile tests/whp-double/windows.mk
 	@mkdir -p $(@D)
 	$(call say,WINCC)
 	$(Q)$(WIN_CC) $(WIN_TEST_FLAGS) -MMD -MP -c -o $@ $<
+# What a unit test does itself needs no speed.
+$(BUILD)/windows/testobj/tests/unit/%.o: WIN_TEST_FLAGS += -O0
 $(BUILD)/windows/double/winhvplatform.dll: $(call win_test_objs,$(wildcard tests/whp-double/kvm*.c)) $(call win_objs,$(src_x86)) \
 		tests/whp-double/WinHvPlatform.def
 	@mkdir -p $(@D)
@@ -41,7 +42,7 @@ WIN_UNIT     := acpi base config devpage_helper genid guestproto ioapic load loo
 WIN_UNIT_SRC := $(sort $(filter-out %/main.c tools/%,$(WIN_BASE) $(WIN_DEVICES) $(WIN_VMM) $(WIN_JAIL) $(WIN_RUN) $(WIN_DAEMON) src/base/guestproto.c))
 WIN_UNIT_EXE := $(patsubst %,$(BUILD)/windows/tests/test_%.exe,$(WIN_UNIT))
 windows-tests: $(WIN_UNIT_EXE)
-$(BUILD)/windows/test-bin/librooms.a: $(patsubst %.c,$(BUILD)/windows/test-bin/obj/%.o,$(WIN_UNIT_SRC))
+$(BUILD)/windows/test-bin/librooms.a: $(call win_program_objs,test-bin,$(WIN_UNIT_SRC))
 	@rm -f $@
 	$(call say,WINAR)
 	$(Q)x86_64-w64-mingw32-ar rcsD $@ $^
