@@ -11,8 +11,11 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 MUSL_CC ?= musl-gcc
-# SAN=1: ASan + UBSan with clang, dynamic. For tests only; `make install` refuses it.
+# SAN=1: ASan + UBSan with clang, dynamic. For tests only; `make install` refuses it. Fuzzers are made of the same objects, so these count
+# where they go; without libFuzzer nobody reads that.
 SAN     ?=
+SAN_CFLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+SAN_DEFS   := -DINSULA_SANITIZE
 
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wconversion -Werror
 STD     := -std=gnu11 -D_GNU_SOURCE -DINSULA_VERSION='"$(VERSION)"' -Iinclude -Isrc
@@ -24,8 +27,8 @@ endif
 CFLAGS  ?= -O2 -g
 ifneq ($(SAN),)
 CC      := clang
-CFLAGS  := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-STD     += -DINSULA_SANITIZE
+CFLAGS  := $(SAN_CFLAGS)
+STD     += $(SAN_DEFS)
 HARDEN  :=
 STATIC  :=
 else
@@ -121,10 +124,8 @@ $(BUILD)/obj/%.o: %.c Makefile
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
-ifeq ($(SAN),)
 # What a unit test does itself needs no speed: one of them took 18 s to compile with -O2.
 $(BUILD)/obj/tests/unit/%.o: ALL_CFLAGS += -O0 -U_FORTIFY_SOURCE
-endif
 
 define room_lib
 $(call lib,$(1)): $(call objs,$(call lib_of,$(1)))
@@ -316,18 +317,19 @@ $(BUILD)/tests/test_whp: $(BUILD)/obj/tests/unit/test_whp.o $(DOUBLE) $(call lib
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZERS  := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
 FUZZ_LIB_SRC := $(foreach r,base x86 vmm devices exec layer metadata pager image spec supervisor daemon ctl oci,$(call lib_of,$(r)))
-FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 fuzzers: $(FUZZERS)
-$(BUILD)/fuzz/obj/%.o: %.c Makefile
+# The rooms as SAN=1 BUILD=$(BUILD)/san has them.
+$(BUILD)/san/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(call say,FUZZ)
-	$(Q)clang $(FUZZ_FLAGS) $(STD) -DINSULA_SANITIZE $(WARN) -pthread -MMD -MP -c -o $@ $<
-$(BUILD)/fuzz/librooms.a: $(patsubst %.c,$(BUILD)/fuzz/obj/%.o,$(FUZZ_LIB_SRC) $(call lib_of,jail) $(src_hv))
+	$(Q)clang $(SAN_CFLAGS) $(STD) $(SAN_DEFS) $(WARN) -fPIE -pthread -MMD -MP -c -o $@ $<
+$(BUILD)/fuzz/librooms.a: $(patsubst %.c,$(BUILD)/san/obj/%.o,$(FUZZ_LIB_SRC) $(call lib_of,jail) $(src_hv))
+	@mkdir -p $(@D)
 	@rm -f $@
 	@ar rcsD $@ $^
 # The guest's program shares no names with the host's rooms.
-$(BUILD)/fuzz/fuzz_container: $(patsubst %,$(BUILD)/fuzz/obj/src/guest/container/%.o,records keys devices functions)
-$(BUILD)/fuzz/%: $(BUILD)/fuzz/obj/tests/fuzz/%.o $(BUILD)/fuzz/librooms.a
+$(BUILD)/fuzz/fuzz_container: $(patsubst %,$(BUILD)/san/obj/src/guest/container/%.o,records keys devices functions)
+$(BUILD)/fuzz/%: $(BUILD)/san/obj/tests/fuzz/%.o $(BUILD)/fuzz/librooms.a
 	$(call say,LINK)
 	$(Q)clang -fsanitize=fuzzer,address,undefined -pthread -o $@ $(filter %.o,$^) $(filter %.a,$^) -luring -luv -ljson-c -lz -lzstd $(JAIL_LIBS) $(SPAWN_LIBS)
 
@@ -405,4 +407,4 @@ deb: deps-deb
 clean:
 	rm -rf $(BUILD)
 
--include $(shell find $(BUILD)/obj $(BUILD)/fuzz/obj $(BUILD)/windows/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj $(BUILD)/san/obj $(BUILD)/windows/obj -name '*.d' 2>/dev/null)
