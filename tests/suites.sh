@@ -13,13 +13,46 @@
 
 # suite NAME SECONDS COMMAND...: run one suite and count its lines; $once: `again` leaves it out
 suite() {
-	local name=$1 limit=$2 once=${once:-} out rc p f s cases why='' start=$SECONDS work TIMEFORMAT='%U %S'
+	local name=$1 limit=$2 out rc start=$SECONDS work TIMEFORMAT='%U %S'
 	shift 2
 	printf 'begun\t%s\n' "$name" >>"$results"
 	out=$(mktemp)
 	work=$( { time timeout -k 10 "$limit" "$@" >"$out" 2>&1 </dev/null; } 2>&1)
 	rc=$?
-	work=$(awk '{ printf "%d", $1 + $2 + 0.5 }' <<<"$work")
+	counted "$name" "$limit" "$out" $rc $((SECONDS - start)) "$(awk '{ printf "%d", $1 + $2 + 0.5 }' <<<"$work")" "$@"
+}
+# together PREFIX SECONDS NAME... -- COMMAND...: suites that `COMMAND... NAME...` runs one after the other. What it prints up to the line
+# "# NAME: N s, work N s" is that suite's. Each is counted as PREFIX NAME, and when it runs again, it runs alone. SECONDS are for each.
+together() {
+	local prefix=$1 limit=$2 names=() name all out rc=0 took work left=1
+	shift 2
+	for name; do
+		shift
+		[ "$name" != -- ] || break
+		names+=("$name")
+		printf 'begun\t%s\n' "$prefix$name" >>"$results"
+	done
+	all=$(mktemp)
+	timeout -k 10 $((limit * ${#names[@]})) "$@" "${names[@]}" >"$all" 2>&1 </dev/null || rc=$?
+	for name in "${names[@]}"; do
+		out=$(mktemp)
+		if read -r took work < <(sed -nE "s/^# $name: ([0-9]+) s, work ([0-9]+) s$/\1 \2/p" "$all"); then
+			awk -v "name=$name" '/^# [^ ]+: [0-9]+ s, work [0-9]+ s$/ { if ($2 == name ":") { printf "%s", lines; exit } lines = ""; next }
+				{ lines = lines $0 "\n" }' "$all" >"$out"
+			counted "$prefix$name" "$limit" "$out" "$(grep -acm 1 '^not ok ' "$out")" "$took" "$work" "$@" "$name"
+			continue
+		fi
+		# The first one without an end is what it ended in, with what is left of the lines.
+		[ -z "$left" ] || awk '/^# [^ ]+: [0-9]+ s, work [0-9]+ s$/ { lines = ""; next } { lines = lines $0 "\n" } END { printf "%s", lines }' "$all" >"$out"
+		left=
+		counted "$prefix$name" "$limit" "$out" $((rc ? rc : 1)) 0 0 "$@" "$name"
+	done
+	rm -f "$all"
+}
+# counted NAME LIMIT OUT STATUS SECONDS WORK COMMAND...: show and record what a suite has said; OUT is removed
+counted() {
+	local name=$1 limit=$2 out=$3 rc=$4 took=$5 work=$6 once=${once:-} p f s cases why=''
+	shift 6
 	p=$(grep -ac '^ok ' "$out")
 	f=$(grep -ac '^not ok ' "$out")
 	s=$(grep -ac '^skip ' "$out")
@@ -41,7 +74,7 @@ suite() {
 			echo "$why"
 			echo "$why" | failed "$name" >>"$results"
 		fi
-		printf '%-28s %4d passed, %d failed, %d skipped  (%d s, work %d s)\n' "$name" "$p" "$f" "$s" $((SECONDS - start)) "$work"
+		printf '%-28s %4d passed, %d failed, %d skipped  (%d s, work %d s)\n' "$name" "$p" "$f" "$s" "$took" "$work"
 		printf 'ended\t%s\t%d\t%d\t%d\t%d\n' "$name" "$p" "$f" "$s" "$cases" >>"$results"
 		! grep -qaE 'Sanitizer|runtime error:' "$out" || once=1 # what they say is no matter of time
 		[ "$f" -eq 0 ] || [ -n "${once:-}" ] || printf 'command\t%s\n' "$(printf '%q ' "$name" "$limit" "$@")" >>"$results"
