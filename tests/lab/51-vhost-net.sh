@@ -38,6 +38,7 @@ head -c 3000 /dev/urandom >"$T/root/www/small"
 small=$(md5sum <"$T/root/www/small") down=$(md5sum <"$T/www/data") up=$(md5sum <"$T/root/www/data")
 ip link set lo up
 for i in 0 1; do
+	ip link del "tap$i" 2>/dev/null # an earlier suite in this machine may have left one
 	ip tuntap add "tap$i" mode tap multi_queue
 	ip addr add "192.0.$((2 + i)).1/24" dev "tap$i"
 	ip link set "tap$i" up
