@@ -44,12 +44,18 @@ static bool child_may_print(struct child *c)
 	return false;
 }
 
-/* What went wrong is at the end of a line. */
+/* What went wrong is at the end of a line, which may have come in pieces. */
 static void keep_last(struct child *c, const char *line, int n)
 {
+	char joined[sizeof(c->last) + CHILD_LINE];
 	const int most = (int)sizeof(c->last) - 1;
-	const bool whole = n <= most;
+	bool whole;
 
+	if (c->log.goes_on) {
+		n = snprintf(joined, sizeof(joined), "%s%.*s", c->last, n, line);
+		line = joined;
+	}
+	whole = n <= most;
 	snprintf(c->last, sizeof(c->last), "%s%.*s", whole ? "" : "...", whole ? n : most - 3,
 		 whole ? line : line + n - (most - 3));
 }
@@ -80,8 +86,10 @@ void child_log_add(struct child *c, const char *text, size_t len)
 	struct child_log *l = &c->log;
 
 	for (size_t i = 0; i < len; i++) {
-		if (text[i] == '\n' || l->nline == sizeof(l->line))
+		if (text[i] == '\n' || l->nline == sizeof(l->line)) {
 			child_print(c);
+			l->goes_on = text[i] != '\n';
+		}
 		if (text[i] != '\n')
 			l->line[l->nline++] = text[i];
 	}

@@ -58,6 +58,7 @@ struct child_ops {
 struct child_log {
 	char line[CHILD_LINE]; /* one that is not complete yet */
 	size_t nline;
+	bool goes_on;       /* a line that was too long: `line` has the next piece of it */
 	uint64_t window_ns; /* rate limit */
 	unsigned lines, dropped;
 };
