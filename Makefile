@@ -80,9 +80,11 @@ BIN      += $(BUILD)/bin/insula-oci
 MODULE_DIR := $(BUILD)/libexec/insula/modules
 module_with = $(if $(shell pkg-config --exists $(2) 2>/dev/null && echo yes),$(MODULE_DIR)/$(1) $(MODULE_DIR)/$(1).json)
 MODULES    := $(call module_with,nbd,libnbd) $(call module_with,iscsi,libiscsi)
-# The program of this one is the host's.
-MODULES    += $(MODULE_DIR)/qsd.json
-MODULE_PROGRAMS := $(filter-out %.json,$(MODULES))
+# The program of these is the host's; connect.so is loaded into one that has a network.
+SERVED     := qsd
+MODULES    += $(SERVED:%=$(MODULE_DIR)/%.json)
+MODULES    += $(MODULE_DIR)/connect.so
+MODULE_PROGRAMS := $(filter-out %.json %.so,$(MODULES))
 
 COMPLETIONS := $(foreach s,bash zsh fish,$(foreach p,insula-run insulactl insulad,$(BUILD)/completion/$(s)/$(p)))
 .PHONY: all help demo check check-fast bench lab guest fmt fmt-check lint loc install deb clean deps-% \
@@ -188,7 +190,12 @@ $(MODULE_DIR)/%.json: src/modules/%
 	@mkdir -p $(@D)
 	@install -m 644 $</$(@F) $@
 $(foreach m,nbd iscsi,$(eval $(MODULE_DIR)/$(m).json: src/modules/$(m)/$(m).json))
-$(MODULE_DIR)/qsd.json: src/modules/qsd/qsd.json
+$(foreach m,$(SERVED),$(eval $(MODULE_DIR)/$(m).json: src/modules/$(m)/$(m).json))
+# Into a program that is no sanitizer's.
+$(MODULE_DIR)/connect.so: src/modules/connect/connect.c src/devices/module/module_connect.h
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(filter-out -fsanitize% -DINSULA_SANITIZE,$(ALL_CFLAGS)) -fPIC -shared -fvisibility=hidden -o $@ $<
 # Of the devices' room the supervisor has their descriptions, and nothing that works.
 DESCRIBE := $(call objs,$(wildcard src/devices/*/*_describe.c))
 $(BUILD)/bin/insula-run: $(call objs,tools/insula-run.c) $(call lib,supervisor) $(DESCRIBE) $(call lib,spec) $(call lib,image) $(call lib,jail) $(call lib,base)
@@ -275,7 +282,7 @@ include tests/whp-double/windows.mk
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 include tests/unit/rooms.mk
-tests: $(UNIT) $(BUILD)/tests/jail_child $(BUILD)/tests/vsockpeer $(BUILD)/tests/below $(BUILD)/tests/oci_net $(BUILD)/tests/layer_mute payloads
+tests: $(UNIT) $(BUILD)/tests/jail_child $(BUILD)/tests/vsockpeer $(BUILD)/tests/below $(BUILD)/tests/oci_net $(BUILD)/tests/layer_mute $(BUILD)/tests/served_bad payloads
 
 # Runs in guests: no loader, no libraries, no sanitizer.
 $(BUILD)/tests/vsockpeer $(BUILD)/tests/below: $(BUILD)/tests/%: tests/lab/%.c Makefile
@@ -291,6 +298,11 @@ $(BUILD)/tests/layer_mute: $(call objs,tests/unit/layer_mute_main.c) $(call lib,
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(STATIC) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(JAIL_LIBS)
+# Runs in the jail of a program of the host: no sanitizer.
+$(BUILD)/tests/served_bad: tests/unit/served_bad_main.c src/devices/module/module_connect.h Makefile
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)gcc -O2 -g $(STD) $(WARN) -o $@ $<
 $(BUILD)/tests/oci_net: $(call objs,tests/unit/oci_net_main.c) $(call lib,oci) $(call lib,spec) $(call lib,base)
 	@mkdir -p $(@D)
 	$(call say,LINK)
@@ -379,7 +391,7 @@ install: programs
 	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' src/hv/insula-hv.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/insula-hv.pc
 	install -d $(DESTDIR)$(PREFIX)/libexec/insula/modules
 	$(if $(MODULE_PROGRAMS),install -m 755 $(MODULE_PROGRAMS) $(DESTDIR)$(PREFIX)/libexec/insula/modules)
-	install -m 644 $(filter %.json,$(MODULES)) $(DESTDIR)$(PREFIX)/libexec/insula/modules
+	install -m 644 $(filter %.json %.so,$(MODULES)) $(DESTDIR)$(PREFIX)/libexec/insula/modules
 	$(if $(STRIP),$(if $(MODULE_PROGRAMS),$(STRIP) $(addprefix $(DESTDIR)$(PREFIX)/,$(patsubst $(BUILD)/%,%,$(MODULE_PROGRAMS)))))
 	install -m 644 $(BUILD)/lib/libinsula-module.a $(DESTDIR)$(PREFIX)/lib
 	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' src/devices/module/insula-module.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/insula-module.pc

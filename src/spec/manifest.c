@@ -4,6 +4,7 @@
  *
  *   manifest_setting.c   the settings that one declares, and which values fit them
  *   manifest_serve.c     the second kind: arguments and refusals
+ *   manifest_network.c   the second kind: what it may connect to, and targets of parts
  *   manifest_open.c      the files: DIR/NAME.json and the program
  *   manifest_given.c     what a user says to the module
  */
@@ -304,6 +305,8 @@ static const struct manifest_member manifest_members[] = {
 	{"package", take_package},
 	{"arguments", manifest_take_arguments},
 	{"refuse", manifest_take_refusals},
+	{"network", manifest_take_network},
+	{"reconnects", manifest_take_reconnects},
 };
 
 static int take_manifest(const struct manifest_place *p, json_object *o)

@@ -31,11 +31,21 @@
 #define MANIFEST_REFUSALS 24
 #define MANIFEST_WHEN 64
 #define MANIFEST_BYTES 16
+#define MANIFEST_AT 64 /* bytes of a path, with its NUL */
+#define MANIFEST_PARTS 8
+#define MANIFEST_REACHES 8
 #define MANIFEST_TARGET "target"       /* the key of what follows NAME: */
 #define MANIFEST_FILE_MAX (256u << 10) /* bytes of a file that a module of the first kind gets */
 
 /* A file: an absolute path, opened by the supervisor. A module of the first kind gets what it holds. */
-enum manifest_type { MANIFEST_TEXT_TYPE = 1, MANIFEST_NUMBER, MANIFEST_CHOICE, MANIFEST_FILE };
+/* Hosts: names and addresses, "+" between them; ADDRESS/BITS is all of a network. */
+enum manifest_type {
+	MANIFEST_TEXT_TYPE = 1,
+	MANIFEST_NUMBER,
+	MANIFEST_CHOICE,
+	MANIFEST_FILE,
+	MANIFEST_HOSTS
+};
 
 struct manifest_setting {
 	char key[MANIFEST_WORD];
@@ -46,7 +56,8 @@ struct manifest_setting {
 	char value[MANIFEST_TEXT]; /* the default; "": none */
 	bool required;             /* the user has to say it */
 	bool write;                /* a file: it is written, unless the disk is ro */
-	bool line_of_user; /* a file: of its lines "USER:..." that of the URI's user alone */
+	bool line_of_user;    /* a file: of its lines "USER:..." that of the URI's user alone */
+	char at[MANIFEST_AT]; /* a file of the second kind: where the program sees it; "": in /files */
 	char help[MANIFEST_TEXT];
 };
 
@@ -56,6 +67,7 @@ struct manifest_setting {
  * them after a "!". "": always. In `text` a value stands as ${KEY}. */
 struct manifest_argument {
 	char when[MANIFEST_WHEN];
+	bool adds; /* to the one before */
 	char text[MANIFEST_ARGUMENT];
 };
 
@@ -68,6 +80,13 @@ struct manifest_refusal {
 	unsigned nbits, nbytes;   /* any of these bits is set; other bytes than these are there */
 	uint8_t bits[MANIFEST_BYTES], bytes[MANIFEST_BYTES];
 	uint64_t multiple; /* its size is no multiple of this; 0: any size will do */
+};
+
+/* If `when` holds, the program may connect to what the setting `to` says (hosts), at the ports that
+ * the setting `ports` says: "N" or "N-M". */
+struct manifest_reach {
+	char when[MANIFEST_WHEN];
+	char to[MANIFEST_WORD], ports[MANIFEST_WORD];
 };
 
 /* What the user has said: `text` is of manifest_settings(). Besides the settings, ${ro} and
@@ -96,10 +115,17 @@ struct manifest {
 	char package[MANIFEST_TEXT]; /* of Debian, with the program in it; "": not said */
 	bool has_target;
 	struct manifest_setting target;
+	unsigned nparts; /* what the target looks like: the first that fits, "${KEY}/${KEY}" */
+	char part[MANIFEST_PARTS][MANIFEST_WHEN];
+	unsigned nreaches;
+	struct manifest_reach reach[MANIFEST_REACHES];
+	bool reconnects; /* its connections come back; else it ends with them, and is started again */
 	unsigned narguments, nrefusals;
 	struct manifest_argument argument[MANIFEST_ARGUMENTS];
 	struct manifest_refusal refusal[MANIFEST_REFUSALS];
-	unsigned nschemes; /* 0: nothing is connected, and what follows NAME: is the module's own */
+	/* 0: nothing is connected, and what follows NAME: is the module's own. Of the second kind
+	 * the target is such a URI, and ${scheme}, ${host}, ${port}, ${user} and ${path} are there. */
+	unsigned nschemes;
 	struct manifest_scheme scheme[MANIFEST_SCHEMES];
 	unsigned nsettings;
 	struct manifest_setting setting[MANIFEST_SETTINGS];
@@ -119,6 +145,9 @@ int manifest_parse(struct manifest *m, const char *name, const char *text, size_
 int manifest_open(struct manifest *m, const char *dir, const char *name, int *exec_fd,
 		  struct err *e);
 
+/* Another file of that directory, checked in the same way; the caller's. */
+int manifest_open_beside(const char *dir, const char *name, struct err *e);
+
 /* NULL: there is none of that name. */
 const struct manifest_setting *manifest_setting(const struct manifest *m, const char *key,
 						size_t len);
@@ -135,6 +164,10 @@ int manifest_settings(const struct manifest *m, const char *given, char *out, si
 /* The same for what follows NAME: as the value of MANIFEST_TARGET. */
 int manifest_target(const struct manifest *m, const char *target, char *out, size_t size,
 		    struct err *e);
+/* Has it connections at all? */
+bool manifest_has_network(const struct manifest *m);
+/* Do these words of a `when` hold? */
+bool manifest_holds(const struct manifest_values *v, const char *when);
 /* The value of a setting; NULL: it has none. */
 const char *manifest_value(const struct manifest_values *v, const char *key);
 /* What its files and settings must not be, of those that say something of `file` (key of a setting;

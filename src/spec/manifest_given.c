@@ -25,7 +25,7 @@ static int unknown_setting(const struct manifest *m, const char *item, size_t le
 		       (int)(len < 60 ? len : 60), item, *all ? all : "(it has none)");
 }
 
-static int put_setting(char *out, size_t size, size_t *n, const char *key, const char *value)
+int manifest_put(char *out, size_t size, size_t *n, const char *key, const char *value)
 {
 	int k = snprintf(out + *n, size - *n, "%s=%s", key, value);
 
@@ -69,8 +69,8 @@ static int take_value(const struct manifest_setting *s, const char *value, char 
 	if (expected)
 		return err_set(e, -EINVAL, "options: %s '%.60s'; expected %.120s", s->key, value,
 			       expected);
-	return put_setting(out, size, n, s->key, value) ? err_set(e, -EINVAL, "options: too long")
-							: 0;
+	return manifest_put(out, size, n, s->key, value) ? err_set(e, -EINVAL, "options: too long")
+							 : 0;
 }
 
 /* One item: checked, and put. */
@@ -101,7 +101,7 @@ static int unsaid_setting(const struct manifest_setting *s, char *out, size_t si
 	if (s->required)
 		return err_set(e, -EINVAL, "options: %s: missing; expected %.120s", s->key,
 			       manifest_unfit(s, "", room));
-	if (s->value[0] && put_setting(out, size, n, s->key, s->value))
+	if (s->value[0] && manifest_put(out, size, n, s->key, s->value))
 		return err_set(e, -EINVAL, "options: too long");
 	return 0;
 }
@@ -132,9 +132,12 @@ int manifest_target(const struct manifest *m, const char *target, char *out, siz
 	char room[MANIFEST_UNFIT];
 	const char *expected = manifest_unfit(&m->target, target, room);
 	size_t n = 0;
+	int rc;
 
 	if (expected)
 		return err_set(e, -EINVAL, "'%.60s'; expected %.120s", target, expected);
-	return put_setting(out, size, &n, MANIFEST_TARGET, target) ? err_set(e, -EINVAL, "too long")
-								   : (int)n;
+	if (manifest_put(out, size, &n, MANIFEST_TARGET, target))
+		return err_set(e, -EINVAL, "too long");
+	rc = manifest_put_parts(m, target, out, size, &n, e);
+	return rc ? rc : (int)n;
 }

@@ -116,6 +116,17 @@ static int open_program(const struct manifest *m, int dfd, const char *dir, stru
 	return rc < 0 ? err_set(e, rc, "%s", why.text) : rc;
 }
 
+int manifest_open_beside(const char *dir, const char *name, struct err *e)
+{
+	int dfd = open_directory(dir, "modules in", e), fd;
+
+	if (dfd < 0)
+		return dfd;
+	fd = open_file(dfd, dir, name, e);
+	fd_close(&dfd);
+	return fd;
+}
+
 int manifest_open(struct manifest *m, const char *dir, const char *name, int *exec_fd,
 		  struct err *e)
 {

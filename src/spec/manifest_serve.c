@@ -5,7 +5,7 @@
  *
  * No text of a user gets into an argument as it is. Files have names of ours there, a choice is one
  * of the manifest's words, a number is digits, and a text consists of letters that mean nothing
- * to who splits arguments up (plain()).
+ * to who splits arguments up (plain()). manifest_network.c has what such a program may connect to.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -25,21 +25,21 @@
 
 static const char *const own_keys[] = {"ro", "write", "queues"};
 
-static const struct manifest_setting *setting_of(const struct manifest *m, const char *key,
-						 size_t len)
+const struct manifest_setting *manifest_setting_of(const struct manifest *m, const char *key,
+						   size_t len)
 {
 	if (m->has_target && strlen(MANIFEST_TARGET) == len && !strncmp(key, MANIFEST_TARGET, len))
 		return &m->target;
 	return manifest_setting(m, key, len);
 }
 
-static bool key_is_known(const struct manifest *m, const char *key, size_t len)
+bool manifest_key_is_known(const struct manifest *m, const char *key, size_t len)
 {
 	for (size_t i = 0; i < ARRAY_LEN(own_keys); i++) {
 		if (strlen(own_keys[i]) == len && !strncmp(key, own_keys[i], len))
 			return true;
 	}
-	return setting_of(m, key, len);
+	return manifest_part_is_known(m, key, len) || manifest_setting_of(m, key, len);
 }
 
 const char *manifest_value(const struct manifest_values *v, const char *key)
@@ -74,7 +74,7 @@ static bool word_holds(const struct manifest_values *v, const char *word, size_t
 	return (value && (!want || !strcmp(value, want))) != not ;
 }
 
-static bool when_holds(const struct manifest_values *v, const char *when)
+bool manifest_holds(const struct manifest_values *v, const char *when)
 {
 	for (const char *p = when; *p;) {
 		size_t n = strcspn(p, " ");
@@ -86,14 +86,13 @@ static bool when_holds(const struct manifest_values *v, const char *when)
 	return true;
 }
 
-/* Are all of its keys there? */
-static bool when_is_known(const struct manifest *m, const char *when)
+bool manifest_when_is_known(const struct manifest *m, const char *when)
 {
 	for (const char *p = when; *p;) {
 		size_t n = strcspn(p, " ");
 		bool not = *p == '!';
 
-		if (n && !key_is_known(m, p + not, strcspn(p, " =") - not ))
+		if (n && !manifest_key_is_known(m, p + not, strcspn(p, " =") - not ))
 			return false;
 		p += n + (p[n] == ' ');
 	}
@@ -128,7 +127,8 @@ int manifest_take_account(const struct manifest_place *p, const char *member, js
 	return manifest_take_bool(p, member, v, &p->m->keeps_account);
 }
 
-static int take_when(const struct manifest_place *p, const char *member, json_object *v, char *out)
+int manifest_take_when(const struct manifest_place *p, const char *member, json_object *v,
+		       char *out)
 {
 	if (!manifest_is_text(v, MANIFEST_WHEN - 1))
 		return manifest_wrong(p, member, v,
@@ -137,49 +137,60 @@ static int take_when(const struct manifest_place *p, const char *member, json_ob
 	return 0;
 }
 
-static int take_argument(const struct manifest_place *p, const char *when, json_object *v)
+static int take_argument(const struct manifest_place *p, const char *when, bool adds,
+			 json_object *v)
 {
 	struct manifest_argument *a = &p->m->argument[p->m->narguments];
 
 	if (p->m->narguments == MANIFEST_ARGUMENTS || !manifest_is_text(v, MANIFEST_ARGUMENT - 1))
 		return manifest_wrong(p, "", v, "at most 48 texts of at most 511 characters");
 	strcpy(a->when, when);
+	a->adds = adds;
 	strcpy(a->text, json_object_get_string(v));
 	p->m->narguments++;
 	return 0;
 }
 
-static int take_texts(const struct manifest_place *p, const char *when, json_object *list)
+static int take_texts(const struct manifest_place *p, const char *when, bool adds,
+		      json_object *list)
 {
 	int rc = 0;
 
 	for (size_t i = 0; i < json_object_array_length(list) && !rc; i++)
-		rc = take_argument(p, when, json_object_array_get_idx(list, i));
+		rc = take_argument(p, when, adds, json_object_array_get_idx(list, i));
 	return rc;
 }
 
-/* {"if": "KEY", "then": [TEXT, ...]} */
+/* {"if": "KEY", "then": [TEXT, ...]}, or "add" in place of "then" */
 static int take_some(const struct manifest_place *p, json_object *o)
 {
 	json_object *list = NULL;
 	char when[MANIFEST_WHEN] = "";
+	bool adds = false;
 	int rc = 0;
 
 	json_object_object_foreach(o, key, v)
 	{
-		if (!strcmp(key, "if"))
-			rc = take_when(p, key, v, when);
-		else if (!strcmp(key, "then") && json_object_is_type(v, json_type_array))
+		const bool add = !strcmp(key, "add");
+
+		if (!strcmp(key, "if")) {
+			rc = manifest_take_when(p, key, v, when);
+		} else if ((add || !strcmp(key, "then")) && !list &&
+			   json_object_is_type(v, json_type_array)) {
 			list = v;
-		else
-			rc = manifest_wrong(p, key, v,
-					    "\"if\" with a text, \"then\" with an array");
+			adds = add;
+		} else {
+			rc = manifest_wrong(
+				p, key, v, "\"if\" with a text, \"then\" or \"add\" with an array");
+		}
 		if (rc)
 			return rc;
 	}
 	if (!list || !when[0])
 		return manifest_wrong(p, "", o, "\"if\" and \"then\"");
-	return take_texts(p, when, list);
+	if (adds && !p->m->narguments)
+		return manifest_wrong(p, "add", NULL, "an argument before it");
+	return take_texts(p, when, adds, list);
 }
 
 int manifest_take_arguments(const struct manifest_place *p, const char *member, json_object *v)
@@ -192,8 +203,9 @@ int manifest_take_arguments(const struct manifest_place *p, const char *member, 
 	for (size_t i = 0; i < json_object_array_length(v) && !rc; i++) {
 		json_object *one = json_object_array_get_idx(v, i);
 
-		rc = json_object_is_type(one, json_type_object) ? take_some(&in, one)
-								: take_argument(&in, "", one);
+		rc = json_object_is_type(one, json_type_object)
+			     ? take_some(&in, one)
+			     : take_argument(&in, "", false, one);
 	}
 	return rc;
 }
@@ -207,7 +219,7 @@ static struct manifest_refusal *last_refusal(const struct manifest_place *p)
 
 static int refusal_when(const struct manifest_place *p, const char *member, json_object *v)
 {
-	return take_when(p, member, v, last_refusal(p)->when);
+	return manifest_take_when(p, member, v, last_refusal(p)->when);
 }
 
 static int refusal_says(const struct manifest_place *p, const char *member, json_object *v)
@@ -296,8 +308,7 @@ int manifest_take_refusals(const struct manifest_place *p, const char *member, j
 
 /* ---- the whole ---- */
 
-/* The next ${KEY} of a text, behind the "${"; *n is how long the key is. NULL: there is none. */
-static const char *next_value(const char *text, size_t *n)
+const char *manifest_next_value(const char *text, size_t *n)
 {
 	const char *p = strstr(text, "${");
 
@@ -313,12 +324,12 @@ static int check_argument(const struct manifest_place *p, const struct manifest_
 	const char *k = a->text;
 	size_t n;
 
-	if (!when_is_known(p->m, a->when)) {
+	if (!manifest_when_is_known(p->m, a->when)) {
 		snprintf(what, sizeof(what), "arguments: if '%s'", a->when);
 		return manifest_wrong(p, what, NULL, "keys of settings, ro or target");
 	}
-	while ((k = next_value(k, &n))) {
-		if (k[n] == '}' && key_is_known(p->m, k, n))
+	while ((k = manifest_next_value(k, &n))) {
+		if (k[n] == '}' && manifest_key_is_known(p->m, k, n))
 			continue;
 		snprintf(what, sizeof(what), "arguments: '${%.*s'", (int)(n < 60 ? n : 60), k);
 		return manifest_wrong(p, what, NULL,
@@ -329,9 +340,9 @@ static int check_argument(const struct manifest_place *p, const struct manifest_
 
 static int check_refusal(const struct manifest_place *p, const struct manifest_refusal *r)
 {
-	const struct manifest_setting *s = setting_of(p->m, r->file, strlen(r->file));
+	const struct manifest_setting *s = manifest_setting_of(p->m, r->file, strlen(r->file));
 
-	if (!when_is_known(p->m, r->when))
+	if (!manifest_when_is_known(p->m, r->when))
 		return manifest_wrong(p, "refuse.if", NULL, "keys of settings, ro or target");
 	if (r->file[0] && (!s || s->type != MANIFEST_FILE))
 		return manifest_wrong(p, "refuse.file", NULL, "the key of a file");
@@ -341,9 +352,9 @@ static int check_refusal(const struct manifest_place *p, const struct manifest_r
 /* A module of the first kind has nothing of this, and one of the second nothing of the other. */
 static int check_kind(const struct manifest_place *p, json_object *o)
 {
-	static const char *const second[] = {"arguments", "refuse", "target", "package",
-					     "keeps-account"};
-	static const char *const first[] = {"connect", "jail"};
+	static const char *const second[] = {"arguments",     "refuse",  "target",    "package",
+					     "keeps-account", "network", "reconnects"};
+	static const char *const first[] = {"jail"};
 	const char *const *list = p->m->serves ? first : second;
 	size_t n = p->m->serves ? ARRAY_LEN(first) : ARRAY_LEN(second);
 
@@ -362,6 +373,9 @@ static int check_kind(const struct manifest_place *p, json_object *o)
 		if (p->m->setting[i].write)
 			return manifest_wrong(p, "settings", NULL,
 					      "files that are written with \"serves\" alone");
+		if (p->m->setting[i].at[0] || p->m->setting[i].type == MANIFEST_HOSTS)
+			return manifest_wrong(p, "settings", NULL,
+					      "\"at\" and \"hosts\" with \"serves\" alone");
 	}
 	return 0;
 }
@@ -378,7 +392,7 @@ int manifest_check_serves(const struct manifest_place *p, json_object *o)
 		rc = check_argument(p, &p->m->argument[i]);
 	for (unsigned i = 0; i < p->m->nrefusals && !rc; i++)
 		rc = check_refusal(p, &p->m->refusal[i]);
-	return rc;
+	return rc ? rc : manifest_check_network(p);
 }
 
 /* ---- what is refused ---- */
@@ -412,7 +426,7 @@ int manifest_refuses(const struct manifest *m, const struct manifest_values *v, 
 		bool holds = true;
 		int rc = 0;
 
-		if (strcmp(r->file, file ? file : "") != 0 || !when_holds(v, r->when))
+		if (strcmp(r->file, file ? file : "") != 0 || !manifest_holds(v, r->when))
 			continue;
 		if (file)
 			rc = file_holds(r, fd, &holds);
@@ -448,7 +462,7 @@ static bool plain(const char *text)
 static int write_value(const struct manifest *m, const struct manifest_values *v, const char *key,
 		       struct writing *w, struct err *e)
 {
-	const struct manifest_setting *s = setting_of(m, key, strlen(key));
+	const struct manifest_setting *s = manifest_setting_of(m, key, strlen(key));
 	const char *value = manifest_value(v, key);
 	char text[64];
 
@@ -457,7 +471,9 @@ static int write_value(const struct manifest *m, const struct manifest_values *v
 		value = text;
 	} else if (value && s && s->type == MANIFEST_FILE) {
 		snprintf(text, sizeof(text), "/files/%s", key);
-		value = text;
+		value = s->at[0] ? s->at : text;
+	} else if (value && s && s->type == MANIFEST_HOSTS) {
+		value = key; /* /etc/hosts has their addresses under this name */
 	}
 	if (!value)
 		return err_set(e, -EINVAL, "%s: missing; the module %s needs it", key, m->about);
@@ -474,7 +490,7 @@ static int write_argument(const struct manifest *m, const struct manifest_values
 	size_t n;
 	int rc = 0;
 
-	while (!rc && (key = next_value(from, &n))) {
+	while (!rc && (key = manifest_next_value(from, &n))) {
 		char name[MANIFEST_WORD];
 
 		snprintf(name, sizeof(name), "%.*s", (int)n, key);
@@ -499,9 +515,12 @@ int manifest_argv(const struct manifest *m, const struct manifest_values *v,
 
 	argv[n++] = strrchr(m->program, '/') + 1;
 	for (unsigned i = 0; i < m->narguments && !rc; i++) {
-		if (!when_holds(v, m->argument[i].when))
+		if (!manifest_holds(v, m->argument[i].when))
 			continue;
-		argv[n++] = w.at;
+		if (m->argument[i].adds && n > 1)
+			w.at--; /* over the end of the one before */
+		else
+			argv[n++] = w.at;
 		rc = write_argument(m, v, m->argument[i].text, &w, e);
 	}
 	argv[n] = NULL;

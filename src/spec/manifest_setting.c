@@ -13,6 +13,10 @@
 
 #include "manifest_take.h"
 
+#define HOST_LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.:/+_"
+
+static const char types_expected[] = "\"text\", \"number\", \"choice\", \"file\" or \"hosts\"";
+
 static int setting_type(const struct manifest_place *p, const char *member, json_object *v)
 {
 	static const struct {
@@ -21,7 +25,8 @@ static int setting_type(const struct manifest_place *p, const char *member, json
 	} types[] = {{"text", MANIFEST_TEXT_TYPE},
 		     {"number", MANIFEST_NUMBER},
 		     {"choice", MANIFEST_CHOICE},
-		     {"file", MANIFEST_FILE}};
+		     {"file", MANIFEST_FILE},
+		     {"hosts", MANIFEST_HOSTS}};
 
 	for (size_t i = 0; i < ARRAY_LEN(types) && manifest_is_text(v, 8); i++) {
 		if (!strcmp(types[i].name, json_object_get_string(v))) {
@@ -29,7 +34,7 @@ static int setting_type(const struct manifest_place *p, const char *member, json
 			return 0;
 		}
 	}
-	return manifest_wrong(p, member, v, "\"text\", \"number\", \"choice\" or \"file\"");
+	return manifest_wrong(p, member, v, types_expected);
 }
 
 static int setting_min(const struct manifest_place *p, const char *member, json_object *v)
@@ -81,7 +86,22 @@ static int setting_required(const struct manifest_place *p, const char *member, 
 	return manifest_take_bool(p, member, v, &p->setting->required);
 }
 
+/* A path in the program's jail, where the directories above it are made. */
+static int setting_at(const struct manifest_place *p, const char *member, json_object *v)
+{
+	const char *path = manifest_is_text(v, MANIFEST_AT - 1) ? json_object_get_string(v) : "";
+
+	if (*path != '/' || !path[1] || strstr(path, "//") || strstr(path, "/../") ||
+	    strstr(path, "/./") || path[strlen(path) - 1] == '/' || !strncmp(path, "/files/", 7))
+		return manifest_wrong(p, member, v,
+				      "an absolute path of at most 63 characters, not in /files");
+	strcpy(p->setting->at, path);
+	return 0;
+}
+
 static const struct manifest_member setting_members[] = {
+	{"at", setting_at},
+	{"parts", manifest_take_parts},
 	{"type", setting_type},
 	{"min", setting_min},
 	{"max", setting_max},
@@ -113,6 +133,10 @@ const char *manifest_unfit(const struct manifest_setting *s, const char *value,
 		snprintf(room, size, "an absolute path");
 		return *value == '/' ? NULL : room;
 	}
+	if (s->type == MANIFEST_HOSTS) {
+		snprintf(room, size, "names or addresses, + between them");
+		return len && strspn(value, HOST_LETTERS) == len ? NULL : room;
+	}
 	if (s->type == MANIFEST_TEXT_TYPE) {
 		snprintf(room, size, "%llu to %llu characters", (unsigned long long)s->min,
 			 (unsigned long long)s->max);
@@ -137,12 +161,13 @@ static int read_setting(const struct manifest_place *in, struct manifest_setting
 	if (rc)
 		return rc;
 	if (!s->type)
-		return manifest_wrong(in, "type", NULL,
-				      "\"text\", \"number\", \"choice\" or \"file\"");
+		return manifest_wrong(in, "type", NULL, types_expected);
 	if ((s->type == MANIFEST_CHOICE) != (s->nchoices != 0))
 		return manifest_wrong(in, "choices", NULL, "them with \"choice\", and there alone");
 	if (s->write && s->type != MANIFEST_FILE)
 		return manifest_wrong(in, "write", NULL, "it with \"file\" alone");
+	if (s->at[0] && s->type != MANIFEST_FILE)
+		return manifest_wrong(in, "at", NULL, "it with \"file\" alone");
 	if (s->line_of_user && (s->type != MANIFEST_FILE || s->write))
 		return manifest_wrong(in, "line-of-user", NULL, "it with \"file\" alone");
 	if (s->type == MANIFEST_FILE && s->max > MANIFEST_FILE_MAX)

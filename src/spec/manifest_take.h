@@ -61,6 +61,32 @@ int manifest_take_arguments(const struct manifest_place *p, const char *member,
 			    struct json_object *v);
 int manifest_take_refusals(const struct manifest_place *p, const char *member,
 			   struct json_object *v);
+int manifest_take_when(const struct manifest_place *p, const char *member, struct json_object *v,
+		       char *out);
+/* One behind the other into out[size] at *n, "KEY=VALUE" and a NUL. -ENOSPC. */
+int manifest_put(char *out, size_t size, size_t *n, const char *key, const char *value);
+bool manifest_key_is_known(const struct manifest *m, const char *key, size_t len);
+/* Are all of its keys there? */
+bool manifest_when_is_known(const struct manifest *m, const char *when);
+/* NULL: there is none of that name; MANIFEST_TARGET is one. */
+const struct manifest_setting *manifest_setting_of(const struct manifest *m, const char *key,
+						   size_t len);
+/* The next ${KEY} of a text, behind the "${"; *n is how long the key is. NULL: there is none. */
+const char *manifest_next_value(const char *text, size_t *n);
+
+/* ---- manifest_network.c ---- */
+
+int manifest_take_network(const struct manifest_place *p, const char *member,
+			  struct json_object *v);
+int manifest_take_reconnects(const struct manifest_place *p, const char *member,
+			     struct json_object *v);
+int manifest_take_parts(const struct manifest_place *p, const char *member, struct json_object *v);
+int manifest_check_network(const struct manifest_place *p);
+/* Is it a key of a URI's part, or of `parts`? */
+bool manifest_part_is_known(const struct manifest *m, const char *key, size_t len);
+/* The parts of a target, as manifest_put() puts them. -EINVAL: it does not look like that. */
+int manifest_put_parts(const struct manifest *m, const char *target, char *out, size_t size,
+		       size_t *n, struct err *e);
 /* All members are there: do they fit its kind, and name what there is? */
 int manifest_check_serves(const struct manifest_place *p, struct json_object *o);
 

@@ -67,7 +67,7 @@ manifest() {
 manifest unknown-member 'manifest nbd: color: "red"; expected no such member' '1s/{/{ "color": "red",/'
 manifest upward 'program: "../nbd"; expected the name of a file beside it' '1s/{/{ "program": "..\/nbd",/'
 manifest api 'api: 2; expected 1' 's/"api": 1/"api": 2/'
-manifest type 'settings.timeout.type: "size"; expected "text", "number", "choice" or "file"' 's/"number"/"size"/'
+manifest type 'settings.timeout.type: "size"; expected "text", "number", "choice", "file" or "hosts"' 's/"number"/"size"/'
 manifest default 'settings.timeout.default: "0"; expected a whole number' 's/"30"/"0"/'
 manifest calls 'jail.calls: "everything"; expected an array of memory, socket, threads, events' 's/"socket"\]/"everything"]/'
 manifest limit 'limits.memory: "1T"; expected a size' 's/256M/1T/'

@@ -276,7 +276,7 @@ manifest upward 'program: "/usr/bin/../bin/qemu-storage-daemon"; expected an abs
 	'.program = "/usr/bin/../bin/qemu-storage-daemon"'
 manifest up 'program: "/usr/bin/.."; expected an absolute path' '.program = "/usr/bin/.."'
 manifest first-kind 'serves' 'del(.serves)'
-manifest connect 'connect: {"a":{"over":"unix"}}; expected it without "serves"' '.connect = {"a": {"over": "unix"}}'
+manifest connect 'connect: missing; expected "tcp" alone with "serves"' '.connect = {"a": {"over": "unix"}}'
 manifest target 'target: missing' 'del(.target)'
 manifest target-type 'target.type: "disk"; expected' '.target.type = "disk"'
 manifest write 'settings.format.write: missing; expected it with "file" alone' '.settings.format.write = true'

@@ -2,6 +2,7 @@
 # The rooms that each unit test links: those that it tests, and what these stand on. A test without a row does not build.
 rooms_test_acpi := vmm devices base
 rooms_test_acpi_linux := vmm devices base
+rooms_test_asks := supervisor spec devices jail base
 rooms_test_balloon := devices base
 rooms_test_balloon_idle := supervisor base
 rooms_test_base := base

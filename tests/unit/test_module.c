@@ -714,9 +714,9 @@ static void rig_begin(void)
 	strcpy(a.sun_path, rig.path);
 	rig.b.exec_fd = rig.b.first = -1;
 	rig.b.connects = true;
-	rig.b.naddresses = 1;
-	memcpy(&rig.b.address[0].at, &a, sizeof(a));
-	rig.b.address[0].len = sizeof(a);
+	rig.b.to.n = 1;
+	memcpy(&rig.b.to.at[0].at, &a, sizeof(a));
+	rig.b.to.at[0].len = sizeof(a);
 	for (unsigned i = 0; i < BLK_MAX_QUEUES; i++)
 		rig.b.slot[i].had = -1;
 	rig_listen();

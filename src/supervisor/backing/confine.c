@@ -19,7 +19,8 @@
  *                    - files, at /files/NAME: those that the plan has open, whatever their paths
  *                      have become
  *   capabilities     those of the plan
- *   a filter         that makes no namespaces; or one that lets nothing pass but the plan's calls
+ *   a filter         that makes no namespaces; or one that lets nothing pass but the plan's calls,
+ *                    and of those of a network what cannot name an address
  *   no_new_privs, limits, no other descriptors, its own session, dies with the supervisor
  *
  * Here are the socket, the order of the steps, and those that take a line or two; the others are in
@@ -158,16 +159,24 @@ static enum confine_ids take_ids(const struct confine_start *s)
 static void keep_descriptors(const struct confine_start *s)
 {
 	const struct confine_plan *p = s->plan;
-	int listener = fcntl(p->listener, F_DUPFD_CLOEXEC, CONFINE_EXEC + 1),
-	    null = fcntl(s->null, F_DUPFD_CLOEXEC, CONFINE_EXEC + 1),
-	    program = p->program ? null : fcntl(p->exec_fd, F_DUPFD_CLOEXEC, CONFINE_EXEC + 1);
+	const struct confine_network *net = p->network;
+	int listener = fcntl(p->listener, F_DUPFD_CLOEXEC, CONFINE_KEEP),
+	    null = fcntl(s->null, F_DUPFD_CLOEXEC, CONFINE_KEEP),
+	    program = p->program ? null : fcntl(p->exec_fd, F_DUPFD_CLOEXEC, CONFINE_KEEP),
+	    ask = net ? fcntl(net->ask, F_DUPFD_CLOEXEC, CONFINE_KEEP) : null,
+	    answer = net ? fcntl(net->answer, F_DUPFD_CLOEXEC, CONFINE_KEEP) : null;
+	unsigned first = net ? CONFINE_KEEP : CONFINE_EXEC + 1;
 
 	confine_must(listener, "descriptors");
 	confine_must(program, "descriptors");
 	confine_must(dup2(null, 0), "descriptors");
 	confine_must(dup2(listener, CONFINE_LISTENER), "descriptors");
 	confine_must(dup3(program, CONFINE_EXEC, O_CLOEXEC), "descriptors");
-	confine_must((int)syscall(SYS_close_range, CONFINE_EXEC + 1, ~0u, 0), "descriptors");
+	if (net) {
+		confine_must(dup2(ask, CONNECT_ASK_FD), "descriptors");
+		confine_must(dup2(answer, CONNECT_ANSWER_FD), "descriptors");
+	}
+	confine_must((int)syscall(SYS_close_range, first, ~0u, 0), "descriptors");
 }
 
 static void limit(int what, rlim_t n, const char *name)
@@ -208,8 +217,14 @@ static void drop_capabilities(uint64_t set)
 
 static _Noreturn void confine_child(struct confine_start *s)
 {
-	static const char *const env[] = {"PATH=/usr/bin:/bin", "LC_ALL=C", NULL};
 	const struct confine_plan *p = s->plan;
+	const bool ends = p->network && p->network->ends;
+	const char *const env[] = {"PATH=/usr/bin:/bin",
+				   "LC_ALL=C",
+				   "HOME=/",
+				   p->network ? "LD_PRELOAD=/files/" CONFINE_CONNECT : NULL,
+				   ends ? CONNECT_ENDS "=1" : NULL,
+				   NULL};
 	char *const *argv = (char *const *)(uintptr_t)p->argv;
 	enum confine_ids ids;
 	sigset_t none;
@@ -259,11 +274,15 @@ static pid_t clone_confined(struct confine_start *s)
 	return (pid_t)pid;
 }
 
-/* Root may give it more than it has itself. Where it may not, what there is has to do. */
+/* Root may give it more than it has itself. Where it may not, what there is has to do. It needs no
+ * less until it has put away what is the supervisor's. */
 static void raise_nofile(const struct confine_plan *p, pid_t pid)
 {
 	const struct rlimit l = {p->nofile, p->nofile};
+	struct rlimit has;
 
+	if (!getrlimit(RLIMIT_NOFILE, &has) && has.rlim_cur >= l.rlim_cur)
+		return;
 	if (!geteuid() && prlimit(pid, RLIMIT_NOFILE, &l, NULL))
 		log_debug("%s: RLIMIT_NOFILE stays what it is", p->name);
 }

@@ -13,11 +13,14 @@
 
 #include <insula/err.h>
 
+#include "devices/module/module_connect.h"
 #include "supervisor/child.h"
 
 #define CONFINE_LISTENER 3 /* the descriptor on which the program finds its socket */
 #define CONFINE_FILES 20
+#define CONFINE_CONNECT "connect.so" /* file of a plan with a network: its connect() */
 #define CONFINE_NAME 32
+#define CONFINE_AT 64
 
 /* How its ids are mapped. */
 enum confine_ids {
@@ -27,10 +30,19 @@ enum confine_ids {
 };
 
 struct confine_file {
-	char name[CONFINE_NAME]; /* it is /files/NAME there */
+	char name[CONFINE_NAME]; /* it is /files/NAME there, */
+	char at[CONFINE_AT];     /* or this, if it is not "" */
 	const char *path;        /* absolute */
 	int fd;                  /* the file that is meant */
 	bool write;
+	bool exec; /* it is a library */
+};
+
+/* A program that asks for connections (asks.h). */
+struct confine_network {
+	int ask, answer;   /* become CONNECT_ASK_FD and CONNECT_ANSWER_FD */
+	const char *hosts; /* what /etc/hosts says */
+	bool ends;         /* CONNECT_ENDS */
 };
 
 /* All of it is borrowed. */
@@ -44,6 +56,7 @@ struct confine_plan {
 	bool ro;      /* dir */
 	const struct confine_file *file;
 	unsigned nfiles;
+	const struct confine_network *network; /* NULL: none */
 	bool range;            /* a user's range of ids is mapped, if there is one */
 	uint64_t keep;         /* capabilities, a bit for each */
 	const uint16_t *calls; /* that it may make; NULL: it has a list of its own */

@@ -8,6 +8,7 @@
 #include "confine.h"
 
 #define CONFINE_EXEC (CONFINE_LISTENER + 1) /* the program, if the plan has it open */
+#define CONFINE_KEEP 7    /* with a network: these and those of module_connect.h */
 #define CONFINE_SETUP 127 /* status: the child could not get as far as the program */
 
 /* Parent: write the id maps of `pid`. *ids is what came of it. */

@@ -122,10 +122,10 @@ static void add_proc(int self)
 /* What is at the path now must be what was opened and looked at. */
 static int take_file(const struct confine_file *f)
 {
+	const uint64_t set =
+		QUIET | (f->exec ? 0 : MOUNT_ATTR_NOEXEC) | (f->write ? 0 : MOUNT_ATTR_RDONLY);
 	struct stat now, then;
-	int tree =
-		take_tree(f->path, QUIET | MOUNT_ATTR_NOEXEC | (f->write ? 0 : MOUNT_ATTR_RDONLY),
-			  MS_PRIVATE);
+	int tree = take_tree(f->path, set, MS_PRIVATE);
 
 	confine_must(fstat(tree, &now), f->path);
 	confine_must(fstat(f->fd, &then), f->path);
@@ -136,13 +136,38 @@ static int take_file(const struct confine_file *f)
 	return tree;
 }
 
-static void put_file_tree(const char *name, int tree)
+/* The directories above it. */
+static void add_above(const char *path)
 {
-	char at[sizeof("files/") + CONFINE_NAME];
+	char dir[CONFINE_AT];
 
-	snprintf(at, sizeof(at), "files/%s", name);
+	for (const char *p = strchr(path, '/'); p; p = strchr(p + 1, '/')) {
+		snprintf(dir, sizeof(dir), "%.*s", (int)(p - path), path);
+		if (mkdir(dir, 0755) && errno != EEXIST)
+			confine_failed(dir);
+	}
+}
+
+static void put_file_tree(const struct confine_file *f, int tree)
+{
+	char at[sizeof("files/") + CONFINE_AT];
+
+	if (f->at[0])
+		snprintf(at, sizeof(at), "%s", f->at + 1);
+	else
+		snprintf(at, sizeof(at), "files/%s", f->name);
+	add_above(at);
 	add_file(at, "");
 	put_tree(tree, at);
+}
+
+/* Nobody resolves names there: what was resolved is in a file. QEMU looks for its drivers, which
+ * are libraries, by way of the directory of its program. */
+static void add_network(const struct confine_network *n)
+{
+	add_above("etc/hosts");
+	add_file("etc/hosts", n->hosts);
+	confine_must(mkdir("usr/bin", 0755), "usr/bin");
 }
 
 /* The whole of /usr, or its libraries alone. */
@@ -187,7 +212,9 @@ static void make_root(const struct confine_plan *p)
 		add_null();
 	confine_must(mkdir("files", 0755), "files");
 	for (unsigned i = 0; i < p->nfiles; i++)
-		put_file_tree(p->file[i].name, tree[i]);
+		put_file_tree(&p->file[i], tree[i]);
+	if (p->network)
+		add_network(p->network);
 	confine_must((int)syscall(SYS_pivot_root, ".", "."), "pivot_root");
 	confine_must(umount2(".", MNT_DETACH), "the old root");
 	confine_must(chdir("/"), "/");

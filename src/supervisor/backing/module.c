@@ -27,31 +27,31 @@
 
 /* ---- addresses ---- */
 
-static void add_address(struct module_back *b, const void *at, size_t len)
+static void add_address(struct module_addresses *to, const void *at, size_t len)
 {
-	struct module_address *a = &b->address[b->naddresses];
+	struct module_address *a = &to->at[to->n];
 
-	for (unsigned i = 0; i < b->naddresses; i++) {
-		if (b->address[i].len == len && !memcmp(&b->address[i].at, at, len))
+	for (unsigned i = 0; i < to->n; i++) {
+		if (to->at[i].len == len && !memcmp(&to->at[i].at, at, len))
 			return;
 	}
-	if (b->naddresses == MODULE_ADDRESSES)
+	if (to->n == MODULE_ADDRESSES)
 		return;
 	memcpy(&a->at, at, len);
 	a->len = (socklen_t)len;
-	b->naddresses++;
+	to->n++;
 }
 
 /* False: it is no address. */
-static bool add_number(struct module_back *b, const char *text, uint16_t port)
+static bool add_number(struct module_addresses *to, const char *text, uint16_t port)
 {
 	struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = htons(port)};
 	struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
 
 	if (inet_pton(AF_INET, text, &four.sin_addr) == 1)
-		add_address(b, &four, sizeof(four));
+		add_address(to, &four, sizeof(four));
 	else if (inet_pton(AF_INET6, text, &six.sin6_addr) == 1)
-		add_address(b, &six, sizeof(six));
+		add_address(to, &six, sizeof(six));
 	else
 		return false;
 	return true;
@@ -83,7 +83,7 @@ ssize_t module_read(int fd, char *out, size_t size)
 
 /* The C library's resolver is made of plug-ins, which a static program cannot load: getent(1) is a
  * program that can. Once, before the VM runs; an address is kept for the VM's life. */
-static void resolve(struct module_back *b, const char *host, uint16_t port)
+static void resolve(struct module_addresses *to, const char *host, uint16_t port)
 {
 	char *const argv[] = {(char *)(uintptr_t) "getent", (char *)(uintptr_t) "ahosts",
 			      (char *)(uintptr_t) "--", (char *)(uintptr_t)host, NULL};
@@ -106,10 +106,27 @@ static void resolve(struct module_back *b, const char *host, uint16_t port)
 			;
 		while ((line = strsep(&rest, "\n"))) {
 			line[strcspn(line, " \t%")] = 0;
-			(void)add_number(b, line, port);
+			(void)add_number(to, line, port);
 		}
 	}
 	close(pipefd[0]);
+}
+
+int module_find(struct module_addresses *to, const char *host, uint16_t port, enum module_when when,
+		struct err *e)
+{
+	const unsigned had = to->n;
+
+	if (add_number(to, host, port))
+		return 0;
+	if (when == MODULE_LATER)
+		return err_set(e, -EINVAL,
+			       "host '%.60s'; expected an address: names are looked up when a VM "
+			       "starts",
+			       host);
+	resolve(to, host, port);
+	return to->n > had ? 0
+			   : err_set(e, -EINVAL, "host '%.60s': no address for that name", host);
 }
 
 static int tcp_addresses(struct module_back *b, const struct manifest_scheme *s,
@@ -122,17 +139,7 @@ static int tcp_addresses(struct module_back *b, const struct manifest_scheme *s,
 	if (b->uri.socket[0])
 		return err_set(e, -EINVAL, "socket '%.60s'; expected none with %s://",
 			       b->uri.socket, s->name);
-	if (!add_number(b, b->uri.host, port)) {
-		if (when == MODULE_LATER)
-			return err_set(e, -EINVAL,
-				       "host '%.60s'; expected an address: names are looked up "
-				       "when a VM starts",
-				       b->uri.host);
-		resolve(b, b->uri.host, port);
-	}
-	return b->naddresses
-		       ? 0
-		       : err_set(e, -EINVAL, "host '%.60s': no address for that name", b->uri.host);
+	return module_find(&b->to, b->uri.host, port, when, e);
 }
 
 static int unix_address(struct module_back *b, const struct manifest_scheme *s, struct err *e)
@@ -147,7 +154,7 @@ static int unix_address(struct module_back *b, const struct manifest_scheme *s, 
 			       "socket '%.60s'; expected an absolute path: %s:///NAME?socket=FILE",
 			       b->uri.socket, s->name);
 	strcpy(a.sun_path, b->uri.socket);
-	add_address(b, &a, sizeof(a));
+	add_address(&b->to, &a, sizeof(a));
 	return 0;
 }
 
@@ -172,7 +179,7 @@ static int find_addresses(struct module_back *b, enum module_when when, struct e
 /* Begin to connect: a socket that is connected or about to be. */
 static int begin_connect(struct module_back *b, struct err *e)
 {
-	const struct module_address *a = &b->address[b->turn++ % b->naddresses];
+	const struct module_address *a = &b->to.at[b->turn++ % b->to.n];
 	int fd = socket(a->at.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), rc;
 	const int on = 1;
 
@@ -205,7 +212,7 @@ static int connect_now(struct module_back *b, struct err *e)
 {
 	int rc = -EINVAL;
 
-	for (unsigned i = 0; i < b->naddresses; i++) {
+	for (unsigned i = 0; i < b->to.n; i++) {
 		int fd = begin_connect(b, e);
 
 		rc = fd;
@@ -241,44 +248,78 @@ static int put_text(struct module_back *b, const char *target, struct err *e)
 	return module_take_files(b, e);
 }
 
+/* The parts of a target that is a URI, behind b->text[*n]. */
+static int put_uri(struct module_back *b, const char *target, int *n, enum module_when when,
+		   struct err *e)
+{
+	char port[8];
+	unsigned number;
+	int rc = uri_parse(&b->uri, target, e);
+
+	if (!rc)
+		rc = find_addresses(b, when, e);
+	if (rc)
+		return rc;
+	number = b->uri.port ? b->uri.port : manifest_scheme(&b->manifest, b->uri.scheme)->port;
+	snprintf(port, sizeof(port), "%u", number);
+	for (const char *const *p =
+		     (const char *const[]){"scheme", b->uri.scheme, "host", b->uri.host, "port",
+					   port, "user", b->uri.user, "path", b->uri.path, NULL};
+	     *p && !rc; p += 2) {
+		int k = snprintf(b->text + *n, sizeof(b->text) - (size_t)*n, "%s=%s", p[0], p[1]);
+
+		if (p[1][0]) /* what is not said is not there */
+			*n += k + 1;
+		if ((size_t)*n > sizeof(b->text))
+			rc = err_set(e, -EINVAL, "too long");
+	}
+	return rc;
+}
+
 /* The target is a value as those of the settings are. */
-static int open_served(struct module_back *b, const char *target, struct err *e)
+static int open_served(struct module_back *b, const char *target, enum module_when when,
+		       struct err *e)
 {
 	int n = manifest_target(&b->manifest, target, b->text, sizeof(b->text), e), more;
+	int rc = n > 0 && b->manifest.nschemes ? put_uri(b, target, &n, when, e) : 0;
 
-	if (n < 0)
-		return n;
+	if (n < 0 || rc)
+		return n < 0 ? n : rc;
 	more = manifest_settings(&b->manifest, b->conf->options, b->text + n,
 				 sizeof(b->text) - (size_t)n, e);
 	if (more < 0)
 		return more;
 	b->text_len = (unsigned)(n + more);
-	return served_open(&b->served, b, e);
+	return served_open(&b->served, b, when, e);
+}
+
+static int open_linked(struct module_back *b, const char *target, enum module_when when,
+		       struct err *e)
+{
+	int rc;
+
+	b->connects = b->manifest.nschemes;
+	rc = b->connects ? uri_parse(&b->uri, target, e) : 0;
+	if (!rc)
+		rc = put_text(b, target, e);
+	return !rc && b->connects ? find_addresses(b, when, e) : rc;
 }
 
 static int open_all(struct module_back *b, const char *libexec, enum module_when when,
 		    struct err *e)
 {
 	const char *target = b->conf->path + strlen(b->name) + 1;
-	char dir[4352];
 	int rc;
 
-	snprintf(dir, sizeof(dir), "%s/modules", libexec);
-	rc = manifest_open(&b->manifest, dir, b->name, &b->exec_fd, e);
+	snprintf(b->dir, sizeof(b->dir), "%s/modules", libexec);
+	rc = manifest_open(&b->manifest, b->dir, b->name, &b->exec_fd, e);
 	if (rc)
 		return rc;
-	if (b->manifest.serves)
-		return open_served(b, target, e);
-	b->connects = b->manifest.nschemes;
 	/* "nbd://host/x" is short for "nbd:nbd://host/x". */
-	if (b->connects && !strncmp(target, "//", 2))
+	if (b->manifest.nschemes && !strncmp(target, "//", 2))
 		target = b->conf->path;
-	rc = b->connects ? uri_parse(&b->uri, target, e) : 0;
-	if (!rc)
-		rc = put_text(b, target, e);
-	if (!rc && b->connects)
-		rc = find_addresses(b, when, e);
-	if (rc || when == MODULE_CHECK || !b->connects)
+	rc = b->manifest.serves ? open_served(b, target, when, e) : open_linked(b, target, when, e);
+	if (rc || when == MODULE_CHECK || !b->to.n)
 		return rc;
 	rc = b->first = when == MODULE_NOW ? connect_now(b, e) : begin_connect(b, e);
 	return rc < 0 ? rc : 0;

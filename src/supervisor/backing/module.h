@@ -28,7 +28,7 @@
 #include "spec/config.h"
 #include "spec/manifest.h"
 
-#define MODULE_ADDRESSES 8
+#define MODULE_ADDRESSES 16
 #define MODULE_PATIENCE_MS 2000u
 #define MODULE_CONNECT_MS 5000 /* for each address, at the start */
 #define MODULE_FENCE_NS 5000000000ull
@@ -40,6 +40,11 @@ struct served;
 struct module_address {
 	struct sockaddr_storage at;
 	socklen_t len;
+};
+
+struct module_addresses {
+	unsigned n;
+	struct module_address at[MODULE_ADDRESSES];
 };
 
 /* One lane's connection. */
@@ -56,20 +61,22 @@ struct module_slot {
 struct module_back {
 	const struct disk_config *conf; /* borrowed */
 	char name[CONFIG_MODULE_MAX + 1];
+	char dir[4352]; /* where modules are */
 	struct manifest manifest;
 	int exec_fd; /* owned */
 	struct served
-		*served; /* owned: it is of the second kind, and all below `text` is not there */
+		*served; /* owned: it is of the second kind, and has no lanes and no `files` */
 	char text[MODULE_TEXT_MAX]; /* struct msg_start_module.text; of the second kind values */
 	unsigned text_len;
 	int files; /* owned, or -1: what the files of its settings hold, a sealed memory */
 	bool connects;
 	bool late; /* MODULE_LATER */
 	struct uri uri;
-	unsigned naddresses, turn; /* the one that is tried next */
-	struct module_address address[MODULE_ADDRESSES];
-	int first; /* owned, or -1: connected, and not handed out yet */
-	bool same; /* the server has lived through the death of the last process */
+	/* What is connected to; of the second kind, what is tried before its program starts. */
+	struct module_addresses to;
+	unsigned turn; /* the one that is tried next */
+	int first;     /* owned, or -1: connected, and not handed out yet */
+	bool same;     /* the server has lived through the death of the last process */
 	struct module_slot slot[BLK_MAX_QUEUES];
 };
 
@@ -90,6 +97,9 @@ void module_close(struct module_back *b);
 /* Of module_open(): what comes from `fd` until its end, at most `size` bytes. The count, or a negative
  * errno: -ETIMEDOUT after MODULE_READ_MS. */
 ssize_t module_read(int fd, char *out, size_t size);
+/* Of module_open(): the addresses of a host, added to `to`. */
+int module_find(struct module_addresses *to, const char *host, uint16_t port, enum module_when when,
+		struct err *e);
 /* Of module_open(): the files that settings in text[*len] name are read, and the text says where
  * they are in b->files then. */
 int module_take_files(struct module_back *b, struct err *e);

@@ -50,8 +50,9 @@ static const uint16_t served_calls[] = {
 	SYS_clock_gettime, SYS_clock_getres, SYS_clock_nanosleep, SYS_nanosleep, SYS_gettimeofday,
 	SYS_timerfd_create, SYS_timerfd_settime,
 	/* events */
-	SYS_eventfd2, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_wait, SYS_epoll_pwait, SYS_poll,
-	SYS_ppoll, SYS_pipe2, SYS_fcntl, SYS_dup, SYS_dup3, SYS_write, SYS_writev, SYS_readv,
+	SYS_eventfd2, SYS_epoll_create, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_wait,
+	SYS_epoll_pwait, SYS_poll, SYS_ppoll, SYS_pipe2, SYS_fcntl, SYS_dup, SYS_dup3, SYS_write,
+	SYS_writev, SYS_readv,
 	/* its socket */
 	SYS_accept, SYS_accept4, SYS_listen, SYS_recvmsg, SYS_sendmsg, SYS_recvfrom, SYS_sendto,
 	SYS_getsockname, SYS_getpeername, SYS_getsockopt, SYS_setsockopt, SYS_shutdown,
@@ -91,6 +92,7 @@ static int open_one(struct served *s, const struct manifest_setting *m,
 
 	*f = (struct confine_file){.path = path, .write = m->write && !v->ro};
 	snprintf(f->name, sizeof(f->name), "%s", m->key);
+	snprintf(f->at, sizeof(f->at), "%s", m->at);
 	/* O_NONBLOCK: a FIFO that somebody named must not hang us. */
 	f->fd = open(path, (f->write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
 	if (f->fd < 0)
@@ -120,9 +122,43 @@ static int open_files(struct served *s, const struct manifest_values *v, struct 
 
 /* ---- the program ---- */
 
-static int served_spawn(void *served, int listener, struct err *e)
+static void served_broken(void *served)
 {
 	struct served *s = served;
+
+	child_shoot(&s->program);
+}
+
+/* What its connect() is made of. */
+static int open_library(struct served *s, struct err *e)
+{
+	struct confine_file *f = &s->file[s->nfiles];
+
+	snprintf(s->library, sizeof(s->library), "%s/" CONFINE_CONNECT, s->module->dir);
+	*f = (struct confine_file){.name = CONFINE_CONNECT, .path = s->library, .exec = true};
+	f->fd = manifest_open_beside(s->module->dir, CONFINE_CONNECT, e);
+	if (f->fd < 0)
+		return f->fd;
+	s->nfiles++;
+	return 0;
+}
+
+/* Its host of the URI, by one address: the next one, when it has ended. */
+static int next_host(struct served *s, char hosts[SERVED_HOSTS], struct err *e)
+{
+	const struct module_back *b = s->module;
+
+	memcpy(hosts, s->hosts, sizeof(s->hosts));
+	if (!b->manifest.nschemes)
+		return 0;
+	if (s->back.peers > 1)
+		s->module->turn++;
+	return served_add_host(hosts, &b->to.at[b->turn % b->to.n], b->uri.host, e);
+}
+
+static int spawn_confined(struct served *s, int listener, const struct confine_network *net,
+			  struct err *e)
+{
 	const struct manifest *m = &s->module->manifest;
 	const struct confine_plan plan = {
 		.name = s->module->name,
@@ -132,6 +168,7 @@ static int served_spawn(void *served, int listener, struct err *e)
 		.dir = -1,
 		.file = s->file,
 		.nfiles = s->nfiles,
+		.network = net,
 		/* Root opens what belongs to others; a user is root there, and needs none. */
 		.keep = geteuid() ? 0 : 1ull << CAP_DAC_OVERRIDE,
 		.calls = served_calls,
@@ -144,9 +181,30 @@ static int served_spawn(void *served, int listener, struct err *e)
 	};
 	enum confine_ids ids;
 
+	return confine_spawn(&plan, &s->program, &ids, e);
+}
+
+static int served_spawn(void *served, int listener, struct err *e)
+{
+	struct served *s = served;
+	char hosts[SERVED_HOSTS];
+	struct confine_network net = {.hosts = hosts, .ends = !s->module->manifest.reconnects};
+	int rc;
+
 	s->back.peers++;
 	log_info("%s: %s", s->module->name, s->module->conf->path);
-	return confine_spawn(&plan, &s->program, &ids, e);
+	fd_close(&s->module->first); /* it has been tried */
+	if (!s->has_network)
+		return spawn_confined(s, listener, NULL, e);
+	rc = next_host(s, hosts, e);
+	if (!rc)
+		rc = asks_begin(&s->asks, s->program.loop, &net.ask, &net.answer, e);
+	if (rc)
+		return rc;
+	rc = spawn_confined(s, listener, &net, e);
+	fd_close(&net.ask);
+	fd_close(&net.answer);
+	return rc;
 }
 
 static int served_connect(struct vhost_back *b, struct err *e)
@@ -164,7 +222,7 @@ static struct manifest_values served_values(const struct served *s)
 					.queues = s->back.nqueues};
 }
 
-int served_open(struct served **out, const struct module_back *b, struct err *e)
+int served_open(struct served **out, struct module_back *b, enum module_when when, struct err *e)
 {
 	struct served *s = calloc(1, sizeof(*s));
 	struct manifest_values v;
@@ -174,6 +232,8 @@ int served_open(struct served **out, const struct module_back *b, struct err *e)
 	if (!s)
 		return err_set(e, -ENOMEM, "out of memory");
 	s->module = b;
+	s->has_network = manifest_has_network(&b->manifest);
+	asks_init(&s->asks, b->conf->path, served_broken, s);
 	s->back = (struct vhost_back){.device_id = VIRTIO_ID_BLOCK,
 				      .nqueues = 1,
 				      .config_len = SERVED_CONFIG_LEN,
@@ -191,6 +251,10 @@ int served_open(struct served **out, const struct module_back *b, struct err *e)
 		rc = err_set(e, -EINVAL, "rate or iops; expected none with this module");
 	if (!rc)
 		rc = open_files(s, &v, e);
+	if (!rc && s->has_network)
+		rc = open_library(s, e);
+	if (!rc && s->has_network)
+		rc = served_reach(s, &v, when, e);
 	if (!rc)
 		rc = manifest_argv(&b->manifest, &v, s->argv, s->room, sizeof(s->room), e);
 	if (rc)
@@ -241,6 +305,7 @@ void served_close(struct served *s)
 	if (!s)
 		return;
 	end_in_order(&s->program);
+	asks_end(&s->asks);
 	child_free(&s->program);
 	vhost_close(&s->back);
 	for (unsigned i = 0; i < s->nfiles; i++)
