@@ -50,6 +50,7 @@ rooms_test_oci_share := oci spec base
 rooms_test_oci_state := oci spec base
 rooms_test_overlay := devices base
 rooms_test_overlay_file := supervisor spec image devices jail base
+rooms_test_pages := supervisor spec devices image jail base
 rooms_test_pager := supervisor spec image jail pager base
 rooms_test_pci := vmm base
 rooms_test_pci_place := vmm base

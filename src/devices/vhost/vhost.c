@@ -332,6 +332,20 @@ static void vhost_stop(void *dev, struct msg_stats *s)
 	s->n[STAT_VHOST_REQUESTS] = v->link.requests;
 }
 
+/* A snapshot is made, of which this device can only be part if no driver has it: nothing is in
+ * flight then. */
+static void vhost_quiet(void *dev)
+{
+	struct vhost *v = dev;
+
+	helper_is_quiet(v->h);
+}
+
+static void vhost_go_on(void *dev)
+{
+	(void)dev;
+}
+
 const struct helper_ops vhost_helper_ops = {
 	.regs = {.write = vhost_reg_write,
 		 .read = vhost_reg_read,
@@ -341,6 +355,8 @@ const struct helper_ops vhost_helper_ops = {
 	.event = vhost_event,
 	.woken = vhost_woken,
 	.message = vhost_message,
+	.quiet = vhost_quiet,
+	.go_on = vhost_go_on,
 	.stop = vhost_stop,
 };
 

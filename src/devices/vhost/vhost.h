@@ -30,38 +30,11 @@
 
 #include "devices/virtio/front.h"
 #include "vhost_link.h"
+#include "vhost_page.h"
 
-#define VHOST_PAGE_TAG 0x31484f56u /* "VOH1" */
 /* Of the 2 s that a vCPU waits: a connection that is being set up when it comes, then its own. */
 #define VHOST_SETUP_MS 700u
 #define VHOST_CALL_MS 1100u
-
-enum vhost_ring_is {
-	VHOST_RING_FRESH,   /* no back end has had it since the driver made it */
-	VHOST_RING_RUNS,    /* a back end has it, or had it when its connection ended */
-	VHOST_RING_STOPPED, /* it was given back, and goes on at `base` */
-};
-
-/* What outlives the process; in the device page, behind struct virtio_state. */
-struct vhost_state {
-	uint32_t known; /* the back end has said what it is: */
-	uint32_t pad;
-	uint64_t features; /* that the guest is offered */
-	uint8_t config[VHOST_CONFIG_MAX];
-	uint8_t wrote[VHOST_CONFIG_MAX]; /* 1: the driver has written this byte of it */
-	struct {
-		uint16_t is; /* enum vhost_ring_is */
-		uint16_t base;
-		uint16_t since; /* vring_mend() */
-		uint16_t pad;
-	} ring[VIRTIO_MAX_QUEUES];
-};
-
-struct vhost_page {
-	struct virtio_state virtio;
-	struct vhost_state vhost;
-};
-_Static_assert(sizeof(struct vhost_page) <= PORT_DEV_STATE_SIZE, "the state fits the page");
 
 enum vhost_is { VHOST_NOBODY, VHOST_HELLO, VHOST_UP };
 

@@ -124,5 +124,6 @@ const struct device_class device_vhost = {
 	.peer = vhost_peer,
 	.peer_began = vhost_peer_began,
 	.unsaved = "what its back end holds cannot be part of a snapshot",
+	.idle_saved = true,
 	.stats = &stats_vhost,
 };

@@ -107,6 +107,8 @@ struct device_class {
 	bool (*peer_began)(const struct device *d);
 	/* Why it cannot be part of a snapshot; NULL: it can. */
 	const char *unsaved;
+	/* It can as long as no driver has it: then its page is all that there is. */
+	bool idle_saved;
 	const struct stat_names *stats;
 };
 

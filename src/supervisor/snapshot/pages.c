@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Device pages in a snapshot. See pages.h. */
 #include <errno.h>
+#include <linux/virtio_config.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <insula/devpage.h>
 #include <insula/state.h>
 
+#include "devices/vhost/vhost_page.h"
 #include "pages.h"
 #include "snapdir.h"
 #include "supervisor/vm.h"
@@ -53,22 +55,60 @@ static uint32_t used_of(const uint8_t page[DP_SIZE])
 	return len;
 }
 
+/* No driver has it, though the guest's bus may have seen it (virtio 1.2, 2.1, 3.1.1). */
+static bool is_idle(const uint8_t page[DP_SIZE])
+{
+	struct port_state port;
+	struct virtio_state st;
+
+	memcpy(&port, page + DP_STATE_OFF, sizeof(port));
+	memcpy(&st, page + DP_STATE_OFF + PORT_STATE_LEN, sizeof(st));
+	return port.magic == PORT_STATE_MAGIC &&
+	       !(st.status & ~(uint32_t)VIRTIO_CONFIG_S_ACKNOWLEDGE);
+}
+
+static const char *unsaved(const struct device *d, const uint8_t page[DP_SIZE])
+{
+	return d->class->idle_saved && is_idle(page) ? NULL : d->class->unsaved;
+}
+
+static int read_page(const struct device *d, struct err *e)
+{
+	int rc = read_full(page_of(d), record.page, DP_SIZE, 0);
+
+	return rc ? err_sys(e, rc, "%s: its page", d->desc.name) : 0;
+}
+
+int pages_unsaved(const struct device *d, const char **why, struct err *e)
+{
+	int rc = d->class->unsaved ? read_page(d, e) : 0;
+
+	*why = rc ? NULL : unsaved(d, record.page);
+	return rc;
+}
+
 int pages_write(struct vm *vm, struct snapdir *d, struct err *e)
 {
 	int rc = 0;
 
 	for (unsigned i = 0; i < vm->ndevices && !rc; i++) {
 		struct state_out o = {room, sizeof(room), 0};
+		const struct device *one = &vm->device[i];
+		const char *why;
 
-		if (device_is_empty(&vm->device[i]))
+		if (device_is_empty(one))
 			continue;
-		name_it(&vm->device[i], &record);
-		rc = read_full(page_of(&vm->device[i]), record.page, DP_SIZE, 0);
-		if (!rc)
-			rc = state_put(&o, STATE_PAGES, VERSION, i, &record,
-				       (uint32_t)RECORD_HEAD + used_of(record.page));
+		name_it(one, &record);
+		rc = read_page(one, e);
 		if (rc)
-			return err_sys(e, rc, "%s: its page", vm->device[i].desc.name);
+			return rc;
+		why = unsaved(one, record.page);
+		if (why)
+			return err_set(e, -EOPNOTSUPP, "%s: %s", one->desc.name, why);
+		rc = state_put(&o, STATE_PAGES, VERSION, i, &record,
+			       (uint32_t)RECORD_HEAD + used_of(record.page));
+		if (rc)
+			return err_sys(e, rc, "%s: its page", one->desc.name);
 		rc = snapdir_write(d, SNAPDIR_DEVICES, o.at, o.len, e);
 	}
 	return rc;
@@ -89,6 +129,16 @@ static int fill_page(struct device *d, const struct page_record *r, uint32_t len
 	return 0;
 }
 
+/* The next one may be of another kind: its helper asks it, before there is a driver. */
+static int forget_back_end(const struct device *d, struct err *e)
+{
+	static const struct vhost_state none;
+
+	return pwrite(page_of(d), &none, sizeof(none), VHOST_STATE_OFF) == sizeof(none)
+		       ? 0
+		       : err_sys(e, -errno, "%s: its page", d->desc.name);
+}
+
 static int take_page(struct device *d, const void *at, size_t len, unsigned i, struct err *e)
 {
 	struct state_part p = {.type = STATE_PAGES,
@@ -97,15 +147,15 @@ static int take_page(struct device *d, const void *at, size_t len, unsigned i, s
 			       .size = sizeof(struct page_record),
 			       .unit = 1};
 	struct page_record want;
+	const char *why;
 	int rc = state_take(at, len, i, &p, 1, e);
 
 	if (rc)
 		return rc;
 	if (p.len < RECORD_HEAD + DP_STATE_OFF || (p.len - RECORD_HEAD) % UNIT)
 		return err_set(e, -EPROTO, "state: a device page of %u bytes", p.len);
-	if (d->class->unsaved)
-		return err_set(e, -EINVAL, "%s: %s", d->desc.name, d->class->unsaved);
 	name_it(d, &want);
+	memset(&record, 0, sizeof(record));
 	memcpy(&record, p.body, p.len);
 	if (memcmp(&record, &want, offsetof(struct page_record, size)) != 0) {
 		record.name[sizeof(record.name) - 1] = 0;
@@ -117,7 +167,11 @@ static int take_page(struct device *d, const void *at, size_t len, unsigned i, s
 		return err_set(e, -EINVAL, "device %u, %s, had %llu bytes; it has %llu", i,
 			       want.name, (unsigned long long)record.size,
 			       (unsigned long long)want.size);
-	return fill_page(d, &record, p.len - (uint32_t)RECORD_HEAD, e);
+	why = unsaved(d, record.page);
+	if (why)
+		return err_set(e, -EINVAL, "%s: %s", d->desc.name, why);
+	rc = fill_page(d, &record, p.len - (uint32_t)RECORD_HEAD, e);
+	return rc || d->class != &device_vhost ? rc : forget_back_end(d, e);
 }
 
 /* The record that begins here; 0: it does not fit. */

@@ -5,10 +5,14 @@
 
 #include <insula/err.h>
 
+struct device;
 struct snapdir;
 struct vm;
 
-/* Their helpers are at rest. */
+/* *why: why it cannot be part of a snapshot, as it is at this moment; NULL: it can. */
+int pages_unsaved(const struct device *d, const char **why, struct err *e);
+/* Their helpers are at rest. -EOPNOTSUPP: one of them cannot be saved (any more): a driver has come
+ * to it. */
 int pages_write(struct vm *vm, struct snapdir *d, struct err *e);
 /* The other way: into the pages of a VM of which nothing has been started. -EPROTO: `fd` does not
  * hold the pages of these devices; the text says which. */

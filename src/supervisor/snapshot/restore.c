@@ -65,8 +65,8 @@ static const struct {
 };
 
 /* kernel, initrd, append: they were for the beginning, and cannot be said again. */
-static const char *const beginning[] = {"kernel",     "initrd", "append",    "rootfs-size",
-					"entrypoint", "vfio",   "cloud-init"};
+static const char *const beginning[] = {"kernel",     "initrd", "append",     "rootfs-size",
+					"entrypoint", "vfio",   "cloud-init", "template"};
 
 static enum use use_of(const struct setting *s)
 {
@@ -185,6 +185,44 @@ static int apply(struct vm_config *c, const struct restore *r, struct err *e)
 	return rc;
 }
 
+/* insula-init mounts them where it was told at the boot. */
+static int same_shares(struct vm_config *c, const struct vm_config *then, struct err *e)
+{
+	unsigned i = 0;
+
+	while (i < c->nshares && i < then->nshares &&
+	       !strcmp(c->share[i].guest, then->share[i].guest) &&
+	       c->share[i].ro == then->share[i].ro && c->share[i].packed == then->share[i].packed)
+		i++;
+	if (i == c->nshares && i == then->nshares)
+		return 0;
+	return refuse_given(c, "share",
+			    "as many as the snapshot has, each at the same place in the guest, "
+			    "read-only and packed as there",
+			    e);
+}
+
+static int check_shares(struct vm_config *c, const struct restore *r, struct err *e)
+{
+	json_object *shares = j_get(j_get(r->snap.machine, "config"), "shares");
+	json_object *o = json_object_new_object();
+	struct vm_config *then = calloc(1, sizeof(*then));
+	int rc = then ? 0 : err_set(e, -ENOMEM, "out of memory");
+
+	if (!rc) {
+		config_init(then);
+		if (shares)
+			j_obj(o, "shares", json_object_get(shares));
+		rc = config_json(then, "", j_text(o), strlen(j_text(o)), e);
+		if (!rc)
+			rc = same_shares(c, then, e);
+		config_free(then);
+	}
+	json_object_put(o);
+	free(then);
+	return rc;
+}
+
 /* What the VM is now, for its own snapshots: the snapshot's, and over it what was said. */
 static int merge_json(struct vm_config *c, const struct restore *r, struct err *e)
 {
@@ -198,6 +236,7 @@ static int merge_json(struct vm_config *c, const struct restore *r, struct err *
 		json_object_put(own);
 		return err_set(e, -ENOMEM, "out of memory");
 	}
+	json_object_object_del(config, "template"); /* it has gone on */
 	json_object_object_foreach(own, key, value)
 	{
 		if (strcmp(key, "restore") != 0 && strcmp(key, "paused") != 0)
@@ -235,6 +274,8 @@ int restore_take(struct vm_config *c, struct err *e)
 		rc = check_given(c, r, e);
 	if (!rc)
 		rc = apply(c, r, e);
+	if (!rc && is_given(c, setting_find("share")))
+		rc = check_shares(c, r, e);
 	if (!rc && c->json)
 		rc = merge_json(c, r, e);
 	if (rc)
@@ -550,6 +591,15 @@ int restore_tell(struct vm *vm, const char *name, struct err *e)
 	return identity_tell(vm, &r->who, restore_told, &r->told, e);
 }
 
+static bool has_back_end(const struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->ndevices; i++) {
+		if (vm->device[i].class == &device_vhost)
+			return true;
+	}
+	return false;
+}
+
 int restore_start(struct vm *vm, struct err *e)
 {
 	struct restore *r = vm->conf->restoring;
@@ -561,8 +611,9 @@ int restore_start(struct vm *vm, struct err *e)
 		return rc;
 	if (vm->conf->paused)
 		standing_begin(vm);
-	/* What a guest has given back would come back as it was, and not as zeros. */
-	r->lazy = vm->faults && !vm_balloon(vm) && !vm_added(vm);
+	/* What a guest has given back would come back as it was, and not as zeros; and a back end
+	 * of another program maps memory without a word to us. */
+	r->lazy = vm->faults && !vm_balloon(vm) && !vm_added(vm) && !has_back_end(vm);
 	if (!r->lazy) {
 		vm->start_limit_ns += LOAD_NS(memmap_size(&vm->memmap));
 		return start_load(vm, e);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "pages.h"
 #include "save.h"
 #include "supervisor/backing/nic.h"
 #include "supervisor/plug.h"
@@ -10,10 +11,16 @@
 
 static int refuse_device(const struct device *d, struct err *e)
 {
+	const char *why;
+	int rc;
+
 	if (device_is_empty(d))
 		return 0;
-	if (d->class->unsaved)
-		return err_set(e, -EOPNOTSUPP, "%s: %s", d->desc.name, d->class->unsaved);
+	rc = pages_unsaved(d, &why, e);
+	if (rc)
+		return rc;
+	if (why)
+		return err_set(e, -EOPNOTSUPP, "%s: %s", d->desc.name, why);
 	if (d->class == &device_blk && d->back.disk->conf->overlay &&
 	    !strcmp(d->back.disk->conf->overlay, "discard"))
 		return err_set(
