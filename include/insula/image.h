@@ -101,6 +101,7 @@ struct image_config {
 	unsigned layers; /* with IMAGE_ROOT_RO: the root is made of so many layers */
 	bool upper;      /* a disk of that serial takes what is written to the root */
 	const char *dir; /* is made in the root if it is missing; NULL: none */
+	bool template;   /* cards and live shares wait until the machine goes on */
 };
 
 /* A sealed memfd (close-on-exec) with a cpio archive that holds /insula/config: the second initrd

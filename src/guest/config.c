@@ -110,6 +110,8 @@ void config_read(struct config *c)
 			c->layers = layers(value);
 		else if (strcmp(p, "upper") == 0)
 			c->upper = strcmp(value, "disk") == 0;
+		else if (strcmp(p, "template") == 0)
+			c->template = strcmp(value, "yes") == 0;
 		else if (strcmp(p, "dir") == 0)
 			c->dir = value;
 		else if (strcmp(p, "share") == 0)

@@ -26,6 +26,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -235,6 +236,8 @@ void fs_watch(char *const fs[])
 	if (pid)
 		return;
 	setsid();
+	/* Of whoever has forked it, somebody may wait for the end of these. */
+	syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0);
 	prctl(PR_SET_NAME, "insula-shares");
 	for (;;) {
 		sleep_ms(LOOK_MS);

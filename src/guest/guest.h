@@ -50,8 +50,9 @@ struct config {
 	/* Serve the host instead, or in a process of its own beside the shell or the root's init.
 	 */
 	enum { AGENT_NONE, AGENT_ALONE, AGENT_BESIDE } agent;
-	char **share; /* where to mount the read-only disks of the host; NULL-terminated */
-	char **fs;    /* live shares, "ro,TAG,DIR" or "rw,TAG,DIR", those on the PCI bus
+	bool template; /* cards and live shares wait: template.c */
+	char **share;  /* where to mount the read-only disks of the host; NULL-terminated */
+	char **fs;     /* live shares, "ro,TAG,DIR" or "rw,TAG,DIR", those on the PCI bus
 		       * "ro,pci,TAG,DIR"; NULL-terminated */
 };
 
@@ -70,8 +71,11 @@ void modules_load_for(const char *hid, const char *group);
 void modules_load_pci(void);
 /* What a disk, a card or a share needs that comes later, if there is a place for one: a bridge. */
 void modules_load_later(void);
-/* The group "virtio-ID" for each virtio device that a bus has; twice does no harm. */
-void modules_load_virtio(void);
+/* The group "virtio-ID" for each virtio device that a bus has; twice does no harm. `template`: those
+ * of cards and live shares last, and they take no device before modules_go_on(). */
+void modules_load_virtio(bool template);
+/* Devices that wait get their drivers. False: none does (any more). */
+bool modules_go_on(void);
 
 /* ---- net.c ---- */
 
@@ -121,6 +125,15 @@ void fs_watch(char *const fs[]);
 
 /* From a process of its own, use the processors that come. No-op if none can. */
 void cpus_watch(void);
+
+/* ---- template.c ---- */
+
+/* Before the host is served, if it is a template; `c` is kept. */
+void template_waits(const struct config *c);
+/* For GP_RESUMED, the first time: its cards get their drivers; before net_renew(). */
+bool template_goes_on(void);
+/* Then its live shares are mounted. */
+void template_shares(void);
 
 /* ---- leave.c ---- */
 

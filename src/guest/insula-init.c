@@ -10,7 +10,8 @@
  *     a root disk      become its init
  *     none of these    a shell on the console, and power off when it ends
  *
- * In the last two a process of its own may serve the host's commands beside. Whatever fails before
+ * In the last two a process of its own may serve the host's commands beside. A template (template.c)
+ * leaves its network cards and live shares alone until the host says that it goes on. Whatever fails before
  * that is one line on the console and status 125. As long as it is PID 1 itself, it ends the
  * machine for whoever sends the signals of poweroff, reboot and halt.
  */
@@ -234,7 +235,7 @@ int main(void)
 	modules_load_for("QEMU0001", "panic");
 	modules_load_for("LNRO0005", "virtio"); /* virtio over MMIO */
 	modules_load_pci();
-	modules_load_virtio();
+	modules_load_virtio(c.template);
 	modules_load_later();
 	modules_load("seed");
 	modules_load("assigned"); /* last: cards of the machine's own have their names by now */
@@ -242,7 +243,8 @@ int main(void)
 	if (sethostname(c.hostname, strlen(c.hostname)) < 0)
 		die_errno("host name \"%s\"", c.hostname);
 	loopback_up();
-	net_up(&c);
+	if (!c.template)
+		net_up(&c);
 	if (c.share[0])
 		mounts_prepare_shares();
 	if (c.root == ROOT_INITRD)
@@ -253,8 +255,12 @@ int main(void)
 		mounts_leave_initramfs();
 	net_resolv(&c);
 	mounts_shares(c.share);
-	fs_mount(c.fs);
-	fs_watch(c.fs);
+	if (c.template) {
+		template_waits(&c);
+	} else {
+		fs_mount(c.fs);
+		fs_watch(c.fs);
+	}
 	cpus_watch();
 	if (c.agent == AGENT_ALONE)
 		serve_alone();

@@ -18,7 +18,8 @@
 #define LIST "/insula/modules"
 #define FOLDER "/insula/m"
 #define PCI_DEVICES "/sys/bus/pci/devices"
-#define VIRTIO_DEVICES "/sys/bus/virtio/devices"
+#define VIRTIO "/sys/bus/virtio"
+#define VIRTIO_DEVICES VIRTIO "/devices"
 
 static void load_module(const char *file)
 {
@@ -129,20 +130,72 @@ void modules_load_later(void)
 		modules_load(groups[i]);
 }
 
-void modules_load_virtio(void)
+/* A card, or a live share: what is another one's when the machine goes on. */
+static bool waits(unsigned id)
 {
-	DIR *d = opendir(VIRTIO_DEVICES);
+	return id == 1 || id == 26; /* virtio 1.2, 5 */
+}
+
+/* Those that wait, or the others. */
+static void load_virtio(DIR *d, bool waiting)
+{
 	struct dirent *e;
 	char group[24];
 
+	while ((e = readdir(d))) {
+		unsigned id = sys_number(VIRTIO_DEVICES, e->d_name, "device");
+
+		snprintf(group, sizeof group, "virtio-%u", id);
+		if (e->d_name[0] != '.' && waits(id) == waiting)
+			modules_load(group);
+	}
+	rewinddir(d);
+}
+
+static bool write_virtio(const char *file, const char *text)
+{
+	char path[64];
+	bool ok;
+	int fd;
+
+	snprintf(path, sizeof path, VIRTIO "/%s", file);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+void modules_load_virtio(bool template)
+{
+	DIR *d = opendir(VIRTIO_DEVICES);
+
 	if (!d)
 		return; /* a kernel without virtio, or a board without such devices */
-	while ((e = readdir(d))) {
-		if (e->d_name[0] == '.')
-			continue;
-		snprintf(group, sizeof group, "virtio-%u",
-			 sys_number(VIRTIO_DEVICES, e->d_name, "device"));
-		modules_load(group);
-	}
+	load_virtio(d, false);
+	if (template && !write_virtio("drivers_autoprobe", "0"))
+		die_errno(VIRTIO "/drivers_autoprobe");
+	load_virtio(d, true);
 	closedir(d);
+}
+
+bool modules_go_on(void)
+{
+	char line[8] = "";
+	FILE *f = fopen(VIRTIO "/drivers_autoprobe", "re");
+	DIR *d = opendir(VIRTIO_DEVICES);
+	struct dirent *e;
+	bool held = f && d && fgets(line, sizeof line, f) && line[0] == '0';
+
+	if (held && !write_virtio("drivers_autoprobe", "1"))
+		die_errno(VIRTIO "/drivers_autoprobe");
+	/* Of one that has a driver already the kernel says that it has nothing to do. */
+	while (held && (e = readdir(d)))
+		if (e->d_name[0] != '.')
+			write_virtio("drivers_probe", e->d_name);
+	if (d)
+		closedir(d);
+	if (f)
+		fclose(f);
+	return held;
 }

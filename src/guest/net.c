@@ -346,13 +346,15 @@ static bool take_down(int fd, const char *name)
 }
 
 /* "OLD,NEW[,...]". If nothing but the MAC address is new, the card stays up, and keeps its routes
- * and all addresses but those that IPv6 has made of the old one. */
+ * and all addresses but those that IPv6 has made of the old one. If nothing is, it is set up as at
+ * the boot. */
 static void renew_card(int fd, char *card)
 {
 	char name[IFNAMSIZ], mac[18], *rest = card, *old = strsep(&rest, ",");
-	bool more = strlen(rest) > 17;
+	bool more;
 
 	snprintf(mac, sizeof mac, "%s", rest);
+	more = strlen(rest) > 17 || strcasecmp(old, mac) == 0;
 	if (!find_once(old, name)) {
 		complain(old, "no card has this address");
 		return;

@@ -84,6 +84,7 @@ void resumed_rest(char *const *strings, char why[GP_TEXT_LEN])
 {
 	const char *host = strings[GP_NAME_HOST], *id = strings[GP_NAME_MACHINE_ID];
 	static struct hook_env told;
+	bool begins = template_goes_on();
 
 	hooks_environment(&told, strings); /* before net_renew() changes them */
 	if (host[0] && sethostname(host, strlen(host)) < 0)
@@ -91,5 +92,7 @@ void resumed_rest(char *const *strings, char why[GP_TEXT_LEN])
 	if (id[0])
 		set_machine_id(id, why);
 	net_renew(strings + GP_RESUMED_NAMES, GP_CARDS_MAX, why);
+	if (begins)
+		template_shares();
 	hooks_run(HOOKS, "resumed", told.set, HOOK_MS, why);
 }

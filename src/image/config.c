@@ -2,7 +2,7 @@
 /*
  * The second part of the initrd: a cpio archive with /insula/config, for src/guest/config.c.
  * Records "key=value", each ended by a NUL: share, fs and net repeat; hostname, root (ro, rw),
- * layers (how many), upper (disk), dir and agent (vsock, beside) appear at most once.
+ * layers (how many), upper (disk), dir, agent (vsock, beside) and template (yes) appear at most once.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -53,6 +53,8 @@ static void records(struct text *t, const struct image_config *c)
 		record(t, "dir", c->dir);
 	if (c->agent)
 		record(t, "agent", c->agent == IMAGE_AGENT_BESIDE ? "beside" : "vsock");
+	if (c->template)
+		record(t, "template", "yes");
 	for (char *const *s = c->share; s && *s; s++)
 		record(t, "share", *s);
 	for (char *const *s = c->fs; s && *s; s++)

@@ -233,6 +233,22 @@ static int check_initrd(struct vm_config *c, struct err *e)
 	return 0;
 }
 
+/* What waits for its cards and shares is Insula's own initrd, and a command would not. */
+static int check_template(struct vm_config *c, struct err *e)
+{
+	static const char field[] = "template";
+
+	if (c->template && c->initrd)
+		return config_refuse(c, field, "none with initrd", e,
+				     "--template: expected none with --initrd: Insula's own initrd "
+				     "does it");
+	if (c->template && (c->command || c->image))
+		return config_refuse(c, field, "none with a command or an image", e,
+				     "--template: expected none with a command or an image: it "
+				     "would run without its cards and shares");
+	return 0;
+}
+
 static int check_image(struct vm_config *c, struct err *e)
 {
 	const char *own = c->entrypoint ? "entrypoint" : c->has_pull ? "pull" : NULL;
@@ -339,6 +355,8 @@ int config_check(struct vm_config *c, struct err *e)
 
 	if (!rc)
 		rc = check_image(c, e);
+	if (!rc)
+		rc = check_template(c, e);
 	if (!rc)
 		rc = check_balloon(c, e);
 	if (!rc)

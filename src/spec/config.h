@@ -210,6 +210,7 @@ struct vm_config {
 	char *kernel, *initrd, *append, *rootfs, *metrics, *console_file; /* NULL: not given */
 	uint64_t given;    /* bit i: settings[i] was said */
 	char *json;        /* what insulad was told, and gave us; NULL: it was not insulad */
+	bool template;     /* cards and live shares are left alone until the guest goes on */
 	char *restore;     /* the directory of a snapshot; NULL: the guest boots */
 	bool paused;       /* of that: it stands ready, and does not run */
 	bool new_identity; /* the guest is another machine than the one that was saved */

@@ -602,6 +602,11 @@ static int set_metadata(const struct taking *t, const char *v)
 	return rc;
 }
 
+static int set_template(const struct taking *t, const char *v)
+{
+	return config_set_set_flag(t, &t->c->template, v);
+}
+
 static int set_restore(const struct taking *t, const char *v)
 {
 	return take_path(t, &t->c->restore, v);
@@ -653,6 +658,7 @@ static const struct {
 	{"env", set_env},
 	{"cwd", set_cwd},
 	{"user", set_user},
+	{"template", set_template},
 	{"restore", set_restore},
 	{"identity", set_identity},
 	{"hostname", set_hostname},

@@ -458,6 +458,12 @@ const struct setting settings[SETTINGS] = {
 	 .on = ON_BOTH,
 	 .value = "FILE",
 	 .help = "write counters as JSON at the end"},
+	{.name = "template",
+	 .type = SETTING_FLAG,
+	 .on = ON_LINUX,
+	 .help = "in a VM of insulad: the guest leaves its cards and live shares alone until it "
+		 "goes "
+		 "on from a snapshot, which may give it others"},
 	{.name = "restore",
 	 .path = "",
 	 .type = SETTING_PATH,

@@ -924,6 +924,27 @@ START_TEST(identities)
 }
 END_TEST
 
+START_TEST(templates)
+{
+	char *const argv[] = {"true", NULL};
+
+	ck_assert_int_eq(json("{\"template\":true,\"shares\":[\"/a:/b\"]}"), 0);
+	ck_assert(c.template);
+	ck_assert_int_eq(config_check(&c, &e), 0);
+	ck_assert_int_eq(config_set_command(&c, argv, 1, &e), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_str_eq(c.mistake.field, "template");
+	config_free(&c);
+	ck_assert_int_eq(json("{\"template\":true,\"initrd\":\"/x\"}"), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_str_eq(c.mistake.field, "template");
+	config_free(&c);
+	ck_assert_int_eq(json("{\"template\":true,\"image\":\"oci:/x\"}"), 0);
+	ck_assert_int_eq(config_check(&c, &e), -EINVAL);
+	ck_assert_str_eq(c.mistake.field, "template");
+}
+END_TEST
+
 START_TEST(default_variables)
 {
 	char *const env[] = {"A=image", "B=image"};
@@ -1453,6 +1474,7 @@ int main(void)
 	tcase_add_test(flags, images);
 	tcase_add_test(flags, images_own_settings);
 	tcase_add_test(flags, identities);
+	tcase_add_test(flags, templates);
 	tcase_add_test(flags, default_variables);
 	tcase_add_test(flags, share_words);
 	tcase_add_test(flags, json_command_settings);

@@ -190,6 +190,31 @@ START_TEST(no_driver)
 }
 END_TEST
 
+/* A template's driver comes now: the card is set up as at a boot, with the address that the driver
+ * sees. One that has a driver already is told as ever. */
+START_TEST(template)
+{
+	char same[2 * NIC_MAC_TEXT];
+
+	net("tap=t,mac=02:00:00:00:00:09,ip=192.0.2.2/24");
+	net("tap=u");
+	net("tap=v,mac=02:00:00:00:00:0A");
+	set("identity", "new");
+	write_page(&vm.device[1], NET_TAG, false, 1);
+	write_page(&vm.device[3], NET_TAG, false, 2);
+	choose("{\"template\":true,\"nets\":[\"tap=t\",\"tap=t\",\"tap=t\"]}");
+	ck_assert_uint_eq(who.ncards, 3);
+	ck_assert_str_eq(who.card[0], "02:00:00:00:00:09,02:00:00:00:00:09,ip=192.0.2.2/24");
+	nic_mac_text(nic[1].start.mac, same);
+	same[NIC_MAC_TEXT - 1] = ',';
+	nic_mac_text(nic[1].start.mac, same + NIC_MAC_TEXT);
+	ck_assert_str_eq(who.card[1], same);
+	ck_assert_str_eq(who.card[2], "52:54:00:00:00:03,02:00:00:00:00:0a");
+	for (unsigned i = 0; i < who.ncards; i++)
+		ck_assert(gp_card_ok(who.card[i]));
+}
+END_TEST
+
 /* A snapshot is another's: whatever it says of its cards, ours are told what we want. */
 START_TEST(hostile)
 {
@@ -223,6 +248,7 @@ int main(void)
 	tcase_add_test(t, another_machine);
 	tcase_add_test(t, another_machine_of_that_address);
 	tcase_add_test(t, no_driver);
+	tcase_add_test(t, template);
 	tcase_add_test(t, hostile);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);

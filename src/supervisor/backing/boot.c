@@ -150,6 +150,7 @@ static int make_own_initrd(struct boot *b, const struct vm_config *c,
 					.layers = c->nlayers,
 					.upper = c->rootfs_size != 0,
 					.dir = c->image ? c->cwd : NULL,
+					.template = c->template,
 					.root = c->rootfs_rw            ? IMAGE_ROOT_RW
 						: c->rootfs || c->image ? IMAGE_ROOT_RO
 									: IMAGE_ROOT_INITRD};
@@ -230,8 +231,11 @@ static int open_initrd(struct boot *b, const struct vm_config *c, const struct p
 		return b->initrd[0] < 0 ? b->initrd[0] : 0;
 	}
 	if (is_elf(b->kernel) && !c->command && !c->rootfs && !c->image && !c->nshares &&
-	    !c->hostname)
+	    !c->hostname && !c->template)
 		return 0;
+	if (c->template && !c->serve)
+		return err_set(e, -EINVAL,
+			       "--template: expected a VM of insulad: nobody can save another one");
 	rc = boot_check_memory(b->kernel, c->mem, config_vcpus(c), e);
 	return rc ? rc : add_own_initrd(b, c, p, kernel, check_only, e);
 }

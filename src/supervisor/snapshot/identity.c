@@ -99,30 +99,42 @@ static void choose_mac(const struct vm_config *c, const struct net_config *n, co
 
 _Static_assert(CONFIG_MAX_NETS <= GP_CARDS_MAX, "each card has a place in the request");
 
+/* `all`: what its record says beside the address. */
+static void tell_card(struct identity *w, const struct net_config *n, const uint8_t old[6],
+		      const uint8_t mac[6], bool all)
+{
+	char old_text[NIC_MAC_TEXT], record[NIC_RECORD];
+
+	nic_mac_text(old, old_text);
+	nic_record(n, mac, record);
+	if (!all)
+		record[NIC_MAC_TEXT - 1] = 0;
+	if (!all && !memcmp(old, mac, 6))
+		return;
+	snprintf(w->card[w->ncards++], IDENTITY_CARD, "%s,%s", old_text, record);
+}
+
+/* `template`: one that no driver has had gets its driver now, and is set up as at a boot. */
 static void choose_card(struct identity *w, const struct vm_config *c, struct device *d,
-			const struct net_config *then)
+			const struct net_config *then, bool template)
 {
 	struct nic *nic = d->back.nic;
-	char old_text[NIC_MAC_TEXT], record[NIC_RECORD], *card = w->card[w->ncards];
 	uint8_t old[6], *mac = nic->start.mac;
-	bool known = card_known(d, old), other = readdressed(nic->conf, then);
+	bool known = card_known(d, old);
 
 	if (!known)
 		memcpy(old, mac, 6);
 	choose_mac(c, nic->conf, old, mac);
-	if (!known || (!other && !memcmp(old, mac, 6)))
-		return;
-	nic_mac_text(old, old_text);
-	nic_record(nic->conf, mac, record);
-	if (!other)
-		record[NIC_MAC_TEXT - 1] = 0;
-	snprintf(card, IDENTITY_CARD, "%s,%s", old_text, record);
-	w->ncards++;
+	if (known)
+		tell_card(w, nic->conf, old, mac, readdressed(nic->conf, then));
+	else if (template)
+		tell_card(w, nic->conf, mac, mac, true);
 }
 
 int identity_choose(struct identity *w, struct vm *vm, json_object *config, struct err *e)
 {
 	struct vm_config *then = calloc(1, sizeof(*then));
+	bool template = j_get_bool(config, "template", false);
 
 	*w = (struct identity){0};
 	if (!then)
@@ -130,7 +142,7 @@ int identity_choose(struct identity *w, struct vm *vm, json_object *config, stru
 	cards_then(then, config);
 	for (unsigned i = 0, nth = 0; i < vm->ndevices; i++) {
 		if (vm->device[i].class == &device_net)
-			choose_card(w, vm->conf, &vm->device[i], &then->net[nth++]);
+			choose_card(w, vm->conf, &vm->device[i], &then->net[nth++], template);
 	}
 	config_free(then);
 	free(then);
