@@ -25,6 +25,7 @@ int features_command(const struct flags *f, struct err *e);
 int list_command(const struct flags *f, struct err *e);
 int spec_command(const struct flags *f, struct err *e);
 int events_command(const struct flags *f, struct err *e);
+int template_command(const struct flags *f, struct err *e);
 int check_command(const struct flags *f, struct err *e);
 
 /* ---- create.c ---- */

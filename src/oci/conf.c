@@ -30,6 +30,7 @@ static void conf_defaults(struct oci_conf *c)
 	strcpy(c->net_host, "refuse");
 	strcpy(c->net_mode, "tc");
 	strcpy(c->share_cache, "auto");
+	strcpy(c->templates, CONF_TEMPLATES);
 }
 
 /* ---- one parser per kind of value ---- */
@@ -131,8 +132,9 @@ static int parse_switch(const struct oci_setting *s, struct oci_conf *c, json_ob
  * to be replaced so. */
 static int parse_vm(const struct oci_setting *s, struct oci_conf *c, json_object *v, struct err *e)
 {
-	static const char *const ours[] = {"command", "initrd", "share", "shares", "rootfs",
-					   "image",   "mem",    "cpus",  "vfio",   "vfios"};
+	static const char *const ours[] = {"command", "initrd", "share",   "shares",
+					   "rootfs",  "image",  "mem",     "cpus",
+					   "vfio",    "vfios",  "restore", "template"};
 
 	if (!json_object_is_type(v, json_type_object))
 		return setting_wrong(s, v, "an object", e);
@@ -157,6 +159,7 @@ static const struct oci_setting oci_settings[] = {
 	{"kernel", parse_text, AT(kernel), 0, 0, NULL},
 	{"initrd", parse_text, AT(initrd), 0, 0, NULL},
 	{"supervisor", parse_text, AT(supervisor), 0, 0, NULL},
+	{"templates", parse_text, AT(templates), 0, 0, NULL},
 	{"log_guest", parse_switch, AT(log_guest), 0, 0, NULL},
 	{"vm", parse_vm, 0, 0, 0, 0, NULL},
 	{"network", parse_text, AT(net_mode), 0, 0, "tc macvtap none"},

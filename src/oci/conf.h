@@ -8,6 +8,7 @@
 
 #define CONF_FILE "/etc/insula/oci.json"
 #define CONF_FILE_MAX (64u << 10)
+#define CONF_TEMPLATES "/var/lib/insula/templates"
 
 struct oci_conf {
 	uint64_t mem;          /* bytes of a VM without a limit */
@@ -18,6 +19,7 @@ struct oci_conf {
 	char kernel[PATH_MAX];     /* "": insula-run's own choice */
 	char initrd[PATH_MAX];     /* "": the one that is made of the installed parts */
 	char supervisor[PATH_MAX]; /* "": insula-run beside this program, or in PATH */
+	char templates[PATH_MAX];  /* where they are (template.h); "": none is used */
 	bool log_guest;            /* the console of the guest goes to a file */
 	json_object *vm;       /* an object: members added to the VM's configuration; owned; NULL */
 	char net_host[16];     /* host network: "refuse", "none", "user" */
@@ -45,6 +47,9 @@ struct vm_size {
 	unsigned cpus;
 	char kernel[PATH_MAX]; /* "": insula-run's own choice */
 };
+/* Of a container with that limit (0: none), without annotations. */
+int conf_size_of(const struct oci_conf *c, int64_t limit, unsigned cpus, struct vm_size *s,
+		 struct err *e);
 int conf_size(const struct oci_conf *c, const struct bundle *b, struct vm_size *s, struct err *e);
 /* `update`: -EINVAL: limits for which a VM of this size is too small. */
 int conf_fits(const struct oci_conf *c, uint64_t mem, json_object *resources, struct err *e);

@@ -70,7 +70,7 @@ static const struct flag {
 
 	{"resources", 'r', TEXT, AT(resources), ON(UPDATE), "FILE|-",
 	 "limits, a LinuxResources as JSON"},
-	{"memory", 0, TEXT, AT(memory), ON(UPDATE), "BYTES", "memory.limit"},
+	{"memory", 0, TEXT, AT(memory), ON(UPDATE) | ON(TEMPLATE), "BYTES", "memory.limit"},
 	{"memory-swap", 0, TEXT, AT(memory_swap), ON(UPDATE), "BYTES", "memory.swap"},
 	{"memory-reservation", 0, TEXT, AT(memory_reservation), ON(UPDATE), "BYTES",
 	 "memory.reservation"},
@@ -81,6 +81,9 @@ static const struct flag {
 	{"cpuset-mems", 0, TEXT, AT(cpuset_mems), ON(UPDATE), "LIST", "cpu.mems"},
 	{"pids-limit", 0, TEXT, AT(pids_limit), ON(UPDATE), "N", "pids.limit"},
 	{"blkio-weight", 0, TEXT, AT(blkio_weight), ON(UPDATE), "N", "blockIO.weight"},
+
+	{"cpus", 0, TEXT, AT(cpus), ON(TEMPLATE), "N", "processors (cpus of the configuration)"},
+	{"cards", 0, TEXT, AT(cards), ON(TEMPLATE), "N", "network cards (1)"},
 
 	{"stats", 0, SWITCH, AT(stats), ON(EVENTS), NULL, "once, and end"},
 	{"interval", 0, TEXT, AT(interval), ON(EVENTS), "5s", "between two"},
@@ -106,6 +109,7 @@ static const struct {
 	[CMD_SPEC] = {"spec", "", "write a config.json", 0, 0},
 	[CMD_RUN] = {"run", "ID", "create, start, wait, delete", 1, 1},
 	[CMD_EVENTS] = {"events", "ID", "its counters and its ends, as JSON", 1, 1},
+	[CMD_TEMPLATE] = {"template", "make|ls|rm [NAME]", "VMs that have booted already", 1, 2},
 	[CMD_CHECK] = {"check", "", "read /etc/insula/oci.json and do nothing", 0, 0},
 };
 

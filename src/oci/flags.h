@@ -29,6 +29,7 @@ enum command {
 	CMD_SPEC,
 	CMD_RUN,
 	CMD_EVENTS,
+	CMD_TEMPLATE,
 	CMD_CHECK,
 	COMMANDS
 };
@@ -48,7 +49,7 @@ struct flags {
 	const char *bundle, *console_socket, *pid_file, *preserve_fds, *process, *cwd, *user,
 		*format, *resources, *interval, *process_label, *apparmor;
 	const char *memory, *memory_swap, *memory_reservation, *cpu_quota, *cpu_period, *cpu_share,
-		*cpuset_cpus, *cpuset_mems, *pids_limit, *blkio_weight;
+		*cpuset_cpus, *cpuset_mems, *pids_limit, *blkio_weight, *cpus, *cards;
 	struct flag_list env, caps, gids;
 	bool no_pivot, no_new_keyring, no_subreaper, force, all, detach, tty, no_new_privs, quiet,
 		stats, keep, ignore_paused;

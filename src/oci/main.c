@@ -41,6 +41,7 @@ static int (*const commands[COMMANDS])(const struct flags *f, struct err *e) = {
 	[CMD_SPEC] = spec_command,
 	[CMD_RUN] = run_command,
 	[CMD_EVENTS] = events_command,
+	[CMD_TEMPLATE] = template_command,
 	[CMD_CHECK] = check_command,
 };
 

@@ -322,6 +322,29 @@ int net_join(const struct oci_conf *conf, bool host, struct rec *r, json_object 
 	return rc;
 }
 
+int net_taps(unsigned n, json_object **nets, struct err *e)
+{
+	int rc = 0;
+
+	*nets = json_object_new_array();
+	for (unsigned i = 0; i < n && !rc; i++) {
+		json_object *o = json_object_new_object();
+		char tap[IFNAMSIZ];
+
+		snprintf(tap, sizeof(tap), NET_TAP "%u", i);
+		j_str(o, "tap", tap);
+		json_object_array_add(*nets, o);
+		rc = persistent_tap(tap);
+		if (rc)
+			err_sys(e, rc, "network: TAP %s (module tun)", tap);
+	}
+	if (rc) {
+		json_object_put(*nets);
+		*nets = NULL;
+	}
+	return rc;
+}
+
 /* Half of it may be gone, with its namespace's interfaces or by an earlier call. */
 void net_leave(json_object *kept)
 {

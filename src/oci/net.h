@@ -18,6 +18,9 @@ struct oci_conf;
  * configuration says is done (none, or user-mode network). */
 int net_join(const struct oci_conf *conf, bool host, struct rec *r, json_object **nets,
 	     json_object **kept, struct err *e);
+/* `n` TAPs for a VM that nobody is connected with, in the network namespace that this process is
+ * in. */
+int net_taps(unsigned n, json_object **nets, struct err *e);
 /* Undo it, in the same namespace. */
 void net_leave(json_object *kept);
 

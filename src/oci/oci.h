@@ -12,6 +12,7 @@
  *   vm.c control.c      the supervisor: start it, talk with it
  *   hook.c              hooks
  *   program.c           is the program there?
+ *   template.c template_make.c     VMs that have booted already
  *
  *   rec.c               records of container.h: the buffer
  *   record.c            configuration -> records

@@ -30,6 +30,7 @@
 #include "report.h"
 #include "share.h"
 #include "spec/json.h"
+#include "template.h"
 #include "vm.h"
 
 #define ORDER_MS 180000
@@ -181,20 +182,58 @@ static void open_forward(struct proxy *p)
 	}
 }
 
+/* `snapshot`: of a template; NULL: it boots. */
+static int start_one(struct proxy *p, json_object *nets, const char *snapshot, struct err *e)
+{
+	json_object *config =
+		vm_config(p->j->c, p->j->conf, p->j->size, json_object_get(nets), snapshot);
+	int rc = vm_spawn(p->vmdir, p->j->conf, config, &p->vm, e);
+
+	json_object_put(config);
+	if (rc)
+		return rc;
+	rc = vm_await(p->vmdir, &p->talk, snapshot ? talk_ignore : pump_event, p, e);
+	p->talk.event = pump_event;
+	p->talk.boot_timeout = p->j->c->boot_timeout;
+	return rc;
+}
+
+/* True: the VM goes on from a template. Where it cannot, it boots, and that is said. */
+static bool start_from_template(struct proxy *p, json_object *nets)
+{
+	char path[PATH_MAX];
+	struct err e;
+	int rc = p->j->c->vfio ? err_set(&e, -ENOENT, "template: none with functions of the host")
+			       : template_find(p->j->conf, p->j->size,
+					       (unsigned)json_object_array_length(nets), path, &e);
+
+	if (rc == -ENOENT)
+		report_debug("%s: the VM boots", e.text);
+	else if (rc)
+		report_warn("%s: the VM boots", e.text);
+	if (rc)
+		return false;
+	rc = start_one(p, nets, path, &e);
+	if (!rc) {
+		report_debug("template: the VM goes on from %s", path);
+		return true;
+	}
+	report_warn("template: %.120s: the VM boots: %s", path, e.text);
+	vm_end_now(&p->talk, &p->vm, 0);
+	vm_talk_close(&p->talk);
+	p->vm = (struct proc){0};
+	vm_clear(p->vmdir);
+	return false;
+}
+
 static int start_vm(struct proxy *p, json_object *nets, struct err *e)
 {
-	json_object *config = vm_config(p->j->c, p->j->conf, p->j->size, nets);
 	int rc = watch_status(p, e);
 
-	if (!rc)
-		rc = vm_spawn(p->vmdir, p->j->conf, config, &p->vm, e);
-	json_object_put(config);
-	if (!rc)
-		rc = vm_await(p->vmdir, &p->talk, pump_event, p, e);
-	p->talk.boot_timeout = p->j->c->boot_timeout;
-	if (!rc)
-		rc = pump_sandbox(p, e);
-	return rc;
+	if (!rc && !start_from_template(p, nets))
+		rc = start_one(p, nets, NULL, e);
+	json_object_put(nets);
+	return rc ? rc : pump_sandbox(p, e);
 }
 
 static int do_vm(struct proxy *p, json_object *answer, struct err *e)

@@ -186,6 +186,17 @@ static unsigned cpus_of(const struct oci_conf *c, const struct wanted *w)
 	return (unsigned)(n > c->cpus_max ? c->cpus_max : n);
 }
 
+int conf_size_of(const struct oci_conf *c, int64_t limit, unsigned cpus, struct vm_size *s,
+		 struct err *e)
+{
+	const struct wanted w = {.limit = limit, .cpus = cpus};
+	int rc = mem_of(c, &w, &s->mem, e);
+
+	s->cpus = cpus_of(c, &w);
+	strcpy(s->kernel, c->kernel);
+	return rc;
+}
+
 int conf_size(const struct oci_conf *c, const struct bundle *b, struct vm_size *s, struct err *e)
 {
 	struct wanted w = {0};

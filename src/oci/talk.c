@@ -199,6 +199,13 @@ void vm_talk_close(struct talk *t)
 
 /* ---- commands ---- */
 
+void talk_ignore(void *ctx, const char *event, json_object *data)
+{
+	(void)ctx;
+	(void)event;
+	(void)data;
+}
+
 int talk_exec(struct talk *t, const struct talk_command *c, int64_t *id, struct err *e)
 {
 	json_object *params = json_object_new_object(), *config = json_object_new_object();
@@ -294,15 +301,12 @@ static int guest_loop(struct guest_run *g, int ms, struct err *e)
 	return g->over ? 0 : err_set(e, -ETIMEDOUT, "the guest does not answer");
 }
 
-static int guest_start(struct guest_run *g, int at, const char *const *args, struct err *e)
+static int guest_start(struct guest_run *g, int at, const char *const *argv, struct err *e)
 {
-	const char *argv[ARGS_MAX + 2] = {CT_PROGRAM};
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC), rc;
 	const int fds[] = {null, g->out[1], g->err[1]};
 	const struct talk_command c = {.argv = argv, .fds = fds};
 
-	for (unsigned i = 0; i < ARGS_MAX && args[i]; i++)
-		argv[i + 1] = args[i];
 	rc = vm_talk_open(&g->talk, at, HELLO_MS, guest_event, g, NULL, e);
 	if (!rc)
 		rc = talk_exec(&g->talk, &c, &g->id, e);
@@ -323,6 +327,15 @@ static void guest_failed(struct guest_run *g, const char *verb, struct err *e)
 
 int talk_guest(int at, const char *const *args, int ms, char **out, struct err *e)
 {
+	const char *argv[ARGS_MAX + 2] = {CT_PROGRAM};
+
+	for (unsigned i = 0; i < ARGS_MAX && args[i]; i++)
+		argv[i + 1] = args[i];
+	return talk_program(at, argv, ms, out, e);
+}
+
+int talk_program(int at, const char *const *argv, int ms, char **out, struct err *e)
+{
 	struct guest_run g = {.talk.fd = -1, .out = {-1, -1}, .err = {-1, -1}};
 	int rc = 0;
 
@@ -330,7 +343,7 @@ int talk_guest(int at, const char *const *args, int ms, char **out, struct err *
 	if (!g.text || pipe2(g.out, O_CLOEXEC | O_NONBLOCK) || pipe2(g.err, O_CLOEXEC | O_NONBLOCK))
 		rc = err_sys(e, g.text ? -errno : -ENOMEM, "pipes");
 	if (!rc)
-		rc = guest_start(&g, at, args, e);
+		rc = guest_start(&g, at, argv, e);
 	if (!rc)
 		rc = guest_loop(&g, ms, e);
 	if (!rc)
@@ -341,7 +354,7 @@ int talk_guest(int at, const char *const *args, int ms, char **out, struct err *
 		fd_close(&g.err[i]);
 	}
 	if (!rc && g.status)
-		guest_failed(&g, args[0], e);
+		guest_failed(&g, argv[1] ? argv[1] : argv[0], e);
 	if (!rc && out) {
 		*out = g.text;
 		g.text = NULL;

@@ -13,6 +13,9 @@ struct talk;
 /* {event, data}; `data` is an object or NULL; borrowed. */
 typedef void talk_event(void *ctx, const char *event, json_object *data);
 
+/* What nobody wants to hear. */
+talk_event talk_ignore;
+
 struct talk {
 	int fd; /* owned; -1: closed, or the supervisor has gone */
 	int64_t last;
@@ -45,9 +48,10 @@ struct talk_command {
 };
 int talk_exec(struct talk *t, const struct talk_command *c, int64_t *id, struct err *e);
 
-/* Run CT_PROGRAM with these arguments to its end, on a connection of its own. `at` as above. Its
- * status, or a negative errno. *out (may be NULL; the caller's): what it wrote, at most 64 KiB; a
+/* Run a program of the guest, or CT_PROGRAM with these arguments, to its end, on a connection of its
+ * own. `at` as above. Its status, or a negative errno. *out (may be NULL; the caller's): what it wrote, at most 64 KiB; a
  * status other than 0 is said in `e` with the last line of its errors. */
+int talk_program(int at, const char *const *argv, int ms, char **out, struct err *e);
 int talk_guest(int at, const char *const *args, int ms, char **out, struct err *e);
 
 #endif

@@ -50,29 +50,46 @@ static void add_members(json_object *o, json_object *more)
 	}
 }
 
+/* What the guest has seen when it goes on from a template. */
+static void add_machine(json_object *o, const struct oci_conf *conf, const struct vm_size *size)
+{
+	if (size->kernel[0])
+		j_str(o, "kernel", size->kernel);
+	if (conf->initrd[0])
+		j_str(o, "initrd", conf->initrd);
+	add_members(o, conf->vm);
+}
+
+/* A machine of its own; its host name is that of each boot. */
+static void add_template(json_object *o, const char *snapshot)
+{
+	j_str(o, "restore", snapshot);
+	j_str(o, "identity", "new");
+	j_str(o, "hostname", "insula");
+}
+
 json_object *vm_config(const struct container *c, const struct oci_conf *conf,
-		       const struct vm_size *size, json_object *nets)
+		       const struct vm_size *size, json_object *nets, const char *snapshot)
 {
 	json_object *o = json_object_new_object(), *shares = json_object_new_array();
 	char text[PATH_MAX + 64];
 
 	snprintf(text, sizeof(text), "%s/share:%s,cache=%s", c->dir, CT_SHARE, conf->share_cache);
 	json_object_array_add(shares, json_object_new_string(text));
-	if (size->kernel[0])
-		j_str(o, "kernel", size->kernel);
-	if (conf->initrd[0])
-		j_str(o, "initrd", conf->initrd);
+	j_obj(o, "shares", shares);
 	snprintf(text, sizeof(text), "%lluK", (unsigned long long)(size->mem >> 10));
 	j_str(o, "mem", text);
 	j_int(o, "cpus", size->cpus);
-	j_obj(o, "shares", shares);
 	if (nets)
 		j_obj(o, "nets", nets);
 	if (c->vfio)
 		j_obj(o, "vfios", assign_config(c->vfio));
 	snprintf(text, sizeof(text), "file=%s/vm/console,limit=1M", c->dir);
 	j_str(o, "console", conf->log_guest ? text : "none");
-	add_members(o, conf->vm);
+	if (snapshot)
+		add_template(o, snapshot);
+	else
+		add_machine(o, conf, size);
 	return o;
 }
 
@@ -221,6 +238,14 @@ static int setup_file(json_object *config)
 	return rc ? rc : fd;
 }
 
+void vm_clear(int dir)
+{
+	static const char *const files[] = {"log", "log2", "result", "control", "console"};
+
+	for (size_t i = 0; i < ARRAY_LEN(files); i++)
+		(void)unlinkat(dir, files[i], 0);
+}
+
 static int fresh(int dir, const char *name, int flags)
 {
 	return openat(dir, name, flags | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -245,8 +270,7 @@ static int open_all(int dir, json_object *config, int fd[NFDS], struct err *e)
 
 /* ---- the process ---- */
 
-/* conf.supervisor, or the one beside this program, or where programs are. */
-static void find_program(const struct oci_conf *conf, char out[PATH_MAX])
+void vm_program(const struct oci_conf *conf, char out[PATH_MAX])
 {
 	char beside[PATH_MAX];
 	struct err e;
@@ -298,7 +322,7 @@ int vm_spawn(int dir, const struct oci_conf *conf, json_object *config, struct p
 	int fd[NFDS], rc = open_all(dir, config, fd, e);
 	pid_t pid;
 
-	find_program(conf, program);
+	vm_program(conf, program);
 	if (!rc && access(program, X_OK))
 		rc = err_sys(e, -errno, "%.150s", program);
 	if (!rc) {

@@ -12,18 +12,23 @@
 #include "state.h"
 #include "talk.h"
 
-/* The configuration of the VM, as `insula-run --json` takes it; the caller's. nets: taken over. */
+/* The configuration of the VM, as `insula-run --json` takes it; the caller's. nets: taken over.
+ * `snapshot`: of a template, from which it goes on; NULL: it boots. */
 json_object *vm_config(const struct container *c, const struct oci_conf *conf,
-		       const struct vm_size *size, json_object *nets);
+		       const struct vm_size *size, json_object *nets, const char *snapshot);
 
 /* Whether this process, which is in the container's control group by now, may open what the VM's
  * processes will. -EPERM: a group denies it; otherwise as open(2) says. */
 int vm_check_devices(const struct container *c, struct err *e);
+/* Which insula-run: conf.supervisor, or the one beside this program, or where programs are. */
+void vm_program(const struct oci_conf *conf, char out[PATH_MAX]);
 /* Start it with `config`; its process. `dir`: a descriptor of --root/ID/vm, made by
  * vm_directory(). */
 int vm_directory(const struct container *c, struct err *e);
 int vm_spawn(int dir, const struct oci_conf *conf, json_object *config, struct proc *vm,
 	     struct err *e);
+/* Its files, when its process has ended, so that another one may be started there. */
+void vm_clear(int dir);
 /* Until the guest runs, on a connection that owns it from now on; `t` is open then. */
 int vm_await(int dir, struct talk *t, talk_event *event, void *ctx, struct err *e);
 /* Why it ended, as far as it can be read: one clean line. */

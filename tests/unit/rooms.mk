@@ -47,6 +47,7 @@ rooms_test_oci_program := oci spec base
 rooms_test_oci_record := oci spec base
 rooms_test_oci_seccomp := oci spec base
 rooms_test_oci_share := oci spec base
+rooms_test_oci_template := oci spec base
 rooms_test_oci_state := oci spec base
 rooms_test_overlay := devices base
 rooms_test_overlay_file := supervisor spec image devices jail base

@@ -32,6 +32,7 @@ START_TEST(defaults)
 	ck_assert_uint_eq(c.mem, 1u << 30);
 	ck_assert_str_eq(c.net_mode, "tc");
 	ck_assert_str_eq(c.net_host, "refuse");
+	ck_assert_str_eq(c.templates, "/var/lib/insula/templates");
 	ck_assert(c.port_forward && !c.kernel_annotation && !c.vfio_annotation && !c.log_guest);
 	ck_assert_ptr_null(c.vm);
 	conf_free(&c);
@@ -45,7 +46,8 @@ START_TEST(every_member)
 	ck_assert_int_eq(
 		conf("{'memory':'2G','memory_min':'64M','guest_overhead':'32M','host_overhead':"
 		     "67108864,'cpus':1,'cpus_max':4,'kernel':'/k','initrd':'/i','supervisor':'/s',"
-		     "'log_guest':true,'vm':{'rng':'on'},'network':'macvtap','host_network':'user',"
+		     "'log_guest':true,'templates':'/"
+		     "t','vm':{'rng':'on'},'network':'macvtap','host_network':'user',"
 		     "'port_forward':false,'share_cache':'none','hook_timeout':5,'boot_timeout':"
 		     "600,"
 		     "'kernel_annotation':true,'vfio_annotation':true}"),
@@ -59,6 +61,7 @@ START_TEST(every_member)
 	ck_assert_str_eq(c.kernel, "/k");
 	ck_assert_str_eq(c.initrd, "/i");
 	ck_assert_str_eq(c.supervisor, "/s");
+	ck_assert_str_eq(c.templates, "/t");
 	ck_assert_str_eq(c.net_mode, "macvtap");
 	ck_assert_str_eq(c.net_host, "user");
 	ck_assert_str_eq(c.share_cache, "none");
@@ -91,6 +94,9 @@ static const struct {
 	{"{'network':''}", "network: \"\"; expected one of: tc macvtap none"},
 	{"{'log_guest':1}", "log_guest: 1; expected true or false"},
 	{"{'vm':[]}", "vm: []; expected an object"},
+	{"{'vm':{'template':true}}", "vm.template: it is the container's"},
+	{"{'vm':{'restore':'/s'}}", "vm.restore: it is the container's"},
+	{"{'templates':'t'}", "templates: \"t\"; expected an absolute path"},
 	{"{'vm':{'shares':[]}}", "vm.shares: it is the container's"},
 	{"{'vm':{'vfios':[]}}", "vm.vfios: it is the container's"},
 };

@@ -16,10 +16,19 @@
 #include "cmdline.h"
 #include "nic.h"
 #include "paths.h"
+#include "spec/json.h"
+#include "supervisor/snapshot/restore.h"
 #include "vfio.h"
 
 #define ELF_MAGIC "\177ELF"
 #define SECTOR 512u
+#define FILE_STATE 96
+
+/* In libexec, of Insula's own initrd. */
+enum { PART_INIT, PART_CONTAINER, PART_BUSYBOX };
+static const char *const own_parts[] = {[PART_INIT] = "insula-init",
+					[PART_CONTAINER] = "insula-container",
+					[PART_BUSYBOX] = "busybox"};
 
 static int open_file(const char *path, const char *what, struct err *e)
 {
@@ -187,6 +196,73 @@ static const char *const *describe_functions(const struct vm_config *c,
 	return list;
 }
 
+/* ---- what a template was booted from ---- */
+
+/* What another content cannot share; "": it cannot be looked at. */
+static void file_state(const char *path, char out[FILE_STATE])
+{
+	struct stat st;
+
+	out[0] = 0;
+	if (!stat(path, &st))
+		snprintf(out, FILE_STATE, "%llu %lld %lld.%09ld %lld.%09ld",
+			 (unsigned long long)st.st_ino, (long long)st.st_size,
+			 (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
+			 (long long)st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
+}
+
+static void note_file(json_object *files, const char *path)
+{
+	char state[FILE_STATE];
+
+	file_state(path, state);
+	j_str(files, path, state);
+}
+
+/* The modules go with the kernel. */
+static void note_booted(struct boot *b, const struct vm_config *c, const struct paths *p,
+			const char *kernel)
+{
+	json_object *files = json_object_new_object();
+	char path[PATH_MAX + 32];
+
+	b->booted = json_object_new_object();
+	if (!c->kernel)
+		j_str(b->booted, "chosen", kernel);
+	note_file(files, kernel);
+	for (size_t i = 0; i < ARRAY_LEN(own_parts); i++) {
+		snprintf(path, sizeof(path), "%s/%s", p->libexec, own_parts[i]);
+		note_file(files, path);
+	}
+	j_obj(b->booted, "files", files);
+}
+
+int boot_stale(json_object *booted, const struct paths *p, struct err *e)
+{
+	const char *chosen = j_get_str(booted, "chosen", NULL);
+	json_object *files = j_get(booted, "files");
+	char now[PATH_MAX], state[FILE_STATE];
+
+	if (chosen && (paths_default_kernel(p, now, sizeof(now), e) || strcmp(now, chosen) != 0))
+		return err_set(e, -ESTALE,
+			       "the kernel of this template was %.120s, and another one would be "
+			       "booted today; expected a template that was made since",
+			       chosen);
+	if (!json_object_is_type(files, json_type_object))
+		return 0;
+	json_object_object_foreach(files, path, was)
+	{
+		file_state(path, state);
+		if (!json_object_is_type(was, json_type_string) ||
+		    strcmp(state, json_object_get_string(was)) != 0)
+			return err_set(e, -ESTALE,
+				       "%.120s has changed since this template was booted from it; "
+				       "expected a template that was made since",
+				       path);
+	}
+	return 0;
+}
+
 static int add_own_initrd(struct boot *b, const struct vm_config *c, const struct paths *p,
 			  const char *kernel, bool check_only, struct err *e)
 {
@@ -208,9 +284,9 @@ static int add_own_initrd(struct boot *b, const struct vm_config *c, const struc
 	struct boot_shares s;
 	int rc;
 
-	snprintf(init, sizeof(init), "%s/insula-init", p->libexec);
-	snprintf(container, sizeof(container), "%s/insula-container", p->libexec);
-	snprintf(busybox, sizeof(busybox), "%s/busybox", p->libexec);
+	snprintf(init, sizeof(init), "%s/%s", p->libexec, own_parts[PART_INIT]);
+	snprintf(container, sizeof(container), "%s/%s", p->libexec, own_parts[PART_CONTAINER]);
+	snprintf(busybox, sizeof(busybox), "%s/%s", p->libexec, own_parts[PART_BUSYBOX]);
 	if (check_only)
 		return image_initrd_check(&ip, e);
 	rc = describe_shares(c, &s, e);
@@ -307,6 +383,10 @@ int boot_open(struct boot *b, const struct vm_config *c, const struct paths *p, 
 		rc = open_shares(b, c, p, check_only, e);
 	if (!rc && !c->restoring)
 		rc = open_initrd(b, c, p, kernel, check_only, e);
+	if (!rc && c->template)
+		note_booted(b, c, p, kernel);
+	if (!rc && c->restoring)
+		rc = restore_fresh(c, p, e);
 	if (!rc && !c->restoring && !c->kernel_packed && !check_only)
 		rc = unpack_kernel(b, p, e);
 	b->own_initrd |= c->restoring && c->serve;
@@ -318,6 +398,8 @@ int boot_open(struct boot *b, const struct vm_config *c, const struct paths *p, 
 void boot_close(struct boot *b)
 {
 	fd_close(&b->kernel);
+	json_object_put(b->booted);
+	b->booted = NULL;
 	for (unsigned i = 0; i < VMM_MAX_INITRDS; i++)
 		fd_close(&b->initrd[i]);
 	fd_close(&b->root_hold);

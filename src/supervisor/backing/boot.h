@@ -26,6 +26,7 @@ struct boot {
 	unsigned nshares;
 	char share_image[CONFIG_MAX_SHARES][IMAGE_PATH_MAX];
 	int share_hold[CONFIG_MAX_SHARES]; /* likewise */
+	json_object *booted;               /* of a template, for boot_stale(); owned; NULL */
 	enum config_bus share_bus[CONFIG_MAX_SHARES];
 };
 
@@ -40,6 +41,10 @@ void boot_close(struct boot *b);
 /* The files of the cache that the guest has as disks: packed directories, layers. The caller's.
  * Linux alone. */
 json_object *boot_images(const struct boot *b, const struct vm_config *c);
+
+/* A template stands for a boot: would that be of other files today than of those that `booted` (of
+ * its snapshot; NULL: it is none) names? -ESTALE: the line says which. Linux alone. */
+int boot_stale(json_object *booted, const struct paths *p, struct err *e);
 
 /* boot_memory.c: -EINVAL if a Linux kernel with Insula's initrd cannot start in so many bytes, for
  * all that is known of this one. A kernel of another form is let through. */

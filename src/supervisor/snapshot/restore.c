@@ -310,6 +310,14 @@ bool restore_metadata_open(const struct vm_config *c)
 	       j_get_bool(c->restoring->snap.machine, "metadata_open", false);
 }
 
+int restore_fresh(const struct vm_config *c, const struct paths *p, struct err *e)
+{
+	struct err why;
+	int rc = boot_stale(j_get(c->restoring->snap.machine, "booted"), p, &why);
+
+	return rc ? err_set(e, rc, "--restore: %.80s: %s", c->restore, why.text) : 0;
+}
+
 void restore_free(struct restore *r)
 {
 	if (!r)

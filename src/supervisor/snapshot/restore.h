@@ -30,6 +30,7 @@
 #include "spec/config.h"
 
 struct child;
+struct paths;
 struct restore;
 struct json_object;
 struct vm;
@@ -49,6 +50,8 @@ int restore_bus(const struct vm_config *c, const char *name, enum config_bus sai
 const char *restore_metadata(const struct vm_config *c);
 /* And were tokens optional? */
 bool restore_metadata_open(const struct vm_config *c);
+/* boot_stale() of a template. */
+int restore_fresh(const struct vm_config *c, const struct paths *p, struct err *e);
 int restore_fill(struct vm *vm, struct err *e);
 /* The descriptor of what insula-vmm held; borrowed. */
 int restore_records(const struct vm *vm);

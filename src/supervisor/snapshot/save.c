@@ -264,6 +264,8 @@ static json_object *describe(const struct vm *vm, struct err *e)
 	if (metadata_tree(vm))
 		j_str(o, "metadata", metadata_text(metadata_tree(vm)));
 	j_obj(o, "images", boot_images(&vm->boot, vm->conf));
+	if (vm->boot.booted)
+		j_obj(o, "booted", json_object_get(vm->boot.booted));
 	if (s->base_path) {
 		base = json_object_new_object();
 		j_str(base, "path", s->base_path);
