@@ -249,7 +249,7 @@ START_TEST(refused_texts)
 		"user,iface-id=x",
 		"macvtap=",
 		"macvtap=a/b",
-		"macvtap=e,mode=passthru",
+		"macvtap=e,mode=source",
 		"macvtap=e,mode=",
 		"macvtap=e,tag=1",
 		"tap=a,mode=bridge",
