@@ -96,11 +96,11 @@ kill -INT "$pid"; sleep 1; kill -INT "$pid"
 wait $waiter
 same second-interrupt 130 $?
 # The process that carries its streams is killed three times, in the middle of data both ways: the command and every byte live on.
-head -c 6000000 /dev/urandom >"$T/in"
+head -c 3000000 /dev/urandom >"$T/in"
 mkfifo "$T/fifo"
 "$RUN" -- sh -c 'echo up >&2; cat; echo done >&2; exit 6' <"$T/fifo" >"$T/o" 2>"$T/out" &
 pid=$!
-(for i in $(seq 0 59); do dd if="$T/in" bs=100000 skip=$i count=1 2>/dev/null; sleep 0.1; done) >"$T/fifo" &
+(for i in $(seq 0 29); do dd if="$T/in" bs=100000 skip=$i count=1 2>/dev/null; sleep 0.2; done) >"$T/fifo" &
 kills=0
 for _ in $(seq 300); do ! grep -q up "$T/out" || break; sleep 0.1; done
 for _ in 1 2 3; do

@@ -89,6 +89,7 @@ while [ ! -e /tmp/enough ]; do
 		done
 	done 2>/dev/null
 	echo $n >/tmp/moves
+	sleep 0.1
 done
 JOB
 guest v0 'mkdir -p /run; httpd -p 80 -h /www; setsid load >/dev/null 2>&1 & setsid sh /share/move >/dev/null 2>&1 & sleep 1; echo begun' >"$T/out"

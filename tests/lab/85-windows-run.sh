@@ -55,7 +55,9 @@ serve() { # NAME
 	*) exec tests/whp-double/wine "$BUILD" "${EXE%/*}/pipepeer.exe" echo "${PIPE}_77" ;;
 	esac
 }
+# Not before the guest's echo is about to be there: each try is a process of wine, and takes from the guest a second of the one processor.
 client() { # NAME
+	until grep -qs 'guest: random numbers' "$T/out"; do sleep 0.5; done
 	until said=$(load "$1"); do sleep 1; done
 	echo "$said" | tr -d '\r' | grep -o 'all came back'
 	until go_on "$1" | grep -q OK; do sleep 1; done
@@ -77,6 +79,7 @@ load() { # NAME
 boot() {
 	local name=$1 disk=$2 path=$3 echo client
 	shift 3
+	rm -f "$T/out"
 	serve "$name" >/dev/null 2>&1 &
 	echo=$!
 	client "$name" >"$T/$name.client" &
