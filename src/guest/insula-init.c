@@ -10,10 +10,10 @@
  *     a root disk      become its init
  *     none of these    a shell on the console, and power off when it ends
  *
- * In the last two a process of its own may serve the host's commands beside. A template (template.c)
- * leaves its network cards and live shares alone until the host says that it goes on. Whatever fails before
- * that is one line on the console and status 125. As long as it is PID 1 itself, it ends the
- * machine for whoever sends the signals of poweroff, reboot and halt.
+ * In the last two a process of its own may serve the host's commands beside. A template
+ * (template.c) leaves its network cards and live shares alone until the host says that it goes on.
+ * Whatever fails before that is one line on the console and status 125. As long as it is PID 1
+ * itself, it ends the machine for whoever sends the signals of poweroff, reboot and halt.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -3,8 +3,8 @@
  * insula-init: a machine that others are made of.
  *
  * It has booted, and the drivers of its network cards and live shares are loaded, but no device has
- * got its driver: the bus does not look for one (drivers_autoprobe). So it can be saved without what
- * is behind them, and each machine that goes on from there may have others. With the first
+ * got its driver: the bus does not look for one (drivers_autoprobe). So it can be saved without
+ * what is behind them, and each machine that goes on from there may have others. With the first
  * GP_RESUMED the devices get their drivers, the shares are mounted, and all is as after a boot.
  */
 #include <stddef.h>

@@ -66,6 +66,7 @@ rooms_test_share := supervisor spec image jail base
 rooms_test_snapdir := supervisor spec image jail base
 rooms_test_spec := daemon spec base
 rooms_test_stream := base
+rooms_test_template := supervisor spec devices image jail base
 rooms_test_uart := devices base
 rooms_test_vcon_linux := devices base
 rooms_test_virtio := devices base

@@ -174,7 +174,8 @@ START_TEST(others_may_write)
 }
 END_TEST
 
-/* A link leads to what may be another's. The path of the directory of all is the administrator's. */
+/* A link leads to what may be another's. The path of the directory of all is the
+ * administrator's. */
 START_TEST(links)
 {
 	char away[PATH_MAX];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Device pages in a snapshot: a vhost-user device is part of it as long as no driver has it, on both
- * sides, and its next helper meets its back end for the first time.
+ * Device pages in a snapshot: a vhost-user device is part of it as long as no driver has it, on
+ * both sides, and its next helper meets its back end for the first time.
  */
 #include <check.h>
 #include <errno.h>
