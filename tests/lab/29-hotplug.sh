@@ -194,7 +194,7 @@ no_oops h0 quiet-after-several
 bad=''
 for i in $(seq "${HOTPLUG_LOOPS:-1}"); do
 	"$CTL" device add --name loop h0 disk="$T/d3.img" >/dev/null 2>"$T/out" || { bad="$i add: $(cat "$T/out")"; break; }
-	said=$(guest h0 "d=\$(find_disk loop); echo round-$i >/dev/\$d && sync && echo written")
+	said=$(guest h0 "d=\$(find_disk loop) && echo round-$i >/dev/\$d && sync && echo written || dmesg | tail -n 20")
 	[ "$said" = written ] || { bad="$i: $said"; break; }
 	"$CTL" device rm h0 loop >/dev/null 2>"$T/out" || { bad="$i rm: $(cat "$T/out")"; break; }
 	[ "$(head -c 100 "$T/d3.img" | tr -d '\0' | head -n 1)" = "round-$i" ] || { bad="$i: it is not written"; break; }
