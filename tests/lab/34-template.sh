@@ -79,16 +79,19 @@ killer=$!
 expect pager-killed 7 '^ran' "${run[@]}" d1
 newly pager-killed-is-said 'level=warning.*the VM boots: .*insula-pager'
 kill $killer 2>/dev/null
-jq '.linux.resources.memory.limit = 201326592' "$T/config.json" >"$T/new"
-cp "$T/config.json" "$T/old"
-mv "$T/new" "$T/config.json"
-chmod 777 "$templates/${name[0]}"
-expect another-size 7 '^ran' "${run[@]}" d2
-newly another-size-is-said 'level=debug.*288M-.*: the VM boots'
-mv "$T/old" "$T/config.json"
-expect others-may-write 7 '^ran' "${run[@]}" d3
-newly others-may-write-is-said 'level=warning.*mode 0777; expected of user 0, and nobody else may write to it: the VM boots'
-chmod 700 "$templates/${name[0]}"
+# tests/unit/test_oci_template.c has these as well.
+if [ -n "${CHECK_LONG:-}" ]; then
+	jq '.linux.resources.memory.limit = 201326592' "$T/config.json" >"$T/new"
+	cp "$T/config.json" "$T/old"
+	mv "$T/new" "$T/config.json"
+	chmod 777 "$templates/${name[0]}"
+	expect another-size 7 '^ran' "${run[@]}" d2
+	newly another-size-is-said 'level=debug.*288M-.*: the VM boots'
+	mv "$T/old" "$T/config.json"
+	expect others-may-write 7 '^ran' "${run[@]}" d3
+	newly others-may-write-is-said 'level=warning.*mode 0777; expected of user 0, and nobody else may write to it: the VM boots'
+	chmod 700 "$templates/${name[0]}"
+fi
 
 # podman's log goes there, too.
 cat >"$T/oci" <<-SCRIPT
