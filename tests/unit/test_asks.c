@@ -294,7 +294,7 @@ static void turn(void)
 
 START_TEST(connected)
 {
-	struct sockaddr_in peer;
+	struct sockaddr_in peer = {0};
 	socklen_t len = sizeof(peer);
 	int code = -1, fd = -1;
 

@@ -5,8 +5,8 @@
  * modules of the first kind.
  *
  * In the program's jail socket() makes TCP sockets of a network namespace that is empty, and there
- * is no connect(). This one asks the supervisor (module_connect.h) for a connection to that address,
- * and puts it in the place of the socket. What a program set on its socket before is lost, but for
+ * is no connect(). This one asks the supervisor (module_connect.h) for a connection to that
+ * address, and puts it in the place of the socket. What a program set on its socket before is lost, but for
  * whether it blocks.
  *
  * None of this protects anybody: a hostile program does without it. It keeps an honest one working.

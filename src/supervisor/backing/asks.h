@@ -56,8 +56,8 @@ void asks_init(struct asks *a, const char *name, void (*broken)(void *ctx), void
 int asks_add(struct asks *a, const struct ask_place *p);
 /* May it be reached? */
 bool asks_allows(const struct asks *a, const struct connect_request *r);
-/* For a program that starts: *ask and *answer are its ends, the caller's. What the one before had is
- * closed. */
+/* For a program that starts: *ask and *answer are its ends, the caller's. What the one before had
+ * is closed. */
 int asks_begin(struct asks *a, struct loop *loop, int *ask, int *answer, struct err *e);
 /* No more; no-op if there is nothing. */
 void asks_end(struct asks *a);

@@ -21,7 +21,8 @@
 #include "served.h"
 
 #define SERVED_CONFIG_LEN 60 /* of a disk, up to what write-zeroes needs: virtio 1.1, 5.2.4 */
-#define SERVED_END_NS 5000000000ull /* to write what it keeps in mind of its image */
+#define SERVED_START_NS 10000000000ull /* what its server has at the start, as with others */
+#define SERVED_END_NS 5000000000ull    /* to write what it keeps in mind of its image */
 #define SERVED_NOFILE 32 /* a doorbell and an interrupt for each queue, memory, its own */
 
 /*
@@ -196,6 +197,8 @@ static int served_spawn(void *served, int listener, struct err *e)
 	fd_close(&s->module->first); /* it has been tried */
 	if (!s->has_network)
 		return spawn_confined(s, listener, NULL, e);
+	if (s->back.peers == 1)
+		s->back.ready_by_ns = clock_ns() + SERVED_START_NS;
 	rc = next_host(s, hosts, e);
 	if (!rc)
 		rc = asks_begin(&s->asks, s->program.loop, &net.ask, &net.answer, e);

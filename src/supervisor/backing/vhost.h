@@ -48,6 +48,9 @@ struct vhost_back {
 	 * and how many were; NULL, 0: it is not ours. */
 	struct child *peer;
 	unsigned peers;
+	/* clock_ns(): the peer that is just started is ended if its device is not ready by then, for
+	 * it waits for somebody else; 0: never. connect() sets it. */
+	uint64_t ready_by_ns;
 
 	/* vhost.c's: */
 	const struct vhost_config *conf; /* of --device; borrowed */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A vhost-user device: the start message of insula-vhost, and its connections. */
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -21,6 +22,7 @@ static int vhost_start(struct device *d, struct device_start *s, struct err *e)
 	d->child.os.gives = true;
 	m.flags = (b->always_flushes ? VHOST_NO_WCE : 0u) |
 		  (b->keeps_account ? VHOST_KEEPS_ACCOUNT : 0u);
+	b->ready_by_ns = 0;
 	s->once[0] = vhost_stream(b, &had, e);
 	if (s->once[0] < 0)
 		return s->once[0];
@@ -67,18 +69,34 @@ static bool vhost_message(struct vm *vm, struct device *d, enum msg_type t, cons
 
 static uint64_t vhost_device_due(const struct device *d)
 {
+	const struct vhost_back *b = d->back.vhost;
 	/* A new helper gets its connection with the start, or waits for it. */
 	bool hears = d->child.state == CHILD_STARTING || d->child.state == CHILD_READY;
+	uint64_t due = hears ? vhost_due(b) : 0;
 
-	return hears ? vhost_due(d->back.vhost) : 0;
+	return d->child.state == CHILD_STARTING ? loop_sooner(due, b->ready_by_ns) : due;
+}
+
+/* It would wait as long as its server is silent, and the VM with it. */
+static bool vhost_waits_in_vain(struct vhost_back *b)
+{
+	if (!b->ready_by_ns || clock_ns() < b->ready_by_ns)
+		return false;
+	b->ready_by_ns = 0;
+	snprintf(b->peer->last, sizeof(b->peer->last), "it has no answer from its server in time");
+	child_shoot(b->peer);
+	return true;
 }
 
 static void vhost_tend(struct device *d)
 {
 	struct vhost_back *b = d->back.vhost;
 	struct err e;
-	int fd = vhost_retry(b, &e);
+	int fd;
 
+	if (d->child.state == CHILD_STARTING && vhost_waits_in_vain(b))
+		return;
+	fd = vhost_retry(b, &e);
 	if (fd < 0) {
 		log_debug("%s: %s", d->desc.name, e.text);
 		return;
