@@ -81,7 +81,7 @@ MODULE_DIR := $(BUILD)/libexec/insula/modules
 module_with = $(if $(shell pkg-config --exists $(2) 2>/dev/null && echo yes),$(MODULE_DIR)/$(1) $(MODULE_DIR)/$(1).json)
 MODULES    := $(call module_with,nbd,libnbd) $(call module_with,iscsi,libiscsi)
 # The program of these is the host's; connect.so is loaded into one that has a network.
-SERVED     := qsd curl ssh
+SERVED     := qsd curl ssh rbd
 MODULES    += $(SERVED:%=$(MODULE_DIR)/%.json)
 MODULES    += $(MODULE_DIR)/connect.so
 MODULE_PROGRAMS := $(filter-out %.json %.so,$(MODULES))

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Programs of the host that have a network, with real VMs on this machine's /dev/kvm, in a network namespace: the modules curl and ssh against
 # nginx and OpenSSH's server; qemu-storage-daemon, its servers and their connections killed under load; what is refused; and a program that
-# has been taken over, which tries to reach something else. BUILD names the build directory. One line per case:
+# has been taken over, which tries to reach something else. rbd.sh has the module rbd. BUILD names the build directory. One line per case:
 # ok, not ok, skip.
 # shellcheck disable=SC2317 # functions that are handed to wait_for or trap
 set -u
@@ -20,32 +20,8 @@ ip link set lo up
 for need in qemu-storage-daemon qemu-img nginx openssl /usr/sbin/sshd ssh-keygen jq; do
 	command -v $need >/dev/null || { not_ok all "$need is not installed (packages qemu-system-common, qemu-utils, nginx-light, openssl, openssh-server, jq)"; exit 1; }
 done
-log() { tail -n 3 "$dir/err" | tr '\n' '|'; }
-listens_tcp() { ss -tlnH "sport = :$1" | grep -q .; }
-# broken NAME TEXT DISK: status 125, and the program has the last word
-broken() {
-	local status
-	timeout -s KILL 60 "$RUN" --kernel "$GUESTS/hello.elf" --disk "$3" </dev/null >"$dir/out" 2>"$dir/err"
-	status=$?
-	[ $status = 125 ] && grep -qF -- "$2" "$dir/err"
-	holds "broken/$1" $? "status $status: $(log)"
-}
-# program: sets pid to that of qemu-storage-daemon
-program() {
-	local p
-	pid=
-	for p in $(children); do
-		[ "$(tr '\0' '\n' <"/proc/$p/cmdline" | head -n 1)" != qemu-storage-daemon ] || pid=$p
-	done 2>/dev/null
-	[ -n "$pid" ]
-}
-old=
-again() { program && [ "$pid" != "$old" ]; }
-kill_program() {
-	[ $((deaths++)) -lt 5 ] && wait_for 10 again || return 1
-	old=$pid
-	kill -KILL "$old" 2>/dev/null
-}
+# shellcheck source=tests/guests/networklib.bash
+. "$HERE/networklib.bash"
 
 # ---- a program that has been taken over
 
