@@ -2,12 +2,42 @@
 /* insula-vhost: every message, what it makes of a back end, and deaths of both. */
 #include <linux/virtio_fs.h>
 #include <linux/virtio_net.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 
 #include <insula/stats.h>
 
 #include <devices/vhost/vhost_ring.h>
 
 #include "vhostrig.h"
+
+/* ---- the jail ---- */
+
+/* A socket that a back end has sent could take the place of its connection: no call may make that
+ * one connect, and so none has flags of its own choice. */
+START_TEST(sends_with_its_flags)
+{
+	static const struct vhost v = {.link = {.fd = 20, .back_fd = 21}};
+	static struct rule_list l;
+	unsigned n = 0;
+
+	l.n = 0;
+	vhost_rules(&v, &l);
+	for (size_t i = 0; i < l.n; i++) {
+		const struct jail_arg *flags = &l.rule[i].arg[1];
+
+		ck_assert_int_ne(l.rule[i].nr, SYS_sendto);
+		ck_assert_int_ne(l.rule[i].nr, SYS_sendmmsg);
+		if (l.rule[i].nr != SYS_sendmsg)
+			continue;
+		ck_assert_uint_eq(flags->index, 2);
+		ck_assert_uint_eq(flags->cmp, JAIL_EQ);
+		ck_assert_uint_eq(flags->value & MSG_FASTOPEN, 0);
+		n++;
+	}
+	ck_assert_uint_eq(n, 2);
+}
+END_TEST
 
 /* ---- what is said ---- */
 
@@ -946,6 +976,7 @@ int main(void)
 	TCase *said = tcase_create("said"), *is = tcase_create("is"), *dies = tcase_create("dies");
 	TCase *pci = tcase_create("pci");
 
+	tcase_add_test(said, sends_with_its_flags);
 	tcase_add_test(said, handshake);
 	tcase_add_test(said, stop_and_counters);
 	tcase_add_test(said, reset);

@@ -20,7 +20,7 @@ $(BUILD)/windows/testobj/%.o: %.c Makefile tests/whp-double/windows.mk
 	@mkdir -p $(@D)
 	$(call say,WINCC)
 	$(Q)$(WIN_CC) $(WIN_TEST_FLAGS) -MMD -MP -c -o $@ $<
-# What a unit test does itself needs no speed.
+# What a unit test does itself needs no speed; without it needs a stack such as Linux's.
 $(BUILD)/windows/testobj/tests/unit/%.o: WIN_TEST_FLAGS += -O0
 $(BUILD)/windows/double/winhvplatform.dll: $(call win_test_objs,$(wildcard tests/whp-double/kvm*.c)) $(call win_objs,$(src_x86)) \
 		tests/whp-double/WinHvPlatform.def
@@ -49,7 +49,7 @@ $(BUILD)/windows/test-bin/librooms.a: $(call win_program_objs,test-bin,$(WIN_UNI
 $(WIN_UNIT_EXE): $(BUILD)/windows/tests/%.exe: $(BUILD)/windows/test-bin/obj/tests/unit/%.o $(BUILD)/windows/test-bin/librooms.a
 	@mkdir -p $(@D)
 	$(call say,WINLD)
-	$(Q)$(WIN_CC) -static -o $@ $^ $(WIN_UV) $(WIN_DEBIAN)/lib/libjson-c.a $(WIN_LIBS)
+	$(Q)$(WIN_CC) -static -Wl,--stack,0x800000 -o $@ $^ $(WIN_UV) $(WIN_DEBIAN)/lib/libjson-c.a $(WIN_LIBS)
 
 # The same VMM on KVM, to compare with.
 $(BUILD)/tests/hvrun: $(call objs,$(HVRUN_SRC) tests/whp-double/hvrun_linux.c) $(BUILD)/lib/libinsula-hv.a

@@ -462,13 +462,23 @@ int vhostdev_open(struct vhost *v, struct helper *h, int channel, const struct m
 	return rc;
 }
 
+/* With these flags alone. MSG_FASTOPEN connects, and what a back end has sent may stand in the place
+ * of this descriptor: a TCP socket of the host's network namespace, if it has a network. */
+static void rule_send(struct rule_list *l, int fd, uint64_t flags, const char *why)
+{
+	rule_arg(l, SYS_sendmsg,
+		 (struct jail_arg){.index = 0, .cmp = JAIL_EQ, .value = (uint64_t)(unsigned)fd},
+		 (struct jail_arg){.index = 2, .cmp = JAIL_EQ, .value = flags}, why);
+}
+
 void vhost_rules(const struct vhost *v, struct rule_list *l)
 {
-	rule_fd(l, SYS_sendmsg, v->link.fd,
-		"requests; guest memory, doorbells and the interrupt go to the back end so");
+	rule_send(l, v->link.fd, MSG_NOSIGNAL,
+		  "requests; guest memory, doorbells and the interrupt go to the back end so");
 	rule_fd(l, SYS_recvmsg, v->link.fd, "its answers, and the memory of what is in flight");
 	rule_fd(l, SYS_recvfrom, v->link.fd, "has it closed its end?");
-	rule_fd(l, SYS_sendmsg, v->link.back_fd, "answers to requests of the back end");
+	rule_send(l, v->link.back_fd, MSG_NOSIGNAL | MSG_DONTWAIT,
+		  "answers to requests of the back end");
 	rule_fd(l, SYS_recvmsg, v->link.back_fd, "requests of the back end");
 	rule_arg(
 		l, SYS_socketpair,
