@@ -152,11 +152,13 @@ static void sockets(uint16_t good, uint16_t bad)
 		{"vsock", AF_VSOCK, SOCK_STREAM, 0},
 	};
 	const int own = (int)syscall(SYS_socket, AF_INET, SOCK_STREAM, 0);
+	int pair[2];
 	const struct sockaddr_in to = at(good);
 
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
 		must_fail(kinds[i].what,
 			  syscall(SYS_socket, kinds[i].family, kinds[i].type, kinds[i].protocol));
+	must_fail("a pair of sockets", syscall(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, pair));
 	must_fail("connect by itself", syscall(SYS_connect, own, &to, sizeof(to)));
 	with_socket(own, bad);
 	listening(own);

@@ -6,8 +6,11 @@
  *
  * In the program's jail socket() makes TCP sockets of a network namespace that is empty, and there
  * is no connect(). This one asks the supervisor (module_connect.h) for a connection to that
- * address, and puts it in the place of the socket. What a program set on its socket before is lost, but for
- * whether it blocks.
+ * address, and puts it in the place of the socket. What a program set on its socket before is lost,
+ * but for whether it blocks.
+ *
+ * There is no socketpair() either (confine_filter.c). libcurl wakes itself up with one, in one
+ * direction: a pipe does, whose second end is written to.
  *
  * None of this protects anybody: a hostile program does without it. It keeps an honest one working.
  */
@@ -18,6 +21,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,17 +35,24 @@
 #define DESCRIPTORS 4096
 
 static pthread_mutex_t asking = PTHREAD_MUTEX_INITIALIZER;
-static bool ours[DESCRIPTORS]; /* it is a connection that was handed in */
 
-static bool is_ours(int fd)
+enum what {
+	NOT_OURS,
+	CONNECTION, /* that was handed in */
+	PIPE        /* in the place of a pair of sockets */
+};
+
+static uint8_t ours[DESCRIPTORS]; /* enum what */
+
+static bool is(int fd, enum what what)
 {
-	return fd >= 0 && fd < DESCRIPTORS && __atomic_load_n(&ours[fd], __ATOMIC_RELAXED);
+	return fd >= 0 && fd < DESCRIPTORS && __atomic_load_n(&ours[fd], __ATOMIC_RELAXED) == what;
 }
 
-static void set_ours(int fd, bool is)
+static void set(int fd, enum what what)
 {
 	if (fd >= 0 && fd < DESCRIPTORS)
-		__atomic_store_n(&ours[fd], is, __ATOMIC_RELAXED);
+		__atomic_store_n(&ours[fd], (uint8_t)what, __ATOMIC_RELAXED);
 }
 
 /* Its last line is what people are shown. Status 0: nothing is wrong with what it was told, so that
@@ -121,7 +132,7 @@ static int take(int fd, int got)
 
 	if (flags < 0 || dup3(got, fd, cloexec & FD_CLOEXEC ? O_CLOEXEC : 0) < 0)
 		return -errno;
-	set_ours(fd, true);
+	set(fd, CONNECTION);
 	if (flags & O_NONBLOCK)
 		return rc;
 	rc = wait_for(fd);
@@ -174,7 +185,7 @@ int connect(int fd, const struct sockaddr *to, socklen_t len)
 		errno = to && to->sa_family == AF_UNIX ? ENOENT : EAFNOSUPPORT;
 		return -1;
 	}
-	if (is_ours(fd) && !getpeername(fd, (struct sockaddr *)&peer, &n)) {
+	if (is(fd, CONNECTION) && !getpeername(fd, (struct sockaddr *)&peer, &n)) {
 		errno = EISCONN;
 		return -1;
 	}
@@ -189,10 +200,25 @@ int connect(int fd, const struct sockaddr *to, socklen_t len)
 	return rc ? -1 : 0;
 }
 
+int socketpair(int domain, int type, int protocol, int pair[2])
+{
+	if (domain != AF_UNIX || protocol ||
+	    (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != SOCK_STREAM) {
+		errno = EOPNOTSUPP;
+		return -1;
+	}
+	if (pipe2(pair,
+		  (type & SOCK_NONBLOCK ? O_NONBLOCK : 0) | (type & SOCK_CLOEXEC ? O_CLOEXEC : 0)))
+		return -1;
+	set(pair[0], PIPE);
+	set(pair[1], PIPE);
+	return 0;
+}
+
 /* The number may be another file's next. */
 int close(int fd)
 {
-	set_ours(fd, false);
+	set(fd, NOT_OURS);
 	return (int)syscall(SYS_close, fd);
 }
 
@@ -201,7 +227,8 @@ int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 {
 	int rc = (int)syscall(SYS_getsockopt, fd, level, name, value, len), error = 0;
 
-	if (!rc && level == SOL_SOCKET && name == SO_ERROR && is_ours(fd) && *len == sizeof(error))
+	if (!rc && level == SOL_SOCKET && name == SO_ERROR && is(fd, CONNECTION) &&
+	    *len == sizeof(error))
 		memcpy(&error, value, sizeof(error));
 	if (error)
 		lost("connection", error);
@@ -212,7 +239,7 @@ static ssize_t passed(int fd, int flags, ssize_t n)
 {
 	const int keep = errno;
 
-	if (!is_ours(fd) || n > 0 || (flags & MSG_PEEK))
+	if (!is(fd, CONNECTION) || n > 0 || (flags & MSG_PEEK))
 		return n;
 	if (n == 0)
 		lost("connection", ECONNRESET);
@@ -224,15 +251,21 @@ static ssize_t passed(int fd, int flags, ssize_t n)
 
 ssize_t recv(int fd, void *p, size_t n, int flags)
 {
-	ssize_t got = syscall(SYS_recvfrom, fd, p, n, flags, NULL, NULL);
+	ssize_t got;
 
+	if (is(fd, PIPE))
+		return read(fd, p, n);
+	got = syscall(SYS_recvfrom, fd, p, n, flags, NULL, NULL);
 	return n ? passed(fd, flags, got) : got;
 }
 
 ssize_t send(int fd, const void *p, size_t n, int flags)
 {
-	ssize_t sent = syscall(SYS_sendto, fd, p, n, flags, NULL, 0);
+	ssize_t sent;
 
+	if (is(fd, PIPE))
+		return write(fd, p, n);
+	sent = syscall(SYS_sendto, fd, p, n, flags, NULL, 0);
 	return n ? passed(fd, 0, sent) : sent;
 }
 
