@@ -152,6 +152,9 @@ int manifest_open_beside(const char *dir, const char *name, struct err *e);
 const struct manifest_setting *manifest_setting(const struct manifest *m, const char *key,
 						size_t len);
 const struct manifest_scheme *manifest_scheme(const struct manifest *m, const char *name);
+/* Of the second kind: does the program get the query of a URI? It does with the whole target, and not
+ * with its parts. */
+bool manifest_takes_query(const struct manifest *m);
 
 /* The settings as the user gave them, "KEY=VALUE:KEY=VALUE", where "::" stands for a colon in a
  * value, and the defaults of the others: into out[size], "KEY=VALUE" each, with a NUL behind each

@@ -23,6 +23,15 @@ bool manifest_has_network(const struct manifest *m)
 	return m->serves && (m->nschemes || m->nreaches);
 }
 
+bool manifest_takes_query(const struct manifest *m)
+{
+	for (unsigned i = 0; i < m->narguments; i++) {
+		if (strstr(m->argument[i].text, "${" MANIFEST_TARGET "}"))
+			return true;
+	}
+	return false;
+}
+
 /* ---- network ---- */
 
 static struct manifest_reach *last_reach(const struct manifest_place *p)

@@ -109,6 +109,8 @@ refused curl/password 'options: password: missing' curl:http://me@localhost/in/d
 refused curl/password-in-it 'user: a password' curl:http://me:secret@localhost/in/data.raw,format=raw,ro
 refused curl/nobody 'connection to 127.0.0.1: Connection refused' curl:http://127.0.0.1/zero.raw,format=raw,ro
 refused curl/name 'no address for that name' curl:http://no-such-host.invalid/zero.raw,format=raw,ro
+refused curl/query 'disk curl:http://127.0.0.1/zero.raw?...: connection to' 'curl:http://127.0.0.1/zero.raw?token=hush,format=raw,ro'
+refused curl/query-and-user 'disk curl:http://me@127.0.0.1/zero.raw?...: options: password' 'curl:http://me@127.0.0.1/zero.raw?token=hush,format=raw,ro'
 web
 # nonzero NAME DISK: the byte that is not zero is read
 nonzero() {
@@ -123,6 +125,10 @@ nonzero curl/http/data curl:http://localhost/data.raw,format=raw,ro
 mount --bind "$dir/hosts" /etc/hosts || not_ok curl/hosts 'mount'
 vm curl/name blkzero --disk curl:http://storage/zero.raw,format=raw,ro
 nonzero curl/http/qcow2 curl:http://localhost/data.qcow2,format=qcow2,ro
+# What a query says is for the server alone.
+vm curl/query blkzero -v --disk 'curl:http://127.0.0.1/zero.raw?token=hush,format=raw,ro'
+grep -qF 'curl: curl:http://127.0.0.1/zero.raw?...' "$dir/err" && ! grep -q hush "$dir/err"
+holds 'curl/query: is not logged' $? "$(grep -m 1 hush "$dir/err")"
 vm curl/https blkzero --disk "curl:https://localhost/zero.raw,format=raw,ro,ca=$dir/server.pem"
 nonzero curl/https/data "curl:https://localhost/data.raw,format=raw,ro,ca=$dir/server.pem"
 broken curl/ca 'verification failed' "curl:https://localhost/zero.raw,format=raw,ro,ca=$dir/other.pem"
@@ -195,6 +201,7 @@ truncate -s 64M "$dir/a.raw" "$dir/direct.raw"
 qemu-img create -q -f qcow2 "$dir/a.qcow2" 64M
 refused ssh/user 'user: missing' "ssh://127.0.0.1$dir/a.raw,format=raw,host-key=$hash,key=$dir/user"
 refused ssh/path 'path: missing' "ssh://root@127.0.0.1,format=raw,host-key=$hash,key=$dir/user"
+refused ssh/query 'query; expected none with ssh://' "ssh://root@127.0.0.1$dir/a.raw?host_key_check=no,format=raw,host-key=$hash,key=$dir/user"
 refused ssh/host-key 'options: host-key: missing' "ssh://root@127.0.0.1$dir/a.raw,format=raw,key=$dir/user"
 refused ssh/host-key-short "options: host-key 'abc'; expected 64 to 64 characters" "ssh://root@127.0.0.1$dir/a.raw,format=raw,key=$dir/user,host-key=abc"
 refused ssh/key 'options: key: missing' "ssh://root@127.0.0.1$dir/a.raw,format=raw,host-key=$hash"

@@ -260,6 +260,8 @@ static int put_uri(struct module_back *b, const char *target, int *n, enum modul
 		rc = find_addresses(b, when, e);
 	if (rc)
 		return rc;
+	if (b->uri.query[0] && !manifest_takes_query(&b->manifest))
+		return err_set(e, -EINVAL, "query; expected none with %s://", b->uri.scheme);
 	number = b->uri.port ? b->uri.port : manifest_scheme(&b->manifest, b->uri.scheme)->port;
 	snprintf(port, sizeof(port), "%u", number);
 	for (const char *const *p =
@@ -325,18 +327,25 @@ static int open_all(struct module_back *b, const char *libexec, enum module_when
 	return rc < 0 ? rc : 0;
 }
 
-/* A password that somebody has put into the URI is not said again. */
-static int say_disk(struct err *e, int rc, const char *path, const char *why)
+/* A password that somebody has put into the URI is not said again, and neither is a query, which
+ * may hold one. */
+static void put_says(struct module_back *b, const char *path)
 {
-	const char *from = strstr(path, "://"), *at;
-	size_t len = from ? strcspn(from + 3, "/?#") : 0;
+	const char *from = strstr(path, "://"), *at, *rest = path;
+	size_t len = from ? strcspn(from + 3, "/?#") : 0, n = 0;
 
 	at = from ? memchr(from + 3, '@', len) : NULL;
-	if (!at)
-		return err_set(e, rc, "disk %.80s: %s", path, why);
-	len = strcspn(from + 3, ":%@");
-	return err_set(e, rc, "disk %.*s%s%.60s: %s", (int)(from + 3 - path + (ptrdiff_t)len), path,
-		       from[3 + len] == '@' ? "" : ":...", at, why);
+	if (at) {
+		len = strcspn(from + 3, ":%@");
+		n = (size_t)snprintf(b->says, sizeof(b->says), "%.*s%s",
+				     (int)(from + 3 - path + (ptrdiff_t)len), path,
+				     from[3 + len] == '@' ? "" : ":...");
+		rest = at;
+	}
+	len = from ? strcspn(rest, "?") : strlen(rest);
+	if (n < sizeof(b->says))
+		snprintf(b->says + n, sizeof(b->says) - n, "%.*s%s", (int)len, rest,
+			 rest[len] ? "?..." : "");
 }
 
 int module_open(struct module_back **out, const struct disk_config *conf, const char *libexec,
@@ -355,10 +364,12 @@ int module_open(struct module_back **out, const struct disk_config *conf, const 
 	for (unsigned i = 0; i < BLK_MAX_QUEUES; i++)
 		b->slot[i].had = -1;
 	memcpy(b->name, conf->path, config_module(conf->path));
+	put_says(b, conf->path);
 	rc = open_all(b, libexec, when, &why);
 	if (rc) {
+		err_set(e, rc, "disk %.80s: %s", b->says, why.text);
 		module_close(b);
-		return say_disk(e, rc, conf->path, why.text);
+		return rc;
 	}
 	*out = b;
 	return 0;

@@ -61,6 +61,7 @@ struct module_slot {
 struct module_back {
 	const struct disk_config *conf; /* borrowed */
 	char name[CONFIG_MODULE_MAX + 1];
+	char says[512]; /* for messages: what the user said, without a query */
 	char dir[4352]; /* where modules are */
 	struct manifest manifest;
 	int exec_fd; /* owned */

@@ -193,7 +193,7 @@ static int served_spawn(void *served, int listener, struct err *e)
 	int rc;
 
 	s->back.peers++;
-	log_info("%s: %s", s->module->name, s->module->conf->path);
+	log_info("%s: %s", s->module->name, s->module->says);
 	fd_close(&s->module->first); /* it has been tried */
 	if (!s->has_network)
 		return spawn_confined(s, listener, NULL, e);
@@ -236,7 +236,7 @@ int served_open(struct served **out, struct module_back *b, enum module_when whe
 		return err_set(e, -ENOMEM, "out of memory");
 	s->module = b;
 	s->has_network = manifest_has_network(&b->manifest);
-	asks_init(&s->asks, b->conf->path, served_broken, s);
+	asks_init(&s->asks, b->says, served_broken, s);
 	s->back = (struct vhost_back){.device_id = VIRTIO_ID_BLOCK,
 				      .nqueues = 1,
 				      .config_len = SERVED_CONFIG_LEN,
