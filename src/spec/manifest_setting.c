@@ -86,15 +86,35 @@ static int setting_required(const struct manifest_place *p, const char *member, 
 	return manifest_take_bool(p, member, v, &p->setting->required);
 }
 
+/* The jail makes it itself, or something above or below it (confine_root.c). */
+static bool made_by_jail(const char *path)
+{
+	static const char *const made[] = {"/usr",   "/lib",       "/lib64",
+					   "/dev",   "/proc",      "/share",
+					   "/files", "/etc/hosts", "/etc/ld.so.cache"};
+
+	for (size_t i = 0; i < ARRAY_LEN(made); i++) {
+		const size_t a = strlen(path), b = strlen(made[i]), n = a < b ? a : b;
+		const char next = a < b ? made[i][n] : path[n];
+
+		if (!strncmp(path, made[i], n) && (!next || next == '/'))
+			return true;
+	}
+	return false;
+}
+
 /* A path in the program's jail, where the directories above it are made. */
 static int setting_at(const struct manifest_place *p, const char *member, json_object *v)
 {
 	const char *path = manifest_is_text(v, MANIFEST_AT - 1) ? json_object_get_string(v) : "";
+	char whole[MANIFEST_AT + 1];
 
-	if (*path != '/' || !path[1] || strstr(path, "//") || strstr(path, "/../") ||
-	    strstr(path, "/./") || path[strlen(path) - 1] == '/' || !strncmp(path, "/files/", 7))
+	snprintf(whole, sizeof(whole), "%s/", path);
+	if (*path != '/' || strstr(whole, "//") || strstr(whole, "/../") || strstr(whole, "/./") ||
+	    made_by_jail(path))
 		return manifest_wrong(p, member, v,
-				      "an absolute path of at most 63 characters, not in /files");
+				      "an absolute path of at most 63 characters without . and .., "
+				      "and not where the jail has something of its own");
 	strcpy(p->setting->at, path);
 	return 0;
 }

@@ -64,6 +64,23 @@ static const struct {
 	 "settings.a.at"},
 	{HEAD PLAIN_TARGET "\"settings\": {\"a\": {\"type\": \"file\", \"at\": \"/files/x\"}}}",
 	 "settings.a.at"},
+	{HEAD PLAIN_TARGET "\"settings\": {\"a\": {\"type\": \"file\", \"at\": \"/x/..\"}}}",
+	 "settings.a.at"},
+	{HEAD PLAIN_TARGET "\"settings\": {\"a\": {\"type\": \"file\", \"at\": \"/x/.\"}}}",
+	 "settings.a.at"},
+	{HEAD PLAIN_TARGET "\"settings\": {\"a\": {\"type\": \"file\", \"at\": \"/etc/hosts\"}}}",
+	 "settings.a.at"},
+	{HEAD PLAIN_TARGET "\"settings\": {\"a\": {\"type\": \"file\", \"at\": \"/etc\"}}}",
+	 "settings.a.at"},
+	{HEAD PLAIN_TARGET "\"settings\": {\"a\": {\"type\": \"file\", \"at\": \"/usr/lib/x\"}}}",
+	 "settings.a.at"},
+	{HEAD PLAIN_TARGET
+	 "\"settings\": {\"a\": {\"type\": \"file\", \"at\": \"/etc/ld.so.cache\"}}}",
+	 "settings.a.at"},
+	{HEAD PLAIN_TARGET "\"settings\": {\"a\": {\"type\": \"file\", \"at\": \"/files\"}}}",
+	 "settings.a.at"},
+	{HEAD PLAIN_TARGET "\"settings\": {\"a\": {\"type\": \"file\", \"at\": \"/lib64\"}}}",
+	 "settings.a.at"},
 	{HEAD PLAIN_TARGET "\"arguments\": [\"${host}\"]}", "'${host'"},
 	{HEAD PLAIN_TARGET "\"arguments\": [{\"if\": \"ro\", \"add\": [\"x\"]}]}",
 	 "an argument before it"},
@@ -161,8 +178,10 @@ START_TEST(reached)
 	struct connect_request r = {.family = AF_UNIX, .port = 5, .addr = {10, 0, 0, 1}};
 	struct err e = {0};
 
-	ck_assert_msg(!reach("m=10.0.0.1+10.1.16.0/20+fd00::::1+fd01::::/33:n=77", &e), "%s",
-		      e.text);
+	ck_assert_msg(!reach("m=10.0.0.1+10.1.16.0/20+fd00::::1+fd01::::/33+"
+			     "::::ffff::10.9.0.0/112:n=77",
+			     &e),
+		      "%s", e.text);
 	ck_assert(reaches("10.0.0.1", 5) && reaches("10.0.0.1", 9) && reaches("10.0.0.1", 77));
 	ck_assert(!reaches("10.0.0.1", 4) && !reaches("10.0.0.1", 10) && !reaches("10.0.0.1", 0));
 	ck_assert(!reaches("10.0.0.2", 5) && !reaches("10.0.0.0", 5));
@@ -171,6 +190,7 @@ START_TEST(reached)
 	ck_assert(reaches("fd00::1", 5) && !reaches("fd00::2", 5));
 	ck_assert(reaches("fd01::ffff", 77) && reaches("fd01:0:7fff::", 5));
 	ck_assert(!reaches("fd01:0:8000::", 5));
+	ck_assert(reaches("::ffff:10.9.0.1", 5) && !reaches("::ffff:10.8.0.1", 5));
 	/* The same bytes, of another kind. */
 	ck_assert(!reaches("::ffff:10.0.0.1", 5) && !reaches("a00:1::", 5));
 	ck_assert(!asks_allows(&served.asks, &r));
@@ -198,6 +218,12 @@ static const struct {
 	{"m=10.0.0.0/", "options: m"},
 	{"m=fd00::::/31", "with 32 to 128 bits"},
 	{"m=10.0.0.1++10.0.0.2", "options: m '10.0.0.1++10.0.0.2'; expected names or addresses"},
+	{"m=10.0.0.1+", "options: m '10.0.0.1+'; expected names or addresses"},
+	{"m=+10.0.0.1", "options: m '+10.0.0.1'; expected names or addresses"},
+	{"m=::::/32", "options: m '::/32'; expected ADDRESS/BITS with 104 to 128 bits"},
+	{"m=::::ffff::0::0/96", "with 104 to 128 bits"},
+	{"m=::::ffff::10.0.0.0/103", "with 104 to 128 bits"},
+	{"m=::::fff0::0::0/79", "with 104 to 128 bits"},
 	{"m=storage", "options: m: host 'storage'; expected an address"},
 	{"m=a b", "options: m 'a b'; expected names or addresses"},
 	{"m=", "options: m ''"},

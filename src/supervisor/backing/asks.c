@@ -30,7 +30,7 @@ int asks_add(struct asks *a, const struct ask_place *p)
 
 /* ---- what may be reached ---- */
 
-static bool same_bits(const uint8_t *a, const uint8_t *b, unsigned bits)
+bool asks_same_bits(const uint8_t *a, const uint8_t *b, unsigned bits)
 {
 	const unsigned whole = bits / 8, rest = bits % 8;
 
@@ -45,7 +45,7 @@ bool asks_allows(const struct asks *a, const struct connect_request *r)
 		const struct ask_place *p = &a->place[i];
 
 		if (r->family == p->family && r->port >= p->first && r->port <= p->last &&
-		    same_bits(r->addr, p->addr, p->bits))
+		    asks_same_bits(r->addr, p->addr, p->bits))
 			return true;
 	}
 	return false;

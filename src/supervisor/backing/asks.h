@@ -54,6 +54,8 @@ struct asks {
 void asks_init(struct asks *a, const char *name, void (*broken)(void *ctx), void *ctx);
 /* -ENOSPC: there are ASKS_PLACES already. */
 int asks_add(struct asks *a, const struct ask_place *p);
+/* Are the first `bits` of both the same? */
+bool asks_same_bits(const uint8_t *a, const uint8_t *b, unsigned bits);
 /* May it be reached? */
 bool asks_allows(const struct asks *a, const struct connect_request *r);
 /* For a program that starts: *ask and *answer are its ends, the caller's. What the one before had

@@ -77,25 +77,39 @@ static int read_ports(const char *key, const char *text, struct ask_place *p, st
 	return 0;
 }
 
-/* "ADDRESS/BITS". False: it is no network. */
+/* What is the least number of bits of such a network? A connection to IPv4 in IPv6
+ * (::ffff:0:0/96) is one to that address of IPv4. */
+static unsigned least_bits(const struct ask_place *p)
+{
+	static const uint8_t mapped[16] = {[10] = 0xff, [11] = 0xff};
+
+	if (p->family == AF_INET)
+		return LEAST_BITS;
+	return asks_same_bits(p->addr, mapped, p->bits < 96 ? p->bits : 96) ? 96 + LEAST_BITS
+									    : LEAST_BITS_6;
+}
+
+/* "ADDRESS/BITS". */
 static int add_network(struct served *s, const char *key, const char *text, struct ask_place p,
 		       struct err *e)
 {
 	const char *slash = strchr(text, '/');
 	char address[INET6_ADDRSTRLEN];
-	unsigned bits = 0, most;
+	unsigned bits = 0, least, most;
 	int end = 0;
+	bool fits;
 
 	snprintf(address, sizeof(address), "%.*s", (int)(slash - text), text);
 	p.family = strchr(address, ':') ? AF_INET6 : AF_INET;
 	most = p.family == AF_INET ? 32 : 128;
-	if (inet_pton(p.family, address, p.addr) != 1 ||
-	    sscanf(slash + 1, "%3u%n", &bits, &end) != 1 || slash[1 + end] || bits > most ||
-	    bits < (p.family == AF_INET ? LEAST_BITS : LEAST_BITS_6))
+	fits = inet_pton(p.family, address, p.addr) == 1 &&
+	       sscanf(slash + 1, "%3u%n", &bits, &end) == 1 && !slash[1 + end] && bits <= most;
+	p.bits = fits ? (uint8_t)bits : (uint8_t)most;
+	least = least_bits(&p);
+	if (!fits || bits < least)
 		return err_set(e, -EINVAL,
 			       "options: %s '%.60s'; expected ADDRESS/BITS with %u to %u bits", key,
-			       text, p.family == AF_INET ? LEAST_BITS : LEAST_BITS_6, most);
-	p.bits = (uint8_t)bits;
+			       text, least, most);
 	return add_place(s, &p, e);
 }
 
@@ -137,7 +151,7 @@ static int add_reach(struct served *s, const struct manifest_reach *r,
 	int rc = ports ? read_ports(r->ports, ports, &p, e)
 		       : err_set(e, -EINVAL, "options: %s: missing", r->ports);
 
-	for (const char *at = hosts ? hosts : ""; *at && !rc; at += at[0] == '+') {
+	for (const char *at = hosts; at && !rc; at = *at ? at + 1 : NULL) {
 		size_t n = strcspn(at, "+");
 
 		if (!n || n >= sizeof(one))
