@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -183,18 +184,25 @@ bool modules_go_on(void)
 {
 	char line[8] = "";
 	FILE *f = fopen(VIRTIO "/drivers_autoprobe", "re");
-	DIR *d = opendir(VIRTIO_DEVICES);
-	struct dirent *e;
-	bool held = f && d && fgets(line, sizeof line, f) && line[0] == '0';
+	bool held = f && fgets(line, sizeof line, f) && line[0] == '0';
+	struct dirent **names;
+	int n = 0;
 
 	if (held && !write_virtio("drivers_autoprobe", "1"))
 		die_errno(VIRTIO "/drivers_autoprobe");
-	/* Of one that has a driver already the kernel says that it has nothing to do. */
-	while (held && (e = readdir(d)))
-		if (e->d_name[0] != '.')
-			write_virtio("drivers_probe", e->d_name);
-	if (d)
-		closedir(d);
+	/* By their numbers, as a driver that is loaded takes them: cards are named in this order. */
+	if (held)
+		n = scandir(VIRTIO_DEVICES, &names, NULL, versionsort);
+	if (n < 0)
+		die_errno(VIRTIO_DEVICES);
+	for (int i = 0; i < n; i++) {
+		/* Of one that has a driver already the kernel says that it has nothing to do. */
+		if (names[i]->d_name[0] != '.')
+			write_virtio("drivers_probe", names[i]->d_name);
+		free(names[i]);
+	}
+	if (n)
+		free(names);
 	if (f)
 		fclose(f);
 	return held;

@@ -15,16 +15,18 @@ name=()
 # ---- insulad and insula-run ----
 mkdir "$T/empty" "$T/one"
 echo theirs >"$T/one/file"
+nets=(--net user,mac=52:54:00:00:00:0a --net user,mac=52:54:00:00:00:0b --net user,mac=52:54:00:00:00:0c)
 insulad_up '"cgroup": "off"'
-expect template-starts 0 '' "$CTL" run -d --name t --template --mem 192M --bus pci --share "$T/empty:/mnt" --net user --
+expect template-starts 0 '' "$CTL" run -d --name t --template --mem 192M --bus pci --share "$T/empty:/mnt" "${nets[@]}" --
 guest t 'mount | grep -c virtiofs; ls /sys/class/net; cat /sys/bus/virtio/devices/*/status | sort -u' >"$T/out"
 same template-leaves-them-alone '0 lo 0x00000001 0x0000000f' "$(tr '\n' ' ' <"$T/out" | sed 's/ $//')"
 expect template-is-saved 0 '' "$CTL" snapshot --stop t "$T/snap"
 expect another-place 2 '^insula-run: --share: expected as many as the snapshot has' "$RUN" --restore "$T/snap" --share "$T/one:/elsewhere"
-expect goes-on 0 '' "$CTL" run -d --name a --restore "$T/snap" --identity new --share "$T/one:/mnt" --net user --
-guest a 'cat /mnt/file; echo back >/mnt/back; ip -4 addr show eth0' >"$T/out"
+expect goes-on 0 '' "$CTL" run -d --name a --restore "$T/snap" --identity new --share "$T/one:/mnt" "${nets[@]}" --
+guest a 'cat /mnt/file; echo back >/mnt/back; ip -4 addr show eth0; cat /sys/class/net/eth[0-9]/address' >"$T/out"
 also has-its-share '^theirs$'
 also has-its-card 'inet 1'
+same names-of-cards-as-at-a-boot '0a 0b 0c' "$(sed -n 's/^52:54:00:00:00://p' "$T/out" | tr '\n' ' ' | sed 's/ $//')"
 same writes-to-its-share back "$(cat "$T/one/back")"
 shoot a 'insula-vhost fs0'
 same share-after-a-kill theirs "$(guest a 'for i in $(seq 100); do cat /mnt/file 2>/dev/null && break; sleep 0.1; done')"
