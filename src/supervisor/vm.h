@@ -86,7 +86,8 @@ struct vm {
 	struct memmap memmap; /* of mem: what every process is told */
 
 	uint64_t started_ns, start_limit_ns;
-	bool running; /* MSG_GO was sent */
+	uint64_t went_on_ns; /* the guest, for the first time or after a pause */
+	bool running;        /* MSG_GO was sent */
 	bool have_exit;
 	struct msg_vm_exit exit;
 	struct ending end; /* of insula-run; valid once ended */

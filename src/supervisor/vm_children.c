@@ -59,6 +59,7 @@ void vm_go(struct vm *vm)
 		return;
 	}
 	vm->running = true;
+	vm->went_on_ns = clock_ns();
 	if (!standing_is(vm)) /* MSG_PAUSED follows */
 		control_event(vm->control, "running", NULL, NULL);
 	log_info("running after %llu us",
@@ -113,8 +114,10 @@ static void on_vm_exit(struct vm *vm, const struct msg_vm_exit *x)
 
 static void vm_is_paused(struct vm *vm, bool paused)
 {
-	if (!paused)
+	if (!paused) {
+		vm->went_on_ns = clock_ns();
 		standing_goes_on(vm);
+	}
 	control_paused(vm->control, vm, paused);
 	if (paused)
 		save_paused(vm);

@@ -19,4 +19,8 @@ struct vm;
 int pager_start(struct vm *vm, struct child *c, const struct child_ops *ops, enum pager_job job,
 		bool live, const struct snapshot *from, int last, uint64_t fsize, struct err *e);
 
+/* The working set of the snapshot in this directory: the order in which memory was asked for. One
+ * restore writes it, the others follow it. A descriptor, the caller's; -1: none. */
+int pager_order(const char *snapshot);
+
 #endif

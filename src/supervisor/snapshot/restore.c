@@ -26,6 +26,7 @@
 
 #define LOAD_NS(mem) (((mem) >> 24) * 1000000000ull) /* 16 MiB a second */
 #define TELL_NS 60000000000ull                       /* the guest's hooks have 10 s each */
+#define AGAIN_NS 1000000000ull                       /* by then the one that died is reaped */
 
 #define ORDER_SIZE (8ull << 20)
 
@@ -34,10 +35,10 @@ struct restore {
 	struct child pager;
 	struct restart restart; /* of it, while it serves */
 	bool loaded;
-	bool lazy;     /* memory is filled when it is touched, and is not whole yet */
-	int order;     /* the working set; owned; -1: none */
-	uint32_t told; /* the guest is being told that it goes on: its command; 0: it is not */
-	uint64_t tell_by_ns; /* or its commands run without that */
+	bool lazy;         /* memory is filled when it is touched, and is not whole yet */
+	int order;         /* the working set; owned; -1: none */
+	uint32_t told;     /* the guest is being told that it goes on: its command; 0: it is not */
+	uint64_t again_ns; /* it is told again: a process of ours had died; 0: it is not */
 	bool serves, completing;
 	struct identity who;
 	bool bus_said; /* by the user, for all devices that do not say their own */
@@ -538,28 +539,6 @@ static void load_gone(void *ctx, const struct child_end *end)
 
 static const struct child_ops load_ops = {load_ready, load_failed, load_message, NULL, load_gone};
 
-/* The order in which memory was asked for: one restore writes it, the others follow it. */
-static int open_order(const struct vm_config *c)
-{
-	char path[PATH_MAX];
-	struct stat st;
-	int fd;
-
-	if (snprintf(path, sizeof(path), "%s/working-set", c->restore) >= (int)sizeof(path))
-		return -1;
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
-	/* It is written by one at a time; the others follow what is there. */
-	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB))
-		fd_close(&fd);
-	if (fd < 0)
-		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	if (fd < 0)
-		return -1;
-	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_nlink != 1 || st.st_uid != geteuid())
-		fd_close(&fd);
-	return fd;
-}
-
 static int start_load(struct vm *vm, struct err *e)
 {
 	struct restore *r = vm->conf->restoring;
@@ -570,13 +549,32 @@ static int start_load(struct vm *vm, struct err *e)
 
 /* ---- the guest is told ---- */
 
+/* Until when: of the time that the guest has run, and its memory may come as it is touched. */
+static uint64_t tell_by(const struct vm *vm)
+{
+	return vm->running && !control_is_paused(vm->control)
+		       ? vm->went_on_ns + TELL_NS + LOAD_NS(memmap_size(&vm->memmap))
+		       : 0;
+}
+
 static void restore_told(struct vm *vm, uint32_t id, const struct msg_exec_exit *x)
 {
+	struct restore *r = vm->conf->restoring;
 	char why[EXEC_TEXT_LEN];
+	uint64_t now = clock_ns(), by = tell_by(vm);
 
 	(void)id;
-	vm->conf->restoring->told = 0;
+	r->told = 0;
 	exec_resumed_why(x, why);
+	/* Its random numbers, names and addresses are those of all that go on from the snapshot. */
+	if (vm->conf->new_identity && x->end == EXEC_LOST) {
+		if (by && now >= by)
+			vm_end(vm, RUN_FAILED,
+			       "--restore: the guest could not be told that it is another one: %s",
+			       why);
+		r->again_ns = now + AGAIN_NS;
+		return;
+	}
 	if (why[0])
 		log_warn("restore: the guest goes on, but: %s", why);
 	if (vm->standing.since_ns)
@@ -595,8 +593,22 @@ int restore_tell(struct vm *vm, const char *name, struct err *e)
 		return 0;
 	}
 	exec_hold(vm, true);
-	r->tell_by_ns = clock_ns() + TELL_NS;
 	return identity_tell(vm, &r->who, restore_told, &r->told, e);
+}
+
+static void tell_again(struct vm *vm)
+{
+	struct restore *r = vm->conf->restoring;
+	struct err e;
+	int rc;
+
+	r->again_ns = 0;
+	rc = identity_tell(vm, &r->who, restore_told, &r->told, &e);
+	if (rc == -EALREADY)
+		r->again_ns = clock_ns() + AGAIN_NS;
+	else if (rc)
+		vm_end(vm, RUN_FAILED, "--restore: the guest is not told that it goes on: %s",
+		       e.text);
 }
 
 static bool has_back_end(const struct vm *vm)
@@ -628,7 +640,7 @@ int restore_start(struct vm *vm, struct err *e)
 	}
 	faults_fill(vm, true);
 	if (r->snap.sealed)
-		r->order = open_order(vm->conf);
+		r->order = pager_order(vm->conf->restore);
 	return start_load(vm, e);
 }
 
@@ -652,17 +664,19 @@ uint64_t restore_deadline(const struct vm *vm)
 
 	uint64_t next = r && r->lazy && r->loaded ? restart_next(&r->restart) : 0;
 
-	return r && r->told && !vm->ended ? loop_sooner(next, r->tell_by_ns) : next;
+	return r && !vm->ended ? loop_sooner(r->told ? tell_by(vm) : r->again_ns, next) : next;
 }
 
 void restore_overdue(struct vm *vm)
 {
 	struct restore *r = vm->conf->restoring;
-	uint64_t now = clock_ns();
+	uint64_t now = clock_ns(), by = tell_by(vm);
 	struct err e;
 
-	if (r->told && now >= r->tell_by_ns && !vm->ended)
+	if (r->told && by && now >= by && !vm->ended)
 		(void)exec_cancel(vm, r->told, "it did not answer in time");
+	else if (r->again_ns && now >= r->again_ns && !vm->ended)
+		tell_again(vm);
 	if (restart_due(&r->restart, now)) {
 		restart_started(&r->restart, now);
 		if (start_load(vm, &e)) {

@@ -43,6 +43,10 @@ void standing_goes_on(struct vm *vm)
 	s->since_ns = clock_ns();
 	if (!restore_tell(vm, s->name, &e))
 		return;
+	if (vm->conf->new_identity) {
+		vm_end(vm, RUN_FAILED, "the guest is not told that it goes on: %s", e.text);
+		return;
+	}
 	log_error("the guest is not told that it goes on: %s", e.text);
 	control_event(vm->control, "renewed", NULL, e.text);
 	exec_hold(vm, false);
