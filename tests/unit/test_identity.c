@@ -175,6 +175,19 @@ START_TEST(another_machine_of_that_address)
 }
 END_TEST
 
+/* A card that has all of its parent: it keeps the parent's address, which is written to that. */
+START_TEST(another_machine_of_that_parent)
+{
+	uint8_t wanted[6];
+
+	net("macvtap=lo,mode=passthru");
+	memcpy(wanted, nic[0].start.mac, 6);
+	set("identity", "new");
+	choose("{\"nets\":[\"macvtap=lo,mode=passthru\"]}");
+	ck_assert_mem_eq(nic[0].start.mac, wanted, 6);
+}
+END_TEST
+
 /* No driver has been there, or the page is of something else: nobody is told, and a driver that
  * comes sees the new address. */
 START_TEST(no_driver)
@@ -247,6 +260,7 @@ int main(void)
 	tcase_add_test(t, what_is_said_is_told);
 	tcase_add_test(t, another_machine);
 	tcase_add_test(t, another_machine_of_that_address);
+	tcase_add_test(t, another_machine_of_that_parent);
 	tcase_add_test(t, no_driver);
 	tcase_add_test(t, template);
 	tcase_add_test(t, hostile);

@@ -80,6 +80,11 @@ void nic_address(const struct net_config *conf, unsigned nth, uint8_t mac[6])
 	one_station(mac);
 }
 
+bool nic_is_parents(const struct net_config *conf)
+{
+	return conf->kind == NET_ON_MACVTAP && conf->mode == MACVTAP_PASSTHRU;
+}
+
 /* A card that has all of its parent has the parent's address, too, if it was not given another. */
 static bool parent_address(const struct net_config *conf, uint8_t mac[6])
 {
@@ -87,7 +92,7 @@ static bool parent_address(const struct net_config *conf, uint8_t mac[6])
 	bool got = false;
 	int fd;
 
-	if (conf->kind != NET_ON_MACVTAP || conf->mode != MACVTAP_PASSTHRU)
+	if (!nic_is_parents(conf))
 		return false;
 	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	snprintf(r.ifr_name, sizeof(r.ifr_name), "%s", conf->name);

@@ -70,7 +70,9 @@ int nic_retry(struct nic *c, struct err *e);
  * Of cards that share what they name, a bridge or a parent, no two that run at once have the same:
  * it is another one with every supervisor, unless a port has a name of its own. */
 void nic_address(const struct net_config *conf, unsigned nth, uint8_t mac[6]);
-/* The one that is configured, or else that. */
+/* Is its address that of its parent, unless another one is said? */
+bool nic_is_parents(const struct net_config *conf);
+/* The one that is configured, or that of its parent, or else nic_address(). */
 void nic_wanted(const struct net_config *conf, unsigned nth, uint8_t mac[6]);
 /* One that no other card has. */
 void nic_random(uint8_t mac[6]);

@@ -91,9 +91,9 @@ static void choose_mac(const struct vm_config *c, const struct net_config *n, co
 {
 	if (n->has_mac && (c->given & config_bit("net")))
 		memcpy(mac, n->mac, 6);
-	else if (c->new_identity)
+	else if (c->new_identity && !nic_is_parents(n)) /* `mac` is its already */
 		nic_random(mac);
-	else
+	else if (!c->new_identity)
 		memcpy(mac, old, 6);
 }
 
