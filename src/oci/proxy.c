@@ -33,8 +33,11 @@
 #include "template.h"
 #include "vm.h"
 
-#define ORDER_MS 180000
-#define START_MS 140000 /* beside the guest's boot; pump.c gives up before */
+#define ORDER_MS 210000   /* a try with a template, its end, and VM_START_MS */
+#define TEMPLATE_MS 30000 /* and that its memory is read; a boot is sooner than to wait on */
+#define LOAD_MS_MAX 30000
+#define BOOT_SECONDS_MAX 3600 /* as the supervisor takes it */
+#define START_MS 140000       /* beside the guest's boot; pump.c gives up before */
 #define ABANDON_MS 20000
 #define PACKET 65536
 
@@ -187,14 +190,20 @@ static int start_one(struct proxy *p, json_object *nets, const char *snapshot, s
 {
 	json_object *config =
 		vm_config(p->j->c, p->j->conf, p->j->size, json_object_get(nets), snapshot);
+	unsigned load = snapshot ? vm_load_seconds(p->j->size->mem) : 0, load_ms = load * 1000;
+	int limit = snapshot ? TEMPLATE_MS + (int)(load_ms < LOAD_MS_MAX ? load_ms : LOAD_MS_MAX)
+			     : VM_START_MS;
 	int rc = vm_spawn(p->vmdir, p->j->conf, config, &p->vm, e);
 
 	json_object_put(config);
 	if (rc)
 		return rc;
-	rc = vm_await(p->vmdir, &p->talk, snapshot ? talk_ignore : pump_event, p, e);
+	rc = vm_await(p->vmdir, &p->talk, limit, snapshot ? talk_ignore : pump_event, p, e);
 	p->talk.event = pump_event;
-	p->talk.boot_timeout = p->j->c->boot_timeout;
+	/* Its commands wait until it has been told, and it may have to wait for its memory. */
+	p->talk.boot_timeout = load + p->j->c->boot_timeout < BOOT_SECONDS_MAX
+				       ? load + p->j->c->boot_timeout
+				       : BOOT_SECONDS_MAX;
 	return rc;
 }
 
@@ -536,7 +545,9 @@ int proxy_start(const struct container *c, struct err *e)
 	    send(fd, "start", 5, MSG_NOSIGNAL) < 0)
 		rc = err_sys(e, -errno, "the container's process");
 	if (!rc)
-		rc = hear(fd, "start", START_MS + (int)c->boot_timeout * 1000, NULL, e);
+		rc = hear(fd, "start",
+			  START_MS + (int)(c->boot_timeout + vm_load_seconds(c->vm_mem)) * 1000,
+			  NULL, e);
 	fd_close(&fd);
 	return rc;
 }

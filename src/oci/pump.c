@@ -188,7 +188,7 @@ void pump_start(struct proxy *p, int asker)
 		return;
 	}
 	p->asker = asker;
-	p->start_limit_ns = clock_ns() + p->j->c->boot_timeout * 1000000000ull + PROCESS_NS;
+	p->start_limit_ns = clock_ns() + p->talk.boot_timeout * 1000000000ull + PROCESS_NS;
 	if (p->talk.fd < 0)
 		vm_is_gone(p);
 	else if (p->sandbox_failed[0])

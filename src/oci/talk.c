@@ -301,13 +301,15 @@ static int guest_loop(struct guest_run *g, int ms, struct err *e)
 	return g->over ? 0 : err_set(e, -ETIMEDOUT, "the guest does not answer");
 }
 
-static int guest_start(struct guest_run *g, int at, const char *const *argv, struct err *e)
+static int guest_start(struct guest_run *g, int at, const char *const *argv, unsigned boot_timeout,
+		       struct err *e)
 {
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC), rc;
 	const int fds[] = {null, g->out[1], g->err[1]};
 	const struct talk_command c = {.argv = argv, .fds = fds};
 
 	rc = vm_talk_open(&g->talk, at, HELLO_MS, guest_event, g, NULL, e);
+	g->talk.boot_timeout = boot_timeout;
 	if (!rc)
 		rc = talk_exec(&g->talk, &c, &g->id, e);
 	fd_close(&null);
@@ -331,10 +333,11 @@ int talk_guest(int at, const char *const *args, int ms, char **out, struct err *
 
 	for (unsigned i = 0; i < ARGS_MAX && args[i]; i++)
 		argv[i + 1] = args[i];
-	return talk_program(at, argv, ms, out, e);
+	return talk_program(at, argv, 0, ms, out, e);
 }
 
-int talk_program(int at, const char *const *argv, int ms, char **out, struct err *e)
+int talk_program(int at, const char *const *argv, unsigned boot_timeout, int ms, char **out,
+		 struct err *e)
 {
 	struct guest_run g = {.talk.fd = -1, .out = {-1, -1}, .err = {-1, -1}};
 	int rc = 0;
@@ -343,7 +346,7 @@ int talk_program(int at, const char *const *argv, int ms, char **out, struct err
 	if (!g.text || pipe2(g.out, O_CLOEXEC | O_NONBLOCK) || pipe2(g.err, O_CLOEXEC | O_NONBLOCK))
 		rc = err_sys(e, g.text ? -errno : -ENOMEM, "pipes");
 	if (!rc)
-		rc = guest_start(&g, at, argv, e);
+		rc = guest_start(&g, at, argv, boot_timeout, e);
 	if (!rc)
 		rc = guest_loop(&g, ms, e);
 	if (!rc)

@@ -31,7 +31,7 @@
 #include "template.h"
 #include "vm.h"
 
-#define GUEST_MS 120000
+#define GUEST_MS 60000 /* beside the guest's boot */
 #define SAVE_MS 600000
 #define CARDS_MAX 8
 #define PART ".part"
@@ -176,9 +176,12 @@ static int boot(struct forming *m, int vmdir, struct err *e)
 	rc = vm_spawn(vmdir, &m->conf, config, &m->vm, e);
 	json_object_put(config);
 	if (!rc)
-		rc = vm_await(vmdir, &m->talk, talk_ignore, NULL, e);
+		rc = vm_await(vmdir, &m->talk, VM_START_MS, talk_ignore, NULL, e);
 	/* Its agent answers: all before that has been done. */
-	return rc ? rc : talk_program(vmdir, argv, GUEST_MS, NULL, e);
+	if (!rc)
+		rc = talk_program(vmdir, argv, m->conf.boot_timeout,
+				  GUEST_MS + (int)m->conf.boot_timeout * 1000, NULL, e);
+	return rc;
 }
 
 static int save(struct forming *m, struct err *e)

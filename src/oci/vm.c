@@ -27,7 +27,6 @@
 #include "spec/json.h"
 #include "vm.h"
 
-#define START_MS 120000 /* the supervisor gives its processes 90 s, and makes an initrd before */
 #define LOG_MAX (1u << 20)
 #define NOFILE 4096
 #define KILL_MS 5000
@@ -353,9 +352,9 @@ static void on_start(void *ctx, const char *event, json_object *data)
 	w->event(w->ctx, event, data);
 }
 
-static int wait_running(struct talk *t, const struct waiting *w, int dir, struct err *e)
+static int wait_running(struct talk *t, const struct waiting *w, int dir, int ms, struct err *e)
 {
-	uint64_t limit = clock_ns() + START_MS * 1000000ull;
+	uint64_t limit = clock_ns() + (uint64_t)ms * 1000000;
 	char why[200];
 	int rc = 0;
 
@@ -368,21 +367,26 @@ static int wait_running(struct talk *t, const struct waiting *w, int dir, struct
 	if (w->running && !w->ended && !rc)
 		return 0;
 	if (!rc && !w->ended)
-		return err_set(e, -ETIMEDOUT, "the VM has not begun within %d s", START_MS / 1000);
+		return err_set(e, -ETIMEDOUT, "the VM has not begun within %d s", ms / 1000);
 	vm_reason(dir, why, sizeof(why));
 	return err_set(e, -EIO, "the VM cannot start: %s", why);
 }
 
-int vm_await(int dir, struct talk *t, talk_event *event, void *ctx, struct err *e)
+unsigned vm_load_seconds(uint64_t mem)
+{
+	return (unsigned)(mem >> 24); /* 16 MiB a second */
+}
+
+int vm_await(int dir, struct talk *t, int ms, talk_event *event, void *ctx, struct err *e)
 {
 	struct waiting w = {.event = event, .ctx = ctx};
 	json_object *hello = NULL;
 	char why[200];
-	int rc = vm_talk_open(t, dir, START_MS, on_start, &w, &hello, e);
+	int rc = vm_talk_open(t, dir, ms, on_start, &w, &hello, e);
 
 	if (!rc) {
 		w.running = !strcmp(j_get_str(hello, "state", ""), "running");
-		rc = talk_call(t, "own", NULL, NULL, 0, START_MS, NULL, e);
+		rc = talk_call(t, "own", NULL, NULL, 0, ms, NULL, e);
 	}
 	json_object_put(hello);
 	if (rc && rc != -ETIMEDOUT) {
@@ -390,7 +394,7 @@ int vm_await(int dir, struct talk *t, talk_event *event, void *ctx, struct err *
 		err_set(e, rc, "the VM cannot start: %s", why);
 	}
 	if (!rc)
-		rc = wait_running(t, &w, dir, e);
+		rc = wait_running(t, &w, dir, ms, e);
 	t->event = event;
 	t->ctx = ctx;
 	if (rc)

@@ -29,8 +29,11 @@ int vm_spawn(int dir, const struct oci_conf *conf, json_object *config, struct p
 	     struct err *e);
 /* Its files, when its process has ended, so that another one may be started there. */
 void vm_clear(int dir);
-/* Until the guest runs, on a connection that owns it from now on; `t` is open then. */
-int vm_await(int dir, struct talk *t, talk_event *event, void *ctx, struct err *e);
+/* How long its memory may take to be read, in seconds. */
+unsigned vm_load_seconds(uint64_t mem);
+/* Until the guest runs, within `ms`, on a connection that owns it from now on; `t` is open then. */
+#define VM_START_MS 120000 /* the supervisor gives its processes 90 s, and makes an initrd before */
+int vm_await(int dir, struct talk *t, int ms, talk_event *event, void *ctx, struct err *e);
 /* Why it ended, as far as it can be read: one clean line. */
 void vm_reason(int dir, char *out, size_t size);
 /* End it: in order (the guest has `ms` to write back), or at once (0). Waits for its process. */
