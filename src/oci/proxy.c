@@ -216,6 +216,8 @@ static bool start_from_template(struct proxy *p, json_object *nets)
 			       : template_find(p->j->conf, p->j->size,
 					       (unsigned)json_object_array_length(nets), path, &e);
 
+	if (!rc)
+		rc = template_way(p->j->conf->templates, &e);
 	if (rc == -ENOENT)
 		report_debug("%s: the VM boots", e.text);
 	else if (rc)

@@ -106,6 +106,37 @@ static int check_file(int at, const char *name, struct err *e)
 	return check_owner(&st, name, e);
 }
 
+static int check_above(char *path, struct err *e)
+{
+	struct stat st;
+
+	for (char *slash; (slash = strrchr(path, '/')) && path[1];) {
+		slash[slash == path] = 0;
+		if (stat(path, &st))
+			return err_sys(e, -errno, "template: %.150s", path);
+		if ((st.st_uid && st.st_uid != geteuid()) || st.st_mode & (S_IWGRP | S_IWOTH))
+			return err_set(e, -EPERM,
+				       "template: %.150s: of user %u, mode %04o; expected that "
+				       "nobody else may write to what leads to it",
+				       path, st.st_uid, st.st_mode & 07777);
+	}
+	return 0;
+}
+
+int template_way(const char *path, struct err *e)
+{
+	char way[PATH_MAX];
+	int rc;
+
+	snprintf(way, sizeof(way), "%s", path);
+	rc = check_above(way, e);
+	if (rc)
+		return rc;
+	/* There may be links on the way. */
+	return realpath(path, way) ? check_above(way, e)
+				   : err_sys(e, -errno, "template: %.150s", path);
+}
+
 int template_top(const struct oci_conf *conf, bool make, struct err *e)
 {
 	char path[PATH_MAX];

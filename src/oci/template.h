@@ -30,6 +30,9 @@ int template_key(const struct oci_conf *conf, const struct vm_size *size, unsign
 		 json_object **key, struct err *e);
 /* The directory; -ENOENT: it is not there (and `make` false). -EPERM: somebody else can write to it. */
 int template_top(const struct oci_conf *conf, bool make, struct err *e);
+/* insula-run takes it by its path: -EPERM if others may write to a directory that leads to this one,
+ * and so put another one there. */
+int template_way(const char *path, struct err *e);
 /* The snapshot for a VM with so many cards. -ENOENT: there is none, and the line says so; anything
  * else: there is one that cannot be used. */
 int template_find(const struct oci_conf *conf, const struct vm_size *size, unsigned cards,

@@ -342,6 +342,8 @@ static void show(const struct forming *m, const char *name, const char *program)
 	snprintf(dir, sizeof(dir), "%.3000s/%s", m->conf.templates, name);
 	if (strcmp(j_get_str(key, "insula", ""), INSULA_VERSION) != 0)
 		snprintf(line, sizeof(line), "made by Insula %s", j_get_str(key, "insula", ""));
+	else if (template_way(m->conf.templates, &e))
+		snprintf(line, sizeof(line), "%s", e.text);
 	else if (ask(program, dir, cards, line))
 		snprintf(line, sizeof(line), "usable");
 	printf("%-24s %8s %5lld %5u  %s\n", name,

@@ -174,6 +174,21 @@ START_TEST(others_may_write)
 }
 END_TEST
 
+/* It is used by its path. */
+START_TEST(others_may_replace_it)
+{
+	at(NAME);
+	ck_assert_int_eq(template_way(path, &e), -EPERM);
+	ck_assert_ptr_nonnull(strstr(e.text, "template: /tmp: of user"));
+	ck_assert_msg(!template_way("/usr/lib", &e), "%s", e.text);
+	at("link");
+	ck_assert_int_eq(symlink("/usr", path), 0);
+	at("link/lib");
+	ck_assert_int_eq(template_way(path, &e), -EPERM);
+	ck_assert_int_eq(template_way("/usr/no/such", &e), -ENOENT);
+}
+END_TEST
+
 /* A link leads to what may be another's. The path of the directory of all is the
  * administrator's. */
 START_TEST(links)
@@ -218,6 +233,7 @@ int main(void)
 	tcase_add_test(t, members);
 	tcase_add_test(t, another_release);
 	tcase_add_loop_test(t, others_may_write, 0, (int)ARRAY_LEN(places));
+	tcase_add_test(t, others_may_replace_it);
 	tcase_add_loop_test(t, links, 1, (int)ARRAY_LEN(places));
 	tcase_add_test(t, broken);
 	suite_add_tcase(s, t);
