@@ -1366,6 +1366,9 @@ START_TEST(exec_not_now)
 	vm.execs.agent_ready = true;
 	ck_assert_str_eq(ctlexec_start(&x, &vm, params, fds, 2, NULL, &id, &e), "bad-params");
 	ck_assert_ptr_nonnull(strstr(e.text, "command"));
+	json_object_object_add(params, "queue_seconds", json_object_new_int(5));
+	ck_assert_str_eq(ctlexec_start(&x, &vm, params, fds, 2, NULL, &id, &e), "bad-params");
+	ck_assert_ptr_nonnull(strstr(e.text, "queue_seconds: without queue"));
 	ck_assert_uint_eq(x.one[0].id, 0);
 	json_object_put(params);
 }

@@ -130,6 +130,10 @@ const char *ctlexec_start(struct ctlexec *x, struct vm *vm, json_object *params,
 
 	if (why)
 		return why;
+	if (j_get(params, "queue_seconds") && !j_get_bool(params, "queue", false)) {
+		err_set(e, -EINVAL, "queue_seconds: without queue; expected \"queue\": true");
+		return "bad-params";
+	}
 	if (wait < 1 || wait > QUEUE_SECONDS_MAX) {
 		err_set(e, -EINVAL, "queue_seconds: %lld; expected a number from 1 to %d",
 			(long long)wait, QUEUE_SECONDS_MAX);
