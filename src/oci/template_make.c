@@ -327,7 +327,7 @@ static bool ask(const char *program, const char *dir, unsigned cards, char line[
 	return pid > 0 && WIFEXITED(status) && !WEXITSTATUS(status);
 }
 
-static void show(const struct forming *m, const char *name, const char *program)
+static void show(struct forming *m, const char *name, const char *program)
 {
 	json_object *key = NULL;
 	char dir[PATH_MAX], line[LINE] = "usable", mem[24];
@@ -343,6 +343,8 @@ static void show(const struct forming *m, const char *name, const char *program)
 	if (strcmp(j_get_str(key, "insula", ""), INSULA_VERSION) != 0)
 		snprintf(line, sizeof(line), "made by Insula %s", j_get_str(key, "insula", ""));
 	else if (template_way(m->conf.templates, &e))
+		snprintf(line, sizeof(line), "%s", e.text);
+	else if (cards && !m->nets && net_taps(CARDS_MAX, &m->nets, &e))
 		snprintf(line, sizeof(line), "%s", e.text);
 	else if (ask(program, dir, cards, line))
 		snprintf(line, sizeof(line), "usable");
@@ -366,9 +368,8 @@ static int template_list(struct forming *m, struct err *e)
 	}
 	if (m->top < 0)
 		return m->top;
-	n = leave_network(CARDS_MAX, &m->nets, e);
-	if (n)
-		return n;
+	if (unshare(CLONE_NEWNET))
+		return err_sys(e, -errno, "template: a network namespace");
 	vm_program(&m->conf, program);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", m->top);
 	n = scandir(path, &names, NULL, versionsort);
