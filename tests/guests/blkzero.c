@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Reads the first MiB of a disk, as far as there is one, and says whether anything is in it. Writes
- * nothing. */
+ * nothing. It is patient: what serves the disk may be killed, and wait for a server. */
 #include "virtio.h"
 
 #define STEP 4096u
@@ -13,6 +13,7 @@ int main(void)
 {
 	uint64_t end;
 
+	blk_patience_ms = 60000;
 	if (!blk_find(&b)) {
 		check("disk", false, "there is none");
 		return 1;

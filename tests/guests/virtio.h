@@ -292,6 +292,8 @@ PAYLOAD_FN void blk_fill(struct vq *q, uint16_t first, struct blk_slot *s, uint3
 		vq_desc(q, first + 1u, (uintptr_t)data, len, data_flags, (uint16_t)(first + 2));
 	vq_desc(q, first + 2u, (uintptr_t)&s->status, 1, VRING_DESC_F_WRITE, 0);
 }
+/* How long a request may take. Who waits for a server that comes back sets more. */
+__attribute__((unused)) static uint32_t blk_patience_ms = VIRTIO_WAIT_MS;
 /* One request, alone in queue `q`, from start to end: its status byte or BLK_*. */
 PAYLOAD_FN int blk_request(struct blk *b, struct vq *q, uint32_t type, uint64_t sector, void *data,
 			   uint32_t len)
@@ -302,7 +304,7 @@ PAYLOAD_FN int blk_request(struct blk *b, struct vq *q, uint32_t type, uint64_t 
 	blk_fill(q, 0, &one, type, sector, data, len);
 	vq_push(q, 0);
 	vq_kick(q);
-	if (!vq_pop(q, &u, VIRTIO_WAIT_MS))
+	if (!vq_pop(q, &u, blk_patience_ms))
 		return BLK_NO_ANSWER;
 	b->used_len = u.len;
 	if (u.id != 0 || u.len > (blk_reads(type) ? len : 0) + 1)
