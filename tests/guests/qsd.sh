@@ -20,8 +20,13 @@ done
 log() { tail -n 3 "$dir/err" | tr '\n' '|'; }
 # image FORMAT NAME [SIZE [OPTION...]]: a new one
 image() {
-	rm -f "$dir/$2"
-	qemu-img create -q -f "$1" "${@:4}" "$dir/$2" "${3:-64M}" 2>"$dir/img" || not_ok "qemu-img $1" "$(head -n 1 "$dir/img")"
+	local try
+	# It measures how fast it is for luks, and on a busy machine now and then cannot.
+	for try in 1 2 3 4 5; do
+		rm -f "$dir/$2"
+		! qemu-img create -q -f "$1" "${@:4}" "$dir/$2" "${3:-64M}" 2>"$dir/img" || return 0
+	done
+	not_ok "qemu-img $1" "$try times: $(head -n 1 "$dir/img")"
 }
 disk() { echo "qsd:$dir/$1"; }
 
