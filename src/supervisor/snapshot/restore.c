@@ -26,7 +26,6 @@
 
 #define LOAD_NS(mem) (((mem) >> 24) * 1000000000ull) /* 16 MiB a second */
 #define TELL_NS 60000000000ull                       /* the guest's hooks have 10 s each */
-#define AGAIN_NS 1000000000ull                       /* by then the one that died is reaped */
 
 #define ORDER_SIZE (8ull << 20)
 
@@ -35,10 +34,9 @@ struct restore {
 	struct child pager;
 	struct restart restart; /* of it, while it serves */
 	bool loaded;
-	bool lazy;         /* memory is filled when it is touched, and is not whole yet */
-	int order;         /* the working set; owned; -1: none */
-	uint32_t told;     /* the guest is being told that it goes on: its command; 0: it is not */
-	uint64_t again_ns; /* it is told again: a process of ours had died; 0: it is not */
+	bool lazy;     /* memory is filled when it is touched, and is not whole yet */
+	int order;     /* the working set; owned; -1: none */
+	uint32_t told; /* the guest is being told that it goes on: its command; 0: it is not */
 	bool serves, completing;
 	struct identity who;
 	bool bus_said; /* by the user, for all devices that do not say their own */
@@ -567,12 +565,9 @@ static void restore_told(struct vm *vm, uint32_t id, const struct msg_exec_exit 
 	r->told = 0;
 	exec_resumed_why(x, why);
 	/* Its random numbers, names and addresses are those of all that go on from the snapshot. */
-	if (vm->conf->new_identity && x->end == EXEC_LOST) {
-		if (by && now >= by)
-			vm_end(vm, RUN_FAILED,
-			       "--restore: the guest could not be told that it is another one: %s",
-			       why);
-		r->again_ns = now + AGAIN_NS;
+	if (vm->conf->new_identity && x->end == EXEC_LOST && by && now >= by) {
+		vm_end(vm, RUN_FAILED,
+		       "--restore: the guest could not be told that it is another one: %s", why);
 		return;
 	}
 	if (why[0])
@@ -594,21 +589,6 @@ int restore_tell(struct vm *vm, const char *name, struct err *e)
 	}
 	exec_hold(vm, true);
 	return identity_tell(vm, &r->who, restore_told, &r->told, e);
-}
-
-static void tell_again(struct vm *vm)
-{
-	struct restore *r = vm->conf->restoring;
-	struct err e;
-	int rc;
-
-	r->again_ns = 0;
-	rc = identity_tell(vm, &r->who, restore_told, &r->told, &e);
-	if (rc == -EALREADY)
-		r->again_ns = clock_ns() + AGAIN_NS;
-	else if (rc)
-		vm_end(vm, RUN_FAILED, "--restore: the guest is not told that it goes on: %s",
-		       e.text);
 }
 
 static bool has_back_end(const struct vm *vm)
@@ -664,7 +644,7 @@ uint64_t restore_deadline(const struct vm *vm)
 
 	uint64_t next = r && r->lazy && r->loaded ? restart_next(&r->restart) : 0;
 
-	return r && !vm->ended ? loop_sooner(r->told ? tell_by(vm) : r->again_ns, next) : next;
+	return r && r->told && !vm->ended ? loop_sooner(tell_by(vm), next) : next;
 }
 
 void restore_overdue(struct vm *vm)
@@ -675,8 +655,6 @@ void restore_overdue(struct vm *vm)
 
 	if (r->told && by && now >= by && !vm->ended)
 		(void)exec_cancel(vm, r->told, "it did not answer in time");
-	else if (r->again_ns && now >= r->again_ns && !vm->ended)
-		tell_again(vm);
 	if (restart_due(&r->restart, now)) {
 		restart_started(&r->restart, now);
 		if (start_load(vm, &e)) {
