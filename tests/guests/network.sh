@@ -50,8 +50,9 @@ END
 serve python3 "$dir/listen.py" "$dir"
 wait_for 10 test -e "$dir/listening"
 tree_run=$dir/tree/usr/bin/insula-run
-RUN=$tree_run broken 'bad/nothing else is reached' '; 0 of 1' bad:83
-grep -q '; 0 of 1[0-9][0-9]$' "$dir/err" && [ -e "$dir/came.81" ] && [ ! -e "$dir/came.83" ]
+# It ends; insula-vhost misses it. Whichever is noticed first, its own last line is the end of the message.
+RUN=$tree_run broken 'bad/nothing else is reached' ' 0 of 1' bad:83
+grep -qE '[:;] 0 of 1[0-9][0-9]$' "$dir/err" && ! grep -q 'no connection' "$dir/err" && [ -e "$dir/came.81" ] && [ ! -e "$dir/came.83" ]
 holds 'bad/what it was given works, and it tried' $? "$(log)"
 [ "$(grep -c 'wants to connect to 127.0.0.1, port 83, which nobody has named: refused' "$dir/err")" = 1 ]
 holds 'bad/is said once' $? "$(log)"
