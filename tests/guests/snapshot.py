@@ -770,7 +770,7 @@ class Save(threading.Thread):
         return not self.is_alive()
 
 
-def killed_saving(d, place, victim, nth):
+def killed_saving(d, place, victim, nth, tries=4):
     """One round; a reason, or '' """
     c = d.client()
     a, (nonce, _, _) = source(c, "k", 1, keep=True)
@@ -781,6 +781,11 @@ def killed_saving(d, place, victim, nth):
     pager = child_soon(of["supervisor"], "insula-pager", 30)
     time.sleep(random.random() * 0.03 * nth)
     pid = {"insula-pager": pager, "insulad": d.proc.pid}.get(victim) or of.get(victim)
+    if not pid and tries and save.over():
+        # On a busy machine it had ended before we looked.
+        a.end()
+        shutil.rmtree(path)
+        return killed_saving(d, place, victim, nth, tries - 1)
     if not pid:
         return "no process %s" % victim
     shoot(pid)
