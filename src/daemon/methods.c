@@ -311,7 +311,8 @@ const struct method methods[] = {
 		SIZE ","
 		FLAG("queue", "a guest that still boots is waited for; without, the request is "
 			      "refused: not-ready") ","
-		NUMBER("queue_seconds", "1", "3600", "with queue: for so long at most; default 60") ","
+		NUMBER("queue_seconds", "1", "3600",
+		       "with queue: for so long at most; default 60") ","
 		STREAMS("3")),
 	 ANSWER(MUST("exec"), EXEC), true},
 	{"vm.exec.signal",

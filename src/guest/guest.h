@@ -71,8 +71,8 @@ void modules_load_for(const char *hid, const char *group);
 void modules_load_pci(void);
 /* What a disk, a card or a share needs that comes later, if there is a place for one: a bridge. */
 void modules_load_later(void);
-/* The group "virtio-ID" for each virtio device that a bus has; twice does no harm. `template`: those
- * of cards and live shares last, and they take no device before modules_go_on(). */
+/* The group "virtio-ID" for each virtio device that a bus has; twice does no harm. `template`:
+ * those of cards and live shares last, and they take no device before modules_go_on(). */
 void modules_load_virtio(bool template);
 /* Devices that wait get their drivers. False: none does (any more). */
 bool modules_go_on(void);

@@ -190,7 +190,8 @@ bool modules_go_on(void)
 
 	if (held && !write_virtio("drivers_autoprobe", "1"))
 		die_errno(VIRTIO "/drivers_autoprobe");
-	/* By their numbers, as a driver that is loaded takes them: cards are named in this order. */
+	/* By their numbers, as a driver that is loaded takes them: cards are named in this
+	 * order. */
 	if (held)
 		n = scandir(VIRTIO_DEVICES, &names, NULL, versionsort);
 	if (n < 0)

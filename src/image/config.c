@@ -2,7 +2,8 @@
 /*
  * The second part of the initrd: a cpio archive with /insula/config, for src/guest/config.c.
  * Records "key=value", each ended by a NUL: share, fs and net repeat; hostname, root (ro, rw),
- * layers (how many), upper (disk), dir, agent (vsock, beside) and template (yes) appear at most once.
+ * layers (how many), upper (disk), dir, agent (vsock, beside) and template (yes) appear at most
+ * once.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -32,11 +32,12 @@
 
 #define BUSYBOX_MAX_PHDRS 64
 
-/* Groups of src/guest: loaded when the ACPI tables show such a device, virtio-pci when there is one
- * on a PCI bus, virtio-ID when a virtio device with that ID (virtio 1.2, 5) is there, or when the
- * root disk's superblock says so; "seed" always. xfs and btrfs are not among them: as modules they have 4 MiB
- * each, and every boot would unpack them; kernels that have them built in can use them. The group
- * "assigned" has the drivers of functions of the host, and is loaded last. */
+/* Groups of src/guest: loaded when the ACPI tables show such a device, virtio-pci when there is
+ * one on a PCI bus, virtio-ID when a virtio device with that ID (virtio 1.2, 5) is there, or
+ * when the root disk's superblock says so; "seed" always. xfs and btrfs are not among them: as
+ * modules they have 4 MiB each, and every boot would unpack them; kernels that have them built
+ * in can use them. The group "assigned" has the drivers of functions of the host, and is loaded
+ * last. */
 static const struct {
 	const char *group, *module;
 	enum { FOR_ALL, FOR_ROOT_DISK, FOR_FS, FOR_PCI, FOR_MEM, FOR_SEED } who;

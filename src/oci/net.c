@@ -224,7 +224,8 @@ static void remove_leftovers(struct nl *n, const struct net_scan *s)
 		(void)ingress(n, s->link[i].index, false);
 }
 
-/* A card on a TAP, or, without, on a macvtap that has the whole interface: insula-run makes that. */
+/* A card on a TAP, or, without, on a macvtap that has the whole interface: insula-run makes
+ * that. */
 static void add_net(json_object *nets, const char *tap, const struct net_link *l)
 {
 	json_object *o = json_object_new_object();

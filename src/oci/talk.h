@@ -48,9 +48,10 @@ struct talk_command {
 };
 int talk_exec(struct talk *t, const struct talk_command *c, int64_t *id, struct err *e);
 
-/* Run a program of the guest, or CT_PROGRAM with these arguments, to its end, on a connection of its
- * own. `at`, `boot_timeout` as above. Its status, or a negative errno. *out (may be NULL; the caller's): what it wrote, at most 64 KiB; a
- * status other than 0 is said in `e` with the last line of its errors. */
+/* Run a program of the guest, or CT_PROGRAM with these arguments, to its end, on a connection of
+ * its own. `at`, `boot_timeout` as above. Its status, or a negative errno. *out (may be NULL;
+ * the caller's): what it wrote, at most 64 KiB; a status other than 0 is said in `e` with the
+ * last line of its errors. */
 int talk_program(int at, const char *const *argv, unsigned boot_timeout, int ms, char **out,
 		 struct err *e);
 int talk_guest(int at, const char *const *args, int ms, char **out, struct err *e);

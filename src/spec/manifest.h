@@ -123,8 +123,9 @@ struct manifest {
 	unsigned narguments, nrefusals;
 	struct manifest_argument argument[MANIFEST_ARGUMENTS];
 	struct manifest_refusal refusal[MANIFEST_REFUSALS];
-	/* 0: nothing is connected, and what follows NAME: is the module's own. Of the second kind
-	 * the target is such a URI, and ${scheme}, ${host}, ${port}, ${user} and ${path} are there. */
+	/* 0: nothing is connected, and what follows NAME: is the module's own. Of the second
+	 * kind the target is such a URI, and ${scheme}, ${host}, ${port}, ${user} and ${path}
+	 * are there. */
 	unsigned nschemes;
 	struct manifest_scheme scheme[MANIFEST_SCHEMES];
 	unsigned nsettings;
@@ -152,8 +153,8 @@ int manifest_open_beside(const char *dir, const char *name, struct err *e);
 const struct manifest_setting *manifest_setting(const struct manifest *m, const char *key,
 						size_t len);
 const struct manifest_scheme *manifest_scheme(const struct manifest *m, const char *name);
-/* Of the second kind: does the program get the query of a URI? It does with the whole target, and not
- * with its parts. */
+/* Of the second kind: does the program get the query of a URI? It does with the whole target,
+ * and not with its parts. */
 bool manifest_takes_query(const struct manifest *m);
 
 /* The settings as the user gave them, "KEY=VALUE:KEY=VALUE", where "::" stands for a colon in a

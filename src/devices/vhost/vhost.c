@@ -462,8 +462,8 @@ int vhostdev_open(struct vhost *v, struct helper *h, int channel, const struct m
 	return rc;
 }
 
-/* With these flags alone. MSG_FASTOPEN connects, and what a back end has sent may stand in the place
- * of this descriptor: a TCP socket of the host's network namespace, if it has a network. */
+/* With these flags alone. MSG_FASTOPEN connects, and what a back end has sent may stand in the
+ * place of this descriptor: a TCP socket of the host's network namespace, if it has a network. */
 static void rule_send(struct rule_list *l, int fd, uint64_t flags, const char *why)
 {
 	rule_arg(l, SYS_sendmsg,

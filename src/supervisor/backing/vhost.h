@@ -48,8 +48,8 @@ struct vhost_back {
 	 * and how many were; NULL, 0: it is not ours. */
 	struct child *peer;
 	unsigned peers;
-	/* clock_ns(): the peer that is just started is ended if its device is not ready by then, for
-	 * it waits for somebody else; 0: never. connect() sets it. */
+	/* clock_ns(): the peer that is just started is ended if its device is not ready by then,
+	 * for it waits for somebody else; 0: never. connect() sets it. */
 	uint64_t ready_by_ns;
 
 	/* vhost.c's: */
