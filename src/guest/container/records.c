@@ -6,9 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "container.h"
+
+/* statx(2); not every C library has it. */
+#define K_STATX_FORCE_SYNC 0x2000
+#define K_STATX_NLINK 0x4u
+#define GONE_TRIES 30
+#define GONE_US 100000
 
 static int read_all(int fd, const char *path, struct buffer *b, size_t size, struct err *e)
 {
@@ -27,10 +34,37 @@ static int read_all(int fd, const char *path, struct buffer *b, size_t size, str
 	return 0;
 }
 
+/* virtio-fs believes for a second that a name is still the file that it was. A container that has
+ * the identifier of one that is just gone would find that one's records. Ask the host. */
+static bool is_gone(int fd)
+{
+	struct k_statx {
+		uint32_t mask, blksize;
+		uint64_t attributes;
+		uint32_t nlink, rest[59];
+	} st = {0};
+
+	return !syscall(SYS_statx, fd, "", AT_EMPTY_PATH | K_STATX_FORCE_SYNC, K_STATX_NLINK,
+			&st) &&
+	       st.mask & K_STATX_NLINK && !st.nlink;
+}
+
+static int open_present(const char *path)
+{
+	for (unsigned tries = 0;; tries++) {
+		/* A FIFO in its place must not stop this. */
+		int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+
+		if (fd < 0 || tries == GONE_TRIES || !is_gone(fd))
+			return fd;
+		close(fd);
+		usleep(GONE_US);
+	}
+}
+
 int file_read(const char *path, size_t max, struct buffer *out, struct err *e)
 {
-	/* A FIFO in its place must not stop this. */
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY), r;
+	int fd = open_present(path), r;
 	struct stat st;
 
 	*out = (struct buffer){0};
