@@ -94,17 +94,10 @@ static int lock_top(int top, struct err *e)
 static int number(const char *flag, const char *text, unsigned min, unsigned max, unsigned *out,
 		  struct err *e)
 {
-	char *end = NULL;
-	unsigned long n;
-
-	if (!text)
+	if (!text || parse_number(text, min, max, out))
 		return 0;
-	n = strtoul(text, &end, 10);
-	if (!strchr("0123456789", text[0]) || *end || n < min || n > max)
-		return err_set(e, -EINVAL, "--%s: '%.20s'; expected a number from %u to %u", flag,
-			       text, min, max);
-	*out = (unsigned)n;
-	return 0;
+	return err_set(e, -EINVAL, "--%s: '%.20s'; expected a number from %u to %u", flag, text,
+		       min, max);
 }
 
 static int forming_wants(struct forming *m, const struct flags *f, struct err *e)

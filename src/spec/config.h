@@ -350,6 +350,8 @@ void config_field(char out[CONFIG_FIELD_MAX], const char *key, int index, const 
 /* "64M" -> bytes. Suffixes K, M, G, KB, KiB and so on in either case (powers of 1024). False if it
  * is not a size or does not fit 64 bits. */
 bool parse_size(const char *text, uint64_t *out);
+/* Digits alone. */
+bool parse_number(const char *text, uint64_t min, uint64_t max, unsigned *out);
 /* The other way: "1K", "16M", "1024G", with the largest unit that it is a multiple of. */
 const char *size_text(uint64_t n, char out[24]);
 

@@ -49,9 +49,6 @@ int config_take(const struct taking *t, const char *value);
 bool take_number(const struct taking *t, const char *text, unsigned *out);
 bool take_size(const struct taking *t, const char *text, uint64_t *out);
 
-/* Digits alone. */
-bool parse_number(const char *text, uint64_t min, uint64_t max, unsigned *out);
-
 /* Replace a text; a path must not be empty. */
 int take_text(const struct taking *t, char **slot, const char *v);
 int take_path(const struct taking *t, char **slot, const char *v);

@@ -168,6 +168,8 @@ int manifest_settings(const struct manifest *m, const char *given, char *out, si
 /* The same for what follows NAME: as the value of MANIFEST_TARGET. */
 int manifest_target(const struct manifest *m, const char *target, char *out, size_t size,
 		    struct err *e);
+/* One behind the other into out[size] at *n, "KEY=VALUE" and a NUL. -ENOSPC. */
+int manifest_put(char *out, size_t size, size_t *n, const char *key, const char *value);
 /* Has it connections at all? */
 bool manifest_has_network(const struct manifest *m);
 /* Do these words of a `when` hold? */

@@ -63,8 +63,6 @@ int manifest_take_refusals(const struct manifest_place *p, const char *member,
 			   struct json_object *v);
 int manifest_take_when(const struct manifest_place *p, const char *member, struct json_object *v,
 		       char *out);
-/* One behind the other into out[size] at *n, "KEY=VALUE" and a NUL. -ENOSPC. */
-int manifest_put(char *out, size_t size, size_t *n, const char *key, const char *value);
 bool manifest_key_is_known(const struct manifest *m, const char *key, size_t len);
 /* Are all of its keys there? */
 bool manifest_when_is_known(const struct manifest *m, const char *when);

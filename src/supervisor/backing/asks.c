@@ -68,19 +68,18 @@ static socklen_t address_of(const struct connect_request *r, struct sockaddr_sto
 	return sizeof(six);
 }
 
-/* A connection, or a negative errno. */
-static int make_one(const struct connect_request *r)
+int asks_connect(const struct sockaddr_storage *to, socklen_t len)
 {
-	struct sockaddr_storage to;
-	socklen_t len = address_of(r, &to);
-	int fd = socket(r->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP), rc;
+	int fd = socket(to->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), rc;
 	const int on = 1;
 
 	if (fd < 0)
 		return -errno;
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-	if (!connect(fd, (const struct sockaddr *)&to, len) || errno == EINPROGRESS)
+	if (to->ss_family != AF_UNIX) {
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+		(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	}
+	if (!connect(fd, (const struct sockaddr *)to, len) || errno == EINPROGRESS)
 		return fd;
 	rc = -errno;
 	close(fd);
@@ -102,8 +101,13 @@ static void say_refused(struct asks *a, const struct connect_request *r)
 
 static int serve_one(struct asks *a, const struct connect_request *r)
 {
-	if (asks_allows(a, r))
-		return make_one(r);
+	struct sockaddr_storage to;
+	socklen_t len;
+
+	if (asks_allows(a, r)) {
+		len = address_of(r, &to);
+		return asks_connect(&to, len);
+	}
 	say_refused(a, r);
 	return -EACCES;
 }

@@ -58,6 +58,9 @@ int asks_add(struct asks *a, const struct ask_place *p);
 bool asks_same_bits(const uint8_t *a, const uint8_t *b, unsigned bits);
 /* May it be reached? */
 bool asks_allows(const struct asks *a, const struct connect_request *r);
+/* A stream socket that is connected or about to be, and does not block, or a negative errno. Of TCP
+ * with keep-alive, and without delay. */
+int asks_connect(const struct sockaddr_storage *to, socklen_t len);
 /* For a program that starts: *ask and *answer are its ends, the caller's. What the one before had
  * is closed. */
 int asks_begin(struct asks *a, struct loop *loop, int *ask, int *answer, struct err *e);

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -180,20 +179,11 @@ static int find_addresses(struct module_back *b, enum module_when when, struct e
 static int begin_connect(struct module_back *b, struct err *e)
 {
 	const struct module_address *a = &b->to.at[b->turn++ % b->to.n];
-	int fd = socket(a->at.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), rc;
-	const int on = 1;
+	int fd = asks_connect(&a->at, a->len);
 
-	if (fd < 0)
-		return err_sys(e, -errno, "socket");
-	if (a->at.ss_family != AF_UNIX) {
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-		(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-	}
-	if (!connect(fd, (const struct sockaddr *)&a->at, a->len) || errno == EINPROGRESS)
-		return fd;
-	rc = err_sys(e, -errno, "connection to %s", b->uri.socket[0] ? b->uri.socket : b->uri.host);
-	close(fd);
-	return rc;
+	return fd >= 0 ? fd
+		       : err_sys(e, fd, "connection to %s",
+				 b->uri.socket[0] ? b->uri.socket : b->uri.host);
 }
 
 /* 0, -EINPROGRESS or why not. */
@@ -249,7 +239,7 @@ static int put_text(struct module_back *b, const char *target, struct err *e)
 }
 
 /* The parts of a target that is a URI, behind b->text[*n]. */
-static int put_uri(struct module_back *b, const char *target, int *n, enum module_when when,
+static int put_uri(struct module_back *b, const char *target, size_t *n, enum module_when when,
 		   struct err *e)
 {
 	char port[8];
@@ -268,11 +258,8 @@ static int put_uri(struct module_back *b, const char *target, int *n, enum modul
 		     (const char *const[]){"scheme", b->uri.scheme, "host", b->uri.host, "port",
 					   port, "user", b->uri.user, "path", b->uri.path, NULL};
 	     *p && !rc; p += 2) {
-		int k = snprintf(b->text + *n, sizeof(b->text) - (size_t)*n, "%s=%s", p[0], p[1]);
-
-		if (p[1][0]) /* what is not said is not there */
-			*n += k + 1;
-		if ((size_t)*n > sizeof(b->text))
+		/* What is not said is not there. */
+		if (p[1][0] && manifest_put(b->text, sizeof(b->text), n, p[0], p[1]))
 			rc = err_set(e, -EINVAL, "too long");
 	}
 	return rc;
@@ -282,16 +269,17 @@ static int put_uri(struct module_back *b, const char *target, int *n, enum modul
 static int open_served(struct module_back *b, const char *target, enum module_when when,
 		       struct err *e)
 {
-	int n = manifest_target(&b->manifest, target, b->text, sizeof(b->text), e), more;
-	int rc = n > 0 && b->manifest.nschemes ? put_uri(b, target, &n, when, e) : 0;
+	int rc = manifest_target(&b->manifest, target, b->text, sizeof(b->text), e);
+	size_t n = rc > 0 ? (size_t)rc : 0;
 
-	if (n < 0 || rc)
-		return n < 0 ? n : rc;
-	more = manifest_settings(&b->manifest, b->conf->options, b->text + n,
-				 sizeof(b->text) - (size_t)n, e);
-	if (more < 0)
-		return more;
-	b->text_len = (unsigned)(n + more);
+	if (n && b->manifest.nschemes)
+		rc = put_uri(b, target, &n, when, e);
+	if (rc < 0)
+		return rc;
+	rc = manifest_settings(&b->manifest, b->conf->options, b->text + n, sizeof(b->text) - n, e);
+	if (rc < 0)
+		return rc;
+	b->text_len = (unsigned)n + (unsigned)rc;
 	return served_open(&b->served, b, when, e);
 }
 
