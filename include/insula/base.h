@@ -30,6 +30,9 @@ static inline bool mem_is_zero(const void *p, size_t n)
 
 /* Close *fd if it is >= 0, set it to -1, keep errno. */
 void fd_close(int *fd);
+/* A directory, with all that is in it, as far as it can be removed. For one in which nobody else
+ * can write. Linux alone. */
+void tree_remove(int dir, const char *name);
 /* Descriptors 0, 1 and 2 are somebody's from here on, or a disk could become standard output.
  * Before anything is opened; Linux alone. */
 void fd_occupy_standard(void);

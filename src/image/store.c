@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Names, locks and small files of the store. See store.h; store_list.c has the whole of it. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -339,28 +338,6 @@ int store_ref_write(struct store *s, const struct store_ref *r, struct err *e)
 
 /* ---- what skopeo fetches ---- */
 
-/* It holds directories and files that skopeo, run by ourselves, has made; nobody else can write
- * here. */
-static void remove_tree(int dir, const char *name)
-{
-	int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *de;
-
-	if (!d) {
-		fd_close(&fd);
-		return;
-	}
-	while ((de = readdir(d))) {
-		if (!strcmp(de->d_name, ".") || !strcmp(de->d_name, ".."))
-			continue;
-		if (unlinkat(fd, de->d_name, 0) && (errno == EISDIR || errno == EPERM))
-			remove_tree(fd, de->d_name);
-	}
-	closedir(d);
-	unlinkat(dir, name, AT_REMOVEDIR);
-}
-
 /* -EEXIST: somebody who tidies up was faster. */
 static int pull_hold(struct store *s, const char *name, int *hold)
 {
@@ -390,7 +367,7 @@ int store_pull_begin(struct store *s, char name[32], int *hold, struct err *e)
 
 void store_pull_end(struct store *s, const char *name, int *hold)
 {
-	remove_tree(s->cache.dir, name);
+	tree_remove(s->cache.dir, name);
 	fd_close(hold);
 }
 
@@ -399,6 +376,6 @@ void store_pull_tidy(struct store *s, const char *name)
 	int fd = openat(s->cache.dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 
 	if (fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB))
-		remove_tree(s->cache.dir, name);
+		tree_remove(s->cache.dir, name);
 	fd_close(&fd);
 }

@@ -35,7 +35,6 @@
 #define SAVE_MS 600000
 #define CARDS_MAX 8
 #define PART ".part"
-#define TREE_DEPTH 3
 
 struct forming {
 	struct oci_conf conf;
@@ -51,26 +50,6 @@ struct forming {
 };
 
 /* ---- removal ---- */
-
-/* All of it is our own, and nobody else can write to it. */
-static void remove_tree(int at, const char *name, unsigned depth)
-{
-	int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	DIR *d = fd >= 0 && depth ? fdopendir(fd) : NULL;
-	struct dirent *one;
-
-	if (!d)
-		fd_close(&fd);
-	while (d && (one = readdir(d))) {
-		if (!strcmp(one->d_name, ".") || !strcmp(one->d_name, ".."))
-			continue;
-		if (unlinkat(fd, one->d_name, 0))
-			remove_tree(fd, one->d_name, depth - 1);
-	}
-	if (d)
-		closedir(d);
-	(void)unlinkat(at, name, AT_REMOVEDIR);
-}
 
 static int part_name(const char *name, char out[TEMPLATE_NAME_MAX + sizeof(PART)], struct err *e)
 {
@@ -136,7 +115,7 @@ static int make_places(struct forming *m, struct err *e)
 	rc = lock_top(m->top, e);
 	if (rc)
 		return rc;
-	remove_tree(m->top, m->part, TREE_DEPTH);
+	tree_remove(m->top, m->part);
 	if (mkdirat(m->top, m->part, 0700))
 		return err_sys(e, -errno, "template: %s", m->part);
 	m->at = openat(m->top, m->part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -217,8 +196,8 @@ static int keep(struct forming *m, struct err *e)
 {
 	int rc;
 
-	remove_tree(m->at, "vm", TREE_DEPTH);
-	remove_tree(m->at, "share", TREE_DEPTH);
+	tree_remove(m->at, "vm");
+	tree_remove(m->at, "share");
 	rc = write_key(m, e);
 	if (rc)
 		return rc;
@@ -242,7 +221,7 @@ static int template_make(struct forming *m, const struct flags *f, struct err *e
 		rc = keep(m, e);
 	/* What is there under that name now is a failed one, or the one before. */
 	if (m->at >= 0)
-		remove_tree(m->top, m->part, TREE_DEPTH);
+		tree_remove(m->top, m->part);
 	if (!rc)
 		puts(m->name);
 	return rc;
@@ -261,10 +240,10 @@ static int template_remove(struct forming *m, const char *name, struct err *e)
 		rc = lock_top(m->top, e);
 	if (rc)
 		return rc;
-	remove_tree(m->top, part, TREE_DEPTH);
+	tree_remove(m->top, part);
 	if (renameat(m->top, name, m->top, part))
 		return err_sys(e, -errno, "template \"%.60s\"", name);
-	remove_tree(m->top, part, TREE_DEPTH);
+	tree_remove(m->top, part);
 	return 0;
 }
 
