@@ -62,13 +62,22 @@ static void install_applets(void)
 	fclose(f);
 }
 
+static const char *const inits[] = {"/sbin/init", "/lib/systemd/systemd",
+				    "/usr/lib/systemd/systemd", "/init"};
+
+static bool root_has_init(void)
+{
+	for (size_t i = 0; i < sizeof inits / sizeof inits[0]; i++)
+		if (access(inits[i], X_OK) == 0)
+			return true;
+	return false;
+}
+
 static _Noreturn void become_init(const struct config *c)
 {
-	static const char *const candidates[] = {"/sbin/init", "/lib/systemd/systemd",
-						 "/usr/lib/systemd/systemd", "/init", "/bin/sh"};
-
-	for (size_t i = 0; i < sizeof candidates / sizeof candidates[0]; i++)
-		execle(candidates[i], candidates[i], (char *)NULL, c->env);
+	for (size_t i = 0; i < sizeof inits / sizeof inits[0]; i++)
+		execle(inits[i], inits[i], (char *)NULL, c->env);
+	execle("/bin/sh", "/bin/sh", (char *)NULL, c->env);
 	die("the root holds no init: none of /sbin/init, /lib/systemd/systemd, /init, /bin/sh "
 	    "runs");
 }
@@ -265,7 +274,7 @@ int main(void)
 	if (c.agent == AGENT_ALONE)
 		serve_alone();
 	if (c.agent == AGENT_BESIDE)
-		serve_beside(c.root != ROOT_INITRD && !c.argv[0]);
+		serve_beside(c.root != ROOT_INITRD && !c.argv[0] && root_has_init());
 	if (c.argv[0])
 		run_command(&c);
 	if (c.root == ROOT_INITRD)

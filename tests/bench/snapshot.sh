@@ -38,6 +38,31 @@ own() {
 	awk -v k=$sum 'BEGIN { print k / 1024 }'
 }
 
+# unchanged NAME SNAPSHOT: guest memory that a restored VM has, and how much of it is as the snapshot has it, MiB
+unchanged() {
+	local p f
+	p=$(ctl --json info "$1" | python3 -c 'import json,sys; print(json.load(sys.stdin)["pid"])')
+	for f in /proc/"$p"/fd/*; do
+		case $(readlink "$f") in */memfd:insula-guest*) break ;; esac
+	done
+	python3 - "$f" "$2/memory" <<-'EOP'
+		import os, sys
+		ram, saved = (os.open(f, os.O_RDONLY) for f in sys.argv[1:])
+		have = same = at = 0
+		while True:
+		    try:
+		        at = os.lseek(ram, at, os.SEEK_DATA)
+		        end = os.lseek(ram, at, os.SEEK_HOLE)
+		    except OSError:
+		        break
+		    for at in range(at, end, 4096):
+		        have += 1
+		        same += os.pread(ram, 4096, at) == os.pread(saved, 4096, at)
+		    at = end
+		print(have / 256, same / 256)
+	EOP
+}
+
 head_row "snapshots"
 if [ -z "${LINUX:-}" ]; then
 	truncate -s 64M "$T/disk"
@@ -95,6 +120,12 @@ for _ in $(seq "$rounds"); do
 	own "$id" >>"$T/own"
 	ctl kill "$id" >/dev/null
 done
+ctl run -d --name idle --restore "$T/snap" >/dev/null
+sleep 2
+read -r have same < <(unchanged idle "$T/snap")
+alone "guest memory of one restored, 2 s old" "$have" "" " MiB"
+alone "of it as it is in the snapshot" "$same" "" " MiB"
+ctl kill idle >/dev/null
 row "restore / start, to the end of exec true" "$(median <"$T/restored")" "$(median <"$T/cold")" "<= 0.2" " ms"
 row "clone: source paused / start" "$(median <"$T/pause")" "$(median <"$T/cold")" "<= 0.05" " ms"
 alone "own memory of an idle clone, 2 s old" "$(median <"$T/own")" "<= 12 MiB" " MiB"

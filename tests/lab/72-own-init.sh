@@ -75,6 +75,19 @@ same no-poweroff 'poweroff clean' "$(cat "$T/how")"
 if [ $TOOK -lt 15000 ]; then ok no-poweroff-no-wait; else not_ok no-poweroff-no-wait "$TOOK ms"; fi
 left no-poweroff
 
+# ---- a shell is PID 1, because the root has no init: it is not asked, which would be to no end
+
+rm "$T/root/sbin/init"
+printf '#!/bin/sh\necho asked >>/marks\n' >"$T/root/bin/poweroff"
+chmod 755 "$T/root/bin/poweroff"
+echo start >"$T/root/marks"
+image "$T/root" 32M
+up 128M
+down 60 >"$T/how"
+same shell 'poweroff clean' "$(cat "$T/how")"
+same shell-was-not-asked 'start ' "$(marks)"
+left shell
+
 # ---- systemd, this machine's: its units are stopped
 
 if [ -x /lib/systemd/systemd ] && [ -L /bin ]; then
