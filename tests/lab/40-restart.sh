@@ -14,9 +14,9 @@ KILLS=${BLK_KILLS:-$(short 3 6)}
 disk=path=$T/disk all=
 
 # Writes with checksums all over the disk, each read back; every block carries what fio expects to find there.
-job=(fio --name=v --filename=/dev/vda --direct=1 --ioengine=psync --rw=randwrite --bs=4k --size=48M "--io_size=$(short 10 16)M" --numjobs=1
+job=(fio --name=v --filename=/dev/vda --direct=1 --ioengine=psync --rw=randwrite --bs=4k --size=48M "--io_size=$(short 6 16)M" --numjobs=1
 	--verify=crc32c --verify_fatal=1 --verify_backlog=256 --do_verify=1 --fsync=64 --randseed=7)
-deep=(fio --name=d --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite --bs=8k --size=48M "--io_size=$(short 28 48)M"
+deep=(fio --name=d --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite --bs=8k --size=48M "--io_size=$(short 20 48)M"
 	--verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=8)
 
 # helpers PID: the insula-blk processes of this VM, the first disk's first

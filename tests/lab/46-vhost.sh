@@ -128,7 +128,7 @@ killing() { # KIND NAME WORD COMMAND...: run it in a guest; once it has said WOR
 blocks=("--size=$(short 32 48)M" --bs=8k --randseed=9 --verify=crc32c --verify_fatal=1)
 many_at_once() {
 	killing "$1" many-at-once 'Starting|fio-' fio --name=v --filename=/dev/vdb --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite \
-		--do_verify=0 --end_fsync=1 --rate=2m "${blocks[@]}"
+		--do_verify=0 --end_fsync=1 --rate=3m "${blocks[@]}"
 	if fio --name=v --filename="$T/disk" --ioengine=psync --rw=randwrite --verify_only=1 "${blocks[@]}" >"$T/out" 2>&1; then
 		ok "$1-many-at-once-in-the-image"
 	else
