@@ -4,7 +4,7 @@
 # filters, mounts and files ends with it.
 [ -n "${DOCKER_INSIDE:-}" ] || DOCKER_INSIDE=1 exec unshare --net --mount --propagation private -- bash "$0"
 . "$(dirname "$0")/lib.sh"
-OCI=$BUILD/bin/insula-oci
+oci_templates "--cards 0" "--cards 1" "--memory 256M --cards 0" "--memory 256M"
 for c in $(cat /sys/fs/cgroup/cgroup.controllers); do
 	echo "+$c" >/sys/fs/cgroup/cgroup.subtree_control
 done
@@ -154,3 +154,4 @@ wait $dockerd
 kill $containerd
 wait $containerd
 rmdir /sys/fs/cgroup/docker /sys/fs/cgroup/default
+from_templates

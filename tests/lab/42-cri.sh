@@ -11,6 +11,7 @@ mkdir -p /etc/containerd /var/lib/containerd /etc/cni/net.d
 for d in /run /etc/containerd /var/lib/containerd /etc/cni/net.d; do
 	mount -t tmpfs cri $d
 done
+oci_templates "--cards 1"
 podman_setup
 ip link set lo up
 sysctl -qw net.ipv4.ip_forward=1
@@ -31,7 +32,7 @@ version = 2
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.insula]
     runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.insula.options]
-      BinaryName = "$BUILD/bin/insula-oci"
+      BinaryName = "$OCI"
 CONF
 # Its root by pivot_root: a chrooted process may not make a user namespace.
 inside=()
@@ -214,3 +215,4 @@ wait $containerd 2>/dev/null
 left="$(find /run/insula-oci /run/netns -mindepth 1 2>/dev/null | wc -l) $(grep -c insula /proc/self/mounts) $(ps -e -o comm= | grep -cE '^(insula-|containerd-shim)') \
 $(find /sys/fs/cgroup/kube -mindepth 2 -type d 2>/dev/null | wc -l) $(ip -o link | grep -cE ' (ins|veth)')"
 if [ "$left" = '0 0 0 0 0' ]; then ok nothing-left; else not_ok nothing-left "$left"; fi
+from_templates

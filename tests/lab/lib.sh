@@ -242,6 +242,37 @@ make_root() {
 	echo "this is the root" >"$1/etc/marker"
 }
 
+# OCI_TEMPLATE=1: containers of docker and containerd start from templates, made by `oci_templates ARGUMENTS...`. from_templates says whether
+# each of them did. OCI is the runtime: what it has said to its caller's log is kept.
+oci_templates() {
+	local make
+	OCI=$BUILD/bin/insula-oci
+	[ -n "${OCI_TEMPLATE:-}" ] || return 0
+	modprobe tun
+	for make; do
+		# shellcheck disable=SC2086
+		expect "template${make// /}" 0 '' "$OCI" template make $make
+	done
+	cat >"$T/oci" <<-SCRIPT
+		#!/bin/bash
+		for ((i = 1; i <= \$#; i++)); do
+			[ "\${!i}" != --log ] || { i=\$((i + 1)); log=\${!i}; }
+		done
+		"$OCI" --debug "\$@"
+		status=\$?
+		cat "\$log" >>"$T/oci.log" 2>/dev/null
+		exit \$status
+	SCRIPT
+	chmod 755 "$T/oci"
+	OCI=$T/oci
+}
+from_templates() {
+	[ -n "${OCI_TEMPLATE:-}" ] || return 0
+	cp "$T/oci.log" "$T/out"
+	also from-templates 'template: the VM goes on from'
+	same none-booted '' "$(grep -o 'template: [^"]*the VM boots' "$T/oci.log" | sort -u)"
+}
+
 # Run as an ordinary user who may open /dev/kvm: for_user; "${AS_USER[@]}" "$RUN" ...
 mkdir -p "$T/home" && chmod 755 "$T" && chown 1000:1000 "$T/home"
 AS_USER=(env "HOME=$T/home" USER=lab setpriv --reuid 1000 --regid 1000 --groups "$(stat -c %g /dev/kvm 2>/dev/null || echo 0)" --inh-caps=-all)
