@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../.."
 BUILD=$1 rounds=${2:-5}
 # shellcheck disable=SC1091
 . tests/lab/lib.sh
+. tests/bench/net.sh
 set -eu
 export XDG_CACHE_HOME=$T/cache
 kernel=$(echo "$BUILD"/guest/boot/vmlinuz-*)
@@ -20,69 +21,16 @@ ip link set tap0 up
 iperf3 -s >/dev/null 2>&1 &
 servers=$!
 
-# One byte there, one byte back, on one connection.
-cat >"$T/rr.py" <<'PY'
-import socket
-s = socket.create_server(("192.0.2.1", 7000))
-while True:
-    c, _ = s.accept()
-    c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    while True:
-        b = c.recv(1)
-        if not b:
-            break
-        c.sendall(b)
-PY
-python3 "$T/rr.py" &
+net_program "$T/rr"
+"$T/rr" serve &
 servers="$servers $!"
 trap 'kill $servers 2>/dev/null; rm -rf "$T"' EXIT
-cat >"$T/rr.c" <<'C'
-#include <arpa/inet.h>
-#include <netinet/tcp.h>
-#include <stdio.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
-#define N 1000
-int main(void)
-{
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(7000), .sin_addr = {inet_addr("192.0.2.1")}};
-	int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
-	struct timespec t, u;
-	char b = 1;
-
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-	if (connect(fd, (struct sockaddr *)&a, sizeof a))
-		return 1;
-	for (int i = 0; i < N / 10; i++)
-		if (write(fd, &b, 1) != 1 || read(fd, &b, 1) != 1)
-			return 1;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	for (int i = 0; i < N; i++)
-		if (write(fd, &b, 1) != 1 || read(fd, &b, 1) != 1)
-			return 1;
-	clock_gettime(CLOCK_MONOTONIC, &u);
-	printf("rr %.1f\n", ((u.tv_sec - t.tv_sec) * 1e9 + (u.tv_nsec - t.tv_nsec)) / 1e3 / N);
-	return 0;
-}
-C
-make_root "$T/root"
-mkdir -p "$T/root/lib64" "$T/root/lib" "$T/root/usr" "$T/root/tmp"
-gcc -O2 -static -o "$T/root/bin/rr" "$T/rr.c"
-for f in $(command -v iperf3) $(ldd "$(command -v iperf3)" | grep -oE '/[^ ]+'); do
-	install -D "$(realpath "$f")" "$T/root$f"
-done
-for a in ifconfig sleep; do ln -s busybox "$T/root/bin/$a"; done
-cat >"$T/root/bin/job" <<'JOB'
-#!/bin/sh
-ifconfig eth0 192.0.2.2 netmask 255.255.255.0 up
+net_root "$T/root.img" 192.0.2.2 <<'JOB'
 i() { iperf3 -c 192.0.2.1 -t 4 -O 1 -f k "$@" | grep receiver; }
 set -- $(i); echo "tx $7"
 set -- $(i -R); echo "rx $7"
-rr
+rr 192.0.2.1
 JOB
-chmod +x "$T/root/bin/job"
-mke2fs -q -F -t ext4 -d "$T/root" "$T/root.img" 128M >/dev/null 2>&1
 bench_initrd "$T/initrd" "$(bench_root /dev/vda)" virtio_mmio virtio_pci virtio_blk virtio_net ext4
 
 qemu() { # VHOST

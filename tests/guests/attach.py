@@ -343,7 +343,7 @@ def case_ovs(d, place):
     if not have_ovs("Open vSwitch"):
         return
     with Switch() as s:
-        a = Vm(place, 1, "ovs=br0,mac=02:00:5e:00:53:01,iface-id=ns/pod:1")
+        a = Vm(place, 1, "ovs=br0,mac=02:00:5e:00:53:01,iface-id=ns/pod:1", "-v")
         b = Vm(place, 2, "ovs=br0,queues=2", "--cpus", "2")
         check("two ports of one bridge talk", a.talks(b) and b.talks(a), a.why() + b.why())
         names = ports()
@@ -352,6 +352,7 @@ def case_ovs(d, place):
         ids = column(mine[0], "external_ids")
         check("which has the name that was given", 'iface-id="ns/pod:1"' in ids, ids)
         check("of type system", column(mine[0], "type") == "system", column(mine[0], "type"))
+        check("ovs-vswitchd gets whole frames: no offloads", "eth0: 02:00:5e:00:53:01, offloads 0\n" in a.why(), a.why())
         check("the host says nothing there", "inet" not in "".join(sh("ip", "addr", "show", n) for n in names) and
               "NOARP" in sh("ip", "link", "show", mine[0]))
         number = column(mine[0], "ofport")

@@ -36,6 +36,7 @@ struct attach {
 	struct spawned spawned; /* of that step; */
 	int said;               /* owned, or -1: its output */
 	bool let;               /* attach_quiet() */
+	bool whole_frames;      /* whoever reads them there wants their checksums made */
 	unsigned ifindex;       /* of the macvtap */
 	int lock;               /* owned: who holds it owns the macvtap; -1: none */
 	int *queue;             /* where the descriptors go; the caller's */

@@ -479,7 +479,11 @@ static int make_tap(struct nic *c, const char *vm_name, enum attach_when when, s
 	int rc =
 		attach_open(&c->attach, c->conf, c->start.mac, vm_name, c->tap, &c->ntaps, when, e);
 
-	return rc || when == ATTACH_CHECK ? rc : set_up_tap(c, e);
+	if (!rc && when != ATTACH_CHECK)
+		rc = set_up_tap(c, e);
+	if (c->attach.whole_frames)
+		c->start.tun_offloads = 0;
+	return rc;
 }
 
 static int open_backing(struct nic *c, const char *vm_name, enum attach_when when, struct err *e)
@@ -537,7 +541,11 @@ int nic_open(struct nic *c, const struct net_config *conf, unsigned nth, const s
 
 int nic_ready(struct nic *c, struct err *e)
 {
-	return attach_ready(&c->attach, e);
+	int rc = attach_ready(&c->attach, e);
+
+	if (c->attach.whole_frames)
+		c->start.tun_offloads = 0;
+	return rc;
 }
 
 bool nic_quiet(struct nic *c)

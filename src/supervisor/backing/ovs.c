@@ -152,6 +152,14 @@ static int ovs_run(const struct attach *a, const struct ovs_words *w, char *out,
 	return rc;
 }
 
+/* The first line of what is left of *text. */
+static char *ovs_line(char **text)
+{
+	char *line = strsep(text, "\n");
+
+	return line ? line : "";
+}
+
 /* ---- the port ---- */
 
 static int ovs_look(const struct attach *a, struct err *e)
@@ -193,14 +201,42 @@ static void ovs_say_port(struct ovs_words *w, const struct attach *a)
 		ovs_add_id(w, "iface-id", a->conf->iface_id);
 	if (a->vm_name && a->vm_name[0])
 		ovs_add_id(w, "vm-id", a->vm_name);
+	/* And for ovs_learn(): the bridge, or the one that a VLAN's bridge is part of, and all that
+	 * ovs-vswitchd serves itself. */
+	ovs_add(w, "--");
+	ovs_add(w, "br-to-parent");
+	ovs_add(w, a->conf->name);
+	ovs_add(w, "--");
+	ovs_add(w, "--columns=name");
+	ovs_add(w, "find");
+	ovs_add(w, "Bridge");
+	ovs_add(w, "datapath_type=netdev");
 }
 
-static int ovs_add_port(const struct attach *a, struct err *e)
+/* ovs-vswitchd reads frames from a packet socket, without what the TAP says of them: a checksum
+ * that is still to be made would never be. */
+static void ovs_learn(struct attach *a, char *said)
+{
+	const char *bridge = ovs_line(&said);
+
+	while (said && !a->whole_frames)
+		a->whole_frames = strcmp(ovs_line(&said), bridge) == 0;
+}
+
+static int ovs_add_port(struct attach *a, struct err *e)
 {
 	struct ovs_words w;
+	char *said = malloc(OVS_SAID);
+	int rc;
 
+	if (!said)
+		return err_set(e, -ENOMEM, "out of memory");
 	ovs_say_port(&w, a);
-	return ovs_run(a, &w, NULL, 0, e);
+	rc = ovs_run(a, &w, said, OVS_SAID, e);
+	if (!rc)
+		ovs_learn(a, said);
+	free(said);
+	return rc;
 }
 
 /* Those of VMs that are gone. One that cannot be removed does not keep this VM from starting. */
@@ -225,14 +261,6 @@ static void ovs_remove_stale(const struct attach *a, char *names)
 	}
 	if (n && ovs_run(a, &w, NULL, 0, &e))
 		log_warn("%s", e.text);
-}
-
-/* The first line of what is left of *text. */
-static char *ovs_line(char **text)
-{
-	char *line = strsep(text, "\n");
-
-	return line ? line : "";
 }
 
 /* The number that ovs-vswitchd has given it by now, or why there is none; then the names of all
@@ -297,22 +325,24 @@ static int ovs_step(struct attach *a, const struct ovs_words *w, enum attach_ste
 	return spawn_begin(&s, &a->spawned, e);
 }
 
-/* What VMs that are gone have left is removed when one starts: it may take its time. */
-static int ovs_judge_said(struct attach *a, struct err *e)
+static int ovs_said(struct attach *a, char **said, struct err *e)
 {
-	char said[256];
-	ssize_t n = pread(a->said, said, sizeof(said) - 1, 0);
+	ssize_t n;
 
-	said[n > 0 ? n : 0] = 0;
-	a->step = ATTACH_DONE;
+	*said = malloc(OVS_SAID);
+	if (!*said)
+		return err_set(e, -ENOMEM, "out of memory");
+	n = pread(a->said, *said, OVS_SAID - 1, 0);
+	(*said)[n > 0 ? n : 0] = 0;
 	fd_close(&a->said);
-	return ovs_judge(a, said, e);
+	return 0;
 }
 
 int ovs_ready(struct attach *a, struct err *e)
 {
 	struct ovs_words w;
 	struct err why = {0};
+	char *said;
 	int rc;
 
 	if (a->step == ATTACH_DONE)
@@ -322,12 +352,18 @@ int ovs_ready(struct attach *a, struct err *e)
 		return 0;
 	if (rc)
 		return ovs_failed(a, &why, rc, e);
-	if (a->step == ATTACH_LOOKS) {
-		rc = ovs_judge_said(a, e);
-		return rc ? rc : 1;
+	rc = ovs_said(a, &said, e);
+	if (!rc && a->step == ATTACH_LOOKS) {
+		a->step = ATTACH_DONE;
+		rc = ovs_judge(a, said, e);
+		rc = rc ? rc : 1;
+	} else if (!rc) {
+		ovs_learn(a, said);
+		ovs_ask_port(&w, a);
+		rc = ovs_step(a, &w, ATTACH_LOOKS, e);
 	}
-	ovs_ask_port(&w, a);
-	return ovs_step(a, &w, ATTACH_LOOKS, e);
+	free(said);
+	return rc;
 }
 
 int ovs_address(const struct attach *a, struct err *e)
