@@ -18,7 +18,9 @@
  * PAGER_SERVE fills guest memory when it is touched. Each process that maps it says MSG_FAULTS to
  * the supervisor before it touches it, and the supervisor hands that on (MSG_PAGER_FAULTS, the
  * same) and keeps a copy of the descriptor: if the last one were closed, those who wait would go on
- * with zeros. MSG_PAGER_FILL: everything, now; MSG_PAGER_DONE.
+ * with zeros. MSG_PAGER_FILL: everything, now; MSG_PAGER_DONE. MSG_STOP: the guest has stopped, and
+ * what it asked for is written down; MSG_STOPPED, without a body. Helpers may ask for more until it
+ * is killed.
  *
  * PAGER_SAVE with PAGER_LIVE: MSG_PAGER_FAULTS of each process that maps guest memory come before
  * MSG_PAGER_GO, which is answered twice: when the memory is write-protected, and the VM may go on

@@ -212,6 +212,10 @@ static int pager_hear(struct pager *p)
 		return pager_faults(p, &b.faults, fds[0]);
 	if (type == MSG_PAGER_FILL && !len && !nfds && serves)
 		return serve_fill(&p->serve), 0;
+	if (type == MSG_STOP && !len && !nfds && serves) {
+		serve_stop(&p->serve);
+		return msg_send(MSG_CHANNEL_FD, MSG_STOPPED, NULL, 0, NULL, 0);
+	}
 	return -EPROTO;
 }
 

@@ -17,7 +17,7 @@
 #define ZERO_STEP (2ull << 20)
 #define NO_BLOCK UINT32_MAX
 #define ALL_PAGES ((1u << RAM_PAGES) - 1)
-/* The working set is written so long after the first fault, and again: a VM may be short. */
+/* The working set is written so long after the first fault, and again: a VM may be killed. */
 static const uint64_t write_ns[] = {50000000ull, 250000000ull, 1000000000ull, 4000000000ull};
 /* So many pages asked for in a row, and the rest of the block comes with them. */
 #define ROW 4u
@@ -79,7 +79,6 @@ static void write_order(struct serve *s)
 {
 	struct order_head h = {.n = s->n};
 
-	s->records = ++s->writes < ARRAY_LEN(write_ns);
 	if (!s->changed)
 		return;
 	s->changed = false;
@@ -380,8 +379,10 @@ int serve_turn(struct serve *s, int channel, bool *heard, struct err *e)
 	if (s->records && s->begun_ns) {
 		uint64_t now = clock_ns(), due = s->begun_ns + write_ns[s->writes];
 
-		if (now >= due)
+		if (now >= due) {
+			s->records = ++s->writes < ARRAY_LEN(write_ns);
 			write_order(s);
+		}
 		timeout = now < due ? (int)((due - now) / 1000000) + 1 : 0;
 	}
 	if (s->replays || s->fills)
@@ -399,6 +400,12 @@ void serve_begin(struct serve *s)
 {
 	if (s->order >= 0)
 		read_order(s);
+}
+
+void serve_stop(struct serve *s)
+{
+	s->records = false;
+	write_order(s);
 }
 
 void serve_fill(struct serve *s)

@@ -68,6 +68,8 @@ int serve_add(struct serve *s, int fd, uint64_t offset, uint64_t addr, uint64_t 
 /* Wait for a fault or for `channel`, and deal with the faults. *heard: the channel has something.
  * -EPROTO, or what the system says: the snapshot cannot be read, and nobody can go on. */
 int serve_turn(struct serve *s, int channel, bool *heard, struct err *e);
+/* The VM ends: what it asked for since the working set was written last is in it, too. Goes on. */
+void serve_stop(struct serve *s);
 /* Everything from now on, turn by turn; s->whole when it is there. */
 void serve_fill(struct serve *s);
 

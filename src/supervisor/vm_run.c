@@ -233,7 +233,7 @@ static void stop_vmm(struct vm *vm)
 
 static bool stop_helpers(struct vm *vm)
 {
-	bool any = false;
+	bool any = restore_stop(vm);
 
 	for (unsigned i = 0; i < vm->ndevices; i++) {
 		restart_stop(&vm->device[i].restart);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * When insula-pager ends (src/pager/pager_main.c): with its channel, unless it holds pages that
- * somebody still waits for; and who waits for one that has died is let go (faults_end()). The
+ * somebody still waits for, and after the working set is written; and who waits for one that has died is let go (faults_end()). The
  * program is the built one, in its jail.
  */
 #include <check.h>
@@ -23,7 +23,7 @@
 #include <insula/base.h>
 #include <insula/guestmem.h>
 
-#include "pager/ram.h"
+#include "pager/serve.h"
 #include "supervisor/child.h"
 
 #define MEM (2u << 20)
@@ -33,7 +33,7 @@
 
 static struct err e;
 static struct child pager;
-static int mem, file;
+static int mem, file, working_set;
 
 static int memory(const char *name, off_t size)
 {
@@ -76,10 +76,14 @@ static void say(enum msg_type type, const void *body, size_t len, int fd)
 	ck_assert_int_eq(msg_send(pager.os.jail.channel, type, body, len, &fd, fd >= 0), 0);
 }
 
-/* insula-pager, ready to serve. */
-static void setup(void)
+/* insula-pager, ready to serve; with a working set if that is a file. */
+static void start(int order)
 {
-	struct msg_start_pager m = {.log_level = 1, .job = PAGER_SERVE, .size = MEM};
+	struct msg_start_pager m = {.log_level = 1,
+				    .job = PAGER_SERVE,
+				    .flags = order < 0 ? 0 : PAGER_ORDER,
+				    .size = MEM};
+	unsigned nfds = order < 0 ? 2 : 3;
 	char libexec[512];
 	union {
 		struct msg_failed failed;
@@ -92,15 +96,28 @@ static void setup(void)
 	strcpy(strrchr(libexec, '/'), "/../libexec/insula");
 	mem = memory("memory", MEM);
 	file = saved();
+	working_set = order;
 	child_none(&pager);
 	ck_assert_msg(!child_init(&pager, libexec, "insula-pager", "", THREADS, NOFILE, &e), "%s",
 		      e.text);
-	ck_assert_msg(!child_spawn(&pager, (int[]){mem, file}, 2, &e), "%s", e.text);
-	ck_assert_int_eq(child_send(&pager, MSG_START_PAGER, &m, sizeof(m), (int[]){mem, file}, 2),
-			 0);
+	pager.os.fsize = MEM;
+	ck_assert_msg(!child_spawn(&pager, (int[]){mem, file, order}, nfds, &e), "%s", e.text);
+	ck_assert_int_eq(
+		child_send(&pager, MSG_START_PAGER, &m, sizeof(m), (int[]){mem, file, order}, nfds),
+		0);
 	ck_assert_int_eq(heard(&b, sizeof(b)), MSG_READY);
 	say(MSG_PAGER_GO, NULL, 0, -1);
 	ck_assert_int_eq(heard(&b, sizeof(b)), MSG_PAGER_DONE);
+}
+
+static void setup(void)
+{
+	start(-1);
+}
+
+static void setup_with_order(void)
+{
+	start(memory("order", 0));
 }
 
 static void teardown(void)
@@ -108,6 +125,8 @@ static void teardown(void)
 	child_free(&pager);
 	close(mem);
 	close(file);
+	if (working_set >= 0)
+		close(working_set);
 }
 
 static void hang_up(void)
@@ -174,6 +193,34 @@ START_TEST(somebody_may_wait_for_its_pages)
 }
 END_TEST
 
+/* A VM that ends before it is time to write the working set. */
+START_TEST(what_was_asked_for_is_written_when_the_guest_stops)
+{
+	/* serve.c: a head of 16 bytes, then the blocks */
+	struct serve_block first = {.block = 0, .pages = 1u << 3}, got;
+	char *at = mmap(NULL, MEM, PROT_READ, MAP_SHARED, mem, 0);
+	struct msg_faults m = {.addr = (uintptr_t)at, .len = MEM};
+	char body[64];
+	bool guards;
+	int fd;
+
+	ck_assert_ptr_ne(at, MAP_FAILED);
+	fd = faults_of_us(&guards);
+	if (fd < 0)
+		return;
+	ck_assert_msg(!faults_catch(fd, at, MEM, &e), "%s", e.text);
+	say(MSG_PAGER_FAULTS, &m, sizeof(m), fd);
+	close(fd);
+	ck_assert_int_eq(memcmp(at + 3 * RAM_PAGE, "three", 5), 0);
+	say(MSG_STOP, NULL, 0, -1);
+	ck_assert_int_eq(heard(body, sizeof(body)), MSG_STOPPED);
+	ck_assert_int_eq(pread(working_set, &got, sizeof(got), 16), sizeof(got));
+	ck_assert_int_eq(memcmp(&got, &first, sizeof(got)), 0);
+	ck_assert_int_eq(at[RAM_BLOCK], 0); /* it serves still */
+	munmap(at, MEM);
+}
+END_TEST
+
 static _Atomic int wrote;
 
 static void *writer(void *at)
@@ -221,7 +268,7 @@ END_TEST
 int main(void)
 {
 	Suite *s = suite_create("pager");
-	TCase *t = tcase_create("end");
+	TCase *t = tcase_create("end"), *ordered = tcase_create("order");
 	SRunner *r = srunner_create(s);
 	int failed;
 
@@ -231,6 +278,10 @@ int main(void)
 	tcase_add_test(t, who_waits_to_write_is_let_go);
 	tcase_set_timeout(t, 60);
 	suite_add_tcase(s, t);
+	tcase_add_checked_fixture(ordered, setup_with_order, teardown);
+	tcase_add_test(ordered, what_was_asked_for_is_written_when_the_guest_stops);
+	tcase_set_timeout(ordered, 60);
+	suite_add_tcase(s, ordered);
 	srunner_run_all(r, CK_ENV);
 	failed = srunner_ntests_failed(r);
 	srunner_free(r);

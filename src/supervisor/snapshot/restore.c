@@ -499,6 +499,10 @@ static bool load_message(void *ctx, enum msg_type t, const void *body, size_t le
 	struct restore *r = vm->conf->restoring;
 	const struct msg_pager_done *m = body;
 
+	if (t == MSG_STOPPED && !len && r->pager.state == CHILD_STOPPING) {
+		r->pager.state = CHILD_DONE;
+		return true;
+	}
 	if (t != MSG_PAGER_DONE || len != sizeof(*m))
 		return false;
 	if (r->lazy && !r->serves) {
@@ -666,6 +670,13 @@ void restore_overdue(struct vm *vm)
 		restart_started(&r->restart, now);
 		child_shoot(&r->pager);
 	}
+}
+
+bool restore_stop(struct vm *vm)
+{
+	struct restore *r = vm->conf->restoring;
+
+	return r && r->lazy && child_stop(&r->pager);
 }
 
 void restore_end(struct vm *vm)

@@ -62,6 +62,9 @@ int restore_start(struct vm *vm, struct err *e);
 int restore_tell(struct vm *vm, const char *name, struct err *e);
 /* May the guest go on? Also without a snapshot. */
 bool restore_loaded(const struct vm *vm);
+/* The guest has stopped: what it asked for is written down, for the next one. True: not yet. Also
+ * without a snapshot. */
+bool restore_stop(struct vm *vm);
 /* Nobody waits for memory any more: the guest has stopped, and its helpers have written out what
  * they had. */
 void restore_end(struct vm *vm);

@@ -108,6 +108,12 @@ bool restore_loaded(const struct vm *vm)
 	return true;
 }
 
+bool restore_stop(struct vm *vm)
+{
+	(void)vm;
+	return false;
+}
+
 void restore_end(struct vm *vm)
 {
 	(void)vm;
