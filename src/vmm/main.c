@@ -651,34 +651,45 @@ static void report_exit(struct vmm *vm)
 
 _Static_assert(HV_EXIT_KINDS <= ARRAY_LEN(((struct msg_vm_exit *)0)->exits), "counters fit");
 
+/* Megabytes, of which few VMs touch much. */
+static struct vmm *main_vm(void)
+{
+	struct vmm *vm = reserve_memory(sizeof(*vm), true);
+
+	if (vm)
+		return vm;
+	main_fail("memory", -ENOMEM, "out of memory", 0);
+}
+
 int main(void)
 {
-	static struct vmm vm; /* too large for the stack; used by this program only */
 	struct msg_start_vmm start;
 	struct start_fds fds;
 	struct err e;
+	struct vmm *vm;
 	int rc;
 
 	jail_enter();
-	main_receive(&vm, &start, &fds);
+	vm = main_vm();
+	main_receive(vm, &start, &fds);
 	log_setup("", (enum log_level)start.head.log_level);
-	main_build(&vm, &start, &fds);
-	rc = vmm_seal(&vm, &e);
+	main_build(vm, &start, &fds);
+	rc = vmm_seal(vm, &e);
 	if (rc)
 		main_fail("seccomp", rc, e.text, 0);
-	if (vm.restored)
-		restore(&vm, &start, &fds);
+	if (vm->restored)
+		restore(vm, &start, &fds);
 	else
-		load(&vm, &start, &fds);
+		load(vm, &start, &fds);
 	rc = msg_send(MSG_CHANNEL_FD, MSG_READY, NULL, 0, NULL, 0);
 	if (!rc)
 		rc = msg_expect(MSG_CHANNEL_FD, MSG_GO, NULL, 0, NULL, 0, &e);
 	if (rc)
 		_exit(1);
-	atomic_store(&vm.gate, 1);
-	word_wake(&vm.gate);
-	loop(&vm);
-	stop_vcpus(&vm);
-	report_exit(&vm);
+	atomic_store(&vm->gate, 1);
+	word_wake(&vm->gate);
+	loop(vm);
+	stop_vcpus(vm);
+	report_exit(vm);
 	_exit(0);
 }

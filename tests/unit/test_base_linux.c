@@ -474,6 +474,42 @@ END_TEST
 
 /* ---- descriptors, events, files ---- */
 
+/* Of the mapping that `at` is in, as the kernel says it in /proc/self/smaps. */
+static void vm_flags(const void *at, char *to, size_t size)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	unsigned long want = (unsigned long)at, from = 0, end = 0, a, b;
+	char line[512];
+
+	ck_assert_ptr_nonnull(f);
+	*to = '\0';
+	while (!*to && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &a, &b) == 2) {
+			from = a;
+			end = b;
+		} else if (want >= from && want < end && !strncmp(line, "VmFlags:", 8)) {
+			snprintf(to, size, "%s", line);
+		}
+	}
+	fclose(f);
+}
+
+/* With transparent_hugepage/enabled = always a byte would take 2 MiB. */
+START_TEST(reserved_by_the_page)
+{
+	uint8_t *p = reserve_memory(8 << 20, true);
+	char flags[512];
+
+	ck_assert_ptr_nonnull(p);
+	p[4 << 20] = 1;
+	ck_assert_uint_eq(p[0], 0);
+	if (access("/sys/kernel/mm/transparent_hugepage/enabled", F_OK))
+		return;
+	vm_flags(p, flags, sizeof(flags));
+	ck_assert_msg(strstr(flags, " nh"), "%s", flags);
+}
+END_TEST
+
 START_TEST(descriptors)
 {
 	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC), was = fd;
@@ -667,6 +703,7 @@ int main(void)
 	tcase_add_test(mem, shm_refused);
 	tcase_add_test(mem, gm_collapsed);
 	tcase_add_test(mem, gm_map_unsealed);
+	tcase_add_test(mem, reserved_by_the_page);
 	tcase_add_test(rest, descriptors);
 	tcase_add_test(rest, events_count);
 	tcase_add_test(rest, log_lines);

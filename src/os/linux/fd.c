@@ -331,7 +331,11 @@ void *reserve_memory(size_t len, bool writable)
 	void *p = mmap(NULL, len, writable ? PROT_READ | PROT_WRITE : PROT_READ,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	return p == MAP_FAILED ? NULL : p;
+	if (p == MAP_FAILED)
+		return NULL;
+	/* Where transparent_hugepage/enabled is "always", the first byte would take 2 MiB. */
+	(void)madvise(p, len, MADV_NOHUGEPAGE);
+	return p;
 }
 
 /* ---- files ---- */
