@@ -182,11 +182,19 @@ struct vhost_config {
 #define CONFIG_MAX_VFIOS 8
 #define CONFIG_VFIO_LEN 12 /* "0000:01:00.0" */
 
+/* By which of the kernel's interfaces a function is used. */
+enum vfio_by {
+	VFIO_BY_ANY,   /* by its node, if there is one that we may use */
+	VFIO_BY_GROUP, /* /dev/vfio/GROUP and /dev/vfio/vfio */
+	VFIO_BY_NODE,  /* /dev/vfio/devices/vfioN and /dev/iommu */
+};
+
 /* A PCI function of the host that the guest gets. */
 struct vfio_config {
 	char address[CONFIG_VFIO_LEN + 1]; /* as sysfs names it */
 	bool bind; /* take it away from its driver, and give it back at the end */
-	int fd;    /* of its group, handed in by whoever starts us; -1: we open it */
+	int fd;    /* of its group or its node, handed in by whoever starts us; -1: we open it */
+	enum vfio_by by; /* with fd: VFIO_BY_ANY */
 	/* Not this function, but a virtual one of it (SR-IOV) that is free, and if it has none at
 	 * all, `vfs` of them are made. */
 	bool pf;

@@ -551,7 +551,8 @@ static bool vfio_rest(struct vfio_config *f, const char *v)
 	f->bind = !strcmp(v, ",bind");
 	if (!*v || f->bind)
 		return true;
-	if (strncmp(v, ",fd=", 4) != 0 || !parse_number(v + 4, 3, 1 << 20, &fd))
+	if (f->by != VFIO_BY_ANY || strncmp(v, ",fd=", 4) != 0 ||
+	    !parse_number(v + 4, 3, 1 << 20, &fd))
 		return false;
 	f->fd = (int)fd;
 	return true;
@@ -573,16 +574,23 @@ static int set_vfio(const struct taking *t, const char *v)
 {
 	struct vm_config *c = t->c;
 	struct vfio_config f = {.fd = -1, .pf = !strncmp(v, "pf=", 3), .vfs = 1};
-	const char *at = f.pf ? v + 3 : v, *rest = at + strcspn(at, ",");
+	const char *at, *rest;
+	char text[64];
 
+	snprintf(text, sizeof(text), "%s", v);
+	f.by = cut_suffix(text, ",by=group")  ? VFIO_BY_GROUP
+	       : cut_suffix(text, ",by=node") ? VFIO_BY_NODE
+					      : VFIO_BY_ANY;
+	at = f.pf ? text + 3 : text;
+	rest = at + strcspn(at, ",");
 	if (c->nvfios == CONFIG_MAX_VFIOS)
 		return take_refuse(t, NULL, NULL, "more than %d functions", CONFIG_MAX_VFIOS);
-	if (!vfio_address(at, (size_t)(rest - at), f.address) ||
+	if (strlen(v) >= sizeof(text) || !vfio_address(at, (size_t)(rest - at), f.address) ||
 	    !(f.pf ? vfio_virtual_rest(&f, rest) : vfio_rest(&f, rest)))
 		return take_wrong(t, v,
 				  "the address of a PCI function, such as 0000:01:00.0, and after "
 				  "it ,bind or ,fd=N or nothing; or pf=ADDRESS,vf=auto, and after "
-				  "it ,vfs=N or nothing");
+				  "it ,vfs=N or nothing; and without fd ,by=group or ,by=node");
 	c->vfio[c->nvfios++] = f;
 	return 0;
 }

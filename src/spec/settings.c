@@ -402,11 +402,11 @@ const struct setting settings[SETTINGS] = {
 	{.name = "vfio",
 	 .many = "vfios",
 	 .on = ON_LINUX,
-	 .value = "ADDRESS[,bind|,fd=N]|pf=ADDRESS,vf=auto[,vfs=N]",
+	 .value = "ADDRESS[,bind|,fd=N]|pf=ADDRESS,vf=auto[,vfs=N] [,by=group|node]",
 	 .help = "a PCI function of the host, the guest's own while the VM runs, on PCI: it is on "
-		 "vfio-pci, or bind puts it there until the end, or its group is open as "
-		 "descriptor "
-		 "N; or a virtual function of it, if need be of N that are made; repeat for "
+		 "vfio-pci, or bind puts it there until the end, or its group or node is open as "
+		 "descriptor N; or a virtual function of it, if need be of N that are made; repeat "
+		 "for "
 		 "others"},
 	{.name = "rng",
 	 .min = 1024,

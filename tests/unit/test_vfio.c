@@ -173,8 +173,16 @@ START_TEST(start_messages)
 	ck_assert_int_eq(assigned_check_conf(&m, &e), 0);
 	m.flags = VFIO_MAPS;
 	ck_assert_int_eq(assigned_check_conf(&m, &e), 0);
-	m.flags = 2;
+	m.flags = VFIO_IOMMUFD; /* without VFIO_MAPS */
 	ck_assert_int_eq(assigned_check_conf(&m, &e), -EINVAL);
+	m.flags = 4 | VFIO_MAPS;
+	ck_assert_int_eq(assigned_check_conf(&m, &e), -EINVAL);
+	m.flags = VFIO_MAPS | VFIO_IOMMUFD;
+	m.ioas = 7;
+	ck_assert_int_eq(assigned_check_conf(&m, &e), 0);
+	m.flags = VFIO_MAPS;
+	ck_assert_int_eq(assigned_check_conf(&m, &e), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(e.text, "address space 7 without an iommufd"));
 	m = a.conf;
 	m.power = 256;
 	ck_assert_int_eq(assigned_check_conf(&m, &e), -EINVAL);

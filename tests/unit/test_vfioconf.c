@@ -101,6 +101,21 @@ START_TEST(handed_in)
 }
 END_TEST
 
+START_TEST(by_which_interface)
+{
+	ck_assert_int_eq(set("01:00.0"), 0);
+	ck_assert_int_eq(c.vfio[0].by, VFIO_BY_ANY);
+	ck_assert_int_eq(set("02:00.0,by=group"), 0);
+	ck_assert_str_eq(c.vfio[1].address, "0000:02:00.0");
+	ck_assert(c.vfio[1].by == VFIO_BY_GROUP && !c.vfio[1].bind);
+	ck_assert_int_eq(set("03:00.0,bind,by=node"), 0);
+	ck_assert(c.vfio[2].by == VFIO_BY_NODE && c.vfio[2].bind);
+	ck_assert_int_eq(set("pf=0000:04:00.0,vf=auto,vfs=65535,by=node"), 0);
+	ck_assert(c.vfio[3].by == VFIO_BY_NODE && c.vfio[3].pf);
+	ck_assert_uint_eq(c.vfio[3].vfs, 65535);
+}
+END_TEST
+
 /* Two virtual functions of one may be meant; not the function itself beside. */
 START_TEST(virtual_ones)
 {
@@ -125,10 +140,15 @@ START_TEST(refused_texts)
 		"01:00.0,bind=true", "0000:01:00,0", "../../etc.", "0000/01/00.0",
 		/* with more behind them */
 		"01:00.0,fd=", "01:00.0,fd=2", "01:00.0,fd=x", "01:00.0,fd=9,bind",
-		"01:00.0,bind,fd=9", "01:00.0,vf=auto", "pf=01:00.0", "pf=,vf=auto",
-		"pf=01:00.0,vf=", "pf=01:00.0,vf=1", "pf=01:00.0,vf=auto,", "pf=01:00.0,bind",
-		"pf=01:00.0,vf=auto,bind", "pf=01:00.0,vf=auto,vfs=0",
-		"pf=01:00.0,vf=auto,vfs=65536", "pf=01:00.0,vf=auto,vfs=", "pf=pf=01:00.0,vf=auto"};
+		"01:00.0,bind,fd=9", "01:00.0,fd=9,by=group", "01:00.0,by=node,bind",
+		"01:00.0,by=", "01:00.0,by=node,by=node", ",by=node", "01:00.0by=node",
+		/* as long as the longest, and longer */
+		"pf=0000:04:00.0,vf=auto,vfs=65535,by=node,by=group,by=group,by=g",
+		"01:00.0                                                         ,by=node",
+		"01:00.0,vf=auto", "pf=01:00.0", "pf=,vf=auto", "pf=01:00.0,vf=", "pf=01:00.0,vf=1",
+		"pf=01:00.0,vf=auto,", "pf=01:00.0,bind", "pf=01:00.0,vf=auto,bind",
+		"pf=01:00.0,vf=auto,vfs=0", "pf=01:00.0,vf=auto,vfs=65536",
+		"pf=01:00.0,vf=auto,vfs=", "pf=pf=01:00.0,vf=auto"};
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		ck_assert_msg(set(bad[i]) == -EINVAL, "'%s' is taken", bad[i]);
@@ -703,6 +723,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, texts);
 	tcase_add_test(tc, handed_in);
+	tcase_add_test(tc, by_which_interface);
 	tcase_add_test(tc, virtual_ones);
 	tcase_add_test(tc, refused_texts);
 	tcase_add_test(tc, json);

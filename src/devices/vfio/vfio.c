@@ -13,6 +13,7 @@
 #include <insula/stats.h>
 
 #include "vfio.h"
+#include "vfio_uapi.h"
 
 /* ---- the device's own registers ---- */
 
@@ -171,8 +172,10 @@ const struct helper_ops assigned_ops = {
 
 int assigned_check_conf(const struct msg_start_vfio *m, struct err *e)
 {
-	if (m->flags & ~(uint32_t)VFIO_MAPS)
+	if (m->flags & ~(uint32_t)(VFIO_MAPS | VFIO_IOMMUFD) || m->flags == VFIO_IOMMUFD)
 		return err_set(e, -EINVAL, "flags 0x%x", m->flags);
+	if (m->ioas && !(m->flags & VFIO_IOMMUFD))
+		return err_set(e, -EINVAL, "address space %u without an iommufd", m->ioas);
 	if (m->express > 255 || m->power > 255 || m->soft_reset > 1)
 		return err_set(e, -EINVAL, "capabilities at 0x%x and 0x%x; expected below 256",
 			       m->express, m->power);
@@ -184,10 +187,15 @@ int assigned_check_conf(const struct msg_start_vfio *m, struct err *e)
 	return 0;
 }
 
-/* An earlier process may have died in the middle of it. */
-static int assigned_map_one(int container, const struct gm_region *r, struct err *e)
+static int type1_unmap(int container, const struct gm_region *r)
 {
 	struct vfio_iommu_type1_dma_unmap u = {.argsz = sizeof(u), .iova = r->gpa, .size = r->size};
+
+	return ioctl(container, VFIO_IOMMU_UNMAP_DMA, &u);
+}
+
+static int type1_map(int container, const struct gm_region *r)
+{
 	struct vfio_iommu_type1_dma_map m = {
 		.argsz = sizeof(m),
 		.flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
@@ -196,9 +204,41 @@ static int assigned_map_one(int container, const struct gm_region *r, struct err
 		.size = r->size,
 	};
 
-	if (ioctl(container, VFIO_IOMMU_UNMAP_DMA, &u))
+	return ioctl(container, VFIO_IOMMU_MAP_DMA, &m);
+}
+
+static int iommufd_unmap(int fd, uint32_t ioas, const struct gm_region *r)
+{
+	struct iofd_ioas_unmap u = {
+		.size = sizeof(u), .ioas = ioas, .iova = r->gpa, .len = r->size};
+	int rc = ioctl(fd, IOFD_IOAS_UNMAP, &u);
+
+	return rc && errno == ENOENT ? 0 : rc; /* unlike type 1's, it says if there was nothing */
+}
+
+static int iommufd_map(int fd, uint32_t ioas, const struct gm_region *r)
+{
+	struct iofd_ioas_map m = {
+		.size = sizeof(m),
+		.flags = IOFD_MAP_FIXED | IOFD_MAP_WRITE | IOFD_MAP_READ,
+		.ioas = ioas,
+		.va = (uintptr_t)r->host,
+		.len = r->size,
+		.iova = r->gpa,
+	};
+
+	return ioctl(fd, IOFD_IOAS_MAP, &m);
+}
+
+/* An earlier process may have died in the middle of it. */
+static int assigned_map_one(const struct msg_start_vfio *m, int fd, const struct gm_region *r,
+			    struct err *e)
+{
+	bool iommufd = m->flags & VFIO_IOMMUFD;
+
+	if (iommufd ? iommufd_unmap(fd, m->ioas, r) : type1_unmap(fd, r))
 		return err_sys(e, -errno, "the IOMMU's mapping of an earlier process");
-	if (!ioctl(container, VFIO_IOMMU_MAP_DMA, &m))
+	if (!(iommufd ? iommufd_map(fd, m->ioas, r) : type1_map(fd, r)))
 		return 0;
 	return err_sys(e, -errno, "%llu MiB of guest memory for the device%s",
 		       (unsigned long long)(r->size >> 20),
@@ -213,7 +253,7 @@ static int assigned_map(const struct msg_start_vfio *m, const struct start_fds *
 	int rc = gm_map(&gm, &m->head.mem, f->fd[START_MEMORY], f->n[START_MEMORY], e);
 
 	for (unsigned i = 0; i < gm.nregions && !rc; i++)
-		rc = assigned_map_one(f->fd[START_OWN][1], &gm.region[i], e);
+		rc = assigned_map_one(m, f->fd[START_OWN][1], &gm.region[i], e);
 	/* The kernel has the pages: nobody here needs them any more. */
 	gm_unmap(&gm);
 	close(f->fd[START_OWN][1]);

@@ -55,22 +55,34 @@ static int same_group(struct vfio_back *b, const struct vfio_back *all)
 	return -ENOENT;
 }
 
-/* A descriptor that somebody else has opened: of this group. */
-static int check_group_fd(const struct vfio_config *c, unsigned group, struct err *e)
+bool vfio_fd_is(int fd, const char *device)
 {
-	struct vfio_group_status status = {.argsz = sizeof(status)};
-	char path[64], device[32], is[32];
+	char is[32];
 	struct stat st;
 
-	if (fcntl(c->fd, F_SETFD, FD_CLOEXEC) || fstat(c->fd, &st))
+	if (fstat(fd, &st) || !S_ISCHR(st.st_mode))
+		return false;
+	snprintf(is, sizeof(is), "%u:%u", major(st.st_rdev), minor(st.st_rdev));
+	return !strcmp(is, device);
+}
+
+/* A descriptor that somebody else has opened: of this group, or of the function's node. */
+static int check_fd(const struct vfio_config *c, unsigned group, struct err *e)
+{
+	struct vfio_group_status status = {.argsz = sizeof(status)};
+	char path[64], device[32];
+	struct vfio_node node;
+
+	if (fcntl(c->fd, F_SETFD, FD_CLOEXEC))
 		return err_sys(e, -errno, "--vfio %s: fd %d", c->address, c->fd);
+	if (vfio_node("/sys", c->address, &node) && vfio_fd_is(c->fd, node.device))
+		return 0;
 	snprintf(path, sizeof(path), "/sys/class/vfio/%u/dev", group);
 	vfio_line(path, device, sizeof(device));
-	snprintf(is, sizeof(is), "%u:%u", major(st.st_rdev), minor(st.st_rdev));
-	if (!S_ISCHR(st.st_mode) || strcmp(is, device) != 0 ||
-	    ioctl(c->fd, VFIO_GROUP_GET_STATUS, &status))
-		return err_set(e, -EINVAL, "--vfio %s: fd %d; expected /dev/vfio/%u, its group",
-			       c->address, c->fd, group);
+	if (!vfio_fd_is(c->fd, device) || ioctl(c->fd, VFIO_GROUP_GET_STATUS, &status))
+		return err_set(e, -EINVAL, "--vfio %s: fd %d; expected /dev/vfio/%u, its group%s%s",
+			       c->address, c->fd, group, node.device[0] ? ", or " : "",
+			       node.device[0] ? node.path : "");
 	return 0;
 }
 
@@ -115,10 +127,7 @@ static int join(struct vfio_back *b, struct err *e)
 	if (!b->first || !ioctl(*b->container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
 		return 0;
 	return err_sys(e, -errno, "--vfio %s: the IOMMU%s", address,
-		       errno == EPERM
-			       ? " does not remap interrupts; expected that it does: a device "
-				 "could forge them"
-			       : "");
+		       errno == EPERM ? VFIO_NO_REMAPPING : "");
 }
 
 static int open_device(struct vfio_back *b, struct err *e)
@@ -151,7 +160,7 @@ static int raise_limit(const struct vfio_config *c, uint64_t mem, struct err *e)
 
 /* ---- one function ---- */
 
-static int take_opened(struct vfio_back *b, const struct vfio_back *all, struct err *e)
+static int open_by_group(struct vfio_back *b, const struct vfio_back *all, struct err *e)
 {
 	int rc = 0;
 
@@ -164,8 +173,15 @@ static int take_opened(struct vfio_back *b, const struct vfio_back *all, struct 
 		if (!rc)
 			rc = join(b, e);
 	}
+	return rc ? rc : open_device(b, e);
+}
+
+static int take_opened(struct vfio_back *b, const struct vfio_back *all, struct err *e)
+{
+	int rc = vfio_choose(b, all, e);
+
 	if (!rc)
-		rc = open_device(b, e);
+		rc = b->by_node ? vfio_open_node(b, all, e) : open_by_group(b, all, e);
 	return rc ? rc : vfio_see(b, e);
 }
 
@@ -202,7 +218,9 @@ static int check_function(const struct vfio_config *c, uint64_t mem, struct err 
 	int rc = c->pf ? vfio_look_pf("/sys", c, &now, e) : vfio_look("/sys", c, &f, e);
 
 	if (!rc && c->fd >= 0)
-		rc = check_group_fd(c, f.group, e);
+		rc = check_fd(c, f.group, e);
+	if (!rc)
+		rc = vfio_check_by(c, e);
 	return rc ? rc : raise_limit(c, mem + (1u << 20), e);
 }
 
@@ -320,11 +338,12 @@ int vfio_fill(struct vfio_back *b, struct device *d, struct vfio_room *room, str
 		  : vfio_plug_fits(&m->pci, b->conf->address, e);
 	if (rc)
 		return rc;
-	/* The last two slots were made as events; they are the device and its group. */
+	/* The last two slots were made as events; they are the device, and its group, or once more
+	 * the device: by which KVM knows it. */
 	fd_close(&d->slot[slot]);
 	fd_close(&d->slot[group]);
 	d->slot[slot] = fd_copy(b->device);
-	d->slot[group] = fd_copy(b->group);
+	d->slot[group] = fd_copy(b->by_node ? b->device : b->group);
 	if (d->slot[slot] < 0 || d->slot[group] < 0)
 		return err_sys(e, -errno, "--vfio %s", b->conf->address);
 	return bind_interrupts(b, d, e);

@@ -14,9 +14,11 @@
  * With pf=, the function is a virtual one of that (SR-IOV), which may have to be made first, and
  * goes in the same way (vfio_virtual.c).
  *
- * Only the legacy interface of groups: every kernel with VFIO has it. A function without an IOMMU
- * is refused; there is no way to say that it should be used all the same. Linux,
- * Documentation/driver-api/vfio.rst. Thread: the supervisor's.
+ * The kernel has two interfaces: that of groups and a container, which every one with VFIO has, and
+ * from Linux 6.6 on, if it was built so, a node of each function and iommufd (vfio_node.c). The
+ * newer one is taken if we may use it. A function without an IOMMU is refused; there is no way to
+ * say that it should be used all the same. Linux, Documentation/driver-api/vfio.rst and
+ * Documentation/userspace-api/iommufd.rst. Thread: the supervisor's.
  */
 #ifndef SUPERVISOR_VFIO_H
 #define SUPERVISOR_VFIO_H
@@ -56,10 +58,20 @@ struct vfio_keeper {
 	bool alone; /* and is a lock that is shared: first wait until nobody else has it */
 };
 
+/* A function's own node. */
+#define VFIO_NODES "/dev/vfio/devices/"
+struct vfio_node {
+	char path[48];
+	char device[16]; /* "major:minor"; "": there is none */
+};
+
 struct vfio_back {
 	const struct vfio_config *conf; /* borrowed, or `own` */
-	int group, device;              /* owned, or -1 */
-	int *container;                 /* borrowed; the VM's */
+	int group, device;              /* owned, or -1; no group by the node */
+	int *container;                 /* borrowed; the VM's; by the node: its iommufd */
+	bool by_node;
+	struct vfio_node node;
+	uint32_t ioas; /* by the node: the address space of all of the VM's */
 	unsigned groupno;
 	bool first;  /* its helper gives guest memory to the container */
 	bool mapped; /* it has */
@@ -150,7 +162,23 @@ void vfio_keep(struct vfio_keeper *k, const char *path, const char *text);
 void vfio_path(char path[VFIO_PATH], const char *address, const char *file);
 int vfio_write(const char *path, const char *text);
 
-/* ---- vfio.c, for vfio_virtual.c ---- */
+/* ---- vfio_node.c ---- */
+/* False: the function has none. */
+bool vfio_node(const char *sys, const char *address, struct vfio_node *n);
+/* -EINVAL and a line for people: by= asks for what this kernel has not. */
+int vfio_check_by(const struct vfio_config *c, struct err *e);
+/* Set b->by_node, as it is for those before it. It is on vfio-pci by now. */
+int vfio_choose(struct vfio_back *b, const struct vfio_back *all, struct err *e);
+/* Open b->device. -EBUSY: somebody has it. What is open on error is vfio_let_go()'s. */
+int vfio_open_node(struct vfio_back *b, const struct vfio_back *all, struct err *e);
+/* We have closed it: so has everybody else. */
+bool vfio_node_is_let_go(const struct vfio_back *b);
+
+/* ---- vfio.c, for vfio_virtual.c and vfio_node.c ---- */
+#define VFIO_NO_REMAPPING \
+	" does not remap interrupts; expected that it does: a device could forge them"
+/* Is it the descriptor of this character device ("major:minor")? */
+bool vfio_fd_is(int fd, const char *device);
 /* Take the function b->conf, behind others; and let it go. */
 int vfio_take(struct vfio_back *b, const struct vfio_back *all, struct err *e);
 void vfio_let_go(struct vfio_back *b);

@@ -8,7 +8,7 @@
  *
  * It goes in steps, none of which waits: insula-vmm and the helper have let it go (which is seen
  * from its group: as long as somebody has the device open or mapped, the group stays in its
- * container); a process of its own closes the device, because the kernel resets it then; its keeper
+ * container; or from the lock of its node); a process of its own closes the device, because the kernel resets it then; its keeper
  * gives it back.
  */
 #include <errno.h>
@@ -128,6 +128,14 @@ static bool keeper_is_done(struct keeper *k)
 	return !k->pid || keeper_let(k);
 }
 
+/* Nobody has the device any more. */
+static bool is_let_go(const struct vfio_back *b)
+{
+	if (b->by_node)
+		return vfio_node_is_let_go(b);
+	return b->group < 0 || !ioctl(b->group, VFIO_GROUP_UNSET_CONTAINER) || errno != EBUSY;
+}
+
 bool vfio_plug_quiet(struct vfio_later *v, struct device *d)
 {
 	struct vfio_back *b = &v->back;
@@ -137,7 +145,7 @@ bool vfio_plug_quiet(struct vfio_later *v, struct device *d)
 	if (!keeper_is_done(&v->closes))
 		return false;
 	keeper_dismiss(&v->closes);
-	if (b->group >= 0 && ioctl(b->group, VFIO_GROUP_UNSET_CONTAINER) && errno == EBUSY)
+	if (v->container >= 0 && !is_let_go(b))
 		return false;
 	fd_close(&b->group);
 	fd_close(&v->container);

@@ -10,7 +10,7 @@
 enum { SLOT_PAGE, SLOT_CALL, SLOT_VECTORS };
 
 /* But for what vfio_fill() knows. `nqueues` are its vectors; the last two slots are the descriptors
- * of the device and of its group. */
+ * of the device and of its group, or of the device again. */
 static void vfio_describe(const struct device_class *class, struct device_desc *d,
 			  enum device_bus bus, unsigned nth, unsigned nqueues)
 {
@@ -41,7 +41,9 @@ static int vfio_device_start(struct device *d, struct device_start *s, struct er
 	bool maps = b->first && !b->mapped;
 
 	(void)e;
-	m.flags = maps ? VFIO_MAPS : 0;
+	if (maps)
+		m.flags = b->by_node ? VFIO_MAPS | VFIO_IOMMUFD : VFIO_MAPS;
+	m.ioas = maps && b->by_node ? b->ioas : 0;
 	/* Only who gives the memory to the IOMMU has business with it. */
 	s->no_memory = !maps;
 	d->child.os.memlock = maps ? b->mem + (64u << 20) : 0;
@@ -50,8 +52,9 @@ static int vfio_device_start(struct device *d, struct device_start *s, struct er
 	if (maps)
 		device_add(s, *b->container);
 	if (d->restart.total == 0)
-		log_info("%s: %s, %04x:%04x, IOMMU group %u, %u interrupts by %s", d->desc.name,
-			 b->conf->address, d->desc.pci.vendor, d->desc.pci.device, b->groupno,
+		log_info("%s: %s, %04x:%04x, IOMMU group %u, by %s, %u interrupts by %s",
+			 d->desc.name, b->conf->address, d->desc.pci.vendor, d->desc.pci.device,
+			 b->groupno, b->by_node ? "its node and iommufd" : "its group",
 			 d->desc.nvectors, d->desc.pci.msi ? "MSI" : "MSI-X");
 	return 0;
 }

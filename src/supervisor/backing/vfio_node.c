@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The newer one of the kernel's two interfaces: a function has a node of its own,
+ * /dev/vfio/devices/vfioN, and what it reaches is an address space of iommufd. See vfio.h.
+ *
+ * An open node takes part in nothing, until it is bound to an iommufd, once and for all; then it is
+ * the device. Who has one bound is known from a lock of it (flock), which ends when the last one
+ * who has it open or mapped is gone.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "devices/vfio/vfio_uapi.h"
+#include "vfio.h"
+
+#define IOMMUFD "/dev/iommu"
+
+bool vfio_node(const char *sys, const char *address, struct vfio_node *n)
+{
+	char path[PATH_MAX];
+	struct dirent *one;
+	DIR *d;
+
+	*n = (struct vfio_node){0};
+	snprintf(path, sizeof(path), "%s/bus/pci/devices/%s/vfio-dev", sys, address);
+	d = opendir(path);
+	while (d && !n->device[0] && (one = readdir(d))) {
+		if (strncmp(one->d_name, "vfio", 4) != 0 ||
+		    strlen(one->d_name) >= sizeof(n->path) - sizeof(VFIO_NODES))
+			continue;
+		snprintf(n->path, sizeof(n->path), VFIO_NODES "%.16s", one->d_name);
+		/* A kernel without nodes has the folder, and no number in it. */
+		snprintf(path, sizeof(path), "%s/bus/pci/devices/%s/vfio-dev/%s/dev", sys, address,
+			 one->d_name);
+		vfio_line(path, n->device, sizeof(n->device));
+	}
+	if (d)
+		closedir(d);
+	return n->device[0];
+}
+
+/* ---- which of the two ---- */
+
+int vfio_check_by(const struct vfio_config *c, struct err *e)
+{
+	if (c->by != VFIO_BY_NODE || !access(IOMMUFD, F_OK))
+		return 0;
+	return err_set(e, -EINVAL,
+		       "--vfio %s: by=node: there is no " IOMMUFD
+		       "; expected a kernel with iommufd "
+		       "(modprobe iommufd)",
+		       c->address);
+}
+
+/* There is one, and we may use it: a user may have the right to the group alone. */
+static bool node_is_ours(const struct vfio_node *n)
+{
+	return !access(n->path, R_OK | W_OK) && !access(IOMMUFD, R_OK | W_OK);
+}
+
+int vfio_choose(struct vfio_back *b, const struct vfio_back *all, struct err *e)
+{
+	const struct vfio_config *c = b->conf;
+	bool has = vfio_node("/sys", c->address, &b->node), by_node;
+
+	if (c->fd >= 0)
+		by_node = has && vfio_fd_is(c->fd, b->node.device);
+	else if (c->by != VFIO_BY_ANY)
+		by_node = c->by == VFIO_BY_NODE;
+	else
+		by_node = b != all ? all->by_node : has && node_is_ours(&b->node);
+	if (by_node && !has)
+		return err_set(e, -EINVAL,
+			       "--vfio %s: the kernel makes no node " VFIO_NODES
+			       "vfioN for it; expected one, or by=group",
+			       c->address);
+	if (b != all && by_node != all->by_node)
+		return err_set(e, -EINVAL,
+			       "--vfio %s: it would be used by its %s, and %s by its %s; expected "
+			       "the same of all functions of a VM: by=node or by=group",
+			       c->address, by_node ? "node" : "group", all->conf->address,
+			       all->by_node ? "node" : "group");
+	b->by_node = by_node;
+	return 0;
+}
+
+/* ---- open ---- */
+
+static int open_iommufd(struct vfio_back *b, const struct vfio_back *all, struct err *e)
+{
+	struct iofd_ioas_alloc ioas = {.size = sizeof(ioas)};
+	const char *address = b->conf->address;
+
+	if (*b->container >= 0) {
+		b->ioas = all->ioas;
+		return 0;
+	}
+	*b->container = open(IOMMUFD, O_RDWR | O_CLOEXEC);
+	if (*b->container < 0)
+		return err_sys(e, -errno, "--vfio %s: " IOMMUFD, address);
+	b->first = true;
+	if (ioctl(*b->container, IOFD_IOAS_ALLOC, &ioas))
+		return err_sys(e, -errno, "--vfio %s: an address space of " IOMMUFD, address);
+	b->ioas = ioas.ioas;
+	return 0;
+}
+
+static int taken(const struct vfio_back *b, struct err *e)
+{
+	return err_set(e, -EBUSY, "--vfio %s: %s: another VM or program has it%s", b->conf->address,
+		       b->node.path,
+		       b->conf->fd >= 0 ? ", or a VM before had this descriptor; expected one that "
+					  "was opened for this VM alone"
+					: "");
+}
+
+static int open_node(struct vfio_back *b, struct err *e)
+{
+	const char *address = b->conf->address, *path = b->node.path;
+
+	b->device = b->conf->fd >= 0 ? b->conf->fd : open(path, O_RDWR | O_CLOEXEC);
+	if (b->device < 0)
+		return errno == EBUSY ? taken(b, e)
+				      : err_sys(e, -errno, "--vfio %s: %s", address, path);
+	if (flock(b->device, LOCK_EX | LOCK_NB))
+		return errno == EWOULDBLOCK ? taken(b, e)
+					    : err_sys(e, -errno, "--vfio %s: %s", address, path);
+	return 0;
+}
+
+/* Binding claims the whole group for this iommufd, with the kernel's own look at who is in it, and
+ * is refused with EPERM where interrupts could be forged. */
+static int bind_node(struct vfio_back *b, struct err *e)
+{
+	struct vfio_node_bind to = {.argsz = sizeof(to), .iommufd = *b->container};
+	struct vfio_node_attach at = {.argsz = sizeof(at), .ioas = b->ioas};
+	const char *address = b->conf->address;
+
+	if (ioctl(b->device, VFIO_NODE_BIND, &to)) {
+		if (errno == EBUSY || errno == EINVAL)
+			return taken(b, e);
+		return err_sys(e, -errno, "--vfio %s: the IOMMU%s", address,
+			       errno == EPERM ? VFIO_NO_REMAPPING : "");
+	}
+	if (ioctl(b->device, VFIO_NODE_ATTACH, &at))
+		return err_sys(e, -errno, "--vfio %s: its IOMMU group %u", address, b->groupno);
+	return 0;
+}
+
+int vfio_open_node(struct vfio_back *b, const struct vfio_back *all, struct err *e)
+{
+	int rc = open_iommufd(b, all, e);
+
+	if (!rc)
+		rc = open_node(b, e);
+	return rc ? rc : bind_node(b, e);
+}
+
+bool vfio_node_is_let_go(const struct vfio_back *b)
+{
+	int fd = open(b->node.path, O_RDWR | O_CLOEXEC);
+	bool held = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK;
+
+	fd_close(&fd);
+	return !held;
+}

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* --vfio: a function that is used by its node and iommufd. The kernel is a double here: files, and
+ * ioctl() in the place of the C library's. */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <insula/base.h>
+#include <insula/log.h>
+
+#include "devices/vfio/vfio_uapi.h"
+#include "supervisor/backing/vfio.h"
+
+static struct err e;
+static char sys[64];
+
+/* `command` has the directory in it. */
+static void make(const char *command)
+{
+	char whole[256];
+	const char *at = strstr(command, "%s");
+
+	snprintf(whole, sizeof(whole), "%.*s%s%s", (int)(at - command), command, sys, at + 2);
+	ck_assert_int_eq(system(whole), 0);
+}
+
+static void setup(void)
+{
+	log_setup("test_vfionode", LOG_LVL_ERROR);
+	strcpy(sys, "/tmp/insula-test-node-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(sys));
+}
+
+static void teardown(void)
+{
+	make("rm -rf %s");
+}
+
+/* A function's own node: not that of a kernel without nodes, which has the folder. */
+START_TEST(has_a_node)
+{
+	struct vfio_node n;
+
+	ck_assert(!vfio_node(sys, "0000:01:00.0", &n));
+	make("mkdir -p %s/bus/pci/devices/0000:01:00.0/vfio-dev/vfio12");
+	ck_assert(!vfio_node(sys, "0000:01:00.0", &n));
+	make("echo 510:12 >%s/bus/pci/devices/0000:01:00.0/vfio-dev/vfio12/dev");
+	ck_assert(vfio_node(sys, "0000:01:00.0", &n));
+	ck_assert_str_eq(n.path, "/dev/vfio/devices/vfio12");
+	ck_assert_str_eq(n.device, "510:12");
+	ck_assert(!vfio_node(sys, "0000:01:00.1", &n));
+	ck_assert_str_eq(n.path, "");
+}
+END_TEST
+
+/* A node, a file as well: what it was bound and attached to, and the error of that; 0: none. */
+static int node = -1, bound_to, bind_error;
+static uint32_t attached_to;
+
+static int node_ioctl(unsigned long request, void *arg)
+{
+	if (request == VFIO_NODE_BIND && !bind_error) {
+		ck_assert_uint_eq(((struct vfio_node_bind *)arg)->argsz, 16);
+		bound_to = ((struct vfio_node_bind *)arg)->iommufd;
+		return 0;
+	}
+	if (request == VFIO_NODE_ATTACH && bound_to >= 0) {
+		ck_assert_uint_eq(((struct vfio_node_attach *)arg)->argsz, 12);
+		attached_to = ((struct vfio_node_attach *)arg)->ioas;
+		return 0;
+	}
+	errno = request == VFIO_NODE_BIND ? bind_error : EINVAL;
+	return -1;
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	va_list ap;
+	void *arg;
+
+	va_start(ap, request);
+	arg = va_arg(ap, void *);
+	va_end(ap);
+	return fd == node && node >= 0 ? node_ioctl(request, arg)
+				       : (int)syscall(SYS_ioctl, fd, request, arg);
+}
+
+/* The second function of a VM, whose descriptor was handed in. */
+static int open_node(int error)
+{
+	static struct vfio_config conf;
+	static int iommufd = 1234;
+	struct vfio_back all[2] = {
+		{.ioas = 77, .by_node = true},
+		{.conf = &conf, .device = -1, .container = &iommufd, .node = {.path = "NODE"}}};
+
+	conf = (struct vfio_config){.address = "0000:01:00.0", .fd = node};
+	bound_to = -1;
+	attached_to = 0;
+	bind_error = error;
+	e.text[0] = 0;
+	return vfio_open_node(&all[1], all, &e);
+}
+
+START_TEST(node_is_bound)
+{
+	char lock[64];
+	int other;
+
+	node = memfd_create("node", MFD_CLOEXEC);
+	ck_assert_int_ge(node, 0);
+	ck_assert_msg(open_node(0) == 0, "%s", e.text);
+	ck_assert_int_eq(bound_to, 1234);
+	ck_assert_uint_eq(attached_to, 77);
+	ck_assert_int_eq(open_node(EPERM), -EPERM);
+	ck_assert_ptr_nonnull(strstr(e.text, "the IOMMU does not remap interrupts"));
+	ck_assert_uint_eq(attached_to, 0);
+	/* Of the host's, or bound before. */
+	ck_assert_int_eq(open_node(EINVAL), -EBUSY);
+	ck_assert_int_eq(open_node(EBUSY), -EBUSY);
+	ck_assert_ptr_nonnull(strstr(e.text, "--vfio 0000:01:00.0: NODE: another VM or program has "
+					     "it, or a VM before had this descriptor"));
+	/* Who has it is known from the lock, before anything is bound. */
+	ck_assert_int_eq(flock(node, LOCK_UN), 0);
+	snprintf(lock, sizeof(lock), "/proc/self/fd/%d", node);
+	other = open(lock, O_RDWR | O_CLOEXEC);
+	ck_assert(other >= 0 && !flock(other, LOCK_EX | LOCK_NB));
+	ck_assert_int_eq(open_node(0), -EBUSY);
+	ck_assert_int_eq(bound_to, -1);
+	close(other);
+	ck_assert_msg(open_node(0) == 0, "%s", e.text);
+	close(node);
+	node = -1;
+}
+END_TEST
+
+/* Everybody has closed it, or one has it still. */
+START_TEST(node_is_let_go)
+{
+	struct vfio_back b = {.by_node = true};
+	int fd;
+
+	snprintf(b.node.path, sizeof(b.node.path), "%.30s/node", sys);
+	ck_assert(vfio_node_is_let_go(&b)); /* the device is gone */
+	fd = open(b.node.path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	ck_assert(fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB));
+	ck_assert(!vfio_node_is_let_go(&b));
+	/* A mapping has it open, too. */
+	ck_assert_int_eq(ftruncate(fd, 4096), 0);
+	void *m = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+
+	ck_assert_ptr_ne(m, MAP_FAILED);
+	close(fd);
+	ck_assert(!vfio_node_is_let_go(&b));
+	munmap(m, 4096);
+	ck_assert(vfio_node_is_let_go(&b));
+}
+END_TEST
+
+/* All functions of a VM are used by the same interface. */
+START_TEST(same_for_all)
+{
+	static const struct vfio_config one = {.address = "0000:01:00.0", .fd = -1},
+					group = {.address = "ffff:1f:1f.7",
+						 .fd = -1,
+						 .by = VFIO_BY_GROUP},
+					own = {.address = "ffff:1f:1f.7",
+					       .fd = -1,
+					       .by = VFIO_BY_NODE},
+					any = {.address = "ffff:1f:1f.7", .fd = -1};
+	struct vfio_back all[2] = {{.conf = &one, .by_node = true}, {.conf = &group}};
+
+	ck_assert_int_eq(vfio_choose(&all[1], all, &e), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(e.text, "it would be used by its group, and 0000:01:00.0 by "
+					     "its node; expected the same"));
+	all[1].conf = &own;
+	ck_assert_int_eq(vfio_choose(&all[1], all, &e), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(e.text, "the kernel makes no node /dev/vfio/devices/vfioN"));
+	all[1].conf = &any;
+	all[0].by_node = false;
+	ck_assert_int_eq(vfio_choose(&all[1], all, &e), 0);
+	ck_assert(!all[1].by_node);
+	all[0].conf = &any;
+	ck_assert_int_eq(vfio_choose(all, all, &e), 0);
+	ck_assert(!all[0].by_node); /* there is none */
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("vfionode");
+	TCase *tc = tcase_create("vfionode");
+	SRunner *r;
+	int failed;
+
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_test(tc, has_a_node);
+	tcase_add_test(tc, node_is_bound);
+	tcase_add_test(tc, node_is_let_go);
+	tcase_add_test(tc, same_for_all);
+	suite_add_tcase(s, tc);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_ENV);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0;
+}
