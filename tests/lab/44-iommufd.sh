@@ -7,7 +7,7 @@
 CTL=$BUILD/bin/insulactl
 export INSULA_SOCKET=$T/s
 DISK=0000:00:10.0
-modprobe -a vfio-pci vfio_iommu_type1
+modprobe -a nvme vfio-pci vfio_iommu_type1
 modprobe iommufd 2>/dev/null
 if [ ! -c /dev/iommu ] || [ ! -e $devices/$DISK/iommu_group ]; then
 	skip iommufd "the lab's kernel, $(uname -r), has no iommufd: IOMMUFD_KERNEL=DIR names one that has"
@@ -56,7 +56,7 @@ exec {word}<>"$T/word"
 "$RUN" -v -i --mem 256M --vfio $DISK,bind --vfio "$msi,bind" --rootfs "$T/root" --timeout 240 -- job <"$T/word" >"$T/guest" 2>&1 &
 pid=$!
 for _ in $(seq 600); do ! grep -q ^begun "$T/guest" || break; kill -0 $pid 2>/dev/null || break; sleep 0.1; done
-same helpers-have-no-iommufd '' "$(ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c /dev/iommu | grep -v '^1$')" "$(ls -l /proc/[0-9]*/fd 2>/dev/null | grep iommu)"
+same supervisor-alone-has-the-iommufd 1 "$(readlink /proc/[0-9]*/fd/* | grep -cx /dev/iommu)"
 same helpers-have-no-guest-memory 0 "$(for h in $(pgrep -P $pid -x insula-vfio); do cat "/proc/$h/maps"; done | grep -c insula-guest)"
 expect in-use 2 "another VM or program has it" "$RUN" --vfio $DISK --mem 96M --kernel "$BUILD/guests/hello.elf"
 expect in-use-by-group 2 "another VM or program has its group" "$RUN" --vfio $DISK,by=group --mem 96M --kernel "$BUILD/guests/hello.elf"
