@@ -28,6 +28,7 @@ struct msg_start_vfio {
 	/* Where these capabilities are in the device's own configuration space; 0: nowhere. */
 	uint32_t express, power;
 	uint32_t soft_reset; /* from D3 to D0 it is reset (7.5.2.2: not No_Soft_Reset) */
+	uint32_t zero;
 	struct {
 		uint64_t at, size; /* in the device's descriptor; size 0: there is none */
 	} region[VFIO_REGIONS];
