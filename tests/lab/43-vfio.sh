@@ -62,6 +62,7 @@ host_disk() { for _ in $(seq 50); do [ ! -b "/dev/$1" ] || return 0; sleep 0.1; 
 expect no-vfio-pci 2 "$DISK: bind: the driver vfio-pci is not there; expected it: modprobe vfio-pci" "$RUN" --vfio $DISK,bind -n --rootfs "$T/root"
 modprobe -a vfio-pci vfio_iommu_type1
 expect no-function 2 'vfio 0000:07:00.0: there is no such PCI function' "$RUN" --vfio 07:00.0 --rootfs "$T/root"
+expect no-iommufd 2 "vfio $DISK: by=node: there is no /dev/iommu; expected a kernel with iommufd" "$RUN" --vfio $DISK,bind,by=node --rootfs "$T/root"
 expect no-address 2 "vfio: '10.0'; expected the address of a PCI function" "$RUN" --vfio 10.0 --rootfs "$T/root"
 expect no-word 2 'expected the address of a PCI function' "$RUN" --vfio $DISK,blind --rootfs "$T/root"
 expect other-driver 2 "vfio $DISK: the host uses it, driver nvme; expected vfio-pci: bind it before, or say --vfio $DISK,bind" "$RUN" --vfio $DISK --rootfs "$T/root"
