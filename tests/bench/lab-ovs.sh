@@ -13,18 +13,8 @@ BUILD=$1 rounds=${2:-3}
 set -eu
 export XDG_CACHE_HOME=$T/cache
 kernel=$(echo "$BUILD"/guest/boot/vmlinuz-*)
-run=/run/openvswitch
-mkdir -p $run
-modprobe tun
-modprobe openvswitch
-ovsdb-tool create $run/conf.db /usr/share/openvswitch/vswitch.ovsschema
-ovsdb-server $run/conf.db --remote=punix:$run/db.sock --unixctl=$run/db.ctl >"$T/db.log" 2>&1 &
-servers=$!
-trap 'kill $servers 2>/dev/null; rm -rf "$T"' EXIT
-until [ -S $run/db.sock ]; do sleep 0.1; done
-ovs-vsctl --no-wait --timeout=20 init
-ovs-vswitchd unix:$run/db.sock --unixctl=$run/sw.ctl >"$T/switch.log" 2>&1 &
-servers="$servers $!"
+ovs_up
+trap 'kill $ovs 2>/dev/null; rm -rf "$T"' EXIT
 
 net_program "$T/rr"
 net_root "$T/server.img" 192.0.2.1 <<'JOB'

@@ -236,3 +236,15 @@ for_user
 expect refused-no-permission 2 'tap tapr: no permission; expected root' "${AS_USER[@]}" "$RUN" -n --net tap=tapr
 expect refused-no-passt 2 'needs the program passt .Debian: apt-get install passt' env PATH=/nonexistent "$RUN" -n --net user
 expect refused-port-busy 125 'passt exited with status 1.*/8000:80' "$RUN" --net user,fwd=tcp:8000:80 -- sleep 30
+
+# ---- a bridge of Open vSwitch, by each datapath: that of ovs-vswitchd reads frames without what a TAP says of their checksums
+
+ovs_up
+servers="$servers $ovs"
+for datapath in netdev system; do
+	timeout 60 ovs-vsctl add-br br0 -- set bridge br0 datapath_type=$datapath
+	ip addr add 192.0.6.1/24 dev br0
+	ip link set br0 up
+	expect ovs-$datapath 0 "$sum" "$RUN" --rootfs "$T/root" --net ovs=br0,ip=192.0.6.2/24 -- sh -c 'curl -s -m 60 http://192.0.6.1:8000/data | md5sum'
+	timeout 60 ovs-vsctl del-br br0
+done

@@ -273,6 +273,20 @@ from_templates() {
 	same none-booted '' "$(grep -o 'template: [^"]*the VM boots' "$T/oci.log" | sort -u)"
 }
 
+# Open vSwitch, with its database where it has it by itself: to be stopped by `kill $ovs`
+ovs_up() {
+	local run=/run/openvswitch
+	mkdir -p $run
+	modprobe -a tun openvswitch
+	ovsdb-tool create $run/conf.db /usr/share/openvswitch/vswitch.ovsschema
+	ovsdb-server $run/conf.db --remote=punix:$run/db.sock --unixctl=$run/db.ctl >"$T/ovs-db.log" 2>&1 &
+	ovs=$!
+	until [ -S $run/db.sock ]; do sleep 0.1; done
+	ovs-vsctl --no-wait --timeout=20 init
+	ovs-vswitchd unix:$run/db.sock --unixctl=$run/sw.ctl >"$T/ovs-switch.log" 2>&1 &
+	ovs="$ovs $!"
+}
+
 # Run as an ordinary user who may open /dev/kvm: for_user; "${AS_USER[@]}" "$RUN" ...
 mkdir -p "$T/home" && chmod 755 "$T" && chown 1000:1000 "$T/home"
 AS_USER=(env "HOME=$T/home" USER=lab setpriv --reuid 1000 --regid 1000 --groups "$(stat -c %g /dev/kvm 2>/dev/null || echo 0)" --inh-caps=-all)
