@@ -34,8 +34,8 @@ disk_guest() {
 	bench_initrd "$T/initrd" "$(bench_root /dev/vdb)" virtio_mmio virtio_pci virtio_blk ext4
 }
 
-disk_insula() { # DISK: of --disk
-	bounded "$RUN" --mem 256M --kernel "$kernel" --initrd "$T/initrd" --disk "$1" --disk "path=$T/root.img,ro" --rng off --metrics "$T/m"
+disk_insula() { # DISK: of --disk; on the bus BUS
+	bounded "$RUN" --bus "${BUS:-mmio}" --mem 256M --kernel "$kernel" --initrd "$T/initrd" --disk "$1" --disk "path=$T/root.img,ro" --rng off --metrics "$T/m"
 }
 disk_qemu() { # WORD...: that make the drive d
 	bounded qemu-system-x86_64 -accel kvm -cpu host -m 256 -smp 1 -nodefaults -no-user-config -display none -serial stdio \

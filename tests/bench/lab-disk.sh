@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # In the lab: fio in the guest over insula-blk and over QEMU's virtio-blk (PCI, an I/O thread, aio=io_uring, cache=none), the same kernel, the
-# same root, the same disk below, in alternating boots. tests/bench/lab-disk.sh BUILD [ROUNDS [DISK]]
+# same root, the same disk below, in alternating boots. tests/bench/lab-disk.sh BUILD [ROUNDS [DISK]]; BUS=pci: ours on PCI, too
 #
 # DISK is overwritten. Without it, the disk is null_blk with its data in memory: a request queue of the block layer, as a real disk has, and
 # completions that nothing loses. QEMU's NVMe loses interrupts under TCG: what it measures is the clock that carries it on.
@@ -35,7 +35,7 @@ PASS
 disk_itself() { sh "$T/job" "$disk" 1; }
 measured "$T/disk" 3 disk_itself || exit 1
 disk_boots "path=$disk,direct" -drive "if=none,id=d,format=raw,aio=io_uring,cache=none,file=$disk"
-head_row "lab, fio in the guest, ${disk##*/} below"
+head_row "lab, fio in the guest, ${disk##*/} below, ours on ${BUS:-mmio}"
 row "4 KiB random reads, depth 32 / QEMU, IOPS" "$(med insula randread)" "$(med qemu randread)" ">= 1.1"
 row "1 MiB sequential reads / QEMU, KiB/s" "$(med insula seqread)" "$(med qemu seqread)" ">= 1.0"
 row "1 MiB sequential writes / QEMU, KiB/s" "$(med insula seqwrite)" "$(med qemu seqwrite)" ">= 1.0"
