@@ -70,6 +70,9 @@ struct hv_vm_params {
 	intptr_t dev;
 	unsigned ncpus;  /* vCPUs that will be created, 1..HV_MAX_CPUS: the topology */
 	unsigned nlines; /* interrupt lines that hv_irq_* may name, 1..HV_MAX_LINES */
+	/* x86-64: memory for enclaves, whole pages, which the caller maps there as a slot of its
+	 * own. Size 0: the guest has no SGX. Without SGX hv_vcpu_create() says -EOPNOTSUPP. */
+	uint64_t epc_gpa, epc_size;
 };
 
 /* -ENOTTY / -ENOSYS: not a hypervisor device or an API version that is not 12; -EOPNOTSUPP: a

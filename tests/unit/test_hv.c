@@ -85,6 +85,28 @@ START_TEST(kick_signal_is_not_stolen)
 }
 END_TEST
 
+/* No vCPU without what its guest is told to have. */
+START_TEST(enclaves_need_sgx)
+{
+	struct fixture f = {.dev = cases_open()};
+	struct hv_vm_params p = {
+		.dev = f.dev, .ncpus = 1, .nlines = 8, .epc_gpa = 1ull << 32, .epc_size = 1 << 20};
+	bool sgx = false;
+
+	ck_assert_int_eq(hv_vm_create(&f.vm, &p, &f.e), 0);
+	for (unsigned i = 0; i < f.vm->arch.supported->nent; i++) {
+		const struct kvm_cpuid_entry2 *n = &f.vm->arch.supported->entries[i];
+
+		sgx |= n->function == 7 && n->index == 0 && (n->ebx & 4);
+	}
+	ck_assert_int_eq(hv_vcpu_create(f.vm, 0, &f.v[0], &f.e), sgx ? 0 : -EOPNOTSUPP);
+	ck_assert_msg(sgx || strstr(f.e.text, "vCPU 0: CPUID: "), "%s", f.e.text);
+	hv_vcpu_destroy(f.v[0]);
+	hv_vm_destroy(f.vm);
+	cases_close(f.dev);
+}
+END_TEST
+
 START_TEST(device_may_be_closed)
 {
 	struct fixture f;
@@ -489,6 +511,135 @@ START_TEST(cpuid_single)
 }
 END_TEST
 
+/* A host with SGX, as KVM of Linux 5.13 and newer describes it: two sub-leaves, with the
+ * provisioning key, and with AMX, which XCR0 here has not. No such processor has run this. */
+static const struct kvm_cpuid_entry2 sgx_host[] = {
+	{.function = 0, .eax = 0x1f, .ebx = 0x756e6547, .ecx = 0x6c65746e, .edx = 0x49656e69},
+	{.function = 1},
+	{.function = 7, .index = 0, .flags = 1, .ebx = 0x20000107, .ecx = 0x40000102, .edx = 0x10},
+	{.function = 7, .index = 1, .flags = 1, .ebx = 4, .ecx = 1u << 30},
+	{.function = 0xd, .index = 0, .flags = 1, .eax = 0x2e7, .edx = 1},
+	{.function = 0x12, .index = 0, .flags = 1, .eax = 0x403, .ebx = 1, .edx = 0x381f},
+	{.function = 0x12, .index = 1, .flags = 1, .eax = 0x4b6, .ecx = 0x602e5, .edx = 3},
+	{.function = 0x80000000, .eax = 0x80000008},
+	{.function = 0x80000001},
+	{.function = 0x80000008, .eax = 0x302e},
+};
+#define SGX_GPA 0x4580000000ull
+#define SGX_SIZE 0x180400000ull /* its upper half, too */
+
+static void check_entry(struct kvm_cpuid2 *c, unsigned sub, uint32_t a, uint32_t b, uint32_t cx,
+			uint32_t d)
+{
+	const struct kvm_cpuid_entry2 *n = leaf(c, 0x12, sub);
+
+	ck_assert_ptr_nonnull(n);
+	ck_assert_uint_eq(n->flags, KVM_CPUID_FLAG_SIGNIFCANT_INDEX);
+	ck_assert_uint_eq(n->eax, a);
+	ck_assert_uint_eq(n->ebx, b);
+	ck_assert_uint_eq(n->ecx, cx);
+	ck_assert_uint_eq(n->edx, d);
+}
+
+START_TEST(cpuid_without_sgx)
+{
+	struct kvm_cpuid_params p = {.ncpus = 1, .epc_gpa = SGX_GPA, .epc_kind = 1};
+	struct kvm_msr_entry m[KVM_FIRST_MSRS];
+	struct kvm_cpuid2 *c = made_up(sgx_host, ARRAY_LEN(sgx_host));
+
+	ck_assert_int_eq(kvm_cpuid_build(c, &p), 0);
+	ck_assert_uint_eq(leaf(c, 7, 0)->ebx, 0x20000103);
+	ck_assert_uint_eq(leaf(c, 7, 0)->ecx, 0x102);
+	ck_assert_uint_eq(leaf(c, 7, 0)->edx, 0x10);
+	ck_assert_uint_eq(leaf(c, 7, 1)->ebx, 4); /* means something else there */
+	ck_assert_uint_eq(leaf(c, 7, 1)->ecx, 1u << 30);
+	for (unsigned i = 0; i < c->nent; i++)
+		ck_assert_uint_ne(c->entries[i].function, 0x12);
+	ck_assert_uint_eq(kvm_x86_first_msrs(&(struct kvm_arch_vm){.supported = c}, m), 2);
+	ck_assert(m[0].index != 0x3a && m[1].index != 0x3a);
+	free(c);
+}
+END_TEST
+
+START_TEST(cpuid_with_sgx)
+{
+	struct kvm_cpuid_params p = {
+		.ncpus = 1, .epc_gpa = SGX_GPA, .epc_size = SGX_SIZE, .epc_kind = 2};
+	struct kvm_cpuid2 *c = made_up(sgx_host, ARRAY_LEN(sgx_host));
+
+	ck_assert_int_eq(kvm_cpuid_build(c, &p), 0);
+	ck_assert_uint_eq(leaf(c, 7, 0)->ebx, 0x20000107);
+	ck_assert_uint_eq(leaf(c, 7, 0)->ecx, 0x40000102);
+	check_entry(c, 0, 0x403, 1, 0, 0x381f);
+	check_entry(c, 1, 0x4a6, 0, 0x2e7,
+		    1); /* no provisioning key; XCR0, and always x87 and SSE */
+	check_entry(c, 2, 0x80000001, 0x45, 0x80400002, 1);
+	ck_assert_ptr_null(leaf(c, 0x12, 3)); /* KVM answers 0 */
+	free(c);
+}
+END_TEST
+
+/* A KVM that told of the host's own sections would not tell the guest. Without XSAVE there are x87
+ * and SSE alone. */
+START_TEST(cpuid_sgx_of_the_host)
+{
+	struct kvm_cpuid_params p = {.ncpus = 1, .epc_gpa = SGX_GPA, .epc_size = 0x100000};
+	struct kvm_cpuid2 *c = made_up(sgx_host, ARRAY_LEN(sgx_host));
+
+	c->entries[4] = (struct kvm_cpuid_entry2){
+		.function = 0x12, .index = 2, .flags = 1, .eax = 0x70200001, .ecx = 0x5d80001};
+	c->entries[3] = (struct kvm_cpuid_entry2){
+		.function = 0x12, .index = 3, .flags = 1, .eax = 0x90200001, .ecx = 0x5d80001};
+	ck_assert_int_eq(kvm_cpuid_build(c, &p), 0);
+	check_entry(c, 1, 0x4a6, 0, 3, 0);
+	check_entry(c, 2, 0x80000001, 0x45, 0x00100000, 0);
+	ck_assert_ptr_null(leaf(c, 0x12, 3));
+	free(c);
+}
+END_TEST
+
+START_TEST(cpuid_sgx_is_not_there)
+{
+	static const unsigned missing[] = {2, 5, 6}; /* of sgx_host: leaf 7, sub-leaves 0 and 1 */
+	struct kvm_cpuid_params p = {.ncpus = 1, .epc_gpa = SGX_GPA, .epc_size = SGX_SIZE};
+	struct kvm_cpuid2 *c;
+
+	for (unsigned i = 0; i < ARRAY_LEN(missing); i++) {
+		c = made_up(sgx_host, ARRAY_LEN(sgx_host));
+		c->entries[missing[i]].function = 0xffff;
+		ck_assert_int_eq(kvm_cpuid_build(c, &p), -EOPNOTSUPP);
+		free(c);
+	}
+	c = made_up(sgx_host, ARRAY_LEN(sgx_host));
+	c->entries[2].ebx &= ~4u;
+	ck_assert_int_eq(kvm_cpuid_build(c, &p), -EOPNOTSUPP);
+	free(c);
+}
+END_TEST
+
+/* IA32_FEATURE_CONTROL: locked, SGX on, its launch control on if there is any; and nothing else. */
+START_TEST(feature_control)
+{
+	struct kvm_cpuid2 *c = made_up(sgx_host, ARRAY_LEN(sgx_host));
+	static struct kvm_arch_vm a;
+	struct kvm_msr_entry m[KVM_FIRST_MSRS];
+
+	a.supported = c;
+	ck_assert_uint_eq(kvm_x86_first_msrs(&a, m), 2); /* SGX, and no memory for it */
+	ck_assert_uint_eq(m[0].index, 0x1a0);
+	ck_assert_uint_eq(m[1].index, 0x2ff);
+	a.epc_size = SGX_SIZE;
+	ck_assert_uint_eq(kvm_x86_first_msrs(&a, m), 3);
+	ck_assert_uint_eq(m[1].index, 0x2ff);
+	ck_assert_uint_eq(m[2].index, 0x3a);
+	ck_assert_uint_eq(m[2].data, 0x60001);
+	c->entries[2].ecx = 0;
+	ck_assert_uint_eq(kvm_x86_first_msrs(&a, m), 3);
+	ck_assert_uint_eq(m[2].data, 0x40001);
+	free(c);
+}
+END_TEST
+
 START_TEST(cpuid_full_table)
 {
 	struct kvm_cpuid_params p = {.index = 0, .ncpus = 1, .tsc_khz = 1};
@@ -511,6 +662,7 @@ static void add_kvm(TCase *t)
 	tcase_add_test(t, bad_parameters);
 	tcase_add_test(t, kick_signal_is_not_stolen);
 	tcase_add_test(t, device_may_be_closed);
+	tcase_add_test(t, enclaves_need_sgx);
 	tcase_add_test(t, kick_with_the_signal_blocked);
 	tcase_add_test(t, peek_stays_in_its_slot);
 	tcase_add_test(t, parked_cpu);
@@ -530,6 +682,11 @@ int main(void)
 	tcase_add_test(pure, cpuid_amd);
 	tcase_add_test(pure, cpuid_amd_caches);
 	tcase_add_test(pure, cpuid_single);
+	tcase_add_test(pure, cpuid_without_sgx);
+	tcase_add_test(pure, cpuid_with_sgx);
+	tcase_add_test(pure, cpuid_sgx_of_the_host);
+	tcase_add_test(pure, cpuid_sgx_is_not_there);
+	tcase_add_test(pure, feature_control);
 	tcase_add_test(pure, cpuid_full_table);
 	suite_add_tcase(s, pure);
 	if (access("/dev/kvm", F_OK) == 0) {

@@ -232,6 +232,11 @@ START_TEST(hosts_that_cannot)
 	ck_assert_int_eq(whp_vm_create(&f.vm, &bad, &api, &f.e), -EINVAL);
 	bad = (struct hv_vm_params){.ncpus = 1, .nlines = HV_MAX_LINES + 1};
 	ck_assert_int_eq(whp_vm_create(&f.vm, &bad, &api, &f.e), -EINVAL);
+	double_init(&f.d);
+	bad = (struct hv_vm_params){
+		.ncpus = 1, .nlines = 1, .epc_gpa = 1ull << 32, .epc_size = 4096};
+	ck_assert_int_eq(whp_vm_create(&f.vm, &bad, &api, &f.e), -EOPNOTSUPP);
+	ck_assert_ptr_nonnull(strstr(f.e.text, "memory for enclaves; expected none"));
 }
 END_TEST
 

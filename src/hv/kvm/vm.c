@@ -121,6 +121,8 @@ static struct hv_vm *alloc_vm(const struct hv_vm_params *p)
 	vm->fd = vm->assigned = -1;
 	vm->ncpus = p->ncpus;
 	vm->nlines = p->nlines;
+	vm->arch.epc_gpa = p->epc_gpa;
+	vm->arch.epc_size = p->epc_size;
 	pthread_mutex_init(&vm->lock, NULL);
 	return vm;
 }

@@ -229,6 +229,8 @@ int whp_vm_create(struct hv_vm **out, const struct hv_vm_params *p, const struct
 	int r = hv_check_params(p, e);
 
 	*out = NULL;
+	if (r == 0 && p->epc_size)
+		r = err_set(e, -EOPNOTSUPP, "memory for enclaves; expected none");
 	if (r < 0)
 		return r;
 	vm = alloc_vm(p, api);

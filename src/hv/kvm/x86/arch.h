@@ -24,6 +24,7 @@ struct kvm_arch_vm {
 	unsigned nmsrs;
 	uint32_t msr[KVM_MSRS_MAX]; /* those that KVM says it keeps */
 	struct kvm_cpuid2 *supported;
+	uint64_t epc_gpa, epc_size; /* of hv_vm_params */
 };
 
 struct kvm_arch_vcpu {
@@ -52,13 +53,22 @@ struct kvm_cpuid_params {
 	unsigned ncpus;
 	uint32_t tsc_khz; /* 0: unknown */
 	bool tsc_deadline;
+	uint64_t epc_gpa, epc_size; /* size 0: no SGX */
+	uint32_t epc_kind;          /* how the host protects its own: leaf 0x12, 2, ECX, bits 0-3 */
 };
 /* An empty table with room for KVM_CPUID_MAX entries, or NULL. The caller frees. */
 struct kvm_cpuid2 *kvm_cpuid_alloc(void);
-/* Turn the supported set into the CPUID of one vCPU, in place. Pure. -E2BIG: no room for a leaf. */
+/* Turn the supported set into the CPUID of one vCPU, in place. Pure. -E2BIG: no room for a leaf;
+ * -EOPNOTSUPP: memory for enclaves, and no SGX in the set. */
 int kvm_cpuid_build(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p);
 /* The same number for the same table, but for the frequencies. Pure. */
 uint64_t kvm_cpuid_sum(const struct kvm_cpuid2 *c);
+
+/* Of the table of a vCPU, or the supported set: has it SGX's launch control? Pure. */
+bool kvm_cpuid_launches(struct kvm_cpuid2 *c);
+/* The MSRs that are set before a vCPU runs; how many. Pure. */
+#define KVM_FIRST_MSRS 3
+unsigned kvm_x86_first_msrs(const struct kvm_arch_vm *a, struct kvm_msr_entry m[KVM_FIRST_MSRS]);
 
 uint32_t kvm_x86_tsc_khz(const struct hv_vcpu *v); /* 0: unknown */
 

@@ -7,10 +7,10 @@
  *   - the hypervisor's leaves, with the frequencies of TSC and APIC timer, so that a guest need not
  *     measure them;
  *   - away with what an untrusted guest has no use for and that reaches much code of the host:
- *     nested virtualization, performance counters.
+ *     nested virtualization, performance counters; SGX, unless there is memory for enclaves.
  *
- * Intel SDM vol. 2A, CPUID; AMD APM vol. 3, appendix E; Documentation/virt/kvm/x86/cpuid.rst. Pure:
- * no system call.
+ * Intel SDM vol. 2A, CPUID, and vol. 3D, 37.7 (SGX); AMD APM vol. 3, appendix E;
+ * Documentation/virt/kvm/x86/cpuid.rst. Pure: no system call.
  */
 #include <cpuid.h>
 #include <errno.h>
@@ -24,8 +24,11 @@
 enum {
 	LEAF_FEATURES = 1,
 	LEAF_CACHE = 4,
+	LEAF_EXTENDED = 7,
 	LEAF_PMU = 0xa,
 	LEAF_TOPOLOGY = 0xb,
+	LEAF_XSAVE = 0xd,
+	LEAF_SGX = 0x12,
 	LEAF_TOPOLOGY_V2 = 0x1f,
 };
 #define LEAF_HV 0x40000000u
@@ -48,6 +51,11 @@ enum {
 #define F1_ECX_HYPERVISOR (1u << 31)
 #define F1_EDX_DS (1u << 21)
 #define F1_EDX_HTT (1u << 28)
+#define F7_EBX_SGX (1u << 2)
+#define F7_ECX_SGX_LC (1u << 30)
+#define SGX_EAX_PROVISIONKEY (1u << 4) /* of sub-leaf 1 */
+#define SGX_ECX_X87_SSE 3u
+#define SGX_SECTION 1u
 #define A1_ECX_CMP_LEGACY (1u << 1)
 #define A1_ECX_SVM (1u << 2)
 #define A1_ECX_PERFCTR (1u << 23 | 1u << 24 | 1u << 28) /* core, northbridge, last-level cache */
@@ -132,6 +140,58 @@ static void set_amd_features(struct kvm_cpuid2 *c, const struct kvm_cpuid_params
 		return;
 	e->ecx &= ~(A1_ECX_SVM | A1_ECX_PERFCTR);
 	e->ecx = put_flag(e->ecx, A1_ECX_CMP_LEGACY, amd && p->ncpus > 1);
+}
+
+/*
+ * Sub-leaves 0 and 1 are KVM's, but for two things that it leaves to us: no enclave of a guest gets
+ * the provisioning key, by which it could tell the machine; and none saves registers that XCR0 does
+ * not have. Sub-leaf 2 is the one section; the next one is not there, and so reads 0.
+ */
+static int put_sgx(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p)
+{
+	const struct kvm_cpuid_entry2 *old[] = {
+		find_leaf(c, LEAF_SGX, 0), find_leaf(c, LEAF_SGX, 1), find_leaf(c, LEAF_XSAVE, 0)};
+	struct kvm_cpuid_entry2 e[3] = {[2] = {.function = LEAF_SGX,
+					       .index = 2,
+					       .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+					       .eax = (uint32_t)p->epc_gpa | SGX_SECTION,
+					       .ebx = (uint32_t)(p->epc_gpa >> 32),
+					       .ecx = (uint32_t)p->epc_size | p->epc_kind,
+					       .edx = (uint32_t)(p->epc_size >> 32)}};
+	int r = 0;
+
+	if (!old[0] || !old[1])
+		return -EOPNOTSUPP;
+	e[0] = *old[0];
+	e[1] = *old[1];
+	e[1].eax &= ~SGX_EAX_PROVISIONKEY;
+	e[1].ecx = (e[1].ecx & (old[2] ? old[2]->eax : 0)) | SGX_ECX_X87_SSE;
+	e[1].edx &= old[2] ? old[2]->edx : 0;
+	drop_leaf(c, LEAF_SGX);
+	for (unsigned i = 0; i < ARRAY_LEN(e) && r == 0; i++)
+		r = put_leaf(c, &e[i]);
+	return r;
+}
+
+static int set_sgx(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p)
+{
+	struct kvm_cpuid_entry2 *f = find_leaf(c, LEAF_EXTENDED, 0);
+
+	if (p->epc_size)
+		return f && (f->ebx & F7_EBX_SGX) ? put_sgx(c, p) : -EOPNOTSUPP;
+	if (f) {
+		f->ebx &= ~F7_EBX_SGX;
+		f->ecx &= ~F7_ECX_SGX_LC;
+	}
+	drop_leaf(c, LEAF_SGX);
+	return 0;
+}
+
+bool kvm_cpuid_launches(struct kvm_cpuid2 *c)
+{
+	const struct kvm_cpuid_entry2 *f = find_leaf(c, LEAF_EXTENDED, 0);
+
+	return f && (f->ecx & F7_ECX_SGX_LC);
 }
 
 /* Leaf 4 counts APIC ids, AMD's twin of it counts processors. Level 3 is shared by all, the others
@@ -270,7 +330,9 @@ int kvm_cpuid_build(struct kvm_cpuid2 *c, const struct kvm_cpuid_params *p)
 	set_features(c, p);
 	set_amd_features(c, p, amd);
 	set_caches(c, p);
-	r = set_topologies(c, p);
+	r = set_sgx(c, p);
+	if (r == 0)
+		r = set_topologies(c, p);
 	if (r == 0 && amd)
 		r = set_amd_ids(c, p);
 	if (r == 0)

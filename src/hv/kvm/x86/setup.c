@@ -3,6 +3,7 @@
  * What is set up for x86-64 before a guest runs: TSS and identity map of Intel hosts, split
  * irqchip, no PMU; and of each vCPU its CPUID and what firmware would have done to its MSRs.
  */
+#include <cpuid.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,10 @@
 
 /* Intel SDM vol. 4, table 2-2. AMD parts ignore or lack some of these; KVM takes them for every
  * guest. */
+#define MSR_FEATURE_CONTROL 0x3au
+#define FEATURES_LOCKED 0x1u
+#define FEATURES_SGX_LC 0x20000u
+#define FEATURES_SGX 0x40000u
 #define MSR_MISC_ENABLE 0x1a0u
 #define MISC_FAST_STRING 0x1u
 #define MISC_BTS_UNAVAILABLE 0x800u
@@ -110,30 +115,39 @@ void kvm_arch_free_vm(struct hv_vm *vm)
 /* ---- a vCPU ---- */
 
 /* What firmware would have done on each CPU: string instructions at full speed, and memory cached.
- * (With the MTRRs off, Linux turns the PAT off too.) */
-static int set_msrs(const struct hv_vcpu *v, struct err *e)
+ * (With the MTRRs off, Linux turns the PAT off too.) For SGX: that it may be used. */
+unsigned kvm_x86_first_msrs(const struct kvm_arch_vm *a, struct kvm_msr_entry m[KVM_FIRST_MSRS])
 {
-	static const struct kvm_msr_entry defaults[] = {
+	static const struct kvm_msr_entry first[KVM_FIRST_MSRS] = {
 		{.index = MSR_MISC_ENABLE,
 		 .data = MISC_FAST_STRING | MISC_BTS_UNAVAILABLE | MISC_PEBS_UNAVAILABLE},
 		{.index = MSR_MTRR_DEF_TYPE, .data = MTRR_ENABLED | MTRR_WRITE_BACK},
+		{.index = MSR_FEATURE_CONTROL, .data = FEATURES_LOCKED | FEATURES_SGX},
 	};
-	const unsigned n = ARRAY_LEN(defaults);
-	struct kvm_msrs *m = calloc(1, sizeof(*m) + sizeof(defaults));
+
+	memcpy(m, first, sizeof(first));
+	if (kvm_cpuid_launches(a->supported))
+		m[2].data |= FEATURES_SGX_LC;
+	return a->epc_size ? 3 : 2;
+}
+
+static int set_msrs(const struct hv_vcpu *v, struct err *e)
+{
+	struct kvm_msrs *m = calloc(1, sizeof(*m) + KVM_FIRST_MSRS * sizeof(m->entries[0]));
+	uint32_t refused = 0;
 	int r;
 
 	if (!m)
 		return err_set(e, -ENOMEM, "no memory for the MSRs");
-	m->nmsrs = n;
-	memcpy(m->entries, defaults, sizeof(defaults));
+	m->nmsrs = kvm_x86_first_msrs(&v->vm->arch, m->entries);
 	r = kvm_call(v->fd, KVM_SET_MSRS, m);
+	if (r >= 0 && (unsigned)r < m->nmsrs)
+		refused = m->entries[r].index;
 	free(m);
 	if (r < 0)
 		return err_sys(e, r, "vCPU %u: KVM_SET_MSRS", v->index);
-	if ((unsigned)r != n)
-		return err_set(e, -EOPNOTSUPP, "vCPU %u: KVM refuses MSR 0x%x", v->index,
-			       defaults[r].index);
-	return 0;
+	return refused ? err_set(e, -EOPNOTSUPP, "vCPU %u: KVM refuses MSR 0x%x", v->index, refused)
+		       : 0;
 }
 
 uint32_t kvm_x86_tsc_khz(const struct hv_vcpu *v)
@@ -151,12 +165,17 @@ static int set_cpuid(struct hv_vcpu *v, struct err *e)
 		.ncpus = v->vm->ncpus,
 		.tsc_khz = kvm_x86_tsc_khz(v),
 		.tsc_deadline = a->tsc_deadline,
+		.epc_gpa = a->epc_gpa,
+		.epc_size = a->epc_size,
 	};
 	struct kvm_cpuid2 *c = kvm_cpuid_alloc();
+	unsigned host[4];
 	int r;
 
 	if (!c)
 		return err_set(e, -ENOMEM, "no memory for the CPUID table");
+	if (p.epc_size && __get_cpuid_count(0x12, 2, &host[0], &host[1], &host[2], &host[3]))
+		p.epc_kind = host[2] & 0xf;
 	memcpy(c->entries, a->supported->entries, a->supported->nent * sizeof(c->entries[0]));
 	c->nent = a->supported->nent;
 	r = kvm_cpuid_build(c, &p);
