@@ -165,6 +165,9 @@ struct msg_start_vmm {
 	uint32_t ncpus_in; /* that the guest has when it boots; the others may come with VMM_CPUS */
 	uint32_t ndevices; /* MSG_DEVICE messages that came before */
 	uint32_t flags;    /* enum vmm_flags */
+	/* Memory for enclaves: the first bytes of START_EPC, above 4 GiB, where the map has
+	 * nothing; size 0: no SGX. Its other members are 0. */
+	struct mem_region epc;
 	uint8_t genid[16]; /* the VM's generation identifier: random, new with each start */
 	char cmdline[MSG_CMDLINE_MAX];
 };

@@ -38,6 +38,7 @@ enum start_role {
 	START_WATCH,  /* the same: it is whole, and may be frozen later (gm_give_faults()) */
 	START_VECTOR, /* instead of START_IRQ, on the PCI bus: one for each entry of the MSI-X table
 		       */
+	START_EPC,    /* /dev/sgx_vepc (to insula-vmm) */
 	START_ROLES   /* one more than the last */
 };
 

@@ -7,13 +7,21 @@
 #include <insula/start.h>
 
 static const char *const roles[START_ROLES] = {
-	[START_MEMORY] = "guest memory", [START_PAGE] = "device page",
-	[START_CALL] = "call event",     [START_IRQ] = "interrupt event",
-	[START_KICK] = "kick event",     [START_ANSWER] = "answer event",
-	[START_OWN] = "its own",         [START_HYPERVISOR] = "hypervisor",
-	[START_KERNEL] = "kernel",       [START_INITRD] = "initrd",
-	[START_STATE] = "state",         [START_FAULTS] = "faults",
-	[START_WATCH] = "watch",         [START_VECTOR] = "vector event",
+	[START_MEMORY] = "guest memory",
+	[START_PAGE] = "device page",
+	[START_CALL] = "call event",
+	[START_IRQ] = "interrupt event",
+	[START_KICK] = "kick event",
+	[START_ANSWER] = "answer event",
+	[START_OWN] = "its own",
+	[START_HYPERVISOR] = "hypervisor",
+	[START_KERNEL] = "kernel",
+	[START_INITRD] = "initrd",
+	[START_STATE] = "state",
+	[START_FAULTS] = "faults",
+	[START_WATCH] = "watch",
+	[START_VECTOR] = "vector event",
+	[START_EPC] = "memory for enclaves",
 };
 
 void start_add(struct start_fds *f, enum start_role role, int fd)

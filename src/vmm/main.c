@@ -74,6 +74,8 @@ static int check_start(const struct vmm *vm, const struct msg_start_vmm *m,
 		rc = start_expect(f, START_WATCH, !f->n[START_FAULTS], e);
 	for (enum start_role r = START_PAGE; r <= START_OWN && !rc; r++)
 		rc = start_expect(f, r, 0, e);
+	if (!rc)
+		rc = start_expect(f, START_EPC, m->epc.size != 0, e);
 	if (rc)
 		return rc;
 	if (!f->n[START_MEMORY] || f->n[START_INITRD] > (restore ? 0 : VMM_MAX_INITRDS) ||
@@ -82,7 +84,8 @@ static int check_start(const struct vmm *vm, const struct msg_start_vmm *m,
 	    (!(m->flags & VMM_CPUS) && m->ncpus_in < m->ncpus) ||
 	    (m->flags &
 	     ~(uint32_t)(VMM_HUGEPAGES | VMM_RESTORE | VMM_PAUSED | VMM_CPUS | VMM_ASSIGNS)) ||
-	    !memchr(m->cmdline, 0, sizeof(m->cmdline)))
+	    !memchr(m->cmdline, 0, sizeof(m->cmdline)) ||
+	    (m->epc.size && (restore || m->epc.gpa < BOARD_HIGH_RAM)))
 		return err_set(e, -EPROTO, "malformed MSG_START_VMM");
 	return 0;
 }
@@ -123,6 +126,7 @@ static void main_receive(struct vmm *vm, struct msg_start_vmm *start, struct sta
 	vm->assigns = start->flags & VMM_ASSIGNS;
 	cpus_init(vm, start->ncpus_in);
 	vm->memmap = start->head.mem;
+	vm->epc = start->epc;
 	vm->restored = start->flags & VMM_RESTORE;
 	vm->pausing = start->flags & VMM_PAUSED;
 	atomic_store(&vm->paused, vm->pausing);
@@ -252,15 +256,17 @@ static unsigned count_pins(const struct vmm *vm)
 static int check_wide(const struct vmm *vm, struct err *e)
 {
 	const struct pci *p = &vm->pci;
+	uint64_t size = p->wide_to - p->wide_from;
+	bool bad = vm->epc.size && device_overlap(p->wide_from, size, vm->epc.gpa, vm->epc.size);
 
-	for (unsigned i = 0; i < vm->gm.nregions && p->wide_to; i++) {
+	for (unsigned i = 0; i < vm->gm.nregions; i++) {
 		const struct gm_region *r = &vm->gm.region[i];
 
-		if (device_overlap(p->wide_from, p->wide_to - p->wide_from, r->gpa, r->size))
-			return err_set(e, -EINVAL, "PCI: the BARs from 0x%llx on are memory",
-				       (unsigned long long)p->wide_from);
+		bad |= device_overlap(p->wide_from, size, r->gpa, r->size);
 	}
-	return 0;
+	return bad && p->wide_to ? err_set(e, -EINVAL, "PCI: the BARs from 0x%llx on are memory",
+					   (unsigned long long)p->wide_from)
+				 : 0;
 }
 
 static int build_vm(struct vmm *vm, int dev, struct err *e)
@@ -268,7 +274,9 @@ static int build_vm(struct vmm *vm, int dev, struct err *e)
 	static const struct line_ops irq_ops = {hv_irq_route, hv_irq_bind, hv_irq_unbind};
 	struct hv_vm_params p = {.dev = dev,
 				 .ncpus = vm->ncpus,
-				 .nlines = vm->npins + pci_count_lines(vm->dev, vm->ndevices)};
+				 .nlines = vm->npins + pci_count_lines(vm->dev, vm->ndevices),
+				 .epc_gpa = vm->epc.gpa,
+				 .epc_size = vm->epc.size};
 	bool spin = several_cpus();
 	int rc = hv_vm_create(&vm->hv, &p, e);
 
@@ -356,10 +364,13 @@ static void main_build(struct vmm *vm, const struct msg_start_vmm *start, struct
 	if (start->flags & VMM_HUGEPAGES)
 		take_huge_pages(&vm->gm, memmap_present(&vm->memmap));
 	rc = build_vm(vm, f->n[START_HYPERVISOR] ? f->fd[START_HYPERVISOR][0] : -1, &e);
+	if (!rc)
+		rc = board_map_epc(vm, f->fd[START_EPC][0], &e);
 	if (rc)
 		main_fail("hypervisor", rc, e.text, 0);
 	close_role(f, START_HYPERVISOR);
 	close_role(f, START_MEMORY);
+	close_role(f, START_EPC);
 	rc = start_threads(vm, &e);
 	if (rc)
 		main_fail("threads", rc, e.text, 0);
@@ -372,10 +383,12 @@ static void load(struct vmm *vm, const struct msg_start_vmm *start, struct start
 	struct acpi_params ap = {.ncpus = vm->ncpus,
 				 .ncpus_in = start->ncpus_in,
 				 .cpus_change = vm->cpus_change,
+				 .epc = vm->epc,
 				 .ndevices = vm->ndevices};
 	struct guestmem present = vm->gm; /* what the guest is told of */
 	struct load_params lp = {.gm = &present,
 				 .pci_buses = 1 + vm->pci.nplaces,
+				 .epc = vm->epc,
 				 .kernel_fd = f->fd[START_KERNEL][0],
 				 .ninitrds = f->n[START_INITRD],
 				 .cmdline = start->cmdline};

@@ -46,7 +46,8 @@ struct vcpu {
 struct vmm {
 	struct hv_vm *hv;
 	struct guestmem gm;
-	struct memmap memmap; /* of gm */
+	struct memmap memmap;  /* of gm */
+	struct mem_region epc; /* memory for enclaves: mapped, not touched; size 0: none */
 	struct bus pio, mmio;
 	struct ioapic *ioapic;
 	struct pci pci;
@@ -104,6 +105,8 @@ int vmm_seal(const struct vmm *vm, struct err *e);
 
 /* x86/board.c: the board's own registers, and the IOAPIC's window. */
 int board_init(struct vmm *vm, struct err *e);
+/* Memory for enclaves, if this VM has any: of START_EPC, which stays the caller's. */
+int board_map_epc(struct vmm *vm, int fd, struct err *e);
 
 /* vcpu.c: a vCPU thread: waits for the gate, runs until the VM ends, parks. */
 void *vcpu_thread(void *vcpu);

@@ -74,6 +74,8 @@ static bool with_pci;
 static unsigned with_places; /* and so many of these */
 static unsigned cpus_in;     /* the others may come; 0: all are there, and stay */
 
+static struct mem_region with_epc;
+
 static void add_devices(struct acpi_params *p, unsigned nvirtio, bool com1)
 {
 	static struct device_desc d[VM_MAX_DEVICES];
@@ -98,8 +100,10 @@ static void add_devices(struct acpi_params *p, unsigned nvirtio, bool com1)
 
 static struct tables build(unsigned ncpus, unsigned nvirtio, bool com1)
 {
-	struct acpi_params p = {
-		.ncpus = ncpus, .ncpus_in = cpus_in ? cpus_in : ncpus, .cpus_change = cpus_in};
+	struct acpi_params p = {.ncpus = ncpus,
+				.ncpus_in = cpus_in ? cpus_in : ncpus,
+				.cpus_change = cpus_in,
+				.epc = with_epc};
 	struct tables t = {0};
 	struct err e;
 

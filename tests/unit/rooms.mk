@@ -19,6 +19,7 @@ rooms_test_container_functions := container base
 rooms_test_daemon := daemon supervisor spec devices image jail base
 rooms_test_device := devices base
 rooms_test_devpage_helper := devices base
+rooms_test_epc := vmm devices base
 rooms_test_exec := exec devices guest base
 rooms_test_genid := vmm base
 rooms_test_guestproto := base

@@ -173,6 +173,27 @@ static void check_pci(const char *text)
 	check_osc(text);
 }
 
+/* Memory for enclaves: where it is, in 64 bits, and that it is the device's own. */
+static void check_epc(const char *text)
+{
+	unsigned long long at = with_epc.gpa, size = with_epc.size;
+	char line[256];
+
+	ck_assert_uint_eq(occurrences(text, "Name (_HID, \"INT0E0C\""), size != 0);
+	ck_assert_uint_eq(occurrences(text, "QWordMemory"), size != 0);
+	if (!size)
+		return;
+	ck_assert_uint_eq(occurrences(text, "QWordMemory (ResourceConsumer, PosDecode, MinFixed, "
+					    "MaxFixed, NonCacheable, ReadWrite"),
+			  1);
+	snprintf(line, sizeof(line), "0x%016llX, // Range Minimum", at);
+	ck_assert_msg(occurrences(text, line) == 1, "%s in\n%s", line, text);
+	snprintf(line, sizeof(line), "0x%016llX, // Range Maximum", at + size - 1);
+	ck_assert_msg(occurrences(text, line) == 1, "%s in\n%s", line, text);
+	snprintf(line, sizeof(line), "0x%016llX, // Length", size);
+	ck_assert_msg(occurrences(text, line) == 1, "%s in\n%s", line, text);
+}
+
 static void check_source(unsigned ncpus, unsigned nvirtio, bool com1)
 {
 	const char *text = dsdt_source();
@@ -189,6 +210,7 @@ static void check_source(unsigned ncpus, unsigned nvirtio, bool com1)
 		nvirtio + com1 + 1); /* and the Generic Event Device's */
 	check_genid(text);
 	check_pci(text);
+	check_epc(text);
 	check_cpus(text, ncpus);
 	for (unsigned i = 0; i < nvirtio; i++) {
 		snprintf(line, sizeof(line), "0x%08X,         // Address Base",
@@ -259,6 +281,16 @@ START_TEST(iasl_accepts_places)
 }
 END_TEST
 
+START_TEST(iasl_accepts_enclaves)
+{
+	with_pci = _i;
+	with_epc = (struct mem_region){.gpa = 0x4580000000ull, .size = 0x180400000ull};
+	check_with_iasl(2, 1, true);
+	with_epc.size = 0;
+	with_pci = false;
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("acpi_linux");
@@ -273,6 +305,7 @@ int main(void)
 	tcase_add_test(tc, iasl_accepts_pci);
 	tcase_add_loop_test(tc, iasl_accepts_cpus_that_come, 0, 4);
 	tcase_add_loop_test(tc, iasl_accepts_places, 0, 2);
+	tcase_add_loop_test(tc, iasl_accepts_enclaves, 0, 2);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);

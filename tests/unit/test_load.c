@@ -345,6 +345,8 @@ static unsigned expected_map(struct range *r, uint64_t mem)
 	r[n++] = (struct range){0xfffbc000, 0x4000, 2};
 	if (mem > 3 * GIB)
 		r[n++] = (struct range){4 * GIB, mem - 3 * GIB, 1};
+	if (par.epc.size)
+		r[n++] = (struct range){par.epc.gpa, par.epc.size, 2};
 	return n;
 }
 
@@ -466,6 +468,23 @@ START_TEST(elf_with_nine_buses)
 	struct image im;
 
 	par.pci_buses = 1 + BOARD_MAX_PLACES;
+	make_elf(&im);
+	load_ok(&im);
+	check_boot_params(0, 0);
+	close_files();
+	free_memory();
+	make_pvh(&im, 4, 4);
+	load_ok(&im);
+	check_start_info(0, 0);
+}
+END_TEST
+
+/* With memory for enclaves: reserved, and the last entry. */
+START_TEST(elf_with_enclaves)
+{
+	struct image im;
+
+	par.epc = (struct mem_region){.gpa = 6 * GIB, .size = 64 * MIB + PAGE};
 	make_elf(&im);
 	load_ok(&im);
 	check_boot_params(0, 0);
@@ -1262,6 +1281,7 @@ static void add_tests(TCase *tc)
 {
 	tcase_add_test(tc, elf_linux);
 	tcase_add_test(tc, elf_with_nine_buses);
+	tcase_add_test(tc, elf_with_enclaves);
 	tcase_add_test(tc, elf_smallest_vm);
 	tcase_add_loop_test(tc, elf_pvh, 0, 4);
 	tcase_add_test(tc, elf_pvh_odd_notes);

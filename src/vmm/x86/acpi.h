@@ -18,9 +18,10 @@
 #include <insula/proto.h>
 
 struct acpi_params {
-	unsigned ncpus;    /* 1..BOARD_MAX_CPUS; LAPIC id of CPU i is i */
-	unsigned ncpus_in; /* those that are there; the others may come if: */
-	bool cpus_change;  /* all but the first may come and go (BOARD_CPUS) */
+	unsigned ncpus;        /* 1..BOARD_MAX_CPUS; LAPIC id of CPU i is i */
+	unsigned ncpus_in;     /* those that are there; the others may come if: */
+	bool cpus_change;      /* all but the first may come and go (BOARD_CPUS) */
+	struct mem_region epc; /* memory for enclaves; size 0: none */
 	unsigned ndevices;
 	/* Checked. Those with a _HID are named, with their windows and pins as resources. */
 	const struct device_desc *device[VM_MAX_DEVICES];

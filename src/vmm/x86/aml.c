@@ -132,10 +132,10 @@ void aml_res_window(struct aml *o, unsigned kind, unsigned bytes, uint64_t first
 	/* 6.4.3.5.3, 6.4.3.5.2, 6.4.3.5.1 */
 	aml_int(o, bytes == 2 ? 0x88 : bytes == 4 ? 0x87 : 0x8a, 1);
 	aml_int(o, 3 + 5 * bytes, 2);
-	aml_int(o, kind, 1);
-	aml_int(o, 0x0c, 1);                  /* producer; first and last are fixed */
-	aml_int(o, kind == WINDOW_MEMORY, 1); /* it can be written; not cached */
-	aml_int(o, 0, bytes);                 /* granularity */
+	aml_int(o, kind & 0xff, 1);
+	aml_int(o, 0x0c | (kind & WINDOW_OWN) >> 8, 1); /* first and last are fixed; consumer */
+	aml_int(o, (kind & 0xff) == WINDOW_MEMORY, 1);  /* it can be written; not cached */
+	aml_int(o, 0, bytes);                           /* granularity */
 	aml_int(o, first, bytes);
 	aml_int(o, last, bytes);
 	aml_int(o, 0, bytes); /* translation */

@@ -66,9 +66,10 @@ const char *aml_seg(char seg[5], char letter, unsigned n);
  * aml_crs_of(). */
 #define WINDOW_MEMORY 0
 #define WINDOW_BUS 2
+#define WINDOW_OWN 0x100 /* besides: the device's own, not handed on */
 void aml_res_io(struct aml *o, uint16_t port, uint8_t len);
 void aml_res_memory(struct aml *o, uint32_t base, uint32_t len);
-/* What a bridge hands on: numbers of 2, 4 or 8 bytes, from `first` to `last`. */
+/* What a bridge hands on, or WINDOW_OWN: numbers of 2, 4 or 8 bytes, from `first` to `last`. */
 void aml_res_window(struct aml *o, unsigned kind, unsigned bytes, uint64_t first, uint64_t last);
 void aml_res_interrupt(struct aml *o, uint32_t gsi);
 /* _CRS of `t`. */

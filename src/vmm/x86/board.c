@@ -212,3 +212,16 @@ int board_init(struct vmm *vm, struct err *e)
 		rc = bus_add(&vm->pio, BOARD_RST_CNT, 1, &rst_cnt_ops, vm, e);
 	return rc ? rc : bus_add(&vm->mmio, BOARD_IOAPIC, BOARD_PAGE, &ioapic_ops, vm, e);
 }
+
+/* A slot as RAM is. But it is in no map, so that no helper has it. */
+int board_map_epc(struct vmm *vm, int fd, struct err *e)
+{
+	const struct mem_region *r = &vm->epc;
+	void *at;
+	int rc;
+
+	if (!r->size)
+		return 0;
+	rc = device_map(fd, 0, r->size, &at, e);
+	return rc ? rc : hv_mem_map(vm->hv, vm->next_slot++, r->gpa, at, r->size, HV_MEM_RW, e);
+}

@@ -292,6 +292,19 @@ static void aml_pci(struct aml *o, const struct acpi_params *p, unsigned places)
 	aml_end(o, at);
 }
 
+/* Memory for enclaves, as Intel's firmware names it. Linux asks CPUID, and does without this. */
+static void aml_epc(struct aml *o, const struct acpi_params *p)
+{
+	uint8_t buf[48];
+	struct aml t = {.mem = buf, .cap = sizeof(buf)};
+	size_t at = aml_begin_device(o, "EPC_");
+
+	aml_hid_uid(o, "INT0E0C", 0);
+	aml_res_window(&t, WINDOW_MEMORY | WINDOW_OWN, 8, p->epc.gpa, p->epc.gpa + p->epc.size - 1);
+	aml_crs_of(o, &t);
+	aml_end(o, at);
+}
+
 unsigned dsdt_places(const struct acpi_params *p)
 {
 	unsigned n = 0;
@@ -326,6 +339,8 @@ static void aml_devices(struct aml *o, const struct acpi_params *p)
 	aml_events(o, p);
 	if (dsdt_has_pci(p))
 		aml_pci(o, p, dsdt_places(p));
+	if (p->epc.size)
+		aml_epc(o, p);
 	for (unsigned i = 0; i < p->ndevices; i++) {
 		const struct device_desc *d = p->device[i];
 

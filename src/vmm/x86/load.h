@@ -32,10 +32,11 @@ struct load_params {
 		      * at 0, and none lies in the board's hole (board.h) */
 	int kernel_fd; /* regular files or memfds, readable; the caller's; no offset is moved */
 	int initrd_fd[VMM_MAX_INITRDS];
-	unsigned ninitrds;   /* loaded one after the other, each padded to 4 bytes with zeros */
-	const char *cmdline; /* NULL: empty */
-	uint64_t acpi_rsdp;  /* gpa, 0: none */
-	unsigned pci_buses;  /* whose configuration space is reserved */
+	unsigned ninitrds;     /* loaded one after the other, each padded to 4 bytes with zeros */
+	const char *cmdline;   /* NULL: empty */
+	uint64_t acpi_rsdp;    /* gpa, 0: none */
+	unsigned pci_buses;    /* whose configuration space is reserved */
+	struct mem_region epc; /* memory for enclaves, behind all other; size 0: none */
 };
 
 enum load_protocol {

@@ -17,7 +17,8 @@ static void add_range(struct load_map *map, uint64_t from, uint64_t to, uint32_t
  * What is not listed is not RAM. The windows of devices in the hole are not listed: their drivers
  * claim them, and a reserved entry would only stand in the way. KVM's own pages are, so that
  * nothing is ever placed on them; and so is PCI's configuration space, whether there is one or not:
- * Linux does not use one that is not reserved.
+ * Linux does not use one that is not reserved. Memory for enclaves is no RAM, and reserved as it is
+ * by a PC's firmware.
  */
 void load_map_make(struct load_map *map, const struct load_params *p)
 {
@@ -36,6 +37,8 @@ void load_map_make(struct load_map *map, const struct load_params *p)
 		  LOAD_MAP_RESERVED);
 	for (; r < end; r++)
 		add_range(map, r->gpa, r->gpa + r->size, LOAD_MAP_RAM);
+	if (p->epc.size)
+		add_range(map, p->epc.gpa, p->epc.gpa + p->epc.size, LOAD_MAP_RESERVED);
 }
 
 _Static_assert(BOARD_ACPI + BOARD_ACPI_SIZE == BOARD_KERNEL,
