@@ -242,6 +242,10 @@ static int check_template(struct vm_config *c, struct err *e)
 		return config_refuse(c, field, "none with initrd", e,
 				     "--template: expected none with --initrd: Insula's own initrd "
 				     "does it");
+	if (c->template && c->sgx)
+		return config_refuse(c, field, "none with sgx", e,
+				     "--template: expected none with --sgx: memory for enclaves "
+				     "cannot be part of a snapshot");
 	if (c->template && (c->command || c->image))
 		return config_refuse(c, field, "none with a command or an image", e,
 				     "--template: expected none with a command or an image: it "

@@ -160,6 +160,7 @@ struct balloon_config {
 	enum config_bus bus;
 };
 
+#define CONFIG_MIN_SGX (1ull << 20)
 #define CONFIG_MAX_HOTPLUG 8
 
 #define CONFIG_MAX_VHOSTS 8
@@ -243,6 +244,7 @@ struct vm_config {
 	uint64_t mem;        /* bytes */
 	uint64_t mem_max;    /* that it can be resized to; 0: it cannot */
 	bool mem_huge;       /* all of it in huge pages, from the start */
+	uint64_t sgx;        /* bytes of memory for enclaves; 0: the guest has no SGX */
 	enum config_bus bus; /* of what does not say its own */
 	unsigned hotplug;    /* places for devices that come later, on the PCI bus */
 	unsigned ndisks;

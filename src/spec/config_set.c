@@ -57,16 +57,12 @@ static int set_rootfs(const struct taking *t, const char *v)
 
 static int set_rootfs_size(const struct taking *t, const char *v)
 {
-	char least[24], most[24];
-	uint64_t n;
+	return take_pages(t, v, "2G", &t->c->rootfs_size);
+}
 
-	if (!take_size(t, v, &n))
-		return take_wrong(t, v, "a size from %s to %s, such as 2G",
-				  size_text(t->s->min, least), size_text(t->s->max, most));
-	if (n % BOARD_PAGE)
-		return take_wrong(t, v, "a multiple of %u bytes", BOARD_PAGE);
-	t->c->rootfs_size = n;
-	return 0;
+static int set_sgx(const struct taking *t, const char *v)
+{
+	return take_pages(t, v, "64M", &t->c->sgx);
 }
 
 static int set_append(const struct taking *t, const char *v)
@@ -649,6 +645,7 @@ static const struct {
 	{"mem", set_mem},
 	{"rootfs", set_rootfs},
 	{"share", set_share},
+	{"sgx", set_sgx},
 	{"vfio", set_vfio},
 	{"console", set_console},
 	{"rng", set_rng},

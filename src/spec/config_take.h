@@ -55,6 +55,8 @@ int take_path(const struct taking *t, char **slot, const char *v);
 
 /* So many `what` a second, in the range of the item. */
 int take_rate(const struct taking *t, const char *v, const char *what, uint64_t *out);
+/* A size in the range of the setting, of whole pages; `like`: an example, for the line. */
+int take_pages(const struct taking *t, const char *v, const char *like, uint64_t *out);
 /* "pci" or "mmio". */
 int take_bus(const struct taking *t, const char *v, enum config_bus *bus);
 /* "on" or "off". */

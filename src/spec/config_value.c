@@ -181,3 +181,17 @@ int take_path(const struct taking *t, char **slot, const char *v)
 		return take_refuse(t, v, "a path", "empty; expected a path");
 	return take_text(t, slot, v);
 }
+
+int take_pages(const struct taking *t, const char *v, const char *like, uint64_t *out)
+{
+	char least[24], most[24];
+	uint64_t n;
+
+	if (!take_size(t, v, &n))
+		return take_wrong(t, v, "a size from %s to %s, such as %s",
+				  size_text(t->s->min, least), size_text(t->s->max, most), like);
+	if (n % BOARD_PAGE)
+		return take_wrong(t, v, "a multiple of %u bytes", BOARD_PAGE);
+	*out = n;
+	return 0;
+}

@@ -408,6 +408,15 @@ const struct setting settings[SETTINGS] = {
 		 "descriptor N; or a virtual function of it, if need be of N that are made; repeat "
 		 "for "
 		 "others"},
+	{.name = "sgx",
+	 .type = SETTING_SIZE,
+	 .min = CONFIG_MIN_SGX,
+	 .max = GiB(1024),
+	 .on = ON_LINUX,
+	 .value = "SIZE",
+	 .help = "the guest has SGX, and so much of the host's memory for enclaves (EPC, through "
+		 "/dev/sgx_vepc; default: neither). Written from the specification: never run on "
+		 "such a processor"},
 	{.name = "rng",
 	 .min = 1024,
 	 .max = GiB(1),

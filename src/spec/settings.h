@@ -69,7 +69,7 @@ struct setting {
 	size_t nitems;
 };
 
-#define SETTINGS 35
+#define SETTINGS 36
 extern const struct setting settings[SETTINGS];
 /* settings_linux.c, settings_win.c: where this program runs. */
 extern const enum setting_system settings_here;

@@ -15,6 +15,8 @@ struct vm;
 
 /* Before anything else: nothing is open. */
 void open_init(struct vm *vm);
+/* With the hypervisor and the memory map there: memory for enclaves (--sgx). */
+int open_epc(struct vm *vm, bool check_only, struct err *e);
 /* Disks, cards and the devices of others that the user named. */
 int open_ends(struct vm *vm, bool check_only, struct err *e);
 struct disk;

@@ -112,14 +112,24 @@ static int make_devices(struct vm *vm, struct err *e)
 	return rc ? rc : plug_open(vm, e);
 }
 
-/* Only a VM that starts has memory: Windows takes all of it from the system at once. */
-static int open_own(struct vm *vm, bool check_only, struct err *e)
+static int open_map(struct vm *vm, bool check_only, struct err *e)
 {
 	int rc;
 
 	memmap_of_board(&vm->memmap, vm->conf->mem);
 	if (vm->conf->mem_max)
 		memmap_add_of_board(&vm->memmap, vm->conf->mem_max - vm->conf->mem);
+	rc = open_epc(vm, check_only, e);
+	if (rc)
+		vm->end.status = RUN_BAD_INPUT;
+	return rc;
+}
+
+/* Only a VM that starts has memory: Windows takes all of it from the system at once. */
+static int open_own(struct vm *vm, bool check_only, struct err *e)
+{
+	int rc;
+
 	if (!check_only) {
 		vm->mem = shm_create("insula-guest", memmap_size(&vm->memmap), e);
 		if (vm->mem < 0)
@@ -182,7 +192,7 @@ int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verb
 
 	vm->conf = c;
 	vm->cpus = (struct vm_cpus){c->restore ? 0 : c->cpus, c->cpus, c->cpus_max};
-	vm->kvm = vm->mem = vm->signals.handle = -1;
+	vm->kvm = vm->mem = vm->epc_fd = vm->signals.handle = -1;
 	vm->started_ns = clock_ns();
 	open_init(vm);
 	child_none(&vm->vmm);
@@ -201,6 +211,8 @@ int vm_open(struct vm *vm, const struct vm_config *c, bool check_only, bool verb
 		rc = open_named(vm, check_only, verbose, e);
 	if (!rc)
 		rc = host_hypervisor(&vm->kvm, e);
+	if (!rc)
+		rc = open_map(vm, check_only, e);
 	if (!rc && !check_only)
 		rc = open_terminal(vm, e);
 	if (!rc)
@@ -227,5 +239,6 @@ void vm_close(struct vm *vm)
 	boot_close(&vm->boot);
 	fd_close(&vm->kvm);
 	fd_close(&vm->mem);
+	fd_close(&vm->epc_fd);
 	signals_close(&vm->signals);
 }

@@ -82,8 +82,10 @@ struct vm {
 	struct command command;
 	struct child vmm;
 	struct vm_cpus cpus;
-	int kvm, mem;         /* owned */
-	struct memmap memmap; /* of mem: what every process is told */
+	int kvm, mem;          /* owned */
+	int epc_fd;            /* owned: where `epc` comes from; -1: this VM has none */
+	struct memmap memmap;  /* of mem: what every process is told */
+	struct mem_region epc; /* memory for enclaves, which insula-vmm alone is told */
 
 	uint64_t started_ns, start_limit_ns;
 	uint64_t went_on_ns; /* the guest, for the first time or after a pause */

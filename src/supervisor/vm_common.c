@@ -171,6 +171,7 @@ unsigned vm_word_start(const struct vm *vm, int hypervisor, struct msg_start_vmm
 		m->flags |= VMM_ASSIGNS;
 	if (standing_is(vm))
 		m->flags |= VMM_PAUSED;
+	m->epc = vm->epc;
 	random_bytes(m->genid, sizeof(m->genid));
 	memcpy(m->cmdline, vm->boot.cmdline, sizeof(m->cmdline));
 	if (hypervisor >= 0) {
@@ -186,6 +187,10 @@ unsigned vm_word_start(const struct vm *vm, int hypervisor, struct msg_start_vmm
 	} else {
 		m->head.slot[n] = START_KERNEL;
 		fds[n++] = vm->boot.kernel;
+	}
+	if (vm->epc.size) {
+		m->head.slot[n] = START_EPC;
+		fds[n++] = vm->epc_fd;
 	}
 	if (faults_device(vm) >= 0) {
 		m->head.slot[n] = (uint8_t)faults_role(vm);

@@ -63,6 +63,7 @@ rooms_test_restart := supervisor base
 rooms_test_rng := devices base
 rooms_test_rng_linux := devices base
 rooms_test_serve := pager jail base
+rooms_test_sgx := supervisor spec devices image jail base
 rooms_test_share := supervisor spec image jail base
 rooms_test_snapdir := supervisor spec image jail base
 rooms_test_spec := daemon spec base

@@ -12,6 +12,7 @@
 #include "supervisor/backing/files.h"
 #include "supervisor/backing/module.h"
 #include "supervisor/backing/served.h"
+#include "supervisor/backing/sgx.h"
 #include "supervisor/open.h"
 #include "supervisor/vm.h"
 
@@ -201,6 +202,24 @@ int open_ends(struct vm *vm, bool check_only, struct err *e)
 	return rc ? rc : open_vfios(vm, check_only, e);
 }
 
+int open_epc(struct vm *vm, bool check_only, struct err *e)
+{
+	const struct mem_region *last = &vm->memmap.region[vm->memmap.nregions - 1];
+	struct sgx_host h;
+	int rc;
+
+	if (!vm->conf->sgx)
+		return 0;
+	rc = sgx_look(&h, vm->kvm, e);
+	if (!rc)
+		rc = sgx_place(&h, vm->conf->sgx, last->gpa + last->size, &vm->epc, e);
+	if (!rc)
+		rc = sgx_open(SGX_DEVICE, vm->conf->sgx, &vm->epc_fd, e);
+	if (check_only)
+		fd_close(&vm->epc_fd);
+	return rc;
+}
+
 /* In the order of their tags, which the guest counts on: src/guest/fs.c. */
 static int add_live_shares(struct vm *vm, struct err *e)
 {
@@ -236,7 +255,8 @@ static int vhost_devices(struct vm *vm, struct err *e)
 /* Without having been opened, it is only counted. */
 static int vfio_devices(struct vm *vm, struct err *e)
 {
-	const struct mem_region *last = &vm->memmap.region[vm->memmap.nregions - 1];
+	const struct mem_region *last =
+		vm->epc.size ? &vm->epc : &vm->memmap.region[vm->memmap.nregions - 1];
 	struct vfio_room room;
 	char name[DEV_NAME_LEN];
 	struct device *d;

@@ -64,8 +64,9 @@ static const struct {
 };
 
 /* kernel, initrd, append: they were for the beginning, and cannot be said again. */
-static const char *const beginning[] = {"kernel",     "initrd", "append",     "rootfs-size",
-					"entrypoint", "vfio",   "cloud-init", "template"};
+static const char *const beginning[] = {"kernel",      "initrd",     "append",
+					"rootfs-size", "entrypoint", "vfio",
+					"cloud-init",  "template",   "sgx"};
 
 static enum use use_of(const struct setting *s)
 {

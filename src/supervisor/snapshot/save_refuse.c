@@ -64,6 +64,10 @@ int save_refuses(const struct vm *vm, struct err *e)
 		return err_set(e, -EOPNOTSUPP,
 			       "cloud-init: that disk is made for the run, and cannot be part of a "
 			       "snapshot");
+	if (vm->conf->sgx)
+		return err_set(e, -EOPNOTSUPP,
+			       "sgx: nobody but its processor can read the memory for enclaves, "
+			       "and it cannot be part of a snapshot");
 	if (plug_present(vm))
 		return err_set(e, -EOPNOTSUPP,
 			       "%s: it came while the VM ran, and cannot be part of a snapshot; "
