@@ -384,6 +384,7 @@ def case_refused(d, place):
     for args, words in [
             (["--cpus", "2"], ["--cpus", "1, as the snapshot"]), (["--mem", "128M"], ["--mem", "64M, as the snapshot"]),
             (["--kernel", BUILD + "/guests/snap.elf"], ["--kernel", "none with --restore"]), (["--initrd", "/dev/null"], ["--initrd"]),
+            (["--sgx", "64M"], ["--sgx: expected none with --restore"]),
             (["--append", "x"], ["--append"]), (["--rng", "off"], ["device"]), (["--disk", disk, "--disk", other], ["device"]),
             (["--vsock", place + "/v"], ["device"]), (["--hostname", "x"], ["--hostname", "none", "no agent"]),
             (["--identity", "other"], ["--identity", "new or kept"]), (["--console", "virtio,stdio"], ["device"]), (["--disk", place + "/nope.img"], ["nope.img"]),
