@@ -3,7 +3,8 @@
  * Memory for enclaves (--sgx): whether this host has any to give, where the guest finds it, and the
  * descriptor that insula-vmm maps. One open of /dev/sgx_vepc is one guest's; its pages are taken
  * from the host's when the guest touches them, and go back when the descriptor and its mapping are
- * closed. Intel SDM vol. 3D, 37.7.2; Linux: Documentation/arch/x86/sgx.rst, "Virtual EPC".
+ * closed. Intel SDM vol. 3D, "Intel SGX Resource Enumeration Leaves"; Linux:
+ * Documentation/arch/x86/sgx.rst, "Virtual EPC".
  *
  * No such processor has run any of this. Thread: the supervisor's.
  */

@@ -9,8 +9,8 @@
  *   - away with what an untrusted guest has no use for and that reaches much code of the host:
  *     nested virtualization, performance counters; SGX, unless there is memory for enclaves.
  *
- * Intel SDM vol. 2A, CPUID, and vol. 3D, 37.7 (SGX); AMD APM vol. 3, appendix E;
- * Documentation/virt/kvm/x86/cpuid.rst. Pure: no system call.
+ * Intel SDM vol. 2A, CPUID, and vol. 3D, "Intel SGX Resource Enumeration Leaves"; AMD APM vol. 3,
+ * appendix E; Documentation/virt/kvm/x86/cpuid.rst. Pure: no system call.
  */
 #include <cpuid.h>
 #include <errno.h>
