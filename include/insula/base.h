@@ -140,8 +140,8 @@ int faults_catch(int fd, void *at, size_t len, struct err *e);
 void faults_end(int fd, uint64_t addr, uint64_t len);
 
 /* Memory of the process's own, all zeros, aligned to pages; costs nothing until it is touched, and
- * then a page, never a huge one. It is there until the process ends. Before the jail is closed. NULL:
- * there is none. */
+ * then a page, never a huge one. It is there until the process ends. Before the jail is closed.
+ * NULL: there is none. */
 void *reserve_memory(size_t len, bool writable);
 
 /* Size in bytes of a regular file; of anything else -EINVAL. */

@@ -67,8 +67,10 @@ static const char *const inits[] = {"/sbin/init", "/lib/systemd/systemd",
 
 static bool root_has_init(void)
 {
+	struct stat st;
+
 	for (size_t i = 0; i < sizeof inits / sizeof inits[0]; i++)
-		if (access(inits[i], X_OK) == 0)
+		if (stat(inits[i], &st) == 0 && S_ISREG(st.st_mode) && st.st_mode & S_IXUSR)
 			return true;
 	return false;
 }

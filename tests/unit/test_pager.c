@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * When insula-pager ends (src/pager/pager_main.c): with its channel, unless it holds pages that
- * somebody still waits for, and after the working set is written; and who waits for one that has died is let go (faults_end()). The
- * program is the built one, in its jail.
+ * somebody still waits for, and after the working set is written; and who waits for one that has
+ * died is let go (faults_end()). The program is the built one, in its jail.
  */
 #include <check.h>
 #include <errno.h>
