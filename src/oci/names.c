@@ -291,5 +291,6 @@ int names_relay(int stream, int ready, struct in_addr server, uint16_t port)
 	free(r);
 	close(stream);
 	fd_close(&ready);
-	return rc == -EPIPE ? 0 : rc;
+	/* The guest is gone; with words of ours that it has not read. */
+	return rc == -EPIPE || rc == -ECONNRESET ? 0 : rc;
 }

@@ -402,7 +402,7 @@ const struct setting settings[SETTINGS] = {
 	{.name = "vfio",
 	 .many = "vfios",
 	 .on = ON_LINUX,
-	 .value = "ADDRESS[,bind|,fd=N]|pf=ADDRESS,vf=auto[,vfs=N] [,by=group|node]",
+	 .value = "ADDRESS[,bind|,fd=N]|pf=ADDRESS,vf=auto[,vfs=N][,by=group|node]",
 	 .help = "a PCI function of the host, the guest's own while the VM runs, on PCI: it is on "
 		 "vfio-pci, or bind puts it there until the end, or its group or node is open as "
 		 "descriptor N; or a virtual function of it, if need be of N that are made; repeat "

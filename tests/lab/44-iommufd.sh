@@ -20,13 +20,13 @@ by_node='by its node and iommufd'
 
 # ---- registers, interrupts, DMA
 
-expect edu 0 "$msi, 1234:11e8, .*$by_node" "$RUN" -v --mem 32M --vfio "$msi,bind" --kernel "$BUILD/guests/edu.elf" --timeout 120
+expect edu 0 "$msi, 1234:11e8, .*$by_node" "$RUN" -v --mem 32M --vfio "$msi,bind,by=node" --kernel "$BUILD/guests/edu.elf" --timeout 120
 for c in msi another_vector on_again factorial dma no_dma_unless_master; do
 	also "edu-$c" "^ok $c"
 done
 same edu-failures '' "$(grep -E '^not ok|does not take notice' "$T/out")"
 has_back edu-given-back "$msi" ''
-expect edu-by-group 0 "$msi, 1234:11e8, .*by its group, " "$RUN" -v --mem 32M --vfio "$msi,bind,by=group" --kernel "$BUILD/guests/edu.elf" --timeout 120
+expect edu-by-group 0 "$msi, 1234:11e8, .*by its group, " "$RUN" -v --mem 32M --vfio "$msi,bind" --kernel "$BUILD/guests/edu.elf" --timeout 120
 
 # ---- a disk, its helper killed, beside another function
 
@@ -51,12 +51,12 @@ JOB
 chmod 755 "$T/root/bin/job"
 mkfifo "$T/word"
 exec {word}<>"$T/word"
-"$RUN" -v -i --mem 256M --vfio $DISK,bind --vfio "$msi,bind" --rootfs "$T/root" --timeout 240 -- job <"$T/word" >"$T/guest" 2>&1 &
+"$RUN" -v -i --mem 256M --vfio $DISK,bind,by=node --vfio "$msi,bind,by=node" --rootfs "$T/root" --timeout 240 -- job <"$T/word" >"$T/guest" 2>&1 &
 pid=$!
 for _ in $(seq 600); do ! grep -q ^begun "$T/guest" || break; kill -0 $pid 2>/dev/null || break; sleep 0.1; done
 same supervisor-alone-has-the-iommufd 1 "$(readlink /proc/[0-9]*/fd/* | grep -cx /dev/iommu)"
 same helpers-have-no-guest-memory 0 "$(for h in $(pgrep -P $pid -x insula-vfio); do cat "/proc/$h/maps"; done | grep -c insula-guest)"
-expect in-use 2 "another VM or program has it" "$RUN" --vfio $DISK --mem 96M --kernel "$BUILD/guests/hello.elf"
+expect in-use 2 "another VM or program has it" "$RUN" --vfio $DISK,by=node --mem 96M --kernel "$BUILD/guests/hello.elf"
 expect in-use-by-group 2 "another VM or program has its group" "$RUN" --vfio $DISK,by=group --mem 96M --kernel "$BUILD/guests/hello.elf"
 for _ in 1 2; do
 	for h in $(pgrep -P $pid -x insula-vfio); do kill -9 "$h"; done
@@ -87,7 +87,7 @@ expect handed-in-twice 2 "$node: another VM or program has it, or a VM before ha
 exec {fd}>&- {fd}<>/dev/iommu
 expect not-its-node 2 "fd $fd; expected /dev/vfio/[0-9]+, its group, or $node" "$RUN" --vfio "$msi,fd=$fd" --kernel "$BUILD/guests/edu.elf"
 exec {fd}>&-
-expect mixed 2 'expected the same of all functions of a VM' "$RUN" --mem 32M --vfio "$msi" --vfio "$DISK,bind,by=group" --kernel "$BUILD/guests/edu.elf"
+expect mixed 2 'expected the same of all functions of a VM' "$RUN" --mem 32M --vfio "$msi,by=node" --vfio "$DISK,bind,by=group" --kernel "$BUILD/guests/edu.elf"
 has_back mixed-given-back $DISK nvme
 echo >"$devices/$msi/driver_override"
 echo "$msi" >"$devices/$msi/driver/unbind"
@@ -96,6 +96,7 @@ echo "$msi" >"$devices/$msi/driver/unbind"
 
 insulad_up '"cgroup": "off"'
 expect starts 0 '' "$CTL" run -d --name h0 --hotplug 2 --mem 128M --rootfs "$T/root" --
+guest h0 true # its driver of the slots is there
 sup=$("$CTL" info h0 | member pid)
 fds=$(ls "/proc/$sup/fd" | wc -l)
 expect add 0 '"vfio1"' "$CTL" device add h0 "vfio=$msi,bind,by=node"

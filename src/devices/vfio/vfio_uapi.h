@@ -16,6 +16,18 @@
 #define IOFD_IOAS_MAP _IO(';', 0x85)
 #define IOFD_IOAS_UNMAP _IO(';', 0x86)
 
+#define IOFD_OPTION _IO(';', 0x87)
+
+/* Of an iommufd in which there is nothing yet: whose limit locked pages count for. */
+enum { IOFD_RLIMIT_MODE, IOFD_OPTION_SET = 0 };
+
+struct iofd_option {
+	uint32_t size, option;
+	uint16_t op, reserved;
+	uint32_t object;
+	uint64_t value; /* 0: of the user, over all processes; 1: of the process that maps them */
+};
+
 /* An address space of devices. */
 struct iofd_ioas_alloc {
 	uint32_t size, flags;

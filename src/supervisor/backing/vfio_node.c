@@ -62,10 +62,11 @@ int vfio_check_by(const struct vfio_config *c, struct err *e)
 		       c->address);
 }
 
-/* There is one, and we may use it: a user may have the right to the group alone. */
-static bool node_is_ours(const struct vfio_node *n)
+/* If nobody has said: by the group, which every kernel has that is not built without it
+ * (CONFIG_VFIO_GROUP). */
+static bool node_alone(void)
 {
-	return !access(n->path, R_OK | W_OK) && !access(IOMMUFD, R_OK | W_OK);
+	return access("/dev/vfio/vfio", F_OK) != 0;
 }
 
 int vfio_choose(struct vfio_back *b, const struct vfio_back *all, struct err *e)
@@ -78,7 +79,7 @@ int vfio_choose(struct vfio_back *b, const struct vfio_back *all, struct err *e)
 	else if (c->by != VFIO_BY_ANY)
 		by_node = c->by == VFIO_BY_NODE;
 	else
-		by_node = b != all ? all->by_node : has && node_is_ours(&b->node);
+		by_node = b != all ? all->by_node : has && node_alone();
 	if (by_node && !has)
 		return err_set(e, -EINVAL,
 			       "--vfio %s: the kernel makes no node " VFIO_NODES
@@ -96,10 +97,30 @@ int vfio_choose(struct vfio_back *b, const struct vfio_back *all, struct err *e)
 
 /* ---- open ---- */
 
+/* Pages are locked by the process that maps them, as by the group, and not by its user, who has
+ * other VMs and rings. It takes CAP_SYS_RESOURCE. */
+static int count_per_process(const struct vfio_back *b, struct err *e)
+{
+	struct iofd_option per_process = {.size = sizeof(per_process),
+					  .option = IOFD_RLIMIT_MODE,
+					  .op = IOFD_OPTION_SET,
+					  .value = 1};
+
+	if (!ioctl(*b->container, IOFD_OPTION, &per_process))
+		return 0;
+	if (errno != EPERM)
+		return err_sys(e, -errno, "--vfio %s: the locked memory of " IOMMUFD,
+			       b->conf->address);
+	log_info("%s: its locked memory is counted with that of all VMs of this user",
+		 b->conf->address);
+	return 0;
+}
+
 static int open_iommufd(struct vfio_back *b, const struct vfio_back *all, struct err *e)
 {
 	struct iofd_ioas_alloc ioas = {.size = sizeof(ioas)};
 	const char *address = b->conf->address;
+	int rc;
 
 	if (*b->container >= 0) {
 		b->ioas = all->ioas;
@@ -109,6 +130,9 @@ static int open_iommufd(struct vfio_back *b, const struct vfio_back *all, struct
 	if (*b->container < 0)
 		return err_sys(e, -errno, "--vfio %s: " IOMMUFD, address);
 	b->first = true;
+	rc = count_per_process(b, e);
+	if (rc)
+		return rc;
 	if (ioctl(*b->container, IOFD_IOAS_ALLOC, &ioas))
 		return err_sys(e, -errno, "--vfio %s: an address space of " IOMMUFD, address);
 	b->ioas = ioas.ioas;
@@ -138,8 +162,8 @@ static int open_node(struct vfio_back *b, struct err *e)
 	return 0;
 }
 
-/* Binding claims the whole group for this iommufd, with the kernel's own look at who is in it, and
- * is refused with EPERM where interrupts could be forged. */
+/* Binding claims the whole group for this iommufd, with the kernel's own look at who is in it. It is
+ * refused with EPERM where interrupts could be forged, and if another iommufd has the group. */
 static int bind_node(struct vfio_back *b, struct err *e)
 {
 	struct vfio_node_bind to = {.argsz = sizeof(to), .iommufd = *b->container};
@@ -149,7 +173,8 @@ static int bind_node(struct vfio_back *b, struct err *e)
 	if (ioctl(b->device, VFIO_NODE_BIND, &to)) {
 		if (errno == EBUSY || errno == EINVAL)
 			return taken(b, e);
-		return err_sys(e, -errno, "--vfio %s: the IOMMU%s", address,
+		return err_sys(e, -errno, "--vfio %s: %sthe IOMMU%s", address,
+			       errno == EPERM ? "another program has its group by a node, or " : "",
 			       errno == EPERM ? VFIO_NO_REMAPPING : "");
 	}
 	if (ioctl(b->device, VFIO_NODE_ATTACH, &at))
