@@ -217,9 +217,10 @@ int hv_irq_unbind(struct hv_vm *vm, unsigned line, hv_event event, struct err *e
  *
  * A record that is damaged, of another version or size, of a type that is not known, missing or
  * there twice is -EPROTO, and nothing has changed; a processor that is not the same enough is
- * -EOPNOTSUPP; both say what was expected. After any other failure the VM is half set: destroy it.
+ * -EOPNOTSUPP, and so are records of another hypervisor; both say what was expected. After any
+ * other failure the VM is half set: destroy it.
  * Values are the hypervisor's to check: a record that was made with intent can set anything inside
- * the guest, and nothing outside of it. Windows: -EOPNOTSUPP, so far.
+ * the guest, and nothing outside of it. Windows before 10 20H2: -EOPNOTSUPP.
  */
 #define HV_STATE_MAX 65536u /* bytes of one get at most */
 

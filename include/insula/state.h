@@ -33,6 +33,7 @@ extern "C" {
 #define STATE_KVM_X86 0x100u /* src/hv/kvm/x86/state.c: hv_vm_state_get(), hv_vcpu_state_get() */
 #define STATE_VMM 0x200u     /* src/vmm/save.c: all that insula-vmm holds */
 #define STATE_PAGES 0x300u   /* src/supervisor/snapshot/pages.c: device pages */
+#define STATE_WHP_X86 0x400u /* src/hv/whp/state.c: as STATE_KVM_X86 */
 
 struct state_head {
 	uint32_t type;

@@ -149,7 +149,7 @@ static void write_tables(struct fixture *f)
  * only. */
 static bool has_vectors(void)
 {
-	return access("/sys/module/kvm_pvm", F_OK) != 0;
+	return access(CASES_ROOT "/sys/module/kvm_pvm", F_OK) != 0;
 }
 
 static void start_counter(struct fixture *f, unsigned ncpus)
@@ -195,7 +195,7 @@ static void expect_what_it_had(const struct fixture *f)
 START_TEST(moves_to_another_vm)
 {
 	hv_event ev = host_event();
-	struct hv_regs before, after;
+	struct hv_regs before = {0}, after = {0};
 	struct snapshot s;
 	struct fixture f;
 	uint32_t n = 0;
@@ -248,6 +248,8 @@ START_TEST(goes_on_after_its_state_was_taken)
 		if (n % 2)
 			hv_vcpu_kick(f.v[0]);
 		ck_assert_int_eq(take(&f, &s), 0);
+		if (!(n % 2) && !CASES_STATE_CANCELS)
+			continue;
 		next_exit(f.v[0], &x);
 		ck_assert_int_eq(x.kind, HV_EXIT_CANCELED);
 	}
@@ -379,9 +381,9 @@ START_TEST(refused_state)
 		ck_assert_int_eq(set_cpu(&f, 0, s.cpu[0], len), -EPROTO);
 		s.cpu[0][n] ^= (uint8_t)(1u << n % 8);
 	}
-	for (unsigned nth = 0; nth < 10; nth++) {
+	for (unsigned nth = 0; nth < CASES_RECORDS; nth++) {
 		rewrite(&o, s.cpu[0], len, nth, (struct state_head){.type = 0x40});
-		expect_refusal(&f, &o, "unknown type 0x1");
+		expect_refusal(&f, &o, "unknown type 0x");
 		rewrite(&o, s.cpu[0], len, nth, (struct state_head){.version = 1});
 		expect_refusal(&f, &o, "version 2, expected 1");
 		rewrite(&o, s.cpu[0], len, nth, (struct state_head){.index = 1});
@@ -401,13 +403,14 @@ START_TEST(refused_state)
 	ck_assert_int_eq(hv_vm_state_set(f.vm, s.cpu[0], len, &f.e), -EPROTO);
 	ck_assert_int_eq(hv_vm_state_set(f.vm, s.vm, s.vm_len - 8, &f.e), -EPROTO);
 	/* Nothing of all that has changed anything. */
-	expect_canceled(f.v[0]);
+	if (CASES_STATE_CANCELS)
+		expect_canceled(f.v[0]);
 	expect_out(f.v[0], 0x20, 4, 2);
 	close_vm(&f);
 }
 END_TEST
 
-/* Values that fit their sums: KVM takes or refuses them, and that is all that happens. */
+/* Values that fit their sums: the hypervisor takes or refuses them, and that is all that happens. */
 START_TEST(hostile_values)
 {
 	static uint8_t room[HV_STATE_MAX];
@@ -442,6 +445,26 @@ START_TEST(hostile_values)
 }
 END_TEST
 
+/* A snapshot is of one hypervisor: the other one's says whose it is. */
+START_TEST(another_hypervisor)
+{
+	struct snapshot s;
+	struct fixture f;
+	struct state_head h;
+
+	start_counter(&f, 1);
+	ck_assert_int_eq(take(&f, &s), 0);
+	memcpy(&h, s.vm, sizeof(h));
+	h.type ^= STATE_KVM_X86 ^ STATE_WHP_X86;
+	memcpy(s.vm, &h, sizeof(h));
+	ck_assert_int_eq(hv_vm_state_set(f.vm, s.vm, s.vm_len, &f.e), -EOPNOTSUPP);
+	ck_assert_msg(strstr(f.e.text, "another hypervisor"), "%s", f.e.text);
+	ck_assert_msg(strstr(f.e.text, "KVM"), "%s", f.e.text);
+	ck_assert_msg(strstr(f.e.text, "Windows Hypervisor Platform"), "%s", f.e.text);
+	close_vm(&f);
+}
+END_TEST
+
 START_TEST(little_room)
 {
 	uint8_t room[HV_STATE_MAX];
@@ -469,6 +492,7 @@ static void add_state(TCase *t)
 	tcase_add_test(t, amid_a_device_access);
 	tcase_add_test(t, refused_state);
 	tcase_add_test(t, hostile_values);
+	tcase_add_test(t, another_hypervisor);
 	tcase_add_test(t, little_room);
 }
 

@@ -17,6 +17,9 @@
 #define CASES_TIME_STOPS false
 #define CASES_ERROR_CODE KVM_EXIT_INTERNAL_ERROR
 #define CASES_ERROR_TEXT "KVM internal error"
+#define CASES_ROOT ""
+#define CASES_RECORDS 10
+#define CASES_STATE_CANCELS true
 
 static intptr_t cases_open(void)
 {

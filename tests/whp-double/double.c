@@ -137,12 +137,16 @@ static whp_hr set_property(void *p, uint32_t code, const void *buf, uint32_t siz
 	whp_hr hr;
 
 	check_partition(p, "WHvSetPartitionProperty");
-	if (the->set_up)
+	if (the->set_up && code != WHP_PROP_TIME)
 		violate("WHvSetPartitionProperty after WHvSetupPartition");
 	if (size > DOUBLE_PROP_SIZE || the->nprops == DOUBLE_LIST)
 		violate("WHvSetPartitionProperty: more than the double holds");
 	if (refuse("set_property", &hr))
 		return hr;
+	if (code == WHP_PROP_TIME) {
+		memcpy(&the->time, buf, sizeof(the->time));
+		return 0;
+	}
 	memcpy(&mode, buf, sizeof(mode));
 	if (code == WHP_PROP_LAPIC && mode == WHP_LAPIC_X2APIC && the->no_x2apic)
 		return WHP_E_INVALIDARG;
@@ -316,6 +320,9 @@ static whp_hr get_registers(void *p, uint32_t index, const uint32_t *names, uint
 	check_values(v, "WHvGetVirtualProcessorRegisters");
 	if (refuse("get_registers", &hr))
 		return hr;
+	for (uint32_t i = 0; i < n && the->lacks; i++)
+		if (names[i] == the->lacks)
+			return (whp_hr)0x80370309; /* invalid register name */
 	for (uint32_t i = 0; i < n; i++)
 		memcpy((char *)v + i * sizeof(*v), &find_reg(&the->vp[index], names[i])->v,
 		       sizeof(*v));
@@ -436,6 +443,65 @@ static whp_hr suspend_time(void *p)
 	return 0;
 }
 
+/* ---- state ---- */
+
+static whp_hr get_property(void *p, uint32_t code, void *buf, uint32_t size, uint32_t *written)
+{
+	whp_hr hr;
+
+	check_partition(p, "WHvGetPartitionProperty");
+	if (refuse("get_property", &hr))
+		return hr;
+	if (code != WHP_PROP_TIME)
+		violate("WHvGetPartitionProperty: not the time");
+	return give(buf, size, written, &the->time, sizeof(the->time));
+}
+
+static whp_hr get_xsave(void *p, uint32_t index, void *buf, uint32_t size, uint32_t *written)
+{
+	check_running(p, index, "WHvGetVirtualProcessorXsaveState");
+	return give(buf, size, written, the->vp[index].xsave, DOUBLE_XSAVE);
+}
+
+static whp_hr set_xsave(void *p, uint32_t index, const void *buf, uint32_t size)
+{
+	check_running(p, index, "WHvSetVirtualProcessorXsaveState");
+	if (size != DOUBLE_XSAVE)
+		violate("WHvSetVirtualProcessorXsaveState: size");
+	memcpy(the->vp[index].xsave, buf, size);
+	return 0;
+}
+
+static whp_hr get_lapic(void *p, uint32_t index, void *buf, uint32_t size, uint32_t *written)
+{
+	check_running(p, index, "WHvGetVirtualProcessorInterruptControllerState2");
+	return give(buf, size, written, the->vp[index].lapic, DOUBLE_LAPIC);
+}
+
+/* Its mode is among the registers: they come first. What is pending goes by what it holds. */
+static whp_hr set_lapic(void *p, uint32_t index, const void *buf, uint32_t size)
+{
+	struct double_vp *v = &the->vp[index];
+
+	check_running(p, index, "WHvSetVirtualProcessorInterruptControllerState2");
+	if (size != DOUBLE_LAPIC)
+		violate("WHvSetVirtualProcessorInterruptControllerState2: size");
+	if (!find_reg(v, WHP_REG_APIC_BASE)->written)
+		violate("the local APIC's state before its mode");
+	if (find_reg(v, (uint32_t)WHP_REG_ACTIVITY)->written)
+		violate("the activity before the local APIC");
+	memcpy(v->lapic, buf, size);
+	return 0;
+}
+
+static whp_hr cpuid(void *p, uint32_t index, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	(void)leaf, (void)subleaf;
+	check_running(p, index, "WHvGetVirtualProcessorCpuidOutput");
+	r[0] = r[1] = r[2] = r[3] = the->cpuid;
+	return 0;
+}
+
 /* ---- for the test ---- */
 
 struct whp_api double_api(bool old)
@@ -461,12 +527,19 @@ struct whp_api double_api(bool old)
 		register_doorbell,
 		unregister_doorbell,
 		suspend_time,
+		get_property,
+		get_xsave,
+		set_xsave,
+		get_lapic,
+		set_lapic,
+		cpuid,
 	};
 
 	if (old) {
 		a.create_port = NULL;
 		a.delete_port = NULL;
 		a.suspend_time = NULL;
+		a.cpuid = NULL;
 	}
 	return a;
 }

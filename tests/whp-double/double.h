@@ -15,7 +15,9 @@
 #include "hv/whp/whp_abi.h"
 
 #define DOUBLE_VPS 4
-#define DOUBLE_REGS 64
+#define DOUBLE_REGS 192
+#define DOUBLE_XSAVE 576 /* bytes of a small processor's */
+#define DOUBLE_LAPIC 4096
 #define DOUBLE_LIST 32
 #define DOUBLE_PROP_SIZE 64
 #define DOUBLE_BLOCK 0xb10cu /* a scripted exit that waits for a cancel */
@@ -38,6 +40,7 @@ struct double_vp {
 	bool exists, canceled;
 	struct double_reg reg[DOUBLE_REGS];
 	unsigned nregs;
+	uint8_t xsave[DOUBLE_XSAVE], lapic[DOUBLE_LAPIC];
 };
 struct double_bell {
 	struct whp_doorbell d;
@@ -69,6 +72,9 @@ struct whp_double {
 	unsigned ninterrupts;
 	struct double_vp vp[DOUBLE_VPS];
 	uint64_t dirty[4]; /* what the next query says */
+	uint64_t time;     /* the partition's */
+	uint32_t cpuid;    /* what each leaf says */
+	uint32_t lacks;    /* a register that this processor has not got; 0: none */
 	struct whp_exit script[DOUBLE_LIST];
 	unsigned nscript, at;
 	unsigned runs, cancels, suspensions;

@@ -104,7 +104,7 @@ struct vp {
 	uint64_t exits;
 	/* CPUID before the first instruction (kvm_cpuid.c) */
 	bool configured;
-	struct kvm_cpuid2 *cpuid;
+	struct kvm_cpuid2 *cpuid, *defaults; /* with and without the answers */
 	uint32_t asked; /* entries of it that have been answered */
 	bool asking;
 	struct kvm_regs saved;
@@ -177,6 +177,12 @@ unsigned port_length(const uint8_t *code, unsigned n, bool code64, bool *string,
 /* kvm_irq.c */
 int start_watcher(struct partition *p);
 void stop_watcher(struct partition *p);
+
+/* kvm_state.c: registers that kvm_vp.c does not know itself; *changed_e: `e` is to be stored. */
+HRESULT state_get_register(struct vp *v, uint32_t name, WHV_REGISTER_VALUE *out);
+HRESULT state_set_register(struct vp *v, struct kvm_vcpu_events *e, uint32_t name,
+			   const WHV_REGISTER_VALUE *in, bool *changed_e);
+HRESULT state_set_time(struct partition *p, const void *buf, UINT32 size);
 
 /* kvm_time.c */
 void time_goes_on(struct partition *p);

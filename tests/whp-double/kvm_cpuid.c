@@ -135,6 +135,19 @@ static bool is_asked(const struct partition *p, uint32_t leaf)
 	return false;
 }
 
+/* What the platform says by itself. */
+HRESULT WINAPI WHvGetVirtualProcessorCpuidOutput(WHV_PARTITION_HANDLE h, UINT32 index, UINT32 leaf,
+						 UINT32 sub, WHV_CPUID_OUTPUT *out)
+{
+	struct vp *v = vp_of(h, index, "WHvGetVirtualProcessorCpuidOutput");
+	const struct kvm_cpuid_entry2 *e = v ? find_leaf(v->defaults, leaf, sub) : NULL;
+
+	memset(out, 0, sizeof(*out));
+	if (e)
+		*out = (WHV_CPUID_OUTPUT){e->eax, e->ebx, e->ecx, e->edx};
+	return v ? S_OK : DOUBLE_E_NO_VP;
+}
+
 /* Take the answer to the last question out of the registers. */
 static bool take_answer(struct vp *v)
 {

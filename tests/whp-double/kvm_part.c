@@ -179,6 +179,8 @@ HRESULT WINAPI WHvSetPartitionProperty(WHV_PARTITION_HANDLE h, WHV_PARTITION_PRO
 	struct partition *p = h;
 	UINT64 v = 0;
 
+	if (p && p->set_up && code == WHvPartitionPropertyCodeReferenceTime)
+		return state_set_time(p, buf, size);
 	if (!p || p->set_up)
 		return complain(E_INVALIDARG, "property 0x%x: no partition, or set up", code);
 	memcpy(&v, buf, size < sizeof(v) ? size : sizeof(v));

@@ -22,7 +22,8 @@ static int open_vp(struct partition *p, struct vp *v)
 		return v->fd;
 	v->run = sys_map(v->fd, p->run_size);
 	v->cpuid = cpuid_supported(p);
-	if (!v->run || !v->cpuid)
+	v->defaults = cpuid_supported(p);
+	if (!v->run || !v->cpuid || !v->defaults)
 		return -12; /* ENOMEM */
 	/* What registers may hold depends on it; at the first run it is set again (kvm_cpuid.c). */
 	return sys_ioctl(v->fd, KVM_SET_CPUID2, v->cpuid);
@@ -33,8 +34,9 @@ static void close_vp(struct vp *v)
 	sys_unmap(v->run, v->p->run_size);
 	sys_close(v->fd);
 	free(v->cpuid);
+	free(v->defaults);
 	v->run = NULL;
-	v->cpuid = NULL;
+	v->cpuid = v->defaults = NULL;
 	v->fd = -1;
 	v->exists = false;
 }
@@ -219,7 +221,7 @@ static int store_state(struct vp *v, struct state *t)
 	return r;
 }
 
-static HRESULT get_one(struct state *t, uint32_t name, WHV_REGISTER_VALUE *out)
+static HRESULT get_one(struct vp *v, struct state *t, uint32_t name, WHV_REGISTER_VALUE *out)
 {
 	memset(out, 0, sizeof(*out));
 	if (general(&t->r, name)) {
@@ -233,27 +235,18 @@ static HRESULT get_one(struct state *t, uint32_t name, WHV_REGISTER_VALUE *out)
 		out->Table.Limit = table(&t->s, name)->limit;
 	} else if (name == (uint32_t)WHvRegisterInterruptState) {
 		out->InterruptState.InterruptShadow = t->e.interrupt.shadow != 0;
+		out->InterruptState.NmiMasked = t->e.nmi.masked != 0;
 	} else {
-		return complain(DOUBLE_E_REGISTER, "register 0x%x is not known here", name);
+		return state_get_register(v, name, out);
 	}
 	return S_OK;
 }
 
-static HRESULT set_mtrr(struct vp *v, uint64_t value)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} m = {.head = {.nmsrs = 1}, .entry = {.index = 0x2ff, .data = value}};
-
-	return sys_ioctl(v->fd, KVM_SET_MSRS, &m) == 1 ? S_OK : E_INVALIDARG;
-}
-
 static HRESULT set_pending(struct state *t, const WHV_X64_PENDING_EXCEPTION_EVENT *w)
 {
-	if (!w->EventPending || w->EventType != 0 || w->Vector > 31)
-		return complain(E_INVALIDARG, "pending event of type %u", w->EventType);
-	t->e.exception.injected = 1;
+	if (w->EventPending && (w->EventType != 0 || w->Vector > 31))
+		return E_INVALIDARG;
+	t->e.exception.injected = w->EventPending;
 	t->e.exception.nr = (uint8_t)w->Vector;
 	t->e.exception.has_error_code = w->DeliverErrorCode;
 	t->e.exception.error_code = w->ErrorCode;
@@ -267,8 +260,10 @@ static HRESULT set_debug(struct vp *v, struct state *t, uint64_t value)
 	struct kvm_debugregs d;
 	int r = sys_ioctl(v->fd, KVM_GET_DEBUGREGS, &d);
 
+	if (!value)
+		return S_OK;
 	if (value != 1u << 4)
-		return complain(E_NOTIMPL, "debug exception 0x%llx", (unsigned long long)value);
+		return E_INVALIDARG;
 	d.dr6 |= 1u << 14;
 	if (r >= 0)
 		r = sys_ioctl(v->fd, KVM_SET_DEBUGREGS, &d);
@@ -296,16 +291,15 @@ static HRESULT set_one(struct vp *v, struct state *t, uint32_t name, const WHV_R
 		t->changed_s = true;
 	} else if (name == (uint32_t)WHvRegisterInterruptState) {
 		t->e.interrupt.shadow = in->InterruptState.InterruptShadow ? 3 : 0;
+		t->e.nmi.masked = in->InterruptState.NmiMasked;
 		t->e.flags |= KVM_VCPUEVENT_VALID_SHADOW;
 		t->changed_e = true;
 	} else if (name == (uint32_t)WHvRegisterPendingEvent) {
 		return set_pending(t, &in->ExceptionEvent);
 	} else if (name == (uint32_t)WHvX64RegisterPendingDebugException) {
 		return set_debug(v, t, in->Reg64);
-	} else if (name == WHvX64RegisterMsrMtrrDefType) {
-		return set_mtrr(v, in->Reg64);
 	} else {
-		return complain(DOUBLE_E_REGISTER, "register 0x%x is not known here", name);
+		return state_set_register(v, &t->e, name, in, &t->changed_e);
 	}
 	return S_OK;
 }
@@ -331,7 +325,7 @@ HRESULT WINAPI WHvGetVirtualProcessorRegisters(WHV_PARTITION_HANDLE h, UINT32 in
 		return E_INVALIDARG;
 	hr = from_errno(load_state(v, &t));
 	for (UINT32 i = 0; i < n && hr == S_OK; i++)
-		hr = get_one(&t, (uint32_t)names[i], &values[i]);
+		hr = get_one(v, &t, (uint32_t)names[i], &values[i]);
 	return hr;
 }
 

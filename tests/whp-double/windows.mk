@@ -31,7 +31,7 @@ $(BUILD)/windows/double/winhvplatform.dll: $(call win_test_objs,$(wildcard tests
 $(BUILD)/windows/tests/%.exe:
 	@mkdir -p $(@D)
 	$(call say,WINLD)
-	$(Q)$(WIN_CC) -static -o $@ $(filter %.o,$^) $(filter %.a,$^) -lpthread
+	$(Q)$(WIN_CC) -static -Wl,--stack,0x800000 -o $@ $(filter %.o,$^) $(filter %.a,$^) -lpthread
 $(BUILD)/windows/tests/test_x86.exe: $(call win_test_objs,tests/unit/test_x86.c) $(BUILD)/windows/libinsula-hv.a
 $(BUILD)/windows/tests/test_whp.exe: $(call win_test_objs,tests/unit/test_whp.c tests/whp-double/double.c) $(BUILD)/windows/libinsula-hv.a
 $(BUILD)/windows/tests/test_hv.exe: $(call win_test_objs,tests/unit/win/test_hv.c) $(BUILD)/windows/libinsula-hv.a

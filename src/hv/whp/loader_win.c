@@ -42,6 +42,12 @@ static const struct {
 	SLOT("WHvRegisterPartitionDoorbellEvent", register_doorbell, false),
 	SLOT("WHvUnregisterPartitionDoorbellEvent", unregister_doorbell, false),
 	SLOT("WHvSuspendPartitionTime", suspend_time, false),
+	SLOT("WHvGetPartitionProperty", get_property, false),
+	SLOT("WHvGetVirtualProcessorXsaveState", get_xsave, false),
+	SLOT("WHvSetVirtualProcessorXsaveState", set_xsave, false),
+	SLOT("WHvGetVirtualProcessorInterruptControllerState2", get_lapic, false),
+	SLOT("WHvSetVirtualProcessorInterruptControllerState2", set_lapic, false),
+	SLOT("WHvGetVirtualProcessorCpuidOutput", cpuid, false),
 };
 
 /* The library stays loaded: a partition may outlive any one caller. */

@@ -283,34 +283,3 @@ void hv_vm_destroy(struct hv_vm *vm)
 	whp_lock_destroy(&vm->mem_lock);
 	free(vm);
 }
-
-/* ---- state: the platform has calls for it (WHvGetVirtualProcessorState), nobody has tried them */
-
-static int no_state(struct err *e)
-{
-	return err_set(e, -EOPNOTSUPP, "the state of a VM cannot be taken or set on Windows yet");
-}
-
-int hv_vm_state_get(struct hv_vm *vm, struct state_out *out, struct err *e)
-{
-	(void)vm, (void)out;
-	return no_state(e);
-}
-
-int hv_vm_state_set(struct hv_vm *vm, const void *state, size_t len, struct err *e)
-{
-	(void)vm, (void)state, (void)len;
-	return no_state(e);
-}
-
-int hv_vcpu_state_get(struct hv_vcpu *v, struct state_out *out, struct err *e)
-{
-	(void)v, (void)out;
-	return no_state(e);
-}
-
-int hv_vcpu_state_set(struct hv_vcpu *v, const void *state, size_t len, struct err *e)
-{
-	(void)v, (void)state, (void)len;
-	return no_state(e);
-}

@@ -50,6 +50,7 @@ enum whp_property {
 	WHP_PROP_MSR_BITMAP = 5,       /* 64 bit, enum whp_msr_bitmap */
 	WHP_PROP_CPUID_EXITS = 0x1003, /* 32 bit each */
 	WHP_PROP_LAPIC = 0x1005,       /* 32 bit, enum whp_lapic */
+	WHP_PROP_TIME = 0x100b,        /* 64 bit: the partition's reference time, 100 ns */
 	WHP_PROP_SYNTHETIC = 0x100c,   /* struct whp_synthetic */
 	WHP_PROP_PROCESSORS = 0x1fff,  /* 32 bit */
 };
@@ -96,10 +97,37 @@ enum whp_register {
 	WHP_REG_CR2 = 0x1d,
 	WHP_REG_CR3 = 0x1e,
 	WHP_REG_CR4 = 0x1f,
+	WHP_REG_CR8 = 0x20,
+	WHP_REG_DR0 = 0x21, /* then DR1, DR2, DR3, DR6, DR7 */
+	WHP_REG_XCR0 = 0x27,
+	WHP_REG_TSC = 0x2000,
 	WHP_REG_EFER = 0x2001,
+	WHP_REG_KERNEL_GS = 0x2002,
+	WHP_REG_APIC_BASE = 0x2003,
+	WHP_REG_PAT = 0x2004,
+	WHP_REG_SYSENTER_CS = 0x2005, /* then EIP, ESP */
+	WHP_REG_STAR = 0x2008,        /* then LSTAR, CSTAR, SFMASK */
 	WHP_REG_MTRR_DEF_TYPE = 0x200e,
+	WHP_REG_MTRR_BASE = 0x2010,  /* 16 of them */
+	WHP_REG_MTRR_MASK = 0x2040,  /* 16 of them */
+	WHP_REG_MTRR_FIXED = 0x2070, /* 11 of them */
+	WHP_REG_TSC_AUX = 0x207b,
+	WHP_REG_SPEC_CTRL = 0x2084,
+	WHP_REG_TSX_CTRL = 0x2088,
+	WHP_REG_XSS = 0x208b,
+	WHP_REG_U_CET = 0x208c, /* then S_CET, SSP, PL0 to PL3_SSP, INTERRUPT_SSP_TABLE_ADDR */
+	WHP_REG_TSC_DEADLINE = 0x2095,
+	WHP_REG_TSC_ADJUST = 0x2096,
+	WHP_REG_UMWAIT = 0x2098,
+	WHP_REG_XFD = 0x2099, /* then XFD_ERR */
+	WHP_REG_HYPERCALL = 0x5001,
+	WHP_REG_GUEST_OS = 0x5002,
+	WHP_REG_VP_ASSIST = 0x5013,
+	WHP_REG_REFERENCE_TSC = 0x5017,
+	WHP_REG_PENDING_INTERRUPTION = (int32_t)0x80000000,
 	WHP_REG_INTERRUPT_STATE = (int32_t)0x80000001,
 	WHP_REG_PENDING_EVENT = (int32_t)0x80000002,
+	WHP_REG_ACTIVITY = (int32_t)0x80000005,
 	WHP_REG_PENDING_DEBUG = (int32_t)0x80000006,
 };
 
@@ -238,7 +266,7 @@ struct whp_port_params {
 	struct whp_doorbell doorbell;
 };
 
-/* What is NULL is not there: only the last five may be. */
+/* What is NULL is not there: only what is newer than Windows 10 1809 may be. */
 struct whp_api {
 	whp_hr (*get_capability)(uint32_t code, void *buf, uint32_t size, uint32_t *written);
 	whp_hr (*create_partition)(void **p);
@@ -267,6 +295,13 @@ struct whp_api {
 	whp_hr (*unregister_doorbell)(void *p, const struct whp_doorbell *d);
 	/* Windows 10 1903 */
 	whp_hr (*suspend_time)(void *p);
+	/* What a snapshot needs; the last two came with Windows 10 2004, and 20H2. */
+	whp_hr (*get_property)(void *p, uint32_t code, void *buf, uint32_t size, uint32_t *written);
+	whp_hr (*get_xsave)(void *p, uint32_t index, void *buf, uint32_t size, uint32_t *written);
+	whp_hr (*set_xsave)(void *p, uint32_t index, const void *buf, uint32_t size);
+	whp_hr (*get_lapic)(void *p, uint32_t index, void *buf, uint32_t size, uint32_t *written);
+	whp_hr (*set_lapic)(void *p, uint32_t index, const void *buf, uint32_t size);
+	whp_hr (*cpuid)(void *p, uint32_t index, uint32_t leaf, uint32_t subleaf, uint32_t r[4]);
 };
 
 #endif

@@ -12,6 +12,9 @@
 #define CASES_TIME_STOPS true
 #define CASES_ERROR_CODE WHP_EXIT_MEMORY
 #define CASES_ERROR_TEXT "cannot be emulated"
+#define CASES_ROOT "Z:" /* of wine */
+#define CASES_RECORDS 4
+#define CASES_STATE_CANCELS false
 
 static intptr_t cases_open(void)
 {
@@ -24,6 +27,7 @@ static void cases_close(intptr_t dev)
 }
 
 #include "../hv_cases.h"
+#include "../hv_state.h"
 
 int main(void)
 {
@@ -33,6 +37,7 @@ int main(void)
 	int failed;
 
 	add_cases(t);
+	add_state(t);
 	suite_add_tcase(s, t);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);
