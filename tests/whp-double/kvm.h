@@ -105,7 +105,7 @@ struct vp {
 	/* CPUID before the first instruction (kvm_cpuid.c) */
 	bool configured;
 	struct kvm_cpuid2 *cpuid, *defaults; /* with and without the answers */
-	uint32_t asked; /* entries of it that have been answered */
+	uint32_t asked;                      /* entries of it that have been answered */
 	bool asking;
 	struct kvm_regs saved;
 };
