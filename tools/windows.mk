@@ -14,15 +14,16 @@ WIN_DEVICES := $(filter-out src/devices/balloon/% src/devices/mem/% src/devices/
 WIN_VMM     := $(call win_room,vmm) $(call win_room,vmm/x86) $(src_whp) $(src_x86)
 WIN_JAIL    := src/jail/check_win.c src/jail/seal_win.c
 WIN_SPEC    := $(filter-out %/config_net.c %/netpolicy.c %/config_device.c $(wildcard src/spec/manifest*.c),$(call win_room,spec))
-WIN_RUN     := $(wildcard src/supervisor/*_win.c src/supervisor/*/*_win.c) src/devices/console/uart_describe.c src/devices/virtio/virtio_describe.c $(addprefix src/supervisor/,child.c loop.c plug.c recover.c restart.c run.c vm.c vm_children.c vm_common.c vm_run.c backing/boot_memory.c backing/cmdline.c command/command.c command/exec.c control/control.c control/control_limits.c control/control_machine.c control/control_setup.c control/ctlexec.c control/ctlrenew.c control/ctlresize.c snapshot/standing.c control/result.c control/scrollback.c control/stats.c control/usage.c control/vmlog.c backing/added.c backing/balloon.c backing/balloon_idle.c backing/metadata_tree.c device/dev_balloon.c device/dev_blk.c device/dev_mem.c device/dev_rng.c device/dev_uart.c device/dev_vsock.c device/device.c) \
+WIN_RUN     := $(wildcard src/supervisor/*_win.c src/supervisor/*/*_win.c) src/devices/console/uart_describe.c src/devices/virtio/virtio_describe.c $(addprefix src/supervisor/,child.c loop.c plug.c recover.c restart.c run.c vm.c vm_children.c vm_common.c vm_run.c backing/boot_memory.c backing/cmdline.c command/command.c command/exec.c control/control.c control/control_limits.c control/control_machine.c control/control_setup.c control/ctlexec.c control/ctlrenew.c control/ctlresize.c $(addprefix snapshot/,identity.c pager.c pages.c restore.c save.c save_refuse.c snapdir.c standing.c) control/result.c control/scrollback.c control/stats.c control/usage.c control/vmlog.c backing/added.c backing/balloon.c backing/balloon_idle.c backing/metadata_tree.c device/dev_balloon.c device/dev_blk.c device/dev_mem.c device/dev_rng.c device/dev_uart.c device/dev_vsock.c device/device.c) \
 	$(WIN_SPEC) src/image/config.c src/image/cpio.c src/jail/check_win.c src/jail/spawn_win.c \
 	tools/insula-run_win.c
 WIN_DAEMON  := $(call win_room,daemon) src/daemon/main.c $(WIN_SPEC)
 WIN_CTL     := $(call win_room,ctl) $(WIN_SPEC) tools/insulactl.c
-WIN_HELPERS := insula-console insula-rng insula-blk insula-vsock insula-exec
+WIN_PAGER   := src/pager/ram.c src/pager/pager_win.c
+WIN_HELPERS := insula-console insula-rng insula-blk insula-vsock insula-exec insula-pager
 WIN_EXES    := insulad insulactl insula-run insula-vmm $(WIN_HELPERS)
 WIN_UV       = $(WIN_DEBIAN)/lib/libuv.a -lws2_32 -liphlpapi -lpsapi -luserenv -luser32
-WIN_LIBS    := -lbcrypt -lsynchronization -ladvapi32 -lpthread
+WIN_LIBS    := -lz -lbcrypt -lsynchronization -ladvapi32 -lpthread
 
 WIN_UAPI := $(BUILD)/windows/uapi/.done
 $(WIN_UAPI):
@@ -69,7 +70,7 @@ $(BUILD)/windows/$(1)/insula-run.exe: $(call win_program_objs,$(1),$(WIN_RUN) $(
 $(BUILD)/windows/$(1)/insula-vmm.exe: $(call win_program_objs,$(1),src/vmm/main.c $(WIN_VMM) $(WIN_JAIL) $(WIN_BASE))
 $(foreach h,$(WIN_HELPERS),$(eval $(BUILD)/windows/$(1)/$(h).exe: \
 	$(call win_program_objs,$(1),$(wildcard src/devices/$(h:insula-%=%)/$(h:insula-%=%)_main.c src/$(h:insula-%=%)/$(h:insula-%=%)_main.c) \
-	$(if $(filter %-exec,$(h)),$(call win_room,exec)) $(WIN_DEVICES) $(WIN_JAIL) $(WIN_BASE))))
+	$(if $(filter %-exec,$(h)),$(call win_room,exec)) $(if $(filter %-pager,$(h)),$(WIN_PAGER)) $(WIN_DEVICES) $(WIN_JAIL) $(WIN_BASE))))
 $(foreach x,$(WIN_EXES),$(BUILD)/windows/$(1)/$(x).exe):
 	@mkdir -p $$(@D)
 	$$(call say,WINLD)

@@ -108,6 +108,13 @@ int shm_create(const char *name, uint64_t size, struct err *e);
 int shm_map(int fd, uint64_t size, uint64_t off, size_t len, bool writable, void **out,
 	    struct err *e);
 void shm_unmap(void *at, size_t len);
+/* Bytes of it that is not mapped: pread(2), pwrite(2). The range is inside it. Windows: mapped for a
+ * moment. */
+int shm_read(int fd, void *buf, size_t len, uint64_t off);
+int shm_write(int fd, const void *buf, size_t len, uint64_t off);
+/* The next byte from `from` on that may be other than zero; `size`, that of the whole, if there is
+ * none. */
+uint64_t shm_data(int fd, uint64_t from, uint64_t size);
 /* The first `len` bytes of each of `n` mappings of shm_map() once more, one behind the other: the
  * same memory. `len` is a multiple of 4096. NULL: this system cannot, or not now. */
 void *shm_join(void *const map[], unsigned n, size_t len);
@@ -149,11 +156,19 @@ int file_size(int fd, uint64_t *size);
 /* pread/pwrite until done or error; a short file is -ENODATA. */
 int read_full(int fd, void *buf, size_t len, uint64_t off);
 int write_full(int fd, const void *buf, size_t len);
+/* pwrite until done or error. */
+int write_full_at(int fd, const void *buf, size_t len, uint64_t off);
+/* Make what was written to it last. */
+int file_sync(int fd);
 
 /* Does a path mean the same from every directory? */
 bool path_is_absolute(const char *path);
 /* Can it follow a directory and a slash? Windows: "C:x" and "\\x" are neither this nor that. */
 bool path_is_relative(const char *path);
+
+/* The same path from every directory, without links if the system has them; the caller's. NULL, with
+ * a negative errno in *rc. */
+char *path_whole(const char *path, int *rc);
 
 /* A stdio stream that writes to what `fd` stands for, from its position; the descriptor stays the
  * caller's. NULL and errno. */

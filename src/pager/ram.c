@@ -2,8 +2,6 @@
 /* Files of guest memory. See ram.h. */
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <zlib.h>
 
 #include <insula/base.h>
@@ -100,22 +98,22 @@ static int read_table(const struct ram *r, struct ram_file *f, struct err *e)
 {
 	uint64_t want = r->size + table_size(r) + sizeof(struct ram_tail);
 	struct ram_tail t;
-	struct stat st;
-	int rc;
+	uint64_t size;
+	int rc = file_size(f->fd, &size);
 
-	if (fstat(f->fd, &st))
-		return err_sys(e, -errno, "its size");
-	if (st.st_size < (off_t)sizeof(t))
-		return err_set(e, -EPROTO, "it has %lld bytes", (long long)st.st_size);
-	rc = read_full(f->fd, &t, sizeof(t), (uint64_t)st.st_size - sizeof(t));
+	if (rc)
+		return err_sys(e, rc, "its size");
+	if (size < sizeof(t))
+		return err_set(e, -EPROTO, "it has %llu bytes", (unsigned long long)size);
+	rc = read_full(f->fd, &t, sizeof(t), size - sizeof(t));
 	if (rc)
 		return err_sys(e, rc, "its end");
 	rc = check_tail(r, &t, e);
 	if (rc)
 		return rc;
-	if ((uint64_t)st.st_size != want)
-		return err_set(e, -EPROTO, "it has %lld bytes; expected %llu",
-			       (long long)st.st_size, (unsigned long long)want);
+	if (size != want)
+		return err_set(e, -EPROTO, "it has %llu bytes; expected %llu",
+			       (unsigned long long)size, (unsigned long long)want);
 	rc = read_full(f->fd, f->block, table_size(r), r->size);
 	if (rc)
 		return err_sys(e, rc, "its table");
@@ -203,49 +201,23 @@ static int compose(struct ram *r, unsigned n, uint32_t b, uint8_t *to, struct er
 
 /* ---- save ---- */
 
-/* Bytes of memory or of an image, at `at`: all of them. */
-static int write_at(int fd, const void *buf, size_t len, uint64_t at, const char *what,
-		    struct err *e)
-{
-	const uint8_t *p = buf;
+typedef int write_fn(int fd, const void *buf, size_t len, uint64_t at);
 
-	while (len) {
-		ssize_t n = pwrite(fd, p, len, (off_t)at);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return err_sys(e, n ? -errno : -EIO, "%s cannot be written", what);
-		p += n;
-		at += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
-static int write_pages(struct ram *r, int fd, uint32_t b, const uint8_t *block, uint16_t present,
-		       const char *what, struct err *e)
+/* write_full_at(): into a file; shm_write(): into guest memory. */
+static int write_pages(struct ram *r, int fd, write_fn *write, uint32_t b, const uint8_t *block,
+		       uint16_t present, const char *what, struct err *e)
 {
 	uint64_t at = (uint64_t)b * RAM_BLOCK;
 	unsigned from = 0, n;
 
 	for (; (n = next_run(present, &from)); from += n) {
-		int rc = write_at(fd, block + from * RAM_PAGE, n * RAM_PAGE, at + from * RAM_PAGE,
-				  what, e);
+		int rc = write(fd, block + from * RAM_PAGE, n * RAM_PAGE, at + from * RAM_PAGE);
 
 		if (rc)
-			return rc;
+			return err_sys(e, rc, "%s cannot be written", what);
 		r->pages += n;
 	}
 	return 0;
-}
-
-/* The next byte of the memory that is not in a hole, `size` if there is none. */
-static uint64_t next_data(const struct ram *r, uint64_t from)
-{
-	off_t at = lseek(r->mem, (off_t)from, SEEK_DATA);
-
-	return at < 0 ? (errno == ENXIO ? r->size : from) : (uint64_t)at;
 }
 
 static uint16_t changed(const uint8_t *now, const uint8_t *before, unsigned npages)
@@ -273,11 +245,12 @@ static int save_block(struct ram *r, uint32_t b, bool hole, struct err *e)
 		return rc;
 	if (hole)
 		memset(now, 0, len);
-	else if (read_full(r->mem, now, len, (uint64_t)b * RAM_BLOCK))
+	else if (shm_read(r->mem, now, len, (uint64_t)b * RAM_BLOCK))
 		return err_set(e, -EIO, "guest memory cannot be read");
 	out->block[b].present = changed(now, rc ? base : NULL, pages_of(r, b));
 	out->block[b].crc = crc_of(now, out->block[b].present);
-	return write_pages(r, out->fd, b, now, out->block[b].present, "the snapshot's memory", e);
+	return write_pages(r, out->fd, write_full_at, b, now, out->block[b].present,
+			   "the snapshot's memory", e);
 }
 
 int ram_save_end(struct ram *r, struct err *e)
@@ -288,10 +261,10 @@ int ram_save_end(struct ram *r, struct err *e)
 
 	memcpy(t.magic, RAM_MAGIC, sizeof(t.magic));
 	t.crc = crc_of_table(r, out);
-	rc = write_at(out->fd, out->block, table_size(r), r->size, "the snapshot's table", e);
-	return rc ? rc
-		  : write_at(out->fd, &t, sizeof(t), r->size + table_size(r),
-			     "the snapshot's table", e);
+	rc = write_full_at(out->fd, out->block, table_size(r), r->size);
+	if (!rc)
+		rc = write_full_at(out->fd, &t, sizeof(t), r->size + table_size(r));
+	return rc ? err_sys(e, rc, "the snapshot's table cannot be written") : 0;
 }
 
 int ram_save_begin(struct ram *r, struct err *e)
@@ -307,7 +280,7 @@ int ram_save_block(struct ram *r, uint32_t b, struct err *e)
 	/* In order, one question answers for all blocks up to the next data. */
 	if (from < r->asked || from >= r->data) {
 		r->asked = from;
-		r->data = next_data(r, from);
+		r->data = shm_data(r->mem, from, r->size);
 	}
 	return save_block(r, b, r->data >= from + RAM_BLOCK, e);
 }
@@ -362,7 +335,8 @@ int ram_load(struct ram *r, struct err *e)
 
 		rc = ram_compose(r, b, &present, e);
 		if (!rc && present)
-			rc = write_pages(r, r->mem, b, r->buf[0], present, "guest memory", e);
+			rc = write_pages(r, r->mem, shm_write, b, r->buf[0], present,
+					 "guest memory", e);
 	}
 	return rc;
 }

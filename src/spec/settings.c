@@ -476,7 +476,7 @@ const struct setting settings[SETTINGS] = {
 	{.name = "restore",
 	 .path = "",
 	 .type = SETTING_PATH,
-	 .on = ON_LINUX,
+	 .on = ON_BOTH,
 	 .value = "DIR",
 	 .help = "go on from a snapshot (insulactl snapshot) instead of booting; disks, cards, "
 		 "shares, vsock and console are those of the snapshot unless they are said here"},

@@ -93,6 +93,8 @@ int child_spawn(struct child *c, const int *fds, unsigned nfds, struct err *e);
 /* A message to it. */
 int child_send(struct child *c, enum msg_type type, const void *body, size_t len, const int *fds,
 	       unsigned nfds);
+/* One without a body, with descriptors that it has not inherited. */
+int child_send_new(struct child *c, enum msg_type type, const int *fds, unsigned nfds);
 /* MSG_STOP. True: it will say MSG_STOPPED, or end. */
 bool child_stop(struct child *c);
 /* Has it ended, or is there none? */

@@ -19,6 +19,7 @@ void open_init(struct vm *vm);
 int open_epc(struct vm *vm, bool check_only, struct err *e);
 /* Disks, cards and the devices of others that the user named. */
 int open_ends(struct vm *vm, bool check_only, struct err *e);
+struct child;
 struct disk;
 /* One of the disks as a device. */
 int open_disk_device(struct vm *vm, struct disk *disk, const char *name, unsigned nqueues,
@@ -27,6 +28,9 @@ int open_disk_device(struct vm *vm, struct disk *disk, const char *name, unsigne
 int open_cards(struct vm *vm, struct err *e);
 /* With all devices there: the programs of those that are none, and what theirs need besides. */
 int open_programs(struct vm *vm, struct err *e);
+/* insula-pager, to be spawned. `many`: it gets a descriptor of each process that maps memory, and a
+ * region; `fsize`: how long a file may get. */
+int open_pager(struct vm *vm, struct child *c, bool many, uint64_t fsize, struct err *e);
 /* Undo all of that, and the devices, how far they ever came. */
 void open_close(struct vm *vm);
 

@@ -84,7 +84,7 @@ static int put(struct writer *w, uint32_t type, uint32_t index, const void *body
 	int rc = state_put(&o, type, VERSION, index, body, (uint32_t)size);
 
 	if (!rc)
-		rc = write_full(w->fd, o.at, o.len);
+		rc = shm_write(w->fd, o.at, o.len, w->len);
 	w->len += o.len;
 	return rc ? err_sys(e, rc, "a record of %zu bytes cannot be written", size) : 0;
 }

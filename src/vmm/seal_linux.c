@@ -23,7 +23,8 @@ unsigned vmm_device_fds(void)
 	}
 static const struct jail_rule fixed_rules[] = {
 	{SYS_read, "own events", ANY},
-	{SYS_write, "events, the log, and what a snapshot is written to", ANY},
+	{SYS_write, "events and the log", ANY},
+	{SYS_pwrite64, "what a snapshot is written to", ANY},
 	{SYS_pread64, "kernel and initrd, or what was saved", ANY},
 	{SYS_fstat, "size of kernel and initrd", ANY},
 	{SYS_newfstatat, "the same, as newer C libraries call it; the root is empty", ANY},

@@ -386,3 +386,43 @@ int write_full(int fd, const void *buf, size_t len)
 	}
 	return 0;
 }
+
+int write_full_at(int fd, const void *buf, size_t len, uint64_t off)
+{
+	const uint8_t *p = buf;
+
+	while (len) {
+		ssize_t r = pwrite(fd, p, len, (off_t)off);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r <= 0)
+			return r ? -errno : -EIO;
+		p += r;
+		off += (uint64_t)r;
+		len -= (size_t)r;
+	}
+	return 0;
+}
+
+int file_sync(int fd)
+{
+	return fsync(fd) ? -errno : 0;
+}
+
+int shm_read(int fd, void *buf, size_t len, uint64_t off)
+{
+	return read_full(fd, buf, len, off);
+}
+
+int shm_write(int fd, const void *buf, size_t len, uint64_t off)
+{
+	return write_full_at(fd, buf, len, off);
+}
+
+uint64_t shm_data(int fd, uint64_t from, uint64_t size)
+{
+	off_t at = lseek(fd, (off_t)from, SEEK_DATA);
+
+	return at < 0 ? (errno == ENXIO ? size : from) : (uint64_t)at;
+}

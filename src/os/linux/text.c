@@ -31,6 +31,14 @@ static int read_all(int fd, char *text, size_t max, size_t *len)
 	return 0;
 }
 
+char *path_whole(const char *path, int *rc)
+{
+	char *whole = realpath(path, NULL);
+
+	*rc = whole ? 0 : -errno;
+	return whole;
+}
+
 bool path_is_absolute(const char *path)
 {
 	return path[0] == '/';

@@ -281,6 +281,51 @@ int device_unmap(void *at, size_t len, struct err *e)
 	return 0;
 }
 
+/* The system maps from multiples of 64 KiB on. */
+#define SHM_STEP 65536u
+
+static int shm_copy(int fd, uint64_t off, size_t len, uint8_t *out, const uint8_t *in)
+{
+	while (len) {
+		uint64_t from = off / SHM_STEP * SHM_STEP;
+		size_t skip = (size_t)(off - from), n = SHM_STEP - skip;
+		void *at;
+
+		n = n < len ? n : len;
+		at = MapViewOfFile(fd_handle(fd), in ? FILE_MAP_WRITE : FILE_MAP_READ,
+				   (DWORD)(from >> 32), (DWORD)from, skip + n);
+		if (!at)
+			return win_errno(GetLastError());
+		if (in)
+			memcpy((uint8_t *)at + skip, in, n);
+		else
+			memcpy(out, (uint8_t *)at + skip, n);
+		UnmapViewOfFile(at);
+		in = in ? in + n : NULL;
+		out = out ? out + n : NULL;
+		off += n;
+		len -= n;
+	}
+	return 0;
+}
+
+int shm_read(int fd, void *buf, size_t len, uint64_t off)
+{
+	return shm_copy(fd, off, len, buf, NULL);
+}
+
+int shm_write(int fd, const void *buf, size_t len, uint64_t off)
+{
+	return shm_copy(fd, off, len, NULL, buf);
+}
+
+/* The system does not say which pages of a section have been touched. */
+uint64_t shm_data(int fd, uint64_t from, uint64_t size)
+{
+	(void)fd, (void)size;
+	return from;
+}
+
 void *shm_join(void *const map[], unsigned n, size_t len)
 {
 	(void)map, (void)n, (void)len;
@@ -358,4 +403,26 @@ int write_full(int fd, const void *buf, size_t len)
 		len -= n;
 	}
 	return 0;
+}
+
+int write_full_at(int fd, const void *buf, size_t len, uint64_t off)
+{
+	const uint8_t *p = buf;
+
+	while (len) {
+		OVERLAPPED at = {.Offset = (DWORD)off, .OffsetHigh = (DWORD)(off >> 32)};
+		DWORD n = 0, want = len < (1u << 30) ? (DWORD)len : 1u << 30;
+
+		if (!WriteFile(fd_handle(fd), p, want, &n, &at))
+			return win_errno(GetLastError());
+		p += n;
+		off += n;
+		len -= n;
+	}
+	return 0;
+}
+
+int file_sync(int fd)
+{
+	return FlushFileBuffers(fd_handle(fd)) ? 0 : win_errno(GetLastError());
 }

@@ -63,6 +63,28 @@ bool path_is_relative(const char *path)
 	return path[0] && path[1] != ':' && path[0] != '\\' && path[0] != '/';
 }
 
+char *path_whole(const char *path, int *rc)
+{
+	wchar_t wide[WIN_PATH_CHARS], whole[WIN_PATH_CHARS];
+	char *text = malloc(4 * WIN_PATH_CHARS);
+	DWORD n = 0;
+
+	*rc = -ENOMEM;
+	if (!text)
+		return NULL;
+	if (MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, wide, WIN_PATH_CHARS))
+		n = GetFullPathNameW(wide, WIN_PATH_CHARS, whole, NULL);
+	*rc = n && n < WIN_PATH_CHARS &&
+			      WideCharToMultiByte(CP_UTF8, 0, whole, -1, text, 4 * WIN_PATH_CHARS,
+						  NULL, NULL)
+		      ? 0
+		      : -EINVAL;
+	if (!*rc)
+		return text;
+	free(text);
+	return NULL;
+}
+
 int text_read(const char *path, bool streams, size_t max, char **text, size_t *len)
 {
 	int fd = open_to_read(path, streams), rc;

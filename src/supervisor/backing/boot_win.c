@@ -122,6 +122,21 @@ static int open_rootfs(struct boot *b, const struct vm_config *c, struct err *e)
 	return 0;
 }
 
+static int open_kernel(struct boot *b, const struct vm_config *c, const struct paths *p,
+		       bool verbose, char path[IMAGE_PATH_MAX], struct err *e)
+{
+	int rc = 0;
+
+	if (c->kernel)
+		snprintf(path, IMAGE_PATH_MAX, "%s", c->kernel);
+	else
+		rc = paths_default_kernel(p, path, IMAGE_PATH_MAX, e);
+	if (!rc)
+		rc = b->kernel = file_open(path, "--kernel", e);
+	return rc < 0 ? rc : cmdline_make(b->cmdline, c, verbose, e);
+}
+
+/* A VM that goes on from a snapshot has its kernel and initrd in its memory. */
 int boot_open(struct boot *b, const struct vm_config *c, const struct paths *p, bool check_only,
 	      bool verbose, struct err *e)
 {
@@ -129,19 +144,27 @@ int boot_open(struct boot *b, const struct vm_config *c, const struct paths *p, 
 	int rc = 0;
 
 	boot_init(b);
-	if (c->kernel)
-		snprintf(kernel, sizeof(kernel), "%s", c->kernel);
-	else
-		rc = paths_default_kernel(p, kernel, sizeof(kernel), e);
-	if (!rc)
-		rc = b->kernel = file_open(kernel, "--kernel", e);
-	if (rc >= 0)
-		rc = cmdline_make(b->cmdline, c, verbose, e);
+	if (!c->restoring)
+		rc = open_kernel(b, c, p, verbose, kernel, e);
 	if (!rc && c->rootfs)
 		rc = open_rootfs(b, c, e);
-	if (!rc)
+	if (!rc && !c->restoring)
 		rc = open_initrd(b, c, kernel, check_only, e);
+	b->own_initrd |= c->restoring && c->serve;
 	if (rc)
 		boot_close(b);
 	return rc;
+}
+
+/* What an image or a directory of this host would be. */
+json_object *boot_images(const struct boot *b, const struct vm_config *c)
+{
+	(void)b, (void)c;
+	return json_object_new_array();
+}
+
+int boot_stale(json_object *booted, const struct paths *p, struct err *e)
+{
+	(void)booted, (void)p;
+	return err_set(e, -EOPNOTSUPP, "a template: expected Linux");
 }

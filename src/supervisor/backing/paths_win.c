@@ -1,13 +1,26 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Where things are on Windows: all beside insula-run.exe, and nothing is cached. See paths.h. */
+/* Where things are on Windows: all beside insula-run.exe, but a key. See paths.h. */
 #include "os/win/win.h"
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "paths.h"
 
 #define KERNEL "\\vmlinuz"
+
+/* Where the key of snapshots is (snapdir.h); without it they have no seal. */
+static void find_cache(struct paths *p)
+{
+	const wchar_t *base = _wgetenv(L"LOCALAPPDATA");
+	char text[PATHS_MAX];
+
+	p->cache[0] = 0;
+	if (base && WideCharToMultiByte(CP_UTF8, 0, base, -1, text, PATHS_MAX, NULL, NULL) &&
+	    snprintf(p->cache, PATHS_MAX, "%s\\insula", text) >= PATHS_MAX)
+		p->cache[0] = 0;
+}
 
 int paths_find(struct paths *p, struct err *e)
 {
@@ -22,7 +35,7 @@ int paths_find(struct paths *p, struct err *e)
 	    snprintf(p->guest, PATHS_MAX, "%s\\guest", p->libexec) >= PATHS_MAX)
 		return err_set(e, -ENAMETOOLONG, "the path of insula-run.exe");
 	p->own[0] = 0;
-	p->cache[0] = 0;
+	find_cache(p);
 	return 0;
 }
 

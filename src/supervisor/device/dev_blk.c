@@ -62,6 +62,16 @@ static struct msg_limit *blk_limit_of(const struct device *d)
 	return &d->back.disk->limit;
 }
 
+static const char *blk_unsaved_so(const struct device *d)
+{
+	const char *overlay = d->back.disk->conf->overlay;
+
+	return overlay && !strcmp(overlay, "discard")
+		       ? "overlay=discard: what the guest has written is nowhere when the VM has "
+			 "ended, and cannot be part of a snapshot"
+		       : NULL;
+}
+
 const struct device_class device_blk = {
 	.program = "insula-blk",
 	.kind = "disk",
@@ -76,6 +86,7 @@ const struct device_class device_blk = {
 	.nofile = 64,
 	.describe = dev_virtio_describe,
 	.fsize = blk_fsize,
+	.unsaved_so = blk_unsaved_so,
 	.start = blk_start,
 	.quiet = blk_quiet,
 	.engine = blk_engine_name,

@@ -176,6 +176,13 @@ static struct msg_limit *net_limit_of(const struct device *d)
 	return d->back.nic->conf->vhost ? NULL : &d->back.nic->start.limit;
 }
 
+static const char *net_unsaved_so(const struct device *d)
+{
+	return d->back.nic->conf->vhost ? "vhost=on: what the kernel does with its rings cannot be "
+					  "part of a snapshot"
+					: NULL;
+}
+
 const struct device_class device_net = {
 	.program = "insula-net",
 	.kind = "net",
@@ -183,6 +190,7 @@ const struct device_class device_net = {
 	.memory = true,
 	.virtio = true,
 	.virtio_id = VIRTIO_ID_NET,
+	.unsaved_so = net_unsaved_so,
 	.threads = 3,       /* control, I/O; with vhost=on the kernel's worker, from Linux 6.4 on */
 	.queue_threads = 1, /* a pair has two queues, so this is more than enough */
 	.nofile = 96,

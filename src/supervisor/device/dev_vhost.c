@@ -143,5 +143,6 @@ const struct device_class device_vhost = {
 	.peer_began = vhost_peer_began,
 	.unsaved = "what its back end holds cannot be part of a snapshot",
 	.idle_saved = true,
+	.back_end = true,
 	.stats = &stats_vhost,
 };

@@ -8,6 +8,7 @@
 
 #include "dev_virtio.h"
 #include "supervisor/backing/vsock_os.h"
+#include "supervisor/vm_common.h"
 
 static int vsock_start(struct device *d, struct device_start *s, struct err *e)
 {
@@ -38,6 +39,13 @@ static bool vsock_message(struct vm *vm, struct device *d, enum msg_type t, cons
 	return vsock_wanted(d, &q);
 }
 
+static const char *vsock_unsaved_so(const struct device *d)
+{
+	return vm_conf(d->vm)->vsock.vhost
+		       ? "vhost=on: the kernel's part of its streams cannot be part of a snapshot"
+		       : NULL;
+}
+
 const struct device_class device_vsock = {
 	.program = "insula-vsock",
 	.kind = "vsock",
@@ -45,6 +53,7 @@ const struct device_class device_vsock = {
 	.memory = true,
 	.virtio = true,
 	.virtio_id = VIRTIO_ID_VSOCK,
+	.unsaved_so = vsock_unsaved_so,
 	.threads = 3, /* control, I/O; with vhost=on the kernel's worker, from Linux 6.4 on */
 	.nofile = VSOCK_MAX_CONNS + VSOCK_OTHER_FDS,
 	.describe = dev_virtio_describe,

@@ -109,6 +109,11 @@ struct device_class {
 	const char *unsaved;
 	/* It can as long as no driver has it: then its page is all that there is. */
 	bool idle_saved;
+	/* The same, as this one is set up. NULL: all of them can. */
+	const char *(*unsaved_so)(const struct device *d);
+	/* A program that is none of ours is behind it, maps guest memory, and is another one after a
+	 * restore. */
+	bool back_end;
 	const struct stat_names *stats;
 };
 

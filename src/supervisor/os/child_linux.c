@@ -167,6 +167,11 @@ int child_send(struct child *c, enum msg_type type, const void *body, size_t len
 	return msg_send(c->os.jail.channel, type, body, len, fds, nfds);
 }
 
+int child_send_new(struct child *c, enum msg_type type, const int *fds, unsigned nfds)
+{
+	return child_send(c, type, NULL, 0, fds, nfds);
+}
+
 /* It has no descriptors to give, but for the kind that may give one. What nobody took of the last
  * message is closed here, or with the process. */
 int child_os_receive(struct child *c, enum msg_type *type, void *body, size_t size, size_t *len)

@@ -172,6 +172,23 @@ int child_send(struct child *c, enum msg_type type, const void *body, size_t len
 	return c->os.pipe ? msg_send(handle_fd(c->os.pipe), type, body, len, fds, nfds) : -EPIPE;
 }
 
+/* What it does not get to hear of is closed with it. */
+int child_send_new(struct child *c, enum msg_type type, const int *fds, unsigned nfds)
+{
+	int theirs[MSG_MAX_FDS];
+
+	for (unsigned i = 0; i < nfds; i++) {
+		HANDLE h = NULL;
+
+		if (!c->os.box.process ||
+		    !DuplicateHandle(GetCurrentProcess(), fd_handle(fds[i]), c->os.box.process, &h,
+				     0, FALSE, DUPLICATE_SAME_ACCESS))
+			return win_errno(GetLastError());
+		theirs[i] = handle_fd(h);
+	}
+	return child_send(c, type, NULL, 0, theirs, nfds);
+}
+
 int child_give(struct child *c, HANDLE h, DWORD access)
 {
 	HANDLE theirs = NULL;

@@ -331,6 +331,19 @@ int open_programs(struct vm *vm, struct err *e)
 	return rc < 0 ? rc : 0;
 }
 
+#define PAGER_NOFILE 32
+#define PAGER_NOFILE_MANY 256
+
+int open_pager(struct vm *vm, struct child *c, bool many, uint64_t fsize, struct err *e)
+{
+	int rc = child_init_open(c, vm->opened.pager_program, "insula-pager", "", 1,
+				 many ? PAGER_NOFILE_MANY : PAGER_NOFILE, e);
+
+	if (!rc)
+		c->os.fsize = fsize;
+	return rc;
+}
+
 void open_close(struct vm *vm)
 {
 	fd_close(&vm->opened.exec_program);

@@ -77,6 +77,13 @@ int open_programs(struct vm *vm, struct err *e)
 	return 0;
 }
 
+int open_pager(struct vm *vm, struct child *c, bool many, uint64_t fsize, struct err *e)
+{
+	(void)vm, (void)many, (void)fsize, (void)e;
+	child_init_contained(c, "insula-pager", "", CONTAIN_HELPER);
+	return 0;
+}
+
 void open_close(struct vm *vm)
 {
 	for (unsigned i = 0; i < vm->ndevices; i++)

@@ -16,10 +16,11 @@
 
 #include <insula/guestproto.h>
 
-#include "supervisor/backing/nic.h"
 #include "supervisor/command/exec.h"
 
-#define IDENTITY_CARD (NIC_MAC_TEXT + NIC_RECORD)
+#define IDENTITY_CARD 146 /* a MAC address, a comma, and what nic_record() says */
+struct vm;
+struct vm_config;
 struct identity {
 	const char *vm;        /* what insulad calls it; NULL: nothing; borrowed */
 	const char *host_name; /* NULL: as it was */
@@ -33,6 +34,8 @@ struct identity {
  * runs. Cards that shall have another address are offered to the driver with that one from their
  * next reset on. */
 int identity_choose(struct identity *w, struct vm *vm, json_object *config, struct err *e);
+/* identity_cards.c's part of that. */
+int identity_choose_cards(struct identity *w, struct vm *vm, json_object *config, struct err *e);
 /* And its names, before it is told: insulad calls the VM `name`, which lasts that long; or NULL. */
 void identity_name(struct identity *w, const struct vm_config *c, const char *name);
 /* Tell the guest; see exec_resumed(). */

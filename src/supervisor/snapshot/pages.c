@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 #include <insula/devpage.h>
@@ -74,7 +73,7 @@ static const char *unsaved(const struct device *d, const uint8_t page[DP_SIZE])
 
 static int read_page(const struct device *d, struct err *e)
 {
-	int rc = read_full(page_of(d), record.page, DP_SIZE, 0);
+	int rc = shm_read(page_of(d), record.page, DP_SIZE, 0);
 
 	return rc ? err_sys(e, rc, "%s: its page", d->desc.name) : 0;
 }
@@ -121,9 +120,10 @@ static int fill_page(struct device *d, const struct page_record *r, uint32_t len
 
 	for (unsigned i = 0; i < ARRAY_LEN(from); i++) {
 		size_t n = to[i] > from[i] ? to[i] - from[i] : 0;
+		int rc = shm_write(page_of(d), r->page + from[i], n, from[i]);
 
-		if (n && pwrite(page_of(d), r->page + from[i], n, (off_t)from[i]) != (ssize_t)n)
-			return err_sys(e, -errno, "%s: its page", d->desc.name);
+		if (rc)
+			return err_sys(e, rc, "%s: its page", d->desc.name);
 	}
 	d->restored = true;
 	return 0;
@@ -134,9 +134,9 @@ static int forget_back_end(const struct device *d, struct err *e)
 {
 	static const struct vhost_state none;
 
-	return pwrite(page_of(d), &none, sizeof(none), VHOST_STATE_OFF) == sizeof(none)
-		       ? 0
-		       : err_sys(e, -errno, "%s: its page", d->desc.name);
+	int rc = shm_write(page_of(d), &none, sizeof(none), VHOST_STATE_OFF);
+
+	return rc ? err_sys(e, rc, "%s: its page", d->desc.name) : 0;
 }
 
 static int take_page(struct device *d, const void *at, size_t len, unsigned i, struct err *e)
@@ -171,7 +171,7 @@ static int take_page(struct device *d, const void *at, size_t len, unsigned i, s
 	if (why)
 		return err_set(e, -EINVAL, "%s: %s", d->desc.name, why);
 	rc = fill_page(d, &record, p.len - (uint32_t)RECORD_HEAD, e);
-	return rc || d->class != &device_vhost ? rc : forget_back_end(d, e);
+	return rc || !d->class->back_end ? rc : forget_back_end(d, e);
 }
 
 /* The record that begins here; 0: it does not fit. */

@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A VM that goes on from a snapshot. See restore.h. */
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <insula/base.h>
 #include <insula/log.h>
@@ -599,7 +594,7 @@ int restore_tell(struct vm *vm, const char *name, struct err *e)
 static bool has_back_end(const struct vm *vm)
 {
 	for (unsigned i = 0; i < vm->ndevices; i++) {
-		if (vm->device[i].class == &device_vhost)
+		if (vm->device[i].class->back_end)
 			return true;
 	}
 	return false;

@@ -50,7 +50,7 @@ struct save {
 	char *last;             /* of the last one that was made; NULL: none */
 	bool last_temporary;
 	struct child pager;
-	int records; /* a memfd; owned */
+	int records; /* shared memory; owned */
 	uint64_t records_len;
 	bool was_paused, resting; /* before; by us, the vCPUs */
 	bool live;                /* the guest goes on while its memory is copied */
@@ -239,7 +239,7 @@ void save_close(struct vm *vm)
 
 static int save_sync(struct save *s, const int *fds, unsigned n)
 {
-	return child_send(&s->pager, MSG_PAGER_SYNC, NULL, 0, fds, n);
+	return child_send_new(&s->pager, MSG_PAGER_SYNC, fds, n);
 }
 
 static json_object *describe(const struct vm *vm, struct err *e)
@@ -295,7 +295,7 @@ static int write_records(struct save *s, struct err *e)
 		size_t n = s->records_len - at < sizeof(buf) ? (size_t)(s->records_len - at)
 							     : sizeof(buf);
 
-		rc = read_full(s->records, buf, n, at);
+		rc = shm_read(s->records, buf, n, at);
 		if (!rc)
 			rc = snapdir_write(&s->dir, SNAPDIR_VMM, buf, n, e);
 		at += n;
@@ -350,21 +350,6 @@ static void copied(struct vm *vm)
 		next_step(s, SAVE_SYNCS, SYNC_NS(memmap_size(&vm->memmap)));
 }
 
-static void lasts(struct vm *vm)
-{
-	struct save *s = vm->save;
-	const int fds[] = {s->dir.dir, s->dir.parent};
-	struct err e;
-	int rc = snapdir_keep(&s->dir, &e);
-
-	if (!rc && (rc = save_sync(s, fds, ARRAY_LEN(fds))))
-		err_sys(&e, rc, "insula-pager");
-	if (rc)
-		save_fail(vm, rc, e.text);
-	else
-		next_step(s, SAVE_NAMES, SYNC_NS(memmap_size(&vm->memmap)));
-}
-
 static void is_there(struct vm *vm)
 {
 	struct save *s = vm->save;
@@ -377,6 +362,26 @@ static void is_there(struct vm *vm)
 	s->last_temporary = s->order.temporary;
 	s->path = NULL;
 	save_over(vm, 0, NULL);
+}
+
+static void lasts(struct vm *vm)
+{
+	struct save *s = vm->save;
+	int fds[SNAPDIR_NAMES], rc;
+	struct err e;
+	unsigned n = 0;
+
+	rc = snapdir_keep(&s->dir, &e);
+	if (!rc)
+		n = snapdir_names_of(&s->dir, fds);
+	if (n && (rc = save_sync(s, fds, n)))
+		err_sys(&e, rc, "insula-pager");
+	if (rc)
+		save_fail(vm, rc, e.text);
+	else if (!n)
+		is_there(vm);
+	else
+		next_step(s, SAVE_NAMES, SYNC_NS(memmap_size(&vm->memmap)));
 }
 
 /* ---- 3, 4: rest, copy ---- */
@@ -491,7 +496,7 @@ static int make_records(struct vm *vm, struct err *e)
 	s->records = shm_create("insula-records", VMM_SAVE_ROOM(config_vcpus(vm->conf)), e);
 	if (s->records < 0)
 		return s->records;
-	if (child_send(&vm->vmm, MSG_SAVE, NULL, 0, &s->records, 1))
+	if (child_send_new(&vm->vmm, MSG_SAVE, &s->records, 1))
 		return err_set(e, -EIO, "insula-vmm does not take messages");
 	return 0;
 }
@@ -602,8 +607,8 @@ static int open_base(struct vm *vm, const char *path, struct err *e)
 	if (s->base.nmemory == RAM_CHAIN)
 		return err_set(e, -EINVAL, "base: '%.80s' builds on %u others already", path,
 			       RAM_CHAIN - 1);
-	s->base_path = realpath(path, NULL);
-	return s->base_path ? 0 : err_sys(e, -errno, "base: %s", path);
+	s->base_path = path_whole(path, &rc);
+	return rc ? err_sys(e, rc, "base: %s", path) : 0;
 }
 
 static struct save *save_of(struct vm *vm)

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What cannot be part of a snapshot. See save.h. */
 #include <errno.h>
-#include <string.h>
 
 #include "pages.h"
 #include "save.h"
-#include "supervisor/backing/nic.h"
 #include "supervisor/plug.h"
 #include "supervisor/vm.h"
 
@@ -21,24 +19,9 @@ static int refuse_device(const struct device *d, struct err *e)
 		return rc;
 	if (why)
 		return err_set(e, -EOPNOTSUPP, "%s: %s", d->desc.name, why);
-	if (d->class == &device_blk && d->back.disk->conf->overlay &&
-	    !strcmp(d->back.disk->conf->overlay, "discard"))
-		return err_set(
-			e, -EOPNOTSUPP,
-			"%s: overlay=discard: what the guest has written is nowhere when the "
-			"VM has ended, and cannot be part of a snapshot",
-			d->desc.name);
-	if (d->class == &device_net && d->back.nic->conf->vhost)
-		return err_set(
-			e, -EOPNOTSUPP,
-			"%s: vhost=on: what the kernel does with its rings cannot be part of "
-			"a snapshot",
-			d->desc.name);
-	if (d->class == &device_vsock && d->back.vsock->vhost)
-		return err_set(e, -EOPNOTSUPP,
-			       "%s: vhost=on: the kernel's part of its streams cannot be part of a "
-			       "snapshot",
-			       d->desc.name);
+	why = d->class->unsaved_so ? d->class->unsaved_so(d) : NULL;
+	if (why)
+		return err_set(e, -EOPNOTSUPP, "%s: %s", d->desc.name, why);
 	if (d->child.state != CHILD_READY)
 		return err_set(e, -EAGAIN, "%s has no helper at the moment", d->desc.name);
 	return 0;

@@ -20,7 +20,6 @@
 #ifndef SUPERVISOR_SNAPDIR_H
 #define SUPERVISOR_SNAPDIR_H
 
-#include <limits.h>
 #include <stdbool.h>
 
 #include <json-c/json.h>
@@ -30,7 +29,8 @@
 
 #define SNAPDIR_FORMAT 1
 #define SNAPDIR_FORMAT_PCI 2 /* the same, with devices on the PCI bus: machine.json names them */
-#define SNAPDIR_ID_LEN 32    /* hexadecimal digits */
+#define SNAPDIR_NAME_MAX 255
+#define SNAPDIR_ID_LEN 32 /* hexadecimal digits */
 
 enum snapdir_file { SNAPDIR_MACHINE, SNAPDIR_VMM, SNAPDIR_DEVICES, SNAPDIR_MEMORY, SNAPDIR_FILES };
 
@@ -39,7 +39,9 @@ enum snapdir_file { SNAPDIR_MACHINE, SNAPDIR_VMM, SNAPDIR_DEVICES, SNAPDIR_MEMOR
 struct snapdir {
 	int parent, dir; /* owned; -1: none */
 	int file[SNAPDIR_FILES];
-	char name[NAME_MAX - 7], part[NAME_MAX + 1]; /* when it is whole, and until then */
+	char *at; /* Windows: the path of the parent; owned */
+	char name[SNAPDIR_NAME_MAX - 7],
+		part[SNAPDIR_NAME_MAX + 1]; /* when it is whole, and until then */
 };
 
 void snapdir_none(struct snapdir *d);
@@ -52,6 +54,9 @@ int snapdir_write(struct snapdir *d, enum snapdir_file f, const void *buf, size_
 int snapdir_seal(struct snapdir *d, const char *text, size_t len, const char *cache, struct err *e);
 /* Everything is stable: it gets its name. */
 int snapdir_keep(struct snapdir *d, struct err *e);
+/* What is to be synced so that the name lasts: how many; 0: it does already. Borrowed. */
+#define SNAPDIR_NAMES 2
+unsigned snapdir_names_of(const struct snapdir *d, int fd[SNAPDIR_NAMES]);
 /* Close; one that was not kept is removed. */
 void snapdir_close(struct snapdir *d);
 
