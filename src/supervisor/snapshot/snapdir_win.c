@@ -90,27 +90,46 @@ static int to_wide(const char *dir, const char *name, wchar_t wide[WIN_PATH_CHAR
 	return 0;
 }
 
-/* What a link stands for is not opened, and a descriptor can be inherited. */
-static int open_in(const char *dir, const char *name, DWORD access, DWORD share, DWORD how,
-		   DWORD flags)
+static int open_with(SECURITY_ATTRIBUTES *sa, const char *dir, const char *name, DWORD access,
+		     DWORD share, DWORD how, DWORD flags)
 {
-	SECURITY_ATTRIBUTES sa = {.nLength = sizeof(sa), .bInheritHandle = TRUE};
 	wchar_t wide[WIN_PATH_CHARS];
 	int rc = to_wide(dir, name, wide);
 	HANDLE h;
 
 	if (rc)
 		return rc;
-	h = CreateFileW(wide, access, share, &sa, how, flags, NULL);
+	h = CreateFileW(wide, access, share, sa, how, flags, NULL);
 	return h == INVALID_HANDLE_VALUE ? win_errno(GetLastError()) : handle_fd(h);
+}
+
+/* To be read. What is opened can be inherited. */
+static int open_in(const char *dir, const char *name, DWORD share, DWORD flags)
+{
+	SECURITY_ATTRIBUTES sa = {.nLength = sizeof(sa), .bInheritHandle = TRUE};
+
+	return open_with(&sa, dir, name, GENERIC_READ, share, OPEN_EXISTING, flags);
+}
+
+/* A new file, for this user, whatever the directory lets its files have. */
+static int create_in(const char *dir, const char *name)
+{
+	SECURITY_ATTRIBUTES sa = {.nLength = sizeof(sa), .bInheritHandle = TRUE};
+	int fd;
+
+	sa.lpSecurityDescriptor = own_descriptor(false, "", NULL);
+	if (!sa.lpSecurityDescriptor)
+		return -EIO;
+	fd = open_with(&sa, dir, name, GENERIC_READ | GENERIC_WRITE, 0, CREATE_NEW, 0);
+	LocalFree(sa.lpSecurityDescriptor);
+	return fd;
 }
 
 /* Nobody can rename it while this is open. */
 int snapdir_open(const char *path)
 {
 	BY_HANDLE_FILE_INFORMATION i;
-	int fd = open_in(path, "", GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE, OPEN_EXISTING,
-			 FILE_FLAG_BACKUP_SEMANTICS);
+	int fd = open_in(path, "", FILE_SHARE_READ | FILE_SHARE_WRITE, FILE_FLAG_BACKUP_SEMANTICS);
 
 	if (fd < 0 || (GetFileInformationByHandle(fd_handle(fd), &i) &&
 		       i.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY))
@@ -122,8 +141,7 @@ int snapdir_open(const char *path)
 int snapdir_open_file(int dir, const char *path, const char *name, struct err *e)
 {
 	BY_HANDLE_FILE_INFORMATION i;
-	int fd = open_in(path, name, GENERIC_READ, FILE_SHARE_READ, OPEN_EXISTING,
-			 FILE_FLAG_OPEN_REPARSE_POINT);
+	int fd = open_in(path, name, FILE_SHARE_READ, FILE_FLAG_OPEN_REPARSE_POINT);
 
 	(void)dir;
 	if (fd < 0)
@@ -158,8 +176,7 @@ static int make_directory(const char *parent, const char *name)
 
 static int read_key(const char *cache, uint8_t key[SNAPDIR_KEY])
 {
-	int fd = open_in(cache, "snapshot.key", GENERIC_READ, FILE_SHARE_READ, OPEN_EXISTING,
-			 FILE_FLAG_OPEN_REPARSE_POINT);
+	int fd = open_in(cache, "snapshot.key", FILE_SHARE_READ, FILE_FLAG_OPEN_REPARSE_POINT);
 	int rc = fd < 0 ? fd : 0;
 
 	if (!rc && !is_only_ours(fd, READS | WRITES))
@@ -180,7 +197,7 @@ static int make_key(const char *cache)
 
 	random_hex(name + strlen(name), 16);
 	random_bytes(key, sizeof(key));
-	fd = open_in(cache, name, GENERIC_READ | GENERIC_WRITE, 0, CREATE_NEW, 0);
+	fd = create_in(cache, name);
 	if (fd < 0)
 		return fd;
 	rc = write_full(fd, key, sizeof(key));
@@ -302,8 +319,7 @@ static void make_sparse(int fd)
 static int make_files(struct snapdir *d, const char *part, struct err *e)
 {
 	for (unsigned i = 0; i < SNAPDIR_FILES; i++) {
-		d->file[i] = open_in(part, snapdir_names[i], GENERIC_READ | GENERIC_WRITE, 0,
-				     CREATE_NEW, 0);
+		d->file[i] = create_in(part, snapdir_names[i]);
 		if (d->file[i] < 0)
 			return err_sys(e, d->file[i], "path: %s", snapdir_names[i]);
 	}
@@ -365,7 +381,7 @@ int snapdir_make(struct snapdir *d, const char *path, struct err *e)
 int snapdir_write_seal(const struct snapdir *d, const char sum[SNAPDIR_SUM])
 {
 	char *part = path_in(d, d->part);
-	int fd = part ? open_in(part, SNAPDIR_SEAL, GENERIC_WRITE, 0, CREATE_NEW, 0) : -ENOMEM;
+	int fd = part ? create_in(part, SNAPDIR_SEAL) : -ENOMEM;
 	int rc = fd < 0 ? fd : write_full(fd, sum, SNAPDIR_SUM - 1);
 
 	if (!rc)
