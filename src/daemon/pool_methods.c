@@ -13,6 +13,7 @@
 #include "pool.h"
 #include "request.h"
 #include "spec/json.h"
+#include "spec/settings.h"
 #include "state.h"
 
 /* The pool that the parameter "name" names; NULL: refused. */
@@ -34,6 +35,11 @@ static bool pool_config_fits(struct request *r)
 {
 	json_object *config = j_get(r->params, "config");
 
+	if (settings_here == ON_WINDOWS) {
+		method_refuse_field(r, RPC_BAD_PARAMS, "config", "config.restore", NULL,
+				    "none: there are no pools on Windows yet");
+		return false;
+	}
 	if (!j_get(config, "restore")) {
 		method_refuse_field(r, RPC_BAD_PARAMS, "config", "config.restore", NULL,
 				    "the directory of a snapshot, from which the VMs go on");

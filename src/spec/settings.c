@@ -481,7 +481,7 @@ const struct setting settings[SETTINGS] = {
 	 .help = "go on from a snapshot (insulactl snapshot) instead of booting; disks, cards, "
 		 "shares, vsock and console are those of the snapshot unless they are said here"},
 	{.name = "identity",
-	 .on = ON_LINUX,
+	 .on = ON_BOTH,
 	 .value = "new|kept",
 	 .words = "new kept",
 	 .help = "with --restore: new: the guest becomes a machine of its own, with another host "

@@ -19,6 +19,7 @@ static int host_refuse(const struct vm_config *c, struct err *e)
 			   : c->mem_max     ? "--mem ...,max="
 			   : c->cpus_max    ? "--cpus ...,max="
 			   : c->mem_huge    ? "--mem ...,hugepages"
+			   : c->paused      ? "--paused"
 					    : NULL;
 
 	return what ? err_set(e, -EOPNOTSUPP, "%s: not on Windows yet", what) : 0;

@@ -507,9 +507,8 @@ static bool load_message(void *ctx, enum msg_type t, const void *body, size_t le
 		is_whole(vm);
 	} else if (!r->loaded) {
 		log_info("restore: %llu pages of memory", (unsigned long long)m->pages);
-		r->loaded = true;
+		r->loaded = true; /* and when it has ended the helpers start */
 		child_shoot(&r->pager);
-		vm_start_helpers(vm);
 	} else {
 		return false;
 	}
@@ -524,6 +523,11 @@ static void load_gone(void *ctx, const struct child_end *end)
 	if (!r->loaded) {
 		vm_end(vm, RUN_FAILED, "insula-pager %s before the guest ran", end->how);
 		return;
+	}
+	if (!r->lazy && !vm->running && !vm->ended) {
+		/* Nobody has a file of the snapshot open any more: it may be removed. */
+		snapshot_close_files(&r->snap);
+		vm_start_helpers(vm);
 	}
 	if (!r->lazy || r->damaged)
 		return;

@@ -306,12 +306,17 @@ int snapshot_open(struct snapshot *s, const char *path, const char *cache, struc
 	return rc;
 }
 
-void snapshot_close(struct snapshot *s)
+void snapshot_close_files(struct snapshot *s)
 {
 	for (unsigned i = 0; i < SNAPDIR_FILES; i++)
 		fd_close(&s->file[i]);
 	for (unsigned i = 0; i < RAM_CHAIN; i++)
 		fd_close(&s->memory[i]);
+}
+
+void snapshot_close(struct snapshot *s)
+{
+	snapshot_close_files(s);
 	json_object_put(s->machine);
 	s->machine = NULL;
 }

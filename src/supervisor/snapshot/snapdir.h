@@ -80,6 +80,8 @@ void snapshot_none(struct snapshot *s);
  * damaged; the text names the file. */
 int snapshot_open(struct snapshot *s, const char *path, const char *cache, struct err *e);
 void snapshot_close(struct snapshot *s);
+/* All that it has on the disk has been read; what machine.json says stays. */
+void snapshot_close_files(struct snapshot *s);
 
 /* SHA-256 in hexadecimal of a file or of bytes. */
 int snapdir_sum(int fd, char out[65], struct err *e);
