@@ -138,6 +138,11 @@ int child_send(struct child *c, enum msg_type type, const void *body, size_t len
 	return 0;
 }
 
+int child_send_new(struct child *c, enum msg_type type, const int *fds, unsigned nfds)
+{
+	return child_send(c, type, NULL, 0, fds, nfds);
+}
+
 int child_os_receive(struct child *c, enum msg_type *type, void *body, size_t size, size_t *len)
 {
 	struct fake *f = fake_of(c);

@@ -34,6 +34,7 @@ struct vsock_asked { /* a question of the helper's that is answered later */
 
 struct vsock {
 	uint32_t cid;
+	bool vhost;                /* never, here */
 	wchar_t name[256];         /* P; empty: no path, so the guest reaches nothing */
 	HANDLE instance;           /* where the next client comes; owned */
 	OVERLAPPED ov;             /* hEvent is owned: it has come */

@@ -8,7 +8,6 @@
 
 #include "dev_virtio.h"
 #include "supervisor/backing/vsock_os.h"
-#include "supervisor/vm_common.h"
 
 static int vsock_start(struct device *d, struct device_start *s, struct err *e)
 {
@@ -41,7 +40,7 @@ static bool vsock_message(struct vm *vm, struct device *d, enum msg_type t, cons
 
 static const char *vsock_unsaved_so(const struct device *d)
 {
-	return vm_conf(d->vm)->vsock.vhost
+	return d->back.vsock->vhost
 		       ? "vhost=on: the kernel's part of its streams cannot be part of a snapshot"
 		       : NULL;
 }
