@@ -29,7 +29,7 @@ for _ in $(seq 100); do
 	ctl info >"$T/out" 2>&1 && break
 	sleep 0.2
 done
-ctl create --name a --mem 512M </dev/null >"$T/out" 2>&1 && ctl start a </dev/null >"$T/out" 2>&1
+ctl create --name a --mem 512M --cpus 2 </dev/null >"$T/out" 2>&1 && ctl start a </dev/null >"$T/out" 2>&1
 same start 0 $?
 same exec '7 out / err ' "$(run_ exec a -- sh -c 'echo out; echo err >&2; exit 7')"
 same exec_environment '0 one /etc 1000 / ' "$(run_ exec -e A=one -w /etc -u 1000 a -- sh -c 'echo $A $(pwd) $(id -u)')"
@@ -40,10 +40,24 @@ head -c 1000000 /dev/urandom >"$T/in"
 ctl exec -i a -- sh -c 'cat; exit 3' <"$T/in" >"$T/copy" 2>"$T/out"
 same exec_input_status 3 $?
 if cmp "$T/in" "$T/copy" >"$T/out" 2>&1; then ok exec_every_byte; else not_ok exec_every_byte "$(stat -c %s "$T/copy") bytes"; fi
+# A snapshot of it, which goes on beside it: the same boot, with what was in its memory, and another name.
+complains='dmesg | grep -cE "soft lockup|rcu.*stall|Call Trace"'
+complaints=$(run_ exec a -- sh -c "$complains")
+boot=$(run_ exec a -- sh -c 'echo in memory >/run/kept; cat /proc/sys/kernel/random/boot_id')
+ctl snapshot a "Z:${T//\//\\}\\snapshot" </dev/null >"$T/out" 2>&1
+same snapshot 0 $?
+ctl run -d --name b --restore "Z:${T//\//\\}\\snapshot" --identity new -- </dev/null >"$T/out" 2>&1
+same restore 0 $?
+same restore_same_boot "$boot" "$(run_ exec b -- cat /proc/sys/kernel/random/boot_id)"
+same restore_memory '0 in memory 2 b / ' "$(run_ exec b -- sh -c 'cat /run/kept; nproc; hostname')"
+same restore_source "$boot" "$(run_ exec a -- cat /proc/sys/kernel/random/boot_id)"
+same restore_clock 0 "$(ctl exec b -- sh -c "d=\$((\$(date +%s) - $(date +%s))); [ \$d -ge -5 ] && [ \$d -le 30 ]" </dev/null >"$T/out" 2>&1; echo $?)"
+same restore_no_complaint "$complaints" "$(run_ exec b -- sh -c "$complains")"
+ctl stop -t 60 b </dev/null >"$T/out" 2>&1
 # A machine with other work is slow to begin it.
 (for _ in $(seq 30); do
 	sleep 1
-	! ctl rpc vm.exec.signal '{"id":"a","exec":5,"signal":15}' </dev/null >"$T/signal" 2>&1 || break
+	! ctl rpc vm.exec.signal '{"id":"a","exec":8,"signal":15}' </dev/null >"$T/signal" 2>&1 || break
 done) &
 same exec_signal '143 / ' "$(run_ exec a -- sleep 100)"
 same run_command '5 said / ' "$(run_ run --mem 512M -- sh -c 'echo said; exit 5')"

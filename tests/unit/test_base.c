@@ -304,6 +304,51 @@ START_TEST(waits)
 }
 END_TEST
 
+/* Memory that is not mapped, over the borders of what Windows maps at once. */
+START_TEST(shared_bytes)
+{
+	enum { SIZE = 3 * 65536, AT = 65536 - 5, LEN = 65536 + 10 };
+	static uint8_t in[LEN], out[LEN];
+	int fd = shm_create("bytes", SIZE, &e);
+	void *map;
+
+	ck_assert_msg(fd >= 0, "%s", e.text);
+	for (unsigned i = 0; i < LEN; i++)
+		in[i] = (uint8_t)(i * 7 + 1);
+	ck_assert_int_eq(shm_write(fd, in, LEN, AT), 0);
+	ck_assert_int_eq(shm_read(fd, out, LEN, AT), 0);
+	ck_assert_mem_eq(in, out, LEN);
+	ck_assert_int_eq(shm_read(fd, out, 2, AT - 1), 0);
+	ck_assert_uint_eq(out[0], 0);
+	ck_assert_uint_eq(out[1], in[0]);
+	ck_assert_int_eq(shm_map(fd, SIZE, 0, SIZE, false, &map, &e), 0);
+	ck_assert_mem_eq((uint8_t *)map + AT, in, LEN);
+	ck_assert(mem_is_zero((uint8_t *)map + AT + LEN, SIZE - AT - LEN));
+	shm_unmap(map, SIZE);
+	ck_assert_uint_le(shm_data(fd, 0, SIZE), AT);
+	ck_assert_uint_eq(shm_data(fd, AT, SIZE), AT);
+	ck_assert_int_lt(shm_read(-1, out, 1, 0), 0);
+	ck_assert_int_lt(shm_write(-1, in, 1, 0), 0);
+	fd_close(&fd);
+}
+END_TEST
+
+START_TEST(writes_at_a_place)
+{
+	char buf[8] = {0};
+	int fd = host_file("", 0, 0);
+
+	ck_assert_int_eq(write_full_at(fd, "defg", 4, 3), 0);
+	ck_assert_int_eq(write_full_at(fd, "abc", 3, 0), 0);
+	ck_assert_int_eq(file_sync(fd), 0);
+	ck_assert_int_eq(read_full(fd, buf, 7, 0), 0);
+	ck_assert_str_eq(buf, "abcdefg");
+	ck_assert_int_eq(write_full_at(-1, "a", 1, 0), -EBADF);
+	ck_assert_int_lt(file_sync(-1), 0);
+	fd_close(&fd);
+}
+END_TEST
+
 START_TEST(whole_reads)
 {
 	int fd = host_file("0123456789", 10, 10);
@@ -457,6 +502,8 @@ int main(void)
 	tcase_add_test(tc, memory_map_of_two_files);
 	tcase_add_test(tc, events);
 	tcase_add_test(tc, waits);
+	tcase_add_test(tc, shared_bytes);
+	tcase_add_test(tc, writes_at_a_place);
 	tcase_add_test(tc, whole_reads);
 	tcase_add_test(tc, clock_runs);
 	tcase_add_test(tc, nearest_words);

@@ -3,8 +3,8 @@
  * What snapdir.c needs of the system: snapdir_linux.c, snapdir_win.c. So are of snapdir.h
  * snapdir_make(), snapdir_keep(), snapdir_names_of(), snapdir_close() and snapdir_remove().
  *
- * A directory that is read is named twice, by its descriptor and by its path: Linux opens what is in
- * it by the one; Windows by the other, and nobody renames it while the first is open.
+ * A directory that is read is named twice, by its descriptor, which counts, and by its path, for
+ * messages.
  */
 #ifndef SUPERVISOR_SNAPDIR_OS_H
 #define SUPERVISOR_SNAPDIR_OS_H

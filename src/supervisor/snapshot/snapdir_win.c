@@ -2,8 +2,8 @@
 /*
  * A snapshot's directory and files on Windows. See snapdir.h and snapdir_os.h.
  *
- * Everything is opened by its path, below a directory that is held open and so keeps its name. What
- * is made is for this user, SYSTEM and administrators. A directory gets another name only while no
+ * Everything is opened by its path, below a directory that is held open and so keeps its name, and
+ * so do those above it. What is made is for this user, SYSTEM and administrators. A directory gets another name only while no
  * file in it is open, so all are closed before that, by insula-pager too (src/pager/pager_win.c);
  * MOVEFILE_WRITE_THROUGH makes the name last.
  */
@@ -125,25 +125,47 @@ static int create_in(const char *dir, const char *name)
 	return fd;
 }
 
-/* Nobody can rename it while this is open. */
-int snapdir_open(const char *path)
+/* A directory. Neither it nor what it is in can be renamed while this is open. */
+static int open_directory(const char *path, DWORD flags)
 {
 	BY_HANDLE_FILE_INFORMATION i;
-	int fd = open_in(path, "", FILE_SHARE_READ | FILE_SHARE_WRITE, FILE_FLAG_BACKUP_SEMANTICS);
+	int fd = open_in(path, "", FILE_SHARE_READ | FILE_SHARE_WRITE,
+			 FILE_FLAG_BACKUP_SEMANTICS | flags);
 
 	if (fd < 0 || (GetFileInformationByHandle(fd_handle(fd), &i) &&
-		       i.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY))
+		       i.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY &&
+		       !(i.dwFileAttributes & FILE_ATTRIBUTE_REPARSE_POINT)))
 		return fd;
 	fd_close(&fd);
 	return -ENOTDIR;
 }
 
+/* One that the user names may be a link. */
+int snapdir_open(const char *path)
+{
+	return open_directory(path, 0);
+}
+
+/* By the directory's own path: whatever `path` leads over may lead elsewhere by now. */
+static int open_below(int dir, const char *name)
+{
+	wchar_t wide[WIN_PATH_CHARS];
+	char own[4 * WIN_PATH_CHARS];
+	DWORD n = GetFinalPathNameByHandleW(fd_handle(dir), wide, WIN_PATH_CHARS, 0);
+
+	if (!n || n >= WIN_PATH_CHARS)
+		return n ? -ENAMETOOLONG : win_errno(GetLastError());
+	if (!WideCharToMultiByte(CP_UTF8, WC_ERR_INVALID_CHARS, wide, -1, own, sizeof(own), NULL,
+				 NULL))
+		return -EINVAL;
+	return open_in(own, name, FILE_SHARE_READ, FILE_FLAG_OPEN_REPARSE_POINT);
+}
+
 int snapdir_open_file(int dir, const char *path, const char *name, struct err *e)
 {
 	BY_HANDLE_FILE_INFORMATION i;
-	int fd = open_in(path, name, FILE_SHARE_READ, FILE_FLAG_OPEN_REPARSE_POINT);
+	int fd = open_below(dir, name);
 
-	(void)dir;
 	if (fd < 0)
 		return err_sys(e, fd, "snapshot: %s/%s", path, name);
 	if (GetFileType(fd_handle(fd)) == FILE_TYPE_DISK &&
@@ -275,13 +297,23 @@ static int remove_file(const char *dir, const char *name)
 	return rc == -EBUSY ? rc : 0;
 }
 
-static int remove_directory(const char *dir)
+static int remove_files(const char *dir)
 {
-	wchar_t wide[WIN_PATH_CHARS];
 	int rc = remove_file(dir, SNAPDIR_SEAL);
 
 	for (unsigned i = 0; i < SNAPDIR_FILES && !rc; i++)
 		rc = remove_file(dir, snapdir_names[i]);
+	return rc;
+}
+
+/* Not what a link of that name stands for. */
+static int remove_directory(const char *dir)
+{
+	wchar_t wide[WIN_PATH_CHARS];
+	int fd = open_directory(dir, FILE_FLAG_OPEN_REPARSE_POINT);
+	int rc = fd < 0 ? fd : remove_files(dir);
+
+	fd_close(&fd);
 	if (!rc)
 		rc = to_wide(dir, "", wide);
 	if (!rc && !RemoveDirectoryW(wide))
@@ -357,7 +389,7 @@ static int make(struct snapdir *d, const char *path, const char *part, struct er
 		d->part[0] = 0; /* nothing there is ours */
 		return rc;
 	}
-	d->dir = snapdir_open(part);
+	d->dir = open_directory(part, FILE_FLAG_OPEN_REPARSE_POINT);
 	return d->dir < 0 ? err_sys(e, d->dir, "path: %s", path) : make_files(d, part, e);
 }
 
