@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Devices: what is the same on every system. See device.h. */
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,6 +11,51 @@
 
 #include "device.h"
 #include "supervisor/snapshot/faults.h"
+
+/* ---- the page: it is written without being mapped ---- */
+
+int device_page_head(int page, struct err *e)
+{
+	const struct {
+		uint32_t magic, size;
+	} head = {DP_MAGIC, DP_SIZE};
+	int rc;
+
+	_Static_assert(offsetof(struct dp_ctrl, magic) == 0 && offsetof(struct dp_ctrl, size) == 4,
+		       "the head of struct dp_ctrl");
+	rc = shm_write(page, &head, sizeof(head), DP_CTRL_OFF);
+	return rc ? err_sys(e, rc, "device page") : 0;
+}
+
+int device_page(struct err *e)
+{
+	int fd = shm_create("insula-device", DP_SIZE, e), rc;
+
+	if (fd < 0)
+		return fd;
+	rc = device_page_head(fd, e);
+	if (!rc)
+		return fd;
+	fd_close(&fd);
+	return rc;
+}
+
+int device_set_bits(const struct device *d, unsigned reg, uint32_t bits, uint32_t *before,
+		    struct err *e)
+{
+	const int page = d->slot[d->desc.page_slot];
+	uint32_t v;
+	int rc = shm_read(page, &v, sizeof(v), DP_SHADOW_OFF + reg);
+
+	if (!rc) {
+		*before = v;
+		v |= bits;
+		rc = shm_write(page, &v, sizeof(v), DP_SHADOW_OFF + reg);
+	}
+	return rc ? err_sys(e, rc, "device page") : 0;
+}
+
+/* ---- what it is made of ---- */
 
 /* From this one on. */
 static int make_slots(struct device *d, unsigned from, struct err *e)

@@ -204,17 +204,21 @@ void device_word(struct device_start *s, const void *body, size_t len);
 /* A descriptor of what is behind it: START_OWN. Borrowed. */
 void device_add(struct device_start *s, int fd);
 
-/* ---- device_linux.c, device_win.c ---- */
-/* A new page. Returns the descriptor or a negative errno. */
+/* ---- its page ---- */
+/* A new one. Returns the descriptor or a negative errno. */
 int device_page(struct err *e);
-/* As a new one. */
-int device_page_renew(int page, struct err *e);
-int device_child_init(struct device *d, const char *libexec, struct err *e);
-/* Make the helper, and send it the message. */
-int device_spawn(struct device *d, const struct device_start *s, struct err *e);
+/* What a new one begins with. */
+int device_page_head(int page, struct err *e);
 /* Set bits of the 32-bit register at `reg` of the page that the guest reads; *before: what was
  * there. For a device without a helper: nobody else writes them. */
 int device_set_bits(const struct device *d, unsigned reg, uint32_t bits, uint32_t *before,
 		    struct err *e);
+
+/* ---- device_linux.c, device_win.c ---- */
+/* The page as a new one. */
+int device_page_renew(int page, struct err *e);
+int device_child_init(struct device *d, const char *libexec, struct err *e);
+/* Make the helper, and send it the message. */
+int device_spawn(struct device *d, const struct device_start *s, struct err *e);
 
 #endif
