@@ -256,7 +256,6 @@ static int set_one(const struct hv_vcpu *v, const struct rec_register *r, struct
 	if (hr >= 0 ||
 	    (get_register(v, r->name, have) >= 0 && !memcmp(have, r->value, sizeof(have))))
 		return 0;
-	whp_fail(e, hr, "vCPU %u: state: register 0x%x", v->index, r->name);
 	return err_set(e, -EOPNOTSUPP,
 		       "vCPU %u: state: the hypervisor refuses 0x%llx for register "
 		       "0x%x",
