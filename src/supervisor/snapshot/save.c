@@ -613,12 +613,16 @@ static int open_base(struct vm *vm, const char *path, struct err *e)
 
 static struct save *save_of(struct vm *vm)
 {
-	if (!vm->save) {
-		vm->save = calloc(1, sizeof(*vm->save));
-		if (vm->save)
-			child_none(&vm->save->pager);
+	struct save *s = vm->save ? vm->save : calloc(1, sizeof(*s));
+
+	if (s && !vm->save) {
+		s->records = -1;
+		snapdir_none(&s->dir);
+		snapshot_none(&s->base);
+		child_none(&s->pager);
+		vm->save = s;
 	}
-	return vm->save;
+	return s;
 }
 
 int save_begin(struct vm *vm, const struct save_order *o, struct err *e)

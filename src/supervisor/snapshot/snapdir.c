@@ -76,7 +76,7 @@ static void keyed_sum(const uint8_t key[SNAPDIR_KEY], const void *text, size_t l
 
 void snapdir_none(struct snapdir *d)
 {
-	*d = (struct snapdir){.parent = -1, .dir = -1};
+	*d = (struct snapdir){.parent = -1, .dir = -1, .lock = -1};
 	for (unsigned i = 0; i < SNAPDIR_FILES; i++)
 		d->file[i] = -1;
 }

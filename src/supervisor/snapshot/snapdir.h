@@ -40,6 +40,7 @@ struct snapdir {
 	int parent, dir; /* owned; -1: none */
 	int file[SNAPDIR_FILES];
 	char *at; /* Windows: the path of the parent; owned */
+	int lock; /* Windows: a file beside it; owned */
 	char name[SNAPDIR_NAME_MAX - 7],
 		part[SNAPDIR_NAME_MAX + 1]; /* when it is whole, and until then */
 };

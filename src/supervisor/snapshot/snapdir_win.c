@@ -3,9 +3,10 @@
  * A snapshot's directory and files on Windows. See snapdir.h and snapdir_os.h.
  *
  * Everything is opened by its path, below a directory that is held open and so keeps its name, and
- * so do those above it. What is made is for this user, SYSTEM and administrators. A directory gets another name only while no
- * file in it is open, so all are closed before that, by insula-pager too (src/pager/pager_win.c);
- * MOVEFILE_WRITE_THROUGH makes the name last.
+ * so do those above it. What is made is for this user, SYSTEM and administrators. A directory gets
+ * another name only while no file in it is open, so all are closed before that, by insula-pager too
+ * (src/pager/pager_win.c); MOVEFILE_WRITE_THROUGH makes the name last. So a file beside it keeps
+ * others away from before it is made until it has its name.
  */
 #include "os/win/win.h"
 
@@ -146,19 +147,26 @@ int snapdir_open(const char *path)
 	return open_directory(path, 0);
 }
 
-/* By the directory's own path: whatever `path` leads over may lead elsewhere by now. */
-static int open_below(int dir, const char *name)
+/* The directory's own path: whatever the one that was given leads over may lead elsewhere by now. */
+static int own_path(int dir, char own[4 * WIN_PATH_CHARS])
 {
 	wchar_t wide[WIN_PATH_CHARS];
-	char own[4 * WIN_PATH_CHARS];
 	DWORD n = GetFinalPathNameByHandleW(fd_handle(dir), wide, WIN_PATH_CHARS, 0);
 
 	if (!n || n >= WIN_PATH_CHARS)
 		return n ? -ENAMETOOLONG : win_errno(GetLastError());
-	if (!WideCharToMultiByte(CP_UTF8, WC_ERR_INVALID_CHARS, wide, -1, own, sizeof(own), NULL,
-				 NULL))
-		return -EINVAL;
-	return open_in(own, name, FILE_SHARE_READ, FILE_FLAG_OPEN_REPARSE_POINT);
+	return WideCharToMultiByte(CP_UTF8, WC_ERR_INVALID_CHARS, wide, -1, own, 4 * WIN_PATH_CHARS,
+				   NULL, NULL)
+		       ? 0
+		       : -EINVAL;
+}
+
+static int open_below(int dir, const char *name)
+{
+	char own[4 * WIN_PATH_CHARS];
+	int rc = own_path(dir, own);
+
+	return rc ? rc : open_in(own, name, FILE_SHARE_READ, FILE_FLAG_OPEN_REPARSE_POINT);
 }
 
 int snapdir_open_file(int dir, const char *path, const char *name, struct err *e)
@@ -348,15 +356,20 @@ static void make_sparse(int fd)
 	(void)DeviceIoControl(fd_handle(fd), FSCTL_SET_SPARSE, NULL, 0, NULL, 0, &n, NULL);
 }
 
-static int make_files(struct snapdir *d, const char *part, struct err *e)
+static int make_files(struct snapdir *d, struct err *e)
 {
-	for (unsigned i = 0; i < SNAPDIR_FILES; i++) {
+	char *part = path_in(d, d->part);
+	int rc = part ? 0 : -ENOMEM;
+
+	for (unsigned i = 0; i < SNAPDIR_FILES && !rc; i++) {
 		d->file[i] = create_in(part, snapdir_names[i]);
 		if (d->file[i] < 0)
-			return err_sys(e, d->file[i], "path: %s", snapdir_names[i]);
+			rc = err_sys(e, d->file[i], "path: %s", snapdir_names[i]);
 	}
-	make_sparse(d->file[SNAPDIR_MEMORY]);
-	return 0;
+	free(part);
+	if (!rc)
+		make_sparse(d->file[SNAPDIR_MEMORY]);
+	return part ? rc : err_set(e, rc, "out of memory");
 }
 
 static bool exists(const struct snapdir *d)
@@ -366,45 +379,78 @@ static bool exists(const struct snapdir *d)
 	return to_wide(d->at, d->name, wide) || GetFileAttributesW(wide) != INVALID_FILE_ATTRIBUTES;
 }
 
-static int prepare(struct snapdir *d, const char *path, const char *part, struct err *e)
+static int open_parent(struct snapdir *d)
 {
+	char own[4 * WIN_PATH_CHARS], *at;
 	int rc;
 
 	d->parent = snapdir_open(d->at);
-	if (d->parent < 0)
-		return err_sys(e, d->parent, "path: %s", d->at);
-	if (exists(d))
-		return err_set(e, -EEXIST, "path: '%.80s' exists; expected a new directory", path);
-	rc = make_part(d, part);
-	if (rc == -EBUSY)
-		return err_set(e, rc, "path: '%.80s' is being written by another VM", path);
-	return rc ? err_sys(e, rc, "path: %s", path) : 0;
+	rc = d->parent < 0 ? d->parent : own_path(d->parent, own);
+	if (rc)
+		return rc;
+	at = strdup(own);
+	if (!at)
+		return -ENOMEM;
+	free(d->at);
+	d->at = at;
+	return 0;
 }
 
-static int make(struct snapdir *d, const char *path, const char *part, struct err *e)
+/* Nobody else's while it is open, and gone with whoever has it. -EBUSY: another one has it. */
+static int lock(struct snapdir *d)
 {
-	int rc = prepare(d, path, part, e);
+	SECURITY_ATTRIBUTES sa = {.nLength = sizeof(sa)};
+	char name[sizeof(d->part)];
 
-	if (rc) {
-		d->part[0] = 0; /* nothing there is ours */
-		return rc;
-	}
-	d->dir = open_directory(part, FILE_FLAG_OPEN_REPARSE_POINT);
-	return d->dir < 0 ? err_sys(e, d->dir, "path: %s", path) : make_files(d, part, e);
+	snprintf(name, sizeof(name), ".%s.lock", d->name);
+	sa.lpSecurityDescriptor = own_descriptor(false, "", NULL);
+	if (!sa.lpSecurityDescriptor)
+		return -EIO;
+	d->lock = open_with(&sa, d->at, name, GENERIC_READ | DELETE, 0, OPEN_ALWAYS,
+			    FILE_FLAG_DELETE_ON_CLOSE | FILE_FLAG_OPEN_REPARSE_POINT);
+	LocalFree(sa.lpSecurityDescriptor);
+	return d->lock < 0 ? d->lock : 0;
+}
+
+static int prepare(struct snapdir *d, const char *path, struct err *e)
+{
+	char *part;
+	int rc = open_parent(d);
+
+	if (rc)
+		return err_sys(e, rc, "path: %s", d->at);
+	rc = lock(d);
+	if (exists(d))
+		return err_set(e, -EEXIST, "path: '%.80s' exists; expected a new directory", path);
+	part = rc ? NULL : path_in(d, d->part);
+	if (!rc)
+		rc = part ? make_part(d, part) : -ENOMEM;
+	if (!rc)
+		d->dir = open_directory(part, FILE_FLAG_OPEN_REPARSE_POINT);
+	free(part);
+	if (rc == -EBUSY)
+		return err_set(e, rc, "path: '%.80s' is being written by another VM", path);
+	if (rc || d->dir < 0)
+		return err_sys(e, rc ? rc : d->dir, "path: %s", path);
+	return snapdir_is_ours(d->dir)
+		       ? 0
+		       : err_set(e, -EPERM, "path: %s: others may write to what is made there",
+				 path);
 }
 
 int snapdir_make(struct snapdir *d, const char *path, struct err *e)
 {
-	char *part;
 	int rc;
 
 	snapdir_none(d);
 	rc = split(d, path, e);
 	if (rc)
 		return rc;
-	part = path_in(d, d->part);
-	rc = part ? make(d, path, part, e) : err_set(e, -ENOMEM, "out of memory");
-	free(part);
+	rc = prepare(d, path, e);
+	if (rc)
+		d->part[0] = 0; /* nothing there is ours */
+	else
+		rc = make_files(d, e);
 	if (rc)
 		snapdir_close(d);
 	return rc;
@@ -460,6 +506,7 @@ void snapdir_close(struct snapdir *d)
 	if (part)
 		snapdir_remove(part);
 	free(part);
+	fd_close(&d->lock);
 	fd_close(&d->parent);
 	free(d->at);
 	d->at = NULL;
