@@ -1040,6 +1040,66 @@ START_TEST(state_is_set_as_it_was)
 }
 END_TEST
 
+/* The deadline of a timer that is set before its mode would be lost. */
+START_TEST(state_of_an_armed_timer)
+{
+	static struct saved s;
+	struct fixture f;
+
+	open_vm(&f);
+	f.d.vp[0].lapic[0x322] = 4;
+	set_reg(&f, WHP_REG_TSC_DEADLINE, 0x9999);
+	save(&f, &s);
+	f.d.vp[0].lapic[0x322] = 0;
+	set_reg(&f, WHP_REG_TSC_DEADLINE, 0);
+	ck_assert_msg(set(&f, &s) == 0, "%s", f.e.text);
+	ck_assert_uint_eq(reg(&f, WHP_REG_TSC_DEADLINE), 0x9999);
+	close_vm(&f);
+}
+END_TEST
+
+/* Whichever of the two the platform moves with the other one; with both, the TSC. */
+START_TEST(state_of_the_tsc)
+{
+	static struct saved s;
+	struct fixture f;
+
+	open_vm(&f);
+	set_reg(&f, WHP_REG_TSC, 70000000000);
+	set_reg(&f, WHP_REG_TSC_ADJUST, 5);
+	save(&f, &s);
+	for (unsigned i = 0; i < 4; i++) {
+		f.d.tsc_moves_adjust = i & 1;
+		f.d.adjust_moves_tsc = i & 2;
+		set_reg(&f, WHP_REG_TSC, 200000000000);
+		set_reg(&f, WHP_REG_TSC_ADJUST, 100000000000);
+		ck_assert_msg(set(&f, &s) == 0, "%s", f.e.text);
+		ck_assert_uint_eq(reg(&f, WHP_REG_TSC), 70000000000);
+		if (i != 3)
+			ck_assert_uint_eq(reg(&f, WHP_REG_TSC_ADJUST), 5);
+	}
+	close_vm(&f);
+}
+END_TEST
+
+START_TEST(state_and_time_that_does_not_stand_still)
+{
+	static struct saved s;
+	struct fixture f;
+
+	open_vm(&f);
+	f.d.time = 99;
+	save(&f, &s);
+	f.d.time = 1;
+	f.d.fail = "suspend_time";
+	f.d.fail_hr = WHP_E_INVALIDARG;
+	ck_assert_int_eq(hv_vm_state_set(f.vm, s.vm, s.vm_len, &f.e), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(f.e.text, "WHvSuspendPartitionTime"));
+	ck_assert_uint_eq(f.d.time, 1);
+	close_vm(&f);
+}
+END_TEST
+
 START_TEST(state_that_is_refused)
 {
 	static struct saved s;
@@ -1313,6 +1373,7 @@ int main(void)
 		cannot_emulate, page_fault, platform_fails_in_between,
 		msr, cpuid_exits, cpuid_topology, other_exits, registers,
 		kick_before_run, no_kick_is_lost, time_is_suspended, state_is_set_as_it_was,
+		state_of_an_armed_timer, state_of_the_tsc, state_and_time_that_does_not_stand_still,
 		state_that_is_refused, state_that_cannot_be_written, state_amid_an_access,
 		no_state_on_an_older_windows, doorbells, older_doorbells, messages, lines,
 	};

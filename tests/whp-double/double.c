@@ -329,6 +329,12 @@ static whp_hr get_registers(void *p, uint32_t index, const uint32_t *names, uint
 	return 0;
 }
 
+/* The local APIC's timer, by its mode. In another one WRMSR of the deadline changes nothing. */
+static bool counts_to_deadline(const struct double_vp *v)
+{
+	return (v->lapic[0x322] & 6) == 4;
+}
+
 static whp_hr set_registers(void *p, uint32_t index, const uint32_t *names, uint32_t n,
 			    const union whp_value *v)
 {
@@ -342,9 +348,16 @@ static whp_hr set_registers(void *p, uint32_t index, const uint32_t *names, uint
 		return hr;
 	for (uint32_t i = 0; i < n; i++) {
 		struct double_reg *r = find_reg(&the->vp[index], names[i]);
+		uint64_t before = r->v.u64;
 
+		if (names[i] == WHP_REG_TSC_DEADLINE && !counts_to_deadline(&the->vp[index]))
+			continue;
 		memcpy(&r->v, (const char *)v + i * sizeof(*v), sizeof(*v));
 		r->written = true;
+		if (names[i] == WHP_REG_TSC && the->tsc_moves_adjust)
+			find_reg(&the->vp[index], WHP_REG_TSC_ADJUST)->v.u64 += r->v.u64 - before;
+		if (names[i] == WHP_REG_TSC_ADJUST && the->adjust_moves_tsc)
+			find_reg(&the->vp[index], WHP_REG_TSC)->v.u64 += r->v.u64 - before;
 	}
 	return 0;
 }

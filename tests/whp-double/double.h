@@ -75,6 +75,8 @@ struct whp_double {
 	uint64_t time;     /* the partition's */
 	uint32_t cpuid;    /* what each leaf says */
 	uint32_t lacks;    /* a register that this processor has not got; 0: none */
+	/* setting one is as WRMSR */
+	bool tsc_moves_adjust, adjust_moves_tsc;
 	struct whp_exit script[DOUBLE_LIST];
 	unsigned nscript, at;
 	unsigned runs, cancels, suspensions;

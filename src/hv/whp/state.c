@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The state of a VM and of its vCPUs as records (insula/state.h): registers by the platform's names,
- * and the vector registers and the local APIC as it gives them.
+ * The state of a VM and of its vCPUs as records (insula/state.h): registers by the platform's
+ * names, and the vector registers and the local APIC as it gives them.
  *
  * Everything that the hypervisor stops for is finished by hv_vcpu_complete() with registers, so a
  * vCPU that has no access left to answer is between two instructions.
  *
- * State is set in the order of the table. What the processor's mode is made of goes in one call, for
- * the hypervisor may look at it as a whole; the rest register by register, so that the one that is
- * refused can be named. What a Windows or a processor does not have is not in the record, and a
+ * State is set in the order of the table. What the processor's mode is made of goes in one call,
+ * for the hypervisor may look at it as a whole; the rest register by register, so that the one that
+ * is refused can be named. What a Windows or a processor does not have is not in the record, and a
  * record with what is not there is refused.
  *
  * Microsoft, Hypervisor Platform API: WHV_REGISTER_NAME, WHvGetVirtualProcessorXsaveState,
@@ -63,53 +63,51 @@ enum group {
 	MAYBE,  /* not with every Windows or processor */
 };
 
-/* The APIC's mode comes before its state, GUEST_OS before what needs it, and the TSC before the
- * deadline that is measured with it. */
+/* The APIC's mode comes before its state, and GUEST_OS before what needs it. `last`: behind the
+ * local APIC. A deadline is taken only while its timer is in that mode, and is measured with the
+ * TSC. */
 static const struct range {
 	uint32_t first, n;
 	enum group group;
+	bool last;
 } ranges[] = {
-	{WHP_REG_RAX, 16, MODE},
-	{WHP_REG_RIP, 2, MODE}, /* and RFLAGS */
-	{WHP_REG_ES, 8, MODE},  /* and LDTR, TR */
-	{WHP_REG_IDTR, 2, MODE},
-	{WHP_REG_CR0, 4, MODE}, /* and CR2 to CR4 */
-	{WHP_REG_EFER, 1, MODE},
-	{WHP_REG_DR0, 6, ALWAYS},
-	{WHP_REG_XCR0, 1, MAYBE},
-	{WHP_REG_XSS, 1, MAYBE},
-	{WHP_REG_APIC_BASE, 1, ALWAYS},
-	{WHP_REG_CR8, 1, ALWAYS},
-	{WHP_REG_KERNEL_GS, 1, ALWAYS},
-	{WHP_REG_PAT, 1, ALWAYS},
-	{WHP_REG_SYSENTER_CS, 3, ALWAYS},
-	{WHP_REG_STAR, 4, ALWAYS},
-	{WHP_REG_MTRR_BASE, 16, MAYBE},
-	{WHP_REG_MTRR_MASK, 16, MAYBE},
-	{WHP_REG_MTRR_FIXED, 11, MAYBE},
-	{WHP_REG_MTRR_DEF_TYPE, 1, ALWAYS},
-	{WHP_REG_TSC_AUX, 1, MAYBE},
-	{WHP_REG_SPEC_CTRL, 1, MAYBE},
-	{WHP_REG_TSX_CTRL, 1, MAYBE},
-	{WHP_REG_U_CET, 8, MAYBE},
-	{WHP_REG_UMWAIT, 1, MAYBE},
-	{WHP_REG_XFD, 2, MAYBE},
-	{WHP_REG_GUEST_OS, 1, MAYBE},
-	{WHP_REG_HYPERCALL, 1, MAYBE},
-	{WHP_REG_VP_ASSIST, 1, MAYBE},
-	{WHP_REG_REFERENCE_TSC, 1, MAYBE},
-	{WHP_REG_TSC_ADJUST, 1, MAYBE},
-	{WHP_REG_TSC, 1, ALWAYS},
-	{WHP_REG_TSC_DEADLINE, 1, MAYBE},
-};
-
-/* When the local APIC is there. */
-static const struct range last_ranges[] = {
-	{(uint32_t)WHP_REG_INTERRUPT_STATE, 1, ALWAYS},
-	{(uint32_t)WHP_REG_PENDING_DEBUG, 1, MAYBE},
-	{(uint32_t)WHP_REG_PENDING_INTERRUPTION, 1, ALWAYS},
-	{(uint32_t)WHP_REG_PENDING_EVENT, 1, ALWAYS},
-	{(uint32_t)WHP_REG_ACTIVITY, 1, ALWAYS},
+	{WHP_REG_RAX, 16, MODE, false},
+	{WHP_REG_RIP, 2, MODE, false}, /* and RFLAGS */
+	{WHP_REG_ES, 8, MODE, false},  /* and LDTR, TR */
+	{WHP_REG_IDTR, 2, MODE, false},
+	{WHP_REG_CR0, 4, MODE, false}, /* and CR2 to CR4 */
+	{WHP_REG_EFER, 1, MODE, false},
+	{WHP_REG_DR0, 6, ALWAYS, false},
+	{WHP_REG_XCR0, 1, MAYBE, false},
+	{WHP_REG_XSS, 1, MAYBE, false},
+	{WHP_REG_APIC_BASE, 1, ALWAYS, false},
+	{WHP_REG_CR8, 1, ALWAYS, false},
+	{WHP_REG_KERNEL_GS, 1, ALWAYS, false},
+	{WHP_REG_PAT, 1, ALWAYS, false},
+	{WHP_REG_SYSENTER_CS, 3, ALWAYS, false},
+	{WHP_REG_STAR, 4, ALWAYS, false},
+	{WHP_REG_MTRR_BASE, 16, MAYBE, false},
+	{WHP_REG_MTRR_MASK, 16, MAYBE, false},
+	{WHP_REG_MTRR_FIXED, 11, MAYBE, false},
+	{WHP_REG_MTRR_DEF_TYPE, 1, ALWAYS, false},
+	{WHP_REG_TSC_AUX, 1, MAYBE, false},
+	{WHP_REG_SPEC_CTRL, 1, MAYBE, false},
+	{WHP_REG_TSX_CTRL, 1, MAYBE, false},
+	{WHP_REG_U_CET, 8, MAYBE, false},
+	{WHP_REG_UMWAIT, 1, MAYBE, false},
+	{WHP_REG_XFD, 2, MAYBE, false},
+	{WHP_REG_GUEST_OS, 1, MAYBE, false},
+	{WHP_REG_HYPERCALL, 1, MAYBE, false},
+	{WHP_REG_VP_ASSIST, 1, MAYBE, false},
+	{WHP_REG_REFERENCE_TSC, 1, MAYBE, false},
+	{WHP_REG_TSC, 1, ALWAYS, false}, /* it may take the next one with it */
+	{WHP_REG_TSC_ADJUST, 1, MAYBE, false},
+	{WHP_REG_TSC_DEADLINE, 1, MAYBE, true},
+	{(uint32_t)WHP_REG_INTERRUPT_STATE, 1, ALWAYS, true},
+	{(uint32_t)WHP_REG_PENDING_DEBUG, 1, MAYBE, true},
+	{(uint32_t)WHP_REG_PENDING_INTERRUPTION, 1, ALWAYS, true},
+	{(uint32_t)WHP_REG_PENDING_EVENT, 1, ALWAYS, true},
+	{(uint32_t)WHP_REG_ACTIVITY, 1, ALWAYS, true},
 };
 
 #define MAX_REGISTERS 160u
@@ -119,26 +117,22 @@ struct list {
 	unsigned n, nmode;
 	uint32_t name[MAX_REGISTERS];
 	enum group group[MAX_REGISTERS];
+	bool last[MAX_REGISTERS];
 };
-
-static void add_ranges(struct list *l, const struct range *r, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		for (uint32_t k = 0; k < r[i].n; k++) {
-			if (l->n == MAX_REGISTERS)
-				panic("more than %u registers", MAX_REGISTERS);
-			l->name[l->n] = r[i].first + k;
-			l->group[l->n++] = r[i].group;
-			l->nmode += r[i].group == MODE;
-		}
-	}
-}
 
 static void make_list(struct list *l)
 {
 	l->n = l->nmode = 0;
-	add_ranges(l, ranges, ARRAY_LEN(ranges));
-	add_ranges(l, last_ranges, ARRAY_LEN(last_ranges));
+	for (size_t i = 0; i < ARRAY_LEN(ranges); i++) {
+		for (uint32_t k = 0; k < ranges[i].n; k++) {
+			if (l->n == MAX_REGISTERS)
+				panic("more than %u registers", MAX_REGISTERS);
+			l->name[l->n] = ranges[i].first + k;
+			l->last[l->n] = ranges[i].last;
+			l->group[l->n++] = ranges[i].group;
+			l->nmode += ranges[i].group == MODE;
+		}
+	}
 }
 
 union body {
@@ -262,23 +256,42 @@ static int set_one(const struct hv_vcpu *v, const struct rec_register *r, struct
 		       v->index, (unsigned long long)val.u64, r->name);
 }
 
+/* Where setting TSC_ADJUST has taken the TSC with it, the TSC is set once more: it counts for more.
+ * Time stands still, so it is about what it was set to. */
+static int keep_tsc(const struct hv_vcpu *v, const struct rec_register *r, struct err *e)
+{
+	uint64_t have = 0, want;
+	uint8_t here[16];
+
+	if (get_register(v, r->name, here) < 0)
+		return err_set(e, -EIO, "vCPU %u: state: register 0x%x", v->index, r->name);
+	memcpy(&have, here, sizeof(have));
+	memcpy(&want, r->value, sizeof(want));
+	return have - want <= v->vm->tsc_hz ? 0 : set_one(v, r, e);
+}
+
 /* `last`: those that come behind the local APIC, or else the others. */
 static int set_registers(const struct hv_vcpu *v, const struct state_part *p, bool last,
 			 struct err *e)
 {
-	unsigned n = p->len / (uint32_t)sizeof(struct rec_register);
+	unsigned n = p->len / (uint32_t)sizeof(struct rec_register), k;
+	struct rec_register r, tsc = {0};
 	struct list l;
 	int rc;
 
 	make_list(&l);
 	rc = last ? 0 : set_mode(v, p, l.nmode, e);
+	k = l.nmode;
 	for (unsigned i = l.nmode; i < n && !rc; i++) {
-		struct rec_register r = at(p, i);
-
-		if ((r.name >= (uint32_t)WHP_REG_PENDING_INTERRUPTION) == last)
+		r = at(p, i);
+		while (l.name[k] != r.name) /* it is there: check_registers() */
+			k++;
+		if (l.last[k] == last)
 			rc = set_one(v, &r, e);
+		if (r.name == WHP_REG_TSC)
+			tsc = r;
 	}
-	return rc;
+	return rc || last ? rc : keep_tsc(v, &tsc, e);
 }
 
 /* ---- what must be the same ---- */
@@ -507,11 +520,12 @@ int hv_vm_state_get(struct hv_vm *vm, struct state_out *out, struct err *e)
 static int set_clock(struct hv_vm *vm, const void *body, struct err *e)
 {
 	struct rec_clock clock;
-	struct err why;
 	whp_hr hr;
+	int r = hv_vm_suspend_time(vm, e);
 
+	if (r < 0 && r != -ENOSYS) /* one that cannot: time goes on, as after a pause */
+		return r;
 	memcpy(&clock, body, sizeof(clock));
-	(void)hv_vm_suspend_time(vm, &why); /* without it, it goes on from now */
 	hr = vm->api.set_property(vm->partition, WHP_PROP_TIME, &clock.reference,
 				  sizeof(clock.reference));
 	return hr < 0 ? whp_fail(e, hr, "state: ReferenceTime") : 0;
