@@ -175,18 +175,23 @@ int child_send(struct child *c, enum msg_type type, const void *body, size_t len
 /* What it does not get to hear of is closed with it. */
 int child_send_new(struct child *c, enum msg_type type, const int *fds, unsigned nfds)
 {
-	int theirs[MSG_MAX_FDS];
+	int theirs[MSG_MAX_FDS], rc = c->os.box.process ? 0 : -EPIPE;
+	unsigned n = 0;
+	HANDLE h;
 
-	for (unsigned i = 0; i < nfds; i++) {
-		HANDLE h = NULL;
-
-		if (!c->os.box.process ||
-		    !DuplicateHandle(GetCurrentProcess(), fd_handle(fds[i]), c->os.box.process, &h,
-				     0, FALSE, DUPLICATE_SAME_ACCESS))
-			return win_errno(GetLastError());
-		theirs[i] = handle_fd(h);
+	for (; n < nfds && !rc; n++) {
+		if (DuplicateHandle(GetCurrentProcess(), fd_handle(fds[n]), c->os.box.process, &h,
+				    0, FALSE, DUPLICATE_SAME_ACCESS))
+			theirs[n] = handle_fd(h);
+		else
+			rc = win_errno(GetLastError());
 	}
-	return child_send(c, type, NULL, 0, theirs, nfds);
+	if (!rc)
+		return child_send(c, type, NULL, 0, theirs, nfds);
+	while (n-- > 1) /* all but the one that failed are closed in it again */
+		DuplicateHandle(c->os.box.process, fd_handle(theirs[n - 1]), NULL, NULL, 0, FALSE,
+				DUPLICATE_CLOSE_SOURCE);
+	return rc;
 }
 
 int child_give(struct child *c, HANDLE h, DWORD access)
