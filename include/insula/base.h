@@ -108,8 +108,8 @@ int shm_create(const char *name, uint64_t size, struct err *e);
 int shm_map(int fd, uint64_t size, uint64_t off, size_t len, bool writable, void **out,
 	    struct err *e);
 void shm_unmap(void *at, size_t len);
-/* Bytes of it that is not mapped: pread(2), pwrite(2). The range is inside it. Windows: mapped for a
- * moment. */
+/* Bytes of it that is not mapped: pread(2), pwrite(2). The range is inside it. Windows: mapped for
+ * a moment. */
 int shm_read(int fd, void *buf, size_t len, uint64_t off);
 int shm_write(int fd, const void *buf, size_t len, uint64_t off);
 /* The next byte from `from` on that may be other than zero; `size`, that of the whole, if there is
@@ -166,8 +166,9 @@ bool path_is_absolute(const char *path);
 /* Can it follow a directory and a slash? Windows: "C:x" and "\\x" are neither this nor that. */
 bool path_is_relative(const char *path);
 
-/* The same path from every directory, without links if the system has them; the caller's. NULL, with
- * a negative errno in *rc. */
+/* The same path from every directory; the caller's. Linux: without links, and -ENOENT if nothing is
+ * there. Windows: by its text alone, so links stay and it need not be there. NULL, with a negative
+ * errno in *rc. */
 char *path_whole(const char *path, int *rc);
 
 /* A stdio stream that writes to what `fd` stands for, from its position; the descriptor stays the

@@ -147,7 +147,7 @@ int snapdir_open(const char *path)
 	return open_directory(path, 0);
 }
 
-/* The directory's own path: whatever the one that was given leads over may lead elsewhere by now. */
+/* The directory's own path: whatever the given one leads over may lead elsewhere by now. */
 static int own_path(int dir, char own[4 * WIN_PATH_CHARS])
 {
 	wchar_t wide[WIN_PATH_CHARS];
