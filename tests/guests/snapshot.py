@@ -822,12 +822,24 @@ def killed_saving(d, place, victim, nth, tries=4):
     if victim in ("insula-vmm", "supervisor"):
         a.end()
         a, _ = source(c, "k", keep=True)
-    a.save(path)
+    if not wait_for(lambda: saved_by_all(a, path), 30):
+        return "a helper does not come back"
     if whole(path) is not True or not nothing_left(place, "k"):
         return "the next one: %s, %s" % (whole(path), os.listdir(place))
     shutil.rmtree(path)
     a.end()
     return ""
+
+
+def saved_by_all(a, path):
+    """Not while one that was killed is not there again: the more often, the longer it takes."""
+    try:
+        a.save(path)
+    except RuntimeError as e:
+        if "has no helper at the moment" in str(e):
+            return False
+        raise
+    return True
 
 
 def case_kills_saving(d, place):

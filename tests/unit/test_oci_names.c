@@ -75,8 +75,8 @@ static void serve_tcp(void)
 		size_t len = (size_t)data[0] << 8 | data[1];
 
 		backwards(data + 2, len);
-		(void)!write(fd, data, 1); /* an answer comes in pieces */
-		(void)!write(fd, data + 1, 1 + len);
+		(void)send(fd, data, 1, MSG_NOSIGNAL); /* an answer comes in pieces */
+		(void)send(fd, data + 1, 1 + len, MSG_NOSIGNAL);
 	}
 	if (fd >= 0)
 		close(fd);
@@ -328,8 +328,9 @@ START_TEST(nothing_hangs)
 	fd = dial(SOCK_DGRAM);
 	other = dial(SOCK_STREAM);
 	ck_assert_int_eq(send(fd, "", 0, 0), 0);
-	ck_assert_int_eq(write(other, "\0", 2), 2);
-	ck_assert_int_eq(read(other, &(char){0}, 1), 0);
+	/* It may have lost its place to the one before by now. */
+	(void)send(other, "\0", 2, MSG_NOSIGNAL);
+	ck_assert_int_le(read(other, &(char){0}, 1), 0);
 	ask_udp(fd, 50, 3);
 	answered_udp(fd, 50, 3);
 	close(server_tcp); /* refused */
