@@ -334,8 +334,9 @@ int hv_vm_state_set(struct hv_vm *vm, const void *state, size_t len, struct err 
 	struct rec_line line;
 	int r = hv_check_state(state, len, STATE_KVM_X86, e);
 
-	if (r == 0)
-		r = state_take(state, len, 0, in, ARRAY_LEN(in), e);
+	if (r < 0)
+		return r;
+	r = state_take(state, len, 0, in, ARRAY_LEN(in), e);
 	if (r < 0)
 		return r;
 	memcpy(&clock, in[0].body, sizeof(clock));
