@@ -71,31 +71,3 @@ int hv_check_line(unsigned line, unsigned nlines, struct err *e)
 		return err_set(e, -EINVAL, "interrupt line %u: this VM has %u", line, nlines);
 	return 0;
 }
-
-#define TYPES 256u /* of records, each backend has */
-
-static const char *hv_state_owner(uint32_t type)
-{
-	switch (type / TYPES * TYPES) {
-	case STATE_KVM_X86:
-		return "KVM";
-	case STATE_WHP_X86:
-		return "the Windows Hypervisor Platform";
-	default:
-		return NULL;
-	}
-}
-
-int hv_check_state(const void *state, size_t len, uint32_t own, struct err *e)
-{
-	struct state_head h = {.type = own};
-	const char *whose;
-
-	if (len >= sizeof(h))
-		memcpy(&h, state, sizeof(h));
-	whose = hv_state_owner(h.type);
-	if (!whose || h.type / TYPES == own / TYPES)
-		return 0;
-	return err_set(e, -EOPNOTSUPP, "state: of a VM on another hypervisor, %s; expected %s",
-		       whose, hv_state_owner(own));
-}

@@ -28,10 +28,6 @@ int hv_check_doorbell(const struct hv_doorbell *d, struct err *e);
 /* -EINVAL: not a line of this VM. */
 int hv_check_line(unsigned line, unsigned nlines, struct err *e);
 
-/* What hv_vm_state_set() was given is another backend's: -EOPNOTSUPP, with its name. `own`: the
- * first type of this one's records. Anything else is for state_take() to find. */
-int hv_check_state(const void *state, size_t len, uint32_t own, struct err *e);
-
 /* Bits of an APIC id that number the cores: log2 of ncpus, rounded up. */
 unsigned hv_core_bits(unsigned ncpus);
 /* `width` bits of `reg` from `low` on replaced by `value`. */

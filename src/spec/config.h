@@ -185,7 +185,7 @@ struct vhost_config {
 
 /* By which of the kernel's interfaces a function is used. */
 enum vfio_by {
-	VFIO_BY_ANY,   /* by its node, if there is one that we may use */
+	VFIO_BY_ANY,   /* by its group, unless the kernel has none */
 	VFIO_BY_GROUP, /* /dev/vfio/GROUP and /dev/vfio/vfio */
 	VFIO_BY_NODE,  /* /dev/vfio/devices/vfioN and /dev/iommu */
 };

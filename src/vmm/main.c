@@ -252,23 +252,6 @@ static unsigned count_pins(const struct vmm *vm)
 	return n;
 }
 
-/* The window of BARs above 4 GiB is the supervisor's to place: behind all memory. */
-static int check_wide(const struct vmm *vm, struct err *e)
-{
-	const struct pci *p = &vm->pci;
-	uint64_t size = p->wide_to - p->wide_from;
-	bool bad = vm->epc.size && device_overlap(p->wide_from, size, vm->epc.gpa, vm->epc.size);
-
-	for (unsigned i = 0; i < vm->gm.nregions; i++) {
-		const struct gm_region *r = &vm->gm.region[i];
-
-		bad |= device_overlap(p->wide_from, size, r->gpa, r->size);
-	}
-	return bad && p->wide_to ? err_set(e, -EINVAL, "PCI: the BARs from 0x%llx on are memory",
-					   (unsigned long long)p->wide_from)
-				 : 0;
-}
-
 static int build_vm(struct vmm *vm, int dev, struct err *e)
 {
 	static const struct line_ops irq_ops = {hv_irq_route, hv_irq_bind, hv_irq_unbind};
@@ -299,7 +282,7 @@ static int build_vm(struct vmm *vm, int dev, struct err *e)
 	if (!rc)
 		rc = pci_on_bus(&vm->pci, &vm->mmio, vm->next_slot++, e);
 	if (!rc)
-		rc = check_wide(vm, e);
+		rc = board_check_wide(vm, e);
 	for (unsigned i = 0; i < vm->ncpus && !rc; i++) {
 		vm->vcpu[i].vm = vm;
 		vm->vcpu[i].index = i;

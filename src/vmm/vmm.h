@@ -107,6 +107,8 @@ int vmm_seal(const struct vmm *vm, struct err *e);
 int board_init(struct vmm *vm, struct err *e);
 /* Memory for enclaves, if this VM has any: of START_EPC, which stays the caller's. */
 int board_map_epc(struct vmm *vm, int fd, struct err *e);
+/* The window of BARs above 4 GiB is the supervisor's to place: behind all memory. Else -EINVAL. */
+int board_check_wide(const struct vmm *vm, struct err *e);
 
 /* vcpu.c: a vCPU thread: waits for the gate, runs until the VM ends, parks. */
 void *vcpu_thread(void *vcpu);

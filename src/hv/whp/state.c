@@ -21,26 +21,18 @@
 #include <insula/state.h>
 
 #include "hv/whp/backend.h"
+#include "hv/records.h"
 
 #define VERSION 1u
 #define XSAVE_MAX 16384u
 #define LAPIC_MAX 4096u
-#define TSC_TOLERANCE 4000u /* 1/4000: by so much may crystals of one frequency differ */
 
 enum {
 	REC_VCPU = STATE_WHP_X86,
 	REC_REGISTERS,
 	REC_XSAVE,
 	REC_LAPIC,
-	REC_CLOCK,
-	REC_LINES,
-};
-
-/* What has to be the same where it is set. */
-struct rec_vcpu {
-	uint64_t cpuid_sum;
-	uint32_t tsc_khz; /* 0: unknown */
-	uint32_t ncpus;
+	REC_CLOCK, /* and REC_LINES behind it: hv_put_vm() */
 };
 
 struct rec_register {
@@ -50,11 +42,6 @@ struct rec_register {
 
 struct rec_clock {
 	uint64_t reference; /* 100 ns */
-};
-
-struct rec_line {
-	uint64_t addr;
-	uint32_t data, used;
 };
 
 enum group {
@@ -138,7 +125,6 @@ static void make_list(struct list *l)
 union body {
 	struct rec_vcpu vcpu;
 	struct rec_register reg[MAX_REGISTERS];
-	struct rec_line line[HV_MAX_LINES];
 	_Alignas(16) uint8_t bytes[XSAVE_MAX];
 };
 
@@ -335,25 +321,13 @@ static int describe_vcpu(const struct hv_vcpu *v, struct rec_vcpu *r, struct err
 static int check_vcpu(const struct hv_vcpu *v, const void *body, struct err *e)
 {
 	struct rec_vcpu here, want;
-	uint32_t off;
 	int r = describe_vcpu(v, &here, e);
 
 	if (r < 0)
 		return r;
 	memcpy(&want, body, sizeof(want));
-	if (want.ncpus != here.ncpus)
-		return err_set(e, -EINVAL, "state: of a VM of %u vCPUs, this one has %u",
-			       want.ncpus, here.ncpus);
-	if (want.cpuid_sum != here.cpuid_sum)
-		return err_set(e, -EOPNOTSUPP,
-			       "state: of another processor or another Windows: CPUID differs");
-	off = want.tsc_khz > here.tsc_khz ? want.tsc_khz - here.tsc_khz
-					  : here.tsc_khz - want.tsc_khz;
-	if (off > want.tsc_khz / TSC_TOLERANCE)
-		return err_set(e, -EOPNOTSUPP,
-			       "state: of a TSC of %u kHz, and here it has %u and cannot be scaled",
-			       want.tsc_khz, here.tsc_khz);
-	return 0;
+	r = hv_check_vcpu(&want, &here, "Windows", e);
+	return r > 0 ? hv_other_tsc(&want, &here, e) : r;
 }
 
 /* ---- a vCPU ---- */
@@ -482,20 +456,11 @@ int hv_vcpu_state_set(struct hv_vcpu *v, const void *state, size_t len, struct e
 
 /* ---- the VM ---- */
 
-static void get_lines(struct hv_vm *vm, struct rec_line *to)
-{
-	whp_lock_take(&vm->lock);
-	for (unsigned i = 0; i < vm->nlines; i++)
-		to[i] = (struct rec_line){vm->line[i].addr, vm->line[i].data, vm->line[i].routed};
-	whp_lock_drop(&vm->lock);
-}
-
 int hv_vm_state_get(struct hv_vm *vm, struct state_out *out, struct err *e)
 {
 	struct rec_clock clock = {0};
-	size_t before = out->len;
+	struct rec_line line[HV_MAX_LINES];
 	uint32_t written = 0;
-	union body b;
 	int r = check_api(vm, e);
 	whp_hr hr;
 
@@ -505,57 +470,37 @@ int hv_vm_state_get(struct hv_vm *vm, struct state_out *out, struct err *e)
 				  sizeof(clock.reference), &written);
 	if (hr < 0)
 		return whp_fail(e, hr, "state: ReferenceTime");
-	memset(&b, 0, sizeof(b));
-	get_lines(vm, b.line);
-	r = state_put(out, REC_CLOCK, VERSION, 0, &clock, sizeof(clock));
-	if (r == 0)
-		r = state_put(out, REC_LINES, VERSION, 0, b.line,
-			      vm->nlines * (uint32_t)sizeof(b.line[0]));
-	if (r < 0)
-		out->len = before;
-	return r < 0 ? err_sys(e, r, "state of the VM") : 0;
+	whp_lock_take(&vm->lock);
+	for (unsigned i = 0; i < vm->nlines; i++)
+		line[i] = (struct rec_line){vm->line[i].addr, vm->line[i].data, vm->line[i].routed};
+	whp_lock_drop(&vm->lock);
+	return hv_put_vm(out, REC_CLOCK, &clock, sizeof(clock), line, vm->nlines, e);
 }
 
 /* Until the first vCPU runs: then it goes on from where it was. */
-static int set_clock(struct hv_vm *vm, const void *body, struct err *e)
+static int set_clock(struct hv_vm *vm, const struct rec_clock *clock, struct err *e)
 {
-	struct rec_clock clock;
 	whp_hr hr;
 	int r = hv_vm_suspend_time(vm, e);
 
 	if (r < 0 && r != -ENOSYS) /* one that cannot: time goes on, as after a pause */
 		return r;
-	memcpy(&clock, body, sizeof(clock));
-	hr = vm->api.set_property(vm->partition, WHP_PROP_TIME, &clock.reference,
-				  sizeof(clock.reference));
+	hr = vm->api.set_property(vm->partition, WHP_PROP_TIME, &clock->reference,
+				  sizeof(clock->reference));
 	return hr < 0 ? whp_fail(e, hr, "state: ReferenceTime") : 0;
 }
 
 int hv_vm_state_set(struct hv_vm *vm, const void *state, size_t len, struct err *e)
 {
-	struct state_part in[] = {
-		{.type = REC_CLOCK,
-		 .version = VERSION,
-		 .name = "the clock",
-		 .size = sizeof(struct rec_clock)},
-		{.type = REC_LINES,
-		 .version = VERSION,
-		 .name = "the interrupt lines",
-		 .size = vm->nlines * (uint32_t)sizeof(struct rec_line)},
-	};
-	struct rec_line line;
+	struct rec_clock clock;
+	struct rec_line line[HV_MAX_LINES];
 	int r = hv_check_state(state, len, STATE_WHP_X86, e);
 
 	if (r == 0)
 		r = check_api(vm, e);
 	if (r == 0)
-		r = state_take(state, len, 0, in, ARRAY_LEN(in), e);
+		r = hv_take_vm(state, len, REC_CLOCK, &clock, sizeof(clock), line, vm->nlines, e);
 	if (r == 0)
-		r = set_clock(vm, in[0].body, e);
-	for (unsigned i = 0; i < vm->nlines && r == 0; i++) {
-		memcpy(&line, (const uint8_t *)in[1].body + i * sizeof(line), sizeof(line));
-		if (line.used)
-			r = hv_irq_route(vm, i, line.addr, line.data, e);
-	}
-	return r;
+		r = set_clock(vm, &clock, e);
+	return r == 0 ? hv_set_lines(vm, line, vm->nlines, e) : r;
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The board's own registers (insula/board.h): sleep, reset, exit status, pvpanic; two ports by
  * which a PC is reset; and the window of the IOAPIC. */
+#include <errno.h>
+
 #include <insula/base.h>
 #include <insula/log.h>
 
@@ -224,4 +226,20 @@ int board_map_epc(struct vmm *vm, int fd, struct err *e)
 		return 0;
 	rc = device_map(fd, 0, r->size, &at, e);
 	return rc ? rc : hv_mem_map(vm->hv, vm->next_slot++, r->gpa, at, r->size, HV_MEM_RW, e);
+}
+
+int board_check_wide(const struct vmm *vm, struct err *e)
+{
+	const struct pci *p = &vm->pci;
+	uint64_t size = p->wide_to - p->wide_from;
+	bool bad = vm->epc.size && device_overlap(p->wide_from, size, vm->epc.gpa, vm->epc.size);
+
+	for (unsigned i = 0; i < vm->gm.nregions; i++) {
+		const struct gm_region *r = &vm->gm.region[i];
+
+		bad |= device_overlap(p->wide_from, size, r->gpa, r->size);
+	}
+	return bad && p->wide_to ? err_set(e, -EINVAL, "PCI: the BARs from 0x%llx on are memory",
+					   (unsigned long long)p->wide_from)
+				 : 0;
 }

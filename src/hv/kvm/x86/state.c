@@ -20,10 +20,10 @@
 #include <insula/state.h>
 
 #include "hv/kvm/backend.h"
+#include "hv/records.h"
 
 #define VERSION 1u
-#define XSAVE_MAX 16384u    /* AMX takes 8 KiB of it */
-#define TSC_TOLERANCE 4000u /* 1/4000: by so much may crystals of one frequency differ */
+#define XSAVE_MAX 16384u /* AMX takes 8 KiB of it */
 
 enum {
 	REC_VCPU = STATE_KVM_X86,
@@ -36,24 +36,11 @@ enum {
 	REC_LAPIC,
 	REC_MSRS,
 	REC_VCPU_EVENTS,
-	REC_CLOCK,
-	REC_LINES,
-};
-
-/* What has to be the same where it is set. */
-struct rec_vcpu {
-	uint64_t cpuid_sum;
-	uint32_t tsc_khz; /* 0: unknown */
-	uint32_t ncpus;
+	REC_CLOCK, /* and REC_LINES behind it: hv_put_vm() */
 };
 
 struct rec_msr {
 	uint64_t index, value;
-};
-
-struct rec_line {
-	uint64_t addr;
-	uint32_t data, used;
 };
 
 #define SIMPLE(x, structure, name)                                                \
@@ -82,8 +69,6 @@ static const struct part {
 union body {
 	struct rec_vcpu vcpu;
 	struct rec_msr msr[KVM_MSRS_MAX];
-	struct kvm_clock_data clock;
-	struct rec_line line[HV_MAX_LINES];
 	_Alignas(16) uint8_t bytes[XSAVE_MAX];
 };
 
@@ -169,23 +154,15 @@ static struct rec_vcpu describe_vcpu(const struct hv_vcpu *v)
 static int check_vcpu(const struct hv_vcpu *v, const void *body, struct err *e)
 {
 	struct rec_vcpu here = describe_vcpu(v), want;
-	uint32_t off;
+	int r;
 
 	memcpy(&want, body, sizeof(want));
-	if (want.ncpus != here.ncpus)
-		return err_set(e, -EINVAL, "state: of a VM of %u vCPUs, this one has %u",
-			       want.ncpus, here.ncpus);
-	if (want.cpuid_sum != here.cpuid_sum)
-		return err_set(e, -EOPNOTSUPP,
-			       "state: of another processor or another KVM: CPUID differs");
-	off = want.tsc_khz > here.tsc_khz ? want.tsc_khz - here.tsc_khz
-					  : here.tsc_khz - want.tsc_khz;
-	if (off > want.tsc_khz / TSC_TOLERANCE &&
-	    kvm_call_value(v->fd, KVM_SET_TSC_KHZ, want.tsc_khz) < 0)
-		return err_set(e, -EOPNOTSUPP,
-			       "state: of a TSC of %u kHz, and here it has %u and cannot be scaled",
-			       want.tsc_khz, here.tsc_khz);
-	return 0;
+	r = hv_check_vcpu(&want, &here, "KVM", e);
+	if (r > 0)
+		r = kvm_call_value(v->fd, KVM_SET_TSC_KHZ, want.tsc_khz) < 0
+			    ? hv_other_tsc(&want, &here, e)
+			    : 0;
+	return r;
 }
 
 /* ---- a vCPU ---- */
@@ -297,7 +274,6 @@ int hv_vcpu_state_set(struct hv_vcpu *v, const void *state, size_t len, struct e
 
 int hv_vm_state_get(struct hv_vm *vm, struct state_out *out, struct err *e)
 {
-	size_t before = out->len;
 	struct kvm_clock_data clock = {0};
 	struct rec_line line[HV_MAX_LINES];
 	int r = kvm_call(vm->fd, KVM_GET_CLOCK, &clock);
@@ -309,45 +285,22 @@ int hv_vm_state_get(struct hv_vm *vm, struct state_out *out, struct err *e)
 		line[i] =
 			(struct rec_line){vm->route[i].addr, vm->route[i].data, vm->route[i].used};
 	pthread_mutex_unlock(&vm->lock);
-	r = state_put(out, REC_CLOCK, VERSION, 0, &clock, sizeof(clock));
-	if (r == 0)
-		r = state_put(out, REC_LINES, VERSION, 0, line,
-			      vm->nlines * (uint32_t)sizeof(line[0]));
-	if (r < 0)
-		out->len = before;
-	return r < 0 ? err_sys(e, r, "state of the VM") : 0;
+	return hv_put_vm(out, REC_CLOCK, &clock, sizeof(clock), line, vm->nlines, e);
 }
 
 int hv_vm_state_set(struct hv_vm *vm, const void *state, size_t len, struct err *e)
 {
-	struct state_part in[] = {
-		{.type = REC_CLOCK,
-		 .version = VERSION,
-		 .name = "the clock",
-		 .size = sizeof(struct kvm_clock_data)},
-		{.type = REC_LINES,
-		 .version = VERSION,
-		 .name = "the interrupt lines",
-		 .size = vm->nlines * (uint32_t)sizeof(struct rec_line)},
-	};
 	struct kvm_clock_data clock;
-	struct rec_line line;
+	struct rec_line line[HV_MAX_LINES];
 	int r = hv_check_state(state, len, STATE_KVM_X86, e);
 
+	if (r == 0)
+		r = hv_take_vm(state, len, REC_CLOCK, &clock, sizeof(clock), line, vm->nlines, e);
 	if (r < 0)
 		return r;
-	r = state_take(state, len, 0, in, ARRAY_LEN(in), e);
-	if (r < 0)
-		return r;
-	memcpy(&clock, in[0].body, sizeof(clock));
 	clock.flags = 0; /* from where it was, not from what the time is now */
 	r = kvm_call(vm->fd, KVM_SET_CLOCK, &clock);
 	if (r < 0)
 		return err_sys(e, r, "state: KVM_SET_CLOCK");
-	for (unsigned i = 0; i < vm->nlines && r == 0; i++) {
-		memcpy(&line, (const uint8_t *)in[1].body + i * sizeof(line), sizeof(line));
-		if (line.used)
-			r = hv_irq_route(vm, i, line.addr, line.data, e);
-	}
-	return r;
+	return hv_set_lines(vm, line, vm->nlines, e);
 }
