@@ -94,10 +94,15 @@ static void on_read(void *ctx, int events)
 
 int link_recv(struct link *l, void *buf, size_t size, struct link_fds *fds)
 {
-	size_t n = l->nin < size ? l->nin : size;
-	bool cut = l->too_long || (l->packets && n < l->nin);
+	size_t n;
+	bool cut;
 
 	(void)fds; /* nobody can send any */
+	/* It may be there before the loop hears of it. */
+	if (l->reading && WaitForSingleObject(l->in_ov.hEvent, 0) == WAIT_OBJECT_0)
+		end_read(l);
+	n = l->nin < size ? l->nin : size;
+	cut = l->too_long || (l->packets && n < l->nin);
 	if (!l->nin) {
 		l->told_end = l->error != 0;
 		return !l->error ? -EAGAIN : l->error == -EPIPE ? 0 : l->error;

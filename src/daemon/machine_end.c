@@ -94,6 +94,7 @@ void machine_close_process(struct machine *m)
 static void on_death(void *ctx, int events)
 {
 	(void)events;
+	talk_drain(ctx);
 	machine_ended(ctx);
 }
 

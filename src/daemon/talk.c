@@ -299,6 +299,15 @@ static void on_readable(void *ctx, int events)
 	}
 }
 
+void talk_drain(struct machine *m)
+{
+	int rc = 1;
+
+	/* There is no more to come, unless somebody else has got its end: he has to stop as well. */
+	for (int i = 0; i < EVENTS && rc > 0 && m->talk && !m->held; i++)
+		rc = on_packet(m);
+}
+
 /* ---- out ---- */
 
 static int send_packet(struct machine *m, json_object *o, const int *fds, unsigned nfds)

@@ -18,6 +18,8 @@ int talk_begin(struct machine *m, int fd, struct err *e);
 /* The same, now and at longer and longer intervals until it works: a supervisor may be busy. One
  * whose process cannot be watched, and whose socket is no more, has ended: `m` may be freed. */
 void talk_find(struct machine *m);
+/* The supervisor is dead: what it said before is heard, the answers to requests too. */
+void talk_drain(struct machine *m);
 void talk_close(struct machine *m);
 /* Ask the supervisor; `done` is called exactly once, with a result or an error. Takes `params`
  * over. `fd` descriptors of `r` go along when `with_fds`. */

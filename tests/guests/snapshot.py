@@ -831,6 +831,26 @@ def killed_saving(d, place, victim, nth, tries=4):
     return ""
 
 
+def case_answered_at_its_end(d, place):
+    """A VM that ends with its snapshot: insulad finds the answer and the death of the process at once."""
+    c = d.client()
+    a, _ = source(c)
+    pid = a.info["pid"]
+    freeze(pid)
+    c.ids += 1
+    asked = c.ids
+    request = dict(jsonrpc="2.0", id=asked, method="vm.snapshot", params=dict(id="a", path=place + "/s", keep_running=False))
+    c.sock.sendall(json.dumps(request).encode() + b"\n")
+    c.call("daemon.info")  # the supervisor has been asked by now
+    freeze(d.proc.pid)
+    os.kill(pid, signal.SIGCONT)
+    ended = wait_for(lambda: gone(pid), 60)
+    d.proc.send_signal(signal.SIGCONT)
+    while (answer := c.line()).get("id") != asked:
+        pass
+    check("the answer comes before the end", ended and answer.get("result", {}).get("state") and whole(place + "/s") is True, (ended, answer))
+
+
 def saved_by_all(a, path):
     """Not while one that was killed is not there again: the more often, the longer it takes."""
     try:
