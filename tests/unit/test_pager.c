@@ -169,8 +169,8 @@ static int faults_of_us(bool *guards)
 	return fd;
 }
 
-/* If it went, and with it the last descriptor, who waits for a page would go on with zeros. */
-START_TEST(somebody_may_wait_for_its_pages)
+/* Guest memory, which it fills, as it has done with one page; NULL: nobody can, on this machine. */
+static char *served(void)
 {
 	char *at = mmap(NULL, MEM, PROT_READ, MAP_SHARED, mem, 0);
 	struct msg_faults m = {.addr = (uintptr_t)at, .len = MEM};
@@ -180,11 +180,21 @@ START_TEST(somebody_may_wait_for_its_pages)
 	ck_assert_ptr_ne(at, MAP_FAILED);
 	fd = faults_of_us(&guards);
 	if (fd < 0)
-		return;
+		return NULL;
 	ck_assert_msg(!faults_catch(fd, at, MEM, &e), "%s", e.text);
 	say(MSG_PAGER_FAULTS, &m, sizeof(m), fd);
 	close(fd);
-	ck_assert_int_eq(memcmp(at + 3 * RAM_PAGE, "three", 5), 0); /* it has heard, then */
+	ck_assert_int_eq(memcmp(at + 3 * RAM_PAGE, "three", 5), 0);
+	return at;
+}
+
+/* If it went, and with it the last descriptor, who waits for a page would go on with zeros. */
+START_TEST(somebody_may_wait_for_its_pages)
+{
+	char *at = served();
+
+	if (!at)
+		return;
 	hang_up();
 	ck_assert_msg(!ended_within(300), "it has ended");
 	ck_assert_int_eq(kill(pager.os.jail.pid, SIGKILL), 0);
@@ -198,20 +208,11 @@ START_TEST(what_was_asked_for_is_written_when_the_guest_stops)
 {
 	/* serve.c: a head of 16 bytes, then the blocks */
 	struct serve_block first = {.block = 0, .pages = 1u << 3}, got;
-	char *at = mmap(NULL, MEM, PROT_READ, MAP_SHARED, mem, 0);
-	struct msg_faults m = {.addr = (uintptr_t)at, .len = MEM};
+	char *at = served();
 	char body[64];
-	bool guards;
-	int fd;
 
-	ck_assert_ptr_ne(at, MAP_FAILED);
-	fd = faults_of_us(&guards);
-	if (fd < 0)
+	if (!at)
 		return;
-	ck_assert_msg(!faults_catch(fd, at, MEM, &e), "%s", e.text);
-	say(MSG_PAGER_FAULTS, &m, sizeof(m), fd);
-	close(fd);
-	ck_assert_int_eq(memcmp(at + 3 * RAM_PAGE, "three", 5), 0);
 	say(MSG_STOP, NULL, 0, -1);
 	ck_assert_int_eq(heard(body, sizeof(body)), MSG_STOPPED);
 	ck_assert_int_eq(pread(working_set, &got, sizeof(got), 16), sizeof(got));

@@ -137,6 +137,8 @@ struct vp *vp_of(WHV_PARTITION_HANDLE h, uint32_t index, const char *function);
 HRESULT from_errno(int r);
 
 /* kvm_part.c */
+/* What the platform answers into a buffer: all of it or nothing. */
+HRESULT give(void *buf, UINT32 size, UINT32 *written, const void *v, UINT32 n);
 uint64_t tsc_hz_of(int vcpu); /* 0: unknown */
 
 /* kvm_cpuid.c */

@@ -61,7 +61,7 @@ static bool synthetic(int kvm, WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS *s)
 	return true;
 }
 
-static HRESULT give(void *buf, UINT32 size, UINT32 *written, const void *v, UINT32 n)
+HRESULT give(void *buf, UINT32 size, UINT32 *written, const void *v, UINT32 n)
 {
 	if (written)
 		*written = n;

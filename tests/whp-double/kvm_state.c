@@ -260,16 +260,6 @@ static uint32_t xsave_len(const struct vp *v)
 	return n > (int)XSAVE_LEN ? (uint32_t)n : XSAVE_LEN;
 }
 
-static HRESULT give_all(VOID *buf, UINT32 size, UINT32 *written, const void *from, uint32_t n)
-{
-	if (written)
-		*written = n;
-	if (size < n)
-		return DOUBLE_E_BUFFER;
-	memcpy(buf, from, n);
-	return S_OK;
-}
-
 HRESULT WINAPI WHvGetVirtualProcessorXsaveState(WHV_PARTITION_HANDLE h, UINT32 index, VOID *buf,
 						UINT32 size, UINT32 *written)
 {
@@ -284,7 +274,7 @@ HRESULT WINAPI WHvGetVirtualProcessorXsaveState(WHV_PARTITION_HANDLE h, UINT32 i
 	if (n > sizeof(room))
 		return complain(E_FAIL, "XSAVE of %u bytes", n);
 	r = sys_ioctl(v->fd, n > XSAVE_LEN ? KVM_GET_XSAVE2 : KVM_GET_XSAVE, room);
-	return r < 0 ? from_errno(r) : give_all(buf, size, written, room, n);
+	return r < 0 ? from_errno(r) : give(buf, size, written, room, n);
 }
 
 HRESULT WINAPI WHvSetVirtualProcessorXsaveState(WHV_PARTITION_HANDLE h, UINT32 index,
@@ -315,7 +305,7 @@ HRESULT WINAPI WHvGetVirtualProcessorInterruptControllerState2(WHV_PARTITION_HAN
 		return DOUBLE_E_NO_VP;
 	r = sys_ioctl(v->fd, KVM_GET_LAPIC, &l);
 	memcpy(page, l.regs, sizeof(l.regs));
-	return r < 0 ? from_errno(r) : give_all(buf, size, written, page, sizeof(page));
+	return r < 0 ? from_errno(r) : give(buf, size, written, page, sizeof(page));
 }
 
 HRESULT WINAPI WHvSetVirtualProcessorInterruptControllerState2(WHV_PARTITION_HANDLE h, UINT32 index,
@@ -366,5 +356,5 @@ HRESULT WINAPI WHvGetPartitionProperty(WHV_PARTITION_HANDLE h, WHV_PARTITION_PRO
 	AcquireSRWLockShared(&p->lock);
 	time = (p->suspended ? p->clock.clock : c.clock) / 100;
 	ReleaseSRWLockShared(&p->lock);
-	return r < 0 ? from_errno(r) : give_all(buf, size, written, &time, sizeof(time));
+	return r < 0 ? from_errno(r) : give(buf, size, written, &time, sizeof(time));
 }
