@@ -303,7 +303,7 @@ void talk_drain(struct machine *m)
 {
 	int rc = 1;
 
-	/* There is no more to come, unless somebody else has got its end: he has to stop as well. */
+	/* There is no more to come, unless somebody else has got its end: he has to stop, too. */
 	for (int i = 0; i < EVENTS && rc > 0 && m->talk && !m->held; i++)
 		rc = on_packet(m);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* insula-pager on Windows, where no process is told of another one's page faults: memory is read and
- * written as a whole. See pager.h. */
+/* insula-pager on Windows, where no process is told of another one's page faults: memory is read
+ * and written as a whole. See pager.h. */
 #include <errno.h>
 
 #include <insula/base.h>

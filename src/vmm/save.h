@@ -20,7 +20,8 @@ struct vcpu;
 
 /* The vCPU's thread, outside hv_vcpu_run(): into c->state. */
 void save_vcpu(struct vcpu *c);
-/* The main thread, when every vCPU has done that: write everything into `fd`, shared memory; *len bytes. */
+/* The main thread, when every vCPU has done that: write everything into `fd`, shared memory; *len
+ * bytes. */
 int save_write(struct vmm *vm, int fd, uint64_t *len, struct err *e);
 /* The main thread, before any vCPU runs: the other way. -EPROTO, -EINVAL, -EOPNOTSUPP: `fd` does
  * not hold what this VM could go on from; the text says why. */

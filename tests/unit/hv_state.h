@@ -410,7 +410,7 @@ START_TEST(refused_state)
 }
 END_TEST
 
-/* Values that fit their sums: the hypervisor takes or refuses them, and that is all that happens. */
+/* Values that fit their sums: the hypervisor takes or refuses them, and no more happens. */
 START_TEST(hostile_values)
 {
 	static uint8_t room[HV_STATE_MAX];

@@ -162,8 +162,8 @@ static int open_node(struct vfio_back *b, struct err *e)
 	return 0;
 }
 
-/* Binding claims the whole group for this iommufd, with the kernel's own look at who is in it. It is
- * refused with EPERM where interrupts could be forged, and if another iommufd has the group. */
+/* Binding claims the whole group for this iommufd, with the kernel's own look at who is in it. It
+ * is refused with EPERM where interrupts could be forged, and if another iommufd has the group. */
 static int bind_node(struct vfio_back *b, struct err *e)
 {
 	struct vfio_node_bind to = {.argsz = sizeof(to), .iommufd = *b->container};

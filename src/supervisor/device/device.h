@@ -111,8 +111,8 @@ struct device_class {
 	bool idle_saved;
 	/* The same, as this one is set up. NULL: all of them can. */
 	const char *(*unsaved_so)(const struct device *d);
-	/* A program that is none of ours is behind it, maps guest memory, and is another one after a
-	 * restore. */
+	/* A program that is none of ours is behind it, maps guest memory, and is another one after
+	 * a restore. */
 	bool back_end;
 	const struct stat_names *stats;
 };

@@ -248,8 +248,8 @@ bool snapdir_is_ours(int fd)
 	return !fstat(fd, &st) && st.st_uid == geteuid() && !(st.st_mode & 022);
 }
 
-/* Root's VMs under insulad have no home, so their key is in another place than that of a root who is
- * logged in. */
+/* Root's VMs under insulad have no home, so their key is in another place than that of a root who
+ * is logged in. */
 const char *snapdir_other_cache(void)
 {
 	return geteuid() ? "" : IMAGE_ROOT_CACHE;
