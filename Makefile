@@ -261,9 +261,9 @@ guest: deps-guest
 WIN_CC    ?= x86_64-w64-mingw32-gcc
 WIN_FLAGS := -O2 -g -std=gnu11 -D_GNU_SOURCE -DWIN32_LEAN_AND_MEAN -D_WIN32_WINNT=0x0A00 -Iinclude -Isrc $(WARN)
 WIN_SRC   := $(src_whp) $(src_x86) $(addprefix src/,base/err.c base/state.c os/win/errtext.c)
-windows-hv: deps-windows
-	@$(MAKE) --no-print-directory $(BUILD)/windows/hello.exe
-$(BUILD)/windows/obj/%.o: %.c Makefile
+# Not by a second make: with other goals beside it, two would write the same objects.
+windows-hv: $(BUILD)/windows/hello.exe
+$(BUILD)/windows/obj/%.o: %.c Makefile | deps-windows
 	@mkdir -p $(@D)
 	$(call say,WINCC)
 	$(Q)$(WIN_CC) $(WIN_FLAGS) -MMD -MP -c -o $@ $<

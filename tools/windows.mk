@@ -26,7 +26,7 @@ WIN_UV       = $(WIN_DEBIAN)/lib/libuv.a -lws2_32 -liphlpapi -lpsapi -luserenv -
 WIN_LIBS    := -lz -lbcrypt -lsynchronization -ladvapi32 -lpthread
 
 WIN_UAPI := $(BUILD)/windows/uapi/.done
-$(WIN_UAPI):
+$(WIN_UAPI): | deps-windows
 	@mkdir -p $(@D)
 	@ln -sfn /usr/include/linux $(@D)/linux
 	@ln -sfn /usr/include/asm-generic $(@D)/asm-generic
@@ -35,7 +35,7 @@ $(WIN_UAPI):
 	@touch $@
 # Once: it takes half a minute and the network.
 WIN_DEBIAN := $(BUILD)/windows/libs
-$(WIN_DEBIAN)/versions:
+$(WIN_DEBIAN)/versions: | deps-windows
 	@mkdir -p $(@D)
 	@tools/windows-libs $(@D)
 WIN_PROG_FLAGS = $(WIN_FLAGS) -DINSULA_VERSION='"$(VERSION)"' -Iinclude/win -isystem $(BUILD)/windows/uapi -isystem $(WIN_DEBIAN)/include -DUNICODE -D_UNICODE
@@ -93,8 +93,7 @@ $(foreach x,test_win contained pipecat pipepeer deny,$(BUILD)/windows/test-bin/$
 	$(Q)$(WIN_CC) -static -o $@ $(filter %.o,$^) $(WIN_LIBS)
 
 .PHONY: windows windows-programs windows-test-programs windows-guest
-windows: deps-windows
-	@$(MAKE) --no-print-directory windows-programs $(BUILD)/windows/hello.exe
+windows: windows-programs windows-hv
 windows-programs: $(foreach x,$(WIN_EXES),$(BUILD)/windows/bin/$(x).exe)
 # What insula-run.exe boots by itself, beside it.
 windows-guest: guest programs

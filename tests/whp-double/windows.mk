@@ -12,11 +12,11 @@ win_test_objs   = $(patsubst %.c,$(BUILD)/windows/testobj/%.o,$(1))
 
 windows-tests: $(BUILD)/tests/hvrun $(BUILD)/windows/double/winhvplatform.dll $(WIN_TESTS) $(BUILD)/windows/hello.exe
 
-$(BUILD)/windows/testobj/tests/whp-double/kvm%.o: tests/whp-double/kvm%.c Makefile tests/whp-double/windows.mk
+$(BUILD)/windows/testobj/tests/whp-double/kvm%.o: tests/whp-double/kvm%.c Makefile tests/whp-double/windows.mk | deps-windows
 	@mkdir -p $(@D)
 	$(call say,WINCC)
 	$(Q)$(WIN_CC) $(WIN_TEST_FLAGS) $(WIN_LINUX) -MMD -MP -c -o $@ $<
-$(BUILD)/windows/testobj/%.o: %.c Makefile tests/whp-double/windows.mk
+$(BUILD)/windows/testobj/%.o: %.c Makefile tests/whp-double/windows.mk | deps-windows
 	@mkdir -p $(@D)
 	$(call say,WINCC)
 	$(Q)$(WIN_CC) $(WIN_TEST_FLAGS) -MMD -MP -c -o $@ $<
