@@ -392,6 +392,7 @@ int manifest_check_serves(const struct manifest_place *p, json_object *o)
 		rc = check_argument(p, &p->m->argument[i]);
 	for (unsigned i = 0; i < p->m->nrefusals && !rc; i++)
 		rc = check_refusal(p, &p->m->refusal[i]);
+	rc = rc ? rc : manifest_check_places(p);
 	return rc ? rc : manifest_check_network(p);
 }
 

@@ -86,6 +86,15 @@ static int setting_required(const struct manifest_place *p, const char *member, 
 	return manifest_take_bool(p, member, v, &p->setting->required);
 }
 
+/* They are one path, or one is a directory above the other. */
+static bool paths_meet(const char *a, const char *b)
+{
+	const size_t x = strlen(a), y = strlen(b), n = x < y ? x : y;
+	const char next = x < y ? b[n] : a[n];
+
+	return !strncmp(a, b, n) && (!next || next == '/');
+}
+
 /* The jail makes it itself, or something above or below it (confine_root.c). */
 static bool made_by_jail(const char *path)
 {
@@ -94,10 +103,7 @@ static bool made_by_jail(const char *path)
 					   "/files", "/etc/hosts", "/etc/ld.so.cache"};
 
 	for (size_t i = 0; i < ARRAY_LEN(made); i++) {
-		const size_t a = strlen(path), b = strlen(made[i]), n = a < b ? a : b;
-		const char next = a < b ? made[i][n] : path[n];
-
-		if (!strncmp(path, made[i], n) && (!next || next == '/'))
+		if (paths_meet(path, made[i]))
 			return true;
 	}
 	return false;
@@ -244,6 +250,39 @@ int manifest_take_settings(const struct manifest_place *p, const char *member, j
 			return rc;
 	}
 	return rc;
+}
+
+/* The i-th of the settings, and then the target. */
+static const struct manifest_setting *nth(const struct manifest *m, unsigned i)
+{
+	return i < m->nsettings ? &m->setting[i] : &m->target;
+}
+
+static int meets(const struct manifest_place *p, const struct manifest_setting *s)
+{
+	char where[64];
+	const struct manifest_place in = {p->m, p->name, where, p->e, NULL};
+	json_object *at = json_object_new_string(s->at);
+	int rc;
+
+	snprintf(where, sizeof(where), "%s%.40s", s == &p->m->target ? "" : "settings.", s->key);
+	rc = manifest_wrong(&in, "at", at,
+			    "a place that is no other file's, nor below or above it");
+	json_object_put(at);
+	return rc;
+}
+
+int manifest_check_places(const struct manifest_place *p)
+{
+	for (unsigned i = 0; i <= p->m->nsettings; i++) {
+		for (unsigned j = 0; j < i; j++) {
+			const char *a = nth(p->m, i)->at, *b = nth(p->m, j)->at;
+
+			if (*a && *b && paths_meet(a, b))
+				return meets(p, nth(p->m, i));
+		}
+	}
+	return 0;
 }
 
 const struct manifest_setting *manifest_setting(const struct manifest *m, const char *key,

@@ -80,6 +80,8 @@ int manifest_take_reconnects(const struct manifest_place *p, const char *member,
 			     struct json_object *v);
 int manifest_take_parts(const struct manifest_place *p, const char *member, struct json_object *v);
 int manifest_check_network(const struct manifest_place *p);
+/* No two files where the program would see one (`at`). */
+int manifest_check_places(const struct manifest_place *p);
 /* Is it a key of a URI's part, or of `parts`? */
 bool manifest_part_is_known(const struct manifest *m, const char *key, size_t len);
 /* The parts of a target, as manifest_put() puts them. -EINVAL: it does not look like that. */

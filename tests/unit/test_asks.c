@@ -81,6 +81,15 @@ static const struct {
 	 "settings.a.at"},
 	{HEAD PLAIN_TARGET "\"settings\": {\"a\": {\"type\": \"file\", \"at\": \"/lib64\"}}}",
 	 "settings.a.at"},
+	{HEAD PLAIN_TARGET "\"settings\": {\"a\": {\"type\": \"file\", \"at\": \"/etc/x\"}, "
+			   "\"b\": {\"type\": \"file\", \"at\": \"/etc/x\"}}}",
+	 "settings.b.at"},
+	{HEAD PLAIN_TARGET "\"settings\": {\"a\": {\"type\": \"file\", \"at\": \"/etc/x/y\"}, "
+			   "\"b\": {\"type\": \"file\", \"at\": \"/etc/x\"}}}",
+	 "settings.b.at"},
+	{HEAD "\"target\": {\"type\": \"file\", \"at\": \"/x\"}, \"settings\": "
+	      "{\"a\": {\"type\": \"file\", \"at\": \"/x/y\"}}}",
+	 "target.at"},
 	{HEAD PLAIN_TARGET "\"arguments\": [\"${host}\"]}", "'${host'"},
 	{HEAD PLAIN_TARGET "\"arguments\": [{\"if\": \"ro\", \"add\": [\"x\"]}]}",
 	 "an argument before it"},
