@@ -150,7 +150,8 @@ expect attack 0 'attacked' "$RUN" --mem 256M --vfio $DISK,bind --rootfs "$T/root
 	echo 1 >\$f/reset && echo reset done
 	dmaout attack 0000:00:01.0 $outside
 	echo 1 >\$f/remove; echo 1 >/sys/bus/pci/rescan
-	for i in \$(seq 50); do [ ! -b /dev/nvme0n1 ] || break; sleep 0.1; done
+	# The node is there a moment before the disk can be opened.
+	for i in \$(seq 100); do ! true 2>/dev/null </dev/nvme0n1 || break; sleep 0.1; done
 	dd if=/dev/nvme0n1 of=/dev/null bs=64k count=16 && echo works again"
 cp "$T/out" "$T/attack"
 also seen-by-lspci 'MSI-X: Enable\+ Count=[0-9]+ Masked-'
