@@ -60,9 +60,10 @@ def wait_for(what, seconds=20):
 
 
 def gone(pid):
+    """With all of its threads: after a SIGKILL the first one may have ended while another still takes what it waits for."""
     try:
         with open("/proc/%d/stat" % pid) as f:
-            return f.read().rsplit(")", 1)[1].split()[0] in "ZX"
+            return f.read().rsplit(")", 1)[1].split()[0] in "ZX" and len(os.listdir("/proc/%d/task" % pid)) < 2
     except OSError:
         return True
 
