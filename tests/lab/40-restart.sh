@@ -22,9 +22,9 @@ deep=(fio --name=d --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=32
 # helpers PID: the insula-blk processes of this VM, the first disk's first
 helpers() { pgrep -P "$1" -x insula-blk | sort -n; }
 
-killing() { # NAME SECONDS FIO...: run it in a guest and kill its disk's helper again and again
-	local name=$1 every=$2 pid status kills=0 restarts resubmitted errors
-	shift 2
+killing() { # NAME FIO...: run it in a guest and kill its disk's helper again and again, each time when the next one has served for a while
+	local name=$1 pid status kills=0 restarts resubmitted errors killed
+	shift
 	"$RUN" --disk "$disk" --rootfs "$T/root" ${all:+--rootfs-size 32M} --metrics "$T/m" --timeout 240 -- "$@" >"$T/out" 2>&1 </dev/null &
 	pid=$!
 	# Until the guest is at work there is nothing to disturb.
@@ -37,9 +37,11 @@ killing() { # NAME SECONDS FIO...: run it in a guest and kill its disk's helper 
 	while kill -0 $pid 2>/dev/null && [ $kills -lt "$KILLS" ]; do
 		for h in $(helpers $pid); do
 			kill -9 "$h" 2>/dev/null && kills=$((kills + 1))
+			killed=$h
 			[ "$all" ] || break
 		done
-		sleep "$every"
+		while kill -0 $pid 2>/dev/null && [[ " $(helpers $pid | tr '\n' ' ')" = *" $killed "* ]]; do sleep 0.1; done
+		sleep 0.4
 	done
 	wait $pid
 	status=$?
@@ -61,15 +63,15 @@ killing() { # NAME SECONDS FIO...: run it in a guest and kill its disk's helper 
 	fi
 }
 
-killing verify-each 2 "${job[@]}"
-killing verify-deep 2 "${deep[@]}"
+killing verify-each "${job[@]}"
+killing verify-deep "${deep[@]}"
 
 # Four jobs, each with a part of a quarter of the disk, write every block of that once, in a random order, and flush at the end. The guest verifies
 # nothing: the host has fio do it with the image, when no insula-blk is there any more.
 truncate -s 0 "$T/disk"
 truncate -s 48M "$T/disk"
 jobs=("--size=$(short 7 12)M" --offset_increment=12M --numjobs=4 --bs=4k --randseed=9 --verify=crc32c --verify_fatal=1)
-killing host-verifies 2 fio --name=h --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite --do_verify=0 --end_fsync=1 "${jobs[@]}"
+killing host-verifies fio --name=h --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite --do_verify=0 --end_fsync=1 "${jobs[@]}"
 if fio --name=h --filename="$T/disk" --ioengine=psync --rw=randwrite --verify_only=1 "${jobs[@]}" >"$T/out" 2>&1; then
 	ok host-verifies-image
 else
@@ -86,7 +88,7 @@ base=$(sha256sum <"$T/base")
 # Requests of 1 to 7 KiB: most of them have a part of a block of the base.
 disk=path=$T/base,overlay=$T/over
 all=1 # the disk's, and those of the root
-killing overlay 2 sh -c 'mount -t ext4 /dev/vda /mnt && fio --name=o --filename=/mnt/new --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite \
+killing overlay sh -c 'mount -t ext4 /dev/vda /mnt && fio --name=o --filename=/mnt/new --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite \
 	--bsrange=1k-7k --bs_unaligned=0 --blockalign=1k --size=16M --io_size='"$(short 7 12)"'M --verify=crc32c --verify_fatal=1 --do_verify=1 --fsync=128 --randseed=10 &&
 	cp /mnt/old /mnt/copy && umount /mnt'
 expect overlay-next-vm 0 '^same$' "$RUN" --disk "$disk" --rootfs "$T/root" --rootfs-size 32M -- \
