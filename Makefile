@@ -316,11 +316,11 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o
 define unit_rooms
 $(BUILD)/tests/$(1): $(foreach r,$(or $(rooms_$(1)),$(error tests/unit/rooms.mk: no row for $(1))),$(call lib,$(r)))
 endef
-$(foreach t,$(filter-out test_whp,$(patsubst tests/unit/%.c,%,$(UNIT_SRC))),$(eval $(call unit_rooms,$(t))))
+$(foreach t,$(filter-out test_whp%,$(patsubst tests/unit/%.c,%,$(UNIT_SRC))),$(eval $(call unit_rooms,$(t))))
 
 # The Windows backend with the scripted double in the place of Windows and of KVM.
 DOUBLE := $(call objs,tests/whp-double/double.c tests/whp-double/os_linux.c)
-$(BUILD)/tests/test_whp: $(BUILD)/obj/tests/unit/test_whp.o $(DOUBLE) $(call lib,whp) $(call lib,x86) $(call lib,base)
+$(filter $(BUILD)/tests/test_whp%,$(UNIT)): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(DOUBLE) $(call lib,whp) $(call lib,x86) $(call lib,base)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \

@@ -6,7 +6,8 @@
 
 WIN_TEST_FLAGS := $(WIN_FLAGS) -Itests/unit/win -Itests/unit -D__USE_MINGW_ANSI_STDIO=1
 WIN_LINUX      := -idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu
-WIN_TESTS      := $(addprefix $(BUILD)/windows/tests/,test_x86.exe test_whp.exe test_hv.exe hvrun.exe)
+WIN_WHP        := $(patsubst tests/unit/%.c,$(BUILD)/windows/tests/%.exe,$(wildcard tests/unit/test_whp*.c))
+WIN_TESTS      := $(WIN_WHP) $(addprefix $(BUILD)/windows/tests/,test_x86.exe test_hv.exe hvrun.exe)
 HVRUN_SRC      := $(addprefix tests/whp-double/,hvrun.c hvrun_board.c hvrun_load.c) $(addprefix src/vmm/,line.c x86/acpi.c x86/aml.c x86/dsdt.c x86/ioapic.c)
 win_test_objs   = $(patsubst %.c,$(BUILD)/windows/testobj/%.o,$(1))
 
@@ -33,7 +34,7 @@ $(BUILD)/windows/tests/%.exe:
 	$(call say,WINLD)
 	$(Q)$(WIN_CC) -static -Wl,--stack,0x800000 -o $@ $(filter %.o,$^) $(filter %.a,$^) -lpthread
 $(BUILD)/windows/tests/test_x86.exe: $(call win_test_objs,tests/unit/test_x86.c) $(BUILD)/windows/libinsula-hv.a
-$(BUILD)/windows/tests/test_whp.exe: $(call win_test_objs,tests/unit/test_whp.c tests/whp-double/double.c) $(BUILD)/windows/libinsula-hv.a
+$(WIN_WHP): $(BUILD)/windows/tests/%.exe: $(BUILD)/windows/testobj/tests/unit/%.o $(call win_test_objs,tests/whp-double/double.c) $(BUILD)/windows/libinsula-hv.a
 $(BUILD)/windows/tests/test_hv.exe: $(call win_test_objs,tests/unit/win/test_hv.c) $(BUILD)/windows/libinsula-hv.a
 $(BUILD)/windows/tests/hvrun.exe: $(call win_test_objs,$(HVRUN_SRC) tests/whp-double/hvrun_win.c) $(BUILD)/windows/libinsula-hv.a
 
