@@ -112,7 +112,7 @@ int pci_port_make(struct pci_port *p, unsigned i, uint32_t *config, const struct
 	config[EXP_LINK_CTL / 4] = LINK_WIDTH_SPEED << 16;
 	config[EXP_SLOT / 4] = SLOT_BUTTON | SLOT_POWER | SLOT_POWER_LIGHT | SLOT_SURPRISE |
 			       SLOT_HOTPLUG | SLOT_NO_COMPLETED | SLOT_NUMBER(1 + i);
-	config[EXP_SLOT_CTL / 4] = CTL_LIGHT_OFF;
+	config[EXP_SLOT_CTL / 4] = CTL_LIGHT_OFF | CTL_POWER_OFF;
 	config[EXP_LINK2 / 4] = LINK2_SPEEDS;
 	config[EXP_LINK2_CTL / 4] = 1; /* 2.5 GT/s */
 	config[MSI / 4] = MSI_ID;

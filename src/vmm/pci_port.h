@@ -10,7 +10,9 @@
  *              prefetchable memory. A reset of its bus (bridge control) is power off while it lasts
  *   slot       with a button, a power switch and a power light; what is in it may go without
  *              notice. A command is done when it is written (No Command Completed Support).
- *              The link is up while something is there and has power
+ *              The link is up while something is there and has power. There is none at first, so
+ *              what comes before the guest's driver starts waits for it: Linux' driver switches on
+ *              what it finds without power, and takes what it finds with power for known
  *   events     button, presence, link: each is a bit of the slot status until the guest clears it.
  *              What comes into a slot without power is told as presence and link; and, if the power
  *              light was not off, once more when it goes off. Linux keeps the light on while it

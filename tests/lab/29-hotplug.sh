@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # Devices that come and go while a Debian kernel runs: a disk under fio --verify, its process killed meanwhile, given up in order and pulled out;
-# a card, a share; several at once; the guest switches a slot off itself; insulad is killed; a snapshot with empty slots.
+# a card, a share; several at once; the guest switches a slot off itself; insulad is killed; a snapshot with empty slots;
+# a disk that comes while the guest boots.
 #
 # HOTPLUG_LOOPS (1): rounds of adding a disk, writing to it and asking for it back, which takes the guest five seconds and more each;
 # HOTPLUG_PULLS (2): the same, pulled out.
@@ -218,6 +219,23 @@ expect rm-after-restore 0 '' "$CTL" device rm h0 disk1
 no_oops h0 quiet-after-restore
 expect stops 0 '' "$CTL" stop -t 20 h0
 "$CTL" rm -f h0 >/dev/null 2>&1
+
+# ---- a disk comes while Linux boots: before it has looked at the bus, before its driver for slots has started, before there is init
+
+for late in 0 0.3 0.5 0.7 1; do
+	expect "starts-for-$late" 0 '' "$CTL" run -d --name h0 --hotplug 1 --cpus 2 --mem 256M --rootfs "$T/root" --
+	sleep $late
+	expect "boots-for-$late" 0 '"early"' "$CTL" device add --name early h0 disk="$T/d1.img"
+	same "boots-for-$late-comes" vdb "$(guest h0 'find_disk early')"
+	expect "boots-for-$late-pulled" 0 '' "$CTL" device rm --force h0 early
+	same "boots-for-$late-gone" gone "$(guest h0 'no_disk early')"
+	"$CTL" device add --name next h0 disk="$T/d2.img" >/dev/null 2>"$T/out" || not_ok "boots-for-$late-next" "$(cat "$T/out")"
+	guest h0 'find_disk next' >"$T/out"
+	also "boots-for-$late-next" '^vd[bc]$'
+	[ $late != 0 ] || expect "boots-for-$late-asked" 0 '' "$CTL" device rm h0 next
+	no_oops h0 "boots-for-$late-quiet"
+	"$CTL" rm -f h0 >/dev/null 2>&1
+done
 
 # ---- pulled out under load
 # What Linux's virtio_blk has under way then it waits for, also when the device is no more: a guest with 6.1 may get no other device after that.

@@ -29,7 +29,7 @@
 #define LIGHT_OFF 0x300u
 #define ACTIVE 0x2000u
 
-static void setup(void)
+static void setup_cold(void)
 {
 	places = PLACES;
 	ctrl.ack_seq = 1;
@@ -56,6 +56,14 @@ static uint32_t port_get(unsigned i, unsigned reg, unsigned size)
 static void port_put(unsigned i, unsigned reg, unsigned size, uint32_t v)
 {
 	poke(port(i) + reg, size, v);
+}
+
+/* The slots have power: what comes is there. */
+static void setup(void)
+{
+	setup_cold();
+	for (unsigned i = 0; i < PLACES; i++)
+		port_put(i, CONTROL, 2, LIGHT_OFF);
 }
 
 static uint32_t conf(unsigned i, unsigned reg)
@@ -160,7 +168,7 @@ START_TEST(what_a_guest_finds)
 		ck_assert_uint_eq(port_get(i, 0x4c, 4), 0x00100011 | (1 + i) << 24);
 		ck_assert_uint_eq(port_get(i, 0x50, 4), 0x00110000); /* the link is down */
 		ck_assert_uint_eq(port_get(i, 0x54, 4), 0x00040073 | (1 + i) << 19);
-		ck_assert_uint_eq(port_get(i, CONTROL, 4), 0x300); /* nothing there; no light */
+		ck_assert_uint_eq(port_get(i, CONTROL, 4), 0x700); /* nothing, no power, no light */
 		ck_assert_uint_eq(port_get(i, 0x6c, 4), 2);
 		ck_assert_uint_eq(port_get(i, 0x70, 4), 1);
 		ck_assert_uint_eq(port_get(i, MSI, 4), 0x00800005);
@@ -228,6 +236,36 @@ START_TEST(bits_that_can_be_written)
 END_TEST
 
 /* ---- something comes ---- */
+
+/* A card comes before the guest's driver listens. Linux' forgets the events that it finds, and
+ * switches on a slot that has no power and in which there is something. */
+START_TEST(comes_before_the_driver)
+{
+	ck_assert_int_eq(rig_plug(0), 0);
+	ck_assert(!told(0) && !pci_is_up(&pci, &pci.place[0]));
+	ck_assert_uint_eq(conf(FIRST, 0), 0xffffffff);
+	ck_assert_uint_eq(port_get(0, LINK, 2), 0x11);
+	ck_assert_uint_eq(port_get(0, STATUS, 2), PRESENCE | THERE | CHANGED);
+	port_put(0, STATUS, 2, ALL_EVENTS);
+	ck_assert_uint_eq(port_get(0, CONTROL, 4), THERE << 16 | LIGHT_OFF | NO_POWER);
+	switch_on(0);
+	ck_assert(told(0) && pci_is_up(&pci, &pci.place[0]));
+	ck_assert_uint_eq(port_get(0, STATUS, 2), THERE | CHANGED);
+	use(FIRST, BAR(40));
+	works(FIRST, BAR(40));
+}
+END_TEST
+
+/* What a guest that has no driver for it is asked for goes at once: it has never had it. */
+START_TEST(comes_and_nobody_looks)
+{
+	ck_assert_int_eq(rig_plug(0), 0);
+	ck_assert_int_eq(rig_unplug(0), 0);
+	ck_assert(nowhere(FIRST) && !told(0));
+	ck_assert_uint_eq(port_get(0, CONTROL, 2), LIGHT_OFF | NO_POWER);
+	ck_assert_uint_eq(port_get(0, STATUS, 2), PRESENCE | CHANGED);
+}
+END_TEST
 
 START_TEST(plugged)
 {
@@ -989,14 +1027,17 @@ END_TEST
 int main(void)
 {
 	Suite *s = suite_create("pci_place");
-	TCase *tc = tcase_create("pci_place");
+	TCase *cold = tcase_create("cold"), *tc = tcase_create("pci_place");
 	SRunner *r;
 	int failed;
 
 	log_setup("", LOG_LVL_ERROR);
+	tcase_add_checked_fixture(cold, setup_cold, teardown);
+	tcase_add_test(cold, what_a_guest_finds);
+	tcase_add_test(cold, comes_before_the_driver);
+	tcase_add_test(cold, comes_and_nobody_looks);
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 60);
-	tcase_add_test(tc, what_a_guest_finds);
 	tcase_add_test(tc, bits_that_can_be_written);
 	tcase_add_test(tc, plugged);
 	tcase_add_test(tc, bars_behind_a_port);
@@ -1019,6 +1060,7 @@ int main(void)
 	tcase_add_test(tc, gone_while_it_is_used);
 	tcase_add_test(tc, cannot_be_added);
 	tcase_add_test(tc, saved_and_restored);
+	suite_add_tcase(s, cold);
 	suite_add_tcase(s, tc);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);
