@@ -166,30 +166,66 @@ START_TEST(node_is_let_go)
 }
 END_TEST
 
-/* All functions of a VM are used by the same interface. */
+/* How the functions of a VM are used, as `way`: what each of the two says, without a descriptor. */
+static int way(enum vfio_by first, enum vfio_by second, int fd, enum vfio_by *by)
+{
+	const struct vfio_config two[2] = {
+		{.address = "0000:01:00.0", .fd = fd, .by = first},
+		{.address = "0000:02:00.0", .fd = -1, .by = second}};
+
+	e.text[0] = 0;
+	return vfio_way(sys, two, 2, by, &e);
+}
+
+/* All functions of a VM are used by the same interface; whoever says nothing follows, also one that
+ * is first. */
 START_TEST(same_for_all)
 {
-	static const struct vfio_config one = {.address = "0000:01:00.0", .fd = -1},
-					group = {.address = "ffff:1f:1f.7",
-						 .fd = -1,
-						 .by = VFIO_BY_GROUP},
-					own = {.address = "ffff:1f:1f.7",
-					       .fd = -1,
-					       .by = VFIO_BY_NODE},
-					any = {.address = "ffff:1f:1f.7", .fd = -1};
-	struct vfio_back all[2] = {{.conf = &one, .by_node = true}, {.conf = &group}};
+	enum vfio_by by;
+
+	ck_assert_int_eq(way(VFIO_BY_NODE, VFIO_BY_GROUP, -1, &by), -EINVAL);
+	ck_assert_str_eq(e.text, "--vfio 0000:02:00.0: it would be used by its group, and "
+				 "0000:01:00.0 by its node; expected the same of all functions of a "
+				 "VM: by=node or by=group");
+	ck_assert_int_eq(way(VFIO_BY_GROUP, VFIO_BY_NODE, -1, &by), -EINVAL);
+	ck_assert_int_eq(way(VFIO_BY_ANY, VFIO_BY_NODE, -1, &by), 0);
+	ck_assert_int_eq(by, VFIO_BY_NODE);
+	ck_assert_int_eq(way(VFIO_BY_GROUP, VFIO_BY_ANY, -1, &by), 0);
+	ck_assert_int_eq(by, VFIO_BY_GROUP);
+	ck_assert_int_eq(way(VFIO_BY_ANY, VFIO_BY_ANY, -1, &by), 0);
+	ck_assert_int_eq(by, VFIO_BY_ANY);
+}
+END_TEST
+
+/* A descriptor says it by what it is. */
+START_TEST(same_as_handed_in)
+{
+	int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	enum vfio_by by;
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(way(VFIO_BY_ANY, VFIO_BY_ANY, fd, &by), 0);
+	ck_assert_int_eq(by, VFIO_BY_GROUP);
+	ck_assert_int_eq(way(VFIO_BY_ANY, VFIO_BY_NODE, fd, &by), -EINVAL);
+	make("mkdir -p %s/bus/pci/devices/0000:01:00.0/vfio-dev/vfio12");
+	make("echo 1:3 >%s/bus/pci/devices/0000:01:00.0/vfio-dev/vfio12/dev");
+	ck_assert_int_eq(way(VFIO_BY_ANY, VFIO_BY_NODE, fd, &by), 0);
+	ck_assert_int_eq(by, VFIO_BY_NODE);
+	ck_assert_int_eq(way(VFIO_BY_ANY, VFIO_BY_GROUP, fd, &by), -EINVAL);
+	close(fd);
+}
+END_TEST
+
+START_TEST(chosen)
+{
+	static const struct vfio_config none = {.address = "ffff:1f:1f.7", .fd = -1};
+	struct vfio_back all[2] = {{.conf = &none}, {.conf = &none, .by = VFIO_BY_NODE}};
 
 	ck_assert_int_eq(vfio_choose(&all[1], all, &e), -EINVAL);
-	ck_assert_ptr_nonnull(strstr(e.text, "it would be used by its group, and 0000:01:00.0 by "
-					     "its node; expected the same"));
-	all[1].conf = &own;
-	ck_assert_int_eq(vfio_choose(&all[1], all, &e), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(e.text, "the kernel makes no node /dev/vfio/devices/vfioN"));
-	all[1].conf = &any;
-	all[0].by_node = false;
+	all[1].by = VFIO_BY_ANY;
 	ck_assert_int_eq(vfio_choose(&all[1], all, &e), 0);
 	ck_assert(!all[1].by_node);
-	all[0].conf = &any;
 	ck_assert_int_eq(vfio_choose(all, all, &e), 0);
 	ck_assert(!all[0].by_node); /* there is none */
 }
@@ -207,6 +243,8 @@ int main(void)
 	tcase_add_test(tc, node_is_bound);
 	tcase_add_test(tc, node_is_let_go);
 	tcase_add_test(tc, same_for_all);
+	tcase_add_test(tc, same_as_handed_in);
+	tcase_add_test(tc, chosen);
 	suite_add_tcase(s, tc);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);

@@ -211,7 +211,7 @@ void vfio_let_go(struct vfio_back *b)
 
 /* ---- for open_linux.c ---- */
 
-static int check_function(const struct vfio_config *c, uint64_t mem, struct err *e)
+int vfio_check(const struct vfio_config *c, uint64_t mem, struct err *e)
 {
 	struct vfio_found f = {0};
 	unsigned now;
@@ -224,20 +224,21 @@ static int check_function(const struct vfio_config *c, uint64_t mem, struct err 
 	return rc ? rc : raise_limit(c, mem + (1u << 20), e);
 }
 
-int vfio_open(struct vfio_back *all, unsigned n, const struct vfio_config *c, int *container,
-	      uint64_t mem, bool check_only, struct err *e)
+int vfio_open(struct vfio_back *all, unsigned n, const struct vfio_config *c, enum vfio_by by,
+	      int *container, uint64_t mem, struct err *e)
 {
 	struct vfio_back *b = &all[n];
-	int rc = check_function(c, mem, e);
+	int rc = vfio_check(c, mem, e);
 
 	*b = (struct vfio_back){.conf = c,
 				.group = -1,
 				.device = -1,
 				.claim = -1,
 				.share = -1,
+				.by = by,
 				.container = container,
 				.mem = mem};
-	if (rc || check_only)
+	if (rc)
 		return rc;
 	rc = c->pf ? vfio_take_virtual(b, all, c, e) : vfio_take(b, all, e);
 	if (rc)

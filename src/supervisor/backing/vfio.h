@@ -69,6 +69,7 @@ struct vfio_back {
 	const struct vfio_config *conf; /* borrowed, or `own` */
 	int group, device;              /* owned, or -1; no group by the node */
 	int *container;                 /* borrowed; the VM's; by the node: its iommufd */
+	enum vfio_by by; /* of vfio_way(); and what came of it: */
 	bool by_node;
 	struct vfio_node node;
 	uint32_t ioas; /* by the node: the address space of all of the VM's */
@@ -89,11 +90,13 @@ struct vfio_back {
 	struct msg_start_vfio start;
 };
 
-/* Look at the one behind the first `n` of all, and with `check_only` no more. Else take it:
- * *container is opened with the first. `mem`: bytes of guest memory, which the device may reach. A
- * line for people; on error nothing stays. */
-int vfio_open(struct vfio_back *all, unsigned n, const struct vfio_config *c, int *container,
-	      uint64_t mem, bool check_only, struct err *e);
+/* Look at one, and no more. `mem`: bytes of guest memory, which the device may reach. A line for
+ * people. */
+int vfio_check(const struct vfio_config *c, uint64_t mem, struct err *e);
+/* Look at the one behind the first `n` of all, and take it: *container is opened with the first.
+ * `by`: of vfio_way(). A line for people; on error nothing stays. */
+int vfio_open(struct vfio_back *all, unsigned n, const struct vfio_config *c, enum vfio_by by,
+	      int *container, uint64_t mem, struct err *e);
 /* Close what is open, and give it back. No-op after an error. Everybody else who has the device
  * open has ended. */
 void vfio_close(struct vfio_back *b);
@@ -167,6 +170,10 @@ int vfio_write(const char *path, const char *text);
 bool vfio_node(const char *sys, const char *address, struct vfio_node *n);
 /* -EINVAL and a line for people: by= asks for what this kernel has not. */
 int vfio_check_by(const struct vfio_config *c, struct err *e);
+/* Of all functions of a VM: *by, how those are used of which somebody has said it, by a setting or a
+ * descriptor; the others follow. -EINVAL and a line for people: they differ. */
+int vfio_way(const char *sys, const struct vfio_config *c, unsigned n, enum vfio_by *by,
+	     struct err *e);
 /* Set b->by_node, as it is for those before it. It is on vfio-pci by now. */
 int vfio_choose(struct vfio_back *b, const struct vfio_back *all, struct err *e);
 /* Open b->device. -EBUSY: somebody has it. What is open on error is vfio_let_go()'s. */

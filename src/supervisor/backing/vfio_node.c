@@ -69,15 +69,48 @@ static bool node_alone(void)
 	return access("/dev/vfio/vfio", F_OK) != 0;
 }
 
+/* VFIO_BY_ANY: it is left to us. */
+static enum vfio_by way_of(const char *sys, const struct vfio_config *c)
+{
+	struct vfio_node n;
+
+	if (c->fd < 0)
+		return c->by;
+	return vfio_node(sys, c->address, &n) && vfio_fd_is(c->fd, n.device) ? VFIO_BY_NODE
+									     : VFIO_BY_GROUP;
+}
+
+int vfio_way(const char *sys, const struct vfio_config *c, unsigned n, enum vfio_by *by,
+	     struct err *e)
+{
+	const struct vfio_config *says = NULL;
+
+	*by = VFIO_BY_ANY;
+	for (unsigned i = 0; i < n; i++) {
+		enum vfio_by way = way_of(sys, &c[i]);
+
+		if (way == VFIO_BY_ANY)
+			continue;
+		if (says && way != *by)
+			return err_set(e, -EINVAL,
+				       "--vfio %s: it would be used by its %s, and %s by its %s; "
+				       "expected the same of all functions of a VM: by=node or "
+				       "by=group",
+				       c[i].address, way == VFIO_BY_NODE ? "node" : "group",
+				       says->address, way == VFIO_BY_NODE ? "group" : "node");
+		says = &c[i];
+		*by = way;
+	}
+	return 0;
+}
+
 int vfio_choose(struct vfio_back *b, const struct vfio_back *all, struct err *e)
 {
 	const struct vfio_config *c = b->conf;
 	bool has = vfio_node("/sys", c->address, &b->node), by_node;
 
-	if (c->fd >= 0)
-		by_node = has && vfio_fd_is(c->fd, b->node.device);
-	else if (c->by != VFIO_BY_ANY)
-		by_node = c->by == VFIO_BY_NODE;
+	if (b->by != VFIO_BY_ANY)
+		by_node = b->by == VFIO_BY_NODE;
 	else
 		by_node = b != all ? all->by_node : has && node_alone();
 	if (by_node && !has)
@@ -85,12 +118,6 @@ int vfio_choose(struct vfio_back *b, const struct vfio_back *all, struct err *e)
 			       "--vfio %s: the kernel makes no node " VFIO_NODES
 			       "vfioN for it; expected one, or by=group",
 			       c->address);
-	if (b != all && by_node != all->by_node)
-		return err_set(e, -EINVAL,
-			       "--vfio %s: it would be used by its %s, and %s by its %s; expected "
-			       "the same of all functions of a VM: by=node or by=group",
-			       c->address, by_node ? "node" : "group", all->conf->address,
-			       all->by_node ? "node" : "group");
 	b->by_node = by_node;
 	return 0;
 }

@@ -63,13 +63,16 @@ static const char *vfio_plug_peer(const struct vm *vm, const struct vfio_later *
 int vfio_plug_open(struct vfio_later *v, const struct vm *vm, const struct vfio_config *c,
 		   struct err *e)
 {
+	enum vfio_by by;
 	const char *peer;
 	int rc = vfio_plug_may(vm, c->address, e);
 
 	*v = (struct vfio_later){.container = -1, .closes = {.fd = -1}};
+	if (!rc)
+		rc = vfio_way("/sys", c, 1, &by, e);
 	if (rc)
 		return rc;
-	rc = vfio_open(&v->back, 0, c, &v->container, vm->conf->mem, false, e);
+	rc = vfio_open(&v->back, 0, c, by, &v->container, vm->conf->mem, e);
 	peer = rc == -EBUSY && !c->pf ? vfio_plug_peer(vm, v) : NULL;
 	return peer ? err_set(e, rc,
 			      "vfio %s: %s of this VM is of the same IOMMU group, %u; expected "

@@ -115,11 +115,11 @@ static int make_them(struct vfio_back *b, const struct vfio_config *c, unsigned 
 
 /* -EBUSY: somebody has it. */
 static int take_one(struct vfio_back *b, const struct vfio_back *all, const char *address,
-		    enum vfio_by by, struct err *e)
+		    struct err *e)
 {
 	int rc;
 
-	b->own = (struct vfio_config){.bind = true, .fd = -1, .by = by};
+	b->own = (struct vfio_config){.bind = true, .fd = -1};
 	memcpy(b->own.address, address, sizeof(b->own.address));
 	b->claim = lock_file(address, "reset");
 	if (b->claim < 0)
@@ -153,7 +153,7 @@ int vfio_take_virtual(struct vfio_back *b, const struct vfio_back *all, const st
 	if (rc)
 		return rc;
 	for (unsigned i = 0; vfio_virtual("/sys", c->address, i, address, &f); i++) {
-		rc = f.driver[0] && !f.ready ? -EBUSY : take_one(b, all, address, c->by, e);
+		rc = f.driver[0] && !f.ready ? -EBUSY : take_one(b, all, address, e);
 		if (!rc)
 			log_info("%s: virtual function %u of %s", address, i, c->address);
 		if (rc != -EBUSY)

@@ -154,12 +154,16 @@ static int open_vhosts(struct vm *vm, bool check_only, struct err *e)
 
 static int open_vfios(struct vm *vm, bool check_only, struct err *e)
 {
+	const struct vm_config *c = vm->conf;
 	struct opened *o = &vm->opened;
-	int rc = 0;
+	enum vfio_by by;
+	int rc = vfio_way("/sys", c->vfio, c->nvfios, &by, e);
 
-	for (; o->nvfios < vm->conf->nvfios && !rc; o->nvfios += !rc)
-		rc = vfio_open(o->vfio, o->nvfios, &vm->conf->vfio[o->nvfios], &o->vfio_container,
-			       vm->conf->mem, check_only, e);
+	for (unsigned i = 0; i < c->nvfios && !rc && check_only; i++)
+		rc = vfio_check(&c->vfio[i], c->mem, e);
+	for (; o->nvfios < c->nvfios && !rc && !check_only; o->nvfios += !rc)
+		rc = vfio_open(o->vfio, o->nvfios, &c->vfio[o->nvfios], by, &o->vfio_container,
+			       c->mem, e);
 	return rc;
 }
 
