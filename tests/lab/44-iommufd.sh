@@ -56,11 +56,12 @@ pid=$!
 for _ in $(seq 600); do ! grep -q ^begun "$T/guest" || break; kill -0 $pid 2>/dev/null || break; sleep 0.1; done
 same supervisor-alone-has-the-iommufd 1 "$(readlink /proc/[0-9]*/fd/* | grep -cx /dev/iommu)"
 same helpers-have-no-guest-memory 0 "$(for h in $(pgrep -P $pid -x insula-vfio); do cat "/proc/$h/maps"; done | grep -c insula-guest)"
-expect in-use 2 "another VM or program has it" "$RUN" --vfio $DISK,by=node --mem 96M --kernel "$BUILD/guests/hello.elf"
-expect in-use-by-group 2 "another VM or program has its group" "$RUN" --vfio $DISK,by=group --mem 96M --kernel "$BUILD/guests/hello.elf"
-for _ in 1 2; do
+expect in-use 2 "another VM or program has it \\(process $pid, insula-run\\)" "$RUN" --vfio $DISK,by=node --mem 96M --kernel "$BUILD/guests/hello.elf"
+expect in-use-by-group 2 "a function of it by its node: $DISK \\(process $pid, insula-run\\)" "$RUN" --vfio $DISK,by=group --mem 96M --kernel "$BUILD/guests/hello.elf"
+back='insula-vfio vfio[01]: restarted, carries on'
+for round in 1 2; do
 	for h in $(pgrep -P $pid -x insula-vfio); do kill -9 "$h"; done
-	sleep 1
+	for _ in $(seq 600); do [ "$(grep -c "$back" "$T/guest")" -lt $((2 * round)) ] || break; kill -0 $pid 2>/dev/null || break; sleep 0.1; done
 done
 echo enough >&$word
 wait $pid
@@ -68,7 +69,7 @@ same disk-status 0 $?
 cp "$T/guest" "$T/out"
 also disk-by-node "vfio0: $DISK, .*$by_node"
 also disk-right '^right [1-9][0-9]* times'
-same helpers-back 4 "$(grep -c 'insula-vfio vfio[01]: restarted, carries on' "$T/guest")"
+same helpers-back 4 "$(grep -c "$back" "$T/guest")"
 sum=$(sed -n 's/^right .*, //p' "$T/guest" | tr -d '\r')
 has_back given-back $DISK nvme
 has_back other-given-back "$msi" ''
@@ -98,13 +99,17 @@ insulad_up '"cgroup": "off"'
 expect starts 0 '' "$CTL" run -d --name h0 --hotplug 2 --mem 128M --rootfs "$T/root" --
 guest h0 true # its driver of the slots is there
 sup=$("$CTL" info h0 | member pid)
-fds=$(ls "/proc/$sup/fd" | wc -l)
+# What the supervisor has open, without the sockets, which come and go with each command.
+open_files() { find "/proc/$sup/fd" -type l -printf '%l\n' 2>/dev/null | grep -v '^socket:' | sed 's/:\[[0-9]*\]//' | sort | uniq -c; }
+before=$(open_files)
 expect add 0 '"vfio1"' "$CTL" device add h0 "vfio=$msi,bind,by=node"
+same has-the-iommufd 1 "$(open_files | grep -c ' /dev/iommu$')"
 guest h0 'for i in $(seq 100); do [ ! -e /sys/bus/pci/devices/0000:01:00.0 ] || break; sleep 0.1; done; cat /sys/bus/pci/devices/0000:01:00.0/device' >"$T/out"
 also found '^0x11e8'
 expect twice 1 "vfio $msi: vfio1 of this VM is of the same IOMMU group" "$CTL" device add h0 "vfio=$msi"
+expect twice-by-node 1 "vfio $msi: vfio1 of this VM is of the same IOMMU group" "$CTL" device add h0 "vfio=$msi,by=node"
 expect pulled 0 '' "$CTL" device rm --force h0 vfio1
 has_back pulled-given-back "$msi" ''
-for _ in $(seq 50); do [ "$fds" != "$(ls "/proc/$sup/fd" | wc -l)" ] || break; sleep 0.1; done
-same nothing-left "$fds" "$(ls "/proc/$sup/fd" | wc -l)"
+for _ in $(seq 600); do [ "$before" != "$(open_files)" ] || break; sleep 0.1; done
+same nothing-left "$before" "$(open_files)"
 insulad_down

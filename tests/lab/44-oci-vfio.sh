@@ -100,7 +100,7 @@ same member-has-the-other-disk "1 0" "$(grep -c '^/dev/nvme' "$T/out") $(grep -c
 bundle m 'ls -d /dev/nvme*' "$member"
 expect member-without 1 'No such file' "${PODS[@]}" run -b "$T/m" m
 bundle a 'true' . "$alone"
-expect in-use 1 "the VM cannot start: --vfio $ALONE: /dev/vfio/$alone: another VM or program has its group: Device or resource busy" "${OCI[@]}" run -b "$T/a" c
+expect in-use 1 "the VM cannot start: --vfio $ALONE: /dev/vfio/$alone: another VM or program has its group \(process [0-9]+, insula-run\)" "${OCI[@]}" run -b "$T/a" c
 expect pod-ends 0 '' "${PODS[@]}" delete -f pod
 
 # ---- a later container of a pod without

@@ -12,6 +12,7 @@
 
 /* ---- /dev/iommu ---- */
 
+#define IOFD_DESTROY _IO(';', 0x80)
 #define IOFD_IOAS_ALLOC _IO(';', 0x81)
 #define IOFD_IOAS_MAP _IO(';', 0x85)
 #define IOFD_IOAS_UNMAP _IO(';', 0x86)
@@ -26,6 +27,11 @@ struct iofd_option {
 	uint16_t op, reserved;
 	uint32_t object;
 	uint64_t value; /* 0: of the user, over all processes; 1: of the process that maps them */
+};
+
+/* -EBUSY: another object needs this one. */
+struct iofd_destroy {
+	uint32_t size, object;
 };
 
 /* An address space of devices. */

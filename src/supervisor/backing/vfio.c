@@ -97,6 +97,29 @@ static int free_group_fd(const struct vfio_back *b, const struct vfio_group_stat
 		       b->conf->address, b->conf->fd);
 }
 
+/* A group has one owner: who has opened it, or a function of it by its node. */
+static int no_group(const struct vfio_back *b, const char *path, int rc, struct err *e)
+{
+	char file[64], device[32], who[VFIO_WHO];
+
+	if (rc == -ENOENT && b->node.device[0])
+		return err_sys(e, rc, "--vfio %s: %s; expected by=node: the kernel knows no groups",
+			       b->conf->address, path);
+	if (rc != -EBUSY)
+		return err_sys(e, rc, "--vfio %s: %s", b->conf->address, path);
+	snprintf(file, sizeof(file), "/sys/class/vfio/%u/dev", b->groupno);
+	vfio_line(file, device, sizeof(device));
+	vfio_who(device, who);
+	if (who[0] || !b->node.device[0])
+		return err_set(e, rc, "--vfio %s: %s: another VM or program has its group%s",
+			       b->conf->address, path, who);
+	vfio_who_is_beside(b, who);
+	return err_set(e, rc,
+		       "--vfio %s: %s: another VM or program has its group, or a function of it by "
+		       "its node%s%s; expected it ended: a group is one VM's",
+		       b->conf->address, path, who[0] ? ": " : "", who);
+}
+
 static int open_group(struct vfio_back *b, struct err *e)
 {
 	struct vfio_group_status status = {.argsz = sizeof(status)};
@@ -106,8 +129,7 @@ static int open_group(struct vfio_back *b, struct err *e)
 	snprintf(path, sizeof(path), "/dev/vfio/%u", b->groupno);
 	b->group = b->conf->fd >= 0 ? b->conf->fd : open(path, O_RDWR | O_CLOEXEC);
 	if (b->group < 0)
-		return err_sys(e, -errno, "--vfio %s: %s%s", address, path,
-			       errno == EBUSY ? ": another VM or program has its group" : "");
+		return no_group(b, path, -errno, e);
 	if (ioctl(b->group, VFIO_GROUP_GET_STATUS, &status))
 		return err_sys(e, -errno, "--vfio %s: %s", address, path);
 	if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE))

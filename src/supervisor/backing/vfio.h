@@ -69,7 +69,7 @@ struct vfio_back {
 	const struct vfio_config *conf; /* borrowed, or `own` */
 	int group, device;              /* owned, or -1; no group by the node */
 	int *container;                 /* borrowed; the VM's; by the node: its iommufd */
-	enum vfio_by by; /* of vfio_way(); and what came of it: */
+	enum vfio_by by;                /* of vfio_way(); and what came of it: */
 	bool by_node;
 	struct vfio_node node;
 	uint32_t ioas; /* by the node: the address space of all of the VM's */
@@ -178,8 +178,17 @@ int vfio_way(const char *sys, const struct vfio_config *c, unsigned n, enum vfio
 int vfio_choose(struct vfio_back *b, const struct vfio_back *all, struct err *e);
 /* Open b->device. -EBUSY: somebody has it. What is open on error is vfio_let_go()'s. */
 int vfio_open_node(struct vfio_back *b, const struct vfio_back *all, struct err *e);
-/* We have closed it: so has everybody else. */
+/* We have closed it, and it was alone in its address space: so has everybody else, and the kernel is
+ * done with it. */
 bool vfio_node_is_let_go(const struct vfio_back *b);
+
+/* ---- vfio_who.c ---- */
+/* Another process that has this character device ("major:minor") open: " (process 12, qemu)"; "": none
+ * that we can see. */
+#define VFIO_WHO 64
+void vfio_who(const char *device, char out[VFIO_WHO]);
+/* A function of its group that another process has open by its node: "0000:01:00.1 (process ...)". */
+void vfio_who_is_beside(const struct vfio_back *b, char out[VFIO_WHO]);
 
 /* ---- vfio.c, for vfio_virtual.c and vfio_node.c ---- */
 #define VFIO_NO_REMAPPING \

@@ -4,8 +4,8 @@
  * /dev/vfio/devices/vfioN, and what it reaches is an address space of iommufd. See vfio.h.
  *
  * An open node takes part in nothing, until it is bound to an iommufd, once and for all; then it is
- * the device. Who has one bound is known from a lock of it (flock), which ends when the last one
- * who has it open or mapped is gone.
+ * the device. The kernel lets one have it bound; a lock (flock) keeps us from binding one that
+ * another VM has open and is about to bind.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -168,11 +168,42 @@ static int open_iommufd(struct vfio_back *b, const struct vfio_back *all, struct
 
 static int taken(const struct vfio_back *b, struct err *e)
 {
-	return err_set(e, -EBUSY, "--vfio %s: %s: another VM or program has it%s", b->conf->address,
-		       b->node.path,
-		       b->conf->fd >= 0 ? ", or a VM before had this descriptor; expected one that "
-					  "was opened for this VM alone"
-					: "");
+	char who[VFIO_WHO] = "";
+
+	if (b->conf->fd < 0) /* else whoever has handed it in has it, too */
+		vfio_who(b->node.device, who);
+	return err_set(e, -EBUSY, "--vfio %s: %s: another VM or program has it%s%s",
+		       b->conf->address, b->node.path, who,
+		       b->conf->fd >= 0
+			       ? ", or a VM before had this descriptor; expected one that was "
+				 "opened for this VM alone"
+			       : "");
+}
+
+/* EPERM of binding is two things: another iommufd has the group, by another function; or the IOMMU
+ * does not remap interrupts. A group of which a node is bound cannot be opened (EBUSY), and can
+ * be if none is. A kernel without groups tells it by nothing; then somebody whom we see decides. */
+static int not_permitted(const struct vfio_back *b, struct err *e)
+{
+	const char *address = b->conf->address;
+	char path[64], who[VFIO_WHO];
+	bool busy, known;
+	int fd;
+
+	snprintf(path, sizeof(path), "/dev/vfio/%u", b->groupno);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	busy = fd < 0 && errno == EBUSY;
+	known = fd >= 0 || busy;
+	fd_close(&fd);
+	vfio_who_is_beside(b, who);
+	if (busy || (!known && who[0]))
+		return err_set(e, -EBUSY,
+			       "--vfio %s: in use: another VM or program has a function of its "
+			       "IOMMU group %u%s%s",
+			       address, b->groupno, who[0] ? ": " : "", who);
+	return err_sys(e, -EPERM, "--vfio %s: %sthe IOMMU%s", address,
+		       known ? "" : "another program has its group by a node, or ",
+		       VFIO_NO_REMAPPING);
 }
 
 static int open_node(struct vfio_back *b, struct err *e)
@@ -189,8 +220,8 @@ static int open_node(struct vfio_back *b, struct err *e)
 	return 0;
 }
 
-/* Binding claims the whole group for this iommufd, with the kernel's own look at who is in it. It
- * is refused with EPERM where interrupts could be forged, and if another iommufd has the group. */
+/* Binding claims the whole group for this iommufd, with the kernel's own look at who is in it. EBUSY:
+ * somebody has the group open. EINVAL: this node is bound, by this descriptor or another. */
 static int bind_node(struct vfio_back *b, struct err *e)
 {
 	struct vfio_node_bind to = {.argsz = sizeof(to), .iommufd = *b->container};
@@ -200,9 +231,9 @@ static int bind_node(struct vfio_back *b, struct err *e)
 	if (ioctl(b->device, VFIO_NODE_BIND, &to)) {
 		if (errno == EBUSY || errno == EINVAL)
 			return taken(b, e);
-		return err_sys(e, -errno, "--vfio %s: %sthe IOMMU%s", address,
-			       errno == EPERM ? "another program has its group by a node, or " : "",
-			       errno == EPERM ? VFIO_NO_REMAPPING : "");
+		return errno == EPERM ? not_permitted(b, e)
+				      : err_sys(e, -errno, "--vfio %s: %s cannot be bound", address,
+						b->node.path);
 	}
 	if (ioctl(b->device, VFIO_NODE_ATTACH, &at))
 		return err_sys(e, -errno, "--vfio %s: its IOMMU group %u", address, b->groupno);
@@ -218,11 +249,15 @@ int vfio_open_node(struct vfio_back *b, const struct vfio_back *all, struct err 
 	return rc ? rc : bind_node(b, e);
 }
 
+/* Linux, Documentation/userspace-api/iommufd.rst: attaching links the device to the address space,
+ * and an object to which another one is linked cannot be destroyed (EBUSY). The link ends when the
+ * kernel has closed the device, which is after everybody has closed and unmapped it and after its
+ * reset. A lock of the node does not tell that: a file's locks end before the kernel closes what
+ * is behind it. Nor is there another who could have the address space: it is this function's alone
+ * (vfio_plug.c). */
 bool vfio_node_is_let_go(const struct vfio_back *b)
 {
-	int fd = open(b->node.path, O_RDWR | O_CLOEXEC);
-	bool held = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK;
+	struct iofd_destroy end = {.size = sizeof(end), .object = b->ioas};
 
-	fd_close(&fd);
-	return !held;
+	return !ioctl(*b->container, IOFD_DESTROY, &end) || errno != EBUSY;
 }
