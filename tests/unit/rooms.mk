@@ -80,6 +80,7 @@ rooms_test_vhost_back := devices base
 rooms_test_vfio := devices base
 rooms_test_vfioconf := supervisor spec image jail base
 rooms_test_vfionode := supervisor spec image jail base
+rooms_test_vfiosee := supervisor spec image jail base
 rooms_test_vhostconf := supervisor spec image jail base
 rooms_test_vm := supervisor spec devices image jail base
 rooms_test_vm_linux := supervisor spec devices image jail base
