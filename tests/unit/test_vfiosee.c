@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* --vfio: what the supervisor makes of what an open device says of itself, and where its BARs go. */
+/* --vfio: what the supervisor makes of what an open device says of itself; where its BARs go. */
 #include <check.h>
 #include <errno.h>
 #include <linux/pci_regs.h>
@@ -67,8 +67,8 @@ END_TEST
 
 /* ---- what a device says of itself ---- */
 
-/* A device whose configuration space is a file, and which has MSI and no BAR. What it says there may
- * be what the one who had it before has made of it: an FPGA. */
+/* A device whose configuration space is a file, and which has MSI and no BAR. What it says there
+ * may be what the one who had it before has made of it: an FPGA. */
 static int device = -1;
 static uint8_t space[256];
 

@@ -146,8 +146,9 @@ int vfio_look_pf(const char *sys, const struct vfio_config *c, unsigned *now, st
 /* The nth virtual function of it; false: there is none. Of *f, the driver and `ready`. */
 bool vfio_virtual(const char *sys, const char *pf, unsigned n, char address[CONFIG_VFIO_LEN + 1],
 		  struct vfio_found *f);
-/* The function as modules.alias has it, "pci:v00008086d...": by it the guest's driver is found. Of a
- * virtual one that is yet to be made, what its maker says of it. "": there is no such function. */
+/* The function as modules.alias has it, "pci:v00008086d...": by it the guest's driver is found. Of
+ * a virtual one that is yet to be made, what its maker says of it. "": there is no such function.
+ */
 #define VFIO_MODALIAS 80
 void vfio_modalias(const char *sys, const struct vfio_config *c, char out[VFIO_MODALIAS]);
 /* One line of a file; "": there is none. */
@@ -170,24 +171,25 @@ int vfio_write(const char *path, const char *text);
 bool vfio_node(const char *sys, const char *address, struct vfio_node *n);
 /* -EINVAL and a line for people: by= asks for what this kernel has not. */
 int vfio_check_by(const struct vfio_config *c, struct err *e);
-/* Of all functions of a VM: *by, how those are used of which somebody has said it, by a setting or a
- * descriptor; the others follow. -EINVAL and a line for people: they differ. */
+/* Of all functions of a VM: *by, how those are used of which somebody has said it, by a setting or
+ * a descriptor; the others follow. -EINVAL and a line for people: they differ. */
 int vfio_way(const char *sys, const struct vfio_config *c, unsigned n, enum vfio_by *by,
 	     struct err *e);
 /* Set b->by_node, as it is for those before it. It is on vfio-pci by now. */
 int vfio_choose(struct vfio_back *b, const struct vfio_back *all, struct err *e);
 /* Open b->device. -EBUSY: somebody has it. What is open on error is vfio_let_go()'s. */
 int vfio_open_node(struct vfio_back *b, const struct vfio_back *all, struct err *e);
-/* We have closed it, and it was alone in its address space: so has everybody else, and the kernel is
- * done with it. */
+/* We have closed it, and it was alone in its address space: so has everybody else, and the kernel
+ * is done with it. */
 bool vfio_node_is_let_go(const struct vfio_back *b);
 
 /* ---- vfio_who.c ---- */
-/* Another process that has this character device ("major:minor") open: " (process 12, qemu)"; "": none
- * that we can see. */
+/* Another process that has this character device ("major:minor") open: " (process 12, qemu)"; "":
+ * none that we can see. */
 #define VFIO_WHO 64
 void vfio_who(const char *device, char out[VFIO_WHO]);
-/* A function of its group that another process has open by its node: "0000:01:00.1 (process ...)". */
+/* A function of its group that another process has open by its node: "0000:01:00.1 (process
+ * ...)". */
 void vfio_who_is_beside(const struct vfio_back *b, char out[VFIO_WHO]);
 
 /* ---- vfio.c, for vfio_virtual.c and vfio_node.c ---- */

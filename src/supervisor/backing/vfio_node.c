@@ -220,8 +220,8 @@ static int open_node(struct vfio_back *b, struct err *e)
 	return 0;
 }
 
-/* Binding claims the whole group for this iommufd, with the kernel's own look at who is in it. EBUSY:
- * somebody has the group open. EINVAL: this node is bound, by this descriptor or another. */
+/* Binding claims the whole group for this iommufd, with the kernel's own look at who is in it.
+ * EBUSY: somebody has the group open. EINVAL: this node is bound, by this descriptor or another. */
 static int bind_node(struct vfio_back *b, struct err *e)
 {
 	struct vfio_node_bind to = {.argsz = sizeof(to), .iommufd = *b->container};

@@ -8,8 +8,9 @@
  *
  * It goes in steps, none of which waits: insula-vmm and the helper have let it go (which is seen
  * from its group: as long as somebody has the device open or mapped, the group stays in its
- * container; or from the lock of its node); a process of its own closes the device, because the
- * kernel resets it then; its keeper gives it back.
+ * container; or, by its node, from its address space, which cannot be destroyed until then); a
+ * process of its own closes the device, because the kernel resets it then; its keeper gives it
+ * back.
  */
 #include <errno.h>
 #include <linux/pci_regs.h>
