@@ -64,7 +64,8 @@ enum msg_type {
 	MSG_DEV_DOWN,    /* struct msg_dev: it has no helper, do not wait for one until it is there
 			    (to the vmm) */
 	MSG_SAVE,        /* empty; a descriptor: write all that the vmm holds into it (to a vmm that
-			    has said MSG_PAUSED) */
+			    has said MSG_PAUSED), or what the back end holds (to a vhost helper;
+			    MSG_QUIET follows) */
 	MSG_QUIET,       /* struct msg_quiet: touch neither guest memory nor what is behind the
 			    device until MSG_RESUME (to a helper) */
 	MSG_PLUG, /* device_pack() of a device on PCI, with the index of a place with nothing in it;
@@ -99,7 +100,8 @@ enum msg_type {
 	MSG_EXEC_EXIT,     /* struct msg_exec_exit: it has ended, all output is written */
 	MSG_EXEC_BROKEN,   /* empty: the stream has ended before the command did */
 	MSG_PAUSED = 112,  /* struct msg_paused (from the vmm) */
-	MSG_SAVED,         /* struct msg_saved (from the vmm) */
+	MSG_SAVED,         /* struct msg_saved (from the vmm; from a vhost helper, before
+			    * MSG_IS_QUIET) */
 	MSG_FAULTS,        /* struct msg_faults; a descriptor: of userfaultfd, for a piece of guest
 			    * memory (from who maps it, before MSG_READY) */
 	MSG_IS_QUIET,  /* struct msg_quiet, the same: nothing is in flight, the device page is up
@@ -297,8 +299,8 @@ struct msg_faults {
 /* The answer to MSG_SAVE. */
 struct msg_saved {
 	int32_t error; /* 0, or a negative errno: text */
-	uint32_t pad;
-	uint64_t len; /* bytes written */
+	uint32_t no;   /* from a vhost helper: that of MSG_QUIET */
+	uint64_t len;  /* bytes written */
 	char text[112];
 };
 

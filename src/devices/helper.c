@@ -149,6 +149,7 @@ static int helper_stop(struct helper *h)
 
 	if (rc < 0)
 		return rc;
+	h->stops = true;
 	helper_go_on(h);
 	h->ops->stop(h->dev, &s);
 	rc = helper_say(h, MSG_STOPPED, &s);

@@ -69,6 +69,7 @@ struct helper {
 	bool msix;
 	int event_fd; /* owned: for the device's own threads; may be signalled by any thread */
 	bool spin;    /* more than one CPU */
+	bool stops;   /* MSG_STOP: go_on() is for the end alone */
 	bool quiet;   /* MSG_QUIET until MSG_RESUME: */
 	struct msg_quiet quiet_order;
 	uint64_t irqs, wakeups;

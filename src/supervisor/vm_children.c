@@ -260,6 +260,10 @@ static bool helper_message(void *ctx, enum msg_type t, const void *body, size_t 
 		save_quiet(d->vm, d, ((const struct msg_quiet *)body)->no);
 		return true;
 	}
+	if (t == MSG_SAVED && len == sizeof(struct msg_saved)) {
+		save_held(d->vm, d, body);
+		return true;
+	}
 	if (t != MSG_STOPPED || len != sizeof(*s) || d->child.state != CHILD_STOPPING)
 		return d->class->message && d->class->message(d->vm, d, t, body, len);
 	for (unsigned i = 0; i < ARRAY_LEN(s->n); i++)

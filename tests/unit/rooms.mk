@@ -77,6 +77,7 @@ rooms_test_virtqueue := devices base
 rooms_test_virtqueue_linux := devices base
 rooms_test_vhost := devices base
 rooms_test_vhost_back := devices base
+rooms_test_vhost_held := devices base
 rooms_test_vfio := devices base
 rooms_test_vfioconf := supervisor spec image jail base
 rooms_test_vfionode := supervisor spec image jail base

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Device pages in a snapshot: a vhost-user device is part of it as long as no driver has it, on
- * both sides, and its next helper meets its back end for the first time.
+ * both sides, and its next helper meets its back end for the first time; or with what its back end
+ * holds, which the next one gets.
  */
 #include <check.h>
 #include <errno.h>
@@ -11,8 +12,10 @@
 #include <unistd.h>
 
 #include <insula/base.h>
+#include <insula/state.h>
 
 #include "devices/vhost/vhost_page.h"
+#include "supervisor/snapshot/held.h"
 #include "supervisor/snapshot/pages.h"
 #include "supervisor/snapshot/snapdir.h"
 #include "supervisor/vm.h"
@@ -77,6 +80,7 @@ static void teardown(void)
 {
 	for (unsigned i = 0; i < 2; i++)
 		fd_close(&vm.device[i].slot[vm.device[i].desc.page_slot]);
+	held_free(&vm.device[1]);
 	snapdir_close(&dir);
 	ck_assert_int_eq(rmdir(top), 0);
 }
@@ -88,6 +92,7 @@ static void write_all(void)
 
 static int read_all(void)
 {
+	held_free(&vm.device[1]);
 	for (unsigned i = 0; i < 2; i++) {
 		fd_close(&vm.device[i].slot[vm.device[i].desc.page_slot]);
 		new_page(&vm.device[i]);
@@ -167,6 +172,227 @@ START_TEST(never)
 }
 END_TEST
 
+/* ---- what its back end holds ---- */
+
+static void flags(uint32_t v)
+{
+	put(&vm.device[1], &v, sizeof(v), VHOST_STATE_OFF + offsetof(struct vhost_state, flags));
+}
+
+static uint8_t byte_of(size_t i)
+{
+	return (uint8_t)(i * 7 + i / 251);
+}
+
+/* A driver has it, and its helper has said so much. */
+static void holds(size_t n)
+{
+	struct held *h;
+
+	status(0xf);
+	flags(VHOST_CAN_SAVE);
+	ck_assert_int_eq(held_new(&vm.device[1], n + 1, &e), 0);
+	h = vm.device[1].held;
+	for (size_t i = 0; i < n; i++) {
+		uint8_t b = byte_of(i);
+
+		ck_assert_int_eq(shm_write(h->fd, &b, 1, i), 0);
+	}
+	h->len = n;
+	h->whole = true;
+}
+
+static struct vhost_state state_there(void)
+{
+	struct vhost_state st;
+
+	ck_assert_int_eq(read_full(page_of(&vm.device[1]), &st, sizeof(st), VHOST_STATE_OFF), 0);
+	return st;
+}
+
+/* Up to the ends of its records, and past them. */
+START_TEST(held_comes_back)
+{
+	static const size_t sizes[] = {1, 7, 65535, 65536, 65537, 200000};
+	size_t n = sizes[_i];
+	struct vhost_state st;
+	const struct held *h;
+
+	holds(n);
+	ck_assert(held_any(&vm));
+	write_all();
+	ck_assert_msg(!read_all(), "%s", e.text);
+	ck_assert(held_is_to_load(&vm.device[1]));
+	h = vm.device[1].held;
+	ck_assert_uint_eq(h->len, n);
+	for (size_t i = 0; i < n; i++) {
+		uint8_t b = 0;
+
+		ck_assert_int_eq(shm_read(h->fd, &b, 1, i), 0);
+		ck_assert_uint_eq(b, byte_of(i));
+	}
+	/* Its driver knows what it was. */
+	st = state_there();
+	ck_assert_uint_eq(st.known, 1);
+	ck_assert_uint_eq(st.features, 7);
+	ck_assert_uint_eq(st.flags, VHOST_MUST_LOAD);
+	/* A snapshot that is over does not forget what one goes on from. */
+	held_saved(&vm);
+	ck_assert_ptr_nonnull(vm.device[1].held);
+}
+END_TEST
+
+START_TEST(nothing_is_held)
+{
+	holds(0);
+	ck_assert(!held_any(&vm));
+	write_all();
+	ck_assert_msg(!read_all(), "%s", e.text);
+	ck_assert_ptr_null(vm.device[1].held);
+	ck_assert_uint_eq(state_there().known, 1);
+	ck_assert_uint_eq(state_there().flags, 0);
+}
+END_TEST
+
+/* The helper has not answered, or was not asked; a driver has come meanwhile. */
+START_TEST(is_not_said)
+{
+	holds(10);
+	vm.device[1].held->whole = false;
+	ck_assert_int_eq(pages_write(&vm, &dir, &e), -EAGAIN);
+	held_saved(&vm);
+	ck_assert_ptr_null(vm.device[1].held);
+	ck_assert_int_eq(pages_write(&vm, &dir, &e), -EAGAIN);
+}
+END_TEST
+
+/* What the helper says of it: it may have been taken over. */
+START_TEST(answers)
+{
+	struct msg_saved m = {.error = -EIO};
+
+	memset(m.text, 'x', sizeof(m.text));
+	holds(1);
+	vm.device[1].held->whole = false;
+	ck_assert_int_eq(held_came(&vm.device[1], &m, &e), -EIO);
+	ck_assert_ptr_nonnull(strstr(e.text, "fs0: xxx"));
+	m.error = 5;
+	ck_assert_int_eq(held_came(&vm.device[1], &m, &e), -EIO);
+	m.error = INT32_MIN;
+	ck_assert_int_eq(held_came(&vm.device[1], &m, &e), -EIO);
+	m.error = 0;
+	m.len = VHOST_HELD_MAX + 1ull;
+	ck_assert_int_eq(held_came(&vm.device[1], &m, &e), -EIO);
+	ck_assert(!vm.device[1].held->whole);
+	m.len = VHOST_HELD_MAX;
+	ck_assert_int_eq(held_came(&vm.device[1], &m, &e), 0);
+	ck_assert(vm.device[1].held->whole);
+}
+END_TEST
+
+/* ---- another's input ---- */
+
+static uint8_t *all;
+static size_t all_len;
+
+static void read_file(void)
+{
+	uint64_t size = 0;
+
+	ck_assert_int_eq(file_size(dir.file[SNAPDIR_DEVICES], &size), 0);
+	all = malloc((size_t)size);
+	all_len = (size_t)size;
+	ck_assert_int_eq(read_full(dir.file[SNAPDIR_DEVICES], all, all_len, 0), 0);
+}
+
+static int with(const void *p, size_t len)
+{
+	int fd = dir.file[SNAPDIR_DEVICES];
+
+	ck_assert_int_eq(ftruncate(fd, 0), 0);
+	ck_assert_int_eq(pwrite(fd, p, len, 0), (ssize_t)len);
+	return read_all();
+}
+
+/* The nth record, and its whole length. */
+static size_t find(unsigned nth, size_t *len)
+{
+	struct state_head h;
+	size_t at = 0;
+
+	for (;; at += *len) {
+		memcpy(&h, all + at, sizeof(h));
+		*len = (size_t)state_size(&h);
+		if (!nth--)
+			return at;
+	}
+}
+
+/* In place of the nth record, of the whole file but for it. */
+static int instead(unsigned nth, uint32_t type, uint32_t index, const void *body, uint32_t len)
+{
+	size_t was, at = find(nth, &was);
+	size_t room = all_len + len + 64;
+	uint8_t *p = malloc(room);
+	struct state_out o = {p, room, at};
+	int rc;
+
+	memcpy(p, all, at);
+	ck_assert_int_eq(state_put(&o, type, 1, index, body, len), 0);
+	memcpy(p + o.len, all + at + was, all_len - at - was);
+	rc = with(p, o.len + all_len - at - was);
+	free(p);
+	return rc;
+}
+
+#define LENGTH (STATE_PAGES + 1)
+#define PART (STATE_PAGES + 2)
+
+START_TEST(hostile_held)
+{
+	static uint8_t long_part[70000];
+	const uint64_t lengths[] = {0, 99999, 100001, VHOST_HELD_MAX, VHOST_HELD_MAX + 1ull,
+				    UINT64_MAX};
+	size_t len, at;
+
+	holds(100000);
+	write_all();
+	read_file();
+	ck_assert_msg(!with(all, all_len), "%s", e.text);
+	/* It ends too early: in each record, and between two. */
+	for (unsigned i = 1; i < 5; i++) {
+		at = find(i, &len);
+		for (int d = -9; d <= 25; d += 17) {
+			if (at + (size_t)d >= all_len)
+				continue;
+			ck_assert_int_eq(with(all, at + (size_t)d), -EPROTO);
+			ck_assert_ptr_null(vm.device[1].held);
+		}
+	}
+	for (unsigned i = 0; i < ARRAY_LEN(lengths); i++) {
+		ck_assert_int_lt(instead(2, LENGTH, 1, &lengths[i], 8), 0);
+		/* Nothing is kept of it but what could be used: nobody starts after this. */
+		ck_assert(i == 0 || !vm.device[1].held);
+	}
+	/* Parts of another length, device, or kind. */
+	ck_assert_int_eq(instead(3, PART, 1, long_part, 65535), -EPROTO);
+	ck_assert_int_eq(instead(3, PART, 1, long_part, 65537), -EPROTO);
+	ck_assert_int_eq(instead(3, PART, 1, long_part, sizeof(long_part)), -EPROTO);
+	ck_assert_int_eq(instead(4, PART, 1, long_part, 0), -EPROTO);
+	ck_assert_int_eq(instead(3, PART, 0, long_part, 65536), -EPROTO);
+	ck_assert_int_eq(instead(3, LENGTH, 1, long_part, 65536), -EPROTO);
+	ck_assert_int_eq(instead(2, PART, 1, long_part, 8), -EPROTO);
+	ck_assert_int_eq(instead(2, LENGTH, 1, long_part, 16), -EPROTO);
+	/* And as it was. */
+	ck_assert_msg(!with(all, all_len), "%s", e.text);
+	/* A head that says more than there is. */
+	at = find(3, &len);
+	memset(all + at + offsetof(struct state_head, size), 0xff, 4);
+	ck_assert_int_eq(with(all, all_len), -EPROTO);
+	free(all);
+}
+END_TEST
+
 /* A snapshot is another's input: one with a device that was in use is refused. */
 START_TEST(hostile)
 {
@@ -174,7 +400,8 @@ START_TEST(hostile)
 
 	lax.unsaved = NULL;
 	vm.device[1].class = &lax;
-	status(0xf);
+	holds(10);
+	flags(0);
 	write_all();
 	vm.device[1].class = &device_vhost;
 	ck_assert_int_eq(read_all(), -EINVAL);
@@ -195,6 +422,11 @@ int main(void)
 	tcase_add_test(t, in_use);
 	tcase_add_test(t, never);
 	tcase_add_test(t, hostile);
+	tcase_add_loop_test(t, held_comes_back, 0, 6);
+	tcase_add_test(t, nothing_is_held);
+	tcase_add_test(t, is_not_said);
+	tcase_add_test(t, answers);
+	tcase_add_test(t, hostile_held);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);

@@ -424,7 +424,7 @@ START_TEST(machines)
 		long long format, mem, cpus;
 		const char *why;
 	} bad[] = {
-		{3, MEM, 1, "of format 3; expected 1 or 2"},
+		{4, MEM, 1, "of format 4; expected 1 to 3"},
 		{0, MEM, 1, "format"},
 		{1, MEM + 1, 1, "mem"},
 		{1, 0, 1, "mem"},

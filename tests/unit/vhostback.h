@@ -42,6 +42,23 @@ enum vb_fault {
 	VB_FAULTS
 };
 
+/* What it does wrong with what it holds. */
+enum vb_held {
+	VB_HELD_GOOD,
+	VB_HELD_OWN,     /* it goes through a pipe of its own; that is no mistake */
+	VB_HELD_REFUSED, /* it does not begin */
+	VB_HELD_NO_PIPE, /* its own descriptor is none of a pipe */
+	VB_HELD_NO_FD,   /* it says that there is one, and there is none */
+	VB_HELD_ENDLESS, /* it writes for ever */
+	VB_HELD_STUCK,   /* it never comes to an end; or does not read */
+	VB_HELD_DIES,    /* in the middle */
+	VB_HELD_LEAVES,  /* it closes its end, having read nothing */
+	VB_HELD_CHECK,   /* and says that it was not all */
+	VB_HELD_MUTE,    /* and then nothing */
+	VB_HELD_FAULTS
+};
+#define VB_HELD_MAX (1u << 20)
+
 struct vb_ring {
 	uint32_t num, base, enabled;
 	struct vhost_vring_addr addr;
@@ -61,6 +78,14 @@ struct vback {
 	uint32_t fault_at; /* enum vhost_request */
 	enum vb_fault fault;
 	bool hold;           /* answer nothing by itself */
+	enum vb_held held_fault;
+	uint8_t *held; /* what it holds, or has got; NULL: nothing */
+	size_t held_len;
+	unsigned piece; /* it writes so many bytes at once */
+	int held_fd;    /* its end of the pipe, while it is busy with that */
+	pthread_t mover;
+	bool moves;
+	bool order_wrong; /* a transfer while it had a ring */
 	struct guestmem *gm; /* the test's own view */
 	/* what it was told */
 	pthread_mutex_t lock;
@@ -79,6 +104,7 @@ union vb_body {
 	struct vhost_mem_table mem;
 	struct vhost_config_space config;
 	struct vhost_inflight inflight;
+	struct vhost_transfer transfer;
 	uint8_t bytes[512];
 };
 
@@ -168,6 +194,96 @@ static inline void vb_serve(struct vback *b, unsigned i)
 
 	while (!b->hold && r->kick >= 0 && vb_avail(b, r))
 		vb_used(b, r, vb_next(b, r));
+}
+
+/* ---- what it holds ---- */
+
+static inline void *vb_writes(void *arg)
+{
+	struct vback *b = arg;
+	size_t at = 0, n;
+
+	do {
+		n = b->held_len - at < b->piece ? b->held_len - at : b->piece;
+		if (n && write(b->held_fd, b->held + at, n) != (ssize_t)n)
+			break;
+		at += n;
+		if (b->held_fault == VB_HELD_ENDLESS && at == b->held_len)
+			at = 0;
+		if (b->held_fault == VB_HELD_DIES && at > b->held_len / 2) {
+			shutdown(b->fd, SHUT_RDWR);
+			break;
+		}
+	} while (at < b->held_len);
+	while (b->held_fault == VB_HELD_STUCK && !b->quit)
+		usleep(1000);
+	close(b->held_fd);
+	return NULL;
+}
+
+static inline void *vb_reads(void *arg)
+{
+	struct vback *b = arg;
+	ssize_t n = 1;
+
+	while (b->held_fault == VB_HELD_STUCK && !b->quit)
+		usleep(1000);
+	b->held = realloc(b->held, VB_HELD_MAX);
+	b->held_len = 0;
+	while (n > 0 && b->held_fault != VB_HELD_LEAVES) {
+		n = read(b->held_fd, b->held + b->held_len, VB_HELD_MAX - b->held_len);
+		b->held_len += n > 0 ? (size_t)n : 0;
+		if (b->held_fault == VB_HELD_DIES) {
+			shutdown(b->fd, SHUT_RDWR);
+			break;
+		}
+	}
+	close(b->held_fd);
+	return NULL;
+}
+
+static inline void vb_transfer(struct vback *b, const struct vhost_hdr *h,
+			       const struct vhost_transfer *t, int fd)
+{
+	bool save = t->direction == VHOST_TRANSFER_SAVE;
+	uint64_t ours = VHOST_TRANSFER_OURS, refused = ours | 1, theirs = 0;
+	int end[2] = {-1, -1};
+
+	for (unsigned i = 0; i < VB_QUEUES; i++)
+		b->order_wrong |= b->ring[i].kick >= 0;
+	b->order_wrong |= t->phase != VHOST_TRANSFER_STOPPED || t->direction > 1 || fd < 0;
+	if (b->held_fault == VB_HELD_REFUSED || b->held_fault == VB_HELD_NO_PIPE ||
+	    b->held_fault == VB_HELD_NO_FD) {
+		close(fd);
+		if (b->held_fault == VB_HELD_REFUSED)
+			vb_reply(b, h, &refused, sizeof(refused), -1);
+		else
+			vb_reply(b, h, &theirs, sizeof(theirs),
+				 b->held_fault == VB_HELD_NO_FD ? -1 : b->mem_fd);
+		return;
+	}
+	if (b->held_fault == VB_HELD_OWN) {
+		close(fd);
+		if (pipe(end))
+			fc_die("pipe");
+		fd = end[save];
+	}
+	b->held_fd = fd;
+	b->moves = !pthread_create(&b->mover, NULL, save ? vb_writes : vb_reads, b);
+	vb_reply(b, h, end[0] < 0 ? &ours : &theirs, sizeof(ours), end[0] < 0 ? -1 : end[!save]);
+	if (end[0] >= 0)
+		close(end[!save]);
+}
+
+static inline void vb_check(struct vback *b, const struct vhost_hdr *h)
+{
+	uint64_t failed = !b->moves || b->held_fault == VB_HELD_CHECK;
+
+	if (b->moves)
+		pthread_join(b->mover, NULL);
+	b->moves = false;
+	if (b->held_fault != VB_HELD_MUTE)
+		vb_reply(b, h, &failed, sizeof(failed), -1);
 }
 
 /* ---- requests ---- */
@@ -284,6 +400,10 @@ static inline bool vb_message(struct vback *b)
 	b->n[h.request % VB_REQUESTS]++;
 	if (vb_is_question(h.request))
 		vb_question(b, &h, &m);
+	else if (h.request == VHOST_SET_DEVICE_STATE_FD)
+		vb_transfer(b, &h, &m.transfer, nfds ? fds[0] : -1);
+	else if (h.request == VHOST_CHECK_DEVICE_STATE)
+		vb_check(b, &h);
 	else
 		vb_note(b, &h, &m, fds, nfds);
 	failed = b->fault_at == h.request && b->fault == VB_REFUSE;
@@ -339,6 +459,7 @@ static inline void vb_init(struct vback *b, struct guestmem *gm)
 					0x1e46,
 			    .protocol = ~UINT64_C(0) & ~DRV_F(VHOST_P_INFLIGHT_SHMFD),
 			    .nqueues = VB_QUEUES,
+			    .piece = VB_HELD_MAX,
 			    .gm = gm};
 	for (unsigned i = 0; i < sizeof(b->config); i++)
 		b->config[i] = (uint8_t)(i + 1);
@@ -367,6 +488,11 @@ static inline void vb_kill(struct vback *b)
 	b->quit = true;
 	shutdown(b->fd, SHUT_RDWR);
 	pthread_join(b->thread, NULL);
+	if (b->moves)
+		pthread_join(b->mover, NULL);
+	b->moves = false;
+	free(b->held);
+	b->held = NULL;
 	fd_close(&b->fd);
 	fd_close(&b->back_fd);
 	fd_close(&b->inflight_fd);

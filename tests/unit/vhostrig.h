@@ -22,6 +22,7 @@
 static struct fakecore core;
 static struct guestmem gm;
 static struct drvq drv[VB_QUEUES];
+static int held_fd = -1; /* with VHOST_LOAD */
 static int mem_fd, kick[VB_QUEUES], chan[2];
 static struct msg_start_vhost conf;
 static struct rig { /* fresh for every process */
@@ -71,6 +72,8 @@ static inline void open_helper(int conn, int inflight)
 	start_add(&fds, START_OWN, conn);
 	if (inflight >= 0)
 		start_add(&fds, START_OWN, inflight);
+	if (conf.flags & VHOST_LOAD)
+		start_add(&fds, START_OWN, fd_copy(held_fd));
 	rig = calloc(1, sizeof(*rig));
 	ck_assert_msg(!vhost_check_conf(&conf, &e), "%s", e.text);
 	ck_assert_msg(!vhostdev_open(&rig->v, &rig->h, chan[1], &conf, &fds, &step, &e), "%s",
@@ -114,6 +117,8 @@ static inline intptr_t end_helper(void)
 	close(rig->v.link.fd);
 	close(rig->v.link.back_fd);
 	close(rig->v.inflight_fd);
+	close(rig->v.held_fd);
+	close(rig->v.pipe_fd);
 	close(rig->v.err_fd);
 	close(rig->v.ep_fd);
 	gm_unmap(&rig->v.gm);

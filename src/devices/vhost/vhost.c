@@ -21,7 +21,7 @@
 #define NET_CONFIG_LEN 12u /* 5.1.4, up to the MTU */
 #define WAIT_MS 1000       /* one of several waits for the first back end */
 
-static void vhost_limit(struct vhost *v, unsigned ms)
+void vhost_limit(struct vhost *v, unsigned ms)
 {
 	v->link.until_ns = clock_ns() + (uint64_t)ms * 1000000u;
 }
@@ -38,13 +38,22 @@ static void vhost_tell_lost(struct vhost *v)
 	v->told = true;
 }
 
-static void vhost_drop(struct vhost *v, const struct err *e)
+void vhost_drop(struct vhost *v, const struct err *e)
 {
 	log_warn("the back end: %s", e->text);
 	v->lost += v->is == VHOST_UP;
 	v->is = VHOST_NOBODY;
+	v->st->flags &= ~(uint32_t)VHOST_CAN_SAVE;
 	vlink_end(&v->link);
 	vhost_tell_lost(v);
+}
+
+static void vhost_is_up(struct vhost *v)
+{
+	v->is = VHOST_UP;
+	v->connections++;
+	v->st->flags &= ~(uint32_t)VHOST_CAN_SAVE;
+	v->st->flags |= vhost_speaks(v, VHOST_P_DEVICE_STATE) ? VHOST_CAN_SAVE : 0;
 }
 
 /* The first question; its answer may take long. */
@@ -75,11 +84,28 @@ static void vhost_serve(struct vhost *v)
 		vhost_drop(v, &e);
 }
 
-/* Before the driver has looked at it a device may become another one. */
-static void vhost_compare(struct vhost *v, const uint8_t config[VHOST_CONFIG_MAX])
+void vhost_go(struct vhost *v)
 {
-	bool differs = memcmp(config, v->st->config, sizeof(v->st->config)) != 0;
+	if (!v->front.v.running)
+		return;
+	vhost_serve(v);
+	/* What the last back end has answered may not have been told. */
+	if (v->is == VHOST_UP)
+		front_irq_queues(&v->front);
+}
+
+/* Before the driver has looked at it a device may become another one. */
+static void vhost_compare(struct vhost *v, uint8_t config[VHOST_CONFIG_MAX])
+{
 	uint64_t offer = vhost_offer(v), wants = v->front.v.st->driver_features;
+	bool differs;
+
+	/* What the driver wrote is written again when it runs. */
+	for (unsigned i = 0; i < v->config_len; i++) {
+		if (v->st->wrote[i])
+			config[i] = v->st->config[i];
+	}
+	differs = memcmp(config, v->st->config, sizeof(v->st->config)) != 0;
 
 	if (v->front.v.st->status & VIRTIO_CONFIG_S_FEATURES_OK && wants & ~offer) {
 		virtio_fail(&v->front.v, "the next back end lacks features that were negotiated");
@@ -103,20 +129,12 @@ static void vhost_welcome(struct vhost *v)
 		vhost_drop(v, &e);
 		return;
 	}
-	v->is = VHOST_UP;
-	v->connections++;
-	/* What the driver wrote is written again when it runs. */
-	for (unsigned i = 0; i < v->config_len; i++) {
-		if (v->st->wrote[i])
-			config[i] = v->st->config[i];
-	}
+	vhost_is_up(v);
 	vhost_compare(v, config);
-	if (!v->front.v.running)
-		return;
-	vhost_serve(v);
-	/* What the last back end has answered may not have been told. */
-	if (v->is == VHOST_UP)
-		front_irq_queues(&v->front);
+	if (v->h->quiet)
+		v->rests = true;
+	else
+		vhost_go(v);
 }
 
 /* The back end says that it is another one now: a larger disk. */
@@ -171,7 +189,7 @@ static bool vhost_woken(void *dev)
 		virtio_fail(&v->front.v, "the back end says that a ring is broken");
 	if (p[1].revents)
 		vhost_hear(v);
-	if (v->link.config_news && v->is == VHOST_UP)
+	if (v->link.config_news && v->is == VHOST_UP && !v->h->quiet)
 		vhost_config_news(v);
 	return p[0].revents;
 }
@@ -188,7 +206,7 @@ static void vhost_event(void *dev)
 		else if (v->is == VHOST_NOBODY)
 			vhost_tell_lost(v);
 	}
-	if (v->link.config_news && v->is == VHOST_UP)
+	if (v->link.config_news && v->is == VHOST_UP && !v->h->quiet)
 		vhost_config_news(v);
 }
 
@@ -198,6 +216,11 @@ static int vhost_message(void *dev, enum msg_type type, const void *body, size_t
 	struct vhost *v = dev;
 
 	(void)body;
+	if (type == MSG_SAVE && !len && nfds == 1 && !v->h->quiet) {
+		vhost_place(v, fds[0], v->held_fd);
+		v->saves = true;
+		return 0;
+	}
 	if (type != MSG_VHOST_PEER || len || nfds != 1 || !v->told) {
 		for (unsigned i = 0; i < nfds; i++)
 			close(fds[i]);
@@ -332,20 +355,6 @@ static void vhost_stop(void *dev, struct msg_stats *s)
 	s->n[STAT_VHOST_REQUESTS] = v->link.requests;
 }
 
-/* A snapshot is made, of which this device can only be part if no driver has it: nothing is in
- * flight then. */
-static void vhost_quiet(void *dev)
-{
-	struct vhost *v = dev;
-
-	helper_is_quiet(v->h);
-}
-
-static void vhost_go_on(void *dev)
-{
-	(void)dev;
-}
-
 const struct helper_ops vhost_helper_ops = {
 	.regs = {.write = vhost_reg_write,
 		 .read = vhost_reg_read,
@@ -375,7 +384,7 @@ int vhost_check_conf(const struct msg_start_vhost *m, struct err *e)
 	if (m->config_len > VHOST_CONFIG_MAX)
 		return err_set(e, -EINVAL, "%u bytes of configuration", m->config_len);
 	if (m->flags & ~(uint32_t)(VHOST_AWAY | VHOST_INFLIGHT | VHOST_HAD | VHOST_NO_WCE |
-				   VHOST_KEEPS_ACCOUNT) ||
+				   VHOST_KEEPS_ACCOUNT | VHOST_LOAD) ||
 	    (m->flags & VHOST_HAD && !(m->flags & VHOST_AWAY)))
 		return err_set(e, -EINVAL, "flags %#x", m->flags);
 	if (tag && m->device_id != VIRTIO_ID_FS)
@@ -383,6 +392,9 @@ int vhost_check_conf(const struct msg_start_vhost *m, struct err *e)
 	if (!(m->flags & VHOST_INFLIGHT) != !m->inflight.size)
 		return err_set(e, -EINVAL, "memory of what is in flight: %llu bytes",
 			       (unsigned long long)m->inflight.size);
+	if (!(m->flags & VHOST_LOAD) != !m->held || m->held > VHOST_HELD_MAX)
+		return err_set(e, -EINVAL, "what a back end held: %llu bytes",
+			       (unsigned long long)m->held);
 	return 0;
 }
 
@@ -402,6 +414,7 @@ static void vhost_take_fds(struct vhost *v, const struct start_fds *f)
 	memcpy(v->kick_fd, f->fd[START_KICK], f->n[START_KICK] * sizeof(int));
 	v->link.fd = f->fd[START_OWN][0];
 	v->inflight_fd = inflight ? f->fd[START_OWN][1] : -1;
+	v->held_fd = v->conf.flags & VHOST_LOAD ? f->fd[START_OWN][inflight ? 2 : 1] : -1;
 }
 
 /* The numbers that the jail's rules name. */
@@ -415,8 +428,12 @@ static int vhost_open_fds(struct vhost *v, struct err *e)
 	v->link.back_fd = fd_copy(v->err_fd);
 	if (v->inflight_fd < 0)
 		v->inflight_fd = fd_copy(v->err_fd);
+	if (v->held_fd < 0)
+		v->held_fd = fd_copy(v->err_fd);
+	v->pipe_fd = fd_copy(v->err_fd);
 	v->ep_fd = v->link.ep_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (v->err_fd < 0 || v->link.back_fd < 0 || v->inflight_fd < 0 || v->ep_fd < 0)
+	if (v->err_fd < 0 || v->link.back_fd < 0 || v->inflight_fd < 0 || v->held_fd < 0 ||
+	    v->pipe_fd < 0 || v->ep_fd < 0)
 		return err_set(e, -EMFILE, "descriptors");
 	ev.data.fd = v->channel;
 	rc |= epoll_ctl(v->ep_fd, EPOLL_CTL_ADD, v->channel, &ev);
@@ -442,6 +459,7 @@ int vhostdev_open(struct vhost *v, struct helper *h, int channel, const struct m
 	v->conf = *m;
 	v->setup_ms = VHOST_SETUP_MS;
 	v->call_ms = VHOST_CALL_MS;
+	v->held_ms = VHOST_HELD_MS;
 	v->config_len = vhost_config_size(m);
 	vhost_take_fds(v, f);
 	*step = "page";
@@ -500,6 +518,26 @@ void vhost_rules(const struct vhost *v, struct rule_list *l)
 		 (struct jail_arg){
 			 .index = 1, .cmp = JAIL_EQ, .value = (uint64_t)(unsigned)F_GET_SEALS},
 		 (struct jail_arg){0}, "is that memory?");
+	rule_arg(l, SYS_pipe2,
+		 (struct jail_arg){
+			 .index = 1, .cmp = JAIL_EQ, .value = (uint64_t)(unsigned)O_CLOEXEC},
+		 (struct jail_arg){0}, "a snapshot: what the back end holds comes through it");
+	rule_arg(l, SYS_dup3,
+		 (struct jail_arg){
+			 .index = 1, .cmp = JAIL_EQ, .value = (uint64_t)(unsigned)v->pipe_fd},
+		 (struct jail_arg){0}, "our end of it");
+	rule_arg(l, SYS_dup3,
+		 (struct jail_arg){
+			 .index = 1, .cmp = JAIL_EQ, .value = (uint64_t)(unsigned)v->held_fd},
+		 (struct jail_arg){0}, "and the memory in which it is kept");
+	rule_arg(l, SYS_fcntl,
+		 (struct jail_arg){
+			 .index = 1, .cmp = JAIL_EQ, .value = (uint64_t)(unsigned)F_GETPIPE_SZ},
+		 (struct jail_arg){0}, "is what the back end wants instead a pipe?");
+	rule_fd(l, SYS_read, v->pipe_fd, "what the back end holds");
+	rule_fd(l, SYS_pwrite64, v->held_fd, "the same, for the supervisor");
+	rule_fd(l, SYS_pread64, v->held_fd, "what the back end of a snapshot held");
+	rule_fd(l, SYS_write, v->pipe_fd, "the same, for the back end that is there now");
 	rule_any(l, SYS_close,
 		 "the numbers under which they came; what a back end sent without being asked");
 	rule_fd(l, SYS_epoll_ctl, v->ep_fd,
@@ -545,8 +583,28 @@ static int vhost_wait_peer(struct vhost *v, struct err *e)
 	return 0;
 }
 
+static bool vhost_must_load(const struct vhost *v)
+{
+	return v->conf.flags & VHOST_LOAD && v->st->flags & VHOST_MUST_LOAD;
+}
+
+/* The guest goes on with what the last one held, or not at all. */
+static int vhost_load_now(struct vhost *v, struct err *e)
+{
+	const struct vhost_page *page = v->h->port.dev_state;
+	int rc;
+
+	if (page->virtio.driver_features & ~vhost_offer(v))
+		return err_set(e, -EINVAL, "it lacks features that were negotiated");
+	vhost_limit(v, v->held_ms);
+	rc = vhost_load(v, e);
+	if (!rc)
+		v->st->flags &= ~(uint32_t)VHOST_MUST_LOAD;
+	return rc;
+}
+
 /* Nothing has been read yet from whoever is there. */
-static int vhost_first_turn(struct vhost *v, struct err *e)
+static int vhost_first_turn(struct vhost *v, uint8_t config[VHOST_CONFIG_MAX], struct err *e)
 {
 	struct pollfd p = {.fd = v->is == VHOST_HELLO ? v->link.fd : v->channel, .events = POLLIN};
 	int rc;
@@ -556,11 +614,15 @@ static int vhost_first_turn(struct vhost *v, struct err *e)
 	if (v->is == VHOST_NOBODY)
 		return vhost_wait_peer(v, e);
 	vhost_limit(v, v->setup_ms);
-	rc = vhost_meet(v, v->st->config, e);
+	rc = vhost_meet(v, config, e);
+	if (!rc && vhost_must_load(v))
+		rc = vhost_load_now(v, e);
 	if (rc)
 		return rc;
-	v->is = VHOST_UP;
-	v->connections++;
+	vhost_is_up(v);
+	if (v->st->known)
+		return 0;
+	memcpy(v->st->config, config, sizeof(v->st->config));
 	v->st->features = vhost_offer(v);
 	v->st->known = 1;
 	return 0;
@@ -581,6 +643,8 @@ static void vhost_take_back(struct vhost *v)
 
 int vhost_attach(struct vhost *v, struct err *e)
 {
+	uint8_t config[VHOST_CONFIG_MAX];
+	bool loads = vhost_must_load(v);
 	int rc = 0;
 
 	if (v->conf.flags & VHOST_HAD)
@@ -588,15 +652,17 @@ int vhost_attach(struct vhost *v, struct err *e)
 	v->told = v->conf.flags & VHOST_AWAY;
 	if (!v->told)
 		vlink_first(&v->link);
-	if (!v->told && !v->st->known) {
+	if (!v->told && (!v->st->known || loads)) {
 		vhost_greet(v);
 		rc = v->is == VHOST_HELLO ? 0 : err_set(e, -EPIPE, "it has closed its connection");
 	}
-	while (!v->st->known && !rc)
-		rc = vhost_first_turn(v, e);
+	while ((!v->st->known || vhost_must_load(v)) && !rc)
+		rc = vhost_first_turn(v, config, e);
 	if (rc)
 		return rc;
 	vhost_describe(v);
+	if (loads)
+		vhost_compare(v, config);
 	/* Before MSG_READY nothing else may be said to the supervisor: the rest is the loop's. */
 	event_signal(v->h->event_fd);
 	return helper_attach(v->h, &vhost_helper_ops, v, e);

@@ -35,6 +35,9 @@
 /* Of the 2 s that a vCPU waits: a connection that is being set up when it comes, then its own. */
 #define VHOST_SETUP_MS 700u
 #define VHOST_CALL_MS 1100u
+/* What a back end holds is given and taken while no vCPU waits for this device: of the 10 s that
+ * all devices of a VM have to come to rest. */
+#define VHOST_HELD_MS 7000u
 
 enum vhost_is { VHOST_NOBODY, VHOST_HELLO, VHOST_UP };
 
@@ -52,7 +55,10 @@ struct vhost {
 	size_t config_len;          /* bytes of configuration that the guest sees */
 	bool told;                  /* the supervisor knows that there is nobody */
 	bool ready;                 /* MSG_READY was sent: it may be told things */
+	bool saves;                 /* MSG_SAVE has come, and MSG_QUIET follows */
+	bool rests;                 /* the back end has no ring until MSG_RESUME */
 	unsigned setup_ms, call_ms; /* VHOST_SETUP_MS, VHOST_CALL_MS; others in tests */
+	unsigned held_ms;           /* VHOST_HELD_MS; likewise */
 
 	int mem_fd[START_MAX_SLOTS]; /* owned, as all that follow */
 	unsigned nmem;
@@ -60,6 +66,8 @@ struct vhost {
 	int ep_fd;       /* what the control thread waits for besides its events */
 	int err_fd;      /* the back end signals: a ring is broken */
 	int inflight_fd; /* its number never changes: conf.inflight says whether it is one */
+	int held_fd, pipe_fd; /* nor do theirs: memory with what the back end holds, and our end of
+			       * the pipe through which it goes; err_fd keeps them */
 	int channel;     /* borrowed: to the supervisor */
 	uint64_t connections, lost;
 };
@@ -76,6 +84,13 @@ void vhost_rules(const struct vhost *v, struct rule_list *l);
 /* Sealed. Waits for the back end if the page does not say what it is (as long as the supervisor
  * lets us), then helper_attach(). */
 int vhost_attach(struct vhost *v, struct err *e);
+
+/* What is said to the back end from now on waits no longer than this. */
+void vhost_limit(struct vhost *v, unsigned ms);
+/* The connection is of no use any more. */
+void vhost_drop(struct vhost *v, const struct err *e);
+/* It gets the rings, if there is a driver. */
+void vhost_go(struct vhost *v);
 
 /* ---- vhost_back.c: what is said to the back end ---- */
 
@@ -95,5 +110,17 @@ int vhost_set_config(struct vhost *v, unsigned off, unsigned len, struct err *e)
 int vhost_set_call(struct vhost *v, unsigned i, struct err *e);
 /* No back end has begun anything: forget the account of what one has. */
 void vhost_forget_inflight(struct vhost *v);
+/* Was this agreed with it? */
+bool vhost_speaks(const struct vhost *v, unsigned protocol_feature);
+
+/* ---- vhost_held.c: what it holds besides the rings ---- */
+
+/* A descriptor takes the place of one of the two numbers, and is closed; -1: none. */
+void vhost_place(const struct vhost *v, int fd, int number);
+/* As in struct helper_ops; `dev` is the vhost. */
+void vhost_quiet(void *dev);
+void vhost_go_on(void *dev);
+/* A new one, which has no rings yet, gets what is in held_fd. */
+int vhost_load(struct vhost *v, struct err *e);
 
 #endif

@@ -36,9 +36,9 @@
 #define BLK_UNKNOWN (BIT(16) | BIT(17)) /* secure erase, zones: longer configurations */
 #define PROTOCOL_WANTED                                                        \
 	(BIT(VHOST_P_MQ) | BIT(VHOST_P_REPLY_ACK) | BIT(VHOST_P_BACKEND_REQ) | \
-	 BIT(VHOST_P_CONFIG) | BIT(VHOST_P_INFLIGHT_SHMFD))
+	 BIT(VHOST_P_CONFIG) | BIT(VHOST_P_INFLIGHT_SHMFD) | BIT(VHOST_P_DEVICE_STATE))
 
-static bool vhost_speaks(const struct vhost *v, unsigned protocol_feature)
+bool vhost_speaks(const struct vhost *v, unsigned protocol_feature)
 {
 	return v->protocol >> protocol_feature & 1;
 }

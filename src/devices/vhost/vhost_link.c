@@ -80,11 +80,11 @@ int vlink_open_back(struct vhost_link *l)
 
 /* ---- bytes ---- */
 
-/* Wait for the connection; what comes on the other channel meanwhile is dealt with, or a back end
- * that waits for us there would never answer. */
-static int vlink_wait(struct vhost_link *l, short events)
+/* What comes on the other channel meanwhile is dealt with, or a back end that waits for us there
+ * would never answer. */
+int vlink_wait_fd(struct vhost_link *l, int fd, short events)
 {
-	struct pollfd p[] = {{.fd = l->fd, .events = events},
+	struct pollfd p[] = {{.fd = fd, .events = events},
 			     {.fd = l->back_up ? l->back_fd : -1, .events = POLLIN}};
 	uint64_t now = clock_ns();
 
@@ -94,7 +94,14 @@ static int vlink_wait(struct vhost_link *l, short events)
 		return errno == EINTR ? 0 : -errno;
 	if (p[1].revents)
 		vlink_hear_back(l);
-	return 0;
+	return p[0].revents ? 1 : 0;
+}
+
+static int vlink_wait(struct vhost_link *l, short events)
+{
+	int rc = vlink_wait_fd(l, l->fd, events);
+
+	return rc < 0 ? rc : 0;
 }
 
 static bool vlink_again(int code)
@@ -184,27 +191,42 @@ static void vlink_close_all(const int *fds, unsigned n)
 		close(fds[i]);
 }
 
-int vlink_reply(struct vhost_link *l, enum vhost_request r, void *payload, size_t min, size_t max,
-		size_t *len, int *fd)
+/* With what it brings, the caller's. */
+static int vlink_reply_fds(struct vhost_link *l, enum vhost_request r, void *payload, size_t min,
+			   size_t max, size_t *len, int fds[FDS_TAKEN], unsigned *nfds)
 {
 	struct vhost_hdr h;
-	int fds[FDS_TAKEN];
-	unsigned nfds = 0;
-	int rc = l->up ? vlink_read(l, &h, sizeof(h), fds, &nfds) : -ENOTCONN;
+	int rc = l->up ? vlink_read(l, &h, sizeof(h), fds, nfds) : -ENOTCONN;
 
 	if (!rc && (!vlink_is_reply(&h, r) || h.size < min || h.size > max))
 		rc = -EPROTO;
 	if (!rc)
-		rc = vlink_read(l, payload, h.size, fds, &nfds);
-	if (!rc && nfds != (fd ? 1u : 0u))
-		rc = -EPROTO;
-	if (rc || !fd)
-		vlink_close_all(fds, nfds);
-	else
-		*fd = fds[0];
+		rc = vlink_read(l, payload, h.size, fds, nfds);
 	if (!rc && len)
 		*len = h.size;
 	return rc;
+}
+
+/* Of what a reply has brought, what was asked for. */
+static int vlink_keep(int rc, const int *fds, unsigned nfds, unsigned want, int *fd)
+{
+	if (!rc && nfds != want)
+		rc = -EPROTO;
+	if (rc || !want)
+		vlink_close_all(fds, nfds);
+	else
+		*fd = fds[0];
+	return rc;
+}
+
+int vlink_reply(struct vhost_link *l, enum vhost_request r, void *payload, size_t min, size_t max,
+		size_t *len, int *fd)
+{
+	int fds[FDS_TAKEN];
+	unsigned nfds = 0;
+	int rc = vlink_reply_fds(l, r, payload, min, max, len, fds, &nfds);
+
+	return vlink_keep(rc, fds, nfds, fd ? 1 : 0, fd);
 }
 
 int vlink_set(struct vhost_link *l, enum vhost_request r, const void *payload, size_t len,
@@ -228,6 +250,24 @@ int vlink_get_u64(struct vhost_link *l, enum vhost_request r, uint64_t *value)
 	int rc = vlink_send(l, r, 0, NULL, 0, NULL, 0);
 
 	return rc ? rc : vlink_reply(l, r, value, sizeof(*value), sizeof(*value), NULL, NULL);
+}
+
+int vlink_transfer(struct vhost_link *l, uint32_t direction, int fd, int *other)
+{
+	const struct vhost_transfer t = {direction, VHOST_TRANSFER_STOPPED};
+	const enum vhost_request r = VHOST_SET_DEVICE_STATE_FD;
+	uint64_t answer = 0;
+	int fds[FDS_TAKEN];
+	unsigned nfds = 0;
+	int rc = vlink_send(l, r, 0, &t, sizeof(t), &fd, 1);
+
+	*other = -1;
+	if (!rc)
+		rc = vlink_reply_fds(l, r, &answer, sizeof(answer), sizeof(answer), NULL, fds,
+				     &nfds);
+	if (!rc && answer & VHOST_TRANSFER_ERROR)
+		rc = -EREMOTEIO;
+	return vlink_keep(rc, fds, nfds, answer & VHOST_TRANSFER_OURS ? 0 : 1, other);
 }
 
 /* ---- the back end's own requests ---- */

@@ -67,6 +67,12 @@ int vlink_set(struct vhost_link *l, enum vhost_request r, const void *payload, s
 int vlink_set_u64(struct vhost_link *l, enum vhost_request r, uint64_t value);
 /* A question for a number. */
 int vlink_get_u64(struct vhost_link *l, enum vhost_request r, uint64_t *value);
+/* SET_DEVICE_STATE_FD with `fd`, which stays the caller's. *other: a descriptor to be used instead,
+ * the caller's; -1: there is none. -EREMOTEIO: it refuses. */
+int vlink_transfer(struct vhost_link *l, uint32_t direction, int fd, int *other);
+/* Wait for another descriptor than the connection's. 1: it is ready; 0: not yet, look again;
+ * -ETIMEDOUT or another negative errno. */
+int vlink_wait_fd(struct vhost_link *l, int fd, short events);
 
 /* The other channel has something: at most VHOST_BACK_BUDGET requests. It is closed when it ends or
  * when it says what cannot be. */

@@ -11,7 +11,9 @@ static int vhost_main_check(const void *start, const struct start_fds *f, struct
 
 	if (!rc)
 		rc = start_expect(f, START_KICK, m->nqueues, e);
-	return rc ? rc : start_expect(f, START_OWN, m->flags & VHOST_INFLIGHT ? 2 : 1, e);
+	return rc ? rc
+		  : start_expect(f, START_OWN,
+				 1u + !!(m->flags & VHOST_INFLIGHT) + !!(m->flags & VHOST_LOAD), e);
 }
 
 static int vhost_main_open(void *dev, struct helper *h, const void *start,

@@ -16,10 +16,19 @@ enum vhost_ring_is {
 	VHOST_RING_STOPPED, /* it was given back, and goes on at `base` */
 };
 
+enum vhost_page_flags {
+	/* The back end that is there can give what it holds, and so be part of a snapshot. The
+	 * helper says so; whether it then does is another matter. */
+	VHOST_CAN_SAVE = 1,
+	/* The next back end has to get what the one before held (VHOST_LOAD). The supervisor says
+	 * so with a restored page, the helper that it was done. */
+	VHOST_MUST_LOAD = 2,
+};
+
 /* In the device page, behind struct virtio_state. All zero: no back end has been met yet. */
 struct vhost_state {
 	uint32_t known; /* the back end has said what it is: */
-	uint32_t pad;
+	uint32_t flags; /* enum vhost_page_flags */
 	uint64_t features; /* that the guest is offered */
 	uint8_t config[VHOST_CONFIG_MAX];
 	uint8_t wrote[VHOST_CONFIG_MAX]; /* 1: the driver has written this byte of it */

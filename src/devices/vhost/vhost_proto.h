@@ -33,6 +33,8 @@ enum vhost_request {
 	VHOST_SET_CONFIG = 25,
 	VHOST_GET_INFLIGHT_FD = 31,
 	VHOST_SET_INFLIGHT_FD = 32,
+	VHOST_SET_DEVICE_STATE_FD = 42,
+	VHOST_CHECK_DEVICE_STATE = 43,
 };
 
 /* On the channel of the back end's own requests. */
@@ -48,6 +50,7 @@ enum vhost_protocol_feature {
 	VHOST_P_BACKEND_REQ = 5,
 	VHOST_P_CONFIG = 9,
 	VHOST_P_INFLIGHT_SHMFD = 12,
+	VHOST_P_DEVICE_STATE = 19,
 };
 
 #define VHOST_VERSION 1u
@@ -91,6 +94,20 @@ struct vhost_config_space {
 };
 _Static_assert(sizeof(struct vhost_config_space) == 12 + VHOST_CONFIG_MAX, "wire size");
 #define VHOST_CONFIG_HEAD 12u
+
+/* SET_DEVICE_STATE_FD: which way what the back end holds goes through the descriptor that comes
+ * along. Of phases there is one: all rings are stopped. */
+struct vhost_transfer {
+	uint32_t direction, phase;
+};
+_Static_assert(sizeof(struct vhost_transfer) == 8, "wire size");
+#define VHOST_TRANSFER_SAVE 0u
+#define VHOST_TRANSFER_LOAD 1u
+#define VHOST_TRANSFER_STOPPED 0u
+/* Its reply, a number: these bits are 0 if it begins; and it goes through our descriptor, or through
+ * the one that comes with the reply. */
+#define VHOST_TRANSFER_ERROR 0xffu
+#define VHOST_TRANSFER_OURS 0x100u
 
 #define VHOST_MAX_PAYLOAD sizeof(struct vhost_config_space)
 

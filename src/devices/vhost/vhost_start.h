@@ -9,6 +9,9 @@
 
 #define VHOST_TAG_LEN 36     /* virtio 1.2, 5.11.4 */
 #define VHOST_CONFIG_MAX 256 /* what a message of the protocol carries */
+/* Of what a back end holds, as a snapshot has it. virtiofsd: some 50 bytes for each file that the
+ * guest knows. */
+#define VHOST_HELD_MAX (64u << 20)
 
 enum vhost_flags {
 	VHOST_AWAY =
@@ -18,6 +21,8 @@ enum vhost_flags {
 			* back end is asked for the rings, then it is closed */
 	VHOST_NO_WCE = 8, /* of a disk: the guest is not offered to switch its write cache */
 	VHOST_KEEPS_ACCOUNT = 16, /* the back end has INFLIGHT_SHMFD, though it does not offer it */
+	VHOST_LOAD = 32, /* a snapshot has what the back end held: `held` bytes, in memory that
+			  * comes along. If the page says so, this one gets it (VHOST_MUST_LOAD) */
 };
 
 /* Requests that a back end has begun and not answered are in memory of its own making, which it
@@ -30,7 +35,7 @@ struct vhost_inflight {
 _Static_assert(sizeof(struct vhost_inflight) == 24, "wire size");
 
 /* START_KICK: one for each queue. START_OWN: one stream socket, connected to the back end, then the
- * descriptor of `inflight` if there is one. But for VHOST_HAD the socket belongs to this generation
+ * descriptor of `inflight` if there is one, then with VHOST_LOAD the memory. But for VHOST_HAD the socket belongs to this generation
  * of the helper alone. When it ends the helper says MSG_VHOST_LOST, once, lives on, and gets
  * another by MSG_VHOST_PEER. */
 struct msg_start_vhost {
@@ -43,6 +48,7 @@ struct msg_start_vhost {
 	char tag[VHOST_TAG_LEN]; /* of a file system, padded with zeros; empty: the back end's */
 	uint8_t mac[6];          /* of a network card; all zero: the guest chooses */
 	uint8_t pad[2];
+	uint64_t held; /* with VHOST_LOAD; else 0 */
 };
 
 #endif

@@ -51,6 +51,7 @@ struct vhost_back {
 	/* clock_ns(): the peer that is just started is ended if its device is not ready by then,
 	 * for it waits for somebody else; 0: never. connect() sets it. */
 	uint64_t ready_by_ns;
+	bool loads; /* the next one goes on from a snapshot, with what the last one held */
 
 	/* vhost.c's: */
 	const struct vhost_config *conf; /* of --device; borrowed */

@@ -42,7 +42,12 @@ const char *virtiofsd_find(enum virtiofsd_kind *kind)
 	return NULL;
 }
 
-/* One thread for requests, which both take by default: so the used ring has them in the order of
+/* A file that the guest knew when it was saved, and that is not there any more, is an error for who
+ * uses it: the others are not to suffer from that. Saved are the paths of files (--migration-mode's
+ * default): for handles it would need a capability of the host's (CAP_DAC_READ_SEARCH), and the
+ * very same file system.
+ *
+ * One thread for requests, which both take by default: so the used ring has them in the order of
  * the available ring, and insula-vhost knows where the next virtiofsd has to go on. */
 static void virtiofsd_args(const struct share *s, const char *v[MAX_ARGS])
 {
@@ -77,6 +82,7 @@ static void virtiofsd_args(const struct share *s, const char *v[MAX_ARGS])
 				    "--log-level=warn",
 				    "--modcaps=-mknod:-setfcap",
 				    rust_cache[s->conf->cache],
+				    s->back.loads ? "--migration-on-error=guest-error" : NULL,
 				    NULL};
 
 	if (s->kind == VIRTIOFSD_C)

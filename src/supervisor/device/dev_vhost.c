@@ -9,6 +9,7 @@
 
 #include "dev_virtio.h"
 #include "supervisor/backing/vhost.h"
+#include "supervisor/snapshot/held.h"
 
 static int vhost_start(struct device *d, struct device_start *s, struct err *e)
 {
@@ -23,6 +24,7 @@ static int vhost_start(struct device *d, struct device_start *s, struct err *e)
 	m.flags = (b->always_flushes ? VHOST_NO_WCE : 0u) |
 		  (b->keeps_account ? VHOST_KEEPS_ACCOUNT : 0u);
 	b->ready_by_ns = 0;
+	b->loads = held_is_to_load(d);
 	s->once[0] = vhost_stream(b, &had, e);
 	if (s->once[0] < 0)
 		return s->once[0];
@@ -34,11 +36,34 @@ static int vhost_start(struct device *d, struct device_start *s, struct err *e)
 		m.flags |= VHOST_INFLIGHT;
 		m.inflight = b->region;
 	}
+	if (b->loads) {
+		m.flags |= VHOST_LOAD;
+		m.held = d->held->len;
+	}
 	device_word(s, &m, sizeof(m));
 	device_add(s, s->once[0]);
 	if (b->inflight >= 0)
 		device_add(s, b->inflight);
+	if (b->loads)
+		device_add(s, d->held->fd);
 	return 0;
+}
+
+/* The back end has got what it goes on from. */
+static void vhost_serves(struct device *d, struct loop *l, bool serves)
+{
+	(void)l;
+	if (!serves || !d->back.vhost->loads)
+		return;
+	d->back.vhost->loads = false;
+	held_free(d);
+}
+
+/* Its memory for what the back end holds. */
+static uint64_t vhost_fsize(const struct device *d)
+{
+	(void)d;
+	return VHOST_HELD_MAX;
 }
 
 /* The helper has lost its back end, and lives on. */
@@ -141,7 +166,10 @@ const struct device_class device_vhost = {
 	.tend = vhost_tend,
 	.peer = vhost_peer,
 	.peer_began = vhost_peer_began,
-	.unsaved = "what its back end holds cannot be part of a snapshot",
+	.serves = vhost_serves,
+	.fsize = vhost_fsize,
+	.unsaved = "what its back end holds cannot be part of a snapshot; expected one that can "
+		   "say it (DEVICE_STATE, which virtiofsd of Debian 13 has)",
 	.idle_saved = true,
 	.back_end = true,
 	.stats = &stats_vhost,

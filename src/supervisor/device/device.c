@@ -10,6 +10,7 @@
 #include <insula/log.h>
 
 #include "device.h"
+#include "supervisor/snapshot/held.h"
 #include "supervisor/snapshot/faults.h"
 
 /* ---- the page: it is written without being mapped ---- */
@@ -190,6 +191,7 @@ void device_disk_name(unsigned nth, char name[DEV_NAME_LEN])
 void device_free(struct device *d)
 {
 	child_free(&d->child);
+	held_free(d);
 	for (unsigned i = 0; i < DEVICE_MAX_SLOTS; i++)
 		fd_close(&d->slot[i]);
 }

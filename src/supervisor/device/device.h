@@ -36,6 +36,7 @@
 struct balloon_back;
 struct device;
 struct device_class;
+struct held;
 struct nic;
 struct plug;
 struct vfio_back;
@@ -107,7 +108,8 @@ struct device_class {
 	bool (*peer_began)(const struct device *d);
 	/* Why it cannot be part of a snapshot; NULL: it can. */
 	const char *unsaved;
-	/* It can as long as no driver has it: then its page is all that there is. */
+	/* It can as long as no driver has it: then its page is all that there is; or if its back end
+	 * can say what it holds (held.h). */
 	bool idle_saved;
 	/* The same, as this one is set up. NULL: all of them can. */
 	const char *(*unsaved_so)(const struct device *d);
@@ -128,6 +130,9 @@ struct device {
 	unsigned nqueues;           /* the first doorbells are their kicks */
 	struct child child;
 	bool restored; /* its first helper carries on from a snapshot */
+	/* While a snapshot is made or goes on: what its back end holds (held.h). Owned; NULL:
+	 * nothing. */
+	struct held *held;
 	union {        /* what is behind it, borrowed */
 		struct disk *disk;
 		struct terminal *terminal;

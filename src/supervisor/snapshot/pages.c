@@ -12,13 +12,13 @@
 #include <insula/state.h>
 
 #include "devices/vhost/vhost_page.h"
+#include "held.h"
 #include "pages.h"
 #include "snapdir.h"
 #include "supervisor/vm.h"
 
 #define VERSION 1u
 #define UNIT 4096u
-#define ALL_MAX ((uint64_t)VM_MAX_DEVICES * (DP_SIZE + UNIT))
 
 struct page_record {
 	char name[DEV_NAME_LEN];
@@ -66,9 +66,27 @@ static bool is_idle(const uint8_t page[DP_SIZE])
 	       !(st.status & ~(uint32_t)VIRTIO_CONFIG_S_ACKNOWLEDGE);
 }
 
+static struct vhost_state back_end_of(const uint8_t page[DP_SIZE])
+{
+	struct vhost_state st;
+
+	memcpy(&st, page + VHOST_STATE_OFF, sizeof(st));
+	return st;
+}
+
+/* Is there more of it than its page? */
+static bool is_held(const struct device *d, const uint8_t page[DP_SIZE])
+{
+	return d->class->back_end && !is_idle(page);
+}
+
 static const char *unsaved(const struct device *d, const uint8_t page[DP_SIZE])
 {
-	return d->class->idle_saved && is_idle(page) ? NULL : d->class->unsaved;
+	bool can = d->class->idle_saved &&
+		   (is_idle(page) || (is_held(d, page) &&
+				      back_end_of(page).flags & VHOST_CAN_SAVE));
+
+	return can ? NULL : d->class->unsaved;
 }
 
 static int read_page(const struct device *d, struct err *e)
@@ -109,6 +127,8 @@ int pages_write(struct vm *vm, struct snapdir *d, struct err *e)
 		if (rc)
 			return err_sys(e, rc, "%s: its page", one->desc.name);
 		rc = snapdir_write(d, SNAPDIR_DEVICES, o.at, o.len, e);
+		if (!rc && is_held(one, record.page))
+			rc = held_write(one, i, d, e);
 	}
 	return rc;
 }
@@ -129,17 +149,21 @@ static int fill_page(struct device *d, const struct page_record *r, uint32_t len
 	return 0;
 }
 
-/* The next one may be of another kind: its helper asks it, before there is a driver. */
-static int forget_back_end(const struct device *d, struct err *e)
+/* Without a driver the next one may be of another kind: its helper asks it. With one it has to be
+ * as the last one was, and gets what that held. */
+static int other_back_end(const struct device *d, struct err *e)
 {
-	static const struct vhost_state none;
+	struct vhost_state st = {0};
+	int rc;
 
-	int rc = shm_write(page_of(d), &none, sizeof(none), VHOST_STATE_OFF);
-
+	if (is_held(d, record.page))
+		st = back_end_of(record.page);
+	st.flags = held_is_to_load(d) ? VHOST_MUST_LOAD : 0;
+	rc = shm_write(page_of(d), &st, sizeof(st), VHOST_STATE_OFF);
 	return rc ? err_sys(e, rc, "%s: its page", d->desc.name) : 0;
 }
 
-static int take_page(struct device *d, const void *at, size_t len, unsigned i, struct err *e)
+static int take_page(struct device *d, unsigned i, struct held_file *f, struct err *e)
 {
 	struct state_part p = {.type = STATE_PAGES,
 			       .version = VERSION,
@@ -148,8 +172,13 @@ static int take_page(struct device *d, const void *at, size_t len, unsigned i, s
 			       .unit = 1};
 	struct page_record want;
 	const char *why;
-	int rc = state_take(at, len, i, &p, 1, e);
+	size_t len = 0;
+	int rc = held_record(f, room, sizeof(room), &len, e);
 
+	if (!rc && !len)
+		return err_set(e, -EPROTO, "it ends before device %u, %s", i, d->desc.name);
+	if (!rc)
+		rc = state_take(room, len, i, &p, 1, e);
 	if (rc)
 		return rc;
 	if (p.len < RECORD_HEAD + DP_STATE_OFF || (p.len - RECORD_HEAD) % UNIT)
@@ -171,61 +200,36 @@ static int take_page(struct device *d, const void *at, size_t len, unsigned i, s
 	if (why)
 		return err_set(e, -EINVAL, "%s: %s", d->desc.name, why);
 	rc = fill_page(d, &record, p.len - (uint32_t)RECORD_HEAD, e);
-	return rc || !d->class->back_end ? rc : forget_back_end(d, e);
+	if (!rc && is_held(d, record.page))
+		rc = held_read(d, i, f, e);
+	return rc || !d->class->back_end ? rc : other_back_end(d, e);
 }
 
-/* The record that begins here; 0: it does not fit. */
-static size_t record_len(const uint8_t *at, size_t left)
+static int take_all(struct vm *vm, struct held_file *f, struct err *e)
 {
-	struct state_head h;
+	int rc = 0;
 
-	if (left < sizeof(h))
-		return 0;
-	memcpy(&h, at, sizeof(h));
-	return state_size(&h) <= left ? (size_t)state_size(&h) : 0;
-}
-
-static int take_all(struct vm *vm, const uint8_t *at, size_t left, struct err *e)
-{
-	for (unsigned i = 0; i < vm->ndevices; i++) {
-		size_t len;
-		int rc;
-
-		if (device_is_empty(&vm->device[i]))
-			continue;
-		len = record_len(at, left);
-		if (!len)
-			return err_set(e, -EPROTO, "it ends before device %u, %s", i,
-				       vm->device[i].desc.name);
-		rc = take_page(&vm->device[i], at, len, i, e);
-		if (rc)
-			return rc;
-		at += len;
-		left -= len;
+	for (unsigned i = 0; i < vm->ndevices && !rc; i++) {
+		if (!device_is_empty(&vm->device[i]))
+			rc = take_page(&vm->device[i], i, f, e);
 	}
-	return left ? err_set(e, -EINVAL, "it has more devices than this VM, which has %u",
-			      vm->ndevices)
-		    : 0;
+	if (rc)
+		return rc;
+	return f->at < f->size
+		       ? err_set(e, -EINVAL, "it has more devices than this VM, which has %u",
+				 vm->ndevices)
+		       : 0;
 }
 
 int pages_read(struct vm *vm, int fd, struct err *e)
 {
-	uint64_t size = 0;
+	struct held_file f = {.fd = fd};
 	struct err inner;
-	uint8_t *all;
-	int rc = file_size(fd, &size);
+	int rc = file_size(fd, &f.size);
 
-	if (rc || size > ALL_MAX)
-		return err_set(e, rc ? rc : -EPROTO,
-			       "snapshot: devices: %llu bytes; expected at "
-			       "most %llu",
-			       (unsigned long long)size, (unsigned long long)ALL_MAX);
-	all = malloc((size_t)size + 1);
-	rc = all ? read_full(fd, all, (size_t)size, 0) : -ENOMEM;
 	if (rc)
 		err_sys(&inner, rc, "it cannot be read");
 	else
-		rc = take_all(vm, all, (size_t)size, &inner);
-	free(all);
+		rc = take_all(vm, &f, &inner);
 	return rc ? err_set(e, rc, "snapshot: devices: %s", inner.text) : 0;
 }

@@ -10,6 +10,7 @@
 #include <insula/log.h>
 
 #include "faults.h"
+#include "held.h"
 #include "pager.h"
 #include "pages.h"
 #include "restore.h"
@@ -112,8 +113,11 @@ static void save_release(struct vm *vm, bool but)
 }
 
 /* Perhaps from one of its own messages: insula-pager is reaped when it has ended. */
-static void save_clear(struct save *s)
+static void save_clear(struct vm *vm)
 {
+	struct save *s = vm->save;
+
+	held_saved(vm);
 	child_shoot(&s->pager);
 	snapdir_close(&s->dir);
 	snapshot_close(&s->base);
@@ -144,7 +148,7 @@ static void save_over(struct vm *vm, int rc, const struct err *e)
 	/* One that ends must not go on: its disks would be newer than what it is restored from. */
 	if (rc || s->order.keep_running)
 		save_release(vm, false);
-	save_clear(s);
+	save_clear(vm);
 	s->result = rc ? *e : (struct err){0};
 	if (child_ended(&s->pager))
 		save_ended(vm);
@@ -226,7 +230,7 @@ void save_close(struct vm *vm)
 	if (!vm->save)
 		return;
 	save_remove_temporary(vm);
-	save_clear(vm->save);
+	save_clear(vm);
 	child_free(&vm->save->pager);
 	if (live) /* it is dead, and protects nothing any more */
 		faults_let_go(vm);
@@ -249,6 +253,8 @@ static json_object *describe(const struct vm *vm, struct err *e)
 	char sum[65];
 
 	j_int(o, "format", restore_name_pci(vm, o) ? SNAPDIR_FORMAT_PCI : SNAPDIR_FORMAT);
+	if (held_any(vm))
+		j_int(o, "format", SNAPDIR_FORMAT_HELD);
 	j_str(o, "insula", INSULA_VERSION);
 	j_str(o, "id", s->id);
 	j_int(o, "created", (int64_t)time(NULL));
@@ -285,30 +291,12 @@ out_put:
 	return NULL;
 }
 
-static int write_records(struct save *s, struct err *e)
-{
-	uint8_t buf[16384];
-	uint64_t at = 0;
-	int rc = 0;
-
-	while (at < s->records_len && !rc) {
-		size_t n = s->records_len - at < sizeof(buf) ? (size_t)(s->records_len - at)
-							     : sizeof(buf);
-
-		rc = shm_read(s->records, buf, n, at);
-		if (!rc)
-			rc = snapdir_write(&s->dir, SNAPDIR_VMM, buf, n, e);
-		at += n;
-	}
-	return rc;
-}
-
 static int write_rest(struct vm *vm, struct err *e)
 {
 	struct save *s = vm->save;
 	json_object *o;
 	const char *text;
-	int rc = write_records(s, e);
+	int rc = snapdir_copy(&s->dir, SNAPDIR_VMM, s->records, s->records_len, e);
 
 	if (rc)
 		return rc;
@@ -437,10 +425,23 @@ void save_quiet(struct vm *vm, const struct device *d, uint32_t no)
 		copy(vm);
 }
 
+void save_held(struct vm *vm, struct device *d, const struct msg_saved *m)
+{
+	struct save *s = vm->save;
+	struct err e;
+
+	/* As above. */
+	if (!save_active(vm) || s->step != SAVE_QUIETS || m->no != s->no || !d->held)
+		return;
+	if (held_came(d, m, &e))
+		save_fail(vm, e.code, e.text);
+}
+
 static void rest(struct vm *vm)
 {
 	struct save *s = vm->save;
 	const struct msg_quiet m = {s->no};
+	struct err e;
 
 	memset(s->quiet, 0, sizeof(s->quiet));
 	memset(s->asked, true, sizeof(s->asked));
@@ -450,6 +451,10 @@ static void rest(struct vm *vm)
 
 		if (device_is_empty(d))
 			continue;
+		if (d->child.state == CHILD_READY && held_can(d) && held_ask(d, &e)) {
+			save_fail(vm, e.code, e.text);
+			return;
+		}
 		if (d->child.state != CHILD_READY ||
 		    child_send(&d->child, MSG_QUIET, &m, sizeof(m), NULL, 0)) {
 			save_helper_died(vm, d);
@@ -660,7 +665,7 @@ int save_begin(struct vm *vm, const struct save_order *o, struct err *e)
 	if (!rc && restore_is_whole(vm))
 		rc = start_pager(vm, e);
 	if (rc) {
-		save_clear(s);
+		save_clear(vm);
 	} else if (restore_is_whole(vm)) {
 		next_step(s, SAVE_STARTS, START_NS);
 	} else {

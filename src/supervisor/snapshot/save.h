@@ -65,6 +65,8 @@ void save_paused(struct vm *vm);
 void save_records(struct vm *vm, const struct msg_saved *m);
 /* The answer to order `no`; one that nobody waits for any more changes nothing. */
 void save_quiet(struct vm *vm, const struct device *d, uint32_t no);
+/* What the back end of a device holds; likewise. */
+void save_held(struct vm *vm, struct device *d, const struct msg_saved *m);
 /* Take it back, if one is under way: everybody goes on. `why` follows "snapshot: ". */
 void save_cancel(struct vm *vm, const char *why);
 void save_helper_died(struct vm *vm, const struct device *d);

@@ -89,6 +89,22 @@ int snapdir_write(struct snapdir *d, enum snapdir_file f, const void *buf, size_
 	return rc ? err_sys(e, rc, "path: %s", snapdir_names[f]) : 0;
 }
 
+int snapdir_copy(struct snapdir *d, enum snapdir_file f, int shm, uint64_t len, struct err *e)
+{
+	uint8_t buf[16384];
+	int rc = 0;
+
+	for (uint64_t at = 0; at < len && !rc;) {
+		size_t n = len - at < sizeof(buf) ? (size_t)(len - at) : sizeof(buf);
+
+		rc = shm_read(shm, buf, n, at);
+		rc = rc ? err_sys(e, rc, "path: %s", snapdir_names[f])
+			: snapdir_write(d, f, buf, n, e);
+		at += n;
+	}
+	return rc;
+}
+
 int snapdir_seal(struct snapdir *d, const char *text, size_t len, const char *cache, struct err *e)
 {
 	uint8_t key[SNAPDIR_KEY] = {0};
@@ -159,9 +175,9 @@ static int check_machine(struct snapshot *s, const char *path, struct err *e)
 	int64_t mem = j_get_int(s->machine, "mem", 0), cpus = j_get_int(s->machine, "cpus", 0);
 	int64_t max = j_get_int(s->machine, "cpus_max", 0);
 
-	if (format != SNAPDIR_FORMAT && format != SNAPDIR_FORMAT_PCI)
-		return err_set(e, -EPROTO, "snapshot: %s: of format %lld; expected %d or %d", path,
-			       (long long)format, SNAPDIR_FORMAT, SNAPDIR_FORMAT_PCI);
+	if (format < SNAPDIR_FORMAT || format > SNAPDIR_FORMAT_HELD)
+		return err_set(e, -EPROTO, "snapshot: %s: of format %lld; expected %d to %d", path,
+			       (long long)format, SNAPDIR_FORMAT, SNAPDIR_FORMAT_HELD);
 	if (cpus < 1 || cpus > BOARD_MAX_CPUS)
 		return wrong(e, path, "cpus: expected 1 to 32");
 	if (max && (max <= cpus || max > BOARD_MAX_CPUS))

@@ -29,6 +29,7 @@
 
 #define SNAPDIR_FORMAT 1
 #define SNAPDIR_FORMAT_PCI 2 /* the same, with devices on the PCI bus: machine.json names them */
+#define SNAPDIR_FORMAT_HELD 3 /* either, with what back ends held, in `devices` */
 #define SNAPDIR_NAME_MAX 255
 #define SNAPDIR_ID_LEN 32 /* hexadecimal digits */
 
@@ -50,6 +51,8 @@ void snapdir_none(struct snapdir *d);
 int snapdir_make(struct snapdir *d, const char *path, struct err *e);
 int snapdir_write(struct snapdir *d, enum snapdir_file f, const void *buf, size_t len,
 		  struct err *e);
+/* The same, from the beginning of shared memory. */
+int snapdir_copy(struct snapdir *d, enum snapdir_file f, int shm, uint64_t len, struct err *e);
 /* Of the text that machine.json is; `cache` as in struct paths. Without a key there is no seal, and
  * the snapshot serves all the same. */
 int snapdir_seal(struct snapdir *d, const char *text, size_t len, const char *cache, struct err *e);
