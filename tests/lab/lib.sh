@@ -126,6 +126,18 @@ nothing_locked_up() {
 	fi
 }
 
+# apt_of RELEASE: sets apt, an array, the options with which apt-get and apt-cache know the main archive of that Debian release, and nothing of
+# this machine's apt but how it connects. With it something is fetched for a test, on this machine and not in the lab.
+apt_of() {
+	local archive dir=$T/apt-$1
+	# shellcheck disable=SC2016
+	archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' 'Component: main' | head -n 1)
+	mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive $1 main" >"$dir/sources.list"
+	apt=(-qq -o Dir::Etc::SourceList="$dir/sources.list" -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists="$dir/lists"
+		-o Dir::Cache="$dir/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none)
+	[ -s "$dir/updated" ] || { apt-get "${apt[@]}" update && echo 1 >"$dir/updated"; }
+}
 # member NAME: of the JSON object on standard input; a.b.0: of what is in it
 member() { python3 -c 'import json, sys
 v = json.load(sys.stdin)

@@ -351,7 +351,7 @@ static int instead(unsigned nth, uint32_t type, uint32_t index, const void *body
 START_TEST(hostile_held)
 {
 	static uint8_t long_part[70000];
-	const uint64_t lengths[] = {0, 99999, 100001, VHOST_HELD_MAX, VHOST_HELD_MAX + 1ull,
+	const uint64_t lengths[] = {0,         99999, 100001, VHOST_HELD_MAX, VHOST_HELD_MAX + 1ull,
 				    UINT64_MAX};
 	size_t len, at;
 

@@ -47,10 +47,9 @@ START_TEST(handshake)
 	/* Neither the log, nor packed rings, nor what is the protocol's own. */
 	ck_assert_uint_eq(drv_features(&core), DRV_COMMON | 0x1e46);
 	ck_assert_uint_eq(back.n[VHOST_SET_OWNER], 1);
-	ck_assert_uint_eq(back.got_protocol, DRV_F(VHOST_P_MQ) | DRV_F(VHOST_P_REPLY_ACK) |
-						     DRV_F(VHOST_P_CONFIG) |
-						     DRV_F(VHOST_P_BACKEND_REQ) |
-						     DRV_F(VHOST_P_DEVICE_STATE));
+	ck_assert_uint_eq(back.got_protocol,
+			  DRV_F(VHOST_P_MQ) | DRV_F(VHOST_P_REPLY_ACK) | DRV_F(VHOST_P_CONFIG) |
+				  DRV_F(VHOST_P_BACKEND_REQ) | DRV_F(VHOST_P_DEVICE_STATE));
 	ck_assert_uint_eq(fc_shadow8(&core, VIRTIO_MMIO_CONFIG + 7), 8);
 	ck_assert_uint_eq(fc_shadow8(&core, VIRTIO_MMIO_CONFIG + 34), 2); /* num_queues: ours */
 	ck_assert_uint_eq(fc_shadow8(&core, VIRTIO_MMIO_CONFIG + 60), 0);

@@ -77,7 +77,7 @@ struct vback {
 	uint8_t config[VHOST_CONFIG_MAX];
 	uint32_t fault_at; /* enum vhost_request */
 	enum vb_fault fault;
-	bool hold;           /* answer nothing by itself */
+	bool hold; /* answer nothing by itself */
 	enum vb_held held_fault;
 	uint8_t *held; /* what it holds, or has got; NULL: nothing */
 	size_t held_len;
@@ -85,7 +85,7 @@ struct vback {
 	int held_fd;    /* its end of the pipe, while it is busy with that */
 	pthread_t mover;
 	bool moves;
-	bool order_wrong; /* a transfer while it had a ring */
+	bool order_wrong;    /* a transfer while it had a ring */
 	struct guestmem *gm; /* the test's own view */
 	/* what it was told */
 	pthread_mutex_t lock;

@@ -63,12 +63,12 @@ struct vhost {
 	int mem_fd[START_MAX_SLOTS]; /* owned, as all that follow */
 	unsigned nmem;
 	int kick_fd[VIRTIO_MAX_QUEUES];
-	int ep_fd;       /* what the control thread waits for besides its events */
-	int err_fd;      /* the back end signals: a ring is broken */
-	int inflight_fd; /* its number never changes: conf.inflight says whether it is one */
+	int ep_fd;            /* what the control thread waits for besides its events */
+	int err_fd;           /* the back end signals: a ring is broken */
+	int inflight_fd;      /* its number never changes: conf.inflight says whether it is one */
 	int held_fd, pipe_fd; /* nor do theirs: memory with what the back end holds, and our end of
 			       * the pipe through which it goes; err_fd keeps them */
-	int channel;     /* borrowed: to the supervisor */
+	int channel;          /* borrowed: to the supervisor */
 	uint64_t connections, lost;
 };
 

@@ -187,7 +187,9 @@ void vhost_go_on(void *dev)
 	if (v->h->stops || !v->rests)
 		return;
 	v->rests = false;
-	vhost_limit(v, v->setup_ms);
+	/* Who loses this connection loses its open files: all of the time that a vCPU may have to
+	 * wait for its registers. */
+	vhost_limit(v, v->setup_ms + v->call_ms);
 	if (v->is == VHOST_UP)
 		vhost_go(v);
 	if (v->link.config_news)
@@ -238,8 +240,7 @@ int vhost_load(struct vhost *v, struct err *e)
 	rc = vhost_check(v, &failed);
 	if (rc)
 		return err_sys(e, rc, "CHECK_DEVICE_STATE");
-	return failed || stopped
-		       ? err_set(e, -EREMOTEIO,
-				 "it has not taken what the one of the snapshot held")
-		       : 0;
+	return failed || stopped ? err_set(e, -EREMOTEIO,
+					   "it has not taken what the one of the snapshot held")
+				 : 0;
 }

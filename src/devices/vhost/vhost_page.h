@@ -27,8 +27,8 @@ enum vhost_page_flags {
 
 /* In the device page, behind struct virtio_state. All zero: no back end has been met yet. */
 struct vhost_state {
-	uint32_t known; /* the back end has said what it is: */
-	uint32_t flags; /* enum vhost_page_flags */
+	uint32_t known;    /* the back end has said what it is: */
+	uint32_t flags;    /* enum vhost_page_flags */
 	uint64_t features; /* that the guest is offered */
 	uint8_t config[VHOST_CONFIG_MAX];
 	uint8_t wrote[VHOST_CONFIG_MAX]; /* 1: the driver has written this byte of it */

@@ -133,7 +133,7 @@ struct device {
 	/* While a snapshot is made or goes on: what its back end holds (held.h). Owned; NULL:
 	 * nothing. */
 	struct held *held;
-	union {        /* what is behind it, borrowed */
+	union { /* what is behind it, borrowed */
 		struct disk *disk;
 		struct terminal *terminal;
 		struct vsock *vsock;

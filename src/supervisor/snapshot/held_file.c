@@ -63,8 +63,10 @@ int held_record(struct held_file *f, void *to, size_t size, size_t *len, struct 
 		rc = read_full(f->fd, &h, sizeof(h), f->at);
 	if (!rc && (f->size - f->at < sizeof(h) || state_size(&h) > f->size - f->at ||
 		    state_size(&h) > size))
-		return err_set(e, -EPROTO, "state: a record that does not fit, %llu bytes before "
-			       "the end", (unsigned long long)(f->size - f->at));
+		return err_set(e, -EPROTO,
+			       "state: a record that does not fit, %llu bytes before "
+			       "the end",
+			       (unsigned long long)(f->size - f->at));
 	if (!rc) {
 		*len = (size_t)state_size(&h);
 		rc = read_full(f->fd, to, *len, f->at);
@@ -100,8 +102,7 @@ int held_read(struct device *d, unsigned i, struct held_file *f, struct err *e)
 		return rc;
 	memcpy(&len, body, sizeof(len));
 	if (len > VHOST_HELD_MAX)
-		return err_set(e, -EPROTO,
-			       "%s: its back end held %llu bytes; expected at most %u",
+		return err_set(e, -EPROTO, "%s: its back end held %llu bytes; expected at most %u",
 			       d->desc.name, (unsigned long long)len, VHOST_HELD_MAX);
 	if (!len) /* it had nothing to hold: no driver had begun */
 		return 0;

@@ -82,9 +82,9 @@ static bool is_held(const struct device *d, const uint8_t page[DP_SIZE])
 
 static const char *unsaved(const struct device *d, const uint8_t page[DP_SIZE])
 {
-	bool can = d->class->idle_saved &&
-		   (is_idle(page) || (is_held(d, page) &&
-				      back_end_of(page).flags & VHOST_CAN_SAVE));
+	bool can =
+		d->class->idle_saved &&
+		(is_idle(page) || (is_held(d, page) && back_end_of(page).flags & VHOST_CAN_SAVE));
 
 	return can ? NULL : d->class->unsaved;
 }

@@ -28,7 +28,7 @@
 #include <insula/pager.h>
 
 #define SNAPDIR_FORMAT 1
-#define SNAPDIR_FORMAT_PCI 2 /* the same, with devices on the PCI bus: machine.json names them */
+#define SNAPDIR_FORMAT_PCI 2  /* the same, with devices on the PCI bus: machine.json names them */
 #define SNAPDIR_FORMAT_HELD 3 /* either, with what back ends held, in `devices` */
 #define SNAPDIR_NAME_MAX 255
 #define SNAPDIR_ID_LEN 32 /* hexadecimal digits */
