@@ -185,7 +185,7 @@ static void open_device(const struct head *d, int conn)
 	start_add(&f, START_OWN, conn);
 	must(!vhost_check_conf(&m, &e), "the message");
 	must(!vhostdev_open(&v, &h, chan[1], &m, &f, &step, &e), "vhostdev_open");
-	v.setup_ms = v.call_ms = 0; /* what is not there already does not come */
+	v.setup_ms = v.call_ms = v.held_ms = 0; /* what is not there already does not come */
 	v.st->known = 1;
 	v.st->features = DRV_COMMON | d->features;
 	must(!vhost_attach(&v, &e), "vhost_attach");
@@ -199,7 +199,7 @@ static void close_device(void)
 		close(v.kick_fd[i]);
 	/* Each is there, whatever happened: close() tells. */
 	must(!close(v.link.fd) && !close(v.link.back_fd) && !close(v.inflight_fd) &&
-		     !close(v.err_fd) && !close(v.ep_fd),
+		     !close(v.held_fd) && !close(v.pipe_fd) && !close(v.err_fd) && !close(v.ep_fd),
 	     "a number that is lost");
 	gm_unmap(&v.gm);
 	helper_close(&h);
@@ -233,6 +233,22 @@ static int next_connection(const struct head *d, const uint8_t *p, size_t n)
 	return other;
 }
 
+/* A snapshot is made, and it goes on. */
+static void save(void)
+{
+	struct err e;
+	int memory = shm_create("held", VHOST_HELD_MAX, &e);
+
+	must(memory >= 0, "memory");
+	must(!vhost_helper_ops.message(&v, MSG_SAVE, NULL, 0, &memory, 1), "MSG_SAVE");
+	h.quiet = true;
+	vhost_helper_ops.quiet(&v);
+	wake();
+	h.quiet = false;
+	vhost_helper_ops.go_on(&v);
+	wake();
+}
+
 static void run(const struct head *d, const uint8_t *talk[2], const size_t n[2],
 		const uint8_t *back, size_t nback)
 {
@@ -242,6 +258,8 @@ static void run(const struct head *d, const uint8_t *talk[2], const size_t n[2],
 	open_device(d, ours);
 	wake();
 	bring_up(d);
+	if (d->flags & 0x10)
+		save();
 	wake();
 	sock = hears(first);
 	if (sock >= 0) {
