@@ -170,3 +170,9 @@ m["devices_sha256"] = hashlib.sha256(b).hexdigest()
 json.dump(m, open(d + "/machine.json", "w"))
 PY
 expect nonsense-is-refused 1 'it has not taken what the one of the snapshot held' "$CTL" run -d --name h2 --restore "$T/snap-h" --share "$D:/s" --
+
+# ---- a virtiofsd that cannot take it
+umount -l /usr
+if [ ! -x /usr/libexec/virtiofsd ] && [ ! -x /usr/lib/virtiofsd ]; then
+	expect old-cannot-take-it 1 'it cannot take what the one of the snapshot held; expected one that can' "$CTL" run -d --name o --restore "$T/snap3" --
+fi

@@ -459,6 +459,7 @@ int vhostdev_open(struct vhost *v, struct helper *h, int channel, const struct m
 	v->conf = *m;
 	v->setup_ms = VHOST_SETUP_MS;
 	v->call_ms = VHOST_CALL_MS;
+	v->rest_ms = VHOST_REST_MS;
 	v->held_ms = VHOST_HELD_MS;
 	v->config_len = vhost_config_size(m);
 	vhost_take_fds(v, f);
@@ -585,7 +586,7 @@ static int vhost_wait_peer(struct vhost *v, struct err *e)
 
 static bool vhost_must_load(const struct vhost *v)
 {
-	return v->conf.flags & VHOST_LOAD && v->st->flags & VHOST_MUST_LOAD;
+	return v->conf.flags & VHOST_LOAD;
 }
 
 /* The guest goes on with what the last one held, or not at all. */
@@ -599,7 +600,7 @@ static int vhost_load_now(struct vhost *v, struct err *e)
 	vhost_limit(v, v->held_ms);
 	rc = vhost_load(v, e);
 	if (!rc)
-		v->st->flags &= ~(uint32_t)VHOST_MUST_LOAD;
+		v->conf.flags &= ~(uint32_t)VHOST_LOAD;
 	return rc;
 }
 

@@ -35,9 +35,10 @@
 /* Of the 2 s that a vCPU waits: a connection that is being set up when it comes, then its own. */
 #define VHOST_SETUP_MS 700u
 #define VHOST_CALL_MS 1100u
-/* What a back end holds is given and taken while no vCPU waits for this device: of the 10 s that
- * all devices of a VM have to come to rest. */
-#define VHOST_HELD_MS 7000u
+/* For a snapshot, while no vCPU waits for this device: what a back end has in flight ends, of the
+ * 10 s that each device has for that; then it gives what it holds. And to take it, at a restore. */
+#define VHOST_REST_MS 7000u
+#define VHOST_HELD_MS 20000u
 
 enum vhost_is { VHOST_NOBODY, VHOST_HELLO, VHOST_UP };
 
@@ -58,7 +59,7 @@ struct vhost {
 	bool saves;                 /* MSG_SAVE has come, and MSG_QUIET follows */
 	bool rests;                 /* the back end has no ring until MSG_RESUME */
 	unsigned setup_ms, call_ms; /* VHOST_SETUP_MS, VHOST_CALL_MS; others in tests */
-	unsigned held_ms;           /* VHOST_HELD_MS; likewise */
+	unsigned rest_ms, held_ms;  /* VHOST_REST_MS, VHOST_HELD_MS; likewise */
 
 	int mem_fd[START_MAX_SLOTS]; /* owned, as all that follow */
 	unsigned nmem;

@@ -120,11 +120,12 @@ static int vhost_save(struct vhost *v, uint64_t *len, bool *lost, struct err *e)
 	uint64_t failed;
 	int rc;
 
-	vhost_limit(v, v->held_ms);
+	vhost_limit(v, v->rest_ms);
 	rc = vhost_halt(v, e);
 	*lost = rc;
 	if (rc)
 		return rc;
+	vhost_limit(v, v->held_ms);
 	rc = vhost_begin(v, VHOST_TRANSFER_SAVE);
 	*lost = rc && rc != -EREMOTEIO && rc != -EMFILE;
 	if (rc)

@@ -20,9 +20,6 @@ enum vhost_page_flags {
 	/* The back end that is there can give what it holds, and so be part of a snapshot. The
 	 * helper says so; whether it then does is another matter. */
 	VHOST_CAN_SAVE = 1,
-	/* The next back end has to get what the one before held (VHOST_LOAD). The supervisor says
-	 * so with a restored page, the helper that it was done. */
-	VHOST_MUST_LOAD = 2,
 };
 
 /* In the device page, behind struct virtio_state. All zero: no back end has been met yet. */

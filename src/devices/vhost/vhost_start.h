@@ -22,7 +22,7 @@ enum vhost_flags {
 	VHOST_NO_WCE = 8, /* of a disk: the guest is not offered to switch its write cache */
 	VHOST_KEEPS_ACCOUNT = 16, /* the back end has INFLIGHT_SHMFD, though it does not offer it */
 	VHOST_LOAD = 32, /* a snapshot has what the back end held: `held` bytes, in memory that
-			  * comes along. If the page says so, this one gets it (VHOST_MUST_LOAD) */
+			  * comes along, for the one that is there now, before MSG_READY */
 };
 
 /* Requests that a back end has begun and not answered are in memory of its own making, which it

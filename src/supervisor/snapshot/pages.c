@@ -158,7 +158,7 @@ static int other_back_end(const struct device *d, struct err *e)
 
 	if (is_held(d, record.page))
 		st = back_end_of(record.page);
-	st.flags = held_is_to_load(d) ? VHOST_MUST_LOAD : 0;
+	st.flags = 0;
 	rc = shm_write(page_of(d), &st, sizeof(st), VHOST_STATE_OFF);
 	return rc ? err_sys(e, rc, "%s: its page", d->desc.name) : 0;
 }

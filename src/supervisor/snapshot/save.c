@@ -23,6 +23,7 @@
 #define START_NS (10 * SECOND_NS) /* insula-pager is in its jail */
 #define PAUSE_NS (3 * SECOND_NS)  /* the vCPUs are out of the guest */
 #define QUIET_NS (10 * SECOND_NS) /* what the helpers have in flight */
+#define HELD_NS (25 * SECOND_NS)  /* then, what a back end holds: VHOST_HELD_MS, and its answer */
 /* A slow disk; the guest waits for the copy. */
 #define COPY_NS(mem) (60 * SECOND_NS + ((mem) >> 24) * SECOND_NS)
 #define SYNC_NS(mem) (300 * SECOND_NS + ((mem) >> 22) * SECOND_NS)
@@ -451,9 +452,12 @@ static void rest(struct vm *vm)
 
 		if (device_is_empty(d))
 			continue;
-		if (d->child.state == CHILD_READY && held_can(d) && held_ask(d, &e)) {
-			save_fail(vm, e.code, e.text);
-			return;
+		if (d->child.state == CHILD_READY && held_can(d)) {
+			if (held_ask(d, &e)) {
+				save_fail(vm, e.code, e.text);
+				return;
+			}
+			next_step(s, SAVE_QUIETS, QUIET_NS + HELD_NS);
 		}
 		if (d->child.state != CHILD_READY ||
 		    child_send(&d->child, MSG_QUIET, &m, sizeof(m), NULL, 0)) {
