@@ -71,6 +71,27 @@ same source-goes-on 'read first|read second deep gone of-the-source|seen in log 
 saves source-again v0 "$T/snap2"
 "$CTL" rm -f v0 >/dev/null 2>&1
 
+# ---- again and again, under a guest that writes without a pause
+expect busy 0 '' "$CTL" run -d --name b --mem 192M --share "$D:/s" --
+guest b 'cat >/tmp/job <<"JOB"
+exec 4>/s/busy
+n=0
+while [ ! -e /tmp/enough ]; do n=$((n + 1)); echo $n >&4 || break; done
+echo $n >/tmp/wrote
+JOB
+setsid sh /tmp/job >/tmp/job.out 2>&1 & until [ -s /s/busy ]; do sleep 0.1; done' >"$T/out"
+failed=
+for i in 1 2 3 4 5 6 7 8; do
+	timeout 120 "$CTL" snapshot b "$T/busy" >"$T/out" 2>&1 || failed+="$i: $(tail -n 1 "$T/out") "
+	rm -rf "$T/busy"
+done
+same busy-saved '' "$failed"
+wrote=$(guest b 'touch /tmp/enough; until [ -e /tmp/wrote ]; do sleep 0.1; done; cat /tmp/job.out /tmp/wrote')
+seq "$wrote" | cmp - "$D/busy" >"$T/out" 2>&1
+same busy-wrote-all '' "$(cat "$T/out")"
+"$CTL" rm -f b >/dev/null 2>&1
+rm "$D/busy"
+
 # ---- and somebody else goes on from there, in a copy of the directory
 echo of-the-copy >"$T/copy/new"
 expect restore 0 '' "$CTL" run -d --name v1 --restore "$T/snap" --share "$T/copy:/s" --

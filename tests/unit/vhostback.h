@@ -85,7 +85,7 @@ struct vback {
 	int held_fd;    /* its end of the pipe, while it is busy with that */
 	pthread_t mover;
 	bool moves;
-	bool order_wrong;    /* a transfer while it had a ring */
+	bool order_wrong;    /* a transfer while it had a ring, a ring that was enabled too early */
 	struct guestmem *gm; /* the test's own view */
 	/* what it was told */
 	pthread_mutex_t lock;
@@ -354,7 +354,7 @@ static inline void vb_note(struct vback *b, const struct vhost_hdr *h, union vb_
 	else if (h->request == VHOST_SET_VRING_ADDR)
 		b->ring[m->addr.index % VB_QUEUES].addr = m->addr;
 	else if (h->request == VHOST_SET_VRING_KICK)
-		vb_put_fd(&r->kick, fds, nfds);
+		b->order_wrong |= r->enabled != 0, vb_put_fd(&r->kick, fds, nfds);
 	else if (h->request == VHOST_SET_VRING_CALL)
 		vb_put_fd(&r->call, fds, nfds);
 	else if (h->request == VHOST_SET_VRING_ERR)

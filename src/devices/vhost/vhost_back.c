@@ -486,10 +486,27 @@ static int vhost_stop_ring(struct vhost *v, unsigned i)
 	return 0;
 }
 
-int vhost_halt(struct vhost *v, struct err *e)
+/* A ring that it is given later, with a doorbell that was rung meanwhile, is not enabled then: some
+ * look into a ring before they have all of it (vhost-user-backend 0.17, and so virtiofsd 1.13). */
+static int vhost_disable(struct vhost *v)
 {
 	int rc = 0;
 
+	if (!(v->features & BIT(VHOST_F_PROTOCOL_FEATURES)))
+		return 0;
+	for (unsigned i = 0; i < v->conf.nqueues && !rc; i++) {
+		if (v->st->ring[i].is == VHOST_RING_RUNS)
+			rc = vhost_vring(v, VHOST_SET_VRING_ENABLE, i, 0);
+	}
+	return rc;
+}
+
+int vhost_halt(struct vhost *v, struct err *e)
+{
+	int rc = vhost_disable(v);
+
+	if (rc)
+		return err_sys(e, rc, "SET_VRING_ENABLE");
 	for (unsigned i = 0; i < v->conf.nqueues && !rc; i++) {
 		if (v->st->ring[i].is == VHOST_RING_RUNS)
 			rc = vhost_stop_ring(v, i);
