@@ -185,7 +185,8 @@ static void open_device(const struct head *d, int conn)
 	start_add(&f, START_OWN, conn);
 	must(!vhost_check_conf(&m, &e), "the message");
 	must(!vhostdev_open(&v, &h, chan[1], &m, &f, &step, &e), "vhostdev_open");
-	v.setup_ms = v.call_ms = v.rest_ms = v.held_ms = 0; /* what is not there already does not come */
+	v.setup_ms = v.call_ms = v.rest_ms = v.held_ms =
+		0; /* what is not there already does not come */
 	v.st->known = 1;
 	v.st->features = DRV_COMMON | d->features;
 	must(!vhost_attach(&v, &e), "vhost_attach");

@@ -137,6 +137,7 @@ check_fsize() {
 	case $2 in
 	insula-blk) want=1048576 ;;
 	insula-vmm) want=4263936 ;; # the records of a snapshot: 68 KiB a vCPU, and 4 MiB
+	insula-vhost) want=67108864 ;; # what its back end holds, in one: 64 MiB
 	insula-exec) want=unlimited ;;
 	esac
 	for got in $(sed -n 's/^Max file size  *\([^ ]*\)  *\([^ ]*\) .*/\1 \2/p' "/proc/$1/limits"); do
