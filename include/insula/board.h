@@ -50,6 +50,9 @@
 /* 16 bytes, the generation identifier: in a page of its own that is reserved for good, which the
  * ACPI area is not. Not at its start: kernels look every 2 KiB for what begins like a PC's ROM. */
 #define BOARD_GENID 0xdf010ull
+/* The VMClock (src/vmm/x86/genid.h): a page of its own, which guests give to their programs. */
+#define BOARD_VMCLOCK 0xde000ull
+#define BOARD_VMCLOCK_SIZE 0x1000ull
 #define BOARD_ACPI 0xe0000ull /* RSDP first, then the other tables; 128 KiB */
 #define BOARD_ACPI_SIZE 0x20000ull
 /* F000:FFF0, where a PC's firmware starts, up to the end of the ACPI area: the code there writes to

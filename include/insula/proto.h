@@ -171,6 +171,7 @@ struct msg_start_vmm {
 	 * nothing; size 0: no SGX. Its other members are 0. */
 	struct mem_region epc;
 	uint8_t genid[16]; /* the VM's generation identifier: random, new with each start */
+	uint64_t clock[2]; /* of its VMClock, likewise: disruption marker, generation counter */
 	char cmdline[MSG_CMDLINE_MAX];
 };
 

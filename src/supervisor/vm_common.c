@@ -173,6 +173,7 @@ unsigned vm_word_start(const struct vm *vm, int hypervisor, struct msg_start_vmm
 		m->flags |= VMM_PAUSED;
 	m->epc = vm->epc;
 	random_bytes(m->genid, sizeof(m->genid));
+	random_bytes(m->clock, sizeof(m->clock));
 	memcpy(m->cmdline, vm->boot.cmdline, sizeof(m->cmdline));
 	if (hypervisor >= 0) {
 		m->head.slot[n] = START_HYPERVISOR;

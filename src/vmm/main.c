@@ -385,7 +385,7 @@ static void load(struct vmm *vm, const struct msg_start_vmm *start, struct start
 		ap.device[i] = &vm->dev[i].desc;
 	rc = acpi_build(&vm->gm, &ap, &lp.acpi_rsdp, &e);
 	if (!rc)
-		rc = genid_place(vm, start->genid, &e);
+		rc = genid_place(vm, start->genid, start->clock, &e);
 	if (rc)
 		main_fail("acpi", rc, e.text, 0);
 	memcpy(lp.initrd_fd, f->fd[START_INITRD], sizeof(lp.initrd_fd));
@@ -406,7 +406,7 @@ static void restore(struct vmm *vm, const struct msg_start_vmm *start, struct st
 	int rc = save_read(vm, f->fd[START_STATE][0], &e);
 
 	if (!rc)
-		rc = genid_renew(vm, start->genid, &e);
+		rc = genid_renew(vm, start->genid, start->clock, &e);
 	if (rc)
 		main_fail("restore", rc, e.text, 1);
 	close_role(f, START_STATE);

@@ -107,7 +107,7 @@ static bool overlaps(const struct region *r, uint64_t from, uint64_t to)
 }
 
 /* Regions of any type are disjoint and sorted; no RAM in the hole, nor over the
- * generation identifier and the ACPI tables. */
+ * VMClock, the generation identifier and the ACPI tables. */
 static void layout(void)
 {
 	unsigned unsorted = 0, bad = 0;
@@ -118,7 +118,7 @@ static void layout(void)
 		if (region[i].type != E820_RAM)
 			continue;
 		bad += overlaps(&region[i], BOARD_LOW_RAM_END, BOARD_HIGH_RAM);
-		bad += overlaps(&region[i], BOARD_GENID, BOARD_ACPI + BOARD_ACPI_SIZE);
+		bad += overlaps(&region[i], BOARD_VMCLOCK, BOARD_ACPI + BOARD_ACPI_SIZE);
 	}
 	check("map_is_sorted", unsorted == 0, "%u entries", unsorted);
 	check("no_ram_where_none_may_be", bad == 0, "%u overlaps", bad);

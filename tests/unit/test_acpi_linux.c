@@ -104,6 +104,11 @@ static void check_genid(const char *text)
 	ck_assert_msg(occurrences(text, line) == 1, "%s in\n%s", line, text);
 	ck_assert_uint_eq(occurrences(text, "Method (_EVT, 1, NotSerialized)"), !cpus_in);
 	ck_assert_uint_eq(occurrences(text, "Notify (VGEN, 0x80)"), 1);
+	ck_assert_uint_eq(occurrences(text, "Notify (VCLK, 0x80)"), 1);
+	ck_assert_uint_eq(occurrences(text, "Name (_HID, \"AMZNC10C\")"), 1);
+	ck_assert_uint_eq(occurrences(text, "Name (_CID, \"VMCLOCK\")"), 1);
+	snprintf(line, sizeof(line), "0x%08X,         // Address Base\n", (unsigned)BOARD_VMCLOCK);
+	ck_assert_msg(occurrences(text, line) == 1, "%s in\n%s", line, text);
 }
 
 /* Processors that come and go: all but the first. */
@@ -201,7 +206,8 @@ static void check_source(unsigned ncpus, unsigned nvirtio, bool com1)
 
 	ck_assert_uint_eq(occurrences(text, "\"ACPI0007\""), ncpus);
 	ck_assert_uint_eq(occurrences(text, "\"LNRO0005\""), nvirtio);
-	ck_assert_uint_eq(occurrences(text, "Memory32Fixed"), nvirtio + (with_pci || with_places));
+	ck_assert_uint_eq(occurrences(text, "Memory32Fixed"),
+			  1 + nvirtio + (with_pci || with_places));
 	ck_assert_uint_eq(occurrences(text, "PNP0501"), com1);
 	ck_assert_uint_eq(occurrences(text, "QEMU0001"), 1);
 	ck_assert_uint_eq(occurrences(text, "Name (\\_S5, Package (0x04)"), 1);

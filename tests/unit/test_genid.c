@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The generation identifier: where it lies, and its interrupt, which a masked pin keeps. */
+/* The generation identifier and the VMClock: where they lie, and their interrupt, which a masked
+ * pin keeps. */
 #include <check.h>
 #include <errno.h>
 #include <string.h>
@@ -70,10 +71,22 @@ static bool fired(void)
 }
 
 static const uint8_t one[GENID_LEN] = "0123456789abcdef", two[GENID_LEN] = "fedcba9876543210";
+static const uint64_t first[2] = {0x1122334455667788, 0x99aabbccddeeff00},
+		      second[2] = {0x0102030405060708, 0x1112131415161718};
+
+/* Byte by byte, as Linux' uapi/linux/vmclock-abi.h has them. */
+static uint64_t clock_at(unsigned off, unsigned size)
+{
+	uint64_t v = 0;
+
+	for (unsigned i = 0; i < size; i++)
+		v |= (uint64_t)ram[BOARD_VMCLOCK + off + i] << 8 * i;
+	return v;
+}
 
 START_TEST(placed_without_an_interrupt)
 {
-	ck_assert_int_eq(genid_place(&vm, one, NULL), 0);
+	ck_assert_int_eq(genid_place(&vm, one, first, NULL), 0);
 	ck_assert_mem_eq(ram + BOARD_GENID, one, GENID_LEN);
 	for (unsigned i = 1; i <= 16; i++)
 		ck_assert(!ram[BOARD_GENID - i] && !ram[BOARD_GENID + GENID_LEN - 1 + i]);
@@ -85,8 +98,8 @@ START_TEST(renewed_with_one)
 {
 	set_entry(VECTOR);
 	ck_assert_int_eq(bound, vm.acpi_event);
-	ck_assert_int_eq(genid_place(&vm, one, NULL), 0);
-	ck_assert_int_eq(genid_renew(&vm, two, NULL), 0);
+	ck_assert_int_eq(genid_place(&vm, one, first, NULL), 0);
+	ck_assert_int_eq(genid_renew(&vm, two, second, NULL), 0);
 	ck_assert_mem_eq(ram + BOARD_GENID, two, GENID_LEN);
 	ck_assert(fired());
 }
@@ -95,13 +108,52 @@ END_TEST
 /* The event is the latch: it is bound when the guest unmasks the pin, and has been signalled. */
 START_TEST(masked_pin_keeps_it)
 {
-	ck_assert_int_eq(genid_renew(&vm, two, NULL), 0);
+	ck_assert_int_eq(genid_renew(&vm, two, second, NULL), 0);
 	ck_assert_int_eq(bound, -1);
 	set_entry(VECTOR);
 	ck_assert_int_eq(bound, vm.acpi_event);
 	ck_assert(fired());
 	set_entry(1u << 16 | VECTOR);
 	ck_assert_int_eq(bound, -1);
+}
+END_TEST
+
+START_TEST(clock_page)
+{
+	ck_assert_int_eq(genid_place(&vm, one, first, NULL), 0);
+	ck_assert_mem_eq(ram + BOARD_VMCLOCK, "VCLK", 4);
+	ck_assert_uint_eq(clock_at(4, 4), 0x1000);
+	ck_assert_uint_eq(clock_at(8, 2), 1);
+	ck_assert_uint_eq(clock_at(10, 1), 0xff);
+	ck_assert_uint_eq(clock_at(16, 8), first[0]);
+	ck_assert_uint_eq(clock_at(24, 8), 0x300);
+	for (unsigned off = 32; off < 104; off++)
+		ck_assert_uint_eq(clock_at(off, 1), 0);
+	ck_assert_uint_eq(clock_at(104, 8), first[1]);
+	for (unsigned off = 112; off < 0x1000; off++)
+		ck_assert_uint_eq(clock_at(off, 1), 0);
+}
+END_TEST
+
+/* A guest that was saved while it read the page begins again; whatever else it has written there is
+ * gone. */
+START_TEST(clock_after_a_restore)
+{
+	uint64_t seq;
+
+	ck_assert_int_eq(genid_place(&vm, one, first, NULL), 0);
+	seq = clock_at(12, 4);
+	ck_assert_uint_eq(seq % 2, 0);
+	ck_assert_int_eq(genid_renew(&vm, two, second, NULL), 0);
+	ck_assert_uint_eq(clock_at(12, 4) % 2, 0);
+	ck_assert_uint_ne(clock_at(12, 4), seq);
+	ck_assert_uint_eq(clock_at(16, 8), second[0]);
+	ck_assert_uint_eq(clock_at(104, 8), second[1]);
+	memset(ram + BOARD_VMCLOCK, 0xff, BOARD_VMCLOCK_SIZE);
+	ck_assert_int_eq(genid_renew(&vm, one, first, NULL), 0);
+	ck_assert_uint_eq(clock_at(12, 4), 0);
+	ck_assert_uint_eq(clock_at(34, 1), 0);
+	ck_assert_uint_eq(clock_at(16, 8), first[0]);
 }
 END_TEST
 
@@ -113,9 +165,9 @@ START_TEST(refusals)
 	ck_assert_int_eq(genid_init(&vm, &e), -EEXIST); /* the pin is taken */
 	vm.acpi_event = event;
 	vm.gm.region[0].size = BOARD_GENID + GENID_LEN - 1;
-	ck_assert_int_eq(genid_place(&vm, one, &e), -EINVAL);
+	ck_assert_int_eq(genid_place(&vm, one, first, &e), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(e.text, "no RAM at 0xdf010"));
-	ck_assert_int_eq(genid_renew(&vm, one, &e), -EINVAL);
+	ck_assert_int_eq(genid_renew(&vm, one, first, &e), -EINVAL);
 	ck_assert(!fired());
 }
 END_TEST
@@ -131,6 +183,8 @@ int main(void)
 	tcase_add_test(tc, placed_without_an_interrupt);
 	tcase_add_test(tc, renewed_with_one);
 	tcase_add_test(tc, masked_pin_keeps_it);
+	tcase_add_test(tc, clock_page);
+	tcase_add_test(tc, clock_after_a_restore);
 	tcase_add_test(tc, refusals);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);

@@ -508,6 +508,8 @@ START_TEST(generation_is_new)
 	(void)vm_word_start(&vm, -1, &two, fds);
 	ck_assert_int_ne(memcmp(one.genid, two.genid, sizeof(one.genid)), 0);
 	ck_assert_int_ne(memcmp(one.genid, none, sizeof(none)), 0);
+	for (unsigned i = 0; i < ARRAY_LEN(one.clock); i++)
+		ck_assert(one.clock[i] && one.clock[i] != two.clock[i]);
 }
 END_TEST
 

@@ -85,6 +85,22 @@ static void aml_genid(struct aml *o)
 	aml_end(o, at);
 }
 
+/* genid.h: the VMClock. A real _CRS, unlike the identifier's. */
+static void aml_vmclock(struct aml *o)
+{
+	const struct device_desc page = {
+		.nwindows = 1,
+		.window = {
+			{.space = DEVICE_MMIO, .base = BOARD_VMCLOCK, .len = BOARD_VMCLOCK_SIZE}}};
+	size_t at = aml_begin_device(o, "VCLK");
+
+	aml_hid_uid(o, "AMZNC10C", 0);
+	aml_name(o, "_CID");
+	aml_string(o, "VMCLOCK");
+	aml_crs(o, &page);
+	aml_end(o, at);
+}
+
 /* ---- processors that come and go ---- */
 
 #define NOTIFY_DEVICE_CHECK 1 /* 5.6.6 */
@@ -172,6 +188,7 @@ static void aml_tell_cpus(struct aml *o, const struct acpi_params *p)
 
 	aml_store_local0(o, "CNEW");
 	aml_notify_if(o, 0, "VGEN", NOTIFY_GENID);
+	aml_notify_if(o, 0, "VCLK", NOTIFY_GENID);
 	for (unsigned i = 1; i < p->ncpus; i++)
 		aml_notify_if(o, i, aml_seg(seg, 'C', i), NOTIFY_DEVICE_CHECK);
 	aml_store_local0(o, "CASK");
@@ -188,10 +205,12 @@ static void aml_events(struct aml *o, const struct acpi_params *p)
 	aml_hid_uid(o, "ACPI0013", 0);
 	aml_crs(o, &pin);
 	method = aml_begin_method(o, "_EVT", p->cpus_change ? 1 | AML_SERIALIZED : 1);
-	if (p->cpus_change)
+	if (p->cpus_change) {
 		aml_tell_cpus(o, p);
-	else
+	} else {
 		aml_notify(o, "VGEN", NOTIFY_GENID);
+		aml_notify(o, "VCLK", NOTIFY_GENID);
+	}
 	aml_end(o, method);
 	aml_end(o, at);
 }
@@ -336,6 +355,7 @@ static void aml_devices(struct aml *o, const struct acpi_params *p)
 		aml_cpu(o, p, i);
 	aml_device(o, "PEVT", "QEMU0001", 0, &pvpanic);
 	aml_genid(o);
+	aml_vmclock(o);
 	aml_events(o, p);
 	if (dsdt_has_pci(p))
 		aml_pci(o, p, dsdt_places(p));
