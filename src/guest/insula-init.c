@@ -244,6 +244,7 @@ int main(void)
 	config_read(&c);
 	mounts_early(c.root == ROOT_INITRD);
 	modules_load_for("QEMU0001", "panic");
+	modules_load_for("AMZNC10C", "clock");
 	modules_load_for("LNRO0005", "virtio"); /* virtio over MMIO */
 	modules_load_pci();
 	modules_load_virtio(c.template);

@@ -28,7 +28,7 @@
 #include "spawn.h"
 
 /* Part of every key: count up when the archive's layout changes. */
-#define BUILDER_VERSION 8
+#define BUILDER_VERSION 9
 
 #define BUSYBOX_MAX_PHDRS 64
 
@@ -43,6 +43,7 @@ static const struct {
 	enum { FOR_ALL, FOR_ROOT_DISK, FOR_FS, FOR_PCI, FOR_MEM, FOR_SEED } who;
 } wanted[] = {
 	{"panic", "pvpanic-mmio", FOR_ALL},
+	{"clock", "ptp_vmclock", FOR_ALL},
 	{"virtio", "virtio_mmio", FOR_ALL},
 	{"virtio-pci", "virtio_pci", FOR_PCI},
 	{"virtio-2", "virtio_blk", FOR_ALL},
