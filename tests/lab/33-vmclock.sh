@@ -27,7 +27,7 @@ differ() { # NAME VM VM: each of the two numbers
 }
 
 insulad_up '"cgroup": "off"'
-# noxsave: the lab's processor says one size of the XSAVE area and has another one, which this kernel does not survive.
+# noxsave: the lab's processor says one size of the XSAVE area and has another one, which kernels from 6.17 on do not survive.
 expect starts 0 '' "$CTL" run -d --name one --mem 256M --kernel "$BUILD/kernels/13-backports/vmlinuz" --append noxsave --rootfs "$T/root" --
 if look one; then ok has-a-clock; else not_ok has-a-clock "$(cat "$T/one")"; fi
 same as-linux-has-it '4b4c4356 00001000 0001 ff 00' "$(head -n 1 "$T/one")"
