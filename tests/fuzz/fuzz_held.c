@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What a back end held, in a snapshot's file `devices`: the first byte of the input says whether sums
- * are mended, or no change would get beyond them; the rest is the file.
+ * What a back end held, in a snapshot's file `devices`: the first byte of the input says whether
+ * sums are mended, or no change would get beyond them; the rest is the file.
  *
  * Besides not crashing: a refusal is one clean line, and nothing is kept of it; what was taken is
  * what the records say, and written again it is read as the same.

@@ -28,8 +28,8 @@ void vhost_place(const struct vhost *v, int fd, int number)
 		close(fd);
 }
 
-/* The pipe of a transfer: our end, or the one that the back end wants to be used instead. -EREMOTEIO:
- * it refuses, and the connection is as good as before; so it is after -EMFILE. */
+/* The pipe of a transfer: our end, or the one that the back end wants to be used instead.
+ * -EREMOTEIO: it refuses, and the connection is as good as before; so it is after -EMFILE. */
 static int vhost_begin(struct vhost *v, uint32_t direction)
 {
 	const unsigned ours = direction == VHOST_TRANSFER_SAVE ? 0 : 1;

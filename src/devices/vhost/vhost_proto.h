@@ -104,8 +104,8 @@ _Static_assert(sizeof(struct vhost_transfer) == 8, "wire size");
 #define VHOST_TRANSFER_SAVE 0u
 #define VHOST_TRANSFER_LOAD 1u
 #define VHOST_TRANSFER_STOPPED 0u
-/* Its reply, a number: these bits are 0 if it begins; and it goes through our descriptor, or through
- * the one that comes with the reply. */
+/* Its reply, a number: these bits are 0 if it begins; and it goes through our descriptor, or
+ * through the one that comes with the reply. */
 #define VHOST_TRANSFER_ERROR 0xffu
 #define VHOST_TRANSFER_OURS 0x100u
 

@@ -35,9 +35,9 @@ struct vhost_inflight {
 _Static_assert(sizeof(struct vhost_inflight) == 24, "wire size");
 
 /* START_KICK: one for each queue. START_OWN: one stream socket, connected to the back end, then the
- * descriptor of `inflight` if there is one, then with VHOST_LOAD the memory. But for VHOST_HAD the socket belongs to this generation
- * of the helper alone. When it ends the helper says MSG_VHOST_LOST, once, lives on, and gets
- * another by MSG_VHOST_PEER. */
+ * descriptor of `inflight` if there is one, then with VHOST_LOAD the memory. But for VHOST_HAD the
+ * socket belongs to this generation of the helper alone. When it ends the helper says
+ * MSG_VHOST_LOST, once, lives on, and gets another by MSG_VHOST_PEER. */
 struct msg_start_vhost {
 	struct start_head head;
 	struct vhost_inflight inflight;

@@ -108,8 +108,8 @@ struct device_class {
 	bool (*peer_began)(const struct device *d);
 	/* Why it cannot be part of a snapshot; NULL: it can. */
 	const char *unsaved;
-	/* It can as long as no driver has it: then its page is all that there is; or if its back end
-	 * can say what it holds (held.h). */
+	/* It can as long as no driver has it: then its page is all that there is; or if its back
+	 * end can say what it holds (held.h). */
 	bool idle_saved;
 	/* The same, as this one is set up. NULL: all of them can. */
 	const char *(*unsaved_so)(const struct device *d);

@@ -54,8 +54,8 @@ bool held_is_to_load(const struct device *d);
 
 /* ---- held_file.c ---- */
 
-/* The next record into `to`, with room for `room` bytes: *len of them, 0: there is none. -EPROTO: it
- * does not fit, or ends in the middle. */
+/* The next record into `to`, with room for `room` bytes: *len of them, 0: there is none.
+ * -EPROTO: it does not fit, or ends in the middle. */
 int held_record(struct held_file *f, void *to, size_t room, size_t *len, struct err *e);
 /* Behind the page of device number `i`. */
 int held_write(const struct device *d, unsigned i, struct snapdir *dir, struct err *e);
