@@ -328,7 +328,7 @@ START_TEST(is_given)
 	ck_assert(!memcmp(next.held, want, LEN));
 	ck_assert_uint_eq(next.ring[0].base, 3);
 	free(want);
-	/* It is for the first one alone: the next helper and its back end go on as after a death. */
+	/* For the first one alone: the next helper and its back end go on as after a death. */
 	end_helper();
 	vb_kill(&next);
 	conf.flags &= ~(uint32_t)VHOST_LOAD;
