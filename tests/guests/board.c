@@ -145,7 +145,8 @@ static void generation_identifier(void)
 {
 	check("generation_identifier", read64(BOARD_GENID) != 0 && read64(BOARD_GENID + 8) != 0,
 	      "%lx %lx", read64(BOARD_GENID), read64(BOARD_GENID + 8));
-	check("vmclock", read64(BOARD_VMCLOCK) == 0x10004b4c4356ul && read64(BOARD_VMCLOCK + 16) != 0,
+	check("vmclock",
+	      read64(BOARD_VMCLOCK) == 0x10004b4c4356ul && read64(BOARD_VMCLOCK + 16) != 0,
 	      "%lx %lx", read64(BOARD_VMCLOCK), read64(BOARD_VMCLOCK + 16));
 }
 

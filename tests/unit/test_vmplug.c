@@ -32,6 +32,7 @@ static void open_channel(void)
 static void setup(void)
 {
 	vs_open();
+	vs_poke(CONTROL, 0); /* the slot has power: what comes is there at once */
 	vm->dev[VS_PLACE].ending = &vm->ending;
 	vm->dev[VS_PLACE].wake_event = vm->main_event;
 	(void)event_drain(vm->main_event);
