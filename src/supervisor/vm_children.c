@@ -121,6 +121,8 @@ static void vm_is_paused(struct vm *vm, bool paused)
 	control_paused(vm->control, vm, paused);
 	if (paused)
 		save_paused(vm);
+	else
+		save_goes_on(vm);
 }
 
 /* False: nothing that insula-vmm says. */

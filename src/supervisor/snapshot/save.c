@@ -40,7 +40,7 @@ enum save_step {
 	SAVE_COPIES,
 	SAVE_SYNCS,
 	SAVE_NAMES, /* the directory and the one above it */
-	SAVE_ENDS,  /* insula-pager: the next one may follow at once */
+	SAVE_ENDS,  /* insula-pager: the next one may follow at once; and the vCPUs run */
 };
 
 struct save {
@@ -129,10 +129,25 @@ static void save_clear(struct vm *vm)
 	s->step = SAVE_IDLE;
 }
 
+/* The VM is not to go on from here: it goes on from the snapshot. */
+static bool save_is_the_end(const struct save *s)
+{
+	return !s->result.code && !s->order.keep_running;
+}
+
+/* The answer says whether the VM is paused, so it does not come before insula-vmm's word. */
+static bool save_may_end(const struct vm *vm)
+{
+	const struct save *s = vm->save;
+
+	return s->step == SAVE_ENDS && child_ended(&s->pager) &&
+	       (s->was_paused || save_is_the_end(s) || !control_is_paused(vm->control));
+}
+
 static void save_ended(struct vm *vm)
 {
 	struct save *s = vm->save;
-	bool ends = !s->result.code && !s->order.keep_running;
+	bool ends = save_is_the_end(s);
 
 	s->step = SAVE_IDLE;
 	s->order.done(s->order.ctx, vm, s->result.code, s->result.code ? &s->result : NULL);
@@ -151,10 +166,15 @@ static void save_over(struct vm *vm, int rc, const struct err *e)
 		save_release(vm, false);
 	save_clear(vm);
 	s->result = rc ? *e : (struct err){0};
-	if (child_ended(&s->pager))
+	next_step(s, SAVE_ENDS, END_NS);
+	if (save_may_end(vm))
 		save_ended(vm);
-	else
-		next_step(s, SAVE_ENDS, END_NS);
+}
+
+void save_goes_on(struct vm *vm)
+{
+	if (save_active(vm) && save_may_end(vm))
+		save_ended(vm);
 }
 
 static void save_fail(struct vm *vm, int rc, const char *what)
@@ -586,8 +606,8 @@ static void save_pager_gone(void *ctx, const struct child_end *end)
 		faults_let_go(vm);
 	if (save_works(ctx))
 		save_fail(ctx, -EAGAIN, text);
-	else if (save_active(ctx))
-		save_ended(ctx);
+	else
+		save_goes_on(vm);
 }
 
 static const struct child_ops pager_ops = {save_pager_ready, save_pager_failed, save_pager_message,

@@ -62,6 +62,7 @@ void save_overdue(struct vm *vm);
 
 /* ---- what the children say ---- */
 void save_paused(struct vm *vm);
+void save_goes_on(struct vm *vm);
 void save_records(struct vm *vm, const struct msg_saved *m);
 /* The answer to order `no`; one that nobody waits for any more changes nothing. */
 void save_quiet(struct vm *vm, const struct device *d, uint32_t no);
