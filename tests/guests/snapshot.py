@@ -508,7 +508,7 @@ def case_damaged(d, place):
     r = run(t)
     check("another disk in machine.json is not opened: no seal", one_line(r, "was not made by this user", "--disk"), r)
     check("with --disk it goes on", run_state(run(t, "--disk", disk)) is not None)
-    for change, word in ((('"format":', '"format": 3, "was":'), "format"), (('"cpus":', '"cpus": 99, "was":'), "cpus"), (('"mem":', '"mem": 4097, "was":'), "mem")):
+    for change, word in ((('"format":', '"format": 99, "was":'), "format"), (('"cpus":', '"cpus": 99, "was":'), "cpus"), (('"mem":', '"mem": 4097, "was":'), "mem")):
         t = copy()
         with open(t + "/machine.json", "w", encoding="ascii") as f:
             f.write(text.replace(*change, 1))

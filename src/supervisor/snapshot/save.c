@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <insula/base.h>
 #include <insula/log.h>
@@ -270,36 +269,15 @@ static int save_sync(struct save *s, const int *fds, unsigned n)
 static json_object *describe(const struct vm *vm, struct err *e)
 {
 	const struct save *s = vm->save;
-	json_object *o = json_object_new_object(), *base;
+	json_object *o = save_describe(vm, s->id), *base;
 	char sum[65];
 
-	j_int(o, "format", restore_name_pci(vm, o) ? SNAPDIR_FORMAT_PCI : SNAPDIR_FORMAT);
-	if (held_any(vm))
-		j_int(o, "format", SNAPDIR_FORMAT_HELD);
-	j_str(o, "insula", INSULA_VERSION);
-	j_str(o, "id", s->id);
-	j_int(o, "created", (int64_t)time(NULL));
-	j_int(o, "mem", (int64_t)vm->conf->mem);
-	if (vm_added(vm))
-		j_obj(o, "memory", added_json(&vm->added));
-	j_int(o, "cpus", vm->conf->cpus);
-	if (vm->conf->cpus_max)
-		j_int(o, "cpus_max", vm->conf->cpus_max);
-	j_bool(o, "agent", vm_has_agent(vm));
-	if (metadata_tree(vm) && metadata_is_open(vm->conf))
-		j_bool(o, "metadata_open", true);
-	if (metadata_tree(vm))
-		j_str(o, "metadata", metadata_text(metadata_tree(vm)));
-	j_obj(o, "images", boot_images(&vm->boot, vm->conf));
-	if (vm->boot.booted)
-		j_obj(o, "booted", json_object_get(vm->boot.booted));
 	if (s->base_path) {
 		base = json_object_new_object();
 		j_str(base, "path", s->base_path);
 		j_str(base, "id", j_get_str(s->base.machine, "id", ""));
 		j_obj(o, "base", base);
 	}
-	j_obj(o, "config", json_tokener_parse(vm->conf->json));
 	if (snapdir_sum(s->dir.file[SNAPDIR_VMM], sum, e))
 		goto out_put;
 	j_str(o, "vmm_sha256", sum);

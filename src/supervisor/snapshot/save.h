@@ -49,6 +49,8 @@ int save_begin(struct vm *vm, const struct save_order *o, struct err *e);
 /* -EBUSY, -EAGAIN: not now; -EOPNOTSUPP: something of this VM cannot be saved. In words, before
  * anything stops. */
 int save_refuses(const struct vm *vm, struct err *e);
+/* What its machine.json says of the VM itself. The caller's. */
+struct json_object *save_describe(const struct vm *vm, const char *id);
 bool save_active(const struct vm *vm);
 /* The path of the last one; NULL: none yet. */
 const char *save_last(const struct vm *vm);
