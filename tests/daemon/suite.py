@@ -274,8 +274,10 @@ def case_hotplug(d):
     check("hotplug: devices of such a VM", [(x["device"], x["kind"], x["place"], x["removable"]) for x in r["devices"]] ==
           [("com1", "console", "ports", False), ("rng", "rng", "mmio", False)] and (r["slots"], r["free"]) == (0, 0), r)
     c.call("vm.kill", id="none")
-    r = c.call("vm.run", name="h", config=guest("spin", hotplug=2))
-    check("hotplug: a VM with slots", r["state"] == "running", r)
+    # A guest that has switched its slots on, and keeps what it has when it is asked for it.
+    r = c.call("vm.run", name="h", config=guest("plugloop", hotplug=2, append="slots=2 deaf=1"))
+    check("hotplug: a VM with slots", r["state"] == "running" and
+          wait_for(lambda: "ready" in [x["text"].strip() for x in c.call("vm.logs", id="h")["lines"]], 30), r)
     sup = c.call("vm.info", id="h")["pid"]
     fds = len(os.listdir("/proc/%d/fd" % sup))
 

@@ -9,8 +9,9 @@
  *
  * Prints `slots N` and `ready`; of slot I: `came I`, `done I N` for the first requests and when
  * something is typed, `asked I`, `gone I` (without notice), `out I` (after it was switched off).
- * Typed: `?` how much is done; `d` the button means nothing from now on, or something again; `c`
- * each turn makes calls of each device, or none again; `q` the end.
+ * On its command line: slots=N; deaf=1, as if `d` had been typed. Typed: `?` how much is done; `d`
+ * the button means nothing from now on, or something again; `c` each turn makes calls of each
+ * device, or none again; `q` the end.
  */
 #include "irq.h"
 #include "virtio.h"
@@ -296,6 +297,7 @@ static bool typed(void)
 int main(void)
 {
 	nslots = cmdline_number("slots=", 2);
+	deaf = cmdline_number("deaf=", 0);
 	irq_start();
 	print("slots %u\n", nslots);
 	for (unsigned i = 0; i < nslots && i < BOARD_MAX_PLACES; i++) {
