@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Stock kernels of other Debian releases, all devices on the PCI bus: a disk under fio --verify, a card, streams, a virtio console, interrupts by
 # MSI-X. 23-kernels.host has fetched them; KERNELS says which: "13-cloud", because Debian 11 may leave the archive any day; the long run is
-# KERNELS="11-cloud 11-generic 12-generic 13-cloud 13-generic".
+# KERNELS="11-cloud 11-generic 12-generic 13-cloud 13-generic 13-backports".
 . "$(dirname "$0")/lib.sh"
 host_tap
 make_root "$T/root"
