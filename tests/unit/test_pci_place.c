@@ -1052,7 +1052,6 @@ int main(void)
 	tcase_add_test(tc, gone_at_once);
 	tcase_add_test(tc, asked_and_let_go);
 	tcase_add_test(tc, comes_while_the_last_one_goes);
-	tcase_add_test(tc, comes_while_the_last_one_goes);
 	tcase_add_test(tc, power_makes_it_new);
 	tcase_add_test(tc, places_do_not_mix);
 	tcase_add_test(tc, it_cannot_be_taken_out);
