@@ -31,6 +31,11 @@ static int parse(const char *what, const char *text, size_t len, json_object **o
 		return err_set(e, -EINVAL, "%s: %zu bytes; expected at most %u", what, len,
 			       OCI_TEXT_MAX);
 	}
+	/* json-c takes one in a comment, and what is kept of the text would end there. */
+	if (memchr(text, 0, len)) {
+		json_tokener_free(tok);
+		return err_set(e, -EINVAL, "%s: not a JSON object: a NUL", what);
+	}
 	json_tokener_set_flags(tok, JSON_TOKENER_VALIDATE_UTF8);
 	o = json_tokener_parse_ex(tok, text, (int)len);
 	why = json_tokener_get_error(tok);

@@ -183,6 +183,17 @@ START_TEST(configurations)
 }
 END_TEST
 
+START_TEST(configuration_with_a_nul)
+{
+	static const char text[] = "{\"config\":{\"Cmd\":[\"c\"]}} // \0 }";
+	struct oci_config c = {0};
+
+	ck_assert_int_eq(oci_config(text, sizeof(text) - 1, &c, &e), -EINVAL);
+	ck_assert_msg(strstr(e.text, "not a JSON object: a NUL") != NULL, "%s", e.text);
+	ck_assert(!c.cmd && !c.text);
+}
+END_TEST
+
 START_TEST(configurations_malformed)
 {
 	static const struct {
@@ -599,6 +610,7 @@ int main(void)
 	tcase_add_test(t, index_malformed);
 	tcase_add_test(t, manifests);
 	tcase_add_test(t, configurations);
+	tcase_add_test(t, configuration_with_a_nul);
 	tcase_add_test(t, configurations_malformed);
 	tcase_add_test(t, records_come_back);
 	tcase_add_test(t, image_gives);
