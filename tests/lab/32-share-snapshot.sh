@@ -81,7 +81,7 @@ echo $n >/tmp/wrote
 JOB
 setsid sh /tmp/job >/tmp/job.out 2>&1 & until [ -s /s/busy ]; do sleep 0.1; done' >"$T/out"
 failed=
-for i in 1 2 3 4 5 6 7 8; do
+for i in $(seq "$(short 3 8)"); do
 	timeout 120 "$CTL" snapshot b "$T/busy" >"$T/out" 2>&1 || failed+="$i: $(tail -n 1 "$T/out") "
 	rm -rf "$T/busy"
 done
